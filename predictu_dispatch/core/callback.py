@@ -1,0 +1,137 @@
+"""A callback, the bytes that carry it, and one attempt to deliver it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from predictu_dispatch.core.methods import RULES, Lane, Method
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from predictu_dispatch.core.lifecycle import Outcome
+    from predictu_dispatch.core.verdict import Judgement
+
+
+class Effect(StrEnum):
+    """What is known of the operator's side; it only ever moves from none to unknown to applied."""
+
+    NONE = "none"
+    UNKNOWN = "unknown"
+    APPLIED = "applied"
+
+
+class Evidence(StrEnum):
+    """What is known of one attempt: whether anything left, and whether a complete answer came back."""
+
+    NOT_SENT = "not_sent"
+    UNANSWERED = "unanswered"
+    ANSWERED = "answered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callback:
+    """A callback as leased for one attempt. Ages and spans in seconds are on the database's clock, as of `leased_at`.
+
+    `leased_at_s` is this process's monotonic clock just before the claim was asked for, so whatever we measure from it ends
+    sooner than the lease itself. `params` is the JSON text as Postgres prints it: the same text for ever for the same row.
+    """
+
+    operator_id: str
+    request_id: UUID
+    method: Method
+    bet_id: str | None
+    lane: Lane
+    attempt: int
+    budget_from: int
+    effect: Effect
+    reason: str | None
+    params: str
+    created_at: datetime
+    due_at: datetime
+    expires_in_s: float | None
+    leased_at: datetime
+    lease_s: float
+    amount_format: str
+    minor_digits: int | None
+    placement_ended_s_ago: float | None
+    leased_at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """What really happened on the socket. Times are milliseconds since the attempt began; None where it never came so far."""
+
+    evidence: Evidence
+    reason: str | None = None
+    error: str | None = None
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    truncated: bool = False
+    connect_ms: float | None = None
+    first_byte_ms: float | None = None
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt, whole: the audit row, the log line and the metrics are all read from this record."""
+
+    callback: Callback
+    instance: str
+    finished_at: datetime
+    url: str | None = None
+    key_id: str | None = None
+    request_headers: tuple[tuple[str, str], ...] = ()
+    request_body: str | None = None
+    exchange: Exchange
+    judgement: Judgement
+    outcome: Outcome
+    report_id: UUID
+    reaped: bool = False
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s"{}\[\],:]+')
+"""The tokens of valid JSON text: strings, punctuation, and numbers or words. Space between them carries nothing."""
+
+
+def body(callback: Callback) -> bytes:
+    """The bytes to POST: the five keys of the envelope in PROTOCOL.md's order, compact UTF-8 JSON.
+
+    They depend on nothing but the row, so they are the same on every attempt and on every host. Numbers in `params` are copied
+    digit by digit. Raises ValueError where a decimal amount is asked for in a currency without known minor digits.
+    """
+    moment = callback.created_at
+    timestamp = f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return (
+        f'{{"method":"{RULES[callback.method].wire}","timestamp":"{timestamp}","request_id":"{callback.request_id}",'
+        f'"operator_id":"{callback.operator_id}","params":{_wire_params(callback)}}}'
+    ).encode()
+
+
+def _wire_params(callback: Callback) -> str:
+    tokens = _TOKEN.findall(callback.params)
+    if callback.amount_format == "decimal":
+        _write_amount_as_decimal(tokens, callback.minor_digits)
+    return "".join(tokens)
+
+
+def _write_amount_as_decimal(tokens: list[str], minor_digits: int | None) -> None:
+    """The top-level `amount`, if there is one, has become a decimal number with exactly the currency's minor digits."""
+    depth = 0
+    for index, token in enumerate(tokens):
+        if token in "{[":
+            depth += 1
+        elif token in "}]":
+            depth -= 1
+        elif depth == 1 and token == '"amount"' and tokens[index + 1] == ":":
+            if minor_digits is None:
+                message = "an amount without a currency of known minor digits cannot be written as a decimal"
+                raise ValueError(message)
+            tokens[index + 2] = f"{Decimal(tokens[index + 2]).scaleb(-minor_digits):.{minor_digits}f}"

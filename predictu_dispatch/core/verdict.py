@@ -1,0 +1,232 @@
+"""What an answer means: the judging table of DESIGN.md 4, as one pure function.
+
+The rows are tried from top to bottom, the first that fits decides:
+
+    not_sent                                      retry, the effect stays as it was
+    unanswered                                    retry, effect unknown
+    3xx                                           retry, effect unknown, `misconfigured`: a redirect is never an answer
+    below 500, body's status is a success         delivered
+    below 500, to a rollback: nothing to reverse  delivered, reason `nothing_to_reverse`
+    below 500, body's status is a known refusal   rejected
+    429, 503                                      retry not before Retry-After, effect unknown
+    401, 403, 404, 405, 410                       retry, effect unknown, `misconfigured`
+    everything else                               retry, effect unknown
+
+The body wins over the status code because operators differ in the codes they choose, and none of them differs in the status.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from predictu_dispatch.core.callback import Effect, Evidence
+from predictu_dispatch.core.methods import RULES, Method
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from predictu_dispatch.core.callback import Callback, Exchange
+
+_MISCONFIGURED = frozenset({401, 403, 404, 405, 410})
+"""Codes that a wrong address or a wrong key brings; a 401 may also follow a debit, where an operator checks jti for replay."""
+_TEXT_CHARS_MAX = 200
+"""As long as any identifier that the database takes; what is longer is cut, and kept whole in the audit's response_body."""
+_BALANCE_MAX = 2**63 - 1
+"""Postgres bigint."""
+
+
+class Verdict(StrEnum):
+    """What one attempt means; `late` is given by the database alone, to a report whose lease was lost."""
+
+    DELIVERED = "delivered"
+    REJECTED = "rejected"
+    RETRY = "retry"
+    LATE = "late"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statuses:
+    """The `status` values of an operator, the built-in ones included."""
+
+    success: frozenset[str] = frozenset({"OK", "DUPLICATE", "DUPLICATE_TRANSACTION"})
+    rejected: frozenset[str] = frozenset({"INSUFFICIENT_FUNDS", "PLAYER_NOT_FOUND"})
+    nothing_to_reverse: frozenset[str] = frozenset({"TRANSACTION_NOT_FOUND", "BET_NOT_FOUND"})
+
+    def added(self, *, success: Iterable[str], rejected: Iterable[str], nothing_to_reverse: Iterable[str]) -> Statuses:
+        """These and the ones from an operator's file, which add to the built-in ones and never replace them."""
+        return Statuses(
+            success=self.success.union(success),
+            rejected=self.rejected.union(rejected),
+            nothing_to_reverse=self.nothing_to_reverse.union(nothing_to_reverse),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A verdict with its reason; `effect` is None where the attempt has taught nothing about the operator's side."""
+
+    verdict: Verdict
+    reason: str | None = None
+    effect: Effect | None = None
+    retry_after_s: float | None = None
+    operator_status: str | None = None
+    operator_transaction_id: str | None = None
+    balance: int | None = None
+    anomaly: str | None = None
+
+
+class _NoAnswerError(Exception):
+    """The body is not an answer; the message is the reason code."""
+
+
+def judge(callback: Callback, exchange: Exchange, statuses: Statuses, *, now: datetime) -> Judgement:
+    """What `exchange` means for `callback`. `now` (aware) is when it ended; only a Retry-After that is a date needs it."""
+    if exchange.evidence is Evidence.NOT_SENT:
+        return Judgement(verdict=Verdict.RETRY, reason=exchange.reason)
+    if exchange.evidence is Evidence.UNANSWERED or exchange.status is None:
+        return _retry(exchange.reason or "unanswered")
+    code = exchange.status
+    if 300 <= code < 400:  # noqa: PLR2004 - the class of redirections, RFC 9110 section 15.4
+        return _retry("misconfigured")
+    try:
+        answer = _parse(exchange.body)
+        fault = None
+    except _NoAnswerError as not_an_answer:
+        answer = {}
+        fault = str(not_an_answer)
+    status = answer.get("status")
+    business = _business(callback, answer, status, statuses) if code < 500 and isinstance(status, str) else None  # noqa: PLR2004
+    if business is not None:
+        return business
+    seen = _text(status) if isinstance(status, str) else None
+    if code in (429, 503):
+        return _retry(f"http_{code}", retry_after_s=_retry_after_s(exchange, now), operator_status=seen)
+    if code in _MISCONFIGURED:
+        return _retry("misconfigured", operator_status=seen)
+    if not 200 <= code < 300:  # noqa: PLR2004 - the class of successes, RFC 9110 section 15.3
+        return _retry(f"http_{code}", operator_status=seen)
+    return _retry(fault or ("no_status" if seen is None else "unknown_status"), operator_status=seen)
+
+
+def _retry(reason: str, *, retry_after_s: float | None = None, operator_status: str | None = None) -> Judgement:
+    return Judgement(
+        verdict=Verdict.RETRY,
+        reason=reason,
+        effect=Effect.UNKNOWN,
+        retry_after_s=retry_after_s,
+        operator_status=operator_status,
+    )
+
+
+def _business(callback: Callback, answer: dict[str, Any], status: str, statuses: Statuses) -> Judgement | None:
+    """The operator's own word, or None where its status is none that we know."""
+    transaction_id, transaction_anomaly = _transaction_id(answer)
+    if status in statuses.success:
+        balance, balance_anomaly = _balance(callback, answer)
+        return Judgement(
+            verdict=Verdict.DELIVERED,
+            effect=Effect.APPLIED,
+            operator_status=_text(status),
+            operator_transaction_id=transaction_id,
+            balance=balance,
+            anomaly=balance_anomaly or transaction_anomaly,
+        )
+    if callback.method is Method.BET_ROLLBACK and status in statuses.nothing_to_reverse:
+        return Judgement(verdict=Verdict.DELIVERED, reason="nothing_to_reverse", operator_status=_text(status))
+    if status in statuses.rejected:
+        return Judgement(
+            verdict=Verdict.REJECTED,
+            reason=_text(status).lower(),
+            operator_status=_text(status),
+            operator_transaction_id=transaction_id,
+        )
+    return None
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    """The body's one JSON object; fractions are Decimal. Raises _NoAnswerError."""
+    try:
+        answer = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_object_without_duplicates,
+            parse_float=Decimal,
+            parse_constant=_refuse_constant,
+        )
+    except UnicodeDecodeError:
+        raise _NoAnswerError("not_utf8") from None
+    except (ValueError, RecursionError, InvalidOperation):
+        # Also integers of more digits than Python converts, and nesting deeper than its parser goes: neither is an answer.
+        raise _NoAnswerError("not_json") from None
+    if not isinstance(answer, dict):
+        raise _NoAnswerError("not_object")
+    return answer
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        # Two parsers may read such an object differently (RFC 8259 section 4), so nobody can say what the operator meant.
+        raise _NoAnswerError("duplicate_keys")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    message = f"{name} is not JSON"
+    raise ValueError(message)
+
+
+def _text(value: str) -> str:
+    """`value` as Postgres can keep it: no NUL, no lone surrogates, at most _TEXT_CHARS_MAX characters."""
+    return value[:_TEXT_CHARS_MAX].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def _transaction_id(answer: dict[str, Any]) -> tuple[str | None, str | None]:
+    value = answer.get("transaction_id")
+    if value is None:
+        return None, None
+    if isinstance(value, str) and value:
+        return _text(value), None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _text(str(value)), None
+    return None, f"transaction_id is {_text(str(value))!r}, neither text nor a whole number"
+
+
+def _balance(callback: Callback, answer: dict[str, Any]) -> tuple[int | None, str | None]:
+    """The balance in subunits, or what is wrong with it."""
+    value = answer.get("balance")
+    if value is None:
+        return None, "balance is missing" if RULES[callback.method].expects_balance else None
+    subunits: Decimal | int | None = None
+    if callback.amount_format == "decimal" and isinstance(value, int | Decimal) and not isinstance(value, bool):
+        subunits = Decimal(value) if callback.minor_digits is None else _scaled(Decimal(value), callback.minor_digits)
+    elif callback.amount_format == "subunits" and isinstance(value, int) and not isinstance(value, bool):
+        subunits = value
+    if subunits is None or not -_BALANCE_MAX <= subunits <= _BALANCE_MAX or subunits != int(subunits):
+        return None, f"balance is {_text(str(value))!r}, not an amount in {callback.amount_format}"
+    return int(subunits), None
+
+
+def _scaled(value: Decimal, minor_digits: int) -> Decimal | None:
+    """`value` in subunits, exactly; None where its exponent is beyond any amount."""
+    if not value.is_finite() or abs(value.adjusted()) > 30:  # noqa: PLR2004 - bigint has 19 digits; 30 leaves room for any currency
+        return Decimal(0) if value == 0 else None
+    return value.scaleb(minor_digits)
+
+
+def _retry_after_s(exchange: Exchange, now: datetime) -> float | None:
+    """Seconds that the operator asks us to wait, at least 0; None where it does not say. Source: RFC 9110 section 10.2.3."""
+    value = next((value for name, value in exchange.headers if name.lower() == "retry-after"), "").strip()
+    if value.isascii() and value.isdigit() and len(value) <= 9:  # noqa: PLR2004 - more digits than that are decades
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+        return max(0.0, (moment - now).total_seconds())
+    except (ValueError, TypeError, OverflowError, IndexError):
+        # Not a date, or one without a zone, which RFC 9110 does not know.
+        return None

@@ -1,0 +1,198 @@
+-- What daemons may call: sync_operators, claim, settle, expire, prepare_partitions. A daemon has no right to write any table itself.
+
+-- Makes the operators of a daemon's configuration known to the producers. An operator whose file is gone stays as it was: another
+-- daemon may still have it. Operators that did not change are not written.
+create function predictu_dispatch.sync_operators(
+    operator_ids text[], enabled boolean[], interactive_deadlines_s double precision[], settlement_deadlines_s double precision[],
+    fingerprints text[]
+) returns void language sql security definer set search_path = pg_catalog, pg_temp as $$
+    insert into predictu_dispatch.operator as o
+        (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, config_fingerprint)
+    select * from unnest(operator_ids, sync_operators.enabled, interactive_deadlines_s, settlement_deadlines_s, fingerprints) order by 1
+    on conflict (operator_id) do update
+       set enabled = excluded.enabled, interactive_deadline_s = excluded.interactive_deadline_s,
+           settlement_deadline_s = excluded.settlement_deadline_s, config_fingerprint = excluded.config_fingerprint, updated_at = now()
+     where (o.enabled, o.interactive_deadline_s, o.settlement_deadline_s, o.config_fingerprint)
+           is distinct from (excluded.enabled, excluded.interactive_deadline_s, excluded.settlement_deadline_s, excluded.config_fingerprint)
+$$;
+
+-- Leases due callbacks for one attempt each, for each (operator, lane) the oldest due first and no more than its free slots.
+-- The lease is written and committed before the request leaves: whatever crashes, the attempt is known to have begun.
+-- BET_ROLLBACK sits in the interactive lane with the settlement lane's timeouts, hence its lease of its own.
+create function predictu_dispatch.claim(
+    instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[],
+    rollback_leases_s double precision[], amount_formats text[]
+) returns table (
+    operator_id text, request_id uuid, method text, bet_id text, lane text, attempt integer, budget_from integer, effect text,
+    reason text, params text, created_at timestamptz, due_at timestamptz, expires_in_s double precision, leased_at timestamptz,
+    lease_s double precision, amount_format text, minor_digits integer, placement_ended_s_ago double precision
+) language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+    return query
+    with picked as materialized (
+        select due.operator_id, due.request_id, want.amount_format,
+               case due.method when 'BET_ROLLBACK' then want.rollback_lease_s else want.lease_s end as lease_s
+          from unnest(operator_ids, lanes, free_slots, leases_s, rollback_leases_s, amount_formats)
+               as want (operator_id, lane, free_slots, lease_s, rollback_lease_s, amount_format)
+         cross join lateral (
+             select c.operator_id, c.request_id, c.method
+               from predictu_dispatch.callback c
+              where c.operator_id = want.operator_id and c.lane = want.lane and c.state = 'ready' and c.due_at <= now()
+                and (c.expires_at is null or c.expires_at > now())
+              order by c.due_at limit want.free_slots
+                for no key update skip locked
+         ) due
+    )
+    update predictu_dispatch.callback c
+       set state = 'in_flight', attempts = c.attempts + 1, leased_at = now(), leased_by = instance,
+           lease_until = now() + picked.lease_s * interval '1 second',
+           amount_format = coalesce(c.amount_format, picked.amount_format)
+      from picked
+     where c.operator_id = picked.operator_id and c.request_id = picked.request_id
+    returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason, c.params::text,
+              c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision, c.leased_at, picked.lease_s,
+              c.amount_format, predictu_dispatch.minor_digits(c.params ->> 'currency'),
+              case when c.method = 'BET_ROLLBACK' then (
+                  select extract(epoch from now() - placement.finished_at)::double precision
+                    from predictu_dispatch.callback placement
+                   where placement.operator_id = c.operator_id and placement.request_id = (c.params ->> 'rollback_of')::uuid
+              ) end;
+end $$;
+
+-- What a daemon reports of one attempt: the fence (operator_id, request_id, attempt), what becomes of the callback, the audit row.
+create type predictu_dispatch.report as (
+    operator_id text, request_id uuid, attempt integer, bet_id text,
+    -- What becomes of the callback: delivered, rejected, ready (due again after due_in_s) or exhausted.
+    state text, state_reason text, effect text, due_in_s double precision,
+    operator_status text, operator_transaction_id text, balance bigint, anomaly text,
+    -- True where a reaper writes the row that a vanished daemon did not: then losing the fence means that there is nothing to write.
+    reaped boolean,
+    method text, evidence text, verdict text, reason text, instance text, started_at timestamptz, finished_at timestamptz,
+    url text, key_id text, request_headers text, request_body text, response_status integer, response_headers text,
+    response_body bytea, response_truncated boolean, connect_ms double precision, first_byte_ms double precision,
+    total_ms double precision, error text, report_id uuid
+);
+
+-- Settles attempts: callback, audit row, bet, and what follows for the bet, in one transaction. The fence is the attempt number: a
+-- report counts while its callback is in flight with that very attempt. One that comes too late changes no state and is written
+-- to the audit as late; one that was settled before (a commit whose answer was lost) changes nothing at all.
+create function predictu_dispatch.settle(reports predictu_dispatch.report[]) returns setof predictu_dispatch.change
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    bet_operator_ids text[];
+    bet_ids text[];
+begin
+    select array_agg(named.operator_id), array_agg(named.bet_id) into bet_operator_ids, bet_ids
+      from (select distinct r.operator_id, r.bet_id from unnest(reports) r where r.bet_id is not null) named;
+    -- Bets first, in one order for everybody. What follows runs in statements of its own, so it sees all that was committed
+    -- before these locks were had.
+    perform from predictu_dispatch.bet b
+      where (b.operator_id, b.bet_id) in (select * from unnest(bet_operator_ids, bet_ids))
+      order by b.operator_id, b.bet_id for no key update;
+
+    return query
+    with decided as (
+        update predictu_dispatch.callback c
+           set state = case when c.retry_stopped and r.state = 'ready' then 'exhausted' else r.state end,
+               reason = case when c.retry_stopped and r.state = 'ready' then 'rolled_back' else r.state_reason end,
+               effect = r.effect,
+               due_at = case when r.state = 'ready' and not c.retry_stopped
+                             then clock_timestamp() + r.due_in_s * interval '1 second' else c.due_at end,
+               lease_until = null,
+               finished_at = case when r.state <> 'ready' or c.retry_stopped then clock_timestamp() end,
+               operator_status = coalesce(r.operator_status, c.operator_status),
+               operator_transaction_id = coalesce(r.operator_transaction_id, c.operator_transaction_id),
+               balance = coalesce(r.balance, c.balance),
+               anomaly = coalesce(r.anomaly, c.anomaly),
+               review_since = case when r.state in ('rejected', 'exhausted') and c.method not in ('PING', 'BALANCE', 'BET_MAKE')
+                                   then clock_timestamp() end
+          from unnest(reports) r
+         where c.operator_id = r.operator_id and c.request_id = r.request_id and c.state = 'in_flight' and c.attempts = r.attempt
+        returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, c.attempts
+    ), written as (
+        insert into predictu_dispatch.attempt (
+            operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url, key_id,
+            request_headers, request_body, response_status, response_headers, response_body, response_truncated, connect_ms,
+            first_byte_ms, total_ms, error, report_id)
+        select r.operator_id, r.request_id, r.method, r.attempt, r.evidence, case when d.request_id is null then 'late' else r.verdict end,
+               r.reason, r.instance, r.started_at, r.finished_at, r.url, r.key_id, r.request_headers::jsonb, r.request_body,
+               r.response_status, r.response_headers::jsonb, r.response_body, r.response_truncated, r.connect_ms, r.first_byte_ms,
+               r.total_ms, r.error, r.report_id
+          from unnest(reports) r
+          left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.attempts = r.attempt
+         where d.request_id is not null or not (r.reaped or exists (
+             select from predictu_dispatch.attempt a
+              where a.operator_id = r.operator_id and a.request_id = r.request_id and a.attempt = r.attempt
+                and a.started_at = r.started_at and a.report_id = r.report_id))
+        returning operator_id, request_id, attempt, verdict
+    )
+    select r.operator_id, r.request_id, r.method, d.lane, d.state, d.reason,
+           case when d.request_id is not null then 'settled' when w.request_id is not null then 'late' else 'repeated' end
+      from unnest(reports) r
+      left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.attempts = r.attempt
+      left join written w on w.operator_id = r.operator_id and w.request_id = r.request_id and w.attempt = r.attempt;
+
+    if bet_ids is not null then
+        return query select * from predictu_dispatch.follow_bets(bet_operator_ids, bet_ids);
+    end if;
+end $$;
+
+-- Ends callbacks whose deadline passed before an attempt or between two; at most `most` of them at once.
+create function predictu_dispatch.expire(most integer) returns setof predictu_dispatch.change
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    overdue record;
+begin
+    select array_agg(c.operator_id) as operator_ids, array_agg(c.request_id) as request_ids into overdue
+      from (select operator_id, request_id from predictu_dispatch.callback
+             where state = 'ready' and expires_at <= now() order by expires_at limit most) c;
+    if overdue.request_ids is null then
+        return;
+    end if;
+    perform from predictu_dispatch.bet b
+      where (b.operator_id, b.bet_id) in (
+          select c.operator_id, c.bet_id
+            from unnest(overdue.operator_ids, overdue.request_ids) as named (operator_id, request_id)
+            join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.request_id = named.request_id)
+      order by b.operator_id, b.bet_id for no key update;
+    return query
+    update predictu_dispatch.callback c
+       set state = 'exhausted', reason = 'deadline', finished_at = clock_timestamp(),
+           review_since = case when c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp() end
+      from unnest(overdue.operator_ids, overdue.request_ids) as named (operator_id, request_id)
+     where c.operator_id = named.operator_id and c.request_id = named.request_id and c.state = 'ready' and c.expires_at <= now()
+    returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled';
+    return query
+    select followed.* from (
+        select array_agg(distinct_bets.operator_id) as operator_ids, array_agg(distinct_bets.bet_id) as bet_ids
+          from (select distinct c.operator_id, c.bet_id
+                  from unnest(overdue.operator_ids, overdue.request_ids) as named (operator_id, request_id)
+                  join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.request_id = named.request_id
+                 where c.bet_id is not null) distinct_bets
+    ) named_bets, predictu_dispatch.follow_bets(named_bets.operator_ids, named_bets.bet_ids) followed;
+end $$;
+
+-- Makes the audit's partitions for this month and the `months_ahead` that follow. Safe to repeat and to race.
+create function predictu_dispatch.prepare_partitions(months_ahead integer) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    month date;
+    name text;
+begin
+    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.prepare_partitions'));
+    for step in 0 .. months_ahead loop
+        month := (date_trunc('month', now() at time zone 'UTC') + step * interval '1 month')::date;
+        name := 'attempt_' || to_char(month, 'YYYY_MM');
+        if to_regclass('predictu_dispatch.' || name) is null then
+            -- Made apart and attached: creating it in place would lock the whole audit against readers and writers.
+            execute format('create table predictu_dispatch.%I (like predictu_dispatch.attempt including defaults including constraints)', name);
+            execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I for values from (%L) to (%L)',
+                           name, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+            execute format('create trigger attempt_not_emptied before truncate on predictu_dispatch.%I for each statement '
+                           'execute function predictu_dispatch.refuse_audit_change()', name);
+            execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_emptied', name);
+        end if;
+    end loop;
+end $$;
+select predictu_dispatch.prepare_partitions(2);
