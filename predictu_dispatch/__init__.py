@@ -1,1 +1,1 @@
-"""Predictu dispatch: callbacks that leave Postgres, signed, and come back settled. Start reading at DESIGN.md beside this file."""
+"""Predictu dispatch: callbacks leave Postgres, signed, and come back settled. Start reading at DESIGN.md beside this."""

@@ -6,8 +6,21 @@ from typing import TYPE_CHECKING, cast
 
 from tenacity import RetryCallState, wait_exponential
 
+from predictu_dispatch.core.methods import RULES, Method, Retries
+from predictu_dispatch.core.operator_settings import INTERACTIVE, SETTLEMENT
+
 if TYPE_CHECKING:
-    from predictu_dispatch.core.operator_settings import LaneSettings
+    from predictu_dispatch.core.operator_settings import LaneSettings, OperatorSettings
+
+
+def policy_of(method: Method, settings: OperatorSettings | None) -> LaneSettings:
+    """The section whose timeouts and retries hold for `method`: of the operator's file, or the defaults where there is none.
+
+    Source: PROTOCOL.md's table of callbacks, DESIGN.md 11.
+    """
+    if RULES[method].retries is Retries.SETTLEMENT:
+        return SETTLEMENT if settings is None else settings.settlement
+    return INTERACTIVE if settings is None else settings.interactive
 
 
 def delay_s(policy: LaneSettings, *, tries: int, jitter: float, retry_after_s: float | None = None) -> float:

@@ -34,6 +34,12 @@ class Evidence(StrEnum):
     ANSWERED = "answered"
 
 
+LEASE_MARGIN_S = 5.0
+"""How much a lease outlives the attempt's total timeout: time to begin the attempt, and then to settle it in a batch."""
+_SETTLING_S = 2.0
+"""The part of the margin that is kept for settling; an attempt that begins later than the rest is not begun at all."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
     """A callback as leased for one attempt. Ages and spans in seconds are on the database's clock, as of `leased_at`.
@@ -61,6 +67,12 @@ class Callback:
     minor_digits: int | None
     placement_ended_s_ago: float | None
     leased_at_s: float
+
+    @property
+    def send_before_s(self) -> float:
+        """The monotonic moment after which no byte of the request may leave: deadline passed, or too little lease left."""
+        latest_s = self.leased_at_s + LEASE_MARGIN_S - _SETTLING_S
+        return latest_s if self.expires_in_s is None else min(latest_s, self.leased_at_s + self.expires_in_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,23 +20,26 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from predictu_dispatch.core.callback import Effect, Evidence
 from predictu_dispatch.core.methods import RULES, Method
+from predictu_dispatch.core.operator_settings import BUILT_IN_STATUSES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from predictu_dispatch.core.callback import Callback, Exchange
+    from predictu_dispatch.core.operator_settings import StatusesSettings
 
 _MISCONFIGURED = frozenset({401, 403, 404, 405, 410})
 """Codes that a wrong address or a wrong key brings; a 401 may also follow a debit, where an operator checks jti for replay."""
 _TEXT_CHARS_MAX = 200
 """As long as any identifier that the database takes; what is longer is cut, and kept whole in the audit's response_body."""
+_DIGITS_MAX = 30
+"""Postgres bigint has 19 digits; the rest is room for any currency's minor digits."""
+_EXACT = Context(prec=2 * _DIGITS_MAX, traps=[Inexact])
 _BALANCE_MAX = 2**63 - 1
 """Postgres bigint."""
 
@@ -52,19 +55,18 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statuses:
-    """The `status` values of an operator, the built-in ones included."""
+    """What an operator's `status` values mean."""
 
-    success: frozenset[str] = frozenset({"OK", "DUPLICATE", "DUPLICATE_TRANSACTION"})
-    rejected: frozenset[str] = frozenset({"INSUFFICIENT_FUNDS", "PLAYER_NOT_FOUND"})
-    nothing_to_reverse: frozenset[str] = frozenset({"TRANSACTION_NOT_FOUND", "BET_NOT_FOUND"})
+    success: frozenset[str]
+    rejected: frozenset[str]
+    nothing_to_reverse: frozenset[str]
 
-    def added(self, *, success: Iterable[str], rejected: Iterable[str], nothing_to_reverse: Iterable[str]) -> Statuses:
-        """These and the ones from an operator's file, which add to the built-in ones and never replace them."""
-        return Statuses(
-            success=self.success.union(success),
-            rejected=self.rejected.union(rejected),
-            nothing_to_reverse=self.nothing_to_reverse.union(nothing_to_reverse),
-        )
+    @classmethod
+    def of(cls, settings: StatusesSettings | None = None) -> Statuses:
+        """The built-in ones and those of an operator's file, which add to them and never replace them."""
+        return cls(**{
+            kind: built_in.union(getattr(settings, kind, ())) for kind, built_in in BUILT_IN_STATUSES.items()
+        })
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,13 +157,14 @@ def _parse(body: bytes) -> dict[str, Any]:
         answer = json.loads(
             body.decode("utf-8"),
             object_pairs_hook=_object_without_duplicates,
-            parse_float=Decimal,
+            parse_int=_whole_number,
+            parse_float=_fraction,
             parse_constant=_refuse_constant,
         )
     except UnicodeDecodeError:
         raise _NoAnswerError("not_utf8") from None
-    except (ValueError, RecursionError, InvalidOperation):
-        # Also integers of more digits than Python converts, and nesting deeper than its parser goes: neither is an answer.
+    except (ValueError, RecursionError):
+        # A nesting deeper than Python's parser goes is no answer either.
         raise _NoAnswerError("not_json") from None
     if not isinstance(answer, dict):
         raise _NoAnswerError("not_object")
@@ -174,6 +177,18 @@ def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         # Two parsers may read such an object differently (RFC 8259 section 4), so nobody can say what the operator meant.
         raise _NoAnswerError("duplicate_keys")
     return found
+
+
+def _whole_number(digits: str) -> int | Decimal:
+    """Beyond any amount is beyond any amount: it must be an anomaly of the balance, never an unreadable answer."""
+    return int(digits) if len(digits) <= _DIGITS_MAX else Decimal("Infinity")
+
+
+def _fraction(digits: str) -> Decimal:
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        return Decimal("Infinity")
 
 
 def _refuse_constant(name: str) -> None:
@@ -204,7 +219,7 @@ def _balance(callback: Callback, answer: dict[str, Any]) -> tuple[int | None, st
         return None, "balance is missing" if RULES[callback.method].expects_balance else None
     subunits: Decimal | int | None = None
     if callback.amount_format == "decimal" and isinstance(value, int | Decimal) and not isinstance(value, bool):
-        subunits = Decimal(value) if callback.minor_digits is None else _scaled(Decimal(value), callback.minor_digits)
+        subunits = _scaled(Decimal(value), callback.minor_digits)
     elif callback.amount_format == "subunits" and isinstance(value, int) and not isinstance(value, bool):
         subunits = value
     if subunits is None or not -_BALANCE_MAX <= subunits <= _BALANCE_MAX or subunits != int(subunits):
@@ -212,17 +227,17 @@ def _balance(callback: Callback, answer: dict[str, Any]) -> tuple[int | None, st
     return int(subunits), None
 
 
-def _scaled(value: Decimal, minor_digits: int) -> Decimal | None:
-    """`value` in subunits, exactly; None where its exponent is beyond any amount."""
-    if not value.is_finite() or abs(value.adjusted()) > 30:  # noqa: PLR2004 - bigint has 19 digits; 30 leaves room for any currency
-        return Decimal(0) if value == 0 else None
-    return value.scaleb(minor_digits)
+def _scaled(value: Decimal, minor_digits: int | None) -> Decimal | None:
+    """`value` in subunits, exactly; None where it is beyond any amount or the currency is not known."""
+    if minor_digits is None or not value.is_finite() or abs(value.adjusted()) > _DIGITS_MAX or len(value.as_tuple().digits) > _DIGITS_MAX:
+        return None
+    return value.scaleb(minor_digits, _EXACT)
 
 
 def _retry_after_s(exchange: Exchange, now: datetime) -> float | None:
     """Seconds that the operator asks us to wait, at least 0; None where it does not say. Source: RFC 9110 section 10.2.3."""
     value = next((value for name, value in exchange.headers if name.lower() == "retry-after"), "").strip()
-    if value.isascii() and value.isdigit() and len(value) <= 9:  # noqa: PLR2004 - more digits than that are decades
+    if value.isascii() and value.isdigit() and len(value) <= 9:  # noqa: PLR2004 - ten digits are centuries
         return float(value)
     try:
         moment = parsedate_to_datetime(value)

@@ -10,6 +10,7 @@ from predictu_dispatch.edge.sql_files import Migration, migrations
 
 if TYPE_CHECKING:
     from asyncpg import Connection
+    from asyncpg.pool import PoolConnectionProxy
 
 _LOCK_KEY = 7_305_177_219_640_001
 """Key of the advisory lock under which migrations run; any number that nobody else uses will do."""
@@ -45,7 +46,7 @@ async def migrate(dsn: str) -> list[str]:
         await connection.close(timeout=5)
 
 
-async def _prepare(connection: Connection) -> None:
+async def _prepare(connection: Connection | PoolConnectionProxy) -> None:
     encoding = await connection.fetchval("select current_setting('server_encoding')")
     if encoding != "UTF8":
         message = f"the database's encoding is {encoding}; create it with encoding 'UTF8', because callbacks are UTF-8"
@@ -57,7 +58,7 @@ async def _prepare(connection: Connection) -> None:
     )
 
 
-async def applied_versions(connection: Connection) -> dict[int, str]:
+async def applied_versions(connection: Connection | PoolConnectionProxy) -> dict[int, str]:
     """The checksums of the applied migrations by version; empty where the schema was never made."""
     if await connection.fetchval("select to_regclass('predictu_dispatch.schema_migration')") is None:
         return {}
@@ -82,7 +83,7 @@ def pending_migrations(applied: dict[int, str]) -> list[Migration]:
     return [migration for version, migration in ours.items() if version not in applied]
 
 
-async def require_schema(connection: Connection) -> None:
+async def require_schema(connection: Connection | PoolConnectionProxy) -> None:
     """The schema fits this build. Raises SchemaError that says to run `predictu-dispatch migrate`."""
     pending = pending_migrations(await applied_versions(connection))
     if pending:

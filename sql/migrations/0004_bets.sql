@@ -4,8 +4,8 @@
 -- What a settle, an expiry or a rollback has changed, for the daemon's metrics and for waking its lanes.
 create type predictu_dispatch.change as (
     operator_id text, request_id uuid, method text, lane text, state text, reason text,
-    -- settled, late, repeated (of a report); released, cancelled, rolled_back (of a bet that followed).
-    cause text
+    -- settled, late, repeated (of a report, which names its attempt); released, cancelled, rolled_back (of a bet that followed).
+    cause text, attempt integer
 );
 
 -- Gives the bet its rollback, after its waiting terminal, if any, was cancelled. Returns the rollback's request_id.
@@ -34,7 +34,7 @@ returns setof predictu_dispatch.change language sql as $$
        set state = 'cancelled', reason = cancel_waiting.reason, finished_at = clock_timestamp(),
            review_since = case when flagged then clock_timestamp() end
      where c.operator_id = cancel_waiting.operator_id and c.request_id = cancel_waiting.request_id and c.state = 'waiting'
-    returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'cancelled'
+    returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'cancelled', null::integer
 $$;
 
 -- Brings bets to where their callbacks have gone; a bet that is there already stays. The caller holds the bets' locks and names
@@ -89,7 +89,7 @@ begin
             return query select * from predictu_dispatch.cancel_waiting((ended.bet).operator_id, ended.terminal_id, 'rolled_back', true);
             rollback_id := predictu_dispatch.add_rollback(ended.bet, 'closing', 'ready',
                 case ended.reason when 'rolled_back' then 'requested' else 'unknown_effect' end, null);
-            return query select c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'rolled_back'
+            return query select c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'rolled_back', null::integer
                            from predictu_dispatch.callback c
                           where c.operator_id = (ended.bet).operator_id and c.request_id = rollback_id;
         end if;
@@ -102,7 +102,8 @@ begin
       from unnest(operator_ids, bet_ids) as named (operator_id, bet_id), predictu_dispatch.bet b
      where b.operator_id = named.operator_id and b.bet_id = named.bet_id and b.state = 'closing'
        and terminal.operator_id = b.operator_id and terminal.request_id = b.terminal_request_id and terminal.state = 'waiting'
-    returning terminal.operator_id, terminal.request_id, terminal.method, terminal.lane, terminal.state, terminal.reason, 'released';
+    returning terminal.operator_id, terminal.request_id, terminal.method, terminal.lane, terminal.state, terminal.reason, 'released',
+              null::integer;
 end $$;
 
 -- The trade failed downstream. Returns the rollback's request_id, or null where nothing has to go over the wire. Raises PD005.

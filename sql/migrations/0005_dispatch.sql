@@ -52,7 +52,10 @@ begin
      where c.operator_id = picked.operator_id and c.request_id = picked.request_id
     returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason, c.params::text,
               c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision, c.leased_at, picked.lease_s,
-              c.amount_format, predictu_dispatch.minor_digits(c.params ->> 'currency'),
+              c.amount_format, predictu_dispatch.minor_digits(coalesce(c.params ->> 'currency', (
+                  -- BET_LOSE names no currency, and its answer's balance is in the bet's.
+                  select b.currency from predictu_dispatch.bet b where b.operator_id = c.operator_id and b.bet_id = c.bet_id
+              ))),
               case when c.method = 'BET_ROLLBACK' then (
                   select extract(epoch from now() - placement.finished_at)::double precision
                     from predictu_dispatch.callback placement
@@ -128,7 +131,8 @@ begin
         returning operator_id, request_id, attempt, verdict
     )
     select r.operator_id, r.request_id, r.method, d.lane, d.state, d.reason,
-           case when d.request_id is not null then 'settled' when w.request_id is not null then 'late' else 'repeated' end
+           case when d.request_id is not null then 'settled' when w.request_id is not null then 'late' else 'repeated' end,
+           r.attempt
       from unnest(reports) r
       left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.attempts = r.attempt
       left join written w on w.operator_id = r.operator_id and w.request_id = r.request_id and w.attempt = r.attempt;
@@ -162,7 +166,7 @@ begin
            review_since = case when c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp() end
       from unnest(overdue.operator_ids, overdue.request_ids) as named (operator_id, request_id)
      where c.operator_id = named.operator_id and c.request_id = named.request_id and c.state = 'ready' and c.expires_at <= now()
-    returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled';
+    returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
     return query
     select followed.* from (
         select array_agg(distinct_bets.operator_id) as operator_ids, array_agg(distinct_bets.bet_id) as bet_ids

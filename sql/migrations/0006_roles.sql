@@ -30,8 +30,9 @@ grant execute on function
     predictu_dispatch.sync_operators(text[], boolean[], double precision[], double precision[], text[]),
     predictu_dispatch.claim(text, text[], text[], integer[], double precision[], double precision[], text[]),
     predictu_dispatch.settle(predictu_dispatch.report[]), predictu_dispatch.expire(integer),
-    predictu_dispatch.prepare_partitions(integer)
+    predictu_dispatch.prepare_partitions(integer), predictu_dispatch.minor_digits(text)
     to predictu_dispatcher;
 grant select on predictu_dispatch.callback, predictu_dispatch.attempt, predictu_dispatch.bet, predictu_dispatch.operator,
     predictu_dispatch.needs_review, predictu_dispatch.schema_migration
     to predictu_dispatcher, predictu_support;
+grant execute on function predictu_dispatch.minor_digits(text) to predictu_support;

@@ -1,0 +1,53 @@
+"""The command `predictu-dispatch`. Each verb's module is imported when the verb is used, so that `--help` comes at once."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+import click
+from typing_extensions import override
+
+_VERBS: Final = {
+    "demo": ("predictu_dispatch.commands.demo", "demo", "Show everything at work, with proof that no cent went astray."),
+    "run": ("predictu_dispatch.commands.daemon", "run", "Run the daemon until SIGTERM."),
+    "migrate": ("predictu_dispatch.commands.daemon", "migrate", "Bring the database schema up to date."),
+    "check": ("predictu_dispatch.commands.config", "check", "Validate all configuration files."),
+    "status": ("predictu_dispatch.commands.status", "status", "Show operators, lanes, backlog and what needs review."),
+    "show": ("predictu_dispatch.commands.show", "show", "Show the whole life of a callback or a bet."),
+    "keys": ("predictu_dispatch.commands.config", "keys", "Make and print operators' signing keys."),
+    "reference-operator": (
+        "predictu_dispatch.commands.reference_operator",
+        "reference_operator",
+        "Run a complete operator's backend to integrate against.",
+    ),
+}
+"""Verb: module, attribute, and the help line, which stands here so that listing the verbs imports none of them."""
+
+
+class _LazyGroup(click.Group):
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        module, attribute, _ = _VERBS[cmd_name]
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_, _, text) in _VERBS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="predictu-dispatch", prog_name="predictu-dispatch")
+def main() -> None:
+    """Deliver Predictu's callbacks to casino operators: signed, retried, settled and audited.
+
+    Exit codes: 0 fine, 1 failed, 2 bad configuration or usage, 3 the database can't be reached.
+    """

@@ -1,0 +1,68 @@
+"""One database connection for a command, or exit code 3 with one line that says what could not be reached."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_NO_DATABASE, Invocation
+
+if TYPE_CHECKING:
+    from predictu_dispatch.edge.database import Database
+
+
+def dsn_of(invocation: Invocation) -> str:
+    """The database's DSN; the operators' files are not read, so that a fault in one never hides a bet from the support desk."""
+    from predictu_dispatch.edge.config import ConfigError, read_dispatcher  # noqa: PLC0415 - loaded only where used
+
+    try:
+        return read_dispatcher(invocation.config, os.environ).database.dsn.get_secret_value()
+    except ConfigError as error:
+        invocation.refuse(error)
+
+
+@asynccontextmanager
+async def database(invocation: Invocation) -> AsyncIterator[Database]:
+    """The database for one command; ends the command where it can't be reached or has another schema."""
+    from predictu_dispatch.edge.database import Database  # noqa: PLC0415 - loaded only where used
+
+    opened = Database(dsn_of(invocation), pool_size=1, application_name="predictu-dispatch command")
+    with reported_outages():
+        await opened.open()
+        try:
+            yield opened
+        finally:
+            await opened.close()
+
+
+class reported_outages:  # noqa: N801 - used as a function, like contextlib's own
+    """Ends the command with exit code 3 where the database is away, and 1 where its schema or our rights do not fit."""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: Any) -> None:  # noqa: ANN401
+        import asyncpg  # noqa: PLC0415 - loaded only where used
+
+        from predictu_dispatch.edge.database import describe, is_outage  # noqa: PLC0415
+        from predictu_dispatch.edge.migrations import SchemaError  # noqa: PLC0415
+
+        if isinstance(error, SchemaError):
+            click.echo(str(error), err=True)
+            sys.exit(EXIT_FAILED)
+        if isinstance(error, asyncpg.InsufficientPrivilegeError):
+            click.echo(f"the database refused: {error}; see sql/README.md for the roles", err=True)
+            sys.exit(EXIT_FAILED)
+        if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
+            click.echo(f"the database refused: {error}; look at [database] dsn or PREDICTU_DISPATCH_DSN", err=True)
+            sys.exit(EXIT_NO_DATABASE)
+        if error is not None and is_outage(error):
+            click.echo(
+                f"the database can't be reached ({describe(error)}); look at [database] dsn or PREDICTU_DISPATCH_DSN", err=True
+            )
+            sys.exit(EXIT_NO_DATABASE)

@@ -1,0 +1,54 @@
+"""`run` and `migrate`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+
+from predictu_dispatch.commands.connection import dsn_of, reported_outages
+from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
+
+
+@click.command()
+@common_options
+def run(invocation: Invocation) -> None:
+    """Run the daemon until SIGTERM; what is in flight then is finished first."""
+    import uvloop  # noqa: PLC0415 - loaded only where used
+
+    from predictu_dispatch.daemon import Daemon  # noqa: PLC0415
+    from predictu_dispatch.edge.telemetry import configure_log  # noqa: PLC0415
+
+    config = invocation.load()
+    configure_log(config.dispatcher.log)
+
+    async def serve() -> None:
+        await Daemon(config).run()
+
+    with reported_outages(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(serve())
+        except OSError as error:
+            if error.filename is None and "bind" in str(error):
+                click.echo(f"[http] listen = {config.dispatcher.http.listen!r} cannot be had: {error.strerror}", err=True)
+                sys.exit(EXIT_FAILED)
+            raise
+
+
+@click.command()
+@common_options
+def migrate(invocation: Invocation) -> None:
+    """Bring the database schema up to date; twice is harmless, two at once is safe."""
+    from predictu_dispatch.edge.migrations import migrate as bring_up_to_date  # noqa: PLC0415 - loaded only where used
+
+    dsn = dsn_of(invocation)
+    with reported_outages():
+        applied = asyncio.run(bring_up_to_date(dsn))
+    if invocation.json:
+        print_json({"applied": applied})
+    elif applied:
+        for name in applied:
+            click.echo(f"applied {name}")
+    else:
+        click.echo("the schema is up to date")

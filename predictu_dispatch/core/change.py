@@ -1,0 +1,50 @@
+"""What is asked of the database and what it answers: the lanes that want work, and what a settling has changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from predictu_dispatch.core.lifecycle import CallbackState
+    from predictu_dispatch.core.methods import Lane, Method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneWant:
+    """An operator's lane with free slots, and how long a lease of it must be, in seconds."""
+
+    operator_id: str
+    lane: Lane
+    free_slots: int
+    lease_s: float
+    rollback_lease_s: float
+    amount_format: str
+
+
+class Cause(StrEnum):
+    """Why a callback changed: through its own attempt's report, or because its bet moved."""
+
+    SETTLED = "settled"
+    LATE = "late"
+    REPEATED = "repeated"
+    RELEASED = "released"
+    CANCELLED = "cancelled"
+    ROLLED_BACK = "rolled_back"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One callback that a settling or an expiry has changed; `state`, `lane` are None where a report came late or twice."""
+
+    operator_id: str
+    request_id: UUID
+    method: Method
+    lane: Lane | None
+    state: CallbackState | None
+    reason: str | None
+    cause: Cause
+    attempt: int | None = None

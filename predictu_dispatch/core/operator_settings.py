@@ -1,0 +1,242 @@
+"""The keys of an operator's file, with their defaults, their bounds and the rules between them.
+
+Names and defaults are the contract of DESIGN.md section 7; the rules between two keys are those of section 11. A rule
+between two keys is a validator of the later field and looks at `info.data`, which holds only what was valid before it:
+so one wrong key never hides another, and everything is refused at once. That is why a few fields stand in another order
+than in the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from predictu_dispatch.core.settings import DAY_S, HOUR_S, Section
+
+SigningAlgorithm = Literal["EdDSA", "RS256"]
+"""Source: PROTOCOL.md, Signature."""
+JtiSource = Literal["request_id", "attempt"]
+
+OPERATOR_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
+"""Also a file's name, a metric's label and a part of a URL, so it must be safe in all three."""
+
+BUILT_IN_STATUSES: Final[dict[str, frozenset[str]]] = {
+    "success": frozenset({"OK", "DUPLICATE", "DUPLICATE_TRANSACTION"}),
+    "rejected": frozenset({"INSUFFICIENT_FUNDS", "PLAYER_NOT_FOUND"}),
+    "nothing_to_reverse": frozenset({"TRANSACTION_NOT_FOUND", "BET_NOT_FOUND"}),
+}
+"""The statuses every operator has, by the key of `[statuses]` that adds to them. Source: PROTOCOL.md, Response."""
+
+
+class SigningSettings(Section):
+    """With what key and how a callback's token is signed."""
+
+    algorithm: SigningAlgorithm = "EdDSA"
+    key_file: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="a PKCS#8 PEM file relative to this file, or the name of a systemd credential",
+    )
+    jti: JtiSource = "request_id"
+    token_ttl_s: int = Field(default=30, ge=1, le=3600)
+
+
+class LaneSettings(Section):
+    """Time, retries and slots of one lane; its defaults are the lane's, see `INTERACTIVE` and `SETTLEMENT`."""
+
+    attempt_timeout_s: float = Field(ge=0.05, le=300)
+    deadline_s: float = Field(ge=0, le=31 * DAY_S)
+    connect_timeout_s: float = Field(ge=0.01, le=300)
+    max_attempts: int = Field(ge=1, le=10_000)
+    max_delay_s: float = Field(ge=0, le=DAY_S)
+    initial_delay_s: float = Field(ge=0, le=DAY_S)
+    multiplier: float = Field(ge=1, le=100)
+    jitter: float = Field(ge=0, lt=1)
+    max_in_flight: int = Field(ge=1, le=10_000)
+
+    @field_validator("deadline_s")
+    @classmethod
+    def _deadline_leaves_time_for_an_attempt(cls, deadline_s: float, info: ValidationInfo) -> float:
+        attempt_timeout_s = info.data.get("attempt_timeout_s", 0.0)
+        if 0 < deadline_s < attempt_timeout_s:
+            raise ValueError(f"0 for none, or at least attempt_timeout_s, which is {attempt_timeout_s:g}")
+        return deadline_s
+
+    @field_validator("connect_timeout_s")
+    @classmethod
+    def _connecting_is_a_part_of_the_attempt(cls, connect_timeout_s: float, info: ValidationInfo) -> float:
+        attempt_timeout_s = info.data.get("attempt_timeout_s", connect_timeout_s)
+        if connect_timeout_s > attempt_timeout_s:
+            raise ValueError(f"at most attempt_timeout_s, which is {attempt_timeout_s:g}")
+        return connect_timeout_s
+
+    @field_validator("initial_delay_s")
+    @classmethod
+    def _the_first_delay_is_not_above_the_last(cls, initial_delay_s: float, info: ValidationInfo) -> float:
+        max_delay_s = info.data.get("max_delay_s", initial_delay_s)
+        if initial_delay_s > max_delay_s:
+            raise ValueError(f"at most max_delay_s, which is {max_delay_s:g}")
+        return initial_delay_s
+
+
+INTERACTIVE: Final = LaneSettings(
+    deadline_s=15.0,
+    attempt_timeout_s=5.0,
+    connect_timeout_s=2.0,
+    max_attempts=3,
+    initial_delay_s=0.2,
+    multiplier=2.0,
+    max_delay_s=2.0,
+    jitter=0.2,
+    max_in_flight=32,
+)
+SETTLEMENT: Final = LaneSettings(
+    deadline_s=0.0,
+    attempt_timeout_s=10.0,
+    connect_timeout_s=2.0,
+    max_attempts=400,
+    initial_delay_s=1.0,
+    multiplier=2.0,
+    max_delay_s=300.0,
+    jitter=0.2,
+    max_in_flight=16,
+)
+
+
+def _interactive_completed(given: object) -> object:
+    return {**INTERACTIVE.model_dump(), **given} if isinstance(given, dict) else given
+
+
+def _settlement_completed(given: object) -> object:
+    return {**SETTLEMENT.model_dump(), **given} if isinstance(given, dict) else given
+
+
+class RollbackSettings(Section):
+    """How long a slow debit may still land after an operator said there was nothing to reverse."""
+
+    recheck_s: float = Field(default=60.0, ge=0, le=DAY_S)
+
+
+class LimitsSettings(Section):
+    """What one operator may cost; the rate holds over the whole fleet."""
+
+    max_requests_per_s: float = Field(default=0.0, ge=0, le=100_000)
+    max_response_bytes: int = Field(default=65_536, ge=64, le=16 * 1024 * 1024)
+
+
+class CircuitSettings(Section):
+    """When an operator is left alone, and for how long."""
+
+    failure_threshold: int = Field(default=10, ge=1, le=10_000)
+    open_s: float = Field(default=5.0, ge=0.05, le=HOUR_S)
+
+
+class HealthSettings(Section):
+    """How often an operator is pinged; 0 is never."""
+
+    ping_interval_s: float = Field(default=30.0, ge=0, le=DAY_S)
+
+
+Status = Annotated[str, Field(min_length=1, max_length=100)]
+# TOML has lists only, so the tuple itself is not strict; its items are.
+StatusList = Annotated[
+    tuple[Status, ...],
+    Field(strict=False, max_length=100, description="a list of at most 100 statuses, each of 1 to 100 characters"),
+]
+
+
+class StatusesSettings(Section):
+    """What an operator answers beyond PROTOCOL.md. One status has one meaning, or money would depend on an order."""
+
+    success: StatusList = ()
+    rejected: StatusList = ()
+    nothing_to_reverse: StatusList = ()
+
+    @field_validator("success", "rejected", "nothing_to_reverse")
+    @classmethod
+    def _one_status_has_one_meaning(cls, added: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        others = {other: built_in for other, built_in in BUILT_IN_STATUSES.items() if other != info.field_name}
+        clashes = [f"{s!r} always means {other}" for other, built_in in others.items() for s in added if s in built_in]
+        clashes += [f"{s!r} stands in {other} too" for other in others for s in added if s in info.data.get(other, ())]
+        if clashes:
+            raise ValueError(f"statuses that mean nothing else: {', '.join(clashes)}")
+        return added
+
+
+class TlsSettings(Section):
+    """A private CA and a client certificate; `""` is none."""
+
+    ca_file: str = Field(default="", max_length=4096)
+    client_cert_file: str = Field(default="", max_length=4096)
+    client_key_file: str = Field(default="", max_length=4096)
+
+    @field_validator("client_key_file")
+    @classmethod
+    def _certificate_and_key_come_together(cls, client_key_file: str, info: ValidationInfo) -> str:
+        if "client_cert_file" in info.data and bool(client_key_file) != bool(info.data["client_cert_file"]):
+            raise ValueError("set together with client_cert_file, or neither of the two")
+        return client_key_file
+
+
+class OperatorSettings(Section):
+    """Everything in an operator's file."""
+
+    operator_id: str = Field(pattern=OPERATOR_ID_PATTERN, description="1 to 64 of A-Z a-z 0-9 _ -, and the file's name")
+    enabled: bool = True
+    amount_format: Literal["subunits", "decimal"] = "subunits"
+    allow_insecure_http: bool = False
+    allow_private_addresses: bool = False
+    callback_url: str = Field(max_length=2048, description="an https:// URL of at most 2048 characters")
+    signing: SigningSettings
+    interactive: Annotated[LaneSettings, BeforeValidator(_interactive_completed)] = INTERACTIVE
+    settlement: Annotated[LaneSettings, BeforeValidator(_settlement_completed)] = SETTLEMENT
+    rollback: RollbackSettings = RollbackSettings()
+    limits: LimitsSettings = LimitsSettings()
+    circuit: CircuitSettings = CircuitSettings()
+    health: HealthSettings = HealthSettings()
+    statuses: StatusesSettings = StatusesSettings()
+    tls: TlsSettings = TlsSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_missing_signing_table_is_an_empty_one(cls, given: object) -> object:
+        # The message then names signing.key_file, the one key that has to be there.
+        return {"signing": {}, **given} if isinstance(given, dict) else given
+
+    @field_validator("callback_url")
+    @classmethod
+    def _is_safe_to_post_to(cls, url: str, info: ValidationInfo) -> str:
+        if fault := _url_fault(url, allow_insecure_http=info.data.get("allow_insecure_http", True)):
+            raise ValueError(fault)
+        return url
+
+
+def _url_fault(url: str, *, allow_insecure_http: bool) -> str | None:
+    """What is wrong with an operator's URL, as what would be allowed instead; None if nothing is."""
+    # urlsplit drops tabs and line ends, and a backslash is a slash to some clients: what is checked here must be what
+    # is called.
+    if "\\" in url or any(c.isspace() or not c.isprintable() for c in url):
+        return "a URL without spaces, backslashes or control characters"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "an https:// URL with a valid host and port"
+    rules = {
+        "an https:// URL": parts.scheme in {"https", "http"},
+        "an https:// URL with a host, and a port from 1 to 65535 if any": bool(host) and port != 0,
+        "a URL without user and password; the token is what proves who we are": "@" not in parts.netloc,
+        "a URL without a fragment (#…), which is never sent": "#" not in url,
+        "an https:// URL, or allow_insecure_http = true": parts.scheme == "https" or allow_insecure_http,
+    }
+    return next((allowed for allowed, is_kept in rules.items() if not is_kept), None)
+
+
+def settings_fingerprint(settings: OperatorSettings) -> str:
+    """Lower-case hex SHA-256 of the settings, equal exactly where they are; key files count by name, not by content."""
+    canonical = json.dumps(settings.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,268 @@
+"""The keys of `dispatcher.toml`, and what a refused key of any file should have been.
+
+Names and defaults are the contract of DESIGN.md section 7. The models are strict, so that `true` is no number and `"5"`
+is none either, and frozen, so that a running dispatcher can share them. Bounds without a contract are there to catch a
+slip of the finger (milliseconds for seconds, a zero too many), not to tell anyone how to run their system. What is
+allowed is told from a field's type, bounds and `description`, so that a message cannot drift away from the check.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+DAY_S: Final = 86_400.0
+HOUR_S: Final = 3_600.0
+
+
+class Section(BaseModel):
+    """One table of a configuration file: frozen, strict, no unknown keys, no value in an exception's text."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True, validate_default=True
+    )
+
+
+class DatabaseSettings(Section):
+    """How Postgres is reached. Both addresses hold a password, so neither shows in a `repr`."""
+
+    dsn: SecretStr = Field(
+        # Host, user and password are then libpq's own defaults and PG* variables.
+        default=SecretStr("postgresql:///predictu_dispatch"),
+        description="a DSN such as postgresql://user@host:5432/database, here or in PREDICTU_DISPATCH_DSN",
+    )
+    listen_dsn: SecretStr = Field(default=SecretStr(""), description='a DSN as for dsn, or "" to listen there too')
+    pool_size: int = Field(default=4, ge=1, le=100)
+
+    @field_validator("dsn", "listen_dsn")
+    @classmethod
+    def _is_a_dsn(cls, dsn: SecretStr, info: ValidationInfo) -> SecretStr:
+        text = dsn.get_secret_value()
+        if text == "" and info.field_name == "listen_dsn":
+            return dsn
+        if not text.startswith(("postgresql://", "postgres://")) or any(c.isspace() for c in text):
+            raise ValueError(cls.model_fields[str(info.field_name)].description)
+        return dsn
+
+
+class DaemonSettings(Section):
+    """How one daemon runs."""
+
+    instance: str = Field(
+        default="",
+        pattern=r"^\S{0,100}$",
+        description='up to 100 characters without a space, different on every daemon, or "" for the host\'s name',
+    )
+    drain_s: float = Field(default=20.0, ge=0, le=HOUR_S)
+    poll_interval_s: float = Field(default=0.5, ge=0.01, le=60)
+    audit_retention_months: int = Field(default=24, ge=0, le=1200)
+
+
+class HttpSettings(Section):
+    """Where metrics, health and public keys are served."""
+
+    listen: str = Field(
+        default="127.0.0.1:9464", description='"host:port", an IPv6 host in brackets, port 0 for any free one'
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _is_host_and_port(cls, listen: str) -> str:
+        if not _HOST_AND_PORT.match(listen) or int(listen.rpartition(":")[2]) > _PORT_MAX:
+            raise ValueError(cls.model_fields["listen"].description)
+        return listen
+
+    @property
+    def host(self) -> str:
+        """The host without the brackets of IPv6."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port; 0 lets the system choose."""
+        return int(self.listen.rpartition(":")[2])
+
+
+_HOST_AND_PORT: Final = re.compile(r"\A(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}\Z")
+_PORT_MAX: Final = 65_535
+
+
+class LogSettings(Section):
+    """What is logged, and how it looks."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class DispatcherSettings(Section):
+    """Everything in `dispatcher.toml`."""
+
+    database: DatabaseSettings = DatabaseSettings()
+    daemon: DaemonSettings = DaemonSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+
+SHOWN_CHARS_MAX: Final = 80
+"""Longer values are cut in messages: a fault stays one line that fits a terminal."""
+
+# Only unknown keys are judged by their name; a known one is secret if its type says so.
+_SECRET_NAME: Final = re.compile(r"dsn|dns|database|pass|pwd|secret|token|auth|credential|key", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One refused key. All three are printable, on one line and free of secrets; `value` is "" where there is none."""
+
+    key: str
+    value: str
+    allowed: str
+
+
+def refusals(error: ValidationError, model: type[Section], given: Mapping[str, object]) -> tuple[Refusal, ...]:
+    """Every refused key of `given`, unknown ones after the known, with what would have been allowed."""
+    return tuple(
+        Refusal(
+            key=dotted(line["loc"]),
+            value=_value_of(line["type"], line["loc"], line["input"], model, given),
+            allowed=_allowed(line["type"], line["loc"], line.get("ctx", {}), model),
+        )
+        for line in error.errors(include_url=False)
+    )
+
+
+def known_keys(model: type[Section], prefix: str = "") -> Iterator[str]:
+    """Every key of a file as `section.key`, sections themselves included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if (section := _section(field)) is not None:
+            yield from known_keys(section, f"{prefix}{name}.")
+
+
+def dotted(loc: tuple[str | int, ...]) -> str:
+    """A key's place as TOML writes it, `statuses.rejected[0]`; what no bare key may hold is quoted."""
+    text = ""
+    for part in loc:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", part) else shown(part))
+    return text
+
+
+def shown(value: object) -> str:
+    """A value as a message may show it: on one line, shortened, and without what looks like a credential."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f'"{_shortened(_escaped(_redacted(value)))}"'
+        case int() if value.bit_length() > SHOWN_CHARS_MAX:
+            return f"a number of {value.bit_length()} bits"
+        case int() | float() | dt.date() | dt.time():
+            return str(value)
+        case list() | tuple():
+            return _shortened(f"[{', '.join('…' if isinstance(item, list | dict) else shown(item) for item in value)}]")
+        case _:
+            return "a table"
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() and c != '"' else c.encode("unicode_escape").decode() for c in text)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS_MAX else f"{text[: SHOWN_CHARS_MAX - 1]}…"
+
+
+def _redacted(text: str) -> str:
+    if "PRIVATE KEY" in text or re.search(r"password\s*=", text, re.IGNORECASE):
+        return "(hidden)"
+    # Everything before the last @ may be a password, however badly it was escaped.
+    return re.sub(r"(?s)^(\w+://)?.*@", r"\1…@", text)
+
+
+def _section(field: FieldInfo | None) -> type[Section] | None:
+    annotation = field.annotation if field is not None else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def _field_at(model: type[Section], loc: tuple[str | int, ...]) -> tuple[type[Section], FieldInfo | None]:
+    """The innermost section on the way to a key, and the key's field; None if the key is unknown there."""
+    section, field = model, None
+    for name in (part for part in loc if isinstance(part, str)):
+        section = _section(field) or section
+        field = section.model_fields.get(name)
+    return section, field
+
+
+def _value_of(
+    kind: str, loc: tuple[str | int, ...], value: object, model: type[Section], given: Mapping[str, object]
+) -> str:
+    _, field = _field_at(model, loc)
+    if kind == "missing":
+        return ""
+    if field is None:
+        return "(hidden)" if _SECRET_NAME.search(dotted(loc)) else shown(value)
+    if field.annotation is SecretStr:
+        return "(hidden)"
+    if _section(field) is not None:
+        return "not a table"
+    return shown(value) if _is_given(loc, given) else f"{shown(value)} (the default)"
+
+
+def _is_given(loc: tuple[str | int, ...], given: object) -> bool:
+    for name in (part for part in loc if isinstance(part, str)):
+        if not isinstance(given, Mapping) or name not in given:
+            return False
+        given = given[name]
+    return True
+
+
+def _allowed(kind: str, loc: tuple[str | int, ...], context: Mapping[str, object], model: type[Section]) -> str:
+    section, field = _field_at(model, loc)
+    if field is None:
+        return _unknown(str(loc[-1]), dotted(loc[:-1]), section, model)
+    if kind == "value_error":
+        return f"must be {context['error']}"
+    if kind == "missing":
+        return f"is missing; must be {_values_of(field)}"
+    return f"must be {_values_of(field)}"
+
+
+def _unknown(name: str, table: str, section: type[Section], model: type[Section]) -> str:
+    here = [*section.model_fields]
+    # A key's name can be as long as the file, and difflib's time grows with its square.
+    if near := difflib.get_close_matches(name[:SHOWN_CHARS_MAX], here, n=1):
+        return f"unknown key; did you mean {f'{table}.' if table else ''}{near[0]}?"
+    everywhere = [*known_keys(model)]
+    if near := difflib.get_close_matches(name[:SHOWN_CHARS_MAX], [key.rpartition(".")[2] for key in everywhere], n=1):
+        meant = [key for key in everywhere if key.rpartition(".")[2] == near[0]]
+        return f"unknown key here; did you mean {' or '.join(meant)}?"
+    return f"unknown key; allowed here: {', '.join(here)}"
+
+
+def _values_of(field: FieldInfo) -> str:
+    if field.description:
+        return field.description
+    if field.annotation is bool:
+        return "true or false"
+    if get_origin(field.annotation) is Literal:
+        return " or ".join(shown(value) for value in get_args(field.annotation))
+    if _section(field) is not None:
+        return "a table"
+    bounds = {
+        name: getattr(m, name) for m in field.metadata for name in ("ge", "le", "lt", "max_length") if hasattr(m, name)
+    }
+    if field.annotation is str:
+        return f"text of at most {bounds['max_length']} characters"
+    number = "a whole number" if field.annotation is int else "a number"
+    last = f"{bounds['le']:.12g}" if "le" in bounds else f"below {bounds['lt']:.12g}"
+    return f"{number} from {bounds['ge']:.12g} to {last}"

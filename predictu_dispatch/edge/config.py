@@ -1,0 +1,294 @@
+"""The configuration as it lies on disk: files, environment, keys and certificates.
+
+`load_config` takes everything or refuses with every fault of every file. A reload wants to take the good files and keep
+what runs for the bad ones, so its three steps are public as well: `read_dispatcher`, `operator_files`, `read_operator`.
+What is allowed is decided in `core/settings.py` and `core/operator_settings.py`; this module adds what only the disk
+can tell.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+from typing_extensions import override
+
+from predictu_dispatch.core.operator_settings import (
+    OperatorSettings,
+    SigningSettings,
+    TlsSettings,
+    settings_fingerprint,
+)
+from predictu_dispatch.core.settings import DispatcherSettings, Section, refusals, shown
+from predictu_dispatch.core.signing import SigningKey
+
+DSN_VARIABLE: Final = "PREDICTU_DISPATCH_DSN"
+FILE_BYTES_MAX: Final = 1024 * 1024
+"""A hundred times the longest sensible file; whatever is longer is not a configuration, a key or a certificate."""
+
+_SectionT = TypeVar("_SectionT", bound=Section)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing to put right. `key` and `value` are "" where the file as a whole is meant; never holds a secret."""
+
+    file: str
+    key: str = ""
+    value: str = ""
+    allowed: str
+
+    @override
+    def __str__(self) -> str:
+        """One line: file, dotted key, value, what is allowed or what to do."""
+        where = f"{self.key} = {self.value}" if self.value else self.key
+        line = ": ".join(part for part in (self.file, where, self.allowed) if part)
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `faults` has every reason, and `str` one line for each."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorConfig:
+    """One operator's settings with everything they name on disk, already read."""
+
+    settings: OperatorSettings
+    file: Path
+    signing_key: SigningKey
+    fingerprint: str
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
+    """Made from `[tls]`, with a client certificate or a private CA; None where the client's own default will do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything a daemon runs by. `operators` is read-only, by operator_id, in the order of their names."""
+
+    path: Path
+    dispatcher: DispatcherSettings
+    operators: Mapping[str, OperatorConfig]
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> Config:
+    """The whole configuration, usable as it is; raises ConfigError with all faults of all files."""
+    faults: list[Fault] = []
+    dispatcher: DispatcherSettings | None = None
+    operators: dict[str, OperatorConfig] = {}
+    files: tuple[Path, ...] = ()
+    try:
+        dispatcher = read_dispatcher(path, environ)
+    except ConfigError as error:
+        faults += error.faults
+    try:
+        files = operator_files(path)
+    except ConfigError as error:
+        faults += error.faults
+    for file in files:
+        try:
+            operators[file.stem] = read_operator(file, environ)
+        except ConfigError as error:
+            faults += error.faults
+    if faults or dispatcher is None:
+        raise ConfigError(tuple(faults))
+    return Config(path=path, dispatcher=dispatcher, operators=MappingProxyType(operators))
+
+
+def read_dispatcher(path: Path, environ: Mapping[str, str]) -> DispatcherSettings:
+    """`dispatcher.toml`, with the DSN of the environment if it has one, and the host's name as the default instance."""
+    given = _toml(path)
+    dsn = environ.get(DSN_VARIABLE)
+    if dsn:
+        given["database"] = _with(given.get("database", {}), dsn=dsn)
+    daemon = given.get("daemon", {})
+    if isinstance(daemon, dict) and daemon.get("instance", "") == "":
+        given["daemon"] = _with(daemon, instance=socket.gethostname())
+    try:
+        return DispatcherSettings.model_validate(given)
+    except ValidationError as error:
+        faults = _faults(error, DispatcherSettings, given, path)
+    if dsn:
+        from_environment = {"file": "environment", "key": DSN_VARIABLE}
+        faults = tuple(replace(f, **from_environment) if f.key == "database.dsn" else f for f in faults)
+    raise ConfigError(faults)
+
+
+def operator_files(path: Path) -> tuple[Path, ...]:
+    """Every `operators/*.toml` beside `dispatcher.toml`, by name. None is fine, a missing folder is a fault."""
+    folder = path.parent / "operators"
+    try:
+        # iterdir and not glob, which answers a missing or closed folder with silence.
+        return tuple(sorted(f for f in folder.iterdir() if f.suffix == ".toml" and not f.name.startswith(".")))
+    except OSError as error:
+        allowed = f"{_why(error)}; must be a folder beside {path.name} with one file per operator, or with none"
+        raise ConfigError((Fault(file=str(folder), allowed=allowed),)) from error
+
+
+def read_operator_settings(file: Path) -> OperatorSettings:
+    """An operator's file alone, without reading what it names; raises ConfigError with all its faults."""
+    settings, faults = _operator_settings(file, _toml(file))
+    if settings is None:
+        raise ConfigError(faults)
+    return settings
+
+
+def read_operator(file: Path, environ: Mapping[str, str]) -> OperatorConfig:
+    """An operator's file with its key and certificates; raises ConfigError with all faults of all of them."""
+    given = _toml(file)
+    settings, faults = _operator_settings(file, given)
+    # Each section is looked at on its own, so that a slip elsewhere in the file does not hide a missing key file.
+    signing = settings.signing if settings else _alone(SigningSettings, given.get("signing", {}))
+    tls = settings.tls if settings else _alone(TlsSettings, given.get("tls", {}))
+    key, key_faults = _signing_key(signing, file, environ) if signing else (None, ())
+    context, tls_faults = _ssl_context(tls, file, environ) if tls else (None, ())
+    faults = (*faults, *key_faults, *tls_faults)
+    if faults or settings is None or key is None:
+        raise ConfigError(faults)
+    return OperatorConfig(
+        settings=settings,
+        file=file,
+        signing_key=key,
+        fingerprint=settings_fingerprint(settings),
+        ssl_context=context,
+    )
+
+
+def _operator_settings(file: Path, given: dict[str, Any]) -> tuple[OperatorSettings | None, tuple[Fault, ...]]:
+    settings: OperatorSettings | None = None
+    faults: tuple[Fault, ...] = ()
+    try:
+        settings = OperatorSettings.model_validate(given)
+    except ValidationError as error:
+        faults = _faults(error, OperatorSettings, given, file)
+    named = given.get("operator_id", file.stem)
+    if named != file.stem and not any(fault.key == "operator_id" for fault in faults):
+        allowed = f"must be {shown(file.stem)}, as the file is called; change the one or the other"
+        return None, (Fault(file=str(file), key="operator_id", value=shown(named), allowed=allowed), *faults)
+    return settings, faults
+
+
+def _alone(section: type[_SectionT], given: object) -> _SectionT | None:
+    try:
+        return section.model_validate(given)
+    except ValidationError:
+        return None  # Its faults are already among the file's.
+
+
+def _signing_key(
+    signing: SigningSettings, file: Path, environ: Mapping[str, str]
+) -> tuple[SigningKey | None, tuple[Fault, ...]]:
+    path = _located(signing.key_file, file, environ)
+    try:
+        return SigningKey.from_pem(_bytes_of(path), signing.algorithm), ()
+    except FileNotFoundError as error:
+        allowed = f"{_why(error)}; to make one: predictu-dispatch keys new {file.stem}"
+    except OSError as error:
+        allowed = f"{_why(error)}; must be a PKCS#8 PEM file"
+    except ValueError as error:
+        allowed = str(error)
+    return None, (Fault(file=str(file), key="signing.key_file", value=shown(signing.key_file), allowed=allowed),)
+
+
+def _ssl_context(
+    tls: TlsSettings, file: Path, environ: Mapping[str, str]
+) -> tuple[ssl.SSLContext | None, tuple[Fault, ...]]:
+    paths: dict[str, Path] = {}
+    faults: list[Fault] = []
+
+    def refuse(key: str, allowed: str) -> None:
+        faults.append(Fault(file=str(file), key=f"tls.{key}", value=shown(getattr(tls, key)), allowed=allowed))
+
+    for key, name in tls.model_dump().items():
+        if name:
+            paths[key] = _located(name, file, environ)
+            try:
+                _bytes_of(paths[key])
+            except (OSError, ValueError) as error:
+                refuse(key, f"{_why(error)}; must be a PEM file")
+    if not paths or faults:
+        return None, tuple(faults)
+    # With a CA of its own, an operator is trusted by that one only.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if "ca_file" in paths:
+            context.load_verify_locations(paths["ca_file"])
+        else:
+            context.load_default_certs()
+    except (OSError, ValueError):
+        refuse("ca_file", "does not load; must be PEM certificates")
+    try:
+        if "client_cert_file" in paths:
+            # An empty password makes OpenSSL refuse an encrypted key, where it would ask the terminal for one.
+            context.load_cert_chain(paths["client_cert_file"], paths["client_key_file"], password="")
+    except (OSError, ValueError):
+        refuse(
+            "client_cert_file", "does not load; must be a PEM certificate and, in client_key_file, its unencrypted key"
+        )
+    return context, tuple(faults)
+
+
+def _located(name: str, file: Path, environ: Mapping[str, str]) -> Path:
+    """Where a file that an operator's file names is: beside it or, if nothing is there, among systemd's credentials."""
+    beside = file.parent / name
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    # os.path and not Path.exists, which raises for a name that is too long or in a closed folder.
+    if credentials and not os.path.lexists(beside) and Path(name).name == name:
+        credential = Path(credentials) / name
+        return credential if os.path.lexists(credential) else beside
+    return beside
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_bytes_of(path).decode())
+    except OSError as error:
+        allowed = f"{_why(error)}; must be a readable TOML file"
+    except tomllib.TOMLDecodeError as error:
+        allowed = f"not valid TOML: {error}"
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        column = error.start - error.object.rfind(b"\n", 0, error.start)
+        allowed = f"not valid TOML: not UTF-8 (at line {line}, column {column})"
+    except (ValueError, RecursionError):
+        allowed = "not valid TOML: a number of thousands of digits or brackets nested too deeply"
+    raise ConfigError((Fault(file=str(path), allowed=allowed),))
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The file's bytes; raises OSError also for what is no file or too long. A pipe would block the daemon for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    with path.open("rb") as file:
+        content = file.read(FILE_BYTES_MAX + 1)
+    if len(content) > FILE_BYTES_MAX:
+        raise OSError(errno.EFBIG, f"longer than {FILE_BYTES_MAX} bytes", str(path))
+    return content
+
+
+def _why(error: OSError | ValueError) -> str:
+    return (error.strerror or type(error).__name__).lower() if isinstance(error, OSError) else "not a path"
+
+
+def _with(table: object, **values: str) -> object:
+    return {**table, **values} if isinstance(table, dict) else table
+
+
+def _faults(error: ValidationError, model: type[Section], given: Mapping[str, object], file: Path) -> tuple[Fault, ...]:
+    return tuple(
+        Fault(file=str(file), key=refusal.key, value=refusal.value, allowed=refusal.allowed)
+        for refusal in refusals(error, model, given)
+    )

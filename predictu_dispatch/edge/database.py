@@ -1,0 +1,141 @@
+"""Postgres: a pool that comes back by itself, and a connection that listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
+
+from predictu_dispatch.edge.migrations import require_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from asyncpg import Connection, Pool
+
+_CONNECT_TIMEOUT_S = 5.0
+_COMMAND_TIMEOUT_S = 30.0
+"""Far above any statement of ours; a connection that is silent for longer is taken for dead."""
+_CLOSE_TIMEOUT_S = 3.0
+_LISTEN_CHECK_S = 10.0
+"""A listening connection says nothing by itself; it is asked this often whether it lives."""
+
+_LOST: tuple[type[BaseException], ...] = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+log = structlog.get_logger()
+
+
+def is_outage(error: BaseException) -> bool:
+    """True where the database was not there or had no time, so that the very same statement may succeed later.
+
+    Lost connections surface in asyncpg as several unrelated types (RECIPES.md, asyncpg); the SQLSTATE classes are those of
+    Postgres' appendix A: 08 connection, 53 resources, 57P shutdown and recovery, 40 rollback, 25006 a standby before promotion.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        sqlstate: str = error.sqlstate or ""
+        return sqlstate[:2] in ("08", "53", "40") or sqlstate[:3] == "57P" or sqlstate == "25006"
+    return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError)
+
+
+class Database:
+    """The pool. `is_up` says whether the last statement reached the database."""
+
+    def __init__(self, dsn: str, *, pool_size: int, application_name: str) -> None:
+        self._dsn = dsn
+        self._pool_size = pool_size
+        self._application_name = application_name
+        self._pool: Pool | None = None
+        self.is_up = False
+
+    async def open(self) -> None:
+        """Connected, and the schema fits. Raises SchemaError, or what the connecting raised; nothing is tried again here."""
+        self._pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=1,
+            max_size=self._pool_size,
+            timeout=_CONNECT_TIMEOUT_S,
+            command_timeout=_COMMAND_TIMEOUT_S,
+            server_settings={"application_name": self._application_name},
+        )
+        async with self._pool.acquire() as connection:
+            await require_schema(connection)
+        self.is_up = True
+
+    async def close(self) -> None:
+        """All connections are gone, by force where the server does not answer."""
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT_S)
+            except _LOST:
+                self._pool.terminate()
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:  # noqa: ANN401 - parameters are as varied as SQL's types
+        """The statement's rows, once. Raises what asyncpg and the system raise."""
+        if self._pool is None:
+            message = "the database is not open"
+            raise asyncpg.InterfaceError(message)
+        try:
+            async with self._pool.acquire(timeout=_CONNECT_TIMEOUT_S) as connection:
+                rows = await connection.fetch(query, *args)
+        except Exception as error:
+            if is_outage(error):
+                self._note(up=False, error=error)
+            raise
+        self._note(up=True)
+        return list(rows)
+
+    async def fetch_through_outage(self, query: str, *args: Any) -> list[Any]:  # noqa: ANN401 - as above
+        """The statement's rows, asked again until the database answers: for statements that are safe to repeat."""
+        async for attempt in AsyncRetrying(
+            wait=wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.1), retry=retry_if_exception(is_outage), reraise=True
+        ):
+            with attempt:
+                return await self.fetch(query, *args)
+        raise AssertionError  # AsyncRetrying without a stop either returns or raises.
+
+    def _note(self, *, up: bool, error: BaseException | None = None) -> None:
+        if up != self.is_up:
+            self.is_up = up
+            if up:
+                log.info("database.recovered")
+            else:
+                log.warning("database.lost", error=describe(error))
+
+
+def describe(error: BaseException | None) -> str:
+    """An error in one line that never holds a DSN: asyncpg's messages name hosts, users and databases, not passwords."""
+    return f"{type(error).__name__}: {error}".splitlines()[0] if error is not None else ""
+
+
+async def listen(
+    dsn: str, channels: Sequence[str], heard: Callable[[], None], *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
+    """For ever: `heard()` on each notification, and once after each (re)connection, since some may have been missed.
+
+    Notifications are a hint; behind a transaction-pooling proxy there are none, and polling does the same work later.
+    """
+    delay_s = 0.1
+    while True:
+        connection: Connection | None = None
+        try:
+            connection = await asyncpg.connect(dsn, timeout=_CONNECT_TIMEOUT_S)
+            for channel in channels:
+                await connection.add_listener(channel, lambda *_: heard())
+            delay_s = 0.1
+            heard()
+            while not connection.is_closed():
+                await sleep(_LISTEN_CHECK_S)
+                await connection.execute("select 1", timeout=_CONNECT_TIMEOUT_S)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            await sleep(delay_s)
+            delay_s = min(delay_s * 2, 2.0)
+        finally:
+            if connection is not None:
+                with contextlib.suppress(*_LOST):
+                    await connection.close(timeout=1)

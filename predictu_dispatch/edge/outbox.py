@@ -1,0 +1,175 @@
+"""The outbox: claims and settles callbacks. Translates between rows and records, and decides nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from predictu_dispatch.core.callback import Attempt, Callback, Effect
+from predictu_dispatch.core.change import Cause, Change, LaneWant
+from predictu_dispatch.core.lifecycle import CallbackState
+from predictu_dispatch.core.methods import Lane, Method
+from predictu_dispatch.edge.sql_files import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from predictu_dispatch.core.operator_settings import OperatorSettings
+    from predictu_dispatch.edge.database import Database
+
+_EXPIRED_MOST = 500
+_REAPED_MOST = 500
+_MONTHS_AHEAD = 2
+
+
+class Outbox:
+    """The outbox of one database as one daemon sees it."""
+
+    def __init__(self, database: Database, *, instance: str) -> None:
+        self._database = database
+        self._instance = instance
+
+    async def sync_operators(self, operators: Iterable[tuple[OperatorSettings, str]]) -> None:
+        """The operators, each with its configuration's fingerprint, are known to the producers."""
+        given = list(operators)
+        await self._database.fetch_through_outage(
+            query("sync_operators"),
+            [settings.operator_id for settings, _ in given],
+            [settings.enabled for settings, _ in given],
+            [settings.interactive.deadline_s for settings, _ in given],
+            [settings.settlement.deadline_s for settings, _ in given],
+            [fingerprint for _, fingerprint in given],
+        )
+
+    async def claim(self, wants: Sequence[LaneWant]) -> list[Callback]:
+        """Due callbacks, each leased for one attempt; never asked again by itself, since a claim whose answer is lost is reaped."""
+        asked_at_s = time.monotonic()
+        rows = await self._database.fetch(
+            query("claim"),
+            self._instance,
+            [want.operator_id for want in wants],
+            [want.lane for want in wants],
+            [want.free_slots for want in wants],
+            [want.lease_s for want in wants],
+            [want.rollback_lease_s for want in wants],
+            [want.amount_format for want in wants],
+        )
+        return [_callback(row, leased_at_s=asked_at_s) for row in rows]
+
+    async def settle(self, attempts: Sequence[Attempt]) -> list[Change]:
+        """The attempts are settled and in the audit, all in one transaction; asked again until the database answers.
+
+        Asking again is safe: what was settled before is fenced off and recognised by its report_id.
+        """
+        # In one order for everybody, so that two daemons that settle the same callbacks do not wait for each other in a ring.
+        ordered = sorted(attempts, key=lambda attempt: (attempt.callback.operator_id, attempt.callback.request_id.bytes))
+        rows = await self._database.fetch_through_outage(query("settle"), [_report(attempt) for attempt in ordered])
+        return [_change(row) for row in rows]
+
+    async def expire(self) -> list[Change]:
+        """Callbacks whose deadline has passed are ended, and their bets have followed."""
+        return [_change(row) for row in await self._database.fetch(query("expire"), _EXPIRED_MOST)]
+
+    async def expired_leases(self) -> list[tuple[Callback, str, datetime]]:
+        """Attempts whose lease ran out, each with the instance that held it and the moment on the database's clock."""
+        rows = await self._database.fetch(query("expired_leases"), _REAPED_MOST)
+        now_s = time.monotonic()
+        return [
+            (
+                _callback(row, leased_at_s=now_s - (row["reaped_at"] - row["leased_at"]).total_seconds()),
+                row["leased_by"],
+                row["reaped_at"],
+            )
+            for row in rows
+        ]
+
+    async def prepare_partitions(self) -> None:
+        """The audit has its partitions for the months to come."""
+        await self._database.fetch(query("prepare_partitions"), _MONTHS_AHEAD)
+
+    async def backlog(self) -> list[Mapping[str, Any]]:
+        """What is not final, by operator, lane and state."""
+        return await self._database.fetch(query("backlog"))
+
+    async def review_counts(self) -> dict[str, int]:
+        """How many callbacks need review, by operator."""
+        return {row["operator_id"]: row["callbacks"] for row in await self._database.fetch(query("review_counts"))}
+
+
+def _callback(row: Mapping[str, Any], *, leased_at_s: float) -> Callback:
+    return Callback(
+        operator_id=row["operator_id"],
+        request_id=row["request_id"],
+        method=Method(row["method"]),
+        bet_id=row["bet_id"],
+        lane=Lane(row["lane"]),
+        attempt=row["attempt"],
+        budget_from=row["budget_from"],
+        effect=Effect(row["effect"]),
+        reason=row["reason"],
+        params=row["params"],
+        created_at=row["created_at"],
+        due_at=row["due_at"],
+        expires_in_s=row["expires_in_s"],
+        leased_at=row["leased_at"],
+        lease_s=row["lease_s"],
+        amount_format=row["amount_format"],
+        minor_digits=row["minor_digits"],
+        placement_ended_s_ago=row["placement_ended_s_ago"],
+        leased_at_s=leased_at_s,
+    )
+
+
+def _change(row: Mapping[str, Any]) -> Change:
+    return Change(
+        operator_id=row["operator_id"],
+        request_id=row["request_id"],
+        method=Method(row["method"]),
+        lane=Lane(row["lane"]) if row["lane"] else None,
+        state=CallbackState(row["state"]) if row["state"] else None,
+        reason=row["reason"],
+        cause=Cause(row["cause"]),
+        attempt=row["attempt"],
+    )
+
+
+def _report(attempt: Attempt) -> tuple[Any, ...]:
+    """The attempt as the composite type predictu_dispatch.report, in the order of its fields."""
+    callback, exchange, judgement, outcome = attempt.callback, attempt.exchange, attempt.judgement, attempt.outcome
+    return (
+        callback.operator_id,
+        callback.request_id,
+        callback.attempt,
+        callback.bet_id,
+        outcome.state,
+        outcome.reason,
+        outcome.effect,
+        outcome.due_in_s,
+        judgement.operator_status,
+        judgement.operator_transaction_id,
+        judgement.balance,
+        judgement.anomaly,
+        attempt.reaped,
+        callback.method,
+        exchange.evidence,
+        outcome.verdict,
+        judgement.reason,
+        attempt.instance,
+        callback.leased_at,
+        attempt.finished_at,
+        attempt.url,
+        attempt.key_id,
+        json.dumps(dict(attempt.request_headers)) if attempt.request_headers else None,
+        attempt.request_body,
+        exchange.status,
+        json.dumps(exchange.headers) if exchange.status is not None else None,
+        exchange.body if exchange.status is not None else None,
+        exchange.truncated,
+        exchange.connect_ms,
+        exchange.first_byte_ms,
+        exchange.total_ms,
+        exchange.error,
+        attempt.report_id,
+    )

@@ -1,0 +1,222 @@
+"""Logs and metrics. Both are read from the same records, so they cannot disagree.
+
+Metric names are a contract (DESIGN.md 8). Figures that the database knows (backlog, oldest due, needs review, unknown effect)
+come from a snapshot that is taken every few seconds; one that could not be taken is absent, never 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from enum import StrEnum
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily
+
+from predictu_dispatch.core.change import Cause
+from predictu_dispatch.core.lifecycle import FINAL, CallbackState
+from predictu_dispatch.core.methods import Lane, Method
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from prometheus_client import Metric
+
+    from predictu_dispatch.core.callback import Attempt, Callback
+    from predictu_dispatch.core.change import Change
+    from predictu_dispatch.core.settings import LogSettings
+
+disable_created_metrics()  # Their timestamps double the exposition and no rule of ours reads them.
+
+_SNAPSHOT_AGE_MAX_S = 30.0
+"""An older snapshot says nothing about now; its figures are left out."""
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Event(StrEnum):
+    """Every event of the log."""
+
+    CALLBACK_DELIVERED = "callback.delivered"
+    CALLBACK_REJECTED = "callback.rejected"
+    CALLBACK_RETRIED = "callback.retried"
+    CALLBACK_EXHAUSTED = "callback.exhausted"
+    CALLBACK_RELEASED = "callback.released"
+    CALLBACK_CANCELLED = "callback.cancelled"
+    ROLLBACK_ENQUEUED = "rollback.enqueued"
+    ATTEMPT_LATE = "attempt.late"
+    REPORT_REFUSED = "report.refused"
+
+
+_EVENT_OF_STATE = {
+    CallbackState.DELIVERED: Event.CALLBACK_DELIVERED,
+    CallbackState.REJECTED: Event.CALLBACK_REJECTED,
+    CallbackState.READY: Event.CALLBACK_RETRIED,
+    CallbackState.EXHAUSTED: Event.CALLBACK_EXHAUSTED,
+}
+_EVENT_OF_CAUSE = {
+    Cause.RELEASED: Event.CALLBACK_RELEASED,
+    Cause.CANCELLED: Event.CALLBACK_CANCELLED,
+    Cause.ROLLED_BACK: Event.ROLLBACK_ENQUEUED,
+    Cause.SETTLED: Event.CALLBACK_EXHAUSTED,
+}
+
+log = structlog.get_logger()
+
+
+def configure_log(settings: LogSettings) -> None:
+    """Log lines go to stderr: for people on a terminal, as JSON elsewhere, unless `format` says which."""
+    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+class Telemetry:
+    """The observer of flow: one log line for each attempt, and the metrics."""
+
+    def __init__(self, *, in_flight: Callable[[], Mapping[tuple[str, Lane], int]], database_up: Callable[[], bool]) -> None:
+        self.registry = CollectorRegistry()
+        self.attempts = self._counter("attempts", "Attempts settled, by verdict.", "operator", "method", "verdict")
+        self.finished = self._counter("callbacks_finished", "Callbacks that became final.", "operator", "method", "state")
+        self.rollbacks = self._counter("rollbacks", "Rollbacks first sent, by what asked for them.", "operator", "cause")
+        self.leases_lost = self._counter("leases_lost", "Answers that came after their lease was lost.")
+        self.attempt_duration = self._histogram(
+            "attempt_duration_seconds", "An attempt, connecting to last byte.", "operator", "lane"
+        )
+        self.delivery_latency = self._histogram(
+            "delivery_latency_seconds", "From enqueueing to the operator's confirmation.", "operator", "lane"
+        )
+        self.pickup_latency = self._histogram("pickup_latency_seconds", "From due to sent.", "lane")
+        Gauge(
+            "predictu_dispatch_build_info", "Always 1; the version is the label.", ["version"], registry=self.registry
+        ).labels(version("predictu-dispatch")).set(1)
+        self.snapshot = _Snapshot(in_flight, database_up)
+        self.registry.register(self.snapshot)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"predictu_dispatch_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(f"predictu_dispatch_{name}", text, labels, registry=self.registry, buckets=_SECONDS)
+
+    def attempt_began(self, callback: Callback) -> None:
+        """A claimed callback is on its way."""
+        due_to_claim_s = (callback.leased_at - callback.due_at).total_seconds()
+        self.pickup_latency.labels(callback.lane).observe(due_to_claim_s + time.monotonic() - callback.leased_at_s)
+        if callback.method is Method.BET_ROLLBACK and callback.attempt == 1:
+            self.rollbacks.labels(callback.operator_id, callback.reason or "enqueued").inc()
+
+    def attempt_settled(self, attempt: Attempt, change: Change) -> None:
+        """An attempt stands in the audit."""
+        callback, exchange = attempt.callback, attempt.exchange
+        late = change.cause is Cause.LATE
+        verdict = "late" if late else attempt.outcome.verdict
+        self.attempts.labels(callback.operator_id, callback.method, verdict).inc()
+        if late:
+            self.leases_lost.inc()
+        self.attempt_duration.labels(callback.operator_id, callback.lane).observe(exchange.total_ms / 1000)
+        if change.state in FINAL:
+            self.finished.labels(callback.operator_id, callback.method, change.state).inc()
+        if change.state is CallbackState.DELIVERED:
+            latency_s = (attempt.finished_at - callback.created_at).total_seconds()
+            self.delivery_latency.labels(callback.operator_id, callback.lane).observe(max(0.0, latency_s))
+        event = Event.ATTEMPT_LATE if late or change.state is None else _EVENT_OF_STATE[change.state]
+        log.info(
+            event,
+            request_id=str(callback.request_id),
+            operator_id=callback.operator_id,
+            method=callback.method,
+            bet_id=callback.bet_id,
+            attempt=callback.attempt,
+            evidence=exchange.evidence,
+            verdict=verdict,
+            reason=attempt.judgement.reason,
+            effect=attempt.outcome.effect,
+            response_status=exchange.status,
+            total_ms=round(exchange.total_ms, 1),
+            **({"due_in_s": round(attempt.outcome.due_in_s, 3)} if attempt.outcome.due_in_s is not None else {}),
+            **({"anomaly": attempt.judgement.anomaly} if attempt.judgement.anomaly else {}),
+            **({"error": exchange.error} if exchange.error else {}),
+        )
+
+    def bet_followed(self, change: Change) -> None:
+        """A callback changed without an attempt of its own: its bet moved, or its deadline passed."""
+        if change.state in FINAL:
+            self.finished.labels(change.operator_id, change.method, change.state).inc()
+        log.info(
+            _EVENT_OF_CAUSE[change.cause],
+            request_id=str(change.request_id),
+            operator_id=change.operator_id,
+            method=change.method,
+            reason=change.reason,
+        )
+
+    def report_refused(self, attempt: Attempt, error: Exception) -> None:
+        """The database would not take a report: a bug of ours, or an answer that even the audit cannot keep."""
+        log.error(
+            Event.REPORT_REFUSED,
+            request_id=str(attempt.callback.request_id),
+            operator_id=attempt.callback.operator_id,
+            attempt=attempt.callback.attempt,
+            error=f"{type(error).__name__}: {error}",
+        )
+
+
+class _Snapshot:
+    """The figures that are read rather than counted."""
+
+    def __init__(self, in_flight: Callable[[], Mapping[tuple[str, Lane], int]], database_up: Callable[[], bool]) -> None:
+        self._in_flight = in_flight
+        self._database_up = database_up
+        self._taken_at_s: float | None = None
+        self._backlog: list[Mapping[str, Any]] = []
+        self._needs_review: Mapping[str, int] = {}
+
+    def take(self, backlog: list[Mapping[str, Any]], needs_review: Mapping[str, int]) -> None:
+        self._backlog, self._needs_review, self._taken_at_s = backlog, needs_review, time.monotonic()
+
+    def collect(self) -> Iterable[Metric]:
+        up = GaugeMetricFamily("predictu_dispatch_database_up", "1 while the database answers.")
+        up.add_metric([], float(self._database_up()))
+        yield up
+        in_flight = _gauge("in_flight", "Attempts of this daemon under way.", "operator", "lane")
+        for key, attempts in dict(self._in_flight()).items():
+            in_flight.add_metric(list(key), attempts)
+        yield in_flight
+        if self._taken_at_s is None or time.monotonic() - self._taken_at_s > _SNAPSHOT_AGE_MAX_S:
+            return
+        backlog = _gauge("backlog", "Callbacks that are not final.", "operator", "lane", "state")
+        oldest = _gauge("oldest_due_seconds", "How long the oldest ready callback has been due.", "operator", "lane")
+        unknown: dict[str, float] = {}
+        for row in self._backlog:
+            backlog.add_metric([row["operator_id"], row["lane"], row["state"]], row["callbacks"])
+            unknown[row["operator_id"]] = unknown.get(row["operator_id"], 0) + row["unknown_effect"]
+            if row["oldest_due_s"] is not None:
+                oldest.add_metric([row["operator_id"], row["lane"]], max(0.0, row["oldest_due_s"]))
+        yield backlog
+        yield oldest
+        yield _by_operator("unknown_effect", "Unfinished callbacks whose effect at the operator is unknown.", unknown)
+        yield _by_operator("needs_review", "Callbacks that a person must look at.", self._needs_review)
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"predictu_dispatch_{name}", text, labels=labels)
+
+
+def _by_operator(name: str, text: str, figures: Mapping[str, float]) -> GaugeMetricFamily:
+    gauge = _gauge(name, text, "operator")
+    for operator_id, figure in figures.items():
+        gauge.add_metric([operator_id], figure)
+    return gauge

@@ -1,0 +1,216 @@
+"""HTTP to one operator's lane: POSTs one request and says what really happened on the socket.
+
+The evidence is taken from the request object itself: aiohttp calls its `send` once a connection is there, TLS handshake included,
+and before the first byte of the request is written. Until then nothing was sent; from then on something may have been.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import aiohttp
+from typing_extensions import override
+
+from predictu_dispatch.core.callback import Evidence, Exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiohttp.client_reqrep import ClientResponse
+    from aiohttp.connector import Connection
+
+    from predictu_dispatch.core.operator_settings import OperatorSettings
+
+_KEEPALIVE_S = 20.0
+"""Load balancers close idle connections at 60 s, some at 30; we let go first, or a request would meet the closing."""
+_DNS_TTL_S = 10
+_NO_CEILING_S = 1e9
+"""aiohttp rounds timeouts above its `ceil_threshold` up to whole seconds; ours mean what they say."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far one exchange has come; what is known of it when it breaks off."""
+
+    send_before_s: float
+    started_s: float = field(default_factory=time.monotonic)
+    sent: bool = False
+    connected_s: float | None = None
+    first_byte_s: float | None = None
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    chunks: list[bytes] = field(default_factory=list)
+
+    def exchange(self, evidence: Evidence, *, reason: str | None = None, error: str | None = None, truncated: bool = False) -> Exchange:
+        return Exchange(
+            evidence=evidence,
+            reason=reason,
+            error=error,
+            status=self.status,
+            headers=self.headers,
+            body=b"".join(self.chunks),
+            truncated=truncated,
+            connect_ms=self._ms(self.connected_s),
+            first_byte_ms=self._ms(self.first_byte_s),
+            total_ms=(time.monotonic() - self.started_s) * 1000,
+        )
+
+    def _ms(self, moment_s: float | None) -> float | None:
+        return None if moment_s is None else (moment_s - self.started_s) * 1000
+
+
+_progress: ContextVar[_Progress] = ContextVar("_progress")
+
+
+class _TooLateError(Exception):
+    """A connection is there, but the deadline or the lease does not allow the request to leave any more."""
+
+
+class _WatchedRequest(aiohttp.ClientRequest):
+    """Notes the moment from which on the operator may have got something, and lets nothing go after its time."""
+
+    @override
+    async def send(self, conn: Connection) -> ClientResponse:
+        progress = _progress.get()
+        progress.connected_s = time.monotonic()
+        if progress.connected_s >= progress.send_before_s:
+            raise _TooLateError
+        progress.sent = True
+        return await super().send(conn)
+
+
+class Transport:
+    """A connection pool of its own for one operator's lane. Nothing of an answer is trusted, followed or unpacked."""
+
+    def __init__(self, settings: OperatorSettings) -> None:
+        self._url = settings.callback_url
+        self._response_bytes_max = settings.limits.max_response_bytes
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                # Slots bound the requests in flight, and so the connections.
+                limit=0,
+                ttl_dns_cache=_DNS_TTL_S,
+                keepalive_timeout=_KEEPALIVE_S,
+                ssl=_tls(settings),
+            ),
+            request_class=_WatchedRequest,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+        self._timeouts: set[asyncio.Timeout] = set()
+        self._interrupted = False
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    def interrupt(self) -> None:
+        """Every exchange under way ends now as `interrupted`, and so will all that are still to come."""
+        self._interrupted = True
+        for timeout in self._timeouts:
+            timeout.reschedule(0)
+
+    async def post(
+        self, *, headers: Sequence[tuple[str, str]], body: bytes, timeout_s: float, connect_timeout_s: float, send_before_s: float
+    ) -> Exchange:
+        """What happened, never an exception: `timeout_s` spans connecting, headers and the last byte of the answer."""
+        progress = _Progress(send_before_s=send_before_s)
+        if self._interrupted or progress.started_s >= send_before_s:
+            return progress.exchange(Evidence.NOT_SENT, reason="interrupted" if self._interrupted else "too_late")
+        token = _progress.set(progress)
+        timeout = asyncio.timeout(timeout_s)
+        self._timeouts.add(timeout)
+        try:
+            async with timeout:
+                return await self._exchange(progress, headers, body, connect_timeout_s)
+        except Exception as error:  # noqa: BLE001 - whatever it was, an attempt has an outcome; the bug shows in the audit
+            return self._broken_off(progress, error)
+        finally:
+            self._timeouts.discard(timeout)
+            _progress.reset(token)
+
+    async def _exchange(self, progress: _Progress, headers: Sequence[tuple[str, str]], body: bytes, connect_timeout_s: float) -> Exchange:
+        async with self._session.post(
+            self._url,
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, ceil_threshold=_NO_CEILING_S),
+        ) as response:
+            progress.first_byte_s = time.monotonic()
+            progress.status = response.status
+            progress.headers = tuple((_printable(name), _printable(value)) for name, value in response.raw_headers)
+            room = self._response_bytes_max
+            async for chunk in response.content.iter_any():
+                progress.chunks.append(chunk[:room])
+                room -= len(chunk)
+                if room < 0:
+                    response.close()
+                    return progress.exchange(
+                        Evidence.UNANSWERED,
+                        reason="too_large",
+                        error=f"the answer is longer than max_response_bytes = {self._response_bytes_max}",
+                        truncated=True,
+                    )
+            return progress.exchange(Evidence.ANSWERED)
+
+    def _broken_off(self, progress: _Progress, error: Exception) -> Exchange:
+        evidence = Evidence.UNANSWERED if progress.sent else Evidence.NOT_SENT
+        reason = _reason_sent(error) if progress.sent else _reason_not_sent(error)
+        if self._interrupted and isinstance(error, TimeoutError):
+            reason = "interrupted"
+        return progress.exchange(
+            evidence, reason=reason, error=f"{type(error).__name__}: {_printable(str(error))}", truncated=progress.status is not None
+        )
+
+
+def _reason_not_sent(error: Exception) -> str:
+    match error:
+        case _TooLateError():
+            return "too_late"
+        case aiohttp.ClientConnectorDNSError():
+            return "dns_failed"
+        case aiohttp.ClientSSLError() | ssl.SSLError():
+            return "tls_failed"
+        case TimeoutError():
+            return "connect_timeout"
+        case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
+            return "connect_refused"
+        case aiohttp.ClientError() | OSError():
+            return "connect_failed"
+        case _:
+            return "internal_error"
+
+
+def _reason_sent(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return "timeout"
+        case aiohttp.ClientPayloadError():
+            return "truncated"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
+            return "reset"
+        case aiohttp.ClientError():
+            return "bad_http"
+        case _:
+            return "internal_error"
+
+
+def _printable(raw: bytes | str) -> str:
+    """Text that Postgres can keep: no NUL, no surrogates; bytes that are not UTF-8 are written as escapes."""
+    text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _tls(settings: OperatorSettings) -> ssl.SSLContext | bool:
+    if settings.callback_url.startswith("http://"):
+        return True
+    context = ssl.create_default_context(cafile=settings.tls.ca_file or None)
+    if settings.tls.client_cert_file:
+        context.load_cert_chain(settings.tls.client_cert_file, settings.tls.client_key_file)
+    return context

@@ -1,0 +1,106 @@
+"""The courier takes one leased callback to its operator: body, signature, POST, judgement, outcome. It stores nothing."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from predictu_dispatch.core.backoff import policy_of
+from predictu_dispatch.core.callback import Attempt, Callback, Evidence, Exchange, body
+from predictu_dispatch.core.lifecycle import outcome_of
+from predictu_dispatch.core.methods import RULES
+from predictu_dispatch.core.signing import jti_of, sign
+from predictu_dispatch.core.verdict import Statuses, judge
+
+if TYPE_CHECKING:
+    from predictu_dispatch.core.methods import Lane
+    from predictu_dispatch.flow.ports import Operator, Transport
+
+USER_AGENT = "predictu-dispatch"
+_WITHHELD = "[signature withheld]"
+"""Stands in the audit for a token's signature: the claims explain an attempt, the whole token would be a credential."""
+
+
+class Courier:
+    """Delivers callbacks to one operator's lane."""
+
+    def __init__(self, operator: Operator, transport: Transport, *, lane: Lane, instance: str) -> None:
+        self.operator = operator
+        self.lane = lane
+        self._transport = transport
+        self._instance = instance
+        self._statuses = Statuses.of(operator.settings.statuses)
+
+    async def deliver(self, callback: Callback) -> Attempt:
+        """The attempt as it went, judged. Whatever happens on the way is an attempt with an outcome, never an exception."""
+        settings = self.operator.settings
+        policy = policy_of(callback.method, settings)
+        sent_headers: list[tuple[str, str]] = []
+        request_body: bytes | None = None
+        try:
+            request_body = body(callback)
+            sent_headers = self._headers(callback, request_body)
+        except Exception as error:  # noqa: BLE001 - a callback that cannot be written must not stop the others
+            exchange = Exchange(
+                evidence=Evidence.NOT_SENT, reason="internal_error", error=f"{type(error).__name__}: {error}", total_ms=0.0
+            )
+        else:
+            exchange = await self._transport.post(
+                headers=sent_headers,
+                body=request_body,
+                timeout_s=policy.attempt_timeout_s,
+                connect_timeout_s=policy.connect_timeout_s,
+                send_before_s=callback.send_before_s,
+            )
+        judgement = judge(callback, exchange, self._statuses, now=datetime.now(UTC))
+        elapsed_s = time.monotonic() - callback.leased_at_s
+        return Attempt(
+            callback=callback,
+            instance=self._instance,
+            finished_at=callback.leased_at + timedelta(seconds=elapsed_s),
+            url=settings.callback_url,
+            key_id=self.operator.signing_key.kid,
+            request_headers=_without_signature(sent_headers),
+            request_body=None if request_body is None else request_body.decode(),
+            exchange=exchange,
+            judgement=judgement,
+            outcome=outcome_of(
+                callback,
+                judgement,
+                policy,
+                recheck_s=settings.rollback.recheck_s,
+                elapsed_s=elapsed_s,
+                jitter=random.uniform(-1, 1),  # noqa: S311 - spreads retries in time, guards nothing
+            ),
+            report_id=uuid.uuid4(),
+        )
+
+    def _headers(self, callback: Callback, request_body: bytes) -> list[tuple[str, str]]:
+        """Signed now, afresh for this attempt: a token from before a back-off would have expired."""
+        signing = self.operator.settings.signing
+        token = sign(
+            self.operator.signing_key,
+            operator_id=callback.operator_id,
+            method=RULES[callback.method].wire,
+            jti=jti_of(signing.jti, str(callback.request_id), callback.attempt),
+            body=request_body,
+            issued_at_s=int(time.time()),
+            ttl_s=signing.token_ttl_s,
+        )
+        return [
+            ("Content-Type", "application/json"),
+            ("Authorization", f"Bearer {token}"),
+            ("Accept", "application/json"),
+            # Nothing is unpacked, so nothing packed is asked for: no decompression bombs.
+            ("Accept-Encoding", "identity"),
+            ("User-Agent", USER_AGENT),
+        ]
+
+
+def _without_signature(headers: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (name, f"{value.rpartition('.')[0]}.{_WITHHELD}" if name == "Authorization" else value) for name, value in headers
+    )

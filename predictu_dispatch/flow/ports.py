@@ -1,0 +1,57 @@
+"""What flow needs of the world outside, as protocols: the edge fulfils them, and daemon.py brings the two together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from predictu_dispatch.core.callback import Attempt, Callback, Exchange
+    from predictu_dispatch.core.change import Change, LaneWant
+    from predictu_dispatch.core.operator_settings import OperatorSettings
+    from predictu_dispatch.core.signing import SigningKey
+
+
+class Operator(Protocol):
+    """One operator as configured."""
+
+    @property
+    def settings(self) -> OperatorSettings: ...
+
+    @property
+    def signing_key(self) -> SigningKey: ...
+
+
+class Outbox(Protocol):
+    """The database. `settle` alone waits out an outage; the others raise, and whoever asked asks again later."""
+
+    async def claim(self, wants: Sequence[LaneWant]) -> list[Callback]: ...
+    async def settle(self, attempts: Sequence[Attempt]) -> list[Change]: ...
+    async def expire(self) -> list[Change]: ...
+    async def expired_leases(self) -> list[tuple[Callback, str, datetime]]: ...
+    async def prepare_partitions(self) -> None: ...
+
+
+class Transport(Protocol):
+    """HTTP to one operator's lane; times are monotonic seconds of this process."""
+
+    async def post(
+        self,
+        *,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        timeout_s: float,
+        connect_timeout_s: float,
+        send_before_s: float,
+    ) -> Exchange: ...
+
+
+class Observer(Protocol):
+    """Logs and metrics."""
+
+    def attempt_began(self, callback: Callback) -> None: ...
+    def attempt_settled(self, attempt: Attempt, change: Change) -> None: ...
+    def bet_followed(self, change: Change) -> None: ...
+    def report_refused(self, attempt: Attempt, error: Exception) -> None: ...

@@ -1,0 +1,107 @@
+"""The reaper puts right what time has put wrong: leases that ran out, deadlines that passed, months that have no partition yet.
+
+Every daemon reaps for all: whoever comes first does it, and the fence turns the others away without a trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from typing import TYPE_CHECKING
+
+from predictu_dispatch.core.backoff import policy_of
+from predictu_dispatch.core.callback import Attempt, Callback, Evidence, Exchange
+from predictu_dispatch.core.lifecycle import outcome_of
+from predictu_dispatch.core.verdict import Statuses, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from predictu_dispatch.flow.ports import Observer, Operator, Outbox
+    from predictu_dispatch.flow.recorder import Recorder
+
+REAP_INTERVAL_S = 0.5
+"""Deadlines of bets are seconds long and half of one more is not felt; two index look-ups that find nothing cost nothing."""
+_PARTITIONS_EVERY_S = 3600.0
+_STATUSES = Statuses.of()
+
+
+class Reaper:
+    """Reaps until cancelled."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        recorder: Recorder,
+        observer: Observer,
+        operators: Mapping[str, Operator],
+        *,
+        instance: str,
+        wake: Callable[[float], None],
+        is_outage: Callable[[BaseException], bool],
+    ) -> None:
+        self._outbox = outbox
+        self._recorder = recorder
+        self._observer = observer
+        self._operators = operators
+        self._instance = instance
+        self._wake = wake
+        self._is_outage = is_outage
+
+    async def run(self) -> None:
+        """Reaps for ever; an absent database is asked again at the next turn."""
+        loop = asyncio.get_running_loop()
+        partitions_due_s = loop.time()
+        while True:
+            try:
+                await self.reap_leases()
+                await self._expire()
+                if loop.time() >= partitions_due_s:
+                    await self._outbox.prepare_partitions()
+                    partitions_due_s = loop.time() + _PARTITIONS_EVERY_S
+            except Exception as error:
+                if not self._is_outage(error):
+                    raise
+            await asyncio.sleep(REAP_INTERVAL_S)
+
+    async def reap_leases(self) -> None:
+        """Every attempt whose lease ran out has its audit row, and the policy goes on with its callback."""
+        expired = await self._outbox.expired_leases()
+        await asyncio.gather(*(self._recorder.record(self._interrupted(*lease)) for lease in expired))
+
+    async def _expire(self) -> None:
+        for change in await self._outbox.expire():
+            self._observer.bet_followed(change)
+            self._wake(0.0)
+
+    def _interrupted(self, callback: Callback, leased_by: str, reaped_at: datetime) -> Attempt:
+        """What is known of an attempt that nobody reported: it began, and the operator may have got it."""
+        elapsed_s = (reaped_at - callback.leased_at).total_seconds()
+        exchange = Exchange(
+            evidence=Evidence.UNANSWERED,
+            reason="interrupted",
+            error=f"the lease of {leased_by} ran out without a report; reaped by {self._instance}",
+            total_ms=elapsed_s * 1000,
+        )
+        judgement = judge(callback, exchange, _STATUSES, now=reaped_at)
+        operator = self._operators.get(callback.operator_id)
+        return Attempt(
+            callback=callback,
+            instance=leased_by,
+            finished_at=reaped_at,
+            exchange=exchange,
+            judgement=judgement,
+            outcome=outcome_of(
+                callback,
+                judgement,
+                policy_of(callback.method, operator.settings if operator else None),
+                # An interrupted attempt brought no answer, so there is nothing to ask about again.
+                recheck_s=0.0,
+                elapsed_s=elapsed_s,
+                jitter=random.uniform(-1, 1),  # noqa: S311 - spreads retries in time, guards nothing
+            ),
+            report_id=uuid.uuid4(),
+            reaped=True,
+        )
