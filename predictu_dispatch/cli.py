@@ -1,4 +1,7 @@
-"""The command `predictu-dispatch`. Each verb's module is imported when the verb is used, so that `--help` comes at once."""
+"""The command `predictu-dispatch`.
+
+Each verb's module is imported when the verb is used, so that `--help` comes at once.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,11 @@ import click
 from typing_extensions import override
 
 _VERBS: Final = {
-    "demo": ("predictu_dispatch.commands.demo", "demo", "Show everything at work, with proof that no cent went astray."),
+    "demo": (
+        "predictu_dispatch.commands.demo",
+        "demo",
+        "Show everything at work, with proof that no cent went astray.",
+    ),
     "run": ("predictu_dispatch.commands.daemon", "run", "Run the daemon until SIGTERM."),
     "migrate": ("predictu_dispatch.commands.daemon", "migrate", "Bring the database schema up to date."),
     "check": ("predictu_dispatch.commands.config", "check", "Validate all configuration files."),

@@ -1,6 +1,7 @@
 """The daemon: puts core, flow and edge together, runs them, and stops them in order. It decides nothing itself.
 
-Stopping: no claim any more; what is in flight gets `drain_s`, then it is interrupted; everything is settled; connections close.
+Stopping: no claim any more; what is in flight gets `drain_s`, then it is interrupted; everything is settled;
+connections close.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Daemon:
             unready=self._unready,
             signing_keys=lambda: {name: operator.signing_key for name, operator in config.operators.items()},
         )
-        self._recorder = Recorder(self._outbox, self._telemetry, lambda delay_s: self._dispatcher.wake(delay_s))
+        self._recorder = Recorder(self._outbox, self._telemetry, self._wake)
         self._dispatcher = Dispatcher(
             self._outbox,
             self._recorder,
@@ -78,6 +79,9 @@ class Daemon:
             wake=self._dispatcher.wake,
             is_outage=is_outage,
         )
+
+    def _wake(self, delay_s: float) -> None:
+        self._dispatcher.wake(delay_s)
 
     def _couriers(self) -> list[Courier]:
         couriers = []
@@ -124,7 +128,7 @@ class Daemon:
                 task.cancel()
 
     async def _drain(self, dispatching: asyncio.Task[None]) -> None:
-        """What was in flight is settled and the rest is back in the outbox, or left to the reaper if the database is away."""
+        """What was in flight is settled, the rest back in the outbox; or left to the reaper if the database is away."""
         drain_s = self._config.dispatcher.daemon.drain_s
         log.info("daemon.draining", in_flight=sum(self._dispatcher.in_flight.values()), drain_s=drain_s)
         self._dispatcher.stop()

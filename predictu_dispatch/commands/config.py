@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.signing import SigningKey
 
 ALGORITHMS: Final[tuple[SigningAlgorithm, ...]] = ("EdDSA", "RS256")
-"""As SigningAlgorithm, whose module draws pydantic in; said twice so that `--help` stays quick. A test compares them."""
+"""As SigningAlgorithm, whose module draws pydantic in; said twice to keep `--help` quick. A test compares the two."""
 
 
 @click.command()

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def dsn_of(invocation: Invocation) -> str:
-    """The database's DSN; the operators' files are not read, so that a fault in one never hides a bet from the support desk."""
+    """The database's DSN.
+
+    The operators' files are not read, so that a fault in one never hides a bet from the support desk.
+    """
     from predictu_dispatch.edge.config import ConfigError, read_dispatcher  # noqa: PLC0415 - loaded only where used
 
     try:
@@ -46,7 +49,7 @@ class reported_outages:  # noqa: N801 - used as a function, like contextlib's ow
     def __enter__(self) -> None:
         """Nothing to prepare."""
 
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: Any) -> None:  # noqa: ANN401
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         import asyncpg  # noqa: PLC0415 - loaded only where used
 
         from predictu_dispatch.edge.database import describe, is_outage  # noqa: PLC0415
@@ -63,6 +66,7 @@ class reported_outages:  # noqa: N801 - used as a function, like contextlib's ow
             sys.exit(EXIT_NO_DATABASE)
         if error is not None and is_outage(error):
             click.echo(
-                f"the database can't be reached ({describe(error)}); look at [database] dsn or PREDICTU_DISPATCH_DSN", err=True
+                f"the database can't be reached ({describe(error)}); look at [database] dsn or PREDICTU_DISPATCH_DSN",
+                err=True,
             )
             sys.exit(EXIT_NO_DATABASE)

@@ -31,7 +31,9 @@ def run(invocation: Invocation) -> None:
             runner.run(serve())
         except OSError as error:
             if error.filename is None and "bind" in str(error):
-                click.echo(f"[http] listen = {config.dispatcher.http.listen!r} cannot be had: {error.strerror}", err=True)
+                click.echo(
+                    f"[http] listen = {config.dispatcher.http.listen!r} cannot be had: {error.strerror}", err=True
+                )
                 sys.exit(EXIT_FAILED)
             raise
 

@@ -55,7 +55,8 @@ async def _read(
             if not rows:
                 _fail(f"no callback {request_id}" + (f" of operator {operator}" if operator else ""))
             if len(rows) > 1:
-                _fail(f"several operators have {request_id}; add --operator {' | '.join(row['operator_id'] for row in rows)}")
+                operators = " | ".join(row["operator_id"] for row in rows)
+                _fail(f"several operators have {request_id}; add --operator {operators}")
             return None, [await _with_attempts(db, rows[0])]
         bets = await db.fetch(query("show_bet"), *bet)
         if not bets:
@@ -131,7 +132,9 @@ def _print_callback(callback: Row) -> None:
     _field("anomaly", callback["anomaly"] or "")
     _field("note", callback["note"] or "")
     if callback["review_since"] is not None:
-        _field("review", click.style(f"a person must look at it, since {words.moment(callback['review_since'])}", fg="red"))
+        _field(
+            "review", click.style(f"a person must look at it, since {words.moment(callback['review_since'])}", fg="red")
+        )
     for attempt in callback["audit"]:
         _print_attempt(attempt)
     if not callback["audit"]:
@@ -148,7 +151,10 @@ def _print_next(callback: Row) -> None:
         _field("due", f"in {words.span(wait_s)}" if wait_s > 0 else f"now, for {words.span(-wait_s)}")
     elif callback["state"] == "in_flight":
         left_s = (callback["lease_until"] - callback["shown_at"]).total_seconds()
-        _field("sent by", f"{callback['leased_by']}, whose lease " + (f"ends in {words.span(left_s)}" if left_s > 0 else "ran out"))
+        _field(
+            "sent by",
+            f"{callback['leased_by']}, whose lease " + (f"ends in {words.span(left_s)}" if left_s > 0 else "ran out"),
+        )
     if callback["expires_at"] is not None and callback["finished_at"] is None:
         _field("deadline", words.moment(callback["expires_at"]))
 
@@ -166,7 +172,11 @@ def _print_attempt(attempt: Row) -> None:
         _field("", f"to {attempt['url']}, signed with key {attempt['key_id']}")
     if attempt["response_status"] is not None:
         text = (attempt["response_body"] or b"").decode("utf-8", "backslashreplace").strip()
-        shown = text if len(text) <= _BODY_CHARS_MAX else f"{text[:_BODY_CHARS_MAX]}… ({len(text)} characters, all with --json)"
+        shown = (
+            text
+            if len(text) <= _BODY_CHARS_MAX
+            else f"{text[:_BODY_CHARS_MAX]}… ({len(text)} characters, all with --json)"
+        )
         _field("", f"HTTP {attempt['response_status']} {'(cut) ' if attempt['response_truncated'] else ''}{shown}")
     _field("", attempt["error"] or "")
 

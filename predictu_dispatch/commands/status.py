@@ -33,7 +33,9 @@ def status(invocation: Invocation) -> None:
         return
     click.echo(f"\nneeds review{f' (the {_REVIEW_SHOWN} oldest)' if len(review) == _REVIEW_SHOWN else ''}:")
     for row in review:
-        click.echo(f"  {row['request_id']}  {row['operator_id']}  {row['method']}  bet {row['bet_id']}, since {row['since']}")
+        click.echo(
+            f"  {row['request_id']}  {row['operator_id']}  {row['method']}  bet {row['bet_id']}, since {row['since']}"
+        )
         click.echo(f"      {row['reason']}")
 
 

@@ -56,7 +56,12 @@ REASONS = {
     "unknown_status": "the answer's status is none that we know",
     "internal_error": "a fault of the daemon itself; its log says more",
 }
-VERDICTS = {"delivered": "delivered", "rejected": "refused", "retry": "no usable answer", "late": "too late, decides nothing"}
+VERDICTS = {
+    "delivered": "delivered",
+    "rejected": "refused",
+    "retry": "no usable answer",
+    "late": "too late, decides nothing",
+}
 
 
 def reason(code: str | None, operator_status: str | None = None) -> str:

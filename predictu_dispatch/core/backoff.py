@@ -1,4 +1,7 @@
-"""When to try again: the delay before the next attempt of a callback. Nothing ever sleeps here; the delay becomes a `due_at`."""
+"""When to try again: the delay before the next attempt of a callback. Nothing ever sleeps here.
+
+The delay becomes a `due_at`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def policy_of(method: Method, settings: OperatorSettings | None) -> LaneSettings:
-    """The section whose timeouts and retries hold for `method`: of the operator's file, or the defaults where there is none.
+    """The section whose timeouts and retries hold for `method`: the operator's, or the defaults without a file.
 
     Source: PROTOCOL.md's table of callbacks, DESIGN.md 11.
     """
@@ -26,9 +29,9 @@ def policy_of(method: Method, settings: OperatorSettings | None) -> LaneSettings
 def delay_s(policy: LaneSettings, *, tries: int, jitter: float, retry_after_s: float | None = None) -> float:
     """Seconds until the next attempt, after `tries` of this drive.
 
-    Exponential, never above `max_delay_s` before the jitter, then ± `policy.jitter` of itself: `jitter` is a draw from -1 to 1.
-    A Retry-After is a lower bound, itself capped by `max_delay_s`, so that no operator can put its own callbacks off for ever.
-    Source: DESIGN.md 4 and 11; RFC 9110 section 10.2.3.
+    Exponential, never above `max_delay_s` before the jitter, then ± `policy.jitter` of itself: `jitter` is a draw from
+    -1 to 1. A Retry-After is a lower bound, itself capped by `max_delay_s`, so that no operator can put its own
+    callbacks off for ever. Source: DESIGN.md 4 and 11; RFC 9110 section 10.2.3.
     """
     wait = wait_exponential(multiplier=policy.initial_delay_s, exp_base=policy.multiplier, max=policy.max_delay_s)
     state = RetryCallState(cast("object", None), None, (), {})  # type: ignore[arg-type] # Only attempt_number is read.

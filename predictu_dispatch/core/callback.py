@@ -35,7 +35,7 @@ class Evidence(StrEnum):
 
 
 LEASE_MARGIN_S = 5.0
-"""How much a lease outlives the attempt's total timeout: time to begin the attempt, and then to settle it in a batch."""
+"""How much a lease outlives the attempt's total timeout: time to begin the attempt, and to settle it in a batch."""
 _SETTLING_S = 2.0
 """The part of the margin that is kept for settling; an attempt that begins later than the rest is not begun at all."""
 
@@ -44,8 +44,8 @@ _SETTLING_S = 2.0
 class Callback:
     """A callback as leased for one attempt. Ages and spans in seconds are on the database's clock, as of `leased_at`.
 
-    `leased_at_s` is this process's monotonic clock just before the claim was asked for, so whatever we measure from it ends
-    sooner than the lease itself. `params` is the JSON text as Postgres prints it: the same text for ever for the same row.
+    `leased_at_s` is this process's monotonic clock just before the claim was asked for, so what we measure from it ends
+    sooner than the lease itself. `params` is the JSON text as Postgres prints it: the same for ever for the same row.
     """
 
     operator_id: str
@@ -70,14 +70,17 @@ class Callback:
 
     @property
     def send_before_s(self) -> float:
-        """The monotonic moment after which no byte of the request may leave: deadline passed, or too little lease left."""
+        """The monotonic moment after which no byte may leave: deadline passed, or too little lease left."""
         latest_s = self.leased_at_s + LEASE_MARGIN_S - _SETTLING_S
         return latest_s if self.expires_in_s is None else min(latest_s, self.leased_at_s + self.expires_in_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """What really happened on the socket. Times are milliseconds since the attempt began; None where it never came so far."""
+    """What really happened on the socket. Times are milliseconds since the attempt began.
+
+    None where it never came so far.
+    """
 
     evidence: Evidence
     reason: str | None = None
@@ -109,15 +112,16 @@ class Attempt:
     reaped: bool = False
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s"{}\[\],:]+')
-"""The tokens of valid JSON text: strings, punctuation, and numbers or words. Space between them carries nothing."""
+_LEXEME = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s"{}\[\],:]+')
+"""The lexemes of valid JSON text: strings, punctuation, and numbers or words. Space between them carries nothing."""
 
 
 def body(callback: Callback) -> bytes:
     """The bytes to POST: the five keys of the envelope in PROTOCOL.md's order, compact UTF-8 JSON.
 
-    They depend on nothing but the row, so they are the same on every attempt and on every host. Numbers in `params` are copied
-    digit by digit. Raises ValueError where a decimal amount is asked for in a currency without known minor digits.
+    They depend on nothing but the row, so they are the same on every attempt and on every host. Numbers in `params` are
+    copied digit by digit. Raises ValueError where a decimal amount is asked for in a currency without known minor
+    digits.
     """
     moment = callback.created_at
     timestamp = f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
@@ -128,22 +132,22 @@ def body(callback: Callback) -> bytes:
 
 
 def _wire_params(callback: Callback) -> str:
-    tokens = _TOKEN.findall(callback.params)
+    lexemes = _LEXEME.findall(callback.params)
     if callback.amount_format == "decimal":
-        _write_amount_as_decimal(tokens, callback.minor_digits)
-    return "".join(tokens)
+        _write_amount_as_decimal(lexemes, callback.minor_digits)
+    return "".join(lexemes)
 
 
-def _write_amount_as_decimal(tokens: list[str], minor_digits: int | None) -> None:
+def _write_amount_as_decimal(lexemes: list[str], minor_digits: int | None) -> None:
     """The top-level `amount`, if there is one, has become a decimal number with exactly the currency's minor digits."""
     depth = 0
-    for index, token in enumerate(tokens):
-        if token in "{[":
+    for index, lexeme in enumerate(lexemes):
+        if lexeme in "{[":
             depth += 1
-        elif token in "}]":
+        elif lexeme in "}]":
             depth -= 1
-        elif depth == 1 and token == '"amount"' and tokens[index + 1] == ":":
+        elif depth == 1 and lexeme == '"amount"' and lexemes[index + 1] == ":":
             if minor_digits is None:
                 message = "an amount without a currency of known minor digits cannot be written as a decimal"
                 raise ValueError(message)
-            tokens[index + 2] = f"{Decimal(tokens[index + 2]).scaleb(-minor_digits):.{minor_digits}f}"
+            lexemes[index + 2] = f"{Decimal(lexemes[index + 2]).scaleb(-minor_digits):.{minor_digits}f}"

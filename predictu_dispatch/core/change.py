@@ -38,7 +38,10 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One callback that a settling or an expiry has changed; `state`, `lane` are None where a report came late or twice."""
+    """One callback that a settling or an expiry has changed.
+
+    `state`, `lane` are None where a report came late or twice.
+    """
 
     operator_id: str
     request_id: UUID

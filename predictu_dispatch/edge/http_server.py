@@ -40,7 +40,10 @@ class HttpServer:
         self._runner = web.AppRunner(application, access_log=None)
 
     async def start(self, listen: str) -> str:
-        """Listens on `host:port`; returns the address, with the port that was given where 0 was asked for. Raises OSError."""
+        """Listens on `host:port`; returns the address, with the port that was given where 0 was asked for.
+
+        Raises OSError.
+        """
         host, _, port = listen.rpartition(":")
         await self._runner.setup()
         await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()

@@ -23,8 +23,9 @@ class SchemaError(Exception):
 async def migrate(dsn: str) -> list[str]:
     """The schema is up to date; returns the names of the migrations that were applied now.
 
-    All run in one transaction under an advisory lock that ends with it: also behind a transaction-pooling proxy two runs wait
-    for each other, and a failed one leaves nothing half done. Raises SchemaError; asyncpg's and the system's errors pass through.
+    All run in one transaction under an advisory lock that ends with it: also behind a transaction-pooling proxy two
+    runs wait for each other, and a failed one leaves nothing half done. Raises SchemaError; asyncpg's and the system's
+    errors pass through.
     """
     connection = await asyncpg.connect(dsn, statement_cache_size=0, timeout=10)
     try:
@@ -54,7 +55,8 @@ async def _prepare(connection: Connection | PoolConnectionProxy) -> None:
     await connection.execute("create schema if not exists predictu_dispatch")
     await connection.execute(
         "create table if not exists predictu_dispatch.schema_migration ("
-        "version integer not null, name text not null, sha256 text not null, applied_at timestamptz not null default now())"
+        "version integer not null, name text not null, sha256 text not null, "
+        "applied_at timestamptz not null default now())"
     )
 
 
@@ -67,11 +69,16 @@ async def applied_versions(connection: Connection | PoolConnectionProxy) -> dict
 
 
 def pending_migrations(applied: dict[int, str]) -> list[Migration]:
-    """What is still to be applied, in order. Raises SchemaError where the database does not descend from this build's files."""
+    """What is still to be applied, in order.
+
+    Raises SchemaError where the database does not descend from this build's files.
+    """
     ours = {migration.version: migration for migration in migrations()}
     newer = sorted(set(applied) - set(ours))
     if newer:
-        message = f"the schema is at version {max(applied)}, this build knows {max(ours)} at most; install the newer release"
+        message = (
+            f"the schema is at version {max(applied)}, this build knows {max(ours)} at most; install the newer release"
+        )
         raise SchemaError(message)
     for version, sha256 in applied.items():
         if ours[version].sha256 != sha256:

@@ -44,7 +44,10 @@ class Outbox:
         )
 
     async def claim(self, wants: Sequence[LaneWant]) -> list[Callback]:
-        """Due callbacks, each leased for one attempt; never asked again by itself, since a claim whose answer is lost is reaped."""
+        """Due callbacks, each leased for one attempt.
+
+        Never asked again by itself, since a claim whose answer is lost is reaped.
+        """
         asked_at_s = time.monotonic()
         rows = await self._database.fetch(
             query("claim"),
@@ -63,8 +66,11 @@ class Outbox:
 
         Asking again is safe: what was settled before is fenced off and recognised by its report_id.
         """
-        # In one order for everybody, so that two daemons that settle the same callbacks do not wait for each other in a ring.
-        ordered = sorted(attempts, key=lambda attempt: (attempt.callback.operator_id, attempt.callback.request_id.bytes))
+        # In one order for everybody, so that two daemons that settle the same callbacks do not wait for each other in a
+        # ring.
+        ordered = sorted(
+            attempts, key=lambda attempt: (attempt.callback.operator_id, attempt.callback.request_id.bytes)
+        )
         rows = await self._database.fetch_through_outage(query("settle"), [_report(attempt) for attempt in ordered])
         return [_change(row) for row in rows]
 

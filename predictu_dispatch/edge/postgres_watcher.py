@@ -60,6 +60,13 @@ class Watcher:
         self._program.stdin.write(line.encode())
 
 
+def ended_within(pidfd: int, *, timeout_s: float) -> bool:
+    """Whether the process behind the descriptor has ended, and let go of all it held, by then."""
+    end = select.poll()
+    end.register(pidfd, select.POLLIN)
+    return bool(end.poll(timeout_s * 1000))
+
+
 def _end(pid: int) -> None:
     """The process is gone: by an immediate shutdown where it obeys, by kill -9 where it does not."""
     if sys.platform != "linux":
@@ -68,11 +75,9 @@ def _end(pid: int) -> None:
     # From here on the process is meant, not its number.
     process = os.pidfd_open(pid)
     signal.pidfd_send_signal(process, signal.SIGQUIT)
-    gone = select.poll()
-    gone.register(process, select.POLLIN)
-    if not gone.poll(_GRACE_S * 1000):
+    if not ended_within(process, timeout_s=_GRACE_S):
         signal.pidfd_send_signal(process, signal.SIGKILL)
-        gone.poll(_GRACE_S * 1000)
+        ended_within(process, timeout_s=_GRACE_S)
 
 
 def _outlive_owner(folder: Path) -> None:

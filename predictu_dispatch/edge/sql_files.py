@@ -1,7 +1,7 @@
 """The SQL files: migrations in order, queries by name.
 
-They lie in `sql/` at the project's top. A wheel carries them inside the package; an editable install does not (hatch leaves
-forced includes out of it), so the package's resources are looked at first and the project's folder second.
+They lie in `sql/` at the project's top. A wheel carries them inside the package; an editable install does not (hatch
+leaves forced includes out of it), so the package's resources are looked at first and the project's folder second.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Logs and metrics. Both are read from the same records, so they cannot disagree.
 
-Metric names are a contract (DESIGN.md 8). Figures that the database knows (backlog, oldest due, needs review, unknown effect)
-come from a snapshot that is taken every few seconds; one that could not be taken is absent, never 0.
+Metric names are a contract (DESIGN.md 8). Figures that the database knows (backlog, oldest due, needs review, unknown
+effect) come from a snapshot that is taken every few seconds; one that could not be taken is absent, never 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.change import Change
     from predictu_dispatch.core.settings import LogSettings
 
-disable_created_metrics()  # Their timestamps double the exposition and no rule of ours reads them.
+# Their timestamps would double the exposition, and no rule of ours reads them.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SNAPSHOT_AGE_MAX_S = 30.0
 """An older snapshot says nothing about now; its figures are left out."""
@@ -86,11 +87,17 @@ def configure_log(settings: LogSettings) -> None:
 class Telemetry:
     """The observer of flow: one log line for each attempt, and the metrics."""
 
-    def __init__(self, *, in_flight: Callable[[], Mapping[tuple[str, Lane], int]], database_up: Callable[[], bool]) -> None:
+    def __init__(
+        self, *, in_flight: Callable[[], Mapping[tuple[str, Lane], int]], database_up: Callable[[], bool]
+    ) -> None:
         self.registry = CollectorRegistry()
         self.attempts = self._counter("attempts", "Attempts settled, by verdict.", "operator", "method", "verdict")
-        self.finished = self._counter("callbacks_finished", "Callbacks that became final.", "operator", "method", "state")
-        self.rollbacks = self._counter("rollbacks", "Rollbacks first sent, by what asked for them.", "operator", "cause")
+        self.finished = self._counter(
+            "callbacks_finished", "Callbacks that became final.", "operator", "method", "state"
+        )
+        self.rollbacks = self._counter(
+            "rollbacks", "Rollbacks first sent, by what asked for them.", "operator", "cause"
+        )
         self.leases_lost = self._counter("leases_lost", "Answers that came after their lease was lost.")
         self.attempt_duration = self._histogram(
             "attempt_duration_seconds", "An attempt, connecting to last byte.", "operator", "lane"
@@ -177,7 +184,9 @@ class Telemetry:
 class _Snapshot:
     """The figures that are read rather than counted."""
 
-    def __init__(self, in_flight: Callable[[], Mapping[tuple[str, Lane], int]], database_up: Callable[[], bool]) -> None:
+    def __init__(
+        self, in_flight: Callable[[], Mapping[tuple[str, Lane], int]], database_up: Callable[[], bool]
+    ) -> None:
         self._in_flight = in_flight
         self._database_up = database_up
         self._taken_at_s: float | None = None

@@ -71,6 +71,10 @@ class _TooLateError(Exception):
     """A connection is there, but the deadline or the lease does not allow the request to leave any more."""
 
 
+class _UnaskedAnswerError(Exception):
+    """The connection holds bytes that the operator sent unasked; they would be taken for the answer to this request."""
+
+
 class _WatchedRequest(aiohttp.ClientRequest):
     """Notes the moment from which on the operator may have got something, and lets nothing go after its time."""
 
@@ -80,6 +84,9 @@ class _WatchedRequest(aiohttp.ClientRequest):
         progress.connected_s = time.monotonic()
         if progress.connected_s >= progress.send_before_s:
             raise _TooLateError
+        # aiohttp asks this when a connection goes back to its pool, but not when it comes out again.
+        if conn.protocol is not None and conn.protocol.should_close:
+            raise _UnaskedAnswerError
         progress.sent = True
         return await super().send(conn)
 
@@ -113,7 +120,9 @@ class Transport:
         """Every exchange under way ends now as `interrupted`, and so will all that are still to come."""
         self._interrupted = True
         for timeout in self._timeouts:
-            timeout.reschedule(0)
+            # One that has just expired is ending by itself, and refuses to be moved.
+            if not timeout.expired():
+                timeout.reschedule(0)
 
     async def post(
         self, *, headers: Sequence[tuple[str, str]], body: bytes, timeout_s: float, connect_timeout_s: float, send_before_s: float
@@ -173,6 +182,8 @@ def _reason_not_sent(error: Exception) -> str:
     match error:
         case _TooLateError():
             return "too_late"
+        case _UnaskedAnswerError():
+            return "unasked_answer"
         case aiohttp.ClientConnectorDNSError():
             return "dns_failed"
         case aiohttp.ClientSSLError() | ssl.SSLError():

@@ -1,4 +1,7 @@
-"""The courier takes one leased callback to its operator: body, signature, POST, judgement, outcome. It stores nothing."""
+"""The courier takes one leased callback to its operator: body, signature, POST, judgement, outcome.
+
+It stores nothing.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ class Courier:
         self._statuses = Statuses.of(operator.settings.statuses)
 
     async def deliver(self, callback: Callback) -> Attempt:
-        """The attempt as it went, judged. Whatever happens on the way is an attempt with an outcome, never an exception."""
+        """The attempt as it went, judged.
+
+        Whatever happens on the way is an attempt with an outcome, never an exception.
+        """
         settings = self.operator.settings
         policy = policy_of(callback.method, settings)
         sent_headers: list[tuple[str, str]] = []
@@ -45,7 +51,10 @@ class Courier:
             sent_headers = self._headers(callback, request_body)
         except Exception as error:  # noqa: BLE001 - a callback that cannot be written must not stop the others
             exchange = Exchange(
-                evidence=Evidence.NOT_SENT, reason="internal_error", error=f"{type(error).__name__}: {error}", total_ms=0.0
+                evidence=Evidence.NOT_SENT,
+                reason="internal_error",
+                error=f"{type(error).__name__}: {error}",
+                total_ms=0.0,
             )
         else:
             exchange = await self._transport.post(
@@ -102,5 +111,6 @@ class Courier:
 
 def _without_signature(headers: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (name, f"{value.rpartition('.')[0]}.{_WITHHELD}" if name == "Authorization" else value) for name, value in headers
+        (name, f"{value.rpartition('.')[0]}.{_WITHHELD}" if name == "Authorization" else value)
+        for name, value in headers
     )

@@ -1,8 +1,8 @@
 """The dispatcher claims due callbacks for free slots and hands each to its lane's courier.
 
-One loop claims for all operators and lanes in one statement. It runs when something may have become due: a notification, a slot
-that is free again while its lane had more to do, a retry whose delay is over, and in any case every poll interval, because
-notifications are a hint and the database is the truth.
+One loop claims for all operators and lanes in one statement. It runs when something may have become due: a
+notification, a slot that is free again while its lane had more to do, a retry whose delay is over, and in any case
+every poll interval, because notifications are a hint and the database is the truth.
 """
 
 from __future__ import annotations

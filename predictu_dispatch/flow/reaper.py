@@ -1,4 +1,4 @@
-"""The reaper puts right what time has put wrong: leases that ran out, deadlines that passed, months that have no partition yet.
+"""The reaper puts right what time has put wrong: leases that ran out, deadlines that passed, partitions not made yet.
 
 Every daemon reaps for all: whoever comes first does it, and the fence turns the others away without a trace.
 """
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from predictu_dispatch.flow.recorder import Recorder
 
 REAP_INTERVAL_S = 0.5
-"""Deadlines of bets are seconds long and half of one more is not felt; two index look-ups that find nothing cost nothing."""
+"""Deadlines of bets are seconds long and half of one more is not felt.
+
+Two index look-ups that find nothing cost nothing.
+"""
 _PARTITIONS_EVERY_S = 3600.0
 _STATUSES = Statuses.of()
 

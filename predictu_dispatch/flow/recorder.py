@@ -1,7 +1,7 @@
 """The recorder settles attempts in batches: as many as have come in while the last batch was being settled.
 
-So an idle daemon settles an attempt at once and alone, a busy one settles hundreds in one transaction, and no timer stands in
-anyone's way. The queue is bounded by the slots: a slot is free again only when its attempt is settled.
+So an idle daemon settles an attempt at once and alone, a busy one settles hundreds in one transaction, and no timer
+stands in anyone's way. The queue is bounded by the slots: a slot is free again only when its attempt is settled.
 """
 
 from __future__ import annotations

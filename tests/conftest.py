@@ -1,0 +1,51 @@
+"""The fixtures every test may ask for: `postgres` (a server), `database` (a fresh clone), `embedded` (one to kill)."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
+from tests.support.postgres import Database, Server, cloned_database, create_template, drop_database, server_of
+
+DSN_VARIABLE = "PREDICTU_DISPATCH_DSN"
+DSN_OF_THE_RUN = os.environ.get(DSN_VARIABLE)
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_the_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable that names our server would win over the dispatcher.toml of every daemon a test starts."""
+    monkeypatch.delenv(DSN_VARIABLE, raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server for this test process: the one PREDICTU_DISPATCH_DSN names, or an embedded one of its own."""
+    if DSN_OF_THE_RUN:
+        yield Server(maintenance_dsn=DSN_OF_THE_RUN)
+        return
+    with EmbeddedPostgres(fsync=False) as embedded:
+        yield server_of(embedded)
+
+
+@pytest.fixture(scope="session")
+def template(postgres: Server) -> Iterator[str]:
+    """The name of a database in which the migrations ran."""
+    name = asyncio.run(create_template(postgres))
+    yield name
+    asyncio.run(drop_database(postgres, name))
+
+
+@pytest.fixture
+async def database(postgres: Server, template: str) -> AsyncIterator[Database]:
+    """A fresh database with our schema, and a DSN for each role."""
+    async with cloned_database(postgres, template) as database:
+        yield database
+
+
+@pytest.fixture
+def embedded() -> Iterator[EmbeddedPostgres]:
+    """A server of the test's own, empty, to be killed and restarted at will."""
+    with EmbeddedPostgres(fsync=False) as embedded:
+        yield embedded
