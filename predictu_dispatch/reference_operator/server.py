@@ -1,0 +1,77 @@
+"""The running operator: its sockets, the wallet's one thread, and the order in which they stop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from .admin import Admin
+from .database import open_database
+from .receiver import BODY_BYTES_MAX, Receiver
+from .settings import Address, Settings
+from .wallet import Wallet
+from .writer import Writer
+
+BACKLOG = 1024
+"""Connections the system may keep for us while a burst arrives."""
+
+STOP_S = 5.0
+"""How long a stop waits for answers that are being written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where the running operator can be reached."""
+
+    url: str
+    admin_url: str | None
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Listening]:
+    """The operator answers while the block runs. Raises OSError, sqlite3.Error, WalletError where it can't begin."""
+    async with AsyncExitStack() as stack:
+        thread = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="wallet"))
+        in_thread = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
+        sql = await in_thread(open_database, settings.database)
+        stack.push_async_callback(in_thread, sql.close)
+        writer = Writer(sql, thread)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.callback(tasks.create_task(writer.run(), name="writer").cancel)
+        wallet = Wallet(sql)
+        await writer.write(functools.partial(wallet.create_players, settings.seed_players, skip_existing=True))
+        stopping = asyncio.Event()
+        receiver = Receiver(settings=settings, wallet=wallet, writer=writer, stopping=stopping)
+        application = web.Application(client_max_size=BODY_BYTES_MAX)
+        application.router.add_post(settings.path, receiver.receive)
+        url = await stack.enter_async_context(_listening(application, settings.listen, settings.tls))
+        admin_url = None
+        if settings.admin_listen is not None:
+            admin = Admin(settings=settings, wallet=wallet, writer=writer)
+            admin_url = await stack.enter_async_context(_listening(admin.application(), settings.admin_listen, None))
+        # The last thing entered is the first to go: stalled answers leave at once, before the sockets wait for them.
+        stack.callback(stopping.set)
+        yield Listening(url=url + settings.path, admin_url=admin_url)
+
+
+@asynccontextmanager
+async def _listening(application: web.Application, address: Address, tls: ssl.SSLContext | None) -> AsyncIterator[str]:
+    """The application is served at the URL that this gives; the socket is opened first, so that port 0 has a number."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=STOP_S)
+    with socket.create_server((address.host, address.port), family=family, backlog=BACKLOG) as listener:
+        try:
+            await runner.setup()
+            await web.SockSite(runner, listener, ssl_context=tls, backlog=BACKLOG).start()
+            host = f"[{address.host}]" if family == socket.AF_INET6 else address.host
+            yield f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
+        finally:
+            await runner.cleanup()

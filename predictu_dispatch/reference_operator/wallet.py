@@ -1,0 +1,187 @@
+"""The wallet: what a callback books, its cached answer and its record, written together or not at all."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from .answer import Answer, Status
+from .callback import Callback, Method, Names
+from .database import WalletError, utc_now
+from .faults import Sent
+from .record import Arrival, Decided, Outcome, write_record
+from .rules import Bet, BetState, Ruling, rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPlayer:
+    """A wallet to create; the balance is in subunits."""
+
+    player_id: str
+    currency: str
+    balance: int
+
+
+class Wallet:
+    """The changes that the writer runs, each inside a savepoint: where one raises, nothing of it was booked."""
+
+    def __init__(self, sql: sqlite3.Connection) -> None:
+        self._sql = sql
+
+    def create_players(self, players: Sequence[NewPlayer], *, skip_existing: bool = False) -> int:
+        """All the wallets exist, or none is created; returns how many are new. WalletError: one exists already."""
+        created = 0
+        for player in players:
+            added = self._sql.execute(
+                "insert into players (player_id, currency, balance) values (?, ?, ?) on conflict do nothing",
+                (player.player_id, player.currency, player.balance),
+            ).rowcount
+            if not added and not skip_existing:
+                raise WalletError(f"player {player.player_id} already has a wallet in {player.currency}")
+            if added:
+                self._book(
+                    method="DEPOSIT",
+                    request_id=str(uuid4()),
+                    bet_id=None,
+                    player_id=player.player_id,
+                    currency=player.currency,
+                    amount=player.balance,
+                )
+            created += added
+        return created
+
+    def apply(self, callback: Callback, arrival: Arrival, disguise: Callable[[Answer], Sent]) -> Decided:
+        """The callback is applied, known as a duplicate, or refused; and on record with what `disguise` sends."""
+        outcome, answer = self._judge(callback)
+        decided = Decided(outcome=outcome, status=answer.status, sent=disguise(answer))
+        write_record(self._sql, callback.names, arrival, decided)
+        return decided
+
+    def record(self, names: Names, arrival: Arrival, decided: Decided) -> None:
+        """A callback that never reached the rules is on record: unauthorized, malformed, or stopped by a fault."""
+        write_record(self._sql, names, arrival, decided)
+
+    def _judge(self, callback: Callback) -> tuple[Outcome, Answer]:
+        row = self._sql.execute(
+            "select body_sha256, final, http_status, status, message, balance, currency, transaction_id"
+            " from answers where request_id = ?",
+            (callback.request_id,),
+        ).fetchone()
+        if row is not None and row[0] != callback.body_sha256:
+            message = "this request_id came before with another body; nothing was done"
+            return Outcome.REQUEST_ID_REUSED, Answer(http_status=409, status=Status.REQUEST_ID_REUSED, message=message)
+        if row is not None and row[1]:
+            return Outcome.DUPLICATE, _repeated(row)
+        bets = self._bets(callback)
+        currency = callback.currency or (bets[0].currency if bets else "")
+        balance = self._balance(callback.player_id, currency)
+        ruling = rule(callback, bets=bets, balance=balance)
+        answer = self._carry_out(callback, ruling, balance, currency)
+        self._sql.execute(
+            "insert or replace into answers (request_id, body_sha256, final, http_status, status, message, balance,"
+            " currency, transaction_id) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                callback.request_id,
+                callback.body_sha256,
+                ruling.final,
+                answer.http_status,
+                answer.status,
+                answer.message,
+                answer.balance,
+                answer.currency,
+                answer.transaction_id,
+            ),
+        )
+        if ruling.status is not Status.OK:
+            return Outcome.REFUSED, answer
+        return (Outcome.READ if ruling.delta is None else Outcome.APPLIED), answer
+
+    def _carry_out(self, callback: Callback, ruling: Ruling, balance: int | None, currency: str) -> Answer:
+        """The ruling is written down: the bet, the balance, the transaction."""
+        if ruling.bet is not None:
+            self._keep(ruling.bet)
+        transaction_id = None
+        if ruling.delta is not None and balance is not None:
+            balance += ruling.delta
+            self._sql.execute(
+                "update players set balance = ? where player_id = ? and currency = ?",
+                (balance, callback.player_id, currency),
+            )
+            transaction_id = self._book(
+                method=callback.method,
+                request_id=callback.request_id,
+                bet_id=callback.bet_id,
+                player_id=callback.player_id,
+                currency=currency,
+                amount=ruling.delta,
+            )
+        return Answer(
+            http_status=ruling.http_status,
+            status=ruling.status,
+            message=ruling.message,
+            balance=balance if ruling.with_balance else None,
+            currency=currency if ruling.with_balance else None,
+            transaction_id=transaction_id,
+        )
+
+    def _bets(self, callback: Callback) -> list[Bet]:
+        """The bet with the callback's bet_id first, then the one whose debit it speaks of, if that is another one."""
+        debit_request_id = callback.request_id if callback.method is Method.BET_MAKE else callback.rollback_of
+        rows = self._sql.execute(
+            "select bet_id, debit_request_id, player_id, currency, amount, state, ended_by from bets"
+            " where bet_id = ?1 or debit_request_id = ?2 order by bet_id <> ?1",
+            (callback.bet_id, debit_request_id),
+        ).fetchall()
+        return [
+            Bet(
+                bet_id=row[0],
+                debit_request_id=row[1],
+                player_id=row[2],
+                currency=row[3],
+                amount=row[4],
+                state=BetState(row[5]),
+                ended_by=row[6],
+            )
+            for row in rows
+        ]
+
+    def _balance(self, player_id: str, currency: str) -> int | None:
+        row = self._sql.execute(
+            "select balance from players where player_id = ? and currency = ?", (player_id, currency)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def _keep(self, bet: Bet) -> None:
+        self._sql.execute(
+            "insert into bets (bet_id, debit_request_id, player_id, currency, amount, state, ended_by)"
+            " values (?, ?, ?, ?, ?, ?, ?)"
+            " on conflict (bet_id) do update set state = excluded.state, ended_by = excluded.ended_by",
+            (bet.bet_id, bet.debit_request_id, bet.player_id, bet.currency, bet.amount, bet.state, bet.ended_by),
+        )
+
+    def _book(
+        self, *, method: str, request_id: str, bet_id: str | None, player_id: str, currency: str, amount: int
+    ) -> str:
+        transaction_id = f"tx-{uuid4()}"
+        self._sql.execute(
+            "insert into transactions (transaction_id, request_id, method, bet_id, player_id, currency, amount,"
+            " created_at) values (?, ?, ?, ?, ?, ?, ?, ?)",
+            (transaction_id, request_id, method, bet_id, player_id, currency, amount, utc_now()),
+        )
+        return transaction_id
+
+
+def _repeated(row: Sequence[object]) -> Answer:
+    """The cached answer, with DUPLICATE in place of OK: nothing was booked a second time."""
+    _, _, http_status, status, message, balance, currency, transaction_id = row
+    answer = Answer(
+        http_status=int(str(http_status)),
+        status=Status(str(status)),
+        message=str(message),
+        balance=None if balance is None else int(str(balance)),
+        currency=None if currency is None else str(currency),
+        transaction_id=None if transaction_id is None else str(transaction_id),
+    )
+    return replace(answer, status=Status.DUPLICATE) if answer.status is Status.OK else answer
