@@ -40,11 +40,16 @@ def is_outage(error: BaseException) -> bool:
 
     Lost connections surface in asyncpg as several unrelated types (RECIPES.md, asyncpg); the SQLSTATE classes are those
     of Postgres' appendix A: 08 connection, 53 resources, 57P shutdown and recovery, 40 rollback, 25006 a standby before
-    promotion.
+    promotion, 58 the server's own system; 57014 and 55P03 are a statement that was cancelled, by hand or by a timeout.
     """
     if isinstance(error, asyncpg.PostgresError):
         sqlstate: str = error.sqlstate or ""
-        return sqlstate[:2] in ("08", "53", "40") or sqlstate[:3] == "57P" or sqlstate == "25006"
+        return (
+            sqlstate[:2] in ("08", "40", "53", "58") or sqlstate[:3] == "57P" or sqlstate in ("25006", "55P03", "57014")
+        )
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+        # asyncpg could not encode a parameter: asking again changes nothing.
+        return False
     return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
@@ -65,7 +70,9 @@ class Database:
         """
         self._pool = await asyncpg.create_pool(
             self._dsn,
-            min_size=1,
+            # None is kept on purpose: polling keeps one busy anyway, and asyncpg's own upkeep of a floor would take turns
+            # with our statements for the connections, and log by itself.
+            min_size=0,
             max_size=self._pool_size,
             timeout=_CONNECT_TIMEOUT_S,
             command_timeout=_COMMAND_TIMEOUT_S,
@@ -133,8 +140,10 @@ async def listen(
     """For ever: `heard()` on each notification, and once after each (re)connection, since some may have been missed.
 
     Notifications are a hint; behind a transaction-pooling proxy there are none, and polling does the same work later.
+    So nothing that is wrong with this connection, a refused login included, is more than a warning.
     """
     delay_s = 0.1
+    is_listening = True
     while True:
         connection: Connection | None = None
         try:
@@ -142,13 +151,15 @@ async def listen(
             for channel in channels:
                 await connection.add_listener(channel, lambda *_: heard())
             delay_s = 0.1
+            is_listening = True
             heard()
             while not connection.is_closed():
                 await sleep(_LISTEN_CHECK_S)
                 await connection.execute("select 1", timeout=_CONNECT_TIMEOUT_S)
-        except Exception as error:
-            if not is_outage(error):
-                raise
+        except _LOST as error:
+            if is_listening:
+                is_listening = False
+                log.warning("listener.lost", error=describe(error))
             await sleep(delay_s)
             delay_s = min(delay_s * 2, 2.0)
         finally:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from predictu_dispatch.core.signing import SigningKey
 
+_SHUTDOWN_TIMEOUT_S = 1.0
+"""aiohttp's own is a minute: a scraper that reads slowly must not hold up the end of the daemon."""
+
 
 class HttpServer:
     """Listens once started. `unready()` says in words why the daemon is not ready, or None."""
@@ -37,7 +40,7 @@ class HttpServer:
                 web.get("/keys/{operator_id}.json", self._keys),
             ]
         )
-        self._runner = web.AppRunner(application, access_log=None)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
 
     async def start(self, listen: str) -> str:
         """Listens on `host:port`; returns the address, with the port that was given where 0 was asked for.

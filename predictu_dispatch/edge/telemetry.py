@@ -7,6 +7,7 @@ effect) come from a snapshot that is taken every few seconds; one that could not
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from enum import StrEnum
@@ -35,6 +36,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SNAPSHOT_AGE_MAX_S = 30.0
 """An older snapshot says nothing about now; its figures are left out."""
+_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
+"""A JWT, whole or cut off: base64url of `{"`, then claims, then the signature."""
+_UNFINISHED = (CallbackState.WAITING, CallbackState.READY, CallbackState.IN_FLIGHT)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -154,8 +158,8 @@ class Telemetry:
             response_status=exchange.status,
             total_ms=round(exchange.total_ms, 1),
             **({"due_in_s": round(attempt.outcome.due_in_s, 3)} if attempt.outcome.due_in_s is not None else {}),
-            **({"anomaly": attempt.judgement.anomaly} if attempt.judgement.anomaly else {}),
-            **({"error": exchange.error} if exchange.error else {}),
+            **({"anomaly": _without_tokens(attempt.judgement.anomaly)} if attempt.judgement.anomaly else {}),
+            **({"error": _without_tokens(exchange.error)} if exchange.error else {}),
         )
 
     def bet_followed(self, change: Change) -> None:
@@ -177,8 +181,14 @@ class Telemetry:
             request_id=str(attempt.callback.request_id),
             operator_id=attempt.callback.operator_id,
             attempt=attempt.callback.attempt,
-            error=f"{type(error).__name__}: {error}",
+            # The server's first words only: its detail, and whatever asyncpg says by itself, quotes the row.
+            error=f"{type(error).__name__}: {getattr(error, 'message', None) or '(the report could not be encoded)'}",
         )
+
+
+def _without_tokens(text: str) -> str:
+    """`text` as it may be logged: what an operator sent may quote the token that we sent it."""
+    return _TOKEN.sub("[token withheld]", text)
 
 
 class _Snapshot:
@@ -201,31 +211,40 @@ class _Snapshot:
         up.add_metric([], float(self._database_up()))
         yield up
         in_flight = _gauge("in_flight", "Attempts of this daemon under way.", "operator", "lane")
-        for key, attempts in dict(self._in_flight()).items():
-            in_flight.add_metric(list(key), attempts)
+        lanes = dict(self._in_flight())
+        for lane, attempts in lanes.items():
+            in_flight.add_metric(list(lane), attempts)
         yield in_flight
         if self._taken_at_s is None or time.monotonic() - self._taken_at_s > _SNAPSHOT_AGE_MAX_S:
             return
-        backlog = _gauge("backlog", "Callbacks that are not final.", "operator", "lane", "state")
-        oldest = _gauge("oldest_due_seconds", "How long the oldest ready callback has been due.", "operator", "lane")
-        unknown: dict[str, float] = {}
+        yield from self._stored(lanes)
+
+    def _stored(self, lanes: Iterable[tuple[str, Lane]]) -> Iterable[Metric]:
+        """What the database said. What it did not name, of operators that we know, is 0: that was read as well."""
+        lanes = list(lanes)
+        callbacks: dict[tuple[str, ...], float] = {(*lane, state): 0.0 for lane in lanes for state in _UNFINISHED}
+        oldest_due_s: dict[tuple[str, ...], float] = dict.fromkeys(lanes, 0.0)
+        unknown: dict[tuple[str, ...], float] = dict.fromkeys(((operator_id,) for operator_id, _ in lanes), 0.0)
+        needs_review = unknown | {(operator_id,): float(count) for operator_id, count in self._needs_review.items()}
         for row in self._backlog:
-            backlog.add_metric([row["operator_id"], row["lane"], row["state"]], row["callbacks"])
-            unknown[row["operator_id"]] = unknown.get(row["operator_id"], 0) + row["unknown_effect"]
+            operator_id, lane = row["operator_id"], row["lane"]
+            callbacks[operator_id, lane, row["state"]] = row["callbacks"]
+            unknown[operator_id,] = unknown.get((operator_id,), 0.0) + row["unknown_effect"]
             if row["oldest_due_s"] is not None:
-                oldest.add_metric([row["operator_id"], row["lane"]], max(0.0, row["oldest_due_s"]))
-        yield backlog
-        yield oldest
-        yield _by_operator("unknown_effect", "Unfinished callbacks whose effect at the operator is unknown.", unknown)
-        yield _by_operator("needs_review", "Callbacks that a person must look at.", self._needs_review)
+                oldest_due_s[operator_id, lane] = max(0.0, row["oldest_due_s"])
+        by_lane = ("operator", "lane")
+        yield _gauges("backlog", "Callbacks that are not final.", callbacks, *by_lane, "state")
+        yield _gauges("oldest_due_seconds", "How long the oldest ready callback has been due.", oldest_due_s, *by_lane)
+        yield _gauges("unknown_effect", "Unfinished callbacks whose effect is unknown.", unknown, "operator")
+        yield _gauges("needs_review", "Callbacks that a person must look at.", needs_review, "operator")
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"predictu_dispatch_{name}", text, labels=labels)
 
 
-def _by_operator(name: str, text: str, figures: Mapping[str, float]) -> GaugeMetricFamily:
-    gauge = _gauge(name, text, "operator")
-    for operator_id, figure in figures.items():
-        gauge.add_metric([operator_id], figure)
+def _gauges(name: str, text: str, figures: Mapping[tuple[str, ...], float], *labels: str) -> GaugeMetricFamily:
+    gauge = _gauge(name, text, *labels)
+    for values, figure in figures.items():
+        gauge.add_metric(list(values), figure)
     return gauge

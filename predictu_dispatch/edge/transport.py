@@ -31,6 +31,8 @@ _KEEPALIVE_S = 20.0
 _DNS_TTL_S = 10
 _NO_CEILING_S = 1e9
 """aiohttp rounds timeouts above its `ceil_threshold` up to whole seconds; ours mean what they say."""
+_ERROR_CHARS_MAX = 500
+"""aiohttp quotes a whole header line of an answer it cannot read, twice, and a row is kept of every attempt."""
 
 
 @dataclass(slots=True)
@@ -173,9 +175,8 @@ class Transport:
         reason = _reason_sent(error) if progress.sent else _reason_not_sent(error)
         if self._interrupted and isinstance(error, TimeoutError):
             reason = "interrupted"
-        return progress.exchange(
-            evidence, reason=reason, error=f"{type(error).__name__}: {_printable(str(error))}", truncated=progress.status is not None
-        )
+        words = f"{type(error).__name__}: {_printable(str(error))}"[:_ERROR_CHARS_MAX]
+        return progress.exchange(evidence, reason=reason, error=words, truncated=progress.status is not None)
 
 
 def _reason_not_sent(error: Exception) -> str:

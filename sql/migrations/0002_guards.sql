@@ -27,7 +27,8 @@ create trigger callback_moves before update on predictu_dispatch.callback for ea
     or (old.operator_id, old.request_id, old.method, old.lane, old.created_at)
        <> (new.operator_id, new.request_id, new.method, new.lane, new.created_at)
     or old.bet_id is distinct from new.bet_id
-    or old.params <> new.params
+    -- By their bytes: 500 and 500.0 are equal numbers and different bodies.
+    or record_image_ne(row(old.params), row(new.params))
 ) execute function predictu_dispatch.refuse_callback_change();
 
 create function predictu_dispatch.refuse_bet_change() returns trigger language plpgsql as $$
@@ -56,6 +57,7 @@ declare
 begin
     select coalesce(bool_or(c.method = 'BET_MAKE' and c.state in ('ready', 'in_flight')), false) as debit_may_go,
            coalesce(bool_or(c.method = 'BET_MAKE' and c.state = 'delivered'), false) as debited,
+           coalesce(bool_or(c.method = 'BET_MAKE' and c.effect <> 'none'), false) as maybe_debited,
            coalesce(bool_or(c.method = 'BET_MAKE'), false) as placed_here,
            coalesce(bool_or(c.method <> 'BET_MAKE' and c.state not in ('waiting', 'cancelled')), false) as terminal_may_go,
            coalesce(bool_or(c.method <> 'BET_MAKE' and c.state = 'delivered'), false) as ended
@@ -69,6 +71,7 @@ begin
         when new.state = 'open' and seen.placed_here and not seen.debited then 'its debit was never confirmed'
         when new.state = 'closed' and not seen.ended then 'no terminal callback was delivered'
         when new.state = 'void' and seen.debited then 'its debit was confirmed'
+        when new.state = 'void' and seen.maybe_debited then 'its debit may have taken place'
         when new.state = 'void' and seen.terminal_may_go then 'a terminal callback is on its way already'
     end;
     if fault is not null then

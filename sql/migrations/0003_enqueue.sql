@@ -90,7 +90,7 @@ begin
     end if;
     if params ? 'amount' then
         if jsonb_typeof(params -> 'amount') <> 'number' or (params ->> 'amount') !~ '^[0-9]{1,18}$' then
-            perform predictu_dispatch.refuse_params(method, format('"amount" is %s', left(params ->> 'amount', 80)),
+            perform predictu_dispatch.refuse_params(method, format('"amount" is %s', left((params -> 'amount')::text, 80)),
                 '"amount" must be a whole number of subunits (cents), at most 18 digits, not negative.');
         end if;
         if method = 'BET_MAKE' and (params ->> 'amount')::bigint = 0 then
@@ -159,7 +159,7 @@ begin
     if not found then
         return false;
     end if;
-    if earlier.method <> method or earlier.params <> params then
+    if earlier.method <> method or earlier.params is distinct from params then
         raise exception using errcode = 'PD004',
             message = format('request_id %s of operator %s is taken by another %s', request_id, operator_id, earlier.method),
             hint = 'The same id may be enqueued again only with the same method and params; use a new id for a new callback.';
@@ -192,12 +192,13 @@ begin
         raise exception using errcode = 'PD001', message = format('unknown method %s', coalesce(quote_literal(left(method, 80)), 'NULL')),
             hint = 'Methods are PING, BALANCE, BET_MAKE, BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.';
     end if;
-    operator := predictu_dispatch.enabled_operator(operator_id);
-    perform predictu_dispatch.check_params(method, params);
-    -- Before the check of expires_at: a producer that repeats itself after the deadline is told quietly what it enqueued.
-    if predictu_dispatch.is_enqueued(operator_id, id, method, params) then
+    -- Before all that may have changed since: a producer that repeats itself, after the deadline or after its operator was
+    -- disabled, must hear that the first time counted.
+    if request_id is not null and predictu_dispatch.is_enqueued(operator_id, id, method, params) then
         return id;
     end if;
+    operator := predictu_dispatch.enabled_operator(operator_id);
+    perform predictu_dispatch.check_params(method, params);
     if expires_at <= enqueued_at then
         perform predictu_dispatch.refuse_params(method, format('expires_at %s is in the past', expires_at),
             'Leave it null for the operator''s own deadline.');
@@ -248,7 +249,8 @@ begin
                        else operator.settlement_deadline_s end;
     insert into predictu_dispatch.callback (operator_id, request_id, method, bet_id, lane, state, params, created_at, due_at, expires_at)
     values (operator_id, id, method, bet_id, lane, state, params, enqueued_at, enqueued_at,
-            coalesce(expires_at, enqueued_at + nullif(deadline_s, 0) * interval '1 second'))
+            -- 'infinity' says that there is no deadline; kept as such, it could not be subtracted from before Postgres 17.
+            nullif(coalesce(expires_at, enqueued_at + nullif(deadline_s, 0) * interval '1 second'), 'infinity'))
     on conflict do nothing;
     if not found then
         -- The same id came in from another transaction between our look and our insert; PD004 unless it says the same.

@@ -93,9 +93,18 @@ begin
     perform from predictu_dispatch.bet b
       where (b.operator_id, b.bet_id) in (select * from unnest(bet_operator_ids, bet_ids))
       order by b.operator_id, b.bet_id for no key update;
+    -- What belongs to no bet is locked itself, so that the same report, sent twice at once, is seen to be the same.
+    perform from predictu_dispatch.callback c
+      where (c.operator_id, c.request_id) in (select r.operator_id, r.request_id from unnest(reports) r where r.bet_id is null)
+      order by c.operator_id, c.request_id for no key update;
 
     return query
-    with decided as (
+    with told as (
+        -- Where a daemon and a reaper report one attempt in one batch, the daemon's word counts: it has seen what came.
+        select distinct on (r.operator_id, r.request_id, r.attempt) r.*
+          from unnest(reports) r
+         order by r.operator_id, r.request_id, r.attempt, r.reaped
+    ), decided as (
         update predictu_dispatch.callback c
            set state = case when c.retry_stopped and r.state = 'ready' then 'exhausted' else r.state end,
                reason = case when c.retry_stopped and r.state = 'ready' then 'rolled_back' else r.state_reason end,
@@ -110,9 +119,9 @@ begin
                anomaly = coalesce(r.anomaly, c.anomaly),
                review_since = case when r.state in ('rejected', 'exhausted') and c.method not in ('PING', 'BALANCE', 'BET_MAKE')
                                    then clock_timestamp() end
-          from unnest(reports) r
+          from told r
          where c.operator_id = r.operator_id and c.request_id = r.request_id and c.state = 'in_flight' and c.attempts = r.attempt
-        returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, c.attempts
+        returning c.operator_id, c.request_id, c.lane, c.state, c.reason, r.report_id
     ), written as (
         insert into predictu_dispatch.attempt (
             operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url, key_id,
@@ -123,30 +132,34 @@ begin
                r.response_status, r.response_headers::jsonb, r.response_body, r.response_truncated, r.connect_ms, r.first_byte_ms,
                r.total_ms, r.error, r.report_id
           from unnest(reports) r
-          left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.attempts = r.attempt
+          left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.report_id = r.report_id
          where d.request_id is not null or not (r.reaped or exists (
              select from predictu_dispatch.attempt a
               where a.operator_id = r.operator_id and a.request_id = r.request_id and a.attempt = r.attempt
                 and a.started_at = r.started_at and a.report_id = r.report_id))
-        returning operator_id, request_id, attempt, verdict
+        returning operator_id, request_id, report_id
     )
     select r.operator_id, r.request_id, r.method, d.lane, d.state, d.reason,
            case when d.request_id is not null then 'settled' when w.request_id is not null then 'late' else 'repeated' end,
            r.attempt
       from unnest(reports) r
-      left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.attempts = r.attempt
-      left join written w on w.operator_id = r.operator_id and w.request_id = r.request_id and w.attempt = r.attempt;
+      left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.report_id = r.report_id
+      left join written w on w.operator_id = r.operator_id and w.request_id = r.request_id and w.report_id = r.report_id
+     -- A reaper that came second has nothing to tell.
+     where d.request_id is not null or not r.reaped;
 
     if bet_ids is not null then
         return query select * from predictu_dispatch.follow_bets(bet_operator_ids, bet_ids);
     end if;
 end $$;
 
--- Ends callbacks whose deadline passed before an attempt or between two; at most `most` of them at once.
+-- Ends callbacks whose deadline passed before an attempt or between two; at most `most` of them at once. What somebody holds is
+-- left to the next call: nobody's open transaction keeps the other operators' deadlines from being kept.
 create function predictu_dispatch.expire(most integer) returns setof predictu_dispatch.change
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     overdue record;
+    held record;
 begin
     select array_agg(c.operator_id) as operator_ids, array_agg(c.request_id) as request_ids into overdue
       from (select operator_id, request_id from predictu_dispatch.callback
@@ -154,41 +167,50 @@ begin
     if overdue.request_ids is null then
         return;
     end if;
-    perform from predictu_dispatch.bet b
-      where (b.operator_id, b.bet_id) in (
-          select c.operator_id, c.bet_id
-            from unnest(overdue.operator_ids, overdue.request_ids) as named (operator_id, request_id)
-            join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.request_id = named.request_id)
-      order by b.operator_id, b.bet_id for no key update;
+    select array_agg(b.operator_id) as operator_ids, array_agg(b.bet_id) as bet_ids into held
+      from (select b.operator_id, b.bet_id
+              from predictu_dispatch.bet b
+             where (b.operator_id, b.bet_id) in (
+                 select c.operator_id, c.bet_id
+                   from unnest(overdue.operator_ids, overdue.request_ids) as named (operator_id, request_id)
+                   join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.request_id = named.request_id)
+             order by b.operator_id, b.bet_id for no key update skip locked) b;
     return query
+    with picked as materialized (
+        select c.operator_id, c.request_id
+          from unnest(overdue.operator_ids, overdue.request_ids) as named (operator_id, request_id)
+          join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.request_id = named.request_id
+         where c.state = 'ready' and c.expires_at <= now()
+           and (c.bet_id is null or (c.operator_id, c.bet_id) in (select * from unnest(held.operator_ids, held.bet_ids)))
+           for no key update of c skip locked
+    )
     update predictu_dispatch.callback c
        set state = 'exhausted', reason = 'deadline', finished_at = clock_timestamp(),
            review_since = case when c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp() end
-      from unnest(overdue.operator_ids, overdue.request_ids) as named (operator_id, request_id)
-     where c.operator_id = named.operator_id and c.request_id = named.request_id and c.state = 'ready' and c.expires_at <= now()
+      from picked
+     where c.operator_id = picked.operator_id and c.request_id = picked.request_id
     returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
-    return query
-    select followed.* from (
-        select array_agg(distinct_bets.operator_id) as operator_ids, array_agg(distinct_bets.bet_id) as bet_ids
-          from (select distinct c.operator_id, c.bet_id
-                  from unnest(overdue.operator_ids, overdue.request_ids) as named (operator_id, request_id)
-                  join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.request_id = named.request_id
-                 where c.bet_id is not null) distinct_bets
-    ) named_bets, predictu_dispatch.follow_bets(named_bets.operator_ids, named_bets.bet_ids) followed;
+    if held.bet_ids is not null then
+        return query select * from predictu_dispatch.follow_bets(held.operator_ids, held.bet_ids);
+    end if;
 end $$;
 
--- Makes the audit's partitions for this month and the `months_ahead` that follow. Safe to repeat and to race.
+-- Makes the audit's partitions for this month and the `months_ahead` that follow. Safe to repeat and to race; a month that cannot
+-- be made now is tried again at the next call, and its rows go to the default partition meanwhile.
 create function predictu_dispatch.prepare_partitions(months_ahead integer) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
 declare
     month date;
     name text;
 begin
-    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.prepare_partitions'));
+    if not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.prepare_partitions')) then
+        return; -- Another daemon is at it.
+    end if;
     for step in 0 .. months_ahead loop
         month := (date_trunc('month', now() at time zone 'UTC') + step * interval '1 month')::date;
         name := 'attempt_' || to_char(month, 'YYYY_MM');
-        if to_regclass('predictu_dispatch.' || name) is null then
+        continue when to_regclass('predictu_dispatch.' || name) is not null;
+        begin
             -- Made apart and attached: creating it in place would lock the whole audit against readers and writers.
             execute format('create table predictu_dispatch.%I (like predictu_dispatch.attempt including defaults including constraints)', name);
             execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I for values from (%L) to (%L)',
@@ -196,7 +218,12 @@ begin
             execute format('create trigger attempt_not_emptied before truncate on predictu_dispatch.%I for each statement '
                            'execute function predictu_dispatch.refuse_audit_change()', name);
             execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_emptied', name);
-        end if;
+        exception
+            -- Attaching needs the default partition for itself. While somebody reads there for long, waiting would stop every
+            -- settle behind us; once rows of this month lie there, for want of the partition, they stay there.
+            when lock_not_available or check_violation then
+                raise warning 'predictu_dispatch.% is not made now: %', name, sqlerrm;
+        end;
     end loop;
 end $$;
 select predictu_dispatch.prepare_partitions(2);

@@ -1,0 +1,306 @@
+"""Real daemons as real processes: started, watched, frozen, killed, and gone whatever becomes of the test.
+
+Nothing here sleeps for a while and hopes: a test waits until something is so, and fails in words if it never is.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from predictu_dispatch.edge.config import DSN_VARIABLE
+from predictu_dispatch.edge.keys import create_key_file
+from predictu_dispatch.edge.postgres_watcher import Watcher
+from tests.support.ledger import OPERATOR, Ledger, open_ledger
+from tests.support.operators import Operator, running_operator
+from tests.support.postgres import Database
+
+WAIT_S = 30.0
+"""Far above anything that is waited for here; only a broken promise or a dead machine takes so long."""
+_POLL_S = 0.005
+Settings = Mapping[str, Any]
+
+_LANE = {
+    "deadline_s": 60.0,
+    "attempt_timeout_s": 20.0,
+    "max_attempts": 20,
+    "initial_delay_s": 0.01,
+    "max_delay_s": 0.05,
+    "max_in_flight": 60,
+}
+"""Retries at once; nothing times out unless the test is about that."""
+OPERATOR_SETTINGS: Settings = {
+    "operator_id": OPERATOR,
+    "allow_insecure_http": True,
+    "allow_private_addresses": True,
+    "signing": {"key_file": "../key.pem"},
+    "interactive": _LANE,
+    "settlement": _LANE | {"deadline_s": 0},
+    "rollback": {"recheck_s": 0.1},
+    # Faults are this suite's daily bread; when an operator is left alone for them is another suite's.
+    "circuit": {"failure_threshold": 10_000},
+    "health": {"ping_interval_s": 0},
+}
+
+
+async def until(what: str, is_so: Callable[[], bool | Awaitable[bool]], *, within_s: float = WAIT_S) -> None:
+    """Returns as soon as it is so. Raises AssertionError that says what never came."""
+    give_up_at_s = time.monotonic() + within_s
+    while True:
+        answer = is_so()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        assert time.monotonic() < give_up_at_s, f"never came, within {within_s:g} s: {what}"
+        await asyncio.sleep(_POLL_S)
+
+
+@dataclass(kw_only=True)
+class Daemon:
+    """One `predictu-dispatch run`, in a process of its own; what it says is in `log`."""
+
+    instance: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    session: aiohttp.ClientSession
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The log's complete lines, or those of one event."""
+        lines = [json.loads(line) for line in self.said.splitlines(keepends=True) if line.endswith("\n")]
+        return [line for line in lines if event in (None, line["event"])]
+
+    @property
+    def url(self) -> str:
+        return str(self.lines("daemon.started")[0]["http"])
+
+    async def get(self, path: str) -> tuple[int, str]:
+        async with self.session.get(self.url + path) as response:
+            return response.status, await response.text()
+
+    async def is_ready(self) -> bool:
+        return (await self.get("/readyz"))[0] == 200
+
+    async def ready(self) -> None:
+        """It has claimed from its database and says so. Raises AssertionError where it ended instead."""
+
+        async def has_started_and_is_ready() -> bool:
+            assert self.process.poll() is None, f"{self.instance} ended with {self.process.returncode}:\n{self.said}"
+            return bool(self.lines("daemon.started")) and await self.is_ready()
+
+        await until(f"{self.instance} is ready", has_started_and_is_ready)
+
+    async def figures(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """Every sample of /metrics: by name, then by the labels' values in the order of the labels' names."""
+        found: dict[str, dict[tuple[str, ...], float]] = {}
+        for family in text_string_to_metric_families((await self.get("/metrics"))[1]):
+            for sample in family.samples:
+                labels = tuple(value for _, value in sorted(sample.labels.items()))
+                found.setdefault(sample.name.removeprefix("predictu_dispatch_"), {})[labels] = sample.value
+        return found
+
+    async def figure(self, name: str, *labels: str) -> float | None:
+        """One sample, None where it is absent."""
+        return (await self.figures()).get(name, {}).get(labels)
+
+    def kill(self) -> None:
+        """Gone by kill -9: it had no chance to finish anything."""
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        """It stands still, as under a hypervisor's pause, until thaw(); its sockets stay open and its clock goes on."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def ask_to_stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    async def exited(self, *, within_s: float = WAIT_S) -> int:
+        """The exit code, once it has ended by itself."""
+        await until(f"{self.instance} has ended", lambda: self.process.poll() is not None, within_s=within_s)
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+@dataclass(kw_only=True)
+class Fleet:
+    """Any number of daemons with one folder of operators; `dsn` is theirs unless one is started with another."""
+
+    folder: Path
+    dsn: str
+    session: aiohttp.ClientSession
+    daemons: list[Daemon] = field(default_factory=list)
+    _watchers: list[Watcher] = field(default_factory=list)
+
+    def write_operator(self, url: str, **sections: Any) -> None:
+        """The operator's file, with `sections` over OPERATOR_SETTINGS. To be done before a daemon is started."""
+        (self.folder / "operators").mkdir(exist_ok=True)
+        settings = _merged({**OPERATOR_SETTINGS, "callback_url": url}, sections)
+        (self.folder / "operators" / f"{OPERATOR}.toml").write_text(_toml(settings), encoding="utf-8")
+
+    def spawn(self, instance: str, **sections: Any) -> Daemon:
+        """The process has been started; `sections` go over the suite's dispatcher.toml. It may well fail."""
+        config = self.folder / f"{instance}.toml"
+        settings: Settings = {
+            "database": {"dsn": self.dsn},
+            "daemon": {"instance": instance, "drain_s": 10.0, "poll_interval_s": 0.05},
+            "http": {"listen": "127.0.0.1:0"},
+            "log": {"format": "json"},
+        }
+        config.write_text(_toml(_merged(settings, sections)), encoding="utf-8")
+        log = self.folder / f"{instance}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "predictu_dispatch", "run", "--config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=_environment(bytecode=self.folder.parent / "bytecode"),
+                start_new_session=True,
+            )
+        daemon = Daemon(instance=instance, process=process, log=log, session=self.session)
+        self.daemons.append(daemon)
+        # If this very test process is killed, its daemons must not go on delivering.
+        guarded = self.folder / f".{instance}.{len(self.daemons)}"
+        guarded.mkdir()
+        self._watchers.append(Watcher(guarded))
+        self._watchers[-1].watch(process.pid)
+        return daemon
+
+    async def start(self, instance: str, **sections: Any) -> Daemon:
+        """The daemon runs and is ready."""
+        daemon = self.spawn(instance, **sections)
+        await daemon.ready()
+        return daemon
+
+    def end(self) -> None:
+        """Every daemon is gone, the frozen ones too."""
+        for watcher in self._watchers:
+            watcher.forget()
+        for daemon in self.daemons:
+            daemon.kill()
+        for watcher in self._watchers:
+            watcher.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A database, its producer, an operator, and daemons between the two."""
+
+    ledger: Ledger
+    operator: Operator
+    fleet: Fleet
+
+    async def adopt(self, bet_id: str) -> None:
+        """A bet whose debit was booked before: it is open, here and at the operator."""
+        await self.ledger.producer.execute(
+            "select predictu_dispatch.adopt_bet($1, $2, 'p1', 'EUR', 500, gen_random_uuid())", OPERATOR, bet_id
+        )
+        self.operator.book(bet_id, str((await self.ledger.bet(bet_id))["placement_request_id"]), "p1", 500)
+
+    async def expire_leases(self, instance: str) -> None:
+        """The leases of this instance have run out, as if their time had gone by on the database's clock."""
+        await self.ledger.owner.execute(
+            "update predictu_dispatch.callback set lease_until = now() - interval '1 millisecond'"
+            " where state = 'in_flight' and leased_by = $1",
+            instance,
+        )
+
+    async def states(self) -> dict[str, int]:
+        """How many callbacks are in which state."""
+        rows = await self.ledger.owner.fetch("select state, count(*) from predictu_dispatch.callback group by state")
+        return {row["state"]: row["count"] for row in rows}
+
+    async def bets(self) -> dict[str, int]:
+        """How many bets are in which state."""
+        rows = await self.ledger.owner.fetch("select state, count(*) from predictu_dispatch.bet group by state")
+        return {row["state"]: row["count"] for row in rows}
+
+    async def all_final(self, *, within_s: float = WAIT_S) -> None:
+        """Nothing waits, is ready or is in flight any more."""
+
+        async def nothing_is_left() -> bool:
+            return not {"waiting", "ready", "in_flight"} & (await self.states()).keys()
+
+        await until("every callback is final", nothing_is_left, within_s=within_s)
+
+    async def held(self, count: int) -> None:
+        """So many requests are live at the operator."""
+        await until(f"{count} requests are in flight", lambda: self.operator.live.total() == count)
+
+    async def audit(self, request_id: object) -> list[tuple[int, str, str, str | None, str]]:
+        """(attempt, verdict, evidence, reason, instance) of each audit row, the deciding one of an attempt first."""
+        rows = await self.ledger.owner.fetch(
+            "select attempt, verdict, evidence, reason, instance from predictu_dispatch.attempt where request_id = $1"
+            " order by attempt, verdict = 'late'",
+            request_id,
+        )
+        return [tuple(row) for row in rows]
+
+    async def audit_faults(self) -> list[str]:
+        """Callbacks whose deciding audit rows are not exactly 1, 2, … `attempts`."""
+        rows = await self.ledger.owner.fetch(
+            "select c.request_id, c.method, c.attempts, array_agg(a.attempt order by a.attempt)"
+            "           filter (where a.verdict <> 'late') as decided"
+            "  from predictu_dispatch.callback c left join predictu_dispatch.attempt a using (operator_id, request_id)"
+            " group by c.operator_id, c.request_id"
+            " having coalesce(array_agg(a.attempt order by a.attempt) filter (where a.verdict <> 'late'), '{}')"
+            "        <> array(select generate_series(1, c.attempts))"
+        )
+        return [
+            f"{row['method']} {row['request_id']}: {row['attempts']} attempts, rows {row['decided']}" for row in rows
+        ]
+
+
+@asynccontextmanager
+async def open_stage(folder: Path, database: Database) -> AsyncIterator[Stage]:
+    """Everything but the daemons, which the test starts."""
+    key = create_key_file(folder / "key.pem", "EdDSA")
+    async with (
+        open_ledger(database) as ledger,
+        running_operator(OPERATOR, key.public_pem()) as operator,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WAIT_S)) as session,
+    ):
+        fleet = Fleet(folder=folder, dsn=database.dispatcher, session=session)
+        fleet.write_operator(operator.url)
+        try:
+            yield Stage(ledger=ledger, operator=operator, fleet=fleet)
+        finally:
+            await asyncio.to_thread(fleet.end)
+
+
+def _environment(*, bytecode: Path) -> dict[str, str]:
+    """Ours, without what would win over the files; compiling every import anew would double each daemon's start."""
+    ours = {name: value for name, value in os.environ.items() if name not in (DSN_VARIABLE, "PYTHONDONTWRITEBYTECODE")}
+    return ours | {"PYTHONPYCACHEPREFIX": str(bytecode)}
+
+
+def _merged(settings: Settings, over: Settings) -> dict[str, Any]:
+    """`over` over `settings`, table by table."""
+    merged = {**settings, **over}
+    tables = {name: value for name, value in over.items() if isinstance(value, Mapping)}
+    return merged | {name: _merged(settings.get(name, {}), table) for name, table in tables.items()}
+
+
+def _toml(settings: Settings) -> str:
+    """TOML of one level of tables: strings, numbers, booleans and lists are written as in JSON."""
+    plain = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if not isinstance(value, Mapping)]
+    tables = [f"\n[{name}]\n{_toml(value)}" for name, value in settings.items() if isinstance(value, Mapping)]
+    return "\n".join([*plain, *tables]) + "\n"

@@ -1,0 +1,403 @@
+"""What the state machine holds the database against.
+
+An operator in memory that keeps PROTOCOL.md, and the network in front of it that keeps nothing: they know nothing of
+our tables and read the bytes on the wire alone, so each of the two sides is a witness against the other. And the
+promises of DESIGN.md 4, 5 and 6, as checks of one look at the database against the look before.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.core.lifecycle import (
+    BET_RULES,
+    CALLBACK_MOVES,
+    FINAL,
+    BetEvent,
+    BetRule,
+    BetState,
+    CallbackState,
+    Waiting,
+)
+from predictu_dispatch.core.methods import TERMINALS, Method
+from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.core.signing import SigningKey
+
+SLOWEST_REQUEST_S = 30.0
+"""No request travels for longer; below `rollback.recheck_s`, or nobody could ever say that a debit never lands."""
+
+
+class Fate(StrEnum):
+    """What becomes of one request on its way there and back."""
+
+    ANSWERED = "applied and answered"
+    ANSWER_LOST = "applied, its answer lost"
+    FAILED_AFTER = "applied, then a 500"
+    FAILED_BEFORE = "a 500, not applied"
+    TOO_MANY = "a 429, not applied"
+    UNAUTHORIZED = "a 401, not applied"
+    REFUSED = "refused for a business reason"
+    REQUEST_LOST = "lost on its way"
+    DELAYED = "given up by us, and it reaches the operator later"
+    NOT_SENT = "no connection"
+
+
+@dataclass(slots=True, kw_only=True)
+class BookedBet:
+    """A debit in the operator's books; `gained` is what the player has won or lost by the bet so far."""
+
+    stake: int
+    gained: int
+    ended_by: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Wallet:
+    """One operator's books: idempotent by request_id. With tombstones, a debit after its rollback is refused."""
+
+    keeps_tombstones: bool
+    bets: dict[str, BookedBet] = field(default_factory=dict)
+    applied: set[str] = field(default_factory=set)
+    _tombstones: set[str] = field(default_factory=set)
+
+    def gained(self, bet_id: str) -> int:
+        """The player's gain by the bet in subunits, negative for a loss; 0 where nothing was ever booked."""
+        return self.bets[bet_id].gained if bet_id in self.bets else 0
+
+    def take(self, envelope: Mapping[str, Any], *, refuses: bool = False) -> tuple[int, str]:
+        """The request is booked or not; returns HTTP status and `status` of the answer."""
+        request_id, method, params = envelope["request_id"], Method(envelope["method"]), envelope["params"]
+        if request_id in self.applied:
+            return 409, "DUPLICATE_TRANSACTION"
+        if refuses:
+            return 402, "INSUFFICIENT_FUNDS"
+        if method is Method.BET_MAKE:
+            if request_id in self._tombstones or params["bet_id"] in self.bets:
+                return 409, "BET_ROLLED_BACK"
+            self.bets[params["bet_id"]] = BookedBet(stake=params["amount"], gained=-params["amount"])
+        elif method is Method.BET_ROLLBACK and params["bet_id"] not in self.bets:
+            if self.keeps_tombstones:
+                self._tombstones.add(params["rollback_of"])
+            return 404, "TRANSACTION_NOT_FOUND"
+        elif method in TERMINALS:
+            bet = self.bets.get(params["bet_id"])
+            assert bet is not None, f"{method} reached the operator before its debit"
+            assert bet.ended_by is None, f"{method} reached the operator after {bet.ended_by} had ended the bet"
+            bet.ended_by = request_id
+            bet.gained += params.get("amount", 0)
+        self.applied.add(request_id)
+        return 200, "OK"
+
+
+@dataclass(slots=True, kw_only=True)
+class Network:
+    """Carries requests to the wallet as `fate` says, and holds each one against those that left before it."""
+
+    wallet: Wallet
+    fate: Fate = Fate.ANSWERED
+    # Body and age in seconds of what still travels although nobody waits for it any more.
+    delayed: list[tuple[bytes, float]] = field(default_factory=list)
+    _bodies: dict[str, bytes] = field(default_factory=dict)
+    _terminal_sent: dict[str, str] = field(default_factory=dict)
+
+    async def post(
+        self,
+        *,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        timeout_s: float,
+        connect_timeout_s: float,
+        send_before_s: float,
+    ) -> Exchange:
+        """The Transport of flow/ports.py, without a socket."""
+        assert headers
+        assert connect_timeout_s <= timeout_s
+        if self.fate is Fate.NOT_SENT or time.monotonic() >= send_before_s:
+            return Exchange(evidence=Evidence.NOT_SENT, reason="connect_refused", total_ms=0.0)
+        envelope = json.loads(body)
+        self._check_order(envelope, body)
+        match self.fate:
+            case Fate.ANSWERED | Fate.REFUSED:
+                return _answered(*self.wallet.take(envelope, refuses=self.fate is Fate.REFUSED))
+            case Fate.ANSWER_LOST | Fate.FAILED_AFTER:
+                self.wallet.take(envelope)
+            case Fate.DELAYED:
+                self.delayed.append((body, 0.0))
+            case _:
+                pass
+        match self.fate:
+            case Fate.FAILED_AFTER | Fate.FAILED_BEFORE:
+                return _answered(500, "OK")
+            case Fate.TOO_MANY:
+                return _answered(429, "SLOW_DOWN")
+            case Fate.UNAUTHORIZED:
+                return _answered(401, "REPLAYED")
+            case _:
+                return Exchange(evidence=Evidence.UNANSWERED, reason="timeout", total_ms=1.0)
+
+    def deliver_delayed(self, index: int) -> None:
+        """One late request reaches the operator; its answer goes nowhere."""
+        body, _ = self.delayed.pop(index % len(self.delayed))
+        self.wallet.take(json.loads(body))
+
+    def pass_time(self, seconds: float) -> None:
+        """What travels is older by so much, and what is as slow as can be has arrived."""
+        self.delayed = [(body, age_s + seconds) for body, age_s in self.delayed]
+        while any(age_s >= SLOWEST_REQUEST_S for _, age_s in self.delayed):
+            self.deliver_delayed(next(i for i, (_, age_s) in enumerate(self.delayed) if age_s >= SLOWEST_REQUEST_S))
+
+    def carries(self, request_id: UUID) -> bool:
+        """True while a request of this id may still reach the operator."""
+        return any(json.loads(body)["request_id"] == str(request_id) for body, _ in self.delayed)
+
+    def _check_order(self, envelope: Mapping[str, Any], body: bytes) -> None:
+        """What may leave: the same bytes as ever, no debit after a terminal, one terminal, no credit before a debit."""
+        request_id, method = envelope["request_id"], Method(envelope["method"])
+        assert self._bodies.setdefault(request_id, body) == body, f"another attempt of {request_id} had other bytes"
+        if method is Method.BET_MAKE:
+            assert envelope["params"]["bet_id"] not in self._terminal_sent, "a debit was sent after its terminal"
+        elif method in TERMINALS:
+            bet_id = envelope["params"]["bet_id"]
+            sent = self._terminal_sent.setdefault(bet_id, request_id)
+            assert sent == request_id, f"two terminals were sent for bet {bet_id}"
+            assert method is Method.BET_ROLLBACK or bet_id in self.wallet.bets, f"{method} was sent before its debit"
+
+
+def _answered(http_status: int, status: str) -> Exchange:
+    body = json.dumps({"status": status, "balance": 1_000, "transaction_id": "op-tx"}).encode()
+    return Exchange(evidence=Evidence.ANSWERED, status=http_status, body=body, total_ms=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configured:
+    """An operator as flow/ports.py wants it."""
+
+    settings: OperatorSettings
+    signing_key: SigningKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenCallback:
+    """One row of callback; `amount` is None where its params name none."""
+
+    request_id: UUID
+    method: Method
+    bet_id: str | None
+    state: CallbackState
+    reason: str | None
+    effect: str
+    attempts: int
+    retry_stopped: bool
+    amount: int | None
+    needs_review: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenBet:
+    """One row of bet."""
+
+    bet_id: str
+    state: BetState
+    stake: int
+    placement_id: UUID
+    terminal_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Everything the database holds of one operator at one moment."""
+
+    callbacks: dict[UUID, SeenCallback] = field(default_factory=dict)
+    bets: dict[str, SeenBet] = field(default_factory=dict)
+    # By request, attempt and report: the verdict and a digest of all columns.
+    audit: dict[tuple[UUID, int, UUID], tuple[str, str]] = field(default_factory=dict)
+
+    def placement(self, bet: SeenBet) -> SeenCallback | None:
+        """None for an adopted bet."""
+        return self.callbacks.get(bet.placement_id)
+
+    def terminal(self, bet_id: str) -> SeenCallback | None:
+        """The bet's one terminal that is not cancelled."""
+        live = [
+            callback
+            for callback in self.callbacks.values()
+            if callback.bet_id == bet_id
+            and callback.method in TERMINALS
+            and callback.state is not CallbackState.CANCELLED
+        ]
+        assert len(live) <= 1, f"bet {bet_id} has {len(live)} terminals"
+        return live[0] if live else None
+
+    def in_review(self) -> list[SeenCallback]:
+        """The terminals that a person may re-drive."""
+        return [
+            c
+            for c in self.callbacks.values()
+            if c.state in (CallbackState.REJECTED, CallbackState.EXHAUSTED) and c.needs_review
+        ]
+
+
+async def look_at(connection: "asyncpg.Connection[asyncpg.Record]", operator_id: str) -> Look:
+    """Everything of the operator, in an order that does not depend on chance: bet by bet, as they were enqueued."""
+    callbacks, bets, audit = [await connection.fetch(statement, operator_id) for statement in _LOOK]
+    return Look(
+        callbacks={
+            row["request_id"]: SeenCallback(
+                **{**row, "method": Method(row["method"]), "state": CallbackState(row["state"])}
+            )
+            for row in callbacks
+        },
+        bets={row["bet_id"]: SeenBet(**{**row, "state": BetState(row["state"])}) for row in bets},
+        audit={(row["request_id"], row["attempt"], row["report_id"]): (row["verdict"], row["digest"]) for row in audit},
+    )
+
+
+_LOOK = (
+    """
+    select request_id, method, bet_id, state, reason, effect, attempts, retry_stopped,
+           (params ->> 'amount')::bigint as amount, review_since is not null as needs_review
+      from predictu_dispatch.callback where operator_id = $1 order by bet_id, created_at
+    """,
+    """
+    select bet_id, state, amount as stake, placement_request_id as placement_id, terminal_request_id as terminal_id
+      from predictu_dispatch.bet where operator_id = $1 order by created_at
+    """,
+    """
+    select request_id, attempt, report_id, verdict, md5(attempt_row::text) as digest
+      from predictu_dispatch.attempt as attempt_row where operator_id = $1
+    """,
+)
+
+
+def check_history(before: Look, after: Look) -> None:
+    """Nothing is forgotten, every callback moved as CALLBACK_MOVES allows, and each attempt is decided by one row."""
+    for key, row in before.audit.items():
+        assert after.audit.get(key) == row, f"the audit row {key} has changed"
+    for request_id, was in before.callbacks.items():
+        now = after.callbacks[request_id]
+        assert was.state is now.state or (was.state, now.state) in CALLBACK_MOVES, f"{was} became {now}"
+        # By their rank: from none to unknown to applied, never back.
+        assert _EFFECTS.index(was.effect) <= _EFFECTS.index(now.effect), f"the effect of {was} became {now.effect}"
+        claimed = was.state is CallbackState.READY and now.state is CallbackState.IN_FLIGHT
+        assert now.attempts == was.attempts + claimed, f"{was} became {now} without a claim"
+    decided: dict[UUID, list[int]] = {}
+    for (request_id, attempt, _), (verdict, _) in after.audit.items():
+        if verdict != "late":
+            decided.setdefault(request_id, []).append(attempt)
+    for callback in after.callbacks.values():
+        ended = callback.attempts - (callback.state is CallbackState.IN_FLIGHT)
+        rows = sorted(decided.get(callback.request_id, []))
+        assert rows == list(range(1, ended + 1)), f"attempts {rows} of {callback} are decided"
+        is_open_question = callback.method in TERMINALS and callback.state in (
+            CallbackState.REJECTED,
+            CallbackState.EXHAUSTED,
+        )
+        assert callback.needs_review or not is_open_question, f"nobody is told of {callback}"
+
+
+_EFFECTS = ("none", "unknown", "applied")
+
+
+def check_bets(before: Look, after: Look) -> None:
+    """Every bet is where BET_RULES sends it for what has become of its callbacks, and its terminal with it."""
+    for bet in after.bets.values():
+        placement, now = after.placement(bet), after.terminal(bet.bet_id)
+        if placement is None or placement.state in FINAL:
+            assert now is None or now.state is not CallbackState.WAITING, f"{now} waits for nothing"
+        if bet.bet_id not in before.bets:
+            assert bet.state is (BetState.OPEN if placement is None else BetState.PLACING), f"a new bet is {bet}"
+            continue
+        was, then = before.bets[bet.bet_id], before.terminal(bet.bet_id)
+        event = _event(before, after, bet)
+        if event is None:
+            assert (was.state, was.terminal_id) == (bet.state, bet.terminal_id), f"{was} became {bet} for nothing"
+            continue
+        rule = BET_RULES.get((was.state, event))
+        assert isinstance(rule, BetRule), f"{event} happened to {was}"
+        waited = then is not None and then.state is CallbackState.WAITING
+        expected = (rule.next_if_waiting if waited else None) or rule.next
+        assert bet.state is expected, f"{was} became {bet} by {event}"
+        _check_terminal(rule.waiting, then, now, after)
+
+
+def _event(before: Look, after: Look, bet: SeenBet) -> BetEvent | None:
+    """What happened to the bet, told from its callbacks alone."""
+    was, now = (look.callbacks.get(bet.placement_id) for look in (before, after))
+    then, terminal = before.terminal(bet.bet_id), after.terminal(bet.bet_id)
+    if was is not None and now is not None and was.state not in FINAL and now.state in FINAL:
+        if now.state is CallbackState.DELIVERED:
+            return BetEvent.PLACEMENT_DELIVERED
+        if now.reason == "rolled_back" and was.state is CallbackState.READY:
+            return BetEvent.ROLLBACK_UNAPPLIED if now.effect == "none" else BetEvent.ROLLBACK_UNKNOWN
+        return BetEvent.PLACEMENT_ENDED_NONE if now.effect == "none" else BetEvent.PLACEMENT_ENDED_UNKNOWN
+    if was is not None and now is not None and now.retry_stopped and not was.retry_stopped:
+        return BetEvent.ROLLBACK_IN_FLIGHT
+    if terminal is not None and terminal.request_id not in before.callbacks:
+        return BetEvent.ROLLBACK_ASKED if terminal.reason == "requested" else BetEvent.TERMINAL_ENQUEUED
+    if terminal is not None and then is not None and terminal.state is not then.state is not CallbackState.DELIVERED:
+        return BetEvent.TERMINAL_DELIVERED if terminal.state is CallbackState.DELIVERED else None
+    return None
+
+
+_LEFT: dict[Waiting, CallbackState | None] = {
+    Waiting.RELEASED: CallbackState.READY,
+    Waiting.CANCELLED: None,
+    Waiting.FLAGGED: CallbackState.READY,
+    Waiting.REPLACED: CallbackState.WAITING,
+    Waiting.REPLACED_READY: CallbackState.READY,
+    Waiting.ENQUEUED_WAITING: CallbackState.WAITING,
+    Waiting.ENQUEUED_READY: CallbackState.READY,
+    Waiting.ROLLBACK_READY: CallbackState.READY,
+}
+_BY_ROLLBACK = (Waiting.FLAGGED, Waiting.REPLACED, Waiting.REPLACED_READY, Waiting.ROLLBACK_READY)
+
+
+def _check_terminal(rule: Waiting, then: SeenCallback | None, now: SeenCallback | None, after: Look) -> None:
+    """The bet's terminal has become what the rule says."""
+    if rule is Waiting.UNTOUCHED or (rule is Waiting.RELEASED and then is None):
+        assert (then is None) == (now is None), f"{then} became {now}"
+        return
+    assert (None if now is None else now.state) is _LEFT[rule], f"{rule}, but it is {now}"
+    assert rule not in _BY_ROLLBACK or (now is not None and now.method is Method.BET_ROLLBACK), (
+        f"{rule}, but it is {now}"
+    )
+    replaced = then is not None and (now is None or now.request_id != then.request_id)
+    if replaced and then is not None:
+        left = after.callbacks[then.request_id]
+        assert left.state is CallbackState.CANCELLED, f"{rule}, but {left}"
+        assert left.needs_review == (rule is Waiting.FLAGGED), f"{rule}, but {left}"
+
+
+def check_operator(look: Look, network: Network) -> None:
+    """What the database says of the operator's side is true there, and the wallet holds what the bets' states say."""
+    for callback in look.callbacks.values():
+        applied = str(callback.request_id) in network.wallet.applied
+        if callback.effect == "none" and callback.state is not CallbackState.IN_FLIGHT:
+            assert not applied, f"the operator applied {callback}"
+            assert not network.carries(callback.request_id), f"the operator may yet get {callback}"
+        assert applied or callback.effect != "applied", f"the operator never applied {callback}"
+        confirmed = callback.effect == "applied" or callback.reason == "nothing_to_reverse"
+        assert confirmed or callback.state is not CallbackState.DELIVERED, f"nobody confirmed {callback}"
+    for bet in look.bets.values():
+        gained = network.wallet.gained(bet.bet_id)
+        assert gained in _gains(look, bet), (
+            f"the player has {gained} of {bet}, which should be in {list(_gains(look, bet))}"
+        )
+
+
+def _gains(look: Look, bet: SeenBet) -> Iterator[int]:
+    """What the player may have gained by a bet; one value once it is open, void or closed."""
+    terminal = look.terminal(bet.bet_id)
+    if bet.state in (BetState.PLACING, BetState.VOID):
+        yield 0
+    if bet.state in (BetState.PLACING, BetState.OPEN, BetState.CLOSING):
+        yield -bet.stake
+    if bet.state in (BetState.CLOSING, BetState.CLOSED) and terminal is not None:
+        yield (terminal.amount or 0) - bet.stake

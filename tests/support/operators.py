@@ -1,0 +1,186 @@
+"""An operator in the test's own process that remembers every request, can hold its answers back, and keeps a wallet.
+
+It shares no code with the daemon, and judges on its own what it was promised: a token that is fresh and bound to the
+body, the same bytes for the same request_id for ever, no debit after its rollback, no credit before its debit, one
+terminal for each bet, and never two live attempts of one request. What breaks a promise is in `faults`.
+"""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jwt
+from aiohttp import web
+
+FUNDS = 1_000_000
+"""What every player begins with, in subunits."""
+TOKEN_TTL_S = 30
+"""Source: PROTOCOL.md, Signature."""
+_TOKEN_AGE_MAX_S = 3.0
+"""A token made for this attempt is as old as signing and the loopback take; the rest is for a machine on its knees."""
+_CREDITS = ("BET_WIN", "BET_SELL", "BET_REFUND")
+_TERMINALS = (*_CREDITS, "BET_LOSE", "BET_ROLLBACK")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it came in."""
+
+    body: bytes
+    token: str
+    arrived_at_s: float = field(default_factory=time.time)
+
+    @cached_property
+    def envelope(self) -> dict[str, Any]:
+        envelope: dict[str, Any] = json.loads(self.body)
+        return envelope
+
+    @property
+    def request_id(self) -> str:
+        return str(self.envelope["request_id"])
+
+    @property
+    def method(self) -> str:
+        return str(self.envelope["method"])
+
+
+class Operator:
+    """Answers at `url`. `answer` may be set to say something else than the wallet does."""
+
+    def __init__(self, operator_id: str, public_pem: bytes) -> None:
+        self.operator_id = operator_id
+        self.url = ""
+        self.requests: list[Request] = []
+        self.faults: list[str] = []
+        self.balance: Counter[str] = Counter()
+        self.live: Counter[str] = Counter()
+        self.answer: Callable[[Request], web.Response | None] = lambda _: None
+        self._public_pem = public_pem
+        self._answers: dict[str, tuple[bytes, dict[str, Any]]] = {}
+        self._debits: dict[str, int] = {}
+        self._debited: set[str] = set()
+        self._reversed: set[str] = set()
+        self._ended: dict[str, str] = {}
+        self._holding = False
+        self._held: list[asyncio.Event] = []
+
+    def hold(self) -> None:
+        """What comes from now on is booked at once and answered only when it is released."""
+        self._holding = True
+
+    def go_on(self) -> None:
+        """What comes from now on is answered at once again; what is held stays held."""
+        self._holding = False
+
+    def release(self) -> None:
+        """Everything held is answered, and nothing is held any more."""
+        self.go_on()
+        for gate in self._held:
+            gate.set()
+        self._held.clear()
+
+    def book(self, bet_id: str, placement_request_id: str, player_id: str, amount: int) -> None:
+        """A debit from before the test: of an adopted bet, or of an attempt that nobody here saw."""
+        self._debited.add(bet_id)
+        self._debits[placement_request_id] = amount
+        self.balance[player_id] -= amount
+
+    def sent(self, request_id: object) -> list[Request]:
+        """The requests that came in under this id, in their order."""
+        return [request for request in self.requests if request.request_id == str(request_id)]
+
+    async def receive(self, http: web.Request) -> web.StreamResponse:
+        """Remembers, checks, books and answers one request."""
+        request = Request(body=await http.read(), token=http.headers["Authorization"].removeprefix("Bearer "))
+        self.requests.append(request)
+        self._check_token(request)
+        self.live[request.request_id] += 1
+        if self.live[request.request_id] > 1:
+            self.faults.append(f"{request.method} {request.request_id} has two live attempts")
+        try:
+            said = self.answer(request) or web.json_response(self._book(request))
+            if self._holding:
+                gate = asyncio.Event()
+                self._held.append(gate)
+                await gate.wait()
+        finally:
+            self.live[request.request_id] -= 1
+        return said
+
+    def _check_token(self, request: Request) -> None:
+        claims = jwt.decode(request.token, self._public_pem, algorithms=["EdDSA"])
+        age_s = request.arrived_at_s - claims.pop("iat")
+        right = {
+            "iss": "predictu",
+            "sub": self.operator_id,
+            "jti": request.request_id,
+            "method": request.method,
+            "digest": hashlib.sha256(request.body).hexdigest(),
+        }
+        lifetime_s = claims.pop("exp") - (request.arrived_at_s - age_s)
+        if claims != right or abs(lifetime_s - TOKEN_TTL_S) > 0.001 or not -0.1 <= age_s <= _TOKEN_AGE_MAX_S:
+            self.faults.append(f"token of {request.request_id}: {claims}, {age_s:.3f} s old, for {lifetime_s:.3f} s")
+
+    def _book(self, request: Request) -> dict[str, Any]:
+        params, player = request.envelope["params"], request.envelope["params"].get("player_id", "")
+        if request.request_id in self._answers:
+            body, answer = self._answers[request.request_id]
+            if body != request.body:
+                self.faults.append(f"{request.request_id} came with another body")
+            return {**answer, "status": "DUPLICATE_TRANSACTION"}
+        status = self._move(request, player, params)
+        answer = {
+            "status": status,
+            "balance": FUNDS + self.balance[player],
+            "transaction_id": f"tx-{len(self._answers)}",
+        }
+        self._answers[request.request_id] = (request.body, answer)
+        return answer
+
+    def _move(self, request: Request, player: str, params: dict[str, Any]) -> str:
+        method, bet_id = request.method, params.get("bet_id", "")
+        if method in _TERMINALS:
+            if bet_id in self._ended:
+                self.faults.append(f"{bet_id} ended with {self._ended[bet_id]} and then with {method}")
+            self._ended[bet_id] = method
+        if method == "BET_MAKE":
+            if request.request_id in self._reversed or bet_id in self._ended:
+                self.faults.append(f"{bet_id} was debited after its end")
+            self._debited.add(bet_id)
+            self._debits[request.request_id] = params["amount"]
+            self.balance[player] -= params["amount"]
+        elif method in _CREDITS:
+            if bet_id not in self._debited:
+                self.faults.append(f"{bet_id} got a credit before its debit")
+            self.balance[player] += params["amount"]
+        elif method == "BET_ROLLBACK":
+            self._reversed.add(params["rollback_of"])
+            if params["rollback_of"] not in self._debits:
+                return "TRANSACTION_NOT_FOUND"
+            self.balance[player] += self._debits.pop(params["rollback_of"])
+        return "OK"
+
+
+@asynccontextmanager
+async def running_operator(operator_id: str, public_pem: bytes) -> AsyncIterator[Operator]:
+    """The operator answers on a port of its own; whatever it still holds is dropped at the end."""
+    operator = Operator(operator_id, public_pem)
+    application = web.Application()
+    application.router.add_post("/callback", operator.receive)
+    # A request whose connection is gone is over, as far as the operator's answer goes: it is not live any more.
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    operator.url = f"http://127.0.0.1:{runner.addresses[0][1]}/callback"
+    try:
+        yield operator
+    finally:
+        operator.release()
+        await runner.cleanup()

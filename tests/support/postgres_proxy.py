@@ -1,0 +1,156 @@
+"""A proxy between a daemon and its Postgres that can lose one message, hold it back, or cut every line.
+
+It reads just enough of the protocol to know which statement a message belongs to: a Parse names a statement and its
+text, a Bind names the statement it runs. Source: PostgreSQL documentation, "Message Formats".
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from urllib.parse import parse_qs, urlsplit
+
+
+class Trick(Enum):
+    """What becomes of the next run of a statement."""
+
+    LOSE_REQUEST = "the server never gets it"
+    KEEP_ANSWER = "the server gets it, and its answer stays in the proxy"
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """One connection of the daemon, and ours to the server for it."""
+
+    to_client: asyncio.StreamWriter
+    to_server: asyncio.StreamWriter
+    statements: dict[bytes, bytes] = field(default_factory=dict)
+    kept: bytearray | None = None
+    is_deaf: bool = False
+
+    def cut(self) -> None:
+        self.to_client.transport.abort()
+        self.to_server.transport.abort()
+
+
+class PostgresProxy:
+    """Forwards 127.0.0.1:`port` to the server of `dsn`, which may be a Unix socket."""
+
+    def __init__(self, dsn: str) -> None:
+        self._upstream = urlsplit(dsn)
+        self._lines: set[_Line] = set()
+        self._trick: tuple[bytes, Trick] | None = None
+        self._is_away = False
+        self.caught = asyncio.Event()
+        self.port = 0
+
+    def dsn(self) -> str:
+        """The same database and login, through the proxy."""
+        login = self._upstream.netloc.rpartition("@")[0]
+        return f"postgresql://{login}@127.0.0.1:{self.port}{self._upstream.path}?sslmode=disable"
+
+    def on_next(self, marker: str, trick: Trick) -> None:
+        """The trick is played on the next run of the statement whose text holds `marker`; `caught` says when."""
+        self._trick = (marker.encode(), trick)
+        self.caught.clear()
+
+    def give_back(self) -> None:
+        """Every answer that was kept goes to its daemon now."""
+        for line in self._lines:
+            if line.kept is not None:
+                line.to_client.write(bytes(line.kept))
+                line.kept = None
+
+    def cut(self) -> None:
+        """Every connection is gone in this moment; new ones are welcome."""
+        for line in self._lines:
+            line.cut()
+
+    def go_away(self) -> None:
+        """Every connection is gone, and no new one comes through."""
+        self._is_away = True
+        self.cut()
+
+    def come_back(self) -> None:
+        self._is_away = False
+
+    def fall_silent(self) -> None:
+        """Nothing comes through in either direction any more, and nobody is told: a pulled plug."""
+        for line in self._lines:
+            line.is_deaf = True
+            line.kept = line.kept or bytearray()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until either side ends it."""
+        if self._is_away:
+            writer.transport.abort()
+            return
+        server_reader, server_writer = await self._connect()
+        line = _Line(to_client=writer, to_server=server_writer)
+        self._lines.add(line)
+        try:
+            async with asyncio.TaskGroup() as both_ways:
+                both_ways.create_task(self._carry_requests(line, reader))
+                both_ways.create_task(self._carry_answers(line, server_reader))
+        finally:
+            self._lines.discard(line)
+            line.cut()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        query = parse_qs(self._upstream.query)
+        if "host" in query:
+            return await asyncio.open_unix_connection(f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}")
+        return await asyncio.open_connection(self._upstream.hostname, self._upstream.port or 5432)
+
+    async def _carry_requests(self, line: _Line, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            # The first message has no kind: protocol version and settings.
+            first = await reader.readexactly(4)
+            line.to_server.write(first + await reader.readexactly(int.from_bytes(first) - 4))
+            while True:
+                head = await reader.readexactly(5)
+                content = await reader.readexactly(int.from_bytes(head[1:]) - 4)
+                self._look_at(line, head[:1], content)
+                if not line.is_deaf:
+                    line.to_server.write(head + content)
+                    await line.to_server.drain()
+        line.cut()
+
+    def _look_at(self, line: _Line, kind: bytes, content: bytes) -> None:
+        if kind == b"P":
+            name, text, _ = content.split(b"\0", 2)
+            line.statements[name] = text
+        elif kind == b"B" and self._trick is not None:
+            marker, trick = self._trick
+            _, name, _ = content.split(b"\0", 2)
+            if marker in line.statements.get(name, b""):
+                self._trick = None
+                line.is_deaf = trick is Trick.LOSE_REQUEST
+                line.kept = bytearray()
+                self.caught.set()
+
+    async def _carry_answers(self, line: _Line, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while piece := await reader.read(65_536):
+                if line.kept is not None:
+                    line.kept += piece
+                else:
+                    line.to_client.write(piece)
+                    await line.to_client.drain()
+        line.cut()
+
+
+@asynccontextmanager
+async def proxied(dsn: str) -> AsyncIterator[PostgresProxy]:
+    """A proxy in front of the server of `dsn`, gone with all its connections afterwards."""
+    proxy = PostgresProxy(dsn)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        proxy.go_away()
+        await server.wait_closed()

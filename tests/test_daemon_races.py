@@ -1,0 +1,260 @@
+"""Daemons among themselves: nobody sends what another one sends, and of what they report every attempt counts once."""
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import asyncpg
+import pytest
+
+from predictu_dispatch.edge.sql_files import query
+from tests.support.ledger import (
+    OPERATOR,
+    Connection,
+    Ledger,
+    Report,
+    claim,
+    connected,
+    delivered,
+    enqueue,
+    exhausted,
+    open_ledger,
+    reaped,
+    rejected,
+    retried,
+    rollback,
+    settle,
+    terminal_params,
+    until_blocked,
+)
+from tests.support.postgres import Database
+
+BALANCE = {"player_id": "p1", "currency": "EUR"}
+CALLBACKS = 4000
+CLAIMERS = 8
+
+
+@pytest.fixture
+async def ledger(database: Database) -> AsyncIterator[Ledger]:
+    async with open_ledger(database) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+async def daemons(database: Database) -> AsyncIterator[list[Connection]]:
+    """More daemons."""
+    async with connected(database.dispatcher, CLAIMERS) as connections:
+        yield connections
+
+
+async def causes(changes: list[asyncpg.Record]) -> list[str]:
+    return [change["cause"] for change in changes]
+
+
+async def settle_behind(
+    ledger: Ledger, first: Connection, reports: list[Report], second: Connection, late: list[Report]
+) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
+    """The first settling commits only when the second one is seen to wait for it; what each has changed."""
+    async with asyncio.TaskGroup() as group, first.transaction():
+        changed = await settle(first, *reports)
+        task = group.create_task(settle(second, *late))
+        await until_blocked(ledger.owner, second)
+    return changed, task.result()
+
+
+# ── Claims ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_eight_claimers_never_lease_the_same_callback(ledger: Ledger, daemons: list[Connection]) -> None:
+    """Both lanes together, so that a claim which waited or looked twice would be seen in the count."""
+    await ledger.owner.execute(
+        'select predictu_dispatch.enqueue_callback($1, \'BALANCE\', \'{"player_id": "p1", "currency": "EUR"}\')'
+        "  from generate_series(1, $2)",
+        *(OPERATOR, CALLBACKS),
+    )
+
+    async def claim_all(daemon: Connection, number: int) -> list[tuple[uuid.UUID, int]]:
+        leased = []
+        while leases := await claim(daemon, slots=97, instance=f"host-{number}"):
+            leased += [(lease["request_id"], lease["attempt"]) for lease in leases]
+        return leased
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(claim_all(daemon, number)) for number, daemon in enumerate(daemons)]
+    leased = Counter(lease for task in tasks for lease in task.result())
+    assert len(leased) == CALLBACKS
+    assert set(leased.values()) == {1}
+    assert {attempt for _, attempt in leased} == {1}
+
+
+async def test_a_claim_waits_for_nobody(ledger: Ledger, daemons: list[Connection]) -> None:
+    """Not for another claim, and not for whoever has locked a bet or a callback: it takes the next ones."""
+    for bet_id in ("b1", "b2", "b3"):
+        await ledger.place(bet_id)
+    async with daemons[0].transaction(), ledger.owner.transaction():
+        [first] = await claim(daemons[0], slots=1)
+        await ledger.owner.execute("select from predictu_dispatch.bet for update")
+        await ledger.owner.execute("select from predictu_dispatch.callback where bet_id = 'b2' for no key update")
+        assert [lease["bet_id"] for lease in await asyncio.wait_for(claim(daemons[1]), 10)] == ["b3"]
+    assert first["bet_id"] == "b1"
+    assert [lease["bet_id"] for lease in await claim(daemons[1])] == ["b2"]
+
+
+async def test_what_expires_and_what_is_claimed_are_not_the_same(ledger: Ledger, daemons: list[Connection]) -> None:
+    """Neither waits for the other, and whoever was first has it."""
+    claimed, expired = await ledger.place("b1"), await ledger.place("b2")
+    async with daemons[0].transaction():
+        await claim(daemons[0], slots=1)
+        await ledger.let_deadline_pass(expired)
+        await ledger.owner.execute("set lock_timeout = '10s'")
+        async with daemons[1].transaction():
+            changes = await asyncio.wait_for(daemons[1].fetch(query("expire"), 500), 10)
+            assert [change["request_id"] for change in changes] == [expired]
+            assert await claim(daemons[2]) == []
+    assert (await ledger.state(claimed), await ledger.state(expired)) == ("in_flight", "exhausted")
+
+
+async def test_a_deadline_is_kept_while_a_producer_holds_another_bet(ledger: Ledger, daemons: list[Connection]) -> None:
+    """Its transaction may stay open for long; the bet it holds is ended by the next call."""
+    held, free = await ledger.place("b1"), await ledger.place("b2")
+    balance = await enqueue(ledger.producer, "BALANCE", BALANCE)
+    for request_id in (held, free, balance):
+        await ledger.let_deadline_pass(request_id)
+    params = terminal_params("BET_WIN", await ledger.bet("b1"))
+    async with ledger.producer.transaction():
+        win = await enqueue(ledger.producer, "BET_WIN", params)
+        changes = await asyncio.wait_for(daemons[0].fetch(query("expire"), 500), 10)
+        assert {change["request_id"] for change in changes} == {free, balance}
+    assert [(change["request_id"], change["state"]) for change in await ledger.expire()] == [
+        (held, "exhausted"),
+        (win, "cancelled"),
+    ]
+    assert (await ledger.bet("b1"))["state"] == "void"
+
+
+# ── Settling ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("method", ["BALANCE", "BET_MAKE"])
+async def test_a_report_that_is_sent_twice_at_once_counts_once_and_is_one_row(
+    ledger: Ledger, daemons: list[Connection], method: str
+) -> None:
+    """A daemon that lost its connection while settling settles again, and the first settling may still be under way."""
+    request_id = await (ledger.place() if method == "BET_MAKE" else enqueue(ledger.producer, "BALANCE", BALANCE))
+    told = delivered(await ledger.lease(request_id))
+    first, second = await settle_behind(ledger, daemons[0], [told], daemons[1], [told])
+    assert [change["cause"] for change in (*first, *second)] == ["settled", "repeated"]
+    before = await ledger.everything()
+    assert [change["cause"] for change in await settle(daemons[2], told)] == ["repeated"]
+    assert await ledger.attempts(request_id) == [(1, "delivered")]
+    assert await ledger.everything() == before
+
+
+@pytest.mark.parametrize("method", ["BALANCE", "BET_MAKE"])
+async def test_of_two_words_on_one_attempt_the_first_counts_and_the_other_is_late(
+    ledger: Ledger, daemons: list[Connection], method: str
+) -> None:
+    request_id = await (ledger.place() if method == "BET_MAKE" else enqueue(ledger.producer, "BALANCE", BALANCE))
+    lease = await ledger.lease(request_id)
+    late = delivered(lease, operator_status="OK", balance=1)
+    first, second = await settle_behind(ledger, daemons[0], [retried(lease)], daemons[1], [late])
+    assert [change["cause"] for change in (*first, *second)] == ["settled", "late"]
+    callback = await ledger.callback(request_id)
+    assert (callback["state"], callback["effect"], callback["balance"]) == ("ready", "unknown", None)
+    assert [change["cause"] for change in await settle(daemons[2], late)] == ["repeated"]
+    assert await ledger.attempts(request_id) == [(1, "retry"), (1, "late")]
+
+
+async def test_a_reaper_that_comes_second_leaves_no_trace(ledger: Ledger, daemons: list[Connection]) -> None:
+    placement, balance = await ledger.place(), await enqueue(ledger.producer, "BALANCE", BALANCE)
+    leases = await claim(ledger.daemon)
+    first, second = await settle_behind(
+        ledger, daemons[0], [delivered(lease) for lease in leases], daemons[1], [reaped(lease) for lease in leases]
+    )
+    assert [change["cause"] for change in first] == ["settled", "settled"]
+    assert second == []
+    for request_id in (placement, balance):
+        assert await ledger.attempts(request_id) == [(1, "delivered")]
+
+
+async def test_a_daemon_that_comes_after_its_reaper_is_late_and_changes_no_state(
+    ledger: Ledger, daemons: list[Connection]
+) -> None:
+    """The placement is tried again with the same request_id, so the operator's second word settles it."""
+    placement = await ledger.place()
+    lease = await ledger.lease(placement)
+    first, second = await settle_behind(ledger, daemons[0], [reaped(lease)], daemons[1], [delivered(lease)])
+    assert [change["cause"] for change in (*first, *second)] == ["settled", "late"]
+    assert ((await ledger.bet())["state"], await ledger.state(placement)) == ("placing", "ready")
+    await ledger.attempt(placement, delivered)
+    assert (await ledger.bet())["state"] == "open"
+    assert await ledger.attempts(placement) == [(1, "retry"), (1, "late"), (2, "delivered")]
+
+
+@pytest.mark.parametrize("reaper_first", [True, False])
+async def test_in_one_batch_the_daemons_own_word_counts_before_the_reapers(
+    ledger: Ledger,
+    reaper_first: bool,  # noqa: FBT001 - a case of the table
+) -> None:
+    """After an outage of the database a daemon reaps a lease whose answer lies in its own queue."""
+    leases = [
+        await ledger.lease(await ledger.place()),
+        await ledger.lease(await enqueue(ledger.producer, "BALANCE", BALANCE)),
+    ]
+    batch = [word for lease in leases for word in (delivered(lease), reaped(lease))]
+    changes = await ledger.settle(*(reversed(batch) if reaper_first else batch))
+    assert [change["cause"] for change in changes] == ["settled", "settled"]
+    for lease in leases:
+        assert await ledger.attempts(lease["request_id"]) == [(1, "delivered")]
+
+
+async def test_an_old_attempts_word_never_decides_a_newer_one(ledger: Ledger) -> None:
+    """The fence is the attempt number: in flight again is not in flight still."""
+    placement = await ledger.place()
+    old = await ledger.lease(placement)
+    await ledger.settle(reaped(old))
+    new = await ledger.lease(placement)
+    before = await ledger.everything()
+    assert [change["cause"] for change in await ledger.settle(rejected(old))] == ["late"]
+    assert await ledger.everything() == before
+    await ledger.settle(delivered(new))
+    assert (await ledger.bet())["state"] == "open"
+
+
+# ── The lock order ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("asked", ["settle", "rollback", "enqueue"])
+async def test_whoever_waits_for_a_bet_holds_none_of_its_callbacks(ledger: Ledger, asked: str) -> None:
+    lease = await ledger.lease(await ledger.place())
+    win = terminal_params("BET_WIN", await ledger.bet())
+    connection = ledger.daemon if asked == "settle" else ledger.producer
+    action: Callable[[], object] = {
+        "settle": lambda: settle(ledger.daemon, exhausted(lease)),
+        "rollback": lambda: rollback(ledger.producer, "b1"),
+        "enqueue": lambda: enqueue(ledger.producer, "BET_WIN", win),
+    }[asked]
+    async with asyncio.TaskGroup() as group, ledger.owner.transaction():
+        await ledger.owner.execute("select from predictu_dispatch.bet for no key update")
+        group.create_task(action())  # type: ignore[arg-type]
+        await until_blocked(ledger.owner, connection)
+        await ledger.owner.execute("select from predictu_dispatch.callback for no key update nowait")
+
+
+async def test_settlings_of_the_same_callbacks_in_opposite_order_never_wait_in_a_ring(
+    ledger: Ledger, daemons: list[Connection]
+) -> None:
+    for number in range(30):
+        await ledger.place(f"b{number}")
+        await enqueue(ledger.producer, "BALANCE", BALANCE)
+    for _ in range(10):
+        leases = await claim(ledger.daemon)
+        assert len(leases) == 60
+        batches = [[retried(lease) for lease in leases] for _ in daemons]
+        for batch in batches[::2]:
+            batch.reverse()
+        async with asyncio.TaskGroup() as group:
+            for daemon, batch in zip(daemons, batches, strict=True):
+                group.create_task(settle(daemon, *batch))
+    assert await ledger.owner.fetchval("select count(*) from predictu_dispatch.attempt where verdict <> 'late'") == 600

@@ -1,0 +1,206 @@
+"""Postgres goes away, comes back, or loses an answer; notifications are missing; deadlines pass while no daemon runs."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
+from tests.support.daemons import Stage, open_stage, until
+from tests.support.ledger import enqueue, open_ledger, retried
+from tests.support.postgres import Database, Server, cloned_database, create_template, server_of
+from tests.support.postgres_proxy import Trick, proxied
+
+DELIVERED_AT_ONCE = [(1, "delivered", "answered", None, "host-1")]
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, database: Database) -> AsyncIterator[Stage]:
+    async with open_stage(tmp_path, database) as stage:
+        yield stage
+
+
+async def test_postgres_killed_with_answers_in_flight_loses_and_doubles_nothing(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    """The daemon keeps what it hears until the database is back, and goes on as if nothing had been; nobody helps it."""
+    count = 20
+    server = server_of(embedded)
+    async with (
+        cloned_database(server, await create_template(server)) as database,
+        open_stage(tmp_path, database) as stage,
+    ):
+        daemon = await stage.fleet.start("host-1")
+        stage.operator.hold()
+        placements = [await stage.ledger.place(f"b-{n}") for n in range(count)]
+        await stage.held(count)
+
+        await asyncio.to_thread(embedded.kill)
+
+        async def it_says_so() -> bool:
+            return await daemon.get("/readyz") == (503, "the database cannot be reached\n")
+
+        await until("readyz says that the database is away", it_says_so)
+        assert await daemon.figure("database_up") == 0
+        assert (await daemon.get("/healthz"))[0] == 200
+        stage.operator.release()
+        await until("every answer is on its way", lambda: stage.operator.live.total() == 0)
+
+        await asyncio.to_thread(embedded.restart)
+        await until("the daemon is ready again", daemon.is_ready)
+        assert await daemon.figure("database_up") == 1
+        # The producer's connections died with the server; daemons are not the only ones that have to come back.
+        async with open_ledger(database) as ledger:
+            restored = dataclasses.replace(stage, ledger=ledger)
+            await restored.all_final()
+            assert await restored.bets() == {"open": count}
+            assert [await restored.audit(placement) for placement in placements] == [DELIVERED_AT_ONCE] * count
+            # It also hears of new work again, and does it.
+            await ledger.end("BET_WIN", "b-0")
+            await restored.all_final()
+        assert len(stage.operator.requests) == count + 1
+        assert stage.operator.faults == []
+        assert [line["event"] for line in daemon.lines() if line["event"].startswith("database.")] == [
+            "database.lost",
+            "database.recovered",
+        ]
+
+
+async def test_a_settle_whose_answer_is_lost_is_repeated_and_counts_once(stage: Stage) -> None:
+    """COMMIT reached the server and its answer did not reach us: nobody can know, so it is sent again."""
+    async with proxied(stage.fleet.dsn) as proxy:
+        daemon = await stage.fleet.start("host-1", database={"dsn": proxy.dsn()})
+        proxy.on_next("predictu_dispatch.settle(", Trick.KEEP_ANSWER)
+        placement = await stage.ledger.place()
+
+        async def it_is_committed() -> bool:
+            return await stage.ledger.state(placement) == "delivered"
+
+        await until("the settle is committed", it_is_committed)
+        # While the daemon does not know what has become of it, its bet goes on.
+        win = await stage.ledger.end()
+        proxy.cut()
+        await stage.all_final()
+        await until("the daemon knows", lambda: len(daemon.lines("callback.delivered")) == 2)
+        assert await stage.audit(placement) == await stage.audit(win) == DELIVERED_AT_ONCE
+        assert await stage.bets() == {"closed": 1}
+        assert len(stage.operator.requests) == 2
+        assert sum((await daemon.figures())["attempts_total"].values()) == 2
+        assert daemon.lines("attempt.late") == []
+
+
+async def test_connections_cut_again_and_again_while_work_flows_lose_and_double_nothing(stage: Stage) -> None:
+    count, cuts = 150, 10
+    daemon = await stage.fleet.start("host-1")
+    for n in range(count):
+        await stage.ledger.place(f"b-{n}")
+        await stage.ledger.end("BET_WIN", f"b-{n}")
+    for cut in range(1, cuts + 1):
+        await until("more is delivered", lambda cut=cut: len(stage.operator.requests) >= cut * 2 * count // (cuts + 1))
+        await stage.ledger.owner.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and application_name = 'predictu-dispatch host-1'"
+        )
+
+    async def is_done_or_left_over() -> bool:
+        """What is in flight for the database alone was claimed by an answer that never arrived: its lease has to end."""
+        states = await stage.states()
+        if states.keys() == {"delivered"}:
+            return True
+        if "ready" not in states and set((await daemon.figures())["in_flight"].values()) == {0}:
+            await stage.expire_leases("host-1")
+        return False
+
+    await until("everything is delivered", is_done_or_left_over)
+    assert await stage.bets() == {"closed": count}
+    assert await stage.audit_faults() == stage.operator.faults == []
+    assert stage.operator.balance["p1"] == 0
+    assert daemon.lines("database.lost")
+
+
+@pytest.mark.parametrize("listening", ["at a dead address", "in another database", "where there is no database"])
+async def test_without_notifications_polling_does_the_same_work_later(
+    stage: Stage, postgres: Server, listening: str
+) -> None:
+    listen_dsn = {
+        "at a dead address": "postgresql://test_dispatcher@127.0.0.1:1/nowhere",
+        "in another database": postgres.dsn("postgres", "test_dispatcher"),
+        "where there is no database": postgres.dsn("there_is_no_such_database", "test_dispatcher"),
+    }[listening]
+    daemon = await stage.fleet.start("host-1", database={"listen_dsn": listen_dsn})
+    await stage.ledger.place()
+    await stage.ledger.end()
+    await stage.all_final()
+    assert await stage.bets() == {"closed": 1}
+    assert daemon.process.poll() is None
+
+
+async def test_a_notification_wakes_a_daemon_that_polls_once_a_minute(stage: Stage) -> None:
+    await stage.fleet.start("host-1", daemon={"poll_interval_s": 60.0})
+    await stage.ledger.place()
+    await stage.all_final(within_s=10.0)
+    assert await stage.bets() == {"open": 1}
+
+
+async def test_what_expired_while_no_daemon_ran_is_never_sent(stage: Stage) -> None:
+    """A debit that nobody can have booked voids its bet; one of unknown fate is rolled back; nothing else is sent."""
+    ledger = stage.ledger
+    between_attempts = await ledger.place("b-between-attempts")
+    await ledger.attempt(between_attempts, retried, due_in_s=3600.0)
+    flagged = await ledger.end("BET_WIN", "b-between-attempts")
+    in_flight = await ledger.place("b-in-flight")
+    await ledger.lease(in_flight)
+    await stage.expire_leases("host-1")
+    never_tried = await ledger.place("b-never-tried")
+    its_win = await ledger.end("BET_WIN", "b-never-tried")
+    balance = await enqueue(ledger.producer, "BALANCE", {"player_id": "p1", "currency": "EUR"})
+    for request_id in (never_tried, balance, between_attempts, in_flight):
+        await ledger.let_deadline_pass(request_id)
+    # The operator has booked one of the two debits of unknown fate.
+    stage.operator.book("b-in-flight", str(in_flight), "p1", 500)
+
+    await stage.fleet.start("host-2")
+    await stage.all_final()
+
+    assert await stage.bets() == {"void": 1, "closed": 2}
+    assert sorted((r.method, r.envelope["params"]["bet_id"]) for r in stage.operator.requests) == [
+        ("BET_ROLLBACK", "b-between-attempts"),
+        ("BET_ROLLBACK", "b-between-attempts"),
+        ("BET_ROLLBACK", "b-in-flight"),
+    ]
+    assert [await ledger.state(r) for r in (never_tried, balance, between_attempts, in_flight)] == ["exhausted"] * 4
+    assert [await ledger.state(r) for r in (its_win, flagged)] == ["cancelled"] * 2
+    assert (await ledger.callback(flagged))["review_since"] is not None
+    assert stage.operator.balance["p1"] == 0
+    assert stage.operator.faults == await stage.audit_faults() == []
+
+
+async def test_a_daemon_that_has_lost_its_database_still_stops_in_time(stage: Stage) -> None:
+    """What it could not settle is left to whoever reaps its leases: the same bytes go out once more."""
+    drain_s = 0.5
+    async with proxied(stage.fleet.dsn) as proxy:
+        stage.operator.hold()
+        daemon = await stage.fleet.start("host-1", database={"dsn": proxy.dsn()}, daemon={"drain_s": drain_s})
+        placement = await stage.ledger.place()
+        await stage.held(1)
+        proxy.go_away()
+        stage.operator.release()
+        await until("the answer is on its way", lambda: stage.operator.live.total() == 0)
+        asked_at_s = time.monotonic()
+        daemon.ask_to_stop()
+        assert await daemon.exited() == 0
+        assert time.monotonic() - asked_at_s < drain_s + 7.0
+        assert daemon.lines("drain.unfinished")[0]["in_flight"] == 1
+    assert await stage.ledger.state(placement) == "in_flight"
+    await stage.expire_leases("host-1")
+    await stage.fleet.start("host-2")
+    await stage.all_final()
+    assert [row[1:4] for row in await stage.audit(placement)] == [
+        ("retry", "unanswered", "interrupted"),
+        ("delivered", "answered", None),
+    ]
+    assert stage.operator.balance["p1"] == -500
+    assert stage.operator.faults == []
