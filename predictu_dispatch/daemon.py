@@ -87,7 +87,7 @@ class Daemon:
         couriers = []
         for operator in self._config.operators.values():
             for lane in Lane:
-                transport = Transport(operator.settings)
+                transport = Transport(operator.settings, operator.ssl_context)
                 self._transports.append(transport)
                 couriers.append(Courier(operator, transport, lane=lane, instance=self._instance))
         return couriers

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from tests.support.daemons import Stage, open_stage, until
 from tests.support.ledger import enqueue
@@ -171,13 +170,13 @@ async def test_a_frozen_daemons_late_answer_is_kept_in_the_audit_and_decides_not
     """The frozen daemon wakes to hear that a credit is refused which another daemon has long seen booked."""
     await stage.adopt("b-credit")
     stage.operator.hold()
-    stage.operator.answer = lambda _: web.json_response({"status": "PLAYER_NOT_FOUND"})
+    stage.operator.refuse("PLAYER_NOT_FOUND")
     frozen = await stage.fleet.start("frozen")
     late = await stage.ledger.end("BET_WIN", "b-credit")
     await stage.held(1)
     frozen.freeze()
     await stage.expire_leases("frozen")
-    stage.operator.answer = lambda _: None
+    stage.operator.refuse(None)
     stage.operator.go_on()
     await stage.fleet.start("second")
     await stage.all_final()
@@ -197,7 +196,7 @@ async def test_a_frozen_daemons_late_answer_is_kept_in_the_audit_and_decides_not
     ]
     assert await stage.ledger.everything() == before
     assert stage.operator.balance["p1"] == 0
-    await until("the late attempt is logged", lambda: len(frozen.lines("attempt.late")) == 1)
+    await frozen.has_said("attempt.late")
     assert await frozen.figure("leases_lost_total") == 1
     assert await frozen.is_ready()
 

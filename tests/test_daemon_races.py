@@ -18,7 +18,6 @@ from tests.support.ledger import (
     connected,
     delivered,
     enqueue,
-    exhausted,
     open_ledger,
     reaped,
     rejected,
@@ -55,12 +54,22 @@ async def causes(changes: list[asyncpg.Record]) -> list[str]:
 async def settle_behind(
     ledger: Ledger, first: Connection, reports: list[Report], second: Connection, late: list[Report]
 ) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
-    """The first settling commits only when the second one is seen to wait for it; what each has changed."""
+    """The first settling commits only when the second has met it; what each has changed.
+
+    The second waits for a callback that belongs to no bet. For a bet it does not: that report is held, and told again.
+    """
+    of_bets = [said for said in late if said["bet_id"] is not None]
     async with asyncio.TaskGroup() as group, first.transaction():
         changed = await settle(first, *reports)
         task = group.create_task(settle(second, *late))
-        await until_blocked(ledger.owner, second)
-    return changed, task.result()
+        if len(of_bets) < len(late):
+            await until_blocked(ledger.owner, second)
+        else:
+            await task
+    held = [change for change in task.result() if change["cause"] == "held"]
+    assert [change["request_id"] for change in held] == [said["request_id"] for said in of_bets]
+    told = [change for change in task.result() if change["cause"] != "held"]
+    return changed, [*told, *(await settle(second, *of_bets))]
 
 
 # ── Claims ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,21 +234,36 @@ async def test_an_old_attempts_word_never_decides_a_newer_one(ledger: Ledger) ->
 # ── The lock order ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("asked", ["settle", "rollback", "enqueue"])
+@pytest.mark.parametrize("asked", ["rollback", "enqueue"])
 async def test_whoever_waits_for_a_bet_holds_none_of_its_callbacks(ledger: Ledger, asked: str) -> None:
-    lease = await ledger.lease(await ledger.place())
+    await ledger.lease(await ledger.place())
     win = terminal_params("BET_WIN", await ledger.bet())
-    connection = ledger.daemon if asked == "settle" else ledger.producer
     action: Callable[[], object] = {
-        "settle": lambda: settle(ledger.daemon, exhausted(lease)),
         "rollback": lambda: rollback(ledger.producer, "b1"),
         "enqueue": lambda: enqueue(ledger.producer, "BET_WIN", win),
     }[asked]
     async with asyncio.TaskGroup() as group, ledger.owner.transaction():
         await ledger.owner.execute("select from predictu_dispatch.bet for no key update")
         group.create_task(action())  # type: ignore[arg-type]
-        await until_blocked(ledger.owner, connection)
+        await until_blocked(ledger.owner, ledger.producer)
         await ledger.owner.execute("select from predictu_dispatch.callback for no key update nowait")
+
+
+async def test_a_bet_that_a_producer_holds_holds_up_no_other_and_is_settled_afterwards(ledger: Ledger) -> None:
+    """A transaction left open on one bet once stopped every settling of the daemon, for all operators."""
+    held, free = await ledger.place("b1"), await ledger.place("b2")
+    balance = await enqueue(ledger.producer, "BALANCE", BALANCE)
+    told = [delivered(lease) for lease in await claim(ledger.daemon)]
+    async with ledger.producer.transaction():
+        await ledger.rollback("b1")
+        changes = {change["request_id"]: change["cause"] for change in await settle(ledger.daemon, *told)}
+        assert changes == {held: "held", free: "settled", balance: "settled"}
+        assert await ledger.attempts(held) == []
+        assert (await ledger.bet("b2"))["state"] == "open"
+    assert [change["cause"] for change in await settle(ledger.daemon, *told)] == [
+        "repeated" if said["request_id"] != held else "settled" for said in told
+    ] + ["released"]
+    assert (await ledger.bet("b1"))["state"] == "closing"
 
 
 async def test_settlings_of_the_same_callbacks_in_opposite_order_never_wait_in_a_ring(

@@ -146,27 +146,39 @@ class Findings(Recorder):
         if attempt.callback.operator_id == self._daemon.operator_id:
             self._daemon.reports.append(attempt)
 
+    @override
+    def is_recording(self, callback: Callback) -> bool:
+        # As if the reaper were another daemon's, which cannot know of a report on its way: the database must.
+        return False
+
 
 class Daemon:
     """One daemon with its memory; a crash is to be forgotten."""
 
-    def __init__(self, outbox: Outbox, configured: Configured, network: Network, *, instance: str) -> None:
+    def __init__(self, outbox: Outbox, configured: Configured, network: Network, *, name: str) -> None:
+        self.name = name
         self.operator_id = configured.settings.operator_id
         self.outbox = outbox
         self.leased: list[Callback] = []
         self.reports: list[Attempt] = []
         self.settled: list[Attempt] = []
         self.refused: list[Exception] = []
-        self.courier = Courier(configured, network, lane=Lane.INTERACTIVE, instance=instance)
+        self.courier = Courier(configured, network, lane=Lane.INTERACTIVE, instance=name)
         self.reaper = Reaper(
             outbox,
             Findings(self),
             self,
             {self.operator_id: configured},
-            instance=instance,
+            instance=name,
             wake=self.wake,
             is_outage=self.is_outage,
         )
+
+    async def reap(self) -> None:
+        """What is found is among the reports."""
+        async with asyncio.TaskGroup() as found:
+            await self.reaper.reap_leases(found)
+        self.reports.sort(key=lambda report: _place(report.callback))
 
     async def settle(self, reports: Sequence[Attempt]) -> None:
         """All reports at once, by the real recorder, which settles them one by one where the batch is refused."""
@@ -203,16 +215,19 @@ class Play(RuleBasedStateMachine):
         self.settings = self.world.new_operator()
         self.operator_id = self.settings.operator_id
         self.network = Network(wallet=Wallet(keeps_tombstones=True))
-        self.daemons = {name: self.started(name) for name in DAEMONS}
+        self.daemons: dict[str, Daemon] = {}
+        for name in DAEMONS:
+            self.start(name)
         self.seen = Look()
         # When the last lease of a request ends, on our monotonic clock, unless its attempt is settled.
         self.leases: dict[UUID, float] = {}
         self.enqueued: list[tuple[Method, dict[str, object], UUID]] = []
         self.wait(self.daemons[DAEMONS[0]].outbox.sync_operators([(self.settings, "fingerprint")]))
 
-    def started(self, name: str) -> Daemon:
+    def start(self, name: str) -> None:
+        """A daemon that knows nothing has taken the place of the one that had the name."""
         configured = Configured(settings=self.settings, signing_key=self.world.key)
-        return Daemon(self.world.outboxes[name], configured, self.network, instance=name)
+        self.daemons[name] = Daemon(self.world.outboxes[name], configured, self.network, name=name)
 
     def look(self) -> None:
         """The database was looked at, and everything promised holds."""
@@ -255,7 +270,9 @@ class Play(RuleBasedStateMachine):
     def a_bet(self, index: int, *, astray: bool) -> str:
         """A bet that still lives; where there is none, or astray, one that has ended or never was."""
         living = [bet.bet_id for bet in self.seen.bets.values() if bet.state not in (BetState.CLOSED, BetState.VOID)]
-        choice = [*self.seen.bets, "bet-0"] if astray or not living else living
+        return self.any_of([*self.seen.bets, "bet-0"] if astray or not living else living, index)
+
+    def any_of(self, choice: Sequence[T], index: int) -> T:
         return choice[index % len(choice)]
 
     def is_in(self, *states: CallbackState) -> bool:
@@ -332,7 +349,7 @@ class Play(RuleBasedStateMachine):
                 self.wait(self.world.owner.execute(REWRITES[index % len(REWRITES) if self.seen.audit else 0]))
             self.look()
         elif self.enqueued:
-            method, params, request_id = self.enqueued[index % len(self.enqueued)]
+            method, params, request_id = self.any_of(self.enqueued, index)
             if what == "other method":
                 method = Method.BET_LOSE if method is Method.BALANCE else Method.BALANCE
                 params = {"player_id": "p-1", "currency": "EUR", "bet_id": "bet-1"}
@@ -342,12 +359,10 @@ class Play(RuleBasedStateMachine):
             self.ask(None if what == "again" else "PD004", "enqueue_callback", method, json.dumps(params), request_id)
             assert self.seen == before
 
-    @precondition(lambda self: self.is_in(CallbackState.READY))
-    @rule(name=a_daemon)
-    def claims(self, name: str) -> None:
+    def claim(self, daemon: Daemon) -> None:
         before = self.seen
-        claimed = self.wait(self.daemons[name].outbox.claim([self._want(lane) for lane in Lane]))
-        self.daemons[name].leased += sorted(claimed, key=_place)
+        claimed = self.wait(daemon.outbox.claim([self._want(lane) for lane in Lane]))
+        daemon.leased += sorted(claimed, key=_place)
         self.look()
         for callback in claimed:
             assert self.leases.get(callback.request_id, 0.0) <= time.monotonic(), f"two live leases for {callback}"
@@ -367,31 +382,34 @@ class Play(RuleBasedStateMachine):
             amount_format=self.settings.amount_format,
         )
 
-    @precondition(lambda self: any(daemon.leased for daemon in self.daemons.values()))
-    @rule(name=a_daemon, index=an_index, fate=a_fate)
-    def delivers(self, name: str, index: int, fate: Fate) -> None:
-        daemon = self.daemons[name]
-        if daemon.leased:
-            callback = daemon.leased.pop(index % len(daemon.leased))
-            self.network.fate = fate
-            daemon.reports.append(self.wait(daemon.courier.deliver(callback)))
-            self.look()
+    def holding(self, *what: str) -> list[Daemon]:
+        """The daemons that have some of it: leased, reports, settled."""
+        return [daemon for daemon in self.daemons.values() if any(getattr(daemon, kind) for kind in what)]
 
-    @precondition(lambda self: any(daemon.reports or daemon.settled for daemon in self.daemons.values()))
-    @rule(name=a_daemon, most=st.sampled_from([1, 8]), again=st.booleans())
-    def settles(self, name: str, most: int, *, again: bool) -> None:
+    @precondition(lambda self: self.holding("leased"))
+    @rule(index=an_index, fate=a_fate)
+    def delivers(self, index: int, fate: Fate) -> None:
+        callback, daemon = self.any_of([(c, daemon) for daemon in self.holding("leased") for c in daemon.leased], index)
+        self.deliver(daemon, callback, fate)
+
+    def deliver(self, daemon: Daemon, callback: Callback, fate: Fate) -> None:
+        self.network.fate = fate
+        daemon.leased.remove(callback)
+        daemon.reports.append(self.wait(daemon.courier.deliver(callback)))
+        self.look()
+
+    @precondition(lambda self: self.holding("reports", "settled"))
+    @rule(index=an_index, again=st.booleans())
+    def settles(self, *, index: int, again: bool) -> None:
         """`again`: as after a commit whose answer was lost."""
-        daemon = self.daemons[name]
-        batch = daemon.reports[:most] + (daemon.settled[-2:] if again else [])
-        del daemon.reports[:most]
-        if batch:
-            self._settle(daemon, batch)
+        daemon = self.any_of(self.holding("reports", "settled"), index)
+        self.settle(daemon, daemon.reports + (daemon.settled[-2:] if again else []))
 
-    def _settle(self, daemon: Daemon, batch: Sequence[Attempt]) -> None:
+    def settle(self, daemon: Daemon, batch: Sequence[Attempt]) -> None:
         """One report has decided each attempt in flight, a daemon's before a reaper's; the others are late at most."""
         before = self.seen
         self.wait(daemon.settle(batch))
-        daemon.settled += batch
+        daemon.settled, daemon.reports = daemon.settled + daemon.reports, []
         self.look()
         decided: set[UUID] = set()
         written = set()
@@ -416,32 +434,30 @@ class Play(RuleBasedStateMachine):
         assert all(self.seen.callbacks[request_id] == before.callbacks[request_id] for request_id in late)
 
     @precondition(lambda self: self.is_in(CallbackState.READY))
-    @rule(name=a_daemon, fates=st.lists(a_fate, min_size=1, max_size=3))
-    def works(self, name: str, fates: list[Fate]) -> None:
-        """A daemon as it should be: whatever it claims it delivers, and whatever it knows it settles."""
-        self.claims(name)
-        for number in range(len(self.daemons[name].leased)):
-            self.delivers(name, 0, fates[number % len(fates)])
-        self.settles(name, 8, again=False)
-
-    @precondition(lambda self: any(daemon.leased or daemon.reports for daemon in self.daemons.values()))
-    @rule(name=a_daemon)
-    def crashes(self, name: str) -> None:
-        self.daemons[name] = self.started(name)
-
-    @precondition(lambda self: self.is_in(CallbackState.IN_FLIGHT))
-    @rule(name=a_daemon, at_once=st.booleans())
-    def reaps(self, name: str, *, at_once: bool) -> None:
+    @rule(name=a_daemon, fates=st.lists(a_fate, min_size=1, max_size=3), stops=st.integers(0, 5))
+    def works(self, name: str, fates: list[Fate], stops: int) -> None:
+        """A daemon claims, delivers and settles, unless it stops after the first or the second."""
         daemon = self.daemons[name]
-        self.wait(daemon.reaper.reap_leases())
-        daemon.reports.sort(key=lambda report: _place(report.callback))
-        if at_once:
-            self.settles(name, 8, again=False)
+        self.claim(daemon)
+        if stops != 1:
+            for number, callback in enumerate(tuple(daemon.leased)):
+                self.deliver(daemon, callback, fates[number % len(fates)])
+        if stops not in (1, 2):
+            self.settle(daemon, daemon.reports)
 
-    @precondition(lambda self: self.is_in(CallbackState.READY))
-    @rule(name=a_daemon)
-    def expires(self, name: str) -> None:
-        self.wait(self.daemons[name].outbox.expire())
+    @precondition(lambda self: self.holding("leased", "reports"))
+    @rule(index=an_index)
+    def crashes(self, index: int) -> None:
+        self.start(self.any_of(self.holding("leased", "reports"), index).name)
+
+    @precondition(lambda self: self.is_in(CallbackState.READY, CallbackState.IN_FLIGHT))
+    @rule(name=a_daemon, at_once=st.booleans())
+    def reaps(self, *, name: str, at_once: bool) -> None:
+        daemon = self.daemons[name]
+        self.wait(daemon.reap())
+        if at_once:
+            self.settle(daemon, daemon.reports)
+        self.wait(daemon.outbox.expire())
         self.look()
 
     @precondition(lambda self: self.network.delayed or self.is_in(CallbackState.IN_FLIGHT) or self.awaits_recheck())
@@ -474,14 +490,14 @@ class Play(RuleBasedStateMachine):
     @precondition(lambda self: self.seen.in_review())
     @rule(index=an_index)
     def a_person_redrives(self, index: int) -> None:
-        found = self.seen.in_review()
+        redriven = self.any_of(self.seen.in_review(), index)
         self.wait(
             self.world.owner.execute(
                 "update predictu_dispatch.callback set state = 'ready', finished_at = null, review_since = null,"
                 " expires_at = null, budget_from = attempts, due_at = clock_timestamp()"
                 " where operator_id = $1 and request_id = $2",
                 self.operator_id,
-                found[index % len(found)].request_id,
+                redriven.request_id,
             )
         )
         self.look()
@@ -491,7 +507,7 @@ class Play(RuleBasedStateMachine):
         """A play that went well is played to its end: the operator is healthy, and a person re-drives what is left."""
         if sys.exc_info()[0] is None:
             for name in DAEMONS:
-                self.crashes(name)
+                self.start(name)
             self._drain()
             while self.seen.in_review():
                 self.a_person_redrives(0)
@@ -504,9 +520,8 @@ class Play(RuleBasedStateMachine):
     def _drain(self) -> None:
         for _ in range(DRAIN_ROUNDS_MAX):
             for name in DAEMONS:
-                self.reaps(name, at_once=True)
-                self.expires(name)
-                self.works(name, [Fate.ANSWERED])
+                self.reaps(name=name, at_once=True)
+                self.works(name, [Fate.ANSWERED], 0)
             if all(callback.state in FINAL for callback in self.seen.callbacks.values()):
                 return
             self.lets_time_pass(LATER_S[-1])

@@ -34,7 +34,7 @@ from tests.support.ledger import (
     rejected,
     retried,
     rollback,
-    settle,
+    settle_all,
     terminal_params,
 )
 from tests.support.postgres import Database
@@ -184,17 +184,17 @@ async def dispatching(connection: Connection, chance: random.Random, operator: O
             word or retried(lease) for lease, word in zip(leases, reports, strict=True) if word or lease["lease_s"]
         ]
         chance.shuffle(batch)
-        await settle(connection, *batch, *late)
+        await settle_all(connection, *batch, *late)
         late = [retried(lease, effect="unknown") for lease in leases if chance.random() < 0.2]
         if chance.random() < 0.2:
-            await settle(connection, *batch)
+            await settle_all(connection, *batch)
 
 
 async def reaping(connection: Connection, stop: asyncio.Event) -> None:
     """Leases and deadlines that ran out."""
     while not stop.is_set():
         leases = await connection.fetch(query("expired_leases"), 50)
-        await settle(connection, *(reaped(lease) for lease in leases))
+        await settle_all(connection, *(reaped(lease) for lease in leases))
         await connection.fetch(query("expire"), 50)
 
 

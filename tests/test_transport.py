@@ -19,7 +19,8 @@ import pytest
 import trustme
 
 from predictu_dispatch.core.callback import Evidence, Exchange
-from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.core.operator_settings import OperatorSettings, TlsSettings
+from predictu_dispatch.edge.config import _ssl_context
 from predictu_dispatch.edge.transport import Transport
 
 BODY = '{"method":"PING","params":{"note":"€"}}'.encode()
@@ -149,9 +150,17 @@ def settings_for(url: str, **tables: Any) -> OperatorSettings:
     )
 
 
+def tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
+    """What the daemon makes of an operator's [tls]."""
+    context, faults = _ssl_context(tls, Path("op_abc123.toml"), {}) if tls != TlsSettings() else (None, ())
+    assert faults == ()
+    return context
+
+
 @asynccontextmanager
 async def transport_to(url: str, **tables: Any) -> AsyncIterator[Transport]:
-    transport = Transport(settings_for(url, **tables))
+    settings = settings_for(url, **tables)
+    transport = Transport(settings, tls_context(settings.tls))
     try:
         yield transport
     finally:
@@ -562,6 +571,7 @@ async def test_an_answer_slower_than_the_timeout_is_unanswered_within_it(script:
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_the_timeout_holds_while_our_own_body_is_not_read() -> None:
     async def answers_unread(peer: Peer) -> None:
+        await peer.reader.readexactly(1)
         await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{")
         await asyncio.Event().wait()
 

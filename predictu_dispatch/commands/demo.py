@@ -18,7 +18,7 @@ _SEED_BITS: Final = 31
 
 @click.command()
 @click.option("--bets", type=click.IntRange(_BETS_MIN, _BETS_MAX), default=_BETS, show_default=True, help="How many.")
-@click.option("--seed", type=int, help="Repeat an earlier demo's bets and faults. Default: drawn, and printed.")
+@click.option("--seed", type=int, help="Draw the same as an earlier demo. Default: drawn, and printed.")
 @click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and say how to look inside.")
 @click.option("--json", "as_json", is_flag=True, help="Print the final summary as JSON; all else goes to stderr.")
 def demo(bets: int, seed: int | None, *, keep: bool, as_json: bool) -> None:

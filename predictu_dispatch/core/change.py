@@ -31,6 +31,7 @@ class Cause(StrEnum):
     SETTLED = "settled"
     LATE = "late"
     REPEATED = "repeated"
+    HELD = "held"
     RELEASED = "released"
     CANCELLED = "cancelled"
     ROLLED_BACK = "rolled_back"
@@ -40,7 +41,7 @@ class Cause(StrEnum):
 class Change:
     """One callback that a settling or an expiry has changed.
 
-    `state`, `lane` are None where a report came late or twice.
+    `state`, `lane` are None where a report came late or twice, or was held: then nothing was done for it yet.
     """
 
     operator_id: str

@@ -194,11 +194,12 @@ def _retry(callback: Callback, reason: str | None, effect: Effect, *, delay: flo
     return Outcome(verdict=Verdict.RETRY, state=_C.READY, reason=reason, effect=effect, due_in_s=delay)
 
 
+_EFFECTS = tuple(Effect)
+
+
 def _later_effect(before: Effect, learnt: Effect | None) -> Effect:
-    """None teaches nothing; unknown never takes back what was confirmed."""
-    if learnt is None or before is Effect.APPLIED:
-        return before
-    return learnt
+    """The one that is further on the way from none to unknown to applied; None teaches nothing."""
+    return before if learnt is None else max(before, learnt, key=_EFFECTS.index)
 
 
 def _debit_may_still_land(callback: Callback, recheck_s: float, elapsed_s: float) -> bool:

@@ -54,7 +54,7 @@ class Options:
 def run_demo(options: Options) -> int:
     """The exit code: 0 where every check of the proof holds. All that was started is stopped, whatever happened."""
     view = View(sys.stderr if options.as_json else sys.stdout)
-    view.say(f"{options.bets} bets, seed {options.seed}: the same bets come again with --seed {options.seed}")
+    view.say(f"{options.bets} bets; --seed {options.seed} draws the same again")
     try:
         with _folder(kept=options.keep) as folder, EmbeddedPostgres() as postgres:
             view.say(f"Postgres {postgres.version} runs in {postgres.folder}, everything else in {folder}")

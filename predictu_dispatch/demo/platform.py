@@ -66,7 +66,6 @@ class Seen:
     state: str
     reason: str | None
     effect: str
-    balance: int | None
 
 
 class Transaction:
@@ -143,7 +142,7 @@ class Platform:
     @classmethod
     @asynccontextmanager
     async def connected(cls, dsn: str, *, seed: int) -> AsyncIterator[Self]:
-        """A platform whose bets, stakes and ids follow from the seed."""
+        """A platform whose stakes and ids follow from the seed and the order of asking, which timing may change."""
         async with (
             asyncpg.create_pool(dsn, min_size=2, max_size=_POOL_SIZE, command_timeout=_COMMAND_TIMEOUT_S) as pool,
             pool.acquire() as ear,
@@ -194,11 +193,11 @@ class Platform:
     async def outcome(self, operator_id: str, request_id: UUID) -> Seen:
         """What is known of a callback at this moment."""
         row = await self.pool.fetchrow(
-            "select state, reason, effect, balance from predictu_dispatch.outcome($1, $2)", operator_id, request_id
+            "select state, reason, effect from predictu_dispatch.outcome($1, $2)", operator_id, request_id
         )
         if row is None:
             raise DemoError(f"callback {request_id} of {operator_id} was enqueued and is not there")
-        return Seen(state=row["state"], reason=row["reason"], effect=row["effect"], balance=row["balance"])
+        return Seen(state=row["state"], reason=row["reason"], effect=row["effect"])
 
     async def settled(self, operator_id: str, request_id: UUID) -> Seen:
         """The final outcome of a callback, within milliseconds of its being known where it is an interactive one."""

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT_S = 5.0
 _COMMAND_TIMEOUT_S = 30.0
 """Far above any statement of ours; a connection that is silent for longer is taken for dead."""
-_CLOSE_TIMEOUT_S = 3.0
+_RELEASE_TIMEOUT_S = 2.0
+"""For asyncpg to cancel what still runs and to make the connection fit for the next; one that is slower is dropped."""
+_CLOSE_TIMEOUT_S = 2.0
 _LISTEN_CHECK_S = 10.0
 """A listening connection says nothing by itself; it is asked this often whether it lives."""
 
@@ -70,8 +72,8 @@ class Database:
         """
         self._pool = await asyncpg.create_pool(
             self._dsn,
-            # None is kept on purpose: polling keeps one busy anyway, and asyncpg's own upkeep of a floor would take turns
-            # with our statements for the connections, and log by itself.
+            # None is kept on purpose: polling keeps one busy anyway, and asyncpg's own upkeep of a floor would take
+            # turns with our statements for the connections, and log by itself.
             min_size=0,
             max_size=self._pool_size,
             timeout=_CONNECT_TIMEOUT_S,
@@ -96,9 +98,16 @@ class Database:
             message = "the database is not open"
             raise asyncpg.InterfaceError(message)
         try:
-            async with self._pool.acquire(timeout=_CONNECT_TIMEOUT_S) as connection:
+            connection = await self._pool.acquire(timeout=_CONNECT_TIMEOUT_S)
+            try:
                 rows = await connection.fetch(query, *args)
+            finally:
+                await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
         except Exception as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # Giving a silent connection back ends in a timeout, which must not hide that we were cancelled.
+                raise asyncio.CancelledError from error
             if is_outage(error):
                 self._note(up=False, error=error)
             raise
@@ -108,7 +117,7 @@ class Database:
     async def fetch_through_outage(self, query: str, *args: Any) -> list[Any]:  # noqa: ANN401 - as above
         """The statement's rows, asked again until the database answers: for statements that are safe to repeat."""
         async for attempt in AsyncRetrying(
-            wait=wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.1),
+            wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
             retry=retry_if_exception(is_outage),
             reraise=True,
         ):

@@ -206,6 +206,8 @@ class EmbeddedPostgres:
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self._folder / "run"),
+            # Shared memory as files in the data folder: what a killed server leaves goes when its folder goes.
+            "dynamic_shared_memory_type": "mmap",
             **self._settings,
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]

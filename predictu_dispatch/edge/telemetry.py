@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
+from typing_extensions import override
 
 from predictu_dispatch.core.change import Cause
 from predictu_dispatch.core.lifecycle import FINAL, CallbackState
@@ -54,6 +55,7 @@ class Event(StrEnum):
     ROLLBACK_ENQUEUED = "rollback.enqueued"
     ATTEMPT_LATE = "attempt.late"
     REPORT_REFUSED = "report.refused"
+    LIBRARY_SPOKE = "library.spoke"
 
 
 _EVENT_OF_STATE = {
@@ -86,6 +88,20 @@ def configure_log(settings: LogSettings) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+    # What libraries say by logging goes the same way, or raw text would stand between the JSON lines.
+    logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)
+
+
+class _LibraryHandler(logging.Handler):
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        log.log(
+            record.levelno,
+            Event.LIBRARY_SPOKE,
+            library=record.name,
+            said=_without_tokens(record.getMessage()),
+            exc_info=record.exc_info,
+        )
 
 
 class Telemetry:

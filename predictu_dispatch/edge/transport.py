@@ -1,7 +1,8 @@
 """HTTP to one operator's lane: POSTs one request and says what really happened on the socket.
 
-The evidence is taken from the request object itself: aiohttp calls its `send` once a connection is there, TLS handshake included,
-and before the first byte of the request is written. Until then nothing was sent; from then on something may have been.
+The evidence is taken from the request object itself: aiohttp calls its `send` once a connection is there, TLS handshake
+included, and before the first byte of the request is written. Until then nothing was sent; from then on something may
+have been.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class _Progress:
     headers: tuple[tuple[str, str], ...] = ()
     chunks: list[bytes] = field(default_factory=list)
 
-    def exchange(self, evidence: Evidence, *, reason: str | None = None, error: str | None = None, truncated: bool = False) -> Exchange:
+    def exchange(
+        self, evidence: Evidence, *, reason: str | None = None, error: str | None = None, truncated: bool = False
+    ) -> Exchange:
         return Exchange(
             evidence=evidence,
             reason=reason,
@@ -96,7 +99,7 @@ class _WatchedRequest(aiohttp.ClientRequest):
 class Transport:
     """A connection pool of its own for one operator's lane. Nothing of an answer is trusted, followed or unpacked."""
 
-    def __init__(self, settings: OperatorSettings) -> None:
+    def __init__(self, settings: OperatorSettings, ssl_context: ssl.SSLContext | None = None) -> None:
         self._url = settings.callback_url
         self._response_bytes_max = settings.limits.max_response_bytes
         self._session = aiohttp.ClientSession(
@@ -105,7 +108,8 @@ class Transport:
                 limit=0,
                 ttl_dns_cache=_DNS_TTL_S,
                 keepalive_timeout=_KEEPALIVE_S,
-                ssl=_tls(settings),
+                # None: the public authorities and no client certificate.
+                ssl=ssl_context or True,
             ),
             request_class=_WatchedRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -127,7 +131,13 @@ class Transport:
                 timeout.reschedule(0)
 
     async def post(
-        self, *, headers: Sequence[tuple[str, str]], body: bytes, timeout_s: float, connect_timeout_s: float, send_before_s: float
+        self,
+        *,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        timeout_s: float,
+        connect_timeout_s: float,
+        send_before_s: float,
     ) -> Exchange:
         """What happened, never an exception: `timeout_s` spans connecting, headers and the last byte of the answer."""
         progress = _Progress(send_before_s=send_before_s)
@@ -145,7 +155,9 @@ class Transport:
             self._timeouts.discard(timeout)
             _progress.reset(token)
 
-    async def _exchange(self, progress: _Progress, headers: Sequence[tuple[str, str]], body: bytes, connect_timeout_s: float) -> Exchange:
+    async def _exchange(
+        self, progress: _Progress, headers: Sequence[tuple[str, str]], body: bytes, connect_timeout_s: float
+    ) -> Exchange:
         async with self._session.post(
             self._url,
             data=body,
@@ -217,12 +229,3 @@ def _printable(raw: bytes | str) -> str:
     """Text that Postgres can keep: no NUL, no surrogates; bytes that are not UTF-8 are written as escapes."""
     text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _tls(settings: OperatorSettings) -> ssl.SSLContext | bool:
-    if settings.callback_url.startswith("http://"):
-        return True
-    context = ssl.create_default_context(cafile=settings.tls.ca_file or None)
-    if settings.tls.client_cert_file:
-        context.load_cert_chain(settings.tls.client_cert_file, settings.tls.client_key_file)
-    return context

@@ -57,22 +57,28 @@ class Reaper:
         """Reaps for ever; an absent database is asked again at the next turn."""
         loop = asyncio.get_running_loop()
         partitions_due_s = loop.time()
-        while True:
-            try:
-                await self.reap_leases()
-                await self._expire()
-                if loop.time() >= partitions_due_s:
-                    await self._outbox.prepare_partitions()
-                    partitions_due_s = loop.time() + _PARTITIONS_EVERY_S
-            except Exception as error:
-                if not self._is_outage(error):
-                    raise
-            await asyncio.sleep(REAP_INTERVAL_S)
+        async with asyncio.TaskGroup() as reports:
+            while True:
+                try:
+                    await self.reap_leases(reports)
+                    await self._expire()
+                    if loop.time() >= partitions_due_s:
+                        await self._outbox.prepare_partitions()
+                        partitions_due_s = loop.time() + _PARTITIONS_EVERY_S
+                except Exception as error:
+                    if not self._is_outage(error):
+                        raise
+                await asyncio.sleep(REAP_INTERVAL_S)
 
-    async def reap_leases(self) -> None:
-        """Every attempt whose lease ran out has its audit row, and the policy goes on with its callback."""
-        expired = await self._outbox.expired_leases()
-        await asyncio.gather(*(self._recorder.record(self._interrupted(*lease)) for lease in expired))
+    async def reap_leases(self, reports: asyncio.TaskGroup) -> None:
+        """Every attempt whose lease ran out gets its audit row, and its policy goes on.
+
+        Not waited for, because the bet of one may be held for long. What is being reported already, by a courier or
+        by us, is left to that report: an answer that came says more than that none did.
+        """
+        for lease in await self._outbox.expired_leases():
+            if not self._recorder.is_recording(lease[0]):
+                reports.create_task(self._recorder.record(self._interrupted(*lease)), name="reap")
 
     async def _expire(self) -> None:
         for change in await self._outbox.expire():

@@ -4,7 +4,7 @@
 -- What a settle, an expiry or a rollback has changed, for the daemon's metrics and for waking its lanes.
 create type predictu_dispatch.change as (
     operator_id text, request_id uuid, method text, lane text, state text, reason text,
-    -- settled, late, repeated (of a report, which names its attempt); released, cancelled, rolled_back (of a bet that followed).
+    -- settled, late, repeated, held (of a report, which names its attempt); released, cancelled, rolled_back (of a bet that followed).
     cause text, attempt integer
 );
 

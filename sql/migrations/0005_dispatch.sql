@@ -79,20 +79,31 @@ create type predictu_dispatch.report as (
 
 -- Settles attempts: callback, audit row, bet, and what follows for the bet, in one transaction. The fence is the attempt number: a
 -- report counts while its callback is in flight with that very attempt. One that comes too late changes no state and is written
--- to the audit as late; one that was settled before (a commit whose answer was lost) changes nothing at all.
+-- to the audit as late; one that was settled before (a commit whose answer was lost) changes nothing at all. One whose bet is held
+-- by another transaction is returned as 'held': nothing was done for it, and it is to be reported again.
 create function predictu_dispatch.settle(reports predictu_dispatch.report[]) returns setof predictu_dispatch.change
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     bet_operator_ids text[];
     bet_ids text[];
 begin
-    select array_agg(named.operator_id), array_agg(named.bet_id) into bet_operator_ids, bet_ids
-      from (select distinct r.operator_id, r.bet_id from unnest(reports) r where r.bet_id is not null) named;
     -- Bets first, in one order for everybody. What follows runs in statements of its own, so it sees all that was committed
-    -- before these locks were had.
-    perform from predictu_dispatch.bet b
-      where (b.operator_id, b.bet_id) in (select * from unnest(bet_operator_ids, bet_ids))
-      order by b.operator_id, b.bet_id for no key update;
+    -- before these locks were had. A bet that somebody holds is not waited for: a producer's transaction may stay open for as
+    -- long as it likes, and it must hold up no other bet and no other operator.
+    select array_agg(b.operator_id), array_agg(b.bet_id) into bet_operator_ids, bet_ids
+      from (select b.operator_id, b.bet_id
+              from predictu_dispatch.bet b
+             where (b.operator_id, b.bet_id) in (select r.operator_id, r.bet_id from unnest(reports) r)
+             order by b.operator_id, b.bet_id for no key update skip locked) b;
+    return query
+    select r.operator_id, r.request_id, r.method, null::text, null::text, null::text, 'held', r.attempt
+      from unnest(reports) r
+     where r.bet_id is not null and (r.operator_id, r.bet_id) not in (select * from unnest(bet_operator_ids, bet_ids));
+    if found then
+        reports := array(
+            select r from unnest(reports) r
+             where r.bet_id is null or (r.operator_id, r.bet_id) in (select * from unnest(bet_operator_ids, bet_ids)));
+    end if;
     -- What belongs to no bet is locked itself, so that the same report, sent twice at once, is seen to be the same.
     perform from predictu_dispatch.callback c
       where (c.operator_id, c.request_id) in (select r.operator_id, r.request_id from unnest(reports) r where r.bet_id is null)

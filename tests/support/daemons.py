@@ -87,6 +87,10 @@ class Daemon:
     def url(self) -> str:
         return str(self.lines("daemon.started")[0]["http"])
 
+    async def has_said(self, event: str, *, times: int = 1) -> None:
+        """The log has so many lines of this event."""
+        await until(f"{self.instance} says {event}", lambda: len(self.lines(event)) >= times)
+
     async def get(self, path: str) -> tuple[int, str]:
         async with self.session.get(self.url + path) as response:
             return response.status, await response.text()

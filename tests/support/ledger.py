@@ -170,6 +170,17 @@ async def settle(connection: Connection, *reports: Report) -> list[asyncpg.Recor
     return await connection.fetch(query("settle"), [tuple(said[field] for field in REPORT_FIELDS) for said in reports])
 
 
+async def settle_all(connection: Connection, *reports: Report) -> None:
+    """As a recorder does: what was held is told again, until nothing is."""
+    while reports:
+        held = {
+            (change["request_id"], change["attempt"])
+            for change in await settle(connection, *reports)
+            if change["cause"] == "held"
+        }
+        reports = tuple(said for said in reports if (said["request_id"], said["attempt"]) in held)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """Three connections to one database, each with the rights of its role."""

@@ -86,6 +86,10 @@ class Operator:
             gate.set()
         self._held.clear()
 
+    def refuse(self, status: str | None) -> None:
+        """From now on everything is refused with this status and nothing is booked; None ends it."""
+        self.answer = lambda _: None if status is None else web.json_response({"status": status})
+
     def book(self, bet_id: str, placement_request_id: str, player_id: str, amount: int) -> None:
         """A debit from before the test: of an adopted bet, or of an attempt that nobody here saw."""
         self._debited.add(bet_id)

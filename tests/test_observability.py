@@ -1,0 +1,216 @@
+"""What a daemon says of itself: exit codes, health, metrics, public keys, log; and what it never says."""
+
+import asyncio
+import base64
+import json
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+import pytest
+from aiohttp import web
+
+from tests.support.daemons import Stage, open_stage, until
+from tests.support.ledger import OPERATOR, enqueue, placement_params
+from tests.support.postgres import Database, Server, cloned_database
+from tests.support.postgres_proxy import Trick, proxied
+
+BY_LANE = {(lane, OPERATOR) for lane in ("interactive", "settlement")}
+STORED = ("backlog", "oldest_due_seconds", "unknown_effect", "needs_review")
+"""The figures that only the database knows."""
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, database: Database) -> AsyncIterator[Stage]:
+    async with open_stage(tmp_path, database) as stage:
+        yield stage
+
+
+async def test_exit_codes_tell_bad_configuration_a_missing_database_and_a_missing_schema_apart(
+    stage: Stage, postgres: Server
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        async with cloned_database(postgres, "template0") as empty:
+            dead = "postgresql://dispatch:hunter2secret@127.0.0.1:1/dispatch"
+            expected = {
+                "misconfigured": (2, "http.listen", {"http": {"listen": "nowhere"}}),
+                "no-database": (3, "the database can't be reached", {"database": {"dsn": dead}}),
+                "no-schema": (1, "run `predictu-dispatch migrate`", {"database": {"dsn": empty.owner}}),
+                "port-taken": (1, f"127.0.0.1:{port}", {"http": {"listen": f"127.0.0.1:{port}"}}),
+            }
+            daemons = [(stage.fleet.spawn(name, **given[2]), *given[:2]) for name, given in expected.items()]
+            for daemon, code, words in daemons:
+                assert await daemon.exited() == code, daemon.said
+                assert words in daemon.said
+                assert "Traceback" not in daemon.said
+                assert "hunter2secret" not in daemon.said
+
+
+async def test_the_metrics_are_those_of_the_design_and_agree_with_the_audit(stage: Stage) -> None:
+    """One bet is won, one is refused, one has a rollback that nobody can confirm; one callback is held in flight."""
+    ledger = stage.ledger
+    daemon = await stage.fleet.start("host-1")
+    await ledger.place("b-won")
+    await ledger.end("BET_WIN", "b-won")
+    await stage.all_final()
+    stage.operator.refuse("PLAYER_NOT_FOUND")
+    await stage.adopt("b-refused")
+    await ledger.end("BET_SELL", "b-refused")
+    await stage.adopt("b-rolled-back")
+    await ledger.rollback("b-rolled-back")
+    await stage.all_final()
+    stage.operator.refuse(None)
+    stage.operator.hold()
+    await ledger.place("b-held")
+    waiting = await ledger.end("BET_WIN", "b-held")
+    await stage.held(1)
+    assert await ledger.state(waiting) == "waiting"
+
+    async def the_snapshot_shows_it() -> bool:
+        return await daemon.figure("backlog", "interactive", OPERATOR, "in_flight") == 1
+
+    await until("the snapshot shows what is in flight", the_snapshot_shows_it)
+    figures = await daemon.figures()
+    audit = await ledger.owner.fetch(
+        "select method, verdict, count(*) from predictu_dispatch.attempt group by method, verdict"
+    )
+    assert figures["attempts_total"] == {(r["method"], OPERATOR, r["verdict"]): r["count"] for r in audit}
+    final = await ledger.owner.fetch(
+        "select method, state, count(*) from predictu_dispatch.callback where finished_at is not null group by 1, 2"
+    )
+    assert figures["callbacks_finished_total"] == {(r["method"], OPERATOR, r["state"]): r["count"] for r in final}
+    assert figures["attempt_duration_seconds_count"] == {("interactive", OPERATOR): 2, ("settlement", OPERATOR): 2}
+    assert figures["delivery_latency_seconds_count"] == {("interactive", OPERATOR): 1, ("settlement", OPERATOR): 1}
+    assert figures["pickup_latency_seconds_count"] == {("interactive",): 3, ("settlement",): 2}
+    assert figures["in_flight"] == {("interactive", OPERATOR): 1, ("settlement", OPERATOR): 0}
+    assert figures["backlog"] == {
+        (lane, OPERATOR, state): float((lane, state) in (("interactive", "in_flight"), ("settlement", "waiting")))
+        for lane in ("interactive", "settlement")
+        for state in ("waiting", "ready", "in_flight")
+    }
+    assert figures["oldest_due_seconds"] == dict.fromkeys(BY_LANE, 0.0)
+    assert figures["unknown_effect"] == {(OPERATOR,): 0.0}
+    assert figures["needs_review"] == {(OPERATOR,): 2.0}
+    assert figures["rollbacks_total"] == {("requested", OPERATOR): 1}
+    assert figures["leases_lost_total"] == {(): 0}
+    assert figures["database_up"] == {(): 1}
+    assert list(figures["build_info"].values()) == [1]
+
+
+async def test_a_figure_that_could_not_be_read_is_absent_and_not_nought(stage: Stage) -> None:
+    async with proxied(stage.fleet.dsn) as proxy:
+        proxy.on_next("as unknown_effect", Trick.KEEP_ANSWER)
+        daemon = await stage.fleet.start("host-1", database={"dsn": proxy.dsn()})
+        await proxy.caught.wait()
+        figures = await daemon.figures()
+        assert [name for name in STORED if name in figures] == []
+        assert figures["database_up"] == {(): 1}
+        proxy.give_back()
+
+        async def they_are_there() -> bool:
+            return set(STORED) <= (await daemon.figures()).keys()
+
+        await until("the figures are there", they_are_there)
+
+
+async def test_the_public_keys_verify_what_the_daemon_has_signed(stage: Stage) -> None:
+    daemon = await stage.fleet.start("host-1")
+    await stage.ledger.place()
+    await stage.all_final()
+    status, text = await daemon.get(f"/keys/{OPERATOR}.json")
+    assert status == 200
+    keys = jwt.PyJWKSet.from_dict(json.loads(text))
+    [request] = stage.operator.requests
+    claims = jwt.decode(request.token, keys[jwt.get_unverified_header(request.token)["kid"]].key, algorithms=["EdDSA"])
+    assert claims["jti"] == request.request_id
+    # Nothing private stands beside it; "d" is what a JWK calls the private half.
+    assert all(set(key) == {"kty", "crv", "x", "kid", "alg", "use"} for key in json.loads(text)["keys"])
+    assert (await daemon.get("/keys/op_nobody.json"))[0] == 404
+
+
+@asynccontextmanager
+async def echoing_operator() -> AsyncIterator[str]:
+    """An operator whose answer is no HTTP and quotes our own Authorization header and body back at us."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        header = re.search(rb"(?im)^authorization: .*?$", head)
+        length = re.search(rb"(?im)^content-length: (\d+)", head)
+        assert header is not None
+        assert length is not None
+        body = await reader.readexactly(int(length[1]))
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Echo\0: " + header[0].strip() + b" " + body + b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/callback"
+
+
+async def test_no_token_signature_body_or_password_is_ever_said(stage: Stage) -> None:
+    """Not even where the operator quotes our own token back at us in what is hardly an answer."""
+    secret = "body-marker-0815"
+    params: dict[str, Any] = placement_params("b-1") | {"note": secret}
+    first = await stage.fleet.start("host-1")
+    await enqueue(stage.ledger.producer, "BET_MAKE", params)
+    await stage.all_final()
+    said = [first.said, (await first.get("/metrics"))[1], (await first.get(f"/keys/{OPERATOR}.json"))[1]]
+    first.kill()
+    async with echoing_operator() as url:
+        stage.fleet.write_operator(url, interactive={"max_attempts": 1}, settlement={"max_attempts": 1})
+        second = await stage.fleet.start("host-2")
+        await enqueue(stage.ledger.producer, "BET_MAKE", {**params, "bet_id": "b-2"})
+        await stage.all_final()
+        # A library's own words, here aiohttp's about what is no HTTP at all, are a line like any other.
+        await _say_nonsense(second.url)
+        await second.has_said("callback.exhausted", times=2)
+        said += [second.said, (await second.get("/metrics"))[1]]
+
+    everything = "\n".join(said)
+    [request] = stage.operator.requests
+    password = urlsplit(stage.fleet.dsn).password
+    assert password
+    claims = base64.urlsafe_b64decode(request.token.split(".")[1] + "==").decode()
+    assert '"digest"' in claims
+    for part in (request.token, *request.token.split(".")[1:], "eyJ", secret, password, "PRIVATE"):
+        assert part not in everything, part
+
+
+async def _say_nonsense(url: str) -> None:
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(b"\x16\x03\x01 no HTTP\r\n\r\n")
+    await reader.read()
+    writer.close()
+
+
+async def test_each_attempt_has_exactly_one_line_and_its_keys_are_the_audits_columns(stage: Stage) -> None:
+    """A retried debit, its confirmation, a refused credit: three attempts, three lines, whatever else is said."""
+    busy = iter([web.Response(status=503)])
+    stage.operator.answer = lambda _: next(busy, None)
+    daemon = await stage.fleet.start("host-1")
+    placement = await stage.ledger.place()
+    await stage.all_final()
+    stage.operator.refuse("PLAYER_NOT_FOUND")
+    win = await stage.ledger.end()
+    await stage.all_final()
+    await daemon.has_said("callback.rejected")
+
+    lines = [line for line in daemon.lines() if "attempt" in line]
+    columns = ("attempt", "method", "evidence", "verdict", "reason", "response_status")
+    rows = await stage.ledger.owner.fetch(
+        f"select request_id::text, {', '.join(columns)} from predictu_dispatch.attempt"  # noqa: S608
+    )
+    assert sorted((line["request_id"], *(line[column] for column in columns)) for line in lines) == sorted(
+        tuple(row) for row in rows
+    )
+    assert [(line["event"], line["request_id"], line["level"]) for line in lines] == [
+        ("callback.retried", str(placement), "info"),
+        ("callback.delivered", str(placement), "info"),
+        ("callback.rejected", str(win), "info"),
+    ]
