@@ -49,6 +49,8 @@ class Daemon:
             self._dsn,
             pool_size=settings.database.pool_size,
             application_name=f"predictu-dispatch {self._instance}"[:63],
+            # A direct connection for listening is named where the other one goes through a pooling proxy.
+            through_pooler=self._listen_dsn != self._dsn,
         )
         self._outbox = Outbox(self._database, instance=self._instance)
         self._telemetry = Telemetry(
@@ -103,7 +105,8 @@ class Daemon:
                 (operator.settings, operator.fingerprint) for operator in self._config.operators.values()
             )
             await self._outbox.prepare_partitions()
-            address = await self._http.start(self._config.dispatcher.http.listen)
+            listen_on = self._config.dispatcher.http
+            address = await self._http.start(host=listen_on.host, port=listen_on.port)
             log.info("daemon.started", instance=self._instance, operators=len(self._config.operators), http=address)
             await self._work()
         finally:
@@ -136,7 +139,10 @@ class Daemon:
         for transport in self._transports:
             transport.interrupt()
         await asyncio.wait([dispatching], timeout=_SETTLE_AFTER_DRAIN_S)
-        if not dispatching.done():
+        try:
+            async with asyncio.timeout(_SETTLE_AFTER_DRAIN_S if dispatching.done() else 0):
+                await self._recorder.idle()
+        except TimeoutError:
             log.warning("drain.unfinished", in_flight=sum(self._dispatcher.in_flight.values()))
             dispatching.cancel()
 
@@ -144,9 +150,9 @@ class Daemon:
         while True:
             try:
                 self._telemetry.snapshot.take(await self._outbox.backlog(), await self._outbox.review_counts())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - figures that cannot be read are absent; callbacks go on
                 if not is_outage(error):
-                    raise
+                    self._telemetry.chore_failed("take_snapshot", error)
             await asyncio.sleep(_SNAPSHOT_EVERY_S)
 
     def _unready(self) -> str | None:

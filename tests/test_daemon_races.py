@@ -47,29 +47,15 @@ async def daemons(database: Database) -> AsyncIterator[list[Connection]]:
         yield connections
 
 
-async def causes(changes: list[asyncpg.Record]) -> list[str]:
-    return [change["cause"] for change in changes]
-
-
 async def settle_behind(
-    ledger: Ledger, first: Connection, reports: list[Report], second: Connection, late: list[Report]
+    first: Connection, reports: list[Report], second: Connection, late: list[Report]
 ) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
-    """The first settling commits only when the second has met it; what each has changed.
-
-    The second waits for a callback that belongs to no bet. For a bet it does not: that report is held, and told again.
-    """
-    of_bets = [said for said in late if said["bet_id"] is not None]
-    async with asyncio.TaskGroup() as group, first.transaction():
+    """The first settling commits only when the second has met it: its reports are held, and told again afterwards."""
+    async with first.transaction():
         changed = await settle(first, *reports)
-        task = group.create_task(settle(second, *late))
-        if len(of_bets) < len(late):
-            await until_blocked(ledger.owner, second)
-        else:
-            await task
-    held = [change for change in task.result() if change["cause"] == "held"]
-    assert [change["request_id"] for change in held] == [said["request_id"] for said in of_bets]
-    told = [change for change in task.result() if change["cause"] != "held"]
-    return changed, [*told, *(await settle(second, *of_bets))]
+        held = await settle(second, *late)
+        assert [(change["request_id"], change["cause"]) for change in held] == [(r["request_id"], "held") for r in late]
+    return changed, await settle(second, *late)
 
 
 # ── Claims ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -95,6 +81,17 @@ async def test_eight_claimers_never_lease_the_same_callback(ledger: Ledger, daem
     assert len(leased) == CALLBACKS
     assert set(leased.values()) == {1}
     assert {attempt for _, attempt in leased} == {1}
+
+
+async def test_a_claim_takes_the_oldest_that_is_due_and_no_more_than_the_lane_has_slots(ledger: Ledger) -> None:
+    await ledger.attempt(await ledger.place("settled"), delivered)
+    await ledger.attempt(await ledger.place("later"), retried, due_in_s=60.0)
+    await ledger.end("BET_WIN", "settled")
+    await ledger.let_deadline_pass(await ledger.place("too late"))
+    for bet_id in ("b1", "b2", "b3"):
+        await ledger.place(bet_id)
+    leased = [[lease["bet_id"] for lease in await claim(ledger.daemon, slots=2)] for _ in range(3)]
+    assert [sorted(leased[0]), *leased[1:]] == [["b1", "b2", "settled"], ["b3"], []]
 
 
 async def test_a_claim_waits_for_nobody(ledger: Ledger, daemons: list[Connection]) -> None:
@@ -152,7 +149,7 @@ async def test_a_report_that_is_sent_twice_at_once_counts_once_and_is_one_row(
     """A daemon that lost its connection while settling settles again, and the first settling may still be under way."""
     request_id = await (ledger.place() if method == "BET_MAKE" else enqueue(ledger.producer, "BALANCE", BALANCE))
     told = delivered(await ledger.lease(request_id))
-    first, second = await settle_behind(ledger, daemons[0], [told], daemons[1], [told])
+    first, second = await settle_behind(daemons[0], [told], daemons[1], [told])
     assert [change["cause"] for change in (*first, *second)] == ["settled", "repeated"]
     before = await ledger.everything()
     assert [change["cause"] for change in await settle(daemons[2], told)] == ["repeated"]
@@ -167,7 +164,7 @@ async def test_of_two_words_on_one_attempt_the_first_counts_and_the_other_is_lat
     request_id = await (ledger.place() if method == "BET_MAKE" else enqueue(ledger.producer, "BALANCE", BALANCE))
     lease = await ledger.lease(request_id)
     late = delivered(lease, operator_status="OK", balance=1)
-    first, second = await settle_behind(ledger, daemons[0], [retried(lease)], daemons[1], [late])
+    first, second = await settle_behind(daemons[0], [retried(lease)], daemons[1], [late])
     assert [change["cause"] for change in (*first, *second)] == ["settled", "late"]
     callback = await ledger.callback(request_id)
     assert (callback["state"], callback["effect"], callback["balance"]) == ("ready", "unknown", None)
@@ -179,7 +176,7 @@ async def test_a_reaper_that_comes_second_leaves_no_trace(ledger: Ledger, daemon
     placement, balance = await ledger.place(), await enqueue(ledger.producer, "BALANCE", BALANCE)
     leases = await claim(ledger.daemon)
     first, second = await settle_behind(
-        ledger, daemons[0], [delivered(lease) for lease in leases], daemons[1], [reaped(lease) for lease in leases]
+        daemons[0], [delivered(lease) for lease in leases], daemons[1], [reaped(lease) for lease in leases]
     )
     assert [change["cause"] for change in first] == ["settled", "settled"]
     assert second == []
@@ -193,7 +190,7 @@ async def test_a_daemon_that_comes_after_its_reaper_is_late_and_changes_no_state
     """The placement is tried again with the same request_id, so the operator's second word settles it."""
     placement = await ledger.place()
     lease = await ledger.lease(placement)
-    first, second = await settle_behind(ledger, daemons[0], [reaped(lease)], daemons[1], [delivered(lease)])
+    first, second = await settle_behind(daemons[0], [reaped(lease)], daemons[1], [delivered(lease)])
     assert [change["cause"] for change in (*first, *second)] == ["settled", "late"]
     assert ((await ledger.bet())["state"], await ledger.state(placement)) == ("placing", "ready")
     await ledger.attempt(placement, delivered)

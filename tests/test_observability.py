@@ -5,6 +5,7 @@ import base64
 import json
 import re
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -15,7 +16,7 @@ import jwt
 import pytest
 from aiohttp import web
 
-from tests.support.daemons import Stage, open_stage, until
+from tests.support.daemons import WAIT_S, Stage, open_stage, until
 from tests.support.ledger import OPERATOR, enqueue, placement_params
 from tests.support.postgres import Database, Server, cloned_database
 from tests.support.postgres_proxy import Trick, proxied
@@ -166,8 +167,6 @@ async def test_no_token_signature_body_or_password_is_ever_said(stage: Stage) ->
         second = await stage.fleet.start("host-2")
         await enqueue(stage.ledger.producer, "BET_MAKE", {**params, "bet_id": "b-2"})
         await stage.all_final()
-        # A library's own words, here aiohttp's about what is no HTTP at all, are a line like any other.
-        await _say_nonsense(second.url)
         await second.has_said("callback.exhausted", times=2)
         said += [second.said, (await second.get("/metrics"))[1]]
 
@@ -179,14 +178,6 @@ async def test_no_token_signature_body_or_password_is_ever_said(stage: Stage) ->
     assert '"digest"' in claims
     for part in (request.token, *request.token.split(".")[1:], "eyJ", secret, password, "PRIVATE"):
         assert part not in everything, part
-
-
-async def _say_nonsense(url: str) -> None:
-    address = urlsplit(url)
-    reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    writer.write(b"\x16\x03\x01 no HTTP\r\n\r\n")
-    await reader.read()
-    writer.close()
 
 
 async def test_each_attempt_has_exactly_one_line_and_its_keys_are_the_audits_columns(stage: Stage) -> None:
@@ -214,3 +205,22 @@ async def test_each_attempt_has_exactly_one_line_and_its_keys_are_the_audits_col
         ("callback.delivered", str(placement), "info"),
         ("callback.rejected", str(win), "info"),
     ]
+
+
+async def test_what_a_library_logs_is_a_line_like_any_other() -> None:
+    speak = (
+        "import logging\n"
+        "from predictu_dispatch.core.settings import LogSettings\n"
+        "from predictu_dispatch.edge.telemetry import configure_log\n"
+        "configure_log(LogSettings(format='json'))\n"
+        "try:\n"
+        "    1 / 0\n"
+        "except ZeroDivisionError:\n"
+        "    logging.getLogger('aiohttp.server').exception('it has seen %s', 'eyJhbGciOiJ9.eyJpc3MiOiJ9.c2lnbmF0')\n"
+    )
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", speak, stderr=asyncio.subprocess.PIPE)
+    _, said = await asyncio.wait_for(child.communicate(), WAIT_S)
+    [line] = [json.loads(line) for line in said.splitlines()]
+    assert (line["event"], line["level"], line["library"]) == ("library.spoke", "error", "aiohttp.server")
+    assert line["said"] == "it has seen [token withheld]"
+    assert "ZeroDivisionError" in line["exception"]

@@ -63,14 +63,11 @@ async def overtake(
 ) -> tuple[Any, ...]:
     """The first is done, not committed, when the seconds start; it commits once all wait for it. What each came to."""
     connection, action = first
-    transaction = connection.transaction()
-    await transaction.start()
-    came_to = await outcome(action)
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group, connection.transaction():
+        came_to = await outcome(action)
         tasks = [group.create_task(outcome(second)) for _, second in seconds]
         for waiter, _ in seconds:
             await until_blocked(ledger.owner, waiter)
-        await transaction.commit()
     return (came_to, *(task.result() for task in tasks))
 
 

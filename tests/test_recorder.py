@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
-from predictu_dispatch.core.callback import Attempt, Callback, Evidence, Exchange
+from predictu_dispatch.core.callback import Attempt, Callback, Effect, Evidence, Exchange
 from predictu_dispatch.core.change import Cause, Change, LaneWant
 from predictu_dispatch.core.lifecycle import CallbackState, outcome_of
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import INTERACTIVE
-from predictu_dispatch.core.verdict import Statuses, judge
+from predictu_dispatch.core.verdict import Statuses, Verdict, judge
 from predictu_dispatch.edge.database import Database as Pool
 from predictu_dispatch.edge.outbox import Outbox
 from predictu_dispatch.flow.recorder import Recorder
@@ -41,6 +42,9 @@ class Witness:
 
     def bet_followed(self, change: Change) -> None:
         """Bets follow; the database's tests look at that."""
+
+    def chore_failed(self, chore: str, error: Exception) -> None:
+        raise AssertionError(chore) from error
 
     def report_refused(self, attempt: Attempt, error: Exception) -> None:  # noqa: ARG002 - as the protocol has it
         self.refused.append(str(error))
@@ -110,15 +114,41 @@ async def test_a_bet_held_by_a_producers_open_transaction_holds_up_no_other(ledg
         callbacks = await claimed(outbox)
         async with ledger.producer.transaction():
             await ledger.rollback("held")
-            held = asyncio.create_task(recorder.record(answered(callbacks["held"])))
+            # It returns although nothing is settled yet, so that its slot is free for the operator's other players.
+            await recorder.record(answered(callbacks["held"]))
             await recorder.record(answered(callbacks["free"]))
             assert witness.settled == [("free", CallbackState.DELIVERED)]
             assert recorder.is_recording(callbacks["held"])
             assert not recorder.is_recording(callbacks["free"])
-        await held
+        await recorder.idle()
         assert witness.settled[1:] == [("held", CallbackState.DELIVERED)]
     assert (await ledger.bet("free"))["state"] == "open"
     assert (await ledger.bet("held"))["state"] == "closing"
+
+
+async def test_what_a_reaper_says_of_a_held_bet_never_outruns_the_answer(ledger: Ledger, database: Database) -> None:
+    """A confirmed debit was taken for one of unknown fate, and rolled back, if the reaper was first at the bet's lock."""
+    await ledger.place("held")
+    async with recording(database) as (outbox, recorder, witness):
+        callbacks = await claimed(outbox)
+        answer = answered(callbacks["held"])
+        interrupted = replace(
+            answer,
+            reaped=True,
+            report_id=uuid4(),
+            outcome=replace(
+                answer.outcome, verdict=Verdict.RETRY, state=CallbackState.EXHAUSTED, effect=Effect.UNKNOWN
+            ),
+        )
+        async with ledger.producer.transaction():
+            await ledger.rollback("held")
+            await recorder.record(interrupted)
+            assert not recorder.is_recording(callbacks["held"])
+            told = (interrupted, answer, interrupted)
+            await asyncio.gather(*(recorder.record(attempt) for attempt in told))
+        await recorder.idle()
+    assert witness.settled == [("held", CallbackState.DELIVERED)]
+    assert await ledger.attempts(callbacks["held"].request_id) == [(1, "delivered")]
 
 
 async def test_an_answer_that_the_audit_refuses_still_counts_and_holds_up_no_other(

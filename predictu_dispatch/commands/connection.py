@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -43,30 +43,29 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
             await opened.close()
 
 
-class reported_outages:  # noqa: N801 - used as a function, like contextlib's own
+@contextmanager
+def reported_outages() -> Iterator[None]:
     """Ends the command with exit code 3 where the database is away, and 1 where its schema or our rights do not fit."""
+    import asyncpg  # noqa: PLC0415 - loaded only where used
 
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
+    from predictu_dispatch.edge.database import describe, is_outage  # noqa: PLC0415
+    from predictu_dispatch.edge.migrations import SchemaError  # noqa: PLC0415
 
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        import asyncpg  # noqa: PLC0415 - loaded only where used
+    look = "look at [database] dsn or PREDICTU_DISPATCH_DSN"
+    try:
+        yield
+    except SchemaError as error:
+        _end(EXIT_FAILED, str(error))
+    except asyncpg.InsufficientPrivilegeError as error:
+        _end(EXIT_FAILED, f"the database refused: {error}; see sql/README.md for the roles")
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        _end(EXIT_NO_DATABASE, f"the database refused: {error}; {look}")
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        _end(EXIT_NO_DATABASE, f"the database can't be reached ({describe(error)}); {look}")
 
-        from predictu_dispatch.edge.database import describe, is_outage  # noqa: PLC0415
-        from predictu_dispatch.edge.migrations import SchemaError  # noqa: PLC0415
 
-        if isinstance(error, SchemaError):
-            click.echo(str(error), err=True)
-            sys.exit(EXIT_FAILED)
-        if isinstance(error, asyncpg.InsufficientPrivilegeError):
-            click.echo(f"the database refused: {error}; see sql/README.md for the roles", err=True)
-            sys.exit(EXIT_FAILED)
-        if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
-            click.echo(f"the database refused: {error}; look at [database] dsn or PREDICTU_DISPATCH_DSN", err=True)
-            sys.exit(EXIT_NO_DATABASE)
-        if error is not None and is_outage(error):
-            click.echo(
-                f"the database can't be reached ({describe(error)}); look at [database] dsn or PREDICTU_DISPATCH_DSN",
-                err=True,
-            )
-            sys.exit(EXIT_NO_DATABASE)
+def _end(code: int, message: str) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(code)

@@ -176,7 +176,9 @@ def outcome_of(
         case Verdict.RETRY:
             tries = callback.attempt - callback.budget_from
             attempts_max = 1 if RULES[callback.method].retries is Retries.PROBE else policy.max_attempts
-            if tries >= attempts_max:
+            # An attempt that our own stopping kept from being sent is not one of those that the policy counts.
+            was_sent = not (judgement.reason == "interrupted" and judgement.effect is None)
+            if tries >= attempts_max and was_sent:
                 return Outcome(verdict=Verdict.RETRY, state=_C.EXHAUSTED, reason="max_attempts", effect=effect)
             delay = delay_s(policy, tries=tries, jitter=jitter, retry_after_s=judgement.retry_after_s)
             return _retry(callback, judgement.reason, effect, delay=delay, elapsed_s=elapsed_s)

@@ -1,7 +1,7 @@
 """The eight callbacks, as one table.
 
 Everything that differs from one callback to another stands here, so that no other module asks for a method by name to
-learn its lane, its money or its policy. Names marked [ours] in PROTOCOL.md are decisions of this project, not of the
+learn its lane or its policy. Names marked [ours] in PROTOCOL.md are decisions of this project, not of the
 vendor's documents: the wire name of a method is the `wire` column, and changing one is changing one line here. The
 required keys are checked when a callback is enqueued, by the database; `tests/test_methods.py` holds the database's
 list to this one.
@@ -33,14 +33,6 @@ class Lane(StrEnum):
     SETTLEMENT = "settlement"
 
 
-class Money(StrEnum):
-    """What a callback does to the player's wallet once it is applied."""
-
-    NONE = "none"
-    DEBIT = "debit"
-    CREDIT = "credit"
-
-
 class Retries(StrEnum):
     """Which retry policy of the operator's file holds; a `probe` has one attempt and no other."""
 
@@ -54,7 +46,6 @@ class MethodRule:
     """One row of PROTOCOL.md's table of callbacks."""
 
     wire: str
-    money: Money
     lane: Lane
     retries: Retries
     ends_bet: bool
@@ -63,13 +54,10 @@ class MethodRule:
 
 
 _CREDIT_KEYS = ("player_id", "currency", "amount", "bet_id")
-BET_CONTEXT_KEYS = ("market_id", "outcome", "odds", "shares", "price")
-"""Required keys of BET_MAKE's `bet` object. Source: PROTOCOL.md, [ours]."""
 
 RULES: dict[Method, MethodRule] = {
     Method.PING: MethodRule(
         wire="PING",
-        money=Money.NONE,
         lane=Lane.INTERACTIVE,
         retries=Retries.PROBE,
         ends_bet=False,
@@ -78,7 +66,6 @@ RULES: dict[Method, MethodRule] = {
     ),
     Method.BALANCE: MethodRule(
         wire="BALANCE",
-        money=Money.NONE,
         lane=Lane.INTERACTIVE,
         retries=Retries.INTERACTIVE,
         ends_bet=False,
@@ -86,7 +73,6 @@ RULES: dict[Method, MethodRule] = {
     ),
     Method.BET_MAKE: MethodRule(
         wire="BET_MAKE",
-        money=Money.DEBIT,
         lane=Lane.INTERACTIVE,
         retries=Retries.INTERACTIVE,
         ends_bet=False,
@@ -94,7 +80,6 @@ RULES: dict[Method, MethodRule] = {
     ),
     Method.BET_WIN: MethodRule(
         wire="BET_WIN",
-        money=Money.CREDIT,
         lane=Lane.SETTLEMENT,
         retries=Retries.SETTLEMENT,
         ends_bet=True,
@@ -102,7 +87,6 @@ RULES: dict[Method, MethodRule] = {
     ),
     Method.BET_LOSE: MethodRule(
         wire="BET_LOSE",
-        money=Money.NONE,
         lane=Lane.SETTLEMENT,
         retries=Retries.SETTLEMENT,
         ends_bet=True,
@@ -110,7 +94,6 @@ RULES: dict[Method, MethodRule] = {
     ),
     Method.BET_SELL: MethodRule(
         wire="BET_SELL",
-        money=Money.CREDIT,
         lane=Lane.SETTLEMENT,
         retries=Retries.SETTLEMENT,
         ends_bet=True,
@@ -118,7 +101,6 @@ RULES: dict[Method, MethodRule] = {
     ),
     Method.BET_REFUND: MethodRule(
         wire="BET_REFUND",
-        money=Money.CREDIT,
         lane=Lane.SETTLEMENT,
         retries=Retries.SETTLEMENT,
         ends_bet=True,
@@ -126,7 +108,6 @@ RULES: dict[Method, MethodRule] = {
     ),
     Method.BET_ROLLBACK: MethodRule(
         wire="BET_ROLLBACK",
-        money=Money.CREDIT,
         lane=Lane.INTERACTIVE,
         retries=Retries.SETTLEMENT,
         ends_bet=True,

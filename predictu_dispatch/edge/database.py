@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from asyncpg import Connection, Pool
 
 _CONNECT_TIMEOUT_S = 5.0
+_STATEMENTS_CACHED = 100
+"""Far more than there are in sql/queries; asyncpg's own default."""
 _COMMAND_TIMEOUT_S = 30.0
 """Far above any statement of ours; a connection that is silent for longer is taken for dead."""
 _RELEASE_TIMEOUT_S = 2.0
@@ -58,10 +60,11 @@ def is_outage(error: BaseException) -> bool:
 class Database:
     """The pool. `is_up` says whether the last statement reached the database."""
 
-    def __init__(self, dsn: str, *, pool_size: int, application_name: str) -> None:
+    def __init__(self, dsn: str, *, pool_size: int, application_name: str, through_pooler: bool = False) -> None:
         self._dsn = dsn
         self._pool_size = pool_size
         self._application_name = application_name
+        self._through_pooler = through_pooler
         self._pool: Pool | None = None
         self.is_up = False
 
@@ -78,6 +81,8 @@ class Database:
             max_size=self._pool_size,
             timeout=_CONNECT_TIMEOUT_S,
             command_timeout=_COMMAND_TIMEOUT_S,
+            # A transaction-pooling proxy gives each statement another session, which knows none that was prepared.
+            statement_cache_size=0 if self._through_pooler else _STATEMENTS_CACHED,
             server_settings={"application_name": self._application_name},
         )
         async with self._pool.acquire() as connection:
@@ -110,6 +115,9 @@ class Database:
                 raise asyncio.CancelledError from error
             if is_outage(error):
                 self._note(up=False, error=error)
+            if isinstance(error, TimeoutError):
+                # What is silent on one connection is silent on the idle ones too: they are replaced, not tried in turn.
+                await self._pool.expire_connections()
             raise
         self._note(up=True)
         return list(rows)

@@ -42,14 +42,10 @@ class HttpServer:
         )
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
 
-    async def start(self, listen: str) -> str:
-        """Listens on `host:port`; returns the address, with the port that was given where 0 was asked for.
-
-        Raises OSError.
-        """
-        host, _, port = listen.rpartition(":")
+    async def start(self, *, host: str, port: int) -> str:
+        """Listens; returns the address, with the port that was given where 0 was asked for. Raises OSError."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()
+        await web.TCPSite(self._runner, host, port).start()
         bound_host, bound_port = self._runner.addresses[0][:2]
         return f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
 

@@ -34,7 +34,7 @@ class Outbox:
     async def sync_operators(self, operators: Iterable[tuple[OperatorSettings, str]]) -> None:
         """The operators, each with its configuration's fingerprint, are known to the producers."""
         given = list(operators)
-        await self._database.fetch_through_outage(
+        await self._database.fetch(
             query("sync_operators"),
             [settings.operator_id for settings, _ in given],
             [settings.enabled for settings, _ in given],
@@ -99,9 +99,9 @@ class Outbox:
         """What is not final, by operator, lane and state."""
         return await self._database.fetch(query("backlog"))
 
-    async def review_counts(self) -> dict[str, int]:
-        """How many callbacks need review, by operator."""
-        return {row["operator_id"]: row["callbacks"] for row in await self._database.fetch(query("review_counts"))}
+    async def review_counts(self) -> list[Mapping[str, Any]]:
+        """How many callbacks need review, by operator, and how many of those have an unknown effect."""
+        return await self._database.fetch(query("review_counts"))
 
 
 def _callback(row: Mapping[str, Any], *, leased_at_s: float) -> Callback:

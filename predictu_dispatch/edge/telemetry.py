@@ -55,6 +55,7 @@ class Event(StrEnum):
     ROLLBACK_ENQUEUED = "rollback.enqueued"
     ATTEMPT_LATE = "attempt.late"
     REPORT_REFUSED = "report.refused"
+    CHORE_FAILED = "chore.failed"
     LIBRARY_SPOKE = "library.spoke"
 
 
@@ -113,7 +114,11 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self.attempts = self._counter("attempts", "Attempts settled, by verdict.", "operator", "method", "verdict")
         self.finished = self._counter(
-            "callbacks_finished", "Callbacks that became final.", "operator", "method", "state"
+            "callbacks_finished",
+            "Callbacks that this daemon saw become final; not those that rollback_bet() ended itself.",
+            "operator",
+            "method",
+            "state",
         )
         self.rollbacks = self._counter(
             "rollbacks", "Rollbacks first sent, by what asked for them.", "operator", "cause"
@@ -153,7 +158,9 @@ class Telemetry:
         self.attempts.labels(callback.operator_id, callback.method, verdict).inc()
         if late:
             self.leases_lost.inc()
-        self.attempt_duration.labels(callback.operator_id, callback.lane).observe(exchange.total_ms / 1000)
+        if not attempt.reaped:
+            # What was reaped lasted as long as its lease, which says nothing of the operator.
+            self.attempt_duration.labels(callback.operator_id, callback.lane).observe(exchange.total_ms / 1000)
         if change.state in FINAL:
             self.finished.labels(callback.operator_id, callback.method, change.state).inc()
         if change.state is CallbackState.DELIVERED:
@@ -190,6 +197,10 @@ class Telemetry:
             reason=change.reason,
         )
 
+    def chore_failed(self, chore: str, error: Exception) -> None:
+        """The reaper could not do one of its chores, and will try again."""
+        log.error(Event.CHORE_FAILED, chore=chore, error=f"{type(error).__name__}: {error}")
+
     def report_refused(self, attempt: Attempt, error: Exception) -> None:
         """The database would not take a report: a bug of ours, or an answer that even the audit cannot keep."""
         log.error(
@@ -217,10 +228,10 @@ class _Snapshot:
         self._database_up = database_up
         self._taken_at_s: float | None = None
         self._backlog: list[Mapping[str, Any]] = []
-        self._needs_review: Mapping[str, int] = {}
+        self._review: list[Mapping[str, Any]] = []
 
-    def take(self, backlog: list[Mapping[str, Any]], needs_review: Mapping[str, int]) -> None:
-        self._backlog, self._needs_review, self._taken_at_s = backlog, needs_review, time.monotonic()
+    def take(self, backlog: list[Mapping[str, Any]], review: list[Mapping[str, Any]]) -> None:
+        self._backlog, self._review, self._taken_at_s = backlog, review, time.monotonic()
 
     def collect(self) -> Iterable[Metric]:
         up = GaugeMetricFamily("predictu_dispatch_database_up", "1 while the database answers.")
@@ -241,17 +252,20 @@ class _Snapshot:
         callbacks: dict[tuple[str, ...], float] = {(*lane, state): 0.0 for lane in lanes for state in _UNFINISHED}
         oldest_due_s: dict[tuple[str, ...], float] = dict.fromkeys(lanes, 0.0)
         unknown: dict[tuple[str, ...], float] = dict.fromkeys(((operator_id,) for operator_id, _ in lanes), 0.0)
-        needs_review = unknown | {(operator_id,): float(count) for operator_id, count in self._needs_review.items()}
+        needs_review = unknown | {(row["operator_id"],): float(row["callbacks"]) for row in self._review}
+        for row in (*self._backlog, *self._review):
+            unknown[row["operator_id"],] = unknown.get((row["operator_id"],), 0.0) + row["unknown_effect"]
         for row in self._backlog:
             operator_id, lane = row["operator_id"], row["lane"]
             callbacks[operator_id, lane, row["state"]] = row["callbacks"]
-            unknown[operator_id,] = unknown.get((operator_id,), 0.0) + row["unknown_effect"]
             if row["oldest_due_s"] is not None:
                 oldest_due_s[operator_id, lane] = max(0.0, row["oldest_due_s"])
         by_lane = ("operator", "lane")
         yield _gauges("backlog", "Callbacks that are not final.", callbacks, *by_lane, "state")
         yield _gauges("oldest_due_seconds", "How long the oldest ready callback has been due.", oldest_due_s, *by_lane)
-        yield _gauges("unknown_effect", "Unfinished callbacks whose effect is unknown.", unknown, "operator")
+        yield _gauges(
+            "unknown_effect", "Callbacks whose effect is unknown: unfinished, or in review.", unknown, "operator"
+        )
         yield _gauges("needs_review", "Callbacks that a person must look at.", needs_review, "operator")
 
 

@@ -8,7 +8,9 @@ have been.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import struct
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -43,6 +45,7 @@ class _Progress:
     send_before_s: float
     started_s: float = field(default_factory=time.monotonic)
     sent: bool = False
+    wire: asyncio.BaseTransport | None = None
     connected_s: float | None = None
     first_byte_s: float | None = None
     status: int | None = None
@@ -92,6 +95,7 @@ class _WatchedRequest(aiohttp.ClientRequest):
         # aiohttp asks this when a connection goes back to its pool, but not when it comes out again.
         if conn.protocol is not None and conn.protocol.should_close:
             raise _UnaskedAnswerError
+        progress.wire = conn.transport
         progress.sent = True
         return await super().send(conn)
 
@@ -100,6 +104,9 @@ class Transport:
     """A connection pool of its own for one operator's lane. Nothing of an answer is trusted, followed or unpacked."""
 
     def __init__(self, settings: OperatorSettings, ssl_context: ssl.SSLContext | None = None) -> None:
+        if "send" not in vars(aiohttp.ClientRequest):
+            # Without that hook nothing would ever count as sent, and debits of unknown fate as never made.
+            raise RuntimeError("this aiohttp has no ClientRequest.send; install the release that deploy/ pins")
         self._url = settings.callback_url
         self._response_bytes_max = settings.limits.max_response_bytes
         self._session = aiohttp.ClientSession(
@@ -108,6 +115,7 @@ class Transport:
                 limit=0,
                 ttl_dns_cache=_DNS_TTL_S,
                 keepalive_timeout=_KEEPALIVE_S,
+                socket_factory=_socket_that_drops_what_is_unsent,
                 # None: the public authorities and no client certificate.
                 ssl=ssl_context or True,
             ),
@@ -183,12 +191,27 @@ class Transport:
             return progress.exchange(Evidence.ANSWERED)
 
     def _broken_off(self, progress: _Progress, error: Exception) -> Exchange:
+        if isinstance(progress.wire, asyncio.WriteTransport):
+            progress.wire.abort()
         evidence = Evidence.UNANSWERED if progress.sent else Evidence.NOT_SENT
         reason = _reason_sent(error) if progress.sent else _reason_not_sent(error)
         if self._interrupted and isinstance(error, TimeoutError):
             reason = "interrupted"
         words = f"{type(error).__name__}: {_printable(str(error))}"[:_ERROR_CHARS_MAX]
         return progress.exchange(evidence, reason=reason, error=words, truncated=progress.status is not None)
+
+
+def _socket_that_drops_what_is_unsent(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket whose closing throws away what it has not delivered yet, and tells the other side with a reset.
+
+    The kernel would otherwise go on delivering the request of an attempt that we gave up: a debit could arrive minutes
+    later, after its rollback. Together with `abort`, which does the same for what asyncio still buffers.
+    """
+    family, kind, protocol = address[:3]
+    made = socket.socket(family, kind, protocol)
+    made.setblocking(False)  # noqa: FBT003 - the system's own signature
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return made
 
 
 def _reason_not_sent(error: Exception) -> str:

@@ -16,7 +16,7 @@ from predictu_dispatch.core.lifecycle import outcome_of
 from predictu_dispatch.core.verdict import Statuses, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from datetime import datetime
 
     from predictu_dispatch.flow.ports import Observer, Operator, Outbox
@@ -59,16 +59,22 @@ class Reaper:
         partitions_due_s = loop.time()
         async with asyncio.TaskGroup() as reports:
             while True:
-                try:
-                    await self.reap_leases(reports)
-                    await self._expire()
-                    if loop.time() >= partitions_due_s:
-                        await self._outbox.prepare_partitions()
-                        partitions_due_s = loop.time() + _PARTITIONS_EVERY_S
-                except Exception as error:
-                    if not self._is_outage(error):
-                        raise
+                # Each by itself: what one of them stumbles over must not keep the others from everybody else's
+                # callbacks.
+                await self._attempted("reap_leases", self.reap_leases(reports))
+                await self._attempted("expire", self._expire())
+                if loop.time() >= partitions_due_s:
+                    await self._attempted("prepare_partitions", self._outbox.prepare_partitions())
+                    partitions_due_s = loop.time() + _PARTITIONS_EVERY_S
                 await asyncio.sleep(REAP_INTERVAL_S)
+
+    async def _attempted(self, chore: str, work: Awaitable[None]) -> None:
+        """The chore is done, or is tried again at the next turn; what is no outage is told to the observer."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - a row that the database refuses is its operator's trouble, not all others'
+            if not self._is_outage(error):
+                self._observer.chore_failed(chore, error)
 
     async def reap_leases(self, reports: asyncio.TaskGroup) -> None:
         """Every attempt whose lease ran out gets its audit row, and its policy goes on.

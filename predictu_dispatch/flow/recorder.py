@@ -1,13 +1,17 @@
 """The recorder settles attempts in batches: as many as have come in while the last batch was being settled.
 
 So an idle daemon settles an attempt at once and alone, a busy one settles hundreds in one transaction, and no timer
-stands in anyone's way. The queue is bounded by the slots: a slot is free again only when its attempt is settled.
+stands in anyone's way. The queue is bounded by the slots: a slot is free again only when its attempt is settled. The
+exception is an attempt whose bet somebody holds in the database: its slot is given back and it is reported again and
+again by itself, or a producer's open transaction would take all the slots of its operator; how many may be so is
+bounded too.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from predictu_dispatch.core.change import Cause
@@ -23,11 +27,24 @@ if TYPE_CHECKING:
 
 BATCH_MAX = 400
 """Where the settle statement's cost per row stops falling. Source: RECIPES.md, statements a second."""
-
+BATCH_BYTES_MAX = 32 * 1024 * 1024
+"""Of answers in one batch; Postgres takes no message of a gigabyte, and hangs up on one."""
 HELD_AGAIN_S = 0.05
-"""How soon an attempt is reported again whose bet a producer's transaction held; most of those last milliseconds."""
+HELD_AGAIN_MAX_S = 1.0
+"""How soon an attempt is reported again whose bet somebody holds: most transactions are short, some are not."""
+HELD_MAX = 5_000
+"""Attempts that may be held without a slot; further ones keep theirs, and so the claims stop by themselves."""
 
-_Entry = tuple["Attempt", "asyncio.Future[None]"]
+_Key = tuple[str, "UUID", int]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Entry:
+    """An attempt on its way to the database; `done` is what its courier waits for."""
+
+    attempt: Attempt
+    done: asyncio.Future[None]
+    times_held: int = 0
 
 
 class Recorder:
@@ -38,53 +55,79 @@ class Recorder:
         self._observer = observer
         self._wake = wake
         self._queue: asyncio.Queue[_Entry] = asyncio.Queue()
-        self._recording: set[tuple[str, UUID, int]] = set()
+        self._recording: Counter[_Key] = Counter()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def record(self, attempt: Attempt) -> None:
-        """The attempt is settled and in the audit, or its settling was refused and the lease is left to the reaper."""
-        key = _key(attempt.callback)
-        settled = asyncio.get_running_loop().create_future()
-        self._recording.add(key)
-        self._queue.put_nowait((attempt, settled))
-        try:
-            await settled
-        finally:
-            self._recording.discard(key)
+        """The attempt is settled, or on its way to be and needs no slot; or was refused and is left to the reaper."""
+        entry = _Entry(attempt=attempt, done=asyncio.get_running_loop().create_future())
+        self._recording[_key(attempt.callback)] += 1
+        self._idle.clear()
+        self._queue.put_nowait(entry)
+        await entry.done
 
     def is_recording(self, callback: Callback) -> bool:
         """True while a report of this very attempt is on its way to the database."""
         return _key(callback) in self._recording
 
+    async def idle(self) -> None:
+        """Nothing is left to settle."""
+        await self._idle.wait()
+
     async def run(self) -> None:
         """Settles for ever. Cancelled only when nothing is left to settle, or when the process must go."""
-        loop = asyncio.get_running_loop()
         while True:
-            entries = [await self._queue.get()]
-            while len(entries) < BATCH_MAX and not self._queue.empty():
-                entries.append(self._queue.get_nowait())
-            held = await self._settle_all([attempt for attempt, _ in entries])
-            for attempt, settled in entries:
-                if attempt.report_id in held:
-                    loop.call_later(HELD_AGAIN_S, self._queue.put_nowait, (attempt, settled))
-                elif not settled.done():
-                    settled.set_result(None)
+            entries = await self._batch()
+            held = await self._settle_all([entry.attempt for entry in entries])
+            for entry in entries:
+                # What a reaper says is not kept: while the bet is held, an answer may still come that says more.
+                if _key(entry.attempt.callback) in held and not entry.attempt.reaped:
+                    self._report_again(entry)
+                else:
+                    self._finish(entry)
 
-    async def _settle_all(self, attempts: Sequence[Attempt]) -> set[UUID]:
+    async def _batch(self) -> list[_Entry]:
+        entries = [await self._queue.get()]
+        body_bytes = len(entries[0].attempt.exchange.body)
+        while len(entries) < BATCH_MAX and body_bytes < BATCH_BYTES_MAX and not self._queue.empty():
+            entries.append(self._queue.get_nowait())
+            body_bytes += len(entries[-1].attempt.exchange.body)
+        return entries
+
+    def _report_again(self, entry: _Entry) -> None:
+        delay_s = min(HELD_AGAIN_S * 2**entry.times_held, HELD_AGAIN_MAX_S)
+        entry.times_held += 1
+        if len(self._recording) <= HELD_MAX and not entry.done.done():
+            entry.done.set_result(None)
+        asyncio.get_running_loop().call_later(delay_s, self._queue.put_nowait, entry)
+
+    def _finish(self, entry: _Entry) -> None:
+        key = _key(entry.attempt.callback)
+        self._recording[key] -= 1
+        if not self._recording[key]:
+            del self._recording[key]
+        if not entry.done.done():
+            entry.done.set_result(None)
+        if not self._recording:
+            self._idle.set()
+
+    async def _settle_all(self, attempts: Sequence[Attempt]) -> set[_Key]:
         """All together; if the database refuses the batch, one by one, so that one bad row holds up no other.
 
-        Returns the report_ids of those whose bet somebody holds: nothing was done for them yet.
+        Returns those which somebody holds: nothing was done for them yet.
         """
         try:
             return await self._settle(attempts)
         except Exception as error:  # noqa: BLE001 - outages are waited out below us, so this is about the content of a row
             if len(attempts) == 1:
                 return await self._settle_bare(attempts[0], error)
-            held: set[UUID] = set()
+            held: set[_Key] = set()
             for attempt in attempts:
                 held |= await self._settle_all([attempt])
             return held
 
-    async def _settle_bare(self, attempt: Attempt, error: Exception) -> set[UUID]:
+    async def _settle_bare(self, attempt: Attempt, error: Exception) -> set[_Key]:
         """Once more without what came from outside: the verdict must stand even where its evidence cannot be stored."""
         self._observer.report_refused(attempt, error)
         exchange = replace(attempt.exchange, headers=(), body=b"", error=f"the audit refused what came: {error}"[:500])
@@ -94,19 +137,20 @@ class Recorder:
             self._observer.report_refused(attempt, again)
             return set()
 
-    async def _settle(self, attempts: Sequence[Attempt]) -> set[UUID]:
-        reported = {_key(attempt.callback): attempt for attempt in attempts}
+    async def _settle(self, attempts: Sequence[Attempt]) -> set[_Key]:
+        # Where courier and reaper report one attempt, the database hears the courier, and so do we.
+        reported = {_key(attempt.callback): attempt for attempt in sorted(attempts, key=lambda a: not a.reaped)}
         held = set()
         for change in await self._outbox.settle(attempts):
             if change.attempt is None:
                 self._observer.bet_followed(change)
                 self._wake(0.0)
                 continue
-            attempt = reported[change.operator_id, change.request_id, change.attempt]
+            key = (change.operator_id, change.request_id, change.attempt)
             if change.cause is Cause.HELD:
-                held.add(attempt.report_id)
+                held.add(key)
             else:
-                self._settled(attempt, change)
+                self._settled(reported[key], change)
         return held
 
     def _settled(self, attempt: Attempt, change: Change) -> None:
@@ -118,5 +162,5 @@ class Recorder:
             self._wake(attempt.outcome.due_in_s)
 
 
-def _key(callback: Callback) -> tuple[str, UUID, int]:
+def _key(callback: Callback) -> _Key:
     return callback.operator_id, callback.request_id, callback.attempt

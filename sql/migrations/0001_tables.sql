@@ -32,6 +32,8 @@ create table predictu_dispatch.bet (
     created_at            timestamptz not null default clock_timestamp(),
     updated_at            timestamptz not null default clock_timestamp(),
     primary key (operator_id, bet_id),
+    -- The operator knows a debit by this id: two bets with one placement would be one debit, given back twice.
+    unique (operator_id, placement_request_id),
     check (state not in ('closing', 'closed') or terminal_request_id is not null)
 );
 
@@ -79,7 +81,7 @@ create table predictu_dispatch.callback (
     check (state not in ('in_flight', 'delivered', 'rejected') or attempts > 0),
     check (state <> 'delivered' or effect = 'applied' or reason = 'nothing_to_reverse'),
     check (attempts >= budget_from and budget_from >= 0),
-    check (review_since is null or state in ('rejected', 'exhausted', 'cancelled'))
+    check (review_since is null or state in ('rejected', 'exhausted', 'cancelled') or reason = 'nothing_to_reverse')
 );
 
 -- One placement and one terminal that is not cancelled for each bet, whatever anybody does; also the way from a bet to its callbacks.
@@ -133,8 +135,11 @@ create table predictu_dispatch.attempt_default partition of predictu_dispatch.at
 create view predictu_dispatch.needs_review as
 select request_id, operator_id, method, bet_id, state, effect, (params ->> 'amount')::bigint as amount, review_since as since,
        case
+           when state = 'delivered'
+               then 'The operator once confirmed the debit, and now knows of none to reverse: the player may be owed the stake.'
            when state = 'rejected'
                then format('The operator refused it with %s; it is not retried by itself.', coalesce(operator_status, reason))
+                    || case effect when 'unknown' then ' An earlier attempt may have been applied all the same.' else '' end
            when state = 'cancelled'
                then 'Its bet''s placement has an unknown fate and is being rolled back, so this must not be sent any more.'
            when reason = 'deadline' and effect = 'unknown'

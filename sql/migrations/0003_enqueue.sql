@@ -199,9 +199,22 @@ begin
     end if;
     operator := predictu_dispatch.enabled_operator(operator_id);
     perform predictu_dispatch.check_params(method, params);
-    if expires_at <= enqueued_at then
-        perform predictu_dispatch.refuse_params(method, format('expires_at %s is in the past', expires_at),
-            'Leave it null for the operator''s own deadline.');
+    if expires_at <= enqueued_at or (isfinite(expires_at) and expires_at > enqueued_at + interval '10 years') then
+        perform predictu_dispatch.refuse_params(method, format('expires_at %s is in the past, or more than 10 years away', expires_at),
+            'Leave it null for the operator''s own deadline, or give infinity for none.');
+    end if;
+    if method = 'BET_ROLLBACK' and isfinite(expires_at) then
+        perform predictu_dispatch.refuse_params(method, format('expires_at is %s', expires_at),
+            'A rollback has no deadline: a debit that may stand must be given back, however late.');
+    end if;
+    if request_id is not null and exists (
+        select from predictu_dispatch.bet b
+         where b.operator_id = operator_id and b.placement_request_id = id
+           and (method <> 'BET_MAKE' or b.bet_id <> params ->> 'bet_id')
+    ) then
+        raise exception using errcode = 'PD004',
+            message = format('request_id %s of operator %s is the placement of a bet', id, operator_id),
+            hint = 'The operator would take it for a repetition and do nothing; use a new id for a new callback.';
     end if;
     if method not in ('PING', 'BALANCE') then
         bet_id := params ->> 'bet_id';

@@ -79,7 +79,8 @@ begin
             update predictu_dispatch.bet b set state = 'void', updated_at = clock_timestamp()
              where b.operator_id = (ended.bet).operator_id and b.bet_id = (ended.bet).bet_id;
             return query select * from predictu_dispatch.cancel_waiting((ended.bet).operator_id, ended.terminal_id,
-                case ended.state when 'rejected' then 'bet_rejected' else coalesce(ended.reason, 'bet_void') end, false);
+                case when ended.state = 'rejected' then 'bet_rejected' when ended.reason = 'rolled_back' then 'rolled_back'
+                     else 'bet_void' end, false);
         elsif ended.terminal_state = 'waiting' and ended.terminal_method = 'BET_ROLLBACK' then
             -- The debit's fate is unknown, and its rollback waits already: → closing; it is released below.
             update predictu_dispatch.bet b set state = 'closing', updated_at = clock_timestamp()
@@ -179,11 +180,21 @@ begin
             case when amount = 0 then '"amount" is 0' else '"placement_request_id" is NULL' end,
             'Give the debit that the operator has booked and the request_id under which it was booked.');
     end if;
+    if exists (select from predictu_dispatch.callback c where c.operator_id = operator_id and c.request_id = placement_request_id) then
+        raise exception using errcode = 'PD004',
+            message = format('placement_request_id %s of operator %s is a callback of this system', placement_request_id, operator_id),
+            hint = 'Only a bet that was placed before this system existed is adopted.';
+    end if;
     insert into predictu_dispatch.bet (operator_id, bet_id, state, player_id, currency, amount, placement_request_id)
     values (operator_id, bet_id, 'open', player_id, currency, amount, placement_request_id)
     on conflict do nothing;
     if not found then
         select b.* into earlier from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id;
+        if not found then
+            raise exception using errcode = 'PD004',
+                message = format('placement_request_id %s of operator %s belongs to another bet', placement_request_id, operator_id),
+                hint = 'One debit is one bet; look at the id under which the operator has booked this one.';
+        end if;
         if (earlier.player_id, earlier.currency, earlier.amount, earlier.placement_request_id)
            is distinct from (player_id, currency, amount, placement_request_id) then
             perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, 'adoption', 'the bet exists already with other content',

@@ -29,6 +29,7 @@ create function predictu_dispatch.claim(
 ) language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
+    perform predictu_dispatch.commit_durably();
     return query
     with picked as materialized (
         select due.operator_id, due.request_id, want.amount_format,
@@ -77,37 +78,58 @@ create type predictu_dispatch.report as (
     total_ms double precision, error text, report_id uuid
 );
 
+-- A commit of ours is on disk before anything is done on its strength, also where the database says synchronous_commit = off.
+create function predictu_dispatch.commit_durably() returns void language plpgsql as $$
+begin
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+end $$;
+
+-- True where the operator has once confirmed the debit, or where the bet was adopted: then it stands, whatever is said later.
+create function predictu_dispatch.was_debited(operator_id text, placement_request_id uuid) returns boolean
+language sql stable as $$
+    select coalesce((select placement.effect = 'applied' from predictu_dispatch.callback placement
+                      where placement.operator_id = was_debited.operator_id
+                        and placement.request_id = was_debited.placement_request_id), true)
+$$;
+
 -- Settles attempts: callback, audit row, bet, and what follows for the bet, in one transaction. The fence is the attempt number: a
 -- report counts while its callback is in flight with that very attempt. One that comes too late changes no state and is written
--- to the audit as late; one that was settled before (a commit whose answer was lost) changes nothing at all. One whose bet is held
--- by another transaction is returned as 'held': nothing was done for it, and it is to be reported again.
+-- to the audit as late; one that was settled before (a commit whose answer was lost) changes nothing at all. One whose bet or
+-- callback another transaction holds is returned as 'held': nothing was done for it, and it is to be reported again.
 create function predictu_dispatch.settle(reports predictu_dispatch.report[]) returns setof predictu_dispatch.change
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     bet_operator_ids text[];
     bet_ids text[];
+    callback_operator_ids text[];
+    request_ids uuid[];
 begin
-    -- Bets first, in one order for everybody. What follows runs in statements of its own, so it sees all that was committed
-    -- before these locks were had. A bet that somebody holds is not waited for: a producer's transaction may stay open for as
-    -- long as it likes, and it must hold up no other bet and no other operator.
+    perform predictu_dispatch.commit_durably();
+    -- Bets first, callbacks after them. What follows runs in a statement of its own, so it sees all that was committed before
+    -- these locks were had. What somebody holds is not waited for: a producer's transaction, or a person's, may stay open for
+    -- as long as it likes, and it must hold up no other bet and no other operator.
     select array_agg(b.operator_id), array_agg(b.bet_id) into bet_operator_ids, bet_ids
       from (select b.operator_id, b.bet_id
               from predictu_dispatch.bet b
              where (b.operator_id, b.bet_id) in (select r.operator_id, r.bet_id from unnest(reports) r)
              order by b.operator_id, b.bet_id for no key update skip locked) b;
+    select array_agg(c.operator_id), array_agg(c.request_id) into callback_operator_ids, request_ids
+      from (select c.operator_id, c.request_id
+              from predictu_dispatch.callback c
+             where (c.operator_id, c.request_id) in (select r.operator_id, r.request_id from unnest(reports) r)
+               and (c.bet_id is null or (c.operator_id, c.bet_id) in (select * from unnest(bet_operator_ids, bet_ids)))
+             order by c.operator_id, c.request_id for no key update skip locked) c;
     return query
     select r.operator_id, r.request_id, r.method, null::text, null::text, null::text, 'held', r.attempt
       from unnest(reports) r
-     where r.bet_id is not null and (r.operator_id, r.bet_id) not in (select * from unnest(bet_operator_ids, bet_ids));
+     where (r.operator_id, r.request_id) not in (select * from unnest(callback_operator_ids, request_ids));
     if found then
         reports := array(
             select r from unnest(reports) r
-             where r.bet_id is null or (r.operator_id, r.bet_id) in (select * from unnest(bet_operator_ids, bet_ids)));
+             where (r.operator_id, r.request_id) in (select * from unnest(callback_operator_ids, request_ids)));
     end if;
-    -- What belongs to no bet is locked itself, so that the same report, sent twice at once, is seen to be the same.
-    perform from predictu_dispatch.callback c
-      where (c.operator_id, c.request_id) in (select r.operator_id, r.request_id from unnest(reports) r where r.bet_id is null)
-      order by c.operator_id, c.request_id for no key update;
 
     return query
     with told as (
@@ -128,8 +150,11 @@ begin
                operator_transaction_id = coalesce(r.operator_transaction_id, c.operator_transaction_id),
                balance = coalesce(r.balance, c.balance),
                anomaly = coalesce(r.anomaly, c.anomaly),
-               review_since = case when r.state in ('rejected', 'exhausted') and c.method not in ('PING', 'BALANCE', 'BET_MAKE')
-                                   then clock_timestamp() end
+               review_since = case
+                   when r.state in ('rejected', 'exhausted') and c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp()
+                   when r.state = 'delivered' and r.state_reason = 'nothing_to_reverse'
+                        and predictu_dispatch.was_debited(c.operator_id, (c.params ->> 'rollback_of')::uuid) then clock_timestamp()
+               end
           from told r
          where c.operator_id = r.operator_id and c.request_id = r.request_id and c.state = 'in_flight' and c.attempts = r.attempt
         returning c.operator_id, c.request_id, c.lane, c.state, c.reason, r.report_id
@@ -164,42 +189,41 @@ begin
     end if;
 end $$;
 
--- Ends callbacks whose deadline passed before an attempt or between two; at most `most` of them at once. What somebody holds is
--- left to the next call: nobody's open transaction keeps the other operators' deadlines from being kept.
+-- Ends callbacks whose deadline passed before an attempt or between two; of each kind at most `most` at once. What somebody holds
+-- is passed by and left to a later call: nobody's open transaction keeps the others' deadlines from being kept.
 create function predictu_dispatch.expire(most integer) returns setof predictu_dispatch.change
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    overdue record;
     held record;
 begin
-    select array_agg(c.operator_id) as operator_ids, array_agg(c.request_id) as request_ids into overdue
-      from (select operator_id, request_id from predictu_dispatch.callback
-             where state = 'ready' and expires_at <= now() order by expires_at limit most) c;
-    if overdue.request_ids is null then
-        return;
-    end if;
-    select array_agg(b.operator_id) as operator_ids, array_agg(b.bet_id) as bet_ids into held
+    perform predictu_dispatch.commit_durably();
+    -- The bets first, in a statement of their own, as in settle().
+    select array_agg(overdue.operator_id) as operator_ids, array_agg(overdue.bet_id) as bet_ids into held
       from (select b.operator_id, b.bet_id
-              from predictu_dispatch.bet b
-             where (b.operator_id, b.bet_id) in (
-                 select c.operator_id, c.bet_id
-                   from unnest(overdue.operator_ids, overdue.request_ids) as named (operator_id, request_id)
-                   join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.request_id = named.request_id)
-             order by b.operator_id, b.bet_id for no key update skip locked) b;
+              from predictu_dispatch.callback c
+              join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+             where c.state = 'ready' and c.expires_at <= now()
+             order by c.expires_at limit most
+               for no key update of b skip locked) overdue;
     return query
-    with picked as materialized (
+    with of_bets as materialized (
         select c.operator_id, c.request_id
-          from unnest(overdue.operator_ids, overdue.request_ids) as named (operator_id, request_id)
-          join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.request_id = named.request_id
+          from unnest(held.operator_ids, held.bet_ids) as named (operator_id, bet_id)
+          join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.bet_id = named.bet_id
          where c.state = 'ready' and c.expires_at <= now()
-           and (c.bet_id is null or (c.operator_id, c.bet_id) in (select * from unnest(held.operator_ids, held.bet_ids)))
            for no key update of c skip locked
+    ), of_none as materialized (
+        select c.operator_id, c.request_id
+          from predictu_dispatch.callback c
+         where c.state = 'ready' and c.expires_at <= now() and c.bet_id is null
+         order by c.expires_at limit most
+           for no key update skip locked
     )
     update predictu_dispatch.callback c
        set state = 'exhausted', reason = 'deadline', finished_at = clock_timestamp(),
            review_since = case when c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp() end
-      from picked
-     where c.operator_id = picked.operator_id and c.request_id = picked.request_id
+      from (select * from of_bets union all select * from of_none) overdue
+     where c.operator_id = overdue.operator_id and c.request_id = overdue.request_id
     returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
     if held.bet_ids is not null then
         return query select * from predictu_dispatch.follow_bets(held.operator_ids, held.bet_ids);

@@ -1,2 +1,3 @@
--- How many callbacks a person must look at, by operator.
-select operator_id, count(*) as callbacks from predictu_dispatch.callback where review_since is not null group by operator_id
+-- How many callbacks a person must look at, by operator, and how many of those have an unknown effect.
+select operator_id, count(*) as callbacks, count(*) filter (where effect = 'unknown') as unknown_effect
+  from predictu_dispatch.callback where review_since is not null group by operator_id

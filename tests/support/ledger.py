@@ -294,12 +294,13 @@ async def open_ledger(database: Database) -> AsyncIterator[Ledger]:
 
 @asynccontextmanager
 async def connected(dsn: str, count: int) -> AsyncIterator[list[Connection]]:
-    """`count` connections of their own, closed afterwards."""
-    connections = await asyncio.gather(*(asyncpg.connect(dsn) for _ in range(count)))
+    """`count` connections of their own, gone afterwards, also where one still waits for a lock of another."""
+    connections = await asyncio.gather(*(asyncpg.connect(dsn, command_timeout=WAIT_S) for _ in range(count)))
     try:
         yield connections
     finally:
-        await asyncio.gather(*(connection.close() for connection in connections))
+        for connection in connections:
+            connection.terminate()
 
 
 async def until_blocked(watcher: Connection, blocked: Connection) -> None:

@@ -33,6 +33,8 @@ from predictu_dispatch.core.signing import SigningKey
 SLOWEST_REQUEST_S = 30.0
 """No request travels for longer; below `rollback.recheck_s`, or nobody could ever say that a debit never lands."""
 
+AuditKey = tuple[UUID, int, UUID, str]
+
 
 class Fate(StrEnum):
     """What becomes of one request on its way there and back."""
@@ -216,8 +218,8 @@ class Look:
 
     callbacks: dict[UUID, SeenCallback] = field(default_factory=dict)
     bets: dict[str, SeenBet] = field(default_factory=dict)
-    # By request, attempt and report: the verdict and a digest of all columns.
-    audit: dict[tuple[UUID, int, UUID], tuple[str, str]] = field(default_factory=dict)
+    # A digest of all columns, by request, attempt, report and verdict.
+    audit: dict[AuditKey, str] = field(default_factory=dict)
 
     def placement(self, bet: SeenBet) -> SeenCallback | None:
         """None for an adopted bet."""
@@ -255,7 +257,7 @@ async def look_at(connection: "asyncpg.Connection[asyncpg.Record]", operator_id:
             for row in callbacks
         },
         bets={row["bet_id"]: SeenBet(**{**row, "state": BetState(row["state"])}) for row in bets},
-        audit={(row["request_id"], row["attempt"], row["report_id"]): (row["verdict"], row["digest"]) for row in audit},
+        audit={(row["request_id"], row["attempt"], row["report_id"], row["verdict"]): row["digest"] for row in audit},
     )
 
 
@@ -288,7 +290,7 @@ def check_history(before: Look, after: Look) -> None:
         claimed = was.state is CallbackState.READY and now.state is CallbackState.IN_FLIGHT
         assert now.attempts == was.attempts + claimed, f"{was} became {now} without a claim"
     decided: dict[UUID, list[int]] = {}
-    for (request_id, attempt, _), (verdict, _) in after.audit.items():
+    for request_id, attempt, _, verdict in after.audit:
         if verdict != "late":
             decided.setdefault(request_id, []).append(attempt)
     for callback in after.callbacks.values():

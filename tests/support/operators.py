@@ -79,6 +79,10 @@ class Operator:
         """What comes from now on is answered at once again; what is held stays held."""
         self._holding = False
 
+    def release_first(self) -> None:
+        """The oldest of what is held is answered."""
+        self._held.pop(0).set()
+
     def release(self) -> None:
         """Everything held is answered, and nothing is held any more."""
         self.go_on()

@@ -43,6 +43,7 @@ class PostgresProxy:
         self._lines: set[_Line] = set()
         self._trick: tuple[bytes, Trick] | None = None
         self._is_away = False
+        self._runs: list[bytes] = []
         self.caught = asyncio.Event()
         self.port = 0
 
@@ -55,6 +56,10 @@ class PostgresProxy:
         """The trick is played on the next run of the statement whose text holds `marker`; `caught` says when."""
         self._trick = (marker.encode(), trick)
         self.caught.clear()
+
+    def runs(self, marker: str) -> int:
+        """How often a statement whose text holds `marker` was run."""
+        return sum(marker.encode() in text for text in self._runs)
 
     def give_back(self) -> None:
         """Every answer that was kept goes to its daemon now."""
@@ -122,13 +127,14 @@ class PostgresProxy:
         if kind == b"P":
             name, text, _ = content.split(b"\0", 2)
             line.statements[name] = text
-        elif kind == b"B" and self._trick is not None:
-            marker, trick = self._trick
+        elif kind == b"B":
             _, name, _ = content.split(b"\0", 2)
-            if marker in line.statements.get(name, b""):
-                self._trick = None
-                line.is_deaf = trick is Trick.LOSE_REQUEST
+            text = line.statements.get(name, b"")
+            self._runs.append(text)
+            if self._trick is not None and self._trick[0] in text:
+                line.is_deaf = self._trick[1] is Trick.LOSE_REQUEST
                 line.kept = bytearray()
+                self._trick = None
                 self.caught.set()
 
     async def _carry_answers(self, line: _Line, reader: asyncio.StreamReader) -> None:
