@@ -279,3 +279,18 @@ async def test_settlings_of_the_same_callbacks_in_opposite_order_never_wait_in_a
             for daemon, batch in zip(daemons, batches, strict=True):
                 group.create_task(settle(daemon, *batch))
     assert await ledger.owner.fetchval("select count(*) from predictu_dispatch.attempt where verdict <> 'late'") == 600
+
+
+async def test_an_open_transaction_over_many_overdue_bets_keeps_no_other_deadline_waiting(ledger: Ledger) -> None:
+    """They are the oldest, so whoever takes the oldest first and passes by the held ones later never gets further."""
+    held = [await ledger.place(f"held {number}") for number in range(5)]
+    free = await ledger.place("free")
+    balance = await enqueue(ledger.producer, "BALANCE", BALANCE)
+    for request_id in (*held, free, balance):
+        await ledger.let_deadline_pass(request_id)
+    async with ledger.owner.transaction():
+        await ledger.owner.execute("select from predictu_dispatch.bet where bet_id <> 'free' for no key update")
+        changed = await ledger.daemon.fetch(query("expire"), 3)
+    ended = {change["request_id"] for change in changed}
+    assert ended == {free, balance}
+    assert (await ledger.bet("free"))["state"] == "void"

@@ -20,6 +20,7 @@ from tests.support.ledger import (
     know_operators,
     open_ledger,
     placement_params,
+    terminal_params,
 )
 from tests.support.postgres import Database
 
@@ -277,3 +278,21 @@ async def test_what_is_enqueued_is_seen_only_once_its_producer_commits(ledger: L
         win = await enqueue(ledger.producer, "BET_WIN", WIN | {"bet_id": "b1"})
     assert [lease["request_id"] for lease in await claim(ledger.daemon)] == [placement]
     assert await ledger.state(win) == "waiting"
+
+
+async def test_a_deadline_beyond_all_calendars_is_refused(ledger: Ledger) -> None:
+    """`show` could not print it, and nobody means it."""
+    with pytest.raises(asyncpg.PostgresError, match="more than 10 years away") as refusal:
+        await ledger.producer.execute(
+            "select predictu_dispatch.enqueue_callback($1, 'PING', '{}', null, '12000-01-01')", OPERATOR
+        )
+    assert refusal.value.sqlstate == "PD003"
+
+
+async def test_a_rollback_takes_no_deadline(ledger: Ledger) -> None:
+    """It would expire while it waits for a debit of unknown fate, which would then stand."""
+    await ledger.place()
+    params = terminal_params("BET_ROLLBACK", await ledger.bet())
+    with pytest.raises(asyncpg.PostgresError, match="expires_at") as refusal:
+        await enqueue(ledger.producer, "BET_ROLLBACK", params, expires_at=datetime.now(UTC) + timedelta(seconds=60))
+    assert refusal.value.sqlstate == "PD003"

@@ -127,7 +127,7 @@ async def test_a_bet_held_by_a_producers_open_transaction_holds_up_no_other(ledg
 
 
 async def test_what_a_reaper_says_of_a_held_bet_never_outruns_the_answer(ledger: Ledger, database: Database) -> None:
-    """A confirmed debit was taken for one of unknown fate, and rolled back, if the reaper was first at the bet's lock."""
+    """A confirmed debit was taken for one of unknown fate if the reaper was first at the bet's lock."""
     await ledger.place("held")
     async with recording(database) as (outbox, recorder, witness):
         callbacks = await claimed(outbox)

@@ -115,9 +115,6 @@ class Database:
                 raise asyncio.CancelledError from error
             if is_outage(error):
                 self._note(up=False, error=error)
-            if isinstance(error, TimeoutError):
-                # What is silent on one connection is silent on the idle ones too: they are replaced, not tried in turn.
-                await self._pool.expire_connections()
             raise
         self._note(up=True)
         return list(rows)

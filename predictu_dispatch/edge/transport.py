@@ -45,7 +45,6 @@ class _Progress:
     send_before_s: float
     started_s: float = field(default_factory=time.monotonic)
     sent: bool = False
-    wire: asyncio.BaseTransport | None = None
     connected_s: float | None = None
     first_byte_s: float | None = None
     status: int | None = None
@@ -95,7 +94,6 @@ class _WatchedRequest(aiohttp.ClientRequest):
         # aiohttp asks this when a connection goes back to its pool, but not when it comes out again.
         if conn.protocol is not None and conn.protocol.should_close:
             raise _UnaskedAnswerError
-        progress.wire = conn.transport
         progress.sent = True
         return await super().send(conn)
 
@@ -191,8 +189,6 @@ class Transport:
             return progress.exchange(Evidence.ANSWERED)
 
     def _broken_off(self, progress: _Progress, error: Exception) -> Exchange:
-        if isinstance(progress.wire, asyncio.WriteTransport):
-            progress.wire.abort()
         evidence = Evidence.UNANSWERED if progress.sent else Evidence.NOT_SENT
         reason = _reason_sent(error) if progress.sent else _reason_not_sent(error)
         if self._interrupted and isinstance(error, TimeoutError):
@@ -205,7 +201,7 @@ def _socket_that_drops_what_is_unsent(address: aiohttp.AddrInfoType) -> socket.s
     """A socket whose closing throws away what it has not delivered yet, and tells the other side with a reset.
 
     The kernel would otherwise go on delivering the request of an attempt that we gave up: a debit could arrive minutes
-    later, after its rollback. Together with `abort`, which does the same for what asyncio still buffers.
+    later, after its rollback. What the loop still buffers goes too, because aiohttp aborts a broken exchange.
     """
     family, kind, protocol = address[:3]
     made = socket.socket(family, kind, protocol)
