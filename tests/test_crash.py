@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import Stage, open_stage, until
+from tests.support.daemons import until
 from tests.support.ledger import enqueue
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import Trick, proxied
+from tests.support.stage import Stage, open_stage
 
 INTERRUPTED = ("retry", "unanswered", "interrupted")
 DELIVERED = ("delivered", "answered", None)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import Stage, open_stage
 from tests.support.postgres import Database
+from tests.support.stage import Stage, open_stage
 
 
 @pytest.fixture

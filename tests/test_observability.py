@@ -16,10 +16,11 @@ import jwt
 import pytest
 from aiohttp import web
 
-from tests.support.daemons import WAIT_S, Stage, open_stage, until
+from tests.support.daemons import WAIT_S, until
 from tests.support.ledger import OPERATOR, enqueue, placement_params
 from tests.support.postgres import Database, Server, cloned_database
 from tests.support.postgres_proxy import Trick, proxied
+from tests.support.stage import Stage, open_stage
 
 BY_LANE = {(lane, OPERATOR) for lane in ("interactive", "settlement")}
 STORED = ("backlog", "oldest_due_seconds", "unknown_effect", "needs_review")

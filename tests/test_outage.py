@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
-from tests.support.daemons import Stage, open_stage, until
+from tests.support.daemons import until
 from tests.support.ledger import enqueue, open_ledger, retried
 from tests.support.postgres import Database, Server, cloned_database, create_template, server_of
 from tests.support.postgres_proxy import Trick, proxied
+from tests.support.stage import Stage, open_stage
 
 DELIVERED_AT_ONCE = [(1, "delivered", "answered", None, "host-1")]
 

@@ -235,6 +235,9 @@ class Daemon:
     def chore_failed(self, chore: str, error: Exception) -> None:  # noqa: ARG002 - the port's own signature
         self.refused.append(error)
 
+    def chore_failed(self, chore: str, error: Exception) -> None:  # noqa: ARG002 - the port's own signature
+        self.refused.append(error)
+
     def report_refused(self, attempt: Attempt, error: Exception) -> None:  # noqa: ARG002 - the port's own signature
         self.refused.append(error)
 
@@ -548,6 +551,13 @@ class Play(RuleBasedStateMachine):
         self.claim(daemon)
         self.deliver_all(daemon, [Fate.ANSWERED])
         self.settle(daemon, daemon.reports)
+
+    @precondition(lambda self: self.is_in(CallbackState.READY))
+    @rule(name=a_daemon)
+    def is_too_busy(self, name: str) -> None:
+        """Deadlines pass while nobody claims."""
+        self.lets_time_pass(LATER_S[-1])
+        self.reaps(name=name, at_once=True)
 
     @precondition(lambda self: self.holding("leased", "reports"))
     @rule(index=an_index)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import Stage, open_stage, until
+from tests.support.daemons import until
 from tests.support.ledger import connected
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import proxied
+from tests.support.stage import Stage, open_stage
 
 SETTLE = "predictu_dispatch.settle("
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT_S = 5.0
 _STATEMENTS_CACHED = 100
 """Far more than there are in sql/queries; asyncpg's own default."""
-_COMMAND_TIMEOUT_S = 30.0
+_COMMAND_TIMEOUT_S = 10.0
 """Far above any statement of ours; a connection that is silent for longer is taken for dead."""
 _RELEASE_TIMEOUT_S = 2.0
 """For asyncpg to cancel what still runs and to make the connection fit for the next; one that is slower is dropped."""

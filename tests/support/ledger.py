@@ -28,31 +28,13 @@ LANES = ("interactive", "settlement")
 WAIT_S = 20.0
 """Far above anything that is waited for here; a test that comes so far has found a lock that nobody lets go."""
 
-REPORT_FIELDS = (
-    *(
-        "operator_id",
-        "request_id",
-        "attempt",
-        "bet_id",
-        "state",
-        "state_reason",
-        "effect",
-        "due_in_s",
-        "operator_status",
-    ),
-    *("operator_transaction_id", "balance", "anomaly", "reaped", "method", "evidence", "verdict", "reason", "instance"),
-    *(
-        "started_at",
-        "finished_at",
-        "url",
-        "key_id",
-        "request_headers",
-        "request_body",
-        "response_status",
-        "response_headers",
-    ),
-    *("response_body", "response_truncated", "connect_ms", "first_byte_ms", "total_ms", "error", "report_id"),
-)
+_REPORT = """
+    operator_id request_id attempt bet_id state state_reason effect due_in_s operator_status operator_transaction_id
+    balance anomaly reaped method evidence verdict reason instance started_at finished_at url key_id request_headers
+    request_body response_status response_headers response_body response_truncated connect_ms first_byte_ms
+    total_ms error report_id
+"""
+REPORT_FIELDS = tuple(_REPORT.split())
 """The fields of the type predictu_dispatch.report, in its order."""
 
 
