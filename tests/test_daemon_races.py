@@ -294,13 +294,3 @@ async def test_an_open_transaction_over_many_overdue_bets_keeps_no_other_deadlin
     ended = {change["request_id"] for change in changed}
     assert ended == {free, balance}
     assert (await ledger.bet("free"))["state"] == "void"
-
-
-async def test_a_claim_takes_nothing_before_it_is_due_and_nothing_past_its_deadline(ledger: Ledger) -> None:
-    """The deadline holds although nobody has swept the callback up yet: an expired bet is never sent late."""
-    early, late, due = [await ledger.place(bet_id) for bet_id in ("early", "late", "due")]
-    await ledger.owner.execute(
-        "update predictu_dispatch.callback set due_at = now() + interval '1 minute' where request_id = $1", early
-    )
-    await ledger.let_deadline_pass(late)
-    assert [lease["request_id"] for lease in await claim(ledger.daemon)] == [due]

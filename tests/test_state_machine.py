@@ -235,9 +235,6 @@ class Daemon:
     def chore_failed(self, chore: str, error: Exception) -> None:  # noqa: ARG002 - the port's own signature
         self.refused.append(error)
 
-    def chore_failed(self, chore: str, error: Exception) -> None:  # noqa: ARG002 - the port's own signature
-        self.refused.append(error)
-
     def report_refused(self, attempt: Attempt, error: Exception) -> None:  # noqa: ARG002 - the port's own signature
         self.refused.append(error)
 
@@ -354,7 +351,9 @@ class Play(RuleBasedStateMachine):
 
     @rule(index=an_index, astray=seldom, method=st.sampled_from(sorted(TERMINALS)))
     def ends(self, *, index: int, astray: bool, method: Method) -> None:
-        bet_id = self.a_bet(index, astray=astray)
+        self.end(self.a_bet(index, astray=astray), method)
+
+    def end(self, bet_id: str, method: Method) -> None:
         bet = self.seen.bets.get(bet_id)
         params: dict[str, object] = {"player_id": "p-1", "bet_id": bet_id}
         if method is not Method.BET_LOSE:
@@ -537,19 +536,22 @@ class Play(RuleBasedStateMachine):
         self.settle(frozen, frozen.reports)
 
     @precondition(lambda self: len(self.seen.bets) < BETS_MAX)
-    @rule(name=a_daemon, fate=a_fate, while_in_flight=st.booleans())
-    def trades_in_vain(self, *, name: str, fate: Fate, while_in_flight: bool) -> None:
-        """A bet whose trade fails downstream, before or after its first attempt is over; then the rollback goes out."""
+    @rule(name=a_daemon, fate=a_fate, fails=st.sampled_from(["in flight", "later", "never"]), ends=st.booleans())
+    def trades(self, *, name: str, fate: Fate, fails: str, ends: bool) -> None:
+        """A bet whose market may resolve before its debit is confirmed, and whose trade may fail downstream."""
         daemon, bet_id = self.daemons[name], f"bet-{len(self.seen.bets) + 1}"
         self.place(bet_id)
+        if ends:
+            self.end(bet_id, Method.BET_WIN)
         self.claim(daemon)
-        if while_in_flight:
+        if fails == "in flight":
             self.roll_back(bet_id)
         self.deliver_all(daemon, [fate])
         self.settle(daemon, daemon.reports)
-        self.roll_back(bet_id)
+        if fails == "later":
+            self.roll_back(bet_id)
         self.claim(daemon)
-        self.deliver_all(daemon, [Fate.ANSWERED])
+        self.deliver_all(daemon, [Fate.ANSWERED if fails != "never" else fate])
         self.settle(daemon, daemon.reports)
 
     @precondition(lambda self: self.is_in(CallbackState.READY))
