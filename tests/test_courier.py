@@ -22,8 +22,8 @@ from predictu_dispatch.core.verdict import Verdict
 from predictu_dispatch.edge.keys import new_private_pem
 from predictu_dispatch.edge.transport import Transport
 from predictu_dispatch.flow.courier import Courier
+from tests.support.raw_server import OK, RawServer, Script, answering, settings_for
 from tests.test_callback_body import MOMENT, REQUEST_ID, a_callback
-from tests.test_transport import OK, RawServer, Script, answering, settings_for
 
 BUSY = b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 ALGORITHMS: tuple[SigningAlgorithm, ...] = ("EdDSA", "RS256")

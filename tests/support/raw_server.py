@@ -1,0 +1,192 @@
+"""A raw server on a real socket, and the transport pointed at it: what is said of an exchange against what arrived."""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.core.operator_settings import OperatorSettings, TlsSettings
+from predictu_dispatch.edge.config import _ssl_context
+from predictu_dispatch.edge.transport import Transport
+
+BODY = '{"method":"PING","params":{"note":"€"}}'.encode()
+HEADERS = (("Content-Type", "application/json"), ("Authorization", "Bearer a.b.c"), ("Accept-Encoding", "identity"))
+OK = b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"OK"}'
+TIMEOUT_S = 5.0
+"""Of every exchange that is not meant to run out; nothing here comes near it."""
+BOUND_S = 3.0
+"""Generous: what has a timeout of a fraction of a second ends by then, on the slowest machine."""
+
+
+class Peer:
+    """One connection, seen from the raw server."""
+
+    def __init__(self, server: "RawServer", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.server = server
+        self.reader = reader
+        self.writer = writer
+
+    async def request(self) -> bytes:
+        """One complete request, noted by the server; raises IncompleteReadError where it never comes."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+        request = head + await self.reader.readexactly(int(lines[b"content-length"]))
+        self.server.requests.append(request)
+        self.server.arrivals.put_nowait(request)
+        return request
+
+    async def say(self, answer: bytes) -> None:
+        """`answer` is on its way; raises ConnectionError once the other side is gone."""
+        self.writer.write(answer)
+        await self.writer.drain()
+        self.server.bytes_said += len(answer)
+
+    async def say_for_ever(self, piece: bytes, *, pause_s: float = 0.0) -> None:
+        while True:
+            await self.say(piece)
+            await asyncio.sleep(pause_s)
+
+    def reset(self) -> None:
+        """The connection is gone with a RST instead of a FIN."""
+        tcp: socket.socket = self.writer.get_extra_info("socket")
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+    async def silence(self) -> None:
+        """Whatever still comes is noted, until the other side hangs up."""
+        while received := await self.reader.read(65_536):
+            self.server.strays += received
+
+
+Script = Callable[[Peer], Awaitable[None]]
+
+
+class RawServer:
+    """What a script makes of TCP connections on 127.0.0.1, and the bytes that came in."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.address = ("127.0.0.1", 0)
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.strays = b""
+        self.bytes_said = 0
+        self.arrivals: asyncio.Queue[bytes] = asyncio.Queue()
+        self.got_connection = asyncio.Event()
+        self.hung_up = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.address[1]}/predictu"
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.got_connection.set()
+        task = asyncio.get_running_loop().create_task(self._talk(Peer(self, reader, writer)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _talk(self, peer: Peer) -> None:
+        try:
+            await self._script(peer)
+        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+            # The other side has gone, which several of the tests are about.
+            pass
+        finally:
+            self.hung_up.set()
+            peer.writer.close()
+
+    @asynccontextmanager
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["RawServer"]:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=tls)
+        self.address = server.sockets[0].getsockname()
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await server.wait_closed()
+
+
+def answering(*answers: bytes) -> Script:
+    """A script that answers each request of a connection with the next of `answers`, then waits to be left."""
+
+    async def script(peer: Peer) -> None:
+        for answer in answers:
+            await peer.request()
+            await peer.say(answer)
+        await peer.silence()
+
+    return script
+
+
+def settings_for(url: str, **tables: Any) -> OperatorSettings:
+    return OperatorSettings.model_validate(
+        {
+            "operator_id": "op_abc123",
+            "callback_url": url,
+            "allow_insecure_http": True,
+            "allow_private_addresses": True,
+            "signing": {"key_file": "op_abc123.pem"},
+            **tables,
+        }
+    )
+
+
+def tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
+    """What the daemon makes of an operator's [tls]."""
+    context, faults = _ssl_context(tls, Path("op_abc123.toml"), {}) if tls != TlsSettings() else (None, ())
+    assert faults == ()
+    return context
+
+
+@asynccontextmanager
+async def transport_to(url: str, **tables: Any) -> AsyncIterator[Transport]:
+    settings = settings_for(url, **tables)
+    transport = Transport(settings, tls_context(settings.tls))
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+async def post(
+    transport: Transport,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    connect_timeout_s: float = TIMEOUT_S,
+    send_before_s: float = float("inf"),
+    body: bytes = BODY,
+) -> Exchange:
+    return await transport.post(
+        headers=HEADERS,
+        body=body,
+        timeout_s=timeout_s,
+        connect_timeout_s=connect_timeout_s,
+        send_before_s=send_before_s,
+    )
+
+
+async def exchange_with(script: Script, *, timeout_s: float = TIMEOUT_S, **tables: Any) -> tuple[Exchange, RawServer]:
+    """One exchange with a server that follows `script`, within BOUND_S; and the server, as it was left."""
+    async with RawServer(script).running() as server, transport_to(server.url, **tables) as transport:
+        async with asyncio.timeout(BOUND_S):
+            exchange = await post(transport, timeout_s=timeout_s)
+        return exchange, server
+
+
+def told(exchange: Exchange) -> tuple[Evidence, str | None]:
+    return exchange.evidence, exchange.reason
+
+
+async def silent(peer: Peer) -> None:
+    await peer.request()
+    await peer.silence()
