@@ -1,4 +1,4 @@
-"""Before anything is sent: refused, unresolved, too slow, not trusted. None of it may be called more than `not_sent`."""
+"""Before anything is sent: refused, unresolved, too slow, not trusted. None of it may be more than `not_sent`."""
 
 import asyncio
 import socket
