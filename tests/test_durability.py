@@ -1,0 +1,36 @@
+"""What a daemon relies upon is on disk before it goes on, whatever the database's habits are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from predictu_dispatch.edge.sql_files import query
+from tests.support.ledger import Ledger, claim, delivered, open_ledger, settle
+from tests.support.postgres import Database
+
+
+@pytest.fixture
+async def ledger(database: Database) -> AsyncIterator[Ledger]:
+    async with open_ledger(database) as ledger:
+        yield ledger
+
+
+@pytest.mark.parametrize(("habit", "held"), [("off", "on"), ("local", "local"), ("on", "on")])
+@pytest.mark.parametrize("asked", ["claim", "settle", "expire"])
+async def test_a_daemons_commit_is_durable_where_the_database_says_it_need_not_be(
+    ledger: Ledger, asked: str, habit: str, held: str
+) -> None:
+    """A claim that a crash of Postgres takes back is a request that the audit never saw; stricter habits stay."""
+    await ledger.place()
+    leases = await claim(ledger.daemon) if asked == "settle" else []
+    async with ledger.daemon.transaction():
+        await ledger.daemon.execute("select set_config('synchronous_commit', $1, true)", habit)
+        if asked == "claim":
+            assert len(await claim(ledger.daemon)) == 1
+        elif asked == "settle":
+            await settle(ledger.daemon, *(delivered(lease) for lease in leases))
+        else:
+            await ledger.daemon.fetch(query("expire"), 10)
+        assert await ledger.daemon.fetchval("select current_setting('synchronous_commit')") == held
