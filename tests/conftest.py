@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
+from tests.support.ledger import Ledger, open_ledger
 from tests.support.postgres import Database, Server, cloned_database, create_template, drop_database, server_of
 
 DSN_VARIABLE = "PREDICTU_DISPATCH_DSN"
@@ -42,6 +43,13 @@ async def database(postgres: Server, template: str) -> AsyncIterator[Database]:
     """A fresh database with our schema, and a DSN for each role."""
     async with cloned_database(postgres, template) as database:
         yield database
+
+
+@pytest.fixture
+async def ledger(database: Database) -> AsyncIterator[Ledger]:
+    """A producer, a daemon and the owner of that database, each with the rights of its role."""
+    async with open_ledger(database) as ledger:
+        yield ledger
 
 
 @pytest.fixture

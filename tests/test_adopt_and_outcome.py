@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -17,20 +16,12 @@ from tests.support.ledger import (
     delivered,
     enqueue,
     exhausted,
-    open_ledger,
     rejected,
     retried,
 )
-from tests.support.postgres import Database
 
 BALANCE = {"player_id": "p1", "currency": "EUR"}
 PLACEMENT = uuid.UUID(int=1)
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
 
 
 async def adopt(connection: Connection, *args: Any) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -17,17 +16,11 @@ from predictu_dispatch.core.operator_settings import INTERACTIVE
 from predictu_dispatch.core.verdict import Statuses, judge
 from predictu_dispatch.edge.database import Database as Pool
 from predictu_dispatch.edge.outbox import Outbox
-from tests.support.ledger import OPERATOR, Connection, Ledger, connected, delivered, open_ledger, retried
+from tests.support.ledger import OPERATOR, Connection, Ledger, connected, delivered, retried
 from tests.support.postgres import Database
 
 PARTITIONS = "select inhrelid::regclass::text from pg_inherits where inhparent = 'predictu_dispatch.attempt'::regclass"
 BODIES = (b"", b"\x00\xff\xfe{", '{"status":"ÖK"}'.encode("latin-1"), b"\x00" * 70_000)
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
 
 
 async def is_refused(connection: Connection, statement: str, sqlstate: str = "PD900") -> bool:

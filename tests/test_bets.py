@@ -5,7 +5,7 @@ What the table lists comes true, with and without a terminal callback that waits
 
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,22 +18,14 @@ from tests.support.ledger import (
     Report,
     delivered,
     exhausted,
-    open_ledger,
     reaped,
     rejected,
     retried,
 )
-from tests.support.postgres import Database
 
 SOME_TIME = datetime(2026, 1, 2, tzinfo=UTC)
 Way = Callable[[Ledger, uuid.UUID], Awaitable[object]]
 """Brings a placement from never attempted to somewhere."""
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
 
 
 async def never_attempted(_ledger: Ledger, _placement: uuid.UUID) -> None:

@@ -18,7 +18,6 @@ from tests.support.ledger import (
     connected,
     delivered,
     enqueue,
-    open_ledger,
     reaped,
     rejected,
     retried,
@@ -32,12 +31,6 @@ from tests.support.postgres import Database
 BALANCE = {"player_id": "p1", "currency": "EUR"}
 CALLBACKS = 4000
 CLAIMERS = 8
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
 
 
 @pytest.fixture

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from predictu_dispatch.edge.sql_files import query
-from tests.support.ledger import Ledger, claim, delivered, open_ledger, settle
-from tests.support.postgres import Database
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
+from tests.support.ledger import Ledger, claim, delivered, settle
 
 
 @pytest.mark.parametrize(("habit", "held"), [("off", "on"), ("local", "local"), ("on", "on")])

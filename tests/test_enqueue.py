@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,21 +17,13 @@ from tests.support.ledger import (
     delivered,
     enqueue,
     know_operators,
-    open_ledger,
     placement_params,
     terminal_params,
 )
-from tests.support.postgres import Database
 
 BALANCE: dict[str, Any] = {"player_id": "p1", "currency": "EUR"}
 WIN: dict[str, Any] = {"player_id": "p1", "currency": "EUR", "amount": 900, "bet_id": "open"}
 PLACEMENT = uuid.UUID(int=1)
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
 
 
 async def adopt_open_bet(ledger: Ledger, amount: int = 500) -> None:

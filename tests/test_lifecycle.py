@@ -5,7 +5,6 @@ What the database's functions do to a bet stands in test_bets.py.
 
 import itertools
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -20,16 +19,9 @@ from predictu_dispatch.core.lifecycle import (
     CallbackState,
 )
 from predictu_dispatch.core.methods import RULES, Method
-from tests.support.ledger import OPERATOR, Connection, Ledger, delivered, open_ledger, retried
-from tests.support.postgres import Database
+from tests.support.ledger import OPERATOR, Connection, Ledger, delivered, retried
 
 REFUSED_BY_A_TRIGGER = "PD900"
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
 
 
 # ── Callbacks: every pair of states against the triggers ────────────────────────────────────────────────────────────

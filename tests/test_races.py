@@ -23,7 +23,6 @@ from tests.support.ledger import (
     delivered,
     enqueue,
     exhausted,
-    open_ledger,
     rejected,
     retried,
     rollback,
@@ -35,12 +34,6 @@ from tests.support.postgres import Database
 
 PRODUCERS = 8
 BALANCE = {"player_id": "p1", "currency": "EUR"}
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-import pytest
-
 from predictu_dispatch.core.callback import Attempt, Callback, Effect, Evidence, Exchange
 from predictu_dispatch.core.change import Cause, Change, LaneWant
 from predictu_dispatch.core.lifecycle import CallbackState, outcome_of
@@ -20,7 +18,7 @@ from predictu_dispatch.core.verdict import Statuses, Verdict, judge
 from predictu_dispatch.edge.database import Database as Pool
 from predictu_dispatch.edge.outbox import Outbox
 from predictu_dispatch.flow.recorder import Recorder
-from tests.support.ledger import OPERATOR, Ledger, open_ledger
+from tests.support.ledger import OPERATOR, Ledger
 from tests.support.postgres import Database
 
 PATIENCE_S = 20.0
@@ -48,12 +46,6 @@ class Witness:
 
     def report_refused(self, attempt: Attempt, error: Exception) -> None:  # noqa: ARG002 - as the protocol has it
         self.refused.append(str(error))
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import asyncpg
 import pytest
@@ -15,18 +15,10 @@ from tests.support.ledger import (
     claim,
     delivered,
     exhausted,
-    open_ledger,
     rejected,
     retried,
     rollback,
 )
-from tests.support.postgres import Database
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
 
 
 def certainly_not_sent(lease: Lease) -> Report:

@@ -7,21 +7,14 @@ import json
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.ledger import OPERATOR, Ledger, delivered, exhausted, open_ledger, rejected, retried
+from tests.support.ledger import OPERATOR, Ledger, delivered, exhausted, rejected, retried
 from tests.support.postgres import Database
 
 PLACEMENT = uuid.UUID("00000000-0000-4000-8000-000000000001")
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
 
 
 class Desk:

@@ -9,7 +9,6 @@ import itertools
 import random
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -28,7 +27,6 @@ from tests.support.ledger import (
     delivered,
     enqueue,
     exhausted,
-    open_ledger,
     placement_params,
     reaped,
     rejected,
@@ -115,12 +113,6 @@ NEVER = {
          where bet_id is not null and method <> 'BET_MAKE' and state in ('rejected', 'exhausted')
            and review_since is null""",
 }
-
-
-@pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
-    async with open_ledger(database) as ledger:
-        yield ledger
 
 
 @dataclass(slots=True, kw_only=True)
