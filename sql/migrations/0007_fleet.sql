@@ -22,9 +22,9 @@ create table predictu_dispatch.share (
     instance            text not null,
     interactive_slots   integer not null default 0 check (interactive_slots >= 0),
     settlement_slots    integer not null default 0 check (settlement_slots >= 0),
-    -- 0 where the operator's rate is not limited.
-    requests_per_s      double precision not null default 0 check (requests_per_s >= 0),
-    -- The limits as this daemon's file says them, over the whole fleet.
+    -- Null where the operator's rate is not limited.
+    requests_per_s      double precision check (requests_per_s >= 0),
+    -- The limits as this daemon's file says them, over the whole fleet; a rate of 0 is none.
     interactive_max     integer not null,
     settlement_max      integer not null,
     requests_per_s_max  double precision not null,
@@ -66,22 +66,23 @@ create trigger operator_changed after update on predictu_dispatch.operator
         is distinct from (new.circuit, new.paused_at, new.interactive_held_until, new.settlement_held_until, new.enabled)
     ) execute function predictu_dispatch.notify_operator();
 
--- A PING for the operator through the ordinary way: the one that is under way already, or a new one. The caller holds the
--- operator's row. While the circuit is open it is the PING that decides (half_open).
+-- Sends the operator a PING through the ordinary way: the one that is under way already, or a new one. While the circuit is open
+-- it is the PING that decides (half_open).
 create function predictu_dispatch.start_ping(operator_id text) returns uuid language plpgsql as $$
 #variable_conflict use_variable
 declare
     known predictu_dispatch.operator;
-    id uuid := gen_random_uuid();
+    id uuid;
 begin
     select o.* into known from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
-    if exists (select from predictu_dispatch.callback c
-                where c.operator_id = operator_id and c.request_id = known.ping_request_id and c.state in ('ready', 'in_flight')) then
-        return known.ping_request_id;
+    select c.request_id into id from predictu_dispatch.callback c
+     where c.operator_id = operator_id and c.request_id = known.ping_request_id and c.state in ('ready', 'in_flight');
+    if not found then
+        id := gen_random_uuid();
+        insert into predictu_dispatch.callback (operator_id, request_id, method, lane, state, params, expires_at)
+        values (operator_id, id, 'PING', 'interactive', 'ready', '{}',
+                clock_timestamp() + nullif(known.interactive_deadline_s, 0) * interval '1 second');
     end if;
-    insert into predictu_dispatch.callback (operator_id, request_id, method, lane, state, params, expires_at)
-    values (operator_id, id, 'PING', 'interactive', 'ready', '{}',
-            clock_timestamp() + nullif(known.interactive_deadline_s, 0) * interval '1 second');
     update predictu_dispatch.operator o
        set ping_request_id = id, revision = o.revision + 1,
            circuit = case o.circuit when 'open' then 'half_open' else o.circuit end
@@ -89,3 +90,317 @@ begin
     perform pg_notify('predictu_dispatch_due', operator_id);
     return id;
 end $$;
+
+-- A limit divided among `daemons`, the first ones getting what does not divide.
+create function predictu_dispatch.share_of(most integer, daemons bigint, place bigint) returns integer
+language sql immutable parallel safe as $$
+    select (most / daemons + (place < most % daemons)::integer)::integer
+$$;
+
+-- What a daemon has from now on: no more than its share and than the others leave, but never less than it goes on using. `used` is
+-- what it may fill until it hears the answer, so that what it gives back here is really free for another.
+create function predictu_dispatch.granted(fair double precision, most double precision, others double precision, had double precision,
+                                          used double precision)
+returns double precision language sql immutable parallel safe as $$
+    select greatest(least(fair, most - others), least(had, used), 0)
+$$;
+
+-- Says that this daemon is alive and what it goes on using; returns what it may use. Where `is_fair` is false a share is still to be
+-- given back, by this daemon or to it, and it should announce itself again soon. Raises PD006 while another live daemon has its name.
+create function predictu_dispatch.announce(
+    instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[],
+    settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[],
+    requests_per_s_used double precision[]
+) returns table (
+    operator_id text, interactive_slots integer, settlement_slots integer, requests_per_s double precision, is_fair boolean
+) language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
+#variable_conflict use_column
+declare
+    moment timestamptz;
+    silent_since timestamptz;
+    other predictu_dispatch.daemon;
+    is_here_long boolean;
+begin
+    -- One at a time: what one gives back, the next may take. Nobody holds this lock for longer than this function takes.
+    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.announce'));
+    moment := clock_timestamp();
+    silent_since := moment - predictu_dispatch.silence_allowed();
+    select d.* into other from predictu_dispatch.daemon d
+     where d.instance = announce.instance and d.session_id <> announce.session_id and d.seen_at > silent_since;
+    if found then
+        raise exception using errcode = 'PD006',
+            message = format('another daemon called %s is running on host %s, process %s', quote_literal(instance), other.host, other.pid),
+            hint = 'Give each daemon a name of its own: [daemon] instance in dispatcher.toml.';
+    end if;
+    update predictu_dispatch.daemon d
+       set session_id = announce.session_id, host = announce.host, pid = announce.pid, version = announce.version, seen_at = moment,
+           started_at = case d.session_id when announce.session_id then d.started_at else moment end,
+           here_since = case when d.seen_at > silent_since then d.here_since else moment end
+     where d.instance = announce.instance
+    returning d.here_since < silent_since into is_here_long;
+    if not found then
+        insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, started_at, here_since, seen_at)
+        values (instance, session_id, host, pid, version, moment, moment, moment);
+    end if;
+    if is_here_long then
+        -- The gone ones have lost their shares. After an outage of the database all are silent, and whoever comes first must wait.
+        delete from predictu_dispatch.share s
+         where not exists (select from predictu_dispatch.daemon d where d.instance = s.instance and d.seen_at > silent_since);
+        delete from predictu_dispatch.daemon d where d.seen_at < moment - interval '1 day';
+    end if;
+    delete from predictu_dispatch.share s where s.instance = announce.instance and s.operator_id <> all (operator_ids);
+    insert into predictu_dispatch.share as s (operator_id, instance, interactive_max, settlement_max, requests_per_s_max)
+    select asked.operator_id, announce.instance, asked.interactive_max, asked.settlement_max, asked.requests_per_s_max
+      from unnest(operator_ids, announce.interactive_max, announce.settlement_max, announce.requests_per_s_max)
+           as asked (operator_id, interactive_max, settlement_max, requests_per_s_max)
+    on conflict (operator_id, instance) do update
+       set interactive_max = excluded.interactive_max, settlement_max = excluded.settlement_max,
+           requests_per_s_max = excluded.requests_per_s_max
+     where (s.interactive_max, s.settlement_max, s.requests_per_s_max)
+           is distinct from (excluded.interactive_max, excluded.settlement_max, excluded.requests_per_s_max);
+
+    return query
+    with asked as (
+        select * from unnest(operator_ids, interactive_used, settlement_used, requests_per_s_used)
+                      as asked (operator_id, interactive_used, settlement_used, requests_per_s_used)
+    ), divided as (
+        select s.operator_id, count(*) filter (where d.instance is not null) as daemons,
+               count(*) filter (where d.instance < announce.instance) as place,
+               coalesce(sum(s.interactive_slots) filter (where s.instance <> announce.instance), 0) as others_interactive,
+               coalesce(sum(s.settlement_slots) filter (where s.instance <> announce.instance), 0) as others_settlement,
+               coalesce(sum(s.requests_per_s) filter (where s.instance <> announce.instance), 0) as others_per_s
+          from predictu_dispatch.share s
+          left join predictu_dispatch.daemon d on d.instance = s.instance and d.seen_at > silent_since
+         where s.operator_id = any (operator_ids)
+         group by s.operator_id
+    ), fair as (
+        select s.operator_id, predictu_dispatch.share_of(s.interactive_max, v.daemons, v.place) as interactive,
+               predictu_dispatch.share_of(s.settlement_max, v.daemons, v.place) as settlement,
+               nullif(s.requests_per_s_max, 0) / v.daemons as per_s
+          from predictu_dispatch.share s join divided v on v.operator_id = s.operator_id
+         where s.instance = announce.instance
+    ), counted as (
+        select s.operator_id,
+               predictu_dispatch.granted(f.interactive, s.interactive_max, v.others_interactive, s.interactive_slots, a.interactive_used)::integer
+                   as interactive_slots,
+               predictu_dispatch.granted(f.settlement, s.settlement_max, v.others_settlement, s.settlement_slots, a.settlement_used)::integer
+                   as settlement_slots,
+               case when f.per_s is not null
+                    then predictu_dispatch.granted(f.per_s, s.requests_per_s_max, v.others_per_s, coalesce(s.requests_per_s, 0),
+                                                   coalesce(a.requests_per_s_used, s.requests_per_s_max)) end as requests_per_s
+          from predictu_dispatch.share s
+          join divided v on v.operator_id = s.operator_id
+          join fair f on f.operator_id = s.operator_id
+          join asked a on a.operator_id = s.operator_id
+         where s.instance = announce.instance
+    ), written as (
+        update predictu_dispatch.share s
+           set interactive_slots = n.interactive_slots, settlement_slots = n.settlement_slots, requests_per_s = n.requests_per_s
+          from counted n
+         where s.operator_id = n.operator_id and s.instance = announce.instance
+           and (s.interactive_slots, s.settlement_slots, s.requests_per_s)
+               is distinct from (n.interactive_slots, n.settlement_slots, n.requests_per_s)
+    )
+    -- What it still uses above its share it must not fill again.
+    select n.operator_id, least(n.interactive_slots, f.interactive), least(n.settlement_slots, f.settlement),
+           least(n.requests_per_s, f.per_s),
+           (n.interactive_slots, n.settlement_slots, n.requests_per_s) is not distinct from (f.interactive, f.settlement, f.per_s)
+      from counted n join fair f on f.operator_id = n.operator_id;
+end $$;
+
+-- This daemon stops: its shares are free at once.
+create function predictu_dispatch.leave(instance text, session_id uuid) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
+begin
+    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.announce'));
+    delete from predictu_dispatch.daemon d where d.instance = leave.instance and d.session_id = leave.session_id;
+    if found then
+        delete from predictu_dispatch.share s where s.instance = leave.instance;
+    end if;
+end $$;
+
+-- Writes what a daemon has decided on operators that it saw at these revisions; returns those which were still so and which nobody
+-- held. The others it looks at again. Null keeps a time as it is; `ping_in_s` null plans no PING, `pings` starts one.
+create function predictu_dispatch.write_circuits(
+    operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[],
+    success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[],
+    interactive_hold_s double precision[], settlement_hold_s double precision[]
+) returns setof text language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    named text;
+begin
+    perform predictu_dispatch.commit_durably();
+    for named in
+        with decided as (
+            select * from unnest(operator_ids, revisions, circuits, healths, write_circuits.consecutive_failures, success_s_ago,
+                                 failure_s_ago, ping_in_s, interactive_hold_s, settlement_hold_s)
+                          as decided (operator_id, revision, circuit, health, consecutive_failures, success_s_ago, failure_s_ago,
+                                      ping_in_s, interactive_hold_s, settlement_hold_s)
+        ), held as materialized (
+            select o.operator_id from predictu_dispatch.operator o join decided d on d.operator_id = o.operator_id
+             where o.revision = d.revision order by o.operator_id for no key update of o skip locked
+        )
+        update predictu_dispatch.operator o
+           set circuit = d.circuit, health = d.health, consecutive_failures = d.consecutive_failures, revision = o.revision + 1,
+               circuit_since = case when o.circuit = d.circuit or d.circuit = 'half_open' then o.circuit_since
+                                    when o.circuit = 'half_open' and d.circuit = 'open' then o.circuit_since else now() end,
+               last_success_at = greatest(o.last_success_at, now() - d.success_s_ago * interval '1 second'),
+               last_failure_at = greatest(o.last_failure_at, now() - d.failure_s_ago * interval '1 second'),
+               ping_at = now() + d.ping_in_s * interval '1 second',
+               interactive_held_until = greatest(o.interactive_held_until, now() + d.interactive_hold_s * interval '1 second'),
+               settlement_held_until = greatest(o.settlement_held_until, now() + d.settlement_hold_s * interval '1 second')
+          from decided d, held
+         where o.operator_id = d.operator_id and held.operator_id = d.operator_id
+        returning o.operator_id
+    loop
+        if pings[array_position(operator_ids, named)] then
+            perform predictu_dispatch.start_ping(named);
+        end if;
+        return next named;
+    end loop;
+end $$;
+
+-- As in 0005, with the operators that are to be left alone left out before any callback of theirs is looked at: paused, asked for by
+-- a Retry-After, or with an open circuit. While that is half open, the one PING that decides may go.
+create or replace function predictu_dispatch.claim(
+    instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[],
+    rollback_leases_s double precision[], amount_formats text[]
+) returns table (
+    operator_id text, request_id uuid, method text, bet_id text, lane text, attempt integer, budget_from integer, effect text,
+    reason text, params text, created_at timestamptz, due_at timestamptz, expires_in_s double precision, leased_at timestamptz,
+    lease_s double precision, amount_format text, minor_digits integer, placement_ended_s_ago double precision
+) language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+    perform predictu_dispatch.commit_durably();
+    return query
+    with want as materialized (
+        select want.*, o.circuit, o.ping_request_id
+          from unnest(operator_ids, lanes, free_slots, leases_s, rollback_leases_s, amount_formats)
+               as want (operator_id, lane, free_slots, lease_s, rollback_lease_s, amount_format)
+          join predictu_dispatch.operator o on o.operator_id = want.operator_id
+         where o.paused_at is null and o.circuit <> 'open'
+           and coalesce(case want.lane when 'interactive' then o.interactive_held_until else o.settlement_held_until end, '-infinity')
+               <= now()
+    ), picked as materialized (
+        select due.operator_id, due.request_id, want.amount_format,
+               case due.method when 'BET_ROLLBACK' then want.rollback_lease_s else want.lease_s end as lease_s
+          from want
+         cross join lateral (
+             select c.operator_id, c.request_id, c.method
+               from predictu_dispatch.callback c
+              where c.operator_id = want.operator_id and c.lane = want.lane and c.state = 'ready' and c.due_at <= now()
+                and (c.expires_at is null or c.expires_at > now())
+              order by c.due_at limit want.free_slots
+                for no key update skip locked
+         ) due
+         where want.circuit = 'closed'
+        union all
+        select ping.operator_id, ping.request_id, want.amount_format, want.lease_s
+          from want
+         cross join lateral (
+             select c.operator_id, c.request_id
+               from predictu_dispatch.callback c
+              where c.operator_id = want.operator_id and c.request_id = want.ping_request_id and c.state = 'ready'
+                and (c.expires_at is null or c.expires_at > now())
+                for no key update skip locked
+         ) ping
+         where want.circuit = 'half_open' and want.lane = 'interactive'
+    )
+    update predictu_dispatch.callback c
+       set state = 'in_flight', attempts = c.attempts + 1, leased_at = now(), leased_by = instance,
+           lease_until = now() + picked.lease_s * interval '1 second',
+           amount_format = coalesce(c.amount_format, picked.amount_format)
+      from picked
+     where c.operator_id = picked.operator_id and c.request_id = picked.request_id
+    returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason, c.params::text,
+              c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision, c.leased_at, picked.lease_s,
+              c.amount_format, predictu_dispatch.minor_digits(coalesce(c.params ->> 'currency', (
+                  -- BET_LOSE names no currency, and its answer's balance is in the bet's.
+                  select b.currency from predictu_dispatch.bet b where b.operator_id = c.operator_id and b.bet_id = c.bet_id
+              ))),
+              case when c.method = 'BET_ROLLBACK' then (
+                  select extract(epoch from now() - placement.finished_at)::double precision
+                    from predictu_dispatch.callback placement
+                   where placement.operator_id = c.operator_id and placement.request_id = (c.params ->> 'rollback_of')::uuid
+              ) end;
+end $$;
+
+-- For each operator by itself, so that one operator's deadlines never wait for another's.
+drop index predictu_dispatch.callback_expiring;
+create index callback_expiring on predictu_dispatch.callback (operator_id, expires_at) where state = 'ready' and expires_at is not null;
+-- What somebody waits for, and what is therefore refused at once where nothing may be sent.
+create index callback_awaited on predictu_dispatch.callback (operator_id, due_at) where state = 'ready' and method in ('BALANCE', 'BET_MAKE');
+
+-- Ends callbacks that must not wait any longer: those whose deadline passed before an attempt or between two, and BALANCE and BET_MAKE
+-- of an operator that is paused or whose circuit is not closed; the newest of these first, because someone is waiting. Of each
+-- operator and kind at most `most` at once. What somebody holds is passed by and left to a later call: nobody's open transaction
+-- keeps the others' deadlines from being kept.
+create or replace function predictu_dispatch.expire(most integer) returns setof predictu_dispatch.change
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    ending record;
+    held record;
+begin
+    perform predictu_dispatch.commit_durably();
+    select array_agg(e.operator_id) as operator_ids, array_agg(e.request_id) as request_ids, array_agg(e.bet_id) as bet_ids,
+           array_agg(e.reason) as reasons
+      into ending
+      from (
+          select distinct on (found.operator_id, found.request_id) found.*
+            from predictu_dispatch.operator o
+           cross join lateral (
+               (select c.operator_id, c.request_id, c.bet_id, 'deadline' as reason
+                  from predictu_dispatch.callback c
+                 where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now()
+                 order by c.expires_at limit most)
+               union all
+               (select c.operator_id, c.request_id, c.bet_id, case when o.paused_at is null then 'circuit_open' else 'paused' end
+                  from predictu_dispatch.callback c
+                 where (o.paused_at is not null or o.circuit <> 'closed')
+                   and c.operator_id = o.operator_id and c.state = 'ready' and c.method in ('BALANCE', 'BET_MAKE')
+                 order by c.due_at desc limit most)
+           ) found
+           -- A deadline that has passed is the better reason of two.
+           order by found.operator_id, found.request_id, found.reason = 'deadline' desc
+      ) e;
+    if ending.request_ids is null then
+        return;
+    end if;
+    -- The bets first, in a statement of their own, as in settle().
+    select array_agg(b.operator_id) as operator_ids, array_agg(b.bet_id) as bet_ids into held
+      from (select b.operator_id, b.bet_id
+              from predictu_dispatch.bet b
+             where (b.operator_id, b.bet_id) in (select * from unnest(ending.operator_ids, ending.bet_ids))
+             order by b.operator_id, b.bet_id for no key update skip locked) b;
+    return query
+    with overdue as materialized (
+        select c.operator_id, c.request_id, e.reason
+          from unnest(ending.operator_ids, ending.request_ids, ending.reasons) as e (operator_id, request_id, reason)
+          join predictu_dispatch.callback c on c.operator_id = e.operator_id and c.request_id = e.request_id
+         where c.state = 'ready'
+           and (c.bet_id is null or (c.operator_id, c.bet_id) in (select * from unnest(held.operator_ids, held.bet_ids)))
+           for no key update of c skip locked
+    )
+    update predictu_dispatch.callback c
+       set state = 'exhausted', reason = overdue.reason, finished_at = clock_timestamp(),
+           review_since = case when c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp() end
+      from overdue
+     where c.operator_id = overdue.operator_id and c.request_id = overdue.request_id
+    returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
+    if held.bet_ids is not null then
+        return query select * from predictu_dispatch.follow_bets(held.operator_ids, held.bet_ids);
+    end if;
+end $$;
+
+revoke all on all functions in schema predictu_dispatch from public;
+grant execute on function
+    predictu_dispatch.announce(text, uuid, text, integer, text, text[], integer[], integer[], double precision[], integer[], integer[],
+                               double precision[]),
+    predictu_dispatch.leave(text, uuid),
+    predictu_dispatch.write_circuits(text[], bigint[], text[], text[], integer[], double precision[], double precision[],
+                                     double precision[], boolean[], double precision[], double precision[])
+    to predictu_dispatcher;
+grant execute on function predictu_dispatch.silence_allowed() to predictu_dispatcher, predictu_support;
+grant select on predictu_dispatch.daemon, predictu_dispatch.share to predictu_dispatcher, predictu_support;
