@@ -331,7 +331,8 @@ end $$;
 drop index predictu_dispatch.callback_expiring;
 create index callback_expiring on predictu_dispatch.callback (operator_id, expires_at) where state = 'ready' and expires_at is not null;
 -- What somebody waits for, and what is therefore refused at once where nothing may be sent.
-create index callback_awaited on predictu_dispatch.callback (operator_id, due_at) where state = 'ready' and method in ('BALANCE', 'BET_MAKE');
+create index callback_awaited on predictu_dispatch.callback (operator_id, method, due_at)
+    where state = 'ready' and method in ('BALANCE', 'BET_MAKE');
 
 -- Ends callbacks that must not wait any longer: those whose deadline passed before an attempt or between two, and BALANCE and BET_MAKE
 -- of an operator that is paused or whose circuit is not closed; the newest of these first, because someone is waiting. Of each
@@ -340,53 +341,62 @@ create index callback_awaited on predictu_dispatch.callback (operator_id, due_at
 create or replace function predictu_dispatch.expire(most integer) returns setof predictu_dispatch.change
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    ending record;
     held record;
 begin
     perform predictu_dispatch.commit_durably();
-    select array_agg(e.operator_id) as operator_ids, array_agg(e.request_id) as request_ids, array_agg(e.bet_id) as bet_ids,
-           array_agg(e.reason) as reasons
-      into ending
-      from (
-          select distinct on (found.operator_id, found.request_id) found.*
-            from predictu_dispatch.operator o
-           cross join lateral (
-               (select c.operator_id, c.request_id, c.bet_id, 'deadline' as reason
-                  from predictu_dispatch.callback c
-                 where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now()
-                 order by c.expires_at limit most)
-               union all
-               (select c.operator_id, c.request_id, c.bet_id, case when o.paused_at is null then 'circuit_open' else 'paused' end
-                  from predictu_dispatch.callback c
-                 where (o.paused_at is not null or o.circuit <> 'closed')
-                   and c.operator_id = o.operator_id and c.state = 'ready' and c.method in ('BALANCE', 'BET_MAKE')
-                 order by c.due_at desc limit most)
-           ) found
-           -- A deadline that has passed is the better reason of two.
-           order by found.operator_id, found.request_id, found.reason = 'deadline' desc
-      ) e;
-    if ending.request_ids is null then
-        return;
-    end if;
     -- The bets first, in a statement of their own, as in settle().
     select array_agg(b.operator_id) as operator_ids, array_agg(b.bet_id) as bet_ids into held
-      from (select b.operator_id, b.bet_id
-              from predictu_dispatch.bet b
-             where (b.operator_id, b.bet_id) in (select * from unnest(ending.operator_ids, ending.bet_ids))
-             order by b.operator_id, b.bet_id for no key update skip locked) b;
+      from (select distinct found.operator_id, found.bet_id
+              from predictu_dispatch.operator o
+             cross join lateral (
+                 select * from (select b.operator_id, b.bet_id
+                    from predictu_dispatch.callback c
+                    join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+                   where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now()
+                   order by c.expires_at limit most
+                     for no key update of b skip locked) picked
+                 union all
+                 select * from (select b.operator_id, b.bet_id
+                    from predictu_dispatch.callback c
+                    join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+                   where (o.paused_at is not null or o.circuit <> 'closed')
+                     and c.operator_id = o.operator_id and c.state = 'ready' and c.method = 'BET_MAKE'
+                   order by c.due_at desc limit most
+                     for no key update of b skip locked) picked
+             ) found) b;
     return query
-    with overdue as materialized (
-        select c.operator_id, c.request_id, e.reason
-          from unnest(ending.operator_ids, ending.request_ids, ending.reasons) as e (operator_id, request_id, reason)
-          join predictu_dispatch.callback c on c.operator_id = e.operator_id and c.request_id = e.request_id
+    with of_bets as materialized (
+        select c.operator_id, c.request_id,
+               case when c.expires_at <= now() then 'deadline' when o.paused_at is null then 'circuit_open' else 'paused' end as reason
+          from unnest(held.operator_ids, held.bet_ids) as named (operator_id, bet_id)
+          join predictu_dispatch.operator o on o.operator_id = named.operator_id
+          join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.bet_id = named.bet_id
          where c.state = 'ready'
-           and (c.bet_id is null or (c.operator_id, c.bet_id) in (select * from unnest(held.operator_ids, held.bet_ids)))
+           and (c.expires_at <= now() or (c.method = 'BET_MAKE' and (o.paused_at is not null or o.circuit <> 'closed')))
            for no key update of c skip locked
+    ), of_none as materialized (
+        select found.*
+          from predictu_dispatch.operator o
+         cross join lateral (
+             select * from (select c.operator_id, c.request_id, 'deadline' as reason
+                from predictu_dispatch.callback c
+               where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now() and c.bet_id is null
+               order by c.expires_at limit most
+                 for no key update skip locked) picked
+             union all
+             select * from (select c.operator_id, c.request_id, case when o.paused_at is null then 'circuit_open' else 'paused' end
+                from predictu_dispatch.callback c
+               where (o.paused_at is not null or o.circuit <> 'closed')
+                 and c.operator_id = o.operator_id and c.state = 'ready' and c.method = 'BALANCE'
+                 and (c.expires_at is null or c.expires_at > now())
+               order by c.due_at desc limit most
+                 for no key update skip locked) picked
+         ) found
     )
     update predictu_dispatch.callback c
        set state = 'exhausted', reason = overdue.reason, finished_at = clock_timestamp(),
            review_since = case when c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp() end
-      from overdue
+      from (select * from of_bets union all select * from of_none) overdue
      where c.operator_id = overdue.operator_id and c.request_id = overdue.request_id
     returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
     if held.bet_ids is not null then
