@@ -7,23 +7,31 @@ connections close.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from typing import TYPE_CHECKING
 
 import structlog
 
+from predictu_dispatch.core.fleet import InstanceTakenError
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.edge.database import Database, is_outage, listen
 from predictu_dispatch.edge.http_server import HttpServer
 from predictu_dispatch.edge.outbox import Outbox
+from predictu_dispatch.edge.reload import reload_config
+from predictu_dispatch.edge.roster import Roster
 from predictu_dispatch.edge.telemetry import Telemetry
 from predictu_dispatch.edge.transport import Transport
 from predictu_dispatch.flow.courier import Courier
 from predictu_dispatch.flow.dispatcher import Dispatcher
+from predictu_dispatch.flow.fleet import Fleet
+from predictu_dispatch.flow.gates import Gates
+from predictu_dispatch.flow.monitor import Monitor
 from predictu_dispatch.flow.reaper import Reaper
 from predictu_dispatch.flow.recorder import Recorder
 
 if TYPE_CHECKING:
+    from predictu_dispatch.core.operator_settings import OperatorSettings
     from predictu_dispatch.edge.config import Config
 
 _SNAPSHOT_EVERY_S = 5.0
@@ -31,7 +39,9 @@ _CLAIM_AGE_MAX_S = 30.0
 """A daemon that has not claimed for so long, although it polls, is not ready, whatever the reason."""
 _SETTLE_AFTER_DRAIN_S = 5.0
 """For what was interrupted at the end of drain_s; where the database is away, the leases run out and are reaped."""
+_RELOAD_AGAIN_S = 1.0
 WORK_CHANNEL = "predictu_dispatch_due"
+OPERATOR_CHANNEL = "predictu_dispatch_operator"
 
 log = structlog.get_logger()
 
@@ -53,57 +63,81 @@ class Daemon:
             through_pooler=self._listen_dsn != self._dsn,
         )
         self._outbox = Outbox(self._database, instance=self._instance)
-        self._telemetry = Telemetry(
-            in_flight=lambda: self._dispatcher.in_flight, database_up=lambda: self._database.is_up
-        )
-        self._transports: list[Transport] = []
+        self._telemetry = Telemetry(in_flight=lambda: self._gates.in_flight, database_up=lambda: self._database.is_up)
         self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._taken: InstanceTakenError | None = None
         self._http = HttpServer(
             registry=self._telemetry.registry,
             unready=self._unready,
-            signing_keys=lambda: {name: operator.signing_key for name, operator in config.operators.items()},
+            signing_keys=lambda: {name: one.published_keys for name, one in self._config.operators.items()},
         )
-        self._recorder = Recorder(self._outbox, self._telemetry, self._wake)
-        self._dispatcher = Dispatcher(
-            self._outbox,
-            self._recorder,
-            self._telemetry,
-            self._couriers(),
-            poll_interval_s=settings.daemon.poll_interval_s,
-            is_outage=is_outage,
-        )
+        self._gates = Gates(self._settings())
+        # Every courier that may have something under way, by operator and lane; the retired ones until they are done.
+        self._couriers: dict[tuple[str, Lane], Courier] = {}
+        self._retiring: set[Courier] = set()
+        roster = Roster(self._database, instance=self._instance)
+        self._fleet = Fleet(roster, self._gates, self._telemetry, wake=self._wake_all, is_outage=is_outage)
+        self._monitor = Monitor(roster, self._gates, self._telemetry, wake=self._wake_all, is_outage=is_outage)
+        self._recorders = {lane: Recorder(self._outbox, self._telemetry, self._wake) for lane in Lane}
+        self._dispatchers = {
+            lane: Dispatcher(
+                lane,
+                self._outbox,
+                self._recorders[lane],
+                self._telemetry,
+                self._gates,
+                witness=self._monitor.witness,
+                poll_interval_s=settings.daemon.poll_interval_s,
+                is_outage=is_outage,
+            )
+            for lane in Lane
+        }
         self._reaper = Reaper(
             self._outbox,
-            self._recorder,
+            self._recorders,
             self._telemetry,
-            config.operators,
+            lambda: self._config.operators,
             instance=self._instance,
-            wake=self._dispatcher.wake,
+            wake=self._wake,
             is_outage=is_outage,
         )
 
-    def _wake(self, delay_s: float) -> None:
-        self._dispatcher.wake(delay_s)
+    def _settings(self) -> list[OperatorSettings]:
+        return [operator.settings for operator in self._config.operators.values()]
 
-    def _couriers(self) -> list[Courier]:
-        couriers = []
-        for operator in self._config.operators.values():
-            for lane in Lane:
-                transport = Transport(operator.settings, operator.ssl_context)
-                self._transports.append(transport)
-                couriers.append(Courier(operator, transport, lane=lane, instance=self._instance))
-        return couriers
+    def _wake(self, lane: Lane, delay_s: float) -> None:
+        self._dispatchers[lane].wake(delay_s)
+
+    def _wake_all(self) -> None:
+        for dispatcher in self._dispatchers.values():
+            dispatcher.wake()
+        # Where nothing may be sent, bets end instead.
+        self._reaper.look()
+
+    def _heard(self, channel: str, operator_id: str) -> None:
+        if channel == OPERATOR_CHANNEL:
+            self._monitor.look()
+        elif self._gates.refuses_bets(operator_id):
+            self._reaper.look()
+            # The one PING that decides may have become due.
+            self._dispatchers[Lane.INTERACTIVE].wake()
+        else:
+            self._dispatchers[Lane.INTERACTIVE].wake()
 
     async def run(self) -> None:
-        """Runs until SIGTERM or SIGINT. Raises what opening the database raised, and any bug of ours."""
+        """Runs until SIGTERM or SIGINT.
+
+        Raises what opening the database raised, InstanceTakenError, and any bug of ours.
+        """
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         try:
             await self._database.open()
-            await self._outbox.sync_operators(
-                (operator.settings, operator.fingerprint) for operator in self._config.operators.values()
-            )
+            await self._fleet.join()
+            await self._take(self._config)
             await self._outbox.prepare_partitions()
             listen_on = self._config.dispatcher.http
             address = await self._http.start(host=listen_on.host, port=listen_on.port)
@@ -111,40 +145,110 @@ class Daemon:
             await self._work()
         finally:
             await self._http.stop()
-            for transport in self._transports:
-                await transport.close()
+            for courier in (*self._couriers.values(), *self._retiring):
+                await courier.close()
             await self._database.close()
         log.info("daemon.stopped", instance=self._instance)
 
+    async def _take(self, config: Config) -> int:
+        """`config` is what is run by from now on; returns how many operators are new, changed or gone."""
+        # The database first: where it is away, everything stays as it was.
+        await self._outbox.sync_operators(
+            (operator.settings, operator.fingerprint) for operator in config.operators.values()
+        )
+        before, self._config = (self._config.operators if self._couriers else {}), config
+        self._gates.configure(self._settings())
+        self._monitor.configure(self._settings())
+        self._fleet.operators_changed()
+        changed = {
+            operator_id
+            for operator_id in before.keys() | config.operators.keys()
+            if before.get(operator_id) != config.operators.get(operator_id)
+        }
+        retired = [self._couriers.pop(key) for key in list(self._couriers) if key[0] in changed]
+        self._retiring.update(retired)
+        for operator_id in changed & config.operators.keys():
+            operator = config.operators[operator_id]
+            for lane in Lane:
+                transport = Transport(operator.settings, operator.ssl_context)
+                self._couriers[operator_id, lane] = Courier(operator, transport, lane=lane, instance=self._instance)
+        for lane, dispatcher in self._dispatchers.items():
+            await dispatcher.send_by({name: courier for (name, of), courier in self._couriers.items() if of is lane})
+        return len(changed)
+
+    async def _reload_when_asked(self) -> None:
+        async with asyncio.TaskGroup() as retirements:
+            while True:
+                await self._reload.wait()
+                self._reload.clear()
+                reloaded = await asyncio.to_thread(reload_config, self._config, os.environ)
+                retiring = set(self._retiring)
+                try:
+                    changed = await self._take(reloaded.config)
+                except Exception as error:  # noqa: BLE001 - what runs goes on; the files are read again in a moment
+                    self._telemetry.chore_failed("reload", error)
+                    self._reload.set()
+                    await asyncio.sleep(_RELOAD_AGAIN_S)
+                    continue
+                self._telemetry.config_reloaded(reloaded, changed=changed)
+                for courier in self._retiring - retiring:
+                    retirements.create_task(self._retire(courier), name="retire")
+
+    async def _retire(self, courier: Courier) -> None:
+        await courier.retire()
+        self._retiring.discard(courier)
+
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
+            channels = [WORK_CHANNEL, OPERATOR_CHANNEL]
             background = [
-                tasks.create_task(self._recorder.run(), name="recorder"),
+                *(tasks.create_task(one.run(), name=f"recorder {lane}") for lane, one in self._recorders.items()),
                 tasks.create_task(self._reaper.run(), name="reaper"),
-                tasks.create_task(listen(self._listen_dsn, [WORK_CHANNEL], self._dispatcher.wake), name="listener"),
+                tasks.create_task(self._announce(), name="fleet"),
+                tasks.create_task(self._monitor.run(), name="monitor"),
+                tasks.create_task(listen(self._listen_dsn, channels, self._heard), name="listener"),
                 tasks.create_task(self._take_snapshots(), name="snapshots"),
+                tasks.create_task(self._reload_when_asked(), name="reload"),
             ]
-            dispatching = tasks.create_task(self._dispatcher.run(), name="dispatcher")
+            dispatching = {
+                tasks.create_task(dispatcher.run(), name=f"dispatcher {lane}")
+                for lane, dispatcher in self._dispatchers.items()
+            }
             await self._stop.wait()
             await self._drain(dispatching)
             for task in background:
                 task.cancel()
+        if self._taken is not None:
+            raise self._taken
 
-    async def _drain(self, dispatching: asyncio.Task[None]) -> None:
+    async def _announce(self) -> None:
+        """Where another process has taken our name, what is under way is finished first."""
+        try:
+            await self._fleet.run()
+        except InstanceTakenError as taken:
+            self._taken = taken
+            self._stop.set()
+
+    async def _drain(self, dispatching: set[asyncio.Task[None]]) -> None:
         """What was in flight is settled, the rest back in the outbox; or left to the reaper if the database is away."""
         drain_s = self._config.dispatcher.daemon.drain_s
-        log.info("daemon.draining", in_flight=sum(self._dispatcher.in_flight.values()), drain_s=drain_s)
-        self._dispatcher.stop()
-        await asyncio.wait([dispatching], timeout=drain_s)
-        for transport in self._transports:
-            transport.interrupt()
-        await asyncio.wait([dispatching], timeout=_SETTLE_AFTER_DRAIN_S)
+        log.info("daemon.draining", in_flight=sum(self._gates.in_flight.values()), drain_s=drain_s)
+        self._gates.drain()
+        for dispatcher in self._dispatchers.values():
+            dispatcher.stop()
+        await asyncio.wait(dispatching, timeout=drain_s)
+        for courier in (*self._couriers.values(), *self._retiring):
+            courier.interrupt()
+        _, unfinished = await asyncio.wait(dispatching, timeout=_SETTLE_AFTER_DRAIN_S)
         try:
-            async with asyncio.timeout(_SETTLE_AFTER_DRAIN_S if dispatching.done() else 0):
-                await self._recorder.idle()
+            async with asyncio.timeout(0 if unfinished else _SETTLE_AFTER_DRAIN_S):
+                for recorder in self._recorders.values():
+                    await recorder.idle()
+                await self._fleet.leave()
         except TimeoutError:
-            log.warning("drain.unfinished", in_flight=sum(self._dispatcher.in_flight.values()))
-            dispatching.cancel()
+            log.warning("drain.unfinished", in_flight=sum(self._gates.in_flight.values()))
+            for task in unfinished:
+                task.cancel()
 
     async def _take_snapshots(self) -> None:
         while True:
@@ -160,8 +264,9 @@ class Daemon:
             return "the database cannot be reached"
         if self._stop.is_set():
             return "draining"
-        claimed_at_s = self._dispatcher.claimed_at_s
-        if claimed_at_s is None:
-            return None if not self._config.operators else "nothing was claimed yet"
-        age_s = asyncio.get_running_loop().time() - claimed_at_s
+        claims_s = [dispatcher.claimed_at_s for dispatcher in self._dispatchers.values()]
+        oldest_s = min((claim_s for claim_s in claims_s if claim_s is not None), default=None)
+        if oldest_s is None or None in claims_s:
+            return "nothing was claimed yet"
+        age_s = asyncio.get_running_loop().time() - oldest_s
         return f"the last claim was {age_s:.0f} s ago" if age_s > _CLAIM_AGE_MAX_S else None

@@ -99,7 +99,8 @@ async def finish_with_another_daemon(stage: Stage, due: dict[str, uuid.UUID], *,
 async def test_a_daemon_killed_between_its_claim_and_its_request_has_sent_nothing(stage: Stage) -> None:
     async with proxied(stage.fleet.dsn) as proxy:
         due = await enqueue_debit_credit_and_rollback(stage)
-        proxy.on_next("predictu_dispatch.claim(", Trick.KEEP_ANSWER)
+        # One claim for each lane.
+        proxy.on_next("predictu_dispatch.claim(", Trick.KEEP_ANSWER, times=2)
         first = stage.fleet.spawn("first", database={"dsn": proxy.dsn()})
 
         async def all_are_claimed() -> bool:

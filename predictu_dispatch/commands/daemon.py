@@ -17,6 +17,7 @@ def run(invocation: Invocation) -> None:
     """Run the daemon until SIGTERM; what is in flight then is finished first."""
     import uvloop  # noqa: PLC0415 - loaded only where used
 
+    from predictu_dispatch.core.fleet import InstanceTakenError  # noqa: PLC0415
     from predictu_dispatch.daemon import Daemon  # noqa: PLC0415
     from predictu_dispatch.edge.telemetry import configure_log  # noqa: PLC0415
 
@@ -29,6 +30,9 @@ def run(invocation: Invocation) -> None:
     with reported_outages(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(serve())
+        except InstanceTakenError as taken:
+            click.echo(str(taken), err=True)
+            sys.exit(EXIT_FAILED)
         except OSError as error:
             if error.filename is None and "bind" in str(error):
                 click.echo(

@@ -147,11 +147,13 @@ def describe(error: BaseException | None) -> str:
 async def listen(
     dsn: str,
     channels: Sequence[str],
-    heard: Callable[[], None],
+    heard: Callable[[str, str], None],
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """For ever: `heard()` on each notification, and once after each (re)connection, since some may have been missed.
+    """For ever: `heard(channel, payload)` on each notification.
+
+    And once for each channel, without a payload, after each (re)connection, since some may have been missed.
 
     Notifications are a hint; behind a transaction-pooling proxy there are none, and polling does the same work later.
     So nothing that is wrong with this connection, a refused login included, is more than a warning.
@@ -163,10 +165,11 @@ async def listen(
         try:
             connection = await asyncpg.connect(dsn, timeout=_CONNECT_TIMEOUT_S)
             for channel in channels:
-                await connection.add_listener(channel, lambda *_: heard())
+                await connection.add_listener(channel, lambda _, __, named, payload: heard(named, str(payload)))
             delay_s = 0.1
             is_listening = True
-            heard()
+            for channel in channels:
+                heard(channel, "")
             while not connection.is_closed():
                 await sleep(_LISTEN_CHECK_S)
                 await connection.execute("select 1", timeout=_CONNECT_TIMEOUT_S)

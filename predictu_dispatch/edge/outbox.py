@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.operator_settings import OperatorSettings
     from predictu_dispatch.edge.database import Database
 
-_EXPIRED_MOST = 500
 _REAPED_MOST = 500
 _MONTHS_AHEAD = 2
 
@@ -74,9 +73,9 @@ class Outbox:
         rows = await self._database.fetch_through_outage(query("settle"), [_report(attempt) for attempt in ordered])
         return [_change(row) for row in rows]
 
-    async def expire(self) -> list[Change]:
-        """Callbacks whose deadline has passed are ended, and their bets have followed."""
-        return [_change(row) for row in await self._database.fetch(query("expire"), _EXPIRED_MOST)]
+    async def expire(self, most: int) -> list[Change]:
+        """Callbacks that must not wait any longer are ended, at most so many of each operator and kind."""
+        return [_change(row) for row in await self._database.fetch(query("expire"), most)]
 
     async def expired_leases(self) -> list[tuple[Callback, str, datetime]]:
         """Attempts whose lease ran out, each with the instance that held it and the moment on the database's clock."""

@@ -19,18 +19,21 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily
 from typing_extensions import override
 
+from predictu_dispatch.core.breaker import Circuit, Health
 from predictu_dispatch.core.change import Cause
 from predictu_dispatch.core.lifecycle import FINAL, CallbackState
 from predictu_dispatch.core.methods import Lane, Method
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import Metric
 
     from predictu_dispatch.core.callback import Attempt, Callback
     from predictu_dispatch.core.change import Change
+    from predictu_dispatch.core.fleet import InstanceTakenError, OperatorState
     from predictu_dispatch.core.settings import LogSettings
+    from predictu_dispatch.edge.reload import Reload
 
 # Their timestamps would double the exposition, and no rule of ours reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -57,6 +60,11 @@ class Event(StrEnum):
     REPORT_REFUSED = "report.refused"
     CHORE_FAILED = "chore.failed"
     LIBRARY_SPOKE = "library.spoke"
+    CIRCUIT_OPENED = "circuit.opened"
+    CIRCUIT_CLOSED = "circuit.closed"
+    INSTANCE_TAKEN = "instance.taken"
+    CONFIG_REFUSED = "config.refused"
+    CONFIG_RELOADED = "config.reloaded"
 
 
 _EVENT_OF_STATE = {
@@ -124,6 +132,9 @@ class Telemetry:
             "rollbacks", "Rollbacks first sent, by what asked for them.", "operator", "cause"
         )
         self.leases_lost = self._counter("leases_lost", "Answers that came after their lease was lost.")
+        self.reload_failures = self._counter(
+            "config_reload_failures", "Reloads in which a file was bad; what runs goes on as it was."
+        )
         self.attempt_duration = self._histogram(
             "attempt_duration_seconds", "An attempt, connecting to last byte.", "operator", "lane"
         )
@@ -136,6 +147,7 @@ class Telemetry:
         ).labels(version("predictu-dispatch")).set(1)
         self.snapshot = _Snapshot(in_flight, database_up)
         self.registry.register(self.snapshot)
+        self._open_circuits: dict[str, bool] = {}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"predictu_dispatch_{name}", text, labels, registry=self.registry)
@@ -197,6 +209,37 @@ class Telemetry:
             reason=change.reason,
         )
 
+    def operators_seen(self, states: Sequence[OperatorState]) -> None:
+        """The operators' circuits and health are so; a circuit that has moved is told once, by each daemon."""
+        for state in states:
+            now_open = state.breaker.circuit is not Circuit.CLOSED
+            if now_open != self._open_circuits.get(state.operator_id, False):
+                event = Event.CIRCUIT_OPENED if now_open else Event.CIRCUIT_CLOSED
+                log.warning(
+                    event, operator_id=state.operator_id, consecutive_failures=state.breaker.consecutive_failures
+                )
+            self._open_circuits[state.operator_id] = now_open
+        self.snapshot.see(states)
+
+    def instance_is_taken(self, taken: InstanceTakenError) -> None:
+        """Another daemon has this one's name; perhaps one that is just gone."""
+        log.warning(Event.INSTANCE_TAKEN, error=str(taken))
+
+    def config_reloaded(self, reload: Reload, *, changed: int) -> None:
+        """The configuration was read again; every fault has its line, and each failure counts."""
+        for fault in reload.faults:
+            log.error(Event.CONFIG_REFUSED, fault=str(fault))
+        if reload.faults:
+            self.reload_failures.inc()
+        log.info(
+            Event.CONFIG_RELOADED,
+            operators=len(reload.config.operators),
+            changed=changed,
+            kept=list(reload.kept),
+            faults=len(reload.faults),
+            **({"needs_restart": list(reload.needs_restart)} if reload.needs_restart else {}),
+        )
+
     def chore_failed(self, chore: str, error: Exception) -> None:
         """The reaper could not do one of its chores, and will try again."""
         log.error(Event.CHORE_FAILED, chore=chore, error=f"{type(error).__name__}: {error}")
@@ -229,9 +272,14 @@ class _Snapshot:
         self._taken_at_s: float | None = None
         self._backlog: list[Mapping[str, Any]] = []
         self._review: list[Mapping[str, Any]] = []
+        self._states: Sequence[OperatorState] = ()
+        self._seen_at_s: float | None = None
 
     def take(self, backlog: list[Mapping[str, Any]], review: list[Mapping[str, Any]]) -> None:
         self._backlog, self._review, self._taken_at_s = backlog, review, time.monotonic()
+
+    def see(self, states: Sequence[OperatorState]) -> None:
+        self._states, self._seen_at_s = states, time.monotonic()
 
     def collect(self) -> Iterable[Metric]:
         up = GaugeMetricFamily("predictu_dispatch_database_up", "1 while the database answers.")
@@ -242,9 +290,24 @@ class _Snapshot:
         for lane, attempts in lanes.items():
             in_flight.add_metric(list(lane), attempts)
         yield in_flight
+        if self._seen_at_s is not None and time.monotonic() - self._seen_at_s <= _SNAPSHOT_AGE_MAX_S:
+            yield from self._operators()
         if self._taken_at_s is None or time.monotonic() - self._taken_at_s > _SNAPSHOT_AGE_MAX_S:
             return
         yield from self._stored(lanes)
+
+    def _operators(self) -> Iterable[Metric]:
+        """How the operators are; one of which nothing was heard yet is neither up nor down."""
+        circuit: dict[tuple[str, ...], float] = {
+            (state.operator_id,): float(state.breaker.circuit is not Circuit.CLOSED) for state in self._states
+        }
+        yield _gauges("circuit_open", "1 while the operator is left alone after failures.", circuit, "operator")
+        up: dict[tuple[str, ...], float] = {
+            (state.operator_id,): float(state.breaker.health is not Health.DOWN)
+            for state in self._states
+            if state.breaker.health is not Health.UNKNOWN
+        }
+        yield _gauges("operator_up", "1 while the operator answers, 0 while its circuit is open.", up, "operator")
 
     def _stored(self, lanes: Iterable[tuple[str, Lane]]) -> Iterable[Metric]:
         """What the database said. What it did not name, of operators that we know, is 0: that was read as well."""

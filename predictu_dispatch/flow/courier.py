@@ -5,11 +5,12 @@ It stores nothing.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from predictu_dispatch.core.backoff import policy_of
 from predictu_dispatch.core.callback import Attempt, Callback, Evidence, Exchange, body
@@ -19,6 +20,8 @@ from predictu_dispatch.core.signing import jti_of, sign
 from predictu_dispatch.core.verdict import Statuses, judge
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from predictu_dispatch.core.methods import Lane
     from predictu_dispatch.flow.ports import Operator, Transport
 
@@ -36,12 +39,41 @@ class Courier:
         self._transport = transport
         self._instance = instance
         self._statuses = Statuses.of(operator.settings.statuses)
+        self._under_way = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
-    async def deliver(self, callback: Callback) -> Attempt:
-        """The attempt as it went, judged.
+    def deliver(self, callback: Callback) -> Coroutine[Any, Any, Attempt]:
+        """The attempt as it went, judged; counted as under way from this call on, not only once it is awaited.
 
         Whatever happens on the way is an attempt with an outcome, never an exception.
         """
+        self._under_way += 1
+        self._is_idle.clear()
+        return self._deliver(callback)
+
+    async def _deliver(self, callback: Callback) -> Attempt:
+        try:
+            return await self._attempted(callback)
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self._is_idle.set()
+
+    def interrupt(self) -> None:
+        """Every delivery under way ends now, as `interrupted`."""
+        self._transport.interrupt()
+
+    async def retire(self) -> None:
+        """Its connections are closed, once what is under way has ended by itself; for one that gets nothing new."""
+        await self._is_idle.wait()
+        await self._transport.close()
+
+    async def close(self) -> None:
+        """Its connections are closed, whatever is under way."""
+        await self._transport.close()
+
+    async def _attempted(self, callback: Callback) -> Attempt:
         settings = self.operator.settings
         policy = policy_of(callback.method, settings)
         sent_headers: list[tuple[str, str]] = []

@@ -1,13 +1,15 @@
-"""The dispatcher claims due callbacks for free slots and hands each to its lane's courier.
+"""The dispatcher of one lane claims due callbacks for free slots and hands each to its operator's courier.
 
-One loop claims for all operators and lanes in one statement. It runs when something may have become due: a
-notification, a slot that is free again while its lane had more to do, a retry whose delay is over, and in any case
-every poll interval, because notifications are a hint and the database is the truth.
+It claims for all operators in one statement, when something may have become due: a notification, a slot that is free
+again while its operator had more to do, a retry whose delay is over, a rate that allows more, and in any case every
+poll interval, because notifications are a hint and the database is the truth. Each lane has a dispatcher of its own, so
+that no bet waits behind the claim of a burst of settlements.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from predictu_dispatch.core.callback import LEASE_MARGIN_S
@@ -15,43 +17,54 @@ from predictu_dispatch.core.change import LaneWant
 from predictu_dispatch.core.methods import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from predictu_dispatch.core.callback import Callback
+    from predictu_dispatch.core.callback import Attempt, Callback
     from predictu_dispatch.flow.courier import Courier
+    from predictu_dispatch.flow.gates import Gates
     from predictu_dispatch.flow.ports import Observer, Outbox
     from predictu_dispatch.flow.recorder import Recorder
 
-LaneKey = tuple[str, Lane]
+_PACED_WAKE_MIN_S = 0.002
+"""However high a rate is, no more claims a second than this allows are made for its sake."""
 
 
 class Dispatcher:
-    """Keeps every lane's slots busy while there is due work. `is_outage` tells an absent database from a bug."""
+    """Keeps a lane's slots busy while there is due work. `is_outage` tells an absent database from a bug."""
 
     def __init__(
         self,
+        lane: Lane,
         outbox: Outbox,
         recorder: Recorder,
         observer: Observer,
-        couriers: Iterable[Courier],
+        gates: Gates,
         *,
+        witness: Callable[[Attempt], None],
         poll_interval_s: float,
         is_outage: Callable[[BaseException], bool],
     ) -> None:
+        self.lane = lane
         self._outbox = outbox
         self._recorder = recorder
         self._observer = observer
-        self._couriers: dict[LaneKey, Courier] = {
-            (courier.operator.settings.operator_id, courier.lane): courier for courier in couriers
-        }
+        self._gates = gates
+        self._witness = witness
         self._poll_interval_s = poll_interval_s
         self._is_outage = is_outage
-        self.in_flight: dict[LaneKey, int] = dict.fromkeys(self._couriers, 0)
-        self._hungry: set[LaneKey] = set()
+        self._couriers: Mapping[str, Courier] = {}
+        self._hungry: set[str] = set()
         self._work = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._claiming = asyncio.Lock()
         # When a claim last went through, or was not needed because every slot was busy; on the loop's clock.
         self.claimed_at_s: float | None = None
+
+    async def send_by(self, couriers: Mapping[str, Courier]) -> None:
+        """These couriers are sent from now on, by operator, and no claim for others is under way any more."""
+        async with self._claiming:
+            self._couriers = couriers
+        self.wake()
 
     def wake(self, delay_s: float = 0.0) -> None:
         """Something may be due in `delay_s`; what is due later than the next poll needs no call of its own."""
@@ -70,72 +83,84 @@ class Dispatcher:
         async with asyncio.TaskGroup() as deliveries:
             while not self._stopping.is_set():
                 self._work.clear()
-                for callback in await self._claim():
-                    self._begin(callback, deliveries)
+                async with self._claiming:
+                    await self._claim_and_begin(deliveries)
                 try:
                     async with asyncio.timeout(self._poll_interval_s):
                         await self._work.wait()
                 except TimeoutError:
                     pass
 
-    async def _claim(self) -> list[Callback]:
+    async def _claim_and_begin(self, deliveries: asyncio.TaskGroup) -> None:
         wants = self._wants()
+        for callback in await self._claim(wants) if wants else []:
+            self._gates.began(callback.operator_id, self.lane)
+            delivery = self._couriers[callback.operator_id].deliver(callback)
+            deliveries.create_task(self._record(callback, delivery), name=f"deliver {callback.request_id}")
+            if self.lane is Lane.SETTLEMENT:
+                # A burst of starts would hold up the loop, and with it the bets: one start for each of its turns.
+                await asyncio.sleep(0)
         if not wants:
             self.claimed_at_s = asyncio.get_running_loop().time()
-            return []
+
+    async def _claim(self, wants: list[LaneWant]) -> list[Callback]:
+        claimed: list[Callback] = []
         try:
             claimed = await self._outbox.claim(wants)
+            self.claimed_at_s = asyncio.get_running_loop().time()
         except Exception as error:
+            # What a claim leased whose answer was lost, the reaper returns. The next poll asks again.
             if not self._is_outage(error):
                 raise
-            # What a claim leased whose answer was lost, the reaper returns. The next poll asks again.
-            return []
-        self.claimed_at_s = asyncio.get_running_loop().time()
-        self._note_hunger(wants, claimed)
+        finally:
+            self._note_what_came(wants, claimed)
         return claimed
 
     def _wants(self) -> list[LaneWant]:
         wants = []
-        for (operator_id, lane), courier in self._couriers.items():
+        for operator_id, courier in self._couriers.items():
+            free_slots = self._gates.free(operator_id, self.lane)
+            if free_slots == 0:
+                self._wake_when_paced(operator_id)
+                continue
             settings = courier.operator.settings
-            policy = settings.interactive if lane is Lane.INTERACTIVE else settings.settlement
-            free_slots = policy.max_in_flight - self.in_flight[operator_id, lane]
-            if settings.enabled and free_slots > 0:
-                wants.append(
-                    LaneWant(
-                        operator_id=operator_id,
-                        lane=lane,
-                        free_slots=free_slots,
-                        lease_s=policy.attempt_timeout_s + LEASE_MARGIN_S,
-                        rollback_lease_s=settings.settlement.attempt_timeout_s + LEASE_MARGIN_S,
-                        amount_format=settings.amount_format,
-                    )
+            policy = settings.interactive if self.lane is Lane.INTERACTIVE else settings.settlement
+            wants.append(
+                LaneWant(
+                    operator_id=operator_id,
+                    lane=self.lane,
+                    free_slots=free_slots,
+                    lease_s=policy.attempt_timeout_s + LEASE_MARGIN_S,
+                    rollback_lease_s=settings.settlement.attempt_timeout_s + LEASE_MARGIN_S,
+                    amount_format=settings.amount_format,
                 )
+            )
         return wants
 
-    def _note_hunger(self, wants: list[LaneWant], claimed: list[Callback]) -> None:
-        """A lane that took all it could have has probably more waiting: its next free slot is worth a claim at once."""
-        taken: dict[LaneKey, int] = {}
-        for callback in claimed:
-            key = (callback.operator_id, callback.lane)
-            taken[key] = taken.get(key, 0) + 1
+    def _note_what_came(self, wants: list[LaneWant], claimed: list[Callback]) -> None:
+        """An operator of which all came that could has probably more waiting, worth a claim as soon as one may go."""
+        came = Counter(callback.operator_id for callback in claimed)
         for want in wants:
-            key = (want.operator_id, want.lane)
-            if taken.get(key, 0) == want.free_slots:
-                self._hungry.add(key)
+            operator_id = want.operator_id
+            self._gates.claimed(operator_id, self.lane, asked=want.free_slots, came=came[operator_id])
+            if came[operator_id] == want.free_slots:
+                self._hungry.add(operator_id)
+                self._wake_when_paced(operator_id)
             else:
-                self._hungry.discard(key)
+                self._hungry.discard(operator_id)
 
-    def _begin(self, callback: Callback, deliveries: asyncio.TaskGroup) -> None:
-        self.in_flight[callback.operator_id, callback.lane] += 1
-        deliveries.create_task(self._deliver(callback), name=f"deliver {callback.request_id}")
+    def _wake_when_paced(self, operator_id: str) -> None:
+        paced_in_s = self._gates.paced_in_s(operator_id)
+        if paced_in_s is not None:
+            self.wake(max(paced_in_s, _PACED_WAKE_MIN_S))
 
-    async def _deliver(self, callback: Callback) -> None:
-        key = (callback.operator_id, callback.lane)
+    async def _record(self, callback: Callback, delivery: Awaitable[Attempt]) -> None:
         self._observer.attempt_began(callback)
         try:
-            await self._recorder.record(await self._couriers[key].deliver(callback))
+            attempt = await delivery
+            self._witness(attempt)
+            await self._recorder.record(attempt)
         finally:
-            self.in_flight[key] -= 1
-            if key in self._hungry:
+            self._gates.ended(callback.operator_id, self.lane)
+            if callback.operator_id in self._hungry:
                 self.wake()

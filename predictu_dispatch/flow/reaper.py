@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from predictu_dispatch.core.backoff import policy_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from datetime import datetime
 
+    from predictu_dispatch.core.methods import Lane
     from predictu_dispatch.flow.ports import Observer, Operator, Outbox
     from predictu_dispatch.flow.recorder import Recorder
 
@@ -27,6 +29,8 @@ REAP_INTERVAL_S = 0.5
 
 Two index look-ups that find nothing cost nothing.
 """
+ENDED_MOST = 100
+"""Of one operator, kind and turn: a few milliseconds, so that an operator with a hundred thousand ends takes turns."""
 _PARTITIONS_EVERY_S = 3600.0
 _STATUSES = Statuses.of()
 
@@ -37,36 +41,52 @@ class Reaper:
     def __init__(
         self,
         outbox: Outbox,
-        recorder: Recorder,
+        recorders: Mapping[Lane, Recorder],
         observer: Observer,
-        operators: Mapping[str, Operator],
+        operators: Callable[[], Mapping[str, Operator]],
         *,
         instance: str,
-        wake: Callable[[float], None],
+        wake: Callable[[Lane, float], None],
         is_outage: Callable[[BaseException], bool],
     ) -> None:
         self._outbox = outbox
-        self._recorder = recorder
+        self._recorders = recorders
         self._observer = observer
         self._operators = operators
         self._instance = instance
         self._wake = wake
         self._is_outage = is_outage
+        self._work = asyncio.Event()
+
+    def look(self) -> None:
+        """Something may have to end at once: a bet for an operator that may not be sent anything."""
+        self._work.set()
 
     async def run(self) -> None:
         """Reaps for ever; an absent database is asked again at the next turn."""
         loop = asyncio.get_running_loop()
         partitions_due_s = loop.time()
+        leases_due_s = loop.time()
         async with asyncio.TaskGroup() as reports:
             while True:
+                self._work.clear()
+                began_s = loop.time()
                 # Each by itself: what one of them stumbles over must not keep the others from everybody else's
                 # callbacks.
-                await self._attempted("reap_leases", self.reap_leases(reports))
                 await self._attempted("expire", self._expire())
+                if loop.time() >= leases_due_s:
+                    await self._attempted("reap_leases", self.reap_leases(reports))
+                    leases_due_s = loop.time() + REAP_INTERVAL_S
                 if loop.time() >= partitions_due_s:
                     await self._attempted("prepare_partitions", self._outbox.prepare_partitions())
                     partitions_due_s = loop.time() + _PARTITIONS_EVERY_S
-                await asyncio.sleep(REAP_INTERVAL_S)
+                # As long as the turn took, so that a flood of ends never has the database for itself.
+                await asyncio.sleep(loop.time() - began_s)
+                try:
+                    async with asyncio.timeout(REAP_INTERVAL_S):
+                        await self._work.wait()
+                except TimeoutError:
+                    pass
 
     async def _attempted(self, chore: str, work: Awaitable[None]) -> None:
         """The chore is done, or is tried again at the next turn; what is no outage is told to the observer."""
@@ -83,13 +103,19 @@ class Reaper:
         by us, is left to that report: an answer that came says more than that none did.
         """
         for lease in await self._outbox.expired_leases():
-            if not self._recorder.is_recording(lease[0]):
-                reports.create_task(self._recorder.record(self._interrupted(*lease)), name="reap")
+            recorder = self._recorders[lease[0].lane]
+            if not recorder.is_recording(lease[0]):
+                reports.create_task(recorder.record(self._interrupted(*lease)), name="reap")
 
     async def _expire(self) -> None:
-        for change in await self._outbox.expire():
+        ended: Counter[str] = Counter()
+        for change in await self._outbox.expire(ENDED_MOST):
+            ended[change.operator_id] += 1
             self._observer.bet_followed(change)
-            self._wake(0.0)
+            if change.lane is not None:
+                self._wake(change.lane, 0.0)
+        if ended and max(ended.values()) >= ENDED_MOST:
+            self.look()
 
     def _interrupted(self, callback: Callback, leased_by: str, reaped_at: datetime) -> Attempt:
         """What is known of an attempt that nobody reported: it began, and the operator may have got it."""
@@ -101,7 +127,7 @@ class Reaper:
             total_ms=elapsed_s * 1000,
         )
         judgement = judge(callback, exchange, _STATUSES, now=reaped_at)
-        operator = self._operators.get(callback.operator_id)
+        operator = self._operators().get(callback.operator_id)
         return Attempt(
             callback=callback,
             instance=leased_by,

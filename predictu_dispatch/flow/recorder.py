@@ -1,10 +1,10 @@
-"""The recorder settles attempts in batches: as many as have come in while the last batch was being settled.
+"""The recorder of one lane settles attempts in batches: as many as have come in while the last was being settled.
 
-So an idle daemon settles an attempt at once and alone, a busy one settles hundreds in one transaction, and no timer
-stands in anyone's way. The queue is bounded by the slots: a slot is free again only when its attempt is settled. The
-exception is an attempt whose bet somebody holds in the database: its slot is given back and it is reported again and
-again by itself, or a producer's open transaction would take all the slots of its operator; how many may be so is
-bounded too.
+An idle daemon settles an attempt at once and alone, a busy one settles hundreds in one transaction, and no timer stands
+in anyone's way. Each lane has a recorder of its own, so that no bet's outcome waits behind a burst of settlements. The
+queue is bounded by the slots: a slot is free again only when its attempt is settled. The exception is an attempt whose
+bet somebody holds in the database: its slot is given back and it is reported again and again by itself, or a producer's
+open transaction would take all the slots of its operator; how many may be so is bounded too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from predictu_dispatch.core.callback import Attempt, Callback
     from predictu_dispatch.core.change import Change
+    from predictu_dispatch.core.methods import Lane
     from predictu_dispatch.flow.ports import Observer, Outbox
 
 BATCH_MAX = 400
@@ -48,9 +49,12 @@ class _Entry:
 
 
 class Recorder:
-    """Settles what couriers and the reaper report. `wake(delay_s)` is called when settled work makes new work due."""
+    """Settles what couriers and the reaper report of one lane.
 
-    def __init__(self, outbox: Outbox, observer: Observer, wake: Callable[[float], None]) -> None:
+    `wake(lane, delay_s)` is called when settled work makes new work due, which may be the other lane's.
+    """
+
+    def __init__(self, outbox: Outbox, observer: Observer, wake: Callable[[Lane, float], None]) -> None:
         self._outbox = outbox
         self._observer = observer
         self._wake = wake
@@ -144,7 +148,8 @@ class Recorder:
         for change in await self._outbox.settle(attempts):
             if change.attempt is None:
                 self._observer.bet_followed(change)
-                self._wake(0.0)
+                if change.lane is not None:
+                    self._wake(change.lane, 0.0)
                 continue
             key = (change.operator_id, change.request_id, change.attempt)
             if change.cause is Cause.HELD:
@@ -159,7 +164,7 @@ class Recorder:
             change = replace(change, cause=Cause.SETTLED, state=attempt.outcome.state, reason=attempt.outcome.reason)
         self._observer.attempt_settled(attempt, change)
         if change.state is CallbackState.READY and attempt.outcome.due_in_s is not None:
-            self._wake(attempt.outcome.due_in_s)
+            self._wake(attempt.callback.lane, attempt.outcome.due_in_s)
 
 
 def _key(callback: Callback) -> _Key:

@@ -52,9 +52,10 @@ class PostgresProxy:
         login = self._upstream.netloc.rpartition("@")[0]
         return f"postgresql://{login}@127.0.0.1:{self.port}{self._upstream.path}?sslmode=disable"
 
-    def on_next(self, marker: str, trick: Trick) -> None:
-        """The trick is played on the next run of the statement whose text holds `marker`; `caught` says when."""
+    def on_next(self, marker: str, trick: Trick, *, times: int = 1) -> None:
+        """The trick is played on the next runs of the statement whose text holds `marker`; `caught` says when on all."""
         self._trick = (marker.encode(), trick)
+        self._times = times
         self.caught.clear()
 
     def runs(self, marker: str) -> int:
@@ -134,8 +135,10 @@ class PostgresProxy:
             if self._trick is not None and self._trick[0] in text:
                 line.is_deaf = self._trick[1] is Trick.LOSE_REQUEST
                 line.kept = bytearray()
-                self._trick = None
-                self.caught.set()
+                self._times -= 1
+                if self._times == 0:
+                    self._trick = None
+                    self.caught.set()
 
     async def _carry_answers(self, line: _Line, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(ConnectionError):

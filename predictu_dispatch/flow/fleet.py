@@ -1,0 +1,118 @@
+"""This daemon's place in the fleet: it says every second that it is alive, and hears what it may use of each limit.
+
+The database's clock decides who is alive. A daemon that cannot say so for SHARE_VALID_S uses nothing any more, and so
+is done before the others take what it had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from predictu_dispatch.core.fleet import ANNOUNCED_EVERY_S, SILENCE_ALLOWED_S, InstanceTakenError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from predictu_dispatch.flow.gates import Gates
+    from predictu_dispatch.flow.ports import Observer, Roster
+
+_AGAIN_S = 0.1
+"""After an announcement that brought less than the fair share, or failed: the others need to be heard first."""
+_AGAIN_MOST = 20
+"""A share that stays unfair for so long waits for attempts to end, and the usual pace will do."""
+
+
+class Fleet:
+    """Announces this daemon. `wake` is called when its shares have grown."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        gates: Gates,
+        observer: Observer,
+        *,
+        wake: Callable[[], None],
+        is_outage: Callable[[BaseException], bool],
+    ) -> None:
+        self._roster = roster
+        self._gates = gates
+        self._observer = observer
+        self._wake = wake
+        self._is_outage = is_outage
+        self._changed = asyncio.Event()
+        self._announcing = asyncio.Lock()
+        self._has_left = False
+
+    async def join(self) -> None:
+        """Announced for the first time. Raises InstanceTakenError where another daemon has this name and stays."""
+        give_up_at_s = time.monotonic() + SILENCE_ALLOWED_S + ANNOUNCED_EVERY_S
+        while True:
+            try:
+                await self._announce()
+            except InstanceTakenError as taken:
+                # It may be the row of one that was killed a moment ago, this one's predecessor for example.
+                if time.monotonic() >= give_up_at_s:
+                    raise
+                self._observer.instance_is_taken(taken)
+                await asyncio.sleep(ANNOUNCED_EVERY_S / 2)
+            else:
+                return
+
+    def operators_changed(self) -> None:
+        """The configuration has other operators or limits: announced at once."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Announces for ever.
+
+        Raises InstanceTakenError where another process took this name while this one stood still.
+        """
+        taken_since_s: float | None = None
+        unfair_times = 0
+        while True:
+            pause_s = ANNOUNCED_EVERY_S
+            try:
+                is_fair = await self._announce()
+                taken_since_s = None
+                unfair_times = 0 if is_fair else unfair_times + 1
+                if 0 < unfair_times <= _AGAIN_MOST:
+                    pause_s = _AGAIN_S
+            except InstanceTakenError:
+                taken_since_s = taken_since_s or time.monotonic()
+                if time.monotonic() - taken_since_s > SILENCE_ALLOWED_S:
+                    raise
+            except Exception as error:  # noqa: BLE001 - without a share nothing is sent; the next announcement may get through
+                if not self._is_outage(error):
+                    self._observer.chore_failed("announce", error)
+                pause_s = _AGAIN_S
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def leave(self) -> None:
+        """Its shares are the others', and it says nothing more.
+
+        Where the database is away they get them a few seconds later by themselves.
+        """
+        try:
+            async with self._announcing:
+                self._has_left = True
+                await self._roster.leave()
+        except Exception as error:  # noqa: BLE001 - as said
+            if not self._is_outage(error):
+                self._observer.chore_failed("leave", error)
+
+    async def _announce(self) -> bool:
+        async with self._announcing:
+            if self._has_left:
+                return True
+            asked_at_s = time.monotonic()
+            shares = await self._roster.announce(self._gates.usages())
+            self._gates.share(shares, asked_at_s=asked_at_s)
+        self._wake()
+        return all(share.is_fair for share in shares)

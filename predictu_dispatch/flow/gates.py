@@ -1,0 +1,205 @@
+"""The gates: how many callbacks of an operator's lane this daemon may send right now.
+
+Both dispatchers ask here before each claim. What narrows a gate: this daemon's share of the slots, the circuit, a
+pause, a Retry-After, the slow start after an outage, and the rate, which the interactive lane has first. The claim
+itself looks at circuit, pause and holds once more, in the database; here they are known early, so they cost nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from predictu_dispatch.core.breaker import Circuit, slow_start
+from predictu_dispatch.core.fleet import SHARE_VALID_S, OperatorState, Share, Usage
+from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.core.pace import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from predictu_dispatch.core.operator_settings import OperatorSettings
+
+_NEVER_S = float("-inf")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Gate:
+    """One operator's; times are monotonic seconds of this process."""
+
+    settings: OperatorSettings
+    is_configured: bool = True
+    """False once its file is gone: nothing more is sent to it, and what is under way still counts."""
+    share: Share | None = None
+    share_until_s: float = _NEVER_S
+    state: OperatorState | None = None
+    state_at_s: float = _NEVER_S
+    pace: Pace | None = None
+    in_flight: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+    bets_want_more: bool = False
+    """True while the rate, and nothing else, keeps interactive callbacks waiting: then settlements take none of it."""
+
+
+class Gates:
+    """Every operator's gate. Nothing here awaits, so what is asked and taken in one breath cannot change in between."""
+
+    def __init__(self, settings: Iterable[OperatorSettings]) -> None:
+        self._gates: dict[str, _Gate] = {}
+        self._is_draining = False
+        self.configure(settings)
+
+    def configure(self, settings: Iterable[OperatorSettings]) -> None:
+        """These are the operators from now on; what is known of those that stay is kept."""
+        for gate in self._gates.values():
+            gate.is_configured = False
+        for one in settings:
+            gate = self._gates.setdefault(one.operator_id, _Gate(settings=one))
+            gate.settings, gate.is_configured = one, True
+
+    def drain(self) -> None:
+        """Nothing more is let through, and the shares go back as attempts end."""
+        self._is_draining = True
+
+    @property
+    def operator_ids(self) -> list[str]:
+        """Those of the configuration."""
+        return [operator_id for operator_id, gate in self._gates.items() if gate.is_configured]
+
+    def usages(self) -> list[Usage]:
+        """What this daemon goes on using until it hears of its shares again."""
+        now_s = time.monotonic()
+        usages = []
+        for operator_id, gate in self._gates.items():
+            if not gate.is_configured and not any(gate.in_flight.values()):
+                continue
+            share = gate.share if now_s < gate.share_until_s and not self._is_draining else None
+            limits = gate.settings.limits
+            usages.append(
+                Usage(
+                    operator_id=operator_id,
+                    interactive_max=gate.settings.interactive.max_in_flight,
+                    settlement_max=gate.settings.settlement.max_in_flight,
+                    requests_per_s_max=limits.max_requests_per_s,
+                    interactive_used=max(
+                        gate.in_flight[Lane.INTERACTIVE], share.interactive_slots if share is not None else 0
+                    ),
+                    settlement_used=max(
+                        gate.in_flight[Lane.SETTLEMENT], share.settlement_slots if share is not None else 0
+                    ),
+                    requests_per_s_used=share.requests_per_s if share is not None else 0.0,
+                )
+            )
+        return usages
+
+    def share(self, shares: Iterable[Share], *, asked_at_s: float) -> None:
+        """These are this daemon's shares, for SHARE_VALID_S from when they were asked for."""
+        for share in shares:
+            gate = self._gates.get(share.operator_id)
+            if gate is None:
+                continue
+            gate.share, gate.share_until_s = share, asked_at_s + SHARE_VALID_S
+            if not share.requests_per_s:
+                gate.pace = None
+            elif gate.pace is None:
+                gate.pace = Pace(requests_per_s=share.requests_per_s)
+            elif gate.pace.requests_per_s != share.requests_per_s:
+                gate.pace = gate.pace.at_rate(share.requests_per_s, time.monotonic())
+
+    def saw(self, states: Iterable[OperatorState], *, asked_at_s: float) -> None:
+        """The operators are so, as of `asked_at_s`."""
+        for state in states:
+            if (gate := self._gates.get(state.operator_id)) is not None:
+                gate.state, gate.state_at_s = state, asked_at_s
+
+    def state(self, operator_id: str) -> OperatorState | None:
+        """What was last seen of an operator."""
+        gate = self._gates.get(operator_id)
+        return None if gate is None else gate.state
+
+    def circuit_changed_at_s(self, operator_id: str) -> float:
+        """The monotonic moment of the circuit's last change, as far as is known; before all time where none was."""
+        gate = self._gates.get(operator_id)
+        if gate is None or gate.state is None or gate.state.circuit_age_s is None:
+            return _NEVER_S
+        return gate.state_at_s - gate.state.circuit_age_s
+
+    def refuses_bets(self, operator_id: str) -> bool:
+        """True where BALANCE and BET_MAKE end at once, as far as this daemon knows."""
+        state = self.state(operator_id)
+        return state is not None and (state.is_paused or state.breaker.circuit is not Circuit.CLOSED)
+
+    def free(self, operator_id: str, lane: Lane) -> int:
+        """How many callbacks may be claimed now; the rate among it is taken, to be given back where nothing came."""
+        gate = self._gates.get(operator_id)
+        if gate is None:
+            return 0
+        now_s = time.monotonic()
+        free = self._slots(gate, lane, now_s) - gate.in_flight[lane]
+        if free <= 0:
+            return 0
+        limits = gate.settings.limits
+        if gate.pace is None:
+            # A limited rate of which this daemon has no share yet, or none any more, is no rate.
+            return free if limits.max_requests_per_s == 0 else 0
+        if lane is Lane.SETTLEMENT and gate.bets_want_more:
+            return 0
+        allowed = min(free, gate.pace.allowed(now_s))
+        if lane is Lane.INTERACTIVE and allowed == 0:
+            gate.bets_want_more = True
+        gate.pace = gate.pace.taken(allowed, now_s)
+        return allowed
+
+    def claimed(self, operator_id: str, lane: Lane, *, asked: int, came: int) -> None:
+        """So many callbacks came of those that were asked for; the rest of the rate is free again."""
+        gate = self._gates.get(operator_id)
+        if gate is None or gate.pace is None:
+            return
+        now_s = time.monotonic()
+        gate.pace = gate.pace.taken(came - asked, now_s)
+        if lane is Lane.INTERACTIVE:
+            gate.bets_want_more = came == asked and gate.pace.allowed(now_s) == 0
+
+    def began(self, operator_id: str, lane: Lane) -> None:
+        """One more attempt is under way."""
+        self._gates[operator_id].in_flight[lane] += 1
+
+    def ended(self, operator_id: str, lane: Lane) -> None:
+        """One attempt less is under way."""
+        self._gates[operator_id].in_flight[lane] -= 1
+
+    @property
+    def in_flight(self) -> Mapping[tuple[str, Lane], int]:
+        """Attempts under way, by operator and lane."""
+        return {
+            (operator_id, lane): count
+            for operator_id, gate in self._gates.items()
+            for lane, count in gate.in_flight.items()
+        }
+
+    def paced_in_s(self, operator_id: str) -> float | None:
+        """Until the rate allows more; None where it does not hold anything up."""
+        gate = self._gates.get(operator_id)
+        return None if gate is None or gate.pace is None else gate.pace.allowed_in_s(time.monotonic())
+
+    def _slots(self, gate: _Gate, lane: Lane, now_s: float) -> int:
+        if gate.share is None or now_s >= gate.share_until_s or self._is_draining:
+            return 0
+        if not (gate.is_configured and gate.settings.enabled):
+            return 0
+        is_interactive = lane is Lane.INTERACTIVE
+        slots = gate.share.interactive_slots if is_interactive else gate.share.settlement_slots
+        state, age_s = gate.state, now_s - gate.state_at_s
+        if state is None:
+            return slots
+        hold_s = state.interactive_hold_s if is_interactive else state.settlement_hold_s
+        if state.is_paused or hold_s > age_s:
+            return 0
+        match state.breaker.circuit:
+            case Circuit.CLOSED:
+                return slots if state.circuit_age_s is None else slow_start(slots, state.circuit_age_s + age_s)
+            case Circuit.HALF_OPEN if is_interactive:
+                # For the one PING that decides.
+                return min(slots, gate.in_flight[lane] + 1)
+            case _:
+                return 0

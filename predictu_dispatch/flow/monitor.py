@@ -1,0 +1,239 @@
+"""The monitor keeps each operator's circuit and health: it hears of every attempt, pings, and asks core/breaker.py.
+
+Every daemon has one and all write the same rows; the row's revision makes sure that each decision was made on what
+really was there, and that of all daemons one starts the PING that is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from predictu_dispatch.core.breaker import Breaker, Circuit, Ping, Policy, Tally, decide
+from predictu_dispatch.core.fleet import CircuitWrite, OperatorState
+from predictu_dispatch.core.methods import Lane, Method
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from uuid import UUID
+
+    from predictu_dispatch.core.callback import Attempt
+    from predictu_dispatch.core.operator_settings import OperatorSettings
+    from predictu_dispatch.flow.gates import Gates
+    from predictu_dispatch.flow.ports import Observer, Roster
+
+_LOOKS_EVERY_S = 1.0
+_TURN_MIN_S = 0.02
+"""Between two turns, so that an operator that fails a thousand times a second costs the database fifty statements."""
+_SUCCESS_TOLD_EVERY_S = 5.0
+"""`last_success_at` of an operator that is well need not be exact, and each telling writes its row."""
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What was heard of one operator and not told yet; times are monotonic seconds of this process."""
+
+    tally: Tally = field(default_factory=Tally)
+    success_at_s: float | None = None
+    failure_at_s: float | None = None
+    holds_until_s: dict[Lane, float] = field(default_factory=dict)
+    ping: tuple[UUID, Ping] | None = None
+
+    def then(self, later: _Notes) -> _Notes:
+        """Both, in this order."""
+        return _Notes(
+            tally=self.tally.then(later.tally),
+            success_at_s=later.success_at_s or self.success_at_s,
+            failure_at_s=later.failure_at_s or self.failure_at_s,
+            holds_until_s=self.holds_until_s | later.holds_until_s,
+            ping=later.ping or self.ping,
+        )
+
+
+class Monitor:
+    """Watches over the operators. `wake` is called when what may be sent has changed."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        gates: Gates,
+        observer: Observer,
+        *,
+        wake: Callable[[], None],
+        is_outage: Callable[[BaseException], bool],
+    ) -> None:
+        self._roster = roster
+        self._gates = gates
+        self._observer = observer
+        self._wake = wake
+        self._is_outage = is_outage
+        self._settings: dict[str, OperatorSettings] = {}
+        self._notes: dict[str, _Notes] = {}
+        self._told_at_s: dict[str, float] = {}
+        self._news = asyncio.Event()
+
+    def configure(self, settings: Iterable[OperatorSettings]) -> None:
+        """These are the operators from now on."""
+        self._settings = {one.operator_id: one for one in settings}
+        self._news.set()
+
+    def look(self) -> None:
+        """Somebody has changed an operator's row."""
+        self._news.set()
+
+    def witness(self, attempt: Attempt) -> None:
+        """An attempt has ended so; what it taught is told to the fleet, at once where it may change something."""
+        callback, judgement = attempt.callback, attempt.judgement
+        notes = self._notes.setdefault(callback.operator_id, _Notes())
+        taught = Tally().with_attempt(judgement)
+        if callback.leased_at_s >= self._gates.circuit_changed_at_s(callback.operator_id):
+            # What was sent before the circuit opened and hung until after it closed again says nothing of now.
+            notes.tally = notes.tally.then(taught)
+        now_s = time.monotonic()
+        if taught.succeeded:
+            notes.success_at_s = now_s
+        elif taught.failed:
+            notes.failure_at_s = now_s
+        if judgement.retry_after_s:
+            hold_s = self._hold_s(callback.operator_id, callback.lane, judgement.retry_after_s)
+            notes.holds_until_s[callback.lane] = now_s + hold_s
+        if callback.method is Method.PING and taught != Tally():
+            notes.ping = (callback.request_id, Ping.ANSWERED if taught.succeeded else Ping.FAILED)
+        if self._is_news(callback.operator_id, notes):
+            self._news.set()
+
+    def _hold_s(self, operator_id: str, lane: Lane, retry_after_s: float) -> float:
+        """Capped by max_delay_s: no operator can put its own callbacks off for ever. Source: DESIGN.md 11."""
+        settings = self._settings.get(operator_id)
+        if settings is None:
+            return 0.0
+        policy = settings.interactive if lane is Lane.INTERACTIVE else settings.settlement
+        return min(retry_after_s, policy.max_delay_s)
+
+    def _is_news(self, operator_id: str, notes: _Notes) -> bool:
+        state, settings = self._gates.state(operator_id), self._settings.get(operator_id)
+        if state is None or settings is None or notes.holds_until_s or notes.ping:
+            return True
+        failures_before = 0 if notes.tally.succeeded else state.breaker.consecutive_failures
+        is_recovering = notes.tally.succeeded and state.breaker.consecutive_failures > 0
+        return is_recovering or failures_before + notes.tally.failures >= settings.circuit.failure_threshold
+
+    async def run(self) -> None:
+        """Looks, decides and writes for ever; an absent database is asked again at the next turn."""
+        while True:
+            pause_s = _LOOKS_EVERY_S
+            self._news.clear()
+            heard, self._notes = self._notes, {}
+            try:
+                pause_s = await self._turn(heard)
+            except Exception as error:  # noqa: BLE001 - callbacks go on; what was heard is told at the next turn
+                self._keep(heard)
+                if not self._is_outage(error):
+                    self._observer.chore_failed("monitor", error)
+            await asyncio.sleep(_TURN_MIN_S)
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    async def _turn(self, heard: dict[str, _Notes]) -> float:
+        """One look at all operators; seconds until the next one is needed."""
+        asked_at_s = time.monotonic()
+        states = await self._roster.operator_states(list(self._settings))
+        was_allowed = {state.operator_id: _allows(self._gates.state(state.operator_id)) for state in states}
+        self._gates.saw(states, asked_at_s=asked_at_s)
+        self._observer.operators_seen(states)
+        if any(was_allowed[state.operator_id] != _allows(state) for state in states):
+            self._wake()
+        writes = {}
+        for state in states:
+            write = self._decided(state, heard.get(state.operator_id, _Notes()))
+            if write is not None:
+                writes[state.operator_id] = write
+            elif state.operator_id in heard and state.breaker.circuit is Circuit.CLOSED:
+                # Nothing to write yet, or paused: it counts later. While a circuit is open nothing but its PING counts.
+                self._keep({state.operator_id: heard[state.operator_id]})
+        written = await self._roster.write_circuits(list(writes.values())) if writes else set()
+        for operator_id in writes:
+            if operator_id in written:
+                self._told_at_s[operator_id] = asked_at_s
+            else:
+                self._keep({operator_id: heard.get(operator_id, _Notes())})
+        if any(operator_id not in written or _follows(write) for operator_id, write in writes.items()):
+            return 0.0
+        return min([_LOOKS_EVERY_S, *(self._ping_due_in_s(state) for state in states)])
+
+    def _ping_due_in_s(self, state: OperatorState) -> float:
+        settings, breaker = self._watched(state), state.breaker
+        if settings is None or breaker.ping_in_s is None or breaker.circuit is Circuit.HALF_OPEN:
+            return _LOOKS_EVERY_S
+        is_planned = breaker.circuit is Circuit.OPEN or settings.health.ping_interval_s > 0
+        return max(0.0, breaker.ping_in_s) if is_planned else _LOOKS_EVERY_S
+
+    def _watched(self, state: OperatorState) -> OperatorSettings | None:
+        """The operator's settings; None where it stays as it is: paused, disabled, or no longer ours."""
+        settings = self._settings.get(state.operator_id)
+        return None if settings is None or state.is_paused or not settings.enabled else settings
+
+    def _decided(self, state: OperatorState, notes: _Notes) -> CircuitWrite | None:
+        """What is to be written of one operator; None where nothing is worth it."""
+        settings = self._watched(state)
+        if settings is None:
+            return None
+        seen = state.breaker
+        if notes.ping is not None and notes.ping[0] == state.ping_request_id:
+            seen = replace(seen, ping=notes.ping[1])
+        policy = Policy(
+            failure_threshold=settings.circuit.failure_threshold,
+            open_s=settings.circuit.open_s,
+            ping_interval_s=settings.health.ping_interval_s,
+        )
+        breaker = decide(seen, notes.tally, policy)
+        now_s = time.monotonic()
+        is_stale = now_s - self._told_at_s.get(state.operator_id, 0.0) >= _SUCCESS_TOLD_EVERY_S
+        was_heard = notes.success_at_s is not None or notes.failure_at_s is not None
+        if not (
+            breaker.starts_ping or _differs(breaker, state.breaker) or notes.holds_until_s or (is_stale and was_heard)
+        ):
+            return None
+        return CircuitWrite(
+            operator_id=state.operator_id,
+            revision=state.revision,
+            breaker=breaker,
+            has_moved=breaker.circuit is not state.breaker.circuit,
+            success_s_ago=None if notes.success_at_s is None else now_s - notes.success_at_s,
+            failure_s_ago=None if notes.failure_at_s is None else now_s - notes.failure_at_s,
+            interactive_hold_s=_left_s(notes, Lane.INTERACTIVE, now_s),
+            settlement_hold_s=_left_s(notes, Lane.SETTLEMENT, now_s),
+        )
+
+    def _keep(self, heard: dict[str, _Notes]) -> None:
+        for operator_id, notes in heard.items():
+            self._notes[operator_id] = notes.then(self._notes.get(operator_id, _Notes()))
+
+
+def _allows(state: OperatorState | None) -> tuple[bool, Circuit] | None:
+    return None if state is None else (state.is_paused, state.breaker.circuit)
+
+
+def _differs(breaker: Breaker, seen: Breaker) -> bool:
+    """True where it is more than the passing of time that tells them apart."""
+    return (breaker.circuit, breaker.consecutive_failures, breaker.health, breaker.ping_in_s is None) != (
+        seen.circuit,
+        seen.consecutive_failures,
+        seen.health,
+        seen.ping_in_s is None,
+    )
+
+
+def _follows(write: CircuitWrite) -> bool:
+    """True where the next step is due at once: a PING goes out, or the circuit has moved."""
+    return write.breaker.starts_ping or write.has_moved
+
+
+def _left_s(notes: _Notes, lane: Lane, now_s: float) -> float | None:
+    until_s = notes.holds_until_s.get(lane)
+    return None if until_s is None else max(0.0, until_s - now_s)
