@@ -200,9 +200,9 @@ class Daemon:
         self.courier = Courier(configured, network, lane=Lane.INTERACTIVE, instance=name)
         self.reaper = Reaper(
             outbox,
-            Findings(self),
+            dict.fromkeys(Lane, Findings(self)),
             self,
-            {self.operator_id: configured},
+            lambda: {self.operator_id: configured},
             instance=name,
             wake=self.wake,
             is_outage=self.is_outage,
@@ -223,7 +223,7 @@ class Daemon:
         await asyncio.wait([running])
         assert not self.refused, self.refused
 
-    def wake(self, delay_s: float) -> None: ...
+    def wake(self, lane: Lane, delay_s: float) -> None: ...
 
     def is_outage(self, error: BaseException) -> bool:  # noqa: ARG002 - the port's own signature
         return False
@@ -258,6 +258,7 @@ class Play(RuleBasedStateMachine):
         self.seen = Look()
         # When the last lease of a request ends, on our monotonic clock, unless its attempt is settled.
         self.leases: dict[UUID, float] = {}
+        self.is_left_alone = False
         self.enqueued: list[tuple[Method, dict[str, object], UUID]] = []
         self.wait(self.daemons[DAEMONS[0]].outbox.sync_operators([(self.settings, "fingerprint")]))
 
@@ -430,6 +431,7 @@ class Play(RuleBasedStateMachine):
     def claim(self, daemon: Daemon) -> None:
         before = self.seen
         claimed = self.wait(daemon.outbox.claim([self._want(lane) for lane in Lane]))
+        assert not (self.is_left_alone and claimed), f"claimed of an operator that is to be left alone: {claimed}"
         daemon.leased += sorted(claimed, key=_place)
         self.look()
         for callback in claimed:
@@ -575,7 +577,7 @@ class Play(RuleBasedStateMachine):
         self.wait(daemon.reap())
         if at_once:
             self.settle(daemon, daemon.reports)
-        self.wait(daemon.outbox.expire())
+        self.wait(daemon.outbox.expire(100))
         self.look()
 
     @precondition(lambda self: self.network.delayed or self.is_in(CallbackState.IN_FLIGHT) or self.awaits_recheck())
@@ -598,6 +600,28 @@ class Play(RuleBasedStateMachine):
                 replace(callback, leased_at_s=callback.leased_at_s - seconds) for callback in daemon.leased
             ]
         self.look()
+
+    @rule(name=a_daemon, how=st.sampled_from(["paused", "circuit open", "well", "well"]))
+    def is_paused_or_broken(self, *, name: str, how: str) -> None:
+        """While an operator is left alone nothing of it is claimed, and nobody is kept waiting."""
+        self.wait(
+            self.world.owner.execute(
+                "update predictu_dispatch.operator set circuit = case $2 when 'circuit open' then 'open' else 'closed' end,"
+                " paused_at = case $2 when 'paused' then now() end, paused_by = case $2 when 'paused' then 'test' end,"
+                " pause_reason = case $2 when 'paused' then 'test' end where operator_id = $1",
+                self.operator_id,
+                how,
+            )
+        )
+        self.is_left_alone = how != "well"
+        self.wait(self.daemons[name].outbox.expire(100))
+        self.look()
+        awaited = [
+            callback
+            for callback in self.seen.callbacks.values()
+            if callback.state is CallbackState.READY and callback.method in (Method.BALANCE, Method.BET_MAKE)
+        ]
+        assert not (self.is_left_alone and awaited)
 
     @precondition(lambda self: self.network.delayed)
     @rule(index=an_index)
@@ -626,6 +650,7 @@ class Play(RuleBasedStateMachine):
         if sys.exc_info()[0] is None:
             for name in DAEMONS:
                 self.start(name)
+            self.is_paused_or_broken(name=DAEMONS[0], how="well")
             self._drain()
             while self.seen.in_review():
                 self.a_person_redrives(0)

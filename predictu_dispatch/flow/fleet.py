@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from predictu_dispatch.flow.gates import Gates
-    from predictu_dispatch.flow.ports import Observer, Roster
+    from predictu_dispatch.flow.ports import FleetObserver, Roster
 
 _AGAIN_S = 0.1
 """After an announcement that brought less than the fair share, or failed: the others need to be heard first."""
@@ -31,7 +31,7 @@ class Fleet:
         self,
         roster: Roster,
         gates: Gates,
-        observer: Observer,
+        observer: FleetObserver,
         *,
         wake: Callable[[], None],
         is_outage: Callable[[BaseException], bool],

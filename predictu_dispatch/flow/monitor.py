@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.callback import Attempt
     from predictu_dispatch.core.operator_settings import OperatorSettings
     from predictu_dispatch.flow.gates import Gates
-    from predictu_dispatch.flow.ports import Observer, Roster
+    from predictu_dispatch.flow.ports import FleetObserver, Roster
 
 _LOOKS_EVERY_S = 1.0
 _TURN_MIN_S = 0.02
@@ -59,7 +59,7 @@ class Monitor:
         self,
         roster: Roster,
         gates: Gates,
-        observer: Observer,
+        observer: FleetObserver,
         *,
         wake: Callable[[], None],
         is_outage: Callable[[BaseException], bool],

@@ -109,6 +109,12 @@ class Network:
     _bodies: dict[str, bytes] = field(default_factory=dict)
     _terminal_sent: dict[str, str] = field(default_factory=dict)
 
+    def interrupt(self) -> None:
+        """Nothing here takes any time."""
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
     async def post(
         self,
         *,
