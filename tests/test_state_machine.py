@@ -601,12 +601,12 @@ class Play(RuleBasedStateMachine):
             ]
         self.look()
 
-    @rule(name=a_daemon, how=st.sampled_from(["paused", "circuit open", "well", "well"]))
+    @rule(name=a_daemon, how=st.sampled_from(["paused", "broken", "well", "well"]))
     def is_paused_or_broken(self, *, name: str, how: str) -> None:
         """While an operator is left alone nothing of it is claimed, and nobody is kept waiting."""
         self.wait(
             self.world.owner.execute(
-                "update predictu_dispatch.operator set circuit = case $2 when 'circuit open' then 'open' else 'closed' end,"
+                "update predictu_dispatch.operator set circuit = case $2 when 'broken' then 'open' else 'closed' end,"
                 " paused_at = case $2 when 'paused' then now() end, paused_by = case $2 when 'paused' then 'test' end,"
                 " pause_reason = case $2 when 'paused' then 'test' end where operator_id = $1",
                 self.operator_id,

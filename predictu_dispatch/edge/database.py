@@ -25,6 +25,8 @@ _COMMAND_TIMEOUT_S = 10.0
 _RELEASE_TIMEOUT_S = 2.0
 """For asyncpg to cancel what still runs and to make the connection fit for the next; one that is slower is dropped."""
 _CLOSE_TIMEOUT_S = 2.0
+_KEPT_FREE = 2
+"""Connections that only urgent statements may take: one to claim bets, one to settle them."""
 _LISTEN_CHECK_S = 10.0
 """A listening connection says nothing by itself; it is asked this often whether it lives."""
 
@@ -65,6 +67,7 @@ class Database:
         self._pool_size = pool_size
         self._application_name = application_name
         self._through_pooler = through_pooler
+        self._patient = asyncio.Semaphore(max(1, pool_size - _KEPT_FREE))
         self._pool: Pool | None = None
         self.is_up = False
 
@@ -97,17 +100,25 @@ class Database:
             except _LOST:
                 self._pool.terminate()
 
-    async def fetch(self, query: str, *args: Any) -> list[Any]:  # noqa: ANN401 - parameters are as varied as SQL's types
-        """The statement's rows, once. Raises what asyncpg and the system raise."""
+    async def fetch(self, query: str, *args: Any, urgent: bool = False) -> list[Any]:  # noqa: ANN401 - parameters are as varied as SQL's types
+        """The statement's rows, once. Raises what asyncpg and the system raise.
+
+        What is not urgent leaves connections free for what is: a burst of settlements, or a slow count, must not keep a
+        bet waiting.
+        """
         if self._pool is None:
             message = "the database is not open"
             raise asyncpg.InterfaceError(message)
         try:
-            connection = await self._pool.acquire(timeout=_CONNECT_TIMEOUT_S)
-            try:
-                rows = await connection.fetch(query, *args)
-            finally:
-                await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
+            if urgent:
+                rows = await self._rows(self._pool, query, args)
+            else:
+                async with asyncio.timeout(_CONNECT_TIMEOUT_S + _COMMAND_TIMEOUT_S):
+                    await self._patient.acquire()
+                try:
+                    rows = await self._rows(self._pool, query, args)
+                finally:
+                    self._patient.release()
         except Exception as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -119,7 +130,14 @@ class Database:
         self._note(up=True)
         return list(rows)
 
-    async def fetch_through_outage(self, query: str, *args: Any) -> list[Any]:  # noqa: ANN401 - as above
+    async def _rows(self, pool: Pool, query: str, args: tuple[Any, ...]) -> list[Any]:
+        connection = await pool.acquire(timeout=_CONNECT_TIMEOUT_S)
+        try:
+            return await connection.fetch(query, *args)
+        finally:
+            await pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
+
+    async def fetch_through_outage(self, query: str, *args: Any, urgent: bool = False) -> list[Any]:  # noqa: ANN401 - as above
         """The statement's rows, asked again until the database answers: for statements that are safe to repeat."""
         async for attempt in AsyncRetrying(
             wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
@@ -127,7 +145,7 @@ class Database:
             reraise=True,
         ):
             with attempt:
-                return await self.fetch(query, *args)
+                return await self.fetch(query, *args, urgent=urgent)
         raise AssertionError  # AsyncRetrying without a stop either returns or raises.
 
     def _note(self, *, up: bool, error: BaseException | None = None) -> None:

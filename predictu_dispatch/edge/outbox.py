@@ -57,6 +57,7 @@ class Outbox:
             [want.lease_s for want in wants],
             [want.rollback_lease_s for want in wants],
             [want.amount_format for want in wants],
+            urgent=any(want.lane is Lane.INTERACTIVE for want in wants),
         )
         return [_callback(row, leased_at_s=asked_at_s) for row in rows]
 
@@ -70,7 +71,11 @@ class Outbox:
         ordered = sorted(
             attempts, key=lambda attempt: (attempt.callback.operator_id, attempt.callback.request_id.bytes)
         )
-        rows = await self._database.fetch_through_outage(query("settle"), [_report(attempt) for attempt in ordered])
+        rows = await self._database.fetch_through_outage(
+            query("settle"),
+            [_report(attempt) for attempt in ordered],
+            urgent=any(attempt.callback.lane is Lane.INTERACTIVE for attempt in attempts),
+        )
         return [_change(row) for row in rows]
 
     async def expire(self, most: int) -> list[Change]:

@@ -62,6 +62,8 @@ class Roster:
                 [usage.interactive_used for usage in usages],
                 [usage.settlement_used for usage in usages],
                 [usage.requests_per_s_used for usage in usages],
+                # Without its shares a daemon sends nothing at all.
+                urgent=True,
             )
         except asyncpg.PostgresError as error:
             if error.sqlstate != _INSTANCE_TAKEN:
