@@ -25,7 +25,11 @@ _VERBS: Final = {
     "why": ("predictu_dispatch.commands.why", "why", "Say in words why a callback is not being sent this moment."),
     "retry": ("predictu_dispatch.commands.interventions", "retry", "Send again what needs review."),
     "cancel": ("predictu_dispatch.commands.interventions", "cancel", "Take back what was never attempted."),
-    "resolve": ("predictu_dispatch.commands.interventions", "resolve", "Take off the review list what was settled by other means."),
+    "resolve": (
+        "predictu_dispatch.commands.interventions",
+        "resolve",
+        "Take off the review list what was settled by other means.",
+    ),
     "pause": ("predictu_dispatch.commands.interventions", "pause", "Send an operator nothing for a while."),
     "resume": ("predictu_dispatch.commands.interventions", "resume", "End an operator's pause."),
     "ping": ("predictu_dispatch.commands.ping", "ping", "Ping an operator through the normal way, with timings."),

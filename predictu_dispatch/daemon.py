@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from predictu_dispatch.edge.config import Config
 
 _SNAPSHOT_EVERY_S = 5.0
+_SNAPSHOT_EVERY_MAX_S = 20.0
+_SNAPSHOT_LOAD = 0.02
+"""The part of one of the database's cores that counting may take: a backlog of a million takes a second to count."""
 _CLAIM_AGE_MAX_S = 30.0
 """A daemon that has not claimed for so long, although it polls, is not ready, whatever the reason."""
 _SETTLE_AFTER_DRAIN_S = 5.0
@@ -252,12 +256,14 @@ class Daemon:
 
     async def _take_snapshots(self) -> None:
         while True:
+            began_s = time.monotonic()
             try:
                 self._telemetry.snapshot.take(await self._outbox.backlog(), await self._outbox.review_counts())
             except Exception as error:  # noqa: BLE001 - figures that cannot be read are absent; callbacks go on
                 if not is_outage(error):
                     self._telemetry.chore_failed("take_snapshot", error)
-            await asyncio.sleep(_SNAPSHOT_EVERY_S)
+            took_s = time.monotonic() - began_s
+            await asyncio.sleep(max(_SNAPSHOT_EVERY_S, min(took_s / _SNAPSHOT_LOAD, _SNAPSHOT_EVERY_MAX_S)))
 
     def _unready(self) -> str | None:
         if not self._database.is_up:

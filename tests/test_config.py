@@ -12,7 +12,8 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictu_dispatch.edge.config import FILE_BYTES_MAX, Config, ConfigError, load_config
+from predictu_dispatch.edge.config import Config, ConfigError, load_config
+from predictu_dispatch.edge.files import FILE_BYTES_MAX
 from predictu_dispatch.edge.keys import create_key_file, new_private_pem
 
 OPERATOR = """
@@ -254,6 +255,18 @@ def test_a_key_is_found_among_systemds_credentials_unless_a_file_lies_nearer(fol
     assert load(folder, CREDENTIALS_DIRECTORY=str(credentials)).operators["op_a"].signing_key == credential
     nearer = create_key_file(folder / "operators" / "op_a.key", "EdDSA")
     assert load(folder, CREDENTIALS_DIRECTORY=str(credentials)).operators["op_a"].signing_key == nearer
+
+
+def test_the_staged_and_the_previous_key_are_published_behind_the_active_one_and_each_key_once(folder: Path) -> None:
+    keys = folder / "operators" / "keys"
+    active = load(folder).operators["op_a"].signing_key
+    previous = create_key_file(keys / "op_a.previous.pem", "EdDSA")
+    staged = create_key_file(keys / "op_a.next.pem", "EdDSA")
+    create_key_file(keys / "op_a.later.pem", "EdDSA")
+    operator = load(folder).operators["op_a"]
+    assert (operator.signing_key, operator.published_keys) == (active, (active, staged, previous))
+    (keys / "op_a.next.pem").write_bytes((keys / "op_a.pem").read_bytes())
+    assert load(folder).operators["op_a"].published_keys == (active, previous)
 
 
 def test_a_path_never_leads_out_of_the_credentials(folder: Path) -> None:

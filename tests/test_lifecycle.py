@@ -38,15 +38,18 @@ async def insert_bet(owner: Connection, state: str, placement: uuid.UUID, termin
 async def insert_callback(
     owner: Connection, request_id: uuid.UUID, method: str, state: str, effect: str | None = None
 ) -> None:
-    """A callback in this state, with all that the CHECKs want of it."""
+    """A callback in this state, with all that the CHECKs want of it; what has failed needs review."""
     if effect is None:
         effect = "applied" if state == "delivered" else "none"
+    attempts = 0 if state in ("waiting", "ready", "cancelled") else 1
     await owner.execute(
         "insert into predictu_dispatch.callback"
-        " (operator_id, request_id, method, bet_id, lane, state, effect, attempts, params, lease_until, finished_at)"
-        " values ($1, $2, $3, $4, $5, $6, $7, 1, '{}', $8::text::timestamptz, $9::text::timestamptz)",
+        " (operator_id, request_id, method, bet_id, lane, state, effect, attempts, params, lease_until, finished_at,"
+        " review_since) values ($1, $2, $3, $4, $5, $6, $7, $8, '{}', $9::text::timestamptz, $10::text::timestamptz,"
+        " $11::text::timestamptz)",
         *(OPERATOR, request_id, method, None if method in ("PING", "BALANCE") else "b1", RULES[Method(method)].lane),
-        *(state, effect, "infinity" if state == "in_flight" else None, "2026-01-01" if state in FINAL else None),
+        *(state, effect, attempts, "infinity" if state == "in_flight" else None),
+        *("2026-01-01" if state in FINAL else None, "2026-01-01" if state in ("rejected", "exhausted") else None),
     )
 
 
@@ -92,6 +95,26 @@ async def test_a_callback_makes_exactly_the_listed_moves(ledger: Ledger, method:
     redrives = {(CallbackState.REJECTED, CallbackState.READY), (CallbackState.EXHAUSTED, CallbackState.READY)}
     waits = {move for move in CALLBACK_MOVES if CallbackState.WAITING in move}
     assert made == set(CALLBACK_MOVES) - (redrives | waits if never_waits else set())
+
+
+@pytest.mark.parametrize("state", [CallbackState.REJECTED, CallbackState.EXHAUSTED])
+async def test_what_is_off_the_review_list_is_never_sent_again(ledger: Ledger, state: CallbackState) -> None:
+    """It was settled by other means: a second payment would be ours."""
+    owner, request_id = ledger.owner, uuid.uuid4()
+    await insert_bet(owner, "closing", uuid.uuid4(), request_id)
+    await insert_callback(owner, request_id, "BET_WIN", state)
+    assert not await is_refused(owner, MOVE, request_id, "ready")
+    await owner.execute("update predictu_dispatch.callback set review_since = null")
+    assert await is_refused(owner, MOVE, request_id, "ready")
+
+
+async def test_what_was_attempted_is_never_cancelled(ledger: Ledger) -> None:
+    """Only what certainly never left may make place for another terminal of its bet."""
+    await ledger.attempt(await ledger.place(), delivered)
+    win = await ledger.end("BET_WIN")
+    await ledger.attempt(win, retried)
+    with pytest.raises(asyncpg.CheckViolationError, match="cancelled_was_never_attempted"):
+        await ledger.owner.execute(MOVE, win, "cancelled")
 
 
 async def test_effect_only_ever_moves_from_none_to_unknown_to_applied(ledger: Ledger) -> None:

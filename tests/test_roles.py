@@ -15,7 +15,18 @@ MAY_EXECUTE = {
     "predictu_support": {"minor_digits"},
 }
 """minor_digits() turns subunits into an amount for people; it reads no table."""
+FOR_PEOPLE = {
+    "retry_callback",
+    "cancel_callback",
+    "resolve_callback",
+    "pause_operator",
+    "resume_operator",
+    "ping_operator",
+}
+"""0008: the commands run with the daemon's own DSN."""
+MAY_EXECUTE["predictu_dispatcher"] |= FOR_PEOPLE
 READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_migration"}
+READABLE |= {"intervention"}
 MAY_READ: dict[str, set[str]] = {
     "predictu_producer": set(),
     "predictu_dispatcher": READABLE,
@@ -112,8 +123,12 @@ async def test_each_role_does_its_work_with_no_more_than_it_has(database: Databa
             (dispatcher, "select predictu_dispatch.rollback_bet('op_abc123', 'b1', '')", ()),
             (dispatcher, "select predictu_dispatch.follow_bets('{op_abc123}', '{b1}')", ()),
             (dispatcher, "update predictu_dispatch.callback set state = 'delivered'", ()),
+            (dispatcher, "select predictu_dispatch.record_intervention('op_abc123', null, 'pause', '', '', now())", ()),
+            (dispatcher, "delete from predictu_dispatch.intervention", ()),
             (support, claiming, ()),
             (support, enqueue, placing),
+            (support, "select predictu_dispatch.pause_operator('op_abc123', 'why', 'who')", ()),
+            (producer, "select predictu_dispatch.cancel_callback('op_abc123', $1, 'why', 'who')", (request_id,)),
             (support, "delete from predictu_dispatch.callback", ()),
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

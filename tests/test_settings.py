@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from predictu_dispatch.commands.config import ALGORITHMS
+from predictu_dispatch.commands.keys import ALGORITHMS
 from predictu_dispatch.core.operator_settings import (
     BUILT_IN_STATUSES,
     OperatorSettings,
@@ -207,15 +207,15 @@ def test_an_unsafe_callback_url_is_refused(url: str, allowed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://h", "HTTPS://h:8443/a?b=c", "https://[2001:db8::1]:1/", "https://ünï.example/"]
+    "url", ["https://h", "HTTPS://h:8443/a?b=c", "https://[2a00:1450:4001::1]:1/", "https://ünï.example/"]
 )
 def test_a_usual_callback_url_is_taken_as_it_stands(url: str) -> None:
     assert OperatorSettings.model_validate(changed("callback_url", to=url)).callback_url == url
 
 
 def test_http_is_taken_where_the_file_allows_it() -> None:
-    given = {**LEAST, "callback_url": "http://127.0.0.1:8080/", "allow_insecure_http": True}
-    assert OperatorSettings.model_validate(given).callback_url == "http://127.0.0.1:8080/"
+    given = {**LEAST, "callback_url": "http://wallet.example.com:8080/", "allow_insecure_http": True}
+    assert OperatorSettings.model_validate(given).callback_url == "http://wallet.example.com:8080/"
 
 
 @pytest.mark.parametrize("operator_id", ["", "a" * 65, "op.a", "op/a", "op a", "op_a\n", "öp"])

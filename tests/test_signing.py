@@ -13,7 +13,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey, RSAKey
 
-from predictu_dispatch.commands.config import ALGORITHMS
+from predictu_dispatch.commands.keys import ALGORITHMS
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
 from predictu_dispatch.core.signing import SigningKey, jti_of, sign
 from predictu_dispatch.edge.keys import new_private_pem

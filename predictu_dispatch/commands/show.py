@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ import click
 from predictu_dispatch.commands import words
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
+from predictu_dispatch.commands.lookup import the_one
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.database import Database
@@ -52,27 +54,28 @@ async def _read(
     async with database(invocation) as db:
         if bet is None:
             rows = await db.fetch(query("show_callbacks"), request_id, operator)
-            if not rows:
-                _fail(f"no callback {request_id}" + (f" of operator {operator}" if operator else ""))
-            if len(rows) > 1:
-                operators = " | ".join(row["operator_id"] for row in rows)
-                _fail(f"several operators have {request_id}; add --operator {operators}")
-            return None, [await _with_attempts(db, rows[0])]
+            return None, [await _with_life(db, the_one(rows, request_id, operator))]
         bets = await db.fetch(query("show_bet"), *bet)
         if not bets:
             _fail(f"operator {bet[0]} has no bet {bet[1]}")
         callbacks = []
         for request in await db.fetch(query("show_bet_requests"), *bet):
             (row,) = await db.fetch(query("show_callbacks"), request["request_id"], bet[0])
-            callbacks.append(await _with_attempts(db, row))
+            callbacks.append(await _with_life(db, row))
         return dict(bets[0]), callbacks
 
 
-async def _with_attempts(db: Database, row: Row) -> dict[str, Any]:
+async def _with_life(db: Database, row: Row) -> dict[str, Any]:
     from predictu_dispatch.edge.sql_files import query  # noqa: PLC0415 - loaded only where used
 
-    attempts = await db.fetch(query("show_attempts"), row["operator_id"], row["request_id"])
-    return {**row, "audit": [dict(attempt) for attempt in attempts]}
+    named = (row["operator_id"], row["request_id"])
+    attempts = await db.fetch(query("show_attempts"), *named)
+    interventions = await db.fetch(query("show_interventions"), *named)
+    return {
+        **row,
+        "audit": [dict(attempt) for attempt in attempts],
+        "interventions": [dict(intervention) for intervention in interventions],
+    }
 
 
 def _fail(message: str) -> None:
@@ -135,11 +138,27 @@ def _print_callback(callback: Row) -> None:
         _field(
             "review", click.style(f"a person must look at it, since {words.moment(callback['review_since'])}", fg="red")
         )
-    for attempt in callback["audit"]:
-        _print_attempt(attempt)
     if not callback["audit"]:
         click.echo("  no attempt was made" + (" yet" if callback["finished_at"] is None else ""))
+    _print_life(callback["audit"], callback["interventions"])
     click.echo()
+
+
+def _print_life(audit: list[Row], interventions: list[Row]) -> None:
+    """Attempts and what people did, in the order in which they happened; each list comes in its own order."""
+    told: list[tuple[datetime, Callable[[Row], None], Row]] = [
+        *((attempt["started_at"], _print_attempt, attempt) for attempt in audit),
+        *((intervention["done_at"], _print_intervention, intervention) for intervention in interventions),
+    ]
+    for _, tell, row in sorted(told, key=lambda one: one[0]):
+        tell(row)
+
+
+def _print_intervention(intervention: Row) -> None:
+    done = click.style(words.INTERVENTIONS[intervention["action"]], fg="cyan")
+    by = f"{intervention['done_by']} (database role {intervention['database_role']})"
+    click.echo(f"  {done} by {by} at {words.moment(intervention['done_at'])}")
+    _field("", f"because: {intervention['reason']}" if intervention["reason"] else "")
 
 
 def _print_next(callback: Row) -> None:

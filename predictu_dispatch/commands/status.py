@@ -1,88 +1,115 @@
-"""`status`: operators, lanes and backlog at a glance, and what needs review."""
+"""`status`: operators, lanes, backlog and daemons at a glance, and what needs review."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 import click
 
 from predictu_dispatch.commands import words
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import Invocation, common_options, print_json
+from predictu_dispatch.commands.status_table import print_operators
 
-_REVIEW_SHOWN = 20
-_LANES = ("interactive", "settlement")
-_HEAD = ("operator", "lane", "waiting", "ready", "in flight", "oldest due", "unknown")
+_REVIEW_SHOWN: Final = 20
+_LANES: Final = ("interactive", "settlement")
+
+Row = Mapping[str, Any]
 
 
 @click.command()
 @common_options
 def status(invocation: Invocation) -> None:
-    """Show a row for each operator and lane, and the callbacks that a person must look at."""
-    lanes, review = asyncio.run(_read(invocation))
+    """Show a row for each operator and lane, the daemons, and the callbacks that a person must look at.
+
+    Numbers from 10,000 on are rounded here; --json has all of them in full.
+    """
+    lanes, daemons, review = asyncio.run(_read(invocation))
     if invocation.json:
-        print_json({"lanes": lanes, "needs_review": review})
+        print_json({"lanes": _plain(lanes), "daemons": _plain(daemons), "needs_review": _plain(review)})
         return
     if lanes:
-        _print_table([_HEAD, *(_row(lane) for lane in lanes)])
+        print_operators(lanes, runs=any(daemon["is_live"] for daemon in daemons))
     else:
         click.echo("no operator is known yet: they enter the database when a daemon starts")
+    click.echo()
+    for line in _daemon_lines(daemons):
+        click.echo(line)
     if not review:
         click.echo("\nnothing needs review")
         return
     click.echo(f"\nneeds review{f' (the {_REVIEW_SHOWN} oldest)' if len(review) == _REVIEW_SHOWN else ''}:")
     for row in review:
         click.echo(
-            f"  {row['request_id']}  {row['operator_id']}  {row['method']}  bet {row['bet_id']}, since {row['since']}"
+            f"  {row['request_id']}  {row['operator_id']}  {row['method']}  bet {row['bet_id']},"
+            f" since {words.moment(row['since'])}"
         )
         click.echo(f"      {row['reason']}")
 
 
-async def _read(invocation: Invocation) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+async def _read(invocation: Invocation) -> tuple[list[dict[str, Any]], list[Row], list[Row]]:
     from predictu_dispatch.edge.sql_files import query  # noqa: PLC0415 - loaded only where used
 
     async with database(invocation) as db:
         operators = await db.fetch(query("operators"))
         backlog = await db.fetch(query("backlog"))
+        daemons = await db.fetch(query("status_daemons"))
         review = await db.fetch(query("needs_review"), _REVIEW_SHOWN)
-    lanes = {
-        (operator["operator_id"], lane): {
-            "operator_id": operator["operator_id"],
-            "enabled": operator["enabled"],
-            "lane": lane,
-            "waiting": 0,
-            "ready": 0,
-            "in_flight": 0,
-            "oldest_due_s": None,
-            "unknown_effect": 0,
-        }
-        for operator in operators
-        for lane in _LANES
-    }
+    lanes = {(operator["operator_id"], lane): _empty(operator, lane) for operator in operators for lane in _LANES}
     for row in backlog:
         lane = lanes[row["operator_id"], row["lane"]]
         lane[row["state"]] = row["callbacks"]
         lane["unknown_effect"] += row["unknown_effect"]
-        if row["oldest_due_s"] is not None:
-            lane["oldest_due_s"] = max(0.0, row["oldest_due_s"])
-    return list(lanes.values()), [
-        {**row, "request_id": str(row["request_id"]), "since": words.moment(row["since"])} for row in review
-    ]
+        # Negative where even the first of them is due later.
+        if row["oldest_due_s"] is not None and row["oldest_due_s"] >= 0:
+            lane["oldest_due_s"] = row["oldest_due_s"]
+    return list(lanes.values()), [dict(row) for row in daemons], [dict(row) for row in review]
 
 
-def _row(lane: dict[str, Any]) -> tuple[str, ...]:
-    name = lane["operator_id"] if lane["enabled"] else f"{lane['operator_id']} (disabled)"
-    oldest = "-" if lane["oldest_due_s"] is None else words.span(lane["oldest_due_s"])
-    counts = (lane["waiting"], lane["ready"], lane["in_flight"])
-    return (name, lane["lane"], *map(str, counts), oldest, str(lane["unknown_effect"]))
+def _empty(operator: Row, lane: str) -> dict[str, Any]:
+    """A lane without a backlog; what differs from lane to lane is this lane's, the rest its operator's."""
+    of_lane = {"slots", "held_until", "held_for_s"}
+    shared = {name: value for name, value in operator.items() if not name.startswith(_LANES)}
+    return {
+        "operator_id": operator["operator_id"],
+        "lane": lane,
+        "waiting": 0,
+        "ready": 0,
+        "in_flight": 0,
+        **{name: operator[f"{lane}_{name}"] for name in sorted(of_lane, reverse=True)},
+        "oldest_due_s": None,
+        "unknown_effect": 0,
+        **shared,
+    }
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for index, row in enumerate(rows):
-        line = "  ".join(
-            cell.ljust(width) if column < len(("operator", "lane")) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+def _daemon_lines(daemons: list[Row]) -> Iterator[str]:
+    live = [daemon for daemon in daemons if daemon["is_live"]]
+    gone = [daemon for daemon in daemons if not daemon["is_live"]]
+    if not live:
+        yield click.style("no daemon is running", fg="red", bold=True)
+    else:
+        yield click.style("daemons", bold=True)
+    for daemon in live:
+        yield (
+            f"  {daemon['instance']} on {daemon['host']}, seen {words.span(daemon['seen_s_ago'])} ago,"
+            f" version {daemon['version']}"
         )
-        click.echo(click.style(line, bold=index == 0))
+    if gone:
+        yield click.style("vanished in the last day", bold=True)
+    for daemon in gone:
+        seen = f"last seen {words.span(daemon['seen_s_ago'])} ago ({daemon['seen_at']:%Y-%m-%d %H:%M} UTC)"
+        yield click.style(f"  {daemon['instance']} on {daemon['host']}, {seen}", fg="yellow")
+
+
+def _plain(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Rows as JSON can hold them; moments in UTC."""
+    return [{name: _plain_value(value) for name, value in row.items()} for row in rows]
+
+
+def _plain_value(value: Any) -> Any:  # noqa: ANN401 - whatever a row holds
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return words.moment(value) if hasattr(value, "microsecond") else str(value)

@@ -32,11 +32,15 @@ REASONS = {
     "rolled_back": "the bet was rolled back",
     "requested": "the trade failed, so the platform asked for a rollback",
     "unknown_effect": "the placement's fate was unknown, so it is rolled back",
+    "taken_back": "a person took it back before any attempt",
+    "circuit_open": "the operator was not answering, so nobody was kept waiting for it",
+    "paused": "the operator was paused, so nobody was kept waiting for it",
     "deadline": "its deadline passed",
     "max_attempts": "all attempts were made",
     "interrupted": "the daemon vanished or stopped before the answer came",
     "nothing_to_reverse": "the operator knows of no debit to reverse",
     "misconfigured": "the operator's address, our key there, or its routing is wrong",
+    "address_refused": "the operator's host is at an address that nothing is sent to; see allow_private_addresses",
     "connect_refused": "the operator's host refused the connection",
     "connect_timeout": "no connection within connect_timeout_s",
     "connect_failed": "no connection could be made",
@@ -56,6 +60,13 @@ REASONS = {
     "no_status": "the answer had no status",
     "unknown_status": "the answer's status is none that we know",
     "internal_error": "a fault of the daemon itself; its log says more",
+}
+INTERVENTIONS = {
+    "retry": "sent again",
+    "cancel": "taken back",
+    "resolve": "taken off the review list, as settled by other means",
+    "pause": "paused",
+    "resume": "resumed",
 }
 VERDICTS = {
     "delivered": "delivered",

@@ -72,8 +72,6 @@ class CircuitWrite:
     operator_id: str
     revision: int
     breaker: Breaker
-    has_moved: bool
-    """True where the circuit is another than the one that was seen."""
     success_s_ago: float | None = None
     failure_s_ago: float | None = None
     interactive_hold_s: float | None = None

@@ -2,9 +2,9 @@
 
 Theory of operation. Producers and daemons race, so nothing here is enforced here: the database is the authority. Its
 triggers refuse every move of a callback that CALLBACK_MOVES does not list (0002_guards.sql), and its functions do to a
-bet what BET_RULES says (0003 and 0004). This module says it once, in one place, for readers and for tests:
-`tests/test_lifecycle.py` tries every pair of states against the triggers, and every (state, event) pair of a bet
-against the functions, and the drawings in `predictu_dispatch/DESIGN.md` are made from these tables.
+bet what BET_RULES says (0003, 0004, and 0008 for what people do). This module says it once, in one place, for readers
+and for tests: `tests/test_lifecycle.py` tries every pair of states against the triggers, and every (state, event) pair
+of a bet against the functions, and the drawings in `predictu_dispatch/DESIGN.md` are made from these tables.
 
 What is decided here and nowhere else is `outcome_of`: what becomes of a callback after one judged attempt. The database
 may still overrule it in one case, because only it can know: a placement that rollback_bet() met in flight is not tried
@@ -54,10 +54,10 @@ _C = CallbackState
 
 CALLBACK_MOVES: dict[tuple[CallbackState, CallbackState], str] = {
     (_C.WAITING, _C.READY): "its bet's earlier callback is settled",
-    (_C.WAITING, _C.CANCELLED): "its bet was not placed, or is rolled back",
+    (_C.WAITING, _C.CANCELLED): "its bet was not placed, or is rolled back, or a person took it back",
     (_C.READY, _C.IN_FLIGHT): "claimed: attempts + 1, lease written",
-    (_C.READY, _C.EXHAUSTED): "deadline or rolled_back, between attempts",
-    (_C.READY, _C.CANCELLED): "rolled_back before any attempt",
+    (_C.READY, _C.EXHAUSTED): "deadline, rolled_back, circuit_open or paused, between attempts",
+    (_C.READY, _C.CANCELLED): "rolled_back, or taken back by a person, before any attempt",
     (_C.IN_FLIGHT, _C.DELIVERED): "confirmed, also as a duplicate",
     (_C.IN_FLIGHT, _C.REJECTED): "refused for a business reason",
     (_C.IN_FLIGHT, _C.READY): "retry at due_at",
@@ -85,6 +85,8 @@ class BetEvent(StrEnum):
     ROLLBACK_UNKNOWN = "rollback_bet() while BET_MAKE waits for a retry, effect unknown"
     ROLLBACK_IN_FLIGHT = "rollback_bet() while BET_MAKE is in flight"
     ROLLBACK_ASKED = "rollback_bet()"
+    PLACEMENT_TAKEN_BACK = "BET_MAKE taken back before any attempt"
+    TERMINAL_TAKEN_BACK = "terminal taken back before any attempt"
 
 
 class Waiting(StrEnum):
@@ -98,6 +100,7 @@ class Waiting(StrEnum):
     ENQUEUED_WAITING = "it waits"
     ENQUEUED_READY = "it is ready"
     ROLLBACK_READY = "a rollback is ready"
+    TAKEN_BACK = "it is cancelled, another may be enqueued"
     UNTOUCHED = ""
 
 
@@ -142,8 +145,21 @@ BET_RULES: dict[tuple[BetState, BetEvent], BetRule | Refused | SameAgain] = {
     (_B.CLOSED, _E.ROLLBACK_ASKED): SameAgain(),
     (_B.VOID, _E.TERMINAL_ENQUEUED): Refused(),
     (_B.VOID, _E.ROLLBACK_ASKED): SameAgain(),
+    (_B.PLACING, _E.PLACEMENT_TAKEN_BACK): BetRule(next=_B.VOID, waiting=Waiting.CANCELLED),
+    (_B.OPEN, _E.PLACEMENT_TAKEN_BACK): Refused(),
+    (_B.CLOSING, _E.PLACEMENT_TAKEN_BACK): Refused(),
+    (_B.CLOSED, _E.PLACEMENT_TAKEN_BACK): Refused(),
+    (_B.VOID, _E.PLACEMENT_TAKEN_BACK): Refused(),
+    (_B.PLACING, _E.TERMINAL_TAKEN_BACK): BetRule(next=_B.PLACING, waiting=Waiting.TAKEN_BACK),
+    (_B.OPEN, _E.TERMINAL_TAKEN_BACK): Refused(),
+    (_B.CLOSING, _E.TERMINAL_TAKEN_BACK): BetRule(next=_B.OPEN, waiting=Waiting.TAKEN_BACK),
+    (_B.CLOSED, _E.TERMINAL_TAKEN_BACK): Refused(),
+    (_B.VOID, _E.TERMINAL_TAKEN_BACK): Refused(),
 }
-"""Every (state, event) that can happen. The others cannot: a placement settles once, a terminal only while closing."""
+"""Every (state, event) that can happen. The others cannot: a placement settles once, a terminal only while closing.
+
+What was attempted, and a BET_ROLLBACK, is never taken back: that is refused too, and changes nothing.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from predictu_dispatch.core.addresses import host_fault
 from predictu_dispatch.core.settings import DAY_S, HOUR_S, Section
 
 SigningAlgorithm = Literal["EdDSA", "RS256"]
@@ -210,12 +211,17 @@ class OperatorSettings(Section):
     @field_validator("callback_url")
     @classmethod
     def _is_safe_to_post_to(cls, url: str, info: ValidationInfo) -> str:
-        if fault := _url_fault(url, allow_insecure_http=info.data.get("allow_insecure_http", True)):
+        # Where one of the two is not valid itself, its own fault is enough.
+        allow_insecure_http = info.data.get("allow_insecure_http", True)
+        allow_private_addresses = info.data.get("allow_private_addresses", True)
+        if fault := _url_fault(
+            url, allow_insecure_http=allow_insecure_http, allow_private_addresses=allow_private_addresses
+        ):
             raise ValueError(fault)
         return url
 
 
-def _url_fault(url: str, *, allow_insecure_http: bool) -> str | None:
+def _url_fault(url: str, *, allow_insecure_http: bool, allow_private_addresses: bool) -> str | None:
     """What is wrong with an operator's URL, as what would be allowed instead; None if nothing is."""
     # urlsplit drops tabs and line ends, and a backslash is a slash to some clients: what is checked here must be what
     # is called.
@@ -231,9 +237,17 @@ def _url_fault(url: str, *, allow_insecure_http: bool) -> str | None:
         "an https:// URL with a host, and a port from 1 to 65535 if any": bool(host) and port != 0,
         "a URL without user and password; the token is what proves who we are": "@" not in parts.netloc,
         "a URL without a fragment (#…), which is never sent": "#" not in url,
-        "an https:// URL, or allow_insecure_http = true": parts.scheme == "https" or allow_insecure_http,
     }
-    return next((allowed for allowed, is_kept in rules.items() if not is_kept), None)
+    if malformed := next((allowed for allowed, is_kept in rules.items() if not is_kept), None):
+        return malformed
+    # Both keys are named at once: whoever sets the one would otherwise come back for the other.
+    faults = []
+    if parts.scheme != "https" and not allow_insecure_http:
+        faults.append("an https:// URL, or allow_insecure_http = true")
+    # What a name resolves to is vetted where it is called; a file that can never work is refused here.
+    if not allow_private_addresses and (why := host_fault(host or "")):
+        faults.append(f"a URL of a public host, or allow_private_addresses = true ({host} is {why})")
+    return "; and ".join(faults) or None
 
 
 def settings_fingerprint(settings: OperatorSettings) -> str:

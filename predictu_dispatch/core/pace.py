@@ -1,8 +1,10 @@
 """How fast an operator may be called: a smooth rate, as a pure value.
 
-The generic cell rate algorithm (ITU-T I.371): each request moves a theoretical arrival time on by one interval, and is
-due once that time is no more than the burst ahead of now. Unlike a bucket of a whole second's worth, which may be full
-when the second begins and then sends two, it keeps every second close to the rate.
+The generic cell rate algorithm (ITU-T I.371): each request moves a theoretical arrival time on by one interval, and may
+go once that time is no more than the burst ahead of now. Unlike a bucket of a whole second's worth, which may be full
+when the second begins and then sends two, it keeps every second close to the rate: in any `w` seconds go at most
+`1 + rate * (w + _LATENESS_S)` requests. For the first of them leaves the theoretical time no earlier than one interval
+after itself, each further one moves it on by one, and the last one found it at most the burst ahead.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-_BURST_S = 0.05
-"""Of requests that may go at once: few enough to keep every second within a twentieth of the rate, enough to claim
-several callbacks in one statement."""
+_LATENESS_S = 0.05
+"""Whoever comes so late for a request that was due loses nothing of the rate; a twentieth of any second's."""
+_ROUNDING_S = 1e-6
+"""Nothing to an operator, and more than a clock of weeks loses in its last digit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,25 +27,28 @@ class Pace:
     """When the next request would be due if all came evenly."""
 
     @property
-    def burst(self) -> int:
-        """Requests that may go at once after a silence."""
-        return max(1, int(self.requests_per_s * _BURST_S))
+    def burst(self) -> float:
+        """Requests that may go at once after a silence: one, and those that came due meanwhile."""
+        return 1 + self.requests_per_s * _LATENESS_S
+
+    @property
+    def batch(self) -> int:
+        """Requests worth waiting for where nobody waits for each of them: half a burst, so that none gets lost."""
+        return max(1, int(self.burst / 2))
 
     def allowed(self, now_s: float) -> int:
         """How many requests may go now."""
-        ahead_s = max(0.0, self.next_s - now_s)
-        # The tiny summand keeps what is due exactly now from being lost to rounding.
-        return max(0, math.floor(self.burst - ahead_s * self.requests_per_s + 1e-9))
+        ahead_s = max(0.0, self.next_s - now_s - _ROUNDING_S)
+        return max(0, math.floor(self.burst - ahead_s * self.requests_per_s))
 
     def taken(self, requests: int, now_s: float) -> Pace:
-        """After so many requests have gone; a negative number gives back what was taken and not used."""
-        return replace(self, next_s=max(self.next_s, now_s) + requests / self.requests_per_s)
+        """After so many requests have gone."""
+        return replace(self, next_s=max(self.next_s, now_s) + requests / self.requests_per_s) if requests else self
 
-    def allowed_in_s(self, now_s: float) -> float:
-        """Until half the burst, and at least one request, may go."""
-        wanted = max(1, self.burst // 2)
+    def allowed_in_s(self, requests: int, now_s: float) -> float:
+        """Until so many requests, no more than the burst, may go at once."""
         ahead_s = max(0.0, self.next_s - now_s)
-        return max(0.0, ahead_s - (self.burst - wanted) / self.requests_per_s)
+        return max(0.0, ahead_s - (self.burst - requests) / self.requests_per_s)
 
     def at_rate(self, requests_per_s: float, now_s: float) -> Pace:
         """The same at another rate: what is used up stays used up, as a number of requests."""

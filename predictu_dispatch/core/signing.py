@@ -28,6 +28,8 @@ from predictu_dispatch.core.operator_settings import JtiSource, SigningAlgorithm
 ISSUER: Final = "predictu"
 RSA_BITS_MIN: Final = 2048
 """Source: PROTOCOL.md, Signature; RFC 7518 section 3.3."""
+PUBLISHED_KEYS_AGE_MAX_S: Final = 60
+"""For so long may an operator's caches keep /keys/<operator_id>.json; so long a staged key waits before it signs."""
 
 _PKCS8_BEGIN: Final = b"-----BEGIN PRIVATE KEY-----"
 

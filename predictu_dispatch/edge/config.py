@@ -1,15 +1,15 @@
 """The configuration as it lies on disk: files, environment, keys and certificates.
 
-`load_config` takes everything or refuses with every fault of every file. A reload wants to take the good files and keep
-what runs for the bad ones, so its three steps are public as well: `read_dispatcher`, `operator_files`, `read_operator`.
-What is allowed is decided in `core/settings.py` and `core/operator_settings.py`; this module adds what only the disk
-can tell.
+`load_config` takes everything or refuses with every fault of every file. A reload (`edge/reload.py`) takes the good
+files and keeps what runs for the bad ones, so its three steps are public as well: `read_dispatcher`, `operator_files`,
+`read_operator`. What is allowed is decided in `core/settings.py` and `core/operator_settings.py`; this module adds what
+only the disk can tell.
 """
 
 from __future__ import annotations
 
-import errno
-import os
+import contextlib
+import hashlib
 import socket
 import ssl
 import tomllib
@@ -30,10 +30,10 @@ from predictu_dispatch.core.operator_settings import (
 )
 from predictu_dispatch.core.settings import DispatcherSettings, Section, refusals, shown
 from predictu_dispatch.core.signing import SigningKey
+from predictu_dispatch.edge.files import bytes_of, located, why
+from predictu_dispatch.edge.keys import published_keys
 
 DSN_VARIABLE: Final = "PREDICTU_DISPATCH_DSN"
-FILE_BYTES_MAX: Final = 1024 * 1024
-"""A hundred times the longest sensible file; whatever is longer is not a configuration, a key or a certificate."""
 
 _SectionT = TypeVar("_SectionT", bound=Section)
 
@@ -65,14 +65,25 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorConfig:
-    """One operator's settings with everything they name on disk, already read."""
+    """One operator's settings with everything they name on disk, already read.
+
+    Equal only where keys and certificates are as well, however their files are called.
+    """
 
     settings: OperatorSettings
     file: Path
-    signing_key: SigningKey
+    published_keys: tuple[SigningKey, ...]
+    """The active key, then the staged and the previous one, where they are there; each key once."""
     fingerprint: str
+    tls_digest: str
+    """Lower-case hex SHA-256 of what the files of `[tls]` hold, or "": a certificate is renewed under its old name."""
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
     """Made from `[tls]`, with a client certificate or a private CA; None where the client's own default will do."""
+
+    @property
+    def signing_key(self) -> SigningKey:
+        """The active key, with which tokens are signed."""
+        return self.published_keys[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +145,7 @@ def operator_files(path: Path) -> tuple[Path, ...]:
         # iterdir and not glob, which answers a missing or closed folder with silence.
         return tuple(sorted(f for f in folder.iterdir() if f.suffix == ".toml" and not f.name.startswith(".")))
     except OSError as error:
-        allowed = f"{_why(error)}; must be a folder beside {path.name} with one file per operator, or with none"
+        allowed = f"{why(error)}; must be a folder beside {path.name} with one file per operator, or with none"
         raise ConfigError((Fault(file=str(folder), allowed=allowed),)) from error
 
 
@@ -153,16 +164,20 @@ def read_operator(file: Path, environ: Mapping[str, str]) -> OperatorConfig:
     # Each section is looked at on its own, so that a slip elsewhere in the file does not hide a missing key file.
     signing = settings.signing if settings else _alone(SigningSettings, given.get("signing", {}))
     tls = settings.tls if settings else _alone(TlsSettings, given.get("tls", {}))
-    key, key_faults = _signing_key(signing, file, environ) if signing else (None, ())
+    keys, key_faults = _signing_keys(signing, file, environ) if signing else ((), ())
+    # Before the files are loaded: one that is replaced in between makes a difference at the next reload that is none,
+    # and never the reverse.
+    digest = _tls_digest(tls, file, environ) if tls else ""
     context, tls_faults = _ssl_context(tls, file, environ) if tls else (None, ())
     faults = (*faults, *key_faults, *tls_faults)
-    if faults or settings is None or key is None:
+    if faults or settings is None:
         raise ConfigError(faults)
     return OperatorConfig(
         settings=settings,
         file=file,
-        signing_key=key,
+        published_keys=keys,
         fingerprint=settings_fingerprint(settings),
+        tls_digest=digest,
         ssl_context=context,
     )
 
@@ -188,19 +203,24 @@ def _alone(section: type[_SectionT], given: object) -> _SectionT | None:
         return None  # Its faults are already among the file's.
 
 
-def _signing_key(
+def _signing_keys(
     signing: SigningSettings, file: Path, environ: Mapping[str, str]
-) -> tuple[SigningKey | None, tuple[Fault, ...]]:
-    path = _located(signing.key_file, file, environ)
-    try:
-        return SigningKey.from_pem(_bytes_of(path), signing.algorithm), ()
-    except FileNotFoundError as error:
-        allowed = f"{_why(error)}; to make one: predictu-dispatch keys new {file.stem}"
-    except OSError as error:
-        allowed = f"{_why(error)}; must be a PKCS#8 PEM file"
-    except ValueError as error:
-        allowed = str(error)
-    return None, (Fault(file=str(file), key="signing.key_file", value=shown(signing.key_file), allowed=allowed),)
+) -> tuple[tuple[SigningKey, ...], tuple[Fault, ...]]:
+    keys, wrong = published_keys(located(signing.key_file, file, environ), signing.algorithm, operator_id=file.stem)
+    return keys, tuple(
+        Fault(file=str(file), key="signing.key_file", value=shown(signing.key_file), allowed=allowed)
+        for allowed in wrong
+    )
+
+
+def _tls_digest(tls: TlsSettings, file: Path, environ: Mapping[str, str]) -> str:
+    named = [name for name in tls.model_dump().values() if name]
+    digest = hashlib.sha256()
+    for name in named:
+        # What cannot be read is a fault, and is told where the file is loaded.
+        with contextlib.suppress(OSError):
+            digest.update(hashlib.sha256(bytes_of(located(name, file, environ))).digest())
+    return digest.hexdigest() if named else ""
 
 
 def _ssl_context(
@@ -214,11 +234,11 @@ def _ssl_context(
 
     for key, name in tls.model_dump().items():
         if name:
-            paths[key] = _located(name, file, environ)
+            paths[key] = located(name, file, environ)
             try:
-                _bytes_of(paths[key])
-            except (OSError, ValueError) as error:
-                refuse(key, f"{_why(error)}; must be a PEM file")
+                bytes_of(paths[key])
+            except OSError as error:
+                refuse(key, f"{why(error)}; must be a PEM file")
     if not paths or faults:
         return None, tuple(faults)
     # With a CA of its own, an operator is trusted by that one only.
@@ -241,22 +261,11 @@ def _ssl_context(
     return context, tuple(faults)
 
 
-def _located(name: str, file: Path, environ: Mapping[str, str]) -> Path:
-    """Where a file that an operator's file names is: beside it or, if nothing is there, among systemd's credentials."""
-    beside = file.parent / name
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    # os.path and not Path.exists, which raises for a name that is too long or in a closed folder.
-    if credentials and not os.path.lexists(beside) and Path(name).name == name:
-        credential = Path(credentials) / name
-        return credential if os.path.lexists(credential) else beside
-    return beside
-
-
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(_bytes_of(path).decode())
+        return tomllib.loads(bytes_of(path).decode())
     except OSError as error:
-        allowed = f"{_why(error)}; must be a readable TOML file"
+        allowed = f"{why(error)}; must be a readable TOML file"
     except tomllib.TOMLDecodeError as error:
         allowed = f"not valid TOML: {error}"
     except UnicodeDecodeError as error:
@@ -266,21 +275,6 @@ def _toml(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         allowed = "not valid TOML: a number of thousands of digits or brackets nested too deeply"
     raise ConfigError((Fault(file=str(path), allowed=allowed),))
-
-
-def _bytes_of(path: Path) -> bytes:
-    """The file's bytes; raises OSError also for what is no file or too long. A pipe would block the daemon for ever."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not a file", str(path))
-    with path.open("rb") as file:
-        content = file.read(FILE_BYTES_MAX + 1)
-    if len(content) > FILE_BYTES_MAX:
-        raise OSError(errno.EFBIG, f"longer than {FILE_BYTES_MAX} bytes", str(path))
-    return content
-
-
-def _why(error: OSError | ValueError) -> str:
-    return (error.strerror or type(error).__name__).lower() if isinstance(error, OSError) else "not a path"
 
 
 def _with(table: object, **values: str) -> object:

@@ -9,8 +9,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from predictu_dispatch.core.signing import PUBLISHED_KEYS_AGE_MAX_S
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from predictu_dispatch.core.signing import SigningKey
 
@@ -19,14 +21,17 @@ _SHUTDOWN_TIMEOUT_S = 1.0
 
 
 class HttpServer:
-    """Listens once started. `unready()` says in words why the daemon is not ready, or None."""
+    """Listens once started. `unready()` says in words why the daemon is not ready, or None.
+
+    `signing_keys()` has the keys of every operator that are to be published, by operator_id.
+    """
 
     def __init__(
         self,
         *,
         registry: CollectorRegistry,
         unready: Callable[[], str | None],
-        signing_keys: Callable[[], Mapping[str, SigningKey]],
+        signing_keys: Callable[[], Mapping[str, Sequence[SigningKey]]],
     ) -> None:
         self._registry = registry
         self._unready = unready
@@ -65,7 +70,12 @@ class HttpServer:
         return web.Response(text="ready\n") if fault is None else web.Response(text=f"{fault}\n", status=503)
 
     async def _keys(self, request: web.Request) -> web.Response:
-        signing_key = self._signing_keys().get(request.match_info["operator_id"])
-        if signing_key is None:
+        signing_keys = self._signing_keys().get(request.match_info["operator_id"])
+        if signing_keys is None:
             return web.json_response({"error": f"unknown operator {request.match_info['operator_id']}"}, status=404)
-        return web.json_response({"keys": [signing_key.public_jwk()]})
+        # Said in so many words, because a cache between us and the operator would otherwise choose for itself how long
+        # a staged key stays unknown.
+        return web.json_response(
+            {"keys": [key.public_jwk() for key in signing_keys]},
+            headers={"Cache-Control": f"public, max-age={PUBLISHED_KEYS_AGE_MAX_S}"},
+        )

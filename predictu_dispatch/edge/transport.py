@@ -8,6 +8,7 @@ have been.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import struct
@@ -19,7 +20,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 from typing_extensions import override
 
+from predictu_dispatch.core.addresses import address_fault
 from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.edge.resolver import AddressRefusedError, LookUp, VettingResolver, look_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 _KEEPALIVE_S = 20.0
 """Load balancers close idle connections at 60 s, some at 30; we let go first, or a request would meet the closing."""
 _DNS_TTL_S = 10
+"""A name is asked for once in this time, not for each connection; an operator that moves is followed within it.
+
+What is kept has been vetted. Refusals and failures are not kept: the next attempt asks again.
+"""
 _NO_CEILING_S = 1e9
 """aiohttp rounds timeouts above its `ceil_threshold` up to whole seconds; ours mean what they say."""
 _ERROR_CHARS_MAX = 500
@@ -101,19 +108,23 @@ class _WatchedRequest(aiohttp.ClientRequest):
 class Transport:
     """A connection pool of its own for one operator's lane. Nothing of an answer is trusted, followed or unpacked."""
 
-    def __init__(self, settings: OperatorSettings, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, settings: OperatorSettings, ssl_context: ssl.SSLContext | None = None, *, look_up: LookUp = look_up
+    ) -> None:
         if "send" not in vars(aiohttp.ClientRequest):
             # Without that hook nothing would ever count as sent, and debits of unknown fate as never made.
             raise RuntimeError("this aiohttp has no ClientRequest.send; install the release that deploy/ pins")
         self._url = settings.callback_url
         self._response_bytes_max = settings.limits.max_response_bytes
+        self._allow_private_addresses = settings.allow_private_addresses
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 # Slots bound the requests in flight, and so the connections.
                 limit=0,
+                resolver=VettingResolver(allow_private_addresses=settings.allow_private_addresses, look_up=look_up),
                 ttl_dns_cache=_DNS_TTL_S,
                 keepalive_timeout=_KEEPALIVE_S,
-                socket_factory=_socket_that_drops_what_is_unsent,
+                socket_factory=self._vetted_socket,
                 # None: the public authorities and no client certificate.
                 ssl=ssl_context or True,
             ),
@@ -188,7 +199,18 @@ class Transport:
                     )
             return progress.exchange(Evidence.ANSWERED)
 
+    def _vetted_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        """A socket for the very address that is called next; raises AddressRefusedError.
+
+        aiohttp asks no resolver for what looks like an address, so this is the only place that sees every one.
+        """
+        host = str(address[4][0])
+        if not self._allow_private_addresses and (why := address_fault(host)):
+            raise AddressRefusedError(host, [(host, why)])
+        return _socket_that_drops_what_is_unsent(address)
+
     def _broken_off(self, progress: _Progress, error: Exception) -> Exchange:
+        error = _unwrapped(error)
         evidence = Evidence.UNANSWERED if progress.sent else Evidence.NOT_SENT
         reason = _reason_sent(error) if progress.sent else _reason_not_sent(error)
         if self._interrupted and isinstance(error, TimeoutError):
@@ -210,12 +232,27 @@ def _socket_that_drops_what_is_unsent(address: aiohttp.AddrInfoType) -> socket.s
     return made
 
 
+def _unwrapped(error: Exception) -> Exception:
+    """What aiohttp wraps, where that alone says what has happened; `error` itself otherwise."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
+    if isinstance(cause, AddressRefusedError):
+        return cause
+    # The system's own errors have a number; without one, the loop met the connection's end in the handshake.
+    if isinstance(cause, ConnectionResetError) and cause.errno is None:
+        words = "the operator's side ended the TLS handshake without saying why; does it demand a client certificate?"
+        return ssl.SSLError(errno.ECONNRESET, words)
+    return error
+
+
 def _reason_not_sent(error: Exception) -> str:
     match error:
         case _TooLateError():
             return "too_late"
         case _UnaskedAnswerError():
             return "unasked_answer"
+        # The second is aiohttp's own, for 127.1, 2130706433 and other spellings that a system may read as 127.0.0.1.
+        case AddressRefusedError() | aiohttp.InvalidUrlClientError():
+            return "address_refused"
         case aiohttp.ClientConnectorDNSError():
             return "dns_failed"
         case aiohttp.ClientSSLError() | ssl.SSLError():
@@ -234,6 +271,9 @@ def _reason_sent(error: Exception) -> str:
     match error:
         case TimeoutError():
             return "timeout"
+        # In TLS 1.3 our handshake is done, and the request sent, before a server can refuse our certificate.
+        case aiohttp.ClientOSError() if isinstance(error.__cause__, ssl.SSLError):
+            return "tls_failed"
         case aiohttp.ClientPayloadError():
             return "truncated"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():

@@ -94,7 +94,6 @@ class Dispatcher:
     async def _claim_and_begin(self, deliveries: asyncio.TaskGroup) -> None:
         wants = self._wants()
         for callback in await self._claim(wants) if wants else []:
-            self._gates.began(callback.operator_id, self.lane)
             delivery = self._couriers[callback.operator_id].deliver(callback)
             deliveries.create_task(self._record(callback, delivery), name=f"deliver {callback.request_id}")
             if self.lane is Lane.SETTLEMENT:
@@ -119,7 +118,7 @@ class Dispatcher:
     def _wants(self) -> list[LaneWant]:
         wants = []
         for operator_id, courier in self._couriers.items():
-            free_slots = self._gates.free(operator_id, self.lane)
+            free_slots = self._gates.ask(operator_id, self.lane)
             if free_slots == 0:
                 self._wake_when_paced(operator_id)
                 continue
@@ -150,7 +149,7 @@ class Dispatcher:
                 self._hungry.discard(operator_id)
 
     def _wake_when_paced(self, operator_id: str) -> None:
-        paced_in_s = self._gates.paced_in_s(operator_id)
+        paced_in_s = self._gates.paced_in_s(operator_id, self.lane)
         if paced_in_s is not None:
             self.wake(max(paced_in_s, _PACED_WAKE_MIN_S))
 

@@ -35,8 +35,12 @@ class _Gate:
     share_until_s: float = _NEVER_S
     state: OperatorState | None = None
     state_at_s: float = _NEVER_S
+    held_until_s: dict[Lane, float] = field(default_factory=dict)
+    """Until when the operator asked this very daemon to leave the lane alone."""
     pace: Pace | None = None
     in_flight: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+    asked: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+    """What a claim that is under way may bring: it takes slots and rate as if it had come already."""
     bets_want_more: bool = False
     """True while the rate, and nothing else, keeps interactive callbacks waiting: then settlements take none of it."""
 
@@ -71,46 +75,47 @@ class Gates:
         now_s = time.monotonic()
         usages = []
         for operator_id, gate in self._gates.items():
-            if not gate.is_configured and not any(gate.in_flight.values()):
+            if not gate.is_configured and not any((*gate.in_flight.values(), *gate.asked.values())):
                 continue
             share = gate.share if now_s < gate.share_until_s and not self._is_draining else None
             limits = gate.settings.limits
+            used = {lane: gate.in_flight[lane] + gate.asked[lane] for lane in Lane}
             usages.append(
                 Usage(
                     operator_id=operator_id,
                     interactive_max=gate.settings.interactive.max_in_flight,
                     settlement_max=gate.settings.settlement.max_in_flight,
                     requests_per_s_max=limits.max_requests_per_s,
-                    interactive_used=max(
-                        gate.in_flight[Lane.INTERACTIVE], share.interactive_slots if share is not None else 0
-                    ),
-                    settlement_used=max(
-                        gate.in_flight[Lane.SETTLEMENT], share.settlement_slots if share is not None else 0
-                    ),
+                    interactive_used=max(used[Lane.INTERACTIVE], share.interactive_slots if share is not None else 0),
+                    settlement_used=max(used[Lane.SETTLEMENT], share.settlement_slots if share is not None else 0),
                     requests_per_s_used=share.requests_per_s if share is not None else 0.0,
                 )
             )
         return usages
 
     def share(self, shares: Iterable[Share], *, asked_at_s: float) -> None:
-        """These are this daemon's shares, for SHARE_VALID_S from when they were asked for."""
-        for share in shares:
-            gate = self._gates.get(share.operator_id)
-            if gate is None:
-                continue
-            gate.share, gate.share_until_s = share, asked_at_s + SHARE_VALID_S
-            if not share.requests_per_s:
+        """These are this daemon's shares, for SHARE_VALID_S from when they were asked for; of all else it has none."""
+        by_operator = {share.operator_id: share for share in shares}
+        for operator_id, gate in self._gates.items():
+            gate.share, gate.share_until_s = by_operator.get(operator_id), asked_at_s + SHARE_VALID_S
+            requests_per_s = gate.share.requests_per_s if gate.share is not None else None
+            if not requests_per_s:
                 gate.pace = None
             elif gate.pace is None:
-                gate.pace = Pace(requests_per_s=share.requests_per_s)
-            elif gate.pace.requests_per_s != share.requests_per_s:
-                gate.pace = gate.pace.at_rate(share.requests_per_s, time.monotonic())
+                gate.pace = Pace(requests_per_s=requests_per_s)
+            elif gate.pace.requests_per_s != requests_per_s:
+                gate.pace = gate.pace.at_rate(requests_per_s, time.monotonic())
 
     def saw(self, states: Iterable[OperatorState], *, asked_at_s: float) -> None:
         """The operators are so, as of `asked_at_s`."""
         for state in states:
             if (gate := self._gates.get(state.operator_id)) is not None:
                 gate.state, gate.state_at_s = state, asked_at_s
+
+    def hold(self, operator_id: str, lane: Lane, until_s: float) -> None:
+        """Nothing of this lane is let through before then; what the fleet hears of it comes a little later."""
+        if (gate := self._gates.get(operator_id)) is not None:
+            gate.held_until_s[lane] = max(until_s, gate.held_until_s.get(lane, _NEVER_S))
 
     def state(self, operator_id: str) -> OperatorState | None:
         """What was last seen of an operator."""
@@ -129,40 +134,40 @@ class Gates:
         state = self.state(operator_id)
         return state is not None and (state.is_paused or state.breaker.circuit is not Circuit.CLOSED)
 
-    def free(self, operator_id: str, lane: Lane) -> int:
-        """How many callbacks may be claimed now; the rate among it is taken, to be given back where nothing came."""
+    def ask(self, operator_id: str, lane: Lane) -> int:
+        """How many callbacks may be claimed now; they count as under way until claimed() says how many came."""
         gate = self._gates.get(operator_id)
         if gate is None:
             return 0
         now_s = time.monotonic()
-        free = self._slots(gate, lane, now_s) - gate.in_flight[lane]
-        if free <= 0:
-            return 0
-        limits = gate.settings.limits
+        free = self._free(gate, lane, now_s)
+        allowed = self._paced(gate, lane, now_s)
+        if lane is Lane.INTERACTIVE:
+            gate.bets_want_more = free > 0 and allowed == 0
+        asked = max(0, free if allowed is None else min(free, allowed))
+        gate.asked[lane] += asked
+        return asked
+
+    def _paced(self, gate: _Gate, lane: Lane, now_s: float) -> int | None:
+        """How many the rate allows; None where there is none. Bets have it first."""
         if gate.pace is None:
             # A limited rate of which this daemon has no share yet, or none any more, is no rate.
-            return free if limits.max_requests_per_s == 0 else 0
+            return None if gate.settings.limits.max_requests_per_s == 0 else 0
         if lane is Lane.SETTLEMENT and gate.bets_want_more:
             return 0
-        allowed = min(free, gate.pace.allowed(now_s))
-        if lane is Lane.INTERACTIVE and allowed == 0:
-            gate.bets_want_more = True
-        gate.pace = gate.pace.taken(allowed, now_s)
-        return allowed
+        return max(0, gate.pace.allowed(now_s) - sum(gate.asked.values()))
 
     def claimed(self, operator_id: str, lane: Lane, *, asked: int, came: int) -> None:
-        """So many callbacks came of those that were asked for; the rest of the rate is free again."""
-        gate = self._gates.get(operator_id)
-        if gate is None or gate.pace is None:
+        """So many attempts more are under way, of those that were asked for."""
+        gate = self._gates[operator_id]
+        gate.asked[lane] -= asked
+        gate.in_flight[lane] += came
+        if gate.pace is None:
             return
         now_s = time.monotonic()
-        gate.pace = gate.pace.taken(came - asked, now_s)
+        gate.pace = gate.pace.taken(came, now_s)
         if lane is Lane.INTERACTIVE:
-            gate.bets_want_more = came == asked and gate.pace.allowed(now_s) == 0
-
-    def began(self, operator_id: str, lane: Lane) -> None:
-        """One more attempt is under way."""
-        self._gates[operator_id].in_flight[lane] += 1
+            gate.bets_want_more = came == asked and self._paced(gate, lane, now_s) == 0
 
     def ended(self, operator_id: str, lane: Lane) -> None:
         """One attempt less is under way."""
@@ -177,15 +182,22 @@ class Gates:
             for lane, count in gate.in_flight.items()
         }
 
-    def paced_in_s(self, operator_id: str) -> float | None:
-        """Until the rate allows more; None where it does not hold anything up."""
+    def paced_in_s(self, operator_id: str, lane: Lane) -> float | None:
+        """Until the rate allows one bet, or a batch of settlements; None where it is not the rate they wait for."""
+        now_s = time.monotonic()
         gate = self._gates.get(operator_id)
-        return None if gate is None or gate.pace is None else gate.pace.allowed_in_s(time.monotonic())
+        if gate is None or gate.pace is None or self._free(gate, lane, now_s) <= 0:
+            return None
+        return gate.pace.allowed_in_s(1 if lane is Lane.INTERACTIVE else gate.pace.batch, now_s)
+
+    def _free(self, gate: _Gate, lane: Lane, now_s: float) -> int:
+        """Slots that nothing is under way in; below 0 where the share has shrunk."""
+        return self._slots(gate, lane, now_s) - gate.in_flight[lane] - gate.asked[lane]
 
     def _slots(self, gate: _Gate, lane: Lane, now_s: float) -> int:
         if gate.share is None or now_s >= gate.share_until_s or self._is_draining:
             return 0
-        if not (gate.is_configured and gate.settings.enabled):
+        if not (gate.is_configured and gate.settings.enabled) or now_s < gate.held_until_s.get(lane, _NEVER_S):
             return 0
         is_interactive = lane is Lane.INTERACTIVE
         slots = gate.share.interactive_slots if is_interactive else gate.share.settlement_slots

@@ -7,6 +7,7 @@ really was there, and that of all daemons one starts the PING that is due.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _LOOKS_EVERY_S = 1.0
 _TURN_MIN_S = 0.02
 """Between two turns, so that an operator that fails a thousand times a second costs the database fifty statements."""
+_REFUSED_DOUBLINGS_MAX = 5
+"""Of the pause after a write that was refused: then it is more than half a second, and grows no more."""
 _SUCCESS_TOLD_EVERY_S = 5.0
 """`last_success_at` of an operator that is well need not be exact, and each telling writes its row."""
 
@@ -36,6 +39,8 @@ class _Notes:
     """What was heard of one operator and not told yet; times are monotonic seconds of this process."""
 
     tally: Tally = field(default_factory=Tally)
+    leased_from_s: float = math.inf
+    """When the first attempt of the tally was leased."""
     success_at_s: float | None = None
     failure_at_s: float | None = None
     holds_until_s: dict[Lane, float] = field(default_factory=dict)
@@ -45,11 +50,16 @@ class _Notes:
         """Both, in this order."""
         return _Notes(
             tally=self.tally.then(later.tally),
+            leased_from_s=min(self.leased_from_s, later.leased_from_s),
             success_at_s=later.success_at_s or self.success_at_s,
             failure_at_s=later.failure_at_s or self.failure_at_s,
-            holds_until_s=self.holds_until_s | later.holds_until_s,
+            holds_until_s=_latest(self.holds_until_s, later.holds_until_s),
             ping=later.ping or self.ping,
         )
+
+    def without_tally(self) -> _Notes:
+        """What is left once the tally and the PING have been weighed: the times, which may be told later."""
+        return replace(self, tally=Tally(), leased_from_s=math.inf, ping=None)
 
 
 class Monitor:
@@ -72,6 +82,7 @@ class Monitor:
         self._settings: dict[str, OperatorSettings] = {}
         self._notes: dict[str, _Notes] = {}
         self._told_at_s: dict[str, float] = {}
+        self._refused_turns = 0
         self._news = asyncio.Event()
 
     def configure(self, settings: Iterable[OperatorSettings]) -> None:
@@ -91,14 +102,17 @@ class Monitor:
         if callback.leased_at_s >= self._gates.circuit_changed_at_s(callback.operator_id):
             # What was sent before the circuit opened and hung until after it closed again says nothing of now.
             notes.tally = notes.tally.then(taught)
+            notes.leased_from_s = min(notes.leased_from_s, callback.leased_at_s)
         now_s = time.monotonic()
         if taught.succeeded:
             notes.success_at_s = now_s
         elif taught.failed:
             notes.failure_at_s = now_s
         if judgement.retry_after_s:
-            hold_s = self._hold_s(callback.operator_id, callback.lane, judgement.retry_after_s)
-            notes.holds_until_s[callback.lane] = now_s + hold_s
+            until_s = now_s + self._hold_s(callback.operator_id, callback.lane, judgement.retry_after_s)
+            notes.holds_until_s = _latest(notes.holds_until_s, {callback.lane: until_s})
+            # Here at once, before this attempt's slot is free again; the others hear of it through the database.
+            self._gates.hold(callback.operator_id, callback.lane, until_s)
         if callback.method is Method.PING and taught != Tally():
             notes.ping = (callback.request_id, Ping.ANSWERED if taught.succeeded else Ping.FAILED)
         if self._is_news(callback.operator_id, notes):
@@ -153,18 +167,26 @@ class Monitor:
             write = self._decided(state, heard.get(state.operator_id, _Notes()))
             if write is not None:
                 writes[state.operator_id] = write
-            elif state.operator_id in heard and state.breaker.circuit is Circuit.CLOSED:
-                # Nothing to write yet, or paused: it counts later. While a circuit is open nothing but its PING counts.
-                self._keep({state.operator_id: heard[state.operator_id]})
+            elif state.operator_id in heard:
+                notes = heard[state.operator_id]
+                # While paused nothing is decided, and it counts later. Else it was weighed and changed nothing; weighed
+                # once more, an old success would wipe out what another daemon has seen fail since.
+                self._keep({state.operator_id: notes if state.is_paused else notes.without_tally()})
         written = await self._roster.write_circuits(list(writes.values())) if writes else set()
         for operator_id in writes:
             if operator_id in written:
                 self._told_at_s[operator_id] = asked_at_s
             else:
                 self._keep({operator_id: heard.get(operator_id, _Notes())})
-        if any(operator_id not in written or _follows(write) for operator_id, write in writes.items()):
+        if written:
+            # What was written is read before anything else, so that what is heard next is held against it.
             return 0.0
-        return min([_LOOKS_EVERY_S, *(self._ping_due_in_s(state) for state in states)])
+        refused = writes.keys() - written
+        self._refused_turns = self._refused_turns + 1 if refused else 0
+        # Another daemon's write is over at once; somebody's open transaction may hold the row for minutes.
+        again_s = _TURN_MIN_S * 2 ** min(self._refused_turns, _REFUSED_DOUBLINGS_MAX) if refused else _LOOKS_EVERY_S
+        due_s = (self._ping_due_in_s(state) for state in states if state.operator_id not in refused)
+        return min(again_s, _LOOKS_EVERY_S, *due_s)
 
     def _ping_due_in_s(self, state: OperatorState) -> float:
         settings, breaker = self._watched(state), state.breaker
@@ -191,7 +213,9 @@ class Monitor:
             open_s=settings.circuit.open_s,
             ping_interval_s=settings.health.ping_interval_s,
         )
-        breaker = decide(seen, notes.tally, policy)
+        # Once more against what is known now: a daemon that stood still has missed that the circuit opened and closed.
+        is_of_now = notes.leased_from_s >= self._gates.circuit_changed_at_s(state.operator_id)
+        breaker = decide(seen, notes.tally if is_of_now else Tally(), policy)
         now_s = time.monotonic()
         is_stale = now_s - self._told_at_s.get(state.operator_id, 0.0) >= _SUCCESS_TOLD_EVERY_S
         was_heard = notes.success_at_s is not None or notes.failure_at_s is not None
@@ -203,7 +227,6 @@ class Monitor:
             operator_id=state.operator_id,
             revision=state.revision,
             breaker=breaker,
-            has_moved=breaker.circuit is not state.breaker.circuit,
             success_s_ago=None if notes.success_at_s is None else now_s - notes.success_at_s,
             failure_s_ago=None if notes.failure_at_s is None else now_s - notes.failure_at_s,
             interactive_hold_s=_left_s(notes, Lane.INTERACTIVE, now_s),
@@ -221,17 +244,17 @@ def _allows(state: OperatorState | None) -> tuple[bool, Circuit] | None:
 
 def _differs(breaker: Breaker, seen: Breaker) -> bool:
     """True where it is more than the passing of time that tells them apart."""
-    return (breaker.circuit, breaker.consecutive_failures, breaker.health, breaker.ping_in_s is None) != (
+    return (breaker.circuit, breaker.consecutive_failures, breaker.health, breaker.ping_in_s) != (
         seen.circuit,
         seen.consecutive_failures,
         seen.health,
-        seen.ping_in_s is None,
+        seen.ping_in_s,
     )
 
 
-def _follows(write: CircuitWrite) -> bool:
-    """True where the next step is due at once: a PING goes out, or the circuit has moved."""
-    return write.breaker.starts_ping or write.has_moved
+def _latest(one: dict[Lane, float], other: dict[Lane, float]) -> dict[Lane, float]:
+    """Of each lane the later moment: an operator that asked for a minute and then for a second gets its minute."""
+    return {lane: max(one.get(lane, -math.inf), other.get(lane, -math.inf)) for lane in one.keys() | other.keys()}
 
 
 def _left_s(notes: _Notes, lane: Lane, now_s: float) -> float | None:

@@ -97,6 +97,14 @@ language sql immutable parallel safe as $$
     select (most / daemons + (place < most % daemons)::integer)::integer
 $$;
 
+-- A rate divided likewise, in whole requests a second, the first one getting the fraction as well: were 2 a second three times 0.67,
+-- three could come at once. What the others leave of the sum is the first one's to the last digit.
+create function predictu_dispatch.rate_share_of(most double precision, daemons bigint, place bigint) returns double precision
+language sql immutable parallel safe as $$
+    select case place when 0 then most - (floor(most) - predictu_dispatch.share_of(floor(most)::integer, daemons, 0))
+                      else predictu_dispatch.share_of(floor(most)::integer, daemons, place) end
+$$;
+
 -- What a daemon has from now on: no more than its share and than the others leave, but never less than it goes on using. `used` is
 -- what it may fill until it hears the answer, so that what it gives back here is really free for another.
 create function predictu_dispatch.granted(fair double precision, most double precision, others double precision, had double precision,
@@ -176,7 +184,7 @@ begin
     ), fair as (
         select s.operator_id, predictu_dispatch.share_of(s.interactive_max, v.daemons, v.place) as interactive,
                predictu_dispatch.share_of(s.settlement_max, v.daemons, v.place) as settlement,
-               nullif(s.requests_per_s_max, 0) / v.daemons as per_s
+               predictu_dispatch.rate_share_of(nullif(s.requests_per_s_max, 0), v.daemons, v.place) as per_s
           from predictu_dispatch.share s join divided v on v.operator_id = s.operator_id
          where s.instance = announce.instance
     ), counted as (
@@ -272,9 +280,12 @@ create or replace function predictu_dispatch.claim(
     lease_s double precision, amount_format text, minor_digits integer, placement_ended_s_ago double precision
 ) language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
+declare
+    picked record;
 begin
     perform predictu_dispatch.commit_durably();
-    return query
+    -- In a statement of its own: the planner cannot know that the limits below are small, and in one statement with the update it
+    -- would sooner read the whole table than look up what was picked.
     with want as materialized (
         select want.*, o.circuit, o.ping_request_id
           from unnest(operator_ids, lanes, free_slots, leases_s, rollback_leases_s, amount_formats)
@@ -283,39 +294,48 @@ begin
          where o.paused_at is null and o.circuit <> 'open'
            and coalesce(case want.lane when 'interactive' then o.interactive_held_until else o.settlement_held_until end, '-infinity')
                <= now()
-    ), picked as materialized (
-        select due.operator_id, due.request_id, want.amount_format,
-               case due.method when 'BET_ROLLBACK' then want.rollback_lease_s else want.lease_s end as lease_s
-          from want
-         cross join lateral (
-             select c.operator_id, c.request_id, c.method
-               from predictu_dispatch.callback c
-              where c.operator_id = want.operator_id and c.lane = want.lane and c.state = 'ready' and c.due_at <= now()
-                and (c.expires_at is null or c.expires_at > now())
-              order by c.due_at limit want.free_slots
-                for no key update skip locked
-         ) due
-         where want.circuit = 'closed'
-        union all
-        select ping.operator_id, ping.request_id, want.amount_format, want.lease_s
-          from want
-         cross join lateral (
-             select c.operator_id, c.request_id
-               from predictu_dispatch.callback c
-              where c.operator_id = want.operator_id and c.request_id = want.ping_request_id and c.state = 'ready'
-                and (c.expires_at is null or c.expires_at > now())
-                for no key update skip locked
-         ) ping
-         where want.circuit = 'half_open' and want.lane = 'interactive'
     )
+    select array_agg(p.operator_id) as operator_ids, array_agg(p.request_id) as request_ids, array_agg(p.amount_format) as amount_formats,
+           array_agg(p.lease_s) as leases_s
+      into picked
+      from (
+          select due.operator_id, due.request_id, want.amount_format,
+                 case due.method when 'BET_ROLLBACK' then want.rollback_lease_s else want.lease_s end as lease_s
+            from want
+           cross join lateral (
+               select c.operator_id, c.request_id, c.method
+                 from predictu_dispatch.callback c
+                where c.operator_id = want.operator_id and c.lane = want.lane and c.state = 'ready' and c.due_at <= now()
+                  and (c.expires_at is null or c.expires_at > now())
+                order by c.due_at limit want.free_slots
+                  for no key update skip locked
+           ) due
+           where want.circuit = 'closed'
+          union all
+          select ping.operator_id, ping.request_id, want.amount_format, want.lease_s
+            from want
+           cross join lateral (
+               select c.operator_id, c.request_id
+                 from predictu_dispatch.callback c
+                where c.operator_id = want.operator_id and c.request_id = want.ping_request_id and c.state = 'ready'
+                  and (c.expires_at is null or c.expires_at > now())
+                  for no key update skip locked
+           ) ping
+           where want.circuit = 'half_open' and want.lane = 'interactive'
+      ) p;
+    if picked.request_ids is null then
+        return;
+    end if;
+    return query
     update predictu_dispatch.callback c
        set state = 'in_flight', attempts = c.attempts + 1, leased_at = now(), leased_by = instance,
-           lease_until = now() + picked.lease_s * interval '1 second',
-           amount_format = coalesce(c.amount_format, picked.amount_format)
-      from picked
-     where c.operator_id = picked.operator_id and c.request_id = picked.request_id
+           lease_until = now() + lease.lease_s * interval '1 second',
+           amount_format = coalesce(c.amount_format, lease.amount_format)
+      from unnest(picked.operator_ids, picked.request_ids, picked.amount_formats, picked.leases_s)
+           as lease (operator_id, request_id, amount_format, lease_s)
+     where c.operator_id = lease.operator_id and c.request_id = lease.request_id
     returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason, c.params::text,
-              c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision, c.leased_at, picked.lease_s,
+              c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision, c.leased_at, lease.lease_s,
               c.amount_format, predictu_dispatch.minor_digits(coalesce(c.params ->> 'currency', (
                   -- BET_LOSE names no currency, and its answer's balance is in the bet's.
                   select b.currency from predictu_dispatch.bet b where b.operator_id = c.operator_id and b.bet_id = c.bet_id
@@ -342,6 +362,7 @@ create or replace function predictu_dispatch.expire(most integer) returns setof 
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     held record;
+    ending record;
 begin
     perform predictu_dispatch.commit_durably();
     -- The bets first, in a statement of their own, as in settle().
@@ -349,60 +370,86 @@ begin
       from (select distinct found.operator_id, found.bet_id
               from predictu_dispatch.operator o
              cross join lateral (
-                 select * from (select b.operator_id, b.bet_id
-                    from predictu_dispatch.callback c
+                 select * from (
+                     select b.operator_id, b.bet_id
+                       from predictu_dispatch.callback c
                     join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
                    where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now()
                    order by c.expires_at limit most
                      for no key update of b skip locked) picked
                  union all
-                 select * from (select b.operator_id, b.bet_id
-                    from predictu_dispatch.callback c
+                 select * from (
+                     select b.operator_id, b.bet_id
+                       from predictu_dispatch.callback c
                     join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
                    where (o.paused_at is not null or o.circuit <> 'closed')
                      and c.operator_id = o.operator_id and c.state = 'ready' and c.method = 'BET_MAKE'
                    order by c.due_at desc limit most
                      for no key update of b skip locked) picked
              ) found) b;
-    return query
-    with of_bets as materialized (
-        select c.operator_id, c.request_id,
-               case when c.expires_at <= now() then 'deadline' when o.paused_at is null then 'circuit_open' else 'paused' end as reason
-          from unnest(held.operator_ids, held.bet_ids) as named (operator_id, bet_id)
-          join predictu_dispatch.operator o on o.operator_id = named.operator_id
-          join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.bet_id = named.bet_id
-         where c.state = 'ready'
-           and (c.expires_at <= now() or (c.method = 'BET_MAKE' and (o.paused_at is not null or o.circuit <> 'closed')))
-           for no key update of c skip locked
-    ), of_none as materialized (
-        select found.*
-          from predictu_dispatch.operator o
-         cross join lateral (
-             select * from (select c.operator_id, c.request_id, 'deadline' as reason
-                from predictu_dispatch.callback c
-               where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now() and c.bet_id is null
-               order by c.expires_at limit most
-                 for no key update skip locked) picked
-             union all
-             select * from (select c.operator_id, c.request_id, case when o.paused_at is null then 'circuit_open' else 'paused' end
-                from predictu_dispatch.callback c
-               where (o.paused_at is not null or o.circuit <> 'closed')
-                 and c.operator_id = o.operator_id and c.state = 'ready' and c.method = 'BALANCE'
-                 and (c.expires_at is null or c.expires_at > now())
-               order by c.due_at desc limit most
-                 for no key update skip locked) picked
-         ) found
-    )
-    update predictu_dispatch.callback c
-       set state = 'exhausted', reason = overdue.reason, finished_at = clock_timestamp(),
-           review_since = case when c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp() end
-      from (select * from of_bets union all select * from of_none) overdue
-     where c.operator_id = overdue.operator_id and c.request_id = overdue.request_id
-    returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
+    -- As in claim(): found first, looked up then.
+    select array_agg(e.operator_id) as operator_ids, array_agg(e.request_id) as request_ids, array_agg(e.reason) as reasons into ending
+      from (
+          select * from (
+              select c.operator_id, c.request_id,
+                     case when c.expires_at <= now() then 'deadline' when o.paused_at is null then 'circuit_open' else 'paused' end as reason
+                from unnest(held.operator_ids, held.bet_ids) as named (operator_id, bet_id)
+                join predictu_dispatch.operator o on o.operator_id = named.operator_id
+                join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.bet_id = named.bet_id
+               where c.state = 'ready'
+                 and (c.expires_at <= now() or (c.method = 'BET_MAKE' and (o.paused_at is not null or o.circuit <> 'closed')))
+                 for no key update of c skip locked) of_bets
+          union all
+          select found.*
+            from predictu_dispatch.operator o
+           cross join lateral (
+               select * from (
+                   select c.operator_id, c.request_id, 'deadline' as reason
+                     from predictu_dispatch.callback c
+                    where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now() and c.bet_id is null
+                    order by c.expires_at limit most
+                      for no key update skip locked) overdue
+               union all
+               select * from (
+                   select c.operator_id, c.request_id, case when o.paused_at is null then 'circuit_open' else 'paused' end
+                     from predictu_dispatch.callback c
+                    where (o.paused_at is not null or o.circuit <> 'closed')
+                      and c.operator_id = o.operator_id and c.state = 'ready' and c.method = 'BALANCE'
+                      and (c.expires_at is null or c.expires_at > now())
+                    order by c.due_at desc limit most
+                      for no key update skip locked) refused
+           ) found
+      ) e;
+    if ending.request_ids is not null then
+        return query
+        update predictu_dispatch.callback c
+           set state = 'exhausted', reason = e.reason, finished_at = clock_timestamp(),
+               review_since = case when c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp() end
+          from unnest(ending.operator_ids, ending.request_ids, ending.reasons) as e (operator_id, request_id, reason)
+         where c.operator_id = e.operator_id and c.request_id = e.request_id
+        returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
+    end if;
     if held.bet_ids is not null then
         return query select * from predictu_dispatch.follow_bets(held.operator_ids, held.bet_ids);
     end if;
 end $$;
+
+-- What is not final yet, by operator, lane and state; each part reads one partial index, never the history. It may count millions,
+-- so it does that on one core and without compiling anything: nobody waits for it, and others wait for the cores.
+create function predictu_dispatch.backlog() returns table (
+    operator_id text, lane text, state text, callbacks bigint, unknown_effect bigint, oldest_due_s double precision
+) language sql stable set jit = off set max_parallel_workers_per_gather = 0 as $$
+    select operator_id, lane, state, count(*) as callbacks, count(*) filter (where effect = 'unknown') as unknown_effect,
+           extract(epoch from now() - min(due_at))::double precision as oldest_due_s
+      from (
+          select operator_id, lane, state, effect, due_at from predictu_dispatch.callback where state = 'ready'
+          union all
+          select operator_id, lane, state, effect, null from predictu_dispatch.callback where state = 'in_flight'
+          union all
+          select operator_id, lane, state, effect, null from predictu_dispatch.callback where state = 'waiting'
+      ) unfinished
+     group by operator_id, lane, state
+$$;
 
 revoke all on all functions in schema predictu_dispatch from public;
 grant execute on function
@@ -412,5 +459,5 @@ grant execute on function
     predictu_dispatch.write_circuits(text[], bigint[], text[], text[], integer[], double precision[], double precision[],
                                      double precision[], boolean[], double precision[], double precision[])
     to predictu_dispatcher;
-grant execute on function predictu_dispatch.silence_allowed() to predictu_dispatcher, predictu_support;
+grant execute on function predictu_dispatch.silence_allowed(), predictu_dispatch.backlog() to predictu_dispatcher, predictu_support;
 grant select on predictu_dispatch.daemon, predictu_dispatch.share to predictu_dispatcher, predictu_support;

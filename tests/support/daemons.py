@@ -150,11 +150,11 @@ class Fleet:
     daemons: list[Daemon] = field(default_factory=list)
     _watchers: list[Watcher] = field(default_factory=list)
 
-    def write_operator(self, url: str, **sections: Any) -> None:
+    def write_operator(self, url: str, *, operator_id: str = OPERATOR, **sections: Any) -> None:
         """The operator's file, with `sections` over OPERATOR_SETTINGS. To be done before a daemon is started."""
         (self.folder / "operators").mkdir(exist_ok=True)
-        settings = _merged({**OPERATOR_SETTINGS, "callback_url": url}, sections)
-        (self.folder / "operators" / f"{OPERATOR}.toml").write_text(_toml(settings), encoding="utf-8")
+        settings = _merged({**OPERATOR_SETTINGS, "callback_url": url, "operator_id": operator_id}, sections)
+        (self.folder / "operators" / f"{operator_id}.toml").write_text(_toml(settings), encoding="utf-8")
 
     def spawn(self, instance: str, **sections: Any) -> Daemon:
         """The process has been started; `sections` go over the suite's dispatcher.toml. It may well fail."""

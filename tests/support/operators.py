@@ -26,6 +26,7 @@ TOKEN_TTL_S = 30
 _TOKEN_AGE_MAX_S = 3.0
 """A token made for this attempt is as old as signing and the loopback take; the rest is for a machine on its knees."""
 _CREDITS = ("BET_WIN", "BET_SELL", "BET_REFUND")
+_SETTLEMENTS = (*_CREDITS, "BET_LOSE")
 _TERMINALS = (*_CREDITS, "BET_LOSE", "BET_ROLLBACK")
 
 
@@ -62,6 +63,10 @@ class Operator:
         self.balance: Counter[str] = Counter()
         self.live: Counter[str] = Counter()
         self.answer: Callable[[Request], web.Response | None] = lambda _: None
+        # How long it takes over each answer; what it has under way meanwhile, by lane, and the most it ever had.
+        self.answers_in_s = 0.0
+        self.busy: Counter[str] = Counter()
+        self.busiest: Counter[str] = Counter()
         self._public_pem = public_pem
         self._answers: dict[str, tuple[bytes, dict[str, Any]]] = {}
         self._debits: dict[str, int] = {}
@@ -110,16 +115,22 @@ class Operator:
         self.requests.append(request)
         self._check_token(request)
         self.live[request.request_id] += 1
+        lane = "settlement" if request.method in _SETTLEMENTS else "interactive"
+        self.busy[lane] += 1
+        self.busiest[lane] = max(self.busiest[lane], self.busy[lane])
         if self.live[request.request_id] > 1:
             self.faults.append(f"{request.method} {request.request_id} has two live attempts")
         try:
             said = self.answer(request) or web.json_response(self._book(request))
+            if self.answers_in_s:
+                await asyncio.sleep(self.answers_in_s)
             if self._holding:
                 gate = asyncio.Event()
                 self._held.append(gate)
                 await gate.wait()
         finally:
             self.live[request.request_id] -= 1
+            self.busy[lane] -= 1
         return said
 
     def _check_token(self, request: Request) -> None:

@@ -42,6 +42,7 @@ class PostgresProxy:
         self._upstream = urlsplit(dsn)
         self._lines: set[_Line] = set()
         self._trick: tuple[bytes, Trick] | None = None
+        self._times = 0
         self._is_away = False
         self._runs: list[bytes] = []
         self.caught = asyncio.Event()

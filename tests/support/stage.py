@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -99,3 +100,16 @@ async def open_stage(folder: Path, database: Database) -> AsyncIterator[Stage]:
             yield Stage(ledger=ledger, operator=operator, fleet=fleet)
         finally:
             await asyncio.to_thread(fleet.end)
+
+
+OTHER = "op_other"
+
+
+@asynccontextmanager
+async def another_operator(stage: Stage, **sections: Any) -> AsyncIterator[Operator]:
+    """OTHER answers as well, known to the daemons that are started from now on; `sections` as in write_operator()."""
+    key = create_key_file(stage.fleet.folder / "other.pem", "EdDSA")
+    async with running_operator(OTHER, key.public_pem()) as other:
+        signing = {"key_file": "../other.pem"}
+        stage.fleet.write_operator(other.url, operator_id=OTHER, signing=signing, **sections)
+        yield other

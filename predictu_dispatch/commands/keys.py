@@ -1,0 +1,282 @@
+"""`keys`: an operator's signing keys, how one follows another, and what the operator verifies our tokens with."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+
+from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from predictu_dispatch.core.operator_settings import SigningAlgorithm, SigningSettings
+    from predictu_dispatch.core.signing import SigningKey
+    from predictu_dispatch.edge.keys import KeyRole
+    from predictu_dispatch.edge.rotation import KeyRotation
+
+ALGORITHMS: Final[tuple[SigningAlgorithm, ...]] = ("EdDSA", "RS256")
+"""As SigningAlgorithm, whose module draws pydantic in; said twice to keep `--help` quick. A test compares the two."""
+_RELOAD: Final = "Reload every daemon: systemctl reload predictu-dispatch, or SIGHUP"
+
+
+@click.group()
+def keys() -> None:
+    """Make and rotate an operator's signing keys, and print what the operator verifies with."""
+
+
+def _operator_id(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    """An operator's id and nothing else: it becomes the name of a file, so a path in it would lead anywhere."""
+    import re  # noqa: PLC0415
+
+    from predictu_dispatch.core.operator_settings import OPERATOR_ID_PATTERN  # noqa: PLC0415
+
+    if not re.fullmatch(OPERATOR_ID_PATTERN, text) or text.endswith("\n"):
+        raise click.BadParameter("an operator's id is 1 to 64 of A-Z a-z 0-9 _ -")
+    return text
+
+
+_operator_argument = click.argument("operator", callback=_operator_id)
+
+
+@keys.command()
+@_operator_argument
+@click.option(
+    "--algorithm", type=click.Choice(ALGORITHMS), help="Default: the operator's file's, or EdDSA without one."
+)
+@common_options
+def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | None) -> None:
+    """Make OPERATOR's first key pair; never overwrites one."""
+    from predictu_dispatch.edge.keys import create_key_file  # noqa: PLC0415
+
+    file = _operator_file(invocation, operator)
+    path = _default_key_file(file)
+    if file.exists():
+        signing = _signing_settings(invocation, file)
+        if algorithm not in {None, signing.algorithm}:
+            raise click.UsageError(
+                f'{file} says algorithm = "{signing.algorithm}"; change it there, or leave --algorithm'
+            )
+        path, algorithm = file.parent / signing.key_file, signing.algorithm
+    try:
+        key = create_key_file(path, algorithm or "EdDSA")
+    except FileExistsError:
+        _refuse(
+            invocation,
+            f"{path} exists and stays as it is; to print it: predictu-dispatch keys public {operator};"
+            f" to make the key that follows it: predictu-dispatch keys stage {operator}",
+        )
+    except OSError as error:
+        _refuse(invocation, f"{path} cannot be written: {error.strerror}")
+    if invocation.json:
+        print_json({"private_key_file": str(path), "operator_id": operator, **_public(key)})
+        return
+    click.echo(f"The private {key.algorithm} key is in {path}, readable by its owner only. It stays there.")
+    if not file.exists():
+        click.echo(
+            f'Still missing: {file}, with [signing] algorithm = "{key.algorithm}", key_file = "keys/{path.name}"'
+        )
+    click.echo("Hand the public key to the operator, in the form they prefer:\n")
+    _print_public(key)
+
+
+@keys.command()
+@_operator_argument
+@click.option("--format", "form", type=click.Choice(("pem", "jwk")), help="Print this form only.")
+@common_options
+def public(invocation: Invocation, operator: str, form: str | None) -> None:
+    """Print OPERATOR's public keys, as PEM and as JWK: the active one first, then the staged and the previous one."""
+    found = _keys(invocation, operator)
+    if invocation.json:
+        print_json({"operator_id": operator, "keys": _listed(found)})
+        return
+    for role, key in found.items():
+        if form == "pem":
+            click.echo(key.public_pem(), nl=False)
+        elif form == "jwk":
+            click.echo(json.dumps(key.public_jwk()))
+        else:
+            click.echo(f"{role.value}  {key.algorithm}  {key.kid}\n")
+            _print_public(key)
+
+
+@keys.command()
+@_operator_argument
+@common_options
+def stage(invocation: Invocation, operator: str) -> None:
+    """Make the key that will follow OPERATOR's active one; published by the next reload, signs nothing yet."""
+    from predictu_dispatch.core.signing import PUBLISHED_KEYS_AGE_MAX_S  # noqa: PLC0415
+
+    rotation, _ = _rotation(invocation, operator)
+    with _refusals(invocation):
+        key = rotation.stage()
+    _report(
+        invocation,
+        rotation,
+        key,
+        done=f"Staged: key {key.kid}. Nothing signs with it yet.",
+        next_steps=(
+            f"{_RELOAD}. From then on /keys/{operator}.json has it as well.",
+            f"Let the operator fetch that (caches may be {PUBLISHED_KEYS_AGE_MAX_S} s behind), or hand the key over.",
+            f"Once the operator accepts it: predictu-dispatch keys activate {operator}",
+        ),
+    )
+    if not invocation.json:
+        click.echo()
+        _print_public(key)
+
+
+@keys.command()
+@_operator_argument
+@common_options
+def activate(invocation: Invocation, operator: str) -> None:
+    """Let OPERATOR's staged key sign from the next reload on; the one before it stays published."""
+    rotation, signing = _rotation(invocation, operator)
+    with _refusals(invocation):
+        key, before = rotation.activate()
+    _report(
+        invocation,
+        rotation,
+        key,
+        done=f"Active: key {key.kid}. The one before it, {before.kid}, is kept and still published.",
+        next_steps=(
+            f"{_RELOAD}. From then on they sign with the new key.",
+            f"Wait at least {signing.token_ttl_s} s (token_ttl_s): tokens of the old key are under way until then.",
+            f"Then: predictu-dispatch keys retire {operator}",
+        ),
+    )
+
+
+@keys.command()
+@_operator_argument
+@common_options
+def retire(invocation: Invocation, operator: str) -> None:
+    """Remove the key that was OPERATOR's active one before; no token of it must be under way any more."""
+    rotation, _ = _rotation(invocation, operator)
+    with _refusals(invocation):
+        key = rotation.retire()
+    _report(
+        invocation,
+        rotation,
+        key,
+        done=f"Retired: key {key.kid}. Its file is gone.",
+        next_steps=(f"{_RELOAD}. From then on /keys/{operator}.json has it no more, and the operator may drop it.",),
+    )
+
+
+def _rotation(invocation: Invocation, operator: str) -> tuple[KeyRotation, SigningSettings]:
+    from predictu_dispatch.edge.rotation import rotation_of  # noqa: PLC0415
+
+    file = _operator_file(invocation, operator)
+    signing = _signing_settings(invocation, file)
+    with _refusals(invocation):
+        return rotation_of(file, signing, os.environ), signing
+
+
+@contextmanager
+def _refusals(invocation: Invocation) -> Iterator[None]:
+    from predictu_dispatch.edge.rotation import RotationRefusedError  # noqa: PLC0415
+
+    try:
+        yield
+    except RotationRefusedError as refusal:
+        _refuse(invocation, str(refusal))
+    except OSError as error:
+        _refuse(invocation, f"{error.filename2 or error.filename}: {error.strerror}")
+
+
+def _refuse(invocation: Invocation, words: str) -> NoReturn:
+    if invocation.json:
+        print_json({"ok": False, "error": words})
+    click.echo(words, err=True)
+    sys.exit(EXIT_FAILED)
+
+
+def _report(
+    invocation: Invocation, rotation: KeyRotation, key: SigningKey, *, done: str, next_steps: Sequence[str]
+) -> None:
+    """What was done with `key`, which keys there are now, and what comes next."""
+    from predictu_dispatch.edge.keys import read_keys  # noqa: PLC0415
+
+    found, _ = read_keys(rotation.active_file, rotation.algorithm)
+    if invocation.json:
+        print_json(
+            {
+                "ok": True,
+                "operator_id": rotation.operator_id,
+                "key_id": key.kid,
+                "keys": _listed(found),
+                "next": [*next_steps],
+            }
+        )
+        return
+    click.echo(done)
+    click.echo("Next:")
+    for number, step in enumerate(next_steps, 1):
+        click.echo(f"  {number}. {step}")
+
+
+def _keys(invocation: Invocation, operator: str) -> Mapping[KeyRole, SigningKey]:
+    """The keys by role; ends the command with every fault if one cannot be read."""
+    from predictu_dispatch.edge.config import ConfigError, read_operator  # noqa: PLC0415
+    from predictu_dispatch.edge.files import located  # noqa: PLC0415
+    from predictu_dispatch.edge.keys import read_keys  # noqa: PLC0415
+
+    file = _operator_file(invocation, operator)
+    path = _default_key_file(file)
+    if file.exists() or not path.exists():
+        try:
+            signing = read_operator(file, os.environ).settings.signing
+        except ConfigError as error:
+            invocation.refuse(error)
+        found, _ = read_keys(located(signing.key_file, file, os.environ), signing.algorithm)
+        return found
+    # The key was made before the operator's file, which would say the algorithm; the key itself says it as well.
+    faults = []
+    for algorithm in ALGORITHMS:
+        found, wrong = read_keys(path, algorithm)
+        if not wrong:
+            return found
+        faults += [f"{role}: {error}" for role, error in wrong.items()]
+    _refuse(invocation, f"{path}: {'; '.join(dict.fromkeys(faults))}")
+
+
+def _signing_settings(invocation: Invocation, file: Path) -> SigningSettings:
+    from predictu_dispatch.edge.config import ConfigError, read_operator_settings  # noqa: PLC0415
+
+    try:
+        return read_operator_settings(file).signing
+    except ConfigError as error:
+        invocation.refuse(error)
+
+
+def _operator_file(invocation: Invocation, operator: str) -> Path:
+    return invocation.config.parent / "operators" / f"{operator}.toml"
+
+
+def _default_key_file(operator_file: Path) -> Path:
+    return operator_file.parent / "keys" / f"{operator_file.stem}.pem"
+
+
+def _listed(found: Mapping[KeyRole, SigningKey]) -> list[dict[str, object]]:
+    return [{"role": role.value, **_public(key)} for role, key in found.items()]
+
+
+def _public(key: SigningKey) -> dict[str, object]:
+    return {
+        "algorithm": key.algorithm,
+        "key_id": key.kid,
+        "public_pem": key.public_pem().decode(),
+        "public_jwk": key.public_jwk(),
+    }
+
+
+def _print_public(key: SigningKey) -> None:
+    click.echo(key.public_pem())
+    click.echo(json.dumps(key.public_jwk()))

@@ -1,0 +1,6 @@
+-- What people did about a callback, in its order.
+-- $1 operator_id; $2 request_id
+select action, reason, done_by, database_role, done_at
+  from predictu_dispatch.intervention
+ where operator_id = $1 and request_id = $2
+ order by done_at, intervention_id

@@ -1,0 +1,40 @@
+-- A callback with whatever may keep it from being sent, all as of one moment: its operator, its lease's holder, its bet's other
+-- callback, its last attempt, what a person did. Several rows only where operators share a request_id.
+-- $1 request_id; $2 operator_id or null for any
+select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.state, c.reason, c.effect, c.attempts, c.retry_stopped,
+       c.operator_status, c.due_at, c.expires_at, c.finished_at, c.review_since, c.leased_at, c.leased_by, c.lease_until,
+       o.enabled, o.circuit, o.circuit_since, o.consecutive_failures, o.ping_at, o.ping_request_id, ping.state as ping_state,
+       case c.lane when 'interactive' then o.interactive_held_until else o.settlement_held_until end as held_until,
+       o.paused_at, o.paused_by, o.pause_reason,
+       other.request_id as other_request_id, other.method as other_method, other.state as other_state,
+       tried.attempt as tried_attempt, tried.reason as tried_reason, tried.finished_at as tried_at,
+       done.action as done_action, done.done_by, done.done_at, done.reason as done_reason,
+       holder.pid as holder_pid, holder.application_name as holder_application
+  from predictu_dispatch.callback c
+  join predictu_dispatch.operator o on o.operator_id = c.operator_id
+  left join predictu_dispatch.callback ping on ping.operator_id = o.operator_id and ping.request_id = o.ping_request_id
+  left join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+  left join predictu_dispatch.callback other
+    on other.operator_id = b.operator_id
+   and other.request_id = case c.method when 'BET_MAKE' then b.terminal_request_id else b.placement_request_id end
+  left join lateral (
+      select a.attempt, a.reason, a.finished_at
+        from predictu_dispatch.attempt a
+       where a.operator_id = c.operator_id and a.request_id = c.request_id and a.verdict <> 'late'
+       order by a.attempt desc limit 1
+  ) tried on true
+  left join lateral (
+      select i.action, i.done_by, i.done_at, i.reason
+        from predictu_dispatch.intervention i
+       where i.operator_id = c.operator_id and i.request_id = c.request_id
+       order by i.done_at desc limit 1
+  ) done on true
+  left join lateral (
+      -- A transaction that holds the row: no daemon waits for it, so the claim passes the row by.
+      select l.pid, a.application_name
+        from pg_catalog.pg_locks l
+        left join pg_catalog.pg_stat_activity a on a.pid = l.pid
+       where c.state = 'ready' and l.locktype = 'transactionid' and l.granted and l.transactionid = c.xmax limit 1
+  ) holder on true
+ where c.request_id = $1 and ($2::text is null or c.operator_id = $2)
+ order by c.operator_id

@@ -1,0 +1,155 @@
+"""Measures that operators are apart: from the commit of enqueue_callback() to the arrival at the operator.
+
+    make bench-isolation ARGS="--scenario dead --pairs 3"
+
+Each scenario is played alone, troubled, alone, troubled … in one run, and the p99 of the two are compared.
+"""
+
+import asyncio
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
+from tests.bench.figures import HEADER, TABLE_HEAD, Comparison
+from tests.bench.scenarios import SCENARIOS, Scenario, control_of
+from tests.bench.stage import Pace, Stage, open_stage
+
+_README = Path(__file__).with_name("README.md")
+_TABLE_FROM, _TABLE_TO = "<!-- measured -->\n", "<!-- end -->\n"
+_NAMES = tuple(scenario.name for scenario in SCENARIOS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be measured, and how long all of it may take."""
+
+    scenarios: tuple[Scenario, ...]
+    pairs: int
+    pace: Pace
+    limit_s: float
+
+
+@dataclass(kw_only=True)
+class Results:
+    """What has been measured so far."""
+
+    machine: str = ""
+    comparisons: list[Comparison] = field(default_factory=list)
+
+
+@click.command()
+@click.option("--scenario", "names", multiple=True, type=click.Choice(_NAMES), help="One of them; all if not given.")
+@click.option("--control", is_flag=True, help="The trouble is left out: the ratios show what is noise.")
+@click.option("--pairs", default=5, show_default=True, type=click.IntRange(3, 50))
+@click.option("--segment-s", default=10.0, show_default=True, type=click.FloatRange(1, 120))
+@click.option("--warm-up-s", default=3.0, show_default=True, type=click.FloatRange(0, 60))
+@click.option("--rate", default=100.0, show_default=True, type=click.FloatRange(1, 1000), help="Arrivals a second.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--limit-s", default=1500.0, show_default=True, help="For everything; then it ends with exit code 1.")
+@click.option("--write", is_flag=True, help="The table in tests/bench/README.md is replaced by this run's.")
+def main(
+    *,
+    names: tuple[str, ...],
+    control: bool,
+    pairs: int,
+    segment_s: float,
+    warm_up_s: float,
+    rate: float,
+    seed: int,
+    limit_s: float,
+    write: bool,
+) -> None:
+    chosen = [scenario for scenario in SCENARIOS if scenario.name in (names or _NAMES)]
+    plan = Plan(
+        scenarios=tuple(map(control_of, chosen) if control else chosen),
+        pairs=pairs,
+        pace=Pace(rate=rate, warm_up_s=warm_up_s, segment_s=segment_s, seed=seed),
+        limit_s=limit_s,
+    )
+    results = Results()
+    try:
+        asyncio.run(_play(plan, results))
+    except TimeoutError:
+        click.echo(f"not complete after {limit_s:g} s (--limit-s)", err=True)
+        sys.exit(1)
+    if write:
+        _write_table(results)
+    sys.exit(0 if all(comparison.is_kept for comparison in results.comparisons) else 1)
+
+
+async def _play(plan: Plan, results: Results) -> None:
+    """Every scenario has been played and shown. Raises TimeoutError once it has taken too long."""
+    # The server's start and stop stay outside of the time limit, so that nothing is left half done.
+    with tempfile.TemporaryDirectory(prefix="predictu-bench-") as folder, EmbeddedPostgres(fsync=True) as postgres:
+        results.machine = _machine(postgres)
+        click.echo(results.machine)
+        async with asyncio.timeout(plan.limit_s), open_stage(postgres, Path(folder)) as stage:
+            for scenario in plan.scenarios:
+                results.comparisons.append(await _compare(stage, scenario, plan))
+
+
+async def _compare(stage: Stage, scenario: Scenario, plan: Plan) -> Comparison:
+    click.echo(f"\n{scenario.name}: {scenario.text}")
+    pace = plan.pace
+    click.echo(f"{pace.rate:g} {scenario.method} a second for {pace.segment_s:g} s; ms from commit to arrival")
+    click.echo(HEADER)
+    segments = []
+    async with stage.sides(scenario) as sides:
+        for pair in range(1, plan.pairs + 1):
+            for side in sides:
+                segments.append(await stage.measure(scenario, side, pair, pace))
+                click.echo(segments[-1].line())
+    comparison = Comparison(scenario=scenario, segments=segments)
+    for line in comparison.lines():
+        click.echo(line)
+    return comparison
+
+
+def _machine(postgres: EmbeddedPostgres) -> str:
+    """In one line, what the numbers depend on."""
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}, {os.cpu_count()} cores ({_processor()}),"
+        f" Python {platform.python_version()}, Postgres {postgres.version}, load {os.getloadavg()[0]:.2f}"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _commit() -> str:
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
+    described = subprocess.run(
+        [git, "-C", str(_README.parent), "describe", "--always", "--dirty", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or "unknown"
+
+
+def _write_table(results: Results) -> None:
+    before, _, rest = _README.read_text(encoding="utf-8").partition(_TABLE_FROM)
+    _, _, after = rest.partition(_TABLE_TO)
+    rows = "\n".join(comparison.row() for comparison in results.comparisons)
+    table = f"{results.machine}\n\n{TABLE_HEAD}\n{rows}\n"
+    _README.write_text(f"{before}{_TABLE_FROM}{table}{_TABLE_TO}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A child process that is asked in lines of JSON on its stdin and answers each with one on its stdout.
+
+Its input ends when its owner does, whatever ended it, and then it ends as well: nothing has to be cleaned up.
+"""
+
+import asyncio
+import gc
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+_LINE_BYTES_MAX = 64 * 1024 * 1024
+"""Of one question or answer; the largest holds four numbers for each request of a segment."""
+_END_TIMEOUT_S = 10.0
+_ROOT = Path(__file__).parents[2]
+
+Question = Mapping[str, Any]
+
+
+def answer_lines(answer: Callable[[Question], Awaitable[Any]]) -> None:
+    """The child's end: every line on stdin has been answered. Returns when there are no more."""
+    # A collection of garbage is a pause of its own in what is measured, and no child lives long enough to need one.
+    gc.disable()
+    uvloop.run(_answer_lines(answer))
+
+
+async def _answer_lines(answer: Callable[[Question], Awaitable[Any]]) -> None:
+    questions = asyncio.StreamReader(limit=_LINE_BYTES_MAX)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(questions), sys.stdin)
+    while line := await questions.readline():
+        sys.stdout.write(json.dumps(await answer(json.loads(line))) + "\n")
+        sys.stdout.flush()
+
+
+class Asked:
+    """The owner's end of one child."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, module: str) -> "Asked":
+        """The child runs; what it has to complain about goes to our stderr."""
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", module),
+                cwd=_ROOT,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=_LINE_BYTES_MAX,
+                # Ctrl-C is for us; the child ends with its input.
+                start_new_session=True,
+            )
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ask(self, **question: Any) -> Any:
+        """The child's answer. Raises RuntimeError where it ended instead."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question).encode() + b"\n")
+        if not (line := await self._process.stdout.readline()):
+            raise RuntimeError(f"the child ended with {await self._process.wait()} when it was asked {question}"[:300])
+        return json.loads(line)
+
+    async def close(self) -> None:
+        """The child has ended, by force where it would not."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), _END_TIMEOUT_S)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()

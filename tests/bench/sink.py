@@ -1,0 +1,95 @@
+"""Operators that cost next to nothing: just enough HTTP/1.1 to be posted to, a port for each, all in one process.
+
+The sink writes down when each request came, on the machine's monotonic clock, and then does as its port does: `answer`
+after some milliseconds, `never` answer, `drip` one byte of an endless answer each 100 ms, or `reset` whoever connects.
+"""
+
+import asyncio
+import re
+import socket
+import struct
+import time
+from typing import Any, cast
+
+from typing_extensions import override
+
+from tests.bench.lines import Question, answer_lines
+
+_BODY = b'{"status":"OK","balance":100000,"transaction_id":"op-tx-1"}'
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
+_DRIPPED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n" + b" " * 60_000
+_DRIP_EVERY_S = 0.1
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_REQUEST_ID = re.compile(rb'"request_id":"([0-9a-f-]{36})"')
+
+arrived_at_s: dict[str, float] = {}
+"""When each request came first; a retry of it comes later and is not asked about."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection to a port that behaves as `manner` says."""
+
+    def __init__(self, manner: str, delay_s: float) -> None:
+        self._manner = manner
+        self._delay_s = delay_s
+        self._received = b""
+        self._began_at_s = 0.0
+        self._transport: asyncio.Transport | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports inherit from none of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        if self._manner == "reset":
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._transport.abort()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if not self._received:
+            self._began_at_s = time.monotonic()
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if not end or length is None or len(body) < int(length[1]):
+            return
+        # A client that waits for its answer sends nothing behind the request.
+        self._received = b""
+        if found := _REQUEST_ID.search(body):
+            arrived_at_s.setdefault(found[1].decode(), self._began_at_s)
+        if self._manner == "answer":
+            asyncio.get_running_loop().call_later(self._delay_s, self._send, _ANSWER)
+        elif self._manner == "drip":
+            self._drip(0)
+
+    def _drip(self, position: int) -> None:
+        self._send(_DRIPPED[position : position + 1])
+        if self._transport is not None and position < len(_DRIPPED):
+            asyncio.get_running_loop().call_later(_DRIP_EVERY_S, self._drip, position + 1)
+
+    def _send(self, octets: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(octets)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+
+
+async def _answer(question: Question) -> Any:
+    """`open`: the port of a new operator. `arrivals`: when those came that have come. `forget`: nothing came yet."""
+    match question["do"]:
+        case "open":
+            server = await asyncio.get_running_loop().create_server(
+                lambda: Connection(question["manner"], question["delay_s"]), "127.0.0.1", 0, backlog=1024
+            )
+            return server.sockets[0].getsockname()[1]
+        case "arrivals":
+            return [arrived_at_s.get(request_id) for request_id in question["request_ids"]]
+        case _:
+            arrived_at_s.clear()
+            return None
+
+
+if __name__ == "__main__":
+    answer_lines(_answer)

@@ -1,0 +1,140 @@
+"""Daemons without the daemon: what each of them tells announce() and may use, by the rules of flow/gates.py alone.
+
+Written from those rules and not from the SQL, so that each is a witness against the other.
+"""
+
+import itertools
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from predictu_dispatch.core.fleet import ANNOUNCED_EVERY_S, SHARE_VALID_S
+from predictu_dispatch.edge.sql_files import query
+from tests.support.ledger import Connection
+
+NAMES = ("d-0", "d-1", "d-2", "d-3")
+OPERATORS = ("op_a", "op_b")
+KINDS = ("interactive_slots", "settlement_slots", "requests_per_s")
+Limits = tuple[int, int, float]
+"""Of one operator as a file says them: interactive slots, settlement slots, requests a second; a rate of 0 is none."""
+Amounts = tuple[float, float, float | None]
+"""The same kinds as one daemon's share; a rate of None is unlimited."""
+NOTHING: Amounts = (0, 0, 0.0)
+
+
+async def announce(
+    connection: Connection, name: str, session: uuid.UUID, limits: Mapping[str, Limits], used: Mapping[str, Amounts]
+) -> dict[str, tuple[Amounts, bool]]:
+    """Announced as by edge/roster.py; each operator's share, and whether it is the fair one."""
+    names = list(limits)
+    columns: list[list[float | None]] = [[limits[one][n] for one in names] for n in range(3)]
+    columns += [[used.get(one, NOTHING)[n] for one in names] for n in range(3)]
+    rows = await connection.fetch(query("announce"), name, session, "host", 42, "1.0", names, *columns)
+    return {row["operator_id"]: (tuple(row[kind] for kind in KINDS), row["is_fair"]) for row in rows}
+
+
+async def pass_time(owner: Connection, seconds: float) -> None:
+    """Everything that daemons have written down is so much longer ago."""
+    await owner.execute(
+        "update predictu_dispatch.daemon set seen_at = seen_at - $1 * interval '1 second',"
+        " here_since = here_since - $1 * interval '1 second', started_at = started_at - $1 * interval '1 second'",
+        seconds,
+    )
+
+
+async def shares(owner: Connection) -> dict[str, dict[str, Amounts]]:
+    """Who has what of which operator, as the database says."""
+    found: dict[str, dict[str, Amounts]] = {one: {} for one in OPERATORS}
+    for row in await owner.fetch("select * from predictu_dispatch.share"):
+        found[row["operator_id"]][row["instance"]] = tuple(row[kind] for kind in KINDS)
+    return found
+
+
+def dealt(limit: float, names: Iterable[str]) -> dict[str, float]:
+    """The limit dealt like cards, one by one in the order of the names; what is less than one is the first one's."""
+    hands = dict.fromkeys(sorted(names), 0.0)
+    for _, name in zip(range(int(limit)), itertools.cycle(hands), strict=False):
+        hands[name] += 1
+    first = min(hands)
+    hands[first] = limit - sum(hand for name, hand in hands.items() if name != first)
+    return hands
+
+
+def total(amounts: Iterable[Amounts], kind: int) -> float:
+    return sum(amount[kind] or 0 for amount in amounts)
+
+
+@dataclass
+class Announcement:
+    """On its way: asked with these words, then in the database, then heard."""
+
+    asked_at_s: float
+    limits: dict[str, Limits]
+    used: dict[str, Amounts]
+    heard: dict[str, tuple[Amounts, bool]] | None = None
+
+
+@dataclass
+class Process:
+    """One daemon by the rules of flow/gates.py; times are seconds of the play."""
+
+    name: str
+    session: uuid.UUID
+    limits: dict[str, Limits]
+    shares: dict[str, Amounts] = field(default_factory=dict)
+    valid_until_s: float = 0.0
+    in_flight: dict[str, list[int]] = field(default_factory=lambda: {one: [0, 0] for one in OPERATORS})
+    lost: dict[str, list[int]] = field(default_factory=lambda: {one: [0, 0] for one in OPERATORS})
+    """Of those in flight, the ones from before a silence that cost the share: nobody can call them back."""
+    under_way: Announcement | None = None
+
+    def usable(self, operator_id: str, now_s: float) -> Amounts:
+        is_valid = now_s < self.valid_until_s and operator_id in self.shares
+        return self.shares[operator_id] if is_valid else NOTHING
+
+    def uses(self, operator_id: str, now_s: float) -> Amounts:
+        """What it has under way or may fill at this moment."""
+        share, busy = self.usable(operator_id, now_s), self.in_flight[operator_id]
+        return max(share[0], busy[0]), max(share[1], busy[1]), share[2]
+
+    def ask(self, now_s: float) -> None:
+        mine = {one: self.uses(one, now_s) for one in OPERATORS}
+        self.under_way = Announcement(asked_at_s=now_s, limits=dict(self.limits), used=mine)
+
+    def hear(self) -> None:
+        assert self.under_way is not None
+        if self.under_way.heard is not None:
+            self.shares = {one: share for one, (share, _) in self.under_way.heard.items()}
+            self.valid_until_s = self.under_way.asked_at_s + SHARE_VALID_S
+        self.under_way = None
+
+
+@dataclass
+class Announcer:
+    """A daemon that uses all it may, or as much as it is told."""
+
+    connection: Connection
+    name: str
+    limits: Limits
+    session: uuid.UUID = field(default_factory=uuid.uuid4)
+    share: Amounts = NOTHING
+    is_fair: bool = False
+
+    async def announce(self, used: Amounts | None = None) -> Amounts:
+        heard = await announce(
+            self.connection, self.name, self.session, {"op_a": self.limits}, {"op_a": used or self.share}
+        )
+        self.share, self.is_fair = heard["op_a"]
+        return self.share
+
+
+def announcers(daemons: Sequence[Connection], limits: Limits) -> list[Announcer]:
+    return [Announcer(connection, name, limits) for connection, name in zip(daemons, NAMES, strict=False)]
+
+
+async def settle_down(owner: Connection, daemons: Sequence[Announcer], rounds: int = 4) -> None:
+    """A second between two rounds, as in life."""
+    for _ in range(rounds):
+        await pass_time(owner, ANNOUNCED_EVERY_S)
+        for daemon in daemons:
+            await daemon.announce()

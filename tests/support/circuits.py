@@ -1,0 +1,129 @@
+"""An operator's circuit as seen from outside: its row, what reaches the operator, and who is told what when."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from aiohttp import web
+
+from tests.support.daemons import WAIT_S, until
+from tests.support.ledger import OPERATOR, connected, enqueue
+from tests.support.operators import Operator, Request
+from tests.support.stage import Stage
+
+OWN_TURN_S = 0.5
+"""What a loaded machine may need for what takes it milliseconds: the bound of everything that happens at once."""
+ONE_ATTEMPT = {"max_attempts": 1}
+"""So that each BALANCE is one attempt, and a test counts failures by enqueueing them."""
+
+
+def failing(code: int = 500, **headers: str) -> Callable[[Request], web.Response]:
+    """An operator's `answer`: this code to everything, and nothing is booked."""
+    return lambda _: web.Response(status=code, headers={name.replace("_", "-"): text for name, text in headers.items()})
+
+
+async def row(stage: Stage, operator_id: str = OPERATOR) -> asyncpg.Record:
+    """The operator as everybody sees it."""
+    found = await stage.ledger.owner.fetchrow(
+        "select * from predictu_dispatch.operator where operator_id = $1", operator_id
+    )
+    assert found is not None
+    return found
+
+
+async def becomes(stage: Stage, *, within_s: float = WAIT_S, operator_id: str = OPERATOR, **columns: Any) -> None:
+    """Returns once these columns of the operator's row have these values."""
+
+    async def it_is_so() -> bool:
+        now = await row(stage, operator_id)
+        return all(now[name] == value for name, value in columns.items())
+
+    await until(f"{operator_id} is {columns}", it_is_so, within_s=within_s)
+
+
+async def ask_balance(stage: Stage, operator_id: str = OPERATOR) -> UUID:
+    """A BALANCE has been enqueued."""
+    params = {"player_id": "p1", "currency": "EUR"}
+    return await enqueue(stage.ledger.producer, "BALANCE", params, operator_id=operator_id)
+
+
+async def has_ended(stage: Stage, *request_ids: UUID, within_s: float = WAIT_S) -> None:
+    """Each of these callbacks is final."""
+
+    async def all_have() -> bool:
+        return not await stage.ledger.owner.fetchval(
+            "select count(*) from predictu_dispatch.callback where request_id = any ($1) and finished_at is null",
+            request_ids,
+        )
+
+    await until("the callbacks have ended", all_have, within_s=within_s)
+
+
+async def open_circuit(stage: Stage, failures: int) -> None:
+    """The operator has failed so many BALANCEs, its circuit is open, and every attempt before that has ended."""
+    stage.operator.answer = failing()
+    await has_ended(stage, *[await ask_balance(stage) for _ in range(failures)])
+    await becomes(stage, circuit="open")
+    await nothing_in_flight(stage)
+
+
+async def nothing_in_flight(stage: Stage) -> None:
+    """No attempt is under way, PINGs included."""
+
+    async def none_is() -> bool:
+        return "in_flight" not in await stage.states()
+
+    await until("no attempt is under way", none_is)
+
+
+def pings(operator: Operator) -> list[Request]:
+    """The PINGs that reached the operator, in their order."""
+    return [request for request in operator.requests if request.method == "PING"]
+
+
+def others(operator: Operator) -> list[Request]:
+    """Everything else that reached it."""
+    return [request for request in operator.requests if request.method != "PING"]
+
+
+async def looks_on(stage: Stage, turns: int) -> None:
+    """Every live daemon has announced itself so many times more, once a second: and looked at everything meanwhile."""
+    until_when = await stage.ledger.owner.fetchval("select now() + $1 * interval '1 second'", turns)
+
+    async def everybody_has() -> bool:
+        latest = await stage.ledger.owner.fetchval(
+            "select min(seen_at) from predictu_dispatch.daemon"
+            " where seen_at > now() - predictu_dispatch.silence_allowed()"
+        )
+        return latest is not None and bool(latest > until_when)
+
+    await until(f"every daemon has announced itself {turns} times", everybody_has)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """When producers were told of an outcome: monotonic seconds by request_id."""
+
+    heard_at_s: dict[str, float] = field(default_factory=dict)
+
+    async def of(self, request_id: UUID, *, within_s: float = WAIT_S) -> float:
+        """The moment at which its outcome was told."""
+        await until(f"the outcome of {request_id}", lambda: str(request_id) in self.heard_at_s, within_s=within_s)
+        return self.heard_at_s[str(request_id)]
+
+
+@asynccontextmanager
+async def outcomes(dsn: str) -> AsyncIterator[Outcomes]:
+    """Listens as a producer does that waits for its answer."""
+    heard = Outcomes()
+
+    def note(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+        heard.heard_at_s[str(payload).partition(" ")[2]] = time.monotonic()
+
+    async with connected(dsn, 1) as [listener]:
+        await listener.add_listener("predictu_dispatch_outcome", note)
+        yield heard

@@ -1,0 +1,91 @@
+"""What people do, called as the commands call it, and what is remembered of it."""
+
+import uuid
+from collections.abc import Awaitable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.support.ledger import (
+    OPERATOR,
+    Connection,
+    Ledger,
+    delivered,
+    exhausted,
+)
+
+ALICE, BOB = "alice@desk-1", "bob@desk-2"
+
+
+async def retry(connection: Connection, request_id: uuid.UUID | None, by: str | None = ALICE) -> Any:
+    return await connection.fetchrow(
+        "select * from predictu_dispatch.retry_callback($1, $2, $3)", OPERATOR, request_id, by
+    )
+
+
+async def cancel(
+    connection: Connection, request_id: uuid.UUID | None, reason: str | None = "market is void", by: str | None = ALICE
+) -> Any:
+    return await connection.fetchrow(
+        "select * from predictu_dispatch.cancel_callback($1, $2, $3, $4)", OPERATOR, request_id, reason, by
+    )
+
+
+async def resolve(
+    connection: Connection, request_id: uuid.UUID | None, reason: str | None = "paid by hand", by: str | None = ALICE
+) -> Any:
+    return await connection.fetchrow(
+        "select * from predictu_dispatch.resolve_callback($1, $2, $3, $4)", OPERATOR, request_id, reason, by
+    )
+
+
+async def pause(
+    connection: Connection, operator_id: str = OPERATOR, reason: str | None = "their upgrade", by: str | None = ALICE
+) -> Any:
+    return await connection.fetchrow(
+        "select * from predictu_dispatch.pause_operator($1, $2, $3)", operator_id, reason, by
+    )
+
+
+async def resume(
+    connection: Connection, operator_id: str = OPERATOR, reason: str | None = None, by: str | None = ALICE
+) -> Any:
+    return await connection.fetchrow(
+        "select * from predictu_dispatch.resume_operator($1, $2, $3)", operator_id, reason, by
+    )
+
+
+async def ping(connection: Connection, operator_id: str = OPERATOR) -> uuid.UUID:
+    request_id: uuid.UUID = await connection.fetchval("select predictu_dispatch.ping_operator($1)", operator_id)
+    return request_id
+
+
+async def refusal(action: Awaitable[Any]) -> tuple[str, str]:
+    """SQLSTATE and message with which it is refused; a refusal without a hint is none of ours."""
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await action
+    assert refused.value.hint
+    return refused.value.sqlstate, str(refused.value)
+
+
+async def deeds(ledger: Ledger) -> list[tuple[Any, ...]]:
+    """(action, request_id, reason, done_by, database_role) of everything people did, in its order."""
+    rows = await ledger.owner.fetch(
+        "select action, request_id, reason, done_by, database_role from predictu_dispatch.intervention order by done_at"
+    )
+    return [tuple(row) for row in rows]
+
+
+async def in_review(ledger: Ledger, bet_id: str = "b1", method: str = "BET_WIN", **said: Any) -> uuid.UUID:
+    """A terminal that was tried once and given up."""
+    await ledger.attempt(await ledger.place(bet_id), delivered)
+    terminal = await ledger.end(method, bet_id)
+    await ledger.attempt(terminal, exhausted, **said)
+    return terminal
+
+
+async def operator_row(ledger: Ledger) -> asyncpg.Record:
+    row = await ledger.owner.fetchrow("select * from predictu_dispatch.operator where operator_id = $1", OPERATOR)
+    assert row is not None
+    return row

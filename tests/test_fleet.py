@@ -1,0 +1,225 @@
+"""A fleet of real daemons, as the operator sees it: never more requests at once than its limit, whoever comes or goes.
+
+The operator counts by itself, in its own process, what it has under way. A request whose sender is gone is over.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.crowd import announced_again, place_many, shared, slots, win_many
+from tests.support.daemons import until
+from tests.support.ledger import OPERATOR, connected
+from tests.support.operators import Operator
+from tests.support.postgres import Database
+from tests.support.postgres_proxy import Trick, proxied
+from tests.support.stage import Stage, open_stage
+
+LIMIT = 12
+A, B, C = "host-a", "host-b", "host-c"
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, database: Database) -> AsyncIterator[Stage]:
+    async with open_stage(tmp_path, database) as stage:
+        stage.fleet.write_operator(stage.operator.url, interactive={"max_in_flight": LIMIT})
+        yield stage
+
+
+async def is_busy(operator: Operator, count: int, *, lane: str = "interactive", within_s: float = 15.0) -> None:
+    """So many requests of the lane are under way at once."""
+    await until(f"{count} are under way at once", lambda: operator.busy[lane] == count, within_s=within_s)
+
+
+async def finish(stage: Stage, count: int) -> None:
+    """The operator answers at once again; everything is delivered, and the audit and the operator's books are right."""
+    stage.operator.answers_in_s = 0.0
+    stage.operator.release()
+    await stage.all_final()
+    assert await stage.states() == {"delivered": count}
+    assert stage.operator.faults == await stage.audit_faults() == []
+
+
+async def test_what_a_killed_daemon_had_is_used_by_the_others_within_seconds_and_nothing_before_that(
+    stage: Stage,
+) -> None:
+    stage.operator.hold()
+    await place_many(stage, 60)
+    a, b, c = [stage.fleet.spawn(name) for name in (A, B, C)]
+    for daemon in (a, b, c):
+        await daemon.ready()
+    await shared(stage, host_a=4, host_b=4, host_c=4)
+    # Everything hangs, so whoever came first keeps what it filled; one by one the slots come to where they belong.
+    await is_busy(stage.operator, LIMIT)
+    killed_at_s = time.monotonic()
+    c.kill()
+    await is_busy(stage.operator, LIMIT - await in_flight(stage, C), within_s=2.0)
+    left = stage.operator.busy["interactive"]
+    assert left < LIMIT
+    await shared(stage, host_a=6, host_b=6)
+    await is_busy(stage.operator, LIMIT)
+    assert time.monotonic() - killed_at_s < 8, "three seconds of silence, one until the next announcement, and ours"
+    assert stage.operator.busiest["interactive"] == LIMIT
+    # What the dead one had under way is sent again by the others; what hangs there still counts for nobody.
+    await stage.expire_leases(C)
+    await finish(stage, 60)
+    assert stage.operator.busiest["interactive"] == LIMIT
+
+
+async def in_flight(stage: Stage, instance: str) -> int:
+    """How many attempts this daemon has under way, as the database knows."""
+    count: int = await stage.ledger.owner.fetchval(
+        "select count(*) from predictu_dispatch.callback where state = 'in_flight' and leased_by = $1", instance
+    )
+    return count
+
+
+async def test_daemons_that_join_and_stop_keep_the_limit_strictly_and_use_all_of_it(stage: Stage) -> None:
+    stage.operator.answers_in_s = 0.05
+    await place_many(stage, 1_200)
+    a, b = [stage.fleet.spawn(name) for name in (A, B)]
+    for daemon in (a, b):
+        await daemon.ready()
+    await shared(stage, host_a=6, host_b=6)
+    await is_busy(stage.operator, LIMIT)
+    await stage.fleet.start(C)
+    await shared(stage, host_a=4, host_b=4, host_c=4)
+    await is_busy(stage.operator, LIMIT)
+    a.ask_to_stop()
+    assert await a.exited() == 0
+    await shared(stage, within_s=3.0, host_b=6, host_c=6)
+    await is_busy(stage.operator, LIMIT)
+    await finish(stage, 1_200)
+    assert stage.operator.busiest["interactive"] == LIMIT
+
+
+async def test_a_claim_that_is_under_way_while_its_daemon_stops_is_not_given_to_another(
+    stage: Stage, database: Database
+) -> None:
+    """Its answer is late. What it may bring counts as used, or another would fill the same slots meanwhile."""
+    claiming = "predictu_dispatch.claim("
+    stage.operator.hold()
+    async with proxied(stage.fleet.dsn) as proxy, connected(database.owner, 1) as [holder]:
+        a = stage.fleet.spawn(A, database={"dsn": proxy.dsn()})
+        b = stage.fleet.spawn(B)
+        for daemon in (a, b):
+            await daemon.ready()
+        await shared(stage, host_a=6, host_b=6)
+        async with holder.transaction():
+            # Nothing can be claimed until the bets are there.
+            await holder.execute("lock table predictu_dispatch.callback in exclusive mode")
+            proxy.on_next(claiming, Trick.KEEP_ANSWER, times=2)
+            await cancel_claims(stage, holder, A)
+            await proxy.caught.wait()
+            await holder.execute(
+                'select predictu_dispatch.enqueue_callback($1, \'BALANCE\', \'{"player_id": "p1", "currency": "EUR"}\')'
+                "  from generate_series(1, 40)",
+                OPERATOR,
+            )
+        await is_busy(stage.operator, 6)
+        await until("the answer is held back", lambda: len(stage.operator.requests) == 6)
+        assert await in_flight(stage, A) == 6
+        a.ask_to_stop()
+        await a.has_said("daemon.draining")
+        await announced_again(stage, A, B, times=3)
+        await announced_again(stage, B)
+        proxy.give_back()
+        await is_busy(stage.operator, LIMIT)
+        await announced_again(stage, A, B)
+        assert await slots(stage) == {A: 6, B: 6}
+        await finish(stage, 40)
+        assert await a.exited() == 0
+        assert stage.operator.busiest["interactive"] == LIMIT
+
+
+async def cancel_claims(stage: Stage, owner: object, instance: str) -> None:
+    """Both lanes' claims of this daemon wait for a lock, and are cancelled: it asks again."""
+    del owner
+    cancelled: set[int] = set()
+
+    async def both_are() -> bool:
+        rows = await stage.ledger.owner.fetch(
+            "select pid, pg_cancel_backend(pid) from pg_stat_activity where application_name = $1"
+            "   and wait_event_type = 'Lock' and query like '%predictu_dispatch.claim(%' and pid <> all ($2)",
+            *(f"predictu-dispatch {instance}", list(cancelled)),
+        )
+        cancelled.update(row["pid"] for row in rows)
+        return len(cancelled) >= 2
+
+    await until(f"the claims of {instance} are cancelled", both_are)
+
+
+async def test_a_daemon_that_stands_still_loses_its_share_and_uses_none_when_it_goes_on(stage: Stage) -> None:
+    stage.operator.hold()
+    await place_many(stage, 200)
+    a, b, c = [stage.fleet.spawn(name) for name in (A, B, C)]
+    for daemon in (a, b, c):
+        await daemon.ready()
+    await is_busy(stage.operator, LIMIT)
+    c.freeze()
+    frozen = await in_flight(stage, C)
+    await until("its share is gone", lambda: lost_its_share(stage, C))
+    # Its requests hang where they did, and the others have all of the limit.
+    await is_busy(stage.operator, LIMIT + frozen)
+    c.thaw()
+    await announced_again(stage, A, B, C)
+    assert stage.operator.busy["interactive"] == stage.operator.busiest["interactive"] == LIMIT + frozen
+    stage.operator.answers_in_s = 0.02
+    stage.operator.release()
+    await shared(stage, host_a=4, host_b=4, host_c=4)
+    stage.operator.busiest.clear()
+    await is_busy(stage.operator, LIMIT)
+    await finish(stage, 200)
+    assert stage.operator.busiest["interactive"] == LIMIT
+
+
+async def lost_its_share(stage: Stage, instance: str) -> bool:
+    return instance not in await slots(stage)
+
+
+async def test_a_second_daemon_of_the_same_name_does_not_start_and_the_first_goes_on(stage: Stage) -> None:
+    first = await stage.fleet.start(A)
+    second = stage.fleet.spawn("twin", daemon={"instance": A})
+    assert await second.exited(within_s=15) == 1
+    said = second.said.splitlines()[-1]
+    assert said.startswith(f"another daemon called '{A}' is running on host ")
+    assert f"process {first.process.pid}" in said
+    assert "[daemon] instance in dispatcher.toml" in said
+    assert not second.lines("daemon.started") if '"event"' in second.said.splitlines()[-1] else True
+    await place_many(stage, 30)
+    await finish(stage, 30)
+    assert first.process.poll() is None
+    assert await slots(stage) == {A: LIMIT}
+
+
+async def test_a_daemon_that_is_started_right_after_a_kill_has_its_name_and_its_work_back_within_seconds(
+    stage: Stage,
+) -> None:
+    first = await stage.fleet.start(A)
+    first.kill()
+    started_s = time.monotonic()
+    second = await stage.fleet.start(A)
+    assert len(second.lines("daemon.started")) == 2
+    # Its predecessor's silence is over after three seconds; the rest is a start on a busy machine.
+    assert time.monotonic() - started_s < 9
+    await place_many(stage, 30)
+    await finish(stage, 30)
+
+
+@pytest.mark.parametrize("lane", ["interactive", "settlement"])
+async def test_a_limit_of_one_is_kept_by_three_daemons_and_everything_is_delivered(stage: Stage, lane: str) -> None:
+    stage.fleet.write_operator(stage.operator.url, **{lane: {"max_in_flight": 1}})
+    stage.operator.answers_in_s = 0.002
+    a, b, c = [stage.fleet.spawn(name) for name in (A, B, C)]
+    for daemon in (a, b, c):
+        await daemon.ready()
+    await (place_many if lane == "interactive" else win_many)(stage, 150)
+    await until("some are through", lambda: len(stage.operator.requests) > 30)
+    # The one slot moves to another, and one of those who had none goes.
+    a.kill()
+    b.ask_to_stop()
+    await stage.expire_leases(A)
+    await finish(stage, 150)
+    assert stage.operator.busiest[lane] == 1

@@ -1,0 +1,136 @@
+"""Pauses, pings, and what is remembered of everything that people do."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.support.ledger import (
+    DISABLED,
+    OPERATOR,
+    WAIT_S,
+    Ledger,
+    claim,
+    connected,
+    delivered,
+)
+from tests.support.people import (
+    ALICE,
+    BOB,
+    cancel,
+    deeds,
+    in_review,
+    operator_row,
+    pause,
+    ping,
+    refusal,
+    resolve,
+    resume,
+    retry,
+)
+from tests.support.postgres import Database
+
+
+async def test_a_pause_lasts_until_it_is_resumed_and_says_since_when_by_whom_and_why(
+    ledger: Ledger, database: Database
+) -> None:
+    heard = asyncio.Queue[str]()
+    async with connected(database.dispatcher, 1) as [listener]:
+        await listener.add_listener("predictu_dispatch_operator", lambda *said: heard.put_nowait(said[-1]))
+        await pause(ledger.daemon)
+        assert await asyncio.wait_for(heard.get(), WAIT_S) == OPERATOR
+        paused = await operator_row(ledger)
+        assert (paused["paused_by"], paused["pause_reason"]) == (ALICE, "their upgrade")
+
+        sqlstate, said = await refusal(pause(ledger.daemon, reason="another one", by=BOB))
+        assert sqlstate == "PD005"
+        assert f"{paused['paused_at']:%Y-%m-%d %H:%M:%S} UTC by {ALICE}: their upgrade" in said
+        assert await operator_row(ledger) == paused
+
+        await resume(ledger.daemon, by=BOB)
+        assert await asyncio.wait_for(heard.get(), WAIT_S) == OPERATOR
+    resumed = await operator_row(ledger)
+    assert [resumed[key] for key in ("paused_at", "paused_by", "pause_reason")] == [None] * 3
+    # A daemon that decided on what it saw before writes nothing.
+    assert (paused["revision"], resumed["revision"]) == (1, 2)
+    assert (await refusal(resume(ledger.daemon)))[0] == "PD005"
+    assert await operator_row(ledger) == resumed
+    assert await deeds(ledger) == [
+        ("pause", None, "their upgrade", ALICE, "test_dispatcher"),
+        ("resume", None, None, BOB, "test_dispatcher"),
+    ]
+
+
+async def test_who_and_why_are_asked_for_and_what_is_unknown_is_said_so(ledger: Ledger) -> None:
+    win, unknown = await in_review(ledger), uuid.uuid4()
+    before = await ledger.everything()
+    for action, sqlstate, words in (
+        (retry(ledger.daemon, win, by=" "), "PD003", "by is ' '"),
+        (retry(ledger.daemon, win, by=None), "PD003", "by is NULL"),
+        (cancel(ledger.daemon, win, reason=""), "PD003", "reason is ''"),
+        (cancel(ledger.daemon, win, reason=None), "PD003", "reason is NULL"),
+        (resolve(ledger.daemon, win, reason="x" * 501), "PD003", "reason is 'xxx"),
+        (pause(ledger.daemon, reason="\t "), "PD003", "reason is"),
+        (resume(ledger.daemon, reason=""), "PD003", "reason is ''"),
+        (pause(ledger.daemon, "op_new"), "PD002", "unknown operator 'op_new'"),
+        (resume(ledger.daemon, "op_new"), "PD002", "unknown operator 'op_new'"),
+        (ping(ledger.daemon, "op_new"), "PD002", "unknown operator 'op_new'"),
+        (ping(ledger.daemon, DISABLED), "PD002", f"operator '{DISABLED}' is disabled"),
+        (retry(ledger.daemon, unknown), "PD005", f"operator '{OPERATOR}' has no such callback"),
+        (cancel(ledger.daemon, unknown), "PD005", str(unknown)),
+        (resolve(ledger.daemon, None), "PD005", "resolve of NULL is refused"),
+    ):
+        code, said = await refusal(action)
+        assert code == sqlstate, said
+        assert words in said
+    assert (await ledger.everything(), await deeds(ledger)) == (before, [])
+
+
+async def test_what_people_did_can_only_grow(ledger: Ledger) -> None:
+    await pause(ledger.daemon)
+    for statement in (
+        "update predictu_dispatch.intervention set done_by = 'nobody'",
+        "delete from predictu_dispatch.intervention",
+        "truncate predictu_dispatch.intervention",
+    ):
+        for role in ("origin", "replica"):
+            async with ledger.owner.transaction():
+                await ledger.owner.execute(f"set local session_replication_role = {role}")
+                with pytest.raises(asyncpg.PostgresError, match="can only grow") as refused:
+                    async with ledger.owner.transaction():
+                        await ledger.owner.execute(statement)
+                assert refused.value.sqlstate == "PD900"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await ledger.daemon.execute(statement)
+    assert len(await deeds(ledger)) == 1
+
+
+@pytest.mark.parametrize("action", [retry, cancel, resolve, pause, resume])
+async def test_what_a_person_was_told_is_on_disk(ledger: Ledger, action: Callable[..., Awaitable[Any]]) -> None:
+    """Else a crash of Postgres could send what a person had taken back."""
+    named = await (ledger.place() if action is cancel else in_review(ledger))
+    if action is resume:
+        await pause(ledger.daemon)
+    async with ledger.daemon.transaction():
+        await ledger.daemon.execute("set local synchronous_commit = off")
+        await action(ledger.daemon, *(() if action in (pause, resume) else (named,)))
+        assert await ledger.daemon.fetchval("show synchronous_commit") == "on"
+
+
+async def test_a_ping_is_one_at_a_time_none_while_paused_and_decides_while_the_circuit_is_open(ledger: Ledger) -> None:
+    first = await ping(ledger.daemon)
+    assert await ping(ledger.daemon) == first
+    assert (await operator_row(ledger))["circuit"] == "closed"
+    await ledger.attempt(first, delivered)
+    await ledger.owner.execute("update predictu_dispatch.operator set circuit = 'open'")
+    second = await ping(ledger.daemon)
+    operator = await operator_row(ledger)
+    assert (operator["circuit"], operator["ping_request_id"]) == ("half_open", second)
+    assert [lease["request_id"] for lease in await claim(ledger.daemon)] == [second]
+    await pause(ledger.daemon)
+    sqlstate, said = await refusal(ping(ledger.daemon))
+    assert sqlstate == "PD005"
+    assert f"by {ALICE}: their upgrade" in said
