@@ -24,6 +24,7 @@ from predictu_dispatch.edge.roster import Roster
 from predictu_dispatch.edge.telemetry import Telemetry
 from predictu_dispatch.edge.transport import Transport
 from predictu_dispatch.flow.courier import Courier
+from predictu_dispatch.flow.couriers import Couriers
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
 from predictu_dispatch.flow.gates import Gates
@@ -33,7 +34,7 @@ from predictu_dispatch.flow.recorder import Recorder
 
 if TYPE_CHECKING:
     from predictu_dispatch.core.operator_settings import OperatorSettings
-    from predictu_dispatch.edge.config import Config
+    from predictu_dispatch.edge.config import Config, OperatorConfig
 
 _SNAPSHOT_EVERY_S = 5.0
 _SNAPSHOT_EVERY_MAX_S = 20.0
@@ -77,9 +78,6 @@ class Daemon:
             signing_keys=lambda: {name: one.published_keys for name, one in self._config.operators.items()},
         )
         self._gates = Gates(self._settings())
-        # Every courier that may have something under way, by operator and lane; the retired ones until they are done.
-        self._couriers: dict[tuple[str, Lane], Courier] = {}
-        self._retiring: set[Courier] = set()
         roster = Roster(self._database, instance=self._instance)
         self._fleet = Fleet(roster, self._gates, self._telemetry, wake=self._wake_all, is_outage=is_outage)
         self._monitor = Monitor(roster, self._gates, self._telemetry, wake=self._wake_all, is_outage=is_outage)
@@ -97,6 +95,7 @@ class Daemon:
             )
             for lane in Lane
         }
+        self._couriers = Couriers(self._courier, self._dispatchers)
         self._reaper = Reaper(
             self._outbox,
             self._recorders,
@@ -106,6 +105,10 @@ class Daemon:
             wake=self._wake,
             is_outage=is_outage,
         )
+
+    def _courier(self, operator: OperatorConfig, lane: Lane) -> Courier:
+        transport = Transport(operator.settings, operator.ssl_context)
+        return Courier(operator, transport, lane=lane, instance=self._instance)
 
     def _settings(self) -> list[OperatorSettings]:
         return [operator.settings for operator in self._config.operators.values()]
@@ -122,12 +125,10 @@ class Daemon:
     def _heard(self, channel: str, operator_id: str) -> None:
         if channel == OPERATOR_CHANNEL:
             self._monitor.look()
-        elif self._gates.refuses_bets(operator_id):
+            return
+        self._dispatchers[Lane.INTERACTIVE].wake()
+        if self._gates.refuses_bets(operator_id):
             self._reaper.look()
-            # The one PING that decides may have become due.
-            self._dispatchers[Lane.INTERACTIVE].wake()
-        else:
-            self._dispatchers[Lane.INTERACTIVE].wake()
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT.
@@ -149,8 +150,7 @@ class Daemon:
             await self._work()
         finally:
             await self._http.stop()
-            for courier in (*self._couriers.values(), *self._retiring):
-                await courier.close()
+            await self._couriers.close()
             await self._database.close()
         log.info("daemon.stopped", instance=self._instance)
 
@@ -160,47 +160,25 @@ class Daemon:
         await self._outbox.sync_operators(
             (operator.settings, operator.fingerprint) for operator in config.operators.values()
         )
-        before, self._config = (self._config.operators if self._couriers else {}), config
+        self._config = config
         self._gates.configure(self._settings())
         self._monitor.configure(self._settings())
         self._fleet.operators_changed()
-        changed = {
-            operator_id
-            for operator_id in before.keys() | config.operators.keys()
-            if before.get(operator_id) != config.operators.get(operator_id)
-        }
-        retired = [self._couriers.pop(key) for key in list(self._couriers) if key[0] in changed]
-        self._retiring.update(retired)
-        for operator_id in changed & config.operators.keys():
-            operator = config.operators[operator_id]
-            for lane in Lane:
-                transport = Transport(operator.settings, operator.ssl_context)
-                self._couriers[operator_id, lane] = Courier(operator, transport, lane=lane, instance=self._instance)
-        for lane, dispatcher in self._dispatchers.items():
-            await dispatcher.send_by({name: courier for (name, of), courier in self._couriers.items() if of is lane})
-        return len(changed)
+        return await self._couriers.serve(config.operators)
 
     async def _reload_when_asked(self) -> None:
-        async with asyncio.TaskGroup() as retirements:
-            while True:
-                await self._reload.wait()
-                self._reload.clear()
-                reloaded = await asyncio.to_thread(reload_config, self._config, os.environ)
-                retiring = set(self._retiring)
-                try:
-                    changed = await self._take(reloaded.config)
-                except Exception as error:  # noqa: BLE001 - what runs goes on; the files are read again in a moment
-                    self._telemetry.chore_failed("reload", error)
-                    self._reload.set()
-                    await asyncio.sleep(_RELOAD_AGAIN_S)
-                    continue
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            reloaded = await asyncio.to_thread(reload_config, self._config, os.environ)
+            try:
+                changed = await self._take(reloaded.config)
+            except Exception as error:  # noqa: BLE001 - what runs goes on; the files are read again in a moment
+                self._telemetry.chore_failed("reload", error)
+                self._reload.set()
+                await asyncio.sleep(_RELOAD_AGAIN_S)
+            else:
                 self._telemetry.config_reloaded(reloaded, changed=changed)
-                for courier in self._retiring - retiring:
-                    retirements.create_task(self._retire(courier), name="retire")
-
-    async def _retire(self, courier: Courier) -> None:
-        await courier.retire()
-        self._retiring.discard(courier)
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -241,8 +219,7 @@ class Daemon:
         for dispatcher in self._dispatchers.values():
             dispatcher.stop()
         await asyncio.wait(dispatching, timeout=drain_s)
-        for courier in (*self._couriers.values(), *self._retiring):
-            courier.interrupt()
+        self._couriers.interrupt()
         _, unfinished = await asyncio.wait(dispatching, timeout=_SETTLE_AFTER_DRAIN_S)
         try:
             async with asyncio.timeout(0 if unfinished else _SETTLE_AFTER_DRAIN_S):

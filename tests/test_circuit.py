@@ -28,6 +28,7 @@ from tests.support.circuits import (
     outcomes,
     pings,
     row,
+    tell,
 )
 from tests.support.daemons import until
 from tests.support.ledger import OPERATOR, connected, retried
@@ -64,7 +65,7 @@ async def wins(stage: Stage, count: int) -> list[UUID]:
     return [await stage.ledger.end("BET_WIN", f"won-{n}") for n in range(count)]
 
 
-async def told(stage: Stage, request_id: UUID) -> tuple[str, str | None, str, int]:
+async def fate_of(stage: Stage, request_id: UUID) -> tuple[str, str | None, str, int]:
     """State, reason, effect and attempts of the callback."""
     callback = await stage.ledger.callback(request_id)
     return callback["state"], callback["reason"], callback["effect"], callback["attempts"]
@@ -135,6 +136,21 @@ async def test_failures_that_two_daemons_saw_add_up(stage: Stage) -> None:
     await becomes(stage, circuit="open", consecutive_failures=4, within_s=2.0)
 
 
+async def test_an_old_success_does_not_wipe_out_what_another_daemon_has_seen_fail_since(stage: Stage) -> None:
+    """It was heard, and changed nothing then; told again at each look, it would keep the circuit closed for ever."""
+    write_operator(stage, open_s=NEVER_S)
+    await stage.fleet.start("host-1")
+    await has_ended(stage, await ask_balance(stage))
+    await becomes(stage, health="healthy")
+    await has_ended(stage, await ask_balance(stage))
+    await looks_on(stage, 1)
+    await stage.ledger.owner.execute(
+        "update predictu_dispatch.operator set consecutive_failures = 2, health = 'degraded', revision = revision + 1"
+    )
+    await looks_on(stage, 2)
+    assert (await row(stage))["consecutive_failures"] == 2
+
+
 # ----------------------------------------------------------------------------------------------------------- while open
 
 
@@ -156,8 +172,8 @@ async def test_while_it_is_open_bets_end_at_once_and_what_is_owed_waits(stage: S
             enqueued = await (stage.ledger.place(f"b-{n}") if n % 2 else ask_balance(stage))
             committed_at_s = time.monotonic()
             took_ms.append((await heard.of(enqueued) - committed_at_s) * 1000)
-            assert await told(stage, enqueued) == ("exhausted", "circuit_open", "none", 0)
-    print(f"commit to outcome: {sorted(round(ms, 1) for ms in took_ms)} ms")
+            assert await fate_of(stage, enqueued) == ("exhausted", "circuit_open", "none", 0)
+    tell(f"commit to outcome: {sorted(round(ms, 1) for ms in took_ms)} ms")
     # The median is a few milliseconds; a reaper that was not told looks every half second.
     assert sorted(took_ms)[5] < 250
     assert max(took_ms) < 1000
@@ -165,7 +181,7 @@ async def test_while_it_is_open_bets_end_at_once_and_what_is_owed_waits(stage: S
     await looks_on(stage, 2)
     assert rollback is not None
     for waiting in (rollback, win):
-        assert (await told(stage, waiting))[::3] == ("ready", 0)
+        assert (await fate_of(stage, waiting))[::3] == ("ready", 0)
     assert len(stage.operator.requests) == reached
 
 
@@ -189,7 +205,7 @@ async def test_what_waits_for_a_retry_when_it_opens_ends_at_once_and_a_debit_tha
         await open_circuit(stage, THRESHOLD)
         for ended, effect in ((unknown, "unknown"), (never_left, "none"), (balance, "unknown")):
             await heard.of(ended, within_s=OWN_TURN_S)
-            assert await told(stage, ended) == ("exhausted", "circuit_open", effect, 1)
+            assert await fate_of(stage, ended) == ("exhausted", "circuit_open", effect, 1)
     assert (await ledger.bet("b-never-left"))["state"] == "void"
     assert (await ledger.bet("b-unknown"))["state"] == "closing"
     assert (await ledger.callback(flagged))["state"] == "cancelled"
@@ -239,13 +255,13 @@ async def test_one_ping_every_open_s_from_the_whole_fleet_and_nothing_else(stage
     await until(f"{periods} PINGs", lambda: len(pings(stage.operator)) >= periods)
     arrivals_s = [opened_at_s, *(ping.arrived_at_s for ping in pings(stage.operator))]
     spans_s = [later - sooner for sooner, later in itertools.pairwise(arrivals_s)]
-    print(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
+    tell(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
     # Never sooner; later by finding the failure, deciding and claiming, which takes a loaded machine a while.
     assert min(spans_s) > OPEN_S - 0.01
     assert sorted(spans_s)[len(spans_s) // 2] < OPEN_S + OWN_TURN_S
     assert len({ping.request_id for ping in pings(stage.operator)}) == len(pings(stage.operator))
     assert len(others(stage.operator)) == reached
-    assert {(await told(stage, win))[::3] for win in owed} == {("ready", 0)}
+    assert {(await fate_of(stage, win))[::3] for win in owed} == {("ready", 0)}
     assert (await row(stage))["circuit_since"].timestamp() == opened_at_s
     assert stage.operator.faults == []
 
@@ -335,14 +351,14 @@ async def test_an_operator_that_is_back_gets_its_backlog_within_a_second_gently_
     closed_at_s = (await row(stage))["circuit_since"].timestamp()
     await until("eight at once", lambda: stage.operator.live.total() >= 8)
     arrivals_s = [request.arrived_at_s - closed_at_s for request in others(stage.operator)[reached:]]
-    print(f"after the closing: {[round(arrival, 3) for arrival in arrivals_s]} s")
+    tell(f"after the closing: {[round(arrival, 3) for arrival in arrivals_s]} s")
     assert arrivals_s[0] < 1.0
     for held, arrival_s in enumerate(arrivals_s, start=1):
         assert arrival_s > math.ceil(math.log2(held)) * SLOW_START_STEP_S - 0.1, f"{held} at once after {arrival_s} s"
     stage.operator.answer = lambda _: None
     stage.operator.release()
     await stage.all_final()
-    assert {(await told(stage, win))[::3] for win in owed} == {("delivered", 1)}
+    assert {(await fate_of(stage, win))[::3] for win in owed} == {("delivered", 1)}
     assert (await row(stage))["circuit"] == "closed"
     assert stage.operator.faults == await stage.audit_faults() == []
 
@@ -482,7 +498,7 @@ async def test_an_operator_that_asks_for_time_gets_it_for_the_whole_lane(stage: 
         "date": parsedate_to_datetime(said[0]).timestamp() if form == "date" else 0.0,
         "for a day": first + 1.5,
     }[form]
-    print(f"the hold was over after {over_at_s - first:.3f} s; later ones: {[round(s - first, 3) for s in later]}")
+    tell(f"the hold was over after {over_at_s - first:.3f} s; later ones: {[round(s - first, 3) for s in later]}")
     assert len(later) == len(asked)
     # A date is compared with the host's clock when the answer is judged, and held by the database's.
     assert min(later) >= over_at_s - 0.01
@@ -502,7 +518,7 @@ async def test_the_whole_fleet_leaves_the_lane_alone(stage: Stage) -> None:
     await has_ended(stage, *asked)
     first, *later = [request.arrived_at_s for request in stage.operator.requests]
     soon = [arrival for arrival in later if arrival < first + 2.0]
-    print(f"after the answer still came {len(soon)}: {[round((s - first) * 1000) for s in soon]} ms")
+    tell(f"after the answer still came {len(soon)}: {[round((s - first) * 1000) for s in soon]} ms")
     # The other daemon hears of it by a notification, and sends what it has claimed until then.
     assert max(soon, default=first) < first + OWN_TURN_S
     rows = await stage.ledger.owner.fetch("select distinct instance from predictu_dispatch.attempt")
@@ -543,6 +559,6 @@ async def test_the_monitor_asks_the_database_about_once_a_second(
                 balances += 1
             await looking
             asked = proxy.runs(LOOK) - asked_before
-    print(f"{situation}: {asked} questions in {looks} to {looks + 2} s, {balances} callbacks")
+    tell(f"{situation}: {asked} questions in {looks} to {looks + 2} s, {balances} callbacks")
     assert asked < 20
     assert balances > 2 * asked or situation != "well, with traffic"

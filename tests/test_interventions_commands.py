@@ -80,6 +80,7 @@ async def test_of_several_ids_the_possible_ones_are_sent_again_and_each_of_the_o
     assert f"retry of BET_MAKE {placement} of operator {OPERATOR} is refused: a debit is never sent again" in complaint
     assert "Place a new bet." in complaint
     assert f"no callback {unknown}" in complaint
+    assert "on its way" not in complaint, "an id that is given twice is asked for once"
     assert (await ledger.state(placement), await ledger.state(win)) == ("delivered", "ready")
 
     await ledger.attempt(win, rejected)
@@ -120,11 +121,14 @@ async def test_one_that_is_held_stops_none_of_the_others(ledger: Ledger, desk: D
         "alter function predictu_dispatch.retry_callback(text, uuid, text) set lock_timeout = '20ms'"
     )
     async with ledger.owner.transaction():
-        await ledger.owner.execute("select from predictu_dispatch.bet where bet_id = 'b1' for update")
+        await ledger.owner.execute("select from predictu_dispatch.bet where bet_id in ('b0', 'b2') for update")
         code, told = await as_json(desk, "retry", "--operator", OPERATOR)
     assert code == 1
-    assert [one["request_id"] for one in told["done"]] == [str(wins[0]), str(wins[2])]
-    assert [(one["request_id"], one["sqlstate"]) for one in told["refused"]] == [(str(wins[1]), "PD006")]
+    assert [one["request_id"] for one in told["done"]] == [str(wins[1])]
+    assert [(one["request_id"], one["sqlstate"]) for one in told["refused"]] == [
+        (str(wins[0]), "PD006"),
+        (str(wins[2]), "PD006"),
+    ]
 
 
 async def test_more_than_a_page_is_sent_again_to_the_last_one(ledger: Ledger, desk: Desk) -> None:

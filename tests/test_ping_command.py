@@ -81,8 +81,11 @@ async def test_an_operator_that_is_not_there_says_where_it_ended(
         assert re.search(r"total +[\d.]+ ms$", said, flags=re.MULTILINE)
 
 
-async def test_the_one_that_is_under_way_is_joined_and_its_outcome_is_heard(ledger: Ledger, desk: Desk) -> None:
-    """The test is the daemon here, so that it can be late."""
+async def test_the_one_that_is_under_way_is_joined_and_its_outcome_is_heard(
+    ledger: Ledger, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test is the daemon here, so that it can be late; polling alone would take for ever."""
+    monkeypatch.setattr("predictu_dispatch.commands.ping._POLL_S", 600.0)
     await ledger.owner.execute(
         "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version)"
         " values ('host-1', gen_random_uuid(), 'h', 1, '1')"
@@ -92,7 +95,7 @@ async def test_the_one_that_is_under_way_is_joined_and_its_outcome_is_heard(ledg
     await until("the command listens", lambda: listens(ledger))
     (lease,) = await claim(ledger.daemon)
     await ledger.settle(delivered(lease, response_status=200, connect_ms=1.0, first_byte_ms=3.0, total_ms=7.0))
-    code, told = await asking
+    code, told = await asyncio.wait_for(asking, WAIT_S)
     assert (code, told["request_id"]) == (0, str(under_way))
     phases = told["phases_ms"]
     assert (phases["connecting"], phases["first_byte"], phases["rest"]) == (1.0, 2.0, 4.0)

@@ -6,6 +6,7 @@ limits were dealt like cards. Time passes by moving what the database wrote down
 """
 
 import asyncio
+import faulthandler
 import itertools
 import os
 import uuid
@@ -50,6 +51,8 @@ PLAY = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+SHRINKING_MAX_S = 60
+"""A failure is told before the run's own time limit ends it; Hypothesis' 300 s would be too long for that."""
 LIMITS: tuple[Limits, ...] = ((10, 7, 0.0), (32, 16, 60.0), (3, 1, 7.5), (1, 2, 1.0), (5, 5, 0.3), (2, 40, 1000.0))
 T = TypeVar("T")
 
@@ -203,12 +206,12 @@ class Play(RuleBasedStateMachine):
             if session != process.session or self.now_s - seen_at_s >= SILENCE_ALLOWED_S:
                 process.lost = {one: list(busy) for one, busy in process.in_flight.items()}
 
-    @rule(turns=st.integers(1, 4))
-    def go_on(self, turns: int) -> None:
-        """Everybody announces itself, as every second; not in the order of the names."""
+    @rule(turns=st.integers(1, 6), silent=st.none() | st.sampled_from(NAMES))
+    def go_on(self, turns: int, silent: str | None = None) -> None:
+        """Everybody, or all but one, announces itself, as every second; not in the order of the names."""
         for _ in range(turns):
             self.wait(2)
-            for name in sorted(self.processes, key=lambda one: (one[-1] in "13", one)):
+            for name in sorted(self.processes.keys() - {silent}, key=lambda one: (one[-1] in "13", one)):
                 self.announce(name)
 
     @invariant()
@@ -243,7 +246,13 @@ class Play(RuleBasedStateMachine):
             assert all(is_fair for _, is_fair in process.under_way.heard.values())
 
 
-def test_nobody_ever_uses_what_is_not_his_and_in_the_end_each_has_his_fair_share(database: Database) -> None:
+def test_nobody_ever_uses_what_is_not_his_and_in_the_end_each_has_his_fair_share(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if IS_LONG:
+        # The limit is for tests that hang; minutes are what was asked for.
+        faulthandler.cancel_dump_traceback_later()
+    monkeypatch.setattr("hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS", SHRINKING_MAX_S)
     with closing(World(database)) as world:
         Play.world = world
         run_state_machine_as_test(Play, settings=PLAY)
@@ -331,6 +340,19 @@ async def test_a_share_is_given_back_only_as_attempts_end(fleet: tuple[Connectio
         assert share == (15, 4, 30.0), "of what it has above its share it fills nothing again"
         assert (await joining.announce())[0] == free
         assert (holder.is_fair, joining.is_fair) == (busy <= 15, free == 15)
+
+
+async def test_what_hangs_since_before_a_silence_brings_no_share_back(
+    fleet: tuple[Connection, list[Connection]],
+) -> None:
+    """Others have taken its slots meanwhile: it may end what it has under way, and begins nothing."""
+    owner, connections = fleet
+    first, frozen = announcers(connections[:2], (30, 8, 60.0))
+    await settle_down(owner, [first, frozen])
+    await settle_down(owner, [first])
+    assert first.share == (30, 8, 60.0)
+    assert await frozen.announce((15, 4, 30.0)) == (0, 0, 0.0)
+    assert total((await shares(owner))["op_a"].values(), 0) == 30
 
 
 async def test_a_second_session_with_a_live_ones_name_is_refused_and_a_dead_ones_name_is_free(

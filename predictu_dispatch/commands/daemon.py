@@ -15,7 +15,11 @@ from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, commo
 @common_options
 def run(invocation: Invocation) -> None:
     """Run the daemon until SIGTERM; what is in flight then is finished first."""
-    import uvloop  # noqa: PLC0415 - loaded only where used
+    import signal  # noqa: PLC0415 - loaded only where used
+
+    # Until the daemon listens for it: a reload that is asked of one that is still starting must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    import uvloop  # noqa: PLC0415
 
     from predictu_dispatch.core.fleet import InstanceTakenError  # noqa: PLC0415
     from predictu_dispatch.daemon import Daemon  # noqa: PLC0415

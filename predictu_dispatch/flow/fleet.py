@@ -25,7 +25,7 @@ _AGAIN_MOST = 20
 
 
 class Fleet:
-    """Announces this daemon. `wake` is called when its shares have grown."""
+    """Announces this daemon. `wake` is called when its shares have changed."""
 
     def __init__(
         self,
@@ -113,6 +113,7 @@ class Fleet:
                 return True
             asked_at_s = time.monotonic()
             shares = await self._roster.announce(self._gates.usages())
-            self._gates.share(shares, asked_at_s=asked_at_s)
-        self._wake()
+            has_changed = self._gates.share(shares, asked_at_s=asked_at_s)
+        if has_changed:
+            self._wake()
         return all(share.is_fair for share in shares)

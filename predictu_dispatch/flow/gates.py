@@ -62,7 +62,7 @@ class Gates:
             gate.settings, gate.is_configured = one, True
 
     def drain(self) -> None:
-        """Nothing more is let through, and the shares go back as attempts end."""
+        """Nothing more is let through, and each operator's share goes back once nothing of it is under way."""
         self._is_draining = True
 
     @property
@@ -75,11 +75,12 @@ class Gates:
         now_s = time.monotonic()
         usages = []
         for operator_id, gate in self._gates.items():
-            if not gate.is_configured and not any((*gate.in_flight.values(), *gate.asked.values())):
+            used = {lane: gate.in_flight[lane] + gate.asked[lane] for lane in Lane}
+            if not any(used.values()) and (self._is_draining or not gate.is_configured):
+                # Who is not named gives back the whole share.
                 continue
             share = gate.share if now_s < gate.share_until_s and not self._is_draining else None
             limits = gate.settings.limits
-            used = {lane: gate.in_flight[lane] + gate.asked[lane] for lane in Lane}
             usages.append(
                 Usage(
                     operator_id=operator_id,

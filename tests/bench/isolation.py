@@ -9,6 +9,7 @@ import asyncio
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -76,6 +77,10 @@ def main(
         limit_s=limit_s,
     )
     results = Results()
+    # Left alone, a SIGTERM would leave the folder behind, and a shell that put us in the background has made us deaf
+    # for Ctrl-C; this way everything is ended in order.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         asyncio.run(_play(plan, results))
     except TimeoutError:

@@ -46,12 +46,12 @@ async def win_many(stage: Stage, count: int) -> None:
     )
 
 
-async def slots(stage: Stage, lane: str = "interactive") -> dict[str, int]:
-    """Who has how many slots of the lane."""
+async def slots(stage: Stage, lane: str = "interactive", operator_id: str = OPERATOR) -> dict[str, int]:
+    """Who has how many slots of the operator's lane."""
     rows = await stage.ledger.owner.fetch(
         "select instance, case $1 when 'interactive' then interactive_slots else settlement_slots end as slots"
         "  from predictu_dispatch.share where operator_id = $2",
-        *(lane, OPERATOR),
+        *(lane, operator_id),
     )
     return {row["instance"]: row["slots"] for row in rows}
 
@@ -64,12 +64,14 @@ async def rates(stage: Stage) -> dict[str, float]:
     return {row["instance"]: row["requests_per_s"] for row in rows}
 
 
-async def shared(stage: Stage, *, lane: str = "interactive", within_s: float = 15.0, **expected: int) -> None:
+async def shared(
+    stage: Stage, *, lane: str = "interactive", operator_id: str = OPERATOR, within_s: float = 15.0, **expected: int
+) -> None:
     """The slots of the lane are divided so, and nobody else has any. Underscores stand for dashes."""
     wanted = {name.replace("_", "-"): count for name, count in expected.items()}
 
     async def so_it_is() -> bool:
-        return await slots(stage, lane) == wanted
+        return await slots(stage, lane, operator_id) == wanted
 
     await until(f"the shares are {wanted}", so_it_is, within_s=within_s)
 

@@ -1,0 +1,233 @@
+"""What an operator sees of its rate, from daemons that come and go: as it counts arrivals itself, in any second.
+
+A busy machine stands this test's own process still now and then, and what came meanwhile is seen at once: the bounds
+make room for the longest such time and for nothing else.
+"""
+
+import os
+import signal
+import statistics
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from aiohttp import web
+
+from tests.support.crowd import (
+    PAYOUT,
+    STAKE,
+    Standstills,
+    longest_pause_s,
+    most_within,
+    place_many,
+    rates,
+    standstills,
+    win_many,
+)
+from tests.support.daemons import Daemon, until
+from tests.support.operators import Request
+from tests.support.postgres import Database
+from tests.support.stage import Stage, open_stage
+
+A, B, C, D = "host-a", "host-b", "host-c", "host-d"
+IS_FULL = os.environ.get("TEST_SIZE") == "full"
+"""The outage with as many callbacks as the promise is about; a suite of minutes for every change would not be run."""
+BACKLOG, BACKLOG_RATE = (10_000, 400) if IS_FULL else (1_200, 200)
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, database: Database) -> AsyncIterator[Stage]:
+    async with open_stage(tmp_path, database) as stage:
+        yield stage
+
+
+async def all_ready(stage: Stage, *instances: str) -> list[Daemon]:
+    """So many daemons are started at once, and ready."""
+    daemons = [stage.fleet.spawn(instance) for instance in instances]
+    for daemon in daemons:
+        await daemon.ready()
+    return daemons
+
+
+def limit_rate(stage: Stage, requests_per_s: float, **sections: Any) -> None:
+    stage.fleet.write_operator(stage.operator.url, limits={"max_requests_per_s": requests_per_s}, **sections)
+
+
+async def shares_are(stage: Stage, **expected: float) -> None:
+    """The rate is divided so."""
+    wanted = {name.replace("_", "-"): rate for name, rate in expected.items()}
+
+    async def so_it_is() -> bool:
+        return await rates(stage) == wanted
+
+    await until(f"the rates are {wanted}", so_it_is, within_s=15)
+
+
+async def arrives(stage: Stage, count: int) -> list[Request]:
+    """So many requests more, beginning now, and nothing else since."""
+    before = len(stage.operator.requests)
+    await until(f"{count} more have come", lambda: len(stage.operator.requests) >= before + count)
+    return stage.operator.requests[before:]
+
+
+def seen_rate(requests: list[Request]) -> float:
+    return (len(requests) - 1) / (requests[-1].arrived_at_s - requests[0].arrived_at_s)
+
+
+def assert_within(requests: list[Request], limit: float, standstill: Standstills) -> None:
+    """In no second came more than 1.2 of the limit; what came in while we stood still, we saw in a later one."""
+    assert most_within(requests) <= 1.2 * limit * (1 + standstill.longest_s) + 1
+
+
+async def test_three_daemons_keep_one_rate_also_while_one_dies_and_another_joins(stage: Stage) -> None:
+    limit = 60
+    limit_rate(stage, limit)
+    await win_many(stage, 3_000)
+    async with standstills() as standstill:
+        _, _, dying = await all_ready(stage, A, B, C)
+        await shares_are(stage, host_a=20, host_b=20, host_c=20)
+        quiet = await arrives(stage, 4 * limit)
+        dying.kill()
+        await stage.fleet.start(D)
+        await shares_are(stage, host_a=20, host_b=20, host_d=20)
+        quiet_again = await arrives(stage, 3 * limit)
+    assert_within(stage.operator.requests, limit, standstill)
+    # And nearly all of it is used; a loaded machine wakes daemons late, which costs nothing up to 50 ms.
+    assert min(seen_rate(quiet), seen_rate(quiet_again)) > 0.85 * limit
+    # As long as the dead one's share was nobody's, the others had theirs.
+    assert longest_pause_s(stage.operator.requests) < 0.5 + standstill.longest_s
+    assert stage.operator.faults == []
+
+
+@pytest.mark.parametrize("limit", [2, 5])
+async def test_a_rate_of_a_few_a_second_is_kept_by_three_daemons_and_used(stage: Stage, limit: int) -> None:
+    """Were each given a third, three could send at the same moment: more than the limit, in every second."""
+    limit_rate(stage, limit)
+    await all_ready(stage, A, B, C)
+    await shares_are(stage, **{name.replace("-", "_"): rate for name, rate in few(limit).items()})
+    await win_many(stage, 100)
+    async with standstills() as standstill:
+        requests = await arrives(stage, 4 * limit)
+    # The first of each may come with the second: what a silence leaves, as in test_pace.py.
+    assert most_within(requests[limit:]) <= limit * (1 + standstill.longest_s) + 1
+    assert seen_rate(requests) > 0.8 * limit
+
+
+def few(limit: int) -> dict[str, float]:
+    return {name: limit // 3 + (n < limit % 3) for n, name in enumerate((A, B, C))}
+
+
+async def test_a_lane_that_has_nothing_to_send_takes_nothing_of_the_rate(stage: Stage) -> None:
+    """Both lanes wake at the same moments, and bets are looked for first: settlements get what they leave, at once."""
+    limit = 2
+    limit_rate(stage, limit)
+    await stage.fleet.start(A, daemon={"poll_interval_s": 0.5})
+    await win_many(stage, 50)
+    requests = await arrives(stage, 12)
+    assert seen_rate(requests) > 0.85 * limit
+
+
+async def test_a_bet_waits_for_a_few_intervals_of_the_rate_whatever_settlements_are_due(stage: Stage) -> None:
+    limit, daemons = 40, 2
+    limit_rate(stage, limit)
+    await all_ready(stage, A, B)
+    await shares_are(stage, host_a=20, host_b=20)
+    await win_many(stage, 3_000)
+    await arrives(stage, limit)
+    interval_s = daemons / limit
+    waited_s = []
+    async with standstills() as standstill:
+        for n in range(20):
+            enqueued_at_s = time.time()
+            placement = await stage.ledger.place(f"bet-{n}")
+            waited_s.append((await arrival(stage, placement)).arrived_at_s - enqueued_at_s)
+    assert statistics.median(waited_s) < 3 * interval_s
+    assert max(waited_s) < 10 * interval_s + standstill.longest_s
+    # And a burst of bets has the whole rate for itself.
+    before = len(stage.operator.requests)
+    await place_many(stage, 3 * limit)
+    await until("all bets are there", lambda: bets_since(stage, before) == 3 * limit)
+    settlements = sum(request.method == "BET_WIN" for request in stage.operator.requests[before:])
+    assert settlements < limit
+
+
+async def arrival(stage: Stage, request_id: UUID) -> Request:
+    await until("the bet is there", lambda: bool(stage.operator.sent(request_id)))
+    return stage.operator.sent(request_id)[0]
+
+
+def bets_since(stage: Stage, before: int) -> int:
+    return sum(request.method == "BET_MAKE" for request in stage.operator.requests[before:])
+
+
+async def test_a_limit_that_is_changed_in_the_file_is_followed_within_seconds_of_a_reload(stage: Stage) -> None:
+    limit_rate(stage, 20)
+    daemons = await all_ready(stage, A, B)
+    await shares_are(stage, host_a=10, host_b=10)
+    await win_many(stage, 3_000)
+    assert seen_rate(await arrives(stage, 40)) < 1.2 * 20 * 1.2
+    await reload(stage, daemons, 120, host_a=60, host_b=60)
+    assert seen_rate(await arrives(stage, 240)) > 0.8 * 120
+    await reload(stage, daemons, 10, host_a=5, host_b=5)
+    async with standstills() as standstill:
+        requests = await arrives(stage, 30)
+    assert_within(requests, 10, standstill)
+    assert seen_rate(requests) > 0.8 * 10
+
+
+async def reload(stage: Stage, daemons: list[Daemon], requests_per_s: float, **expected: float) -> None:
+    """All daemons run by this rate, a few seconds after SIGHUP."""
+    limit_rate(stage, requests_per_s)
+    asked_s = time.monotonic()
+    for daemon in daemons:
+        daemon.process.send_signal(signal.SIGHUP)
+    await shares_are(stage, **expected)
+    assert time.monotonic() - asked_s < 5
+
+
+async def test_an_operator_that_is_back_is_woken_gently_and_gets_everything_at_no_more_than_its_limits(
+    stage: Stage,
+) -> None:
+    """It was away while thousands of settlements were enqueued; each is delivered once, and the wallet is right."""
+    slots = 16
+    limit_rate(
+        stage, BACKLOG_RATE, circuit={"failure_threshold": 5, "open_s": 0.5}, settlement={"max_in_flight": slots}
+    )
+    # Long enough for requests to overlap wherever more than one may be under way.
+    stage.operator.answers_in_s = 0.02
+    stage.operator.answer = lambda _: web.Response(status=503)
+    await all_ready(stage, A, B, C)
+    await win_many(stage, BACKLOG)
+    await until("the circuit is open", lambda: circuit_is(stage, "open"))
+    await until("nothing is under way", lambda: nothing_under_way(stage))
+    stage.operator.requests.clear()
+    stage.operator.busiest.clear()
+    async with standstills() as standstill:
+        stage.operator.answer = lambda _: None
+        await until("the circuit is closed", lambda: circuit_is(stage, "closed"))
+        back_at_s = next(request.arrived_at_s for request in stage.operator.requests if request.method == "PING")
+        await until("half a second has gone by", lambda: time.time() > back_at_s + 0.5)
+        in_half_a_second, at_once = len(stage.operator.requests), stage.operator.busiest["settlement"]
+        await stage.all_final(within_s=BACKLOG / BACKLOG_RATE * 1.5 + 10)
+    # One at a time from each daemon, at first; a standstill may have let half a second become more.
+    assert at_once <= 3 * 2 ** int(2 * standstill.longest_s)
+    assert in_half_a_second < BACKLOG_RATE / 2
+    assert stage.operator.busiest["settlement"] <= slots
+    assert_within(stage.operator.requests, BACKLOG_RATE, standstill)
+    assert {state for state, count in (await stage.states()).items() if count} <= {"delivered", "exhausted"}
+    assert await stage.bets() == {"closed": BACKLOG}
+    assert stage.operator.faults == await stage.audit_faults() == []
+    assert all(stage.operator.balance[f"p-{n}"] == PAYOUT - STAKE for n in range(BACKLOG))
+
+
+async def circuit_is(stage: Stage, circuit: str) -> bool:
+    return bool(
+        await stage.ledger.owner.fetchval("select bool_or(circuit = $1) from predictu_dispatch.operator", circuit)
+    )
+
+
+async def nothing_under_way(stage: Stage) -> bool:
+    return "in_flight" not in await stage.states()
