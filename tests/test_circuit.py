@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from predictu_dispatch.core.breaker import SLOW_START_STEP_S
+from predictu_dispatch.edge.sql_files import query
 from tests.support.circuits import (
     ONE_ATTEMPT,
     OWN_TURN_S,
@@ -23,6 +24,7 @@ from tests.support.circuits import (
     failing,
     has_ended,
     looks_on,
+    nothing_in_flight,
     open_circuit,
     others,
     outcomes,
@@ -31,16 +33,17 @@ from tests.support.circuits import (
     tell,
 )
 from tests.support.daemons import until
-from tests.support.ledger import OPERATOR, connected, retried
+from tests.support.ledger import DISABLED, OPERATOR, Ledger, claim, connected, delivered, enqueue, retried, settle_all
 from tests.support.operators import Request
 from tests.support.postgres import Database
-from tests.support.postgres_proxy import proxied
+from tests.support.postgres_proxy import Trick, proxied
 from tests.support.stage import OTHER, Stage, another_operator, open_stage
 
 THRESHOLD = 3
 NEVER_S = 600.0
 """Longer than any test: nobody looks whether the operator is back."""
 OPEN_S = 0.5
+BALANCE = {"player_id": "p1", "currency": "EUR"}
 LOOK, TELL = "as ping_state", "predictu_dispatch.write_circuits("
 """What the monitor asks and writes, as the proxy knows it."""
 
@@ -296,6 +299,7 @@ async def test_the_daemon_that_has_the_ping_is_lost_and_the_others_go_on_pinging
     assert (await row(stage))["circuit_since"] == since
     stage.operator.answer = lambda _: None
     await becomes(stage, circuit="closed")
+    await nothing_in_flight(stage)
     assert await stage.audit_faults() == []
 
 
@@ -352,6 +356,8 @@ async def test_an_operator_that_is_back_gets_its_backlog_within_a_second_gently_
     await until("eight at once", lambda: stage.operator.live.total() >= 8)
     arrivals_s = [request.arrived_at_s - closed_at_s for request in others(stage.operator)[reached:]]
     tell(f"after the closing: {[round(arrival, 3) for arrival in arrivals_s]} s")
+    # The answer itself closes it; that the PING is settled is not waited for.
+    assert closed_at_s - pings(stage.operator)[-1].arrived_at_s < OWN_TURN_S
     assert arrivals_s[0] < 1.0
     for held, arrival_s in enumerate(arrivals_s, start=1):
         assert arrival_s > math.ceil(math.log2(held)) * SLOW_START_STEP_S - 0.1, f"{held} at once after {arrival_s} s"
@@ -416,38 +422,9 @@ async def test_a_daemon_that_slept_through_all_of_it_does_not_open_it_again(stag
     await until("the answers are on their way", lambda: stage.operator.live.total() == 0)
     sleeper.thaw()
     await has_ended(stage, *hanging)
-    await looks_on(stage, 2)
+    await looks_on(stage, 1)
     assert (await row(stage))["circuit_since"] == since
     assert sleeper.lines("circuit.opened") == []
-
-
-async def test_what_failed_while_it_was_open_does_not_count_after_the_closing(stage: Stage, database: Database) -> None:
-    """Its telling was refused, because somebody had the row, and was kept; then the circuit was closed by another."""
-    write_operator(stage, open_s=OPEN_S)
-    async with proxied(stage.fleet.dsn) as proxy, connected(database.owner, 1) as [another]:
-        await stage.fleet.start("host-1", database={"dsn": proxy.dsn()})
-        stage.operator.answer = failing()
-        stage.operator.hold()
-        hanging = await wins(stage, THRESHOLD + 1)
-        await stage.held(len(hanging))
-        stage.operator.go_on()
-        for _ in range(THRESHOLD):
-            await ask_balance(stage)
-        await becomes(stage, circuit="open")
-        async with another.transaction():
-            await another.execute(
-                "update predictu_dispatch.operator set circuit = 'closed', circuit_since = clock_timestamp(),"
-                " ping_at = null, consecutive_failures = 0, revision = revision + 1"
-            )
-            told_before = proxy.runs(TELL)
-            stage.operator.answer = lambda _: None
-            stage.operator.release()
-            await until("all have failed", lambda: stage.operator.live.total() == 0)
-            # The PING is due all the time, so each turn tells, and is refused.
-            await until("the daemon has told what it heard", lambda: proxy.runs(TELL) >= told_before + 3)
-        await has_ended(stage, *hanging)
-        await looks_on(stage, 2)
-    assert ((await row(stage))["circuit"], (await row(stage))["ping_request_id"]) == ("closed", None)
 
 
 # ---------------------------------------------------------------------------------------------------------- Retry-After
@@ -507,6 +484,21 @@ async def test_an_operator_that_asks_for_time_gets_it_for_the_whole_lane(stage: 
     assert other.sent(elsewhere)[0].arrived_at_s < over_at_s
 
 
+async def test_it_gets_its_time_though_the_database_never_hears_of_it(stage: Stage) -> None:
+    """The daemon that was asked knows it by itself, before the slot is free again."""
+    stage.fleet.write_operator(stage.operator.url, interactive={"max_in_flight": 1, "max_delay_s": 60.0})
+    async with proxied(stage.fleet.dsn) as proxy:
+        await stage.fleet.start("host-1", database={"dsn": proxy.dsn()})
+        await has_ended(stage, await ask_balance(stage))
+        await becomes(stage, health="healthy")
+        asking_once_for(stage, 429, lambda: "1")
+        proxy.on_next(TELL, Trick.LOSE_REQUEST)
+        await has_ended(stage, *[await ask_balance(stage) for _ in range(4)])
+        assert (await row(stage))["interactive_held_until"] is None
+    _, first, *later = [request.arrived_at_s for request in stage.operator.requests]
+    assert min(later) >= first + 1.0
+
+
 async def test_the_whole_fleet_leaves_the_lane_alone(stage: Stage) -> None:
     stage.fleet.write_operator(stage.operator.url, interactive={"max_in_flight": 2, "max_delay_s": 60.0})
     for instance in ("host-1", "host-2"):
@@ -537,7 +529,8 @@ async def test_the_monitor_asks_the_database_about_once_a_second(
         stage.operator.url,
         interactive=ONE_ATTEMPT,
         circuit={"failure_threshold": THRESHOLD, "open_s": NEVER_S},
-        health={"ping_interval_s": NEVER_S if situation == "well, with traffic" else 0.2},
+        # A PING's answer is news: it must not make news of whatever comes after it.
+        health={"ping_interval_s": 2.0 if situation == "well, with traffic" else 0.2},
     )
     async with (
         proxied(stage.fleet.dsn) as proxy,
@@ -561,4 +554,88 @@ async def test_the_monitor_asks_the_database_about_once_a_second(
             asked = proxy.runs(LOOK) - asked_before
     tell(f"{situation}: {asked} questions in {looks} to {looks + 2} s, {balances} callbacks")
     assert asked < 20
-    assert balances > 2 * asked or situation != "well, with traffic"
+
+
+# ----------------------------------------------------------------------------------------------- in the database itself
+
+
+async def be(ledger: Ledger, **columns: object) -> None:
+    """Every operator's row is so; `columns` are SQL."""
+    changes = ", ".join(f"{name} = {text}" for name, text in columns.items())
+    await ledger.owner.execute(f"update predictu_dispatch.operator set {changes}, revision = revision + 1")  # noqa: S608
+
+
+async def claimed(ledger: Ledger, *request_ids: UUID | None) -> set[UUID | None]:
+    """Which of these a daemon gets now that knows nothing and asks for everything; they are ready again afterwards."""
+    leases = await claim(ledger.daemon)
+    await settle_all(ledger.daemon, *(retried(lease) for lease in leases))
+    assert {lease["request_id"] for lease in leases} <= set(request_ids)
+    return {lease["request_id"] for lease in leases}
+
+
+async def test_whatever_a_daemon_believes_the_claim_leaves_alone_whom_it_must(ledger: Ledger) -> None:
+    """A daemon may be a second behind: what counts is what the claim itself finds."""
+    place, balance = await ledger.place("b-1"), await enqueue(ledger.producer, "BALANCE", BALANCE)
+    await ledger.owner.execute(
+        "insert into predictu_dispatch.bet (operator_id, bet_id, state, player_id, currency, amount,"
+        " placement_request_id) values ($1, 'b-2', 'open', 'p1', 'EUR', 500, gen_random_uuid())",
+        OPERATOR,
+    )
+    win = await ledger.end("BET_WIN", "b-2")
+    every = (place, balance, win)
+    assert await claimed(ledger, *every) == set(every)
+    await be(ledger, circuit="'open'")
+    assert await claimed(ledger, *every) == set()
+    ping = await ledger.owner.fetchval("select predictu_dispatch.start_ping($1)", OPERATOR)
+    circuits = await ledger.owner.fetch("select operator_id, circuit from predictu_dispatch.operator")
+    assert {found["operator_id"]: found["circuit"] for found in circuits} == {OPERATOR: "half_open", DISABLED: "open"}
+    [lease] = await claim(ledger.daemon)
+    assert (lease["request_id"], lease["method"]) == (ping, "PING")
+    # One is under way; whoever starts another gets that one.
+    assert await ledger.owner.fetchval("select predictu_dispatch.start_ping($1)", OPERATOR) == ping
+    assert await claimed(ledger) == set()
+    await ledger.settle(delivered(lease))
+    await be(ledger, circuit="'closed'", interactive_held_until="now() + interval '1 hour'")
+    assert await claimed(ledger, *every) == {win}
+    await be(ledger, interactive_held_until="null", settlement_held_until="now() + interval '1 hour'")
+    assert await claimed(ledger, *every) == {place, balance}
+    await be(
+        ledger,
+        settlement_held_until="now() - interval '1 second'",
+        paused_at="now()",
+        paused_by="'a'",
+        pause_reason="'b'",
+    )
+    assert await claimed(ledger, *every) == set()
+    await be(ledger, paused_at="null", paused_by="null", pause_reason="null")
+    assert await claimed(ledger, *every) == set(every)
+
+
+async def test_of_two_decisions_on_the_same_row_one_is_written_and_starts_the_ping(ledger: Ledger) -> None:
+    """Two daemons have read the same revision; the second looks again, and finds that the PING is under way."""
+
+    async def written(revision: int) -> bool:
+        rows = await ledger.daemon.fetch(
+            query("write_circuits"),
+            *([OPERATOR], [revision], ["open"], ["down"], [THRESHOLD], [None], [0.0], [OPEN_S], [True], [None], [None]),
+        )
+        return bool(rows)
+
+    async def revision() -> int:
+        return int(
+            await ledger.owner.fetchval(
+                "select revision from predictu_dispatch.operator where operator_id = $1", OPERATOR
+            )
+        )
+
+    read = await revision()
+    assert await written(read)
+    assert not await written(read)
+    assert await revision() > read
+    started = await ledger.owner.fetch("select method, state from predictu_dispatch.callback")
+    assert [tuple(found) for found in started] == [("PING", "ready")]
+    async with ledger.owner.transaction():
+        await ledger.owner.execute("select from predictu_dispatch.operator for update")
+        # Held by a person: nobody waits for it, and nothing is lost.
+        assert not await written(await revision())
+    assert await written(await revision())

@@ -24,7 +24,8 @@ A, B, C = "host-a", "host-b", "host-c"
 @pytest.fixture
 async def stage(tmp_path: Path, database: Database) -> AsyncIterator[Stage]:
     async with open_stage(tmp_path, database) as stage:
-        stage.fleet.write_operator(stage.operator.url, interactive={"max_in_flight": LIMIT})
+        slots_of_a_lane = {"max_in_flight": LIMIT}
+        stage.fleet.write_operator(stage.operator.url, interactive=slots_of_a_lane, settlement=slots_of_a_lane)
         yield stage
 
 
@@ -41,10 +42,10 @@ async def is_busy(operator: Operator, count: int, *, lane: str = "interactive", 
     await until(f"{count} are under way at once", lambda: operator.busy[lane] == count, within_s=within_s)
 
 
-async def uses_all_of_its_limit(stage: Stage) -> None:
+async def uses_all_of_its_limit(stage: Stage, lane: str = "interactive") -> None:
     """The daemons fill every slot: seen where the operator holds its answers back for a moment."""
     stage.operator.hold()
-    await is_busy(stage.operator, LIMIT)
+    await is_busy(stage.operator, LIMIT, lane=lane)
     stage.operator.release()
 
 
@@ -87,21 +88,22 @@ async def in_flight(stage: Stage, instance: str) -> int:
 
 
 async def test_daemons_that_join_and_stop_keep_the_limit_strictly_and_use_all_of_it(stage: Stage) -> None:
+    lane = "settlement"
     # Slow enough for work to be left until the end.
     stage.operator.answers_in_s = 0.25
-    await place_many(stage, 1_200)
+    await win_many(stage, 1_200)
     a, _ = await all_ready(stage, A, B)
-    await shared(stage, host_a=6, host_b=6)
-    await uses_all_of_its_limit(stage)
+    await shared(stage, lane=lane, host_a=6, host_b=6)
+    await uses_all_of_its_limit(stage, lane)
     await stage.fleet.start(C)
-    await shared(stage, host_a=4, host_b=4, host_c=4)
-    await uses_all_of_its_limit(stage)
+    await shared(stage, lane=lane, host_a=4, host_b=4, host_c=4)
+    await uses_all_of_its_limit(stage, lane)
     a.ask_to_stop()
     assert await a.exited() == 0
-    await shared(stage, within_s=3.0, host_b=6, host_c=6)
-    await uses_all_of_its_limit(stage)
+    await shared(stage, lane=lane, within_s=3.0, host_b=6, host_c=6)
+    await uses_all_of_its_limit(stage, lane)
     await finish(stage, 1_200)
-    assert stage.operator.busiest["interactive"] == LIMIT
+    assert stage.operator.busiest[lane] == LIMIT
 
 
 async def test_a_claim_that_is_under_way_while_its_daemon_stops_is_not_given_to_another(stage: Stage) -> None:

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from tests.support.ledger import Connection, Ledger, connected
-from tests.support.people import cancel, resolve, retry
+from tests.support.people import cancel, in_review, resolve, retry
 from tests.support.postgres import Database
 from tests.test_storm import (
     DAEMONS,
@@ -30,6 +30,8 @@ from tests.test_storm import (
 )
 
 PEOPLE = 3
+IN_REVIEW = 12
+"""So many terminals need a person from the beginning; the storm adds its own."""
 HISTORY_OF_PEOPLE = """
 create function public.note_deed() returns trigger language plpgsql security definer as $$
 begin
@@ -97,6 +99,8 @@ async def intervening(connection: Connection, chance: random.Random, done: Count
 async def test_whatever_people_do_meanwhile_the_books_are_right(database: Database, ledger: Ledger, seed: int) -> None:
     await ledger.owner.execute(HISTORY)
     await ledger.owner.execute(HISTORY_OF_PEOPLE)
+    for number in range(IN_REVIEW):
+        await in_review(ledger, f"r{number}")
     operator, stop = Operator(chance=random.Random(seed)), asyncio.Event()
     told, done = Counter[str](), Counter[str]()
     async with (
@@ -113,7 +117,8 @@ async def test_whatever_people_do_meanwhile_the_books_are_right(database: Databa
             for number, producer in enumerate(producers):
                 producing_group.create_task(producing(producer, random.Random(f"{seed} p {number}"), told))
         stop.set()
-    assert set(told) <= TOLD_TO_PRODUCERS, told
+    # PD003: on a busy machine a deadline of 40 ms has passed before the bet is enqueued.
+    assert set(told) <= TOLD_TO_PRODUCERS | {"PD003"}, told
     assert set(done) <= {"retry", "cancel", "resolve", "PD005"}, done
     assert min(done["retry"], done["cancel"], done["resolve"], done["PD005"]) > 0, f"the storm was a breeze: {done}"
     await drain(ledger)

@@ -14,15 +14,7 @@ import pytest
 
 from tests.support.daemons import until
 from tests.support.desk import Desk, desk_at
-from tests.support.ledger import (
-    OPERATOR,
-    WAIT_S,
-    Ledger,
-    claim,
-    delivered,
-    exhausted,
-    rejected,
-)
+from tests.support.ledger import OPERATOR, WAIT_S, Ledger, claim, delivered, exhausted, rejected
 from tests.support.postgres import Database
 from tests.support.stage import open_stage
 
@@ -125,10 +117,7 @@ async def test_one_that_is_held_stops_none_of_the_others(ledger: Ledger, desk: D
         code, told = await as_json(desk, "retry", "--operator", OPERATOR)
     assert code == 1
     assert [one["request_id"] for one in told["done"]] == [str(wins[1])]
-    assert [(one["request_id"], one["sqlstate"]) for one in told["refused"]] == [
-        (str(wins[0]), "PD006"),
-        (str(wins[2]), "PD006"),
-    ]
+    assert {one["request_id"]: one["sqlstate"] for one in told["refused"]} == {str(wins[n]): "PD006" for n in (0, 2)}
 
 
 async def test_more_than_a_page_is_sent_again_to_the_last_one(ledger: Ledger, desk: Desk) -> None:
@@ -234,8 +223,7 @@ async def test_show_tells_what_people_did_between_the_attempts_it_led_to(
     login, _, host = callback["interventions"][0]["done_by"].partition("@")
     assert login
     assert host == os.uname().nodename
-    code, _, complaint = await desk.ask("retry", str(win))
-    assert code == 1
+    complaint = (await desk.ask("retry", str(win)))[2]
     assert "bob resolved it at " in complaint
     assert "sending it now might pay twice" in complaint
 
@@ -250,8 +238,7 @@ async def test_an_operator_is_paused_and_resumed_once(ledger: Ledger, desk: Desk
     assert f"operator {OPERATOR} is paused already, since " in complaint
     assert "by alice: their upgrade" in complaint
     code, told = await as_json(desk, "resume", OPERATOR, "--by", "bob")
-    assert code == 0
-    assert (told["done"][0]["paused_by"], told["refused"]) == ("alice", [])
+    assert (code, told["done"][0]["paused_by"], told["refused"]) == (0, "alice", [])
     code, _, complaint = await desk.ask("resume", OPERATOR)
     assert code == 1
     assert "is not paused" in complaint

@@ -4,6 +4,7 @@ A busy machine stands this test's own process still now and then, and what came 
 make room for the longest such time and for nothing else.
 """
 
+import faulthandler
 import os
 import signal
 import statistics
@@ -16,6 +17,7 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
+from tests.support.circuits import becomes, nothing_in_flight, pings
 from tests.support.crowd import (
     PAYOUT,
     STAKE,
@@ -85,11 +87,11 @@ def assert_within(requests: list[Request], limit: float, standstill: Standstills
 async def test_three_daemons_keep_one_rate_also_while_one_dies_and_another_joins(stage: Stage) -> None:
     limit = 60
     limit_rate(stage, limit)
-    await win_many(stage, 3_000)
+    await win_many(stage, 2_000)
     async with standstills() as standstill:
         _, _, dying = await all_ready(stage, A, B, C)
         await shares_are(stage, host_a=20, host_b=20, host_c=20)
-        quiet = await arrives(stage, 4 * limit)
+        quiet = await arrives(stage, 3 * limit)
         dying.kill()
         await stage.fleet.start(D)
         await shares_are(stage, host_a=20, host_b=20, host_d=20)
@@ -104,20 +106,16 @@ async def test_three_daemons_keep_one_rate_also_while_one_dies_and_another_joins
 
 @pytest.mark.parametrize("limit", [2, 5])
 async def test_a_rate_of_a_few_a_second_is_kept_by_three_daemons_and_used(stage: Stage, limit: int) -> None:
-    """Were each given a third, three could send at the same moment: more than the limit, in every second."""
+    """One of them has all of it, or three could send at the same moment: more than the limit, in every second."""
     limit_rate(stage, limit)
     await all_ready(stage, A, B, C)
-    await shares_are(stage, **{name.replace("-", "_"): rate for name, rate in few(limit).items()})
+    await shares_are(stage, host_a=limit, host_b=0, host_c=0)
     await win_many(stage, 100)
     async with standstills() as standstill:
         requests = await arrives(stage, 4 * limit)
-    # The first of each may come with the second: what a silence leaves, as in test_pace.py.
-    assert most_within(requests[limit:]) <= limit * (1 + standstill.longest_s) + 1
+    # One more than the limit in a second that begins and ends with a request.
+    assert most_within(requests) <= limit * (1 + standstill.longest_s) + 1
     assert seen_rate(requests) > 0.8 * limit
-
-
-def few(limit: int) -> dict[str, float]:
-    return {name: limit // 3 + (n < limit % 3) for n, name in enumerate((A, B, C))}
 
 
 async def test_a_lane_that_has_nothing_to_send_takes_nothing_of_the_rate(stage: Stage) -> None:
@@ -171,7 +169,7 @@ async def test_a_limit_that_is_changed_in_the_file_is_followed_within_seconds_of
     assert seen_rate(await arrives(stage, 40)) < 1.2 * 20 * 1.2
     await reload(stage, daemons, 120, host_a=60, host_b=60)
     assert seen_rate(await arrives(stage, 240)) > 0.8 * 120
-    await reload(stage, daemons, 10, host_a=5, host_b=5)
+    await reload(stage, daemons, 10, host_a=10, host_b=0)
     async with standstills() as standstill:
         requests = await arrives(stage, 30)
     assert_within(requests, 10, standstill)
@@ -192,6 +190,9 @@ async def test_an_operator_that_is_back_is_woken_gently_and_gets_everything_at_n
     stage: Stage,
 ) -> None:
     """It was away while thousands of settlements were enqueued; each is delivered once, and the wallet is right."""
+    if IS_FULL:
+        # The run's own limit is for tests that hang; minutes are what was asked for.
+        faulthandler.cancel_dump_traceback_later()
     slots = 16
     limit_rate(
         stage, BACKLOG_RATE, circuit={"failure_threshold": 5, "open_s": 0.5}, settlement={"max_in_flight": slots}
@@ -201,17 +202,19 @@ async def test_an_operator_that_is_back_is_woken_gently_and_gets_everything_at_n
     stage.operator.answer = lambda _: web.Response(status=503)
     await all_ready(stage, A, B, C)
     await win_many(stage, BACKLOG)
-    await until("the circuit is open", lambda: circuit_is(stage, "open"))
-    await until("nothing is under way", lambda: nothing_under_way(stage))
+    await becomes(stage, circuit="open")
+    await nothing_in_flight(stage)
     stage.operator.requests.clear()
     stage.operator.busiest.clear()
     async with standstills() as standstill:
         stage.operator.answer = lambda _: None
-        await until("the circuit is closed", lambda: circuit_is(stage, "closed"))
-        back_at_s = next(request.arrived_at_s for request in stage.operator.requests if request.method == "PING")
+        await becomes(stage, circuit="closed")
+        back_at_s = pings(stage.operator)[-1].arrived_at_s
         await until("half a second has gone by", lambda: time.time() > back_at_s + 0.5)
         in_half_a_second, at_once = len(stage.operator.requests), stage.operator.busiest["settlement"]
-        await stage.all_final(within_s=BACKLOG / BACKLOG_RATE * 1.5 + 10)
+        stage.operator.answers_in_s = 0.002
+        # On a machine that cannot keep up with the rate, as the suite's may be when it is busy.
+        await stage.all_final(within_s=3 * BACKLOG / BACKLOG_RATE + 10)
     # One at a time from each daemon, at first; a standstill may have let half a second become more.
     assert at_once <= 3 * 2 ** int(2 * standstill.longest_s)
     assert in_half_a_second < BACKLOG_RATE / 2
@@ -221,13 +224,3 @@ async def test_an_operator_that_is_back_is_woken_gently_and_gets_everything_at_n
     assert await stage.bets() == {"closed": BACKLOG}
     assert stage.operator.faults == await stage.audit_faults() == []
     assert all(stage.operator.balance[f"p-{n}"] == PAYOUT - STAKE for n in range(BACKLOG))
-
-
-async def circuit_is(stage: Stage, circuit: str) -> bool:
-    return bool(
-        await stage.ledger.owner.fetchval("select bool_or(circuit = $1) from predictu_dispatch.operator", circuit)
-    )
-
-
-async def nothing_under_way(stage: Stage) -> bool:
-    return "in_flight" not in await stage.states()

@@ -50,7 +50,7 @@ async def more_pings(stage: Stage, count: int) -> None:
 async def test_two_daemons_send_one_ping_in_each_interval_through_the_ordinary_way(stage: Stage) -> None:
     write_operator(stage)
     daemons = [await stage.fleet.start(instance) for instance in ("host-1", "host-2")]
-    await more_pings(stage, 8)
+    await more_pings(stage, 6)
     sent = pings(stage.operator)
     spans_s = [later.arrived_at_s - sooner.arrived_at_s for sooner, later in itertools.pairwise(sent)]
     tell(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")

@@ -11,10 +11,14 @@ from tests.support.postgres import Database
 
 MAY_EXECUTE = {
     "predictu_producer": {"enqueue_callback", "rollback_bet", "adopt_bet", "outcome"},
-    "predictu_dispatcher": {"sync_operators", "claim", "settle", "expire", "prepare_partitions", "minor_digits"},
-    "predictu_support": {"minor_digits"},
+    "predictu_dispatcher": {"sync_operators", "claim", "settle", "expire", "prepare_partitions"},
+    "predictu_support": set(),
 }
-"""minor_digits() turns subunits into an amount for people; it reads no table."""
+FOR_THE_FLEET = {"announce", "leave", "write_circuits"}
+WITH_OWN_RIGHTS = {"minor_digits", "silence_allowed", "backlog"}
+"""minor_digits() turns subunits into an amount for people; only backlog() reads, and only what its caller may."""
+MAY_EXECUTE["predictu_dispatcher"] |= FOR_THE_FLEET | WITH_OWN_RIGHTS
+MAY_EXECUTE["predictu_support"] |= WITH_OWN_RIGHTS
 FOR_PEOPLE = {
     "retry_callback",
     "cancel_callback",
@@ -26,6 +30,7 @@ FOR_PEOPLE = {
 """0008: the commands run with the daemon's own DSN."""
 MAY_EXECUTE["predictu_dispatcher"] |= FOR_PEOPLE
 READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_migration"}
+READABLE |= {"daemon", "share"}
 READABLE |= {"intervention"}
 MAY_READ: dict[str, set[str]] = {
     "predictu_producer": set(),
@@ -33,7 +38,7 @@ MAY_READ: dict[str, set[str]] = {
     "predictu_support": READABLE,
 }
 MAY_EXECUTE_WITH_RIGHTS_OF_THE_OWNER = MAY_EXECUTE["predictu_producer"] | (
-    MAY_EXECUTE["predictu_dispatcher"] - {"minor_digits"}
+    MAY_EXECUTE["predictu_dispatcher"] - WITH_OWN_RIGHTS
 )
 
 
@@ -123,6 +128,10 @@ async def test_each_role_does_its_work_with_no_more_than_it_has(database: Databa
             (dispatcher, "select predictu_dispatch.rollback_bet('op_abc123', 'b1', '')", ()),
             (dispatcher, "select predictu_dispatch.follow_bets('{op_abc123}', '{b1}')", ()),
             (dispatcher, "update predictu_dispatch.callback set state = 'delivered'", ()),
+            (dispatcher, "update predictu_dispatch.share set interactive_slots = 1000", ()),
+            (dispatcher, "update predictu_dispatch.operator set circuit = 'open'", ()),
+            (dispatcher, "select predictu_dispatch.start_ping('op_abc123')", ()),
+            (support, "select predictu_dispatch.leave('x', gen_random_uuid())", ()),
             (dispatcher, "select predictu_dispatch.record_intervention('op_abc123', null, 'pause', '', '', now())", ()),
             (dispatcher, "delete from predictu_dispatch.intervention", ()),
             (support, claiming, ()),

@@ -53,7 +53,7 @@ PLAY = settings(
 )
 SHRINKING_MAX_S = 60
 """A failure is told before the run's own time limit ends it; Hypothesis' 300 s would be too long for that."""
-LIMITS: tuple[Limits, ...] = ((10, 7, 0.0), (32, 16, 60.0), (3, 1, 7.5), (1, 2, 1.0), (5, 5, 0.3), (2, 40, 1000.0))
+LIMITS: tuple[Limits, ...] = ((10, 7, 0.0), (32, 16, 60.0), (3, 1, 7.5), (1, 2, 1.0), (5, 5, 0.3), (2, 40, 14.0))
 T = TypeVar("T")
 
 
@@ -104,7 +104,7 @@ class Play(RuleBasedStateMachine):
                 announce(self.world.daemon, process.name, process.session, asked.limits, asked.used)
             )
         except asyncpg.PostgresError as error:
-            if (error.sqlstate, is_taken) != ("PD006", True):
+            if (error.sqlstate, is_taken) != ("PD007", True):
                 raise
             return
         assert not is_taken, "two live daemons share one name"
@@ -236,7 +236,8 @@ class Play(RuleBasedStateMachine):
         for operator_id in OPERATORS:
             living = [name for name, process in self.processes.items() if operator_id in process.limits]
             for kind in range(3) if living else ():
-                hands = dealt(limits[kind], living) if kind < 2 or limits[kind] else dict.fromkeys(living)
+                is_none = kind == 2 and not limits[2]
+                hands = dict.fromkeys(living) if is_none else dealt(limits[kind], living, rate=limits[2])
                 assert {name: share[kind] for name, share in self._shares()[operator_id].items()} == hands
         for process in self.processes.values():
             process.ask(self.now_s)
@@ -365,7 +366,7 @@ async def test_a_second_session_with_a_live_ones_name_is_refused_and_a_dead_ones
     before = await shares(owner)
     with pytest.raises(asyncpg.PostgresError, match="'d-0' is running on host host, process 42") as refusal:
         await second.announce()
-    assert refusal.value.sqlstate == "PD006"
+    assert refusal.value.sqlstate == "PD007"
     assert "[daemon] instance" in refusal.value.as_dict()["hint"]
     assert await shares(owner) == before
     await pass_time(owner, SILENCE_ALLOWED_S - 0.5)
@@ -387,13 +388,38 @@ async def test_a_second_session_with_a_live_ones_name_is_refused_and_a_dead_ones
 async def test_a_limit_below_the_number_of_daemons_is_the_first_ones(
     fleet: tuple[Connection, list[Connection]], limit: int, expected: list[int]
 ) -> None:
-    """Of a rate as well: three daemons with a third of a request a second each could send three at once."""
     owner, connections = fleet
-    daemons = announcers(connections, (limit, limit, limit + 0.25))
+    daemons = announcers(connections, (limit, limit, 0))
     await settle_down(owner, daemons)
-    assert [daemon.share[0] for daemon in daemons] == [daemon.share[1] for daemon in daemons] == expected
-    assert [daemon.share[2] for daemon in daemons] == [expected[0] + 0.25, *expected[1:]]
+    assert [daemon.share for daemon in daemons] == [(slots, slots, None) for slots in expected]
     assert all(daemon.is_fair for daemon in daemons)
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (0.3, [0.3, 0, 0, 0]),
+        (13, [13, 0, 0, 0]),
+        (13.5, [7.5, 6, 0, 0]),
+        (14, [7, 7, 0, 0]),
+        (20, [7, 7, 6, 0]),
+        (26.5, [9.5, 9, 8, 0]),
+        (27, [7, 7, 7, 6]),
+        (1000, [250, 250, 250, 250]),
+    ],
+)
+async def test_an_operator_with_a_small_rate_is_served_by_few_daemons_and_they_have_all_its_slots(
+    fleet: tuple[Connection, list[Connection]], rate: float, expected: list[float]
+) -> None:
+    """Each may be one request ahead of its rate: four daemons with half a request a second could send four at once."""
+    owner, connections = fleet
+    daemons = announcers(connections, (12, 12, rate))
+    await settle_down(owner, daemons)
+    assert [daemon.share[2] for daemon in daemons] == expected
+    serving = sum(share > 0 for share in expected)
+    assert [daemon.share[0] for daemon in daemons] == [12 // serving] * serving + [0] * (4 - serving)
+    assert all(daemon.is_fair for daemon in daemons)
+    assert sum(int(1 + 1.05 * share) for share in expected if share) <= max(1.2 * rate, 1 + 1.05 * rate)
 
 
 async def test_daemons_that_announce_themselves_at_the_same_moment_never_take_the_same_slot(

@@ -633,16 +633,40 @@ class Play(RuleBasedStateMachine):
     @rule(index=an_index)
     def a_person_redrives(self, index: int) -> None:
         redriven = self.any_of(self.seen.in_review(), index)
-        self.wait(
-            self.world.owner.execute(
-                "update predictu_dispatch.callback set state = 'ready', finished_at = null, review_since = null,"
-                " expires_at = null, budget_from = attempts, due_at = clock_timestamp()"
-                " where operator_id = $1 and request_id = $2",
-                self.operator_id,
-                redriven.request_id,
-            )
-        )
-        self.look()
+        self.intervene("retry_callback", redriven.request_id, "test")
+        # Its deadline has the span it had at first, reckoned from a moment that the plays' time does not move.
+        clear = "update predictu_dispatch.callback set expires_at = null where operator_id = $1 and request_id = $2"
+        self.wait(self.world.owner.execute(clear, self.operator_id, redriven.request_id))
+        assert self.seen.callbacks[redriven.request_id].state is CallbackState.READY
+
+    @precondition(lambda self: self.seen.callbacks)
+    @rule(index=an_index)
+    def a_person_takes_back(self, index: int) -> None:
+        """What was never attempted, and no rollback; a bet whose terminal is taken back may be ended by another."""
+        taken = self.any_of(list(self.seen.callbacks.values()), index)
+        may_go = taken.state in (CallbackState.WAITING, CallbackState.READY) and taken.attempts == 0
+        is_allowed = may_go and taken.method is not Method.BET_ROLLBACK
+        before = self.seen
+        sqlstate = self.intervene("cancel_callback", taken.request_id, "wrong", "test", refusal=not is_allowed)
+        assert sqlstate == (None if is_allowed else "PD005")
+        if is_allowed:
+            assert self.seen.callbacks[taken.request_id].state is CallbackState.CANCELLED
+        else:
+            assert self.seen == before
+
+    def intervene(self, function: str, *args: object, refusal: bool = False) -> str | None:
+        """What a person's command does, with the daemon's own rights; returns the SQLSTATE where it was refused."""
+        places = ", ".join(f"${n}" for n in range(1, len(args) + 2))
+        call = f"select predictu_dispatch.{function}({places})"
+        try:
+            self.wait(self.world.owner.fetchval(call, self.operator_id, *args))
+        except asyncpg.PostgresError as error:
+            if not refusal:
+                raise
+            return str(error.sqlstate)
+        finally:
+            self.look()
+        return None
 
     @override
     def teardown(self) -> None:

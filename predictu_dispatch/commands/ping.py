@@ -100,7 +100,7 @@ async def _outcome(db: Database, operator: str, request_id: UUID, heard: asyncio
         if progress["state"] not in ("ready", "in_flight") or time.monotonic() >= give_up_at_s:
             return dict(progress)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(heard.wait(), _POLL_S)
+            await asyncio.wait_for(heard.wait(), min(_POLL_S, give_up_at_s - time.monotonic()))
 
 
 def _absence(progress: Row) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from predictu_dispatch.edge.database import Database
 
-_INSTANCE_TAKEN = "PD006"
+_INSTANCE_TAKEN = "PD007"
 _PINGS = {
     None: Ping.NONE,
     CallbackState.READY: Ping.UNDER_WAY,

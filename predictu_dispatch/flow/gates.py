@@ -94,9 +94,14 @@ class Gates:
             )
         return usages
 
-    def share(self, shares: Iterable[Share], *, asked_at_s: float) -> None:
-        """These are this daemon's shares, for SHARE_VALID_S from when they were asked for; of all else it has none."""
+    def share(self, shares: Iterable[Share], *, asked_at_s: float) -> bool:
+        """These are this daemon's shares, for SHARE_VALID_S from when they were asked for; of all else it has none.
+
+        True where it had others.
+        """
         by_operator = {share.operator_id: share for share in shares}
+        now_s = time.monotonic()
+        had = {name: gate.share for name, gate in self._gates.items() if gate.share and now_s < gate.share_until_s}
         for operator_id, gate in self._gates.items():
             gate.share, gate.share_until_s = by_operator.get(operator_id), asked_at_s + SHARE_VALID_S
             requests_per_s = gate.share.requests_per_s if gate.share is not None else None
@@ -105,7 +110,8 @@ class Gates:
             elif gate.pace is None:
                 gate.pace = Pace(requests_per_s=requests_per_s)
             elif gate.pace.requests_per_s != requests_per_s:
-                gate.pace = gate.pace.at_rate(requests_per_s, time.monotonic())
+                gate.pace = gate.pace.at_rate(requests_per_s, now_s)
+        return had != by_operator
 
     def saw(self, states: Iterable[OperatorState], *, asked_at_s: float) -> None:
         """The operators are so, as of `asked_at_s`."""

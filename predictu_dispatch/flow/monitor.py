@@ -160,6 +160,9 @@ class Monitor:
         was_allowed = {state.operator_id: _allows(self._gates.state(state.operator_id)) for state in states}
         self._gates.saw(states, asked_at_s=asked_at_s)
         self._observer.operators_seen(states)
+        if any(self._is_news(operator_id, notes) for operator_id, notes in self._notes.items()):
+            # Heard while we asked, and held against what we knew before.
+            self._news.set()
         if any(was_allowed[state.operator_id] != _allows(state) for state in states):
             self._wake()
         writes = {}

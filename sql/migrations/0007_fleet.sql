@@ -91,14 +91,20 @@ begin
     return id;
 end $$;
 
--- A limit divided among `daemons`, the first ones getting what does not divide.
-create function predictu_dispatch.share_of(most integer, daemons bigint, place bigint) returns integer
+-- How many of the daemons an operator is served by: no more than its rate bears. Each of them may be one request ahead, and with a
+-- twentieth of the rate that is at most a fifth above it in any second, if each has 20/3 requests a second or more.
+create function predictu_dispatch.serving(daemons bigint, requests_per_s double precision) returns bigint
 language sql immutable parallel safe as $$
-    select (most / daemons + (place < most % daemons)::integer)::integer
+    select case when requests_per_s > 0 then greatest(least(daemons, floor(requests_per_s * 0.15)::bigint), 1) else daemons end
 $$;
 
--- A rate divided likewise, in whole requests a second, the first one getting the fraction as well: were 2 a second three times 0.67,
--- three could come at once. What the others leave of the sum is the first one's to the last digit.
+-- A limit divided among the first `daemons`, the very first ones getting what does not divide.
+create function predictu_dispatch.share_of(most integer, daemons bigint, place bigint) returns integer
+language sql immutable parallel safe as $$
+    select case when place < daemons then (most / daemons + (place < most % daemons)::integer)::integer else 0 end
+$$;
+
+-- A rate likewise, in whole requests a second, the first one getting the fraction as well: so the shares add up to the last digit.
 create function predictu_dispatch.rate_share_of(most double precision, daemons bigint, place bigint) returns double precision
 language sql immutable parallel safe as $$
     select case place when 0 then most - (floor(most) - predictu_dispatch.share_of(floor(most)::integer, daemons, 0))
@@ -114,7 +120,7 @@ returns double precision language sql immutable parallel safe as $$
 $$;
 
 -- Says that this daemon is alive and what it goes on using; returns what it may use. Where `is_fair` is false a share is still to be
--- given back, by this daemon or to it, and it should announce itself again soon. Raises PD006 while another live daemon has its name.
+-- given back, by this daemon or to it, and it should announce itself again soon. Raises PD007 while another live daemon has its name.
 create function predictu_dispatch.announce(
     instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[],
     settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[],
@@ -136,7 +142,7 @@ begin
     select d.* into other from predictu_dispatch.daemon d
      where d.instance = announce.instance and d.session_id <> announce.session_id and d.seen_at > silent_since;
     if found then
-        raise exception using errcode = 'PD006',
+        raise exception using errcode = 'PD007',
             message = format('another daemon called %s is running on host %s, process %s', quote_literal(instance), other.host, other.pid),
             hint = 'Give each daemon a name of its own: [daemon] instance in dispatcher.toml.';
     end if;
@@ -182,10 +188,11 @@ begin
          where s.operator_id = any (operator_ids)
          group by s.operator_id
     ), fair as (
-        select s.operator_id, predictu_dispatch.share_of(s.interactive_max, v.daemons, v.place) as interactive,
-               predictu_dispatch.share_of(s.settlement_max, v.daemons, v.place) as settlement,
-               predictu_dispatch.rate_share_of(nullif(s.requests_per_s_max, 0), v.daemons, v.place) as per_s
+        select s.operator_id, predictu_dispatch.share_of(s.interactive_max, n.serving, v.place) as interactive,
+               predictu_dispatch.share_of(s.settlement_max, n.serving, v.place) as settlement,
+               predictu_dispatch.rate_share_of(nullif(s.requests_per_s_max, 0), n.serving, v.place) as per_s
           from predictu_dispatch.share s join divided v on v.operator_id = s.operator_id
+         cross join lateral (select predictu_dispatch.serving(v.daemons, s.requests_per_s_max) as serving) n
          where s.instance = announce.instance
     ), counted as (
         select s.operator_id,

@@ -108,7 +108,7 @@ async def _compare(stage: Stage, scenario: Scenario, plan: Plan) -> Comparison:
     click.echo(f"{pace.rate:g} {scenario.method} a second for {pace.segment_s:g} s; ms from commit to arrival")
     click.echo(HEADER)
     segments = []
-    async with stage.sides(scenario) as sides:
+    async with stage.sides(scenario, pace) as sides:
         for pair in range(1, plan.pairs + 1):
             for side in sides:
                 segments.append(await stage.measure(scenario, side, pair, pace))

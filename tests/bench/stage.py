@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -20,13 +20,12 @@ import asyncpg
 from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
 from predictu_dispatch.edge.keys import create_key_file
 from predictu_dispatch.edge.migrations import migrate
+from tests.bench.backlog import Connection, count_due, fill
 from tests.bench.cpu_clock import CpuClock
 from tests.bench.figures import ALONE, TROUBLED, Segment
 from tests.bench.lines import Asked
 from tests.bench.scenarios import ANSWER_S, Operator, Scenario
 from tests.support.daemons import Daemon, Fleet
-
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 LOGINS = {"bench_producer": "predictu_producer", "bench_daemon": "predictu_dispatcher"}
 _DAEMON_SECTIONS = {
@@ -34,6 +33,8 @@ _DAEMON_SECTIONS = {
     "daemon": {"poll_interval_s": 0.5, "drain_s": 0.5},
     "log": {"level": "info", "format": "json"},
 }
+_REHEARSAL_S = 5.0
+"""Some hundred callbacks of history, so that the first segment's statements are planned as the last one's."""
 _ARRIVAL_GRACE_S = 20.0
 """Above the interactive deadline_s of 15 s: what has not come by then never comes."""
 _OPERATOR_TOML = """\
@@ -49,30 +50,6 @@ failure_threshold = {failure_threshold}
 _FAILURE_THRESHOLD = 10
 """The default of DESIGN.md 7."""
 _FAILURE_THRESHOLD_NEVER = 10_000
-# Written by the owner, guarded by the schema's own triggers: the functions would take minutes for so many.
-_OPEN_BETS = """
-    insert into predictu_dispatch.bet
-        (operator_id, bet_id, state, player_id, currency, amount, placement_request_id, terminal_request_id)
-    select $1, $2 || n, 'closing', 'p-' || n, 'EUR', 500, gen_random_uuid(), gen_random_uuid()
-      from generate_series(1, $3::integer) n
-"""
-_SETTLE_BETS = """
-    insert into predictu_dispatch.callback (operator_id, request_id, method, bet_id, lane, state, params)
-    select operator_id, terminal_request_id, case when random() < 0.5 then 'BET_WIN' else 'BET_LOSE' end, bet_id,
-           'settlement', 'ready',
-           jsonb_build_object('player_id', player_id, 'currency', 'EUR', 'amount', 900, 'bet_id', bet_id)
-      from predictu_dispatch.bet
-     where operator_id = $1 and starts_with(bet_id, $2)
-"""
-_ASK = """
-    select count(predictu_dispatch.enqueue_callback($1, 'BALANCE',
-               jsonb_build_object('player_id', 'p-' || n, 'currency', 'EUR'), null, 'infinity'))
-      from generate_series(1, $2::integer) n
-"""
-_DUE = """
-    select count(*) from predictu_dispatch.callback
-     where operator_id = $1 and lane = $2 and state = 'ready' and due_at <= now()
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +94,16 @@ class Stage:
                 await owner.execute(f"create role {login} login; grant {group} to {login}")
 
     @asynccontextmanager
-    async def sides(self, scenario: Scenario) -> AsyncIterator[tuple[Side, Side]]:
-        """Both sides of a scenario, known to the producers; their databases are gone afterwards."""
+    async def sides(self, scenario: Scenario, pace: Pace) -> AsyncIterator[tuple[Side, Side]]:
+        """Both sides of a scenario, each with a little history of the measured; their databases are gone afterwards."""
         given = {ALONE: scenario.alone, TROUBLED: scenario.troubled}
         sides = [await self._side(scenario, name, operators) for name, operators in given.items()]
         try:
+            for side in sides:
+                # Operators enter the database when a daemon starts. And Postgres plans for empty tables as if they stayed
+                # so: a fresh database is another thing than the one to be measured.
+                async with self._running_daemon(side):
+                    await self._enqueue(scenario, side, rate=pace.rate, seconds=_REHEARSAL_S, seed=pace.seed)
             yield sides[0], sides[1]
         finally:
             async with self._owner("postgres") as owner:
@@ -145,20 +127,17 @@ class Stage:
         side = Side(name=name, operators=operators, database=f"bench {scenario.name} {name}", folder=folder)
         async with self._owner("postgres") as owner:
             await owner.execute(f'create database "{side.database}" template bench')
-        # Operators enter the database when a daemon starts.
-        async with self._running_daemon(side):
-            pass
         return side
 
     async def measure(self, scenario: Scenario, side: Side, pair: int, pace: Pace) -> Segment:
         """One segment: the backlog is brought up to its level, a daemon starts, warms up, and is measured."""
         async with self._owner(side.database) as owner:
             for operator in side.operators:
-                await _fill(owner, operator)
+                await fill(owner, operator)
             # Neither side is to pay for the writes of the time before.
             await owner.execute("vacuum analyze")
             await owner.execute("checkpoint")
-            due_at_start = await _due(owner, side)
+            due_at_start = await count_due(owner, side.operators)
             async with self._running_daemon(side) as daemon:
                 await self._sink.ask(do="forget")
                 clock = CpuClock(
@@ -166,17 +145,11 @@ class Stage:
                     postgres=[self._postgres.pid or 0],
                     tools=[self._sink.pid, self._producer.pid],
                 )
-                enqueued = await self._producer.ask(
-                    dsn=self._postgres.dsn(side.database, "bench_producer"),
-                    operator_ids=scenario.measured,
-                    method=scenario.method,
-                    rate=pace.rate,
-                    seconds=pace.warm_up_s + pace.segment_s,
-                    # The same schedule on both sides of a pair.
-                    seed=pace.seed + pair,
-                )
+                # The same schedule on both sides of a pair.
+                seconds, seed = pace.warm_up_s + pace.segment_s, pace.seed + pair
+                enqueued = await self._enqueue(scenario, side, rate=pace.rate, seconds=seconds, seed=seed)
                 cores = clock.cores()
-                due_at_end = await _due(owner, side)
+                due_at_end = await count_due(owner, side.operators)
                 counted = enqueued[round(pace.rate * pace.warm_up_s) :]
                 arrived_at_s = await self._arrivals([row[0] for row in counted])
                 if min(arrived_at_s) == inf:
@@ -194,6 +167,16 @@ class Stage:
             due_at_start=due_at_start,
             due_at_end=due_at_end,
         )
+
+    async def _enqueue(self, scenario: Scenario, side: Side, **schedule: float) -> list[list[Any]]:
+        """What the producer has enqueued; see producer.py."""
+        enqueued: list[list[Any]] = await self._producer.ask(
+            dsn=self._postgres.dsn(side.database, "bench_producer"),
+            operator_ids=scenario.measured,
+            method=scenario.method,
+            **schedule,
+        )
+        return enqueued
 
     async def _arrivals(self, request_ids: list[str]) -> list[float]:
         """When each of them came; infinity where one never did."""
@@ -237,22 +220,3 @@ async def open_stage(postgres: EmbeddedPostgres, folder: Path) -> AsyncIterator[
         stage = Stage(postgres, folder, session=session, **children)
         await stage.prepare()
         yield stage
-
-
-async def _due(owner: Connection, side: Side) -> int:
-    """Settlements that are due, of the operators that are to have some."""
-    whose = [operator.operator_id for operator in side.operators if operator.settlements_due]
-    return sum([await owner.fetchval(_DUE, operator_id, "settlement") for operator_id in whose])
-
-
-async def _fill(owner: Connection, operator: Operator) -> None:
-    """What is due for the operator is at its level again."""
-    missing = operator.settlements_due - (await owner.fetchval(_DUE, operator.operator_id, "settlement"))
-    if operator.settlements_due and missing > 0:
-        bets = f"adopted-{time.monotonic_ns()}-"
-        async with owner.transaction():
-            await owner.execute(_OPEN_BETS, operator.operator_id, bets, missing)
-            await owner.execute(_SETTLE_BETS, operator.operator_id, bets)
-    missing = operator.interactive_due - (await owner.fetchval(_DUE, operator.operator_id, "interactive"))
-    if operator.interactive_due and missing > 0:
-        await owner.execute(_ASK, operator.operator_id, missing)

@@ -50,13 +50,16 @@ async def shares(owner: Connection) -> dict[str, dict[str, Amounts]]:
     return found
 
 
-def dealt(limit: float, names: Iterable[str]) -> dict[str, float]:
-    """The limit dealt like cards, one by one in the order of the names; what is less than one is the first one's."""
+def dealt(limit: float, names: Iterable[str], *, rate: float) -> dict[str, float]:
+    """The limit dealt like cards, one by one in the order of the names; what is less than one is the first one's.
+
+    With a rate, only as many sit at the table as would get 20/3 requests a second or more, or one.
+    """
     hands = dict.fromkeys(sorted(names), 0.0)
-    for _, name in zip(range(int(limit)), itertools.cycle(hands), strict=False):
+    players = [name for n, name in enumerate(hands) if n == 0 or rate == 0 or 3 * rate >= 20 * (n + 1)]
+    for _, name in zip(range(int(limit)), itertools.cycle(players), strict=False):
         hands[name] += 1
-    first = min(hands)
-    hands[first] = limit - sum(hand for name, hand in hands.items() if name != first)
+    hands[players[0]] = limit - sum(hand for name, hand in hands.items() if name != players[0])
     return hands
 
 

@@ -15,10 +15,12 @@ from tests.support.stage import Stage
 
 _BEAT_S = 0.005
 STAKE, PAYOUT = 500, 1_200
+_AT_ONCE = 1_000
+"""A statement of them takes a second or two on a busy machine."""
 
 
 async def place_many(stage: Stage, count: int) -> None:
-    """So many bets are enqueued, each for a player of its own."""
+    """So many bets are enqueued, each for a player of its own; their deadline is the one a daemon has told before."""
     await stage.ledger.producer.execute(
         "select predictu_dispatch.enqueue_callback($1, 'BET_MAKE', jsonb_build_object('player_id', 'p-' || n,"
         "       'currency', 'EUR', 'amount', $3::int, 'bet_id', gen_random_uuid(), 'bet', jsonb_build_object("
@@ -30,20 +32,21 @@ async def place_many(stage: Stage, count: int) -> None:
 
 async def win_many(stage: Stage, count: int) -> None:
     """So many bets from before are won, each by a player of its own: settlements are due, and nobody waits for them."""
-    placements = [uuid.uuid4() for _ in range(count)]
-    for n, placement in enumerate(placements):
-        stage.operator.book(f"won-{n}", str(placement), f"p-{n}", STAKE)
-    await stage.ledger.producer.execute(
-        "select predictu_dispatch.adopt_bet($1, 'won-' || n - 1, 'p-' || n - 1, 'EUR', $3, id)"
-        "  from unnest($2::uuid[]) with ordinality as placement (id, n)",
-        *(OPERATOR, placements, STAKE),
-    )
-    await stage.ledger.producer.execute(
-        "select predictu_dispatch.enqueue_callback($1, 'BET_WIN', jsonb_build_object('player_id', 'p-' || n,"
-        "       'currency', 'EUR', 'amount', $3::int, 'bet_id', 'won-' || n))"
-        "  from generate_series(0, $2::int - 1) n",
-        *(OPERATOR, count, PAYOUT),
-    )
+    for first in range(0, count, _AT_ONCE):
+        placements = [uuid.uuid4() for _ in range(first, min(first + _AT_ONCE, count))]
+        for n, placement in enumerate(placements, first):
+            stage.operator.book(f"won-{n}", str(placement), f"p-{n}", STAKE)
+        await stage.ledger.producer.execute(
+            "select predictu_dispatch.adopt_bet($1, 'won-' || n + $4 - 1, 'p-' || n + $4 - 1, 'EUR', $3, id)"
+            "  from unnest($2::uuid[]) with ordinality as placement (id, n)",
+            *(OPERATOR, placements, STAKE, first),
+        )
+        await stage.ledger.producer.execute(
+            "select predictu_dispatch.enqueue_callback($1, 'BET_WIN', jsonb_build_object('player_id', 'p-' || n,"
+            "       'currency', 'EUR', 'amount', $4::int, 'bet_id', 'won-' || n))"
+            "  from generate_series($2::int, $3::int) n",
+            *(OPERATOR, first, first + len(placements) - 1, PAYOUT),
+        )
 
 
 async def slots(stage: Stage, lane: str = "interactive", operator_id: str = OPERATOR) -> dict[str, int]:

@@ -342,11 +342,15 @@ def _event(before: Look, after: Look, bet: SeenBet) -> BetEvent | None:
     if was is not None and now is not None and was.state not in FINAL and now.state in FINAL:
         if now.state is CallbackState.DELIVERED:
             return BetEvent.PLACEMENT_DELIVERED
+        if now.reason == "taken_back":
+            return BetEvent.PLACEMENT_TAKEN_BACK
         if now.reason == "rolled_back" and was.state is CallbackState.READY:
             return BetEvent.ROLLBACK_UNAPPLIED if now.effect == "none" else BetEvent.ROLLBACK_UNKNOWN
         return BetEvent.PLACEMENT_ENDED_NONE if now.effect == "none" else BetEvent.PLACEMENT_ENDED_UNKNOWN
     if was is not None and now is not None and now.retry_stopped and not was.retry_stopped:
         return BetEvent.ROLLBACK_IN_FLIGHT
+    if then is not None and terminal is None and after.callbacks[then.request_id].reason == "taken_back":
+        return BetEvent.TERMINAL_TAKEN_BACK
     if terminal is not None and terminal.request_id not in before.callbacks:
         return BetEvent.ROLLBACK_ASKED if terminal.reason == "requested" else BetEvent.TERMINAL_ENQUEUED
     if terminal is not None and then is not None and terminal.state is not then.state is not CallbackState.DELIVERED:
@@ -357,6 +361,7 @@ def _event(before: Look, after: Look, bet: SeenBet) -> BetEvent | None:
 _LEFT: dict[Waiting, CallbackState | None] = {
     Waiting.RELEASED: CallbackState.READY,
     Waiting.CANCELLED: None,
+    Waiting.TAKEN_BACK: None,
     Waiting.FLAGGED: CallbackState.READY,
     Waiting.REPLACED: CallbackState.WAITING,
     Waiting.REPLACED_READY: CallbackState.READY,
