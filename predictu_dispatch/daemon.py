@@ -115,6 +115,9 @@ class Daemon:
 
     def _wake(self, lane: Lane, delay_s: float) -> None:
         self._dispatchers[lane].wake(delay_s)
+        if lane is Lane.INTERACTIVE and self._gates.refuses_any_bets():
+            # What was in flight when the circuit opened, and would be tried again, ends instead.
+            self._reaper.look()
 
     def _wake_all(self) -> None:
         for dispatcher in self._dispatchers.values():

@@ -141,6 +141,10 @@ class Gates:
         state = self.state(operator_id)
         return state is not None and (state.is_paused or state.breaker.circuit is not Circuit.CLOSED)
 
+    def refuses_any_bets(self) -> bool:
+        """True where that is so of any operator."""
+        return any(self.refuses_bets(operator_id) for operator_id in self._gates)
+
     def ask(self, operator_id: str, lane: Lane) -> int:
         """How many callbacks may be claimed now; they count as under way until claimed() says how many came."""
         gate = self._gates.get(operator_id)

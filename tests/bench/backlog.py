@@ -1,4 +1,4 @@
-"""What is due for an operator when a segment begins: settlements of adopted bets, and questions that nobody waits for."""
+"""What is due for an operator when a segment begins: settlements of adopted bets, and balances that never expire."""
 
 import time
 from collections.abc import Iterable

@@ -41,6 +41,7 @@ class Asked:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._owes_an_answer = False
 
     @classmethod
     async def start(cls, module: str) -> "Asked":
@@ -65,15 +66,19 @@ class Asked:
         """The child's answer. Raises RuntimeError where it ended instead."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._owes_an_answer = True
         self._process.stdin.write(json.dumps(question).encode() + b"\n")
         if not (line := await self._process.stdout.readline()):
             raise RuntimeError(f"the child ended with {await self._process.wait()} when it was asked {question}"[:300])
+        self._owes_an_answer = False
         return json.loads(line)
 
     async def close(self) -> None:
-        """The child has ended, by force where it would not."""
+        """The child has ended, by force where it would not, or where nobody waits for its answer any more."""
         assert self._process.stdin is not None
         self._process.stdin.close()
+        if self._owes_an_answer and self._process.returncode is None:
+            self._process.kill()
         try:
             await asyncio.wait_for(self._process.wait(), _END_TIMEOUT_S)
         except TimeoutError:

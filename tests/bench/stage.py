@@ -98,17 +98,16 @@ class Stage:
         """Both sides of a scenario, each with a little history of the measured; their databases are gone afterwards."""
         given = {ALONE: scenario.alone, TROUBLED: scenario.troubled}
         sides = [await self._side(scenario, name, operators) for name, operators in given.items()]
-        try:
+        for side in sides:
+            # Operators enter the database when a daemon starts. And Postgres plans for empty tables as if they stayed
+            # so: a fresh database is another thing than the one to be measured.
+            async with self._running_daemon(side):
+                await self._enqueue(scenario, side, rate=pace.rate, seconds=_REHEARSAL_S, seed=pace.seed)
+        yield sides[0], sides[1]
+        # Not after a failure: then the whole server goes, and somebody may still be at work here.
+        async with self._owner("postgres") as owner:
             for side in sides:
-                # Operators enter the database when a daemon starts. And Postgres plans for empty tables as if they stayed
-                # so: a fresh database is another thing than the one to be measured.
-                async with self._running_daemon(side):
-                    await self._enqueue(scenario, side, rate=pace.rate, seconds=_REHEARSAL_S, seed=pace.seed)
-            yield sides[0], sides[1]
-        finally:
-            async with self._owner("postgres") as owner:
-                for side in sides:
-                    await owner.execute(f'drop database "{side.database}" with (force)')
+                await owner.execute(f'drop database "{side.database}" with (force)')
 
     async def _side(self, scenario: Scenario, name: str, operators: tuple[Operator, ...]) -> Side:
         folder = self._folder / f"{scenario.name}-{name}"
