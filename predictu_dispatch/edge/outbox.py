@@ -30,10 +30,13 @@ class Outbox:
         self._database = database
         self._instance = instance
 
-    async def sync_operators(self, operators: Iterable[tuple[OperatorSettings, str]]) -> None:
-        """The operators, each with its configuration's fingerprint, are known to the producers."""
+    async def sync_operators(self, operators: Iterable[tuple[OperatorSettings, str]]) -> list[str]:
+        """The operators, each with its configuration's fingerprint, are known to the producers.
+
+        Returns those whose rows somebody holds: they are as they were, and are to be tried again.
+        """
         given = list(operators)
-        await self._database.fetch(
+        rows = await self._database.fetch(
             query("sync_operators"),
             [settings.operator_id for settings, _ in given],
             [settings.enabled for settings, _ in given],
@@ -41,6 +44,7 @@ class Outbox:
             [settings.settlement.deadline_s for settings, _ in given],
             [fingerprint for _, fingerprint in given],
         )
+        return [row["operator_id"] for row in rows]
 
     async def claim(self, wants: Sequence[LaneWant]) -> list[Callback]:
         """Due callbacks, each leased for one attempt.

@@ -276,6 +276,12 @@ begin
     end loop;
 end $$;
 
+-- With the deadline in it: what is overdue stands at the head until it is ended, and each claim must pass by it without a look at the
+-- table.
+drop index predictu_dispatch.callback_due;
+create index callback_due on predictu_dispatch.callback (operator_id, lane, due_at, (coalesce(expires_at, 'infinity'::timestamptz)))
+    where state = 'ready';
+
 -- As in 0005, with the operators that are to be left alone left out before any callback of theirs is looked at: paused, asked for by
 -- a Retry-After, or with an open circuit. While that is half open, the one PING that decides may go.
 create or replace function predictu_dispatch.claim(
@@ -313,7 +319,7 @@ begin
                select c.operator_id, c.request_id, c.method
                  from predictu_dispatch.callback c
                 where c.operator_id = want.operator_id and c.lane = want.lane and c.state = 'ready' and c.due_at <= now()
-                  and (c.expires_at is null or c.expires_at > now())
+                  and coalesce(c.expires_at, 'infinity') > now()
                 order by c.due_at limit want.free_slots
                   for no key update skip locked
            ) due
@@ -354,9 +360,13 @@ begin
               ) end;
 end $$;
 
--- For each operator by itself, so that one operator's deadlines never wait for another's.
+-- For each operator by itself, so that one operator's deadlines never wait for another's; and apart for what has a bet and what has
+-- none, because each is looked for by itself, and must not walk over a hundred thousand of the other.
 drop index predictu_dispatch.callback_expiring;
-create index callback_expiring on predictu_dispatch.callback (operator_id, expires_at) where state = 'ready' and expires_at is not null;
+create index callback_expiring on predictu_dispatch.callback (operator_id, expires_at)
+    where state = 'ready' and expires_at is not null and bet_id is null;
+create index callback_of_bet_expiring on predictu_dispatch.callback (operator_id, expires_at)
+    where state = 'ready' and expires_at is not null and bet_id is not null;
 -- What somebody waits for, and what is therefore refused at once where nothing may be sent.
 create index callback_awaited on predictu_dispatch.callback (operator_id, method, due_at)
     where state = 'ready' and method in ('BALANCE', 'BET_MAKE');
@@ -381,7 +391,7 @@ begin
                      select b.operator_id, b.bet_id
                        from predictu_dispatch.callback c
                     join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
-                   where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now()
+                   where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now() and c.bet_id is not null
                    order by c.expires_at limit most
                      for no key update of b skip locked) picked
                  union all
@@ -458,6 +468,51 @@ create function predictu_dispatch.backlog() returns table (
      group by operator_id, lane, state
 $$;
 
+-- Each of these looks up a few rows by their keys. Statistics of a young or lopsided database make the planner think that reading the
+-- whole table, once for each operator, were cheaper.
+alter function predictu_dispatch.claim(text, text[], text[], integer[], double precision[], double precision[], text[])
+    set enable_seqscan = off;
+alter function predictu_dispatch.claim(text, text[], text[], integer[], double precision[], double precision[], text[]) set jit = off;
+alter function predictu_dispatch.expire(integer) set enable_seqscan = off;
+alter function predictu_dispatch.expire(integer) set jit = off;
+alter function predictu_dispatch.settle(predictu_dispatch.report[]) set enable_seqscan = off;
+alter function predictu_dispatch.settle(predictu_dispatch.report[]) set jit = off;
+
+-- As in 0005, but it waits for no row that somebody holds, and touches none that stays as it is. Returns the operators that it could
+-- not write because somebody holds them.
+drop function predictu_dispatch.sync_operators(text[], boolean[], double precision[], double precision[], text[]);
+create function predictu_dispatch.sync_operators(
+    operator_ids text[], enabled boolean[], interactive_deadlines_s double precision[], settlement_deadlines_s double precision[],
+    fingerprints text[]
+) returns setof text language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+    insert into predictu_dispatch.operator
+        (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, config_fingerprint)
+    select * from unnest(operator_ids, sync_operators.enabled, interactive_deadlines_s, settlement_deadlines_s, fingerprints) order by 1
+    on conflict (operator_id) do nothing;
+    return query
+    with given as (
+        select * from unnest(operator_ids, sync_operators.enabled, interactive_deadlines_s, settlement_deadlines_s, fingerprints)
+                      as given (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, fingerprint)
+    ), differing as (
+        select given.* from given join predictu_dispatch.operator o on o.operator_id = given.operator_id
+         where (o.enabled, o.interactive_deadline_s, o.settlement_deadline_s, o.config_fingerprint)
+               is distinct from (given.enabled, given.interactive_deadline_s, given.settlement_deadline_s, given.fingerprint)
+    ), held as materialized (
+        select o.operator_id from predictu_dispatch.operator o join differing on differing.operator_id = o.operator_id
+         order by o.operator_id for no key update of o skip locked
+    ), written as (
+        update predictu_dispatch.operator o
+           set enabled = differing.enabled, interactive_deadline_s = differing.interactive_deadline_s,
+               settlement_deadline_s = differing.settlement_deadline_s, config_fingerprint = differing.fingerprint, updated_at = now()
+          from differing, held
+         where o.operator_id = differing.operator_id and held.operator_id = differing.operator_id
+        returning o.operator_id
+    )
+    select differing.operator_id from differing where differing.operator_id not in (select written.operator_id from written);
+end $$;
+
 revoke all on all functions in schema predictu_dispatch from public;
 grant execute on function
     predictu_dispatch.announce(text, uuid, text, integer, text, text[], integer[], integer[], double precision[], integer[], integer[],
@@ -465,6 +520,8 @@ grant execute on function
     predictu_dispatch.leave(text, uuid),
     predictu_dispatch.write_circuits(text[], bigint[], text[], text[], integer[], double precision[], double precision[],
                                      double precision[], boolean[], double precision[], double precision[])
+    to predictu_dispatcher;
+grant execute on function predictu_dispatch.sync_operators(text[], boolean[], double precision[], double precision[], text[])
     to predictu_dispatcher;
 grant execute on function predictu_dispatch.silence_allowed(), predictu_dispatch.backlog() to predictu_dispatcher, predictu_support;
 grant select on predictu_dispatch.daemon, predictu_dispatch.share to predictu_dispatcher, predictu_support;
