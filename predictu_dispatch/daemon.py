@@ -25,7 +25,7 @@ from predictu_dispatch.edge.telemetry import Telemetry
 from predictu_dispatch.edge.transport import Transport
 from predictu_dispatch.flow.courier import Courier
 from predictu_dispatch.flow.couriers import Couriers
-from predictu_dispatch.flow.dispatcher import Dispatcher
+from predictu_dispatch.flow.dispatcher import GATHER_S, Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
 from predictu_dispatch.flow.gates import Gates
 from predictu_dispatch.flow.monitor import Monitor
@@ -72,6 +72,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._taken: InstanceTakenError | None = None
+        self._unsynced = False
         self._http = HttpServer(
             registry=self._telemetry.registry,
             unready=self._unready,
@@ -81,7 +82,9 @@ class Daemon:
         roster = Roster(self._database, instance=self._instance)
         self._fleet = Fleet(roster, self._gates, self._telemetry, wake=self._wake_all, is_outage=is_outage)
         self._monitor = Monitor(roster, self._gates, self._telemetry, wake=self._wake_all, is_outage=is_outage)
-        self._recorders = {lane: Recorder(self._outbox, self._telemetry, self._wake) for lane in Lane}
+        self._recorders = {
+            lane: Recorder(self._outbox, self._telemetry, self._wake, gather_s=GATHER_S[lane]) for lane in Lane
+        }
         self._dispatchers = {
             lane: Dispatcher(
                 lane,
@@ -160,14 +163,20 @@ class Daemon:
     async def _take(self, config: Config) -> int:
         """`config` is what is run by from now on; returns how many operators are new, changed or gone."""
         # The database first: where it is away, everything stays as it was.
-        await self._outbox.sync_operators(
-            (operator.settings, operator.fingerprint) for operator in config.operators.values()
-        )
+        await self._sync(config)
         self._config = config
         self._gates.configure(self._settings())
         self._monitor.configure(self._settings())
         self._fleet.operators_changed()
         return await self._couriers.serve(config.operators)
+
+    async def _sync(self, config: Config) -> None:
+        """Producers may enqueue for these operators; those whose rows somebody holds follow at the next snapshot."""
+        self._unsynced = bool(
+            await self._outbox.sync_operators(
+                (operator.settings, operator.fingerprint) for operator in config.operators.values()
+            )
+        )
 
     async def _reload_when_asked(self) -> None:
         while True:
@@ -219,6 +228,7 @@ class Daemon:
         drain_s = self._config.dispatcher.daemon.drain_s
         log.info("daemon.draining", in_flight=sum(self._gates.in_flight.values()), drain_s=drain_s)
         self._gates.drain()
+        self._fleet.operators_changed()
         for dispatcher in self._dispatchers.values():
             dispatcher.stop()
         await asyncio.wait(dispatching, timeout=drain_s)
@@ -238,6 +248,8 @@ class Daemon:
         while True:
             began_s = time.monotonic()
             try:
+                if self._unsynced:
+                    await self._sync(self._config)
                 self._telemetry.snapshot.take(await self._outbox.backlog(), await self._outbox.review_counts())
             except Exception as error:  # noqa: BLE001 - figures that cannot be read are absent; callbacks go on
                 if not is_outage(error):
@@ -250,6 +262,8 @@ class Daemon:
             return "the database cannot be reached"
         if self._stop.is_set():
             return "draining"
+        if not self._gates.has_share():
+            return "this daemon could not announce itself, and so has no share of any operator"
         claims_s = [dispatcher.claimed_at_s for dispatcher in self._dispatchers.values()]
         oldest_s = min((claim_s for claim_s in claims_s if claim_s is not None), default=None)
         if oldest_s is None or None in claims_s:

@@ -43,7 +43,8 @@ RUNS: dict[Tally, int] = {
 }
 # Until the next PING is due: (as planned, as planned afterwards, whether one starts now), by the interval that holds.
 PLANS: dict[float, list[tuple[float | None, float | None, bool]]] = {
-    0.0: [(None, None, False), (-1.0, None, False), (0.0, None, False), (3.0, None, False), (100.0, None, False)],
+    # Another daemon's file may say otherwise: what that one has planned stands.
+    0.0: [(None, None, False), (-1.0, -1.0, False), (0.0, 0.0, False), (3.0, 3.0, False), (100.0, 100.0, False)],
     INTERVAL_S: [(None, 30.0, True), (-1.0, 30.0, True), (0.0, 30.0, True), (3.0, 3.0, False), (100.0, 30.0, False)],
     OPEN_S: [(None, 4.0, True), (-1.0, 4.0, True), (0.0, 4.0, True), (3.0, 3.0, False), (100.0, 4.0, False)],
 }
@@ -85,6 +86,16 @@ def test_a_closed_circuit_opens_at_the_threshold_and_else_pings_when_it_is_time(
             ping=ping,
             starts_ping=starts and not opens,
         )
+
+
+def test_a_daemon_that_never_pings_does_not_make_another_one_ping_at_every_look() -> None:
+    """Two files of one operator, the one with ping_interval_s = 0, once brought a PING a second."""
+    breaker, pings = Breaker(ever_succeeded=True), 0
+    for interval_s in (0.0, INTERVAL_S) * 60:
+        breaker = decide(breaker, Tally(), policy(interval_s))
+        pings += breaker.starts_ping
+        breaker = replace(breaker, ping_in_s=None if breaker.ping_in_s is None else breaker.ping_in_s - 0.5)
+    assert pings == 2
 
 
 @pytest.mark.parametrize("interval_s", INTERVALS_S)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -79,12 +80,31 @@ async def test_what_a_killed_daemon_had_is_used_by_the_others_within_seconds_and
     assert stage.operator.busiest["interactive"] == LIMIT
 
 
-async def in_flight(stage: Stage, instance: str) -> int:
-    """How many attempts this daemon has under way, as the database knows."""
-    count: int = await stage.ledger.owner.fetchval(
-        "select count(*) from predictu_dispatch.callback where state = 'in_flight' and leased_by = $1", instance
+async def under_way(stage: Stage, instance: str) -> list[UUID]:
+    """What this daemon has under way, as the database knows."""
+    rows = await stage.ledger.owner.fetch(
+        "select request_id from predictu_dispatch.callback where state = 'in_flight' and leased_by = $1", instance
     )
-    return count
+    return [row["request_id"] for row in rows]
+
+
+async def test_who_joins_gets_slots_only_as_what_hangs_there_ends(stage: Stage) -> None:
+    stage.operator.hold()
+    await stage.fleet.start(A)
+    await place_many(stage, 60)
+    await is_busy(stage.operator, LIMIT)
+    await stage.fleet.start(B)
+    await announced_again(stage, A, B)
+    assert await slots(stage) == {A: LIMIT, B: 0}
+    for ended in range(1, 5):
+        stage.operator.release_first()
+        await shared(stage, host_a=LIMIT - ended, host_b=ended)
+        await is_busy(stage.operator, LIMIT)
+    stage.operator.answers_in_s = 0.02
+    stage.operator.release()
+    await shared(stage, host_a=6, host_b=6)
+    await finish(stage, 60)
+    assert stage.operator.busiest["interactive"] == LIMIT
 
 
 async def test_daemons_that_join_and_stop_keep_the_limit_strictly_and_use_all_of_it(stage: Stage) -> None:
@@ -121,7 +141,7 @@ async def test_a_claim_that_is_under_way_while_its_daemon_stops_is_not_given_to_
         a.thaw()
         await proxy.caught.wait()
         await is_busy(stage.operator, 6)
-        assert await in_flight(stage, A) == await in_flight(stage, B) == 6
+        assert len(await under_way(stage, A)) == len(await under_way(stage, B)) == 6
         a.ask_to_stop()
         await a.has_said("daemon.draining")
         await announced_again(stage, A, B)
@@ -152,25 +172,41 @@ async def test_a_daemon_that_waits_for_one_operators_answer_gives_the_others_bac
 
 async def test_a_daemon_that_stands_still_loses_its_share_and_uses_none_when_it_goes_on(stage: Stage) -> None:
     stage.operator.hold()
-    _, _, c = await all_ready(stage, A, B, C)
-    await shared(stage, host_a=4, host_b=4, host_c=4)
-    await place_many(stage, 200)
-    await is_busy(stage.operator, LIMIT)
-    c.freeze()
-    frozen = 4
-    await until("its share is gone", lambda: lost_its_share(stage, C))
-    # Its requests hang where they did, and the others have all of the limit.
-    await is_busy(stage.operator, LIMIT + frozen)
-    c.thaw()
-    await announced_again(stage, A, B, C)
-    assert stage.operator.busy["interactive"] == stage.operator.busiest["interactive"] == LIMIT + frozen
-    stage.operator.answers_in_s = 0.02
-    stage.operator.release()
-    await shared(stage, host_a=4, host_b=4, host_c=4)
-    stage.operator.busiest.clear()
-    await uses_all_of_its_limit(stage)
-    await finish(stage, 200)
-    assert stage.operator.busiest["interactive"] == LIMIT
+    async with proxied(stage.fleet.dsn) as proxy:
+        await all_ready(stage, A, B)
+        c = await stage.fleet.start(C, database={"dsn": proxy.dsn()})
+        await shared(stage, host_a=4, host_b=4, host_c=4)
+        await place_many(stage, 200)
+        await is_busy(stage.operator, LIMIT)
+        c.freeze()
+        await until("its share is gone", lambda: lost_its_share(stage, C))
+        # Its requests hang where they did, and the others have all of the limit.
+        await is_busy(stage.operator, LIMIT + 4)
+        assert stage.operator.busiest["interactive"] == LIMIT + 4
+        stage.operator.release_only(await under_way(stage, C))
+        await is_busy(stage.operator, LIMIT)
+        # It goes on with four slots that are free, hears nothing yet, and knows that they are no longer its own.
+        proxy.on_next("predictu_dispatch.announce(", Trick.KEEP_ANSWER)
+        c.thaw()
+        await proxy.caught.wait()
+        await until("it has settled what it had", lambda: has_settled(stage, C))
+        await announced_again(stage, A, B)
+        assert await under_way(stage, C) == []
+        assert stage.operator.busy["interactive"] == LIMIT
+        proxy.give_back()
+        await announced_again(stage, A, B, C)
+        assert stage.operator.busy["interactive"] == LIMIT
+        stage.operator.answers_in_s = 0.02
+        stage.operator.release()
+        await shared(stage, host_a=4, host_b=4, host_c=4)
+        stage.operator.busiest.clear()
+        await uses_all_of_its_limit(stage)
+        await finish(stage, 200)
+        assert stage.operator.busiest["interactive"] == LIMIT
+
+
+async def has_settled(stage: Stage, instance: str) -> bool:
+    return not await under_way(stage, instance)
 
 
 async def lost_its_share(stage: Stage, instance: str) -> bool:

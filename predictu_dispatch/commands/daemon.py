@@ -15,10 +15,14 @@ from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, commo
 @common_options
 def run(invocation: Invocation) -> None:
     """Run the daemon until SIGTERM; what is in flight then is finished first."""
-    import signal  # noqa: PLC0415 - loaded only where used
+    import resource  # noqa: PLC0415 - loaded only where used
+    import signal  # noqa: PLC0415
 
     # Until the daemon listens for it: a reload that is asked of one that is still starting must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Every slot of every operator may hold a connection, and the usual soft limit is for programs that use select().
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     import uvloop  # noqa: PLC0415
 
     from predictu_dispatch.core.fleet import InstanceTakenError  # noqa: PLC0415

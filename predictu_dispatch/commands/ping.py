@@ -58,7 +58,12 @@ async def _ping(invocation: Invocation, operator: str) -> tuple[Row, Row | None]
     async with database(invocation) as db:
         heard = asyncio.Event()
         listening = asyncio.create_task(
-            listen(_listen_dsn(invocation), ["predictu_dispatch_outcome"], lambda *_: heard.set()),
+            listen(
+                _listen_dsn(invocation),
+                ["predictu_dispatch_outcome"],
+                # Others' outcomes are many on a busy fleet; without a payload it is the listening that has begun.
+                lambda _, payload: heard.set() if payload.partition(" ")[0] in ("", operator) else None,
+            ),
             name="listen for the outcome",
         )
         try:

@@ -54,7 +54,9 @@ async def _read(invocation: Invocation) -> tuple[list[dict[str, Any]], list[Row]
 
     async with database(invocation) as db:
         operators = await db.fetch(query("operators"))
-        backlog = await db.fetch(query("backlog"))
+        known = {operator["operator_id"] for operator in operators}
+        # One that became known in between is shown the next time.
+        backlog = [row for row in await db.fetch(query("backlog")) if row["operator_id"] in known]
         daemons = await db.fetch(query("status_daemons"))
         review = await db.fetch(query("needs_review"), _REVIEW_SHOWN)
     lanes = {(operator["operator_id"], lane): _empty(operator, lane) for operator in operators for lane in _LANES}

@@ -63,6 +63,8 @@ def _circuit_open(facts: Facts) -> tuple[str, str]:
     at = facts.operator.ping_at
     is_planned = at is not None and at > facts.at
     ping = f"the next PING goes at {moment_of(facts, at)}" if is_planned else "the next PING is due now"
+    if facts.operator.paused_at is not None or not facts.operator.enabled:
+        ping = "it is not pinged meanwhile"
     return _circuit(facts, "open"), f"{ping}, and once one succeeds the backlog flows again; {while_shut(facts)}"
 
 

@@ -40,6 +40,7 @@ REASONS = {
     "interrupted": "the daemon vanished or stopped before the answer came",
     "nothing_to_reverse": "the operator knows of no debit to reverse",
     "misconfigured": "the operator's address, our key there, or its routing is wrong",
+    "no_socket": "the daemon's host has no file descriptor left for a connection; raise its limit (LimitNOFILE)",
     "address_refused": "the operator's host is at an address that nothing is sent to; see allow_private_addresses",
     "connect_refused": "the operator's host refused the connection",
     "connect_timeout": "no connection within connect_timeout_s",

@@ -49,7 +49,7 @@ class Ping(StrEnum):
     FAILED = "failed"
 
 
-_OUR_OWN_DOING = frozenset({"interrupted", "too_late", "internal_error"})
+_OUR_OWN_DOING = frozenset({"interrupted", "too_late", "internal_error", "no_socket"})
 """Reasons of attempts that say nothing of the operator."""
 _ASKED_TO_SLOW_DOWN = "http_429"
 """The operator is there and says so itself; leaving it alone is Retry-After's business, not the circuit's."""
@@ -150,7 +150,8 @@ def _opened(breaker: Breaker, failures: int, policy: Policy) -> Breaker:
 def _pinged_when_due(breaker: Breaker, interval_s: float) -> Breaker:
     """A PING now where one is due or was never planned, else at the planned time, which no longer interval puts off."""
     if interval_s == 0:
-        return replace(breaker, ping_in_s=None)
+        # Another daemon's file may say otherwise, and what it has planned stands.
+        return breaker
     if breaker.ping_in_s is None or breaker.ping_in_s <= 0:
         return replace(breaker, ping_in_s=interval_s, starts_ping=True)
     return replace(breaker, ping_in_s=min(breaker.ping_in_s, interval_s))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -13,7 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 from predictu_dispatch.edge.migrations import require_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from asyncpg import Connection, Pool
 
@@ -37,6 +38,9 @@ _LOST: tuple[type[BaseException], ...] = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+
+_ANSWERED = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+"""Outages of a statement only: the database was there, and said so."""
 
 log = structlog.get_logger()
 
@@ -87,6 +91,8 @@ class Database:
             # A transaction-pooling proxy gives each statement another session, which knows none that was prepared.
             statement_cache_size=0 if self._through_pooler else _STATEMENTS_CACHED,
             server_settings={"application_name": self._application_name},
+            # Our statements leave nothing behind in a session; a reset would be one more round trip for each.
+            reset=_leave_as_it_is,
         )
         async with self._pool.acquire() as connection:
             await require_schema(connection)
@@ -113,22 +119,28 @@ class Database:
             if urgent:
                 rows = await self._rows(self._pool, query, args)
             else:
-                async with asyncio.timeout(_CONNECT_TIMEOUT_S + _COMMAND_TIMEOUT_S):
-                    await self._patient.acquire()
-                try:
+                async with self.patience():
                     rows = await self._rows(self._pool, query, args)
-                finally:
-                    self._patient.release()
         except Exception as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 # Giving a silent connection back ends in a timeout, which must not hide that we were cancelled.
                 raise asyncio.CancelledError from error
-            if is_outage(error):
+            if is_outage(error) and not isinstance(error, _ANSWERED):
                 self._note(up=False, error=error)
             raise
         self._note(up=True)
         return list(rows)
+
+    @asynccontextmanager
+    async def patience(self) -> AsyncIterator[None]:
+        """A place among those that leave connections free for what is urgent; raises TimeoutError if none gets free."""
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S + _COMMAND_TIMEOUT_S):
+            await self._patient.acquire()
+        try:
+            yield
+        finally:
+            self._patient.release()
 
     async def _rows(self, pool: Pool, query: str, args: tuple[Any, ...]) -> list[Any]:
         connection = await pool.acquire(timeout=_CONNECT_TIMEOUT_S)
@@ -155,6 +167,9 @@ class Database:
                 log.info("database.recovered")
             else:
                 log.warning("database.lost", error=describe(error))
+
+
+async def _leave_as_it_is(_: Connection) -> None: ...
 
 
 def describe(error: BaseException | None) -> str:

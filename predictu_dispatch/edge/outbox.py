@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from predictu_dispatch.core.callback import Attempt, Callback, Effect
@@ -14,6 +15,7 @@ from predictu_dispatch.edge.sql_files import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from predictu_dispatch.core.operator_settings import OperatorSettings
@@ -46,6 +48,10 @@ class Outbox:
         )
         return [row["operator_id"] for row in rows]
 
+    def turn(self, lane: Lane) -> AbstractAsyncContextManager[None]:
+        """A lane claims while it has this: bets at once, settlements when a connection is left for them."""
+        return nullcontext() if lane is Lane.INTERACTIVE else self._database.patience()
+
     async def claim(self, wants: Sequence[LaneWant]) -> list[Callback]:
         """Due callbacks, each leased for one attempt.
 
@@ -61,7 +67,8 @@ class Outbox:
             [want.lease_s for want in wants],
             [want.rollback_lease_s for want in wants],
             [want.amount_format for want in wants],
-            urgent=any(want.lane is Lane.INTERACTIVE for want in wants),
+            # Whoever claims has waited for its turn.
+            urgent=True,
         )
         return [_callback(row, leased_at_s=asked_at_s) for row in rows]
 

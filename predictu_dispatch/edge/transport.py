@@ -261,6 +261,8 @@ def _reason_not_sent(error: Exception) -> str:
             return "connect_timeout"
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
             return "connect_refused"
+        case aiohttp.ClientConnectorError() if error.os_error.errno in (errno.EMFILE, errno.ENFILE):
+            return "no_socket"
         case aiohttp.ClientError() | OSError():
             return "connect_failed"
         case _:

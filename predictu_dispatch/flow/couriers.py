@@ -32,12 +32,13 @@ class Couriers(Generic[OperatorT]):
 
     async def serve(self, operators: Mapping[str, OperatorT]) -> int:
         """These operators, by id, are served from now on; returns how many are new, changed or gone."""
-        before, self._operators = self._operators, operators
+        before = self._operators
         changed = {name for name in before.keys() | operators.keys() if before.get(name) != operators.get(name)}
+        # Made before anything is replaced: where one cannot be made, everything stays as it was.
+        made = {(name, lane): self._make(operators[name], lane) for name in changed & operators.keys() for lane in Lane}
+        self._operators = operators
         retired = [self._couriers.pop(key) for key in list(self._couriers) if key[0] in changed]
-        for name in changed & operators.keys():
-            for lane in Lane:
-                self._couriers[name, lane] = self._make(operators[name], lane)
+        self._couriers.update(made)
         for lane, dispatcher in self._dispatchers.items():
             await dispatcher.send_by({name: courier for (name, of), courier in self._couriers.items() if of is lane})
         for courier in retired:

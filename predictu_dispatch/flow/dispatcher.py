@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from predictu_dispatch.flow.ports import Observer, Outbox
     from predictu_dispatch.flow.recorder import Recorder
 
+GATHER_S = {Lane.INTERACTIVE: 0.0, Lane.SETTLEMENT: 0.01}
+"""How long free slots, and ended attempts, wait for more of their kind: nobody waits for a settlement."""
 _PACED_WAKE_MIN_S = 0.002
 """However high a rate is, no more claims a second than this allows are made for its sake."""
 
@@ -92,27 +94,28 @@ class Dispatcher:
                     pass
 
     async def _claim_and_begin(self, deliveries: asyncio.TaskGroup) -> None:
-        wants = self._wants()
-        for callback in await self._claim(wants) if wants else []:
+        for callback in await self._claim():
             delivery = self._couriers[callback.operator_id].deliver(callback)
             deliveries.create_task(self._record(callback, delivery), name=f"deliver {callback.request_id}")
             if self.lane is Lane.SETTLEMENT:
                 # A burst of starts would hold up the loop, and with it the bets: one start for each of its turns.
                 await asyncio.sleep(0)
-        if not wants:
-            self.claimed_at_s = asyncio.get_running_loop().time()
 
-    async def _claim(self, wants: list[LaneWant]) -> list[Callback]:
+    async def _claim(self) -> list[Callback]:
         claimed: list[Callback] = []
         try:
-            claimed = await self._outbox.claim(wants)
+            # What is wanted is asked for only once it is this lane's turn: a rate must not be kept while a burst waits.
+            async with self._outbox.turn(self.lane):
+                wants = self._wants()
+                try:
+                    claimed = await self._outbox.claim(wants) if wants else []
+                finally:
+                    self._note_what_came(wants, claimed)
             self.claimed_at_s = asyncio.get_running_loop().time()
         except Exception as error:
             # What a claim leased whose answer was lost, the reaper returns. The next poll asks again.
             if not self._is_outage(error):
                 raise
-        finally:
-            self._note_what_came(wants, claimed)
         return claimed
 
     def _wants(self) -> list[LaneWant]:
@@ -162,4 +165,4 @@ class Dispatcher:
         finally:
             self._gates.ended(callback.operator_id, self.lane)
             if callback.operator_id in self._hungry:
-                self.wake()
+                self.wake(GATHER_S[self.lane])

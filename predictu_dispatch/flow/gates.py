@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.operator_settings import OperatorSettings
 
 _NEVER_S = float("-inf")
+_CLAIM_S = 0.02
+"""About as long as a claim takes on a busy database."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,6 +143,11 @@ class Gates:
         state = self.state(operator_id)
         return state is not None and (state.is_paused or state.breaker.circuit is not Circuit.CLOSED)
 
+    def has_share(self) -> bool:
+        """True where this daemon was heard and may send, or has nobody to send to."""
+        now_s = time.monotonic()
+        return not self.operator_ids or any(now_s < gate.share_until_s for gate in self._gates.values())
+
     def refuses_any_bets(self) -> bool:
         """True where that is so of any operator."""
         return any(self.refuses_bets(operator_id) for operator_id in self._gates)
@@ -199,7 +206,9 @@ class Gates:
         gate = self._gates.get(operator_id)
         if gate is None or gate.pace is None or self._free(gate, lane, now_s) <= 0:
             return None
-        return gate.pace.allowed_in_s(1 if lane is Lane.INTERACTIVE else gate.pace.batch, now_s)
+        paced_in_s = gate.pace.allowed_in_s(1 if lane is Lane.INTERACTIVE else gate.pace.batch, now_s)
+        # What the other lane's claim has asked for is free again, or taken, in a moment.
+        return paced_in_s or (_CLAIM_S if any(gate.asked.values()) else 0.0)
 
     def _free(self, gate: _Gate, lane: Lane, now_s: float) -> int:
         """Slots that nothing is under way in; below 0 where the share has shrunk."""

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from predictu_dispatch.core.callback import Attempt, Callback, Exchange
     from predictu_dispatch.core.change import Change, LaneWant
     from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, OperatorState, Share, Usage
+    from predictu_dispatch.core.methods import Lane
     from predictu_dispatch.core.operator_settings import OperatorSettings
     from predictu_dispatch.core.signing import SigningKey
 
@@ -28,6 +30,7 @@ class Operator(Protocol):
 class Outbox(Protocol):
     """The database. `settle` alone waits out an outage; the others raise, and whoever asked asks again later."""
 
+    def turn(self, lane: Lane) -> AbstractAsyncContextManager[None]: ...
     async def claim(self, wants: Sequence[LaneWant]) -> list[Callback]: ...
     async def settle(self, attempts: Sequence[Attempt]) -> list[Change]: ...
     async def expire(self, most: int) -> list[Change]: ...

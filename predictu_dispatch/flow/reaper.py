@@ -29,8 +29,10 @@ REAP_INTERVAL_S = 0.5
 
 Two index look-ups that find nothing cost nothing.
 """
-ENDED_MOST = 100
-"""Of one operator, kind and turn: a few milliseconds, so that an operator with a hundred thousand ends takes turns."""
+ENDED_MOST = 20
+"""Of one operator, kind and turn: a few milliseconds also where ten operators fail at once; there are many turns."""
+_TURN_MIN_S = 0.02
+"""Between two turns, so that bets for one operator that is paused cost at most fifty looks a second."""
 _PARTITIONS_EVERY_S = 3600.0
 _STATUSES = Statuses.of()
 
@@ -81,7 +83,7 @@ class Reaper:
                     await self._attempted("prepare_partitions", self._outbox.prepare_partitions())
                     partitions_due_s = loop.time() + _PARTITIONS_EVERY_S
                 # As long as the turn took, so that a flood of ends never has the database for itself.
-                await asyncio.sleep(loop.time() - began_s)
+                await asyncio.sleep(max(_TURN_MIN_S, loop.time() - began_s))
                 try:
                     async with asyncio.timeout(REAP_INTERVAL_S):
                         await self._work.wait()

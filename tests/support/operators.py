@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -75,6 +75,7 @@ class Operator:
         self._ended: dict[str, str] = {}
         self._holding = False
         self._held: list[asyncio.Event] = []
+        self._gates: dict[str, asyncio.Event] = {}
 
     def hold(self) -> None:
         """What comes from now on is booked at once and answered only when it is released."""
@@ -87,6 +88,13 @@ class Operator:
     def release_first(self) -> None:
         """The oldest of what is held is answered."""
         self._held.pop(0).set()
+
+    def release_only(self, request_ids: Iterable[object]) -> None:
+        """Of what is held, these are answered; the rest stays held."""
+        for request_id in request_ids:
+            gate = self._gates.pop(str(request_id))
+            self._held.remove(gate)
+            gate.set()
 
     def release(self) -> None:
         """Everything held is answered, and nothing is held any more."""
@@ -127,6 +135,7 @@ class Operator:
             if self._holding:
                 gate = asyncio.Event()
                 self._held.append(gate)
+                self._gates[request.request_id] = gate
                 await gate.wait()
         finally:
             self.live[request.request_id] -= 1
