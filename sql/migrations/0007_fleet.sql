@@ -561,9 +561,96 @@ begin
     end if;
 end $$;
 
+-- A bet, and a callback, by its key. A function of its own is a look-up of its own, whatever the planner thinks of the tables' sizes.
+create function predictu_dispatch.known_bet(operator_id text, bet_id text) returns setof predictu_dispatch.bet
+language sql stable rows 1 set enable_seqscan = off as $$
+    select b.* from predictu_dispatch.bet b where b.operator_id = known_bet.operator_id and b.bet_id = known_bet.bet_id
+$$;
+
+create function predictu_dispatch.known_callback(operator_id text, request_id uuid) returns setof predictu_dispatch.callback
+language sql stable rows 1 set enable_seqscan = off as $$
+    select c.* from predictu_dispatch.callback c
+     where c.operator_id = known_callback.operator_id and c.request_id = known_callback.request_id
+$$;
+
+-- As in 0004, where it is explained, with each bet and callback looked up by its key.
+create or replace function predictu_dispatch.follow_bets(operator_ids text[], bet_ids text[])
+returns setof predictu_dispatch.change language plpgsql as $$
+declare
+    ended record;
+    rollback_id uuid;
+begin
+    -- terminal delivered: closing → closed.
+    update predictu_dispatch.bet b
+       set state = 'closed', updated_at = clock_timestamp()
+      from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
+     cross join lateral predictu_dispatch.known_bet(named.operator_id, named.bet_id) known
+     cross join lateral predictu_dispatch.known_callback(named.operator_id, known.terminal_request_id) terminal
+     where b.operator_id = named.operator_id and b.bet_id = named.bet_id
+       and known.state = 'closing' and terminal.state = 'delivered';
+
+    -- BET_MAKE delivered: placing → open, or at once → closing where a terminal waits, which becomes ready.
+    update predictu_dispatch.bet b
+       set updated_at = clock_timestamp(), state = case when exists (
+               select from predictu_dispatch.callback terminal
+                where terminal.operator_id = b.operator_id and terminal.request_id = b.terminal_request_id and terminal.state = 'waiting'
+           ) then 'closing' else 'open' end
+      from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
+     cross join lateral predictu_dispatch.known_bet(named.operator_id, named.bet_id) known
+     cross join lateral predictu_dispatch.known_callback(named.operator_id, known.placement_request_id) placement
+     where b.operator_id = named.operator_id and b.bet_id = named.bet_id
+       and known.state = 'placing' and placement.state = 'delivered';
+
+    -- BET_MAKE ended without having been confirmed.
+    for ended in
+        select b as bet, placement.state, placement.reason, placement.effect, terminal.request_id as terminal_id,
+               terminal.state as terminal_state, terminal.method as terminal_method
+          from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
+         cross join lateral predictu_dispatch.known_bet(named.operator_id, named.bet_id) b
+         cross join lateral predictu_dispatch.known_callback(named.operator_id, b.placement_request_id) placement
+          left join lateral predictu_dispatch.known_callback(named.operator_id, b.terminal_request_id) terminal on true
+         where b.state = 'placing' and placement.state in ('rejected', 'exhausted', 'cancelled')
+    loop
+        if ended.effect = 'none' then
+            -- No debit ever took place: → void, and a waiting terminal is cancelled.
+            update predictu_dispatch.bet b set state = 'void', updated_at = clock_timestamp()
+             where b.operator_id = (ended.bet).operator_id and b.bet_id = (ended.bet).bet_id;
+            return query select * from predictu_dispatch.cancel_waiting((ended.bet).operator_id, ended.terminal_id,
+                case when ended.state = 'rejected' then 'bet_rejected' when ended.reason = 'rolled_back' then 'rolled_back'
+                     else 'bet_void' end, false);
+        elsif ended.terminal_state = 'waiting' and ended.terminal_method = 'BET_ROLLBACK' then
+            -- The debit's fate is unknown, and its rollback waits already: → closing; it is released below.
+            update predictu_dispatch.bet b set state = 'closing', updated_at = clock_timestamp()
+             where b.operator_id = (ended.bet).operator_id and b.bet_id = (ended.bet).bet_id;
+        else
+            -- The debit's fate is unknown: → closing with a rollback; any other waiting terminal is cancelled and flagged.
+            return query select * from predictu_dispatch.cancel_waiting((ended.bet).operator_id, ended.terminal_id, 'rolled_back', true);
+            rollback_id := predictu_dispatch.add_rollback(ended.bet, 'closing', 'ready',
+                case ended.reason when 'rolled_back' then 'requested' else 'unknown_effect' end, null);
+            return query select c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'rolled_back', null::integer
+                           from predictu_dispatch.callback c
+                          where c.operator_id = (ended.bet).operator_id and c.request_id = rollback_id;
+        end if;
+    end loop;
+
+    -- What waited for its bet to be closing may go now.
+    return query
+    update predictu_dispatch.callback terminal
+       set state = 'ready', due_at = clock_timestamp()
+      from (select named.operator_id, known.request_id
+              from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
+             cross join lateral predictu_dispatch.known_bet(named.operator_id, named.bet_id) b
+             cross join lateral predictu_dispatch.known_callback(named.operator_id, b.terminal_request_id) known
+             where b.state = 'closing' and known.state = 'waiting'
+            -- Found before it is updated: joined the other way round, each bet would look through all its operator's callbacks.
+            offset 0) released
+     where terminal.operator_id = released.operator_id and terminal.request_id = released.request_id
+    returning terminal.operator_id, terminal.request_id, terminal.method, terminal.lane, terminal.state, terminal.reason, 'released',
+              null::integer;
+end $$;
+
 -- These look up a few rows by their keys. What the planner knows of a young or lopsided database makes reading a whole table, once for
--- each operator, look cheaper; and a plan made while the tables were small is kept for as long as a daemon's connection lives. A claim
--- is spared the second: the order it asks for leaves one index only, and somebody waits for it.
+-- each operator, look cheaper; and a plan made while the tables were small is kept for as long as a daemon's connection lives.
 do $$
 declare
     name regprocedure;
@@ -574,11 +661,11 @@ begin
     loop
         execute format('alter function %s set enable_seqscan = off', name);
         execute format('alter function %s set jit = off', name);
-        if name::text not like '%claim%' then
-            execute format('alter function %s set plan_cache_mode = force_custom_plan', name);
-        end if;
     end loop;
 end $$;
+alter function predictu_dispatch.expire(integer) set plan_cache_mode = force_custom_plan;
+alter function predictu_dispatch.follow_bets(text[], text[]) set enable_hashjoin = off;
+alter function predictu_dispatch.follow_bets(text[], text[]) set enable_mergejoin = off;
 
 -- As in 0005, but it waits for no row that somebody holds, and touches none that stays as it is. Returns the operators that it could
 -- not write because somebody holds them.
