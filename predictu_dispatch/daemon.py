@@ -25,7 +25,7 @@ from predictu_dispatch.edge.telemetry import Telemetry
 from predictu_dispatch.edge.transport import Transport
 from predictu_dispatch.flow.courier import Courier
 from predictu_dispatch.flow.couriers import Couriers
-from predictu_dispatch.flow.dispatcher import GATHER_S, Dispatcher
+from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
 from predictu_dispatch.flow.gates import Gates
 from predictu_dispatch.flow.monitor import Monitor
@@ -83,7 +83,10 @@ class Daemon:
         self._fleet = Fleet(roster, self._gates, self._telemetry, wake=self._wake_all, is_outage=is_outage)
         self._monitor = Monitor(roster, self._gates, self._telemetry, wake=self._wake_all, is_outage=is_outage)
         self._recorders = {
-            lane: Recorder(self._outbox, self._telemetry, self._wake, gather_s=GATHER_S[lane]) for lane in Lane
+            Lane.INTERACTIVE: Recorder(self._outbox, self._telemetry, self._wake),
+            Lane.SETTLEMENT: Recorder(
+                self._outbox, self._telemetry, self._wake, gather_s=self._gates.settlement_gather_s
+            ),
         }
         self._dispatchers = {
             lane: Dispatcher(

@@ -118,7 +118,7 @@ async def test_a_migration_that_fails_leaves_nothing_of_those_before_it(
 
 
 async def test_every_primary_and_unique_key_begins_with_the_operator(database: Database) -> None:
-    """So the schema can be distributed by operator (DESIGN.md 6); schema_migration and daemon are no operator's, without a key."""
+    """So the schema can be distributed by operator (DESIGN.md 6); schema_migration and daemon have no key at all."""
     async with connected(database.owner, 1) as [owner]:
         keys = await owner.fetch(
             "select i.indexrelid::regclass::text as name, a.attname as first from pg_index i"

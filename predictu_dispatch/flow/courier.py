@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from predictu_dispatch.flow.ports import Operator, Transport
 
 USER_AGENT = "predictu-dispatch"
+_TIMEOUT_SPREAD = 0.02
+"""By so much an attempt may end before its time: what began together must not end together, or an operator that never
+answers would hold up all others whenever its slots time out."""
 _WITHHELD = "[signature withheld]"
 """Stands in the audit for a token's signature: the claims explain an attempt, the whole token would be a credential."""
 
@@ -92,7 +95,7 @@ class Courier:
             exchange = await self._transport.post(
                 headers=sent_headers,
                 body=request_body,
-                timeout_s=policy.attempt_timeout_s,
+                timeout_s=policy.attempt_timeout_s * (1 - random.uniform(0, _TIMEOUT_SPREAD)),  # noqa: S311 - as below
                 connect_timeout_s=policy.connect_timeout_s,
                 send_before_s=callback.send_before_s,
             )

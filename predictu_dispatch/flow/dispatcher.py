@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from predictu_dispatch.flow.ports import Observer, Outbox
     from predictu_dispatch.flow.recorder import Recorder
 
-GATHER_S = {Lane.INTERACTIVE: 0.0, Lane.SETTLEMENT: 0.01}
-"""How long free slots, and ended attempts, wait for more of their kind: nobody waits for a settlement."""
 _PACED_WAKE_MIN_S = 0.002
 """However high a rate is, no more claims a second than this allows are made for its sake."""
 
@@ -98,8 +96,8 @@ class Dispatcher:
             delivery = self._couriers[callback.operator_id].deliver(callback)
             deliveries.create_task(self._record(callback, delivery), name=f"deliver {callback.request_id}")
             if self.lane is Lane.SETTLEMENT:
-                # A burst of starts would hold up the loop, and with it the bets: one start for each of its turns.
-                await asyncio.sleep(0)
+                # A burst of starts would hold up the loop, and with it the bets; so would their answers, all at once.
+                await asyncio.sleep(self._gates.settlement_spacing_s())
 
     async def _claim(self) -> list[Callback]:
         claimed: list[Callback] = []
@@ -165,4 +163,4 @@ class Dispatcher:
         finally:
             self._gates.ended(callback.operator_id, self.lane)
             if callback.operator_id in self._hungry:
-                self.wake(GATHER_S[self.lane])
+                self.wake(self._gates.settlement_gather_s() if self.lane is Lane.SETTLEMENT else 0.0)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.operator_settings import OperatorSettings
 
 _NEVER_S = float("-inf")
+_BETS_ABOUT_S = 1.0
+"""For so long after the last bet settlements step back: each of their transactions, and each burst of starts, costs the
+disk and the cores that the next bet needs, and nobody waits for one."""
+_GATHER_S = 0.05
+_SPACING_S = 0.001
 _CLAIM_S = 0.02
 """About as long as a claim takes on a busy database."""
 
@@ -53,6 +58,7 @@ class Gates:
     def __init__(self, settings: Iterable[OperatorSettings]) -> None:
         self._gates: dict[str, _Gate] = {}
         self._is_draining = False
+        self._bets_at_s = _NEVER_S
         self.configure(settings)
 
     def configure(self, settings: Iterable[OperatorSettings]) -> None:
@@ -152,6 +158,14 @@ class Gates:
         """True where that is so of any operator."""
         return any(self.refuses_bets(operator_id) for operator_id in self._gates)
 
+    def settlement_gather_s(self) -> float:
+        """How long settlements wait for more of their kind to be claimed or settled with: not at all without bets."""
+        return _GATHER_S if time.monotonic() - self._bets_at_s < _BETS_ABOUT_S else 0.0
+
+    def settlement_spacing_s(self) -> float:
+        """Between the starts of two settlements."""
+        return _SPACING_S if time.monotonic() - self._bets_at_s < _BETS_ABOUT_S else 0.0
+
     def ask(self, operator_id: str, lane: Lane) -> int:
         """How many callbacks may be claimed now; they count as under way until claimed() says how many came."""
         gate = self._gates.get(operator_id)
@@ -180,6 +194,8 @@ class Gates:
         gate = self._gates[operator_id]
         gate.asked[lane] -= asked
         gate.in_flight[lane] += came
+        if came and lane is Lane.INTERACTIVE:
+            self._bets_at_s = time.monotonic()
         if gate.pace is None:
             return
         now_s = time.monotonic()

@@ -51,12 +51,17 @@ class _Entry:
 class Recorder:
     """Settles what couriers and the reaper report of one lane.
 
-    `wake(lane, delay_s)` is called when settled work makes new work due, which may be the other lane's. `gather_s` is
-    how long an attempt may wait for others to be settled with.
+    `wake(lane, delay_s)` is called when settled work makes new work due, which may be the other lane's. `gather_s()`
+    is how long an attempt may wait for others to be settled with.
     """
 
     def __init__(
-        self, outbox: Outbox, observer: Observer, wake: Callable[[Lane, float], None], *, gather_s: float = 0.0
+        self,
+        outbox: Outbox,
+        observer: Observer,
+        wake: Callable[[Lane, float], None],
+        *,
+        gather_s: Callable[[], float] | None = None,
     ) -> None:
         self._outbox = outbox
         self._observer = observer
@@ -97,8 +102,8 @@ class Recorder:
 
     async def _batch(self) -> list[_Entry]:
         entries = [await self._queue.get()]
-        if self._gather_s:
-            await asyncio.sleep(self._gather_s)
+        if self._gather_s is not None and (gather_s := self._gather_s()):
+            await asyncio.sleep(gather_s)
         body_bytes = len(entries[0].attempt.exchange.body)
         while len(entries) < BATCH_MAX and body_bytes < BATCH_BYTES_MAX and not self._queue.empty():
             entries.append(self._queue.get_nowait())

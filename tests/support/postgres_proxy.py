@@ -54,7 +54,7 @@ class PostgresProxy:
         return f"postgresql://{login}@127.0.0.1:{self.port}{self._upstream.path}?sslmode=disable"
 
     def on_next(self, marker: str, trick: Trick, *, times: int = 1) -> None:
-        """The trick is played on the next runs of the statement whose text holds `marker`; `caught` says when on all."""
+        """The trick is played on the next runs of the statement that holds `marker`; `caught` says when on all."""
         self._trick = (marker.encode(), trick)
         self._times = times
         self.caught.clear()
