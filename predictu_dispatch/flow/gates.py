@@ -25,7 +25,7 @@ _NEVER_S = float("-inf")
 _BETS_ABOUT_S = 1.0
 """For so long after the last bet settlements step back: each of their transactions, and each burst of starts, costs the
 disk and the cores that the next bet needs, and nobody waits for one."""
-_GATHER_S = 0.05
+_GATHER_S = 0.025
 _SPACING_S = 0.001
 _CLAIM_S = 0.02
 """About as long as a claim takes on a busy database."""
