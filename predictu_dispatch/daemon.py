@@ -131,12 +131,13 @@ class Daemon:
         # Where nothing may be sent, bets end instead.
         self._reaper.look()
 
-    def _heard(self, channel: str, operator_id: str) -> None:
+    def _heard(self, channel: str, payload: str) -> None:
         if channel == OPERATOR_CHANNEL:
             self._monitor.look()
             return
-        self._dispatchers[Lane.INTERACTIVE].wake()
-        if self._gates.refuses_bets(operator_id):
+        self._dispatchers[Lane.INTERACTIVE].told(is_behind=payload.endswith(" behind"))
+        if self._gates.refuses_any_bets():
+            # Of any operator, because this one may have notified for others as well.
             self._reaper.look()
 
     async def run(self) -> None:

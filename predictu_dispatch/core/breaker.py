@@ -65,19 +65,25 @@ class Tally:
 
     def with_attempt(self, judgement: Judgement) -> Tally:
         """The tally after one more attempt; a business refusal is an answer, and so a success of the operator."""
-        if judgement.verdict in (Verdict.DELIVERED, Verdict.REJECTED):
-            return replace(self, succeeded=True, failures=0)
+        if judgement.verdict is Verdict.DELIVERED or judgement.verdict is Verdict.REJECTED:
+            return replace(self, succeeded=True, failures=0) if self.failed else _SUCCEEDED
         if judgement.reason in _OUR_OWN_DOING or judgement.reason == _ASKED_TO_SLOW_DOWN:
             return self
         return replace(self, failures=self.failures + 1, failed=True)
 
     def then(self, later: Tally) -> Tally:
         """Both, in this order."""
+        if later is _SUCCEEDED and not self.failed:
+            # Nearly every attempt is one more success after others.
+            return later
         return Tally(
             succeeded=self.succeeded or later.succeeded,
             failures=later.failures + (0 if later.succeeded else self.failures),
             failed=self.failed or later.failed,
         )
+
+
+_SUCCEEDED = Tally(succeeded=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from predictu_dispatch.core.lifecycle import CallbackState
@@ -23,6 +24,8 @@ class LaneWant:
     lease_s: float
     rollback_lease_s: float
     amount_format: str
+    due_from: datetime | None = None
+    """Nothing that was due before is looked for; None looks from the start."""
 
 
 class Cause(StrEnum):
@@ -37,8 +40,7 @@ class Cause(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(NamedTuple):
     """One callback that a settling or an expiry has changed.
 
     `state`, `lane` are None where a report came late or twice, or was held: then nothing was done for it yet.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from predictu_dispatch.core.backoff import delay_s
 from predictu_dispatch.core.callback import Effect
@@ -162,8 +162,7 @@ What was attempted, and a BET_ROLLBACK, is never taken back: that is refused too
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What becomes of a callback after one attempt; `due_in_s` is set for READY alone, counted from the settling."""
 
     verdict: Verdict
@@ -217,7 +216,9 @@ _EFFECTS = tuple(Effect)
 
 def _later_effect(before: Effect, learnt: Effect | None) -> Effect:
     """The one that is further on the way from none to unknown to applied; None teaches nothing."""
-    return before if learnt is None else max(before, learnt, key=_EFFECTS.index)
+    if learnt is None or before is Effect.NONE:
+        return learnt or before
+    return max(before, learnt, key=_EFFECTS.index)
 
 
 def _debit_may_still_land(callback: Callback, recheck_s: float, elapsed_s: float) -> bool:

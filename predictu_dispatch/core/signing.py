@@ -1,27 +1,27 @@
 """A callback's token: a JWT over the very bytes that are sent.
 
 Header and claims are PROTOCOL.md's, "Signature". Nothing here knows the time or draws a random number: the caller says
-when a token is issued, and key pairs are made in `edge/keys.py`. Ed25519 is signed by PyNaCl, plugged into PyJWT as an
-algorithm of an own `PyJWS`, so that PyJWT's global registry stays as it is; RS256 is PyJWT's own, by cryptography.
+when a token is issued, and key pairs are made in `edge/keys.py`. Ed25519 is signed by PyNaCl, RS256 by cryptography.
+The token itself, three base64url texts with a dot between them, is written here, because every attempt needs one and a
+general writer of JWTs takes as long as the signature; the tests hold it to what two JWT libraries read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-import nacl.exceptions
 import nacl.signing
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from jwt.algorithms import Algorithm, RSAAlgorithm
-from jwt.api_jws import PyJWS
-from jwt.utils import base64url_encode
-from typing_extensions import override
+from cryptography.hazmat.primitives.hashes import SHA256
+from jwt.algorithms import RSAAlgorithm
 
 from predictu_dispatch.core.operator_settings import JtiSource, SigningAlgorithm
 
@@ -34,40 +34,6 @@ PUBLISHED_KEYS_AGE_MAX_S: Final = 60
 _PKCS8_BEGIN: Final = b"-----BEGIN PRIVATE KEY-----"
 
 
-class _Ed25519ByNaCl(Algorithm):
-    """EdDSA for PyJWT, over a PyNaCl key. Source: RFC 8037."""
-
-    @override
-    def prepare_key(self, key: nacl.signing.SigningKey) -> nacl.signing.SigningKey:
-        return key
-
-    @override
-    def sign(self, msg: bytes, key: nacl.signing.SigningKey) -> bytes:
-        return key.sign(msg).signature
-
-    @override
-    def verify(self, msg: bytes, key: nacl.signing.SigningKey, sig: bytes) -> bool:
-        try:
-            key.verify_key.verify(msg, sig)
-        except (nacl.exceptions.BadSignatureError, nacl.exceptions.ValueError):
-            return False
-        return True
-
-    @staticmethod
-    @override
-    def to_jwk(key_obj: object, as_dict: bool = False) -> NoReturn:
-        raise NotImplementedError("SigningKey.public_jwk makes the JWK")
-
-    @staticmethod
-    @override
-    def from_jwk(jwk: object) -> NoReturn:
-        raise NotImplementedError("private keys are read from PKCS#8 PEM only")
-
-
-_JWS: Final = PyJWS(algorithms=["RS256"])
-_JWS.register_algorithm("EdDSA", _Ed25519ByNaCl())
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
     """One private key and the algorithm it signs with. Equal where the public keys are; hides the private one."""
@@ -75,6 +41,8 @@ class SigningKey:
     algorithm: SigningAlgorithm
     kid: str
     private_key: nacl.signing.SigningKey | RSAPrivateKey = field(repr=False, compare=False)
+    head: str = field(repr=False, compare=False)
+    """The token's first part, the same in all of this key's tokens."""
 
     @classmethod
     def from_pem(cls, pem: bytes, algorithm: SigningAlgorithm) -> SigningKey:
@@ -87,7 +55,15 @@ class SigningKey:
         else:
             needed = {"EdDSA": "an Ed25519 key", "RS256": f"an RSA key of {RSA_BITS_MIN} bits or more"}[algorithm]
             raise ValueError(f'signing.algorithm = "{algorithm}" needs {needed}, and this is {_kind_of(private_key)}')
-        return cls(algorithm=algorithm, kid=_thumbprint(_required_members(ours)), private_key=ours)
+        kid = _thumbprint(_required_members(ours))
+        head = json.dumps({"alg": algorithm, "kid": kid, "typ": "JWT"}, separators=(",", ":"))
+        return cls(algorithm=algorithm, kid=kid, private_key=ours, head=_base64url(head.encode()))
+
+    def signature(self, message: bytes) -> bytes:
+        """Over exactly these bytes. Sources: RFC 8032; RFC 7518 section 3.3."""
+        if isinstance(self.private_key, RSAPrivateKey):
+            return self.private_key.sign(message, padding.PKCS1v15(), SHA256())
+        return self.private_key.sign(message).signature
 
     def public_pem(self) -> bytes:
         """The public half as SubjectPublicKeyInfo PEM."""
@@ -106,19 +82,16 @@ class SigningKey:
 
 
 def sign(key: SigningKey, *, operator_id: str, method: str, jti: str, body: bytes, issued_at_s: int, ttl_s: int) -> str:
-    """The token of one attempt over these very body bytes, valid from `issued_at_s` (Unix seconds) for `ttl_s`."""
-    claims = {
-        "iss": ISSUER,
-        "sub": operator_id,
-        "iat": issued_at_s,
-        "exp": issued_at_s + ttl_s,
-        "jti": jti,
-        "method": method,
-        "digest": hashlib.sha256(body).hexdigest(),
-    }
-    payload = json.dumps(claims, separators=(",", ":")).encode()
-    # PyJWT's types know cryptography's keys only; prepare_key above is what really takes ours.
-    return _JWS.encode(payload, key.private_key, algorithm=key.algorithm, headers={"kid": key.kid})  # type: ignore[arg-type]
+    """The token of one attempt over these very body bytes, valid from `issued_at_s` (Unix seconds) for `ttl_s`.
+
+    None of the texts has a character that JSON escapes: operator_id is made of letters, digits, `_` and `-`.
+    """
+    claims = (
+        f'{{"iss":"{ISSUER}","sub":"{operator_id}","iat":{issued_at_s},"exp":{issued_at_s + ttl_s},"jti":"{jti}",'
+        f'"method":"{method}","digest":"{hashlib.sha256(body).hexdigest()}"}}'
+    )
+    signed = f"{key.head}.{_base64url(claims.encode())}"
+    return f"{signed}.{_base64url(key.signature(signed.encode()))}"
 
 
 def jti_of(setting: JtiSource, request_id: str, attempt: int) -> str:
@@ -157,10 +130,15 @@ def _required_members(private_key: nacl.signing.SigningKey | RSAPrivateKey) -> d
     if isinstance(private_key, RSAPrivateKey):
         jwk = RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
         return {"kty": "RSA", "n": jwk["n"], "e": jwk["e"]}
-    return {"kty": "OKP", "crv": "Ed25519", "x": base64url_encode(bytes(private_key.verify_key)).decode()}
+    return {"kty": "OKP", "crv": "Ed25519", "x": _base64url(bytes(private_key.verify_key))}
 
 
 def _thumbprint(members: dict[str, str]) -> str:
     """The key's name, the same wherever it is computed. Source: RFC 7638."""
     canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
-    return base64url_encode(hashlib.sha256(canonical.encode()).digest()).decode()
+    return _base64url(hashlib.sha256(canonical.encode()).digest())
+
+
+def _base64url(octets: bytes) -> str:
+    """Without padding. Source: RFC 7515 section 2."""
+    return urlsafe_b64encode(octets).rstrip(b"=").decode("ascii")

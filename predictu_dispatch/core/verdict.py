@@ -24,7 +24,7 @@ from datetime import datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from predictu_dispatch.core.callback import Effect, Evidence
 from predictu_dispatch.core.methods import RULES, Method
@@ -76,8 +76,7 @@ class Statuses:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Judgement(NamedTuple):
     """A verdict with its reason; `effect` is None where the attempt has taught nothing about the operator's side."""
 
     verdict: Verdict
@@ -144,18 +143,18 @@ def _business(callback: Callback, answer: dict[str, Any], status: str, statuses:
         return Judgement(
             verdict=Verdict.DELIVERED,
             effect=Effect.APPLIED,
-            operator_status=_text(status),
+            operator_status=status,
             operator_transaction_id=transaction_id,
             balance=balance,
             anomaly=balance_anomaly or transaction_anomaly,
         )
     if callback.method is Method.BET_ROLLBACK and status in statuses.nothing_to_reverse:
-        return Judgement(verdict=Verdict.DELIVERED, reason="nothing_to_reverse", operator_status=_text(status))
+        return Judgement(verdict=Verdict.DELIVERED, reason="nothing_to_reverse", operator_status=status)
     if status in statuses.rejected:
         return Judgement(
             verdict=Verdict.REJECTED,
-            reason=_text(status).lower(),
-            operator_status=_text(status),
+            reason=status.lower(),
+            operator_status=status,
             operator_transaction_id=transaction_id,
         )
     return None
@@ -164,13 +163,7 @@ def _business(callback: Callback, answer: dict[str, Any], status: str, statuses:
 def _parse(body: bytes) -> dict[str, Any]:
     """The body's one JSON object; fractions are Decimal. Raises _NoAnswerError."""
     try:
-        answer = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_object_without_duplicates,
-            parse_int=_whole_number,
-            parse_float=_fraction,
-            parse_constant=_refuse_constant,
-        )
+        answer = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError:
         raise _NoAnswerError("not_utf8") from None
     except (ValueError, RecursionError):
@@ -207,9 +200,19 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(message)
 
 
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object_without_duplicates,
+    parse_int=_whole_number,
+    parse_float=_fraction,
+    parse_constant=_refuse_constant,
+)
+"""Made once: json.loads makes one for each call that has hooks."""
+
+
 def _text(value: str) -> str:
     """`value` as Postgres can keep it: no NUL, no lone surrogates, at most _TEXT_CHARS_MAX characters."""
-    return value[:_TEXT_CHARS_MAX].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    shortened = value[:_TEXT_CHARS_MAX].replace("\0", "\ufffd")
+    return shortened if shortened.isascii() else shortened.encode("utf-8", "replace").decode("utf-8")
 
 
 def _transaction_id(answer: dict[str, Any]) -> tuple[str | None, str | None]:

@@ -6,22 +6,20 @@ effect) come from a snapshot that is taken every few seconds; one that could not
 
 from __future__ import annotations
 
-import logging
-import re
-import sys
 import time
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from typing_extensions import override
 
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.change import Cause
 from predictu_dispatch.core.lifecycle import FINAL, CallbackState
 from predictu_dispatch.core.methods import Lane, Method
+from predictu_dispatch.edge.log import LIBRARY_SPOKE, without_tokens
 from predictu_dispatch.edge.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -30,14 +28,11 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.callback import Attempt, Callback
     from predictu_dispatch.core.change import Change
     from predictu_dispatch.core.fleet import InstanceTakenError, OperatorState
-    from predictu_dispatch.core.settings import LogSettings
     from predictu_dispatch.edge.reload import Reload
 
 # Their timestamps would double the exposition, and no rule of ours reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
-"""A JWT, whole or cut off: base64url of `{"`, then claims, then the signature."""
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -54,7 +49,7 @@ class Event(StrEnum):
     ATTEMPT_LATE = "attempt.late"
     REPORT_REFUSED = "report.refused"
     CHORE_FAILED = "chore.failed"
-    LIBRARY_SPOKE = "library.spoke"
+    LIBRARY_SPOKE = LIBRARY_SPOKE
     CIRCUIT_OPENED = "circuit.opened"
     CIRCUIT_CLOSED = "circuit.closed"
     INSTANCE_TAKEN = "instance.taken"
@@ -76,36 +71,6 @@ _EVENT_OF_CAUSE = {
 }
 
 log = structlog.get_logger()
-
-
-def configure_log(settings: LogSettings) -> None:
-    """Log lines go to stderr: for people on a terminal, as JSON elsewhere, unless `format` says which."""
-    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    # What libraries say by logging goes the same way, or raw text would stand between the JSON lines.
-    logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)
-
-
-class _LibraryHandler(logging.Handler):
-    @override
-    def emit(self, record: logging.LogRecord) -> None:
-        log.log(
-            record.levelno,
-            Event.LIBRARY_SPOKE,
-            library=record.name,
-            said=_without_tokens(record.getMessage()),
-            exc_info=record.exc_info,
-        )
 
 
 class Telemetry:
@@ -137,6 +102,12 @@ class Telemetry:
             "delivery_latency_seconds", "From enqueueing to the operator's confirmation.", "operator", "lane"
         )
         self.pickup_latency = self._histogram("pickup_latency_seconds", "From due to sent.", "lane")
+        # The labelled children, looked up once each: the library checks the labels anew at each asking.
+        self._attempts = cache(self.attempts.labels)
+        self._finished = cache(self.finished.labels)
+        self._attempt_duration = cache(self.attempt_duration.labels)
+        self._delivery_latency = cache(self.delivery_latency.labels)
+        self._pickup_latency = cache(self.pickup_latency.labels)
         Gauge(
             "predictu_dispatch_build_info", "Always 1; the version is the label.", ["version"], registry=self.registry
         ).labels(version("predictu-dispatch")).set(1)
@@ -153,7 +124,7 @@ class Telemetry:
     def attempt_began(self, callback: Callback) -> None:
         """A claimed callback is on its way."""
         due_to_claim_s = (callback.leased_at - callback.due_at).total_seconds()
-        self.pickup_latency.labels(callback.lane).observe(due_to_claim_s + time.monotonic() - callback.leased_at_s)
+        self._pickup_latency(callback.lane).observe(due_to_claim_s + time.monotonic() - callback.leased_at_s)
         if callback.method is Method.BET_ROLLBACK and callback.attempt == 1:
             self.rollbacks.labels(callback.operator_id, callback.reason or "enqueued").inc()
 
@@ -162,17 +133,17 @@ class Telemetry:
         callback, exchange = attempt.callback, attempt.exchange
         late = change.cause is Cause.LATE
         verdict = "late" if late else attempt.outcome.verdict
-        self.attempts.labels(callback.operator_id, callback.method, verdict).inc()
+        self._attempts(callback.operator_id, callback.method, verdict).inc()
         if late:
             self.leases_lost.inc()
         if not attempt.reaped:
             # What was reaped lasted as long as its lease, which says nothing of the operator.
-            self.attempt_duration.labels(callback.operator_id, callback.lane).observe(exchange.total_ms / 1000)
+            self._attempt_duration(callback.operator_id, callback.lane).observe(exchange.total_ms / 1000)
         if change.state in FINAL:
-            self.finished.labels(callback.operator_id, callback.method, change.state).inc()
+            self._finished(callback.operator_id, callback.method, change.state).inc()
         if change.state is CallbackState.DELIVERED:
             latency_s = (attempt.finished_at - callback.created_at).total_seconds()
-            self.delivery_latency.labels(callback.operator_id, callback.lane).observe(max(0.0, latency_s))
+            self._delivery_latency(callback.operator_id, callback.lane).observe(max(0.0, latency_s))
         event = Event.ATTEMPT_LATE if late or change.state is None else _EVENT_OF_STATE[change.state]
         log.info(
             event,
@@ -188,14 +159,14 @@ class Telemetry:
             response_status=exchange.status,
             total_ms=round(exchange.total_ms, 1),
             **({"due_in_s": round(attempt.outcome.due_in_s, 3)} if attempt.outcome.due_in_s is not None else {}),
-            **({"anomaly": _without_tokens(attempt.judgement.anomaly)} if attempt.judgement.anomaly else {}),
-            **({"error": _without_tokens(exchange.error)} if exchange.error else {}),
+            **({"anomaly": without_tokens(attempt.judgement.anomaly)} if attempt.judgement.anomaly else {}),
+            **({"error": without_tokens(exchange.error)} if exchange.error else {}),
         )
 
     def bet_followed(self, change: Change) -> None:
         """A callback changed without an attempt of its own: its bet moved, or its deadline passed."""
         if change.state in FINAL:
-            self.finished.labels(change.operator_id, change.method, change.state).inc()
+            self._finished(change.operator_id, change.method, change.state).inc()
         log.info(
             _EVENT_OF_CAUSE[change.cause],
             request_id=str(change.request_id),
@@ -249,8 +220,3 @@ class Telemetry:
             # The server's first words only: its detail, and whatever asyncpg says by itself, quotes the row.
             error=f"{type(error).__name__}: {getattr(error, 'message', None) or '(the report could not be encoded)'}",
         )
-
-
-def _without_tokens(text: str) -> str:
-    """`text` as it may be logged: what an operator sent may quote the token that we sent it."""
-    return _TOKEN.sub("[token withheld]", text)

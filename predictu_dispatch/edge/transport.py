@@ -25,7 +25,7 @@ from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.edge.resolver import AddressRefusedError, LookUp, VettingResolver, look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from aiohttp.client_reqrep import ClientResponse
     from aiohttp.connector import Connection
@@ -134,6 +134,7 @@ class Transport:
             trust_env=False,
         )
         self._timeouts: set[asyncio.Timeout] = set()
+        self._connect_timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._interrupted = False
 
     async def close(self) -> None:
@@ -150,7 +151,7 @@ class Transport:
     async def post(
         self,
         *,
-        headers: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
         body: bytes,
         timeout_s: float,
         connect_timeout_s: float,
@@ -173,14 +174,14 @@ class Transport:
             _progress.reset(token)
 
     async def _exchange(
-        self, progress: _Progress, headers: Sequence[tuple[str, str]], body: bytes, connect_timeout_s: float
+        self, progress: _Progress, headers: Mapping[str, str], body: bytes, connect_timeout_s: float
     ) -> Exchange:
         async with self._session.post(
             self._url,
             data=body,
             headers=headers,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, ceil_threshold=_NO_CEILING_S),
+            timeout=self._connect_timeout(connect_timeout_s),
         ) as response:
             progress.first_byte_s = time.monotonic()
             progress.status = response.status
@@ -198,6 +199,13 @@ class Transport:
                         truncated=True,
                     )
             return progress.exchange(Evidence.ANSWERED)
+
+    def _connect_timeout(self, connect_timeout_s: float) -> aiohttp.ClientTimeout:
+        """The same object for each of the few values there are."""
+        if (timeout := self._connect_timeouts.get(connect_timeout_s)) is None:
+            timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, ceil_threshold=_NO_CEILING_S)
+            self._connect_timeouts[connect_timeout_s] = timeout
+        return timeout
 
     def _vetted_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         """A socket for the very address that is called next; raises AddressRefusedError.
@@ -288,5 +296,8 @@ def _reason_sent(error: Exception) -> str:
 
 def _printable(raw: bytes | str) -> str:
     """Text that Postgres can keep: no NUL, no surrogates; bytes that are not UTF-8 are written as escapes."""
+    if isinstance(raw, bytes) and raw.isascii() and b"\0" not in raw:
+        # As every header of a well-behaved operator.
+        return raw.decode("ascii")
     text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")

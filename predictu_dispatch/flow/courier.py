@@ -6,10 +6,14 @@ It stores nothing.
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
 import time
 import uuid
-from datetime import UTC, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from predictu_dispatch.core.backoff import policy_of
@@ -29,8 +33,20 @@ USER_AGENT = "predictu-dispatch"
 _TIMEOUT_SPREAD = 0.02
 """By so much an attempt may end before its time: what began together must not end together, or an operator that never
 answers would hold up all others whenever its slots time out."""
+_HEADERS = {
+    "Content-Type": "application/json",
+    "Authorization": "Bearer {token}",
+    "Accept": "application/json",
+    # Nothing is unpacked, so nothing packed is asked for: no decompression bombs.
+    "Accept-Encoding": "identity",
+    "User-Agent": USER_AGENT,
+}
+_AUDITED_HEADERS = json.dumps(_HEADERS).partition("{token}")
 _WITHHELD = "[signature withheld]"
 """Stands in the audit for a token's signature: the claims explain an attempt, the whole token would be a credential."""
+_SIGNERS = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="sign")
+"""An RSA signature takes longer than all the rest of an attempt, and needs no lock of Python's meanwhile: made here, it
+holds up no other operator's callbacks."""
 
 
 class Courier:
@@ -79,11 +95,11 @@ class Courier:
     async def _attempted(self, callback: Callback) -> Attempt:
         settings = self.operator.settings
         policy = policy_of(callback.method, settings)
-        sent_headers: list[tuple[str, str]] = []
+        token = ""
         request_body: bytes | None = None
         try:
             request_body = body(callback)
-            sent_headers = self._headers(callback, request_body)
+            token = await self._token(callback, request_body)
         except Exception as error:  # noqa: BLE001 - a callback that cannot be written must not stop the others
             exchange = Exchange(
                 evidence=Evidence.NOT_SENT,
@@ -93,21 +109,22 @@ class Courier:
             )
         else:
             exchange = await self._transport.post(
-                headers=sent_headers,
+                headers={**_HEADERS, "Authorization": f"Bearer {token}"},
                 body=request_body,
-                timeout_s=policy.attempt_timeout_s * (1 - random.uniform(0, _TIMEOUT_SPREAD)),  # noqa: S311 - as below
+                timeout_s=policy.attempt_timeout_s * (1 - _TIMEOUT_SPREAD * random.random()),  # noqa: S311 - as below
                 connect_timeout_s=policy.connect_timeout_s,
                 send_before_s=callback.send_before_s,
             )
-        judgement = judge(callback, exchange, self._statuses, now=datetime.now(UTC))
         elapsed_s = time.monotonic() - callback.leased_at_s
+        finished_at = callback.leased_at + timedelta(seconds=elapsed_s)
+        judgement = judge(callback, exchange, self._statuses, now=finished_at)
         return Attempt(
             callback=callback,
             instance=self._instance,
-            finished_at=callback.leased_at + timedelta(seconds=elapsed_s),
+            finished_at=finished_at,
             url=settings.callback_url,
             key_id=self.operator.signing_key.kid,
-            request_headers=_without_signature(sent_headers),
+            request_headers=_audited_headers(token) if token else None,
             request_body=None if request_body is None else request_body.decode(),
             exchange=exchange,
             judgement=judgement,
@@ -117,16 +134,17 @@ class Courier:
                 policy,
                 recheck_s=settings.rollback.recheck_s,
                 elapsed_s=elapsed_s,
-                jitter=random.uniform(-1, 1),  # noqa: S311 - spreads retries in time, guards nothing
+                jitter=2 * random.random() - 1,  # noqa: S311 - spreads retries in time, guards nothing
             ),
             report_id=uuid.uuid4(),
         )
 
-    def _headers(self, callback: Callback, request_body: bytes) -> list[tuple[str, str]]:
+    async def _token(self, callback: Callback, request_body: bytes) -> str:
         """Signed now, afresh for this attempt: a token from before a back-off would have expired."""
-        signing = self.operator.settings.signing
-        token = sign(
-            self.operator.signing_key,
+        key, signing = self.operator.signing_key, self.operator.settings.signing
+        signed = partial(
+            sign,
+            key,
             operator_id=callback.operator_id,
             method=RULES[callback.method].wire,
             jti=jti_of(signing.jti, str(callback.request_id), callback.attempt),
@@ -134,18 +152,12 @@ class Courier:
             issued_at_s=int(time.time()),
             ttl_s=signing.token_ttl_s,
         )
-        return [
-            ("Content-Type", "application/json"),
-            ("Authorization", f"Bearer {token}"),
-            ("Accept", "application/json"),
-            # Nothing is unpacked, so nothing packed is asked for: no decompression bombs.
-            ("Accept-Encoding", "identity"),
-            ("User-Agent", USER_AGENT),
-        ]
+        if key.algorithm == "RS256":
+            return await asyncio.get_running_loop().run_in_executor(_SIGNERS, signed)
+        return signed()
 
 
-def _without_signature(headers: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (name, f"{value.rpartition('.')[0]}.{_WITHHELD}" if name == "Authorization" else value)
-        for name, value in headers
-    )
+def _audited_headers(token: str) -> str:
+    """As JSON."""
+    before, _, after = _AUDITED_HEADERS
+    return f"{before}{token.rpartition('.')[0]}.{_WITHHELD}{after}"

@@ -9,12 +9,14 @@ that no bet waits behind the claim of a burst of settlements.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from predictu_dispatch.core.callback import LEASE_MARGIN_S
 from predictu_dispatch.core.change import LaneWant
 from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.core.read_marks import ReadMarks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from predictu_dispatch.flow.ports import Observer, Outbox
     from predictu_dispatch.flow.recorder import Recorder
 
+_LOOKS_AGAIN_S = (0.004, 0.012)
+"""After a notification: of callbacks that are committed at the same moment only one notifies, see tell_due()."""
 _PACED_WAKE_MIN_S = 0.002
 """However high a rate is, no more claims a second than this allows are made for its sake."""
 
@@ -54,6 +58,8 @@ class Dispatcher:
         self._is_outage = is_outage
         self._couriers: Mapping[str, Courier] = {}
         self._hungry: set[str] = set()
+        self._marks = ReadMarks()
+        self._look_again: asyncio.TimerHandle | None = None
         self._work = asyncio.Event()
         self._stopping = asyncio.Event()
         self._claiming = asyncio.Lock()
@@ -72,6 +78,22 @@ class Dispatcher:
             self._work.set()
         elif delay_s < self._poll_interval_s:
             asyncio.get_running_loop().call_later(delay_s, self._work.set)
+
+    def told(self, *, is_behind: bool) -> None:
+        """Something was committed; `is_behind` where it was enqueued long ago, so that the claims have read past it."""
+        if is_behind:
+            self._marks.look_back()
+        self.wake()
+        self._look_again_after(_LOOKS_AGAIN_S)
+
+    def _look_again_after(self, pauses_s: tuple[float, ...]) -> None:
+        def look() -> None:
+            self.wake()
+            self._look_again_after(pauses_s[1:])
+
+        if self._look_again is not None:
+            self._look_again.cancel()
+        self._look_again = asyncio.get_running_loop().call_later(pauses_s[0], look) if pauses_s else None
 
     def stop(self) -> None:
         """Nothing is claimed any more; `run` returns once all that is in flight is settled."""
@@ -104,10 +126,16 @@ class Dispatcher:
         try:
             # What is wanted is asked for only once it is this lane's turn: a rate must not be kept while a burst waits.
             async with self._outbox.turn(self.lane):
-                wants = self._wants()
+                began_s = time.monotonic()
+                from_start = self._marks.begin(began_s)
+                wants = self._wants(from_start=from_start)
                 try:
                     claimed = await self._outbox.claim(wants) if wants else []
                 finally:
+                    self._marks.read(claimed)
+                    if from_start:
+                        now_s = time.monotonic()
+                        self._marks.ended(now_s, now_s - began_s)
                     self._note_what_came(wants, claimed)
             self.claimed_at_s = asyncio.get_running_loop().time()
         except Exception as error:
@@ -116,7 +144,7 @@ class Dispatcher:
                 raise
         return claimed
 
-    def _wants(self) -> list[LaneWant]:
+    def _wants(self, *, from_start: bool) -> list[LaneWant]:
         wants = []
         for operator_id, courier in self._couriers.items():
             free_slots = self._gates.ask(operator_id, self.lane)
@@ -133,6 +161,7 @@ class Dispatcher:
                     lease_s=policy.attempt_timeout_s + LEASE_MARGIN_S,
                     rollback_lease_s=settings.settlement.attempt_timeout_s + LEASE_MARGIN_S,
                     amount_format=settings.amount_format,
+                    due_from=None if from_start else self._marks.due_from(operator_id),
                 )
             )
         return wants

@@ -32,6 +32,7 @@ _REFUSED_DOUBLINGS_MAX = 5
 """Of the pause after a write that was refused: then it is more than half a second, and grows no more."""
 _SUCCESS_TOLD_EVERY_S = 5.0
 """`last_success_at` of an operator that is well need not be exact, and each telling writes its row."""
+_NOTHING = Tally()
 
 
 @dataclass(slots=True)
@@ -97,8 +98,9 @@ class Monitor:
     def witness(self, attempt: Attempt) -> None:
         """An attempt has ended so; what it taught is told to the fleet, at once where it may change something."""
         callback, judgement = attempt.callback, attempt.judgement
-        notes = self._notes.setdefault(callback.operator_id, _Notes())
-        taught = Tally().with_attempt(judgement)
+        if (notes := self._notes.get(callback.operator_id)) is None:
+            notes = self._notes[callback.operator_id] = _Notes()
+        taught = _NOTHING.with_attempt(judgement)
         if callback.leased_at_s >= self._gates.circuit_changed_at_s(callback.operator_id):
             # What was sent before the circuit opened and hung until after it closed again says nothing of now.
             notes.tally = notes.tally.then(taught)
@@ -113,7 +115,7 @@ class Monitor:
             notes.holds_until_s = _latest(notes.holds_until_s, {callback.lane: until_s})
             # Here at once, before this attempt's slot is free again; the others hear of it through the database.
             self._gates.hold(callback.operator_id, callback.lane, until_s)
-        if callback.method is Method.PING and taught != Tally():
+        if callback.method is Method.PING and taught != _NOTHING:
             notes.ping = (callback.request_id, Ping.ANSWERED if taught.succeeded else Ping.FAILED)
         if self._is_news(callback.operator_id, notes):
             self._news.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -53,7 +53,7 @@ class Transport(Protocol):
     async def post(
         self,
         *,
-        headers: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
         body: bytes,
         timeout_s: float,
         connect_timeout_s: float,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from predictu_dispatch.core.change import Cause
@@ -145,9 +145,9 @@ class Recorder:
     async def _settle_bare(self, attempt: Attempt, error: Exception) -> set[_Key]:
         """Once more without what came from outside: the verdict must stand even where its evidence cannot be stored."""
         self._observer.report_refused(attempt, error)
-        exchange = replace(attempt.exchange, headers=(), body=b"", error=f"the audit refused what came: {error}"[:500])
+        exchange = attempt.exchange._replace(headers=(), body=b"", error=f"the audit refused what came: {error}"[:500])
         try:
-            return await self._settle([replace(attempt, exchange=exchange)])
+            return await self._settle([attempt._replace(exchange=exchange)])
         except Exception as again:  # noqa: BLE001 - the lease runs out, and the reaper settles the attempt as interrupted
             self._observer.report_refused(attempt, again)
             return set()
@@ -172,7 +172,7 @@ class Recorder:
     def _settled(self, attempt: Attempt, change: Change) -> None:
         if change.cause is Cause.REPEATED:
             # The commit's answer was lost, the commit was not: it stands as reported.
-            change = replace(change, cause=Cause.SETTLED, state=attempt.outcome.state, reason=attempt.outcome.reason)
+            change = change._replace(cause=Cause.SETTLED, state=attempt.outcome.state, reason=attempt.outcome.reason)
         self._observer.attempt_settled(attempt, change)
         if change.state is CallbackState.READY and attempt.outcome.due_in_s is not None:
             self._wake(attempt.callback.lane, attempt.outcome.due_in_s)
