@@ -182,7 +182,7 @@ async def test_an_attempt_goes_through_the_outbox_into_the_audit_field_by_field(
             finished_at=finished_at,
             url="https://wallet.example.com/predictu",
             key_id="key-1",
-            request_headers=(("Content-Type", "application/json"),),
+            request_headers='{"Content-Type": "application/json"}',
             request_body="{}",
             exchange=exchange,
             judgement=judgement,

@@ -1,7 +1,6 @@
 """The bytes that carry a callback: PROTOCOL.md's envelope, the same on every attempt, every number digit by digit."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -70,8 +69,7 @@ def test_the_timestamp_has_milliseconds_that_are_cut_and_never_rounded_up(micros
 
 def test_the_body_is_the_same_for_every_attempt_whatever_else_has_changed() -> None:
     first = a_callback()
-    later = replace(
-        first,
+    later = first._replace(
         attempt=7,
         budget_from=3,
         effect=Effect.UNKNOWN,
@@ -213,7 +211,7 @@ def test_the_decimal_body_differs_in_the_top_level_amount_alone_and_is_exact(
     whole = {"amount": amount, **params} if first else {**params, "amount": amount}
     subunits = a_callback(params=printed(whole), minor_digits=minor_digits)
     as_subunits = parsed(body(subunits))["params"]
-    as_decimal = parsed(body(replace(subunits, amount_format="decimal")))["params"]
+    as_decimal = parsed(body(subunits._replace(amount_format="decimal")))["params"]
     kind, digits = as_decimal.pop("amount")
     assert kind == "number"
     assert as_subunits.pop("amount") == ("number", str(amount))

@@ -136,7 +136,8 @@ async def test_the_audit_shows_what_was_sent_but_no_credential() -> None:
     attempt, server = await delivered(answering(OK), leased_now())
     headers, body = halves(server.requests[0])
     signing_input, _, signature = headers["Authorization"].rpartition(".")
-    kept = dict(attempt.request_headers)
+    assert attempt.request_headers is not None
+    kept = json.loads(attempt.request_headers)
     assert kept.pop("Authorization") == f"{signing_input}.[signature withheld]"
     assert kept.items() <= headers.items()
     assert attempt.request_body is not None
@@ -176,7 +177,7 @@ async def test_a_callback_that_cannot_be_written_is_an_attempt_that_was_not_sent
     assert (attempt.exchange.evidence, attempt.exchange.reason) == (Evidence.NOT_SENT, "internal_error")
     assert "minor digits" in (attempt.exchange.error or "")
     assert (attempt.outcome.state, attempt.outcome.effect) == (CallbackState.READY, Effect.NONE)
-    assert (attempt.request_body, attempt.request_headers) == (None, ())
+    assert (attempt.request_body, attempt.request_headers) == (None, None)
     assert server.connections == 0
 
 

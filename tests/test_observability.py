@@ -212,7 +212,7 @@ async def test_what_a_library_logs_is_a_line_like_any_other() -> None:
     speak = (
         "import logging\n"
         "from predictu_dispatch.core.settings import LogSettings\n"
-        "from predictu_dispatch.edge.telemetry import configure_log\n"
+        "from predictu_dispatch.edge.log import configure_log\n"
         "configure_log(LogSettings(format='json'))\n"
         "try:\n"
         "    1 / 0\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -124,12 +123,11 @@ async def test_what_a_reaper_says_of_a_held_bet_never_outruns_the_answer(ledger:
     async with recording(database) as (outbox, recorder, witness):
         callbacks = await claimed(outbox)
         answer = answered(callbacks["held"])
-        interrupted = replace(
-            answer,
+        interrupted = answer._replace(
             reaped=True,
             report_id=uuid4(),
-            outcome=replace(
-                answer.outcome, verdict=Verdict.RETRY, state=CallbackState.EXHAUSTED, effect=Effect.UNKNOWN
+            outcome=answer.outcome._replace(
+                verdict=Verdict.RETRY, state=CallbackState.EXHAUSTED, effect=Effect.UNKNOWN
             ),
         )
         async with ledger.producer.transaction():

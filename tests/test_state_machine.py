@@ -18,7 +18,6 @@ import time
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
@@ -597,7 +596,7 @@ class Play(RuleBasedStateMachine):
         self.leases = {request_id: until_s - seconds for request_id, until_s in self.leases.items()}
         for daemon in self.daemons.values():
             daemon.leased = [
-                replace(callback, leased_at_s=callback.leased_at_s - seconds) for callback in daemon.leased
+                callback._replace(leased_at_s=callback.leased_at_s - seconds) for callback in daemon.leased
             ]
         self.look()
 

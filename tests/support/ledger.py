@@ -130,6 +130,7 @@ async def claim(
     lease_s: float = 60.0,
     instance: str = "host-1",
     lanes: Iterable[str] = LANES,
+    due_from: datetime | None = None,
 ) -> list[asyncpg.Record]:
     """Leases what is due, at most `slots` of each lane."""
     wanted = list(lanes)
@@ -144,6 +145,7 @@ async def claim(
             [lease_s] * count,
             [lease_s] * count,
             ["subunits"] * count,
+            [due_from] * count,
         ),
     )
 
