@@ -36,7 +36,7 @@ async def test_a_request_that_timed_out_never_arrives_whole() -> None:
     transport = Transport(settings)
     try:
         exchange = await transport.post(
-            headers=[],
+            headers={},
             body=b"x" * BODY_BYTES,
             timeout_s=0.5,
             connect_timeout_s=0.5,

@@ -118,7 +118,7 @@ class Network:
     async def post(
         self,
         *,
-        headers: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
         body: bytes,
         timeout_s: float,
         connect_timeout_s: float,

@@ -167,7 +167,7 @@ async def post(
     body: bytes = BODY,
 ) -> Exchange:
     return await transport.post(
-        headers=HEADERS,
+        headers=dict(HEADERS),
         body=body,
         timeout_s=timeout_s,
         connect_timeout_s=connect_timeout_s,
