@@ -1,7 +1,7 @@
 # The two commands of this house are `make demo` and `make test`; `make lint` comes before a commit.
 # ARGS goes to the command that is started: make test ARGS='-n0 -x tests/test_imports.py'
 
-.PHONY: demo test lint bench-isolation clean
+.PHONY: demo test lint bench bench-isolation clean
 .DEFAULT_GOAL := test
 
 VENV := .venv
@@ -20,6 +20,10 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+# Beside what a user would pick instead, whose packages it installs into .bench-venv. Needs nginx.
+bench: $(STAMP)
+	@$(BIN)/python -m tests.bench.bench $(ARGS)
 
 # A quarter of an hour, on a machine with nothing else to do.
 bench-isolation: $(STAMP)

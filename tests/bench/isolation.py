@@ -6,21 +6,17 @@ Each scenario is played alone, troubled, alone, troubled … in one run, and the
 """
 
 import asyncio
-import os
-import platform
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
 from tests.bench.figures import HEADER, TABLE_HEAD, Comparison
+from tests.bench.machine import machine
 from tests.bench.scenarios import SCENARIOS, Scenario, control_of
 from tests.bench.stage import Pace, Stage, open_stage
 
@@ -95,7 +91,7 @@ async def _play(plan: Plan, results: Results) -> None:
     """Every scenario has been played and shown. Raises TimeoutError once it has taken too long."""
     # The server's start and stop stay outside of the time limit, so that nothing is left half done.
     with tempfile.TemporaryDirectory(prefix="predictu-bench-") as folder, EmbeddedPostgres(fsync=True) as postgres:
-        results.machine = _machine(postgres)
+        results.machine = machine(postgres)
         click.echo(results.machine)
         async with asyncio.timeout(plan.limit_s), open_stage(postgres, Path(folder)) as stage:
             for scenario in plan.scenarios:
@@ -117,35 +113,6 @@ async def _compare(stage: Stage, scenario: Scenario, plan: Plan) -> Comparison:
     for line in comparison.lines():
         click.echo(line)
     return comparison
-
-
-def _machine(postgres: EmbeddedPostgres) -> str:
-    """In one line, what the numbers depend on."""
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}, {os.cpu_count()} cores ({_processor()}),"
-        f" Python {platform.python_version()}, Postgres {postgres.version}, load {os.getloadavg()[0]:.2f}"
-    )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _commit() -> str:
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    described = subprocess.run(
-        [git, "-C", str(_README.parent), "describe", "--always", "--dirty", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip() or "unknown"
 
 
 def _write_table(results: Results) -> None:

@@ -24,6 +24,8 @@ _REQUEST_ID = re.compile(rb'"request_id":"([0-9a-f-]{36})"')
 
 arrived_at_s: dict[str, float] = {}
 """When each request came first; a retry of it comes later and is not asked about."""
+answered_at_s: dict[str, float] = {}
+"""When it was answered, by ports that do."""
 
 
 class Connection(asyncio.Protocol):
@@ -55,12 +57,17 @@ class Connection(asyncio.Protocol):
             return
         # A client that waits for its answer sends nothing behind the request.
         self._received = b""
-        if found := _REQUEST_ID.search(body):
-            arrived_at_s.setdefault(found[1].decode(), self._began_at_s)
+        found = _REQUEST_ID.search(body)
+        request_id = found[1].decode() if found else ""
+        arrived_at_s.setdefault(request_id, self._began_at_s)
         if self._manner == "answer":
-            asyncio.get_running_loop().call_later(self._delay_s, self._send, _ANSWER)
+            asyncio.get_running_loop().call_later(self._delay_s, self._answer, request_id)
         elif self._manner == "drip":
             self._drip(0)
+
+    def _answer(self, request_id: str) -> None:
+        answered_at_s.setdefault(request_id, time.monotonic())
+        self._send(_ANSWER)
 
     def _drip(self, position: int) -> None:
         self._send(_DRIPPED[position : position + 1])
@@ -77,7 +84,10 @@ class Connection(asyncio.Protocol):
 
 
 async def _answer(question: Question) -> Any:
-    """`open`: the port of a new operator. `arrivals`: when those came that have come. `forget`: nothing came yet."""
+    """`open`: the port of a new operator. `arrivals`, `answers`: when those came, or were answered, that have been.
+
+    `forget`: nothing came yet.
+    """
     match question["do"]:
         case "open":
             server = await asyncio.get_running_loop().create_server(
@@ -86,8 +96,11 @@ async def _answer(question: Question) -> Any:
             return server.sockets[0].getsockname()[1]
         case "arrivals":
             return [arrived_at_s.get(request_id) for request_id in question["request_ids"]]
+        case "answers":
+            return [answered_at_s.get(request_id) for request_id in question["request_ids"]]
         case _:
             arrived_at_s.clear()
+            answered_at_s.clear()
             return None
 
 
