@@ -113,7 +113,8 @@ class Daemon:
         )
 
     def _courier(self, operator: OperatorConfig, lane: Lane) -> Courier:
-        transport = Transport(operator.settings, operator.ssl_context)
+        connections = self._telemetry.connections.labels(operator.settings.operator_id)
+        transport = Transport(operator.settings, operator.ssl_context, connecting=connections.inc)
         return Courier(operator, transport, lane=lane, instance=self._instance)
 
     def _settings(self) -> list[OperatorSettings]:

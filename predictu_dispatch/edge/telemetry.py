@@ -91,6 +91,9 @@ class Telemetry:
         self.rollbacks = self._counter(
             "rollbacks", "Rollbacks first sent, by what asked for them.", "operator", "cause"
         )
+        self.connections = self._counter(
+            "connections", "Connections begun; attempts over this is how often one is used again.", "operator"
+        )
         self.leases_lost = self._counter("leases_lost", "Answers that came after their lease was lost.")
         self.reload_failures = self._counter(
             "config_reload_failures", "Reloads in which a file was bad; what runs goes on as it was."

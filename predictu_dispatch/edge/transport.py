@@ -25,7 +25,7 @@ from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.edge.resolver import AddressRefusedError, LookUp, VettingResolver, look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aiohttp.client_reqrep import ClientResponse
     from aiohttp.connector import Connection
@@ -106,10 +106,18 @@ class _WatchedRequest(aiohttp.ClientRequest):
 
 
 class Transport:
-    """A connection pool of its own for one operator's lane. Nothing of an answer is trusted, followed or unpacked."""
+    """A connection pool of its own for one operator's lane. Nothing of an answer is trusted, followed or unpacked.
+
+    `connecting` is called whenever a new connection is begun.
+    """
 
     def __init__(
-        self, settings: OperatorSettings, ssl_context: ssl.SSLContext | None = None, *, look_up: LookUp = look_up
+        self,
+        settings: OperatorSettings,
+        ssl_context: ssl.SSLContext | None = None,
+        *,
+        look_up: LookUp = look_up,
+        connecting: Callable[[], None] = lambda: None,
     ) -> None:
         if "send" not in vars(aiohttp.ClientRequest):
             # Without that hook nothing would ever count as sent, and debits of unknown fate as never made.
@@ -133,6 +141,7 @@ class Transport:
             auto_decompress=False,
             trust_env=False,
         )
+        self._connecting = connecting
         self._timeouts: set[asyncio.Timeout] = set()
         self._connect_timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._interrupted = False
@@ -215,6 +224,7 @@ class Transport:
         host = str(address[4][0])
         if not self._allow_private_addresses and (why := address_fault(host)):
             raise AddressRefusedError(host, [(host, why)])
+        self._connecting()
         return _socket_that_drops_what_is_unsent(address)
 
     def _broken_off(self, progress: _Progress, error: Exception) -> Exchange:
