@@ -27,6 +27,7 @@ _BETS_ABOUT_S = 1.0
 disk and the cores that the next bet needs, and nobody waits for one."""
 _GATHER_S = 0.025
 _SPACING_S = 0.001
+"""Between the starts of two settlements; less where more bets come than one a millisecond, since each ends with one."""
 _CLAIM_S = 0.02
 """About as long as a claim takes on a busy database."""
 
@@ -59,6 +60,9 @@ class Gates:
         self._gates: dict[str, _Gate] = {}
         self._is_draining = False
         self._bets_at_s = _NEVER_S
+        self._bets_since_s = _NEVER_S
+        self._bets_counted = 0
+        self._bets_per_s = 0.0
         self.configure(settings)
 
     def configure(self, settings: Iterable[OperatorSettings]) -> None:
@@ -164,7 +168,9 @@ class Gates:
 
     def settlement_spacing_s(self) -> float:
         """Between the starts of two settlements."""
-        return _SPACING_S if time.monotonic() - self._bets_at_s < _BETS_ABOUT_S else 0.0
+        if time.monotonic() - self._bets_at_s >= _BETS_ABOUT_S:
+            return 0.0
+        return min(_SPACING_S, 1 / self._bets_per_s) if self._bets_per_s else _SPACING_S
 
     def ask(self, operator_id: str, lane: Lane) -> int:
         """How many callbacks may be claimed now; they count as under way until claimed() says how many came."""
@@ -195,13 +201,20 @@ class Gates:
         gate.asked[lane] -= asked
         gate.in_flight[lane] += came
         if came and lane is Lane.INTERACTIVE:
-            self._bets_at_s = time.monotonic()
+            self._note_bets(came)
         if gate.pace is None:
             return
         now_s = time.monotonic()
         gate.pace = gate.pace.taken(came, now_s)
         if lane is Lane.INTERACTIVE:
             gate.bets_want_more = came == asked and self._paced(gate, lane, now_s) == 0
+
+    def _note_bets(self, came: int) -> None:
+        self._bets_at_s = now_s = time.monotonic()
+        self._bets_counted += came
+        if (elapsed_s := now_s - self._bets_since_s) >= _BETS_ABOUT_S:
+            self._bets_per_s = self._bets_counted / elapsed_s
+            self._bets_since_s, self._bets_counted = now_s, 0
 
     def ended(self, operator_id: str, lane: Lane) -> None:
         """One attempt less is under way."""
