@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -102,6 +103,23 @@ async def test_what_arrives_is_signed_over_the_very_bytes_that_arrive(algorithm:
     assert headers["Content-Type"] == "application/json"
     assert headers["Accept-Encoding"] == "identity"
     assert json.loads(body)["params"]["amount"] == 1050
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_a_signature_that_takes_long_is_made_beside_the_loop(
+    algorithm: SigningAlgorithm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A millisecond of RSA on the loop would be a millisecond of every other operator's."""
+    signature, signed_in = SigningKey.signature, set[int]()
+
+    def noted(key: SigningKey, message: bytes) -> bytes:
+        signed_in.add(threading.get_ident())
+        return signature(key, message)
+
+    monkeypatch.setattr(SigningKey, "signature", noted)
+    attempt, _ = await delivered(answering(OK), leased_now(), algorithm=algorithm)
+    assert attempt.outcome.verdict is Verdict.DELIVERED
+    assert (signed_in == {threading.get_ident()}) == (algorithm == "EdDSA")
 
 
 async def test_a_retry_carries_the_same_bytes_and_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,18 @@
-"""When a lane's dispatcher looks into the outbox: at once when it is told, and twice more a little later."""
+"""When a lane's dispatcher looks into the outbox, and how soon what it brings is begun."""
 
 import asyncio
+import time
+import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, cast
+from datetime import UTC, datetime
+from typing import Any, NoReturn, cast
 
-from predictu_dispatch.core.callback import Callback
+from predictu_dispatch.core.callback import LEASE_MARGIN_S, Callback, Effect
 from predictu_dispatch.core.change import LaneWant
 from predictu_dispatch.core.fleet import Share
-from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
-from predictu_dispatch.flow.courier import Courier
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.gates import Gates
 from tests.support.daemons import until
@@ -18,50 +20,118 @@ from tests.support.daemons import until
 SETTINGS = OperatorSettings.model_validate(
     {"operator_id": "op_abc123", "callback_url": "https://wallet.example.com", "signing": {"key_file": "key.pem"}}
 )
+SLOTS = 600
 
 
-class EmptyOutbox:
-    """Nothing is due; it counts how often it was asked."""
+def settlement() -> Callback:
+    moment = datetime(2026, 3, 19, tzinfo=UTC)
+    return Callback(
+        operator_id="op_abc123",
+        request_id=uuid.uuid4(),
+        method=Method.BET_WIN,
+        bet_id="b1",
+        lane=Lane.SETTLEMENT,
+        attempt=1,
+        budget_from=0,
+        effect=Effect.NONE,
+        reason=None,
+        params="{}",
+        created_at=moment,
+        due_at=moment,
+        expires_in_s=None,
+        leased_at=moment,
+        lease_s=15.0,
+        amount_format="subunits",
+        minor_digits=None,
+        placement_ended_s_ago=None,
+        leased_at_s=time.monotonic(),
+    )
 
-    def __init__(self) -> None:
+
+class Outbox:
+    """Something is due once; it counts how often it was asked."""
+
+    def __init__(self, due: Sequence[Callback] = ()) -> None:
         self.asked: list[Sequence[LaneWant]] = []
+        self._due = list(due)
 
     def turn(self, _: Lane) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
     async def claim(self, wants: Sequence[LaneWant]) -> list[Callback]:
         self.asked.append(wants)
-        return []
+        due, self._due = self._due, []
+        return due
 
 
-class Configured:
-    """What a dispatcher reads of a courier."""
+class Courier:
+    """Notes when each delivery was begun, and never ends one."""
 
     operator = type("Operator", (), {"settings": SETTINGS})()
 
+    def __init__(self) -> None:
+        self.begun_at_s: list[float] = []
 
-async def test_whoever_is_told_looks_at_once_and_twice_more_and_then_waits_for_its_poll() -> None:
-    outbox, gates = EmptyOutbox(), Gates([SETTINGS])
-    share = Share(operator_id="op_abc123", interactive_slots=8, settlement_slots=8, requests_per_s=None, is_fair=True)
-    dispatcher = Dispatcher(
-        Lane.INTERACTIVE,
+    async def deliver(self, _: Callback) -> NoReturn:
+        self.begun_at_s.append(time.monotonic())
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class Silent:
+    """An observer with nothing to say."""
+
+    def attempt_began(self, _: Callback) -> None: ...
+
+
+def dispatching(lane: Lane, outbox: Outbox, gates: Gates) -> Dispatcher:
+    share = Share(operator_id="op_abc123", interactive_slots=8, settlement_slots=SLOTS, requests_per_s=None)
+    gates.share([share], asked_at_s=time.monotonic())
+    return Dispatcher(
+        lane,
         cast("Any", outbox),
         cast("Any", None),
-        cast("Any", None),
+        cast("Any", Silent()),
         gates,
         witness=lambda _: None,
         poll_interval_s=60.0,
         is_outage=lambda _: False,
     )
-    gates.share([share], asked_at_s=asyncio.get_running_loop().time())
-    await dispatcher.send_by({"op_abc123": cast("Courier", Configured())})
+
+
+async def test_whoever_is_told_looks_at_once_and_twice_more_and_then_waits_for_its_poll() -> None:
+    outbox = Outbox()
+    dispatcher = dispatching(Lane.INTERACTIVE, outbox, Gates([SETTINGS]))
+    await dispatcher.send_by({"op_abc123": cast("Any", Courier())})
     running = asyncio.create_task(dispatcher.run())
     await until("it has looked when it started", lambda: len(outbox.asked) == 1)
     for expected in (4, 7):
         dispatcher.told(is_behind=False)
-        while len(outbox.asked) < expected:
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
         assert len(outbox.asked) == expected
     dispatcher.stop()
     await running
+
+
+async def test_settlements_step_back_for_bets_but_all_begin_before_it_is_too_late() -> None:
+    """On a loop whose every turn takes a while: begun one a turn, most of a large claim never left at all."""
+    gates, courier = Gates([SETTINGS]), Courier()
+    dispatcher = dispatching(Lane.SETTLEMENT, Outbox([settlement() for _ in range(SLOTS)]), gates)
+    gates.ask("op_abc123", Lane.INTERACTIVE)
+    gates.claimed("op_abc123", Lane.INTERACTIVE, asked=8, came=1)
+
+    async def keep_the_loop_busy() -> None:
+        while True:
+            time.sleep(0.01)  # noqa: ASYNC251 - that is the point
+            await asyncio.sleep(0)
+
+    busy = asyncio.create_task(keep_the_loop_busy())
+    await dispatcher.send_by({"op_abc123": cast("Any", courier)})
+    running = asyncio.create_task(dispatcher.run())
+    await until("all are begun", lambda: len(courier.begun_at_s) == SLOTS)
+    took_s = courier.begun_at_s[-1] - courier.begun_at_s[0]
+    # Not all at once, either.
+    assert 0.2 < took_s < LEASE_MARGIN_S / 2
+    for task in (busy, running):
+        task.cancel()
+    await asyncio.gather(busy, running, return_exceptions=True)
