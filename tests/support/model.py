@@ -7,7 +7,7 @@ promises of DESIGN.md 4, 5 and 6, as checks of one look at the database against 
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any

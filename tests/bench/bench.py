@@ -1,0 +1,143 @@
+"""Measures what the daemon costs and how fast it is, beside what a user would pick instead. See README.md.
+
+make bench ARGS="--part throughput --rounds 3"
+"""
+
+import asyncio
+import signal
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+import click
+
+from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
+from predictu_dispatch.edge.postgres_watcher import Watcher
+from tests.bench.findings import Figure, Findings
+from tests.bench.hall import Hall, Plan
+from tests.bench.machine import machine
+from tests.bench.parts import cores, enqueue, flat, latency, memory, rs256, throughput, tls
+from tests.bench.peers import PeersUnavailableError
+from tests.bench.picture import draw
+from tests.bench.receiver import Receiver
+
+_README = Path(__file__).with_name("README.md")
+_PICTURE = Path(__file__).with_name("bench.svg")
+_TABLE_FROM, _TABLE_TO = "<!-- bench -->\n", "<!-- bench end -->\n"
+PARTS: dict[str, Callable[[Hall], Awaitable[Findings]]] = {
+    "throughput": throughput.play,
+    "latency": latency.play,
+    "enqueue": enqueue.play,
+    "tls": tls.play,
+    "flat": flat.play,
+    "cores": cores.play,
+    "rs256": rs256.play,
+    "memory": memory.play,
+}
+
+
+@dataclass(kw_only=True)
+class Results:
+    """What has been measured so far."""
+
+    machine: str = ""
+    findings: list[Findings] = field(default_factory=list)
+
+    @property
+    def missed(self) -> list[str]:
+        return [f"{one.part}: {f.line()}" for one in self.findings for f in one.figures if not f.is_kept]
+
+
+@click.command()
+@click.option("--part", "names", multiple=True, type=click.Choice(tuple(PARTS)), help="One of them; all if not given.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 50))
+@click.option("--full", is_flag=True, help="The sizes of issue 4 in flat and memory; without, a tenth. Takes hours.")
+@click.option("--scale", default=1.0, show_default=True, type=click.FloatRange(0.01, 10), help="For trying it out.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--limit-s", default=7200.0, show_default=True, help="For everything; then it ends with exit code 1.")
+@click.option("--write", is_flag=True, help="This run's table and picture replace those in tests/bench.")
+def main(
+    *, names: tuple[str, ...], rounds: int, full: bool, scale: float, seed: int, limit_s: float, write: bool
+) -> None:
+    results = Results()
+    plan = Plan(rounds=rounds, scale=scale, full=full, seed=seed)
+    # As in isolation.py: everything is ended in order, also when we were put in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        asyncio.run(_play([name for name in PARTS if name in (names or PARTS)], plan, limit_s, results))
+    except TimeoutError:
+        click.echo(f"not complete after {limit_s:g} s (--limit-s)", err=True)
+        sys.exit(1)
+    except RuntimeError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    if write:
+        _write(results)
+    click.echo(f"\n{len(results.missed)} figures missed" if results.missed else "\nevery figure is kept")
+    for line in results.missed:
+        click.echo(line)
+    sys.exit(1 if results.missed else 0)
+
+
+async def _play(names: list[str], plan: Plan, limit_s: float, results: Results) -> None:
+    """Every part has been played and shown. Raises TimeoutError once it has taken too long, RuntimeError in words."""
+    # The servers' start and stop stay outside of the time limit, so that nothing is left half done.
+    with (
+        tempfile.TemporaryDirectory(prefix="predictu-bench-") as temporary,
+        # Killed, we leave no folder behind either.
+        closing(Watcher(Path(temporary))),
+        EmbeddedPostgres(fsync=True) as postgres,
+        Receiver(_open_to_all(Path(temporary)) / "nginx") as receiver,
+    ):
+        results.machine = f"{machine(postgres)}; fsync on; {plan.rounds} rounds"
+        click.echo(results.machine)
+        async with asyncio.timeout(limit_s), aiohttp.ClientSession() as session:
+            hall = Hall(postgres, receiver, folder=Path(temporary), session=session, plan=plan, say=click.echo)
+            await hall.prepare()
+            for name in names:
+                click.echo(f"\n{name}")
+                try:
+                    findings = await PARTS[name](hall)
+                except (RuntimeError, AssertionError, asyncpg.PostgresError, PeersUnavailableError) as error:
+                    # The other parts need not wait for another hour for this.
+                    findings = Findings(part=name, title="", figures=[Figure(name="all of it", values=())])
+                    findings.notes.append(f"BROKEN: {error}")
+                await hall.clear()
+                results.findings.append(findings)
+                click.echo()
+                for line in findings.lines():
+                    click.echo(f"  {line}")
+
+
+def _open_to_all(folder: Path) -> Path:
+    """Where we are root, nginx's worker is another user."""
+    folder.chmod(0o755)
+    return folder
+
+
+def _write(results: Results) -> None:
+    """README.md has this run's table; the picture is drawn where there is something to draw."""
+    before, _, rest = _README.read_text(encoding="utf-8").partition(_TABLE_FROM)
+    _, _, after = rest.partition(_TABLE_TO)
+    bars = {name: bar for findings in results.findings for name, bar in findings.bars.items()}
+    picture = ""
+    if bars:
+        try:
+            draw({"machine": results.machine, **bars}, _PICTURE)
+            picture = f"![{' and '.join(bars)}]({_PICTURE.name})\n\n"
+        except PeersUnavailableError as unavailable:
+            click.echo(f"no picture: {unavailable}", err=True)
+    sections = "\n".join(findings.section() for findings in results.findings)
+    _README.write_text(
+        f"{before}{_TABLE_FROM}{results.machine}\n\n{picture}{sections}{_TABLE_TO}{after}", encoding="utf-8"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A process of somebody else's program, which ends with us, whatever ends us."""
+
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from predictu_dispatch.edge.postgres_watcher import Watcher
+
+_END_TIMEOUT_S = 15.0
+"""A worker finishes what it has begun; none here takes seconds for that."""
+
+
+class Child:
+    """Started at once; what it says is added to `log`."""
+
+    def __init__(self, command: Sequence[str], *, log: Path) -> None:
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        # Killed, we leave nobody behind: the watcher ends the process then, and removes this folder of its own.
+        self._watcher = Watcher(Path(tempfile.mkdtemp(prefix="watched-", dir=log.parent)))
+        self._watcher.watch(self._process.pid)
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def said(self) -> str:
+        """Its last words."""
+        return self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
+
+    def end(self) -> int:
+        """The exit code, after it was asked to end; by force where it would not."""
+        self._process.terminate()
+        self._watcher.forget()
+        try:
+            return self._process.wait(_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+        finally:
+            self._watcher.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()

@@ -1,0 +1,188 @@
+"""Who takes part in `throughput`: our daemon, and peers, each with a store of its own that is filled beforehand."""
+
+import asyncio
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from typing_extensions import override
+
+from tests.bench.child import Child
+from tests.bench.hall import Hall, wal_counter
+from tests.bench.meter import Crew, Meter, Reading
+from tests.bench.peers import Peer
+from tests.bench.redis_server import RedisServer, redis_server
+from tests.bench.work import CALLBACKS_PER_BET
+
+_COMMAND_TIMEOUT_S = 300.0
+"""Filling takes seconds, with the slowest of them a minute."""
+
+
+class PeerMissingError(Exception):
+    """A peer can't take part here; the message says why, and what to do."""
+
+
+class Contender(ABC):
+    """One that takes its turn in each round."""
+
+    name: str
+
+    @abstractmethod
+    async def prepare(self) -> int:
+        """Everything is there that all its rounds share. How many requests it makes in one."""
+
+    @abstractmethod
+    async def play(self) -> Reading:
+        """One round. Raises BrokenRoundError."""
+
+
+class Ours(Contender):
+    """The daemon as it ships."""
+
+    name = "ours"
+
+    def __init__(self, hall: Hall) -> None:
+        self._hall = hall
+        self._files = hall.files("work", hall.receiver.url)
+        self._full = ""
+
+    @override
+    async def prepare(self) -> int:
+        self._full = await self._hall.filled("ours_full", bets=self._hall.bets)
+        return self._hall.bets * CALLBACKS_PER_BET
+
+    @override
+    async def play(self) -> Reading:
+        async with self._hall.copy(self._full, "ours_round") as database:
+            return await self._hall.deliver(self._files, database, self._hall.bets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """Where a peer's jobs are for one round; `pids` are the processes that keep them."""
+
+    address: str
+    pids: tuple[int, ...] = ()
+    wal_bytes: Callable[[], Awaitable[int]] | None = None
+
+
+class Scripted(Contender):
+    """A peer that keeps its jobs nowhere: `count` of them."""
+
+    def __init__(self, hall: Hall, peer: Peer, python: Path, count: int) -> None:
+        self.name = peer.name
+        self._hall = hall
+        self._command = (str(python), str(peer.script))
+        self._count = count
+
+    @override
+    async def prepare(self) -> int:
+        return self._count
+
+    @override
+    async def play(self) -> Reading:
+        meter = Meter(self._hall.receiver, self._hall.session)
+        async with self._fresh_store() as store:
+            await meter.start()
+            with self.work(store.address, self._hall.receiver.url, *self._work_count()) as worker:
+                crew = Crew(
+                    workers=(worker.pid,),
+                    store=store.pids,
+                    is_alive=lambda: worker.is_alive,
+                    said=lambda: worker.said,
+                    wal_bytes=store.wal_bytes,
+                )
+                return await meter.measure(self._count, crew)
+
+    def work(self, *arguments: str) -> Child:
+        """Its worker, started."""
+        log = self._hall.folder / f"{self.name}.log"
+        log.unlink(missing_ok=True)
+        return Child([*self._command, "work", *arguments], log=log)
+
+    async def run(self, *arguments: str) -> bytes:
+        """What another of its commands has printed. Raises RuntimeError with its words where it fails."""
+        process = await asyncio.create_subprocess_exec(
+            *self._command, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            printed, complained = await asyncio.wait_for(process.communicate(), _COMMAND_TIMEOUT_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            raise RuntimeError(f"{self.name} {arguments[0]} failed: {complained.decode(errors='replace')[-2000:]}")
+        return printed
+
+    def _work_count(self) -> tuple[str, ...]:
+        return (str(self._count),)
+
+    @asynccontextmanager
+    async def _fresh_store(self) -> AsyncIterator[Store]:
+        yield Store(address="-")
+
+
+class OnPostgres(Scripted):
+    """A peer whose jobs are in our Postgres, in a database of its own."""
+
+    async def install(self) -> str:
+        """Its schema is in a database. The database's name."""
+        database = f"peer_{self.name.lower()}"
+        await self._hall.clone("template0", database)
+        await self.run("prepare", self._hall.postgres.dsn(database))
+        return database
+
+    @override
+    async def prepare(self) -> int:
+        self._full = await self.install()
+        await self.run("fill", self._hall.postgres.dsn(self._full), str(self._count))
+        async with self._hall.owner(self._full) as owner:
+            await owner.execute("vacuum analyze")
+        return self._count
+
+    @override
+    def _work_count(self) -> tuple[str, ...]:
+        return ()
+
+    @override
+    @asynccontextmanager
+    async def _fresh_store(self) -> AsyncIterator[Store]:
+        async with self._hall.copy(self._full, f"{self._full}_round") as database, self._hall.owner(database) as owner:
+            yield Store(
+                address=self._hall.postgres.dsn(database), pids=(self._hall.postgres_pid,), wal_bytes=wal_counter(owner)
+            )
+
+
+class OnRedis(Scripted):
+    """A peer whose jobs are in a Redis, a fresh one for each round."""
+
+    @override
+    async def prepare(self) -> int:
+        program = redis_server()
+        if program is None:
+            raise PeerMissingError(f"{self.name} needs redis-server; on Debian: apt-get install redis-server")
+        self._program = program
+        self._full = self._hall.folder / f"{self.name.lower()}-full"
+        with RedisServer(program, self._full) as server:
+            await self.run("prepare", server.url)
+            await self.run("fill", server.url, str(self._count))
+        return self._count
+
+    @override
+    def _work_count(self) -> tuple[str, ...]:
+        return ()
+
+    @override
+    @asynccontextmanager
+    async def _fresh_store(self) -> AsyncIterator[Store]:
+        folder = self._full.with_name(f"{self.name.lower()}-round")
+        shutil.copytree(self._full, folder)
+        try:
+            with RedisServer(self._program, folder) as server:
+                yield Store(address=server.url, pids=(server.pid,))
+        finally:
+            shutil.rmtree(folder)

@@ -1,0 +1,152 @@
+"""What `make bench` has found: one value of each figure for each round, its limit, the verdict, and the table. Pure."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+OTHERS_CORES_MAX = 0.2
+"""As in figures.py: above a tenth of two cores, what else runs here is part of the figures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One figure, a value for each round; a round that was broken has NaN. At most one of the two limits is given."""
+
+    name: str
+    values: tuple[float, ...]
+    unit: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    @property
+    def median(self) -> float:
+        """NaN where any round was broken: a median of the good ones would hide it."""
+        return math.nan if any(map(math.isnan, self.values)) or not self.values else median(self.values)
+
+    @property
+    def low(self) -> float:
+        return min(self._whole, default=math.nan)
+
+    @property
+    def high(self) -> float:
+        return max(self._whole, default=math.nan)
+
+    @property
+    def _whole(self) -> list[float]:
+        return [value for value in self.values if not math.isnan(value)]
+
+    @property
+    def required(self) -> str:
+        """The limit in words, empty where there is none."""
+        limits = {"at least": self.at_least, "at most": self.at_most, "below": self.below}
+        return next((f"{word} {shown(limit)}" for word, limit in limits.items() if limit is not None), "")
+
+    @property
+    def is_kept(self) -> bool:
+        """What was not measured, or in a broken round, keeps nothing; a figure without a limit is kept otherwise."""
+        return (
+            not math.isnan(self.median)
+            and (self.at_least is None or self.median >= self.at_least)
+            and (self.at_most is None or self.median <= self.at_most)
+            and (self.below is None or self.median < self.below)
+        )
+
+    @property
+    def verdict(self) -> str:
+        if not self.required:
+            return ""
+        if math.isnan(self.median):
+            return "**not measured**"
+        return "kept" if self.is_kept else f"**missed**, {self.missed_by}"
+
+    @property
+    def missed_by(self) -> str:
+        limit = next(limit for limit in (self.at_least, self.at_most, self.below) if limit is not None)
+        return f"by {abs(self.median - limit) / limit:.0%}" if limit else f"by {shown(abs(self.median))}"
+
+    @property
+    def spread(self) -> str:
+        return f"{shown(self.low)} to {shown(self.high)}" if len(self.values) > 1 else ""
+
+    def line(self) -> str:
+        """As it is printed."""
+        limit = f"; {self.required}: {self.verdict.replace('*', '')}" if self.required else ""
+        spread = f" ({self.spread})" if self.spread else ""
+        return f"{self.name}: {shown(self.median)}{_after_a_space(self.unit)}{spread}{limit}"
+
+    def row(self) -> str:
+        """As it stands in the table of README.md."""
+        cells = (
+            self.name,
+            f"{shown(self.median)}{_after_a_space(self.unit)}",
+            self.spread,
+            self.required,
+            self.verdict,
+        )
+        return f"| {' | '.join(cells)} |"
+
+
+RATES_HEAD = (
+    "| | /s | from, to | worker, CPU s per 1,000 | store, CPU s per 1,000 | WAL, bytes each | memory, MB |\n"
+    "|---|---|---|---|---|---|---|"
+)
+"""Of the rates and what they cost; see rounds.py."""
+TABLE_HEAD = "| | median | from, to | required | |\n|---|---|---|---|---|"
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """What one part has found. `bars` is what the picture shows of it."""
+
+    part: str
+    title: str
+    figures: list[Figure] = field(default_factory=list)
+    # Rates and costs, each a row below RATES_HEAD.
+    rates: list[str] = field(default_factory=list)
+    # What a reader must know besides: the sizes that were taken, a peer that is not there, rounds that were broken.
+    notes: list[str] = field(default_factory=list)
+    bars: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_kept(self) -> bool:
+        return all(figure.is_kept for figure in self.figures)
+
+    def lines(self) -> Iterator[str]:
+        if self.rates:
+            yield from (*RATES_HEAD.splitlines(), *self.rates, "")
+        yield from (figure.line() for figure in self.figures)
+        yield from self.notes
+
+    def section(self) -> str:
+        """Its part of README.md."""
+        tables = [(RATES_HEAD, self.rates), (TABLE_HEAD, [figure.row() for figure in self.figures])]
+        written = ["\n".join((head, *rows)) for head, rows in tables if rows]
+        # A paragraph each, or they would run into one.
+        return "\n\n".join((f"**{self.part}**: {self.title}", *written, *self.notes)) + "\n"
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
+    """Round by round; NaN where either was broken."""
+    return tuple(one / other if other else math.nan for one, other in zip(ours, theirs, strict=True))
+
+
+def shown(value: float) -> str:
+    """Three digits that count, whole numbers from a hundred on."""
+    if math.isnan(value) or math.isinf(value):
+        return "none" if math.isnan(value) else "never"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+
+
+def disturbed(others_cores: Iterable[float]) -> list[str]:
+    """A note where something else used the processors, or none."""
+    most = max(others_cores, default=0.0)
+    return [f"DISTURBED: others used up to {most:.2f} cores; measure again when quiet."] * (most > OTHERS_CORES_MAX)
+
+
+def _after_a_space(unit: str) -> str:
+    return f" {unit}" if unit else ""

@@ -1,0 +1,136 @@
+"""`enqueue`: 32 producers at once, with the schema as it is, and with every NOTIFY of enqueueing taken out.
+
+Two pairs, each with a real daemon that listens: one delivers as fast as it can, and so shares the processors with the
+producers on both sides; the other may send next to nothing, so that the producers are alone and the daemon listens.
+"""
+
+import asyncio
+import math
+import re
+import shutil
+from pathlib import Path
+
+from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
+from tests.bench.findings import Figure, Findings, disturbed, ratios, shown
+from tests.bench.hall import EMPTY, Hall
+from tests.bench.meter import BrokenRoundError
+from tests.bench.work import OPERATORS
+
+_AT_LEAST = 0.9
+_PRODUCERS = 32
+"""Both: issue 4, "Shown by"."""
+_SECONDS = 6.0
+_GRACE_S = 30.0
+_SCRIPT = f"""\
+\\set number random(1, 1000000000)
+select predictu_dispatch.enqueue_callback('op_work_' || (:number::bigint % {len(OPERATORS)}), 'BALANCE',
+    jsonb_build_object('player_id', 'p-' || :number::bigint, 'currency', 'EUR'));
+"""
+_SILENCE = r"""
+do $$
+declare
+    teller record;
+    enqueue oid := (select oid from pg_proc
+                     where pronamespace = 'predictu_dispatch'::regnamespace and proname = 'enqueue_callback');
+begin
+    for teller in
+        select t.tgname from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+         where t.tgrelid = 'predictu_dispatch.callback'::regclass and p.prosrc like '%predictu\_dispatch\_due%'
+    loop
+        execute format('drop trigger %I on predictu_dispatch.callback', teller.tgname);
+    end loop;
+    execute regexp_replace(pg_get_functiondef(enqueue), 'perform pg_notify\([^;]*\);', 'null;', 'g');
+end $$
+"""
+_STILL_TELLS = """
+    select exists (select from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+                    where t.tgrelid = 'predictu_dispatch.callback'::regclass and t.tgtype & 4 <> 0
+                      and p.prosrc like '%pg\\_notify%')
+        or exists (select from pg_proc p
+                    where p.pronamespace = 'predictu_dispatch'::regnamespace and p.proname = 'enqueue_callback'
+                      and p.prosrc like '%pg\\_notify%')
+"""
+"""Triggers of updates are the outcome's, which the daemon's settling pays for."""
+
+
+async def play(hall: Hall) -> Findings:
+    findings = Findings(part="enqueue", title=f"{_PRODUCERS} connections enqueueing BALANCE at once, commits a second")
+    script = hall.folder / "enqueue.sql"
+    script.write_text(_SCRIPT, encoding="utf-8")
+    url = hall.receiver.url
+    pairs = {
+        "daemon delivers": hall.files("work", url),
+        # One a second for each operator: it has work, listens, and leaves the processors to the producers.
+        "daemon all but idle": hall.files("enqueue-idle", url, limits={"max_requests_per_s": 1}),
+    }
+    silent = await hall.clone(EMPTY, "enqueue_silent")
+    async with hall.owner(silent) as owner:
+        await owner.execute(_SILENCE)
+        if await owner.fetchval(_STILL_TELLS):
+            raise RuntimeError("enqueueing still notifies; parts/enqueue.py must follow the schema")
+    for name, files in pairs.items():
+        hall.say(f"\nenqueue: {name}")
+        rates = await _in_turn(hall, findings, files, script, {"NOTIFY": EMPTY, "no NOTIFY": silent})
+        findings.figures += [
+            *(Figure(name=f"{name}, {side}", values=values, unit="commits/s") for side, values in rates.items()),
+            Figure(name=f"{name}, ratio", values=ratios(rates["NOTIFY"], rates["no NOTIFY"]), at_least=_AT_LEAST),
+        ]
+    return findings
+
+
+async def _in_turn(
+    hall: Hall, findings: Findings, files: Path, script: Path, sides: dict[str, str]
+) -> dict[str, tuple[float, ...]]:
+    """Commits a second, by side; NaN where a round was broken."""
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    others = []
+    for number in range(1, hall.plan.rounds + 1):
+        for side, template in sides.items():
+            async with hall.copy(template, "enqueue_round") as database:
+                try:
+                    rate, delivered, others_cores = await _segment(hall, files, script, database)
+                except BrokenRoundError as broken:
+                    rate, delivered, others_cores = math.nan, 0, 0.0
+                    findings.notes.append(f"BROKEN: round {number} of {side}: {broken}")
+            rates[side].append(rate)
+            others.append(others_cores)
+            hall.say(f"{number:3}  {side:9} {shown(rate)} commits/s, {delivered:,} delivered meanwhile")
+    findings.notes += disturbed(others)
+    return {side: tuple(values) for side, values in rates.items()}
+
+
+async def _segment(hall: Hall, files: Path, script: Path, database: str) -> tuple[float, int, float]:
+    """Commits a second, callbacks delivered meanwhile, and what others used of the processors."""
+    async with hall.daemons(files, database) as (daemon,), hall.owner(database) as owner:
+        await daemon.ready()
+        process = await asyncio.create_subprocess_exec(
+            *(pgbench(hall.postgres), "--no-vacuum", "--protocol=prepared", "--jobs=1", f"--client={_PRODUCERS}"),
+            *(f"--time={max(1, round(_SECONDS * hall.plan.scale))}", f"--file={script}"),
+            hall.postgres.dsn(database, "bench_producer"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        others = hall.clock(daemon.process.pid)
+        try:
+            printed, _ = await asyncio.wait_for(process.communicate(), _SECONDS + _GRACE_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        text = printed.decode(errors="replace")
+        found = re.search(r"^tps = ([\d.]+)", text, re.MULTILINE)
+        failed = re.search(r"number of failed transactions: ([1-9]\d*)", text)
+        if process.returncode != 0 or found is None or failed:
+            raise BrokenRoundError(text[-1000:])
+        delivered = await owner.fetchval("select count(*) from predictu_dispatch.callback where state = 'delivered'")
+        return float(found[1]), int(delivered), others()
+
+
+def pgbench(postgres: EmbeddedPostgres) -> str:
+    """The program beside Postgres's own. Raises RuntimeError where it is not there."""
+    beside = postgres._binaries / "pgbench"
+    found = str(beside) if beside.exists() else shutil.which("pgbench")
+    if found is None:
+        raise RuntimeError("the part `enqueue` needs pgbench; on Debian: apt-get install postgresql-contrib")
+    return found

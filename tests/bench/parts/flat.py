@@ -1,0 +1,177 @@
+"""`flat`: our throughput with and without what piles up around it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.bench.backlog import fill
+from tests.bench.findings import Findings
+from tests.bench.hall import EMPTY, Hall, free_gb
+from tests.bench.history import write_history
+from tests.bench.lines import Asked
+from tests.bench.meter import Reading
+from tests.bench.rounds import in_turn
+from tests.bench.scenarios import Operator
+from tests.bench.work import CALLBACKS_PER_BET, OPERATORS, play_bets, write_operators
+from tests.support.daemons import until
+
+_AT_LEAST = 0.90
+"""With over without, each. Source: issue 4, "Shown by"."""
+_DEAD_DUE = 1_000_000
+_PAST_CALLBACKS = 5_000_000
+_SHARE = 10
+"""Without --full, that much less of both."""
+_SNAPSHOT_CALLBACKS, _SNAPSHOT_CALLBACKS_FULL = 60_000, 400_000
+_OPERATORS = 500
+_DEAD = "op_dead"
+_CIRCUIT_TIMEOUT_S = 60.0
+_AUDIT_BODY_BYTES, _AUDIT_BODY_BYTES_SMALL = 600, 100
+"""A real row of 600 bytes of body takes about 1 kB, its index included."""
+_PAST_GB_PER_MILLION = 6.0
+"""What a million callbacks of history and their audit rows take for a moment, WAL included."""
+
+
+@dataclass(kw_only=True)
+class _Lasting:
+    """A side whose database stays over all rounds and is given new work for each: it is too large to be copied."""
+
+    hall: Hall
+    database: str
+    files: Path
+    rounds: int = field(default=0)
+
+    async def play(self) -> Reading:
+        self.rounds += 1
+        async with self.hall.owner(self.database) as owner:
+            since = await owner.fetchval("select clock_timestamp()")
+            await play_bets(owner, self.hall.bets, prefix=f"bet-{self.rounds}-")
+            await owner.execute("vacuum analyze")
+            await owner.execute("checkpoint")
+        return await self.hall.deliver(self.files, self.database, self.hall.bets, since=since)
+
+
+async def play(hall: Hall) -> Findings:
+    findings = Findings(part="flat", title="throughput with and without what piles up")
+    for variant in (_dead_backlog, _history, _snapshot, _many_operators):
+        await variant(hall, findings)
+    return findings
+
+
+async def _compare(
+    hall: Hall,
+    findings: Findings,
+    name: str,
+    *,
+    without: Callable[[], Awaitable[Reading]],
+    with_it: Callable[[], Awaitable[Reading]],
+) -> None:
+    hall.say(f"\nflat: {name}")
+    rounds = await in_turn(hall, {"without": without, "with": with_it}, base="without")
+    ratio = rounds.ratio("with", "without", at_least=_AT_LEAST)
+    findings.rates += rounds.rows({side: f"{side} {name}" for side in rounds.readings})
+    findings.figures.append(replace(ratio, name=f"with / without {name}"))
+    findings.notes += rounds.all_notes
+
+
+async def _dead_backlog(hall: Hall, findings: Findings) -> None:
+    due = hall.plan.scaled(_DEAD_DUE if hall.plan.full else _DEAD_DUE // _SHARE)
+    sink = await Asked.start("tests.bench.sink")
+    try:
+        port = await sink.ask(do="open", manner="never", delay_s=0.0)
+        alive = hall.files("work", hall.receiver.url)
+        files = hall.files("flat-dead", hall.receiver.url)
+        # It is found dead in a second, not in ten; after that, one PING every open_s looks whether it is back.
+        slow = {"attempt_timeout_s": 1.0, "connect_timeout_s": 1.0}
+        write_operators(files, {_DEAD: f"http://127.0.0.1:{port}/predictu"}, interactive=slow, settlement=slow)
+        without = _Lasting(hall=hall, database=await hall.clone(EMPTY, "flat_alive"), files=alive)
+        with_it = _Lasting(hall=hall, database=await hall.clone(EMPTY, "flat_dead"), files=files)
+        async with hall.owner(with_it.database) as owner:
+            await hall.introduce(files, with_it.database)
+            await fill(owner, Operator(operator_id=_DEAD, settlements_due=due))
+            async with hall.daemons(files, with_it.database):
+                await until("the circuit opens", partial(_is_open, owner), within_s=_CIRCUIT_TIMEOUT_S)
+        await _compare(
+            hall,
+            findings,
+            f"{due:,} settlements due for a dead operator",
+            without=without.play,
+            with_it=with_it.play,
+        )
+        await hall.drop(without.database, with_it.database)
+    finally:
+        await sink.close()
+
+
+async def _is_open(owner: Any) -> bool:
+    return bool(
+        await owner.fetchval("select circuit <> 'closed' from predictu_dispatch.operator where operator_id = $1", _DEAD)
+    )
+
+
+async def _history(hall: Hall, findings: Findings) -> None:
+    callbacks = hall.plan.scaled(_PAST_CALLBACKS if hall.plan.full else _PAST_CALLBACKS // _SHARE)
+    files = hall.files("work", hall.receiver.url)
+    needed_gb = callbacks / 1e6 * _PAST_GB_PER_MILLION
+    left_gb = free_gb(hall.postgres.folder)
+    body_bytes = _AUDIT_BODY_BYTES if left_gb > needed_gb else _AUDIT_BODY_BYTES_SMALL
+    without = _Lasting(hall=hall, database=await hall.clone(EMPTY, "flat_new"), files=files)
+    with_it = _Lasting(hall=hall, database=await hall.clone(EMPTY, "flat_old"), files=files)
+    async with hall.owner(with_it.database) as owner:
+        findings.notes.append(await write_history(owner, callbacks, body_bytes=body_bytes, operators=OPERATORS))
+        hall.say(findings.notes[-1])
+        await owner.execute("vacuum analyze")
+    await _compare(hall, findings, f"{callbacks:,} callbacks of history", without=without.play, with_it=with_it.play)
+    await hall.drop(without.database, with_it.database)
+
+
+async def _snapshot(hall: Hall, findings: Findings) -> None:
+    callbacks = hall.plan.scaled(_SNAPSHOT_CALLBACKS_FULL if hall.plan.full else _SNAPSHOT_CALLBACKS)
+    bets = callbacks // CALLBACKS_PER_BET
+    full = await hall.filled("flat_full", bets=bets)
+    files = hall.files("work", hall.receiver.url)
+
+    async def without() -> Reading:
+        async with hall.copy(full, "flat_round") as database:
+            return await hall.deliver(files, database, bets)
+
+    async def with_it() -> Reading:
+        async with (
+            hall.copy(full, "flat_round") as database,
+            hall.owner(database) as reader,
+            reader.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            # A snapshot is taken by the first statement, not by BEGIN.
+            await reader.fetchval("select count(*) from predictu_dispatch.operator")
+            return await hall.deliver(files, database, bets)
+
+    name = f"a snapshot open over {callbacks:,} deliveries"
+    await _compare(hall, findings, name, without=without, with_it=with_it)
+    await hall.drop(full)
+
+
+async def _many_operators(hall: Hall, findings: Findings) -> None:
+    full = await hall.filled("flat_full", bets=hall.bets)
+    many = hall.files("flat-many", hall.receiver.url)
+    idle = [f"op_idle_{number:03}" for number in range(_OPERATORS - len(OPERATORS))]
+
+    async def deliver(files: Path) -> Reading:
+        async with hall.copy(full, "flat_round") as database:
+            return await hall.deliver(files, database, hall.bets)
+
+    sink = await Asked.start("tests.bench.sink")
+    try:
+        # They are pinged as any other, at an address of their own, where it is not counted as work.
+        port = await sink.ask(do="open", manner="answer", delay_s=0.0)
+        write_operators(many, dict.fromkeys(idle, f"http://127.0.0.1:{port}/predictu"))
+        await _compare(
+            hall,
+            findings,
+            f"{_OPERATORS} operators of which {len(OPERATORS)} have work",
+            without=partial(deliver, hall.files("work", hall.receiver.url)),
+            with_it=partial(deliver, many),
+        )
+    finally:
+        await sink.close()
+    await hall.drop(full)

@@ -1,0 +1,68 @@
+"""`rs256`: what interactive callbacks suffer while others are signed with RS256, ten times as dear as EdDSA."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+
+from tests.bench.findings import Figure, Findings, disturbed, ratios
+from tests.bench.hall import EMPTY, Hall
+from tests.bench.lines import Asked
+from tests.bench.watch import RATE, Watch, Watched, watch_in_turn
+from tests.bench.work import OPERATORS, write_operators
+
+_BACKGROUND_RATE = 200.0
+"""Four times what is measured."""
+_EDDSA, _RS256 = "op_back_eddsa", "op_back_rs256"
+
+
+async def play(hall: Hall) -> Findings:
+    title = f"{RATE:g} BALANCE a second at EdDSA operators, from commit to arrival, beside {_BACKGROUND_RATE:g} others"
+    findings = Findings(part="rs256", title=title)
+    async with AsyncExitStack() as stack:
+        children = []
+        for name in ("sink", "producer", "producer"):
+            children.append(await Asked.start(f"tests.bench.{name}"))
+            stack.push_async_callback(children[-1].close)
+        sink, producer, background = children
+        watch = Watch(hall, sink)
+        files = hall.files("rs256", await watch.open())
+        write_operators(files, {_EDDSA: await watch.open()})
+        write_operators(files, {_RS256: await watch.open()}, algorithm="RS256")
+        database = await hall.clone(EMPTY, "rs256_work")
+        await hall.introduce(files, database)
+        dsn = hall.postgres.dsn(database, "bench_producer")
+
+        async def ask(who: Asked, operator_ids: Sequence[str], rate: float, seed: int) -> list[list[object]]:
+            enqueued: list[list[object]] = await who.ask(
+                dsn=dsn, operator_ids=operator_ids, method="BALANCE", rate=rate, seconds=watch.seconds, seed=seed
+            )
+            return enqueued
+
+        async def beside(others_of: Sequence[str], seed: int) -> Watched:
+            async with hall.daemons(files, database) as (daemon,):
+                await daemon.ready()
+                await watch.forget()
+                others = watch.clock(daemon.process.pid, producer.pid, background.pid)
+                async with asyncio.TaskGroup() as asked:
+                    measured = asked.create_task(ask(producer, OPERATORS, RATE, seed))
+                    if others_of:
+                        asked.create_task(ask(background, others_of, _BACKGROUND_RATE, seed + 1))
+                cores = others()
+                return Watched(latencies_ms=await watch.arrivals_ms(measured.result()), others_cores=cores)
+
+        sides = {
+            "alone": partial(beside, ()),
+            "beside EdDSA": partial(beside, (_EDDSA,)),
+            "beside RS256": partial(beside, (_RS256,)),
+        }
+        watched, notes = await watch_in_turn(hall, sides)
+    p99 = {name: side.figure(0.99) for name, side in watched.items()}
+    for name, side in watched.items():
+        findings.figures += [side.figure(0.5), p99[name], side.pooled_figure(0.99)]
+    findings.figures += [
+        Figure(name=f"p99 beside RS256 / {name}", values=ratios(p99["beside RS256"].values, p99[name].values))
+        for name in ("alone", "beside EdDSA")
+    ]
+    findings.notes += notes + disturbed(s.others_cores for side in watched.values() for s in side.segments)
+    return findings

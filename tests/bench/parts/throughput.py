@@ -1,0 +1,70 @@
+"""`throughput`: our daemon beside what a user would pick instead, on the same work, at their best settings."""
+
+import asyncio
+import math
+
+from tests.bench.contenders import Contender, OnPostgres, OnRedis, Ours, PeerMissingError, Scripted
+from tests.bench.findings import Figure, Findings
+from tests.bench.hall import Hall
+from tests.bench.peers import PEERS, PeersUnavailableError, environment, versions
+from tests.bench.rounds import Rounds, in_turn, middle
+
+JOBS = {"bare": 80_000, "pgqueuer": 30_000, "oban": 12_000, "taskiq": 12_000, "procrastinate": 4_000}
+"""Of one round: five to ten seconds of each one's work. Source: the table of issue 4."""
+AT_LEAST = {"bare": 0.45, "pgqueuer": 1.5, "oban": 4.0, "taskiq": 4.0, "procrastinate": 12.0}
+"""Ours over theirs. Source: issue 4, "Shown by"."""
+_KINDS = {"none": Scripted, "postgres": OnPostgres, "redis": OnRedis}
+
+
+async def play(hall: Hall) -> Findings:
+    findings = Findings(part="throughput", title="callbacks a second between a tenth and nine tenths of the work")
+    contenders: list[Contender] = [Ours(hall), *await peers(hall, findings, *JOBS)]
+    taking_part: dict[str, Contender] = {}
+    for contender in contenders:
+        try:
+            count = await contender.prepare()
+        except PeerMissingError as missing:
+            _note(hall, findings, str(missing))
+        else:
+            taking_part[contender.name] = contender
+            hall.say(f"{contender.name}: {count:,} requests a round")
+    rounds = await in_turn(hall, {name: one.play for name, one in taking_part.items()}, base="ours", is_dividend=True)
+    _tell(findings, rounds)
+    return findings
+
+
+async def peers(hall: Hall, findings: Findings, *names: str) -> list[Scripted]:
+    """The peers of these names; a note says who can't take part, and of what versions the others are."""
+    found: list[Scripted] = []
+    for peer in (peer for peer in PEERS if peer.name in names):
+        try:
+            python = await asyncio.to_thread(environment, peer)
+        except PeersUnavailableError as unavailable:
+            _note(hall, findings, f"{peer.name} is left out: {unavailable}")
+        else:
+            found.append(_KINDS[peer.store](hall, peer, python, hall.plan.scaled(JOBS[peer.name])))
+    if found:
+        of_all = await asyncio.to_thread(versions)
+        wanted = {word for peer in PEERS if peer.name in names for word in (*peer.packages, f"Python for {peer.name}")}
+        _note(hall, findings, ", ".join(f"{name} {of_all[name]}" for name in of_all if name in wanted))
+    return found
+
+
+def _note(hall: Hall, findings: Findings, note: str) -> None:
+    findings.notes.append(note)
+    hall.say(note)
+
+
+def _tell(findings: Findings, rounds: Rounds) -> None:
+    findings.rates += rounds.rows()
+    for name, limit in AT_LEAST.items():
+        if name in rounds.readings:
+            findings.figures.append(rounds.ratio("ours", name, at_least=limit))
+        else:
+            findings.figures.append(Figure(name=f"ours / {name}", values=(), at_least=limit))
+    findings.notes.extend(rounds.all_notes)
+    findings.bars["rates"] = [
+        {"name": name, "median": middle(rounds.rates(name)), "low": figure.low, "high": figure.high}
+        for name in rounds.readings
+        if not math.isnan((figure := Figure(name=name, values=rounds.rates(name))).low)
+    ]

@@ -1,0 +1,62 @@
+"""`tls`: the same work over TLS, whose connections must be kept."""
+
+import trustme
+
+from tests.bench.findings import Figure, Findings
+from tests.bench.hall import Hall
+from tests.bench.meter import Reading
+from tests.bench.receiver import Receiver
+from tests.bench.rounds import in_turn
+
+_AT_LEAST = 0.75
+_REUSE_AT_LEAST = 0.99
+"""Both: issue 4, "Shown by"."""
+_CONNECTIONS, _ATTEMPTS = "connections_total", "attempts_total"
+
+
+async def play(hall: Hall) -> Findings:
+    authority = trustme.CA()
+    folder = hall.folder / "tls"
+    folder.mkdir()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    ours = authority.issue_cert("localhost")
+    ours.private_key_pem.write_to_path(folder / "key.pem")
+    # One file for all: nginx reads the chain from its certificate's file.
+    for pem in ours.cert_chain_pems:
+        pem.write_to_path(folder / "cert.pem", append=True)
+    full = await hall.filled("tls_full", bets=hall.bets)
+    with Receiver(folder / "nginx", certificate=folder / "cert.pem", key=folder / "key.pem") as receiver:
+        plain = hall.files("tls-plain", receiver.url)
+        tls = hall.files("tls-tls", receiver.tls_url, tls={"ca_file": str(folder / "ca.pem")})
+
+        async def over_http() -> Reading:
+            async with hall.copy(full, "tls_round") as database:
+                return await hall.deliver(plain, database, hall.bets, receiver=receiver)
+
+        async def over_tls() -> Reading:
+            async with hall.copy(full, "tls_round") as database:
+                return await hall.deliver(tls, database, hall.bets, receiver=receiver)
+
+        rounds = await in_turn(hall, {"HTTP": over_http, "TLS": over_tls}, base="HTTP")
+    reuse = Figure(name="TLS: reuse of connections", values=rounds.values("TLS", _reuse), at_least=_REUSE_AT_LEAST)
+    has_metric = any(reading and _CONNECTIONS in reading.metrics for reading in rounds.readings["TLS"])
+    return Findings(
+        part="tls",
+        title="throughput over TLS and over plain HTTP, both with keep-alive",
+        figures=[
+            rounds.ratio("TLS", "HTTP", at_least=_AT_LEAST),
+            reuse,
+        ],
+        rates=rounds.rows(),
+        notes=[
+            f"Reuse is 1 - connections / requests, by {'our metrics' if has_metric else 'what nginx has accepted'}.",
+            *rounds.all_notes,
+        ],
+    )
+
+
+def _reuse(reading: Reading) -> float:
+    """Share of the requests that needed no new connection."""
+    if _CONNECTIONS in reading.metrics:
+        return 1 - reading.metrics[_CONNECTIONS] / reading.metrics[_ATTEMPTS]
+    return 1 - reading.connections / reading.requests

@@ -1,0 +1,144 @@
+"""What a user would pick instead of our daemon, and the environments of their own that these peers run in."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+_ROOT = Path(__file__).parents[2]
+_FOLDER = Path(__file__).with_name("peers")
+_REQUIREMENTS = _FOLDER / "requirements.txt"
+_ENVIRONMENTS = _ROOT / ".bench-venv"
+_STAMP = "requirements.sha256"
+_OURS = sys.version_info[:2]
+_NEWEST_MINOR = 14
+_TIMEOUT_S = 600.0
+"""Seconds with uv, half a minute with pip, some more where the network is slow."""
+_SHOW_VERSIONS = """
+import importlib.metadata, json, sys
+print(json.dumps({name: importlib.metadata.version(name) for name in sys.argv[1:]}))
+"""
+
+
+class PeersUnavailableError(Exception):
+    """A peer's environment can't be made; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """One of them; `peers/common.py` says what its script can be asked to do."""
+
+    name: str
+    store: Literal["postgres", "redis", "none"]
+    # What it is made of, as its package index calls it; the first is the peer itself.
+    packages: tuple[str, ...]
+    # All that can run on the Python of our daemon: one minor version may be a third faster than another.
+    python_min: tuple[int, int] = (3, 11)
+
+    @property
+    def script(self) -> Path:
+        return _FOLDER / f"{self.name}_peer.py"
+
+
+PEERS: tuple[Peer, ...] = (
+    Peer(name="bare", store="none", packages=("aiohttp", "uvloop")),
+    Peer(name="pgqueuer", store="postgres", packages=("pgqueuer", "asyncpg")),
+    Peer(name="oban", store="postgres", packages=("oban", "psycopg"), python_min=(3, 12)),
+    Peer(name="taskiq", store="redis", packages=("taskiq", "taskiq-redis", "redis")),
+    Peer(name="procrastinate", store="postgres", packages=("procrastinate", "psycopg")),
+)
+
+
+def environment(peer: Peer | None = None) -> Path:
+    """The python that runs this peer, or all that run on our own version of it; made now if it isn't there yet.
+
+    Raises PeersUnavailableError.
+    """
+    return _made(sys.executable if peer is None or peer.python_min <= _OURS else _newer_python(peer))
+
+
+def versions() -> Mapping[str, str]:
+    """Each package of each peer and its version, and on which Python a peer runs that is not on ours.
+
+    A peer that can't run here is left out. Raises PeersUnavailableError where none can.
+    """
+    found: dict[str, str] = {}
+    ours = environment()
+    for peer in PEERS:
+        try:
+            python = environment(peer)
+        except PeersUnavailableError:
+            continue
+        found |= json.loads(_run(str(python), "-c", _SHOW_VERSIONS, *peer.packages))
+        if python != ours:
+            found[f"Python for {peer.name}"] = _run(str(python), "--version").split()[1]
+    return found
+
+
+def _newer_python(peer: Peer) -> str:
+    """The oldest Python that the peer runs on and that starts: the nearest to ours."""
+    version = peer.python_min
+    for python in _pythons(version):
+        try:
+            shown = _run(python, "-c", "import sys; print(*sys.version_info[:2])")
+        except PeersUnavailableError:
+            # What lies on PATH may be a stand-in of pyenv's for a version that is switched off.
+            continue
+        if tuple(map(int, shown.split())) >= version:
+            return python
+    wanted = ".".join(map(str, version))
+    raise PeersUnavailableError(
+        f"{peer.name} needs Python {wanted} or newer; tried python{wanted} to python{version[0]}.{_NEWEST_MINOR}"
+        " on PATH and in pyenv's folder"
+    )
+
+
+def _pythons(version: tuple[int, int]) -> Iterator[str]:
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for minor in range(version[1], _NEWEST_MINOR + 1):
+        name = f"python{version[0]}.{minor}"
+        if found := shutil.which(name):
+            yield found
+        yield from map(str, sorted(pyenv.glob(f"*/bin/{name}")))
+
+
+def _made(base: str) -> Path:
+    """The python of an environment on top of this one, with what the requirements say, no more and no less."""
+    minor = _run(base, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
+    folder = _ENVIRONMENTS / f"python{minor}"
+    python, stamp = folder / "bin" / "python", folder / _STAMP
+    wanted = hashlib.sha256(_REQUIREMENTS.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted and python.exists():
+        return python
+    requirements = ("--require-hashes", "--requirement", str(_REQUIREMENTS))
+    if _has_uv():
+        _run(base, "-m", "venv", "--clear", "--without-pip", str(folder))
+        _run("uv", "pip", "install", "--quiet", "--python", str(python), *requirements)
+    else:
+        _run(base, "-m", "venv", "--clear", str(folder))
+        _run(str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *requirements)
+    stamp.write_text(wanted, encoding="utf-8")
+    return python
+
+
+def _has_uv() -> bool:
+    try:
+        return bool(_run("uv", "--version"))
+    except PeersUnavailableError:
+        return False
+
+
+def _run(*command: str) -> str:
+    """What the command has printed. Raises PeersUnavailableError with its last words where it fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S).stdout
+    except subprocess.CalledProcessError as error:
+        raise PeersUnavailableError(f"{' '.join(command)[:200]} failed: {error.stderr.strip()[-1000:]}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PeersUnavailableError(f"{' '.join(command)[:200]} failed: {error}") from error

@@ -1,0 +1,71 @@
+"""A Redis of our own for the peers that keep their jobs there: durable as Redis is usually run."""
+
+import shutil
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.bench.child import Child
+
+_START_TIMEOUT_S = 20.0
+_POLL_S = 0.01
+
+
+def redis_server() -> str | None:
+    """The program, None where it is not installed: on Debian: apt-get install redis-server."""
+    return shutil.which("redis-server")
+
+
+class RedisServer:
+    """A server on a free port of the loopback, with its data in `folder`.
+
+    It appends each command to a file and syncs that once a second (appendfsync everysec), its usual durable setting: a
+    power cut may take a second of jobs with it, where Postgres loses none. With `always` it would be slower.
+    """
+
+    def __init__(self, program: str, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = int(probe.getsockname()[1])
+        self._child = Child(
+            [
+                program,
+                *("--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),
+                *("--appendonly", "yes", "--appendfsync", "everysec"),
+            ],
+            log=folder / "redis.log",
+        )
+        give_up_at_s = time.monotonic() + _START_TIMEOUT_S
+        while not self._is_ready():
+            if not self._child.is_alive or time.monotonic() > give_up_at_s:
+                self._child.end()
+                raise RuntimeError(f"redis-server did not start: {self._child.said}")
+            time.sleep(_POLL_S)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def _is_ready(self) -> bool:
+        """It has read its data: until then it answers everything with LOADING."""
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), timeout=1.0) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._child.end()

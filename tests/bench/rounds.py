@@ -1,0 +1,80 @@
+"""Sides that take turns: A B C A B C …, so that what changes on the machine in the meantime meets all of them alike."""
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+from tests.bench.findings import Figure, disturbed, ratios, shown
+from tests.bench.hall import Hall
+from tests.bench.meter import BrokenRoundError, Reading
+
+Side = Callable[[], Awaitable[Reading]]
+
+
+@dataclass(kw_only=True)
+class Rounds:
+    """What was read, by side; None where a round was broken."""
+
+    readings: dict[str, list[Reading | None]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def values(self, side: str, of: Callable[[Reading], float]) -> tuple[float, ...]:
+        return tuple(math.nan if reading is None else of(reading) for reading in self.readings[side])
+
+    def rates(self, side: str) -> tuple[float, ...]:
+        return self.values(side, lambda reading: reading.rate)
+
+    def ratio(self, one: str, other: str, *, at_least: float | None = None) -> Figure:
+        """Of the rates, round by round."""
+        return Figure(name=f"{one} / {other}", values=ratios(self.rates(one), self.rates(other)), at_least=at_least)
+
+    def rows(self, names: Mapping[str, str] | None = None) -> list[str]:
+        """A row below findings.RATES_HEAD for each side, by its name in `names`: medians of the whole rounds."""
+        return [self._row(side, (names or {}).get(side, side)) for side in self.readings]
+
+    def _row(self, side: str, name: str) -> str:
+        rate = Figure(name=side, values=self.rates(side))
+        costs = [
+            middle(self.values(side, of))
+            for of in (
+                lambda reading: reading.worker_s,
+                lambda reading: reading.store_s,
+                lambda reading: reading.wal_bytes,
+                lambda reading: max(reading.memory_mb),
+            )
+        ]
+        cells = (name, shown(middle(rate.values)), rate.spread, *(shown(cost) if cost else "" for cost in costs))
+        return f"| {' | '.join(cells)} |"
+
+    @property
+    def all_notes(self) -> list[str]:
+        read = [reading for side in self.readings.values() for reading in side if reading is not None]
+        return [*self.notes, *disturbed(reading.others_cores for reading in read)]
+
+
+async def in_turn(hall: Hall, sides: Mapping[str, Side], *, base: str, is_dividend: bool = False) -> Rounds:
+    """Each side has been played in each round, and shown, with its rate over that of `base`, or the other way round."""
+    rounds = Rounds(readings={name: [] for name in sides})
+    width = max(map(len, sides))
+    for number in range(1, hall.plan.rounds + 1):
+        for name, play in sides.items():
+            try:
+                reading: Reading | None = await play()
+            except BrokenRoundError as broken:
+                reading = None
+                rounds.notes.append(f"BROKEN: round {number} of {name}: {broken}")
+                hall.say(f"{number:3}  {name:{width}}  BROKEN: {broken}")
+            rounds.readings[name].append(reading)
+            if reading is not None:
+                first = rounds.readings[base][-1]
+                ratio = math.nan if first is None else reading.rate / first.rate
+                words = f"{base} / this {shown(1 / ratio)}" if is_dividend else f"this / {base} {shown(ratio)}"
+                hall.say(f"{number:3}  {name:{width}} {reading.line()}{'' if name == base else '  ' + words}")
+    return rounds
+
+
+def middle(values: tuple[float, ...]) -> float:
+    """The median of the rounds that were whole; NaN of none."""
+    whole = [value for value in values if not math.isnan(value)]
+    return median(whole) if whole else math.nan

@@ -1,0 +1,77 @@
+"""A producer that waits for what becomes of its placements, as a shop does: it listens, enqueues, and asks outcome().
+
+It listens before it enqueues, and names its request_id itself, so that no notification comes before it is waited for.
+"""
+
+import asyncio
+import random
+import time
+import uuid
+from typing import Any
+
+import asyncpg
+
+from tests.bench.lines import Question, answer_lines
+from tests.bench.producer import arrivals_s, params_of
+
+_CONNECTIONS = 8
+"""An arrival enqueues, and later asks for its outcome: twice as many as in producer.py."""
+_ENQUEUE = "select predictu_dispatch.enqueue_callback($1, 'BET_MAKE', $2::text::jsonb, $3)"
+_OUTCOME = "select state from predictu_dispatch.outcome($1, $2)"
+_WAIT_S = 20.0
+"""Above the interactive deadline_s of 15 s; then it will never come."""
+_FINAL = frozenset({"delivered", "rejected", "exhausted", "cancelled"})
+
+
+async def _answer(question: Question) -> list[list[Any]]:
+    """One row for each placement: its request_id, when it was committed, and when its outcome was known; or None."""
+    waiting: dict[str, asyncio.Future[float]] = {}
+
+    def hear(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        future = waiting.get(str(payload).rpartition(" ")[2])
+        if future is not None and not future.done():
+            future.set_result(time.monotonic())
+
+    async with asyncpg.create_pool(question["dsn"], min_size=_CONNECTIONS, max_size=_CONNECTIONS) as pool:
+        listener = await asyncpg.connect(question["dsn"])
+        await listener.add_listener("predictu_dispatch_outcome", hear)
+        operator_ids = question["operator_ids"]
+        # Each connection has both statements prepared.
+        await asyncio.gather(*(_rehearse(pool, operator_ids[0]) for _ in range(_CONNECTIONS)))
+        start_s = time.monotonic() + 0.1
+
+        async def place(number: int) -> list[Any]:
+            operator_id, request_id = operator_ids[number % len(operator_ids)], uuid.uuid4()
+            heard = waiting[str(request_id)] = asyncio.get_running_loop().create_future()
+            async with pool.acquire() as connection:
+                await connection.fetchval(_ENQUEUE, operator_id, params_of("BET_MAKE", number), request_id)
+            committed_s = time.monotonic()
+            try:
+                await asyncio.wait_for(heard, _WAIT_S)
+            except TimeoutError:
+                return [str(request_id), committed_s, None]
+            async with pool.acquire() as connection:
+                state = await connection.fetchval(_OUTCOME, operator_id, request_id)
+            return [str(request_id), committed_s, time.monotonic() if state in _FINAL else None]
+
+        async with asyncio.TaskGroup() as arrivals:
+            placed = []
+            count = round(question["rate"] * question["seconds"])
+            for number, offset_s in enumerate(arrivals_s(count, question["rate"], random.Random(question["seed"]))):
+                await asyncio.sleep(start_s + offset_s - time.monotonic())
+                placed.append(arrivals.create_task(place(number)))
+        await listener.close()
+        return [task.result() for task in placed]
+
+
+async def _rehearse(pool: "asyncpg.Pool[asyncpg.Record]", operator_id: str) -> None:
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.fetchval(_ENQUEUE, operator_id, params_of("BET_MAKE", 0), uuid.uuid4())
+        await connection.fetchval(_OUTCOME, operator_id, uuid.uuid4())
+        await transaction.rollback()
+
+
+if __name__ == "__main__":
+    answer_lines(_answer)

@@ -1,0 +1,143 @@
+"""How long a callback takes: requests on an open schedule, and when each came to the operator that the sink plays."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from tests.bench.figures import percentile
+from tests.bench.findings import Figure
+from tests.bench.hall import Hall
+from tests.bench.lines import Asked
+from tests.bench.meter import BrokenRoundError
+
+RATE = 50.0
+"""Callbacks a second. Source: issue 4, "Shown by"."""
+WARM_UP_S = 3.0
+SEGMENT_S = 10.0
+_ARRIVAL_GRACE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """One segment of one side: a time for each request, infinite where it never came."""
+
+    latencies_ms: tuple[float, ...]
+    others_cores: float
+
+    def at(self, share: float) -> float:
+        return percentile(self.latencies_ms, share)
+
+    def line(self) -> str:
+        p50, p95, p99, most = (self.at(share) for share in (0.5, 0.95, 0.99, 1.0))
+        return (
+            f"{len(self.latencies_ms):5}  p50 {p50:6.2f}  p95 {p95:6.2f}  p99 {p99:6.2f}  max {most:7.2f} ms"
+            f"  others {self.others_cores:.2f} cores"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watches:
+    """The segments of one side, round by round."""
+
+    name: str
+    segments: Sequence[Watched]
+
+    def figure(self, share: float, **limits: float) -> Figure:
+        """A percentile of each round."""
+        return Figure(
+            name=f"{self.name}: {_name_of(share)}",
+            values=tuple(segment.at(share) for segment in self.segments),
+            unit="ms",
+            **limits,
+        )
+
+    def pooled(self, share: float) -> float:
+        """Over all rounds: a single round has too few requests for a p99 to be trusted."""
+        return percentile((ms for segment in self.segments for ms in segment.latencies_ms), share)
+
+    def pooled_figure(self, share: float, **limits: float) -> Figure:
+        return Figure(
+            name=f"{self.name}: {_name_of(share)} of all rounds", values=(self.pooled(share),), unit="ms", **limits
+        )
+
+    @property
+    def bar(self) -> dict[str, Any]:
+        """What the picture shows of it."""
+        return {"name": self.name, "p50": self.pooled(0.5), "p99": self.pooled(0.99)}
+
+
+class Watch:
+    """The sink, and how long to look."""
+
+    def __init__(self, hall: Hall, sink: Asked) -> None:
+        self._hall = hall
+        self._sink = sink
+
+    @property
+    def seconds(self) -> float:
+        """Of a whole segment."""
+        return WARM_UP_S + self._segment_s
+
+    @property
+    def _segment_s(self) -> float:
+        return max(1.0, SEGMENT_S * self._hall.plan.scale)
+
+    async def open(self, *, delay_s: float = 0.0) -> str:
+        """The address of a new operator, which answers after so long."""
+        port = await self._sink.ask(do="open", manner="answer", delay_s=delay_s)
+        return f"http://127.0.0.1:{port}/predictu"
+
+    def counted(self, rows: list[list[Any]]) -> list[list[Any]]:
+        """Those of a schedule that come after the warm-up."""
+        return rows[round(RATE * WARM_UP_S) :]
+
+    async def forget(self) -> None:
+        await self._sink.ask(do="forget")
+
+    async def moments(self, what: str, request_ids: list[str]) -> list[float]:
+        """Their `arrivals` or `answers`, in s; infinity where there is none."""
+        give_up_at_s = time.monotonic() + _ARRIVAL_GRACE_S
+        while True:
+            moments_s = await self._sink.ask(do=what, request_ids=request_ids)
+            if None not in moments_s or time.monotonic() > give_up_at_s:
+                return [inf if moment_s is None else moment_s for moment_s in moments_s]
+            await asyncio.sleep(0.1)
+
+    async def arrivals_ms(self, enqueued: list[list[Any]]) -> tuple[float, ...]:
+        """From each one's commit to its first byte at the operator. Raises BrokenRoundError where none came."""
+        rows = self.counted(enqueued)
+        arrived_at_s = await self.moments("arrivals", [row[0] for row in rows])
+        if min(arrived_at_s) == inf:
+            raise BrokenRoundError("nothing arrived")
+        return tuple((at_s - row[3]) * 1000 for row, at_s in zip(rows, arrived_at_s, strict=True))
+
+    def clock(self, *pids: int) -> Callable[[], float]:
+        """See Hall.clock; the sink is known as well."""
+        return self._hall.clock(*pids, self._sink.pid)
+
+
+Side = Callable[[int], Awaitable[Watched]]
+
+
+async def watch_in_turn(hall: Hall, sides: Mapping[str, Side]) -> tuple[dict[str, Watches], list[str]]:
+    """Each side has been watched in each round, with the same schedule, and shown. And the notes."""
+    segments: dict[str, list[Watched]] = {name: [] for name in sides}
+    notes = []
+    width = max(map(len, sides))
+    for number in range(1, hall.plan.rounds + 1):
+        for name, play in sides.items():
+            try:
+                segment = await play(hall.plan.seed + number)
+            except BrokenRoundError as broken:
+                notes.append(f"BROKEN: round {number} of {name}: {broken}")
+                segment = Watched(latencies_ms=(inf,), others_cores=0.0)
+            segments[name].append(segment)
+            hall.say(f"{number:3}  {name:{width}} {segment.line()}")
+    return {name: Watches(name=name, segments=watched) for name, watched in segments.items()}, notes
+
+
+def _name_of(share: float) -> str:
+    return "median" if share == 0.5 else f"p{share * 100:g}"

@@ -1,0 +1,115 @@
+"""The work of our own daemon: bets as in life, enqueued as producers do; and whether all was done, exactly once."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from predictu_dispatch.core.settings import DAY_S
+from predictu_dispatch.edge.keys import create_key_file
+from tests.bench.backlog import Connection
+from tests.bench.meter import BrokenRoundError
+from tests.support.daemons import _toml as toml
+from tests.support.daemons import until
+
+OPERATORS = tuple(f"op_work_{number}" for number in range(4))
+SLOTS = 64
+"""In both lanes of each operator; DESIGN.md's defaults are 32 and 16."""
+CALLBACKS_PER_BET = 3
+_BETS_AT_ONCE = 500
+_DONE_TIMEOUT_S = 60.0
+
+# One producer's life with one bet, in one transaction for many: BALANCE, BET_MAKE, and then one of the terminals.
+_PLAY_BETS = """
+    select predictu_dispatch.enqueue_callback(o.id, 'BALANCE',
+               jsonb_build_object('player_id', 'p-' || n, 'currency', 'EUR')),
+           predictu_dispatch.enqueue_callback(o.id, 'BET_MAKE',
+               jsonb_build_object('player_id', 'p-' || n, 'currency', 'EUR', 'amount', 500, 'bet_id', $2 || n,
+                   'bet', jsonb_build_object('market_id', 'm-7', 'outcome', 'yes', 'odds', 1.85, 'shares', 10,
+                                             'price', 0.54))),
+           predictu_dispatch.enqueue_callback(o.id, (array['BET_WIN', 'BET_LOSE', 'BET_SELL'])[n % 3 + 1],
+               jsonb_build_object('player_id', 'p-' || n, 'currency', 'EUR', 'amount', 900, 'bet_id', $2 || n))
+      from generate_series($3::integer, $4::integer) n
+     cross join lateral (select ($1::text[])[n % cardinality($1::text[]) + 1] as id) o
+"""
+_UNFINISHED = """
+    select exists (select from predictu_dispatch.callback
+                    where operator_id = any($1) and state in ('waiting', 'ready', 'in_flight'))
+"""
+_DONE = """
+    select (select count(*) from predictu_dispatch.callback
+             where operator_id = any($1) and method <> 'PING' and created_at > $2 and state = 'delivered') as delivered,
+           (select count(*) from predictu_dispatch.bet
+             where operator_id = any($1) and created_at > $2 and state = 'closed') as closed,
+           count(*) as audited, count(distinct (operator_id, request_id)) as audited_once
+      from predictu_dispatch.attempt
+     where operator_id = any($1) and method <> 'PING' and started_at > $2
+"""
+_RETRIED = """
+    select reason, count(*) from predictu_dispatch.attempt
+     where operator_id = any($1) and method <> 'PING' and started_at > $2 and verdict <> 'delivered' group by reason
+"""
+
+
+async def play_bets(owner: Connection, bets: int, *, prefix: str, operators: Iterable[str] = OPERATORS) -> None:
+    """So many bets are enqueued, each with three callbacks; `prefix` makes their ids."""
+    for first in range(1, bets + 1, _BETS_AT_ONCE):
+        last = min(bets, first + _BETS_AT_ONCE - 1)
+        await owner.execute(_PLAY_BETS, list(operators), prefix, first, last)
+
+
+async def check_done(
+    owner: Connection, bets: int, *, since: Any = None, operators: Iterable[str] = OPERATORS
+) -> Mapping[str, int]:
+    """What the database says of the bets made after `since`. Raises BrokenRoundError unless all was done, once each."""
+    whose = list(operators)
+
+    async def nothing_is_left() -> bool:
+        return not await owner.fetchval(_UNFINISHED, whose)
+
+    try:
+        await until("every callback is final", nothing_is_left, within_s=_DONE_TIMEOUT_S)
+    except AssertionError as error:
+        raise BrokenRoundError(str(error)) from error
+    moment = since or await owner.fetchval("select '-infinity'::timestamptz")
+    row: asyncpg.Record | None = await owner.fetchrow(_DONE, whose, moment)
+    assert row is not None
+    callbacks = bets * CALLBACKS_PER_BET
+    wanted = {"delivered": callbacks, "closed": bets, "audited": callbacks, "audited_once": callbacks}
+    if dict(row) != wanted:
+        retried = {row[0]: row[1] for row in await owner.fetch(_RETRIED, whose, moment)}
+        raise BrokenRoundError(f"the database has {dict(row)} where {wanted} was to be; retried for {retried}")
+    return wanted
+
+
+def write_operators(
+    folder: Path, urls: Mapping[str, str], *, algorithm: str = "EdDSA", **sections: Mapping[str, Any]
+) -> Path:
+    """The folder has a file for each operator; `sections` go over the work's own settings."""
+    (folder / "operators").mkdir(parents=True, exist_ok=True)
+    key = folder / f"{algorithm}.pem"
+    if not key.exists():
+        create_key_file(key, "RS256" if algorithm == "RS256" else "EdDSA")
+    settings: dict[str, Any] = {
+        "signing": {"key_file": f"../{key.name}", "algorithm": algorithm},
+        # What is enqueued beforehand must not expire while other contenders have their turn.
+        "interactive": {"deadline_s": DAY_S, "max_in_flight": SLOTS},
+        "settlement": {"max_in_flight": SLOTS},
+    }
+    for name, section in sections.items():
+        settings[name] = {**settings.get(name, {}), **section}
+    for operator_id, url in urls.items():
+        (folder / "operators" / f"{operator_id}.toml").write_text(
+            toml(
+                {
+                    "operator_id": operator_id,
+                    "callback_url": url,
+                    "allow_insecure_http": url.startswith("http://"),
+                    "allow_private_addresses": True,
+                    **settings,
+                }
+            ),
+            encoding="utf-8",
+        )
+    return folder
