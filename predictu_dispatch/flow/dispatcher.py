@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 _LOOKS_AGAIN_S = (0.004, 0.012)
 """After a notification: of callbacks that are committed at the same moment only one notifies, see tell_due()."""
+_CLAIMED_MOST = 250
+"""Of all operators in one claim: the leases run while the loop gets round to each."""
+_LOOP_TURN_MAX_S = 0.03
+_LOOP_PATIENCE_S = 0.25
+"""A claim waits until the loop turns quickly, but not for longer: what is claimed beyond what this process can carry
+would wait here instead, time out, and be taken for its operator's failure."""
 _BEGUN_WITHIN_S = 0.5
 """All settlements of a claim; what has not left LEASE_MARGIN_S after it, less the time to settle, never does."""
 _TURN_S = 0.002
@@ -62,6 +68,7 @@ class Dispatcher:
         self._is_outage = is_outage
         self._couriers: Mapping[str, Courier] = {}
         self._hungry: set[str] = set()
+        self._next_operator_id: str | None = None
         self._marks = ReadMarks()
         self._look_again: asyncio.TimerHandle | None = None
         self._work = asyncio.Event()
@@ -118,6 +125,7 @@ class Dispatcher:
                     pass
 
     async def _claim_and_begin(self, deliveries: asyncio.TaskGroup) -> None:
+        await _loop_turns_quickly()
         claimed = await self._claim()
         # A burst of starts would hold up the loop, and with it the bets; so would their answers, all at once. But what
         # begins too late is not sent at all.
@@ -158,8 +166,15 @@ class Dispatcher:
 
     def _wants(self, *, from_start: bool) -> list[LaneWant]:
         wants = []
-        for operator_id, courier in self._couriers.items():
-            free_slots = self._gates.ask(operator_id, self.lane)
+        most = _CLAIMED_MOST
+        for operator_id, courier in self._in_turn():
+            if most == 0:
+                # The next claim begins here, and comes at once.
+                self._next_operator_id = operator_id
+                self.wake()
+                break
+            free_slots = self._gates.ask(operator_id, self.lane, most=most)
+            most -= free_slots
             if free_slots == 0:
                 self._wake_when_paced(operator_id)
                 continue
@@ -177,6 +192,12 @@ class Dispatcher:
                 )
             )
         return wants
+
+    def _in_turn(self) -> list[tuple[str, Courier]]:
+        """The couriers, beginning with the one for which the last claim had no room."""
+        couriers = list(self._couriers.items())
+        first = next((n for n, (operator_id, _) in enumerate(couriers) if operator_id == self._next_operator_id), 0)
+        return couriers[first:] + couriers[:first]
 
     def _note_what_came(self, wants: list[LaneWant], claimed: list[Callback]) -> None:
         """An operator of which all came that could has probably more waiting, worth a claim as soon as one may go."""
@@ -205,3 +226,13 @@ class Dispatcher:
             self._gates.ended(callback.operator_id, self.lane)
             if callback.operator_id in self._hungry:
                 self.wake(self._gates.settlement_gather_s() if self.lane is Lane.SETTLEMENT else 0.0)
+
+
+async def _loop_turns_quickly() -> None:
+    give_up_at_s = time.monotonic() + _LOOP_PATIENCE_S
+    while True:
+        began_s = time.monotonic()
+        await asyncio.sleep(0)
+        now_s = time.monotonic()
+        if now_s - began_s < _LOOP_TURN_MAX_S or now_s >= give_up_at_s:
+            return

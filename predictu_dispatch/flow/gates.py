@@ -7,6 +7,7 @@ itself looks at circuit, pause and holds once more, in the database; here they a
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -172,8 +173,8 @@ class Gates:
             return 0.0
         return min(_SPACING_S, 1 / self._bets_per_s) if self._bets_per_s else _SPACING_S
 
-    def ask(self, operator_id: str, lane: Lane) -> int:
-        """How many callbacks may be claimed now; they count as under way until claimed() says how many came."""
+    def ask(self, operator_id: str, lane: Lane, *, most: int = sys.maxsize) -> int:
+        """How many callbacks may be claimed now, at most so many; they count as under way until claimed() is called."""
         gate = self._gates.get(operator_id)
         if gate is None:
             return 0
@@ -182,7 +183,7 @@ class Gates:
         allowed = self._paced(gate, lane, now_s)
         if lane is Lane.INTERACTIVE:
             gate.bets_want_more = free > 0 and allowed == 0
-        asked = max(0, free if allowed is None else min(free, allowed))
+        asked = max(0, min(free, most) if allowed is None else min(free, allowed, most))
         gate.asked[lane] += asked
         return asked
 
