@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _LOOKS_AGAIN_S = (0.004, 0.012)
 """After a notification: of callbacks that are committed at the same moment only one notifies, see tell_due()."""
 _CLAIMED_MOST = 250
-"""Of all operators in one claim: the leases run while the loop gets round to each."""
+_CLAIMED_OF_EACH = 4
+"""Of all operators in one claim, and of each where they are many: the leases run while the loop gets round to each."""
 _LOOP_TURN_MAX_S = 0.03
 _LOOP_PATIENCE_S = 0.25
 """A claim waits until the loop turns quickly, but not for longer: what is claimed beyond what this process can carry
@@ -68,7 +69,6 @@ class Dispatcher:
         self._is_outage = is_outage
         self._couriers: Mapping[str, Courier] = {}
         self._hungry: set[str] = set()
-        self._next_operator_id: str | None = None
         self._marks = ReadMarks()
         self._look_again: asyncio.TimerHandle | None = None
         self._work = asyncio.Event()
@@ -166,15 +166,9 @@ class Dispatcher:
 
     def _wants(self, *, from_start: bool) -> list[LaneWant]:
         wants = []
-        most = _CLAIMED_MOST
-        for operator_id, courier in self._in_turn():
-            if most == 0:
-                # The next claim begins here, and comes at once.
-                self._next_operator_id = operator_id
-                self.wake()
-                break
+        most = self._most_of_each
+        for operator_id, courier in self._couriers.items():
             free_slots = self._gates.ask(operator_id, self.lane, most=most)
-            most -= free_slots
             if free_slots == 0:
                 self._wake_when_paced(operator_id)
                 continue
@@ -193,11 +187,9 @@ class Dispatcher:
             )
         return wants
 
-    def _in_turn(self) -> list[tuple[str, Courier]]:
-        """The couriers, beginning with the one for which the last claim had no room."""
-        couriers = list(self._couriers.items())
-        first = next((n for n, (operator_id, _) in enumerate(couriers) if operator_id == self._next_operator_id), 0)
-        return couriers[first:] + couriers[:first]
+    @property
+    def _most_of_each(self) -> int:
+        return max(_CLAIMED_OF_EACH, _CLAIMED_MOST // max(1, len(self._couriers)))
 
     def _note_what_came(self, wants: list[LaneWant], claimed: list[Callback]) -> None:
         """An operator of which all came that could has probably more waiting, worth a claim as soon as one may go."""
@@ -207,6 +199,9 @@ class Dispatcher:
             self._gates.claimed(operator_id, self.lane, asked=want.free_slots, came=came[operator_id])
             if came[operator_id] == want.free_slots:
                 self._hungry.add(operator_id)
+                if want.free_slots == self._most_of_each:
+                    # There may be slots left that this claim did not ask for.
+                    self.wake()
                 self._wake_when_paced(operator_id)
             else:
                 self._hungry.discard(operator_id)
