@@ -85,7 +85,7 @@ class Silent:
 
 
 def dispatching(lane: Lane, outbox: Outbox, gates: Gates) -> Dispatcher:
-    share = Share(operator_id="op_abc123", interactive_slots=8, settlement_slots=SLOTS, requests_per_s=None)
+    share = Share(operator_id="op_abc123", interactive_slots=SLOTS, settlement_slots=SLOTS, requests_per_s=None)
     gates.share([share], asked_at_s=time.monotonic())
     return Dispatcher(
         lane,
