@@ -136,10 +136,13 @@ class Daemon:
         if channel == OPERATOR_CHANNEL:
             self._monitor.look()
             return
-        self._dispatchers[Lane.INTERACTIVE].told(is_behind=payload.endswith(" behind"))
-        if self._gates.refuses_any_bets():
-            # Of any operator, because this one may have notified for others as well.
+        operator_id, _, behind = payload.partition(" ")
+        self._dispatchers[Lane.INTERACTIVE].told(is_behind=bool(behind))
+        if self._gates.refuses_bets(operator_id):
             self._reaper.look()
+        elif self._gates.refuses_any_bets():
+            # Whoever notified may have done so for others as well; see tell_due().
+            self._reaper.look_soon()
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT.

@@ -33,6 +33,7 @@ ENDED_MOST = 20
 """Of one operator, kind and turn: a few milliseconds also where ten operators fail at once; there are many turns."""
 _TURN_MIN_S = 0.02
 """Between two turns, so that bets for one operator that is paused cost at most fifty looks a second."""
+_SOON_S = 0.1
 _PARTITIONS_EVERY_S = 3600.0
 _STATUSES = Statuses.of()
 
@@ -59,10 +60,16 @@ class Reaper:
         self._wake = wake
         self._is_outage = is_outage
         self._work = asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None
 
     def look(self) -> None:
         """Something may have to end at once: a bet for an operator that may not be sent anything."""
         self._work.set()
+
+    def look_soon(self) -> None:
+        """Something may have to end: looked at in a moment, together with whatever else comes until then."""
+        if self._soon is None or self._soon.when() <= asyncio.get_running_loop().time():
+            self._soon = asyncio.get_running_loop().call_later(_SOON_S, self.look)
 
     async def run(self) -> None:
         """Reaps for ever; an absent database is asked again at the next turn."""
