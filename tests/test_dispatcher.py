@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import timedelta
 from typing import Any, NoReturn, cast
 
-from predictu_dispatch.core.callback import LEASE_MARGIN_S, Callback, Effect
+import pytest
+
+from predictu_dispatch.core import read_marks
+from predictu_dispatch.core.callback import LEASE_MARGIN_S, Callback
 from predictu_dispatch.core.change import LaneWant
 from predictu_dispatch.core.fleet import Share
 from predictu_dispatch.core.methods import Lane, Method
@@ -16,36 +18,12 @@ from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.gates import Gates
 from tests.support.daemons import until
+from tests.test_callback_body import MOMENT, a_callback
 
 SETTINGS = OperatorSettings.model_validate(
     {"operator_id": "op_abc123", "callback_url": "https://wallet.example.com", "signing": {"key_file": "key.pem"}}
 )
 SLOTS = 600
-
-
-def settlement() -> Callback:
-    moment = datetime(2026, 3, 19, tzinfo=UTC)
-    return Callback(
-        operator_id="op_abc123",
-        request_id=uuid.uuid4(),
-        method=Method.BET_WIN,
-        bet_id="b1",
-        lane=Lane.SETTLEMENT,
-        attempt=1,
-        budget_from=0,
-        effect=Effect.NONE,
-        reason=None,
-        params="{}",
-        created_at=moment,
-        due_at=moment,
-        expires_in_s=None,
-        leased_at=moment,
-        lease_s=15.0,
-        amount_format="subunits",
-        minor_digits=None,
-        placement_ended_s_ago=None,
-        leased_at_s=time.monotonic(),
-    )
 
 
 class Outbox:
@@ -113,10 +91,27 @@ async def test_whoever_is_told_looks_at_once_and_twice_more_and_then_waits_for_i
     await running
 
 
+async def test_a_claim_goes_on_from_its_mark_until_something_behind_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pause in ("_FROM_START_EVERY_S", "_FROM_START_EVERY_MAX_S"):
+        monkeypatch.setattr(read_marks, pause, 60.0)
+    outbox = Outbox([a_callback(Method.BALANCE)])
+    dispatcher = dispatching(Lane.INTERACTIVE, outbox, Gates([SETTINGS]))
+    await dispatcher.send_by({"op_abc123": cast("Any", Courier())})
+    running = asyncio.create_task(dispatcher.run())
+    await until("the first has come", lambda: len(outbox.asked) == 1)
+    for is_behind, due_from in ((False, MOMENT - timedelta(seconds=1)), (True, None)):
+        before = len(outbox.asked)
+        dispatcher.told(is_behind=is_behind)
+        await until("it has looked", lambda count=before: len(outbox.asked) > count)  # type: ignore[misc]
+        assert [want.due_from for want in outbox.asked[before]] == [due_from]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_settlements_step_back_for_bets_but_all_begin_before_it_is_too_late() -> None:
     """On a loop whose every turn takes a while: begun one a turn, most of a large claim never left at all."""
     gates, courier = Gates([SETTINGS]), Courier()
-    dispatcher = dispatching(Lane.SETTLEMENT, Outbox([settlement() for _ in range(SLOTS)]), gates)
+    dispatcher = dispatching(Lane.SETTLEMENT, Outbox([a_callback(Method.BET_WIN)] * SLOTS), gates)
     gates.ask("op_abc123", Lane.INTERACTIVE)
     gates.claimed("op_abc123", Lane.INTERACTIVE, asked=8, came=1)
 

@@ -1,38 +1,18 @@
 """How far a lane has been read: nothing that is due is ever passed over for good."""
 
-import uuid
 from datetime import UTC, datetime, timedelta
 
-from predictu_dispatch.core.callback import Callback, Effect
-from predictu_dispatch.core.methods import Lane, Method
+from predictu_dispatch.core.callback import Callback
+from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.read_marks import ReadMarks
 from tests.support.ledger import Ledger, claim, delivered
+from tests.test_callback_body import a_callback
 
 NOON = datetime(2026, 3, 19, 12, tzinfo=UTC)
 
 
 def due(second: float, operator_id: str = "op_abc123") -> Callback:
-    return Callback(
-        operator_id=operator_id,
-        request_id=uuid.uuid4(),
-        method=Method.BALANCE,
-        bet_id=None,
-        lane=Lane.INTERACTIVE,
-        attempt=1,
-        budget_from=0,
-        effect=Effect.NONE,
-        reason=None,
-        params="{}",
-        created_at=NOON,
-        due_at=NOON + timedelta(seconds=second),
-        expires_in_s=None,
-        leased_at=NOON,
-        lease_s=10.0,
-        amount_format="subunits",
-        minor_digits=None,
-        placement_ended_s_ago=None,
-        leased_at_s=0.0,
-    )
+    return a_callback(Method.BALANCE, operator_id=operator_id, due_at=NOON + timedelta(seconds=second))
 
 
 def test_a_claim_goes_on_a_second_before_the_last_that_came() -> None:
