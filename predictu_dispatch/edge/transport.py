@@ -15,6 +15,7 @@ import struct
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -143,7 +144,6 @@ class Transport:
         )
         self._connecting = connecting
         self._timeouts: set[asyncio.Timeout] = set()
-        self._connect_timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._interrupted = False
 
     async def close(self) -> None:
@@ -190,7 +190,7 @@ class Transport:
             data=body,
             headers=headers,
             allow_redirects=False,
-            timeout=self._connect_timeout(connect_timeout_s),
+            timeout=_connect_timeout(connect_timeout_s),
         ) as response:
             progress.first_byte_s = time.monotonic()
             progress.status = response.status
@@ -208,13 +208,6 @@ class Transport:
                         truncated=True,
                     )
             return progress.exchange(Evidence.ANSWERED)
-
-    def _connect_timeout(self, connect_timeout_s: float) -> aiohttp.ClientTimeout:
-        """The same object for each of the few values there are."""
-        if (timeout := self._connect_timeouts.get(connect_timeout_s)) is None:
-            timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, ceil_threshold=_NO_CEILING_S)
-            self._connect_timeouts[connect_timeout_s] = timeout
-        return timeout
 
     def _vetted_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         """A socket for the very address that is called next; raises AddressRefusedError.
@@ -235,6 +228,11 @@ class Transport:
             reason = "interrupted"
         words = f"{type(error).__name__}: {_printable(str(error))}"[:_ERROR_CHARS_MAX]
         return progress.exchange(evidence, reason=reason, error=words, truncated=progress.status is not None)
+
+
+@cache
+def _connect_timeout(connect_timeout_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, ceil_threshold=_NO_CEILING_S)
 
 
 def _socket_that_drops_what_is_unsent(address: aiohttp.AddrInfoType) -> socket.socket:
