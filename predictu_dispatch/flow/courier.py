@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from predictu_dispatch.flow.ports import Operator, Transport
 
 USER_AGENT = "predictu-dispatch"
-_TIMEOUT_SPREAD = 0.02
+_TIMEOUT_SPREAD = 0.05
 """By so much an attempt may end before its time: what began together must not end together, or an operator that never
 answers would hold up all others whenever its slots time out."""
 _HEADERS = {

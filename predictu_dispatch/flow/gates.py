@@ -27,8 +27,10 @@ _BETS_ABOUT_S = 1.0
 """For so long after the last bet settlements step back: each of their transactions, and each burst of starts, costs the
 disk and the cores that the next bet needs, and nobody waits for one."""
 _GATHER_S = 0.025
-_SPACING_S = 0.001
-"""Between the starts of two settlements; less where more bets come than one a millisecond, since each ends with one."""
+_SPACING_S = 0.003
+_SPACING_BETS = 0.6
+"""Between the starts of two settlements there are so many seconds, or so many bets, whichever is less: each bet ends with
+one, so settlements must be able to be faster than bets."""
 _CLAIM_S = 0.02
 """About as long as a claim takes on a busy database."""
 
@@ -171,7 +173,7 @@ class Gates:
         """Between the starts of two settlements."""
         if time.monotonic() - self._bets_at_s >= _BETS_ABOUT_S:
             return 0.0
-        return min(_SPACING_S, 1 / self._bets_per_s) if self._bets_per_s else _SPACING_S
+        return min(_SPACING_S, _SPACING_BETS / self._bets_per_s) if self._bets_per_s else _SPACING_S
 
     def ask(self, operator_id: str, lane: Lane, *, most: int = sys.maxsize) -> int:
         """How many callbacks may be claimed now, at most so many; they count as under way until claimed() is called."""
