@@ -120,8 +120,8 @@ class Daemon:
     def _settings(self) -> list[OperatorSettings]:
         return [operator.settings for operator in self._config.operators.values()]
 
-    def _wake(self, lane: Lane, delay_s: float) -> None:
-        self._dispatchers[lane].wake(delay_s)
+    def _wake(self, lane: Lane, delay_s: float, operator_id: str) -> None:
+        self._dispatchers[lane].wake(delay_s, operator_id)
         if lane is Lane.INTERACTIVE and self._gates.refuses_any_bets():
             # What was in flight when the circuit opened, and would be tried again, ends instead.
             self._reaper.look()

@@ -62,9 +62,12 @@ class Silent:
     def attempt_began(self, _: Callback) -> None: ...
 
 
-def dispatching(lane: Lane, outbox: Outbox, gates: Gates) -> Dispatcher:
-    share = Share(operator_id="op_abc123", interactive_slots=SLOTS, settlement_slots=SLOTS, requests_per_s=None)
-    gates.share([share], asked_at_s=time.monotonic())
+def dispatching(lane: Lane, outbox: Outbox, gates: Gates, *, poll_interval_s: float = 60.0) -> Dispatcher:
+    shares = [
+        Share(operator_id=operator_id, interactive_slots=SLOTS, settlement_slots=SLOTS, requests_per_s=None)
+        for operator_id in gates.operator_ids
+    ]
+    gates.share(shares, asked_at_s=time.monotonic())
     return Dispatcher(
         lane,
         cast("Any", outbox),
@@ -72,7 +75,7 @@ def dispatching(lane: Lane, outbox: Outbox, gates: Gates) -> Dispatcher:
         cast("Any", Silent()),
         gates,
         witness=lambda _: None,
-        poll_interval_s=60.0,
+        poll_interval_s=poll_interval_s,
         is_outage=lambda _: False,
     )
 
@@ -89,6 +92,28 @@ async def test_whoever_is_told_looks_at_once_and_twice_more_and_then_waits_for_i
         assert len(outbox.asked) == expected
     dispatcher.stop()
     await running
+
+
+async def test_what_is_due_of_one_operator_is_asked_of_that_one_and_every_poll_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for pause in ("_FROM_START_EVERY_S", "_FROM_START_EVERY_MAX_S"):
+        monkeypatch.setattr(read_marks, pause, 60.0)
+    outbox = Outbox()
+    others = SETTINGS.model_copy(update={"operator_id": "op_other"})
+    dispatcher = dispatching(Lane.INTERACTIVE, outbox, Gates([SETTINGS, others]), poll_interval_s=0.2)
+    await dispatcher.send_by({name: cast("Any", Courier()) for name in ("op_abc123", "op_other")})
+    running = asyncio.create_task(dispatcher.run())
+    await until("it has looked when it started", lambda: len(outbox.asked) == 1)
+    for _ in range(100):
+        dispatcher.wake(operator_id="op_other")
+        await asyncio.sleep(0.01)
+    dispatcher.stop()
+    await running
+    asked = [tuple(want.operator_id for want in wants) for wants in outbox.asked]
+    assert set(asked) == {("op_other",), ("op_abc123", "op_other")}
+    # Once when it started, and then every fifth of a second, although there was always something else to do.
+    assert 4 <= asked.count(("op_abc123", "op_other")) <= 8
 
 
 async def test_a_claim_goes_on_from_its_mark_until_something_behind_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ async def recording(database: Database) -> AsyncIterator[tuple[Outbox, Recorder,
     await pool.open()
     witness = Witness()
     outbox = Outbox(pool, instance="host-1")
-    recorder = Recorder(outbox, witness, lambda _, __: None)
+    recorder = Recorder(outbox, witness, lambda *_: None)
     running = asyncio.create_task(recorder.run())
     try:
         async with asyncio.timeout(PATIENCE_S):

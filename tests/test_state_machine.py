@@ -222,7 +222,7 @@ class Daemon:
         await asyncio.wait([running])
         assert not self.refused, self.refused
 
-    def wake(self, lane: Lane, delay_s: float) -> None: ...
+    def wake(self, lane: Lane, delay_s: float, operator_id: str) -> None: ...
 
     def is_outage(self, error: BaseException) -> bool:  # noqa: ARG002 - the port's own signature
         return False

@@ -1,9 +1,9 @@
 """The dispatcher of one lane claims due callbacks for free slots and hands each to its operator's courier.
 
-It claims for all operators in one statement, when something may have become due: a notification, a slot that is free
-again while its operator had more to do, a retry whose delay is over, a rate that allows more, and in any case every
-poll interval, because notifications are a hint and the database is the truth. Each lane has a dispatcher of its own, so
-that no bet waits behind the claim of a burst of settlements.
+It claims in one statement for all operators of which something may have become due: after a notification for every one,
+after a slot that is free again while its operator had more to do, a retry whose delay is over or a rate that allows
+more for that one, and in any case every poll interval for every one, because notifications are a hint and the database
+is the truth. Each lane has a dispatcher of its own, so that no bet waits behind the claim of a burst of settlements.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.read_marks import ReadMarks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from predictu_dispatch.core.callback import Attempt, Callback
     from predictu_dispatch.flow.courier import Courier
@@ -69,6 +69,10 @@ class Dispatcher:
         self._is_outage = is_outage
         self._couriers: Mapping[str, Courier] = {}
         self._hungry: set[str] = set()
+        self._noted: set[str] = set()
+        self._most = _CLAIMED_MOST
+        self._ask_all = True
+        self._asked_all_at_s = float("-inf")
         self._marks = ReadMarks()
         self._look_again: asyncio.TimerHandle | None = None
         self._work = asyncio.Event()
@@ -83,12 +87,19 @@ class Dispatcher:
             self._couriers = couriers
         self.wake()
 
-    def wake(self, delay_s: float = 0.0) -> None:
-        """Something may be due in `delay_s`; what is due later than the next poll needs no call of its own."""
+    def wake(self, delay_s: float = 0.0, operator_id: str | None = None) -> None:
+        """Something of this operator, or of any, may be due in `delay_s`; the next poll sees what is due after it."""
         if delay_s <= 0:
-            self._work.set()
+            self._note(operator_id)
         elif delay_s < self._poll_interval_s:
-            asyncio.get_running_loop().call_later(delay_s, self._work.set)
+            asyncio.get_running_loop().call_later(delay_s, self._note, operator_id)
+
+    def _note(self, operator_id: str | None) -> None:
+        if operator_id is None:
+            self._ask_all = True
+        else:
+            self._noted.add(operator_id)
+        self._work.set()
 
     def told(self, *, is_behind: bool) -> None:
         """Something was committed; `is_behind` where it was enqueued long ago, so that the claims have read past it."""
@@ -148,7 +159,7 @@ class Dispatcher:
             async with self._outbox.turn(self.lane):
                 began_s = time.monotonic()
                 from_start = self._marks.begin(began_s)
-                wants = self._wants(from_start=from_start)
+                wants = self._wants(self._to_ask(began_s, all_of_them=from_start), from_start=from_start)
                 try:
                     claimed = await self._outbox.claim(wants) if wants else []
                 finally:
@@ -160,16 +171,28 @@ class Dispatcher:
             self.claimed_at_s = asyncio.get_running_loop().time()
         except Exception as error:
             # What a claim leased whose answer was lost, the reaper returns. The next poll asks again.
+            self._ask_all = True
             if not self._is_outage(error):
                 raise
         return claimed
 
-    def _wants(self, *, from_start: bool) -> list[LaneWant]:
+    def _to_ask(self, now_s: float, *, all_of_them: bool) -> list[str]:
+        """The operators of which something may be due; of hundreds, asking for every one would be most of a claim."""
+        noted, self._noted = self._noted, set()
+        if all_of_them or self._ask_all or now_s >= self._asked_all_at_s + self._poll_interval_s:
+            self._ask_all, self._asked_all_at_s = False, now_s
+            return list(self._couriers)
+        return [operator_id for operator_id in self._couriers if operator_id in noted or operator_id in self._hungry]
+
+    def _wants(self, operator_ids: Sequence[str], *, from_start: bool) -> list[LaneWant]:
         wants = []
-        most = self._most_of_each
-        for operator_id, courier in self._couriers.items():
-            free_slots = self._gates.ask(operator_id, self.lane, most=most)
+        self._most = max(_CLAIMED_OF_EACH, _CLAIMED_MOST // max(1, len(operator_ids)))
+        for operator_id in operator_ids:
+            courier = self._couriers[operator_id]
+            free_slots = self._gates.ask(operator_id, self.lane, most=self._most)
             if free_slots == 0:
+                # Asked for once a slot is free again.
+                self._hungry.add(operator_id)
                 self._wake_when_paced(operator_id)
                 continue
             settings = courier.operator.settings
@@ -187,10 +210,6 @@ class Dispatcher:
             )
         return wants
 
-    @property
-    def _most_of_each(self) -> int:
-        return max(_CLAIMED_OF_EACH, _CLAIMED_MOST // max(1, len(self._couriers)))
-
     def _note_what_came(self, wants: list[LaneWant], claimed: list[Callback]) -> None:
         """An operator of which all came that could has probably more waiting, worth a claim as soon as one may go."""
         came = Counter(callback.operator_id for callback in claimed)
@@ -199,9 +218,9 @@ class Dispatcher:
             self._gates.claimed(operator_id, self.lane, asked=want.free_slots, came=came[operator_id])
             if came[operator_id] == want.free_slots:
                 self._hungry.add(operator_id)
-                if want.free_slots == self._most_of_each:
+                if want.free_slots == self._most:
                     # There may be slots left that this claim did not ask for.
-                    self.wake()
+                    self.wake(operator_id=operator_id)
                 self._wake_when_paced(operator_id)
             else:
                 self._hungry.discard(operator_id)
@@ -209,7 +228,7 @@ class Dispatcher:
     def _wake_when_paced(self, operator_id: str) -> None:
         paced_in_s = self._gates.paced_in_s(operator_id, self.lane)
         if paced_in_s is not None:
-            self.wake(max(paced_in_s, _PACED_WAKE_MIN_S))
+            self.wake(max(paced_in_s, _PACED_WAKE_MIN_S), operator_id)
 
     async def _record(self, callback: Callback, delivery: Awaitable[Attempt]) -> None:
         self._observer.attempt_began(callback)
@@ -220,7 +239,8 @@ class Dispatcher:
         finally:
             self._gates.ended(callback.operator_id, self.lane)
             if callback.operator_id in self._hungry:
-                self.wake(self._gates.settlement_gather_s() if self.lane is Lane.SETTLEMENT else 0.0)
+                gather_s = self._gates.settlement_gather_s() if self.lane is Lane.SETTLEMENT else 0.0
+                self.wake(gather_s, callback.operator_id)
 
 
 async def _loop_turns_quickly() -> None:

@@ -29,8 +29,8 @@ disk and the cores that the next bet needs, and nobody waits for one."""
 _GATHER_S = 0.025
 _SPACING_S = 0.003
 _SPACING_BETS = 0.6
-"""Between the starts of two settlements there are so many seconds, or so many bets, whichever is less: each bet ends with
-one, so settlements must be able to be faster than bets."""
+"""Between the starts of two settlements there are so many seconds, or so many bets, whichever is less: each bet ends
+with one, so settlements must be able to be faster than bets."""
 _CLAIM_S = 0.02
 """About as long as a claim takes on a busy database."""
 

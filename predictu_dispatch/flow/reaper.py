@@ -49,7 +49,7 @@ class Reaper:
         operators: Callable[[], Mapping[str, Operator]],
         *,
         instance: str,
-        wake: Callable[[Lane, float], None],
+        wake: Callable[[Lane, float, str], None],
         is_outage: Callable[[BaseException], bool],
     ) -> None:
         self._outbox = outbox
@@ -122,7 +122,7 @@ class Reaper:
             ended[change.operator_id] += 1
             self._observer.bet_followed(change)
             if change.lane is not None:
-                self._wake(change.lane, 0.0)
+                self._wake(change.lane, 0.0, change.operator_id)
         if ended and max(ended.values()) >= ENDED_MOST:
             self.look()
 

@@ -51,15 +51,15 @@ class _Entry:
 class Recorder:
     """Settles what couriers and the reaper report of one lane.
 
-    `wake(lane, delay_s)` is called when settled work makes new work due, which may be the other lane's. `gather_s()`
-    is how long an attempt may wait for others to be settled with.
+    `wake(lane, delay_s, operator_id)` is called when settled work makes new work due, which may be the other lane's.
+    `gather_s()` is how long an attempt may wait for others to be settled with.
     """
 
     def __init__(
         self,
         outbox: Outbox,
         observer: Observer,
-        wake: Callable[[Lane, float], None],
+        wake: Callable[[Lane, float, str], None],
         *,
         gather_s: Callable[[], float] | None = None,
     ) -> None:
@@ -160,7 +160,7 @@ class Recorder:
             if change.attempt is None:
                 self._observer.bet_followed(change)
                 if change.lane is not None:
-                    self._wake(change.lane, 0.0)
+                    self._wake(change.lane, 0.0, change.operator_id)
                 continue
             key = (change.operator_id, change.request_id, change.attempt)
             if change.cause is Cause.HELD:
@@ -175,7 +175,7 @@ class Recorder:
             change = change._replace(cause=Cause.SETTLED, state=attempt.outcome.state, reason=attempt.outcome.reason)
         self._observer.attempt_settled(attempt, change)
         if change.state is CallbackState.READY and attempt.outcome.due_in_s is not None:
-            self._wake(attempt.callback.lane, attempt.outcome.due_in_s)
+            self._wake(attempt.callback.lane, attempt.outcome.due_in_s, attempt.callback.operator_id)
 
 
 def _key(callback: Callback) -> _Key:
