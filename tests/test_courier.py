@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OKPKey, RSAKey
+from typing_extensions import override
 
-from predictu_dispatch.core.callback import Attempt, Callback, Effect, Evidence
+from predictu_dispatch.core.callback import Attempt, Callback, Effect, Evidence, Exchange
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import OperatorSettings, SigningAlgorithm
@@ -221,6 +222,28 @@ async def test_each_method_has_the_timeouts_of_its_policy() -> None:
         assert attempt.exchange.total_ms < 3_000
         assert (attempt.outcome.state, attempt.outcome.effect) == (CallbackState.READY, Effect.UNKNOWN)
         assert len(server.requests) == 1
+
+
+async def test_what_begins_together_does_not_end_together() -> None:
+    """An operator that never answers would otherwise hold up all others whenever its slots time out at once."""
+    asked_s: list[float] = []
+
+    class Noting(Transport):
+        @override
+        async def post(self, *, timeout_s: float, **_: Any) -> Exchange:
+            asked_s.append(timeout_s)
+            return Exchange(evidence=Evidence.UNANSWERED, total_ms=0.0, reason="timeout")
+
+    settings = settings_for("http://127.0.0.1:1/predictu", interactive={"attempt_timeout_s": 5.0})
+    transport = Noting(settings)
+    operator = ConfiguredOperator(settings=settings, signing_key=KEYS["EdDSA"])
+    courier = Courier(operator, transport, lane=a_callback().lane, instance="host-1")
+    for _ in range(200):
+        await courier.deliver(leased_now())
+    await transport.close()
+    # Never longer than the operator's file says, never shorter by more than a twentieth, and well spread in between.
+    assert 4.75 <= min(asked_s) < 4.80
+    assert 4.95 < max(asked_s) <= 5.0
 
 
 async def test_the_operators_own_statuses_and_pause_hold() -> None:

@@ -8,7 +8,6 @@ have been.
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 import struct
@@ -23,6 +22,13 @@ from typing_extensions import override
 
 from predictu_dispatch.core.addresses import address_fault
 from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.edge.broken_exchange import (
+    TooLateError,
+    UnaskedAnswerError,
+    reason_not_sent,
+    reason_sent,
+    unwrapped,
+)
 from predictu_dispatch.edge.resolver import AddressRefusedError, LookUp, VettingResolver, look_up
 
 if TYPE_CHECKING:
@@ -82,14 +88,6 @@ class _Progress:
 _progress: ContextVar[_Progress] = ContextVar("_progress")
 
 
-class _TooLateError(Exception):
-    """A connection is there, but the deadline or the lease does not allow the request to leave any more."""
-
-
-class _UnaskedAnswerError(Exception):
-    """The connection holds bytes that the operator sent unasked; they would be taken for the answer to this request."""
-
-
 class _WatchedRequest(aiohttp.ClientRequest):
     """Notes the moment from which on the operator may have got something, and lets nothing go after its time."""
 
@@ -98,10 +96,10 @@ class _WatchedRequest(aiohttp.ClientRequest):
         progress = _progress.get()
         progress.connected_s = time.monotonic()
         if progress.connected_s >= progress.send_before_s:
-            raise _TooLateError
+            raise TooLateError
         # aiohttp asks this when a connection goes back to its pool, but not when it comes out again.
         if conn.protocol is not None and conn.protocol.should_close:
-            raise _UnaskedAnswerError
+            raise UnaskedAnswerError
         progress.sent = True
         return await super().send(conn)
 
@@ -221,9 +219,9 @@ class Transport:
         return _socket_that_drops_what_is_unsent(address)
 
     def _broken_off(self, progress: _Progress, error: Exception) -> Exchange:
-        error = _unwrapped(error)
+        error = unwrapped(error)
         evidence = Evidence.UNANSWERED if progress.sent else Evidence.NOT_SENT
-        reason = _reason_sent(error) if progress.sent else _reason_not_sent(error)
+        reason = reason_sent(error) if progress.sent else reason_not_sent(error)
         if self._interrupted and isinstance(error, TimeoutError):
             reason = "interrupted"
         words = f"{type(error).__name__}: {_printable(str(error))}"[:_ERROR_CHARS_MAX]
@@ -246,60 +244,6 @@ def _socket_that_drops_what_is_unsent(address: aiohttp.AddrInfoType) -> socket.s
     made.setblocking(False)  # noqa: FBT003 - the system's own signature
     made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     return made
-
-
-def _unwrapped(error: Exception) -> Exception:
-    """What aiohttp wraps, where that alone says what has happened; `error` itself otherwise."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
-    if isinstance(cause, AddressRefusedError):
-        return cause
-    # The system's own errors have a number; without one, the loop met the connection's end in the handshake.
-    if isinstance(cause, ConnectionResetError) and cause.errno is None:
-        words = "the operator's side ended the TLS handshake without saying why; does it demand a client certificate?"
-        return ssl.SSLError(errno.ECONNRESET, words)
-    return error
-
-
-def _reason_not_sent(error: Exception) -> str:
-    match error:
-        case _TooLateError():
-            return "too_late"
-        case _UnaskedAnswerError():
-            return "unasked_answer"
-        # The second is aiohttp's own, for 127.1, 2130706433 and other spellings that a system may read as 127.0.0.1.
-        case AddressRefusedError() | aiohttp.InvalidUrlClientError():
-            return "address_refused"
-        case aiohttp.ClientConnectorDNSError():
-            return "dns_failed"
-        case aiohttp.ClientSSLError() | ssl.SSLError():
-            return "tls_failed"
-        case TimeoutError():
-            return "connect_timeout"
-        case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
-            return "connect_refused"
-        case aiohttp.ClientConnectorError() if error.os_error.errno in (errno.EMFILE, errno.ENFILE):
-            return "no_socket"
-        case aiohttp.ClientError() | OSError():
-            return "connect_failed"
-        case _:
-            return "internal_error"
-
-
-def _reason_sent(error: Exception) -> str:
-    match error:
-        case TimeoutError():
-            return "timeout"
-        # In TLS 1.3 our handshake is done, and the request sent, before a server can refuse our certificate.
-        case aiohttp.ClientOSError() if isinstance(error.__cause__, ssl.SSLError):
-            return "tls_failed"
-        case aiohttp.ClientPayloadError():
-            return "truncated"
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
-            return "reset"
-        case aiohttp.ClientError():
-            return "bad_http"
-        case _:
-            return "internal_error"
 
 
 def _printable(raw: bytes | str) -> str:

@@ -126,7 +126,15 @@ class Scripted(Contender):
         yield Store(address="-")
 
 
-class OnPostgres(Scripted):
+class Stored(Scripted):
+    """A peer whose jobs were stored beforehand: it works until there are none."""
+
+    @override
+    def _work_count(self) -> tuple[str, ...]:
+        return ()
+
+
+class OnPostgres(Stored):
     """A peer whose jobs are in our Postgres, in a database of its own."""
 
     async def install(self) -> str:
@@ -145,10 +153,6 @@ class OnPostgres(Scripted):
         return self._count
 
     @override
-    def _work_count(self) -> tuple[str, ...]:
-        return ()
-
-    @override
     @asynccontextmanager
     async def _fresh_store(self) -> AsyncIterator[Store]:
         async with self._hall.copy(self._full, f"{self._full}_round") as database, self._hall.owner(database) as owner:
@@ -157,7 +161,7 @@ class OnPostgres(Scripted):
             )
 
 
-class OnRedis(Scripted):
+class OnRedis(Stored):
     """A peer whose jobs are in a Redis, a fresh one for each round."""
 
     @override
@@ -171,10 +175,6 @@ class OnRedis(Scripted):
             await self.run("prepare", server.url)
             await self.run("fill", server.url, str(self._count))
         return self._count
-
-    @override
-    def _work_count(self) -> tuple[str, ...]:
-        return ()
 
     @override
     @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Self
 
 import aiohttp
 
+from predictu_dispatch.edge.postgres_place import free_port
 from tests.bench.child import Child
 
 BODY = '{"status":"OK","balance":100000,"transaction_id":"op-tx-1"}'
@@ -71,7 +71,7 @@ class Receiver:
         folder.mkdir()
         # Its worker is another user where we are root.
         folder.chmod(0o755)
-        self.port, self.tls_port = _free_port(), _free_port()
+        self.port, self.tls_port = free_port(), free_port()
         tls = _TLS.format(port=self.tls_port, certificate=certificate, key=key) if certificate else ""
         config = folder / "nginx.conf"
         config.write_text(_CONFIG.format(folder=folder, port=self.port, tls=tls, body=BODY), encoding="utf-8")
@@ -116,9 +116,3 @@ class Receiver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._nginx.end()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from predictu_dispatch.edge.postgres_place import free_port
 from tests.bench.child import Child
 
 _START_TIMEOUT_S = 20.0
@@ -27,9 +28,7 @@ class RedisServer:
 
     def __init__(self, program: str, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
+        self._port = free_port()
         self._child = Child(
             [
                 program,
