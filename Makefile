@@ -1,7 +1,7 @@
 # The two commands of this house are `make demo` and `make test`; `make lint` comes before a commit.
 # ARGS goes to the command that is started: make test ARGS='-n0 -x tests/test_imports.py'
 
-.PHONY: demo test lint bench bench-isolation clean
+.PHONY: demo test lint bench bench-isolation chaos clean
 .DEFAULT_GOAL := test
 
 VENV := .venv
@@ -28,6 +28,10 @@ bench: $(STAMP)
 # A quarter of an hour, on a machine with nothing else to do.
 bench-isolation: $(STAMP)
 	@$(BIN)/python -m tests.bench.isolation $(ARGS)
+
+# Two minutes of kills, freezes and cuts, and the proof from the books that the money is right.
+chaos: $(STAMP)
+	@$(BIN)/python -m tests.chaos.chaos $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -40,7 +40,7 @@ async def test_exit_codes_tell_bad_configuration_a_missing_database_and_a_missin
         port = taken.getsockname()[1]
         async with cloned_database(postgres, "template0") as empty:
             dead = "postgresql://dispatch:hunter2secret@127.0.0.1:1/dispatch"
-            expected = {
+            expected: dict[str, tuple[int, str, dict[str, Any]]] = {
                 "misconfigured": (2, "http.listen", {"http": {"listen": "nowhere"}}),
                 "no-database": (3, "the database can't be reached", {"database": {"dsn": dead}}),
                 "no-schema": (1, "run `predictu-dispatch migrate`", {"database": {"dsn": empty.owner}}),

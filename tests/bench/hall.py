@@ -24,7 +24,7 @@ from tests.support.daemons import Daemon, Fleet
 
 EMPTY = "ours_empty"
 """The database to be cloned: our schema, and the operators of the work."""
-_SECTIONS = {
+_SECTIONS: dict[str, Any] = {
     # The values of a production daemon, where tests/support has quicker ones; only stopping is hurried.
     "daemon": {"poll_interval_s": 0.5, "drain_s": 2.0},
     "log": {"level": "info", "format": "json"},

@@ -28,7 +28,7 @@ from tests.bench.scenarios import ANSWER_S, Operator, Scenario
 from tests.support.daemons import Daemon, Fleet
 
 LOGINS = {"bench_producer": "predictu_producer", "bench_daemon": "predictu_dispatcher"}
-_DAEMON_SECTIONS = {
+_DAEMON_SECTIONS: dict[str, Any] = {
     # The values of a production daemon, where tests/support has quicker ones; only stopping is hurried.
     "daemon": {"poll_interval_s": 0.5, "drain_s": 0.5},
     "log": {"level": "info", "format": "json"},

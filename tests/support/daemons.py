@@ -25,6 +25,7 @@ from tests.support.ledger import OPERATOR
 WAIT_S = 30.0
 """Far above anything that is waited for here; only a broken promise or a dead machine takes so long."""
 _POLL_S = 0.005
+ARMED, FAULT_VARIABLE = "tests.chaos.armed_daemon", "PREDICTU_DISPATCH_FAULT"
 Settings = Mapping[str, Any]
 
 _LANE = {
@@ -156,8 +157,21 @@ class Fleet:
         settings = _merged({**OPERATOR_SETTINGS, "callback_url": url, "operator_id": operator_id}, sections)
         (self.folder / "operators" / f"{operator_id}.toml").write_text(_toml(settings), encoding="utf-8")
 
-    def spawn(self, instance: str, **sections: Any) -> Daemon:
-        """The process has been started; `sections` go over the suite's dispatcher.toml. It may well fail."""
+    def spawn(
+        self,
+        instance: str,
+        *,
+        fault: str = "",
+        module: str = "predictu_dispatch",
+        environment: Mapping[str, str] | None = None,
+        **sections: Any,
+    ) -> Daemon:
+        """The process has been started; `sections` go over the suite's dispatcher.toml. It may well fail.
+
+        With a `fault` it is the test build of the daemon, armed with it; see tests/chaos/armed_daemon.py.
+        """
+        if fault:
+            module, environment = ARMED, {**(environment or {}), FAULT_VARIABLE: fault}
         config = self.folder / f"{instance}.toml"
         settings: Settings = {
             "database": {"dsn": self.dsn},
@@ -169,11 +183,11 @@ class Fleet:
         log = self.folder / f"{instance}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "predictu_dispatch", "run", "--config", str(config)],
+                [sys.executable, "-m", module, "run", "--config", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=_environment(bytecode=self.folder.parent / "bytecode"),
+                env={**_environment(bytecode=self.folder.parent / "bytecode"), **(environment or {})},
                 start_new_session=True,
             )
         daemon = Daemon(instance=instance, process=process, log=log, session=self.session)
@@ -185,9 +199,9 @@ class Fleet:
         self._watchers[-1].watch(process.pid)
         return daemon
 
-    async def start(self, instance: str, **sections: Any) -> Daemon:
+    async def start(self, instance: str, *, fault: str = "", **sections: Any) -> Daemon:
         """The daemon runs and is ready."""
-        daemon = self.spawn(instance, **sections)
+        daemon = self.spawn(instance, fault=fault, **sections)
         await daemon.ready()
         return daemon
 

@@ -1,0 +1,22 @@
+"""The daemon on a host whose wall clock is wrong by CLOCK_STEP_VARIABLE seconds; its monotonic clock is right.
+
+Leases, deadlines and back-offs live on the database's clock; what this daemon still reads of its own is the moment of
+its tokens, and an operator refuses those.
+"""
+
+import os
+import runpy
+import time
+
+CLOCK_STEP_VARIABLE = "PREDICTU_DISPATCH_CLOCK_STEP_S"
+
+
+def main() -> None:
+    step_s = float(os.environ[CLOCK_STEP_VARIABLE])
+    right = time.time
+    time.time = lambda: right() + step_s
+    runpy.run_module("predictu_dispatch", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
