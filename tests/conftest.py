@@ -8,16 +8,25 @@ import pytest
 
 from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
 from tests.support.ledger import Ledger, open_ledger
+from tests.support.pgbouncer import PooledFleet
 from tests.support.postgres import Database, Server, cloned_database, create_template, drop_database, server_of
 
 DSN_VARIABLE = "PREDICTU_DISPATCH_DSN"
 DSN_OF_THE_RUN = os.environ.get(DSN_VARIABLE)
+POOLER_OF_THE_RUN = os.environ.get("TEST_POOLER")
 
 
 @pytest.fixture(autouse=True)
 def _settings_of_the_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable that names our server would win over the dispatcher.toml of every daemon a test starts."""
     monkeypatch.delenv(DSN_VARIABLE, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _daemons_through_a_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With TEST_POOLER=pgbouncer every stage's daemons reach Postgres through one; see support/pgbouncer.py."""
+    if POOLER_OF_THE_RUN:
+        monkeypatch.setattr("tests.support.stage.Fleet", PooledFleet)
 
 
 @pytest.fixture(scope="session")

@@ -64,10 +64,7 @@ class Villain:
             line.suffer(WELL)
         for operator in self.world.operators:
             operator.weather = CALM
-            if operator.child.is_running:
-                await operator.change_weather(CALM)
-            else:
-                await operator.start()
+            await operator.change_weather(CALM)
         # Who is armed, frozen or has a wrong clock goes; what it held must be found all the same.
         for daemon in self.world.daemons:
             daemon.kill()
@@ -180,11 +177,12 @@ async def _suffered(line: Proxy, trouble: Trouble, lasts_s: float) -> str:
 
 async def _kill_operator(world: World, draws: random.Random, lasts_s: float) -> str | None:
     operator: Operator = draws.choice(world.operators)
-    if not operator.child.is_running:
+    if operator.busy.locked():
         return None
-    await operator.child.kill()
-    await asyncio.sleep(lasts_s / 2)
-    await operator.start()
+    async with operator.busy:
+        await operator.child.kill()
+        await asyncio.sleep(lasts_s / 2)
+        await operator.start()
     return operator.operator_id
 
 

@@ -81,6 +81,8 @@ class Operator:
     weather: dict[str, float]
     session: aiohttp.ClientSession
     admin_url: str = ""
+    # It is killed and started by one at a time.
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def start(self) -> None:
         """It answers, on the same port and with the same wallet as before."""
