@@ -71,18 +71,18 @@ def main(
         signal.signal(number, signal.default_int_handler)
     try:
         asyncio.run(_play([name for name in PARTS if name in (names or PARTS)], plan, limit_s, results))
-    except TimeoutError:
-        click.echo(f"not complete after {limit_s:g} s (--limit-s)", err=True)
-        sys.exit(1)
-    except RuntimeError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
-    if write:
+        is_complete = True
+    except (TimeoutError, RuntimeError) as error:
+        is_complete = False
+        in_words = f"not complete after {limit_s:g} s (--limit-s)" if isinstance(error, TimeoutError) else str(error)
+        click.echo(in_words, err=True)
+    if write and results.findings:
+        # An hour's figures are not thrown away because the last part is missing; the table shows which are there.
         _write(results)
     click.echo(f"\n{len(results.missed)} figures missed" if results.missed else "\nevery figure is kept")
     for line in results.missed:
         click.echo(line)
-    sys.exit(1 if results.missed else 0)
+    sys.exit(0 if is_complete and not results.missed else 1)
 
 
 async def _play(names: list[str], plan: Plan, limit_s: float, results: Results) -> None:
