@@ -92,6 +92,8 @@ async def _played(world: World, run: Run, say: Callable[[str], None]) -> Outcome
         began_s = time.monotonic()
         await _drained(world, producers, within_s=_DRAIN_S)
         drained_s = time.monotonic() - began_s
+        # A health check that is just under way would be missing in the audit.
+        await world.stop_daemons()
     finally:
         await producers.close()
     for operator in world.operators:

@@ -155,6 +155,9 @@ def _first_fault(mutant: Mutant, *, seed: int, minutes: float) -> str | None:
         )
         if played.returncode == 0:
             return None
+        if "Traceback" in played.stderr:
+            # Not what the books say, but no mutant is found by a harness that fell over.
+            raise click.ClickException(f"{mutant.name}: the harness fell over:\n{played.stderr[-2000:]}")
         return next(iter(played.stderr.splitlines()), f"exit code {played.returncode}")
 
 

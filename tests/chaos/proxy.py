@@ -86,9 +86,10 @@ class Proxy:
         line = _Line(self, writer, upstream_writer)
         self._lines.add(line)
         try:
-            async with asyncio.TaskGroup() as both_ways:
-                both_ways.create_task(line.carry(reader, upstream_writer))
-                both_ways.create_task(line.carry(upstream_reader, writer))
+            await asyncio.gather(line.carry(reader, upstream_writer), line.carry(upstream_reader, writer))
+        except asyncio.CancelledError:
+            # The world is ending; asyncio's streams would complain of a cancelled connection.
+            pass
         finally:
             self._lines.discard(line)
             line.end()

@@ -145,6 +145,13 @@ class World:
             daemon={"poll_interval_s": 0.2, "drain_s": 3.0},
         )
 
+    async def stop_daemons(self) -> None:
+        """All of them have finished what they had begun, and ended."""
+        for daemon in self.daemons:
+            daemon.ask_to_stop()
+        for daemon in self.daemons:
+            await daemon.exited()
+
     def line_of(self, daemon: Daemon) -> Proxy:
         return self.lines[daemon.instance]
 
