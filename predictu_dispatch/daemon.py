@@ -21,6 +21,7 @@ from predictu_dispatch.edge.http_server import HttpServer
 from predictu_dispatch.edge.outbox import Outbox
 from predictu_dispatch.edge.reload import reload_config
 from predictu_dispatch.edge.roster import Roster
+from predictu_dispatch.edge.sql_files import read_queries
 from predictu_dispatch.edge.telemetry import Telemetry
 from predictu_dispatch.edge.transport import Transport
 from predictu_dispatch.flow.courier import Courier
@@ -154,6 +155,7 @@ class Daemon:
             loop.add_signal_handler(signal_number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         try:
+            read_queries()
             await self._database.open()
             await self._fleet.join()
             await self._take(self._config)

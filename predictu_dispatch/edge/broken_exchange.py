@@ -40,6 +40,9 @@ def reason_not_sent(error: Exception) -> str:
         # The second is aiohttp's own, for 127.1, 2130706433 and other spellings that a system may read as 127.0.0.1.
         case AddressRefusedError() | aiohttp.InvalidUrlClientError():
             return "address_refused"
+        # Before a failed look-up, which is the name server's doing only where it could be asked.
+        case aiohttp.ClientConnectorError() if error.os_error.errno in (errno.EMFILE, errno.ENFILE):
+            return "no_socket"
         case aiohttp.ClientConnectorDNSError():
             return "dns_failed"
         case aiohttp.ClientSSLError() | ssl.SSLError():
@@ -48,8 +51,6 @@ def reason_not_sent(error: Exception) -> str:
             return "connect_timeout"
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
             return "connect_refused"
-        case aiohttp.ClientConnectorError() if error.os_error.errno in (errno.EMFILE, errno.ENFILE):
-            return "no_socket"
         case aiohttp.ClientError() | OSError():
             return "connect_failed"
         case _:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -52,7 +53,13 @@ class AddressRefusedError(OSError):
 
 def look_up(host: str, port: int, family: int) -> Sequence[AddrInfoType]:
     """What the system's resolver says. Only families that this host has itself: the others could not be reached."""
-    return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    try:
+        return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    except socket.gaierror:
+        # A process without a descriptor left can ask nobody, and is told that there is no such name: then this raises
+        # what is really the matter.
+        os.close(os.open(os.devnull, os.O_RDONLY))
+        raise
 
 
 class VettingResolver(AbstractResolver):

@@ -57,3 +57,10 @@ def migrations() -> tuple[Migration, ...]:
 def query(name: str) -> str:
     """The one statement in `sql/queries/<name>.sql`."""
     return (_folder() / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def read_queries() -> None:
+    """Every statement is in memory: a file that cannot be opened later, or is another one by then, changes nothing."""
+    for file in (_folder() / "queries").iterdir():
+        if file.name.endswith(".sql"):
+            query(file.name.removesuffix(".sql"))

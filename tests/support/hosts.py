@@ -1,0 +1,265 @@
+"""Hosts of their own: network namespaces, and cables between them that can be pulled out and plugged in again.
+
+In the middle is the hall, a namespace as well, where Postgres and the operator have an address each. Every host has a
+cable to either, and a third one by which the test looks at its daemon. What is sent over a cable that is out is gone,
+and nobody is told. The machine's own network is not touched, and no namespace has a name anywhere: when this process
+ends, however it ends, the hall and its cables go with it.
+"""
+
+import asyncio
+import ctypes
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from tests.support.daemons import WAIT_S, Daemon
+from tests.support.operators import Operator
+from tests.support.postgres_proxy import PostgresProxy
+from tests.support.stage import Stage
+
+_NEW_NETWORK = 0x40000000
+"""CLONE_NEWNET. Source: unshare(2), <linux/sched.h>."""
+_OF_THIS_THREAD = "/proc/thread-self/ns/net"
+_IP_TIMEOUT_S = 20.0
+_POSTGRES_AT, _OPERATOR_AT = "10.77.0.1", "10.77.0.2"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Cable(Enum):
+    """What a cable of a host leads to; the values number its addresses."""
+
+    POSTGRES = 0
+    OPERATOR = 1
+    TEST = 2
+
+
+class Network:
+    """A network of its own. It lives until close(), and as long as a process is in it."""
+
+    def __init__(self) -> None:
+        with _back_home():
+            if _libc.unshare(_NEW_NETWORK) != 0:
+                raise _error("unshare")
+            self._fd = os.open(_OF_THIS_THREAD, os.O_RDONLY)
+        self.ip("link set lo up")
+
+    @property
+    def path(self) -> str:
+        """By which another program finds it, as long as this process lives."""
+        return f"/proc/{os.getpid()}/fd/{self._fd}"
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """What this thread opens or starts meanwhile is in this network. Nothing may be awaited inside."""
+        with _back_home():
+            if _libc.setns(self._fd, _NEW_NETWORK) != 0:
+                raise _error("setns")
+            yield
+
+    def ip(self, *commands: str) -> None:
+        """The program `ip` has done all of these in here. Raises OSError in its words."""
+        with self.entered():
+            done = subprocess.run(
+                ["ip", "-batch", "-"],  # noqa: S607 - wherever this system keeps it
+                input="\n".join(commands),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_IP_TIMEOUT_S,
+            )
+        if done.returncode != 0:
+            raise OSError(f"ip: {done.stderr.strip()}")
+
+    def listening(self, address: str) -> socket.socket:
+        """A socket that listens in here, on a port of its own; whoever connects to it is served from outside."""
+        with self.entered():
+            return socket.create_server((address, 0))
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@contextmanager
+def _back_home() -> Iterator[None]:
+    """Whatever happens inside, this thread is in the network it came from afterwards."""
+    home = os.open(_OF_THIS_THREAD, os.O_RDONLY)
+    try:
+        yield
+    finally:
+        failed = _libc.setns(home, _NEW_NETWORK) != 0
+        os.close(home)
+        if failed:
+            raise _error("setns")
+
+
+def _error(call: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{call}: {os.strerror(number)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A machine with one daemon, known by the daemon's name."""
+
+    name: str
+    number: int
+    network: Network
+    hall: Network
+    proxy: PostgresProxy
+    """Between the hall's end of its cable and Postgres itself."""
+
+    def lay_cables(self) -> None:
+        """All three are plugged in."""
+        for cable in Cable:
+            here, there = self._addresses(cable)
+            # Both know each other's hardware address for good, so that nobody has to ask for it over a cable that is
+            # out and be told that there is no such host.
+            ours, theirs = self._hardware_addresses(cable)
+            name, far = cable.name.lower(), self._far_end(cable)
+            self.hall.ip(
+                f"link add {far} address {theirs} type veth peer name {name} address {ours} netns {self.network.path}",
+                f"addr add {there}/30 dev {far}",
+                f"link set {far} up",
+            )
+            self.network.ip(
+                f"addr add {here}/30 dev {name}",
+                f"link set {name} up",
+                f"neigh replace {there} lladdr {theirs} dev {name} nud permanent",
+            )
+        for cable, address in ((Cable.POSTGRES, _POSTGRES_AT), (Cable.OPERATOR, _OPERATOR_AT)):
+            self.network.ip(f"route add {address}/32 via {self._addresses(cable)[1]} dev {cable.name.lower()}")
+
+    def pull(self, cable: Cable) -> None:
+        """The cable is out: nothing comes through, in either direction."""
+        self.hall.ip(f"link set {self._far_end(cable)} down")
+
+    def plug(self, cable: Cable) -> None:
+        """The cable is in again."""
+        self.hall.ip(f"link set {self._far_end(cable)} up")
+
+    def spawn(self, stage: Stage, **sections: Any) -> Daemon:
+        """Its daemon has been started."""
+        with self.network.entered():
+            return stage.fleet.spawn(
+                self.name,
+                database={"dsn": self.proxy.dsn().replace("127.0.0.1", _POSTGRES_AT)},
+                http={"listen": f"{self._addresses(Cable.TEST)[0]}:0"},
+                **sections,
+            )
+
+    def _addresses(self, cable: Cable) -> tuple[str, str]:
+        """The host's end, and the hall's."""
+        first = 4 * cable.value
+        return f"10.77.{self.number}.{first + 2}", f"10.77.{self.number}.{first + 1}"
+
+    def _hardware_addresses(self, cable: Cable) -> tuple[str, str]:
+        """The same; with the bit that says that no factory gave them."""
+        return f"02:00:00:{self.number:02x}:{cable.value:02x}:02", f"02:00:00:{self.number:02x}:{cable.value:02x}:01"
+
+    def _far_end(self, cable: Cable) -> str:
+        return f"{cable.name.lower()}-{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hall:
+    """The stage, played on several hosts."""
+
+    stage: Stage
+    operator_url: str
+    hosts: dict[str, Host]
+
+    def write_operator(self, **sections: Any) -> None:
+        """As Fleet.write_operator(), with the address at which the hosts find the operator."""
+        self.stage.fleet.write_operator(self.operator_url, **sections)
+
+    async def start(self) -> list[Daemon]:
+        """The daemon of every host runs and is ready."""
+        daemons = [host.spawn(self.stage) for host in self.hosts.values()]
+        for daemon in daemons:
+            await daemon.ready()
+        return daemons
+
+
+def why_no_hosts() -> str | None:
+    """Why this system has no such hosts, in words; None where it has."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    if shutil.which("ip") is None:
+        return "the cables need `ip` of iproute2"
+    try:
+        network = Network()
+        try:
+            network.ip("link add one type veth peer name other")
+        finally:
+            network.close()
+    except OSError as error:
+        return f"no network namespace can be made here: {error}"
+    return None
+
+
+@asynccontextmanager
+async def open_hall(stage: Stage, *names: str) -> AsyncIterator[Hall]:
+    """Hosts of these names, each with all its cables plugged in, and nothing running on them yet."""
+    async with AsyncExitStack() as stack:
+        network = Network()
+        stack.callback(network.close)
+        network.ip(f"addr add {_POSTGRES_AT}/32 dev lo", f"addr add {_OPERATOR_AT}/32 dev lo")
+        url = await stack.enter_async_context(_receiving(stage.operator, network.listening(_OPERATOR_AT)))
+        hosts = {}
+        for number, name in enumerate(names, 1):
+            proxy = await stack.enter_async_context(_forwarding(stage.fleet.dsn, network.listening(_POSTGRES_AT)))
+            of_host = Network()
+            stack.callback(of_host.close)
+            hosts[name] = Host(name=name, number=number, network=of_host, hall=network, proxy=proxy)
+            hosts[name].lay_cables()
+
+        def socket_in_the_hall(address: aiohttp.AddrInfoType) -> socket.socket:
+            with network.entered():
+                return socket.socket(*address[:3])
+
+        stage.fleet.session = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(socket_factory=socket_in_the_hall),
+                timeout=aiohttp.ClientTimeout(total=WAIT_S),
+            )
+        )
+        yield Hall(stage=stage, operator_url=url, hosts=hosts)
+
+
+@asynccontextmanager
+async def _receiving(operator: Operator, listening: socket.socket) -> AsyncIterator[str]:
+    """The operator answers there as well; the URL at which it does."""
+    application = web.Application()
+    application.router.add_post("/callback", operator.receive)
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    host, port = listening.getsockname()
+    await web.SockSite(runner, listening).start()
+    try:
+        yield f"http://{host}:{port}/callback"
+    finally:
+        operator.release()
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _forwarding(dsn: str, listening: socket.socket) -> AsyncIterator[PostgresProxy]:
+    """A proxy to the server of `dsn` that takes its connections from there."""
+    proxy = PostgresProxy(dsn)
+    proxy.port = listening.getsockname()[1]
+    server = await asyncio.start_server(proxy.serve, sock=listening)
+    try:
+        yield proxy
+    finally:
+        server.close()
+        proxy.go_away()
+        await server.wait_closed()
