@@ -34,7 +34,11 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
     """The database for one command; ends the command where it can't be reached or has another schema."""
     from predictu_dispatch.edge.database import Database  # noqa: PLC0415 - loaded only where used
 
-    opened = Database(dsn_of(invocation), pool_size=1, application_name="predictu-dispatch command")
+    # A command says each statement once or twice, so keeping it prepared gains nothing; and where the DSN leads through
+    # a transaction-pooling proxy, the next command would get a session in which the same name is taken.
+    opened = Database(
+        dsn_of(invocation), pool_size=1, application_name="predictu-dispatch command", through_pooler=True
+    )
     with reported_outages():
         await opened.open()
         try:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
@@ -63,11 +64,41 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
+class Hosts:
+    """Connects to the first host of a DSN that answers and is what the DSN asks for; it is asked first the next time.
+
+    asyncpg gives all hosts one time together: one that says nothing at all, as a machine without power does, would use
+    it up, and the others would never be asked.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        parts = urlsplit(dsn)
+        login, at, hosts = parts.netloc.rpartition("@")
+        self._dsns = [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
+        if len(self._dsns) == 1:
+            # Whatever else the parsing may change in a DSN is no business of ours.
+            self._dsns = [dsn]
+
+    async def connect(self, *_: Any, **options: Any) -> Connection:  # noqa: ANN401 - as asyncpg's pool calls it
+        """A connection within _CONNECT_TIMEOUT_S, divided among the hosts. Raises what the last of them came to."""
+        dsns = list(self._dsns)
+        for dsn in dsns:
+            try:
+                connection: Connection = await asyncpg.connect(dsn, timeout=_CONNECT_TIMEOUT_S / len(dsns), **options)
+            except Exception as error:
+                if dsn == dsns[-1] or not is_outage(error):
+                    raise
+            else:
+                self._dsns.sort(key=lambda one: one != dsn)
+                return connection
+        raise AssertionError  # The last of them either connects or raises.
+
+
 class Database:
     """The pool. `is_up` says whether the last statement reached the database."""
 
     def __init__(self, dsn: str, *, pool_size: int, application_name: str, through_pooler: bool = False) -> None:
-        self._dsn = dsn
+        self._hosts = Hosts(dsn)
         self._pool_size = pool_size
         self._application_name = application_name
         self._through_pooler = through_pooler
@@ -81,12 +112,11 @@ class Database:
         Nothing is tried again here.
         """
         self._pool = await asyncpg.create_pool(
-            self._dsn,
+            connect=self._hosts.connect,
             # None is kept on purpose: polling keeps one busy anyway, and asyncpg's own upkeep of a floor would take
             # turns with our statements for the connections, and log by itself.
             min_size=0,
             max_size=self._pool_size,
-            timeout=_CONNECT_TIMEOUT_S,
             command_timeout=_COMMAND_TIMEOUT_S,
             # A transaction-pooling proxy gives each statement another session, which knows none that was prepared.
             statement_cache_size=0 if self._through_pooler else _STATEMENTS_CACHED,
@@ -191,20 +221,24 @@ async def listen(
     Notifications are a hint; behind a transaction-pooling proxy there are none, and polling does the same work later.
     So nothing that is wrong with this connection, a refused login included, is more than a warning.
     """
+    hosts = Hosts(dsn)
     delay_s = 0.1
     is_listening = True
     while True:
         connection: Connection | None = None
         try:
-            connection = await asyncpg.connect(dsn, timeout=_CONNECT_TIMEOUT_S)
+            connection = await hosts.connect()
             for channel in channels:
                 await connection.add_listener(channel, lambda _, __, named, payload: heard(named, str(payload)))
             delay_s = 0.1
             is_listening = True
             for channel in channels:
                 heard(channel, "")
+            gone = asyncio.Event()
+            connection.add_termination_listener(lambda _, gone=gone: gone.set())
             while not connection.is_closed():
-                await sleep(_LISTEN_CHECK_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(gone.wait(), _LISTEN_CHECK_S)
                 await connection.execute("select 1", timeout=_CONNECT_TIMEOUT_S)
         except _LOST as error:
             if is_listening:

@@ -37,12 +37,12 @@ def main() -> None:
     cli.main()
 
 
-def happen(fault: Fault) -> None:
-    """The fault has happened; returns where the process lives on, or lives again."""
+def happen(fault: Fault) -> bool:
+    """The fault has happened, and the process lives on, or lives again. False where there was nothing to cut."""
     connections = postgres_connections() if fault.action is Action.CUT else []
-    said = {"event": "fault", "point": fault.point, "action": fault.action, "passage": fault.nth}
-    if fault.action is Action.CUT:
-        said["connections"] = len(connections)
+    if fault.action is Action.CUT and not connections:
+        return False
+    said = {"event": "fault", "point": fault.point, "action": fault.action}
     # Past every buffer: a moment later the process may be no more.
     os.write(2, f"{json.dumps(said)}\n".encode())
     match fault.action:
@@ -56,6 +56,7 @@ def happen(fault: Fault) -> None:
                     connection.shutdown(socket.SHUT_RDWR)
         case never:
             assert_never(never)
+    return True
 
 
 def postgres_connections() -> list[socket.socket]:

@@ -5,7 +5,8 @@ The product knows nothing of this: a point is one of its methods, which only the
     PREDICTU_DISPATCH_FAULT=sent:freeze
     PREDICTU_DISPATCH_FAULT=claimed:kill:3,before_settle:cut:2
 
-Each is POINT:ACTION[:NTH]: the action happens once, at the NTH passage of the point in this process, 1 being the first.
+Each is POINT:ACTION[:NTH]: the action happens once, at the NTH passage of the point in this process, 1 being the first;
+where there is no connection to cut at that moment, at the next passage at which there is one.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import functools
 import inspect
 import itertools
 import pkgutil
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -39,22 +40,11 @@ MEANING_OF_ACTIONS: Final = {
 }
 
 
-async def _at_once(*_: object) -> None: ...
-
-
-async def _has_left(request: Any, connection: Any) -> None:
-    # The body is written by a task of aiohttp's, and the loop keeps what is written until its turn ends.
-    if request._writer is not None:
-        await asyncio.wait([request._writer])
-    while (transport := connection.transport) is not None and transport.get_write_buffer_size():  # noqa: ASYNC110 - as said
-        await asyncio.sleep(0)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A moment just before a method of the product runs, or just after it has returned something that `counts`.
+    """A moment just after a method of the product has returned something that `counts`.
 
-    After that, `once` is waited for, with the method's own arguments.
+    Or just `before` it runs, where its first argument counts.
     """
 
     meaning: str
@@ -62,7 +52,6 @@ class Point:
     method: str
     before: bool = False
     counts: Callable[[Any], bool] = lambda _: True
-    once: Callable[..., Awaitable[None]] = _at_once
 
     def find(self) -> tuple[type, _Method]:
         """The class and its method as they are now. Raises VanishedPointError."""
@@ -96,7 +85,6 @@ POINTS: Final = {
         meaning="the last byte of the request is in the socket",
         owner=f"{_TRANSPORT}:_WatchedRequest",
         method="send",
-        once=_has_left,
     ),
     "answered": Point(
         meaning="the whole answer was read; nothing is judged yet",
@@ -105,10 +93,11 @@ POINTS: Final = {
         counts=lambda exchange: exchange.evidence is Evidence.ANSWERED,
     ),
     "before_settle": Point(
-        meaning="a batch of attempts is about to be settled",
+        meaning="a batch is about to be settled, with an answer among it",
         owner=_OUTBOX,
         method="settle",
         before=True,
+        counts=lambda attempts: any(attempt.exchange.evidence is Evidence.ANSWERED for attempt in attempts),
     ),
     "after_settle": Point(
         meaning="a batch is settled and committed; nobody in this process knows yet",
@@ -204,13 +193,15 @@ def _allowed() -> str:
     )
 
 
-def arm(faults: Iterable[Fault], happen: Callable[[Fault], None]) -> None:
-    """`happen(fault)` is called at the moment of each, in the process's own loop.
+def arm(faults: Iterable[Fault], happen: Callable[[Fault], bool]) -> None:
+    """`happen(fault)` is called at the moment of each, in the process's own loop, and again where it says False.
 
     Raises VanishedPointError where the method of any point is gone, of those that nobody asked for as well.
     """
     for point in POINTS.values():
         point.find()
+    owner, send = POINTS["sent"].find()
+    owner.send = _noted_until_it_has_left(send)  # type: ignore[attr-defined]
     for fault in faults:
         point = POINTS[fault.point]
         # Found anew: another fault may have wrapped it a moment ago.
@@ -218,22 +209,54 @@ def arm(faults: Iterable[Fault], happen: Callable[[Fault], None]) -> None:
         setattr(owner, point.method, _watched(method, point, fault, happen))
 
 
-def _watched(method: _Method, point: Point, fault: Fault, happen: Callable[[Fault], None]) -> _Method:
-    passages = itertools.count(1)
+_leaving: set[object] = set()
+"""Requests that may leave, and whose last byte is not in the socket yet."""
 
-    def passed() -> None:
-        if next(passages) == fault.nth:
-            happen(fault)
+
+def _noted_until_it_has_left(send: _Method) -> _Method:
+    @functools.wraps(send)
+    async def noted(request: Any, connection: Any) -> Any:
+        _leaving.add(request)
+        try:
+            response = await send(request, connection)
+            # The body is written by a task of aiohttp's, and the loop keeps what is written until its turn ends.
+            if request._writer is not None:
+                await asyncio.wait([request._writer])
+            while (transport := connection.transport) is not None and transport.get_write_buffer_size():  # noqa: ASYNC110 - as said
+                await asyncio.sleep(0)
+            return response
+        finally:
+            _leaving.discard(request)
+
+    return noted
+
+
+async def _nothing_leaves() -> None:
+    """What is frozen between its last look at the clock and its socket leaves when it thaws, and nobody can help it."""
+    while _leaving:  # noqa: ASYNC110 - a few turns of the loop
+        await asyncio.sleep(0)
+
+
+def _watched(method: _Method, point: Point, fault: Fault, happen: Callable[[Fault], bool]) -> _Method:
+    passages = itertools.count(1)
+    is_over = False
+
+    async def passed() -> None:
+        nonlocal is_over
+        if next(passages) < fault.nth or is_over:
+            return
+        is_over = True
+        if fault.action is Action.FREEZE:
+            await _nothing_leaves()
+        is_over = happen(fault)
 
     @functools.wraps(method)
     async def watched(*args: Any, **kwargs: Any) -> Any:
-        if point.before:
-            passed()
-            return await method(*args, **kwargs)
+        if point.before and point.counts(args[1]):
+            await passed()
         result = await method(*args, **kwargs)
-        if point.counts(result):
-            await point.once(*args)
-            passed()
+        if not point.before and point.counts(result):
+            await passed()
         return result
 
     return watched

@@ -1,0 +1,161 @@
+"""Status lines, headers and framing: everything of HTTP that is around the body."""
+
+from typing import Any
+
+from tests.hostile.entry import (
+    DELIVERED,
+    OK,
+    PAGE,
+    REFUSED,
+    Entry,
+    Right,
+    Then,
+    broken,
+    chunked,
+    http,
+    no_answer,
+    rejected,
+    says,
+)
+
+BAD_HTTP = broken("bad_http")
+CUT = broken("truncated", "reset")
+"""With a RST the kernel may throw away what had not been read yet, the head among it."""
+BROKEN_BODY = broken("bad_http", "truncated")
+"""Which of the two depends on whether the head was read before the fault in the body came in."""
+EITHER = (DELIVERED, *BAD_HTTP)
+"""A client may be lenient here or not (RFC 9112 section 2.2); the answer is complete in both cases."""
+MISCONFIGURED = no_answer("misconfigured")
+HIDDEN = http(b'{"status":"OK","balance":666,"transaction_id":"hidden"}')
+"""Nobody asked for it. Taken for the next answer it would confirm a debit that the operator has never seen."""
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def coded(code: int, content: bytes, *rights: Right, **more: Any) -> Entry:
+    name = f"a {code} with {'nothing' if not content else 'a page' if content == PAGE else content.decode()[:40]}"
+    return says(name, http(content, status=b"HTTP/1.1 %d Said" % code), *rights, body=content, **more)
+
+
+def redirect(code: int, location: str) -> Entry:
+    """With a body that says OK, in case anybody reads it; followed, it would be a second request."""
+    wire = http(OK, b"Location: " + location.encode(), status=b"HTTP/1.1 %d Elsewhere" % code)
+    return says(f"a {code} to {location}", wire, MISCONFIGURED)
+
+
+def length(name: str, value: bytes, *rights: Right, **more: Any) -> Entry:
+    return says(f"Content-Length {name}", HEAD + b"Content-Length: " + value + b"\r\n\r\n" + OK, *rights, **more)
+
+
+def chunks(name: str, said: bytes, *rights: Right, **more: Any) -> Entry:
+    return says(f"chunks: {name}", CHUNKED + said, *rights, **more)
+
+
+def head(name: str, lines: bytes, *rights: Right, **more: Any) -> Entry:
+    """Further header lines over a right answer."""
+    return says(name, HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(OK) + OK, *rights, **more)
+
+
+def garbage(name: str, wire: bytes, *rights: Right, **more: Any) -> Entry:
+    return says(name, wire, *(rights or BAD_HTTP), **{"then": Then.CLOSES, **more})
+
+
+ONE_CHUNK = b"%x\r\n%s\r\n" % (len(OK), OK)
+
+CODES: tuple[Entry, ...] = (
+    *(redirect(code, "/elsewhere") for code in (301, 302, 303, 307, 308)),
+    redirect(302, "http://169.254.169.254/latest/meta-data/"),
+    redirect(302, "http://127.0.0.1:1/predictu"),
+    redirect(307, "file:///etc/passwd"),
+    redirect(308, "//[::1]:22/"),
+    redirect(301, "\u00e9 not an address"),
+    coded(300, OK, MISCONFIGURED),
+    coded(399, OK, MISCONFIGURED),
+    # These two have no body, whatever their length says (RFC 9110 section 6.4.1): what follows is unasked.
+    says("a 304 with a body", http(OK, status=b"HTTP/1.1 304 Not Modified"), MISCONFIGURED, *BAD_HTTP),
+    says("a 204 with a body", http(OK, status=b"HTTP/1.1 204 No Content"), no_answer("not_json"), *BAD_HTTP),
+    says("a 204", b"HTTP/1.1 204 No Content\r\n\r\n", no_answer("not_json")),
+    says(
+        "a 204 in chunks",
+        CHUNKED.replace(b"200 OK", b"204 No") + ONE_CHUNK + b"0\r\n\r\n",
+        no_answer("not_json"),
+        *BAD_HTTP,
+    ),
+    says(
+        "a 101 to a websocket",
+        http(OK, b"Connection: upgrade", b"Upgrade: websocket", status=b"HTTP/1.1 101 Switching Protocols"),
+        no_answer("http_101"),
+        *BAD_HTTP,
+    ),
+    says("a 101 to nothing", http(OK, status=b"HTTP/1.1 101 Go"), no_answer("http_101"), *BAD_HTTP),
+    coded(201, OK, DELIVERED),
+    coded(206, OK, DELIVERED),
+    *(coded(code, REFUSED, rejected("insufficient_funds")) for code in (400, 402, 404, 409, 422)),
+    coded(409, b'{"status":"DUPLICATE_TRANSACTION","balance":95000}', DELIVERED),
+    *(coded(code, PAGE, MISCONFIGURED) for code in (401, 403, 404, 405, 410)),
+    coded(401, b'{"status":"UNAUTHORIZED"}', MISCONFIGURED),
+    coded(407, PAGE, no_answer("http_407")),
+    coded(418, b"", no_answer("http_418")),
+    *(coded(code, OK, no_answer(f"http_{code}")) for code in (500, 502, 503, 504, 599, 600, 999)),
+    *(
+        says(
+            f"a {code} with Retry-After {value[:40]}", http(PAGE, b"Retry-After: " + value.encode(), status=line), right
+        )
+        for code in (429, 503)
+        for line, right in ((b"HTTP/1.1 %d Later" % code, no_answer(f"http_{code}")),)
+        for value in ("9" * 400, "-1", "1e9", "NaN", "Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 1 Jan 0001 00:00:00 +9999")
+    ),
+    garbage("a code of two digits", b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n"),
+    garbage("a code of four digits", http(status=b"HTTP/1.1 2000 OK")),
+    garbage("a code in letters", http(status=b"HTTP/1.1 OK")),
+    garbage("a code below nought", http(status=b"HTTP/1.1 -200 OK")),
+)
+
+FRAMING: tuple[Entry, ...] = (
+    length("too long, and closed", b"600", *broken("truncated"), then=Then.CLOSES),
+    length("too long, and reset", b"600", *CUT, then=Then.RESETS),
+    length("too short", b"20", no_answer("not_json"), *BAD_HTTP, then=Then.CLOSES),
+    says("two answers in one breath", http() + HIDDEN, DELIVERED),
+    says("a refusal, and an answer behind it", http(REFUSED) + HIDDEN, rejected("insufficient_funds")),
+    says("a 500, and an answer behind it", http(b"", status=b"HTTP/1.1 500 No") + HIDDEN, no_answer("http_500")),
+    says("an answer behind nothing", http(b"") + HIDDEN, no_answer("not_json")),
+    says("thousand answers", http() + HIDDEN * 1_000, DELIVERED),
+    says("an answer, and bytes behind it", http() + b"\0\xff" * 20, *EITHER),
+    length("nought", b"0", no_answer("not_json"), *BAD_HTTP),
+    *(
+        length(value.decode() or "empty", value, *BAD_HTTP, then=Then.CLOSES)
+        for value in (b"-1", b"+60", b"0x3c", b"60 60", b"six", b"1e2", b"99999999999999999999999", b"60;60")
+    ),
+    # A list of the same number may be read as that number, or refused (RFC 9110 section 8.6).
+    length("listed", b"%d, %d" % (len(OK), len(OK)), *EITHER, then=Then.CLOSES),
+    length("empty", b"", *EITHER, no_answer("not_json"), then=Then.CLOSES),
+    head("two lengths, not the same", b"Content-Length: 5\r\n", *BAD_HTTP, then=Then.CLOSES),
+    head("two lengths, the same", b"Content-Length: %d\r\n" % len(OK), *EITHER, then=Then.CLOSES),
+    says("a length and chunks", http(ONE_CHUNK, b"Transfer-Encoding: chunked"), *BAD_HTTP, then=Then.CLOSES),
+    says(
+        "chunks and a length",
+        CHUNKED[:-2] + b"Content-Length: 5\r\n\r\n" + ONE_CHUNK + b"0\r\n\r\n",
+        *BAD_HTTP,
+        then=Then.CLOSES,
+    ),
+    says("no length, and closed", http(length=False), DELIVERED, then=Then.CLOSES),
+    says("HTTP/1.0 until it closes", http(status=b"HTTP/1.0 200 OK", length=False), DELIVERED, then=Then.CLOSES),
+    says("no length, and half an object", http(OK[:30], length=False), no_answer("not_json"), then=Then.CLOSES),
+    # A RST ends such a body as a FIN does, for aiohttp. No part of an object is one, so nothing false is believed.
+    says("no length, and reset", http(length=False), DELIVERED, *CUT, then=Then.RESETS),
+    says("half an object, and reset", http(OK[:30], length=False), no_answer("not_json"), *CUT, then=Then.RESETS),
+    says("chunks, one byte each", chunked(*(OK[n : n + 1] for n in range(len(OK)))), DELIVERED, body=OK),
+    chunks("no last one, and closed", ONE_CHUNK, *broken("truncated"), then=Then.CLOSES),
+    chunks("no last one, and reset", ONE_CHUNK, *CUT, then=Then.RESETS),
+    chunks("cut in the middle", ONE_CHUNK[:30], *broken("truncated"), then=Then.CLOSES),
+    chunks("cut in the size", b"3", *broken("truncated"), then=Then.CLOSES),
+    *(
+        chunks(f"of size {size.decode() or 'nothing'}", size + b"\r\n" + OK + b"\r\n0\r\n\r\n", *BROKEN_BODY)
+        for size in (b"zz", b"-1", b"+3c", b"0x3c", b"FFFFFFFFFFFFFFFFF", b"3c 3c", b"", b"3")
+    ),
+    chunks("no line's end behind one", ONE_CHUNK[:-2] + b"0\r\n\r\n", *BROKEN_BODY),
+    chunks("an extension of 100 KB", b"%x;" % len(OK) + b"x" * 100_000 + b"\r\n" + OK + b"\r\n0\r\n\r\n", *EITHER),
+    chunks("trailers", ONE_CHUNK + b"0\r\nX-Sum: 1\r\nContent-Length: 3\r\n\r\n", *EITHER, *broken("truncated")),
+    chunks("10,000 trailers", ONE_CHUNK + b"0\r\n" + b"X-T: x\r\n" * 10_000 + b"\r\n", *BROKEN_BODY),
+    chunks("an answer behind the last one", ONE_CHUNK + b"0\r\n\r\n" + HIDDEN, DELIVERED),
+)

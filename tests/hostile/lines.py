@@ -1,0 +1,86 @@
+"""Header lines, other protocols, and what is said of the connection and is not true."""
+
+from tests.hostile.entry import DELIVERED, OK, PAGE, Entry, Then, broken, http, no_answer, says
+from tests.hostile.heads import BAD_HTTP, EITHER, HEAD, HIDDEN, garbage, head
+
+NOT_JSON = no_answer("not_json")
+
+LINES: tuple[Entry, ...] = (
+    head("a header line of 1 MB", b"X-Huge: " + b"x" * 1_000_000 + b"\r\n", *BAD_HTTP),
+    head("a header name of 100 KB", b"X-" + b"y" * 100_000 + b": z\r\n", *BAD_HTTP),
+    head("10,000 headers", b"X-Many: x\r\n" * 10_000, *BAD_HTTP),
+    head(
+        "1 MB of headers, none of them too long",
+        b"".join(b"X-%d: %s\r\n" % (n, b"x" * 8_000) for n in range(120)),
+        *EITHER,
+        *broken("too_large"),
+    ),
+    garbage("a status line of 1 MB", http(status=b"HTTP/1.1 200 " + b"O" * 1_000_000)),
+    head("every header twice", b"Content-Type: application/json\r\nDate: now\r\nServer: a\r\n" * 2, DELIVERED),
+    head("a NUL in a value", b"X-Nul: a\0b\r\n", *BAD_HTTP),
+    head("a NUL in a name", b"X-\0: a\r\n", *BAD_HTTP),
+    head("control characters", b"X-Ctl: \x01\x02\x7f\r\n", *EITHER),
+    head("terminal escapes", b"X-Esc: \x1b[2J\x1b]0;owned\x07\r\n", *EITHER),
+    head("headers that are not UTF-8", b"X-Bad: \xff\xfe caf\xe9\r\n", DELIVERED),
+    head("surrogates in a header", b"X-Bad: \xed\xa0\x80\xed\xbf\xbf\r\n", DELIVERED),
+    head("a folded line", b"X-Fold: a\r\n b\r\n", *EITHER),
+    head("a space before the colon", b"X-Space : a\r\n", *EITHER),
+    head("a line without a colon", b"no colon here\r\n", *BAD_HTTP),
+    head("a line without a name", b": a\r\n", *BAD_HTTP),
+    head("a line of spaces", b"   \r\n", *EITHER),
+    head("a carriage return alone in a value", b"X-Cr: a\rX-Other: b\r\n", *EITHER),
+    garbage("the reason is not UTF-8", http(status=b"HTTP/1.1 200 \xff\xfe\xe9"), *EITHER),
+    garbage("no reason", http(status=b"HTTP/1.1 200"), *EITHER),
+    garbage("line feeds alone", http().replace(b"\r\n", b"\n"), *EITHER),
+    garbage("carriage returns alone", http().replace(b"\r\n", b"\r")),
+    garbage("empty lines first", b"\r\n" * 50 + http(), *EITHER),
+    garbage("a space first", b" " + http()),
+    # -------------------------------------------------------------------------------------------- truncated heads
+    garbage("nothing", b"", *broken("reset")),
+    garbage("nothing, and reset", b"", *broken("reset"), then=Then.RESETS),
+    garbage("half a status line", b"HTTP/1.1 20", *broken("reset")),
+    garbage("half a header", HEAD + b"Content-Le", *broken("reset")),
+    garbage("a head without its end", http()[: -len(OK) - 2], *broken("reset")),
+    garbage("a head without its end, and reset", http()[: -len(OK) - 2], *broken("reset"), then=Then.RESETS),
+    # -------------------------------------------------------------------------------------------- other protocols
+    garbage("HTTP/0.9", OK),
+    garbage("a page of HTTP/0.9", PAGE),
+    garbage("HTTP/9.9", http(status=b"HTTP/9.9 200 OK")),
+    garbage("HTTP/2.0 as a status line", http(status=b"HTTP/2.0 200 OK"), *EITHER),
+    garbage("HTTP/0.9 as a status line", http(status=b"HTTP/0.9 200 OK"), *EITHER),
+    garbage("http/1.1", http(status=b"http/1.1 200 OK")),
+    garbage("HTTP 1.1", http(status=b"HTTP 1.1 200 OK")),
+    garbage("ICY", http(status=b"ICY 200 OK")),
+    garbage("RTSP", http(status=b"RTSP/1.0 200 OK"), *EITHER),
+    garbage("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    garbage("frames of HTTP/2", bytes.fromhex("00000604000000000000030000006400000007000000000000000000000000")),
+    garbage("our own request", b"POST /predictu HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"),
+    garbage("SSH", b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
+    garbage("SMTP", b"220 mail.example.com ESMTP\r\n"),
+    garbage("Redis", b"-ERR unknown command 'POST'\r\n"),
+    garbage("a TLS alert", bytes.fromhex("15030300020228")),
+    garbage("a TLS record", bytes.fromhex("1603030200") + bytes(range(256)) * 2),
+    garbage("NULs", b"\0" * 5_000),
+    garbage("anything", bytes(range(256)) * 20),
+    # ------------------------------------------------------------------------------------------- keep-alive, and lies
+    says("keep-alive, and closed", http(OK, b"Connection: keep-alive"), DELIVERED, then=Then.CLOSES),
+    says("keep-alive, and reset", http(b"", b"Connection: keep-alive"), NOT_JSON, *broken("reset"), then=Then.RESETS),
+    says("close, and more behind it", http(OK, b"Connection: close") + HIDDEN, *EITHER),
+    says("both close and keep-alive", http(OK, b"Connection: keep-alive, close"), DELIVERED),
+    head("kept alive for ever", b"Connection: keep-alive\r\nKeep-Alive: timeout=99999999999, max=-1\r\n", DELIVERED),
+    garbage("HTTP/1.0 kept alive", http(OK, b"Connection: keep-alive", status=b"HTTP/1.0 200 OK") + HIDDEN, *EITHER),
+    # ---------------------------------------------------------------------------------------------------------- noise
+    head(
+        "cookies, HSTS and other orders",
+        b"Set-Cookie: session=1; Path=/; Domain=example.com\r\n" * 20
+        + b"Strict-Transport-Security: max-age=31536000; includeSubDomains; preload\r\n"
+        + b'Alt-Svc: h3="evil.example.com:443"; ma=86400\r\nClear-Site-Data: "*"\r\nRefresh: 0; url=http://127.0.0.1/\r\n'
+        + b"Location: http://127.0.0.1:1/\r\nContent-Location: /elsewhere\r\nUpgrade: h2c\r\n",
+        DELIVERED,
+    ),
+    *(
+        head(f"called {kind!r}", b"Content-Type: " + kind + b"\r\n", DELIVERED)
+        for kind in (b"text/html", b"image/png", b"application/json; charset=utf-16", b"\xff", b"multipart/mixed")
+    ),
+    says("a page called JSON", http(PAGE, b"Content-Type: application/json"), NOT_JSON),
+)

@@ -1,0 +1,194 @@
+"""What bytes alone cannot do: too slow, too much, without end, and answers that quote what we said."""
+
+import asyncio
+import random
+
+from tests.hostile.entry import (
+    BOMB,
+    DELIVERED,
+    OK,
+    Entry,
+    Play,
+    Then,
+    broken,
+    chunked,
+    endless,
+    http,
+    no_answer,
+    plays,
+    says,
+    unsent,
+)
+from tests.hostile.heads import BAD_HTTP, BROKEN_BODY, CHUNKED, EITHER, HEAD, HIDDEN
+from tests.support.raw_server import Peer
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+TOO_LARGE = broken("too_large")
+AFTER_TURNS = 10
+_PAUSE_S = 0.02
+"""Between two pieces of what never ends: often enough to keep a timeout per read from running out."""
+
+
+def drips(before: bytes, piece: bytes, *, pause_s: float = _PAUSE_S) -> Play:
+    """Says `before`, then `piece` again and again."""
+
+    async def play(peer: Peer, _request: bytes) -> None:
+        await peer.say(before)
+        await peer.say_for_ever(piece, pause_s=pause_s)
+
+    return play
+
+
+def pours(before: bytes, piece: bytes) -> Play:
+    """The same without a pause, as fast as it is taken."""
+    return drips(before, piece, pause_s=0.0)
+
+
+def in_pieces(wire: bytes, size: int = 1) -> Play:
+    """Says `wire` in segments of so many bytes, each in a turn of the loop of its own."""
+
+    async def play(peer: Peer, _request: bytes) -> None:
+        for start in range(0, len(wire), size):
+            await peer.say(wire[start : start + size])
+            await asyncio.sleep(0)
+
+    return play
+
+
+def in_two(first: bytes, second: bytes) -> Play:
+    """Says `second` once `first` has been read. A fault in it closes our side, and aiohttp tells the reader nothing."""
+
+    async def play(peer: Peer, _request: bytes) -> None:
+        await peer.say(first)
+        for _ in range(AFTER_TURNS):
+            await asyncio.sleep(0)
+        await peer.say(second)
+
+    return play
+
+
+def quoting(wire: bytes) -> Play:
+    """Says `wire` with our own token in the place of TOKEN, and its length in the place of LENGTH."""
+
+    async def play(peer: Peer, request: bytes) -> None:
+        token = request.partition(b"Authorization: Bearer ")[2].partition(b"\r\n")[0]
+        head, _, content = wire.replace(b"TOKEN", token).partition(b"\r\n\r\n")
+        await peer.say(head.replace(b"LENGTH", b"%d" % len(content)) + b"\r\n\r\n" + content)
+
+    return play
+
+
+def with_afterthought(unasked: bytes) -> Play:
+    """An answer, and `unasked` a few turns of the loop later, when the connection lies in the pool."""
+
+    async def play(peer: Peer, _request: bytes) -> None:
+        await peer.say(http())
+        for _ in range(AFTER_TURNS):
+            await asyncio.sleep(0)
+        await peer.say(unasked)
+
+    return play
+
+
+async def says_nothing(peer: Peer, _request: bytes) -> None:
+    await peer.silence()
+
+
+async def says_half_a_head(peer: Peer, _request: bytes) -> None:
+    await peer.say(HEAD + b"Content-Le")
+    await peer.silence()
+
+
+async def promises_more(peer: Peer, _request: bytes) -> None:
+    await peer.say(HEAD + b"Content-Length: 600\r\n\r\n" + OK)
+    await peer.silence()
+
+
+QUOTED = HEAD + b"Content-Length: LENGTH\r\n"
+NOISE = random.Random(5).randbytes(200_000)
+
+SLOW: tuple[Entry, ...] = (
+    plays("one byte at a time", in_pieces(http()), DELIVERED, body=OK),
+    plays("chunks, one byte at a time", in_pieces(chunked(OK[:7], OK[7:])), DELIVERED, body=OK),
+    plays("two answers, three bytes at a time", in_pieces(http() + http(b"{}"), 3), DELIVERED),
+    endless("a chunk that is none, later", in_two(CHUNKED + b"1\r\n{\r\n", b"zz\r\n"), *BROKEN_BODY, then=Then.CLOSES),
+    endless("a chunk too long, later", in_two(CHUNKED + b"1\r\n{", b"x\r\n0\r\n\r\n"), *BROKEN_BODY, then=Then.CLOSES),
+    endless("silence", says_nothing),
+    endless("half a head, and silence", says_half_a_head),
+    endless("half a body, and silence", promises_more),
+    endless("a status line drip by drip", drips(b"HTTP/1.1 200 O", b"K"), *BAD_HTTP),
+    endless("a header drip by drip", drips(HEAD + b"X-Slow: ", b"x"), *BAD_HTTP),
+    endless("headers drip by drip", drips(HEAD, b"X-Slow: 1\r\n"), *BAD_HTTP),
+    endless("empty lines drip by drip", drips(b"", b"\r\n"), *BAD_HTTP),
+    endless("a body drip by drip", drips(HEAD + b"Content-Length: 60000\r\n\r\n", b"x")),
+    endless("white space behind the object", drips(HEAD + b"Content-Length: 60000\r\n\r\n" + OK, b" ")),
+    endless("chunks drip by drip", drips(CHUNKED, b"1\r\n \r\n")),
+    endless("a chunk's size drip by drip", drips(CHUNKED, b"0"), *broken("bad_http", "truncated")),
+    endless("trailers drip by drip", drips(CHUNKED + b"0\r\n", b"X-T: 1\r\n"), *broken("bad_http", "truncated")),
+)
+
+TOO_MUCH: tuple[Entry, ...] = (
+    plays("100 GB, declared", pours(HEAD + b"Content-Length: 100000000000\r\n\r\n", b"x" * 10_000), *TOO_LARGE),
+    plays("chunks without end", pours(CHUNKED, b"2710\r\n" + b"x" * 10_000 + b"\r\n"), *TOO_LARGE),
+    plays("tiny chunks without end", pours(CHUNKED, b"1\r\nx\r\n" * 1_000), *TOO_LARGE),
+    plays("until it is left", pours(b"HTTP/1.0 200 OK\r\n\r\n", b"x" * 10_000), *TOO_LARGE),
+    plays("an object without end", pours(CHUNKED, b"2710\r\n" + b'{"status":' * 1_000 + b"\r\n"), *TOO_LARGE),
+    says("200 KB that cannot be unpacked", http(NOISE, b"Content-Encoding: gzip"), *TOO_LARGE),
+    says("200 KB of bombs", http(BOMB * 200, b"Content-Encoding: gzip"), *TOO_LARGE),
+    endless("a chunk extension without end", drips(CHUNKED + b"1;", b"x" * 10_000), *broken("bad_http", "truncated")),
+    endless("a header without end", drips(HEAD + b"X-Huge: ", b"x" * 10_000), *BAD_HTTP),
+)
+
+FLOODS: tuple[Entry, ...] = (
+    says("a thousand 100s, then an answer", CONTINUE * 1_000 + http(), DELIVERED, body=OK),
+    says("early hints, then an answer", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + http(), DELIVERED),
+    says("a 199, then an answer", b"HTTP/1.1 199 Soon\r\n\r\n" + http(), DELIVERED),
+    says("a 100, then a refusal", CONTINUE + http(b"", status=b"HTTP/1.1 500 No"), no_answer("http_500")),
+    # A 100 has no body, whatever its length says: what follows is read as an answer, and is none.
+    says("a 100 with a body", http(status=b"HTTP/1.1 100 Continue"), *BAD_HTTP),
+    endless("a 100 and nothing more", drips(CONTINUE, b"", pause_s=0.1)),
+    endless("100s without end", drips(b"", CONTINUE * 100)),
+    endless("103s with headers without end", drips(b"", b"HTTP/1.1 103 Hints\r\n" + b"Link: </a>\r\n" * 100 + b"\r\n")),
+)
+
+QUOTES: tuple[Entry, ...] = (
+    plays("our token as the status", quoting(QUOTED + b'\r\n{"status":"TOKEN"}'), no_answer("unknown_status")),
+    plays(
+        "our token as the transaction",
+        quoting(QUOTED + b'\r\n{"status":"OK","balance":95000,"transaction_id":"TOKEN"}'),
+        DELIVERED,
+    ),
+    plays(
+        "our token as the balance",
+        quoting(QUOTED + b'\r\n{"status":"OK","balance":"TOKEN"}'),
+        DELIVERED,
+        balance=None,
+        anomaly="balance",
+    ),
+    plays("our token in a header", quoting(QUOTED + b"X-Token: TOKEN\r\n\r\n" + OK), DELIVERED),
+    plays("our token in a bad header", quoting(QUOTED + b"X-Token: a\0 Bearer TOKEN\r\n\r\n" + OK), *BAD_HTTP),
+    plays("our token in a status line", quoting(b"HTTP/1.1 Bearer TOKEN\r\n\r\n"), *BAD_HTTP),
+    plays("our token in a page", quoting(QUOTED + b"\r\n<p>Bearer TOKEN is not known</p>"), no_answer("not_json")),
+)
+
+SCRIPTS: tuple[Entry, ...] = (*SLOW, *TOO_MUCH, *FLOODS, *QUOTES)
+
+AFTERTHOUGHTS: tuple[Entry, ...] = (
+    plays("later: an answer", with_afterthought(HIDDEN), DELIVERED),
+    plays("later: half an answer", with_afterthought(HIDDEN[:50]), DELIVERED),
+    plays("later: a 100", with_afterthought(CONTINUE), DELIVERED),
+    plays("later: garbage", with_afterthought(b"\0\xff" * 20), DELIVERED),
+    plays("later: 200 KB of answers", with_afterthought(HIDDEN * 2_000), DELIVERED),
+)
+"""For one connection alone: where the next request has left already, nobody can tell such an answer from its own."""
+
+GREETINGS: dict[str, bytes] = {
+    "an answer": http(),
+    "half an answer": http()[:60],
+    "a 100": CONTINUE,
+    "a banner": b"220 ready\r\n",
+    "NULs": b"\0" * 100,
+    "200 KB of answers": http() * 2_000,
+}
+"""Said before anything was asked. Whether these bytes are there in time to be noticed is for the kernel to say."""
+GREETED = (*unsent("unasked_answer"), *EITHER, *broken("timeout", "reset"))

@@ -1,0 +1,149 @@
+"""TLS by hand over a raw connection, so that its records can be cut, spoilt and mixed with what is no TLS."""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tests.hostile.entry import DELIVERED, OK, Right, broken, http, unsent
+from tests.hostile.heads import CHUNKED
+from tests.support.raw_server import Peer, Script
+
+T = TypeVar("T")
+
+SPOILT = broken("tls_failed", "reset")
+SPOILT_BODY = broken("tls_failed", "truncated", "reset")
+
+
+class TlsPeer:
+    """One connection on which we are the server's side of TLS, and may send what we like beside it."""
+
+    def __init__(self, peer: Peer, context: ssl.SSLContext) -> None:
+        self.peer = peer
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    async def shake_hands(self) -> None:
+        await self._until_done(self._tls.do_handshake)
+
+    async def request(self) -> bytes:
+        """One complete request."""
+        request = b""
+        while True:
+            request += await self._until_done(lambda: self._tls.read(65_536))
+            head, end, content = request.partition(b"\r\n\r\n")
+            lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+            if end and len(content) >= int(lines[b"content-length"]):
+                self.peer.server.requests.append(request)
+                return request
+
+    def sealed(self, clear: bytes) -> bytes:
+        """The records that carry `clear`, not sent yet."""
+        self._tls.write(clear)
+        return self._outgoing.read()
+
+    async def _until_done(self, step: Callable[[], T]) -> T:
+        while True:
+            try:
+                done = step()
+            except ssl.SSLWantReadError:
+                await self.peer.say(self._outgoing.read())
+                received = await self.peer.reader.read(65_536)
+                if not received:
+                    raise ConnectionResetError from None
+                self._incoming.write(received)
+            else:
+                await self.peer.say(self._outgoing.read())
+                return done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsEntry:
+    """What is said once a request has come in; the connection is closed behind it, without TLS's own goodbye."""
+
+    name: str
+    play: Callable[[TlsPeer], Awaitable[None]]
+    rights: tuple[Right, ...]
+
+
+def raw(make: Callable[[TlsPeer], bytes]) -> Callable[[TlsPeer], Awaitable[None]]:
+    async def play(tls: TlsPeer) -> None:
+        await tls.peer.say(make(tls))
+
+    return play
+
+
+def flipped(sealed: bytes) -> bytes:
+    """The last byte differs: no key fits this record any more."""
+    return sealed[:-1] + bytes((sealed[-1] ^ 1,))
+
+
+async def one_record_for_each_byte(tls: TlsPeer) -> None:
+    for byte in http():
+        await tls.peer.say(tls.sealed(bytes((byte,))))
+        await asyncio.sleep(0)
+
+
+HALF = http()[:-20]
+TLS_ENTRIES: tuple[TlsEntry, ...] = (
+    TlsEntry(name="cut mid-record", play=raw(lambda tls: tls.sealed(http())[:-10]), rights=SPOILT),
+    TlsEntry(name="cut in a record's head", play=raw(lambda tls: tls.sealed(http())[:3]), rights=SPOILT),
+    TlsEntry(
+        name="cut mid-record in the body",
+        play=raw(lambda tls: tls.sealed(HALF) + tls.sealed(http()[-20:])[:-7]),
+        rights=SPOILT_BODY,
+    ),
+    TlsEntry(name="cut between two records", play=raw(lambda tls: tls.sealed(HALF)), rights=SPOILT_BODY),
+    TlsEntry(name="a flipped bit", play=raw(lambda tls: flipped(tls.sealed(http()))), rights=SPOILT),
+    TlsEntry(
+        name="a flipped bit in the body",
+        play=raw(lambda tls: tls.sealed(HALF) + flipped(tls.sealed(http()[-20:]))),
+        rights=SPOILT_BODY,
+    ),
+    TlsEntry(name="records out of order", play=raw(lambda tls: (tls.sealed(HALF), tls.sealed(OK))[1]), rights=SPOILT),
+    TlsEntry(name="garbage for a record", play=raw(lambda _: bytes(range(256))), rights=SPOILT),
+    TlsEntry(name="plain HTTP in the middle of TLS", play=raw(lambda _: http()), rights=SPOILT),
+    TlsEntry(name="a plain alert", play=raw(lambda _: bytes.fromhex("15030300020228")), rights=SPOILT),
+    TlsEntry(name="nothing", play=raw(lambda _: b""), rights=SPOILT),
+    TlsEntry(name="an answer without a goodbye", play=raw(lambda tls: tls.sealed(http())), rights=(DELIVERED,)),
+    # RFC 9112 section 9.8 calls this incomplete; but no part of an object is an object, so nothing false is believed.
+    TlsEntry(
+        name="no length, no goodbye",
+        play=raw(lambda tls: tls.sealed(http(length=False))),
+        rights=(DELIVERED, *SPOILT_BODY),
+    ),
+    TlsEntry(
+        name="chunks without the last", play=raw(lambda tls: tls.sealed(CHUNKED + b"1\r\n{\r\n")), rights=SPOILT_BODY
+    ),
+    TlsEntry(name="one record for each byte", play=one_record_for_each_byte, rights=(DELIVERED,)),
+    TlsEntry(
+        name="an answer, and a spoilt record behind it",
+        play=raw(lambda tls: tls.sealed(http()) + flipped(tls.sealed(http()))),
+        rights=(DELIVERED, *SPOILT_BODY),
+    ),
+)
+
+
+def over_tls(context: ssl.SSLContext, play: Callable[[TlsPeer], Awaitable[None]]) -> Script:
+    async def script(peer: Peer) -> None:
+        tls = TlsPeer(peer, context)
+        await tls.shake_hands()
+        await tls.request()
+        await play(tls)
+
+    return script
+
+
+HANDSHAKES: dict[str, bytes] = {
+    "garbage": bytes(range(256)) * 4,
+    "plain HTTP": http(),
+    "a plain 400": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "an alert": bytes.fromhex("15030300020228"),
+    "a server's hello that is cut": bytes.fromhex("160303007a020000760303") + bytes(30),
+    "a record longer than any may be": bytes.fromhex("160303ffff") + bytes(70_000),
+    "a message of 16 MB": bytes.fromhex("1603034000" + "02ffffff") + bytes(16_380),
+    "nothing": b"",
+}
+"""Said in answer to the client's hello, then closed: nothing of the request has left."""
+UNSENT = unsent("tls_failed", "connect_failed")
