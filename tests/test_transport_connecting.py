@@ -3,6 +3,10 @@
 import asyncio
 import socket
 import time
+from typing import Any
+
+import aiohttp
+import pytest
 
 from predictu_dispatch.core.callback import Evidence
 from tests.support.raw_server import (
@@ -83,3 +87,25 @@ async def test_after_its_time_nothing_is_sent_and_nobody_is_called() -> None:
         exchange = await post(transport, send_before_s=time.monotonic())
     assert told(exchange) == (Evidence.NOT_SENT, "too_late")
     assert server.connections == 0
+
+
+async def test_a_process_that_stood_still_before_the_first_byte_sends_nothing_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The request is written a turn of the loop after send(): whoever was frozen in between must not send a debit."""
+    send = aiohttp.ClientRequest.send
+
+    async def send_and_freeze(request: aiohttp.ClientRequest, conn: Any) -> aiohttp.ClientResponse:
+        response = await send(request, conn)
+        time.sleep(0.4)  # noqa: ASYNC251 - the whole process stands still, as under SIGSTOP
+        return response
+
+    async with RawServer(answering(OK, OK)).running() as server, transport_to(server.url) as transport:
+        with monkeypatch.context() as frozen:
+            frozen.setattr(aiohttp.ClientRequest, "send", send_and_freeze)
+            exchange = await post(transport, send_before_s=time.monotonic() + 0.2)
+        assert told(exchange) == (Evidence.NOT_SENT, "too_late")
+        # The next one is none the worse for it, and is the only one that arrived.
+        assert told(await post(transport)) == (Evidence.ANSWERED, None)
+        assert len(server.requests) == 1
+        assert server.strays == b""

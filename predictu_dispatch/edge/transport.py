@@ -34,6 +34,7 @@ from predictu_dispatch.edge.resolver import AddressRefusedError, LookUp, Vetting
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from aiohttp.abc import AbstractStreamWriter
     from aiohttp.client_reqrep import ClientResponse
     from aiohttp.connector import Connection
 
@@ -103,6 +104,21 @@ class _WatchedRequest(aiohttp.ClientRequest):
         progress.sent = True
         return await super().send(conn)
 
+    @override
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        # aiohttp writes headers and body together, in a task of its own, a turn of the loop after send(): a process
+        # that stood still in between would send a debit that was rolled back meanwhile.
+        progress = _progress.get()
+        if time.monotonic() < progress.send_before_s:
+            await super().write_bytes(writer, conn, content_length)
+            return
+        progress.sent = False
+        if conn.protocol is not None:
+            conn.protocol.set_exception(TooLateError())
+        conn.close()
+
 
 class Transport:
     """A connection pool of its own for one operator's lane. Nothing of an answer is trusted, followed or unpacked.
@@ -118,9 +134,10 @@ class Transport:
         look_up: LookUp = look_up,
         connecting: Callable[[], None] = lambda: None,
     ) -> None:
-        if "send" not in vars(aiohttp.ClientRequest):
-            # Without that hook nothing would ever count as sent, and debits of unknown fate as never made.
-            raise RuntimeError("this aiohttp has no ClientRequest.send; install the release that deploy/ pins")
+        if not {"send", "write_bytes"} <= vars(aiohttp.ClientRequest).keys():
+            # Without these hooks nothing would ever count as sent, and debits of unknown fate as never made.
+            message = "this aiohttp has no ClientRequest.send and write_bytes; install the release that deploy/ pins"
+            raise RuntimeError(message)
         self._url = settings.callback_url
         self._response_bytes_max = settings.limits.max_response_bytes
         self._allow_private_addresses = settings.allow_private_addresses

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 import aiohttp
 import asyncpg
 
+from tests.chaos.fault_points import POINTS, Action
 from tests.chaos.plan import Act
 from tests.chaos.proxy import WELL, Proxy, Trouble
 from tests.chaos.world import CALM, CONNECTIONS_MAX, STORMY, Operator, World
 from tests.support.daemons import Daemon
 
-POINTS = ("claimed", "signed", "sent", "answered", "before_settle", "after_settle", "reaping", "expiring", "draining")
-ACTIONS = ("kill", "freeze", "cut")
 DAEMONS_MIN, DAEMONS_MAX = 2, 4
 _LEASE_S = 6.5
 """Above the lease of an attempt: its timeout of 1 s and LEASE_MARGIN_S."""
@@ -92,7 +91,7 @@ async def _kill(world: World, draws: random.Random, lasts_s: float) -> str | Non
 async def _kill_at_a_point(world: World, draws: random.Random, _: float) -> str | None:
     if len(world.daemons) >= DAEMONS_MAX and (daemon := _some_daemon(world, draws)) is not None:
         daemon.kill()
-    fault = f"{draws.choice(POINTS)}:{draws.choice(ACTIONS)}:{draws.randrange(1, 20)}"
+    fault = f"{draws.choice(list(POINTS))}:{draws.choice(list(Action))}:{draws.randrange(1, 20)}"
     armed = await world.start_daemon(fault)
     if "freeze" in fault:
         await asyncio.sleep(_LEASE_S + 2 * draws.random())
