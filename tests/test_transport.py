@@ -274,3 +274,12 @@ async def test_strange_bytes_of_an_answer_survive_as_text_and_bytes() -> None:
     assert exchange.body == b"\0\xff{}"
     assert exchange.headers == (("X-Bad", "\\xff\\xfe caf\\xe9"), ("X-Good", "café"), ("Content-Length", "4"))
     "".join(value for _, value in exchange.headers).encode()
+
+
+async def test_headers_beyond_any_use_are_an_answer_that_is_too_large_and_are_not_kept() -> None:
+    for size, expected in ((5_000, (Evidence.ANSWERED, None)), (6_000, (Evidence.UNANSWERED, "too_large"))):
+        padding = b"".join(b"X-Padding: %b\r\n" % (b"x" * size) for _ in range(3))
+        exchange, _ = await exchange_with(answering(OK.replace(b"\r\n\r\n", b"\r\n" + padding + b"\r\n")))
+        assert told(exchange) == expected
+        assert bool(exchange.headers) == (expected[1] is None)
+        assert exchange.truncated == (expected[1] is not None)

@@ -49,6 +49,8 @@ What is kept has been vetted. Refusals and failures are not kept: the next attem
 """
 _NO_CEILING_S = 1e9
 """aiohttp rounds timeouts above its `ceil_threshold` up to whole seconds; ours mean what they say."""
+_HEADERS_BYTES_MAX = 16_384
+"""Of an answer's headers, all kept until they are in the audit; aiohttp alone would let a megabyte through each time."""
 _ERROR_CHARS_MAX = 500
 """aiohttp quotes a whole header line of an answer it cannot read, twice, and a row is kept of every attempt."""
 
@@ -209,6 +211,14 @@ class Transport:
         ) as response:
             progress.first_byte_s = time.monotonic()
             progress.status = response.status
+            if sum(len(name) + len(value) for name, value in response.raw_headers) > _HEADERS_BYTES_MAX:
+                response.close()
+                return progress.exchange(
+                    Evidence.UNANSWERED,
+                    reason="too_large",
+                    error=f"the answer's headers are longer than {_HEADERS_BYTES_MAX} bytes",
+                    truncated=True,
+                )
             progress.headers = tuple((_printable(name), _printable(value)) for name, value in response.raw_headers)
             room = self._response_bytes_max
             async for chunk in response.content.iter_any():
