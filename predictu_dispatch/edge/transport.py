@@ -50,7 +50,7 @@ What is kept has been vetted. Refusals and failures are not kept: the next attem
 _NO_CEILING_S = 1e9
 """aiohttp rounds timeouts above its `ceil_threshold` up to whole seconds; ours mean what they say."""
 _HEADERS_BYTES_MAX = 16_384
-"""Of an answer's headers, all kept until they are in the audit; aiohttp alone would let a megabyte through each time."""
+"""Of an answer's headers, which are kept until they are in the audit; aiohttp alone lets a megabyte through."""
 _ERROR_CHARS_MAX = 500
 """aiohttp quotes a whole header line of an answer it cannot read, twice, and a row is kept of every attempt."""
 
