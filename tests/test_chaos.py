@@ -17,8 +17,8 @@ async def test_whatever_is_killed_frozen_or_cut_the_money_is_right(seed: int) ->
     # Otherwise nothing was tried.
     assert outcome.done.total() > SECONDS / 4
     assert outcome.verdict.bets > SECONDS
-    assert outcome.verdict.interrupted > 0
     assert outcome.verdict.duplicates > 0
+    assert sum(count for act, count in outcome.done.items() if act.startswith("kill a daemon")) > 0
 
 
 def test_a_seed_does_the_same_again_and_every_kind_of_act_is_played() -> None:
