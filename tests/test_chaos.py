@@ -6,7 +6,7 @@ from tests.chaos.chaos import Run, play
 from tests.chaos.plan import WEIGHTS, plan
 from tests.chaos.villain import _ACTS
 
-SECONDS = 40.0
+SECONDS = 30.0
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
