@@ -4,12 +4,9 @@ What happens to the process happens to a real one, by its own hand, at exactly t
 """
 
 import asyncio
-import json
 import re
 import signal
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,8 @@ from predictu_dispatch.edge.outbox import Outbox
 from tests.chaos.armed_daemon import peers
 from tests.chaos.fault_points import POINTS, Action, Fault, FaultValueError, VanishedPointError, arm, parse_faults
 from tests.support.daemons import FAULT_VARIABLE, WAIT_S, Daemon, until
-from tests.support.ledger import OPERATOR, claim, enqueue, placement_params, terminal_params
+from tests.support.every_path import INTERRUPTED, NOT_SENT, Bets
+from tests.support.ledger import claim
 from tests.support.postgres import Database
 from tests.support.stage import Stage, open_stage
 
@@ -26,26 +24,16 @@ LANE = {"attempt_timeout_s": 1.0, "connect_timeout_s": 1.0}
 """Leases of six seconds, which really run out: no clock is moved here."""
 QUICK_S, SLOW_S = 0.1, 0.6
 """How long the operator takes; the slow answer is still on its way when somebody looks, and below the timeout."""
-TOKEN_SLOW_S, TOKEN_OLD_S = 3.0, 5.0
-"""A request may leave until 3 s after its claim, and is signed in the second before; a dozen daemons make use of it."""
 STARTS_WITHIN_S = 90.0
 """A dozen daemons start at once, each as long as its imports take."""
 _BEAT_S = 0.1
 
 NTH = {"expiring": 2, "announcing": 3}
 """Their first passages are part of starting; these are in the middle of things. All others: the first."""
-NOT_SENT = {"claimed", "signed"}
 ANSWERED = {"answered", "before_settle"}
 OF_ONE_ATTEMPT = {*NOT_SENT, "sent", *ANSWERED}
 
-REGRETS = {"report.refused", "chore.failed", "drain.unfinished", "library.spoke"}
-"""What no daemon says for any of these faults: they are outages, and none of them outlasts its patience."""
-
 HOLDS_SOMETHING = "select count(*) from predictu_dispatch.callback where state = 'in_flight' and leased_by = $1"
-INTERRUPTED = (
-    "select request_id::text, started_at, finished_at from predictu_dispatch.attempt"
-    " where instance = any ($1) and reason = 'interrupted' and verdict <> 'late'"
-)
 
 
 async def soon(what: str, is_so: Callable[[], Awaitable[bool]], *, within_s: float = WAIT_S) -> None:
@@ -58,116 +46,6 @@ async def soon(what: str, is_so: Callable[[], Awaitable[bool]], *, within_s: flo
         return False
 
     await until(what, looked, within_s=within_s)
-
-
-class Bets:
-    """Bets of every path, each of a player of its own with a stake of its own, so that every cent has a name."""
-
-    PATHS = (
-        ("BET_WIN", "at once"),
-        ("BET_LOSE", "at once"),
-        ("BET_ROLLBACK", "with the next bet"),
-        ("BET_WIN", "never, its deadline passes"),
-        ("BET_SELL", "at the end"),
-        ("BET_ROLLBACK", "at the end"),
-        ("BET_REFUND", "at the end"),
-    )
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.count = 0
-        self._next: list[tuple[str, str]] = []
-        self._last: list[tuple[str, str]] = []
-
-    async def place(self) -> None:
-        """One more bet, by the path whose turn it is, and a look at the player's balance."""
-        number, bet_id, player_id = self.count, f"b-{self.count}", f"p-{self.count}"
-        (method, when), self.count = self.PATHS[number % len(self.PATHS)], self.count + 1
-        producer = self.stage.ledger.producer
-        # The operator's own deadline might pass on a busy machine; that one does here is a path of its own.
-        later = datetime.now(UTC) + timedelta(minutes=2)
-        placement = placement_params(bet_id, amount=500 + number, player_id=player_id)
-        for early_method, early_bet_id in self._next:
-            await self._end(early_method, early_bet_id)
-        self._next.clear()
-        if when.startswith("never"):
-            # A producer's slow transaction: nobody sees the bet before its deadline.
-            async with producer.transaction():
-                await producer.execute(
-                    "select predictu_dispatch.enqueue_callback($1, 'BET_MAKE', $2::text::jsonb, null,"
-                    "       clock_timestamp() + interval '30 milliseconds'), pg_sleep(0.04)",
-                    *(OPERATOR, json.dumps(placement)),
-                )
-                await enqueue(producer, method, terminal_params(method, placement))
-            return
-        await enqueue(producer, "BET_MAKE", placement, expires_at=later)
-        await enqueue(producer, "BALANCE", {"player_id": player_id, "currency": "EUR"}, expires_at=later)
-        if when == "at once":
-            await self._end(method, bet_id)
-        else:
-            (self._next if when == "with the next bet" else self._last).append((method, bet_id))
-
-    async def roll_back_what_is_on_its_way(self) -> None:
-        """Every other bet whose debit is in flight, while no daemon moves: what became of it is anybody's guess."""
-        on_its_way = await self.stage.ledger.owner.fetch(
-            "select bet_id from predictu_dispatch.callback"
-            " where method = 'BET_MAKE' and state = 'in_flight' order by bet_id"
-        )
-        for row in on_its_way[::2]:
-            await self._end("BET_ROLLBACK", row["bet_id"])
-            self._last = [(method, bet_id) for method, bet_id in self._last if bet_id != row["bet_id"]]
-
-    async def end_the_rest(self) -> None:
-        """What had not come to its end has been told how it ends."""
-        for method, bet_id in (*self._next, *self._last):
-            await self._end(method, bet_id)
-        self._next, self._last = [], []
-
-    async def _end(self, method: str, bet_id: str) -> None:
-        if method == "BET_ROLLBACK":
-            await self.stage.ledger.rollback(bet_id)
-        else:
-            await self.stage.ledger.end(method, bet_id)
-
-    async def wrongs(self) -> list[str]:
-        """What is not as it must be once everything is final: wallets, bets, callbacks, audit; each in words."""
-        operator, owner = self.stage.operator, self.stage.ledger.owner
-        wrong = [*(fault for fault in operator.faults if not is_slow(fault)), *await self.stage.audit_faults()]
-        bets = await owner.fetch(
-            "select b.*, t.method from predictu_dispatch.bet b left join predictu_dispatch.callback t"
-            "    on t.operator_id = b.operator_id and t.request_id = b.terminal_request_id"
-        )
-        for bet in bets:
-            has, due = operator.balance[bet["player_id"]], -bet["amount"] if bet["method"] == "BET_LOSE" else 0
-            due = 0 if bet["state"] == "void" else due
-            what = f"{bet['bet_id']} is {bet['state']} ({bet['method']}), its player has {has:+} of {bet['amount']}"
-            if bet["state"] not in ("closed", "void") or has != due:
-                wrong.append(what)
-            elif bet["state"] == "void" and operator.sent(bet["placement_request_id"]):
-                wrong.append(f"{what}, and its debit was sent")
-        if len(bets) != self.count:
-            wrong.append(f"{self.count} bets were placed, {len(bets)} are there")
-        callbacks = {str(row["request_id"]): row for row in await owner.fetch("table predictu_dispatch.callback")}
-        unsent = Counter(row["request_id"] for row in await owner.fetch(INTERRUPTED, list(NOT_SENT)))
-        for request_id, callback in callbacks.items():
-            sent, what = len(operator.sent(request_id)), f"{callback['method']} {request_id} is {callback['state']}"
-            if callback["state"] not in ("delivered", "exhausted", "cancelled"):
-                wrong.append(what)
-            if sent > callback["attempts"] - unsent[request_id]:
-                wrong.append(f"{what} and was sent {sent} times: {await self.stage.audit(request_id)}")
-            if callback["state"] == "delivered" and not sent:
-                wrong.append(f"{what} and was never sent")
-        wrong += [f"{one.request_id} is nobody's" for one in operator.requests if one.request_id not in callbacks]
-        review = await owner.fetch("select method, reason from predictu_dispatch.needs_review")
-        wrong += [f"{row['method']} needs review: {row['reason']}" for row in review]
-        said = [line for daemon in self.stage.fleet.daemons for line in daemon.lines()]
-        return [*wrong, *(str(line) for line in said if line["event"] in REGRETS)]
-
-
-def is_slow(fault: str) -> bool:
-    """A token that is older than an idle machine makes it, and younger than one that was signed before a freeze."""
-    found = re.search(r"^token .*, (\S+) s old", fault)
-    return found is not None and TOKEN_SLOW_S <= float(found[1]) < TOKEN_OLD_S
 
 
 async def finished(stage: Stage) -> None:
@@ -427,8 +305,8 @@ def test_a_point_whose_method_is_gone_is_never_silently_disarmed(monkeypatch: py
         ("postgresql://u:p@127.0.0.1:20001/d?sslmode=disable", {("127.0.0.1", 20001)}),
         ("postgresql://u@127.0.0.1,127.0.0.2:99/d?port=7", {("127.0.0.1", 7), ("127.0.0.2", 99)}),
         ("postgresql://u@[::1]:5433/d", {("::1", 5433)}),
-        ("postgresql://u@/d?host=%2Ftmp%2Frun&port=20001", {"/tmp/run/.s.PGSQL.20001"}),  # noqa: S108 - nothing is there
-        ("postgresql://u@%2Ftmp%2Frun/d", {"/tmp/run/.s.PGSQL.5432"}),  # noqa: S108 - the same
+        ("postgresql://u@/d?host=%2Fsockets&port=20001", {"/sockets/.s.PGSQL.20001"}),
+        ("postgresql://u@%2Fsockets/d", {"/sockets/.s.PGSQL.5432"}),
     ],
 )
 def test_a_cut_knows_every_server_that_the_dsn_names(dsn: str, expected: set[object]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from tests.support.served import served
+
 _PIECE = 65_536
 _DRIP_S = 0.01
 _RESET = struct.pack("ii", 1, 0)
@@ -139,12 +141,10 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 async def proxied(upstream: Upstream) -> AsyncIterator[Proxy]:
     """A proxy before `upstream`, gone with all its connections afterwards."""
     proxy = Proxy(upstream)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
-        yield proxy
-    finally:
-        server.close()
+
+    def leave() -> None:
         proxy.suffer(WELL)
         proxy.cut()
-        await server.wait_closed()
+
+    async with served(proxy, leave):
+        yield proxy

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support.served import served
+
 
 class Trick(Enum):
     """What becomes of the next run of a statement."""
@@ -156,11 +158,5 @@ class PostgresProxy:
 async def proxied(dsn: str) -> AsyncIterator[PostgresProxy]:
     """A proxy in front of the server of `dsn`, gone with all its connections afterwards."""
     proxy = PostgresProxy(dsn)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
+    async with served(proxy, proxy.go_away):
         yield proxy
-    finally:
-        server.close()
-        proxy.go_away()
-        await server.wait_closed()
