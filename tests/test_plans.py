@@ -1,6 +1,7 @@
 """Nothing in the hot path reads a whole table: the plans of what it runs, at a million callbacks of history."""
 
 import json
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from predictu_dispatch.edge.sql_files import query
 from tests.support.ledger import (
     OPERATOR,
+    Connection,
     Ledger,
     claim,
     delivered,
@@ -72,8 +74,8 @@ def scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from scans(part)
 
 
-async def test_no_statement_of_the_hot_path_reads_a_whole_table(old_ledger: Ledger) -> None:
-    ledger = old_ledger
+async def explained(owner: Connection) -> list[dict[str, Any]]:
+    """The plan of everything that this session runs from now on, added as it has run."""
     plans: list[dict[str, Any]] = []
 
     def note(_: object, message: Any) -> None:
@@ -81,9 +83,21 @@ async def test_no_statement_of_the_hot_path_reads_a_whole_table(old_ledger: Ledg
         if plan:
             plans.append(json.loads(plan))
 
-    owner = ledger.owner
     await owner.execute(EXPLAINING)
     owner.add_log_listener(note)
+    return plans
+
+
+def compared(plan: dict[str, Any]) -> int:
+    """How many pairs of rows its joins have looked at in vain."""
+    here: int = plan.get("Rows Removed by Join Filter", 0) * plan["Actual Loops"]
+    return here + sum(compared(part) for part in plan.get("Plans", ()))
+
+
+async def test_no_statement_of_the_hot_path_reads_a_whole_table(old_ledger: Ledger) -> None:
+    ledger = old_ledger
+    owner = ledger.owner
+    plans = await explained(owner)
     # All of it as the owner, whose session explains; and often enough for every plan that is kept to be the kept one.
     for turn in range(7):
         for n in range(3):
@@ -112,3 +126,24 @@ async def test_no_statement_of_the_hot_path_reads_a_whole_table(old_ledger: Ledg
     named = [plan["Query Text"] for plan in plans if whole & set(scans(plan["Plan"]))]
     # The test's own count is one.
     assert [text for text in named if "select count(*) from predictu_dispatch.bet where" not in text] == []
+
+
+async def test_an_announcement_of_hundreds_of_operators_does_not_compare_each_with_every_other(ledger: Ledger) -> None:
+    owner, count = ledger.owner, 300
+    operator_ids = [f"op_{number}" for number in range(count)]
+    await owner.execute(
+        "insert into predictu_dispatch.operator"
+        "    (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, config_fingerprint)"
+        " select id, true, 15, 0, '' from unnest($1::text[]) id",
+        operator_ids,
+    )
+    plans = await explained(owner)
+    await owner.execute("set auto_explain.log_analyze = on")
+    for _ in range(7):
+        shares = await owner.fetch(
+            query("announce"),
+            *("host-1", uuid.UUID(int=1), "host", 1, "1", operator_ids),
+            *([16] * count, [16] * count, [0.0] * count, [8] * count, [8] * count, [None] * count),
+        )
+        assert len(shares) == count
+    assert max(compared(plan["Plan"]) for plan in plans) <= 2 * count
