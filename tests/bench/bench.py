@@ -24,11 +24,10 @@ from tests.bench.machine import machine
 from tests.bench.parts import cores, enqueue, flat, latency, memory, rs256, throughput, tls
 from tests.bench.peers import PeersUnavailableError
 from tests.bench.picture import draw
+from tests.bench.readme import PICTURE, keep
 from tests.bench.receiver import Receiver
 
-_README = Path(__file__).with_name("README.md")
-_PICTURE = Path(__file__).with_name("bench.svg")
-_TABLE_FROM, _TABLE_TO = "<!-- bench -->\n", "<!-- bench end -->\n"
+_DRAWN = {"rates", "latencies"}
 PARTS: dict[str, Callable[[Hall], Awaitable[Findings]]] = {
     "throughput": throughput.play,
     "latency": latency.play,
@@ -60,7 +59,7 @@ class Results:
 @click.option("--scale", default=1.0, show_default=True, type=click.FloatRange(0.01, 10), help="For trying it out.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--limit-s", default=7200.0, show_default=True, help="For everything; then it ends with exit code 1.")
-@click.option("--write", is_flag=True, help="This run's table and picture replace those in tests/bench.")
+@click.option("--write", is_flag=True, help="What the parts played say in tests/bench is replaced.")
 def main(
     *, names: tuple[str, ...], rounds: int, full: bool, scale: float, seed: int, limit_s: float, write: bool
 ) -> None:
@@ -122,21 +121,14 @@ def _open_to_all(folder: Path) -> Path:
 
 
 def _write(results: Results) -> None:
-    """README.md has this run's table; the picture is drawn where there is something to draw."""
-    before, _, rest = _README.read_text(encoding="utf-8").partition(_TABLE_FROM)
-    _, _, after = rest.partition(_TABLE_TO)
+    """README.md has what this run's parts have found; the picture is drawn anew if all it shows was measured."""
     bars = {name: bar for findings in results.findings for name, bar in findings.bars.items()}
-    picture = ""
-    if bars:
+    if bars.keys() >= _DRAWN:
         try:
-            draw({"machine": results.machine, **bars}, _PICTURE)
-            picture = f"![{' and '.join(bars)}]({_PICTURE.name})\n\n"
+            draw({"machine": results.machine, **bars}, PICTURE)
         except PeersUnavailableError as unavailable:
             click.echo(f"no picture: {unavailable}", err=True)
-    sections = "\n".join(findings.section() for findings in results.findings)
-    _README.write_text(
-        f"{before}{_TABLE_FROM}{results.machine}\n\n{picture}{sections}{_TABLE_TO}{after}", encoding="utf-8"
-    )
+    keep(results.findings, machine=results.machine, order=tuple(PARTS))
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ class Findings:
         tables = [(RATES_HEAD, self.rates), (TABLE_HEAD, [figure.row() for figure in self.figures])]
         written = ["\n".join((head, *rows)) for head, rows in tables if rows]
         # A paragraph each, or they would run into one.
-        return "\n\n".join((f"**{self.part}**: {self.title}", *written, *self.notes)) + "\n"
+        return "\n\n".join((f"{self.title[:1].upper()}{self.title[1:]}.", *written, *self.notes)) + "\n"
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:

@@ -1,0 +1,22 @@
+"""Keeps tests/bench/README.md: what a part has found replaces what it found before; other parts stay as they are."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tests.bench.findings import Findings
+
+README = Path(__file__).with_name("README.md")
+PICTURE = Path(__file__).with_name("bench.svg")
+_FROM, _TO = "<!-- bench -->\n", "<!-- bench end -->\n"
+_HEADING = "### "
+
+
+def keep(found: Iterable[Findings], *, machine: str, order: Sequence[str]) -> None:
+    """README.md says this of these parts, and of all others what it said; in this order of the parts."""
+    before, _, rest = README.read_text(encoding="utf-8").partition(_FROM)
+    kept, _, after = rest.partition(_TO)
+    sections = {text.partition("\n")[0]: text for text in kept.split(_HEADING)[1:]}
+    sections |= {one.part: f"{one.part}\n\n{machine}\n\n{one.section()}\n" for one in found}
+    written = "".join(f"{_HEADING}{sections[part].rstrip()}\n\n" for part in order if part in sections)
+    picture = f"![rates and latencies]({PICTURE.name})\n\n" if PICTURE.exists() else ""
+    README.write_text(f"{before}{_FROM}{picture}{written.rstrip()}\n{_TO}{after}", encoding="utf-8")
