@@ -21,6 +21,7 @@ _VERBS: Final = {
     "migrate": ("predictu_dispatch.commands.daemon", "migrate", "Bring the database schema up to date."),
     "check": ("predictu_dispatch.commands.config", "check", "Validate all configuration files."),
     "status": ("predictu_dispatch.commands.status", "status", "Show operators, lanes, backlog and what needs review."),
+    "top": ("predictu_dispatch.commands.top", "top", "Show the same live, what needs a person first."),
     "show": ("predictu_dispatch.commands.show", "show", "Show the whole life of a callback or a bet."),
     "why": ("predictu_dispatch.commands.why", "why", "Say in words why a callback is not being sent this moment."),
     "retry": ("predictu_dispatch.commands.interventions", "retry", "Send again what needs review."),
@@ -34,6 +35,7 @@ _VERBS: Final = {
     "resume": ("predictu_dispatch.commands.interventions", "resume", "End an operator's pause."),
     "ping": ("predictu_dispatch.commands.ping", "ping", "Ping an operator through the normal way, with timings."),
     "keys": ("predictu_dispatch.commands.keys", "keys", "Make, rotate and print operators' signing keys."),
+    "completion": ("predictu_dispatch.commands.completion", "completion", "Print what a shell reads to complete this."),
     "reference-operator": (
         "predictu_dispatch.commands.reference_operator",
         "reference_operator",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from predictu_dispatch.commands import words
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import Invocation, common_options, print_json
-from predictu_dispatch.commands.status_table import print_operators
+from predictu_dispatch.commands.status_table import operator_lines
 
-_REVIEW_SHOWN: Final = 20
+if TYPE_CHECKING:
+    from predictu_dispatch.edge.database import Database
+
+REVIEW_SHOWN: Final = 20
 _LANES: Final = ("interactive", "settlement")
 
 Row = Mapping[str, Any]
@@ -31,16 +34,17 @@ def status(invocation: Invocation) -> None:
         print_json({"lanes": _plain(lanes), "daemons": _plain(daemons), "needs_review": _plain(review)})
         return
     if lanes:
-        print_operators(lanes, runs=any(daemon["is_live"] for daemon in daemons))
+        for line in operator_lines(lanes, runs=any(daemon["is_live"] for daemon in daemons)):
+            click.echo(line)
     else:
         click.echo("no operator is known yet: they enter the database when a daemon starts")
     click.echo()
-    for line in _daemon_lines(daemons):
+    for line in daemon_lines(daemons):
         click.echo(line)
     if not review:
         click.echo("\nnothing needs review")
         return
-    click.echo(f"\nneeds review{f' (the {_REVIEW_SHOWN} oldest)' if len(review) == _REVIEW_SHOWN else ''}:")
+    click.echo(f"\nneeds review{f' (the {REVIEW_SHOWN} oldest)' if len(review) == REVIEW_SHOWN else ''}:")
     for row in review:
         click.echo(
             f"  {row['request_id']}  {row['operator_id']}  {row['method']}  bet {row['bet_id']},"
@@ -50,15 +54,20 @@ def status(invocation: Invocation) -> None:
 
 
 async def _read(invocation: Invocation) -> tuple[list[dict[str, Any]], list[Row], list[Row]]:
+    async with database(invocation) as db:
+        return await read_overview(db)
+
+
+async def read_overview(db: Database) -> tuple[list[dict[str, Any]], list[Row], list[Row]]:
+    """A row for each operator and lane, the daemons of a day, and the oldest callbacks that need review."""
     from predictu_dispatch.edge.sql_files import query  # noqa: PLC0415 - loaded only where used
 
-    async with database(invocation) as db:
-        operators = await db.fetch(query("operators"))
-        known = {operator["operator_id"] for operator in operators}
-        # One that became known in between is shown the next time.
-        backlog = [row for row in await db.fetch(query("backlog")) if row["operator_id"] in known]
-        daemons = await db.fetch(query("status_daemons"))
-        review = await db.fetch(query("needs_review"), _REVIEW_SHOWN)
+    operators = await db.fetch(query("operators"))
+    known = {operator["operator_id"] for operator in operators}
+    # One that became known in between is shown the next time.
+    backlog = [row for row in await db.fetch(query("backlog")) if row["operator_id"] in known]
+    daemons = await db.fetch(query("status_daemons"))
+    review = await db.fetch(query("needs_review"), REVIEW_SHOWN)
     lanes = {(operator["operator_id"], lane): _empty(operator, lane) for operator in operators for lane in _LANES}
     for row in backlog:
         lane = lanes[row["operator_id"], row["lane"]]
@@ -87,7 +96,8 @@ def _empty(operator: Row, lane: str) -> dict[str, Any]:
     }
 
 
-def _daemon_lines(daemons: list[Row]) -> Iterator[str]:
+def daemon_lines(daemons: Sequence[Row]) -> Iterator[str]:
+    """A line for each running daemon, then for each that vanished in the last day."""
     live = [daemon for daemon in daemons if daemon["is_live"]]
     gone = [daemon for daemon in daemons if not daemon["is_live"]]
     if not live:

@@ -31,7 +31,7 @@ _MILLION: Final = 1_000_000
 Lane = Mapping[str, Any]
 
 
-def print_operators(lanes: Sequence[Lane], *, runs: bool) -> None:
+def operator_lines(lanes: Sequence[Lane], *, runs: bool) -> Iterator[str]:
     """A line for each operator and lane, then a sentence for each operator that needs one; `runs` if a daemon does."""
     rows = [_numbers(lane) for lane in lanes]
     heads = list(zip(*_HEADS, strict=True))
@@ -39,16 +39,20 @@ def print_operators(lanes: Sequence[Lane], *, runs: bool) -> None:
     widths = [max(map(len, column)) for column in zip(*(head[:state_at] for head in heads), *rows, strict=True)]
     room = _COLUMNS - sum(widths) - len(widths)
     for head in heads:
-        click.echo(click.style(_line(head[:state_at], widths) + " " + head[state_at], bold=True))
+        yield click.style(_line(head[:state_at], widths) + " " + head[state_at], bold=True)
     for lane, row in zip(lanes, rows, strict=True):
         states = _states(lane)
         colour = _COLOURS.get(states[0], "red")
-        click.echo(f"{_line(row, widths)} {click.style(_fitted(states, room), fg=colour)}")
+        yield f"{_line(row, widths)} {click.style(_fitted(states, room), fg=colour)}"
     said = list(_sentences(lanes, runs=runs))
     if said:
-        click.echo()
-    for line in said:
-        click.echo(line)
+        yield ""
+    yield from said
+
+
+def is_well(lane: Lane) -> bool:
+    """True where the operator needs nobody to look at it."""
+    return _states(lane)[0] in _COLOURS and not lane["unknown_effect"]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
