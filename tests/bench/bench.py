@@ -33,7 +33,10 @@ PARTS: dict[str, Callable[[Hall], Awaitable[Findings]]] = {
     "latency": latency.play,
     "enqueue": enqueue.play,
     "tls": tls.play,
-    "flat": flat.play,
+    "flat-dead": flat.dead_backlog,
+    "flat-history": flat.history,
+    "flat-snapshot": flat.snapshot,
+    "flat-operators": flat.many_operators,
     "cores": cores.play,
     "rs256": rs256.play,
     "memory": memory.play,
@@ -55,7 +58,7 @@ class Results:
 @click.command()
 @click.option("--part", "names", multiple=True, type=click.Choice(tuple(PARTS)), help="One of them; all if not given.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 50))
-@click.option("--full", is_flag=True, help="The sizes of issue 4 in flat and memory; without, a tenth. Takes hours.")
+@click.option("--full", is_flag=True, help="Issue 4's sizes in flat-* and memory; else a tenth. Hours.")
 @click.option("--scale", default=1.0, show_default=True, type=click.FloatRange(0.01, 10), help="For trying it out.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--limit-s", default=7200.0, show_default=True, help="For everything; then it ends with exit code 1.")

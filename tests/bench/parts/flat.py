@@ -1,6 +1,6 @@
-"""`flat`: our throughput with and without what piles up around it."""
+"""`flat-*`: our throughput with and without what piles up around it, each a part of its own."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -52,30 +52,28 @@ class _Lasting:
         return await self.hall.deliver(self.files, self.database, self.hall.bets, since=since)
 
 
-async def play(hall: Hall) -> Findings:
-    findings = Findings(part="flat", title="throughput with and without what piles up")
-    for variant in (_dead_backlog, _history, _snapshot, _many_operators):
-        await variant(hall, findings)
-    return findings
-
-
 async def _compare(
     hall: Hall,
-    findings: Findings,
+    part: str,
     name: str,
     *,
     without: Callable[[], Awaitable[Reading]],
     with_it: Callable[[], Awaitable[Reading]],
-) -> None:
-    hall.say(f"\nflat: {name}")
+    notes: Sequence[str] = (),
+) -> Findings:
+    hall.say(name)
     rounds = await in_turn(hall, {"without": without, "with": with_it}, base="without")
     ratio = rounds.ratio("with", "without", at_least=_AT_LEAST)
-    findings.rates += rounds.rows({side: f"{side} {name}" for side in rounds.readings})
-    findings.figures.append(replace(ratio, name=f"with / without {name}"))
-    findings.notes += rounds.all_notes
+    return Findings(
+        part=part,
+        title=f"throughput with and without {name}",
+        figures=[replace(ratio, name=f"with / without {name}")],
+        rates=rounds.rows(),
+        notes=[*notes, *rounds.all_notes],
+    )
 
 
-async def _dead_backlog(hall: Hall, findings: Findings) -> None:
+async def dead_backlog(hall: Hall) -> Findings:
     due = hall.plan.scaled(_DEAD_DUE if hall.plan.full else _DEAD_DUE // _SHARE)
     sink = await Asked.start("tests.bench.sink")
     try:
@@ -92,14 +90,13 @@ async def _dead_backlog(hall: Hall, findings: Findings) -> None:
             await fill(owner, Operator(operator_id=_DEAD, settlements_due=due))
             async with hall.daemons(files, with_it.database):
                 await until("the circuit opens", partial(_is_open, owner), within_s=_CIRCUIT_TIMEOUT_S)
-        await _compare(
+        return await _compare(
             hall,
-            findings,
+            "flat-dead",
             f"{due:,} settlements due for a dead operator",
             without=without.play,
             with_it=with_it.play,
         )
-        await hall.drop(without.database, with_it.database)
     finally:
         await sink.close()
 
@@ -110,7 +107,7 @@ async def _is_open(owner: Any) -> bool:
     )
 
 
-async def _history(hall: Hall, findings: Findings) -> None:
+async def history(hall: Hall) -> Findings:
     callbacks = hall.plan.scaled(_PAST_CALLBACKS if hall.plan.full else _PAST_CALLBACKS // _SHARE)
     files = hall.files("work", hall.receiver.url)
     needed_gb = callbacks / 1e6 * _PAST_GB_PER_MILLION
@@ -119,14 +116,14 @@ async def _history(hall: Hall, findings: Findings) -> None:
     without = _Lasting(hall=hall, database=await hall.clone(EMPTY, "flat_new"), files=files)
     with_it = _Lasting(hall=hall, database=await hall.clone(EMPTY, "flat_old"), files=files)
     async with hall.owner(with_it.database) as owner:
-        findings.notes.append(await write_history(owner, callbacks, body_bytes=body_bytes, operators=OPERATORS))
-        hall.say(findings.notes[-1])
+        note = await write_history(owner, callbacks, body_bytes=body_bytes, operators=OPERATORS)
+        hall.say(note)
         await owner.execute("vacuum analyze")
-    await _compare(hall, findings, f"{callbacks:,} callbacks of history", without=without.play, with_it=with_it.play)
-    await hall.drop(without.database, with_it.database)
+    name = f"{callbacks:,} callbacks of history"
+    return await _compare(hall, "flat-history", name, without=without.play, with_it=with_it.play, notes=[note])
 
 
-async def _snapshot(hall: Hall, findings: Findings) -> None:
+async def snapshot(hall: Hall) -> Findings:
     callbacks = hall.plan.scaled(_SNAPSHOT_CALLBACKS_FULL if hall.plan.full else _SNAPSHOT_CALLBACKS)
     bets = callbacks // CALLBACKS_PER_BET
     full = await hall.filled("flat_full", bets=bets)
@@ -147,11 +144,10 @@ async def _snapshot(hall: Hall, findings: Findings) -> None:
             return await hall.deliver(files, database, bets)
 
     name = f"a snapshot open over {callbacks:,} deliveries"
-    await _compare(hall, findings, name, without=without, with_it=with_it)
-    await hall.drop(full)
+    return await _compare(hall, "flat-snapshot", name, without=without, with_it=with_it)
 
 
-async def _many_operators(hall: Hall, findings: Findings) -> None:
+async def many_operators(hall: Hall) -> Findings:
     full = await hall.filled("flat_full", bets=hall.bets)
     many = hall.files("flat-many", hall.receiver.url)
     idle = [f"op_idle_{number:03}" for number in range(_OPERATORS - len(OPERATORS))]
@@ -165,13 +161,12 @@ async def _many_operators(hall: Hall, findings: Findings) -> None:
         # They are pinged as any other, at an address of their own, where it is not counted as work.
         port = await sink.ask(do="open", manner="answer", delay_s=0.0)
         write_operators(many, dict.fromkeys(idle, f"http://127.0.0.1:{port}/predictu"))
-        await _compare(
+        return await _compare(
             hall,
-            findings,
+            "flat-operators",
             f"{_OPERATORS} operators of which {len(OPERATORS)} have work",
             without=partial(deliver, hall.files("work", hall.receiver.url)),
             with_it=partial(deliver, many),
         )
     finally:
         await sink.close()
-    await hall.drop(full)
