@@ -1,7 +1,8 @@
 """A proxy between a daemon and its Postgres that can lose one message, hold it back, or cut every line.
 
 It reads just enough of the protocol to know which statement a message belongs to: a Parse names a statement and its
-text, a Bind names the statement it runs. Source: PostgreSQL documentation, "Message Formats".
+text, a Bind names the statement it runs, a Query holds its own text. Source: PostgreSQL documentation, "Message
+Formats".
 """
 
 import asyncio
@@ -133,15 +134,19 @@ class PostgresProxy:
             line.statements[name] = text
         elif kind == b"B":
             _, name, _ = content.split(b"\0", 2)
-            text = line.statements.get(name, b"")
-            self._runs.append(text)
-            if self._trick is not None and self._trick[0] in text:
-                line.is_deaf = self._trick[1] is Trick.LOSE_REQUEST
-                line.kept = bytearray()
-                self._times -= 1
-                if self._times == 0:
-                    self._trick = None
-                    self.caught.set()
+            self._note_run(line, line.statements.get(name, b""))
+        elif kind == b"Q":
+            self._note_run(line, content)
+
+    def _note_run(self, line: _Line, text: bytes) -> None:
+        self._runs.append(text)
+        if self._trick is not None and self._trick[0] in text:
+            line.is_deaf = self._trick[1] is Trick.LOSE_REQUEST
+            line.kept = bytearray()
+            self._times -= 1
+            if self._times == 0:
+                self._trick = None
+                self.caught.set()
 
     async def _carry_answers(self, line: _Line, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(ConnectionError):
