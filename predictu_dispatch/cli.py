@@ -35,6 +35,7 @@ _VERBS: Final = {
     "resume": ("predictu_dispatch.commands.interventions", "resume", "End an operator's pause."),
     "ping": ("predictu_dispatch.commands.ping", "ping", "Ping an operator through the normal way, with timings."),
     "keys": ("predictu_dispatch.commands.keys", "keys", "Make, rotate and print operators' signing keys."),
+    "retain": ("predictu_dispatch.commands.retain", "retain", "Remove what is older than audit_retention_months."),
     "completion": ("predictu_dispatch.commands.completion", "completion", "Print what a shell reads to complete this."),
     "reference-operator": (
         "predictu_dispatch.commands.reference_operator",

@@ -103,7 +103,7 @@ async def pair() -> AsyncIterator[Pair]:
 async def database_of_both(pair: Pair) -> Database:
     """Reached through both hosts. It is not dropped: that would wait for a standby that nothing is sent to any more."""
     server, name = pair.server, await create_template(pair.server)
-    logins = {role: server.dsn(name, f"test_{role}") for role in ("producer", "dispatcher", "support")}
+    logins = {role: server.dsn(name, f"test_{role}") for role in ("producer", "dispatcher", "support", "retention")}
     return Database(name=name, owner=server.dsn(name), **logins)
 
 

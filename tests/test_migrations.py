@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from predictu_dispatch.edge import migrations as edge
-from predictu_dispatch.edge.migrations import SchemaError, applied_versions, migrate, require_schema
+from predictu_dispatch.edge.migrations import SchemaError, applied_migrations, migrate, require_schema
 from predictu_dispatch.edge.sql_files import migrations
 from tests.support.ledger import connected
 from tests.support.postgres import Database, Server, drop_database
@@ -54,7 +54,7 @@ async def test_migrating_twice_is_harmless(empty: str) -> None:
     assert await migrate(empty) == []
     async with connected(empty, 1) as [owner]:
         await require_schema(owner)
-        assert list(await applied_versions(owner)) == [migration.version for migration in migrations()]
+        assert list(await applied_migrations(owner)) == [migration.version for migration in migrations()]
 
 
 async def test_of_two_that_migrate_at_once_one_does_it_and_the_other_waits(empty: str) -> None:
@@ -118,7 +118,7 @@ async def test_a_migration_that_fails_leaves_nothing_of_those_before_it(
 
 
 async def test_every_primary_and_unique_key_begins_with_the_operator(database: Database) -> None:
-    """So the schema can be distributed by operator (DESIGN.md 6); schema_migration and daemon have no key at all."""
+    """So the schema can be distributed by operator (DESIGN.md 6); three tables have no key at all."""
     async with connected(database.owner, 1) as [owner]:
         keys = await owner.fetch(
             "select i.indexrelid::regclass::text as name, a.attname as first from pg_index i"
@@ -134,7 +134,8 @@ async def test_every_primary_and_unique_key_begins_with_the_operator(database: D
     }
     assert {row["name"] for row in keys if row["first"] != "operator_id"} == set()
     of_operators = {"operator", "bet", "callback", "attempt", "share", "intervention"}
-    assert {row["relname"] for row in tables} == of_operators | {"schema_migration", "daemon"}
+    of_operators |= {"removed_request", "removed_bet"}
+    assert {row["relname"] for row in tables} == of_operators | {"schema_migration", "daemon", "removal_walk"}
 
 
 async def test_what_others_rely_on_is_there(database: Database) -> None:

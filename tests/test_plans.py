@@ -143,7 +143,7 @@ async def test_an_announcement_of_hundreds_of_operators_does_not_compare_each_wi
         shares = await owner.fetch(
             query("announce"),
             *("host-1", uuid.UUID(int=1), "host", 1, "1", operator_ids),
-            *([16] * count, [16] * count, [0.0] * count, [8] * count, [8] * count, [None] * count),
+            *([16] * count, [16] * count, [0.0] * count, [8] * count, [8] * count, [None] * count, 1),
         )
         assert len(shares) == count
     assert max(compared(plan["Plan"]) for plan in plans) <= 2 * count

@@ -29,16 +29,30 @@ FOR_PEOPLE = {
 }
 """0008: the commands run with the daemon's own DSN."""
 MAY_EXECUTE["predictu_dispatcher"] |= FOR_PEOPLE
+FOR_RETENTION = {
+    "retention_cutoff",
+    "remove_finished",
+    "old_audit",
+    "begin_kept_audit",
+    "carry_audit",
+    "replace_audit",
+    "leave_audit",
+    "drop_audit",
+}
+"""0012: nobody else may remove anything, and this role may do nothing else."""
+MAY_EXECUTE["predictu_retention"] = FOR_RETENTION
 READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_migration"}
 READABLE |= {"daemon", "share"}
 READABLE |= {"intervention"}
+READABLE |= {"removed_request", "removed_bet", "removal_walk"}
 MAY_READ: dict[str, set[str]] = {
     "predictu_producer": set(),
     "predictu_dispatcher": READABLE,
     "predictu_support": READABLE,
+    "predictu_retention": {"schema_migration", "removal_walk"},
 }
 MAY_EXECUTE_WITH_RIGHTS_OF_THE_OWNER = MAY_EXECUTE["predictu_producer"] | (
-    MAY_EXECUTE["predictu_dispatcher"] - WITH_OWN_RIGHTS
+    (MAY_EXECUTE["predictu_dispatcher"] - WITH_OWN_RIGHTS) | FOR_RETENTION
 )
 
 

@@ -54,9 +54,16 @@ async def _read(
     async with database(invocation) as db:
         if bet is None:
             rows = await db.fetch(query("show_callbacks"), request_id, operator)
+            if not rows:
+                for one in await db.fetch(query("show_removed"), request_id, operator):
+                    what = f"{one['method']} {request_id} of operator {one['operator_id']} ended {one['state']}"
+                    _fail(f"{what}; retention removed it at {words.moment(one['removed_at'])}")
             return None, [await _with_life(db, the_one(rows, request_id, operator))]
         bets = await db.fetch(query("show_bet"), *bet)
         if not bets:
+            for one in await db.fetch(query("show_removed_bet"), *bet):
+                what = f"bet {bet[1]} of operator {bet[0]} ended {one['state']}"
+                _fail(f"{what}; retention removed it at {words.moment(one['removed_at'])}")
             _fail(f"operator {bet[0]} has no bet {bet[1]}")
         callbacks = []
         for request in await db.fetch(query("show_bet_requests"), *bet):

@@ -16,7 +16,7 @@ import asyncpg
 from predictu_dispatch.core.breaker import Breaker, Circuit, Ping
 from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, OperatorState, Share, Usage
 from predictu_dispatch.core.lifecycle import CallbackState
-from predictu_dispatch.edge.sql_files import query
+from predictu_dispatch.edge.sql_files import migrations, query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +62,7 @@ class Roster:
                 [usage.interactive_used for usage in usages],
                 [usage.settlement_used for usage in usages],
                 [usage.requests_per_s_used for usage in usages],
+                len(migrations()),
                 # Without its shares a daemon sends nothing at all.
                 urgent=True,
             )

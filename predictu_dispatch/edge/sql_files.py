@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 _MIGRATION_NAME = re.compile(r"(?P<version>\d{4})_(?P<noun>[a-z_]+)\.sql")
+_COMPATIBLE_FROM = re.compile(r"-- compatible_from: (?P<version>\d{4})\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,15 @@ class Migration:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.sql.encode()).hexdigest()
+
+    @property
+    def compatible_from(self) -> int:
+        """The oldest build, named by the last migration it has, that may run on the schema after this step.
+
+        The file's first line says so; where it says nothing, no build without this very file may. Source: D65.
+        """
+        declared = _COMPATIBLE_FROM.match(self.sql)
+        return int(declared["version"]) if declared else self.version
 
 
 def _folder() -> Traversable:

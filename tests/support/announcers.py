@@ -29,7 +29,7 @@ async def announce(
     names = list(limits)
     columns: list[list[float | None]] = [[limits[one][n] for one in names] for n in range(3)]
     columns += [[used.get(one, NOTHING)[n] for one in names] for n in range(3)]
-    rows = await connection.fetch(query("announce"), name, session, "host", 42, "1.0", names, *columns)
+    rows = await connection.fetch(query("announce"), name, session, "host", 42, "1.0", names, *columns, 1)
     return {row["operator_id"]: (tuple(row[kind] for kind in KINDS), row["is_fair"]) for row in rows}
 
 

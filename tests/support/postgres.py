@@ -1,7 +1,7 @@
 """A database for every test: a clone of one template in which our migrations ran once.
 
 Whose server it is makes no difference to a test: an embedded one of the test run's own, or the one that
-PREDICTU_DISPATCH_DSN names, where nothing is touched but databases of ours, the migrations' group roles and the three
+PREDICTU_DISPATCH_DSN names, where nothing is touched but databases of ours, the migrations' group roles and the
 login roles below.
 """
 
@@ -21,6 +21,7 @@ LOGINS = {
     "test_producer": "predictu_producer",
     "test_dispatcher": "predictu_dispatcher",
     "test_support": "predictu_support",
+    "test_retention": "predictu_retention",
 }
 """Login roles of the tests, each a member of one of the migrations' group roles."""
 
@@ -56,6 +57,7 @@ class Database:
     producer: str
     dispatcher: str
     support: str
+    retention: str
 
 
 def server_of(postgres: EmbeddedPostgres, *, tcp: bool = False) -> Server:
@@ -105,6 +107,7 @@ async def cloned_database(server: Server, template: str) -> AsyncIterator[Databa
             producer=server.dsn(name, "test_producer"),
             dispatcher=server.dsn(name, "test_dispatcher"),
             support=server.dsn(name, "test_support"),
+            retention=server.dsn(name, "test_retention"),
         )
     finally:
         await drop_database(server, name)

@@ -1,0 +1,114 @@
+"""`retain`: removes what is older than `[daemon] audit_retention_months`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from predictu_dispatch.commands import words
+from predictu_dispatch.commands.connection import reported_outages
+from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
+
+if TYPE_CHECKING:
+    from predictu_dispatch.edge.retention import Part, Removal
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what is old, and remove nothing.")
+@common_options
+def retain(invocation: Invocation, *, dry_run: bool) -> None:
+    """Remove what ended more than audit_retention_months whole months ago; interrupted, it is simply run again.
+
+    Its database login needs the role predictu_retention, which no daemon has.
+    """
+    import asyncpg  # noqa: PLC0415 - loaded only where used
+
+    from predictu_dispatch.edge.config import ConfigError, read_dispatcher  # noqa: PLC0415
+
+    try:
+        settings = read_dispatcher(invocation.config, os.environ)
+    except ConfigError as error:
+        invocation.refuse(error)
+    months = settings.daemon.audit_retention_months
+    if months == 0:
+        if invocation.json:
+            print_json({"keep_months": 0})
+        else:
+            click.echo("everything is kept for ever: [daemon] audit_retention_months is 0")
+        return
+    with reported_outages():
+        try:
+            removal = asyncio.run(_run(settings.database.dsn.get_secret_value(), months, dry_run=dry_run))
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != "PD006":
+                raise
+            click.echo(f"{error.message} Another run is at it; what is left is the next one's.", err=True)
+            sys.exit(EXIT_FAILED)
+    if invocation.json:
+        print_json(_plain(removal, months))
+    else:
+        for line in _planned(removal, months) if dry_run else _done(removal, months):
+            click.echo(line)
+    if not dry_run and not removal.is_complete:
+        sys.exit(EXIT_FAILED)
+
+
+async def _run(dsn: str, months: int, *, dry_run: bool) -> Removal:
+    from predictu_dispatch.edge.retention import retention  # noqa: PLC0415 - loaded only where used
+
+    async with retention(dsn, keep_months=months) as keeping:
+        return await (keeping.look() if dry_run else keeping.run())
+
+
+def _plain(removal: Removal, months: int) -> dict[str, Any]:
+    return {
+        "keep_months": months,
+        "cutoff": removal.cutoff.isoformat(),
+        "is_complete": removal.is_complete,
+        "callbacks": removal.callbacks,
+        "bets": removal.bets,
+        "held": removal.held,
+        "audit": [
+            {"part": one.part, "bytes": one.bytes, "kept": one.kept, "is_done": one.is_done, "why_not": one.why_not}
+            for one in removal.parts
+        ],
+    }
+
+
+def _before(removal: Removal, months: int) -> str:
+    return f"before {words.moment(removal.cutoff)} ({months} whole months are kept)"
+
+
+def _size(part: Part) -> str:
+    return f"{part.bytes / 1_000_000:,.1f} MB"
+
+
+def _planned(removal: Removal, months: int) -> list[str]:
+    return [
+        f"Old is what ended {_before(removal, months)}.",
+        "Old bets and callbacks: "
+        + ("removed already." if removal.is_walk_done else "they are found on the way, by a walk through all."),
+        *(f"Old audit: {part.part}, about {part.rows:,} rows, {_size(part)}." for part in removal.parts),
+        *([] if removal.parts else ["Old audit: none."]),
+        "Nothing was removed.",
+    ]
+
+
+def _done(removal: Removal, months: int) -> list[str]:
+    return [
+        f"Removed bets: {removal.bets:,}, callbacks: {removal.callbacks:,}, that ended {_before(removal, months)}.",
+        *map(_became, removal.parts),
+        *([f"Bets held by other transactions: {removal.held:,}; they go with the next run."] if removal.held else []),
+    ]
+
+
+def _became(part: Part) -> str:
+    if not part.is_done:
+        return f"Audit {part.part} could not be removed, the next run tries again: {part.why_not}"
+    if part.kept:
+        return f"Audit {part.part}: rows kept, because their callbacks are: {part.kept:,}; the rest is gone."
+    return f"Audit {part.part}: dropped, {_size(part)}."
