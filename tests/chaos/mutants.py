@@ -6,6 +6,7 @@ The first run is the control: unbroken, which must hold. A mutant is found by th
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,9 @@ def _first_fault(mutant: Mutant, *, seed: int, minutes: float) -> str | None:
         )
         if played.returncode == 0:
             return None
+        if refused := re.search(r"UnknownPostgresError: (.+)", played.stderr):
+            # Only what our own functions and guards raise has a code that asyncpg does not know.
+            return f"the database refused what a producer may say: {refused[1]}"
         if "Traceback" in played.stderr:
             # Not what the books say, but no mutant is found by a harness that fell over.
             raise click.ClickException(f"{mutant.name}: the harness fell over:\n{played.stderr[-2000:]}")
