@@ -335,7 +335,7 @@ def test_a_wrong_dsn_in_the_environment_is_named_and_not_shown(folder: Path, dsn
     assert faults(folder, PREDICTU_DISPATCH_DSN=dsn) == [
         (
             "environment: PREDICTU_DISPATCH_DSN = (hidden): must be a DSN such as postgresql://user@host:5432/database,"
-            " here or in PREDICTU_DISPATCH_DSN"
+            ' here, in PREDICTU_DISPATCH_DSN or in "file:NAME"'
         )
     ]
 
