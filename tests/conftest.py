@@ -20,7 +20,7 @@ POOLER_OF_THE_RUN = os.environ.get("TEST_POOLER")
 @pytest.fixture(autouse=True)
 def _settings_of_the_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """What our own environment says would win over the dispatcher.toml of every daemon a test starts."""
-    for variable in (*VARIABLES.values(), "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"):
+    for variable in (*VARIABLES.values(), "PREDICTU_DISPATCH_CONFIG", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"):
         monkeypatch.delenv(variable, raising=False)
 
 

@@ -89,26 +89,7 @@ async def running_machine(folder: Path) -> AsyncIterator[Machine]:
     daemon.write_text(DAEMON, encoding="utf-8")
     cgroup = next(path for path in _CGROUPS if path.is_dir()) / f"predictu-test-{os.getpid()}"
     cgroup.mkdir()
-    script = Path(__file__).with_suffix(".sh")
-    places = [str(folder), str(ROOT), sysconfig.get_path("purelib"), sys.base_prefix]
-    with (folder / "boot").open("wb") as boot:
-        process = subprocess.Popen(
-            # The group of this shell becomes the root of the machine's own.
-            [
-                "/bin/sh",
-                "-c",
-                'echo $$ >"$0/cgroup.procs" && exec "$@"',
-                cgroup,
-                "unshare",
-                *_NAMESPACES,
-                script,
-                *places,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=boot,
-            stderr=boot,
-            start_new_session=True,
-        )
+    process = _boot(folder, cgroup)
     try:
         # Grows to [the machine's first process], as seen from here.
         first: list[int] = []
@@ -128,6 +109,20 @@ async def running_machine(folder: Path) -> AsyncIterator[Machine]:
         process.kill()
         process.wait()
         await until("the machine's groups are empty", lambda: _removed(cgroup))
+
+
+def _boot(folder: Path, cgroup: Path) -> "subprocess.Popen[bytes]":
+    places = [str(folder), str(ROOT), sysconfig.get_path("purelib"), sys.base_prefix]
+    boot = [*_NAMESPACES, str(Path(__file__).with_suffix(".sh")), *places]
+    with (folder / "boot").open("wb") as said:
+        return subprocess.Popen(
+            # The group of this shell becomes the root of the machine's own.
+            ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec unshare "$@"', str(cgroup), *boot],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
 
 
 def _children(pid: int) -> list[str]:
