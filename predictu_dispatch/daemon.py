@@ -103,6 +103,7 @@ class Daemon:
         self._health = Health(
             self._dispatchers.values(),
             self._gates,
+            poll_interval_s=settings.daemon.poll_interval_s,
             database_is_up=lambda: self._database.is_up,
             is_draining=self._stop.is_set,
         )

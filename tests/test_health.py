@@ -40,11 +40,13 @@ class World:
     settlement: Turning
     database_is_up: bool = True
     is_draining: bool = False
+    poll_interval_s: float = 0.0
 
     def health(self) -> Health:
         return Health(
             cast("list[Dispatcher]", [self.interactive, self.settlement]),
             Gates([]),
+            poll_interval_s=self.poll_interval_s,
             database_is_up=lambda: self.database_is_up,
             is_draining=lambda: self.is_draining,
             now_s=lambda: self.clock.now_s,
@@ -70,6 +72,18 @@ def test_a_dispatcher_that_gets_no_answer_for_a_minute_is_stuck_although_the_oth
     assert health.stuck() == "the settlement dispatcher has neither claimed nor failed to for 61 s"
     world.claim(world.settlement)
     assert health.stuck() is None
+
+
+def test_a_long_poll_interval_is_no_standstill(world: World) -> None:
+    world.poll_interval_s = 60.0
+    health = world.health()
+    world.claim(world.interactive, world.settlement)
+    world.clock.now_s += 90
+    assert (health.unready(), health.stuck()) == (None, None)
+    world.clock.now_s += 30
+    assert (health.unready(), health.stuck()) == ("the last claim was 120 s ago", None)
+    world.clock.now_s += 1
+    assert health.stuck() is not None
 
 
 def test_one_that_never_got_an_answer_is_stuck_a_minute_after_the_start(world: World) -> None:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from predictu_dispatch.flow.gates import Gates
 
 _CLAIM_AGE_MAX_S = 30.0
-"""A daemon that has not claimed for so long, although it polls, is not ready, whatever the reason."""
+"""A daemon that has not claimed for so long after its poll was due is not ready, whatever the reason."""
 _ANSWER_AGE_MAX_S = 60.0
-"""Twice what the slowest claim takes to fail: waiting for its turn, for a connection, for the statement, for giving the
-connection back; see edge/database.py."""
+"""The same for an answer: twice what the slowest claim takes to fail, which waits for its turn, for a connection, for
+the statement and for giving the connection back; see edge/database.py."""
 _BEATS_EACH_WATCHDOG = 4
 """So that one that comes late, on a machine on its knees, does not matter."""
 _BEAT_MAX_S = 5.0
@@ -51,12 +51,14 @@ class Health:
         dispatchers: Collection[Dispatcher],
         gates: Gates,
         *,
+        poll_interval_s: float,
         database_is_up: Callable[[], bool],
         is_draining: Callable[[], bool],
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dispatchers = dispatchers
         self._gates = gates
+        self._poll_interval_s = poll_interval_s
         self._database_is_up = database_is_up
         self._is_draining = is_draining
         self._now_s = now_s
@@ -75,7 +77,7 @@ class Health:
         if oldest_s is None or None in claims_s:
             return "nothing was claimed yet"
         age_s = self._now_s() - oldest_s
-        return f"the last claim was {age_s:.0f} s ago" if age_s > _CLAIM_AGE_MAX_S else None
+        return f"the last claim was {age_s:.0f} s ago" if age_s > self._poll_interval_s + _CLAIM_AGE_MAX_S else None
 
     def stuck(self) -> str | None:
         """Why only a new process can help, in words, or None."""
@@ -84,7 +86,7 @@ class Health:
         for dispatcher in self._dispatchers:
             answered_at_s = dispatcher.answered_at_s or self._began_at_s
             age_s = self._now_s() - answered_at_s
-            if age_s > _ANSWER_AGE_MAX_S:
+            if age_s > self._poll_interval_s + _ANSWER_AGE_MAX_S:
                 return f"the {dispatcher.lane} dispatcher has neither claimed nor failed to for {age_s:.0f} s"
         return None
 
