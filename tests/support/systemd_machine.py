@@ -41,7 +41,7 @@ def cannot() -> str | None:
     """Why there can be no such machine here, or None."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a systemd of its own needs root on Linux"
-    missing = [name for name in ("unshare", "nsenter", "systemctl") if shutil.which(name) is None]
+    missing = [name for name in ("unshare", "nsenter", "setpriv", "systemctl") if shutil.which(name) is None]
     if missing or not SYSTEMD.exists():
         return f"needs systemd and util-linux ({', '.join(missing) or SYSTEMD} is missing): apt install systemd"
     tried = subprocess.run(
@@ -116,8 +116,11 @@ def _boot(folder: Path, cgroup: Path) -> "subprocess.Popen[bytes]":
     boot = [*_NAMESPACES, str(Path(__file__).with_suffix(".sh")), *places]
     with (folder / "boot").open("wb") as said:
         return subprocess.Popen(
-            # The group of this shell becomes the root of the machine's own.
-            ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec unshare "$@"', str(cgroup), *boot],
+            # The group of this shell becomes the root of the machine's own. Whatever becomes of us, the machine ends.
+            [
+                *("/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec setpriv --pdeathsig KILL unshare "$@"'),
+                *(str(cgroup), *boot),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
