@@ -22,6 +22,7 @@ from predictu_dispatch.edge.outbox import Outbox
 from predictu_dispatch.edge.reload import reload_config
 from predictu_dispatch.edge.roster import Roster
 from predictu_dispatch.edge.sql_files import read_queries
+from predictu_dispatch.edge.systemd import ServiceManager
 from predictu_dispatch.edge.telemetry import Telemetry
 from predictu_dispatch.edge.transport import Transport
 from predictu_dispatch.flow.courier import Courier
@@ -29,6 +30,7 @@ from predictu_dispatch.flow.couriers import Couriers
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
 from predictu_dispatch.flow.gates import Gates
+from predictu_dispatch.flow.health import Health
 from predictu_dispatch.flow.monitor import Monitor
 from predictu_dispatch.flow.reaper import Reaper
 from predictu_dispatch.flow.recorder import Recorder
@@ -41,10 +43,10 @@ _SNAPSHOT_EVERY_S = 5.0
 _SNAPSHOT_EVERY_MAX_S = 20.0
 _SNAPSHOT_LOAD = 0.02
 """The part of one of the database's cores that counting may take: a backlog of a million takes a second to count."""
-_CLAIM_AGE_MAX_S = 30.0
-"""A daemon that has not claimed for so long, although it polls, is not ready, whatever the reason."""
 _SETTLE_AFTER_DRAIN_S = 5.0
 """For what was interrupted at the end of drain_s; where the database is away, the leases run out and are reaped."""
+_CLOSE_S = 5.0
+"""Above what closing takes where nobody answers: the HTTP server a second, the listener one, the pool two."""
 _RELOAD_AGAIN_S = 1.0
 WORK_CHANNEL = "predictu_dispatch_due"
 OPERATOR_CHANNEL = "predictu_dispatch_operator"
@@ -74,11 +76,7 @@ class Daemon:
         self._reload = asyncio.Event()
         self._taken: InstanceTakenError | None = None
         self._unsynced = False
-        self._http = HttpServer(
-            registry=self._telemetry.registry,
-            unready=self._unready,
-            signing_keys=lambda: {name: one.published_keys for name, one in self._config.operators.items()},
-        )
+        self._manager = ServiceManager(os.environ)
         self._gates = Gates(self._settings())
         roster = Roster(self._database, instance=self._instance)
         self._fleet = Fleet(roster, self._gates, self._telemetry, wake=self._wake_all, is_outage=is_outage)
@@ -102,6 +100,18 @@ class Daemon:
             )
             for lane in Lane
         }
+        self._health = Health(
+            self._dispatchers.values(),
+            self._gates,
+            poll_interval_s=settings.daemon.poll_interval_s,
+            database_is_up=lambda: self._database.is_up,
+            is_draining=self._stop.is_set,
+        )
+        self._http = HttpServer(
+            registry=self._telemetry.registry,
+            unready=self._health.unready,
+            signing_keys=lambda: {name: one.published_keys for name, one in self._config.operators.items()},
+        )
         self._couriers = Couriers(self._courier, self._dispatchers)
         self._reaper = Reaper(
             self._outbox,
@@ -213,6 +223,7 @@ class Daemon:
                 tasks.create_task(listen(self._listen_dsn, channels, self._heard), name="listener"),
                 tasks.create_task(self._take_snapshots(), name="snapshots"),
                 tasks.create_task(self._reload_when_asked(), name="reload"),
+                tasks.create_task(self._health.tell(self._manager), name="health"),
             ]
             dispatching = {
                 tasks.create_task(dispatcher.run(), name=f"dispatcher {lane}")
@@ -237,6 +248,7 @@ class Daemon:
         """What was in flight is settled, the rest back in the outbox; or left to the reaper if the database is away."""
         drain_s = self._config.dispatcher.daemon.drain_s
         log.info("daemon.draining", in_flight=sum(self._gates.in_flight.values()), drain_s=drain_s)
+        self._manager.stopping(within_s=drain_s + 2 * _SETTLE_AFTER_DRAIN_S + _CLOSE_S)
         self._gates.drain()
         self._fleet.operators_changed()
         for dispatcher in self._dispatchers.values():
@@ -266,17 +278,3 @@ class Daemon:
                     self._telemetry.chore_failed("take_snapshot", error)
             took_s = time.monotonic() - began_s
             await asyncio.sleep(max(_SNAPSHOT_EVERY_S, min(took_s / _SNAPSHOT_LOAD, _SNAPSHOT_EVERY_MAX_S)))
-
-    def _unready(self) -> str | None:
-        if not self._database.is_up:
-            return "the database cannot be reached"
-        if self._stop.is_set():
-            return "draining"
-        if not self._gates.has_share():
-            return "this daemon could not announce itself, and so has no share of any operator"
-        claims_s = [dispatcher.claimed_at_s for dispatcher in self._dispatchers.values()]
-        oldest_s = min((claim_s for claim_s in claims_s if claim_s is not None), default=None)
-        if oldest_s is None or None in claims_s:
-            return "nothing was claimed yet"
-        age_s = asyncio.get_running_loop().time() - oldest_s
-        return f"the last claim was {age_s:.0f} s ago" if age_s > _CLAIM_AGE_MAX_S else None

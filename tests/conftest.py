@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from predictu_dispatch.edge.config import VARIABLES
 from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
 from tests.support.ledger import Ledger, open_ledger
 from tests.support.pgbouncer import PooledFleet
@@ -18,8 +19,9 @@ POOLER_OF_THE_RUN = os.environ.get("TEST_POOLER")
 
 @pytest.fixture(autouse=True)
 def _settings_of_the_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable that names our server would win over the dispatcher.toml of every daemon a test starts."""
-    monkeypatch.delenv(DSN_VARIABLE, raising=False)
+    """What our own environment says would win over the dispatcher.toml of every daemon a test starts."""
+    for variable in (*VARIABLES.values(), "PREDICTU_DISPATCH_CONFIG", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(autouse=True)

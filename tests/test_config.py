@@ -82,6 +82,59 @@ def test_the_instance_is_the_hosts_name_unless_the_file_names_it(folder: Path) -
     assert load(folder).dispatcher.daemon.instance == "host-1"
 
 
+def test_the_environment_names_the_daemon_and_its_port_where_several_share_a_file(folder: Path) -> None:
+    (folder / "dispatcher.toml").write_text('[daemon]\ninstance = "file"\n[http]\nlisten = "127.0.0.1:1"\n')
+    settings = load(folder, PREDICTU_DISPATCH_INSTANCE="host-1", PREDICTU_DISPATCH_LISTEN="127.0.0.1:9465").dispatcher
+    assert (settings.daemon.instance, settings.http.port) == ("host-1", 9465)
+    assert faults(folder, PREDICTU_DISPATCH_INSTANCE="host 1", PREDICTU_DISPATCH_LISTEN="9465") == [
+        (
+            'environment: PREDICTU_DISPATCH_INSTANCE = "host 1": must be up to 100 characters without a space,'
+            ' different on every daemon, or "" for the host\'s name'
+        ),
+        (
+            'environment: PREDICTU_DISPATCH_LISTEN = "9465": must be "host:port", an IPv6 host in brackets,'
+            " port 0 for any free one"
+        ),
+    ]
+
+
+def test_a_dsn_may_lie_in_a_file_or_be_a_credential(folder: Path) -> None:
+    (folder / "dispatcher.toml").write_text('[database]\ndsn = "file:dsn"\nlisten_dsn = "file:secret/listen"\n')
+    (folder / "dsn").write_text("postgresql://u@near/db\n")
+    credentials = folder / "credentials"
+    credentials.mkdir()
+    (credentials / "dsn").write_text("postgresql://u@far/db")
+    (credentials / "secret_listen").write_text("postgresql://u@listen/db")
+    database = load(folder, CREDENTIALS_DIRECTORY=str(credentials)).dispatcher.database
+    assert database.dsn.get_secret_value() == "postgresql://u@near/db"
+    assert database.listen_dsn.get_secret_value() == "postgresql://u@listen/db"
+    (folder / "dsn").unlink()
+    database = load(folder, CREDENTIALS_DIRECTORY=str(credentials)).dispatcher.database
+    assert database.dsn.get_secret_value() == "postgresql://u@far/db"
+
+
+@pytest.mark.parametrize(
+    ("content", "allowed"),
+    [
+        (None, "no such file or directory; must be a file that holds a DSN, or a systemd credential"),
+        (b" \n", "is empty; must be a file that holds a DSN"),
+        (b"\xff", "is not text; must be a file that holds a DSN"),
+        (
+            b"mysql://u:hunter2@h/db",
+            (
+                "must be a DSN such as postgresql://user@host:5432/database, here, in PREDICTU_DISPATCH_DSN or in"
+                ' "file:NAME"'
+            ),
+        ),
+    ],
+)
+def test_a_file_without_a_dsn_is_named_and_not_shown(folder: Path, content: bytes | None, allowed: str) -> None:
+    (folder / "dispatcher.toml").write_text('[database]\ndsn = "file:dsn"\n')
+    if content is not None:
+        (folder / "dsn").write_bytes(content)
+    assert faults(folder) == [f'dispatcher.toml: database.dsn = "file:dsn": {allowed}']
+
+
 def test_an_edit_changes_the_fingerprint_and_a_comment_does_not(folder: Path) -> None:
     file = folder / "operators" / "op_a.toml"
     before = load(folder).operators["op_a"].fingerprint
@@ -257,6 +310,17 @@ def test_a_key_is_found_among_systemds_credentials_unless_a_file_lies_nearer(fol
     assert load(folder, CREDENTIALS_DIRECTORY=str(credentials)).operators["op_a"].signing_key == nearer
 
 
+def test_a_key_in_a_folder_is_found_among_the_credentials_that_systemd_made_of_the_folder(folder: Path) -> None:
+    """LoadCredential=keys:FOLDER makes a credential keys_NAME of each file; so shell and unit share one key_file."""
+    near = load(folder).operators["op_a"].signing_key
+    credentials = folder / "credentials"
+    far = create_key_file(credentials / "keys_op_a.pem", "EdDSA")
+    staged = create_key_file(credentials / "keys_op_a.next.pem", "EdDSA")
+    assert load(folder, CREDENTIALS_DIRECTORY=str(credentials)).operators["op_a"].signing_key == near
+    (folder / "operators" / "keys" / "op_a.pem").unlink()
+    assert load(folder, CREDENTIALS_DIRECTORY=str(credentials)).operators["op_a"].published_keys == (far, staged)
+
+
 def test_the_staged_and_the_previous_key_are_published_behind_the_active_one_and_each_key_once(folder: Path) -> None:
     keys = folder / "operators" / "keys"
     active = load(folder).operators["op_a"].signing_key
@@ -335,7 +399,7 @@ def test_a_wrong_dsn_in_the_environment_is_named_and_not_shown(folder: Path, dsn
     assert faults(folder, PREDICTU_DISPATCH_DSN=dsn) == [
         (
             "environment: PREDICTU_DISPATCH_DSN = (hidden): must be a DSN such as postgresql://user@host:5432/database,"
-            " here or in PREDICTU_DISPATCH_DSN"
+            ' here, in PREDICTU_DISPATCH_DSN or in "file:NAME"'
         )
     ]
 

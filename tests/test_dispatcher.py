@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, NoReturn, cast
 
 import pytest
+from typing_extensions import override
 
 from predictu_dispatch.core import read_marks
 from predictu_dispatch.core.callback import LEASE_MARGIN_S, Callback
@@ -62,7 +63,14 @@ class Silent:
     def attempt_began(self, _: Callback) -> None: ...
 
 
-def dispatching(lane: Lane, outbox: Outbox, gates: Gates, *, poll_interval_s: float = 60.0) -> Dispatcher:
+def dispatching(
+    lane: Lane,
+    outbox: Outbox,
+    gates: Gates,
+    *,
+    poll_interval_s: float = 60.0,
+    is_outage: Callable[[BaseException], bool] = lambda _: False,
+) -> Dispatcher:
     shares = [
         Share(operator_id=operator_id, interactive_slots=SLOTS, settlement_slots=SLOTS, requests_per_s=None)
         for operator_id in gates.operator_ids
@@ -76,7 +84,7 @@ def dispatching(lane: Lane, outbox: Outbox, gates: Gates, *, poll_interval_s: fl
         gates,
         witness=lambda _: None,
         poll_interval_s=poll_interval_s,
-        is_outage=lambda _: False,
+        is_outage=is_outage,
     )
 
 
@@ -155,3 +163,37 @@ async def test_settlements_step_back_for_bets_but_all_begin_before_it_is_too_lat
     for task in (busy, running):
         task.cancel()
     await asyncio.gather(busy, running, return_exceptions=True)
+
+
+class Away(Outbox):
+    """The database is away; with `is_silent` it does not even say so."""
+
+    is_silent = False
+
+    @override
+    async def claim(self, wants: Sequence[LaneWant]) -> list[Callback]:
+        self.asked.append(wants)
+        if self.is_silent:
+            await asyncio.Event().wait()
+        raise ConnectionRefusedError
+
+
+async def test_an_outage_is_an_answer_and_silence_is_none() -> None:
+    """What the watchdog looks at: a process that is told of an outage works, and a new one could do no better."""
+    outbox = Away()
+    dispatcher = dispatching(
+        Lane.INTERACTIVE, outbox, Gates([SETTINGS]), is_outage=lambda error: isinstance(error, OSError)
+    )
+    await dispatcher.send_by({"op_abc123": cast("Any", Courier())})
+    running = asyncio.create_task(dispatcher.run())
+    await until("an outage is an answer", lambda: dispatcher.answered_at_s is not None)
+    assert dispatcher.claimed_at_s is None
+    answered_at_s = dispatcher.answered_at_s
+    outbox.is_silent = True
+    asked = len(outbox.asked)
+    dispatcher.wake()
+    await until("it asks again", lambda: len(outbox.asked) > asked)
+    assert dispatcher.answered_at_s == answered_at_s
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running

@@ -169,7 +169,14 @@ def test_a_rotation_goes_stage_activate_retire_and_each_step_says_what_comes_nex
     assert f"active  {algorithm}  {a}\n" in listed
     assert f"staged  {algorithm}  {b}\n" in listed
     assert staged.stdout.startswith(f"Staged: key {b}. Nothing signs with it yet.\nNext:\n  1. Reload every daemon: ")
-    for words in ("systemctl reload", "SIGHUP", "/keys/op_a.json", "60 s", "predictu-dispatch keys activate op_a"):
+    for words in (
+        "systemctl reload",
+        "SIGHUP",
+        "restart",
+        "/keys/op_a.json",
+        "60 s",
+        "predictu-dispatch keys activate op_a",
+    ):
         assert words in staged.stdout
 
     activated = run(dispatcher, "keys", "activate", "op_a")

@@ -25,8 +25,10 @@ def run(invocation: Invocation) -> None:
     # Until the daemon listens for it: a reload that is asked of one that is still starting must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Every slot of every operator may hold a connection, and the usual soft limit is for programs that use select().
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Not where a unit set both, because its filter of system calls may refuse even that.
+    if soft != most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     import uvloop  # noqa: PLC0415
 
     from predictu_dispatch.core.fleet import InstanceTakenError  # noqa: PLC0415

@@ -69,6 +69,8 @@ def common_options(command: Callable[Concatenate[Invocation, _P], _R]) -> Callab
         type=click.Path(path_type=Path),
         default=DEFAULT_CONFIG,
         show_default=True,
+        envvar="PREDICTU_DISPATCH_CONFIG",
+        show_envvar=True,
         help="The dispatcher's file; the operators' files are in operators/ beside it.",
     )
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")

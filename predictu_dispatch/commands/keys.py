@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 ALGORITHMS: Final[tuple[SigningAlgorithm, ...]] = ("EdDSA", "RS256")
 """As SigningAlgorithm, whose module draws pydantic in; said twice to keep `--help` quick. A test compares the two."""
-_RELOAD: Final = "Reload every daemon: systemctl reload predictu-dispatch, or SIGHUP"
+_RELOAD: Final = (
+    "Reload every daemon: systemctl reload 'predictu-dispatch@*', or SIGHUP; where keys are systemd credentials, as in"
+    " deploy/, restart them one after the other"
+)
 
 
 @click.group()

@@ -9,7 +9,7 @@ from predictu_dispatch.commands.why_phrases import COMMAND, Phrase, ahead, momen
 from predictu_dispatch.core.circumstances import COUNTED_MOST, Facts
 from predictu_dispatch.core.explain import Code
 
-_RELOAD: Final = "systemctl reload predictu-dispatch"
+_RELOAD: Final = "systemctl reload 'predictu-dispatch@*'"
 
 
 def _no_daemon(facts: Facts) -> tuple[str, str]:

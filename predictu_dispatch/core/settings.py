@@ -36,7 +36,8 @@ class DatabaseSettings(Section):
     dsn: SecretStr = Field(
         # Host, user and password are then libpq's own defaults and PG* variables.
         default=SecretStr("postgresql:///predictu_dispatch"),
-        description="a DSN such as postgresql://user@host:5432/database, here or in PREDICTU_DISPATCH_DSN",
+        description="a DSN such as postgresql://user@host:5432/database,"
+        ' here, in PREDICTU_DISPATCH_DSN or in "file:NAME"',
     )
     listen_dsn: SecretStr = Field(default=SecretStr(""), description='a DSN as for dsn, or "" to listen there too')
     pool_size: int = Field(default=4, ge=1, le=100)

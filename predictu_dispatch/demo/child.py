@@ -9,7 +9,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from predictu_dispatch.edge.config import DSN_VARIABLE
+from predictu_dispatch.edge.config import VARIABLES
 from predictu_dispatch.edge.postgres_watcher import Watcher
 
 _STOP_TIMEOUT_S = 15.0
@@ -17,8 +17,8 @@ _STOP_TIMEOUT_S = 15.0
 _FIRST_LINE_TIMEOUT_S = 30.0
 """A start takes half a second; several of them on a machine on its knees take longer."""
 _LOG_TAIL_LINES = 12
-_NOT_OURS = (DSN_VARIABLE, "CREDENTIALS_DIRECTORY")
-"""The caller's own database and credentials must not reach into a demo."""
+_NOT_OURS = (*VARIABLES.values(), "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
+"""The caller's own database, credentials and service manager must not reach into a demo."""
 
 
 class DemoError(Exception):

@@ -30,10 +30,17 @@ from predictu_dispatch.core.operator_settings import (
 )
 from predictu_dispatch.core.settings import DispatcherSettings, Section, refusals, shown
 from predictu_dispatch.core.signing import SigningKey
+from predictu_dispatch.edge.dsn_files import read_dsn_files
 from predictu_dispatch.edge.files import bytes_of, located, why
 from predictu_dispatch.edge.keys import published_keys
 
 DSN_VARIABLE: Final = "PREDICTU_DISPATCH_DSN"
+VARIABLES: Final = {
+    "database.dsn": DSN_VARIABLE,
+    "daemon.instance": "PREDICTU_DISPATCH_INSTANCE",
+    "http.listen": "PREDICTU_DISPATCH_LISTEN",
+}
+"""What the environment says about a key wins: several daemons of a host share one `dispatcher.toml`."""
 
 _SectionT = TypeVar("_SectionT", bound=Section)
 
@@ -120,11 +127,13 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
 
 
 def read_dispatcher(path: Path, environ: Mapping[str, str]) -> DispatcherSettings:
-    """`dispatcher.toml`, with the DSN of the environment if it has one, and the host's name as the default instance."""
+    """`dispatcher.toml` with what the environment says, DSNs read from their files, and the host's name by default."""
     given = _toml(path)
-    dsn = environ.get(DSN_VARIABLE)
-    if dsn:
-        given["database"] = _with(given.get("database", {}), dsn=dsn)
+    told = {key: variable for key, variable in VARIABLES.items() if environ.get(variable)}
+    for key, variable in told.items():
+        section, _, name = key.partition(".")
+        given[section] = _with(given.get(section, {}), **{name: environ[variable]})
+    kept_in, unread = read_dsn_files(given.get("database"), path, environ)
     daemon = given.get("daemon", {})
     if isinstance(daemon, dict) and daemon.get("instance", "") == "":
         given["daemon"] = _with(daemon, instance=socket.gethostname())
@@ -132,10 +141,11 @@ def read_dispatcher(path: Path, environ: Mapping[str, str]) -> DispatcherSetting
         return DispatcherSettings.model_validate(given)
     except ValidationError as error:
         faults = _faults(error, DispatcherSettings, given, path)
-    if dsn:
-        from_environment = {"file": "environment", "key": DSN_VARIABLE}
-        faults = tuple(replace(f, **from_environment) if f.key == "database.dsn" else f for f in faults)
-    raise ConfigError(faults)
+    faults = tuple(
+        replace(f, value=shown(kept_in[f.key]), allowed=unread.get(f.key, f.allowed)) if f.key in kept_in else f
+        for f in faults
+    )
+    raise ConfigError(tuple(replace(f, file="environment", key=told[f.key]) if f.key in told else f for f in faults))
 
 
 def operator_files(path: Path) -> tuple[Path, ...]:

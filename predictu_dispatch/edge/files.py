@@ -15,14 +15,25 @@ CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 
 
 def located(name: str, file: Path, environ: Mapping[str, str]) -> Path:
-    """Where a file that an operator's file names is: beside it or, if nothing is there, among systemd's credentials."""
+    """Where a file that a configuration file names is: beside it or, if we can read none there, systemd's credential.
+
+    A credential has the same name with `_` for each `/`, as systemd itself calls the files of a folder that a unit
+    loads. So one line serves a person's shell, which reads the file, and the daemon, which may read only the other.
+    """
     beside = file.parent / name
     credentials = environ.get(CREDENTIALS_VARIABLE)
-    # os.path and not Path.exists, which raises for a name that is too long or in a closed folder.
-    if credentials and not os.path.lexists(beside) and Path(name).name == name:
-        credential = Path(credentials) / name
+    if credentials and not _is_readable(beside):
+        credential = Path(credentials) / name.replace("/", "_")
+        # os.path and not Path.exists, which raises for a name that is too long.
         return credential if os.path.lexists(credential) else beside
     return beside
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        return os.access(path, os.R_OK)
+    except ValueError:
+        return False  # No path at all, as text with a zero byte.
 
 
 def is_credential(path: Path, environ: Mapping[str, str]) -> bool:

@@ -78,8 +78,10 @@ class Dispatcher:
         self._work = asyncio.Event()
         self._stopping = asyncio.Event()
         self._claiming = asyncio.Lock()
-        # When a claim last went through, or was not needed because every slot was busy; on the loop's clock.
+        # When a claim last went through, or was not needed because every slot was busy; both on time.monotonic().
         self.claimed_at_s: float | None = None
+        # The same, or when the database was last found away: this dispatcher turns, whatever the database does.
+        self.answered_at_s: float | None = None
 
     async def send_by(self, couriers: Mapping[str, Courier]) -> None:
         """These couriers are sent from now on, by operator, and no claim for others is under way any more."""
@@ -168,12 +170,13 @@ class Dispatcher:
                         now_s = time.monotonic()
                         self._marks.ended(now_s, now_s - began_s)
                     self._note_what_came(wants, claimed)
-            self.claimed_at_s = asyncio.get_running_loop().time()
+            self.claimed_at_s = time.monotonic()
         except Exception as error:
             # What a claim leased whose answer was lost, the reaper returns. The next poll asks again.
             self._ask_all = True
             if not self._is_outage(error):
                 raise
+        self.answered_at_s = time.monotonic()
         return claimed
 
     def _to_ask(self, now_s: float, *, all_of_them: bool) -> list[str]:

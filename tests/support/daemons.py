@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from predictu_dispatch.edge.config import DSN_VARIABLE
+from predictu_dispatch.edge.config import VARIABLES
 from predictu_dispatch.edge.postgres_watcher import Watcher
 from tests.support.ledger import OPERATOR
 
@@ -217,7 +217,8 @@ class Fleet:
 
 def _environment(*, bytecode: Path) -> dict[str, str]:
     """Ours, without what would win over the files; compiling every import anew would double each daemon's start."""
-    ours = {name: value for name, value in os.environ.items() if name not in (DSN_VARIABLE, "PYTHONDONTWRITEBYTECODE")}
+    not_ours = {*VARIABLES.values(), "NOTIFY_SOCKET", "PYTHONDONTWRITEBYTECODE"}
+    ours = {name: value for name, value in os.environ.items() if name not in not_ours}
     return ours | {"PYTHONPYCACHEPREFIX": str(bytecode)}
 
 
