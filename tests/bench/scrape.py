@@ -135,7 +135,7 @@ async def scrape(telemetry: Telemetry, *, scrapes: int) -> list[tuple[float, flo
 
 
 async def control(*, times: int) -> list[float]:
-    """The longest standstill in ms, each time, beside a thread that only counts: what this machine does to any thread."""
+    """The longest standstill in ms, each time, beside a thread that only counts: what this machine does to any."""
     late: list[tuple[float, float]] = []
     beating = asyncio.create_task(beat(late))
     found = []
