@@ -109,7 +109,7 @@ def promtool(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     found = shutil.which("promtool")
     if found is None:
         pytest.skip("promtool is not on PATH; on Debian: apt install prometheus")
-    return subprocess.run([found, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([found, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=150)
 
 
 @pytest.mark.parametrize("name", CONTRACT)

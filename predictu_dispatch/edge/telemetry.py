@@ -68,6 +68,10 @@ _EVENT_OF_CAUSE = {
     Cause.SETTLED: Event.CALLBACK_EXHAUSTED,
 }
 
+_ENQUEUED = "enqueued"
+_ROLLBACK_CAUSES = ("requested", "unknown_effect", _ENQUEUED)
+"""The first two are the reasons that the database gives, the third is the producer's own BET_ROLLBACK."""
+
 log = structlog.get_logger()
 
 
@@ -95,7 +99,7 @@ class Telemetry:
         due_to_claim_s = (callback.leased_at - callback.due_at).total_seconds()
         self._pickup_latency(callback.lane).observe(due_to_claim_s + time.monotonic() - callback.leased_at_s)
         if callback.method is Method.BET_ROLLBACK and callback.attempt == 1:
-            self._metrics.rollbacks.labels(callback.operator_id, callback.reason or "enqueued").inc()
+            self._metrics.rollbacks.labels(callback.operator_id, callback.reason or _ENQUEUED).inc()
 
     def attempt_settled(self, attempt: Attempt, change: Change) -> None:
         """An attempt stands in the audit."""
@@ -153,7 +157,9 @@ class Telemetry:
         operators = tuple(operators)
         self._expiry.take(operators)
         for operator in operators:
-            # From 0 on, or nobody could tell the first of them from a daemon that has just been started.
+            # From 0 on: a counter that is born as 1 has no rate, and its first event would never be seen.
+            for cause in _ROLLBACK_CAUSES:
+                self._metrics.rollbacks.labels(operator.settings.operator_id, cause)
             self._metrics.misconfigured.labels(operator.settings.operator_id)
 
     def operators_seen(self, states: Sequence[OperatorState]) -> None:

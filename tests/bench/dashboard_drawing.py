@@ -119,14 +119,22 @@ def _lines(
             before_s = at_s
         if path:
             parts.append(f'<path d="{"".join(path)}" fill="none" stroke="{colour}" stroke-width="1.3"/>')
+    parts += _legend(series, left, w, h)
+    if not series:
+        parts.append(f'<text x="{w / 2}" y="{h / 2}" fill="#8e8e99" text-anchor="middle">no data</text>')
+    return parts
+
+
+def _legend(series: Sequence[Series], left: float, w: float, h: float) -> list[str]:
+    parts = []
     at = left
     for number, (name, _) in enumerate(series[:_LEGEND_MOST]):
+        if at + 12 + 5.4 * len(name) > w:
+            break
         colour = _COLOURS[number % len(_COLOURS)]
         parts.append(f'<rect x="{at:.0f}" y="{h - 17}" width="9" height="3" fill="{colour}"/>')
         parts.append(f'<text x="{at + 12:.0f}" y="{h - 12}" fill="#ccccdc" font-size="10">{escape(name)}</text>')
         at += 24 + 5.4 * len(name)
-    if not series:
-        parts.append(f'<text x="{w / 2}" y="{h / 2}" fill="#8e8e99" text-anchor="middle">no data</text>')
     return parts
 
 
