@@ -21,6 +21,7 @@ from predictu_dispatch.edge.http_server import HttpServer
 from predictu_dispatch.edge.outbox import Outbox
 from predictu_dispatch.edge.reload import reload_config
 from predictu_dispatch.edge.roster import Roster
+from predictu_dispatch.edge.snapshot import Own
 from predictu_dispatch.edge.sql_files import read_queries
 from predictu_dispatch.edge.systemd import ServiceManager
 from predictu_dispatch.edge.telemetry import Telemetry
@@ -71,7 +72,13 @@ class Daemon:
             through_pooler=self._listen_dsn != self._dsn,
         )
         self._outbox = Outbox(self._database, instance=self._instance)
-        self._telemetry = Telemetry(in_flight=lambda: self._gates.in_flight, database_up=lambda: self._database.is_up)
+        self._telemetry = Telemetry(
+            own=lambda: Own(
+                in_flight=self._gates.in_flight,
+                is_database_up=self._database.is_up,
+                is_ready=self._health.unready() is None,
+            )
+        )
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._taken: InstanceTakenError | None = None
@@ -109,6 +116,7 @@ class Daemon:
         )
         self._http = HttpServer(
             registry=self._telemetry.registry,
+            look=self._telemetry.snapshot.look,
             unready=self._health.unready,
             signing_keys=lambda: {name: one.published_keys for name, one in self._config.operators.items()},
         )
@@ -188,6 +196,7 @@ class Daemon:
         self._gates.configure(self._settings())
         self._monitor.configure(self._settings())
         self._fleet.operators_changed()
+        self._telemetry.operators_taken(config.operators.values())
         return await self._couriers.serve(config.operators)
 
     async def _sync(self, config: Config) -> None:

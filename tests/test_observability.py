@@ -99,7 +99,9 @@ async def test_the_metrics_are_those_of_the_design_and_agree_with_the_audit(stag
     assert figures["oldest_due_seconds"] == dict.fromkeys(BY_LANE, 0.0)
     assert figures["unknown_effect"] == {(OPERATOR,): 0.0}
     assert figures["needs_review"] == {(OPERATOR,): 2.0}
-    assert figures["rollbacks_total"] == {("requested", OPERATOR): 1}
+    assert figures["rollbacks_total"] == {
+        (cause, OPERATOR): float(cause == "requested") for cause in ("enqueued", "requested", "unknown_effect")
+    }
     assert figures["leases_lost_total"] == {(): 0}
     assert figures["database_up"] == {(): 1}
     assert list(figures["build_info"].values()) == [1]

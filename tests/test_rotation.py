@@ -187,7 +187,9 @@ def test_whoever_reads_the_files_while_a_key_is_activated_misses_neither_of_the_
 async def test_every_key_is_published_the_active_one_first_and_no_private_half(rotation: KeyRotation) -> None:
     first, second = read_keys(rotation.active_file, "EdDSA")[0][KeyRole.ACTIVE], rotation.stage()
     shown: dict[str, tuple[SigningKey, ...]] = {"op_a": (first, second)}
-    server = HttpServer(registry=CollectorRegistry(), unready=lambda: None, signing_keys=lambda: shown)
+    server = HttpServer(
+        registry=CollectorRegistry(), look=lambda: None, unready=lambda: None, signing_keys=lambda: shown
+    )
     url = await server.start(host="127.0.0.1", port=0)
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WAIT_S)) as session:

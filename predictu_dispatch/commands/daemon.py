@@ -10,8 +10,12 @@ import click
 from predictu_dispatch.commands.connection import dsn_of, reported_outages
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
 
-_GARBAGE_LOOKED_FOR_EVERY = 10_000
+GARBAGE_LOOKED_FOR_EVERY = 10_000
 """Objects more than before; Python's own 700 is passed with every few attempts, which leave no cycles behind."""
+
+THREADS_TAKE_TURNS_S = 0.0005
+"""The loop waits so long for a thread that holds the interpreter; with Python's own 5 ms each of its turns would wait
+5 ms for as long as a scrape is rendered or files are read again. Measured by tests/bench/scrape.py."""
 
 
 @click.command()
@@ -43,7 +47,8 @@ def run(invocation: Invocation) -> None:
 
     # What is there by now stays for good, and need not be looked through for garbage again and again.
     gc.freeze()
-    gc.set_threshold(_GARBAGE_LOOKED_FOR_EVERY)
+    gc.set_threshold(GARBAGE_LOOKED_FOR_EVERY)
+    sys.setswitchinterval(THREADS_TAKE_TURNS_S)
     with reported_outages(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(serve())

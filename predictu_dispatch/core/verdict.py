@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.callback import Callback, Exchange
     from predictu_dispatch.core.operator_settings import StatusesSettings
 
-_MISCONFIGURED = frozenset({401, 403, 404, 405, 410})
+MISCONFIGURED = "misconfigured"
+"""The reason of an attempt that a person has to put right, here or at the operator."""
+_MISCONFIGURED_CODES = frozenset({401, 403, 404, 405, 410})
 """Codes that a wrong address or a wrong key brings.
 
 A 401 may also follow a debit, where an operator checks jti for replay.
@@ -104,7 +106,7 @@ def judge(callback: Callback, exchange: Exchange, statuses: Statuses, *, now: da
         return _retry(exchange.reason or "unanswered")
     code = exchange.status
     if 300 <= code < 400:  # noqa: PLR2004 - the class of redirections, RFC 9110 section 15.4
-        return _retry("misconfigured")
+        return _retry(MISCONFIGURED)
     try:
         answer = _parse(exchange.body)
         fault = None
@@ -118,8 +120,8 @@ def judge(callback: Callback, exchange: Exchange, statuses: Statuses, *, now: da
     seen = _text(status) if isinstance(status, str) else None
     if code in (429, 503):
         return _retry(f"http_{code}", retry_after_s=_retry_after_s(exchange, now), operator_status=seen)
-    if code in _MISCONFIGURED:
-        return _retry("misconfigured", operator_status=seen)
+    if code in _MISCONFIGURED_CODES:
+        return _retry(MISCONFIGURED, operator_status=seen)
     if not 200 <= code < 300:  # noqa: PLR2004 - the class of successes, RFC 9110 section 15.3
         return _retry(f"http_{code}", operator_status=seen)
     return _retry(fault or ("no_status" if seen is None else "unknown_status"), operator_status=seen)

@@ -31,6 +31,7 @@ from predictu_dispatch.core.operator_settings import (
 from predictu_dispatch.core.settings import DispatcherSettings, Section, refusals, shown
 from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.edge.dsn_files import read_dsn_files
+from predictu_dispatch.edge.expiry import certificate_ends, key_made_at
 from predictu_dispatch.edge.files import bytes_of, located, why
 from predictu_dispatch.edge.keys import published_keys
 
@@ -86,6 +87,9 @@ class OperatorConfig:
     """Lower-case hex SHA-256 of what the files of `[tls]` hold, or "": a certificate is renewed under its old name."""
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
     """Made from `[tls]`, with a client certificate or a private CA; None where the client's own default will do."""
+    certificate_ends: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+    key_made_at: float | None = field(default=None, repr=False, compare=False)
+    """These two as `edge/expiry.py` has found them, in Unix seconds."""
 
     @property
     def signing_key(self) -> SigningKey:
@@ -189,6 +193,8 @@ def read_operator(file: Path, environ: Mapping[str, str]) -> OperatorConfig:
         fingerprint=settings_fingerprint(settings),
         tls_digest=digest,
         ssl_context=context,
+        certificate_ends=certificate_ends(settings.tls, file, environ),
+        key_made_at=key_made_at(settings.signing.key_file, file, environ),
     )
 
 

@@ -9,31 +9,29 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from functools import cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.change import Cause
 from predictu_dispatch.core.lifecycle import FINAL, CallbackState
-from predictu_dispatch.core.methods import Lane, Method
+from predictu_dispatch.core.methods import Method
+from predictu_dispatch.core.verdict import MISCONFIGURED
+from predictu_dispatch.edge.expiry import Expiry
 from predictu_dispatch.edge.log import LIBRARY_SPOKE, without_tokens
+from predictu_dispatch.edge.metrics import Metrics
 from predictu_dispatch.edge.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from predictu_dispatch.core.callback import Attempt, Callback
     from predictu_dispatch.core.change import Change
     from predictu_dispatch.core.fleet import InstanceTakenError, OperatorState
+    from predictu_dispatch.edge.config import OperatorConfig
     from predictu_dispatch.edge.reload import Reload
-
-# Their timestamps would double the exposition, and no rule of ours reads them.
-disable_created_metrics()  # type: ignore[no-untyped-call]
-
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+    from predictu_dispatch.edge.snapshot import Own
 
 
 class Event(StrEnum):
@@ -70,66 +68,38 @@ _EVENT_OF_CAUSE = {
     Cause.SETTLED: Event.CALLBACK_EXHAUSTED,
 }
 
+_ENQUEUED = "enqueued"
+_ROLLBACK_CAUSES = ("requested", "unknown_effect", _ENQUEUED)
+"""The first two are the reasons that the database gives, the third is the producer's own BET_ROLLBACK."""
+
 log = structlog.get_logger()
 
 
 class Telemetry:
     """The observer of flow: one log line for each attempt, and the metrics."""
 
-    def __init__(
-        self, *, in_flight: Callable[[], Mapping[tuple[str, Lane], int]], database_up: Callable[[], bool]
-    ) -> None:
-        self.registry = CollectorRegistry()
-        self.attempts = self._counter("attempts", "Attempts settled, by verdict.", "operator", "method", "verdict")
-        self.finished = self._counter(
-            "callbacks_finished",
-            "Callbacks that this daemon saw become final; not those that rollback_bet() ended itself.",
-            "operator",
-            "method",
-            "state",
-        )
-        self.rollbacks = self._counter(
-            "rollbacks", "Rollbacks first sent, by what asked for them.", "operator", "cause"
-        )
-        self.connections = self._counter(
-            "connections", "Connections begun; attempts over this is how often one is used again.", "operator"
-        )
-        self.leases_lost = self._counter("leases_lost", "Answers that came after their lease was lost.")
-        self.reload_failures = self._counter(
-            "config_reload_failures", "Reloads in which a file was bad; what runs goes on as it was."
-        )
-        self.attempt_duration = self._histogram(
-            "attempt_duration_seconds", "An attempt, connecting to last byte.", "operator", "lane"
-        )
-        self.delivery_latency = self._histogram(
-            "delivery_latency_seconds", "From enqueueing to the operator's confirmation.", "operator", "lane"
-        )
-        self.pickup_latency = self._histogram("pickup_latency_seconds", "From due to sent.", "lane")
+    def __init__(self, *, own: Callable[[], Own]) -> None:
+        self._metrics = metrics = Metrics()
+        self.registry = metrics.registry
+        self.connections = metrics.connections
         # The labelled children, looked up once each: the library checks the labels anew at each asking.
-        self._attempts = cache(self.attempts.labels)
-        self._finished = cache(self.finished.labels)
-        self._attempt_duration = cache(self.attempt_duration.labels)
-        self._delivery_latency = cache(self.delivery_latency.labels)
-        self._pickup_latency = cache(self.pickup_latency.labels)
-        Gauge(
-            "predictu_dispatch_build_info", "Always 1; the version is the label.", ["version"], registry=self.registry
-        ).labels(version("predictu-dispatch")).set(1)
-        self.snapshot = Snapshot(in_flight, database_up)
+        self._attempts = cache(metrics.attempts.labels)
+        self._finished = cache(metrics.finished.labels)
+        self._attempt_duration = cache(metrics.attempt_duration.labels)
+        self._delivery_latency = cache(metrics.delivery_latency.labels)
+        self._pickup_latency = cache(metrics.pickup_latency.labels)
+        self.snapshot = Snapshot(own)
         self.registry.register(self.snapshot)
+        self._expiry = Expiry()
+        self.registry.register(self._expiry)
         self._open_circuits: dict[str, bool] = {}
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"predictu_dispatch_{name}", text, labels, registry=self.registry)
-
-    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        return Histogram(f"predictu_dispatch_{name}", text, labels, registry=self.registry, buckets=_SECONDS)
 
     def attempt_began(self, callback: Callback) -> None:
         """A claimed callback is on its way."""
         due_to_claim_s = (callback.leased_at - callback.due_at).total_seconds()
         self._pickup_latency(callback.lane).observe(due_to_claim_s + time.monotonic() - callback.leased_at_s)
         if callback.method is Method.BET_ROLLBACK and callback.attempt == 1:
-            self.rollbacks.labels(callback.operator_id, callback.reason or "enqueued").inc()
+            self._metrics.rollbacks.labels(callback.operator_id, callback.reason or _ENQUEUED).inc()
 
     def attempt_settled(self, attempt: Attempt, change: Change) -> None:
         """An attempt stands in the audit."""
@@ -138,8 +108,12 @@ class Telemetry:
         verdict = "late" if late else attempt.outcome.verdict
         self._attempts(callback.operator_id, callback.method, verdict).inc()
         if late:
-            self.leases_lost.inc()
-        if not attempt.reaped:
+            self._metrics.leases_lost.inc()
+        if attempt.judgement.reason == MISCONFIGURED:
+            self._metrics.misconfigured.labels(callback.operator_id).inc()
+        if attempt.reaped:
+            self._metrics.leases_reaped.inc()
+        else:
             # What was reaped lasted as long as its lease, which says nothing of the operator.
             self._attempt_duration(callback.operator_id, callback.lane).observe(exchange.total_ms / 1000)
         if change.state in FINAL:
@@ -178,6 +152,16 @@ class Telemetry:
             reason=change.reason,
         )
 
+    def operators_taken(self, operators: Iterable[OperatorConfig]) -> None:
+        """These are the operators that this daemon serves from now on."""
+        operators = tuple(operators)
+        self._expiry.take(operators)
+        for operator in operators:
+            # From 0 on: a counter that is born as 1 has no rate, and its first event would never be seen.
+            for cause in _ROLLBACK_CAUSES:
+                self._metrics.rollbacks.labels(operator.settings.operator_id, cause)
+            self._metrics.misconfigured.labels(operator.settings.operator_id)
+
     def operators_seen(self, states: Sequence[OperatorState]) -> None:
         """The operators' circuits and health are so; a circuit that has moved is told once, by each daemon."""
         for state in states:
@@ -199,7 +183,8 @@ class Telemetry:
         for fault in reload.faults:
             log.error(Event.CONFIG_REFUSED, fault=str(fault))
         if reload.faults:
-            self.reload_failures.inc()
+            self._metrics.reload_failures.inc()
+        self._metrics.last_reload_successful.set(not reload.faults)
         log.info(
             Event.CONFIG_RELOADED,
             operators=len(reload.config.operators),
@@ -210,11 +195,13 @@ class Telemetry:
         )
 
     def chore_failed(self, chore: str, error: Exception) -> None:
-        """The reaper could not do one of its chores, and will try again."""
+        """Something beside delivering could not be done, and will be tried again."""
+        self._metrics.chores_failed.labels(chore).inc()
         log.error(Event.CHORE_FAILED, chore=chore, error=f"{type(error).__name__}: {error}")
 
     def report_refused(self, attempt: Attempt, error: Exception) -> None:
         """The database would not take a report: a bug of ours, or an answer that even the audit cannot keep."""
+        self._metrics.reports_refused.inc()
         log.error(
             Event.REPORT_REFUSED,
             request_id=str(attempt.callback.request_id),

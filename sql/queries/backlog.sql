@@ -1,2 +1,3 @@
--- What is not final yet, by operator, lane and state.
-select operator_id, lane, state, callbacks, unknown_effect, oldest_due_s from predictu_dispatch.backlog()
+-- What is not final yet, by operator, lane and state; ages in seconds from enqueueing, but for oldest_due_s.
+select operator_id, lane, state, callbacks, unknown_effect, oldest_due_s, unknown_for_s, rollbacks, rollback_for_s
+  from predictu_dispatch.backlog()
