@@ -20,17 +20,19 @@ import click
 _ROOT = Path(__file__).parents[2]
 _COPIED = ("predictu_dispatch", "sql", "tests", "pyproject.toml")
 _TIMEOUT_S = 600.0
+_TABLES = "sql/migrations/0001_tables.sql"
 _LEAN = "sql/migrations/0009_lean.sql"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """`old` stands in `file` exactly once, and becomes `new`."""
+    """`old` stands in `file` exactly once, and becomes `new`; so does what stands `behind` it and would hold by itself."""
 
     name: str
     file: str
     old: str
     new: str
+    behind: tuple[tuple[str, str, str], ...] = ()
 
 
 MUTANTS = (
@@ -39,6 +41,10 @@ MUTANTS = (
         file=_LEAN,
         old=" and c.lease_until is not null and c.attempts = r.attempt\n",
         new="\n",
+        behind=(
+            (_TABLES, "create unique index attempt_decided", "create index attempt_decided"),
+            (_TABLES, "end)) nulls not distinct;", "end));"),
+        ),
     ),
     Mutant(
         name="a debit without an answer counts as never made",
@@ -87,6 +93,7 @@ MUTANTS = (
         file=_LEAN,
         old="if bet.state not in ('placing', 'open') or exists (",
         new="if bet.state not in ('placing', 'open', 'closing') or false and exists (",
+        behind=((_TABLES, "create unique index callback_of_bet", "create index callback_of_bet"),),
     ),
     Mutant(
         name="what a reaper ends is not audited",
@@ -139,12 +146,12 @@ def _first_fault(mutant: Mutant, *, seed: int, minutes: float) -> str | None:
                 shutil.copytree(_ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(_ROOT / part, tree / part)
-        if mutant.old:
-            file = tree / mutant.file
+        for name_in_tree, old, new in ((mutant.file, mutant.old, mutant.new), *mutant.behind) if mutant.old else ():
+            file = tree / name_in_tree
             text = file.read_text(encoding="utf-8")
-            if text.count(mutant.old) != 1:
-                raise click.ClickException(f"{mutant.name}: its text stands {text.count(mutant.old)} times in {file}")
-            file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+            if text.count(old) != 1:
+                raise click.ClickException(f"{mutant.name}: {old!r} stands {text.count(old)} times in {file}")
+            file.write_text(text.replace(old, new), encoding="utf-8")
         played = subprocess.run(
             [sys.executable, "-m", "tests.chaos.chaos", "--seed", str(seed), "--minutes", str(minutes), "--quiet"],
             cwd=tree,
