@@ -26,7 +26,7 @@ _LEAN = "sql/migrations/0009_lean.sql"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """`old` stands in `file` exactly once, and becomes `new`; so does what stands `behind` it and would hold by itself."""
+    """`old` stands in `file` once, and becomes `new`; so does what stands `behind` it and would hold by itself."""
 
     name: str
     file: str
