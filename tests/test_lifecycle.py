@@ -177,7 +177,8 @@ async def test_a_bet_makes_exactly_the_listed_moves(ledger: Ledger) -> None:
         if new is not None and new is not state
     }
     owner, made = ledger.owner, set()
-    await owner.execute("alter table predictu_dispatch.bet disable trigger bet_holds_with_its_callbacks")
+    for trigger in ("bet_holds_with_its_callbacks", "bet_removed_when_over"):
+        await owner.execute(f"alter table predictu_dispatch.bet disable trigger {trigger}")
     for old, new in itertools.permutations(BetState, 2):
         async with owner.transaction():
             await owner.execute("delete from predictu_dispatch.bet")

@@ -16,6 +16,10 @@ from tests.support.operators import Operator, running_operator
 from tests.support.postgres import Database
 
 
+_KEPT_S = 300.0
+"""Whoever asks a daemon how it is goes on by the same connection, also where the daemon can take no new one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """A database, its producer, an operator, and daemons between the two."""
@@ -92,7 +96,9 @@ async def open_stage(folder: Path, database: Database) -> AsyncIterator[Stage]:
     async with (
         open_ledger(database) as ledger,
         running_operator(OPERATOR, key.public_pem()) as operator,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WAIT_S)) as session,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(keepalive_timeout=_KEPT_S), timeout=aiohttp.ClientTimeout(total=WAIT_S)
+        ) as session,
     ):
         fleet = Fleet(folder=folder, dsn=database.dispatcher, session=session)
         fleet.write_operator(operator.url)
