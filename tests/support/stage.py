@@ -15,7 +15,6 @@ from tests.support.ledger import OPERATOR, Ledger, open_ledger
 from tests.support.operators import Operator, running_operator
 from tests.support.postgres import Database
 
-
 _KEPT_S = 300.0
 """Whoever asks a daemon how it is goes on by the same connection, also where the daemon can take no new one."""
 
