@@ -1,9 +1,11 @@
 """Retention removes all that is old and nothing that is needed, is felt by nobody, and may be killed at any moment."""
 
 import asyncio
+import itertools
 import json
 import random
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from predictu_dispatch.edge import retention as edge
 from predictu_dispatch.edge.retention import Removal, Retention
+from predictu_dispatch.edge.sql_files import query
 from tests.support.daemons import until
 from tests.support.desk import Desk, desk_at
 from tests.support.histories import (
@@ -54,6 +57,13 @@ LEFTOVERS = (
     "select relname from pg_class where relnamespace = 'predictu_dispatch'::regnamespace and relkind = 'r'"
     " and (relname ~ '^(kept|retired)_' or (relname ~ '^attempt_' and not relispartition))"
 )
+ADOPT = "select predictu_dispatch.adopt_bet($1, $2, 'p1', 'EUR', 500, $3)"
+REMOVE = "select predictu_dispatch.remove_finished($1, 1000)"
+LATE = (
+    "insert into predictu_dispatch.attempt"
+    " select (jsonb_populate_record(a, jsonb_build_object('report_id', gen_random_uuid(), 'verdict', 'late'))).*"
+    "   from predictu_dispatch.attempt a where request_id = $1"
+)
 
 
 async def at_once(_: float) -> None:
@@ -69,6 +79,12 @@ async def retained(database: Database, *, blocks: int = 1) -> Removal:
     """One whole run with the rights of its role."""
     async with connected(database.retention, 1) as [connection]:
         return await retention_over(connection, blocks=blocks).run()
+
+
+async def step(connection: Connection, part: str, blocks: int = 1000) -> asyncpg.Record:
+    """The next step of the part's end."""
+    [row] = await connection.fetch(query("retire_audit"), KEEP_MONTHS, part, blocks)
+    return row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +284,6 @@ async def test_an_old_request_said_again_is_no_second_debit(
     await refused("PD005", "BET_MAKE", placement, uuid.uuid4())
     await refused("PD005", "BET_WIN", win)
     await refused("PD005", "BET_MAKE", placement_params(adopted.bet_id))
-    adopting = "select predictu_dispatch.adopt_bet($1, $2, 'p1', 'EUR', 500, $3)"
     old_debits = (won.requests[0], bets[adopted.bet_id]["placement_request_id"])
     for bet_id, request_id, sqlstate in (
         (adopted.bet_id, old_debits[1], "PD005"),
@@ -277,11 +292,13 @@ async def test_an_old_request_said_again_is_no_second_debit(
         ("new", old_debits[1], "PD004"),
     ):
         with pytest.raises(asyncpg.PostgresError) as raised:
-            await ledger.producer.execute(adopting, OPERATOR, bet_id, request_id)
+            await ledger.producer.execute(ADOPT, OPERATOR, bet_id, request_id)
         assert raised.value.sqlstate == sqlstate
     await refused("PD004", "BET_MAKE", placement_params("new"), old_debits[1])
-    with pytest.raises(asyncpg.PostgresError, match="the bet is unknown"):
+    await refused("PD004", "BET_MAKE", None, old_debits[1])
+    with pytest.raises(asyncpg.PostgresError, match="it was closed when retention removed it") as raised:
         await ledger.rollback(won.bet_id)
+    assert raised.value.sqlstate == "PD005"
     assert await ledger.everything() == nothing
 
 
@@ -315,13 +332,43 @@ async def test_a_placement_that_meets_the_removal_of_its_bet_is_no_second_one(
     assert await ledger.everything() == []
 
 
+@pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
+@pytest.mark.parametrize("is_waiting", [True, False])
+async def test_a_removed_debit_is_not_adopted_under_another_name(
+    ledger: Ledger, database: Database, chronicle: Chronicle, isolation: Any, *, is_waiting: bool
+) -> None:
+    """Its snapshot is older than the removal. Else the bet would be open again, and won a second time."""
+    adopted = await chronicle.live("adopted and won", LONG_AGO)
+    debit = (await ledger.bet(adopted.bet_id or ""))["placement_request_id"]
+    async with connected(database.retention, 1) as [remover]:
+        removing = remover.transaction()
+        await removing.start()
+        producing = ledger.producer.transaction(isolation=isolation)
+        await producing.start()
+        await ledger.producer.execute("select 1")
+        await remover.execute(REMOVE, KEEP_MONTHS)
+        if not is_waiting:
+            await removing.commit()
+        adopting = asyncio.create_task(ledger.producer.execute(ADOPT, OPERATOR, "another-name", debit))
+        if is_waiting:
+            await until_blocked(ledger.owner, ledger.producer)
+            await removing.commit()
+        with pytest.raises(asyncpg.PostgresError) as raised:
+            await adopting
+        assert raised.value.sqlstate == ("PD004" if isolation == "read_committed" else "40001")
+        await producing.rollback()
+    assert await ledger.everything() == []
+
+
 async def test_a_new_placement_is_none_of_its_business_in_any_isolation(ledger: Ledger) -> None:
     isolations: tuple[Any, ...] = ("read_committed", "repeatable_read", "serializable")
     for isolation in isolations:
         async with ledger.producer.transaction(isolation=isolation):
             await ledger.place(f"b-{isolation}")
-    assert await ledger.owner.fetchval("select count(*) from predictu_dispatch.bet") == 3
+            await ledger.producer.execute(ADOPT, OPERATOR, f"adopted-{isolation}", uuid.uuid4())
+    assert await ledger.owner.fetchval("select count(*) from predictu_dispatch.bet") == 6
     assert await ledger.owner.fetchval("select count(*) from predictu_dispatch.removed_bet") == 0
+    assert await ledger.owner.fetchval("select count(*) from predictu_dispatch.removed_request") == 0
 
 
 async def test_bets_that_somebody_holds_are_passed_by_and_go_the_next_time(
@@ -336,6 +383,49 @@ async def test_bets_that_somebody_holds_are_passed_by_and_go_the_next_time(
             assert (removal.bets, removal.held, removal.is_complete) == (1, 1, False)
         removal = await retained(database)
     assert (removal.bets, removal.held, removal.is_complete) == (1, 0, True)
+
+
+@pytest.mark.parametrize("path", ["won", "balance"])
+async def test_a_producer_that_says_an_old_request_again_holds_up_that_one_alone(
+    ledger: Ledger, database: Database, chronicle: Chronicle, path: str
+) -> None:
+    """Its transaction stays open; it has the callback, and not the bet."""
+    held = await chronicle.live(path, LONG_AGO)
+    await chronicle.live("won", LONG_AGO)
+    said = await ledger.callback(held.requests[0])
+    async with ledger.producer.transaction():
+        await enqueue(ledger.producer, said["method"], said["params"], request_id=held.requests[0])
+        removal = await retained(database, blocks=100)
+        assert (removal.bets, removal.callbacks, removal.held, removal.is_complete) == (1, 2, 1, False)
+        assert all(part.is_done for part in removal.parts)
+        for request_id in held.requests:
+            assert await ledger.attempts(request_id) == [(1, "delivered")]
+    removal = await retained(database)
+    assert (removal.callbacks, removal.held, removal.is_complete) == (len(held.requests), 0, True)
+
+
+@pytest.mark.parametrize("method", ["BALANCE", "BET_WIN"])
+async def test_an_id_that_stands_for_two_things_stops_nothing(ledger: Ledger, database: Database, method: str) -> None:
+    """An adoption and a callback crossed, uncommitted both: the operator's debit has the id of a callback of ours."""
+    await ledger.attempt(await ledger.place("b-2"), delivered)
+    debit = uuid.uuid4()
+    params = {"player_id": "p1", "currency": "EUR"} if method == "BALANCE" else None
+    params = params or terminal_params(method, await ledger.bet("b-2"))
+    async with connected(database.producer, 1) as [other], other.transaction():
+        await other.execute(ADOPT, OPERATOR, "adopted", debit)
+        await enqueue(ledger.producer, method, params, request_id=debit)
+    await ledger.attempt(debit, delivered)
+    await ledger.attempt(await ledger.end("BET_WIN", "adopted"), delivered)
+    age = "update predictu_dispatch.{0} set {1} = $1 where bet_id = 'adopted' or $2"
+    gone = []
+    for everything in (False, True):
+        await ledger.owner.execute("delete from predictu_dispatch.removal_walk")
+        await ledger.owner.execute(age.format("callback", "finished_at"), LONG_AGO, everything)
+        await ledger.owner.execute(age.format("bet", "updated_at"), LONG_AGO, everything)
+        removal = await retained(database)
+        assert removal.is_complete
+        gone.append((removal.bets, removal.callbacks))
+    assert gone == ([(1, 1), (0, 1)] if method == "BALANCE" else [(1, 1), (1, 2)])
 
 
 class KilledError(Exception):
@@ -399,20 +489,110 @@ async def test_what_comes_in_between_copying_and_replacing_is_not_lost(
     life = await chronicle.live("open", LONG_AGO)
     await chronicle.live("won", LONG_AGO)
     part = part_of(LONG_AGO)
-    late = (
-        "insert into predictu_dispatch.attempt"
-        " select (jsonb_populate_record(a, jsonb_build_object('report_id', $1::uuid, 'verdict', 'late'))).*"
-        "   from predictu_dispatch.attempt a where request_id = $2"
-    )
     async with connected(database.retention, 1) as [connection]:
-        await connection.execute("select predictu_dispatch.remove_finished($1, 1000)", KEEP_MONTHS)
-        await connection.execute("select predictu_dispatch.begin_kept_audit($1, $2)", KEEP_MONTHS, part)
-        await connection.execute("select predictu_dispatch.carry_audit($1, $2, 'replace', 0, 1000)", KEEP_MONTHS, part)
-        await ledger.owner.execute(late, uuid.uuid4(), life.requests[0])
-        await connection.execute("select predictu_dispatch.replace_audit($1, $2, true)", KEEP_MONTHS, part)
+        await connection.execute(REMOVE, KEEP_MONTHS)
+        await step(connection, part)
+        await ledger.owner.execute(LATE, life.requests[0])
+        await step(connection, part)
+        assert await ledger.owner.fetchval(f"select count(*) from predictu_dispatch.retired_{part}") == 4
     assert (await retained(database)).is_complete
     assert await ledger.attempts(life.requests[0]) == [(1, "delivered"), (1, "late")]
     assert await ledger.owner.fetch(LEFTOVERS) == []
+
+
+async def test_what_a_run_has_seen_that_was_killed_long_ago_is_not_built_upon(
+    ledger: Ledger, database: Database, chronicle: Chronicle
+) -> None:
+    """What came in since would be missing until the month was gone through again."""
+    life = await chronicle.live("open", LONG_AGO)
+    await chronicle.live("won", LONG_AGO)
+    part = part_of(LONG_AGO)
+    async with connected(database.retention, 1) as [connection]:
+        await connection.execute(REMOVE, KEEP_MONTHS)
+        assert (await step(connection, part))["needed"] == 1
+        await ledger.owner.execute(LATE, life.requests[0])
+        await ledger.owner.execute("update predictu_dispatch.audit_walk set moved_at = moved_at - interval '2 hours'")
+        assert (await step(connection, part))["needed"] == 2
+        await step(connection, part)
+        assert await ledger.attempts(life.requests[0]) == [(1, "delivered"), (1, "late")]
+    assert (await retained(database)).is_complete
+    assert await ledger.attempts(life.requests[0]) == [(1, "delivered"), (1, "late")]
+
+
+async def test_the_row_that_decided_stays_where_its_report_was_said_again_meanwhile(
+    ledger: Ledger, database: Database, chronicle: Chronicle
+) -> None:
+    """The report came in between copying and replacing, and once more when its row stood in the old month only."""
+    await chronicle.live("open", LONG_AGO)
+    await chronicle.live("won", LONG_AGO)
+    lease = await ledger.lease(await ledger.place("slow"))
+    said = delivered(lease, started_at=LONG_AGO, finished_at=LONG_AGO)
+    part = part_of(LONG_AGO)
+    async with connected(database.retention, 1) as [connection]:
+        await connection.execute(REMOVE, KEEP_MONTHS)
+        await step(connection, part)
+        assert [change["cause"] for change in await ledger.settle(said)] == ["settled"]
+        await step(connection, part)
+        assert [change["cause"] for change in await ledger.settle(said)] == ["late"]
+    assert (await retained(database)).is_complete
+    assert await ledger.attempts(lease["request_id"]) == [(1, "delivered"), (1, "late")]
+
+
+async def test_a_month_is_attached_without_being_read(
+    ledger: Ledger, database: Database, chronicle: Chronicle
+) -> None:
+    """All who settle wait for that moment, so it must not grow with what is kept."""
+    await chronicle.live("open", LONG_AGO)
+    await chronicle.live("won", LONG_AGO)
+    part = part_of(LONG_AGO)
+    said: list[str] = []
+    async with connected(database.retention, 1) as [connection]:
+        await connection.execute(REMOVE, KEEP_MONTHS)
+        await step(connection, part)
+        connection.add_log_listener(lambda _, message: said.append(str(message.message)))
+        await connection.execute("set client_min_messages = debug1")
+        await step(connection, part)
+    assert any(f'"attempt_{part}" is implied by existing constraints' in line for line in said), said
+    assert await ledger.owner.fetchval("select count(*) from pg_constraint where conname = 'kept_month'") == 0
+
+
+class Disturbed:
+    """A connection beside which something happens, right before a statement of the test's choosing."""
+
+    def __init__(self, connection: Connection, before: Callable[..., Awaitable[None]]) -> None:
+        self._connection = connection
+        self._before = before
+
+    async def fetch(self, *arguments: Any) -> list[asyncpg.Record]:
+        await self._before(*arguments)
+        return await self._connection.fetch(*arguments)
+
+    async def fetchrow(self, *arguments: Any) -> asyncpg.Record | None:
+        [row] = await self.fetch(*arguments)
+        return row
+
+
+async def test_a_young_row_that_comes_in_meanwhile_keeps_the_default_partition(
+    ledger: Ledger, database: Database, chronicle: Chronicle
+) -> None:
+    ancient = month_start(SPAN_MONTHS + 3)
+    await chronicle.live("open", ancient)
+    await chronicle.live("won", ancient)
+    steps: list[Any] = []
+
+    async def before(*arguments: Any) -> None:
+        if "default" in arguments:
+            steps.append(arguments)
+            if len(steps) == 2:
+                lease = await ledger.lease(await ledger.place("young"))
+                await ledger.settle(delivered(lease, started_at=month_start(-6)))
+
+    async with connected(database.retention, 1) as [connection]:
+        disturbed: Any = Disturbed(connection, before)
+        removal = await retention_over(disturbed, blocks=100).run()
+    undone = [(part.part, part.why_not) for part in removal.parts if not part.is_done]
+    assert undone == [("default", "bad params for retention: part 'default' is not old")]
+    assert await ledger.owner.fetchval("select count(*) from predictu_dispatch.attempt_default") == 4
 
 
 async def hot_path(database: Database, stop: asyncio.Event, *, bets: list[int], lock_timeout: str) -> None:
@@ -481,6 +661,28 @@ async def test_two_retentions_at_once_do_not_meet(database: Database, chronicle:
         assert (await retention_over(other).run()).is_complete
 
 
+@pytest.mark.parametrize("seed", range(3))
+async def test_two_that_take_turns_do_the_same_work_together(
+    ledger: Ledger, database: Database, chronicle: Chronicle, seed: int
+) -> None:
+    """Each transaction runs alone, in any order of parts: no needed row is ever out of sight."""
+    rng = random.Random(seed)
+    await chronicle.draw(rng, 45)
+    kept, _ = split(chronicle.lives)
+    before = await books(ledger.owner, kept)
+    done = 0
+    async with connected(database.retention, 2) as both:
+        await both[0].execute(REMOVE, KEEP_MONTHS)
+        for _ in range(120):
+            one = rng.choice(both)
+            old = await one.fetch(query("old_audit"), KEEP_MONTHS)
+            done += (await step(one, rng.choice(old)["part"], rng.choice((1, 3, 1000))))["is_done"] if old else 0
+            assert (await books(ledger.owner, kept)).audit == before.audit
+    assert done > 5
+    assert (await retained(database)).is_complete
+    await assert_removed_and_kept(ledger.owner, chronicle.lives, before)
+
+
 async def test_its_role_removes_what_is_old_and_can_do_nothing_else(database: Database, chronicle: Chronicle) -> None:
     await chronicle.live("open", RECENTLY)
     young = part_of(RECENTLY)
@@ -492,28 +694,43 @@ async def test_its_role_removes_what_is_old_and_can_do_nothing_else(database: Da
             ("select count(*) from predictu_dispatch.callback", "42501"),
             ("select predictu_dispatch.remove_finished(0, 10)", "PD003"),
             ("select predictu_dispatch.remove_finished(null, 10)", "PD003"),
-            (f"select predictu_dispatch.begin_kept_audit({KEEP_MONTHS}, '{young}')", "PD003"),
-            (f"select predictu_dispatch.replace_audit({KEEP_MONTHS}, '{young}', true)", "PD003"),
-            (f"select predictu_dispatch.drop_audit({KEEP_MONTHS}, '{young}')", "PD003"),
-            (f"select predictu_dispatch.drop_audit({KEEP_MONTHS}, 'default')", "PD003"),
-            (f"select predictu_dispatch.begin_kept_audit({KEEP_MONTHS}, 'x; drop table bet')", "PD003"),
+            *(
+                (f"select predictu_dispatch.{name}", "PD003")
+                for blocks in ("0", "-5", "10001", "null")
+                for name in (f"remove_finished(3, {blocks})", f"retire_audit(3, '{part_of(LONG_AGO)}', {blocks})")
+            ),
+            (f"select predictu_dispatch.retire_audit({KEEP_MONTHS}, '{young}', 10)", "PD003"),
+            (f"select predictu_dispatch.retire_audit({KEEP_MONTHS}, 'default', 10)", "PD003"),
+            (f"select predictu_dispatch.retire_audit({KEEP_MONTHS}, null, 10)", "PD003"),
+            (f"select predictu_dispatch.retire_audit({KEEP_MONTHS}, 'x; drop table bet', 10)", "PD003"),
+            # What makes a step of it is not for anybody to call alone.
+            (f"select predictu_dispatch.begin_kept_audit('{part_of(LONG_AGO)}')", "42501"),
+            (f"select predictu_dispatch.replace_audit('{part_of(LONG_AGO)}', false)", "42501"),
+            ("update predictu_dispatch.audit_walk set next_block = null", "42501"),
         ):
             with pytest.raises(asyncpg.PostgresError) as raised:
                 await connection.execute(statement)
             assert raised.value.sqlstate == sqlstate, statement
+        await connection.execute("set default_transaction_isolation = 'repeatable read'")
+        for call in (REMOVE, f"select predictu_dispatch.retire_audit($1, '{part_of(LONG_AGO)}', 10)"):
+            with pytest.raises(asyncpg.PostgresError, match="the transaction is repeatable read"):
+                await connection.execute(call, KEEP_MONTHS)
+
 
 
 async def test_even_the_owner_removes_nothing_that_is_not_over(ledger: Ledger, chronicle: Chronicle) -> None:
     for path in ("open", "placing", "closing", "in review"):
         await chronicle.live(path, LONG_AGO)
     await chronicle.live("won", LONG_AGO)
-    for statement in (
+    statements = (
         "delete from predictu_dispatch.callback where finished_at is null",
         "delete from predictu_dispatch.callback where review_since is not null",
         "with gone as (delete from predictu_dispatch.callback) delete from predictu_dispatch.bet",
         "delete from predictu_dispatch.removed_request",
         "truncate predictu_dispatch.removed_bet",
-    ):
+    )
+    for role, statement in itertools.product(("origin", "replica"), statements):
+        await ledger.owner.execute(f"set session_replication_role = {role}")
         if "removed" in statement:
             await ledger.owner.execute("select predictu_dispatch.remove_finished($1, 1000)", KEEP_MONTHS)
         with pytest.raises(asyncpg.PostgresError) as raised:
@@ -570,7 +787,7 @@ async def test_the_command_fails_in_words(
         await ledger.owner.execute("select from predictu_dispatch.bet where bet_id = $1 for update", held.bet_id)
         code, said, _ = await desk.ask("retain")
     assert code == 1
-    assert "Bets held by other transactions: 1; they go with the next run." in said
+    assert "Bets and callbacks held by other transactions: 1; they go with the next run." in said
     async with connected(database.retention, 1) as [other], other.transaction():
         await other.execute("select predictu_dispatch.remove_finished($1, 1)", KEEP_MONTHS)
         code, _, said = await desk.ask("retain")
@@ -584,3 +801,27 @@ async def test_the_command_fails_in_words(
     desk.config.write_text(text + "[daemon]\naudit_retention_months = 0\n", encoding="utf-8")
     code, said, _ = await desk.ask("retain")
     assert (code, said) == (0, "everything is kept for ever: [daemon] audit_retention_months is 0\n")
+
+
+async def test_a_lock_that_cannot_be_had_is_no_absent_database(
+    ledger: Ledger, chronicle: Chronicle, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "_TRIALS", 2)
+    with desk.config.open("a", encoding="utf-8") as file:
+        file.write(f"[daemon]\naudit_retention_months = {KEEP_MONTHS}\n")
+    await chronicle.live("won", LONG_AGO)
+    async with ledger.owner.transaction():
+        await ledger.owner.execute("lock table predictu_dispatch.removed_request in access exclusive mode")
+        code, said, _ = await desk.ask("retain")
+    assert code == 1
+    assert "The walk through the callbacks stopped and goes on with the next run: canceling statement due to" in said
+    assert f"Audit {part_of(LONG_AGO)}: rows kept, because their callbacks are: 2;" in said
+    name = await ledger.owner.fetchval("select current_database()")
+    await ledger.owner.execute(f"alter database {name} set lock_timeout = '50ms'")
+    async with ledger.owner.transaction():
+        await ledger.owner.execute("lock table predictu_dispatch.removal_walk in access exclusive mode")
+        code, _, said = await desk.ask("retain")
+    assert code == 1
+    assert said.startswith("canceling statement due to lock timeout. A table is held by another transaction;")
+    code, said, _ = await desk.ask("retain")
+    assert (code, "Removed bets: 1, callbacks: 2" in said) == (0, True)

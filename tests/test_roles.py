@@ -33,11 +33,7 @@ FOR_RETENTION = {
     "retention_cutoff",
     "remove_finished",
     "old_audit",
-    "begin_kept_audit",
-    "carry_audit",
-    "replace_audit",
-    "leave_audit",
-    "drop_audit",
+    "retire_audit",
 }
 """0012: nobody else may remove anything, and this role may do nothing else."""
 MAY_EXECUTE["predictu_retention"] = FOR_RETENTION

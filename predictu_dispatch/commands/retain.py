@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,13 @@ from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, commo
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.retention import Part, Removal
+
+_SAID: Final = {
+    "PD003": "Nothing was removed.",
+    "PD006": "Another run is at it; what is left is the next one's.",
+    "55P03": "A table is held by another transaction; what is left is the next run's.",
+}
+"""Of errors that do not mean that the database is away."""
 
 
 @click.command()
@@ -44,9 +51,10 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
         try:
             removal = asyncio.run(_run(settings.database.dsn.get_secret_value(), months, dry_run=dry_run))
         except asyncpg.PostgresError as error:
-            if error.sqlstate != "PD006":
+            said = _SAID.get(error.sqlstate or "")
+            if said is None:
                 raise
-            click.echo(f"{error.message} Another run is at it; what is left is the next one's.", err=True)
+            click.echo(f"{error.message}. {said}", err=True)
             sys.exit(EXIT_FAILED)
     if invocation.json:
         print_json(_plain(removal, months))
@@ -72,6 +80,7 @@ def _plain(removal: Removal, months: int) -> dict[str, Any]:
         "callbacks": removal.callbacks,
         "bets": removal.bets,
         "held": removal.held,
+        "why_not": removal.why_not,
         "audit": [
             {"part": one.part, "bytes": one.bytes, "kept": one.kept, "is_done": one.is_done, "why_not": one.why_not}
             for one in removal.parts
@@ -91,7 +100,7 @@ def _planned(removal: Removal, months: int) -> list[str]:
     return [
         f"Old is what ended {_before(removal, months)}.",
         "Old bets and callbacks: "
-        + ("removed already." if removal.is_walk_done else "they are found on the way, by a walk through all."),
+        + ("removed already." if removal.is_at_end else "they are found on the way, by a walk through all."),
         *(f"Old audit: {part.part}, about {part.rows:,} rows, {_size(part)}." for part in removal.parts),
         *([] if removal.parts else ["Old audit: none."]),
         "Nothing was removed.",
@@ -99,10 +108,12 @@ def _planned(removal: Removal, months: int) -> list[str]:
 
 
 def _done(removal: Removal, months: int) -> list[str]:
+    why, held = removal.why_not, removal.held
     return [
         f"Removed bets: {removal.bets:,}, callbacks: {removal.callbacks:,}, that ended {_before(removal, months)}.",
+        *([f"The walk through the callbacks stopped and goes on with the next run: {why}"] if why else []),
         *map(_became, removal.parts),
-        *([f"Bets held by other transactions: {removal.held:,}; they go with the next run."] if removal.held else []),
+        *([f"Bets and callbacks held by other transactions: {held:,}; they go with the next run."] if held else []),
     ]
 
 

@@ -30,6 +30,8 @@ _COMMAND_TIMEOUT_S: Final = 120.0
 _TRIALS: Final = 60
 _TRY_AGAIN_S: Final = 0.5
 """A lock that is refused is asked for again for half a minute: a settle holds it for milliseconds, a dump for hours."""
+_FOR_THE_NEXT_RUN: Final = ("55P03", "55000", "PD003")
+"""A lock that could not be had; the default partition is in the way; the part got a row that is not old."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +51,18 @@ class Removal:
     """What is old, and what of it was removed."""
 
     cutoff: datetime
-    is_walk_done: bool
+    is_at_end: bool
+    """The walk through the callbacks reached the end of the table."""
     callbacks: int = 0
     bets: int = 0
     held: int = 0
+    why_not: str = ""
+    """Why the walk did not reach the end."""
     parts: list[Part] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
-        return self.is_walk_done and not self.held and all(part.is_done for part in self.parts)
+        return self.is_at_end and not self.held and all(part.is_done for part in self.parts)
 
 
 class Retention:
@@ -82,7 +87,7 @@ class Retention:
         assert walk is not None  # noqa: S101 - it has one row, whatever was removed so far
         return Removal(
             cutoff=walk["cutoff"],
-            is_walk_done=walk["is_done"],
+            is_at_end=walk["is_done"],
             parts=[Part(part=row["part"], rows=row["rows_estimated"], bytes=row["bytes"]) for row in await self._old()],
         )
 
@@ -94,83 +99,54 @@ class Retention:
         removal = await self.look()
         await self._remove_finished(removal)
         # The audit after the callbacks: a row of it is needed while its callback is there.
-        removal.parts = [await self._step(row["step"], row) for row in await self._old()]
-        # What was just replaced is to be dropped now.
-        dropped = [await self._step(row["step"], row) for row in await self._old() if row["step"] == "drop"]
-        undone = {part.part: part for part in dropped if not part.is_done}
-        removal.parts = [undone.pop(part.part, part) for part in removal.parts] + list(undone.values())
+        removal.parts = [await self._retire(row) for row in await self._old()]
         return removal
 
     async def _old(self) -> list[Any]:
         return list(await self._connection.fetch(query("old_audit"), self._keep_months))
 
     async def _remove_finished(self, removal: Removal) -> None:
-        is_at_end = False
-        while not is_at_end:
-            began_s = time.monotonic()
-            (row,) = await self._connection.fetch(query("remove_finished"), self._keep_months, self._blocks)
+        while not removal.is_at_end:
+            try:
+                row = await self._step("remove_finished")
+            except asyncpg.LockNotAvailableError as error:
+                removal.why_not = str(error.message)
+                return
             removal.callbacks += row["callbacks"]
             removal.bets += row["bets"]
             removal.held += row["held"]
-            is_at_end = row["next_block"] is None
-            await self._pause(began_s)
-        removal.is_walk_done = True
+            removal.is_at_end = row["next_block"] is None
 
-    async def _step(self, step: str, old: Any) -> Part:  # noqa: ANN401 - a row of old_audit.sql
-        """The part is replaced, or what was replaced is dropped; or it says why it could not be."""
+    async def _retire(self, old: Any) -> Part:  # noqa: ANN401 - a row of old_audit.sql
+        """What is needed of the part is kept and the rest is gone; or it says why it could not be."""
         named = {"part": old["part"], "rows": old["rows_estimated"], "bytes": old["bytes"]}
-        try:
-            kept = await (self._replace(old["part"]) if step == "replace" else self._drop(old["part"]))
-        except (asyncpg.LockNotAvailableError, asyncpg.ObjectNotInPrerequisiteStateError) as error:
-            return Part(**named, why_not=str(error))
-        except asyncpg.DuplicateTableError:
-            return Part(**named, why_not="what it replaced the last time could not be dropped yet")
-        return Part(**named, kept=kept, is_done=True)
-
-    async def _replace(self, part: str) -> int:
-        await self._patiently("begin_kept_audit", part)
-        scanned, needed = await self._carry(part, "replace")
-        if needed == scanned > 0:
-            await self._patiently("leave_audit", part)
-        else:
-            await self._patiently("replace_audit", part, needed > 0)
-        return needed
-
-    async def _drop(self, part: str) -> int:
-        # What came in between the copying and the replacing stands here only.
-        _, needed = await self._carry(part, "drop")
-        await self._patiently("drop_audit", part)
-        return needed
-
-    async def _carry(self, part: str, step: str) -> tuple[int, int]:
-        scanned = needed = 0
-        block: int | None = 0
-        while block is not None:
-            began_s = time.monotonic()
-            (row,) = await self._connection.fetch(
-                query("carry_audit"), self._keep_months, part, step, block, self._blocks
-            )
-            scanned += row["scanned"]
-            needed += row["needed"]
-            block = row["next_block"]
-            await self._pause(began_s)
-        return scanned, needed
-
-    async def _patiently(self, name: str, *arguments: Any) -> None:  # noqa: ANN401 - as varied as SQL's types
-        """The step is done. It gives way to whoever has the lock, and asks again; raises LockNotAvailableError."""
-        for trial in range(1, _TRIALS + 1):
+        while True:
             try:
-                await self._connection.fetch(query(name), self._keep_months, *arguments)
+                row = await self._step("retire_audit", old["part"])
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in _FOR_THE_NEXT_RUN:
+                    raise
+                return Part(**named, why_not=str(error.message))
+            if row["is_done"]:
+                return Part(**named, kept=row["needed"], is_done=True)
+
+    async def _step(self, name: str, *arguments: Any) -> Any:  # noqa: ANN401 - as varied as SQL's types
+        """The row that the step said, after a pause as long as it took: retention never has the database for itself.
+
+        It gives way to whoever has a lock, and asks again; raises LockNotAvailableError in the end.
+        """
+        for is_last in (*([False] * (_TRIALS - 1)), True):
+            began_s = time.monotonic()
+            try:
+                (row,) = await self._connection.fetch(query(name), self._keep_months, *arguments, self._blocks)
             except asyncpg.LockNotAvailableError:
-                if trial == _TRIALS:
+                if is_last:
                     raise
                 await self._sleep(_TRY_AGAIN_S)
             else:
-                return
-
-    async def _pause(self, began_s: float) -> None:
-        """As long as the work took, so that retention never has the database for itself."""
-        await self._sleep(time.monotonic() - began_s)
+                await self._sleep(time.monotonic() - began_s)
+                return row
+        raise AssertionError  # The last trial returns or raises.
 
 
 @asynccontextmanager

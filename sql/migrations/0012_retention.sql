@@ -48,13 +48,19 @@ create trigger removed_bet_only_grows before update or delete on predictu_dispat
     for each row execute function predictu_dispatch.refuse_removed_change();
 create trigger removed_bet_not_emptied before truncate on predictu_dispatch.removed_bet
     for each statement execute function predictu_dispatch.refuse_removed_change();
+alter table predictu_dispatch.removed_request
+    enable always trigger removed_request_only_grows,
+    enable always trigger removed_request_not_emptied;
+alter table predictu_dispatch.removed_bet
+    enable always trigger removed_bet_only_grows,
+    enable always trigger removed_bet_not_emptied;
 
 -- How far remove_finished() has walked through the table of callbacks. One row; no key, as with schema_migration.
 create table predictu_dispatch.removal_walk (
     cutoff      timestamptz not null,
     -- Null once the end was reached.
     next_block  bigint,
-    -- Bets that were passed by, because somebody held them.
+    -- Bets and callbacks that were passed by, because somebody held them.
     held        bigint not null default 0
 );
 
@@ -88,7 +94,7 @@ begin
         select r.method, r.content into earlier from predictu_dispatch.known_removed(operator_id, request_id) r;
         if not found then
             return false;
-        elsif earlier.method = method and earlier.content is not distinct from predictu_dispatch.content_of(params) then
+        elsif earlier.method = method and earlier.content = predictu_dispatch.content_of(params) then
             return true;
         end if;
     end if;
@@ -115,14 +121,27 @@ begin
     end if;
 end $$;
 
+-- As in 0003; of a removed bet it says that, whatever else was found to be wrong.
+create or replace function predictu_dispatch.refuse_for_bet(operator_id text, bet_id text, what text, fault text, hint text) returns void
+language plpgsql set enable_seqscan = off as $$
+declare
+    removed text := (select r.state from predictu_dispatch.removed_bet r
+                      where r.operator_id = refuse_for_bet.operator_id and r.bet_id = refuse_for_bet.bet_id);
+begin
+    if removed is not null then
+        fault := format('it was %s when retention removed it', removed);
+        hint := 'What ended is never placed, ended or rolled back again; a new placement needs a new bet_id.';
+    end if;
+    raise exception using errcode = 'PD005', message = format('%s for bet %s of operator %s is refused: %s', what, bet_id, operator_id, fault),
+        hint = hint;
+end $$;
+
 -- A bet of a removed bet's name, or of a removed placement, is refused, whoever makes it. After the insert: it may have waited for
 -- the removal of the very bet. Its name puts it before bet_holds_with_its_callbacks, which would see what an old snapshot still has.
 create function predictu_dispatch.guard_removed() returns trigger language plpgsql set enable_seqscan = off as $$
 begin
     if exists (select from predictu_dispatch.removed_bet r where r.operator_id = new.operator_id and r.bet_id = new.bet_id) then
-        perform predictu_dispatch.refuse_for_bet(new.operator_id, new.bet_id, 'placement or adoption',
-            'there was a bet of this name, which ended and was removed by retention',
-            'A new placement needs a new bet_id; what ended is never settled again.');
+        perform predictu_dispatch.refuse_for_bet(new.operator_id, new.bet_id, 'placement or adoption', null, null);
     elsif exists (select from predictu_dispatch.removed_request r
                    where r.operator_id = new.operator_id and r.request_id = new.placement_request_id) then
         raise exception using errcode = 'PD004',
@@ -131,10 +150,12 @@ begin
             hint = 'One debit is one bet; use a new id for a new placement.';
     end if;
     if current_setting('transaction_isolation') <> 'read committed' then
-        -- A snapshot older than the removal hides it, but not from the unique key, which then answers 40001.
+        -- A snapshot older than the removal hides it, but not from the unique keys, which then answer 40001.
         begin
             insert into predictu_dispatch.removed_bet (operator_id, bet_id, state) values (new.operator_id, new.bet_id, new.state)
             on conflict do nothing;
+            insert into predictu_dispatch.removed_request (operator_id, request_id, method)
+            values (new.operator_id, new.placement_request_id, 'BET_MAKE') on conflict do nothing;
             raise exception using errcode = 'PD901', message = 'undone';
         exception when sqlstate 'PD901' then
             null;
@@ -145,7 +166,7 @@ end $$;
 create trigger bet_differs_from_removed_ones after insert on predictu_dispatch.bet
     for each row execute function predictu_dispatch.guard_removed();
 
--- Nobody removes what is not over, or what a person must still look at.
+-- Nobody removes what is not over, or what a person must still look at; nor does a session that skips common triggers.
 create function predictu_dispatch.refuse_removal() returns trigger language plpgsql as $$
 begin
     raise exception using errcode = 'PD900',
@@ -157,6 +178,8 @@ create trigger callback_removed_when_over before delete on predictu_dispatch.cal
     for each row when (old.finished_at is null or old.review_since is not null) execute function predictu_dispatch.refuse_removal();
 create trigger bet_removed_when_over before delete on predictu_dispatch.bet
     for each row when (old.state in ('placing', 'open')) execute function predictu_dispatch.refuse_removal();
+alter table predictu_dispatch.callback enable always trigger callback_removed_when_over;
+alter table predictu_dispatch.bet enable always trigger bet_removed_when_over;
 
 -- What ended before this moment is old: whole months of UTC. Raises PD003.
 create function predictu_dispatch.retention_cutoff(keep_months integer) returns timestamptz
@@ -169,10 +192,24 @@ begin
     return (date_trunc('month', now() at time zone 'UTC') - make_interval(months => keep_months)) at time zone 'UTC';
 end $$;
 
+-- What both walks begin with: nobody else is at it until this transaction ends. Raises PD003, PD006.
+create function predictu_dispatch.hold_retention(blocks integer) returns void language plpgsql as $$
+begin
+    if blocks is null or blocks not between 1 and 10000 then
+        perform predictu_dispatch.refuse_params('retention', format('blocks is %s', coalesce(blocks::text, 'NULL')), 'Give 1 to 10000 blocks.');
+    elsif current_setting('transaction_isolation') <> 'read committed' then
+        perform predictu_dispatch.refuse_params('retention', format('the transaction is %s', current_setting('transaction_isolation')),
+            'Use read committed: an older snapshot hides what came in meanwhile.');
+    elsif not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.retention')) then
+        perform predictu_dispatch.refuse_held('the retention');
+    end if;
+end $$;
+
 -- Removes the old bets, each with all its callbacks, and the old callbacks without a bet, that stand in the next `blocks` blocks of the
--- table of callbacks. A bet is old when all that ever happened to it is; it goes as a whole or not at all. What somebody holds is
--- passed by. Nobody waits for this but who names the same bet at the same moment. The walk goes on where the last call ended, and
--- through the whole table once for each cutoff: it needs no index, which every callback would pay for. Raises PD003, PD006.
+-- table of callbacks. A bet is old when all that ever happened to it is; it goes as a whole or not at all. What somebody holds, be it one
+-- callback of a bet, is passed by and counted. Nobody waits for this but who names the same bet at the same moment. The walk goes on
+-- where the last call ended, and through the whole table once for each cutoff: it needs no index, which every callback would pay
+-- for. Raises PD003, PD006.
 create function predictu_dispatch.remove_finished(keep_months integer, blocks integer)
 returns table (callbacks bigint, bets bigint, held bigint, next_block bigint, blocks_all bigint)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' set enable_seqscan = off set jit = off as $$
@@ -186,9 +223,7 @@ declare
     ended record;
     freed bigint;
 begin
-    if not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.retention')) then
-        perform predictu_dispatch.refuse_held('the retention');
-    end if;
+    perform predictu_dispatch.hold_retention(blocks);
     blocks_all := pg_relation_size('predictu_dispatch.callback') / current_setting('block_size')::bigint;
     callbacks := 0;
     bets := 0;
@@ -232,13 +267,31 @@ begin
                                    where i.operator_id = c.operator_id and i.request_id = c.request_id and i.done_at >= cutoff)))
        and exists (select from predictu_dispatch.bet b where b.operator_id = l.operator_id and b.bet_id = l.bet_id
                       and b.state in ('closed', 'void', 'closing') and b.updated_at < cutoff);
+    -- A producer that says an old request again holds its callback, and not the bet.
+    held := held + coalesce(cardinality(ended.bet_ids), 0);
+    with mine as materialized (
+        select c.operator_id, c.request_id
+          from unnest(ended.operator_ids, ended.bet_ids) as l (operator_id, bet_id)
+          join predictu_dispatch.callback c on c.operator_id = l.operator_id and c.bet_id = l.bet_id
+           for update of c skip locked
+    )
+    select array_agg(whole.operator_id) as operator_ids, array_agg(whole.bet_id) as bet_ids into ended
+      from (select c.operator_id, c.bet_id
+              from unnest(ended.operator_ids, ended.bet_ids) as l (operator_id, bet_id)
+              join predictu_dispatch.callback c on c.operator_id = l.operator_id and c.bet_id = l.bet_id
+              left join mine on mine.operator_id = c.operator_id and mine.request_id = c.request_id
+             group by c.operator_id, c.bet_id having count(*) = count(mine.request_id)) whole;
+    held := held - coalesce(cardinality(ended.bet_ids), 0);
+    -- An id may be taken already: as the placement of an adopted bet.
     with gone as (
         delete from predictu_dispatch.callback c using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where c.operator_id = o.operator_id and c.bet_id = o.bet_id returning c.*
+    ), kept as (
+        insert into predictu_dispatch.removed_request (operator_id, request_id, method, content, state, reason, effect)
+        select g.operator_id, g.request_id, g.method, predictu_dispatch.content_of(g.params), g.state, g.reason, g.effect
+          from gone g on conflict do nothing
     )
-    insert into predictu_dispatch.removed_request (operator_id, request_id, method, content, state, reason, effect)
-    select g.operator_id, g.request_id, g.method, predictu_dispatch.content_of(g.params), g.state, g.reason, g.effect from gone g;
-    get diagnostics callbacks = row_count;
+    select count(*) into callbacks from gone;
     with gone as (
         delete from predictu_dispatch.bet b using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where b.operator_id = o.operator_id and b.bet_id = o.bet_id returning b.*
@@ -261,9 +314,13 @@ begin
         -- PINGs are made here by the thousand, and nothing is ever booked under their ids.
         insert into predictu_dispatch.removed_request (operator_id, request_id, method, content, state, reason, effect)
         select g.operator_id, g.request_id, g.method, predictu_dispatch.content_of(g.params), g.state, g.reason, g.effect
-          from gone g where g.method <> 'PING'
+          from gone g where g.method <> 'PING' on conflict do nothing
     )
     select count(*) into freed from gone;
+    -- What is still there was held.
+    held := held + (
+        select count(*) from predictu_dispatch.callback c
+         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff and c.review_since is null);
     callbacks := callbacks + freed;
     next_block := case when walk.next_block + blocks < blocks_all then walk.next_block + blocks end;
     update predictu_dispatch.removal_walk w set next_block = remove_finished.next_block, held = walk.held + remove_finished.held;
@@ -273,7 +330,19 @@ end $$;
 -- The audit. A month of it, once old, is replaced by what still belongs to a callback: a bet that is open, or needs review, or ended later,
 -- keeps all its rows; when nothing does, the month goes without a successor. So rows leave only with a whole partition. A part is
 -- named by its month, 2024_01, or is 'default'; `attempt_<part>` is attached, `kept_<part>` is its successor being filled, `retired_<part>`
--- is what was replaced. Each step is a transaction of its own, told from the catalogue alone, and safe to repeat.
+-- is what was replaced.
+
+-- How far retire_audit() has gone through which parts. No key: one row for a part, because only one transaction at a time is at it.
+create table predictu_dispatch.audit_walk (
+    part        text not null,
+    -- The very table that is walked through, so that what was seen of one is never believed of another one of its name.
+    source      oid not null,
+    -- Null once the end was reached.
+    next_block  bigint,
+    scanned     bigint not null default 0,
+    needed      bigint not null default 0,
+    moved_at    timestamptz not null default now()
+);
 
 -- The parts that are old, in order, with the step that is next: 'replace' for what is attached, 'drop' for what was replaced already.
 create function predictu_dispatch.old_audit(keep_months integer, only_part text default null)
@@ -302,81 +371,33 @@ begin
      order by named.kind desc, named.part;
 end $$;
 
--- Raises PD003 unless the part is an old one and `step` is its next. Nobody else may be at it.
-create function predictu_dispatch.check_old_audit(keep_months integer, part text, step text) returns void language plpgsql as $$
-begin
-    if not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.retention')) then
-        perform predictu_dispatch.refuse_held('the retention');
-    end if;
-    if not exists (select from predictu_dispatch.old_audit(keep_months, coalesce(part, '')) a
-                    where a.part = check_old_audit.part and a.step = check_old_audit.step) then
-        perform predictu_dispatch.refuse_params('retention', format('part %s is not to be %s', coalesce(quote_literal(left(part, 80)), 'NULL'),
-            case step when 'drop' then 'dropped' else 'replaced' end), 'Take part and step from old_audit().');
-    end if;
-end $$;
-
 -- An empty successor for the part, in place of one that an interrupted run may have left.
-create function predictu_dispatch.begin_kept_audit(keep_months integer, part text) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
+create function predictu_dispatch.begin_kept_audit(part text) returns void language plpgsql as $$
 declare
     kept text := 'kept_' || part;
+    month date := case when part <> 'default' then to_date(part, 'YYYY_MM') end;
 begin
-    perform predictu_dispatch.check_old_audit(keep_months, part, 'replace');
     execute format('drop table if exists predictu_dispatch.%I', kept);
     execute format('create table predictu_dispatch.%I (like predictu_dispatch.attempt including defaults including constraints including indexes)', kept);
     execute format('create trigger attempt_not_emptied before truncate on predictu_dispatch.%I for each statement '
                    'execute function predictu_dispatch.refuse_audit_change()', kept);
     execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_emptied', kept);
-end $$;
-
--- Copies what is needed of the next `blocks` blocks: with step 'replace' from the attached part to its successor, with 'drop' from what was
--- replaced to the audit, where only what came in meanwhile is missing. Needed is what belongs to a callback.
-create function predictu_dispatch.carry_audit(keep_months integer, part text, step text, from_block bigint, blocks integer)
-returns table (scanned bigint, needed bigint, next_block bigint)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' set enable_seqscan = off set jit = off as $$
-#variable_conflict use_variable
-declare
-    source text := case step when 'replace' then 'attempt_' else 'retired_' end || part;
-    target text := case step when 'replace' then 'kept_' || part else 'attempt' end;
-    cutoff timestamptz := predictu_dispatch.retention_cutoff(keep_months);
-    first_tid tid := format('(%s,0)', from_block)::tid;
-    end_tid tid := format('(%s,0)', from_block + blocks)::tid;
-begin
-    perform predictu_dispatch.check_old_audit(keep_months, part, step);
-    execute format($statement$
-        insert into predictu_dispatch.%I
-        select s.* from predictu_dispatch.%I s
-         where s.ctid >= $1 and s.ctid < $2
-           and (s.started_at >= $3 or exists (
-               select from predictu_dispatch.callback c where c.operator_id = s.operator_id and c.request_id = s.request_id))
-           and not exists (
-               select from predictu_dispatch.%I t
-                where t.operator_id = s.operator_id and t.request_id = s.request_id and t.attempt = s.attempt
-                  and t.started_at = s.started_at and t.report_id = s.report_id)
-        $statement$, target, source, target)
-      using first_tid, end_tid, cutoff;
-    execute format($statement$
-        select count(*), count(*) filter (where s.started_at >= $3 or exists (
-                   select from predictu_dispatch.callback c where c.operator_id = s.operator_id and c.request_id = s.request_id))
-          from predictu_dispatch.%I s where s.ctid >= $1 and s.ctid < $2
-        $statement$, source)
-       into scanned, needed using first_tid, end_tid, cutoff;
-    next_block := case when (from_block + blocks) * current_setting('block_size')::bigint
-                            < pg_relation_size(format('predictu_dispatch.%I', source)) then from_block + blocks end;
-    return next;
+    if month is not null then
+        -- What says this already is attached without being read, while all wait.
+        execute format('alter table predictu_dispatch.%I add constraint kept_month check (started_at >= %L and started_at < %L)',
+                       kept, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+    end if;
 end $$;
 
 -- Takes the part out of the audit and, unless nothing of it is needed, puts its successor in its place, in one transaction. Whoever
 -- settles waits for this lock as long as this function takes: a few milliseconds, and lock_timeout at most while others keep it from
 -- us; then it raises 55P03 and is to be called again a little later. DETACH CONCURRENTLY cannot be had beside a default partition.
-create function predictu_dispatch.replace_audit(keep_months integer, part text, with_kept boolean) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '30ms' as $$
+create function predictu_dispatch.replace_audit(part text, with_kept boolean) returns void language plpgsql set lock_timeout = '30ms' as $$
 declare
     attached text := 'attempt_' || part;
     month date := case when part <> 'default' then to_date(part, 'YYYY_MM') end;
 begin
-    perform predictu_dispatch.check_old_audit(keep_months, part, 'replace');
-    if with_kept and part <> 'default' and pg_relation_size('predictu_dispatch.attempt_default') > 1048576 then
+    if with_kept and month is not null and pg_relation_size('predictu_dispatch.attempt_default') > 1048576 then
         -- Attaching a month reads the default partition for rows of it, while all wait.
         raise exception using errcode = '55000', message = format('part %s stays: the default partition is too large to attach beside it', part),
             hint = 'It goes by itself when all of its rows are old.';
@@ -387,33 +408,99 @@ begin
     execute format('lock table only predictu_dispatch.%I in access exclusive mode nowait', attached);
     execute format('alter table predictu_dispatch.attempt detach partition predictu_dispatch.%I', attached);
     execute format('alter table predictu_dispatch.%I rename to %I', attached, 'retired_' || part);
-    if with_kept or part = 'default' then
+    if month is null then
         execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
-        if part = 'default' then
-            execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I default', attached);
-        else
-            execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I for values from (%L) to (%L)',
-                           attached, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
-        end if;
+        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I default', attached);
+    elsif with_kept then
+        execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
+        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I for values from (%L) to (%L)',
+                       attached, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+        execute format('alter table predictu_dispatch.%I drop constraint kept_month', attached);
     else
         execute format('drop table predictu_dispatch.%I', 'kept_' || part);
     end if;
 end $$;
 
--- All of the part is needed: it stays as it is, and its successor goes.
-create function predictu_dispatch.leave_audit(keep_months integer, part text) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
+-- The next step of an old part's end, a transaction each. First what is needed of the attached part is copied to its successor, `blocks`
+-- blocks at a time; at its end the one replaces the other, or both stay as they are where all is needed. Then what was replaced is
+-- gone through once more, for what came in meanwhile, and dropped: with that is_done. Needed is what belongs to a callback. Which step is
+-- next, only the database knows: nobody can leave one out, and two who call this in turns do the same work together. Raises PD003,
+-- PD006; 55P03 and 55000 where the part cannot be had now.
+create function predictu_dispatch.retire_audit(keep_months integer, part text, blocks integer)
+returns table (step text, scanned bigint, needed bigint, is_done boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' set enable_seqscan = off set jit = off as $$
+#variable_conflict use_variable
+declare
+    cutoff timestamptz := predictu_dispatch.retention_cutoff(keep_months);
+    kept text := 'kept_' || part;
+    source text;
+    target text;
+    walk predictu_dispatch.audit_walk;
+    first_tid tid;
+    end_tid tid;
 begin
-    perform predictu_dispatch.check_old_audit(keep_months, part, 'replace');
-    execute format('drop table predictu_dispatch.%I', 'kept_' || part);
-end $$;
-
--- Drops what was replaced. To be called once carry_audit() has gone through it.
-create function predictu_dispatch.drop_audit(keep_months integer, part text) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
-begin
-    perform predictu_dispatch.check_old_audit(keep_months, part, 'drop');
-    execute format('drop table predictu_dispatch.%I', 'retired_' || part);
+    perform predictu_dispatch.hold_retention(blocks);
+    select a.step into step from predictu_dispatch.old_audit(keep_months, coalesce(part, '')) a order by a.step limit 1;
+    if not found then
+        perform predictu_dispatch.refuse_params('retention', format('part %s is not old', coalesce(quote_literal(left(part, 80)), 'NULL')),
+            'Take the part from old_audit().');
+    end if;
+    source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
+    target := case step when 'replace' then kept else 'attempt' end;
+    select w.* into walk from predictu_dispatch.audit_walk w where w.part = retire_audit.part;
+    -- What an interrupted run has seen is not built upon: the less comes in behind a walk, the less is missing until the part is gone.
+    if walk.source is distinct from to_regclass('predictu_dispatch.' || source)::oid or walk.moved_at < now() - interval '1 hour'
+       or (step = 'replace' and to_regclass('predictu_dispatch.' || kept) is null) then
+        delete from predictu_dispatch.audit_walk w where w.part = retire_audit.part;
+        insert into predictu_dispatch.audit_walk (part, source, next_block)
+        values (part, to_regclass('predictu_dispatch.' || source)::oid, 0) returning * into walk;
+        if step = 'replace' then
+            perform predictu_dispatch.begin_kept_audit(part);
+        end if;
+    end if;
+    is_done := false;
+    if walk.next_block is not null then
+        first_tid := format('(%s,0)', walk.next_block)::tid;
+        end_tid := format('(%s,0)', walk.next_block + blocks)::tid;
+        execute format($statement$
+            insert into predictu_dispatch.%I
+            select s.* from predictu_dispatch.%I s
+             where s.ctid >= $1 and s.ctid < $2
+               and (s.started_at >= $3 or exists (
+                   select from predictu_dispatch.callback c where c.operator_id = s.operator_id and c.request_id = s.request_id))
+               -- A report said again meanwhile stands in the audit as late; the row that decided is another one.
+               and not exists (
+                   select from predictu_dispatch.%I t
+                    where t.operator_id = s.operator_id and t.request_id = s.request_id and t.attempt = s.attempt
+                      and t.started_at = s.started_at and t.report_id = s.report_id and (t.verdict = 'late') = (s.verdict = 'late'))
+            $statement$, target, source, target)
+          using first_tid, end_tid, cutoff;
+        execute format($statement$
+            select count(*), count(*) filter (where s.started_at >= $3 or exists (
+                       select from predictu_dispatch.callback c where c.operator_id = s.operator_id and c.request_id = s.request_id))
+              from predictu_dispatch.%I s where s.ctid >= $1 and s.ctid < $2
+            $statement$, source)
+           into scanned, needed using first_tid, end_tid, cutoff;
+        update predictu_dispatch.audit_walk w
+           set scanned = walk.scanned + retire_audit.scanned, needed = walk.needed + retire_audit.needed, moved_at = now(),
+               next_block = case when (walk.next_block + blocks) * current_setting('block_size')::bigint
+                                      < pg_relation_size(format('predictu_dispatch.%I', source)) then walk.next_block + blocks end
+         where w.part = retire_audit.part returning * into walk;
+    else
+        if step = 'drop' then
+            execute format('drop table predictu_dispatch.%I', source);
+            is_done := true;
+        elsif walk.needed = walk.scanned and walk.scanned > 0 then
+            execute format('drop table predictu_dispatch.%I', kept);
+            is_done := true;
+        else
+            perform predictu_dispatch.replace_audit(part, walk.needed > 0);
+        end if;
+        delete from predictu_dispatch.audit_walk w where w.part = retire_audit.part;
+    end if;
+    scanned := walk.scanned;
+    needed := walk.needed;
+    return next;
 end $$;
 
 -- Which schema a daemon knows: the version of the last migration that its build has. So `migrate` can tell whom a migration would leave
@@ -445,9 +532,7 @@ revoke all on all functions in schema predictu_dispatch from public;
 grant usage on schema predictu_dispatch to predictu_retention;
 grant execute on function
     predictu_dispatch.retention_cutoff(integer), predictu_dispatch.remove_finished(integer, integer), predictu_dispatch.old_audit(integer, text),
-    predictu_dispatch.begin_kept_audit(integer, text), predictu_dispatch.carry_audit(integer, text, text, bigint, integer),
-    predictu_dispatch.replace_audit(integer, text, boolean), predictu_dispatch.leave_audit(integer, text),
-    predictu_dispatch.drop_audit(integer, text)
+    predictu_dispatch.retire_audit(integer, text, integer)
     to predictu_retention;
 grant execute on function predictu_dispatch.announce(text, uuid, text, integer, text, text[], integer[], integer[], double precision[], integer[],
                                                      integer[], double precision[], integer)
