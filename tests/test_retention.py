@@ -519,6 +519,27 @@ async def test_what_a_run_has_seen_that_was_killed_long_ago_is_not_built_upon(
     assert await ledger.attempts(life.requests[0]) == [(1, "delivered"), (1, "late")]
 
 
+async def test_what_was_seen_of_one_table_is_not_believed_of_another_of_its_name(
+    ledger: Ledger, database: Database, chronicle: Chronicle
+) -> None:
+    """A person put another table in place of what was replaced, as after a restore."""
+    life = await chronicle.live("open", LONG_AGO)
+    await chronicle.live("won", LONG_AGO)
+    part = part_of(LONG_AGO)
+    retired = f"predictu_dispatch.retired_{part}"
+    async with connected(database.retention, 1) as [connection]:
+        await connection.execute(REMOVE, KEEP_MONTHS)
+        for _ in range(3):
+            assert not (await step(connection, part))["is_done"]
+        await ledger.owner.execute(f"alter table {retired} rename to seen")
+        await ledger.owner.execute(f"create table {retired} (like predictu_dispatch.attempt)")
+        late = LATE.replace("insert into predictu_dispatch.attempt", f"insert into {retired}")
+        await ledger.owner.execute(late, life.requests[0])
+        assert not (await step(connection, part))["is_done"]
+        assert (await step(connection, part))["is_done"]
+    assert await ledger.attempts(life.requests[0]) == [(1, "delivered"), (1, "late")]
+
+
 async def test_the_row_that_decided_stays_where_its_report_was_said_again_meanwhile(
     ledger: Ledger, database: Database, chronicle: Chronicle
 ) -> None:
