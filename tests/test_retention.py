@@ -747,6 +747,7 @@ async def test_even_the_owner_removes_nothing_that_is_not_over(ledger: Ledger, c
         "delete from predictu_dispatch.callback where finished_at is null",
         "delete from predictu_dispatch.callback where review_since is not null",
         "with gone as (delete from predictu_dispatch.callback) delete from predictu_dispatch.bet",
+        "delete from predictu_dispatch.bet where state = 'open'",
         "delete from predictu_dispatch.removed_request",
         "truncate predictu_dispatch.removed_bet",
     )
