@@ -206,7 +206,7 @@ async def test_a_lease_that_really_runs_out_is_taken_over_and_its_callback_is_ne
         await stage.held(1)
         frozen.freeze()
         # A claim that was asked for before the next freeze is answered during it: the one that finds the other bet.
-        proxy.on_next("predictu_dispatch.claim(", Trick.KEEP_ANSWER)
+        proxy.on_next("predictu_dispatch.claim(", Trick.KEEP_ANSWER, times=2)
         claimed = await stage.ledger.place("b-claimed")
         frozen.thaw()
 

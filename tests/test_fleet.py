@@ -141,7 +141,11 @@ async def test_a_claim_that_is_under_way_while_its_daemon_stops_is_not_given_to_
         a.thaw()
         await proxy.caught.wait()
         await is_busy(stage.operator, 6)
-        assert len(await under_way(stage, A)) == len(await under_way(stage, B)) == 6
+
+        async def both_have_theirs() -> bool:
+            return len(await under_way(stage, A)) == len(await under_way(stage, B)) == 6
+
+        await until("both have claimed their share", both_have_theirs)
         a.ask_to_stop()
         await a.has_said("daemon.draining")
         await announced_again(stage, A, B)

@@ -83,6 +83,8 @@ async def test_a_settle_whose_answer_is_lost_is_repeated_and_counts_once(stage: 
         await until("the settle is committed", it_is_committed)
         # While the daemon does not know what has become of it, its bet goes on.
         win = await stage.ledger.end()
+        # Not before: a claim that is cut off is another test's.
+        await until("the win is at the operator", lambda: len(stage.operator.requests) == 2)
         proxy.cut()
         await stage.all_final()
         await daemon.has_said("callback.delivered", times=2)
