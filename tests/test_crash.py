@@ -198,22 +198,17 @@ async def test_a_frozen_daemons_late_answer_is_kept_in_the_audit_and_decides_not
 
 async def test_a_lease_that_really_runs_out_is_taken_over_and_its_callback_is_never_sent_late(stage: Stage) -> None:
     """No clock is moved. One daemon has sent one bet and claimed another when it is frozen; a second one takes over."""
-    stage.fleet.write_operator(stage.operator.url, interactive={"attempt_timeout_s": 0.3, "connect_timeout_s": 0.3})
+    # The freeze must come before the first attempt has timed out.
+    stage.fleet.write_operator(stage.operator.url, interactive={"attempt_timeout_s": 1.0, "connect_timeout_s": 0.3})
     async with proxied(stage.fleet.dsn) as proxy:
         stage.operator.hold()
         frozen = await stage.fleet.start("frozen", database={"dsn": proxy.dsn(), "listen_dsn": stage.fleet.dsn})
         sent = await stage.ledger.place("b-sent")
         await stage.held(1)
-        frozen.freeze()
-        # A claim that was asked for before the next freeze is answered during it: the one that finds the other bet.
-        proxy.on_next("predictu_dispatch.claim(", Trick.KEEP_ANSWER, times=2)
+        # The claim that finds the other bet is answered while its daemon is frozen.
+        proxy.keep_answer_that_holds("b-claimed")
         claimed = await stage.ledger.place("b-claimed")
-        frozen.thaw()
-
-        async def the_other_is_claimed() -> bool:
-            return await stage.ledger.state(claimed) == "in_flight"
-
-        await until("the other bet is claimed", the_other_is_claimed)
+        await proxy.caught.wait()
         frozen.freeze()
         stage.operator.go_on()
         second = await stage.fleet.start("second")

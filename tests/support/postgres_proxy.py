@@ -45,6 +45,7 @@ class PostgresProxy:
         self._upstream = urlsplit(dsn)
         self._lines: set[_Line] = set()
         self._trick: tuple[bytes, Trick] | None = None
+        self._wanted: bytes | None = None
         self._times = 0
         self._is_away = False
         self._runs: list[bytes] = []
@@ -60,6 +61,11 @@ class PostgresProxy:
         """The trick is played on the next runs of the statement that holds `marker`; `caught` says when on all."""
         self._trick = (marker.encode(), trick)
         self._times = times
+        self.caught.clear()
+
+    def keep_answer_that_holds(self, content: str) -> None:
+        """The next answer with this text in it stays in the proxy, whatever statement brings it; `caught` says when."""
+        self._wanted = content.encode()
         self.caught.clear()
 
     def runs(self, marker: str) -> int:
@@ -151,6 +157,9 @@ class PostgresProxy:
     async def _carry_answers(self, line: _Line, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(ConnectionError):
             while piece := await reader.read(65_536):
+                if self._wanted is not None and self._wanted in piece:
+                    self._wanted, line.kept = None, bytearray()
+                    self.caught.set()
                 if line.kept is not None:
                     line.kept += piece
                 else:
