@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -141,10 +140,6 @@ async def assert_each_is_delivered_once(stage: Stage, request_ids: list[UUID]) -
     assert stage.operator.faults == await stage.audit_faults() == []
 
 
-@pytest.mark.skipif(
-    os.environ.get("TEST_SIZE") != "full",
-    reason="its steps must come within 10 s, which a slow machine does not keep; run it with TEST_SIZE=full",
-)
 @pytest.mark.parametrize(
     ("known_by", "delivered_before", "sockets"),
     [

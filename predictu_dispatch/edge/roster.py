@@ -44,6 +44,8 @@ class Roster:
         self._database = database
         self._instance = instance
         self._session_id = uuid.uuid4()
+        # Read once: a process that has no descriptor left must still be able to say that it lives.
+        self._version = version("predictu-dispatch")
 
     async def announce(self, usages: Sequence[Usage]) -> list[Share]:
         """This daemon is known to be alive, and what it may use. Raises InstanceTakenError."""
@@ -54,7 +56,7 @@ class Roster:
                 self._session_id,
                 socket.gethostname(),
                 os.getpid(),
-                version("predictu-dispatch"),
+                self._version,
                 [usage.operator_id for usage in usages],
                 [usage.interactive_max for usage in usages],
                 [usage.settlement_max for usage in usages],
