@@ -16,6 +16,7 @@ from predictu_dispatch.core.breaker import (
     Policy,
     Tally,
     decide,
+    is_at_rest,
     slow_start,
 )
 from predictu_dispatch.core.callback import Evidence, Exchange
@@ -86,6 +87,18 @@ def test_a_closed_circuit_opens_at_the_threshold_and_else_pings_when_it_is_time(
             ping=ping,
             starts_ping=starts and not opens,
         )
+
+
+@pytest.mark.parametrize("interval_s", INTERVALS_S)
+def test_an_operator_is_at_rest_exactly_where_deciding_without_news_changes_nothing(interval_s: float) -> None:
+    """Of closed circuits: an open one waits for its PING, and is looked at each time."""
+    policy = Policy(failure_threshold=THRESHOLD, open_s=OPEN_S, ping_interval_s=interval_s)
+    for ping, failures, (planned_s, _, _) in itertools.product(Ping, (0, 1, THRESHOLD), PLANS[interval_s]):
+        breaker = Breaker(consecutive_failures=failures, ping_in_s=planned_s, ping=ping)
+        stays = decide(breaker, Tally(), policy) == breaker
+        assert is_at_rest(breaker, interval_s) == (stays and failures == 0)
+    assert not is_at_rest(Breaker(circuit=Circuit.OPEN, ping_in_s=1.0), interval_s)
+    assert not is_at_rest(Breaker(circuit=Circuit.HALF_OPEN, ping_in_s=1.0), interval_s)
 
 
 def test_a_daemon_that_never_pings_does_not_make_another_one_ping_at_every_look() -> None:

@@ -149,6 +149,15 @@ def decide(breaker: Breaker, tally: Tally, policy: Policy) -> Breaker:
             assert_never(never_circuit)
 
 
+def is_at_rest(breaker: Breaker, ping_interval_s: float) -> bool:
+    """True where decide() would change nothing for an operator of which nothing was heard: so it need not be asked."""
+    return (
+        breaker.circuit is Circuit.CLOSED
+        and breaker.consecutive_failures == 0
+        and (ping_interval_s == 0 or (breaker.ping_in_s is not None and 0 < breaker.ping_in_s <= ping_interval_s))
+    )
+
+
 def _opened(breaker: Breaker, failures: int, policy: Policy) -> Breaker:
     return replace(breaker, circuit=Circuit.OPEN, consecutive_failures=failures, ping_in_s=policy.open_s)
 

@@ -15,6 +15,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -211,7 +212,8 @@ class Transport:
         ) as response:
             progress.first_byte_s = time.monotonic()
             progress.status = response.status
-            if sum(len(name) + len(value) for name, value in response.raw_headers) > _HEADERS_BYTES_MAX:
+            whole = b"".join(chain.from_iterable(response.raw_headers))
+            if len(whole) > _HEADERS_BYTES_MAX:
                 response.close()
                 return progress.exchange(
                     Evidence.UNANSWERED,
@@ -219,7 +221,9 @@ class Transport:
                     error=f"the answer's headers are longer than {_HEADERS_BYTES_MAX} bytes",
                     truncated=True,
                 )
-            progress.headers = tuple((_printable(name), _printable(value)) for name, value in response.raw_headers)
+            # Bytes of ASCII without a NUL, as of every well-behaved operator, are printable as they are.
+            printable = bytes.decode if whole.isascii() and b"\0" not in whole else _printable
+            progress.headers = tuple([(printable(name), printable(value)) for name, value in response.raw_headers])
             room = self._response_bytes_max
             async for chunk in response.content.iter_any():
                 progress.chunks.append(chunk[:room])
@@ -275,8 +279,5 @@ def _socket_that_drops_what_is_unsent(address: aiohttp.AddrInfoType) -> socket.s
 
 def _printable(raw: bytes | str) -> str:
     """Text that Postgres can keep: no NUL, no surrogates; bytes that are not UTF-8 are written as escapes."""
-    if isinstance(raw, bytes) and raw.isascii() and b"\0" not in raw:
-        # As every header of a well-behaved operator.
-        return raw.decode("ascii")
     text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from predictu_dispatch.core.breaker import Breaker, Circuit, Ping, Policy, Tally, decide
+from predictu_dispatch.core.breaker import Breaker, Circuit, Ping, Policy, Tally, decide, is_at_rest
 from predictu_dispatch.core.fleet import CircuitWrite, OperatorState
 from predictu_dispatch.core.methods import Lane, Method
 
@@ -169,11 +169,11 @@ class Monitor:
             self._wake()
         writes = {}
         for state in states:
-            write = self._decided(state, heard.get(state.operator_id, _Notes()))
+            notes = heard.get(state.operator_id)
+            write = self._decided(state, notes)
             if write is not None:
                 writes[state.operator_id] = write
-            elif state.operator_id in heard:
-                notes = heard[state.operator_id]
+            elif notes is not None:
                 # While paused nothing is decided, and it counts later. Else it was weighed and changed nothing; weighed
                 # once more, an old success would wipe out what another daemon has seen fail since.
                 self._keep({state.operator_id: notes if state.is_paused else notes.without_tally()})
@@ -205,11 +205,16 @@ class Monitor:
         settings = self._settings.get(state.operator_id)
         return None if settings is None or state.is_paused or not settings.enabled else settings
 
-    def _decided(self, state: OperatorState, notes: _Notes) -> CircuitWrite | None:
+    def _decided(self, state: OperatorState, notes: _Notes | None) -> CircuitWrite | None:
         """What is to be written of one operator; None where nothing is worth it."""
         settings = self._watched(state)
         if settings is None:
             return None
+        if notes is None:
+            # As of most of hundreds of operators.
+            if is_at_rest(state.breaker, settings.health.ping_interval_s):
+                return None
+            notes = _Notes()
         seen = state.breaker
         if notes.ping is not None and notes.ping[0] == state.ping_request_id:
             seen = replace(seen, ping=notes.ping[1])

@@ -10,7 +10,6 @@ open transaction would take all the slots of its operator; how many may be so is
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,14 +67,15 @@ class Recorder:
         self._wake = wake
         self._gather_s = gather_s
         self._queue: asyncio.Queue[_Entry] = asyncio.Queue()
-        self._recording: Counter[_Key] = Counter()
+        self._recording: dict[_Key, int] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def record(self, attempt: Attempt) -> None:
         """The attempt is settled, or on its way to be and needs no slot; or was refused and is left to the reaper."""
         entry = _Entry(attempt=attempt, done=asyncio.get_running_loop().create_future())
-        self._recording[_key(attempt.callback)] += 1
+        key = _key(attempt.callback)
+        self._recording[key] = self._recording.get(key, 0) + 1
         self._idle.clear()
         self._queue.put_nowait(entry)
         await entry.done
