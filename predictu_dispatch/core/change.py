@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,9 +13,11 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.methods import Lane, Method
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneWant:
-    """An operator's lane with free slots, and how long a lease of it must be, in seconds."""
+class LaneWant(NamedTuple):
+    """An operator's lane with free slots, and how long a lease of it must be, in seconds.
+
+    The fields are those of claim() in sql/queries/claim.sql, in its order.
+    """
 
     operator_id: str
     lane: Lane
