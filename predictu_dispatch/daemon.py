@@ -17,7 +17,7 @@ import structlog
 from predictu_dispatch.core.fleet import InstanceTakenError
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.edge.database import Database, is_outage, listen
-from predictu_dispatch.edge.http_server import HttpServer
+from predictu_dispatch.edge.http_server import HttpServer, ListenError
 from predictu_dispatch.edge.outbox import Outbox
 from predictu_dispatch.edge.reload import reload_config
 from predictu_dispatch.edge.roster import Roster
@@ -166,7 +166,7 @@ class Daemon:
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT.
 
-        Raises what opening the database raised, InstanceTakenError, and any bug of ours.
+        Raises what opening the database raised, InstanceTakenError, ListenError, and any bug of ours.
         """
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -179,7 +179,12 @@ class Daemon:
             await self._take(self._config)
             await self._outbox.prepare_partitions()
             listen_on = self._config.dispatcher.http
-            address = await self._http.start(host=listen_on.host, port=listen_on.port)
+            try:
+                address = await self._http.start(host=listen_on.host, port=listen_on.port)
+            except ListenError:
+                # Or the others would wait for its shares, and a person would read that a daemon vanished.
+                await self._fleet.leave()
+                raise
             log.info("daemon.started", instance=self._instance, operators=len(self._config.operators), http=address)
             await self._work()
         finally:

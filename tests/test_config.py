@@ -248,7 +248,10 @@ def test_a_broken_file_earns_exactly_this_line(folder: Path, file: str, content:
     [
         (
             lambda folder: (folder / "dispatcher.toml").unlink(),
-            "dispatcher.toml: no such file or directory; must be a readable TOML file",
+            (
+                "dispatcher.toml: no such file or directory; must be a readable TOML file;"
+                " --config or PREDICTU_DISPATCH_CONFIG says where it is"
+            ),
         ),
         (
             lambda folder: (folder / "operators").rename(folder / "customers"),
@@ -402,6 +405,27 @@ def test_a_wrong_dsn_in_the_environment_is_named_and_not_shown(folder: Path, dsn
             ' here, in PREDICTU_DISPATCH_DSN or in "file:NAME"'
         )
     ]
+
+
+@pytest.mark.parametrize(
+    "dsn", ["u:{}/x@h/db", "u:{}#x@h/db", "u:{}?x@h/db", "u:{}@x@h/db", "u:{}@[h/db", "u:{}@h:5432,h:5x/db"]
+)
+def test_what_stands_where_a_dsn_has_its_hosts_is_often_the_rest_of_a_password(folder: Path, dsn: str) -> None:
+    """Such a rest was taken for a port, and stood in a traceback."""
+    assert faults(folder, PREDICTU_DISPATCH_DSN=f"postgresql://{dsn.format(SECRET)}") == [
+        (
+            "environment: PREDICTU_DISPATCH_DSN = (hidden): must be a DSN with hosts as host:5432,"
+            " and in a password %40 for @, %2F for /, %3F for ?, %23 for #"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "dsn", ["/db", "h", "u:p%40@h1:5432,[::1]:5432,h3/db?sslmode=require", "u@%2Frun%2Fpg:5432/db"]
+)
+def test_a_dsn_of_sockets_and_several_hosts_is_taken(folder: Path, dsn: str) -> None:
+    config = load(folder, PREDICTU_DISPATCH_DSN=f"postgresql://{dsn}")
+    assert config.dispatcher.database.dsn.get_secret_value().endswith(dsn)
 
 
 def test_a_good_configuration_shows_no_secret_either(folder: Path) -> None:

@@ -258,7 +258,7 @@ EVERY = ("stage", "activate", "retire")
     [
         (("stage",), [put("op_a.next.pem")], ["is staged already", "keys activate op_a"]),
         (("activate",), [], ["nothing is staged", "is active;", "keys stage op_a"]),
-        (("activate",), [put("op_a.previous.pem")], ["nothing is staged", "is active since key", "keys stage op_a"]),
+        (("activate",), [put("op_a.previous.pem")], ["nothing is staged", "was so before it", "keys stage op_a"]),
         (
             ("activate",),
             [put("op_a.next.pem"), put("op_a.previous.pem")],
@@ -381,6 +381,11 @@ def test_check_ends_with_2_and_every_fault_on_a_line_of_its_own(dispatcher: Path
         ("daemon.drain_s", "-1"),
         ("signing.token_ttl_s", "0"),
     ]
+
+
+def test_the_list_of_verbs_cuts_none_of_them_short(dispatcher: Path) -> None:
+    result = run(dispatcher, "keys", "--help")
+    assert "..." not in result.stdout.partition("Commands:")[2]
 
 
 def test_the_commands_load_nothing_heavy_before_they_run() -> None:

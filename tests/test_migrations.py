@@ -85,8 +85,14 @@ async def test_a_schema_newer_than_this_build_is_refused_with_both_versions(empt
 
 
 async def test_a_database_without_our_schema_is_told_how_to_get_it(empty: str) -> None:
+    """It may also be the wrong database, in which a migration would only make things worse."""
     async with connected(empty, 1) as [owner]:
-        with pytest.raises(SchemaError, match=r"lacks 0001_tables\.sql.*predictu-dispatch migrate"):
+        name = await owner.fetchval("select current_database()")
+        with pytest.raises(SchemaError, match=f"^database {name} has no schema.* right one.*predictu-dispatch migrate"):
+            await require_schema(owner)
+        await migrate(empty)
+        await owner.execute("delete from predictu_dispatch.schema_migration where version > 1")
+        with pytest.raises(SchemaError, match=r"^the schema lacks 0002_guards\.sql.*predictu-dispatch migrate"):
             await require_schema(owner)
 
 

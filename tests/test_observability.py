@@ -33,6 +33,10 @@ async def stage(tmp_path: Path, database: Database) -> AsyncIterator[Stage]:
         yield stage
 
 
+def with_parameter(database: Database, parameter: str) -> str:
+    return f"{database.owner}{'&' if '?' in database.owner else '?'}{parameter}"
+
+
 async def test_exit_codes_tell_bad_configuration_a_missing_database_and_a_missing_schema_apart(
     stage: Stage, postgres: Server
 ) -> None:
@@ -43,7 +47,14 @@ async def test_exit_codes_tell_bad_configuration_a_missing_database_and_a_missin
             expected: dict[str, tuple[int, str, dict[str, Any]]] = {
                 "misconfigured": (2, "http.listen", {"http": {"listen": "nowhere"}}),
                 "no-database": (3, "the database can't be reached", {"database": {"dsn": dead}}),
+                "no-such-setting": (
+                    3,
+                    'parameter "timeout"',
+                    {"database": {"dsn": with_parameter(empty, "timeout=3")}},
+                ),
+                "no-such-mode": (2, "sslmode", {"database": {"dsn": with_parameter(empty, "sslmode=on")}}),
                 "no-schema": (1, "run `predictu-dispatch migrate`", {"database": {"dsn": empty.owner}}),
+                "no-such-host": (1, 'listen = "a..b:0"', {"http": {"listen": "a..b:0"}}),
                 "port-taken": (1, f"127.0.0.1:{port}", {"http": {"listen": f"127.0.0.1:{port}"}}),
             }
             daemons = [(stage.fleet.spawn(name, **given[2]), *given[:2]) for name, given in expected.items()]
@@ -52,6 +63,10 @@ async def test_exit_codes_tell_bad_configuration_a_missing_database_and_a_missin
                 assert words in daemon.said
                 assert "Traceback" not in daemon.said
                 assert "hunter2secret" not in daemon.said
+        known = {
+            row["instance"] for row in await stage.ledger.owner.fetch("select instance from predictu_dispatch.daemon")
+        }
+        assert known.isdisjoint(expected), "who never ran has not vanished either"
 
 
 async def test_the_metrics_are_those_of_the_design_and_agree_with_the_audit(stage: Stage) -> None:

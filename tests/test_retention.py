@@ -785,9 +785,11 @@ async def test_the_command_says_what_is_old_and_then_what_it_removed(
     assert f"Audit {part_of(LONG_AGO)}: rows kept, because their callbacks are: 1;" in said
     [won] = [life for life in chronicle.lives if life.path == "won"]
     support = desk_at(tmp_path / "support", database.support)
-    code, _, said = await support.ask("show", str(won.requests[1]))
-    assert code == 1
-    assert said.startswith(f"BET_WIN {won.requests[1]} of operator {OPERATOR} ended delivered; retention removed it")
+    for verb in ("show", "why", "retry"):
+        code, _, said = await support.ask(verb, str(won.requests[1]))
+        assert code == 1
+        removed = f"BET_WIN {won.requests[1]} of operator {OPERATOR} ended delivered; retention removed it"
+        assert said.startswith(removed), verb
     code, _, said = await support.ask("show", "--bet", OPERATOR, won.bet_id or "")
     assert code == 1
     assert said.startswith(f"bet {won.bet_id} of operator {OPERATOR} ended closed; retention removed it at 2")

@@ -9,8 +9,10 @@ import sys
 import uuid
 from pathlib import Path
 
+import click
 import pytest
 
+from tests.support.desk import desk_at
 from tests.support.ledger import OPERATOR, Ledger, delivered, exhausted, rejected, retried
 from tests.support.postgres import Database
 
@@ -55,7 +57,7 @@ async def test_show_tells_a_callbacks_life_attempt_by_attempt(ledger: Ledger, de
     )
     answer = {
         "response_status": 200,
-        "response_body": b'{"status":"DUPLICATE"}\xff\x00',
+        "response_body": b'{"status":"DUPLICATE"}\n\x1b[2J\xff\x00',
         "operator_status": "DUPLICATE",
         "operator_transaction_id": "tx-1",
         "balance": 123456,
@@ -73,7 +75,7 @@ async def test_show_tells_a_callbacks_life_attempt_by_attempt(ledger: Ledger, de
         "status DUPLICATE, transaction tx-1, balance 1,234.56 EUR",
         "no complete answer within attempt_timeout_s",
         "to https://w.example/p, signed with key k1",
-        'HTTP 200 {"status":"DUPLICATE"}\\xff',
+        'HTTP 200 {"status":"DUPLICATE"}\\n\\x1b[2J\\xff\\x00',
         "attempt 2 by host-2",
     ):
         assert words in said
@@ -83,6 +85,20 @@ async def test_show_tells_a_callbacks_life_attempt_by_attempt(ledger: Ledger, de
     (callback,) = json.loads(said)["callbacks"]
     assert (code, callback["state"], callback["balance"]) == (0, "delivered", 123456)
     assert [(row["attempt"], row["verdict"]) for row in callback["audit"]] == [(1, "retry"), (2, "delivered")]
+
+
+async def test_on_a_terminal_no_line_is_wider_than_it(
+    ledger: Ledger, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True)
+    placement = await ledger.place(request_id=PLACEMENT)
+    url = "https://wallet.example.com/predictu"
+    await ledger.attempt(placement, exhausted, reason="address_refused", url=url, key_id="k" * 43)
+    code, said, _ = await desk_at(tmp_path, database.support).ask("show", str(PLACEMENT))
+    assert code == 0
+    assert max(len(line) for line in click.unstyle(said).splitlines()) <= 80
+    assert f"to {url}, signed with key {'k' * 43}" in " ".join(said.split())
 
 
 async def test_show_tells_a_bets_whole_life_in_order(ledger: Ledger, desk: Desk) -> None:
@@ -109,11 +125,12 @@ async def test_status_lists_the_backlog_and_what_needs_review_within_80_columns(
     code, said, _ = await desk.ask("status")
     table, _, review = said.partition("needs review")
     assert code == 0
-    assert max(len(line) for line in table.splitlines()) <= 80
+    assert max(len(line) for line in said.splitlines()) <= 80
+    assert review.endswith("predictu-dispatch why REQUEST_ID\n")
     (row,) = [line.split() for line in table.splitlines() if line.startswith(OPERATOR) and "interactive" in line]
     assert row[2:5] == ["0", "1", "0"]
     assert str(win) in review
-    assert "The operator refused it with PLAYER_NOT_FOUND" in review
+    assert "The operator refused it with PLAYER_NOT_FOUND; it is not retried by itself." in " ".join(review.split())
 
     said = (await desk.ask("status", "--json"))[1]
     assert [row["request_id"] for row in json.loads(said)["needs_review"]] == [str(win)]
@@ -124,6 +141,7 @@ async def test_status_lists_the_backlog_and_what_needs_review_within_80_columns(
     [
         (["show", str(uuid.UUID(int=7))], 1, f"no callback {uuid.UUID(int=7)}"),
         (["show", "--bet", OPERATOR, "b9"], 1, f"operator {OPERATOR} has no bet b9"),
+        (["show", "--bet", "op_x", "b9"], 1, "unknown operator op_x; predictu-dispatch status lists them"),
         (["show", "7"], 2, "not a valid UUID"),
         (["show"], 2, "give a REQUEST_ID, or --bet OPERATOR BET_ID"),
     ],
@@ -148,11 +166,22 @@ async def test_an_id_that_two_operators_have_asks_for_the_operator(ledger: Ledge
     assert "of operator op_off" in said
 
 
-async def test_a_database_that_is_away_is_exit_code_3(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, "postgresql://nobody@127.0.0.1:1/none")
+@pytest.mark.parametrize(
+    ("dsn", "words"),
+    [
+        ("postgresql://nobody@127.0.0.1:1/none", "Connect call failed ('127.0.0.1', 1)"),
+        ("postgresql:///none?host=/nowhere", "No such file or directory (the server's socket, or"),
+    ],
+)
+async def test_a_database_that_is_away_is_exit_code_3_and_the_place_to_look(
+    tmp_path: Path, dsn: str, words: str
+) -> None:
+    desk = Desk(tmp_path, dsn)
     code, said, complaint = await desk.ask("status")
     assert (code, said) == (3, "")
     assert "the database can't be reached" in complaint
+    assert words in complaint
+    assert complaint.endswith(f"look at [database] dsn in {tmp_path / 'dispatcher.toml'}\n")
 
 
 async def test_an_empty_database_asks_for_migrate(embedded_database: str, tmp_path: Path) -> None:

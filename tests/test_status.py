@@ -98,7 +98,7 @@ async def test_an_operator_that_is_left_alone_says_so_in_the_table_and_below_it(
     below = " ".join(said.split())
     for words in (
         f"{OPERATOR}: paused for 3 h by ann@web-1: wallet upgrade; circuit open for 5 min, 1,400 failures in a row;",
-        "next PING in 4 min; health down; asked to be left alone (settlement) for 10 min more",
+        "not pinged meanwhile; health down; asked to be left alone (settlement) for 10 min more",
         "op_off: no running daemon has its file",
     ):
         assert words in below
@@ -107,6 +107,8 @@ async def test_an_operator_that_is_left_alone_says_so_in_the_table_and_below_it(
     assert (interactive["circuit"], interactive["health"], interactive["paused_by"]) == ("open", "down", "ann@web-1")
     assert (interactive["slots"], interactive["held_until"]) == (32, None)
     assert 0 < settlement["held_for_s"] <= 600
+    await say(ledger.owner, OPERATOR, "paused_at = null, paused_by = null, pause_reason = null")
+    assert "in a row; next PING in 4 min; health down" in " ".join((await desk.ask("status"))[1].split())
 
 
 async def test_daemons_that_run_are_told_from_those_that_vanished(ledger: Ledger, desk: Desk) -> None:

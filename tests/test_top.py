@@ -105,6 +105,9 @@ async def test_an_outage_is_said_and_does_not_end_it(tmp_path: Path, database: D
             await until("the first picture", lambda: screen.shows("not final"))
             proxy.go_away()
             await until("it says so", lambda: screen.shows("can't be reached"))
+            first, second = screen.picture.splitlines()[:2]
+            assert first.endswith("below is what it said last")
+            assert "Error" in second
             # What is below is what was known last.
             assert OPERATOR in screen.picture
             proxy.come_back()

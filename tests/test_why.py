@@ -409,7 +409,8 @@ async def test_a_row_that_somebody_holds_names_the_session(scene: Scene) -> None
     ("arguments", "code", "words"),
     [
         ([str(LOST)], 1, f"no callback {LOST}"),
-        ([str(LOST), "--operator", "op_x"], 1, f"no callback {LOST} of operator op_x"),
+        ([str(LOST), "--operator", OPERATOR], 1, f"no callback {LOST} of operator {OPERATOR}"),
+        ([str(LOST), "--operator", "op_x"], 1, f"no callback {LOST}: unknown operator op_x;"),
         (["7"], 2, "not a valid UUID"),
         ([], 2, "Missing argument 'REQUEST_ID'"),
     ],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_NO_DATABASE, Invocation
+from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_NO_DATABASE, Invocation
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.database import Database
@@ -39,7 +39,7 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
     opened = Database(
         dsn_of(invocation), pool_size=1, application_name="predictu-dispatch command", through_pooler=True
     )
-    with reported_outages():
+    with reported_outages(invocation):
         await opened.open()
         try:
             yield opened
@@ -48,14 +48,20 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
 
 
 @contextmanager
-def reported_outages() -> Iterator[None]:
-    """Ends the command with exit code 3 where the database is away, and 1 where its schema or our rights do not fit."""
+def reported_outages(invocation: Invocation) -> Iterator[None]:
+    """Ends the command where the database cannot be worked with.
+
+    With exit code 3 where it is away or lets us not in, 2 where the DSN makes no sense, and 1 where its schema or our
+    rights do not fit.
+    """
     import asyncpg  # noqa: PLC0415 - loaded only where used
 
+    from predictu_dispatch.edge.config import DSN_VARIABLE  # noqa: PLC0415
     from predictu_dispatch.edge.database import describe, is_outage  # noqa: PLC0415
     from predictu_dispatch.edge.migrations import SchemaError  # noqa: PLC0415
 
-    look = "look at [database] dsn or PREDICTU_DISPATCH_DSN"
+    in_file = f"[database] dsn in {invocation.config}"
+    look = f"look at {f'{DSN_VARIABLE} in the environment' if os.environ.get(DSN_VARIABLE) else in_file}"
     try:
         yield
     except SchemaError as error:
@@ -64,10 +70,15 @@ def reported_outages() -> Iterator[None]:
         _end(EXIT_FAILED, f"the database refused: {error}; see sql/README.md for the roles")
     except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
         _end(EXIT_NO_DATABASE, f"the database refused: {error}; {look}")
+    except asyncpg.ClientConfigurationError as error:
+        _end(EXIT_MISCONFIGURED, f"the DSN cannot be used ({describe(error)}); {look}")
     except Exception as error:
-        if not is_outage(error):
+        if is_outage(error):
+            _end(EXIT_NO_DATABASE, f"the database can't be reached ({describe(error)}); {look}")
+        # So a session ends before it has begun, for a parameter of the DSN that Postgres does not know.
+        if not isinstance(error, asyncpg.PostgresError) or error.as_dict().get("severity_en") != "FATAL":
             raise
-        _end(EXIT_NO_DATABASE, f"the database can't be reached ({describe(error)}); {look}")
+        _end(EXIT_NO_DATABASE, f"the database refused: {error}; {look}")
 
 
 def _end(code: int, message: str) -> NoReturn:

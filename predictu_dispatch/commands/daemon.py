@@ -37,6 +37,7 @@ def run(invocation: Invocation) -> None:
 
     from predictu_dispatch.core.fleet import InstanceTakenError  # noqa: PLC0415
     from predictu_dispatch.daemon import Daemon  # noqa: PLC0415
+    from predictu_dispatch.edge.http_server import ListenError  # noqa: PLC0415
     from predictu_dispatch.edge.log import configure_log  # noqa: PLC0415
 
     config = invocation.load()
@@ -49,19 +50,20 @@ def run(invocation: Invocation) -> None:
     gc.freeze()
     gc.set_threshold(GARBAGE_LOOKED_FOR_EVERY)
     sys.setswitchinterval(THREADS_TAKE_TURNS_S)
-    with reported_outages(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with reported_outages(invocation), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(serve())
         except InstanceTakenError as taken:
             click.echo(str(taken), err=True)
             sys.exit(EXIT_FAILED)
-        except OSError as error:
-            if error.filename is None and "bind" in str(error):
-                click.echo(
-                    f"[http] listen = {config.dispatcher.http.listen!r} cannot be had: {error.strerror}", err=True
-                )
-                sys.exit(EXIT_FAILED)
-            raise
+        except ListenError as error:
+            listen = config.dispatcher.http.listen
+            click.echo(
+                f'[http] listen = "{listen}" cannot be had: {error}; choose another there, or in'
+                " PREDICTU_DISPATCH_LISTEN where several daemons share the file",
+                err=True,
+            )
+            sys.exit(EXIT_FAILED)
 
 
 @click.command()
@@ -71,7 +73,7 @@ def migrate(invocation: Invocation) -> None:
     from predictu_dispatch.edge.migrations import migrate as bring_up_to_date  # noqa: PLC0415 - loaded only where used
 
     dsn = dsn_of(invocation)
-    with reported_outages():
+    with reported_outages(invocation):
         applied = asyncio.run(bring_up_to_date(dsn))
     if invocation.json:
         print_json({"applied": applied})

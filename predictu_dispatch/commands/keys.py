@@ -89,7 +89,7 @@ def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | Non
     _print_public(key)
 
 
-@keys.command()
+@keys.command(short_help="Print OPERATOR's public keys, as PEM and as JWK.")
 @_operator_argument
 @click.option("--format", "form", type=click.Choice(("pem", "jwk")), help="Print this form only.")
 @common_options
@@ -109,7 +109,7 @@ def public(invocation: Invocation, operator: str, form: str | None) -> None:
             _print_public(key)
 
 
-@keys.command()
+@keys.command(short_help="Make the key that will follow the active one.")
 @_operator_argument
 @common_options
 def stage(invocation: Invocation, operator: str) -> None:
@@ -135,7 +135,7 @@ def stage(invocation: Invocation, operator: str) -> None:
         _print_public(key)
 
 
-@keys.command()
+@keys.command(short_help="Let the staged key sign from the next reload on.")
 @_operator_argument
 @common_options
 def activate(invocation: Invocation, operator: str) -> None:
@@ -156,7 +156,7 @@ def activate(invocation: Invocation, operator: str) -> None:
     )
 
 
-@keys.command()
+@keys.command(short_help="Remove the key that was the active one before.")
 @_operator_argument
 @common_options
 def retire(invocation: Invocation, operator: str) -> None:

@@ -47,7 +47,7 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
         else:
             click.echo("everything is kept for ever: [daemon] audit_retention_months is 0")
         return
-    with reported_outages():
+    with reported_outages(invocation):
         try:
             removal = asyncio.run(_run(settings.database.dsn.get_secret_value(), months, dry_run=dry_run))
         except asyncpg.PostgresError as error:

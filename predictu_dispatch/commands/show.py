@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ import click
 from predictu_dispatch.commands import words
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
-from predictu_dispatch.commands.lookup import the_one
+from predictu_dispatch.commands.lookup import is_unknown, the_one, unknown
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.database import Database
@@ -53,18 +55,16 @@ async def _read(
 
     async with database(invocation) as db:
         if bet is None:
+            assert request_id is not None  # noqa: S101 - one of the two was given
             rows = await db.fetch(query("show_callbacks"), request_id, operator)
-            if not rows:
-                for one in await db.fetch(query("show_removed"), request_id, operator):
-                    what = f"{one['method']} {request_id} of operator {one['operator_id']} ended {one['state']}"
-                    _fail(f"{what}; retention removed it at {words.moment(one['removed_at'])}")
-            return None, [await _with_life(db, the_one(rows, request_id, operator))]
+            return None, [await _with_life(db, await the_one(db, rows, request_id, operator))]
         bets = await db.fetch(query("show_bet"), *bet)
         if not bets:
             for one in await db.fetch(query("show_removed_bet"), *bet):
                 what = f"bet {bet[1]} of operator {bet[0]} ended {one['state']}"
                 _fail(f"{what}; retention removed it at {words.moment(one['removed_at'])}")
-            _fail(f"operator {bet[0]} has no bet {bet[1]}")
+            is_known = not await is_unknown(db, bet[0])
+            _fail(f"operator {bet[0]} has no bet {bet[1]}" if is_known else unknown(bet[0]))
         callbacks = []
         for request in await db.fetch(query("show_bet_requests"), *bet):
             (row,) = await db.fetch(query("show_callbacks"), request["request_id"], bet[0])
@@ -106,7 +106,25 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a row holds
 
 def _field(name: str, text: str) -> None:
     if text:
-        click.echo(f"  {name:<9} {text}")
+        _say(f"  {name:<9} ", text)
+
+
+def _say(indent: str, text: str) -> None:
+    """One line; on a terminal that is narrower, several, whose words stay whole to be copied."""
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        click.echo(
+            textwrap.fill(
+                text,
+                columns,
+                initial_indent=indent,
+                subsequent_indent=" " * len(indent),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
+    else:
+        click.echo(f"{indent}{text}")
 
 
 def _print_bet(bet: Row) -> None:
@@ -191,13 +209,17 @@ def _print_attempt(attempt: Row) -> None:
     click.echo(
         f"  attempt {attempt['attempt']} by {attempt['instance']} at {words.moment(attempt['started_at'])}: "
         + click.style(verdict, fg=_COLOURS.get(attempt["verdict"], "yellow"))
-        + (f" ({why})" if why else "")
     )
+    _field("", why)
     _field("", _timing(attempt))
     if attempt["url"]:
         _field("", f"to {attempt['url']}, signed with key {attempt['key_id']}")
     if attempt["response_status"] is not None:
-        text = (attempt["response_body"] or b"").decode("utf-8", "backslashreplace").strip()
+        # On one line, and nothing that a terminal would obey.
+        text = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode()
+            for c in (attempt["response_body"] or b"").decode("utf-8", "backslashreplace").strip()
+        )
         shown = (
             text
             if len(text) <= _BODY_CHARS_MAX

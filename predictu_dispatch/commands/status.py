@@ -11,7 +11,7 @@ import click
 from predictu_dispatch.commands import words
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import Invocation, common_options, print_json
-from predictu_dispatch.commands.status_table import operator_lines
+from predictu_dispatch.commands.status_table import operator_lines, wrapped
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.database import Database
@@ -46,11 +46,11 @@ def status(invocation: Invocation) -> None:
         return
     click.echo(f"\nneeds review{f' (the {REVIEW_SHOWN} oldest)' if len(review) == REVIEW_SHOWN else ''}:")
     for row in review:
-        click.echo(
-            f"  {row['request_id']}  {row['operator_id']}  {row['method']}  bet {row['bet_id']},"
-            f" since {words.moment(row['since'])}"
-        )
-        click.echo(f"      {row['reason']}")
+        click.echo(f"  {row['request_id']}  {row['operator_id']}  {row['method']}")
+        click.echo(f"      bet {row['bet_id']}, since {words.moment(row['since'])}")
+        for line in wrapped(row["reason"], indent="      "):
+            click.echo(line)
+    click.echo("what can be done about one: predictu-dispatch why REQUEST_ID")
 
 
 async def _read(invocation: Invocation) -> tuple[list[dict[str, Any]], list[Row], list[Row]]:

@@ -107,13 +107,19 @@ def _sentences(lanes: Sequence[Lane], *, runs: bool) -> Iterator[str]:
     for operator_id in dict.fromkeys(lane["operator_id"] for lane in lanes):
         own = [lane for lane in lanes if lane["operator_id"] == operator_id]
         if said := list(_of_operator(own, runs=runs)):
-            yield from textwrap.wrap(
-                f"{operator_id}: {'; '.join(said)}",
-                _COLUMNS,
-                subsequent_indent="  ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+            yield from wrapped(f"{operator_id}: {'; '.join(said)}", subsequent_indent="  ")
+
+
+def wrapped(text: str, *, indent: str = "", subsequent_indent: str | None = None) -> list[str]:
+    """Lines for 80 columns that never break a word: an id is there to be copied."""
+    return textwrap.wrap(
+        text,
+        _COLUMNS,
+        initial_indent=indent,
+        subsequent_indent=indent if subsequent_indent is None else subsequent_indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _of_operator(lanes: Sequence[Lane], *, runs: bool) -> Iterator[str]:
@@ -125,7 +131,8 @@ def _of_operator(lanes: Sequence[Lane], *, runs: bool) -> Iterator[str]:
         age = "" if lane["circuit_for_s"] is None else f" for {words.span(lane['circuit_for_s'])}"
         yield f"circuit {name}{age}, {failures:,} failures in a row"
         if lane["circuit"] == "open" and lane["ping_in_s"] is not None:
-            yield f"next PING in {words.span(max(0.0, lane['ping_in_s']))}"
+            is_pinged = lane["enabled"] and lane["paused_at"] is None
+            yield f"next PING in {words.span(max(0.0, lane['ping_in_s']))}" if is_pinged else "not pinged meanwhile"
         yield f"health {lane['health']}"
     elif lane["health"] in _ILL:
         yield f"health {lane['health']}, {lane['consecutive_failures']:,} failures in a row"

@@ -18,6 +18,7 @@ import click
 
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, print_json
+from predictu_dispatch.commands.lookup import not_one
 
 if TYPE_CHECKING:
     from asyncpg import PostgresError
@@ -88,10 +89,7 @@ class Tally:
         owners = [str(row["operator_id"]) for row in await db.fetch(query("callback_operators"), request_id, operator)]
         if len(owners) == 1:
             return owners[0]
-        if owners:
-            message = f"several operators have {request_id}; add --operator {' | '.join(owners)}"
-        else:
-            message = f"no callback {request_id}" + (f" of operator {operator}" if operator else "")
+        message = await not_one(owners, db, request_id, operator)
         self.refuse(message, operator_id=operator, request_id=request_id)
         return None
 

@@ -41,7 +41,9 @@ class Overview:
 
 
 @click.command()
-@click.option("--every", "every_s", default=2.0, show_default=True, type=click.FloatRange(0.2, 3600), help="Seconds.")
+@click.option(
+    "--every", "every_s", default=2.0, show_default=True, type=click.FloatRange(0.2, 3600), help="Seconds between two."
+)
 @common_options
 def top(invocation: Invocation, every_s: float) -> None:
     """Show what `status` shows, live: what needs a person comes first. Ctrl-C ends it.
@@ -78,8 +80,9 @@ async def _follow(invocation: Invocation, every_s: float) -> None:
                 except Exception as error:
                     if not is_outage(error):
                         raise
-                    away = f"the database can't be reached, asking again; below is what it said last: {describe(error)}"
-                    lines, now = [click.style(away, fg="red", bold=True)], before
+                    away = "the database can't be reached; asking again, below is what it said last"
+                    # On two lines, because what does not fit the terminal is cut.
+                    lines, now = [click.style(away, fg="red", bold=True), f"  {describe(error)}"], before
                 if now is not None:
                     lines += frame(now, before, height=console.height - len(lines))
                 live.update(Text.from_ansi("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)

@@ -95,5 +95,5 @@ async def _read(invocation: Invocation, request_id: UUID, operator: str | None) 
     from predictu_dispatch.edge.circumstances import callbacks_called, facts_of  # noqa: PLC0415 - loaded only where used
 
     async with database(invocation) as db:
-        row = the_one(await callbacks_called(db, request_id, operator), request_id, operator)
+        row = await the_one(db, await callbacks_called(db, request_id, operator), request_id, operator)
         return await facts_of(db, row, config=invocation.config)

@@ -65,7 +65,7 @@ def _circuit_open(facts: Facts) -> tuple[str, str]:
     ping = f"the next PING goes at {moment_of(facts, at)}" if is_planned else "the next PING is due now"
     if facts.operator.paused_at is not None or not facts.operator.enabled:
         ping = "it is not pinged meanwhile"
-    return _circuit(facts, "open"), f"{ping}, and once one succeeds the backlog flows again; {while_shut(facts)}"
+    return _circuit(facts, "open"), f"{ping}, and once a PING succeeds the backlog flows again; {while_shut(facts)}"
 
 
 def _circuit_half_open(facts: Facts) -> tuple[str, str]:

@@ -11,7 +11,7 @@ STATES = {
     "in_flight": "is being sent at this moment",
     "delivered": "was confirmed by the operator",
     "rejected": "was refused by the operator; it is not retried by itself",
-    "exhausted": "was given up: attempts or time ran out",
+    "exhausted": "was given up",
     "cancelled": "was taken back and is not sent",
 }
 BET_STATES = {

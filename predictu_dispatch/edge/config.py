@@ -132,7 +132,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
 
 def read_dispatcher(path: Path, environ: Mapping[str, str]) -> DispatcherSettings:
     """`dispatcher.toml` with what the environment says, DSNs read from their files, and the host's name by default."""
-    given = _toml(path)
+    given = _toml(path, if_missing="; --config or PREDICTU_DISPATCH_CONFIG says where it is")
     told = {key: variable for key, variable in VARIABLES.items() if environ.get(variable)}
     for key, variable in told.items():
         section, _, name = key.partition(".")
@@ -277,11 +277,12 @@ def _ssl_context(
     return context, tuple(faults)
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _toml(path: Path, *, if_missing: str = "") -> dict[str, Any]:
     try:
         return tomllib.loads(bytes_of(path).decode())
     except OSError as error:
-        allowed = f"{why(error)}; must be a readable TOML file"
+        hint = if_missing if isinstance(error, FileNotFoundError) else ""
+        allowed = f"{why(error)}; must be a readable TOML file{hint}"
     except tomllib.TOMLDecodeError as error:
         allowed = f"not valid TOML: {error}"
     except UnicodeDecodeError as error:

@@ -204,7 +204,14 @@ async def _leave_as_it_is(_: Connection) -> None: ...
 
 def describe(error: BaseException | None) -> str:
     """An error in one line that never holds a DSN: asyncpg's messages name hosts and users, not passwords."""
-    return f"{type(error).__name__}: {error}".splitlines()[0] if error is not None else ""
+    if error is None:
+        return ""
+    text = next(iter(str(error).splitlines()), "")
+    if isinstance(error, TimeoutError):
+        text = text or "no answer in time"
+    elif isinstance(error, FileNotFoundError) and error.filename is None:
+        text += " (the server's socket, or a certificate that the DSN names)"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 async def listen(

@@ -21,6 +21,10 @@ _SHUTDOWN_TIMEOUT_S = 1.0
 """aiohttp's own is a minute: a scraper that reads slowly must not hold up the end of the daemon."""
 
 
+class ListenError(Exception):
+    """The address cannot be listened on; the message says why."""
+
+
 class HttpServer:
     """Listens once started. `unready()` says in words why the daemon is not ready, or None.
 
@@ -52,9 +56,13 @@ class HttpServer:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
 
     async def start(self, *, host: str, port: int) -> str:
-        """Listens; returns the address, with the port that was given where 0 was asked for. Raises OSError."""
+        """Listens; returns the address, with the port that was given where 0 was asked for. Raises ListenError."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except (OSError, UnicodeError) as error:
+            # Told apart from all other OSErrors, which are taken for an absent database.
+            raise ListenError(getattr(error, "strerror", None) or str(error)) from error
         bound_host, bound_port = self._runner.addresses[0][:2]
         return f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
 

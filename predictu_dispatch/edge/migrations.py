@@ -167,7 +167,14 @@ async def require_schema(connection: Connection | PoolConnectionProxy) -> None:
 
     Raises SchemaError that says to run `predictu-dispatch migrate`, or to install the newer release.
     """
-    pending = pending_migrations(await applied_migrations(connection))
+    applied = await applied_migrations(connection)
+    pending = pending_migrations(applied)
+    if not applied:
+        name = await connection.fetchval("select current_database()")
+        message = (
+            f"database {name} has no schema of ours; if it is the right one, run `predictu-dispatch migrate` first"
+        )
+        raise SchemaError(message)
     if pending:
         message = f"the schema lacks {', '.join(m.name for m in pending)}; run `predictu-dispatch migrate` first"
         raise SchemaError(message)

@@ -71,7 +71,7 @@ class Roster:
         except asyncpg.PostgresError as error:
             if error.sqlstate != _INSTANCE_TAKEN:
                 raise
-            raise InstanceTakenError(" ".join(filter(None, (error.args[0], error.as_dict().get("hint"))))) from error
+            raise InstanceTakenError(". ".join(filter(None, (error.args[0], error.as_dict().get("hint"))))) from error
         return [Share(**row) for row in rows]
 
     async def leave(self) -> None:

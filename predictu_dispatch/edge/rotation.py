@@ -89,7 +89,7 @@ class KeyRotation:
         """The staged key, if it may become the active one now."""
         active, staged, previous = keys[KeyRole.ACTIVE], keys.get(KeyRole.STAGED), keys.get(KeyRole.PREVIOUS)
         if staged is None:
-            kept = f" since key {previous.kid}" if previous else ""
+            kept = f", key {previous.kid} was so before it" if previous else ""
             raise RotationRefusedError(
                 f"nothing is staged: {self._file(KeyRole.STAGED)} does not exist; key {active.kid} is active{kept};"
                 f" to make the next one: {self._command('stage')}"
