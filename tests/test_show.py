@@ -146,6 +146,7 @@ async def test_status_lists_the_backlog_and_what_needs_review_within_80_columns(
         (["show"], 2, "give a REQUEST_ID, or --bet OPERATOR BET_ID"),
     ],
 )
+@pytest.mark.usefixtures("ledger")
 async def test_what_is_not_there_is_said_so(desk: Desk, arguments: list[str], code: int, words: str) -> None:
     found, said, complaint = await desk.ask(*arguments)
     assert (found, said) == (code, "")

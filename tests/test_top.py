@@ -106,7 +106,7 @@ async def test_an_outage_is_said_and_does_not_end_it(tmp_path: Path, database: D
             proxy.go_away()
             await until("it says so", lambda: screen.shows("can't be reached"))
             first, second = screen.picture.splitlines()[:2]
-            assert first.endswith("below is what it said last")
+            assert first.rstrip().endswith("below is what it said last")
             assert "Error" in second
             # What is below is what was known last.
             assert OPERATOR in screen.picture

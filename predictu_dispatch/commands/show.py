@@ -129,7 +129,7 @@ def _say(indent: str, text: str) -> None:
 
 def _print_bet(bet: Row) -> None:
     state = click.style(bet["state"], fg=_COLOURS.get(bet["state"]), bold=True)
-    click.echo(f"Bet {bet['bet_id']} of operator {bet['operator_id']} is {state}: {words.BET_STATES[bet['state']]}.")
+    _say("", f"Bet {bet['bet_id']} of operator {bet['operator_id']} is {state}: {words.BET_STATES[bet['state']]}.")
     _field("stake", f"{words.money(bet['amount'], bet['currency'], bet['minor_digits'])} by player {bet['player_id']}")
     _field("placed", words.moment(bet["created_at"]))
     click.echo()
@@ -137,7 +137,7 @@ def _print_bet(bet: Row) -> None:
 
 def _print_callback(callback: Row) -> None:
     state = click.style(callback["state"], fg=_COLOURS.get(callback["state"]), bold=True)
-    click.echo(f"{callback['method']} {callback['request_id']} of operator {callback['operator_id']} is {state}:")
+    _say("", f"{callback['method']} {callback['request_id']} of operator {callback['operator_id']} is {state}:")
     why = words.reason(callback["reason"], callback["operator_status"])
     _field("state", f"it {words.STATES[callback['state']]}" + (f" ({why})" if why else ""))
     _field("effect", words.EFFECTS[callback["effect"]])
