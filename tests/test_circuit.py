@@ -520,18 +520,21 @@ async def test_the_whole_fleet_leaves_the_lane_alone(stage: Stage) -> None:
 # ------------------------------------------------------------------------------------------------------------- its cost
 
 
-@pytest.mark.parametrize("situation", ["well, with traffic", "open", "its row is held"])
+@pytest.mark.parametrize("situation", ["well, with traffic", "open", "its row is held", "sixty others are pinged"])
 async def test_the_monitor_asks_the_database_about_once_a_second(
     stage: Stage, database: Database, situation: str
 ) -> None:
     looks = 3
+    others = [f"op_{n}" for n in range(60)] if situation == "sixty others are pinged" else []
     stage.fleet.write_operator(
         stage.operator.url,
         interactive=ONE_ATTEMPT,
         circuit={"failure_threshold": THRESHOLD, "open_s": NEVER_S},
         # A PING's answer is news: it must not make news of whatever comes after it.
-        health={"ping_interval_s": 2.0 if situation == "well, with traffic" else 0.2},
+        health={"ping_interval_s": 2.0 if situation == "well, with traffic" or others else 0.2},
     )
+    for other in others:
+        stage.fleet.write_operator(stage.operator.url, operator_id=other, health={"ping_interval_s": 10.0})
     async with (
         proxied(stage.fleet.dsn) as proxy,
         connected(database.owner, 1) as [holder],
@@ -541,6 +544,14 @@ async def test_the_monitor_asks_the_database_about_once_a_second(
         await becomes(stage, health="healthy")
         if situation == "open":
             await open_circuit(stage, THRESHOLD)
+        for other in others:
+            # Each at a moment of its own, as of operators that came one by one.
+            await becomes(stage, operator_id=other, health="healthy")
+            await holder.execute(
+                "update predictu_dispatch.operator set ping_at = now() + random() * interval '10 s',"
+                " revision = revision + 1 where operator_id = $1",
+                other,
+            )
         async with holder.transaction():
             if situation == "its row is held":
                 await holder.execute("select from predictu_dispatch.operator for update")

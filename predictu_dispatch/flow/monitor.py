@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _LOOKS_EVERY_S = 1.0
 _TURN_MIN_S = 0.02
 """Between two turns, so that an operator that fails a thousand times a second costs the database fifty statements."""
+_PING_LATE = 0.1
+"""By so much of its interval, and at most until the next look, the PING of an operator that is well may be late."""
 _REFUSED_DOUBLINGS_MAX = 5
 """Of the pause after a write that was refused: then it is more than half a second, and grows no more."""
 _SUCCESS_TOLD_EVERY_S = 5.0
@@ -130,7 +132,10 @@ class Monitor:
 
     def _is_news(self, operator_id: str, notes: _Notes) -> bool:
         state, settings = self._gates.state(operator_id), self._settings.get(operator_id)
-        if state is None or settings is None or notes.holds_until_s or notes.ping:
+        if state is None or settings is None or notes.holds_until_s:
+            return True
+        if notes.ping is not None and state.breaker.circuit is not Circuit.CLOSED:
+            # It decides; of a closed circuit it is one more attempt.
             return True
         failures_before = 0 if notes.tally.succeeded else state.breaker.consecutive_failures
         is_recovering = notes.tally.succeeded and state.breaker.consecutive_failures > 0
@@ -197,8 +202,13 @@ class Monitor:
         settings, breaker = self._watched(state), state.breaker
         if settings is None or breaker.ping_in_s is None or breaker.circuit is Circuit.HALF_OPEN:
             return _LOOKS_EVERY_S
-        is_planned = breaker.circuit is Circuit.OPEN or settings.health.ping_interval_s > 0
-        return max(0.0, breaker.ping_in_s) if is_planned else _LOOKS_EVERY_S
+        if breaker.circuit is Circuit.OPEN:
+            return max(0.0, breaker.ping_in_s)
+        interval_s = settings.health.ping_interval_s
+        if interval_s == 0:
+            return _LOOKS_EVERY_S
+        # Nobody waits for it: the PINGs of hundreds of operators, each on its moment, would be a look for each.
+        return max(breaker.ping_in_s, min(_LOOKS_EVERY_S, interval_s * _PING_LATE))
 
     def _watched(self, state: OperatorState) -> OperatorSettings | None:
         """The operator's settings; None where it stays as it is: paused, disabled, or no longer ours."""
