@@ -45,7 +45,7 @@ class SigningKey:
     head: str = field(repr=False, compare=False)
     """The token's first part, the same in all of this key's tokens."""
     secret: bytes = field(repr=False, compare=False, default=b"")
-    """Of Ed25519: the seed, and the public half behind it."""
+    """Of Ed25519: the seed, and the public half behind it; of RSA nothing."""
 
     @classmethod
     def from_pem(cls, pem: bytes, algorithm: SigningAlgorithm) -> SigningKey:
@@ -65,10 +65,11 @@ class SigningKey:
 
     def signature(self, message: bytes) -> bytes:
         """Over exactly these bytes. Sources: RFC 8032; RFC 7518 section 3.3."""
-        if isinstance(self.private_key, RSAPrivateKey):
-            return self.private_key.sign(message, padding.PKCS1v15(), SHA256())
-        # As PyNaCl's own key does, with fewer objects made on the way.
-        return crypto_sign(message, self.secret)[:crypto_sign_BYTES]
+        if self.secret:
+            # As PyNaCl's own key does, with fewer objects made on the way.
+            return crypto_sign(message, self.secret)[:crypto_sign_BYTES]
+        assert isinstance(self.private_key, RSAPrivateKey)  # noqa: S101 - an Ed25519 key has its secret
+        return self.private_key.sign(message, padding.PKCS1v15(), SHA256())
 
     def public_pem(self) -> bytes:
         """The public half as SubjectPublicKeyInfo PEM."""
