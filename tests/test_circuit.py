@@ -530,7 +530,7 @@ async def test_the_monitor_asks_the_database_about_once_a_second(
         stage.operator.url,
         interactive=ONE_ATTEMPT,
         circuit={"failure_threshold": THRESHOLD, "open_s": NEVER_S},
-        # A PING's answer is news: it must not make news of whatever comes after it.
+        # Nor does a PING's answer make news, of itself or of whatever comes after it.
         health={"ping_interval_s": 2.0 if situation == "well, with traffic" or others else 0.2},
     )
     for other in others:

@@ -12,7 +12,7 @@ from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, commo
 
 GARBAGE_LOOKED_FOR_EVERY = 50_000
 """Objects more than before. At full load what is under way is more than Python's own 700, and leaves no cycles behind:
-with 10,000 each claim had it all looked through, 8 ms each time and a twentieth of the processor."""
+with 10,000 every few claims had it all looked through, 8 ms each time and a twentieth of the processor."""
 
 THREADS_TAKE_TURNS_S = 0.0005
 """The loop waits so long for a thread that holds the interpreter; with Python's own 5 ms each of its turns would wait
