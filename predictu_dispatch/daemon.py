@@ -16,21 +16,21 @@ import structlog
 
 from predictu_dispatch.core.fleet import InstanceTakenError
 from predictu_dispatch.core.methods import Lane
-from predictu_dispatch.edge.database import Database, is_outage, listen
-from predictu_dispatch.edge.http_server import HttpServer, ListenError
-from predictu_dispatch.edge.outbox import Outbox
-from predictu_dispatch.edge.reload import reload_config
-from predictu_dispatch.edge.roster import Roster
-from predictu_dispatch.edge.snapshot import Own
-from predictu_dispatch.edge.sql_files import read_queries
+from predictu_dispatch.edge.config.reload import reload_config
+from predictu_dispatch.edge.http.server import HttpServer, ListenError
+from predictu_dispatch.edge.http.transport import Transport
+from predictu_dispatch.edge.postgres.database import Database, is_outage, listen
+from predictu_dispatch.edge.postgres.fleet_store import FleetStore
+from predictu_dispatch.edge.postgres.outbox import Outbox
+from predictu_dispatch.edge.postgres.sql_files import read_queries
 from predictu_dispatch.edge.systemd import ServiceManager
-from predictu_dispatch.edge.telemetry import Telemetry
-from predictu_dispatch.edge.transport import Transport
+from predictu_dispatch.edge.telemetry.observer import Telemetry
+from predictu_dispatch.edge.telemetry.snapshot import ProcessStats
+from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.courier import Courier
-from predictu_dispatch.flow.couriers import Couriers
+from predictu_dispatch.flow.courier_pool import CourierPool
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
-from predictu_dispatch.flow.gates import Gates
 from predictu_dispatch.flow.health import Health
 from predictu_dispatch.flow.monitor import Monitor
 from predictu_dispatch.flow.reaper import Reaper
@@ -38,7 +38,7 @@ from predictu_dispatch.flow.recorder import Recorder
 
 if TYPE_CHECKING:
     from predictu_dispatch.core.operator_settings import OperatorSettings
-    from predictu_dispatch.edge.config import Config, OperatorConfig
+    from predictu_dispatch.edge.config.loader import Config, OperatorConfig
 
 _SNAPSHOT_EVERY_S = 5.0
 _SNAPSHOT_EVERY_MAX_S = 20.0
@@ -73,8 +73,8 @@ class Daemon:
         )
         self._outbox = Outbox(self._database, instance=self._instance)
         self._telemetry = Telemetry(
-            own=lambda: Own(
-                in_flight=self._gates.in_flight,
+            own=lambda: ProcessStats(
+                in_flight=self._admission.in_flight,
                 is_database_up=self._database.is_up,
                 is_ready=self._health.unready() is None,
             )
@@ -84,14 +84,14 @@ class Daemon:
         self._taken: InstanceTakenError | None = None
         self._unsynced = False
         self._manager = ServiceManager(os.environ)
-        self._gates = Gates(self._settings())
-        roster = Roster(self._database, instance=self._instance)
-        self._fleet = Fleet(roster, self._gates, self._telemetry, wake=self._wake_all, is_outage=is_outage)
-        self._monitor = Monitor(roster, self._gates, self._telemetry, wake=self._wake_all, is_outage=is_outage)
+        self._admission = Admission(self._settings())
+        fleet_store = FleetStore(self._database, instance=self._instance)
+        self._fleet = Fleet(fleet_store, self._admission, self._telemetry, wake=self._wake_all, is_outage=is_outage)
+        self._monitor = Monitor(fleet_store, self._admission, self._telemetry, wake=self._wake_all, is_outage=is_outage)
         self._recorders = {
             Lane.INTERACTIVE: Recorder(self._outbox, self._telemetry, self._wake),
             Lane.SETTLEMENT: Recorder(
-                self._outbox, self._telemetry, self._wake, gather_s=self._gates.settlement_gather_s
+                self._outbox, self._telemetry, self._wake, gather_s=self._admission.settlement_gather_s
             ),
         }
         self._dispatchers = {
@@ -100,8 +100,8 @@ class Daemon:
                 self._outbox,
                 self._recorders[lane],
                 self._telemetry,
-                self._gates,
-                witness=self._monitor.witness,
+                self._admission,
+                observe=self._monitor.observe,
                 poll_interval_s=settings.daemon.poll_interval_s,
                 is_outage=is_outage,
             )
@@ -109,18 +109,18 @@ class Daemon:
         }
         self._health = Health(
             self._dispatchers.values(),
-            self._gates,
+            self._admission,
             poll_interval_s=settings.daemon.poll_interval_s,
             database_is_up=lambda: self._database.is_up,
             is_draining=self._stop.is_set,
         )
         self._http = HttpServer(
             registry=self._telemetry.registry,
-            look=self._telemetry.snapshot.look,
+            refresh=self._telemetry.snapshot.refresh,
             unready=self._health.unready,
             signing_keys=lambda: {name: one.published_keys for name, one in self._config.operators.items()},
         )
-        self._couriers = Couriers(self._courier, self._dispatchers)
+        self._couriers = CourierPool(self._courier, self._dispatchers)
         self._reaper = Reaper(
             self._outbox,
             self._recorders,
@@ -141,27 +141,27 @@ class Daemon:
 
     def _wake(self, lane: Lane, delay_s: float, operator_id: str) -> None:
         self._dispatchers[lane].wake(delay_s, operator_id)
-        if lane is Lane.INTERACTIVE and self._gates.refuses_any_bets():
+        if lane is Lane.INTERACTIVE and self._admission.refuses_any_bets():
             # What was in flight when the circuit opened, and would be tried again, ends instead.
-            self._reaper.look()
+            self._reaper.wake()
 
     def _wake_all(self) -> None:
         for dispatcher in self._dispatchers.values():
             dispatcher.wake()
         # Where nothing may be sent, bets end instead.
-        self._reaper.look()
+        self._reaper.wake()
 
-    def _heard(self, channel: str, payload: str) -> None:
+    def _on_notification(self, channel: str, payload: str) -> None:
         if channel == OPERATOR_CHANNEL:
-            self._monitor.look()
+            self._monitor.wake()
             return
         operator_id, _, behind = payload.partition(" ")
-        self._dispatchers[Lane.INTERACTIVE].told(is_behind=bool(behind))
-        if self._gates.refuses_bets(operator_id):
-            self._reaper.look()
-        elif self._gates.refuses_any_bets():
-            # Whoever notified may have done so for others as well; see tell_due().
-            self._reaper.look_soon()
+        self._dispatchers[Lane.INTERACTIVE].on_work_notification(is_behind=bool(behind))
+        if self._admission.refuses_bets(operator_id):
+            self._reaper.wake()
+        elif self._admission.refuses_any_bets():
+            # Whoever notified may have done so for others as well; see notify_due().
+            self._reaper.wake_soon()
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT.
@@ -183,7 +183,7 @@ class Daemon:
                 address = await self._http.start(host=listen_on.host, port=listen_on.port)
             except ListenError:
                 # Or the others would wait for its shares, and a person would read that a daemon vanished.
-                await self._fleet.leave()
+                await self._fleet.deregister()
                 raise
             log.info("daemon.started", instance=self._instance, operators=len(self._config.operators), http=address)
             await self._work()
@@ -198,7 +198,7 @@ class Daemon:
         # The database first: where it is away, everything stays as it was.
         await self._sync(config)
         self._config = config
-        self._gates.configure(self._settings())
+        self._admission.configure(self._settings())
         self._monitor.configure(self._settings())
         self._fleet.operators_changed()
         self._telemetry.operators_taken(config.operators.values())
@@ -232,9 +232,9 @@ class Daemon:
             background = [
                 *(tasks.create_task(one.run(), name=f"recorder {lane}") for lane, one in self._recorders.items()),
                 tasks.create_task(self._reaper.run(), name="reaper"),
-                tasks.create_task(self._announce(), name="fleet"),
+                tasks.create_task(self._heartbeat(), name="fleet"),
                 tasks.create_task(self._monitor.run(), name="monitor"),
-                tasks.create_task(listen(self._listen_dsn, channels, self._heard), name="listener"),
+                tasks.create_task(listen(self._listen_dsn, channels, self._on_notification), name="listener"),
                 tasks.create_task(self._take_snapshots(), name="snapshots"),
                 tasks.create_task(self._reload_when_asked(), name="reload"),
                 tasks.create_task(self._health.tell(self._manager), name="health"),
@@ -250,7 +250,7 @@ class Daemon:
         if self._taken is not None:
             raise self._taken
 
-    async def _announce(self) -> None:
+    async def _heartbeat(self) -> None:
         """Where another process has taken our name, what is under way is finished first."""
         try:
             await self._fleet.run()
@@ -261,9 +261,9 @@ class Daemon:
     async def _drain(self, dispatching: set[asyncio.Task[None]]) -> None:
         """What was in flight is settled, the rest back in the outbox; or left to the reaper if the database is away."""
         drain_s = self._config.dispatcher.daemon.drain_s
-        log.info("daemon.draining", in_flight=sum(self._gates.in_flight.values()), drain_s=drain_s)
+        log.info("daemon.draining", in_flight=sum(self._admission.in_flight.values()), drain_s=drain_s)
         self._manager.stopping(within_s=drain_s + 2 * _SETTLE_AFTER_DRAIN_S + _CLOSE_S)
-        self._gates.drain()
+        self._admission.drain()
         self._fleet.operators_changed()
         for dispatcher in self._dispatchers.values():
             dispatcher.stop()
@@ -274,9 +274,9 @@ class Daemon:
             async with asyncio.timeout(0 if unfinished else _SETTLE_AFTER_DRAIN_S):
                 for recorder in self._recorders.values():
                     await recorder.idle()
-                await self._fleet.leave()
+                await self._fleet.deregister()
         except TimeoutError:
-            log.warning("drain.unfinished", in_flight=sum(self._gates.in_flight.values()))
+            log.warning("drain.unfinished", in_flight=sum(self._admission.in_flight.values()))
             for task in unfinished:
                 task.cancel()
 

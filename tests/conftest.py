@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from predictu_dispatch.edge.config import VARIABLES
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
-from tests.support.ledger import Ledger, open_ledger
+from predictu_dispatch.edge.config.loader import VARIABLES
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.support.harness import Harness, open_harness
 from tests.support.pgbouncer import PooledFleet
 from tests.support.postgres import Database, Server, cloned_database, create_template, drop_database, server_of
 
@@ -28,7 +28,7 @@ def _settings_of_the_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def _daemons_through_a_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
     """With TEST_POOLER=pgbouncer every stage's daemons reach Postgres through one; see support/pgbouncer.py."""
     if POOLER_OF_THE_RUN:
-        monkeypatch.setattr("tests.support.stage.Fleet", PooledFleet)
+        monkeypatch.setattr("tests.support.environment.Fleet", PooledFleet)
 
 
 @pytest.fixture(scope="session")
@@ -57,10 +57,10 @@ async def database(postgres: Server, template: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def ledger(database: Database) -> AsyncIterator[Ledger]:
+async def harness(database: Database) -> AsyncIterator[Harness]:
     """A producer, a daemon and the owner of that database, each with the rights of its role."""
-    async with open_ledger(database) as ledger:
-        yield ledger
+    async with open_harness(database) as harness:
+        yield harness
 
 
 @pytest.fixture

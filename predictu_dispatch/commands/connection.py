@@ -13,7 +13,7 @@ import click
 from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_NO_DATABASE, Invocation
 
 if TYPE_CHECKING:
-    from predictu_dispatch.edge.database import Database
+    from predictu_dispatch.edge.postgres.database import Database
 
 
 def dsn_of(invocation: Invocation) -> str:
@@ -21,7 +21,7 @@ def dsn_of(invocation: Invocation) -> str:
 
     The operators' files are not read, so that a fault in one never hides a bet from the support desk.
     """
-    from predictu_dispatch.edge.config import ConfigError, read_dispatcher  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.config.loader import ConfigError, read_dispatcher  # noqa: PLC0415 - loaded only where used
 
     try:
         return read_dispatcher(invocation.config, os.environ).database.dsn.get_secret_value()
@@ -32,7 +32,7 @@ def dsn_of(invocation: Invocation) -> str:
 @asynccontextmanager
 async def database(invocation: Invocation) -> AsyncIterator[Database]:
     """The database for one command; ends the command where it can't be reached or has another schema."""
-    from predictu_dispatch.edge.database import Database  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.database import Database  # noqa: PLC0415 - loaded only where used
 
     # A command says each statement once or twice, so keeping it prepared gains nothing; and where the DSN leads through
     # a transaction-pooling proxy, the next command would get a session in which the same name is taken.
@@ -56,9 +56,9 @@ def reported_outages(invocation: Invocation) -> Iterator[None]:
     """
     import asyncpg  # noqa: PLC0415 - loaded only where used
 
-    from predictu_dispatch.edge.config import DSN_VARIABLE  # noqa: PLC0415
-    from predictu_dispatch.edge.database import describe, is_outage  # noqa: PLC0415
-    from predictu_dispatch.edge.migrations import SchemaError  # noqa: PLC0415
+    from predictu_dispatch.edge.config.loader import DSN_VARIABLE  # noqa: PLC0415
+    from predictu_dispatch.edge.postgres.database import describe, is_outage  # noqa: PLC0415
+    from predictu_dispatch.edge.postgres.migrations import SchemaError  # noqa: PLC0415
 
     in_file = f"[database] dsn in {invocation.config}"
     look = f"look at {f'{DSN_VARIABLE} in the environment' if os.environ.get(DSN_VARIABLE) else in_file}"

@@ -38,8 +38,8 @@ def run(invocation: Invocation) -> None:
 
     from predictu_dispatch.core.fleet import InstanceTakenError  # noqa: PLC0415
     from predictu_dispatch.daemon import Daemon  # noqa: PLC0415
-    from predictu_dispatch.edge.http_server import ListenError  # noqa: PLC0415
-    from predictu_dispatch.edge.log import configure_log  # noqa: PLC0415
+    from predictu_dispatch.edge.http.server import ListenError  # noqa: PLC0415
+    from predictu_dispatch.edge.telemetry.log import configure_log  # noqa: PLC0415
 
     config = invocation.load()
     configure_log(config.dispatcher.log)
@@ -71,7 +71,7 @@ def run(invocation: Invocation) -> None:
 @common_options
 def migrate(invocation: Invocation) -> None:
     """Bring the database schema up to date; twice is harmless, two at once is safe."""
-    from predictu_dispatch.edge.migrations import migrate as bring_up_to_date  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.migrations import migrate as bring_up_to_date  # noqa: PLC0415 - loaded only where used
 
     dsn = dsn_of(invocation)
     with reported_outages(invocation):

@@ -14,9 +14,9 @@ from uuid import UUID
 import click
 
 from predictu_dispatch.commands import words
+from predictu_dispatch.commands.batch_result import BatchResult, Row
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import Invocation, common_options
-from predictu_dispatch.commands.tally import Row, Tally
 
 _REDRIVABLE: Final = ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK")
 _PAGE: Final = 500
@@ -66,13 +66,13 @@ def retry(
         raise click.UsageError("give REQUEST_IDs, or --operator for all of one operator's that need review")
     if request_ids and method is not None:
         raise click.UsageError("--method goes with --operator alone: a REQUEST_ID names its callback already")
-    tally = Tally()
+    result = BatchResult()
     if request_ids or operator is None:
-        work = tally.ask_for_each(invocation, "retry_callback", request_ids, operator, by)
-        tally.run(invocation, work, lambda done: [_retried(row) for row in done])
+        work = result.ask_for_each(invocation, "retry_callback", request_ids, operator, by)
+        result.run(invocation, work, lambda done: [_retried(row) for row in done])
     else:
-        work = _retry_all(invocation, tally, operator, method, yes=yes, by=by)
-        tally.run(invocation, work, lambda done: [_all_retried(operator, done)])
+        work = _retry_all(invocation, result, operator, method, yes=yes, by=by)
+        result.run(invocation, work, lambda done: [_all_retried(operator, done)])
 
 
 @click.command()
@@ -83,9 +83,9 @@ def retry(
 @common_options
 def cancel(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str | None, reason: str, by: str) -> None:
     """Take back callbacks that were never attempted; of a bet, another one may be enqueued in their place."""
-    tally = Tally()
-    work = tally.ask_for_each(invocation, "cancel_callback", request_ids, operator, _given(reason), by)
-    tally.run(invocation, work, lambda done: [_cancelled(row) for row in done])
+    result = BatchResult()
+    work = result.ask_for_each(invocation, "cancel_callback", request_ids, operator, _given(reason), by)
+    result.run(invocation, work, lambda done: [_cancelled(row) for row in done])
 
 
 @click.command()
@@ -96,9 +96,9 @@ def cancel(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str 
 @common_options
 def resolve(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str | None, reason: str, by: str) -> None:
     """Take callbacks off the review list that were settled with the operator by other means; never sent again."""
-    tally = Tally()
-    work = tally.ask_for_each(invocation, "resolve_callback", request_ids, operator, _given(reason), by)
-    tally.run(invocation, work, lambda done: [_resolved(row) for row in done])
+    result = BatchResult()
+    work = result.ask_for_each(invocation, "resolve_callback", request_ids, operator, _given(reason), by)
+    result.run(invocation, work, lambda done: [_resolved(row) for row in done])
 
 
 @click.command()
@@ -108,9 +108,9 @@ def resolve(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str
 @common_options
 def pause(invocation: Invocation, operator: str, reason: str, by: str) -> None:
     """Send OPERATOR nothing until it is resumed: new bets fail at once, everything else waits."""
-    tally = Tally()
-    work = tally.ask_once(invocation, "pause_operator", operator, _given(reason), by)
-    tally.run(invocation, work, lambda done: [line for row in done for line in _paused(row)])
+    result = BatchResult()
+    work = result.ask_once(invocation, "pause_operator", operator, _given(reason), by)
+    result.run(invocation, work, lambda done: [line for row in done for line in _paused(row)])
 
 
 @click.command()
@@ -120,22 +120,22 @@ def pause(invocation: Invocation, operator: str, reason: str, by: str) -> None:
 @common_options
 def resume(invocation: Invocation, operator: str, reason: str | None, by: str) -> None:
     """End OPERATOR's pause: what has waited is sent."""
-    tally = Tally()
+    result = BatchResult()
     given = None if reason is None else _given(reason)
-    work = tally.ask_once(invocation, "resume_operator", operator, given, by)
-    tally.run(invocation, work, lambda done: [_resumed(row) for row in done])
+    work = result.ask_once(invocation, "resume_operator", operator, given, by)
+    result.run(invocation, work, lambda done: [_resumed(row) for row in done])
 
 
 async def _retry_all(
-    invocation: Invocation, tally: Tally, operator: str, method: str | None, *, yes: bool, by: str
+    invocation: Invocation, result: BatchResult, operator: str, method: str | None, *, yes: bool, by: str
 ) -> None:
     """Everything of the operator that may be sent again is due again; on a terminal only after a yes."""
-    from predictu_dispatch.edge.sql_files import query  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415 - loaded only where used
 
     async with database(invocation) as db:
         counts = await db.fetch(query("redrivable_counts"), operator, method)
         if not counts:
-            tally.refuse(f"unknown operator {operator}", "predictu-dispatch status lists them.", operator_id=operator)
+            result.refuse(f"unknown operator {operator}", "predictu-dispatch status lists them.", operator_id=operator)
             return
         total, others = sum(row["redrivable"] for row in counts), sum(row["others"] for row in counts)
         if others:
@@ -146,7 +146,7 @@ async def _retry_all(
         after: tuple[Any, Any] = (None, None)
         while page := await db.fetch(query("redrivable"), operator, method, counts[0]["counted_at"], *after, _PAGE):
             for row in page:
-                await tally.ask(db, "retry_callback", operator, row["request_id"], by)
+                await result.ask(db, "retry_callback", operator, row["request_id"], by)
             after = (page[-1]["review_since"], page[-1]["request_id"])
 
 

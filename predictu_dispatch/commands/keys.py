@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from predictu_dispatch.core.operator_settings import SigningAlgorithm, SigningSettings
     from predictu_dispatch.core.signing import SigningKey
-    from predictu_dispatch.edge.keys import KeyRole
-    from predictu_dispatch.edge.rotation import KeyRotation
+    from predictu_dispatch.edge.config.keys import KeyRole
+    from predictu_dispatch.edge.config.rotation import KeyRotation
 
 ALGORITHMS: Final[tuple[SigningAlgorithm, ...]] = ("EdDSA", "RS256")
 """As SigningAlgorithm, whose module draws pydantic in; said twice to keep `--help` quick. A test compares the two."""
@@ -56,7 +56,7 @@ _operator_argument = click.argument("operator", callback=_operator_id)
 @common_options
 def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | None) -> None:
     """Make OPERATOR's first key pair; never overwrites one."""
-    from predictu_dispatch.edge.keys import create_key_file  # noqa: PLC0415
+    from predictu_dispatch.edge.config.keys import create_key_file  # noqa: PLC0415
 
     file = _operator_file(invocation, operator)
     path = _default_key_file(file)
@@ -174,7 +174,7 @@ def retire(invocation: Invocation, operator: str) -> None:
 
 
 def _rotation(invocation: Invocation, operator: str) -> tuple[KeyRotation, SigningSettings]:
-    from predictu_dispatch.edge.rotation import rotation_of  # noqa: PLC0415
+    from predictu_dispatch.edge.config.rotation import rotation_of  # noqa: PLC0415
 
     file = _operator_file(invocation, operator)
     signing = _signing_settings(invocation, file)
@@ -184,7 +184,7 @@ def _rotation(invocation: Invocation, operator: str) -> tuple[KeyRotation, Signi
 
 @contextmanager
 def _refusals(invocation: Invocation) -> Iterator[None]:
-    from predictu_dispatch.edge.rotation import RotationRefusedError  # noqa: PLC0415
+    from predictu_dispatch.edge.config.rotation import RotationRefusedError  # noqa: PLC0415
 
     try:
         yield
@@ -205,7 +205,7 @@ def _report(
     invocation: Invocation, rotation: KeyRotation, key: SigningKey, *, done: str, next_steps: Sequence[str]
 ) -> None:
     """What was done with `key`, which keys there are now, and what comes next."""
-    from predictu_dispatch.edge.keys import read_keys  # noqa: PLC0415
+    from predictu_dispatch.edge.config.keys import read_keys  # noqa: PLC0415
 
     found, _ = read_keys(rotation.active_file, rotation.algorithm)
     if invocation.json:
@@ -227,9 +227,9 @@ def _report(
 
 def _keys(invocation: Invocation, operator: str) -> Mapping[KeyRole, SigningKey]:
     """The keys by role; ends the command with every fault if one cannot be read."""
-    from predictu_dispatch.edge.config import ConfigError, read_operator  # noqa: PLC0415
-    from predictu_dispatch.edge.files import located  # noqa: PLC0415
-    from predictu_dispatch.edge.keys import read_keys  # noqa: PLC0415
+    from predictu_dispatch.edge.config.files import located  # noqa: PLC0415
+    from predictu_dispatch.edge.config.keys import read_keys  # noqa: PLC0415
+    from predictu_dispatch.edge.config.loader import ConfigError, read_operator  # noqa: PLC0415
 
     file = _operator_file(invocation, operator)
     path = _default_key_file(file)
@@ -251,7 +251,7 @@ def _keys(invocation: Invocation, operator: str) -> Mapping[KeyRole, SigningKey]
 
 
 def _signing_settings(invocation: Invocation, file: Path) -> SigningSettings:
-    from predictu_dispatch.edge.config import ConfigError, read_operator_settings  # noqa: PLC0415
+    from predictu_dispatch.edge.config.loader import ConfigError, read_operator_settings  # noqa: PLC0415
 
     try:
         return read_operator_settings(file).signing

@@ -13,7 +13,7 @@ from predictu_dispatch.commands import words
 from predictu_dispatch.commands.invocation import EXIT_FAILED
 
 if TYPE_CHECKING:
-    from predictu_dispatch.edge.database import Database
+    from predictu_dispatch.edge.postgres.database import Database
 
 Row = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ async def the_one(db: Database, rows: Sequence[Row], request_id: UUID, operator:
 
 async def not_one(owners: Sequence[str], db: Database, request_id: UUID, operator: str | None) -> str:
     """Why this id means no callback: several operators have it, or retention removed it, or nobody ever had it."""
-    from predictu_dispatch.edge.sql_files import query  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415 - loaded only where used
 
     if owners:
         return f"several operators have {request_id}; add --operator {' | '.join(owners)}"
@@ -44,7 +44,7 @@ async def not_one(owners: Sequence[str], db: Database, request_id: UUID, operato
 
 async def is_unknown(db: Database, operator: str) -> bool:
     """True where no daemon ever had this operator's file."""
-    from predictu_dispatch.edge.sql_files import query  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415 - loaded only where used
 
     return operator not in {row["operator_id"] for row in await db.fetch(query("operators"))}
 

@@ -14,12 +14,12 @@ from uuid import UUID
 import click
 
 from predictu_dispatch.commands import words
+from predictu_dispatch.commands.batch_result import is_refusal
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
-from predictu_dispatch.commands.tally import is_refusal
 
 if TYPE_CHECKING:
-    from predictu_dispatch.edge.database import Database
+    from predictu_dispatch.edge.postgres.database import Database
 
 Row = Mapping[str, Any]
 
@@ -52,8 +52,8 @@ async def _ping(invocation: Invocation, operator: str) -> tuple[Row, Row | None]
     """How far the PING came within its time, and its last audit row."""
     import asyncpg  # noqa: PLC0415 - loaded only where used
 
-    from predictu_dispatch.edge.database import listen  # noqa: PLC0415
-    from predictu_dispatch.edge.sql_files import query  # noqa: PLC0415
+    from predictu_dispatch.edge.postgres.database import listen  # noqa: PLC0415
+    from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415
 
     async with database(invocation) as db:
         heard = asyncio.Event()
@@ -83,7 +83,7 @@ async def _ping(invocation: Invocation, operator: str) -> tuple[Row, Row | None]
 
 
 def _listen_dsn(invocation: Invocation) -> str:
-    from predictu_dispatch.edge.config import read_dispatcher  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.config.loader import read_dispatcher  # noqa: PLC0415 - loaded only where used
 
     settings = read_dispatcher(invocation.config, os.environ).database
     return settings.listen_dsn.get_secret_value() or settings.dsn.get_secret_value()
@@ -91,7 +91,7 @@ def _listen_dsn(invocation: Invocation) -> str:
 
 async def _outcome(db: Database, operator: str, request_id: UUID, heard: asyncio.Event) -> Row:
     """The PING once it is final, or as it stands when its time is over. The notification is a hint, polling is sure."""
-    from predictu_dispatch.edge.sql_files import query  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415 - loaded only where used
 
     give_up_at_s: float | None = None
     while True:
@@ -122,8 +122,8 @@ def _why_not(progress: Row) -> str:
         return _absence(progress)
     if progress["paused_at"] is not None:
         return "the operator was paused meanwhile"
-    if progress["held_until"] is not None:
-        return f"the operator asked to be left alone until {words.moment(progress['held_until'])}"
+    if progress["backoff_until"] is not None:
+        return f"the operator asked to be left alone until {words.moment(progress['backoff_until'])}"
     return "no daemon has taken it: predictu-dispatch why tells more"
 
 

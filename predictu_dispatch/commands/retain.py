@@ -14,12 +14,12 @@ from predictu_dispatch.commands.connection import reported_outages
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
 
 if TYPE_CHECKING:
-    from predictu_dispatch.edge.retention import Part, Removal
+    from predictu_dispatch.edge.postgres.retention import Part, Removal
 
 _SAID: Final = {
     "PD003": "Nothing was removed.",
     "PD006": "Another run is at it; what is left is the next one's.",
-    "55P03": "A table is held by another transaction; what is left is the next run's.",
+    "55P03": "A table is locked by another transaction; what is left is the next run's.",
 }
 """Of errors that do not mean that the database is away."""
 
@@ -34,7 +34,7 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
     """
     import asyncpg  # noqa: PLC0415 - loaded only where used
 
-    from predictu_dispatch.edge.config import ConfigError, read_dispatcher  # noqa: PLC0415
+    from predictu_dispatch.edge.config.loader import ConfigError, read_dispatcher  # noqa: PLC0415
 
     try:
         settings = read_dispatcher(invocation.config, os.environ)
@@ -66,10 +66,10 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
 
 
 async def _run(dsn: str, months: int, *, dry_run: bool) -> Removal:
-    from predictu_dispatch.edge.retention import retention  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.retention import retention  # noqa: PLC0415 - loaded only where used
 
     async with retention(dsn, keep_months=months) as keeping:
-        return await (keeping.look() if dry_run else keeping.run())
+        return await (keeping.preview() if dry_run else keeping.run())
 
 
 def _plain(removal: Removal, months: int) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _plain(removal: Removal, months: int) -> dict[str, Any]:
         "is_complete": removal.is_complete,
         "callbacks": removal.callbacks,
         "bets": removal.bets,
-        "held": removal.held,
+        "locked": removal.locked,
         "why_not": removal.why_not,
         "audit": [
             {"part": one.part, "bytes": one.bytes, "kept": one.kept, "is_done": one.is_done, "why_not": one.why_not}
@@ -108,12 +108,16 @@ def _planned(removal: Removal, months: int) -> list[str]:
 
 
 def _done(removal: Removal, months: int) -> list[str]:
-    why, held = removal.why_not, removal.held
+    why, locked = removal.why_not, removal.locked
     return [
         f"Removed bets: {removal.bets:,}, callbacks: {removal.callbacks:,}, that ended {_before(removal, months)}.",
         *([f"The walk through the callbacks stopped and goes on with the next run: {why}"] if why else []),
         *map(_became, removal.parts),
-        *([f"Bets and callbacks held by other transactions: {held:,}; they go with the next run."] if held else []),
+        *(
+            [f"Bets and callbacks locked by other transactions: {locked:,}; they go with the next run."]
+            if locked
+            else []
+        ),
     ]
 
 

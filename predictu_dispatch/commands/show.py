@@ -20,7 +20,7 @@ from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, commo
 from predictu_dispatch.commands.lookup import is_unknown, the_one, unknown
 
 if TYPE_CHECKING:
-    from predictu_dispatch.edge.database import Database
+    from predictu_dispatch.edge.postgres.database import Database
 
 _BODY_CHARS_MAX = 600
 _COLOURS = {"delivered": "green", "rejected": "red", "exhausted": "red", "cancelled": "yellow", "closed": "green"}
@@ -51,7 +51,7 @@ def show(invocation: Invocation, request_id: UUID | None, bet: tuple[str, str] |
 async def _read(
     invocation: Invocation, request_id: UUID | None, bet: tuple[str, str] | None, operator: str | None
 ) -> tuple[Row | None, list[dict[str, Any]]]:
-    from predictu_dispatch.edge.sql_files import query  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415 - loaded only where used
 
     async with database(invocation) as db:
         if bet is None:
@@ -73,7 +73,7 @@ async def _read(
 
 
 async def _with_life(db: Database, row: Row) -> dict[str, Any]:
-    from predictu_dispatch.edge.sql_files import query  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415 - loaded only where used
 
     named = (row["operator_id"], row["request_id"])
     attempts = await db.fetch(query("show_attempts"), *named)

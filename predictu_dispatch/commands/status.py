@@ -14,7 +14,7 @@ from predictu_dispatch.commands.invocation import Invocation, common_options, pr
 from predictu_dispatch.commands.status_table import operator_lines, wrapped
 
 if TYPE_CHECKING:
-    from predictu_dispatch.edge.database import Database
+    from predictu_dispatch.edge.postgres.database import Database
 
 REVIEW_SHOWN: Final = 20
 _LANES: Final = ("interactive", "settlement")
@@ -60,7 +60,7 @@ async def _read(invocation: Invocation) -> tuple[list[dict[str, Any]], list[Row]
 
 async def read_overview(db: Database) -> tuple[list[dict[str, Any]], list[Row], list[Row]]:
     """A row for each operator and lane, the daemons of a day, and the oldest callbacks that need review."""
-    from predictu_dispatch.edge.sql_files import query  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415 - loaded only where used
 
     operators = await db.fetch(query("operators"))
     known = {operator["operator_id"] for operator in operators}
@@ -81,7 +81,7 @@ async def read_overview(db: Database) -> tuple[list[dict[str, Any]], list[Row], 
 
 def _empty(operator: Row, lane: str) -> dict[str, Any]:
     """A lane without a backlog; what differs from lane to lane is this lane's, the rest its operator's."""
-    of_lane = {"slots", "held_until", "held_for_s"}
+    of_lane = {"slots", "backoff_until", "backoff_for_s"}
     shared = {name: value for name, value in operator.items() if not name.startswith(_LANES)}
     return {
         "operator_id": operator["operator_id"],

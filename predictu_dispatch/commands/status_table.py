@@ -86,8 +86,8 @@ def _states(lane: Lane) -> list[str]:
         states.append("open" if lane["circuit_for_s"] is None else f"open {_span(lane['circuit_for_s'])}")
     elif lane["circuit"] == "half_open":
         states.append("half open")
-    if lane["held_for_s"]:
-        states.append(f"held {_span(lane['held_for_s'])}")
+    if lane["backoff_for_s"]:
+        states.append(f"held {_span(lane['backoff_for_s'])}")
     # An open circuit says that it is down; and that it was healthy does not matter where nothing is sent.
     says_more = lane["circuit"] == "closed" and lane["health"] in _ILL
     return [*states, lane["health"]] if says_more or not states else states
@@ -137,8 +137,8 @@ def _of_operator(lanes: Sequence[Lane], *, runs: bool) -> Iterator[str]:
     elif lane["health"] in _ILL:
         yield f"health {lane['health']}, {lane['consecutive_failures']:,} failures in a row"
     for held in lanes:
-        if held["held_for_s"]:
-            yield f"asked to be left alone ({held['lane']}) for {words.span(held['held_for_s'])} more"
+        if held["backoff_for_s"]:
+            yield f"asked to be left alone ({held['lane']}) for {words.span(held['backoff_for_s'])} more"
     if runs and not lane["daemons"]:
         yield "no running daemon has its file"
 

@@ -17,7 +17,7 @@ from predictu_dispatch.commands.status import REVIEW_SHOWN, daemon_lines, read_o
 from predictu_dispatch.commands.status_table import is_well, operator_lines, rounded
 
 if TYPE_CHECKING:
-    from predictu_dispatch.edge.database import Database
+    from predictu_dispatch.edge.postgres.database import Database
 
 _OPEN_STATES: Final = ("waiting", "ready", "in_flight")
 
@@ -65,7 +65,7 @@ async def _follow(invocation: Invocation, every_s: float) -> None:
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from predictu_dispatch.edge.database import describe, is_outage  # noqa: PLC0415
+    from predictu_dispatch.edge.postgres.database import describe, is_outage  # noqa: PLC0415
 
     console = Console(highlight=False)
     before: Overview | None = None

@@ -17,8 +17,8 @@ from predictu_dispatch.commands.invocation import Invocation, common_options, pr
 from predictu_dispatch.commands.lookup import the_one
 
 if TYPE_CHECKING:
-    from predictu_dispatch.core.circumstances import Facts
-    from predictu_dispatch.core.explain import Reason
+    from predictu_dispatch.core.diagnosis import Reason
+    from predictu_dispatch.core.diagnosis_facts import Facts
 
 _COLUMNS_MOST = 100
 """Longer lines of prose are hard to read, however wide the terminal."""
@@ -30,7 +30,7 @@ _COLUMNS_MOST = 100
 @common_options
 def why(invocation: Invocation, request_id: UUID, operator: str | None) -> None:
     """Say in words why the callback REQUEST_ID is not being sent this moment, the decisive reason first."""
-    from predictu_dispatch.core.explain import reasons  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.core.diagnosis import reasons  # noqa: PLC0415 - loaded only where used
 
     facts = asyncio.run(_read(invocation, request_id, operator))
     found = reasons(facts)
@@ -92,8 +92,8 @@ def _wrapped(text: str, width: int, indent: str, hanging: str) -> list[str]:
 
 
 async def _read(invocation: Invocation, request_id: UUID, operator: str | None) -> Facts:
-    from predictu_dispatch.edge.circumstances import callbacks_called, facts_of  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.diagnosis_facts import callbacks_with_id, facts_of  # noqa: PLC0415 - loaded only where used
 
     async with database(invocation) as db:
-        row = await the_one(db, await callbacks_called(db, request_id, operator), request_id, operator)
+        row = await the_one(db, await callbacks_with_id(db, request_id, operator), request_id, operator)
         return await facts_of(db, row, config=invocation.config)

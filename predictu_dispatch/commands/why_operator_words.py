@@ -6,8 +6,8 @@ from typing import Final
 
 from predictu_dispatch.commands import words
 from predictu_dispatch.commands.why_phrases import COMMAND, Phrase, ahead, moment_of, sighted, since, while_shut
-from predictu_dispatch.core.circumstances import COUNTED_MOST, Facts
-from predictu_dispatch.core.explain import Code
+from predictu_dispatch.core.diagnosis import Code
+from predictu_dispatch.core.diagnosis_facts import COUNTED_MOST, Facts
 
 _RELOAD: Final = "systemctl reload 'predictu-dispatch@*'"
 
@@ -77,8 +77,8 @@ def _circuit_half_open(facts: Facts) -> tuple[str, str]:
     )
 
 
-def _left_alone(facts: Facts) -> tuple[str, str]:
-    until = moment_of(facts, facts.operator.held_until)
+def _backing_off(facts: Facts) -> tuple[str, str]:
+    until = moment_of(facts, facts.operator.backoff_until)
     text = f"operator {facts.callback.operator_id} asked to be left alone (Retry-After) until {until}"
     return text, f"its {facts.callback.lane} callbacks go on then; no attempt is spent meanwhile"
 
@@ -128,7 +128,7 @@ OPERATOR_WORDS: Final[dict[Code, Phrase]] = {
     Code.PAUSED: _paused,
     Code.CIRCUIT_OPEN: _circuit_open,
     Code.CIRCUIT_HALF_OPEN: _circuit_half_open,
-    Code.LEFT_ALONE: _left_alone,
+    Code.BACKING_OFF: _backing_off,
     Code.SLOTS_FULL: _slots_full,
     Code.SLOW_START: _slow_start,
     Code.RATE: _rate,

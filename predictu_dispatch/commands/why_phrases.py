@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from predictu_dispatch.commands import words
 from predictu_dispatch.core.callback import Effect
-from predictu_dispatch.core.circumstances import COUNTED_MOST, DaemonFacts, Facts, OtherCallback
+from predictu_dispatch.core.diagnosis_facts import COUNTED_MOST, DaemonFacts, Facts, OtherCallback
 from predictu_dispatch.core.methods import RULES, Method
 
 Phrase: TypeAlias = Callable[[Facts], tuple[str, str]]

@@ -1,4 +1,4 @@
-"""What the reasons of core/explain.py are called for people: what is so, and then what to do or what comes next."""
+"""What the reasons of core/diagnosis.py are called for people: what is so, and then what to do or what comes next."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from predictu_dispatch.commands import words
 from predictu_dispatch.commands.why_operator_words import OPERATOR_WORDS
 from predictu_dispatch.commands.why_phrases import COMMAND, Phrase, ending, moment_of, named, sighted, since
 from predictu_dispatch.core.callback import Effect
-from predictu_dispatch.core.circumstances import Facts
-from predictu_dispatch.core.explain import Code
+from predictu_dispatch.core.diagnosis import Code
+from predictu_dispatch.core.diagnosis_facts import Facts
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import RULES, Method
 
@@ -99,11 +99,11 @@ def _lease_ran_out(facts: Facts) -> tuple[str, str]:
     return text, f"{when}, writes the attempt down as interrupted, and tries again as the policy says"
 
 
-def _holder_gone(facts: Facts) -> tuple[str, str]:
+def _lease_owner_gone(facts: Facts) -> tuple[str, str]:
     instance, holder = facts.callback.leased_by, facts.holder
     if holder is None:
         text = f"daemon {instance}, which sent it, is not running"
-    elif facts.holder_restarted:
+    elif facts.lease_owner_restarted:
         text = f"daemon {instance}, which sent it, was started anew at {moment_of(facts, holder.started_at)}"
     else:
         text = f"daemon {sighted(facts, holder)}, is gone"
@@ -133,8 +133,8 @@ def _due_later(facts: Facts) -> tuple[str, str]:
     return text, f"it is tried again then; every attempt in full: {COMMAND} show {callback.request_id}"
 
 
-def _row_held(facts: Facts) -> tuple[str, str]:
-    holder = facts.callback.row_holder
+def _row_locked(facts: Facts) -> tuple[str, str]:
+    holder = facts.callback.row_locker
     who = f"session {holder.pid} ({holder.application or 'without a name'})" if holder else "another session"
     text = f"an open transaction holds its row: database {who}"
     return text, "daemons pass it by until that transaction ends; if it stays, look for it in pg_stat_activity"
@@ -166,11 +166,11 @@ _WORDS: Final[dict[Code, Phrase]] = {
     Code.WAITING: _waiting,
     Code.IN_FLIGHT: _in_flight,
     Code.LEASE_RAN_OUT: _lease_ran_out,
-    Code.HOLDER_GONE: _holder_gone,
+    Code.LEASE_OWNER_GONE: _lease_owner_gone,
     Code.RETRY_STOPPED: _retry_stopped,
     Code.DEADLINE_PASSED: _deadline_passed,
     Code.DUE_LATER: _due_later,
-    Code.ROW_HELD: _row_held,
+    Code.ROW_LOCKED: _row_locked,
     Code.DUE: _due,
     Code.DEADLINE_FIRST: _deadline_first,
     Code.DEADLINE_RUNS: _deadline_runs,

@@ -56,14 +56,14 @@ _ASKED_TO_SLOW_DOWN = "http_429"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class AttemptSummary:
     """What attempts have taught since the last decision; `failures` are those in a row at its end."""
 
     succeeded: bool = False
     failures: int = 0
     failed: bool = False
 
-    def with_attempt(self, judgement: Judgement) -> Tally:
+    def with_attempt(self, judgement: Judgement) -> AttemptSummary:
         """The tally after one more attempt; a business refusal is an answer, and so a success of the operator."""
         if judgement.verdict is Verdict.DELIVERED or judgement.verdict is Verdict.REJECTED:
             return replace(self, succeeded=True, failures=0) if self.failed else _SUCCEEDED
@@ -71,19 +71,19 @@ class Tally:
             return self
         return replace(self, failures=self.failures + 1, failed=True)
 
-    def then(self, later: Tally) -> Tally:
+    def then(self, later: AttemptSummary) -> AttemptSummary:
         """Both, in this order."""
         if later is _SUCCEEDED and not self.failed:
             # Nearly every attempt is one more success after others.
             return later
-        return Tally(
+        return AttemptSummary(
             succeeded=self.succeeded or later.succeeded,
             failures=later.failures + (0 if later.succeeded else self.failures),
             failed=self.failed or later.failed,
         )
 
 
-_SUCCEEDED = Tally(succeeded=True)
+_SUCCEEDED = AttemptSummary(succeeded=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,7 @@ class Breaker:
         return Health.HEALTHY if self.ever_succeeded else Health.UNKNOWN
 
 
-def decide(breaker: Breaker, tally: Tally, policy: Policy) -> Breaker:
+def decide(breaker: Breaker, tally: AttemptSummary, policy: Policy) -> Breaker:
     """The circuit after what was learnt; `starts_ping` where a PING is due now. It changes one step at a time."""
     before = replace(breaker, starts_ping=False, ever_succeeded=breaker.ever_succeeded or tally.succeeded)
     match breaker.circuit:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.methods import Lane, Method
 
 
-class LaneWant(NamedTuple):
+class ClaimRequest(NamedTuple):
     """An operator's lane with free slots, and how long a lease of it must be, in seconds.
 
     The fields are those of claim() in sql/queries/claim.sql, in its order.
@@ -35,13 +35,13 @@ class Cause(StrEnum):
     SETTLED = "settled"
     LATE = "late"
     REPEATED = "repeated"
-    HELD = "held"
+    LOCKED = "locked"
     RELEASED = "released"
     CANCELLED = "cancelled"
     ROLLED_BACK = "rolled_back"
 
 
-class Change(NamedTuple):
+class CallbackChange(NamedTuple):
     """One callback that a settling or an expiry has changed.
 
     `state`, `lane` are None where a report came late or twice, or was held: then nothing was done for it yet.

@@ -1,6 +1,6 @@
 """The state diagrams of predictu_dispatch/DESIGN.md, drawn from the tables of lifecycle.py.
 
-`python -m predictu_dispatch.core.diagrams` prints them; `tests/test_docs.py` fails while the document shows others.
+`python -m predictu_dispatch.core.diagrams` prints them; `tests/documents/test_docs.py` compares them.
 """
 
 from __future__ import annotations

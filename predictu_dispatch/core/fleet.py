@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from predictu_dispatch.core.breaker import Breaker
 
-ANNOUNCED_EVERY_S = 1.0
-SILENCE_ALLOWED_S = 3.0
-"""As silence_allowed() in 0007_fleet.sql; a test compares the two."""
+HEARTBEAT_INTERVAL_S = 1.0
+HEARTBEAT_TIMEOUT_S = 3.0
+"""As heartbeat_timeout() in 0007_fleet.sql; a test compares the two."""
 SHARE_VALID_S = 2.5
-"""How long a share may be used after it was asked for: others take it once we were silent for SILENCE_ALLOWED_S."""
+"""How long a share may be used after it was asked for: others take it once we were silent for HEARTBEAT_TIMEOUT_S."""
 
 
 class Share(NamedTuple):
@@ -60,8 +60,8 @@ class OperatorState(NamedTuple):
     """Since the circuit last changed; None where it was never open."""
     ping_request_id: UUID | None
     is_paused: bool
-    interactive_hold_s: float
-    settlement_hold_s: float
+    interactive_backoff_s: float
+    settlement_backoff_s: float
     """Until when the operator asked to be left alone; 0 or less where it does not."""
 
 
@@ -74,5 +74,5 @@ class CircuitWrite:
     breaker: Breaker
     success_s_ago: float | None = None
     failure_s_ago: float | None = None
-    interactive_hold_s: float | None = None
-    settlement_hold_s: float | None = None
+    interactive_backoff_s: float | None = None
+    settlement_backoff_s: float | None = None

@@ -3,7 +3,7 @@
 Theory of operation. Producers and daemons race, so nothing here is enforced here: the database is the authority. Its
 triggers refuse every move of a callback that CALLBACK_MOVES does not list (0002_guards.sql), and its functions do to a
 bet what BET_RULES says (0003, 0004, and 0008 for what people do). This module says it once, in one place, for readers
-and for tests: `tests/test_lifecycle.py` tries every pair of states against the triggers, and every (state, event) pair
+and for tests: `tests/core/test_lifecycle.py` tries every pair of states against the triggers, every (state, event) pair
 of a bet against the functions, and the drawings in `predictu_dispatch/DESIGN.md` are made from these tables.
 
 What is decided here and nowhere else is `outcome_of`: what becomes of a callback after one judged attempt. The database

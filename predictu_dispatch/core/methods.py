@@ -3,8 +3,8 @@
 Everything that differs from one callback to another stands here, so that no other module asks for a method by name to
 learn its lane or its policy. Names marked [ours] in PROTOCOL.md are decisions of this project, not of the
 vendor's documents: the wire name of a method is the `wire` column, and changing one is changing one line here. The
-required keys are checked when a callback is enqueued, by the database; `tests/test_methods.py` holds the database's
-list to this one.
+required keys are checked when a callback is enqueued, by the database;
+`tests/core/test_methods.py` compares the two lists.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A callback's token: a JWT over the very bytes that are sent.
 
 Header and claims are PROTOCOL.md's, "Signature". Nothing here knows the time or draws a random number: the caller says
-when a token is issued, and key pairs are made in `edge/keys.py`. Ed25519 is signed by PyNaCl, RS256 by cryptography.
+when a token is issued, `edge/config/keys.py` makes key pairs. Ed25519 is signed by PyNaCl, RS256 by cryptography.
 The token itself, three base64url texts with a dot between them, is written here, because every attempt needs one and a
 general writer of JWTs takes as long as the signature; the tests hold it to what two JWT libraries read.
 """

@@ -9,8 +9,8 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from predictu_dispatch.edge.config import VARIABLES
-from predictu_dispatch.edge.postgres_watcher import Watcher
+from predictu_dispatch.edge.config.loader import VARIABLES
+from predictu_dispatch.embedded_postgres.watcher import Watcher
 
 _STOP_TIMEOUT_S = 15.0
 """Above the daemon's drain_s and the operator's own time for a stop."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from predictu_dispatch.demo.books import PredictuBooks
 from predictu_dispatch.demo.stage import Stage
-from predictu_dispatch.edge.postgres_binaries import find_binaries
+from predictu_dispatch.embedded_postgres.binaries import find_binaries
 
 _STUCK_SHOWN_MAX = 20
 

@@ -26,9 +26,9 @@ from predictu_dispatch.demo.snapshot import unfinished
 from predictu_dispatch.demo.stage import Stage, open_stage
 from predictu_dispatch.demo.table import View
 from predictu_dispatch.demo.traffic import ask_balances, play_traffic
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
-from predictu_dispatch.edge.postgres_binaries import PostgresUnavailableError
-from predictu_dispatch.edge.postgres_watcher import Watcher
+from predictu_dispatch.embedded_postgres.binaries import PostgresUnavailableError
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from predictu_dispatch.embedded_postgres.watcher import Watcher
 
 EXIT_FINE, EXIT_FAILED, EXIT_NO_DATABASE, EXIT_INTERRUPTED = 0, 1, 3, 130
 """Source: DESIGN.md 8; 130 is what shells know as the end by Ctrl-C."""

@@ -18,10 +18,10 @@ import asyncpg
 from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.demo.cast import CURRENCY, ROLES, Role, Weather, dispatcher_toml, operator_toml
 from predictu_dispatch.demo.child import Child, DemoError
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
-from predictu_dispatch.edge.keys import create_key_file
-from predictu_dispatch.edge.migrations import migrate
-from predictu_dispatch.edge.postgres_place import free_port
+from predictu_dispatch.edge.config.keys import create_key_file
+from predictu_dispatch.edge.postgres.migrations import migrate
+from predictu_dispatch.embedded_postgres.location import free_port
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 
 DATABASE: Final = "predictu_demo"
 LOGINS: Final = {

@@ -14,21 +14,21 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from predictu_dispatch.core.callback import LEASE_MARGIN_S
-from predictu_dispatch.core.change import LaneWant
+from predictu_dispatch.core.change import ClaimRequest
+from predictu_dispatch.core.claim_cursor import ClaimCursor
 from predictu_dispatch.core.methods import Lane
-from predictu_dispatch.core.read_marks import ReadMarks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from predictu_dispatch.core.callback import Attempt, Callback
+    from predictu_dispatch.flow.admission import Admission
     from predictu_dispatch.flow.courier import Courier
-    from predictu_dispatch.flow.gates import Gates
     from predictu_dispatch.flow.ports import Observer, Outbox
     from predictu_dispatch.flow.recorder import Recorder
 
-_LOOKS_AGAIN_S = (0.004, 0.012)
-"""After a notification: of callbacks that are committed at the same moment only one notifies, see tell_due()."""
+_POLL_AGAIN_S = (0.004, 0.012)
+"""After a notification: of callbacks that are committed at the same moment only one notifies, see notify_due()."""
 _CLAIMED_MOST = 250
 _CLAIMED_OF_EACH = 4
 """Of all operators in one claim, and of each where they are many: the leases run while the loop gets round to each."""
@@ -53,9 +53,9 @@ class Dispatcher:
         outbox: Outbox,
         recorder: Recorder,
         observer: Observer,
-        gates: Gates,
+        admission: Admission,
         *,
-        witness: Callable[[Attempt], None],
+        observe: Callable[[Attempt], None],
         poll_interval_s: float,
         is_outage: Callable[[BaseException], bool],
     ) -> None:
@@ -63,18 +63,18 @@ class Dispatcher:
         self._outbox = outbox
         self._recorder = recorder
         self._observer = observer
-        self._gates = gates
-        self._witness = witness
+        self._admission = admission
+        self._observe = observe
         self._poll_interval_s = poll_interval_s
         self._is_outage = is_outage
         self._couriers: Mapping[str, Courier] = {}
-        self._hungry: set[str] = set()
-        self._noted: set[str] = set()
+        self._has_backlog: set[str] = set()
+        self._wake_requested: set[str] = set()
         self._most = _CLAIMED_MOST
         self._ask_all = True
         self._asked_all_at_s = float("-inf")
-        self._marks = ReadMarks()
-        self._look_again: asyncio.TimerHandle | None = None
+        self._marks = ClaimCursor()
+        self._poll_again: asyncio.TimerHandle | None = None
         self._work = asyncio.Event()
         self._stopping = asyncio.Event()
         self._claiming = asyncio.Lock()
@@ -100,24 +100,24 @@ class Dispatcher:
         if operator_id is None:
             self._ask_all = True
         else:
-            self._noted.add(operator_id)
+            self._wake_requested.add(operator_id)
         self._work.set()
 
-    def told(self, *, is_behind: bool) -> None:
+    def on_work_notification(self, *, is_behind: bool) -> None:
         """Something was committed; `is_behind` where it was enqueued long ago, so that the claims have read past it."""
         if is_behind:
             self._marks.look_back()
         self.wake()
-        self._look_again_after(_LOOKS_AGAIN_S)
+        self._poll_again_after(_POLL_AGAIN_S)
 
-    def _look_again_after(self, pauses_s: tuple[float, ...]) -> None:
+    def _poll_again_after(self, pauses_s: tuple[float, ...]) -> None:
         def look() -> None:
             self.wake()
-            self._look_again_after(pauses_s[1:])
+            self._poll_again_after(pauses_s[1:])
 
-        if self._look_again is not None:
-            self._look_again.cancel()
-        self._look_again = asyncio.get_running_loop().call_later(pauses_s[0], look) if pauses_s else None
+        if self._poll_again is not None:
+            self._poll_again.cancel()
+        self._poll_again = asyncio.get_running_loop().call_later(pauses_s[0], look) if pauses_s else None
 
     def stop(self) -> None:
         """Nothing is claimed any more; `run` returns once all that is in flight is settled."""
@@ -143,7 +143,7 @@ class Dispatcher:
         # A burst of starts would hold up the loop, and with it the bets; so would their answers, all at once. But what
         # begins too late is not sent at all.
         is_patient = self.lane is Lane.SETTLEMENT and bool(claimed)
-        spacing_s = min(self._gates.settlement_spacing_s(), _BEGUN_WITHIN_S / len(claimed)) if is_patient else 0.0
+        spacing_s = min(self._admission.settlement_spacing_s(), _BEGUN_WITHIN_S / len(claimed)) if is_patient else 0.0
         due_s = yielded_s = time.monotonic()
         for callback in claimed:
             delivery = self._couriers[callback.operator_id].deliver(callback)
@@ -158,7 +158,7 @@ class Dispatcher:
         claimed: list[Callback] = []
         try:
             # What is wanted is asked for only once it is this lane's turn: a rate must not be kept while a burst waits.
-            async with self._outbox.turn(self.lane):
+            async with self._outbox.claim_permit(self.lane):
                 began_s = time.monotonic()
                 from_start = self._marks.begin(began_s)
                 wants = self._wants(self._to_ask(began_s, all_of_them=from_start), from_start=from_start)
@@ -181,27 +181,29 @@ class Dispatcher:
 
     def _to_ask(self, now_s: float, *, all_of_them: bool) -> list[str]:
         """The operators of which something may be due; of hundreds, asking for every one would be most of a claim."""
-        noted, self._noted = self._noted, set()
+        noted, self._wake_requested = self._wake_requested, set()
         if all_of_them or self._ask_all or now_s >= self._asked_all_at_s + self._poll_interval_s:
             self._ask_all, self._asked_all_at_s = False, now_s
             return list(self._couriers)
-        return [operator_id for operator_id in self._couriers if operator_id in noted or operator_id in self._hungry]
+        return [
+            operator_id for operator_id in self._couriers if operator_id in noted or operator_id in self._has_backlog
+        ]
 
-    def _wants(self, operator_ids: Sequence[str], *, from_start: bool) -> list[LaneWant]:
+    def _wants(self, operator_ids: Sequence[str], *, from_start: bool) -> list[ClaimRequest]:
         wants = []
         self._most = max(_CLAIMED_OF_EACH, _CLAIMED_MOST // max(1, len(operator_ids)))
         for operator_id in operator_ids:
             courier = self._couriers[operator_id]
-            free_slots = self._gates.ask(operator_id, self.lane, most=self._most)
+            free_slots = self._admission.ask(operator_id, self.lane, most=self._most)
             if free_slots == 0:
                 # Asked for once a slot is free again.
-                self._hungry.add(operator_id)
+                self._has_backlog.add(operator_id)
                 self._wake_when_paced(operator_id)
                 continue
             settings = courier.operator.settings
             policy = settings.interactive if self.lane is Lane.INTERACTIVE else settings.settlement
             wants.append(
-                LaneWant(
+                ClaimRequest(
                     operator_id=operator_id,
                     lane=self.lane,
                     free_slots=free_slots,
@@ -213,23 +215,23 @@ class Dispatcher:
             )
         return wants
 
-    def _note_what_came(self, wants: list[LaneWant], claimed: list[Callback]) -> None:
+    def _note_what_came(self, wants: list[ClaimRequest], claimed: list[Callback]) -> None:
         """An operator of which all came that could has probably more waiting, worth a claim as soon as one may go."""
         came = Counter(callback.operator_id for callback in claimed)
         for want in wants:
             operator_id = want.operator_id
-            self._gates.claimed(operator_id, self.lane, asked=want.free_slots, came=came[operator_id])
+            self._admission.claimed(operator_id, self.lane, asked=want.free_slots, came=came[operator_id])
             if came[operator_id] == want.free_slots:
-                self._hungry.add(operator_id)
+                self._has_backlog.add(operator_id)
                 if want.free_slots == self._most:
                     # There may be slots left that this claim did not ask for.
                     self.wake(operator_id=operator_id)
                 self._wake_when_paced(operator_id)
             else:
-                self._hungry.discard(operator_id)
+                self._has_backlog.discard(operator_id)
 
     def _wake_when_paced(self, operator_id: str) -> None:
-        paced_in_s = self._gates.paced_in_s(operator_id, self.lane)
+        paced_in_s = self._admission.paced_in_s(operator_id, self.lane)
         if paced_in_s is not None:
             self.wake(max(paced_in_s, _PACED_WAKE_MIN_S), operator_id)
 
@@ -237,12 +239,12 @@ class Dispatcher:
         self._observer.attempt_began(callback)
         try:
             attempt = await delivery
-            self._witness(attempt)
+            self._observe(attempt)
             await self._recorder.record(attempt)
         finally:
-            self._gates.ended(callback.operator_id, self.lane)
-            if callback.operator_id in self._hungry:
-                gather_s = self._gates.settlement_gather_s() if self.lane is Lane.SETTLEMENT else 0.0
+            self._admission.ended(callback.operator_id, self.lane)
+            if callback.operator_id in self._has_backlog:
+                gather_s = self._admission.settlement_gather_s() if self.lane is Lane.SETTLEMENT else 0.0
                 self.wake(gather_s, callback.operator_id)
 
 

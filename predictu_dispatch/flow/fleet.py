@@ -10,13 +10,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from predictu_dispatch.core.fleet import ANNOUNCED_EVERY_S, SILENCE_ALLOWED_S, InstanceTakenError
+from predictu_dispatch.core.fleet import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, InstanceTakenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from predictu_dispatch.flow.gates import Gates
-    from predictu_dispatch.flow.ports import FleetObserver, Roster
+    from predictu_dispatch.flow.admission import Admission
+    from predictu_dispatch.flow.ports import FleetObserver, FleetStore
 
 _AGAIN_S = 0.1
 """After an announcement that brought less than the fair share, or failed: the others need to be heard first."""
@@ -29,15 +29,15 @@ class Fleet:
 
     def __init__(
         self,
-        roster: Roster,
-        gates: Gates,
+        fleet_store: FleetStore,
+        admission: Admission,
         observer: FleetObserver,
         *,
         wake: Callable[[], None],
         is_outage: Callable[[BaseException], bool],
     ) -> None:
-        self._roster = roster
-        self._gates = gates
+        self._fleet_store = fleet_store
+        self._admission = admission
         self._observer = observer
         self._wake = wake
         self._is_outage = is_outage
@@ -47,16 +47,16 @@ class Fleet:
 
     async def join(self) -> None:
         """Announced for the first time. Raises InstanceTakenError where another daemon has this name and stays."""
-        give_up_at_s = time.monotonic() + SILENCE_ALLOWED_S + ANNOUNCED_EVERY_S
+        give_up_at_s = time.monotonic() + HEARTBEAT_TIMEOUT_S + HEARTBEAT_INTERVAL_S
         while True:
             try:
-                await self._announce()
+                await self._heartbeat()
             except InstanceTakenError as taken:
                 # It may be the row of one that was killed a moment ago, this one's predecessor for example.
                 if time.monotonic() >= give_up_at_s:
                     raise
                 self._observer.instance_is_taken(taken)
-                await asyncio.sleep(ANNOUNCED_EVERY_S / 2)
+                await asyncio.sleep(HEARTBEAT_INTERVAL_S / 2)
             else:
                 return
 
@@ -72,20 +72,20 @@ class Fleet:
         taken_since_s: float | None = None
         unfair_times = 0
         while True:
-            pause_s = ANNOUNCED_EVERY_S
+            pause_s = HEARTBEAT_INTERVAL_S
             try:
-                is_fair = await self._announce()
+                is_fair = await self._heartbeat()
                 taken_since_s = None
                 unfair_times = 0 if is_fair else unfair_times + 1
                 if 0 < unfair_times <= _AGAIN_MOST:
                     pause_s = _AGAIN_S
             except InstanceTakenError:
                 taken_since_s = taken_since_s or time.monotonic()
-                if time.monotonic() - taken_since_s > SILENCE_ALLOWED_S:
+                if time.monotonic() - taken_since_s > HEARTBEAT_TIMEOUT_S:
                     raise
             except Exception as error:  # noqa: BLE001 - without a share nothing is sent; the next announcement may get through
                 if not self._is_outage(error):
-                    self._observer.chore_failed("announce", error)
+                    self._observer.chore_failed("heartbeat", error)
                 pause_s = _AGAIN_S
             self._changed.clear()
             try:
@@ -94,7 +94,7 @@ class Fleet:
             except TimeoutError:
                 pass
 
-    async def leave(self) -> None:
+    async def deregister(self) -> None:
         """Its shares are the others', and it says nothing more.
 
         Where the database is away they get them a few seconds later by themselves.
@@ -102,18 +102,18 @@ class Fleet:
         try:
             async with self._announcing:
                 self._has_left = True
-                await self._roster.leave()
+                await self._fleet_store.deregister()
         except Exception as error:  # noqa: BLE001 - as said
             if not self._is_outage(error):
-                self._observer.chore_failed("leave", error)
+                self._observer.chore_failed("deregister", error)
 
-    async def _announce(self) -> bool:
+    async def _heartbeat(self) -> bool:
         async with self._announcing:
             if self._has_left:
                 return True
             asked_at_s = time.monotonic()
-            shares = await self._roster.announce(self._gates.usages())
-            has_changed = self._gates.share(shares, asked_at_s=asked_at_s)
+            shares = await self._fleet_store.heartbeat(self._admission.usages())
+            has_changed = self._admission.share(shares, asked_at_s=asked_at_s)
         if has_changed:
             self._wake()
         return all(share.is_fair for share in shares)

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 if TYPE_CHECKING:
+    from predictu_dispatch.flow.admission import Admission
     from predictu_dispatch.flow.dispatcher import Dispatcher
-    from predictu_dispatch.flow.gates import Gates
 
 _CLAIM_AGE_MAX_S = 30.0
 """A daemon that has not claimed for so long after its poll was due is not ready, whatever the reason."""
 _ANSWER_AGE_MAX_S = 60.0
 """The same for an answer: twice what the slowest claim takes to fail, which waits for its turn, for a connection, for
-the statement and for giving the connection back; see edge/database.py."""
+the statement and for giving the connection back; see edge/postgres/database.py."""
 _BEATS_EACH_WATCHDOG = 4
 """So that one that comes late, on a machine on its knees, does not matter."""
 _BEAT_MAX_S = 5.0
@@ -49,7 +49,7 @@ class Health:
     def __init__(
         self,
         dispatchers: Collection[Dispatcher],
-        gates: Gates,
+        admission: Admission,
         *,
         poll_interval_s: float,
         database_is_up: Callable[[], bool],
@@ -57,7 +57,7 @@ class Health:
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dispatchers = dispatchers
-        self._gates = gates
+        self._admission = admission
         self._poll_interval_s = poll_interval_s
         self._database_is_up = database_is_up
         self._is_draining = is_draining
@@ -70,7 +70,7 @@ class Health:
             return "the database cannot be reached"
         if self._is_draining():
             return "draining"
-        if not self._gates.has_share():
+        if not self._admission.has_share():
             return "this daemon could not announce itself, and so has no share of any operator"
         claims_s = [dispatcher.claimed_at_s for dispatcher in self._dispatchers]
         oldest_s = min((claim_s for claim_s in claims_s if claim_s is not None), default=None)

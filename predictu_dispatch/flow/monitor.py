@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from predictu_dispatch.core.breaker import Breaker, Circuit, Ping, Policy, Tally, decide, is_at_rest
+from predictu_dispatch.core.breaker import AttemptSummary, Breaker, Circuit, Ping, Policy, decide, is_at_rest
 from predictu_dispatch.core.fleet import CircuitWrite, OperatorState
 from predictu_dispatch.core.methods import Lane, Method
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from predictu_dispatch.core.callback import Attempt
     from predictu_dispatch.core.operator_settings import OperatorSettings
-    from predictu_dispatch.flow.gates import Gates
-    from predictu_dispatch.flow.ports import FleetObserver, Roster
+    from predictu_dispatch.flow.admission import Admission
+    from predictu_dispatch.flow.ports import FleetObserver, FleetStore
 
 _LOOKS_EVERY_S = 1.0
 _TURN_MIN_S = 0.02
@@ -34,19 +34,19 @@ _REFUSED_DOUBLINGS_MAX = 5
 """Of the pause after a write that was refused: then it is more than half a second, and grows no more."""
 _SUCCESS_TOLD_EVERY_S = 5.0
 """`last_success_at` of an operator that is well need not be exact, and each telling writes its row."""
-_NOTHING = Tally()
+_NOTHING = AttemptSummary()
 
 
 @dataclass(slots=True)
 class _Notes:
     """What was heard of one operator and not told yet; times are monotonic seconds of this process."""
 
-    tally: Tally = field(default_factory=Tally)
+    tally: AttemptSummary = field(default_factory=AttemptSummary)
     leased_from_s: float = math.inf
     """When the first attempt of the tally was leased."""
     success_at_s: float | None = None
     failure_at_s: float | None = None
-    holds_until_s: dict[Lane, float] = field(default_factory=dict)
+    backoff_until_s: dict[Lane, float] = field(default_factory=dict)
     ping: tuple[UUID, Ping] | None = None
 
     def then(self, later: _Notes) -> _Notes:
@@ -56,13 +56,13 @@ class _Notes:
             leased_from_s=min(self.leased_from_s, later.leased_from_s),
             success_at_s=later.success_at_s or self.success_at_s,
             failure_at_s=later.failure_at_s or self.failure_at_s,
-            holds_until_s=_latest(self.holds_until_s, later.holds_until_s),
+            backoff_until_s=_latest(self.backoff_until_s, later.backoff_until_s),
             ping=later.ping or self.ping,
         )
 
     def without_tally(self) -> _Notes:
         """What is left once the tally and the PING have been weighed: the times, which may be told later."""
-        return replace(self, tally=Tally(), leased_from_s=math.inf, ping=None)
+        return replace(self, tally=AttemptSummary(), leased_from_s=math.inf, ping=None)
 
 
 class Monitor:
@@ -70,15 +70,15 @@ class Monitor:
 
     def __init__(
         self,
-        roster: Roster,
-        gates: Gates,
+        fleet_store: FleetStore,
+        admission: Admission,
         observer: FleetObserver,
         *,
         wake: Callable[[], None],
         is_outage: Callable[[BaseException], bool],
     ) -> None:
-        self._roster = roster
-        self._gates = gates
+        self._fleet_store = fleet_store
+        self._admission = admission
         self._observer = observer
         self._wake = wake
         self._is_outage = is_outage
@@ -93,17 +93,17 @@ class Monitor:
         self._settings = {one.operator_id: one for one in settings}
         self._news.set()
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """Somebody has changed an operator's row."""
         self._news.set()
 
-    def witness(self, attempt: Attempt) -> None:
+    def observe(self, attempt: Attempt) -> None:
         """An attempt has ended so; what it taught is told to the fleet, at once where it may change something."""
         callback, judgement = attempt.callback, attempt.judgement
         if (notes := self._notes.get(callback.operator_id)) is None:
             notes = self._notes[callback.operator_id] = _Notes()
         taught = _NOTHING.with_attempt(judgement)
-        if callback.leased_at_s >= self._gates.circuit_changed_at_s(callback.operator_id):
+        if callback.leased_at_s >= self._admission.circuit_changed_at_s(callback.operator_id):
             # What was sent before the circuit opened and hung until after it closed again says nothing of now.
             notes.tally = notes.tally.then(taught)
             notes.leased_from_s = min(notes.leased_from_s, callback.leased_at_s)
@@ -113,16 +113,16 @@ class Monitor:
         elif taught.failed:
             notes.failure_at_s = now_s
         if judgement.retry_after_s:
-            until_s = now_s + self._hold_s(callback.operator_id, callback.lane, judgement.retry_after_s)
-            notes.holds_until_s = _latest(notes.holds_until_s, {callback.lane: until_s})
+            until_s = now_s + self._backoff_s(callback.operator_id, callback.lane, judgement.retry_after_s)
+            notes.backoff_until_s = _latest(notes.backoff_until_s, {callback.lane: until_s})
             # Here at once, before this attempt's slot is free again; the others hear of it through the database.
-            self._gates.hold(callback.operator_id, callback.lane, until_s)
+            self._admission.back_off(callback.operator_id, callback.lane, until_s)
         if callback.method is Method.PING and taught != _NOTHING:
             notes.ping = (callback.request_id, Ping.ANSWERED if taught.succeeded else Ping.FAILED)
         if self._is_news(callback.operator_id, notes):
             self._news.set()
 
-    def _hold_s(self, operator_id: str, lane: Lane, retry_after_s: float) -> float:
+    def _backoff_s(self, operator_id: str, lane: Lane, retry_after_s: float) -> float:
         """Capped by max_delay_s: no operator can put its own callbacks off for ever. Source: DESIGN.md 11."""
         settings = self._settings.get(operator_id)
         if settings is None:
@@ -131,8 +131,8 @@ class Monitor:
         return min(retry_after_s, policy.max_delay_s)
 
     def _is_news(self, operator_id: str, notes: _Notes) -> bool:
-        state, settings = self._gates.state(operator_id), self._settings.get(operator_id)
-        if state is None or settings is None or notes.holds_until_s:
+        state, settings = self._admission.state(operator_id), self._settings.get(operator_id)
+        if state is None or settings is None or notes.backoff_until_s:
             return True
         if notes.ping is not None and state.breaker.circuit is not Circuit.CLOSED:
             # It decides; of a closed circuit it is one more attempt.
@@ -163,9 +163,9 @@ class Monitor:
     async def _turn(self, heard: dict[str, _Notes]) -> float:
         """One look at all operators; seconds until the next one is needed."""
         asked_at_s = time.monotonic()
-        states = await self._roster.operator_states(list(self._settings))
-        was_allowed = {state.operator_id: _allows(self._gates.state(state.operator_id)) for state in states}
-        self._gates.saw(states, asked_at_s=asked_at_s)
+        states = await self._fleet_store.operator_states(list(self._settings))
+        was_allowed = {state.operator_id: _allows(self._admission.state(state.operator_id)) for state in states}
+        self._admission.saw(states, asked_at_s=asked_at_s)
         self._observer.operators_seen(states)
         if any(self._is_news(operator_id, notes) for operator_id, notes in self._notes.items()):
             # Heard while we asked, and held against what we knew before.
@@ -182,7 +182,7 @@ class Monitor:
                 # While paused nothing is decided, and it counts later. Else it was weighed and changed nothing; weighed
                 # once more, an old success would wipe out what another daemon has seen fail since.
                 self._keep({state.operator_id: notes if state.is_paused else notes.without_tally()})
-        written = await self._roster.write_circuits(list(writes.values())) if writes else set()
+        written = await self._fleet_store.write_circuits(list(writes.values())) if writes else set()
         for operator_id in writes:
             if operator_id in written:
                 self._told_at_s[operator_id] = asked_at_s
@@ -234,13 +234,13 @@ class Monitor:
             ping_interval_s=settings.health.ping_interval_s,
         )
         # Once more against what is known now: a daemon that stood still has missed that the circuit opened and closed.
-        is_of_now = notes.leased_from_s >= self._gates.circuit_changed_at_s(state.operator_id)
-        breaker = decide(seen, notes.tally if is_of_now else Tally(), policy)
+        is_of_now = notes.leased_from_s >= self._admission.circuit_changed_at_s(state.operator_id)
+        breaker = decide(seen, notes.tally if is_of_now else AttemptSummary(), policy)
         now_s = time.monotonic()
         is_stale = now_s - self._told_at_s.get(state.operator_id, 0.0) >= _SUCCESS_TOLD_EVERY_S
         was_heard = notes.success_at_s is not None or notes.failure_at_s is not None
         if not (
-            breaker.starts_ping or _differs(breaker, state.breaker) or notes.holds_until_s or (is_stale and was_heard)
+            breaker.starts_ping or _differs(breaker, state.breaker) or notes.backoff_until_s or (is_stale and was_heard)
         ):
             return None
         return CircuitWrite(
@@ -249,8 +249,8 @@ class Monitor:
             breaker=breaker,
             success_s_ago=None if notes.success_at_s is None else now_s - notes.success_at_s,
             failure_s_ago=None if notes.failure_at_s is None else now_s - notes.failure_at_s,
-            interactive_hold_s=_left_s(notes, Lane.INTERACTIVE, now_s),
-            settlement_hold_s=_left_s(notes, Lane.SETTLEMENT, now_s),
+            interactive_backoff_s=_left_s(notes, Lane.INTERACTIVE, now_s),
+            settlement_backoff_s=_left_s(notes, Lane.SETTLEMENT, now_s),
         )
 
     def _keep(self, heard: dict[str, _Notes]) -> None:
@@ -278,5 +278,5 @@ def _latest(one: dict[Lane, float], other: dict[Lane, float]) -> dict[Lane, floa
 
 
 def _left_s(notes: _Notes, lane: Lane, now_s: float) -> float | None:
-    until_s = notes.holds_until_s.get(lane)
+    until_s = notes.backoff_until_s.get(lane)
     return None if until_s is None else max(0.0, until_s - now_s)

@@ -62,14 +62,14 @@ class Reaper:
         self._work = asyncio.Event()
         self._soon: asyncio.TimerHandle | None = None
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """Something may have to end at once: a bet for an operator that may not be sent anything."""
         self._work.set()
 
-    def look_soon(self) -> None:
+    def wake_soon(self) -> None:
         """Something may have to end: looked at in a moment, together with whatever else comes until then."""
         if self._soon is None or self._soon.when() <= asyncio.get_running_loop().time():
-            self._soon = asyncio.get_running_loop().call_later(_SOON_S, self.look)
+            self._soon = asyncio.get_running_loop().call_later(_SOON_S, self.wake)
 
     async def run(self) -> None:
         """Reaps for ever; an absent database is asked again at the next turn."""
@@ -124,7 +124,7 @@ class Reaper:
             if change.lane is not None:
                 self._wake(change.lane, 0.0, change.operator_id)
         if ended and max(ended.values()) >= ENDED_MOST:
-            self.look()
+            self.wake()
 
     def _interrupted(self, callback: Callback, leased_by: str, reaped_at: datetime) -> Attempt:
         """What is known of an attempt that nobody reported: it began, and the operator may have got it."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from predictu_dispatch.core.callback import Attempt, Callback
-    from predictu_dispatch.core.change import Change
+    from predictu_dispatch.core.change import CallbackChange
     from predictu_dispatch.core.methods import Lane
     from predictu_dispatch.flow.ports import Observer, Outbox
 
@@ -29,10 +29,10 @@ BATCH_MAX = 400
 """Where the settle statement's cost per row stops falling. Source: RECIPES.md, statements a second."""
 BATCH_BYTES_MAX = 32 * 1024 * 1024
 """Of answers in one batch; Postgres takes no message of a gigabyte, and hangs up on one."""
-HELD_AGAIN_S = 0.05
-HELD_AGAIN_MAX_S = 1.0
+LOCKED_AGAIN_S = 0.05
+LOCKED_AGAIN_MAX_S = 1.0
 """How soon an attempt is reported again whose bet somebody holds: most transactions are short, some are not."""
-HELD_MAX = 5_000
+LOCKED_MAX = 5_000
 """Attempts that may be held without a slot; further ones keep theirs, and so the claims stop by themselves."""
 
 _Key = tuple[str, "UUID", int]
@@ -44,7 +44,7 @@ class _Entry:
 
     attempt: Attempt
     done: asyncio.Future[None]
-    times_held: int = 0
+    times_locked: int = 0
 
 
 class Recorder:
@@ -111,9 +111,9 @@ class Recorder:
         return entries
 
     def _report_again(self, entry: _Entry) -> None:
-        delay_s = min(HELD_AGAIN_S * 2**entry.times_held, HELD_AGAIN_MAX_S)
-        entry.times_held += 1
-        if len(self._recording) <= HELD_MAX and not entry.done.done():
+        delay_s = min(LOCKED_AGAIN_S * 2**entry.times_locked, LOCKED_AGAIN_MAX_S)
+        entry.times_locked += 1
+        if len(self._recording) <= LOCKED_MAX and not entry.done.done():
             entry.done.set_result(None)
         asyncio.get_running_loop().call_later(delay_s, self._queue.put_nowait, entry)
 
@@ -163,13 +163,13 @@ class Recorder:
                     self._wake(change.lane, 0.0, change.operator_id)
                 continue
             key = (change.operator_id, change.request_id, change.attempt)
-            if change.cause is Cause.HELD:
+            if change.cause is Cause.LOCKED:
                 held.add(key)
             else:
                 self._settled(reported[key], change)
         return held
 
-    def _settled(self, attempt: Attempt, change: Change) -> None:
+    def _settled(self, attempt: Attempt, change: CallbackChange) -> None:
         if change.cause is Cause.REPEATED:
             # The commit's answer was lost, the commit was not: it stands as reported.
             change = change._replace(cause=Cause.SETTLED, state=attempt.outcome.state, reason=attempt.outcome.reason)

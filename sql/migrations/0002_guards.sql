@@ -1,4 +1,4 @@
--- What no function, daemon or person may do, held by triggers: the moves of callbacks and bets, and the audit that only grows.
+-- What no function, daemon or person may do, locked by triggers: the moves of callbacks and bets, and the audit that only grows.
 --
 -- The lists of moves are those of predictu_dispatch/core/lifecycle.py; a test tries every pair of states here against that table.
 -- PD900 is never the answer to bad input: it says that a program was about to break a rule of the design, and that it was stopped.

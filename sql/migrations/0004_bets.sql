@@ -4,7 +4,7 @@
 -- What a settle, an expiry or a rollback has changed, for the daemon's metrics and for waking its lanes.
 create type predictu_dispatch.change as (
     operator_id text, request_id uuid, method text, lane text, state text, reason text,
-    -- settled, late, repeated, held (of a report, which names its attempt); released, cancelled, rolled_back (of a bet that followed).
+    -- settled, late, repeated, locked (of a report, which names its attempt); released, cancelled, rolled_back (of a bet that followed).
     cause text, attempt integer
 );
 
@@ -39,7 +39,7 @@ $$;
 
 -- Brings bets to where their callbacks have gone; a bet that is there already stays. The caller holds the bets' locks and names
 -- each once, and its changes to callbacks are done.
-create function predictu_dispatch.follow_bets(operator_ids text[], bet_ids text[])
+create function predictu_dispatch.advance_bets(operator_ids text[], bet_ids text[])
 returns setof predictu_dispatch.change language plpgsql as $$
 declare
     ended record;
@@ -156,7 +156,7 @@ begin
        set state = case c.attempts when 0 then 'cancelled' else 'exhausted' end, reason = 'rolled_back',
            finished_at = clock_timestamp(), note = rollback_bet.reason
      where c.operator_id = operator_id and c.request_id = placement.request_id;
-    perform predictu_dispatch.follow_bets(array[operator_id], array[bet_id]);
+    perform predictu_dispatch.advance_bets(array[operator_id], array[bet_id]);
     select b.terminal_request_id into rollback_id from predictu_dispatch.bet b
      where b.operator_id = operator_id and b.bet_id = bet_id and b.state = 'closing';
     update predictu_dispatch.callback c set note = rollback_bet.reason

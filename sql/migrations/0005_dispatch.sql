@@ -97,7 +97,7 @@ $$;
 -- Settles attempts: callback, audit row, bet, and what follows for the bet, in one transaction. The fence is the attempt number: a
 -- report counts while its callback is in flight with that very attempt. One that comes too late changes no state and is written
 -- to the audit as late; one that was settled before (a commit whose answer was lost) changes nothing at all. One whose bet or
--- callback another transaction holds is returned as 'held': nothing was done for it, and it is to be reported again.
+-- callback another transaction holds is returned as 'locked': nothing was done for it, and it is to be reported again.
 create function predictu_dispatch.settle(reports predictu_dispatch.report[]) returns setof predictu_dispatch.change
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -122,7 +122,7 @@ begin
                and (c.bet_id is null or (c.operator_id, c.bet_id) in (select * from unnest(bet_operator_ids, bet_ids)))
              order by c.operator_id, c.request_id for no key update skip locked) c;
     return query
-    select r.operator_id, r.request_id, r.method, null::text, null::text, null::text, 'held', r.attempt
+    select r.operator_id, r.request_id, r.method, null::text, null::text, null::text, 'locked', r.attempt
       from unnest(reports) r
      where (r.operator_id, r.request_id) not in (select * from unnest(callback_operator_ids, request_ids));
     if found then
@@ -185,7 +185,7 @@ begin
      where d.request_id is not null or not r.reaped;
 
     if bet_ids is not null then
-        return query select * from predictu_dispatch.follow_bets(bet_operator_ids, bet_ids);
+        return query select * from predictu_dispatch.advance_bets(bet_operator_ids, bet_ids);
     end if;
 end $$;
 
@@ -194,11 +194,11 @@ end $$;
 create function predictu_dispatch.expire(most integer) returns setof predictu_dispatch.change
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    held record;
+    locked record;
 begin
     perform predictu_dispatch.commit_durably();
     -- The bets first, in a statement of their own, as in settle().
-    select array_agg(overdue.operator_id) as operator_ids, array_agg(overdue.bet_id) as bet_ids into held
+    select array_agg(overdue.operator_id) as operator_ids, array_agg(overdue.bet_id) as bet_ids into locked
       from (select b.operator_id, b.bet_id
               from predictu_dispatch.callback c
               join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
@@ -208,7 +208,7 @@ begin
     return query
     with of_bets as materialized (
         select c.operator_id, c.request_id
-          from unnest(held.operator_ids, held.bet_ids) as named (operator_id, bet_id)
+          from unnest(locked.operator_ids, locked.bet_ids) as named (operator_id, bet_id)
           join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.bet_id = named.bet_id
          where c.state = 'ready' and c.expires_at <= now()
            for no key update of c skip locked
@@ -225,8 +225,8 @@ begin
       from (select * from of_bets union all select * from of_none) overdue
      where c.operator_id = overdue.operator_id and c.request_id = overdue.request_id
     returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
-    if held.bet_ids is not null then
-        return query select * from predictu_dispatch.follow_bets(held.operator_ids, held.bet_ids);
+    if locked.bet_ids is not null then
+        return query select * from predictu_dispatch.advance_bets(locked.operator_ids, locked.bet_ids);
     end if;
 end $$;
 

@@ -40,8 +40,8 @@ alter table predictu_dispatch.operator
     add column ping_at                 timestamptz,
     add column ping_request_id         uuid,
     -- Until when the operator asked to be left alone (Retry-After), by lane.
-    add column interactive_held_until  timestamptz,
-    add column settlement_held_until   timestamptz,
+    add column interactive_backoff_until  timestamptz,
+    add column settlement_backoff_until   timestamptz,
     -- A maintenance window: nothing is sent.
     add column paused_at               timestamptz,
     add column paused_by               text,
@@ -49,7 +49,7 @@ alter table predictu_dispatch.operator
     add check ((paused_at is null) = (paused_by is null) and (paused_at is null) = (pause_reason is null));
 
 -- A daemon that was not seen for so long counts as gone.
-create function predictu_dispatch.silence_allowed() returns interval language sql immutable parallel safe as $$
+create function predictu_dispatch.heartbeat_timeout() returns interval language sql immutable parallel safe as $$
     select interval '3 seconds'
 $$;
 
@@ -62,8 +62,8 @@ end $$;
 
 create trigger operator_changed after update on predictu_dispatch.operator
     for each row when (
-        (old.circuit, old.paused_at, old.interactive_held_until, old.settlement_held_until, old.enabled)
-        is distinct from (new.circuit, new.paused_at, new.interactive_held_until, new.settlement_held_until, new.enabled)
+        (old.circuit, old.paused_at, old.interactive_backoff_until, old.settlement_backoff_until, old.enabled)
+        is distinct from (new.circuit, new.paused_at, new.interactive_backoff_until, new.settlement_backoff_until, new.enabled)
     ) execute function predictu_dispatch.notify_operator();
 
 -- Sends the operator a PING through the ordinary way: the one that is under way already, or a new one. While the circuit is open
@@ -121,7 +121,7 @@ $$;
 
 -- Says that this daemon is alive and what it goes on using; returns what it may use. Where `is_fair` is false a share is still to be
 -- given back, by this daemon or to it, and it should announce itself again soon. Raises PD007 while another live daemon has its name.
-create function predictu_dispatch.announce(
+create function predictu_dispatch.heartbeat(
     instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[],
     settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[],
     requests_per_s_used double precision[]
@@ -136,21 +136,21 @@ declare
     is_here_long boolean;
 begin
     -- One at a time: what one gives back, the next may take. Nobody holds this lock for longer than this function takes.
-    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.announce'));
+    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.heartbeat'));
     moment := clock_timestamp();
-    silent_since := moment - predictu_dispatch.silence_allowed();
+    silent_since := moment - predictu_dispatch.heartbeat_timeout();
     select d.* into other from predictu_dispatch.daemon d
-     where d.instance = announce.instance and d.session_id <> announce.session_id and d.seen_at > silent_since;
+     where d.instance = heartbeat.instance and d.session_id <> heartbeat.session_id and d.seen_at > silent_since;
     if found then
         raise exception using errcode = 'PD007',
             message = format('another daemon called %s is running on host %s, process %s', quote_literal(instance), other.host, other.pid),
             hint = 'Give each daemon a name of its own: [daemon] instance in dispatcher.toml.';
     end if;
     update predictu_dispatch.daemon d
-       set session_id = announce.session_id, host = announce.host, pid = announce.pid, version = announce.version, seen_at = moment,
-           started_at = case d.session_id when announce.session_id then d.started_at else moment end,
+       set session_id = heartbeat.session_id, host = heartbeat.host, pid = heartbeat.pid, version = heartbeat.version, seen_at = moment,
+           started_at = case d.session_id when heartbeat.session_id then d.started_at else moment end,
            here_since = case when d.seen_at > silent_since then d.here_since else moment end
-     where d.instance = announce.instance
+     where d.instance = heartbeat.instance
     returning d.here_since < silent_since into is_here_long;
     if not found then
         insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, started_at, here_since, seen_at)
@@ -162,10 +162,10 @@ begin
          where not exists (select from predictu_dispatch.daemon d where d.instance = s.instance and d.seen_at > silent_since);
         delete from predictu_dispatch.daemon d where d.seen_at < moment - interval '1 day';
     end if;
-    delete from predictu_dispatch.share s where s.instance = announce.instance and s.operator_id <> all (operator_ids);
+    delete from predictu_dispatch.share s where s.instance = heartbeat.instance and s.operator_id <> all (operator_ids);
     insert into predictu_dispatch.share as s (operator_id, instance, interactive_max, settlement_max, requests_per_s_max)
-    select asked.operator_id, announce.instance, asked.interactive_max, asked.settlement_max, asked.requests_per_s_max
-      from unnest(operator_ids, announce.interactive_max, announce.settlement_max, announce.requests_per_s_max)
+    select asked.operator_id, heartbeat.instance, asked.interactive_max, asked.settlement_max, asked.requests_per_s_max
+      from unnest(operator_ids, heartbeat.interactive_max, heartbeat.settlement_max, heartbeat.requests_per_s_max)
            as asked (operator_id, interactive_max, settlement_max, requests_per_s_max)
     on conflict (operator_id, instance) do update
        set interactive_max = excluded.interactive_max, settlement_max = excluded.settlement_max,
@@ -179,10 +179,10 @@ begin
                       as asked (operator_id, interactive_used, settlement_used, requests_per_s_used)
     ), divided as (
         select s.operator_id, count(*) filter (where d.instance is not null) as daemons,
-               count(*) filter (where d.instance < announce.instance) as place,
-               coalesce(sum(s.interactive_slots) filter (where s.instance <> announce.instance), 0) as others_interactive,
-               coalesce(sum(s.settlement_slots) filter (where s.instance <> announce.instance), 0) as others_settlement,
-               coalesce(sum(s.requests_per_s) filter (where s.instance <> announce.instance), 0) as others_per_s
+               count(*) filter (where d.instance < heartbeat.instance) as place,
+               coalesce(sum(s.interactive_slots) filter (where s.instance <> heartbeat.instance), 0) as others_interactive,
+               coalesce(sum(s.settlement_slots) filter (where s.instance <> heartbeat.instance), 0) as others_settlement,
+               coalesce(sum(s.requests_per_s) filter (where s.instance <> heartbeat.instance), 0) as others_per_s
           from predictu_dispatch.share s
           left join predictu_dispatch.daemon d on d.instance = s.instance and d.seen_at > silent_since
          where s.operator_id = any (operator_ids)
@@ -193,7 +193,7 @@ begin
                predictu_dispatch.rate_share_of(nullif(s.requests_per_s_max, 0), n.serving, v.place) as per_s
           from predictu_dispatch.share s join divided v on v.operator_id = s.operator_id
          cross join lateral (select predictu_dispatch.serving(v.daemons, s.requests_per_s_max) as serving) n
-         where s.instance = announce.instance
+         where s.instance = heartbeat.instance
     ), counted as (
         select s.operator_id,
                predictu_dispatch.granted(f.interactive, s.interactive_max, v.others_interactive, s.interactive_slots, a.interactive_used)::integer
@@ -207,12 +207,12 @@ begin
           join divided v on v.operator_id = s.operator_id
           join fair f on f.operator_id = s.operator_id
           join asked a on a.operator_id = s.operator_id
-         where s.instance = announce.instance
+         where s.instance = heartbeat.instance
     ), written as (
         update predictu_dispatch.share s
            set interactive_slots = n.interactive_slots, settlement_slots = n.settlement_slots, requests_per_s = n.requests_per_s
           from counted n
-         where s.operator_id = n.operator_id and s.instance = announce.instance
+         where s.operator_id = n.operator_id and s.instance = heartbeat.instance
            and (s.interactive_slots, s.settlement_slots, s.requests_per_s)
                is distinct from (n.interactive_slots, n.settlement_slots, n.requests_per_s)
     )
@@ -224,22 +224,22 @@ begin
 end $$;
 
 -- This daemon stops: its shares are free at once.
-create function predictu_dispatch.leave(instance text, session_id uuid) returns void
+create function predictu_dispatch.deregister(instance text, session_id uuid) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 begin
-    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.announce'));
-    delete from predictu_dispatch.daemon d where d.instance = leave.instance and d.session_id = leave.session_id;
+    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.heartbeat'));
+    delete from predictu_dispatch.daemon d where d.instance = deregister.instance and d.session_id = deregister.session_id;
     if found then
-        delete from predictu_dispatch.share s where s.instance = leave.instance;
+        delete from predictu_dispatch.share s where s.instance = deregister.instance;
     end if;
 end $$;
 
 -- Writes what a daemon has decided on operators that it saw at these revisions; returns those which were still so and which nobody
--- held. The others it looks at again. Null keeps a time as it is; `ping_in_s` null plans no PING, `pings` starts one.
+-- locked. The others it looks at again. Null keeps a time as it is; `ping_in_s` null plans no PING, `pings` starts one.
 create function predictu_dispatch.write_circuits(
     operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[],
     success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[],
-    interactive_hold_s double precision[], settlement_hold_s double precision[]
+    interactive_backoff_s double precision[], settlement_backoff_s double precision[]
 ) returns setof text language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
@@ -249,10 +249,10 @@ begin
     for named in
         with decided as (
             select * from unnest(operator_ids, revisions, circuits, healths, write_circuits.consecutive_failures, success_s_ago,
-                                 failure_s_ago, ping_in_s, interactive_hold_s, settlement_hold_s)
+                                 failure_s_ago, ping_in_s, interactive_backoff_s, settlement_backoff_s)
                           as decided (operator_id, revision, circuit, health, consecutive_failures, success_s_ago, failure_s_ago,
-                                      ping_in_s, interactive_hold_s, settlement_hold_s)
-        ), held as materialized (
+                                      ping_in_s, interactive_backoff_s, settlement_backoff_s)
+        ), locked as materialized (
             select o.operator_id from predictu_dispatch.operator o join decided d on d.operator_id = o.operator_id
              where o.revision = d.revision order by o.operator_id for no key update of o skip locked
         )
@@ -263,10 +263,10 @@ begin
                last_success_at = greatest(o.last_success_at, now() - d.success_s_ago * interval '1 second'),
                last_failure_at = greatest(o.last_failure_at, now() - d.failure_s_ago * interval '1 second'),
                ping_at = now() + d.ping_in_s * interval '1 second',
-               interactive_held_until = greatest(o.interactive_held_until, now() + d.interactive_hold_s * interval '1 second'),
-               settlement_held_until = greatest(o.settlement_held_until, now() + d.settlement_hold_s * interval '1 second')
-          from decided d, held
-         where o.operator_id = d.operator_id and held.operator_id = d.operator_id
+               interactive_backoff_until = greatest(o.interactive_backoff_until, now() + d.interactive_backoff_s * interval '1 second'),
+               settlement_backoff_until = greatest(o.settlement_backoff_until, now() + d.settlement_backoff_s * interval '1 second')
+          from decided d, locked
+         where o.operator_id = d.operator_id and locked.operator_id = d.operator_id
         returning o.operator_id
     loop
         if pings[array_position(operator_ids, named)] then
@@ -305,7 +305,7 @@ begin
                as want (operator_id, lane, free_slots, lease_s, rollback_lease_s, amount_format)
           join predictu_dispatch.operator o on o.operator_id = want.operator_id
          where o.paused_at is null and o.circuit <> 'open'
-           and coalesce(case want.lane when 'interactive' then o.interactive_held_until else o.settlement_held_until end, '-infinity')
+           and coalesce(case want.lane when 'interactive' then o.interactive_backoff_until else o.settlement_backoff_until end, '-infinity')
                <= now()
     )
     select array_agg(p.operator_id) as operator_ids, array_agg(p.request_id) as request_ids, array_agg(p.amount_format) as amount_formats,
@@ -378,12 +378,12 @@ create index callback_awaited on predictu_dispatch.callback (operator_id, method
 create or replace function predictu_dispatch.expire(most integer) returns setof predictu_dispatch.change
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    held record;
+    locked record;
     ending record;
 begin
     perform predictu_dispatch.commit_durably();
     -- The bets first, in a statement of their own, as in settle().
-    select array_agg(b.operator_id) as operator_ids, array_agg(b.bet_id) as bet_ids into held
+    select array_agg(b.operator_id) as operator_ids, array_agg(b.bet_id) as bet_ids into locked
       from (select distinct found.operator_id, found.bet_id
               from predictu_dispatch.operator o
              cross join lateral (
@@ -410,7 +410,7 @@ begin
           select * from (
               select c.operator_id, c.request_id,
                      case when c.expires_at <= now() then 'deadline' when o.paused_at is null then 'circuit_open' else 'paused' end as reason
-                from unnest(held.operator_ids, held.bet_ids) as named (operator_id, bet_id)
+                from unnest(locked.operator_ids, locked.bet_ids) as named (operator_id, bet_id)
                 join predictu_dispatch.operator o on o.operator_id = named.operator_id
                 join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.bet_id = named.bet_id
                where c.state = 'ready'
@@ -446,8 +446,8 @@ begin
          where c.operator_id = e.operator_id and c.request_id = e.request_id
         returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
     end if;
-    if held.bet_ids is not null then
-        return query select * from predictu_dispatch.follow_bets(held.operator_ids, held.bet_ids);
+    if locked.bet_ids is not null then
+        return query select * from predictu_dispatch.advance_bets(locked.operator_ids, locked.bet_ids);
     end if;
 end $$;
 
@@ -493,7 +493,7 @@ begin
                and (c.bet_id is null or (c.operator_id, c.bet_id) in (select * from unnest(bet_operator_ids, bet_ids)))
              order by c.operator_id, c.request_id for no key update skip locked) c;
     return query
-    select r.operator_id, r.request_id, r.method, null::text, null::text, null::text, 'held', r.attempt
+    select r.operator_id, r.request_id, r.method, null::text, null::text, null::text, 'locked', r.attempt
       from unnest(reports) r
      where (r.operator_id, r.request_id) not in (select * from unnest(callback_operator_ids, request_ids));
     if found then
@@ -557,24 +557,24 @@ begin
      where d.request_id is not null or not r.reaped;
 
     if bet_ids is not null then
-        return query select * from predictu_dispatch.follow_bets(bet_operator_ids, bet_ids);
+        return query select * from predictu_dispatch.advance_bets(bet_operator_ids, bet_ids);
     end if;
 end $$;
 
 -- A bet, and a callback, by its key. A function of its own is a look-up of its own, whatever the planner thinks of the tables' sizes.
-create function predictu_dispatch.known_bet(operator_id text, bet_id text) returns setof predictu_dispatch.bet
+create function predictu_dispatch.get_bet(operator_id text, bet_id text) returns setof predictu_dispatch.bet
 language sql stable rows 1 set enable_seqscan = off as $$
-    select b.* from predictu_dispatch.bet b where b.operator_id = known_bet.operator_id and b.bet_id = known_bet.bet_id
+    select b.* from predictu_dispatch.bet b where b.operator_id = get_bet.operator_id and b.bet_id = get_bet.bet_id
 $$;
 
-create function predictu_dispatch.known_callback(operator_id text, request_id uuid) returns setof predictu_dispatch.callback
+create function predictu_dispatch.get_callback(operator_id text, request_id uuid) returns setof predictu_dispatch.callback
 language sql stable rows 1 set enable_seqscan = off as $$
     select c.* from predictu_dispatch.callback c
-     where c.operator_id = known_callback.operator_id and c.request_id = known_callback.request_id
+     where c.operator_id = get_callback.operator_id and c.request_id = get_callback.request_id
 $$;
 
 -- As in 0004, where it is explained, with each bet and callback looked up by its key.
-create or replace function predictu_dispatch.follow_bets(operator_ids text[], bet_ids text[])
+create or replace function predictu_dispatch.advance_bets(operator_ids text[], bet_ids text[])
 returns setof predictu_dispatch.change language plpgsql as $$
 declare
     ended record;
@@ -584,8 +584,8 @@ begin
     update predictu_dispatch.bet b
        set state = 'closed', updated_at = clock_timestamp()
       from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
-     cross join lateral predictu_dispatch.known_bet(named.operator_id, named.bet_id) known
-     cross join lateral predictu_dispatch.known_callback(named.operator_id, known.terminal_request_id) terminal
+     cross join lateral predictu_dispatch.get_bet(named.operator_id, named.bet_id) known
+     cross join lateral predictu_dispatch.get_callback(named.operator_id, known.terminal_request_id) terminal
      where b.operator_id = named.operator_id and b.bet_id = named.bet_id
        and known.state = 'closing' and terminal.state = 'delivered';
 
@@ -596,8 +596,8 @@ begin
                 where terminal.operator_id = b.operator_id and terminal.request_id = b.terminal_request_id and terminal.state = 'waiting'
            ) then 'closing' else 'open' end
       from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
-     cross join lateral predictu_dispatch.known_bet(named.operator_id, named.bet_id) known
-     cross join lateral predictu_dispatch.known_callback(named.operator_id, known.placement_request_id) placement
+     cross join lateral predictu_dispatch.get_bet(named.operator_id, named.bet_id) known
+     cross join lateral predictu_dispatch.get_callback(named.operator_id, known.placement_request_id) placement
      where b.operator_id = named.operator_id and b.bet_id = named.bet_id
        and known.state = 'placing' and placement.state = 'delivered';
 
@@ -606,9 +606,9 @@ begin
         select b as bet, placement.state, placement.reason, placement.effect, terminal.request_id as terminal_id,
                terminal.state as terminal_state, terminal.method as terminal_method
           from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
-         cross join lateral predictu_dispatch.known_bet(named.operator_id, named.bet_id) b
-         cross join lateral predictu_dispatch.known_callback(named.operator_id, b.placement_request_id) placement
-          left join lateral predictu_dispatch.known_callback(named.operator_id, b.terminal_request_id) terminal on true
+         cross join lateral predictu_dispatch.get_bet(named.operator_id, named.bet_id) b
+         cross join lateral predictu_dispatch.get_callback(named.operator_id, b.placement_request_id) placement
+          left join lateral predictu_dispatch.get_callback(named.operator_id, b.terminal_request_id) terminal on true
          where b.state = 'placing' and placement.state in ('rejected', 'exhausted', 'cancelled')
     loop
         if ended.effect = 'none' then
@@ -639,8 +639,8 @@ begin
        set state = 'ready', due_at = clock_timestamp()
       from (select named.operator_id, known.request_id
               from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
-             cross join lateral predictu_dispatch.known_bet(named.operator_id, named.bet_id) b
-             cross join lateral predictu_dispatch.known_callback(named.operator_id, b.terminal_request_id) known
+             cross join lateral predictu_dispatch.get_bet(named.operator_id, named.bet_id) b
+             cross join lateral predictu_dispatch.get_callback(named.operator_id, b.terminal_request_id) known
              where b.state = 'closing' and known.state = 'waiting'
             -- Found before it is updated: joined the other way round, each bet would look through all its operator's callbacks.
             offset 0) released
@@ -657,15 +657,15 @@ declare
 begin
     for name in select p.oid from pg_proc p
                  where p.pronamespace = 'predictu_dispatch'::regnamespace
-                   and p.proname in ('claim', 'settle', 'expire', 'follow_bets', 'guard_bet')
+                   and p.proname in ('claim', 'settle', 'expire', 'advance_bets', 'guard_bet')
     loop
         execute format('alter function %s set enable_seqscan = off', name);
         execute format('alter function %s set jit = off', name);
     end loop;
 end $$;
 alter function predictu_dispatch.expire(integer) set plan_cache_mode = force_custom_plan;
-alter function predictu_dispatch.follow_bets(text[], text[]) set enable_hashjoin = off;
-alter function predictu_dispatch.follow_bets(text[], text[]) set enable_mergejoin = off;
+alter function predictu_dispatch.advance_bets(text[], text[]) set enable_hashjoin = off;
+alter function predictu_dispatch.advance_bets(text[], text[]) set enable_mergejoin = off;
 
 -- As in 0005, but it waits for no row that somebody holds, and touches none that stays as it is. Returns the operators that it could
 -- not write because somebody holds them.
@@ -688,15 +688,15 @@ begin
         select given.* from given join predictu_dispatch.operator o on o.operator_id = given.operator_id
          where (o.enabled, o.interactive_deadline_s, o.settlement_deadline_s, o.config_fingerprint)
                is distinct from (given.enabled, given.interactive_deadline_s, given.settlement_deadline_s, given.fingerprint)
-    ), held as materialized (
+    ), locked as materialized (
         select o.operator_id from predictu_dispatch.operator o join differing on differing.operator_id = o.operator_id
          order by o.operator_id for no key update of o skip locked
     ), written as (
         update predictu_dispatch.operator o
            set enabled = differing.enabled, interactive_deadline_s = differing.interactive_deadline_s,
                settlement_deadline_s = differing.settlement_deadline_s, config_fingerprint = differing.fingerprint, updated_at = now()
-          from differing, held
-         where o.operator_id = differing.operator_id and held.operator_id = differing.operator_id
+          from differing, locked
+         where o.operator_id = differing.operator_id and locked.operator_id = differing.operator_id
         returning o.operator_id
     )
     select differing.operator_id from differing where differing.operator_id not in (select written.operator_id from written);
@@ -704,13 +704,13 @@ end $$;
 
 revoke all on all functions in schema predictu_dispatch from public;
 grant execute on function
-    predictu_dispatch.announce(text, uuid, text, integer, text, text[], integer[], integer[], double precision[], integer[], integer[],
+    predictu_dispatch.heartbeat(text, uuid, text, integer, text, text[], integer[], integer[], double precision[], integer[], integer[],
                                double precision[]),
-    predictu_dispatch.leave(text, uuid),
+    predictu_dispatch.deregister(text, uuid),
     predictu_dispatch.write_circuits(text[], bigint[], text[], text[], integer[], double precision[], double precision[],
                                      double precision[], boolean[], double precision[], double precision[])
     to predictu_dispatcher;
 grant execute on function predictu_dispatch.sync_operators(text[], boolean[], double precision[], double precision[], text[])
     to predictu_dispatcher;
-grant execute on function predictu_dispatch.silence_allowed(), predictu_dispatch.backlog() to predictu_dispatcher, predictu_support;
+grant execute on function predictu_dispatch.heartbeat_timeout(), predictu_dispatch.backlog() to predictu_dispatcher, predictu_support;
 grant select on predictu_dispatch.daemon, predictu_dispatch.share to predictu_dispatcher, predictu_support;

@@ -82,41 +82,41 @@ create function predictu_dispatch.record_intervention(
     values (operator_id, request_id, action, reason, done_by, done_at)
 $$;
 
-create function predictu_dispatch.refuse_held(what text) returns void language plpgsql as $$
+create function predictu_dispatch.refuse_locked(what text) returns void language plpgsql as $$
 begin
-    raise exception using errcode = 'PD006', message = format('%s is held by another transaction; nothing was done', what),
+    raise exception using errcode = 'PD006', message = format('%s is locked by another transaction; nothing was done', what),
         hint = 'Try again in a moment. If it stays so, a transaction was left open: look for it in pg_stat_activity.';
 end $$;
 
--- The operator's row, held until the transaction ends. Raises PD002, and PD006 after the caller's lock_timeout.
-create function predictu_dispatch.hold_operator(operator_id text) returns predictu_dispatch.operator language plpgsql as $$
+-- The operator's row, locked until the transaction ends. Raises PD002, and PD006 after the caller's lock_timeout.
+create function predictu_dispatch.lock_operator(operator_id text) returns predictu_dispatch.operator language plpgsql as $$
 #variable_conflict use_variable
 declare
-    held predictu_dispatch.operator;
+    locked predictu_dispatch.operator;
 begin
-    select o.* into held from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
+    select o.* into locked from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
     if not found then
         raise exception using errcode = 'PD002', message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
             hint = 'An operator becomes known when a daemon starts with its file in config/operators/.';
     end if;
-    return held;
+    return locked;
 exception when lock_not_available then
-    perform predictu_dispatch.refuse_held(format('operator %s', quote_literal(operator_id)));
+    perform predictu_dispatch.refuse_locked(format('operator %s', quote_literal(operator_id)));
 end $$;
 
--- The callback, held until the transaction ends, and before it its bet. Raises PD005, and PD006 after the caller's lock_timeout.
-create function predictu_dispatch.hold_callback(action text, operator_id text, request_id uuid) returns predictu_dispatch.callback
+-- The callback, locked until the transaction ends, and before it its bet. Raises PD005, and PD006 after the caller's lock_timeout.
+create function predictu_dispatch.lock_callback(action text, operator_id text, request_id uuid) returns predictu_dispatch.callback
 language plpgsql as $$
 #variable_conflict use_variable
 declare
-    held predictu_dispatch.callback;
+    locked predictu_dispatch.callback;
 begin
     perform from predictu_dispatch.bet b
       where b.operator_id = operator_id and b.bet_id = (
             select c.bet_id from predictu_dispatch.callback c where c.operator_id = operator_id and c.request_id = request_id
       ) for no key update;
     -- In a statement of its own, so that it sees what was committed before the bet's lock was had.
-    select c.* into held from predictu_dispatch.callback c
+    select c.* into locked from predictu_dispatch.callback c
      where c.operator_id = operator_id and c.request_id = request_id for no key update;
     if not found then
         raise exception using errcode = 'PD005',
@@ -124,29 +124,29 @@ begin
                              coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
             hint = 'Look at the request_id and the operator_id.';
     end if;
-    return held;
+    return locked;
 exception when lock_not_available then
-    perform predictu_dispatch.refuse_held(format('callback %s of operator %s, or its bet,', request_id, quote_literal(operator_id)));
+    perform predictu_dispatch.refuse_locked(format('callback %s of operator %s, or its bet,', request_id, quote_literal(operator_id)));
 end $$;
 
-create function predictu_dispatch.refuse_intervention(action text, held predictu_dispatch.callback, fault text, hint text) returns void
+create function predictu_dispatch.refuse_intervention(action text, locked predictu_dispatch.callback, fault text, hint text) returns void
 language plpgsql as $$
 begin
     raise exception using errcode = 'PD005',
-        message = format('%s of %s %s of operator %s is refused: %s', action, held.method, held.request_id, held.operator_id, fault),
+        message = format('%s of %s %s of operator %s is refused: %s', action, locked.method, locked.request_id, locked.operator_id, fault),
         hint = hint;
 end $$;
 
 -- Why a callback is not on the review list, in words.
-create function predictu_dispatch.off_review(held predictu_dispatch.callback) returns text language sql stable as $$
+create function predictu_dispatch.off_review(locked predictu_dispatch.callback) returns text language sql stable as $$
     select case
-        when held.state in ('waiting', 'ready', 'in_flight') then format('it is on its way (%s)', held.state)
+        when locked.state in ('waiting', 'ready', 'in_flight') then format('it is on its way (%s)', locked.state)
         else coalesce((
             select format('%s resolved it at %s: %s', i.done_by, predictu_dispatch.in_words(i.done_at), i.reason)
               from predictu_dispatch.intervention i
-             where i.operator_id = held.operator_id and i.request_id = held.request_id and i.action = 'resolve'
+             where i.operator_id = locked.operator_id and i.request_id = locked.request_id and i.action = 'resolve'
              order by i.done_at desc limit 1
-        ), format('it is %s and nobody has to look at it', held.state))
+        ), format('it is %s and nobody has to look at it', locked.state))
     end
 $$;
 
@@ -156,28 +156,28 @@ create function predictu_dispatch.retry_callback(operator_id text, request_id uu
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 #variable_conflict use_variable
 declare
-    held predictu_dispatch.callback;
+    locked predictu_dispatch.callback;
     redriven_at timestamptz;
     budgeted_at timestamptz;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('retry', null, by);
-    held := predictu_dispatch.hold_callback('retry', operator_id, request_id);
-    if held.method = 'BET_MAKE' then
-        perform predictu_dispatch.refuse_intervention('retry', held, 'a debit is never sent again by hand',
+    locked := predictu_dispatch.lock_callback('retry', operator_id, request_id);
+    if locked.method = 'BET_MAKE' then
+        perform predictu_dispatch.refuse_intervention('retry', locked, 'a debit is never sent again by hand',
             'Place a new bet. A debit that may stand is given back by the bet''s own BET_ROLLBACK; show --bet tells how far that is.');
-    elsif held.method in ('PING', 'BALANCE') then
-        perform predictu_dispatch.refuse_intervention('retry', held, 'nobody waits for its answer any more',
+    elsif locked.method in ('PING', 'BALANCE') then
+        perform predictu_dispatch.refuse_intervention('retry', locked, 'nobody waits for its answer any more',
             'Enqueue a new one; for an operator''s health there is: predictu-dispatch ping.');
-    elsif held.state = 'delivered' then
-        perform predictu_dispatch.refuse_intervention('retry', held, 'the operator has confirmed it',
+    elsif locked.state = 'delivered' then
+        perform predictu_dispatch.refuse_intervention('retry', locked, 'the operator has confirmed it',
             'If it needs review all the same, settle it with the operator, and then: predictu-dispatch resolve.');
-    elsif held.state = 'cancelled' then
-        perform predictu_dispatch.refuse_intervention('retry', held, format('it was cancelled (%s) and must not be sent', held.reason),
+    elsif locked.state = 'cancelled' then
+        perform predictu_dispatch.refuse_intervention('retry', locked, format('it was cancelled (%s) and must not be sent', locked.reason),
             'Another callback may have taken its place: show --bet tells. Once it is settled: predictu-dispatch resolve.');
-    elsif held.review_since is null then
-        perform predictu_dispatch.refuse_intervention('retry', held, predictu_dispatch.off_review(held),
-            case when held.state in ('rejected', 'exhausted')
+    elsif locked.review_since is null then
+        perform predictu_dispatch.refuse_intervention('retry', locked, predictu_dispatch.off_review(locked),
+            case when locked.state in ('rejected', 'exhausted')
                  then 'It was settled by other means: sending it now might pay twice.'
                  else 'Why it is not being sent this moment, says: predictu-dispatch why.' end);
     end if;
@@ -189,10 +189,10 @@ begin
        set state = 'ready', reason = null, due_at = redriven_at, finished_at = null, review_since = null, budget_from = c.attempts,
            expires_at = redriven_at + (c.expires_at - coalesce(budgeted_at, c.created_at))
      where c.operator_id = operator_id and c.request_id = request_id
-    returning c.* into held;
+    returning c.* into locked;
     perform predictu_dispatch.record_intervention(operator_id, request_id, 'retry', null, by, redriven_at);
     perform pg_notify('predictu_dispatch_due', operator_id);
-    return held;
+    return locked;
 end $$;
 
 -- What was never attempted is taken back; its bet becomes void (BET_MAKE), or may have another terminal. Raises PD003, PD005, PD006.
@@ -201,34 +201,34 @@ returns predictu_dispatch.callback
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 #variable_conflict use_variable
 declare
-    held predictu_dispatch.callback;
+    locked predictu_dispatch.callback;
     cancelled predictu_dispatch.callback;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('cancel', reason, by);
-    held := predictu_dispatch.hold_callback('cancel', operator_id, request_id);
-    if held.finished_at is not null then
-        perform predictu_dispatch.refuse_intervention('cancel', held, format('it is %s already', held.state),
+    locked := predictu_dispatch.lock_callback('cancel', operator_id, request_id);
+    if locked.finished_at is not null then
+        perform predictu_dispatch.refuse_intervention('cancel', locked, format('it is %s already', locked.state),
             'What has ended stays as it is; what needs review and was settled by other means: predictu-dispatch resolve.');
-    elsif held.attempts > 0 then
-        perform predictu_dispatch.refuse_intervention('cancel', held,
-            case held.state when 'in_flight' then format('it is being sent at this moment, attempt %s', held.attempts)
-                            else format('it was attempted already, %s time(s)', held.attempts) end,
-            case held.method when 'BET_MAKE' then 'The operator may have booked it. rollback_bet() takes a placement back at any moment.'
+    elsif locked.attempts > 0 then
+        perform predictu_dispatch.refuse_intervention('cancel', locked,
+            case locked.state when 'in_flight' then format('it is being sent at this moment, attempt %s', locked.attempts)
+                            else format('it was attempted already, %s time(s)', locked.attempts) end,
+            case locked.method when 'BET_MAKE' then 'The operator may have booked it. rollback_bet() takes a placement back at any moment.'
                              else 'The operator may have it. Wait until it has ended.' end);
-    elsif held.method = 'BET_ROLLBACK' then
-        perform predictu_dispatch.refuse_intervention('cancel', held, 'a debit that may stand must be given back',
+    elsif locked.method = 'BET_ROLLBACK' then
+        perform predictu_dispatch.refuse_intervention('cancel', locked, 'a debit that may stand must be given back',
             'If it was given back by other means, wait until the rollback has ended, and then: predictu-dispatch resolve.');
     end if;
     update predictu_dispatch.callback c
        set state = 'cancelled', reason = 'taken_back', finished_at = clock_timestamp(), note = concat_ws('; ', c.note, reason)
      where c.operator_id = operator_id and c.request_id = request_id
     returning c.* into cancelled;
-    if held.method = 'BET_MAKE' then
-        perform predictu_dispatch.follow_bets(array[operator_id], array[held.bet_id]);
-    elsif held.bet_id is not null and held.state = 'ready' then
+    if locked.method = 'BET_MAKE' then
+        perform predictu_dispatch.advance_bets(array[operator_id], array[locked.bet_id]);
+    elsif locked.bet_id is not null and locked.state = 'ready' then
         update predictu_dispatch.bet b set state = 'open', updated_at = clock_timestamp()
-         where b.operator_id = operator_id and b.bet_id = held.bet_id;
+         where b.operator_id = operator_id and b.bet_id = locked.bet_id;
     end if;
     perform predictu_dispatch.record_intervention(operator_id, request_id, 'cancel', reason, by, cancelled.finished_at);
     return cancelled;
@@ -240,21 +240,21 @@ returns predictu_dispatch.callback
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 #variable_conflict use_variable
 declare
-    held predictu_dispatch.callback;
+    locked predictu_dispatch.callback;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('resolve', reason, by);
-    held := predictu_dispatch.hold_callback('resolve', operator_id, request_id);
-    if held.review_since is null then
-        perform predictu_dispatch.refuse_intervention('resolve', held, predictu_dispatch.off_review(held),
+    locked := predictu_dispatch.lock_callback('resolve', operator_id, request_id);
+    if locked.review_since is null then
+        perform predictu_dispatch.refuse_intervention('resolve', locked, predictu_dispatch.off_review(locked),
             'Only what is on the review list is resolved: predictu-dispatch status lists it.');
     end if;
     update predictu_dispatch.callback c
        set review_since = null, note = concat_ws('; ', c.note, reason)
      where c.operator_id = operator_id and c.request_id = request_id
-    returning c.* into held;
+    returning c.* into locked;
     perform predictu_dispatch.record_intervention(operator_id, request_id, 'resolve', reason, by, clock_timestamp());
-    return held;
+    return locked;
 end $$;
 
 -- A maintenance window: nothing is sent to the operator until resume_operator(). Raises PD002, PD003, PD005, PD006.
@@ -262,23 +262,23 @@ create function predictu_dispatch.pause_operator(operator_id text, reason text, 
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 #variable_conflict use_variable
 declare
-    held predictu_dispatch.operator;
+    locked predictu_dispatch.operator;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('pause', reason, by);
-    held := predictu_dispatch.hold_operator(operator_id);
-    if held.paused_at is not null then
+    locked := predictu_dispatch.lock_operator(operator_id);
+    if locked.paused_at is not null then
         raise exception using errcode = 'PD005',
             message = format('operator %s is paused already, since %s by %s: %s', operator_id,
-                             predictu_dispatch.in_words(held.paused_at), held.paused_by, held.pause_reason),
+                             predictu_dispatch.in_words(locked.paused_at), locked.paused_by, locked.pause_reason),
             hint = format('To end it: predictu-dispatch resume %s', operator_id);
     end if;
     update predictu_dispatch.operator o
        set paused_at = clock_timestamp(), paused_by = by, pause_reason = reason, revision = o.revision + 1
      where o.operator_id = operator_id
-    returning o.* into held;
-    perform predictu_dispatch.record_intervention(operator_id, null, 'pause', reason, by, held.paused_at);
-    return held;
+    returning o.* into locked;
+    perform predictu_dispatch.record_intervention(operator_id, null, 'pause', reason, by, locked.paused_at);
+    return locked;
 end $$;
 
 -- The maintenance window is over; returns the operator as it was while paused. Raises PD002, PD003, PD005, PD006.
@@ -286,12 +286,12 @@ create function predictu_dispatch.resume_operator(operator_id text, reason text,
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 #variable_conflict use_variable
 declare
-    held predictu_dispatch.operator;
+    locked predictu_dispatch.operator;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('resume', reason, by);
-    held := predictu_dispatch.hold_operator(operator_id);
-    if held.paused_at is null then
+    locked := predictu_dispatch.lock_operator(operator_id);
+    if locked.paused_at is null then
         raise exception using errcode = 'PD005', message = format('operator %s is not paused', operator_id),
             hint = 'What keeps a callback from being sent, says: predictu-dispatch why.';
     end if;
@@ -300,7 +300,7 @@ begin
      where o.operator_id = operator_id;
     perform predictu_dispatch.record_intervention(operator_id, null, 'resume', reason, by, clock_timestamp());
     perform pg_notify('predictu_dispatch_due', operator_id);
-    return held;
+    return locked;
 end $$;
 
 -- A PING through the ordinary way, also while the circuit is open: then it is the one that decides. Raises PD002, PD005, PD006.
@@ -308,14 +308,14 @@ create function predictu_dispatch.ping_operator(operator_id text) returns uuid
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 #variable_conflict use_variable
 declare
-    held predictu_dispatch.operator;
+    locked predictu_dispatch.operator;
 begin
     perform predictu_dispatch.enabled_operator(operator_id);
-    held := predictu_dispatch.hold_operator(operator_id);
-    if held.paused_at is not null then
+    locked := predictu_dispatch.lock_operator(operator_id);
+    if locked.paused_at is not null then
         raise exception using errcode = 'PD005',
             message = format('operator %s is paused since %s by %s: %s; nothing is sent to it', operator_id,
-                             predictu_dispatch.in_words(held.paused_at), held.paused_by, held.pause_reason),
+                             predictu_dispatch.in_words(locked.paused_at), locked.paused_by, locked.pause_reason),
             hint = format('To end it: predictu-dispatch resume %s', operator_id);
     end if;
     return predictu_dispatch.start_ping(operator_id);

@@ -11,7 +11,7 @@ create function predictu_dispatch.new_request_id() returns uuid language sql vol
 $$;
 
 -- Brings bets to where their callbacks have gone; see 0004. Looked at once, and then written only where something has moved.
-create or replace function predictu_dispatch.follow_bets(operator_ids text[], bet_ids text[])
+create or replace function predictu_dispatch.advance_bets(operator_ids text[], bet_ids text[])
 returns setof predictu_dispatch.change language plpgsql
 -- As 0007 says: look-ups by key, whatever the planner thinks of the tables' sizes. And always the same, so it is planned once: left
 -- alone the planner thinks of each array's length anew, which takes longer than the work for a few rows.
@@ -64,9 +64,9 @@ begin
             select b as bet, placement.state, placement.reason, placement.effect, terminal.request_id as terminal_id,
                    terminal.state as terminal_state, terminal.method as terminal_method
               from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
-             cross join lateral predictu_dispatch.known_bet(named.operator_id, named.bet_id) b
-             cross join lateral predictu_dispatch.known_callback(named.operator_id, b.placement_request_id) placement
-              left join lateral predictu_dispatch.known_callback(named.operator_id, b.terminal_request_id) terminal on true
+             cross join lateral predictu_dispatch.get_bet(named.operator_id, named.bet_id) b
+             cross join lateral predictu_dispatch.get_callback(named.operator_id, b.placement_request_id) placement
+              left join lateral predictu_dispatch.get_callback(named.operator_id, b.terminal_request_id) terminal on true
              where b.state = 'placing' and placement.state in ('rejected', 'exhausted', 'cancelled')
         loop
             if ended.effect = 'none' then
@@ -133,7 +133,7 @@ begin
              order by c.operator_id, c.request_id for no key update skip locked) c;
     if cardinality(request_ids) is distinct from cardinality(reports) then
         return query
-        select r.operator_id, r.request_id, r.method, null::text, null::text, null::text, 'held', r.attempt
+        select r.operator_id, r.request_id, r.method, null::text, null::text, null::text, 'locked', r.attempt
           from unnest(reports) r
          where (r.operator_id, r.request_id) not in (select * from unnest(callback_operator_ids, request_ids));
         if found then
@@ -202,7 +202,7 @@ begin
      where d.request_id is not null or not r.reaped;
 
     if bet_ids is not null then
-        return query select * from predictu_dispatch.follow_bets(bet_operator_ids, bet_ids);
+        return query select * from predictu_dispatch.advance_bets(bet_operator_ids, bet_ids);
     end if;
 end $$;
 
@@ -231,7 +231,7 @@ begin
                as want (operator_id, lane, free_slots, lease_s, rollback_lease_s, amount_format, due_from)
           join predictu_dispatch.operator o on o.operator_id = want.operator_id
          where o.paused_at is null and o.circuit <> 'open'
-           and coalesce(case want.lane when 'interactive' then o.interactive_held_until else o.settlement_held_until end, '-infinity')
+           and coalesce(case want.lane when 'interactive' then o.interactive_backoff_until else o.settlement_backoff_until end, '-infinity')
                <= now()
     )
     select array_agg(p.operator_id) as operator_ids, array_agg(p.request_id) as request_ids, array_agg(p.amount_format) as amount_formats,
@@ -393,19 +393,19 @@ end $$;
 -- until they are on disk, so of those that commit at the same moment only one notifies; a daemon that was woken looks once
 -- more a little later, and so finds the others. It is decided at the commit, so that no open transaction silences the others.
 -- A settlement is not told: nobody waits for it.
-create function predictu_dispatch.tell_due() returns trigger language plpgsql as $$
+create function predictu_dispatch.notify_due() returns trigger language plpgsql as $$
 begin
     if new.due_at < clock_timestamp() - interval '0.5 seconds' then
         -- Enqueued long before its commit: the daemons have read on, and must look back.
         perform pg_notify('predictu_dispatch_due', new.operator_id || ' behind');
-    elsif pg_try_advisory_xact_lock(hashtext('predictu_dispatch.tell_due')) then
+    elsif pg_try_advisory_xact_lock(hashtext('predictu_dispatch.notify_due')) then
         perform pg_notify('predictu_dispatch_due', new.operator_id);
     end if;
     return null;
 end $$;
 
 create constraint trigger callback_due_told after insert on predictu_dispatch.callback deferrable initially deferred
-    for each row when (new.state = 'ready' and new.lane = 'interactive') execute function predictu_dispatch.tell_due();
+    for each row when (new.state = 'ready' and new.lane = 'interactive') execute function predictu_dispatch.notify_due();
 
 -- The moves that 0002 and 0008 allow, as they were, but looked at inside of a function: a long WHEN is read anew by each statement, which takes
 -- longer than settling a bet; a function is read once by each connection.

@@ -13,7 +13,7 @@ end $$;
 
 -- What remains of a removed callback: its id stays taken, and saying it again stays harmless, for ever. So an operator that remembers
 -- less than we do never gets a second debit, and none that remembers more takes a new callback for an old one.
-create table predictu_dispatch.removed_request (
+create table predictu_dispatch.request_tombstone (
     operator_id  text not null,
     request_id   uuid not null,
     method       text not null,
@@ -26,7 +26,7 @@ create table predictu_dispatch.removed_request (
     primary key (operator_id, request_id)
 );
 -- What remains of a removed bet: there is never another one of its name.
-create table predictu_dispatch.removed_bet (
+create table predictu_dispatch.bet_tombstone (
     operator_id  text not null,
     bet_id       text not null,
     state        text not null,
@@ -40,35 +40,35 @@ begin
         message = format('what was removed stays known: %s on %s is refused', tg_op, tg_table_name),
         hint = 'These rows keep an old request_id from becoming a second debit.';
 end $$;
-create trigger removed_request_only_grows before update or delete on predictu_dispatch.removed_request
+create trigger removed_request_only_grows before update or delete on predictu_dispatch.request_tombstone
     for each row execute function predictu_dispatch.refuse_removed_change();
-create trigger removed_request_not_emptied before truncate on predictu_dispatch.removed_request
+create trigger removed_request_not_emptied before truncate on predictu_dispatch.request_tombstone
     for each statement execute function predictu_dispatch.refuse_removed_change();
-create trigger removed_bet_only_grows before update or delete on predictu_dispatch.removed_bet
+create trigger removed_bet_only_grows before update or delete on predictu_dispatch.bet_tombstone
     for each row execute function predictu_dispatch.refuse_removed_change();
-create trigger removed_bet_not_emptied before truncate on predictu_dispatch.removed_bet
+create trigger removed_bet_not_emptied before truncate on predictu_dispatch.bet_tombstone
     for each statement execute function predictu_dispatch.refuse_removed_change();
-alter table predictu_dispatch.removed_request
+alter table predictu_dispatch.request_tombstone
     enable always trigger removed_request_only_grows,
     enable always trigger removed_request_not_emptied;
-alter table predictu_dispatch.removed_bet
+alter table predictu_dispatch.bet_tombstone
     enable always trigger removed_bet_only_grows,
     enable always trigger removed_bet_not_emptied;
 
--- How far remove_finished() has walked through the table of callbacks. One row; no key, as with schema_migration.
-create table predictu_dispatch.removal_walk (
+-- How far purge_finished() has walked through the table of callbacks. One row; no key, as with schema_migration.
+create table predictu_dispatch.purge_cursor (
     cutoff      timestamptz not null,
     -- Null once the end was reached.
     next_block  bigint,
-    -- Bets and callbacks that were passed by, because somebody held them.
-    held        bigint not null default 0
+    -- Bets and callbacks that were passed by, because somebody locked them.
+    locked        bigint not null default 0
 );
 
--- As known_callback() in 0007: a look-up by the key, whatever the planner thinks of the table's size.
-create function predictu_dispatch.known_removed(operator_id text, request_id uuid) returns setof predictu_dispatch.removed_request
+-- As get_callback() in 0007: a look-up by the key, whatever the planner thinks of the table's size.
+create function predictu_dispatch.get_request_tombstone(operator_id text, request_id uuid) returns setof predictu_dispatch.request_tombstone
 language sql stable rows 1 set enable_seqscan = off as $$
-    select r.* from predictu_dispatch.removed_request r
-     where r.operator_id = known_removed.operator_id and r.request_id = known_removed.request_id
+    select r.* from predictu_dispatch.request_tombstone r
+     where r.operator_id = get_request_tombstone.operator_id and r.request_id = get_request_tombstone.request_id
 $$;
 
 create function predictu_dispatch.content_of(params jsonb) returns bytea language sql immutable parallel safe as $$
@@ -91,7 +91,7 @@ begin
         end if;
     else
         -- In a statement of its own: whoever waited above for a removal sees here what it left.
-        select r.method, r.content into earlier from predictu_dispatch.known_removed(operator_id, request_id) r;
+        select r.method, r.content into earlier from predictu_dispatch.get_request_tombstone(operator_id, request_id) r;
         if not found then
             return false;
         elsif earlier.method = method and earlier.content = predictu_dispatch.content_of(params) then
@@ -116,7 +116,7 @@ begin
     if not found then
         return query
         select r.state, r.reason, r.effect, null::text, null::text, null::bigint
-          from predictu_dispatch.known_removed(outcome.operator_id, outcome.request_id) r
+          from predictu_dispatch.get_request_tombstone(outcome.operator_id, outcome.request_id) r
          where r.state is not null;
     end if;
 end $$;
@@ -125,7 +125,7 @@ end $$;
 create or replace function predictu_dispatch.refuse_for_bet(operator_id text, bet_id text, what text, fault text, hint text) returns void
 language plpgsql set enable_seqscan = off as $$
 declare
-    removed text := (select r.state from predictu_dispatch.removed_bet r
+    removed text := (select r.state from predictu_dispatch.bet_tombstone r
                       where r.operator_id = refuse_for_bet.operator_id and r.bet_id = refuse_for_bet.bet_id);
 begin
     if removed is not null then
@@ -140,9 +140,9 @@ end $$;
 -- the removal of the very bet. Its name puts it before bet_holds_with_its_callbacks, which would see what an old snapshot still has.
 create function predictu_dispatch.guard_removed() returns trigger language plpgsql set enable_seqscan = off as $$
 begin
-    if exists (select from predictu_dispatch.removed_bet r where r.operator_id = new.operator_id and r.bet_id = new.bet_id) then
+    if exists (select from predictu_dispatch.bet_tombstone r where r.operator_id = new.operator_id and r.bet_id = new.bet_id) then
         perform predictu_dispatch.refuse_for_bet(new.operator_id, new.bet_id, 'placement or adoption', null, null);
-    elsif exists (select from predictu_dispatch.removed_request r
+    elsif exists (select from predictu_dispatch.request_tombstone r
                    where r.operator_id = new.operator_id and r.request_id = new.placement_request_id) then
         raise exception using errcode = 'PD004',
             message = format('placement_request_id %s of operator %s belongs to a callback or bet that ended and was removed',
@@ -152,9 +152,9 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         -- A snapshot older than the removal hides it, but not from the unique keys, which then answer 40001.
         begin
-            insert into predictu_dispatch.removed_bet (operator_id, bet_id, state) values (new.operator_id, new.bet_id, new.state)
+            insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state) values (new.operator_id, new.bet_id, new.state)
             on conflict do nothing;
-            insert into predictu_dispatch.removed_request (operator_id, request_id, method)
+            insert into predictu_dispatch.request_tombstone (operator_id, request_id, method)
             values (new.operator_id, new.placement_request_id, 'BET_MAKE') on conflict do nothing;
             raise exception using errcode = 'PD901', message = 'undone';
         exception when sqlstate 'PD901' then
@@ -172,7 +172,7 @@ begin
     raise exception using errcode = 'PD900',
         message = format('%s %s of operator %s must not be removed: it is %s', tg_table_name,
                          coalesce(to_jsonb(old) ->> 'request_id', to_jsonb(old) ->> 'bet_id'), old.operator_id, old.state),
-        hint = 'Only what ended and needs no review is removed; see remove_finished().';
+        hint = 'Only what ended and needs no review is removed; see purge_finished().';
 end $$;
 create trigger callback_removed_when_over before delete on predictu_dispatch.callback
     for each row when (old.finished_at is null or old.review_since is not null) execute function predictu_dispatch.refuse_removal();
@@ -193,7 +193,7 @@ begin
 end $$;
 
 -- What both walks begin with: nobody else is at it until this transaction ends. Raises PD003, PD006.
-create function predictu_dispatch.hold_retention(blocks integer) returns void language plpgsql as $$
+create function predictu_dispatch.lock_retention(blocks integer) returns void language plpgsql as $$
 begin
     if blocks is null or blocks not between 1 and 10000 then
         perform predictu_dispatch.refuse_params('retention', format('blocks is %s', coalesce(blocks::text, 'NULL')), 'Give 1 to 10000 blocks.');
@@ -201,7 +201,7 @@ begin
         perform predictu_dispatch.refuse_params('retention', format('the transaction is %s', current_setting('transaction_isolation')),
             'Use read committed: an older snapshot hides what came in meanwhile.');
     elsif not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.retention')) then
-        perform predictu_dispatch.refuse_held('the retention');
+        perform predictu_dispatch.refuse_locked('the retention');
     end if;
 end $$;
 
@@ -210,31 +210,31 @@ end $$;
 -- callback of a bet, is passed by and counted. Nobody waits for this but who names the same bet at the same moment. The walk goes on
 -- where the last call ended, and through the whole table once for each cutoff: it needs no index, which every callback would pay
 -- for. Raises PD003, PD006.
-create function predictu_dispatch.remove_finished(keep_months integer, blocks integer)
-returns table (callbacks bigint, bets bigint, held bigint, next_block bigint, blocks_all bigint)
+create function predictu_dispatch.purge_finished(keep_months integer, blocks integer)
+returns table (callbacks bigint, bets bigint, locked bigint, next_block bigint, blocks_all bigint)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' set enable_seqscan = off set jit = off as $$
 #variable_conflict use_variable
 declare
     cutoff timestamptz := predictu_dispatch.retention_cutoff(keep_months);
-    walk predictu_dispatch.removal_walk;
+    walk predictu_dispatch.purge_cursor;
     first_tid tid;
     end_tid tid;
     picked record;
     ended record;
     freed bigint;
 begin
-    perform predictu_dispatch.hold_retention(blocks);
+    perform predictu_dispatch.lock_retention(blocks);
     blocks_all := pg_relation_size('predictu_dispatch.callback') / current_setting('block_size')::bigint;
     callbacks := 0;
     bets := 0;
-    select w.* into walk from predictu_dispatch.removal_walk w;
-    if walk.cutoff = cutoff and walk.next_block is null and walk.held = 0 then
-        held := 0;
+    select w.* into walk from predictu_dispatch.purge_cursor w;
+    if walk.cutoff = cutoff and walk.next_block is null and walk.locked = 0 then
+        locked := 0;
         return next; -- All of it is done.
         return;
     elsif walk.cutoff is distinct from cutoff or walk.next_block is null then
-        delete from predictu_dispatch.removal_walk;
-        insert into predictu_dispatch.removal_walk (cutoff, next_block) values (cutoff, 0) returning * into walk;
+        delete from predictu_dispatch.purge_cursor;
+        insert into predictu_dispatch.purge_cursor (cutoff, next_block) values (cutoff, 0) returning * into walk;
     end if;
     first_tid := format('(%s,0)', walk.next_block)::tid;
     end_tid := format('(%s,0)', walk.next_block + blocks)::tid;
@@ -255,7 +255,7 @@ begin
     select (select count(*) from eligible) as eligible, count(*) as locked, array_agg(l.operator_id) as operator_ids,
            array_agg(l.bet_id) as bet_ids
       into picked from locked l;
-    held := picked.eligible - picked.locked;
+    locked := picked.eligible - picked.locked;
     -- A bet that is still closing has a terminal that a person resolved, or one that needs review and so keeps it here.
     select array_agg(l.operator_id) as operator_ids, array_agg(l.bet_id) as bet_ids into ended
       from unnest(picked.operator_ids, picked.bet_ids) as l (operator_id, bet_id)
@@ -268,7 +268,7 @@ begin
        and exists (select from predictu_dispatch.bet b where b.operator_id = l.operator_id and b.bet_id = l.bet_id
                       and b.state in ('closed', 'void', 'closing') and b.updated_at < cutoff);
     -- A producer that says an old request again holds its callback, and not the bet.
-    held := held + coalesce(cardinality(ended.bet_ids), 0);
+    locked := locked + coalesce(cardinality(ended.bet_ids), 0);
     with mine as materialized (
         select c.operator_id, c.request_id
           from unnest(ended.operator_ids, ended.bet_ids) as l (operator_id, bet_id)
@@ -281,13 +281,13 @@ begin
               join predictu_dispatch.callback c on c.operator_id = l.operator_id and c.bet_id = l.bet_id
               left join mine on mine.operator_id = c.operator_id and mine.request_id = c.request_id
              group by c.operator_id, c.bet_id having count(*) = count(mine.request_id)) whole;
-    held := held - coalesce(cardinality(ended.bet_ids), 0);
+    locked := locked - coalesce(cardinality(ended.bet_ids), 0);
     -- An id may be taken already: as the placement of an adopted bet.
     with gone as (
         delete from predictu_dispatch.callback c using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where c.operator_id = o.operator_id and c.bet_id = o.bet_id returning c.*
     ), kept as (
-        insert into predictu_dispatch.removed_request (operator_id, request_id, method, content, state, reason, effect)
+        insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
         select g.operator_id, g.request_id, g.method, predictu_dispatch.content_of(g.params), g.state, g.reason, g.effect
           from gone g on conflict do nothing
     )
@@ -297,10 +297,10 @@ begin
          where b.operator_id = o.operator_id and b.bet_id = o.bet_id returning b.*
     ), adopted as (
         -- The id by which the operator knows the debit of an adopted bet; of any other bet it is there already.
-        insert into predictu_dispatch.removed_request (operator_id, request_id, method)
+        insert into predictu_dispatch.request_tombstone (operator_id, request_id, method)
         select g.operator_id, g.placement_request_id, 'BET_MAKE' from gone g on conflict do nothing
     )
-    insert into predictu_dispatch.removed_bet (operator_id, bet_id, state) select g.operator_id, g.bet_id, g.state from gone g;
+    insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state) select g.operator_id, g.bet_id, g.state from gone g;
     get diagnostics bets = row_count;
 
     with found as materialized (
@@ -312,18 +312,18 @@ begin
          where c.operator_id = found.operator_id and c.request_id = found.request_id returning c.*
     ), kept as (
         -- PINGs are made here by the thousand, and nothing is ever booked under their ids.
-        insert into predictu_dispatch.removed_request (operator_id, request_id, method, content, state, reason, effect)
+        insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
         select g.operator_id, g.request_id, g.method, predictu_dispatch.content_of(g.params), g.state, g.reason, g.effect
           from gone g where g.method <> 'PING' on conflict do nothing
     )
     select count(*) into freed from gone;
-    -- What is still there was held.
-    held := held + (
+    -- What is still there was locked.
+    locked := locked + (
         select count(*) from predictu_dispatch.callback c
          where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff and c.review_since is null);
     callbacks := callbacks + freed;
     next_block := case when walk.next_block + blocks < blocks_all then walk.next_block + blocks end;
-    update predictu_dispatch.removal_walk w set next_block = remove_finished.next_block, held = walk.held + remove_finished.held;
+    update predictu_dispatch.purge_cursor w set next_block = purge_finished.next_block, locked = walk.locked + purge_finished.locked;
     return next;
 end $$;
 
@@ -332,8 +332,8 @@ end $$;
 -- named by its month, 2024_01, or is 'default'; `attempt_<part>` is attached, `kept_<part>` is its successor being filled, `retired_<part>`
 -- is what was replaced.
 
--- How far retire_audit() has gone through which parts. No key: one row for a part, because only one transaction at a time is at it.
-create table predictu_dispatch.audit_walk (
+-- How far purge_audit() has gone through which parts. No key: one row for a part, because only one transaction at a time is at it.
+create table predictu_dispatch.audit_purge_cursor (
     part        text not null,
     -- The very table that is walked through, so that what was seen of one is never believed of another one of its name.
     source      oid not null,
@@ -345,7 +345,7 @@ create table predictu_dispatch.audit_walk (
 );
 
 -- The parts that are old, in order, with the step that is next: 'replace' for what is attached, 'drop' for what was replaced already.
-create function predictu_dispatch.old_audit(keep_months integer, only_part text default null)
+create function predictu_dispatch.expired_audit(keep_months integer, only_part text default null)
 returns table (part text, step text, rows_estimated bigint, bytes bigint)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -426,7 +426,7 @@ end $$;
 -- gone through once more, for what came in meanwhile, and dropped: with that is_done. Needed is what belongs to a callback. Which step is
 -- next, only the database knows: nobody can leave one out, and two who call this in turns do the same work together. Raises PD003,
 -- PD006; 55P03 and 55000 where the part cannot be had now.
-create function predictu_dispatch.retire_audit(keep_months integer, part text, blocks integer)
+create function predictu_dispatch.purge_audit(keep_months integer, part text, blocks integer)
 returns table (step text, scanned bigint, needed bigint, is_done boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' set enable_seqscan = off set jit = off as $$
 #variable_conflict use_variable
@@ -435,24 +435,24 @@ declare
     kept text := 'kept_' || part;
     source text;
     target text;
-    walk predictu_dispatch.audit_walk;
+    walk predictu_dispatch.audit_purge_cursor;
     first_tid tid;
     end_tid tid;
 begin
-    perform predictu_dispatch.hold_retention(blocks);
-    select a.step into step from predictu_dispatch.old_audit(keep_months, coalesce(part, '')) a order by a.step limit 1;
+    perform predictu_dispatch.lock_retention(blocks);
+    select a.step into step from predictu_dispatch.expired_audit(keep_months, coalesce(part, '')) a order by a.step limit 1;
     if not found then
         perform predictu_dispatch.refuse_params('retention', format('part %s is not old', coalesce(quote_literal(left(part, 80)), 'NULL')),
-            'Take the part from old_audit().');
+            'Take the part from expired_audit().');
     end if;
     source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
     target := case step when 'replace' then kept else 'attempt' end;
-    select w.* into walk from predictu_dispatch.audit_walk w where w.part = retire_audit.part;
+    select w.* into walk from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
     -- What an interrupted run has seen is not built upon: the less comes in behind a walk, the less is missing until the part is gone.
     if walk.source is distinct from to_regclass('predictu_dispatch.' || source)::oid or walk.moved_at < now() - interval '1 hour'
        or (step = 'replace' and to_regclass('predictu_dispatch.' || kept) is null) then
-        delete from predictu_dispatch.audit_walk w where w.part = retire_audit.part;
-        insert into predictu_dispatch.audit_walk (part, source, next_block)
+        delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
+        insert into predictu_dispatch.audit_purge_cursor (part, source, next_block)
         values (part, to_regclass('predictu_dispatch.' || source)::oid, 0) returning * into walk;
         if step = 'replace' then
             perform predictu_dispatch.begin_kept_audit(part);
@@ -481,11 +481,11 @@ begin
               from predictu_dispatch.%I s where s.ctid >= $1 and s.ctid < $2
             $statement$, source)
            into scanned, needed using first_tid, end_tid, cutoff;
-        update predictu_dispatch.audit_walk w
-           set scanned = walk.scanned + retire_audit.scanned, needed = walk.needed + retire_audit.needed, moved_at = now(),
+        update predictu_dispatch.audit_purge_cursor w
+           set scanned = walk.scanned + purge_audit.scanned, needed = walk.needed + purge_audit.needed, moved_at = now(),
                next_block = case when (walk.next_block + blocks) * current_setting('block_size')::bigint
                                       < pg_relation_size(format('predictu_dispatch.%I', source)) then walk.next_block + blocks end
-         where w.part = retire_audit.part returning * into walk;
+         where w.part = purge_audit.part returning * into walk;
     else
         if step = 'drop' then
             execute format('drop table predictu_dispatch.%I', source);
@@ -496,7 +496,7 @@ begin
         else
             perform predictu_dispatch.replace_audit(part, walk.needed > 0);
         end if;
-        delete from predictu_dispatch.audit_walk w where w.part = retire_audit.part;
+        delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
     end if;
     scanned := walk.scanned;
     needed := walk.needed;
@@ -510,7 +510,7 @@ alter table predictu_dispatch.daemon
     add column schema_version_said_by  uuid;
 
 -- As in 0007, with that version.
-create function predictu_dispatch.announce(
+create function predictu_dispatch.heartbeat(
     instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[],
     settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[],
     requests_per_s_used double precision[], schema_version integer
@@ -520,23 +520,23 @@ create function predictu_dispatch.announce(
 #variable_conflict use_column
 begin
     return query
-    select * from predictu_dispatch.announce(instance, session_id, host, pid, version, operator_ids, interactive_max, settlement_max,
+    select * from predictu_dispatch.heartbeat(instance, session_id, host, pid, version, operator_ids, interactive_max, settlement_max,
                                              requests_per_s_max, interactive_used, settlement_used, requests_per_s_used);
     update predictu_dispatch.daemon d
-       set schema_version = announce.schema_version, schema_version_said_by = announce.session_id
-     where d.instance = announce.instance and d.session_id = announce.session_id
-       and (d.schema_version, d.schema_version_said_by) is distinct from (announce.schema_version, announce.session_id);
+       set schema_version = heartbeat.schema_version, schema_version_said_by = heartbeat.session_id
+     where d.instance = heartbeat.instance and d.session_id = heartbeat.session_id
+       and (d.schema_version, d.schema_version_said_by) is distinct from (heartbeat.schema_version, heartbeat.session_id);
 end $$;
 
 revoke all on all functions in schema predictu_dispatch from public;
 grant usage on schema predictu_dispatch to predictu_retention;
 grant execute on function
-    predictu_dispatch.retention_cutoff(integer), predictu_dispatch.remove_finished(integer, integer), predictu_dispatch.old_audit(integer, text),
-    predictu_dispatch.retire_audit(integer, text, integer)
+    predictu_dispatch.retention_cutoff(integer), predictu_dispatch.purge_finished(integer, integer), predictu_dispatch.expired_audit(integer, text),
+    predictu_dispatch.purge_audit(integer, text, integer)
     to predictu_retention;
-grant execute on function predictu_dispatch.announce(text, uuid, text, integer, text, text[], integer[], integer[], double precision[], integer[],
+grant execute on function predictu_dispatch.heartbeat(text, uuid, text, integer, text, text[], integer[], integer[], double precision[], integer[],
                                                      integer[], double precision[], integer)
     to predictu_dispatcher;
-grant select on predictu_dispatch.schema_migration, predictu_dispatch.removal_walk to predictu_retention;
-grant select on predictu_dispatch.removed_request, predictu_dispatch.removed_bet, predictu_dispatch.removal_walk
+grant select on predictu_dispatch.schema_migration, predictu_dispatch.purge_cursor to predictu_retention;
+grant select on predictu_dispatch.request_tombstone, predictu_dispatch.bet_tombstone, predictu_dispatch.purge_cursor
     to predictu_dispatcher, predictu_support;

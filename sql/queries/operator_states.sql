@@ -4,8 +4,8 @@ select o.operator_id, o.revision, o.circuit, o.consecutive_failures, o.last_succ
        extract(epoch from now() - o.circuit_since)::double precision as circuit_age_s,
        extract(epoch from o.ping_at - now())::double precision as ping_in_s, o.ping_request_id, ping.state as ping_state,
        o.paused_at is not null as is_paused,
-       coalesce(extract(epoch from o.interactive_held_until - now()), 0)::double precision as interactive_hold_s,
-       coalesce(extract(epoch from o.settlement_held_until - now()), 0)::double precision as settlement_hold_s
+       coalesce(extract(epoch from o.interactive_backoff_until - now()), 0)::double precision as interactive_backoff_s,
+       coalesce(extract(epoch from o.settlement_backoff_until - now()), 0)::double precision as settlement_backoff_s
   from predictu_dispatch.operator o
   left join predictu_dispatch.callback ping on ping.operator_id = o.operator_id and ping.request_id = o.ping_request_id
  where o.operator_id = any ($1)

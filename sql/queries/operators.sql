@@ -3,16 +3,16 @@ select o.operator_id, o.enabled, o.health, o.circuit, extract(epoch from now() -
        o.consecutive_failures, o.last_success_at, o.last_failure_at,
        extract(epoch from o.ping_at - now())::double precision as ping_in_s, o.paused_at,
        extract(epoch from now() - o.paused_at)::double precision as paused_for_s, o.paused_by, o.pause_reason,
-       o.interactive_held_until, o.settlement_held_until,
-       greatest(extract(epoch from o.interactive_held_until - now()), 0)::double precision as interactive_held_for_s,
-       greatest(extract(epoch from o.settlement_held_until - now()), 0)::double precision as settlement_held_for_s,
+       o.interactive_backoff_until, o.settlement_backoff_until,
+       greatest(extract(epoch from o.interactive_backoff_until - now()), 0)::double precision as interactive_backoff_for_s,
+       greatest(extract(epoch from o.settlement_backoff_until - now()), 0)::double precision as settlement_backoff_for_s,
        served.daemons, served.interactive_slots, served.settlement_slots, nullif(served.requests_per_s, 0) as requests_per_s, o.updated_at
   from predictu_dispatch.operator o
  cross join lateral (
      select count(*) as daemons, max(s.interactive_max) as interactive_slots, max(s.settlement_max) as settlement_slots,
             max(s.requests_per_s_max) as requests_per_s
        from predictu_dispatch.share s
-       join predictu_dispatch.daemon d on d.instance = s.instance and d.seen_at > now() - predictu_dispatch.silence_allowed()
+       join predictu_dispatch.daemon d on d.instance = s.instance and d.seen_at > now() - predictu_dispatch.heartbeat_timeout()
       where s.operator_id = o.operator_id
  ) served
  order by o.operator_id

@@ -3,10 +3,10 @@
 select c.operator_id, c.request_id, c.state, c.reason, c.attempts, c.created_at, c.leased_at,
        extract(epoch from c.leased_at - c.created_at)::double precision * 1000 as waited_ms,
        extract(epoch from c.expires_at - now())::double precision as expires_in_s,
-       case when o.interactive_held_until > now() then o.interactive_held_until end as held_until, o.paused_at,
+       case when o.interactive_backoff_until > now() then o.interactive_backoff_until end as backoff_until, o.paused_at,
        (select max(d.seen_at) from predictu_dispatch.daemon d) as daemon_seen_at,
        exists (select from predictu_dispatch.daemon d
-                where d.seen_at > now() - predictu_dispatch.silence_allowed()) as daemon_is_here
+                where d.seen_at > now() - predictu_dispatch.heartbeat_timeout()) as daemon_is_here
   from predictu_dispatch.callback c
   join predictu_dispatch.operator o on o.operator_id = c.operator_id
  where c.operator_id = $1 and c.request_id = $2

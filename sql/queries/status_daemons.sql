@@ -1,7 +1,7 @@
 -- The daemons seen within a day, the live ones first; one that stopped in order leaves no row.
 select d.instance, d.host, d.pid, d.version, d.started_at, d.seen_at,
        extract(epoch from now() - d.seen_at)::double precision as seen_s_ago,
-       d.seen_at > now() - predictu_dispatch.silence_allowed() as is_live
+       d.seen_at > now() - predictu_dispatch.heartbeat_timeout() as is_live
   from predictu_dispatch.daemon d
  where d.seen_at > now() - interval '1 day'
  order by is_live desc, d.instance

@@ -4,12 +4,12 @@
 select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.state, c.reason, c.effect, c.attempts, c.retry_stopped,
        c.operator_status, c.due_at, c.expires_at, c.finished_at, c.review_since, c.leased_at, c.leased_by, c.lease_until,
        o.enabled, o.circuit, o.circuit_since, o.consecutive_failures, o.ping_at, o.ping_request_id, ping.state as ping_state,
-       case c.lane when 'interactive' then o.interactive_held_until else o.settlement_held_until end as held_until,
+       case c.lane when 'interactive' then o.interactive_backoff_until else o.settlement_backoff_until end as backoff_until,
        o.paused_at, o.paused_by, o.pause_reason,
        other.request_id as other_request_id, other.method as other_method, other.state as other_state,
        tried.attempt as tried_attempt, tried.reason as tried_reason, tried.finished_at as tried_at,
        done.action as done_action, done.done_by, done.done_at, done.reason as done_reason,
-       holder.pid as holder_pid, holder.application_name as holder_application
+       holder.pid as locker_pid, holder.application_name as locker_application
   from predictu_dispatch.callback c
   join predictu_dispatch.operator o on o.operator_id = c.operator_id
   left join predictu_dispatch.callback ping on ping.operator_id = o.operator_id and ping.request_id = o.ping_request_id

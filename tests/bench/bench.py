@@ -16,10 +16,10 @@ import aiohttp
 import asyncpg
 import click
 
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
-from predictu_dispatch.edge.postgres_watcher import Watcher
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from predictu_dispatch.embedded_postgres.watcher import Watcher
+from tests.bench.bench_environment import BenchEnvironment, Plan
 from tests.bench.findings import Figure, Findings
-from tests.bench.hall import Hall, Plan
 from tests.bench.machine import machine
 from tests.bench.parts import cores, enqueue, flat, latency, memory, rs256, throughput, tls
 from tests.bench.peers import PeersUnavailableError
@@ -28,7 +28,7 @@ from tests.bench.readme import PICTURE, keep
 from tests.bench.receiver import Receiver
 
 _DRAWN = {"rates", "latencies"}
-PARTS: dict[str, Callable[[Hall], Awaitable[Findings]]] = {
+PARTS: dict[str, Callable[[BenchEnvironment], Awaitable[Findings]]] = {
     "throughput": throughput.play,
     "latency": latency.play,
     "enqueue": enqueue.play,
@@ -100,17 +100,19 @@ async def _play(names: list[str], plan: Plan, limit_s: float, results: Results) 
         results.machine = f"{machine(postgres)}; fsync on; {plan.rounds} rounds"
         click.echo(results.machine)
         async with asyncio.timeout(limit_s), aiohttp.ClientSession() as session:
-            hall = Hall(postgres, receiver, folder=Path(temporary), session=session, plan=plan, say=click.echo)
-            await hall.prepare()
+            environment = BenchEnvironment(
+                postgres, receiver, folder=Path(temporary), session=session, plan=plan, say=click.echo
+            )
+            await environment.prepare()
             for name in names:
                 click.echo(f"\n{name}")
                 try:
-                    findings = await PARTS[name](hall)
+                    findings = await PARTS[name](environment)
                 except (RuntimeError, AssertionError, asyncpg.PostgresError, PeersUnavailableError) as error:
                     # The other parts need not wait for another hour for this.
                     findings = Findings(part=name, title="", figures=[Figure(name="all of it", values=())])
                     findings.notes.append(f"BROKEN: {error}")
-                await hall.clear()
+                await environment.clear()
                 results.findings.append(findings)
                 click.echo()
                 for line in findings.lines():

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from predictu_dispatch.edge.postgres_watcher import Watcher
+from predictu_dispatch.embedded_postgres.watcher import Watcher
 
 _END_TIMEOUT_S = 15.0
 """A worker finishes what it has begun; none here takes seconds for that."""

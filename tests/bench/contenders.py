@@ -10,8 +10,8 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from tests.bench.bench_environment import BenchEnvironment, wal_counter
 from tests.bench.child import Child
-from tests.bench.hall import Hall, wal_counter
 from tests.bench.meter import Crew, Meter, Reading
 from tests.bench.peers import Peer
 from tests.bench.redis_server import RedisServer, redis_server
@@ -44,9 +44,9 @@ class Ours(Contender):
 
     name = "ours"
 
-    def __init__(self, hall: Hall) -> None:
-        self._hall = hall
-        self._files = hall.files("work", hall.receiver.url)
+    def __init__(self, environment: BenchEnvironment) -> None:
+        self._hall = environment
+        self._files = environment.files("work", environment.receiver.url)
         self._full = ""
 
     @override
@@ -72,9 +72,9 @@ class Store:
 class Scripted(Contender):
     """A peer that keeps its jobs nowhere: `count` of them."""
 
-    def __init__(self, hall: Hall, peer: Peer, python: Path, count: int) -> None:
+    def __init__(self, environment: BenchEnvironment, peer: Peer, python: Path, count: int) -> None:
         self.name = peer.name
-        self._hall = hall
+        self._hall = environment
         self._command = (str(python), str(peer.script))
         self._count = count
 

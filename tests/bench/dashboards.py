@@ -24,12 +24,12 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
-from predictu_dispatch.edge.keys import create_key_file
-from predictu_dispatch.edge.postgres_place import free_port
+from predictu_dispatch.edge.config.keys import create_key_file
+from predictu_dispatch.embedded_postgres.location import free_port
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.bench.dashboard_drawing import Series, drawn
 from tests.support.daemons import Daemon, Fleet, until
-from tests.support.ledger import Connection, connected, enqueue, placement_params, terminal_params
+from tests.support.harness import Connection, connected, enqueue, placement_params, terminal_params
 from tests.support.operators import Operator, Request, running_operator
 from tests.support.postgres import cloned_database, create_template, server_of
 

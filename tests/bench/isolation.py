@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.bench.figures import HEADER, TABLE_HEAD, Comparison
 from tests.bench.machine import machine
 from tests.bench.scenarios import SCENARIOS, Scenario, control_of

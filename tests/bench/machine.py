@@ -7,7 +7,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 
 
 def machine(postgres: EmbeddedPostgres) -> str:

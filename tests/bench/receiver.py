@@ -10,7 +10,7 @@ from typing import Self
 
 import aiohttp
 
-from predictu_dispatch.edge.postgres_place import free_port
+from predictu_dispatch.embedded_postgres.location import free_port
 from tests.bench.child import Child
 
 BODY = '{"status":"OK","balance":100000,"transaction_id":"op-tx-1"}'

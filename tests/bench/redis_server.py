@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from predictu_dispatch.edge.postgres_place import free_port
+from predictu_dispatch.embedded_postgres.location import free_port
 from tests.bench.child import Child
 
 _START_TIMEOUT_S = 20.0

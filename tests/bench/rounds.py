@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
+from tests.bench.bench_environment import BenchEnvironment
 from tests.bench.findings import Figure, disturbed, ratios, shown
-from tests.bench.hall import Hall
 from tests.bench.meter import BrokenRoundError, Reading
 
 Side = Callable[[], Awaitable[Reading]]
@@ -53,24 +53,26 @@ class Rounds:
         return [*self.notes, *disturbed(reading.others_cores for reading in read)]
 
 
-async def in_turn(hall: Hall, sides: Mapping[str, Side], *, base: str, is_dividend: bool = False) -> Rounds:
+async def in_turn(
+    environment: BenchEnvironment, sides: Mapping[str, Side], *, base: str, is_dividend: bool = False
+) -> Rounds:
     """Each side has been played in each round, and shown, with its rate over that of `base`, or the other way round."""
     rounds = Rounds(readings={name: [] for name in sides})
     width = max(map(len, sides))
-    for number in range(1, hall.plan.rounds + 1):
+    for number in range(1, environment.plan.rounds + 1):
         for name, play in sides.items():
             try:
                 reading: Reading | None = await play()
             except BrokenRoundError as broken:
                 reading = None
                 rounds.notes.append(f"BROKEN: round {number} of {name}: {broken}")
-                hall.say(f"{number:3}  {name:{width}}  BROKEN: {broken}")
+                environment.say(f"{number:3}  {name:{width}}  BROKEN: {broken}")
             rounds.readings[name].append(reading)
             if reading is not None:
                 first = rounds.readings[base][-1]
                 ratio = math.nan if first is None else reading.rate / first.rate
                 words = f"{base} / this {shown(1 / ratio)}" if is_dividend else f"this / {base} {shown(ratio)}"
-                hall.say(f"{number:3}  {name:{width}} {reading.line()}{'' if name == base else '  ' + words}")
+                environment.say(f"{number:3}  {name:{width}} {reading.line()}{'' if name == base else '  ' + words}")
     return rounds
 
 

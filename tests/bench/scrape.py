@@ -27,9 +27,9 @@ from predictu_dispatch.core.fleet import OperatorState
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.verdict import Verdict
-from predictu_dispatch.edge.http_server import HttpServer
-from predictu_dispatch.edge.snapshot import Own
-from predictu_dispatch.edge.telemetry import Telemetry
+from predictu_dispatch.edge.http.server import HttpServer
+from predictu_dispatch.edge.telemetry.observer import Telemetry
+from predictu_dispatch.edge.telemetry.snapshot import ProcessStats
 
 _BEAT_S = 0.001
 _PAUSE_S = 0.4
@@ -48,7 +48,7 @@ def filled(operators: int) -> Telemetry:
     """Telemetry of a daemon that has delivered, retried and given up everything, and been refused every bet and win."""
     names = [f"op_{n:06}" for n in range(operators)]
     lanes = {(name, lane): 3 for name in names for lane in Lane}
-    telemetry = Telemetry(own=lambda: Own(in_flight=lanes, is_database_up=True, is_ready=True))
+    telemetry = Telemetry(own=lambda: ProcessStats(in_flight=lanes, is_database_up=True, is_ready=True))
     metrics = telemetry._metrics
     for name in names:
         for method in Method:
@@ -75,8 +75,8 @@ def filled(operators: int) -> Telemetry:
                 circuit_age_s=None,
                 ping_request_id=uuid.uuid4(),
                 is_paused=False,
-                interactive_hold_s=0.0,
-                settlement_hold_s=0.0,
+                interactive_backoff_s=0.0,
+                settlement_backoff_s=0.0,
             )
             for name in names
         ]
@@ -109,7 +109,7 @@ async def beat(late: list[tuple[float, float]]) -> None:
 async def scrape(telemetry: Telemetry, *, scrapes: int) -> list[tuple[float, float, int, float]]:
     """(ms of the scrape, longest standstill in it, bytes, longest standstill in the pause after it) of each."""
     server = HttpServer(
-        registry=telemetry.registry, look=telemetry.snapshot.look, unready=lambda: None, signing_keys=dict
+        registry=telemetry.registry, refresh=telemetry.snapshot.refresh, unready=lambda: None, signing_keys=dict
     )
     url = await server.start(host="127.0.0.1", port=0)
     late: list[tuple[float, float]] = []

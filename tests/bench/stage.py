@@ -17,9 +17,9 @@ from typing import Any
 import aiohttp
 import asyncpg
 
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
-from predictu_dispatch.edge.keys import create_key_file
-from predictu_dispatch.edge.migrations import migrate
+from predictu_dispatch.edge.config.keys import create_key_file
+from predictu_dispatch.edge.postgres.migrations import migrate
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.bench.backlog import Connection, count_due, fill
 from tests.bench.cpu_clock import CpuClock
 from tests.bench.figures import ALONE, TROUBLED, Segment

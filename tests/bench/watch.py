@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from tests.bench.bench_environment import BenchEnvironment
 from tests.bench.figures import percentile
 from tests.bench.findings import Figure
-from tests.bench.hall import Hall
 from tests.bench.lines import Asked
 from tests.bench.meter import BrokenRoundError
 
@@ -72,8 +72,8 @@ class Watches:
 class Watch:
     """The sink, and how long to look."""
 
-    def __init__(self, hall: Hall, sink: Asked) -> None:
-        self._hall = hall
+    def __init__(self, environment: BenchEnvironment, sink: Asked) -> None:
+        self._hall = environment
         self._sink = sink
 
     @property
@@ -115,27 +115,29 @@ class Watch:
         return tuple((at_s - row[3]) * 1000 for row, at_s in zip(rows, arrived_at_s, strict=True))
 
     def clock(self, *pids: int) -> Callable[[], float]:
-        """See Hall.clock; the sink is known as well."""
+        """See BenchEnvironment.clock; the sink is known as well."""
         return self._hall.clock(*pids, self._sink.pid)
 
 
 Side = Callable[[int], Awaitable[Watched]]
 
 
-async def watch_in_turn(hall: Hall, sides: Mapping[str, Side]) -> tuple[dict[str, Watches], list[str]]:
+async def watch_in_turn(
+    environment: BenchEnvironment, sides: Mapping[str, Side]
+) -> tuple[dict[str, Watches], list[str]]:
     """Each side has been watched in each round, with the same schedule, and shown. And the notes."""
     segments: dict[str, list[Watched]] = {name: [] for name in sides}
     notes = []
     width = max(map(len, sides))
-    for number in range(1, hall.plan.rounds + 1):
+    for number in range(1, environment.plan.rounds + 1):
         for name, play in sides.items():
             try:
-                segment = await play(hall.plan.seed + number)
+                segment = await play(environment.plan.seed + number)
             except BrokenRoundError as broken:
                 notes.append(f"BROKEN: round {number} of {name}: {broken}")
                 segment = Watched(latencies_ms=(inf,), others_cores=0.0)
             segments[name].append(segment)
-            hall.say(f"{number:3}  {name:{width}} {segment.line()}")
+            environment.say(f"{number:3}  {name:{width}} {segment.line()}")
     return {name: Watches(name=name, segments=watched) for name, watched in segments.items()}, notes
 
 

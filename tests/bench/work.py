@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 
 from predictu_dispatch.core.settings import DAY_S
-from predictu_dispatch.edge.keys import create_key_file
+from predictu_dispatch.edge.config.keys import create_key_file
 from tests.bench.backlog import Connection
 from tests.bench.meter import BrokenRoundError
 from tests.support.daemons import _toml as toml

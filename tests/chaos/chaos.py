@@ -22,10 +22,10 @@ import click
 
 from predictu_dispatch.demo.books import PredictuBooks, read_predictu
 from tests.chaos.books import Verdict, history, judge, operator_book
+from tests.chaos.fault_injector import FaultInjector
 from tests.chaos.plan import plan
 from tests.chaos.report import Report
 from tests.chaos.traffic import PLAYERS, Bet, Producers
-from tests.chaos.villain import Villain
 from tests.chaos.world import DATABASE, World, open_world
 
 _DRAIN_S = 120.0
@@ -75,7 +75,7 @@ async def play(run: Run, say: Callable[[str], None]) -> Outcome:
 
 
 async def _played(world: World, run: Run, say: Callable[[str], None]) -> Outcome:
-    villain = Villain(world=world, say=say)
+    fault_injector = FaultInjector(world=world, say=say)
     producers = Producers(
         dsn=world.dsn("chaos_producer", world.producers_line),
         operator_ids=tuple(operator.operator_id for operator in world.operators),
@@ -88,9 +88,9 @@ async def _played(world: World, run: Run, say: Callable[[str], None]) -> Outcome
     try:
         async with asyncio.TaskGroup() as both:
             both.create_task(producers.play(seconds=run.seconds, bets_per_s=run.bets_per_s))
-            both.create_task(villain.play(plan(run.seed, run.seconds)))
+            both.create_task(fault_injector.play(plan(run.seed, run.seconds)))
         say("healed")
-        await villain.heal()
+        await fault_injector.heal()
         began_s = time.monotonic()
         await _drained(world, producers, within_s=_DRAIN_S)
         drained_s = time.monotonic() - began_s
@@ -106,7 +106,7 @@ async def _played(world: World, run: Run, say: Callable[[str], None]) -> Outcome
     return Outcome(
         run=run,
         verdict=verdict,
-        done=villain.done,
+        done=fault_injector.done,
         asked_again=producers.asked_again,
         drained_s=drained_s,
         histories=tuple(_histories(predictu, verdict)),

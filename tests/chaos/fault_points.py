@@ -65,9 +65,9 @@ class Point:
         return owner, method
 
 
-_OUTBOX: Final = "predictu_dispatch.edge.outbox:Outbox"
-_ROSTER: Final = "predictu_dispatch.edge.roster:Roster"
-_TRANSPORT: Final = "predictu_dispatch.edge.transport"
+_OUTBOX: Final = "predictu_dispatch.edge.postgres.outbox:Outbox"
+_ROSTER: Final = "predictu_dispatch.edge.postgres.fleet_store:FleetStore"
+_TRANSPORT: Final = "predictu_dispatch.edge.http.transport"
 
 POINTS: Final = {
     "claimed": Point(

@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     Mutant(
         name="what was sent is noted as not sent",
-        file="predictu_dispatch/edge/transport.py",
+        file="predictu_dispatch/edge/http/transport.py",
         old="        progress.sent = True\n",
         new="",
     ),

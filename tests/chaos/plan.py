@@ -1,4 +1,4 @@
-"""What the villain does and when: drawn from a seed beforehand, so that the same seed does the same again."""
+"""What the fault_injector does and when: drawn from a seed beforehand, so that the same seed does the same again."""
 
 import random
 from dataclasses import dataclass

@@ -17,10 +17,10 @@ import asyncpg
 
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
 from predictu_dispatch.demo.child import Child
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
-from predictu_dispatch.edge.keys import create_key_file
-from predictu_dispatch.edge.migrations import migrate
-from predictu_dispatch.edge.postgres_place import free_port
+from predictu_dispatch.edge.config.keys import create_key_file
+from predictu_dispatch.edge.postgres.migrations import migrate
+from predictu_dispatch.embedded_postgres.location import free_port
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.chaos.proxy import Proxy, proxied
 from tests.chaos.stepped_daemon import CLOCK_STEP_VARIABLE
 from tests.chaos.traffic import CURRENCY, PLAYERS
@@ -100,7 +100,7 @@ class Operator:
 
 @dataclass(kw_only=True)
 class World:
-    """What a villain may lay hands on."""
+    """What a fault_injector may lay hands on."""
 
     folder: Path
     postgres: EmbeddedPostgres

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from predictu_dispatch.core.methods import RULES, Method
-from tests.support.ledger import DISABLED, OPERATOR
+from tests.support.harness import DISABLED, OPERATOR
 
 AMOUNT_FORMATS = {OPERATOR: "subunits", DISABLED: "decimal"}
 """Both are enabled here; each gets its amounts in another way, and every body is made."""

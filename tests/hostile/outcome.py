@@ -11,15 +11,15 @@ from tests.hostile.bodies import CAP
 from tests.hostile.corpus import CORPUS
 from tests.hostile.entry import Right
 from tests.hostile.tls import TLS_ENTRIES, UNSENT
-from tests.support.stage import Stage
+from tests.support.environment import Environment
 
 HOSTILE, SPOILT = "op_hostile", "op_spoilt"
 OTHERS_FAULT = {("not_sent", "unasked_answer"), ("unanswered", "reset"), ("unanswered", "timeout")}
 """An attempt may meet the connection that another entry left behind, noticed in time or not; or a busy machine."""
 
 
-async def attempts_by_callback(stage: Stage, operator_id: str) -> dict[Any, list[asyncpg.Record]]:
-    rows = await stage.ledger.owner.fetch(
+async def attempts_by_callback(environment: Environment, operator_id: str) -> dict[Any, list[asyncpg.Record]]:
+    rows = await environment.harness.owner.fetch(
         "select * from predictu_dispatch.attempt where operator_id = $1 order by request_id, attempt", operator_id
     )
     found = defaultdict(list)
@@ -63,9 +63,9 @@ def bet_state(callback: asyncpg.Record) -> str | None:
     return None
 
 
-async def assert_every_entry_came_out_right(stage: Stage) -> None:
-    rows = await attempts_by_callback(stage, HOSTILE)
-    callbacks = await stage.ledger.owner.fetch(
+async def assert_every_entry_came_out_right(environment: Environment) -> None:
+    rows = await attempts_by_callback(environment, HOSTILE)
+    callbacks = await environment.harness.owner.fetch(
         "select c.*, b.state as bet_state from predictu_dispatch.callback c"
         "  join predictu_dispatch.bet b using (operator_id, bet_id) where c.operator_id = $1",
         HOSTILE,
@@ -87,14 +87,14 @@ async def assert_every_entry_came_out_right(stage: Stage) -> None:
     assert seen == 2 * len(CORPUS)
     # Credits without a confirmation are on the list of what a person must look at.
     unsettled = {str(one["request_id"]) for one in callbacks if one["bet_state"] == "closing"}
-    listed = await stage.ledger.owner.fetch("select request_id from predictu_dispatch.needs_review")
+    listed = await environment.harness.owner.fetch("select request_id from predictu_dispatch.needs_review")
     assert unsettled == {str(one["request_id"]) for one in listed}
 
 
-async def assert_spoilt_tls_delivered_nothing_it_should_not(stage: Stage) -> None:
+async def assert_spoilt_tls_delivered_nothing_it_should_not(environment: Environment) -> None:
     rights = {(str(one.evidence), one.reason, str(one.verdict)) for entry in TLS_ENTRIES for one in entry.rights}
     rights |= {(str(one.evidence), one.reason, str(one.verdict)) for one in UNSENT}
-    rows = [row for rows in (await attempts_by_callback(stage, SPOILT)).values() for row in rows]
+    rows = [row for rows in (await attempts_by_callback(environment, SPOILT)).values() for row in rows]
     assert len(rows) > 40
     for row in rows:
         assert (row["evidence"], row["reason"], row["verdict"]) in rights, (row["reason"], row["error"])

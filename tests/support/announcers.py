@@ -1,4 +1,4 @@
-"""Daemons without the daemon: what each of them tells announce() and may use, by the rules of flow/gates.py alone.
+"""Daemons without the daemon: what each of them tells announce() and may use, by the rules of flow/admission.py alone.
 
 Written from those rules and not from the SQL, so that each is a witness against the other.
 """
@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from predictu_dispatch.core.fleet import ANNOUNCED_EVERY_S, SHARE_VALID_S
-from predictu_dispatch.edge.sql_files import query
-from tests.support.ledger import Connection
+from predictu_dispatch.core.fleet import HEARTBEAT_INTERVAL_S, SHARE_VALID_S
+from predictu_dispatch.edge.postgres.sql_files import query
+from tests.support.harness import Connection
 
 NAMES = ("d-0", "d-1", "d-2", "d-3")
 OPERATORS = ("op_a", "op_b")
@@ -25,11 +25,11 @@ NOTHING: Amounts = (0, 0, 0.0)
 async def announce(
     connection: Connection, name: str, session: uuid.UUID, limits: Mapping[str, Limits], used: Mapping[str, Amounts]
 ) -> dict[str, tuple[Amounts, bool]]:
-    """Announced as by edge/roster.py; each operator's share, and whether it is the fair one."""
+    """Announced as by edge/postgres/fleet_store.py; each operator's share, and whether it is the fair one."""
     names = list(limits)
     columns: list[list[float | None]] = [[limits[one][n] for one in names] for n in range(3)]
     columns += [[used.get(one, NOTHING)[n] for one in names] for n in range(3)]
-    rows = await connection.fetch(query("announce"), name, session, "host", 42, "1.0", names, *columns, 1)
+    rows = await connection.fetch(query("heartbeat"), name, session, "host", 42, "1.0", names, *columns, 1)
     return {row["operator_id"]: (tuple(row[kind] for kind in KINDS), row["is_fair"]) for row in rows}
 
 
@@ -79,7 +79,7 @@ class Announcement:
 
 @dataclass
 class Process:
-    """One daemon by the rules of flow/gates.py; times are seconds of the play."""
+    """One daemon by the rules of flow/admission.py; times are seconds of the play."""
 
     name: str
     session: uuid.UUID
@@ -138,6 +138,6 @@ def announcers(daemons: Sequence[Connection], limits: Limits) -> list[Announcer]
 async def settle_down(owner: Connection, daemons: Sequence[Announcer], rounds: int = 4) -> None:
     """A second between two rounds, as in life."""
     for _ in range(rounds):
-        await pass_time(owner, ANNOUNCED_EVERY_S)
+        await pass_time(owner, HEARTBEAT_INTERVAL_S)
         for daemon in daemons:
             await daemon.announce()

@@ -11,9 +11,9 @@ import asyncpg
 from aiohttp import web
 
 from tests.support.daemons import WAIT_S, until
-from tests.support.ledger import OPERATOR, connected, enqueue
+from tests.support.environment import Environment
+from tests.support.harness import OPERATOR, connected, enqueue
 from tests.support.operators import Operator, Request
-from tests.support.stage import Stage
 
 OWN_TURN_S = 0.5
 """What a loaded machine may need for what takes it milliseconds: the bound of everything that happens at once."""
@@ -31,36 +31,38 @@ def tell(figures: str) -> None:
     print(figures)  # noqa: T201 - as said
 
 
-async def row(stage: Stage, operator_id: str = OPERATOR) -> asyncpg.Record:
+async def row(environment: Environment, operator_id: str = OPERATOR) -> asyncpg.Record:
     """The operator as everybody sees it."""
-    found = await stage.ledger.owner.fetchrow(
+    found = await environment.harness.owner.fetchrow(
         "select * from predictu_dispatch.operator where operator_id = $1", operator_id
     )
     assert found is not None
     return found
 
 
-async def becomes(stage: Stage, *, within_s: float = WAIT_S, operator_id: str = OPERATOR, **columns: Any) -> None:
+async def becomes(
+    environment: Environment, *, within_s: float = WAIT_S, operator_id: str = OPERATOR, **columns: Any
+) -> None:
     """Returns once these columns of the operator's row have these values."""
 
     async def it_is_so() -> bool:
-        now = await row(stage, operator_id)
+        now = await row(environment, operator_id)
         return all(now[name] == value for name, value in columns.items())
 
     await until(f"{operator_id} is {columns}", it_is_so, within_s=within_s)
 
 
-async def ask_balance(stage: Stage, operator_id: str = OPERATOR) -> UUID:
+async def ask_balance(environment: Environment, operator_id: str = OPERATOR) -> UUID:
     """A BALANCE has been enqueued."""
     params = {"player_id": "p1", "currency": "EUR"}
-    return await enqueue(stage.ledger.producer, "BALANCE", params, operator_id=operator_id)
+    return await enqueue(environment.harness.producer, "BALANCE", params, operator_id=operator_id)
 
 
-async def has_ended(stage: Stage, *request_ids: UUID, within_s: float = WAIT_S) -> None:
+async def has_ended(environment: Environment, *request_ids: UUID, within_s: float = WAIT_S) -> None:
     """Each of these callbacks is final."""
 
     async def all_have() -> bool:
-        return not await stage.ledger.owner.fetchval(
+        return not await environment.harness.owner.fetchval(
             "select count(*) from predictu_dispatch.callback where request_id = any ($1) and finished_at is null",
             request_ids,
         )
@@ -68,19 +70,19 @@ async def has_ended(stage: Stage, *request_ids: UUID, within_s: float = WAIT_S) 
     await until("the callbacks have ended", all_have, within_s=within_s)
 
 
-async def open_circuit(stage: Stage, failures: int) -> None:
+async def open_circuit(environment: Environment, failures: int) -> None:
     """The operator has failed so many BALANCEs, its circuit is open, and every attempt before that has ended."""
-    stage.operator.answer = failing()
-    await has_ended(stage, *[await ask_balance(stage) for _ in range(failures)])
-    await becomes(stage, circuit="open")
-    await nothing_in_flight(stage)
+    environment.operator.answer = failing()
+    await has_ended(environment, *[await ask_balance(environment) for _ in range(failures)])
+    await becomes(environment, circuit="open")
+    await nothing_in_flight(environment)
 
 
-async def nothing_in_flight(stage: Stage) -> None:
+async def nothing_in_flight(environment: Environment) -> None:
     """No attempt is under way, PINGs included."""
 
     async def none_is() -> bool:
-        return "in_flight" not in await stage.states()
+        return "in_flight" not in await environment.states()
 
     await until("no attempt is under way", none_is)
 
@@ -95,14 +97,14 @@ def others(operator: Operator) -> list[Request]:
     return [request for request in operator.requests if request.method != "PING"]
 
 
-async def looks_on(stage: Stage, turns: int) -> None:
+async def looks_on(environment: Environment, turns: int) -> None:
     """Every live daemon has announced itself so many times more, once a second: and looked at everything meanwhile."""
-    until_when = await stage.ledger.owner.fetchval("select now() + $1 * interval '1 second'", turns)
+    until_when = await environment.harness.owner.fetchval("select now() + $1 * interval '1 second'", turns)
 
     async def everybody_has() -> bool:
-        latest = await stage.ledger.owner.fetchval(
+        latest = await environment.harness.owner.fetchval(
             "select min(seen_at) from predictu_dispatch.daemon"
-            " where seen_at > now() - predictu_dispatch.silence_allowed()"
+            " where seen_at > now() - predictu_dispatch.heartbeat_timeout()"
         )
         return latest is not None and bool(latest > until_when)
 

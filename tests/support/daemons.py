@@ -18,9 +18,9 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from predictu_dispatch.edge.config import VARIABLES
-from predictu_dispatch.edge.postgres_watcher import Watcher
-from tests.support.ledger import OPERATOR
+from predictu_dispatch.edge.config.loader import VARIABLES
+from predictu_dispatch.embedded_postgres.watcher import Watcher
+from tests.support.harness import OPERATOR
 
 WAIT_S = 30.0
 """Far above anything that is waited for here; only a broken promise or a dead machine takes so long."""

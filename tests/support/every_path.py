@@ -5,8 +5,8 @@ import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-from tests.support.ledger import OPERATOR, enqueue, placement_params, terminal_params
-from tests.support.stage import Stage
+from tests.support.environment import Environment
+from tests.support.harness import OPERATOR, enqueue, placement_params, terminal_params
 
 NOT_SENT = {"claimed", "signed"}
 """A daemon that ends there has not sent its request."""
@@ -14,7 +14,7 @@ INTERRUPTED = (
     "select request_id::text, started_at, finished_at from predictu_dispatch.attempt"
     " where instance = any ($1) and reason = 'interrupted' and verdict <> 'late'"
 )
-_REGRETS = {"report.refused", "chore.failed", "drain.unfinished", "library.spoke"}
+_REGRETS = {"report.refused", "chore.failed", "drain.unfinished", "library.logged"}
 """What no daemon says for any of these faults: they are outages, and none of them outlasts its patience."""
 _TOKEN_SLOW_S, _TOKEN_OLD_S = 3.0, 5.0
 """A request may leave until 3 s after its claim, and is signed in the second before; a dozen daemons make use of it."""
@@ -33,8 +33,8 @@ class Bets:
         ("BET_REFUND", "at the end"),
     )
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
         self.count = 0
         self._next: list[tuple[str, str]] = []
         self._last: list[tuple[str, str]] = []
@@ -43,7 +43,7 @@ class Bets:
         """One more bet, by the path whose turn it is, and a look at the player's balance."""
         number, bet_id, player_id = self.count, f"b-{self.count}", f"p-{self.count}"
         (method, when), self.count = self.PATHS[number % len(self.PATHS)], self.count + 1
-        producer = self.stage.ledger.producer
+        producer = self.environment.harness.producer
         # The operator's own deadline might pass on a busy machine; that one does here is a path of its own.
         later = datetime.now(UTC) + timedelta(minutes=2)
         placement = placement_params(bet_id, amount=500 + number, player_id=player_id)
@@ -69,7 +69,7 @@ class Bets:
 
     async def roll_back_what_is_on_its_way(self) -> None:
         """Every other bet whose debit is in flight, while no daemon moves: what became of it is anybody's guess."""
-        on_its_way = await self.stage.ledger.owner.fetch(
+        on_its_way = await self.environment.harness.owner.fetch(
             "select bet_id from predictu_dispatch.callback"
             " where method = 'BET_MAKE' and state = 'in_flight' order by bet_id"
         )
@@ -85,14 +85,14 @@ class Bets:
 
     async def _end(self, method: str, bet_id: str) -> None:
         if method == "BET_ROLLBACK":
-            await self.stage.ledger.rollback(bet_id)
+            await self.environment.harness.rollback(bet_id)
         else:
-            await self.stage.ledger.end(method, bet_id)
+            await self.environment.harness.end(method, bet_id)
 
     async def wrongs(self) -> list[str]:
         """What is not as it must be once everything is final: wallets, bets, callbacks, audit; each in words."""
-        operator, owner = self.stage.operator, self.stage.ledger.owner
-        wrong = [*(fault for fault in operator.faults if not _is_slow(fault)), *await self.stage.audit_faults()]
+        operator, owner = self.environment.operator, self.environment.harness.owner
+        wrong = [*(fault for fault in operator.faults if not _is_slow(fault)), *await self.environment.audit_faults()]
         bets = await owner.fetch(
             "select b.*, t.method from predictu_dispatch.bet b left join predictu_dispatch.callback t"
             "    on t.operator_id = b.operator_id and t.request_id = b.terminal_request_id"
@@ -114,13 +114,13 @@ class Bets:
             if callback["state"] not in ("delivered", "exhausted", "cancelled"):
                 wrong.append(what)
             if sent > callback["attempts"] - unsent[request_id]:
-                wrong.append(f"{what} and was sent {sent} times: {await self.stage.audit(request_id)}")
+                wrong.append(f"{what} and was sent {sent} times: {await self.environment.audit(request_id)}")
             if callback["state"] == "delivered" and not sent:
                 wrong.append(f"{what} and was never sent")
         wrong += [f"{one.request_id} is nobody's" for one in operator.requests if one.request_id not in callbacks]
         review = await owner.fetch("select method, reason from predictu_dispatch.needs_review")
         wrong += [f"{row['method']} needs review: {row['reason']}" for row in review]
-        said = [line for daemon in self.stage.fleet.daemons for line in daemon.lines()]
+        said = [line for daemon in self.environment.fleet.daemons for line in daemon.lines()]
         return [*wrong, *(str(line) for line in said if line["event"] in _REGRETS)]
 
 

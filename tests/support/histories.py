@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.support.ledger import (
+from tests.support.harness import (
     OPERATOR,
     Connection,
-    Ledger,
+    Harness,
     Report,
     delivered,
     enqueue,
@@ -72,8 +72,8 @@ class Life:
 class Chronicle:
     """Lives of bets, each step at a moment of the test's choosing."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
         self.lives: list[Life] = []
         self._paths: dict[str, Callable[[Life], Awaitable[None]]] = {
             "won": self._won,
@@ -122,47 +122,47 @@ class Chronicle:
             await self.live(path, *moments)
 
     async def _age(self, life: Life, request_id: uuid.UUID, moment: datetime) -> None:
-        await self.ledger.owner.execute(
+        await self.harness.owner.execute(
             "update predictu_dispatch.callback set finished_at = $2, due_at = $2 where request_id = $1"
             " and finished_at is not null",
             *(request_id, moment),
         )
-        await self.ledger.owner.execute(
+        await self.harness.owner.execute(
             "update predictu_dispatch.bet set updated_at = $3 where operator_id = $1 and bet_id = $2",
             *(OPERATOR, life.bet_id, moment),
         )
         # The audit's own key is when an attempt began: so its rows are written anew, at another time.
-        async with self.ledger.owner.transaction():
-            await self.ledger.owner.execute("alter table predictu_dispatch.attempt disable trigger attempt_only_grows")
-            await self.ledger.owner.execute(
+        async with self.harness.owner.transaction():
+            await self.harness.owner.execute("alter table predictu_dispatch.attempt disable trigger attempt_only_grows")
+            await self.harness.owner.execute(
                 "update predictu_dispatch.attempt set started_at = $2, finished_at = $2 where request_id = $1",
                 *(request_id, moment - timedelta(milliseconds=20)),
             )
-            await self.ledger.owner.execute(
+            await self.harness.owner.execute(
                 "alter table predictu_dispatch.attempt enable always trigger attempt_only_grows"
             )
 
     async def _age_resolution(self, life: Life) -> None:
-        async with self.ledger.owner.transaction():
+        async with self.harness.owner.transaction():
             table = "predictu_dispatch.intervention"
-            await self.ledger.owner.execute(f"alter table {table} disable trigger intervention_only_grows")
-            await self.ledger.owner.execute(
+            await self.harness.owner.execute(f"alter table {table} disable trigger intervention_only_grows")
+            await self.harness.owner.execute(
                 f"update {table} set done_at = $2 where request_id = $1",  # noqa: S608 - a constant
                 *(life.requests[-1], life.resolved_at),
             )
-            await self.ledger.owner.execute(f"alter table {table} enable always trigger intervention_only_grows")
+            await self.harness.owner.execute(f"alter table {table} enable always trigger intervention_only_grows")
 
     async def _made(self, life: Life, came_to: Callable[..., Report] = delivered, **said: Any) -> None:
         """The bet is placed, with one attempt."""
         assert life.bet_id
-        life.requests.append(await self.ledger.place(life.bet_id))
-        await self.ledger.attempt(life.requests[-1], came_to, **said)
+        life.requests.append(await self.harness.place(life.bet_id))
+        await self.harness.attempt(life.requests[-1], came_to, **said)
 
     async def _ended(self, life: Life, method: str, *came_to: Callable[..., Report]) -> None:
         assert life.bet_id
-        life.requests.append(await self.ledger.end(method, life.bet_id))
+        life.requests.append(await self.harness.end(method, life.bet_id))
         for one in came_to:
-            await self.ledger.attempt(life.requests[-1], one)
+            await self.harness.attempt(life.requests[-1], one)
 
     async def _won(self, life: Life) -> None:
         await self._made(life)
@@ -177,37 +177,37 @@ class Chronicle:
 
     async def _rolled_back(self, life: Life) -> None:
         await self._made(life, exhausted)
-        [rollback] = await self.ledger.rollbacks(life.bet_id or "")
+        [rollback] = await self.harness.rollbacks(life.bet_id or "")
         life.requests.append(rollback["request_id"])
-        await self.ledger.attempt(life.requests[-1], delivered)
+        await self.harness.attempt(life.requests[-1], delivered)
 
     async def _never_sent(self, life: Life) -> None:
         assert life.bet_id
-        life.requests.append(await self.ledger.place(life.bet_id))
-        await self.ledger.rollback(life.bet_id)
+        life.requests.append(await self.harness.place(life.bet_id))
+        await self.harness.rollback(life.bet_id)
 
     async def _resolved(self, life: Life) -> None:
         await self._in_review(life)
-        await self.ledger.daemon.execute(
+        await self.harness.daemon.execute(
             "select predictu_dispatch.resolve_callback($1, $2, 'paid by hand', 'alice@desk')",
             *(OPERATOR, life.requests[-1]),
         )
         life.resolved_at = datetime.now(UTC)
 
     async def _adopted_and_won(self, life: Life) -> None:
-        await self.ledger.producer.execute(
+        await self.harness.producer.execute(
             "select predictu_dispatch.adopt_bet($1, $2, 'p1', 'EUR', 500, $3)", OPERATOR, life.bet_id, uuid.uuid4()
         )
         await self._ended(life, "BET_WIN", delivered)
 
     async def _balance(self, life: Life) -> None:
         params = {"player_id": "p1", "currency": "EUR"}
-        life.requests.append(await enqueue(self.ledger.producer, "BALANCE", params))
-        await self.ledger.attempt(life.requests[-1], delivered)
+        life.requests.append(await enqueue(self.harness.producer, "BALANCE", params))
+        await self.harness.attempt(life.requests[-1], delivered)
 
     async def _ping(self, life: Life) -> None:
-        life.requests.append(await enqueue(self.ledger.producer, "PING", {}))
-        await self.ledger.attempt(life.requests[-1], delivered)
+        life.requests.append(await enqueue(self.harness.producer, "PING", {}))
+        await self.harness.attempt(life.requests[-1], delivered)
 
     async def _open(self, life: Life) -> None:
         await self._made(life)
@@ -222,8 +222,8 @@ class Chronicle:
     async def _closing(self, life: Life) -> None:
         await self._made(life)
         assert life.bet_id
-        life.requests.append(await self.ledger.end("BET_WIN", life.bet_id))
-        await self.ledger.attempt(life.requests[-1], retried, due_in_s=3e8)
+        life.requests.append(await self.harness.end("BET_WIN", life.bet_id))
+        await self.harness.attempt(life.requests[-1], retried, due_in_s=3e8)
 
     async def _in_review(self, life: Life) -> None:
         await self._made(life)
@@ -233,10 +233,10 @@ class Chronicle:
         """The operator confirmed the debit and later knows of none: closed, and still a person's."""
         await self._made(life)
         assert life.bet_id
-        rollback = await self.ledger.rollback(life.bet_id)
+        rollback = await self.harness.rollback(life.bet_id)
         assert rollback is not None
         life.requests.append(rollback)
-        await self.ledger.attempt(rollback, _nothing_to_reverse)
+        await self.harness.attempt(rollback, _nothing_to_reverse)
 
 
 def _nothing_to_reverse(lease: Any, **said: Any) -> Report:

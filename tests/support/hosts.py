@@ -1,9 +1,10 @@
 """Hosts of their own: network namespaces, and cables between them that can be pulled out and plugged in again.
 
-In the middle is the hall, a namespace as well, where Postgres and the operator have an address each. Every host has a
-cable to either, and a third one by which the test looks at its daemon. What is sent over a cable that is out is gone,
-and nobody is told. The machine's own network is not touched, and no namespace has a name anywhere: when this process
-ends, however it ends, the hall and its cables go with it.
+In the middle is the backbone, a namespace as well, where Postgres and the operator have an address
+each. Every host has a cable to either, and a third one by which the test looks at its daemon. What
+is sent over a cable that is out is gone, and nobody is told. The machine's own network is not
+touched, and no namespace has a name anywhere: when this process ends, however it ends, the backbone
+and its cables go with it.
 """
 
 import asyncio
@@ -22,9 +23,9 @@ import aiohttp
 from aiohttp import web
 
 from tests.support.daemons import WAIT_S, Daemon
+from tests.support.environment import Environment
 from tests.support.operators import Operator
 from tests.support.postgres_proxy import PostgresProxy
-from tests.support.stage import Stage
 
 _NEW_NETWORK = 0x40000000
 """CLONE_NEWNET. Source: unshare(2), <linux/sched.h>."""
@@ -113,9 +114,9 @@ class Host:
     name: str
     number: int
     network: Network
-    hall: Network
+    backbone: Network
     proxy: PostgresProxy
-    """Between the hall's end of its cable and Postgres itself."""
+    """Between the backbone's end of its cable and Postgres itself."""
 
     def lay_cables(self) -> None:
         """All three are plugged in."""
@@ -125,7 +126,7 @@ class Host:
             # out and be told that there is no such host.
             ours, theirs = self._hardware_addresses(cable)
             name, far = cable.name.lower(), self._far_end(cable)
-            self.hall.ip(
+            self.backbone.ip(
                 f"link add {far} address {theirs} type veth peer name {name} address {ours} netns {self.network.path}",
                 f"addr add {there}/30 dev {far}",
                 f"link set {far} up",
@@ -140,16 +141,16 @@ class Host:
 
     def pull(self, cable: Cable) -> None:
         """The cable is out: nothing comes through, in either direction."""
-        self.hall.ip(f"link set {self._far_end(cable)} down")
+        self.backbone.ip(f"link set {self._far_end(cable)} down")
 
     def plug(self, cable: Cable) -> None:
         """The cable is in again."""
-        self.hall.ip(f"link set {self._far_end(cable)} up")
+        self.backbone.ip(f"link set {self._far_end(cable)} up")
 
-    def spawn(self, stage: Stage, **sections: Any) -> Daemon:
+    def spawn(self, environment: Environment, **sections: Any) -> Daemon:
         """Its daemon has been started."""
         with self.network.entered():
-            return stage.fleet.spawn(
+            return environment.fleet.spawn(
                 self.name,
                 database={"dsn": self.proxy.dsn().replace("127.0.0.1", _POSTGRES_AT)},
                 http={"listen": f"{self._addresses(Cable.TEST)[0]}:0"},
@@ -157,7 +158,7 @@ class Host:
             )
 
     def _addresses(self, cable: Cable) -> tuple[str, str]:
-        """The host's end, and the hall's."""
+        """The host's end, and the backbone's."""
         first = 4 * cable.value
         return f"10.77.{self.number}.{first + 2}", f"10.77.{self.number}.{first + 1}"
 
@@ -170,20 +171,20 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hall:
-    """The stage, played on several hosts."""
+class HostNetwork:
+    """The environment, played on several hosts."""
 
-    stage: Stage
+    environment: Environment
     operator_url: str
     hosts: dict[str, Host]
 
     def write_operator(self, **sections: Any) -> None:
         """As Fleet.write_operator(), with the address at which the hosts find the operator."""
-        self.stage.fleet.write_operator(self.operator_url, **sections)
+        self.environment.fleet.write_operator(self.operator_url, **sections)
 
     async def start(self) -> list[Daemon]:
         """The daemon of every host runs and is ready."""
-        daemons = [host.spawn(self.stage) for host in self.hosts.values()]
+        daemons = [host.spawn(self.environment) for host in self.hosts.values()]
         for daemon in daemons:
             await daemon.ready()
         return daemons
@@ -207,32 +208,32 @@ def why_no_hosts() -> str | None:
 
 
 @asynccontextmanager
-async def open_hall(stage: Stage, *names: str) -> AsyncIterator[Hall]:
+async def open_network(environment: Environment, *names: str) -> AsyncIterator[HostNetwork]:
     """Hosts of these names, each with all its cables plugged in, and nothing running on them yet."""
     async with AsyncExitStack() as stack:
         network = Network()
         stack.callback(network.close)
         network.ip(f"addr add {_POSTGRES_AT}/32 dev lo", f"addr add {_OPERATOR_AT}/32 dev lo")
-        url = await stack.enter_async_context(_receiving(stage.operator, network.listening(_OPERATOR_AT)))
+        url = await stack.enter_async_context(_receiving(environment.operator, network.listening(_OPERATOR_AT)))
         hosts = {}
         for number, name in enumerate(names, 1):
-            proxy = await stack.enter_async_context(_forwarding(stage.fleet.dsn, network.listening(_POSTGRES_AT)))
+            proxy = await stack.enter_async_context(_forwarding(environment.fleet.dsn, network.listening(_POSTGRES_AT)))
             of_host = Network()
             stack.callback(of_host.close)
-            hosts[name] = Host(name=name, number=number, network=of_host, hall=network, proxy=proxy)
+            hosts[name] = Host(name=name, number=number, network=of_host, backbone=network, proxy=proxy)
             hosts[name].lay_cables()
 
-        def socket_in_the_hall(address: aiohttp.AddrInfoType) -> socket.socket:
+        def socket_in_the_backbone(address: aiohttp.AddrInfoType) -> socket.socket:
             with network.entered():
                 return socket.socket(*address[:3])
 
-        stage.fleet.session = await stack.enter_async_context(
+        environment.fleet.session = await stack.enter_async_context(
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(socket_factory=socket_in_the_hall),
+                connector=aiohttp.TCPConnector(socket_factory=socket_in_the_backbone),
                 timeout=aiohttp.ClientTimeout(total=WAIT_S),
             )
         )
-        yield Hall(stage=stage, operator_url=url, hosts=hosts)
+        yield HostNetwork(environment=environment, operator_url=url, hosts=hosts)
 
 
 @asynccontextmanager

@@ -75,7 +75,7 @@ class Operator:
         self._ended: dict[str, str] = {}
         self._holding = False
         self._held: list[asyncio.Event] = []
-        self._gates: dict[str, asyncio.Event] = {}
+        self._admission: dict[str, asyncio.Event] = {}
 
     def hold(self) -> None:
         """What comes from now on is booked at once and answered only when it is released."""
@@ -92,7 +92,7 @@ class Operator:
     def release_only(self, request_ids: Iterable[object]) -> None:
         """Of what is held, these are answered; the rest stays held."""
         for request_id in request_ids:
-            gate = self._gates.pop(str(request_id))
+            gate = self._admission.pop(str(request_id))
             self._held.remove(gate)
             gate.set()
 
@@ -135,7 +135,7 @@ class Operator:
             if self._holding:
                 gate = asyncio.Event()
                 self._held.append(gate)
-                self._gates[request.request_id] = gate
+                self._admission[request.request_id] = gate
                 await gate.wait()
         finally:
             self.live[request.request_id] -= 1

@@ -7,10 +7,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support.ledger import (
+from tests.support.harness import (
     OPERATOR,
     Connection,
-    Ledger,
+    Harness,
     delivered,
     exhausted,
 )
@@ -69,23 +69,23 @@ async def refusal(action: Awaitable[Any]) -> tuple[str, str]:
     return refused.value.sqlstate, str(refused.value)
 
 
-async def deeds(ledger: Ledger) -> list[tuple[Any, ...]]:
+async def deeds(harness: Harness) -> list[tuple[Any, ...]]:
     """(action, request_id, reason, done_by, database_role) of everything people did, in its order."""
-    rows = await ledger.owner.fetch(
+    rows = await harness.owner.fetch(
         "select action, request_id, reason, done_by, database_role from predictu_dispatch.intervention order by done_at"
     )
     return [tuple(row) for row in rows]
 
 
-async def in_review(ledger: Ledger, bet_id: str = "b1", method: str = "BET_WIN", **said: Any) -> uuid.UUID:
+async def in_review(harness: Harness, bet_id: str = "b1", method: str = "BET_WIN", **said: Any) -> uuid.UUID:
     """A terminal that was tried once and given up."""
-    await ledger.attempt(await ledger.place(bet_id), delivered)
-    terminal = await ledger.end(method, bet_id)
-    await ledger.attempt(terminal, exhausted, **said)
+    await harness.attempt(await harness.place(bet_id), delivered)
+    terminal = await harness.end(method, bet_id)
+    await harness.attempt(terminal, exhausted, **said)
     return terminal
 
 
-async def operator_row(ledger: Ledger) -> asyncpg.Record:
-    row = await ledger.owner.fetchrow("select * from predictu_dispatch.operator where operator_id = $1", OPERATOR)
+async def operator_row(harness: Harness) -> asyncpg.Record:
+    row = await harness.owner.fetchrow("select * from predictu_dispatch.operator where operator_id = $1", OPERATOR)
     assert row is not None
     return row

@@ -1,7 +1,8 @@
 """A transaction-pooling proxy in front of Postgres: Debian's pgbouncer, set so that sessions change as often as can be.
 
 `PooledFleet` puts it between daemons and their database. With TEST_POOLER=pgbouncer conftest.py gives one to every
-stage, so any test of real daemons can be run through it: TEST_POOLER=pgbouncer make test ARGS="tests/test_crash.py".
+environment, so any test of real daemons can be run through it:
+TEST_POOLER=pgbouncer make test ARGS="tests/system/test_crash.py".
 """
 
 import os
@@ -17,9 +18,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from typing_extensions import override
 
-from predictu_dispatch.edge.postgres_binaries import NOBODY
-from predictu_dispatch.edge.postgres_place import free_port, fresh_folder
-from predictu_dispatch.edge.postgres_watcher import Watcher
+from predictu_dispatch.embedded_postgres.binaries import NOBODY
+from predictu_dispatch.embedded_postgres.location import free_port, fresh_folder
+from predictu_dispatch.embedded_postgres.watcher import Watcher
 from tests.support.daemons import Daemon, Fleet
 from tests.support.postgres import LOGINS
 

@@ -14,8 +14,8 @@ from urllib.parse import quote, urlsplit
 
 import asyncpg
 
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
-from predictu_dispatch.edge.migrations import migrate
+from predictu_dispatch.edge.postgres.migrations import migrate
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 
 LOGINS = {
     "test_producer": "predictu_producer",

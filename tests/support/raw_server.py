@@ -11,8 +11,8 @@ from typing import Any
 
 from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.core.operator_settings import OperatorSettings, TlsSettings
-from predictu_dispatch.edge.config import _ssl_context
-from predictu_dispatch.edge.transport import Transport
+from predictu_dispatch.edge.config.loader import _ssl_context
+from predictu_dispatch.edge.http.transport import Transport
 
 BODY = '{"method":"PING","params":{"note":"€"}}'.encode()
 HEADERS = (("Content-Type", "application/json"), ("Authorization", "Bearer a.b.c"), ("Accept-Encoding", "identity"))

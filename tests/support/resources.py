@@ -18,7 +18,7 @@ from typing import cast
 from typing_extensions import override
 
 from tests.support.daemons import Daemon
-from tests.support.ledger import Connection
+from tests.support.harness import Connection
 
 _MOUNT_TIMEOUT_S = 20.0
 _PIECE = bytes(1 << 20)

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 from typing_extensions import override
 
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
-from predictu_dispatch.edge.postgres_binaries import PostgresUnavailableError, find_binaries
+from predictu_dispatch.embedded_postgres.binaries import PostgresUnavailableError, find_binaries
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.support.daemons import until
 from tests.support.postgres import Server
 

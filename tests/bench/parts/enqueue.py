@@ -10,9 +10,9 @@ import re
 import shutil
 from pathlib import Path
 
-from predictu_dispatch.edge.embedded_postgres import EmbeddedPostgres
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.bench.bench_environment import EMPTY, BenchEnvironment
 from tests.bench.findings import Figure, Findings, disturbed, ratios, shown
-from tests.bench.hall import EMPTY, Hall
 from tests.bench.meter import BrokenRoundError
 from tests.bench.work import OPERATORS
 
@@ -53,24 +53,24 @@ _STILL_TELLS = """
 """Triggers of updates are the outcome's, which the daemon's settling pays for."""
 
 
-async def play(hall: Hall) -> Findings:
+async def play(environment: BenchEnvironment) -> Findings:
     findings = Findings(part="enqueue", title=f"{_PRODUCERS} connections enqueueing BALANCE at once, commits a second")
-    script = hall.folder / "enqueue.sql"
+    script = environment.folder / "enqueue.sql"
     script.write_text(_SCRIPT, encoding="utf-8")
-    url = hall.receiver.url
+    url = environment.receiver.url
     pairs = {
-        "daemon delivers": hall.files("work", url),
+        "daemon delivers": environment.files("work", url),
         # One a second for each operator: it has work, listens, and leaves the processors to the producers.
-        "daemon all but idle": hall.files("enqueue-idle", url, limits={"max_requests_per_s": 1}),
+        "daemon all but idle": environment.files("enqueue-idle", url, limits={"max_requests_per_s": 1}),
     }
-    silent = await hall.clone(EMPTY, "enqueue_silent")
-    async with hall.owner(silent) as owner:
+    silent = await environment.clone(EMPTY, "enqueue_silent")
+    async with environment.owner(silent) as owner:
         await owner.execute(_SILENCE)
         if await owner.fetchval(_STILL_TELLS):
             raise RuntimeError("enqueueing still notifies; parts/enqueue.py must follow the schema")
     for name, files in pairs.items():
-        hall.say(f"\nenqueue: {name}")
-        rates = await _in_turn(hall, findings, files, script, {"NOTIFY": EMPTY, "no NOTIFY": silent})
+        environment.say(f"\nenqueue: {name}")
+        rates = await _in_turn(environment, findings, files, script, {"NOTIFY": EMPTY, "no NOTIFY": silent})
         findings.figures += [
             *(Figure(name=f"{name}, {side}", values=values, unit="commits/s") for side, values in rates.items()),
             Figure(name=f"{name}, ratio", values=ratios(rates["NOTIFY"], rates["no NOTIFY"]), at_least=_AT_LEAST),
@@ -79,39 +79,45 @@ async def play(hall: Hall) -> Findings:
 
 
 async def _in_turn(
-    hall: Hall, findings: Findings, files: Path, script: Path, sides: dict[str, str]
+    environment: BenchEnvironment, findings: Findings, files: Path, script: Path, sides: dict[str, str]
 ) -> dict[str, tuple[float, ...]]:
     """Commits a second, by side; NaN where a round was broken."""
     rates: dict[str, list[float]] = {side: [] for side in sides}
     others = []
-    for number in range(1, hall.plan.rounds + 1):
+    for number in range(1, environment.plan.rounds + 1):
         for side, template in sides.items():
-            async with hall.copy(template, "enqueue_round") as database:
+            async with environment.copy(template, "enqueue_round") as database:
                 try:
-                    rate, delivered, others_cores = await _segment(hall, files, script, database)
+                    rate, delivered, others_cores = await _segment(environment, files, script, database)
                 except BrokenRoundError as broken:
                     rate, delivered, others_cores = math.nan, 0, 0.0
                     findings.notes.append(f"BROKEN: round {number} of {side}: {broken}")
             rates[side].append(rate)
             others.append(others_cores)
-            hall.say(f"{number:3}  {side:9} {shown(rate)} commits/s, {delivered:,} delivered meanwhile")
+            environment.say(f"{number:3}  {side:9} {shown(rate)} commits/s, {delivered:,} delivered meanwhile")
     findings.notes += disturbed(others)
     return {side: tuple(values) for side, values in rates.items()}
 
 
-async def _segment(hall: Hall, files: Path, script: Path, database: str) -> tuple[float, int, float]:
+async def _segment(environment: BenchEnvironment, files: Path, script: Path, database: str) -> tuple[float, int, float]:
     """Commits a second, callbacks delivered meanwhile, and what others used of the processors."""
-    async with hall.daemons(files, database) as (daemon,), hall.owner(database) as owner:
+    async with environment.daemons(files, database) as (daemon,), environment.owner(database) as owner:
         await daemon.ready()
         process = await asyncio.create_subprocess_exec(
-            *(pgbench(hall.postgres), "--no-vacuum", "--protocol=prepared", "--jobs=1", f"--client={_PRODUCERS}"),
-            *(f"--time={max(1, round(_SECONDS * hall.plan.scale))}", f"--file={script}"),
-            hall.postgres.dsn(database, "bench_producer"),
+            *(
+                pgbench(environment.postgres),
+                "--no-vacuum",
+                "--protocol=prepared",
+                "--jobs=1",
+                f"--client={_PRODUCERS}",
+            ),
+            *(f"--time={max(1, round(_SECONDS * environment.plan.scale))}", f"--file={script}"),
+            environment.postgres.dsn(database, "bench_producer"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        others = hall.clock(daemon.process.pid)
+        others = environment.clock(daemon.process.pid)
         try:
             printed, _ = await asyncio.wait_for(process.communicate(), _SECONDS + _GRACE_S)
         finally:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.backlog import fill
+from tests.bench.bench_environment import EMPTY, BenchEnvironment, free_gb
 from tests.bench.findings import Findings
-from tests.bench.hall import EMPTY, Hall, free_gb
 from tests.bench.history import write_history
 from tests.bench.lines import Asked
 from tests.bench.meter import Reading
@@ -37,23 +37,23 @@ _PAST_GB_PER_MILLION = 6.0
 class _Lasting:
     """A side whose database stays over all rounds and is given new work for each: it is too large to be copied."""
 
-    hall: Hall
+    environment: BenchEnvironment
     database: str
     files: Path
     rounds: int = field(default=0)
 
     async def play(self) -> Reading:
         self.rounds += 1
-        async with self.hall.owner(self.database) as owner:
+        async with self.environment.owner(self.database) as owner:
             since = await owner.fetchval("select clock_timestamp()")
-            await play_bets(owner, self.hall.bets, prefix=f"bet-{self.rounds}-")
+            await play_bets(owner, self.environment.bets, prefix=f"bet-{self.rounds}-")
             await owner.execute("vacuum analyze")
             await owner.execute("checkpoint")
-        return await self.hall.deliver(self.files, self.database, self.hall.bets, since=since)
+        return await self.environment.deliver(self.files, self.database, self.environment.bets, since=since)
 
 
 async def _compare(
-    hall: Hall,
+    environment: BenchEnvironment,
     part: str,
     name: str,
     *,
@@ -61,8 +61,8 @@ async def _compare(
     with_it: Callable[[], Awaitable[Reading]],
     notes: Sequence[str] = (),
 ) -> Findings:
-    hall.say(name)
-    rounds = await in_turn(hall, {"without": without, "with": with_it}, base="without")
+    environment.say(name)
+    rounds = await in_turn(environment, {"without": without, "with": with_it}, base="without")
     ratio = rounds.ratio("with", "without", at_least=_AT_LEAST)
     return Findings(
         part=part,
@@ -73,25 +73,25 @@ async def _compare(
     )
 
 
-async def dead_backlog(hall: Hall) -> Findings:
-    due = hall.plan.scaled(_DEAD_DUE if hall.plan.full else _DEAD_DUE // _SHARE)
+async def dead_backlog(environment: BenchEnvironment) -> Findings:
+    due = environment.plan.scaled(_DEAD_DUE if environment.plan.full else _DEAD_DUE // _SHARE)
     sink = await Asked.start("tests.bench.sink")
     try:
         port = await sink.ask(do="open", manner="never", delay_s=0.0)
-        alive = hall.files("work", hall.receiver.url)
-        files = hall.files("flat-dead", hall.receiver.url)
+        alive = environment.files("work", environment.receiver.url)
+        files = environment.files("flat-dead", environment.receiver.url)
         # It is found dead in a second, not in ten; after that, one PING every open_s looks whether it is back.
         slow = {"attempt_timeout_s": 1.0, "connect_timeout_s": 1.0}
         write_operators(files, {_DEAD: f"http://127.0.0.1:{port}/predictu"}, interactive=slow, settlement=slow)
-        without = _Lasting(hall=hall, database=await hall.clone(EMPTY, "flat_alive"), files=alive)
-        with_it = _Lasting(hall=hall, database=await hall.clone(EMPTY, "flat_dead"), files=files)
-        async with hall.owner(with_it.database) as owner:
-            await hall.introduce(files, with_it.database)
+        without = _Lasting(environment=environment, database=await environment.clone(EMPTY, "flat_alive"), files=alive)
+        with_it = _Lasting(environment=environment, database=await environment.clone(EMPTY, "flat_dead"), files=files)
+        async with environment.owner(with_it.database) as owner:
+            await environment.introduce(files, with_it.database)
             await fill(owner, Operator(operator_id=_DEAD, settlements_due=due))
-            async with hall.daemons(files, with_it.database):
+            async with environment.daemons(files, with_it.database):
                 await until("the circuit opens", partial(_is_open, owner), within_s=_CIRCUIT_TIMEOUT_S)
         return await _compare(
-            hall,
+            environment,
             "flat-dead",
             f"{due:,} settlements due for a dead operator",
             without=without.play,
@@ -107,54 +107,54 @@ async def _is_open(owner: Any) -> bool:
     )
 
 
-async def history(hall: Hall) -> Findings:
-    callbacks = hall.plan.scaled(_PAST_CALLBACKS if hall.plan.full else _PAST_CALLBACKS // _SHARE)
-    files = hall.files("work", hall.receiver.url)
+async def history(environment: BenchEnvironment) -> Findings:
+    callbacks = environment.plan.scaled(_PAST_CALLBACKS if environment.plan.full else _PAST_CALLBACKS // _SHARE)
+    files = environment.files("work", environment.receiver.url)
     needed_gb = callbacks / 1e6 * _PAST_GB_PER_MILLION
-    left_gb = free_gb(hall.postgres.folder)
+    left_gb = free_gb(environment.postgres.folder)
     body_bytes = _AUDIT_BODY_BYTES if left_gb > needed_gb else _AUDIT_BODY_BYTES_SMALL
-    without = _Lasting(hall=hall, database=await hall.clone(EMPTY, "flat_new"), files=files)
-    with_it = _Lasting(hall=hall, database=await hall.clone(EMPTY, "flat_old"), files=files)
-    async with hall.owner(with_it.database) as owner:
+    without = _Lasting(environment=environment, database=await environment.clone(EMPTY, "flat_new"), files=files)
+    with_it = _Lasting(environment=environment, database=await environment.clone(EMPTY, "flat_old"), files=files)
+    async with environment.owner(with_it.database) as owner:
         note = await write_history(owner, callbacks, body_bytes=body_bytes, operators=OPERATORS)
-        hall.say(note)
+        environment.say(note)
         await owner.execute("vacuum analyze")
     name = f"{callbacks:,} callbacks of history"
-    return await _compare(hall, "flat-history", name, without=without.play, with_it=with_it.play, notes=[note])
+    return await _compare(environment, "flat-history", name, without=without.play, with_it=with_it.play, notes=[note])
 
 
-async def snapshot(hall: Hall) -> Findings:
-    callbacks = hall.plan.scaled(_SNAPSHOT_CALLBACKS_FULL if hall.plan.full else _SNAPSHOT_CALLBACKS)
+async def snapshot(environment: BenchEnvironment) -> Findings:
+    callbacks = environment.plan.scaled(_SNAPSHOT_CALLBACKS_FULL if environment.plan.full else _SNAPSHOT_CALLBACKS)
     bets = callbacks // CALLBACKS_PER_BET
-    full = await hall.filled("flat_full", bets=bets)
-    files = hall.files("work", hall.receiver.url)
+    full = await environment.filled("flat_full", bets=bets)
+    files = environment.files("work", environment.receiver.url)
 
     async def without() -> Reading:
-        async with hall.copy(full, "flat_round") as database:
-            return await hall.deliver(files, database, bets)
+        async with environment.copy(full, "flat_round") as database:
+            return await environment.deliver(files, database, bets)
 
     async def with_it() -> Reading:
         async with (
-            hall.copy(full, "flat_round") as database,
-            hall.owner(database) as reader,
+            environment.copy(full, "flat_round") as database,
+            environment.owner(database) as reader,
             reader.transaction(isolation="repeatable_read", readonly=True),
         ):
             # A snapshot is taken by the first statement, not by BEGIN.
             await reader.fetchval("select count(*) from predictu_dispatch.operator")
-            return await hall.deliver(files, database, bets)
+            return await environment.deliver(files, database, bets)
 
     name = f"a snapshot open over {callbacks:,} deliveries"
-    return await _compare(hall, "flat-snapshot", name, without=without, with_it=with_it)
+    return await _compare(environment, "flat-snapshot", name, without=without, with_it=with_it)
 
 
-async def many_operators(hall: Hall) -> Findings:
-    full = await hall.filled("flat_full", bets=hall.bets)
-    many = hall.files("flat-many", hall.receiver.url)
+async def many_operators(environment: BenchEnvironment) -> Findings:
+    full = await environment.filled("flat_full", bets=environment.bets)
+    many = environment.files("flat-many", environment.receiver.url)
     idle = [f"op_idle_{number:03}" for number in range(_OPERATORS - len(OPERATORS))]
 
     async def deliver(files: Path) -> Reading:
-        async with hall.copy(full, "flat_round") as database:
-            return await hall.deliver(files, database, hall.bets)
+        async with environment.copy(full, "flat_round") as database:
+            return await environment.deliver(files, database, environment.bets)
 
     sink = await Asked.start("tests.bench.sink")
     try:
@@ -162,10 +162,10 @@ async def many_operators(hall: Hall) -> Findings:
         port = await sink.ask(do="open", manner="answer", delay_s=0.0)
         write_operators(many, dict.fromkeys(idle, f"http://127.0.0.1:{port}/predictu"))
         return await _compare(
-            hall,
+            environment,
             "flat-operators",
             f"{_OPERATORS} operators of which {len(OPERATORS)} have work",
-            without=partial(deliver, hall.files("work", hall.receiver.url)),
+            without=partial(deliver, environment.files("work", environment.receiver.url)),
             with_it=partial(deliver, many),
         )
     finally:

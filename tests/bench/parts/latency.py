@@ -6,9 +6,9 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from tests.bench.bench_environment import EMPTY, BenchEnvironment
 from tests.bench.contenders import OnPostgres
 from tests.bench.findings import Figure, Findings, disturbed, ratios
-from tests.bench.hall import EMPTY, Hall
 from tests.bench.lines import Asked
 from tests.bench.parts.throughput import peers
 from tests.bench.scenarios import ANSWER_S
@@ -23,29 +23,29 @@ _DATABASE = "latency_ours"
 _WAIT = "producer's wait"
 
 
-async def play(hall: Hall) -> Findings:
+async def play(environment: BenchEnvironment) -> Findings:
     findings = Findings(part="latency", title=f"{RATE:g} a second on an open schedule")
     async with AsyncExitStack() as stack:
         children = {}
         for name in ("sink", "producer", "waiting_producer"):
             children[name] = await Asked.start(f"tests.bench.{name}")
             stack.push_async_callback(children[name].close)
-        watch = Watch(hall, children["sink"])
-        hall.say("from the commit of the enqueue to the first byte at the operator")
-        await _pickup(hall, findings, watch, children["producer"])
-        hall.say("a producer's wait for the outcome of a BET_MAKE, without the operator's own time")
-        await _wait(hall, findings, watch, children["waiting_producer"])
+        watch = Watch(environment, children["sink"])
+        environment.say("from the commit of the enqueue to the first byte at the operator")
+        await _pickup(environment, findings, watch, children["producer"])
+        environment.say("a producer's wait for the outcome of a BET_MAKE, without the operator's own time")
+        await _wait(environment, findings, watch, children["waiting_producer"])
     return findings
 
 
-async def _pickup(hall: Hall, findings: Findings, watch: Watch, producer: Asked) -> None:
+async def _pickup(environment: BenchEnvironment, findings: Findings, watch: Watch, producer: Asked) -> None:
     url = await watch.open()
-    await hall.clone(EMPTY, _DATABASE)
-    sides: dict[str, Side] = {_OURS: partial(_ours, hall, watch, producer, url)}
-    for peer in await peers(hall, findings, _PEER):
+    await environment.clone(EMPTY, _DATABASE)
+    sides: dict[str, Side] = {_OURS: partial(_ours, environment, watch, producer, url)}
+    for peer in await peers(environment, findings, _PEER):
         assert isinstance(peer, OnPostgres)
-        sides[_PEER] = partial(_peer, watch, peer, hall.postgres.dsn(await peer.install()), url)
-    watched, notes = await watch_in_turn(hall, sides)
+        sides[_PEER] = partial(_peer, watch, peer, environment.postgres.dsn(await peer.install()), url)
+    watched, notes = await watch_in_turn(environment, sides)
     ours = watched[_OURS]
     for side in watched.values():
         findings.figures += [side.figure(0.5), side.figure(0.99)]
@@ -60,13 +60,13 @@ async def _pickup(hall: Hall, findings: Findings, watch: Watch, producer: Asked)
     findings.bars["latencies"] = [side.bar for side in watched.values()]
 
 
-async def _ours(hall: Hall, watch: Watch, producer: Asked, url: str, seed: int) -> Watched:
-    async with hall.daemons(hall.files("latency", url), _DATABASE) as (daemon,):
+async def _ours(environment: BenchEnvironment, watch: Watch, producer: Asked, url: str, seed: int) -> Watched:
+    async with environment.daemons(environment.files("latency", url), _DATABASE) as (daemon,):
         await daemon.ready()
         await watch.forget()
         others = watch.clock(daemon.process.pid, producer.pid)
         enqueued = await producer.ask(
-            dsn=hall.postgres.dsn(_DATABASE, "bench_producer"),
+            dsn=environment.postgres.dsn(_DATABASE, "bench_producer"),
             operator_ids=OPERATORS,
             method="BALANCE",
             rate=RATE,
@@ -86,18 +86,18 @@ async def _peer(watch: Watch, peer: OnPostgres, dsn: str, url: str, seed: int) -
         return Watched(latencies_ms=await watch.arrivals_ms(json.loads(printed)), others_cores=cores)
 
 
-async def _wait(hall: Hall, findings: Findings, watch: Watch, producer: Asked) -> None:
+async def _wait(environment: BenchEnvironment, findings: Findings, watch: Watch, producer: Asked) -> None:
     url = await watch.open(delay_s=ANSWER_S)
-    files = hall.files("latency-wait", url)
-    database = await hall.clone(EMPTY, "latency_wait")
+    files = environment.files("latency-wait", url)
+    database = await environment.clone(EMPTY, "latency_wait")
 
     async def wait(seed: int) -> Watched:
-        async with hall.daemons(files, database) as (daemon,):
+        async with environment.daemons(files, database) as (daemon,):
             await daemon.ready()
             await watch.forget()
             others = watch.clock(daemon.process.pid, producer.pid)
             placed = await producer.ask(
-                dsn=hall.postgres.dsn(database, "bench_producer"),
+                dsn=environment.postgres.dsn(database, "bench_producer"),
                 operator_ids=OPERATORS,
                 rate=RATE,
                 seconds=watch.seconds,
@@ -106,7 +106,7 @@ async def _wait(hall: Hall, findings: Findings, watch: Watch, producer: Asked) -
             cores = others()
             return Watched(latencies_ms=await _without_the_operator(watch, placed), others_cores=cores)
 
-    watched, notes = await watch_in_turn(hall, {_WAIT: wait})
+    watched, notes = await watch_in_turn(environment, {_WAIT: wait})
     findings.figures += [
         watched[_WAIT].figure(0.5, below=_WAIT_BELOW_MS),
         watched[_WAIT].figure(0.99),

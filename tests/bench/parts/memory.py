@@ -2,8 +2,8 @@
 
 from statistics import fmean
 
+from tests.bench.bench_environment import BenchEnvironment
 from tests.bench.findings import Figure, Findings, disturbed
-from tests.bench.hall import Hall
 from tests.bench.meter import BrokenRoundError
 from tests.bench.work import CALLBACKS_PER_BET
 
@@ -13,23 +13,23 @@ _AT_MOST_MB = 150.0
 """Source: issue 4, "Shown by"."""
 
 
-async def play(hall: Hall) -> Findings:
-    callbacks = hall.plan.scaled(_CALLBACKS_FULL if hall.plan.full else _CALLBACKS)
+async def play(environment: BenchEnvironment) -> Findings:
+    callbacks = environment.plan.scaled(_CALLBACKS_FULL if environment.plan.full else _CALLBACKS)
     bets = callbacks // CALLBACKS_PER_BET
     findings = Findings(part="memory", title=f"one daemon, {len(_OPERATORS)} operators, {callbacks:,} callbacks")
-    files = hall.files("memory", hall.receiver.url, operators=_OPERATORS)
-    known = await hall.clone("ours_empty", "memory_known")
-    await hall.introduce(files, known)
-    full = await hall.filled("memory_full", bets=bets, template=known, operators=_OPERATORS)
+    files = environment.files("memory", environment.receiver.url, operators=_OPERATORS)
+    known = await environment.clone("ours_empty", "memory_known")
+    await environment.introduce(files, known)
+    full = await environment.filled("memory_full", bets=bets, template=known, operators=_OPERATORS)
     try:
-        reading = await hall.deliver(files, full, bets, operators=_OPERATORS)
+        reading = await environment.deliver(files, full, bets, operators=_OPERATORS)
     except BrokenRoundError as broken:
         findings.notes.append(f"BROKEN: {broken}")
         sizes: tuple[float, ...] = ()
     else:
-        hall.say(reading.line())
+        environment.say(reading.line())
         sizes = reading.memory_mb
-        hall.say(f"resident, MB: {' '.join(f'{size:.0f}' for size in sizes)}")
+        environment.say(f"resident, MB: {' '.join(f'{size:.0f}' for size in sizes)}")
         findings.notes += disturbed([reading.others_cores])
     quarter = max(1, len(sizes) // 4)
     growth = (fmean(sizes[-quarter:]) - fmean(sizes[:quarter]),) if sizes else ()

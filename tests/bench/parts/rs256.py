@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
+from tests.bench.bench_environment import EMPTY, BenchEnvironment
 from tests.bench.findings import Figure, Findings, disturbed, ratios
-from tests.bench.hall import EMPTY, Hall
 from tests.bench.lines import Asked
 from tests.bench.watch import RATE, Watch, Watched, watch_in_turn
 from tests.bench.work import OPERATORS, write_operators
@@ -16,7 +16,7 @@ _BACKGROUND_RATE = 200.0
 _EDDSA, _RS256 = "op_back_eddsa", "op_back_rs256"
 
 
-async def play(hall: Hall) -> Findings:
+async def play(environment: BenchEnvironment) -> Findings:
     title = f"{RATE:g} BALANCE a second at EdDSA operators, from commit to arrival, beside {_BACKGROUND_RATE:g} others"
     findings = Findings(part="rs256", title=title)
     async with AsyncExitStack() as stack:
@@ -25,13 +25,13 @@ async def play(hall: Hall) -> Findings:
             children.append(await Asked.start(f"tests.bench.{name}"))
             stack.push_async_callback(children[-1].close)
         sink, producer, background = children
-        watch = Watch(hall, sink)
-        files = hall.files("rs256", await watch.open())
+        watch = Watch(environment, sink)
+        files = environment.files("rs256", await watch.open())
         write_operators(files, {_EDDSA: await watch.open()})
         write_operators(files, {_RS256: await watch.open()}, algorithm="RS256")
-        database = await hall.clone(EMPTY, "rs256_work")
-        await hall.introduce(files, database)
-        dsn = hall.postgres.dsn(database, "bench_producer")
+        database = await environment.clone(EMPTY, "rs256_work")
+        await environment.introduce(files, database)
+        dsn = environment.postgres.dsn(database, "bench_producer")
 
         async def ask(who: Asked, operator_ids: Sequence[str], rate: float, seed: int) -> list[list[object]]:
             enqueued: list[list[object]] = await who.ask(
@@ -40,7 +40,7 @@ async def play(hall: Hall) -> Findings:
             return enqueued
 
         async def beside(others_of: Sequence[str], seed: int) -> Watched:
-            async with hall.daemons(files, database) as (daemon,):
+            async with environment.daemons(files, database) as (daemon,):
                 await daemon.ready()
                 await watch.forget()
                 others = watch.clock(daemon.process.pid, producer.pid, background.pid)
@@ -56,7 +56,7 @@ async def play(hall: Hall) -> Findings:
             "beside EdDSA": partial(beside, (_EDDSA,)),
             "beside RS256": partial(beside, (_RS256,)),
         }
-        watched, notes = await watch_in_turn(hall, sides)
+        watched, notes = await watch_in_turn(environment, sides)
     p99 = {name: side.figure(0.99) for name, side in watched.items()}
     for name, side in watched.items():
         findings.figures += [side.figure(0.5), p99[name], side.pooled_figure(0.99)]

@@ -3,10 +3,11 @@
 import asyncio
 import math
 
+from tests.bench.bench_environment import BenchEnvironment
 from tests.bench.contenders import Contender, OnPostgres, OnRedis, Ours, PeerMissingError, Scripted
 from tests.bench.findings import Figure, Findings
-from tests.bench.hall import Hall
-from tests.bench.peers import PEERS, PeersUnavailableError, environment, versions
+from tests.bench.peers import PEERS, PeersUnavailableError, versions
+from tests.bench.peers import environment as environment_of
 from tests.bench.rounds import Rounds, in_turn, middle
 
 JOBS = {"bare": 80_000, "pgqueuer": 30_000, "oban": 12_000, "taskiq": 12_000, "procrastinate": 4_000}
@@ -16,43 +17,45 @@ AT_LEAST = {"bare": 0.45, "pgqueuer": 1.5, "oban": 4.0, "taskiq": 4.0, "procrast
 _KINDS = {"none": Scripted, "postgres": OnPostgres, "redis": OnRedis}
 
 
-async def play(hall: Hall) -> Findings:
+async def play(environment: BenchEnvironment) -> Findings:
     findings = Findings(part="throughput", title="callbacks a second between a tenth and nine tenths of the work")
-    contenders: list[Contender] = [Ours(hall), *await peers(hall, findings, *JOBS)]
+    contenders: list[Contender] = [Ours(environment), *await peers(environment, findings, *JOBS)]
     taking_part: dict[str, Contender] = {}
     for contender in contenders:
         try:
             count = await contender.prepare()
         except PeerMissingError as missing:
-            _note(hall, findings, str(missing))
+            _note(environment, findings, str(missing))
         else:
             taking_part[contender.name] = contender
-            hall.say(f"{contender.name}: {count:,} requests a round")
-    rounds = await in_turn(hall, {name: one.play for name, one in taking_part.items()}, base="ours", is_dividend=True)
+            environment.say(f"{contender.name}: {count:,} requests a round")
+    rounds = await in_turn(
+        environment, {name: one.play for name, one in taking_part.items()}, base="ours", is_dividend=True
+    )
     _tell(findings, rounds)
     return findings
 
 
-async def peers(hall: Hall, findings: Findings, *names: str) -> list[Scripted]:
+async def peers(environment: BenchEnvironment, findings: Findings, *names: str) -> list[Scripted]:
     """The peers of these names; a note says who can't take part, and of what versions the others are."""
     found: list[Scripted] = []
     for peer in (peer for peer in PEERS if peer.name in names):
         try:
-            python = await asyncio.to_thread(environment, peer)
+            python = await asyncio.to_thread(environment_of, peer)
         except PeersUnavailableError as unavailable:
-            _note(hall, findings, f"{peer.name} is left out: {unavailable}")
+            _note(environment, findings, f"{peer.name} is left out: {unavailable}")
         else:
-            found.append(_KINDS[peer.store](hall, peer, python, hall.plan.scaled(JOBS[peer.name])))
+            found.append(_KINDS[peer.store](environment, peer, python, environment.plan.scaled(JOBS[peer.name])))
     if found:
         of_all = await asyncio.to_thread(versions)
         wanted = {word for peer in PEERS if peer.name in names for word in (*peer.packages, f"Python for {peer.name}")}
-        _note(hall, findings, ", ".join(f"{name} {of_all[name]}" for name in of_all if name in wanted))
+        _note(environment, findings, ", ".join(f"{name} {of_all[name]}" for name in of_all if name in wanted))
     return found
 
 
-def _note(hall: Hall, findings: Findings, note: str) -> None:
+def _note(environment: BenchEnvironment, findings: Findings, note: str) -> None:
     findings.notes.append(note)
-    hall.say(note)
+    environment.say(note)
 
 
 def _tell(findings: Findings, rounds: Rounds) -> None:

@@ -2,8 +2,8 @@
 
 import trustme
 
+from tests.bench.bench_environment import BenchEnvironment
 from tests.bench.findings import Figure, Findings
-from tests.bench.hall import Hall
 from tests.bench.meter import Reading
 from tests.bench.receiver import Receiver
 from tests.bench.rounds import in_turn
@@ -16,9 +16,9 @@ _TIMES = 2
 _CONNECTIONS, _ATTEMPTS = "connections_total", "attempts_total"
 
 
-async def play(hall: Hall) -> Findings:
+async def play(environment: BenchEnvironment) -> Findings:
     authority = trustme.CA()
-    folder = hall.folder / "tls"
+    folder = environment.folder / "tls"
     folder.mkdir()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     ours = authority.issue_cert("localhost")
@@ -26,21 +26,21 @@ async def play(hall: Hall) -> Findings:
     # One file for all: nginx reads the chain from its certificate's file.
     for pem in ours.cert_chain_pems:
         pem.write_to_path(folder / "cert.pem", append=True)
-    bets = _TIMES * hall.bets
-    full = await hall.filled("tls_full", bets=bets)
+    bets = _TIMES * environment.bets
+    full = await environment.filled("tls_full", bets=bets)
     with Receiver(folder / "nginx", certificate=folder / "cert.pem", key=folder / "key.pem") as receiver:
-        plain = hall.files("tls-plain", receiver.url)
-        tls = hall.files("tls-tls", receiver.tls_url, tls={"ca_file": str(folder / "ca.pem")})
+        plain = environment.files("tls-plain", receiver.url)
+        tls = environment.files("tls-tls", receiver.tls_url, tls={"ca_file": str(folder / "ca.pem")})
 
         async def over_http() -> Reading:
-            async with hall.copy(full, "tls_round") as database:
-                return await hall.deliver(plain, database, bets, receiver=receiver)
+            async with environment.copy(full, "tls_round") as database:
+                return await environment.deliver(plain, database, bets, receiver=receiver)
 
         async def over_tls() -> Reading:
-            async with hall.copy(full, "tls_round") as database:
-                return await hall.deliver(tls, database, bets, receiver=receiver)
+            async with environment.copy(full, "tls_round") as database:
+                return await environment.deliver(tls, database, bets, receiver=receiver)
 
-        rounds = await in_turn(hall, {"HTTP": over_http, "TLS": over_tls}, base="HTTP")
+        rounds = await in_turn(environment, {"HTTP": over_http, "TLS": over_tls}, base="HTTP")
     reuse = Figure(name="TLS: reuse of connections", values=rounds.values("TLS", _reuse), at_least=_REUSE_AT_LEAST)
     has_metric = any(reading and _CONNECTIONS in reading.metrics for reading in rounds.readings["TLS"])
     return Findings(

@@ -1,0 +1,170 @@
+"""Why a callback is not being sent this moment: every reason that holds, the decisive one first.
+
+Theory of operation. What holds is decided from the facts by the rules that the claim, admission and the reaper use
+(claim() and expire() in 0007_fleet.sql, flow/admission.py). For what is ready, the order is: what has ended it already;
+what only a person can change; what only the operator can change; what time alone changes, the later one first. Only
+where nothing of these stands in its way is a callback in the queue, and the queue's reasons hold: slots, slow start,
+rate. Last comes what its deadline makes of all that. What a reason is called for people stands in
+commands/why_words.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, assert_never
+
+from predictu_dispatch.core.breaker import Circuit
+from predictu_dispatch.core.diagnosis_facts import FileState
+from predictu_dispatch.core.lifecycle import CallbackState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from predictu_dispatch.core.diagnosis_facts import Facts
+
+
+class Code(StrEnum):
+    """A reason's name, for programs."""
+
+    DELIVERED = "delivered"
+    REJECTED = "rejected"
+    EXHAUSTED = "exhausted"
+    CANCELLED = "cancelled"
+    NEEDS_REVIEW = "needs_review"
+    RESOLVED = "resolved"
+    WAITING = "waiting"
+    IN_FLIGHT = "in_flight"
+    LEASE_RAN_OUT = "lease_ran_out"
+    LEASE_OWNER_GONE = "lease_owner_gone"
+    RETRY_STOPPED = "retry_stopped"
+    DEADLINE_PASSED = "deadline_passed"
+    NO_DAEMON = "no_daemon"
+    NOT_SERVED = "not_served"
+    FILE_MISSING_HERE = "file_missing_here"
+    FILE_FAULTY_HERE = "file_faulty_here"
+    OPERATOR_DISABLED = "operator_disabled"
+    PAUSED = "paused"
+    CIRCUIT_OPEN = "circuit_open"
+    CIRCUIT_HALF_OPEN = "circuit_half_open"
+    BACKING_OFF = "backing_off"
+    DUE_LATER = "due_later"
+    ROW_LOCKED = "row_locked"
+    SLOTS_FULL = "slots_full"
+    SLOW_START = "slow_start"
+    RATE = "rate"
+    DUE = "due"
+    DEADLINE_FIRST = "deadline_first"
+    DEADLINE_RUNS = "deadline_runs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One reason that holds; `because` says why the callback it waits for is not done either."""
+
+    code: Code
+    because: tuple[Reason, ...] = ()
+
+
+def reasons(facts: Facts) -> tuple[Reason, ...]:
+    """Every reason that holds, the decisive one first; never empty."""
+    state = facts.callback.state
+    match state:
+        case CallbackState.WAITING:
+            return (Reason(code=Code.WAITING, because=reasons(facts.earlier) if facts.earlier else ()),)
+        case CallbackState.READY:
+            codes = tuple(_of_ready(facts))
+        case CallbackState.IN_FLIGHT:
+            codes = tuple(_of_in_flight(facts))
+        case CallbackState.DELIVERED | CallbackState.REJECTED | CallbackState.EXHAUSTED | CallbackState.CANCELLED:
+            codes = tuple(_of_ended(facts))
+        case never:
+            assert_never(never)
+    return tuple(Reason(code=code) for code in codes)
+
+
+def _of_ended(facts: Facts) -> Iterator[Code]:
+    yield Code(facts.callback.state)
+    intervention = facts.callback.last_intervention
+    if facts.callback.review_since is not None:
+        yield Code.NEEDS_REVIEW
+    elif intervention is not None and intervention.action == "resolve":
+        yield Code.RESOLVED
+
+
+def _of_in_flight(facts: Facts) -> Iterator[Code]:
+    lease_until, holder = facts.callback.lease_until, facts.holder
+    ran_out = lease_until is not None and lease_until < facts.at
+    yield Code.LEASE_RAN_OUT if ran_out else Code.IN_FLIGHT
+    if holder is None or not holder.is_live or facts.lease_owner_restarted:
+        yield Code.LEASE_OWNER_GONE
+    if not facts.live:
+        # Then nobody reaps the lease either.
+        yield Code.NO_DAEMON
+    if facts.callback.retry_stopped:
+        yield Code.RETRY_STOPPED
+
+
+def _of_ready(facts: Facts) -> Iterator[Code]:
+    expires_at = facts.callback.expires_at
+    if expires_at is not None and expires_at <= facts.at:
+        # It is in no queue any more, whatever else stands in its way.
+        yield Code.DEADLINE_PASSED
+        yield from _until_changed(facts)
+        return
+    shut = tuple(_until_changed(facts))
+    later = _until_time(facts)
+    queue = () if shut or later else tuple(_of_queue(facts))
+    codes = (*shut, *(code for code, _ in later), *queue)
+    yield from codes or (Code.DUE,)
+    if expires_at is None or not codes or (facts.ends_at_once and facts.live):
+        return
+    yield Code.DEADLINE_FIRST if later and expires_at <= later[0][1] else Code.DEADLINE_RUNS
+
+
+def _until_changed(facts: Facts) -> Iterator[Code]:
+    """What no time limit ends: a person has to act, or the operator has to come back."""
+    if not facts.serving:
+        yield Code.NOT_SERVED if facts.live else Code.NO_DAEMON
+        # Where a daemon serves it, a file that is missing here stands in nobody's way.
+        if facts.file.state is FileState.MISSING:
+            yield Code.FILE_MISSING_HERE
+        elif facts.file.state is FileState.FAULTY:
+            yield Code.FILE_FAULTY_HERE
+    if not facts.operator.enabled:
+        yield Code.OPERATOR_DISABLED
+    if facts.operator.paused_at is not None:
+        yield Code.PAUSED
+    match facts.operator.circuit:
+        case Circuit.OPEN:
+            yield Code.CIRCUIT_OPEN
+        case Circuit.HALF_OPEN if not facts.is_deciding_ping:
+            yield Code.CIRCUIT_HALF_OPEN
+        case _:
+            pass
+
+
+def _until_time(facts: Facts) -> list[tuple[Code, datetime]]:
+    """What ends by itself, with the moment when; the later one first."""
+    backoff_until, due_at = facts.operator.backoff_until, facts.callback.due_at
+    found = []
+    if backoff_until is not None and backoff_until > facts.at:
+        found.append((Code.BACKING_OFF, backoff_until))
+    if due_at > facts.at:
+        found.append((Code.DUE_LATER, due_at))
+    return sorted(found, key=lambda reason: reason[1], reverse=True)
+
+
+def _of_queue(facts: Facts) -> Iterator[Code]:
+    if facts.callback.row_locker is not None:
+        yield Code.ROW_LOCKED
+    free_slots = sum(max(0, daemon.slots - daemon.in_flight) for daemon in facts.serving)
+    if free_slots == 0:
+        yield Code.SLOTS_FULL
+    in_flight = sum(daemon.in_flight for daemon in facts.serving)
+    if facts.slots_open < facts.slots and facts.ahead >= facts.slots_open - in_flight:
+        yield Code.SLOW_START
+    rate = facts.requests_per_s_max
+    if rate > 0 and (facts.ahead + facts.interactive_due > 0 or rate < 1):
+        yield Code.RATE

@@ -1,0 +1,206 @@
+"""What bears on one callback, as of one moment on the database's clock: what core/diagnosis.py judges by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from predictu_dispatch.core.breaker import Circuit, slow_start
+from predictu_dispatch.core.methods import Method
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from predictu_dispatch.core.callback import Effect
+    from predictu_dispatch.core.lifecycle import CallbackState
+    from predictu_dispatch.core.methods import Lane
+
+COUNTED_MOST: Final = 1_000
+"""Callbacks ahead are counted so far: who has more of them ahead needs no exact number, and a backlog may be long."""
+_AWAITED: Final = frozenset({Method.BALANCE, Method.BET_MAKE})
+"""What ends at once where nothing may be sent, because someone is waiting; as in expire()."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherCallback:
+    """A callback that this one hangs on: its bet's placement or terminal, or the operator's PING."""
+
+    request_id: UUID
+    method: Method
+    state: CallbackState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastAttempt:
+    """The audit row that decided the last attempt."""
+
+    attempt: int
+    reason: str | None
+    finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastIntervention:
+    """What a person did about the callback last."""
+
+    action: str
+    done_by: str
+    done_at: datetime
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowLocker:
+    """A session whose open transaction holds the callback's row."""
+
+    pid: int
+    application: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackFacts:
+    """The callback's row, and what hangs on it."""
+
+    request_id: UUID
+    operator_id: str
+    method: Method
+    bet_id: str | None
+    lane: Lane
+    state: CallbackState
+    reason: str | None
+    effect: Effect
+    attempts: int
+    retry_stopped: bool
+    operator_status: str | None
+    due_at: datetime
+    expires_at: datetime | None
+    finished_at: datetime | None
+    review_since: datetime | None
+    leased_at: datetime | None
+    leased_by: str | None
+    lease_until: datetime | None
+    other: OtherCallback | None
+    last_attempt: LastAttempt | None
+    last_intervention: LastIntervention | None
+    row_locker: RowLocker | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorFacts:
+    """The operator's row; `backoff_until` is the callback's lane's."""
+
+    enabled: bool
+    circuit: Circuit
+    circuit_since: datetime | None
+    consecutive_failures: int
+    ping_at: datetime | None
+    ping: OtherCallback | None
+    backoff_until: datetime | None
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonFacts:
+    """A daemon seen lately; slots and attempts in flight are those of the operator's lane, `_max` is over the fleet."""
+
+    instance: str
+    host: str
+    started_at: datetime
+    seen_at: datetime
+    is_live: bool
+    has_file: bool
+    slots: int
+    slots_max: int
+    requests_per_s_max: float
+    in_flight: int
+
+
+class FileState(StrEnum):
+    """How the operator's file is in the configuration folder from which one asks."""
+
+    USABLE = "usable"
+    MISSING = "missing"
+    FAULTY = "faulty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFacts:
+    """The operator's file as the asking host has it; another host may have another."""
+
+    path: str
+    state: FileState
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that bears on one callback, as of `at` on the database's clock.
+
+    `ahead` are the due callbacks before it in its lane, `interactive_due` those of the other lane that the rate lets go
+    first; both are counted to just above COUNTED_MOST. `earlier` are the facts of the callback that it waits for.
+    """
+
+    at: datetime
+    callback: CallbackFacts
+    operator: OperatorFacts
+    daemons: tuple[DaemonFacts, ...]
+    file: FileFacts
+    ahead: int = 0
+    interactive_due: int = 0
+    earlier: Facts | None = None
+
+    @property
+    def live(self) -> tuple[DaemonFacts, ...]:
+        """The daemons that run."""
+        return tuple(daemon for daemon in self.daemons if daemon.is_live)
+
+    @property
+    def serving(self) -> tuple[DaemonFacts, ...]:
+        """The daemons that run and have the operator's file."""
+        return tuple(daemon for daemon in self.live if daemon.has_file)
+
+    @property
+    def holder(self) -> DaemonFacts | None:
+        """The daemon that holds the lease, if one of its name was seen lately."""
+        return next((daemon for daemon in self.daemons if daemon.instance == self.callback.leased_by), None)
+
+    @property
+    def lease_owner_restarted(self) -> bool:
+        """True where the daemon of the holder's name started after the lease: nobody waits for that answer any more."""
+        holder, leased_at = self.holder, self.callback.leased_at
+        return holder is not None and leased_at is not None and holder.started_at > leased_at
+
+    @property
+    def requests_per_s_max(self) -> float:
+        """The operator's limit over the fleet, the lowest where files differ; 0 is none."""
+        return min((d.requests_per_s_max for d in self.serving if d.requests_per_s_max > 0), default=0.0)
+
+    @property
+    def slots(self) -> int:
+        """Slots of the lane that the daemons have among themselves."""
+        return sum(daemon.slots for daemon in self.serving)
+
+    @property
+    def slots_open(self) -> int:
+        """As many of these as may be used so soon after the circuit closed."""
+        since = self.operator.circuit_since
+        if since is None or self.operator.circuit is not Circuit.CLOSED:
+            return self.slots
+        closed_for_s = (self.at - since).total_seconds()
+        return sum(slow_start(daemon.slots, closed_for_s) for daemon in self.serving)
+
+    @property
+    def is_deciding_ping(self) -> bool:
+        """True for the PING on which a half-open circuit hangs: it alone may go then."""
+        ping = self.operator.ping
+        return ping is not None and ping.request_id == self.callback.request_id
+
+    @property
+    def ends_at_once(self) -> bool:
+        """True where someone waits and nothing may be sent: a running daemon then ends the callback within a second."""
+        is_shut = self.operator.paused_at is not None or self.operator.circuit is not Circuit.CLOSED
+        return self.callback.method in _AWAITED and is_shut

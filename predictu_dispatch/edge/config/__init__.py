@@ -1,0 +1,1 @@
+"""The configuration on disk: files, keys and certificates."""

@@ -1,0 +1,1 @@
+"""HTTP: the connection to an operator, and the daemon's own server."""

@@ -1,0 +1,283 @@
+"""HTTP to one operator's lane: POSTs one request and says what really happened on the socket.
+
+The evidence is taken from the request object itself: aiohttp calls its `send` once a connection is there, TLS handshake
+included, and before the first byte of the request is written. Until then nothing was sent; from then on something may
+have been.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import aiohttp
+from typing_extensions import override
+
+from predictu_dispatch.core.addresses import address_fault
+from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.edge.http.failure_reason import (
+    TooLateError,
+    UnaskedAnswerError,
+    reason_not_sent,
+    reason_sent,
+    unwrapped,
+)
+from predictu_dispatch.edge.http.resolver import AddressRefusedError, LookUp, VettingResolver, look_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.client_reqrep import ClientResponse
+    from aiohttp.connector import Connection
+
+    from predictu_dispatch.core.operator_settings import OperatorSettings
+
+_KEEPALIVE_S = 20.0
+"""Load balancers close idle connections at 60 s, some at 30; we let go first, or a request would meet the closing."""
+_DNS_TTL_S = 10
+"""A name is asked for once in this time, not for each connection; an operator that moves is followed within it.
+
+What is kept has been vetted. Refusals and failures are not kept: the next attempt asks again.
+"""
+_NO_CEILING_S = 1e9
+"""aiohttp rounds timeouts above its `ceil_threshold` up to whole seconds; ours mean what they say."""
+_HEADERS_BYTES_MAX = 16_384
+"""Of an answer's headers, which are kept until they are in the audit; aiohttp alone lets a megabyte through."""
+_ERROR_CHARS_MAX = 500
+"""aiohttp quotes a whole header line of an answer it cannot read, twice, and a row is kept of every attempt."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far one exchange has come; what is known of it when it breaks off."""
+
+    send_before_s: float
+    started_s: float = field(default_factory=time.monotonic)
+    sent: bool = False
+    connected_s: float | None = None
+    first_byte_s: float | None = None
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    chunks: list[bytes] = field(default_factory=list)
+
+    def exchange(
+        self, evidence: Evidence, *, reason: str | None = None, error: str | None = None, truncated: bool = False
+    ) -> Exchange:
+        return Exchange(
+            evidence=evidence,
+            reason=reason,
+            error=error,
+            status=self.status,
+            headers=self.headers,
+            body=b"".join(self.chunks),
+            truncated=truncated,
+            connect_ms=self._ms(self.connected_s),
+            first_byte_ms=self._ms(self.first_byte_s),
+            total_ms=(time.monotonic() - self.started_s) * 1000,
+        )
+
+    def _ms(self, moment_s: float | None) -> float | None:
+        return None if moment_s is None else (moment_s - self.started_s) * 1000
+
+
+_progress: ContextVar[_Progress] = ContextVar("_progress")
+
+
+class _WatchedRequest(aiohttp.ClientRequest):
+    """Notes the moment from which on the operator may have got something, and lets nothing go after its time."""
+
+    @override
+    async def send(self, conn: Connection) -> ClientResponse:
+        progress = _progress.get()
+        progress.connected_s = time.monotonic()
+        if progress.connected_s >= progress.send_before_s:
+            raise TooLateError
+        # aiohttp asks this when a connection goes back to its pool, but not when it comes out again.
+        if conn.protocol is not None and conn.protocol.should_close:
+            raise UnaskedAnswerError
+        progress.sent = True
+        return await super().send(conn)
+
+    @override
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        # aiohttp writes headers and body together, in a task of its own, a turn of the loop after send(): a process
+        # that stood still in between would send a debit that was rolled back meanwhile.
+        progress = _progress.get()
+        if time.monotonic() < progress.send_before_s:
+            await super().write_bytes(writer, conn, content_length)
+            return
+        progress.sent = False
+        if conn.protocol is not None:
+            conn.protocol.set_exception(TooLateError())
+        conn.close()
+
+
+class Transport:
+    """A connection pool of its own for one operator's lane. Nothing of an answer is trusted, followed or unpacked.
+
+    `connecting` is called whenever a new connection is begun.
+    """
+
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        ssl_context: ssl.SSLContext | None = None,
+        *,
+        look_up: LookUp = look_up,
+        connecting: Callable[[], None] = lambda: None,
+    ) -> None:
+        if not {"send", "write_bytes"} <= vars(aiohttp.ClientRequest).keys():
+            # Without these hooks nothing would ever count as sent, and debits of unknown fate as never made.
+            message = "this aiohttp has no ClientRequest.send and write_bytes; install the release that deploy/ pins"
+            raise RuntimeError(message)
+        self._url = settings.callback_url
+        self._response_bytes_max = settings.limits.max_response_bytes
+        self._allow_private_addresses = settings.allow_private_addresses
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                # Slots bound the requests in flight, and so the connections.
+                limit=0,
+                resolver=VettingResolver(allow_private_addresses=settings.allow_private_addresses, look_up=look_up),
+                ttl_dns_cache=_DNS_TTL_S,
+                keepalive_timeout=_KEEPALIVE_S,
+                socket_factory=self._vetted_socket,
+                # None: the public authorities and no client certificate.
+                ssl=ssl_context or True,
+            ),
+            request_class=_WatchedRequest,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+        self._connecting = connecting
+        self._timeouts: set[asyncio.Timeout] = set()
+        self._interrupted = False
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    def interrupt(self) -> None:
+        """Every exchange under way ends now as `interrupted`, and so will all that are still to come."""
+        self._interrupted = True
+        for timeout in self._timeouts:
+            # One that has just expired is ending by itself, and refuses to be moved.
+            if not timeout.expired():
+                timeout.reschedule(0)
+
+    async def post(
+        self,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeout_s: float,
+        connect_timeout_s: float,
+        send_before_s: float,
+    ) -> Exchange:
+        """What happened, never an exception: `timeout_s` spans connecting, headers and the last byte of the answer."""
+        progress = _Progress(send_before_s=send_before_s)
+        if self._interrupted or progress.started_s >= send_before_s:
+            return progress.exchange(Evidence.NOT_SENT, reason="interrupted" if self._interrupted else "too_late")
+        token = _progress.set(progress)
+        timeout = asyncio.timeout(timeout_s)
+        self._timeouts.add(timeout)
+        try:
+            async with timeout:
+                return await self._exchange(progress, headers, body, connect_timeout_s)
+        except Exception as error:  # noqa: BLE001 - whatever it was, an attempt has an outcome; the bug shows in the audit
+            return self._broken_off(progress, error)
+        finally:
+            self._timeouts.discard(timeout)
+            _progress.reset(token)
+
+    async def _exchange(
+        self, progress: _Progress, headers: Mapping[str, str], body: bytes, connect_timeout_s: float
+    ) -> Exchange:
+        async with self._session.post(
+            self._url,
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=_connect_timeout(connect_timeout_s),
+        ) as response:
+            progress.first_byte_s = time.monotonic()
+            progress.status = response.status
+            whole = b"".join(chain.from_iterable(response.raw_headers))
+            if len(whole) > _HEADERS_BYTES_MAX:
+                response.close()
+                return progress.exchange(
+                    Evidence.UNANSWERED,
+                    reason="too_large",
+                    error=f"the answer's headers are longer than {_HEADERS_BYTES_MAX} bytes",
+                    truncated=True,
+                )
+            # Bytes of ASCII without a NUL, as of every well-behaved operator, are printable as they are.
+            printable = bytes.decode if whole.isascii() and b"\0" not in whole else _printable
+            progress.headers = tuple([(printable(name), printable(value)) for name, value in response.raw_headers])
+            room = self._response_bytes_max
+            async for chunk in response.content.iter_any():
+                progress.chunks.append(chunk[:room])
+                room -= len(chunk)
+                if room < 0:
+                    response.close()
+                    return progress.exchange(
+                        Evidence.UNANSWERED,
+                        reason="too_large",
+                        error=f"the answer is longer than max_response_bytes = {self._response_bytes_max}",
+                        truncated=True,
+                    )
+            return progress.exchange(Evidence.ANSWERED)
+
+    def _vetted_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        """A socket for the very address that is called next; raises AddressRefusedError.
+
+        aiohttp asks no resolver for what looks like an address, so this is the only place that sees every one.
+        """
+        host = str(address[4][0])
+        if not self._allow_private_addresses and (why := address_fault(host)):
+            raise AddressRefusedError(host, [(host, why)])
+        self._connecting()
+        return _socket_that_drops_what_is_unsent(address)
+
+    def _broken_off(self, progress: _Progress, error: Exception) -> Exchange:
+        error = unwrapped(error)
+        evidence = Evidence.UNANSWERED if progress.sent else Evidence.NOT_SENT
+        reason = reason_sent(error) if progress.sent else reason_not_sent(error)
+        if self._interrupted and isinstance(error, TimeoutError):
+            reason = "interrupted"
+        words = f"{type(error).__name__}: {_printable(str(error))}"[:_ERROR_CHARS_MAX]
+        return progress.exchange(evidence, reason=reason, error=words, truncated=progress.status is not None)
+
+
+@cache
+def _connect_timeout(connect_timeout_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, ceil_threshold=_NO_CEILING_S)
+
+
+def _socket_that_drops_what_is_unsent(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket whose closing throws away what it has not delivered yet, and tells the other side with a reset.
+
+    The kernel would otherwise go on delivering the request of an attempt that we gave up: a debit could arrive minutes
+    later, after its rollback. What the loop still buffers goes too, because aiohttp aborts a broken exchange.
+    """
+    family, kind, protocol = address[:3]
+    made = socket.socket(family, kind, protocol)
+    made.setblocking(False)  # noqa: FBT003 - the system's own signature
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return made
+
+
+def _printable(raw: bytes | str) -> str:
+    """Text that Postgres can keep: no NUL, no surrogates; bytes that are not UTF-8 are written as escapes."""
+    text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")

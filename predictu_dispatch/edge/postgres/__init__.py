@@ -1,0 +1,1 @@
+"""Postgres: the pool, the statements, and rows translated into records."""

@@ -1,0 +1,122 @@
+"""The fleet_store: what daemons tell each other through the database.
+
+Translates between rows and records, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from predictu_dispatch.core.breaker import Breaker, Circuit, Ping
+from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, OperatorState, Share, Usage
+from predictu_dispatch.core.lifecycle import CallbackState
+from predictu_dispatch.edge.postgres.sql_files import migrations, query
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from predictu_dispatch.edge.postgres.database import Database
+
+_INSTANCE_TAKEN = "PD007"
+_PINGS = {
+    None: Ping.NONE,
+    CallbackState.READY: Ping.UNDER_WAY,
+    CallbackState.IN_FLIGHT: Ping.UNDER_WAY,
+    CallbackState.DELIVERED: Ping.ANSWERED,
+    # A business refusal of a PING is odd, and still an answer.
+    CallbackState.REJECTED: Ping.ANSWERED,
+    CallbackState.EXHAUSTED: Ping.FAILED,
+    CallbackState.CANCELLED: Ping.FAILED,
+}
+
+
+class FleetStore:
+    """The fleet's tables as one daemon sees them; its session tells it from any other process of the same name."""
+
+    def __init__(self, database: Database, *, instance: str) -> None:
+        self._database = database
+        self._instance = instance
+        self._session_id = uuid.uuid4()
+        # Read once: a process that has no descriptor left must still be able to say that it lives.
+        self._version = version("predictu-dispatch")
+
+    async def heartbeat(self, usages: Sequence[Usage]) -> list[Share]:
+        """This daemon is known to be alive, and what it may use. Raises InstanceTakenError."""
+        try:
+            rows = await self._database.fetch(
+                query("heartbeat"),
+                self._instance,
+                self._session_id,
+                socket.gethostname(),
+                os.getpid(),
+                self._version,
+                [usage.operator_id for usage in usages],
+                [usage.interactive_max for usage in usages],
+                [usage.settlement_max for usage in usages],
+                [usage.requests_per_s_max for usage in usages],
+                [usage.interactive_used for usage in usages],
+                [usage.settlement_used for usage in usages],
+                [usage.requests_per_s_used for usage in usages],
+                len(migrations()),
+                # Without its shares a daemon sends nothing at all.
+                urgent=True,
+            )
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != _INSTANCE_TAKEN:
+                raise
+            raise InstanceTakenError(". ".join(filter(None, (error.args[0], error.as_dict().get("hint"))))) from error
+        return [Share(**row) for row in rows]
+
+    async def deregister(self) -> None:
+        """Others may use this daemon's shares at once."""
+        await self._database.fetch(query("deregister"), self._instance, self._session_id)
+
+    async def operator_states(self, operator_ids: Sequence[str]) -> list[OperatorState]:
+        """How these operators are, as far as the database knows them."""
+        return [_state(row) for row in await self._database.fetch(query("operator_states"), list(operator_ids))]
+
+    async def write_circuits(self, writes: Sequence[CircuitWrite]) -> set[str]:
+        """The ids of the operators for which it was written; the others were changed or held by somebody meanwhile."""
+        breakers = [write.breaker for write in writes]
+        rows = await self._database.fetch(
+            query("write_circuits"),
+            [write.operator_id for write in writes],
+            [write.revision for write in writes],
+            [breaker.circuit for breaker in breakers],
+            [breaker.health for breaker in breakers],
+            [breaker.consecutive_failures for breaker in breakers],
+            [write.success_s_ago for write in writes],
+            [write.failure_s_ago for write in writes],
+            [breaker.ping_in_s for breaker in breakers],
+            [breaker.starts_ping for breaker in breakers],
+            [write.interactive_backoff_s for write in writes],
+            [write.settlement_backoff_s for write in writes],
+        )
+        return {row["operator_id"] for row in rows}
+
+
+def _state(row: Mapping[str, Any]) -> OperatorState:
+    ping = _PINGS[row["ping_state"] and CallbackState(row["ping_state"])]
+    return OperatorState(
+        operator_id=row["operator_id"],
+        revision=row["revision"],
+        breaker=Breaker(
+            circuit=Circuit(row["circuit"]),
+            consecutive_failures=row["consecutive_failures"],
+            ever_succeeded=row["ever_succeeded"],
+            ping_in_s=row["ping_in_s"],
+            ping=ping,
+        ),
+        circuit_age_s=row["circuit_age_s"],
+        ping_request_id=row["ping_request_id"],
+        is_paused=row["is_paused"],
+        interactive_backoff_s=row["interactive_backoff_s"],
+        settlement_backoff_s=row["settlement_backoff_s"],
+    )

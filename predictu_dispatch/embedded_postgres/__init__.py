@@ -1,0 +1,1 @@
+"""A Postgres of our own from a folder of binaries, for the demo and the tests."""

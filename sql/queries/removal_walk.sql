@@ -1,6 +1,0 @@
--- What retention will look at: the moment before which things are old, and how far the walk through the callbacks is for that moment.
--- $1 months to keep
-select kept.cutoff, walk.next_block, coalesce(walk.next_block is null and walk.held = 0, false) as is_done,
-       pg_relation_size('predictu_dispatch.callback') / current_setting('block_size')::bigint as blocks_all
-  from (select predictu_dispatch.retention_cutoff($1) as cutoff) kept
-  left join (select w.cutoff, w.next_block, w.held from predictu_dispatch.removal_walk w) walk on walk.cutoff = kept.cutoff

@@ -1,3 +1,0 @@
--- The old bets and callbacks in the next blocks of the table are removed; next_block is null at the end of the walk.
--- $1 months to keep; $2 blocks
-select callbacks, bets, held, next_block, blocks_all from predictu_dispatch.remove_finished($1, $2)

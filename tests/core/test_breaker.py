@@ -1,0 +1,294 @@
+"""The circuit as a pure value: decide() against a table of its own, and tallies however they are split."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from predictu_dispatch.core.breaker import (
+    SLOW_START_STEP_S,
+    AttemptSummary,
+    Breaker,
+    Circuit,
+    Health,
+    Ping,
+    Policy,
+    decide,
+    is_at_rest,
+    slow_start,
+)
+from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.core.methods import Method
+from predictu_dispatch.core.verdict import Judgement, Statuses, Verdict, judge
+from tests.core.test_callback_body import a_callback
+from tests.core.test_verdict import NOW, OK, REFUSED, answered
+
+THRESHOLD, OPEN_S, INTERVAL_S = 5, 4.0, 30.0
+FAILURES_BEFORE = 2
+"""Below the threshold, so that it shows in every case whether they were counted."""
+
+# What was learnt, and how many failures in a row that makes after the two from before.
+RUNS: dict[AttemptSummary, int] = {
+    AttemptSummary(): 2,
+    AttemptSummary(succeeded=True): 0,
+    AttemptSummary(failures=1, failed=True): 3,
+    AttemptSummary(failures=2, failed=True): 4,
+    AttemptSummary(failures=3, failed=True): 5,
+    AttemptSummary(failures=9, failed=True): 11,
+    AttemptSummary(succeeded=True, failed=True): 0,
+    AttemptSummary(succeeded=True, failures=1, failed=True): 1,
+    AttemptSummary(succeeded=True, failures=4, failed=True): 4,
+    AttemptSummary(succeeded=True, failures=5, failed=True): 5,
+}
+# Until the next PING is due: (as planned, as planned afterwards, whether one starts now), by the interval that holds.
+PLANS: dict[float, list[tuple[float | None, float | None, bool]]] = {
+    # Another daemon's file may say otherwise: what that one has planned stands.
+    0.0: [(None, None, False), (-1.0, -1.0, False), (0.0, 0.0, False), (3.0, 3.0, False), (100.0, 100.0, False)],
+    INTERVAL_S: [(None, 30.0, True), (-1.0, 30.0, True), (0.0, 30.0, True), (3.0, 3.0, False), (100.0, 30.0, False)],
+    OPEN_S: [(None, 4.0, True), (-1.0, 4.0, True), (0.0, 4.0, True), (3.0, 3.0, False), (100.0, 4.0, False)],
+}
+# What the deciding PING came to, and the circuit after it.
+VERDICTS = {
+    Ping.ANSWERED: Circuit.CLOSED,
+    Ping.FAILED: Circuit.OPEN,
+    Ping.NONE: Circuit.OPEN,
+    Ping.UNDER_WAY: Circuit.HALF_OPEN,
+}
+INTERVALS_S = (0.0, INTERVAL_S)
+FACTS = list(itertools.product(Ping, RUNS, (False, True)))
+"""What became of the last PING, what was heard, whether the operator ever answered: each test walks through it all."""
+
+
+def policy(interval_s: float, failure_threshold: int = THRESHOLD) -> Policy:
+    return Policy(failure_threshold=failure_threshold, open_s=OPEN_S, ping_interval_s=interval_s)
+
+
+@pytest.mark.parametrize("interval_s", INTERVALS_S)
+def test_a_closed_circuit_opens_at_the_threshold_and_else_pings_when_it_is_time(interval_s: float) -> None:
+    # That the last decision started a PING is no reason to start another one.
+    for (ping, tally, ever), (planned_in_s, after_s, starts), started in itertools.product(
+        FACTS, PLANS[interval_s], (False, True)
+    ):
+        before = Breaker(
+            consecutive_failures=FAILURES_BEFORE,
+            ever_succeeded=ever,
+            ping_in_s=planned_in_s,
+            ping=ping,
+            starts_ping=started,
+        )
+        opens = RUNS[tally] >= THRESHOLD
+        assert decide(before, tally, policy(interval_s)) == Breaker(
+            circuit=Circuit.OPEN if opens else Circuit.CLOSED,
+            consecutive_failures=RUNS[tally],
+            ever_succeeded=ever or tally.succeeded,
+            ping_in_s=OPEN_S if opens else after_s,
+            ping=ping,
+            starts_ping=starts and not opens,
+        )
+
+
+@pytest.mark.parametrize("interval_s", INTERVALS_S)
+def test_an_operator_is_at_rest_exactly_where_deciding_without_news_changes_nothing(interval_s: float) -> None:
+    """Of closed circuits: an open one waits for its PING, and is looked at each time."""
+    policy = Policy(failure_threshold=THRESHOLD, open_s=OPEN_S, ping_interval_s=interval_s)
+    for ping, failures, (planned_s, _, _) in itertools.product(Ping, (0, 1, THRESHOLD), PLANS[interval_s]):
+        breaker = Breaker(consecutive_failures=failures, ping_in_s=planned_s, ping=ping)
+        stays = decide(breaker, AttemptSummary(), policy) == breaker
+        assert is_at_rest(breaker, interval_s) == (stays and failures == 0)
+    assert not is_at_rest(Breaker(circuit=Circuit.OPEN, ping_in_s=1.0), interval_s)
+    assert not is_at_rest(Breaker(circuit=Circuit.HALF_OPEN, ping_in_s=1.0), interval_s)
+
+
+def test_a_daemon_that_never_pings_does_not_make_another_one_ping_at_every_look() -> None:
+    """Two files of one operator, the one with ping_interval_s = 0, once brought a PING a second."""
+    breaker, pings = Breaker(ever_succeeded=True), 0
+    for interval_s in (0.0, INTERVAL_S) * 60:
+        breaker = decide(breaker, AttemptSummary(), policy(interval_s))
+        pings += breaker.starts_ping
+        breaker = replace(breaker, ping_in_s=None if breaker.ping_in_s is None else breaker.ping_in_s - 0.5)
+    assert pings == 2
+
+
+@pytest.mark.parametrize("interval_s", INTERVALS_S)
+def test_an_open_circuit_stays_open_whatever_is_heard_and_pings_when_it_is_time(interval_s: float) -> None:
+    for (ping, tally, ever), (planned_in_s, after_s, starts) in itertools.product(FACTS, PLANS[OPEN_S]):
+        before = Breaker(
+            circuit=Circuit.OPEN, consecutive_failures=7, ever_succeeded=ever, ping_in_s=planned_in_s, ping=ping
+        )
+        after = decide(before, tally, policy(interval_s))
+        assert (after.circuit, after.consecutive_failures) == (Circuit.OPEN, 7)
+        assert (after.ping_in_s, after.starts_ping, after.health) == (after_s, starts, Health.DOWN)
+
+
+@pytest.mark.parametrize("interval_s", INTERVALS_S)
+def test_a_half_open_circuit_hears_nothing_but_its_ping(interval_s: float) -> None:
+    for (ping, tally, ever), (planned_in_s, _, _) in itertools.product(FACTS, PLANS[interval_s]):
+        before = Breaker(
+            circuit=Circuit.HALF_OPEN, consecutive_failures=7, ever_succeeded=ever, ping_in_s=planned_in_s, ping=ping
+        )
+        after = decide(before, tally, policy(interval_s))
+        expected: dict[Circuit, tuple[int, float | None, Health]] = {
+            Circuit.CLOSED: (0, interval_s or None, Health.HEALTHY),
+            Circuit.OPEN: (8, OPEN_S, Health.DOWN),
+            Circuit.HALF_OPEN: (7, planned_in_s, Health.DOWN),
+        }
+        assert after.circuit is VERDICTS[ping]
+        assert (after.consecutive_failures, after.ping_in_s, after.health) == expected[VERDICTS[ping]]
+        # The next PING is another decision's.
+        assert not after.starts_ping
+
+
+@pytest.mark.parametrize(
+    ("breaker", "health"),
+    [
+        (Breaker(), Health.UNKNOWN),
+        (Breaker(ever_succeeded=True), Health.HEALTHY),
+        (Breaker(consecutive_failures=1), Health.DEGRADED),
+        (Breaker(consecutive_failures=1, ever_succeeded=True), Health.DEGRADED),
+        (Breaker(circuit=Circuit.OPEN, consecutive_failures=9, ever_succeeded=True), Health.DOWN),
+        (Breaker(circuit=Circuit.HALF_OPEN, consecutive_failures=9, ever_succeeded=True), Health.DOWN),
+        (Breaker(circuit=Circuit.OPEN), Health.DOWN),
+    ],
+)
+def test_health_in_one_word(breaker: Breaker, health: Health) -> None:
+    assert breaker.health is health
+
+
+# ------------------------------------------------------------------------------------------------------- what counts
+
+TEACHES = {
+    "success": AttemptSummary(succeeded=True),
+    "failure": AttemptSummary(failures=1, failed=True),
+    "nothing": AttemptSummary(),
+}
+
+
+def unreached(reason: str) -> Exchange:
+    return Exchange(evidence=Evidence.NOT_SENT, reason=reason, total_ms=1.0)
+
+
+def unanswered(reason: str) -> Exchange:
+    return Exchange(evidence=Evidence.UNANSWERED, reason=reason, total_ms=1.0)
+
+
+@pytest.mark.parametrize(
+    ("teaches", "exchange"),
+    [
+        ("success", answered(200, OK)),
+        ("success", answered(409, b'{"status":"DUPLICATE_TRANSACTION","balance":1}')),
+        ("success", answered(200, REFUSED)),
+        ("success", answered(402, REFUSED)),
+        ("success", answered(404, b'{"status":"PLAYER_NOT_FOUND"}')),
+        ("success", answered(429, REFUSED)),
+        *(("failure", unreached(why)) for why in ("connect_refused", "connect_timeout", "dns_failed", "tls_failed")),
+        *(("failure", unanswered(why)) for why in ("timeout", "reset", "truncated", "too_large")),
+        *(("failure", answered(code, OK)) for code in (302, 500, 503)),
+        # Misconfigured: a wrong address or a wrong key helps nobody, and each attempt is noise in the operator's log.
+        *(("failure", answered(code, b"")) for code in (301, 401, 403, 404, 405, 410)),
+        *(("failure", answered(200, body)) for body in (b"", b"<html>", b"[]", b"{}", b'{"status":"WHAT"}', b"\xff")),
+        ("failure", answered(418, b"")),
+        ("nothing", answered(429, b"")),
+        *(("nothing", unreached(why)) for why in ("interrupted", "too_late", "internal_error")),
+        ("nothing", unanswered("interrupted")),
+        ("nothing", unanswered("internal_error")),
+    ],
+)
+def test_what_an_attempt_teaches(teaches: str, exchange: Exchange) -> None:
+    judgement = judge(a_callback(Method.BET_MAKE), exchange, Statuses.of(), now=NOW)
+    assert AttemptSummary().with_attempt(judgement) == TEACHES[teaches]
+
+
+def test_a_ping_and_a_rollback_with_nothing_to_reverse_were_answered() -> None:
+    ping = judge(a_callback(Method.PING), answered(200, b'{"status":"OK"}'), Statuses.of(), now=NOW)
+    nothing = answered(404, b'{"status":"TRANSACTION_NOT_FOUND"}')
+    rollback = judge(a_callback(Method.BET_ROLLBACK), nothing, Statuses.of(), now=NOW)
+    assert AttemptSummary().with_attempt(ping) == AttemptSummary().with_attempt(rollback) == TEACHES["success"]
+
+
+# ------------------------------------------------------------------------------------------------- however it is split
+
+JUDGEMENTS = {
+    "+": Judgement(verdict=Verdict.DELIVERED),
+    "r": Judgement(verdict=Verdict.REJECTED, reason="insufficient_funds"),
+    "-": Judgement(verdict=Verdict.RETRY, reason="timeout"),
+    "0": Judgement(verdict=Verdict.RETRY, reason="interrupted"),
+}
+histories = st.text(alphabet="+r---0", max_size=20)
+
+
+def tally_of(history: str) -> AttemptSummary:
+    tally = AttemptSummary()
+    for one in history:
+        tally = tally.with_attempt(JUDGEMENTS[one])
+    return tally
+
+
+def run_at_end(history: str) -> int:
+    """Failures since the last answer; what taught nothing is passed over."""
+    return max(history.replace("r", "+").rpartition("+")[2].count("-"), 0)
+
+
+@given(histories, histories, histories)
+def test_tallies_add_up_in_any_grouping_to_the_attempts_one_by_one(first: str, second: str, third: str) -> None:
+    one, two, three = tally_of(first), tally_of(second), tally_of(third)
+    assert one.then(two).then(three) == one.then(two.then(three)) == tally_of(first + second + third)
+    assert AttemptSummary().then(one) == one.then(AttemptSummary()) == one
+    whole = first + second + third
+    assert tally_of(whole) == AttemptSummary(
+        succeeded=bool(set("+r") & set(whole)), failures=run_at_end(whole), failed="-" in whole
+    )
+
+
+@given(st.lists(histories, max_size=8), st.integers(1, 6))
+def test_the_circuit_opens_exactly_when_a_row_of_failures_is_as_long_as_the_threshold(
+    tallies: list[str], threshold: int
+) -> None:
+    """However attempts were split over daemons and turns: what counts is the row at the end of each telling."""
+    breaker, told = Breaker(), ""
+    for history in tallies:
+        told += history
+        breaker = decide(breaker, tally_of(history), policy(0.0, threshold))
+        assert (breaker.circuit is Circuit.OPEN) == (run_at_end(told) >= threshold)
+        assert breaker.consecutive_failures == run_at_end(told)
+        if breaker.circuit is Circuit.OPEN:
+            return
+
+
+@given(st.lists(st.tuples(st.sampled_from(Ping), histories), max_size=12))
+def test_an_open_circuit_closes_by_the_deciding_ping_alone(steps: list[tuple[Ping, str]]) -> None:
+    breaker = Breaker(circuit=Circuit.OPEN, ping_in_s=0.0)
+    for ping, history in steps:
+        half_open = breaker.circuit is Circuit.HALF_OPEN
+        breaker = decide(replace(breaker, ping=ping), tally_of(history), policy(INTERVAL_S))
+        assert (breaker.circuit is Circuit.CLOSED) == (half_open and ping is Ping.ANSWERED)
+        if breaker.circuit is Circuit.CLOSED:
+            return
+        if breaker.starts_ping:
+            # As start_ping() in 0007_fleet.sql.
+            breaker = replace(breaker, circuit=Circuit.HALF_OPEN)
+        elif breaker.circuit is Circuit.OPEN:
+            breaker = replace(breaker, ping_in_s=0.0)
+
+
+# ---------------------------------------------------------------------------------------------------------- slow start
+
+
+@given(st.integers(1, 10_000), st.floats(0, 10_000), st.floats(0, 10_000))
+def test_an_operator_that_is_back_gets_ever_more_slots_and_never_none(slots: int, one_s: float, other_s: float) -> None:
+    sooner_s, later_s = sorted((one_s, other_s))
+    assert 1 <= slow_start(slots, sooner_s) <= slow_start(slots, later_s) <= slots
+
+
+@pytest.mark.parametrize("slots", [1, 2, 16, 32, 33, 10_000])
+def test_all_slots_are_back_within_seconds_and_after_years(slots: int) -> None:
+    assert slow_start(slots, slots.bit_length() * SLOW_START_STEP_S) == slots
+    assert slow_start(slots, 1e9) == slots
+
+
+def test_slots_double_with_each_step() -> None:
+    starts = [slow_start(32, step * SLOW_START_STEP_S) for step in range(7)]
+    assert starts == [1, 2, 4, 8, 16, 32, 32]
+    # The clocks of two hosts may differ by a little: before its own beginning it has begun.
+    assert (slow_start(32, -1.0), slow_start(32, SLOW_START_STEP_S * 0.99), slow_start(0, 100.0)) == (1, 1, 0)

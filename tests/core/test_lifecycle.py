@@ -1,0 +1,276 @@
+"""What core/lifecycle.py lists may happen and nothing else, by the owner's own hand neither: the database's triggers.
+
+What the database's functions do to a bet stands in test_bets.py.
+"""
+
+import itertools
+import uuid
+from typing import Any
+
+import asyncpg
+import pytest
+
+from predictu_dispatch.core.lifecycle import (
+    BET_RULES,
+    CALLBACK_MOVES,
+    FINAL,
+    BetRule,
+    BetState,
+    CallbackState,
+)
+from predictu_dispatch.core.methods import RULES, Method
+from tests.support.harness import OPERATOR, Connection, Harness, delivered, retried
+
+REFUSED_BY_A_TRIGGER = "PD900"
+
+
+# ── Callbacks: every pair of states against the triggers ────────────────────────────────────────────────────────────
+
+
+async def insert_bet(owner: Connection, state: str, placement: uuid.UUID, terminal: uuid.UUID | None) -> None:
+    await owner.execute(
+        "insert into predictu_dispatch.bet (operator_id, bet_id, state, player_id, currency, amount,"
+        " placement_request_id, terminal_request_id) values ($1, 'b1', $2, 'p1', 'EUR', 500, $3, $4)",
+        *(OPERATOR, state, placement, terminal),
+    )
+
+
+async def insert_callback(
+    owner: Connection, request_id: uuid.UUID, method: str, state: str, effect: str | None = None
+) -> None:
+    """A callback in this state, with all that the CHECKs want of it; what has failed needs review."""
+    if effect is None:
+        effect = "applied" if state == "delivered" else "none"
+    attempts = 0 if state in ("waiting", "ready", "cancelled") else 1
+    await owner.execute(
+        "insert into predictu_dispatch.callback"
+        " (operator_id, request_id, method, bet_id, lane, state, effect, attempts, params, lease_until, finished_at,"
+        " review_since) values ($1, $2, $3, $4, $5, $6, $7, $8, '{}', $9::text::timestamptz, $10::text::timestamptz,"
+        " $11::text::timestamptz)",
+        *(OPERATOR, request_id, method, None if method in ("PING", "BALANCE") else "b1", RULES[Method(method)].lane),
+        *(state, effect, attempts, "infinity" if state == "in_flight" else None),
+        *("2026-01-01" if state in FINAL else None, "2026-01-01" if state in ("rejected", "exhausted") else None),
+    )
+
+
+async def is_refused(owner: Connection, statement: str, *args: Any) -> bool:
+    """True if a trigger refuses it; the transaction goes on as if it had not been tried. Anything else raises."""
+    attempt = owner.transaction()
+    await attempt.start()
+    try:
+        await owner.execute(statement, *args)
+    except asyncpg.PostgresError as error:
+        await attempt.rollback()
+        if error.sqlstate != REFUSED_BY_A_TRIGGER:
+            raise
+        return True
+    await attempt.rollback()
+    return False
+
+
+MOVE = """
+update predictu_dispatch.callback
+   set state = $2, lease_until = case $2 when 'in_flight' then 'infinity'::timestamptz end,
+       finished_at = case when $2 in ('delivered', 'rejected', 'exhausted', 'cancelled') then now() end,
+       effect = case $2 when 'delivered' then 'applied' else effect end,
+       attempts = attempts + (state = 'ready' and $2 = 'in_flight')::integer
+ where request_id = $1"""
+
+
+@pytest.mark.parametrize("method", Method)
+async def test_a_callback_makes_exactly_the_listed_moves(harness: Harness, method: Method) -> None:
+    owner, made = harness.owner, set()
+    never_waits = method in (Method.PING, Method.BALANCE, Method.BET_MAKE)
+    for old, new in itertools.permutations(CallbackState, 2):
+        if never_waits and old is CallbackState.WAITING:
+            continue  # A CHECK keeps it from ever being there.
+        request_id = uuid.uuid4()
+        transaction = owner.transaction()
+        await transaction.start()
+        await insert_bet(owner, "placing" if method is Method.BET_MAKE else "closing", uuid.uuid4(), request_id)
+        await insert_callback(owner, request_id, method, old)
+        if not await is_refused(owner, MOVE, request_id, new):
+            made.add((old, new))
+        await transaction.rollback()
+    redrives = {(CallbackState.REJECTED, CallbackState.READY), (CallbackState.EXHAUSTED, CallbackState.READY)}
+    waits = {move for move in CALLBACK_MOVES if CallbackState.WAITING in move}
+    assert made == set(CALLBACK_MOVES) - (redrives | waits if never_waits else set())
+
+
+@pytest.mark.parametrize("state", [CallbackState.REJECTED, CallbackState.EXHAUSTED])
+async def test_what_is_off_the_review_list_is_never_sent_again(harness: Harness, state: CallbackState) -> None:
+    """It was settled by other means: a second payment would be ours."""
+    owner, request_id = harness.owner, uuid.uuid4()
+    await insert_bet(owner, "closing", uuid.uuid4(), request_id)
+    await insert_callback(owner, request_id, "BET_WIN", state)
+    assert not await is_refused(owner, MOVE, request_id, "ready")
+    await owner.execute("update predictu_dispatch.callback set review_since = null")
+    assert await is_refused(owner, MOVE, request_id, "ready")
+
+
+async def test_what_was_attempted_is_never_cancelled(harness: Harness) -> None:
+    """Only what certainly never left may make place for another terminal of its bet."""
+    await harness.attempt(await harness.place(), delivered)
+    win = await harness.end("BET_WIN")
+    await harness.attempt(win, retried)
+    with pytest.raises(asyncpg.CheckViolationError, match="cancelled_was_never_attempted"):
+        await harness.owner.execute(MOVE, win, "cancelled")
+
+
+async def test_effect_only_ever_moves_from_none_to_unknown_to_applied(harness: Harness) -> None:
+    owner, made = harness.owner, set()
+    for old, new in itertools.permutations(("none", "unknown", "applied"), 2):
+        async with owner.transaction():
+            request_id = uuid.uuid4()
+            await insert_callback(owner, request_id, "BALANCE", "in_flight", old)
+            if not await is_refused(
+                owner, "update predictu_dispatch.callback set effect = $2 where request_id = $1", request_id, new
+            ):
+                made.add((old, new))
+    assert made == {("none", "unknown"), ("none", "applied"), ("unknown", "applied")}
+
+
+async def test_what_a_callback_is_never_changes(harness: Harness) -> None:
+    """Its bytes must be the same on every attempt, and its attempt number is what fences a report."""
+    placement = await harness.place()
+    await harness.attempt(placement, delivered)
+    win = await harness.end("BET_WIN")
+    await harness.attempt(win, retried)
+    changes = (
+        "operator_id = 'op_other'",
+        "request_id = gen_random_uuid()",
+        "method = 'BET_SELL'",
+        "bet_id = 'b2'",
+        "bet_id = null",
+        "lane = 'interactive'",
+        "params = params || '{\"amount\": 501}'",
+        "params = params || '{\"amount\": 500.0}'",  # Equal as a number, but not the same bytes.
+        "created_at = created_at + interval '1 microsecond'",
+        "attempts = attempts + 1",
+        "attempts = attempts - 1",
+        "amount_format = 'decimal'",
+        "amount_format = null",
+    )
+    for change in changes:
+        statement = f"update predictu_dispatch.callback set {change} where request_id = $1"  # noqa: S608 - the list above
+        assert await is_refused(harness.owner, statement, win), change
+
+
+async def test_a_placement_that_is_not_retried_any_more_never_is_again(harness: Harness) -> None:
+    placement = await harness.place()
+    await harness.lease(placement)
+    await harness.rollback()
+    assert await is_refused(
+        harness.owner, "update predictu_dispatch.callback set retry_stopped = false where request_id = $1", placement
+    )
+
+
+CLEARED = """
+    alter table predictu_dispatch.callback disable trigger callback_removed_when_over;
+    alter table predictu_dispatch.bet disable trigger bet_removed_when_over;
+    delete from predictu_dispatch.callback;
+    delete from predictu_dispatch.bet;
+"""
+"""Past the triggers that let nobody remove what is not over, a replica neither."""
+
+
+# ── Bets: every pair of states, and every state against its callbacks ───────────────────────────────────────────────
+
+
+async def test_a_bet_makes_exactly_the_listed_moves(harness: Harness) -> None:
+    listed = {
+        (state, new)
+        for (state, _), rule in BET_RULES.items()
+        if isinstance(rule, BetRule)
+        for new in (rule.next, rule.next_if_waiting)
+        if new is not None and new is not state
+    }
+    owner, made = harness.owner, set()
+    for trigger in ("bet_holds_with_its_callbacks", "bet_removed_when_over"):
+        await owner.execute(f"alter table predictu_dispatch.bet disable trigger {trigger}")
+    for old, new in itertools.permutations(BetState, 2):
+        async with owner.transaction():
+            await owner.execute("delete from predictu_dispatch.bet")
+            await insert_bet(owner, old, uuid.uuid4(), uuid.uuid4())
+            if not await is_refused(owner, "update predictu_dispatch.bet set state = $1", new):
+                made.add((old, new))
+    assert made == listed
+
+
+async def test_what_a_bet_was_placed_with_never_changes(harness: Harness) -> None:
+    await insert_bet(harness.owner, "open", uuid.uuid4(), None)
+    changes = (
+        "operator_id = 'op_other'",
+        "bet_id = 'b2'",
+        "player_id = 'p2'",
+        "currency = 'USD'",
+        "amount = 501",
+        "placement_request_id = gen_random_uuid()",
+    )
+    for change in changes:
+        assert await is_refused(harness.owner, f"update predictu_dispatch.bet set {change}"), change  # noqa: S608
+
+
+def bet_may_be(bet: str, placement: str | None, terminal: str | None, effect: str) -> bool:
+    """DESIGN.md 5, its last paragraph, by hand: no debit after, no credit before, never two, void means no debit."""
+    placement_may_go = placement in ("ready", "in_flight")
+    terminal_may_go = terminal not in (None, "waiting", "cancelled")
+    return {
+        "placing": not terminal_may_go,
+        "open": placement in (None, "delivered") and not terminal_may_go,
+        "closing": not placement_may_go,
+        "closed": not placement_may_go and terminal == "delivered",
+        "void": not placement_may_go and effect == "none" and not terminal_may_go,
+    }[bet]
+
+
+async def test_a_bet_is_only_where_its_callbacks_allow_it(harness: Harness) -> None:
+    owner, allowed, expected = harness.owner, set(), set()
+    placements: list[tuple[str | None, str]] = [
+        (None, "none"),
+        *((state, "applied" if state == "delivered" else "none") for state in CallbackState),
+    ]
+    placements += [("rejected", "unknown"), ("exhausted", "unknown")]
+    terminals = [None, *CallbackState]
+    await owner.execute("alter table predictu_dispatch.bet disable trigger bet_moves")
+    for (placement, effect), terminal in itertools.product(placements, terminals):
+        if placement == "waiting":
+            continue  # A CHECK keeps a placement from ever being there.
+        async with owner.transaction():
+            # As a replica, so that any combination can be made up; what is tried after it is tried with all triggers.
+            await owner.execute("set local session_replication_role = replica")
+            await owner.execute(CLEARED)
+            placement_id, terminal_id = uuid.uuid4(), uuid.uuid4()
+            await insert_bet(owner, "placing", placement_id, terminal_id)
+            if placement is not None:
+                await insert_callback(owner, placement_id, "BET_MAKE", placement, effect)
+            if terminal is not None:
+                await insert_callback(owner, terminal_id, "BET_WIN", terminal)
+            await owner.execute("set local session_replication_role = origin")
+            for bet in BetState:
+                row = (bet.value, placement, terminal, effect)
+                if not await is_refused(owner, "update predictu_dispatch.bet set state = $1", bet):
+                    allowed.add(row)
+                if bet_may_be(*row):
+                    expected.add(row)
+    assert allowed == expected
+
+
+async def test_a_callback_becomes_ready_only_while_its_bet_waits_for_it(harness: Harness) -> None:
+    owner = harness.owner
+    insert = (
+        "insert into predictu_dispatch.callback (operator_id, request_id, method, bet_id, lane, state, params)"
+        " values ($1, gen_random_uuid(), $2, 'b1', $3, 'ready', '{}')"
+    )
+    for bet in BetState:
+        terminal = uuid.uuid4()
+        async with owner.transaction():
+            await owner.execute("set local session_replication_role = replica")
+            await owner.execute(CLEARED)
+            await insert_bet(owner, bet, uuid.uuid4(), terminal)
+            await insert_callback(owner, terminal, "BET_WIN", "waiting")
+            await owner.execute("set local session_replication_role = origin")
+            assert await is_refused(owner, MOVE, terminal, "ready") is (bet != "closing")
+            assert await is_refused(owner, insert, OPERATOR, "BET_MAKE", "interactive") is (bet != "placing")
+            await owner.execute("update predictu_dispatch.callback set state = 'cancelled', finished_at = now()")
+            assert await is_refused(owner, insert, OPERATOR, "BET_SELL", "settlement") is (bet != "closing")

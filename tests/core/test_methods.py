@@ -1,0 +1,71 @@
+"""The database's list of callbacks and core/methods.py are two writings of one table."""
+
+from predictu_dispatch.core.methods import RULES, TERMINALS, Method, MethodRule
+from tests.support.harness import OPERATOR, connected, enqueue, open_harness, placement_params, terminal_params
+from tests.support.postgres import Database
+
+PROTOCOL = {
+    Method.PING: (None, "interactive", ()),
+    Method.BALANCE: (None, "interactive", ("player_id", "currency")),
+    Method.BET_MAKE: ("placement", "interactive", ("player_id", "currency", "amount", "bet_id", "bet")),
+    Method.BET_WIN: ("terminal", "settlement", ("player_id", "currency", "amount", "bet_id")),
+    Method.BET_LOSE: ("terminal", "settlement", ("player_id", "bet_id")),
+    Method.BET_SELL: ("terminal", "settlement", ("player_id", "currency", "amount", "bet_id")),
+    Method.BET_REFUND: ("terminal", "settlement", ("player_id", "currency", "amount", "bet_id")),
+    Method.BET_ROLLBACK: ("terminal", "interactive", ("player_id", "currency", "amount", "bet_id", "rollback_of")),
+}
+"""PROTOCOL.md's two tables: the callback's part in a bet, its lane, its required keys."""
+
+
+def part_in_a_bet(method: Method) -> str | None:
+    if method in TERMINALS:
+        return "terminal"
+    return "placement" if method is Method.BET_MAKE else None
+
+
+def test_the_table_in_code_is_the_one_of_the_protocol() -> None:
+    def row(method: Method, rule: MethodRule) -> tuple[str | None, str, tuple[str, ...]]:
+        return part_in_a_bet(method), rule.lane, rule.required
+
+    assert {method: row(method, rule) for method, rule in RULES.items()} == PROTOCOL
+
+
+async def test_the_database_gives_every_method_its_lane_and_required_keys(database: Database) -> None:
+    async with connected(database.owner, 1) as [owner]:
+        rows = await owner.fetch(
+            "select method, predictu_dispatch.lane_of(method) as lane,"
+            "       predictu_dispatch.required_params(method) as required from unnest($1::text[]) as method",
+            list(Method),
+        )
+    assert {row["method"]: (row["lane"], tuple(row["required"])) for row in rows} == {
+        method: (rule.lane, rule.required) for method, rule in RULES.items()
+    }
+
+
+async def test_the_database_knows_no_other_method(database: Database) -> None:
+    async with connected(database.owner, 1) as [owner]:
+        assert [
+            await owner.fetchval("select predictu_dispatch.lane_of($1)", name) for name in ("bet_win", "BET", "")
+        ] == [None] * 3
+        constraint = await owner.fetchval(
+            "select pg_get_constraintdef(oid) from pg_constraint where conname = 'callback_method_check'"
+        )
+    assert {word for word in constraint.split("'") if word.isupper() and "(" not in word} == set(Method)
+
+
+async def test_exactly_the_terminals_end_a_bet(database: Database) -> None:
+    async with open_harness(database) as harness:
+        ended = set()
+        for method in Method:
+            await harness.producer.execute(
+                "select predictu_dispatch.adopt_bet($1, $2, 'p1', 'EUR', 500, gen_random_uuid())", OPERATOR, method
+            )
+            if part_in_a_bet(method) == "terminal":
+                params = terminal_params(method, await harness.bet(method))
+            else:
+                needed = set(RULES[method].required)
+                params = {key: value for key, value in placement_params("new").items() if key in needed}
+            request_id = await enqueue(harness.producer, method, params)
+            if (await harness.bet(method))["terminal_request_id"] == request_id:
+                ended.add(method)
+    assert ended == TERMINALS

@@ -1,0 +1,351 @@
+"""What becomes of a callback after one judged attempt, and when it is tried again."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from predictu_dispatch.core.backoff import delay_s, policy_of
+from predictu_dispatch.core.callback import Effect, Evidence, Exchange
+from predictu_dispatch.core.lifecycle import CallbackState, Outcome, outcome_of
+from predictu_dispatch.core.methods import RULES, Method, Retries
+from predictu_dispatch.core.operator_settings import INTERACTIVE, SETTLEMENT, LaneSettings, OperatorSettings
+from predictu_dispatch.core.verdict import Judgement, Statuses, Verdict, judge
+from tests.core.test_callback_body import MOMENT, a_callback
+
+UNKNOWN = Judgement(verdict=Verdict.RETRY, reason="http_503", effect=Effect.UNKNOWN)
+NOT_SENT = Judgement(verdict=Verdict.RETRY, reason="connect_refused")
+DELIVERED = Judgement(verdict=Verdict.DELIVERED, effect=Effect.APPLIED)
+REJECTED = Judgement(verdict=Verdict.REJECTED, reason="insufficient_funds")
+NOTHING_TO_REVERSE = Judgement(verdict=Verdict.DELIVERED, reason="nothing_to_reverse")
+
+RANK = {Effect.NONE: 0, Effect.UNKNOWN: 1, Effect.APPLIED: 2}
+RETRIED = [method for method in Method if RULES[method].retries is not Retries.PROBE]
+
+
+def policy(**differing: Any) -> LaneSettings:
+    """No jitter, no deadline, three attempts, 1 s doubling up to 60 s; `differing` are keys of a lane's section."""
+    usual = {
+        "max_attempts": 3,
+        "initial_delay_s": 1.0,
+        "multiplier": 2.0,
+        "max_delay_s": 60.0,
+        "jitter": 0.0,
+        "deadline_s": 0.0,
+    }
+    return LaneSettings.model_validate({**SETTLEMENT.model_dump(), **usual, **differing})
+
+
+def outcome(
+    judgement: Judgement,
+    method: Method = Method.BET_WIN,
+    *,
+    under: LaneSettings | None = None,
+    recheck_s: float = 60.0,
+    elapsed_s: float = 0.5,
+    jitter: float = 0.0,
+    **differing: Any,
+) -> Outcome:
+    return outcome_of(
+        a_callback(method, **differing),
+        judgement,
+        under or policy(),
+        recheck_s=recheck_s,
+        elapsed_s=elapsed_s,
+        jitter=jitter,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- final verdicts
+
+
+@pytest.mark.parametrize("effect", Effect)
+def test_delivered_is_final_and_applied_even_with_the_last_attempt_and_past_the_deadline(effect: Effect) -> None:
+    for method in Method:
+        assert outcome(DELIVERED, method, attempt=99, expires_in_s=0.1, effect=effect) == Outcome(
+            verdict=Verdict.DELIVERED, state=CallbackState.DELIVERED, reason=None, effect=Effect.APPLIED
+        )
+
+
+@pytest.mark.parametrize("effect", [Effect.NONE, Effect.UNKNOWN])
+def test_a_refusal_is_final_and_does_not_forget_an_earlier_attempt_of_unknown_effect(effect: Effect) -> None:
+    # A BET_MAKE that ends rejected with effect unknown is still rolled back: DESIGN.md 4.
+    for method in Method:
+        assert outcome(REJECTED, method, attempt=2, effect=effect) == Outcome(
+            verdict=Verdict.REJECTED, state=CallbackState.REJECTED, reason="insufficient_funds", effect=effect
+        )
+
+
+def test_only_the_database_may_call_a_report_late() -> None:
+    with pytest.raises(ValueError, match="late"):
+        outcome(Judgement(verdict=Verdict.LATE))
+
+
+# ---------------------------------------------------------------------------------------------------- attempts and time
+
+
+@pytest.mark.parametrize("method", RETRIED)
+@pytest.mark.parametrize("judgement", [UNKNOWN, NOT_SENT])
+def test_a_retry_is_due_after_the_delay_until_the_attempts_run_out(method: Method, judgement: Judgement) -> None:
+    effect = judgement.effect or Effect.NONE
+    for attempt, due_in_s in ((1, 1.0), (2, 2.0)):
+        assert outcome(judgement, method, attempt=attempt) == Outcome(
+            verdict=Verdict.RETRY,
+            state=CallbackState.READY,
+            reason=judgement.reason,
+            effect=effect,
+            due_in_s=due_in_s,
+        )
+    assert outcome(judgement, method, attempt=3) == Outcome(
+        verdict=Verdict.RETRY, state=CallbackState.EXHAUSTED, reason="max_attempts", effect=effect
+    )
+
+
+def test_a_re_drive_begins_a_new_budget_and_a_new_back_off_while_the_numbers_go_on() -> None:
+    # Re-driven after 400 attempts: the 401st is the first of the new budget.
+    assert outcome(UNKNOWN, attempt=401, budget_from=400).due_in_s == 1.0
+    assert outcome(UNKNOWN, attempt=402, budget_from=400).due_in_s == 2.0
+    assert outcome(UNKNOWN, attempt=403, budget_from=400).state is CallbackState.EXHAUSTED
+
+
+def test_a_ping_has_one_attempt_whatever_the_file_allows() -> None:
+    for judgement in (UNKNOWN, NOT_SENT):
+        ended = outcome(judgement, Method.PING, under=policy(max_attempts=100))
+        assert (ended.state, ended.reason) == (CallbackState.EXHAUSTED, "max_attempts")
+
+
+@pytest.mark.parametrize(
+    ("expires_in_s", "elapsed_s", "state"),
+    [
+        (None, 1e6, CallbackState.READY),
+        (2.0, 0.5, CallbackState.READY),
+        (1.5, 0.5, CallbackState.EXHAUSTED),
+        (1.4, 0.5, CallbackState.EXHAUSTED),
+        (0.1, 0.5, CallbackState.EXHAUSTED),
+        (2.0, 1.5, CallbackState.EXHAUSTED),
+    ],
+)
+def test_a_retry_that_would_come_at_the_deadline_or_later_ends_now(
+    expires_in_s: float | None, elapsed_s: float, state: CallbackState
+) -> None:
+    ended = outcome(UNKNOWN, Method.BET_MAKE, expires_in_s=expires_in_s, elapsed_s=elapsed_s)
+    assert ended.state is state
+    assert ended.effect is Effect.UNKNOWN
+    assert (ended.reason, ended.due_in_s) == (("http_503", 1.0) if state is CallbackState.READY else ("deadline", None))
+
+
+def test_a_retry_after_beyond_the_deadline_ends_now_too() -> None:
+    busy = Judgement(verdict=Verdict.RETRY, reason="http_429", effect=Effect.UNKNOWN, retry_after_s=30.0)
+    assert outcome(busy, Method.BET_MAKE, expires_in_s=15.0).reason == "deadline"
+    assert outcome(busy, Method.BET_MAKE, expires_in_s=31.0).due_in_s == 30.0
+
+
+# --------------------------------------------------------------------------------------------------- nothing to reverse
+
+
+@pytest.mark.parametrize(
+    ("placement_ended_s_ago", "elapsed_s", "is_asked_again"),
+    [
+        (0.0, 0.5, True),
+        (59.0, 0.5, True),
+        (59.0, 1.0, False),
+        (59.5, 0.5, False),
+        (60.0, 0.0, False),
+        (3600.0, 0.5, False),
+        # A bet that was adopted: its placement was never ours, so nothing of ours can still land.
+        (None, 0.5, False),
+    ],
+)
+def test_a_rollback_is_asked_once_more_only_while_a_slow_debit_may_still_land(
+    placement_ended_s_ago: float | None, elapsed_s: float, *, is_asked_again: bool
+) -> None:
+    ended = outcome(
+        NOTHING_TO_REVERSE,
+        Method.BET_ROLLBACK,
+        recheck_s=60.0,
+        elapsed_s=elapsed_s,
+        placement_ended_s_ago=placement_ended_s_ago,
+    )
+    expected = {
+        True: Outcome(
+            verdict=Verdict.RETRY,
+            state=CallbackState.READY,
+            reason="nothing_to_reverse",
+            effect=Effect.NONE,
+            due_in_s=60.0,
+        ),
+        False: Outcome(
+            verdict=Verdict.DELIVERED,
+            state=CallbackState.DELIVERED,
+            reason="nothing_to_reverse",
+            effect=Effect.NONE,
+        ),
+    }
+    assert ended == expected[is_asked_again]
+
+
+def test_the_recheck_needs_no_attempt_of_the_budget_and_no_recheck_can_be_set() -> None:
+    def last(recheck_s: float) -> Outcome:
+        return outcome(
+            NOTHING_TO_REVERSE, Method.BET_ROLLBACK, recheck_s=recheck_s, attempt=3, placement_ended_s_ago=1.0
+        )
+
+    assert last(recheck_s=60.0).due_in_s == 60.0
+    assert last(recheck_s=0.0).state is CallbackState.DELIVERED
+
+
+@given(
+    placement_ended_s_ago=st.floats(0, 200),
+    elapsed_s=st.floats(0, 10),
+    recheck_s=st.floats(0, 100),
+    late_s=st.floats(0),
+)
+def test_the_recheck_is_the_last_one(
+    placement_ended_s_ago: float, elapsed_s: float, recheck_s: float, late_s: float
+) -> None:
+    asked = outcome(
+        NOTHING_TO_REVERSE,
+        Method.BET_ROLLBACK,
+        recheck_s=recheck_s,
+        elapsed_s=elapsed_s,
+        placement_ended_s_ago=placement_ended_s_ago,
+    )
+    if asked.due_in_s is not None:
+        again = outcome(
+            NOTHING_TO_REVERSE,
+            Method.BET_ROLLBACK,
+            recheck_s=recheck_s,
+            elapsed_s=0.0,
+            placement_ended_s_ago=placement_ended_s_ago + elapsed_s + asked.due_in_s + late_s,
+        )
+        assert again.state is CallbackState.DELIVERED
+
+
+# ----------------------------------------------------------------------------------------------------------- the effect
+
+EXCHANGES = [
+    Exchange(evidence=Evidence.NOT_SENT, reason="connect_refused", total_ms=1.0),
+    Exchange(evidence=Evidence.UNANSWERED, reason="timeout", total_ms=1.0),
+    *(
+        Exchange(evidence=Evidence.ANSWERED, status=code, body=json.dumps({"status": status}).encode(), total_ms=1.0)
+        for code in (200, 302, 401, 404, 409, 429, 500, 503)
+        for status in ("OK", "INSUFFICIENT_FUNDS", "BET_NOT_FOUND", "PENDING")
+    ),
+]
+
+
+@given(
+    method=st.sampled_from(Method),
+    exchanges=st.lists(st.sampled_from(EXCHANGES), min_size=1, max_size=8),
+    jitter=st.floats(-1, 1),
+    placement_ended_s_ago=st.none() | st.floats(0, 120),
+    expires_in_s=st.none() | st.floats(0, 100),
+)
+def test_along_any_life_the_effect_only_moves_from_none_to_unknown_to_applied(
+    method: Method,
+    exchanges: list[Exchange],
+    jitter: float,
+    placement_ended_s_ago: float | None,
+    expires_in_s: float | None,
+) -> None:
+    effect = Effect.NONE
+    for attempt, exchange in enumerate(exchanges, start=1):
+        callback = a_callback(
+            method,
+            attempt=attempt,
+            effect=effect,
+            placement_ended_s_ago=placement_ended_s_ago,
+            expires_in_s=expires_in_s,
+        )
+        judgement = judge(callback, exchange, Statuses.of(), now=MOMENT)
+        ended = outcome_of(callback, judgement, policy(), recheck_s=60.0, elapsed_s=0.5, jitter=jitter)
+        assert RANK[ended.effect] >= RANK[effect]
+        assert ended.effect is not Effect.NONE or judgement.effect is None
+        assert (ended.due_in_s is not None) == (ended.state is CallbackState.READY)
+        assert ended.verdict in {judgement.verdict, Verdict.RETRY}
+        # Both are checks of the database: a settle that broke one would be refused for ever.
+        if ended.state is CallbackState.DELIVERED:
+            assert ended.effect is Effect.APPLIED or ended.reason == "nothing_to_reverse"
+        effect = ended.effect
+        if ended.state is not CallbackState.READY:
+            break
+
+
+# ------------------------------------------------------------------------------------------------------------ the delay
+
+policies = st.builds(
+    lambda initial_delay_s, more_s, multiplier, jitter: policy(
+        initial_delay_s=initial_delay_s,
+        max_delay_s=min(initial_delay_s + more_s, 86_400.0),
+        multiplier=multiplier,
+        jitter=jitter,
+    ),
+    st.floats(0, 100),
+    st.floats(0, 86_400),
+    st.floats(1, 100),
+    st.floats(0, 0.99),
+)
+
+
+def test_the_delay_doubles_up_to_the_cap_and_is_counted_from_the_first_attempt() -> None:
+    delays_s = [delay_s(policy(max_delay_s=10.0), tries=tries, jitter=0.0) for tries in range(1, 8)]
+    assert delays_s == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
+
+
+def test_jitter_spreads_the_delay_to_both_sides_and_no_further() -> None:
+    spread = policy(jitter=0.2, initial_delay_s=10.0)
+    assert [round(delay_s(spread, tries=1, jitter=draw), 9) for draw in (-1.0, -0.5, 0.0, 1.0)] == [8, 9, 10, 12]
+
+
+@given(policy=policies, tries=st.integers(1, 10_000), jitter=st.floats(-1, 1))
+def test_the_delay_stays_within_its_bounds_for_any_policy_and_ten_thousand_attempts(
+    policy: LaneSettings, tries: int, jitter: float
+) -> None:
+    middle_s = delay_s(policy, tries=tries, jitter=0.0)
+    assert 0 <= middle_s <= policy.max_delay_s
+    assert middle_s >= delay_s(policy, tries=max(1, tries - 1), jitter=0.0)
+    spread_s = delay_s(policy, tries=tries, jitter=jitter)
+    assert abs(spread_s - middle_s) <= middle_s * policy.jitter * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "due_in_s"),
+    [(None, 1.0), (0.0, 1.0), (0.5, 1.0), (40.0, 40.0), (60.0, 60.0), (61.0, 60.0), (float("inf"), 60.0)],
+)
+def test_retry_after_is_a_lower_bound_that_max_delay_s_caps(retry_after_s: float | None, due_in_s: float) -> None:
+    busy = Judgement(verdict=Verdict.RETRY, reason="http_429", effect=Effect.UNKNOWN, retry_after_s=retry_after_s)
+    assert outcome(busy).due_in_s == due_in_s
+    # The jitter may only lengthen what an operator asks for.
+    spread = outcome(busy, under=policy(jitter=0.9), jitter=-1.0).due_in_s
+    assert spread is not None
+    assert spread >= min(retry_after_s or 0.0, 60.0)
+
+
+def test_an_absurd_retry_after_header_waits_max_delay_s_and_is_not_ignored() -> None:
+    # Ten digits and more were once taken for garbage, so the operator that asked for most peace got the least.
+    exchange = Exchange(evidence=Evidence.ANSWERED, status=503, headers=(("Retry-After", "99999999999"),), total_ms=1.0)
+    assert outcome(judge(a_callback(), exchange, Statuses.of(), now=MOMENT)).due_in_s == 60.0
+
+
+def test_the_policy_follows_the_method_and_a_rollback_retries_like_a_settlement() -> None:
+    own = OperatorSettings.model_validate(
+        {
+            "operator_id": "op_abc123",
+            "callback_url": "https://wallet.example.com/",
+            "signing": {"key_file": "key.pem"},
+            "interactive": {"max_attempts": 5},
+            "settlement": {"max_attempts": 500},
+        }
+    )
+    settled = {Method.BET_WIN, Method.BET_LOSE, Method.BET_SELL, Method.BET_REFUND, Method.BET_ROLLBACK}
+    for method in Method:
+        assert policy_of(method, own).max_attempts == (500 if method in settled else 5)
+        assert policy_of(method, None) == (SETTLEMENT if method in settled else INTERACTIVE)
+
+
+def test_the_default_settlement_policy_lasts_more_than_a_day_whatever_the_jitter_draws() -> None:
+    for draw in (-1.0, 0.0, 1.0):
+        total_s = sum(delay_s(SETTLEMENT, tries=tries, jitter=draw) for tries in range(1, SETTLEMENT.max_attempts))
+        assert total_s > 24 * 3600

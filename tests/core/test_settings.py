@@ -1,0 +1,291 @@
+"""The keys, defaults, bounds and combinations of DESIGN.md sections 7 and 11, held to the models."""
+
+import tomllib
+from itertools import permutations
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from predictu_dispatch.commands.keys import ALGORITHMS
+from predictu_dispatch.core.operator_settings import (
+    BUILT_IN_STATUSES,
+    OperatorSettings,
+    SigningAlgorithm,
+    settings_fingerprint,
+)
+from predictu_dispatch.core.settings import DispatcherSettings, known_keys, refusals
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+LEAST: dict[str, Any] = {
+    "operator_id": "op_abc123",
+    "callback_url": "https://wallet.example.com/predictu",
+    "signing": {"key_file": "keys/op_abc123.pem"},
+}
+
+# Copied from DESIGN.md section 7, so that a slip in the models cannot agree with itself.
+CONTRACT = """
+operator_id  = "op_abc123"
+callback_url = "https://wallet.example.com/predictu"
+enabled = true
+amount_format = "subunits"
+allow_insecure_http = false
+allow_private_addresses = false
+[signing]
+algorithm = "EdDSA"
+key_file = "keys/op_abc123.pem"
+jti = "request_id"
+token_ttl_s = 30
+[interactive]
+deadline_s = 15.0
+attempt_timeout_s = 5.0
+connect_timeout_s = 2.0
+max_attempts = 3
+initial_delay_s = 0.2
+multiplier = 2.0
+max_delay_s = 2.0
+jitter = 0.2
+max_in_flight = 32
+[settlement]
+deadline_s = 0
+attempt_timeout_s = 10.0
+connect_timeout_s = 2.0
+max_attempts = 400
+initial_delay_s = 1.0
+multiplier = 2.0
+max_delay_s = 300.0
+jitter = 0.2
+max_in_flight = 16
+[rollback]
+recheck_s = 60.0
+[limits]
+max_requests_per_s = 0
+max_response_bytes = 65536
+[circuit]
+failure_threshold = 10
+open_s = 5.0
+[health]
+ping_interval_s = 30.0
+[statuses]
+success = []
+rejected = []
+nothing_to_reverse = []
+[tls]
+ca_file = ""
+client_cert_file = ""
+client_key_file = ""
+"""
+
+
+def changed(*path: str, to: object) -> dict[str, Any]:
+    """The least operator file with one key set."""
+    file = {key: dict(value) if isinstance(value, dict) else value for key, value in LEAST.items()}
+    table = file
+    for name in path[:-1]:
+        table = table.setdefault(name, {})
+    table[path[-1]] = to
+    return file
+
+
+def refused(given: dict[str, Any]) -> dict[str, str]:
+    """What is refused, as dotted key and what is allowed."""
+    with pytest.raises(ValidationError) as raised:
+        OperatorSettings.model_validate(given)
+    return {refusal.key: refusal.allowed for refusal in refusals(raised.value, OperatorSettings, given)}
+
+
+def test_an_operator_file_of_three_keys_has_every_default_of_the_contract() -> None:
+    contract = tomllib.loads(CONTRACT)
+    assert OperatorSettings.model_validate(LEAST) == OperatorSettings.model_validate(contract)
+    leaves = {f"{table}.{key}" for table, keys in contract.items() if isinstance(keys, dict) for key in keys}
+    assert {key for key in known_keys(OperatorSettings) if "." in key} == leaves
+
+
+def test_an_empty_dispatcher_file_has_every_default_of_the_contract() -> None:
+    assert DispatcherSettings().model_dump(exclude={"database": {"dsn", "listen_dsn"}}) == {
+        "database": {"pool_size": 4},
+        "daemon": {"instance": "", "drain_s": 20.0, "poll_interval_s": 0.5, "audit_retention_months": 24},
+        "http": {"listen": "127.0.0.1:9464"},
+        "log": {"level": "info", "format": "auto"},
+    }
+
+
+def test_the_files_in_config_show_every_key_with_its_default() -> None:
+    dispatcher = tomllib.loads((CONFIG / "dispatcher.toml").read_text())
+    assert DispatcherSettings.model_validate(dispatcher) == DispatcherSettings()
+    operator = tomllib.loads((CONFIG / "operators" / "op_example.toml.example").read_text())
+    least = {key: operator[key] for key in ("operator_id", "callback_url")}
+    least["signing"] = {"key_file": operator["signing"]["key_file"]}
+    assert OperatorSettings.model_validate(operator) == OperatorSettings.model_validate(least)
+    for model, file in ((DispatcherSettings, dispatcher), (OperatorSettings, operator)):
+        shown = {*file} | {f"{table}.{key}" for table in file if isinstance(file[table], dict) for key in file[table]}
+        assert shown == {*known_keys(model)}
+
+
+def test_one_key_of_a_lane_keeps_the_other_defaults_of_that_lane() -> None:
+    settings = OperatorSettings.model_validate(
+        {**LEAST, "settlement": {"max_attempts": 7}, "interactive": {"jitter": 0}}
+    )
+    assert (settings.settlement.max_attempts, settings.settlement.max_delay_s) == (7, 300.0)
+    assert (settings.interactive.jitter, settings.interactive.max_attempts) == (0.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "allowed"),
+    [
+        (changed("enabled", to=1), "enabled", "must be true or false"),
+        (changed("amount_format", to="cents"), "amount_format", 'must be "subunits" or "decimal"'),
+        (changed("signing", "algorithm", to="HS256"), "signing.algorithm", 'must be "EdDSA" or "RS256"'),
+        (changed("signing", "token_ttl_s", to=True), "signing.token_ttl_s", "must be a whole number from 1 to 3600"),
+        (changed("signing", "token_ttl_s", to=30.0), "signing.token_ttl_s", "must be a whole number from 1 to 3600"),
+        (changed("interactive", "jitter", to=1), "interactive.jitter", "must be a number from 0 to below 1"),
+        (changed("interactive", "jitter", to=float("nan")), "interactive.jitter", "must be a number from 0 to below 1"),
+        (changed("interactive", "jitter", to="0.2"), "interactive.jitter", "must be a number from 0 to below 1"),
+        (changed("settlement", "multiplier", to=0.9), "settlement.multiplier", "must be a number from 1 to 100"),
+        (
+            changed("interactive", "connect_timeout_s", to=5.1),
+            "interactive.connect_timeout_s",
+            "must be at most attempt_timeout_s, which is 5",
+        ),
+        (
+            changed("interactive", "initial_delay_s", to=3),
+            "interactive.initial_delay_s",
+            "must be at most max_delay_s, which is 2",
+        ),
+        (
+            changed("interactive", "deadline_s", to=4.9),
+            "interactive.deadline_s",
+            "must be 0 for none, or at least attempt_timeout_s, which is 5",
+        ),
+        (
+            changed("tls", "client_cert_file", to="c.pem"),
+            "tls.client_key_file",
+            "must be set together with client_cert_file, or neither of the two",
+        ),
+        (
+            changed("tls", "client_key_file", to="k.pem"),
+            "tls.client_key_file",
+            "must be set together with client_cert_file, or neither of the two",
+        ),
+        (changed("enabld", to=True), "enabld", "unknown key; did you mean enabled?"),
+        (changed("signing", "enabled", to=True), "signing.enabled", "unknown key here; did you mean enabled?"),
+        (
+            changed("max_attempts", to=3),
+            "max_attempts",
+            "unknown key here; did you mean interactive.max_attempts or settlement.max_attempts?",
+        ),
+        (changed("rollback", "xyz", to=3), "rollback.xyz", "unknown key; allowed here: recheck_s"),
+    ],
+)
+def test_a_refused_key_says_what_is_allowed(given: dict[str, Any], key: str, allowed: str) -> None:
+    assert refused(given) == {key: allowed}
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("http://wallet.example.com", "must be an https:// URL, or allow_insecure_http = true"),
+        ("ftp://wallet.example.com", "must be an https:// URL"),
+        ("wallet.example.com", "must be an https:// URL"),
+        ("https:///predictu", "must be an https:// URL with a host, and a port from 1 to 65535 if any"),
+        ("https://:443/", "must be an https:// URL with a host, and a port from 1 to 65535 if any"),
+        ("https://h:65536/", "must be an https:// URL with a valid host and port"),
+        ("https://[::1/", "must be an https:// URL with a valid host and port"),
+        ("https://u:p@h/", "must be a URL without user and password; the token is what proves who we are"),
+        ("https://@h/", "must be a URL without user and password; the token is what proves who we are"),
+        ("https://h/#", "must be a URL without a fragment (#…), which is never sent"),
+        ("https://h/\n", "must be a URL without spaces, backslashes or control characters"),
+        ("https://good.example\\@evil.example/", "must be a URL without spaces, backslashes or control characters"),
+    ],
+)
+def test_an_unsafe_callback_url_is_refused(url: str, allowed: str) -> None:
+    assert refused(changed("callback_url", to=url)) == {"callback_url": allowed}
+
+
+@pytest.mark.parametrize(
+    "url", ["https://h", "HTTPS://h:8443/a?b=c", "https://[2a00:1450:4001::1]:1/", "https://ünï.example/"]
+)
+def test_a_usual_callback_url_is_taken_as_it_stands(url: str) -> None:
+    assert OperatorSettings.model_validate(changed("callback_url", to=url)).callback_url == url
+
+
+def test_http_is_taken_where_the_file_allows_it() -> None:
+    given = {**LEAST, "callback_url": "http://wallet.example.com:8080/", "allow_insecure_http": True}
+    assert OperatorSettings.model_validate(given).callback_url == "http://wallet.example.com:8080/"
+
+
+@pytest.mark.parametrize("operator_id", ["", "a" * 65, "op.a", "op/a", "op a", "op_a\n", "öp"])
+def test_an_operator_id_is_safe_as_a_file_name_a_label_and_in_a_url(operator_id: str) -> None:
+    assert {*refused(changed("operator_id", to=operator_id))} == {"operator_id"}
+
+
+@pytest.mark.parametrize(("one", "other"), [*permutations(BUILT_IN_STATUSES, 2)])
+def test_a_status_has_one_meaning(one: str, other: str) -> None:
+    for status in BUILT_IN_STATUSES[other]:
+        assert {*refused(changed("statuses", one, to=[status]))} == {f"statuses.{one}"}
+    twice = refused({**LEAST, "statuses": {one: ["NEW"], other: ["NEW"]}})
+    assert len(twice) == 1
+    assert "'NEW' stands in" in next(iter(twice.values()))
+
+
+def test_repeating_a_built_in_status_in_its_own_list_is_harmless() -> None:
+    settings = OperatorSettings.model_validate(
+        {**LEAST, "statuses": {k: sorted(v) for k, v in BUILT_IN_STATUSES.items()}}
+    )
+    assert set(settings.statuses.success) == BUILT_IN_STATUSES["success"]
+
+
+def test_one_wrong_key_never_hides_another_of_its_section() -> None:
+    lane = {"jitter": 2, "connect_timeout_s": 99, "deadline_s": 1, "max_attempts": "3", "retries": 1}
+    assert {*refused({**LEAST, "interactive": lane})} == {f"interactive.{key}" for key in lane}
+
+
+def test_every_number_is_bounded_on_both_sides() -> None:
+    numbers = [
+        (section, name, field)
+        for model in (DispatcherSettings, OperatorSettings)
+        for section, table in model.model_fields.items()
+        for name, field in getattr(table.annotation, "model_fields", {}).items()
+        if field.annotation in {int, float}
+    ]
+    assert len(numbers) == 29
+    for section, name, field in numbers:
+        limits = {limit for part in field.metadata for limit in ("ge", "le", "lt") if hasattr(part, limit)}
+        assert limits in ({"ge", "le"}, {"ge", "lt"}), f"{section}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:0", ("::1", 0)), ("localhost:1", ("localhost", 1))],
+)
+def test_listen_is_a_host_and_a_port(listen: str, address: tuple[str, int]) -> None:
+    http = DispatcherSettings.model_validate({"http": {"listen": listen}}).http
+    assert (http.host, http.port) == address
+
+
+@pytest.mark.parametrize("listen", ["", "9464", ":9464", "h:65536", "::1:80", "h:80\n", "h:٣"])
+def test_anything_else_is_no_place_to_listen(listen: str) -> None:
+    with pytest.raises(ValidationError):
+        DispatcherSettings.model_validate({"http": {"listen": listen}})
+
+
+@given(st.dictionaries(st.sampled_from(["max_attempts", "max_in_flight"]), st.integers(1, 10_000)))
+def test_equal_settings_have_equal_fingerprints_and_others_do_not(lane: dict[str, int]) -> None:
+    plain = OperatorSettings.model_validate(LEAST)
+    settings = OperatorSettings.model_validate({**LEAST, "settlement": lane})
+    again = OperatorSettings.model_validate({"settlement": dict(reversed(lane.items())), **LEAST})
+    assert settings_fingerprint(settings) == settings_fingerprint(again)
+    assert (settings_fingerprint(settings) == settings_fingerprint(plain)) == (settings == plain)
+
+
+def test_an_integer_where_a_float_is_asked_is_the_same_setting() -> None:
+    one, other = (OperatorSettings.model_validate(changed("circuit", "open_s", to=value)) for value in (5, 5.0))
+    assert settings_fingerprint(one) == settings_fingerprint(other)
+
+
+def test_the_commands_offer_exactly_the_algorithms_of_the_settings() -> None:
+    assert get_args(SigningAlgorithm) == ALGORITHMS

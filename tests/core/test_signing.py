@@ -1,0 +1,207 @@
+"""Tokens as PROTOCOL.md wants them, read by joserfc, which had no hand in making them."""
+
+import base64
+import hashlib
+import json
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey, RSAKey
+
+from predictu_dispatch.commands.keys import ALGORITHMS
+from predictu_dispatch.core.operator_settings import SigningAlgorithm
+from predictu_dispatch.core.signing import SigningKey, jti_of, sign
+from predictu_dispatch.edge.config.keys import new_private_pem
+
+BODY = b'{"method":"BET_MAKE","request_id":"4f1c0b1e-6f0e-4a51-9a2b-0d2f5a3f7e10","params":{"amount":500}}'
+REQUEST_ID = "4f1c0b1e-6f0e-4a51-9a2b-0d2f5a3f7e10"
+NOW_S = 1_773_930_600
+
+PEMS: dict[SigningAlgorithm, bytes] = {algorithm: new_private_pem(algorithm) for algorithm in ALGORITHMS}
+KEYS: dict[SigningAlgorithm, SigningKey] = {
+    algorithm: SigningKey.from_pem(pem, algorithm) for algorithm, pem in PEMS.items()
+}
+# RFC 9864 would have the name Ed25519 instead; PROTOCOL.md says EdDSA, which is what operators verify.
+pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated:joserfc.errors.SecurityWarning")
+every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
+
+
+def token_of(algorithm: SigningAlgorithm, *, body: bytes = BODY, issued_at_s: int = NOW_S) -> str:
+    return sign(
+        KEYS[algorithm],
+        operator_id="op_abc123",
+        method="BET_MAKE",
+        jti=REQUEST_ID,
+        body=body,
+        issued_at_s=issued_at_s,
+        ttl_s=30,
+    )
+
+
+def verified(algorithm: SigningAlgorithm, token: str, body: bytes) -> dict[str, object] | None:
+    """The claims, or None: as an operator decides, who has our public JWK, the token and the body."""
+    jwk: dict[str, str | list[str]] = {**KEYS[algorithm].public_jwk()}
+    public = OKPKey.import_key(jwk) if algorithm == "EdDSA" else RSAKey.import_key(jwk)
+    try:
+        message = jws.deserialize_compact(token, public, algorithms=[algorithm])
+    except (JoseError, ValueError):
+        return None
+    claims: dict[str, object] = json.loads(message.payload)
+    return claims if claims["digest"] == hashlib.sha256(body).hexdigest() else None
+
+
+@every_algorithm
+def test_a_token_says_exactly_what_the_protocol_says(algorithm: SigningAlgorithm) -> None:
+    token = token_of(algorithm)
+    assert verified(algorithm, token, BODY) == {
+        "iss": "predictu",
+        "sub": "op_abc123",
+        "iat": NOW_S,
+        "exp": NOW_S + 30,
+        "jti": REQUEST_ID,
+        "method": "BET_MAKE",
+        "digest": hashlib.sha256(BODY).hexdigest(),
+    }
+    header = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))
+    assert header == {"alg": algorithm, "typ": "JWT", "kid": KEYS[algorithm].kid}
+
+
+@every_algorithm
+@given(data=st.data())
+def test_one_flipped_bit_anywhere_is_refused(algorithm: SigningAlgorithm, data: st.DataObject) -> None:
+    parts = [base64.urlsafe_b64decode(part + "==") for part in token_of(algorithm).split(".")]
+    sent = [*parts, BODY]
+    which = data.draw(st.integers(0, 3), label="header, claims, signature or body")
+    bit = data.draw(st.integers(0, len(sent[which]) * 8 - 1), label="bit")
+    flipped = bytearray(sent[which])
+    flipped[bit // 8] ^= 1 << bit % 8
+    sent[which] = bytes(flipped)
+    token = ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in sent[:3])
+    assert verified(algorithm, token, sent[3]) is None
+
+
+@every_algorithm
+def test_another_operators_key_verifies_nothing(algorithm: SigningAlgorithm) -> None:
+    other = SigningKey.from_pem(new_private_pem(algorithm), algorithm)
+    token = sign(other, operator_id="op_abc123", method="PING", jti="x", body=BODY, issued_at_s=NOW_S, ttl_s=30)
+    assert verified(algorithm, token, BODY) is None
+
+
+@given(body=st.binary(max_size=2000))
+def test_the_digest_is_of_the_very_bytes_whatever_they_are(body: bytes) -> None:
+    claims = verified("EdDSA", token_of("EdDSA", body=body), body)
+    assert claims is not None
+    assert verified("EdDSA", token_of("EdDSA", body=body), body + b" ") is None
+
+
+@every_algorithm
+def test_every_attempt_is_signed_afresh_over_the_same_body(algorithm: SigningAlgorithm) -> None:
+    first, second = token_of(algorithm), token_of(algorithm, issued_at_s=NOW_S + 40)
+    assert first != second
+    claims = verified(algorithm, second, BODY)
+    assert claims is not None
+    assert (claims["iat"], claims["exp"]) == (NOW_S + 40, NOW_S + 70)
+
+
+def test_the_tokens_id_is_the_requests_or_one_for_each_attempt() -> None:
+    assert {jti_of("request_id", REQUEST_ID, attempt) for attempt in (1, 2, 3)} == {REQUEST_ID}
+    assert [jti_of("attempt", REQUEST_ID, attempt) for attempt in (1, 2)] == [f"{REQUEST_ID}:1", f"{REQUEST_ID}:2"]
+
+
+@every_algorithm
+def test_the_kid_is_the_rfc_7638_thumbprint_and_pem_and_jwk_are_one_key(algorithm: SigningAlgorithm) -> None:
+    kind = OKPKey if algorithm == "EdDSA" else RSAKey
+    jwk: dict[str, str | list[str]] = {**KEYS[algorithm].public_jwk()}
+    assert kind.import_key(jwk).thumbprint() == jwk["kid"] == KEYS[algorithm].kid
+    assert kind.import_key(KEYS[algorithm].public_pem()).thumbprint() == KEYS[algorithm].kid
+    assert kind.import_key(PEMS[algorithm]).thumbprint() == KEYS[algorithm].kid
+    assert (jwk["alg"], jwk["use"]) == (algorithm, "sig")
+
+
+def test_the_thumbprint_is_the_one_published_in_rfc_8037() -> None:
+    seed = base64.urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=")
+    # RFC 8410 section 7: the fixed DER prefix of an Ed25519 private key in PKCS#8.
+    der = bytes.fromhex("302e020100300506032b657004220420") + seed
+    pem = b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(der) + b"-----END PRIVATE KEY-----\n"
+    assert SigningKey.from_pem(pem, "EdDSA").kid == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+
+
+@every_algorithm
+def test_the_private_half_shows_nowhere(algorithm: SigningAlgorithm) -> None:
+    key = KEYS[algorithm]
+    assert repr(key) == f"SigningKey(algorithm='{algorithm}', kid='{key.kid}')"
+    assert not {"d", "p", "q", "dp", "dq", "qi"} & {*key.public_jwk()}
+    assert b"PRIVATE" not in key.public_pem()
+
+
+def pem_of(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    *,
+    form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8,
+    password: bytes = b"",
+) -> bytes:
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, form, encryption)
+
+
+RSA_1024 = rsa.generate_private_key(65537, 1024)  # noqa: S505 # Too short is the point.
+P_256 = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.mark.parametrize(
+    ("pem", "algorithm", "sentence"),
+    [
+        (
+            PEMS["RS256"],
+            "EdDSA",
+            'signing.algorithm = "EdDSA" needs an Ed25519 key, and this is an RSA key of 2048 bits',
+        ),
+        (
+            PEMS["EdDSA"],
+            "RS256",
+            'signing.algorithm = "RS256" needs an RSA key of 2048 bits or more, and this is an Ed25519 key',
+        ),
+        (
+            pem_of(RSA_1024),
+            "RS256",
+            'signing.algorithm = "RS256" needs an RSA key of 2048 bits or more, and this is an RSA key of 1024 bits',
+        ),
+        (
+            pem_of(P_256),
+            "EdDSA",
+            'signing.algorithm = "EdDSA" needs an Ed25519 key, and this is neither an RSA nor an Ed25519 key',
+        ),
+        (
+            pem_of(RSA_1024, form=serialization.PrivateFormat.TraditionalOpenSSL),
+            "RS256",
+            "not a PKCS#8 PEM (BEGIN PRIVATE KEY); to convert another: openssl pkcs8 -topk8 -nocrypt -in OLD -out NEW",
+        ),
+        (
+            pem_of(RSA_1024, password=b"x"),
+            "RS256",
+            "the key is encrypted, and nobody is there to type a password; store it unencrypted, mode 0600",
+        ),
+        (KEYS["EdDSA"].public_pem(), "EdDSA", "this is a public key; signing needs the private one"),
+        # The id is fixed, because a made key's text would differ between the test processes of one run.
+        pytest.param(
+            PEMS["EdDSA"][:60],
+            "EdDSA",
+            "a damaged PKCS#8 PEM, or a kind of key that is not supported",
+            id="damaged",
+        ),
+        (
+            b"",
+            "EdDSA",
+            "not a PKCS#8 PEM (BEGIN PRIVATE KEY); to convert another: openssl pkcs8 -topk8 -nocrypt -in OLD -out NEW",
+        ),
+    ],
+)
+def test_a_key_that_does_not_fit_says_so(pem: bytes, algorithm: SigningAlgorithm, sentence: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 # The whole sentence is compared.
+        SigningKey.from_pem(pem, algorithm)
+    assert str(raised.value) == sentence

@@ -1,0 +1,48 @@
+"""The timer's units: systemd knows every key, and the service may do no more than it needs."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).parents[2] / "deploy"
+NAME = "predictu-dispatch-retention"
+EXPOSURE_MAX = 1.2
+
+pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd (apt install systemd)")
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    """Both units in a folder; the program is one that this machine has."""
+    text = (UNITS / f"{NAME}.service").read_text(encoding="utf-8")
+    text, replaced = re.subn(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text)
+    assert replaced == 1
+    shutil.copy(UNITS / f"{NAME}.timer", tmp_path)
+    (tmp_path / f"{NAME}.service").write_text(text, encoding="utf-8")
+    return tmp_path / f"{NAME}.service"
+
+
+def analyzed(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["systemd-analyze", *arguments],  # noqa: S607 - wherever this machine has it
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_systemd_understands_every_line(service: Path) -> None:
+    """Its exit code says nothing: an unknown key is a line on stderr and a 0."""
+    verified = analyzed("verify", str(service), str(service.with_suffix(".timer")))
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_the_service_is_as_closed_as_a_daemon(service: Path) -> None:
+    said = analyzed("security", "--offline=yes", "--no-pager", str(service)).stdout
+    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert exposure, said
+    assert float(exposure[1]) <= EXPOSURE_MAX

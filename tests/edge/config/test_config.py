@@ -1,0 +1,497 @@
+"""Configuration files as people really break them: the line each break earns, all at once, never a secret in any."""
+
+import os
+import ssl
+import tempfile
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from predictu_dispatch.edge.config.files import FILE_BYTES_MAX
+from predictu_dispatch.edge.config.keys import create_key_file, new_private_pem
+from predictu_dispatch.edge.config.loader import Config, ConfigError, load_config
+
+OPERATOR = """
+operator_id = "op_a"
+callback_url = "https://wallet.example.com/predictu"
+[signing]
+key_file = "keys/op_a.pem"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A configuration without a fault: `dispatcher.toml`, `operators/op_a.toml` and its key."""
+    (tmp_path / "operators").mkdir()
+    (tmp_path / "dispatcher.toml").write_text("")
+    (tmp_path / "operators" / "op_a.toml").write_text(OPERATOR)
+    create_key_file(tmp_path / "operators" / "keys" / "op_a.pem", "EdDSA")
+    return tmp_path
+
+
+def load(folder: Path, **environ: str) -> Config:
+    return load_config(folder / "dispatcher.toml", environ)
+
+
+def faults(folder: Path, **environ: str) -> list[str]:
+    """The lines of all faults, each with the folder cut off its front."""
+    with pytest.raises(ConfigError) as raised:
+        load(folder, **environ)
+    lines = [str(fault) for fault in raised.value.faults]
+    assert str(raised.value) == "\n".join(lines)
+    assert all(line.isprintable() for line in lines)
+    return [line.replace(f"{folder}{os.sep}", "") for line in lines]
+
+
+def test_a_good_configuration_has_everything_an_operator_needs(folder: Path) -> None:
+    config = load(folder)
+    operator = config.operators["op_a"]
+    assert [*config.operators] == ["op_a"]
+    assert operator.signing_key.algorithm == "EdDSA"
+    assert operator.file == folder / "operators" / "op_a.toml"
+    assert operator.ssl_context is None
+    assert len(operator.fingerprint) == 64
+
+
+def test_a_daemon_without_operators_is_allowed(folder: Path) -> None:
+    (folder / "operators" / "op_a.toml").unlink()
+    (folder / "operators" / "op_b.toml.example").write_text("not = [ TOML")
+    (folder / "operators" / ".#op_b.toml").symlink_to("an editor's lock")
+    assert not load(folder).operators
+
+
+def test_the_configuration_of_a_fresh_clone_has_no_fault() -> None:
+    assert not load(Path(__file__).parents[3] / "config").operators
+
+
+def test_the_environment_has_the_last_word_on_the_dsn(folder: Path) -> None:
+    (folder / "dispatcher.toml").write_text('[database]\ndsn = "postgresql://file/db"\npool_size = 9\n')
+    assert load(folder).dispatcher.database.dsn.get_secret_value() == "postgresql://file/db"
+    database = load(folder, PREDICTU_DISPATCH_DSN="postgresql://env/db").dispatcher.database
+    assert (database.dsn.get_secret_value(), database.pool_size) == ("postgresql://env/db", 9)
+
+
+def test_the_instance_is_the_hosts_name_unless_the_file_names_it(folder: Path) -> None:
+    assert load(folder).dispatcher.daemon.instance == os.uname().nodename
+    (folder / "dispatcher.toml").write_text('[daemon]\ninstance = "host-1"\n')
+    assert load(folder).dispatcher.daemon.instance == "host-1"
+
+
+def test_the_environment_names_the_daemon_and_its_port_where_several_share_a_file(folder: Path) -> None:
+    (folder / "dispatcher.toml").write_text('[daemon]\ninstance = "file"\n[http]\nlisten = "127.0.0.1:1"\n')
+    settings = load(folder, PREDICTU_DISPATCH_INSTANCE="host-1", PREDICTU_DISPATCH_LISTEN="127.0.0.1:9465").dispatcher
+    assert (settings.daemon.instance, settings.http.port) == ("host-1", 9465)
+    assert faults(folder, PREDICTU_DISPATCH_INSTANCE="host 1", PREDICTU_DISPATCH_LISTEN="9465") == [
+        (
+            'environment: PREDICTU_DISPATCH_INSTANCE = "host 1": must be up to 100 characters without a space,'
+            ' different on every daemon, or "" for the host\'s name'
+        ),
+        (
+            'environment: PREDICTU_DISPATCH_LISTEN = "9465": must be "host:port", an IPv6 host in brackets,'
+            " port 0 for any free one"
+        ),
+    ]
+
+
+def test_a_dsn_may_lie_in_a_file_or_be_a_credential(folder: Path) -> None:
+    (folder / "dispatcher.toml").write_text('[database]\ndsn = "file:dsn"\nlisten_dsn = "file:secret/listen"\n')
+    (folder / "dsn").write_text("postgresql://u@near/db\n")
+    credentials = folder / "credentials"
+    credentials.mkdir()
+    (credentials / "dsn").write_text("postgresql://u@far/db")
+    (credentials / "secret_listen").write_text("postgresql://u@listen/db")
+    database = load(folder, CREDENTIALS_DIRECTORY=str(credentials)).dispatcher.database
+    assert database.dsn.get_secret_value() == "postgresql://u@near/db"
+    assert database.listen_dsn.get_secret_value() == "postgresql://u@listen/db"
+    (folder / "dsn").unlink()
+    database = load(folder, CREDENTIALS_DIRECTORY=str(credentials)).dispatcher.database
+    assert database.dsn.get_secret_value() == "postgresql://u@far/db"
+
+
+@pytest.mark.parametrize(
+    ("content", "allowed"),
+    [
+        (None, "no such file or directory; must be a file that holds a DSN, or a systemd credential"),
+        (b" \n", "is empty; must be a file that holds a DSN"),
+        (b"\xff", "is not text; must be a file that holds a DSN"),
+        (
+            b"mysql://u:hunter2@h/db",
+            (
+                "must be a DSN such as postgresql://user@host:5432/database, here, in PREDICTU_DISPATCH_DSN or in"
+                ' "file:NAME"'
+            ),
+        ),
+    ],
+)
+def test_a_file_without_a_dsn_is_named_and_not_shown(folder: Path, content: bytes | None, allowed: str) -> None:
+    (folder / "dispatcher.toml").write_text('[database]\ndsn = "file:dsn"\n')
+    if content is not None:
+        (folder / "dsn").write_bytes(content)
+    assert faults(folder) == [f'dispatcher.toml: database.dsn = "file:dsn": {allowed}']
+
+
+def test_an_edit_changes_the_fingerprint_and_a_comment_does_not(folder: Path) -> None:
+    file = folder / "operators" / "op_a.toml"
+    before = load(folder).operators["op_a"].fingerprint
+    file.write_text(f"# A comment.\nenabled = true\n{OPERATOR}")
+    assert load(folder).operators["op_a"].fingerprint == before
+    file.write_text(f"enabled = false\n{OPERATOR}")
+    assert load(folder).operators["op_a"].fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "line"),
+    [
+        (
+            "dispatcher.toml",
+            "[database]\npool_size = 0",
+            "database.pool_size = 0: must be a whole number from 1 to 100",
+        ),
+        (
+            "dispatcher.toml",
+            "[log]\nlevel = 'loud'",
+            'log.level = "loud": must be "debug" or "info" or "warning" or "error"',
+        ),
+        ("dispatcher.toml", "[databas]", "databas = a table: unknown key; did you mean database?"),
+        (
+            "dispatcher.toml",
+            f"[database]\npool_size = 0x{'f' * 5000}",
+            "database.pool_size = a number of 20000 bits: must be a whole number from 1 to 100",
+        ),
+        ("dispatcher.toml", "http = 1", "http = not a table: must be a table"),
+        ("dispatcher.toml", "a = 1\nb =\n", "not valid TOML: Invalid value (at line 2, column 4)"),
+        ("dispatcher.toml", "a = 1\nb = '\xff'\n".encode("latin-1"), "not valid TOML: not UTF-8 (at line 2, column 6)"),
+        (
+            "dispatcher.toml",
+            f"a = {'[' * 5000}",
+            "not valid TOML: a number of thousands of digits or brackets nested too deeply",
+        ),
+        (
+            "dispatcher.toml",
+            f"a = {'9' * 5000}",
+            "not valid TOML: a number of thousands of digits or brackets nested too deeply",
+        ),
+        ("dispatcher.toml", "#" * (FILE_BYTES_MAX + 1), "longer than 1048576 bytes; must be a readable TOML file"),
+        (
+            "operators/op_a.toml",
+            "callback_url = 'https://h'\n[signing]\nkey_file = 'keys/op_a.pem'",
+            "operator_id: is missing; must be 1 to 64 of A-Z a-z 0-9 _ -, and the file's name",
+        ),
+        (
+            "operators/op_a.toml",
+            "operator_id = 'op_a'\ncallback_url = 'https://h'",
+            (
+                "signing.key_file: is missing; must be a PKCS#8 PEM file relative to this file,"
+                " or the name of a systemd credential"
+            ),
+        ),
+        (
+            "operators/op_a.toml",
+            OPERATOR.replace('"op_a"', '"op_b"'),
+            'operator_id = "op_b": must be "op_a", as the file is called; change the one or the other',
+        ),
+        (
+            "operators/op_a.toml",
+            OPERATOR.replace("keys/op_a", "keys/gone"),
+            (
+                'signing.key_file = "keys/gone.pem": no such file or directory;'
+                " to make one: predictu-dispatch keys new op_a"
+            ),
+        ),
+        (
+            "operators/op_a.toml",
+            OPERATOR.replace("keys/op_a.pem", "keys"),
+            'signing.key_file = "keys": not a file; must be a PKCS#8 PEM file',
+        ),
+        (
+            "operators/op_a.toml",
+            f'{OPERATOR}algorithm = "RS256"',
+            (
+                'signing.key_file = "keys/op_a.pem": signing.algorithm = "RS256" needs an RSA key of 2048 bits or more,'
+                " and this is an Ed25519 key"
+            ),
+        ),
+        (
+            "operators/op_a.toml",
+            f"{OPERATOR}[tls]\nca_file = 'gone.pem'",
+            'tls.ca_file = "gone.pem": no such file or directory; must be a PEM file',
+        ),
+        (
+            "operators/op_a.toml",
+            f"{OPERATOR}[tls]\nca_file = 'op_a.toml'",
+            'tls.ca_file = "op_a.toml": does not load; must be PEM certificates',
+        ),
+        (
+            "operators/op_a.toml",
+            f"{OPERATOR}[interactive]\nattempt_timeout_s = 1",
+            "interactive.connect_timeout_s = 2.0 (the default): must be at most attempt_timeout_s, which is 1",
+        ),
+        (
+            "operators/op_a.toml",
+            f"callback_url = '{'x' * 200}'\n{OPERATOR.replace('callback_url', 'amount_format')}",
+            f'callback_url = "{"x" * 79}…": must be an https:// URL',
+        ),
+    ],
+)
+def test_a_broken_file_earns_exactly_this_line(folder: Path, file: str, content: str | bytes, line: str) -> None:
+    (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert f"{file}: {line}" in faults(folder)
+
+
+@pytest.mark.parametrize(
+    ("breaking", "line"),
+    [
+        (
+            lambda folder: (folder / "dispatcher.toml").unlink(),
+            (
+                "dispatcher.toml: no such file or directory; must be a readable TOML file;"
+                " --config or PREDICTU_DISPATCH_CONFIG says where it is"
+            ),
+        ),
+        (
+            lambda folder: (folder / "operators").rename(folder / "customers"),
+            (
+                "operators: no such file or directory; must be a folder beside dispatcher.toml"
+                " with one file per operator, or with none"
+            ),
+        ),
+        (
+            lambda folder: (folder / "operators" / "op_b.toml").mkdir(),
+            "operators/op_b.toml: not a file; must be a readable TOML file",
+        ),
+        (
+            lambda folder: os.mkfifo(folder / "operators" / "op_b.toml"),
+            "operators/op_b.toml: not a file; must be a readable TOML file",
+        ),
+        (
+            lambda folder: (folder / "operators" / "op_b.toml").symlink_to("gone"),
+            "operators/op_b.toml: no such file or directory; must be a readable TOML file",
+        ),
+    ],
+)
+def test_what_is_missing_or_no_file_is_one_fault(folder: Path, breaking: Callable[[Path], object], line: str) -> None:
+    breaking(folder)
+    assert faults(folder) == [line]
+
+
+def test_every_fault_of_every_file_is_told_at_once(folder: Path) -> None:
+    (folder / "dispatcher.toml").write_text("[daemon]\ndrain_s = -1\n[http]\nlisten = 'here'\n")
+    (folder / "operators" / "op_a.toml").write_text(
+        OPERATOR.replace("op_a.pem", "gone.pem")
+        + "[interactive]\njitter = 1.0\nretries = 3\n[tls]\nca_file = 'gone.pem'\n"
+    )
+    (folder / "operators" / "op_b.toml").write_text("nonsense")
+    (folder / "operators" / "op_c.toml").write_text("")
+    assert [line if "TOML" in line else line.split(" = ")[0] for line in faults(folder)] == [
+        "dispatcher.toml: daemon.drain_s",
+        "dispatcher.toml: http.listen",
+        "operators/op_a.toml: interactive.jitter",
+        "operators/op_a.toml: interactive.retries",
+        "operators/op_a.toml: signing.key_file",
+        "operators/op_a.toml: tls.ca_file",
+        "operators/op_b.toml: not valid TOML: Expected '=' after a key in a key/value pair (at end of document)",
+        "operators/op_c.toml: operator_id: is missing; must be 1 to 64 of A-Z a-z 0-9 _ -, and the file's name",
+        "operators/op_c.toml: callback_url: is missing; must be an https:// URL of at most 2048 characters",
+        (
+            "operators/op_c.toml: signing.key_file: is missing; must be a PKCS#8 PEM file relative to this file,"
+            " or the name of a systemd credential"
+        ),
+    ]
+
+
+def test_a_key_is_found_among_systemds_credentials_unless_a_file_lies_nearer(folder: Path) -> None:
+    (folder / "operators" / "op_a.toml").write_text(OPERATOR.replace("keys/op_a.pem", "op_a.key"))
+    credentials = folder / "credentials"
+    credential = create_key_file(credentials / "op_a.key", "EdDSA")
+    assert load(folder, CREDENTIALS_DIRECTORY=str(credentials)).operators["op_a"].signing_key == credential
+    nearer = create_key_file(folder / "operators" / "op_a.key", "EdDSA")
+    assert load(folder, CREDENTIALS_DIRECTORY=str(credentials)).operators["op_a"].signing_key == nearer
+
+
+def test_a_key_in_a_folder_is_found_among_the_credentials_that_systemd_made_of_the_folder(folder: Path) -> None:
+    """LoadCredential=keys:FOLDER makes a credential keys_NAME of each file; so shell and unit share one key_file."""
+    near = load(folder).operators["op_a"].signing_key
+    credentials = folder / "credentials"
+    far = create_key_file(credentials / "keys_op_a.pem", "EdDSA")
+    staged = create_key_file(credentials / "keys_op_a.next.pem", "EdDSA")
+    assert load(folder, CREDENTIALS_DIRECTORY=str(credentials)).operators["op_a"].signing_key == near
+    (folder / "operators" / "keys" / "op_a.pem").unlink()
+    assert load(folder, CREDENTIALS_DIRECTORY=str(credentials)).operators["op_a"].published_keys == (far, staged)
+
+
+def test_the_staged_and_the_previous_key_are_published_behind_the_active_one_and_each_key_once(folder: Path) -> None:
+    keys = folder / "operators" / "keys"
+    active = load(folder).operators["op_a"].signing_key
+    previous = create_key_file(keys / "op_a.previous.pem", "EdDSA")
+    staged = create_key_file(keys / "op_a.next.pem", "EdDSA")
+    create_key_file(keys / "op_a.later.pem", "EdDSA")
+    operator = load(folder).operators["op_a"]
+    assert (operator.signing_key, operator.published_keys) == (active, (active, staged, previous))
+    (keys / "op_a.next.pem").write_bytes((keys / "op_a.pem").read_bytes())
+    assert load(folder).operators["op_a"].published_keys == (active, previous)
+
+
+def test_a_path_never_leads_out_of_the_credentials(folder: Path) -> None:
+    create_key_file(folder / "run" / "elsewhere" / "op_a.key", "EdDSA")
+    (folder / "run" / "credentials").mkdir()
+    (folder / "operators" / "op_a.toml").write_text(OPERATOR.replace("keys/op_a.pem", "../elsewhere/op_a.key"))
+    assert len(faults(folder, CREDENTIALS_DIRECTORY=str(folder / "run" / "credentials"))) == 1
+
+
+def test_a_client_certificate_and_a_private_ca_are_loaded(folder: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("dispatch.example.com")
+    authority.cert_pem.write_to_path(folder / "operators" / "ca.pem")
+    certificate.private_key_pem.write_to_path(folder / "operators" / "client.key")
+    certificate.cert_chain_pems[0].write_to_path(folder / "operators" / "client.pem")
+    tls = "[tls]\nca_file = 'ca.pem'\nclient_cert_file = 'client.pem'\nclient_key_file = 'client.key'\n"
+    (folder / "operators" / "op_a.toml").write_text(OPERATOR + tls)
+    context = load(folder).operators["op_a"].ssl_context
+    assert context is not None
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert len(context.get_ca_certs()) == 1
+    (folder / "operators" / "client.key").write_bytes(new_private_pem("EdDSA"))
+    assert faults(folder) == [
+        (
+            'operators/op_a.toml: tls.client_cert_file = "client.pem": does not load;'
+            " must be a PEM certificate and, in client_key_file, its unencrypted key"
+        )
+    ]
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("dispatcher.toml", f"[database]\ndsn = 'mysql://u:{SECRET}@h/db'"),
+        ("dispatcher.toml", f"[database]\ndsn = ['postgresql://u:{SECRET}@h/db']"),
+        ("dispatcher.toml", f"[database]\nlisten_dsn = 'host=h password={SECRET}'"),
+        ("dispatcher.toml", f"[database]\ndns = 'postgresql://u:{SECRET}@h/db'"),
+        ("dispatcher.toml", f"[database]\nurl = 'host=h pw={SECRET}'"),
+        ("dispatcher.toml", f"database = 'postgresql://u:{SECRET}@h/db'"),
+        ("dispatcher.toml", f"databas = 'host=h pw={SECRET}'"),
+        ("dispatcher.toml", f"db_password = '{SECRET}'"),
+        ("dispatcher.toml", f"pg = 'postgresql://u:{SECRET}@h/db'"),
+        ("dispatcher.toml", f"pg = 'postgresql://u:{SECRET}@@/@h/db'"),
+        ("dispatcher.toml", f"pg = ['host=h password = {SECRET}']"),
+        ("dispatcher.toml", f"[http]\nlisten = 'u:{SECRET}@h:80'"),
+        ("operators/op_a.toml", OPERATOR.replace("https://", f"https://u:{SECRET}@")),
+        ("operators/op_a.toml", OPERATOR.replace("https://", f"https://u: {SECRET}\\n@")),
+        ("operators/op_a.toml", OPERATOR.replace("keys/op_a.pem", f"-----BEGIN PRIVATE KEY----- {SECRET}")),
+        ("operators/op_a.toml", f"api_key = '{SECRET}'\n{OPERATOR}"),
+        ("operators/op_a.toml", f"{OPERATOR}[headers]\nX = '{SECRET}'"),
+        ("operators/op_a.toml", f"{OPERATOR}key = '{SECRET}'"),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_refused_without_being_shown(folder: Path, file: str, content: str) -> None:
+    (folder / file).write_text(content)
+    with pytest.raises(ConfigError) as raised:
+        load(folder)
+    assert SECRET not in f"{raised.value} {raised.value.faults!r} {raised.value.__cause__} {raised.value.__context__}"
+
+
+@pytest.mark.parametrize("dsn", [f"mysql://u:{SECRET}@h/db", f"u:{SECRET}", f"postgresql://u:{SECRET}\udcff@h/db"])
+def test_a_wrong_dsn_in_the_environment_is_named_and_not_shown(folder: Path, dsn: str) -> None:
+    assert faults(folder, PREDICTU_DISPATCH_DSN=dsn) == [
+        (
+            "environment: PREDICTU_DISPATCH_DSN = (hidden): must be a DSN such as postgresql://user@host:5432/database,"
+            ' here, in PREDICTU_DISPATCH_DSN or in "file:NAME"'
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "dsn", ["u:{}/x@h/db", "u:{}#x@h/db", "u:{}?x@h/db", "u:{}@x@h/db", "u:{}@[h/db", "u:{}@h:5432,h:5x/db"]
+)
+def test_what_stands_where_a_dsn_has_its_hosts_is_often_the_rest_of_a_password(folder: Path, dsn: str) -> None:
+    """Such a rest was taken for a port, and stood in a traceback."""
+    assert faults(folder, PREDICTU_DISPATCH_DSN=f"postgresql://{dsn.format(SECRET)}") == [
+        (
+            "environment: PREDICTU_DISPATCH_DSN = (hidden): must be a DSN with hosts as host:5432,"
+            " and in a password %40 for @, %2F for /, %3F for ?, %23 for #"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "dsn", ["/db", "h", "u:p%40@h1:5432,[::1]:5432,h3/db?sslmode=require", "u@%2Frun%2Fpg:5432/db"]
+)
+def test_a_dsn_of_sockets_and_several_hosts_is_taken(folder: Path, dsn: str) -> None:
+    config = load(folder, PREDICTU_DISPATCH_DSN=f"postgresql://{dsn}")
+    assert config.dispatcher.database.dsn.get_secret_value().endswith(dsn)
+
+
+def test_a_good_configuration_shows_no_secret_either(folder: Path) -> None:
+    config = load(folder, PREDICTU_DISPATCH_DSN=f"postgresql://u:{SECRET}@h/db")
+    private_line = (folder / "operators" / "keys" / "op_a.pem").read_text().splitlines()[1]
+    assert SECRET not in f"{config!r} {config.dispatcher!s}"
+    assert private_line not in repr(config)
+
+
+def _toml(value: object) -> str:
+    """A value as TOML. Hypothesis draws it, so that no test depends on a writer of TOML."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return '"' + "".join(f"\\U{ord(c):08x}" for c in value) + '"'
+        case list():
+            return f"[{', '.join(map(_toml, value))}]"
+        case dict():
+            return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+        case _:
+            return str(value)
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+_KNOWN = [
+    "operator_id",
+    "callback_url",
+    "signing",
+    "key_file",
+    "interactive",
+    "jitter",
+    "statuses",
+    "success",
+    "database",
+]
+_KNOWN += ["dsn", "instance", "daemon", "tls", "ca_file", "http", "listen", "max_attempts", "deadline_s", "enabled"]
+_JUNK = st.recursive(
+    st.booleans() | st.integers() | st.floats() | _TEXT | st.dates() | st.datetimes() | st.times() | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(_KNOWN) | _TEXT, inner, max_size=5),
+    max_leaves=12,
+)
+_FILES = st.dictionaries(st.sampled_from(_KNOWN) | _TEXT, _JUNK, max_size=6)
+
+
+@settings(deadline=None)
+@given(dispatcher=_FILES, operator=_FILES)
+def test_junk_is_refused_line_by_line_and_never_crashes(
+    dispatcher: dict[str, object], operator: dict[str, object]
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "operators").mkdir()
+        for file, table in (("dispatcher.toml", dispatcher), ("operators/op_a.toml", operator)):
+            text = "".join(f"{_toml(key)} = {_toml(value)}\n" for key, value in table.items())
+            tomllib.loads(text)
+            (folder / file).write_text(text)
+        assert faults(folder)
+
+
+@settings(deadline=None)
+@given(content=st.binary(max_size=60) | st.text(st.sampled_from("a=[]{}\"'\n\\1.,#"), max_size=60).map(str.encode))
+def test_any_bytes_are_toml_or_a_fault(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "operators").mkdir()
+        (folder / "dispatcher.toml").write_bytes(content)
+        (folder / "operators" / "op_a.toml").write_bytes(content)
+        assert faults(folder)

@@ -1,0 +1,343 @@
+"""One signing key takes another's place: under load, whenever a process dies, and whenever the files are read."""
+
+import asyncio
+import itertools
+import os
+import shutil
+import signal
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import aiohttp
+import jwt
+import pytest
+from aiohttp import web
+from click.testing import CliRunner
+from prometheus_client import CollectorRegistry
+
+from predictu_dispatch.commands.keys import keys
+from predictu_dispatch.core.signing import SigningKey
+from predictu_dispatch.edge.config.keys import KeyRole, create_key_file, read_keys
+from predictu_dispatch.edge.config.loader import read_operator
+from predictu_dispatch.edge.config.rotation import KeyRotation, RotationRefusedError
+from predictu_dispatch.edge.http.server import HttpServer
+from tests.support.daemons import WAIT_S, Daemon, until
+from tests.support.environment import Environment, open_environment
+from tests.support.harness import OPERATOR
+from tests.support.postgres import Database
+
+FILE_STEPS = frozenset({"open", "os.link", "os.rename", "os.remove", "os.chmod", "os.chown"})
+"""The audit events that Python raises before it touches a file. Source: PEP 578."""
+
+
+@pytest.fixture
+def rotation(tmp_path: Path) -> KeyRotation:
+    """An operator's file and its active key."""
+    (tmp_path / "op_a.toml").write_text(
+        'operator_id = "op_a"\ncallback_url = "https://h/"\n[signing]\nkey_file = "keys/op_a.pem"\n'
+    )
+    create_key_file(tmp_path / "keys" / "op_a.pem", "EdDSA")
+    return KeyRotation(operator_id="op_a", active_file=tmp_path / "keys" / "op_a.pem", algorithm="EdDSA")
+
+
+def published(rotation: KeyRotation) -> list[str]:
+    """The key_ids a daemon would publish that loads the files now, the one it signs with first. No fault is allowed."""
+    file = rotation.active_file.parent.parent / "op_a.toml"
+    return [key.kid for key in read_operator(file, {}).published_keys]
+
+
+def lying(rotation: KeyRotation) -> dict[str, str]:
+    """Role: key_id, of the files that are there."""
+    found, wrong = read_keys(rotation.active_file, "EdDSA")
+    assert wrong == {}
+    return {role.value: key.kid for role, key in found.items()}
+
+
+def in_a_child(folder: Path, step: int, *, then: Callable[[], object], play: Callable[[], bool]) -> int:
+    """A process of its own plays; right before its `step`-th touch of a file in the folder, `then` happens.
+
+    Returns the wait status: 0 where it played well, 1 where not, 2 where it had not so many steps.
+    """
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    code = 1
+    try:
+        # Nothing of the parent's is open or locked in here, and it ends below whatever happens.
+        steps = itertools.count(1)
+        has_happened = False
+
+        def watch(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal has_happened
+            # A descriptor is one of ours as well: nothing else is open here.
+            is_ours = event in FILE_STEPS and (
+                isinstance(arguments[0], int) or str(arguments[0]).startswith(str(folder))
+            )
+            if is_ours and not has_happened and next(steps) == step:
+                has_happened = True
+                then()
+
+        sys.addaudithook(watch)
+        if play():
+            code = 0 if has_happened else 2
+    finally:
+        os._exit(code)
+
+
+def copied(rotation: KeyRotation, name: str) -> KeyRotation:
+    """The same files in a folder of their own."""
+    folder = rotation.active_file.parent.parent
+    shutil.copytree(folder, folder.parent / f"{folder.name}-{name}")
+    return replace(rotation, active_file=folder.parent / f"{folder.name}-{name}" / "keys" / "op_a.pem")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refusal_of(verb: Callable[[], object]) -> str | None:
+    """What the verb refuses with, or None where it did its work."""
+    try:
+        verb()
+    except RotationRefusedError as refusal:
+        return str(refusal)
+    return None
+
+
+@pytest.mark.parametrize("verb", ["stage", "activate", "retire"])
+def test_killed_at_any_step_it_leaves_files_that_load_and_completes_when_it_runs_again(
+    rotation: KeyRotation, verb: str
+) -> None:
+    [a] = published(rotation)
+    b = a if verb == "stage" else rotation.stage().kid
+    if verb == "retire":
+        rotation.activate()
+    always = {a, b} if verb == "activate" else {b}
+    ends = {"stage": ["active", "staged"], "activate": ["active", "previous"], "retire": ["active"]}[verb]
+    has_ended = {
+        "stage": "is staged already",
+        "activate": f"{b} is active, key {a} was so before it",
+        "retire": "nothing to retire",
+    }
+    left: list[dict[str, str]] = []
+    for step in itertools.count(1):
+        tried = copied(rotation, str(step))
+        run: Callable[[], object] = getattr(tried, verb)
+        status = in_a_child(tried.active_file.parent.parent, step, then=die, play=lambda run=run: bool(run()))  # type: ignore[misc]
+        # A daemon may load the files at this very moment.
+        loaded = published(tried)
+        assert len({*loaded}) == len(loaded)
+        assert always <= {*loaded}
+        left.append(lying(tried))
+        # It does its work now, or had come to its end already and says so.
+        refusal = refusal_of(run)
+        assert refusal is None or (list(left[-1]) == ends and has_ended[verb] in refusal)
+        assert list(lying(tried)) == ends
+        assert lying(tried)["active"] == b
+        if os.WIFEXITED(status):
+            assert os.waitstatus_to_exitcode(status) == 2
+            break
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    # It was killed in every state that it can leave: for `activate`, between its two steps as well.
+    assert len({tuple(state) for state in left}) == (3 if verb == "activate" else 2)
+
+
+def test_each_step_is_safely_on_disk_before_the_next_one(
+    rotation: KeyRotation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, folder = os.fsync, rotation.active_file.parent
+    synced: list[str] = []
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append(" ".join(lying(rotation)) if is_folder else "a file")
+
+    monkeypatch.setattr(os, "fsync", watched)
+    rotation.stage()
+    assert synced == ["a file", "active staged"]
+    # It may have been put there by another way than `stage`.
+    rotation.activate()
+    assert synced[2:] == ["a file", "active staged previous", "active previous"]
+    rotation.retire()
+    assert synced[5:] == ["active"]
+    assert [path.name for path in folder.iterdir()] == ["op_a.pem"]
+
+
+def test_whoever_reads_the_files_while_a_key_is_activated_misses_neither_of_the_two(rotation: KeyRotation) -> None:
+    both = {published(rotation)[0], rotation.stage().kid}
+    codes = [0]
+    while codes[-1] == 0:
+        tried = copied(rotation, str(len(codes)))
+        folder = tried.active_file.parent.parent
+
+        def misses_neither(tried: KeyRotation = tried) -> bool:
+            return {*published(tried)} == both
+
+        status = in_a_child(folder, len(codes), then=tried.activate, play=misses_neither)
+        codes.append(os.waitstatus_to_exitcode(status))
+    # The operator's file and three key files; then there was nothing left to read.
+    assert codes[1:] == [0, 0, 0, 0, 2]
+
+
+async def test_every_key_is_published_the_active_one_first_and_no_private_half(rotation: KeyRotation) -> None:
+    first, second = read_keys(rotation.active_file, "EdDSA")[0][KeyRole.ACTIVE], rotation.stage()
+    shown: dict[str, tuple[SigningKey, ...]] = {"op_a": (first, second)}
+    server = HttpServer(
+        registry=CollectorRegistry(), refresh=lambda: None, unready=lambda: None, signing_keys=lambda: shown
+    )
+    url = await server.start(host="127.0.0.1", port=0)
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WAIT_S)) as session:
+            async with session.get(f"{url}/keys/op_a.json") as response:
+                assert await response.json() == {"keys": [first.public_jwk(), second.public_jwk()]}
+                assert response.headers["Cache-Control"] == "public, max-age=60"
+                assert '"d"' not in await response.text()
+            shown["op_a"] = (second,)
+            async with session.get(f"{url}/keys/op_a.json") as response:
+                assert await response.json() == {"keys": [second.public_jwk()]}
+            async with session.get(f"{url}/keys/op_b.json") as response:
+                assert response.status == 404
+    finally:
+        await server.stop()
+
+
+@dataclass(kw_only=True)
+class Verifier:
+    """An operator as they really are: it knows keys by their kid, and asks a daemon when it meets one it doesn't."""
+
+    session: aiohttp.ClientSession
+    url: str = ""
+    sources: list[Daemon] = field(default_factory=list)
+    known: dict[str, jwt.PyJWK] = field(default_factory=dict)
+    kids: list[str] = field(default_factory=list)
+    """Of every token that was right, in the order they came in."""
+    refusals: list[str] = field(default_factory=list)
+
+    async def fetch(self) -> None:
+        """It knows the keys that are published now, and no others. It asks one daemon after the other."""
+        self.sources.append(source := self.sources.pop(0))
+        async with self.session.get(f"{source.url}/keys/{OPERATOR}.json") as response:
+            published = await response.json()
+        self.known = {key["kid"]: jwt.PyJWK.from_dict(key) for key in published["keys"]}
+
+    async def receive(self, http: web.Request) -> web.Response:
+        token = http.headers["Authorization"].removeprefix("Bearer ")
+        kid = jwt.get_unverified_header(token)["kid"]
+        if kid not in self.known:
+            await self.fetch()
+        try:
+            jwt.decode(token, self.known[kid], algorithms=["EdDSA"])
+        except (KeyError, jwt.InvalidTokenError) as fault:
+            self.refusals.append(f"{kid}: {fault!r}")
+            return web.json_response({"status": "UNAUTHORIZED"}, status=401)
+        self.kids.append(kid)
+        return web.json_response({"status": "OK", "balance": 1, "transaction_id": f"tx-{len(self.kids)}"})
+
+    async def gets(self, what: str, is_enough: Callable[[list[str]], bool]) -> None:
+        """Tokens have come in from now on so that it is enough."""
+        begin = len(self.kids)
+        await until(f"tokens come in: {what}", lambda: is_enough(self.kids[begin:]))
+
+
+@asynccontextmanager
+async def running_verifier(session: aiohttp.ClientSession) -> AsyncIterator[Verifier]:
+    verifier = Verifier(session=session)
+    application = web.Application()
+    application.router.add_post("/callback", verifier.receive)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    verifier.url = f"http://127.0.0.1:{runner.addresses[0][1]}/callback"
+    try:
+        yield verifier
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
+
+
+async def play_bets(environment: Environment, verifier: Verifier, stop: asyncio.Event) -> int:
+    """Bets are placed and won, some dozen on their way at any time, until `stop`; returns how many there were."""
+    count = 0
+    while not stop.is_set():
+        count += 1
+        await environment.harness.place(f"b-{count}")
+        await environment.harness.end("BET_WIN", f"b-{count}")
+        enough = 2 * count - 50
+        await until("the operator keeps up", lambda enough=enough: len(verifier.kids) >= enough)  # type: ignore[misc]
+    return count
+
+
+async def reload(daemon: Daemon) -> None:
+    """It has read its files again, and found no fault."""
+    times = len(daemon.lines("config.reloaded")) + 1
+    daemon.process.send_signal(signal.SIGHUP)
+    await daemon.has_said("config.reloaded", times=times)
+    line = daemon.lines("config.reloaded")[-1]
+    assert (line["kept"], line["faults"]) == ([], 0)
+
+
+async def test_a_key_is_rotated_under_load_without_one_refused_request(environment: Environment) -> None:
+    """Two daemons, which never reload at the same moment: for a while each signs with another key."""
+
+    def rotate(verb: str) -> None:
+        config = str(environment.fleet.folder / "host-1.toml")
+        result = CliRunner().invoke(keys, [verb, OPERATOR, "--config", config])
+        assert result.exit_code == 0, result.output
+
+    async def published_by(daemon: Daemon) -> list[str]:
+        async with environment.fleet.session.get(f"{daemon.url}/keys/{OPERATOR}.json") as response:
+            return [key["kid"] for key in (await response.json())["keys"]]
+
+    async with running_verifier(environment.fleet.session) as verifier:
+        environment.fleet.write_operator(verifier.url)
+        first, second = [environment.fleet.spawn(instance) for instance in ("host-1", "host-2")]
+        for daemon in (first, second):
+            await daemon.ready()
+        verifier.sources = [first, second]
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            bets = tasks.create_task(play_bets(environment, verifier, stop), name="bets")
+            await verifier.gets("some", lambda kids: len(kids) >= 50)
+            [a] = await published_by(first)
+
+            rotate("stage")
+            await reload(first)
+            await reload(second)
+            _, b = await published_by(first)
+            assert await published_by(first) == await published_by(second) == [a, b]
+            await verifier.gets("of the old key only", lambda kids: len(kids) >= 50)
+            assert {*verifier.kids} == {a}
+
+            rotate("activate")
+            await reload(first)
+            await verifier.gets("of both keys, from one daemon each", lambda kids: min(map(kids.count, (a, b))) >= 10)
+            await reload(second)
+            assert await published_by(first) == await published_by(second) == [b, a]
+            await verifier.gets("of the new key only", lambda kids: kids[-100:] == [b] * 100)
+
+            rotate("retire")
+            await reload(first)
+            await reload(second)
+            assert await published_by(first) == await published_by(second) == [b]
+            # From here on the operator would refuse a token of the old key.
+            await verifier.fetch()
+            await verifier.gets("some more", lambda kids: len(kids) >= 100)
+            stop.set()
+        await environment.all_final()
+
+    assert verifier.refusals == []
+    assert await environment.states() == {"delivered": 2 * bets.result()} == {"delivered": len(verifier.kids)}
+    rows = await environment.harness.owner.fetch(
+        "select distinct attempt, verdict, response_status, key_id from predictu_dispatch.attempt"
+    )
+    assert {tuple(row) for row in rows} == {(1, "delivered", 200, a), (1, "delivered", 200, b)}

@@ -1,0 +1,286 @@
+"""Bad answers, as bytes on real sockets: what each is judged to be, and what a daemon makes of all of them at once.
+
+The corpus is in tests/hostile; each entry says what it does and what the judging table of DESIGN.md 4 makes of it.
+"""
+
+import asyncio
+import ssl
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.core.methods import Method
+from predictu_dispatch.core.verdict import Statuses, Verdict, judge
+from predictu_dispatch.edge.config.keys import create_key_file
+from predictu_dispatch.edge.http.transport import _printable
+from tests.core.test_callback_body import a_callback
+from tests.core.test_verdict import assert_storable
+from tests.edge.http.test_tls import ca_file, server_tls
+from tests.hostile.bodies import CAP
+from tests.hostile.corpus import CORPUS, WELL, Stagecraft, first_then_well
+from tests.hostile.entry import Entry, Right
+from tests.hostile.outcome import (
+    HOSTILE,
+    SPOILT,
+    assert_every_entry_came_out_right,
+    assert_spoilt_tls_delivered_nothing_it_should_not,
+)
+from tests.hostile.scripts import AFTER_TURNS, AFTERTHOUGHTS, GREETED, GREETINGS
+from tests.hostile.tls import HANDSHAKES, TLS_ENTRIES, UNSENT, TlsEntry, over_tls
+from tests.support.daemons import Daemon, until
+from tests.support.environment import Environment, open_environment
+from tests.support.harness import enqueue, placement_params, terminal_params
+from tests.support.postgres import Database
+from tests.support.raw_server import TIMEOUT_S, Peer, RawServer, Script, post, transport_to
+
+NOW = datetime(2026, 3, 19, 14, 30, tzinfo=UTC)
+BUILT_IN = Statuses.of()
+PATIENCE_S = 0.25
+"""Of an attempt whose answer never ends; what is refused before is refused as soon as it is read."""
+ERROR_CHARS_MAX = 500
+
+
+def end_of(exchange: Exchange, method: Method) -> Right:
+    """What became of the attempt, in the table's words."""
+    judgement = judge(a_callback(method), exchange, BUILT_IN, now=NOW)
+    assert_storable(judgement)
+    return Right(
+        evidence=exchange.evidence, reason=judgement.reason, verdict=judgement.verdict, effect=judgement.effect
+    )
+
+
+def assert_can_be_kept(exchange: Exchange) -> None:
+    """Postgres takes every text of it, and nothing is longer than it may be."""
+    for text in (exchange.error or "", *(part for header in exchange.headers for part in header)):
+        assert "\0" not in text
+        text.encode()
+    assert len(exchange.error or "") <= ERROR_CHARS_MAX
+    assert len(exchange.body) <= CAP
+    assert exchange.truncated == (exchange.status is not None and exchange.evidence is not Evidence.ANSWERED)
+
+
+async def exchanges_with(script: Script, *, timeout_s: float, **tables: Any) -> tuple[Exchange, Exchange, RawServer]:
+    """The first request gets the bad answer; the second one follows on the same transport."""
+    async with RawServer(script).running() as server, transport_to(server.url, **tables) as transport:
+        async with asyncio.timeout(2 * TIMEOUT_S):
+            first = await post(transport, timeout_s=timeout_s)
+            for _ in range(3 * AFTER_TURNS):
+                # The sockets are polled: whatever was said unasked has come in.
+                await asyncio.sleep(0)
+            second = await post(transport, timeout_s=timeout_s)
+        return first, second, server
+
+
+ONE_BY_ONE = CORPUS | {entry.name: entry for entry in AFTERTHOUGHTS}
+
+
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+async def test_a_bad_answer_is_judged_as_the_table_says_and_spoils_no_other(name: str) -> None:
+    entry = ONE_BY_ONE[name]
+    timeout_s = PATIENCE_S if entry.ends_by_timeout else TIMEOUT_S
+    first, second, server = await exchanges_with(first_then_well(entry), timeout_s=timeout_s)
+    for method in Method:
+        assert end_of(first, method) in entry.rights_of(method), f"{method}: {first}"
+        assert_balance(entry, method, first)
+    assert_can_be_kept(first)
+    assert first.total_ms < timeout_s * 1000 + 1000
+    if first.evidence is Evidence.ANSWERED and entry.body is not None:
+        assert first.body == entry.body
+    # Its own answer, or none: never what was left over of the first.
+    assert second.body == WELL if second.evidence is Evidence.ANSWERED else not second.body
+    # Neither followed nor sent again, wherever the answer pointed to.
+    arrived = {Evidence.ANSWERED: {2}, Evidence.UNANSWERED: {1, 2}, Evidence.NOT_SENT: {1}}
+    assert len(server.requests) in arrived[second.evidence]
+    assert all(request.startswith(b"POST /predictu HTTP/1.1\r\n") for request in server.requests)
+
+
+def assert_balance(entry: Entry, method: Method, exchange: Exchange) -> None:
+    """A delivery keeps the balance it can, and says on the row what was wrong with one that it cannot."""
+    judgement = judge(a_callback(method), exchange, BUILT_IN, now=NOW)
+    if judgement.verdict is not Verdict.DELIVERED or judgement.reason is not None:
+        return
+    assert judgement.balance == entry.balance
+    if entry.anomaly is None or (entry.anomaly == "balance is missing" and method is Method.PING):
+        assert judgement.anomaly is None
+    else:
+        assert entry.anomaly in (judgement.anomaly or "")
+
+
+@pytest.mark.parametrize("name", GREETINGS)
+async def test_what_is_said_before_it_was_asked_spoils_nothing(name: str) -> None:
+    async def greets(peer: Peer) -> None:
+        await peer.say(GREETINGS[name])
+        await peer.silence()
+
+    first, second, server = await exchanges_with(greets, timeout_s=PATIENCE_S)
+    assert end_of(first, Method.BET_MAKE) in GREETED, first
+    assert_can_be_kept(first)
+    if {first.evidence, second.evidence} == {Evidence.NOT_SENT}:
+        assert server.strays == b""
+
+
+@pytest.mark.parametrize("raw", [b"a\0b", "a\0b", b"\xff\0", "\ud800\0", b"\xed\xa0\x80", "\U0001f600"])
+def test_whatever_is_written_down_is_text_that_postgres_takes(raw: bytes | str) -> None:
+    # Today's aiohttp refuses a NUL in a header and quotes what it refuses; that is its own choice, and may change.
+    text = _printable(raw)
+    assert "\0" not in text
+    text.encode()
+
+
+# ------------------------------------------------------------------------------------------------------------------ TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("entry", TLS_ENTRIES, ids=[entry.name for entry in TLS_ENTRIES])
+async def test_tls_that_is_cut_or_spoilt_is_never_an_answer(
+    authority: trustme.CA, tmp_path: Path, entry: TlsEntry, version: ssl.TLSVersion
+) -> None:
+    context = server_tls(authority)
+    context.maximum_version = version
+    async with (
+        RawServer(over_tls(context, entry.play)).running() as server,
+        transport_to(server.url.replace("http:", "https:"), tls={"ca_file": ca_file(authority, tmp_path)}) as transport,
+    ):
+        exchange = await post(transport)
+    assert end_of(exchange, Method.BET_MAKE) in entry.rights, exchange
+    assert_can_be_kept(exchange)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", HANDSHAKES)
+async def test_a_handshake_answered_with_anything_else_sends_nothing(name: str) -> None:
+    async def answers_the_hello(peer: Peer) -> None:
+        await peer.reader.read(65_536)
+        await peer.say(HANDSHAKES[name])
+
+    async with (
+        RawServer(answers_the_hello).running() as server,
+        transport_to(server.url.replace("http:", "https:")) as transport,
+    ):
+        exchange = await post(transport)
+    assert end_of(exchange, Method.BET_MAKE) in UNSENT, exchange
+    assert_can_be_kept(exchange)
+
+
+# ----------------------------------------------------------------------------------------- all of them, and one daemon
+
+GROWTH_MAX_KB = 60 * 1024
+"""What the daemon's memory may grow by. The answers that come in are endless, and those in flight 120 at a time."""
+WARM_UP = 40
+LANE = {"attempt_timeout_s": 2.0, "connect_timeout_s": 1.0, "max_attempts": 3}
+FINAL = "('delivered', 'rejected', 'exhausted', 'cancelled')"
+
+
+def memory_max_kb(daemon: Daemon) -> int:
+    """The most memory that the daemon ever had."""
+    status = Path(f"/proc/{daemon.process.pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+def spoilt_tls(context: ssl.SSLContext) -> Script:
+    """Each connection gets the next of everything that can be wrong with TLS."""
+
+    async def script(peer: Peer) -> None:
+        turn = peer.server.connections % (len(TLS_ENTRIES) + len(HANDSHAKES))
+        if turn < len(TLS_ENTRIES):
+            await over_tls(context, TLS_ENTRIES[turn].play)(peer)
+        else:
+            await peer.reader.read(65_536)
+            await peer.say(list(HANDSHAKES.values())[turn - len(TLS_ENTRIES)])
+
+    return script
+
+
+async def enqueue_everything(environment: Environment, *, count_spoilt: int) -> None:
+    """One BET_MAKE and one BET_WIN for each entry, and some BALANCEs for the operator whose TLS is spoilt."""
+    producer = environment.harness.producer
+    for name in CORPUS:
+        await enqueue(producer, "BET_MAKE", placement_params(f"make:{name}"), operator_id=HOSTILE)
+        bet = {"bet_id": f"win:{name}", "player_id": "p1", "currency": "EUR", "amount": 500}
+        await producer.execute(
+            "select predictu_dispatch.adopt_bet($1, $2, 'p1', 'EUR', 500, gen_random_uuid())", HOSTILE, bet["bet_id"]
+        )
+        await enqueue(producer, "BET_WIN", terminal_params("BET_WIN", bet), operator_id=HOSTILE)
+    for _ in range(count_spoilt):
+        await enqueue(producer, "BALANCE", {"player_id": "p1", "currency": "EUR"}, operator_id=SPOILT)
+
+
+async def warm_up(environment: Environment) -> None:
+    """The daemon has talked with both operators, so that what it holds from now on is what it needs."""
+    for n in range(WARM_UP):
+        await environment.harness.place(f"warm-{n}")
+        await enqueue(environment.harness.producer, "BET_MAKE", placement_params(f"warm-{n}"), operator_id=HOSTILE)
+    await environment.all_final()
+
+
+async def test_a_daemon_survives_them_all_and_delivers_to_others_meanwhile(
+    tmp_path: Path, database: Database, authority: trustme.CA
+) -> None:
+    stagecraft = Stagecraft()
+    async with (
+        RawServer(stagecraft).running() as hostile,
+        RawServer(spoilt_tls(server_tls(authority))).running() as spoilt,
+        open_environment(tmp_path, database) as environment,
+    ):
+        for operator_id, url in ((HOSTILE, hostile.url), (SPOILT, spoilt.url.replace("http:", "https:"))):
+            create_key_file(tmp_path / f"{operator_id}.pem", "EdDSA")
+            environment.fleet.write_operator(
+                url,
+                operator_id=operator_id,
+                signing={"key_file": f"../{operator_id}.pem"},
+                interactive=LANE,
+                settlement=LANE,
+                tls={"ca_file": ca_file(authority, tmp_path / "authority")} if operator_id == SPOILT else {},
+            )
+        daemon = await environment.fleet.start("host-1")
+        await warm_up(environment)
+        warm_kb = memory_max_kb(daemon)
+
+        await enqueue_everything(environment, count_spoilt=40)
+        delivered_meanwhile = await deliver_until_all_is_final(environment)
+
+        grown_kb = memory_max_kb(daemon) - warm_kb
+        assert await daemon.is_ready()
+        assert delivered_meanwhile >= 10
+        # How old a token is when it is read says how busy this machine is: all three operators share one process.
+        assert [fault for fault in environment.operator.faults if not fault.startswith("token of ")] == []
+        assert grown_kb < GROWTH_MAX_KB, f"{warm_kb} kB when warm, {grown_kb} kB more now"
+        assert stagecraft.played.keys() == CORPUS.keys()
+        assert await environment.audit_faults() == []
+        await assert_every_entry_came_out_right(environment)
+        await assert_spoilt_tls_delivered_nothing_it_should_not(environment)
+        # Whatever was quoted, the log is readable and has no token in it, not even the beginning of one.
+        assert len(daemon.lines()) > len(CORPUS)
+        assert daemon.lines("report.refused") == daemon.lines("chore.failed") == []
+        said = daemon.said
+        assert "[token withheld]" in said
+        assert not [token for token in stagecraft.tokens if token.split(".")[1][:40] in said]
+
+
+async def deliver_until_all_is_final(environment: Environment) -> int:
+    """How many bets of the well-behaved operator were delivered, one after the other, before the last hostile one."""
+    delivered, started_s = 0, time.monotonic()
+    while await environment.harness.owner.fetchval(
+        f"select exists (select from predictu_dispatch.callback where state not in {FINAL})"  # noqa: S608
+    ):
+        placement = await environment.harness.place(f"good-{delivered}")
+
+        async def it_is_delivered(placement: object = placement) -> bool:
+            return await environment.harness.owner.fetchval(  # type: ignore[no-any-return]
+                "select state = 'delivered' from predictu_dispatch.callback where request_id = $1", placement
+            )
+
+        await until("the good operator's bet is delivered", it_is_delivered, within_s=5.0)
+        delivered += 1
+        assert time.monotonic() - started_s < 60, "the hostile operator's callbacks never came to an end"
+    return delivered

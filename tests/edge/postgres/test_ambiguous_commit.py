@@ -1,0 +1,280 @@
+"""COMMIT was sent and the connection broke: nobody can know what became of it, so whoever asked does it again.
+
+A settle that is repeated at once, and one whose daemon died, are in test_outage.py and test_crash.py; here is the rest.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.support.bulk import announced_again, place_many, shared
+from tests.support.circuits import failing
+from tests.support.daemons import Daemon, until
+from tests.support.environment import Environment, open_environment
+from tests.support.harness import (
+    Connection,
+    connected,
+    enqueue,
+    placement_params,
+    retried,
+    rollback,
+    terminal_params,
+)
+from tests.support.postgres import Database
+from tests.support.postgres_proxy import PostgresProxy, Trick, proxied
+
+CLAIM, SETTLE = "predictu_dispatch.claim(", "predictu_dispatch.settle("
+EXPIRE, ANNOUNCE = "predictu_dispatch.expire(", "predictu_dispatch.heartbeat("
+INTERRUPTED = (1, "retry", "unanswered", "interrupted", "host-1")
+LIMIT = 12
+BET: dict[str, Any] = {"bet_id": "b-1", "player_id": "p1", "currency": "EUR", "amount": 500}
+
+
+@pytest.fixture
+async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
+
+
+def cut_what_is_kept(proxy: PostgresProxy) -> None:
+    """The connection whose answer stays in the proxy breaks; the daemon's others go on."""
+    for line in proxy._lines:
+        if line.kept is not None:
+            line.cut()
+
+
+async def counts_right(environment: Environment, *daemons: Daemon) -> None:
+    """The daemons' counters say as many attempts as the audit has rows, none of them late, none refused."""
+    rows = await environment.harness.owner.fetchval(
+        "select count(*) from predictu_dispatch.attempt where instance = any ($1)", [one.instance for one in daemons]
+    )
+    figures = [await daemon.figures() for daemon in daemons]
+    assert sum(sum(one.get("attempts_total", {}).values()) for one in figures) == rows
+    assert [one["leases_lost_total"][()] for one in figures] == [0.0] * len(daemons)
+    assert [line for one in daemons for line in one.lines("attempt.late") + one.lines("report.refused")] == []
+
+
+async def test_what_a_lost_claim_leased_is_reaped_and_goes_on_as_if_it_might_have_been_sent(
+    environment: Environment,
+) -> None:
+    """The database has five attempts that nobody made. A debit is tried again, or taken back where it may not be."""
+    harness = environment.harness
+    async with proxied(environment.fleet.dsn) as proxy:
+        plain, taken_back, too_late = [await harness.place(f"b-{name}") for name in ("plain", "taken-back", "too-late")]
+        balance = await enqueue(harness.producer, "BALANCE", {"player_id": "p1", "currency": "EUR"})
+        await environment.adopt("b-won")
+        win = await harness.end("BET_WIN", "b-won")
+        # One claim for each lane.
+        proxy.on_next(CLAIM, Trick.KEEP_ANSWER, times=2)
+        daemon = environment.fleet.spawn("host-1", database={"dsn": proxy.dsn()})
+
+        async def all_are_claimed() -> bool:
+            return await environment.states() == {"in_flight": 5}
+
+        await until("both claims are committed", all_are_claimed)
+        proxy.cut()
+        await daemon.ready()
+        assert await harness.rollback("b-taken-back") is not None
+        await harness.let_deadline_pass(too_late)
+        assert environment.operator.requests == []
+        await environment.expire_leases("host-1")
+        await environment.all_final()
+
+        for request_id in (plain, balance, win):
+            delivered = (2, "delivered", "answered", None, "host-1")
+            assert await environment.audit(request_id) == [INTERRUPTED, delivered]
+            assert len(environment.operator.sent(request_id)) == 1
+        for request_id, reason in ((taken_back, "rolled_back"), (too_late, "deadline")):
+            callback = await harness.callback(request_id)
+            assert (callback["state"], callback["reason"], callback["effect"]) == ("exhausted", reason, "unknown")
+            assert await environment.audit(request_id) == [INTERRUPTED]
+            assert environment.operator.sent(request_id) == []
+        # The operator never saw those two debits, and hears that there is nothing to give back.
+        for bet_id in ("b-taken-back", "b-too-late"):
+            [given_back] = await harness.rollbacks(bet_id)
+            assert (given_back["state"], given_back["reason"]) == ("delivered", "nothing_to_reverse")
+            assert len(environment.operator.sent(given_back["request_id"])) == 1
+        assert await environment.bets() == {"open": 1, "closed": 3}
+        assert environment.operator.balance["p1"] == -500 + (-500 + 500)
+        assert environment.operator.faults == await environment.audit_faults() == []
+        await counts_right(environment, daemon)
+
+
+async def test_a_settle_is_recognised_when_it_is_repeated_after_another_daemon_has_gone_on(
+    environment: Environment,
+) -> None:
+    """The next attempt is under way elsewhere when the report of the first comes again: it is neither late nor new."""
+    # So late a retry that the first daemon can be stopped before it claims it itself.
+    environment.fleet.write_operator(environment.operator.url, interactive={"initial_delay_s": 1.0, "max_delay_s": 1.0})
+    async with proxied(environment.fleet.dsn) as proxy:
+        first = await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
+        environment.operator.answer = failing()
+        proxy.on_next(SETTLE, Trick.KEEP_ANSWER)
+        placement = await environment.harness.place()
+
+        async def it_is_committed() -> bool:
+            return await environment.harness.attempts(placement) == [(1, "retry")]
+
+        await until("the settle is committed", it_is_committed)
+        first.freeze()
+        environment.operator.answer = lambda _: None
+        environment.operator.hold()
+        second = await environment.fleet.start("host-2")
+        await environment.held(1)
+        before = await environment.harness.everything()
+        failed = (1, "retry", "answered", "http_500", "host-1")
+        assert await environment.audit(placement) == [failed]
+
+        proxy.cut()
+        first.thaw()
+        await first.has_said("callback.retried")
+        assert proxy.runs(SETTLE) == 2
+        assert await environment.audit(placement) == [failed]
+        assert await environment.harness.everything() == before
+        environment.operator.release()
+        await environment.all_final()
+        assert await environment.audit(placement) == [failed, (2, "delivered", "answered", None, "host-2")]
+        assert len(environment.operator.requests) == 2
+        assert environment.operator.balance["p1"] == -500
+        assert environment.operator.faults == await environment.audit_faults() == []
+        await counts_right(environment, first, second)
+
+
+async def test_what_a_lost_expiry_has_ended_is_ended_once_and_its_rollback_goes_out(environment: Environment) -> None:
+    """The daemon never hears which bets it ended, and so wakes nobody for them: the next look finds what is due."""
+    harness = environment.harness
+    attempted = await harness.place("b-attempted")
+    await harness.attempt(attempted, retried, due_in_s=3600.0)
+    never_tried = await harness.place("b-never-tried")
+    win = await harness.end("BET_WIN", "b-never-tried")
+    for request_id in (attempted, never_tried):
+        await harness.let_deadline_pass(request_id)
+    async with proxied(environment.fleet.dsn) as proxy:
+        proxy.on_next(EXPIRE, Trick.KEEP_ANSWER)
+        daemon = environment.fleet.spawn("host-2", database={"dsn": proxy.dsn()})
+
+        async def it_is_committed() -> bool:
+            return [await harness.state(one) for one in (attempted, never_tried)] == ["exhausted"] * 2
+
+        await until("the expiry is committed", it_is_committed)
+        cut_what_is_kept(proxy)
+        await daemon.ready()
+        await environment.all_final()
+        asked = proxy.runs(EXPIRE)
+        await until("it has looked again", lambda: proxy.runs(EXPIRE) > asked + 1)
+        assert await environment.bets() == {"void": 1, "closed": 1}
+        assert await harness.state(win) == "cancelled"
+        [given_back] = await harness.rollbacks("b-attempted")
+        assert [request.request_id for request in environment.operator.requests] == [str(given_back["request_id"])]
+        assert [(await harness.callback(one))["attempts"] for one in (attempted, never_tried)] == [1, 0]
+        assert environment.operator.balance["p1"] == 0
+        assert environment.operator.faults == await environment.audit_faults() == []
+
+
+async def test_shares_stay_within_the_limit_whatever_announcements_are_lost(environment: Environment) -> None:
+    """What the database has granted and a daemon never heard of is used by nobody, and is right a moment later."""
+    few = {"max_in_flight": LIMIT}
+    environment.fleet.write_operator(environment.operator.url, interactive=few, settlement=few)
+    environment.operator.hold()
+    async with proxied(environment.fleet.dsn) as proxy:
+        a = await environment.fleet.start("host-a", database={"dsn": proxy.dsn(), "listen_dsn": environment.fleet.dsn})
+
+        async def loses_an_announcement() -> None:
+            proxy.on_next(ANNOUNCE, Trick.KEEP_ANSWER)
+            await proxy.caught.wait()
+            cut_what_is_kept(proxy)
+
+        async def every_slot_is_busy() -> None:
+            await until("every slot is busy", lambda: environment.operator.busy["interactive"] == LIMIT)
+
+        await place_many(environment, 30)
+        await every_slot_is_busy()
+        b = await environment.fleet.start("host-b")
+        # It is told to give half of them back, and does not hear of it: so nobody else may have them.
+        await loses_an_announcement()
+        await announced_again(environment, "host-b")
+        environment.operator.release()
+        await shared(environment, host_a=6, host_b=6)
+        await environment.all_final()
+        b.ask_to_stop()
+        # What is given back is granted to the other one, who does not hear of that either.
+        await loses_an_announcement()
+        assert await b.exited() == 0
+        await loses_an_announcement()
+        await shared(environment, host_a=LIMIT)
+        environment.operator.hold()
+        await place_many(environment, 30)
+        await every_slot_is_busy()
+        environment.operator.release()
+        await environment.all_final()
+        assert environment.operator.busiest["interactive"] == LIMIT
+        assert await environment.states() == {"delivered": 60}
+        assert environment.operator.faults == await environment.audit_faults() == []
+        assert a.lines("chore.failed") == []
+        await counts_right(environment, a)
+
+
+async def say_all(connection: Connection, ids: list[uuid.UUID]) -> list[uuid.UUID | None]:
+    """A producer's transaction: a bet with its win, a balance, and a bet from before that is rolled back."""
+    # As prepared statements, so that the proxy knows the COMMIT.
+    await connection.fetch("begin")
+    said = [
+        await enqueue(connection, "BET_MAKE", placement_params("b-1"), request_id=ids[0]),
+        await enqueue(connection, "BET_WIN", terminal_params("BET_WIN", BET), request_id=ids[1]),
+        await enqueue(connection, "BALANCE", {"player_id": "p1", "currency": "EUR"}, request_id=ids[2]),
+        await rollback(connection, "b-before"),
+    ]
+    await connection.fetch("commit")
+    return said
+
+
+@pytest.mark.parametrize("trick", Trick)
+async def test_a_producers_transaction_is_said_again_under_the_same_ids_and_counts_once(
+    environment: Environment, database: Database, trick: Trick
+) -> None:
+    """Whether its COMMIT came through or not; and once more when all of it has long been delivered."""
+    ids = [uuid.uuid4() for _ in range(3)]
+    await environment.adopt("b-before")
+    nothing = await environment.harness.everything()
+    async with proxied(database.producer) as proxy, connected(proxy.dsn(), 1) as [breaking]:
+        proxy.on_next("commit", trick)
+        saying = asyncio.create_task(say_all(breaking, ids))
+        await proxy.caught.wait()
+
+        async def it_is_committed() -> bool:
+            return len(await environment.harness.everything()) > len(nothing)
+
+        if trick is Trick.KEEP_ANSWER:
+            await until("the transaction is committed", it_is_committed)
+        proxy.cut()
+        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            pytest.fail(f"the commit was acknowledged: {await saying}")
+    committed = await environment.harness.everything()
+    assert (committed == nothing) is (trick is Trick.LOSE_REQUEST)
+
+    async with connected(database.producer, 1) as [producer]:
+        said = await say_all(producer, ids)
+        assert said[:3] == ids
+        after = await environment.harness.everything()
+        assert len(after) == len(nothing) + 5
+        assert trick is Trick.LOSE_REQUEST or after == committed
+        await environment.fleet.start("host-1")
+        await environment.all_final()
+        ended = await environment.harness.everything()
+        assert await say_all(producer, ids) == said
+        assert await environment.harness.everything() == ended
+        # The same id with other content is no repetition.
+        with pytest.raises(asyncpg.PostgresError, match="is taken by another BET_MAKE") as refused:
+            await enqueue(producer, "BET_MAKE", placement_params("b-1", amount=501), request_id=ids[0])
+        assert refused.value.sqlstate == "PD004"
+    assert await environment.states() == {"delivered": 4}
+    assert await environment.bets() == {"closed": 2}
+    assert len(environment.operator.requests) == 4
+    assert environment.operator.balance["p1"] == 0
+    assert environment.operator.faults == await environment.audit_faults() == []

@@ -1,0 +1,305 @@
+"""The primary is gone and its standby is promoted: daemons follow by themselves, and nothing acknowledged is lost."""
+
+import asyncio
+import dataclasses
+import functools
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from predictu_dispatch.edge.postgres.database import is_outage
+from tests.support.bulk import announced_again, shared
+from tests.support.circuits import tell
+from tests.support.daemons import Daemon, until
+from tests.support.desk import desk_at
+from tests.support.environment import Environment, open_environment
+from tests.support.harness import (
+    OPERATOR,
+    Connection,
+    Harness,
+    connected,
+    enqueue,
+    open_harness,
+    placement_params,
+    rollback,
+    terminal_params,
+)
+from tests.support.postgres import Database, create_template
+from tests.support.standby import Pair, running_pair
+
+PRODUCERS, BETS_OF_EACH = 4, 45
+ENQUEUED_BEFORE = 100
+"""When the primary goes: enough for claims, attempts and settles to be under way, and most is still to come."""
+RECOVERY_MAX_S = 30.0
+"""No promise, but a bound that only a daemon passes that does not follow at all."""
+STAKE = 500
+LANE = {"attempt_timeout_s": 2.0, "connect_timeout_s": 1.0}
+"""Leases of seven seconds: what was claimed by an answer that died with the primary is really waited for."""
+
+
+class Producer:
+    """Enqueues bets, and writes down each request_id once the database has acknowledged it.
+
+    What breaks off it says again under the same id, as sql/README.md tells producers to.
+    """
+
+    def __init__(self, dsn: str, name: str) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._connection: Connection | None = None
+        self.acknowledged: dict[uuid.UUID, float] = {}
+        self.broken_off = 0
+
+    async def run(self) -> None:
+        """A third of its bets stays open, one is won, and one is rolled back."""
+        for n in range(BETS_OF_EACH):
+            # A player for each bet, so that each wallet says what has become of one bet.
+            bet_id = player_id = f"{self._name}-{n}"
+            bet = {"bet_id": bet_id, "player_id": player_id, "currency": "EUR", "amount": STAKE}
+            await self._enqueue("BET_MAKE", placement_params(bet_id, amount=STAKE, player_id=player_id))
+            if n % 3 == 1:
+                await self._enqueue("BET_WIN", terminal_params("BET_WIN", bet))
+            elif n % 3 == 2:
+                rolled_back = await self._acknowledged(functools.partial(rollback, bet_id=bet_id))
+                if rolled_back is not None:
+                    self.acknowledged[rolled_back] = time.monotonic()
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _enqueue(self, method: str, params: dict[str, Any]) -> None:
+        request_id = uuid.uuid4()
+        returned = await self._acknowledged(lambda it: enqueue(it, method, params, request_id=request_id))
+        assert returned == request_id
+        self.acknowledged[request_id] = time.monotonic()
+
+    async def _acknowledged(self, ask: Callable[[Connection], Awaitable[uuid.UUID | None]]) -> uuid.UUID | None:
+        while True:
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await asyncpg.connect(self._dsn, timeout=5)
+                return await ask(self._connection)
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                self.broken_off += 1
+                # A program that waits for its database need not take the machine meanwhile.
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    with running_pair() as pair:
+        await pair.make_synchronous()
+        yield pair
+
+
+@pytest.fixture
+async def database_of_both(pair: Pair) -> Database:
+    """Reached through both hosts. It is not dropped: that would wait for a standby that nothing is sent to any more."""
+    server, name = pair.server, await create_template(pair.server)
+    logins = {role: server.dsn(name, f"test_{role}") for role in ("producer", "dispatcher", "support", "retention")}
+    return Database(name=name, owner=server.dsn(name), **logins)
+
+
+def enqueued(producers: list[Producer]) -> int:
+    """How many callbacks were acknowledged."""
+    return sum(len(one.acknowledged) for one in producers)
+
+
+async def delivered(connection: Connection) -> int:
+    count: int = await connection.fetchval("select count(*) from predictu_dispatch.callback where state = 'delivered'")
+    return count
+
+
+async def neither_reaches_it(daemons: list[Daemon]) -> bool:
+    return not any([await daemon.is_ready() for daemon in daemons])
+
+
+async def test_a_killed_primary_loses_nothing_acknowledged_and_daemons_follow_its_standby(
+    pair: Pair, database_of_both: Database, tmp_path: Path
+) -> None:
+    """Two daemons, of which one polls and the other one relies on notifications; four producers that never stop.
+
+    Commits of all of them hang when the primary dies, on its disk and not on the standby's: nobody has been told that
+    they are done, and none of them is.
+    """
+    database = database_of_both
+    async with open_environment(tmp_path, database) as environment:
+        environment.fleet.write_operator(environment.operator.url, interactive=LANE, settlement=LANE)
+        polls = await environment.fleet.start("host-polls", daemon={"poll_interval_s": 0.5})
+        listens = await environment.fleet.start("host-listens", daemon={"poll_interval_s": 60.0})
+        producers = [Producer(database.producer, f"p{n}") for n in range(PRODUCERS)]
+        async with connected(pair.standby.dsn(database.name), 1) as [witness], asyncio.TaskGroup() as enqueueing:
+            for producer in producers:
+                enqueueing.create_task(producer.run())
+            await until("work flows", lambda: enqueued(producers) >= ENQUEUED_BEFORE)
+            await pair.stop_sending()
+
+            async def commits_hang() -> bool:
+                # Where nobody waits for the standby all goes on as it was, and is lost with the primary.
+                return await pair.commits_waiting() > PRODUCERS or enqueued(producers) >= ENQUEUED_BEFORE * 2
+
+            await until("the producers' commits hang, and one of a daemon", commits_hang)
+            killed_at_s = time.monotonic()
+            await asyncio.to_thread(pair.primary.kill)
+            gone_at_s = time.monotonic()
+            # Whoever watches over the two needs a moment as well, and nobody must have been spared the outage.
+            await until("both daemons say that it is gone", lambda: neither_reaches_it([polls, listens]))
+            before = await delivered(witness)
+            promoted_at_s = time.monotonic()
+            await pair.standby.promote()
+
+            async def one_more() -> bool:
+                return await delivered(witness) > before
+
+            await until("a callback is delivered on the new primary", one_more, within_s=RECOVERY_MAX_S)
+            recovered_at_s = time.monotonic()
+        async with (
+            connected(database.owner, 1) as [owner],
+            connected(database.producer, 1) as [producer_connection],
+            connected(database.dispatcher, 1) as [daemon_connection],
+        ):
+            harness = Harness(owner=owner, producer=producer_connection, daemon=daemon_connection)
+            followed = dataclasses.replace(environment, harness=harness)
+            await followed.all_final(within_s=RECOVERY_MAX_S)
+            finished_at_s = time.monotonic()
+            first_ack_s = min(at for one in producers for at in one.acknowledged.values() if at > gone_at_s)
+            figures = (
+                f"failover: kill to first delivery {recovered_at_s - killed_at_s:.2f} s, promotion to first delivery"
+                f" {recovered_at_s - promoted_at_s:.2f} s, kill to first enqueue {first_ack_s - killed_at_s:.2f} s,"
+                f" kill to the last of what it interrupted {finished_at_s - killed_at_s:.2f} s;"
+                f" {sum(one.broken_off for one in producers)} statements of producers broke off"
+            )
+            tell(figures)
+            await nothing_acknowledged_is_lost(followed, producers, [polls, listens], figures)
+            await hears_of_new_work(followed, polls, killed_at_s=killed_at_s)
+            code, said, _ = await desk_at(tmp_path, database.dispatcher).ask("status")
+            assert (code, "host-listens" in said) == (0, True), said
+
+
+async def nothing_acknowledged_is_lost(
+    environment: Environment, producers: list[Producer], daemons: list[Daemon], figures: str
+) -> None:
+    owner, operator = environment.harness.owner, environment.operator
+    callbacks = {row["request_id"]: row for row in await owner.fetch("select * from predictu_dispatch.callback")}
+    acknowledged = {request_id for one in producers for request_id in one.acknowledged}
+    lost = acknowledged - callbacks.keys()
+    assert not lost, f"{len(lost)} of {len(acknowledged)} acknowledged callbacks are gone; {figures}"
+    states = Counter((callbacks[one]["method"], callbacks[one]["state"]) for one in acknowledged)
+    assert states.keys() <= {
+        *((method, "delivered") for method in ("BET_MAKE", "BET_WIN", "BET_ROLLBACK")),
+        # Rolled back before it was sent, or before it was known to have arrived.
+        ("BET_MAKE", "cancelled"),
+        ("BET_MAKE", "exhausted"),
+        ("BET_ROLLBACK", "cancelled"),
+    }, f"{states}; {figures}"
+
+    # A daemon says what it has settled once the commit is acknowledged: each of those attempts stands in the audit.
+    rows = await owner.fetch("select request_id::text, attempt, verdict from predictu_dispatch.attempt")
+    said = [line for daemon in daemons for line in daemon.lines() if "attempt" in line]
+    settled = Counter((line["request_id"], line["attempt"], line["verdict"]) for line in said)
+    assert settled == Counter(tuple(row) for row in rows), figures
+    # And no request left whose claim was not acknowledged.
+    sent = Counter(uuid.UUID(request.request_id) for request in operator.requests)
+    unknown = {one: count for one, count in sent.items() if one not in callbacks or callbacks[one]["attempts"] < count}
+    assert not unknown, f"sent, and the database knows nothing of it: {unknown}; {figures}"
+    assert operator.faults == await environment.audit_faults() == [], figures
+
+    bets = await owner.fetch("select bet_id, player_id, state from predictu_dispatch.bet")
+    assert len(bets) == PRODUCERS * BETS_OF_EACH
+    for bet in bets:
+        kind = int(bet["bet_id"].rpartition("-")[2]) % 3
+        assert bet["state"] in ({"open"}, {"closed"}, {"closed", "void"})[kind], f"{bet}; {figures}"
+        assert operator.balance[bet["player_id"]] == (-STAKE if bet["state"] == "open" else 0), f"{bet}; {figures}"
+
+
+async def hears_of_new_work(environment: Environment, polls: Daemon, *, killed_at_s: float) -> None:
+    """Alone, the daemon that polls once a minute is told of a bet: it listens to the new primary."""
+    polls.ask_to_stop()
+    assert await polls.exited() == 0
+    # The larger share wakes it once more; from then on only a notification does.
+    await shared(environment, host_listens=60)
+    await announced_again(environment, "host-listens", times=1)
+    await environment.harness.place("b-last")
+    # A listening connection is asked every ten seconds whether it lives.
+    await environment.all_final(within_s=20.0)
+    tell(f"failover: told of a new bet at the latest {time.monotonic() - killed_at_s:.2f} s after the kill")
+
+
+async def test_daemons_follow_where_the_primary_says_nothing_any_more(
+    pair: Pair, database_of_both: Database, tmp_path: Path
+) -> None:
+    """A machine without power, or behind a broken switch: statements, and new connections, run into their timeouts."""
+    database = database_of_both
+    async with open_environment(tmp_path, database) as environment:
+        daemon = await environment.fleet.start("host-1")
+        environment.operator.hold()
+        placements = [await environment.harness.place(f"b-{n}") for n in range(5)]
+        await environment.held(len(placements))
+        silent_at_s = time.monotonic()
+        pair.silence_primary()
+        environment.operator.release()
+        try:
+            await pair.standby.promote()
+            async with (
+                connected(pair.standby.dsn(database.name, "test_producer"), 1) as [producer],
+                connected(pair.standby.dsn(database.name), 1) as [owner],
+            ):
+                followed = dataclasses.replace(
+                    environment, harness=Harness(owner=owner, producer=producer, daemon=owner)
+                )
+                await followed.harness.place("b-after")
+                await followed.all_final(within_s=RECOVERY_MAX_S)
+                tell(f"failover: silence to the last delivery {time.monotonic() - silent_at_s:.2f} s")
+                assert await followed.bets() == {"open": len(placements) + 1}
+                for placement in placements:
+                    assert await followed.audit(placement) == [(1, "delivered", "answered", None, "host-1")]
+                await until("the daemon is ready", daemon.is_ready)
+            assert environment.operator.faults == []
+        finally:
+            # Whatever has become of the daemon: nobody here is to wait for a server that stands still.
+            pair.primary.kill()
+
+
+async def test_what_is_said_again_is_acknowledged_no_sooner_than_the_standby_has_the_first(
+    pair: Pair, database_of_both: Database
+) -> None:
+    """A producer that loses patience cancels the wait for the standby, and Postgres shows the commit all the same.
+
+    Told again under the same id, that it is there already would be no answer: the primary dies, and it is nowhere.
+    """
+    placement, adopted = uuid.uuid4(), uuid.uuid4()
+
+    async def place(producer: Connection) -> uuid.UUID:
+        return await enqueue(producer, "BET_MAKE", placement_params("b-placed"), request_id=placement)
+
+    async def adopt(producer: Connection) -> None:
+        await producer.execute(
+            "select predictu_dispatch.adopt_bet($1, 'b-adopted', 'p1', 'EUR', 500, $2)", OPERATOR, adopted
+        )
+
+    async with open_harness(database_of_both) as harness:
+        await pair.stop_sending()
+        for ask, bet_id in ((place, "b-placed"), (adopt, "b-adopted")):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(ask(harness.producer), 0.2)
+
+            async def it_is_there(bet_id: str = bet_id) -> bool:
+                seen = "select exists (select from predictu_dispatch.bet where bet_id = $1)"
+                return bool(await harness.owner.fetchval(seen, bet_id))
+
+            await until(f"{bet_id} is on the primary", it_is_there)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(ask(harness.producer), 1.0)
+        await asyncio.to_thread(pair.primary.kill)
+        await pair.standby.promote()
+    async with connected(database_of_both.producer, 1) as [producer], connected(database_of_both.owner, 1) as [owner]:
+        assert await owner.fetchval("select count(*) from predictu_dispatch.bet") == 0
+        assert await place(producer) == placement
+        await adopt(producer)

@@ -1,0 +1,223 @@
+"""Postgres goes away, comes back, or loses an answer; notifications are missing; deadlines pass without a daemon."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.support.daemons import until
+from tests.support.environment import Environment, open_environment
+from tests.support.harness import enqueue, open_harness, retried
+from tests.support.postgres import Database, Server, cloned_database, create_template, server_of
+from tests.support.postgres_proxy import Trick, proxied
+
+DELIVERED_AT_ONCE = [(1, "delivered", "answered", None, "host-1")]
+
+
+@pytest.fixture
+async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
+
+
+async def test_postgres_killed_with_answers_in_flight_loses_and_doubles_nothing(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    """The daemon keeps what it hears until the database is back, and goes on by itself as if nothing had been."""
+    count = 20
+    server = server_of(embedded)
+    async with (
+        cloned_database(server, await create_template(server)) as database,
+        open_environment(tmp_path, database) as environment,
+    ):
+        daemon = await environment.fleet.start("host-1")
+        environment.operator.hold()
+        placements = [await environment.harness.place(f"b-{n}") for n in range(count)]
+        await environment.held(count)
+
+        await asyncio.to_thread(embedded.kill)
+
+        async def it_says_so() -> bool:
+            return await daemon.get("/readyz") == (503, "the database cannot be reached\n")
+
+        await until("readyz says that the database is away", it_says_so)
+        assert await daemon.figure("database_up") == 0
+        assert (await daemon.get("/healthz"))[0] == 200
+        environment.operator.release()
+        await until("every answer is on its way", lambda: environment.operator.live.total() == 0)
+
+        await asyncio.to_thread(embedded.restart)
+        await until("the daemon is ready again", daemon.is_ready)
+        assert await daemon.figure("database_up") == 1
+        # The producer's connections died with the server; daemons are not the only ones that have to come back.
+        async with open_harness(database) as harness:
+            restored = dataclasses.replace(environment, harness=harness)
+            await restored.all_final()
+            assert await restored.bets() == {"open": count}
+            assert [await restored.audit(placement) for placement in placements] == [DELIVERED_AT_ONCE] * count
+            # It also hears of new work again, and does it.
+            await harness.end("BET_WIN", "b-0")
+            await restored.all_final()
+        assert len(environment.operator.requests) == count + 1
+        assert environment.operator.faults == []
+        assert [line["event"] for line in daemon.lines() if line["event"].startswith("database.")] == [
+            "database.lost",
+            "database.recovered",
+        ]
+
+
+async def test_a_settle_whose_answer_is_lost_is_repeated_and_counts_once(environment: Environment) -> None:
+    """COMMIT reached the server and its answer did not reach us: nobody can know, so it is sent again."""
+    async with proxied(environment.fleet.dsn) as proxy:
+        daemon = await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
+        proxy.on_next("predictu_dispatch.settle(", Trick.KEEP_ANSWER)
+        placement = await environment.harness.place()
+
+        async def it_is_committed() -> bool:
+            return await environment.harness.state(placement) == "delivered"
+
+        await until("the settle is committed", it_is_committed)
+        # While the daemon does not know what has become of it, its bet goes on.
+        win = await environment.harness.end()
+        # Not before: a claim that is cut off is another test's.
+        await until("the win is at the operator", lambda: len(environment.operator.requests) == 2)
+        proxy.cut()
+        await environment.all_final()
+        await daemon.has_said("callback.delivered", times=2)
+        assert await environment.audit(placement) == await environment.audit(win) == DELIVERED_AT_ONCE
+        assert await environment.bets() == {"closed": 1}
+        assert len(environment.operator.requests) == 2
+        assert sum((await daemon.figures())["attempts_total"].values()) == 2
+        assert daemon.lines("attempt.late") == []
+
+
+async def test_connections_cut_again_and_again_while_work_flows_lose_and_double_nothing(
+    environment: Environment,
+) -> None:
+    count, rounds = 30, 5
+    # Few slots, so that there are many claims and settles to be cut.
+    few = {"max_in_flight": 4}
+    environment.fleet.write_operator(environment.operator.url, interactive=few, settlement=few)
+    daemon = await environment.fleet.start("host-1")
+    for lost in range(1, rounds + 1):
+        for n in range(count):
+            await environment.harness.place(f"b-{lost}-{n}")
+            await environment.harness.end("BET_WIN", f"b-{lost}-{n}")
+        while len(daemon.lines("database.lost")) < lost:
+            # Only a statement that runs notices; idle connections are replaced without a word.
+            await environment.harness.owner.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and application_name = 'predictu-dispatch host-1'"
+            )
+        await daemon.has_said("database.recovered", times=lost)
+
+    async def is_done_or_left_over() -> bool:
+        """What is in flight for the database alone was claimed by an answer that was lost: its lease must end."""
+        states = await environment.states()
+        if states.keys() == {"delivered"}:
+            return True
+        if "ready" not in states and set((await daemon.figures())["in_flight"].values()) == {0}:
+            await environment.expire_leases("host-1")
+        return False
+
+    await until("everything is delivered", is_done_or_left_over)
+    assert await environment.bets() == {"closed": count * rounds}
+    assert await environment.audit_faults() == environment.operator.faults == []
+    assert environment.operator.balance["p1"] == 0
+
+
+@pytest.mark.parametrize("listening", ["at a dead address", "in another database", "where there is no database"])
+async def test_without_notifications_polling_does_the_same_work_later(
+    environment: Environment, postgres: Server, listening: str
+) -> None:
+    listen_dsn = {
+        "at a dead address": "postgresql://test_dispatcher@127.0.0.1:1/nowhere",
+        "in another database": postgres.dsn("postgres", "test_dispatcher"),
+        "where there is no database": postgres.dsn("there_is_no_such_database", "test_dispatcher"),
+    }[listening]
+    daemon = await environment.fleet.start("host-1", database={"listen_dsn": listen_dsn})
+    await environment.harness.place()
+    await environment.harness.end()
+    await environment.all_final()
+    assert await environment.bets() == {"closed": 1}
+    assert daemon.process.poll() is None
+
+
+async def test_a_notification_wakes_a_daemon_that_polls_once_a_minute(environment: Environment) -> None:
+    await environment.fleet.start("host-1", daemon={"poll_interval_s": 60.0})
+    await environment.harness.place()
+    await environment.all_final(within_s=10.0)
+    assert await environment.bets() == {"open": 1}
+
+
+async def test_what_expired_while_no_daemon_ran_is_never_sent(environment: Environment) -> None:
+    """A debit that nobody can have booked voids its bet; one of unknown fate is rolled back; nothing else is sent."""
+    harness = environment.harness
+    between_attempts = await harness.place("b-between-attempts")
+    await harness.attempt(between_attempts, retried, due_in_s=3600.0)
+    flagged = await harness.end("BET_WIN", "b-between-attempts")
+    in_flight = await harness.place("b-in-flight")
+    await harness.lease(in_flight)
+    await environment.expire_leases("host-1")
+    never_tried = await harness.place("b-never-tried")
+    its_win = await harness.end("BET_WIN", "b-never-tried")
+    balance = await enqueue(harness.producer, "BALANCE", {"player_id": "p1", "currency": "EUR"})
+    for request_id in (never_tried, balance, between_attempts, in_flight):
+        await harness.let_deadline_pass(request_id)
+    # The operator has booked one of the two debits of unknown fate.
+    environment.operator.book("b-in-flight", str(in_flight), "p1", 500)
+
+    await environment.fleet.start("host-2")
+    await environment.all_final()
+
+    assert await environment.bets() == {"void": 1, "closed": 2}
+    assert sorted((r.method, r.envelope["params"]["bet_id"]) for r in environment.operator.requests) == [
+        ("BET_ROLLBACK", "b-between-attempts"),
+        ("BET_ROLLBACK", "b-in-flight"),
+    ]
+    assert [await harness.state(r) for r in (never_tried, balance, between_attempts, in_flight)] == ["exhausted"] * 4
+    assert [await harness.state(r) for r in (its_win, flagged)] == ["cancelled"] * 2
+    assert (await harness.callback(flagged))["review_since"] is not None
+    assert environment.operator.balance["p1"] == 0
+    assert environment.operator.faults == await environment.audit_faults() == []
+
+
+@pytest.mark.parametrize("lost", ["refuses", "is silent"])
+async def test_a_daemon_that_has_lost_its_database_still_stops_in_time(environment: Environment, lost: str) -> None:
+    """What it could not settle is left to whoever reaps its leases: the same bytes go out once more.
+
+    A silent database once kept the daemon for ever: asyncpg, cancelled, gave the connection back, that ran into a
+    timeout, and the timeout took the place of the cancellation, so that every loop went on.
+    """
+    drain_s = 0.3
+    async with proxied(environment.fleet.dsn) as proxy:
+        environment.operator.hold()
+        daemon = await environment.fleet.start("host-1", database={"dsn": proxy.dsn()}, daemon={"drain_s": drain_s})
+        placement = await environment.harness.place()
+        await environment.held(1)
+        if lost == "refuses":
+            proxy.go_away()
+        else:
+            proxy.fall_silent()
+        environment.operator.release()
+        await until("the answer is on its way", lambda: environment.operator.live.total() == 0)
+        asked_at_s = time.monotonic()
+        daemon.ask_to_stop()
+        assert await daemon.exited() == 0
+        # 5 s for settling after the drain, and up to 2 s each to give silent connections back and to close them.
+        assert time.monotonic() - asked_at_s < drain_s + 11.0
+        assert daemon.lines("drain.unfinished")[0]["in_flight"] == 1
+    assert await environment.harness.state(placement) == "in_flight"
+    await environment.expire_leases("host-1")
+    await environment.fleet.start("host-2")
+    await environment.all_final()
+    assert [row[1:4] for row in await environment.audit(placement)] == [
+        ("retry", "unanswered", "interrupted"),
+        ("delivered", "answered", None),
+    ]
+    assert environment.operator.balance["p1"] == -500
+    assert environment.operator.faults == []

@@ -1,0 +1,198 @@
+"""Daemons and commands behind a transaction-pooling proxy: no statement finds anything of the one before it.
+
+`TEST_POOLER=pgbouncer` puts the same proxy before the daemons of any other test; see tests/support/pgbouncer.py.
+"""
+
+import asyncio
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tests.support.bulk import shared
+from tests.support.circuits import ask_balance, becomes, failing, has_ended, others
+from tests.support.daemons import until
+from tests.support.desk import desk_at
+from tests.support.environment import Environment, open_environment
+from tests.support.harness import OPERATOR
+from tests.support.operators import Request
+from tests.support.pgbouncer import PgBouncer, PooledFleet, find_pgbouncer
+from tests.support.postgres import Database
+
+NOWHERE = "postgresql://test_dispatcher@127.0.0.1:1/nowhere"
+THRESHOLD = 3
+
+
+@pytest.fixture
+async def environment(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Environment]:
+    find_pgbouncer()
+    monkeypatch.setattr("tests.support.environment.Fleet", PooledFleet)
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
+
+
+def pooled(environment: Environment) -> PooledFleet:
+    assert isinstance(environment.fleet, PooledFleet)
+    return environment.fleet
+
+
+def by_bet(request: Request) -> web.Response | None:
+    """The operator has no money for one bet, and is broken for another one."""
+    bet_id = request.envelope["params"].get("bet_id")
+    if request.method != "BET_MAKE" or bet_id not in ("refused", "broken"):
+        return None
+    return web.json_response({"status": "INSUFFICIENT_FUNDS"}) if bet_id == "refused" else web.Response(status=500)
+
+
+async def enqueue_what_is_never_sent(environment: Environment) -> None:
+    """To be done while no daemon runs."""
+    await environment.harness.place("taken-back")
+    await environment.harness.rollback("taken-back")
+    await environment.harness.let_deadline_pass(await environment.harness.place("expired"))
+
+
+async def enqueue_bets_of_every_path(environment: Environment) -> dict[str, str]:
+    """Bets with the state they, and those that are never sent, have to end in; the operator answers as it must."""
+    harness = environment.harness
+    environment.operator.answer = by_bet
+    ends = {"won": "BET_WIN", "lost": "BET_LOSE", "sold": "BET_SELL", "refunded": "BET_REFUND", "refused": "BET_WIN"}
+    for bet_id in ("open", "broken", *ends):
+        await harness.place(bet_id)
+    for bet_id, method in ends.items():
+        await harness.end(method, bet_id)
+    await environment.adopt("rolled-back")
+    await harness.rollback("rolled-back")
+    await ask_balance(environment)
+    never_debited = dict.fromkeys(("refused", "taken-back", "expired"), "void")
+    closed = dict.fromkeys(("won", "lost", "sold", "refunded", "broken", "rolled-back"), "closed")
+    return {"open": "open", **never_debited, **closed}
+
+
+@pytest.mark.parametrize("listening", ["directly", "not at all"])
+async def test_bets_of_every_path_end_as_they_must_and_a_killed_daemons_lease_is_reaped(
+    environment: Environment, listening: str
+) -> None:
+    environment.fleet.write_operator(environment.operator.url, interactive={"max_attempts": 3})
+    listens = {"listen_dsn": pooled(environment).direct_dsn if listening == "directly" else NOWHERE}
+    harness = environment.harness
+    await enqueue_what_is_never_sent(environment)
+    first = await environment.fleet.start("first", database=listens)
+    expected = await enqueue_bets_of_every_path(environment)
+    await environment.all_final()
+    bets = await harness.owner.fetch("select bet_id, state from predictu_dispatch.bet")
+    assert {bet["bet_id"]: bet["state"] for bet in bets} == expected
+    # One bet is open and one was lost; the others' debits came back, or never were.
+    assert environment.operator.balance["p1"] == -500 - 500
+
+    environment.operator.hold()
+    placement = await harness.place("interrupted")
+    await environment.held(1)
+    first.kill()
+    await environment.expire_leases("first")
+    environment.operator.release()
+    second = await environment.fleet.start("second", database=listens)
+    await environment.all_final()
+    assert await environment.audit(placement) == [
+        (1, "retry", "unanswered", "interrupted", "first"),
+        (2, "delivered", "answered", None, "second"),
+    ]
+    assert environment.operator.balance["p1"] == -3 * 500
+    second.ask_to_stop()
+    assert await second.exited() == 0
+    for daemon in (first, second):
+        assert daemon.lines("chore.failed") == daemon.lines("database.lost") == []
+    assert environment.operator.faults == await environment.audit_faults() == []
+
+
+async def test_two_daemons_share_limits_and_a_circuit(environment: Environment) -> None:
+    circuit = {"failure_threshold": THRESHOLD, "open_s": 0.5}
+    environment.fleet.write_operator(environment.operator.url, interactive={"max_attempts": 1}, circuit=circuit)
+    for daemon in [environment.fleet.spawn(instance) for instance in ("host-1", "host-2")]:
+        await daemon.ready()
+    await shared(environment, host_1=30, host_2=30)
+    environment.operator.answer = failing()
+    await has_ended(environment, *[await ask_balance(environment) for _ in range(THRESHOLD)])
+    await becomes(environment, circuit="open")
+    reached = len(others(environment.operator))
+    refused = await environment.harness.place("b-refused")
+    await has_ended(environment, refused)
+    callback = await environment.harness.callback(refused)
+    assert (callback["state"], callback["reason"], callback["attempts"]) == ("exhausted", "circuit_open", 0)
+    assert len(others(environment.operator)) == reached
+    environment.operator.answer = lambda _: None
+    await becomes(environment, circuit="closed")
+    await environment.harness.place("b-placed")
+    await environment.all_final()
+    assert await environment.bets() == {"void": 1, "open": 1}
+    assert environment.operator.faults == await environment.audit_faults() == []
+
+
+async def test_commands_do_their_work_through_the_pooler(environment: Environment, tmp_path: Path) -> None:
+    """They read the daemon's own dispatcher.toml, and so go through whatever it goes through."""
+    await environment.fleet.start("host-1")
+    await environment.adopt("b-won")
+    (tmp_path / "desk").mkdir()
+    desk = desk_at(tmp_path / "desk", environment.fleet.dsn)
+
+    async def said(*arguments: str) -> str:
+        code, words, complaint = await desk.ask(*arguments)
+        assert code == 0, f"{arguments}: {complaint}"
+        return words
+
+    await said("pause", OPERATOR, "--reason", "their upgrade")
+    win = await environment.harness.end("BET_WIN", "b-won")
+    assert OPERATOR in await said("status")
+    assert "their upgrade" in await said("why", str(win))
+    assert "b-won" in await said("show", str(win))
+    assert str(win) in await said("show", "--bet", OPERATOR, "b-won")
+    assert environment.operator.requests == []
+    await said("resume", OPERATOR)
+    await environment.all_final()
+    # It asks the same again and again, and each time another session.
+    environment.operator.answers_in_s = 0.5
+    assert "delivered" in await said("ping", OPERATOR)
+    assert await environment.states() == {"delivered": 2}
+
+
+async def test_commands_do_not_stumble_over_what_the_one_before_has_left_in_a_session(
+    database: Database, tmp_path: Path
+) -> None:
+    """Two processes of their own, one after the other, and a pooler with a single session."""
+    pooler = PgBouncer(database.dispatcher, sessions=1)
+    pooler.start()
+    try:
+        desk = desk_at(tmp_path, pooler.through(database.dispatcher))
+        command = [sys.executable, "-m", "predictu_dispatch", "status", "--config", str(desk.config)]
+        for _ in range(2):
+            asked = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+            assert (asked.returncode, asked.stderr) == (0, "")
+    finally:
+        pooler.stop()
+
+
+async def test_a_pooler_that_dies_with_answers_in_flight_loses_and_doubles_nothing(environment: Environment) -> None:
+    daemon = await environment.fleet.start("host-1")
+    environment.operator.hold()
+    placements: list[uuid.UUID] = [await environment.harness.place(f"b-{n}") for n in range(10)]
+    await environment.held(len(placements))
+    pooled(environment).pooler.kill()
+
+    async def it_says_so() -> bool:
+        return not await daemon.is_ready()
+
+    await until("readyz says that the database is away", it_says_so)
+    environment.operator.release()
+    await until("every answer is on its way", lambda: environment.operator.live.total() == 0)
+    await asyncio.to_thread(pooled(environment).pooler.restart)
+    await until("the daemon is ready again", daemon.is_ready)
+    await environment.all_final()
+    for placement in placements:
+        assert await environment.audit(placement) == [(1, "delivered", "answered", None, "host-1")]
+    assert len(environment.operator.requests) == len(placements)
+    assert environment.operator.faults == []

@@ -1,0 +1,245 @@
+"""What a daemon says of itself: exit codes, health, metrics, public keys, log; and what it never says."""
+
+import asyncio
+import base64
+import json
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+import pytest
+from aiohttp import web
+
+from tests.support.daemons import WAIT_S, until
+from tests.support.environment import Environment, open_environment
+from tests.support.harness import OPERATOR, enqueue, placement_params
+from tests.support.postgres import Database, Server, cloned_database
+from tests.support.postgres_proxy import Trick, proxied
+
+BY_LANE = {(lane, OPERATOR) for lane in ("interactive", "settlement")}
+STORED = ("backlog", "oldest_due_seconds", "unknown_effect", "needs_review")
+"""The figures that only the database knows."""
+
+
+@pytest.fixture
+async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
+
+
+def with_parameter(database: Database, parameter: str) -> str:
+    return f"{database.owner}{'&' if '?' in database.owner else '?'}{parameter}"
+
+
+async def test_exit_codes_tell_bad_configuration_a_missing_database_and_a_missing_schema_apart(
+    environment: Environment, postgres: Server
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        async with cloned_database(postgres, "template0") as empty:
+            dead = "postgresql://dispatch:hunter2secret@127.0.0.1:1/dispatch"
+            expected: dict[str, tuple[int, str, dict[str, Any]]] = {
+                "misconfigured": (2, "http.listen", {"http": {"listen": "nowhere"}}),
+                "no-database": (3, "the database can't be reached", {"database": {"dsn": dead}}),
+                "no-such-setting": (
+                    3,
+                    'parameter "timeout"',
+                    {"database": {"dsn": with_parameter(empty, "timeout=3")}},
+                ),
+                "no-such-mode": (2, "sslmode", {"database": {"dsn": with_parameter(empty, "sslmode=on")}}),
+                "no-schema": (1, "run `predictu-dispatch migrate`", {"database": {"dsn": empty.owner}}),
+                "no-such-host": (1, 'listen = "a..b:0"', {"http": {"listen": "a..b:0"}}),
+                "port-taken": (1, f"127.0.0.1:{port}", {"http": {"listen": f"127.0.0.1:{port}"}}),
+            }
+            daemons = [(environment.fleet.spawn(name, **given[2]), *given[:2]) for name, given in expected.items()]
+            for daemon, code, words in daemons:
+                assert await daemon.exited() == code, daemon.said
+                assert words in daemon.said
+                assert "Traceback" not in daemon.said
+                assert "hunter2secret" not in daemon.said
+        known = {
+            row["instance"]
+            for row in await environment.harness.owner.fetch("select instance from predictu_dispatch.daemon")
+        }
+        assert known.isdisjoint(expected), "who never ran has not vanished either"
+
+
+async def test_the_metrics_are_those_of_the_design_and_agree_with_the_audit(environment: Environment) -> None:
+    """One bet is won, one is refused, one has a rollback that nobody can confirm; one callback is held in flight."""
+    harness = environment.harness
+    daemon = await environment.fleet.start("host-1")
+    await harness.place("b-won")
+    await harness.end("BET_WIN", "b-won")
+    await environment.all_final()
+    environment.operator.refuse("PLAYER_NOT_FOUND")
+    await environment.adopt("b-refused")
+    await harness.end("BET_SELL", "b-refused")
+    await environment.adopt("b-rolled-back")
+    await harness.rollback("b-rolled-back")
+    await environment.all_final()
+    environment.operator.refuse(None)
+    environment.operator.hold()
+    await harness.place("b-held")
+    waiting = await harness.end("BET_WIN", "b-held")
+    await environment.held(1)
+    assert await harness.state(waiting) == "waiting"
+
+    async def the_snapshot_shows_it() -> bool:
+        return await daemon.figure("backlog", "interactive", OPERATOR, "in_flight") == 1
+
+    await until("the snapshot shows what is in flight", the_snapshot_shows_it)
+    figures = await daemon.figures()
+    audit = await harness.owner.fetch(
+        "select method, verdict, count(*) from predictu_dispatch.attempt group by method, verdict"
+    )
+    assert figures["attempts_total"] == {(r["method"], OPERATOR, r["verdict"]): r["count"] for r in audit}
+    final = await harness.owner.fetch(
+        "select method, state, count(*) from predictu_dispatch.callback where finished_at is not null group by 1, 2"
+    )
+    assert figures["callbacks_finished_total"] == {(r["method"], OPERATOR, r["state"]): r["count"] for r in final}
+    assert figures["attempt_duration_seconds_count"] == {("interactive", OPERATOR): 2, ("settlement", OPERATOR): 2}
+    assert figures["delivery_latency_seconds_count"] == {("interactive", OPERATOR): 1, ("settlement", OPERATOR): 1}
+    assert figures["pickup_latency_seconds_count"] == {("interactive",): 3, ("settlement",): 2}
+    assert figures["in_flight"] == {("interactive", OPERATOR): 1, ("settlement", OPERATOR): 0}
+    assert figures["backlog"] == {
+        (lane, OPERATOR, state): float((lane, state) in (("interactive", "in_flight"), ("settlement", "waiting")))
+        for lane in ("interactive", "settlement")
+        for state in ("waiting", "ready", "in_flight")
+    }
+    assert figures["oldest_due_seconds"] == dict.fromkeys(BY_LANE, 0.0)
+    assert figures["unknown_effect"] == {(OPERATOR,): 0.0}
+    assert figures["needs_review"] == {(OPERATOR,): 2.0}
+    assert figures["rollbacks_total"] == {
+        (cause, OPERATOR): float(cause == "requested") for cause in ("enqueued", "requested", "unknown_effect")
+    }
+    assert figures["leases_lost_total"] == {(): 0}
+    assert figures["database_up"] == {(): 1}
+    assert list(figures["build_info"].values()) == [1]
+
+
+async def test_a_figure_that_could_not_be_read_is_absent_and_not_nought(environment: Environment) -> None:
+    async with proxied(environment.fleet.dsn) as proxy:
+        proxy.on_next("as unknown_effect", Trick.KEEP_ANSWER)
+        daemon = await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
+        await proxy.caught.wait()
+        figures = await daemon.figures()
+        assert [name for name in STORED if name in figures] == []
+        assert figures["database_up"] == {(): 1}
+        proxy.give_back()
+
+        async def they_are_there() -> bool:
+            return set(STORED) <= (await daemon.figures()).keys()
+
+        await until("the figures are there", they_are_there)
+
+
+async def test_the_public_keys_verify_what_the_daemon_has_signed(environment: Environment) -> None:
+    daemon = await environment.fleet.start("host-1")
+    await environment.harness.place()
+    await environment.all_final()
+    status, text = await daemon.get(f"/keys/{OPERATOR}.json")
+    assert status == 200
+    keys = jwt.PyJWKSet.from_dict(json.loads(text))
+    [request] = environment.operator.requests
+    claims = jwt.decode(request.token, keys[jwt.get_unverified_header(request.token)["kid"]].key, algorithms=["EdDSA"])
+    assert claims["jti"] == request.request_id
+    # Nothing private stands beside it; "d" is what a JWK calls the private half.
+    assert all(set(key) == {"kty", "crv", "x", "kid", "alg", "use"} for key in json.loads(text)["keys"])
+    assert (await daemon.get("/keys/op_nobody.json"))[0] == 404
+
+
+@asynccontextmanager
+async def echoing_operator() -> AsyncIterator[str]:
+    """An operator whose answer is no HTTP and quotes our own Authorization header and body back at us."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        header = re.search(rb"(?im)^authorization: .*?$", head)
+        length = re.search(rb"(?im)^content-length: (\d+)", head)
+        assert header is not None
+        assert length is not None
+        body = await reader.readexactly(int(length[1]))
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Echo\0: " + header[0].strip() + b" " + body + b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/callback"
+
+
+async def test_no_token_signature_body_or_password_is_ever_said(environment: Environment) -> None:
+    """Not even where the operator quotes our own token back at us in what is hardly an answer."""
+    secret = "body-marker-0815"
+    params: dict[str, Any] = placement_params("b-1") | {"note": secret}
+    first = await environment.fleet.start("host-1")
+    await enqueue(environment.harness.producer, "BET_MAKE", params)
+    await environment.all_final()
+    said = [first.said, (await first.get("/metrics"))[1], (await first.get(f"/keys/{OPERATOR}.json"))[1]]
+    first.kill()
+    async with echoing_operator() as url:
+        environment.fleet.write_operator(url, interactive={"max_attempts": 1}, settlement={"max_attempts": 1})
+        second = await environment.fleet.start("host-2")
+        await enqueue(environment.harness.producer, "BET_MAKE", {**params, "bet_id": "b-2"})
+        await environment.all_final()
+        await second.has_said("callback.exhausted", times=2)
+        said += [second.said, (await second.get("/metrics"))[1]]
+
+    everything = "\n".join(said)
+    [request] = environment.operator.requests
+    password = urlsplit(environment.fleet.dsn).password
+    assert password
+    claims = base64.urlsafe_b64decode(request.token.split(".")[1] + "==").decode()
+    assert '"digest"' in claims
+    for part in (request.token, *request.token.split(".")[1:], "eyJ", secret, password, "PRIVATE"):
+        assert part not in everything, part
+
+
+async def test_each_attempt_has_exactly_one_line_and_its_keys_are_the_audits_columns(environment: Environment) -> None:
+    """A retried debit, its confirmation, a refused credit: three attempts, three lines, whatever else is said."""
+    busy = iter([web.Response(status=503)])
+    environment.operator.answer = lambda _: next(busy, None)
+    daemon = await environment.fleet.start("host-1")
+    placement = await environment.harness.place()
+    await environment.all_final()
+    environment.operator.refuse("PLAYER_NOT_FOUND")
+    win = await environment.harness.end()
+    await environment.all_final()
+    await daemon.has_said("callback.rejected")
+
+    lines = [line for line in daemon.lines() if "attempt" in line]
+    columns = ("attempt", "method", "evidence", "verdict", "reason", "response_status")
+    rows = await environment.harness.owner.fetch(
+        f"select request_id::text, {', '.join(columns)} from predictu_dispatch.attempt"  # noqa: S608
+    )
+    assert sorted((line["request_id"], *(line[column] for column in columns)) for line in lines) == sorted(
+        tuple(row) for row in rows
+    )
+    assert [(line["event"], line["request_id"], line["level"]) for line in lines] == [
+        ("callback.retried", str(placement), "info"),
+        ("callback.delivered", str(placement), "info"),
+        ("callback.rejected", str(win), "info"),
+    ]
+
+
+async def test_what_a_library_logs_is_a_line_like_any_other() -> None:
+    speak = (
+        "import logging\n"
+        "from predictu_dispatch.core.settings import LogSettings\n"
+        "from predictu_dispatch.edge.telemetry.log import configure_log\n"
+        "configure_log(LogSettings(format='json'))\n"
+        "try:\n"
+        "    1 / 0\n"
+        "except ZeroDivisionError:\n"
+        "    logging.getLogger('aiohttp.server').exception('it has seen %s', 'eyJhbGciOiJ9.eyJpc3MiOiJ9.c2lnbmF0')\n"
+    )
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", speak, stderr=asyncio.subprocess.PIPE)
+    _, said = await asyncio.wait_for(child.communicate(), WAIT_S)
+    [line] = [json.loads(line) for line in said.splitlines()]
+    assert (line["event"], line["level"], line["library"]) == ("library.logged", "error", "aiohttp.server")
+    assert line["said"] == "it has seen [token withheld]"
+    assert "ZeroDivisionError" in line["exception"]

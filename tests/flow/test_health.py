@@ -1,0 +1,198 @@
+"""What the service manager is told, and when the watchdog is left to bite. The manager is a real socket."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.edge.systemd import ServiceManager
+from predictu_dispatch.flow.admission import Admission
+from predictu_dispatch.flow.dispatcher import Dispatcher
+from predictu_dispatch.flow.health import Health
+
+
+@dataclass
+class Clock:
+    now_s: float = 1000.0
+
+
+@dataclass
+class Turning:
+    """What Health looks at of a dispatcher."""
+
+    lane: Lane
+    claimed_at_s: float | None = None
+    answered_at_s: float | None = None
+
+
+@dataclass
+class World:
+    """Two dispatchers, a database and a stop, as they are at the moment."""
+
+    clock: Clock
+    interactive: Turning
+    settlement: Turning
+    database_is_up: bool = True
+    is_draining: bool = False
+    poll_interval_s: float = 0.0
+
+    def health(self) -> Health:
+        return Health(
+            cast("list[Dispatcher]", [self.interactive, self.settlement]),
+            Admission([]),
+            poll_interval_s=self.poll_interval_s,
+            database_is_up=lambda: self.database_is_up,
+            is_draining=lambda: self.is_draining,
+            now_s=lambda: self.clock.now_s,
+        )
+
+    def claim(self, *turning: Turning) -> None:
+        for one in turning:
+            one.claimed_at_s = one.answered_at_s = self.clock.now_s
+
+
+@pytest.fixture
+def world() -> World:
+    return World(clock=Clock(), interactive=Turning(Lane.INTERACTIVE), settlement=Turning(Lane.SETTLEMENT))
+
+
+def test_a_dispatcher_that_gets_no_answer_for_a_minute_is_stuck_although_the_other_claims(world: World) -> None:
+    health = world.health()
+    world.claim(world.interactive, world.settlement)
+    world.clock.now_s += 60
+    world.claim(world.interactive)
+    assert health.stuck() is None
+    world.clock.now_s += 1
+    assert health.stuck() == "the settlement dispatcher has neither claimed nor failed to for 61 s"
+    world.claim(world.settlement)
+    assert health.stuck() is None
+
+
+def test_a_long_poll_interval_is_no_standstill(world: World) -> None:
+    world.poll_interval_s = 60.0
+    health = world.health()
+    world.claim(world.interactive, world.settlement)
+    world.clock.now_s += 90
+    assert (health.unready(), health.stuck()) == (None, None)
+    world.clock.now_s += 30
+    assert (health.unready(), health.stuck()) == ("the last claim was 120 s ago", None)
+    world.clock.now_s += 1
+    assert health.stuck() is not None
+
+
+def test_one_that_never_got_an_answer_is_stuck_a_minute_after_the_start(world: World) -> None:
+    health = world.health()
+    world.clock.now_s += 60
+    assert health.stuck() is None
+    world.clock.now_s += 1
+    assert health.stuck() is not None
+
+
+def test_a_dispatcher_that_finds_the_database_away_is_unready_and_not_stuck(world: World) -> None:
+    health = world.health()
+    world.claim(world.interactive, world.settlement)
+    world.clock.now_s += 3600
+    world.database_is_up = False
+    world.interactive.answered_at_s = world.settlement.answered_at_s = world.clock.now_s
+    assert (health.unready(), health.stuck()) == ("the database cannot be reached", None)
+    # Back, but nothing was claimed since.
+    world.database_is_up = True
+    assert (health.unready(), health.stuck()) == ("the last claim was 3600 s ago", None)
+
+
+def test_a_drain_may_take_as_long_as_it_takes(world: World) -> None:
+    health = world.health()
+    world.is_draining = True
+    world.clock.now_s += 3600
+    assert (health.unready(), health.stuck()) == ("draining", None)
+
+
+@dataclass
+class Heard:
+    """Who listens on NOTIFY_SOCKET."""
+
+    listening: socket.socket
+    environ: dict[str, str]
+
+    def all(self) -> list[str]:
+        told = []
+        while True:
+            try:
+                told.append(self.listening.recv(4096, socket.MSG_DONTWAIT).decode())
+            except BlockingIOError:
+                return told
+
+
+@pytest.fixture(params=["path", "abstract"])
+def heard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Heard]:
+    name = f"@predictu-test-{os.getpid()}" if request.param == "abstract" else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(name.replace("@", "\0"))
+        yield Heard(listening, {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "80000", "WATCHDOG_PID": str(os.getpid())})
+
+
+async def test_ready_is_told_once_it_is_so_and_life_only_while_nothing_is_stuck(world: World, heard: Heard) -> None:
+    telling = asyncio.create_task(world.health().tell(ServiceManager(heard.environ)))
+
+    async def told(*wanted: str) -> list[str]:
+        """All that was told until the last of these."""
+        said: list[str] = []
+        async with asyncio.timeout(10):
+            while not set(wanted) <= set(said):
+                said += heard.all()
+                await asyncio.sleep(0.001)
+        return said
+
+    assert await told("STATUS=nothing was claimed yet") == ["STATUS=nothing was claimed yet"]
+    world.claim(world.interactive, world.settlement)
+    assert (await told("READY=1", "WATCHDOG=1", "STATUS=ready"))[:3] == ["READY=1", "WATCHDOG=1", "STATUS=ready"]
+    assert "WATCHDOG=1" in await told("WATCHDOG=1")
+
+    world.clock.now_s += 61
+    stuck = "STATUS=the interactive dispatcher has neither claimed nor failed to for 61 s"
+    await told(stuck)
+    # Several beats of a watchdog of 80 ms, in each of which it would have been fed.
+    world.interactive.answered_at_s = world.clock.now_s
+    still = "STATUS=the settlement dispatcher has neither claimed nor failed to for 61 s"
+    assert await told(still) == [still]
+    world.claim(world.interactive, world.settlement)
+    assert "WATCHDOG=1" in await told("STATUS=ready", "WATCHDOG=1")
+    telling.cancel()
+
+
+def test_the_end_asks_for_the_time_it_needs(heard: Heard) -> None:
+    ServiceManager(heard.environ).stopping(within_s=35.0)
+    assert heard.all() == ["STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "watchdog_s"),
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_watchdog_counts_only_where_it_is_meant_for_this_process(
+    environ: dict[str, str], watchdog_s: float | None
+) -> None:
+    assert ServiceManager({"NOTIFY_SOCKET": "/gone", **environ}).watchdog_s == watchdog_s
+    assert ServiceManager(environ).watchdog_s is None
+
+
+async def test_without_a_manager_or_with_one_that_is_gone_nothing_fails(world: World, tmp_path: Path) -> None:
+    await world.health().tell(ServiceManager({}))
+    gone = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")})
+    gone.ready()
+    gone.alive()
+    gone.status("ready")
+    gone.stopping(within_s=1)

@@ -1,0 +1,232 @@
+"""What an operator sees of its rate, from daemons that come and go: as it counts arrivals itself, in any second.
+
+A busy machine stands this test's own process still now and then, and what came meanwhile is seen at once: the bounds
+make room for the longest such time and for nothing else.
+"""
+
+import faulthandler
+import os
+import signal
+import statistics
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from aiohttp import web
+
+from tests.support.bulk import (
+    PAYOUT,
+    STAKE,
+    Standstills,
+    longest_pause_s,
+    most_within,
+    place_many,
+    rates,
+    standstills,
+    win_many,
+)
+from tests.support.circuits import becomes, nothing_in_flight, pings
+from tests.support.daemons import Daemon, until
+from tests.support.environment import Environment, open_environment
+from tests.support.operators import Request
+from tests.support.postgres import Database
+
+A, B, C, D = "host-a", "host-b", "host-c", "host-d"
+IS_FULL = os.environ.get("TEST_SIZE") == "full"
+"""The outage with as many callbacks as the promise is about; a suite of minutes for every change would not be run."""
+BACKLOG, BACKLOG_RATE = (10_000, 400) if IS_FULL else (1_200, 200)
+
+
+@pytest.fixture
+async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
+
+
+async def all_ready(environment: Environment, *instances: str) -> list[Daemon]:
+    """So many daemons are started at once, and ready."""
+    daemons = [environment.fleet.spawn(instance) for instance in instances]
+    for daemon in daemons:
+        await daemon.ready()
+    return daemons
+
+
+def limit_rate(environment: Environment, requests_per_s: float, **sections: Any) -> None:
+    environment.fleet.write_operator(
+        environment.operator.url, limits={"max_requests_per_s": requests_per_s}, **sections
+    )
+
+
+async def shares_are(environment: Environment, **expected: float) -> None:
+    """The rate is divided so."""
+    wanted = {name.replace("_", "-"): rate for name, rate in expected.items()}
+
+    async def so_it_is() -> bool:
+        return await rates(environment) == wanted
+
+    await until(f"the rates are {wanted}", so_it_is, within_s=15)
+
+
+async def arrives(environment: Environment, count: int) -> list[Request]:
+    """So many requests more, beginning now, and nothing else since."""
+    before = len(environment.operator.requests)
+    await until(f"{count} more have come", lambda: len(environment.operator.requests) >= before + count)
+    return environment.operator.requests[before:]
+
+
+def seen_rate(requests: list[Request]) -> float:
+    return (len(requests) - 1) / (requests[-1].arrived_at_s - requests[0].arrived_at_s)
+
+
+def assert_within(requests: list[Request], limit: float, standstill: Standstills) -> None:
+    """In no second came more than 1.2 of the limit; what came in while we stood still, we saw in a later one."""
+    assert most_within(requests) <= 1.2 * limit * (1 + standstill.longest_s) + 1
+
+
+async def test_three_daemons_keep_one_rate_also_while_one_dies_and_another_joins(environment: Environment) -> None:
+    limit = 60
+    limit_rate(environment, limit)
+    await win_many(environment, 2_000)
+    async with standstills() as standstill:
+        _, _, dying = await all_ready(environment, A, B, C)
+        await shares_are(environment, host_a=20, host_b=20, host_c=20)
+        quiet = await arrives(environment, 3 * limit)
+        dying.kill()
+        await environment.fleet.start(D)
+        await shares_are(environment, host_a=20, host_b=20, host_d=20)
+        quiet_again = await arrives(environment, 3 * limit)
+    assert_within(environment.operator.requests, limit, standstill)
+    # And nearly all of it is used; a loaded machine wakes daemons late, which costs nothing up to 50 ms.
+    assert min(seen_rate(quiet), seen_rate(quiet_again)) > 0.85 * limit
+    # As long as the dead one's share was nobody's, the others had theirs.
+    assert longest_pause_s(environment.operator.requests) < 0.5 + standstill.longest_s
+    assert environment.operator.faults == []
+
+
+@pytest.mark.parametrize("limit", [2, 5])
+async def test_a_rate_of_a_few_a_second_is_kept_by_three_daemons_and_used(environment: Environment, limit: int) -> None:
+    """One of them has all of it, or three could send at the same moment: more than the limit, in every second."""
+    limit_rate(environment, limit)
+    await all_ready(environment, A, B, C)
+    await shares_are(environment, host_a=limit, host_b=0, host_c=0)
+    await win_many(environment, 100)
+    async with standstills() as standstill:
+        requests = await arrives(environment, 4 * limit)
+    # One more than the limit in a second that begins and ends with a request.
+    assert most_within(requests) <= limit * (1 + standstill.longest_s) + 1
+    assert seen_rate(requests) > 0.8 * limit
+
+
+async def test_a_lane_that_has_nothing_to_send_takes_nothing_of_the_rate(environment: Environment) -> None:
+    """Both lanes wake at the same moments, and bets are looked for first: settlements get what they leave, at once."""
+    limit = 2
+    limit_rate(environment, limit)
+    await environment.fleet.start(A, daemon={"poll_interval_s": 0.5})
+    await win_many(environment, 50)
+    requests = await arrives(environment, 12)
+    assert seen_rate(requests) > 0.85 * limit
+
+
+async def test_a_bet_waits_for_a_few_intervals_of_the_rate_whatever_settlements_are_due(
+    environment: Environment,
+) -> None:
+    limit, daemons = 40, 2
+    limit_rate(environment, limit)
+    await all_ready(environment, A, B)
+    await shares_are(environment, host_a=20, host_b=20)
+    await win_many(environment, 3_000)
+    await arrives(environment, limit)
+    interval_s = daemons / limit
+    waited_s = []
+    async with standstills() as standstill:
+        for n in range(20):
+            enqueued_at_s = time.time()
+            placement = await environment.harness.place(f"bet-{n}")
+            waited_s.append((await arrival(environment, placement)).arrived_at_s - enqueued_at_s)
+    assert statistics.median(waited_s) < 3 * interval_s
+    assert max(waited_s) < 10 * interval_s + standstill.longest_s
+    # And a burst of bets has the whole rate for itself.
+    before = len(environment.operator.requests)
+    await place_many(environment, 3 * limit)
+    await until("all bets are there", lambda: bets_since(environment, before) == 3 * limit)
+    settlements = sum(request.method == "BET_WIN" for request in environment.operator.requests[before:])
+    assert settlements < limit
+
+
+async def arrival(environment: Environment, request_id: UUID) -> Request:
+    await until("the bet is there", lambda: bool(environment.operator.sent(request_id)))
+    return environment.operator.sent(request_id)[0]
+
+
+def bets_since(environment: Environment, before: int) -> int:
+    return sum(request.method == "BET_MAKE" for request in environment.operator.requests[before:])
+
+
+async def test_a_limit_that_is_changed_in_the_file_is_followed_within_seconds_of_a_reload(
+    environment: Environment,
+) -> None:
+    limit_rate(environment, 20)
+    daemons = await all_ready(environment, A, B)
+    await shares_are(environment, host_a=10, host_b=10)
+    await win_many(environment, 3_000)
+    assert seen_rate(await arrives(environment, 40)) < 1.2 * 20 * 1.2
+    await reload(environment, daemons, 120, host_a=60, host_b=60)
+    assert seen_rate(await arrives(environment, 240)) > 0.8 * 120
+    await reload(environment, daemons, 10, host_a=10, host_b=0)
+    async with standstills() as standstill:
+        requests = await arrives(environment, 30)
+    assert_within(requests, 10, standstill)
+    assert seen_rate(requests) > 0.8 * 10
+
+
+async def reload(environment: Environment, daemons: list[Daemon], requests_per_s: float, **expected: float) -> None:
+    """All daemons run by this rate, a few seconds after SIGHUP."""
+    limit_rate(environment, requests_per_s)
+    asked_s = time.monotonic()
+    for daemon in daemons:
+        daemon.process.send_signal(signal.SIGHUP)
+    await shares_are(environment, **expected)
+    assert time.monotonic() - asked_s < 5
+
+
+async def test_an_operator_that_is_back_is_woken_gently_and_gets_everything_at_no_more_than_its_limits(
+    environment: Environment,
+) -> None:
+    """It was away while thousands of settlements were enqueued; each is delivered once, and the wallet is right."""
+    if IS_FULL:
+        # The run's own limit is for tests that hang; minutes are what was asked for.
+        faulthandler.cancel_dump_traceback_later()
+    slots = 16
+    limit_rate(
+        environment, BACKLOG_RATE, circuit={"failure_threshold": 5, "open_s": 0.5}, settlement={"max_in_flight": slots}
+    )
+    # Long enough for requests to overlap wherever more than one may be under way.
+    environment.operator.answers_in_s = 0.02
+    environment.operator.answer = lambda _: web.Response(status=503)
+    await all_ready(environment, A, B, C)
+    await win_many(environment, BACKLOG)
+    await becomes(environment, circuit="open")
+    await nothing_in_flight(environment)
+    environment.operator.requests.clear()
+    environment.operator.busiest.clear()
+    async with standstills() as standstill:
+        environment.operator.answer = lambda _: None
+        await becomes(environment, circuit="closed")
+        back_at_s = pings(environment.operator)[-1].arrived_at_s
+        await until("half a second has gone by", lambda: time.time() > back_at_s + 0.5)
+        in_half_a_second, at_once = len(environment.operator.requests), environment.operator.busiest["settlement"]
+        environment.operator.answers_in_s = 0.002
+        # On a machine that cannot keep up with the rate, as the suite's may be when it is busy.
+        await environment.all_final(within_s=3 * BACKLOG / BACKLOG_RATE + 10)
+    # One at a time from each daemon, at first; a standstill may have let half a second become more.
+    assert at_once <= 3 * 2 ** int(2 * standstill.longest_s)
+    assert in_half_a_second < BACKLOG_RATE / 2
+    assert environment.operator.busiest["settlement"] <= slots
+    assert_within(environment.operator.requests, BACKLOG_RATE, standstill)
+    assert {state for state, count in (await environment.states()).items() if count} <= {"delivered", "exhausted"}
+    assert await environment.bets() == {"closed": BACKLOG}
+    assert environment.operator.faults == await environment.audit_faults() == []
+    assert all(environment.operator.balance[f"p-{n}"] == PAYOUT - STAKE for n in range(BACKLOG))

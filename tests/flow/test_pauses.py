@@ -1,0 +1,258 @@
+"""A maintenance window: nothing is sent to a paused operator, no attempt is spent, and no other operator notices."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tests.support.circuits import (
+    OWN_TURN_S,
+    ask_balance,
+    failing,
+    has_ended,
+    looks_on,
+    outcomes,
+    pings,
+    tell,
+)
+from tests.support.daemons import until
+from tests.support.environment import OTHER, Environment, another_operator, open_environment
+from tests.support.harness import OPERATOR, Harness, connected, enqueue, placement_params, retried
+from tests.support.postgres import Database
+
+
+@pytest.fixture
+async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
+
+
+async def pause(harness: Harness, operator_id: str = OPERATOR) -> None:
+    await harness.owner.execute("select predictu_dispatch.pause_operator($1, 'maintenance', 'alice')", operator_id)
+
+
+async def resume(harness: Harness, operator_id: str = OPERATOR) -> None:
+    await harness.owner.execute("select predictu_dispatch.resume_operator($1, null, 'alice')", operator_id)
+
+
+async def fate_of(harness: Harness, request_id: UUID) -> tuple[str, str | None, str, int]:
+    """State, reason, effect and attempts of the callback."""
+    callback = await harness.callback(request_id)
+    return callback["state"], callback["reason"], callback["effect"], callback["attempts"]
+
+
+async def test_while_paused_bets_end_at_once_credits_wait_and_nothing_is_sent(
+    environment: Environment, database: Database
+) -> None:
+    environment.fleet.write_operator(environment.operator.url, health={"ping_interval_s": 0.2})
+    harness = environment.harness
+    await environment.adopt("b-to-pay")
+    await environment.adopt("b-to-roll-back")
+    async with another_operator(environment) as other:
+        daemons = [await environment.fleet.start(instance) for instance in ("host-1", "host-2")]
+        await until("the operator is pinged", lambda: len(pings(environment.operator)) >= 1)
+        await pause(harness)
+        await looks_on(environment, 1)
+        reached = len(environment.operator.requests)
+        took_ms = []
+        async with outcomes(database.owner) as heard:
+            for n in range(8):
+                enqueued = await (harness.place(f"b-{n}") if n % 2 else ask_balance(environment))
+                committed_at_s = time.monotonic()
+                took_ms.append((await heard.of(enqueued) - committed_at_s) * 1000)
+                assert await fate_of(harness, enqueued) == ("exhausted", "paused", "none", 0)
+        tell(f"commit to outcome: {sorted(round(ms, 1) for ms in took_ms)} ms")
+        assert sorted(took_ms)[len(took_ms) // 2] < 250
+        assert {(await harness.bet(f"b-{n}"))["state"] for n in range(1, 8, 2)} == {"void"}
+
+        rollback = await harness.rollback("b-to-roll-back")
+        win = await harness.end("BET_WIN", "b-to-pay")
+        assert rollback is not None
+        # The other operator goes on as if nothing were.
+        placed = await enqueue(harness.producer, "BET_MAKE", placement_params("b-other"), operator_id=OTHER)
+        await has_ended(environment, placed)
+        assert await fate_of(harness, placed) == ("delivered", None, "applied", 1)
+        await looks_on(environment, 2)
+        assert len(environment.operator.requests) == reached
+        for waiting in (rollback, win):
+            assert (await fate_of(harness, waiting))[::3] == ("ready", 0)
+
+        resumed_at_s = time.time()
+        await resume(harness)
+        await has_ended(environment, rollback, win)
+        arrivals_s = [environment.operator.sent(owed)[0].arrived_at_s - resumed_at_s for owed in (rollback, win)]
+        tell(f"after the resuming: {[round(arrival, 3) for arrival in arrivals_s]} s")
+        assert max(arrivals_s) < 1.0
+        before = len(pings(environment.operator))
+        await until("it is pinged again", lambda: len(pings(environment.operator)) > before)
+        for daemon in daemons:
+            daemon.ask_to_stop()
+            assert await daemon.exited() == 0
+        assert (
+            [fault for one in (environment.operator, other) for fault in one.faults]
+            == await environment.audit_faults()
+            == []
+        )
+
+
+async def test_retries_wait_and_attempts_under_way_finish(environment: Environment) -> None:
+    """What the operator was asked before the pause it may still answer; nothing is asked twice meanwhile."""
+    harness = environment.harness
+    for n in range(4):
+        await environment.adopt(f"b-{n}")
+    await environment.fleet.start("host-1")
+    environment.operator.hold()
+    answered = [await harness.end("BET_WIN", f"b-{n}") for n in range(2)]
+    await environment.held(2)
+    environment.operator.answer = failing()
+    failed = [await harness.end("BET_WIN", f"b-{n}") for n in range(2, 4)]
+    await environment.held(4)
+    await pause(harness)
+    await looks_on(environment, 1)
+    environment.operator.release()
+    await has_ended(environment, *answered)
+
+    async def both_are_to_be_retried() -> bool:
+        return [(await fate_of(harness, win))[0] for win in failed] == ["ready", "ready"]
+
+    await until("the others are to be retried", both_are_to_be_retried)
+    await looks_on(environment, 2)
+    assert [await fate_of(harness, win) for win in answered] == [("delivered", None, "applied", 1)] * 2
+    assert [await fate_of(harness, win) for win in failed] == [("ready", "http_500", "unknown", 1)] * 2
+    assert len(environment.operator.requests) == 4
+    environment.operator.answer = lambda _: None
+    await resume(harness)
+    await has_ended(environment, *failed, within_s=5.0)
+    assert [await fate_of(harness, win) for win in failed] == [("delivered", None, "applied", 2)] * 2
+    assert environment.operator.faults == await environment.audit_faults() == []
+
+
+async def test_a_debit_that_waits_for_its_retry_when_the_pause_begins_is_taken_back_if_it_may_stand(
+    environment: Environment, database: Database
+) -> None:
+    harness = environment.harness
+    unknown = await harness.place("b-unknown")
+    await harness.attempt(unknown, retried, due_in_s=60.0)
+    never_left = await harness.place("b-never-left")
+    await harness.attempt(never_left, retried, due_in_s=60.0, effect="none", evidence="not_sent")
+    environment.operator.book("b-unknown", str(unknown), "p1", 500)
+    await environment.fleet.start("host-1")
+    async with outcomes(database.owner) as heard:
+        await pause(harness)
+        for ended, effect in ((unknown, "unknown"), (never_left, "none")):
+            await heard.of(ended, within_s=1.0 + OWN_TURN_S)
+            assert await fate_of(harness, ended) == ("exhausted", "paused", effect, 1)
+    assert (await harness.bet("b-never-left"))["state"] == "void"
+    [rollback] = await harness.rollbacks("b-unknown")
+    await looks_on(environment, 1)
+    assert await fate_of(harness, rollback["request_id"]) == ("ready", rollback["reason"], "none", 0)
+    assert environment.operator.requests == []
+    await resume(harness)
+    await environment.all_final()
+    assert environment.operator.balance["p1"] == 0
+    assert environment.operator.faults == await environment.audit_faults() == []
+
+
+async def test_a_pause_while_the_circuit_is_open_stops_the_pings_and_its_end_brings_them_back(
+    environment: Environment,
+) -> None:
+    environment.fleet.write_operator(
+        environment.operator.url, interactive={"max_attempts": 1}, circuit={"failure_threshold": 2, "open_s": 0.2}
+    )
+    await environment.fleet.start("host-1")
+    environment.operator.answer = failing()
+    await has_ended(environment, *[await ask_balance(environment) for _ in range(2)])
+    await until("the operator is pinged", lambda: len(pings(environment.operator)) >= 2)
+    await pause(environment.harness)
+    await looks_on(environment, 1)
+    reached = len(environment.operator.requests)
+    refused = await ask_balance(environment)
+    await has_ended(environment, refused)
+    assert (await fate_of(environment.harness, refused))[1] == "paused"
+    await looks_on(environment, 2)
+    assert len(environment.operator.requests) == reached
+    environment.operator.answer = lambda _: None
+    await resume(environment.harness)
+
+    async def it_is_closed() -> bool:
+        return bool(
+            await environment.harness.owner.fetchval(
+                "select circuit = 'closed' from predictu_dispatch.operator limit 1"
+            )
+        )
+
+    await until("a PING was answered", it_is_closed)
+
+
+# ------------------------------------------------------------------------------------------------- fairness of expire()
+
+CROWD = 5_000
+OF_A_CROWD = """
+    insert into predictu_dispatch.callback (operator_id, request_id, method, lane, state, params, due_at, expires_at)
+    select $1, gen_random_uuid(), 'BALANCE', 'interactive', 'ready', '{"n":0}',
+           now() - n * interval '1 second', case when $2 then now() - interval '1 hour' end
+      from generate_series(1, $3) n
+"""
+
+
+async def know(harness: Harness, operator_id: str) -> None:
+    """The operator exists; no daemon has to have its file."""
+    await harness.owner.execute(
+        "insert into predictu_dispatch.operator (operator_id, enabled, interactive_deadline_s, settlement_deadline_s,"
+        " config_fingerprint) values ($1, true, 15, 0, 'f')",
+        operator_id,
+    )
+
+
+@pytest.mark.parametrize("bulk", ["overdue", "refused"])
+@pytest.mark.parametrize("crowded", ["op_a", "op_z"])
+async def test_one_operators_crowd_keeps_no_other_operators_deadline_waiting(
+    harness: Harness, bulk: str, crowded: str
+) -> None:
+    await know(harness, crowded)
+    await harness.owner.execute(OF_A_CROWD, crowded, bulk == "overdue", CROWD)
+    if bulk == "refused":
+        await pause(harness, crowded)
+    balance = await enqueue(harness.producer, "BALANCE", {"player_id": "p1", "currency": "EUR"})
+    bet = await harness.place()
+    for request_id in (balance, bet):
+        await harness.let_deadline_pass(request_id)
+    changes = await harness.daemon.fetch("select * from predictu_dispatch.expire(100)")
+    assert [await fate_of(harness, one) for one in (balance, bet)] == [("exhausted", "deadline", "none", 0)] * 2
+    assert (await harness.bet())["state"] == "void"
+    assert sum(change["operator_id"] == crowded for change in changes) == 100
+
+
+async def test_of_those_that_are_refused_the_newest_end_first(harness: Harness) -> None:
+    """Whoever asked last is still there to hear it."""
+    await know(harness, "op_a")
+    await harness.owner.execute(OF_A_CROWD, "op_a", False, 300)  # noqa: FBT003 - a parameter of the statement
+    placed = [
+        await enqueue(harness.producer, "BET_MAKE", placement_params(f"b-{n}"), operator_id="op_a") for n in range(30)
+    ]
+    await pause(harness, "op_a")
+    await harness.daemon.fetch("select * from predictu_dispatch.expire(10)")
+    assert (
+        await harness.owner.fetchval(
+            "select array_agg(state = 'exhausted' order by due_at desc) from predictu_dispatch.callback"
+            " where method = 'BALANCE'"
+        )
+        == [True] * 10 + [False] * 290
+    )
+    assert [await harness.state(one) for one in placed] == ["ready"] * 20 + ["exhausted"] * 10
+
+
+async def test_a_bet_that_somebody_holds_is_passed_by_and_ends_with_the_next_call(
+    harness: Harness, database: Database
+) -> None:
+    held, free = await harness.place("b-held"), await harness.place("b-free")
+    await pause(harness)
+    async with connected(database.owner, 1) as [holder]:
+        async with holder.transaction():
+            await holder.execute("select from predictu_dispatch.bet where bet_id = 'b-held' for update")
+            await harness.daemon.fetch("select * from predictu_dispatch.expire(100)", timeout=5.0)
+            assert [await harness.state(one) for one in (held, free)] == ["ready", "exhausted"]
+        await harness.daemon.fetch("select * from predictu_dispatch.expire(100)")
+    assert await fate_of(harness, held) == ("exhausted", "paused", "none", 0)

@@ -1,0 +1,199 @@
+"""An operator is pinged once in each interval, by one daemon of the fleet, as an ordinary callback."""
+
+import itertools
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.circuits import (
+    OWN_TURN_S,
+    ask_balance,
+    becomes,
+    failing,
+    has_ended,
+    looks_on,
+    nothing_in_flight,
+    pings,
+    row,
+    tell,
+)
+from tests.support.daemons import until
+from tests.support.environment import OTHER, Environment, another_operator, open_environment
+from tests.support.harness import OPERATOR
+from tests.support.postgres import Database
+
+INTERVAL_S = 0.4
+
+
+@pytest.fixture
+async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
+
+
+def write_operator(
+    environment: Environment, *, ping_interval_s: float = INTERVAL_S, open_s: float = INTERVAL_S
+) -> None:
+    environment.fleet.write_operator(
+        environment.operator.url,
+        circuit={"failure_threshold": 3, "open_s": open_s},
+        health={"ping_interval_s": ping_interval_s},
+    )
+
+
+async def more_pings(environment: Environment, count: int) -> None:
+    """So many PINGs more have reached the operator."""
+    wanted = len(pings(environment.operator)) + count
+    await until(f"{count} more PINGs", lambda: len(pings(environment.operator)) >= wanted)
+
+
+async def test_two_daemons_send_one_ping_in_each_interval_through_the_ordinary_way(environment: Environment) -> None:
+    write_operator(environment)
+    daemons = [await environment.fleet.start(instance) for instance in ("host-1", "host-2")]
+    await more_pings(environment, 6)
+    sent = pings(environment.operator)
+    spans_s = [later.arrived_at_s - sooner.arrived_at_s for sooner, later in itertools.pairwise(sent)]
+    tell(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
+    # On the database's clock it is never less than the interval; a claim may be late by a turn, and the next not.
+    assert min(spans_s) > INTERVAL_S / 2
+    assert sorted(spans_s)[len(spans_s) // 2] < INTERVAL_S + OWN_TURN_S
+    assert sum(spans_s) > INTERVAL_S * len(spans_s) - 0.1
+    assert {json.dumps(ping.envelope["params"]) for ping in sent} == {"{}"}
+
+    for daemon in daemons:
+        daemon.ask_to_stop()
+        assert await daemon.exited() == 0
+    # A signature, a fresh token, one attempt, an audit row: nothing tells it from any other callback.
+    assert environment.operator.faults == await environment.audit_faults() == []
+    rows = await environment.harness.owner.fetch(
+        "select c.method, c.lane, c.attempts, c.state, a.verdict, a.evidence, c.expires_at is null as is_endless"
+        "  from predictu_dispatch.callback c join predictu_dispatch.attempt a using (operator_id, request_id)"
+    )
+    assert {tuple(found) for found in rows} == {("PING", "interactive", 1, "delivered", "delivered", "answered", False)}
+    assert len(rows) == len(pings(environment.operator))
+
+
+async def test_health_goes_from_unknown_to_healthy_degraded_down_and_back(environment: Environment) -> None:
+    write_operator(environment)
+    environment.operator.hold()
+    daemon = await environment.fleet.start("host-1")
+    await until("the first PING is under way", lambda: environment.operator.live.total() == 1)
+    before = await row(environment)
+    assert (before["health"], before["last_success_at"], before["last_failure_at"]) == ("unknown", None, None)
+    # Of an operator of which nothing was heard it is not said that it is up, nor that it is down.
+    assert await daemon.figure("operator_up", OPERATOR) is None
+    environment.operator.release()
+    await becomes(environment, health="healthy", consecutive_failures=0, circuit="closed")
+    healthy = await row(environment)
+    assert healthy["last_success_at"] is not None
+    assert healthy["last_failure_at"] is None
+
+    environment.operator.answer = failing()
+    await becomes(environment, health="degraded", circuit="closed")
+    degraded = await row(environment)
+    assert degraded["consecutive_failures"] in (1, 2)
+    assert degraded["last_success_at"] <= degraded["last_failure_at"]
+    await becomes(environment, health="down")
+    down = await row(environment)
+    assert down["consecutive_failures"] >= 3
+    assert down["last_failure_at"] > degraded["last_failure_at"]
+    assert down["circuit"] in ("open", "half_open")
+
+    async def is_up(figure: float) -> bool:
+        return await daemon.figure("operator_up", OPERATOR) == figure
+
+    await until("the metric says down", lambda: is_up(0))
+    environment.operator.answer = lambda _: None
+    await becomes(environment, health="healthy", consecutive_failures=0, circuit="closed")
+    assert (await row(environment))["last_success_at"] > down["last_failure_at"]
+    await until("the metric says up", lambda: is_up(1))
+    # And the pinging goes on.
+    await more_pings(environment, 3)
+
+
+async def test_an_operator_that_answers_has_a_last_success_that_is_seconds_old_at_most(
+    environment: Environment,
+) -> None:
+    """Each telling writes its row, so not every answer is told; but what a person reads must be of now."""
+    write_operator(environment, ping_interval_s=0)
+    await environment.fleet.start("host-1")
+    await has_ended(environment, await ask_balance(environment))
+    await becomes(environment, health="healthy")
+    first = (await row(environment))["last_success_at"]
+
+    async def a_later_one_is_told() -> bool:
+        await has_ended(environment, await ask_balance(environment))
+        return bool((await row(environment))["last_success_at"] > first)
+
+    await until("a later success is told", a_later_one_is_told, within_s=8.0)
+
+
+async def test_nobody_pings_with_an_interval_of_zero_nor_a_disabled_operator(environment: Environment) -> None:
+    write_operator(environment, ping_interval_s=0)
+    async with another_operator(environment, enabled=False, health={"ping_interval_s": 0.05}) as disabled:
+        for instance in ("host-1", "host-2"):
+            await environment.fleet.start(instance)
+        await has_ended(environment, await ask_balance(environment))
+        await looks_on(environment, 3)
+    assert [request.method for request in environment.operator.requests] == ["BALANCE"]
+    assert disabled.requests == []
+    for operator_id in (OPERATOR, OTHER):
+        found = await row(environment, operator_id)
+        assert (found["ping_at"], found["ping_request_id"]) == (None, None)
+
+
+@pytest.mark.parametrize("when", ["between two PINGs", "with a PING in its hands"])
+async def test_a_frozen_daemon_does_not_stop_the_others_from_pinging(environment: Environment, when: str) -> None:
+    write_operator(environment)
+    daemons = {instance: await environment.fleet.start(instance) for instance in ("host-1", "host-2")}
+    await more_pings(environment, 1)
+    frozen = daemons["host-1"]
+    if when == "with a PING in its hands":
+        environment.operator.hold()
+        await until("a PING is under way", lambda: environment.operator.live.total() == 1)
+        frozen = daemons[
+            await environment.harness.owner.fetchval(
+                "select leased_by from predictu_dispatch.callback where method = 'PING' and state = 'in_flight'"
+            )
+        ]
+    else:
+        await nothing_in_flight(environment)
+    frozen.freeze()
+    environment.operator.release()
+    # Its PING is the fleet's until its lease is over; then there is another.
+    await environment.expire_leases(frozen.instance)
+    await more_pings(environment, 4)
+    frozen.thaw()
+    await more_pings(environment, 2)
+    await becomes(environment, health="healthy", consecutive_failures=0)
+    assert environment.operator.faults == []
+
+
+async def test_an_interval_that_was_shortened_holds_at_once(environment: Environment) -> None:
+    """The next PING was planned for tomorrow, by the daemon that ran before; nobody waits for that."""
+    write_operator(environment, ping_interval_s=86_400.0)
+    before = await environment.fleet.start("host-1")
+    await becomes(environment, health="healthy")
+    before.ask_to_stop()
+    assert await before.exited() == 0
+    write_operator(environment, ping_interval_s=INTERVAL_S)
+    await environment.fleet.start("host-2")
+    await more_pings(environment, 3)
+
+
+async def test_a_ping_that_hangs_is_the_only_one_until_it_has_ended(environment: Environment) -> None:
+    """However many intervals go by: an operator that is slow gets no heap of them."""
+    write_operator(environment)
+    environment.operator.hold()
+    await environment.fleet.start("host-1")
+    await until("the first PING is under way", lambda: environment.operator.live.total() == 1)
+    started = (await row(environment))["revision"]
+
+    async def several_intervals_have_gone_by() -> bool:
+        return bool((await row(environment))["revision"] >= started + 6)
+
+    await until("it was due again and again", several_intervals_have_gone_by)
+    assert len(pings(environment.operator)) == 1
+    assert await environment.harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 1

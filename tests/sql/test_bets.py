@@ -1,0 +1,239 @@
+"""core/lifecycle.py's table of a bet against the functions that keep it: every (state, event), in each way it happens.
+
+What the table lists comes true, with and without a terminal callback that waits; what it does not list changes nothing.
+"""
+
+import itertools
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+
+from predictu_dispatch.core.lifecycle import BET_RULES, BetEvent, BetRule, BetState, Refused, Waiting
+from tests.support.harness import (
+    Harness,
+    Report,
+    delivered,
+    exhausted,
+    reaped,
+    rejected,
+    retried,
+)
+
+SOME_TIME = datetime(2026, 1, 2, tzinfo=UTC)
+Way = Callable[[Harness, uuid.UUID], Awaitable[object]]
+"""Brings a placement from never attempted to somewhere."""
+
+
+async def never_attempted(_ledger: Harness, _placement: uuid.UUID) -> None:
+    """The placement is due, and that is all."""
+
+
+async def leased(harness: Harness, placement: uuid.UUID) -> None:
+    await harness.lease(placement)
+
+
+def attempted(came_to: Callable[..., Report], *, after: Way = never_attempted, **said: str) -> Way:
+    async def way(harness: Harness, placement: uuid.UUID) -> None:
+        await after(harness, placement)
+        await harness.attempt(placement, came_to, **said)
+
+    return way
+
+
+def expired(after: Way) -> Way:
+    async def way(harness: Harness, placement: uuid.UUID) -> None:
+        await after(harness, placement)
+        await harness.let_deadline_pass(placement)
+        await harness.expire()
+
+    return way
+
+
+def rolled_back(after: Way) -> Way:
+    async def way(harness: Harness, placement: uuid.UUID) -> None:
+        await after(harness, placement)
+        await harness.rollback((await harness.callback(placement))["bet_id"])
+
+    return way
+
+
+without_effect = attempted(retried, effect="none", evidence="not_sent")
+with_unknown_effect = attempted(retried)
+
+WAYS: dict[BetEvent, list[Way]] = {
+    BetEvent.PLACEMENT_DELIVERED: [attempted(delivered), attempted(delivered, after=with_unknown_effect)],
+    BetEvent.PLACEMENT_ENDED_NONE: [
+        attempted(rejected),
+        attempted(rejected, after=without_effect),
+        attempted(exhausted, effect="none"),
+        expired(never_attempted),
+        expired(without_effect),
+    ],
+    BetEvent.PLACEMENT_ENDED_UNKNOWN: [
+        attempted(exhausted),
+        attempted(rejected, after=with_unknown_effect),
+        attempted(exhausted, after=attempted(reaped)),
+        expired(with_unknown_effect),
+    ],
+    BetEvent.ROLLBACK_UNAPPLIED: [rolled_back(never_attempted), rolled_back(without_effect)],
+    BetEvent.ROLLBACK_UNKNOWN: [rolled_back(with_unknown_effect), rolled_back(attempted(reaped))],
+    BetEvent.ROLLBACK_IN_FLIGHT: [rolled_back(leased)],
+}
+"""How each event of a bet that is being placed comes about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class After:
+    """What an event has made of a bet: its state, the waiting terminal's (with a review?), its rollbacks' states."""
+
+    bet: str
+    terminal: str | None
+    flagged: bool
+    rollbacks: tuple[str, ...]
+
+
+def expected_of(rule: BetRule, waits: str | None) -> After:
+    """The rule's row, written out; a rollback that waits already is kept wherever another terminal gives way to one."""
+    if waits is None:
+        rollback = {Waiting.FLAGGED: ("ready",), Waiting.REPLACED_READY: ("ready",), Waiting.REPLACED: ("waiting",)}
+        return After(bet=rule.next, terminal=None, flagged=False, rollbacks=rollback.get(rule.waiting, ()))
+    own, others = {
+        Waiting.RELEASED: ("ready", ()),
+        Waiting.CANCELLED: ("cancelled", ()),
+        Waiting.FLAGGED: ("ready", ("ready",)),
+        Waiting.REPLACED_READY: ("ready", ("ready",)),
+        Waiting.REPLACED: ("waiting", ("waiting",)),
+    }[rule.waiting]
+    bet = rule.next_if_waiting or rule.next
+    if waits == "BET_ROLLBACK":
+        return After(bet=bet, terminal=own, flagged=False, rollbacks=() if own == "cancelled" else (own,))
+    terminal = "cancelled" if others else own
+    return After(bet=bet, terminal=terminal, flagged=rule.waiting is Waiting.FLAGGED, rollbacks=others)
+
+
+async def seen(harness: Harness, bet_id: str, terminal: uuid.UUID | None) -> After:
+    callback = await harness.callback(terminal) if terminal else None
+    return After(
+        bet=(await harness.bet(bet_id))["state"],
+        terminal=callback["state"] if callback else None,
+        flagged=callback is not None and callback["review_since"] is not None,
+        rollbacks=tuple(rollback["state"] for rollback in await harness.rollbacks(bet_id)),
+    )
+
+
+@pytest.mark.parametrize("event", WAYS)
+async def test_a_bet_that_is_being_placed_follows_its_placement(harness: Harness, event: BetEvent) -> None:
+    rule = BET_RULES[BetState.PLACING, event]
+    assert isinstance(rule, BetRule)
+    for number, (way, waits) in enumerate(
+        itertools.product(WAYS[event], (None, "BET_WIN", "BET_LOSE", "BET_ROLLBACK"))
+    ):
+        bet_id = f"b{number}"
+        placement = await harness.place(bet_id)
+        terminal = await harness.end(waits, bet_id) if waits else None
+        await way(harness, placement)
+        assert await seen(harness, bet_id, terminal) == expected_of(rule, waits), (number, waits)
+
+
+async def reach(harness: Harness, state: BetState, bet_id: str) -> tuple[uuid.UUID, uuid.UUID | None]:
+    """A bet in this state on the shortest way; returns its placement and its terminal."""
+    placement, win = await harness.place(bet_id), None
+    if state is BetState.VOID:
+        await harness.attempt(placement, rejected)
+    elif state is not BetState.PLACING:
+        await harness.attempt(placement, delivered)
+    if state in (BetState.CLOSING, BetState.CLOSED):
+        win = await harness.end("BET_WIN", bet_id)
+    if state is BetState.CLOSED:
+        assert win is not None
+        await harness.attempt(win, delivered)
+    assert (await harness.bet(bet_id))["state"] == state
+    return placement, win
+
+
+@pytest.mark.parametrize("state", BetState)
+async def test_a_terminal_that_is_enqueued_meets_its_bets_state(harness: Harness, state: BetState) -> None:
+    await reach(harness, state, "b1")
+    rule = BET_RULES[state, BetEvent.TERMINAL_ENQUEUED]
+    if isinstance(rule, BetRule):
+        terminal = await harness.end("BET_SELL")
+        assert (await harness.bet())["state"] == rule.next
+        assert (
+            await harness.state(terminal)
+            == {
+                Waiting.ENQUEUED_WAITING: "waiting",
+                Waiting.ENQUEUED_READY: "ready",
+            }[rule.waiting]
+        )
+        # It is the bet's only one from now on, whether it waits or goes.
+        rule = Refused()
+    assert isinstance(rule, Refused)
+    before = await harness.everything()
+    for method in ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK"):
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            await harness.end(method)
+        assert refused.value.sqlstate == rule.sqlstate
+    assert await harness.everything() == before
+
+
+async def test_a_delivered_terminal_closes_its_bet(harness: Harness) -> None:
+    assert BET_RULES[BetState.CLOSING, BetEvent.TERMINAL_DELIVERED] == BetRule(next=BetState.CLOSED)
+    for number, method in enumerate(("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK")):
+        bet_id = f"b{number}"
+        await reach(harness, BetState.OPEN, bet_id)
+        terminal = await harness.end(method, bet_id)
+        await harness.attempt(terminal, retried)
+        assert (await harness.bet(bet_id))["state"] == "closing"
+        await harness.attempt(terminal, delivered)
+        assert (await harness.bet(bet_id))["state"] == "closed"
+
+
+@pytest.mark.parametrize("came_to", [rejected, exhausted])
+async def test_a_terminal_that_failed_leaves_its_bet_closing_until_a_person_sends_it_again(
+    harness: Harness, came_to: Callable[..., Report]
+) -> None:
+    _, win = await reach(harness, BetState.CLOSING, "b1")
+    assert win is not None
+    await harness.attempt(win, came_to)
+    assert (await harness.bet())["state"] == "closing"
+    assert (await harness.callback(win))["review_since"] is not None
+    with pytest.raises(asyncpg.PostgresError, match="closing"):
+        await harness.end("BET_REFUND")
+    await harness.owner.execute(
+        "update predictu_dispatch.callback set state = 'ready', finished_at = null, review_since = null,"
+        " due_at = now(), budget_from = attempts where request_id = $1",
+        win,
+    )
+    await harness.attempt(win, delivered)
+    assert (await harness.bet())["state"] == "closed"
+    assert [attempt for attempt, _ in await harness.attempts(win)] == [1, 2]
+
+
+async def test_every_pair_that_the_table_does_not_list_changes_nothing(harness: Harness) -> None:
+    """A placement settles once, and a terminal only while it is out: any other word on them is late."""
+    unlisted = set(itertools.product(BetState, BetEvent)) - set(BET_RULES)
+    assert unlisted == (
+        {(state, event) for state in BetState for event in WAYS if state is not BetState.PLACING}
+        | {(state, BetEvent.TERMINAL_DELIVERED) for state in BetState if state is not BetState.CLOSING}
+        # While the bet is being placed it has three names, after what the placement has come to.
+        | {(BetState.PLACING, BetEvent.ROLLBACK_ASKED)}
+    )
+    for number, state in enumerate(BetState):
+        bet_id = f"b{number}"
+        placement, terminal = await reach(harness, state, bet_id)
+        if state is BetState.PLACING:
+            terminal = await harness.end("BET_WIN", bet_id)
+        else:
+            assert await harness.state(placement) not in ("ready", "in_flight"), "else rollback_bet() could meet it"
+        before = await harness.everything()
+        for callback in [dict(await harness.callback(named)) for named in (placement, terminal) if named]:
+            for attempts_ahead, came_to in itertools.product((0, 1), (delivered, rejected, exhausted, retried)):
+                forged = came_to(
+                    callback | {"attempt": callback["attempts"] + attempts_ahead or 1, "leased_at": SOME_TIME}
+                )
+                assert [change["cause"] for change in await harness.settle(forged)] == ["late"]
+        assert await harness.everything() == before, state

@@ -1,0 +1,293 @@
+"""Daemons among themselves: nobody sends what another one sends, and of what they report every attempt counts once."""
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import asyncpg
+import pytest
+
+from predictu_dispatch.edge.postgres.sql_files import query
+from tests.support.harness import (
+    OPERATOR,
+    Connection,
+    Harness,
+    Report,
+    claim,
+    connected,
+    delivered,
+    enqueue,
+    reaped,
+    rejected,
+    retried,
+    rollback,
+    settle,
+    terminal_params,
+    until_blocked,
+)
+from tests.support.postgres import Database
+
+BALANCE = {"player_id": "p1", "currency": "EUR"}
+CALLBACKS = 4000
+CLAIMERS = 8
+
+
+@pytest.fixture
+async def daemons(database: Database) -> AsyncIterator[list[Connection]]:
+    """More daemons."""
+    async with connected(database.dispatcher, CLAIMERS) as connections:
+        yield connections
+
+
+async def settle_behind(
+    first: Connection, reports: list[Report], second: Connection, late: list[Report]
+) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
+    """The first settling commits only when the second has met it: its reports are held, and told again afterwards."""
+    async with first.transaction():
+        changed = await settle(first, *reports)
+        held = await settle(second, *late)
+        assert [(change["request_id"], change["cause"]) for change in held] == [
+            (r["request_id"], "locked") for r in late
+        ]
+    return changed, await settle(second, *late)
+
+
+# ── Claims ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_eight_claimers_never_lease_the_same_callback(harness: Harness, daemons: list[Connection]) -> None:
+    """Both lanes together, so that a claim which waited or looked twice would be seen in the count."""
+    await harness.owner.execute(
+        'select predictu_dispatch.enqueue_callback($1, \'BALANCE\', \'{"player_id": "p1", "currency": "EUR"}\')'
+        "  from generate_series(1, $2)",
+        *(OPERATOR, CALLBACKS),
+    )
+
+    async def claim_all(daemon: Connection, number: int) -> list[tuple[uuid.UUID, int]]:
+        leased = []
+        while leases := await claim(daemon, slots=97, instance=f"host-{number}"):
+            leased += [(lease["request_id"], lease["attempt"]) for lease in leases]
+        return leased
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(claim_all(daemon, number)) for number, daemon in enumerate(daemons)]
+    leased = Counter(lease for task in tasks for lease in task.result())
+    assert len(leased) == CALLBACKS
+    assert set(leased.values()) == {1}
+    assert {attempt for _, attempt in leased} == {1}
+
+
+async def test_a_claim_takes_the_oldest_that_is_due_and_no_more_than_the_lane_has_slots(harness: Harness) -> None:
+    await harness.attempt(await harness.place("settled"), delivered)
+    await harness.attempt(await harness.place("later"), retried, due_in_s=60.0)
+    await harness.end("BET_WIN", "settled")
+    await harness.let_deadline_pass(await harness.place("too late"))
+    for bet_id in ("b1", "b2", "b3"):
+        await harness.place(bet_id)
+    leased = [[lease["bet_id"] for lease in await claim(harness.daemon, slots=2)] for _ in range(3)]
+    assert [sorted(leased[0]), *leased[1:]] == [["b1", "b2", "settled"], ["b3"], []]
+
+
+async def test_a_claim_waits_for_nobody(harness: Harness, daemons: list[Connection]) -> None:
+    """Not for another claim, and not for whoever has locked a bet or a callback: it takes the next ones."""
+    for bet_id in ("b1", "b2", "b3"):
+        await harness.place(bet_id)
+    async with daemons[0].transaction(), harness.owner.transaction():
+        [first] = await claim(daemons[0], slots=1)
+        await harness.owner.execute("select from predictu_dispatch.bet for update")
+        await harness.owner.execute("select from predictu_dispatch.callback where bet_id = 'b2' for no key update")
+        assert [lease["bet_id"] for lease in await asyncio.wait_for(claim(daemons[1]), 10)] == ["b3"]
+    assert first["bet_id"] == "b1"
+    assert [lease["bet_id"] for lease in await claim(daemons[1])] == ["b2"]
+
+
+async def test_what_expires_and_what_is_claimed_are_not_the_same(harness: Harness, daemons: list[Connection]) -> None:
+    """Neither waits for the other, and whoever was first has it."""
+    claimed, expired = await harness.place("b1"), await harness.place("b2")
+    async with daemons[0].transaction():
+        await claim(daemons[0], slots=1)
+        await harness.let_deadline_pass(expired)
+        await harness.owner.execute("set lock_timeout = '10s'")
+        async with daemons[1].transaction():
+            changes = await asyncio.wait_for(daemons[1].fetch(query("expire"), 500), 10)
+            assert [change["request_id"] for change in changes] == [expired]
+            assert await claim(daemons[2]) == []
+    assert (await harness.state(claimed), await harness.state(expired)) == ("in_flight", "exhausted")
+
+
+async def test_a_deadline_is_kept_while_a_producer_holds_another_bet(
+    harness: Harness, daemons: list[Connection]
+) -> None:
+    """Its transaction may stay open for long; the bet it holds is ended by the next call."""
+    held, free = await harness.place("b1"), await harness.place("b2")
+    balance = await enqueue(harness.producer, "BALANCE", BALANCE)
+    for request_id in (held, free, balance):
+        await harness.let_deadline_pass(request_id)
+    params = terminal_params("BET_WIN", await harness.bet("b1"))
+    async with harness.producer.transaction():
+        win = await enqueue(harness.producer, "BET_WIN", params)
+        changes = await asyncio.wait_for(daemons[0].fetch(query("expire"), 500), 10)
+        assert {change["request_id"] for change in changes} == {free, balance}
+    assert [(change["request_id"], change["state"]) for change in await harness.expire()] == [
+        (held, "exhausted"),
+        (win, "cancelled"),
+    ]
+    assert (await harness.bet("b1"))["state"] == "void"
+
+
+# ── Settling ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("method", ["BALANCE", "BET_MAKE"])
+async def test_a_report_that_is_sent_twice_at_once_counts_once_and_is_one_row(
+    harness: Harness, daemons: list[Connection], method: str
+) -> None:
+    """A daemon that lost its connection while settling settles again, and the first settling may still be under way."""
+    request_id = await (harness.place() if method == "BET_MAKE" else enqueue(harness.producer, "BALANCE", BALANCE))
+    told = delivered(await harness.lease(request_id))
+    first, second = await settle_behind(daemons[0], [told], daemons[1], [told])
+    assert [change["cause"] for change in (*first, *second)] == ["settled", "repeated"]
+    before = await harness.everything()
+    assert [change["cause"] for change in await settle(daemons[2], told)] == ["repeated"]
+    assert await harness.attempts(request_id) == [(1, "delivered")]
+    assert await harness.everything() == before
+
+
+@pytest.mark.parametrize("method", ["BALANCE", "BET_MAKE"])
+async def test_of_two_words_on_one_attempt_the_first_counts_and_the_other_is_late(
+    harness: Harness, daemons: list[Connection], method: str
+) -> None:
+    request_id = await (harness.place() if method == "BET_MAKE" else enqueue(harness.producer, "BALANCE", BALANCE))
+    lease = await harness.lease(request_id)
+    late = delivered(lease, operator_status="OK", balance=1)
+    first, second = await settle_behind(daemons[0], [retried(lease)], daemons[1], [late])
+    assert [change["cause"] for change in (*first, *second)] == ["settled", "late"]
+    callback = await harness.callback(request_id)
+    assert (callback["state"], callback["effect"], callback["balance"]) == ("ready", "unknown", None)
+    assert [change["cause"] for change in await settle(daemons[2], late)] == ["repeated"]
+    assert await harness.attempts(request_id) == [(1, "retry"), (1, "late")]
+
+
+async def test_a_reaper_that_comes_second_leaves_no_trace(harness: Harness, daemons: list[Connection]) -> None:
+    placement, balance = await harness.place(), await enqueue(harness.producer, "BALANCE", BALANCE)
+    leases = await claim(harness.daemon)
+    first, second = await settle_behind(
+        daemons[0], [delivered(lease) for lease in leases], daemons[1], [reaped(lease) for lease in leases]
+    )
+    assert [change["cause"] for change in first] == ["settled", "settled"]
+    assert second == []
+    for request_id in (placement, balance):
+        assert await harness.attempts(request_id) == [(1, "delivered")]
+
+
+async def test_a_daemon_that_comes_after_its_reaper_is_late_and_changes_no_state(
+    harness: Harness, daemons: list[Connection]
+) -> None:
+    """The placement is tried again with the same request_id, so the operator's second word settles it."""
+    placement = await harness.place()
+    lease = await harness.lease(placement)
+    first, second = await settle_behind(daemons[0], [reaped(lease)], daemons[1], [delivered(lease)])
+    assert [change["cause"] for change in (*first, *second)] == ["settled", "late"]
+    assert ((await harness.bet())["state"], await harness.state(placement)) == ("placing", "ready")
+    await harness.attempt(placement, delivered)
+    assert (await harness.bet())["state"] == "open"
+    assert await harness.attempts(placement) == [(1, "retry"), (1, "late"), (2, "delivered")]
+
+
+@pytest.mark.parametrize("reaper_first", [True, False])
+async def test_in_one_batch_the_daemons_own_word_counts_before_the_reapers(
+    harness: Harness,
+    reaper_first: bool,  # noqa: FBT001 - a case of the table
+) -> None:
+    """After an outage of the database a daemon reaps a lease whose answer lies in its own queue."""
+    leases = [
+        await harness.lease(await harness.place()),
+        await harness.lease(await enqueue(harness.producer, "BALANCE", BALANCE)),
+    ]
+    batch = [word for lease in leases for word in (delivered(lease), reaped(lease))]
+    changes = await harness.settle(*(reversed(batch) if reaper_first else batch))
+    assert [change["cause"] for change in changes] == ["settled", "settled"]
+    for lease in leases:
+        assert await harness.attempts(lease["request_id"]) == [(1, "delivered")]
+
+
+async def test_an_old_attempts_word_never_decides_a_newer_one(harness: Harness) -> None:
+    """The fence is the attempt number: in flight again is not in flight still."""
+    placement = await harness.place()
+    old = await harness.lease(placement)
+    await harness.settle(reaped(old))
+    new = await harness.lease(placement)
+    before = await harness.everything()
+    assert [change["cause"] for change in await harness.settle(rejected(old))] == ["late"]
+    assert await harness.everything() == before
+    await harness.settle(delivered(new))
+    assert (await harness.bet())["state"] == "open"
+
+
+# ── The lock order ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("asked", ["rollback", "enqueue"])
+async def test_whoever_waits_for_a_bet_holds_none_of_its_callbacks(harness: Harness, asked: str) -> None:
+    await harness.lease(await harness.place())
+    win = terminal_params("BET_WIN", await harness.bet())
+    action: Callable[[], object] = {
+        "rollback": lambda: rollback(harness.producer, "b1"),
+        "enqueue": lambda: enqueue(harness.producer, "BET_WIN", win),
+    }[asked]
+    async with asyncio.TaskGroup() as group, harness.owner.transaction():
+        await harness.owner.execute("select from predictu_dispatch.bet for no key update")
+        group.create_task(action())  # type: ignore[arg-type]
+        await until_blocked(harness.owner, harness.producer)
+        await harness.owner.execute("select from predictu_dispatch.callback for no key update nowait")
+
+
+async def test_a_bet_that_a_producer_holds_holds_up_no_other_and_is_settled_afterwards(harness: Harness) -> None:
+    """A transaction left open on one bet once stopped every settling of the daemon, for all operators."""
+    held, free = await harness.place("b1"), await harness.place("b2")
+    balance = await enqueue(harness.producer, "BALANCE", BALANCE)
+    told = [delivered(lease) for lease in await claim(harness.daemon)]
+    async with harness.producer.transaction():
+        await harness.rollback("b1")
+        changes = {change["request_id"]: change["cause"] for change in await settle(harness.daemon, *told)}
+        assert changes == {held: "locked", free: "settled", balance: "settled"}
+        assert await harness.attempts(held) == []
+        assert (await harness.bet("b2"))["state"] == "open"
+    assert [change["cause"] for change in await settle(harness.daemon, *told)] == [
+        "repeated" if said["request_id"] != held else "settled" for said in told
+    ] + ["released"]
+    assert (await harness.bet("b1"))["state"] == "closing"
+
+
+async def test_settlings_of_the_same_callbacks_in_opposite_order_never_wait_in_a_ring(
+    harness: Harness, daemons: list[Connection]
+) -> None:
+    for number in range(30):
+        await harness.place(f"b{number}")
+        await enqueue(harness.producer, "BALANCE", BALANCE)
+    for _ in range(10):
+        leases = await claim(harness.daemon)
+        assert len(leases) == 60
+        batches = [[retried(lease) for lease in leases] for _ in daemons]
+        for batch in batches[::2]:
+            batch.reverse()
+        async with asyncio.TaskGroup() as group:
+            for daemon, batch in zip(daemons, batches, strict=True):
+                group.create_task(settle(daemon, *batch))
+    assert await harness.owner.fetchval("select count(*) from predictu_dispatch.attempt where verdict <> 'late'") == 600
+
+
+async def test_an_open_transaction_over_many_overdue_bets_keeps_no_other_deadline_waiting(harness: Harness) -> None:
+    """They are the oldest, so whoever takes the oldest first and passes by the held ones later never gets further."""
+    held = [await harness.place(f"held {number}") for number in range(5)]
+    free = await harness.place("free")
+    balance = await enqueue(harness.producer, "BALANCE", BALANCE)
+    for request_id in (*held, free, balance):
+        await harness.let_deadline_pass(request_id)
+    async with harness.owner.transaction():
+        await harness.owner.execute("select from predictu_dispatch.bet where bet_id <> 'free' for no key update")
+        changed = await harness.daemon.fetch(query("expire"), 3)
+    ended = {change["request_id"] for change in changed}
+    assert ended == {free, balance}
+    assert (await harness.bet("free"))["state"] == "void"

@@ -1,0 +1,138 @@
+"""Pauses, pings, and what is remembered of everything that people do."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.support.harness import (
+    DISABLED,
+    OPERATOR,
+    WAIT_S,
+    Harness,
+    claim,
+    connected,
+    delivered,
+)
+from tests.support.people import (
+    ALICE,
+    BOB,
+    cancel,
+    deeds,
+    in_review,
+    operator_row,
+    pause,
+    ping,
+    refusal,
+    resolve,
+    resume,
+    retry,
+)
+from tests.support.postgres import Database
+
+
+async def test_a_pause_lasts_until_it_is_resumed_and_says_since_when_by_whom_and_why(
+    harness: Harness, database: Database
+) -> None:
+    heard = asyncio.Queue[str]()
+    async with connected(database.dispatcher, 1) as [listener]:
+        await listener.add_listener("predictu_dispatch_operator", lambda *said: heard.put_nowait(said[-1]))
+        await pause(harness.daemon)
+        assert await asyncio.wait_for(heard.get(), WAIT_S) == OPERATOR
+        paused = await operator_row(harness)
+        assert (paused["paused_by"], paused["pause_reason"]) == (ALICE, "their upgrade")
+
+        sqlstate, said = await refusal(pause(harness.daemon, reason="another one", by=BOB))
+        assert sqlstate == "PD005"
+        assert f"{paused['paused_at']:%Y-%m-%d %H:%M:%S} UTC by {ALICE}: their upgrade" in said
+        assert await operator_row(harness) == paused
+
+        await resume(harness.daemon, by=BOB)
+        assert await asyncio.wait_for(heard.get(), WAIT_S) == OPERATOR
+    resumed = await operator_row(harness)
+    assert [resumed[key] for key in ("paused_at", "paused_by", "pause_reason")] == [None] * 3
+    # A daemon that decided on what it saw before writes nothing.
+    assert (paused["revision"], resumed["revision"]) == (1, 2)
+    assert (await refusal(resume(harness.daemon)))[0] == "PD005"
+    assert await operator_row(harness) == resumed
+    assert await deeds(harness) == [
+        ("pause", None, "their upgrade", ALICE, "test_dispatcher"),
+        ("resume", None, None, BOB, "test_dispatcher"),
+    ]
+
+
+async def test_who_and_why_are_asked_for_and_what_is_unknown_is_said_so(harness: Harness) -> None:
+    win, unknown = await in_review(harness), uuid.uuid4()
+    before = await harness.everything()
+    for action, sqlstate, words in (
+        (retry(harness.daemon, win, by=" "), "PD003", "by is ' '"),
+        (retry(harness.daemon, win, by=None), "PD003", "by is NULL"),
+        (cancel(harness.daemon, win, reason=""), "PD003", "reason is ''"),
+        (cancel(harness.daemon, win, reason=None), "PD003", "reason is NULL"),
+        (resolve(harness.daemon, win, reason="x" * 501), "PD003", "reason is 'xxx"),
+        (pause(harness.daemon, reason="\t "), "PD003", "reason is"),
+        (resume(harness.daemon, reason=""), "PD003", "reason is ''"),
+        (pause(harness.daemon, "op_new"), "PD002", "unknown operator 'op_new'"),
+        (resume(harness.daemon, "op_new"), "PD002", "unknown operator 'op_new'"),
+        (ping(harness.daemon, "op_new"), "PD002", "unknown operator 'op_new'"),
+        (ping(harness.daemon, DISABLED), "PD002", f"operator '{DISABLED}' is disabled"),
+        (retry(harness.daemon, unknown), "PD005", f"operator '{OPERATOR}' has no such callback"),
+        (cancel(harness.daemon, unknown), "PD005", str(unknown)),
+        (resolve(harness.daemon, None), "PD005", "resolve of NULL is refused"),
+    ):
+        code, said = await refusal(action)
+        assert code == sqlstate, said
+        assert words in said
+    assert (await harness.everything(), await deeds(harness)) == (before, [])
+
+
+async def test_what_people_did_can_only_grow(harness: Harness) -> None:
+    await pause(harness.daemon)
+    for statement in (
+        "update predictu_dispatch.intervention set done_by = 'nobody'",
+        "delete from predictu_dispatch.intervention",
+        "truncate predictu_dispatch.intervention",
+    ):
+        for role in ("origin", "replica"):
+            async with harness.owner.transaction():
+                await harness.owner.execute(f"set local session_replication_role = {role}")
+                with pytest.raises(asyncpg.PostgresError, match="can only grow") as refused:
+                    async with harness.owner.transaction():
+                        await harness.owner.execute(statement)
+                assert refused.value.sqlstate == "PD900"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await harness.daemon.execute(statement)
+    assert len(await deeds(harness)) == 1
+
+
+@pytest.mark.parametrize("action", [retry, cancel, resolve, pause, resume])
+async def test_what_a_person_was_told_is_on_disk(harness: Harness, action: Callable[..., Awaitable[Any]]) -> None:
+    """Else a crash of Postgres could send what a person had taken back."""
+    named = await (harness.place() if action is cancel else in_review(harness))
+    if action is resume:
+        await pause(harness.daemon)
+    async with harness.daemon.transaction():
+        await harness.daemon.execute("set local synchronous_commit = off")
+        await action(harness.daemon, *(() if action in (pause, resume) else (named,)))
+        assert await harness.daemon.fetchval("show synchronous_commit") == "on"
+
+
+async def test_a_ping_is_one_at_a_time_none_while_paused_and_decides_while_the_circuit_is_open(
+    harness: Harness,
+) -> None:
+    first = await ping(harness.daemon)
+    assert await ping(harness.daemon) == first
+    assert (await operator_row(harness))["circuit"] == "closed"
+    await harness.attempt(first, delivered)
+    await harness.owner.execute("update predictu_dispatch.operator set circuit = 'open'")
+    second = await ping(harness.daemon)
+    operator = await operator_row(harness)
+    assert (operator["circuit"], operator["ping_request_id"]) == ("half_open", second)
+    assert [lease["request_id"] for lease in await claim(harness.daemon)] == [second]
+    await pause(harness.daemon)
+    sqlstate, said = await refusal(ping(harness.daemon))
+    assert sqlstate == "PD005"
+    assert f"by {ALICE}: their upgrade" in said

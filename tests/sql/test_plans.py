@@ -1,0 +1,151 @@
+"""Nothing in the hot path reads a whole table: the plans of what it runs, at a million callbacks of history."""
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from predictu_dispatch.edge.postgres.sql_files import query
+from tests.support.harness import (
+    OPERATOR,
+    Connection,
+    Harness,
+    claim,
+    delivered,
+    enqueue,
+    open_harness,
+    placement_params,
+    rejected,
+    retried,
+    settle,
+)
+from tests.support.postgres import Database, Server, cloned_database
+
+BETS = 500_000
+LARGE = {"bet", "callback", "attempt_default"}
+# Written past the triggers, whose rules these rows keep anyway, and with ids in a row: else it would take minutes.
+HISTORY = f"""
+    set session_replication_role = replica;
+    insert into predictu_dispatch.bet
+        (operator_id, bet_id, state, player_id, currency, amount, placement_request_id, terminal_request_id)
+    select '{OPERATOR}', 'old-' || to_char(n, '000000'), 'closed', 'p-1', 'EUR', 500,
+           lpad(to_hex(2 * n), 32, '0')::uuid, lpad(to_hex(2 * n + 1), 32, '0')::uuid
+      from generate_series(1, {BETS}) n;
+    insert into predictu_dispatch.callback
+        (operator_id, request_id, method, bet_id, lane, state, effect, attempts, params,
+         created_at, due_at, finished_at)
+    select operator_id, id, method, bet_id, lane, 'delivered', 'applied', 1, '{{}}', moment, moment, moment
+      from predictu_dispatch.bet
+     cross join lateral (values (placement_request_id, 'BET_MAKE', 'interactive'),
+                                (terminal_request_id, 'BET_WIN', 'settlement')) of_bet (id, method, lane)
+     cross join cast('2020-01-02' as timestamptz) moment;
+    insert into predictu_dispatch.attempt (operator_id, request_id, method, attempt, evidence, verdict, instance,
+                                           started_at, finished_at, report_id)
+    select operator_id, request_id, method, 1, 'answered', 'delivered', 'host-1', due_at, due_at, request_id
+      from predictu_dispatch.callback;
+    set session_replication_role = origin;
+    analyze;
+"""  # noqa: S608 - of constants
+EXPLAINING = """
+    load 'auto_explain';
+    set auto_explain.log_min_duration = 0;
+    set auto_explain.log_nested_statements = on;
+    set auto_explain.log_format = json;
+    set auto_explain.log_level = notice;
+"""
+
+
+@pytest.fixture
+async def old_harness(postgres: Server, template: str) -> AsyncIterator[Harness]:
+    """A database with a million finished callbacks and their audit."""
+    database: Database
+    async with cloned_database(postgres, template) as database, open_harness(database) as harness:
+        await harness.owner.execute(HISTORY, timeout=170)
+        yield harness
+
+
+def scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(kind, table) of each scan of a plan."""
+    if "Relation Name" in plan:
+        yield plan["Node Type"], plan["Relation Name"]
+    for part in plan.get("Plans", ()):
+        yield from scans(part)
+
+
+async def explained(owner: Connection) -> list[dict[str, Any]]:
+    """The plan of everything that this session runs from now on, added as it has run."""
+    plans: list[dict[str, Any]] = []
+
+    def note(_: object, message: Any) -> None:
+        _, _, plan = message.message.partition("plan:\n")
+        if plan:
+            plans.append(json.loads(plan))
+
+    await owner.execute(EXPLAINING)
+    owner.add_log_listener(note)
+    return plans
+
+
+def compared(plan: dict[str, Any]) -> int:
+    """How many pairs of rows its joins have looked at in vain."""
+    here: int = plan.get("Rows Removed by Join Filter", 0) * plan["Actual Loops"]
+    return here + sum(compared(part) for part in plan.get("Plans", ()))
+
+
+async def test_no_statement_of_the_hot_path_reads_a_whole_table(old_harness: Harness) -> None:
+    harness = old_harness
+    owner = harness.owner
+    plans = await explained(owner)
+    # All of it as the owner, whose session explains; and often enough for every plan that is kept to be the kept one.
+    for turn in range(7):
+        for n in range(3):
+            await enqueue(owner, "BALANCE", {"player_id": "p-1", "currency": "EUR"})
+            await enqueue(owner, "BET_MAKE", placement_params(f"b{turn}-{n}"))
+        leases = {lease["bet_id"]: lease for lease in await claim(owner, lanes=("interactive",))}
+        outcomes = (delivered, rejected, retried)
+        await settle(
+            owner, *(came_to(leases[f"b{turn}-{n}"]) for n, came_to in enumerate(outcomes)), delivered(leases[None])
+        )
+        await owner.fetch("select predictu_dispatch.rollback_bet($1, $2, 'no trade')", OPERATOR, f"b{turn}-0")
+        await settle(owner, *map(delivered, await claim(owner)))
+        await owner.fetch(
+            "select * from predictu_dispatch.outcome($1, $2)", OPERATOR, leases[f"b{turn}-0"]["request_id"]
+        )
+        await owner.fetch(query("expire"), 20)
+        await owner.fetch(query("expired_leases"), 500)
+        await owner.fetch(query("backlog"))
+        await owner.fetch(query("review_counts"))
+
+    assert await owner.fetchval("select count(*) from predictu_dispatch.bet where state = 'closed'") > BETS
+    assert len(plans) > 100
+    read = {(kind, table) for plan in plans for kind, table in scans(plan["Plan"])}
+    assert {table for _, table in read} >= {"bet", "callback", "attempt_default"}
+    whole = {(kind, table) for kind, table in read if "Seq Scan" in kind and table in LARGE}
+    named = [plan["Query Text"] for plan in plans if whole & set(scans(plan["Plan"]))]
+    # The test's own count is one.
+    assert [text for text in named if "select count(*) from predictu_dispatch.bet where" not in text] == []
+
+
+async def test_an_announcement_of_hundreds_of_operators_does_not_compare_each_with_every_other(
+    harness: Harness,
+) -> None:
+    owner, count = harness.owner, 300
+    operator_ids = [f"op_{number}" for number in range(count)]
+    await owner.execute(
+        "insert into predictu_dispatch.operator"
+        "    (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, config_fingerprint)"
+        " select id, true, 15, 0, '' from unnest($1::text[]) id",
+        operator_ids,
+    )
+    plans = await explained(owner)
+    await owner.execute("set auto_explain.log_analyze = on")
+    for _ in range(7):
+        shares = await owner.fetch(
+            query("heartbeat"),
+            *("host-1", uuid.UUID(int=1), "host", 1, "1", operator_ids),
+            *([16] * count, [16] * count, [0.0] * count, [8] * count, [8] * count, [None] * count, 1),
+        )
+        assert len(shares) == count
+    assert max(compared(plan["Plan"]) for plan in plans) <= 2 * count

@@ -1,0 +1,156 @@
+"""Least privilege: what each role may do, held against everything there is, so that nothing new is open by accident."""
+
+import json
+import uuid
+
+import asyncpg
+import pytest
+
+from tests.support.harness import OPERATOR, Connection, connected, know_operators, open_harness, placement_params
+from tests.support.postgres import Database
+
+MAY_EXECUTE = {
+    "predictu_producer": {"enqueue_callback", "rollback_bet", "adopt_bet", "outcome"},
+    "predictu_dispatcher": {"sync_operators", "claim", "settle", "expire", "prepare_partitions"},
+    "predictu_support": set(),
+}
+FOR_THE_FLEET = {"announce", "leave", "write_circuits"}
+WITH_OWN_RIGHTS = {"minor_digits", "heartbeat_timeout", "backlog"}
+"""minor_digits() turns subunits into an amount for people; only backlog() reads, and only what its caller may."""
+MAY_EXECUTE["predictu_dispatcher"] |= FOR_THE_FLEET | WITH_OWN_RIGHTS
+MAY_EXECUTE["predictu_support"] |= WITH_OWN_RIGHTS
+FOR_PEOPLE = {
+    "retry_callback",
+    "cancel_callback",
+    "resolve_callback",
+    "pause_operator",
+    "resume_operator",
+    "ping_operator",
+}
+"""0008: the commands run with the daemon's own DSN."""
+MAY_EXECUTE["predictu_dispatcher"] |= FOR_PEOPLE
+FOR_RETENTION = {
+    "retention_cutoff",
+    "purge_finished",
+    "expired_audit",
+    "purge_audit",
+}
+"""0012: nobody else may remove anything, and this role may do nothing else."""
+MAY_EXECUTE["predictu_retention"] = FOR_RETENTION
+READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_migration"}
+READABLE |= {"daemon", "share"}
+READABLE |= {"intervention"}
+READABLE |= {"request_tombstone", "bet_tombstone", "purge_cursor"}
+MAY_READ: dict[str, set[str]] = {
+    "predictu_producer": set(),
+    "predictu_dispatcher": READABLE,
+    "predictu_support": READABLE,
+    "predictu_retention": {"schema_migration", "purge_cursor"},
+}
+MAY_EXECUTE_WITH_RIGHTS_OF_THE_OWNER = MAY_EXECUTE["predictu_producer"] | (
+    (MAY_EXECUTE["predictu_dispatcher"] - WITH_OWN_RIGHTS) | FOR_RETENTION
+)
+
+
+async def functions(owner: Connection, role: str) -> set[str]:
+    rows = await owner.fetch(
+        "select p.proname from pg_proc p where p.pronamespace = 'predictu_dispatch'::regnamespace"
+        "   and has_function_privilege($1, p.oid, 'execute')",
+        role,
+    )
+    return {row["proname"] for row in rows}
+
+
+async def relations(owner: Connection, role: str, *privileges: str) -> set[str]:
+    """The tables and views on which the role has one of the privileges."""
+    rows = await owner.fetch(
+        "select distinct c.relname from pg_class c, unnest($2::text[]) privilege"
+        " where c.relnamespace = 'predictu_dispatch'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')"
+        "   and has_table_privilege($1, c.oid, privilege)",
+        *(role, privileges),
+    )
+    return {row["relname"] for row in rows}
+
+
+@pytest.mark.parametrize("role", MAY_EXECUTE)
+async def test_a_role_may_execute_exactly_its_functions(database: Database, role: str) -> None:
+    async with connected(database.owner, 1) as [owner]:
+        assert await functions(owner, role) == MAY_EXECUTE[role]
+        assert await functions(owner, "pg_monitor") == set(), "nothing is left to everybody"
+
+
+@pytest.mark.parametrize("role", MAY_READ)
+async def test_a_role_reads_exactly_its_relations_and_writes_none(database: Database, role: str) -> None:
+    async with connected(database.owner, 1) as [owner]:
+        assert await relations(owner, role, "select") == MAY_READ[role]
+        assert await relations(owner, role, "insert", "update", "delete", "truncate", "references", "trigger") == set()
+        assert not await owner.fetchval("select has_schema_privilege($1, 'predictu_dispatch', 'create')", role)
+
+
+async def test_what_runs_with_the_owners_rights_looks_nowhere_but_where_it_says(database: Database) -> None:
+    """A security definer function without a fixed search_path runs whatever its caller puts before it."""
+    async with connected(database.owner, 1) as [owner]:
+        rows = await owner.fetch(
+            "select p.proname, p.prosecdef, p.proconfig from pg_proc p"
+            " where p.pronamespace = 'predictu_dispatch'::regnamespace"
+        )
+    definers = {row["proname"]: row["proconfig"] for row in rows if row["prosecdef"]}
+    assert set(definers) == MAY_EXECUTE_WITH_RIGHTS_OF_THE_OWNER
+    assert {
+        name for name, config in definers.items() if "search_path=pg_catalog, pg_temp" not in (config or ())
+    } == set()
+
+
+async def test_a_producer_cannot_slip_its_own_code_into_a_function(database: Database) -> None:
+    """A temporary table or an operator of the caller's own is found by nobody but the caller."""
+    async with open_harness(database) as harness:
+        await harness.producer.execute(
+            "create temp table callback (like pg_class); create temp table bet (stolen text)"
+        )
+        await harness.producer.execute("set search_path = pg_temp, public")
+        placement = await harness.place()
+        assert await harness.rollback() is None
+        assert await harness.state(placement) == "cancelled"
+
+
+async def test_each_role_does_its_work_with_no_more_than_it_has(database: Database) -> None:
+    """And is refused the others': said by Postgres itself, not by a list of privileges."""
+    request_id = uuid.uuid4()
+    enqueue = "select predictu_dispatch.enqueue_callback($1, 'BET_MAKE', $2, $3)"
+    placing = (OPERATOR, json.dumps(placement_params("b1")), request_id)
+    claiming = (
+        "select * from predictu_dispatch.claim('x', '{op_abc123}', '{interactive}', '{1}', '{9}', '{9}', '{subunits}')"
+    )
+    reading = "select count(*) from predictu_dispatch.callback"
+    async with (
+        connected(database.producer, 1) as [producer],
+        connected(database.dispatcher, 1) as [dispatcher],
+        connected(database.support, 1) as [support],
+    ):
+        await know_operators(dispatcher)
+        assert await producer.fetchval(enqueue, *placing) == request_id
+        assert await dispatcher.fetchval(reading) == await support.fetchval(reading) == 1
+        assert [lease["request_id"] for lease in await dispatcher.fetch(claiming)] == [request_id]
+        for connection, statement, arguments in (
+            (producer, reading, ()),
+            (producer, claiming, ()),
+            (producer, "select predictu_dispatch.check_params('PING', '{}')", ()),
+            (producer, "select predictu_dispatch.advance_bets('{op_abc123}', '{b1}')", ()),
+            (dispatcher, enqueue, placing),
+            (dispatcher, "select predictu_dispatch.rollback_bet('op_abc123', 'b1', '')", ()),
+            (dispatcher, "select predictu_dispatch.advance_bets('{op_abc123}', '{b1}')", ()),
+            (dispatcher, "update predictu_dispatch.callback set state = 'delivered'", ()),
+            (dispatcher, "update predictu_dispatch.share set interactive_slots = 1000", ()),
+            (dispatcher, "update predictu_dispatch.operator set circuit = 'open'", ()),
+            (dispatcher, "select predictu_dispatch.start_ping('op_abc123')", ()),
+            (support, "select predictu_dispatch.deregister('x', gen_random_uuid())", ()),
+            (dispatcher, "select predictu_dispatch.record_intervention('op_abc123', null, 'pause', '', '', now())", ()),
+            (dispatcher, "delete from predictu_dispatch.intervention", ()),
+            (support, claiming, ()),
+            (support, enqueue, placing),
+            (support, "select predictu_dispatch.pause_operator('op_abc123', 'why', 'who')", ()),
+            (producer, "select predictu_dispatch.cancel_callback('op_abc123', $1, 'why', 'who')", (request_id,)),
+            (support, "delete from predictu_dispatch.callback", ()),
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement, *arguments)

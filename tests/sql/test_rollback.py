@@ -1,0 +1,180 @@
+"""rollback_bet(), sentence by sentence: DESIGN.md 5 and its clarifications in section 11."""
+
+import json
+import uuid
+from collections.abc import Callable
+
+import asyncpg
+import pytest
+
+from tests.support.harness import (
+    OPERATOR,
+    Harness,
+    Lease,
+    Report,
+    claim,
+    delivered,
+    exhausted,
+    rejected,
+    retried,
+    rollback,
+)
+
+
+def certainly_not_sent(lease: Lease) -> Report:
+    return retried(lease, effect="none", evidence="not_sent")
+
+
+async def test_a_placement_that_was_never_attempted_is_cancelled_and_nothing_goes_over_the_wire(
+    harness: Harness,
+) -> None:
+    placement = await harness.place()
+    assert await harness.rollback() is None
+    assert (await harness.bet())["state"] == "void"
+    callback = await harness.callback(placement)
+    assert (callback["state"], callback["reason"], callback["attempts"]) == ("cancelled", "rolled_back", 0)
+    assert await claim(harness.daemon) == []
+    assert await harness.rollback() is None
+
+
+async def test_a_placement_that_certainly_never_arrived_is_ended_and_nothing_goes_over_the_wire(
+    harness: Harness,
+) -> None:
+    placement = await harness.place()
+    await harness.attempt(placement, certainly_not_sent)
+    assert await harness.rollback() is None
+    assert (await harness.bet())["state"] == "void"
+    callback = await harness.callback(placement)
+    assert (callback["state"], callback["reason"], callback["effect"]) == ("exhausted", "rolled_back", "none")
+    assert await claim(harness.daemon) == []
+
+
+async def test_a_debit_of_unknown_fate_is_rolled_back_at_once(harness: Harness) -> None:
+    placement = await harness.place()
+    await harness.attempt(placement, retried)
+    rollback_id = await harness.rollback()
+    assert (await harness.bet())["state"] == "closing"
+    ended = await harness.callback(placement)
+    assert (ended["state"], ended["reason"], ended["effect"]) == ("exhausted", "rolled_back", "unknown")
+    callback = await harness.callback(rollback_id)
+    assert (callback["state"], callback["lane"], callback["reason"]) == ("ready", "interactive", "requested")
+    assert (callback["note"], callback["expires_at"]) == ("the trade failed", None)
+    assert json.loads(callback["params"]) == {
+        "player_id": "p1",
+        "currency": "EUR",
+        "amount": 500,
+        "bet_id": "b1",
+        "rollback_of": str(placement),
+    }
+    assert [lease["request_id"] for lease in await claim(harness.daemon)] == [rollback_id]
+    assert await harness.rollback() == rollback_id
+
+
+@pytest.mark.parametrize(
+    ("came_to", "expected"),
+    [
+        (delivered, ("closing", "delivered", None, "ready")),
+        (retried, ("closing", "exhausted", "rolled_back", "ready")),
+        (certainly_not_sent, ("void", "exhausted", "rolled_back", "cancelled")),
+        (exhausted, ("closing", "exhausted", "max_attempts", "ready")),
+        (rejected, ("void", "rejected", "insufficient_funds", "cancelled")),
+    ],
+)
+async def test_a_rollback_waits_for_the_placement_in_flight_which_is_not_retried_any_more(
+    harness: Harness, came_to: Callable[..., Report], expected: tuple[str, str, str | None, str]
+) -> None:
+    placement = await harness.place()
+    lease = await harness.lease(placement)
+    rollback_id = await harness.rollback()
+    assert await harness.state(rollback_id) == "waiting"
+    assert (await harness.bet())["state"] == "placing"
+    assert await harness.rollback() == rollback_id, "asked again, it is the same one"
+    assert await claim(harness.daemon) == [], "nothing overtakes the debit"
+
+    await harness.settle(came_to(lease))
+    ended, rollback_is = await harness.callback(placement), await harness.state(rollback_id)
+    assert ((await harness.bet())["state"], ended["state"], ended["reason"], rollback_is) == expected
+    assert await harness.rollback() == rollback_id
+    went_on = await claim(harness.daemon)
+    assert [lease["request_id"] for lease in went_on] == ([rollback_id] if rollback_is == "ready" else [])
+
+
+async def test_an_open_bet_is_rolled_back_once_and_for_all(harness: Harness) -> None:
+    await harness.attempt(await harness.place(), delivered)
+    rollback_id = await harness.rollback()
+    assert rollback_id is not None
+    assert ((await harness.bet())["state"], await harness.state(rollback_id)) == ("closing", "ready")
+    assert await harness.rollback() == rollback_id
+    await harness.attempt(rollback_id, retried)
+    assert await harness.rollback() == rollback_id
+    await harness.attempt(rollback_id, delivered)
+    assert (await harness.bet())["state"] == "closed"
+    assert await harness.rollback() == rollback_id
+
+
+async def test_an_adopted_bet_is_rolled_back_by_the_request_id_it_was_placed_with(harness: Harness) -> None:
+    placement = uuid.uuid4()
+    await harness.producer.execute(
+        "select predictu_dispatch.adopt_bet($1, 'b1', 'p1', 'EUR', 500, $2)", OPERATOR, placement
+    )
+    callback = await harness.callback(await harness.rollback())
+    assert json.loads(callback["params"])["rollback_of"] == str(placement)
+    [lease] = await claim(harness.daemon)
+    assert (lease["request_id"], lease["placement_ended_s_ago"]) == (callback["request_id"], None)
+
+
+@pytest.mark.parametrize("in_flight", [False, True])
+async def test_a_waiting_terminal_gives_way_to_the_rollback_and_needs_nobodys_review(
+    harness: Harness,
+    in_flight: bool,  # noqa: FBT001 - a case of the table
+) -> None:
+    placement = await harness.place()
+    win = await harness.end("BET_WIN")
+    if in_flight:
+        await harness.lease(placement)
+    else:
+        await harness.attempt(placement, retried)
+    rollback_id = await harness.rollback()
+    callback = await harness.callback(win)
+    assert (callback["state"], callback["reason"], callback["review_since"]) == ("cancelled", "rolled_back", None)
+    assert await harness.state(rollback_id) == ("waiting" if in_flight else "ready")
+    assert (await harness.bet())["terminal_request_id"] == rollback_id
+
+
+async def test_a_rollback_that_a_producer_enqueued_itself_stays_the_bets_rollback(harness: Harness) -> None:
+    placement = await harness.place()
+    lease = await harness.lease(placement)
+    own = await harness.end("BET_ROLLBACK")
+    assert await harness.rollback() == own
+    await harness.settle(retried(lease))
+    assert [callback["request_id"] for callback in await harness.rollbacks()] == [own]
+    assert await harness.state(own) == "ready"
+
+
+async def test_a_bet_that_another_terminal_ends_is_not_rolled_back(harness: Harness) -> None:
+    for number, came_to in enumerate((retried, delivered, rejected, exhausted)):
+        bet_id = f"b{number}"
+        await harness.attempt(await harness.place(bet_id), delivered)
+        win = await harness.end("BET_WIN", bet_id)
+        await harness.attempt(win, came_to)
+        before = await harness.everything()
+        with pytest.raises(asyncpg.PostgresError, match=f"BET_WIN {win}") as refused:
+            await harness.rollback(bet_id)
+        assert (refused.value.sqlstate, bool(refused.value.hint)) == ("PD005", True)
+        assert await harness.everything() == before
+
+
+async def test_an_unknown_bet_is_not_rolled_back(harness: Harness) -> None:
+    await harness.place("b1")
+    for operator_id, bet_id in ((OPERATOR, "b9"), ("op_nobody", "b1"), (None, "b1"), (OPERATOR, None)):
+        with pytest.raises(asyncpg.PostgresError, match="the bet is unknown") as refused:
+            await rollback(harness.producer, bet_id, operator_id)
+        assert (refused.value.sqlstate, bool(refused.value.hint)) == ("PD005", True)
+
+
+async def test_a_bet_of_an_operator_that_was_disabled_since_is_still_rolled_back(harness: Harness) -> None:
+    await harness.attempt(await harness.place(), delivered)
+    await harness.owner.execute(
+        "update predictu_dispatch.operator set enabled = false where operator_id = $1", OPERATOR
+    )
+    assert await harness.state(await harness.rollback()) == "ready"

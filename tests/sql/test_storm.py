@@ -1,0 +1,236 @@
+"""Everything at once over a few bets, with a seed, and then the books: what may never have happened did not.
+
+An operator that really books stands behind the daemons: it may have debited although nobody heard of it. And a trigger
+of the test's own writes down every state of every callback in order, for the rules about what was sent before what.
+"""
+
+import asyncio
+import itertools
+import random
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import asyncpg
+import pytest
+
+from predictu_dispatch.edge.postgres.sql_files import query
+from tests.support.harness import (
+    Connection,
+    Harness,
+    Lease,
+    Report,
+    claim,
+    connected,
+    delivered,
+    enqueue,
+    exhausted,
+    placement_params,
+    reaped,
+    rejected,
+    retried,
+    rollback,
+    settle_all,
+    terminal_params,
+)
+from tests.support.postgres import Database
+
+Isolation = Literal["read_committed", "repeatable_read"]
+
+BETS = [f"b{number}" for number in range(40)]
+PRODUCERS, DAEMONS, STEPS = 5, 3, 120
+ATTEMPTS_MAX = 4
+TERMINALS = ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK")
+TOLD_TO_PRODUCERS = {"PD004", "PD005", "40001"}
+"""The bet forbids it, or run again: what a producer must expect. A deadlock and PD900 are nobody's to expect."""
+
+HISTORY = """
+create table public.history (seq bigserial, request_id uuid, bet_id text, method text, state text, effect text);
+create function public.note() returns trigger language plpgsql security definer as $$
+begin
+    insert into public.history (request_id, bet_id, method, state, effect)
+    values (new.request_id, new.bet_id, new.method, new.state, new.effect);
+    return null;
+end $$;
+create trigger note after insert or update of state on predictu_dispatch.callback
+    for each row when (new.bet_id is not null) execute function public.note();
+"""
+
+NEVER = {
+    "a debit was sent after its bet's terminal was let go": """
+        select from public.history debit join public.history terminal using (bet_id)
+         where debit.method = 'BET_MAKE' and debit.state = 'in_flight'
+           and terminal.method <> 'BET_MAKE' and terminal.state in ('ready', 'in_flight')
+           and terminal.seq < debit.seq""",
+    "a terminal was sent before its debit was settled": """
+        select from public.history terminal
+         where terminal.method <> 'BET_MAKE' and terminal.state = 'in_flight' and not exists (
+             select from public.history debit
+              where debit.bet_id = terminal.bet_id and debit.method = 'BET_MAKE' and debit.seq < terminal.seq
+                and (debit.state = 'delivered' or (terminal.method = 'BET_ROLLBACK' and debit.effect <> 'none'
+                                                   and debit.state in ('rejected', 'exhausted'))))""",
+    "two terminals of one bet were sent": """
+        select bet_id from public.history where method <> 'BET_MAKE' and state = 'in_flight'
+         group by bet_id having count(distinct request_id) > 1""",
+    "a callback left a final state": """
+        select from public.history a join public.history b using (request_id)
+         where a.state in ('delivered', 'rejected', 'exhausted', 'cancelled') and b.seq > a.seq""",
+    "a bet has two terminals": """
+        select bet_id from predictu_dispatch.callback
+         where bet_id is not null and method <> 'BET_MAKE' and state <> 'cancelled'
+         group by bet_id having count(*) > 1""",
+    "an attempt has no row that decided it, or two": """
+        select from predictu_dispatch.callback c cross join lateral generate_series(1, c.attempts) n
+         where 1 <> (select count(*) from predictu_dispatch.attempt a
+                      where a.request_id = c.request_id and a.attempt = n and a.verdict <> 'late')""",
+    "the audit knows of an attempt that never began": """
+        select from predictu_dispatch.attempt a join predictu_dispatch.callback c using (operator_id, request_id)
+         where a.attempt > c.attempts""",
+    "a report is in the audit twice": "select from predictu_dispatch.attempt group by report_id having count(*) > 1",
+    "a callback waits although its bet is not being placed": """
+        select from predictu_dispatch.callback c join predictu_dispatch.bet b using (operator_id, bet_id)
+         where c.state = 'waiting' and b.state <> 'placing'""",
+    "a debit of unknown fate has no rollback": """
+        select from predictu_dispatch.callback c join predictu_dispatch.bet b using (operator_id, bet_id)
+          left join predictu_dispatch.callback t on t.request_id = b.terminal_request_id
+         where c.method = 'BET_MAKE' and c.state in ('rejected', 'exhausted') and c.effect = 'unknown'
+           and (b.state not in ('closing', 'closed') or t.method is distinct from 'BET_ROLLBACK')""",
+    "a bet is not where its callbacks are": """
+        select from predictu_dispatch.bet b
+          left join predictu_dispatch.callback p on p.request_id = b.placement_request_id
+          left join predictu_dispatch.callback t on t.request_id = b.terminal_request_id
+         where not case b.state
+             when 'open' then p.state = 'delivered' and (t.state is null or t.state = 'cancelled')
+             when 'closing' then p.state in ('delivered', 'rejected', 'exhausted')
+                                 and t.state not in ('waiting', 'delivered', 'cancelled')
+             when 'closed' then t.state = 'delivered'
+             when 'void' then p.effect = 'none' and (t.state is null or t.state = 'cancelled')
+             else false end""",
+    "somebody must look at a callback and nobody is told": """
+        select from predictu_dispatch.callback
+         where bet_id is not null and method <> 'BET_MAKE' and state in ('rejected', 'exhausted')
+           and review_since is null""",
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Operator:
+    """What its wallet has booked, by request_id; it answers some attempts, is silent on others, and may be slow."""
+
+    chance: random.Random
+    booked: set[uuid.UUID] = field(default_factory=set)
+
+    def attempted(self, lease: Lease) -> Report | None:
+        """What the daemon reports; None where it dies before it can."""
+        chance = self.chance.random()
+        if chance < 0.15:
+            return rejected(lease) if lease["request_id"] not in self.booked else delivered(lease)
+        if chance < 0.3 and lease["attempt"] < ATTEMPTS_MAX:
+            return retried(lease, effect=lease["effect"], evidence="not_sent")
+        if self.chance.random() < 0.6:
+            self.booked.add(lease["request_id"])
+        if chance < 0.4:
+            return None
+        if chance < 0.6:
+            return (retried if lease["attempt"] < ATTEMPTS_MAX else exhausted)(lease)
+        self.booked.add(lease["request_id"])
+        return delivered(lease)
+
+
+async def producing(connection: Connection, chance: random.Random, told: Counter[str]) -> None:
+    """One producer: places bets, ends them, rolls them back, asks for balances, each in a transaction of its own."""
+    for _ in range(STEPS):
+        bet_id = chance.choice(BETS)
+        params = placement_params(bet_id)
+        placement = uuid.uuid5(uuid.NAMESPACE_OID, bet_id)
+        ends: dict[str, Any] = {**params, "placement_request_id": placement}
+        isolation: Isolation = chance.choice(("read_committed", "read_committed", "repeatable_read"))
+        try:
+            async with connection.transaction(isolation=isolation):
+                match chance.choice(("place", "place", "end", "end", "rollback", "balance")):
+                    case "place":
+                        deadline = datetime.now(UTC) + timedelta(milliseconds=chance.choice((40, 400, 60_000)))
+                        await enqueue(connection, "BET_MAKE", params, request_id=placement, expires_at=deadline)
+                    case "end":
+                        method = chance.choice(TERMINALS)
+                        once = uuid.uuid5(uuid.NAMESPACE_OID, f"{bet_id} {method}")
+                        await enqueue(connection, method, terminal_params(method, ends), request_id=once)
+                    case "rollback":
+                        await rollback(connection, bet_id)
+                    case "balance":
+                        await enqueue(connection, "BALANCE", {"player_id": "p1", "currency": "EUR"})
+        except asyncpg.PostgresError as error:
+            told[error.sqlstate or ""] += 1
+
+
+async def dispatching(connection: Connection, chance: random.Random, operator: Operator, stop: asyncio.Event) -> None:
+    """One daemon: claims, posts, settles, now and then twice, late, or never; its leases are sometimes over at once."""
+    late: list[Report] = []
+    while not stop.is_set():
+        leases = await claim(connection, slots=chance.choice((1, 3, 20)), lease_s=chance.choice((0.0, 60.0)))
+        reports = [operator.attempted(lease) for lease in leases]
+        # A daemon that dies leaves a lease that runs out; one whose lease would never do so tells it late instead.
+        batch = [
+            word or retried(lease) for lease, word in zip(leases, reports, strict=True) if word or lease["lease_s"]
+        ]
+        chance.shuffle(batch)
+        await settle_all(connection, *batch, *late)
+        late = [retried(lease, effect="unknown") for lease in leases if chance.random() < 0.2]
+        if chance.random() < 0.2:
+            await settle_all(connection, *batch)
+
+
+async def reaping(connection: Connection, stop: asyncio.Event) -> None:
+    """Leases and deadlines that ran out."""
+    while not stop.is_set():
+        leases = await connection.fetch(query("expired_leases"), 50)
+        await settle_all(connection, *(reaped(lease) for lease in leases))
+        await connection.fetch(query("expire"), 50)
+
+
+async def drain(harness: Harness) -> None:
+    """All that is still due is delivered."""
+    for _ in itertools.takewhile(lambda round_: round_ < 100, itertools.count()):
+        leases = await harness.daemon.fetch(query("expired_leases"), 500)
+        await harness.settle(*(reaped(lease) for lease in leases))
+        due = await claim(harness.daemon)
+        if not due and not leases:
+            return
+        await harness.settle(*(delivered(lease) for lease in due))
+    raise AssertionError("it never comes to rest")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whatever_happens_at_once_the_books_are_right(database: Database, harness: Harness, seed: int) -> None:
+    await harness.owner.execute(HISTORY)
+    operator, told, stop = Operator(chance=random.Random(seed)), Counter[str](), asyncio.Event()
+    async with (
+        connected(database.producer, PRODUCERS) as producers,
+        connected(database.dispatcher, DAEMONS) as daemons,
+        connected(database.dispatcher, 2) as reapers,
+        asyncio.TaskGroup() as group,
+    ):
+        for number, daemon in enumerate(daemons):
+            group.create_task(dispatching(daemon, random.Random(f"{seed} d {number}"), operator, stop))
+        for reaper in reapers:
+            group.create_task(reaping(reaper, stop))
+        async with asyncio.TaskGroup() as producing_group:
+            for number, producer in enumerate(producers):
+                producing_group.create_task(producing(producer, random.Random(f"{seed} p {number}"), told))
+        stop.set()
+    assert set(told) <= TOLD_TO_PRODUCERS, told
+    await drain(harness)
+
+    assert {fault: len(await harness.owner.fetch(never)) for fault, never in NEVER.items()} == dict.fromkeys(NEVER, 0)
+    states = Counter(
+        {
+            row["state"]: row["count"]
+            for row in await harness.owner.fetch("select state, count(*) from predictu_dispatch.bet group by state")
+        }
+    )
+    assert set(states) <= {"open", "closing", "closed", "void"}
+    assert min(states["closed"], states["void"]) > 0, f"the storm was a breeze: {states}"
+    void = await harness.owner.fetch("select placement_request_id from predictu_dispatch.bet where state = 'void'")
+    assert not {row["placement_request_id"] for row in void} & operator.booked, "a debit stands without its bet"

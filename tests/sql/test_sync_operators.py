@@ -1,0 +1,40 @@
+"""Operators become known to producers, whoever holds one of their rows."""
+
+import asyncio
+
+from predictu_dispatch.edge.postgres.sql_files import query
+from tests.support.harness import OPERATOR, Connection, Harness
+
+
+async def sync(daemon: Connection, *operator_ids: str) -> list[str]:
+    """These operators, enabled, with a fingerprint that is new; returns those that could not be written."""
+    count = len(operator_ids)
+    rows = await asyncio.wait_for(
+        daemon.fetch(
+            query("sync_operators"), [*operator_ids], [True] * count, [15.0] * count, [0.0] * count, ["new"] * count
+        ),
+        5,
+    )
+    return [row["operator_id"] for row in rows]
+
+
+async def fingerprint(harness: Harness, operator_id: str) -> str | None:
+    found: str | None = await harness.owner.fetchval(
+        "select config_fingerprint from predictu_dispatch.operator where operator_id = $1", operator_id
+    )
+    return found
+
+
+async def test_an_operator_that_somebody_holds_keeps_no_daemon_from_starting(harness: Harness) -> None:
+    """One person's open transaction on one operator's row once stopped every start and every reload."""
+    before = await fingerprint(harness, OPERATOR)
+    async with harness.owner.transaction():
+        await harness.owner.execute(
+            "select from predictu_dispatch.operator where operator_id = $1 for update", OPERATOR
+        )
+        assert await sync(harness.daemon, "op_a", OPERATOR, "op_z") == [OPERATOR]
+        assert [await fingerprint(harness, name) for name in ("op_a", OPERATOR, "op_z")] == ["new", before, "new"]
+        # What stays as it is is not even looked at.
+        assert await sync(harness.daemon, "op_a", "op_z") == []
+    assert await sync(harness.daemon, "op_a", OPERATOR, "op_z") == []
+    assert await fingerprint(harness, OPERATOR) == "new"

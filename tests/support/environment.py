@@ -1,0 +1,120 @@
+"""What a test of real daemons runs in: a database and its producer, an operator, and the daemons."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from predictu_dispatch.edge.config.keys import create_key_file
+from tests.support.daemons import WAIT_S, Fleet, until
+from tests.support.harness import OPERATOR, Harness, open_harness
+from tests.support.operators import Operator, running_operator
+from tests.support.postgres import Database
+
+_KEPT_S = 300.0
+"""Whoever asks a daemon how it is goes on by the same connection, also where the daemon can take no new one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """A database, its producer, an operator, and daemons between the two."""
+
+    harness: Harness
+    operator: Operator
+    fleet: Fleet
+
+    async def adopt(self, bet_id: str) -> None:
+        """A bet whose debit was booked before: it is open, here and at the operator."""
+        await self.harness.producer.execute(
+            "select predictu_dispatch.adopt_bet($1, $2, 'p1', 'EUR', 500, gen_random_uuid())", OPERATOR, bet_id
+        )
+        self.operator.book(bet_id, str((await self.harness.bet(bet_id))["placement_request_id"]), "p1", 500)
+
+    async def expire_leases(self, instance: str) -> None:
+        """The leases of this instance have run out, as if their time had gone by on the database's clock."""
+        await self.harness.owner.execute(
+            "update predictu_dispatch.callback set lease_until = now() - interval '1 millisecond'"
+            " where state = 'in_flight' and leased_by = $1",
+            instance,
+        )
+
+    async def states(self) -> dict[str, int]:
+        """How many callbacks are in which state."""
+        rows = await self.harness.owner.fetch("select state, count(*) from predictu_dispatch.callback group by state")
+        return {row["state"]: row["count"] for row in rows}
+
+    async def bets(self) -> dict[str, int]:
+        """How many bets are in which state."""
+        rows = await self.harness.owner.fetch("select state, count(*) from predictu_dispatch.bet group by state")
+        return {row["state"]: row["count"] for row in rows}
+
+    async def all_final(self, *, within_s: float = WAIT_S) -> None:
+        """Nothing waits, is ready or is in flight any more."""
+
+        async def nothing_is_left() -> bool:
+            return not {"waiting", "ready", "in_flight"} & (await self.states()).keys()
+
+        await until("every callback is final", nothing_is_left, within_s=within_s)
+
+    async def held(self, count: int) -> None:
+        """So many requests are live at the operator."""
+        await until(f"{count} requests are in flight", lambda: self.operator.live.total() == count)
+
+    async def audit(self, request_id: object) -> list[tuple[int, str, str, str | None, str]]:
+        """(attempt, verdict, evidence, reason, instance) of each audit row, the deciding one of an attempt first."""
+        rows = await self.harness.owner.fetch(
+            "select attempt, verdict, evidence, reason, instance from predictu_dispatch.attempt where request_id = $1"
+            " order by attempt, verdict = 'late'",
+            request_id,
+        )
+        return [tuple(row) for row in rows]
+
+    async def audit_faults(self) -> list[str]:
+        """Callbacks whose deciding audit rows are not exactly 1, 2, … `attempts`."""
+        rows = await self.harness.owner.fetch(
+            "select c.request_id, c.method, c.attempts, array_agg(a.attempt order by a.attempt)"
+            "           filter (where a.verdict <> 'late') as decided"
+            "  from predictu_dispatch.callback c left join predictu_dispatch.attempt a using (operator_id, request_id)"
+            " group by c.operator_id, c.request_id"
+            " having coalesce(array_agg(a.attempt order by a.attempt) filter (where a.verdict <> 'late'), '{}')"
+            "        <> array(select generate_series(1, c.attempts))"
+        )
+        return [
+            f"{row['method']} {row['request_id']}: {row['attempts']} attempts, rows {row['decided']}" for row in rows
+        ]
+
+
+@asynccontextmanager
+async def open_environment(folder: Path, database: Database) -> AsyncIterator[Environment]:
+    """Everything but the daemons, which the test starts."""
+    key = create_key_file(folder / "key.pem", "EdDSA")
+    async with (
+        open_harness(database) as harness,
+        running_operator(OPERATOR, key.public_pem()) as operator,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(keepalive_timeout=_KEPT_S), timeout=aiohttp.ClientTimeout(total=WAIT_S)
+        ) as session,
+    ):
+        fleet = Fleet(folder=folder, dsn=database.dispatcher, session=session)
+        fleet.write_operator(operator.url)
+        try:
+            yield Environment(harness=harness, operator=operator, fleet=fleet)
+        finally:
+            await asyncio.to_thread(fleet.end)
+
+
+OTHER = "op_other"
+
+
+@asynccontextmanager
+async def another_operator(environment: Environment, **sections: Any) -> AsyncIterator[Operator]:
+    """OTHER answers as well, known to the daemons that are started from now on; `sections` as in write_operator()."""
+    key = create_key_file(environment.fleet.folder / "other.pem", "EdDSA")
+    async with running_operator(OTHER, key.public_pem()) as other:
+        signing = {"key_file": "../other.pem"}
+        environment.fleet.write_operator(other.url, operator_id=OTHER, signing=signing, **sections)
+        yield other

@@ -1,0 +1,294 @@
+"""The database as its users meet it: a producer, a daemon and an owner, so that a test reads like a sentence.
+
+Nothing here knows a rule: it calls the functions of sql/migrations and the statements of sql/queries, and reads tables.
+"""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from predictu_dispatch.edge.postgres.sql_files import query
+from tests.support.postgres import Database
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Lease: TypeAlias = "asyncpg.Record | dict[str, Any]"
+Report = dict[str, Any]
+
+OPERATOR = "op_abc123"
+DISABLED = "op_off"
+INTERACTIVE_DEADLINE_S = 15.0
+LANES = ("interactive", "settlement")
+WAIT_S = 20.0
+"""Far above anything that is waited for here; a test that comes so far has found a lock that nobody lets go."""
+
+_REPORT = """
+    operator_id request_id attempt bet_id state state_reason effect due_in_s operator_status operator_transaction_id
+    balance anomaly reaped method evidence verdict reason instance started_at finished_at url key_id request_headers
+    request_body response_status response_headers response_body response_truncated connect_ms first_byte_ms
+    total_ms error report_id
+"""
+REPORT_FIELDS = tuple(_REPORT.split())
+"""The fields of the type predictu_dispatch.report, in its order."""
+
+
+def report(lease: Lease, **said: Any) -> Report:
+    """A daemon's report of the attempt that `lease` allowed."""
+    return dict.fromkeys(REPORT_FIELDS) | {
+        "operator_id": lease["operator_id"],
+        "request_id": lease["request_id"],
+        "attempt": lease["attempt"],
+        "bet_id": lease["bet_id"],
+        "method": lease["method"],
+        "effect": lease["effect"],
+        "reaped": False,
+        "evidence": "answered",
+        "instance": "host-1",
+        "started_at": lease["leased_at"],
+        "finished_at": lease["leased_at"],
+        "response_truncated": False,
+        "report_id": uuid.uuid4(),
+        **said,
+    }
+
+
+def delivered(lease: Lease, **said: Any) -> Report:
+    return report(lease, **{"state": "delivered", "verdict": "delivered", "effect": "applied", **said})
+
+
+def rejected(lease: Lease, **said: Any) -> Report:
+    refusal = {"state_reason": "insufficient_funds", "operator_status": "INSUFFICIENT_FUNDS"}
+    return report(lease, **{"state": "rejected", "verdict": "rejected", **refusal, **said})
+
+
+def retried(lease: Lease, **said: Any) -> Report:
+    """Due again at once; its effect is unknown unless told otherwise."""
+    return report(lease, **{"state": "ready", "verdict": "retry", "effect": "unknown", "due_in_s": 0.0, **said})
+
+
+def exhausted(lease: Lease, **said: Any) -> Report:
+    return report(
+        lease, **{"state": "exhausted", "verdict": "retry", "effect": "unknown", "state_reason": "max_attempts", **said}
+    )
+
+
+def reaped(lease: Lease, **said: Any) -> Report:
+    """What a reaper says of an attempt whose daemon vanished."""
+    return retried(lease, **{"reaped": True, "evidence": "unanswered", "reason": "interrupted", **said})
+
+
+def placement_params(bet_id: str, *, amount: int = 500, player_id: str = "p1", currency: str = "EUR") -> dict[str, Any]:
+    bet = {"market_id": "m1", "outcome": "yes", "odds": "1.85", "shares": 10, "price": 50}
+    return {"player_id": player_id, "currency": currency, "amount": amount, "bet_id": bet_id, "bet": bet}
+
+
+def terminal_params(method: str, bet: asyncpg.Record | dict[str, Any]) -> dict[str, Any]:
+    """The required params of a bet's terminal callback, as the bet fixes them."""
+    params = {"player_id": bet["player_id"], "bet_id": bet["bet_id"]}
+    if method != "BET_LOSE":
+        params |= {"currency": bet["currency"], "amount": bet["amount"]}
+    if method == "BET_ROLLBACK":
+        params["rollback_of"] = str(bet["placement_request_id"])
+    return params
+
+
+async def enqueue(
+    connection: Connection,
+    method: str | None,
+    params: Any,
+    *,
+    request_id: uuid.UUID | None = None,
+    expires_at: datetime | None = None,
+    operator_id: str | None = OPERATOR,
+) -> uuid.UUID:
+    """Calls enqueue_callback; `params` may also be JSON text, to say what Python's json would not."""
+    text = params if isinstance(params, str) or params is None else json.dumps(params)
+    found: uuid.UUID = await connection.fetchval(
+        "select predictu_dispatch.enqueue_callback($1, $2, $3::text::jsonb, $4, $5)",
+        *(operator_id, method, text, request_id, expires_at),
+    )
+    return found
+
+
+async def rollback(connection: Connection, bet_id: str | None, operator_id: str | None = OPERATOR) -> uuid.UUID | None:
+    found: uuid.UUID | None = await connection.fetchval(
+        "select predictu_dispatch.rollback_bet($1, $2, 'the trade failed')", operator_id, bet_id
+    )
+    return found
+
+
+async def claim(
+    connection: Connection,
+    *,
+    slots: int = 10_000,
+    lease_s: float = 60.0,
+    instance: str = "host-1",
+    lanes: Iterable[str] = LANES,
+    due_from: datetime | None = None,
+) -> list[asyncpg.Record]:
+    """Leases what is due, at most `slots` of each lane."""
+    wanted = list(lanes)
+    count = len(wanted)
+    return await connection.fetch(
+        query("claim"),
+        *(
+            instance,
+            [OPERATOR] * count,
+            wanted,
+            [slots] * count,
+            [lease_s] * count,
+            [lease_s] * count,
+            ["subunits"] * count,
+            [due_from] * count,
+        ),
+    )
+
+
+async def settle(connection: Connection, *reports: Report) -> list[asyncpg.Record]:
+    return await connection.fetch(query("settle"), [tuple(said[field] for field in REPORT_FIELDS) for said in reports])
+
+
+async def settle_all(connection: Connection, *reports: Report) -> None:
+    """As a recorder does: what was held is told again, until nothing is."""
+    while reports:
+        held = {
+            (change["request_id"], change["attempt"])
+            for change in await settle(connection, *reports)
+            if change["cause"] == "locked"
+        }
+        reports = tuple(said for said in reports if (said["request_id"], said["attempt"]) in held)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Harness:
+    """Three connections to one database, each with the rights of its role."""
+
+    owner: Connection
+    producer: Connection
+    daemon: Connection
+
+    async def place(
+        self, bet_id: str = "b1", *, request_id: uuid.UUID | None = None, expires_at: datetime | None = None
+    ) -> uuid.UUID:
+        """A bet has been enqueued; returns its placement."""
+        return await enqueue(
+            self.producer, "BET_MAKE", placement_params(bet_id), request_id=request_id, expires_at=expires_at
+        )
+
+    async def end(
+        self, method: str = "BET_WIN", bet_id: str = "b1", *, request_id: uuid.UUID | None = None
+    ) -> uuid.UUID:
+        """A terminal callback has been enqueued for the bet."""
+        return await enqueue(
+            self.producer, method, terminal_params(method, await self.bet(bet_id)), request_id=request_id
+        )
+
+    async def rollback(self, bet_id: str = "b1") -> uuid.UUID | None:
+        return await rollback(self.producer, bet_id)
+
+    async def lease(self, request_id: uuid.UUID) -> asyncpg.Record:
+        """The lease of one callback; whatever else is due is leased with it."""
+        [lease] = [lease for lease in await claim(self.daemon) if lease["request_id"] == request_id]
+        return lease
+
+    async def attempt(self, request_id: uuid.UUID, came_to: Callable[..., Report], **said: Any) -> list[asyncpg.Record]:
+        """One attempt was made and settled as `came_to`, one of delivered, rejected, retried, exhausted, reaped."""
+        return await settle(self.daemon, came_to(await self.lease(request_id), **said))
+
+    async def settle(self, *reports: Report) -> list[asyncpg.Record]:
+        return await settle(self.daemon, *reports)
+
+    async def expire(self) -> list[asyncpg.Record]:
+        return await self.daemon.fetch(query("expire"), 500)
+
+    async def let_deadline_pass(self, request_id: uuid.UUID) -> None:
+        """The callback's deadline lies in the past, as if time had gone by."""
+        await self.owner.execute(
+            "update predictu_dispatch.callback set expires_at = now() - interval '1 second' where request_id = $1",
+            request_id,
+        )
+
+    async def bet(self, bet_id: str = "b1") -> asyncpg.Record:
+        bet = await self.owner.fetchrow("select * from predictu_dispatch.bet where bet_id = $1", bet_id)
+        assert bet is not None
+        return bet
+
+    async def callback(self, request_id: uuid.UUID | None) -> asyncpg.Record:
+        callback = await self.owner.fetchrow(
+            "select * from predictu_dispatch.callback where request_id = $1", request_id
+        )
+        assert callback is not None
+        return callback
+
+    async def state(self, request_id: uuid.UUID | None) -> str:
+        state: str = (await self.callback(request_id))["state"]
+        return state
+
+    async def attempts(self, request_id: uuid.UUID) -> list[tuple[int, str]]:
+        """The callback's audit: (attempt, verdict) of each row, deciding rows first."""
+        rows = await self.owner.fetch(
+            "select attempt, verdict from predictu_dispatch.attempt where request_id = $1"
+            " order by attempt, verdict = 'late'",
+            request_id,
+        )
+        return [(row["attempt"], row["verdict"]) for row in rows]
+
+    async def rollbacks(self, bet_id: str = "b1") -> list[asyncpg.Record]:
+        """The bet's rollbacks that were not cancelled."""
+        return await self.owner.fetch(
+            "select * from predictu_dispatch.callback"
+            " where bet_id = $1 and method = 'BET_ROLLBACK' and state <> 'cancelled'",
+            bet_id,
+        )
+
+    async def everything(self) -> list[tuple[Any, ...]]:
+        """All bets and callbacks, to be compared with what they were before."""
+        return [
+            tuple(row)
+            for table in ("bet", "callback")
+            for row in await self.owner.fetch(f"select * from predictu_dispatch.{table} order by 1, 2")  # noqa: S608
+        ]
+
+
+async def know_operators(daemon: Connection, *, settlement_deadline_s: float = 0.0) -> None:
+    """One operator is enabled, another one is not."""
+    await daemon.execute(
+        query("sync_operators"),
+        *([OPERATOR, DISABLED], [True, False], [INTERACTIVE_DEADLINE_S] * 2, [settlement_deadline_s] * 2, ["f1", "f2"]),
+    )
+
+
+@asynccontextmanager
+async def open_harness(database: Database) -> AsyncIterator[Harness]:
+    """The three connections, and operators that the producers know."""
+    async with (
+        connected(database.owner, 1) as [owner],
+        connected(database.producer, 1) as [producer],
+        connected(database.dispatcher, 1) as [daemon],
+    ):
+        await know_operators(daemon)
+        yield Harness(owner=owner, producer=producer, daemon=daemon)
+
+
+@asynccontextmanager
+async def connected(dsn: str, count: int) -> AsyncIterator[list[Connection]]:
+    """`count` connections of their own, gone afterwards, also where one still waits for a lock of another."""
+    connections = await asyncio.gather(*(asyncpg.connect(dsn, command_timeout=WAIT_S) for _ in range(count)))
+    try:
+        yield connections
+    finally:
+        for connection in connections:
+            connection.terminate()
+
+
+async def until_blocked(watcher: Connection, blocked: Connection) -> None:
+    """`blocked` waits for a lock that another connection holds. Asks the database again and again, and never sleeps."""
+    async with asyncio.timeout(WAIT_S):
+        while not await watcher.fetchval("select cardinality(pg_blocking_pids($1)) > 0", blocked.get_server_pid()):
+            pass

@@ -1,0 +1,241 @@
+"""Daemons are killed or frozen at the worst moments: nothing is lost, nothing is doubled, and the audit can tell."""
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemons import until
+from tests.support.environment import Environment, open_environment
+from tests.support.harness import enqueue
+from tests.support.postgres import Database
+from tests.support.postgres_proxy import Trick, proxied
+
+INTERRUPTED = ("retry", "unanswered", "interrupted")
+DELIVERED = ("delivered", "answered", None)
+
+
+@pytest.fixture
+async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
+
+
+async def enqueue_of_every_kind(environment: Environment, count: int) -> dict[uuid.UUID, str]:
+    """`count` due callbacks of every method but PING: their ids with what has to become of their bets."""
+    due: dict[uuid.UUID, str] = {}
+    for n in range(count):
+        due[await environment.harness.place(f"placed-{n}")] = "open"
+        due[await enqueue(environment.harness.producer, "BALANCE", {"player_id": "p1", "currency": "EUR"})] = ""
+        for method in ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND"):
+            await environment.adopt(f"{method}-{n}")
+            due[await environment.harness.end(method, f"{method}-{n}")] = "closed"
+        await environment.adopt(f"rollback-{n}")
+        rollback = await environment.harness.rollback(f"rollback-{n}")
+        assert rollback is not None
+        due[rollback] = "closed"
+    return due
+
+
+async def test_a_daemon_killed_with_requests_of_every_method_in_flight_loses_and_doubles_none(
+    environment: Environment,
+) -> None:
+    """56 requests are booked by the operator and unanswered when the daemon dies; another one sends each once more."""
+    count = 8
+    environment.operator.hold()
+    first = await environment.fleet.start("first")
+    due = await enqueue_of_every_kind(environment, count)
+    await environment.held(len(due))
+    first.kill()
+    await environment.held(0)
+    assert await environment.states() == {"in_flight": len(due)}
+
+    await environment.expire_leases("first")
+    await environment.fleet.start("second")
+    await environment.held(len(due))
+    environment.operator.release()
+    await environment.all_final()
+
+    assert await environment.states() == {"delivered": len(due)}
+    for request_id in due:
+        sent = environment.operator.sent(request_id)
+        assert len(sent) == 2, sent
+        assert sent[0].body == sent[1].body
+        assert await environment.audit(request_id) == [(1, *INTERRUPTED, "first"), (2, *DELIVERED, "second")]
+    assert await environment.bets() == {"open": count, "closed": 5 * count}
+    # Of the adopted bets' debits, all but that of BET_LOSE came back; the placements took as much again.
+    assert environment.operator.balance["p1"] == -2 * 500 * count
+    # Fresh tokens over the same bytes, one live attempt at a time, no second terminal: the operator saw none broken.
+    assert environment.operator.faults == []
+    assert await environment.audit_faults() == []
+
+
+async def enqueue_debit_credit_and_rollback(environment: Environment) -> dict[str, uuid.UUID]:
+    await environment.adopt("b-credit")
+    await environment.adopt("b-rollback")
+    rollback = await environment.harness.rollback("b-rollback")
+    assert rollback is not None
+    return {
+        "BET_MAKE": await environment.harness.place("b-debit"),
+        "BET_WIN": await environment.harness.end("BET_WIN", "b-credit"),
+        "BET_ROLLBACK": rollback,
+    }
+
+
+async def finish_with_another_daemon(
+    environment: Environment, due: dict[str, uuid.UUID], *, sends: int, attempts: int
+) -> None:
+    """Another daemon takes over, and each callback was sent and attempted so often in the end, and booked once."""
+    await environment.expire_leases("first")
+    await environment.fleet.start("second")
+    await environment.all_final()
+    for method, request_id in due.items():
+        assert len(environment.operator.sent(request_id)) == sends, method
+        audit = await environment.audit(request_id)
+        interrupted = [(n, *INTERRUPTED, "first") for n in range(1, attempts)]
+        assert audit == [*interrupted, (attempts, *DELIVERED, "second")], method
+    assert await environment.bets() == {"open": 1, "closed": 2}
+    assert environment.operator.balance["p1"] == -500 + (-500 + 500) + (-500 + 500)
+    assert environment.operator.faults == []
+
+
+async def test_a_daemon_killed_between_its_claim_and_its_request_has_sent_nothing(environment: Environment) -> None:
+    async with proxied(environment.fleet.dsn) as proxy:
+        due = await enqueue_debit_credit_and_rollback(environment)
+        # One claim for each lane.
+        proxy.on_next("predictu_dispatch.claim(", Trick.KEEP_ANSWER, times=2)
+        first = environment.fleet.spawn("first", database={"dsn": proxy.dsn()})
+
+        async def all_are_claimed() -> bool:
+            return await environment.states() == {"in_flight": 3}
+
+        await until("the claim is committed", all_are_claimed)
+        first.kill()
+        assert environment.operator.requests == []
+    await finish_with_another_daemon(environment, due, sends=1, attempts=2)
+
+
+async def test_a_daemon_killed_with_the_answers_in_its_sockets_sends_again(environment: Environment) -> None:
+    """The operator has answered, and nobody has read it: only idempotency by the same request_id saves the wallet."""
+    environment.operator.hold()
+    first = await environment.fleet.start("first")
+    due = await enqueue_debit_credit_and_rollback(environment)
+    await environment.held(3)
+    first.freeze()
+    environment.operator.release()
+    await environment.held(0)
+    first.kill()
+    await finish_with_another_daemon(environment, due, sends=2, attempts=2)
+
+
+async def test_a_daemon_killed_before_its_settle_arrives_sends_again(environment: Environment) -> None:
+    async with proxied(environment.fleet.dsn) as proxy:
+        first = await environment.fleet.start("first", database={"dsn": proxy.dsn()})
+        proxy.on_next("predictu_dispatch.settle(", Trick.LOSE_REQUEST)
+        due = await enqueue_debit_credit_and_rollback(environment)
+        await proxy.caught.wait()
+        await until("all three are answered", lambda: len(environment.operator.requests) == 3)
+        first.kill()
+        assert await environment.states() == {"in_flight": 3}
+    await finish_with_another_daemon(environment, due, sends=2, attempts=2)
+
+
+async def test_a_settle_that_its_daemon_did_not_live_to_see_stands(environment: Environment) -> None:
+    """It is committed, and the win that waited for it is released; only the daemon never heard of it."""
+    async with proxied(environment.fleet.dsn) as proxy:
+        first = await environment.fleet.start("first", database={"dsn": proxy.dsn()})
+        environment.operator.hold()
+        placement = await environment.harness.place()
+        win = await environment.harness.end()
+        await environment.held(1)
+        proxy.on_next("predictu_dispatch.settle(", Trick.KEEP_ANSWER)
+        environment.operator.release()
+
+        async def it_is_committed() -> bool:
+            return await environment.harness.state(placement) == "delivered"
+
+        await until("the settle is committed", it_is_committed)
+        first.kill()
+    await environment.expire_leases("first")
+    await environment.fleet.start("second")
+    await environment.all_final()
+    assert await environment.audit(placement) == [(1, *DELIVERED, "first")]
+    assert (await environment.audit(win))[-1][1:] == (*DELIVERED, "second")
+    assert len(environment.operator.sent(placement)) == 1
+    assert await environment.bets() == {"closed": 1}
+    assert environment.operator.faults == await environment.audit_faults() == []
+
+
+async def test_a_frozen_daemons_late_answer_is_kept_in_the_audit_and_decides_nothing(environment: Environment) -> None:
+    """It wakes to hear that a credit was refused, while another daemon waits for the answer to the next attempt."""
+    await environment.adopt("b-credit")
+    environment.operator.hold()
+    environment.operator.refuse("PLAYER_NOT_FOUND")
+    frozen = await environment.fleet.start("frozen")
+    win = await environment.harness.end("BET_WIN", "b-credit")
+    await environment.held(1)
+    frozen.freeze()
+    await environment.expire_leases("frozen")
+    environment.operator.refuse(None)
+    await environment.fleet.start("second")
+    await environment.held(2)
+    before = await environment.harness.everything()
+
+    environment.operator.release_first()
+    frozen.thaw()
+    await frozen.has_said("attempt.late")
+    late = [(1, *INTERRUPTED, "frozen"), (1, "late", "answered", "player_not_found", "frozen")]
+    assert await environment.audit(win) == late
+    assert await environment.harness.everything() == before
+    assert await frozen.figure("leases_lost_total") == 1
+    assert await frozen.is_ready()
+
+    environment.operator.release()
+    await environment.all_final()
+    assert await environment.audit(win) == [*late, (2, *DELIVERED, "second")]
+    assert await environment.bets() == {"closed": 1}
+    assert environment.operator.balance["p1"] == 0
+    # Nobody can take back what a frozen host has sent: that the two overlapped is all there was to see.
+    assert environment.operator.faults == [f"BET_WIN {win} has two live attempts"]
+
+
+async def test_a_lease_that_really_runs_out_is_taken_over_and_its_callback_is_never_sent_late(
+    environment: Environment,
+) -> None:
+    """No clock is moved. One daemon has sent one bet and claimed another when it is frozen; a second one takes over."""
+    # The freeze must come before the first attempt has timed out.
+    environment.fleet.write_operator(
+        environment.operator.url, interactive={"attempt_timeout_s": 1.0, "connect_timeout_s": 0.3}
+    )
+    async with proxied(environment.fleet.dsn) as proxy:
+        environment.operator.hold()
+        frozen = await environment.fleet.start(
+            "frozen", database={"dsn": proxy.dsn(), "listen_dsn": environment.fleet.dsn}
+        )
+        sent = await environment.harness.place("b-sent")
+        await environment.held(1)
+        # The claim that finds the other bet is answered while its daemon is frozen.
+        proxy.keep_answer_that_holds("b-claimed")
+        claimed = await environment.harness.place("b-claimed")
+        await proxy.caught.wait()
+        frozen.freeze()
+        environment.operator.go_on()
+        second = await environment.fleet.start("second")
+        await environment.all_final()
+        assert second.process.poll() is None
+        sends = {request_id: len(environment.operator.sent(request_id)) for request_id in (sent, claimed)}
+        proxy.give_back()
+        environment.operator.release()
+        frozen.thaw()
+
+        async def both_late_answers_are_in_the_audit() -> bool:
+            return [row[1] for r in (sent, claimed) for row in await environment.audit(r)].count("late") == 2
+
+        await until("both late answers are in the audit", both_late_answers_are_in_the_audit)
+    assert sends == {sent: 2, claimed: 1}
+    assert {r: len(environment.operator.sent(r)) for r in (sent, claimed)} == sends
+    assert (1, "late", "not_sent", "too_late", "frozen") in await environment.audit(claimed)
+    assert await environment.bets() == {"open": 2}
+    assert environment.operator.balance["p1"] == -1000
+    assert await environment.audit_faults() == []

@@ -1,0 +1,87 @@
+"""SIGTERM: no claim any more; what is in flight is finished or given back, everything is settled, exit code 0."""
+
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.environment import Environment, open_environment
+from tests.support.postgres import Database
+
+
+@pytest.fixture
+async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+async def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
+    environment: Environment, asked: signal.Signals
+) -> None:
+    environment.operator.hold()
+    daemon = await environment.fleet.start("host-1")
+    await environment.adopt("b-won")
+    in_flight = [await environment.harness.place("b-placed"), await environment.harness.end("BET_WIN", "b-won")]
+    await environment.held(2)
+
+    daemon.process.send_signal(asked)
+    await daemon.has_said("daemon.draining")
+    assert await daemon.get("/readyz") == (503, "draining\n")
+    assert (await daemon.get("/healthz"))[0] == 200
+    # One is enqueued now, and one becomes due through what is settled now.
+    too_late = await environment.harness.place("b-too-late")
+    released = await environment.harness.end("BET_WIN", "b-placed")
+    # Asking twice is no reason for haste.
+    daemon.process.send_signal(asked)
+    environment.operator.release()
+
+    assert await daemon.exited() == 0
+    for request_id in in_flight:
+        assert await environment.audit(request_id) == [(1, "delivered", "answered", None, "host-1")]
+    for request_id in (too_late, released):
+        callback = await environment.harness.callback(request_id)
+        assert (callback["state"], callback["attempts"]) == ("ready", 0)
+    assert len(environment.operator.requests) == 2
+    assert daemon.lines()[-1]["event"] == "daemon.stopped"
+
+
+async def test_what_outlasts_the_drain_is_given_back_as_interrupted_and_another_daemon_finishes_it(
+    environment: Environment,
+) -> None:
+    drain_s = 0.3
+    environment.operator.hold()
+    daemon = await environment.fleet.start("host-1", daemon={"drain_s": drain_s})
+    await environment.adopt("b-won")
+    await environment.adopt("b-rolled-back")
+    rollback = await environment.harness.rollback("b-rolled-back")
+    interrupted = [
+        await environment.harness.place("b-placed"),
+        await environment.harness.end("BET_WIN", "b-won"),
+        rollback,
+    ]
+    await environment.held(3)
+
+    asked_at_s = time.monotonic()
+    daemon.ask_to_stop()
+    assert await daemon.exited() == 0
+    took_s = time.monotonic() - asked_at_s
+    # Nothing had to be waited for after drain_s: the interrupted ones were settled at once.
+    assert drain_s <= took_s < drain_s + 3.0
+    for request_id in interrupted:
+        assert await environment.audit(request_id) == [(1, "retry", "unanswered", "interrupted", "host-1")]
+        callback = await environment.harness.callback(request_id)
+        assert (callback["state"], callback["effect"], callback["lease_until"]) == ("ready", "unknown", None)
+
+    environment.operator.release()
+    await environment.fleet.start("host-2")
+    await environment.all_final()
+    for request_id in interrupted:
+        assert (await environment.audit(request_id))[1:] == [(2, "delivered", "answered", None, "host-2")]
+        first, second = environment.operator.sent(request_id)
+        assert first.body == second.body
+    assert await environment.bets() == {"open": 1, "closed": 2}
+    assert environment.operator.balance["p1"] == -500
+    assert environment.operator.faults == await environment.audit_faults() == []

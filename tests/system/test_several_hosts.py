@@ -1,0 +1,217 @@
+"""Two hosts, each with a daemon: one is cut off from Postgres, or from the operator, and comes back by itself.
+
+Nobody is told of a cut: what is sent is gone, as with a pulled plug. The operator counts by itself what it has under
+way, and keeps its wallets; see tests/support/hosts.py for the hosts.
+"""
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from predictu_dispatch.core.callback import LEASE_MARGIN_S
+from predictu_dispatch.core.fleet import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, SHARE_VALID_S
+from tests.support.bulk import STAKE, announced_again, place_many, shared
+from tests.support.circuits import tell
+from tests.support.daemons import Daemon, until
+from tests.support.environment import Environment, open_environment
+from tests.support.hosts import Cable, HostNetwork, open_network, why_no_hosts
+from tests.support.postgres import Database
+from tests.support.postgres_proxy import Trick
+
+A, B = "host-a", "host-b"
+LIMIT, HALF = 12, 6
+BETS, ATTEMPT_S = 300, 4.0
+ANNOUNCE, NO_STATEMENT = "predictu_dispatch.heartbeat(", "\0"
+DELIVERED = ("delivered", "answered", None)
+LATE_MACHINE_S = 4.0
+"""What a busy machine may add to any of the spans below."""
+
+
+@pytest.fixture
+async def network(tmp_path: Path, database: Database) -> AsyncIterator[HostNetwork]:
+    if reason := why_no_hosts():
+        pytest.skip(reason)
+    async with open_environment(tmp_path, database) as environment, open_network(environment, A, B) as network:
+        yield network
+
+
+async def under_way(environment: Environment, instance: str) -> list[UUID]:
+    """What this daemon has leased, as the database knows."""
+    rows = await environment.harness.owner.fetch(
+        "select request_id from predictu_dispatch.callback where state = 'in_flight' and leased_by = $1"
+        " order by request_id",
+        instance,
+    )
+    return [row["request_id"] for row in rows]
+
+
+async def has_under_way(environment: Environment, instance: str, count: int) -> None:
+    """This daemon has so many callbacks leased at once."""
+
+    async def so_many() -> bool:
+        return len(await under_way(environment, instance)) == count
+
+    await until(f"{instance} has {count} under way", so_many)
+
+
+async def rows(environment: Environment, instance: str, verdict: str, evidence: str, reason: str | None) -> int:
+    """How many audit rows of this daemon say so."""
+    count: int = await environment.harness.owner.fetchval(
+        "select count(*) from predictu_dispatch.attempt"
+        " where instance = $1 and verdict = $2 and evidence = $3 and reason is not distinct from $4",
+        *(instance, verdict, evidence, reason),
+    )
+    return count
+
+
+async def all_placed(environment: Environment, count: int) -> None:
+    """Every bet is open, booked once, and its audit is whole; no promise to the operator was broken."""
+    await environment.all_final()
+    assert await environment.states() == {"delivered": count}
+    assert await environment.bets() == {"open": count}
+    assert sum(environment.operator.balance.values()) == -STAKE * count
+    assert environment.operator.faults == await environment.audit_faults() == []
+
+
+async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_comes_back(
+    network: HostNetwork,
+) -> None:
+    """Its requests go on meanwhile: some are answered while it can tell nobody, some are given up."""
+    environment, operator, cut_off = network.environment, network.environment.operator, network.hosts[A]
+    network.write_operator(interactive={"max_in_flight": LIMIT, "attempt_timeout_s": ATTEMPT_S})
+    a, b = await network.start()
+    await shared(environment, host_a=HALF, host_b=HALF)
+    operator.hold()
+    await place_many(environment, BETS)
+    await until("all slots are busy", lambda: operator.busy["interactive"] == LIMIT)
+    own, others = await under_way(environment, A), await under_way(environment, B)
+    answered, hanging = own[:3], own[3:]
+
+    cut_off.pull(Cable.POSTGRES)
+    cut_at_s = time.monotonic()
+    # From here on each answer takes so long that there is work for all slots until the end.
+    operator.answers_in_s = 0.5
+    operator.go_on()
+    operator.release_only([*answered, *others])
+    await is_replaced(network, a, cut_at_s)
+    assert operator.busiest["interactive"] <= LIMIT + len(hanging)
+    await a.has_said("database.lost")
+    assert (await a.get("/healthz"))[0] == 200
+    assert await told_late(environment) == [0, 0]
+    await heal_without_a_word_of_its_share(network)
+    await shared(environment, host_a=HALF, host_b=HALF)
+    await has_under_way(environment, A, HALF)
+    operator.answers_in_s = 0.0
+    await all_placed(environment, 2 * BETS)
+
+    assert operator.busiest["interactive"] <= LIMIT
+    for request_ids, heard in ((answered, ("answered", None)), (hanging, ("unanswered", "timeout"))):
+        for request_id in request_ids:
+            interrupted, late, delivered = await environment.audit(request_id)
+            assert interrupted == (1, "retry", "unanswered", "interrupted", A)
+            assert late == (1, "late", *heard, A)
+            assert delivered[:4] == (2, *DELIVERED)
+            first, second = operator.sent(request_id)
+            assert first.body == second.body
+    assert len(operator.requests) == 2 * BETS + len(own), "nothing else was sent twice"
+    assert await a.figure("leases_lost_total") == len(own)
+    assert await a.is_ready()
+    assert [daemon.process.poll() for daemon in (a, b)] == [None, None]
+
+
+async def is_replaced(network: HostNetwork, a: Daemon, cut_at_s: float) -> None:
+    """It knows that it may send nothing more; the other has its slots, then its leases, each within its time."""
+    no_share = "this daemon could not announce itself, and so has no share of any operator\n"
+
+    async def it_knows() -> bool:
+        return await a.get("/readyz") == (503, no_share)
+
+    await until("it knows that its share is over", it_knows)
+    assert time.monotonic() - cut_at_s < SHARE_VALID_S + LATE_MACHINE_S
+    await shared(network.environment, host_b=LIMIT)
+    await has_under_way(network.environment, B, LIMIT)
+    replaced_after_s = time.monotonic() - cut_at_s
+    assert replaced_after_s < HEARTBEAT_TIMEOUT_S + 2 * HEARTBEAT_INTERVAL_S + LATE_MACHINE_S
+    await has_under_way(network.environment, A, 0)
+    reaped_after_s = time.monotonic() - cut_at_s
+    assert reaped_after_s < ATTEMPT_S + LEASE_MARGIN_S + LATE_MACHINE_S
+    tell(f"the other host has its slots after {replaced_after_s:.1f} s, and its leases after {reaped_after_s:.1f} s")
+
+
+async def heal_without_a_word_of_its_share(network: HostNetwork) -> None:
+    """It reaches Postgres again, and only its announcements are not answered for a while: so it sends nothing.
+
+    The other one has all slots meanwhile, and its own are free as soon as its late reports are told.
+    """
+    environment, cut_off = network.environment, network.hosts[A]
+    await place_many(environment, BETS)
+    cut_off.proxy.on_next(ANNOUNCE, Trick.KEEP_ANSWER, times=10_000)
+    environment.operator.busiest.clear()
+    cut_off.plug(Cable.POSTGRES)
+    healed_at_s = time.monotonic()
+
+    async def it_has_told_what_it_knows() -> bool:
+        return await told_late(environment) == [3, 3]
+
+    await until("it has told what it knows", it_has_told_what_it_knows)
+    tell(f"healed, it has told what it knows after {time.monotonic() - healed_at_s:.1f} s")
+    await announced_again(environment, B, times=1)
+    assert await under_way(environment, A) == []
+    assert environment.operator.busiest["interactive"] <= LIMIT
+    cut_off.proxy.on_next(NO_STATEMENT, Trick.KEEP_ANSWER)
+    cut_off.proxy.give_back()
+
+
+async def told_late(environment: Environment) -> list[int]:
+    """How many answers and how many timeouts the host that was cut off has told too late."""
+    return [await rows(environment, A, "late", *what) for what in (("answered", None), ("unanswered", "timeout"))]
+
+
+async def test_a_host_cut_off_from_the_operator_loses_no_bet_and_nothing_it_gave_up_arrives_later(
+    network: HostNetwork,
+) -> None:
+    """Three answers to it are lost; three requests go out on connections that lead nowhere; then it cannot connect."""
+    environment, operator, cut_off = network.environment, network.environment.operator, network.hosts[A]
+    network.write_operator(
+        interactive={"max_in_flight": LIMIT, "attempt_timeout_s": 2.5, "connect_timeout_s": 0.3, "max_attempts": 100}
+    )
+    await network.start()
+    await shared(environment, host_a=HALF, host_b=HALF)
+    operator.hold()
+    await place_many(environment, LIMIT)
+    await until("all slots are busy", lambda: operator.busy["interactive"] == LIMIT)
+    own = await under_way(environment, A)
+    operator.release_only([*own[3:], *await under_way(environment, B)])
+    await has_under_way(environment, A, 3)
+    await has_under_way(environment, B, 0)
+
+    cut_off.pull(Cable.OPERATOR)
+    cut_at_s = time.monotonic()
+    # Slow answers, so that the other host leaves enough for this one to try.
+    operator.answers_in_s = 0.3
+    operator.release()
+    await place_many(environment, 120)
+
+    async def it_has_given_up_everything() -> bool:
+        timeouts = await rows(environment, A, "retry", "unanswered", "timeout")
+        return timeouts >= 6 and await rows(environment, A, "retry", "not_sent", "connect_timeout") >= HALF
+
+    await until("three answers, three requests and some connections are given up", it_has_given_up_everything)
+    assert await rows(environment, B, *DELIVERED) > HALF, "the other host goes on"
+    healed_at_s = time.monotonic()
+    cut_off.plug(Cable.OPERATOR)
+    operator.answers_in_s = 0.0
+    await all_placed(environment, 120 + LIMIT)
+    # What a kernel keeps it sends again after twice the time it has tried for; see tcp(7). None must come any more.
+    twice_s = cut_at_s + 2 * (healed_at_s - cut_at_s) + 0.5
+    await until("what was given up would have come", lambda: time.monotonic() > twice_s)
+    answered = await environment.harness.owner.fetch(
+        "select request_id from predictu_dispatch.attempt where evidence = 'answered'"
+    )
+    arrived = Counter(UUID(request.request_id) for request in operator.requests)
+    assert arrived - Counter(row["request_id"] for row in answered) == Counter(own[:3])
+    assert operator.faults == []

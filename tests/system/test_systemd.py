@@ -1,0 +1,237 @@
+"""The unit in deploy/ under a real systemd: start, reload, watchdog, an absent database, stop; and what lint says."""
+
+import asyncio
+import dataclasses
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from predictu_dispatch.core.settings import DaemonSettings
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.support.daemons import WAIT_S, Fleet, until
+from tests.support.environment import Environment, open_environment
+from tests.support.harness import OPERATOR, open_harness
+from tests.support.postgres import Database, cloned_database, create_template, server_of
+from tests.support.systemd_machine import ROOT, Machine, cannot, running_machine
+
+UNIT = ROOT / "deploy" / "predictu-dispatch@.service"
+NAME = "predictu-dispatch@host-1.service"
+EXPOSURE_MAX = 1.2
+WATCHDOG_S = 2
+_REASON = cannot()
+needs_a_machine = pytest.mark.skipif(_REASON is not None, reason=str(_REASON))
+needs_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="apt install systemd")
+
+
+@needs_analyze
+def test_systemd_has_nothing_to_say_against_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    # Where it is not installed, its program is missing, and that is all that may be wrong.
+    unit.write_text(UNIT.read_text().replace("/opt/predictu-dispatch/bin/predictu-dispatch", sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)],  # noqa: S607 - wherever it lies
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_analyze
+def test_the_unit_exposes_little() -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", str(UNIT)],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    overall = re.search(r"Overall exposure level for \S+ ([0-9.]+)", done.stdout)
+    assert overall is not None
+    assert float(overall[1]) <= EXPOSURE_MAX
+
+
+def test_the_unit_waits_for_longer_than_a_drain_takes() -> None:
+    (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), flags=re.MULTILINE)
+    assert int(stop_s) > DaemonSettings().drain_s + 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """The daemon as a unit of a machine of its own, the operator and the producer outside of it."""
+
+    machine: Machine
+    environment: Environment
+    database: Database
+
+    async def started(self) -> None:
+        """`systemctl start` came back, which it does once the daemon said that it is ready."""
+        done = await self.machine.systemctl("start", NAME)
+        assert done.returncode == 0, f"{done.stderr}{self.said}"
+
+    @property
+    def said(self) -> str:
+        journal = self.machine.folder / "journal"
+        return journal.read_text(encoding="utf-8") if journal.exists() else ""
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.said.splitlines() if line.startswith("{") and line.endswith("}")]
+        return [line for line in lines if line["event"] == event]
+
+    async def show(self, name: str) -> str:
+        return await self.machine.show(NAME, name)
+
+    def inside(self, path: str) -> Path:
+        """A file of the machine, as it can be reached from here."""
+        return Path(f"/proc/{self.machine.pid}/root{path}")
+
+
+@asynccontextmanager
+async def service(folder: Path, embedded: EmbeddedPostgres, *, drop_in: str = "") -> AsyncIterator[Service]:
+    """Not started yet."""
+    server = server_of(embedded, tcp=True)
+    template = await create_template(server)
+    async with cloned_database(server, template) as database, open_environment(folder, database) as environment:
+        place = folder / "machine"
+        config, units = place / "config", place / "units"
+        drop_ins = units / "predictu-dispatch@.service.d"
+        for one in (config / "operators" / "keys", drop_ins):
+            one.mkdir(parents=True)
+        shutil.copy(UNIT, units)
+        (drop_ins / "test.conf").write_text(
+            f"[Service]\nStandardOutput=append:{place}/journal\nStandardError=append:{place}/journal\n"
+            f"ExecStopPost=/bin/echo ended by ${{SERVICE_RESULT}}\n{drop_in}"
+        )
+        (config / "dsn").write_text(f"{database.dispatcher}\n")
+        (config / "dispatcher.toml").write_text('[database]\ndsn = "file:dsn"\n[daemon]\npoll_interval_s = 0.05\n')
+        (config / "host-1.env").write_text("PREDICTU_DISPATCH_LISTEN=127.0.0.1:0\n")
+        shutil.copy(folder / "key.pem", config / "operators" / "keys" / f"{OPERATOR}.pem")
+        fleet = Fleet(folder=config, dsn="", session=environment.fleet.session)
+        fleet.write_operator(environment.operator.url, signing={"key_file": f"keys/{OPERATOR}.pem"})
+        async with running_machine(place) as machine:
+            yield Service(machine=machine, environment=environment, database=database)
+
+
+@needs_a_machine
+async def test_a_start_is_over_once_the_daemon_claims_and_a_reload_takes_a_changed_file(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    async with service(tmp_path, embedded) as running:
+        await running.started()
+        started = running.lines("daemon.started")[0]
+        assert started["instance"] == "host-1"
+        async with running.environment.fleet.session.get(started["http"] + "/readyz") as response:
+            assert response.status == 200
+        assert (await running.show("StatusText"), await running.show("WatchdogUSec")) == ("ready", "30s")
+        status = running.inside(f"/proc/{await running.show('MainPID')}/status").read_text()
+        uid = re.search(r"^Uid:\s+(\d+)", status, flags=re.MULTILINE)
+        assert uid is not None
+        assert 61184 <= int(uid[1]) <= 65519, "systemd's range of dynamic users"
+        # The key and the DSN came as credentials: the files are root's.
+        assert running.inside("/etc/predictu-dispatch/dsn").stat().st_mode & 0o777 == 0o600
+
+        placed = await running.environment.harness.place("b-1")
+        await running.environment.all_final()
+        assert await running.environment.audit(placed) == [(1, "delivered", "answered", None, "host-1")]
+
+        file = running.inside(f"/etc/predictu-dispatch/operators/{OPERATOR}.toml")
+        file.write_text(file.read_text().replace("max_in_flight = 60", "max_in_flight = 59"))
+        pid = await running.show("MainPID")
+        reloaded = await running.machine.systemctl("reload", NAME)
+        assert reloaded.returncode == 0, reloaded.stderr
+        await until("the reload is told", lambda: bool(running.lines("config.reloaded")))
+        assert running.lines("config.reloaded")[0]["changed"] == 1
+        assert (await running.show("MainPID"), await running.show("NRestarts")) == (pid, "0")
+
+
+@needs_a_machine
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGUSR1], ids=["frozen process", "blocked loop"])
+async def test_a_daemon_that_hangs_is_killed_by_the_watchdog_and_its_successor_delivers(
+    tmp_path: Path, embedded: EmbeddedPostgres, how: signal.Signals
+) -> None:
+    async with service(tmp_path, embedded, drop_in=f"WatchdogSec={WATCHDOG_S}\nRestartSec=0\n") as running:
+        await running.started()
+        running.environment.operator.hold()
+        placed = await running.environment.harness.place("b-1")
+        await running.environment.held(1)
+        await running.machine.kill(NAME, how)
+
+        async def was_restarted() -> bool:
+            return await running.show("NRestarts") == "1" and await running.show("ActiveState") == "active"
+
+        await until("systemd has started another one", was_restarted)
+        assert "ended by watchdog" in running.said
+        # And it tells where it hung.
+        assert "Fatal Python error: Aborted" in running.said
+        running.environment.operator.release()
+        await running.environment.expire_leases("host-1")
+        await running.environment.all_final()
+        assert await running.environment.audit(placed) == [
+            (1, "retry", "unanswered", "interrupted", "host-1"),
+            (2, "delivered", "answered", None, "host-1"),
+        ]
+        assert running.environment.operator.faults == await running.environment.audit_faults() == []
+
+
+@needs_a_machine
+async def test_an_absent_database_gets_no_daemon_killed(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
+    """A new process would find no database either, and what this one has to settle would be lost to the reaper."""
+    async with service(tmp_path, embedded, drop_in=f"WatchdogSec={WATCHDOG_S}\n") as running:
+        await running.started()
+        pid = await running.show("MainPID")
+        running.environment.operator.hold()
+        placed = await running.environment.harness.place("b-1")
+        await running.environment.held(1)
+        await asyncio.to_thread(embedded.kill)
+
+        async def says_so() -> bool:
+            return await running.show("StatusText") == "the database cannot be reached"
+
+        await until("systemctl status says that the database is away", says_so)
+        running.environment.operator.release()
+        back_at_s = time.monotonic() + 2 * WATCHDOG_S
+        await until("the watchdog would have bitten twice", lambda: time.monotonic() > back_at_s)
+        await asyncio.to_thread(embedded.restart)
+
+        async def says_ready() -> bool:
+            return await running.show("StatusText") == "ready"
+
+        await until("the daemon is ready again", says_ready)
+        assert (await running.show("MainPID"), await running.show("NRestarts")) == (pid, "0")
+        async with open_harness(running.database) as harness:
+            restored = dataclasses.replace(running.environment, harness=harness)
+            await restored.all_final()
+            assert await restored.audit(placed) == [(1, "delivered", "answered", None, "host-1")]
+
+
+@needs_a_machine
+async def test_a_stop_lets_what_is_in_flight_finish_for_as_long_as_drain_s_says(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    """Even where somebody made drain_s longer and not the unit's own patience."""
+    patience_s = 0.5
+    async with service(tmp_path, embedded, drop_in=f"TimeoutStopSec={patience_s}\n") as running:
+        await running.started()
+        running.environment.operator.hold()
+        placed = await running.environment.harness.place("b-1")
+        await running.environment.held(1)
+        stopping = asyncio.create_task(running.machine.systemctl("stop", NAME))
+        await until("the daemon drains", lambda: bool(running.lines("daemon.draining")))
+        late_at_s = time.monotonic() + 2 * patience_s
+        await until("the unit's patience is over", lambda: time.monotonic() > late_at_s)
+        running.environment.operator.release()
+        stopped = await asyncio.wait_for(stopping, WAIT_S)
+        assert stopped.returncode == 0, stopped.stderr
+        assert (await running.show("Result"), await running.show("ExecMainStatus")) == ("success", "0")
+        assert running.lines("daemon.stopped")
+        assert await running.environment.audit(placed) == [(1, "delivered", "answered", None, "host-1")]

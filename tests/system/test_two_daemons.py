@@ -1,0 +1,103 @@
+"""Several daemons share one database: a callback is one daemon's at a time, and one's death is the others' work."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemons import until
+from tests.support.environment import Environment, open_environment
+from tests.support.harness import connected
+from tests.support.postgres import Database
+from tests.support.postgres_proxy import proxied
+
+SETTLE = "predictu_dispatch.settle("
+
+
+@pytest.fixture
+async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
+
+
+async def enqueue_bets(environment: Environment, count: int) -> None:
+    """`count` bets: a third each is won, lost and rolled back, which is enqueued while the debit is on its way."""
+    for n in range(count):
+        bet_id = f"b-{n}"
+        await environment.harness.place(bet_id)
+        if n % 3 == 2:
+            await environment.harness.rollback(bet_id)
+        else:
+            await environment.harness.end("BET_WIN" if n % 3 else "BET_LOSE", bet_id)
+
+
+async def test_two_daemons_never_have_the_same_callback_and_finish_every_bet(environment: Environment) -> None:
+    count = 150
+    # Few slots for each, so that both are needed; a claim of either is between two claims of the other.
+    few = {"max_in_flight": 4}
+    environment.fleet.write_operator(environment.operator.url, interactive=few, settlement=few)
+    daemons = [environment.fleet.spawn(instance) for instance in ("host-1", "host-2")]
+    for daemon in daemons:
+        await daemon.ready()
+    await enqueue_bets(environment, count)
+    await environment.all_final()
+
+    bets = await environment.bets()
+    assert set(bets) <= {"closed", "void"}
+    assert sum(bets.values()) == count
+    assert environment.operator.faults == await environment.audit_faults() == []
+    # No crash, no slow answer: nothing was sent twice, and nobody lost a lease.
+    assert len({request.request_id for request in environment.operator.requests}) == len(environment.operator.requests)
+    rows = await environment.harness.owner.fetch(
+        "select instance, count(*), max(attempt) as last from predictu_dispatch.attempt group by instance"
+    )
+    assert {row["instance"]: row["last"] for row in rows} == {"host-1": 1, "host-2": 1}
+    assert sum(row["count"] for row in rows) == len(environment.operator.requests)
+    assert environment.operator.balance["p1"] == -500 * (count // 3)
+
+
+async def test_two_daemons_finish_what_a_third_one_died_of_and_reap_it_once(
+    environment: Environment, database: Database
+) -> None:
+    """Both come to reap the same leases, because nobody can settle anything until somebody lets go of the bets."""
+    count = 30
+    environment.operator.hold()
+    dying = await environment.fleet.start("dying")
+    placements = [await environment.harness.place(f"b-{n}") for n in range(count)]
+    await environment.held(count)
+    async with (
+        proxied(environment.fleet.dsn) as one,
+        proxied(environment.fleet.dsn) as other,
+        connected(database.owner, 1) as [holder],
+    ):
+        proxies = (one, other)
+        survivors = [
+            environment.fleet.spawn(f"host-{n}", database={"dsn": proxy.dsn()}) for n, proxy in enumerate(proxies)
+        ]
+        for survivor in survivors:
+            await survivor.ready()
+        dying.kill()
+        environment.operator.release()
+        async with holder.transaction():
+            await holder.execute("select from predictu_dispatch.bet for update")
+            await environment.expire_leases("dying")
+            await until("both have reported what they reap", lambda: all(proxy.runs(SETTLE) for proxy in proxies))
+        # Whoever comes second reports again within 50 ms, long before the wins below are delivered.
+        for n in range(count):
+            await environment.harness.end("BET_WIN", f"b-{n}")
+        await environment.all_final()
+        for survivor in survivors:
+            survivor.ask_to_stop()
+            assert await survivor.exited() == 0
+
+    assert await environment.bets() == {"closed": count}
+    assert environment.operator.faults == await environment.audit_faults() == []
+    assert environment.operator.balance["p1"] == 0
+    for placement in placements:
+        interrupted, delivered = await environment.audit(placement)
+        assert interrupted == (1, "retry", "unanswered", "interrupted", "dying")
+        assert delivered[:4] == (2, "delivered", "answered", None)
+    # Each attempt is logged by one daemon only, those that were reaped as well: whoever came second left no trace.
+    lines = [line for survivor in survivors for line in survivor.lines() if "attempt" in line]
+    rows = await environment.harness.owner.fetch("select request_id::text, attempt from predictu_dispatch.attempt")
+    assert sorted((line["request_id"], line["attempt"]) for line in lines) == sorted(tuple(row) for row in rows)
