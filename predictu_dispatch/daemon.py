@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import InstanceTakenError
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.edge.config.reload import reload_config
@@ -185,13 +186,13 @@ class Daemon:
                 # Or the others would wait for its shares, and a person would read that a daemon vanished.
                 await self._fleet.deregister()
                 raise
-            log.info("daemon.started", instance=self._instance, operators=len(self._config.operators), http=address)
+            log.info(Event.DAEMON_STARTED, instance=self._instance, operators=len(self._config.operators), http=address)
             await self._work()
         finally:
             await self._http.stop()
             await self._couriers.close()
             await self._database.close()
-        log.info("daemon.stopped", instance=self._instance)
+        log.info(Event.DAEMON_STOPPED, instance=self._instance)
 
     async def _take(self, config: Config) -> int:
         """`config` is what is run by from now on; returns how many operators are new, changed or gone."""
@@ -261,7 +262,7 @@ class Daemon:
     async def _drain(self, dispatching: set[asyncio.Task[None]]) -> None:
         """What was in flight is settled, the rest back in the outbox; or left to the reaper if the database is away."""
         drain_s = self._config.dispatcher.daemon.drain_s
-        log.info("daemon.draining", in_flight=sum(self._admission.in_flight.values()), drain_s=drain_s)
+        log.info(Event.DRAIN_STARTED, in_flight=sum(self._admission.in_flight.values()), drain_s=drain_s)
         self._manager.stopping(within_s=drain_s + 2 * _SETTLE_AFTER_DRAIN_S + _CLOSE_S)
         self._admission.drain()
         self._fleet.operators_changed()
@@ -276,7 +277,7 @@ class Daemon:
                     await recorder.idle()
                 await self._fleet.deregister()
         except TimeoutError:
-            log.warning("drain.unfinished", in_flight=sum(self._admission.in_flight.values()))
+            log.warning(Event.DRAIN_TIMED_OUT, in_flight=sum(self._admission.in_flight.values()))
             for task in unfinished:
                 task.cancel()
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from predictu_dispatch.core.events import Event
+
 if TYPE_CHECKING:
     from predictu_dispatch.flow.admission import Admission
     from predictu_dispatch.flow.dispatcher import Dispatcher
@@ -105,7 +107,7 @@ class Health:
             if stuck is None:
                 manager.alive()
             elif not withheld:
-                log.error("watchdog.withheld", reason=stuck, restart_in_s=manager.watchdog_s)
+                log.error(Event.WATCHDOG_WITHHELD, reason=stuck, restart_in_s=manager.watchdog_s)
             withheld = stuck is not None
             manager.status(stuck or self.unready() or "ready")
             await asyncio.sleep(beat_s)

@@ -300,7 +300,7 @@ async def test_the_daemon_that_has_the_ping_is_lost_and_the_others_go_on_pinging
     since = (await row(environment))["circuit_since"]
     if fate == "frozen":
         lost.thaw()
-        await lost.has_said("attempt.late")
+        await lost.has_said("lease.lost")
     await looks_on(environment, 1)
     assert (await row(environment))["circuit_since"] == since
     environment.operator.answer = lambda _: None

@@ -151,7 +151,7 @@ async def test_a_claim_that_is_under_way_while_its_daemon_stops_is_not_given_to_
 
         await until("both have claimed their share", both_have_theirs)
         a.ask_to_stop()
-        await a.has_said("daemon.draining")
+        await a.has_said("drain.started")
         await announced_again(environment, A, B)
         proxy.give_back()
         await is_busy(environment.operator, LIMIT)

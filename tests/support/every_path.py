@@ -14,7 +14,7 @@ INTERRUPTED = (
     "select request_id::text, started_at, finished_at from predictu_dispatch.attempt"
     " where instance = any ($1) and reason = 'interrupted' and verdict <> 'late'"
 )
-_REGRETS = {"report.refused", "chore.failed", "drain.unfinished", "library.logged"}
+_REGRETS = {"report.refused", "chore.failed", "drain.timed_out", "library.logged"}
 """What no daemon says for any of these faults: they are outages, and none of them outlasts its patience."""
 _TOKEN_SLOW_S, _TOKEN_OLD_S = 3.0, 5.0
 """A request may leave until 3 s after its claim, and is signed in the second before; a dozen daemons make use of it."""

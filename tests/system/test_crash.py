@@ -184,7 +184,7 @@ async def test_a_frozen_daemons_late_answer_is_kept_in_the_audit_and_decides_not
 
     environment.operator.release_first()
     frozen.thaw()
-    await frozen.has_said("attempt.late")
+    await frozen.has_said("lease.lost")
     late = [(1, *INTERRUPTED, "frozen"), (1, "late", "answered", "player_not_found", "frozen")]
     assert await environment.audit(win) == late
     assert await environment.harness.everything() == before

@@ -28,7 +28,7 @@ async def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
     await environment.held(2)
 
     daemon.process.send_signal(asked)
-    await daemon.has_said("daemon.draining")
+    await daemon.has_said("drain.started")
     assert await daemon.get("/readyz") == (503, "draining\n")
     assert (await daemon.get("/healthz"))[0] == 200
     # One is enqueued now, and one becomes due through what is settled now.

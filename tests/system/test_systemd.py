@@ -226,7 +226,7 @@ async def test_a_stop_lets_what_is_in_flight_finish_for_as_long_as_drain_s_says(
         placed = await running.environment.harness.place("b-1")
         await running.environment.held(1)
         stopping = asyncio.create_task(running.machine.systemctl("stop", NAME))
-        await until("the daemon drains", lambda: bool(running.lines("daemon.draining")))
+        await until("the daemon drains", lambda: bool(running.lines("drain.started")))
         late_at_s = time.monotonic() + 2 * patience_s
         await until("the unit's patience is over", lambda: time.monotonic() > late_at_s)
         running.environment.operator.release()

@@ -12,6 +12,7 @@ import asyncpg
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
+from predictu_dispatch.core.events import Event
 from predictu_dispatch.edge.postgres.migrations import require_schema
 
 if TYPE_CHECKING:
@@ -194,9 +195,9 @@ class Database:
         if up != self.is_up:
             self.is_up = up
             if up:
-                log.info("database.recovered")
+                log.info(Event.DATABASE_RECOVERED)
             else:
-                log.warning("database.lost", error=describe(error))
+                log.warning(Event.DATABASE_LOST, error=describe(error))
 
 
 async def _leave_as_it_is(_: Connection) -> None: ...
@@ -252,7 +253,7 @@ async def listen(
         except _LOST as error:
             if is_listening:
                 is_listening = False
-                log.warning("listener.lost", error=describe(error))
+                log.warning(Event.LISTENER_LOST, error=describe(error))
             await sleep(delay_s)
             delay_s = min(delay_s * 2, 2.0)
         finally:

@@ -8,17 +8,18 @@ import json
 import logging
 import re
 import sys
-from typing import TYPE_CHECKING, Final, TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 import structlog
 from typing_extensions import override
+
+from predictu_dispatch.core.events import Event
 
 if TYPE_CHECKING:
     from predictu_dispatch.core.settings import LogSettings
 
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
 """A JWT, whole or cut off: base64url of `{"`, then claims, then the signature."""
-LIBRARY_LOGGED: Final = "library.logged"
 _encode = json.JSONEncoder(default=repr).encode
 
 log = structlog.get_logger()
@@ -83,7 +84,7 @@ class _LibraryHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         log.log(
             record.levelno,
-            LIBRARY_LOGGED,
+            Event.LIBRARY_LOGGED,
             library=record.name,
             message=without_tokens(record.getMessage()),
             exc_info=record.exc_info,

@@ -7,7 +7,6 @@ effect) come from a snapshot that is taken every few seconds; one that could not
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -15,11 +14,12 @@ import structlog
 
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.change import Cause
+from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.lifecycle import FINAL, CallbackState
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.verdict import MISCONFIGURED
 from predictu_dispatch.edge.config.expiry import Expiry
-from predictu_dispatch.edge.telemetry.log import LIBRARY_LOGGED, without_tokens
+from predictu_dispatch.edge.telemetry.log import without_tokens
 from predictu_dispatch.edge.telemetry.metrics import Metrics
 from predictu_dispatch.edge.telemetry.snapshot import Snapshot
 
@@ -32,27 +32,6 @@ if TYPE_CHECKING:
     from predictu_dispatch.edge.config.loader import OperatorConfig
     from predictu_dispatch.edge.config.reload import Reload
     from predictu_dispatch.edge.telemetry.snapshot import ProcessStats
-
-
-class Event(StrEnum):
-    """Every event of the log."""
-
-    CALLBACK_DELIVERED = "callback.delivered"
-    CALLBACK_REJECTED = "callback.rejected"
-    CALLBACK_RETRIED = "callback.retried"
-    CALLBACK_EXHAUSTED = "callback.exhausted"
-    CALLBACK_RELEASED = "callback.released"
-    CALLBACK_CANCELLED = "callback.cancelled"
-    ROLLBACK_ENQUEUED = "rollback.enqueued"
-    ATTEMPT_LATE = "attempt.late"
-    REPORT_REFUSED = "report.refused"
-    CHORE_FAILED = "chore.failed"
-    LIBRARY_LOGGED = LIBRARY_LOGGED
-    CIRCUIT_OPENED = "circuit.opened"
-    CIRCUIT_CLOSED = "circuit.closed"
-    INSTANCE_TAKEN = "instance.taken"
-    CONFIG_REFUSED = "config.refused"
-    CONFIG_RELOADED = "config.reloaded"
 
 
 _EVENT_OF_STATE = {
@@ -121,7 +100,7 @@ class Telemetry:
         if change.state is CallbackState.DELIVERED:
             latency_s = (attempt.finished_at - callback.created_at).total_seconds()
             self._delivery_latency(callback.operator_id, callback.lane).observe(max(0.0, latency_s))
-        event = Event.ATTEMPT_LATE if late or change.state is None else _EVENT_OF_STATE[change.state]
+        event = Event.LEASE_LOST if late or change.state is None else _EVENT_OF_STATE[change.state]
         log.info(
             event,
             request_id=str(callback.request_id),

@@ -57,7 +57,7 @@ async def counts_right(environment: Environment, *daemons: Daemon) -> None:
     figures = [await daemon.figures() for daemon in daemons]
     assert sum(sum(one.get("attempts_total", {}).values()) for one in figures) == rows
     assert [one["leases_lost_total"][()] for one in figures] == [0.0] * len(daemons)
-    assert [line for one in daemons for line in one.lines("attempt.late") + one.lines("report.refused")] == []
+    assert [line for one in daemons for line in one.lines("lease.lost") + one.lines("report.refused")] == []
 
 
 async def test_what_a_lost_claim_leased_is_reaped_and_goes_on_as_if_it_might_have_been_sent(

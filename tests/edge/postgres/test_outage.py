@@ -92,7 +92,7 @@ async def test_a_settle_whose_answer_is_lost_is_repeated_and_counts_once(environ
         assert await environment.bets() == {"closed": 1}
         assert len(environment.operator.requests) == 2
         assert sum((await daemon.figures())["attempts_total"].values()) == 2
-        assert daemon.lines("attempt.late") == []
+        assert daemon.lines("lease.lost") == []
 
 
 async def test_connections_cut_again_and_again_while_work_flows_lose_and_double_nothing(
@@ -210,7 +210,7 @@ async def test_a_daemon_that_has_lost_its_database_still_stops_in_time(environme
         assert await daemon.exited() == 0
         # 5 s for settling after the drain, and up to 2 s each to give silent connections back and to close them.
         assert time.monotonic() - asked_at_s < drain_s + 11.0
-        assert daemon.lines("drain.unfinished")[0]["in_flight"] == 1
+        assert daemon.lines("drain.timed_out")[0]["in_flight"] == 1
     assert await environment.harness.state(placement) == "in_flight"
     await environment.expire_leases("host-1")
     await environment.fleet.start("host-2")

@@ -1,0 +1,34 @@
+"""The names of all log events, as noun.verb_past. Dashboards and searches depend on them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Event(StrEnum):
+    """Every value of the log line's key `event`."""
+
+    CALLBACK_DELIVERED = "callback.delivered"
+    CALLBACK_REJECTED = "callback.rejected"
+    CALLBACK_RETRIED = "callback.retried"
+    CALLBACK_EXHAUSTED = "callback.exhausted"
+    CALLBACK_RELEASED = "callback.released"
+    CALLBACK_CANCELLED = "callback.cancelled"
+    ROLLBACK_ENQUEUED = "rollback.enqueued"
+    LEASE_LOST = "lease.lost"
+    REPORT_REFUSED = "report.refused"
+    CIRCUIT_OPENED = "circuit.opened"
+    CIRCUIT_CLOSED = "circuit.closed"
+    CONFIG_REFUSED = "config.refused"
+    CONFIG_RELOADED = "config.reloaded"
+    DAEMON_STARTED = "daemon.started"
+    DAEMON_STOPPED = "daemon.stopped"
+    DRAIN_STARTED = "drain.started"
+    DRAIN_TIMED_OUT = "drain.timed_out"
+    DATABASE_LOST = "database.lost"
+    DATABASE_RECOVERED = "database.recovered"
+    LISTENER_LOST = "listener.lost"
+    INSTANCE_TAKEN = "instance.taken"
+    CHORE_FAILED = "chore.failed"
+    WATCHDOG_WITHHELD = "watchdog.withheld"
+    LIBRARY_LOGGED = "library.logged"
