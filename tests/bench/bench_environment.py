@@ -143,7 +143,7 @@ class BenchEnvironment:
                 fleet.spawn(f"bench-{self._instances}", **_SECTIONS)
             yield fleet.daemons
             for daemon in fleet.daemons:
-                daemon.ask_to_stop()
+                daemon.terminate()
             for daemon in fleet.daemons:
                 await daemon.exited()
         finally:
@@ -170,7 +170,7 @@ class BenchEnvironment:
                 workers=tuple(daemon.process.pid for daemon in running),
                 store=(self.postgres_pid,),
                 is_alive=lambda: all(daemon.process.poll() is None for daemon in running),
-                said=lambda: running[0].said[-1000:],
+                said=lambda: running[0].log_text[-1000:],
                 wal_bytes=wal_counter(owner),
             )
             reading = await meter.measure(bets * CALLBACKS_PER_BET, crew)
@@ -178,7 +178,7 @@ class BenchEnvironment:
             # A metric is the sum of its labels' figures, over all daemons.
             metrics: defaultdict[str, float] = defaultdict(float)
             for daemon in running:
-                for name, samples in (await daemon.figures()).items():
+                for name, samples in (await daemon.metrics()).items():
                     metrics[name] += sum(samples.values())
             return replace(reading, metrics=metrics)
 

@@ -152,7 +152,7 @@ class Stage:
                 counted = enqueued[round(pace.rate * pace.warm_up_s) :]
                 arrived_at_s = await self._arrivals([row[0] for row in counted])
                 if min(arrived_at_s) == inf:
-                    raise RuntimeError(f"nothing arrived; the daemon's last words:\n{daemon.said[-2000:]}")
+                    raise RuntimeError(f"nothing arrived; the daemon's last words:\n{daemon.log_text[-2000:]}")
         return Segment(
             pair=pair,
             side=side.name,
@@ -193,7 +193,7 @@ class Stage:
         try:
             daemon = await fleet.start(f"bench-{side.daemons_started}", **_DAEMON_SECTIONS)
             yield daemon
-            daemon.ask_to_stop()
+            daemon.terminate()
             await daemon.exited()
         finally:
             fleet.end()

@@ -129,7 +129,7 @@ async def _wrong_clock(world: World, draws: random.Random, lasts_s: float) -> st
 async def _reload(world: World, _: random.Random, __: float) -> str | None:
     for daemon in world.daemons:
         # A daemon that is only just starting knows no reload yet.
-        if "daemon.started" in daemon.said:
+        if "daemon.started" in daemon.log_text:
             _send(daemon, signal.SIGHUP)
     return ""
 

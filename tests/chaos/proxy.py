@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from tests.support.served import served
+from tests.support.postgres_proxy import serving
 
 _PIECE = 65_536
 _DRIP_S = 0.01
@@ -146,5 +146,5 @@ async def proxied(upstream: Upstream) -> AsyncIterator[Proxy]:
         proxy.suffer(WELL)
         proxy.cut()
 
-    async with served(proxy, leave):
+    async with serving(proxy, leave):
         yield proxy

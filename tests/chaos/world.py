@@ -148,7 +148,7 @@ class World:
     async def stop_daemons(self) -> None:
         """All of them have finished what they had begun, and ended."""
         for daemon in self.daemons:
-            daemon.ask_to_stop()
+            daemon.terminate()
         for daemon in self.daemons:
             await daemon.exited()
 

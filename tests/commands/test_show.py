@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.support.desk import desk_at
+from tests.support.command_line import command_line_for
 from tests.support.harness import OPERATOR, Harness, delivered, exhausted, rejected, retried
 from tests.support.postgres import Database
 
@@ -26,7 +26,7 @@ class Desk:
         self.config = folder / "dispatcher.toml"
         self.config.write_text(f'[database]\ndsn = "{dsn}"\n', encoding="utf-8")
 
-    async def ask(self, *arguments: str) -> tuple[int, str, str]:
+    async def run(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of the command."""
         asked = await asyncio.to_thread(
             subprocess.run,
@@ -64,7 +64,7 @@ async def test_show_tells_a_callbacks_life_attempt_by_attempt(harness: Harness, 
         "instance": "host-2",
     }
     await harness.attempt(placement, delivered, **answer)
-    code, said, _ = await desk.ask("show", str(PLACEMENT))
+    code, said, _ = await desk.run("show", str(PLACEMENT))
     assert code == 0
     assert f"BET_MAKE {PLACEMENT} of operator {OPERATOR} is delivered" in said
     for words in (
@@ -81,7 +81,7 @@ async def test_show_tells_a_callbacks_life_attempt_by_attempt(harness: Harness, 
         assert words in said
     assert said.index("attempt 1 by host-1") < said.index("attempt 2 by host-2")
 
-    code, said, _ = await desk.ask("show", str(PLACEMENT), "--json")
+    code, said, _ = await desk.run("show", str(PLACEMENT), "--json")
     (callback,) = json.loads(said)["callbacks"]
     assert (code, callback["state"], callback["balance"]) == (0, "delivered", 123456)
     assert [(row["attempt"], row["verdict"]) for row in callback["audit"]] == [(1, "retry"), (2, "delivered")]
@@ -95,7 +95,7 @@ async def test_on_a_terminal_no_line_is_wider_than_it(
     placement = await harness.place(request_id=PLACEMENT)
     url = "https://wallet.example.com/predictu"
     await harness.attempt(placement, exhausted, reason="address_refused", url=url, key_id="k" * 43)
-    code, said, _ = await desk_at(tmp_path, database.support).ask("show", str(PLACEMENT))
+    code, said, _ = await command_line_for(tmp_path, database.support).run("show", str(PLACEMENT))
     assert code == 0
     assert max(len(line) for line in click.unstyle(said).splitlines()) <= 80
     assert f"to {url}, signed with key {'k' * 43}" in " ".join(said.split())
@@ -107,7 +107,7 @@ async def test_show_tells_a_bets_whole_life_in_order(harness: Harness, desk: Des
     lease = await harness.lease(placement)
     win = await harness.end("BET_WIN")
     await harness.settle(exhausted(lease))
-    code, said, _ = await desk.ask("show", "--bet", OPERATOR, "b1")
+    code, said, _ = await desk.run("show", "--bet", OPERATOR, "b1")
     (rollback,) = await harness.rollbacks()
     assert code == 0
     assert f"Bet b1 of operator {OPERATOR} is closing: its last callback is on its way." in said
@@ -122,7 +122,7 @@ async def test_status_lists_the_backlog_and_what_needs_review_within_80_columns(
     win = await harness.end("BET_WIN")
     await harness.attempt(win, rejected, operator_status="PLAYER_NOT_FOUND")
     await harness.place("b2")
-    code, said, _ = await desk.ask("status")
+    code, said, _ = await desk.run("status")
     table, _, review = said.partition("needs review")
     assert code == 0
     assert max(len(line) for line in said.splitlines()) <= 80
@@ -132,7 +132,7 @@ async def test_status_lists_the_backlog_and_what_needs_review_within_80_columns(
     assert str(win) in review
     assert "The operator refused it with PLAYER_NOT_FOUND; it is not retried by itself." in " ".join(review.split())
 
-    said = (await desk.ask("status", "--json"))[1]
+    said = (await desk.run("status", "--json"))[1]
     assert [row["request_id"] for row in json.loads(said)["needs_review"]] == [str(win)]
 
 
@@ -148,7 +148,7 @@ async def test_status_lists_the_backlog_and_what_needs_review_within_80_columns(
 )
 @pytest.mark.usefixtures("harness")
 async def test_what_is_not_there_is_said_so(desk: Desk, arguments: list[str], code: int, words: str) -> None:
-    found, said, complaint = await desk.ask(*arguments)
+    found, said, complaint = await desk.run(*arguments)
     assert (found, said) == (code, "")
     assert words in complaint
 
@@ -159,10 +159,10 @@ async def test_an_id_that_two_operators_have_asks_for_the_operator(harness: Harn
         await harness.producer.execute(
             "select predictu_dispatch.enqueue_callback($1, 'PING', '{}', $2)", operator_id, PLACEMENT
         )
-    code, _, complaint = await desk.ask("show", str(PLACEMENT))
+    code, _, complaint = await desk.run("show", str(PLACEMENT))
     assert code == 1
     assert f"--operator {OPERATOR} | op_off" in complaint
-    code, said, _ = await desk.ask("show", str(PLACEMENT), "--operator", "op_off")
+    code, said, _ = await desk.run("show", str(PLACEMENT), "--operator", "op_off")
     assert code == 0
     assert "of operator op_off" in said
 
@@ -178,7 +178,7 @@ async def test_a_database_that_is_away_is_exit_code_3_and_the_place_to_look(
     tmp_path: Path, dsn: str, words: str
 ) -> None:
     desk = Desk(tmp_path, dsn)
-    code, said, complaint = await desk.ask("status")
+    code, said, complaint = await desk.run("status")
     assert (code, said) == (3, "")
     assert "the database can't be reached" in complaint
     assert words in complaint
@@ -186,7 +186,7 @@ async def test_a_database_that_is_away_is_exit_code_3_and_the_place_to_look(
 
 
 async def test_an_empty_database_asks_for_migrate(embedded_database: str, tmp_path: Path) -> None:
-    code, _, complaint = await Desk(tmp_path, embedded_database).ask("status")
+    code, _, complaint = await Desk(tmp_path, embedded_database).run("status")
     assert code == 1
     assert "predictu-dispatch migrate" in complaint
 

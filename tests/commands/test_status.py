@@ -10,7 +10,7 @@ import pytest
 
 from predictu_dispatch.commands.status_table import rounded
 from predictu_dispatch.edge.postgres.sql_files import query
-from tests.support.desk import Desk, desk_at
+from tests.support.command_line import CommandLine, command_line_for
 from tests.support.harness import OPERATOR, Connection, Harness, claim, delivered, rejected
 from tests.support.postgres import Database
 
@@ -19,8 +19,8 @@ LONG = "op_twenty_characters"
 
 
 @pytest.fixture
-def desk(tmp_path: Path, database: Database) -> Desk:
-    return desk_at(tmp_path, database.support)
+def desk(tmp_path: Path, database: Database) -> CommandLine:
+    return command_line_for(tmp_path, database.support)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def row(said: str, operator_id: str, lane: str) -> list[str]:
 
 
 async def test_a_row_for_each_operator_and_lane_has_its_backlog_its_slots_and_how_the_operator_is(
-    harness: Harness, desk: Desk
+    harness: Harness, desk: CommandLine
 ) -> None:
     await harness.attempt(await harness.place("b1"), delivered)
     await run_daemon(harness.owner, "host-1", OPERATOR, slots=32)
@@ -74,7 +74,7 @@ async def test_a_row_for_each_operator_and_lane_has_its_backlog_its_slots_and_ho
     await harness.owner.execute(
         "update predictu_dispatch.callback set due_at = now() + interval '1 h' where lane = 'settlement'"
     )
-    code, said, _ = await desk.ask("status")
+    code, said, _ = await desk.run("status")
     assert code == 0
     assert row(said, OPERATOR, "interactive")[:3] == ["0", "1", "1/32"]
     assert row(said, OPERATOR, "interactive")[-2:] == ["0", "healthy"]
@@ -83,7 +83,9 @@ async def test_a_row_for_each_operator_and_lane_has_its_backlog_its_slots_and_ho
     assert row(said, "op_off", "settlement") == ["0", "0", "0", "-", "0", "disabled"]
 
 
-async def test_an_operator_that_is_left_alone_says_so_in_the_table_and_below_it(harness: Harness, desk: Desk) -> None:
+async def test_an_operator_that_is_left_alone_says_so_in_the_table_and_below_it(
+    harness: Harness, desk: CommandLine
+) -> None:
     await run_daemon(harness.owner, "host-1", OPERATOR, slots=32)
     await say(
         harness.owner,
@@ -92,7 +94,7 @@ async def test_an_operator_that_is_left_alone_says_so_in_the_table_and_below_it(
         " ping_at = now() + interval '4 min', paused_at = now() - interval '3 h', paused_by = 'ann@web-1',"
         " pause_reason = 'wallet upgrade', settlement_backoff_until = now() + interval '10 min'",
     )
-    code, said, _ = await desk.ask("status")
+    code, said, _ = await desk.run("status")
     assert code == 0
     assert row(said, OPERATOR, "interactive")[-4:] == ["0", "paused,", "open", "5min"]
     below = " ".join(said.split())
@@ -102,40 +104,42 @@ async def test_an_operator_that_is_left_alone_says_so_in_the_table_and_below_it(
         "op_off: no running daemon has its file",
     ):
         assert words in below
-    said = (await desk.ask("status", "--json"))[1]
+    said = (await desk.run("status", "--json"))[1]
     interactive, settlement = [lane for lane in json.loads(said)["lanes"] if lane["operator_id"] == OPERATOR]
     assert (interactive["circuit"], interactive["health"], interactive["paused_by"]) == ("open", "down", "ann@web-1")
     assert (interactive["slots"], interactive["backoff_until"]) == (32, None)
     assert 0 < settlement["backoff_for_s"] <= 600
     await say(harness.owner, OPERATOR, "paused_at = null, paused_by = null, pause_reason = null")
-    assert "in a row; next PING in 4 min; health down" in " ".join((await desk.ask("status"))[1].split())
+    assert "in a row; next PING in 4 min; health down" in " ".join((await desk.run("status"))[1].split())
 
 
-async def test_daemons_that_run_are_told_from_those_that_vanished(harness: Harness, desk: Desk) -> None:
-    code, said, _ = await desk.ask("status")
+async def test_daemons_that_run_are_told_from_those_that_vanished(harness: Harness, desk: CommandLine) -> None:
+    code, said, _ = await desk.run("status")
     assert (code, "no daemon is running" in said) == (0, True)
     await run_daemon(harness.owner, "host-1", OPERATOR, slots=8)
     await run_daemon(harness.owner, "host-2", OPERATOR, slots=8, seen_s_ago=7200)
     await run_daemon(harness.owner, "host-3", OPERATOR, slots=8, seen_s_ago=2 * 86_400)
-    code, said, _ = await desk.ask("status")
+    code, said, _ = await desk.run("status")
     running, _, vanished = said.partition("vanished in the last day")
     assert "host-1 on host-1.example, seen " in running
     assert " ago, version 0.1.0" in running
     assert "host-2 on host-2.example, last seen 2 h ago (20" in vanished
     assert "host-3" not in said
-    told = json.loads((await desk.ask("status", "--json"))[1])["daemons"]
+    told = json.loads((await desk.run("status", "--json"))[1])["daemons"]
     assert [(daemon["instance"], daemon["is_live"]) for daemon in told] == [("host-1", True), ("host-2", False)]
 
 
-async def test_the_slots_of_a_daemon_that_vanished_are_not_counted(harness: Harness, desk: Desk) -> None:
+async def test_the_slots_of_a_daemon_that_vanished_are_not_counted(harness: Harness, desk: CommandLine) -> None:
     await run_daemon(harness.owner, "host-1", OPERATOR, slots=8, seen_s_ago=7200)
     await harness.place("b1")
     await claim(harness.daemon)
-    said = (await desk.ask("status"))[1]
+    said = (await desk.run("status"))[1]
     assert row(said, OPERATOR, "interactive")[2] == "1"
 
 
-async def test_a_busy_table_fits_80_columns_and_json_has_every_figure_in_full(harness: Harness, desk: Desk) -> None:
+async def test_a_busy_table_fits_80_columns_and_json_has_every_figure_in_full(
+    harness: Harness, desk: CommandLine
+) -> None:
     """The longest id that is promised, five figures everywhere, and all that can be wrong at once."""
     await harness.daemon.execute(query("sync_operators"), [LONG], [False], [15.0], [0.0], ["f"])
     await run_daemon(harness.owner, "host-1", LONG, slots=10_000)
@@ -155,24 +159,24 @@ async def test_a_busy_table_fits_80_columns_and_json_has_every_figure_in_full(ha
         "   from generate_series(1, 24567) n",
         LONG,
     )
-    code, said, _ = await desk.ask("status")
+    code, said, _ = await desk.run("status")
     assert code == 0
     assert max(map(len, said.splitlines())) <= 80
     assert row(said, LONG, "interactive") == ["0", "12k", "12k/10k", "119min", "25k", "disabled…"]
     (lane,) = [
         lane
-        for lane in json.loads((await desk.ask("status", "--json"))[1])["lanes"]
+        for lane in json.loads((await desk.run("status", "--json"))[1])["lanes"]
         if (lane["operator_id"], lane["lane"]) == (LONG, "interactive")
     ]
     assert (lane["ready"], lane["in_flight"], lane["slots"], lane["unknown_effect"]) == (12345, 12222, 10_000, 24567)
 
 
-async def test_what_needs_review_is_listed_after_the_daemons(harness: Harness, desk: Desk) -> None:
+async def test_what_needs_review_is_listed_after_the_daemons(harness: Harness, desk: CommandLine) -> None:
     await harness.attempt(await harness.place(), delivered)
     win = await harness.end("BET_WIN")
-    assert "nothing needs review" in (await desk.ask("status"))[1]
+    assert "nothing needs review" in (await desk.run("status"))[1]
     await harness.attempt(win, rejected, operator_status="PLAYER_NOT_FOUND")
-    said = (await desk.ask("status"))[1]
+    said = (await desk.run("status"))[1]
     assert said.index("no daemon is running") < said.index("needs review:") < said.index(str(win))
     assert "The operator refused it with PLAYER_NOT_FOUND" in said
 

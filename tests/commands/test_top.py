@@ -22,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictu_dispatch.commands.top import Overview, frame
+from tests.support.command_line import CommandLine, command_line_for
 from tests.support.daemons import until
-from tests.support.desk import Desk, desk_at
 from tests.support.harness import OPERATOR, Harness
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import proxied
@@ -77,7 +77,7 @@ class Terminal:
 
 
 @contextmanager
-def terminal(desk: Desk, *command: str) -> Iterator[Terminal]:
+def terminal(desk: CommandLine, *command: str) -> Iterator[Terminal]:
     opened = Terminal(*command, "--config", str(desk.config))
     try:
         yield opened
@@ -88,7 +88,7 @@ def terminal(desk: Desk, *command: str) -> Iterator[Terminal]:
 async def test_it_follows_what_happens_and_ends_with_ctrl_c(
     tmp_path: Path, database: Database, harness: Harness
 ) -> None:
-    with terminal(desk_at(tmp_path, database.support), "top", "--every", "0.2") as screen:
+    with terminal(command_line_for(tmp_path, database.support), "top", "--every", "0.2") as screen:
         await until("the first picture", lambda: screen.shows("0 not final"))
         assert "nothing needs review" in screen.picture
         assert OPERATOR in screen.picture
@@ -103,7 +103,7 @@ async def test_it_follows_what_happens_and_ends_with_ctrl_c(
 @pytest.mark.usefixtures("harness")
 async def test_an_outage_is_said_and_does_not_end_it(tmp_path: Path, database: Database) -> None:
     async with proxied(database.support) as proxy:
-        with terminal(desk_at(tmp_path, proxy.dsn()), "top", "--every", "0.2") as screen:
+        with terminal(command_line_for(tmp_path, proxy.dsn()), "top", "--every", "0.2") as screen:
             await until("the first picture", lambda: screen.shows("not final"))
             proxy.go_away()
             await until("it says so", lambda: screen.shows("can't be reached"))
@@ -117,7 +117,7 @@ async def test_an_outage_is_said_and_does_not_end_it(tmp_path: Path, database: D
 
 
 async def test_it_draws_only_on_a_terminal(tmp_path: Path, database: Database) -> None:
-    code, said, complaint = await desk_at(tmp_path, database.support).ask("top")
+    code, said, complaint = await command_line_for(tmp_path, database.support).run("top")
     assert (code, said) == (2, "")
     assert "predictu-dispatch status --json" in complaint
 

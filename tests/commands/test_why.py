@@ -14,7 +14,7 @@ import pytest
 
 from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.edge.postgres.sql_files import query
-from tests.support.desk import Desk, desk_at
+from tests.support.command_line import CommandLine, command_line_for
 from tests.support.harness import OPERATOR, Harness, claim, delivered, exhausted, rejected, retried
 from tests.support.postgres import Database
 
@@ -26,7 +26,7 @@ class Scene:
     """A database in which a test arranges, as its owner, what daemons and operators would have written."""
 
     harness: Harness
-    desk: Desk
+    desk: CommandLine
     database: Database
 
     async def operator(self, changes: str) -> None:
@@ -75,9 +75,9 @@ class Scene:
 
     async def why(self, request_id: uuid.UUID) -> tuple[list[str], str]:
         """The reasons' codes, as a program reads them, and the words, as a person does, without their line ends."""
-        code, said, complaint = await self.desk.ask("why", str(request_id), "--json")
+        code, said, complaint = await self.desk.run("why", str(request_id), "--json")
         assert (code, complaint) == (0, "")
-        code, words, complaint = await self.desk.ask("why", str(request_id))
+        code, words, complaint = await self.desk.run("why", str(request_id))
         assert (code, complaint) == (0, "")
         assert max(map(len, words.splitlines())) <= 120
         return [reason["code"] for reason in json.loads(said)["reasons"]], " ".join(words.split())
@@ -90,7 +90,7 @@ async def scene(harness: Harness, database: Database, tmp_path: Path) -> Scene:
         "create or replace function predictu_dispatch.heartbeat_timeout() returns interval language sql immutable"
         " parallel safe as $$ select interval '1 minute' $$"
     )
-    return Scene(harness=harness, desk=desk_at(tmp_path, database.support), database=database)
+    return Scene(harness=harness, desk=command_line_for(tmp_path, database.support), database=database)
 
 
 def in_order(said: str, *phrases: str) -> None:
@@ -416,7 +416,7 @@ async def test_a_row_that_somebody_holds_names_the_session(scene: Scene) -> None
     ],
 )
 async def test_what_is_not_there_is_said_so(scene: Scene, arguments: list[str], code: int, words: str) -> None:
-    found, said, complaint = await scene.desk.ask("why", *arguments)
+    found, said, complaint = await scene.desk.run("why", *arguments)
     assert (found, said) == (code, "")
     assert words in complaint
 
@@ -427,10 +427,10 @@ async def test_an_id_that_two_operators_have_asks_for_the_operator(scene: Scene)
         await scene.harness.producer.execute(
             "select predictu_dispatch.enqueue_callback($1, 'PING', '{}', $2)", operator_id, LOST
         )
-    code, _, complaint = await scene.desk.ask("why", str(LOST))
+    code, _, complaint = await scene.desk.run("why", str(LOST))
     assert code == 1
     assert f"--operator {OPERATOR} | op_off" in complaint
-    code, said, _ = await scene.desk.ask("why", str(LOST), "--operator", "op_off")
+    code, said, _ = await scene.desk.run("why", str(LOST), "--operator", "op_off")
     assert code == 0
     assert "of operator op_off is ready" in said
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.support.code_blocks import ROOT, code_under, examples
 from tests.support.daemons import until
-from tests.support.documents import ROOT, code_under, examples
 from tests.support.harness import OPERATOR, placement_params
+from tests.support.market import README, Market, open_market
 from tests.support.postgres import Database
-from tests.support.producers import README, Market, open_market
 
 SQL, PYTHON, NODE, POSTGREST, ERRORS = (
     "SQL",
@@ -67,12 +67,12 @@ async def test_the_sql_places_reads_ends_and_takes_back(market: Market) -> None:
     assert answered is not None
     assert (answered["reason"], answered["effect"], answered["operator_status"]) == (None, "applied", "OK")
     await harness.producer.execute(end)
-    await market.environment.all_final()
+    await market.environment.until_all_final()
 
     await harness.producer.execute(place.replace("b-1", "b-2").replace("7f3c4a52", "8f3c4a52"))
-    await market.environment.all_final()
+    await market.environment.until_all_final()
     await harness.producer.execute(take_back)
-    await market.environment.all_final()
+    await market.environment.until_all_final()
     assert await market.environment.bets() == {"closed": 2}
     assert await market.callbacks("b-1") == ["BET_MAKE delivered", "BET_WIN delivered"]
     assert await market.callbacks("b-2") == ["BET_MAKE delivered", "BET_ROLLBACK delivered"]

@@ -13,11 +13,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support.documents import code_under
+from tests.support.code_blocks import code_under
 from tests.support.harness import OPERATOR, placement_params
+from tests.support.market import README, Market, open_market
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import Trick, proxied
-from tests.support.producers import README, Market, open_market
 
 WAIT_S = 20.0
 
@@ -97,7 +97,7 @@ async def test_the_python_buys_or_takes_back_and_never_both(producer: Producer, 
     assert await producer.buy("unheard", filled_unheard) is True
     assert market.environment.operator.balance["p1"] == -1000
     assert await producer.buy("no-liquidity", no_liquidity) is False
-    await market.environment.all_final()
+    await market.environment.until_all_final()
     assert market.environment.operator.balance["p1"] == -1000
     market.environment.operator.refuse("INSUFFICIENT_FUNDS")
     assert await producer.buy("refused") is False
@@ -129,7 +129,7 @@ async def test_the_python_places_once_although_its_commit_was_not_answered(marke
             producer.readme.place_surely(producer.pool, OPERATOR, request_id, placement_params("b-1"))
         )
         await asyncio.wait_for(proxy.caught.wait(), WAIT_S)
-        await market.environment.all_final()
+        await market.environment.until_all_final()
         proxy.cut()
         await placing
         assert proxy.runs("enqueue_callback") == 2
@@ -146,7 +146,7 @@ async def test_the_python_hears_of_an_outcome_and_asks_also_where_it_hears_nothi
     with pytest.raises(TimeoutError):
         await producer.outcomes.wait(OPERATOR, request_id, timeout_s=0.05)
     waiting = asyncio.create_task(producer.outcomes.wait(OPERATOR, request_id, timeout_s=WAIT_S))
-    await producer.market.environment.held(1)
+    await producer.market.environment.until_in_flight(1)
     operator.release()
     assert (await waiting)["state"] == "delivered"
     assert producer.outcomes.told == {}
@@ -156,7 +156,7 @@ async def test_the_python_hears_of_an_outcome_and_asks_also_where_it_hears_nothi
     operator.hold()
     await producer.place("b-2", unknown)
     waiting = asyncio.create_task(deaf.wait(OPERATOR, unknown, timeout_s=WAIT_S))
-    await producer.market.environment.held(1)
+    await producer.market.environment.until_in_flight(1)
     operator.release()
     assert (await waiting)["state"] == "delivered"
 
@@ -178,7 +178,7 @@ async def test_the_python_is_told_well_before_it_would_ask_again(producer: Produ
             operator.release()
         return found
 
-    await producer.market.environment.held(1)
+    await producer.market.environment.until_in_flight(1)
     producer.outcomes.pool = SimpleNamespace(fetchrow=counted)
     names = producer.outcomes.wait.__func__.__globals__
     names["asyncio"] = SimpleNamespace(

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.documents import ROOT, code_under
+from tests.support.code_blocks import ROOT, code_under
 from tests.support.harness import OPERATOR
+from tests.support.market import README, Market, open_market
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import Trick, proxied
-from tests.support.producers import README, Market, open_market
 
 FOLDER = ROOT / "tests" / "typescript"
 WAIT_S = 60.0
@@ -86,7 +86,7 @@ async def test_the_typescript_buys_or_takes_back_and_never_both(producer: Produc
     assert await producer.step("buy", "bought") == {"result": True}
     assert await producer.step("buy-filled-unheard", "unheard") == {"result": True}
     assert await producer.step("buy-without-liquidity", "no-liquidity") == {"result": False}
-    await market.environment.all_final()
+    await market.environment.until_all_final()
     assert market.environment.operator.balance[PLAYER] == -2500
     market.environment.operator.refuse("INSUFFICIENT_FUNDS")
     assert await producer.step("buy", "refused") == {"result": False}
@@ -105,7 +105,7 @@ async def test_the_typescript_hears_of_an_outcome(producer: Producer, market: Ma
     request_id = uuid.uuid4()
     market.environment.operator.hold()
     assert await producer.step("place", "b-1", request_id) == {"result": "placed"}
-    await market.environment.held(1)
+    await market.environment.until_in_flight(1)
     waiting = asyncio.create_task(producer.step("wait", "b-1", request_id))
     market.environment.operator.release()
     outcome = (await waiting)["result"]
@@ -137,7 +137,7 @@ async def test_the_typescript_places_once_although_its_commit_was_not_answered(
         proxy.on_next("commit", Trick.KEEP_ANSWER)
         placing = asyncio.create_task(producer.step("place-surely", "b-1"))
         await asyncio.wait_for(proxy.caught.wait(), WAIT_S)
-        await market.environment.all_final()
+        await market.environment.until_all_final()
         proxy.cut()
         assert await placing == {"result": "placed"}
         assert proxy.runs("enqueue_callback") == 2

@@ -19,18 +19,18 @@ from predictu_dispatch.edge.postgres.sql_files import query
 from tests.support.circuits import (
     ONE_ATTEMPT,
     OWN_TURN_S,
-    ask_balance,
-    becomes,
+    enqueue_balance,
     failing,
-    has_ended,
-    looks_on,
-    nothing_in_flight,
     open_circuit,
+    operator_row,
     others,
     outcomes,
     pings,
-    row,
-    tell,
+    print_figures,
+    until_final,
+    until_heartbeats_sent,
+    until_nothing_in_flight,
+    until_operator_is,
 )
 from tests.support.daemons import until
 from tests.support.environment import OTHER, Environment, another_operator, open_environment
@@ -82,18 +82,20 @@ async def test_failures_in_a_row_open_the_circuit_and_everybody_can_see_it(envir
     """A wrong key or a wrong address is a failure too, whoever's mistake it is."""
     write_operator(environment, open_s=NEVER_S)
     daemon = await environment.fleet.start("host-1")
-    await has_ended(environment, await ask_balance(environment))
+    await until_final(environment, await enqueue_balance(environment))
     environment.operator.answer = failing(code)
     for _ in range(THRESHOLD - 1):
-        await has_ended(environment, await ask_balance(environment))
-    await becomes(environment, circuit="closed", health="degraded", consecutive_failures=THRESHOLD - 1)
-    await has_ended(environment, await ask_balance(environment))
-    await becomes(environment, circuit="open", health="down", consecutive_failures=THRESHOLD, within_s=OWN_TURN_S)
-    seen = await row(environment)
+        await until_final(environment, await enqueue_balance(environment))
+    await until_operator_is(environment, circuit="closed", health="degraded", consecutive_failures=THRESHOLD - 1)
+    await until_final(environment, await enqueue_balance(environment))
+    await until_operator_is(
+        environment, circuit="open", health="down", consecutive_failures=THRESHOLD, within_s=OWN_TURN_S
+    )
+    seen = await operator_row(environment)
     assert seen["last_success_at"] < seen["last_failure_at"] <= seen["circuit_since"] < seen["ping_at"]
-    await daemon.has_said("circuit.opened")
-    assert await daemon.figure("circuit_open", OPERATOR) == 1
-    assert await daemon.figure("operator_up", OPERATOR) == 0
+    await daemon.until_logged("circuit.opened")
+    assert await daemon.metric("circuit_open", OPERATOR) == 1
+    assert await daemon.metric("operator_up", OPERATOR) == 0
 
 
 async def test_a_business_refusal_is_an_answer_and_the_row_of_failures_begins_anew(environment: Environment) -> None:
@@ -103,16 +105,16 @@ async def test_a_business_refusal_is_an_answer_and_the_row_of_failures_begins_an
     async def balances(count: int, answer: Callable[[Request], web.Response | None]) -> None:
         environment.operator.answer = answer
         for _ in range(count):
-            await has_ended(environment, await ask_balance(environment))
+            await until_final(environment, await enqueue_balance(environment))
 
     await balances(THRESHOLD - 1, failing())
     await balances(1, lambda _: web.json_response({"status": "PLAYER_NOT_FOUND"}))
     await balances(THRESHOLD - 1, failing())
     # Being asked to slow down is neither an answer nor an outage.
     await balances(THRESHOLD, failing(429))
-    await becomes(environment, circuit="closed", consecutive_failures=THRESHOLD - 1)
+    await until_operator_is(environment, circuit="closed", consecutive_failures=THRESHOLD - 1)
     await balances(1, failing())
-    await becomes(environment, circuit="open", within_s=OWN_TURN_S)
+    await until_operator_is(environment, circuit="open", within_s=OWN_TURN_S)
 
 
 async def test_failures_that_two_daemons_saw_add_up(environment: Environment) -> None:
@@ -124,19 +126,19 @@ async def test_failures_that_two_daemons_saw_add_up(environment: Environment) ->
     )
     for instance in ("host-1", "host-2"):
         await environment.fleet.start(instance)
-    await looks_on(environment, 2)
+    await until_heartbeats_sent(environment, 2)
     environment.operator.answer = failing()
     environment.operator.hold()
-    asked = [await ask_balance(environment) for _ in range(4)]
-    await environment.held(4)
+    asked = [await enqueue_balance(environment) for _ in range(4)]
+    await environment.until_in_flight(4)
     leased = await environment.harness.owner.fetch(
         "select leased_by, count(*) from predictu_dispatch.callback where state = 'in_flight' group by leased_by"
     )
     assert {lease["leased_by"]: lease["count"] for lease in leased} == {"host-1": 2, "host-2": 2}
     environment.operator.release()
-    await has_ended(environment, *asked)
+    await until_final(environment, *asked)
     # Below its own threshold, each tells at its next look.
-    await becomes(environment, circuit="open", consecutive_failures=4, within_s=2.0)
+    await until_operator_is(environment, circuit="open", consecutive_failures=4, within_s=2.0)
 
 
 async def test_an_old_success_does_not_wipe_out_what_another_daemon_has_seen_fail_since(
@@ -145,15 +147,15 @@ async def test_an_old_success_does_not_wipe_out_what_another_daemon_has_seen_fai
     """It was heard, and changed nothing then; told again at each look, it would keep the circuit closed for ever."""
     write_operator(environment, open_s=NEVER_S)
     await environment.fleet.start("host-1")
-    await has_ended(environment, await ask_balance(environment))
-    await becomes(environment, health="healthy")
-    await has_ended(environment, await ask_balance(environment))
-    await looks_on(environment, 1)
+    await until_final(environment, await enqueue_balance(environment))
+    await until_operator_is(environment, health="healthy")
+    await until_final(environment, await enqueue_balance(environment))
+    await until_heartbeats_sent(environment, 1)
     await environment.harness.owner.execute(
         "update predictu_dispatch.operator set consecutive_failures = 2, health = 'degraded', revision = revision + 1"
     )
-    await looks_on(environment, 2)
-    assert (await row(environment))["consecutive_failures"] == 2
+    await until_heartbeats_sent(environment, 2)
+    assert (await operator_row(environment))["consecutive_failures"] == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- while open
@@ -176,16 +178,16 @@ async def test_while_it_is_open_bets_end_at_once_and_what_is_owed_waits(
     took_ms = []
     async with outcomes(database.owner) as heard:
         for n in range(10):
-            enqueued = await (environment.harness.place(f"b-{n}") if n % 2 else ask_balance(environment))
+            enqueued = await (environment.harness.place(f"b-{n}") if n % 2 else enqueue_balance(environment))
             committed_at_s = time.monotonic()
             took_ms.append((await heard.of(enqueued) - committed_at_s) * 1000)
             assert await fate_of(environment, enqueued) == ("exhausted", "circuit_open", "none", 0)
-    tell(f"commit to outcome: {sorted(round(ms, 1) for ms in took_ms)} ms")
+    print_figures(f"commit to outcome: {sorted(round(ms, 1) for ms in took_ms)} ms")
     # The median is a few milliseconds; a reaper that was not told looks every half second.
     assert sorted(took_ms)[5] < 250
     assert max(took_ms) < 1000
     assert [(await environment.harness.bet(f"b-{n}"))["state"] for n in range(1, 10, 2)] == ["void"] * 5
-    await looks_on(environment, 2)
+    await until_heartbeats_sent(environment, 2)
     assert rollback is not None
     for waiting in (rollback, win):
         assert (await fate_of(environment, waiting))[::3] == ("ready", 0)
@@ -202,7 +204,7 @@ async def test_what_waits_for_a_retry_when_it_opens_ends_at_once_and_a_debit_tha
     await harness.attempt(unknown, retried, due_in_s=60.0)
     never_left = await harness.place("b-never-left")
     await harness.attempt(never_left, retried, due_in_s=60.0, effect="none", evidence="not_sent")
-    balance = await ask_balance(environment)
+    balance = await enqueue_balance(environment)
     await harness.attempt(balance, retried, due_in_s=60.0)
     flagged = await harness.end("BET_WIN", "b-unknown")
     environment.operator.book("b-unknown", str(unknown), "p1", 500)
@@ -219,7 +221,7 @@ async def test_what_waits_for_a_retry_when_it_opens_ends_at_once_and_a_debit_tha
     [rollback] = await harness.rollbacks("b-unknown")
     assert (rollback["state"], rollback["attempts"]) == ("ready", 0)
     environment.operator.answer = lambda _: None
-    await environment.all_final()
+    await environment.until_all_final()
     assert await harness.state(rollback["request_id"]) == "delivered"
     assert environment.operator.balance["p1"] == 0
     assert environment.operator.faults == await environment.audit_faults() == []
@@ -231,18 +233,18 @@ async def test_without_notifications_everything_still_happens_by_looking(environ
     silent = {"listen_dsn": "postgresql://test_dispatcher@127.0.0.1:1/nowhere"}
     daemons = [await environment.fleet.start(instance, database=silent) for instance in ("host-1", "host-2")]
     owed = await wins(environment, 3)
-    await environment.all_final()
+    await environment.until_all_final()
     await open_circuit(environment, THRESHOLD)
     for daemon in daemons:
-        await daemon.has_said("circuit.opened")
+        await daemon.until_logged("circuit.opened")
     refused = await environment.harness.place("b-refused")
-    await has_ended(environment, refused, within_s=3.0)
+    await until_final(environment, refused, within_s=3.0)
     environment.operator.answer = lambda _: None
-    await becomes(environment, circuit="closed", health="healthy", consecutive_failures=0)
+    await until_operator_is(environment, circuit="closed", health="healthy", consecutive_failures=0)
     for daemon in daemons:
-        await daemon.has_said("circuit.closed")
+        await daemon.until_logged("circuit.closed")
     await environment.harness.place("b-taken")
-    await environment.all_final(within_s=3.0)
+    await environment.until_all_final(within_s=3.0)
     assert [await environment.harness.state(win) for win in owed] == ["delivered"] * 3
     assert {(await environment.harness.bet(bet))["state"] for bet in ("b-refused", "b-taken")} == {"void", "open"}
 
@@ -255,21 +257,21 @@ async def test_one_ping_every_open_s_from_the_whole_fleet_and_nothing_else(envir
     for instance in ("host-1", "host-2"):
         await environment.fleet.start(instance)
     await open_circuit(environment, THRESHOLD)
-    opened_at_s = (await row(environment))["circuit_since"].timestamp()
+    opened_at_s = (await operator_row(environment))["circuit_since"].timestamp()
     reached = len(others(environment.operator))
     owed = await wins(environment, 5)
     periods = 6
     await until(f"{periods} PINGs", lambda: len(pings(environment.operator)) >= periods)
     arrivals_s = [opened_at_s, *(ping.arrived_at_s for ping in pings(environment.operator))]
     spans_s = [later - sooner for sooner, later in itertools.pairwise(arrivals_s)]
-    tell(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
+    print_figures(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
     # Never sooner; later by finding the failure, deciding and claiming, which takes a loaded machine a while.
     assert min(spans_s) > OPEN_S - 0.01
     assert sorted(spans_s)[len(spans_s) // 2] < OPEN_S + OWN_TURN_S
     assert len({ping.request_id for ping in pings(environment.operator)}) == len(pings(environment.operator))
     assert len(others(environment.operator)) == reached
     assert {(await fate_of(environment, win))[::3] for win in owed} == {("ready", 0)}
-    assert (await row(environment))["circuit_since"].timestamp() == opened_at_s
+    assert (await operator_row(environment))["circuit_since"].timestamp() == opened_at_s
     assert environment.operator.faults == []
 
 
@@ -297,15 +299,15 @@ async def test_the_daemon_that_has_the_ping_is_lost_and_the_others_go_on_pinging
     before = len(pings(environment.operator))
     await environment.expire_leases(lost.instance)
     await until("three more PINGs", lambda: len(pings(environment.operator)) >= before + 3)
-    since = (await row(environment))["circuit_since"]
+    since = (await operator_row(environment))["circuit_since"]
     if fate == "frozen":
         lost.thaw()
-        await lost.has_said("lease.lost")
-    await looks_on(environment, 1)
-    assert (await row(environment))["circuit_since"] == since
+        await lost.until_logged("lease.lost")
+    await until_heartbeats_sent(environment, 1)
+    assert (await operator_row(environment))["circuit_since"] == since
     environment.operator.answer = lambda _: None
-    await becomes(environment, circuit="closed")
-    await nothing_in_flight(environment)
+    await until_operator_is(environment, circuit="closed")
+    await until_nothing_in_flight(environment)
     assert await environment.audit_faults() == []
 
 
@@ -318,10 +320,10 @@ async def test_a_half_open_circuit_that_a_dying_daemon_left_behind_is_decided_by
     await open_circuit(environment, THRESHOLD)
     daemon.kill()
     left = await environment.harness.owner.fetchval("select predictu_dispatch.start_ping($1)", OPERATOR)
-    await becomes(environment, circuit="half_open")
+    await until_operator_is(environment, circuit="half_open")
     environment.operator.answer = lambda _: None
     await environment.fleet.start("host-2")
-    await becomes(environment, circuit="closed", ping_request_id=left)
+    await until_operator_is(environment, circuit="closed", ping_request_id=left)
     assert [ping.request_id for ping in pings(environment.operator)] == [str(left)]
 
 
@@ -336,7 +338,7 @@ async def test_a_ping_that_nobody_may_send_ends_by_its_deadline_and_another_one_
     await open_circuit(environment, THRESHOLD)
     holder.freeze()
     environment.operator.answer = lambda _: None
-    await becomes(environment, circuit="closed", within_s=15.0)
+    await until_operator_is(environment, circuit="closed", within_s=15.0)
     ended = await environment.harness.owner.fetch(
         "select state, reason from predictu_dispatch.callback where method = 'PING' and attempts = 0"
     )
@@ -363,11 +365,11 @@ async def test_an_operator_that_is_back_gets_its_backlog_within_a_second_gently_
             environment.operator.hold()
 
     environment.operator.answer = answer_pings_and_hold_the_rest
-    await becomes(environment, circuit="closed")
-    closed_at_s = (await row(environment))["circuit_since"].timestamp()
+    await until_operator_is(environment, circuit="closed")
+    closed_at_s = (await operator_row(environment))["circuit_since"].timestamp()
     await until("eight at once", lambda: environment.operator.live.total() >= 8)
     arrivals_s = [request.arrived_at_s - closed_at_s for request in others(environment.operator)[reached:]]
-    tell(f"after the closing: {[round(arrival, 3) for arrival in arrivals_s]} s")
+    print_figures(f"after the closing: {[round(arrival, 3) for arrival in arrivals_s]} s")
     # The answer itself closes it; that the PING is settled is not waited for.
     assert closed_at_s - pings(environment.operator)[-1].arrived_at_s < OWN_TURN_S
     assert arrivals_s[0] < 1.0
@@ -375,9 +377,9 @@ async def test_an_operator_that_is_back_gets_its_backlog_within_a_second_gently_
         assert arrival_s > math.ceil(math.log2(held)) * SLOW_START_STEP_S - 0.1, f"{held} at once after {arrival_s} s"
     environment.operator.answer = lambda _: None
     environment.operator.release()
-    await environment.all_final()
+    await environment.until_all_final()
     assert {(await fate_of(environment, win))[::3] for win in owed} == {("delivered", 1)}
-    assert (await row(environment))["circuit"] == "closed"
+    assert (await operator_row(environment))["circuit"] == "closed"
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
@@ -385,11 +387,11 @@ async def test_a_ping_that_fails_leaves_it_open_and_one_that_is_refused_is_an_an
     write_operator(environment, open_s=OPEN_S)
     await environment.fleet.start("host-1")
     await open_circuit(environment, THRESHOLD)
-    since = (await row(environment))["circuit_since"]
-    await becomes(environment, circuit="open", consecutive_failures=THRESHOLD + 2)
-    assert (await row(environment))["circuit_since"] == since
+    since = (await operator_row(environment))["circuit_since"]
+    await until_operator_is(environment, circuit="open", consecutive_failures=THRESHOLD + 2)
+    assert (await operator_row(environment))["circuit_since"] == since
     environment.operator.refuse("PLAYER_NOT_FOUND")
-    await becomes(environment, circuit="closed", consecutive_failures=0, health="healthy")
+    await until_operator_is(environment, circuit="closed", consecutive_failures=0, health="healthy")
 
 
 async def test_attempts_that_hung_through_all_of_it_do_not_open_it_again(environment: Environment) -> None:
@@ -399,18 +401,21 @@ async def test_attempts_that_hung_through_all_of_it_do_not_open_it_again(environ
     environment.operator.answer = failing()
     environment.operator.hold()
     hanging = await wins(environment, THRESHOLD + 1)
-    await environment.held(len(hanging))
-    environment.operator.go_on()
+    await environment.until_in_flight(len(hanging))
+    environment.operator.stop_holding()
     for _ in range(THRESHOLD):
-        await ask_balance(environment)
-    await becomes(environment, circuit="open")
+        await enqueue_balance(environment)
+    await until_operator_is(environment, circuit="open")
     environment.operator.answer = lambda _: None
-    await becomes(environment, circuit="closed")
-    since = (await row(environment))["circuit_since"]
+    await until_operator_is(environment, circuit="closed")
+    since = (await operator_row(environment))["circuit_since"]
     environment.operator.release()
-    await has_ended(environment, *hanging)
-    await looks_on(environment, 2)
-    assert ((await row(environment))["circuit_since"], (await row(environment))["consecutive_failures"]) == (since, 0)
+    await until_final(environment, *hanging)
+    await until_heartbeats_sent(environment, 2)
+    assert (
+        (await operator_row(environment))["circuit_since"],
+        (await operator_row(environment))["consecutive_failures"],
+    ) == (since, 0)
 
 
 async def test_a_daemon_that_slept_through_all_of_it_does_not_open_it_again(environment: Environment) -> None:
@@ -420,22 +425,22 @@ async def test_a_daemon_that_slept_through_all_of_it_does_not_open_it_again(envi
     environment.operator.answer = failing()
     environment.operator.hold()
     hanging = await wins(environment, THRESHOLD + 1)
-    await environment.held(len(hanging))
-    environment.operator.go_on()
+    await environment.until_in_flight(len(hanging))
+    environment.operator.stop_holding()
     sleeper.freeze()
     await environment.fleet.start("host-2")
     for _ in range(THRESHOLD):
-        await ask_balance(environment)
-    await becomes(environment, circuit="open")
+        await enqueue_balance(environment)
+    await until_operator_is(environment, circuit="open")
     environment.operator.answer = lambda _: None
-    await becomes(environment, circuit="closed")
-    since = (await row(environment))["circuit_since"]
+    await until_operator_is(environment, circuit="closed")
+    since = (await operator_row(environment))["circuit_since"]
     environment.operator.release()
     await until("the answers are on their way", lambda: environment.operator.live.total() == 0)
     sleeper.thaw()
-    await has_ended(environment, *hanging)
-    await looks_on(environment, 1)
-    assert (await row(environment))["circuit_since"] == since
+    await until_final(environment, *hanging)
+    await until_heartbeats_sent(environment, 1)
+    assert (await operator_row(environment))["circuit_since"] == since
     assert sleeper.lines("circuit.opened") == []
 
 
@@ -477,13 +482,13 @@ async def test_an_operator_that_asks_for_time_gets_it_for_the_whole_lane(
             environment, code, {"seconds": lambda: "1", "date": in_three_seconds, "for a day": lambda: "86400"}[form]
         )
         await environment.adopt("b-won")
-        asked = [await ask_balance(environment) for _ in range(4)]
+        asked = [await enqueue_balance(environment) for _ in range(4)]
         await until("the operator asks for time", lambda: bool(said))
         # Neither the other lane nor another operator is touched by it.
         win = await environment.harness.end("BET_WIN", "b-won")
-        elsewhere = await ask_balance(environment, OTHER)
-        await has_ended(environment, win, elsewhere)
-        await has_ended(environment, *asked)
+        elsewhere = await enqueue_balance(environment, OTHER)
+        await until_final(environment, win, elsewhere)
+        await until_final(environment, *asked)
 
     first, *later = [request.arrived_at_s for request in environment.operator.requests if request.method == "BALANCE"]
     over_at_s = {
@@ -491,7 +496,9 @@ async def test_an_operator_that_asks_for_time_gets_it_for_the_whole_lane(
         "date": parsedate_to_datetime(said[0]).timestamp() if form == "date" else 0.0,
         "for a day": first + 1.5,
     }[form]
-    tell(f"the hold was over after {over_at_s - first:.3f} s; later ones: {[round(s - first, 3) for s in later]}")
+    print_figures(
+        f"the hold was over after {over_at_s - first:.3f} s; later ones: {[round(s - first, 3) for s in later]}"
+    )
     assert len(later) == len(asked)
     # A date is compared with the host's clock when the answer is judged, and held by the database's.
     assert min(later) >= over_at_s - 0.01
@@ -505,12 +512,12 @@ async def test_it_gets_its_time_though_the_database_never_hears_of_it(environmen
     environment.fleet.write_operator(environment.operator.url, interactive={"max_in_flight": 1, "max_delay_s": 60.0})
     async with proxied(environment.fleet.dsn) as proxy:
         await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
-        await has_ended(environment, await ask_balance(environment))
-        await becomes(environment, health="healthy")
+        await until_final(environment, await enqueue_balance(environment))
+        await until_operator_is(environment, health="healthy")
         asking_once_for(environment, 429, lambda: "1")
         proxy.on_next(TELL, Trick.LOSE_REQUEST)
-        await has_ended(environment, *[await ask_balance(environment) for _ in range(4)])
-        assert (await row(environment))["interactive_backoff_until"] is None
+        await until_final(environment, *[await enqueue_balance(environment) for _ in range(4)])
+        assert (await operator_row(environment))["interactive_backoff_until"] is None
     _, first, *later = [request.arrived_at_s for request in environment.operator.requests]
     assert min(later) >= first + 1.0
 
@@ -519,14 +526,14 @@ async def test_the_whole_fleet_leaves_the_lane_alone(environment: Environment) -
     environment.fleet.write_operator(environment.operator.url, interactive={"max_in_flight": 2, "max_delay_s": 60.0})
     for instance in ("host-1", "host-2"):
         await environment.fleet.start(instance)
-    await looks_on(environment, 2)
+    await until_heartbeats_sent(environment, 2)
     said = asking_once_for(environment, 429, lambda: "2")
-    asked = [await ask_balance(environment) for _ in range(40)]
+    asked = [await enqueue_balance(environment) for _ in range(40)]
     await until("the operator asks for time", lambda: bool(said))
-    await has_ended(environment, *asked)
+    await until_final(environment, *asked)
     first, *later = [request.arrived_at_s for request in environment.operator.requests]
     soon = [arrival for arrival in later if arrival < first + 2.0]
-    tell(f"after the answer still came {len(soon)}: {[round((s - first) * 1000) for s in soon]} ms")
+    print_figures(f"after the answer still came {len(soon)}: {[round((s - first) * 1000) for s in soon]} ms")
     # The other daemon hears of it by a notification, and sends what it has claimed until then.
     assert max(soon, default=first) < first + OWN_TURN_S
     rows = await environment.harness.owner.fetch("select distinct instance from predictu_dispatch.attempt")
@@ -536,7 +543,7 @@ async def test_the_whole_fleet_leaves_the_lane_alone(environment: Environment) -
 # ------------------------------------------------------------------------------------------------------------- its cost
 
 
-@pytest.mark.parametrize("situation", ["well, with traffic", "open", "its row is held", "sixty others are pinged"])
+@pytest.mark.parametrize("situation", ["well, with traffic", "open", "its row is locked", "sixty others are pinged"])
 async def test_the_monitor_asks_the_database_about_once_a_second(
     environment: Environment, database: Database, situation: str
 ) -> None:
@@ -557,29 +564,29 @@ async def test_the_monitor_asks_the_database_about_once_a_second(
         outcomes(database.owner) as heard,
     ):
         await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
-        await becomes(environment, health="healthy")
+        await until_operator_is(environment, health="healthy")
         if situation == "open":
             await open_circuit(environment, THRESHOLD)
         for other in others:
             # Each at a moment of its own, as of operators that came one by one.
-            await becomes(environment, operator_id=other, health="healthy")
+            await until_operator_is(environment, operator_id=other, health="healthy")
             await holder.execute(
                 "update predictu_dispatch.operator set ping_at = now() + random() * interval '10 s',"
                 " revision = revision + 1 where operator_id = $1",
                 other,
             )
         async with holder.transaction():
-            if situation == "its row is held":
+            if situation == "its row is locked":
                 await holder.execute("select from predictu_dispatch.operator for update")
             asked_before = proxy.runs(LOOK)
-            looking = asyncio.create_task(looks_on(environment, looks))
+            looking = asyncio.create_task(until_heartbeats_sent(environment, looks))
             balances = 0
             while situation == "well, with traffic" and not looking.done():
-                await heard.of(await ask_balance(environment))
+                await heard.of(await enqueue_balance(environment))
                 balances += 1
             await looking
             asked = proxy.runs(LOOK) - asked_before
-    tell(f"{situation}: {asked} questions in {looks} to {looks + 2} s, {balances} callbacks")
+    print_figures(f"{situation}: {asked} questions in {looks} to {looks + 2} s, {balances} callbacks")
     assert asked < 20
 
 
@@ -587,7 +594,7 @@ async def test_the_monitor_asks_the_database_about_once_a_second(
 
 
 async def be(harness: Harness, **columns: object) -> None:
-    """Every operator's row is so; `columns` are SQL."""
+    """Updates every operator's row; `columns` are SQL."""
     changes = ", ".join(f"{name} = {text}" for name, text in columns.items())
     await harness.owner.execute(f"update predictu_dispatch.operator set {changes}, revision = revision + 1")  # noqa: S608
 

@@ -213,7 +213,7 @@ async def test_after_the_deadline_or_with_too_little_lease_left_nothing_is_sent(
 async def test_each_method_has_the_timeouts_of_its_policy() -> None:
     async def silent(peer: Any) -> None:
         await peer.request()
-        await peer.silence()
+        await peer.read_until_closed()
 
     hasty = {"attempt_timeout_s": 0.1, "connect_timeout_s": 0.1}
     for method, lane in ((Method.BET_MAKE, "interactive"), (Method.BET_ROLLBACK, "settlement")):

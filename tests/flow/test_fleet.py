@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.support.bulk import announced_again, place_many, shared, slots, win_many
+from tests.support.bulk import place_many, slots, until_heartbeats, until_slots, win_many
 from tests.support.daemons import Daemon, until
 from tests.support.environment import OTHER, Environment, another_operator, open_environment
 from tests.support.operators import Operator
@@ -56,7 +56,7 @@ async def finish(environment: Environment, count: int) -> None:
     """The operator answers at once again; everything is delivered, and the audit and the operator's books are right."""
     environment.operator.answers_in_s = 0.0
     environment.operator.release()
-    await environment.all_final()
+    await environment.until_all_final()
     assert await environment.states() == {"delivered": count}
     assert environment.operator.faults == await environment.audit_faults() == []
 
@@ -66,13 +66,13 @@ async def test_what_a_killed_daemon_had_is_used_by_the_others_within_seconds_and
 ) -> None:
     environment.operator.hold()
     _, _, c = await all_ready(environment, A, B, C)
-    await shared(environment, host_a=4, host_b=4, host_c=4)
+    await until_slots(environment, host_a=4, host_b=4, host_c=4)
     await place_many(environment, 60)
     await is_busy(environment.operator, LIMIT)
     killed_at_s = time.monotonic()
     c.kill()
     await is_busy(environment.operator, LIMIT - 4, within_s=2.0)
-    await shared(environment, host_a=6, host_b=6)
+    await until_slots(environment, host_a=6, host_b=6)
     await is_busy(environment.operator, LIMIT)
     assert time.monotonic() - killed_at_s < 8, "three seconds of silence, one until the next announcement, and ours"
     assert environment.operator.busiest["interactive"] == LIMIT
@@ -96,15 +96,15 @@ async def test_who_joins_gets_slots_only_as_what_hangs_there_ends(environment: E
     await place_many(environment, 60)
     await is_busy(environment.operator, LIMIT)
     await environment.fleet.start(B)
-    await announced_again(environment, A, B)
+    await until_heartbeats(environment, A, B)
     assert await slots(environment) == {A: LIMIT, B: 0}
     for ended in range(1, 5):
         environment.operator.release_first()
-        await shared(environment, host_a=LIMIT - ended, host_b=ended)
+        await until_slots(environment, host_a=LIMIT - ended, host_b=ended)
         await is_busy(environment.operator, LIMIT)
     environment.operator.answers_in_s = 0.02
     environment.operator.release()
-    await shared(environment, host_a=6, host_b=6)
+    await until_slots(environment, host_a=6, host_b=6)
     await finish(environment, 60)
     assert environment.operator.busiest["interactive"] == LIMIT
 
@@ -115,14 +115,14 @@ async def test_daemons_that_join_and_stop_keep_the_limit_strictly_and_use_all_of
     environment.operator.answers_in_s = 0.25
     await win_many(environment, 1_200)
     a, _ = await all_ready(environment, A, B)
-    await shared(environment, lane=lane, host_a=6, host_b=6)
+    await until_slots(environment, lane=lane, host_a=6, host_b=6)
     await uses_all_of_its_limit(environment, lane)
     await environment.fleet.start(C)
-    await shared(environment, lane=lane, host_a=4, host_b=4, host_c=4)
+    await until_slots(environment, lane=lane, host_a=4, host_b=4, host_c=4)
     await uses_all_of_its_limit(environment, lane)
-    a.ask_to_stop()
+    a.terminate()
     assert await a.exited() == 0
-    await shared(environment, lane=lane, within_s=3.0, host_b=6, host_c=6)
+    await until_slots(environment, lane=lane, within_s=3.0, host_b=6, host_c=6)
     await uses_all_of_its_limit(environment, lane)
     await finish(environment, 1_200)
     assert environment.operator.busiest[lane] == LIMIT
@@ -137,7 +137,7 @@ async def test_a_claim_that_is_under_way_while_its_daemon_stops_is_not_given_to_
     async with proxied(environment.fleet.dsn) as proxy:
         a = await environment.fleet.start(A, database={"dsn": proxy.dsn()}, daemon={"drain_s": 30.0})
         await environment.fleet.start(B)
-        await shared(environment, host_a=6, host_b=6)
+        await until_slots(environment, host_a=6, host_b=6)
         # Both lanes' next claims are held back on their way home, and one of them has found something.
         a.freeze()
         proxy.on_next(claiming, Trick.KEEP_ANSWER, times=2)
@@ -150,12 +150,12 @@ async def test_a_claim_that_is_under_way_while_its_daemon_stops_is_not_given_to_
             return len(await under_way(environment, A)) == len(await under_way(environment, B)) == 6
 
         await until("both have claimed their share", both_have_theirs)
-        a.ask_to_stop()
-        await a.has_said("drain.started")
-        await announced_again(environment, A, B)
+        a.terminate()
+        await a.until_logged("drain.started")
+        await until_heartbeats(environment, A, B)
         proxy.give_back()
         await is_busy(environment.operator, LIMIT)
-        await announced_again(environment, A, B)
+        await until_heartbeats(environment, A, B)
         assert await slots(environment) == {A: 6, B: 6}
         await finish(environment, 40)
         assert await a.exited() == 0
@@ -169,11 +169,11 @@ async def test_a_daemon_that_waits_for_one_operators_answer_gives_the_others_bac
     async with another_operator(environment, interactive={"max_in_flight": LIMIT}):
         environment.operator.hold()
         a, _ = await all_ready(environment, A, B)
-        await shared(environment, operator_id=OTHER, host_a=6, host_b=6)
+        await until_slots(environment, operator_id=OTHER, host_a=6, host_b=6)
         await place_many(environment, LIMIT)
         await is_busy(environment.operator, LIMIT)
-        a.ask_to_stop()
-        await shared(environment, operator_id=OTHER, host_b=LIMIT)
+        a.terminate()
+        await until_slots(environment, operator_id=OTHER, host_b=LIMIT)
         assert a.process.poll() is None
         assert await slots(environment) == {A: 6, B: 6}
         await finish(environment, LIMIT)
@@ -187,7 +187,7 @@ async def test_a_daemon_that_stands_still_loses_its_share_and_uses_none_when_it_
     async with proxied(environment.fleet.dsn) as proxy:
         await all_ready(environment, A, B)
         c = await environment.fleet.start(C, database={"dsn": proxy.dsn()})
-        await shared(environment, host_a=4, host_b=4, host_c=4)
+        await until_slots(environment, host_a=4, host_b=4, host_c=4)
         await place_many(environment, 200)
         await is_busy(environment.operator, LIMIT)
         c.freeze()
@@ -202,15 +202,15 @@ async def test_a_daemon_that_stands_still_loses_its_share_and_uses_none_when_it_
         c.thaw()
         await proxy.caught.wait()
         await until("it has settled what it had", lambda: has_settled(environment, C))
-        await announced_again(environment, A, B)
+        await until_heartbeats(environment, A, B)
         assert await under_way(environment, C) == []
         assert environment.operator.busy["interactive"] == LIMIT
         proxy.give_back()
-        await announced_again(environment, A, B, C)
+        await until_heartbeats(environment, A, B, C)
         assert environment.operator.busy["interactive"] == LIMIT
         environment.operator.answers_in_s = 0.02
         environment.operator.release()
-        await shared(environment, host_a=4, host_b=4, host_c=4)
+        await until_slots(environment, host_a=4, host_b=4, host_c=4)
         environment.operator.busiest.clear()
         await uses_all_of_its_limit(environment)
         await finish(environment, 200)
@@ -229,11 +229,11 @@ async def test_a_second_daemon_of_the_same_name_does_not_start_and_the_first_goe
     first = await environment.fleet.start(A)
     second = environment.fleet.spawn("twin", daemon={"instance": A})
     assert await second.exited(within_s=15) == 1
-    said = second.said.splitlines()[-1]
+    said = second.log_text.splitlines()[-1]
     assert said.startswith(f"another daemon called '{A}' is running on host ")
     assert f"process {first.process.pid}" in said
     assert "[daemon] instance in dispatcher.toml" in said
-    assert "daemon.started" not in second.said
+    assert "daemon.started" not in second.log_text
     await place_many(environment, 30)
     await finish(environment, 30)
     assert first.process.poll() is None
@@ -265,7 +265,7 @@ async def test_a_limit_of_one_is_kept_by_three_daemons_and_everything_is_deliver
     await until("some are through", lambda: len(environment.operator.requests) > 30)
     # The one slot moves to another, and one of those who had none goes.
     a.kill()
-    b.ask_to_stop()
+    b.terminate()
     await environment.expire_leases(A)
     await finish(environment, 150)
     assert environment.operator.busiest[lane] == 1

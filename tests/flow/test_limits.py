@@ -20,15 +20,15 @@ from aiohttp import web
 from tests.support.bulk import (
     PAYOUT,
     STAKE,
-    Standstills,
-    longest_pause_s,
-    most_within,
+    EventLoopStalls,
+    longest_gap_s,
+    max_requests_within,
+    measure_stalls,
     place_many,
     rates,
-    standstills,
     win_many,
 )
-from tests.support.circuits import becomes, nothing_in_flight, pings
+from tests.support.circuits import pings, until_nothing_in_flight, until_operator_is
 from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment, open_environment
 from tests.support.operators import Request
@@ -81,16 +81,16 @@ def seen_rate(requests: list[Request]) -> float:
     return (len(requests) - 1) / (requests[-1].arrived_at_s - requests[0].arrived_at_s)
 
 
-def assert_within(requests: list[Request], limit: float, standstill: Standstills) -> None:
+def assert_within(requests: list[Request], limit: float, standstill: EventLoopStalls) -> None:
     """In no second came more than 1.2 of the limit; what came in while we stood still, we saw in a later one."""
-    assert most_within(requests) <= 1.2 * limit * (1 + standstill.longest_s) + 1
+    assert max_requests_within(requests) <= 1.2 * limit * (1 + standstill.longest_s) + 1
 
 
 async def test_three_daemons_keep_one_rate_also_while_one_dies_and_another_joins(environment: Environment) -> None:
     limit = 60
     limit_rate(environment, limit)
     await win_many(environment, 2_000)
-    async with standstills() as standstill:
+    async with measure_stalls() as standstill:
         _, _, dying = await all_ready(environment, A, B, C)
         await shares_are(environment, host_a=20, host_b=20, host_c=20)
         quiet = await arrives(environment, 3 * limit)
@@ -102,7 +102,7 @@ async def test_three_daemons_keep_one_rate_also_while_one_dies_and_another_joins
     # And nearly all of it is used; a loaded machine wakes daemons late, which costs nothing up to 50 ms.
     assert min(seen_rate(quiet), seen_rate(quiet_again)) > 0.85 * limit
     # As long as the dead one's share was nobody's, the others had theirs.
-    assert longest_pause_s(environment.operator.requests) < 0.5 + standstill.longest_s
+    assert longest_gap_s(environment.operator.requests) < 0.5 + standstill.longest_s
     assert environment.operator.faults == []
 
 
@@ -113,10 +113,10 @@ async def test_a_rate_of_a_few_a_second_is_kept_by_three_daemons_and_used(enviro
     await all_ready(environment, A, B, C)
     await shares_are(environment, host_a=limit, host_b=0, host_c=0)
     await win_many(environment, 100)
-    async with standstills() as standstill:
+    async with measure_stalls() as standstill:
         requests = await arrives(environment, 4 * limit)
     # One more than the limit in a second that begins and ends with a request.
-    assert most_within(requests) <= limit * (1 + standstill.longest_s) + 1
+    assert max_requests_within(requests) <= limit * (1 + standstill.longest_s) + 1
     assert seen_rate(requests) > 0.8 * limit
 
 
@@ -141,7 +141,7 @@ async def test_a_bet_waits_for_a_few_intervals_of_the_rate_whatever_settlements_
     await arrives(environment, limit)
     interval_s = daemons / limit
     waited_s = []
-    async with standstills() as standstill:
+    async with measure_stalls() as standstill:
         for n in range(20):
             enqueued_at_s = time.time()
             placement = await environment.harness.place(f"bet-{n}")
@@ -176,7 +176,7 @@ async def test_a_limit_that_is_changed_in_the_file_is_followed_within_seconds_of
     await reload(environment, daemons, 120, host_a=60, host_b=60)
     assert seen_rate(await arrives(environment, 240)) > 0.8 * 120
     await reload(environment, daemons, 10, host_a=10, host_b=0)
-    async with standstills() as standstill:
+    async with measure_stalls() as standstill:
         requests = await arrives(environment, 30)
     assert_within(requests, 10, standstill)
     assert seen_rate(requests) > 0.8 * 10
@@ -208,19 +208,19 @@ async def test_an_operator_that_is_back_is_woken_gently_and_gets_everything_at_n
     environment.operator.answer = lambda _: web.Response(status=503)
     await all_ready(environment, A, B, C)
     await win_many(environment, BACKLOG)
-    await becomes(environment, circuit="open")
-    await nothing_in_flight(environment)
+    await until_operator_is(environment, circuit="open")
+    await until_nothing_in_flight(environment)
     environment.operator.requests.clear()
     environment.operator.busiest.clear()
-    async with standstills() as standstill:
+    async with measure_stalls() as standstill:
         environment.operator.answer = lambda _: None
-        await becomes(environment, circuit="closed")
+        await until_operator_is(environment, circuit="closed")
         back_at_s = pings(environment.operator)[-1].arrived_at_s
         await until("half a second has gone by", lambda: time.time() > back_at_s + 0.5)
         in_half_a_second, at_once = len(environment.operator.requests), environment.operator.busiest["settlement"]
         environment.operator.answers_in_s = 0.002
         # On a machine that cannot keep up with the rate, as the suite's may be when it is busy.
-        await environment.all_final(within_s=3 * BACKLOG / BACKLOG_RATE + 10)
+        await environment.until_all_final(within_s=3 * BACKLOG / BACKLOG_RATE + 10)
     # One at a time from each daemon, at first; a standstill may have let half a second become more.
     assert at_once <= 3 * 2 ** int(2 * standstill.longest_s)
     assert in_half_a_second < BACKLOG_RATE / 2

@@ -9,13 +9,13 @@ import pytest
 
 from tests.support.circuits import (
     OWN_TURN_S,
-    ask_balance,
+    enqueue_balance,
     failing,
-    has_ended,
-    looks_on,
     outcomes,
     pings,
-    tell,
+    print_figures,
+    until_final,
+    until_heartbeats_sent,
 )
 from tests.support.daemons import until
 from tests.support.environment import OTHER, Environment, another_operator, open_environment
@@ -54,16 +54,16 @@ async def test_while_paused_bets_end_at_once_credits_wait_and_nothing_is_sent(
         daemons = [await environment.fleet.start(instance) for instance in ("host-1", "host-2")]
         await until("the operator is pinged", lambda: len(pings(environment.operator)) >= 1)
         await pause(harness)
-        await looks_on(environment, 1)
+        await until_heartbeats_sent(environment, 1)
         reached = len(environment.operator.requests)
         took_ms = []
         async with outcomes(database.owner) as heard:
             for n in range(8):
-                enqueued = await (harness.place(f"b-{n}") if n % 2 else ask_balance(environment))
+                enqueued = await (harness.place(f"b-{n}") if n % 2 else enqueue_balance(environment))
                 committed_at_s = time.monotonic()
                 took_ms.append((await heard.of(enqueued) - committed_at_s) * 1000)
                 assert await fate_of(harness, enqueued) == ("exhausted", "paused", "none", 0)
-        tell(f"commit to outcome: {sorted(round(ms, 1) for ms in took_ms)} ms")
+        print_figures(f"commit to outcome: {sorted(round(ms, 1) for ms in took_ms)} ms")
         assert sorted(took_ms)[len(took_ms) // 2] < 250
         assert {(await harness.bet(f"b-{n}"))["state"] for n in range(1, 8, 2)} == {"void"}
 
@@ -72,23 +72,23 @@ async def test_while_paused_bets_end_at_once_credits_wait_and_nothing_is_sent(
         assert rollback is not None
         # The other operator goes on as if nothing were.
         placed = await enqueue(harness.producer, "BET_MAKE", placement_params("b-other"), operator_id=OTHER)
-        await has_ended(environment, placed)
+        await until_final(environment, placed)
         assert await fate_of(harness, placed) == ("delivered", None, "applied", 1)
-        await looks_on(environment, 2)
+        await until_heartbeats_sent(environment, 2)
         assert len(environment.operator.requests) == reached
         for waiting in (rollback, win):
             assert (await fate_of(harness, waiting))[::3] == ("ready", 0)
 
         resumed_at_s = time.time()
         await resume(harness)
-        await has_ended(environment, rollback, win)
+        await until_final(environment, rollback, win)
         arrivals_s = [environment.operator.sent(owed)[0].arrived_at_s - resumed_at_s for owed in (rollback, win)]
-        tell(f"after the resuming: {[round(arrival, 3) for arrival in arrivals_s]} s")
+        print_figures(f"after the resuming: {[round(arrival, 3) for arrival in arrivals_s]} s")
         assert max(arrivals_s) < 1.0
         before = len(pings(environment.operator))
         await until("it is pinged again", lambda: len(pings(environment.operator)) > before)
         for daemon in daemons:
-            daemon.ask_to_stop()
+            daemon.terminate()
             assert await daemon.exited() == 0
         assert (
             [fault for one in (environment.operator, other) for fault in one.faults]
@@ -105,26 +105,26 @@ async def test_retries_wait_and_attempts_under_way_finish(environment: Environme
     await environment.fleet.start("host-1")
     environment.operator.hold()
     answered = [await harness.end("BET_WIN", f"b-{n}") for n in range(2)]
-    await environment.held(2)
+    await environment.until_in_flight(2)
     environment.operator.answer = failing()
     failed = [await harness.end("BET_WIN", f"b-{n}") for n in range(2, 4)]
-    await environment.held(4)
+    await environment.until_in_flight(4)
     await pause(harness)
-    await looks_on(environment, 1)
+    await until_heartbeats_sent(environment, 1)
     environment.operator.release()
-    await has_ended(environment, *answered)
+    await until_final(environment, *answered)
 
     async def both_are_to_be_retried() -> bool:
         return [(await fate_of(harness, win))[0] for win in failed] == ["ready", "ready"]
 
     await until("the others are to be retried", both_are_to_be_retried)
-    await looks_on(environment, 2)
+    await until_heartbeats_sent(environment, 2)
     assert [await fate_of(harness, win) for win in answered] == [("delivered", None, "applied", 1)] * 2
     assert [await fate_of(harness, win) for win in failed] == [("ready", "http_500", "unknown", 1)] * 2
     assert len(environment.operator.requests) == 4
     environment.operator.answer = lambda _: None
     await resume(harness)
-    await has_ended(environment, *failed, within_s=5.0)
+    await until_final(environment, *failed, within_s=5.0)
     assert [await fate_of(harness, win) for win in failed] == [("delivered", None, "applied", 2)] * 2
     assert environment.operator.faults == await environment.audit_faults() == []
 
@@ -146,11 +146,11 @@ async def test_a_debit_that_waits_for_its_retry_when_the_pause_begins_is_taken_b
             assert await fate_of(harness, ended) == ("exhausted", "paused", effect, 1)
     assert (await harness.bet("b-never-left"))["state"] == "void"
     [rollback] = await harness.rollbacks("b-unknown")
-    await looks_on(environment, 1)
+    await until_heartbeats_sent(environment, 1)
     assert await fate_of(harness, rollback["request_id"]) == ("ready", rollback["reason"], "none", 0)
     assert environment.operator.requests == []
     await resume(harness)
-    await environment.all_final()
+    await environment.until_all_final()
     assert environment.operator.balance["p1"] == 0
     assert environment.operator.faults == await environment.audit_faults() == []
 
@@ -163,15 +163,15 @@ async def test_a_pause_while_the_circuit_is_open_stops_the_pings_and_its_end_bri
     )
     await environment.fleet.start("host-1")
     environment.operator.answer = failing()
-    await has_ended(environment, *[await ask_balance(environment) for _ in range(2)])
+    await until_final(environment, *[await enqueue_balance(environment) for _ in range(2)])
     await until("the operator is pinged", lambda: len(pings(environment.operator)) >= 2)
     await pause(environment.harness)
-    await looks_on(environment, 1)
+    await until_heartbeats_sent(environment, 1)
     reached = len(environment.operator.requests)
-    refused = await ask_balance(environment)
-    await has_ended(environment, refused)
+    refused = await enqueue_balance(environment)
+    await until_final(environment, refused)
     assert (await fate_of(environment.harness, refused))[1] == "paused"
-    await looks_on(environment, 2)
+    await until_heartbeats_sent(environment, 2)
     assert len(environment.operator.requests) == reached
     environment.operator.answer = lambda _: None
     await resume(environment.harness)

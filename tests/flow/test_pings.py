@@ -9,15 +9,15 @@ import pytest
 
 from tests.support.circuits import (
     OWN_TURN_S,
-    ask_balance,
-    becomes,
+    enqueue_balance,
     failing,
-    has_ended,
-    looks_on,
-    nothing_in_flight,
+    operator_row,
     pings,
-    row,
-    tell,
+    print_figures,
+    until_final,
+    until_heartbeats_sent,
+    until_nothing_in_flight,
+    until_operator_is,
 )
 from tests.support.daemons import until
 from tests.support.environment import OTHER, Environment, another_operator, open_environment
@@ -55,7 +55,7 @@ async def test_two_daemons_send_one_ping_in_each_interval_through_the_ordinary_w
     await more_pings(environment, 6)
     sent = pings(environment.operator)
     spans_s = [later.arrived_at_s - sooner.arrived_at_s for sooner, later in itertools.pairwise(sent)]
-    tell(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
+    print_figures(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
     # On the database's clock it is never less than the interval; a claim may be late by a turn, and the next not.
     assert min(spans_s) > INTERVAL_S / 2
     assert sorted(spans_s)[len(spans_s) // 2] < INTERVAL_S + OWN_TURN_S
@@ -63,9 +63,9 @@ async def test_two_daemons_send_one_ping_in_each_interval_through_the_ordinary_w
     assert {json.dumps(ping.envelope["params"]) for ping in sent} == {"{}"}
 
     for daemon in daemons:
-        daemon.ask_to_stop()
+        daemon.terminate()
         assert await daemon.exited() == 0
-    # A signature, a fresh token, one attempt, an audit row: nothing tells it from any other callback.
+    # A signature, a fresh token, one attempt, an audit row, as for any other callback.
     assert environment.operator.faults == await environment.audit_faults() == []
     rows = await environment.harness.owner.fetch(
         "select c.method, c.lane, c.attempts, c.state, a.verdict, a.evidence, c.expires_at is null as is_endless"
@@ -80,34 +80,34 @@ async def test_health_goes_from_unknown_to_healthy_degraded_down_and_back(enviro
     environment.operator.hold()
     daemon = await environment.fleet.start("host-1")
     await until("the first PING is under way", lambda: environment.operator.live.total() == 1)
-    before = await row(environment)
+    before = await operator_row(environment)
     assert (before["health"], before["last_success_at"], before["last_failure_at"]) == ("unknown", None, None)
     # Of an operator of which nothing was heard it is not said that it is up, nor that it is down.
-    assert await daemon.figure("operator_up", OPERATOR) is None
+    assert await daemon.metric("operator_up", OPERATOR) is None
     environment.operator.release()
-    await becomes(environment, health="healthy", consecutive_failures=0, circuit="closed")
-    healthy = await row(environment)
+    await until_operator_is(environment, health="healthy", consecutive_failures=0, circuit="closed")
+    healthy = await operator_row(environment)
     assert healthy["last_success_at"] is not None
     assert healthy["last_failure_at"] is None
 
     environment.operator.answer = failing()
-    await becomes(environment, health="degraded", circuit="closed")
-    degraded = await row(environment)
+    await until_operator_is(environment, health="degraded", circuit="closed")
+    degraded = await operator_row(environment)
     assert degraded["consecutive_failures"] in (1, 2)
     assert degraded["last_success_at"] <= degraded["last_failure_at"]
-    await becomes(environment, health="down")
-    down = await row(environment)
+    await until_operator_is(environment, health="down")
+    down = await operator_row(environment)
     assert down["consecutive_failures"] >= 3
     assert down["last_failure_at"] > degraded["last_failure_at"]
     assert down["circuit"] in ("open", "half_open")
 
     async def is_up(figure: float) -> bool:
-        return await daemon.figure("operator_up", OPERATOR) == figure
+        return await daemon.metric("operator_up", OPERATOR) == figure
 
     await until("the metric says down", lambda: is_up(0))
     environment.operator.answer = lambda _: None
-    await becomes(environment, health="healthy", consecutive_failures=0, circuit="closed")
-    assert (await row(environment))["last_success_at"] > down["last_failure_at"]
+    await until_operator_is(environment, health="healthy", consecutive_failures=0, circuit="closed")
+    assert (await operator_row(environment))["last_success_at"] > down["last_failure_at"]
     await until("the metric says up", lambda: is_up(1))
     # And the pinging goes on.
     await more_pings(environment, 3)
@@ -116,16 +116,16 @@ async def test_health_goes_from_unknown_to_healthy_degraded_down_and_back(enviro
 async def test_an_operator_that_answers_has_a_last_success_that_is_seconds_old_at_most(
     environment: Environment,
 ) -> None:
-    """Each telling writes its row, so not every answer is told; but what a person reads must be of now."""
+    """Each update writes the operator row, so not every answer is written; but what a person reads is current."""
     write_operator(environment, ping_interval_s=0)
     await environment.fleet.start("host-1")
-    await has_ended(environment, await ask_balance(environment))
-    await becomes(environment, health="healthy")
-    first = (await row(environment))["last_success_at"]
+    await until_final(environment, await enqueue_balance(environment))
+    await until_operator_is(environment, health="healthy")
+    first = (await operator_row(environment))["last_success_at"]
 
     async def a_later_one_is_told() -> bool:
-        await has_ended(environment, await ask_balance(environment))
-        return bool((await row(environment))["last_success_at"] > first)
+        await until_final(environment, await enqueue_balance(environment))
+        return bool((await operator_row(environment))["last_success_at"] > first)
 
     await until("a later success is told", a_later_one_is_told, within_s=8.0)
 
@@ -135,12 +135,12 @@ async def test_nobody_pings_with_an_interval_of_zero_nor_a_disabled_operator(env
     async with another_operator(environment, enabled=False, health={"ping_interval_s": 0.05}) as disabled:
         for instance in ("host-1", "host-2"):
             await environment.fleet.start(instance)
-        await has_ended(environment, await ask_balance(environment))
-        await looks_on(environment, 3)
+        await until_final(environment, await enqueue_balance(environment))
+        await until_heartbeats_sent(environment, 3)
     assert [request.method for request in environment.operator.requests] == ["BALANCE"]
     assert disabled.requests == []
     for operator_id in (OPERATOR, OTHER):
-        found = await row(environment, operator_id)
+        found = await operator_row(environment, operator_id)
         assert (found["ping_at"], found["ping_request_id"]) == (None, None)
 
 
@@ -159,7 +159,7 @@ async def test_a_frozen_daemon_does_not_stop_the_others_from_pinging(environment
             )
         ]
     else:
-        await nothing_in_flight(environment)
+        await until_nothing_in_flight(environment)
     frozen.freeze()
     environment.operator.release()
     # Its PING is the fleet's until its lease is over; then there is another.
@@ -167,7 +167,7 @@ async def test_a_frozen_daemon_does_not_stop_the_others_from_pinging(environment
     await more_pings(environment, 4)
     frozen.thaw()
     await more_pings(environment, 2)
-    await becomes(environment, health="healthy", consecutive_failures=0)
+    await until_operator_is(environment, health="healthy", consecutive_failures=0)
     assert environment.operator.faults == []
 
 
@@ -175,8 +175,8 @@ async def test_an_interval_that_was_shortened_holds_at_once(environment: Environ
     """The next PING was planned for tomorrow, by the daemon that ran before; nobody waits for that."""
     write_operator(environment, ping_interval_s=86_400.0)
     before = await environment.fleet.start("host-1")
-    await becomes(environment, health="healthy")
-    before.ask_to_stop()
+    await until_operator_is(environment, health="healthy")
+    before.terminate()
     assert await before.exited() == 0
     write_operator(environment, ping_interval_s=INTERVAL_S)
     await environment.fleet.start("host-2")
@@ -189,10 +189,10 @@ async def test_a_ping_that_hangs_is_the_only_one_until_it_has_ended(environment:
     environment.operator.hold()
     await environment.fleet.start("host-1")
     await until("the first PING is under way", lambda: environment.operator.live.total() == 1)
-    started = (await row(environment))["revision"]
+    started = (await operator_row(environment))["revision"]
 
     async def several_intervals_have_gone_by() -> bool:
-        return bool((await row(environment))["revision"] >= started + 6)
+        return bool((await operator_row(environment))["revision"] >= started + 6)
 
     await until("it was due again and again", several_intervals_have_gone_by)
     assert len(pings(environment.operator)) == 1

@@ -42,7 +42,7 @@ class Stagecraft:
             self.tokens.add(request.partition(b"Authorization: Bearer ")[2].partition(b"\r\n")[0].decode())
             entry = self._choose(request)
             if entry is None:
-                await peer.say(http(WELL))
+                await peer.send(http(WELL))
             else:
                 self.played[entry.name] += 1
                 goes_on = await entry.answer(peer, request)

@@ -101,7 +101,7 @@ class Entry:
         if self.play is not None:
             await self.play(peer, request)
         else:
-            await peer.say(self.wire)
+            await peer.send(self.wire)
         if self.then is Then.RESETS:
             peer.reset()
         return self.then is Then.GOES_ON

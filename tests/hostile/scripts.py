@@ -33,8 +33,8 @@ def drips(before: bytes, piece: bytes, *, pause_s: float = _PAUSE_S) -> Play:
     """Says `before`, then `piece` again and again."""
 
     async def play(peer: Peer, _request: bytes) -> None:
-        await peer.say(before)
-        await peer.say_for_ever(piece, pause_s=pause_s)
+        await peer.send(before)
+        await peer.send_forever(piece, pause_s=pause_s)
 
     return play
 
@@ -49,7 +49,7 @@ def in_pieces(wire: bytes, size: int = 1) -> Play:
 
     async def play(peer: Peer, _request: bytes) -> None:
         for start in range(0, len(wire), size):
-            await peer.say(wire[start : start + size])
+            await peer.send(wire[start : start + size])
             await asyncio.sleep(0)
 
     return play
@@ -59,10 +59,10 @@ def in_two(first: bytes, second: bytes) -> Play:
     """Says `second` once `first` has been read. A fault in it closes our side, and aiohttp tells the reader nothing."""
 
     async def play(peer: Peer, _request: bytes) -> None:
-        await peer.say(first)
+        await peer.send(first)
         for _ in range(AFTER_TURNS):
             await asyncio.sleep(0)
-        await peer.say(second)
+        await peer.send(second)
 
     return play
 
@@ -73,7 +73,7 @@ def quoting(wire: bytes) -> Play:
     async def play(peer: Peer, request: bytes) -> None:
         token = request.partition(b"Authorization: Bearer ")[2].partition(b"\r\n")[0]
         head, _, content = wire.replace(b"TOKEN", token).partition(b"\r\n\r\n")
-        await peer.say(head.replace(b"LENGTH", b"%d" % len(content)) + b"\r\n\r\n" + content)
+        await peer.send(head.replace(b"LENGTH", b"%d" % len(content)) + b"\r\n\r\n" + content)
 
     return play
 
@@ -82,26 +82,26 @@ def with_afterthought(unasked: bytes) -> Play:
     """An answer, and `unasked` a few turns of the loop later, when the connection lies in the pool."""
 
     async def play(peer: Peer, _request: bytes) -> None:
-        await peer.say(http())
+        await peer.send(http())
         for _ in range(AFTER_TURNS):
             await asyncio.sleep(0)
-        await peer.say(unasked)
+        await peer.send(unasked)
 
     return play
 
 
 async def says_nothing(peer: Peer, _request: bytes) -> None:
-    await peer.silence()
+    await peer.read_until_closed()
 
 
 async def says_half_a_head(peer: Peer, _request: bytes) -> None:
-    await peer.say(HEAD + b"Content-Le")
-    await peer.silence()
+    await peer.send(HEAD + b"Content-Le")
+    await peer.read_until_closed()
 
 
 async def promises_more(peer: Peer, _request: bytes) -> None:
-    await peer.say(HEAD + b"Content-Length: 600\r\n\r\n" + OK)
-    await peer.silence()
+    await peer.send(HEAD + b"Content-Length: 600\r\n\r\n" + OK)
+    await peer.read_until_closed()
 
 
 QUOTED = HEAD + b"Content-Length: LENGTH\r\n"

@@ -48,13 +48,13 @@ class TlsPeer:
             try:
                 done = step()
             except ssl.SSLWantReadError:
-                await self.peer.say(self._outgoing.read())
+                await self.peer.send(self._outgoing.read())
                 received = await self.peer.reader.read(65_536)
                 if not received:
                     raise ConnectionResetError from None
                 self._incoming.write(received)
             else:
-                await self.peer.say(self._outgoing.read())
+                await self.peer.send(self._outgoing.read())
                 return done
 
 
@@ -69,7 +69,7 @@ class TlsEntry:
 
 def raw(make: Callable[[TlsPeer], bytes]) -> Callable[[TlsPeer], Awaitable[None]]:
     async def play(tls: TlsPeer) -> None:
-        await tls.peer.say(make(tls))
+        await tls.peer.send(make(tls))
 
     return play
 
@@ -81,7 +81,7 @@ def flipped(sealed: bytes) -> bytes:
 
 async def one_record_for_each_byte(tls: TlsPeer) -> None:
     for byte in http():
-        await tls.peer.say(tls.sealed(bytes((byte,))))
+        await tls.peer.send(tls.sealed(bytes((byte,))))
         await asyncio.sleep(0)
 
 

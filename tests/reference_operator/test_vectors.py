@@ -24,7 +24,7 @@ from predictu_dispatch.reference_operator.keys import read_keyring
 from predictu_dispatch.reference_operator.money import AmountFormat
 from predictu_dispatch.reference_operator.reception import understand
 from tests.support import vectors as made
-from tests.support.documents import ROOT, code_under, examples
+from tests.support.code_blocks import ROOT, code_under, examples
 
 README = "predictu_dispatch/reference_operator/README.md"
 PROGRAMS = ROOT / "tests" / "vectors"

@@ -21,13 +21,13 @@ from tests.support.harness import (
     terminal_params,
     until_blocked,
 )
-from tests.support.people import (
+from tests.support.interventions import (
     cancel,
-    in_review,
     pause,
     refusal,
     resolve,
     retry,
+    terminal_in_review,
 )
 from tests.support.postgres import Database
 
@@ -165,7 +165,7 @@ async def test_rollback_bet_and_a_cancel_agree_whichever_is_first(
 
 async def test_of_two_people_the_second_is_told_what_the_first_did(harness: Harness, person: Connection) -> None:
     """Above all: what one of them has settled by other means, the other cannot send again."""
-    win = await in_review(harness)
+    win = await terminal_in_review(harness)
     _, again = await overtake(harness, (person, retry(person, win)), (harness.daemon, retry(harness.daemon, win)))
     assert again == "PD005"
     await harness.attempt(win, exhausted)
@@ -177,7 +177,7 @@ async def test_of_two_people_the_second_is_told_what_the_first_did(harness: Harn
 async def test_a_person_waits_for_a_lock_no_longer_than_a_while_and_hears_of_it(
     harness: Harness, person: Connection
 ) -> None:
-    win = await in_review(harness)
+    win = await terminal_in_review(harness)
     for function in ("retry_callback", "pause_operator"):
         signature = await harness.owner.fetchval(
             f"select 'predictu_dispatch.{function}'::regproc::oid::regprocedure::text"

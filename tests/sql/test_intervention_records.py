@@ -17,19 +17,19 @@ from tests.support.harness import (
     connected,
     delivered,
 )
-from tests.support.people import (
+from tests.support.interventions import (
     ALICE,
     BOB,
     cancel,
-    deeds,
-    in_review,
     operator_row,
     pause,
     ping,
+    recorded_interventions,
     refusal,
     resolve,
     resume,
     retry,
+    terminal_in_review,
 )
 from tests.support.postgres import Database
 
@@ -58,14 +58,14 @@ async def test_a_pause_lasts_until_it_is_resumed_and_says_since_when_by_whom_and
     assert (paused["revision"], resumed["revision"]) == (1, 2)
     assert (await refusal(resume(harness.daemon)))[0] == "PD005"
     assert await operator_row(harness) == resumed
-    assert await deeds(harness) == [
+    assert await recorded_interventions(harness) == [
         ("pause", None, "their upgrade", ALICE, "test_dispatcher"),
         ("resume", None, None, BOB, "test_dispatcher"),
     ]
 
 
 async def test_who_and_why_are_asked_for_and_what_is_unknown_is_said_so(harness: Harness) -> None:
-    win, unknown = await in_review(harness), uuid.uuid4()
+    win, unknown = await terminal_in_review(harness), uuid.uuid4()
     before = await harness.everything()
     for action, sqlstate, words in (
         (retry(harness.daemon, win, by=" "), "PD003", "by is ' '"),
@@ -86,7 +86,7 @@ async def test_who_and_why_are_asked_for_and_what_is_unknown_is_said_so(harness:
         code, said = await refusal(action)
         assert code == sqlstate, said
         assert words in said
-    assert (await harness.everything(), await deeds(harness)) == (before, [])
+    assert (await harness.everything(), await recorded_interventions(harness)) == (before, [])
 
 
 async def test_what_people_did_can_only_grow(harness: Harness) -> None:
@@ -105,13 +105,13 @@ async def test_what_people_did_can_only_grow(harness: Harness) -> None:
                 assert refused.value.sqlstate == "PD900"
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await harness.daemon.execute(statement)
-    assert len(await deeds(harness)) == 1
+    assert len(await recorded_interventions(harness)) == 1
 
 
 @pytest.mark.parametrize("action", [retry, cancel, resolve, pause, resume])
 async def test_what_a_person_was_told_is_on_disk(harness: Harness, action: Callable[..., Awaitable[Any]]) -> None:
     """Else a crash of Postgres could send what a person had taken back."""
-    named = await (harness.place() if action is cancel else in_review(harness))
+    named = await (harness.place() if action is cancel else terminal_in_review(harness))
     if action is resume:
         await pause(harness.daemon)
     async with harness.daemon.transaction():

@@ -26,7 +26,7 @@ from tests.sql.test_storm import (
     reaping,
 )
 from tests.support.harness import Connection, Harness, connected
-from tests.support.people import cancel, in_review, resolve, retry
+from tests.support.interventions import cancel, resolve, retry, terminal_in_review
 from tests.support.postgres import Database
 
 PEOPLE = 3
@@ -102,7 +102,7 @@ async def test_whatever_people_do_meanwhile_the_books_are_right(
     await harness.owner.execute(HISTORY)
     await harness.owner.execute(HISTORY_OF_PEOPLE)
     for number in range(IN_REVIEW):
-        await in_review(harness, f"r{number}")
+        await terminal_in_review(harness, f"r{number}")
     operator, stop = Operator(chance=random.Random(seed)), asyncio.Event()
     told, done = Counter[str](), Counter[str]()
     async with (

@@ -27,15 +27,15 @@ from tests.support.harness import (
     rejected,
     retried,
 )
-from tests.support.people import (
+from tests.support.interventions import (
     ALICE,
     BOB,
     cancel,
-    deeds,
-    in_review,
+    recorded_interventions,
     refusal,
     resolve,
     retry,
+    terminal_in_review,
 )
 from tests.support.postgres import Database
 
@@ -113,7 +113,9 @@ async def test_exactly_what_may_be_done_is_done_and_a_refusal_changes_nothing(
         assert sqlstate == "PD005", callback
         assert f"{callback['method']} {callback['request_id']} of operator {OPERATOR} is refused: " in said
         assert await harness.everything() == before
-    assert [deed[1] for deed in await deeds(harness)] == [one["request_id"] for one in callbacks if is_allowed(one)]
+    assert [deed[1] for deed in await recorded_interventions(harness)] == [
+        one["request_id"] for one in callbacks if is_allowed(one)
+    ]
 
 
 # ── Retry ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -139,7 +141,7 @@ async def test_a_retried_terminal_is_due_again_with_the_same_bytes_and_a_fresh_b
         "closed",
         [(1, "retry"), (2, first_verdict(came_to)), (3, "delivered")],
     )
-    assert await deeds(harness) == [("retry", terminal, None, ALICE, "test_dispatcher")]
+    assert await recorded_interventions(harness) == [("retry", terminal, None, ALICE, "test_dispatcher")]
 
 
 def first_verdict(came_to: Callable[..., Report]) -> str:
@@ -147,7 +149,7 @@ def first_verdict(came_to: Callable[..., Report]) -> str:
 
 
 async def test_a_retry_wakes_the_daemons(harness: Harness, database: Database) -> None:
-    terminal, heard = await in_review(harness), asyncio.Queue[str]()
+    terminal, heard = await terminal_in_review(harness), asyncio.Queue[str]()
     async with connected(database.dispatcher, 1) as [listener]:
         await listener.add_listener("predictu_dispatch_due", lambda *said: heard.put_nowait(said[-1]))
         await retry(harness.daemon, terminal)
@@ -174,7 +176,7 @@ async def test_a_retry_sets_the_same_span_until_the_deadline_however_often(harne
 
 
 async def test_what_was_resolved_is_never_retried_and_the_refusal_names_who_resolved_it(harness: Harness) -> None:
-    win = await in_review(harness)
+    win = await terminal_in_review(harness)
     await retry(harness.daemon, win)
     await harness.attempt(win, rejected)
     await resolve(harness.daemon, win, "paid by hand, ticket 7", BOB)

@@ -17,8 +17,8 @@ import pytest
 from predictu_dispatch.edge.postgres import retention as edge
 from predictu_dispatch.edge.postgres.retention import Removal, Retention
 from predictu_dispatch.edge.postgres.sql_files import query
+from tests.support.command_line import CommandLine, command_line_for
 from tests.support.daemons import until
-from tests.support.desk import Desk, desk_at
 from tests.support.harness import (
     OPERATOR,
     Connection,
@@ -36,8 +36,8 @@ from tests.support.harness import (
 from tests.support.histories import (
     KEEP_MONTHS,
     SPAN_MONTHS,
-    Chronicle,
-    Life,
+    History,
+    HistoryBuilder,
     make_months,
     month_start,
     part_of,
@@ -97,7 +97,7 @@ class Books:
     audit_of_others: int
 
 
-async def books(owner: Connection, kept: list[Life]) -> Books:
+async def books(owner: Connection, kept: list[History]) -> Books:
     requests = list(requests_of(kept))
     return Books(
         bets={row[0] for row in await owner.fetch("select bet_id from predictu_dispatch.bet")},
@@ -110,12 +110,12 @@ async def books(owner: Connection, kept: list[Life]) -> Books:
     )
 
 
-def split(lives: list[Life]) -> tuple[list[Life], list[Life]]:
+def split(lives: list[History]) -> tuple[list[History], list[History]]:
     """What has to stay, and what has to go."""
     return [life for life in lives if not life.is_removed(CUTOFF)], [life for life in lives if life.is_removed(CUTOFF)]
 
 
-async def assert_removed_and_kept(owner: Connection, lives: list[Life], before: Books) -> None:
+async def assert_removed_and_kept(owner: Connection, lives: list[History], before: Books) -> None:
     kept, removed = split(lives)
     after = await books(owner, kept)
     assert after.bets == {life.bet_id for life in kept if life.bet_id}
@@ -130,14 +130,14 @@ async def assert_removed_and_kept(owner: Connection, lives: list[Life], before: 
 
 
 @pytest.fixture
-async def chronicle(harness: Harness) -> Chronicle:
+async def chronicle(harness: Harness) -> HistoryBuilder:
     await make_months(harness.owner)
-    return Chronicle(harness)
+    return HistoryBuilder(harness)
 
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_of_any_history_exactly_what_is_old_and_over_goes(
-    harness: Harness, database: Database, chronicle: Chronicle, seed: int
+    harness: Harness, database: Database, chronicle: HistoryBuilder, seed: int
 ) -> None:
     await chronicle.draw(random.Random(seed), 45)
     kept, removed = split(chronicle.lives)
@@ -163,7 +163,7 @@ async def test_of_any_history_exactly_what_is_old_and_over_goes(
 
 @pytest.mark.parametrize("path", ["open", "placing", "waiting", "closing", "in review", "stake missing"])
 async def test_what_is_not_over_keeps_everything_however_old(
-    harness: Harness, database: Database, chronicle: Chronicle, path: str
+    harness: Harness, database: Database, chronicle: HistoryBuilder, path: str
 ) -> None:
     life = await chronicle.live(path, LONG_AGO)
     await chronicle.live("won", LONG_AGO)
@@ -175,7 +175,7 @@ async def test_what_is_not_over_keeps_everything_however_old(
 
 @pytest.mark.parametrize("path", ["won", "rolled back", "adopted and won", "resolved"])
 async def test_a_bet_stays_whole_until_its_last_event_is_old(
-    harness: Harness, database: Database, chronicle: Chronicle, path: str
+    harness: Harness, database: Database, chronicle: HistoryBuilder, path: str
 ) -> None:
     life = await chronicle.live(path, LONG_AGO, RECENTLY) if path != "adopted and won" else None
     life = life or await chronicle.live(path, RECENTLY)
@@ -186,7 +186,7 @@ async def test_a_bet_stays_whole_until_its_last_event_is_old(
 
 
 async def test_a_resolution_of_today_keeps_what_ended_long_ago(
-    harness: Harness, database: Database, chronicle: Chronicle
+    harness: Harness, database: Database, chronicle: HistoryBuilder
 ) -> None:
     life = await chronicle.live("in review", LONG_AGO)
     await harness.daemon.execute(
@@ -198,7 +198,7 @@ async def test_a_resolution_of_today_keeps_what_ended_long_ago(
 
 
 async def test_months_go_as_a_whole_where_nothing_in_them_is_needed(
-    harness: Harness, database: Database, chronicle: Chronicle
+    harness: Harness, database: Database, chronicle: HistoryBuilder
 ) -> None:
     months = [row[0] for row in await harness.owner.fetch(PARTITIONS)]
     old = [month for month in months if month < part_of(CUTOFF)]
@@ -220,7 +220,7 @@ async def test_months_go_as_a_whole_where_nothing_in_them_is_needed(
 
 
 async def test_what_no_month_took_goes_once_all_of_it_is_old(
-    harness: Harness, database: Database, chronicle: Chronicle
+    harness: Harness, database: Database, chronicle: HistoryBuilder
 ) -> None:
     """An audit row lands in the default partition where no daemon made its month in time."""
     ancient = month_start(SPAN_MONTHS + 3)
@@ -243,7 +243,7 @@ async def test_what_no_month_took_goes_once_all_of_it_is_old(
 
 
 async def test_an_old_request_said_again_is_no_second_debit(
-    harness: Harness, database: Database, chronicle: Chronicle
+    harness: Harness, database: Database, chronicle: HistoryBuilder
 ) -> None:
     """A producer that replays its own past, and one that takes an old name for something new."""
     won = await chronicle.live("won", LONG_AGO)
@@ -305,7 +305,7 @@ async def test_an_old_request_said_again_is_no_second_debit(
 @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
 @pytest.mark.parametrize("own_id", [True, False])
 async def test_a_placement_that_meets_the_removal_of_its_bet_is_no_second_one(
-    harness: Harness, database: Database, chronicle: Chronicle, isolation: Any, *, own_id: bool
+    harness: Harness, database: Database, chronicle: HistoryBuilder, isolation: Any, *, own_id: bool
 ) -> None:
     """Its snapshot is older than the removal, and it is waiting for the very row when that is committed."""
     won = await chronicle.live("won", LONG_AGO)
@@ -335,7 +335,7 @@ async def test_a_placement_that_meets_the_removal_of_its_bet_is_no_second_one(
 @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
 @pytest.mark.parametrize("is_waiting", [True, False])
 async def test_a_removed_debit_is_not_adopted_under_another_name(
-    harness: Harness, database: Database, chronicle: Chronicle, isolation: Any, *, is_waiting: bool
+    harness: Harness, database: Database, chronicle: HistoryBuilder, isolation: Any, *, is_waiting: bool
 ) -> None:
     """Its snapshot is older than the removal. Else the bet would be open again, and won a second time."""
     adopted = await chronicle.live("adopted and won", LONG_AGO)
@@ -372,7 +372,7 @@ async def test_a_new_placement_is_none_of_its_business_in_any_isolation(harness:
 
 
 async def test_bets_that_somebody_holds_are_passed_by_and_go_the_next_time(
-    database: Database, chronicle: Chronicle
+    database: Database, chronicle: HistoryBuilder
 ) -> None:
     held = await chronicle.live("won", LONG_AGO)
     await chronicle.live("won", LONG_AGO)
@@ -387,7 +387,7 @@ async def test_bets_that_somebody_holds_are_passed_by_and_go_the_next_time(
 
 @pytest.mark.parametrize("path", ["won", "balance"])
 async def test_a_producer_that_says_an_old_request_again_holds_up_that_one_alone(
-    harness: Harness, database: Database, chronicle: Chronicle, path: str
+    harness: Harness, database: Database, chronicle: HistoryBuilder, path: str
 ) -> None:
     """Its transaction stays open; it has the callback, and not the bet."""
     held = await chronicle.live(path, LONG_AGO)
@@ -457,7 +457,7 @@ async def test_killed_after_any_step_nothing_is_lost_and_the_next_run_finishes(p
     async with cloned_database(postgres, template) as world:
         async with open_harness(world) as harness:
             await make_months(harness.owner)
-            chronicle = Chronicle(harness)
+            chronicle = HistoryBuilder(harness)
             for path in ("won", "open", "in review", "balance", "rolled back"):
                 await chronicle.live(path, LONG_AGO)
             await chronicle.live("won", LONG_AGO, RECENTLY)
@@ -485,7 +485,7 @@ async def test_killed_after_any_step_nothing_is_lost_and_the_next_run_finishes(p
 
 
 async def test_what_comes_in_between_copying_and_replacing_is_not_lost(
-    harness: Harness, database: Database, chronicle: Chronicle
+    harness: Harness, database: Database, chronicle: HistoryBuilder
 ) -> None:
     """A daemon that stood still for a month reports late, at the worst moment; its bet is still open."""
     life = await chronicle.live("open", LONG_AGO)
@@ -504,7 +504,7 @@ async def test_what_comes_in_between_copying_and_replacing_is_not_lost(
 
 
 async def test_what_a_run_has_seen_that_was_killed_long_ago_is_not_built_upon(
-    harness: Harness, database: Database, chronicle: Chronicle
+    harness: Harness, database: Database, chronicle: HistoryBuilder
 ) -> None:
     """What came in since would be missing until the month was gone through again."""
     life = await chronicle.live("open", LONG_AGO)
@@ -525,7 +525,7 @@ async def test_what_a_run_has_seen_that_was_killed_long_ago_is_not_built_upon(
 
 
 async def test_what_was_seen_of_one_table_is_not_believed_of_another_of_its_name(
-    harness: Harness, database: Database, chronicle: Chronicle
+    harness: Harness, database: Database, chronicle: HistoryBuilder
 ) -> None:
     """A person put another table in place of what was replaced, as after a restore."""
     life = await chronicle.live("open", LONG_AGO)
@@ -546,7 +546,7 @@ async def test_what_was_seen_of_one_table_is_not_believed_of_another_of_its_name
 
 
 async def test_the_row_that_decided_stays_where_its_report_was_said_again_meanwhile(
-    harness: Harness, database: Database, chronicle: Chronicle
+    harness: Harness, database: Database, chronicle: HistoryBuilder
 ) -> None:
     """The report came in between copying and replacing, and once more when its row stood in the old month only."""
     await chronicle.live("open", LONG_AGO)
@@ -565,7 +565,7 @@ async def test_the_row_that_decided_stays_where_its_report_was_said_again_meanwh
 
 
 async def test_a_month_is_attached_without_being_read(
-    harness: Harness, database: Database, chronicle: Chronicle
+    harness: Harness, database: Database, chronicle: HistoryBuilder
 ) -> None:
     """All who settle wait for that moment, so it must not grow with what is kept."""
     await chronicle.live("open", LONG_AGO)
@@ -599,7 +599,7 @@ class Disturbed:
 
 
 async def test_a_young_row_that_comes_in_meanwhile_keeps_the_default_partition(
-    harness: Harness, database: Database, chronicle: Chronicle
+    harness: Harness, database: Database, chronicle: HistoryBuilder
 ) -> None:
     ancient = month_start(SPAN_MONTHS + 3)
     await chronicle.live("open", ancient)
@@ -635,7 +635,9 @@ async def hot_path(database: Database, stop: asyncio.Event, *, bets: list[int], 
             bets.append(1)
 
 
-async def test_bets_flow_on_while_retention_runs(harness: Harness, database: Database, chronicle: Chronicle) -> None:
+async def test_bets_flow_on_while_retention_runs(
+    harness: Harness, database: Database, chronicle: HistoryBuilder
+) -> None:
     """No statement of the hot path waits for a lock as long as a tenth of a second, although the audit is rebuilt."""
     await chronicle.draw(random.Random(7), 60)
     kept, _ = split(chronicle.lives)
@@ -655,7 +657,7 @@ async def test_bets_flow_on_while_retention_runs(harness: Harness, database: Dat
 
 
 async def test_who_reads_the_audit_for_hours_keeps_its_months_but_stops_nobody(
-    harness: Harness, database: Database, chronicle: Chronicle, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, database: Database, chronicle: HistoryBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge, "_TRIALS", 5)
     await chronicle.live("won", LONG_AGO)
@@ -676,7 +678,7 @@ async def test_who_reads_the_audit_for_hours_keeps_its_months_but_stops_nobody(
     assert await harness.owner.fetch(LEFTOVERS) == []
 
 
-async def test_two_retentions_at_once_do_not_meet(database: Database, chronicle: Chronicle) -> None:
+async def test_two_retentions_at_once_do_not_meet(database: Database, chronicle: HistoryBuilder) -> None:
     await chronicle.live("won", LONG_AGO)
     async with connected(database.retention, 2) as [one, other]:
         async with one.transaction():
@@ -689,7 +691,7 @@ async def test_two_retentions_at_once_do_not_meet(database: Database, chronicle:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_two_that_take_turns_do_the_same_work_together(
-    harness: Harness, database: Database, chronicle: Chronicle, seed: int
+    harness: Harness, database: Database, chronicle: HistoryBuilder, seed: int
 ) -> None:
     """Each transaction runs alone, in any order of parts: no needed row is ever out of sight."""
     rng = random.Random(seed)
@@ -709,7 +711,9 @@ async def test_two_that_take_turns_do_the_same_work_together(
     await assert_removed_and_kept(harness.owner, chronicle.lives, before)
 
 
-async def test_its_role_removes_what_is_old_and_can_do_nothing_else(database: Database, chronicle: Chronicle) -> None:
+async def test_its_role_removes_what_is_old_and_can_do_nothing_else(
+    database: Database, chronicle: HistoryBuilder
+) -> None:
     await chronicle.live("open", RECENTLY)
     young = part_of(RECENTLY)
     async with connected(database.retention, 1) as [connection]:
@@ -743,7 +747,7 @@ async def test_its_role_removes_what_is_old_and_can_do_nothing_else(database: Da
                 await connection.execute(call, KEEP_MONTHS)
 
 
-async def test_even_the_owner_removes_nothing_that_is_not_over(harness: Harness, chronicle: Chronicle) -> None:
+async def test_even_the_owner_removes_nothing_that_is_not_over(harness: Harness, chronicle: HistoryBuilder) -> None:
     for path in ("open", "placing", "closing", "in review"):
         await chronicle.live(path, LONG_AGO)
     await chronicle.live("won", LONG_AGO)
@@ -765,13 +769,13 @@ async def test_even_the_owner_removes_nothing_that_is_not_over(harness: Harness,
 
 
 @pytest.fixture
-def desk(tmp_path: Path, database: Database) -> Desk:
+def desk(tmp_path: Path, database: Database) -> CommandLine:
     """Where the timer runs the command, with the rights of its role."""
-    return desk_at(tmp_path, database.retention)
+    return command_line_for(tmp_path, database.retention)
 
 
 async def test_the_command_says_what_is_old_and_then_what_it_removed(
-    harness: Harness, database: Database, chronicle: Chronicle, desk: Desk, tmp_path: Path
+    harness: Harness, database: Database, chronicle: HistoryBuilder, desk: CommandLine, tmp_path: Path
 ) -> None:
     (tmp_path / "support").mkdir()
     with desk.config.open("a", encoding="utf-8") as file:
@@ -779,33 +783,33 @@ async def test_the_command_says_what_is_old_and_then_what_it_removed(
     await chronicle.live("won", LONG_AGO)
     await chronicle.live("open", LONG_AGO)
     everything = await harness.everything()
-    code, said, _ = await desk.ask("retain", "--dry-run")
+    code, said, _ = await desk.run("retain", "--dry-run")
     assert code == 0
     assert f"Old is what ended before {CUTOFF:%Y-%m-%d} 00:00:00" in said
     assert f"Old audit: {part_of(LONG_AGO)}" in said
     assert said.endswith("Nothing was removed.\n")
     assert await harness.everything() == everything
-    code, said, _ = await desk.ask("retain")
+    code, said, _ = await desk.run("retain")
     assert code == 0
     assert "Removed bets: 1, callbacks: 2" in said
     assert f"Audit {part_of(LONG_AGO)}: rows kept, because their callbacks are: 1;" in said
     [won] = [life for life in chronicle.lives if life.path == "won"]
-    support = desk_at(tmp_path / "support", database.support)
+    support = command_line_for(tmp_path / "support", database.support)
     for verb in ("show", "why", "retry"):
-        code, _, said = await support.ask(verb, str(won.requests[1]))
+        code, _, said = await support.run(verb, str(won.requests[1]))
         assert code == 1
         removed = f"BET_WIN {won.requests[1]} of operator {OPERATOR} ended delivered; retention removed it"
         assert said.startswith(removed), verb
-    code, _, said = await support.ask("show", "--bet", OPERATOR, won.bet_id or "")
+    code, _, said = await support.run("show", "--bet", OPERATOR, won.bet_id or "")
     assert code == 1
     assert said.startswith(f"bet {won.bet_id} of operator {OPERATOR} ended closed; retention removed it at 2")
-    code, said, _ = await desk.ask("retain", "--json")
+    code, said, _ = await desk.run("retain", "--json")
     told = json.loads(said)
     assert (code, told["is_complete"], told["bets"], told["callbacks"]) == (0, True, 0, 0)
 
 
 async def test_the_command_fails_in_words(
-    harness: Harness, chronicle: Chronicle, desk: Desk, database: Database, tmp_path: Path
+    harness: Harness, chronicle: HistoryBuilder, desk: CommandLine, database: Database, tmp_path: Path
 ) -> None:
     months = f"[daemon]\naudit_retention_months = {KEEP_MONTHS}\n"
     text = desk.config.read_text(encoding="utf-8")
@@ -813,26 +817,26 @@ async def test_the_command_fails_in_words(
     held = await chronicle.live("won", LONG_AGO)
     async with harness.owner.transaction():
         await harness.owner.execute("select from predictu_dispatch.bet where bet_id = $1 for update", held.bet_id)
-        code, said, _ = await desk.ask("retain")
+        code, said, _ = await desk.run("retain")
     assert code == 1
     assert "Bets and callbacks held by other transactions: 1; they go with the next run." in said
     async with connected(database.retention, 1) as [other], other.transaction():
         await other.execute("select predictu_dispatch.purge_finished($1, 1)", KEEP_MONTHS)
-        code, _, said = await desk.ask("retain")
+        code, _, said = await desk.run("retain")
     assert code == 1
     assert "Another run is at it" in said
     # The daemon's own login may not.
     (tmp_path / "daemons").mkdir()
-    code, _, said = await desk_at(tmp_path / "daemons", database.dispatcher).ask("retain")
+    code, _, said = await command_line_for(tmp_path / "daemons", database.dispatcher).run("retain")
     assert code == 1
     assert "see sql/README.md for the roles" in said
     desk.config.write_text(text + "[daemon]\naudit_retention_months = 0\n", encoding="utf-8")
-    code, said, _ = await desk.ask("retain")
+    code, said, _ = await desk.run("retain")
     assert (code, said) == (0, "everything is kept for ever: [daemon] audit_retention_months is 0\n")
 
 
 async def test_a_lock_that_cannot_be_had_is_no_absent_database(
-    harness: Harness, chronicle: Chronicle, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, chronicle: HistoryBuilder, desk: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge, "_TRIALS", 2)
     with desk.config.open("a", encoding="utf-8") as file:
@@ -840,7 +844,7 @@ async def test_a_lock_that_cannot_be_had_is_no_absent_database(
     await chronicle.live("won", LONG_AGO)
     async with harness.owner.transaction():
         await harness.owner.execute("lock table predictu_dispatch.request_tombstone in access exclusive mode")
-        code, said, _ = await desk.ask("retain")
+        code, said, _ = await desk.run("retain")
     assert code == 1
     assert "The walk through the callbacks stopped and goes on with the next run: canceling statement due to" in said
     assert f"Audit {part_of(LONG_AGO)}: rows kept, because their callbacks are: 2;" in said
@@ -848,8 +852,8 @@ async def test_a_lock_that_cannot_be_had_is_no_absent_database(
     await harness.owner.execute(f"alter database {name} set lock_timeout = '50ms'")
     async with harness.owner.transaction():
         await harness.owner.execute("lock table predictu_dispatch.purge_cursor in access exclusive mode")
-        code, _, said = await desk.ask("retain")
+        code, _, said = await desk.run("retain")
     assert code == 1
     assert said.startswith("canceling statement due to lock timeout. A table is held by another transaction;")
-    code, said, _ = await desk.ask("retain")
+    code, said, _ = await desk.run("retain")
     assert (code, "Removed bets: 1, callbacks: 2" in said) == (0, True)

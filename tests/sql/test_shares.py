@@ -2,7 +2,7 @@
 
 Hypothesis plays daemons that start, die, stand still, come back, give back slowly, lose answers and read other limits
 from their files; tests/support/announcers.py says what each may use at any moment, and who would have what if the
-limits were dealt like cards. Time passes by moving what the database wrote down into the past.
+limits were split evenly. Time passes by moving what the database wrote down into the past.
 """
 
 import asyncio
@@ -23,23 +23,23 @@ from typing_extensions import override
 
 from predictu_dispatch.core.fleet import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, SHARE_VALID_S
 from predictu_dispatch.edge.postgres.sql_files import query
-from tests.support.announcers import (
+from tests.support.harness import Connection, connected
+from tests.support.heartbeats import (
     NAMES,
-    NOTHING,
+    NO_SHARE,
     OPERATORS,
     Amounts,
-    Announcer,
+    FleetMember,
     Limits,
-    Process,
-    announce,
-    announcers,
-    dealt,
+    SimulatedDaemon,
+    exchange_heartbeats,
+    expected_split,
+    fleet_members,
+    heartbeat,
     pass_time,
-    settle_down,
     shares,
     total,
 )
-from tests.support.harness import Connection, connected
 from tests.support.postgres import Database
 
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
@@ -82,7 +82,7 @@ class Play(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
-        self.processes: dict[str, Process] = {}
+        self.processes: dict[str, SimulatedDaemon] = {}
         # By name: whose row it is, when it was last seen.
         self.rows: dict[str, tuple[uuid.UUID, float]] = {}
         self.world.wait(
@@ -92,7 +92,7 @@ class Play(RuleBasedStateMachine):
     def _shares(self) -> dict[str, dict[str, Amounts]]:
         return self.world.wait(shares(self.world.owner))
 
-    def _arrive(self, process: Process) -> None:
+    def _arrive(self, process: SimulatedDaemon) -> None:
         """The announcement is in the database, which knows of it what it must."""
         asked = process.under_way
         assert asked is not None
@@ -101,7 +101,7 @@ class Play(RuleBasedStateMachine):
         is_taken = session != process.session and self.now_s - seen_at_s < HEARTBEAT_TIMEOUT_S
         try:
             asked.heard = self.world.wait(
-                announce(self.world.daemon, process.name, process.session, asked.limits, asked.used)
+                heartbeat(self.world.daemon, process.name, process.session, asked.limits, asked.used)
             )
         except asyncpg.PostgresError as error:
             if (error.sqlstate, is_taken) != ("PD007", True):
@@ -123,13 +123,13 @@ class Play(RuleBasedStateMachine):
     def begin(self, limits: Limits, count: int) -> None:
         for name in NAMES[:count]:
             self.start(name, limits, knows_both=True)
-            self.announce(name)
+            self.heartbeat(name)
 
     @rule(name=st.sampled_from(NAMES), limits=st.sampled_from(LIMITS), knows_both=st.booleans())
     def start(self, name: str, limits: Limits, *, knows_both: bool) -> None:
         """A process of this name begins; the one before, if there was one, died of it, and its requests are lost."""
         known = OPERATORS if knows_both else OPERATORS[:1]
-        self.processes[name] = Process(name, uuid.uuid4(), dict.fromkeys(known, limits))
+        self.processes[name] = SimulatedDaemon(name, uuid.uuid4(), dict.fromkeys(known, limits))
 
     @rule(name=st.sampled_from(NAMES), limits=st.sampled_from(LIMITS), knows_both=st.booleans())
     def reload(self, name: str, limits: Limits, *, knows_both: bool) -> None:
@@ -162,7 +162,7 @@ class Play(RuleBasedStateMachine):
             process.hear()
 
     @rule(name=st.sampled_from(NAMES))
-    def announce(self, name: str) -> None:
+    def heartbeat(self, name: str) -> None:
         if (process := self.processes.get(name)) and process.under_way is None:
             process.ask(self.now_s)
             self._arrive(process)
@@ -212,13 +212,13 @@ class Play(RuleBasedStateMachine):
         for _ in range(turns):
             self.wait(2)
             for name in sorted(self.processes.keys() - {silent}, key=lambda one: (one[-1] in "13", one)):
-                self.announce(name)
+                self.heartbeat(name)
 
     @invariant()
     def nobody_uses_more_than_the_database_holds_for_him(self) -> None:
         tables = self._shares()
         for (name, process), operator_id in itertools.product(self.processes.items(), OPERATORS):
-            has, may = tables[operator_id].get(name, NOTHING), process.usable(operator_id, self.now_s)
+            has, may = tables[operator_id].get(name, NO_SHARE), process.usable(operator_id, self.now_s)
             for kind in range(2):
                 under_way = process.in_flight[operator_id][kind] - process.lost[operator_id][kind]
                 assert max(may[kind] or 0, under_way) <= (has[kind] or 0)
@@ -237,7 +237,7 @@ class Play(RuleBasedStateMachine):
             living = [name for name, process in self.processes.items() if operator_id in process.limits]
             for kind in range(3) if living else ():
                 is_none = kind == 2 and not limits[2]
-                hands = dict.fromkeys(living) if is_none else dealt(limits[kind], living, rate=limits[2])
+                hands = dict.fromkeys(living) if is_none else expected_split(limits[kind], living, rate=limits[2])
                 assert {name: share[kind] for name, share in self._shares()[operator_id].items()} == hands
         for process in self.processes.values():
             process.ask(self.now_s)
@@ -281,17 +281,17 @@ async def test_what_a_dead_one_had_is_the_others_once_its_silence_is_too_long_an
     fleet: tuple[Connection, list[Connection]],
 ) -> None:
     owner, connections = fleet
-    a, b, dead = announcers(connections[:3], (30, 9, 60.0))
-    await settle_down(owner, [a, b, dead])
+    a, b, dead = fleet_members(connections[:3], (30, 9, 60.0))
+    await exchange_heartbeats(owner, [a, b, dead])
     assert [daemon.share for daemon in (a, b, dead)] == [(10, 3, 20.0)] * 3
     for _ in range(2):
-        await settle_down(owner, [a, b], rounds=1)
-        assert [await a.announce(), await b.announce()] == [(10, 3, 20.0)] * 2
+        await exchange_heartbeats(owner, [a, b], rounds=1)
+        assert [await a.heartbeat(), await b.heartbeat()] == [(10, 3, 20.0)] * 2
     # Half a second before the end of its patience nothing has changed, half a second later everything.
     await pass_time(owner, 0.5)
-    assert await a.announce() == (10, 3, 20.0)
+    assert await a.heartbeat() == (10, 3, 20.0)
     await pass_time(owner, 0.5)
-    assert [await a.announce(), await b.announce()] == [(15, 5, 30.0), (15, 4, 30.0)]
+    assert [await a.heartbeat(), await b.heartbeat()] == [(15, 5, 30.0), (15, 4, 30.0)]
     assert a.is_fair
     assert b.is_fair
     assert set((await shares(owner))["op_a"]) == {a.name, b.name}
@@ -301,12 +301,12 @@ async def test_a_daemon_that_leaves_gives_everything_to_the_next_that_asks(
     fleet: tuple[Connection, list[Connection]],
 ) -> None:
     owner, connections = fleet
-    a, b = announcers(connections[:2], (30, 9, 60.0))
-    await settle_down(owner, [a, b])
+    a, b = fleet_members(connections[:2], (30, 9, 60.0))
+    await exchange_heartbeats(owner, [a, b])
     await a.connection.execute(query("deregister"), a.name, uuid.uuid4())
-    assert await b.announce() == (15, 4, 30.0), "who is not who he says he is leaves nothing"
+    assert await b.heartbeat() == (15, 4, 30.0), "who is not who he says he is leaves nothing"
     await a.connection.execute(query("deregister"), a.name, a.session)
-    assert await b.announce() == (30, 9, 60.0)
+    assert await b.heartbeat() == (30, 9, 60.0)
 
 
 async def test_after_an_outage_of_the_database_whoever_comes_first_waits_for_the_others(
@@ -314,17 +314,17 @@ async def test_after_an_outage_of_the_database_whoever_comes_first_waits_for_the
 ) -> None:
     """All were silent for a minute. The others go on with what they had, as soon as they come through."""
     owner, connections = fleet
-    daemons = announcers(connections[:3], (30, 9, 60.0))
+    daemons = fleet_members(connections[:3], (30, 9, 60.0))
     first, second, gone = daemons
-    await settle_down(owner, daemons)
+    await exchange_heartbeats(owner, daemons)
     await pass_time(owner, 60)
     for _ in range(2):
-        assert await first.announce() == (10, 3, 20.0)
+        assert await first.heartbeat() == (10, 3, 20.0)
         assert not first.is_fair, "it would be its own by half, were the others known to be gone"
         await pass_time(owner, HEARTBEAT_INTERVAL_S)
-    assert await second.announce() == (10, 3, 20.0)
+    assert await second.heartbeat() == (10, 3, 20.0)
     # Whoever has not come in the time in which it would have been missed is gone.
-    await settle_down(owner, [first, second], rounds=3)
+    await exchange_heartbeats(owner, [first, second], rounds=3)
     assert [first.share, second.share] == [(15, 5, 30.0), (15, 4, 30.0)]
     assert gone.name not in (await shares(owner))["op_a"]
 
@@ -332,14 +332,14 @@ async def test_after_an_outage_of_the_database_whoever_comes_first_waits_for_the
 async def test_a_share_is_given_back_only_as_attempts_end(fleet: tuple[Connection, list[Connection]]) -> None:
     """What hangs at the operator counts, whoever would be entitled to its slot."""
     owner, connections = fleet
-    holder, joining = announcers(connections[:2], (30, 8, 60.0))
-    await settle_down(owner, [holder])
+    holder, joining = fleet_members(connections[:2], (30, 8, 60.0))
+    await exchange_heartbeats(owner, [holder])
     assert holder.share == (30, 8, 60.0)
-    assert await joining.announce() == (0, 0, 0.0)
+    assert await joining.heartbeat() == (0, 0, 0.0)
     for busy, free in ((30, 0), (22, 8), (15, 15), (0, 15)):
-        share = await holder.announce((busy, 4, 30.0))
+        share = await holder.heartbeat((busy, 4, 30.0))
         assert share == (15, 4, 30.0), "of what it has above its share it fills nothing again"
-        assert (await joining.announce())[0] == free
+        assert (await joining.heartbeat())[0] == free
         assert (holder.is_fair, joining.is_fair) == (busy <= 15, free == 15)
 
 
@@ -348,11 +348,11 @@ async def test_what_hangs_since_before_a_silence_brings_no_share_back(
 ) -> None:
     """Others have taken its slots meanwhile: it may end what it has under way, and begins nothing."""
     owner, connections = fleet
-    first, frozen = announcers(connections[:2], (30, 8, 60.0))
-    await settle_down(owner, [first, frozen])
-    await settle_down(owner, [first])
+    first, frozen = fleet_members(connections[:2], (30, 8, 60.0))
+    await exchange_heartbeats(owner, [first, frozen])
+    await exchange_heartbeats(owner, [first])
     assert first.share == (30, 8, 60.0)
-    assert await frozen.announce((15, 4, 30.0)) == (0, 0, 0.0)
+    assert await frozen.heartbeat((15, 4, 30.0)) == (0, 0, 0.0)
     assert total((await shares(owner))["op_a"].values(), 0) == 30
 
 
@@ -360,28 +360,28 @@ async def test_a_second_session_with_a_live_ones_name_is_refused_and_a_dead_ones
     fleet: tuple[Connection, list[Connection]],
 ) -> None:
     owner, connections = fleet
-    first, other = announcers(connections[:2], (30, 9, 60.0))
-    second = Announcer(connections[2], first.name, (30, 9, 60.0))
-    await settle_down(owner, [first, other])
+    first, other = fleet_members(connections[:2], (30, 9, 60.0))
+    second = FleetMember(connections[2], first.name, (30, 9, 60.0))
+    await exchange_heartbeats(owner, [first, other])
     before = await shares(owner)
     with pytest.raises(asyncpg.PostgresError, match="'d-0' is running on host host, process 42") as refusal:
-        await second.announce()
+        await second.heartbeat()
     assert refusal.value.sqlstate == "PD007"
     assert "[daemon] instance" in refusal.value.as_dict()["hint"]
     assert await shares(owner) == before
     await pass_time(owner, HEARTBEAT_TIMEOUT_S - 0.5)
     with pytest.raises(asyncpg.PostgresError, match="is running"):
-        await second.announce()
+        await second.heartbeat()
     await pass_time(owner, 0.5)
     started_at = await owner.fetchval("select started_at from predictu_dispatch.daemon where instance = 'd-0'")
     # It has the row and with it the share: nobody else could have taken that meanwhile.
-    assert await second.announce() == (15, 5, 30.0)
+    assert await second.heartbeat() == (15, 5, 30.0)
     assert await owner.fetchval(
         "select session_id = $1 and started_at > $2 from predictu_dispatch.daemon where instance = 'd-0'",
         *(second.session, started_at),
     )
     with pytest.raises(asyncpg.PostgresError, match="is running"):
-        await first.announce()
+        await first.heartbeat()
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(1, [1, 0, 0, 0]), (3, [1, 1, 1, 0]), (6, [2, 2, 1, 1])])
@@ -389,8 +389,8 @@ async def test_a_limit_below_the_number_of_daemons_is_the_first_ones(
     fleet: tuple[Connection, list[Connection]], limit: int, expected: list[int]
 ) -> None:
     owner, connections = fleet
-    daemons = announcers(connections, (limit, limit, 0))
-    await settle_down(owner, daemons)
+    daemons = fleet_members(connections, (limit, limit, 0))
+    await exchange_heartbeats(owner, daemons)
     assert [daemon.share for daemon in daemons] == [(slots, slots, None) for slots in expected]
     assert all(daemon.is_fair for daemon in daemons)
 
@@ -413,8 +413,8 @@ async def test_an_operator_with_a_small_rate_is_served_by_few_daemons_and_they_h
 ) -> None:
     """Each may be one request ahead of its rate: four daemons with half a request a second could send four at once."""
     owner, connections = fleet
-    daemons = announcers(connections, (12, 12, rate))
-    await settle_down(owner, daemons)
+    daemons = fleet_members(connections, (12, 12, rate))
+    await exchange_heartbeats(owner, daemons)
     assert [daemon.share[2] for daemon in daemons] == expected
     serving = sum(share > 0 for share in expected)
     assert [daemon.share[0] for daemon in daemons] == [12 // serving] * serving + [0] * (4 - serving)
@@ -428,15 +428,15 @@ async def test_daemons_that_announce_themselves_at_the_same_moment_never_take_th
     """Really at once, each on its own connection and without a pause, while somebody looks all the time."""
     owner, connections = fleet
     limits: Limits = (10, 3, 60.0)
-    daemons = announcers(connections, limits)
+    daemons = fleet_members(connections, limits)
     looks = 0
 
-    async def come_and_go(daemon: Announcer, seed: int) -> None:
+    async def come_and_go(daemon: FleetMember, seed: int) -> None:
         for turn in range(40):
-            await daemon.announce((daemon.share[0] * (turn % 3) // 2, daemon.share[1], daemon.share[2]))
+            await daemon.heartbeat((daemon.share[0] * (turn % 3) // 2, daemon.share[1], daemon.share[2]))
             if (turn + seed) % 13 == 0:
                 await daemon.connection.execute(query("deregister"), daemon.name, daemon.session)
-                daemon.share = NOTHING
+                daemon.share = NO_SHARE
 
     async def look(work: asyncio.Future[Any]) -> None:
         nonlocal looks
@@ -449,5 +449,5 @@ async def test_daemons_that_announce_themselves_at_the_same_moment_never_take_th
     await asyncio.gather(work, look(work))
     assert looks > 20
     for daemon in daemons * 3:
-        await daemon.announce()
+        await daemon.heartbeat()
     assert sorted(daemon.share[0] for daemon in daemons) == [2, 2, 3, 3]

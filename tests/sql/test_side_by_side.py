@@ -48,7 +48,7 @@ async def won(environment: Environment, bet_id: str) -> None:
     """A bet went through the daemons from its placement to its end."""
     await environment.harness.place(bet_id)
     await environment.harness.end("BET_WIN", bet_id)
-    await environment.all_final()
+    await environment.until_all_final()
     assert (await environment.harness.bet(bet_id))["state"] == "closed"
 
 
@@ -74,8 +74,8 @@ async def test_a_new_daemon_does_not_start_on_the_previous_schema_and_says_what_
         environment.fleet.dsn = postgres.dsn(name)
         daemon = environment.fleet.spawn("host-1")
         assert await daemon.exited() == 1
-        assert f"the schema lacks {last.name}; run `predictu-dispatch migrate` first" in daemon.said
-        assert "Traceback" not in daemon.said
+        assert f"the schema lacks {last.name}; run `predictu-dispatch migrate` first" in daemon.log_text
+        assert "Traceback" not in daemon.log_text
         assert await migrate(postgres.dsn(name)) == [last.name]
         (await environment.fleet.start("host-2")).kill()
     finally:
@@ -91,7 +91,7 @@ async def test_an_old_daemon_goes_on_and_starts_again_on_a_newer_schema_that_is_
     await won(environment, "meanwhile")
     # Rolled back, or crashed and started again: beside the one that ran all the time, and alone.
     await environment.fleet.start("host-2")
-    first.ask_to_stop()
+    first.terminate()
     assert await first.exited() == 0
     await won(environment, "after")
     assert await environment.audit_faults() == []
@@ -105,9 +105,9 @@ async def test_an_old_daemon_does_not_start_on_a_newer_schema_that_is_not(
     await next_release(compatible(EXPAND), compatible(CONTRACT, OURS + 1))
     daemon = environment.fleet.spawn("host-1")
     assert await daemon.exited() == 1
-    assert f"the schema is at version {OURS + 2}, this build knows {OURS} at most" in daemon.said
-    assert "install the newer release" in daemon.said
-    assert "Traceback" not in daemon.said
+    assert f"the schema is at version {OURS + 2}, this build knows {OURS} at most" in daemon.log_text
+    assert "install the newer release" in daemon.log_text
+    assert "Traceback" not in daemon.log_text
 
 
 async def test_migrate_leaves_no_running_daemon_behind(
@@ -122,7 +122,7 @@ async def test_migrate_leaves_no_running_daemon_behind(
     with pytest.raises(SchemaError, match="replace or stop them first"):
         await next_release(compatible(EXPAND), compatible(CONTRACT, OURS + 1))
     await won(environment, "meanwhile")
-    old.ask_to_stop()
+    old.terminate()
     assert await old.exited() == 0
     async with connected(database.owner, 1) as [owner]:
         # What the daemon of the next release says of itself.

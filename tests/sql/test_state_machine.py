@@ -54,15 +54,15 @@ from tests.support.model import (
     AuditKey,
     BookedBet,
     Configured,
-    Fate,
-    Look,
     Network,
+    RequestFault,
     SeenCallback,
+    Snapshot,
     Wallet,
     check_bets,
     check_history,
     check_operator,
-    look_at,
+    read_snapshot,
 )
 from tests.support.postgres import Database
 
@@ -109,7 +109,7 @@ DRAIN_ROUNDS_MAX = 12
 """Three attempts, their leases, the recheck, a rollback with as many; whoever is not done by then never will be."""
 
 a_daemon, an_index = st.sampled_from(DAEMONS), st.integers(0, 7)
-a_fate = st.sampled_from([Fate.ANSWERED, *[Fate.DELAYED] * 3, *Fate])
+a_fate = st.sampled_from([RequestFault.ANSWERED, *[RequestFault.DELAYED] * 3, *RequestFault])
 """Often what makes lives long: a request that arrives after we have given it up."""
 seldom = st.sampled_from([False] * 7 + [True])
 T = TypeVar("T")
@@ -254,7 +254,7 @@ class Play(RuleBasedStateMachine):
         self.daemons: dict[str, Daemon] = {}
         for name in DAEMONS:
             self.start(name)
-        self.seen = Look()
+        self.seen = Snapshot()
         # When the last lease of a request ends, on our monotonic clock, unless its attempt is settled.
         self.leases: dict[UUID, float] = {}
         self.is_left_alone = False
@@ -268,7 +268,7 @@ class Play(RuleBasedStateMachine):
 
     def look(self) -> None:
         """The database was looked at, and everything promised holds."""
-        before, self.seen = self.seen, self.wait(look_at(self.world.owner, self.operator_id))
+        before, self.seen = self.seen, self.wait(read_snapshot(self.world.owner, self.operator_id))
         check_history(before, self.seen)
         check_bets(before, self.seen)
         check_operator(self.seen, self.network)
@@ -457,11 +457,11 @@ class Play(RuleBasedStateMachine):
 
     @precondition(lambda self: self.holding("leased"))
     @rule(index=an_index, fate=a_fate)
-    def delivers(self, index: int, fate: Fate) -> None:
+    def delivers(self, index: int, fate: RequestFault) -> None:
         callback, daemon = self.any_of([(c, daemon) for daemon in self.holding("leased") for c in daemon.leased], index)
         self.deliver(daemon, callback, fate)
 
-    def deliver(self, daemon: Daemon, callback: Callback, fate: Fate) -> None:
+    def deliver(self, daemon: Daemon, callback: Callback, fate: RequestFault) -> None:
         self.network.fate = fate
         daemon.leased.remove(callback)
         report = self.wait(daemon.courier.deliver(callback))
@@ -472,7 +472,7 @@ class Play(RuleBasedStateMachine):
         # Nothing was written; what the operator did is held against the last look.
         check_operator(self.seen, self.network)
 
-    def deliver_all(self, daemon: Daemon, fates: Sequence[Fate]) -> None:
+    def deliver_all(self, daemon: Daemon, fates: Sequence[RequestFault]) -> None:
         for number, callback in enumerate(tuple(daemon.leased)):
             self.deliver(daemon, callback, fates[number % len(fates)])
 
@@ -514,7 +514,7 @@ class Play(RuleBasedStateMachine):
 
     @precondition(lambda self: self.is_in(CallbackState.READY))
     @rule(name=a_daemon, fates=st.lists(a_fate, min_size=1, max_size=3), stops=st.integers(0, 3))
-    def works(self, name: str, fates: list[Fate], stops: int) -> None:
+    def works(self, name: str, fates: list[RequestFault], stops: int) -> None:
         """A daemon claims, delivers and settles, unless it stops after the first or the second."""
         daemon = self.daemons[name]
         self.claim(daemon)
@@ -525,7 +525,7 @@ class Play(RuleBasedStateMachine):
 
     @precondition(lambda self: self.is_in(CallbackState.READY))
     @rule(name=a_daemon, fate=a_fate, sends=st.booleans(), stops=st.integers(0, 3))
-    def freezes(self, *, name: str, fate: Fate, sends: bool, stops: int) -> None:
+    def freezes(self, *, name: str, fate: RequestFault, sends: bool, stops: int) -> None:
         """A daemon claims, and perhaps sends, and goes on only when another has reaped its leases and moved on."""
         frozen = self.daemons[name]
         self.claim(frozen)
@@ -534,13 +534,13 @@ class Play(RuleBasedStateMachine):
         self.lets_time_pass(LATER_S[1])
         other = next(other for other in DAEMONS if other != name)
         self.reaps(name=other, at_once=True)
-        self.works(other, [Fate.ANSWERED], stops)
+        self.works(other, [RequestFault.ANSWERED], stops)
         self.deliver_all(frozen, [fate])
         self.settle(frozen, frozen.reports)
 
     @precondition(lambda self: len(self.seen.bets) < BETS_MAX)
     @rule(name=a_daemon, fate=a_fate, fails=st.sampled_from(["in flight", "later", "never"]), ends=st.booleans())
-    def trades(self, *, name: str, fate: Fate, fails: str, ends: bool) -> None:
+    def trades(self, *, name: str, fate: RequestFault, fails: str, ends: bool) -> None:
         """A bet whose market may resolve before its debit is confirmed, and whose trade may fail downstream."""
         daemon, bet_id = self.daemons[name], f"bet-{len(self.seen.bets) + 1}"
         self.place(bet_id)
@@ -554,7 +554,7 @@ class Play(RuleBasedStateMachine):
         if fails == "later":
             self.roll_back(bet_id)
         self.claim(daemon)
-        self.deliver_all(daemon, [Fate.ANSWERED if fails != "never" else fate])
+        self.deliver_all(daemon, [RequestFault.ANSWERED if fails != "never" else fate])
         self.settle(daemon, daemon.reports)
 
     @precondition(lambda self: self.is_in(CallbackState.READY))
@@ -691,7 +691,7 @@ class Play(RuleBasedStateMachine):
         for _ in range(DRAIN_ROUNDS_MAX):
             for name in DAEMONS:
                 self.reaps(name=name, at_once=True)
-                self.works(name, [Fate.ANSWERED], 0)
+                self.works(name, [RequestFault.ANSWERED], 0)
             if all(callback.state in FINAL for callback in self.seen.callbacks.values()):
                 return
             self.lets_time_pass(LATER_S[-1])
@@ -710,4 +710,4 @@ def test_whatever_happens_no_money_is_lost_doubled_or_invented_and_the_audit_tel
         run_state_machine_as_test(Play, settings=PLAY)
         assert world.audits
         for operator_id, audit in world.audits.items():
-            assert world.wait(look_at(world.owner, operator_id)).audit == audit
+            assert world.wait(read_snapshot(world.owner, operator_id)).audit == audit

@@ -67,7 +67,7 @@ async def rates(environment: Environment) -> dict[str, float]:
     return {row["instance"]: row["requests_per_s"] for row in rows}
 
 
-async def shared(
+async def until_slots(
     environment: Environment,
     *,
     lane: str = "interactive",
@@ -84,7 +84,7 @@ async def shared(
     await until(f"the shares are {wanted}", so_it_is, within_s=within_s)
 
 
-async def announced_again(environment: Environment, *instances: str, times: int = 2) -> None:
+async def until_heartbeats(environment: Environment, *instances: str, times: int = 2) -> None:
     """Each of these daemons has announced itself, and again with what it had heard the time before."""
     for _ in range(times):
         before = await _seen_at(environment, instances)
@@ -104,16 +104,16 @@ async def _seen_at(environment: Environment, instances: Sequence[str]) -> dict[s
 
 
 @dataclass(slots=True)
-class Standstills:
+class EventLoopStalls:
     """The longest time for which this test's own process did nothing, and so saw what came late, and all at once."""
 
     longest_s: float = 0.0
 
 
 @asynccontextmanager
-async def standstills() -> AsyncIterator[Standstills]:
+async def measure_stalls() -> AsyncIterator[EventLoopStalls]:
     """Measures while the block runs: on a busy machine the operator itself is a slow one."""
-    found = Standstills()
+    found = EventLoopStalls()
 
     async def beat() -> None:
         loop = asyncio.get_running_loop()
@@ -129,13 +129,13 @@ async def standstills() -> AsyncIterator[Standstills]:
         beating.cancel()
 
 
-def most_within(requests: Sequence[Request], span_s: float = 1.0) -> int:
+def max_requests_within(requests: Sequence[Request], span_s: float = 1.0) -> int:
     """The most of these requests that came in any span of so many seconds."""
     arrived = sorted(request.arrived_at_s for request in requests)
     return max((n + 1 - bisect_left(arrived, at_s - span_s) for n, at_s in enumerate(arrived)), default=0)
 
 
-def longest_pause_s(requests: Sequence[Request]) -> float:
+def longest_gap_s(requests: Sequence[Request]) -> float:
     """The longest time in which none of these requests came, between the first and the last."""
     arrived = sorted(request.arrived_at_s for request in requests)
     return max((later - sooner for sooner, later in pairwise(arrived)), default=0.0)

@@ -1,4 +1,4 @@
-"""An operator's circuit as seen from outside: its row, what reaches the operator, and who is told what when."""
+"""An operator as seen from outside: its row, its requests, and when producers get an outcome."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -26,12 +26,12 @@ def failing(code: int = 500, **headers: str) -> Callable[[Request], web.Response
     return lambda _: web.Response(status=code, headers={name.replace("_", "-"): text for name, text in headers.items()})
 
 
-def tell(figures: str) -> None:
+def print_figures(figures: str) -> None:
     """For whoever runs a test with -s: how fast it was, where only a generous bound is asserted."""
     print(figures)  # noqa: T201 - as said
 
 
-async def row(environment: Environment, operator_id: str = OPERATOR) -> asyncpg.Record:
+async def operator_row(environment: Environment, operator_id: str = OPERATOR) -> asyncpg.Record:
     """The operator as everybody sees it."""
     found = await environment.harness.owner.fetchrow(
         "select * from predictu_dispatch.operator where operator_id = $1", operator_id
@@ -40,25 +40,25 @@ async def row(environment: Environment, operator_id: str = OPERATOR) -> asyncpg.
     return found
 
 
-async def becomes(
+async def until_operator_is(
     environment: Environment, *, within_s: float = WAIT_S, operator_id: str = OPERATOR, **columns: Any
 ) -> None:
     """Returns once these columns of the operator's row have these values."""
 
     async def it_is_so() -> bool:
-        now = await row(environment, operator_id)
+        now = await operator_row(environment, operator_id)
         return all(now[name] == value for name, value in columns.items())
 
     await until(f"{operator_id} is {columns}", it_is_so, within_s=within_s)
 
 
-async def ask_balance(environment: Environment, operator_id: str = OPERATOR) -> UUID:
+async def enqueue_balance(environment: Environment, operator_id: str = OPERATOR) -> UUID:
     """A BALANCE has been enqueued."""
     params = {"player_id": "p1", "currency": "EUR"}
     return await enqueue(environment.harness.producer, "BALANCE", params, operator_id=operator_id)
 
 
-async def has_ended(environment: Environment, *request_ids: UUID, within_s: float = WAIT_S) -> None:
+async def until_final(environment: Environment, *request_ids: UUID, within_s: float = WAIT_S) -> None:
     """Each of these callbacks is final."""
 
     async def all_have() -> bool:
@@ -73,12 +73,12 @@ async def has_ended(environment: Environment, *request_ids: UUID, within_s: floa
 async def open_circuit(environment: Environment, failures: int) -> None:
     """The operator has failed so many BALANCEs, its circuit is open, and every attempt before that has ended."""
     environment.operator.answer = failing()
-    await has_ended(environment, *[await ask_balance(environment) for _ in range(failures)])
-    await becomes(environment, circuit="open")
-    await nothing_in_flight(environment)
+    await until_final(environment, *[await enqueue_balance(environment) for _ in range(failures)])
+    await until_operator_is(environment, circuit="open")
+    await until_nothing_in_flight(environment)
 
 
-async def nothing_in_flight(environment: Environment) -> None:
+async def until_nothing_in_flight(environment: Environment) -> None:
     """No attempt is under way, PINGs included."""
 
     async def none_is() -> bool:
@@ -97,7 +97,7 @@ def others(operator: Operator) -> list[Request]:
     return [request for request in operator.requests if request.method != "PING"]
 
 
-async def looks_on(environment: Environment, turns: int) -> None:
+async def until_heartbeats_sent(environment: Environment, turns: int) -> None:
     """Every live daemon has announced itself so many times more, once a second: and looked at everything meanwhile."""
     until_when = await environment.harness.owner.fetchval("select now() + $1 * interval '1 second'", turns)
 
@@ -115,12 +115,12 @@ async def looks_on(environment: Environment, turns: int) -> None:
 class Outcomes:
     """When producers were told of an outcome: monotonic seconds by request_id."""
 
-    heard_at_s: dict[str, float] = field(default_factory=dict)
+    received_at_s: dict[str, float] = field(default_factory=dict)
 
     async def of(self, request_id: UUID, *, within_s: float = WAIT_S) -> float:
         """The moment at which its outcome was told."""
-        await until(f"the outcome of {request_id}", lambda: str(request_id) in self.heard_at_s, within_s=within_s)
-        return self.heard_at_s[str(request_id)]
+        await until(f"the outcome of {request_id}", lambda: str(request_id) in self.received_at_s, within_s=within_s)
+        return self.received_at_s[str(request_id)]
 
 
 @asynccontextmanager
@@ -129,7 +129,7 @@ async def outcomes(dsn: str) -> AsyncIterator[Outcomes]:
     heard = Outcomes()
 
     def note(_connection: object, _pid: int, _channel: str, payload: object) -> None:
-        heard.heard_at_s[str(payload).partition(" ")[2]] = time.monotonic()
+        heard.received_at_s[str(payload).partition(" ")[2]] = time.monotonic()
 
     async with connected(dsn, 1) as [listener]:
         await listener.add_listener("predictu_dispatch_outcome", note)

@@ -73,19 +73,19 @@ class Daemon:
     session: aiohttp.ClientSession
 
     @property
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
         """The log's complete lines, or those of one event."""
-        lines = [json.loads(line) for line in self.said.splitlines(keepends=True) if line.endswith("\n")]
+        lines = [json.loads(line) for line in self.log_text.splitlines(keepends=True) if line.endswith("\n")]
         return [line for line in lines if event in (None, line["event"])]
 
     @property
     def url(self) -> str:
         return str(self.lines("daemon.started")[0]["http"])
 
-    async def has_said(self, event: str, *, times: int = 1) -> None:
+    async def until_logged(self, event: str, *, times: int = 1) -> None:
         """The log has so many lines of this event."""
         await until(f"{self.instance} says {event}", lambda: len(self.lines(event)) >= times)
 
@@ -100,12 +100,14 @@ class Daemon:
         """It has claimed from its database and says so. Raises AssertionError where it ended instead."""
 
         async def has_started_and_is_ready() -> bool:
-            assert self.process.poll() is None, f"{self.instance} ended with {self.process.returncode}:\n{self.said}"
+            assert self.process.poll() is None, (
+                f"{self.instance} ended with {self.process.returncode}:\n{self.log_text}"
+            )
             return bool(self.lines("daemon.started")) and await self.is_ready()
 
         await until(f"{self.instance} is ready", has_started_and_is_ready)
 
-    async def figures(self) -> dict[str, dict[tuple[str, ...], float]]:
+    async def metrics(self) -> dict[str, dict[tuple[str, ...], float]]:
         """Every sample of /metrics: by name, then by the labels' values in the order of the labels' names."""
         found: dict[str, dict[tuple[str, ...], float]] = {}
         for family in text_string_to_metric_families((await self.get("/metrics"))[1]):
@@ -114,9 +116,9 @@ class Daemon:
                 found.setdefault(sample.name.removeprefix("predictu_dispatch_"), {})[labels] = sample.value
         return found
 
-    async def figure(self, name: str, *labels: str) -> float | None:
+    async def metric(self, name: str, *labels: str) -> float | None:
         """One sample, None where it is absent."""
-        return (await self.figures()).get(name, {}).get(labels)
+        return (await self.metrics()).get(name, {}).get(labels)
 
     def kill(self) -> None:
         """Gone by kill -9: it had no chance to finish anything."""
@@ -131,7 +133,7 @@ class Daemon:
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
-    def ask_to_stop(self) -> None:
+    def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
     async def exited(self, *, within_s: float = WAIT_S) -> int:

@@ -52,7 +52,7 @@ class Environment:
         rows = await self.harness.owner.fetch("select state, count(*) from predictu_dispatch.bet group by state")
         return {row["state"]: row["count"] for row in rows}
 
-    async def all_final(self, *, within_s: float = WAIT_S) -> None:
+    async def until_all_final(self, *, within_s: float = WAIT_S) -> None:
         """Nothing waits, is ready or is in flight any more."""
 
         async def nothing_is_left() -> bool:
@@ -60,7 +60,7 @@ class Environment:
 
         await until("every callback is final", nothing_is_left, within_s=within_s)
 
-    async def held(self, count: int) -> None:
+    async def until_in_flight(self, count: int) -> None:
         """So many requests are live at the operator."""
         await until(f"{count} requests are in flight", lambda: self.operator.live.total() == count)
 

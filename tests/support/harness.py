@@ -38,7 +38,7 @@ REPORT_FIELDS = tuple(_REPORT.split())
 """The fields of the type predictu_dispatch.report, in its order."""
 
 
-def report(lease: Lease, **said: Any) -> Report:
+def report(lease: Lease, **fields: Any) -> Report:
     """A daemon's report of the attempt that `lease` allowed."""
     return dict.fromkeys(REPORT_FIELDS) | {
         "operator_id": lease["operator_id"],
@@ -54,33 +54,34 @@ def report(lease: Lease, **said: Any) -> Report:
         "finished_at": lease["leased_at"],
         "response_truncated": False,
         "report_id": uuid.uuid4(),
-        **said,
+        **fields,
     }
 
 
-def delivered(lease: Lease, **said: Any) -> Report:
-    return report(lease, **{"state": "delivered", "verdict": "delivered", "effect": "applied", **said})
+def delivered(lease: Lease, **fields: Any) -> Report:
+    return report(lease, **{"state": "delivered", "verdict": "delivered", "effect": "applied", **fields})
 
 
-def rejected(lease: Lease, **said: Any) -> Report:
+def rejected(lease: Lease, **fields: Any) -> Report:
     refusal = {"state_reason": "insufficient_funds", "operator_status": "INSUFFICIENT_FUNDS"}
-    return report(lease, **{"state": "rejected", "verdict": "rejected", **refusal, **said})
+    return report(lease, **{"state": "rejected", "verdict": "rejected", **refusal, **fields})
 
 
-def retried(lease: Lease, **said: Any) -> Report:
+def retried(lease: Lease, **fields: Any) -> Report:
     """Due again at once; its effect is unknown unless told otherwise."""
-    return report(lease, **{"state": "ready", "verdict": "retry", "effect": "unknown", "due_in_s": 0.0, **said})
+    return report(lease, **{"state": "ready", "verdict": "retry", "effect": "unknown", "due_in_s": 0.0, **fields})
 
 
-def exhausted(lease: Lease, **said: Any) -> Report:
+def exhausted(lease: Lease, **fields: Any) -> Report:
     return report(
-        lease, **{"state": "exhausted", "verdict": "retry", "effect": "unknown", "state_reason": "max_attempts", **said}
+        lease,
+        **{"state": "exhausted", "verdict": "retry", "effect": "unknown", "state_reason": "max_attempts", **fields},
     )
 
 
-def reaped(lease: Lease, **said: Any) -> Report:
+def reaped(lease: Lease, **fields: Any) -> Report:
     """What a reaper says of an attempt whose daemon vanished."""
-    return retried(lease, **{"reaped": True, "evidence": "unanswered", "reason": "interrupted", **said})
+    return retried(lease, **{"reaped": True, "evidence": "unanswered", "reason": "interrupted", **fields})
 
 
 def placement_params(bet_id: str, *, amount: int = 500, player_id: str = "p1", currency: str = "EUR") -> dict[str, Any]:
@@ -197,9 +198,11 @@ class Harness:
         [lease] = [lease for lease in await claim(self.daemon) if lease["request_id"] == request_id]
         return lease
 
-    async def attempt(self, request_id: uuid.UUID, came_to: Callable[..., Report], **said: Any) -> list[asyncpg.Record]:
-        """One attempt was made and settled as `came_to`, one of delivered, rejected, retried, exhausted, reaped."""
-        return await settle(self.daemon, came_to(await self.lease(request_id), **said))
+    async def attempt(
+        self, request_id: uuid.UUID, outcome: Callable[..., Report], **fields: Any
+    ) -> list[asyncpg.Record]:
+        """One attempt was made and settled as `outcome`, one of delivered, rejected, retried, exhausted, reaped."""
+        return await settle(self.daemon, outcome(await self.lease(request_id), **fields))
 
     async def settle(self, *reports: Report) -> list[asyncpg.Record]:
         return await settle(self.daemon, *reports)

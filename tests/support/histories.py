@@ -53,7 +53,7 @@ async def make_months(owner: Connection) -> list[str]:
 
 
 @dataclass(kw_only=True)
-class Life:
+class History:
     """What was done for one bet, or for one callback without a bet: `moments` go with the callbacks, one for each."""
 
     path: str
@@ -69,13 +69,13 @@ class Life:
         return self.can_go and all(moment < cutoff for moment in happened)
 
 
-class Chronicle:
+class HistoryBuilder:
     """Lives of bets, each step at a moment of the test's choosing."""
 
     def __init__(self, harness: Harness) -> None:
         self.harness = harness
-        self.lives: list[Life] = []
-        self._paths: dict[str, Callable[[Life], Awaitable[None]]] = {
+        self.lives: list[History] = []
+        self._paths: dict[str, Callable[[History], Awaitable[None]]] = {
             "won": self._won,
             "lost after retries": self._lost_after_retries,
             "refused": self._refused,
@@ -98,10 +98,10 @@ class Chronicle:
     def paths(self) -> list[str]:
         return list(self._paths)
 
-    async def live(self, path: str, *moments: datetime) -> Life:
+    async def live(self, path: str, *moments: datetime) -> History:
         """One life; its n-th callback ends at the n-th moment, the last moment counts for those after it."""
         bet_id = None if path in ("balance", "ping") else f"b-{len(self.lives)}"
-        life = Life(path=path, bet_id=bet_id, can_go=path not in self._for_ever)
+        life = History(path=path, bet_id=bet_id, can_go=path not in self._for_ever)
         self.lives.append(life)
         await self._paths[path](life)
         for n, request_id in enumerate(life.requests):
@@ -121,7 +121,7 @@ class Chronicle:
             moments = [now - timedelta(days=days, minutes=rng.randrange(600)) for days in reversed(steps)]
             await self.live(path, *moments)
 
-    async def _age(self, life: Life, request_id: uuid.UUID, moment: datetime) -> None:
+    async def _age(self, life: History, request_id: uuid.UUID, moment: datetime) -> None:
         await self.harness.owner.execute(
             "update predictu_dispatch.callback set finished_at = $2, due_at = $2 where request_id = $1"
             " and finished_at is not null",
@@ -142,7 +142,7 @@ class Chronicle:
                 "alter table predictu_dispatch.attempt enable always trigger attempt_only_grows"
             )
 
-    async def _age_resolution(self, life: Life) -> None:
+    async def _age_resolution(self, life: History) -> None:
         async with self.harness.owner.transaction():
             table = "predictu_dispatch.intervention"
             await self.harness.owner.execute(f"alter table {table} disable trigger intervention_only_grows")
@@ -152,41 +152,41 @@ class Chronicle:
             )
             await self.harness.owner.execute(f"alter table {table} enable always trigger intervention_only_grows")
 
-    async def _made(self, life: Life, came_to: Callable[..., Report] = delivered, **said: Any) -> None:
+    async def _made(self, life: History, outcome: Callable[..., Report] = delivered, **fields: Any) -> None:
         """The bet is placed, with one attempt."""
         assert life.bet_id
         life.requests.append(await self.harness.place(life.bet_id))
-        await self.harness.attempt(life.requests[-1], came_to, **said)
+        await self.harness.attempt(life.requests[-1], outcome, **fields)
 
-    async def _ended(self, life: Life, method: str, *came_to: Callable[..., Report]) -> None:
+    async def _ended(self, life: History, method: str, *outcome: Callable[..., Report]) -> None:
         assert life.bet_id
         life.requests.append(await self.harness.end(method, life.bet_id))
-        for one in came_to:
+        for one in outcome:
             await self.harness.attempt(life.requests[-1], one)
 
-    async def _won(self, life: Life) -> None:
+    async def _won(self, life: History) -> None:
         await self._made(life)
         await self._ended(life, "BET_WIN", delivered)
 
-    async def _lost_after_retries(self, life: Life) -> None:
+    async def _lost_after_retries(self, life: History) -> None:
         await self._made(life)
         await self._ended(life, "BET_LOSE", retried, retried, delivered)
 
-    async def _refused(self, life: Life) -> None:
+    async def _refused(self, life: History) -> None:
         await self._made(life, rejected)
 
-    async def _rolled_back(self, life: Life) -> None:
+    async def _rolled_back(self, life: History) -> None:
         await self._made(life, exhausted)
         [rollback] = await self.harness.rollbacks(life.bet_id or "")
         life.requests.append(rollback["request_id"])
         await self.harness.attempt(life.requests[-1], delivered)
 
-    async def _never_sent(self, life: Life) -> None:
+    async def _never_sent(self, life: History) -> None:
         assert life.bet_id
         life.requests.append(await self.harness.place(life.bet_id))
         await self.harness.rollback(life.bet_id)
 
-    async def _resolved(self, life: Life) -> None:
+    async def _resolved(self, life: History) -> None:
         await self._in_review(life)
         await self.harness.daemon.execute(
             "select predictu_dispatch.resolve_callback($1, $2, 'paid by hand', 'alice@desk')",
@@ -194,42 +194,42 @@ class Chronicle:
         )
         life.resolved_at = datetime.now(UTC)
 
-    async def _adopted_and_won(self, life: Life) -> None:
+    async def _adopted_and_won(self, life: History) -> None:
         await self.harness.producer.execute(
             "select predictu_dispatch.adopt_bet($1, $2, 'p1', 'EUR', 500, $3)", OPERATOR, life.bet_id, uuid.uuid4()
         )
         await self._ended(life, "BET_WIN", delivered)
 
-    async def _balance(self, life: Life) -> None:
+    async def _balance(self, life: History) -> None:
         params = {"player_id": "p1", "currency": "EUR"}
         life.requests.append(await enqueue(self.harness.producer, "BALANCE", params))
         await self.harness.attempt(life.requests[-1], delivered)
 
-    async def _ping(self, life: Life) -> None:
+    async def _ping(self, life: History) -> None:
         life.requests.append(await enqueue(self.harness.producer, "PING", {}))
         await self.harness.attempt(life.requests[-1], delivered)
 
-    async def _open(self, life: Life) -> None:
+    async def _open(self, life: History) -> None:
         await self._made(life)
 
-    async def _placing(self, life: Life) -> None:
+    async def _placing(self, life: History) -> None:
         await self._made(life, retried, due_in_s=3e8)
 
-    async def _waiting(self, life: Life) -> None:
+    async def _waiting(self, life: History) -> None:
         await self._placing(life)
         await self._ended(life, "BET_WIN")
 
-    async def _closing(self, life: Life) -> None:
+    async def _closing(self, life: History) -> None:
         await self._made(life)
         assert life.bet_id
         life.requests.append(await self.harness.end("BET_WIN", life.bet_id))
         await self.harness.attempt(life.requests[-1], retried, due_in_s=3e8)
 
-    async def _in_review(self, life: Life) -> None:
+    async def _in_review(self, life: History) -> None:
         await self._made(life)
         await self._ended(life, "BET_WIN", retried, exhausted)
 
-    async def _stake_missing(self, life: Life) -> None:
+    async def _stake_missing(self, life: History) -> None:
         """The operator confirmed the debit and later knows of none: closed, and still a person's."""
         await self._made(life)
         assert life.bet_id
@@ -239,9 +239,9 @@ class Chronicle:
         await self.harness.attempt(rollback, _nothing_to_reverse)
 
 
-def _nothing_to_reverse(lease: Any, **said: Any) -> Report:
-    return report(lease, state="delivered", verdict="delivered", state_reason="nothing_to_reverse", **said)
+def _nothing_to_reverse(lease: Any, **fields: Any) -> Report:
+    return report(lease, state="delivered", verdict="delivered", state_reason="nothing_to_reverse", **fields)
 
 
-def requests_of(lives: Iterable[Life]) -> set[uuid.UUID]:
+def requests_of(lives: Iterable[History]) -> set[uuid.UUID]:
     return {request_id for life in lives for request_id in life.requests}

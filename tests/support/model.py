@@ -36,7 +36,7 @@ SLOWEST_REQUEST_S = 30.0
 AuditKey = tuple[UUID, int, UUID, str]
 
 
-class Fate(StrEnum):
+class RequestFault(StrEnum):
     """What becomes of one request on its way there and back."""
 
     ANSWERED = "applied and answered"
@@ -103,7 +103,7 @@ class Network:
     """Carries requests to the wallet as `fate` says, and holds each one against those that left before it."""
 
     wallet: Wallet
-    fate: Fate = Fate.ANSWERED
+    fate: RequestFault = RequestFault.ANSWERED
     # Body and age in seconds of what still travels although nobody waits for it any more.
     delayed: list[tuple[bytes, float]] = field(default_factory=list)
     _bodies: dict[str, bytes] = field(default_factory=dict)
@@ -127,25 +127,25 @@ class Network:
         """The Transport of flow/ports.py, without a socket."""
         assert headers
         assert connect_timeout_s <= timeout_s
-        if self.fate is Fate.NOT_SENT or time.monotonic() >= send_before_s:
+        if self.fate is RequestFault.NOT_SENT or time.monotonic() >= send_before_s:
             return Exchange(evidence=Evidence.NOT_SENT, reason="connect_refused", total_ms=0.0)
         envelope = json.loads(body)
         self._check_order(envelope, body)
         match self.fate:
-            case Fate.ANSWERED | Fate.REFUSED:
-                return _answered(*self.wallet.take(envelope, refuses=self.fate is Fate.REFUSED))
-            case Fate.ANSWER_LOST | Fate.FAILED_AFTER:
+            case RequestFault.ANSWERED | RequestFault.REFUSED:
+                return _answered(*self.wallet.take(envelope, refuses=self.fate is RequestFault.REFUSED))
+            case RequestFault.ANSWER_LOST | RequestFault.FAILED_AFTER:
                 self.wallet.take(envelope)
-            case Fate.DELAYED:
+            case RequestFault.DELAYED:
                 self.delayed.append((body, 0.0))
             case _:
                 pass
         match self.fate:
-            case Fate.FAILED_AFTER | Fate.FAILED_BEFORE:
+            case RequestFault.FAILED_AFTER | RequestFault.FAILED_BEFORE:
                 return _answered(500, "OK")
-            case Fate.TOO_MANY:
+            case RequestFault.TOO_MANY:
                 return _answered(429, "SLOW_DOWN")
-            case Fate.UNAUTHORIZED:
+            case RequestFault.UNAUTHORIZED:
                 return _answered(401, "REPLAYED")
             case _:
                 return Exchange(evidence=Evidence.UNANSWERED, reason="timeout", total_ms=1.0)
@@ -219,7 +219,7 @@ class SeenBet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Snapshot:
     """Everything the database holds of one operator at one moment."""
 
     callbacks: dict[UUID, SeenCallback] = field(default_factory=dict)
@@ -252,10 +252,10 @@ class Look:
         ]
 
 
-async def look_at(connection: "asyncpg.Connection[asyncpg.Record]", operator_id: str) -> Look:
+async def read_snapshot(connection: "asyncpg.Connection[asyncpg.Record]", operator_id: str) -> Snapshot:
     """Everything of the operator, in an order that does not depend on chance: bet by bet, as they were enqueued."""
     callbacks, bets, audit = [await connection.fetch(statement, operator_id) for statement in _LOOK]
-    return Look(
+    return Snapshot(
         callbacks={
             row["request_id"]: SeenCallback(
                 **{**row, "method": Method(row["method"]), "state": CallbackState(row["state"])}
@@ -284,7 +284,7 @@ _LOOK = (
 )
 
 
-def check_history(before: Look, after: Look) -> None:
+def check_history(before: Snapshot, after: Snapshot) -> None:
     """Nothing is forgotten, every callback moved as CALLBACK_MOVES allows, and each attempt is decided by one row."""
     for key, row in before.audit.items():
         assert after.audit.get(key) == row, f"the audit row {key} has changed"
@@ -313,7 +313,7 @@ def check_history(before: Look, after: Look) -> None:
 _EFFECTS = ("none", "unknown", "applied")
 
 
-def check_bets(before: Look, after: Look) -> None:
+def check_bets(before: Snapshot, after: Snapshot) -> None:
     """Every bet is where BET_RULES sends it for what has become of its callbacks, and its terminal with it."""
     for bet in after.bets.values():
         placement, now = after.placement(bet), after.terminal(bet.bet_id)
@@ -335,7 +335,7 @@ def check_bets(before: Look, after: Look) -> None:
         _check_terminal(rule.waiting, then, now, after)
 
 
-def _event(before: Look, after: Look, bet: SeenBet) -> BetEvent | None:
+def _event(before: Snapshot, after: Snapshot, bet: SeenBet) -> BetEvent | None:
     """What happened to the bet, told from its callbacks alone."""
     was, now = (look.callbacks.get(bet.placement_id) for look in (before, after))
     then, terminal = before.terminal(bet.bet_id), after.terminal(bet.bet_id)
@@ -372,7 +372,7 @@ _LEFT: dict[Waiting, CallbackState | None] = {
 _BY_ROLLBACK = (Waiting.FLAGGED, Waiting.REPLACED, Waiting.REPLACED_READY, Waiting.ROLLBACK_READY)
 
 
-def _check_terminal(rule: Waiting, then: SeenCallback | None, now: SeenCallback | None, after: Look) -> None:
+def _check_terminal(rule: Waiting, then: SeenCallback | None, now: SeenCallback | None, after: Snapshot) -> None:
     """The bet's terminal has become what the rule says."""
     if rule is Waiting.UNTOUCHED or (rule is Waiting.RELEASED and then is None):
         assert (then is None) == (now is None), f"{then} became {now}"
@@ -388,7 +388,7 @@ def _check_terminal(rule: Waiting, then: SeenCallback | None, now: SeenCallback 
         assert left.needs_review == (rule is Waiting.FLAGGED), f"{rule}, but {left}"
 
 
-def check_operator(look: Look, network: Network) -> None:
+def check_operator(look: Snapshot, network: Network) -> None:
     """What the database says of the operator's side is true there, and the wallet holds what the bets' states say."""
     for callback in look.callbacks.values():
         applied = str(callback.request_id) in network.wallet.applied
@@ -405,7 +405,7 @@ def check_operator(look: Look, network: Network) -> None:
         )
 
 
-def _gains(look: Look, bet: SeenBet) -> Iterator[int]:
+def _gains(look: Snapshot, bet: SeenBet) -> Iterator[int]:
     """What the player may have gained by a bet; one value once it is open, void or closed."""
     terminal = look.terminal(bet.bet_id)
     if bet.state in (BetState.PLACING, BetState.VOID):

@@ -75,13 +75,13 @@ class Operator:
         self._ended: dict[str, str] = {}
         self._holding = False
         self._held: list[asyncio.Event] = []
-        self._admission: dict[str, asyncio.Event] = {}
+        self._held_by_id: dict[str, asyncio.Event] = {}
 
     def hold(self) -> None:
         """What comes from now on is booked at once and answered only when it is released."""
         self._holding = True
 
-    def go_on(self) -> None:
+    def stop_holding(self) -> None:
         """What comes from now on is answered at once again; what is held stays held."""
         self._holding = False
 
@@ -92,15 +92,15 @@ class Operator:
     def release_only(self, request_ids: Iterable[object]) -> None:
         """Of what is held, these are answered; the rest stays held."""
         for request_id in request_ids:
-            gate = self._admission.pop(str(request_id))
-            self._held.remove(gate)
-            gate.set()
+            held = self._held_by_id.pop(str(request_id))
+            self._held.remove(held)
+            held.set()
 
     def release(self) -> None:
         """Everything held is answered, and nothing is held any more."""
-        self.go_on()
-        for gate in self._held:
-            gate.set()
+        self.stop_holding()
+        for held in self._held:
+            held.set()
         self._held.clear()
 
     def refuse(self, status: str | None) -> None:
@@ -133,10 +133,10 @@ class Operator:
             if self.answers_in_s:
                 await asyncio.sleep(self.answers_in_s)
             if self._holding:
-                gate = asyncio.Event()
-                self._held.append(gate)
-                self._admission[request.request_id] = gate
-                await gate.wait()
+                held = asyncio.Event()
+                self._held.append(held)
+                self._held_by_id[request.request_id] = held
+                await held.wait()
         finally:
             self.live[request.request_id] -= 1
             self.busy[lane] -= 1

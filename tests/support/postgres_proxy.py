@@ -7,13 +7,12 @@ Formats".
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
-
-from tests.support.served import served
 
 
 class Trick(Enum):
@@ -168,9 +167,31 @@ class PostgresProxy:
         line.cut()
 
 
+class ProxyServer(Protocol):
+    """What stands between two sides; `port` is where the one connects."""
+
+    port: int
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until it ends."""
+
+
+@asynccontextmanager
+async def serving(proxy: ProxyServer, leave: Callable[[], None]) -> AsyncIterator[None]:
+    """The proxy on a free port; `leave` ends its connections afterwards."""
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield
+    finally:
+        server.close()
+        leave()
+        await server.wait_closed()
+
+
 @asynccontextmanager
 async def proxied(dsn: str) -> AsyncIterator[PostgresProxy]:
     """A proxy in front of the server of `dsn`, gone with all its connections afterwards."""
     proxy = PostgresProxy(dsn)
-    async with served(proxy, proxy.go_away):
+    async with serving(proxy, proxy.go_away):
         yield proxy

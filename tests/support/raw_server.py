@@ -40,15 +40,15 @@ class Peer:
         self.server.arrivals.put_nowait(request)
         return request
 
-    async def say(self, answer: bytes) -> None:
+    async def send(self, answer: bytes) -> None:
         """`answer` is on its way; raises ConnectionError once the other side is gone."""
         self.writer.write(answer)
         await self.writer.drain()
-        self.server.bytes_said += len(answer)
+        self.server.bytes_sent += len(answer)
 
-    async def say_for_ever(self, piece: bytes, *, pause_s: float = 0.0) -> None:
+    async def send_forever(self, piece: bytes, *, pause_s: float = 0.0) -> None:
         while True:
-            await self.say(piece)
+            await self.send(piece)
             await asyncio.sleep(pause_s)
 
     def reset(self) -> None:
@@ -57,10 +57,10 @@ class Peer:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
-    async def silence(self) -> None:
+    async def read_until_closed(self) -> None:
         """Whatever still comes is noted, until the other side hangs up."""
         while received := await self.reader.read(65_536):
-            self.server.strays += received
+            self.server.unexpected_bytes += received
 
 
 Script = Callable[[Peer], Awaitable[None]]
@@ -75,8 +75,8 @@ class RawServer:
         self.address = ("127.0.0.1", 0)
         self.connections = 0
         self.requests: list[bytes] = []
-        self.strays = b""
-        self.bytes_said = 0
+        self.unexpected_bytes = b""
+        self.bytes_sent = 0
         self.arrivals: asyncio.Queue[bytes] = asyncio.Queue()
         self.got_connection = asyncio.Event()
         self.hung_up = asyncio.Event()
@@ -122,8 +122,8 @@ def answering(*answers: bytes) -> Script:
     async def script(peer: Peer) -> None:
         for answer in answers:
             await peer.request()
-            await peer.say(answer)
-        await peer.silence()
+            await peer.send(answer)
+        await peer.read_until_closed()
 
     return script
 
@@ -183,10 +183,10 @@ async def exchange_with(script: Script, *, timeout_s: float = TIMEOUT_S, **table
         return exchange, server
 
 
-def told(exchange: Exchange) -> tuple[Evidence, str | None]:
+def evidence_and_reason(exchange: Exchange) -> tuple[Evidence, str | None]:
     return exchange.evidence, exchange.reason
 
 
-async def silent(peer: Peer) -> None:
+async def never_answer(peer: Peer) -> None:
     await peer.request()
-    await peer.silence()
+    await peer.read_until_closed()

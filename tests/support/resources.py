@@ -51,7 +51,7 @@ class SmallDisk:
         (self.path / "filler").unlink()
 
 
-def why_no_disk() -> str | None:
+def why_no_small_disk() -> str | None:
     """Why no small disk can be had, in words; None where it can."""
     if os.geteuid() != 0:
         return "mounting a small disk needs root"
@@ -112,7 +112,7 @@ def status(pid: int, name: str) -> int:
 
 
 @dataclass(slots=True)
-class Answerer:
+class MinimalOperator:
     """An operator that costs next to nothing: it counts requests and says yes to each."""
 
     url: str = ""
@@ -120,7 +120,7 @@ class Answerer:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, answerer: Answerer) -> None:
+    def __init__(self, answerer: MinimalOperator) -> None:
         self._answerer = answerer
         self._received = b""
         self._transport: asyncio.Transport | None = None
@@ -142,9 +142,9 @@ class _Connection(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def answering_everything() -> AsyncIterator[Answerer]:
+async def minimal_operator() -> AsyncIterator[MinimalOperator]:
     """It answers, on a port of its own."""
-    answerer = Answerer()
+    answerer = MinimalOperator()
     server = await asyncio.get_running_loop().create_server(lambda: _Connection(answerer), "127.0.0.1", 0)
     answerer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/callback"
     try:
@@ -155,7 +155,7 @@ async def answering_everything() -> AsyncIterator[Answerer]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
+class ResourceUsage:
     """What a daemon holds at one moment, and has written."""
 
     delivered: int
@@ -168,11 +168,11 @@ class Holding:
     log_bytes: int
 
 
-async def holding(daemon: Daemon, connection: Connection, answerer: Answerer) -> Holding:
+async def resource_usage(daemon: Daemon, connection: Connection, answerer: MinimalOperator) -> ResourceUsage:
     """As of now, counted from outside."""
-    figures = await daemon.figures()
+    figures = await daemon.metrics()
     log = daemon.log.read_bytes()
-    return Holding(
+    return ResourceUsage(
         delivered=answerer.answered,
         resident_kb=status(daemon.process.pid, "RssAnon"),
         threads=status(daemon.process.pid, "Threads"),

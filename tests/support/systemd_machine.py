@@ -37,7 +37,7 @@ sys.exit(main())' "$@"
 """What an installation has as /opt/predictu-dispatch/bin/predictu-dispatch."""
 
 
-def cannot() -> str | None:
+def why_no_systemd() -> str | None:
     """Why there can be no such machine here, or None."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a systemd of its own needs root on Linux"

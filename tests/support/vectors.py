@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
 from predictu_dispatch.core.signing import SigningKey, sign
-from tests.support.documents import ROOT
+from tests.support.code_blocks import ROOT
 
 FILE = ROOT / "predictu_dispatch" / "reference_operator" / "vectors.json"
 OPERATOR_ID = "op_abc123"

@@ -46,16 +46,16 @@ async def test_a_daemon_killed_with_requests_of_every_method_in_flight_loses_and
     environment.operator.hold()
     first = await environment.fleet.start("first")
     due = await enqueue_of_every_kind(environment, count)
-    await environment.held(len(due))
+    await environment.until_in_flight(len(due))
     first.kill()
-    await environment.held(0)
+    await environment.until_in_flight(0)
     assert await environment.states() == {"in_flight": len(due)}
 
     await environment.expire_leases("first")
     await environment.fleet.start("second")
-    await environment.held(len(due))
+    await environment.until_in_flight(len(due))
     environment.operator.release()
-    await environment.all_final()
+    await environment.until_all_final()
 
     assert await environment.states() == {"delivered": len(due)}
     for request_id in due:
@@ -89,7 +89,7 @@ async def finish_with_another_daemon(
     """Another daemon takes over, and each callback was sent and attempted so often in the end, and booked once."""
     await environment.expire_leases("first")
     await environment.fleet.start("second")
-    await environment.all_final()
+    await environment.until_all_final()
     for method, request_id in due.items():
         assert len(environment.operator.sent(request_id)) == sends, method
         audit = await environment.audit(request_id)
@@ -121,10 +121,10 @@ async def test_a_daemon_killed_with_the_answers_in_its_sockets_sends_again(envir
     environment.operator.hold()
     first = await environment.fleet.start("first")
     due = await enqueue_debit_credit_and_rollback(environment)
-    await environment.held(3)
+    await environment.until_in_flight(3)
     first.freeze()
     environment.operator.release()
-    await environment.held(0)
+    await environment.until_in_flight(0)
     first.kill()
     await finish_with_another_daemon(environment, due, sends=2, attempts=2)
 
@@ -148,7 +148,7 @@ async def test_a_settle_that_its_daemon_did_not_live_to_see_stands(environment: 
         environment.operator.hold()
         placement = await environment.harness.place()
         win = await environment.harness.end()
-        await environment.held(1)
+        await environment.until_in_flight(1)
         proxy.on_next("predictu_dispatch.settle(", Trick.KEEP_ANSWER)
         environment.operator.release()
 
@@ -159,7 +159,7 @@ async def test_a_settle_that_its_daemon_did_not_live_to_see_stands(environment: 
         first.kill()
     await environment.expire_leases("first")
     await environment.fleet.start("second")
-    await environment.all_final()
+    await environment.until_all_final()
     assert await environment.audit(placement) == [(1, *DELIVERED, "first")]
     assert (await environment.audit(win))[-1][1:] == (*DELIVERED, "second")
     assert len(environment.operator.sent(placement)) == 1
@@ -174,25 +174,25 @@ async def test_a_frozen_daemons_late_answer_is_kept_in_the_audit_and_decides_not
     environment.operator.refuse("PLAYER_NOT_FOUND")
     frozen = await environment.fleet.start("frozen")
     win = await environment.harness.end("BET_WIN", "b-credit")
-    await environment.held(1)
+    await environment.until_in_flight(1)
     frozen.freeze()
     await environment.expire_leases("frozen")
     environment.operator.refuse(None)
     await environment.fleet.start("second")
-    await environment.held(2)
+    await environment.until_in_flight(2)
     before = await environment.harness.everything()
 
     environment.operator.release_first()
     frozen.thaw()
-    await frozen.has_said("lease.lost")
+    await frozen.until_logged("lease.lost")
     late = [(1, *INTERRUPTED, "frozen"), (1, "late", "answered", "player_not_found", "frozen")]
     assert await environment.audit(win) == late
     assert await environment.harness.everything() == before
-    assert await frozen.figure("leases_lost_total") == 1
+    assert await frozen.metric("leases_lost_total") == 1
     assert await frozen.is_ready()
 
     environment.operator.release()
-    await environment.all_final()
+    await environment.until_all_final()
     assert await environment.audit(win) == [*late, (2, *DELIVERED, "second")]
     assert await environment.bets() == {"closed": 1}
     assert environment.operator.balance["p1"] == 0
@@ -214,15 +214,15 @@ async def test_a_lease_that_really_runs_out_is_taken_over_and_its_callback_is_ne
             "frozen", database={"dsn": proxy.dsn(), "listen_dsn": environment.fleet.dsn}
         )
         sent = await environment.harness.place("b-sent")
-        await environment.held(1)
+        await environment.until_in_flight(1)
         # The claim that finds the other bet is answered while its daemon is frozen.
         proxy.keep_answer_that_holds("b-claimed")
         claimed = await environment.harness.place("b-claimed")
         await proxy.caught.wait()
         frozen.freeze()
-        environment.operator.go_on()
+        environment.operator.stop_holding()
         second = await environment.fleet.start("second")
-        await environment.all_final()
+        await environment.until_all_final()
         assert second.process.poll() is None
         sends = {request_id: len(environment.operator.sent(request_id)) for request_id in (sent, claimed)}
         proxy.give_back()

@@ -25,10 +25,10 @@ async def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
     daemon = await environment.fleet.start("host-1")
     await environment.adopt("b-won")
     in_flight = [await environment.harness.place("b-placed"), await environment.harness.end("BET_WIN", "b-won")]
-    await environment.held(2)
+    await environment.until_in_flight(2)
 
     daemon.process.send_signal(asked)
-    await daemon.has_said("drain.started")
+    await daemon.until_logged("drain.started")
     assert await daemon.get("/readyz") == (503, "draining\n")
     assert (await daemon.get("/healthz"))[0] == 200
     # One is enqueued now, and one becomes due through what is settled now.
@@ -62,10 +62,10 @@ async def test_what_outlasts_the_drain_is_given_back_as_interrupted_and_another_
         await environment.harness.end("BET_WIN", "b-won"),
         rollback,
     ]
-    await environment.held(3)
+    await environment.until_in_flight(3)
 
     asked_at_s = time.monotonic()
-    daemon.ask_to_stop()
+    daemon.terminate()
     assert await daemon.exited() == 0
     took_s = time.monotonic() - asked_at_s
     # Nothing had to be waited for after drain_s: the interrupted ones were settled at once.
@@ -77,7 +77,7 @@ async def test_what_outlasts_the_drain_is_given_back_as_interrupted_and_another_
 
     environment.operator.release()
     await environment.fleet.start("host-2")
-    await environment.all_final()
+    await environment.until_all_final()
     for request_id in interrupted:
         assert (await environment.audit(request_id))[1:] == [(2, "delivered", "answered", None, "host-2")]
         first, second = environment.operator.sent(request_id)

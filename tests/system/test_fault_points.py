@@ -14,9 +14,9 @@ import pytest
 from predictu_dispatch.edge.postgres.outbox import Outbox
 from tests.chaos.armed_daemon import peers
 from tests.chaos.fault_points import POINTS, Action, Fault, FaultValueError, VanishedPointError, arm, parse_faults
+from tests.support.bet_paths import INTERRUPTED, NOT_SENT, Bets
 from tests.support.daemons import FAULT_VARIABLE, WAIT_S, Daemon, until
 from tests.support.environment import Environment, open_environment
-from tests.support.every_path import INTERRUPTED, NOT_SENT, Bets
 from tests.support.harness import claim
 from tests.support.postgres import Database
 
@@ -91,7 +91,7 @@ async def armed_at(environment: Environment, points: Iterable[str], action: Acti
 async def has_started(daemon: Daemon) -> None:
     """As Daemon.ready(), also for one that may be gone or frozen a moment later, or that says more than JSON."""
     started = '"event": "daemon.started"'
-    await until(f"{daemon.instance} has started", lambda: started in daemon.said, within_s=STARTS_WITHIN_S)
+    await until(f"{daemon.instance} has started", lambda: started in daemon.log_text, within_s=STARTS_WITHIN_S)
 
 
 async def reach_their_points(bets: Bets, armed: Mapping[str, Daemon]) -> None:
@@ -100,13 +100,13 @@ async def reach_their_points(bets: Bets, armed: Mapping[str, Daemon]) -> None:
 
     async def none_is_left() -> bool:
         for point, daemon in armed.items():
-            if '"event": "fault"' in daemon.said:
+            if '"event": "fault"' in daemon.log_text:
                 left.pop(point, None)
                 continue
-            assert daemon.process.poll() is None, daemon.said
+            assert daemon.process.poll() is None, daemon.log_text
             if point == "draining" and await bets.environment.harness.owner.fetchval(HOLDS_SOMETHING, point):
-                daemon.ask_to_stop()
-        if any('"event": "daemon.started"' in daemon.said for daemon in left.values()):
+                daemon.terminate()
+        if any('"event": "daemon.started"' in daemon.log_text for daemon in left.values()):
             await bets.place()
         return not left
 
@@ -140,7 +140,7 @@ async def test_killed_at_any_point_a_daemon_loses_and_doubles_nothing(environmen
     await bets.end_the_rest()
     environment.fleet.spawn("second")
     await finished(environment)
-    assert await bets.wrongs() == []
+    assert await bets.violations() == []
     assert [point for point in ANSWERED if not await left_something_at_the_operator(environment, point)] == []
 
 
@@ -172,13 +172,13 @@ async def test_frozen_at_any_point_past_its_leases_a_daemon_comes_back_and_does_
     await soon("the second daemon, and nobody else, has leases, and repeats attempts", the_second_has_taken_over)
     for daemon in armed.values():
         daemon.thaw()
-        daemon.ask_to_stop()
+        daemon.terminate()
     for daemon in armed.values():
         # Whatever it still had to say, it has said after this.
-        assert await daemon.exited() == 0, daemon.said
+        assert await daemon.exited() == 0, daemon.log_text
     environment.operator.answers_in_s = 0.0
     await finished(environment)
-    assert await bets.wrongs() == []
+    assert await bets.violations() == []
     late = await environment.harness.owner.fetch(
         "select distinct instance from predictu_dispatch.attempt where verdict = 'late'"
     )
@@ -203,7 +203,7 @@ async def test_cut_from_postgres_at_every_point_of_one_life_a_daemon_finishes_by
         return sorted(line["point"] for line in armed.lines("fault"))
 
     async def all_but_the_last_are_passed() -> bool:
-        assert armed.process.poll() is None, armed.said
+        assert armed.process.poll() is None, armed.log_text
         await bets.place()
         return {*passed(), "draining"} == POINTS.keys()
 
@@ -217,14 +217,14 @@ async def test_cut_from_postgres_at_every_point_of_one_life_a_daemon_finishes_by
     # The last one with something under way, which is finished, cut off or not; what was not begun is another one's.
     environment.operator.answers_in_s = QUICK_S
     await soon("something is under way", it_holds_something)
-    armed.ask_to_stop()
+    armed.terminate()
     assert await armed.exited() == 0
     assert passed() == sorted(POINTS)
     assert "in_flight" not in await environment.states()
     await bets.end_the_rest()
     environment.fleet.spawn("second")
     await finished(environment)
-    assert await bets.wrongs() == []
+    assert await bets.violations() == []
 
 
 async def test_a_daemon_that_is_not_armed_has_nothing_of_this(
@@ -236,11 +236,11 @@ async def test_a_daemon_that_is_not_armed_has_nothing_of_this(
     daemon = environment.fleet.spawn("plain")
     await has_started(daemon)
     placement = await environment.harness.place()
-    await environment.all_final()
+    await environment.until_all_final()
     assert await environment.harness.state(placement) == "delivered"
-    daemon.ask_to_stop()
+    daemon.terminate()
     assert await daemon.exited() == 0
-    loaded = re.findall(r"^import time:.*\| +(\S+)$", daemon.said, re.MULTILINE)
+    loaded = re.findall(r"^import time:.*\| +(\S+)$", daemon.log_text, re.MULTILINE)
     assert "predictu_dispatch.daemon" in loaded
     assert [name for name in loaded if name.partition(".")[0] == "tests"] == []
 
@@ -286,9 +286,9 @@ def test_a_bad_value_is_refused_in_words(value: str, words: str) -> None:
 async def test_the_test_build_with_bad_values_does_not_start_and_says_every_fault(environment: Environment) -> None:
     refused = environment.fleet.spawn("refused", fault="claimd:kill,sent:melt")
     assert await refused.exited() == 2
-    assert "PREDICTU_DISPATCH_FAULT: 'claimd:kill': 'claimd' is no point" in refused.said
-    assert "PREDICTU_DISPATCH_FAULT: 'sent:melt': 'melt' is no action" in refused.said
-    assert "Allowed is POINT:ACTION[:NTH]" in refused.said
+    assert "PREDICTU_DISPATCH_FAULT: 'claimd:kill': 'claimd' is no point" in refused.log_text
+    assert "PREDICTU_DISPATCH_FAULT: 'sent:melt': 'melt' is no action" in refused.log_text
+    assert "Allowed is POINT:ACTION[:NTH]" in refused.log_text
 
 
 def test_a_point_whose_method_is_gone_is_never_silently_disarmed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,14 +17,14 @@ import jwt
 import pytest
 from aiohttp import web
 
-from tests.support.bulk import place_many, shared
-from tests.support.circuits import tell
+from tests.support.bulk import place_many, until_slots
+from tests.support.circuits import print_figures
 from tests.support.daemons import until
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import Harness, retried
 from tests.support.operators import Request
 from tests.support.postgres import Database
-from tests.support.resources import Answerer, answering_everything, holding
+from tests.support.resources import MinimalOperator, minimal_operator, resource_usage
 
 IS_FULL = os.environ.get("TEST_SIZE") == "full"
 CALLBACKS = 1_000_000 if IS_FULL else 4_000
@@ -111,7 +111,7 @@ async def test_a_retry_is_signed_anew_when_it_is_sent_whatever_was_signed_before
     placement = await environment.harness.place()
     await until("it is refused", lambda: len(environment.operator.requests) == 1)
     is_fast = False
-    await environment.all_final()
+    await environment.until_all_final()
     assert await environment.audit(placement) == [
         (1, "retry", "answered", "misconfigured", "host-1"),
         (2, "delivered", "answered", None, "host-1"),
@@ -173,7 +173,7 @@ async def test_hosts_that_are_up_for_ten_years_and_for_ten_seconds_share_their_w
             daemons.append(environment.fleet.spawn(name))
     for daemon in daemons:
         await daemon.ready()
-    await shared(environment, host_new=6, host_old=6)
+    await until_slots(environment, host_new=6, host_old=6)
     # Both have to take part; each attempt fails once, so that delays are waited for as well.
     refused: set[str] = set()
 
@@ -187,7 +187,7 @@ async def test_hosts_that_are_up_for_ten_years_and_for_ten_seconds_share_their_w
     for n in range(60):
         await environment.harness.place(f"b-{n}")
         await environment.harness.end("BET_WIN", f"b-{n}")
-    await environment.all_final()
+    await environment.until_all_final()
     assert await environment.bets() == {"closed": 60}
     instances = await environment.harness.owner.fetch(
         "select distinct instance from predictu_dispatch.attempt order by 1"
@@ -204,7 +204,7 @@ async def test_hosts_that_are_up_for_ten_years_and_for_ten_seconds_share_their_w
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
-async def deliver(environment: Environment, answerer: Answerer, until_count: int) -> None:
+async def deliver(environment: Environment, answerer: MinimalOperator, until_count: int) -> None:
     """So many placements have been delivered since the beginning; the producer is never far ahead."""
     enqueued = answerer.answered
     while enqueued < until_count:
@@ -230,17 +230,17 @@ async def test_nothing_of_a_daemon_grows_with_what_it_has_delivered(environment:
     if IS_FULL:
         # The run's own limit is for tests that hang; minutes are what was asked for.
         faulthandler.cancel_dump_traceback_later()
-    async with answering_everything() as answerer:
+    async with minimal_operator() as answerer:
         slots = {"max_in_flight": SLOTS}
         environment.fleet.write_operator(answerer.url, interactive=slots, settlement=slots)
         daemon = await environment.fleet.start("host-1", database={"pool_size": POOL})
         await deliver(environment, answerer, FIRST)
-        first = await holding(daemon, environment.harness.owner, answerer)
+        first = await resource_usage(daemon, environment.harness.owner, answerer)
         began_at_s = time.monotonic()
         await deliver(environment, answerer, CALLBACKS)
         took_s = time.monotonic() - began_at_s
-        whole = await holding(daemon, environment.harness.owner, answerer)
-    tell(f"{(whole.delivered - first.delivered) / took_s:.0f} a second\n{first}\n{whole}")
+        whole = await resource_usage(daemon, environment.harness.owner, answerer)
+    print_figures(f"{(whole.delivered - first.delivered) / took_s:.0f} a second\n{first}\n{whole}")
     assert whole.delivered == CALLBACKS, "each was sent once"
     assert await environment.states() == {"delivered": CALLBACKS}
     # Over 18,000 callbacks 0.8 MB were measured, the allocator's own; what an attempt is made of takes 4 kB for each.

@@ -12,12 +12,12 @@ import asyncpg
 import pytest
 
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
-from tests.support.circuits import looks_on, row
+from tests.support.circuits import operator_row, until_heartbeats_sent
 from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import Harness, connected, open_harness
 from tests.support.postgres import Database, cloned_database, create_template, server_of
-from tests.support.resources import SmallDisk, few_descriptors, small_disk, why_no_disk
+from tests.support.resources import SmallDisk, few_descriptors, small_disk, why_no_small_disk
 
 STAKE = 500
 DELIVERED_AT_ONCE = [(1, "delivered", "answered", None, "host-1")]
@@ -32,7 +32,7 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 @pytest.fixture
 def disk() -> Iterator[SmallDisk]:
-    if reason := why_no_disk():
+    if reason := why_no_small_disk():
         pytest.skip(reason)
     # Three databases and their log take half of it.
     with small_disk(size_mb=256) as disk:
@@ -69,7 +69,7 @@ async def place_until_refused(harness: Harness) -> list[UUID]:
 async def lives_without_settling(environment: Environment, daemon: Daemon) -> None:
     """It says that the database fails it, waits, and answers whoever asks how it is."""
     await until("every answer is on its way", lambda: environment.operator.live.total() == 0)
-    await daemon.has_said("database.lost")
+    await daemon.until_logged("database.lost")
     assert daemon.process.poll() is None
     assert (await daemon.get("/healthz"))[0] == 200
 
@@ -86,7 +86,7 @@ async def test_a_full_disk_costs_no_answer_and_leaves_nothing_half_done(
         daemon = await environment.fleet.start("host-1")
         environment.operator.hold()
         placements = [await environment.harness.place(f"b-{n}") for n in range(40)]
-        await environment.held(len(placements))
+        await environment.until_in_flight(len(placements))
         disk.fill()
         placements += await place_until_refused(environment.harness)
         environment.operator.release()
@@ -94,12 +94,12 @@ async def test_a_full_disk_costs_no_answer_and_leaves_nothing_half_done(
         assert any("No space left on device" in line["error"] for line in daemon.lines("database.lost"))
         assert await environment.harness.owner.fetchval("select count(*) from predictu_dispatch.attempt") < 40
         disk.empty()
-        await environment.all_final()
+        await environment.until_all_final()
         await assert_each_is_delivered_once(environment, placements)
 
         environment.operator.hold()
         wins = [await environment.harness.end("BET_WIN", f"b-{n}") for n in range(40)]
-        await environment.held(len(wins))
+        await environment.until_in_flight(len(wins))
         disk.fill()
         await write_log_until_it_breaks(database)
         environment.operator.release()
@@ -110,7 +110,7 @@ async def test_a_full_disk_costs_no_answer_and_leaves_nothing_half_done(
         # The producer's connections died with the server.
         async with open_harness(database) as harness:
             restored = dataclasses.replace(environment, harness=harness)
-            await restored.all_final()
+            await restored.until_all_final()
             await assert_each_is_delivered_once(restored, placements + wins)
             assert await restored.bets() == {"closed": 40, "open": len(placements) - 40}
             assert environment.operator.balance["p1"] == -STAKE * (len(placements) - 40)
@@ -162,7 +162,7 @@ async def test_a_daemon_without_descriptors_left_sends_nothing_blames_nobody_and
     daemon = await environment.fleet.start("host-1", database={"pool_size": 1})
     for n in range(delivered_before):
         await environment.harness.place(f"before-{n}")
-        await environment.all_final()
+        await environment.until_all_final()
     environment.operator.hold()
     with few_descriptors(daemon.process.pid, more=sockets):
         placements = [await environment.harness.place(f"b-{n}") for n in range(count)]
@@ -173,20 +173,20 @@ async def test_a_daemon_without_descriptors_left_sends_nothing_blames_nobody_and
 
         await until("the others were tried again, and got none", others_got_none_twice, within_s=15.0)
         # Time enough to think ill of the operator.
-        await looks_on(environment, 2)
+        await until_heartbeats_sent(environment, 2)
         assert (await audit_by_reason(environment)).keys() <= {("not_sent", "no_socket"), ("answered", None)}
         # Whoever is connected is answered; a new connection may be turned away, and no more than that.
         assert (await daemon.get("/healthz"))[0] == 200
-        assert await daemon.figure("database_up") is not None
+        assert await daemon.metric("database_up") is not None
         assert daemon.process.poll() is None
     environment.operator.release()
-    await environment.all_final()
+    await environment.until_all_final()
     async with aiohttp.ClientSession() as newcomer, newcomer.get(f"{daemon.url}/metrics") as answer:
         assert answer.status == 200
     assert await environment.bets() == {"open": count + delivered_before}
     sends = [len(environment.operator.sent(placement)) for placement in placements]
     assert sends == [1] * count, "none arrived that is said not to have been sent"
-    operator = await row(environment)
+    operator = await operator_row(environment)
     assert (operator["circuit"], operator["consecutive_failures"]) == ("closed", 0)
     assert daemon.lines("circuit.opened") == []
     assert environment.operator.faults == await environment.audit_faults() == []

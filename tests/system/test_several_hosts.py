@@ -14,8 +14,8 @@ import pytest
 
 from predictu_dispatch.core.callback import LEASE_MARGIN_S
 from predictu_dispatch.core.fleet import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, SHARE_VALID_S
-from tests.support.bulk import STAKE, announced_again, place_many, shared
-from tests.support.circuits import tell
+from tests.support.bulk import STAKE, place_many, until_heartbeats, until_slots
+from tests.support.circuits import print_figures
 from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment, open_environment
 from tests.support.hosts import Cable, HostNetwork, open_network, why_no_hosts
@@ -70,7 +70,7 @@ async def rows(environment: Environment, instance: str, verdict: str, evidence: 
 
 async def all_placed(environment: Environment, count: int) -> None:
     """Every bet is open, booked once, and its audit is whole; no promise to the operator was broken."""
-    await environment.all_final()
+    await environment.until_all_final()
     assert await environment.states() == {"delivered": count}
     assert await environment.bets() == {"open": count}
     assert sum(environment.operator.balance.values()) == -STAKE * count
@@ -80,11 +80,11 @@ async def all_placed(environment: Environment, count: int) -> None:
 async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_comes_back(
     network: HostNetwork,
 ) -> None:
-    """Its requests go on meanwhile: some are answered while it can tell nobody, some are given up."""
+    """Its requests go on meanwhile: some are answered while it can notify nobody, some are given up."""
     environment, operator, cut_off = network.environment, network.environment.operator, network.hosts[A]
     network.write_operator(interactive={"max_in_flight": LIMIT, "attempt_timeout_s": ATTEMPT_S})
     a, b = await network.start()
-    await shared(environment, host_a=HALF, host_b=HALF)
+    await until_slots(environment, host_a=HALF, host_b=HALF)
     operator.hold()
     await place_many(environment, BETS)
     await until("all slots are busy", lambda: operator.busy["interactive"] == LIMIT)
@@ -95,15 +95,15 @@ async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_c
     cut_at_s = time.monotonic()
     # From here on each answer takes so long that there is work for all slots until the end.
     operator.answers_in_s = 0.5
-    operator.go_on()
+    operator.stop_holding()
     operator.release_only([*answered, *others])
     await is_replaced(network, a, cut_at_s)
     assert operator.busiest["interactive"] <= LIMIT + len(hanging)
-    await a.has_said("database.lost")
+    await a.until_logged("database.lost")
     assert (await a.get("/healthz"))[0] == 200
     assert await told_late(environment) == [0, 0]
     await heal_without_a_word_of_its_share(network)
-    await shared(environment, host_a=HALF, host_b=HALF)
+    await until_slots(environment, host_a=HALF, host_b=HALF)
     await has_under_way(environment, A, HALF)
     operator.answers_in_s = 0.0
     await all_placed(environment, 2 * BETS)
@@ -118,7 +118,7 @@ async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_c
             first, second = operator.sent(request_id)
             assert first.body == second.body
     assert len(operator.requests) == 2 * BETS + len(own), "nothing else was sent twice"
-    assert await a.figure("leases_lost_total") == len(own)
+    assert await a.metric("leases_lost_total") == len(own)
     assert await a.is_ready()
     assert [daemon.process.poll() for daemon in (a, b)] == [None, None]
 
@@ -132,14 +132,16 @@ async def is_replaced(network: HostNetwork, a: Daemon, cut_at_s: float) -> None:
 
     await until("it knows that its share is over", it_knows)
     assert time.monotonic() - cut_at_s < SHARE_VALID_S + LATE_MACHINE_S
-    await shared(network.environment, host_b=LIMIT)
+    await until_slots(network.environment, host_b=LIMIT)
     await has_under_way(network.environment, B, LIMIT)
     replaced_after_s = time.monotonic() - cut_at_s
     assert replaced_after_s < HEARTBEAT_TIMEOUT_S + 2 * HEARTBEAT_INTERVAL_S + LATE_MACHINE_S
     await has_under_way(network.environment, A, 0)
     reaped_after_s = time.monotonic() - cut_at_s
     assert reaped_after_s < ATTEMPT_S + LEASE_MARGIN_S + LATE_MACHINE_S
-    tell(f"the other host has its slots after {replaced_after_s:.1f} s, and its leases after {reaped_after_s:.1f} s")
+    print_figures(
+        f"the other host has its slots after {replaced_after_s:.1f} s, and its leases after {reaped_after_s:.1f} s"
+    )
 
 
 async def heal_without_a_word_of_its_share(network: HostNetwork) -> None:
@@ -158,8 +160,8 @@ async def heal_without_a_word_of_its_share(network: HostNetwork) -> None:
         return await told_late(environment) == [3, 3]
 
     await until("it has told what it knows", it_has_told_what_it_knows)
-    tell(f"healed, it has told what it knows after {time.monotonic() - healed_at_s:.1f} s")
-    await announced_again(environment, B, times=1)
+    print_figures(f"healed, it has told what it knows after {time.monotonic() - healed_at_s:.1f} s")
+    await until_heartbeats(environment, B, times=1)
     assert await under_way(environment, A) == []
     assert environment.operator.busiest["interactive"] <= LIMIT
     cut_off.proxy.on_next(NO_STATEMENT, Trick.KEEP_ANSWER)
@@ -180,7 +182,7 @@ async def test_a_host_cut_off_from_the_operator_loses_no_bet_and_nothing_it_gave
         interactive={"max_in_flight": LIMIT, "attempt_timeout_s": 2.5, "connect_timeout_s": 0.3, "max_attempts": 100}
     )
     await network.start()
-    await shared(environment, host_a=HALF, host_b=HALF)
+    await until_slots(environment, host_a=HALF, host_b=HALF)
     operator.hold()
     await place_many(environment, LIMIT)
     await until("all slots are busy", lambda: operator.busy["interactive"] == LIMIT)

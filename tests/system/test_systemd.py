@@ -23,13 +23,13 @@ from tests.support.daemons import WAIT_S, Fleet, until
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import OPERATOR, open_harness
 from tests.support.postgres import Database, cloned_database, create_template, server_of
-from tests.support.systemd_machine import ROOT, Machine, cannot, running_machine
+from tests.support.systemd_machine import ROOT, Machine, running_machine, why_no_systemd
 
 UNIT = ROOT / "deploy" / "predictu-dispatch@.service"
 NAME = "predictu-dispatch@host-1.service"
 EXPOSURE_MAX = 1.2
 WATCHDOG_S = 2
-_REASON = cannot()
+_REASON = why_no_systemd()
 needs_a_machine = pytest.mark.skipif(_REASON is not None, reason=str(_REASON))
 needs_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="apt install systemd")
 
@@ -77,15 +77,15 @@ class Service:
     async def started(self) -> None:
         """`systemctl start` came back, which it does once the daemon said that it is ready."""
         done = await self.machine.systemctl("start", NAME)
-        assert done.returncode == 0, f"{done.stderr}{self.said}"
+        assert done.returncode == 0, f"{done.stderr}{self.log_text}"
 
     @property
-    def said(self) -> str:
+    def log_text(self) -> str:
         journal = self.machine.folder / "journal"
         return journal.read_text(encoding="utf-8") if journal.exists() else ""
 
     def lines(self, event: str) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self.said.splitlines() if line.startswith("{") and line.endswith("}")]
+        lines = [json.loads(line) for line in self.log_text.splitlines() if line.startswith("{") and line.endswith("}")]
         return [line for line in lines if line["event"] == event]
 
     async def show(self, name: str) -> str:
@@ -141,7 +141,7 @@ async def test_a_start_is_over_once_the_daemon_claims_and_a_reload_takes_a_chang
         assert running.inside("/etc/predictu-dispatch/dsn").stat().st_mode & 0o777 == 0o600
 
         placed = await running.environment.harness.place("b-1")
-        await running.environment.all_final()
+        await running.environment.until_all_final()
         assert await running.environment.audit(placed) == [(1, "delivered", "answered", None, "host-1")]
 
         file = running.inside(f"/etc/predictu-dispatch/operators/{OPERATOR}.toml")
@@ -163,19 +163,19 @@ async def test_a_daemon_that_hangs_is_killed_by_the_watchdog_and_its_successor_d
         await running.started()
         running.environment.operator.hold()
         placed = await running.environment.harness.place("b-1")
-        await running.environment.held(1)
+        await running.environment.until_in_flight(1)
         await running.machine.kill(NAME, how)
 
         async def was_restarted() -> bool:
             return await running.show("NRestarts") == "1" and await running.show("ActiveState") == "active"
 
         await until("systemd has started another one", was_restarted)
-        assert "ended by watchdog" in running.said
+        assert "ended by watchdog" in running.log_text
         # And it tells where it hung.
-        assert "Fatal Python error: Aborted" in running.said
+        assert "Fatal Python error: Aborted" in running.log_text
         running.environment.operator.release()
         await running.environment.expire_leases("host-1")
-        await running.environment.all_final()
+        await running.environment.until_all_final()
         assert await running.environment.audit(placed) == [
             (1, "retry", "unanswered", "interrupted", "host-1"),
             (2, "delivered", "answered", None, "host-1"),
@@ -191,7 +191,7 @@ async def test_an_absent_database_gets_no_daemon_killed(tmp_path: Path, embedded
         pid = await running.show("MainPID")
         running.environment.operator.hold()
         placed = await running.environment.harness.place("b-1")
-        await running.environment.held(1)
+        await running.environment.until_in_flight(1)
         await asyncio.to_thread(embedded.kill)
 
         async def says_so() -> bool:
@@ -210,7 +210,7 @@ async def test_an_absent_database_gets_no_daemon_killed(tmp_path: Path, embedded
         assert (await running.show("MainPID"), await running.show("NRestarts")) == (pid, "0")
         async with open_harness(running.database) as harness:
             restored = dataclasses.replace(running.environment, harness=harness)
-            await restored.all_final()
+            await restored.until_all_final()
             assert await restored.audit(placed) == [(1, "delivered", "answered", None, "host-1")]
 
 
@@ -224,7 +224,7 @@ async def test_a_stop_lets_what_is_in_flight_finish_for_as_long_as_drain_s_says(
         await running.started()
         running.environment.operator.hold()
         placed = await running.environment.harness.place("b-1")
-        await running.environment.held(1)
+        await running.environment.until_in_flight(1)
         stopping = asyncio.create_task(running.machine.systemctl("stop", NAME))
         await until("the daemon drains", lambda: bool(running.lines("drain.started")))
         late_at_s = time.monotonic() + 2 * patience_s

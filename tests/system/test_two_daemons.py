@@ -40,7 +40,7 @@ async def test_two_daemons_never_have_the_same_callback_and_finish_every_bet(env
     for daemon in daemons:
         await daemon.ready()
     await enqueue_bets(environment, count)
-    await environment.all_final()
+    await environment.until_all_final()
 
     bets = await environment.bets()
     assert set(bets) <= {"closed", "void"}
@@ -64,7 +64,7 @@ async def test_two_daemons_finish_what_a_third_one_died_of_and_reap_it_once(
     environment.operator.hold()
     dying = await environment.fleet.start("dying")
     placements = [await environment.harness.place(f"b-{n}") for n in range(count)]
-    await environment.held(count)
+    await environment.until_in_flight(count)
     async with (
         proxied(environment.fleet.dsn) as one,
         proxied(environment.fleet.dsn) as other,
@@ -85,9 +85,9 @@ async def test_two_daemons_finish_what_a_third_one_died_of_and_reap_it_once(
         # Whoever comes second reports again within 50 ms, long before the wins below are delivered.
         for n in range(count):
             await environment.harness.end("BET_WIN", f"b-{n}")
-        await environment.all_final()
+        await environment.until_all_final()
         for survivor in survivors:
-            survivor.ask_to_stop()
+            survivor.terminate()
             assert await survivor.exited() == 0
 
     assert await environment.bets() == {"closed": count}

@@ -281,7 +281,7 @@ async def reload(daemon: Daemon) -> None:
     """It has read its files again, and found no fault."""
     times = len(daemon.lines("config.reloaded")) + 1
     daemon.process.send_signal(signal.SIGHUP)
-    await daemon.has_said("config.reloaded", times=times)
+    await daemon.until_logged("config.reloaded", times=times)
     line = daemon.lines("config.reloaded")[-1]
     assert (line["kept"], line["faults"]) == ([], 0)
 
@@ -333,7 +333,7 @@ async def test_a_key_is_rotated_under_load_without_one_refused_request(environme
             await verifier.fetch()
             await verifier.gets("some more", lambda kids: len(kids) >= 100)
             stop.set()
-        await environment.all_final()
+        await environment.until_all_final()
 
     assert verifier.refusals == []
     assert await environment.states() == {"delivered": 2 * bets.result()} == {"delivered": len(verifier.kids)}

@@ -26,7 +26,17 @@ from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.edge.http.resolver import AddressRefusedError, LookUp, VettingResolver, look_up
 from predictu_dispatch.edge.http.transport import Transport
 from tests.support.daemons import until
-from tests.support.raw_server import BOUND_S, OK, TIMEOUT_S, Peer, RawServer, answering, post, settings_for, told
+from tests.support.raw_server import (
+    BOUND_S,
+    OK,
+    TIMEOUT_S,
+    Peer,
+    RawServer,
+    answering,
+    evidence_and_reason,
+    post,
+    settings_for,
+)
 
 PROJECT = Path(__file__).parents[3]
 REFUSED = (Evidence.NOT_SENT, "address_refused")
@@ -150,7 +160,7 @@ def test_a_literal_is_refused_in_every_spelling(host: str, new_loop: Callable[[]
     with listening_inside() as inside, asyncio.Runner(loop_factory=new_loop) as runner:
         exchange = runner.run(exchange_with(host, inside.port))
         assert not inside.was_called
-    assert told(exchange) == REFUSED
+    assert evidence_and_reason(exchange) == REFUSED
     assert exchange.connect_ms is None
 
 
@@ -160,7 +170,7 @@ async def test_the_same_literal_connects_where_the_file_allows_it(host: str) -> 
         pytest.skip("this system has no IPv6")
     async with answering_inside() as server:
         exchange = await exchange_with(host, server.address[1], allowed=True)
-    assert told(exchange) == (Evidence.ANSWERED, None), exchange.error
+    assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None), exchange.error
     assert server.connections == 1
 
 
@@ -181,7 +191,7 @@ async def test_a_name_of_private_addresses_only_is_refused(addresses: list[str])
     with listening_inside() as inside:
         exchange = await exchange_with("wallet.example.com", inside.port, look_up=names(wallet=addresses))
         assert not inside.was_called
-    assert told(exchange) == REFUSED
+    assert evidence_and_reason(exchange) == REFUSED
     for part in ("wallet.example.com is at ", *addresses, "allow_private_addresses = true in the operator's file"):
         assert part in (exchange.error or "")
 
@@ -190,7 +200,7 @@ async def test_a_name_of_a_private_address_connects_where_the_file_allows_it() -
     async with answering_inside() as server:
         port = server.address[1]
         exchange = await exchange_with("wallet.example.com", port, allowed=True, look_up=names(wallet=["127.0.0.1"]))
-    assert told(exchange) == (Evidence.ANSWERED, None)
+    assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
 
 
 async def test_of_a_name_of_both_kinds_only_the_public_addresses_are_left() -> None:
@@ -213,7 +223,7 @@ async def test_a_refused_name_is_explained_with_some_of_its_addresses_not_with_h
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "wallet.invalid"])
 async def test_a_name_that_no_resolver_can_answer_is_not_sent(host: str) -> None:
-    assert told(await exchange_with(host, 80)) == (Evidence.NOT_SENT, "dns_failed")
+    assert evidence_and_reason(await exchange_with(host, 80)) == (Evidence.NOT_SENT, "dns_failed")
 
 
 def test_with_real_names_and_a_public_address_only_the_public_one_is_called(tmp_path: Path) -> None:
@@ -293,7 +303,7 @@ def test_look_ups_that_hang_do_not_hold_up_another_operators(new_loop: Callable[
 
     with hanging_look_up() as (hang, begun), asyncio.Runner(loop_factory=new_loop) as runner:
         (served,) = runner.run(exchanges())
-    assert told(served) == (Evidence.ANSWERED, None)
+    assert evidence_and_reason(served) == (Evidence.ANSWERED, None)
 
 
 async def test_a_look_up_that_hangs_is_not_sent_after_the_connect_timeout_and_holds_one_thread() -> None:
@@ -301,7 +311,7 @@ async def test_a_look_up_that_hangs_is_not_sent_after_the_connect_timeout_and_ho
         async with guarded("black.example.com", 80, look_up=hang) as transport:
             for _ in range(3):
                 exchange = await post(transport, timeout_s=TIMEOUT_S, connect_timeout_s=0.05)
-                assert told(exchange) == (Evidence.NOT_SENT, "connect_timeout")
+                assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "connect_timeout")
         assert begun.acquire(blocking=False)
         assert not begun.acquire(blocking=False)
 
@@ -394,6 +404,6 @@ async def exchange_with_a_name_that_hangs() -> Exchange:
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as own_runner:
         if sys.argv[1:] == ["hang"]:
-            sys.stdout.write(" ".join(map(str, told(own_runner.run(exchange_with_a_name_that_hangs())))))
+            sys.stdout.write(" ".join(map(str, evidence_and_reason(own_runner.run(exchange_with_a_name_that_hangs())))))
         else:
             sys.stdout.write(json.dumps(own_runner.run(exchanges_in_namespaces())))

@@ -80,7 +80,7 @@ class Conversation:
             self._arrived, now = True, self._said
             try:
                 for piece in now.pieces:
-                    await peer.say(piece)
+                    await peer.send(piece)
                     await asyncio.sleep(0)
             finally:
                 self._has_spoken.set()

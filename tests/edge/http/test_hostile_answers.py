@@ -114,14 +114,14 @@ def assert_balance(entry: Entry, method: Method, exchange: Exchange) -> None:
 @pytest.mark.parametrize("name", GREETINGS)
 async def test_what_is_said_before_it_was_asked_spoils_nothing(name: str) -> None:
     async def greets(peer: Peer) -> None:
-        await peer.say(GREETINGS[name])
-        await peer.silence()
+        await peer.send(GREETINGS[name])
+        await peer.read_until_closed()
 
     first, second, server = await exchanges_with(greets, timeout_s=PATIENCE_S)
     assert end_of(first, Method.BET_MAKE) in GREETED, first
     assert_can_be_kept(first)
     if {first.evidence, second.evidence} == {Evidence.NOT_SENT}:
-        assert server.strays == b""
+        assert server.unexpected_bytes == b""
 
 
 @pytest.mark.parametrize("raw", [b"a\0b", "a\0b", b"\xff\0", "\ud800\0", b"\xed\xa0\x80", "\U0001f600"])
@@ -161,7 +161,7 @@ async def test_tls_that_is_cut_or_spoilt_is_never_an_answer(
 async def test_a_handshake_answered_with_anything_else_sends_nothing(name: str) -> None:
     async def answers_the_hello(peer: Peer) -> None:
         await peer.reader.read(65_536)
-        await peer.say(HANDSHAKES[name])
+        await peer.send(HANDSHAKES[name])
 
     async with (
         RawServer(answers_the_hello).running() as server,
@@ -196,7 +196,7 @@ def spoilt_tls(context: ssl.SSLContext) -> Script:
             await over_tls(context, TLS_ENTRIES[turn].play)(peer)
         else:
             await peer.reader.read(65_536)
-            await peer.say(list(HANDSHAKES.values())[turn - len(TLS_ENTRIES)])
+            await peer.send(list(HANDSHAKES.values())[turn - len(TLS_ENTRIES)])
 
     return script
 
@@ -220,7 +220,7 @@ async def warm_up(environment: Environment) -> None:
     for n in range(WARM_UP):
         await environment.harness.place(f"warm-{n}")
         await enqueue(environment.harness.producer, "BET_MAKE", placement_params(f"warm-{n}"), operator_id=HOSTILE)
-    await environment.all_final()
+    await environment.until_all_final()
 
 
 async def test_a_daemon_survives_them_all_and_delivers_to_others_meanwhile(
@@ -262,7 +262,7 @@ async def test_a_daemon_survives_them_all_and_delivers_to_others_meanwhile(
         # Whatever was quoted, the log is readable and has no token in it, not even the beginning of one.
         assert len(daemon.lines()) > len(CORPUS)
         assert daemon.lines("report.refused") == daemon.lines("chore.failed") == []
-        said = daemon.said
+        said = daemon.log_text
         assert "[token withheld]" in said
         assert not [token for token in stagecraft.tokens if token.split(".")[1][:40] in said]
 

@@ -31,10 +31,10 @@ from tests.support.raw_server import (
     RawServer,
     Script,
     answering,
+    evidence_and_reason,
     post,
     settings_for,
     tls_context,
-    told,
     transport_to,
 )
 
@@ -102,14 +102,14 @@ async def test_the_operators_ca_file_is_trusted(authority: trustme.CA, tmp_path:
     exchange, server = await exchange_over_tls(
         server_tls(authority), answering(OK), name=name, ca_file=ca_file(authority, tmp_path)
     )
-    assert told(exchange) == (Evidence.ANSWERED, None)
+    assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
     assert len(server.requests) == 1
 
 
 async def refused(context: ssl.SSLContext, *, name: str = NAME, **tls: str) -> str:
     """The error of an exchange that must not have happened, in which the server got no request."""
     exchange, server = await exchange_over_tls(context, answering(OK), name=name, **tls)
-    assert told(exchange) == (Evidence.NOT_SENT, "tls_failed")
+    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "tls_failed")
     assert exchange.connect_ms is None
     assert server.requests == []
     return exchange.error or ""
@@ -163,16 +163,16 @@ async def test_a_protocol_older_than_tls_1_2_is_not_spoken(authority: trustme.CA
 async def test_a_server_that_speaks_plain_http_on_the_tls_port_gets_nothing() -> None:
     async def plain(peer: Peer) -> None:
         await peer.reader.read(1)
-        await peer.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await peer.silence()
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await peer.read_until_closed()
 
     async with (
         RawServer(plain).running() as server,
         transport_to(server.url.replace("http:", "https:")) as transport,
     ):
         exchange = await post(transport)
-    assert told(exchange) == (Evidence.NOT_SENT, "tls_failed")
-    assert b"POST" not in server.strays
+    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "tls_failed")
+    assert b"POST" not in server.unexpected_bytes
 
 
 async def test_a_server_that_hangs_up_in_the_handshake_gets_nothing_and_is_explained() -> None:
@@ -184,7 +184,7 @@ async def test_a_server_that_hangs_up_in_the_handshake_gets_nothing_and_is_expla
         transport_to(server.url.replace("http:", "https:")) as transport,
     ):
         exchange = await post(transport)
-    assert told(exchange) == (Evidence.NOT_SENT, "tls_failed")
+    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "tls_failed")
     assert "the operator's side ended the TLS handshake without saying why" in (exchange.error or "")
 
 
@@ -197,14 +197,14 @@ async def test_a_connection_that_stands_too_late_carries_nothing(authority: trus
 
     context.sni_callback = shake_hands_too_late
     async with (
-        RawServer(Peer.silence).running(context) as server,
+        RawServer(Peer.read_until_closed).running(context) as server,
         transport_to(server.url.replace("http:", "https:"), tls={"ca_file": ca_file(authority, tmp_path)}) as transport,
     ):
         exchange = await post(transport, send_before_s=send_before_s)
         await server.hung_up.wait()
-    assert told(exchange) == (Evidence.NOT_SENT, "too_late")
+    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "too_late")
     assert exchange.connect_ms is not None
-    assert (server.connections, server.requests, server.strays) == (1, [], b"")
+    assert (server.connections, server.requests, server.unexpected_bytes) == (1, [], b"")
 
 
 # ----------------------------------------------------------------------------------------------------------- who we are
@@ -228,7 +228,7 @@ async def test_two_operators_in_one_process_each_use_their_own_authority_and_cer
         for identity, own in authorities.items()
     ]
     for exchange, _ in await asyncio.gather(*pairs):
-        assert told(exchange) == (Evidence.ANSWERED, None)
+        assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
     assert sorted(seen) == [(("email", identity),) for identity in authorities]
     # The one's file is of no use with the other's server.
     one, two = authorities
@@ -315,7 +315,7 @@ def test_before_tls_1_3_a_refused_client_certificate_is_not_sent(
     if certificate != "missing":
         tls |= client_files(trustme.CA(), tmp_path)
     exchange, server = exchange_with_demanding_server(authority, ssl.TLSVersion.TLSv1_2, new_loop, tls)
-    assert told(exchange) == (Evidence.NOT_SENT, "tls_failed")
+    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "tls_failed")
     alert = "handshake failure" if certificate == "missing" else "unknown ca"
     assert f"alert {alert}" in (exchange.error or "")
     assert server.refusal in {"PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED"}
@@ -351,7 +351,7 @@ def test_the_client_certificate_opens_the_same_server(
 ) -> None:
     tls = {"ca_file": ca_file(authority, tmp_path), **client_files(authority, tmp_path)}
     exchange, server = exchange_with_demanding_server(authority, version, uvloop.new_event_loop, tls)
-    assert told(exchange) == (Evidence.ANSWERED, None)
+    assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
     assert server.refusal == ""
     assert server.arrived_bytes > len(LARGE_BODY)
     assert server.read.startswith(b"POST /predictu HTTP/1.1\r\n")

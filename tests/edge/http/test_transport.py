@@ -18,10 +18,10 @@ from tests.support.raw_server import (
     RawServer,
     Script,
     answering,
+    evidence_and_reason,
     exchange_with,
+    never_answer,
     post,
-    silent,
-    told,
     transport_to,
 )
 
@@ -46,7 +46,7 @@ async def test_exactly_these_bytes_leave() -> None:
     assert {line for line in lines if not line.startswith("User-Agent: ")} == expected
     assert len(lines) == len(expected) + 1
     assert sent_body == BODY
-    assert told(exchange) == (Evidence.ANSWERED, None)
+    assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
     assert exchange.connect_ms is not None
     assert exchange.first_byte_ms is not None
     assert 0 <= exchange.connect_ms <= exchange.first_byte_ms <= exchange.total_ms
@@ -91,12 +91,12 @@ async def closed_after_the_request(peer: Peer) -> None:
 
 async def closed_in_the_headers(peer: Peer) -> None:
     await peer.request()
-    await peer.say(OK[:20])
+    await peer.send(OK[:20])
 
 
 async def reset_in_the_headers(peer: Peer) -> None:
     await peer.request()
-    await peer.say(OK[:20])
+    await peer.send(OK[:20])
     peer.reset()
 
 
@@ -106,7 +106,7 @@ async def reset_in_the_headers(peer: Peer) -> None:
 )
 async def test_a_connection_lost_before_the_headers_were_whole_is_unanswered(script: Script) -> None:
     exchange, server = await exchange_with(script)
-    assert told(exchange) == (Evidence.UNANSWERED, "reset")
+    assert evidence_and_reason(exchange) == (Evidence.UNANSWERED, "reset")
     assert (exchange.status, exchange.body, exchange.truncated) == (None, b"", False)
     assert (server.connections, len(server.requests)) == (1, 0 if script is reset_unread else 1)
 
@@ -128,12 +128,12 @@ async def test_a_body_that_ends_early_is_truncated_even_where_it_reads_like_an_a
 
     async def script(peer: Peer) -> None:
         await peer.request()
-        await peer.say(head + body)
+        await peer.send(head + body)
         if how == "reset":
             peer.reset()
 
     exchange, server = await exchange_with(script)
-    assert told(exchange) == (Evidence.UNANSWERED, "truncated")
+    assert evidence_and_reason(exchange) == (Evidence.UNANSWERED, "truncated")
     assert exchange.truncated
     assert len(server.requests) == 1
     if how == "closed":
@@ -161,7 +161,7 @@ async def test_a_body_that_ends_early_is_truncated_even_where_it_reads_like_an_a
 )
 async def test_what_is_not_http_is_unanswered_and_its_error_can_be_stored(answer: bytes) -> None:
     exchange, server = await exchange_with(answering(answer))
-    assert told(exchange) == (Evidence.UNANSWERED, "bad_http")
+    assert evidence_and_reason(exchange) == (Evidence.UNANSWERED, "bad_http")
     assert len(server.requests) == 1
     assert exchange.error is not None
     assert "\0" not in exchange.error
@@ -173,29 +173,29 @@ async def test_what_is_not_http_is_unanswered_and_its_error_can_be_stored(answer
 
 async def drips_headers(peer: Peer) -> None:
     await peer.request()
-    await peer.say(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    await peer.say_for_ever(b"x", pause_s=0.02)
+    await peer.send(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    await peer.send_forever(b"x", pause_s=0.02)
 
 
 async def drips_body(peer: Peer) -> None:
     await peer.request()
-    await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    await peer.say_for_ever(b"x", pause_s=0.02)
+    await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    await peer.send_forever(b"x", pause_s=0.02)
 
 
 async def floods_with_100_continue(peer: Peer) -> None:
     await peer.request()
-    await peer.say_for_ever(b"HTTP/1.1 100 Continue\r\n\r\n" * 100, pause_s=0.001)
+    await peer.send_forever(b"HTTP/1.1 100 Continue\r\n\r\n" * 100, pause_s=0.001)
 
 
 async def floods_with_chunk_extensions(peer: Peer) -> None:
     await peer.request()
-    await peer.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;")
-    await peer.say_for_ever(b"x" * 1000, pause_s=0.001)
+    await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+    await peer.send_forever(b"x" * 1000, pause_s=0.001)
 
 
 @pytest.mark.parametrize(
-    "script", [silent, drips_headers, drips_body, floods_with_100_continue, floods_with_chunk_extensions]
+    "script", [never_answer, drips_headers, drips_body, floods_with_100_continue, floods_with_chunk_extensions]
 )
 async def test_an_answer_slower_than_the_timeout_is_unanswered_within_it(script: Script) -> None:
     exchange, server = await exchange_with(script, timeout_s=0.3)
@@ -212,7 +212,7 @@ async def test_an_answer_slower_than_the_timeout_is_unanswered_within_it(script:
 async def test_the_timeout_holds_while_our_own_body_is_not_read() -> None:
     async def answers_unread(peer: Peer) -> None:
         await peer.reader.readexactly(1)
-        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{")
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{")
         await asyncio.Event().wait()
 
     async with RawServer(answers_unread).running() as server, transport_to(server.url) as transport:
@@ -224,30 +224,30 @@ async def test_the_timeout_holds_while_our_own_body_is_not_read() -> None:
 
 async def declares_too_much(peer: Peer) -> None:
     await peer.request()
-    await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n")
-    await peer.say_for_ever(b"x" * 10_000)
+    await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n")
+    await peer.send_forever(b"x" * 10_000)
 
 
 async def chunks_without_end(peer: Peer) -> None:
     await peer.request()
-    await peer.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    await peer.say_for_ever(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
+    await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await peer.send_forever(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
 
 
 async def talks_until_it_is_left(peer: Peer) -> None:
     await peer.request()
-    await peer.say(b"HTTP/1.0 200 OK\r\n\r\n")
-    await peer.say_for_ever(b"x" * 10_000)
+    await peer.send(b"HTTP/1.0 200 OK\r\n\r\n")
+    await peer.send_forever(b"x" * 10_000)
 
 
 @pytest.mark.parametrize("script", [declares_too_much, chunks_without_end, talks_until_it_is_left])
 async def test_an_endless_answer_is_cut_at_the_cap_and_left_at_once(script: Script) -> None:
     exchange, server = await exchange_with(script, limits={"max_response_bytes": 25_000})
-    assert told(exchange) == (Evidence.UNANSWERED, "too_large")
+    assert evidence_and_reason(exchange) == (Evidence.UNANSWERED, "too_large")
     assert exchange.body == b"x" * 25_000
     assert (exchange.status, exchange.truncated) == (200, True)
     # What was taken off the socket is bounded by the buffers, not by the server's patience.
-    assert server.bytes_said < 30_000_000
+    assert server.bytes_sent < 30_000_000
 
 
 async def test_an_answer_of_exactly_the_cap_is_an_answer() -> None:
@@ -263,14 +263,14 @@ async def test_a_packed_answer_is_kept_as_it_came() -> None:
     for coding in (b"gzip", b"deflate", b"br"):
         head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\nContent-Length: %d\r\n\r\n" % (coding, len(bomb))
         exchange, _ = await exchange_with(answering(head + bomb))
-        assert told(exchange) == (Evidence.ANSWERED, None)
+        assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
         assert exchange.body == bomb
 
 
 async def test_strange_bytes_of_an_answer_survive_as_text_and_bytes() -> None:
     answer = b"HTTP/1.1 200 OK\r\nX-Bad: \xff\xfe caf\xe9\r\nX-Good: caf\xc3\xa9\r\nContent-Length: 4\r\n\r\n\0\xff{}"
     exchange, _ = await exchange_with(answering(answer))
-    assert told(exchange) == (Evidence.ANSWERED, None)
+    assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
     assert exchange.body == b"\0\xff{}"
     assert exchange.headers == (("X-Bad", "\\xff\\xfe caf\\xe9"), ("X-Good", "café"), ("Content-Length", "4"))
     "".join(value for _, value in exchange.headers).encode()
@@ -280,6 +280,6 @@ async def test_headers_beyond_any_use_are_an_answer_that_is_too_large_and_are_no
     for size, expected in ((5_000, (Evidence.ANSWERED, None)), (6_000, (Evidence.UNANSWERED, "too_large"))):
         padding = b"".join(b"X-Padding: %b\r\n" % (b"x" * size) for _ in range(3))
         exchange, _ = await exchange_with(answering(OK.replace(b"\r\n\r\n", b"\r\n" + padding + b"\r\n")))
-        assert told(exchange) == expected
+        assert evidence_and_reason(exchange) == expected
         assert bool(exchange.headers) == (expected[1] is None)
         assert exchange.truncated == (expected[1] is not None)

@@ -16,8 +16,8 @@ from tests.support.raw_server import (
     Peer,
     RawServer,
     answering,
+    evidence_and_reason,
     post,
-    told,
     transport_to,
 )
 
@@ -28,7 +28,7 @@ async def test_a_refused_connection_is_not_sent() -> None:
         bound.bind(("127.0.0.1", 0))
         async with transport_to(f"http://127.0.0.1:{bound.getsockname()[1]}/") as transport:
             exchange = await post(transport)
-    assert told(exchange) == (Evidence.NOT_SENT, "connect_refused")
+    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "connect_refused")
     assert exchange.error is not None
     assert (exchange.status, exchange.connect_ms, exchange.first_byte_ms) == (None, None, None)
 
@@ -37,7 +37,7 @@ async def test_a_name_that_does_not_exist_is_not_sent() -> None:
     # RFC 6761: no resolver ever finds a name under .invalid, with or without a network.
     async with transport_to("http://operator.invalid/") as transport:
         exchange = await post(transport, timeout_s=30.0, connect_timeout_s=30.0)
-    assert told(exchange) == (Evidence.NOT_SENT, "dns_failed")
+    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "dns_failed")
 
 
 async def test_a_host_that_does_not_answer_is_not_sent_after_the_connect_timeout() -> None:
@@ -56,36 +56,36 @@ async def test_a_host_that_does_not_answer_is_not_sent_after_the_connect_timeout
         finally:
             for filler in fillers:
                 filler.close()
-    assert told(exchange) == (Evidence.NOT_SENT, "connect_timeout")
+    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "connect_timeout")
     assert 200 <= exchange.total_ms < BOUND_S * 1000
 
 
 async def test_a_server_that_never_shakes_hands_is_not_sent_after_the_connect_timeout() -> None:
     async with (
-        RawServer(Peer.silence).running() as server,
+        RawServer(Peer.read_until_closed).running() as server,
         transport_to(server.url.replace("http:", "https:")) as transport,
     ):
         async with asyncio.timeout(BOUND_S):
             exchange = await post(transport, connect_timeout_s=0.2)
         await server.hung_up.wait()
-    assert told(exchange) == (Evidence.NOT_SENT, "connect_timeout")
-    assert b"POST" not in server.strays
+    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "connect_timeout")
+    assert b"POST" not in server.unexpected_bytes
 
 
 async def test_the_whole_attempts_timeout_bounds_connecting_too() -> None:
     async with (
-        RawServer(Peer.silence).running() as server,
+        RawServer(Peer.read_until_closed).running() as server,
         transport_to(server.url.replace("http:", "https:")) as transport,
     ):
         async with asyncio.timeout(BOUND_S):
             exchange = await post(transport, timeout_s=0.2, connect_timeout_s=TIMEOUT_S)
-    assert told(exchange) == (Evidence.NOT_SENT, "connect_timeout")
+    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "connect_timeout")
 
 
 async def test_after_its_time_nothing_is_sent_and_nobody_is_called() -> None:
     async with RawServer(answering(OK)).running() as server, transport_to(server.url) as transport:
         exchange = await post(transport, send_before_s=time.monotonic())
-    assert told(exchange) == (Evidence.NOT_SENT, "too_late")
+    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "too_late")
     assert server.connections == 0
 
 
@@ -104,8 +104,8 @@ async def test_a_process_that_stood_still_before_the_first_byte_sends_nothing_an
         with monkeypatch.context() as frozen:
             frozen.setattr(aiohttp.ClientRequest, "send", send_and_freeze)
             exchange = await post(transport, send_before_s=time.monotonic() + 0.2)
-        assert told(exchange) == (Evidence.NOT_SENT, "too_late")
+        assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "too_late")
         # The next one is none the worse for it, and is the only one that arrived.
-        assert told(await post(transport)) == (Evidence.ANSWERED, None)
+        assert evidence_and_reason(await post(transport)) == (Evidence.ANSWERED, None)
         assert len(server.requests) == 1
-        assert server.strays == b""
+        assert server.unexpected_bytes == b""

@@ -11,9 +11,9 @@ from tests.support.raw_server import (
     Peer,
     RawServer,
     answering,
+    evidence_and_reason,
+    never_answer,
     post,
-    silent,
-    told,
     transport_to,
 )
 
@@ -23,14 +23,14 @@ from tests.support.raw_server import (
 async def test_a_connection_is_kept_and_used_again() -> None:
     async with RawServer(answering(OK, OK, OK)).running() as server, transport_to(server.url) as transport:
         for _ in range(3):
-            assert told(await post(transport)) == (Evidence.ANSWERED, None)
+            assert evidence_and_reason(await post(transport)) == (Evidence.ANSWERED, None)
     assert (server.connections, len(server.requests)) == (1, 3)
 
 
 async def test_a_connection_closed_between_two_requests_is_replaced() -> None:
     async def closes_after_one(peer: Peer) -> None:
         await peer.request()
-        await peer.say(OK)
+        await peer.send(OK)
 
     async with RawServer(closes_after_one).running() as server, transport_to(server.url) as transport:
         for requests in (1, 2, 3):
@@ -42,7 +42,7 @@ async def test_a_connection_closed_between_two_requests_is_replaced() -> None:
             server.hung_up.clear()
             # Our side has seen the closing once the pool has one more turn of the loop than the FIN needs.
             await turn_the_loop()
-            assert told(exchange) == (Evidence.ANSWERED, None)
+            assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
     assert (server.connections, len(server.requests)) == (3, 3)
 
 
@@ -55,22 +55,22 @@ async def turn_the_loop() -> None:
 async def test_a_connection_lost_under_a_request_is_unanswered_and_the_request_not_sent_twice() -> None:
     async def answers_once_then_reads_and_closes(peer: Peer) -> None:
         await peer.request()
-        await peer.say(OK)
+        await peer.send(OK)
         await peer.request()
 
     async with (
         RawServer(answers_once_then_reads_and_closes).running() as server,
         transport_to(server.url) as transport,
     ):
-        assert told(await post(transport)) == (Evidence.ANSWERED, None)
-        assert told(await post(transport)) == (Evidence.UNANSWERED, "reset")
+        assert evidence_and_reason(await post(transport)) == (Evidence.ANSWERED, None)
+        assert evidence_and_reason(await post(transport)) == (Evidence.UNANSWERED, "reset")
         assert (server.connections, len(server.requests)) == (1, 2)
 
 
 async def test_a_connection_closed_while_the_request_is_on_its_way_is_never_called_not_sent() -> None:
     async def closes_at_once(peer: Peer) -> None:
         await peer.request()
-        await peer.say(OK)
+        await peer.send(OK)
         peer.reset()
 
     async with RawServer(closes_at_once).running() as server, transport_to(server.url) as transport:
@@ -91,16 +91,16 @@ async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next_one(*
     async def says_too_much(peer: Peer) -> None:
         await peer.request()
         if peer.server.connections > 1:
-            await peer.say(OK)
+            await peer.send(OK)
         elif later:
-            await peer.say(OK)
+            await peer.send(OK)
             await idle.wait()
-            await peer.say(stale)
+            await peer.send(stale)
             said.set()
         else:
-            await peer.say(OK + stale)
+            await peer.send(OK + stale)
             said.set()
-        await peer.silence()
+        await peer.read_until_closed()
 
     async with RawServer(says_too_much).running() as server, transport_to(server.url) as transport:
         assert (await post(transport)).body == b'{"status":"OK"}'
@@ -110,7 +110,7 @@ async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next_one(*
         second = await post(transport)
         if second.evidence is Evidence.NOT_SENT:
             assert second.reason == "unasked_answer"
-            assert (len(server.requests), server.strays) == (1, b"")
+            assert (len(server.requests), server.unexpected_bytes) == (1, b"")
             second = await post(transport)
         # The spoilt connection is gone, and the next one is a fresh one.
         assert second.body == b'{"status":"OK"}'
@@ -119,8 +119,8 @@ async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next_one(*
 
 async def test_a_server_that_answers_before_it_was_asked_gets_nothing() -> None:
     async def speaks_first(peer: Peer) -> None:
-        await peer.say(OK)
-        await peer.silence()
+        await peer.send(OK)
+        await peer.read_until_closed()
 
     async with RawServer(speaks_first).running() as server, transport_to(server.url) as transport:
         exchange = await post(transport)
@@ -128,40 +128,40 @@ async def test_a_server_that_answers_before_it_was_asked_gets_nothing() -> None:
         if exchange.evidence is Evidence.NOT_SENT:
             assert exchange.reason == "unasked_answer"
             await server.hung_up.wait()
-            assert server.strays == b""
+            assert server.unexpected_bytes == b""
 
 
 # ---------------------------------------------------------------------------------------------------------- interrupted
 
 
 async def test_interrupt_ends_what_is_under_way_and_what_is_still_to_come() -> None:
-    async with RawServer(silent).running() as server, transport_to(server.url) as transport:
+    async with RawServer(never_answer).running() as server, transport_to(server.url) as transport:
         under_way = asyncio.create_task(post(transport))
         await server.arrivals.get()
         transport.interrupt()
         # A second SIGTERM is no reason for a traceback.
         transport.interrupt()
         async with asyncio.timeout(BOUND_S):
-            assert told(await under_way) == (Evidence.UNANSWERED, "interrupted")
-            assert told(await post(transport)) == (Evidence.NOT_SENT, "interrupted")
+            assert evidence_and_reason(await under_way) == (Evidence.UNANSWERED, "interrupted")
+            assert evidence_and_reason(await post(transport)) == (Evidence.NOT_SENT, "interrupted")
     assert (server.connections, len(server.requests)) == (1, 1)
 
 
 async def test_interrupt_while_connecting_is_not_sent() -> None:
     async with (
-        RawServer(Peer.silence).running() as server,
+        RawServer(Peer.read_until_closed).running() as server,
         transport_to(server.url.replace("http:", "https:")) as transport,
     ):
         under_way = asyncio.create_task(post(transport))
         await server.got_connection.wait()
         transport.interrupt()
         async with asyncio.timeout(BOUND_S):
-            assert told(await under_way) == (Evidence.NOT_SENT, "interrupted")
+            assert evidence_and_reason(await under_way) == (Evidence.NOT_SENT, "interrupted")
 
 
 async def test_interrupt_reaches_all_the_others_although_one_has_just_timed_out() -> None:
     """A timeout that is ending its task cannot be moved: the RuntimeError left the others of the drain running."""
-    async with RawServer(silent).running() as server, transport_to(server.url) as transport:
+    async with RawServer(never_answer).running() as server, transport_to(server.url) as transport:
         tasks = [asyncio.create_task(post(transport, timeout_s=timeout_s)) for timeout_s in (0.2, 5.0, 5.0)]
         for _ in tasks:
             await server.arrivals.get()
@@ -175,4 +175,4 @@ async def test_interrupt_reaches_all_the_others_although_one_has_just_timed_out(
         transport.interrupt()
         async with asyncio.timeout(BOUND_S):
             ends = [await task for task in tasks]
-    assert {told(end) for end in ends} == {(Evidence.UNANSWERED, "interrupted")}
+    assert {evidence_and_reason(end) for end in ends} == {(Evidence.UNANSWERED, "interrupted")}

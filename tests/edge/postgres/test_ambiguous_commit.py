@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support.bulk import announced_again, place_many, shared
+from tests.support.bulk import place_many, until_heartbeats, until_slots
 from tests.support.circuits import failing
 from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment, open_environment
@@ -54,7 +54,7 @@ async def counts_right(environment: Environment, *daemons: Daemon) -> None:
     rows = await environment.harness.owner.fetchval(
         "select count(*) from predictu_dispatch.attempt where instance = any ($1)", [one.instance for one in daemons]
     )
-    figures = [await daemon.figures() for daemon in daemons]
+    figures = [await daemon.metrics() for daemon in daemons]
     assert sum(sum(one.get("attempts_total", {}).values()) for one in figures) == rows
     assert [one["leases_lost_total"][()] for one in figures] == [0.0] * len(daemons)
     assert [line for one in daemons for line in one.lines("lease.lost") + one.lines("report.refused")] == []
@@ -84,7 +84,7 @@ async def test_what_a_lost_claim_leased_is_reaped_and_goes_on_as_if_it_might_hav
         await harness.let_deadline_pass(too_late)
         assert environment.operator.requests == []
         await environment.expire_leases("host-1")
-        await environment.all_final()
+        await environment.until_all_final()
 
         for request_id in (plain, balance, win):
             delivered = (2, "delivered", "answered", None, "host-1")
@@ -126,19 +126,19 @@ async def test_a_settle_is_recognised_when_it_is_repeated_after_another_daemon_h
         environment.operator.answer = lambda _: None
         environment.operator.hold()
         second = await environment.fleet.start("host-2")
-        await environment.held(1)
+        await environment.until_in_flight(1)
         before = await environment.harness.everything()
         failed = (1, "retry", "answered", "http_500", "host-1")
         assert await environment.audit(placement) == [failed]
 
         proxy.cut()
         first.thaw()
-        await first.has_said("callback.retried")
+        await first.until_logged("callback.retried")
         assert proxy.runs(SETTLE) == 2
         assert await environment.audit(placement) == [failed]
         assert await environment.harness.everything() == before
         environment.operator.release()
-        await environment.all_final()
+        await environment.until_all_final()
         assert await environment.audit(placement) == [failed, (2, "delivered", "answered", None, "host-2")]
         assert len(environment.operator.requests) == 2
         assert environment.operator.balance["p1"] == -500
@@ -165,7 +165,7 @@ async def test_what_a_lost_expiry_has_ended_is_ended_once_and_its_rollback_goes_
         await until("the expiry is committed", it_is_committed)
         cut_what_is_kept(proxy)
         await daemon.ready()
-        await environment.all_final()
+        await environment.until_all_final()
         asked = proxy.runs(EXPIRE)
         await until("it has looked again", lambda: proxy.runs(EXPIRE) > asked + 1)
         assert await environment.bets() == {"void": 1, "closed": 1}
@@ -198,21 +198,21 @@ async def test_shares_stay_within_the_limit_whatever_announcements_are_lost(envi
         b = await environment.fleet.start("host-b")
         # It is told to give half of them back, and does not hear of it: so nobody else may have them.
         await loses_an_announcement()
-        await announced_again(environment, "host-b")
+        await until_heartbeats(environment, "host-b")
         environment.operator.release()
-        await shared(environment, host_a=6, host_b=6)
-        await environment.all_final()
-        b.ask_to_stop()
+        await until_slots(environment, host_a=6, host_b=6)
+        await environment.until_all_final()
+        b.terminate()
         # What is given back is granted to the other one, who does not hear of that either.
         await loses_an_announcement()
         assert await b.exited() == 0
         await loses_an_announcement()
-        await shared(environment, host_a=LIMIT)
+        await until_slots(environment, host_a=LIMIT)
         environment.operator.hold()
         await place_many(environment, 30)
         await every_slot_is_busy()
         environment.operator.release()
-        await environment.all_final()
+        await environment.until_all_final()
         assert environment.operator.busiest["interactive"] == LIMIT
         assert await environment.states() == {"delivered": 60}
         assert environment.operator.faults == await environment.audit_faults() == []
@@ -265,7 +265,7 @@ async def test_a_producers_transaction_is_said_again_under_the_same_ids_and_coun
         assert len(after) == len(nothing) + 5
         assert trick is Trick.LOSE_REQUEST or after == committed
         await environment.fleet.start("host-1")
-        await environment.all_final()
+        await environment.until_all_final()
         ended = await environment.harness.everything()
         assert await say_all(producer, ids) == said
         assert await environment.harness.everything() == ended

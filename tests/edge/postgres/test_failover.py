@@ -14,10 +14,10 @@ import asyncpg
 import pytest
 
 from predictu_dispatch.edge.postgres.database import is_outage
-from tests.support.bulk import announced_again, shared
-from tests.support.circuits import tell
+from tests.support.bulk import until_heartbeats, until_slots
+from tests.support.circuits import print_figures
+from tests.support.command_line import command_line_for
 from tests.support.daemons import Daemon, until
-from tests.support.desk import desk_at
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import (
     OPERATOR,
@@ -167,7 +167,7 @@ async def test_a_killed_primary_loses_nothing_acknowledged_and_daemons_follow_it
         ):
             harness = Harness(owner=owner, producer=producer_connection, daemon=daemon_connection)
             followed = dataclasses.replace(environment, harness=harness)
-            await followed.all_final(within_s=RECOVERY_MAX_S)
+            await followed.until_all_final(within_s=RECOVERY_MAX_S)
             finished_at_s = time.monotonic()
             first_ack_s = min(at for one in producers for at in one.acknowledged.values() if at > gone_at_s)
             figures = (
@@ -176,10 +176,10 @@ async def test_a_killed_primary_loses_nothing_acknowledged_and_daemons_follow_it
                 f" kill to the last of what it interrupted {finished_at_s - killed_at_s:.2f} s;"
                 f" {sum(one.broken_off for one in producers)} statements of producers broke off"
             )
-            tell(figures)
+            print_figures(figures)
             await nothing_acknowledged_is_lost(followed, producers, [polls, listens], figures)
             await hears_of_new_work(followed, polls, killed_at_s=killed_at_s)
-            code, said, _ = await desk_at(tmp_path, database.dispatcher).ask("status")
+            code, said, _ = await command_line_for(tmp_path, database.dispatcher).run("status")
             assert (code, "host-listens" in said) == (0, True), said
 
 
@@ -221,15 +221,15 @@ async def nothing_acknowledged_is_lost(
 
 async def hears_of_new_work(environment: Environment, polls: Daemon, *, killed_at_s: float) -> None:
     """Alone, the daemon that polls once a minute is told of a bet: it listens to the new primary."""
-    polls.ask_to_stop()
+    polls.terminate()
     assert await polls.exited() == 0
     # The larger share wakes it once more; from then on only a notification does.
-    await shared(environment, host_listens=60)
-    await announced_again(environment, "host-listens", times=1)
+    await until_slots(environment, host_listens=60)
+    await until_heartbeats(environment, "host-listens", times=1)
     await environment.harness.place("b-last")
     # A listening connection is asked every ten seconds whether it lives.
-    await environment.all_final(within_s=20.0)
-    tell(f"failover: told of a new bet at the latest {time.monotonic() - killed_at_s:.2f} s after the kill")
+    await environment.until_all_final(within_s=20.0)
+    print_figures(f"failover: told of a new bet at the latest {time.monotonic() - killed_at_s:.2f} s after the kill")
 
 
 async def test_daemons_follow_where_the_primary_says_nothing_any_more(
@@ -241,7 +241,7 @@ async def test_daemons_follow_where_the_primary_says_nothing_any_more(
         daemon = await environment.fleet.start("host-1")
         environment.operator.hold()
         placements = [await environment.harness.place(f"b-{n}") for n in range(5)]
-        await environment.held(len(placements))
+        await environment.until_in_flight(len(placements))
         silent_at_s = time.monotonic()
         pair.silence_primary()
         environment.operator.release()
@@ -255,8 +255,8 @@ async def test_daemons_follow_where_the_primary_says_nothing_any_more(
                     environment, harness=Harness(owner=owner, producer=producer, daemon=owner)
                 )
                 await followed.harness.place("b-after")
-                await followed.all_final(within_s=RECOVERY_MAX_S)
-                tell(f"failover: silence to the last delivery {time.monotonic() - silent_at_s:.2f} s")
+                await followed.until_all_final(within_s=RECOVERY_MAX_S)
+                print_figures(f"failover: silence to the last delivery {time.monotonic() - silent_at_s:.2f} s")
                 assert await followed.bets() == {"open": len(placements) + 1}
                 for placement in placements:
                     assert await followed.audit(placement) == [(1, "delivered", "answered", None, "host-1")]

@@ -37,7 +37,7 @@ async def test_postgres_killed_with_answers_in_flight_loses_and_doubles_nothing(
         daemon = await environment.fleet.start("host-1")
         environment.operator.hold()
         placements = [await environment.harness.place(f"b-{n}") for n in range(count)]
-        await environment.held(count)
+        await environment.until_in_flight(count)
 
         await asyncio.to_thread(embedded.kill)
 
@@ -45,23 +45,23 @@ async def test_postgres_killed_with_answers_in_flight_loses_and_doubles_nothing(
             return await daemon.get("/readyz") == (503, "the database cannot be reached\n")
 
         await until("readyz says that the database is away", it_says_so)
-        assert await daemon.figure("database_up") == 0
+        assert await daemon.metric("database_up") == 0
         assert (await daemon.get("/healthz"))[0] == 200
         environment.operator.release()
         await until("every answer is on its way", lambda: environment.operator.live.total() == 0)
 
         await asyncio.to_thread(embedded.restart)
         await until("the daemon is ready again", daemon.is_ready)
-        assert await daemon.figure("database_up") == 1
+        assert await daemon.metric("database_up") == 1
         # The producer's connections died with the server; daemons are not the only ones that have to come back.
         async with open_harness(database) as harness:
             restored = dataclasses.replace(environment, harness=harness)
-            await restored.all_final()
+            await restored.until_all_final()
             assert await restored.bets() == {"open": count}
             assert [await restored.audit(placement) for placement in placements] == [DELIVERED_AT_ONCE] * count
             # It also hears of new work again, and does it.
             await harness.end("BET_WIN", "b-0")
-            await restored.all_final()
+            await restored.until_all_final()
         assert len(environment.operator.requests) == count + 1
         assert environment.operator.faults == []
         assert [line["event"] for line in daemon.lines() if line["event"].startswith("database.")] == [
@@ -86,12 +86,12 @@ async def test_a_settle_whose_answer_is_lost_is_repeated_and_counts_once(environ
         # Not before: a claim that is cut off is another test's.
         await until("the win is at the operator", lambda: len(environment.operator.requests) == 2)
         proxy.cut()
-        await environment.all_final()
-        await daemon.has_said("callback.delivered", times=2)
+        await environment.until_all_final()
+        await daemon.until_logged("callback.delivered", times=2)
         assert await environment.audit(placement) == await environment.audit(win) == DELIVERED_AT_ONCE
         assert await environment.bets() == {"closed": 1}
         assert len(environment.operator.requests) == 2
-        assert sum((await daemon.figures())["attempts_total"].values()) == 2
+        assert sum((await daemon.metrics())["attempts_total"].values()) == 2
         assert daemon.lines("lease.lost") == []
 
 
@@ -113,14 +113,14 @@ async def test_connections_cut_again_and_again_while_work_flows_lose_and_double_
                 "select pg_terminate_backend(pid) from pg_stat_activity"
                 " where datname = current_database() and application_name = 'predictu-dispatch host-1'"
             )
-        await daemon.has_said("database.recovered", times=lost)
+        await daemon.until_logged("database.recovered", times=lost)
 
     async def is_done_or_left_over() -> bool:
         """What is in flight for the database alone was claimed by an answer that was lost: its lease must end."""
         states = await environment.states()
         if states.keys() == {"delivered"}:
             return True
-        if "ready" not in states and set((await daemon.figures())["in_flight"].values()) == {0}:
+        if "ready" not in states and set((await daemon.metrics())["in_flight"].values()) == {0}:
             await environment.expire_leases("host-1")
         return False
 
@@ -142,7 +142,7 @@ async def test_without_notifications_polling_does_the_same_work_later(
     daemon = await environment.fleet.start("host-1", database={"listen_dsn": listen_dsn})
     await environment.harness.place()
     await environment.harness.end()
-    await environment.all_final()
+    await environment.until_all_final()
     assert await environment.bets() == {"closed": 1}
     assert daemon.process.poll() is None
 
@@ -150,7 +150,7 @@ async def test_without_notifications_polling_does_the_same_work_later(
 async def test_a_notification_wakes_a_daemon_that_polls_once_a_minute(environment: Environment) -> None:
     await environment.fleet.start("host-1", daemon={"poll_interval_s": 60.0})
     await environment.harness.place()
-    await environment.all_final(within_s=10.0)
+    await environment.until_all_final(within_s=10.0)
     assert await environment.bets() == {"open": 1}
 
 
@@ -172,7 +172,7 @@ async def test_what_expired_while_no_daemon_ran_is_never_sent(environment: Envir
     environment.operator.book("b-in-flight", str(in_flight), "p1", 500)
 
     await environment.fleet.start("host-2")
-    await environment.all_final()
+    await environment.until_all_final()
 
     assert await environment.bets() == {"void": 1, "closed": 2}
     assert sorted((r.method, r.envelope["params"]["bet_id"]) for r in environment.operator.requests) == [
@@ -198,7 +198,7 @@ async def test_a_daemon_that_has_lost_its_database_still_stops_in_time(environme
         environment.operator.hold()
         daemon = await environment.fleet.start("host-1", database={"dsn": proxy.dsn()}, daemon={"drain_s": drain_s})
         placement = await environment.harness.place()
-        await environment.held(1)
+        await environment.until_in_flight(1)
         if lost == "refuses":
             proxy.go_away()
         else:
@@ -206,7 +206,7 @@ async def test_a_daemon_that_has_lost_its_database_still_stops_in_time(environme
         environment.operator.release()
         await until("the answer is on its way", lambda: environment.operator.live.total() == 0)
         asked_at_s = time.monotonic()
-        daemon.ask_to_stop()
+        daemon.terminate()
         assert await daemon.exited() == 0
         # 5 s for settling after the drain, and up to 2 s each to give silent connections back and to close them.
         assert time.monotonic() - asked_at_s < drain_s + 11.0
@@ -214,7 +214,7 @@ async def test_a_daemon_that_has_lost_its_database_still_stops_in_time(environme
     assert await environment.harness.state(placement) == "in_flight"
     await environment.expire_leases("host-1")
     await environment.fleet.start("host-2")
-    await environment.all_final()
+    await environment.until_all_final()
     assert [row[1:4] for row in await environment.audit(placement)] == [
         ("retry", "unanswered", "interrupted"),
         ("delivered", "answered", None),

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from tests.support.bulk import shared
-from tests.support.circuits import ask_balance, becomes, failing, has_ended, others
+from tests.support.bulk import until_slots
+from tests.support.circuits import enqueue_balance, failing, others, until_final, until_operator_is
+from tests.support.command_line import command_line_for
 from tests.support.daemons import until
-from tests.support.desk import desk_at
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import OPERATOR
 from tests.support.operators import Request
@@ -68,7 +68,7 @@ async def enqueue_bets_of_every_path(environment: Environment) -> dict[str, str]
         await harness.end(method, bet_id)
     await environment.adopt("rolled-back")
     await harness.rollback("rolled-back")
-    await ask_balance(environment)
+    await enqueue_balance(environment)
     never_debited = dict.fromkeys(("refused", "taken-back", "expired"), "void")
     closed = dict.fromkeys(("won", "lost", "sold", "refunded", "broken", "rolled-back"), "closed")
     return {"open": "open", **never_debited, **closed}
@@ -84,7 +84,7 @@ async def test_bets_of_every_path_end_as_they_must_and_a_killed_daemons_lease_is
     await enqueue_what_is_never_sent(environment)
     first = await environment.fleet.start("first", database=listens)
     expected = await enqueue_bets_of_every_path(environment)
-    await environment.all_final()
+    await environment.until_all_final()
     bets = await harness.owner.fetch("select bet_id, state from predictu_dispatch.bet")
     assert {bet["bet_id"]: bet["state"] for bet in bets} == expected
     # One bet is open and one was lost; the others' debits came back, or never were.
@@ -92,18 +92,18 @@ async def test_bets_of_every_path_end_as_they_must_and_a_killed_daemons_lease_is
 
     environment.operator.hold()
     placement = await harness.place("interrupted")
-    await environment.held(1)
+    await environment.until_in_flight(1)
     first.kill()
     await environment.expire_leases("first")
     environment.operator.release()
     second = await environment.fleet.start("second", database=listens)
-    await environment.all_final()
+    await environment.until_all_final()
     assert await environment.audit(placement) == [
         (1, "retry", "unanswered", "interrupted", "first"),
         (2, "delivered", "answered", None, "second"),
     ]
     assert environment.operator.balance["p1"] == -3 * 500
-    second.ask_to_stop()
+    second.terminate()
     assert await second.exited() == 0
     for daemon in (first, second):
         assert daemon.lines("chore.failed") == daemon.lines("database.lost") == []
@@ -115,20 +115,20 @@ async def test_two_daemons_share_limits_and_a_circuit(environment: Environment) 
     environment.fleet.write_operator(environment.operator.url, interactive={"max_attempts": 1}, circuit=circuit)
     for daemon in [environment.fleet.spawn(instance) for instance in ("host-1", "host-2")]:
         await daemon.ready()
-    await shared(environment, host_1=30, host_2=30)
+    await until_slots(environment, host_1=30, host_2=30)
     environment.operator.answer = failing()
-    await has_ended(environment, *[await ask_balance(environment) for _ in range(THRESHOLD)])
-    await becomes(environment, circuit="open")
+    await until_final(environment, *[await enqueue_balance(environment) for _ in range(THRESHOLD)])
+    await until_operator_is(environment, circuit="open")
     reached = len(others(environment.operator))
     refused = await environment.harness.place("b-refused")
-    await has_ended(environment, refused)
+    await until_final(environment, refused)
     callback = await environment.harness.callback(refused)
     assert (callback["state"], callback["reason"], callback["attempts"]) == ("exhausted", "circuit_open", 0)
     assert len(others(environment.operator)) == reached
     environment.operator.answer = lambda _: None
-    await becomes(environment, circuit="closed")
+    await until_operator_is(environment, circuit="closed")
     await environment.harness.place("b-placed")
-    await environment.all_final()
+    await environment.until_all_final()
     assert await environment.bets() == {"void": 1, "open": 1}
     assert environment.operator.faults == await environment.audit_faults() == []
 
@@ -138,10 +138,10 @@ async def test_commands_do_their_work_through_the_pooler(environment: Environmen
     await environment.fleet.start("host-1")
     await environment.adopt("b-won")
     (tmp_path / "desk").mkdir()
-    desk = desk_at(tmp_path / "desk", environment.fleet.dsn)
+    desk = command_line_for(tmp_path / "desk", environment.fleet.dsn)
 
     async def said(*arguments: str) -> str:
-        code, words, complaint = await desk.ask(*arguments)
+        code, words, complaint = await desk.run(*arguments)
         assert code == 0, f"{arguments}: {complaint}"
         return words
 
@@ -153,7 +153,7 @@ async def test_commands_do_their_work_through_the_pooler(environment: Environmen
     assert str(win) in await said("show", "--bet", OPERATOR, "b-won")
     assert environment.operator.requests == []
     await said("resume", OPERATOR)
-    await environment.all_final()
+    await environment.until_all_final()
     # It asks the same again and again, and each time another session.
     environment.operator.answers_in_s = 0.5
     assert "delivered" in await said("ping", OPERATOR)
@@ -167,7 +167,7 @@ async def test_commands_do_not_stumble_over_what_the_one_before_has_left_in_a_se
     pooler = PgBouncer(database.dispatcher, sessions=1)
     pooler.start()
     try:
-        desk = desk_at(tmp_path, pooler.through(database.dispatcher))
+        desk = command_line_for(tmp_path, pooler.through(database.dispatcher))
         command = [sys.executable, "-m", "predictu_dispatch", "status", "--config", str(desk.config)]
         for _ in range(2):
             asked = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
@@ -180,7 +180,7 @@ async def test_a_pooler_that_dies_with_answers_in_flight_loses_and_doubles_nothi
     daemon = await environment.fleet.start("host-1")
     environment.operator.hold()
     placements: list[uuid.UUID] = [await environment.harness.place(f"b-{n}") for n in range(10)]
-    await environment.held(len(placements))
+    await environment.until_in_flight(len(placements))
     pooled(environment).pooler.kill()
 
     async def it_says_so() -> bool:
@@ -191,7 +191,7 @@ async def test_a_pooler_that_dies_with_answers_in_flight_loses_and_doubles_nothi
     await until("every answer is on its way", lambda: environment.operator.live.total() == 0)
     await asyncio.to_thread(pooled(environment).pooler.restart)
     await until("the daemon is ready again", daemon.is_ready)
-    await environment.all_final()
+    await environment.until_all_final()
     for placement in placements:
         assert await environment.audit(placement) == [(1, "delivered", "answered", None, "host-1")]
     assert len(environment.operator.requests) == len(placements)

@@ -34,7 +34,7 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 def shows(daemon: Daemon, name: str, value: float, *labels: str) -> Callable[[], Awaitable[bool]]:
     async def is_so() -> bool:
-        return await daemon.figure(name, *labels) == value
+        return await daemon.metric(name, *labels) == value
 
     return is_so
 
@@ -61,7 +61,7 @@ async def test_ages_count_from_enqueueing_and_are_those_of_the_oldest(environmen
         await environment.adopt(bet_id)
     environment.operator.refuse("PLAYER_NOT_FOUND")
     await environment.harness.end("BET_SELL", "b-4")
-    await environment.all_final()
+    await environment.until_all_final()
     environment.operator.refuse(None)
     environment.operator.answer = lambda _: web.Response(status=500)
     await environment.harness.rollback("b-1")
@@ -75,14 +75,14 @@ async def test_ages_count_from_enqueueing_and_are_those_of_the_oldest(environmen
 
     async def all_ages_are_seen() -> bool:
         ages = [
-            await daemon.figure(f"{name}_oldest_seconds", OPERATOR)
+            await daemon.metric(f"{name}_oldest_seconds", OPERATOR)
             for name in ("rollback", "unknown_effect", "needs_review")
         ]
         assert None not in ages
         return all((one or 0) >= 2 * HOUR_S for one in ages)
 
     await until("the ages are seen", all_ages_are_seen)
-    figures = await daemon.figures()
+    figures = await daemon.metrics()
     assert figures["rollback_oldest_seconds"][OPERATOR,] == pytest.approx(2 * HOUR_S, abs=SLACK_S)
     assert figures["unknown_effect_oldest_seconds"][OPERATOR,] == pytest.approx(3 * HOUR_S, abs=SLACK_S)
     assert figures["needs_review_oldest_seconds"][OPERATOR,] == pytest.approx(4 * HOUR_S, abs=SLACK_S)
@@ -96,53 +96,53 @@ async def test_an_answer_that_says_that_the_address_is_wrong_is_counted_from_nou
 ) -> None:
     environment.fleet.write_operator(environment.operator.url, interactive=LATER, settlement=LATER)
     daemon = await environment.fleet.start("host-1")
-    assert await daemon.figure("misconfigured_total", OPERATOR) == 0
+    assert await daemon.metric("misconfigured_total", OPERATOR) == 0
     answers = iter([web.Response(status=302, headers={"Location": "/login"}), web.Response(status=500)])
     environment.operator.answer = lambda _: next(answers)
     for bet_id in ("b-1", "b-2"):
         await environment.adopt(bet_id)
         await environment.harness.end("BET_WIN", bet_id)
-    await daemon.has_said("callback.retried", times=2)
-    assert await daemon.figure("misconfigured_total", OPERATOR) == 1
+    await daemon.until_logged("callback.retried", times=2)
+    assert await daemon.metric("misconfigured_total", OPERATOR) == 1
 
 
 async def test_what_a_vanished_daemon_left_is_counted_by_who_settles_it(environment: Environment) -> None:
     first = await environment.fleet.start("host-1")
     environment.operator.hold()
     await environment.harness.place()
-    await environment.held(1)
+    await environment.until_in_flight(1)
     first.kill()
     second = await environment.fleet.start("host-2")
-    assert await second.figure("leases_reaped_total") == 0
+    assert await second.metric("leases_reaped_total") == 0
     await environment.expire_leases("host-1")
     await until("the attempt is settled as interrupted", shows(second, "leases_reaped_total", 1))
-    assert await second.figure("leases_lost_total") == 0
+    assert await second.metric("leases_lost_total") == 0
 
 
 async def test_a_bad_reload_shows_until_a_good_one(environment: Environment) -> None:
     daemon = await environment.fleet.start("host-1")
-    assert await daemon.figure("config_last_reload_successful") == 1
+    assert await daemon.metric("config_last_reload_successful") == 1
     file = environment.fleet.folder / "operators" / f"{OPERATOR}.toml"
     good = file.read_text(encoding="utf-8")
     for content, successful, failures in ((good + "\nnonsense = 1\n", 0, 1), (good, 1, 1)):
         file.write_text(content, encoding="utf-8")
         os.kill(daemon.process.pid, signal.SIGHUP)
         await until(f"the reload is {successful}", shows(daemon, "config_last_reload_successful", successful))
-        assert await daemon.figure("config_reload_failures_total") == failures
+        assert await daemon.metric("config_reload_failures_total") == failures
 
 
 async def test_a_pause_is_seen_and_a_draining_daemon_is_not_ready(environment: Environment) -> None:
     daemon = await environment.fleet.start("host-1")
     await until("it is not paused", shows(daemon, "paused", 0, OPERATOR))
-    assert await daemon.figure("ready") == 1
+    assert await daemon.metric("ready") == 1
     environment.operator.hold()
     await environment.harness.place()
-    await environment.held(1)
+    await environment.until_in_flight(1)
     await environment.harness.owner.fetch(
         "select predictu_dispatch.pause_operator($1, 'maintenance', 'a test')", OPERATOR
     )
     await until("it is paused", shows(daemon, "paused", 1, OPERATOR))
-    daemon.ask_to_stop()
+    daemon.terminate()
     await until("it is not ready any more", shows(daemon, "ready", 0))
     environment.operator.release()
     assert await daemon.exited() == 0
@@ -150,7 +150,7 @@ async def test_a_pause_is_seen_and_a_draining_daemon_is_not_ready(environment: E
 
 async def test_a_daemon_says_what_it_costs_its_host(environment: Environment) -> None:
     daemon = await environment.fleet.start("host-1")
-    figures = await daemon.figures()
+    figures = await daemon.metrics()
     assert figures["process_resident_memory_bytes"][()] > 10_000_000
     assert 0 < figures["process_open_fds"][()] < figures["process_max_fds"][()]
 
@@ -213,9 +213,9 @@ def test_a_key_that_systemd_hands_over_has_no_age_because_its_file_is_always_new
 async def test_a_renewed_key_shows_at_the_next_reload(environment: Environment) -> None:
     daemon = await environment.fleet.start("host-1")
     key = environment.fleet.folder / "key.pem"
-    made = await daemon.figure("signing_key_created_timestamp_seconds", OPERATOR)
+    made = await daemon.metric("signing_key_created_timestamp_seconds", OPERATOR)
     assert made == pytest.approx(key.stat().st_mtime, abs=1)
-    assert "certificate_expires_timestamp_seconds" not in await daemon.figures()
+    assert "certificate_expires_timestamp_seconds" not in await daemon.metrics()
     create_key_file(key.with_name("other.pem"), "EdDSA")
     os.utime(key.with_name("other.pem"), (1_700_000_000, 1_700_000_000))
     file = environment.fleet.folder / "operators" / f"{OPERATOR}.toml"

@@ -59,10 +59,10 @@ async def test_exit_codes_tell_bad_configuration_a_missing_database_and_a_missin
             }
             daemons = [(environment.fleet.spawn(name, **given[2]), *given[:2]) for name, given in expected.items()]
             for daemon, code, words in daemons:
-                assert await daemon.exited() == code, daemon.said
-                assert words in daemon.said
-                assert "Traceback" not in daemon.said
-                assert "hunter2secret" not in daemon.said
+                assert await daemon.exited() == code, daemon.log_text
+                assert words in daemon.log_text
+                assert "Traceback" not in daemon.log_text
+                assert "hunter2secret" not in daemon.log_text
         known = {
             row["instance"]
             for row in await environment.harness.owner.fetch("select instance from predictu_dispatch.daemon")
@@ -76,25 +76,25 @@ async def test_the_metrics_are_those_of_the_design_and_agree_with_the_audit(envi
     daemon = await environment.fleet.start("host-1")
     await harness.place("b-won")
     await harness.end("BET_WIN", "b-won")
-    await environment.all_final()
+    await environment.until_all_final()
     environment.operator.refuse("PLAYER_NOT_FOUND")
     await environment.adopt("b-refused")
     await harness.end("BET_SELL", "b-refused")
     await environment.adopt("b-rolled-back")
     await harness.rollback("b-rolled-back")
-    await environment.all_final()
+    await environment.until_all_final()
     environment.operator.refuse(None)
     environment.operator.hold()
     await harness.place("b-held")
     waiting = await harness.end("BET_WIN", "b-held")
-    await environment.held(1)
+    await environment.until_in_flight(1)
     assert await harness.state(waiting) == "waiting"
 
     async def the_snapshot_shows_it() -> bool:
-        return await daemon.figure("backlog", "interactive", OPERATOR, "in_flight") == 1
+        return await daemon.metric("backlog", "interactive", OPERATOR, "in_flight") == 1
 
     await until("the snapshot shows what is in flight", the_snapshot_shows_it)
-    figures = await daemon.figures()
+    figures = await daemon.metrics()
     audit = await harness.owner.fetch(
         "select method, verdict, count(*) from predictu_dispatch.attempt group by method, verdict"
     )
@@ -128,13 +128,13 @@ async def test_a_figure_that_could_not_be_read_is_absent_and_not_nought(environm
         proxy.on_next("as unknown_effect", Trick.KEEP_ANSWER)
         daemon = await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
         await proxy.caught.wait()
-        figures = await daemon.figures()
+        figures = await daemon.metrics()
         assert [name for name in STORED if name in figures] == []
         assert figures["database_up"] == {(): 1}
         proxy.give_back()
 
         async def they_are_there() -> bool:
-            return set(STORED) <= (await daemon.figures()).keys()
+            return set(STORED) <= (await daemon.metrics()).keys()
 
         await until("the figures are there", they_are_there)
 
@@ -142,7 +142,7 @@ async def test_a_figure_that_could_not_be_read_is_absent_and_not_nought(environm
 async def test_the_public_keys_verify_what_the_daemon_has_signed(environment: Environment) -> None:
     daemon = await environment.fleet.start("host-1")
     await environment.harness.place()
-    await environment.all_final()
+    await environment.until_all_final()
     status, text = await daemon.get(f"/keys/{OPERATOR}.json")
     assert status == 200
     keys = jwt.PyJWKSet.from_dict(json.loads(text))
@@ -178,16 +178,16 @@ async def test_no_token_signature_body_or_password_is_ever_said(environment: Env
     params: dict[str, Any] = placement_params("b-1") | {"note": secret}
     first = await environment.fleet.start("host-1")
     await enqueue(environment.harness.producer, "BET_MAKE", params)
-    await environment.all_final()
-    said = [first.said, (await first.get("/metrics"))[1], (await first.get(f"/keys/{OPERATOR}.json"))[1]]
+    await environment.until_all_final()
+    said = [first.log_text, (await first.get("/metrics"))[1], (await first.get(f"/keys/{OPERATOR}.json"))[1]]
     first.kill()
     async with echoing_operator() as url:
         environment.fleet.write_operator(url, interactive={"max_attempts": 1}, settlement={"max_attempts": 1})
         second = await environment.fleet.start("host-2")
         await enqueue(environment.harness.producer, "BET_MAKE", {**params, "bet_id": "b-2"})
-        await environment.all_final()
-        await second.has_said("callback.exhausted", times=2)
-        said += [second.said, (await second.get("/metrics"))[1]]
+        await environment.until_all_final()
+        await second.until_logged("callback.exhausted", times=2)
+        said += [second.log_text, (await second.get("/metrics"))[1]]
 
     everything = "\n".join(said)
     [request] = environment.operator.requests
@@ -205,11 +205,11 @@ async def test_each_attempt_has_exactly_one_line_and_its_keys_are_the_audits_col
     environment.operator.answer = lambda _: next(busy, None)
     daemon = await environment.fleet.start("host-1")
     placement = await environment.harness.place()
-    await environment.all_final()
+    await environment.until_all_final()
     environment.operator.refuse("PLAYER_NOT_FOUND")
     win = await environment.harness.end()
-    await environment.all_final()
-    await daemon.has_said("callback.rejected")
+    await environment.until_all_final()
+    await daemon.until_logged("callback.rejected")
 
     lines = [line for line in daemon.lines() if "attempt" in line]
     columns = ("attempt", "method", "evidence", "verdict", "reason", "response_status")

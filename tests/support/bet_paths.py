@@ -89,7 +89,7 @@ class Bets:
         else:
             await self.environment.harness.end(method, bet_id)
 
-    async def wrongs(self) -> list[str]:
+    async def violations(self) -> list[str]:
         """What is not as it must be once everything is final: wallets, bets, callbacks, audit; each in words."""
         operator, owner = self.environment.operator, self.environment.harness.owner
         wrong = [*(fault for fault in operator.faults if not _is_slow(fault)), *await self.environment.audit_faults()]

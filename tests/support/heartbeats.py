@@ -1,4 +1,4 @@
-"""Daemons without the daemon: what each of them tells announce() and may use, by the rules of flow/admission.py alone.
+"""Daemons without the daemon: what each of them tells heartbeat() and may use, by the rules of flow/admission.py alone.
 
 Written from those rules and not from the SQL, so that each is a witness against the other.
 """
@@ -19,16 +19,16 @@ Limits = tuple[int, int, float]
 """Of one operator as a file says them: interactive slots, settlement slots, requests a second; a rate of 0 is none."""
 Amounts = tuple[float, float, float | None]
 """The same kinds as one daemon's share; a rate of None is unlimited."""
-NOTHING: Amounts = (0, 0, 0.0)
+NO_SHARE: Amounts = (0, 0, 0.0)
 
 
-async def announce(
+async def heartbeat(
     connection: Connection, name: str, session: uuid.UUID, limits: Mapping[str, Limits], used: Mapping[str, Amounts]
 ) -> dict[str, tuple[Amounts, bool]]:
     """Announced as by edge/postgres/fleet_store.py; each operator's share, and whether it is the fair one."""
     names = list(limits)
     columns: list[list[float | None]] = [[limits[one][n] for one in names] for n in range(3)]
-    columns += [[used.get(one, NOTHING)[n] for one in names] for n in range(3)]
+    columns += [[used.get(one, NO_SHARE)[n] for one in names] for n in range(3)]
     rows = await connection.fetch(query("heartbeat"), name, session, "host", 42, "1.0", names, *columns, 1)
     return {row["operator_id"]: (tuple(row[kind] for kind in KINDS), row["is_fair"]) for row in rows}
 
@@ -50,8 +50,8 @@ async def shares(owner: Connection) -> dict[str, dict[str, Amounts]]:
     return found
 
 
-def dealt(limit: float, names: Iterable[str], *, rate: float) -> dict[str, float]:
-    """The limit dealt like cards, one by one in the order of the names; what is less than one is the first one's.
+def expected_split(limit: float, names: Iterable[str], *, rate: float) -> dict[str, float]:
+    """The limit split one by one in the order of the names; the first gets what is less than one.
 
     With a rate, only as many sit at the table as would get 20/3 requests a second or more, or one.
     """
@@ -68,7 +68,7 @@ def total(amounts: Iterable[Amounts], kind: int) -> float:
 
 
 @dataclass
-class Announcement:
+class PendingHeartbeat:
     """On its way: asked with these words, then in the database, then heard."""
 
     asked_at_s: float
@@ -78,7 +78,7 @@ class Announcement:
 
 
 @dataclass
-class Process:
+class SimulatedDaemon:
     """One daemon by the rules of flow/admission.py; times are seconds of the play."""
 
     name: str
@@ -89,11 +89,11 @@ class Process:
     in_flight: dict[str, list[int]] = field(default_factory=lambda: {one: [0, 0] for one in OPERATORS})
     lost: dict[str, list[int]] = field(default_factory=lambda: {one: [0, 0] for one in OPERATORS})
     """Of those in flight, the ones from before a silence that cost the share: nobody can call them back."""
-    under_way: Announcement | None = None
+    under_way: PendingHeartbeat | None = None
 
     def usable(self, operator_id: str, now_s: float) -> Amounts:
         is_valid = now_s < self.valid_until_s and operator_id in self.shares
-        return self.shares[operator_id] if is_valid else NOTHING
+        return self.shares[operator_id] if is_valid else NO_SHARE
 
     def uses(self, operator_id: str, now_s: float) -> Amounts:
         """What it has under way or may fill at this moment."""
@@ -102,7 +102,7 @@ class Process:
 
     def ask(self, now_s: float) -> None:
         mine = {one: self.uses(one, now_s) for one in OPERATORS}
-        self.under_way = Announcement(asked_at_s=now_s, limits=dict(self.limits), used=mine)
+        self.under_way = PendingHeartbeat(asked_at_s=now_s, limits=dict(self.limits), used=mine)
 
     def hear(self) -> None:
         assert self.under_way is not None
@@ -113,31 +113,31 @@ class Process:
 
 
 @dataclass
-class Announcer:
+class FleetMember:
     """A daemon that uses all it may, or as much as it is told."""
 
     connection: Connection
     name: str
     limits: Limits
     session: uuid.UUID = field(default_factory=uuid.uuid4)
-    share: Amounts = NOTHING
+    share: Amounts = NO_SHARE
     is_fair: bool = False
 
-    async def announce(self, used: Amounts | None = None) -> Amounts:
-        heard = await announce(
+    async def heartbeat(self, used: Amounts | None = None) -> Amounts:
+        heard = await heartbeat(
             self.connection, self.name, self.session, {"op_a": self.limits}, {"op_a": used or self.share}
         )
         self.share, self.is_fair = heard["op_a"]
         return self.share
 
 
-def announcers(daemons: Sequence[Connection], limits: Limits) -> list[Announcer]:
-    return [Announcer(connection, name, limits) for connection, name in zip(daemons, NAMES, strict=False)]
+def fleet_members(daemons: Sequence[Connection], limits: Limits) -> list[FleetMember]:
+    return [FleetMember(connection, name, limits) for connection, name in zip(daemons, NAMES, strict=False)]
 
 
-async def settle_down(owner: Connection, daemons: Sequence[Announcer], rounds: int = 4) -> None:
+async def exchange_heartbeats(owner: Connection, daemons: Sequence[FleetMember], rounds: int = 4) -> None:
     """A second between two rounds, as in life."""
     for _ in range(rounds):
         await pass_time(owner, HEARTBEAT_INTERVAL_S)
         for daemon in daemons:
-            await daemon.announce()
+            await daemon.heartbeat()

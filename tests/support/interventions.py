@@ -69,7 +69,7 @@ async def refusal(action: Awaitable[Any]) -> tuple[str, str]:
     return refused.value.sqlstate, str(refused.value)
 
 
-async def deeds(harness: Harness) -> list[tuple[Any, ...]]:
+async def recorded_interventions(harness: Harness) -> list[tuple[Any, ...]]:
     """(action, request_id, reason, done_by, database_role) of everything people did, in its order."""
     rows = await harness.owner.fetch(
         "select action, request_id, reason, done_by, database_role from predictu_dispatch.intervention order by done_at"
@@ -77,11 +77,11 @@ async def deeds(harness: Harness) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in rows]
 
 
-async def in_review(harness: Harness, bet_id: str = "b1", method: str = "BET_WIN", **said: Any) -> uuid.UUID:
+async def terminal_in_review(harness: Harness, bet_id: str = "b1", method: str = "BET_WIN", **fields: Any) -> uuid.UUID:
     """A terminal that was tried once and given up."""
     await harness.attempt(await harness.place(bet_id), delivered)
     terminal = await harness.end(method, bet_id)
-    await harness.attempt(terminal, exhausted, **said)
+    await harness.attempt(terminal, exhausted, **fields)
     return terminal
 
 

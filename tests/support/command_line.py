@@ -10,7 +10,7 @@ from predictu_dispatch.cli import main
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class CommandLine:
     """Where the person sits; `folder` has a dispatcher.toml that names the database, and no operator's file yet."""
 
     folder: Path
@@ -25,7 +25,7 @@ class Desk:
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
 
-    async def ask(self, *arguments: str) -> tuple[int, str, str]:
+    async def run(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of the command. In a thread of its own, because a command has its own loop."""
         asked = await asyncio.to_thread(CliRunner().invoke, main, [*arguments, "--config", str(self.config)])
         if asked.exception is not None and not isinstance(asked.exception, SystemExit):
@@ -33,8 +33,8 @@ class Desk:
         return asked.exit_code, asked.stdout, asked.stderr
 
 
-def desk_at(folder: Path, dsn: str) -> Desk:
+def command_line_for(folder: Path, dsn: str) -> CommandLine:
     """A desk that reaches the database by this DSN."""
-    desk = Desk(folder=folder)
+    desk = CommandLine(folder=folder)
     desk.config.write_text(f'[database]\ndsn = "{dsn}"\n', encoding="utf-8")
     return desk
