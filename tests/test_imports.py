@@ -1,5 +1,7 @@
-"""DESIGN.md 9, "Imports run one way": the contracts of pyproject.toml hold, and they bite."""
+"""Imports run one way: the contracts of pyproject.toml hold, and there is no cycle."""
 
+import ast
+import graphlib
 import shutil
 import subprocess
 import sys
@@ -8,10 +10,11 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
+PACKAGE = "predictu_dispatch"
 
 
 def lint_imports(project: Path) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, because the linter looks for the package and would find the one that is loaded."""
+    """Run the linter in a process of its own: in this one it would find the package that is loaded."""
     program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     return subprocess.run(
         [sys.executable, "-c", program, "--no-cache", "--no-logo", "--config", "pyproject.toml"],
@@ -54,3 +57,46 @@ def test_a_breach_is_named(tmp_path: Path, module: str, imported: str, broken_co
     assert answer.returncode == 1, answer.stdout + answer.stderr
     broken = [line for line in answer.stdout.splitlines() if line.endswith("BROKEN")]
     assert [broken_contract in line for line in broken] == [True], answer.stdout
+
+
+def imports_of(project: Path) -> dict[str, set[str]]:
+    """Return what each module of the package imports, also under TYPE_CHECKING."""
+    trees = {}
+    for path in (project / PACKAGE).rglob("*.py"):
+        parts = path.relative_to(project).with_suffix("").parts
+        trees[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text("utf-8"))
+    found: dict[str, set[str]] = {}
+    for module, tree in trees.items():
+        found[module] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found[module] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                # `from package import module` names the module, `from module import name` the
+                # module before the name.
+                found[module] |= (names & trees.keys()) or {node.module}
+        found[module] &= trees.keys() - {module}
+    return found
+
+
+def cycle_in(project: Path) -> list[str] | None:
+    try:
+        graphlib.TopologicalSorter(imports_of(project)).prepare()
+    except graphlib.CycleError as error:
+        cycle: list[str] = error.args[1]
+        return cycle
+    return None
+
+
+@pytest.mark.xfail(reason="edge/config/expiry.py still names the loader's type", strict=False)
+def test_no_modules_import_each_other_in_a_cycle() -> None:
+    assert cycle_in(PROJECT) is None
+
+
+def test_a_cycle_is_found_also_through_an_import_for_types(tmp_path: Path) -> None:
+    package = tmp_path / PACKAGE
+    (package / "core").mkdir(parents=True)
+    (package / "core" / "one.py").write_text(f"from {PACKAGE}.core import two\n")
+    (package / "core" / "two.py").write_text(f"if TYPE_CHECKING:\n    from {PACKAGE}.core.one import One\n")
+    assert set(cycle_in(tmp_path) or []) == {f"{PACKAGE}.core.one", f"{PACKAGE}.core.two"}

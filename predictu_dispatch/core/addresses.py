@@ -70,16 +70,18 @@ _IPV6: Final = tuple(
 _IPV6_GIVEN_OUT: Final = ipaddress.IPv6Network("2000::/3")
 """The only part of IPv6 from which hosts get their addresses. Source: RFC 4291 section 2.4."""
 _ISATAP_MARKS: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
-"""The 32 bits before an IPv4 address that is tunnelled inside any IPv6 prefix. Source: RFC 5214 section 6.1."""
+"""The 32 bits before an IPv4 address that is tunnelled inside any IPv6 prefix. Source: RFC 5214
+section 6.1."""
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
-"""A host whose last label is such a number is an IPv4 address. Source: WHATWG URL, "ends in a number"."""
+"""A host whose last label is such a number is an IPv4 address. Source: WHATWG URL, "ends in a
+number"."""
 
 
 def address_fault(address: str) -> str | None:
     """Why this address must not be connected to, in words that follow "is"; None if it may be.
 
-    `address` is the text of one IPv4 or IPv6 address. Anything else is refused as well, other spellings of an address
-    above all: whoever connects might read them in a way of its own.
+    `address` is the text of one IPv4 or IPv6 address. Anything else is refused as well, other
+    spellings of an address above all: whoever connects might read them in a way of its own.
     """
     if "%" in address:
         return "an address of one link only (it has a zone)"
@@ -99,10 +101,12 @@ def address_fault(address: str) -> str | None:
 
 
 def host_fault(host: str) -> str | None:
-    """Why a URL's host must not be called whatever it resolves to; None for names, which a resolver has to answer.
+    """Why a URL's host must not be called whatever it resolves to.
 
-    `host` is as in the URL, without brackets. Letters and digits of other widths are read as a client does (RFC 3490,
-    UTS 46).
+    None for names, which a resolver has to answer.
+
+    `host` is as in the URL, without brackets. Letters and digits of other widths are read as a
+    client does (RFC 3490, UTS 46).
     """
     read = unicodedata.normalize("NFKC", host).replace("\N{IDEOGRAPHIC FULL STOP}", ".").casefold()
     if ":" in read:

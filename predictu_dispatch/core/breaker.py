@@ -1,30 +1,28 @@
-"""An operator's circuit: when it is left alone, and when its callbacks flow again.
+"""An operator's circuit breaker: stops callbacks to a failing operator and lets them flow again.
 
-Theory of operation. The value lives in the database, in the operator's row. Each daemon keeps a tally of what its own
-attempts taught it, and now and then applies it: it reads the row, asks `decide` what follows, and writes that back if
-nobody has written in between. So one daemon's discovery spares the others, and no daemon's word is lost. Nothing but
-the answer to the one deciding PING closes a circuit again.
+The circuit is stored in the operator's row, one for the whole fleet. Each daemon summarizes its own
+attempts, reads the row, lets `decide` compute the next value, and writes it if the row's revision
+has not changed; if it has, it decides again. So failures add up over the fleet, and an outage that
+one daemon finds spares the others. Only the answer to the PING sent while half open closes a
+circuit.
 
-    closed ──failure_threshold failures in a row──▶ open ──a PING is due, or asked for──▶ half_open
-       ▲                                              ▲                                     │  │
-       │                                              └───────────── it failed ─────────────┘  │
-       └───────────────────────────────────── it was answered ─────────────────────────────────┘
+    closed ──failure_threshold failures in a row──▶ open ──a PING is due or requested──▶ half_open
+       ▲                                              ▲                                    │  │
+       │                                              └─────────── PING failed ────────────┘  │
+       └────────────────────────────────── PING answered ─────────────────────────────────────┘
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
-from predictu_dispatch.core.verdict import Verdict
-
-if TYPE_CHECKING:
-    from predictu_dispatch.core.verdict import Judgement
+from predictu_dispatch.core.verdict import Judgement, Verdict
 
 
 class Circuit(StrEnum):
-    """DESIGN.md 6; the names are a contract."""
+    """The states of a circuit; the names are a contract."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -32,7 +30,7 @@ class Circuit(StrEnum):
 
 
 class Health(StrEnum):
-    """DESIGN.md 6; the names are a contract."""
+    """An operator's health in one word; the names are a contract."""
 
     UNKNOWN = "unknown"
     HEALTHY = "healthy"
@@ -41,7 +39,7 @@ class Health(StrEnum):
 
 
 class Ping(StrEnum):
-    """What has become of the last PING that was started."""
+    """The result of the last PING that was started."""
 
     NONE = "none"
     UNDER_WAY = "under_way"
@@ -50,21 +48,24 @@ class Ping(StrEnum):
 
 
 _OUR_OWN_DOING = frozenset({"interrupted", "too_late", "internal_error", "no_socket"})
-"""Reasons of attempts that say nothing of the operator."""
+"""Reasons of attempts that say nothing about the operator."""
 _ASKED_TO_SLOW_DOWN = "http_429"
-"""The operator is there and says so itself; leaving it alone is Retry-After's business, not the circuit's."""
+"""The operator works and asks us to slow down: Retry-After does that, not the circuit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptSummary:
-    """What attempts have taught since the last decision; `failures` are those in a row at its end."""
+    """The attempts since the last decision; `failures` counts those in a row at the end."""
 
     succeeded: bool = False
     failures: int = 0
     failed: bool = False
 
     def with_attempt(self, judgement: Judgement) -> AttemptSummary:
-        """The tally after one more attempt; a business refusal is an answer, and so a success of the operator."""
+        """Add one attempt.
+
+        A business rejection is an answer, so it counts as a success of the operator.
+        """
         if judgement.verdict is Verdict.DELIVERED or judgement.verdict is Verdict.REJECTED:
             return replace(self, succeeded=True, failures=0) if self.failed else _SUCCEEDED
         if judgement.reason in _OUR_OWN_DOING or judgement.reason == _ASKED_TO_SLOW_DOWN:
@@ -72,9 +73,9 @@ class AttemptSummary:
         return replace(self, failures=self.failures + 1, failed=True)
 
     def then(self, later: AttemptSummary) -> AttemptSummary:
-        """Both, in this order."""
+        """Combine two summaries, in this order."""
         if later is _SUCCEEDED and not self.failed:
-            # Nearly every attempt is one more success after others.
+            # The usual case: one more success.
             return later
         return AttemptSummary(
             succeeded=self.succeeded or later.succeeded,
@@ -97,7 +98,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """An operator's circuit at one moment. `ping_in_s`: until the next PING is due, None where none is planned."""
+    """An operator's circuit at one time.
+
+    `ping_in_s` is the time until the next PING, None if none is planned.
+    """
 
     circuit: Circuit = Circuit.CLOSED
     consecutive_failures: int = 0
@@ -108,7 +112,7 @@ class Breaker:
 
     @property
     def health(self) -> Health:
-        """In one word, how the operator is."""
+        """The operator's health, which follows from the other fields."""
         if self.circuit is not Circuit.CLOSED:
             return Health.DOWN
         if self.consecutive_failures:
@@ -116,17 +120,20 @@ class Breaker:
         return Health.HEALTHY if self.ever_succeeded else Health.UNKNOWN
 
 
-def decide(breaker: Breaker, tally: AttemptSummary, policy: Policy) -> Breaker:
-    """The circuit after what was learnt; `starts_ping` where a PING is due now. It changes one step at a time."""
-    before = replace(breaker, starts_ping=False, ever_succeeded=breaker.ever_succeeded or tally.succeeded)
+def decide(breaker: Breaker, attempts: AttemptSummary, policy: Policy) -> Breaker:
+    """Return the circuit after `attempts`, one step further at most.
+
+    `starts_ping` if a PING is due now.
+    """
+    before = replace(breaker, starts_ping=False, ever_succeeded=breaker.ever_succeeded or attempts.succeeded)
     match breaker.circuit:
         case Circuit.CLOSED:
-            failures = tally.failures + (0 if tally.succeeded else breaker.consecutive_failures)
+            failures = attempts.failures + (0 if attempts.succeeded else breaker.consecutive_failures)
             if failures >= policy.failure_threshold:
                 return _opened(before, failures, policy)
             return _pinged_when_due(replace(before, consecutive_failures=failures), policy.ping_interval_s)
         case Circuit.OPEN:
-            # What was sent before it opened, and ends now, decides nothing: the next PING does.
+            # Attempts that began before it opened decide nothing: only the next PING does.
             return _pinged_when_due(before, policy.open_s)
         case Circuit.HALF_OPEN:
             match breaker.ping:
@@ -150,7 +157,7 @@ def decide(breaker: Breaker, tally: AttemptSummary, policy: Policy) -> Breaker:
 
 
 def is_at_rest(breaker: Breaker, ping_interval_s: float) -> bool:
-    """True where decide() would change nothing for an operator of which nothing was heard: so it need not be asked."""
+    """Return whether decide() would change nothing for an operator without new attempts."""
     return (
         breaker.circuit is Circuit.CLOSED
         and breaker.consecutive_failures == 0
@@ -163,9 +170,12 @@ def _opened(breaker: Breaker, failures: int, policy: Policy) -> Breaker:
 
 
 def _pinged_when_due(breaker: Breaker, interval_s: float) -> Breaker:
-    """A PING now where one is due or was never planned, else at the planned time, which no longer interval puts off."""
+    """Start a PING if it is due or was never planned.
+
+    Else keep its time, which a longer interval never delays.
+    """
     if interval_s == 0:
-        # Another daemon's file may say otherwise, and what it has planned stands.
+        # Another daemon's file may have an interval, and the PING that it planned stays.
         return breaker
     if breaker.ping_in_s is None or breaker.ping_in_s <= 0:
         return replace(breaker, ping_in_s=interval_s, starts_ping=True)
@@ -173,10 +183,13 @@ def _pinged_when_due(breaker: Breaker, interval_s: float) -> Breaker:
 
 
 SLOW_START_STEP_S = 0.5
-"""An operator that is back gets one slot, and twice as many after each of these: 32 after two and a half seconds."""
+"""After an outage an operator gets one slot, then twice as many every step: 32 after 2.5 s."""
 
 
 def slow_start(slots: int, closed_for_s: float) -> int:
-    """How many of `slots` may be used so long after the circuit closed; at least one, if there is one."""
+    """Return how many of `slots` may be used this long after the circuit closed.
+
+    At least one, if there is one.
+    """
     steps = int(min(max(closed_for_s, 0.0) / SLOW_START_STEP_S, 30))
     return min(slots, 1 << steps)

@@ -1,27 +1,26 @@
-"""A callback, the bytes that carry it, and one attempt to deliver it.
+"""A callback, the body that carries it, and the exchange with the operator.
 
-Records of which each attempt needs some are named tuples, which are made three times as fast as frozen dataclasses.
+Records made for every attempt are named tuples: creating one takes a third of a frozen dataclass's
+time.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+from uuid import UUID
 
 from predictu_dispatch.core.methods import RULES, Lane, Method
 
-if TYPE_CHECKING:
-    from datetime import datetime
-    from uuid import UUID
-
-    from predictu_dispatch.core.lifecycle import Outcome
-    from predictu_dispatch.core.verdict import Judgement
-
 
 class Effect(StrEnum):
-    """What is known of the operator's side; it only ever moves from none to unknown to applied."""
+    """What we know about the effect at the operator.
+
+    It only moves from none to unknown to applied.
+    """
 
     NONE = "none"
     UNKNOWN = "unknown"
@@ -29,7 +28,7 @@ class Effect(StrEnum):
 
 
 class Evidence(StrEnum):
-    """What is known of one attempt: whether anything left, and whether a complete answer came back."""
+    """Whether the request was sent, and whether a complete answer came."""
 
     NOT_SENT = "not_sent"
     UNANSWERED = "unanswered"
@@ -37,16 +36,21 @@ class Evidence(StrEnum):
 
 
 LEASE_MARGIN_S = 5.0
-"""How much a lease outlives the attempt's total timeout: time to begin the attempt, and to settle it in a batch."""
+"""A lease lasts this much longer than the attempt's timeout: time to start it and to settle it in a
+batch."""
 _SETTLING_S = 2.0
-"""The part of the margin that is kept for settling; an attempt that begins later than the rest is not begun at all."""
+"""The part of the margin kept for settling; an attempt that could not start in the rest is not
+sent."""
 
 
 class Callback(NamedTuple):
-    """A callback as leased for one attempt. Ages and spans in seconds are on the database's clock, as of `leased_at`.
+    """A callback as leased for one attempt.
 
-    `leased_at_s` is this process's monotonic clock just before the claim was asked for, so what we measure from it ends
-    sooner than the lease itself. `params` is the JSON text as Postgres prints it: the same for ever for the same row.
+    Durations are on the database's clock, as of `leased_at`.
+
+    `leased_at_s` is this process's monotonic time just before the claim was sent, so a lease
+    measured from it ends early and never late. `params` is the JSON text as Postgres prints it,
+    always the same for the same row.
     """
 
     operator_id: str
@@ -71,15 +75,15 @@ class Callback(NamedTuple):
 
     @property
     def send_before_s(self) -> float:
-        """The monotonic moment after which no byte may leave: deadline passed, or too little lease left."""
+        """The monotonic time after which nothing may be sent: deadline, or end of lease near."""
         latest_s = self.leased_at_s + LEASE_MARGIN_S - _SETTLING_S
         return latest_s if self.expires_in_s is None else min(latest_s, self.leased_at_s + self.expires_in_s)
 
 
 class Exchange(NamedTuple):
-    """What really happened on the socket. Times are milliseconds since the attempt began.
+    """What happened on the socket.
 
-    None where it never came so far.
+    Times are milliseconds since the attempt began, None if not reached.
     """
 
     evidence: Evidence
@@ -94,36 +98,19 @@ class Exchange(NamedTuple):
     first_byte_ms: float | None = None
 
 
-class Attempt(NamedTuple):
-    """One attempt, whole: the audit row, the log line and the metrics are all read from this record."""
-
-    callback: Callback
-    instance: str
-    finished_at: datetime
-    exchange: Exchange
-    judgement: Judgement
-    outcome: Outcome
-    report_id: UUID
-    url: str | None = None
-    key_id: str | None = None
-    request_headers: str | None = None
-    """A JSON object of what was sent, without the token's signature."""
-    request_body: str | None = None
-    reaped: bool = False
-
-
 _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s"{}\[\],:]+')
-"""The lexemes of valid JSON text: strings, punctuation, and numbers or words. Space between them carries nothing."""
+"""The lexemes of valid JSON text: strings, punctuation, numbers and literals. Space is skipped."""
 
 
 def body(callback: Callback) -> bytes:
-    """The bytes to POST: the five keys of the envelope in PROTOCOL.md's order, compact UTF-8 JSON.
+    """Return the body to POST: PROTOCOL.md's envelope as compact UTF-8 JSON.
 
-    They depend on nothing but the row, so they are the same on every attempt and on every host. Numbers in `params` are
-    copied digit by digit. Raises ValueError where a decimal amount is asked for in a currency without known minor
-    digits.
+    It depends on the row alone, so every attempt on every host sends the same bytes. The claim that
+    leases a callback first writes the amount format into the row, so a changed file changes no
+    body. Numbers in `params` are copied digit by digit. Raises ValueError if a decimal amount is
+    needed in a currency without known minor digits.
     """
-    # In UTC, as everything from the database; without its offset of six characters.
+    # Timestamps from the database are in UTC: Z replaces the offset's six characters.
     timestamp = f"{callback.created_at.isoformat(timespec='milliseconds')[:-6]}Z"
     return (
         f'{{"method":"{RULES[callback.method].wire}","timestamp":"{timestamp}","request_id":"{callback.request_id}",'
@@ -133,7 +120,8 @@ def body(callback: Callback) -> bytes:
 
 def _wire_params(callback: Callback) -> str:
     if callback.amount_format == "subunits" and "\\" not in callback.params:
-        # Nothing is escaped, so every other part between the quotes is a string: the same at a fifth of the time.
+        # Without escapes every second part between quotes is a string: a fifth of the time of the
+        # lexer.
         parts = callback.params.split('"')
         parts[::2] = [part.replace(" ", "") for part in parts[::2]]
         return '"'.join(parts)
@@ -144,7 +132,7 @@ def _wire_params(callback: Callback) -> str:
 
 
 def _write_amount_as_decimal(lexemes: list[str], minor_digits: int | None) -> None:
-    """The top-level `amount`, if there is one, has become a decimal number with exactly the currency's minor digits."""
+    """Rewrite a top-level `amount` as a decimal number with exactly the currency's minor digits."""
     depth = 0
     for index, lexeme in enumerate(lexemes):
         if lexeme in "{[":
@@ -153,6 +141,5 @@ def _write_amount_as_decimal(lexemes: list[str], minor_digits: int | None) -> No
             depth -= 1
         elif depth == 1 and lexeme == '"amount"' and lexemes[index + 1] == ":":
             if minor_digits is None:
-                message = "an amount without a currency of known minor digits cannot be written as a decimal"
-                raise ValueError(message)
+                raise ValueError("an amount without a currency of known minor digits cannot be written as a decimal")
             lexemes[index + 2] = f"{Decimal(lexemes[index + 2]).scaleb(-minor_digits):.{minor_digits}f}"

@@ -1,31 +1,30 @@
-"""What the daemons of a fleet know of each other and of the operators.
+"""What the daemons of a fleet share: an operator's limits and its state.
 
-Who may use how much of an operator's limits is decided in the database, under one lock (announce() in 0007_fleet.sql):
-the sum of all shares never exceeds a limit, whatever comes late or never.
+heartbeat() in the database divides the limits under one lock, so that all shares together never
+exceed a limit, even if a daemon is late or stops answering.
 
-What there is one of for each operator every second is a named tuple, which is made three times as fast as a frozen
-dataclass: of five hundred operators that is felt.
+Records made for every operator every second are named tuples: creating one takes a third of a
+frozen dataclass's time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+from uuid import UUID
 
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from predictu_dispatch.core.breaker import Breaker
+from predictu_dispatch.core.breaker import Breaker
 
 HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEAT_TIMEOUT_S = 3.0
 """As heartbeat_timeout() in 0007_fleet.sql; a test compares the two."""
 SHARE_VALID_S = 2.5
-"""How long a share may be used after it was asked for: others take it once we were silent for HEARTBEAT_TIMEOUT_S."""
+"""How long a share is valid after it was requested; other daemons get it after HEARTBEAT_TIMEOUT_S
+of silence."""
 
 
 class Share(NamedTuple):
-    """This daemon's slots by lane and its requests a second; None where the rate is not limited."""
+    """This daemon's slots by lane and its requests per second; None if the rate is not limited."""
 
     operator_id: str
     interactive_slots: int
@@ -35,7 +34,7 @@ class Share(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What this daemon wants of an operator's limits and goes on using until it hears again."""
+    """An operator's configured limits, and what this daemon uses until the next heartbeat."""
 
     operator_id: str
     interactive_max: int
@@ -51,23 +50,26 @@ class InstanceTakenError(Exception):
 
 
 class OperatorState(NamedTuple):
-    """An operator's row as read at one moment; spans in seconds are on the database's clock, as of then."""
+    """An operator's row as read at one time; durations are on the database's clock, as of then."""
 
     operator_id: str
     revision: int
     breaker: Breaker
     circuit_age_s: float | None
-    """Since the circuit last changed; None where it was never open."""
+    """Since the circuit last changed; None if it was never open."""
     ping_request_id: UUID | None
     is_paused: bool
     interactive_backoff_s: float
     settlement_backoff_s: float
-    """Until when the operator asked to be left alone; 0 or less where it does not."""
+    """Seconds of Retry-After left; 0 or less if none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitWrite:
-    """What a daemon has decided of an operator that it saw at `revision`; None: nothing to say of that."""
+    """A decision about an operator whose row was read at `revision`.
+
+    None leaves that field as it is.
+    """
 
     operator_id: str
     revision: int

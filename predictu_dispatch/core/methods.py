@@ -1,10 +1,10 @@
 """The eight callbacks, as one table.
 
-Everything that differs from one callback to another stands here, so that no other module asks for a method by name to
-learn its lane or its policy. Names marked [ours] in PROTOCOL.md are decisions of this project, not of the
-vendor's documents: the wire name of a method is the `wire` column, and changing one is changing one line here. The
-required keys are checked when a callback is enqueued, by the database;
-`tests/core/test_methods.py` compares the two lists.
+Everything that differs from one callback to another stands here, so that no other module asks for a
+method by name to learn its lane or its policy. Names marked [ours] in PROTOCOL.md are decisions of
+this project, not of the vendor's documents: the wire name of a method is the `wire` column, and
+changing one is changing one line here. The required keys are checked when a callback is enqueued,
+by the database; `tests/core/test_methods.py` compares the two lists.
 """
 
 from __future__ import annotations
@@ -116,4 +116,5 @@ RULES: dict[Method, MethodRule] = {
 }
 
 TERMINALS = frozenset(method for method, rule in RULES.items() if rule.ends_bet)
-"""The callbacks that end a bet; exactly one of them reaches the operator for each bet that was debited."""
+"""The callbacks that end a bet; exactly one of them reaches the operator for each bet that was
+debited."""

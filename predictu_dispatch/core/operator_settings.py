@@ -1,9 +1,9 @@
 """The keys of an operator's file, with their defaults, their bounds and the rules between them.
 
-Names and defaults are the contract of DESIGN.md section 7; the rules between two keys are those of section 11. A rule
-between two keys is a validator of the later field and looks at `info.data`, which holds only what was valid before it:
-so one wrong key never hides another, and everything is refused at once. That is why a few fields stand in another order
-than in the file.
+Names and defaults are the contract of DESIGN.md section 7; the rules between two keys are those of
+section 11. A rule between two keys is a validator of the later field and looks at `info.data`,
+which holds only what was valid before it: so one wrong key never hides another, and everything is
+refused at once. That is why a few fields stand in another order than in the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ BUILT_IN_STATUSES: Final[dict[str, frozenset[str]]] = {
     "rejected": frozenset({"INSUFFICIENT_FUNDS", "PLAYER_NOT_FOUND"}),
     "nothing_to_reverse": frozenset({"TRANSACTION_NOT_FOUND", "BET_NOT_FOUND"}),
 }
-"""The statuses every operator has, by the key of `[statuses]` that adds to them. Source: PROTOCOL.md, Response."""
+"""The statuses every operator has, by the key of `[statuses]` that adds to them. Source:
+PROTOCOL.md, Response."""
 
 
 class SigningSettings(Section):
@@ -47,7 +48,10 @@ class SigningSettings(Section):
 
 
 class LaneSettings(Section):
-    """Time, retries and slots of one lane; its defaults are the lane's, see `INTERACTIVE` and `SETTLEMENT`."""
+    """Time, retries and slots of one lane.
+
+    Its defaults are the lane's, see `INTERACTIVE` and `SETTLEMENT`.
+    """
 
     attempt_timeout_s: float = Field(ge=0.05, le=300)
     deadline_s: float = Field(ge=0, le=31 * DAY_S)
@@ -151,7 +155,10 @@ StatusList = Annotated[
 
 
 class StatusesSettings(Section):
-    """What an operator answers beyond PROTOCOL.md. One status has one meaning, or money would depend on an order."""
+    """What an operator answers beyond PROTOCOL.md.
+
+    One status has one meaning, or money would depend on an order.
+    """
 
     success: StatusList = ()
     rejected: StatusList = ()
@@ -222,9 +229,12 @@ class OperatorSettings(Section):
 
 
 def _url_fault(url: str, *, allow_insecure_http: bool, allow_private_addresses: bool) -> str | None:
-    """What is wrong with an operator's URL, as what would be allowed instead; None if nothing is."""
-    # urlsplit drops tabs and line ends, and a backslash is a slash to some clients: what is checked here must be what
-    # is called.
+    """What is wrong with an operator's URL, as what would be allowed instead.
+
+    None if nothing is.
+    """
+    # urlsplit drops tabs and line ends, and a backslash is a slash to some clients: what is checked
+    # here must be what is called.
     if "\\" in url or any(c.isspace() or not c.isprintable() for c in url):
         return "a URL without spaces, backslashes or control characters"
     try:
@@ -244,13 +254,17 @@ def _url_fault(url: str, *, allow_insecure_http: bool, allow_private_addresses: 
     faults = []
     if parts.scheme != "https" and not allow_insecure_http:
         faults.append("an https:// URL, or allow_insecure_http = true")
-    # What a name resolves to is vetted where it is called; a file that can never work is refused here.
+    # What a name resolves to is vetted where it is called; a file that can never work is refused
+    # here.
     if not allow_private_addresses and (why := host_fault(host or "")):
         faults.append(f"a URL of a public host, or allow_private_addresses = true ({host} is {why})")
     return "; and ".join(faults) or None
 
 
 def settings_fingerprint(settings: OperatorSettings) -> str:
-    """Lower-case hex SHA-256 of the settings, equal exactly where they are; key files count by name, not by content."""
+    """Lower-case hex SHA-256 of the settings, equal exactly where they are.
+
+    Key files count by name, not by content.
+    """
     canonical = json.dumps(settings.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,10 +1,11 @@
 """How fast an operator may be called: a smooth rate, as a pure value.
 
-The generic cell rate algorithm (ITU-T I.371): each request moves a theoretical arrival time on by one interval, and may
-go once that time is no more than the burst ahead of now. Unlike a bucket of a whole second's worth, which may be full
-when the second begins and then sends two, it keeps every second close to the rate: in any `w` seconds go at most
-`1 + rate * (w + _LATENESS_S)` requests. For the first of them leaves the theoretical time no earlier than one interval
-after itself, each further one moves it on by one, and the last one found it at most the burst ahead.
+The generic cell rate algorithm (ITU-T I.371): each request moves a theoretical arrival time on by
+one interval, and may go once that time is no more than the burst ahead of now. Unlike a bucket of a
+whole second's worth, which may be full when the second begins and then sends two, it keeps every
+second close to the rate: in any `w` seconds go at most `1 + rate * (w + _LATENESS_S)` requests. For
+the first of them leaves the theoretical time no earlier than one interval after itself, each
+further one moves it on by one, and the last one found it at most the burst ahead.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import math
 from dataclasses import dataclass, replace
 
 _LATENESS_S = 0.05
-"""Whoever comes so late for a request that was due loses nothing of the rate; a twentieth of any second's."""
+"""Whoever comes so late for a request that was due loses nothing of the rate; a twentieth of any
+second's."""
 _ROUNDING_S = 1e-6
 """Nothing to an operator, and more than a clock of weeks loses in its last digit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """A rate of requests, above 0, and how far it is used up. Times are monotonic seconds of one process."""
+    """A rate of requests, above 0, and how far it is used up.
+
+    Times are monotonic seconds of one process.
+    """
 
     requests_per_s: float
     next_s: float = -math.inf

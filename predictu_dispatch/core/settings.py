@@ -1,9 +1,10 @@
 """The keys of `dispatcher.toml`, and what a refused key of any file should have been.
 
-Names and defaults are the contract of DESIGN.md section 7. The models are strict, so that `true` is no number and `"5"`
-is none either, and frozen, so that a running dispatcher can share them. Bounds without a contract are there to catch a
-slip of the finger (milliseconds for seconds, a zero too many), not to tell anyone how to run their system. What is
-allowed is told from a field's type, bounds and `description`, so that a message cannot drift away from the check.
+Names and defaults are the contract of DESIGN.md section 7. The models are strict, so that `true` is
+no number and `"5"` is none either, and frozen, so that a running dispatcher can share them. Bounds
+without a contract are there to catch a slip of the finger (milliseconds for seconds, a zero too
+many), not to tell anyone how to run their system. What is allowed is told from a field's type,
+bounds and `description`, so that a message cannot drift away from the check.
 """
 
 from __future__ import annotations
@@ -139,7 +140,10 @@ _SECRET_NAME: Final = re.compile(r"dsn|dns|datab|pass|pwd|pw$|secret|token|auth|
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """One refused key. All three are printable, on one line and free of secrets; `value` is "" where there is none."""
+    """One refused key. All three are printable, on one line and free of secrets.
+
+    `value` is "" where there is none.
+    """
 
     key: str
     value: str
@@ -167,7 +171,10 @@ def known_keys(model: type[Section], prefix: str = "") -> Iterator[str]:
 
 
 def dotted(loc: tuple[str | int, ...]) -> str:
-    """A key's place as TOML writes it, `statuses.rejected[0]`; what no bare key may hold is quoted."""
+    """A key's place as TOML writes it, `statuses.rejected[0]`.
+
+    What no bare key may hold is quoted.
+    """
     text = ""
     for part in loc:
         if isinstance(part, int):
@@ -215,7 +222,10 @@ def _section(field: FieldInfo | None) -> type[Section] | None:
 
 
 def _field_at(model: type[Section], loc: tuple[str | int, ...]) -> tuple[type[Section], FieldInfo | None]:
-    """The innermost section on the way to a key, and the key's field; None if the key is unknown there."""
+    """The innermost section on the way to a key, and the key's field.
+
+    None if the key is unknown there.
+    """
     section, field = model, None
     for name in (part for part in loc if isinstance(part, str)):
         section = _section(field) or section

@@ -1,9 +1,10 @@
 """A callback's token: a JWT over the very bytes that are sent.
 
-Header and claims are PROTOCOL.md's, "Signature". Nothing here knows the time or draws a random number: the caller says
-when a token is issued, `edge/config/keys.py` makes key pairs. Ed25519 is signed by PyNaCl, RS256 by cryptography.
-The token itself, three base64url texts with a dot between them, is written here, because every attempt needs one and a
-general writer of JWTs takes as long as the signature; the tests hold it to what two JWT libraries read.
+Header and claims are PROTOCOL.md's, "Signature". Nothing here knows the time or draws a random
+number: the caller says when a token is issued, `edge/config/keys.py` makes key pairs. Ed25519 is
+signed by PyNaCl, RS256 by cryptography. The token itself, three base64url texts with a dot between
+them, is written here, because every attempt needs one and a general writer of JWTs takes as long as
+the signature; the tests hold it to what two JWT libraries read.
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ ISSUER: Final = "predictu"
 RSA_BITS_MIN: Final = 2048
 """Source: PROTOCOL.md, Signature; RFC 7518 section 3.3."""
 PUBLISHED_KEYS_AGE_MAX_S: Final = 60
-"""For so long may an operator's caches keep /keys/<operator_id>.json; so long a staged key waits before it signs."""
+"""For so long may an operator's caches keep /keys/<operator_id>.json; so long a staged key waits
+before it signs."""
 
 _PKCS8_BEGIN: Final = b"-----BEGIN PRIVATE KEY-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """One private key and the algorithm it signs with. Equal where the public keys are; hides the private one."""
+    """One private key and the algorithm it signs with. Equal where the public keys are.
+
+    Hides the private one.
+    """
 
     algorithm: SigningAlgorithm
     kid: str
@@ -49,7 +54,10 @@ class SigningKey:
 
     @classmethod
     def from_pem(cls, pem: bytes, algorithm: SigningAlgorithm) -> SigningKey:
-        """The key of an unencrypted PKCS#8 PEM; raises ValueError, in words to act on, if it doesn't fit."""
+        """The key of an unencrypted PKCS#8 PEM.
+
+        Raises ValueError, in words to act on, if it doesn't fit.
+        """
         private_key = _loaded(pem)
         if algorithm == "EdDSA" and isinstance(private_key, Ed25519PrivateKey):
             ours: nacl.signing.SigningKey | RSAPrivateKey = nacl.signing.SigningKey(private_key.private_bytes_raw())
@@ -132,7 +140,10 @@ def _kind_of(private_key: object) -> str:
 
 
 def _required_members(private_key: nacl.signing.SigningKey | RSAPrivateKey) -> dict[str, str]:
-    """The members of the public JWK that a thumbprint covers. Source: RFC 7638 section 3.2, RFC 8037 section 2."""
+    """The members of the public JWK that a thumbprint covers.
+
+    Source: RFC 7638 section 3.2, RFC 8037 section 2.
+    """
     if isinstance(private_key, RSAPrivateKey):
         jwk = RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
         return {"kty": "RSA", "n": jwk["n"], "e": jwk["e"]}

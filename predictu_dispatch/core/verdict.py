@@ -1,18 +1,18 @@
-"""What an answer means: the judging table of DESIGN.md 4, as one pure function.
+"""Judges an attempt: what the operator's answer, or its absence, means for the callback.
 
-The rows are tried from top to bottom, the first that fits decides:
+The first row that fits decides:
 
     not_sent                                      retry, the effect stays as it was
     unanswered                                    retry, effect unknown
-    3xx                                           retry, effect unknown, `misconfigured`: a redirect is never an answer
+    3xx                                           retry, effect unknown, `misconfigured`
     below 500, body's status is a success         delivered
     below 500, to a rollback: nothing to reverse  delivered, reason `nothing_to_reverse`
-    below 500, body's status is a known refusal   rejected
+    below 500, body's status is a rejection       rejected
     429, 503                                      retry not before Retry-After, effect unknown
     401, 403, 404, 405, 410                       retry, effect unknown, `misconfigured`
     everything else                               retry, effect unknown
 
-The body wins over the status code because operators differ in the codes they choose, and none of them differs in the
+The body's status decides before the HTTP code: operators choose different codes for the same
 status.
 """
 
@@ -24,37 +24,28 @@ from datetime import datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from predictu_dispatch.core.callback import Effect, Evidence
+from predictu_dispatch.core.callback import Callback, Effect, Evidence, Exchange
 from predictu_dispatch.core.methods import RULES, Method
-from predictu_dispatch.core.operator_settings import BUILT_IN_STATUSES
-
-if TYPE_CHECKING:
-    from predictu_dispatch.core.callback import Callback, Exchange
-    from predictu_dispatch.core.operator_settings import StatusesSettings
+from predictu_dispatch.core.operator_settings import BUILT_IN_STATUSES, StatusesSettings
 
 MISCONFIGURED = "misconfigured"
-"""The reason of an attempt that a person has to put right, here or at the operator."""
+"""The reason of an attempt that fails until a person changes something, here or at the operator."""
 _MISCONFIGURED_CODES = frozenset({401, 403, 404, 405, 410})
-"""Codes that a wrong address or a wrong key brings.
-
-A 401 may also follow a debit, where an operator checks jti for replay.
-"""
+"""The codes of a wrong URL or key. A 401 may follow a debit if the operator refuses a repeated
+jti."""
 _TEXT_CHARS_MAX = 200
-"""As long as any identifier that the database takes.
-
-What is longer is cut, and kept whole in the audit's response_body.
-"""
+"""The longest identifier that the database takes; the audit's response_body has the whole text."""
 _DIGITS_MAX = 30
-"""Postgres bigint has 19 digits; the rest is room for any currency's minor digits."""
+"""Postgres bigint has 19 digits; the rest is for a currency's minor digits."""
 _EXACT = Context(prec=2 * _DIGITS_MAX, traps=[Inexact])
 _BALANCE_MAX = 2**63 - 1
 """Postgres bigint."""
 
 
 class Verdict(StrEnum):
-    """What one attempt means; `late` is given by the database alone, to a report whose lease was lost."""
+    """What one attempt means. Only the database says `late`: the report's lease was lost."""
 
     DELIVERED = "delivered"
     REJECTED = "rejected"
@@ -64,7 +55,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statuses:
-    """What an operator's `status` values mean."""
+    """The meaning of an operator's `status` values."""
 
     success: frozenset[str]
     rejected: frozenset[str]
@@ -72,14 +63,14 @@ class Statuses:
 
     @classmethod
     def of(cls, settings: StatusesSettings | None = None) -> Statuses:
-        """The built-in ones and those of an operator's file, which add to them and never replace them."""
+        """Return the built-in statuses and those that an operator's file adds."""
         return cls(
             **{kind: built_in.union(getattr(settings, kind, ())) for kind, built_in in BUILT_IN_STATUSES.items()}
         )
 
 
 class Judgement(NamedTuple):
-    """A verdict with its reason; `effect` is None where the attempt has taught nothing about the operator's side."""
+    """A verdict with its reason; `effect` is None if the attempt told nothing about the effect."""
 
     verdict: Verdict
     reason: str | None = None
@@ -96,9 +87,9 @@ class _NoAnswerError(Exception):
 
 
 def judge(callback: Callback, exchange: Exchange, statuses: Statuses, *, now: datetime) -> Judgement:
-    """What `exchange` means for `callback`. `now` (aware) is when it ended.
+    """Judge `exchange`. `now` (aware) is when it ended; only a Retry-After that is a date needs it.
 
-    Only a Retry-After that is a date needs it.
+    `nothing_to_reverse` leaves the effect as it was, because that answer applied nothing.
     """
     if exchange.evidence is Evidence.NOT_SENT:
         return Judgement(verdict=Verdict.RETRY, reason=exchange.reason)
@@ -138,7 +129,7 @@ def _retry(reason: str, *, retry_after_s: float | None = None, operator_status: 
 
 
 def _business(callback: Callback, answer: dict[str, Any], status: str, statuses: Statuses) -> Judgement | None:
-    """The operator's own word, or None where its status is none that we know."""
+    """Judge by the operator's status; None if the status is unknown."""
     transaction_id, transaction_anomaly = _transaction_id(answer)
     if status in statuses.success:
         balance, balance_anomaly = _balance(callback, answer)
@@ -163,13 +154,13 @@ def _business(callback: Callback, answer: dict[str, Any], status: str, statuses:
 
 
 def _parse(body: bytes) -> dict[str, Any]:
-    """The body's one JSON object; fractions are Decimal. Raises _NoAnswerError."""
+    """Return the body's one JSON object, with fractions as Decimal. Raises _NoAnswerError."""
     try:
         answer = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError:
         raise _NoAnswerError("not_utf8") from None
     except (ValueError, RecursionError):
-        # A nesting deeper than Python's parser goes is no answer either.
+        # RecursionError: nested deeper than Python's parser goes.
         raise _NoAnswerError("not_json") from None
     if not isinstance(answer, dict):
         raise _NoAnswerError("not_object")
@@ -179,14 +170,13 @@ def _parse(body: bytes) -> dict[str, Any]:
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        # Two parsers may read such an object differently (RFC 8259 section 4), so nobody can say what the operator
-        # meant.
+        # Parsers read such an object differently (RFC 8259 section 4), so its meaning is unknown.
         raise _NoAnswerError("duplicate_keys")
     return found
 
 
 def _whole_number(digits: str) -> int | Decimal:
-    """Beyond any amount is beyond any amount: it must be an anomaly of the balance, never an unreadable answer."""
+    """Read too many digits as infinity, so that the balance is an anomaly and the rest is read."""
     return int(digits) if len(digits) <= _DIGITS_MAX else Decimal("Infinity")
 
 
@@ -198,8 +188,7 @@ def _fraction(digits: str) -> Decimal:
 
 
 def _refuse_constant(name: str) -> None:
-    message = f"{name} is not JSON"
-    raise ValueError(message)
+    raise ValueError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(
@@ -208,11 +197,11 @@ _DECODER = json.JSONDecoder(
     parse_float=_fraction,
     parse_constant=_refuse_constant,
 )
-"""Made once: json.loads makes one for each call that has hooks."""
+"""json.loads with hooks would make a decoder for each call."""
 
 
 def _text(value: str) -> str:
-    """`value` as Postgres can keep it: no NUL, no lone surrogates, at most _TEXT_CHARS_MAX characters."""
+    """Return `value` as Postgres can store it: no NUL, no lone surrogates, not too long."""
     shortened = value[:_TEXT_CHARS_MAX].replace("\0", "\ufffd")
     return shortened if shortened.isascii() else shortened.encode("utf-8", "replace").decode("utf-8")
 
@@ -229,7 +218,7 @@ def _transaction_id(answer: dict[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _balance(callback: Callback, answer: dict[str, Any]) -> tuple[int | None, str | None]:
-    """The balance in subunits, or what is wrong with it."""
+    """Return the balance in subunits, or what is wrong with it."""
     value = answer.get("balance")
     if value is None:
         return None, "balance is missing" if RULES[callback.method].expects_balance else None
@@ -244,7 +233,7 @@ def _balance(callback: Callback, answer: dict[str, Any]) -> tuple[int | None, st
 
 
 def _scaled(value: Decimal, minor_digits: int | None) -> Decimal | None:
-    """`value` in subunits, exactly; None where it is beyond any amount or the currency is not known."""
+    """Return exactly `value` in subunits; None if it is too large or the currency is unknown."""
     if (
         minor_digits is None
         or not value.is_finite()
@@ -256,16 +245,15 @@ def _scaled(value: Decimal, minor_digits: int | None) -> Decimal | None:
 
 
 def _retry_after_s(exchange: Exchange, now: datetime) -> float | None:
-    """Seconds that the operator asks us to wait, at least 0; None where it does not say.
+    """Return Retry-After in seconds, at least 0.
 
-    Source: RFC 9110 section 10.2.3.
+    None if absent or invalid (RFC 9110 section 10.2.3).
     """
     value = next((value for name, value in exchange.headers if name.lower() == "retry-after"), "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
     try:
-        moment = parsedate_to_datetime(value)
-        return max(0.0, (moment - now).total_seconds())
+        return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
     except (ValueError, TypeError, OverflowError, IndexError):
-        # Not a date, or one without a zone, which RFC 9110 does not know.
+        # Not a date, or one without a zone, which RFC 9110 does not allow.
         return None

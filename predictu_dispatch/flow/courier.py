@@ -16,9 +16,9 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from predictu_dispatch.core.backoff import policy_of
-from predictu_dispatch.core.callback import Attempt, Callback, Evidence, Exchange, body
-from predictu_dispatch.core.lifecycle import outcome_of
+from predictu_dispatch.core.attempt import Attempt
+from predictu_dispatch.core.callback import Callback, Evidence, Exchange, body
+from predictu_dispatch.core.lifecycle import outcome_of, policy_of
 from predictu_dispatch.core.methods import RULES
 from predictu_dispatch.core.signing import jti_of, sign
 from predictu_dispatch.core.verdict import Statuses, judge

@@ -14,14 +14,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from predictu_dispatch.core.callback import LEASE_MARGIN_S
-from predictu_dispatch.core.change import ClaimRequest
-from predictu_dispatch.core.claim_cursor import ClaimCursor
+from predictu_dispatch.core.claim import ClaimCursor, ClaimRequest
 from predictu_dispatch.core.methods import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from predictu_dispatch.core.callback import Attempt, Callback
+    from predictu_dispatch.core.attempt import Attempt
+    from predictu_dispatch.core.callback import Callback
     from predictu_dispatch.flow.admission import Admission
     from predictu_dispatch.flow.courier import Courier
     from predictu_dispatch.flow.ports import Observer, Outbox
@@ -73,7 +73,7 @@ class Dispatcher:
         self._most = _CLAIMED_MOST
         self._ask_all = True
         self._asked_all_at_s = float("-inf")
-        self._marks = ClaimCursor()
+        self._cursor = ClaimCursor()
         self._poll_again: asyncio.TimerHandle | None = None
         self._work = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -106,7 +106,7 @@ class Dispatcher:
     def on_work_notification(self, *, is_behind: bool) -> None:
         """Something was committed; `is_behind` where it was enqueued long ago, so that the claims have read past it."""
         if is_behind:
-            self._marks.look_back()
+            self._cursor.restart()
         self.wake()
         self._poll_again_after(_POLL_AGAIN_S)
 
@@ -160,15 +160,15 @@ class Dispatcher:
             # What is wanted is asked for only once it is this lane's turn: a rate must not be kept while a burst waits.
             async with self._outbox.claim_permit(self.lane):
                 began_s = time.monotonic()
-                from_start = self._marks.begin(began_s)
+                from_start = self._cursor.starts_from_beginning(began_s)
                 wants = self._wants(self._to_ask(began_s, all_of_them=from_start), from_start=from_start)
                 try:
                     claimed = await self._outbox.claim(wants) if wants else []
                 finally:
-                    self._marks.read(claimed)
+                    self._cursor.advance(claimed)
                     if from_start:
                         now_s = time.monotonic()
-                        self._marks.ended(now_s, now_s - began_s)
+                        self._cursor.finished(now_s, now_s - began_s)
                     self._note_what_came(wants, claimed)
             self.claimed_at_s = time.monotonic()
         except Exception as error:
@@ -210,7 +210,7 @@ class Dispatcher:
                     lease_s=policy.attempt_timeout_s + LEASE_MARGIN_S,
                     rollback_lease_s=settings.settlement.attempt_timeout_s + LEASE_MARGIN_S,
                     amount_format=settings.amount_format,
-                    due_from=None if from_start else self._marks.due_from(operator_id),
+                    due_from=None if from_start else self._cursor.due_from(operator_id),
                 )
             )
         return wants

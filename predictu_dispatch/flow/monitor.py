@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from uuid import UUID
 
-    from predictu_dispatch.core.callback import Attempt
+    from predictu_dispatch.core.attempt import Attempt
     from predictu_dispatch.core.operator_settings import OperatorSettings
     from predictu_dispatch.flow.admission import Admission
     from predictu_dispatch.flow.ports import FleetObserver, FleetStore

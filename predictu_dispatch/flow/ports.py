@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from predictu_dispatch.core.callback import Attempt, Callback, Exchange
-    from predictu_dispatch.core.change import CallbackChange, ClaimRequest
+    from predictu_dispatch.core.attempt import Attempt, CallbackChange
+    from predictu_dispatch.core.callback import Callback, Exchange
+    from predictu_dispatch.core.claim import ClaimRequest
     from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, OperatorState, Share, Usage
     from predictu_dispatch.core.methods import Lane
     from predictu_dispatch.core.operator_settings import OperatorSettings

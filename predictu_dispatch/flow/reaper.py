@@ -11,9 +11,9 @@ import uuid
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from predictu_dispatch.core.backoff import policy_of
-from predictu_dispatch.core.callback import Attempt, Callback, Evidence, Exchange
-from predictu_dispatch.core.lifecycle import outcome_of
+from predictu_dispatch.core.attempt import Attempt
+from predictu_dispatch.core.callback import Callback, Evidence, Exchange
+from predictu_dispatch.core.lifecycle import outcome_of, policy_of
 from predictu_dispatch.core.verdict import Statuses, judge
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from predictu_dispatch.core.change import Cause
+from predictu_dispatch.core.attempt import Cause
 from predictu_dispatch.core.lifecycle import CallbackState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
-    from predictu_dispatch.core.callback import Attempt, Callback
-    from predictu_dispatch.core.change import CallbackChange
+    from predictu_dispatch.core.attempt import Attempt, CallbackChange
+    from predictu_dispatch.core.callback import Callback
     from predictu_dispatch.core.methods import Lane
     from predictu_dispatch.flow.ports import Observer, Outbox
 

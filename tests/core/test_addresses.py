@@ -12,7 +12,8 @@ from predictu_dispatch.core.addresses import address_fault, host_fault
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.core.settings import refusals
 
-# The first and the last address of each refused block, copied from the IANA registries and not from the code.
+# The first and the last address of each refused block, copied from the IANA registries and not from
+# the code.
 REFUSED = {
     "this host": ("0.0.0.0", "0.255.255.255"),  # noqa: S104 - nothing is bound to it
     "private": ("10.0.0.0", "10.255.255.255", "172.16.0.0", "172.31.255.255", "192.168.0.0", "192.168.255.255"),
@@ -130,7 +131,8 @@ def test_an_ipv4_address_is_allowed_only_as_four_decimal_numbers(address: ipaddr
 
 @given(st.one_of(IPV4, IPV6))
 def test_what_python_calls_private_is_refused_too(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    # Python's own table changes with its releases, so it is no measure of what is allowed; only of what is not.
+    # Python's own table changes with its releases, so it is no measure of what is allowed; only of
+    # what is not.
     if address.is_private or address.is_reserved or address.is_multicast or address.is_link_local:
         assert address_fault(str(address))
 
@@ -141,7 +143,8 @@ def spellings(address: ipaddress.IPv6Address) -> set[str]:
     return {str(address), address.exploded, address.exploded.upper(), dotted}
 
 
-# ------------------------------------------------------------------------------------------------ in an operator's file
+# ------------------------------------------------------------------------------------------------
+# in an operator's file
 
 
 def refused(url: str, **keys: Any) -> dict[str, str]:

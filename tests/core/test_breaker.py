@@ -42,7 +42,8 @@ RUNS: dict[AttemptSummary, int] = {
     AttemptSummary(succeeded=True, failures=4, failed=True): 4,
     AttemptSummary(succeeded=True, failures=5, failed=True): 5,
 }
-# Until the next PING is due: (as planned, as planned afterwards, whether one starts now), by the interval that holds.
+# Until the next PING is due: (as planned, as planned afterwards, whether one starts now), by the
+# interval that holds.
 PLANS: dict[float, list[tuple[float | None, float | None, bool]]] = {
     # Another daemon's file may say otherwise: what that one has planned stands.
     0.0: [(None, None, False), (-1.0, -1.0, False), (0.0, 0.0, False), (3.0, 3.0, False), (100.0, 100.0, False)],
@@ -58,7 +59,8 @@ VERDICTS = {
 }
 INTERVALS_S = (0.0, INTERVAL_S)
 FACTS = list(itertools.product(Ping, RUNS, (False, True)))
-"""What became of the last PING, what was heard, whether the operator ever answered: each test walks through it all."""
+"""What became of the last PING, what was heard, whether the operator ever answered: each test walks
+through it all."""
 
 
 def policy(interval_s: float, failure_threshold: int = THRESHOLD) -> Policy:
@@ -156,7 +158,8 @@ def test_health_in_one_word(breaker: Breaker, health: Health) -> None:
     assert breaker.health is health
 
 
-# ------------------------------------------------------------------------------------------------------- what counts
+# -------------------------------------------------------------------------------------------------------
+# what counts
 
 TEACHES = {
     "success": AttemptSummary(succeeded=True),
@@ -185,7 +188,8 @@ def unanswered(reason: str) -> Exchange:
         *(("failure", unreached(why)) for why in ("connect_refused", "connect_timeout", "dns_failed", "tls_failed")),
         *(("failure", unanswered(why)) for why in ("timeout", "reset", "truncated", "too_large")),
         *(("failure", answered(code, OK)) for code in (302, 500, 503)),
-        # Misconfigured: a wrong address or a wrong key helps nobody, and each attempt is noise in the operator's log.
+        # Misconfigured: a wrong address or a wrong key helps nobody, and each attempt is noise in
+        # the operator's log.
         *(("failure", answered(code, b"")) for code in (301, 401, 403, 404, 405, 410)),
         *(("failure", answered(200, body)) for body in (b"", b"<html>", b"[]", b"{}", b'{"status":"WHAT"}', b"\xff")),
         ("failure", answered(418, b"")),
@@ -207,7 +211,8 @@ def test_a_ping_and_a_rollback_with_nothing_to_reverse_were_answered() -> None:
     assert AttemptSummary().with_attempt(ping) == AttemptSummary().with_attempt(rollback) == TEACHES["success"]
 
 
-# ------------------------------------------------------------------------------------------------- however it is split
+# -------------------------------------------------------------------------------------------------
+# however it is split
 
 JUDGEMENTS = {
     "+": Judgement(verdict=Verdict.DELIVERED),
@@ -272,7 +277,8 @@ def test_an_open_circuit_closes_by_the_deciding_ping_alone(steps: list[tuple[Pin
             breaker = replace(breaker, ping_in_s=0.0)
 
 
-# ---------------------------------------------------------------------------------------------------------- slow start
+# ----------------------------------------------------------------------------------------------------------
+# slow start
 
 
 @given(st.integers(1, 10_000), st.floats(0, 10_000), st.floats(0, 10_000))

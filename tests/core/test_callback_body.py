@@ -20,7 +20,10 @@ MOMENT = datetime(2026, 3, 19, 14, 30, tzinfo=UTC)
 
 
 def a_callback(method: Method = Method.BET_MAKE, **differing: Any) -> Callback:
-    """A callback as leased for its first attempt just now, without a deadline; `differing` are fields of Callback."""
+    """A callback as leased for its first attempt just now, without a deadline.
+
+    `differing` are fields of Callback.
+    """
     usual: dict[str, Any] = {
         "operator_id": "op_abc123",
         "request_id": REQUEST_ID,
@@ -165,7 +168,8 @@ def test_an_unknown_currency_stops_nothing_that_has_no_amount() -> None:
     assert body(callback).endswith(b'"params":{"bet_id":"b"}}')
 
 
-# ---------------------------------------------------------------------------------------------------- any params at all
+# ----------------------------------------------------------------------------------------------------
+# any params at all
 
 # What jsonb can hold: no NUL, no lone surrogates.
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)

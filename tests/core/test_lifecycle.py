@@ -1,6 +1,6 @@
-"""What core/lifecycle.py lists may happen and nothing else, by the owner's own hand neither: the database's triggers.
+"""The triggers allow exactly the moves of core/specification.py, also to the owner of the tables.
 
-What the database's functions do to a bet stands in test_bets.py.
+The functions that move a bet are tested in tests/sql/test_bets.py.
 """
 
 import itertools
@@ -10,15 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from predictu_dispatch.core.lifecycle import (
-    BET_RULES,
-    CALLBACK_MOVES,
-    FINAL,
-    BetRule,
-    BetState,
-    CallbackState,
-)
+from predictu_dispatch.core.lifecycle import FINAL, BetState, CallbackState
 from predictu_dispatch.core.methods import RULES, Method
+from predictu_dispatch.core.specification import CALLBACK_MOVES, bet_moves
 from tests.support.harness import OPERATOR, Connection, Harness, delivered, retried
 
 REFUSED_BY_A_TRIGGER = "PD900"
@@ -38,7 +32,7 @@ async def insert_bet(owner: Connection, state: str, placement: uuid.UUID, termin
 async def insert_callback(
     owner: Connection, request_id: uuid.UUID, method: str, state: str, effect: str | None = None
 ) -> None:
-    """A callback in this state, with all that the CHECKs want of it; what has failed needs review."""
+    """Insert a callback in this state, with what the CHECKs require; a failed one needs review."""
     if effect is None:
         effect = "applied" if state == "delivered" else "none"
     attempts = 0 if state in ("waiting", "ready", "cancelled") else 1
@@ -54,7 +48,7 @@ async def insert_callback(
 
 
 async def is_refused(owner: Connection, statement: str, *args: Any) -> bool:
-    """True if a trigger refuses it; the transaction goes on as if it had not been tried. Anything else raises."""
+    """Return whether a trigger refuses the statement, which is rolled back; other errors raise."""
     attempt = owner.transaction()
     await attempt.start()
     try:
@@ -83,7 +77,7 @@ async def test_a_callback_makes_exactly_the_listed_moves(harness: Harness, metho
     never_waits = method in (Method.PING, Method.BALANCE, Method.BET_MAKE)
     for old, new in itertools.permutations(CallbackState, 2):
         if never_waits and old is CallbackState.WAITING:
-            continue  # A CHECK keeps it from ever being there.
+            continue  # A CHECK refuses that state.
         request_id = uuid.uuid4()
         transaction = owner.transaction()
         await transaction.start()
@@ -92,14 +86,14 @@ async def test_a_callback_makes_exactly_the_listed_moves(harness: Harness, metho
         if not await is_refused(owner, MOVE, request_id, new):
             made.add((old, new))
         await transaction.rollback()
-    redrives = {(CallbackState.REJECTED, CallbackState.READY), (CallbackState.EXHAUSTED, CallbackState.READY)}
+    retries = {(CallbackState.REJECTED, CallbackState.READY), (CallbackState.EXHAUSTED, CallbackState.READY)}
     waits = {move for move in CALLBACK_MOVES if CallbackState.WAITING in move}
-    assert made == set(CALLBACK_MOVES) - (redrives | waits if never_waits else set())
+    assert made == set(CALLBACK_MOVES) - (retries | waits if never_waits else set())
 
 
 @pytest.mark.parametrize("state", [CallbackState.REJECTED, CallbackState.EXHAUSTED])
-async def test_what_is_off_the_review_list_is_never_sent_again(harness: Harness, state: CallbackState) -> None:
-    """It was settled by other means: a second payment would be ours."""
+async def test_a_callback_that_is_off_the_review_list_is_never_retried(harness: Harness, state: CallbackState) -> None:
+    """It was resolved by other means: sending it would pay twice."""
     owner, request_id = harness.owner, uuid.uuid4()
     await insert_bet(owner, "closing", uuid.uuid4(), request_id)
     await insert_callback(owner, request_id, "BET_WIN", state)
@@ -108,8 +102,8 @@ async def test_what_is_off_the_review_list_is_never_sent_again(harness: Harness,
     assert await is_refused(owner, MOVE, request_id, "ready")
 
 
-async def test_what_was_attempted_is_never_cancelled(harness: Harness) -> None:
-    """Only what certainly never left may make place for another terminal of its bet."""
+async def test_a_callback_that_was_attempted_is_never_cancelled(harness: Harness) -> None:
+    """Another terminal of its bet may replace only a callback that was certainly never sent."""
     await harness.attempt(await harness.place(), delivered)
     win = await harness.end("BET_WIN")
     await harness.attempt(win, retried)
@@ -130,8 +124,8 @@ async def test_effect_only_ever_moves_from_none_to_unknown_to_applied(harness: H
     assert made == {("none", "unknown"), ("none", "applied"), ("unknown", "applied")}
 
 
-async def test_what_a_callback_is_never_changes(harness: Harness) -> None:
-    """Its bytes must be the same on every attempt, and its attempt number is what fences a report."""
+async def test_identity_and_content_of_a_callback_never_change(harness: Harness) -> None:
+    """Every attempt must send the same bytes, and the attempt number fences a report."""
     placement = await harness.place()
     await harness.attempt(placement, delivered)
     win = await harness.end("BET_WIN")
@@ -156,7 +150,7 @@ async def test_what_a_callback_is_never_changes(harness: Harness) -> None:
         assert await is_refused(harness.owner, statement, win), change
 
 
-async def test_a_placement_that_is_not_retried_any_more_never_is_again(harness: Harness) -> None:
+async def test_a_placement_whose_retries_were_stopped_is_never_retried(harness: Harness) -> None:
     placement = await harness.place()
     await harness.lease(placement)
     await harness.rollback()
@@ -171,20 +165,13 @@ CLEARED = """
     delete from predictu_dispatch.callback;
     delete from predictu_dispatch.bet;
 """
-"""Past the triggers that let nobody remove what is not over, a replica neither."""
+"""Disables the triggers that refuse to delete unfinished rows, also for a replica."""
 
 
 # ── Bets: every pair of states, and every state against its callbacks ───────────────────────────────────────────────
 
 
 async def test_a_bet_makes_exactly_the_listed_moves(harness: Harness) -> None:
-    listed = {
-        (state, new)
-        for (state, _), rule in BET_RULES.items()
-        if isinstance(rule, BetRule)
-        for new in (rule.next, rule.next_if_waiting)
-        if new is not None and new is not state
-    }
     owner, made = harness.owner, set()
     for trigger in ("bet_holds_with_its_callbacks", "bet_removed_when_over"):
         await owner.execute(f"alter table predictu_dispatch.bet disable trigger {trigger}")
@@ -194,10 +181,10 @@ async def test_a_bet_makes_exactly_the_listed_moves(harness: Harness) -> None:
             await insert_bet(owner, old, uuid.uuid4(), uuid.uuid4())
             if not await is_refused(owner, "update predictu_dispatch.bet set state = $1", new):
                 made.add((old, new))
-    assert made == listed
+    assert made == bet_moves()
 
 
-async def test_what_a_bet_was_placed_with_never_changes(harness: Harness) -> None:
+async def test_the_terms_of_a_bet_never_change(harness: Harness) -> None:
     await insert_bet(harness.owner, "open", uuid.uuid4(), None)
     changes = (
         "operator_id = 'op_other'",
@@ -212,7 +199,10 @@ async def test_what_a_bet_was_placed_with_never_changes(harness: Harness) -> Non
 
 
 def bet_may_be(bet: str, placement: str | None, terminal: str | None, effect: str) -> bool:
-    """DESIGN.md 5, its last paragraph, by hand: no debit after, no credit before, never two, void means no debit."""
+    """Say whether a bet may be in this state with these callbacks.
+
+    No debit after it closes, no credit before it opens, and void means no debit.
+    """
     placement_may_go = placement in ("ready", "in_flight")
     terminal_may_go = terminal not in (None, "waiting", "cancelled")
     return {
@@ -224,7 +214,7 @@ def bet_may_be(bet: str, placement: str | None, terminal: str | None, effect: st
     }[bet]
 
 
-async def test_a_bet_is_only_where_its_callbacks_allow_it(harness: Harness) -> None:
+async def test_a_bet_is_only_in_a_state_that_its_callbacks_allow(harness: Harness) -> None:
     owner, allowed, expected = harness.owner, set(), set()
     placements: list[tuple[str | None, str]] = [
         (None, "none"),
@@ -235,9 +225,9 @@ async def test_a_bet_is_only_where_its_callbacks_allow_it(harness: Harness) -> N
     await owner.execute("alter table predictu_dispatch.bet disable trigger bet_moves")
     for (placement, effect), terminal in itertools.product(placements, terminals):
         if placement == "waiting":
-            continue  # A CHECK keeps a placement from ever being there.
+            continue  # A CHECK refuses that state of a placement.
         async with owner.transaction():
-            # As a replica, so that any combination can be made up; what is tried after it is tried with all triggers.
+            # As a replica any combination can be made; the move is then tried with all triggers.
             await owner.execute("set local session_replication_role = replica")
             await owner.execute(CLEARED)
             placement_id, terminal_id = uuid.uuid4(), uuid.uuid4()
@@ -256,7 +246,7 @@ async def test_a_bet_is_only_where_its_callbacks_allow_it(harness: Harness) -> N
     assert allowed == expected
 
 
-async def test_a_callback_becomes_ready_only_while_its_bet_waits_for_it(harness: Harness) -> None:
+async def test_a_callback_becomes_ready_only_in_the_matching_state_of_its_bet(harness: Harness) -> None:
     owner = harness.owner
     insert = (
         "insert into predictu_dispatch.callback (operator_id, request_id, method, bet_id, lane, state, params)"

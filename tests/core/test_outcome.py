@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictu_dispatch.core.backoff import delay_s, policy_of
 from predictu_dispatch.core.callback import Effect, Evidence, Exchange
-from predictu_dispatch.core.lifecycle import CallbackState, Outcome, outcome_of
+from predictu_dispatch.core.lifecycle import CallbackState, Outcome, delay_s, outcome_of, policy_of
 from predictu_dispatch.core.methods import RULES, Method, Retries
 from predictu_dispatch.core.operator_settings import INTERACTIVE, SETTLEMENT, LaneSettings, OperatorSettings
 from predictu_dispatch.core.verdict import Judgement, Statuses, Verdict, judge
@@ -26,7 +25,10 @@ RETRIED = [method for method in Method if RULES[method].retries is not Retries.P
 
 
 def policy(**differing: Any) -> LaneSettings:
-    """No jitter, no deadline, three attempts, 1 s doubling up to 60 s; `differing` are keys of a lane's section."""
+    """No jitter, no deadline, three attempts, 1 s doubling up to 60 s.
+
+    `differing` are keys of a lane's section.
+    """
     usual = {
         "max_attempts": 3,
         "initial_delay_s": 1.0,
@@ -58,7 +60,8 @@ def outcome(
     )
 
 
-# ------------------------------------------------------------------------------------------------------- final verdicts
+# -------------------------------------------------------------------------------------------------------
+# final verdicts
 
 
 @pytest.mark.parametrize("effect", Effect)
@@ -83,7 +86,8 @@ def test_only_the_database_may_call_a_report_late() -> None:
         outcome(Judgement(verdict=Verdict.LATE))
 
 
-# ---------------------------------------------------------------------------------------------------- attempts and time
+# ----------------------------------------------------------------------------------------------------
+# attempts and time
 
 
 @pytest.mark.parametrize("method", RETRIED)
@@ -142,7 +146,8 @@ def test_a_retry_after_beyond_the_deadline_ends_now_too() -> None:
     assert outcome(busy, Method.BET_MAKE, expires_in_s=31.0).due_in_s == 30.0
 
 
-# --------------------------------------------------------------------------------------------------- nothing to reverse
+# ---------------------------------------------------------------------------------------------------
+# nothing to reverse
 
 
 @pytest.mark.parametrize(
@@ -223,7 +228,8 @@ def test_the_recheck_is_the_last_one(
         assert again.state is CallbackState.DELIVERED
 
 
-# ----------------------------------------------------------------------------------------------------------- the effect
+# -----------------------------------------------------------------------------------------------------------
+# the effect
 
 EXCHANGES = [
     Exchange(evidence=Evidence.NOT_SENT, reason="connect_refused", total_ms=1.0),
@@ -273,7 +279,8 @@ def test_along_any_life_the_effect_only_moves_from_none_to_unknown_to_applied(
             break
 
 
-# ------------------------------------------------------------------------------------------------------------ the delay
+# ------------------------------------------------------------------------------------------------------------
+# the delay
 
 policies = st.builds(
     lambda initial_delay_s, more_s, multiplier, jitter: policy(
@@ -324,7 +331,8 @@ def test_retry_after_is_a_lower_bound_that_max_delay_s_caps(retry_after_s: float
 
 
 def test_an_absurd_retry_after_header_waits_max_delay_s_and_is_not_ignored() -> None:
-    # Ten digits and more were once taken for garbage, so the operator that asked for most peace got the least.
+    # Ten digits and more were once taken for garbage, so the operator that asked for most peace got
+    # the least.
     exchange = Exchange(evidence=Evidence.ANSWERED, status=503, headers=(("Retry-After", "99999999999"),), total_ms=1.0)
     assert outcome(judge(a_callback(), exchange, Statuses.of(), now=MOMENT)).due_in_s == 60.0
 

@@ -9,18 +9,21 @@ from hypothesis import strategies as st
 from predictu_dispatch.core.rate_limit import Pace
 
 LATENESS_S = 0.05
-"""What may go at once after a silence is one request and so many seconds' worth: any second's rate is 1.05 + 1."""
+"""What may go at once after a silence is one request and so many seconds' worth: any second's rate
+is 1.05 + 1."""
 ROUNDING_S = 1e-6
 TOLERANCE = 1e-6
 """For this test's own sums, in requests; a clock of months is exact to a hundredth of it."""
 LATE_MOST_S = 0.025
-"""A saturated user that waits for half a burst at a time may come so late each time and still loses nothing."""
+"""A saturated user that waits for half a burst at a time may come so late each time and still loses
+nothing."""
 
 a_rate = st.one_of(st.floats(0.05, 100_000), st.sampled_from([0.5, 1.0, 2.0, 20.0, 60.0, 333.0, 1000.0]))
 a_clock_s = st.floats(0, 1e7)
 """Monotonic clocks begin at the machine's start: months."""
 a_pause = st.one_of(st.just(0.0), st.floats(0, 0.01), st.floats(0, 3))
-"""In intervals of the rate and in seconds, by turns: what comes at once, just before it is due, after a silence."""
+"""In intervals of the rate and in seconds, by turns: what comes at once, just before it is due,
+after a silence."""
 a_step = st.tuples(a_pause, st.booleans(), st.integers(0, 6_000), st.none() | a_rate)
 
 
@@ -73,7 +76,8 @@ def test_who_always_wants_more_gets_the_whole_rate_although_he_comes_late_each_t
         pace, taken = pace.taken(requests, now_s), taken + requests
         now_s += pace.allowed_in_s(pace.batch, now_s) + lateness[turn % len(lateness)]
     due = (now_s - clock_s) * rate
-    # But for what is due this moment and not taken yet; at most the burst, and so nothing in the long run.
+    # But for what is due this moment and not taken yet; at most the burst, and so nothing in the
+    # long run.
     assert due - pace.burst - TOLERANCE * due <= taken <= due + pace.burst + TOLERANCE * due
     assert taken >= 0.95 * (due - pace.burst)
 
@@ -119,5 +123,6 @@ def test_a_rate_that_is_cut_to_a_tenth_waits_until_what_went_before_is_paid_for(
     pace = Pace(requests_per_s=100).taken(6, 1000.0)
     slower = pace.at_rate(10, 1000.0)
     assert slower.allowed(1000.0) == 0
-    # Six are used, one and a half may be at once: four and a half have to become due again, and one more to go.
+    # Six are used, one and a half may be at once: four and a half have to become due again, and one
+    # more to go.
     assert slower.allowed_in_s(1, 1000.0) == pytest.approx(0.55)

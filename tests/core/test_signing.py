@@ -26,7 +26,8 @@ PEMS: dict[SigningAlgorithm, bytes] = {algorithm: new_private_pem(algorithm) for
 KEYS: dict[SigningAlgorithm, SigningKey] = {
     algorithm: SigningKey.from_pem(pem, algorithm) for algorithm, pem in PEMS.items()
 }
-# RFC 9864 would have the name Ed25519 instead; PROTOCOL.md says EdDSA, which is what operators verify.
+# RFC 9864 would have the name Ed25519 instead; PROTOCOL.md says EdDSA, which is what operators
+# verify.
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated:joserfc.errors.SecurityWarning")
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
@@ -187,7 +188,8 @@ P_256 = ec.generate_private_key(ec.SECP256R1())
             "the key is encrypted, and nobody is there to type a password; store it unencrypted, mode 0600",
         ),
         (KEYS["EdDSA"].public_pem(), "EdDSA", "this is a public key; signing needs the private one"),
-        # The id is fixed, because a made key's text would differ between the test processes of one run.
+        # The id is fixed, because a made key's text would differ between the test processes of one
+        # run.
         pytest.param(
             PEMS["EdDSA"][:60],
             "EdDSA",

@@ -21,7 +21,8 @@ REFUSED = b'{"status":"INSUFFICIENT_FUNDS","balance":3}'
 NOTHING = b'{"status":"TRANSACTION_NOT_FOUND"}'
 LOGIN_PAGE = b"<!doctype html><title>Log in</title>"
 WORDS_BELOW_500 = [200, 201, 202, 400, 401, 402, 403, 404, 405, 409, 410, 422, 429, 451, 499]
-"""Codes with which operators have been seen to send a status, or might: the body wins over each of them."""
+"""Codes with which operators have been seen to send a status, or might: the body wins over each of
+them."""
 REDIRECTS = [300, 301, 302, 303, 304, 307, 308, 399]
 OUTAGES = [500, 501, 502, 503, 504, 520, 599, 999]
 
@@ -39,7 +40,8 @@ def unknown(reason: str, operator_status: str | None = None) -> Judgement:
     return Judgement(verdict=Verdict.RETRY, reason=reason, effect=Effect.UNKNOWN, operator_status=operator_status)
 
 
-# ------------------------------------------------------------------------------------------------------------ no answer
+# ------------------------------------------------------------------------------------------------------------
+# no answer
 
 
 @pytest.mark.parametrize("method", Method)
@@ -52,12 +54,14 @@ def test_what_was_never_sent_is_retried_and_teaches_nothing(method: Method, reas
 @pytest.mark.parametrize("method", Method)
 @pytest.mark.parametrize("reason", ["timeout", "reset", "truncated", "too_large", "interrupted"])
 def test_what_left_without_a_complete_answer_has_an_unknown_effect(method: Method, reason: str) -> None:
-    # Half an answer that already says OK is no answer: its second half might have been another status.
+    # Half an answer that already says OK is no answer: its second half might have been another
+    # status.
     exchange = Exchange(evidence=Evidence.UNANSWERED, reason=reason, status=200, body=OK, truncated=True, total_ms=1.0)
     assert judge(a_callback(method), exchange, BUILT_IN, now=NOW) == unknown(reason)
 
 
-# ---------------------------------------------------------------------------------------------------- the body's status
+# ----------------------------------------------------------------------------------------------------
+# the body's status
 
 
 @pytest.mark.parametrize("code", WORDS_BELOW_500)
@@ -172,7 +176,8 @@ def test_an_unknown_status_is_kept_for_whoever_looks_at_three_in_the_morning() -
         assert judged(code, b'{"status":"PENDING"}').operator_status == "PENDING"
 
 
-# ---------------------------------------------------------------------------------------------------------- Retry-After
+# ----------------------------------------------------------------------------------------------------------
+# Retry-After
 
 
 @pytest.mark.parametrize("code", [429, 503])
@@ -214,7 +219,8 @@ def test_retry_after_on_another_code_is_not_a_promise_we_keep() -> None:
         assert verdict.retry_after_s is None
 
 
-# ---------------------------------------------------------------------------------------------- balance and transaction
+# ----------------------------------------------------------------------------------------------
+# balance and transaction
 
 
 @pytest.mark.parametrize(
@@ -290,7 +296,8 @@ def test_a_balance_nested_to_the_parsers_very_limit_can_still_be_quoted() -> Non
 
 @pytest.mark.parametrize("balance", ["950.00", "950.0", "9.5e2", "950.5"])
 def test_a_fraction_is_never_read_as_subunits(balance: str) -> None:
-    # An operator that was set up with the wrong amount_format shows itself here, by a factor of a hundred.
+    # An operator that was set up with the wrong amount_format shows itself here, by a factor of a
+    # hundred.
     verdict = judged(200, f'{{"status":"OK","balance":{balance}}}'.encode(), amount_format="subunits")
     assert (verdict.verdict, verdict.balance) == (Verdict.DELIVERED, None)
     assert verdict.anomaly is not None
@@ -333,7 +340,8 @@ def test_a_very_long_transaction_id_is_cut_to_what_the_database_takes() -> None:
     assert verdict.operator_transaction_id == "x" * 200
 
 
-# ---------------------------------------------------------------------------------------------- an operator's own words
+# ---------------------------------------------------------------------------------------------- an
+# operator's own words
 
 
 def test_statuses_of_the_operators_file_add_to_the_built_in_ones() -> None:
@@ -355,7 +363,8 @@ def test_statuses_of_the_operators_file_add_to_the_built_in_ones() -> None:
         assert verdict(Method.BET_ROLLBACK, status, BUILT_IN).verdict is Verdict.RETRY
 
 
-# ----------------------------------------------------------------------------------------------------------- any answer
+# -----------------------------------------------------------------------------------------------------------
+# any answer
 
 statuses_seen = st.one_of(
     st.sampled_from(sorted(BUILT_IN.success | BUILT_IN.rejected | BUILT_IN.nothing_to_reverse)), st.text(max_size=300)
@@ -411,7 +420,10 @@ def test_no_answer_makes_judging_raise_deliver_wrongly_or_write_what_the_databas
 
 
 def status_of(body: bytes) -> str | None:
-    """The status of a body that is one JSON object without a key twice, read the plain way; None for anything else."""
+    """The status of a body that is one JSON object without a key twice, read the plain way.
+
+    None for anything else.
+    """
 
     def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
         if len({name for name, _ in pairs}) < len(pairs):

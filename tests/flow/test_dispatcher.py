@@ -10,9 +10,9 @@ from typing import Any, NoReturn, cast
 import pytest
 from typing_extensions import override
 
-from predictu_dispatch.core import claim_cursor
+from predictu_dispatch.core import claim
 from predictu_dispatch.core.callback import LEASE_MARGIN_S, Callback
-from predictu_dispatch.core.change import ClaimRequest
+from predictu_dispatch.core.claim import ClaimRequest
 from predictu_dispatch.core.fleet import Share
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
@@ -105,8 +105,8 @@ async def test_whoever_is_told_looks_at_once_and_twice_more_and_then_waits_for_i
 async def test_what_is_due_of_one_operator_is_asked_of_that_one_and_every_poll_of_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for pause in ("_FROM_START_EVERY_S", "_FROM_START_EVERY_MAX_S"):
-        monkeypatch.setattr(claim_cursor, pause, 60.0)
+    for pause in ("_FULL_READ_INTERVAL_S", "_FULL_READ_INTERVAL_MAX_S"):
+        monkeypatch.setattr(claim, pause, 60.0)
     outbox = Outbox()
     others = SETTINGS.model_copy(update={"operator_id": "op_other"})
     dispatcher = dispatching(Lane.INTERACTIVE, outbox, Admission([SETTINGS, others]), poll_interval_s=0.2)
@@ -125,8 +125,8 @@ async def test_what_is_due_of_one_operator_is_asked_of_that_one_and_every_poll_o
 
 
 async def test_a_claim_goes_on_from_its_mark_until_something_behind_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    for pause in ("_FROM_START_EVERY_S", "_FROM_START_EVERY_MAX_S"):
-        monkeypatch.setattr(claim_cursor, pause, 60.0)
+    for pause in ("_FULL_READ_INTERVAL_S", "_FULL_READ_INTERVAL_MAX_S"):
+        monkeypatch.setattr(claim, pause, 60.0)
     outbox = Outbox([a_callback(Method.BALANCE)])
     dispatcher = dispatching(Lane.INTERACTIVE, outbox, Admission([SETTINGS]))
     await dispatcher.send_by({"op_abc123": cast("Any", Courier())})

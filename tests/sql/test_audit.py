@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from predictu_dispatch.core.callback import Attempt, Evidence, Exchange
-from predictu_dispatch.core.change import Cause, ClaimRequest
+from predictu_dispatch.core.attempt import Attempt, Cause
+from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.core.claim import ClaimRequest
 from predictu_dispatch.core.lifecycle import CallbackState, outcome_of
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import INTERACTIVE

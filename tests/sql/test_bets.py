@@ -1,4 +1,4 @@
-"""core/lifecycle.py's table of a bet against the functions that keep it: every (state, event), in each way it happens.
+"""The functions that move a bet do what core/specification.py lists: every (state, event), in each way it happens.
 
 What the table lists comes true, with and without a terminal callback that waits; what it does not list changes nothing.
 """
@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from predictu_dispatch.core.lifecycle import BET_RULES, BetEvent, BetRule, BetState, Refused, Waiting
+from predictu_dispatch.core.lifecycle import BetState
+from predictu_dispatch.core.specification import BET_RULES, BetEvent, BetRule, EventRefused, TerminalChange
 from tests.support.harness import (
     Harness,
     Report,
@@ -99,20 +100,24 @@ class After:
 def expected_of(rule: BetRule, waits: str | None) -> After:
     """The rule's row, written out; a rollback that waits already is kept wherever another terminal gives way to one."""
     if waits is None:
-        rollback = {Waiting.FLAGGED: ("ready",), Waiting.REPLACED_READY: ("ready",), Waiting.REPLACED: ("waiting",)}
-        return After(bet=rule.next, terminal=None, flagged=False, rollbacks=rollback.get(rule.waiting, ()))
+        rollback = {
+            TerminalChange.FLAGGED: ("ready",),
+            TerminalChange.REPLACED_READY: ("ready",),
+            TerminalChange.REPLACED: ("waiting",),
+        }
+        return After(bet=rule.next, terminal=None, flagged=False, rollbacks=rollback.get(rule.terminal, ()))
     own, others = {
-        Waiting.RELEASED: ("ready", ()),
-        Waiting.CANCELLED: ("cancelled", ()),
-        Waiting.FLAGGED: ("ready", ("ready",)),
-        Waiting.REPLACED_READY: ("ready", ("ready",)),
-        Waiting.REPLACED: ("waiting", ("waiting",)),
-    }[rule.waiting]
+        TerminalChange.RELEASED: ("ready", ()),
+        TerminalChange.CANCELLED: ("cancelled", ()),
+        TerminalChange.FLAGGED: ("ready", ("ready",)),
+        TerminalChange.REPLACED_READY: ("ready", ("ready",)),
+        TerminalChange.REPLACED: ("waiting", ("waiting",)),
+    }[rule.terminal]
     bet = rule.next_if_waiting or rule.next
     if waits == "BET_ROLLBACK":
         return After(bet=bet, terminal=own, flagged=False, rollbacks=() if own == "cancelled" else (own,))
     terminal = "cancelled" if others else own
-    return After(bet=bet, terminal=terminal, flagged=rule.waiting is Waiting.FLAGGED, rollbacks=others)
+    return After(bet=bet, terminal=terminal, flagged=rule.terminal is TerminalChange.FLAGGED, rollbacks=others)
 
 
 async def seen(harness: Harness, bet_id: str, terminal: uuid.UUID | None) -> After:
@@ -165,13 +170,13 @@ async def test_a_terminal_that_is_enqueued_meets_its_bets_state(harness: Harness
         assert (
             await harness.state(terminal)
             == {
-                Waiting.ENQUEUED_WAITING: "waiting",
-                Waiting.ENQUEUED_READY: "ready",
-            }[rule.waiting]
+                TerminalChange.ENQUEUED_WAITING: "waiting",
+                TerminalChange.ENQUEUED_READY: "ready",
+            }[rule.terminal]
         )
         # It is the bet's only one from now on, whether it waits or goes.
-        rule = Refused()
-    assert isinstance(rule, Refused)
+        rule = EventRefused()
+    assert isinstance(rule, EventRefused)
     before = await harness.everything()
     for method in ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK"):
         with pytest.raises(asyncpg.PostgresError) as refused:
@@ -220,7 +225,7 @@ async def test_every_pair_that_the_table_does_not_list_changes_nothing(harness: 
         {(state, event) for state in BetState for event in WAYS if state is not BetState.PLACING}
         | {(state, BetEvent.TERMINAL_DELIVERED) for state in BetState if state is not BetState.CLOSING}
         # While the bet is being placed it has three names, after what the placement has come to.
-        | {(BetState.PLACING, BetEvent.ROLLBACK_ASKED)}
+        | {(BetState.PLACING, BetEvent.ROLLBACK_REQUESTED)}
     )
     for number, state in enumerate(BetState):
         bet_id = f"b{number}"

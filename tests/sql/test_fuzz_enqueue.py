@@ -19,7 +19,7 @@ from random import Random
 import asyncpg
 
 from predictu_dispatch.core.callback import Callback, body
-from predictu_dispatch.core.change import ClaimRequest
+from predictu_dispatch.core.claim import ClaimRequest
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.edge.postgres.database import Database as Pool
 from predictu_dispatch.edge.postgres.outbox import Outbox

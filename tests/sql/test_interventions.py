@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from predictu_dispatch.core.lifecycle import BET_RULES, FINAL, BetEvent, BetRule, BetState, CallbackState, Waiting
+from predictu_dispatch.core.lifecycle import FINAL, BetState, CallbackState
 from predictu_dispatch.core.methods import RULES, Method
+from predictu_dispatch.core.specification import BET_RULES, BetEvent, BetRule, TerminalChange
 from tests.support.harness import (
     OPERATOR,
     WAIT_S,
@@ -216,17 +217,17 @@ async def taken_back_bet(harness: Harness, state: BetState, waits: str | None) -
 async def test_a_bet_follows_what_is_taken_back_as_its_table_says(harness: Harness, state: BetState) -> None:
     walked = []
     for event, waits in itertools.product(
-        (BetEvent.PLACEMENT_TAKEN_BACK, BetEvent.TERMINAL_TAKEN_BACK), (None, "BET_WIN", "BET_ROLLBACK")
+        (BetEvent.PLACEMENT_CANCELLED, BetEvent.TERMINAL_CANCELLED), (None, "BET_WIN", "BET_ROLLBACK")
     ):
         rule = BET_RULES[state, event]
         impossible = (
-            waits is None and (state in (BetState.CLOSING, BetState.CLOSED) or event is BetEvent.TERMINAL_TAKEN_BACK)
-        ) or (waits == "BET_ROLLBACK" and (state is BetState.OPEN or event is BetEvent.TERMINAL_TAKEN_BACK))
+            waits is None and (state in (BetState.CLOSING, BetState.CLOSED) or event is BetEvent.TERMINAL_CANCELLED)
+        ) or (waits == "BET_ROLLBACK" and (state is BetState.OPEN or event is BetEvent.TERMINAL_CANCELLED))
         if impossible:
             continue
         walked.append((event, waits))
         placement, terminal = await taken_back_bet(harness, state, waits)
-        named = placement if event is BetEvent.PLACEMENT_TAKEN_BACK else terminal
+        named = placement if event is BetEvent.PLACEMENT_CANCELLED else terminal
         before = await harness.everything()
         if isinstance(rule, BetRule):
             await cancel(harness.daemon, named)
@@ -235,9 +236,9 @@ async def test_a_bet_follows_what_is_taken_back_as_its_table_says(harness: Harne
                 *("cancelled", "taken_back", "market is void"),
             )
             assert (await harness.bet())["state"] == rule.next
-            if rule.waiting is Waiting.CANCELLED and terminal:
+            if rule.terminal is TerminalChange.CANCELLED and terminal:
                 assert (await harness.callback(terminal))["reason"] == "bet_void"
-            if rule.waiting is Waiting.TAKEN_BACK:
+            if rule.terminal is TerminalChange.WITHDRAWN:
                 assert await harness.state(await harness.end("BET_SELL")) == (
                     "waiting" if rule.next == state else "ready"
                 )
@@ -245,7 +246,7 @@ async def test_a_bet_follows_what_is_taken_back_as_its_table_says(harness: Harne
             assert (await refusal(cancel(harness.daemon, named)))[0] == "PD005"
             assert await harness.everything() == before
         await harness.owner.execute("truncate predictu_dispatch.callback, predictu_dispatch.bet")
-    assert {event for event, _ in walked} == {BetEvent.PLACEMENT_TAKEN_BACK, BetEvent.TERMINAL_TAKEN_BACK}
+    assert {event for event, _ in walked} == {BetEvent.PLACEMENT_CANCELLED, BetEvent.TERMINAL_CANCELLED}
 
 
 async def test_a_bet_whose_terminal_was_taken_back_ends_with_the_right_one(harness: Harness) -> None:

@@ -1,7 +1,7 @@
 """Producers, two daemons, an operator with faults, a slow network and crashes, in any order, on the real schema.
 
 Hypothesis plays; after every statement the database is looked at and held against the look before, the tables of
-core/lifecycle.py and the operator's own books (tests/support/model.py). Everything of ours is real: the SQL, the
+core/specification.py and the operator's own books (tests/support/model.py). Everything of ours is real: the SQL, the
 outbox, the courier, the recorder and the reaper, each with the rights of its role. Nobody sleeps: time passes by
 moving every moment that is written down into the past.
 
@@ -30,20 +30,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from typing_extensions import override
 
-from predictu_dispatch.core.callback import LEASE_MARGIN_S, Attempt, Callback, Evidence
-from predictu_dispatch.core.change import CallbackChange, ClaimRequest
-from predictu_dispatch.core.lifecycle import (
-    BET_RULES,
-    CALLBACK_MOVES,
-    FINAL,
-    BetEvent,
-    BetRule,
-    BetState,
-    CallbackState,
-)
+from predictu_dispatch.core.attempt import Attempt, CallbackChange
+from predictu_dispatch.core.callback import LEASE_MARGIN_S, Callback, Evidence
+from predictu_dispatch.core.claim import ClaimRequest
+from predictu_dispatch.core.lifecycle import FINAL, BetState, CallbackState
 from predictu_dispatch.core.methods import TERMINALS, Lane, Method
 from predictu_dispatch.core.operator_settings import INTERACTIVE, SETTLEMENT, OperatorSettings, SigningSettings
 from predictu_dispatch.core.signing import SigningKey
+from predictu_dispatch.core.specification import BET_RULES, CALLBACK_MOVES, BetEvent, BetRule
 from predictu_dispatch.edge.config.keys import new_private_pem
 from predictu_dispatch.edge.postgres.database import Database as Pool
 from predictu_dispatch.edge.postgres.outbox import Outbox

@@ -16,19 +16,11 @@ from uuid import UUID
 import asyncpg
 
 from predictu_dispatch.core.callback import Evidence, Exchange
-from predictu_dispatch.core.lifecycle import (
-    BET_RULES,
-    CALLBACK_MOVES,
-    FINAL,
-    BetEvent,
-    BetRule,
-    BetState,
-    CallbackState,
-    Waiting,
-)
+from predictu_dispatch.core.lifecycle import FINAL, BetState, CallbackState
 from predictu_dispatch.core.methods import TERMINALS, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.core.signing import SigningKey
+from predictu_dispatch.core.specification import BET_RULES, CALLBACK_MOVES, BetEvent, BetRule, TerminalChange
 
 SLOWEST_REQUEST_S = 30.0
 """No request travels for longer; below `rollback.recheck_s`, or nobody could ever say that a debit never lands."""
@@ -332,7 +324,7 @@ def check_bets(before: Snapshot, after: Snapshot) -> None:
         waited = then is not None and then.state is CallbackState.WAITING
         expected = (rule.next_if_waiting if waited else None) or rule.next
         assert bet.state is expected, f"{was} became {bet} by {event}"
-        _check_terminal(rule.waiting, then, now, after)
+        _check_terminal(rule.terminal, then, now, after)
 
 
 def _event(before: Snapshot, after: Snapshot, bet: SeenBet) -> BetEvent | None:
@@ -343,38 +335,43 @@ def _event(before: Snapshot, after: Snapshot, bet: SeenBet) -> BetEvent | None:
         if now.state is CallbackState.DELIVERED:
             return BetEvent.PLACEMENT_DELIVERED
         if now.reason == "taken_back":
-            return BetEvent.PLACEMENT_TAKEN_BACK
+            return BetEvent.PLACEMENT_CANCELLED
         if now.reason == "rolled_back" and was.state is CallbackState.READY:
             return BetEvent.ROLLBACK_UNAPPLIED if now.effect == "none" else BetEvent.ROLLBACK_UNKNOWN
         return BetEvent.PLACEMENT_ENDED_NONE if now.effect == "none" else BetEvent.PLACEMENT_ENDED_UNKNOWN
     if was is not None and now is not None and now.retry_stopped and not was.retry_stopped:
         return BetEvent.ROLLBACK_IN_FLIGHT
     if then is not None and terminal is None and after.callbacks[then.request_id].reason == "taken_back":
-        return BetEvent.TERMINAL_TAKEN_BACK
+        return BetEvent.TERMINAL_CANCELLED
     if terminal is not None and terminal.request_id not in before.callbacks:
-        return BetEvent.ROLLBACK_ASKED if terminal.reason == "requested" else BetEvent.TERMINAL_ENQUEUED
+        return BetEvent.ROLLBACK_REQUESTED if terminal.reason == "requested" else BetEvent.TERMINAL_ENQUEUED
     if terminal is not None and then is not None and terminal.state is not then.state is not CallbackState.DELIVERED:
         return BetEvent.TERMINAL_DELIVERED if terminal.state is CallbackState.DELIVERED else None
     return None
 
 
-_LEFT: dict[Waiting, CallbackState | None] = {
-    Waiting.RELEASED: CallbackState.READY,
-    Waiting.CANCELLED: None,
-    Waiting.TAKEN_BACK: None,
-    Waiting.FLAGGED: CallbackState.READY,
-    Waiting.REPLACED: CallbackState.WAITING,
-    Waiting.REPLACED_READY: CallbackState.READY,
-    Waiting.ENQUEUED_WAITING: CallbackState.WAITING,
-    Waiting.ENQUEUED_READY: CallbackState.READY,
-    Waiting.ROLLBACK_READY: CallbackState.READY,
+_LEFT: dict[TerminalChange, CallbackState | None] = {
+    TerminalChange.RELEASED: CallbackState.READY,
+    TerminalChange.CANCELLED: None,
+    TerminalChange.WITHDRAWN: None,
+    TerminalChange.FLAGGED: CallbackState.READY,
+    TerminalChange.REPLACED: CallbackState.WAITING,
+    TerminalChange.REPLACED_READY: CallbackState.READY,
+    TerminalChange.ENQUEUED_WAITING: CallbackState.WAITING,
+    TerminalChange.ENQUEUED_READY: CallbackState.READY,
+    TerminalChange.ROLLBACK_READY: CallbackState.READY,
 }
-_BY_ROLLBACK = (Waiting.FLAGGED, Waiting.REPLACED, Waiting.REPLACED_READY, Waiting.ROLLBACK_READY)
+_BY_ROLLBACK = (
+    TerminalChange.FLAGGED,
+    TerminalChange.REPLACED,
+    TerminalChange.REPLACED_READY,
+    TerminalChange.ROLLBACK_READY,
+)
 
 
-def _check_terminal(rule: Waiting, then: SeenCallback | None, now: SeenCallback | None, after: Snapshot) -> None:
+def _check_terminal(rule: TerminalChange, then: SeenCallback | None, now: SeenCallback | None, after: Snapshot) -> None:
     """The bet's terminal has become what the rule says."""
-    if rule is Waiting.UNTOUCHED or (rule is Waiting.RELEASED and then is None):
+    if rule is TerminalChange.NONE or (rule is TerminalChange.RELEASED and then is None):
         assert (then is None) == (now is None), f"{then} became {now}"
         return
     assert (None if now is None else now.state) is _LEFT[rule], f"{rule}, but it is {now}"
@@ -385,7 +382,7 @@ def _check_terminal(rule: Waiting, then: SeenCallback | None, now: SeenCallback 
     if replaced and then is not None:
         left = after.callbacks[then.request_id]
         assert left.state is CallbackState.CANCELLED, f"{rule}, but {left}"
-        assert left.needs_review == (rule is Waiting.FLAGGED), f"{rule}, but {left}"
+        assert left.needs_review == (rule is TerminalChange.FLAGGED), f"{rule}, but {left}"
 
 
 def check_operator(look: Snapshot, network: Network) -> None:

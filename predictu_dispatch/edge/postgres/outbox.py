@@ -7,8 +7,9 @@ from contextlib import nullcontext
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any
 
-from predictu_dispatch.core.callback import Attempt, Callback, Effect
-from predictu_dispatch.core.change import CallbackChange, Cause, ClaimRequest
+from predictu_dispatch.core.attempt import Attempt, CallbackChange, Cause
+from predictu_dispatch.core.callback import Callback, Effect
+from predictu_dispatch.core.claim import ClaimRequest
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.edge.postgres.sql_files import query

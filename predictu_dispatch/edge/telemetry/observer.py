@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from predictu_dispatch.core.attempt import Cause
 from predictu_dispatch.core.breaker import Circuit
-from predictu_dispatch.core.change import Cause
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.lifecycle import FINAL, CallbackState
 from predictu_dispatch.core.methods import Method
@@ -26,8 +26,8 @@ from predictu_dispatch.edge.telemetry.snapshot import Snapshot
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from predictu_dispatch.core.callback import Attempt, Callback
-    from predictu_dispatch.core.change import CallbackChange
+    from predictu_dispatch.core.attempt import Attempt, CallbackChange
+    from predictu_dispatch.core.callback import Callback
     from predictu_dispatch.core.fleet import InstanceTakenError, OperatorState
     from predictu_dispatch.edge.config.loader import OperatorConfig
     from predictu_dispatch.edge.config.reload import Reload

@@ -1,0 +1,88 @@
+"""What a claim asks for: free slots per operator, and where in the index to start.
+
+Claimed rows leave their entries at the head of the index until Postgres may remove them, which an
+old open snapshot prevents. A claim that always read from the beginning would walk over all of those
+entries. So each claim starts at the due time that the previous one reached. Rows that became due
+behind that point (their transaction was open for longer than the margin, or their row was locked)
+are found by a claim from the beginning, which happens every second or so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from predictu_dispatch.core.callback import Callback
+from predictu_dispatch.core.methods import Lane
+
+_COMMIT_MARGIN = timedelta(seconds=1)
+"""A row's `due_at` is set when it is enqueued and becomes visible at the commit, usually
+milliseconds later."""
+_FULL_READ_INTERVAL_S = 1.0
+_FULL_READ_INTERVAL_MAX_S = 10.0
+_FULL_READ_LOAD_MAX = 0.02
+"""The part of the time that claims from the beginning may take; slow ones become rarer."""
+
+
+class ClaimRequest(NamedTuple):
+    """One operator's lane with free slots, and the duration of its leases.
+
+    The parameters of claim(), in its order.
+    """
+
+    operator_id: str
+    lane: Lane
+    free_slots: int
+    lease_s: float
+    rollback_lease_s: float
+    amount_format: str
+    due_from: datetime | None = None
+    """Skip rows that were due before; None reads from the beginning."""
+
+
+class ClaimCursor:
+    """Remembers for one dispatcher how far each operator's due callbacks have been read.
+
+    `due_at` is on the database's clock, `now_s` is this process's monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._read_until: dict[str, datetime] = {}
+        self._full_read_at_s = float("-inf")
+
+    def restart(self) -> None:
+        """Make the next claim read from the beginning."""
+        self._full_read_at_s = float("-inf")
+
+    def starts_from_beginning(self, now_s: float) -> bool:
+        """Return whether the claim that begins now reads from the beginning.
+
+        If so, finished() must follow.
+        """
+        if now_s < self._full_read_at_s:
+            return False
+        self._full_read_at_s = float("inf")
+        return True
+
+    def due_from(self, operator_id: str) -> datetime | None:
+        """Return the due time from which the next claim reads.
+
+        None if this operator was never read.
+        """
+        read_until = self._read_until.get(operator_id)
+        return None if read_until is None else read_until - _COMMIT_MARGIN
+
+    def advance(self, claimed: Iterable[Callback]) -> None:
+        """Move past the claimed callbacks: they are the oldest due, so the rest is due no earlier."""
+        for callback in claimed:
+            read_until = self._read_until.get(callback.operator_id)
+            if read_until is None or callback.due_at > read_until:
+                self._read_until[callback.operator_id] = callback.due_at
+
+    def finished(self, now_s: float, duration_s: float) -> None:
+        """Schedule the next claim from the beginning, after one that took `duration_s`."""
+        interval_s = min(max(_FULL_READ_INTERVAL_S, duration_s / _FULL_READ_LOAD_MAX), _FULL_READ_INTERVAL_MAX_S)
+        # restart() may have been called meanwhile.
+        if self._full_read_at_s == float("inf"):
+            self._full_read_at_s = now_s + interval_s
