@@ -34,7 +34,7 @@ class Outbox:
         self.asked: list[Sequence[ClaimRequest]] = []
         self._due = list(due)
 
-    def turn(self, _: Lane) -> AbstractAsyncContextManager[None]:
+    def claim_permit(self, _: Lane) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
     async def claim(self, wants: Sequence[ClaimRequest]) -> list[Callback]:
