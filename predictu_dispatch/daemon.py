@@ -20,7 +20,7 @@ from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.edge.config.reload import reload_config
 from predictu_dispatch.edge.http.server import HttpServer, ListenError
 from predictu_dispatch.edge.http.transport import Transport
-from predictu_dispatch.edge.postgres.database import Database, is_outage, listen
+from predictu_dispatch.edge.postgres.database import Database, listen
 from predictu_dispatch.edge.postgres.fleet_store import FleetStore
 from predictu_dispatch.edge.postgres.outbox import Outbox
 from predictu_dispatch.edge.postgres.sql_files import read_queries
@@ -33,6 +33,7 @@ from predictu_dispatch.flow.courier_pool import CourierPool
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
 from predictu_dispatch.flow.health import Health
+from predictu_dispatch.flow.loops import run_chore
 from predictu_dispatch.flow.monitor import Monitor
 from predictu_dispatch.flow.reaper import Reaper
 from predictu_dispatch.flow.recorder import Recorder
@@ -87,8 +88,8 @@ class Daemon:
         self._manager = ServiceManager(os.environ)
         self._admission = Admission(self._settings())
         fleet_store = FleetStore(self._database, instance=self._instance)
-        self._fleet = Fleet(fleet_store, self._admission, self._telemetry, wake=self._wake_all, is_outage=is_outage)
-        self._monitor = Monitor(fleet_store, self._admission, self._telemetry, wake=self._wake_all, is_outage=is_outage)
+        self._fleet = Fleet(fleet_store, self._admission, self._telemetry, wake=self._wake_all)
+        self._monitor = Monitor(fleet_store, self._admission, self._telemetry, wake=self._wake_all)
         self._recorders = {
             Lane.INTERACTIVE: Recorder(self._outbox, self._telemetry, self._wake),
             Lane.SETTLEMENT: Recorder(
@@ -104,7 +105,6 @@ class Daemon:
                 self._admission,
                 observe=self._monitor.observe,
                 poll_interval_s=settings.daemon.poll_interval_s,
-                is_outage=is_outage,
             )
             for lane in Lane
         }
@@ -129,7 +129,6 @@ class Daemon:
             lambda: self._config.operators,
             instance=self._instance,
             wake=self._wake,
-            is_outage=is_outage,
         )
 
     def _courier(self, operator: OperatorConfig, lane: Lane) -> Courier:
@@ -281,15 +280,14 @@ class Daemon:
             for task in unfinished:
                 task.cancel()
 
+    async def _take_snapshot(self) -> None:
+        if self._unsynced:
+            await self._sync(self._config)
+        self._telemetry.snapshot.take(await self._outbox.backlog(), await self._outbox.review_counts())
+
     async def _take_snapshots(self) -> None:
         while True:
             began_s = time.monotonic()
-            try:
-                if self._unsynced:
-                    await self._sync(self._config)
-                self._telemetry.snapshot.take(await self._outbox.backlog(), await self._outbox.review_counts())
-            except Exception as error:  # noqa: BLE001 - figures that cannot be read are absent; callbacks go on
-                if not is_outage(error):
-                    self._telemetry.chore_failed("take_snapshot", error)
+            await run_chore("take_snapshot", self._take_snapshot(), self._telemetry)
             took_s = time.monotonic() - began_s
             await asyncio.sleep(max(_SNAPSHOT_EVERY_S, min(took_s / _SNAPSHOT_LOAD, _SNAPSHOT_EVERY_MAX_S)))

@@ -19,10 +19,9 @@ import click
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, print_json
 from predictu_dispatch.commands.lookup import not_one
+from predictu_dispatch.core.database_errors import Refused
 
 if TYPE_CHECKING:
-    from asyncpg import PostgresError
-
     from predictu_dispatch.edge.postgres.database import Database
 
 Row = Mapping[str, Any]
@@ -47,19 +46,17 @@ class BatchResult:
         self, db: Database, statement: str, operator: str, request_id: UUID | None, *arguments: str | None
     ) -> None:
         """The database's function has done it or refused it, in a transaction of its own, and the result has it."""
-        import asyncpg  # noqa: PLC0415 - loaded only where used
-
-        from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415
+        from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415 - loaded only where used
 
         named = () if request_id is None else (request_id,)
         try:
             (row,) = await db.fetch(query(statement), operator, *named, *arguments)
-        except asyncpg.PostgresError as error:
-            if not is_refusal(error):
+        except Refused as error:
+            if not error.is_for_a_person:
                 raise
             self.refuse(
-                error.message or "",
-                error.hint or "",
+                error.message,
+                error.hint,
                 operator_id=operator,
                 request_id=request_id,
                 sqlstate=error.sqlstate,
@@ -118,11 +115,6 @@ class BatchResult:
                 click.echo(f"    {refusal['hint']}", err=True)
         if len(self.refused) > _REFUSALS_SHOWN:
             click.echo(f"and {len(self.refused) - _REFUSALS_SHOWN} more were refused; --json lists all", err=True)
-
-
-def is_refusal(error: PostgresError) -> bool:
-    """True where one of our functions refused it, in words for a person: its `message` and its `hint`."""
-    return (error.sqlstate or "").startswith("PD")
 
 
 def _plain(row: Row) -> dict[str, Any]:

@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_NO_DATABASE, Invocation
+from predictu_dispatch.core.database_errors import (
+    INSUFFICIENT_PRIVILEGE,
+    DatabaseUnavailable,
+    DsnError,
+    LoginRefused,
+    Refused,
+)
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.database import Database
@@ -54,10 +61,7 @@ def reported_outages(invocation: Invocation) -> Iterator[None]:
     With exit code 3 where it is away or lets us not in, 2 where the DSN makes no sense, and 1 where its schema or our
     rights do not fit.
     """
-    import asyncpg  # noqa: PLC0415 - loaded only where used
-
-    from predictu_dispatch.edge.config.loader import DSN_VARIABLE  # noqa: PLC0415
-    from predictu_dispatch.edge.postgres.database import describe, is_outage  # noqa: PLC0415
+    from predictu_dispatch.edge.config.loader import DSN_VARIABLE  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.edge.postgres.migrations import SchemaError  # noqa: PLC0415
 
     in_file = f"[database] dsn in {invocation.config}"
@@ -66,19 +70,16 @@ def reported_outages(invocation: Invocation) -> Iterator[None]:
         yield
     except SchemaError as error:
         _end(EXIT_FAILED, str(error))
-    except asyncpg.InsufficientPrivilegeError as error:
-        _end(EXIT_FAILED, f"the database refused: {error}; see sql/README.md for the roles")
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        _end(EXIT_NO_DATABASE, f"the database refused: {error}; {look}")
-    except asyncpg.ClientConfigurationError as error:
-        _end(EXIT_MISCONFIGURED, f"the DSN cannot be used ({describe(error)}); {look}")
-    except Exception as error:
-        if is_outage(error):
-            _end(EXIT_NO_DATABASE, f"the database can't be reached ({describe(error)}); {look}")
-        # So a session ends before it has begun, for a parameter of the DSN that Postgres does not know.
-        if not isinstance(error, asyncpg.PostgresError) or error.as_dict().get("severity_en") != "FATAL":
-            raise
-        _end(EXIT_NO_DATABASE, f"the database refused: {error}; {look}")
+    except DsnError as error:
+        _end(EXIT_MISCONFIGURED, f"the DSN cannot be used ({error}); {look}")
+    except DatabaseUnavailable as error:
+        _end(EXIT_NO_DATABASE, f"the database can't be reached ({error}); {look}")
+    except Refused as error:
+        if error.sqlstate == INSUFFICIENT_PRIVILEGE:
+            _end(EXIT_FAILED, f"the database refused: {error.message}; see sql/README.md for the roles")
+        if isinstance(error, LoginRefused):
+            _end(EXIT_NO_DATABASE, f"the database refused: {error.message}; {look}")
+        raise
 
 
 def _end(code: int, message: str) -> NoReturn:

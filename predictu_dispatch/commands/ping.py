@@ -14,9 +14,9 @@ from uuid import UUID
 import click
 
 from predictu_dispatch.commands import words
-from predictu_dispatch.commands.batch_result import is_refusal
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
+from predictu_dispatch.core.database_errors import Refused
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.database import Database
@@ -50,9 +50,7 @@ def ping(invocation: Invocation, operator: str) -> None:
 
 async def _ping(invocation: Invocation, operator: str) -> tuple[Row, Row | None]:
     """How far the PING came within its time, and its last audit row."""
-    import asyncpg  # noqa: PLC0415 - loaded only where used
-
-    from predictu_dispatch.edge.postgres.database import listen  # noqa: PLC0415
+    from predictu_dispatch.edge.postgres.database import listen  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415
 
     async with database(invocation) as db:
@@ -69,8 +67,8 @@ async def _ping(invocation: Invocation, operator: str) -> tuple[Row, Row | None]
         try:
             (row,) = await db.fetch(query("ping_operator"), operator)
             progress = await _outcome(db, operator, row["request_id"], heard)
-        except asyncpg.PostgresError as error:
-            if not is_refusal(error):
+        except Refused as error:
+            if not error.is_for_a_person:
                 raise
             click.echo(f"{error.message}\n    {error.hint}", err=True)
             sys.exit(EXIT_FAILED)

@@ -12,6 +12,7 @@ import click
 from predictu_dispatch.commands import words
 from predictu_dispatch.commands.connection import reported_outages
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
+from predictu_dispatch.core.database_errors import DatabaseUnavailable, Refused
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.retention import Part, Removal
@@ -32,9 +33,7 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
 
     Its database login needs the role predictu_retention, which no daemon has.
     """
-    import asyncpg  # noqa: PLC0415 - loaded only where used
-
-    from predictu_dispatch.edge.config.loader import ConfigError, read_dispatcher  # noqa: PLC0415
+    from predictu_dispatch.edge.config.loader import ConfigError, read_dispatcher  # noqa: PLC0415 - loaded only where used
 
     try:
         settings = read_dispatcher(invocation.config, os.environ)
@@ -50,8 +49,8 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
     with reported_outages(invocation):
         try:
             removal = asyncio.run(_run(settings.database.dsn.get_secret_value(), months, dry_run=dry_run))
-        except asyncpg.PostgresError as error:
-            said = _SAID.get(error.sqlstate or "")
+        except (DatabaseUnavailable, Refused) as error:
+            said = _SAID.get(error.sqlstate)
             if said is None:
                 raise
             click.echo(f"{error.message}. {said}", err=True)

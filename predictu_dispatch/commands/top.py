@@ -15,6 +15,7 @@ from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import EXIT_MISCONFIGURED, Invocation, common_options
 from predictu_dispatch.commands.status import REVIEW_SHOWN, daemon_lines, read_overview
 from predictu_dispatch.commands.status_table import is_well, operator_lines, rounded
+from predictu_dispatch.core.database_errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.database import Database
@@ -65,8 +66,6 @@ async def _follow(invocation: Invocation, every_s: float) -> None:
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from predictu_dispatch.edge.postgres.database import describe, is_outage  # noqa: PLC0415
-
     console = Console(highlight=False)
     before: Overview | None = None
     now: Overview | None
@@ -77,12 +76,10 @@ async def _follow(invocation: Invocation, every_s: float) -> None:
                 lines: list[str] = []
                 try:
                     now = await _read(db)
-                except Exception as error:
-                    if not is_outage(error):
-                        raise
+                except DatabaseUnavailable as error:
                     away = "the database can't be reached; asking again, below is what it said last"
                     # On two lines, because what does not fit the terminal is cut.
-                    lines, now = [click.style(away, fg="red", bold=True), f"  {describe(error)}"], before
+                    lines, now = [click.style(away, fg="red", bold=True), f"  {error}"], before
                 if now is not None:
                     lines += frame(now, before, height=console.height - len(lines))
                 live.update(Text.from_ansi("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)

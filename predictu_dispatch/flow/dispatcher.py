@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from predictu_dispatch.core.callback import LEASE_MARGIN_S
 from predictu_dispatch.core.claim import ClaimCursor, ClaimRequest
+from predictu_dispatch.core.database_errors import DatabaseUnavailable
 from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.flow.loops import wait_for_event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -45,7 +47,7 @@ _PACED_WAKE_MIN_S = 0.002
 
 
 class Dispatcher:
-    """Keeps a lane's slots busy while there is due work. `is_outage` tells an absent database from a bug."""
+    """Keeps a lane's slots busy while there is due work."""
 
     def __init__(
         self,
@@ -57,7 +59,6 @@ class Dispatcher:
         *,
         observe: Callable[[Attempt], None],
         poll_interval_s: float,
-        is_outage: Callable[[BaseException], bool],
     ) -> None:
         self.lane = lane
         self._outbox = outbox
@@ -66,7 +67,6 @@ class Dispatcher:
         self._admission = admission
         self._observe = observe
         self._poll_interval_s = poll_interval_s
-        self._is_outage = is_outage
         self._couriers: Mapping[str, Courier] = {}
         self._has_backlog: set[str] = set()
         self._wake_requested: set[str] = set()
@@ -131,11 +131,7 @@ class Dispatcher:
                 self._work.clear()
                 async with self._claiming:
                     await self._claim_and_begin(deliveries)
-                try:
-                    async with asyncio.timeout(self._poll_interval_s):
-                        await self._work.wait()
-                except TimeoutError:
-                    pass
+                await wait_for_event(self._work, self._poll_interval_s)
 
     async def _claim_and_begin(self, deliveries: asyncio.TaskGroup) -> None:
         await _loop_turns_quickly()
@@ -171,11 +167,9 @@ class Dispatcher:
                         self._cursor.finished(now_s, now_s - began_s)
                     self._note_what_came(wants, claimed)
             self.claimed_at_s = time.monotonic()
-        except Exception as error:
+        except DatabaseUnavailable:
             # What a claim leased whose answer was lost, the reaper returns. The next poll asks again.
             self._ask_all = True
-            if not self._is_outage(error):
-                raise
         self.answered_at_s = time.monotonic()
         return claimed
 

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from predictu_dispatch.core.fleet import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, InstanceTakenError
+from predictu_dispatch.flow.loops import run_chore, wait_for_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,13 +35,11 @@ class Fleet:
         observer: FleetObserver,
         *,
         wake: Callable[[], None],
-        is_outage: Callable[[BaseException], bool],
     ) -> None:
         self._fleet_store = fleet_store
         self._admission = admission
         self._observer = observer
         self._wake = wake
-        self._is_outage = is_outage
         self._changed = asyncio.Event()
         self._announcing = asyncio.Lock()
         self._has_left = False
@@ -73,39 +72,36 @@ class Fleet:
         unfair_times = 0
         while True:
             pause_s = HEARTBEAT_INTERVAL_S
-            try:
-                is_fair = await self._heartbeat()
-                taken_since_s = None
-                unfair_times = 0 if is_fair else unfair_times + 1
-                if 0 < unfair_times <= _AGAIN_MOST:
-                    pause_s = _AGAIN_S
-            except InstanceTakenError:
+            result = await run_chore("heartbeat", self._heartbeat_unless_taken(), self._observer)
+            if isinstance(result, InstanceTakenError):
                 taken_since_s = taken_since_s or time.monotonic()
                 if time.monotonic() - taken_since_s > HEARTBEAT_TIMEOUT_S:
-                    raise
-            except Exception as error:  # noqa: BLE001 - without a share nothing is sent; the next announcement may get through
-                if not self._is_outage(error):
-                    self._observer.chore_failed("heartbeat", error)
+                    raise result
+            elif result is None:
+                # Without a share nothing is sent; the next heartbeat may get through.
                 pause_s = _AGAIN_S
+            else:
+                taken_since_s = None
+                unfair_times = 0 if result else unfair_times + 1
+                if 0 < unfair_times <= _AGAIN_MOST:
+                    pause_s = _AGAIN_S
             self._changed.clear()
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+            await wait_for_event(self._changed, pause_s)
+
+    async def _heartbeat_unless_taken(self) -> bool | InstanceTakenError:
+        try:
+            return await self._heartbeat()
+        except InstanceTakenError as taken:
+            return taken
 
     async def deregister(self) -> None:
         """Its shares are the others', and it says nothing more.
 
         Where the database is away they get them a few seconds later by themselves.
         """
-        try:
-            async with self._announcing:
-                self._has_left = True
-                await self._fleet_store.deregister()
-        except Exception as error:  # noqa: BLE001 - as said
-            if not self._is_outage(error):
-                self._observer.chore_failed("deregister", error)
+        async with self._announcing:
+            self._has_left = True
+            await run_chore("deregister", self._fleet_store.deregister(), self._observer)
 
     async def _heartbeat(self) -> bool:
         async with self._announcing:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from predictu_dispatch.core.breaker import AttemptSummary, Breaker, Circuit, Ping, Policy, decide, is_at_rest
 from predictu_dispatch.core.fleet import CircuitWrite, OperatorState
 from predictu_dispatch.core.methods import Lane, Method
+from predictu_dispatch.flow.loops import run_chore, wait_for_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,13 +76,11 @@ class Monitor:
         observer: FleetObserver,
         *,
         wake: Callable[[], None],
-        is_outage: Callable[[BaseException], bool],
     ) -> None:
         self._fleet_store = fleet_store
         self._admission = admission
         self._observer = observer
         self._wake = wake
-        self._is_outage = is_outage
         self._settings: dict[str, OperatorSettings] = {}
         self._notes: dict[str, _Notes] = {}
         self._told_at_s: dict[str, float] = {}
@@ -144,21 +143,15 @@ class Monitor:
     async def run(self) -> None:
         """Looks, decides and writes for ever; an absent database is asked again at the next turn."""
         while True:
-            pause_s = _LOOKS_EVERY_S
             self._news.clear()
             heard, self._notes = self._notes, {}
-            try:
-                pause_s = await self._turn(heard)
-            except Exception as error:  # noqa: BLE001 - callbacks go on; what was heard is told at the next turn
+            pause_s = await run_chore("monitor", self._turn(heard), self._observer)
+            if pause_s is None:
+                # What was heard is told at the next turn.
                 self._keep(heard)
-                if not self._is_outage(error):
-                    self._observer.chore_failed("monitor", error)
+                pause_s = _LOOKS_EVERY_S
             await asyncio.sleep(_TURN_MIN_S)
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+            await wait_for_event(self._news, pause_s)
 
     async def _turn(self, heard: dict[str, _Notes]) -> float:
         """One look at all operators; seconds until the next one is needed."""

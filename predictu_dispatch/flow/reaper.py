@@ -15,9 +15,10 @@ from predictu_dispatch.core.attempt import Attempt
 from predictu_dispatch.core.callback import Callback, Evidence, Exchange
 from predictu_dispatch.core.lifecycle import outcome_of, policy_of
 from predictu_dispatch.core.verdict import Statuses, judge
+from predictu_dispatch.flow.loops import run_chore, wait_for_event
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from predictu_dispatch.core.methods import Lane
@@ -50,7 +51,6 @@ class Reaper:
         *,
         instance: str,
         wake: Callable[[Lane, float, str], None],
-        is_outage: Callable[[BaseException], bool],
     ) -> None:
         self._outbox = outbox
         self._recorders = recorders
@@ -58,7 +58,6 @@ class Reaper:
         self._operators = operators
         self._instance = instance
         self._wake = wake
-        self._is_outage = is_outage
         self._work = asyncio.Event()
         self._soon: asyncio.TimerHandle | None = None
 
@@ -82,28 +81,16 @@ class Reaper:
                 began_s = loop.time()
                 # Each by itself: what one of them stumbles over must not keep the others from everybody else's
                 # callbacks.
-                await self._attempted("expire", self._expire())
+                await run_chore("expire", self._expire(), self._observer)
                 if loop.time() >= leases_due_s:
-                    await self._attempted("reap_leases", self.reap_leases(reports))
+                    await run_chore("reap_leases", self.reap_leases(reports), self._observer)
                     leases_due_s = loop.time() + REAP_INTERVAL_S
                 if loop.time() >= partitions_due_s:
-                    await self._attempted("prepare_partitions", self._outbox.prepare_partitions())
+                    await run_chore("prepare_partitions", self._outbox.prepare_partitions(), self._observer)
                     partitions_due_s = loop.time() + _PARTITIONS_EVERY_S
                 # As long as the turn took, so that a flood of ends never has the database for itself.
                 await asyncio.sleep(max(_TURN_MIN_S, loop.time() - began_s))
-                try:
-                    async with asyncio.timeout(REAP_INTERVAL_S):
-                        await self._work.wait()
-                except TimeoutError:
-                    pass
-
-    async def _attempted(self, chore: str, work: Awaitable[None]) -> None:
-        """The chore is done, or is tried again at the next turn; what is no outage is told to the observer."""
-        try:
-            await work
-        except Exception as error:  # noqa: BLE001 - a row that the database refuses is its operator's trouble, not all others'
-            if not self._is_outage(error):
-                self._observer.chore_failed(chore, error)
+                await wait_for_event(self._work, REAP_INTERVAL_S)
 
     async def reap_leases(self, reports: asyncio.TaskGroup) -> None:
         """Every attempt whose lease ran out gets its audit row, and its policy goes on.

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, NoReturn, cast
@@ -13,6 +13,7 @@ from typing_extensions import override
 from predictu_dispatch.core import claim
 from predictu_dispatch.core.callback import LEASE_MARGIN_S, Callback
 from predictu_dispatch.core.claim import ClaimRequest
+from predictu_dispatch.core.database_errors import DatabaseUnavailable
 from predictu_dispatch.core.fleet import Share
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
@@ -69,7 +70,6 @@ def dispatching(
     admission: Admission,
     *,
     poll_interval_s: float = 60.0,
-    is_outage: Callable[[BaseException], bool] = lambda _: False,
 ) -> Dispatcher:
     shares = [
         Share(operator_id=operator_id, interactive_slots=SLOTS, settlement_slots=SLOTS, requests_per_s=None)
@@ -84,7 +84,6 @@ def dispatching(
         admission,
         observe=lambda _: None,
         poll_interval_s=poll_interval_s,
-        is_outage=is_outage,
     )
 
 
@@ -175,15 +174,13 @@ class Away(Outbox):
         self.asked.append(wants)
         if self.is_silent:
             await asyncio.Event().wait()
-        raise ConnectionRefusedError
+        raise DatabaseUnavailable("connection refused")
 
 
 async def test_an_outage_is_an_answer_and_silence_is_none() -> None:
     """What the watchdog looks at: a process that is told of an outage works, and a new one could do no better."""
     outbox = Away()
-    dispatcher = dispatching(
-        Lane.INTERACTIVE, outbox, Admission([SETTINGS]), is_outage=lambda error: isinstance(error, OSError)
-    )
+    dispatcher = dispatching(Lane.INTERACTIVE, outbox, Admission([SETTINGS]))
     await dispatcher.send_by({"op_abc123": cast("Any", Courier())})
     running = asyncio.create_task(dispatcher.run())
     await until("an outage is an answer", lambda: dispatcher.answered_at_s is not None)

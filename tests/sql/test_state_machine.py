@@ -198,7 +198,6 @@ class Daemon:
             lambda: {self.operator_id: configured},
             instance=name,
             wake=self.wake,
-            is_outage=self.is_outage,
         )
 
     async def reap(self) -> None:
@@ -217,9 +216,6 @@ class Daemon:
         assert not self.refused, self.refused
 
     def wake(self, lane: Lane, delay_s: float, operator_id: str) -> None: ...
-
-    def is_outage(self, error: BaseException) -> bool:  # noqa: ARG002 - the port's own signature
-        return False
 
     def attempt_began(self, callback: Callback) -> None: ...
 

@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
+from predictu_dispatch.core.database_errors import DatabaseUnavailable, DsnError, Refused
 from predictu_dispatch.core.events import Event
+from predictu_dispatch.edge.postgres.errors import FOREIGN, answered, translate, translated
 from predictu_dispatch.edge.postgres.migrations import require_schema
 
 if TYPE_CHECKING:
@@ -33,36 +35,7 @@ _KEPT_FREE = 2
 _LISTEN_CHECK_S = 10.0
 """A listening connection says nothing by itself; it is asked this often whether it lives."""
 
-_LOST: tuple[type[BaseException], ...] = (
-    TimeoutError,
-    OSError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-
-_ANSWERED = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
-"""Outages of a statement only: the database was there, and said so."""
-
 log = structlog.get_logger()
-
-
-def is_outage(error: BaseException) -> bool:
-    """True where the database was not there or had no time, so that the very same statement may succeed later.
-
-    Lost connections surface in asyncpg as several unrelated types (RECIPES.md, asyncpg); the SQLSTATE classes are those
-    of Postgres' appendix A: 08 connection, 53 resources, 57P shutdown and recovery, 40 rollback, 25006 a standby before
-    promotion, 58 the server's own system; 57014 and 55P03 are a statement that was cancelled, by hand or by a timeout.
-    """
-    if isinstance(error, asyncpg.PostgresError):
-        sqlstate: str = error.sqlstate or ""
-        return (
-            sqlstate[:2] in ("08", "40", "53", "58") or sqlstate[:3] == "57P" or sqlstate in ("25006", "55P03", "57014")
-        )
-    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-        # asyncpg could not encode a parameter: asking again changes nothing.
-        return False
-    return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
 class Hosts:
@@ -85,9 +58,12 @@ class Hosts:
         dsns = list(self._dsns)
         for dsn in dsns:
             try:
-                connection: Connection = await asyncpg.connect(dsn, timeout=_CONNECT_TIMEOUT_S / len(dsns), **options)
-            except Exception as error:
-                if dsn == dsns[-1] or not is_outage(error):
+                with translated():
+                    connection: Connection = await asyncpg.connect(
+                        dsn, timeout=_CONNECT_TIMEOUT_S / len(dsns), **options
+                    )
+            except DatabaseUnavailable:
+                if dsn == dsns[-1]:
                     raise
             else:
                 self._dsns.sort(key=lambda one: one != dsn)
@@ -125,8 +101,9 @@ class Database:
             # Our statements leave nothing behind in a session; a reset would be one more round trip for each.
             reset=_leave_as_it_is,
         )
-        async with self._pool.acquire() as connection:
-            await require_schema(connection)
+        with translated():
+            async with self._pool.acquire() as connection:
+                await require_schema(connection)
         self.is_up = True
 
     async def close(self) -> None:
@@ -134,18 +111,18 @@ class Database:
         if self._pool is not None:
             try:
                 await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT_S)
-            except _LOST:
+            except FOREIGN:
                 self._pool.terminate()
 
     async def fetch(self, query: str, *args: Any, urgent: bool = False) -> list[Any]:  # noqa: ANN401 - parameters are as varied as SQL's types
-        """The statement's rows, once. Raises what asyncpg and the system raise.
+        """The statement's rows, once. Raises DatabaseUnavailable and Refused.
 
         What is not urgent leaves connections free for what is: a burst of settlements, or a slow count, must not keep a
         bet waiting.
         """
         if self._pool is None:
             message = "the database is not open"
-            raise asyncpg.InterfaceError(message)
+            raise DatabaseUnavailable(message)
         try:
             if urgent:
                 rows = await self._rows(self._pool, query, args)
@@ -157,17 +134,24 @@ class Database:
             if task is not None and task.cancelling():
                 # Giving a silent connection back ends in a timeout, which must not hide that we were cancelled.
                 raise asyncio.CancelledError from error
-            if is_outage(error) and not isinstance(error, _ANSWERED):
-                self._note(up=False, error=error)
-            raise
+            ours = translate(error) if isinstance(error, FOREIGN) else error
+            if isinstance(ours, DatabaseUnavailable) and not answered(ours):
+                self._note(up=False, error=ours)
+            if ours is error:
+                raise
+            raise ours from error
         self._note(up=True)
         return list(rows)
 
     @asynccontextmanager
     async def background_slot(self) -> AsyncIterator[None]:
-        """A place among those that leave connections free for what is urgent; raises TimeoutError if none gets free."""
-        async with asyncio.timeout(_CONNECT_TIMEOUT_S + _COMMAND_TIMEOUT_S):
-            await self._patient.acquire()
+        """A place among those that leave connections free for what is urgent.
+
+        Raises DatabaseUnavailable if none gets free.
+        """
+        with translated():
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S + _COMMAND_TIMEOUT_S):
+                await self._patient.acquire()
         try:
             yield
         finally:
@@ -184,7 +168,7 @@ class Database:
         """The statement's rows, asked again until the database answers: for statements that are safe to repeat."""
         async for attempt in AsyncRetrying(
             wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
-            retry=retry_if_exception(is_outage),
+            retry=retry_if_exception_type(DatabaseUnavailable),
             reraise=True,
         ):
             with attempt:
@@ -197,22 +181,10 @@ class Database:
             if up:
                 log.info(Event.DATABASE_RECOVERED)
             else:
-                log.warning(Event.DATABASE_LOST, error=describe(error))
+                log.warning(Event.DATABASE_LOST, error=str(error))
 
 
 async def _leave_as_it_is(_: Connection) -> None: ...
-
-
-def describe(error: BaseException | None) -> str:
-    """An error in one line that never holds a DSN: asyncpg's messages name hosts and users, not passwords."""
-    if error is None:
-        return ""
-    text = next(iter(str(error).splitlines()), "")
-    if isinstance(error, TimeoutError):
-        text = text or "no answer in time"
-    elif isinstance(error, FileNotFoundError) and error.filename is None:
-        text += " (the server's socket, or a certificate that the DSN names)"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 async def listen(
@@ -237,9 +209,10 @@ async def listen(
         try:
             connection = await hosts.connect()
             for channel in channels:
-                await connection.add_listener(
-                    channel, lambda _, __, named, payload: on_notification(named, str(payload))
-                )
+                with translated():
+                    await connection.add_listener(
+                        channel, lambda _, __, named, payload: on_notification(named, str(payload))
+                    )
             delay_s = 0.1
             is_listening = True
             for channel in channels:
@@ -249,14 +222,15 @@ async def listen(
             while not connection.is_closed():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(gone.wait(), _LISTEN_CHECK_S)
-                await connection.execute("select 1", timeout=_CONNECT_TIMEOUT_S)
-        except _LOST as error:
+                with translated():
+                    await connection.execute("select 1", timeout=_CONNECT_TIMEOUT_S)
+        except (DatabaseUnavailable, Refused, DsnError) as error:
             if is_listening:
                 is_listening = False
-                log.warning(Event.LISTENER_LOST, error=describe(error))
+                log.warning(Event.LISTENER_LOST, error=str(error))
             await sleep(delay_s)
             delay_s = min(delay_s * 2, 2.0)
         finally:
             if connection is not None:
-                with contextlib.suppress(*_LOST):
+                with contextlib.suppress(*FOREIGN):
                     await connection.close(timeout=1)

@@ -11,9 +11,8 @@ import uuid
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import asyncpg
-
 from predictu_dispatch.core.breaker import Breaker, Circuit, Ping
+from predictu_dispatch.core.database_errors import Refused
 from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, OperatorState, Share, Usage
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.edge.postgres.sql_files import migrations, query
@@ -68,10 +67,10 @@ class FleetStore:
                 # Without its shares a daemon sends nothing at all.
                 urgent=True,
             )
-        except asyncpg.PostgresError as error:
+        except Refused as error:
             if error.sqlstate != _INSTANCE_TAKEN:
                 raise
-            raise InstanceTakenError(". ".join(filter(None, (error.args[0], error.as_dict().get("hint"))))) from error
+            raise InstanceTakenError(". ".join(filter(None, (error.message, error.hint)))) from error
         return [Share(**row) for row in rows]
 
     async def deregister(self) -> None:

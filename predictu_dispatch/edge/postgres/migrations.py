@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from predictu_dispatch.edge.postgres.errors import translated
 from predictu_dispatch.edge.postgres.sql_files import Migration, migrations
 
 if TYPE_CHECKING:
@@ -31,8 +32,13 @@ async def migrate(dsn: str) -> list[str]:
 
     All run in one transaction under an advisory lock that ends with it: also behind a transaction-pooling proxy two
     runs wait for each other, and a failed one leaves nothing half done. Raises SchemaError, also while a daemon runs
-    that would not understand the new schema; asyncpg's and the system's errors pass through.
+    that would not understand the new schema; and what edge/postgres/errors.py translates to.
     """
+    with translated():
+        return await _migrate(dsn)
+
+
+async def _migrate(dsn: str) -> list[str]:
     connection = await asyncpg.connect(dsn, statement_cache_size=0, timeout=10)
     try:
         async with connection.transaction():

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg
-
+from predictu_dispatch.core.database_errors import LOCK_NOT_AVAILABLE, DatabaseUnavailable, Refused
 from predictu_dispatch.edge.postgres.database import Hosts
+from predictu_dispatch.edge.postgres.errors import translated
 from predictu_dispatch.edge.postgres.migrations import require_schema
 from predictu_dispatch.edge.postgres.sql_files import query
 
@@ -83,7 +83,8 @@ class Retention:
 
     async def preview(self) -> Removal:
         """What would be looked at and what is old; nothing is changed."""
-        walk = await self._connection.fetchrow(query("purge_cursor"), self._keep_months)
+        with translated():
+            walk = await self._connection.fetchrow(query("purge_cursor"), self._keep_months)
         assert walk is not None  # noqa: S101 - it has one row, whatever was removed so far
         return Removal(
             cutoff=walk["cutoff"],
@@ -94,7 +95,7 @@ class Retention:
     async def run(self) -> Removal:
         """All that is old is gone, or the Removal says what is not and why.
 
-        Raises asyncpg's errors, PD006 among them where another run is at it: what was done stays done.
+        Raises DatabaseUnavailable and Refused, PD006 if another run is active: what was done stays done.
         """
         removal = await self.preview()
         await self._remove_finished(removal)
@@ -103,14 +104,17 @@ class Retention:
         return removal
 
     async def _old(self) -> list[Any]:
-        return list(await self._connection.fetch(query("expired_audit"), self._keep_months))
+        with translated():
+            return list(await self._connection.fetch(query("expired_audit"), self._keep_months))
 
     async def _remove_finished(self, removal: Removal) -> None:
         while not removal.is_at_end:
             try:
                 row = await self._step("purge_finished")
-            except asyncpg.LockNotAvailableError as error:
-                removal.why_not = str(error.message)
+            except DatabaseUnavailable as error:
+                if error.sqlstate != LOCK_NOT_AVAILABLE:
+                    raise
+                removal.why_not = error.message
                 return
             removal.callbacks += row["callbacks"]
             removal.bets += row["bets"]
@@ -123,24 +127,25 @@ class Retention:
         while True:
             try:
                 row = await self._step("purge_audit", old["part"])
-            except asyncpg.PostgresError as error:
+            except (DatabaseUnavailable, Refused) as error:
                 if error.sqlstate not in _FOR_THE_NEXT_RUN:
                     raise
-                return Part(**named, why_not=str(error.message))
+                return Part(**named, why_not=error.message)
             if row["is_done"]:
                 return Part(**named, kept=row["needed"], is_done=True)
 
     async def _step(self, name: str, *arguments: Any) -> Any:  # noqa: ANN401 - as varied as SQL's types
         """The row that the step said, after a pause as long as it took: retention never has the database for itself.
 
-        It gives way to whoever has a lock, and asks again; raises LockNotAvailableError in the end.
+        It gives way to whoever has a lock, and asks again; raises DatabaseUnavailable in the end.
         """
         for is_last in (*([False] * (_TRIALS - 1)), True):
             began_s = time.monotonic()
             try:
-                (row,) = await self._connection.fetch(query(name), self._keep_months, *arguments, self._blocks)
-            except asyncpg.LockNotAvailableError:
-                if is_last:
+                with translated():
+                    (row,) = await self._connection.fetch(query(name), self._keep_months, *arguments, self._blocks)
+            except DatabaseUnavailable as error:
+                if is_last or error.sqlstate != LOCK_NOT_AVAILABLE:
                     raise
                 await self._sleep(_TRY_AGAIN_S)
             else:
@@ -158,7 +163,8 @@ async def retention(dsn: str, *, keep_months: int) -> AsyncIterator[Retention]:
         server_settings={"application_name": "predictu-dispatch retain"},
     )
     try:
-        await require_schema(connection)
+        with translated():
+            await require_schema(connection)
         yield Retention(connection, keep_months=keep_months)
     finally:
         await connection.close(timeout=5)

@@ -13,7 +13,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from predictu_dispatch.edge.postgres.database import is_outage
+from predictu_dispatch.core.database_errors import DatabaseUnavailable
+from predictu_dispatch.edge.postgres.errors import FOREIGN, translate
 from tests.support.bulk import until_heartbeats, until_slots
 from tests.support.circuits import print_figures
 from tests.support.command_line import command_line_for
@@ -84,8 +85,8 @@ class Producer:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await asyncpg.connect(self._dsn, timeout=5)
                 return await ask(self._connection)
-            except Exception as error:
-                if not is_outage(error):
+            except FOREIGN as error:
+                if not isinstance(translate(error), DatabaseUnavailable):
                     raise
                 self.broken_off += 1
                 # A program that waits for its database need not take the machine meanwhile.

@@ -1,0 +1,85 @@
+"""Translates asyncpg's and the system's errors into core/database_errors.py. No other module sees theirs."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from predictu_dispatch.core.database_errors import DatabaseUnavailable, DsnError, LoginRefused, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOREIGN: Final = (
+    TimeoutError,
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""Everything that a statement or a connection of asyncpg raises, bugs and cancellation apart."""
+
+_WHICH_ARGUMENT: Final = re.compile(r"invalid input for query argument \$\d+")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise DatabaseUnavailable, Refused or DsnError instead of asyncpg's and the system's errors."""
+    try:
+        yield
+    except FOREIGN as error:
+        raise translate(error) from error
+
+
+def translate(error: Exception) -> DatabaseUnavailable | Refused | DsnError:
+    """The error of ours that stands for one of FOREIGN."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _translate_answer(error)
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return DsnError(_describe(error))
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+        # asyncpg quotes the value, which may be personal.
+        named = _WHICH_ARGUMENT.match(str(error))
+        return Refused("", named[0] if named else "a parameter could not be encoded")
+    return DatabaseUnavailable(_describe(error))
+
+
+def _translate_answer(error: asyncpg.PostgresError) -> DatabaseUnavailable | Refused:
+    sqlstate, message = error.sqlstate or "", error.args[0] if error.args else ""
+    if is_unavailable(sqlstate):
+        return DatabaseUnavailable(_describe(error), sqlstate=sqlstate, message=message)
+    hint = error.as_dict().get("hint") or ""
+    refuses_login = (
+        error.as_dict().get("severity_en") == "FATAL"
+        # asyncpg raises these before it has read the severity.
+        or isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError)
+    )
+    return (LoginRefused if refuses_login else Refused)(sqlstate, message, hint)
+
+
+def is_unavailable(sqlstate: str) -> bool:
+    """True if the same statement may succeed later.
+
+    The classes are those of Postgres' appendix A: 08 connection, 40 rollback, 53 resources, 57P shutdown and recovery,
+    58 the server's own system; 25006 is a standby before its promotion, 55P03 a lock that was not available, 57014 a
+    statement that was cancelled, by a person or by a timeout.
+    """
+    return sqlstate[:2] in ("08", "40", "53", "58") or sqlstate[:3] == "57P" or sqlstate in ("25006", "55P03", "57014")
+
+
+def answered(error: DatabaseUnavailable) -> bool:
+    """True if only this statement was unavailable: the server was there and cancelled it or refused its lock."""
+    return error.sqlstate in ("55P03", "57014")
+
+
+def _describe(error: Exception) -> str:
+    """One line that never contains a DSN: asyncpg's messages name hosts and users, not passwords."""
+    text = next(iter(str(error).splitlines()), "")
+    if isinstance(error, TimeoutError):
+        text = text or "no answer in time"
+    elif isinstance(error, FileNotFoundError) and error.filename is None:
+        text += " (the server's socket, or a certificate that the DSN names)"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,42 @@
+"""The two things that every loop does: wait for an event or a timeout, and survive a failure of one turn."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from predictu_dispatch.core.database_errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+T = TypeVar("T")
+
+
+class ChoreObserver(Protocol):
+    """Logs and counts failed chores."""
+
+    def chore_failed(self, chore: str, error: Exception) -> None: ...
+
+
+async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
+    """Return once the event is set or the time is over."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+async def run_chore(chore: str, work: Awaitable[T], observer: ChoreObserver) -> T | None:
+    """What `work` returns, or None if it failed: the caller's next turn tries again.
+
+    An outage is not reported, because the database edge does that once for all. Anything else is.
+    """
+    try:
+        return await work
+    except DatabaseUnavailable:
+        return None
+    except Exception as error:  # noqa: BLE001 - one failing chore must not stop the others
+        observer.chore_failed(chore, error)
+        return None
