@@ -17,7 +17,7 @@ import structlog
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import InstanceTakenError
 from predictu_dispatch.core.methods import Lane
-from predictu_dispatch.edge.config.reload import reload_config
+from predictu_dispatch.edge.config.loader import reload_config
 from predictu_dispatch.edge.http.server import HttpServer, ListenError
 from predictu_dispatch.edge.http.transport import Transport
 from predictu_dispatch.edge.postgres.database import Database, listen
@@ -25,8 +25,8 @@ from predictu_dispatch.edge.postgres.fleet_store import FleetStore
 from predictu_dispatch.edge.postgres.outbox import Outbox
 from predictu_dispatch.edge.postgres.sql_files import read_queries
 from predictu_dispatch.edge.systemd import ServiceManager
+from predictu_dispatch.edge.telemetry.gauges import ProcessStats
 from predictu_dispatch.edge.telemetry.observer import Telemetry
-from predictu_dispatch.edge.telemetry.snapshot import ProcessStats
 from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.courier import Courier
 from predictu_dispatch.flow.courier_pool import CourierPool
@@ -40,7 +40,8 @@ from predictu_dispatch.flow.recorder import Recorder
 
 if TYPE_CHECKING:
     from predictu_dispatch.core.operator_settings import OperatorSettings
-    from predictu_dispatch.edge.config.loader import Config, OperatorConfig
+    from predictu_dispatch.edge.config.loader import Config
+    from predictu_dispatch.edge.config.operator_file import OperatorConfig
 
 _SNAPSHOT_EVERY_S = 5.0
 _SNAPSHOT_EVERY_MAX_S = 20.0
@@ -75,7 +76,7 @@ class Daemon:
         )
         self._outbox = Outbox(self._database, instance=self._instance)
         self._telemetry = Telemetry(
-            own=lambda: ProcessStats(
+            process_stats=lambda: ProcessStats(
                 in_flight=self._admission.in_flight,
                 is_database_up=self._database.is_up,
                 is_ready=self._health.unready() is None,
@@ -117,7 +118,7 @@ class Daemon:
         )
         self._http = HttpServer(
             registry=self._telemetry.registry,
-            refresh=self._telemetry.snapshot.refresh,
+            refresh=self._telemetry.gauges.refresh,
             unready=self._health.unready,
             signing_keys=lambda: {name: one.published_keys for name, one in self._config.operators.items()},
         )
@@ -201,7 +202,7 @@ class Daemon:
         self._admission.configure(self._settings())
         self._monitor.configure(self._settings())
         self._fleet.operators_changed()
-        self._telemetry.operators_taken(config.operators.values())
+        self._telemetry.operators_loaded(config.operators.values())
         return await self._couriers.serve(config.operators)
 
     async def _sync(self, config: Config) -> None:
@@ -283,7 +284,7 @@ class Daemon:
     async def _take_snapshot(self) -> None:
         if self._unsynced:
             await self._sync(self._config)
-        self._telemetry.snapshot.take(await self._outbox.backlog(), await self._outbox.review_counts())
+        self._telemetry.gauges.backlog_read(await self._outbox.backlog(), await self._outbox.review_counts())
 
     async def _take_snapshots(self) -> None:
         while True:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from predictu_dispatch.edge.config.loader import VARIABLES
+from predictu_dispatch.edge.config.dispatcher_file import VARIABLES
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.support.harness import Harness, open_harness
 from tests.support.pgbouncer import PooledFleet

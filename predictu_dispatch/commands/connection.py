@@ -28,7 +28,8 @@ def dsn_of(invocation: Invocation) -> str:
 
     The operators' files are not read, so that a fault in one never hides a bet from the support desk.
     """
-    from predictu_dispatch.edge.config.loader import ConfigError, read_dispatcher  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.config.dispatcher_file import read_dispatcher  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415 - loaded only where used
 
     try:
         return read_dispatcher(invocation.config, os.environ).database.dsn.get_secret_value()
@@ -61,7 +62,7 @@ def reported_outages(invocation: Invocation) -> Iterator[None]:
     With exit code 3 where it is away or lets us not in, 2 where the DSN makes no sense, and 1 where its schema or our
     rights do not fit.
     """
-    from predictu_dispatch.edge.config.loader import DSN_VARIABLE  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.config.dispatcher_file import DSN_VARIABLE  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.edge.postgres.migrations import SchemaError  # noqa: PLC0415
 
     in_file = f"[database] dsn in {invocation.config}"

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Concatenate, Final, NoReturn, ParamSpec, TypeV
 import click
 
 if TYPE_CHECKING:
-    from predictu_dispatch.edge.config.loader import Config, ConfigError
+    from predictu_dispatch.edge.config.files import ConfigError
+    from predictu_dispatch.edge.config.loader import Config
 
 EXIT_FAILED: Final = 1
 EXIT_MISCONFIGURED: Final = 2
@@ -40,7 +41,8 @@ class Invocation:
 
     def load(self) -> Config:
         """The whole configuration; ends the command with every fault on stderr and exit code 2 if it has any."""
-        from predictu_dispatch.edge.config.loader import ConfigError, load_config  # noqa: PLC0415
+        from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
+        from predictu_dispatch.edge.config.loader import load_config  # noqa: PLC0415
 
         try:
             return load_config(self.config, os.environ)

@@ -227,9 +227,9 @@ def _report(
 
 def _keys(invocation: Invocation, operator: str) -> Mapping[KeyRole, SigningKey]:
     """The keys by role; ends the command with every fault if one cannot be read."""
-    from predictu_dispatch.edge.config.files import located  # noqa: PLC0415
+    from predictu_dispatch.edge.config.files import ConfigError, located  # noqa: PLC0415
     from predictu_dispatch.edge.config.keys import read_keys  # noqa: PLC0415
-    from predictu_dispatch.edge.config.loader import ConfigError, read_operator  # noqa: PLC0415
+    from predictu_dispatch.edge.config.operator_file import read_operator  # noqa: PLC0415
 
     file = _operator_file(invocation, operator)
     path = _default_key_file(file)
@@ -251,7 +251,8 @@ def _keys(invocation: Invocation, operator: str) -> Mapping[KeyRole, SigningKey]
 
 
 def _signing_settings(invocation: Invocation, file: Path) -> SigningSettings:
-    from predictu_dispatch.edge.config.loader import ConfigError, read_operator_settings  # noqa: PLC0415
+    from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
+    from predictu_dispatch.edge.config.operator_file import read_operator_settings  # noqa: PLC0415
 
     try:
         return read_operator_settings(file).signing

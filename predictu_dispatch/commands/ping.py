@@ -81,7 +81,7 @@ async def _ping(invocation: Invocation, operator: str) -> tuple[Row, Row | None]
 
 
 def _listen_dsn(invocation: Invocation) -> str:
-    from predictu_dispatch.edge.config.loader import read_dispatcher  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.config.dispatcher_file import read_dispatcher  # noqa: PLC0415 - loaded only where used
 
     settings = read_dispatcher(invocation.config, os.environ).database
     return settings.listen_dsn.get_secret_value() or settings.dsn.get_secret_value()

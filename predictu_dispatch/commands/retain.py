@@ -33,7 +33,8 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
 
     Its database login needs the role predictu_retention, which no daemon has.
     """
-    from predictu_dispatch.edge.config.loader import ConfigError, read_dispatcher  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.config.dispatcher_file import read_dispatcher  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
 
     try:
         settings = read_dispatcher(invocation.config, os.environ)

@@ -52,7 +52,7 @@ REASONS = {
     "truncated": "the answer ended too soon",
     "too_large": "the answer was longer than max_response_bytes",
     "too_late": "there was not enough time left to begin the attempt",
-    "unasked_answer": "the kept connection held bytes that the operator had sent unasked",
+    "unsolicited_data": "the kept connection held bytes that the operator had sent unasked",
     "bad_http": "the answer was not valid HTTP",
     "not_json": "the answer was not JSON",
     "not_utf8": "the answer was not UTF-8 text",

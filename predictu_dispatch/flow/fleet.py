@@ -54,7 +54,7 @@ class Fleet:
                 # It may be the row of one that was killed a moment ago, this one's predecessor for example.
                 if time.monotonic() >= give_up_at_s:
                     raise
-                self._observer.instance_is_taken(taken)
+                self._observer.instance_taken(taken)
                 await asyncio.sleep(HEARTBEAT_INTERVAL_S / 2)
             else:
                 return

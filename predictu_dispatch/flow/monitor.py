@@ -159,7 +159,7 @@ class Monitor:
         states = await self._fleet_store.operator_states(list(self._settings))
         was_allowed = {state.operator_id: _allows(self._admission.state(state.operator_id)) for state in states}
         self._admission.saw(states, asked_at_s=asked_at_s)
-        self._observer.operators_seen(states)
+        self._observer.operators_read(states)
         if any(self._is_news(operator_id, notes) for operator_id, notes in self._notes.items()):
             # Heard while we asked, and held against what we knew before.
             self._news.set()

@@ -107,7 +107,7 @@ class Reaper:
         ended: Counter[str] = Counter()
         for change in await self._outbox.expire(ENDED_MOST):
             ended[change.operator_id] += 1
-            self._observer.bet_followed(change)
+            self._observer.callback_changed(change)
             if change.lane is not None:
                 self._wake(change.lane, 0.0, change.operator_id)
         if ended and max(ended.values()) >= ENDED_MOST:

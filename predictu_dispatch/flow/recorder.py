@@ -158,7 +158,7 @@ class Recorder:
         held = set()
         for change in await self._outbox.settle(attempts):
             if change.attempt is None:
-                self._observer.bet_followed(change)
+                self._observer.callback_changed(change)
                 if change.lane is not None:
                     self._wake(change.lane, 0.0, change.operator_id)
                 continue

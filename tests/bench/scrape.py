@@ -28,8 +28,8 @@ from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.verdict import Verdict
 from predictu_dispatch.edge.http.server import HttpServer
+from predictu_dispatch.edge.telemetry.gauges import ProcessStats
 from predictu_dispatch.edge.telemetry.observer import Telemetry
-from predictu_dispatch.edge.telemetry.snapshot import ProcessStats
 
 _BEAT_S = 0.001
 _PAUSE_S = 0.4
@@ -48,7 +48,7 @@ def filled(operators: int) -> Telemetry:
     """Telemetry of a daemon that has delivered, retried and given up everything, and been refused every bet and win."""
     names = [f"op_{n:06}" for n in range(operators)]
     lanes = {(name, lane): 3 for name in names for lane in Lane}
-    telemetry = Telemetry(own=lambda: ProcessStats(in_flight=lanes, is_database_up=True, is_ready=True))
+    telemetry = Telemetry(process_stats=lambda: ProcessStats(in_flight=lanes, is_database_up=True, is_ready=True))
     metrics = telemetry._metrics
     for name in names:
         for method in Method:
@@ -66,7 +66,7 @@ def filled(operators: int) -> Telemetry:
             metrics.rollbacks.labels(name, cause).inc()
         metrics.connections.labels(name).inc()
         metrics.misconfigured.labels(name).inc()
-    telemetry.operators_seen(
+    telemetry.operators_read(
         [
             OperatorState(
                 operator_id=name,
@@ -82,7 +82,7 @@ def filled(operators: int) -> Telemetry:
         ]
     )
     figures = {"callbacks": 7, "unknown_effect": 1, "oldest_due_s": 1.0, "unknown_for_s": 1.0}
-    telemetry.snapshot.take(
+    telemetry.gauges.backlog_read(
         [
             {"operator_id": name, "lane": lane, "state": state, "rollbacks": 1, "rollback_for_s": 1.0, **figures}
             for name, lane in lanes
@@ -109,7 +109,7 @@ async def beat(late: list[tuple[float, float]]) -> None:
 async def scrape(telemetry: Telemetry, *, scrapes: int) -> list[tuple[float, float, int, float]]:
     """(ms of the scrape, longest standstill in it, bytes, longest standstill in the pause after it) of each."""
     server = HttpServer(
-        registry=telemetry.registry, refresh=telemetry.snapshot.refresh, unready=lambda: None, signing_keys=dict
+        registry=telemetry.registry, refresh=telemetry.gauges.refresh, unready=lambda: None, signing_keys=dict
     )
     url = await server.start(host="127.0.0.1", port=0)
     late: list[tuple[float, float]] = []

@@ -20,8 +20,8 @@ from prometheus_client import generate_latest
 from predictu_dispatch.core.breaker import Breaker
 from predictu_dispatch.core.fleet import OperatorState
 from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.edge.telemetry.gauges import ProcessStats
 from predictu_dispatch.edge.telemetry.observer import Telemetry
-from predictu_dispatch.edge.telemetry.snapshot import ProcessStats
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "predictu-dispatch.rules.yml"
@@ -44,7 +44,9 @@ GRID_COLUMNS = 24
 def metric_families() -> dict[str, tuple[str, str]]:
     """Every metric of a daemon whose figures are all present: name to (type, help)."""
     telemetry = Telemetry(
-        own=lambda: ProcessStats(in_flight={("op_a", lane): 0 for lane in Lane}, is_database_up=True, is_ready=True)
+        process_stats=lambda: ProcessStats(
+            in_flight={("op_a", lane): 0 for lane in Lane}, is_database_up=True, is_ready=True
+        )
     )
     state = OperatorState(
         operator_id="op_a",
@@ -56,9 +58,9 @@ def metric_families() -> dict[str, tuple[str, str]]:
         interactive_backoff_s=0.0,
         settlement_backoff_s=0.0,
     )
-    telemetry.operators_seen([state])
-    telemetry.snapshot.take([], [])
-    telemetry.snapshot.refresh()
+    telemetry.operators_read([state])
+    telemetry.gauges.backlog_read([], [])
+    telemetry.gauges.refresh()
     text = generate_latest(telemetry.registry).decode()
     types = dict(re.findall(r"(?m)^# TYPE (\S+) (\S+)$", text))
     helps = dict(re.findall(r"(?m)^# HELP (\S+) (.*)$", text))

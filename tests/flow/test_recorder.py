@@ -38,7 +38,7 @@ class Witness:
         assert change.cause in {Cause.SETTLED, Cause.LATE}
         self.settled.append((attempt.callback.bet_id, change.state))
 
-    def bet_followed(self, change: CallbackChange) -> None:
+    def callback_changed(self, change: CallbackChange) -> None:
         """Bets follow; the database's tests look at that."""
 
     def chore_failed(self, chore: str, error: Exception) -> None:

@@ -14,7 +14,7 @@ from tests.hostile.tls import TLS_ENTRIES, UNSENT
 from tests.support.environment import Environment
 
 HOSTILE, SPOILT = "op_hostile", "op_spoilt"
-OTHERS_FAULT = {("not_sent", "unasked_answer"), ("unanswered", "reset"), ("unanswered", "timeout")}
+OTHERS_FAULT = {("not_sent", "unsolicited_data"), ("unanswered", "reset"), ("unanswered", "timeout")}
 """An attempt may meet the connection that another entry left behind, noticed in time or not; or a busy machine."""
 
 

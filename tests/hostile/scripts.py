@@ -191,4 +191,4 @@ GREETINGS: dict[str, bytes] = {
     "200 KB of answers": http() * 2_000,
 }
 """Said before anything was asked. Whether these bytes are there in time to be noticed is for the kernel to say."""
-GREETED = (*unsent("unasked_answer"), *EITHER, *broken("timeout", "reset"))
+GREETED = (*unsent("unsolicited_data"), *EITHER, *broken("timeout", "reset"))

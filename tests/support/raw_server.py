@@ -11,7 +11,7 @@ from typing import Any
 
 from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.core.operator_settings import OperatorSettings, TlsSettings
-from predictu_dispatch.edge.config.loader import _ssl_context
+from predictu_dispatch.edge.config.operator_file import read_tls
 from predictu_dispatch.edge.http.transport import Transport
 
 BODY = '{"method":"PING","params":{"note":"€"}}'.encode()
@@ -143,9 +143,9 @@ def settings_for(url: str, **tables: Any) -> OperatorSettings:
 
 def tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
     """What the daemon makes of an operator's [tls]."""
-    context, faults = _ssl_context(tls, Path("op_abc123.toml"), {}) if tls != TlsSettings() else (None, ())
+    files, faults = read_tls(tls, Path("op_abc123.toml"), {})
     assert faults == ()
-    return context
+    return files.context
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
 from predictu_dispatch.core.signing import RSA_BITS_MIN, SigningKey
-from predictu_dispatch.edge.config.files import bytes_of, why
+from predictu_dispatch.edge.config.files import read_file, why
 
 _RSA_EXPONENT: Final = 65_537
 """The only exponent in general use. Source: FIPS 186-5, A.1.1."""
@@ -61,7 +61,7 @@ def read_keys(
     # looked at later.
     for role in (KeyRole.STAGED, KeyRole.ACTIVE, KeyRole.PREVIOUS):
         try:
-            found[role] = SigningKey.from_pem(bytes_of(key_file_of(active_file, role)), algorithm)
+            found[role] = SigningKey.from_pem(read_file(key_file_of(active_file, role)), algorithm)
         except FileNotFoundError as error:
             if role is KeyRole.ACTIVE:
                 wrong[role] = error

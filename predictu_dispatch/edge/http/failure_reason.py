@@ -14,7 +14,7 @@ class TooLateError(Exception):
     """A connection is there, but the deadline or the lease does not allow the request to leave any more."""
 
 
-class UnaskedAnswerError(Exception):
+class UnsolicitedDataError(Exception):
     """The connection holds bytes that the operator sent unasked; they would be taken for the answer to this request."""
 
 
@@ -35,8 +35,8 @@ def reason_not_sent(error: Exception) -> str:
     match error:
         case TooLateError():
             return "too_late"
-        case UnaskedAnswerError():
-            return "unasked_answer"
+        case UnsolicitedDataError():
+            return "unsolicited_data"
         # The second is aiohttp's own, for 127.1, 2130706433 and other spellings that a system may read as 127.0.0.1.
         case AddressRefusedError() | aiohttp.InvalidUrlClientError():
             return "address_refused"

@@ -25,7 +25,7 @@ from predictu_dispatch.core.addresses import address_fault
 from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.edge.http.failure_reason import (
     TooLateError,
-    UnaskedAnswerError,
+    UnsolicitedDataError,
     reason_not_sent,
     reason_sent,
     unwrapped,
@@ -103,7 +103,7 @@ class _WatchedRequest(aiohttp.ClientRequest):
             raise TooLateError
         # aiohttp asks this when a connection goes back to its pool, but not when it comes out again.
         if conn.protocol is not None and conn.protocol.should_close:
-            raise UnaskedAnswerError
+            raise UnsolicitedDataError
         progress.sent = True
         return await super().send(conn)
 

@@ -22,7 +22,8 @@ from predictu_dispatch.core.diagnosis_facts import (
 )
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane, Method
-from predictu_dispatch.edge.config.loader import ConfigError, read_operator
+from predictu_dispatch.edge.config.files import ConfigError
+from predictu_dispatch.edge.config.operator_file import read_operator
 from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:

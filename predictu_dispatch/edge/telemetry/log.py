@@ -1,4 +1,4 @@
-"""The log: one event a line on stderr, for people on a terminal, as JSON elsewhere."""
+"""The log: one line per event on stderr."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.settings import LogSettings
 
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
-"""A JWT, whole or cut off: base64url of `{"`, then claims, then the signature."""
+"""A JWT, whole or truncated: base64url of `{"`, then claims, then the signature."""
 _encode = json.JSONEncoder(default=repr).encode
 
 log = structlog.get_logger()
 
 
 def configure_log(settings: LogSettings) -> None:
-    """Log lines go to stderr: for people on a terminal, as JSON elsewhere, unless `format` says which."""
+    """Sends log lines to stderr: in the console format on a terminal, as JSON otherwise, unless `format` decides."""
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
@@ -41,32 +41,29 @@ def configure_log(settings: LogSettings) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", LineWriter(sys.stderr))),
         cache_logger_on_first_use=True,
     )
-    # What libraries say by logging goes the same way, or raw text would stand between the JSON lines.
+    # Library log records take the same way; otherwise plain text would appear between the JSON lines.
     logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)
 
 
 def without_tokens(text: str) -> str:
-    """`text` as it may be logged: what an operator sent may quote the token that we sent it."""
+    """Returns `text` without JWTs: an operator's answer may quote the token that we sent."""
     return _TOKEN.sub("[token withheld]", text)
 
 
 class LineWriter:
-    """Writes what is said in one turn of the loop at once, at the end of that turn; outside of a loop, immediately.
-
-    A line for each attempt would otherwise be a system call for each.
-    """
+    """Writes the lines of one turn of the event loop in a single system call; without a loop, immediately."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._said: list[str] = []
+        self._lines: list[str] = []
         atexit.register(self._drain)
 
     def write(self, text: str) -> None:
-        self._said.append(text)
+        self._lines.append(text)
 
     def flush(self) -> None:
-        if len(self._said) > 1:
-            # Somebody before us in this turn has asked for it.
+        if len(self._lines) > 1:
+            # The first line of this turn has already scheduled it.
             return
         try:
             asyncio.get_running_loop().call_soon(self._drain)
@@ -74,8 +71,8 @@ class LineWriter:
             self._drain()
 
     def _drain(self) -> None:
-        said, self._said = "".join(self._said), []
-        self._stream.write(said)
+        text, self._lines = "".join(self._lines), []
+        self._stream.write(text)
         self._stream.flush()
 
 

@@ -1,8 +1,4 @@
-"""Logs and metrics. Both are read from the same records, so they cannot disagree.
-
-Metric names are a contract (DESIGN.md 8). Figures that the database knows (backlog, oldest due, needs review, unknown
-effect) come from a snapshot that is taken every few seconds; one that could not be taken is absent, never 0.
-"""
+"""The log lines and metrics of the daemon, both taken from the same records."""
 
 from __future__ import annotations
 
@@ -18,10 +14,9 @@ from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.lifecycle import FINAL, CallbackState
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.verdict import MISCONFIGURED
-from predictu_dispatch.edge.config.expiry import Expiry
+from predictu_dispatch.edge.telemetry.gauges import Gauges
 from predictu_dispatch.edge.telemetry.log import without_tokens
 from predictu_dispatch.edge.telemetry.metrics import Metrics
-from predictu_dispatch.edge.telemetry.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,9 +24,9 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.attempt import Attempt, CallbackChange
     from predictu_dispatch.core.callback import Callback
     from predictu_dispatch.core.fleet import InstanceTakenError, OperatorState
-    from predictu_dispatch.edge.config.loader import OperatorConfig
-    from predictu_dispatch.edge.config.reload import Reload
-    from predictu_dispatch.edge.telemetry.snapshot import ProcessStats
+    from predictu_dispatch.edge.config.loader import Reload
+    from predictu_dispatch.edge.config.operator_file import OperatorConfig
+    from predictu_dispatch.edge.telemetry.gauges import ProcessStats
 
 
 _EVENT_OF_STATE = {
@@ -49,39 +44,37 @@ _EVENT_OF_CAUSE = {
 
 _ENQUEUED = "enqueued"
 _ROLLBACK_CAUSES = ("requested", "unknown_effect", _ENQUEUED)
-"""The first two are the reasons that the database gives, the third is the producer's own BET_ROLLBACK."""
+"""The first two are reasons that the database writes; the third is a BET_ROLLBACK that a producer enqueued."""
 
 log = structlog.get_logger()
 
 
 class Telemetry:
-    """The observer of flow: one log line for each attempt, and the metrics."""
+    """The observer of flow: writes one log line per attempt and updates the metrics."""
 
-    def __init__(self, *, own: Callable[[], ProcessStats]) -> None:
+    def __init__(self, *, process_stats: Callable[[], ProcessStats]) -> None:
         self._metrics = metrics = Metrics()
         self.registry = metrics.registry
         self.connections = metrics.connections
-        # The labelled children, looked up once each: the library checks the labels anew at each asking.
+        # Caches the labelled children, because the library checks the labels at each call.
         self._attempts = cache(metrics.attempts.labels)
         self._finished = cache(metrics.finished.labels)
         self._attempt_duration = cache(metrics.attempt_duration.labels)
         self._delivery_latency = cache(metrics.delivery_latency.labels)
         self._pickup_latency = cache(metrics.pickup_latency.labels)
-        self.snapshot = Snapshot(own)
-        self.registry.register(self.snapshot)
-        self._expiry = Expiry()
-        self.registry.register(self._expiry)
+        self.gauges = Gauges(process_stats)
+        self.registry.register(self.gauges)
         self._open_circuits: dict[str, bool] = {}
 
     def attempt_began(self, callback: Callback) -> None:
-        """A claimed callback is on its way."""
+        """Counts an attempt that is about to be sent."""
         due_to_claim_s = (callback.leased_at - callback.due_at).total_seconds()
         self._pickup_latency(callback.lane).observe(due_to_claim_s + time.monotonic() - callback.leased_at_s)
         if callback.method is Method.BET_ROLLBACK and callback.attempt == 1:
             self._metrics.rollbacks.labels(callback.operator_id, callback.reason or _ENQUEUED).inc()
 
     def attempt_settled(self, attempt: Attempt, change: CallbackChange) -> None:
-        """An attempt stands in the audit."""
+        """Logs and counts an attempt that is in the audit."""
         callback, exchange = attempt.callback, attempt.exchange
         late = change.cause is Cause.LATE
         verdict = "late" if late else attempt.outcome.verdict
@@ -93,7 +86,7 @@ class Telemetry:
         if attempt.reaped:
             self._metrics.leases_reaped.inc()
         else:
-            # What was reaped lasted as long as its lease, which says nothing of the operator.
+            # A reaped attempt lasts as long as its lease, which says nothing about the operator.
             self._attempt_duration(callback.operator_id, callback.lane).observe(exchange.total_ms / 1000)
         if change.state in FINAL:
             self._finished(callback.operator_id, callback.method, change.state).inc()
@@ -119,8 +112,8 @@ class Telemetry:
             **({"error": without_tokens(exchange.error)} if exchange.error else {}),
         )
 
-    def bet_followed(self, change: CallbackChange) -> None:
-        """A callback changed without an attempt of its own: its bet moved, or its deadline passed."""
+    def callback_changed(self, change: CallbackChange) -> None:
+        """Logs a callback that changed without an attempt: its bet changed, or its deadline passed."""
         if change.state in FINAL:
             self._finished(change.operator_id, change.method, change.state).inc()
         log.info(
@@ -131,34 +124,34 @@ class Telemetry:
             reason=change.reason,
         )
 
-    def operators_taken(self, operators: Iterable[OperatorConfig]) -> None:
-        """These are the operators that this daemon serves from now on."""
+    def operators_loaded(self, operators: Iterable[OperatorConfig]) -> None:
+        """Takes the operators that this daemon serves from now on."""
         operators = tuple(operators)
-        self._expiry.take(operators)
+        self.gauges.operators_loaded(operators)
         for operator in operators:
-            # From 0 on: a counter that is born as 1 has no rate, and its first event would never be seen.
+            # A counter must exist at 0 first, or rate() misses its first event.
             for cause in _ROLLBACK_CAUSES:
                 self._metrics.rollbacks.labels(operator.settings.operator_id, cause)
             self._metrics.misconfigured.labels(operator.settings.operator_id)
 
-    def operators_seen(self, states: Sequence[OperatorState]) -> None:
-        """The operators' circuits and health are so; a circuit that has moved is told once, by each daemon."""
+    def operators_read(self, states: Sequence[OperatorState]) -> None:
+        """Updates the gauges of operators and logs each circuit that opened or closed."""
         for state in states:
-            now_open = state.breaker.circuit is not Circuit.CLOSED
-            if now_open != self._open_circuits.get(state.operator_id, False):
-                event = Event.CIRCUIT_OPENED if now_open else Event.CIRCUIT_CLOSED
+            is_open = state.breaker.circuit is not Circuit.CLOSED
+            if is_open != self._open_circuits.get(state.operator_id, False):
+                event = Event.CIRCUIT_OPENED if is_open else Event.CIRCUIT_CLOSED
                 log.warning(
                     event, operator_id=state.operator_id, consecutive_failures=state.breaker.consecutive_failures
                 )
-            self._open_circuits[state.operator_id] = now_open
-        self.snapshot.see(states)
+            self._open_circuits[state.operator_id] = is_open
+        self.gauges.operators_read(states)
 
-    def instance_is_taken(self, taken: InstanceTakenError) -> None:
-        """Another daemon has this one's name; perhaps one that is just gone."""
+    def instance_taken(self, taken: InstanceTakenError) -> None:
+        """Logs that another daemon has this one's name; it may have stopped a moment ago."""
         log.warning(Event.INSTANCE_TAKEN, error=str(taken))
 
     def config_reloaded(self, reload: Reload, *, changed: int) -> None:
-        """The configuration was read again; every fault has its line, and each failure counts."""
+        """Logs a reload, with one line for each fault, and counts it if it failed."""
         for fault in reload.faults:
             log.error(Event.CONFIG_REFUSED, fault=str(fault))
         if reload.faults:
@@ -174,18 +167,18 @@ class Telemetry:
         )
 
     def chore_failed(self, chore: str, error: Exception) -> None:
-        """Something beside delivering could not be done, and will be tried again."""
+        """Logs and counts a maintenance chore that failed and will be run again."""
         self._metrics.chores_failed.labels(chore).inc()
         log.error(Event.CHORE_FAILED, chore=chore, error=f"{type(error).__name__}: {error}")
 
     def report_refused(self, attempt: Attempt, error: Exception) -> None:
-        """The database would not take a report: a bug of ours, or an answer that even the audit cannot keep."""
+        """Logs and counts a report that the database refused: a bug, or an answer that the audit cannot store."""
         self._metrics.reports_refused.inc()
         log.error(
             Event.REPORT_REFUSED,
             request_id=str(attempt.callback.request_id),
             operator_id=attempt.callback.operator_id,
             attempt=attempt.callback.attempt,
-            # The server's first words only: its detail, and whatever asyncpg says by itself, quotes the row.
+            # Only the server's message: its detail, and asyncpg's own messages, quote the row.
             error=f"{type(error).__name__}: {getattr(error, 'message', None) or '(the report could not be encoded)'}",
         )

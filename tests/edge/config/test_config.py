@@ -12,9 +12,9 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictu_dispatch.edge.config.files import FILE_BYTES_MAX
+from predictu_dispatch.edge.config.files import FILE_BYTES_MAX, ConfigError
 from predictu_dispatch.edge.config.keys import create_key_file, new_private_pem
-from predictu_dispatch.edge.config.loader import Config, ConfigError, load_config
+from predictu_dispatch.edge.config.loader import Config, load_config
 
 OPERATOR = """
 operator_id = "op_a"
@@ -193,7 +193,7 @@ def test_an_edit_changes_the_fingerprint_and_a_comment_does_not(folder: Path) ->
         (
             "operators/op_a.toml",
             OPERATOR.replace('"op_a"', '"op_b"'),
-            'operator_id = "op_b": must be "op_a", as the file is called; change the one or the other',
+            'operator_id = "op_b": must be "op_a", the file\'s name; change the key or rename the file',
         ),
         (
             "operators/op_a.toml",
@@ -250,14 +250,14 @@ def test_a_broken_file_earns_exactly_this_line(folder: Path, file: str, content:
             lambda folder: (folder / "dispatcher.toml").unlink(),
             (
                 "dispatcher.toml: no such file or directory; must be a readable TOML file;"
-                " --config or PREDICTU_DISPATCH_CONFIG says where it is"
+                " set --config or PREDICTU_DISPATCH_CONFIG to its path"
             ),
         ),
         (
             lambda folder: (folder / "operators").rename(folder / "customers"),
             (
                 "operators: no such file or directory; must be a folder beside dispatcher.toml"
-                " with one file per operator, or with none"
+                " with one file per operator or empty"
             ),
         ),
         (

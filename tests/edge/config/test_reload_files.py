@@ -9,8 +9,7 @@ import pytest
 import trustme
 
 from predictu_dispatch.edge.config.keys import create_key_file, new_private_pem
-from predictu_dispatch.edge.config.loader import Config, load_config
-from predictu_dispatch.edge.config.reload import Reload, reload_config
+from predictu_dispatch.edge.config.loader import Config, Reload, load_config, reload_config
 
 CLIENT_TLS = "[tls]\nca_file = 'ca.pem'\nclient_cert_file = 'client.pem'\nclient_key_file = 'client.key'\n"
 

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from predictu_dispatch.commands.keys import keys
 from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.edge.config.keys import KeyRole, create_key_file, read_keys
-from predictu_dispatch.edge.config.loader import read_operator
+from predictu_dispatch.edge.config.operator_file import read_operator
 from predictu_dispatch.edge.config.rotation import KeyRotation, RotationRefusedError
 from predictu_dispatch.edge.http.server import HttpServer
 from tests.support.daemons import WAIT_S, Daemon, until

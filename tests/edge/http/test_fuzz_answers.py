@@ -107,7 +107,7 @@ class Conversation:
                 break
             # The connection was spoilt or closed by what was said before; nothing can have answered this request.
             assert exchange.evidence is not ANSWERED, exchange
-            assert exchange.reason in {"unasked_answer", "reset"} or not said.is_whole, exchange
+            assert exchange.reason in {"unsolicited_data", "reset"} or not said.is_whole, exchange
         assert exchange.evidence is not NOT_SENT, "the request is there"
         async with asyncio.timeout(5):
             await self._has_spoken.wait()

@@ -109,7 +109,7 @@ async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next_one(*
         await turn_the_loop()
         second = await post(transport)
         if second.evidence is Evidence.NOT_SENT:
-            assert second.reason == "unasked_answer"
+            assert second.reason == "unsolicited_data"
             assert (len(server.requests), server.unexpected_bytes) == (1, b"")
             second = await post(transport)
         # The spoilt connection is gone, and the next one is a fresh one.
@@ -126,7 +126,7 @@ async def test_a_server_that_answers_before_it_was_asked_gets_nothing() -> None:
         exchange = await post(transport)
         # Whether those bytes were there in time is for the kernel to say; if they were, nothing left.
         if exchange.evidence is Evidence.NOT_SENT:
-            assert exchange.reason == "unasked_answer"
+            assert exchange.reason == "unsolicited_data"
             await server.hung_up.wait()
             assert server.unexpected_bytes == b""
 

@@ -12,9 +12,9 @@ import pytest
 import trustme
 from aiohttp import web
 
-from predictu_dispatch.edge.config.expiry import certificates_end
 from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.edge.config.loader import load_config
+from predictu_dispatch.edge.config.operator_file import first_expiry
 from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import OPERATOR
@@ -163,14 +163,14 @@ def issued(authority: trustme.CA, in_days: float) -> bytes:
 def test_of_several_certificates_the_first_to_end_counts() -> None:
     authority = trustme.CA()
     chain = issued(authority, 30) + issued(authority, 10) + issued(authority, 20)
-    assert certificates_end(chain) == pytest.approx(time.time() + 10 * 86_400, abs=SLACK_S)
+    assert first_expiry(chain) == pytest.approx(time.time() + 10 * 86_400, abs=SLACK_S)
 
 
 @pytest.mark.parametrize(
     "pem", [b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
 def test_what_is_no_certificate_has_no_end(pem: bytes) -> None:
-    assert certificates_end(pem) is None
+    assert first_expiry(pem) is None
 
 
 def configured(folder: Path, *, tls: str = "") -> Path:
@@ -183,7 +183,7 @@ def configured(folder: Path, *, tls: str = "") -> Path:
     return folder / "dispatcher.toml"
 
 
-def test_the_configuration_knows_when_its_certificates_end_and_its_key_was_made(tmp_path: Path) -> None:
+def test_the_configuration_knows_when_its_first_expiry_and_its_key_was_made(tmp_path: Path) -> None:
     path = configured(
         tmp_path, tls="[tls]\nca_file = 'ca.pem'\nclient_cert_file = 'client.pem'\nclient_key_file = 'client.key'\n"
     )
@@ -198,7 +198,7 @@ def test_the_configuration_knows_when_its_certificates_end_and_its_key_was_made(
     operator = load_config(path, {}).operators["op_a"]
     assert operator.key_made_at == 1_700_000_000
     assert operator.certificate_ends == {
-        "ca": certificates_end(authority.cert_pem.bytes()),
+        "ca": first_expiry(authority.cert_pem.bytes()),
         "client": pytest.approx(time.time() + 40 * 86_400, abs=SLACK_S),
     }
 

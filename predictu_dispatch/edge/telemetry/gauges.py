@@ -1,0 +1,222 @@
+"""The gauges: figures read from the database, the configuration and this process when Prometheus asks.
+
+A figure that could not be read recently is absent, never 0. Metric names are a contract.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from prometheus_client.core import GaugeMetricFamily
+
+from predictu_dispatch.core.breaker import Circuit, Health
+from predictu_dispatch.core.lifecycle import CallbackState
+from predictu_dispatch.core.methods import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from prometheus_client import Metric
+
+    from predictu_dispatch.core.fleet import OperatorState
+    from predictu_dispatch.edge.config.operator_file import OperatorConfig
+
+_AGE_MAX_S = 30.0
+"""Figures of the database that are older are left out."""
+_Figures: TypeAlias = dict[tuple[str, ...], float]
+"""By the values of the labels."""
+_UNFINISHED = (CallbackState.WAITING, CallbackState.READY, CallbackState.IN_FLIGHT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStats:
+    """The state of this process, read on the event loop."""
+
+    in_flight: Mapping[tuple[str, Lane], int]
+    is_database_up: bool
+    is_ready: bool
+
+
+class Gauges:
+    """A Prometheus collector. `refresh()` is called on the loop before `collect()`, which runs in a thread."""
+
+    def __init__(self, process_stats: Callable[[], ProcessStats]) -> None:
+        self._process_stats = process_stats
+        self._process: ProcessStats | None = None
+        self._backlog: list[Mapping[str, Any]] = []
+        self._review: list[Mapping[str, Any]] = []
+        self._backlog_read_at_s: float | None = None
+        self._states: Sequence[OperatorState] = ()
+        self._states_read_at_s: float | None = None
+        self._configs: tuple[OperatorConfig, ...] = ()
+
+    def refresh(self) -> None:
+        """Reads the state of this process."""
+        self._process = self._process_stats()
+
+    def backlog_read(self, backlog: list[Mapping[str, Any]], review: list[Mapping[str, Any]]) -> None:
+        """Keeps the rows of the backlog and review queries."""
+        self._backlog, self._review, self._backlog_read_at_s = backlog, review, time.monotonic()
+
+    def operators_read(self, states: Sequence[OperatorState]) -> None:
+        """Keeps the circuit, health and pause of each operator."""
+        self._states, self._states_read_at_s = states, time.monotonic()
+
+    def operators_loaded(self, operators: tuple[OperatorConfig, ...]) -> None:
+        """Keeps the configuration of the operators that this daemon serves."""
+        self._configs = operators
+
+    def collect(self) -> Iterable[Metric]:
+        yield from _certificate_gauges(self._configs)
+        process = self._process
+        if process is None:
+            return
+        yield from _process_gauges(process)
+        if _is_recent(self._states_read_at_s):
+            yield from _operator_gauges(self._states)
+        if _is_recent(self._backlog_read_at_s):
+            yield from _backlog_gauges(list(process.in_flight), self._backlog, self._review)
+
+
+def _is_recent(read_at_s: float | None) -> bool:
+    return read_at_s is not None and time.monotonic() - read_at_s <= _AGE_MAX_S
+
+
+def _certificate_gauges(operators: Iterable[OperatorConfig]) -> Iterable[Metric]:
+    ends: _Figures = {}
+    made: _Figures = {}
+    for operator in operators:
+        operator_id = operator.settings.operator_id
+        ends |= {(operator_id, label): end_s for label, end_s in operator.certificate_ends.items()}
+        if operator.key_made_at is not None:
+            made[operator_id,] = operator.key_made_at
+    yield _gauge(
+        "certificate_expires_timestamp_seconds",
+        "Unix time at which the first certificate in the operator's [tls] files expires. client: our certificate; "
+        "ca: the authority that we trust for this operator. After it no callback is delivered. "
+        "Read at the last start or reload.",
+        ends,
+        *("operator", "certificate"),
+    )
+    yield _gauge(
+        "signing_key_created_timestamp_seconds",
+        "Unix time at which the file of the operator's active signing key was written. Absent for a systemd "
+        "credential, whose file is new at each start.",
+        made,
+        "operator",
+    )
+
+
+def _process_gauges(process: ProcessStats) -> Iterable[Metric]:
+    yield _gauge("database_up", "1 if the last statement reached the database, else 0.", {(): process.is_database_up})
+    yield _gauge(
+        "ready",
+        "1 while /readyz answers 200: the database is reached, the daemon has a share of the operators and claims "
+        "callbacks. 0 while it drains.",
+        {(): process.is_ready},
+    )
+    yield _gauge(
+        "in_flight",
+        "Slots that this daemon's attempts take. A slot is free again once its attempt is in the audit.",
+        {tuple(lane): count for lane, count in process.in_flight.items()},
+        *("operator", "lane"),
+    )
+
+
+def _operator_gauges(states: Sequence[OperatorState]) -> Iterable[Metric]:
+    yield _gauge(
+        "circuit_open",
+        "1 while the operator's circuit is open after consecutive failures: its bets fail at once, its credits and "
+        "rollbacks wait, and a PING checks whether it is back. The same in every daemon.",
+        {(state.operator_id,): state.breaker.circuit is not Circuit.CLOSED for state in states},
+        "operator",
+    )
+    yield _gauge(
+        "operator_up",
+        "1 while the operator answers, 0 while its circuit is open. Absent before the first answer or failure.",
+        {
+            (state.operator_id,): state.breaker.health is not Health.DOWN
+            for state in states
+            if state.breaker.health is not Health.UNKNOWN
+        },
+        "operator",
+    )
+    yield _gauge(
+        "paused",
+        "1 while the operator is paused by a person: nothing is sent, its bets fail at once, everything else waits.",
+        {(state.operator_id,): state.is_paused for state in states},
+        "operator",
+    )
+
+
+def _backlog_gauges(
+    lanes: Sequence[tuple[str, Lane]], backlog: Iterable[Mapping[str, Any]], review: Iterable[Mapping[str, Any]]
+) -> Iterable[Metric]:
+    """A known operator that the rows do not name has 0."""
+    callbacks: _Figures = {(*lane, state): 0.0 for lane in lanes for state in _UNFINISHED}
+    oldest_due_s: _Figures = dict.fromkeys(lanes, 0.0)
+    operators = sorted({(operator_id,) for operator_id, _ in lanes})
+    by_operator: dict[str, _Figures] = {name: dict.fromkeys(operators, 0.0) for name in _BY_OPERATOR}
+    for row in backlog:
+        operator_id, lane = row["operator_id"], row["lane"]
+        callbacks[operator_id, lane, row["state"]] = row["callbacks"]
+        if row["oldest_due_s"] is not None:
+            oldest_due_s[operator_id, lane] = max(0.0, row["oldest_due_s"])
+        _add(by_operator["unknown_effect"], row, "unknown_effect")
+        _add(by_operator["rollbacks_unconfirmed"], row, "rollbacks")
+        _maximum(by_operator["unknown_effect_oldest_seconds"], row, "unknown_for_s")
+        _maximum(by_operator["rollback_oldest_seconds"], row, "rollback_for_s")
+    for row in review:
+        _add(by_operator["unknown_effect"], row, "unknown_effect")
+        _add(by_operator["needs_review"], row, "callbacks")
+        _maximum(by_operator["needs_review_oldest_seconds"], row, "review_for_s")
+    yield _gauge(
+        "backlog",
+        "Unfinished callbacks of the whole fleet, counted in the database. waiting: for the bet's earlier callback; "
+        "ready: due now or at the next retry; in_flight: being sent. The same in every daemon.",
+        callbacks,
+        *("operator", "lane", "state"),
+    )
+    yield _gauge(
+        "oldest_due_seconds",
+        "How long the oldest due callback has been due; 0 if none is due. A failed attempt moves the due time.",
+        oldest_due_s,
+        *("operator", "lane"),
+    )
+    for name, text in _BY_OPERATOR.items():
+        yield _gauge(name, text, by_operator[name], "operator")
+
+
+_BY_OPERATOR: Final = {
+    "unknown_effect": "Callbacks of unknown effect, which the operator may or may not have applied: unfinished ones "
+    "that are being retried, and those that need review.",
+    "unknown_effect_oldest_seconds": "Age of the oldest unfinished callback of unknown effect, since it was enqueued; "
+    "0 if there is none. Callbacks that need review are not counted.",
+    "rollbacks_unconfirmed": "Rollbacks that the operator has not confirmed yet, waiting, due or being sent. "
+    "Their debits may stand without a bet.",
+    "rollback_oldest_seconds": "Age of the oldest unconfirmed rollback, since it was enqueued; 0 if there is none.",
+    "needs_review": "Callbacks that need manual review: wins, losses, sells, refunds and rollbacks that ended rejected "
+    "or exhausted, or were cancelled by a rollback. See `predictu-dispatch status`.",
+    "needs_review_oldest_seconds": "How long the oldest callback on the review list has been there; 0 if there is "
+    "none.",
+}
+"""The figures of the backlog per operator, with their help texts."""
+
+
+def _add(figures: _Figures, row: Mapping[str, Any], column: str) -> None:
+    key = (row["operator_id"],)
+    figures[key] = figures.get(key, 0.0) + row[column]
+
+
+def _maximum(figures: _Figures, row: Mapping[str, Any], column: str) -> None:
+    key = (row["operator_id"],)
+    figures[key] = max(figures.get(key, 0.0), row[column] or 0.0)
+
+
+def _gauge(name: str, text: str, figures: Mapping[tuple[str, ...], float], *labels: str) -> GaugeMetricFamily:
+    gauge = GaugeMetricFamily(f"predictu_dispatch_{name}", text, labels=labels)
+    for values, figure in figures.items():
+        gauge.add_metric(list(values), figure)
+    return gauge
