@@ -23,7 +23,7 @@ _VERBS: Final = {
     "status": ("predictu_dispatch.commands.status", "status", "Show operators, lanes, backlog and what needs review."),
     "top": ("predictu_dispatch.commands.top", "top", "Show the same live, what needs a person first."),
     "show": ("predictu_dispatch.commands.show", "show", "Show the whole life of a callback or a bet."),
-    "why": ("predictu_dispatch.commands.why", "why", "Say in words why a callback is not being sent this moment."),
+    "why": ("predictu_dispatch.commands.why.command", "why", "Explain why a callback is not being sent now."),
     "retry": ("predictu_dispatch.commands.interventions", "retry", "Send again what needs review."),
     "cancel": ("predictu_dispatch.commands.interventions", "cancel", "Take back what was never attempted."),
     "resolve": (

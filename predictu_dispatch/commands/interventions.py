@@ -13,7 +13,7 @@ from uuid import UUID
 
 import click
 
-from predictu_dispatch.commands import words
+from predictu_dispatch.commands import output
 from predictu_dispatch.commands.batch_result import BatchResult, Row
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import Invocation, common_options
@@ -162,7 +162,7 @@ def _callbacks(count: int) -> str:
 
 
 def _retried(row: Row) -> str:
-    deadline = f", deadline {words.moment(row['expires_at'])}" if row["expires_at"] else ""
+    deadline = f", deadline {output.timestamp(row['expires_at'])}" if row["expires_at"] else ""
     return f"{_name(row)} is due again, as attempt {row['attempts'] + 1}{deadline}"
 
 
@@ -189,7 +189,7 @@ def _resolved(row: Row) -> str:
 
 
 def _paused(row: Row) -> list[str]:
-    since = words.moment(row["paused_at"])
+    since = output.timestamp(row["paused_at"])
     return [
         f"operator {row['operator_id']} is paused since {since}: nothing is sent to it",
         "new bets fail at once, everything else waits; what is in flight is finished",
@@ -199,6 +199,6 @@ def _paused(row: Row) -> list[str]:
 
 def _resumed(row: Row) -> str:
     return (
-        f"operator {row['operator_id']} is sent to again; it was paused for {words.span(row['paused_s'])}"
+        f"operator {row['operator_id']} is sent to again; it was paused for {output.duration(row['paused_s'])}"
         f" by {row['paused_by']}: {row['pause_reason']}"
     )

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import click
 
-from predictu_dispatch.commands import words
+from predictu_dispatch.commands import output
 from predictu_dispatch.commands.invocation import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def not_one(owners: Sequence[str], db: Database, request_id: UUID, operato
         return f"several operators have {request_id}; add --operator {' | '.join(owners)}"
     for one in await db.fetch(query("show_removed"), request_id, operator):
         what = f"{one['method']} {request_id} of operator {one['operator_id']} ended {one['state']}"
-        return f"{what}; retention removed it at {words.moment(one['removed_at'])}"
+        return f"{what}; retention removed it at {output.timestamp(one['removed_at'])}"
     if operator is None:
         return f"no callback {request_id}"
     if await is_unknown(db, operator):

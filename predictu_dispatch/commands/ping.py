@@ -13,7 +13,7 @@ from uuid import UUID
 
 import click
 
-from predictu_dispatch.commands import words
+from predictu_dispatch.commands import output, texts
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
 from predictu_dispatch.core.database_errors import Refused
@@ -109,7 +109,7 @@ async def _outcome(db: Database, operator: str, request_id: UUID, heard: asyncio
 def _absence(progress: Row) -> str:
     if progress["daemon_seen_at"] is None:
         return "no daemon has announced itself in this database"
-    return f"no daemon has announced itself since {words.moment(progress['daemon_seen_at'])}"
+    return f"no daemon has announced itself since {output.timestamp(progress['daemon_seen_at'])}"
 
 
 def _why_not(progress: Row) -> str:
@@ -121,7 +121,7 @@ def _why_not(progress: Row) -> str:
     if progress["paused_at"] is not None:
         return "the operator was paused meanwhile"
     if progress["backoff_until"] is not None:
-        return f"the operator asked to be left alone until {words.moment(progress['backoff_until'])}"
+        return f"the operator asked to be left alone until {output.timestamp(progress['backoff_until'])}"
     return "no daemon has taken it: predictu-dispatch why tells more"
 
 
@@ -161,13 +161,13 @@ def _print(progress: Row, attempt: Row | None) -> None:
     if progress["state"] in ("ready", "in_flight"):
         click.echo(f"  {_why_not(progress)}")
     if attempt is not None:
-        why = words.reason(attempt["reason"])
+        why = texts.reason_text(attempt["reason"])
         answered = f", HTTP {attempt['response_status']}" if attempt["response_status"] is not None else ""
-        click.echo(f"  {words.VERDICTS[attempt['verdict']]}{f' ({why})' if why else ''}{answered}, to {attempt['url']}")
+        click.echo(f"  {texts.VERDICTS[attempt['verdict']]}{f' ({why})' if why else ''}{answered}, to {attempt['url']}")
         if attempt["error"]:
             click.echo(f"  {attempt['error']}")
     elif progress["reason"]:
-        click.echo(f"  {words.reason(progress['reason'])}")
+        click.echo(f"  {texts.reason_text(progress['reason'])}")
     for key, phase_ms in _phases(progress, attempt).items():
         shown = "       -" if phase_ms is None else f"{phase_ms:8.1f} ms"
         click.echo(f"  {_PHASES[key]:<30}{shown}")

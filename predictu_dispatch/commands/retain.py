@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from predictu_dispatch.commands import words
+from predictu_dispatch.commands import output
 from predictu_dispatch.commands.connection import reported_outages
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
 from predictu_dispatch.core.database_errors import DatabaseUnavailable, Refused
@@ -89,7 +89,7 @@ def _plain(removal: Removal, months: int) -> dict[str, Any]:
 
 
 def _before(removal: Removal, months: int) -> str:
-    return f"before {words.moment(removal.cutoff)} ({months} whole months are kept)"
+    return f"before {output.timestamp(removal.cutoff)} ({months} whole months are kept)"
 
 
 def _size(part: Part) -> str:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import click
 
-from predictu_dispatch.commands import words
+from predictu_dispatch.commands import output, texts
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
 from predictu_dispatch.commands.lookup import is_unknown, the_one, unknown
@@ -62,7 +62,7 @@ async def _read(
         if not bets:
             for one in await db.fetch(query("show_removed_bet"), *bet):
                 what = f"bet {bet[1]} of operator {bet[0]} ended {one['state']}"
-                _fail(f"{what}; retention removed it at {words.moment(one['removed_at'])}")
+                _fail(f"{what}; retention removed it at {output.timestamp(one['removed_at'])}")
             is_known = not await is_unknown(db, bet[0])
             _fail(f"operator {bet[0]} has no bet {bet[1]}" if is_known else unknown(bet[0]))
         callbacks = []
@@ -129,39 +129,40 @@ def _say(indent: str, text: str) -> None:
 
 def _print_bet(bet: Row) -> None:
     state = click.style(bet["state"], fg=_COLOURS.get(bet["state"]), bold=True)
-    _say("", f"Bet {bet['bet_id']} of operator {bet['operator_id']} is {state}: {words.BET_STATES[bet['state']]}.")
-    _field("stake", f"{words.money(bet['amount'], bet['currency'], bet['minor_digits'])} by player {bet['player_id']}")
-    _field("placed", words.moment(bet["created_at"]))
+    _say("", f"Bet {bet['bet_id']} of operator {bet['operator_id']} is {state}: {texts.BET_STATES[bet['state']]}.")
+    _field("stake", f"{output.money(bet['amount'], bet['currency'], bet['minor_digits'])} by player {bet['player_id']}")
+    _field("placed", output.timestamp(bet["created_at"]))
     click.echo()
 
 
 def _print_callback(callback: Row) -> None:
     state = click.style(callback["state"], fg=_COLOURS.get(callback["state"]), bold=True)
     _say("", f"{callback['method']} {callback['request_id']} of operator {callback['operator_id']} is {state}:")
-    why = words.reason(callback["reason"], callback["operator_status"])
-    _field("state", f"it {words.STATES[callback['state']]}" + (f" ({why})" if why else ""))
-    _field("effect", words.EFFECTS[callback["effect"]])
+    why = texts.reason_text(callback["reason"], callback["operator_status"])
+    _field("state", f"it {texts.STATES[callback['state']]}" + (f" ({why})" if why else ""))
+    _field("effect", texts.EFFECTS[callback["effect"]])
     params = json.loads(callback["params"])
     currency = params.get("currency", callback["bet_currency"])
     if callback["bet_id"]:
         _field("bet", f"{callback['bet_id']}, {callback['bet_state']}")
     if "amount" in params:
-        _field("amount", words.money(params["amount"], currency, callback["minor_digits"]))
+        _field("amount", output.money(params["amount"], currency, callback["minor_digits"]))
     _field("player", str(params.get("player_id", "")))
-    _field("enqueued", words.moment(callback["created_at"]))
+    _field("enqueued", output.timestamp(callback["created_at"]))
     _print_next(callback)
     if callback["operator_status"]:
         answer = [f"status {callback['operator_status']}"]
         if callback["operator_transaction_id"]:
             answer.append(f"transaction {callback['operator_transaction_id']}")
         if callback["balance"] is not None:
-            answer.append(f"balance {words.money(callback['balance'], currency, callback['minor_digits'])}")
+            answer.append(f"balance {output.money(callback['balance'], currency, callback['minor_digits'])}")
         _field("answer", ", ".join(answer))
     _field("anomaly", callback["anomaly"] or "")
     _field("note", callback["note"] or "")
     if callback["review_since"] is not None:
         _field(
-            "review", click.style(f"a person must look at it, since {words.moment(callback['review_since'])}", fg="red")
+            "review",
+            click.style(f"a person must look at it, since {output.timestamp(callback['review_since'])}", fg="red"),
         )
     if not callback["audit"]:
         click.echo("  no attempt was made" + (" yet" if callback["finished_at"] is None else ""))
@@ -180,34 +181,35 @@ def _print_life(audit: list[Row], interventions: list[Row]) -> None:
 
 
 def _print_intervention(intervention: Row) -> None:
-    done = click.style(words.INTERVENTIONS[intervention["action"]], fg="cyan")
+    done = click.style(texts.INTERVENTIONS[intervention["action"]], fg="cyan")
     by = f"{intervention['done_by']} (database role {intervention['database_role']})"
-    click.echo(f"  {done} by {by} at {words.moment(intervention['done_at'])}")
+    click.echo(f"  {done} by {by} at {output.timestamp(intervention['done_at'])}")
     _field("", f"because: {intervention['reason']}" if intervention["reason"] else "")
 
 
 def _print_next(callback: Row) -> None:
     if callback["finished_at"] is not None:
         took_s = (callback["finished_at"] - callback["created_at"]).total_seconds()
-        _field("finished", f"{words.moment(callback['finished_at'])}, {words.span(took_s)} after enqueueing")
+        _field("finished", f"{output.timestamp(callback['finished_at'])}, {output.duration(took_s)} after enqueueing")
     elif callback["state"] == "ready":
         wait_s = (callback["due_at"] - callback["shown_at"]).total_seconds()
-        _field("due", f"in {words.span(wait_s)}" if wait_s > 0 else f"now, for {words.span(-wait_s)}")
+        _field("due", f"in {output.duration(wait_s)}" if wait_s > 0 else f"now, for {output.duration(-wait_s)}")
     elif callback["state"] == "in_flight":
         left_s = (callback["lease_until"] - callback["shown_at"]).total_seconds()
         _field(
             "sent by",
-            f"{callback['leased_by']}, whose lease " + (f"ends in {words.span(left_s)}" if left_s > 0 else "ran out"),
+            f"{callback['leased_by']}, whose lease "
+            + (f"ends in {output.duration(left_s)}" if left_s > 0 else "ran out"),
         )
     if callback["expires_at"] is not None and callback["finished_at"] is None:
-        _field("deadline", words.moment(callback["expires_at"]))
+        _field("deadline", output.timestamp(callback["expires_at"]))
 
 
 def _print_attempt(attempt: Row) -> None:
-    verdict = words.VERDICTS[attempt["verdict"]]
-    why = words.reason(attempt["reason"], None)
+    verdict = texts.VERDICTS[attempt["verdict"]]
+    why = texts.reason_text(attempt["reason"], None)
     click.echo(
-        f"  attempt {attempt['attempt']} by {attempt['instance']} at {words.moment(attempt['started_at'])}: "
+        f"  attempt {attempt['attempt']} by {attempt['instance']} at {output.timestamp(attempt['started_at'])}: "
         + click.style(verdict, fg=_COLOURS.get(attempt["verdict"], "yellow"))
     )
     _field("", why)

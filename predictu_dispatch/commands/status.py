@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from predictu_dispatch.commands import words
+from predictu_dispatch.commands import output
 from predictu_dispatch.commands.connection import database
 from predictu_dispatch.commands.invocation import Invocation, common_options, print_json
 from predictu_dispatch.commands.status_table import operator_lines, wrapped
@@ -47,7 +47,7 @@ def status(invocation: Invocation) -> None:
     click.echo(f"\nneeds review{f' (the {REVIEW_SHOWN} oldest)' if len(review) == REVIEW_SHOWN else ''}:")
     for row in review:
         click.echo(f"  {row['request_id']}  {row['operator_id']}  {row['method']}")
-        click.echo(f"      bet {row['bet_id']}, since {words.moment(row['since'])}")
+        click.echo(f"      bet {row['bet_id']}, since {output.timestamp(row['since'])}")
         for line in wrapped(row["reason"], indent="      "):
             click.echo(line)
     click.echo("what can be done about one: predictu-dispatch why REQUEST_ID")
@@ -106,13 +106,13 @@ def daemon_lines(daemons: Sequence[Row]) -> Iterator[str]:
         yield click.style("daemons", bold=True)
     for daemon in live:
         yield (
-            f"  {daemon['instance']} on {daemon['host']}, seen {words.span(daemon['seen_s_ago'])} ago,"
+            f"  {daemon['instance']} on {daemon['host']}, seen {output.duration(daemon['seen_s_ago'])} ago,"
             f" version {daemon['version']}"
         )
     if gone:
         yield click.style("vanished in the last day", bold=True)
     for daemon in gone:
-        seen = f"last seen {words.span(daemon['seen_s_ago'])} ago ({daemon['seen_at']:%Y-%m-%d %H:%M} UTC)"
+        seen = f"last seen {output.duration(daemon['seen_s_ago'])} ago ({daemon['seen_at']:%Y-%m-%d %H:%M} UTC)"
         yield click.style(f"  {daemon['instance']} on {daemon['host']}, {seen}", fg="yellow")
 
 
@@ -124,4 +124,4 @@ def _plain(rows: Iterable[Row]) -> list[dict[str, Any]]:
 def _plain_value(value: Any) -> Any:  # noqa: ANN401 - whatever a row holds
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return words.moment(value) if hasattr(value, "microsecond") else str(value)
+    return output.timestamp(value) if hasattr(value, "microsecond") else str(value)

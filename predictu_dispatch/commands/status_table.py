@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from predictu_dispatch.commands import words
+from predictu_dispatch.commands import output
 
 _COLUMNS: Final = 80
 _HEADS: Final = (
@@ -125,20 +125,22 @@ def wrapped(text: str, *, indent: str = "", subsequent_indent: str | None = None
 def _of_operator(lanes: Sequence[Lane], *, runs: bool) -> Iterator[str]:
     lane = lanes[0]
     if lane["paused_at"] is not None:
-        yield f"paused for {words.span(lane['paused_for_s'])} by {lane['paused_by']}: {lane['pause_reason']}"
+        yield f"paused for {output.duration(lane['paused_for_s'])} by {lane['paused_by']}: {lane['pause_reason']}"
     if lane["circuit"] != "closed":
         name, failures = lane["circuit"].replace("_", " "), lane["consecutive_failures"]
-        age = "" if lane["circuit_for_s"] is None else f" for {words.span(lane['circuit_for_s'])}"
+        age = "" if lane["circuit_for_s"] is None else f" for {output.duration(lane['circuit_for_s'])}"
         yield f"circuit {name}{age}, {failures:,} failures in a row"
         if lane["circuit"] == "open" and lane["ping_in_s"] is not None:
             is_pinged = lane["enabled"] and lane["paused_at"] is None
-            yield f"next PING in {words.span(max(0.0, lane['ping_in_s']))}" if is_pinged else "not pinged meanwhile"
+            yield (
+                f"next PING in {output.duration(max(0.0, lane['ping_in_s']))}" if is_pinged else "not pinged meanwhile"
+            )
         yield f"health {lane['health']}"
     elif lane["health"] in _ILL:
         yield f"health {lane['health']}, {lane['consecutive_failures']:,} failures in a row"
     for held in lanes:
         if held["backoff_for_s"]:
-            yield f"asked to be left alone ({held['lane']}) for {words.span(held['backoff_for_s'])} more"
+            yield f"asked to be left alone ({held['lane']}) for {output.duration(held['backoff_for_s'])} more"
     if runs and not lane["daemons"]:
         yield "no running daemon has its file"
 
@@ -154,6 +156,6 @@ def rounded(number: int) -> str:
 
 
 def _span(seconds: float) -> str:
-    """As words.span, without a space and a fraction, so that it is narrow."""
-    text = words.span(round(seconds) if seconds >= 1 else seconds)
+    """As output.duration, without a space and a fraction, so that it is narrow."""
+    text = output.duration(round(seconds) if seconds >= 1 else seconds)
     return text.replace(".0 s", " s").replace(" ", "")

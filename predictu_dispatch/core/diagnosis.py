@@ -1,11 +1,10 @@
-"""Why a callback is not being sent this moment: every reason that holds, the decisive one first.
+"""Why a callback is not being sent now: every reason that holds, the decisive one first.
 
-Theory of operation. What holds is decided from the facts by the rules that the claim, admission and the reaper use
-(claim() and expire() in 0007_fleet.sql, flow/admission.py). For what is ready, the order is: what has ended it already;
-what only a person can change; what only the operator can change; what time alone changes, the later one first. Only
-where nothing of these stands in its way is a callback in the queue, and the queue's reasons hold: slots, slow start,
-rate. Last comes what its deadline makes of all that. What a reason is called for people stands in
-commands/why_words.py.
+Theory of operation. The reasons follow from the facts by the rules that claim(), expire() and admission use. For a
+ready callback the order is: its deadline passed; what only a person can change; what only the operator can change;
+what time alone changes, the later one first. If none of these holds, the callback is in the queue, and the reasons of
+the queue hold: a locked row, slots, slow start, rate. The effect of its deadline comes last. The sentence of each
+reason is in commands/why/texts.py.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ class Code(StrEnum):
     RESOLVED = "resolved"
     WAITING = "waiting"
     IN_FLIGHT = "in_flight"
-    LEASE_RAN_OUT = "lease_ran_out"
-    LEASE_OWNER_GONE = "lease_owner_gone"
+    LEASE_EXPIRED = "lease_expired"
+    LEASE_OWNER_STOPPED = "lease_owner_stopped"
     RETRY_STOPPED = "retry_stopped"
     DEADLINE_PASSED = "deadline_passed"
     NO_DAEMON = "no_daemon"
@@ -61,7 +60,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """One reason that holds; `because` says why the callback it waits for is not done either."""
+    """One reason that holds; `because` are the reasons of the earlier callback that it waits for."""
 
     code: Code
     because: tuple[Reason, ...] = ()
@@ -94,13 +93,13 @@ def _of_ended(facts: Facts) -> Iterator[Code]:
 
 
 def _of_in_flight(facts: Facts) -> Iterator[Code]:
-    lease_until, holder = facts.callback.lease_until, facts.holder
-    ran_out = lease_until is not None and lease_until < facts.at
-    yield Code.LEASE_RAN_OUT if ran_out else Code.IN_FLIGHT
-    if holder is None or not holder.is_live or facts.lease_owner_restarted:
-        yield Code.LEASE_OWNER_GONE
+    lease_until, owner = facts.callback.lease_until, facts.lease_owner
+    is_expired = lease_until is not None and lease_until < facts.at
+    yield Code.LEASE_EXPIRED if is_expired else Code.IN_FLIGHT
+    if owner is None or not owner.is_live or facts.lease_owner_restarted:
+        yield Code.LEASE_OWNER_STOPPED
     if not facts.live:
-        # Then nobody reaps the lease either.
+        # Then no daemon reaps the lease.
         yield Code.NO_DAEMON
     if facts.callback.retry_stopped:
         yield Code.RETRY_STOPPED
@@ -109,14 +108,14 @@ def _of_in_flight(facts: Facts) -> Iterator[Code]:
 def _of_ready(facts: Facts) -> Iterator[Code]:
     expires_at = facts.callback.expires_at
     if expires_at is not None and expires_at <= facts.at:
-        # It is in no queue any more, whatever else stands in its way.
+        # No claim takes it any more, whatever else holds.
         yield Code.DEADLINE_PASSED
         yield from _until_changed(facts)
         return
-    shut = tuple(_until_changed(facts))
+    blocked = tuple(_until_changed(facts))
     later = _until_time(facts)
-    queue = () if shut or later else tuple(_of_queue(facts))
-    codes = (*shut, *(code for code, _ in later), *queue)
+    queue = () if blocked or later else tuple(_of_queue(facts))
+    codes = (*blocked, *(code for code, _ in later), *queue)
     yield from codes or (Code.DUE,)
     if expires_at is None or not codes or (facts.ends_at_once and facts.live):
         return
@@ -124,10 +123,10 @@ def _of_ready(facts: Facts) -> Iterator[Code]:
 
 
 def _until_changed(facts: Facts) -> Iterator[Code]:
-    """What no time limit ends: a person has to act, or the operator has to come back."""
+    """What time alone does not end: a person has to act, or the operator has to recover."""
     if not facts.serving:
         yield Code.NOT_SERVED if facts.live else Code.NO_DAEMON
-        # Where a daemon serves it, a file that is missing here stands in nobody's way.
+        # If a daemon serves it, it does not matter that this host has no file.
         if facts.file.state is FileState.MISSING:
             yield Code.FILE_MISSING_HERE
         elif facts.file.state is FileState.FAULTY:
@@ -146,7 +145,7 @@ def _until_changed(facts: Facts) -> Iterator[Code]:
 
 
 def _until_time(facts: Facts) -> list[tuple[Code, datetime]]:
-    """What ends by itself, with the moment when; the later one first."""
+    """What ends at a known time, with that time; the later one first."""
     backoff_until, due_at = facts.operator.backoff_until, facts.callback.due_at
     found = []
     if backoff_until is not None and backoff_until > facts.at:

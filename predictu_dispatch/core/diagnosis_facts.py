@@ -1,4 +1,4 @@
-"""What bears on one callback, as of one moment on the database's clock: what core/diagnosis.py judges by."""
+"""The facts about one callback, as of one time on the database's clock, that core/diagnosis.py judges by."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.lifecycle import CallbackState
     from predictu_dispatch.core.methods import Lane
 
-COUNTED_MOST: Final = 1_000
-"""Callbacks ahead are counted so far: who has more of them ahead needs no exact number, and a backlog may be long."""
+AHEAD_COUNT_MAX: Final = 1_000
+"""Callbacks ahead are counted up to this number, because a backlog may be long."""
 _AWAITED: Final = frozenset({Method.BALANCE, Method.BET_MAKE})
-"""What ends at once where nothing may be sent, because someone is waiting; as in expire()."""
+"""Methods that end at once while nothing may be sent, because a producer waits; as in expire()."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherCallback:
-    """A callback that this one hangs on: its bet's placement or terminal, or the operator's PING."""
+    """A callback that this one depends on: its bet's placement or terminal, or the operator's PING."""
 
     request_id: UUID
     method: Method
@@ -36,14 +36,14 @@ class OtherCallback:
 class LastAttempt:
     """The audit row that decided the last attempt."""
 
-    attempt: int
+    number: int
     reason: str | None
     finished_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastIntervention:
-    """What a person did about the callback last."""
+    """The last intervention on the callback."""
 
     action: str
     done_by: str
@@ -53,7 +53,7 @@ class LastIntervention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowLocker:
-    """A session whose open transaction holds the callback's row."""
+    """The session whose open transaction has locked the callback's row."""
 
     pid: int
     application: str
@@ -61,7 +61,7 @@ class RowLocker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackFacts:
-    """The callback's row, and what hangs on it."""
+    """The callback's row, and what belongs to it."""
 
     request_id: UUID
     operator_id: str
@@ -76,7 +76,6 @@ class CallbackFacts:
     operator_status: str | None
     due_at: datetime
     expires_at: datetime | None
-    finished_at: datetime | None
     review_since: datetime | None
     leased_at: datetime | None
     leased_by: str | None
@@ -89,7 +88,7 @@ class CallbackFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorFacts:
-    """The operator's row; `backoff_until` is the callback's lane's."""
+    """The operator's row; `backoff_until` is that of the callback's lane."""
 
     enabled: bool
     circuit: Circuit
@@ -105,7 +104,7 @@ class OperatorFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonFacts:
-    """A daemon seen lately; slots and attempts in flight are those of the operator's lane, `_max` is over the fleet."""
+    """A daemon seen lately. Slots and attempts in flight are of the operator's lane; `_max` is over the fleet."""
 
     instance: str
     host: str
@@ -120,7 +119,7 @@ class DaemonFacts:
 
 
 class FileState(StrEnum):
-    """How the operator's file is in the configuration folder from which one asks."""
+    """The state of the operator's file in the configuration folder of the command."""
 
     USABLE = "usable"
     MISSING = "missing"
@@ -129,7 +128,7 @@ class FileState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFacts:
-    """The operator's file as the asking host has it; another host may have another."""
+    """The operator's file on this host; another host may have another."""
 
     path: str
     state: FileState
@@ -140,8 +139,8 @@ class FileFacts:
 class Facts:
     """Everything that bears on one callback, as of `at` on the database's clock.
 
-    `ahead` are the due callbacks before it in its lane, `interactive_due` those of the other lane that the rate lets go
-    first; both are counted to just above COUNTED_MOST. `earlier` are the facts of the callback that it waits for.
+    `ahead` counts the due callbacks before it in its lane, `interactive_due` those of the other lane that a rate limit
+    lets go first; both stop just above AHEAD_COUNT_MAX. `earlier` are the facts of the callback that it waits for.
     """
 
     at: datetime
@@ -155,38 +154,38 @@ class Facts:
 
     @property
     def live(self) -> tuple[DaemonFacts, ...]:
-        """The daemons that run."""
+        """The running daemons."""
         return tuple(daemon for daemon in self.daemons if daemon.is_live)
 
     @property
     def serving(self) -> tuple[DaemonFacts, ...]:
-        """The daemons that run and have the operator's file."""
+        """The running daemons that have the operator's file."""
         return tuple(daemon for daemon in self.live if daemon.has_file)
 
     @property
-    def holder(self) -> DaemonFacts | None:
-        """The daemon that holds the lease, if one of its name was seen lately."""
+    def lease_owner(self) -> DaemonFacts | None:
+        """The daemon that has the lease, if one of its name was seen lately."""
         return next((daemon for daemon in self.daemons if daemon.instance == self.callback.leased_by), None)
 
     @property
     def lease_owner_restarted(self) -> bool:
-        """True where the daemon of the holder's name started after the lease: nobody waits for that answer any more."""
-        holder, leased_at = self.holder, self.callback.leased_at
-        return holder is not None and leased_at is not None and holder.started_at > leased_at
+        """True if the daemon of that name started after the lease: then no daemon waits for the answer."""
+        owner, leased_at = self.lease_owner, self.callback.leased_at
+        return owner is not None and leased_at is not None and owner.started_at > leased_at
 
     @property
     def requests_per_s_max(self) -> float:
-        """The operator's limit over the fleet, the lowest where files differ; 0 is none."""
+        """The operator's rate limit over the fleet, the lowest if files differ; 0 if there is none."""
         return min((d.requests_per_s_max for d in self.serving if d.requests_per_s_max > 0), default=0.0)
 
     @property
     def slots(self) -> int:
-        """Slots of the lane that the daemons have among themselves."""
+        """The lane's slots of all serving daemons."""
         return sum(daemon.slots for daemon in self.serving)
 
     @property
     def slots_open(self) -> int:
-        """As many of these as may be used so soon after the circuit closed."""
+        """How many of these slots the slow start allows since the circuit closed."""
         since = self.operator.circuit_since
         if since is None or self.operator.circuit is not Circuit.CLOSED:
             return self.slots
@@ -195,12 +194,12 @@ class Facts:
 
     @property
     def is_deciding_ping(self) -> bool:
-        """True for the PING on which a half-open circuit hangs: it alone may go then."""
+        """True for the PING that decides a half-open circuit: only that one may be sent then."""
         ping = self.operator.ping
         return ping is not None and ping.request_id == self.callback.request_id
 
     @property
     def ends_at_once(self) -> bool:
-        """True where someone waits and nothing may be sent: a running daemon then ends the callback within a second."""
-        is_shut = self.operator.paused_at is not None or self.operator.circuit is not Circuit.CLOSED
-        return self.callback.method in _AWAITED and is_shut
+        """True if a producer waits and nothing may be sent: a running daemon ends the callback within a second."""
+        is_blocked = self.operator.paused_at is not None or self.operator.circuit is not Circuit.CLOSED
+        return self.callback.method in _AWAITED and is_blocked

@@ -1,22 +1,30 @@
--- A callback with whatever may keep it from being sent, all as of one moment: its operator, its lease's holder, its bet's other
--- callback, its last attempt, what a person did. Several rows only where operators share a request_id.
--- $1 request_id; $2 operator_id or null for any
-select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.state, c.reason, c.effect, c.attempts, c.retry_stopped,
-       c.operator_status, c.due_at, c.expires_at, c.finished_at, c.review_since, c.leased_at, c.leased_by, c.lease_until,
-       o.enabled, o.circuit, o.circuit_since, o.consecutive_failures, o.ping_at, o.ping_request_id, ping.state as ping_state,
-       case c.lane when 'interactive' then o.interactive_backoff_until else o.settlement_backoff_until end as backoff_until,
+-- A callback with everything that may keep it from being sent, as of one time: its operator, its bet's
+-- other callback, its last attempt, the last intervention, the session that has locked its row. Several
+-- rows only if operators share a request_id.
+-- $1 request_id; $2 operator_id, or null for any
+select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.state, c.reason, c.effect,
+       c.attempts, c.retry_stopped, c.operator_status, c.due_at, c.expires_at, c.review_since, c.leased_at,
+       c.leased_by, c.lease_until,
+       o.enabled, o.circuit, o.circuit_since, o.consecutive_failures, o.ping_at,
+       case c.lane when 'interactive' then o.interactive_backoff_until else o.settlement_backoff_until
+       end as backoff_until,
        o.paused_at, o.paused_by, o.pause_reason,
+       ping.request_id as ping_request_id, ping.method as ping_method, ping.state as ping_state,
        other.request_id as other_request_id, other.method as other_method, other.state as other_state,
-       tried.attempt as tried_attempt, tried.reason as tried_reason, tried.finished_at as tried_at,
-       done.action as done_action, done.done_by, done.done_at, done.reason as done_reason,
-       holder.pid as locker_pid, holder.application_name as locker_application
+       tried.attempt as last_attempt_number, tried.reason as last_attempt_reason,
+       tried.finished_at as last_attempt_finished_at,
+       done.action as last_intervention_action, done.done_by as last_intervention_done_by,
+       done.done_at as last_intervention_done_at, done.reason as last_intervention_reason,
+       locker.pid as row_locker_pid, coalesce(locker.application_name, '') as row_locker_application
   from predictu_dispatch.callback c
   join predictu_dispatch.operator o on o.operator_id = c.operator_id
-  left join predictu_dispatch.callback ping on ping.operator_id = o.operator_id and ping.request_id = o.ping_request_id
+  left join predictu_dispatch.callback ping
+    on ping.operator_id = o.operator_id and ping.request_id = o.ping_request_id
   left join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
   left join predictu_dispatch.callback other
     on other.operator_id = b.operator_id
-   and other.request_id = case c.method when 'BET_MAKE' then b.terminal_request_id else b.placement_request_id end
+   and other.request_id =
+       case c.method when 'BET_MAKE' then b.terminal_request_id else b.placement_request_id end
   left join lateral (
       select a.attempt, a.reason, a.finished_at
         from predictu_dispatch.attempt a
@@ -30,15 +38,17 @@ select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.s
        order by i.done_at desc limit 1
   ) done on true
   left join lateral (
-      -- A transaction that holds the row: no daemon waits for it, so the claim passes the row by.
+      -- The claim skips locked rows.
       select l.pid, a.application_name
         from pg_catalog.pg_locks l
         left join pg_catalog.pg_stat_activity a on a.pid = l.pid
-       where c.state = 'ready' and l.locktype = 'transactionid' and l.granted and l.transactionid = c.xmax limit 1
-  ) holder on true
+       where c.state = 'ready' and l.locktype = 'transactionid' and l.granted and l.transactionid = c.xmax
+       limit 1
+  ) locker on true
  where c.request_id = $1
-   -- One look into the primary key for each operator: without it, a million callbacks would be gone through.
+   -- One primary key lookup for each operator; without it, the whole table would be scanned.
    and c.operator_id = any (array(
-       select known.operator_id from predictu_dispatch.operator known where $2::text is null or known.operator_id = $2
+       select known.operator_id from predictu_dispatch.operator known
+        where $2::text is null or known.operator_id = $2
    ))
  order by c.operator_id

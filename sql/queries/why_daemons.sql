@@ -1,11 +1,13 @@
--- The daemons seen lately, the last seen first, with what each may use of an operator's lane and how much of it is in use.
+-- The daemons seen lately, the last seen first, with each one's slots in an operator's lane and how many are in use.
 -- $1 operator_id; $2 lane
 with leased as (
     select c.leased_by, count(*) as in_flight
       from predictu_dispatch.callback c
-     where c.state = 'in_flight' and c.operator_id = $1 and c.lane = $2 group by c.leased_by
+     where c.state = 'in_flight' and c.operator_id = $1 and c.lane = $2
+     group by c.leased_by
 )
-select d.instance, d.host, d.started_at, d.seen_at, d.seen_at > now() - predictu_dispatch.heartbeat_timeout() as is_live,
+select d.instance, d.host, d.started_at, d.seen_at,
+       d.seen_at > now() - predictu_dispatch.heartbeat_timeout() as is_live,
        s.operator_id is not null as has_file,
        coalesce(case $2 when 'interactive' then s.interactive_slots else s.settlement_slots end, 0) as slots,
        coalesce(case $2 when 'interactive' then s.interactive_max else s.settlement_max end, 0) as slots_max,

@@ -1,19 +1,18 @@
-"""What bears on one callback, read from the database's rows and from the operator's file where one asks."""
+"""Reads the facts about one callback that `why` judges by."""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.callback import Effect
 from predictu_dispatch.core.diagnosis_facts import (
-    COUNTED_MOST,
+    AHEAD_COUNT_MAX,
     CallbackFacts,
     DaemonFacts,
     Facts,
     FileFacts,
-    FileState,
     LastAttempt,
     LastIntervention,
     OperatorFacts,
@@ -22,107 +21,67 @@ from predictu_dispatch.core.diagnosis_facts import (
 )
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane, Method
-from predictu_dispatch.edge.config.files import ConfigError
-from predictu_dispatch.edge.config.operator_file import read_operator
 from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from uuid import UUID
 
     from predictu_dispatch.edge.postgres.database import Database
 
+_T = TypeVar("_T")
+
+_ENUMS: Final[Mapping[str, Any]] = {
+    "method": Method,
+    "lane": Lane,
+    "state": CallbackState,
+    "effect": Effect,
+    "circuit": Circuit,
+}
+
 
 async def callbacks_with_id(database: Database, request_id: UUID, operator_id: str | None) -> list[Mapping[str, Any]]:
-    """The callbacks of this id, one for each operator that has it."""
+    """The callbacks with this id, one for each operator that has it."""
     return await database.fetch(query("why_callback"), request_id, operator_id)
 
 
-async def facts_of(database: Database, row: Mapping[str, Any], *, config: Path) -> Facts:
-    """Everything that bears on a callback of `callbacks_with_id`, and on the one that it waits for."""
+async def read_facts(database: Database, row: Mapping[str, Any], file: FileFacts) -> Facts:
+    """The facts about a row of `callbacks_with_id`, and about the callback that it waits for."""
     operator_id, lane = row["operator_id"], row["lane"]
     earlier = None
     if row["state"] == CallbackState.WAITING and row["other_request_id"] is not None:
-        # A placement never waits itself, so this goes one step down and no further.
+        # A placement never waits itself, so the recursion ends here.
         (placement,) = await callbacks_with_id(database, row["other_request_id"], operator_id)
-        earlier = await facts_of(database, placement, config=config)
-    (ahead,) = await database.fetch(query("why_ahead"), operator_id, lane, row["due_at"], COUNTED_MOST + 1)
+        earlier = await read_facts(database, placement, file)
+    (ahead,) = await database.fetch(query("why_ahead"), operator_id, lane, row["due_at"], AHEAD_COUNT_MAX + 1)
     daemons = await database.fetch(query("why_daemons"), operator_id, lane)
     return Facts(
         at=row["at"],
-        callback=_callback(row),
-        operator=_operator(row),
-        daemons=tuple(DaemonFacts(**daemon) for daemon in daemons),
-        file=_file(config.parent / "operators" / f"{operator_id}.toml"),
+        callback=_record(
+            CallbackFacts,
+            row,
+            other=_optional(OtherCallback, row, "other_"),
+            last_attempt=_optional(LastAttempt, row, "last_attempt_"),
+            last_intervention=_optional(LastIntervention, row, "last_intervention_"),
+            row_locker=_optional(RowLocker, row, "row_locker_"),
+        ),
+        operator=_record(OperatorFacts, row, ping=_optional(OtherCallback, row, "ping_")),
+        daemons=tuple(_record(DaemonFacts, daemon) for daemon in daemons),
+        file=file,
         ahead=ahead["in_lane"],
         interactive_due=ahead["interactive"],
         earlier=earlier,
     )
 
 
-def _callback(row: Mapping[str, Any]) -> CallbackFacts:
-    return CallbackFacts(
-        request_id=row["request_id"],
-        operator_id=row["operator_id"],
-        method=Method(row["method"]),
-        bet_id=row["bet_id"],
-        lane=Lane(row["lane"]),
-        state=CallbackState(row["state"]),
-        reason=row["reason"],
-        effect=Effect(row["effect"]),
-        attempts=row["attempts"],
-        retry_stopped=row["retry_stopped"],
-        operator_status=row["operator_status"],
-        due_at=row["due_at"],
-        expires_at=row["expires_at"],
-        finished_at=row["finished_at"],
-        review_since=row["review_since"],
-        leased_at=row["leased_at"],
-        leased_by=row["leased_by"],
-        lease_until=row["lease_until"],
-        other=_other(row["other_request_id"], row["other_method"], row["other_state"]),
-        last_attempt=None
-        if row["tried_attempt"] is None
-        else LastAttempt(attempt=row["tried_attempt"], reason=row["tried_reason"], finished_at=row["tried_at"]),
-        last_intervention=None
-        if row["done_action"] is None
-        else LastIntervention(
-            action=row["done_action"], done_by=row["done_by"], done_at=row["done_at"], reason=row["done_reason"]
-        ),
-        row_locker=None
-        if row["locker_pid"] is None
-        else RowLocker(pid=row["locker_pid"], application=row["locker_application"] or ""),
-    )
+def _record(kind: type[_T], row: Mapping[str, Any], prefix: str = "", **nested: object) -> _T:
+    """A record from the columns that are named after its fields."""
+    names = [field.name for field in fields(kind) if field.name not in nested]  # type: ignore[arg-type] # a dataclass
+    values = {name: row[prefix + name] for name in names}
+    return kind(**{name: _ENUMS[name](value) if name in _ENUMS else value for name, value in values.items()}, **nested)
 
 
-def _operator(row: Mapping[str, Any]) -> OperatorFacts:
-    return OperatorFacts(
-        enabled=row["enabled"],
-        circuit=Circuit(row["circuit"]),
-        circuit_since=row["circuit_since"],
-        consecutive_failures=row["consecutive_failures"],
-        ping_at=row["ping_at"],
-        ping=_other(row["ping_request_id"], Method.PING, row["ping_state"]),
-        backoff_until=row["backoff_until"],
-        paused_at=row["paused_at"],
-        paused_by=row["paused_by"],
-        pause_reason=row["pause_reason"],
-    )
-
-
-def _other(request_id: UUID | None, method: str | None, state: str | None) -> OtherCallback | None:
-    if request_id is None or method is None or state is None:
-        return None
-    return OtherCallback(request_id=request_id, method=Method(method), state=CallbackState(state))
-
-
-def _file(path: Path) -> FileFacts:
-    # os.path and not Path.exists, which raises where the folder is closed to us.
-    if not os.path.lexists(path):
-        return FileFacts(path=str(path), state=FileState.MISSING)
-    try:
-        read_operator(path, os.environ)
-    except ConfigError as error:
-        return FileFacts(path=str(path), state=FileState.FAULTY, faults=tuple(map(str, error.faults)))
-    return FileFacts(path=str(path), state=FileState.USABLE)
+def _optional(kind: type[_T], row: Mapping[str, Any], prefix: str) -> _T | None:
+    """As `_record`; None if a left join found no row, so that the first column is null."""
+    first = fields(kind)[0].name  # type: ignore[arg-type] # a dataclass
+    return None if row[prefix + first] is None else _record(kind, row, prefix)

@@ -1,0 +1,105 @@
+"""Everything that the commands print: JSON, wrapped lines, tables, and the one spelling of each kind of value."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+
+import click
+
+Row: TypeAlias = Mapping[str, Any]
+"""A row of a query."""
+
+_PROSE_COLUMNS_MAX: Final = 100
+"""Longer lines of prose are hard to read, however wide the terminal."""
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value, indented. Timestamps, UUIDs and bytes in it become text."""
+    click.echo(json.dumps(_json_value(value), indent=2, ensure_ascii=False))
+
+
+def _json_value(value: Any) -> Any:  # noqa: ANN401 - a row holds any type
+    if isinstance(value, Mapping):
+        return {key: _json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, datetime):
+        return timestamp(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def print_wrapped(
+    text: str, *, indent: str = "", hanging: str = "", colour: str | None = None, bold: bool = False
+) -> None:
+    """Print text on lines that fit the terminal, escaped; the style holds for all of them."""
+    for line in wrapped(printable(text), indent=indent, hanging=hanging):
+        click.echo(click.style(line, fg=colour, bold=bold) if colour or bold else line)
+
+
+def wrapped(text: str, *, indent: str = "", hanging: str = "", columns: int | None = None) -> list[str]:
+    """Break text into lines between words only: an id or a command must stay whole, to be copied.
+
+    `hanging` is added to the indent of every line but the first. Without `columns`, the terminal decides.
+    """
+    return textwrap.wrap(
+        text,
+        columns or min(_PROSE_COLUMNS_MAX, shutil.get_terminal_size().columns),
+        initial_indent=indent,
+        subsequent_indent=indent + hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def table(rows: Sequence[Sequence[str]], *, gap: str = "  ", right: Collection[int] = ()) -> list[str]:
+    """Align rows of cells; the columns in `right` are aligned to the right. All lines have the same length."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        gap.join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def printable(text: str) -> str:
+    """Escape control characters, so that text from outside cannot change the terminal or begin a new line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def timestamp(at: datetime | None, *, timespec: str = "milliseconds") -> str:
+    """A time as RFC 3339 in UTC: 2026-11-28T10:00:05.123Z."""
+    return "unknown" if at is None else f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=timespec)}Z"
+
+
+def duration(seconds: float) -> str:
+    """A duration in its largest sensible unit: 300 ms, 4.0 s, 90 s, 5 min, 3 h, 2 d."""
+    if abs(seconds) < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for unit, unit_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if abs(seconds) >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def money(subunits: int | None, currency: str | None, digits: int | None) -> str:
+    """An amount as people write it: 12.50 EUR; in subunits if the currency is not known."""
+    if subunits is None:
+        return "unknown"
+    if digits is None or currency is None:
+        return f"{subunits} subunits"
+    return f"{Decimal(subunits).scaleb(-digits):,.{digits}f} {currency}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 callback, 2 callbacks."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

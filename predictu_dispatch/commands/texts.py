@@ -1,0 +1,99 @@
+"""The texts of the codes that the database stores: states, effects, verdicts, reasons, actions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+STATES: Final = {
+    "waiting": "waits until its bet's earlier callback is settled",
+    "ready": "is due, or scheduled for a retry",
+    "in_flight": "is being sent now",
+    "delivered": "was confirmed by the operator",
+    "rejected": "was rejected by the operator; it is not retried automatically",
+    "exhausted": "ended without a confirmation; it is not retried automatically",
+    "cancelled": "was cancelled and is not sent",
+}
+"""A callback's state; the sentence begins with "it"."""
+
+BET_STATES: Final = {
+    "placing": "its placement is not settled yet",
+    "open": "its debit is confirmed; no terminal callback yet",
+    "closing": "its last callback is being delivered",
+    "closed": "its last callback was confirmed; nothing is left to do",
+    "void": "no debit took place",
+}
+
+EFFECTS: Final = {
+    "none": "the operator has not applied it",
+    "unknown": "the operator may have applied it",
+    "applied": "the operator has applied it",
+}
+
+VERDICTS: Final = {
+    "delivered": "delivered",
+    "rejected": "rejected",
+    "retry": "no usable answer",
+    "late": "late answer, changes nothing",
+}
+
+INTERVENTIONS: Final = {
+    "retry": "retried",
+    "cancel": "cancelled",
+    "resolve": "resolved",
+    "pause": "paused",
+    "resume": "resumed",
+}
+
+_REASONS: Final = {
+    "bet_rejected": "the operator rejected the bet's placement",
+    "bet_void": "the bet was never placed",
+    "rolled_back": "the bet was rolled back",
+    "requested": "the trade failed, so the platform requested a rollback",
+    "unknown_effect": "the placement has an unknown outcome, so it is rolled back",
+    "taken_back": "a person cancelled it before any attempt",
+    "circuit_open": "not sent: the operator was down",
+    "paused": "not sent: the operator was paused",
+    "deadline": "its deadline passed",
+    "max_attempts": "all attempts were used",
+    "interrupted": "the daemon stopped before the answer arrived",
+    "nothing_to_reverse": "the operator has no debit to reverse",
+    "misconfigured": "the operator's URL, our key there, or its routing is wrong",
+    "no_socket": "the daemon's host has no free file descriptor; raise LimitNOFILE",
+    "address_refused": "the operator's host has an address that is not allowed; see allow_private_addresses",
+    "connect_refused": "the operator's host refused the connection",
+    "connect_timeout": "no connection within connect_timeout_s",
+    "connect_failed": "the connection failed",
+    "dns_failed": "the operator's host name could not be resolved",
+    "tls_failed": "no trusted TLS connection",
+    "timeout": "no complete answer within attempt_timeout_s",
+    "reset": "the connection was reset before the answer was complete",
+    "truncated": "the answer ended too early",
+    "too_large": "the answer is larger than max_response_bytes",
+    "too_late": "too little time was left to start the attempt",
+    "unsolicited_data": "the idle connection held bytes that the operator had sent unasked",
+    "bad_http": "the answer is not valid HTTP",
+    "not_json": "the answer is not JSON",
+    "not_utf8": "the answer is not UTF-8",
+    "not_object": "the answer is JSON, but not an object",
+    "duplicate_keys": "the answer has the same key twice",
+    "no_status": "the answer has no status",
+    "unknown_status": "unknown status: declare it under [statuses] in the operator's file",
+    "internal_error": "an internal error of the daemon; see its log",
+}
+
+
+def reason_text(code: str | None, operator_status: str | None = None) -> str:
+    """A reason code as text; a code that is not in the table stays as it is."""
+    if code is None:
+        return ""
+    if code.startswith("http_"):
+        return f"the operator answered HTTP {code.removeprefix('http_')}"
+    if operator_status is not None and code == operator_status.lower():
+        return f"the operator answered {operator_status}"
+    return _REASONS.get(code, code)
+
+
+def state_text(state: str, reason: str | None, operator_status: str | None) -> str:
+    """A callback's state and its reason in one sentence."""
+    because = reason_text(reason, operator_status)
+    return f"it {STATES[state]}" + (f" ({because})" if because else "")

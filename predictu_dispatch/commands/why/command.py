@@ -1,0 +1,88 @@
+"""`why`: every reason why a callback is not being sent now, the decisive one first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+from predictu_dispatch.commands.connection import database
+from predictu_dispatch.commands.invocation import Invocation, common_options
+from predictu_dispatch.commands.lookup import the_one
+from predictu_dispatch.commands.output import print_json, print_wrapped
+
+if TYPE_CHECKING:
+    from predictu_dispatch.core.diagnosis import Reason
+    from predictu_dispatch.core.diagnosis_facts import Facts, FileFacts
+
+
+@click.command()
+@click.argument("request_id", type=click.UUID)
+@click.option("--operator", help="Needed only if several operators have the same REQUEST_ID.")
+@common_options
+def why(invocation: Invocation, request_id: UUID, operator: str | None) -> None:
+    """Explain why the callback REQUEST_ID is not being sent now: every reason, the decisive one first."""
+    from predictu_dispatch.core.diagnosis import reasons  # noqa: PLC0415 - loaded only where used
+
+    facts = asyncio.run(_read(invocation, request_id, operator))
+    found = reasons(facts)
+    callback = facts.callback
+    if invocation.json:
+        names = ("request_id", "operator_id", "method", "bet_id", "lane", "state")
+        described = {name: getattr(callback, name) for name in names}
+        print_json({**described, "at": facts.at, "reasons": [_as_json(reason, facts) for reason in found]})
+        return
+    print_wrapped(
+        f"{callback.method} {callback.request_id} of operator {callback.operator_id} is {callback.state}:", bold=True
+    )
+    _print_reasons(found, facts, indent="  ")
+
+
+def _as_json(reason: Reason, facts: Facts) -> dict[str, Any]:
+    from predictu_dispatch.commands.why.texts import explain  # noqa: PLC0415 - loaded only where used
+
+    text, next_step = explain(reason.code, facts)
+    because = [_as_json(deeper, facts.earlier) for deeper in reason.because] if facts.earlier else []
+    return {"code": reason.code, "text": text, "next": next_step, "because": because}
+
+
+def _print_reasons(found: tuple[Reason, ...], facts: Facts, *, indent: str) -> None:
+    from predictu_dispatch.commands.why.texts import explain  # noqa: PLC0415 - loaded only where used
+
+    for number, reason in enumerate(found, start=1):
+        mark = f"{number}. " if len(found) > 1 else ""
+        margin = " " * len(mark)
+        text, next_step = explain(reason.code, facts)
+        print_wrapped(f"{mark}{text}", indent=indent, hanging=margin, bold=number == 1)
+        print_wrapped(f"→ {next_step}", indent=indent + margin, hanging="  ")
+        if reason.because and facts.earlier is not None:
+            click.echo(f"{indent}The earlier callback is not settled because:")
+            _print_reasons(reason.because, facts.earlier, indent=indent + "  ")
+
+
+async def _read(invocation: Invocation, request_id: UUID, operator: str | None) -> Facts:
+    from predictu_dispatch.edge.postgres.diagnosis_facts import callbacks_with_id, read_facts  # noqa: PLC0415 - loaded only where used
+
+    async with database(invocation) as db:
+        row = await the_one(db, await callbacks_with_id(db, request_id, operator), request_id, operator)
+        file = _operator_file(invocation.config.parent / "operators" / f"{row['operator_id']}.toml")
+        return await read_facts(db, row, file)
+
+
+def _operator_file(path: Path) -> FileFacts:
+    from predictu_dispatch.core.diagnosis_facts import FileFacts, FileState  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
+    from predictu_dispatch.edge.config.operator_file import read_operator  # noqa: PLC0415
+
+    # Path.exists would raise if this user may not read the folder.
+    if not os.path.lexists(path):
+        return FileFacts(path=str(path), state=FileState.MISSING)
+    try:
+        read_operator(path, os.environ)
+    except ConfigError as error:
+        return FileFacts(path=str(path), state=FileState.FAULTY, faults=tuple(map(str, error.faults)))
+    return FileFacts(path=str(path), state=FileState.USABLE)
