@@ -142,7 +142,7 @@ class Daemon:
 
     def _wake(self, lane: Lane, delay_s: float, operator_id: str) -> None:
         self._dispatchers[lane].wake(delay_s, operator_id)
-        if lane is Lane.INTERACTIVE and self._admission.refuses_any_bets():
+        if lane is Lane.INTERACTIVE and self._admission.blocks_any_bets():
             # What was in flight when the circuit opened, and would be tried again, ends instead.
             self._reaper.wake()
 
@@ -158,9 +158,9 @@ class Daemon:
             return
         operator_id, _, behind = payload.partition(" ")
         self._dispatchers[Lane.INTERACTIVE].on_work_notification(is_behind=bool(behind))
-        if self._admission.refuses_bets(operator_id):
+        if self._admission.blocks_bets(operator_id):
             self._reaper.wake()
-        elif self._admission.refuses_any_bets():
+        elif self._admission.blocks_any_bets():
             # Whoever notified may have done so for others as well; see notify_due().
             self._reaper.wake_soon()
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from predictu_dispatch.core.breaker import Breaker
+from predictu_dispatch.core.methods import Lane
 
 HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEAT_TIMEOUT_S = 3.0
@@ -31,6 +32,10 @@ class Share(NamedTuple):
     settlement_slots: int
     requests_per_s: float | None
     is_fair: bool = True
+
+    def slots(self, lane: Lane) -> int:
+        """Return the slots of one lane."""
+        return self.interactive_slots if lane is Lane.INTERACTIVE else self.settlement_slots
 
 
 class Usage(NamedTuple):
@@ -62,6 +67,10 @@ class OperatorState(NamedTuple):
     interactive_backoff_s: float
     settlement_backoff_s: float
     """Seconds of Retry-After left; 0 or less if none."""
+
+    def backoff_s(self, lane: Lane) -> float:
+        """Return the seconds of Retry-After left for one lane, as of the reading."""
+        return self.interactive_backoff_s if lane is Lane.INTERACTIVE else self.settlement_backoff_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

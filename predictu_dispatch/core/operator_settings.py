@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from predictu_dispatch.core.addresses import host_fault
+from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.settings import DAY_S, HOUR_S, Section
 
 SigningAlgorithm = Literal["EdDSA", "RS256"]
@@ -208,6 +209,10 @@ class OperatorSettings(Section):
     health: HealthSettings = HealthSettings()
     statuses: StatusesSettings = StatusesSettings()
     tls: TlsSettings = TlsSettings()
+
+    def lane(self, lane: Lane) -> LaneSettings:
+        """Return the settings of one lane."""
+        return self.interactive if lane is Lane.INTERACTIVE else self.settlement
 
     @model_validator(mode="before")
     @classmethod

@@ -1,11 +1,6 @@
-"""How fast an operator may be called: a smooth rate, as a pure value.
+"""The rate limit of one operator, and the pacing of settlements while bets flow, as pure values.
 
-The generic cell rate algorithm (ITU-T I.371): each request moves a theoretical arrival time on by
-one interval, and may go once that time is no more than the burst ahead of now. Unlike a bucket of a
-whole second's worth, which may be full when the second begins and then sends two, it keeps every
-second close to the rate: in any `w` seconds go at most `1 + rate * (w + _LATENESS_S)` requests. For
-the first of them leaves the theoretical time no earlier than one interval after itself, each
-further one moves it on by one, and the last one found it at most the burst ahead.
+Times are monotonic seconds of one process.
 """
 
 from __future__ import annotations
@@ -14,48 +9,96 @@ import math
 from dataclasses import dataclass, replace
 
 _LATENESS_S = 0.05
-"""Whoever comes so late for a request that was due loses nothing of the rate; a twentieth of any
-second's."""
+"""A request that starts this much late loses nothing of the rate; a twentieth of a second's worth."""
 _ROUNDING_S = 1e-6
-"""Nothing to an operator, and more than a clock of weeks loses in its last digit."""
+"""More than the rounding error of a clock of weeks, and nothing to an operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """A rate of requests, above 0, and how far it is used up.
+class RateLimit:
+    """A rate of requests, above 0, and how much of it is used.
 
-    Times are monotonic seconds of one process.
+    The generic cell rate algorithm (ITU-T I.371): each request moves a theoretical time on by one
+    interval, and may go once that time is no more than the burst ahead of now. So any `w` seconds see
+    at most `1 + rate * (w + _LATENESS_S)` requests. A bucket of one second's worth could be full when
+    a second begins, and that second would see twice the rate.
     """
 
     requests_per_s: float
     next_s: float = -math.inf
-    """When the next request would be due if all came evenly."""
+    """When the next request would be due if all were evenly spaced."""
 
     @property
     def burst(self) -> float:
-        """Requests that may go at once after a silence: one, and those that came due meanwhile."""
+        """Requests that may go at once after a pause: one, and those that became due meanwhile."""
         return 1 + self.requests_per_s * _LATENESS_S
 
     @property
     def batch(self) -> int:
-        """Requests worth waiting for where nobody waits for each of them: half a burst, so that none gets lost."""
+        """Requests to wait for if none is urgent: half a burst, so that no part of the rate is lost."""
         return max(1, int(self.burst / 2))
 
     def allowed(self, now_s: float) -> int:
-        """How many requests may go now."""
+        """Return how many requests may go now."""
         ahead_s = max(0.0, self.next_s - now_s - _ROUNDING_S)
         return max(0, math.floor(self.burst - ahead_s * self.requests_per_s))
 
-    def taken(self, requests: int, now_s: float) -> Pace:
-        """After so many requests have gone."""
+    def used(self, requests: int, now_s: float) -> RateLimit:
+        """Return the limit after this many requests."""
         return replace(self, next_s=max(self.next_s, now_s) + requests / self.requests_per_s) if requests else self
 
     def allowed_in_s(self, requests: int, now_s: float) -> float:
-        """Until so many requests, no more than the burst, may go at once."""
+        """Return the time until this many requests, no more than the burst, may go at once."""
         ahead_s = max(0.0, self.next_s - now_s)
         return max(0.0, ahead_s - (self.burst - requests) / self.requests_per_s)
 
-    def at_rate(self, requests_per_s: float, now_s: float) -> Pace:
-        """The same at another rate: what is used up stays used up, as a number of requests."""
+    def at_rate(self, requests_per_s: float, now_s: float) -> RateLimit:
+        """Return the limit at another rate; the requests already used stay used."""
         ahead = max(0.0, self.next_s - now_s) * self.requests_per_s
-        return Pace(requests_per_s=requests_per_s, next_s=now_s + ahead / requests_per_s)
+        return RateLimit(requests_per_s=requests_per_s, next_s=now_s + ahead / requests_per_s)
+
+
+_BETS_ACTIVE_S = 1.0
+"""How long settlements step back after the last bet."""
+_GATHER_S = 0.025
+_SPACING_S = 0.003
+_SPACING_BETS = 0.6
+"""The spacing lets at least one settlement start per 0.6 bets: each bet ends with a settlement, so
+settlements must be able to go faster than bets."""
+
+
+class SettlementPacing:
+    """Makes settlements step back while bets are sent.
+
+    Each transaction and each burst of requests costs the disk and the cores that the next bet needs,
+    and no player waits for a settlement. Measured with 100 bets a second during a burst of
+    settlements: the bets' p99 is 10.8 ms without settlements, 12.9 with 3 ms between two starts, 14.3
+    with 1 ms. One operator with 16 slots and answers in 20 ms then gets about 200 settlements a second.
+    """
+
+    def __init__(self) -> None:
+        self._last_bet_s = -math.inf
+        self._counting_since_s = -math.inf
+        self._bets_counted = 0
+        self._bets_per_s = 0.0
+
+    def bets_claimed(self, bets: int, now_s: float) -> None:
+        """Count bets, which settlements step back for from now on."""
+        self._last_bet_s = now_s
+        self._bets_counted += bets
+        if (elapsed_s := now_s - self._counting_since_s) >= _BETS_ACTIVE_S:
+            self._bets_per_s = self._bets_counted / elapsed_s
+            self._counting_since_s, self._bets_counted = now_s, 0
+
+    def gather_s(self, now_s: float) -> float:
+        """Return how long settlements wait for more of them, to be claimed or settled in one transaction."""
+        return _GATHER_S if self._bets_are_active(now_s) else 0.0
+
+    def spacing_s(self, now_s: float) -> float:
+        """Return the time between the starts of two settlements."""
+        if not self._bets_are_active(now_s):
+            return 0.0
+        return min(_SPACING_S, _SPACING_BETS / self._bets_per_s) if self._bets_per_s else _SPACING_S
+
+    def _bets_are_active(self, now_s: float) -> bool:
+        return now_s - self._last_bet_s < _BETS_ACTIVE_S

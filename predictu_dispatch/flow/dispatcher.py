@@ -188,14 +188,14 @@ class Dispatcher:
         self._most = max(_CLAIMED_OF_EACH, _CLAIMED_MOST // max(1, len(operator_ids)))
         for operator_id in operator_ids:
             courier = self._couriers[operator_id]
-            free_slots = self._admission.ask(operator_id, self.lane, most=self._most)
+            free_slots = self._admission.reserve(operator_id, self.lane, limit=self._most)
             if free_slots == 0:
                 # Asked for once a slot is free again.
                 self._has_backlog.add(operator_id)
                 self._wake_when_paced(operator_id)
                 continue
             settings = courier.operator.settings
-            policy = settings.interactive if self.lane is Lane.INTERACTIVE else settings.settlement
+            policy = settings.lane(self.lane)
             wants.append(
                 ClaimRequest(
                     operator_id=operator_id,
@@ -214,7 +214,7 @@ class Dispatcher:
         came = Counter(callback.operator_id for callback in claimed)
         for want in wants:
             operator_id = want.operator_id
-            self._admission.claimed(operator_id, self.lane, asked=want.free_slots, came=came[operator_id])
+            self._admission.confirm(operator_id, self.lane, reserved=want.free_slots, claimed=came[operator_id])
             if came[operator_id] == want.free_slots:
                 self._has_backlog.add(operator_id)
                 if want.free_slots == self._most:
@@ -225,7 +225,7 @@ class Dispatcher:
                 self._has_backlog.discard(operator_id)
 
     def _wake_when_paced(self, operator_id: str) -> None:
-        paced_in_s = self._admission.paced_in_s(operator_id, self.lane)
+        paced_in_s = self._admission.rate_allows_in_s(operator_id, self.lane)
         if paced_in_s is not None:
             self.wake(max(paced_in_s, _PACED_WAKE_MIN_S), operator_id)
 
@@ -236,7 +236,7 @@ class Dispatcher:
             self._observe(attempt)
             await self._recorder.record(attempt)
         finally:
-            self._admission.ended(callback.operator_id, self.lane)
+            self._admission.release(callback.operator_id, self.lane)
             if callback.operator_id in self._has_backlog:
                 gather_s = self._admission.settlement_gather_s() if self.lane is Lane.SETTLEMENT else 0.0
                 self.wake(gather_s, callback.operator_id)

@@ -109,7 +109,7 @@ class Fleet:
                 return True
             asked_at_s = time.monotonic()
             shares = await self._fleet_store.heartbeat(self._admission.usages())
-            has_changed = self._admission.share(shares, asked_at_s=asked_at_s)
+            has_changed = self._admission.update_shares(shares, requested_at_s=asked_at_s)
         if has_changed:
             self._wake()
         return all(share.is_fair for share in shares)

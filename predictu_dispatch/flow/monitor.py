@@ -126,8 +126,7 @@ class Monitor:
         settings = self._settings.get(operator_id)
         if settings is None:
             return 0.0
-        policy = settings.interactive if lane is Lane.INTERACTIVE else settings.settlement
-        return min(retry_after_s, policy.max_delay_s)
+        return min(retry_after_s, settings.lane(lane).max_delay_s)
 
     def _is_news(self, operator_id: str, notes: _Notes) -> bool:
         state, settings = self._admission.state(operator_id), self._settings.get(operator_id)
@@ -158,7 +157,7 @@ class Monitor:
         asked_at_s = time.monotonic()
         states = await self._fleet_store.operator_states(list(self._settings))
         was_allowed = {state.operator_id: _allows(self._admission.state(state.operator_id)) for state in states}
-        self._admission.saw(states, asked_at_s=asked_at_s)
+        self._admission.update_states(states, read_at_s=asked_at_s)
         self._observer.operators_read(states)
         if any(self._is_news(operator_id, notes) for operator_id, notes in self._notes.items()):
             # Heard while we asked, and held against what we knew before.

@@ -75,7 +75,7 @@ def dispatching(
         Share(operator_id=operator_id, interactive_slots=SLOTS, settlement_slots=SLOTS, requests_per_s=None)
         for operator_id in admission.operator_ids
     ]
-    admission.share(shares, asked_at_s=time.monotonic())
+    admission.update_shares(shares, requested_at_s=time.monotonic())
     return Dispatcher(
         lane,
         cast("Any", outbox),
@@ -144,8 +144,8 @@ async def test_settlements_step_back_for_bets_but_all_begin_before_it_is_too_lat
     """On a loop whose every turn takes a while: begun one a turn, most of a large claim never left at all."""
     admission, courier = Admission([SETTINGS]), Courier()
     dispatcher = dispatching(Lane.SETTLEMENT, Outbox([a_callback(Method.BET_WIN)] * SLOTS), admission)
-    admission.ask("op_abc123", Lane.INTERACTIVE)
-    admission.claimed("op_abc123", Lane.INTERACTIVE, asked=8, came=1)
+    admission.reserve("op_abc123", Lane.INTERACTIVE, limit=8)
+    admission.confirm("op_abc123", Lane.INTERACTIVE, reserved=8, claimed=1)
 
     async def keep_the_loop_busy() -> None:
         while True:

@@ -431,7 +431,7 @@ class Play(RuleBasedStateMachine):
                 assert before.bets[callback.bet_id].state is sendable, f"{callback} was claimed"
 
     def _want(self, lane: Lane) -> ClaimRequest:
-        policy = self.settings.interactive if lane is Lane.INTERACTIVE else self.settings.settlement
+        policy = self.settings.lane(lane)
         return ClaimRequest(
             operator_id=self.operator_id,
             lane=lane,
