@@ -1,8 +1,8 @@
-"""announce() and leave() on a real Postgres: whatever daemons do, and whenever, the fleet keeps each operator's limits.
+"""Heartbeats on a real Postgres: whatever daemons do, the fleet keeps each operator's limits.
 
-Hypothesis plays daemons that start, die, stand still, come back, give back slowly, lose answers and read other limits
-from their files; tests/support/announcers.py says what each may use at any moment, and who would have what if the
-limits were split evenly. Time passes by moving what the database wrote down into the past.
+Hypothesis drives daemons that start, crash, freeze, return slots slowly, lose answers and reload other limits.
+tests/support/heartbeats.py says what each may use, and the split that is expected in the end.
+Time passes by moving the database's timestamps into the past.
 """
 
 import asyncio
@@ -93,25 +93,25 @@ class Play(RuleBasedStateMachine):
         return self.world.wait(shares(self.world.owner))
 
     def _arrive(self, process: SimulatedDaemon) -> None:
-        """The announcement is in the database, which knows of it what it must."""
-        asked = process.under_way
-        assert asked is not None
+        """Sends the pending heartbeat to the database and checks the shares it grants."""
+        pending = process.pending
+        assert pending is not None
         before = self._shares()
         session, seen_at_s = self.rows.get(process.name, (process.session, 0.0))
         is_taken = session != process.session and self.now_s - seen_at_s < HEARTBEAT_TIMEOUT_S
         try:
-            asked.heard = self.world.wait(
-                heartbeat(self.world.daemon, process.name, process.session, asked.limits, asked.used)
+            pending.answer = self.world.wait(
+                heartbeat(self.world.daemon, process.name, process.session, pending.limits, pending.used)
             )
         except asyncpg.PostgresError as error:
             if (error.sqlstate, is_taken) != ("PD007", True):
                 raise
             return
         assert not is_taken, "two live daemons share one name"
-        assert asked.heard.keys() == asked.limits.keys()
+        assert pending.answer.keys() == pending.limits.keys()
         self.rows[process.name] = process.session, self.now_s
         after = self._shares()
-        for operator_id, limits in asked.limits.items():
+        for operator_id, limits in pending.limits.items():
             others = after[operator_id].keys() - {process.name}
             assert all(after[operator_id][name] == before[operator_id][name] for name in others)
             for kind in range(3):
@@ -143,30 +143,30 @@ class Play(RuleBasedStateMachine):
             process.limits = dict.fromkeys(process.limits, limits)
 
     @rule(name=st.sampled_from(NAMES))
-    def ask(self, name: str) -> None:
-        if (process := self.processes.get(name)) and process.under_way is None:
-            process.ask(self.now_s)
+    def send(self, name: str) -> None:
+        if (process := self.processes.get(name)) and process.pending is None:
+            process.send(self.now_s)
 
-    @rule(name=st.sampled_from(NAMES), is_heard=st.booleans())
-    def arrive(self, name: str, *, is_heard: bool) -> None:
-        """What was asked a while ago comes to the database now; its answer may get lost on the way back."""
+    @rule(name=st.sampled_from(NAMES), is_answered=st.booleans())
+    def arrive(self, name: str, *, is_answered: bool) -> None:
+        """A heartbeat sent earlier reaches the database now; its answer may be lost."""
         process = self.processes.get(name)
-        if process and process.under_way and process.under_way.heard is None:
+        if process and process.pending and process.pending.answer is None:
             self._arrive(process)
-            if not is_heard:
-                process.under_way = None
+            if not is_answered:
+                process.pending = None
 
     @rule(name=st.sampled_from(NAMES))
-    def hear(self, name: str) -> None:
-        if (process := self.processes.get(name)) and process.under_way:
-            process.hear()
+    def receive(self, name: str) -> None:
+        if (process := self.processes.get(name)) and process.pending:
+            process.receive()
 
     @rule(name=st.sampled_from(NAMES))
     def heartbeat(self, name: str) -> None:
-        if (process := self.processes.get(name)) and process.under_way is None:
-            process.ask(self.now_s)
+        if (process := self.processes.get(name)) and process.pending is None:
+            process.send(self.now_s)
             self._arrive(process)
-            process.hear()
+            process.receive()
 
     @rule(name=st.sampled_from(NAMES), operator_id=st.sampled_from(OPERATORS), lane=st.integers(0, 1))
     def fill(self, name: str, operator_id: str, lane: int) -> None:
@@ -207,8 +207,8 @@ class Play(RuleBasedStateMachine):
                 process.lost = {one: list(busy) for one, busy in process.in_flight.items()}
 
     @rule(turns=st.integers(1, 6), silent=st.none() | st.sampled_from(NAMES))
-    def go_on(self, turns: int, silent: str | None = None) -> None:
-        """Everybody, or all but one, announces itself, as every second; not in the order of the names."""
+    def exchange_heartbeats(self, turns: int, silent: str | None = None) -> None:
+        """All daemons, or all but one, send a heartbeat per second, not in the order of their names."""
         for _ in range(turns):
             self.wait(2)
             for name in sorted(self.processes.keys() - {silent}, key=lambda one: (one[-1] in "13", one)):
@@ -230,9 +230,9 @@ class Play(RuleBasedStateMachine):
         limits = LIMITS[int(self.now_s * 2) % len(LIMITS)]
         self.reload_all(limits)
         for process in self.processes.values():
-            process.under_way = None
+            process.pending = None
             process.in_flight = {one: [0, 0] for one in OPERATORS}
-        self.go_on(2 + int(HEARTBEAT_TIMEOUT_S / HEARTBEAT_INTERVAL_S) * 2)
+        self.exchange_heartbeats(2 + int(HEARTBEAT_TIMEOUT_S / HEARTBEAT_INTERVAL_S) * 2)
         for operator_id in OPERATORS:
             living = [name for name, process in self.processes.items() if operator_id in process.limits]
             for kind in range(3) if living else ():
@@ -240,11 +240,11 @@ class Play(RuleBasedStateMachine):
                 hands = dict.fromkeys(living) if is_none else expected_split(limits[kind], living, rate=limits[2])
                 assert {name: share[kind] for name, share in self._shares()[operator_id].items()} == hands
         for process in self.processes.values():
-            process.ask(self.now_s)
+            process.send(self.now_s)
             self._arrive(process)
-            assert process.under_way is not None
-            assert process.under_way.heard is not None
-            assert all(is_fair for _, is_fair in process.under_way.heard.values())
+            assert process.pending is not None
+            assert process.pending.answer is not None
+            assert all(is_fair for _, is_fair in process.pending.answer.values())
 
 
 def test_nobody_ever_uses_what_is_not_his_and_in_the_end_each_has_his_fair_share(

@@ -1,4 +1,4 @@
-"""Bets of every path that a bet can take, and what must be true of them once everything is final."""
+"""Places bets on every path a bet can take, and checks what must hold once everything is final."""
 
 import json
 import re
@@ -9,19 +9,19 @@ from tests.support.environment import Environment
 from tests.support.harness import OPERATOR, enqueue, placement_params, terminal_params
 
 NOT_SENT = {"claimed", "signed"}
-"""A daemon that ends there has not sent its request."""
+"""Fault points at which a daemon has not sent its request."""
 INTERRUPTED = (
     "select request_id::text, started_at, finished_at from predictu_dispatch.attempt"
     " where instance = any ($1) and reason = 'interrupted' and verdict <> 'late'"
 )
-_REGRETS = {"report.refused", "chore.failed", "drain.timed_out", "library.logged"}
-"""What no daemon says for any of these faults: they are outages, and none of them outlasts its patience."""
+_UNEXPECTED = {"report.refused", "chore.failed", "drain.timed_out", "library.logged"}
+"""No daemon logs these for any of the faults: each is a short outage."""
 _TOKEN_SLOW_S, _TOKEN_OLD_S = 3.0, 5.0
-"""A request may leave until 3 s after its claim, and is signed in the second before; a dozen daemons make use of it."""
+"""A request may leave up to 3 s after its claim and is signed within the second before."""
 
 
 class Bets:
-    """Bets of every path, each of a player of its own with a stake of its own, so that every cent has a name."""
+    """Bets of every path, each with its own player and its own stake, so that every cent can be traced."""
 
     PATHS = (
         ("BET_WIN", "at once"),
@@ -40,18 +40,18 @@ class Bets:
         self._last: list[tuple[str, str]] = []
 
     async def place(self) -> None:
-        """One more bet, by the path whose turn it is, and a look at the player's balance."""
+        """Places one more bet, on the next path, and asks for the player's balance."""
         number, bet_id, player_id = self.count, f"b-{self.count}", f"p-{self.count}"
         (method, when), self.count = self.PATHS[number % len(self.PATHS)], self.count + 1
         producer = self.environment.harness.producer
-        # The operator's own deadline might pass on a busy machine; that one does here is a path of its own.
+        # The operator's own deadline could pass on a loaded machine; an expired bet is a path of its own.
         later = datetime.now(UTC) + timedelta(minutes=2)
         placement = placement_params(bet_id, amount=500 + number, player_id=player_id)
         for early_method, early_bet_id in self._next:
             await self._end(early_method, early_bet_id)
         self._next.clear()
         if when.startswith("never"):
-            # A producer's slow transaction: nobody sees the bet before its deadline.
+            # A slow transaction: the bet becomes visible after its deadline.
             async with producer.transaction():
                 await producer.execute(
                     "select predictu_dispatch.enqueue_callback($1, 'BET_MAKE', $2::text::jsonb, null,"
@@ -67,18 +67,18 @@ class Bets:
         else:
             (self._next if when == "with the next bet" else self._last).append((method, bet_id))
 
-    async def roll_back_what_is_on_its_way(self) -> None:
-        """Every other bet whose debit is in flight, while no daemon moves: what became of it is anybody's guess."""
-        on_its_way = await self.environment.harness.owner.fetch(
+    async def roll_back_some_in_flight(self) -> None:
+        """Rolls back every other bet whose debit is in flight while no daemon moves: its outcome is unknown."""
+        in_flight = await self.environment.harness.owner.fetch(
             "select bet_id from predictu_dispatch.callback"
             " where method = 'BET_MAKE' and state = 'in_flight' order by bet_id"
         )
-        for row in on_its_way[::2]:
+        for row in in_flight[::2]:
             await self._end("BET_ROLLBACK", row["bet_id"])
             self._last = [(method, bet_id) for method, bet_id in self._last if bet_id != row["bet_id"]]
 
     async def end_the_rest(self) -> None:
-        """What had not come to its end has been told how it ends."""
+        """Enqueues the terminal of every bet that has none yet."""
         for method, bet_id in (*self._next, *self._last):
             await self._end(method, bet_id)
         self._next, self._last = [], []
@@ -90,7 +90,7 @@ class Bets:
             await self.environment.harness.end(method, bet_id)
 
     async def violations(self) -> list[str]:
-        """What is not as it must be once everything is final: wallets, bets, callbacks, audit; each in words."""
+        """Returns what is wrong once everything is final, in wallets, bets, callbacks and audit."""
         operator, owner = self.environment.operator, self.environment.harness.owner
         wrong = [*(fault for fault in operator.faults if not _is_slow(fault)), *await self.environment.audit_faults()]
         bets = await owner.fetch(
@@ -117,14 +117,14 @@ class Bets:
                 wrong.append(f"{what} and was sent {sent} times: {await self.environment.audit(request_id)}")
             if callback["state"] == "delivered" and not sent:
                 wrong.append(f"{what} and was never sent")
-        wrong += [f"{one.request_id} is nobody's" for one in operator.requests if one.request_id not in callbacks]
+        wrong += [f"{one.request_id} is unknown" for one in operator.requests if one.request_id not in callbacks]
         review = await owner.fetch("select method, reason from predictu_dispatch.needs_review")
         wrong += [f"{row['method']} needs review: {row['reason']}" for row in review]
-        said = [line for daemon in self.environment.fleet.daemons for line in daemon.lines()]
-        return [*wrong, *(str(line) for line in said if line["event"] in _REGRETS)]
+        lines = [line for daemon in self.environment.fleet.daemons for line in daemon.lines()]
+        return [*wrong, *(str(line) for line in lines if line["event"] in _UNEXPECTED)]
 
 
 def _is_slow(fault: str) -> bool:
-    """A token that is older than an idle machine makes it, and younger than one that was signed before a freeze."""
+    """True for a token that is older than on an idle machine, but younger than one signed before a freeze."""
     found = re.search(r"^token .*, (\S+) s old", fault)
     return found is not None and _TOKEN_SLOW_S <= float(found[1]) < _TOKEN_OLD_S

@@ -1,4 +1,4 @@
-"""Many callbacks in one statement, and what an operator sees of its limits while they come."""
+"""Enqueues many callbacks at once, and measures an operator's limits while they are delivered."""
 
 import asyncio
 import uuid
@@ -16,11 +16,11 @@ from tests.support.operators import Request
 _BEAT_S = 0.005
 STAKE, PAYOUT = 500, 1_200
 _AT_ONCE = 1_000
-"""A statement of them takes a second or two on a busy machine."""
+"""Takes a second or two on a loaded machine."""
 
 
 async def place_many(environment: Environment, count: int) -> None:
-    """So many bets are enqueued, each for a player of its own; their deadline is the one a daemon has told before."""
+    """Enqueues `count` bets, each of another player, with the operator's own deadline."""
     await environment.harness.producer.execute(
         "select predictu_dispatch.enqueue_callback($1, 'BET_MAKE', jsonb_build_object('player_id', 'p-' || n,"
         "       'currency', 'EUR', 'amount', $3::int, 'bet_id', gen_random_uuid(), 'bet', jsonb_build_object("
@@ -31,7 +31,7 @@ async def place_many(environment: Environment, count: int) -> None:
 
 
 async def win_many(environment: Environment, count: int) -> None:
-    """So many bets from before are won, each by a player of its own: settlements are due, and nobody waits for them."""
+    """Adopts `count` bets, each of another player, and enqueues a BET_WIN for each."""
     for first in range(0, count, _AT_ONCE):
         placements = [uuid.uuid4() for _ in range(first, min(first + _AT_ONCE, count))]
         for n, placement in enumerate(placements, first):
@@ -50,7 +50,7 @@ async def win_many(environment: Environment, count: int) -> None:
 
 
 async def slots(environment: Environment, lane: str = "interactive", operator_id: str = OPERATOR) -> dict[str, int]:
-    """Who has how many slots of the operator's lane."""
+    """Returns each daemon's slots of the operator's lane."""
     rows = await environment.harness.owner.fetch(
         "select instance, case $1 when 'interactive' then interactive_slots else settlement_slots end as slots"
         "  from predictu_dispatch.share where operator_id = $2",
@@ -60,7 +60,7 @@ async def slots(environment: Environment, lane: str = "interactive", operator_id
 
 
 async def rates(environment: Environment) -> dict[str, float]:
-    """Who has how much of the rate."""
+    """Returns each daemon's part of the operator's rate."""
     rows = await environment.harness.owner.fetch(
         "select instance, requests_per_s from predictu_dispatch.share where operator_id = $1", OPERATOR
     )
@@ -75,17 +75,17 @@ async def until_slots(
     within_s: float = 15.0,
     **expected: int,
 ) -> None:
-    """The slots of the lane are divided so, and nobody else has any. Underscores stand for dashes."""
+    """Waits until exactly these daemons have these slots; an underscore in a name stands for a dash."""
     wanted = {name.replace("_", "-"): count for name, count in expected.items()}
 
-    async def so_it_is() -> bool:
+    async def are_equal() -> bool:
         return await slots(environment, lane, operator_id) == wanted
 
-    await until(f"the shares are {wanted}", so_it_is, within_s=within_s)
+    await until(f"the shares are {wanted}", are_equal, within_s=within_s)
 
 
 async def until_heartbeats(environment: Environment, *instances: str, times: int = 2) -> None:
-    """Each of these daemons has announced itself, and again with what it had heard the time before."""
+    """Waits for `times` more heartbeats of each of these daemons; the second reports the first one's answer."""
     for _ in range(times):
         before = await _seen_at(environment, instances)
 
@@ -93,7 +93,7 @@ async def until_heartbeats(environment: Environment, *instances: str, times: int
             now = await _seen_at(environment, instances)
             return all(now.get(name, before[name]) != before[name] for name in instances)
 
-        await until(f"{instances} have announced themselves", all_have)
+        await until(f"{instances} have sent a heartbeat", all_have)
 
 
 async def _seen_at(environment: Environment, instances: Sequence[str]) -> dict[str, object]:
@@ -105,14 +105,14 @@ async def _seen_at(environment: Environment, instances: Sequence[str]) -> dict[s
 
 @dataclass(slots=True)
 class EventLoopStalls:
-    """The longest time for which this test's own process did nothing, and so saw what came late, and all at once."""
+    """The longest time during which the test's own event loop did not run."""
 
     longest_s: float = 0.0
 
 
 @asynccontextmanager
 async def measure_stalls() -> AsyncIterator[EventLoopStalls]:
-    """Measures while the block runs: on a busy machine the operator itself is a slow one."""
+    """Measures the stalls of the test's event loop, in which the operator cannot answer either."""
     found = EventLoopStalls()
 
     async def beat() -> None:
@@ -129,13 +129,13 @@ async def measure_stalls() -> AsyncIterator[EventLoopStalls]:
         beating.cancel()
 
 
-def max_requests_within(requests: Sequence[Request], span_s: float = 1.0) -> int:
-    """The most of these requests that came in any span of so many seconds."""
+def max_requests_within(requests: Sequence[Request], window_s: float = 1.0) -> int:
+    """Returns the highest number of requests that arrived within any window of this length."""
     arrived = sorted(request.arrived_at_s for request in requests)
-    return max((n + 1 - bisect_left(arrived, at_s - span_s) for n, at_s in enumerate(arrived)), default=0)
+    return max((n + 1 - bisect_left(arrived, at_s - window_s) for n, at_s in enumerate(arrived)), default=0)
 
 
 def longest_gap_s(requests: Sequence[Request]) -> float:
-    """The longest time in which none of these requests came, between the first and the last."""
+    """Returns the longest time between two consecutive requests."""
     arrived = sorted(request.arrived_at_s for request in requests)
     return max((later - sooner for sooner, later in pairwise(arrived)), default=0.0)

@@ -16,23 +16,23 @@ from tests.support.harness import OPERATOR, connected, enqueue
 from tests.support.operators import Operator, Request
 
 OWN_TURN_S = 0.5
-"""What a loaded machine may need for what takes it milliseconds: the bound of everything that happens at once."""
+"""The bound for what takes milliseconds on an idle machine."""
 ONE_ATTEMPT = {"max_attempts": 1}
-"""So that each BALANCE is one attempt, and a test counts failures by enqueueing them."""
+"""Each BALANCE is one attempt, so a test counts failures by enqueueing them."""
 
 
 def failing(code: int = 500, **headers: str) -> Callable[[Request], web.Response]:
-    """An operator's `answer`: this code to everything, and nothing is booked."""
+    """Returns an operator's `answer` that gives this code to every request and books nothing."""
     return lambda _: web.Response(status=code, headers={name.replace("_", "-"): text for name, text in headers.items()})
 
 
 def print_figures(figures: str) -> None:
-    """For whoever runs a test with -s: how fast it was, where only a generous bound is asserted."""
-    print(figures)  # noqa: T201 - as said
+    """Prints measured times for `pytest -s`; the tests only assert generous bounds."""
+    print(figures)  # noqa: T201
 
 
 async def operator_row(environment: Environment, operator_id: str = OPERATOR) -> asyncpg.Record:
-    """The operator as everybody sees it."""
+    """Returns the operator's row."""
     found = await environment.harness.owner.fetchrow(
         "select * from predictu_dispatch.operator where operator_id = $1", operator_id
     )
@@ -43,23 +43,23 @@ async def operator_row(environment: Environment, operator_id: str = OPERATOR) ->
 async def until_operator_is(
     environment: Environment, *, within_s: float = WAIT_S, operator_id: str = OPERATOR, **columns: Any
 ) -> None:
-    """Returns once these columns of the operator's row have these values."""
+    """Waits until these columns of the operator's row have these values."""
 
-    async def it_is_so() -> bool:
+    async def are_equal() -> bool:
         now = await operator_row(environment, operator_id)
         return all(now[name] == value for name, value in columns.items())
 
-    await until(f"{operator_id} is {columns}", it_is_so, within_s=within_s)
+    await until(f"{operator_id} is {columns}", are_equal, within_s=within_s)
 
 
 async def enqueue_balance(environment: Environment, operator_id: str = OPERATOR) -> UUID:
-    """A BALANCE has been enqueued."""
+    """Enqueues a BALANCE."""
     params = {"player_id": "p1", "currency": "EUR"}
     return await enqueue(environment.harness.producer, "BALANCE", params, operator_id=operator_id)
 
 
 async def until_final(environment: Environment, *request_ids: UUID, within_s: float = WAIT_S) -> None:
-    """Each of these callbacks is final."""
+    """Waits until each of these callbacks is final."""
 
     async def all_have() -> bool:
         return not await environment.harness.owner.fetchval(
@@ -71,7 +71,7 @@ async def until_final(environment: Environment, *request_ids: UUID, within_s: fl
 
 
 async def open_circuit(environment: Environment, failures: int) -> None:
-    """The operator has failed so many BALANCEs, its circuit is open, and every attempt before that has ended."""
+    """Opens the circuit by failing `failures` BALANCEs, and waits until no attempt is in flight."""
     environment.operator.answer = failing()
     await until_final(environment, *[await enqueue_balance(environment) for _ in range(failures)])
     await until_operator_is(environment, circuit="open")
@@ -79,58 +79,58 @@ async def open_circuit(environment: Environment, failures: int) -> None:
 
 
 async def until_nothing_in_flight(environment: Environment) -> None:
-    """No attempt is under way, PINGs included."""
+    """Waits until no attempt is in flight, PINGs included."""
 
     async def none_is() -> bool:
         return "in_flight" not in await environment.states()
 
-    await until("no attempt is under way", none_is)
+    await until("no attempt is in flight", none_is)
 
 
 def pings(operator: Operator) -> list[Request]:
-    """The PINGs that reached the operator, in their order."""
+    """Returns the PINGs that reached the operator, in order."""
     return [request for request in operator.requests if request.method == "PING"]
 
 
 def others(operator: Operator) -> list[Request]:
-    """Everything else that reached it."""
+    """Returns all other requests that reached it."""
     return [request for request in operator.requests if request.method != "PING"]
 
 
-async def until_heartbeats_sent(environment: Environment, turns: int) -> None:
-    """Every live daemon has announced itself so many times more, once a second: and looked at everything meanwhile."""
-    until_when = await environment.harness.owner.fetchval("select now() + $1 * interval '1 second'", turns)
+async def until_heartbeats_sent(environment: Environment, count: int) -> None:
+    """Waits until every live daemon has sent `count` more heartbeats, one per second, and so has polled in between."""
+    until_when = await environment.harness.owner.fetchval("select now() + $1 * interval '1 second'", count)
 
-    async def everybody_has() -> bool:
-        latest = await environment.harness.owner.fetchval(
+    async def all_have() -> bool:
+        oldest = await environment.harness.owner.fetchval(
             "select min(seen_at) from predictu_dispatch.daemon"
             " where seen_at > now() - predictu_dispatch.heartbeat_timeout()"
         )
-        return latest is not None and bool(latest > until_when)
+        return oldest is not None and bool(oldest > until_when)
 
-    await until(f"every daemon has announced itself {turns} times", everybody_has)
+    await until(f"every daemon has sent {count} heartbeats", all_have)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
-    """When producers were told of an outcome: monotonic seconds by request_id."""
+    """When a listening producer received each outcome: monotonic seconds by request_id."""
 
     received_at_s: dict[str, float] = field(default_factory=dict)
 
     async def of(self, request_id: UUID, *, within_s: float = WAIT_S) -> float:
-        """The moment at which its outcome was told."""
+        """Waits for the outcome; returns when it was received."""
         await until(f"the outcome of {request_id}", lambda: str(request_id) in self.received_at_s, within_s=within_s)
         return self.received_at_s[str(request_id)]
 
 
 @asynccontextmanager
 async def outcomes(dsn: str) -> AsyncIterator[Outcomes]:
-    """Listens as a producer does that waits for its answer."""
-    heard = Outcomes()
+    """Listens for outcomes as a producer does."""
+    received = Outcomes()
 
     def note(_connection: object, _pid: int, _channel: str, payload: object) -> None:
-        heard.received_at_s[str(payload).partition(" ")[2]] = time.monotonic()
+        received.received_at_s[str(payload).partition(" ")[2]] = time.monotonic()
 
     async with connected(dsn, 1) as [listener]:
         await listener.add_listener("predictu_dispatch_outcome", note)
-        yield heard
+        yield received

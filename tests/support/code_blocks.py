@@ -1,4 +1,4 @@
-"""The code in our documents, so that tests run the very lines a reader copies."""
+"""Reads the code blocks of our documents, so that tests run exactly what a reader copies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One fenced block, the heading it stands under, and its language as the fence names it."""
+    """One fenced block with its heading and its language."""
 
     heading: str
     language: str
@@ -19,7 +19,7 @@ class Example:
 
 
 def examples(document: str) -> list[Example]:
-    """Every fenced block of a document that names a language, in order."""
+    """Returns every fenced block that names a language, in order."""
     found: list[Example] = []
     heading = ""
     parts = re.finditer(
@@ -36,7 +36,7 @@ def examples(document: str) -> list[Example]:
 
 
 def code_under(document: str, heading: str, language: str) -> list[str]:
-    """The blocks of this language under this very heading; fails where there is none."""
+    """Returns the blocks of this language under exactly this heading; fails if there is none."""
     found = [
         example.code for example in examples(document) if (example.heading, example.language) == (heading, language)
     ]

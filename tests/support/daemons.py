@@ -1,6 +1,6 @@
-"""Real daemons as real processes: started, watched, frozen, killed, and gone whatever becomes of the test.
+"""Daemons as child processes: start, observe, freeze, stop and kill them.
 
-Nothing here sleeps for a while and hopes: a test waits until something is so, and fails in words if it never is.
+Waits poll a condition until a timeout and then fail with its description. The daemons end with the test process.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from predictu_dispatch.embedded_postgres.watcher import Watcher
 from tests.support.harness import OPERATOR
 
 WAIT_S = 30.0
-"""Far above anything that is waited for here; only a broken promise or a dead machine takes so long."""
+"""Far above any wait here, so that only a failure takes this long."""
 _POLL_S = 0.005
 ARMED, FAULT_VARIABLE = "tests.chaos.armed_daemon", "PREDICTU_DISPATCH_FAULT"
 Settings = Mapping[str, Any]
@@ -36,7 +36,7 @@ _LANE = {
     "max_delay_s": 0.05,
     "max_in_flight": 60,
 }
-"""Retries at once; nothing times out unless the test is about that."""
+"""Retries at once; nothing times out by default."""
 OPERATOR_SETTINGS: Settings = {
     "operator_id": OPERATOR,
     "allow_insecure_http": True,
@@ -44,28 +44,27 @@ OPERATOR_SETTINGS: Settings = {
     "signing": {"key_file": "../key.pem"},
     "interactive": _LANE,
     "settlement": _LANE | {"deadline_s": 0},
-    # Asking twice about a debit that may still land is a question of time, and none of ours.
+    # The second question about a missing debit has tests of its own, and so has the circuit.
     "rollback": {"recheck_s": 0},
-    # Faults are this suite's daily bread; when an operator is left alone for them is another suite's.
     "circuit": {"failure_threshold": 10_000},
     "health": {"ping_interval_s": 0},
 }
 
 
 async def until(what: str, is_so: Callable[[], bool | Awaitable[bool]], *, within_s: float = WAIT_S) -> None:
-    """Returns as soon as it is so. Raises AssertionError that says what never came."""
+    """Waits until the condition holds. Raises AssertionError that names `what` after `within_s`."""
     give_up_at_s = time.monotonic() + within_s
     while True:
         answer = is_so()
         if answer if isinstance(answer, bool) else await answer:
             return
-        assert time.monotonic() < give_up_at_s, f"never came, within {within_s:g} s: {what}"
+        assert time.monotonic() < give_up_at_s, f"not within {within_s:g} s: {what}"
         await asyncio.sleep(_POLL_S)
 
 
 @dataclass(kw_only=True)
 class Daemon:
-    """One `predictu-dispatch run`, in a process of its own; what it says is in `log`."""
+    """One `predictu-dispatch run` in a process of its own, with its log file."""
 
     instance: str
     process: "subprocess.Popen[bytes]"
@@ -77,7 +76,7 @@ class Daemon:
         return self.log.read_text(encoding="utf-8")
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The log's complete lines, or those of one event."""
+        """Returns the log's complete lines, all or those of one event."""
         lines = [json.loads(line) for line in self.log_text.splitlines(keepends=True) if line.endswith("\n")]
         return [line for line in lines if event in (None, line["event"])]
 
@@ -86,8 +85,8 @@ class Daemon:
         return str(self.lines("daemon.started")[0]["http"])
 
     async def until_logged(self, event: str, *, times: int = 1) -> None:
-        """The log has so many lines of this event."""
-        await until(f"{self.instance} says {event}", lambda: len(self.lines(event)) >= times)
+        """Waits until the log has this event `times` times."""
+        await until(f"{self.instance} logs {event}", lambda: len(self.lines(event)) >= times)
 
     async def get(self, path: str) -> tuple[int, str]:
         async with self.session.get(self.url + path) as response:
@@ -97,7 +96,7 @@ class Daemon:
         return (await self.get("/readyz"))[0] == 200
 
     async def ready(self) -> None:
-        """It has claimed from its database and says so. Raises AssertionError where it ended instead."""
+        """Waits until /readyz answers 200. Raises AssertionError if the daemon ended instead."""
 
         async def has_started_and_is_ready() -> bool:
             assert self.process.poll() is None, (
@@ -108,7 +107,7 @@ class Daemon:
         await until(f"{self.instance} is ready", has_started_and_is_ready)
 
     async def metrics(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """Every sample of /metrics: by name, then by the labels' values in the order of the labels' names."""
+        """Returns every sample of /metrics by name, then by label values in the order of the label names."""
         found: dict[str, dict[tuple[str, ...], float]] = {}
         for family in text_string_to_metric_families((await self.get("/metrics"))[1]):
             for sample in family.samples:
@@ -117,16 +116,16 @@ class Daemon:
         return found
 
     async def metric(self, name: str, *labels: str) -> float | None:
-        """One sample, None where it is absent."""
+        """Returns one sample, None if it is absent."""
         return (await self.metrics()).get(name, {}).get(labels)
 
     def kill(self) -> None:
-        """Gone by kill -9: it had no chance to finish anything."""
+        """Kills the daemon with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
     def freeze(self) -> None:
-        """It stands still, as under a hypervisor's pause, until thaw(); its sockets stay open and its clock goes on."""
+        """Stops the process until thaw(), as a hypervisor's pause does: sockets stay open, clocks go on."""
         self.process.send_signal(signal.SIGSTOP)
         os.waitpid(self.process.pid, os.WUNTRACED)
 
@@ -137,7 +136,7 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
 
     async def exited(self, *, within_s: float = WAIT_S) -> int:
-        """The exit code, once it has ended by itself."""
+        """Waits for the daemon's own end; returns the exit code."""
         await until(f"{self.instance} has ended", lambda: self.process.poll() is not None, within_s=within_s)
         assert self.process.returncode is not None
         return self.process.returncode
@@ -145,7 +144,7 @@ class Daemon:
 
 @dataclass(kw_only=True)
 class Fleet:
-    """Any number of daemons with one folder of operators; `dsn` is theirs unless one is started with another."""
+    """Daemons that share one folder of operators and, unless started with another, one DSN."""
 
     folder: Path
     dsn: str
@@ -154,7 +153,7 @@ class Fleet:
     _watchers: list[Watcher] = field(default_factory=list)
 
     def write_operator(self, url: str, *, operator_id: str = OPERATOR, **sections: Any) -> None:
-        """The operator's file, with `sections` over OPERATOR_SETTINGS. To be done before a daemon is started."""
+        """Writes the operator's file: OPERATOR_SETTINGS with `sections` over them. Call it before a daemon starts."""
         (self.folder / "operators").mkdir(exist_ok=True)
         settings = _merged({**OPERATOR_SETTINGS, "callback_url": url, "operator_id": operator_id}, sections)
         (self.folder / "operators" / f"{operator_id}.toml").write_text(_toml(settings), encoding="utf-8")
@@ -168,9 +167,9 @@ class Fleet:
         environment: Mapping[str, str] | None = None,
         **sections: Any,
     ) -> Daemon:
-        """The process has been started; `sections` go over the suite's dispatcher.toml. It may well fail.
+        """Starts the process without waiting for it; `sections` override the default dispatcher.toml.
 
-        With a `fault` it is the test build of the daemon, armed with it; see tests/chaos/armed_daemon.py.
+        With a `fault` it starts the test build that injects it; see tests/chaos/armed_daemon.py.
         """
         if fault:
             module, environment = ARMED, {**(environment or {}), FAULT_VARIABLE: fault}
@@ -194,21 +193,21 @@ class Fleet:
             )
         daemon = Daemon(instance=instance, process=process, log=log, session=self.session)
         self.daemons.append(daemon)
-        # If this very test process is killed, its daemons must not go on delivering.
-        guarded = self.folder / f".{instance}.{len(self.daemons)}"
-        guarded.mkdir()
-        self._watchers.append(Watcher(guarded))
+        # If the test process is killed, the watcher ends the daemon.
+        watched = self.folder / f".{instance}.{len(self.daemons)}"
+        watched.mkdir()
+        self._watchers.append(Watcher(watched))
         self._watchers[-1].watch(process.pid)
         return daemon
 
     async def start(self, instance: str, *, fault: str = "", **sections: Any) -> Daemon:
-        """The daemon runs and is ready."""
+        """Starts a daemon and waits until it is ready."""
         daemon = self.spawn(instance, fault=fault, **sections)
         await daemon.ready()
         return daemon
 
     def end(self) -> None:
-        """Every daemon is gone, the frozen ones too."""
+        """Kills every daemon, frozen ones too."""
         for watcher in self._watchers:
             watcher.forget()
         for daemon in self.daemons:
@@ -218,21 +217,24 @@ class Fleet:
 
 
 def _environment(*, bytecode: Path) -> dict[str, str]:
-    """Ours, without what would win over the files; compiling every import anew would double each daemon's start."""
-    not_ours = {*VARIABLES.values(), "NOTIFY_SOCKET", "PYTHONDONTWRITEBYTECODE"}
-    ours = {name: value for name, value in os.environ.items() if name not in not_ours}
-    return ours | {"PYTHONPYCACHEPREFIX": str(bytecode)}
+    """Returns our environment without the variables that override files, and with a shared bytecode cache.
+
+    Without the cache every daemon compiles all imports, which doubles its start.
+    """
+    removed = {*VARIABLES.values(), "NOTIFY_SOCKET", "PYTHONDONTWRITEBYTECODE"}
+    kept = {name: value for name, value in os.environ.items() if name not in removed}
+    return kept | {"PYTHONPYCACHEPREFIX": str(bytecode)}
 
 
 def _merged(settings: Settings, over: Settings) -> dict[str, Any]:
-    """`over` over `settings`, table by table."""
+    """Returns `settings` with `over` merged into it, table by table."""
     merged = {**settings, **over}
     tables = {name: value for name, value in over.items() if isinstance(value, Mapping)}
     return merged | {name: _merged(settings.get(name, {}), table) for name, table in tables.items()}
 
 
 def _toml(settings: Settings) -> str:
-    """TOML of one level of tables: strings, numbers, booleans and lists are written as in JSON."""
+    """Writes TOML with one level of tables; strings, numbers, booleans and lists are written as in JSON."""
     plain = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if not isinstance(value, Mapping)]
     tables = [f"\n[{name}]\n{_toml(value)}" for name, value in settings.items() if isinstance(value, Mapping)]
     return "\n".join([*plain, *tables]) + "\n"

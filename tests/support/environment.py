@@ -1,4 +1,4 @@
-"""What a test of real daemons runs in: a database and its producer, an operator, and the daemons."""
+"""What a test of real daemons needs: a database and its producer, an operator, and the daemons."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from tests.support.operators import Operator, running_operator
 from tests.support.postgres import Database
 
 _KEPT_S = 300.0
-"""Whoever asks a daemon how it is goes on by the same connection, also where the daemon can take no new one."""
+"""The test's HTTP connections to a daemon stay open, because the daemon may be unable to accept new ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +28,14 @@ class Environment:
     fleet: Fleet
 
     async def adopt(self, bet_id: str) -> None:
-        """A bet whose debit was booked before: it is open, here and at the operator."""
+        """Adopts a bet: it is open, and the operator has booked its debit."""
         await self.harness.producer.execute(
             "select predictu_dispatch.adopt_bet($1, $2, 'p1', 'EUR', 500, gen_random_uuid())", OPERATOR, bet_id
         )
         self.operator.book(bet_id, str((await self.harness.bet(bet_id))["placement_request_id"]), "p1", 500)
 
     async def expire_leases(self, instance: str) -> None:
-        """The leases of this instance have run out, as if their time had gone by on the database's clock."""
+        """Moves the leases of this instance into the past."""
         await self.harness.owner.execute(
             "update predictu_dispatch.callback set lease_until = now() - interval '1 millisecond'"
             " where state = 'in_flight' and leased_by = $1",
@@ -43,17 +43,17 @@ class Environment:
         )
 
     async def states(self) -> dict[str, int]:
-        """How many callbacks are in which state."""
+        """Returns the number of callbacks by state."""
         rows = await self.harness.owner.fetch("select state, count(*) from predictu_dispatch.callback group by state")
         return {row["state"]: row["count"] for row in rows}
 
     async def bets(self) -> dict[str, int]:
-        """How many bets are in which state."""
+        """Returns the number of bets by state."""
         rows = await self.harness.owner.fetch("select state, count(*) from predictu_dispatch.bet group by state")
         return {row["state"]: row["count"] for row in rows}
 
     async def until_all_final(self, *, within_s: float = WAIT_S) -> None:
-        """Nothing waits, is ready or is in flight any more."""
+        """Waits until every callback is final."""
 
         async def nothing_is_left() -> bool:
             return not {"waiting", "ready", "in_flight"} & (await self.states()).keys()
@@ -61,11 +61,11 @@ class Environment:
         await until("every callback is final", nothing_is_left, within_s=within_s)
 
     async def until_in_flight(self, count: int) -> None:
-        """So many requests are live at the operator."""
+        """Waits until the operator has exactly `count` unanswered requests."""
         await until(f"{count} requests are in flight", lambda: self.operator.live.total() == count)
 
     async def audit(self, request_id: object) -> list[tuple[int, str, str, str | None, str]]:
-        """(attempt, verdict, evidence, reason, instance) of each audit row, the deciding one of an attempt first."""
+        """Returns (attempt, verdict, evidence, reason, instance) of each audit row, deciding rows first."""
         rows = await self.harness.owner.fetch(
             "select attempt, verdict, evidence, reason, instance from predictu_dispatch.attempt where request_id = $1"
             " order by attempt, verdict = 'late'",
@@ -74,7 +74,7 @@ class Environment:
         return [tuple(row) for row in rows]
 
     async def audit_faults(self) -> list[str]:
-        """Callbacks whose deciding audit rows are not exactly 1, 2, … `attempts`."""
+        """Returns the callbacks whose deciding audit rows are not exactly 1, 2, … `attempts`."""
         rows = await self.harness.owner.fetch(
             "select c.request_id, c.method, c.attempts, array_agg(a.attempt order by a.attempt)"
             "           filter (where a.verdict <> 'late') as decided"
@@ -90,7 +90,7 @@ class Environment:
 
 @asynccontextmanager
 async def open_environment(folder: Path, database: Database) -> AsyncIterator[Environment]:
-    """Everything but the daemons, which the test starts."""
+    """Opens everything except the daemons, which the test starts."""
     key = create_key_file(folder / "key.pem", "EdDSA")
     async with (
         open_harness(database) as harness,
@@ -112,7 +112,7 @@ OTHER = "op_other"
 
 @asynccontextmanager
 async def another_operator(environment: Environment, **sections: Any) -> AsyncIterator[Operator]:
-    """OTHER answers as well, known to the daemons that are started from now on; `sections` as in write_operator()."""
+    """Adds the operator OTHER for daemons started from now on; `sections` as in write_operator()."""
     key = create_key_file(environment.fleet.folder / "other.pem", "EdDSA")
     async with running_operator(OTHER, key.public_pem()) as other:
         signing = {"key_file": "../other.pem"}

@@ -1,6 +1,6 @@
-"""The database as its users meet it: a producer, a daemon and an owner, so that a test reads like a sentence.
+"""Connections of a producer, a daemon and the owner to one test database, and the calls each makes.
 
-Nothing here knows a rule: it calls the functions of sql/migrations and the statements of sql/queries, and reads tables.
+It knows no rule of ours: it calls the database's functions and the statements of sql/queries, and reads tables.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ DISABLED = "op_off"
 INTERACTIVE_DEADLINE_S = 15.0
 LANES = ("interactive", "settlement")
 WAIT_S = 20.0
-"""Far above anything that is waited for here; a test that comes so far has found a lock that nobody lets go."""
+"""Far above any wait here; a test that takes this long has found a lock that is never released."""
 
 _REPORT = """
     operator_id request_id attempt bet_id state state_reason effect due_in_s operator_status operator_transaction_id
@@ -39,7 +39,7 @@ REPORT_FIELDS = tuple(_REPORT.split())
 
 
 def report(lease: Lease, **fields: Any) -> Report:
-    """A daemon's report of the attempt that `lease` allowed."""
+    """Returns a daemon's report of the attempt that `lease` allowed."""
     return dict.fromkeys(REPORT_FIELDS) | {
         "operator_id": lease["operator_id"],
         "request_id": lease["request_id"],
@@ -63,12 +63,12 @@ def delivered(lease: Lease, **fields: Any) -> Report:
 
 
 def rejected(lease: Lease, **fields: Any) -> Report:
-    refusal = {"state_reason": "insufficient_funds", "operator_status": "INSUFFICIENT_FUNDS"}
-    return report(lease, **{"state": "rejected", "verdict": "rejected", **refusal, **fields})
+    reason = {"state_reason": "insufficient_funds", "operator_status": "INSUFFICIENT_FUNDS"}
+    return report(lease, **{"state": "rejected", "verdict": "rejected", **reason, **fields})
 
 
 def retried(lease: Lease, **fields: Any) -> Report:
-    """Due again at once; its effect is unknown unless told otherwise."""
+    """Due again at once, effect unknown."""
     return report(lease, **{"state": "ready", "verdict": "retry", "effect": "unknown", "due_in_s": 0.0, **fields})
 
 
@@ -80,7 +80,7 @@ def exhausted(lease: Lease, **fields: Any) -> Report:
 
 
 def reaped(lease: Lease, **fields: Any) -> Report:
-    """What a reaper says of an attempt whose daemon vanished."""
+    """A reaper's report of an attempt whose daemon crashed."""
     return retried(lease, **{"reaped": True, "evidence": "unanswered", "reason": "interrupted", **fields})
 
 
@@ -90,7 +90,7 @@ def placement_params(bet_id: str, *, amount: int = 500, player_id: str = "p1", c
 
 
 def terminal_params(method: str, bet: asyncpg.Record | dict[str, Any]) -> dict[str, Any]:
-    """The required params of a bet's terminal callback, as the bet fixes them."""
+    """Returns the params that a terminal callback of this bet requires."""
     params = {"player_id": bet["player_id"], "bet_id": bet["bet_id"]}
     if method != "BET_LOSE":
         params |= {"currency": bet["currency"], "amount": bet["amount"]}
@@ -108,7 +108,7 @@ async def enqueue(
     expires_at: datetime | None = None,
     operator_id: str | None = OPERATOR,
 ) -> uuid.UUID:
-    """Calls enqueue_callback; `params` may also be JSON text, to say what Python's json would not."""
+    """Calls enqueue_callback(); `params` may also be JSON text that Python's json would not write."""
     text = params if isinstance(params, str) or params is None else json.dumps(params)
     found: uuid.UUID = await connection.fetchval(
         "select predictu_dispatch.enqueue_callback($1, $2, $3::text::jsonb, $4, $5)",
@@ -133,7 +133,7 @@ async def claim(
     lanes: Iterable[str] = LANES,
     due_from: datetime | None = None,
 ) -> list[asyncpg.Record]:
-    """Leases what is due, at most `slots` of each lane."""
+    """Claims what is due, at most `slots` of each lane."""
     wanted = list(lanes)
     count = len(wanted)
     return await connection.fetch(
@@ -152,18 +152,18 @@ async def claim(
 
 
 async def settle(connection: Connection, *reports: Report) -> list[asyncpg.Record]:
-    return await connection.fetch(query("settle"), [tuple(said[field] for field in REPORT_FIELDS) for said in reports])
+    return await connection.fetch(query("settle"), [tuple(one[field] for field in REPORT_FIELDS) for one in reports])
 
 
 async def settle_all(connection: Connection, *reports: Report) -> None:
-    """As a recorder does: what was held is told again, until nothing is."""
+    """Settles as a recorder does: reports of locked rows again, until none is left."""
     while reports:
-        held = {
+        locked = {
             (change["request_id"], change["attempt"])
             for change in await settle(connection, *reports)
             if change["cause"] == "locked"
         }
-        reports = tuple(said for said in reports if (said["request_id"], said["attempt"]) in held)
+        reports = tuple(one for one in reports if (one["request_id"], one["attempt"]) in locked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +177,7 @@ class Harness:
     async def place(
         self, bet_id: str = "b1", *, request_id: uuid.UUID | None = None, expires_at: datetime | None = None
     ) -> uuid.UUID:
-        """A bet has been enqueued; returns its placement."""
+        """Enqueues a bet's placement; returns its request id."""
         return await enqueue(
             self.producer, "BET_MAKE", placement_params(bet_id), request_id=request_id, expires_at=expires_at
         )
@@ -185,7 +185,7 @@ class Harness:
     async def end(
         self, method: str = "BET_WIN", bet_id: str = "b1", *, request_id: uuid.UUID | None = None
     ) -> uuid.UUID:
-        """A terminal callback has been enqueued for the bet."""
+        """Enqueues a terminal callback for the bet."""
         return await enqueue(
             self.producer, method, terminal_params(method, await self.bet(bet_id)), request_id=request_id
         )
@@ -194,14 +194,14 @@ class Harness:
         return await rollback(self.producer, bet_id)
 
     async def lease(self, request_id: uuid.UUID) -> asyncpg.Record:
-        """The lease of one callback; whatever else is due is leased with it."""
+        """Claims everything that is due; returns the lease of this callback."""
         [lease] = [lease for lease in await claim(self.daemon) if lease["request_id"] == request_id]
         return lease
 
     async def attempt(
         self, request_id: uuid.UUID, outcome: Callable[..., Report], **fields: Any
     ) -> list[asyncpg.Record]:
-        """One attempt was made and settled as `outcome`, one of delivered, rejected, retried, exhausted, reaped."""
+        """Claims and settles one attempt; `outcome` is delivered, rejected, retried, exhausted or reaped."""
         return await settle(self.daemon, outcome(await self.lease(request_id), **fields))
 
     async def settle(self, *reports: Report) -> list[asyncpg.Record]:
@@ -211,7 +211,7 @@ class Harness:
         return await self.daemon.fetch(query("expire"), 500)
 
     async def let_deadline_pass(self, request_id: uuid.UUID) -> None:
-        """The callback's deadline lies in the past, as if time had gone by."""
+        """Moves the callback's deadline into the past."""
         await self.owner.execute(
             "update predictu_dispatch.callback set expires_at = now() - interval '1 second' where request_id = $1",
             request_id,
@@ -234,7 +234,7 @@ class Harness:
         return state
 
     async def attempts(self, request_id: uuid.UUID) -> list[tuple[int, str]]:
-        """The callback's audit: (attempt, verdict) of each row, deciding rows first."""
+        """Returns (attempt, verdict) of each audit row of the callback, deciding rows first."""
         rows = await self.owner.fetch(
             "select attempt, verdict from predictu_dispatch.attempt where request_id = $1"
             " order by attempt, verdict = 'late'",
@@ -243,7 +243,7 @@ class Harness:
         return [(row["attempt"], row["verdict"]) for row in rows]
 
     async def rollbacks(self, bet_id: str = "b1") -> list[asyncpg.Record]:
-        """The bet's rollbacks that were not cancelled."""
+        """Returns the bet's rollbacks that are not cancelled."""
         return await self.owner.fetch(
             "select * from predictu_dispatch.callback"
             " where bet_id = $1 and method = 'BET_ROLLBACK' and state <> 'cancelled'",
@@ -251,7 +251,7 @@ class Harness:
         )
 
     async def everything(self) -> list[tuple[Any, ...]]:
-        """All bets and callbacks, to be compared with what they were before."""
+        """Returns all bets and callbacks, for a comparison before and after."""
         return [
             tuple(row)
             for table in ("bet", "callback")
@@ -260,7 +260,7 @@ class Harness:
 
 
 async def know_operators(daemon: Connection, *, settlement_deadline_s: float = 0.0) -> None:
-    """One operator is enabled, another one is not."""
+    """Registers two operators, one enabled and one disabled."""
     await daemon.execute(
         query("sync_operators"),
         *([OPERATOR, DISABLED], [True, False], [INTERACTIVE_DEADLINE_S] * 2, [settlement_deadline_s] * 2, ["f1", "f2"]),
@@ -269,7 +269,7 @@ async def know_operators(daemon: Connection, *, settlement_deadline_s: float = 0
 
 @asynccontextmanager
 async def open_harness(database: Database) -> AsyncIterator[Harness]:
-    """The three connections, and operators that the producers know."""
+    """Opens the three connections and registers the operators."""
     async with (
         connected(database.owner, 1) as [owner],
         connected(database.producer, 1) as [producer],
@@ -281,7 +281,7 @@ async def open_harness(database: Database) -> AsyncIterator[Harness]:
 
 @asynccontextmanager
 async def connected(dsn: str, count: int) -> AsyncIterator[list[Connection]]:
-    """`count` connections of their own, gone afterwards, also where one still waits for a lock of another."""
+    """Opens `count` connections; closes them afterwards even if one still waits for a lock."""
     connections = await asyncio.gather(*(asyncpg.connect(dsn, command_timeout=WAIT_S) for _ in range(count)))
     try:
         yield connections
@@ -291,7 +291,7 @@ async def connected(dsn: str, count: int) -> AsyncIterator[list[Connection]]:
 
 
 async def until_blocked(watcher: Connection, blocked: Connection) -> None:
-    """`blocked` waits for a lock that another connection holds. Asks the database again and again, and never sleeps."""
+    """Waits until `blocked` waits for a lock that another connection holds."""
     async with asyncio.timeout(WAIT_S):
         while not await watcher.fetchval("select cardinality(pg_blocking_pids($1)) > 0", blocked.get_server_pid()):
             pass

@@ -1,6 +1,6 @@
-"""Daemons without the daemon: what each of them tells heartbeat() and may use, by the rules of flow/admission.py alone.
+"""Simulated daemons that share an operator's limits through heartbeats.
 
-Written from those rules and not from the SQL, so that each is a witness against the other.
+They follow the rules of flow/admission.py and know nothing of the SQL, so each checks the other.
 """
 
 import itertools
@@ -16,16 +16,22 @@ NAMES = ("d-0", "d-1", "d-2", "d-3")
 OPERATORS = ("op_a", "op_b")
 KINDS = ("interactive_slots", "settlement_slots", "requests_per_s")
 Limits = tuple[int, int, float]
-"""Of one operator as a file says them: interactive slots, settlement slots, requests a second; a rate of 0 is none."""
+"""One operator's limits in its file: interactive slots, settlement slots, requests per second.
+
+A rate of 0 means no limit.
+"""
 Amounts = tuple[float, float, float | None]
-"""The same kinds as one daemon's share; a rate of None is unlimited."""
+"""One daemon's share of these limits; a rate of None means no limit."""
 NO_SHARE: Amounts = (0, 0, 0.0)
 
 
 async def heartbeat(
     connection: Connection, name: str, session: uuid.UUID, limits: Mapping[str, Limits], used: Mapping[str, Amounts]
 ) -> dict[str, tuple[Amounts, bool]]:
-    """Announced as by edge/postgres/fleet_store.py; each operator's share, and whether it is the fair one."""
+    """Sends a heartbeat as edge/postgres/fleet_store.py does.
+
+    Returns each operator's share, and whether it is the fair one.
+    """
     names = list(limits)
     columns: list[list[float | None]] = [[limits[one][n] for one in names] for n in range(3)]
     columns += [[used.get(one, NO_SHARE)[n] for one in names] for n in range(3)]
@@ -34,7 +40,7 @@ async def heartbeat(
 
 
 async def pass_time(owner: Connection, seconds: float) -> None:
-    """Everything that daemons have written down is so much longer ago."""
+    """Moves all timestamps of the daemon table into the past."""
     await owner.execute(
         "update predictu_dispatch.daemon set seen_at = seen_at - $1 * interval '1 second',"
         " here_since = here_since - $1 * interval '1 second', started_at = started_at - $1 * interval '1 second'",
@@ -43,7 +49,7 @@ async def pass_time(owner: Connection, seconds: float) -> None:
 
 
 async def shares(owner: Connection) -> dict[str, dict[str, Amounts]]:
-    """Who has what of which operator, as the database says."""
+    """Returns the share table: for each operator, each daemon's share."""
     found: dict[str, dict[str, Amounts]] = {one: {} for one in OPERATORS}
     for row in await owner.fetch("select * from predictu_dispatch.share"):
         found[row["operator_id"]][row["instance"]] = tuple(row[kind] for kind in KINDS)
@@ -51,16 +57,16 @@ async def shares(owner: Connection) -> dict[str, dict[str, Amounts]]:
 
 
 def expected_split(limit: float, names: Iterable[str], *, rate: float) -> dict[str, float]:
-    """The limit split one by one in the order of the names; the first gets what is less than one.
+    """Splits the limit one by one in the order of the names; the first also gets the fraction.
 
-    With a rate, only as many sit at the table as would get 20/3 requests a second or more, or one.
+    With a rate, only as many daemons take part as get 20/3 requests per second each, at least one.
     """
-    hands = dict.fromkeys(sorted(names), 0.0)
-    players = [name for n, name in enumerate(hands) if n == 0 or rate == 0 or 3 * rate >= 20 * (n + 1)]
-    for _, name in zip(range(int(limit)), itertools.cycle(players), strict=False):
-        hands[name] += 1
-    hands[players[0]] = limit - sum(hand for name, hand in hands.items() if name != players[0])
-    return hands
+    parts = dict.fromkeys(sorted(names), 0.0)
+    active = [name for n, name in enumerate(parts) if n == 0 or rate == 0 or 3 * rate >= 20 * (n + 1)]
+    for _, name in zip(range(int(limit)), itertools.cycle(active), strict=False):
+        parts[name] += 1
+    parts[active[0]] = limit - sum(part for name, part in parts.items() if name != active[0])
+    return parts
 
 
 def total(amounts: Iterable[Amounts], kind: int) -> float:
@@ -69,17 +75,17 @@ def total(amounts: Iterable[Amounts], kind: int) -> float:
 
 @dataclass
 class PendingHeartbeat:
-    """On its way: asked with these words, then in the database, then heard."""
+    """A heartbeat from its sending until its answer is read."""
 
-    asked_at_s: float
+    sent_at_s: float
     limits: dict[str, Limits]
     used: dict[str, Amounts]
-    heard: dict[str, tuple[Amounts, bool]] | None = None
+    answer: dict[str, tuple[Amounts, bool]] | None = None
 
 
 @dataclass
 class SimulatedDaemon:
-    """One daemon by the rules of flow/admission.py; times are seconds of the play."""
+    """One daemon that follows the rules of flow/admission.py, in simulated seconds."""
 
     name: str
     session: uuid.UUID
@@ -88,33 +94,33 @@ class SimulatedDaemon:
     valid_until_s: float = 0.0
     in_flight: dict[str, list[int]] = field(default_factory=lambda: {one: [0, 0] for one in OPERATORS})
     lost: dict[str, list[int]] = field(default_factory=lambda: {one: [0, 0] for one in OPERATORS})
-    """Of those in flight, the ones from before a silence that cost the share: nobody can call them back."""
-    under_way: PendingHeartbeat | None = None
+    """Attempts in flight from before the share expired: they still run but no longer count."""
+    pending: PendingHeartbeat | None = None
 
     def usable(self, operator_id: str, now_s: float) -> Amounts:
         is_valid = now_s < self.valid_until_s and operator_id in self.shares
         return self.shares[operator_id] if is_valid else NO_SHARE
 
     def uses(self, operator_id: str, now_s: float) -> Amounts:
-        """What it has under way or may fill at this moment."""
+        """Returns what it has in flight or may still start."""
         share, busy = self.usable(operator_id, now_s), self.in_flight[operator_id]
         return max(share[0], busy[0]), max(share[1], busy[1]), share[2]
 
-    def ask(self, now_s: float) -> None:
-        mine = {one: self.uses(one, now_s) for one in OPERATORS}
-        self.under_way = PendingHeartbeat(asked_at_s=now_s, limits=dict(self.limits), used=mine)
+    def send(self, now_s: float) -> None:
+        used = {one: self.uses(one, now_s) for one in OPERATORS}
+        self.pending = PendingHeartbeat(sent_at_s=now_s, limits=dict(self.limits), used=used)
 
-    def hear(self) -> None:
-        assert self.under_way is not None
-        if self.under_way.heard is not None:
-            self.shares = {one: share for one, (share, _) in self.under_way.heard.items()}
-            self.valid_until_s = self.under_way.asked_at_s + SHARE_VALID_S
-        self.under_way = None
+    def receive(self) -> None:
+        assert self.pending is not None
+        if self.pending.answer is not None:
+            self.shares = {one: share for one, (share, _) in self.pending.answer.items()}
+            self.valid_until_s = self.pending.sent_at_s + SHARE_VALID_S
+        self.pending = None
 
 
 @dataclass
 class FleetMember:
-    """A daemon that uses all it may, or as much as it is told."""
+    """A daemon on a real connection that uses all of its share, or the amount given."""
 
     connection: Connection
     name: str
@@ -124,10 +130,10 @@ class FleetMember:
     is_fair: bool = False
 
     async def heartbeat(self, used: Amounts | None = None) -> Amounts:
-        heard = await heartbeat(
+        answer = await heartbeat(
             self.connection, self.name, self.session, {"op_a": self.limits}, {"op_a": used or self.share}
         )
-        self.share, self.is_fair = heard["op_a"]
+        self.share, self.is_fair = answer["op_a"]
         return self.share
 
 
@@ -136,7 +142,7 @@ def fleet_members(daemons: Sequence[Connection], limits: Limits) -> list[FleetMe
 
 
 async def exchange_heartbeats(owner: Connection, daemons: Sequence[FleetMember], rounds: int = 4) -> None:
-    """A second between two rounds, as in life."""
+    """Every daemon sends a heartbeat in each round, one heartbeat interval apart."""
     for _ in range(rounds):
         await pass_time(owner, HEARTBEAT_INTERVAL_S)
         for daemon in daemons:

@@ -1,4 +1,4 @@
-"""What people do, called as the commands call it, and what is remembered of it."""
+"""The database functions behind retry, cancel, resolve, pause, resume and ping, and their record."""
 
 import uuid
 from collections.abc import Awaitable
@@ -62,7 +62,7 @@ async def ping(connection: Connection, operator_id: str = OPERATOR) -> uuid.UUID
 
 
 async def refusal(action: Awaitable[Any]) -> tuple[str, str]:
-    """SQLSTATE and message with which it is refused; a refusal without a hint is none of ours."""
+    """Returns SQLSTATE and message of the refusal; every refusal of ours has a hint."""
     with pytest.raises(asyncpg.PostgresError) as refused:
         await action
     assert refused.value.hint
@@ -70,7 +70,7 @@ async def refusal(action: Awaitable[Any]) -> tuple[str, str]:
 
 
 async def recorded_interventions(harness: Harness) -> list[tuple[Any, ...]]:
-    """(action, request_id, reason, done_by, database_role) of everything people did, in its order."""
+    """Returns (action, request_id, reason, done_by, database_role) of each intervention, in order."""
     rows = await harness.owner.fetch(
         "select action, request_id, reason, done_by, database_role from predictu_dispatch.intervention order by done_at"
     )
@@ -78,7 +78,7 @@ async def recorded_interventions(harness: Harness) -> list[tuple[Any, ...]]:
 
 
 async def terminal_in_review(harness: Harness, bet_id: str = "b1", method: str = "BET_WIN", **fields: Any) -> uuid.UUID:
-    """A terminal that was tried once and given up."""
+    """Makes a terminal that is exhausted after one attempt and needs review."""
     await harness.attempt(await harness.place(bet_id), delivered)
     terminal = await harness.end(method, bet_id)
     await harness.attempt(terminal, exhausted, **fields)

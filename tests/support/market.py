@@ -1,4 +1,4 @@
-"""What the examples for producers run on: a daemon, an operator, and the table `trade` of the producer's own."""
+"""The environment of the producer examples: a daemon, an operator, and the producer's table `trade`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ README = "sql/README.md"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Market:
-    """A environment whose producers have trades."""
+    """An environment whose producer keeps its trades in a table of its own."""
 
     environment: Environment
     producer_dsn: str
 
     async def trades(self) -> dict[str, str]:
-        """The state of each trade, by its bet."""
+        """Returns the state of each trade by bet id."""
         return {
             row["bet_id"]: row["state"] for row in await self.environment.harness.owner.fetch("select * from trade")
         }
 
     async def callbacks(self, bet_id: str) -> list[str]:
-        """What was ever enqueued for the bet, in words."""
+        """Returns method and state of each of the bet's callbacks, oldest first."""
         rows = await self.environment.harness.owner.fetch(
             "select method, state from predictu_dispatch.callback where bet_id = $1 order by created_at", bet_id
         )
@@ -36,7 +36,7 @@ class Market:
 
 @asynccontextmanager
 async def open_market(folder: Path, database: Database, *, delivers: bool = True) -> AsyncIterator[Market]:
-    """With one daemon, or, where nothing is to be delivered, without."""
+    """Opens the environment, with one daemon if callbacks are to be delivered."""
     async with open_environment(folder, database) as environment:
         await environment.harness.owner.execute(
             "create table trade (bet_id text primary key, state text not null);"

@@ -1,8 +1,8 @@
-"""An operator in the test's own process that remembers every request, can hold its answers back, and keeps a wallet.
+"""An operator inside the test process: it records every request, can hold its answers back, and has a wallet.
 
-It shares no code with the daemon, and judges on its own what it was promised: a token that is fresh and bound to the
-body, the same bytes for the same request_id for ever, no debit after its rollback, no credit before its debit, one
-terminal for each bet, and never two live attempts of one request. What breaks a promise is in `faults`.
+It shares no code with the daemon and checks the contract: a fresh token bound to the body, the same bytes for
+the same request_id, no debit after its rollback, no credit before its debit, one terminal for each bet, one
+live attempt of a request. `faults` lists every breach.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ import jwt
 from aiohttp import web
 
 FUNDS = 1_000_000
-"""What every player begins with, in subunits."""
+"""Every player's initial balance in subunits."""
 TOKEN_TTL_S = 30
 """Source: PROTOCOL.md, Signature."""
 _TOKEN_AGE_MAX_S = 3.0
-"""A token made for this attempt is as old as signing and the loopback take; the rest is for a machine on its knees."""
+"""The token is made for this attempt; the seconds are for a loaded machine."""
 _CREDITS = ("BET_WIN", "BET_SELL", "BET_REFUND")
 _SETTLEMENTS = (*_CREDITS, "BET_LOSE")
 _TERMINALS = (*_CREDITS, "BET_LOSE", "BET_ROLLBACK")
@@ -32,7 +32,7 @@ _TERMINALS = (*_CREDITS, "BET_LOSE", "BET_ROLLBACK")
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came in."""
+    """One request as received."""
 
     body: bytes
     token: str
@@ -53,7 +53,7 @@ class Request:
 
 
 class Operator:
-    """Answers at `url`. `answer` may be set to say something else than the wallet does."""
+    """Answers at `url` from the wallet, or with what `answer` returns."""
 
     def __init__(self, operator_id: str, public_pem: bytes) -> None:
         self.operator_id = operator_id
@@ -63,7 +63,7 @@ class Operator:
         self.balance: Counter[str] = Counter()
         self.live: Counter[str] = Counter()
         self.answer: Callable[[Request], web.Response | None] = lambda _: None
-        # How long it takes over each answer; what it has under way meanwhile, by lane, and the most it ever had.
+        # The time it takes for each answer; its requests in progress by lane, and the maximum of these.
         self.answers_in_s = 0.0
         self.busy: Counter[str] = Counter()
         self.busiest: Counter[str] = Counter()
@@ -78,47 +78,47 @@ class Operator:
         self._held_by_id: dict[str, asyncio.Event] = {}
 
     def hold(self) -> None:
-        """What comes from now on is booked at once and answered only when it is released."""
+        """Books new requests at once and answers them only when they are released."""
         self._holding = True
 
     def stop_holding(self) -> None:
-        """What comes from now on is answered at once again; what is held stays held."""
+        """Answers new requests at once again; held ones stay held."""
         self._holding = False
 
     def release_first(self) -> None:
-        """The oldest of what is held is answered."""
+        """Answers the oldest held request."""
         self._held.pop(0).set()
 
     def release_only(self, request_ids: Iterable[object]) -> None:
-        """Of what is held, these are answered; the rest stays held."""
+        """Answers these held requests; the others stay held."""
         for request_id in request_ids:
             held = self._held_by_id.pop(str(request_id))
             self._held.remove(held)
             held.set()
 
     def release(self) -> None:
-        """Everything held is answered, and nothing is held any more."""
+        """Answers all held requests and stops holding."""
         self.stop_holding()
         for held in self._held:
             held.set()
         self._held.clear()
 
     def refuse(self, status: str | None) -> None:
-        """From now on everything is refused with this status and nothing is booked; None ends it."""
+        """Answers every request with this status and books nothing; None ends it."""
         self.answer = lambda _: None if status is None else web.json_response({"status": status})
 
     def book(self, bet_id: str, placement_request_id: str, player_id: str, amount: int) -> None:
-        """A debit from before the test: of an adopted bet, or of an attempt that nobody here saw."""
+        """Books a debit from before the test, such as an adopted bet's."""
         self._debited.add(bet_id)
         self._debits[placement_request_id] = amount
         self.balance[player_id] -= amount
 
     def sent(self, request_id: object) -> list[Request]:
-        """The requests that came in under this id, in their order."""
+        """Returns the requests with this id, in order."""
         return [request for request in self.requests if request.request_id == str(request_id)]
 
     async def receive(self, http: web.Request) -> web.StreamResponse:
-        """Remembers, checks, books and answers one request."""
+        """Records, checks, books and answers one request."""
         request = Request(body=await http.read(), token=http.headers["Authorization"].removeprefix("Bearer "))
         self.requests.append(request)
         self._check_token(request)
@@ -129,7 +129,7 @@ class Operator:
         if self.live[request.request_id] > 1:
             self.faults.append(f"{request.method} {request.request_id} has two live attempts")
         try:
-            said = self.answer(request) or web.json_response(self._book(request))
+            answer = self.answer(request) or web.json_response(self._book(request))
             if self.answers_in_s:
                 await asyncio.sleep(self.answers_in_s)
             if self._holding:
@@ -140,7 +140,7 @@ class Operator:
         finally:
             self.live[request.request_id] -= 1
             self.busy[lane] -= 1
-        return said
+        return answer
 
     def _check_token(self, request: Request) -> None:
         claims = jwt.decode(request.token, self._public_pem, algorithms=["EdDSA"])
@@ -198,11 +198,11 @@ class Operator:
 
 @asynccontextmanager
 async def running_operator(operator_id: str, public_pem: bytes) -> AsyncIterator[Operator]:
-    """The operator answers on a port of its own; whatever it still holds is dropped at the end."""
+    """Serves the operator on a free port; requests still held at the end are answered."""
     operator = Operator(operator_id, public_pem)
     application = web.Application()
     application.router.add_post("/callback", operator.receive)
-    # A request whose connection is gone is over, as far as the operator's answer goes: it is not live any more.
+    # A request whose connection has closed is cancelled, so that it no longer counts as live.
     runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -1,4 +1,4 @@
-"""A raw server on a real socket, and the transport pointed at it: what is said of an exchange against what arrived."""
+"""A scripted server on a real socket, and the transport connected to it."""
 
 import asyncio
 import socket
@@ -18,13 +18,13 @@ BODY = '{"method":"PING","params":{"note":"€"}}'.encode()
 HEADERS = (("Content-Type", "application/json"), ("Authorization", "Bearer a.b.c"), ("Accept-Encoding", "identity"))
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"OK"}'
 TIMEOUT_S = 5.0
-"""Of every exchange that is not meant to run out; nothing here comes near it."""
+"""The timeout of exchanges that are not about timeouts."""
 BOUND_S = 3.0
-"""Generous: what has a timeout of a fraction of a second ends by then, on the slowest machine."""
+"""An exchange with a timeout of a fraction of a second ends within this on a slow machine."""
 
 
 class Peer:
-    """One connection, seen from the raw server."""
+    """One connection, from the server's side."""
 
     def __init__(self, server: "RawServer", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.server = server
@@ -32,7 +32,7 @@ class Peer:
         self.writer = writer
 
     async def request(self) -> bytes:
-        """One complete request, noted by the server; raises IncompleteReadError where it never comes."""
+        """Reads and records one complete request. Raises IncompleteReadError if it never comes."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
         request = head + await self.reader.readexactly(int(lines[b"content-length"]))
@@ -41,7 +41,7 @@ class Peer:
         return request
 
     async def send(self, answer: bytes) -> None:
-        """`answer` is on its way; raises ConnectionError once the other side is gone."""
+        """Sends these bytes. Raises ConnectionError once the other side has closed."""
         self.writer.write(answer)
         await self.writer.drain()
         self.server.bytes_sent += len(answer)
@@ -52,13 +52,13 @@ class Peer:
             await asyncio.sleep(pause_s)
 
     def reset(self) -> None:
-        """The connection is gone with a RST instead of a FIN."""
+        """Closes the connection with a RST instead of a FIN."""
         tcp: socket.socket = self.writer.get_extra_info("socket")
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     async def read_until_closed(self) -> None:
-        """Whatever still comes is noted, until the other side hangs up."""
+        """Records everything that still comes until the other side closes."""
         while received := await self.reader.read(65_536):
             self.server.unexpected_bytes += received
 
@@ -67,7 +67,7 @@ Script = Callable[[Peer], Awaitable[None]]
 
 
 class RawServer:
-    """What a script makes of TCP connections on 127.0.0.1, and the bytes that came in."""
+    """Runs a script for each TCP connection on 127.0.0.1 and records the bytes received."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -96,7 +96,7 @@ class RawServer:
         try:
             await self._script(peer)
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
-            # The other side has gone, which several of the tests are about.
+            # The other side closed, which several tests are about.
             pass
         finally:
             self.hung_up.set()
@@ -117,7 +117,7 @@ class RawServer:
 
 
 def answering(*answers: bytes) -> Script:
-    """A script that answers each request of a connection with the next of `answers`, then waits to be left."""
+    """A script that answers each request with the next of `answers`, then reads until the client closes."""
 
     async def script(peer: Peer) -> None:
         for answer in answers:
@@ -142,7 +142,7 @@ def settings_for(url: str, **tables: Any) -> OperatorSettings:
 
 
 def tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
-    """What the daemon makes of an operator's [tls]."""
+    """Returns the context that the daemon makes from an operator's [tls]."""
     files, faults = read_tls(tls, Path("op_abc123.toml"), {})
     assert faults == ()
     return files.context
@@ -176,7 +176,7 @@ async def post(
 
 
 async def exchange_with(script: Script, *, timeout_s: float = TIMEOUT_S, **tables: Any) -> tuple[Exchange, RawServer]:
-    """One exchange with a server that follows `script`, within BOUND_S; and the server, as it was left."""
+    """Makes one exchange with a server that runs `script`; returns the exchange and the server."""
     async with RawServer(script).running() as server, transport_to(server.url, **tables) as transport:
         async with asyncio.timeout(BOUND_S):
             exchange = await post(transport, timeout_s=timeout_s)

@@ -1,4 +1,4 @@
-"""A disk that can be filled, a process that is short of descriptors, and what a daemon holds while it delivers."""
+"""A small disk to fill, a limit on descriptors, and a daemon's use of memory, threads and connections."""
 
 import asyncio
 import contextlib
@@ -32,12 +32,12 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallDisk:
-    """A file system of its own, in memory, at `path`, which every user may pass."""
+    """A tmpfs mounted at `path`, which every user may enter."""
 
     path: Path
 
     def fill(self) -> None:
-        """Not one page is left."""
+        """Fills the disk to the last page."""
         with (self.path / "filler").open("ab", buffering=0) as filler:
             try:
                 while filler.write(_PIECE):
@@ -47,12 +47,12 @@ class SmallDisk:
                     raise
 
     def empty(self) -> None:
-        """What fill() took is free again."""
+        """Frees what fill() took."""
         (self.path / "filler").unlink()
 
 
 def why_no_small_disk() -> str | None:
-    """Why no small disk can be had, in words; None where it can."""
+    """Returns why no small disk can be mounted here, None if it can."""
     if os.geteuid() != 0:
         return "mounting a small disk needs root"
     if shutil.which("mount") is None:
@@ -66,8 +66,8 @@ def why_no_small_disk() -> str | None:
 
 @contextmanager
 def small_disk(*, size_mb: int) -> Iterator[SmallDisk]:
-    """A disk of so many megabytes, gone afterwards. After a kill -9 an empty one stays, and its name tells whose."""
-    # The system's own folder for this, because a socket's path must be short and Postgres's user must get there.
+    """Mounts a tmpfs of this size. After a kill -9 an empty folder stays, with our pid in its name."""
+    # In /tmp, because a socket's path must be short and Postgres's user must be able to enter.
     path = Path(tempfile.mkdtemp(prefix=f"predictu-disk-{os.getpid()}-", dir="/tmp"))
     try:
         _system("mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=0755", "predictu-disk", str(path))
@@ -75,7 +75,7 @@ def small_disk(*, size_mb: int) -> Iterator[SmallDisk]:
             path.chmod(0o755)
             yield SmallDisk(path=path)
         finally:
-            # Also where something still has a file open there.
+            # Lazy: a file there may still be open.
             _system("umount", "--lazy", str(path))
     finally:
         path.rmdir()
@@ -87,10 +87,10 @@ def _system(*command: str) -> None:
 
 @contextmanager
 def few_descriptors(pid: int, *, more: int) -> Iterator[None]:
-    """The process gets no more than so many descriptors above those it has now; afterwards as many as ever."""
+    """Lets the process open only `more` descriptors above those it has now; restores the limit afterwards."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     has = descriptors(pid)
-    # The limit is one of numbers, and the lowest free one is given first.
+    # The limit is on descriptor numbers, and the kernel gives the lowest free one first.
     free = [number for number in range(max(has) + more + 2) if number not in has]
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[more], before[1]))
     try:
@@ -101,27 +101,27 @@ def few_descriptors(pid: int, *, more: int) -> Iterator[None]:
 
 
 def descriptors(pid: int) -> set[int]:
-    """The process's open descriptors."""
+    """Returns the process's open descriptors."""
     return {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 def status(pid: int, name: str) -> int:
-    """A number of /proc/PID/status: `RssAnon` in kilobytes, `Threads`."""
+    """Returns a number of /proc/PID/status: `RssAnon` in kilobytes, `Threads`."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 @dataclass(slots=True)
 class MinimalOperator:
-    """An operator that costs next to nothing: it counts requests and says yes to each."""
+    """An operator that counts requests and answers OK, with as little work as possible."""
 
     url: str = ""
     answered: int = 0
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, answerer: MinimalOperator) -> None:
-        self._answerer = answerer
+    def __init__(self, operator: MinimalOperator) -> None:
+        self._operator = operator
         self._received = b""
         self._transport: asyncio.Transport | None = None
 
@@ -134,21 +134,21 @@ class _Connection(asyncio.Protocol):
         self._received += data
         head, end, body = self._received.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
-        # A client that waits for its answer sends nothing behind the request.
+        # No pipelining: a client sends nothing more until it has its answer.
         if end and length is not None and len(body) >= int(length[1]) and self._transport is not None:
             self._received = b""
-            self._answerer.answered += 1
+            self._operator.answered += 1
             self._transport.write(_ANSWER)
 
 
 @asynccontextmanager
 async def minimal_operator() -> AsyncIterator[MinimalOperator]:
-    """It answers, on a port of its own."""
-    answerer = MinimalOperator()
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(answerer), "127.0.0.1", 0)
-    answerer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/callback"
+    """Serves a MinimalOperator on a free port."""
+    operator = MinimalOperator()
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(operator), "127.0.0.1", 0)
+    operator.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/callback"
     try:
-        yield answerer
+        yield operator
     finally:
         server.close()
         await server.wait_closed()
@@ -156,7 +156,7 @@ async def minimal_operator() -> AsyncIterator[MinimalOperator]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceUsage:
-    """What a daemon holds at one moment, and has written."""
+    """A daemon's resources at one time, and the size of its log."""
 
     delivered: int
     resident_kb: int
@@ -168,12 +168,12 @@ class ResourceUsage:
     log_bytes: int
 
 
-async def resource_usage(daemon: Daemon, connection: Connection, answerer: MinimalOperator) -> ResourceUsage:
-    """As of now, counted from outside."""
+async def resource_usage(daemon: Daemon, connection: Connection, operator: MinimalOperator) -> ResourceUsage:
+    """Measures the daemon's resources from outside."""
     figures = await daemon.metrics()
     log = daemon.log.read_bytes()
     return ResourceUsage(
-        delivered=answerer.answered,
+        delivered=operator.answered,
         resident_kb=status(daemon.process.pid, "RssAnon"),
         threads=status(daemon.process.pid, "Threads"),
         descriptors=len(descriptors(daemon.process.pid)),

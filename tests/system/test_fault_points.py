@@ -136,7 +136,7 @@ async def test_killed_at_any_point_a_daemon_loses_and_doubles_nothing(environmen
     await reach_their_points(bets, armed)
     for daemon in armed.values():
         assert await daemon.exited() == -signal.SIGKILL
-    await bets.roll_back_what_is_on_its_way()
+    await bets.roll_back_some_in_flight()
     await bets.end_the_rest()
     environment.fleet.spawn("second")
     await finished(environment)
@@ -157,7 +157,7 @@ async def test_frozen_at_any_point_past_its_leases_a_daemon_comes_back_and_does_
     await until("all stand still", lambda: all(is_stopped(daemon) for daemon in armed.values()))
     # A repetition takes its time, so that those who come back find it on its way.
     environment.operator.answers_in_s = SLOW_S
-    await bets.roll_back_what_is_on_its_way()
+    await bets.roll_back_some_in_flight()
     await bets.end_the_rest()
     environment.fleet.spawn("second")
 
