@@ -70,7 +70,7 @@ _REASONS: Final = {
     "truncated": "the answer ended too early",
     "too_large": "the answer is larger than max_response_bytes",
     "too_late": "too little time was left to start the attempt",
-    "unsolicited_data": "the idle connection held bytes that the operator had sent unasked",
+    "unsolicited_data": "the idle connection held bytes that the operator sent without a request",
     "bad_http": "the answer is not valid HTTP",
     "not_json": "the answer is not JSON",
     "not_utf8": "the answer is not UTF-8",

@@ -258,23 +258,23 @@ EVERY = ("stage", "activate", "retire")
     [
         (("stage",), [put("op_a.next.pem")], ["is staged already", "keys activate op_a"]),
         (("activate",), [], ["nothing is staged", "is active;", "keys stage op_a"]),
-        (("activate",), [put("op_a.previous.pem")], ["nothing is staged", "was so before it", "keys stage op_a"]),
+        (("activate",), [put("op_a.previous.pem")], ["nothing is staged", "is the previous one", "keys stage op_a"]),
         (
             ("activate",),
             [put("op_a.next.pem"), put("op_a.previous.pem")],
-            ["the previous key", "is still there", "keys retire op_a"],
+            ["the previous key", "still exists", "keys retire op_a"],
         ),
-        (("activate",), [copy_active_to("op_a.next.pem")], ["staged and active at once", "remove it"]),
-        (("retire",), [], ["there is nothing to retire", "keys activate op_a"]),
-        (("retire",), [put("op_a.next.pem")], ["there is nothing to retire", "keys activate op_a"]),
+        (("activate",), [copy_active_to("op_a.next.pem")], ["both staged and active", "remove it"]),
+        (("retire",), [], ["nothing to retire", "keys activate op_a"]),
+        (("retire",), [put("op_a.next.pem")], ["nothing to retire", "keys activate op_a"]),
         (
             ("retire",),
             [put("op_a.next.pem"), copy_active_to("op_a.previous.pem")],
-            ["is still the active one", "an activate was interrupted", "keys activate op_a"],
+            ["is still active", "an activate was interrupted", "keys activate op_a"],
         ),
-        (EVERY, [put("op_a.next.pem", None)], ["the staged key", "op_a.next.pem", "damaged", "put it right first"]),
+        (EVERY, [put("op_a.next.pem", None)], ["the staged key", "op_a.next.pem", "damaged", "fix it first"]),
         (EVERY, [put("op_a.previous.pem", None)], ["the previous key", "op_a.previous.pem", "damaged"]),
-        (EVERY, [put("op_a.pem", None)], ["the active key", "op_a.pem", "damaged", "put it right first"]),
+        (EVERY, [put("op_a.pem", None)], ["the active key", "op_a.pem", "damaged", "fix it first"]),
         (EVERY, [put("op_a.next.pem", "RS256")], ["needs an Ed25519 key", "a rotation keeps the algorithm"]),
         (EVERY, [put("op_a.pem", "RS256")], ["needs an Ed25519 key", "a rotation keeps the algorithm"]),
         (EVERY, [lambda folder: (folder / "op_a.pem").unlink()], ["there is no active key", "keys new op_a"]),
@@ -326,7 +326,7 @@ def test_a_name_that_a_staged_or_previous_key_has_is_nobodys_active_key(dispatch
         create_key_file(file.parent / "own" / name, "EdDSA")
         result = run(dispatcher, "check")
         assert result.exit_code == 2
-        assert "must be called otherwise" in result.stderr
+        assert "must not end in .next or .previous" in result.stderr
 
 
 @pytest.mark.parametrize("is_known", [True, False])

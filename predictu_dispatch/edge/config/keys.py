@@ -1,10 +1,9 @@
-"""An operator's private keys, and the files they are kept in.
+"""Reads and creates the private keys of an operator.
 
-The active key is `signing.key_file`; the one that will follow lies beside it as `op.next.pem`, the one that went before
-as `op.previous.pem`. All three are published, so that an operator knows a key before it signs, and as long as a token
-of it may be under way; how one takes another's place is `edge/config/rotation.py`. Randomness lives here and not in
-`core/signing.py`. A key file is never overwritten: an operator that still verifies with the old public key would refuse
-every callback from that moment on.
+The active key is in `signing.key_file`. Beside it are the staged key, `op.next.pem`, and the previous one,
+`op.previous.pem`. All three are published: an operator must know a key before it signs, and as long as tokens that it
+signed may be under way. `edge/config/rotation.py` replaces one key by another. A key file is never overwritten, because
+an operator that verifies with the old public key would refuse every callback.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from predictu_dispatch.edge.config.files import read_file, why
 _RSA_EXPONENT: Final = 65_537
 """The only exponent in general use. Source: FIPS 186-5, A.1.1."""
 _MODE_MAX: Final = 0o640
-"""A private key is never made readable for everyone, whatever the key is like beside which it is put."""
+"""A private key is never readable for everyone, even if the key beside it is."""
 
 
 class KeyRole(StrEnum):
-    """What a key is for at the moment, in the order of publication."""
+    """The role of a key, in the order of publication."""
 
     ACTIVE = "active"
     STAGED = "staged"
@@ -43,22 +42,21 @@ _INFIXES: Final = tuple(_INFIX.values())
 
 
 def key_file_of(active_file: Path, role: KeyRole) -> Path:
-    """Where the key of this role lies, or would lie, beside the active one's file."""
-    # Not Path.with_name, which raises where there is no name; what is no key file shows when it is read.
+    """Returns the path of the key with this role, whether the file exists or not."""
+    # Path.with_name raises for an empty name; reading the file reports that better.
     return active_file.parent / f"{active_file.stem}{_INFIX.get(role, '')}{active_file.suffix}"
 
 
 def read_keys(
     active_file: Path, algorithm: SigningAlgorithm
 ) -> tuple[dict[KeyRole, SigningKey], dict[KeyRole, OSError | ValueError]]:
-    """The keys that are there, in the order of publication, and what is wrong with the others.
+    """Returns the readable keys in the order of publication, and the errors of the others.
 
-    A missing active key is wrong, a missing staged or previous one is not.
+    A missing active key is an error, a missing staged or previous one is not.
     """
     found: dict[KeyRole, SigningKey] = {}
     wrong: dict[KeyRole, OSError | ValueError] = {}
-    # In this order a reader misses no key of an `activate` at the same moment: each goes only to a place that is
-    # looked at later.
+    # In this order no key is missed while `activate` runs: it moves keys only to files that are read later.
     for role in (KeyRole.STAGED, KeyRole.ACTIVE, KeyRole.PREVIOUS):
         try:
             found[role] = SigningKey.from_pem(read_file(key_file_of(active_file, role)), algorithm)
@@ -73,26 +71,26 @@ def read_keys(
 def published_keys(
     active_file: Path, algorithm: SigningAlgorithm, *, operator_id: str
 ) -> tuple[tuple[SigningKey, ...], tuple[str, ...]]:
-    """Every key an operator has to know, the active one first and each once; and all that is wrong, in words."""
-    # Without this, one operator's active key would be another one's staged key, and an `activate` would take it away.
+    """Returns every key that an operator must know, the active one first and each once, and messages for all errors."""
+    # Otherwise one operator's active key could be another one's staged key, and `activate` would move it.
     if active_file.stem.endswith(_INFIXES) or active_file.suffix in _INFIXES:
-        return (), ("must be called otherwise; so are the staged and the previous key beside an active one",)
+        return (), ("must not end in .next or .previous: these name the staged and the previous key",)
     keys, wrong = read_keys(active_file, algorithm)
     match wrong.get(KeyRole.ACTIVE):
-        # What keeps the active key from being read, as a closed folder, is one thing to put right and not three.
+        # An unreadable folder is reported once, not for all three keys.
         case FileNotFoundError() as error:
             return (), (f"{why(error)}; to make one: predictu-dispatch keys new {operator_id}",)
         case OSError() as error:
             return (), (f"{why(error)}; must be a PKCS#8 PEM file",)
-    words = []
+    messages = []
     for role, fault in wrong.items():
         beside = "" if role is KeyRole.ACTIVE else f"the {role} key beside it, {key_file_of(active_file, role).name}: "
-        words.append(f"{beside}{why(fault) if isinstance(fault, OSError) else fault}")
-    return tuple({key.kid: key for key in keys.values()}.values()), tuple(words)
+        messages.append(f"{beside}{why(fault) if isinstance(fault, OSError) else fault}")
+    return tuple({key.kid: key for key in keys.values()}.values()), tuple(messages)
 
 
 def new_private_pem(algorithm: SigningAlgorithm) -> bytes:
-    """A fresh private key as unencrypted PKCS#8 PEM."""
+    """Returns a new private key as unencrypted PKCS#8 PEM."""
     if algorithm == "EdDSA":
         private_key: Ed25519PrivateKey | rsa.RSAPrivateKey = Ed25519PrivateKey.generate()
     elif algorithm == "RS256":
@@ -105,15 +103,14 @@ def new_private_pem(algorithm: SigningAlgorithm) -> bytes:
 
 
 def create_key_file(path: Path, algorithm: SigningAlgorithm, *, readable_as: Path | None = None) -> SigningKey:
-    """A fresh key, whole and safely on disk at `path`, readable by its owner only, or by who may read `readable_as`.
+    """Creates a key, synced to disk at `path`, readable by its owner only, or as `readable_as` is.
 
-    Raises FileExistsError if anything is there already, and then changes nothing; another OSError if it cannot be
-    written, and then leaves no half a key behind. A missing folder is made for its owner only.
+    Raises FileExistsError, and changes nothing, if the path exists; another OSError if the key cannot be written, and
+    leaves no partial file. A missing folder is created for its owner only.
     """
     pem = new_private_pem(algorithm)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Written under a name that nobody reads, because a daemon may load the folder's keys at any moment. Killed here, we
-    # leave a hidden file that nothing uses.
+    # A daemon may load the folder's keys at any time, so the key is written to a hidden file that nothing reads.
     descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -124,17 +121,17 @@ def create_key_file(path: Path, algorithm: SigningAlgorithm, *, readable_as: Pat
             file.write(pem)
             file.flush()
             os.fsync(descriptor)
-        # A link, and no renaming: it takes nobody's place, not even a dangling symbolic link's.
+        # Unlike a rename, a link replaces nothing, not even a dangling symbolic link.
         os.link(unfinished, path)
     finally:
         Path(unfinished).unlink()
-    sync_folder(path.parent)
+    sync(path.parent)
     return SigningKey.from_pem(pem, algorithm)
 
 
-def sync_folder(folder: Path) -> None:
-    """The folder's entries survive a loss of power, as the files' bytes already do."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Makes a file's bytes or a folder's entries survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -84,7 +84,7 @@ def operator_files(dispatcher_file: Path) -> tuple[Path, ...]:
         # Path.glob would return nothing for a missing or unreadable folder.
         return tuple(sorted(f for f in folder.iterdir() if f.suffix == ".toml" and not f.name.startswith(".")))
     except OSError as error:
-        allowed = f"{why(error)}; must be a folder beside {dispatcher_file.name}, with one file per operator or empty"
+        allowed = f"{why(error)}; must be a folder beside {dispatcher_file.name} with one file per operator, or empty"
         raise ConfigError((Fault(file=str(folder), allowed=allowed),)) from error
 
 
@@ -188,6 +188,8 @@ def read_tls(tls: TlsSettings, file: Path, environ: Mapping[str, str]) -> tuple[
     digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents.values())).hexdigest()
     # With ca_file, the operator is trusted by that authority only.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Some OpenSSL builds, such as Debian 12's, allow TLS 1.0 by default.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if "ca_file" in paths:
             context.load_verify_locations(paths["ca_file"])

@@ -1,11 +1,13 @@
-"""One key takes another's place, while daemons go on signing and may load the files at any moment.
+"""Replaces an operator's signing key while daemons keep signing and may load the files at any time.
 
-    stage       op.pem = A                      op.next.pem = B
-    activate    op.pem = A   B                  op.previous.pem = A     (link, then rename: nothing is ever missing)
-    retire      op.pem = B
+                op.pem      op.next.pem     op.previous.pem
+    stage       A           B
+    activate    B                           A
+    retire      B
 
-Whatever a daemon loads in between, it signs with a key that is published. Killed between its two steps, `activate`
-leaves the active key under both names, which it knows when it runs again.
+`activate` links, then renames, so that no file is ever missing. Whatever a daemon loads in between, it signs with a
+published key. If `activate` is killed between its two steps, the active key has both names, and a second run completes
+it.
 """
 
 from __future__ import annotations
@@ -20,113 +22,112 @@ from pathlib import Path
 from predictu_dispatch.core.operator_settings import SigningAlgorithm, SigningSettings
 from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.edge.config.files import is_credential, located, why
-from predictu_dispatch.edge.config.keys import KeyRole, create_key_file, key_file_of, read_keys, sync_folder
+from predictu_dispatch.edge.config.keys import KeyRole, create_key_file, key_file_of, read_keys, sync
 
 
 class RotationRefusedError(Exception):
-    """Nothing was changed; the message says why, and what to do instead."""
+    """Nothing was changed; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRotation:
-    """The three key files of one operator. Each verb raises RotationRefusedError, or OSError if the disk refuses."""
+    """The three key files of one operator. Each verb raises RotationRefusedError or OSError."""
 
     operator_id: str
     active_file: Path
     algorithm: SigningAlgorithm
 
     def stage(self) -> SigningKey:
-        """A fresh key lies staged, as readable as the active one. Nothing signs with it yet."""
-        with self._alone():
+        """Creates the staged key, as readable as the active one. Nothing signs with it yet."""
+        with self._locked():
             keys = self._keys()
             if KeyRole.STAGED in keys:
                 raise RotationRefusedError(
-                    f"{self._file(KeyRole.STAGED)} exists and stays as it is: key {keys[KeyRole.STAGED].kid} is staged"
-                    f" already; to print it: {self._command('public')}; to make it the active one:"
-                    f" {self._command('activate')}"
+                    f"{self._file(KeyRole.STAGED)} exists: key {keys[KeyRole.STAGED].kid} is staged already; to print"
+                    f" it: {self._command('public')}; to make it active: {self._command('activate')}"
                 )
             return create_key_file(self._file(KeyRole.STAGED), self.algorithm, readable_as=self.active_file)
 
     def activate(self) -> tuple[SigningKey, SigningKey]:
-        """The staged key is the active one, and the one before it the previous one; returns the two.
+        """Makes the staged key active and the active key previous; returns the two.
 
-        What an activate that was interrupted has begun is completed.
+        Completes an interrupted activate.
         """
-        with self._alone():
+        with self._locked():
             keys = self._keys()
             active, previous = keys[KeyRole.ACTIVE], keys.get(KeyRole.PREVIOUS)
-            staged = self._fit_to_follow(keys)
+            staged = self._next_active(keys)
             staged_file, previous_file = self._file(KeyRole.STAGED), self._file(KeyRole.PREVIOUS)
-            # It may have come by another way than `stage`.
-            _sync_file(staged_file)
+            # The file may not have been created by `stage`.
+            sync(staged_file)
             if previous is None:
                 os.link(self.active_file, previous_file)
-                sync_folder(self.active_file.parent)
+                sync(self.active_file.parent)
             staged_file.replace(self.active_file)
-            sync_folder(self.active_file.parent)
+            sync(self.active_file.parent)
             return staged, active
 
     def retire(self) -> SigningKey:
-        """The previous key's file is gone, and nothing else; returns that key."""
-        with self._alone():
+        """Removes the previous key's file; returns that key."""
+        with self._locked():
             keys = self._keys()
             previous = keys.get(KeyRole.PREVIOUS)
             if previous is None:
                 raise RotationRefusedError(
-                    f"there is nothing to retire: {self._file(KeyRole.PREVIOUS)} does not exist; a key is retired after"
-                    f" another one has taken its place: {self._command('activate')}"
+                    f"nothing to retire: {self._file(KeyRole.PREVIOUS)} does not exist; a key is retired after another"
+                    f" one replaced it: {self._command('activate')}"
                 )
             if previous == keys[KeyRole.ACTIVE]:
                 raise RotationRefusedError(
-                    f"key {previous.kid} is still the active one: an activate was interrupted; to complete it:"
+                    f"key {previous.kid} is still active, because an activate was interrupted; to complete it:"
                     f" {self._command('activate')}"
                 )
             self._file(KeyRole.PREVIOUS).unlink()
-            sync_folder(self.active_file.parent)
+            sync(self.active_file.parent)
             return previous
 
-    def _fit_to_follow(self, keys: dict[KeyRole, SigningKey]) -> SigningKey:
-        """The staged key, if it may become the active one now."""
+    def _next_active(self, keys: dict[KeyRole, SigningKey]) -> SigningKey:
+        """Returns the staged key, if it may become active now."""
         active, staged, previous = keys[KeyRole.ACTIVE], keys.get(KeyRole.STAGED), keys.get(KeyRole.PREVIOUS)
         if staged is None:
-            kept = f", key {previous.kid} was so before it" if previous else ""
+            kept = f", key {previous.kid} is the previous one" if previous else ""
             raise RotationRefusedError(
                 f"nothing is staged: {self._file(KeyRole.STAGED)} does not exist; key {active.kid} is active{kept};"
-                f" to make the next one: {self._command('stage')}"
+                f" to create the next one: {self._command('stage')}"
             )
         if previous is not None and previous != active:
             raise RotationRefusedError(
-                f"the previous key {previous.kid} is still there, in {self._file(KeyRole.PREVIOUS)}, and only one is"
-                f" kept; once no daemon signs with it any more: {self._command('retire')}"
+                f"the previous key {previous.kid} still exists in {self._file(KeyRole.PREVIOUS)}, and only one is kept;"
+                f" once no daemon signs with it any more: {self._command('retire')}"
             )
         if staged == active:
             raise RotationRefusedError(
-                f"key {staged.kid} is staged and active at once: {self._file(KeyRole.STAGED)} is a copy; remove it,"
-                f" then: {self._command('stage')}"
+                f"key {staged.kid} is both staged and active: {self._file(KeyRole.STAGED)} is a copy; remove it, then:"
+                f" {self._command('stage')}"
             )
         return staged
 
     def _keys(self) -> dict[KeyRole, SigningKey]:
         keys, wrong = read_keys(self.active_file, self.algorithm)
         for role, error in wrong.items():
-            words = why(error) if isinstance(error, OSError) else str(error)
+            message = why(error) if isinstance(error, OSError) else str(error)
             raise RotationRefusedError(
-                f"the {role} key {self._file(role)}: {words}; put it right first (a rotation keeps the algorithm,"
-                " because an operator accepts one only)"
+                f"the {role} key {self._file(role)}: {message}; fix it first (a rotation keeps the algorithm, because"
+                " an operator accepts only one)"
             )
         return keys
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other rotation is at work in this folder; one that was killed holds nothing up."""
+    def _locked(self) -> Iterator[None]:
+        """Excludes other rotations in this folder; the kernel releases the lock of a killed one."""
         if not os.path.lexists(self.active_file):
             raise RotationRefusedError(
-                f"there is no active key, {self.active_file} does not exist; to make one: {self._command('new')}"
+                f"there is no active key: {self.active_file} does not exist; to create one: {self._command('new')}"
             )
         for file in map(self._file, KeyRole):
             if file.is_symlink():
                 raise RotationRefusedError(
-                    f"{file} is a symbolic link, which a rotation would replace; put the key itself in its place"
+                    f"{file} is a symbolic link, which a rotation would replace; replace it by the key file itself"
                 )
         folder = os.open(self.active_file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -140,7 +141,7 @@ class KeyRotation:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RotationRefusedError(
-                f"another rotation is at work in {self.active_file.parent}; try again when it has ended"
+                f"another rotation is running in {self.active_file.parent}; try again when it has ended"
             ) from None
 
     def _file(self, role: KeyRole) -> Path:
@@ -151,32 +152,23 @@ class KeyRotation:
 
 
 def rotation_of(file: Path, signing: SigningSettings, environ: Mapping[str, str]) -> KeyRotation:
-    """The rotation of the keys that an operator's file names.
+    """Returns the rotation of the keys that an operator's file names.
 
-    Raises RotationRefusedError where systemd keeps them, or may keep them, and says what to do there.
+    Raises RotationRefusedError, with what to do, if the keys are or may be systemd credentials.
     """
     path = located(signing.key_file, file, environ)
-    # A person's shell knows nothing of the unit's credentials: a bare name for which there is no file may be one.
+    # A person's shell cannot see the unit's credentials: a bare name without a file may be one.
     is_missing = path.name == signing.key_file and not os.path.lexists(path)
     if is_missing or is_credential(path, environ):
         staged, previous = (key_file_of(path, role).name for role in (KeyRole.STAGED, KeyRole.PREVIOUS))
         what = (
-            f"{path} does not exist; to make it: predictu-dispatch keys new {file.stem}. If it should be a systemd"
+            f"{path} does not exist; to create it: predictu-dispatch keys new {file.stem}. If it is a systemd"
             " credential, only the unit can change it"
             if is_missing
             else f"{path.name} is a systemd credential, and only the unit can change it"
         )
         raise RotationRefusedError(
             f"{what} (LoadCredential=NAME:FILE, then restart the daemon): to stage, provide the next key as {staged};"
-            f" to activate, provide that one as {path.name} and the old one as {previous}; to retire, provide"
-            f" {previous} no more"
+            f" to activate, provide that one as {path.name} and the old one as {previous}; to retire, remove {previous}"
         )
     return KeyRotation(operator_id=file.stem, active_file=path, algorithm=signing.algorithm)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What broke an exchange off, as the short reason that stands in the audit: before anything was sent, and after."""
+"""Maps the exception that ended an exchange to the reason code in the audit."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from predictu_dispatch.edge.http.resolver import AddressRefusedError
 
 
 class TooLateError(Exception):
-    """A connection is there, but the deadline or the lease does not allow the request to leave any more."""
+    """The connection is open, but the deadline or the lease no longer allows the request to be sent."""
 
 
 class UnsolicitedDataError(Exception):
-    """The connection holds bytes that the operator sent unasked; they would be taken for the answer to this request."""
+    """The connection holds bytes that the operator sent before the request; they could be read as its answer."""
 
 
 def unwrapped(error: Exception) -> Exception:
-    """What aiohttp wraps, where that alone says what has happened; `error` itself otherwise."""
+    """Returns the error that aiohttp wraps if that one tells the cause, else `error`."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
     if isinstance(cause, AddressRefusedError):
         return cause
-    # The system's own errors have a number; without one, the loop met the connection's end in the handshake.
+    # The event loop raises it, without an errno, if the connection ends during the handshake.
     if isinstance(cause, ConnectionResetError) and cause.errno is None:
-        words = "the operator's side ended the TLS handshake without saying why; does it demand a client certificate?"
-        return ssl.SSLError(errno.ECONNRESET, words)
+        message = "the operator closed the connection during the TLS handshake; it may require a client certificate"
+        return ssl.SSLError(errno.ECONNRESET, message)
     return error
 
 
 def reason_not_sent(error: Exception) -> str:
-    """Of an exchange that broke off before the first byte of its request was written."""
+    """Returns the reason if no byte of the request was sent."""
     match error:
         case TooLateError():
             return "too_late"
         case UnsolicitedDataError():
             return "unsolicited_data"
-        # The second is aiohttp's own, for 127.1, 2130706433 and other spellings that a system may read as 127.0.0.1.
+        # InvalidUrlClientError: aiohttp refuses 127.1, 2130706433 and other spellings of 127.0.0.1.
         case AddressRefusedError() | aiohttp.InvalidUrlClientError():
             return "address_refused"
-        # Before a failed look-up, which is the name server's doing only where it could be asked.
+        # Before dns_failed: without a free descriptor, the name server was never asked.
         case aiohttp.ClientConnectorError() if error.os_error.errno in (errno.EMFILE, errno.ENFILE):
             return "no_socket"
         case aiohttp.ClientConnectorDNSError():
@@ -58,11 +58,11 @@ def reason_not_sent(error: Exception) -> str:
 
 
 def reason_sent(error: Exception) -> str:
-    """Of one that broke off when the operator may have got something."""
+    """Returns the reason if the operator may have received a part of the request."""
     match error:
         case TimeoutError():
             return "timeout"
-        # In TLS 1.3 our handshake is done, and the request sent, before a server can refuse our certificate.
+        # In TLS 1.3 the request is sent before a server can refuse our certificate.
         case aiohttp.ClientOSError() if isinstance(error.__cause__, ssl.SSLError):
             return "tls_failed"
         case aiohttp.ClientPayloadError():

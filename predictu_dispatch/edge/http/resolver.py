@@ -1,9 +1,8 @@
-"""Names to addresses for one operator, each looked up once and vetted before anybody connects to it.
+"""Resolves an operator's host name, and drops addresses that must not be connected to.
 
-A look-up runs in a thread of its own. Those of Python and of uvloop share a few threads between all callers (libuv's
-pool has 4, asyncio's a handful more): two operators whose name servers swallow every question would occupy them, and
-every other operator would wait behind. The threads are daemons, because nothing can cancel a getaddrinfo(3): one that
-never returns must not hold up the end of the process, which waits for the threads of a pool.
+Each look-up has a thread of its own. With the small shared pools of asyncio and uvloop, two operators with silent name
+servers would block every other operator. The threads are daemon threads, because a getaddrinfo(3) that never returns
+cannot be cancelled and must not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -26,61 +25,59 @@ if TYPE_CHECKING:
     from aiohttp import AddrInfoType
 
 LookUp = Callable[[str, int, int], "Sequence[AddrInfoType]"]
-"""Host, port and family to what socket.getaddrinfo returns; it may block, and raises OSError or UnicodeError."""
+"""Host, port and family to the result of socket.getaddrinfo; may block, raises OSError or UnicodeError."""
 
-PATIENCE_S = 30.0
-"""As long as resolv.conf(5) asks by default: 2 times 5 s at each of at most 3 name servers. Then we ask anew."""
+LOOK_UP_TIMEOUT_S = 30.0
+"""The default of resolv.conf(5): 2 attempts of 5 s at each of at most 3 name servers."""
 _LOOK_UPS_MAX = 4
-"""Threads that one operator's lane may leave hanging. Each has outlasted PATIENCE_S, so a fifth would as well."""
+"""Hanging threads per operator and lane. If 4 look-ups did not end in time, a fifth will not either."""
 _NAMED_MAX = 4
-"""Addresses that an error names; a row is kept of every attempt, and a name may have hundreds."""
+"""Addresses in an error text. It is stored for every attempt, and a name may have hundreds."""
 
 
 class AddressRefusedError(OSError):
-    """Nothing may be sent to this address. An OSError, because aiohttp lets only those pass when it has several."""
+    """Nothing may be sent to this address. An OSError, because aiohttp then tries the next address."""
 
     def __init__(self, host: str, faults: Sequence[tuple[str, str]]) -> None:
-        """`faults` are addresses of `host`, each with why; `host` may be an address itself."""
+        """`faults` has addresses of `host`, each with the reason; `host` may be an address itself."""
         found = [why if address == host else f"at {address}, {why}" for address, why in faults[:_NAMED_MAX]]
         if len(faults) > _NAMED_MAX:
             found.append(f"{len(faults) - _NAMED_MAX} more")
         super().__init__(
             errno.EACCES,
-            f"{host} is {' and '.join(found)}; nothing is sent there, unless allow_private_addresses = true"
-            " in the operator's file",
+            f"{host} is {' and '.join(found)}; to allow it, set allow_private_addresses = true in the operator's file",
         )
 
 
 def look_up(host: str, port: int, family: int) -> Sequence[AddrInfoType]:
-    """What the system's resolver says. Only families that this host has itself: the others could not be reached."""
+    """Asks the system's resolver, for the address families that this host itself has."""
     try:
         return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except socket.gaierror:
-        # A process without a descriptor left can ask nobody, and is told that there is no such name: then this raises
-        # what is really the matter.
+        # Without a free descriptor, getaddrinfo reports an unknown name; this open then raises the real cause.
         os.close(os.open(os.devnull, os.O_RDONLY))
         raise
 
 
 class VettingResolver(AbstractResolver):
-    """Answers with those addresses of a name that may be connected to; what it drops, nobody can connect to."""
+    """Returns only those addresses of a name that may be connected to."""
 
     def __init__(
-        self, *, allow_private_addresses: bool, look_up: LookUp = look_up, patience_s: float = PATIENCE_S
+        self, *, allow_private_addresses: bool, look_up: LookUp = look_up, timeout_s: float = LOOK_UP_TIMEOUT_S
     ) -> None:
         self._allow_private_addresses = allow_private_addresses
         self._look_up = look_up
-        self._patience_s = patience_s
-        self._looking_up = 0
+        self._timeout_s = timeout_s
+        self._pending = 0
 
     @override
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """At least one address; raises AddressRefusedError if all are refused, and OSError if there is none."""
+        """Returns at least one address; raises AddressRefusedError if all are refused, OSError if there is none."""
         if not self._allow_private_addresses and (why := host_fault(host)):
             raise AddressRefusedError(host, [(host, why)])
-        found = [_address(info) for info in await self._found(host, port, family)]
+        found = [_address(info) for info in await self._look_up_in_thread(host, port, family)]
         if not found:
             raise OSError(errno.ENODATA, f"{host} has no address")
         faults = [] if self._allow_private_addresses else [(one, why) for one in found if (why := address_fault(one))]
@@ -89,50 +86,50 @@ class VettingResolver(AbstractResolver):
             raise AddressRefusedError(host, faults)
         return [_result(host, port, address) for address in found if address not in refused]
 
-    async def _found(self, host: str, port: int, family: int) -> Sequence[AddrInfoType]:
-        if self._looking_up >= _LOOK_UPS_MAX:
-            raise OSError(errno.EAGAIN, f"{self._looking_up} earlier look-ups of this operator's name still hang")
+    async def _look_up_in_thread(self, host: str, port: int, family: int) -> Sequence[AddrInfoType]:
+        if self._pending >= _LOOK_UPS_MAX:
+            raise OSError(errno.EAGAIN, f"{self._pending} earlier look-ups of this name have not ended")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[AddrInfoType]] = loop.create_future()
 
-        def settle(found: Sequence[AddrInfoType], error: Exception | None) -> None:
-            self._looking_up -= 1
+        def finish(found: Sequence[AddrInfoType], error: Exception | None) -> None:
+            self._pending -= 1
             if answer.done():
-                return  # Whoever asked has gone.
+                return  # The caller timed out or was cancelled.
             if error is None:
                 answer.set_result(found)
             else:
                 answer.set_exception(error)
 
-        def ask() -> None:
+        def run() -> None:
             found: Sequence[AddrInfoType] = ()
             error: Exception | None = None
             try:
                 found = self._look_up(host, port, family)
             except UnicodeError as unusable:
-                error = OSError(errno.EINVAL, f"{host} is no host name: {unusable}")
-            except Exception as failed:  # noqa: BLE001 - it is raised where the answer is awaited
+                error = OSError(errno.EINVAL, f"{host} is not a host name: {unusable}")
+            except Exception as failed:  # noqa: BLE001 - raised again in the awaiting task
                 error = failed
-            # The loop may have been closed while this look-up hung; then nobody waits for it.
+            # The loop may be closed by now.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(settle, found, error)
+                loop.call_soon_threadsafe(finish, found, error)
 
-        threading.Thread(target=ask, name=f"look-up of {host}", daemon=True).start()
-        self._looking_up += 1
+        threading.Thread(target=run, name=f"look-up of {host}", daemon=True).start()
+        self._pending += 1
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._timeout_s):
                 return await answer
         except TimeoutError:
-            # With a number, or aiohttp would take it for the end of connect_timeout_s.
-            raise OSError(errno.ETIMEDOUT, f"no answer to the look-up of {host} in {self._patience_s:g} s") from None
+            # Without an errno, aiohttp would report it as a connect timeout.
+            raise OSError(errno.ETIMEDOUT, f"the look-up of {host} did not end within {self._timeout_s:g} s") from None
 
     @override
     async def close(self) -> None:
-        """Nothing is held. Look-ups that hang end by themselves, or with the process."""
+        """Holds no resources; hanging look-ups end by themselves or with the process."""
 
 
 def _address(info: AddrInfoType) -> str:
-    """The address as text, with its zone if it has one, without which a link-local one could not be called."""
+    """Returns the address as text, with the zone that a link-local address needs."""
     address: tuple[Any, ...] = info[4]
     is_zoned = info[0] == socket.AF_INET6 and len(address) == 4 and address[3]  # noqa: PLR2004 - as ip6(7) has them
     return f"{address[0]}%{address[3]}" if is_zoned and "%" not in address[0] else str(address[0])

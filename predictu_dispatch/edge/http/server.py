@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.signing import SigningKey
 
 _SHUTDOWN_TIMEOUT_S = 1.0
-"""aiohttp's own is a minute: a scraper that reads slowly must not hold up the end of the daemon."""
+"""A scraper that reads slowly must not delay the daemon's end by aiohttp's default of a minute."""
 
 
 class ListenError(Exception):
-    """The address cannot be listened on; the message says why."""
+    """The address cannot be used; the message says why."""
 
 
 class HttpServer:
-    """Listens once started. `unready()` says in words why the daemon is not ready, or None.
+    """Listens once started. `unready()` returns why the daemon is not ready, or None.
 
-    `signing_keys()` has the keys of every operator to be published, by operator_id. `refresh()` is called on the loop
-    before each rendering, which runs in a thread.
+    `signing_keys()` returns the published keys of every operator, by operator_id. `refresh()` is called on the loop
+    before the metrics are rendered in a thread.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class HttpServer:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
 
     async def start(self, *, host: str, port: int) -> str:
-        """Listens; returns the address, with the port that was given where 0 was asked for. Raises ListenError."""
+        """Starts listening; returns the URL, with the port that the system chose if `port` is 0. Raises ListenError."""
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()
         except (OSError, UnicodeError) as error:
-            # Told apart from all other OSErrors, which are taken for an absent database.
+            # Other OSErrors are taken for an unavailable database.
             raise ListenError(getattr(error, "strerror", None) or str(error)) from error
         bound_host, bound_port = self._runner.addresses[0][:2]
         return f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
@@ -71,8 +71,8 @@ class HttpServer:
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         self._refresh()
-        # In a thread and in parts, because one text of 200 operators, in one go, would hold the loop for tenths of a
-        # second; and joining and writing it whole, for some milliseconds. Measured by tests/bench/scrape.py.
+        # Rendering 200 operators takes tenths of a second, writing them in one piece some milliseconds; both would
+        # block the loop. Measured by tests/bench/scrape.py.
         parts = await asyncio.to_thread(_rendered, self._registry)
         response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
         response.content_length = sum(map(len, parts))
@@ -93,16 +93,15 @@ class HttpServer:
         signing_keys = self._signing_keys().get(request.match_info["operator_id"])
         if signing_keys is None:
             return web.json_response({"error": f"unknown operator {request.match_info['operator_id']}"}, status=404)
-        # Said in so many words, because a cache between us and the operator would otherwise choose for itself how long
-        # a staged key stays unknown.
+        # Without this header, a cache would choose by itself how long a staged key stays unknown.
         return web.json_response(
             {"keys": [key.public_jwk() for key in signing_keys]},
             headers={"Cache-Control": f"public, max-age={PUBLISHED_KEYS_AGE_MAX_S}"},
         )
 
 
-class _Only(CollectorRegistry):
-    """One family, as a registry."""
+class _FamilyRegistry(CollectorRegistry):
+    """A registry of a single metric family."""
 
     def __init__(self, family: Metric) -> None:
         super().__init__()
@@ -114,5 +113,5 @@ class _Only(CollectorRegistry):
 
 
 def _rendered(registry: CollectorRegistry) -> list[bytes]:
-    """The text that Prometheus reads, a part for each family."""
-    return [generate_latest(_Only(family)) for family in registry.collect()]
+    """Returns the exposition text, one part per family."""
+    return [generate_latest(_FamilyRegistry(family)) for family in registry.collect()]

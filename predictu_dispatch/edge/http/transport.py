@@ -1,8 +1,7 @@
-"""HTTP to one operator's lane: POSTs one request and says what really happened on the socket.
+"""POSTs requests to an operator over HTTP and reports what was really sent and received.
 
-The evidence is taken from the request object itself: aiohttp calls its `send` once a connection is there, TLS handshake
-included, and before the first byte of the request is written. Until then nothing was sent; from then on something may
-have been.
+The evidence comes from the request object: aiohttp calls its `send` after the connection and the TLS handshake, before
+the first byte of the request is written. Until then nothing was sent; from then on something may have been.
 """
 
 from __future__ import annotations
@@ -42,23 +41,20 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.operator_settings import OperatorSettings
 
 _KEEPALIVE_S = 20.0
-"""Load balancers close idle connections at 60 s, some at 30; we let go first, or a request would meet the closing."""
+"""Load balancers close idle connections after 60 s, some after 30; we must close first, or requests would fail."""
 _DNS_TTL_S = 10
-"""A name is asked for once in this time, not for each connection; an operator that moves is followed within it.
-
-What is kept has been vetted. Refusals and failures are not kept: the next attempt asks again.
-"""
+"""How long a resolved name is cached. Only permitted addresses are cached; failures are not."""
 _NO_CEILING_S = 1e9
-"""aiohttp rounds timeouts above its `ceil_threshold` up to whole seconds; ours mean what they say."""
+"""Keeps aiohttp from rounding timeouts above its `ceil_threshold` up to whole seconds."""
 _HEADERS_BYTES_MAX = 16_384
-"""Of an answer's headers, which are kept until they are in the audit; aiohttp alone lets a megabyte through."""
+"""Limit of an answer's headers, which are stored in the audit; aiohttp alone allows a megabyte."""
 _ERROR_CHARS_MAX = 500
-"""aiohttp quotes a whole header line of an answer it cannot read, twice, and a row is kept of every attempt."""
+"""aiohttp's errors quote whole header lines, and the text is stored for every attempt."""
 
 
 @dataclass(slots=True)
 class _Progress:
-    """How far one exchange has come; what is known of it when it breaks off."""
+    """The state of one exchange, from which its outcome is built when it ends or fails."""
 
     send_before_s: float
     started_s: float = field(default_factory=time.monotonic)
@@ -85,15 +81,15 @@ class _Progress:
             total_ms=(time.monotonic() - self.started_s) * 1000,
         )
 
-    def _ms(self, moment_s: float | None) -> float | None:
-        return None if moment_s is None else (moment_s - self.started_s) * 1000
+    def _ms(self, time_s: float | None) -> float | None:
+        return None if time_s is None else (time_s - self.started_s) * 1000
 
 
 _progress: ContextVar[_Progress] = ContextVar("_progress")
 
 
 class _WatchedRequest(aiohttp.ClientRequest):
-    """Notes the moment from which on the operator may have got something, and lets nothing go after its time."""
+    """Records from when on the operator may have received something, and sends nothing after `send_before_s`."""
 
     @override
     async def send(self, conn: Connection) -> ClientResponse:
@@ -101,7 +97,7 @@ class _WatchedRequest(aiohttp.ClientRequest):
         progress.connected_s = time.monotonic()
         if progress.connected_s >= progress.send_before_s:
             raise TooLateError
-        # aiohttp asks this when a connection goes back to its pool, but not when it comes out again.
+        # aiohttp checks this when a connection returns to its pool, but not when it is taken out.
         if conn.protocol is not None and conn.protocol.should_close:
             raise UnsolicitedDataError
         progress.sent = True
@@ -111,8 +107,8 @@ class _WatchedRequest(aiohttp.ClientRequest):
     async def write_bytes(
         self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
     ) -> None:
-        # aiohttp writes headers and body together, in a task of its own, a turn of the loop after send(): a process
-        # that stood still in between would send a debit that was rolled back meanwhile.
+        # aiohttp writes headers and body one turn of the loop after send(). A process that was suspended in between
+        # must not send a debit that was rolled back meanwhile.
         progress = _progress.get()
         if time.monotonic() < progress.send_before_s:
             await super().write_bytes(writer, conn, content_length)
@@ -124,9 +120,9 @@ class _WatchedRequest(aiohttp.ClientRequest):
 
 
 class Transport:
-    """A connection pool of its own for one operator's lane. Nothing of an answer is trusted, followed or unpacked.
+    """The connection pool of one operator's lane. Answers are never followed, unpacked or trusted.
 
-    `connecting` is called whenever a new connection is begun.
+    `connecting` is called for each new connection.
     """
 
     def __init__(
@@ -138,22 +134,23 @@ class Transport:
         connecting: Callable[[], None] = lambda: None,
     ) -> None:
         if not {"send", "write_bytes"} <= vars(aiohttp.ClientRequest).keys():
-            # Without these hooks nothing would ever count as sent, and debits of unknown fate as never made.
-            message = "this aiohttp has no ClientRequest.send and write_bytes; install the release that deploy/ pins"
+            # Without these hooks nothing would count as sent, and debits with an unknown outcome as never made.
+            message = (
+                "this aiohttp has no ClientRequest.send and write_bytes; install the one in deploy/requirements.txt"
+            )
             raise RuntimeError(message)
         self._url = settings.callback_url
         self._response_bytes_max = settings.limits.max_response_bytes
         self._allow_private_addresses = settings.allow_private_addresses
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                # Slots bound the requests in flight, and so the connections.
+                # The lane's slots bound the connections.
                 limit=0,
                 resolver=VettingResolver(allow_private_addresses=settings.allow_private_addresses, look_up=look_up),
                 ttl_dns_cache=_DNS_TTL_S,
                 keepalive_timeout=_KEEPALIVE_S,
                 socket_factory=self._vetted_socket,
-                # None: the public authorities and no client certificate.
-                ssl=ssl_context or True,
+                ssl=ssl_context or _default_ssl_context(),
             ),
             request_class=_WatchedRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -168,10 +165,10 @@ class Transport:
         await self._session.close()
 
     def interrupt(self) -> None:
-        """Every exchange under way ends now as `interrupted`, and so will all that are still to come."""
+        """Ends every exchange under way, and each one started later, with the reason `interrupted`."""
         self._interrupted = True
         for timeout in self._timeouts:
-            # One that has just expired is ending by itself, and refuses to be moved.
+            # An expired timeout cannot be rescheduled and ends its exchange anyway.
             if not timeout.expired():
                 timeout.reschedule(0)
 
@@ -184,7 +181,7 @@ class Transport:
         connect_timeout_s: float,
         send_before_s: float,
     ) -> Exchange:
-        """What happened, never an exception: `timeout_s` spans connecting, headers and the last byte of the answer."""
+        """Returns what happened, never raises. `timeout_s` covers connecting up to the last byte of the answer."""
         progress = _Progress(send_before_s=send_before_s)
         if self._interrupted or progress.started_s >= send_before_s:
             return progress.exchange(Evidence.NOT_SENT, reason="interrupted" if self._interrupted else "too_late")
@@ -194,8 +191,8 @@ class Transport:
         try:
             async with timeout:
                 return await self._exchange(progress, headers, body, connect_timeout_s)
-        except Exception as error:  # noqa: BLE001 - whatever it was, an attempt has an outcome; the bug shows in the audit
-            return self._broken_off(progress, error)
+        except Exception as error:  # noqa: BLE001 - every attempt needs an outcome; a bug shows in the audit
+            return self._failed(progress, error)
         finally:
             self._timeouts.discard(timeout)
             _progress.reset(token)
@@ -221,7 +218,7 @@ class Transport:
                     error=f"the answer's headers are longer than {_HEADERS_BYTES_MAX} bytes",
                     truncated=True,
                 )
-            # Bytes of ASCII without a NUL, as of every well-behaved operator, are printable as they are.
+            # The fast path: ASCII without NUL needs no escaping.
             printable = bytes.decode if whole.isascii() and b"\0" not in whole else _printable
             progress.headers = tuple([(printable(name), printable(value)) for name, value in response.raw_headers])
             room = self._response_bytes_max
@@ -239,24 +236,24 @@ class Transport:
             return progress.exchange(Evidence.ANSWERED)
 
     def _vetted_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        """A socket for the very address that is called next; raises AddressRefusedError.
+        """Creates the socket for the next address to connect to; raises AddressRefusedError.
 
-        aiohttp asks no resolver for what looks like an address, so this is the only place that sees every one.
+        This is the only place that sees every address: aiohttp does not resolve what looks like one.
         """
         host = str(address[4][0])
         if not self._allow_private_addresses and (why := address_fault(host)):
             raise AddressRefusedError(host, [(host, why)])
         self._connecting()
-        return _socket_that_drops_what_is_unsent(address)
+        return _reset_on_close_socket(address)
 
-    def _broken_off(self, progress: _Progress, error: Exception) -> Exchange:
+    def _failed(self, progress: _Progress, error: Exception) -> Exchange:
         error = unwrapped(error)
         evidence = Evidence.UNANSWERED if progress.sent else Evidence.NOT_SENT
         reason = reason_sent(error) if progress.sent else reason_not_sent(error)
         if self._interrupted and isinstance(error, TimeoutError):
             reason = "interrupted"
-        words = f"{type(error).__name__}: {_printable(str(error))}"[:_ERROR_CHARS_MAX]
-        return progress.exchange(evidence, reason=reason, error=words, truncated=progress.status is not None)
+        text = f"{type(error).__name__}: {_printable(str(error))}"[:_ERROR_CHARS_MAX]
+        return progress.exchange(evidence, reason=reason, error=text, truncated=progress.status is not None)
 
 
 @cache
@@ -264,11 +261,20 @@ def _connect_timeout(connect_timeout_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, ceil_threshold=_NO_CEILING_S)
 
 
-def _socket_that_drops_what_is_unsent(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket whose closing throws away what it has not delivered yet, and tells the other side with a reset.
+@cache
+def _default_ssl_context() -> ssl.SSLContext:
+    """Trusts the public authorities. The minimum version is set because some OpenSSL builds allow TLS 1.0."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
-    The kernel would otherwise go on delivering the request of an attempt that we gave up: a debit could arrive minutes
-    later, after its rollback. What the loop still buffers goes too, because aiohttp aborts a broken exchange.
+
+def _reset_on_close_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Creates a socket that discards undelivered bytes and sends a reset when it is closed.
+
+    Otherwise the kernel would keep delivering the request of a failed attempt: a debit could arrive minutes later,
+    after its rollback. What the loop buffers is discarded too, because aiohttp aborts a failed exchange.
     """
     family, kind, protocol = address[:3]
     made = socket.socket(family, kind, protocol)
@@ -278,6 +284,6 @@ def _socket_that_drops_what_is_unsent(address: aiohttp.AddrInfoType) -> socket.s
 
 
 def _printable(raw: bytes | str) -> str:
-    """Text that Postgres can keep: no NUL, no surrogates; bytes that are not UTF-8 are written as escapes."""
+    """Returns text that Postgres can store: NUL, surrogates and bytes that are not UTF-8 become escapes."""
     text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -257,7 +257,7 @@ def test_a_broken_file_earns_exactly_this_line(folder: Path, file: str, content:
             lambda folder: (folder / "operators").rename(folder / "customers"),
             (
                 "operators: no such file or directory; must be a folder beside dispatcher.toml"
-                " with one file per operator or empty"
+                " with one file per operator, or empty"
             ),
         ),
         (

@@ -120,7 +120,7 @@ def test_killed_at_any_step_it_leaves_files_that_load_and_completes_when_it_runs
     ends = {"stage": ["active", "staged"], "activate": ["active", "previous"], "retire": ["active"]}[verb]
     has_ended = {
         "stage": "is staged already",
-        "activate": f"{b} is active, key {a} was so before it",
+        "activate": f"{b} is active, key {a} is the previous one",
         "retire": "nothing to retire",
     }
     left: list[dict[str, str]] = []

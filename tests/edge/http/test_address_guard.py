@@ -179,7 +179,7 @@ async def test_a_refused_literal_says_what_why_and_what_to_do() -> None:
         exchange = await exchange_with("[::ffff:127.0.0.1]", inside.port)
     assert exchange.error == (
         "AddressRefusedError: [Errno 13] ::ffff:7f00:1 is an IPv4 address inside an IPv6 one (IPv4-mapped, RFC 4291); "
-        "nothing is sent there, unless allow_private_addresses = true in the operator's file"
+        "to allow it, set allow_private_addresses = true in the operator's file"
     )
 
 
@@ -318,14 +318,14 @@ async def test_a_look_up_that_hangs_is_not_sent_after_the_connect_timeout_and_ho
 
 async def test_a_name_is_asked_for_anew_when_a_look_up_hangs_too_long_but_not_in_ever_more_threads() -> None:
     with hanging_look_up() as (hang, begun):
-        resolver = VettingResolver(allow_private_addresses=False, look_up=hang, patience_s=0.01)
+        resolver = VettingResolver(allow_private_addresses=False, look_up=hang, timeout_s=0.01)
         for _ in range(4):
-            with pytest.raises(TimeoutError, match=r"no answer to the look-up of black\.example\.com in 0\.01 s"):
+            with pytest.raises(TimeoutError, match=r"the look-up of black\.example\.com did not end within 0\.01 s"):
                 async with asyncio.timeout(BOUND_S / 4):
                     await resolver.resolve("black.example.com")
             assert await asyncio.to_thread(begun.acquire, timeout=BOUND_S)
         for _ in range(2):
-            with pytest.raises(BlockingIOError, match="4 earlier look-ups of this operator's name still hang"):
+            with pytest.raises(BlockingIOError, match="4 earlier look-ups of this name have not ended"):
                 await resolver.resolve("black.example.com")
         assert not begun.acquire(blocking=False)
 
@@ -334,11 +334,11 @@ async def test_a_look_up_that_ends_after_nobody_waits_for_it_gives_its_thread_ba
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     with hanging_look_up() as (hang, _):
-        resolver = VettingResolver(allow_private_addresses=False, look_up=hang, patience_s=0.01)
+        resolver = VettingResolver(allow_private_addresses=False, look_up=hang, timeout_s=0.01)
         for _ in range(4):
             with pytest.raises(TimeoutError):
                 await resolver.resolve("black.example.com")
-    await until("the threads are given back", lambda: resolver._looking_up == 0, within_s=BOUND_S)
+    await until("the threads are given back", lambda: resolver._pending == 0, within_s=BOUND_S)
     with pytest.raises(OSError, match="has no address"):
         await resolver.resolve("black.example.com")
     assert complaints == []

@@ -241,5 +241,5 @@ async def test_what_a_library_logs_is_a_line_like_any_other() -> None:
     _, said = await asyncio.wait_for(child.communicate(), WAIT_S)
     [line] = [json.loads(line) for line in said.splitlines()]
     assert (line["event"], line["level"], line["library"]) == ("library.logged", "error", "aiohttp.server")
-    assert line["said"] == "it has seen [token withheld]"
+    assert line["message"] == "it has seen [token withheld]"
     assert "ZeroDivisionError" in line["exception"]
