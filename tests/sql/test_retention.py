@@ -89,7 +89,7 @@ async def step(connection: Connection, part: str, blocks: int = 1000) -> asyncpg
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """What the database has of the lives in a chronicle."""
+    """What the database holds of some histories."""
 
     bets: set[str]
     requests: set[uuid.UUID]
@@ -110,103 +110,107 @@ async def books(owner: Connection, kept: list[History]) -> Books:
     )
 
 
-def split(lives: list[History]) -> tuple[list[History], list[History]]:
+def split(histories: list[History]) -> tuple[list[History], list[History]]:
     """What has to stay, and what has to go."""
-    return [life for life in lives if not life.is_removed(CUTOFF)], [life for life in lives if life.is_removed(CUTOFF)]
+    return [history for history in histories if not history.is_removed(CUTOFF)], [
+        history for history in histories if history.is_removed(CUTOFF)
+    ]
 
 
-async def assert_removed_and_kept(owner: Connection, lives: list[History], before: Books) -> None:
-    kept, removed = split(lives)
+async def assert_removed_and_kept(owner: Connection, histories: list[History], before: Books) -> None:
+    kept, removed = split(histories)
     after = await books(owner, kept)
-    assert after.bets == {life.bet_id for life in kept if life.bet_id}
+    assert after.bets == {history.bet_id for history in kept if history.bet_id}
     assert after.requests == requests_of(kept)
     assert after.audit == before.audit, "a kept callback has every row of its audit, byte by byte"
     assert after.audit_of_others == 0
     known = await owner.fetch("select request_id from predictu_dispatch.request_tombstone where state is not null")
-    assert {row[0] for row in known} == requests_of(life for life in removed if life.path != "ping")
+    assert {row[0] for row in known} == requests_of(history for history in removed if history.path != "ping")
     names = {row[0] for row in await owner.fetch("select bet_id from predictu_dispatch.bet_tombstone")}
-    assert names == {life.bet_id for life in removed if life.bet_id}
+    assert names == {history.bet_id for history in removed if history.bet_id}
     assert await owner.fetch(LEFTOVERS) == []
 
 
 @pytest.fixture
-async def chronicle(harness: Harness) -> HistoryBuilder:
+async def histories(harness: Harness) -> HistoryBuilder:
     await make_months(harness.owner)
     return HistoryBuilder(harness)
 
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_of_any_history_exactly_what_is_old_and_over_goes(
-    harness: Harness, database: Database, chronicle: HistoryBuilder, seed: int
+    harness: Harness, database: Database, histories: HistoryBuilder, seed: int
 ) -> None:
-    await chronicle.draw(random.Random(seed), 45)
-    kept, removed = split(chronicle.lives)
+    await histories.draw(random.Random(seed), 45)
+    kept, removed = split(histories.made)
     assert kept
     assert removed
     before = await books(harness.owner, kept)
     removal = await retained(database)
     assert removal.is_complete, removal
     assert (removal.bets, removal.callbacks) == (
-        sum(life.bet_id is not None for life in removed),
+        sum(history.bet_id is not None for history in removed),
         len(requests_of(removed)),
     )
-    await assert_removed_and_kept(harness.owner, chronicle.lives, before)
+    await assert_removed_and_kept(harness.owner, histories.made, before)
     again = await retained(database)
     assert (again.bets, again.callbacks, again.is_complete) == (0, 0, True)
-    await assert_removed_and_kept(harness.owner, chronicle.lives, before)
+    await assert_removed_and_kept(harness.owner, histories.made, before)
     # What was kept goes on to live: a bet that was open all the while is won now.
-    for life in (life for life in kept if life.path == "open"):
-        win = await harness.end("BET_WIN", life.bet_id or "")
+    for history in (history for history in kept if history.path == "open"):
+        win = await harness.end("BET_WIN", history.bet_id or "")
         await harness.attempt(win, delivered)
-        assert (await harness.bet(life.bet_id or ""))["state"] == "closed"
+        assert (await harness.bet(history.bet_id or ""))["state"] == "closed"
 
 
 @pytest.mark.parametrize("path", ["open", "placing", "waiting", "closing", "in review", "stake missing"])
 async def test_what_is_not_over_keeps_everything_however_old(
-    harness: Harness, database: Database, chronicle: HistoryBuilder, path: str
+    harness: Harness, database: Database, histories: HistoryBuilder, path: str
 ) -> None:
-    life = await chronicle.live(path, LONG_AGO)
-    await chronicle.live("won", LONG_AGO)
-    before = await books(harness.owner, [life])
+    history = await histories.make(path, LONG_AGO)
+    await histories.make("won", LONG_AGO)
+    before = await books(harness.owner, [history])
     assert len(before.audit) > 0
     assert (await retained(database)).is_complete
-    await assert_removed_and_kept(harness.owner, chronicle.lives, before)
+    await assert_removed_and_kept(harness.owner, histories.made, before)
 
 
 @pytest.mark.parametrize("path", ["won", "rolled back", "adopted and won", "resolved"])
 async def test_a_bet_stays_whole_until_its_last_event_is_old(
-    harness: Harness, database: Database, chronicle: HistoryBuilder, path: str
+    harness: Harness, database: Database, histories: HistoryBuilder, path: str
 ) -> None:
-    life = await chronicle.live(path, LONG_AGO, RECENTLY) if path != "adopted and won" else None
-    life = life or await chronicle.live(path, RECENTLY)
-    before = await books(harness.owner, [life])
+    history = await histories.make(path, LONG_AGO, RECENTLY) if path != "adopted and won" else None
+    history = history or await histories.make(path, RECENTLY)
+    before = await books(harness.owner, [history])
     removal = await retained(database)
     assert (removal.bets, removal.callbacks) == (0, 0)
-    await assert_removed_and_kept(harness.owner, chronicle.lives, before)
+    await assert_removed_and_kept(harness.owner, histories.made, before)
 
 
 async def test_a_resolution_of_today_keeps_what_ended_long_ago(
-    harness: Harness, database: Database, chronicle: HistoryBuilder
+    harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
-    life = await chronicle.live("in review", LONG_AGO)
+    history = await histories.make("in review", LONG_AGO)
     await harness.daemon.execute(
-        "select predictu_dispatch.resolve_callback($1, $2, 'paid by hand', 'alice@desk')", OPERATOR, life.requests[-1]
+        "select predictu_dispatch.resolve_callback($1, $2, 'paid by hand', 'alice@desk')",
+        OPERATOR,
+        history.requests[-1],
     )
     removal = await retained(database)
     assert (removal.bets, removal.callbacks, removal.is_complete) == (0, 0, True)
-    assert await harness.attempts(life.requests[-1])
+    assert await harness.attempts(history.requests[-1])
 
 
 async def test_months_go_as_a_whole_where_nothing_in_them_is_needed(
-    harness: Harness, database: Database, chronicle: HistoryBuilder
+    harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
     months = [row[0] for row in await harness.owner.fetch(PARTITIONS)]
     old = [month for month in months if month < part_of(CUTOFF)]
     assert len(old) == SPAN_MONTHS - KEEP_MONTHS
-    await chronicle.live("won", LONG_AGO)
-    await chronicle.live("open", LONG_AGO + timedelta(days=40))
-    await chronicle.live("won", LONG_AGO + timedelta(days=40))
-    await chronicle.live("won", RECENTLY)
+    await histories.make("won", LONG_AGO)
+    await histories.make("open", LONG_AGO + timedelta(days=40))
+    await histories.make("won", LONG_AGO + timedelta(days=40))
+    await histories.make("won", RECENTLY)
     needed = part_of(LONG_AGO + timedelta(days=40))
     removal = await retained(database)
     assert {part.part: part.kept for part in removal.parts} == {month: int(month == needed) for month in old}
@@ -220,20 +224,20 @@ async def test_months_go_as_a_whole_where_nothing_in_them_is_needed(
 
 
 async def test_what_no_month_took_goes_once_all_of_it_is_old(
-    harness: Harness, database: Database, chronicle: HistoryBuilder
+    harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
     """An audit row lands in the default partition where no daemon made its month in time."""
     ancient = month_start(SPAN_MONTHS + 3)
-    kept = [await chronicle.live("open", ancient)]
-    await chronicle.live("won", ancient)
+    kept = [await histories.make("open", ancient)]
+    await histories.make("won", ancient)
     count = "select count(*) from predictu_dispatch.attempt_default"
     assert await harness.owner.fetchval(count) == 3
     before = await books(harness.owner, kept)
     assert (await retained(database)).is_complete
     assert await harness.owner.fetchval(count) == 1
-    await assert_removed_and_kept(harness.owner, chronicle.lives, before)
+    await assert_removed_and_kept(harness.owner, histories.made, before)
     # A younger row beside them keeps all of it where it is, and what comes in goes on to find its place.
-    await chronicle.live("won", ancient)
+    await histories.make("won", ancient)
     lease = await harness.lease(await harness.place("young"))
     await harness.settle(delivered(lease, started_at=month_start(-6)))
     removal = await retained(database)
@@ -243,12 +247,12 @@ async def test_what_no_month_took_goes_once_all_of_it_is_old(
 
 
 async def test_an_old_request_said_again_is_no_second_debit(
-    harness: Harness, database: Database, chronicle: HistoryBuilder
+    harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
     """A producer that replays its own past, and one that takes an old name for something new."""
-    won = await chronicle.live("won", LONG_AGO)
-    balance = await chronicle.live("balance", LONG_AGO)
-    adopted = await chronicle.live("adopted and won", LONG_AGO)
+    won = await histories.make("won", LONG_AGO)
+    balance = await histories.make("balance", LONG_AGO)
+    adopted = await histories.make("adopted and won", LONG_AGO)
     assert won.bet_id
     assert adopted.bet_id
     placement = placement_params(won.bet_id)
@@ -305,10 +309,10 @@ async def test_an_old_request_said_again_is_no_second_debit(
 @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
 @pytest.mark.parametrize("own_id", [True, False])
 async def test_a_placement_that_meets_the_removal_of_its_bet_is_no_second_one(
-    harness: Harness, database: Database, chronicle: HistoryBuilder, isolation: Any, *, own_id: bool
+    harness: Harness, database: Database, histories: HistoryBuilder, isolation: Any, *, own_id: bool
 ) -> None:
     """Its snapshot is older than the removal, and it is waiting for the very row when that is committed."""
-    won = await chronicle.live("won", LONG_AGO)
+    won = await histories.make("won", LONG_AGO)
     request_id = won.requests[0] if own_id else uuid.uuid4()
     async with connected(database.retention, 1) as [remover]:
         removing = remover.transaction()
@@ -335,10 +339,10 @@ async def test_a_placement_that_meets_the_removal_of_its_bet_is_no_second_one(
 @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
 @pytest.mark.parametrize("is_waiting", [True, False])
 async def test_a_removed_debit_is_not_adopted_under_another_name(
-    harness: Harness, database: Database, chronicle: HistoryBuilder, isolation: Any, *, is_waiting: bool
+    harness: Harness, database: Database, histories: HistoryBuilder, isolation: Any, *, is_waiting: bool
 ) -> None:
     """Its snapshot is older than the removal. Else the bet would be open again, and won a second time."""
-    adopted = await chronicle.live("adopted and won", LONG_AGO)
+    adopted = await histories.make("adopted and won", LONG_AGO)
     debit = (await harness.bet(adopted.bet_id or ""))["placement_request_id"]
     async with connected(database.retention, 1) as [remover]:
         removing = remover.transaction()
@@ -372,10 +376,10 @@ async def test_a_new_placement_is_none_of_its_business_in_any_isolation(harness:
 
 
 async def test_bets_that_somebody_holds_are_passed_by_and_go_the_next_time(
-    database: Database, chronicle: HistoryBuilder
+    database: Database, histories: HistoryBuilder
 ) -> None:
-    held = await chronicle.live("won", LONG_AGO)
-    await chronicle.live("won", LONG_AGO)
+    held = await histories.make("won", LONG_AGO)
+    await histories.make("won", LONG_AGO)
     async with connected(database.owner, 1) as [person]:
         async with person.transaction():
             await person.execute("select from predictu_dispatch.bet where bet_id = $1 for update", held.bet_id)
@@ -387,11 +391,11 @@ async def test_bets_that_somebody_holds_are_passed_by_and_go_the_next_time(
 
 @pytest.mark.parametrize("path", ["won", "balance"])
 async def test_a_producer_that_says_an_old_request_again_holds_up_that_one_alone(
-    harness: Harness, database: Database, chronicle: HistoryBuilder, path: str
+    harness: Harness, database: Database, histories: HistoryBuilder, path: str
 ) -> None:
     """Its transaction stays open; it has the callback, and not the bet."""
-    held = await chronicle.live(path, LONG_AGO)
-    await chronicle.live("won", LONG_AGO)
+    held = await histories.make(path, LONG_AGO)
+    await histories.make("won", LONG_AGO)
     said = await harness.callback(held.requests[0])
     async with harness.producer.transaction():
         await enqueue(harness.producer, said["method"], said["params"], request_id=held.requests[0])
@@ -457,12 +461,12 @@ async def test_killed_after_any_step_nothing_is_lost_and_the_next_run_finishes(p
     async with cloned_database(postgres, template) as world:
         async with open_harness(world) as harness:
             await make_months(harness.owner)
-            chronicle = HistoryBuilder(harness)
+            histories = HistoryBuilder(harness)
             for path in ("won", "open", "in review", "balance", "rolled back"):
-                await chronicle.live(path, LONG_AGO)
-            await chronicle.live("won", LONG_AGO, RECENTLY)
-            await chronicle.live("open", month_start(SPAN_MONTHS + 3))
-            kept, _ = split(chronicle.lives)
+                await histories.make(path, LONG_AGO)
+            await histories.make("won", LONG_AGO, RECENTLY)
+            await histories.make("open", month_start(SPAN_MONTHS + 3))
+            kept, _ = split(histories.made)
             before = await books(harness.owner, kept)
         steps, is_through = 0, False
         while not is_through:
@@ -479,57 +483,57 @@ async def test_killed_after_any_step_nothing_is_lost_and_the_next_run_finishes(p
                 assert now.audit == before.audit, f"killed after {steps} statements"
                 removal = await retained(database, blocks=100)
                 assert removal.is_complete
-                await assert_removed_and_kept(owner, chronicle.lives, before)
+                await assert_removed_and_kept(owner, histories.made, before)
             steps += 1
     assert steps > 20, "every part of it was killed once"
 
 
 async def test_what_comes_in_between_copying_and_replacing_is_not_lost(
-    harness: Harness, database: Database, chronicle: HistoryBuilder
+    harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
     """A daemon that stood still for a month reports late, at the worst moment; its bet is still open."""
-    life = await chronicle.live("open", LONG_AGO)
-    await chronicle.live("won", LONG_AGO)
+    history = await histories.make("open", LONG_AGO)
+    await histories.make("won", LONG_AGO)
     part = part_of(LONG_AGO)
     async with connected(database.retention, 1) as [connection]:
         await connection.execute(REMOVE, KEEP_MONTHS)
         await step(connection, part)
-        await harness.owner.execute(LATE, life.requests[0])
+        await harness.owner.execute(LATE, history.requests[0])
         await step(connection, part)
         count = f"select count(*) from predictu_dispatch.retired_{part}"  # noqa: S608 - a month
         assert await harness.owner.fetchval(count) == 4
     assert (await retained(database)).is_complete
-    assert await harness.attempts(life.requests[0]) == [(1, "delivered"), (1, "late")]
+    assert await harness.attempts(history.requests[0]) == [(1, "delivered"), (1, "late")]
     assert await harness.owner.fetch(LEFTOVERS) == []
 
 
 async def test_what_a_run_has_seen_that_was_killed_long_ago_is_not_built_upon(
-    harness: Harness, database: Database, chronicle: HistoryBuilder
+    harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
     """What came in since would be missing until the month was gone through again."""
-    life = await chronicle.live("open", LONG_AGO)
-    await chronicle.live("won", LONG_AGO)
+    history = await histories.make("open", LONG_AGO)
+    await histories.make("won", LONG_AGO)
     part = part_of(LONG_AGO)
     async with connected(database.retention, 1) as [connection]:
         await connection.execute(REMOVE, KEEP_MONTHS)
         assert (await step(connection, part))["needed"] == 1
-        await harness.owner.execute(LATE, life.requests[0])
+        await harness.owner.execute(LATE, history.requests[0])
         await harness.owner.execute(
             "update predictu_dispatch.audit_purge_cursor set moved_at = moved_at - interval '2 hours'"
         )
         assert (await step(connection, part))["needed"] == 2
         await step(connection, part)
-        assert await harness.attempts(life.requests[0]) == [(1, "delivered"), (1, "late")]
+        assert await harness.attempts(history.requests[0]) == [(1, "delivered"), (1, "late")]
     assert (await retained(database)).is_complete
-    assert await harness.attempts(life.requests[0]) == [(1, "delivered"), (1, "late")]
+    assert await harness.attempts(history.requests[0]) == [(1, "delivered"), (1, "late")]
 
 
 async def test_what_was_seen_of_one_table_is_not_believed_of_another_of_its_name(
-    harness: Harness, database: Database, chronicle: HistoryBuilder
+    harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
     """A person put another table in place of what was replaced, as after a restore."""
-    life = await chronicle.live("open", LONG_AGO)
-    await chronicle.live("won", LONG_AGO)
+    history = await histories.make("open", LONG_AGO)
+    await histories.make("won", LONG_AGO)
     part = part_of(LONG_AGO)
     retired = f"predictu_dispatch.retired_{part}"
     async with connected(database.retention, 1) as [connection]:
@@ -539,18 +543,18 @@ async def test_what_was_seen_of_one_table_is_not_believed_of_another_of_its_name
         await harness.owner.execute(f"alter table {retired} rename to seen")
         await harness.owner.execute(f"create table {retired} (like predictu_dispatch.attempt)")
         late = LATE.replace("insert into predictu_dispatch.attempt", f"insert into {retired}")
-        await harness.owner.execute(late, life.requests[0])
+        await harness.owner.execute(late, history.requests[0])
         assert not (await step(connection, part))["is_done"]
         assert (await step(connection, part))["is_done"]
-    assert await harness.attempts(life.requests[0]) == [(1, "delivered"), (1, "late")]
+    assert await harness.attempts(history.requests[0]) == [(1, "delivered"), (1, "late")]
 
 
 async def test_the_row_that_decided_stays_where_its_report_was_said_again_meanwhile(
-    harness: Harness, database: Database, chronicle: HistoryBuilder
+    harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
     """The report came in between copying and replacing, and once more when its row stood in the old month only."""
-    await chronicle.live("open", LONG_AGO)
-    await chronicle.live("won", LONG_AGO)
+    await histories.make("open", LONG_AGO)
+    await histories.make("won", LONG_AGO)
     lease = await harness.lease(await harness.place("slow"))
     said = delivered(lease, started_at=LONG_AGO, finished_at=LONG_AGO)
     part = part_of(LONG_AGO)
@@ -565,11 +569,11 @@ async def test_the_row_that_decided_stays_where_its_report_was_said_again_meanwh
 
 
 async def test_a_month_is_attached_without_being_read(
-    harness: Harness, database: Database, chronicle: HistoryBuilder
+    harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
     """All who settle wait for that moment, so it must not grow with what is kept."""
-    await chronicle.live("open", LONG_AGO)
-    await chronicle.live("won", LONG_AGO)
+    await histories.make("open", LONG_AGO)
+    await histories.make("won", LONG_AGO)
     part = part_of(LONG_AGO)
     said: list[str] = []
     async with connected(database.retention, 1) as [connection]:
@@ -599,11 +603,11 @@ class Disturbed:
 
 
 async def test_a_young_row_that_comes_in_meanwhile_keeps_the_default_partition(
-    harness: Harness, database: Database, chronicle: HistoryBuilder
+    harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
     ancient = month_start(SPAN_MONTHS + 3)
-    await chronicle.live("open", ancient)
-    await chronicle.live("won", ancient)
+    await histories.make("open", ancient)
+    await histories.make("won", ancient)
     steps: list[Any] = []
 
     async def before(*arguments: Any) -> None:
@@ -636,11 +640,11 @@ async def hot_path(database: Database, stop: asyncio.Event, *, bets: list[int], 
 
 
 async def test_bets_flow_on_while_retention_runs(
-    harness: Harness, database: Database, chronicle: HistoryBuilder
+    harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
     """No statement of the hot path waits for a lock as long as a tenth of a second, although the audit is rebuilt."""
-    await chronicle.draw(random.Random(7), 60)
-    kept, _ = split(chronicle.lives)
+    await histories.draw(random.Random(7), 60)
+    kept, _ = split(histories.made)
     before = await books(harness.owner, kept)
     stop = asyncio.Event()
     bets: list[list[int]] = [[], []]
@@ -657,10 +661,10 @@ async def test_bets_flow_on_while_retention_runs(
 
 
 async def test_who_reads_the_audit_for_hours_keeps_its_months_but_stops_nobody(
-    harness: Harness, database: Database, chronicle: HistoryBuilder, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, database: Database, histories: HistoryBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge, "_TRIALS", 5)
-    await chronicle.live("won", LONG_AGO)
+    await histories.make("won", LONG_AGO)
     stop = asyncio.Event()
     bets: list[int] = []
     async with connected(database.support, 1) as [dump]:
@@ -678,8 +682,8 @@ async def test_who_reads_the_audit_for_hours_keeps_its_months_but_stops_nobody(
     assert await harness.owner.fetch(LEFTOVERS) == []
 
 
-async def test_two_retentions_at_once_do_not_meet(database: Database, chronicle: HistoryBuilder) -> None:
-    await chronicle.live("won", LONG_AGO)
+async def test_two_retentions_at_once_do_not_meet(database: Database, histories: HistoryBuilder) -> None:
+    await histories.make("won", LONG_AGO)
     async with connected(database.retention, 2) as [one, other]:
         async with one.transaction():
             await one.execute("select predictu_dispatch.purge_finished($1, 10)", KEEP_MONTHS)
@@ -691,12 +695,12 @@ async def test_two_retentions_at_once_do_not_meet(database: Database, chronicle:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_two_that_take_turns_do_the_same_work_together(
-    harness: Harness, database: Database, chronicle: HistoryBuilder, seed: int
+    harness: Harness, database: Database, histories: HistoryBuilder, seed: int
 ) -> None:
     """Each transaction runs alone, in any order of parts: no needed row is ever out of sight."""
     rng = random.Random(seed)
-    await chronicle.draw(rng, 45)
-    kept, _ = split(chronicle.lives)
+    await histories.draw(rng, 45)
+    kept, _ = split(histories.made)
     before = await books(harness.owner, kept)
     done = 0
     async with connected(database.retention, 2) as both:
@@ -708,13 +712,13 @@ async def test_two_that_take_turns_do_the_same_work_together(
             assert (await books(harness.owner, kept)).audit == before.audit
     assert done > 5
     assert (await retained(database)).is_complete
-    await assert_removed_and_kept(harness.owner, chronicle.lives, before)
+    await assert_removed_and_kept(harness.owner, histories.made, before)
 
 
 async def test_its_role_removes_what_is_old_and_can_do_nothing_else(
-    database: Database, chronicle: HistoryBuilder
+    database: Database, histories: HistoryBuilder
 ) -> None:
-    await chronicle.live("open", RECENTLY)
+    await histories.make("open", RECENTLY)
     young = part_of(RECENTLY)
     async with connected(database.retention, 1) as [connection]:
         for statement, sqlstate in (
@@ -747,10 +751,10 @@ async def test_its_role_removes_what_is_old_and_can_do_nothing_else(
                 await connection.execute(call, KEEP_MONTHS)
 
 
-async def test_even_the_owner_removes_nothing_that_is_not_over(harness: Harness, chronicle: HistoryBuilder) -> None:
+async def test_even_the_owner_removes_nothing_that_is_not_over(harness: Harness, histories: HistoryBuilder) -> None:
     for path in ("open", "placing", "closing", "in review"):
-        await chronicle.live(path, LONG_AGO)
-    await chronicle.live("won", LONG_AGO)
+        await histories.make(path, LONG_AGO)
+    await histories.make("won", LONG_AGO)
     statements = (
         "delete from predictu_dispatch.callback where finished_at is null",
         "delete from predictu_dispatch.callback where review_since is not null",
@@ -775,13 +779,13 @@ def desk(tmp_path: Path, database: Database) -> CommandLine:
 
 
 async def test_the_command_says_what_is_old_and_then_what_it_removed(
-    harness: Harness, database: Database, chronicle: HistoryBuilder, desk: CommandLine, tmp_path: Path
+    harness: Harness, database: Database, histories: HistoryBuilder, desk: CommandLine, tmp_path: Path
 ) -> None:
     (tmp_path / "support").mkdir()
     with desk.config.open("a", encoding="utf-8") as file:
         file.write(f"[daemon]\naudit_retention_months = {KEEP_MONTHS}\n")
-    await chronicle.live("won", LONG_AGO)
-    await chronicle.live("open", LONG_AGO)
+    await histories.make("won", LONG_AGO)
+    await histories.make("open", LONG_AGO)
     everything = await harness.everything()
     code, said, _ = await desk.run("retain", "--dry-run")
     assert code == 0
@@ -793,7 +797,7 @@ async def test_the_command_says_what_is_old_and_then_what_it_removed(
     assert code == 0
     assert "Removed bets: 1, callbacks: 2" in said
     assert f"Audit {part_of(LONG_AGO)}: rows kept, because their callbacks are: 1;" in said
-    [won] = [life for life in chronicle.lives if life.path == "won"]
+    [won] = [history for history in histories.made if history.path == "won"]
     support = command_line_for(tmp_path / "support", database.support)
     for verb in ("show", "why", "retry"):
         code, _, said = await support.run(verb, str(won.requests[1]))
@@ -809,12 +813,12 @@ async def test_the_command_says_what_is_old_and_then_what_it_removed(
 
 
 async def test_the_command_fails_in_words(
-    harness: Harness, chronicle: HistoryBuilder, desk: CommandLine, database: Database, tmp_path: Path
+    harness: Harness, histories: HistoryBuilder, desk: CommandLine, database: Database, tmp_path: Path
 ) -> None:
     months = f"[daemon]\naudit_retention_months = {KEEP_MONTHS}\n"
     text = desk.config.read_text(encoding="utf-8")
     desk.config.write_text(text + months, encoding="utf-8")
-    held = await chronicle.live("won", LONG_AGO)
+    held = await histories.make("won", LONG_AGO)
     async with harness.owner.transaction():
         await harness.owner.execute("select from predictu_dispatch.bet where bet_id = $1 for update", held.bet_id)
         code, said, _ = await desk.run("retain")
@@ -836,12 +840,12 @@ async def test_the_command_fails_in_words(
 
 
 async def test_a_lock_that_cannot_be_had_is_no_absent_database(
-    harness: Harness, chronicle: HistoryBuilder, desk: CommandLine, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, histories: HistoryBuilder, desk: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge, "_TRIALS", 2)
     with desk.config.open("a", encoding="utf-8") as file:
         file.write(f"[daemon]\naudit_retention_months = {KEEP_MONTHS}\n")
-    await chronicle.live("won", LONG_AGO)
+    await histories.make("won", LONG_AGO)
     async with harness.owner.transaction():
         await harness.owner.execute("lock table predictu_dispatch.request_tombstone in access exclusive mode")
         code, said, _ = await desk.run("retain")
