@@ -36,17 +36,18 @@ def test_no_module_imports_against_the_direction() -> None:
     ("module", "imported", "broken_contract"),
     [
         ("core/breach.py", "time", "The core is pure"),
-        ("core/breach.py", "predictu_dispatch.edge", "cli -> demo -> daemon"),
-        ("flow/breach.py", "predictu_dispatch.edge", "cli -> demo -> daemon"),
+        ("core/breach.py", "predictu_dispatch.edge", "cli -> commands -> demo"),
+        ("flow/breach.py", "predictu_dispatch.edge", "cli -> commands -> demo"),
         ("edge/breach.py", "predictu_dispatch.reference_operator", "never imports the reference operator"),
         ("reference_operator/breach.py", "predictu_dispatch.core", "shares no code with the rest"),
-        ("handler.py", "json", "cli -> demo -> daemon"),
+        ("books_check/breach.py", "predictu_dispatch.core", "import nothing of ours"),
+        ("handler.py", "json", "cli -> commands -> demo"),
     ],
 )
 def test_a_breach_is_named(tmp_path: Path, module: str, imported: str, broken_contract: str) -> None:
     shutil.copy(PROJECT / "pyproject.toml", tmp_path)
     package = tmp_path / "predictu_dispatch"
-    for folder in ("", "core", "edge", "flow", "reference_operator"):
+    for folder in ("", "books_check", "core", "edge", "flow", "reference_operator"):
         (package / folder).mkdir()
         (package / folder / "__init__.py").touch()
     assert lint_imports(tmp_path).returncode == 0

@@ -1,5 +1,5 @@
-"""The demo: a database, three operators and the daemon for real, every path of a bet's life, and the proof."""
+"""The demo: a real database, three operators and the daemon, every path of a bet's life, and the check of the books."""
 
-from predictu_dispatch.demo.performance import Options, run_demo
+from predictu_dispatch.demo.runner import Options, run_demo
 
 __all__ = ["Options", "run_demo"]

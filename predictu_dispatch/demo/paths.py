@@ -1,121 +1,113 @@
-"""The paths of DESIGN.md 5 and 11 that a bet can take, each recognised in what the database holds afterwards.
+"""The paths of a bet's life, each recognised in the ledger after the demo.
 
-A path that never occurred is a failure of the demo, because then the proof would say nothing about it. What leaves no
-trace in any table, such as a refusal, the platform has witnessed itself; those come last.
+A path that did not occur is a failure of the demo, because the check of the books then says nothing about it. Paths
+that leave no trace in a table, such as a refusal, are counted by the producer.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from predictu_dispatch.demo.books import AttemptRow, BetRow, CallbackRow, PredictuBooks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Story:
-    """One bet with all that belongs to it; `ending` is the terminal that counts, `cancelled` those that do not."""
-
-    bet: BetRow
-    placement: CallbackRow | None
-    ending: CallbackRow | None
-    cancelled: tuple[CallbackRow, ...]
-    attempts: tuple[AttemptRow, ...]
-
-    def placed(self, state: str, effect: str | None = None) -> bool:
-        """True where the placement ended so."""
-        return self.placement is not None and self.placement.state == state and effect in {None, self.placement.effect}
-
-    def failed(self, effect: str) -> bool:
-        """True where the operator's answers ended the placement, unconfirmed, and no rollback_bet() did."""
-        return (self.placed("rejected", effect) or self.placed("exhausted", effect)) and not self.taken_back
-
-    @property
-    def taken_back(self) -> bool:
-        """True where rollback_bet() ended the placement."""
-        return self.placement is not None and self.placement.reason == "rolled_back"
-
-    @property
-    def met_in_flight(self) -> bool:
-        """True where rollback_bet() found the placement in flight."""
-        return self.placement is not None and self.placement.retry_stopped
-
-    @property
-    def ended_early(self) -> bool:
-        """True where the terminal was enqueued while the placement was still under way."""
-        placement, ending = self.placement, self.ending
-        if placement is None or ending is None or placement.finished_at is None:
-            return False
-        return ending.created_at < placement.finished_at
-
-    def ended_by(self, method: str) -> bool:
-        """True where this terminal was delivered."""
-        return self.ending is not None and self.ending.method == method and self.ending.state == "delivered"
+from predictu_dispatch.books_check.check import Check
+from predictu_dispatch.books_check.ledgers import BetHistory, PredictuLedger
 
 
-_FOUND: Final[Mapping[str, Callable[[Story], bool]]] = {
-    "BET_MAKE delivered: open": lambda s: s.placed("delivered") and not s.ended_early,
-    "BET_MAKE delivered, a terminal was waiting: it goes": lambda s: (
-        s.placed("delivered") and s.ended_early and not s.met_in_flight
+class _Facts(NamedTuple):
+    """What tells the paths apart. `placement` is its final state and effect, such as `exhausted none`."""
+
+    placement: str
+    attempted: bool
+    by_rollback: bool  # rollback_bet() ended the placement
+    in_flight: bool  # rollback_bet() found the placement in flight
+    waited: bool  # the terminal was enqueued before the placement was final
+    cancelled: bool  # a waiting terminal was cancelled
+    needs_review: bool
+    ended_by: str  # the method of the delivered terminal
+    nothing_to_reverse: bool  # the rollback's final reason
+    rechecked: bool
+    duplicate: bool
+    interrupted: frozenset[str]  # methods
+
+
+def _facts(history: BetHistory) -> _Facts:
+    bet, placement, terminal, cancelled, attempts = history
+    final_at = placement.finished_at if placement else None
+    return _Facts(
+        placement=f"{placement.state} {placement.effect}" if placement else f"adopted {bet.state}",
+        attempted=placement is not None and placement.attempts > 0,
+        by_rollback=placement is not None and placement.reason == "rolled_back",
+        in_flight=placement is not None and placement.retry_stopped,
+        waited=terminal is not None and final_at is not None and terminal.created_at < final_at,
+        cancelled=bool(cancelled),
+        needs_review=any(one.in_review for one in cancelled),
+        ended_by=terminal.method if terminal is not None and terminal.state == "delivered" else "",
+        nothing_to_reverse=terminal is not None and terminal.reason == "nothing_to_reverse",
+        rechecked=sum(attempt.reason == "nothing_to_reverse" for attempt in attempts) > 1,
+        duplicate=any(one.verdict == "delivered" and one.attempt > 1 and one.is_duplicate for one in attempts),
+        interrupted=frozenset(attempt.method for attempt in attempts if attempt.reason == "interrupted"),
+    )
+
+
+_PATHS: Final[Mapping[str, Callable[[_Facts], bool]]] = {
+    "BET_MAKE delivered: open": lambda f: f.placement == "delivered applied" and not f.waited,
+    "BET_MAKE delivered: a waiting terminal is sent": lambda f: (
+        f.placement == "delivered applied" and f.waited and not f.in_flight
     ),
-    "BET_MAKE rejected, effect none: void": lambda s: s.placed("rejected", "none") and not s.cancelled,
-    "BET_MAKE rejected, effect none: a waiting terminal is cancelled": lambda s: (
-        s.placed("rejected", "none") and bool(s.cancelled)
+    "BET_MAKE rejected, effect none: void": lambda f: f.placement == "rejected none" and not f.cancelled,
+    "BET_MAKE rejected, effect none: a waiting terminal is cancelled": lambda f: (
+        f.placement == "rejected none" and f.cancelled
     ),
-    "BET_MAKE exhausted, effect none: void": lambda s: s.failed("none") and s.placed("exhausted") and not s.cancelled,
-    "BET_MAKE exhausted, effect none: a waiting terminal is cancelled": lambda s: (
-        s.failed("none") and s.placed("exhausted") and bool(s.cancelled)
+    "BET_MAKE exhausted, effect none: void": lambda f: (
+        f.placement == "exhausted none" and not f.by_rollback and not f.cancelled
     ),
-    "BET_MAKE expired before any attempt: void": lambda s: (
-        s.failed("none") and s.placement is not None and s.placement.attempts == 0
+    "BET_MAKE exhausted, effect none: a waiting terminal is cancelled": lambda f: (
+        f.placement == "exhausted none" and not f.by_rollback and f.cancelled
     ),
-    "BET_MAKE rejected after an unknown effect: rolled back": lambda s: s.failed("unknown") and s.placed("rejected"),
-    "BET_MAKE exhausted, effect unknown: rolled back": lambda s: s.failed("unknown") and s.placed("exhausted"),
-    "BET_MAKE exhausted, effect unknown: a waiting terminal is cancelled and flagged": lambda s: (
-        s.failed("unknown") and any(terminal.in_review for terminal in s.cancelled)
+    "BET_MAKE expired before any attempt: void": lambda f: (
+        f.placement == "exhausted none" and not f.by_rollback and not f.attempted
     ),
-    "rollback_bet() before any attempt: void, nothing sent": lambda s: s.placed("cancelled") and not s.cancelled,
-    "rollback_bet() before any attempt: a waiting terminal is cancelled": lambda s: (
-        s.placed("cancelled") and bool(s.cancelled)
+    "BET_MAKE rejected, effect unknown: rolled back": lambda f: f.placement == "rejected unknown",
+    "BET_MAKE exhausted, effect unknown: rolled back": lambda f: (
+        f.placement == "exhausted unknown" and not f.by_rollback
     ),
-    "rollback_bet() between attempts, effect none: void": lambda s: s.taken_back and s.placed("exhausted", "none"),
-    "rollback_bet() between attempts, effect unknown: rolled back": lambda s: (
-        s.taken_back and s.placed("exhausted", "unknown") and not s.met_in_flight
+    "BET_MAKE exhausted, effect unknown: a waiting terminal is cancelled and needs review": lambda f: (
+        f.placement == "exhausted unknown" and not f.by_rollback and f.needs_review
     ),
-    "rollback_bet() in flight, then delivered: rolled back": lambda s: s.met_in_flight and s.placed("delivered"),
-    "rollback_bet() in flight, then no answer: rolled back": lambda s: s.met_in_flight and s.placed("exhausted"),
-    "rollback_bet() in flight: a waiting terminal is cancelled": lambda s: s.met_in_flight and bool(s.cancelled),
-    "rollback_bet() on an open bet: rolled back": lambda s: (
-        s.ended_by("BET_ROLLBACK") and s.placed("delivered") and not s.met_in_flight
+    "rollback_bet() before any attempt: void, nothing sent": lambda f: (
+        f.placement == "cancelled none" and not f.cancelled
     ),
-    "adopted, then ended": lambda s: s.placement is None and s.bet.state == "closed",
-    "ended by BET_WIN": lambda s: s.ended_by("BET_WIN"),
-    "ended by BET_LOSE": lambda s: s.ended_by("BET_LOSE"),
-    "ended by BET_SELL": lambda s: s.ended_by("BET_SELL"),
-    "ended by BET_REFUND": lambda s: s.ended_by("BET_REFUND"),
-    "ended by BET_ROLLBACK, the debit given back": lambda s: (
-        s.ended_by("BET_ROLLBACK") and s.ending is not None and s.ending.reason != "nothing_to_reverse"
+    "rollback_bet() before any attempt: a waiting terminal is cancelled": lambda f: (
+        f.placement == "cancelled none" and f.cancelled
     ),
-    "ended by BET_ROLLBACK, nothing to reverse": lambda s: (
-        s.ended_by("BET_ROLLBACK") and s.ending is not None and s.ending.reason == "nothing_to_reverse"
+    "rollback_bet() between attempts, effect none: void": lambda f: f.placement == "exhausted none" and f.by_rollback,
+    "rollback_bet() between attempts, effect unknown: rolled back": lambda f: (
+        f.placement == "exhausted unknown" and f.by_rollback and not f.in_flight
     ),
-    "nothing to reverse, asked once more after the pause": lambda s: (
-        sum(attempt.reason == "nothing_to_reverse" for attempt in s.attempts) > 1
+    "rollback_bet() in flight, then delivered: rolled back": lambda f: (
+        f.placement == "delivered applied" and f.in_flight
     ),
-    "confirmed as a duplicate on a later attempt": lambda s: any(
-        attempt.verdict == "delivered" and attempt.attempt > 1 and attempt.is_duplicate for attempt in s.attempts
+    "rollback_bet() in flight, then no answer: rolled back": lambda f: (
+        f.placement == "exhausted unknown" and f.in_flight
     ),
-    "in flight when the daemon was killed: returned by the reaper": lambda s: any(
-        attempt.reason == "interrupted" for attempt in s.attempts
+    "rollback_bet() in flight: a waiting terminal is cancelled": lambda f: f.in_flight and f.cancelled,
+    "rollback_bet() on an open bet: rolled back": lambda f: (
+        f.placement == "delivered applied" and f.ended_by == "BET_ROLLBACK" and not f.in_flight
     ),
-    "a credit in flight when the daemon was killed: paid once": lambda s: (
-        s.ended_by("BET_WIN") and any(a.reason == "interrupted" and a.method == "BET_WIN" for a in s.attempts)
-    ),
+    "adopted, then ended": lambda f: f.placement == "adopted closed",
+    "ended by BET_WIN": lambda f: f.ended_by == "BET_WIN",
+    "ended by BET_LOSE": lambda f: f.ended_by == "BET_LOSE",
+    "ended by BET_SELL": lambda f: f.ended_by == "BET_SELL",
+    "ended by BET_REFUND": lambda f: f.ended_by == "BET_REFUND",
+    "ended by BET_ROLLBACK: the debit is reversed": lambda f: f.ended_by == "BET_ROLLBACK" and not f.nothing_to_reverse,
+    "ended by BET_ROLLBACK: nothing to reverse": lambda f: f.ended_by == "BET_ROLLBACK" and f.nothing_to_reverse,
+    "nothing to reverse: sent once more after the pause": lambda f: f.rechecked,
+    "confirmed as a duplicate on a later attempt": lambda f: f.duplicate,
+    "in flight when the daemon was killed: reaped": lambda f: bool(f.interrupted),
+    "a credit in flight when the daemon was killed: paid once": lambda f: "BET_WIN" in f.interrupted,
 }
 
-WITNESSED: Final = (
+OBSERVED: Final = (
     "terminal for a closing bet: refused",
     "terminal for a closed bet: refused",
     "terminal for a void bet: refused",
@@ -128,25 +120,18 @@ WITNESSED: Final = (
 )
 
 
-def walked(books: PredictuBooks, witnessed: Mapping[str, int]) -> dict[str, int]:
-    """Every path with the number of bets that took it, 0 where none did."""
-    counts: Counter[str] = Counter()
-    for story in stories(books):
-        counts.update(path for path, is_taken in _FOUND.items() if is_taken(story))
-    return {path: counts[path] for path in _FOUND} | {path: witnessed.get(path, 0) for path in WITNESSED}
+def count_paths(predictu: PredictuLedger, observed: Mapping[str, int]) -> dict[str, int]:
+    """How many bets took each path; `observed` has the counts of the producer."""
+    bets = [_facts(history) for history in predictu.histories()]
+    counted = {path: sum(map(is_taken, bets)) for path, is_taken in _PATHS.items()}
+    return counted | {path: observed.get(path, 0) for path in OBSERVED}
 
 
-def stories(books: PredictuBooks) -> list[Story]:
-    """Every bet with its callbacks and their attempts."""
-    return [_story(bet, books) for bet in books.bets]
-
-
-def _story(bet: BetRow, books: PredictuBooks) -> Story:
-    callbacks = books.callbacks_of(bet)
-    return Story(
-        bet=bet,
-        placement=next((c for c in callbacks if c.method == "BET_MAKE"), None),
-        ending=next((c for c in callbacks if c.method != "BET_MAKE" and c.state != "cancelled"), None),
-        cancelled=tuple(c for c in callbacks if c.method != "BET_MAKE" and c.state == "cancelled"),
-        attempts=tuple(attempt for callback in callbacks for attempt in books.attempts_of(callback)),
+def paths_check(paths: Mapping[str, int]) -> Check:
+    """Every path occurred."""
+    return Check(
+        name="every path of a bet's life occurred",
+        rows=sum(paths.values()),
+        figures=f"{sum(count > 0 for count in paths.values())} of {len(paths)} paths",
+        faults=tuple(f"did not occur: {path}" for path, count in paths.items() if count == 0),
     )

@@ -20,12 +20,12 @@ from pathlib import Path
 import asyncpg
 import click
 
-from predictu_dispatch.demo.books import PredictuBooks, read_predictu
-from tests.chaos.books import Verdict, history, judge, operator_book
+from predictu_dispatch.books_check.ledgers import PredictuLedger, read_predictu
 from tests.chaos.fault_injector import FaultInjector
 from tests.chaos.plan import plan
 from tests.chaos.report import Report
 from tests.chaos.traffic import PLAYERS, Bet, Producers
+from tests.chaos.verdict import Verdict, history, judge, operator_ledger
 from tests.chaos.world import DATABASE, World, open_world
 
 _DRAIN_S = 120.0
@@ -101,8 +101,8 @@ async def _played(world: World, run: Run, say: Callable[[str], None]) -> Outcome
     for operator in world.operators:
         await operator.child.stop()
     predictu = await read_predictu(world.postgres.dsn(DATABASE))
-    books = [operator_book(operator.operator_id, operator.wallet) for operator in world.operators]
-    verdict = judge(predictu, books, opening=PLAYERS, acknowledged=producers.acknowledged)
+    ledgers = [operator_ledger(operator.operator_id, operator.wallet) for operator in world.operators]
+    verdict = judge(predictu, ledgers, opening=PLAYERS, acknowledged=producers.acknowledged)
     return Outcome(
         run=run,
         verdict=verdict,
@@ -131,7 +131,7 @@ async def _drained(world: World, producers: Producers, *, within_s: float) -> No
         owner.terminate()
 
 
-def _histories(predictu: PredictuBooks, verdict: Verdict) -> list[str]:
+def _histories(predictu: PredictuLedger, verdict: Verdict) -> list[str]:
     return [line for fault in verdict.faults[:_HISTORIES_MOST] for line in (fault, *history(predictu, fault))]
 
 

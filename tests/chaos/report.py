@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tests.bench.figures import percentile
-from tests.chaos.books import Verdict
+from tests.chaos.verdict import Verdict
 
 
 @dataclass(kw_only=True)

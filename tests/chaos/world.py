@@ -16,7 +16,7 @@ import aiohttp
 import asyncpg
 
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
-from predictu_dispatch.demo.child import Child
+from predictu_dispatch.demo.process import Process
 from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.edge.postgres.migrations import migrate
 from predictu_dispatch.embedded_postgres.location import free_port
@@ -75,7 +75,7 @@ class Operator:
     """One reference operator, behind a proxy; what it does to callbacks is its weather."""
 
     operator_id: str
-    child: Child
+    child: Process
     wallet: Path
     proxy: Proxy
     weather: dict[str, float]
@@ -214,7 +214,7 @@ async def _operator(world: World, operator_id: str, character: Character, *, see
         *("--fault-seed", str(seed), "--log", "json"),
     ]
     proxy = await world.stack.enter_async_context(proxied(("127.0.0.1", port)))
-    child = Child(operator_id, command, folder=folder, announces_itself=True)
+    child = Process(operator_id, command, folder=folder, prints_first_line=True)
     world.stack.push_async_callback(child.close)
     operator = Operator(
         operator_id=operator_id,

@@ -1,4 +1,4 @@
-"""The demo (DESIGN.md 8): it comes to its proof, the proof can fail, and nothing outlives it, whatever ends it."""
+"""The demo ends with its proof, the proof can fail, and nothing outlives the demo."""
 
 import asyncio
 import contextlib
@@ -18,20 +18,18 @@ from typing import Any
 
 import pytest
 
-from predictu_dispatch.demo.books import OperatorBook, PredictuBooks, read_operator, read_predictu
-from predictu_dispatch.demo.cast import GOOD, ROLES
-from predictu_dispatch.demo.paths import WITNESSED
-from predictu_dispatch.demo.proof import Proof, prove
+from predictu_dispatch.books_check.ledgers import OperatorLedger, PredictuLedger, read_operator, read_predictu
+from predictu_dispatch.demo.fixtures import GOOD, PLAYERS
+from predictu_dispatch.demo.paths import OBSERVED
+from predictu_dispatch.demo.runner import Result, check_demo
 
-PATIENCE_S = 150.0
-"""Five times what a demo takes, for a machine that runs everything else at the same time."""
-OPENING = {role.operator_id: role.players for role in ROLES}
-ALL_WITNESSED = dict.fromkeys(WITNESSED, 1)
+TIMEOUT_S = 150.0
+"""Five times what a demo takes, for a machine that runs other tests at the same time."""
 
 
 @contextlib.contextmanager
 def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A demo of its own; what is left of it after the block is ended."""
+    """Run a demo; it is killed after the block."""
     command = [sys.executable, "-m", "predictu_dispatch", "demo", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "PREDICTU_DISPATCH_DSN"}
     with subprocess.Popen(
@@ -43,35 +41,37 @@ def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def folders_of(announcement: str) -> list[Path]:
-    match = re.search(r"runs in (\S+), everything else in (\S+)", announcement)
-    assert match, announcement
+def folders_of(output: str) -> list[Path]:
+    match = re.search(r"^Postgres \S+ in (\S+), other files in (\S+)$", output, re.MULTILINE)
+    assert match, output
     return [Path(match[1]), Path(match[2])]
 
 
-def test_the_demo_ends_in_its_proof_and_leaves_nothing() -> None:
+def test_the_demo_ends_with_its_proof_and_leaves_no_file() -> None:
     with demo("--bets", "60", "--seed", "7") as process:
-        shown, complaints = process.communicate(timeout=PATIENCE_S)
+        output, errors = process.communicate(timeout=TIMEOUT_S)
 
-    assert process.returncode == 0, shown + complaints
+    assert process.returncode == 0, output + errors
     assert re.search(
-        r"^proof: 60 bets, \d+ callbacks, \d+ attempts, 33 wallets: .* agree to the cent$", shown, re.MULTILINE
+        r"^proof: 60 bets, \d+ callbacks, \d+ attempts, 33 wallets: wallets, bets and audit agree to the cent$",
+        output,
+        re.MULTILINE,
     )
-    assert complaints == ""
-    assert [folder for folder in folders_of(shown) if folder.exists()] == []
+    assert errors == ""
+    assert [folder for folder in folders_of(output) if folder.exists()] == []
 
 
 @contextlib.contextmanager
 def kept_demo(*arguments: str) -> Iterator[dict[str, Any]]:
-    """The summary of a finished demo that still runs; it is interrupted afterwards, as a person would."""
+    """The summary of a finished demo that still runs; it is interrupted after the block."""
     with demo(*arguments, "--keep", "--json") as process:
         assert process.stdout is not None
         summary: dict[str, Any] = json.loads(_first_json(process.stdout))
         yield summary
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 0, said
-        database, files = folders_of(said)
+        _, output = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 0, output
+        database, files = folders_of(output)
         assert not database.exists()
         shutil.rmtree(files)
 
@@ -87,41 +87,43 @@ def _first_json(stream: Any) -> str:
 
 @dataclasses.dataclass(kw_only=True)
 class Forgery:
-    """One fact that was changed on one side, and the word in the faults that must name it."""
+    """One fact changed on one side, the check that must fail, and a word that its faults must contain."""
 
     name: str
     named: str
     check: str
     wallet: str = ""
-    books: Callable[[PredictuBooks], PredictuBooks] = lambda books: books
+    ledger: Callable[[PredictuLedger], PredictuLedger] = lambda ledger: ledger
 
 
-def changed(kind: str, choose: Callable[[Any], bool], **values: Any) -> Callable[[PredictuBooks], PredictuBooks]:
-    """The first row that is chosen has these values."""
+def changed(table: str, is_chosen: Callable[[Any], bool], **values: Any) -> Callable[[PredictuLedger], PredictuLedger]:
+    """The first chosen row has these values."""
 
-    def change(books: PredictuBooks) -> PredictuBooks:
-        rows = list(getattr(books, kind))
-        index = next(index for index, row in enumerate(rows) if choose(row))
-        rows[index] = dataclasses.replace(rows[index], **values)
-        return with_rows(books, kind, rows)
+    def change(ledger: PredictuLedger) -> PredictuLedger:
+        rows = list(getattr(ledger, table))
+        index = next(index for index, row in enumerate(rows) if is_chosen(row))
+        rows[index] = rows[index]._replace(**values)
+        return ledger._replace(**{table: tuple(rows)})
 
     return change
 
 
-def without(kind: str, choose: Callable[[Any], bool]) -> Callable[[PredictuBooks], PredictuBooks]:
-    """The first row that is chosen is gone."""
+def without(table: str, is_chosen: Callable[[Any], bool]) -> Callable[[PredictuLedger], PredictuLedger]:
+    """The first chosen row is missing."""
 
-    def drop(books: PredictuBooks) -> PredictuBooks:
-        rows = list(getattr(books, kind))
-        rows.remove(next(row for row in rows if choose(row)))
-        return with_rows(books, kind, rows)
+    def drop(ledger: PredictuLedger) -> PredictuLedger:
+        rows = list(getattr(ledger, table))
+        rows.remove(next(row for row in rows if is_chosen(row)))
+        return ledger._replace(**{table: tuple(rows)})
 
     return drop
 
 
-def with_rows(books: PredictuBooks, kind: str, rows: list[Any]) -> PredictuBooks:
-    sides = {name: getattr(books, name) for name in ("bets", "callbacks", "attempts", "reviews")}
-    return PredictuBooks(**{**sides, kind: tuple(rows)})
+def all_changed(method: str, /, **values: Any) -> Callable[[PredictuLedger], PredictuLedger]:
+    """Every callback of the method has these values."""
+    return lambda ledger: ledger._replace(
+        callbacks=tuple(row._replace(**values) if row.method == method else row for row in ledger.callbacks)
+    )
 
 
 def delivered(method: str) -> Callable[[Any], bool]:
@@ -144,7 +146,7 @@ FORGERIES = [
     ),
     Forgery(
         name="a win is booked with a cent too much, in wallet and ledger alike",
-        check="every bet moved the ledger",
+        check="ledger entries match",
         named="bet-",
         wallet="update players set balance = balance + 1 where player_id ="
         " (select player_id from transactions where method = 'BET_WIN' order by bet_id limit 1);"
@@ -153,14 +155,14 @@ FORGERIES = [
     ),
     Forgery(
         name="a debit stands without its bet",
-        check="every delivered callback",
+        check="each delivered callback",
         named="bet-forged",
         wallet="insert into transactions select 'tx-forged', '00000000-0000-4000-8000-000000000000', 'BET_MAKE',"
         " 'bet-forged', 'player-1', 'EUR', -1, created_at from transactions limit 1",
     ),
     Forgery(
         name="a delivered win was never booked",
-        check="every delivered callback",
+        check="each delivered callback",
         named="BET_WIN",
         wallet="delete from transactions where transaction_id ="
         " (select transaction_id from transactions where method = 'BET_WIN' order by bet_id limit 1)",
@@ -174,90 +176,82 @@ FORGERIES = [
         " from transactions where method = 'BET_WIN' limit 1",
     ),
     Forgery(
-        name="a callback arrived with other bytes",
-        check="what arrived is what was sent",
+        name="a callback was received with other bytes",
+        check="operators received",
         named="same bytes",
         wallet="update callback_record set body = body || ' ' where record_id ="
         " (select record_id from callback_record where method = 'BET_WIN' limit 1)",
     ),
     Forgery(
-        name="an answered callback never arrived",
-        check="what arrived is what was sent",
-        named="arrived 0",
+        name="an answered callback was never received",
+        check="operators received",
+        named="received 0",
         wallet="delete from callback_record where request_id ="
         " (select request_id from callback_record where method = 'BET_LOSE' limit 1)",
     ),
     Forgery(
-        name="a bet's stake was another",
-        check="every bet moved the ledger",
+        name="a bet has another stake",
+        check="ledger entries match",
         named="bet-",
-        books=changed("bets", lambda bet: bet.state == "void", amount=1),
+        ledger=changed("bets", lambda bet: bet.state == "void", amount=1),
     ),
     Forgery(
-        name="an adopted bet's debit was another amount",
-        check="every delivered callback",
-        named="does not believe",
-        # The first bet of all was placed by the system before this one.
+        name="an adopted bet's debit has another amount",
+        check="each delivered callback",
+        named="not delivered for Predictu",
+        # The first bet of all is a legacy bet.
         wallet="update transactions set amount = amount - 1 where transaction_id ="
         " (select transaction_id from transactions where method = 'BET_MAKE' order by created_at limit 1)",
     ),
     Forgery(
         name="a bet is still open",
-        check="nothing is left unfinished",
+        check="nothing is unfinished",
         named="is open",
-        books=changed("bets", lambda bet: bet.state == "void", state="open"),
+        ledger=changed("bets", lambda bet: bet.state == "void", state="open"),
     ),
     Forgery(
         name="a payout is a cent more",
-        check="every delivered callback",
+        check="each delivered callback",
         named="BET_WIN",
-        books=changed("callbacks", delivered("BET_WIN"), amount=1),
+        ledger=changed("callbacks", delivered("BET_WIN"), amount=1),
     ),
     Forgery(
-        name="a debit is not believed",
-        check="every delivered callback",
-        named="does not believe",
-        books=changed("callbacks", delivered("BET_MAKE"), state="exhausted"),
+        name="a booked debit is not delivered",
+        check="each delivered callback",
+        named="not delivered for Predictu",
+        ledger=changed("callbacks", delivered("BET_MAKE"), state="exhausted"),
     ),
     Forgery(
         name="an audit row is missing",
-        check="every attempt has exactly one",
+        check="each attempt has one",
         named="the audit decides []",
-        books=without("attempts", lambda attempt: attempt.operator_id == GOOD and attempt.method == "BET_LOSE"),
+        ledger=without("attempts", lambda attempt: attempt.operator_id == GOOD and attempt.method == "BET_LOSE"),
     ),
     Forgery(
         name="an attempt was decided twice",
-        check="every attempt has exactly one",
+        check="each attempt has one",
         named="the audit decides [1, 1]",
-        books=lambda books: with_rows(
-            books, "attempts", sorted([*books.attempts, books.attempts[0]], key=lambda row: row.attempt)
+        ledger=lambda ledger: ledger._replace(
+            attempts=tuple(sorted([*ledger.attempts, ledger.attempts[0]], key=lambda row: row.attempt))
         ),
     ),
     Forgery(
-        name="a balance was told wrong",
-        check="BALANCE tells",
+        name="a balance was answered wrong",
+        check="BALANCE equals",
         named="player-",
-        books=lambda books: with_rows(
-            books,
-            "callbacks",
-            [dataclasses.replace(c, balance=1) if c.method == "BALANCE" else c for c in books.callbacks],
-        ),
+        ledger=all_changed("BALANCE", balance=1),
     ),
     Forgery(
-        name="a credit that was refused needs review",
-        check="what needs review",
+        name="a rejected credit needs review",
+        check="each review",
         named="BET_WIN",
-        books=changed("reviews", lambda review: review.method == "BET_WIN", state="rejected"),
+        ledger=changed("reviews", lambda review: review.method == "BET_WIN", state="rejected"),
     ),
     Forgery(
-        name="a path was never walked",
+        name="a path did not occur",
         check="every path",
-        named="never: ended by BET_SELL",
-        books=lambda books: with_rows(
-            books,
-            "callbacks",
-            [dataclasses.replace(c, method="BET_REFUND") if c.method == "BET_SELL" else c for c in books.callbacks],
-        ),
+        named="did not occur: ended by BET_SELL",
+        ledger=all_changed("BET_SELL", method="BET_REFUND"),
     ),
 ]
 
@@ -277,12 +271,12 @@ def forged(wallet: Path, statements: str, tmp_path: Path) -> Path:
     return copy
 
 
-def test_a_kept_demo_can_be_looked_into_and_its_proof_notices_every_forgery(tmp_path: Path) -> None:
-    """A proof that cannot fail proves nothing."""
+def test_the_proof_of_a_kept_demo_notices_every_forgery(tmp_path: Path) -> None:
+    """A check that cannot fail proves nothing."""
     with kept_demo("--bets", "40", "--seed", "7") as summary:
         assert summary["ok"], summary
         look_into(summary)
-        books = asyncio.run(read_predictu(summary["inside"]["database"]))
+        ledger = asyncio.run(read_predictu(summary["inside"]["database"]))
         wallets = {operator_id: Path(file) for operator_id, file in summary["inside"]["wallets"].items()}
         operators = [read_operator(operator_id, wallet) for operator_id, wallet in wallets.items()]
         copies = {}
@@ -290,19 +284,19 @@ def test_a_kept_demo_can_be_looked_into_and_its_proof_notices_every_forgery(tmp_
             (folder := tmp_path / str(number)).mkdir()
             copies[forgery.name] = forged(wallets[GOOD], forgery.wallet, folder)
 
-    assert proof_of(books, operators).holds
+    assert result_of(ledger, operators).holds
     for forgery in FORGERIES:
-        proof = proof_of(forgery.books(books), [read_operator(GOOD, copies[forgery.name]), *operators[1:]])
-        assert not proof.holds, forgery.name
-        faults = [fault for check in proof.checks if check.name.startswith(forgery.check) for fault in check.faults]
+        result = result_of(forgery.ledger(ledger), [read_operator(GOOD, copies[forgery.name]), *operators[1:]])
+        assert not result.holds, forgery.name
+        faults = [fault for check in result.checks if check.name.startswith(forgery.check) for fault in check.faults]
         assert any(forgery.named in fault for fault in faults), (forgery.name, faults)
-        assert proof.sentence.startswith("DISPROOF")
-    for changed_books, changed_operators in every_small_change(books, operators):
-        assert not proof_of(changed_books, changed_operators).holds
+        assert result.sentence.startswith("FAILED")
+    for changed_ledger, changed_operators in every_small_change(ledger, operators):
+        assert not result_of(changed_ledger, changed_operators).holds
 
 
 def look_into(summary: dict[str, Any]) -> None:
-    """The commands that a kept demo prints work: here the one for a bet's life."""
+    """`show --bet` works on a kept demo."""
     bet = summary["needs_review"][0]
     command = [sys.executable, "-m", "predictu_dispatch", "show", "--config", summary["inside"]["config"], "--json"]
     answer = subprocess.run(
@@ -319,54 +313,53 @@ def look_into(summary: dict[str, Any]) -> None:
 
 
 def every_small_change(
-    books: PredictuBooks, operators: list[OperatorBook]
-) -> Iterator[tuple[PredictuBooks, list[OperatorBook]]]:
-    """Both sides with one cent more or one row less, for every stake, every payout, every booking and every attempt."""
-    for row in books.bets:
-        yield changed("bets", row.__eq__, amount=row.amount + 1)(books), operators
-    for callback in books.callbacks:
+    ledger: PredictuLedger, operators: list[OperatorLedger]
+) -> Iterator[tuple[PredictuLedger, list[OperatorLedger]]]:
+    """One cent more or one row less, for every stake, payout, ledger entry and attempt."""
+    for row in ledger.bets:
+        yield changed("bets", row.__eq__, amount=row.amount + 1)(ledger), operators
+    for callback in ledger.callbacks:
         if callback.method in {"BET_WIN", "BET_SELL"} and callback.state == "delivered" and callback.amount is not None:
-            yield changed("callbacks", callback.__eq__, amount=callback.amount + 1)(books), operators
-    for attempt in books.attempts:
-        yield without("attempts", attempt.__eq__)(books), operators
+            yield changed("callbacks", callback.__eq__, amount=callback.amount + 1)(ledger), operators
+    for attempt in ledger.attempts:
+        yield without("attempts", attempt.__eq__)(ledger), operators
     for place, operator in enumerate(operators):
-        for booking in operator.bookings:
-            others = tuple(other for other in operator.bookings if other is not booking)
-            more = dataclasses.replace(booking, amount=booking.amount + 1)
-            for bookings in (others, (*others, more), (*others, booking, booking)):
-                forged_operator = dataclasses.replace(operator, bookings=bookings)
-                yield books, [*operators[:place], forged_operator, *operators[place + 1 :]]
+        for entry in operator.entries:
+            others = tuple(other for other in operator.entries if other is not entry)
+            more = entry._replace(amount=entry.amount + 1)
+            for entries in (others, (*others, more), (*others, entry, entry)):
+                yield ledger, [*operators[:place], operator._replace(entries=entries), *operators[place + 1 :]]
 
 
-def test_nothing_compared_is_nothing_proved() -> None:
-    operators = [OperatorBook(operator_id=GOOD, balances=dict(OPENING[GOOD]), bookings=(), arrivals={}, unverified=0)]
-    proof = proof_of(PredictuBooks(bets=(), callbacks=(), attempts=(), reviews=()), operators)
-    assert [check.name for check in proof.checks if check.holds] == []
+def test_empty_books_prove_nothing() -> None:
+    operators = [OperatorLedger(operator_id=GOOD, balances=dict(PLAYERS), entries=(), received={}, unverified=0)]
+    result = result_of(PredictuLedger(bets=(), callbacks=(), attempts=(), reviews=()), operators)
+    assert [check.name for check in result.checks if check.holds] == []
 
 
-def proof_of(books: PredictuBooks, operators: list[OperatorBook]) -> Proof:
-    return prove(books, operators, opening=OPENING, witnessed=ALL_WITNESSED)
+def result_of(ledger: PredictuLedger, operators: list[OperatorLedger]) -> Result:
+    return check_demo(ledger, operators, dict.fromkeys(OBSERVED, 1))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="the processes of a folder are looked up in /proc")
-def test_whatever_ends_the_demo_ends_all_that_it_started(number: signal.Signals, code: int) -> None:
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+def test_a_signal_to_the_demo_ends_every_process_it_started(number: signal.Signals, code: int) -> None:
     with demo("--bets", "40", "--seed", "7") as process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
-        folders = folders_of(next(line for line in lines if "runs in" in line))
-        next(line for line in lines if "op_good: " in line)
+        folders = folders_of(next(line for line in lines if line.startswith("Postgres ")))
+        next(line for line in lines if "op_good" in line)
         started = processes_of(folders)
         assert len(started) >= len(("postgres", "daemon", "op_good", "op_flaky", "op_down"))
 
         process.send_signal(number)
 
         for descriptor in started:
-            gone = select.poll()
-            gone.register(descriptor, select.POLLIN)
-            assert gone.poll(PATIENCE_S * 1000), "a process of the demo outlived it"
+            end = select.poll()
+            end.register(descriptor, select.POLLIN)
+            assert end.poll(TIMEOUT_S * 1000), "a process of the demo outlived it"
             os.close(descriptor)
-        process.communicate(timeout=PATIENCE_S)
+        process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == code
         assert [folder for folder in folders if folder.exists()] == []
 

@@ -1,4 +1,4 @@
-"""A process of the demo's own: started, killed, stopped, and gone with us whatever ends us."""
+"""A process of the demo: started, killed, stopped, and ended together with the demo however the demo ends."""
 
 from __future__ import annotations
 
@@ -13,76 +13,75 @@ from predictu_dispatch.edge.config.dispatcher_file import VARIABLES
 from predictu_dispatch.embedded_postgres.watcher import Watcher
 
 _STOP_TIMEOUT_S = 15.0
-"""Above the daemon's drain_s and the operator's own time for a stop."""
+"""Longer than the daemon's drain_s and an operator's own time to stop."""
 _FIRST_LINE_TIMEOUT_S = 30.0
-"""A start takes half a second; several of them on a machine on its knees take longer."""
 _LOG_TAIL_LINES = 12
-_NOT_OURS = (*VARIABLES.values(), "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
-"""The caller's own database, credentials and service manager must not reach into a demo."""
+_NOT_INHERITED = (*VARIABLES.values(), "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
+"""The caller's database, credentials and service manager must not reach the demo."""
 
 
 class DemoError(Exception):
     """The demo cannot go on; the message says what failed and where to look."""
 
 
-class Child:
-    """One process, also over several lives; what it says is in `<folder>/<name>.log`.
+class Process:
+    """One process that can be started again; its output is in `<folder>/<name>.log`.
 
-    One that `announces_itself` prints a line on stdout when it is ready, for first_line(), and nothing after it.
+    With `prints_first_line` its stdout has one line when it is ready, for first_line(), and nothing else.
     """
 
-    def __init__(self, name: str, command: Sequence[str], *, folder: Path, announces_itself: bool) -> None:
+    def __init__(self, name: str, command: Sequence[str], *, folder: Path, prints_first_line: bool) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         self._command = command
-        self._announces_itself = announces_itself
+        self._prints_first_line = prints_first_line
         self._process: asyncio.subprocess.Process | None = None
-        # Ends the process if we are killed ourselves and can end nothing. Its folder is only there to be removed by it.
+        # Ends the process if the demo is killed. The folder exists only because the watcher removes one.
         guarded = folder / f".{name}"
         guarded.mkdir()
         self._watcher = Watcher(guarded)
 
     @property
     def is_running(self) -> bool:
-        """True while the process lives."""
+        """Whether the process runs."""
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """The process has been started; whether it is ready is for its owner to find out."""
+        """Start the process; it may not be ready yet."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE if self._announces_itself else log,
+                stdout=asyncio.subprocess.PIPE if self._prints_first_line else log,
                 stderr=log,
-                env={name: value for name, value in os.environ.items() if name not in _NOT_OURS},
-                # Ctrl-C is for us, who then stop everything in order.
+                env={name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
+                # Ctrl-C reaches the demo only, which stops its processes in order.
                 start_new_session=True,
             )
         self._watcher.watch(self._process.pid)
 
     async def first_line(self) -> bytes:
-        """The first line on stdout. Raises DemoError with the end of the log where there is none."""
-        assert self._process is not None and self._process.stdout is not None  # noqa: S101, PT018 -- asked after start().
+        """The first line on stdout. Raises DemoError with the end of the log if there is none."""
+        assert self._process is not None and self._process.stdout is not None  # noqa: S101, PT018 -- called after start().
         with contextlib.suppress(TimeoutError):
             if line := await asyncio.wait_for(self._process.stdout.readline(), _FIRST_LINE_TIMEOUT_S):
                 return line
         raise self.failure("did not start")
 
     def failure(self, what: str) -> DemoError:
-        """An error that shows what the process said last."""
+        """An error with the last lines of the log."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return DemoError(f"{self.name} {what}; the end of {self.log}:\n" + "\n".join(lines[-_LOG_TAIL_LINES:]))
 
     async def kill(self) -> None:
-        """Gone by kill -9: it had no chance to finish anything."""
+        """End the process by kill -9, so it cannot finish anything."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGKILL)
             await self._process.wait()
         self._watcher.forget()
 
     async def stop(self) -> int:
-        """Ended by SIGTERM, by kill -9 if it does not obey; returns the exit code, 0 where it never ran."""
+        """End the process by SIGTERM, by kill -9 after a timeout; returns the exit code, 0 if it never ran."""
         if self._process is None:
             return 0
         if self._process.returncode is None:
@@ -96,7 +95,7 @@ class Child:
         return code
 
     async def close(self) -> None:
-        """Nothing is left of the process, in whatever state it was."""
+        """Stop the process and its watcher."""
         try:
             await self.stop()
         finally:

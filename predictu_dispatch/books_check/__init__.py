@@ -1,0 +1,18 @@
+"""The independent check of the books: it reads Predictu's tables and the operators' wallets, and compares them.
+
+It imports nothing of the daemon, so a fault in the daemon cannot hide in it. The demo and the chaos tests share it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from predictu_dispatch.books_check.check import Check
+from predictu_dispatch.books_check.delivery_checks import delivery_checks
+from predictu_dispatch.books_check.ledgers import OperatorLedger, PredictuLedger
+from predictu_dispatch.books_check.money_checks import money_checks
+
+
+def check_books(
+    predictu: PredictuLedger, operators: Sequence[OperatorLedger], *, opening: Mapping[str, Mapping[str, int]]
+) -> list[Check]:
+    """All checks of books whose bets have ended; `opening` holds the first balances by operator and player."""
+    return [*money_checks(predictu, operators, opening), *delivery_checks(predictu, operators)]

@@ -1,0 +1,40 @@
+"""What one check compares and finds, and how amounts and states are written.
+
+Amounts are in EUR, the only currency of the demo and the chaos tests.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+CURRENCY: Final = "EUR"
+
+
+class Check(NamedTuple):
+    """What must hold, the number of rows compared, the figures to show, and one line for each disagreement.
+
+    A check that compared nothing does not hold, so 0 = 0 cannot pass unnoticed.
+    """
+
+    name: str
+    rows: int
+    figures: str
+    faults: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether rows were compared and all of them agree."""
+        return self.rows > 0 and not self.faults
+
+
+def amount_text(subunits: int) -> str:
+    """An amount for a person: 123456 is `1,234.56`."""
+    whole, cents = divmod(abs(subunits), 100)
+    return f"{'-' if subunits < 0 else ''}{whole:,}.{cents:02d}"
+
+
+def by_state(states: Iterable[str]) -> str:
+    """Such as `270 closed, 30 void`."""
+    return ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))

@@ -1,0 +1,200 @@
+"""Runs the demo: starts the environment, plays bets and scenarios, checks the books, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import asyncpg
+
+from predictu_dispatch.books_check import check_books
+from predictu_dispatch.books_check.check import Check
+from predictu_dispatch.books_check.ledgers import OperatorLedger, PredictuLedger, read_operator, read_predictu
+from predictu_dispatch.demo.environment import Environment, open_environment
+from predictu_dispatch.demo.fixtures import FLAKY, NO_FAULTS, PLAYERS
+from predictu_dispatch.demo.paths import count_paths, paths_check
+from predictu_dispatch.demo.process import DemoError
+from predictu_dispatch.demo.producer import Producer
+from predictu_dispatch.demo.scenarios import SCENARIO_BETS, SCENARIOS, ScenarioContext
+from predictu_dispatch.demo.screen import Screen, inspection_lines
+from predictu_dispatch.demo.traffic import ask_balances, play_traffic
+from predictu_dispatch.embedded_postgres.binaries import PostgresUnavailableError
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+
+EXIT_SUCCESS, EXIT_FAILED, EXIT_NO_DATABASE, EXIT_INTERRUPTED = 0, 1, 3, 130
+"""130 is the shells' code for Ctrl-C."""
+
+_BETS_PER_REPEAT: Final = 100
+"""The scenarios place each of their bets once for each hundred bets."""
+_TIMEOUT_S: Final = 120.0
+_TIMEOUT_PER_BET_S: Final = 0.3
+"""Together four times what a slow machine takes."""
+_POLL_S: Final = 0.1
+_UNFINISHED: Final = """
+    select (select count(*) from predictu_dispatch.bet where state not in ('closed', 'void'))
+         + (select count(*) from predictu_dispatch.callback
+             where state in ('waiting', 'ready', 'in_flight') and method <> 'PING')
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The command's options."""
+
+    bets: int
+    seed: int
+    keep: bool
+    as_json: bool
+
+
+class Result(NamedTuple):
+    """The checked books, all checks, and how many bets took each path."""
+
+    predictu: PredictuLedger
+    wallets: int
+    checks: list[Check]
+    paths: Mapping[str, int]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every check holds."""
+        return all(check.holds for check in self.checks)
+
+    @property
+    def sentence(self) -> str:
+        """The result in one line."""
+        rows = (
+            f"{len(self.predictu.bets)} bets, {len(self.predictu.callbacks)} callbacks, "
+            f"{len(self.predictu.attempts)} attempts, {self.wallets} wallets"
+        )
+        if self.holds:
+            return f"proof: {rows}: wallets, bets and audit agree to the cent"
+        failed = sum(not check.holds for check in self.checks)
+        return f"FAILED: {rows}: {failed} of {len(self.checks)} checks do not hold"
+
+
+def check_demo(predictu: PredictuLedger, operators: list[OperatorLedger], observed: Mapping[str, int]) -> Result:
+    """Check the books of a finished demo; `observed` has the producer's counts, see paths.py."""
+    paths = count_paths(predictu, observed)
+    opening = {operator.operator_id: PLAYERS for operator in operators}
+    return Result(
+        predictu=predictu,
+        wallets=sum(len(operator.balances) for operator in operators),
+        checks=[*check_books(predictu, operators, opening=opening), paths_check(paths)],
+        paths=paths,
+    )
+
+
+def run_demo(options: Options, screen: Screen | None = None) -> int:
+    """Run the demo; returns the exit code. Everything that was started is stopped, whatever happens."""
+    screen = screen or Screen(sys.stderr if options.as_json else sys.stdout)
+    screen.print(f"{options.bets} bets, --seed {options.seed}")
+    try:
+        with EmbeddedPostgres() as postgres:
+            # What is in the server's folder is removed with it, also if the demo is killed.
+            folder = Path(tempfile.mkdtemp(prefix="predictu-demo-", dir=None if options.keep else postgres.folder))
+            screen.print(f"Postgres {postgres.version} in {postgres.folder}, other files in {folder}")
+            return asyncio.run(_run(options, folder, postgres, screen))
+    except PostgresUnavailableError as error:
+        screen.print(str(error))
+        return EXIT_NO_DATABASE
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        screen.print("Interrupted; everything that was started is stopped.")
+        return EXIT_INTERRUPTED
+
+
+async def _run(options: Options, folder: Path, postgres: EmbeddedPostgres, screen: Screen) -> int:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 -- a coroutine runs in a task.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    code = EXIT_FAILED
+    try:
+        async with open_environment(folder, postgres, fault_seed=options.seed) as environment:
+            result = await _play_and_check(environment, options, screen)
+            if options.as_json:
+                sys.stdout.write(_summary(options, environment, result) + "\n")
+                sys.stdout.flush()
+            if options.keep:
+                await _wait_for_interrupt(environment, screen)
+            code = EXIT_SUCCESS if result.holds else EXIT_FAILED
+    except* DemoError as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        screen.print(f"FAILED: {error}")
+    return code
+
+
+async def _play_and_check(environment: Environment, options: Options, screen: Screen) -> Result:
+    """Play, and check the books; what does not end in time is a fault of the books."""
+    async with Producer.connected(environment.dsn("demo_producer"), seed=options.seed) as producer:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S + options.bets * _TIMEOUT_PER_BET_S), screen.following(environment):
+                await _play(environment, producer, options.bets)
+        except TimeoutError:
+            screen.print(f"FAILED: not ended in time; to inspect it, run it again with --seed {options.seed} --keep")
+    # Nothing changes the books any more, not even a health check.
+    await environment.stop_daemon()
+    predictu = await read_predictu(environment.dsn("demo_support"))
+    operators = [read_operator(operator_id, operator.wallet) for operator_id, operator in environment.operators.items()]
+    result = check_demo(predictu, operators, producer.observed)
+    screen.show_checks(result.checks, result.sentence, holds=result.holds)
+    if options.keep:
+        await environment.start_daemon()
+    return result
+
+
+async def _play(environment: Environment, producer: Producer, bets: int) -> None:
+    """Play all bets to their end, then ask for every player's balance."""
+    repeats = max(1, bets // _BETS_PER_REPEAT)
+    async with asyncio.TaskGroup() as tasks:
+        context = ScenarioContext(environment=environment, producer=producer, repeats=repeats, tasks=tasks)
+        tasks.create_task(play_traffic(producer, bets - repeats * SCENARIO_BETS), name="traffic")
+        for scenario in SCENARIOS:
+            await scenario(context)
+    await environment.set_fault_rates(FLAKY, NO_FAULTS)
+    support = await asyncpg.connect(environment.dsn("demo_support"))
+    try:
+        while await support.fetchval(_UNFINISHED):  # noqa: ASYNC110 -- credits send no notification.
+            await asyncio.sleep(_POLL_S)
+    finally:
+        await support.close()
+    await ask_balances(producer)
+    environment.note("all bets have ended")
+
+
+async def _wait_for_interrupt(environment: Environment, screen: Screen) -> None:
+    for line in inspection_lines(environment, await read_predictu(environment.dsn("demo_support"))):
+        screen.print(line)
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        screen.print(f"Stopped; the files stay in {environment.folder}")
+
+
+def _summary(options: Options, environment: Environment, result: Result) -> str:
+    """The JSON summary."""
+    summary: dict[str, object] = {"ok": result.holds, "seed": options.seed}
+    summary["elapsed_s"] = round(environment.elapsed_s, 1)
+    if options.keep:
+        operators = environment.operators.items()
+        summary["inside"] = {
+            "config": str(environment.config),
+            "database": environment.dsn("demo_support"),
+            "metrics": f"http://127.0.0.1:{environment.http_port}/metrics",
+            "wallets": {operator_id: str(operator.wallet) for operator_id, operator in operators},
+            "ledgers": {operator_id: f"{operator.admin_url}/_admin/ledger" for operator_id, operator in operators},
+        }
+    predictu = result.predictu
+    summary |= {"bets": len(predictu.bets), "callbacks": len(predictu.callbacks)}
+    summary |= {"attempts": len(predictu.attempts), "proof": result.sentence, "paths": dict(result.paths)}
+    summary["checks"] = [{"holds": check.holds, **check._asdict()} for check in result.checks]
+    summary["needs_review"] = [review._asdict() for review in predictu.reviews]
+    return json.dumps(summary, indent=2, ensure_ascii=False)

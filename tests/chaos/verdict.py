@@ -1,0 +1,133 @@
+"""The verdict on a chaos run: the shared check of the books, and whether everything acknowledged exists."""
+
+import re
+import sqlite3
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from predictu_dispatch.books_check import check_books
+from predictu_dispatch.books_check.check import Check
+from predictu_dispatch.books_check.delivery_checks import BALANCE_CHECK
+from predictu_dispatch.books_check.ledgers import OperatorLedger, PredictuLedger, read_operator
+
+_BET_ID = re.compile(r"bet-\d+")
+
+
+class Verdict(NamedTuple):
+    """What the books show."""
+
+    checks: tuple[Check, ...]
+    callbacks: int
+    attempts: int
+    bets: int
+    duplicates: int
+    late: int
+    interrupted: int
+    recovery_s: tuple[float, ...]
+
+    @property
+    def faults(self) -> list[str]:
+        """Each with its check; a check that compared nothing is a fault as well."""
+        return [
+            f"{check.name}: {fault}"
+            for check in self.checks
+            if not check.holds
+            for fault in (check.faults or (f"it compared {check.rows} rows",))
+        ]
+
+    @property
+    def sentence(self) -> str:
+        """The result in one line."""
+        rows = f"{self.bets} bets, {self.callbacks} callbacks, {self.attempts} attempts"
+        return f"{rows}: {f'FAILED, {len(self.faults)} faults' if self.faults else 'every check holds'}"
+
+
+def judge(
+    predictu: PredictuLedger,
+    operators: Sequence[OperatorLedger],
+    *,
+    opening: Mapping[str, int],
+    acknowledged: Mapping[str, str],
+) -> Verdict:
+    """Check the books of a finished run; `acknowledged` has each committed request_id with its method."""
+    checks = [
+        *check_books(predictu, operators, opening={operator.operator_id: opening for operator in operators}),
+        _acknowledged_check(predictu, acknowledged),
+    ]
+    received = [bodies for operator in operators for bodies in operator.received.values()]
+    return Verdict(
+        # An empty review list is no fault, and BALANCE is not asked for after the last bet.
+        checks=tuple(check for check in checks if (check.rows or check.faults) and check.name != BALANCE_CHECK),
+        callbacks=len(predictu.callbacks),
+        attempts=len(predictu.attempts),
+        bets=len(predictu.bets),
+        duplicates=sum(len(bodies) - 1 for bodies in received),
+        late=sum(attempt.verdict == "late" for attempt in predictu.attempts),
+        interrupted=sum(attempt.reason == "interrupted" for attempt in predictu.attempts),
+        recovery_s=_recovery_s(predictu),
+    )
+
+
+def _acknowledged_check(predictu: PredictuLedger, acknowledged: Mapping[str, str]) -> Check:
+    found = {callback.request_id: callback.method for callback in predictu.callbacks}
+    return Check(
+        name="what was acknowledged to a producer exists",
+        rows=len(acknowledged),
+        figures=f"{len(acknowledged)} acknowledged",
+        faults=tuple(
+            f"{method} {request_id} was acknowledged and is {found.get(request_id, 'missing')}"
+            for request_id, method in acknowledged.items()
+            if found.get(request_id) != method
+        ),
+    )
+
+
+def _recovery_s(predictu: PredictuLedger) -> tuple[float, ...]:
+    """For each interrupted attempt: seconds from its start to the start of the next."""
+    found = []
+    for attempts in predictu.attempts_by_callback().values():
+        started_at = {attempt.attempt: attempt.started_at for attempt in attempts}
+        found += [
+            (started_at[attempt.attempt + 1] - attempt.started_at).total_seconds()
+            for attempt in attempts
+            if attempt.reason == "interrupted" and attempt.attempt + 1 in started_at
+        ]
+    return tuple(sorted(found))
+
+
+def operator_ledger(operator_id: str, wallet: Path) -> OperatorLedger:
+    """An operator's side, with requests whose token it refused: a daemon with a wrong clock sends such."""
+    received: dict[str, list[bytes]] = defaultdict(list)
+    with closing(sqlite3.connect(f"{wallet.absolute().as_uri()}?mode=ro", uri=True)) as sql:
+        for request_id, body in sql.execute(
+            "select request_id, body from callback_record where request_id is not null"
+        ):
+            received[request_id].append(body)
+    return read_operator(operator_id, wallet)._replace(received=dict(received), unverified=0)
+
+
+def history(predictu: PredictuLedger, fault: str) -> list[str]:
+    """Every callback and attempt of the bets that a fault names."""
+    lines = []
+    named = set(_BET_ID.findall(fault))
+    attempts = predictu.attempts_by_callback()
+    for bet in predictu.bets:
+        if bet.bet_id not in named:
+            continue
+        lines.append(f"  {bet.operator_id} {bet.bet_id} is {bet.state}, stake {bet.amount}, player {bet.player_id}")
+        for callback in predictu.callbacks:
+            if (callback.operator_id, callback.bet_id) != (bet.operator_id, bet.bet_id):
+                continue
+            lines.append(
+                f"    {callback.method} {callback.request_id} {callback.state} {callback.reason} {callback.effect}"
+                f" enqueued {callback.created_at:%H:%M:%S.%f} ended {callback.finished_at}"
+            )
+            lines += [
+                f"      {attempt.attempt}: {attempt.evidence} {attempt.verdict} {attempt.reason}"
+                f" {attempt.started_at:%H:%M:%S.%f} to {attempt.finished_at:%H:%M:%S.%f}"
+                for attempt in attempts.get((callback.operator_id, callback.request_id), ())
+            ]
+    return lines
