@@ -1,4 +1,4 @@
-"""What is due for an operator when a segment begins: settlements of adopted bets, and balances that never expire."""
+"""The backlog of an operator: due settlements, and balances without a deadline."""
 
 import time
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from tests.bench.scenarios import Operator
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-# Written by the owner, guarded by the schema's own triggers: the functions would take minutes for so many.
+# Written by the owner: producer functions would take minutes for this number of rows.
 _OPEN_BETS = """
     insert into predictu_dispatch.bet
         (operator_id, bet_id, state, player_id, currency, amount, placement_request_id, terminal_request_id)
@@ -37,13 +37,13 @@ _DUE = """
 
 
 async def count_due(owner: Connection, operators: Iterable[Operator]) -> int:
-    """Settlements that are due, of the operators that are to have some."""
+    """Number of due settlements of the operators that have a backlog."""
     whose = [operator.operator_id for operator in operators if operator.settlements_due]
     return sum([await owner.fetchval(_DUE, operator_id, "settlement") for operator_id in whose])
 
 
 async def fill(owner: Connection, operator: Operator) -> None:
-    """What is due for the operator is at its level again."""
+    """Refill the operator's backlog to its level."""
     missing = operator.settlements_due - (await owner.fetchval(_DUE, operator.operator_id, "settlement"))
     if operator.settlements_due and missing > 0:
         bets = f"adopted-{time.monotonic_ns()}-"

@@ -1,4 +1,4 @@
-"""Measures what the daemon costs and how fast it is, beside what a user would pick instead. See README.md.
+"""Measure throughput, latency and cost of the daemon and of other job queues. See README.md.
 
 make bench ARGS="--part throughput --rounds 3"
 """
@@ -45,7 +45,7 @@ PARTS: dict[str, Callable[[BenchEnvironment], Awaitable[Findings]]] = {
 
 @dataclass(kw_only=True)
 class Results:
-    """What has been measured so far."""
+    """The results so far."""
 
     machine: str = ""
     findings: list[Findings] = field(default_factory=list)
@@ -56,19 +56,27 @@ class Results:
 
 
 @click.command()
-@click.option("--part", "names", multiple=True, type=click.Choice(tuple(PARTS)), help="One of them; all if not given.")
+@click.option("--part", "names", multiple=True, type=click.Choice(tuple(PARTS)), help="Run only this part; repeatable.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 50))
-@click.option("--full", is_flag=True, help="Issue 4's sizes in flat-* and memory; else a tenth. Hours.")
-@click.option("--scale", default=1.0, show_default=True, type=click.FloatRange(0.01, 10), help="For trying it out.")
+@click.option("--full", is_flag=True, help="Full sizes in flat-* and memory instead of a tenth; takes hours.")
+@click.option(
+    "--scale",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0.01, 10),
+    help="Multiply the amount of work; for trying it out.",
+)
 @click.option("--seed", default=1, show_default=True)
-@click.option("--limit-s", default=7200.0, show_default=True, help="For everything; then it ends with exit code 1.")
-@click.option("--write", is_flag=True, help="What the parts played say in tests/bench is replaced.")
+@click.option(
+    "--limit-s", default=7200.0, show_default=True, help="Time limit for all parts; exit code 1 when exceeded."
+)
+@click.option("--write", is_flag=True, help="Update the results in tests/bench/README.md.")
 def main(
     *, names: tuple[str, ...], rounds: int, full: bool, scale: float, seed: int, limit_s: float, write: bool
 ) -> None:
     results = Results()
     plan = Plan(rounds=rounds, scale=scale, full=full, seed=seed)
-    # As in isolation.py: everything is ended in order, also when we were put in the background.
+    # Both signals stop everything in order, also in a background job whose shell ignores SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
@@ -79,20 +87,23 @@ def main(
         in_words = f"not complete after {limit_s:g} s (--limit-s)" if isinstance(error, TimeoutError) else str(error)
         click.echo(in_words, err=True)
     if write and results.findings:
-        # An hour's figures are not thrown away because the last part is missing; the table shows which are there.
+        # Also written if a part is missing; the table shows which parts were measured.
         _write(results)
-    click.echo(f"\n{len(results.missed)} figures missed" if results.missed else "\nevery figure is kept")
+    click.echo(f"\n{len(results.missed)} figures missed" if results.missed else "\nevery limit is kept")
     for line in results.missed:
         click.echo(line)
     sys.exit(0 if is_complete and not results.missed else 1)
 
 
 async def _play(names: list[str], plan: Plan, limit_s: float, results: Results) -> None:
-    """Every part has been played and shown. Raises TimeoutError once it has taken too long, RuntimeError in words."""
-    # The servers' start and stop stay outside of the time limit, so that nothing is left half done.
+    """Run and print every part.
+
+    Raises TimeoutError after `limit_s`, and RuntimeError with a message.
+    """
+    # The time limit does not include starting and stopping the servers.
     with (
         tempfile.TemporaryDirectory(prefix="predictu-bench-") as temporary,
-        # Killed, we leave no folder behind either.
+        # Removes the folder if this process is killed.
         closing(Watcher(Path(temporary))),
         EmbeddedPostgres(fsync=True) as postgres,
         Receiver(_open_to_all(Path(temporary)) / "nginx") as receiver,
@@ -109,7 +120,7 @@ async def _play(names: list[str], plan: Plan, limit_s: float, results: Results) 
                 try:
                     findings = await PARTS[name](environment)
                 except (RuntimeError, AssertionError, asyncpg.PostgresError, PeersUnavailableError) as error:
-                    # The other parts need not wait for another hour for this.
+                    # The other parts still run.
                     findings = Findings(part=name, title="", figures=[Figure(name="all of it", values=())])
                     findings.notes.append(f"BROKEN: {error}")
                 await environment.clear()
@@ -120,13 +131,13 @@ async def _play(names: list[str], plan: Plan, limit_s: float, results: Results) 
 
 
 def _open_to_all(folder: Path) -> Path:
-    """Where we are root, nginx's worker is another user."""
+    """The folder, readable by nginx's worker, which is another user if we are root."""
     folder.chmod(0o755)
     return folder
 
 
 def _write(results: Results) -> None:
-    """README.md has what this run's parts have found; the picture is drawn anew if all it shows was measured."""
+    """Update README.md, and the picture if everything in it was measured."""
     bars = {name: bar for findings in results.findings for name, bar in findings.bars.items()}
     if bars.keys() >= _DRAWN:
         try:

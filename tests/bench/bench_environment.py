@@ -1,4 +1,4 @@
-"""Where all parts are measured: one Postgres with fsync, one nginx, databases to be cloned, daemons as they ship."""
+"""The environment of all parts: Postgres with fsync, nginx, template databases and daemons."""
 
 import os
 import time
@@ -23,9 +23,9 @@ from tests.bench.work import CALLBACKS_PER_BET, OPERATORS, check_done, play_bets
 from tests.support.daemons import Daemon, Fleet
 
 EMPTY = "ours_empty"
-"""The database to be cloned: our schema, and the operators of the work."""
+"""Template database: our schema and the operators."""
 _SECTIONS: dict[str, Any] = {
-    # The values of a production daemon, where tests/support has quicker ones; only stopping is hurried.
+    # Production values instead of the faster ones in tests/support; only draining is shortened.
     "daemon": {"poll_interval_s": 0.5, "drain_s": 2.0},
     "log": {"level": "info", "format": "json"},
 }
@@ -33,7 +33,10 @@ _SECTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How often and how much. `scale` is a share of the usual work, to try things out; `full`: the sizes of issue 4."""
+    """Rounds and amount of work. `scale` multiplies the work.
+
+    `full` uses the full sizes of flat-* and memory.
+    """
 
     rounds: int
     scale: float
@@ -45,7 +48,7 @@ class Plan:
 
 
 class BenchEnvironment:
-    """Everything that lives as long as the benchmark."""
+    """The servers and databases of the whole benchmark."""
 
     def __init__(
         self,
@@ -67,11 +70,11 @@ class BenchEnvironment:
 
     @property
     def bets(self) -> int:
-        """Of one round: some seconds of work."""
+        """Bets of one round: some seconds of work."""
         return self.plan.scaled(10_000)
 
     async def prepare(self) -> None:
-        """The server has our schema in a database to be cloned, and our login roles; the operators are known."""
+        """Create the template database with schema and operators, and the login roles."""
         async with self.owner("postgres") as owner:
             await owner.execute(f"create database {EMPTY} template template0 encoding 'UTF8'")
             await migrate(self.postgres.dsn(EMPTY))
@@ -80,17 +83,17 @@ class BenchEnvironment:
         await self.introduce(self.files("work", self.receiver.url), EMPTY)
 
     def files(self, name: str, url: str, *, operators: Sequence[str] = OPERATORS, **sections: Any) -> Path:
-        """A folder of daemons' files, with these operators at one address."""
+        """Write a configuration folder with these operators at one address."""
         folder = self.folder / name
         return write_operators(folder, dict.fromkeys(operators, url), **sections)
 
     async def introduce(self, files: Path, database: str) -> None:
-        """The database knows these operators: a daemon has started there."""
+        """Register the operators in the database by starting a daemon."""
         async with self.daemons(files, database) as (daemon,):
             await daemon.ready()
 
     async def filled(self, name: str, *, bets: int, template: str = EMPTY, operators: Sequence[str] = OPERATORS) -> str:
-        """A database to be cloned, with so many bets enqueued. Its name."""
+        """Create a template database with `bets` enqueued bets; returns its name."""
         await self.clone(template, name)
         async with self.owner(name) as owner:
             await play_bets(owner, bets, prefix="bet-", operators=operators)
@@ -98,7 +101,7 @@ class BenchEnvironment:
         return name
 
     async def clone(self, template: str, name: str) -> str:
-        """A fresh copy; its writing is over. Its name."""
+        """Copy the template and wait for the checkpoint; returns the copy's name."""
         async with self.owner("postgres") as owner:
             await owner.execute(f"create database {name} template {template}")
             await owner.execute("checkpoint")
@@ -106,7 +109,7 @@ class BenchEnvironment:
 
     @asynccontextmanager
     async def copy(self, template: str, name: str) -> AsyncIterator[str]:
-        """A fresh copy for a round; afterwards it is gone. Its name."""
+        """A copy of the template for one round, dropped afterwards; yields its name."""
         await self.clone(template, name)
         try:
             yield name
@@ -119,7 +122,7 @@ class BenchEnvironment:
                 await owner.execute(f"drop database {name} with (force)")
 
     async def clear(self) -> None:
-        """What a part has left is gone: only the database to be cloned stays."""
+        """Drop every database except the template."""
         async with self.owner("postgres") as owner:
             left = "select datname from pg_database where not datistemplate and datname <> all($1)"
             names = [row["datname"] for row in await owner.fetch(left, ["postgres", EMPTY])]
@@ -135,7 +138,7 @@ class BenchEnvironment:
 
     @asynccontextmanager
     async def daemons(self, files: Path, database: str, *, count: int = 1) -> AsyncIterator[list[Daemon]]:
-        """Daemons have been started, and are asked to stop afterwards; what they logged goes."""
+        """Start daemons; afterwards stop them and delete their logs."""
         fleet = Fleet(folder=files, dsn=self.postgres.dsn(database, "bench_daemon"), session=self.session)
         try:
             for _ in range(count):
@@ -162,7 +165,7 @@ class BenchEnvironment:
         operators: Sequence[str] = OPERATORS,
         receiver: Receiver | None = None,
     ) -> Reading:
-        """One round of ours: what is enqueued is delivered and looked through. Raises BrokenRoundError."""
+        """Deliver everything that is enqueued, and check it. Raises BrokenRoundError."""
         meter = Meter(receiver or self.receiver, self.session)
         await meter.start()
         async with self.owner(database) as owner, self.daemons(files, database, count=daemons) as running:
@@ -175,7 +178,7 @@ class BenchEnvironment:
             )
             reading = await meter.measure(bets * CALLBACKS_PER_BET, crew)
             await check_done(owner, bets, since=since, operators=operators)
-            # A metric is the sum of its labels' figures, over all daemons.
+            # Sum of all label values over all daemons.
             metrics: defaultdict[str, float] = defaultdict(float)
             for daemon in running:
                 for name, samples in (await daemon.metrics()).items():
@@ -183,7 +186,7 @@ class BenchEnvironment:
             return replace(reading, metrics=metrics)
 
     def clock(self, *pids: int) -> Callable[[], float]:
-        """Says how many cores others have used since, other than these processes, Postgres, nginx and ourselves."""
+        """A function that returns the cores used by other processes since this call."""
         clock = CpuClock(known=[*pids, self.postgres_pid, self.receiver.pid])
         began_own_s, began_s = own_s(), time.monotonic()
 
@@ -200,7 +203,7 @@ class BenchEnvironment:
 
 
 def wal_counter(owner: Connection) -> Callable[[], Awaitable[int]]:
-    """Says how many bytes of WAL the server has written since it was made."""
+    """A function that returns the bytes of WAL that the server has written so far."""
 
     async def wal_bytes() -> int:
         return int(await owner.fetchval("select pg_current_wal_lsn() - '0/0'::pg_lsn"))
@@ -209,6 +212,6 @@ def wal_counter(owner: Connection) -> Callable[[], Awaitable[int]]:
 
 
 def free_gb(folder: Path) -> float:
-    """What is left on the disk below a folder, in 10^9 bytes."""
+    """Free disk space at a folder, in 10^9 bytes."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize / 1e9

@@ -1,4 +1,4 @@
-"""A process of somebody else's program, which ends with us, whatever ends us."""
+"""A child process that ends when this process ends, also if this process is killed."""
 
 import subprocess
 import tempfile
@@ -10,18 +10,18 @@ from typing import Self
 from predictu_dispatch.embedded_postgres.watcher import Watcher
 
 _END_TIMEOUT_S = 15.0
-"""A worker finishes what it has begun; none here takes seconds for that."""
+"""Time for a worker to finish its running jobs."""
 
 
 class Child:
-    """Started at once; what it says is added to `log`."""
+    """Starts at once and appends its output to `log`."""
 
     def __init__(self, command: Sequence[str], *, log: Path) -> None:
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
-        # Killed, we leave nobody behind: the watcher ends the process then, and removes this folder of its own.
+        # If this process is killed, the watcher ends the child and removes this folder.
         self._watcher = Watcher(Path(tempfile.mkdtemp(prefix="watched-", dir=log.parent)))
         self._watcher.watch(self._process.pid)
         self._log = log
@@ -36,11 +36,11 @@ class Child:
 
     @property
     def said(self) -> str:
-        """Its last words."""
+        """The end of its output."""
         return self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
 
     def end(self) -> int:
-        """The exit code, after it was asked to end; by force where it would not."""
+        """Terminate the process, or kill it after a timeout; returns the exit code."""
         self._process.terminate()
         self._watcher.forget()
         try:

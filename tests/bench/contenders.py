@@ -1,4 +1,4 @@
-"""Who takes part in `throughput`: our daemon, and peers, each with a store of its own that is filled beforehand."""
+"""The contenders of `throughput`: our daemon and its peers, each with its own prefilled store."""
 
 import asyncio
 import shutil
@@ -18,29 +18,29 @@ from tests.bench.redis_server import RedisServer, redis_server
 from tests.bench.work import CALLBACKS_PER_BET
 
 _COMMAND_TIMEOUT_S = 300.0
-"""Filling takes seconds, with the slowest of them a minute."""
+"""Filling takes up to a minute."""
 
 
 class PeerMissingError(Exception):
-    """A peer can't take part here; the message says why, and what to do."""
+    """A peer cannot run here; the message says why and what to do."""
 
 
 class Contender(ABC):
-    """One that takes its turn in each round."""
+    """One side of the comparison, run once per round."""
 
     name: str
 
     @abstractmethod
     async def prepare(self) -> int:
-        """Everything is there that all its rounds share. How many requests it makes in one."""
+        """Prepare what all rounds share; returns the number of requests per round."""
 
     @abstractmethod
     async def play(self) -> Reading:
-        """One round. Raises BrokenRoundError."""
+        """Run one round. Raises BrokenRoundError."""
 
 
 class Ours(Contender):
-    """The daemon as it ships."""
+    """The production daemon."""
 
     name = "ours"
 
@@ -62,7 +62,7 @@ class Ours(Contender):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """Where a peer's jobs are for one round; `pids` are the processes that keep them."""
+    """A peer's job store for one round; `pids` are the store's processes."""
 
     address: str
     pids: tuple[int, ...] = ()
@@ -70,7 +70,7 @@ class Store:
 
 
 class Scripted(Contender):
-    """A peer that keeps its jobs nowhere: `count` of them."""
+    """A peer without a store, with `count` jobs."""
 
     def __init__(self, environment: BenchEnvironment, peer: Peer, python: Path, count: int) -> None:
         self.name = peer.name
@@ -98,13 +98,16 @@ class Scripted(Contender):
                 return await meter.measure(self._count, crew)
 
     def work(self, *arguments: str) -> Child:
-        """Its worker, started."""
+        """Start its worker."""
         log = self._hall.folder / f"{self.name}.log"
         log.unlink(missing_ok=True)
         return Child([*self._command, "work", *arguments], log=log)
 
     async def run(self, *arguments: str) -> bytes:
-        """What another of its commands has printed. Raises RuntimeError with its words where it fails."""
+        """Run another of its commands; returns its output.
+
+        Raises RuntimeError with the output if it fails.
+        """
         process = await asyncio.create_subprocess_exec(
             *self._command, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
@@ -127,7 +130,7 @@ class Scripted(Contender):
 
 
 class Stored(Scripted):
-    """A peer whose jobs were stored beforehand: it works until there are none."""
+    """A peer with prefilled jobs; it works until none is left."""
 
     @override
     def _work_count(self) -> tuple[str, ...]:
@@ -135,10 +138,10 @@ class Stored(Scripted):
 
 
 class OnPostgres(Stored):
-    """A peer whose jobs are in our Postgres, in a database of its own."""
+    """A peer with its jobs in a database of our Postgres."""
 
     async def install(self) -> str:
-        """Its schema is in a database. The database's name."""
+        """Create a database with the peer's schema; returns its name."""
         database = f"peer_{self.name.lower()}"
         await self._hall.clone("template0", database)
         await self.run("prepare", self._hall.postgres.dsn(database))
@@ -162,7 +165,7 @@ class OnPostgres(Stored):
 
 
 class OnRedis(Stored):
-    """A peer whose jobs are in a Redis, a fresh one for each round."""
+    """A peer with its jobs in Redis, with a new server for each round."""
 
     @override
     async def prepare(self) -> int:

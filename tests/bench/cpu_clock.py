@@ -1,4 +1,4 @@
-"""Who used the processors: our processes by their role, and others, who should not have. Source: proc(5)."""
+"""CPU usage of our processes by role, and of all other processes. Reads /proc (proc(5))."""
 
 import os
 import time
@@ -9,7 +9,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class CpuClock:
-    """Counts from now on; each role is some processes with their children."""
+    """Counts from its creation; each role is a set of processes with their children."""
 
     def __init__(self, **roles: Sequence[int]) -> None:
         self._roles = roles
@@ -17,7 +17,7 @@ class CpuClock:
         self._before_s = self._busy_s()
 
     def cores(self) -> Mapping[str, float]:
-        """Cores in use since then on the mean, by role and by `others`; nothing where there is no /proc."""
+        """Mean number of cores in use, by role and for `others`; empty if there is no /proc."""
         elapsed_s = time.monotonic() - self._began_s
         return {role: (busy_s - self._before_s[role]) / elapsed_s for role, busy_s in self._busy_s().items()}
 
@@ -33,21 +33,21 @@ class CpuClock:
 
 
 def own_s() -> float:
-    """Processor seconds of this very process and of those children whose end it has seen."""
+    """CPU seconds of this process and of its reaped children."""
     return sum(os.times()[:4])
 
 
 def _of_family(pid: int) -> float:
-    """Seconds of a process, of its children, and of those children that have ended."""
+    """CPU seconds of a process, its children, and its ended children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return sum(_of_process(pid, fields=4)) + sum(sum(_of_process(int(child), fields=2)) for child in children)
 
 
 def _of_process(pid: int, *, fields: int) -> list[float]:
-    """utime, stime, cutime, cstime: as many of them as asked for; nothing of a process that has just ended."""
+    """The first fields of utime, stime, cutime, cstime; empty if the process has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
         return []
-    # A program's name stands in brackets and may hold anything.
+    # The program's name is in parentheses and may contain any character.
     return [int(ticks) / _TICKS_PER_S for ticks in stat.rpartition(")")[2].split()[11 : 11 + fields]]

@@ -1,6 +1,6 @@
-"""A dashboard as an SVG: its own panels at their own places, with what Prometheus answered to their own expressions.
+"""Draw a Grafana dashboard as SVG, with the series that Prometheus returned for each panel.
 
-Not Grafana's drawing, but Grafana's layout, titles, units, thresholds and legends.
+Uses the dashboard's layout, titles, units, thresholds and legends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Series = tuple[str, list[tuple[float, float]]]
 
 
 def drawn(board: Mapping[str, Any], answers: Mapping[int, list[Series]], *, began_s: float, ended_s: float) -> str:
-    """The SVG; `answers` are the series of each panel, by its id, with (Unix seconds, value)."""
+    """The SVG. `answers` has the series of each panel by its id, as (Unix seconds, value)."""
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
     width, height = 24 * _COLUMN, bottom * _ROW + 34
     parts = [
@@ -48,7 +48,7 @@ def drawn(board: Mapping[str, Any], answers: Mapping[int, list[Series]], *, bega
 
 
 def shown(value: float, unit: str) -> str:
-    """The figure as a person reads it."""
+    """The value with its unit."""
     if not math.isfinite(value):
         return "no data"
     match unit:
@@ -165,7 +165,7 @@ def _states(
 
 
 def _rounded_up(value: float) -> float:
-    """The next 1, 2 or 5 with noughts."""
+    """The next 1, 2 or 5 times a power of ten."""
     if value <= 0:
         return 0.0
     size = 10.0 ** math.floor(math.log10(value))

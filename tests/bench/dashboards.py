@@ -1,9 +1,9 @@
-"""The dashboards' pictures in deploy/grafana: real daemons, a real Prometheus, the panels' own expressions.
+"""Draw the pictures in deploy/grafana from real daemons and a real Prometheus.
 
 .venv/bin/python -m tests.bench.dashboards [--seconds 240] [--folder deploy/grafana]
 
-Five operators, one that fails now and then, one that is down for a while, one that is slow; two daemons, one of them
-killed. Needs Debian's `prometheus`. Everything it starts ends with it.
+The scenario has five operators (one flaky, one down for a while, one slow) and two daemons, of
+which one is killed. Needs Debian's `prometheus`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _LANES: dict[str, Any] = {
 
 
 def behaviour(name: str, chance: random.Random, *, began_s: float, seconds: float) -> Callable[[Request], Any]:
-    """What the operator answers otherwise than its wallet would."""
+    """The operator's faults: the answers that replace its wallet's answers."""
 
     def answer(request: Request) -> web.Response | None:
         part = (time.monotonic() - began_s) / seconds
@@ -72,13 +72,13 @@ def behaviour(name: str, chance: random.Random, *, began_s: float, seconds: floa
 
 
 async def play(producer: Connection, chance: random.Random, *, seconds: float) -> None:
-    """Bets at all operators; most are ended, some rolled back."""
+    """Place bets at all operators; end most of them, roll back some."""
     end_s, number = time.monotonic() + seconds, 0
     while time.monotonic() < end_s:
         number += 1
         operator_id = chance.choice(_OPERATORS)
         params = placement_params(f"b-{number}", player_id=f"p-{number % 40}")
-        # In one transaction: else an operator that is down has refused the bet before it is ended.
+        # In one transaction, so that the bet is still placing when its terminal is enqueued.
         async with producer.transaction():
             placement = await enqueue(producer, "BET_MAKE", params, operator_id=operator_id)
             method = chance.choice(("BET_WIN", "BET_LOSE", "BET_SELL"))
@@ -91,7 +91,7 @@ async def play(producer: Connection, chance: random.Random, *, seconds: float) -
 
 
 async def prometheus(folder: Path, targets: list[str], stack: AsyncExitStack) -> str:
-    """A Prometheus scrapes the targets every two seconds; returns its address."""
+    """Start a Prometheus that scrapes the targets every two seconds; returns its address."""
     program = shutil.which("prometheus")
     if program is None:
         sys.exit("prometheus is not on PATH; on Debian: apt install prometheus")
@@ -117,7 +117,7 @@ async def prometheus(folder: Path, targets: list[str], stack: AsyncExitStack) ->
 async def ask(
     http: aiohttp.ClientSession, url: str, target: dict[str, Any], *, operator_id: str, began_s: float, ended_s: float
 ) -> list[Series]:
-    """What Prometheus answers to one expression of a panel over the time of the play."""
+    """The series of one panel expression over the time of the scenario."""
     query = target["expr"].replace("$__rate_interval", "15s").replace("$operator", operator_id)
     step_s = (ended_s - began_s) / _POINTS
     asked = {"query": query, "start": f"{began_s:.3f}", "end": f"{ended_s:.3f}", "step": f"{step_s:.3f}"}

@@ -1,4 +1,4 @@
-"""What was measured, in numbers and lines: percentiles, ratios, verdicts. Pure."""
+"""Percentiles, ratios and verdicts of the measurements. Pure."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from tests.bench.scenarios import Scenario
 
 ALONE, TROUBLED = "alone", "troubled"
 OTHERS_CORES_MAX = 0.2
-"""Above a tenth of two cores, what else runs here makes more of a p99 of milliseconds than the daemon does."""
+"""CPU usage of other processes above which a p99 of milliseconds is not reliable."""
 WHO = ("daemon", "postgres", "tools", "others")
 HEADER = (
     "pair  side         n    p50    p95    p99     max  enqueue_p99  late_p99  lost"
@@ -18,21 +18,21 @@ HEADER = (
 
 
 def percentile(sample: Iterable[float], share: float) -> float:
-    """The smallest value that at least `share` of the sample do not exceed (nearest rank); NaN of an empty one."""
+    """Nearest-rank percentile of the sample; NaN if it is empty."""
     ordered = sorted(sample)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One side for some seconds; what never arrived has an infinite latency."""
+    """One side in one segment; a request that never arrived has infinite latency."""
 
     pair: int
     side: str
     latencies_ms: tuple[float, ...]
     enqueue_ms: tuple[float, ...]
     late_ms: tuple[float, ...]
-    # Cores in use on the mean, by whom (see cpu_clock.py); empty where the system does not say.
+    # Mean cores in use by role (see cpu_clock.py); empty without /proc.
     cores: Mapping[str, float]
     due_at_start: int
     due_at_end: int
@@ -59,29 +59,29 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A scenario's segments: pair by pair, first alone, then troubled."""
+    """A scenario's segments in pairs: first alone, then troubled."""
 
     scenario: Scenario
     segments: Sequence[Segment]
 
     def pooled(self, side: str, share: float) -> float:
-        """Over all segments of one side."""
+        """Percentile over all segments of one side."""
         return percentile((ms for s in self.segments if s.side == side for ms in s.latencies_ms), share)
 
     @property
     def ratios(self) -> list[float]:
-        """Troubled over alone, the p99 of each pair."""
+        """Ratio of the p99 troubled / alone of each pair."""
         alone, troubled = ([s.p99_ms for s in self.segments if s.side == side] for side in (ALONE, TROUBLED))
         return [one / other for one, other in zip(troubled, alone, strict=True)]
 
     @property
     def ratio(self) -> float:
-        """Of the pooled p99s: this is what the limit is for."""
+        """Ratio of the pooled p99; the limit applies to it."""
         return self.pooled(TROUBLED, 0.99) / self.pooled(ALONE, 0.99)
 
     @property
     def is_valid(self) -> bool:
-        """The trouble lasted to the end of every segment that was to have it."""
+        """True if the backlog lasted until the end of every troubled segment."""
         is_due = any(operator.settlements_due for operator in self.scenario.troubled)
         return all(segment.due_at_end > 0 for segment in self.segments if is_due and segment.side == TROUBLED)
 
@@ -93,7 +93,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         if not self.is_valid:
-            return "broken: the trouble was over before its segment was"
+            return "broken: the backlog was delivered before the segment ended"
         limit = self.scenario.ratio_max
         return "no limit, for comparison" if limit is None else f"limit {limit}: {'kept' if self.is_kept else 'broken'}"
 
@@ -117,7 +117,7 @@ class Comparison:
         ]
 
     def row(self) -> str:
-        """A row of the table in README.md."""
+        """The row of the table in README.md."""
         cells = (
             f"`{self.scenario.name}`",
             *(f"{self.pooled(side, share):.1f}" for share in (0.5, 0.99) for side in (ALONE, TROUBLED)),

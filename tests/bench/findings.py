@@ -1,4 +1,4 @@
-"""What `make bench` has found: one value of each figure for each round, its limit, the verdict, and the table. Pure."""
+"""Results of `make bench`: values per round, limits, verdicts and tables. Pure."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,12 +7,12 @@ from statistics import median
 from typing import Any
 
 OTHERS_CORES_MAX = 0.2
-"""As in figures.py: above a tenth of two cores, what else runs here is part of the figures."""
+"""As in figures.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One figure, a value for each round; a round that was broken has NaN. At most one of the two limits is given."""
+    """One figure: a value per round, NaN for a broken round, and at most one limit."""
 
     name: str
     values: tuple[float, ...]
@@ -23,7 +23,7 @@ class Figure:
 
     @property
     def median(self) -> float:
-        """NaN where any round was broken: a median of the good ones would hide it."""
+        """The median; NaN if any round was broken."""
         return math.nan if any(map(math.isnan, self.values)) or not self.values else median(self.values)
 
     @property
@@ -40,13 +40,13 @@ class Figure:
 
     @property
     def required(self) -> str:
-        """The limit in words, empty where there is none."""
+        """The limit as text; empty if there is none."""
         limits = {"at least": self.at_least, "at most": self.at_most, "below": self.below}
         return next((f"{word} {shown(limit)}" for word, limit in limits.items() if limit is not None), "")
 
     @property
     def is_kept(self) -> bool:
-        """What was not measured, or in a broken round, keeps nothing; a figure without a limit is kept otherwise."""
+        """True if the limit is kept. False if a round is broken or nothing was measured."""
         return (
             not math.isnan(self.median)
             and (self.at_least is None or self.median >= self.at_least)
@@ -72,13 +72,13 @@ class Figure:
         return f"{shown(self.low)} to {shown(self.high)}" if len(self.values) > 1 else ""
 
     def line(self) -> str:
-        """As it is printed."""
+        """The line on the terminal."""
         limit = f"; {self.required}: {self.verdict.replace('*', '')}" if self.required else ""
         spread = f" ({self.spread})" if self.spread else ""
         return f"{self.name}: {shown(self.median)}{_after_a_space(self.unit)}{spread}{limit}"
 
     def row(self) -> str:
-        """As it stands in the table of README.md."""
+        """The row of the table in README.md."""
         cells = (
             self.name,
             f"{shown(self.median)}{_after_a_space(self.unit)}",
@@ -93,20 +93,20 @@ RATES_HEAD = (
     "| | /s | from, to | worker, CPU s per 1,000 | store, CPU s per 1,000 | WAL, bytes each | memory, MB |\n"
     "|---|---|---|---|---|---|---|"
 )
-"""Of the rates and what they cost; see rounds.py."""
+"""Header of the table of rates and costs; see rounds.py."""
 TABLE_HEAD = "| | median | from, to | required | |\n|---|---|---|---|---|"
 
 
 @dataclass(kw_only=True)
 class Findings:
-    """What one part has found. `bars` is what the picture shows of it."""
+    """Results of one part. `bars` is its data for the picture."""
 
     part: str
     title: str
     figures: list[Figure] = field(default_factory=list)
-    # Rates and costs, each a row below RATES_HEAD.
+    # Rows below RATES_HEAD.
     rates: list[str] = field(default_factory=list)
-    # What a reader must know besides: the sizes that were taken, a peer that is not there, rounds that were broken.
+    # Sizes used, missing peers, broken rounds.
     notes: list[str] = field(default_factory=list)
     bars: dict[str, Any] = field(default_factory=dict)
 
@@ -121,20 +121,20 @@ class Findings:
         yield from self.notes
 
     def section(self) -> str:
-        """Its part of README.md."""
+        """The section of README.md."""
         tables = [(RATES_HEAD, self.rates), (TABLE_HEAD, [figure.row() for figure in self.figures])]
         written = ["\n".join((head, *rows)) for head, rows in tables if rows]
-        # A paragraph each, or they would run into one.
+        # Each note is a paragraph.
         return "\n\n".join((f"{self.title[:1].upper()}{self.title[1:]}.", *written, *self.notes)) + "\n"
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
-    """Round by round; NaN where either was broken."""
+    """The ratio of each round; NaN if either side was broken."""
     return tuple(one / other if other else math.nan for one, other in zip(ours, theirs, strict=True))
 
 
 def shown(value: float) -> str:
-    """Three digits that count, whole numbers from a hundred on."""
+    """Three significant digits; whole numbers from 100."""
     if math.isnan(value) or math.isinf(value):
         return "none" if math.isnan(value) else "never"
     if abs(value) >= 100:
@@ -143,7 +143,7 @@ def shown(value: float) -> str:
 
 
 def disturbed(others_cores: Iterable[float]) -> list[str]:
-    """A note where something else used the processors, or none."""
+    """A note if other processes used the CPU, or nothing."""
     most = max(others_cores, default=0.0)
     return [f"DISTURBED: others used up to {most:.2f} cores; measure again when quiet."] * (most > OTHERS_CORES_MAX)
 

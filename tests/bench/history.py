@@ -1,4 +1,4 @@
-"""What has happened before: finished callbacks with their bets and their audit rows, written by the owner."""
+"""Insert history: finished callbacks with their bets and audit rows."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from tests.bench.work import CALLBACKS_PER_BET
 AUDIT_ROWS_PER_CALLBACK = 2
 _BETS_AT_ONCE = 50_000
 
-# The triggers and the foreign key are skipped: rows in their last state were never meant to be inserted as such.
+# Without triggers and foreign keys, which do not allow inserting rows in their final state.
 _BETS = """
     insert into predictu_dispatch.bet
         (operator_id, bet_id, state, player_id, currency, amount, placement_request_id, terminal_request_id, created_at)
@@ -54,7 +54,7 @@ _ATTEMPTS = """
 
 
 async def write_history(owner: Connection, callbacks: int, *, body_bytes: int, operators: Sequence[str]) -> str:
-    """So many finished callbacks with their bets, and twice as many audit rows. What they take, in words."""
+    """Insert finished callbacks with their bets and two audit rows each; returns a description."""
     bets = callbacks // CALLBACKS_PER_BET
     await owner.execute("set session_replication_role = replica")
     for first in range(1, bets + 1, _BETS_AT_ONCE):

@@ -1,8 +1,8 @@
-"""Measures that operators are apart: from the commit of enqueue_callback() to the arrival at the operator.
+"""Measure isolation between operators: time from the commit of enqueue_callback() to the arrival.
 
     make bench-isolation ARGS="--scenario dead --pairs 3"
 
-Each scenario is played alone, troubled, alone, troubled … in one run, and the p99 of the two are compared.
+Each scenario alternates between alone and troubled in one run, and compares the two p99.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _NAMES = tuple(scenario.name for scenario in SCENARIOS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be measured, and how long all of it may take."""
+    """What to measure, and the time limit."""
 
     scenarios: tuple[Scenario, ...]
     pairs: int
@@ -37,22 +37,26 @@ class Plan:
 
 @dataclass(kw_only=True)
 class Results:
-    """What has been measured so far."""
+    """The results so far."""
 
     machine: str = ""
     comparisons: list[Comparison] = field(default_factory=list)
 
 
 @click.command()
-@click.option("--scenario", "names", multiple=True, type=click.Choice(_NAMES), help="One of them; all if not given.")
-@click.option("--control", is_flag=True, help="The trouble is left out: the ratios show what is noise.")
+@click.option(
+    "--scenario", "names", multiple=True, type=click.Choice(_NAMES), help="Run only this scenario; repeatable."
+)
+@click.option("--control", is_flag=True, help="Leave out the trouble, to measure the noise.")
 @click.option("--pairs", default=5, show_default=True, type=click.IntRange(3, 50))
 @click.option("--segment-s", default=10.0, show_default=True, type=click.FloatRange(1, 120))
 @click.option("--warm-up-s", default=3.0, show_default=True, type=click.FloatRange(0, 60))
 @click.option("--rate", default=100.0, show_default=True, type=click.FloatRange(1, 1000), help="Arrivals a second.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--limit-s", default=1500.0, show_default=True, help="For everything; then it ends with exit code 1.")
-@click.option("--write", is_flag=True, help="The table in tests/bench/README.md is replaced by this run's.")
+@click.option(
+    "--limit-s", default=1500.0, show_default=True, help="Time limit for all scenarios; exit code 1 when exceeded."
+)
+@click.option("--write", is_flag=True, help="Update the table in tests/bench/README.md.")
 def main(
     *,
     names: tuple[str, ...],
@@ -73,8 +77,7 @@ def main(
         limit_s=limit_s,
     )
     results = Results()
-    # Left alone, a SIGTERM would leave the folder behind, and a shell that put us in the background has made us deaf
-    # for Ctrl-C; this way everything is ended in order.
+    # Both signals stop everything in order, also in a background job whose shell ignores SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
@@ -88,8 +91,8 @@ def main(
 
 
 async def _play(plan: Plan, results: Results) -> None:
-    """Every scenario has been played and shown. Raises TimeoutError once it has taken too long."""
-    # The server's start and stop stay outside of the time limit, so that nothing is left half done.
+    """Run and print every scenario. Raises TimeoutError after the time limit."""
+    # The time limit does not include starting and stopping the server.
     with tempfile.TemporaryDirectory(prefix="predictu-bench-") as folder, EmbeddedPostgres(fsync=True) as postgres:
         results.machine = machine(postgres)
         click.echo(results.machine)

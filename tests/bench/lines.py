@@ -1,6 +1,7 @@
-"""A child process that is asked in lines of JSON on its stdin and answers each with one on its stdout.
+"""A child process that reads requests as JSON lines and answers each with a JSON line.
 
-Its input ends when its owner does, whatever ended it, and then it ends as well: nothing has to be cleaned up.
+Its input ends when its owner does, whatever ended it, and then it ends as well: nothing has to be
+cleaned up.
 """
 
 import asyncio
@@ -23,7 +24,8 @@ Question = Mapping[str, Any]
 
 def answer_lines(answer: Callable[[Question], Awaitable[Any]]) -> None:
     """The child's end: every line on stdin has been answered. Returns when there are no more."""
-    # A collection of garbage is a pause of its own in what is measured, and no child lives long enough to need one.
+    # Garbage collection would disturb the measurement, and children do not live long enough to need
+    # it.
     gc.disable()
     uvloop.run(_answer_lines(answer))
 
@@ -74,7 +76,7 @@ class Asked:
         return json.loads(line)
 
     async def close(self) -> None:
-        """The child has ended, by force where it would not, or where nobody waits for its answer any more."""
+        """Stop the child; kill it if it does not stop in time."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         if self._owes_an_answer and self._process.returncode is None:

@@ -1,4 +1,4 @@
-"""What a measured number depends on, in one line: the moment, the commit, the machine, the versions."""
+"""One line that describes a measurement: time, commit, machine, versions."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 
 
 def machine(postgres: EmbeddedPostgres) -> str:
-    """Moment, commit, machine, versions and load, such as a table in README.md begins with."""
+    """The line above each table in README.md: time, commit, machine, versions and load."""
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}, {os.cpu_count()} cores ({_processor()}),"
         f" Python {platform.python_version()}, Postgres {postgres.version}, load {os.getloadavg()[0]:.2f}"

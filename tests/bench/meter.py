@@ -1,4 +1,4 @@
-"""The rate of a worker, whoever's it is: what nginx has counted between a tenth and nine tenths of the work."""
+"""Rate of a worker: requests counted by nginx between a tenth and nine tenths of the work."""
 
 import asyncio
 import time
@@ -86,7 +86,10 @@ class Meter:
         self._before, self._asked = before, 0
 
     async def measure(self, total: int, crew: Crew) -> Reading:
-        """The worker's rate, once it has sent nine tenths of `total`. Raises BrokenRoundError where it never does."""
+        """The worker's rate after nine tenths of `total`.
+
+        Raises BrokenRoundError if it stops before.
+        """
         start = await self._reached(round(total * _FROM), crew, within_s=_BEGIN_TIMEOUT_S + total * _FROM / _RATE_LEAST)
         clock = CpuClock(workers=crew.workers, store=crew.store, receiver=[self._receiver.pid])
         began_own_s = own_s()
@@ -133,7 +136,7 @@ class Meter:
 
 
 def memory_mb(*pids: int) -> float:
-    """Resident memory in 10^6 bytes, the largest of these processes; 0 where there is no /proc. Source: proc(5)."""
+    """Largest resident memory of these processes in 10^6 bytes; 0 without /proc (proc(5))."""
     sizes = [0.0]
     for pid in pids:
         try:

@@ -1,4 +1,4 @@
-"""What a user would pick instead of our daemon, and the environments of their own that these peers run in."""
+"""The peers (other job queues) and their Python environments."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ _STAMP = "requirements.sha256"
 _OURS = sys.version_info[:2]
 _NEWEST_MINOR = 14
 _TIMEOUT_S = 600.0
-"""Seconds with uv, half a minute with pip, some more where the network is slow."""
+"""Seconds with uv, half a minute with pip, longer on a slow network."""
 _SHOW_VERSIONS = """
 import importlib.metadata, json, sys
 print(json.dumps({name: importlib.metadata.version(name) for name in sys.argv[1:]}))
@@ -27,18 +27,19 @@ print(json.dumps({name: importlib.metadata.version(name) for name in sys.argv[1:
 
 
 class PeersUnavailableError(Exception):
-    """A peer's environment can't be made; the message says why, and what to do."""
+    """A peer's environment cannot be created; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One of them; `peers/common.py` says what its script can be asked to do."""
+    """One peer; `peers/common.py` describes its script's commands."""
 
     name: str
     store: Literal["postgres", "redis", "none"]
-    # What it is made of, as its package index calls it; the first is the peer itself.
+    # Its packages; the first is the peer itself.
     packages: tuple[str, ...]
-    # All that can run on the Python of our daemon: one minor version may be a third faster than another.
+    # All peers run on our daemon's Python if they can, because minor versions differ in speed by up
+    # to a third.
     python_min: tuple[int, int] = (3, 11)
 
     @property
@@ -56,7 +57,7 @@ PEERS: tuple[Peer, ...] = (
 
 
 def environment(peer: Peer | None = None) -> Path:
-    """The python that runs this peer, or all that run on our own version of it; made now if it isn't there yet.
+    """The Python of the peer's environment; creates the environment if needed.
 
     Raises PeersUnavailableError.
     """
@@ -64,9 +65,9 @@ def environment(peer: Peer | None = None) -> Path:
 
 
 def versions() -> Mapping[str, str]:
-    """Each package of each peer and its version, and on which Python a peer runs that is not on ours.
+    """Versions of each peer's packages, and the Python version of peers that do not run on ours.
 
-    A peer that can't run here is left out. Raises PeersUnavailableError where none can.
+    Leaves out peers that cannot run here. Raises PeersUnavailableError if none can.
     """
     found: dict[str, str] = {}
     ours = environment()
@@ -82,13 +83,13 @@ def versions() -> Mapping[str, str]:
 
 
 def _newer_python(peer: Peer) -> str:
-    """The oldest Python that the peer runs on and that starts: the nearest to ours."""
+    """The oldest Python that supports the peer and starts, because it is nearest to ours."""
     version = peer.python_min
     for python in _pythons(version):
         try:
             shown = _run(python, "-c", "import sys; print(*sys.version_info[:2])")
         except PeersUnavailableError:
-            # What lies on PATH may be a stand-in of pyenv's for a version that is switched off.
+            # A python on PATH may be a pyenv shim for a disabled version.
             continue
         if tuple(map(int, shown.split())) >= version:
             return python
@@ -109,7 +110,7 @@ def _pythons(version: tuple[int, int]) -> Iterator[str]:
 
 
 def _made(base: str) -> Path:
-    """The python of an environment on top of this one, with what the requirements say, no more and no less."""
+    """Create an environment with exactly these requirements; returns its Python."""
     minor = _run(base, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
     folder = _ENVIRONMENTS / f"python{minor}"
     python, stamp = folder / "bin" / "python", folder / _STAMP
@@ -135,7 +136,7 @@ def _has_uv() -> bool:
 
 
 def _run(*command: str) -> str:
-    """What the command has printed. Raises PeersUnavailableError with its last words where it fails."""
+    """The command's output. Raises PeersUnavailableError with the end of the output if it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S).stdout
     except subprocess.CalledProcessError as error:

@@ -1,4 +1,4 @@
-"""The picture of what `make bench` has found, drawn in an environment of its own that has matplotlib."""
+"""Draw the picture of `make bench` in an environment that has matplotlib."""
 
 import hashlib
 import json
@@ -17,9 +17,12 @@ _ENVIRONMENT = _HERE.parents[1] / ".bench-venv" / "picture"
 
 
 def draw(found: Mapping[str, Any], target: Path) -> None:
-    """The picture is at `target`; for `found` see picture_drawing.py. Raises PeersUnavailableError."""
+    """Draw the picture to `target`; for `found` see picture_drawing.py.
+
+    Raises PeersUnavailableError.
+    """
     python = _python()
-    # What was broken, or never arrived, can't be drawn.
+    # Broken rounds and infinite latencies cannot be drawn.
     bars = {
         name: [bar for bar in value if all(math.isfinite(n) for n in bar.values() if isinstance(n, float))]
         for name, value in found.items()
@@ -32,7 +35,7 @@ def draw(found: Mapping[str, Any], target: Path) -> None:
 
 
 def _python() -> Path:
-    """The python of the environment, which is made now if it isn't there yet."""
+    """The Python of the environment; creates the environment if needed."""
     python, stamp = _ENVIRONMENT / "bin" / "python", _ENVIRONMENT / "requirements.sha256"
     wanted = hashlib.sha256(_REQUIREMENTS.read_bytes()).hexdigest()
     if not (stamp.exists() and stamp.read_text(encoding="utf-8") == wanted):

@@ -1,7 +1,7 @@
-"""Draws what `make bench` has found: run by a Python that has matplotlib, with a JSON file and where the SVG shall be.
+"""Draw the results of `make bench` with matplotlib, from a JSON file to an SVG.
 
-The JSON: `machine`, a line of text; `rates`, each with name, median, low, high a second; `latencies`, each with name,
-p50 and p99 in ms.
+The JSON: `machine`, a line of text; `rates`, each with name, median, low, high a second;
+`latencies`, each with name, p50 and p99 in ms.
 """
 
 import json
@@ -30,7 +30,7 @@ def _tidy(axes: Any, names: list[str]) -> None:
 
 
 def _draw_rates(axes: Any, rates: list[dict[str, Any]]) -> None:
-    """Horizontal bars on a logarithmic scale, with whiskers from the lowest to the highest round."""
+    """Draw bars on a logarithmic scale, with whiskers from the lowest to the highest round."""
     medians = [rate["median"] for rate in rates]
     whiskers = [
         [rate["median"] - rate["low"] for rate in rates],
@@ -55,7 +55,7 @@ def _draw_rates(axes: Any, rates: list[dict[str, Any]]) -> None:
 
 
 def _draw_latencies(axes: Any, latencies: list[dict[str, Any]]) -> None:
-    """The median as a bar, and as a paler one behind it the p99."""
+    """Draw the median as a bar, and the p99 as a paler bar behind it."""
     numbers = range(len(latencies))
     axes.barh(numbers, [one["p99"] for one in latencies], color=_TAIL, height=0.62)
     colours = [_OURS if _is_ours(one["name"]) else _OTHER for one in latencies]
@@ -75,7 +75,7 @@ def _draw_latencies(axes: Any, latencies: list[dict[str, Any]]) -> None:
 
 
 def draw(found: dict[str, Any], target: Path) -> None:
-    """The picture is at `target`; its suffix says in what format."""
+    """Draw the picture to `target`; its suffix selects the format."""
     mpl.rcParams |= {
         "font.size": 10,
         "axes.titlesize": 10,
@@ -83,7 +83,7 @@ def draw(found: dict[str, Any], target: Path) -> None:
         "axes.edgecolor": _QUIET,
         "xtick.color": _QUIET,
         "ytick.color": _INK,
-        # Names in the file depend on what is drawn only, so that a picture changes when its numbers do.
+        # Deterministic ids, so that the file changes only if its numbers change.
         "svg.hashsalt": "predictu-bench",
         "svg.fonttype": "path",
     }

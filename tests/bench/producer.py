@@ -1,7 +1,7 @@
-"""A producer in a process of its own: it enqueues on a schedule fixed beforehand and waits for no daemon.
+"""A producer process that enqueues on an open schedule.
 
-The schedule is open: each arrival happens at its moment, whether the one before it is through or not. A producer that
-waited its turn would ask least when the system is slowest, and measure the system at its best.
+Each arrival happens at its scheduled time, whether or not the previous one is done. A producer that
+waited would send fewer requests while the system is slow, and so hide its worst latencies.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ import asyncpg
 from tests.bench.lines import Question, answer_lines
 
 _CONNECTIONS = 4
-"""An enqueue takes some milliseconds, its commit on disk included; with fewer, one slow commit would delay the next."""
+"""Connections: with fewer, one slow commit would delay the next arrival."""
 _SPREAD = 0.9
-"""Arrivals come evenly, each moved within this share of the gap, so that they do not fall in step with any timer."""
+"""Random shift of each arrival, as a share of the gap; avoids alignment with timers."""
 _ENQUEUE = "select predictu_dispatch.enqueue_callback($1, $2, $3::text::jsonb)"
 
 
 def arrivals_s(count: int, rate: float, chance: random.Random) -> list[float]:
-    """When each of `count` arrivals happens, in seconds from the start."""
+    """The time of each of `count` arrivals, in seconds from the start."""
     return [(number + 0.5 + _SPREAD * (chance.random() - 0.5)) / rate for number in range(count)]
 
 
 def params_of(method: str, number: int) -> str:
-    """What a producer gives for one callback; a placement is of a bet that is new."""
+    """The params of one callback; each placement has a new bet."""
     params: dict[str, Any] = {"player_id": f"p-{number}", "currency": "EUR"}
     if method == "BET_MAKE":
         bet = {"market_id": "m-7", "outcome": "yes", "odds": 1.85, "shares": 10, "price": 0.54}
@@ -37,7 +37,7 @@ def params_of(method: str, number: int) -> str:
 
 
 async def _prepare(pool: "asyncpg.Pool[asyncpg.Record]", operator_id: str, method: str) -> None:
-    """A connection has compiled the function: the first call takes far longer than all that follow."""
+    """Call the function once per connection, because the first call is much slower."""
     async with pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
@@ -46,7 +46,7 @@ async def _prepare(pool: "asyncpg.Pool[asyncpg.Record]", operator_id: str, metho
 
 
 async def _answer(question: Question) -> list[list[Any]]:
-    """One row for each enqueued callback: its request_id, when it was scheduled, begun, and committed."""
+    """One row per callback: request_id, and its scheduled, begun and committed time."""
     async with asyncpg.create_pool(question["dsn"], min_size=_CONNECTIONS, max_size=_CONNECTIONS) as pool:
         operator_ids, method = question["operator_ids"], question["method"]
         await asyncio.gather(*(_prepare(pool, operator_ids[0], method) for _ in range(_CONNECTIONS)))

@@ -1,4 +1,4 @@
-"""Keeps tests/bench/README.md: what a part has found replaces what it found before; other parts stay as they are."""
+"""Update tests/bench/README.md: replaces the sections of the parts that ran, keeps the others."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ _HEADING = "### "
 
 
 def keep(found: Iterable[Findings], *, machine: str, order: Sequence[str]) -> None:
-    """README.md says this of these parts, and of all others what it said; in this order of the parts."""
+    """Replace the sections of these parts in README.md; all sections are in the given order."""
     before, _, rest = README.read_text(encoding="utf-8").partition(_FROM)
     kept, _, after = rest.partition(_TO)
     sections = {text.partition("\n")[0]: text for text in kept.split(_HEADING)[1:]}

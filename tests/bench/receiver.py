@@ -1,4 +1,4 @@
-"""The operator of the throughput runs: nginx, which costs next to nothing and counts what it answers."""
+"""The operator of the throughput runs: nginx, which uses little CPU and counts its requests."""
 
 import re
 import shutil
@@ -49,14 +49,14 @@ _COUNTS = re.compile(r"^ (\d+) \d+ (\d+)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What nginx has counted since its start, the question for it included."""
+    """Counters of nginx since its start, including the request for them."""
 
     connections: int
     requests: int
 
 
 def nginx() -> str:
-    """The program. Raises RuntimeError, in words to act on, where it is not installed."""
+    """The path of nginx. Raises RuntimeError with the package to install if it is missing."""
     found = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if found is None:
         raise RuntimeError("make bench needs nginx as the operator; on Debian: apt-get install nginx-light")
@@ -64,12 +64,12 @@ def nginx() -> str:
 
 
 class Receiver:
-    """An nginx of our own on free ports of the loopback, over HTTP and, given a certificate, over TLS as well."""
+    """An nginx on free loopback ports, over HTTP and, with a certificate, over TLS."""
 
     def __init__(self, folder: Path, *, certificate: Path | None = None, key: Path | None = None) -> None:
         program = nginx()
         folder.mkdir()
-        # Its worker is another user where we are root.
+        # nginx's worker is another user if we are root.
         folder.chmod(0o755)
         self.port, self.tls_port = free_port(), free_port()
         tls = _TLS.format(port=self.tls_port, certificate=certificate, key=key) if certificate else ""
@@ -92,7 +92,7 @@ class Receiver:
         return self._nginx.pid
 
     async def counts(self, session: aiohttp.ClientSession) -> Counts:
-        """What it has counted so far. Raises RuntimeError where it does not come up."""
+        """The counters so far. Raises RuntimeError if nginx does not start."""
         give_up_at_s = time.monotonic() + _START_TIMEOUT_S
         while True:
             try:
@@ -106,7 +106,7 @@ class Receiver:
                 time.sleep(_RETRY_S)  # noqa: ASYNC251 -- nothing else runs before it is up.
 
     async def requests(self, session: aiohttp.ClientSession) -> int:
-        """Answered so far, this question included."""
+        """Requests answered so far, including this one."""
         return (await self.counts(session)).requests
 
     def __enter__(self) -> Self:

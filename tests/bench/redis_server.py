@@ -1,4 +1,4 @@
-"""A Redis of our own for the peers that keep their jobs there: durable as Redis is usually run."""
+"""A Redis server for the peers that use one, with Redis's usual durability."""
 
 import shutil
 import socket
@@ -15,15 +15,15 @@ _POLL_S = 0.01
 
 
 def redis_server() -> str | None:
-    """The program, None where it is not installed: on Debian: apt-get install redis-server."""
+    """The path of redis-server; None if it is not installed."""
     return shutil.which("redis-server")
 
 
 class RedisServer:
-    """A server on a free port of the loopback, with its data in `folder`.
+    """A server on a free loopback port, with its data in `folder`.
 
-    It appends each command to a file and syncs that once a second (appendfsync everysec), its usual durable setting: a
-    power cut may take a second of jobs with it, where Postgres loses none. With `always` it would be slower.
+    It syncs its append-only file once per second (appendfsync everysec). A power cut can lose a
+    second of jobs, while Postgres loses none. `always` would be slower.
     """
 
     def __init__(self, program: str, folder: Path) -> None:
@@ -53,7 +53,7 @@ class RedisServer:
         return self._child.pid
 
     def _is_ready(self) -> bool:
-        """It has read its data: until then it answers everything with LOADING."""
+        """Wait until it has loaded its data; before that it answers LOADING."""
         try:
             with socket.create_connection(("127.0.0.1", self._port), timeout=1.0) as connection:
                 connection.sendall(b"PING\r\n")

@@ -1,4 +1,4 @@
-"""Sides that take turns: A B C A B C …, so that what changes on the machine in the meantime meets all of them alike."""
+"""Run the sides in turns, A B C A B C …, so that changes of the machine affect all of them."""
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +14,7 @@ Side = Callable[[], Awaitable[Reading]]
 
 @dataclass(kw_only=True)
 class Rounds:
-    """What was read, by side; None where a round was broken."""
+    """Readings by side; None for a broken round."""
 
     readings: dict[str, list[Reading | None]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -26,11 +26,11 @@ class Rounds:
         return self.values(side, lambda reading: reading.rate)
 
     def ratio(self, one: str, other: str, *, at_least: float | None = None) -> Figure:
-        """Of the rates, round by round."""
+        """The ratio of the rates in each round."""
         return Figure(name=f"{one} / {other}", values=ratios(self.rates(one), self.rates(other)), at_least=at_least)
 
     def rows(self, names: Mapping[str, str] | None = None) -> list[str]:
-        """A row below findings.RATES_HEAD for each side, by its name in `names`: medians of the whole rounds."""
+        """A row below findings.RATES_HEAD for each side: medians of the complete rounds."""
         return [self._row(side, (names or {}).get(side, side)) for side in self.readings]
 
     def _row(self, side: str, name: str) -> str:
@@ -56,7 +56,7 @@ class Rounds:
 async def in_turn(
     environment: BenchEnvironment, sides: Mapping[str, Side], *, base: str, is_dividend: bool = False
 ) -> Rounds:
-    """Each side has been played in each round, and shown, with its rate over that of `base`, or the other way round."""
+    """Run and print each side in each round, with its rate relative to `base`."""
     rounds = Rounds(readings={name: [] for name in sides})
     width = max(map(len, sides))
     for number in range(1, environment.plan.rounds + 1):
@@ -77,6 +77,6 @@ async def in_turn(
 
 
 def middle(values: tuple[float, ...]) -> float:
-    """The median of the rounds that were whole; NaN of none."""
+    """The median of the complete rounds; NaN if there is none."""
     whole = [value for value in values if not math.isnan(value)]
     return median(whole) if whole else math.nan

@@ -1,14 +1,14 @@
-"""What is compared: for each scenario the operators of either side, who is measured, and how much worse it may get."""
+"""The scenarios: the operators of both sides, the measured operators, and the limit."""
 
 from dataclasses import dataclass, replace
 
 ANSWER_S = 0.02
-"""What an operator in good health takes for an answer. Source: issue 3, "Shown by"."""
+"""Answer time of a healthy operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
-    """One operator: how its port behaves (see sink.py), and what is due for it whenever a segment begins."""
+    """One operator: its port's behaviour (see sink.py) and its backlog."""
 
     operator_id: str
     manner: str = "answer"
@@ -19,7 +19,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Two sides that differ in one thing; `measured` get `method` at the same rate on both."""
+    """Two sides that differ in one property; `measured` get `method` at the same rate on both."""
 
     name: str
     text: str
@@ -27,7 +27,7 @@ class Scenario:
     measured: tuple[str, ...]
     alone: tuple[Operator, ...]
     troubled: tuple[Operator, ...]
-    # How far the troubled side's p99 may lie above the other's; None where the row is there to be compared with.
+    # Limit of the ratio of the two p99; None for a scenario that is only for comparison.
     ratio_max: float | None
 
 
@@ -81,6 +81,6 @@ SCENARIOS = (
 
 
 def control_of(scenario: Scenario) -> Scenario:
-    """Both sides as the one that is alone: what its ratio differs from 1 by is noise."""
+    """Two sides without trouble, to measure the noise."""
     text = f"control: both sides of `{scenario.name}` without the trouble"
     return replace(scenario, name=f"{scenario.name}=", text=text, troubled=scenario.alone, ratio_max=None)

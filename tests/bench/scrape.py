@@ -1,10 +1,10 @@
-"""What a scrape costs the daemon's loop with 200 operators: how long the loop stands still while /metrics is rendered.
+"""Measure how long a scrape of /metrics with 200 operators blocks the daemon's event loop.
 
 .venv/bin/python -m tests.bench.scrape [--operators 200] [--scrapes 20] [--limit-ms 5]
 
-The real HTTP server and telemetry, every series that an operator can have, the loop that ships; the scraper is a
-process of its own. A beat on the loop asks for a turn every millisecond and notes how late each comes. Exit code 1 if
-the median over the scrapes of the longest standstill is over the limit.
+Uses the real HTTP server, event loop and telemetry with every series, and a scraper in another
+process. A task asks for a turn every millisecond and records its delay. Exit code 1 if the median
+over the scrapes of the longest delay exceeds the limit.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ for _ in range(int(sys.argv[2])):
 
 
 def filled(operators: int) -> Telemetry:
-    """Telemetry of a daemon that has delivered, retried and given up everything, and been refused every bet and win."""
+    """Telemetry with every series: delivered, retried, exhausted and rejected callbacks."""
     names = [f"op_{n:06}" for n in range(operators)]
     lanes = {(name, lane): 3 for name in names for lane in Lane}
     telemetry = Telemetry(process_stats=lambda: ProcessStats(in_flight=lanes, is_database_up=True, is_ready=True))
@@ -94,10 +94,10 @@ def filled(operators: int) -> Telemetry:
 
 
 async def beat(late: list[tuple[float, float]]) -> None:
-    """Notes (when, for how many seconds this process kept the turn waiting) of every turn that was asked for.
+    """Record (time, seconds of delay caused by this process) of every turn.
 
-    A turn that came late because other processes had the processors is not the scrape's doing: what counts is no more
-    than the processor time that this process used meanwhile.
+    A delay counts only up to the CPU time that this process used in the meantime, because other
+    processes can also delay a turn.
     """
     while True:
         asked_s, used_s = time.monotonic() + _BEAT_S, time.process_time()
@@ -107,7 +107,7 @@ async def beat(late: list[tuple[float, float]]) -> None:
 
 
 async def scrape(telemetry: Telemetry, *, scrapes: int) -> list[tuple[float, float, int, float]]:
-    """(ms of the scrape, longest standstill in it, bytes, longest standstill in the pause after it) of each."""
+    """(ms, longest delay during it, bytes, longest delay in the pause after it) of each scrape."""
     server = HttpServer(
         registry=telemetry.registry, refresh=telemetry.gauges.refresh, unready=lambda: None, signing_keys=dict
     )
@@ -135,7 +135,7 @@ async def scrape(telemetry: Telemetry, *, scrapes: int) -> list[tuple[float, flo
 
 
 async def control(*, times: int) -> list[float]:
-    """The longest standstill in ms, each time, beside a thread that only counts: what this machine does to any."""
+    """The longest delay in ms beside a thread that only counts, as a baseline of this machine."""
     late: list[tuple[float, float]] = []
     beating = asyncio.create_task(beat(late))
     found = []
@@ -155,7 +155,7 @@ def _count() -> None:
 
 
 def told(name: str, figures: Iterable[float], form: Callable[[float], str] = "{:.2f}".format) -> str:
-    """Median and worst of the figures, in a line."""
+    """A line with the median and the maximum."""
     figures = sorted(figures)
     return f"{name}: median {form(statistics.median(figures))}, worst {form(figures[-1])}"
 
@@ -168,7 +168,7 @@ def main() -> None:
     arguments.add_argument("--turns-s", type=float, default=THREADS_TAKE_TURNS_S)
     given = arguments.parse_args()
     telemetry = filled(given.operators)
-    # As the command `run` does.
+    # As in the command `run`.
     gc.freeze()
     gc.set_threshold(GARBAGE_LOOKED_FOR_EVERY)
     sys.setswitchinterval(given.turns_s)
@@ -179,7 +179,7 @@ def main() -> None:
     lines = (
         f"{given.operators} operators, {sizes[-1] / 1e6:.2f} MB, {given.scrapes} scrapes, turns of {given.turns_s} s",
         told("a scrape takes, ms", took),
-        told("the loop's longest standstill in it, ms", longest),
+        told("longest delay of the loop in it, ms", longest),
         told("the same in the pause after it, ms", quiet),
         told("the same beside a thread that only counts, ms", counting),
     )

@@ -1,7 +1,8 @@
-"""Operators that cost next to nothing: just enough HTTP/1.1 to be posted to, a port for each, all in one process.
+"""Minimal HTTP/1.1 operators, one port each, all in one process.
 
-The sink writes down when each request came, on the machine's monotonic clock, and then does as its port does: `answer`
-after some milliseconds, `never` answer, `drip` one byte of an endless answer each 100 ms, or `reset` whoever connects.
+The sink records the arrival of each request on the monotonic clock. Its ports `answer` after some
+milliseconds, `never` answer, `drip` one byte of an endless answer every 100 ms, or `reset` the
+connection.
 """
 
 import asyncio
@@ -23,13 +24,13 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _REQUEST_ID = re.compile(rb'"request_id":"([0-9a-f-]{36})"')
 
 arrived_at_s: dict[str, float] = {}
-"""When each request came first; a retry of it comes later and is not asked about."""
+"""First arrival of each request; retries are ignored."""
 answered_at_s: dict[str, float] = {}
-"""When it was answered, by ports that do."""
+"""Time of the answer."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection to a port that behaves as `manner` says."""
+    """One connection to a port with the behaviour `manner`."""
 
     def __init__(self, manner: str, delay_s: float) -> None:
         self._manner = manner
@@ -40,7 +41,7 @@ class Connection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports inherit from none of asyncio's.
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         if self._manner == "reset":
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -55,7 +56,7 @@ class Connection(asyncio.Protocol):
         length = _LENGTH.search(head)
         if not end or length is None or len(body) < int(length[1]):
             return
-        # A client that waits for its answer sends nothing behind the request.
+        # The client does not pipeline requests.
         self._received = b""
         found = _REQUEST_ID.search(body)
         request_id = found[1].decode() if found else ""
@@ -84,9 +85,9 @@ class Connection(asyncio.Protocol):
 
 
 async def _answer(question: Question) -> Any:
-    """`open`: the port of a new operator. `arrivals`, `answers`: when those came, or were answered, that have been.
+    """Commands: `open` returns a new port; `arrivals` and `answers` return the recorded times.
 
-    `forget`: nothing came yet.
+    `forget` clears them.
     """
     match question["do"]:
         case "open":

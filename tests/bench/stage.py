@@ -1,8 +1,8 @@
-"""Where a comparison is played: one Postgres with fsync, a database for each side, a daemon for each segment.
+"""The environment of a comparison: a Postgres, a database per side, a daemon per segment.
 
-Each side has a database of its own, because a backlog that merely lies there has its price too, and `alone` must not
-pay it. Each segment has a daemon of its own, because one that stands still while the other side is measured wakes up to
-leases and timeouts that ran out, and one that goes on takes the cores from the other side.
+Each side has its own database, because a backlog costs time even if it is idle. Each segment has its own
+daemon: a suspended daemon would continue with expired leases, and a running one would use the other side's
+cores.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ from tests.support.daemons import Daemon, Fleet
 
 LOGINS = {"bench_producer": "predictu_producer", "bench_daemon": "predictu_dispatcher"}
 _DAEMON_SECTIONS: dict[str, Any] = {
-    # The values of a production daemon, where tests/support has quicker ones; only stopping is hurried.
+    # Production values instead of the faster ones in tests/support; only draining is shortened.
     "daemon": {"poll_interval_s": 0.5, "drain_s": 0.5},
     "log": {"level": "info", "format": "json"},
 }
 _REHEARSAL_S = 5.0
-"""Some hundred callbacks of history, so that the first segment's statements are planned as the last one's."""
+"""Callbacks of history, so that all segments have the same query plans."""
 _ARRIVAL_GRACE_S = 20.0
-"""Above the interactive deadline_s of 15 s: what has not come by then never comes."""
+"""Longer than the interactive deadline_s of 15 s, after which nothing arrives."""
 _OPERATOR_TOML = """\
 operator_id = "{operator_id}"
 callback_url = "http://127.0.0.1:{port}/predictu"
@@ -48,13 +48,13 @@ key_file = "../key.pem"
 failure_threshold = {failure_threshold}
 """
 _FAILURE_THRESHOLD = 10
-"""The default of DESIGN.md 7."""
+"""The default."""
 _FAILURE_THRESHOLD_NEVER = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How fast and for how long a segment is measured; `warm_up_s` comes before and does not count."""
+    """Rate and duration of a segment; `warm_up_s` before it is not measured."""
 
     rate: float
     warm_up_s: float
@@ -64,7 +64,7 @@ class Pace:
 
 @dataclass(kw_only=True)
 class Side:
-    """One side of a scenario: its operators, its database, and the folder of its daemons' files."""
+    """One side of a scenario: its operators, its database, and its configuration folder."""
 
     name: str
     operators: tuple[Operator, ...]
@@ -74,7 +74,7 @@ class Side:
 
 
 class Stage:
-    """Everything that lives as long as the benchmark: the server, the sink and the producer."""
+    """The server, the sink and the producer of the whole benchmark."""
 
     def __init__(
         self, postgres: EmbeddedPostgres, folder: Path, *, sink: Asked, producer: Asked, session: aiohttp.ClientSession
@@ -86,7 +86,7 @@ class Stage:
         self._session = session
 
     async def prepare(self) -> None:
-        """The server has our schema in a database to be cloned, and our login roles."""
+        """Create the template database with the schema, and the login roles."""
         async with self._owner("postgres") as owner:
             await owner.execute("create database bench template template0 encoding 'UTF8'")
             await migrate(self._postgres.dsn("bench"))
@@ -95,16 +95,15 @@ class Stage:
 
     @asynccontextmanager
     async def sides(self, scenario: Scenario, pace: Pace) -> AsyncIterator[tuple[Side, Side]]:
-        """Both sides of a scenario, each with a little history of the measured; their databases are gone afterwards."""
+        """Both sides of a scenario, each with some history; drops their databases afterwards."""
         given = {ALONE: scenario.alone, TROUBLED: scenario.troubled}
         sides = [await self._side(scenario, name, operators) for name, operators in given.items()]
         for side in sides:
-            # Operators enter the database when a daemon starts. And Postgres plans for empty tables as if they stayed
-            # so: a fresh database is another thing than the one to be measured.
+            # A daemon registers the operators. Some history avoids query plans for empty tables.
             async with self._running_daemon(side):
                 await self._enqueue(scenario, side, rate=pace.rate, seconds=_REHEARSAL_S, seed=pace.seed)
         yield sides[0], sides[1]
-        # Not after a failure: then the whole server goes, and somebody may still be at work here.
+        # Not after a failure: the server stops then, and connections may still be open.
         async with self._owner("postgres") as owner:
             for side in sides:
                 await owner.execute(f'drop database "{side.database}" with (force)')
@@ -129,11 +128,11 @@ class Stage:
         return side
 
     async def measure(self, scenario: Scenario, side: Side, pair: int, pace: Pace) -> Segment:
-        """One segment: the backlog is brought up to its level, a daemon starts, warms up, and is measured."""
+        """Run one segment: refill the backlog, start a daemon, warm up, measure."""
         async with self._owner(side.database) as owner:
             for operator in side.operators:
                 await fill(owner, operator)
-            # Neither side is to pay for the writes of the time before.
+            # Earlier writes must not slow this segment.
             await owner.execute("vacuum analyze")
             await owner.execute("checkpoint")
             due_at_start = await count_due(owner, side.operators)
@@ -144,7 +143,7 @@ class Stage:
                     postgres=[self._postgres.pid or 0],
                     tools=[self._sink.pid, self._producer.pid],
                 )
-                # The same schedule on both sides of a pair.
+                # Both sides of a pair have the same schedule.
                 seconds, seed = pace.warm_up_s + pace.segment_s, pace.seed + pair
                 enqueued = await self._enqueue(scenario, side, rate=pace.rate, seconds=seconds, seed=seed)
                 cores = clock.cores()
@@ -168,7 +167,7 @@ class Stage:
         )
 
     async def _enqueue(self, scenario: Scenario, side: Side, **schedule: float) -> list[list[Any]]:
-        """What the producer has enqueued; see producer.py."""
+        """The requests that the producer enqueued; see producer.py."""
         enqueued: list[list[Any]] = await self._producer.ask(
             dsn=self._postgres.dsn(side.database, "bench_producer"),
             operator_ids=scenario.measured,
@@ -178,7 +177,7 @@ class Stage:
         return enqueued
 
     async def _arrivals(self, request_ids: list[str]) -> list[float]:
-        """When each of them came; infinity where one never did."""
+        """Arrival time of each request; infinity if it never arrived."""
         give_up_at_s = time.monotonic() + _ARRIVAL_GRACE_S
         while True:
             arrived_at_s = await self._sink.ask(do="arrivals", request_ids=request_ids)
@@ -209,7 +208,7 @@ class Stage:
 
 @asynccontextmanager
 async def open_stage(postgres: EmbeddedPostgres, folder: Path) -> AsyncIterator[Stage]:
-    """The stage is ready; afterwards its children have ended."""
+    """A prepared environment; ends its child processes afterwards."""
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         children = {}

@@ -1,6 +1,6 @@
-"""A producer that waits for what becomes of its placements, as a shop does: it listens, enqueues, and asks outcome().
+"""A producer that enqueues placements and waits for their outcome.
 
-It listens before it enqueues, and names its request_id itself, so that no notification comes before it is waited for.
+It listens before it enqueues and chooses the request_id, so that it misses no notification.
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from tests.bench.lines import Question, answer_lines
 from tests.bench.producer import arrivals_s, params_of
 
 _CONNECTIONS = 8
-"""An arrival enqueues, and later asks for its outcome: twice as many as in producer.py."""
+"""Twice as many as in producer.py, because each arrival enqueues and later reads its outcome."""
 _ENQUEUE = "select predictu_dispatch.enqueue_callback($1, 'BET_MAKE', $2::text::jsonb, $3)"
 _OUTCOME = "select state from predictu_dispatch.outcome($1, $2)"
 _WAIT_S = 20.0
-"""Above the interactive deadline_s of 15 s; then it will never come."""
+"""Longer than the interactive deadline_s of 15 s."""
 _FINAL = frozenset({"delivered", "rejected", "exhausted", "cancelled"})
 
 
 async def _answer(question: Question) -> list[list[Any]]:
-    """One row for each placement: its request_id, when it was committed, and when its outcome was known; or None."""
+    """One row per placement: request_id, time of the commit, and time of the outcome or None."""
     waiting: dict[str, asyncio.Future[float]] = {}
 
     def hear(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
@@ -36,7 +36,7 @@ async def _answer(question: Question) -> list[list[Any]]:
         listener = await asyncpg.connect(question["dsn"])
         await listener.add_listener("predictu_dispatch_outcome", hear)
         operator_ids = question["operator_ids"]
-        # Each connection has both statements prepared.
+        # Prepares both statements on each connection.
         await asyncio.gather(*(_rehearse(pool, operator_ids[0]) for _ in range(_CONNECTIONS)))
         start_s = time.monotonic() + 0.1
 

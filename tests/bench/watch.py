@@ -1,4 +1,4 @@
-"""How long a callback takes: requests on an open schedule, and when each came to the operator that the sink plays."""
+"""Latency of callbacks: an open schedule of requests, and their arrivals at the sink."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from tests.bench.lines import Asked
 from tests.bench.meter import BrokenRoundError
 
 RATE = 50.0
-"""Callbacks a second. Source: issue 4, "Shown by"."""
+"""Callbacks per second."""
 WARM_UP_S = 3.0
 SEGMENT_S = 10.0
 _ARRIVAL_GRACE_S = 20.0
@@ -22,7 +22,7 @@ _ARRIVAL_GRACE_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
-    """One segment of one side: a time for each request, infinite where it never came."""
+    """One segment of one side: a latency per request, infinite if it never arrived."""
 
     latencies_ms: tuple[float, ...]
     others_cores: float
@@ -46,7 +46,7 @@ class Watches:
     segments: Sequence[Watched]
 
     def figure(self, share: float, **limits: float) -> Figure:
-        """A percentile of each round."""
+        """The percentile of each round."""
         return Figure(
             name=f"{self.name}: {_name_of(share)}",
             values=tuple(segment.at(share) for segment in self.segments),
@@ -55,7 +55,7 @@ class Watches:
         )
 
     def pooled(self, share: float) -> float:
-        """Over all rounds: a single round has too few requests for a p99 to be trusted."""
+        """Percentile over all rounds, because one round has too few requests for a p99."""
         return percentile((ms for segment in self.segments for ms in segment.latencies_ms), share)
 
     def pooled_figure(self, share: float, **limits: float) -> Figure:
@@ -65,12 +65,12 @@ class Watches:
 
     @property
     def bar(self) -> dict[str, Any]:
-        """What the picture shows of it."""
+        """The data for the picture."""
         return {"name": self.name, "p50": self.pooled(0.5), "p99": self.pooled(0.99)}
 
 
 class Watch:
-    """The sink, and how long to look."""
+    """The sink and the duration of a segment."""
 
     def __init__(self, environment: BenchEnvironment, sink: Asked) -> None:
         self._hall = environment
@@ -78,7 +78,7 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """Of a whole segment."""
+        """Number of requests in a segment."""
         return WARM_UP_S + self._segment_s
 
     @property
@@ -86,19 +86,19 @@ class Watch:
         return max(1.0, SEGMENT_S * self._hall.plan.scale)
 
     async def open(self, *, delay_s: float = 0.0) -> str:
-        """The address of a new operator, which answers after so long."""
+        """Open a new operator that answers after this delay; returns its address."""
         port = await self._sink.ask(do="open", manner="answer", delay_s=delay_s)
         return f"http://127.0.0.1:{port}/predictu"
 
     def counted(self, rows: list[list[Any]]) -> list[list[Any]]:
-        """Those of a schedule that come after the warm-up."""
+        """The requests of a schedule after the warm-up."""
         return rows[round(RATE * WARM_UP_S) :]
 
     async def forget(self) -> None:
         await self._sink.ask(do="forget")
 
     async def moments(self, what: str, request_ids: list[str]) -> list[float]:
-        """Their `arrivals` or `answers`, in s; infinity where there is none."""
+        """Their `arrivals` or `answers` in seconds; infinity if there is none."""
         give_up_at_s = time.monotonic() + _ARRIVAL_GRACE_S
         while True:
             moments_s = await self._sink.ask(do=what, request_ids=request_ids)
@@ -107,7 +107,7 @@ class Watch:
             await asyncio.sleep(0.1)
 
     async def arrivals_ms(self, enqueued: list[list[Any]]) -> tuple[float, ...]:
-        """From each one's commit to its first byte at the operator. Raises BrokenRoundError where none came."""
+        """Latency from commit to the first byte at the operator. Raises BrokenRoundError if none arrived."""
         rows = self.counted(enqueued)
         arrived_at_s = await self.moments("arrivals", [row[0] for row in rows])
         if min(arrived_at_s) == inf:
@@ -115,7 +115,7 @@ class Watch:
         return tuple((at_s - row[3]) * 1000 for row, at_s in zip(rows, arrived_at_s, strict=True))
 
     def clock(self, *pids: int) -> Callable[[], float]:
-        """See BenchEnvironment.clock; the sink is known as well."""
+        """As BenchEnvironment.clock, with the sink as one of our processes."""
         return self._hall.clock(*pids, self._sink.pid)
 
 
@@ -125,7 +125,7 @@ Side = Callable[[int], Awaitable[Watched]]
 async def watch_in_turn(
     environment: BenchEnvironment, sides: Mapping[str, Side]
 ) -> tuple[dict[str, Watches], list[str]]:
-    """Each side has been watched in each round, with the same schedule, and shown. And the notes."""
+    """Measure and print each side in each round; returns series and notes."""
     segments: dict[str, list[Watched]] = {name: [] for name in sides}
     notes = []
     width = max(map(len, sides))

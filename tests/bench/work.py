@@ -1,4 +1,4 @@
-"""The work of our own daemon: bets as in life, enqueued as producers do; and whether all was done, exactly once."""
+"""Enqueue bets as producers do, and check that each was delivered exactly once."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,12 +15,12 @@ from tests.support.daemons import until
 
 OPERATORS = tuple(f"op_work_{number}" for number in range(4))
 SLOTS = 64
-"""In both lanes of each operator; DESIGN.md's defaults are 32 and 16."""
+"""Slots in each lane of each operator; the defaults are 32 and 16."""
 CALLBACKS_PER_BET = 3
 _BETS_AT_ONCE = 500
 _DONE_TIMEOUT_S = 60.0
 
-# One producer's life with one bet, in one transaction for many: BALANCE, BET_MAKE, and then one of the terminals.
+# For each bet: BALANCE, BET_MAKE and one terminal, many bets in one transaction.
 _PLAY_BETS = """
     select predictu_dispatch.enqueue_callback(o.id, 'BALANCE',
                jsonb_build_object('player_id', 'p-' || n, 'currency', 'EUR')),
@@ -53,7 +53,7 @@ _RETRIED = """
 
 
 async def play_bets(owner: Connection, bets: int, *, prefix: str, operators: Iterable[str] = OPERATORS) -> None:
-    """So many bets are enqueued, each with three callbacks; `prefix` makes their ids."""
+    """Enqueue `count` bets with three callbacks each; `prefix` starts their ids."""
     for first in range(1, bets + 1, _BETS_AT_ONCE):
         last = min(bets, first + _BETS_AT_ONCE - 1)
         await owner.execute(_PLAY_BETS, list(operators), prefix, first, last)
@@ -62,7 +62,7 @@ async def play_bets(owner: Connection, bets: int, *, prefix: str, operators: Ite
 async def check_done(
     owner: Connection, bets: int, *, since: Any = None, operators: Iterable[str] = OPERATORS
 ) -> Mapping[str, int]:
-    """What the database says of the bets made after `since`. Raises BrokenRoundError unless all was done, once each."""
+    """Check the bets made after `since`. Raises BrokenRoundError unless each was delivered exactly once."""
     whose = list(operators)
 
     async def nothing_is_left() -> bool:
@@ -86,14 +86,14 @@ async def check_done(
 def write_operators(
     folder: Path, urls: Mapping[str, str], *, algorithm: str = "EdDSA", **sections: Mapping[str, Any]
 ) -> Path:
-    """The folder has a file for each operator; `sections` go over the work's own settings."""
+    """Write a file for each operator; `sections` override the default settings."""
     (folder / "operators").mkdir(parents=True, exist_ok=True)
     key = folder / f"{algorithm}.pem"
     if not key.exists():
         create_key_file(key, "RS256" if algorithm == "RS256" else "EdDSA")
     settings: dict[str, Any] = {
         "signing": {"key_file": f"../{key.name}", "algorithm": algorithm},
-        # What is enqueued beforehand must not expire while other contenders have their turn.
+        # Callbacks must not expire while other contenders run.
         "interactive": {"deadline_s": DAY_S, "max_in_flight": SLOTS},
         "settlement": {"max_in_flight": SLOTS},
     }

@@ -1,7 +1,7 @@
-"""`enqueue`: 32 producers at once, with the schema as it is, and with every NOTIFY of enqueueing taken out.
+"""`enqueue`: 32 concurrent producers, with and without the NOTIFY of enqueue_callback().
 
-Two pairs, each with a real daemon that listens: one delivers as fast as it can, and so shares the processors with the
-producers on both sides; the other may send next to nothing, so that the producers are alone and the daemon listens.
+Two pairs with a real daemon that listens. In the first it delivers at full speed and shares the CPU
+with the producers; in the second it is rate limited and nearly idle.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from tests.bench.work import OPERATORS
 
 _AT_LEAST = 0.9
 _PRODUCERS = 32
-"""Both: issue 4, "Shown by"."""
+"""Required ratio."""
 _SECONDS = 6.0
 _GRACE_S = 30.0
 _SCRIPT = f"""\
@@ -50,7 +50,7 @@ _STILL_TELLS = """
                     where p.pronamespace = 'predictu_dispatch'::regnamespace and p.proname = 'enqueue_callback'
                       and p.prosrc like '%pg\\_notify%')
 """
-"""Triggers of updates are the outcome's, which the daemon's settling pays for."""
+"""Checks insert triggers only: the update triggers notify the outcome when a daemon settles."""
 
 
 async def play(environment: BenchEnvironment) -> Findings:
@@ -60,7 +60,7 @@ async def play(environment: BenchEnvironment) -> Findings:
     url = environment.receiver.url
     pairs = {
         "daemon delivers": environment.files("work", url),
-        # One a second for each operator: it has work, listens, and leaves the processors to the producers.
+        # One request per second and operator keeps the daemon nearly idle.
         "daemon all but idle": environment.files("enqueue-idle", url, limits={"max_requests_per_s": 1}),
     }
     silent = await environment.clone(EMPTY, "enqueue_silent")
@@ -81,7 +81,7 @@ async def play(environment: BenchEnvironment) -> Findings:
 async def _in_turn(
     environment: BenchEnvironment, findings: Findings, files: Path, script: Path, sides: dict[str, str]
 ) -> dict[str, tuple[float, ...]]:
-    """Commits a second, by side; NaN where a round was broken."""
+    """Commits per second by side; NaN for a broken round."""
     rates: dict[str, list[float]] = {side: [] for side in sides}
     others = []
     for number in range(1, environment.plan.rounds + 1):
@@ -100,7 +100,7 @@ async def _in_turn(
 
 
 async def _segment(environment: BenchEnvironment, files: Path, script: Path, database: str) -> tuple[float, int, float]:
-    """Commits a second, callbacks delivered meanwhile, and what others used of the processors."""
+    """Commits per second, callbacks delivered meanwhile, and cores used by other processes."""
     async with environment.daemons(files, database) as (daemon,), environment.owner(database) as owner:
         await daemon.ready()
         process = await asyncio.create_subprocess_exec(
@@ -134,7 +134,7 @@ async def _segment(environment: BenchEnvironment, files: Path, script: Path, dat
 
 
 def pgbench(postgres: EmbeddedPostgres) -> str:
-    """The program beside Postgres's own. Raises RuntimeError where it is not there."""
+    """The path of pgbench. Raises RuntimeError if it is not installed."""
     beside = postgres._binaries / "pgbench"
     found = str(beside) if beside.exists() else shutil.which("pgbench")
     if found is None:

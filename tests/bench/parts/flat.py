@@ -1,4 +1,4 @@
-"""`flat-*`: our throughput with and without what piles up around it, each a part of its own."""
+"""`flat-*`: our throughput with and without a backlog, history, a snapshot or more operators."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,24 +18,24 @@ from tests.bench.work import CALLBACKS_PER_BET, OPERATORS, play_bets, write_oper
 from tests.support.daemons import until
 
 _AT_LEAST = 0.90
-"""With over without, each. Source: issue 4, "Shown by"."""
+"""Required ratio of with / without."""
 _DEAD_DUE = 1_000_000
 _PAST_CALLBACKS = 5_000_000
 _SHARE = 10
-"""Without --full, that much less of both."""
+"""Without --full, the sizes are divided by this."""
 _SNAPSHOT_CALLBACKS, _SNAPSHOT_CALLBACKS_FULL = 60_000, 400_000
 _OPERATORS = 500
 _DEAD = "op_dead"
 _CIRCUIT_TIMEOUT_S = 60.0
 _AUDIT_BODY_BYTES, _AUDIT_BODY_BYTES_SMALL = 600, 100
-"""A real row of 600 bytes of body takes about 1 kB, its index included."""
+"""Body size of a realistic audit row of about 1 kB including its index."""
 _PAST_GB_PER_MILLION = 6.0
-"""What a million callbacks of history and their audit rows take for a moment, WAL included."""
+"""Peak disk space for a million callbacks of history with audit rows and WAL."""
 
 
 @dataclass(kw_only=True)
 class _Lasting:
-    """A side whose database stays over all rounds and is given new work for each: it is too large to be copied."""
+    """A side that keeps its database over all rounds, because it is too large to copy."""
 
     environment: BenchEnvironment
     database: str
@@ -80,7 +80,7 @@ async def dead_backlog(environment: BenchEnvironment) -> Findings:
         port = await sink.ask(do="open", manner="never", delay_s=0.0)
         alive = environment.files("work", environment.receiver.url)
         files = environment.files("flat-dead", environment.receiver.url)
-        # It is found dead in a second, not in ten; after that, one PING every open_s looks whether it is back.
+        # The circuit opens within a second; then one PING runs every open_s.
         slow = {"attempt_timeout_s": 1.0, "connect_timeout_s": 1.0}
         write_operators(files, {_DEAD: f"http://127.0.0.1:{port}/predictu"}, interactive=slow, settlement=slow)
         without = _Lasting(environment=environment, database=await environment.clone(EMPTY, "flat_alive"), files=alive)
@@ -139,7 +139,7 @@ async def snapshot(environment: BenchEnvironment) -> Findings:
             environment.owner(database) as reader,
             reader.transaction(isolation="repeatable_read", readonly=True),
         ):
-            # A snapshot is taken by the first statement, not by BEGIN.
+            # The first statement takes the snapshot, not BEGIN.
             await reader.fetchval("select count(*) from predictu_dispatch.operator")
             return await environment.deliver(files, database, bets)
 
@@ -158,7 +158,8 @@ async def many_operators(environment: BenchEnvironment) -> Findings:
 
     sink = await Asked.start("tests.bench.sink")
     try:
-        # They are pinged as any other, at an address of their own, where it is not counted as work.
+        # They are pinged like all others, at another address, so that their PINGs are not counted
+        # as work.
         port = await sink.ask(do="open", manner="answer", delay_s=0.0)
         write_operators(many, dict.fromkeys(idle, f"http://127.0.0.1:{port}/predictu"))
         return await _compare(

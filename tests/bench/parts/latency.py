@@ -1,4 +1,4 @@
-"""`latency`: from the commit of an enqueue to the first byte at the operator, and a producer's wait for an outcome."""
+"""`latency`: from commit to the operator's first byte, and a producer's wait for the outcome."""
 
 import json
 from contextlib import AsyncExitStack
@@ -17,7 +17,7 @@ from tests.bench.work import OPERATORS
 
 _P99_BELOW_MS = 10.0
 _WAIT_BELOW_MS = 6.0
-"""Both: issue 4, "Shown by"."""
+"""Limits in ms."""
 _OURS, _PEER = "ours", "pgqueuer"
 _DATABASE = "latency_ours"
 _WAIT = "producer's wait"
@@ -116,7 +116,7 @@ async def _wait(environment: BenchEnvironment, findings: Findings, watch: Watch,
 
 
 async def _without_the_operator(watch: Watch, placed: list[list[Any]]) -> tuple[float, ...]:
-    """From each commit to the moment the outcome was known, less the time from arrival to answer at the operator."""
+    """Time from each commit to its outcome, without the operator's own time."""
     rows = watch.counted(placed)
     request_ids = [row[0] for row in rows]
     arrived_at_s = await watch.moments("arrivals", request_ids)

@@ -1,4 +1,4 @@
-"""`memory`: what a daemon keeps resident with 20 operators at full load, and whether it grows."""
+"""`memory`: resident memory and its growth with 20 operators at full load."""
 
 from statistics import fmean
 
@@ -10,7 +10,7 @@ from tests.bench.work import CALLBACKS_PER_BET
 _OPERATORS = tuple(f"op_work_{number}" for number in range(20))
 _CALLBACKS, _CALLBACKS_FULL = 100_000, 1_000_000
 _AT_MOST_MB = 150.0
-"""Source: issue 4, "Shown by"."""
+"""Limit in MB."""
 
 
 async def play(environment: BenchEnvironment) -> Findings:

@@ -1,4 +1,4 @@
-"""`rs256`: what interactive callbacks suffer while others are signed with RS256, ten times as dear as EdDSA."""
+"""`rs256`: latency of interactive callbacks while others are signed with RS256."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tests.bench.watch import RATE, Watch, Watched, watch_in_turn
 from tests.bench.work import OPERATORS, write_operators
 
 _BACKGROUND_RATE = 200.0
-"""Four times what is measured."""
+"""Four times the measured rate."""
 _EDDSA, _RS256 = "op_back_eddsa", "op_back_rs256"
 
 

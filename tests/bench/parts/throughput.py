@@ -1,4 +1,4 @@
-"""`throughput`: our daemon beside what a user would pick instead, on the same work, at their best settings."""
+"""`throughput`: our daemon and its peers on the same work, with their best settings."""
 
 import asyncio
 import math
@@ -11,9 +11,9 @@ from tests.bench.peers import environment as environment_of
 from tests.bench.rounds import Rounds, in_turn, middle
 
 JOBS = {"bare": 80_000, "pgqueuer": 30_000, "oban": 12_000, "taskiq": 12_000, "procrastinate": 4_000}
-"""Of one round: five to ten seconds of each one's work. Source: the table of issue 4."""
+"""Jobs per round: five to ten seconds of work."""
 AT_LEAST = {"bare": 0.45, "pgqueuer": 1.5, "oban": 4.0, "taskiq": 4.0, "procrastinate": 12.0}
-"""Ours over theirs. Source: issue 4, "Shown by"."""
+"""Required ratio of ours / peer."""
 _KINDS = {"none": Scripted, "postgres": OnPostgres, "redis": OnRedis}
 
 
@@ -37,7 +37,7 @@ async def play(environment: BenchEnvironment) -> Findings:
 
 
 async def peers(environment: BenchEnvironment, findings: Findings, *names: str) -> list[Scripted]:
-    """The peers of these names; a note says who can't take part, and of what versions the others are."""
+    """The peers with these names, and notes about versions and missing peers."""
     found: list[Scripted] = []
     for peer in (peer for peer in PEERS if peer.name in names):
         try:

@@ -1,4 +1,4 @@
-"""`tls`: the same work over TLS, whose connections must be kept."""
+"""`tls`: the same work over TLS; connections must be reused."""
 
 import trustme
 
@@ -10,9 +10,9 @@ from tests.bench.rounds import in_turn
 
 _AT_LEAST = 0.75
 _REUSE_AT_LEAST = 0.99
-"""Both: issue 4, "Shown by"."""
+"""Required ratios."""
 _TIMES = 2
-"""As many bets as elsewhere: each slot's first request needs a connection, which is no connection that was not kept."""
+"""Enough bets that the first connection of each slot does not lower the reuse noticeably."""
 _CONNECTIONS, _ATTEMPTS = "connections_total", "attempts_total"
 
 
@@ -23,7 +23,7 @@ async def play(environment: BenchEnvironment) -> Findings:
     authority.cert_pem.write_to_path(folder / "ca.pem")
     ours = authority.issue_cert("localhost")
     ours.private_key_pem.write_to_path(folder / "key.pem")
-    # One file for all: nginx reads the chain from its certificate's file.
+    # nginx reads the chain from the certificate file.
     for pem in ours.cert_chain_pems:
         pem.write_to_path(folder / "cert.pem", append=True)
     bets = _TIMES * environment.bets
@@ -59,7 +59,7 @@ async def play(environment: BenchEnvironment) -> Findings:
 
 
 def _reuse(reading: Reading) -> float:
-    """Share of the requests that needed no new connection."""
+    """Share of the requests that reused a connection."""
     if _CONNECTIONS in reading.metrics:
         return 1 - reading.metrics[_CONNECTIONS] / reading.metrics[_ATTEMPTS]
     return 1 - reading.connections / reading.requests

@@ -1,4 +1,4 @@
-"""A bare aiohttp client, without any queue: the most that one Python process can POST."""
+"""A bare aiohttp client without a queue: the maximum rate of one Python process."""
 
 import asyncio
 
@@ -8,11 +8,11 @@ _AT_ONCE = 64
 
 
 async def _nothing(*_: object) -> None:
-    """There is no store."""
+    """No store."""
 
 
 async def _work(_store: str, url: str, count: int | None) -> None:
-    """So many POSTs are answered; each payload is made before, as a queue would have it."""
+    """Send `count` POSTs with payloads made beforehand."""
     bodies = [callback()[1].encode() for _ in range(count or 0)]
     async with posting(url, _AT_ONCE) as post:
 

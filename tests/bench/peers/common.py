@@ -1,4 +1,4 @@
-"""What all peers do alike: the five commands, the payload, the POST and the schedule. Imports nothing of ours.
+"""Shared by all peers: commands, payload, POST and schedule. Imports nothing of ours.
 
     prepare STORE                       the schema is installed
     fill STORE COUNT                    so many jobs are enqueued, in bulk
@@ -25,16 +25,16 @@ import aiohttp
 import uvloop
 
 Enqueue = Callable[[str], Awaitable[object]]
-"""Returns when the job with this payload is committed."""
+"""Returns after the job with this payload is committed."""
 Post = Callable[[bytes], Awaitable[None]]
-"""Returns when the payload was answered with 200. Raises RuntimeError for any other answer."""
+"""Returns after an answer with status 200. Raises RuntimeError for any other answer."""
 
 PRODUCER_CONNECTIONS = 4
-"""As many as the producer of our own daemon has (tests/bench/producer.py)."""
+"""As in tests/bench/producer.py."""
 _WARM_UP_EACH = 8
-"""Jobs for each connection before the schedule begins: psycopg prepares a statement at its sixth execution."""
+"""Jobs per connection before the schedule: psycopg prepares a statement at its sixth execution."""
 _SPREAD = 0.9
-"""As in tests/bench/producer.py: arrivals are even, each moved within this share of the gap."""
+"""As in tests/bench/producer.py."""
 _BODY = (
     '{"method":"BET_MAKE","timestamp":"2026-03-19T14:30:00.000Z","request_id":"%s","operator_id":"op_bench",'
     '"params":{"player_id":"p-1","currency":"EUR","amount":500,"bet_id":"%s",'
@@ -46,7 +46,7 @@ _NOTE = "x" * (_BODY_BYTES - len(_BODY % (uuid.UUID(int=0), uuid.UUID(int=0), ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """What differs between the peers; `work` has no count where it goes on until SIGTERM."""
+    """The peer's own functions; without a count `work` runs until SIGTERM."""
 
     prepare: Callable[[str], Awaitable[None]]
     fill: Callable[[str, int], Awaitable[None]]
@@ -56,7 +56,7 @@ class Peer:
 
 
 def main(peer: Peer) -> None:
-    """The command on the command line has been carried out, on uvloop."""
+    """Run the command of the command line on uvloop."""
     match sys.argv[1:]:
         case ["prepare", store]:
             uvloop.run(_awaited(peer.prepare(store)))
@@ -67,7 +67,7 @@ def main(peer: Peer) -> None:
         case ["trickle", store, url]:
             uvloop.run(_awaited(peer.trickle(store, url) if peer.trickle else peer.work(store, url, None)))
         case ["enqueue", store, rate, seconds, seed]:
-            # As in our own producer: a collection of garbage is a pause of its own in what is measured.
+            # As in our producer: garbage collection would disturb the measurement.
             gc.disable()
             uvloop.run(_awaited(peer.enqueue(store, float(rate), float(seconds), int(seed))))
         case _:
@@ -79,20 +79,20 @@ async def _awaited(command: Awaitable[None]) -> None:
 
 
 def callback() -> tuple[str, str]:
-    """A new request_id and the payload of 600 bytes that has it: a bet placement, as PROTOCOL.md has it."""
+    """A new request_id and its payload of 600 bytes: a bet placement as in PROTOCOL.md."""
     request_id = str(uuid.uuid4())
     return request_id, _BODY % (request_id, uuid.uuid4(), _NOTE)
 
 
 def payloads(count: int, batch: int) -> Iterator[list[str]]:
-    """So many new payloads, batch by batch."""
+    """`count` new payloads in batches."""
     for first in range(0, count, batch):
         yield [callback()[1] for _ in range(min(batch, count - first))]
 
 
 @asynccontextmanager
 async def posting(url: str, at_once: int) -> AsyncIterator[Post]:
-    """One session for all, with connections that stay open, at most `at_once` of them."""
+    """A session with at most `at_once` kept-alive connections."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=at_once),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -110,17 +110,17 @@ async def posting(url: str, at_once: int) -> AsyncIterator[Post]:
 
 
 def stop_by_sigterm() -> asyncio.Event:
-    """Is set when the process is asked to end."""
+    """An event that is set by SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     return stop
 
 
 async def enqueue_on_schedule(enqueue: Enqueue, rate: float, seconds: float, seed: int) -> None:
-    """Each job was enqueued at its moment, whether the one before it was through or not; the line is printed.
+    """Enqueue each job at its scheduled time and print the line.
 
-    A row is [request_id, scheduled_s, began_s, committed_s], on the monotonic clock. The jobs that come before the
-    schedule, to warm up, are in no row.
+    A row is [request_id, scheduled_s, began_s, committed_s] on the monotonic clock. Warm-up jobs
+    have no row.
     """
     for _ in range(_WARM_UP_EACH):
         await asyncio.gather(*(enqueue(callback()[1]) for _ in range(PRODUCER_CONNECTIONS)))

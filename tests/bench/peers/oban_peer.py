@@ -1,4 +1,4 @@
-"""Oban for Python, on psycopg: jobs are claimed in batches; done ones are updated one by one, in one transaction."""
+"""Oban for Python on psycopg: claims in batches, updates finished jobs one by one."""
 
 from contextlib import AsyncExitStack
 
@@ -11,16 +11,17 @@ from psycopg_pool import AsyncConnectionPool
 _QUEUE = "callback"
 _FILL_BATCH = 1000
 _INSTANCES = 4
-"""In one process, on one queue: while one waits for its updates, the others post. A third faster than 1; 8 is not."""
+"""Instances in one process on one queue. A third faster than 1; 8 are not faster."""
 _AT_ONCE = 32
-"""Of each instance; 16 and 64 are no faster. Nor is any other pause between two claims than Oban's own 5 ms."""
+"""Jobs per instance; 16 and 64 are not faster, nor is another pause between claims than Oban's 5
+ms."""
 _CONNECTIONS = 10
-"""Each instance writes on one at a time, now and then on a second."""
+"""Each instance uses one connection, sometimes two."""
 
 
 @worker(queue=_QUEUE)
 class Callback:
-    """The payload is the argument `body`, as text: what is sent must be the same bytes each time."""
+    """The payload is the argument `body`, as text, so that every attempt sends the same bytes."""
 
     post: Post
 
@@ -49,7 +50,7 @@ async def _work(dsn: str, url: str, _count: int | None) -> None:
 
 
 async def _trickle(dsn: str, url: str) -> None:
-    """One instance: each job that comes wakes all there are."""
+    """One instance: each new job wakes all instances."""
     await _deliver(dsn, url, 1)
 
 
@@ -61,14 +62,14 @@ async def _deliver(dsn: str, url: str, instances: int) -> None:
         AsyncExitStack() as running,
     ):
         for number in range(instances):
-            # Those that run at once need names of their own.
+            # Concurrent instances need different names.
             oban = Oban(pool=pool, name=f"bench-{number}", node=f"node-{number}", queues={_QUEUE: _AT_ONCE})
             await running.enter_async_context(oban)
         await stop.wait()
 
 
 async def _enqueue(dsn: str, rate: float, seconds: float, seed: int) -> None:
-    # A job is one statement, and so a transaction without a BEGIN and a COMMIT to wait for.
+    # Autocommit saves the round trips of BEGIN and COMMIT.
     async with _pool(dsn, PRODUCER_CONNECTIONS, autocommit=True) as pool:
         oban = Oban(pool=pool)
         await enqueue_on_schedule(lambda payload: oban.enqueue(Callback.new({"body": payload})), rate, seconds, seed)

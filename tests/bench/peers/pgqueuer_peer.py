@@ -1,4 +1,4 @@
-"""PgQueuer, on asyncpg: jobs are claimed in batches; done ones are deleted and logged, in batches too."""
+"""PgQueuer on asyncpg: claims in batches, deletes and logs finished jobs in batches."""
 
 import asyncpg
 from common import PRODUCER_CONNECTIONS, Peer, enqueue_on_schedule, main, payloads, posting, stop_by_sigterm
@@ -10,15 +10,16 @@ from pgqueuer.queries import Queries
 _ENTRYPOINT = "callback"
 _FILL_BATCH = 1000
 _BATCH = 100
-"""50 to 500 are equally fast: what limits it is the work in Python for each job, which keeps the process busy."""
+"""50 to 500 are equally fast: the limit is the Python work per job."""
 _AT_ONCE = 200
-"""The fewest it allows for this batch, as fast as 400, 1,000 or none; without one it claims all there is."""
+"""The minimum for this batch size; as fast as 400, 1,000 or none. Without it, PgQueuer claims all
+jobs."""
 _CONNECTIONS = 3
-"""One listens, one claims, one logs; 2 and 5 are no faster."""
+"""One listens, one claims, one logs; 2 and 5 are not faster."""
 
 
 async def _keep(_connection: asyncpg.Connection) -> None:
-    """Nothing to reset: no statement here changes the session, and asyncpg would otherwise ask the server each time."""
+    """No reset: no statement changes the session, and a reset costs a round trip."""
 
 
 def _pool(dsn: str, size: int) -> asyncpg.Pool:

@@ -1,4 +1,4 @@
-"""Procrastinate, on psycopg: each job is claimed by a statement of its own, and each done one updated by another."""
+"""Procrastinate on psycopg: one statement claims each job, another one finishes it."""
 
 import asyncio
 import logging
@@ -12,37 +12,38 @@ from psycopg_pool import AsyncConnectionPool
 
 _FILL_BATCH = 1000
 _WORKERS = 8
-"""In one process: each claims one job at a time. A third faster than 1; 2 and 4 are between, 16 is no faster."""
+"""Workers in one process; each claims one job at a time. A third faster than 1; 16 are not
+faster."""
 _AT_ONCE = 8
-"""Of each worker."""
+"""Jobs per worker."""
 _CONNECTIONS = 16
-"""For each worker one that claims and one that records; each has a third of its own, which listens."""
+"""Per worker one that claims and one that records; a third one for listening is separate."""
 
-# It warns that a task of a main module has no lasting name; ours is given.
+# Procrastinate warns about task names in a main module; our task has an explicit name.
 logging.getLogger("procrastinate").setLevel(logging.ERROR)
 app = App(connector=PsycopgConnector())
 
 
 class _Sender:
-    """What a job posts with: a task is a function of the module."""
+    """The session for all jobs: a task is a module function."""
 
     post: Post
 
 
 @app.task(name="callback")
 async def callback(body: str) -> None:
-    """One job; the payload is text, because what is sent must be the same bytes each time."""
+    """One job. The payload is text, so that every attempt sends the same bytes."""
     await _Sender.post(body.encode())
 
 
 async def _commit_each(connection: AsyncConnection) -> None:
-    """Each statement is a transaction, without a BEGIN and a COMMIT to wait for: a fifth faster, as durable."""
+    """Autocommit: a fifth faster and as durable, without the round trips of BEGIN and COMMIT."""
     await connection.set_autocommit(True)
 
 
 @asynccontextmanager
 async def _opened(dsn: str, size: int) -> AsyncIterator[None]:
-    """The app runs on a pool of ours: its own would ask the server before each statement whether it is still there."""
+    """The app on our own pool; the default pool checks the connection before each statement."""
     async with (
         AsyncConnectionPool(dsn, min_size=size, max_size=size, open=False, configure=_commit_each) as pool,
         app.open_async(pool),
@@ -66,21 +67,21 @@ async def _work(dsn: str, url: str, _count: int | None) -> None:
 
 
 async def _trickle(dsn: str, url: str) -> None:
-    """One worker: each job that comes wakes all there are."""
+    """One worker: each new job wakes all workers."""
     await _deliver(dsn, url, workers_count=1, at_once=_WORKERS * _AT_ONCE)
 
 
 async def _deliver(dsn: str, url: str, *, workers_count: int, at_once: int) -> None:
     stop = stop_by_sigterm()
     async with posting(url, workers_count * at_once) as _Sender.post, _opened(dsn, _CONNECTIONS):
-        # Done jobs are kept, as is its default; deleting them is faster by less than what two runs differ.
+        # Keeps finished jobs (the default); deleting them is not measurably faster.
         workers = [
             asyncio.create_task(
                 app.run_worker_async(name=f"worker-{number}", concurrency=at_once, install_signal_handlers=False)
             )
             for number in range(workers_count)
         ]
-        # A worker that ends by itself was stopped by an error that it has logged.
+        # A worker ends by itself only after an error, which it has logged.
         await asyncio.wait([asyncio.create_task(stop.wait()), *workers], return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
             raise RuntimeError("a worker of Procrastinate ended by itself")

@@ -1,4 +1,4 @@
-"""taskiq, on Redis streams: jobs are read in batches; each done one is acknowledged by a command of its own."""
+"""taskiq on Redis streams: reads in batches, acknowledges each job with its own command."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -11,21 +11,21 @@ from taskiq.serializers import ORJSONSerializer
 from taskiq_redis import RedisStreamBroker
 
 _AT_ONCE = 64
-"""128 is no faster: what limits it is the work in Python for each job, which keeps the process busy."""
+"""128 is not faster: the limit is the Python work per job."""
 _PREFETCH = 64
-"""Jobs that were read and wait for a place; 0 and 500 are no faster."""
+"""Prefetched jobs; 0 and 500 are not faster."""
 _CONNECTIONS = 64
-"""As many as may acknowledge at once; 16 is no faster."""
+"""Concurrent acknowledgements; 16 are not faster."""
 
 
 class _Sender:
-    """What a job posts with: a task is a function of the module."""
+    """The session for all jobs: a task is a module function."""
 
     post: Post
 
 
 async def callback(body: str) -> None:
-    """One job; the payload is text, because what is sent must be the same bytes each time."""
+    """One job. The payload is text, so that every attempt sends the same bytes."""
     await _Sender.post(body.encode())
 
 
@@ -36,14 +36,14 @@ def _broker(store: str, connections: int) -> tuple[RedisStreamBroker, AsyncTaski
 
 
 async def _prepare(store: str) -> None:
-    """The consumer group is there: it gets what is enqueued from now on."""
+    """Create the consumer group, which receives jobs enqueued from now on."""
     broker, _ = _broker(store, PRODUCER_CONNECTIONS)
     await broker.startup()
     await broker.shutdown()
 
 
 async def _fill(store: str, count: int) -> None:
-    """There is no call for many at once: as many as there are connections, each with its own."""
+    """Enqueue concurrently, because taskiq has no bulk call."""
     broker, task = _broker(store, _CONNECTIONS)
     for batch in payloads(count, _CONNECTIONS):
         await asyncio.gather(*(task.kiq(payload) for payload in batch))
@@ -51,7 +51,7 @@ async def _fill(store: str, count: int) -> None:
 
 
 async def _work(store: str, url: str, _count: int | None) -> None:
-    """What a process of `taskiq worker` does, without the process above it that would start several (2 by default)."""
+    """One worker process of `taskiq worker`, without its supervisor process."""
     stop = stop_by_sigterm()
     broker, _ = _broker(store, _CONNECTIONS)
     broker.is_worker_process = True
@@ -63,7 +63,7 @@ async def _work(store: str, url: str, _count: int | None) -> None:
                 validate_params=False,
                 max_async_tasks=_AT_ONCE,
                 max_prefetch=_PREFETCH,
-                # At least once: never before it is done. There is no result to be saved.
+                # Acknowledge after the job (at least once); there is no result to save.
                 ack_type=AcknowledgeType.WHEN_EXECUTED,
             )
             await receiver.listen(stop)
