@@ -173,7 +173,7 @@ class BenchEnvironment:
                 workers=tuple(daemon.process.pid for daemon in running),
                 store=(self.postgres_pid,),
                 is_alive=lambda: all(daemon.process.poll() is None for daemon in running),
-                said=lambda: running[0].log_text[-1000:],
+                output=lambda: running[0].log_text[-1000:],
                 wal_bytes=wal_counter(owner),
             )
             reading = await meter.measure(bets * CALLBACKS_PER_BET, crew)

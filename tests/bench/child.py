@@ -35,7 +35,7 @@ class Child:
         return self._process.poll() is None
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """The end of its output."""
         return self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
 

@@ -92,7 +92,7 @@ class Scripted(Contender):
                     workers=(worker.pid,),
                     store=store.pids,
                     is_alive=lambda: worker.is_alive,
-                    said=lambda: worker.said,
+                    output=lambda: worker.output,
                     wal_bytes=store.wal_bytes,
                 )
                 return await meter.measure(self._count, crew)

@@ -172,14 +172,16 @@ async def run(*, seconds: float, folder: Path) -> None:
         ended_s = time.time()
         for name in ("fleet", "operator"):
             board = json.loads((_DEPLOY / "grafana" / f"{name}.json").read_text(encoding="utf-8"))
-            told: dict[int, list[Series]] = {}
+            panels: dict[int, list[Series]] = {}
             for panel in board["panels"]:
-                told[panel["id"]] = [
+                panels[panel["id"]] = [
                     series
                     for target in panel.get("targets", [])
                     for series in await ask(http, url, target, operator_id="op_down", began_s=began_s, ended_s=ended_s)
                 ]
-            (folder / f"{name}.svg").write_text(drawn(board, told, began_s=began_s, ended_s=ended_s), encoding="utf-8")
+            (folder / f"{name}.svg").write_text(
+                drawn(board, panels, began_s=began_s, ended_s=ended_s), encoding="utf-8"
+            )
 
 
 def main() -> None:

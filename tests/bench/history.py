@@ -24,9 +24,9 @@ _CALLBACKS = """
            case when kind.method <> 'BALANCE' then 'past-' || n end, kind.lane, 'delivered', 'applied', 2,
            kind.params || jsonb_build_object('player_id', 'p-' || n, 'currency', 'EUR')
                || case when kind.method <> 'BALANCE' then jsonb_build_object('bet_id', 'past-' || n) else '{}' end,
-           'subunits', moment.at, moment.at, moment.at, 'OK', 'op-tx-1', 100000
+           'subunits', done.at, done.at, done.at, 'OK', 'op-tx-1', 100000
       from generate_series($2::integer, $3::integer) n
-     cross join lateral (select now() - n * interval '1 millisecond' as at) moment
+     cross join lateral (select now() - n * interval '1 millisecond' as at) done
      cross join (values
          ('ask-', 'BALANCE', 'interactive', '{}'::jsonb),
          ('make-', 'BET_MAKE', 'interactive', '{"amount": 500, "bet": {"market_id": "m-7",
@@ -41,13 +41,13 @@ _ATTEMPTS = """
     select ($1::text[])[n % cardinality($1::text[]) + 1], md5(kind.prefix || n)::uuid, kind.method, tries.attempt,
            'answered', case tries.attempt when 1 then 'retry' else 'delivered' end,
            case tries.attempt when 1 then 'http_503' end,
-           'past', moment.at, moment.at, 'http://127.0.0.1/predictu', 'past',
+           'past', done.at, done.at, 'http://127.0.0.1/predictu', 'past',
            '{"Content-Type": "application/json", "X-Predictu-Operator": "op_work_0"}', repeat('x', $4::integer), 200,
            '[["Content-Type", "application/json"]]', repeat('y', $4::integer / 8)::bytea, 0.1, 1.0, 1.1,
            md5(kind.prefix || n || tries.attempt)::uuid
       from generate_series($2::integer, $3::integer) n
      -- All in this month, whose partition is the one that is written to now.
-     cross join lateral (select greatest(date_trunc('month', now()), now() - n * interval '1 millisecond') as at) moment
+     cross join lateral (select greatest(date_trunc('month', now()), now() - n * interval '1 millisecond') as at) done
      cross join (values ('ask-', 'BALANCE'), ('make-', 'BET_MAKE'), ('end-', 'BET_WIN')) kind (prefix, method)
      cross join generate_series(1, 2) tries (attempt)
 """

@@ -1,7 +1,6 @@
 """A child process that reads requests as JSON lines and answers each with a JSON line.
 
-Its input ends when its owner does, whatever ended it, and then it ends as well: nothing has to be
-cleaned up.
+The child ends when its stdin closes, so it also ends if its parent is killed.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ from typing import Any
 import uvloop
 
 _LINE_BYTES_MAX = 64 * 1024 * 1024
-"""Of one question or answer; the largest holds four numbers for each request of a segment."""
+"""Maximum length of a line; the largest has four numbers per request of a segment."""
 _END_TIMEOUT_S = 10.0
 _ROOT = Path(__file__).parents[2]
 
@@ -23,7 +22,7 @@ Question = Mapping[str, Any]
 
 
 def answer_lines(answer: Callable[[Question], Awaitable[Any]]) -> None:
-    """The child's end: every line on stdin has been answered. Returns when there are no more."""
+    """Run in the child: answer every line of stdin until it ends."""
     # Garbage collection would disturb the measurement, and children do not live long enough to need
     # it.
     gc.disable()
@@ -39,7 +38,7 @@ async def _answer_lines(answer: Callable[[Question], Awaitable[Any]]) -> None:
 
 
 class Asked:
-    """The owner's end of one child."""
+    """The parent's side of one child."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -47,7 +46,7 @@ class Asked:
 
     @classmethod
     async def start(cls, module: str) -> "Asked":
-        """The child runs; what it has to complain about goes to our stderr."""
+        """Start the child; its stderr is ours."""
         return cls(
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", module),
@@ -55,7 +54,7 @@ class Asked:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=_LINE_BYTES_MAX,
-                # Ctrl-C is for us; the child ends with its input.
+                # Ctrl-C must not reach the child; it ends with its stdin.
                 start_new_session=True,
             )
         )
@@ -65,7 +64,7 @@ class Asked:
         return self._process.pid
 
     async def ask(self, **question: Any) -> Any:
-        """The child's answer. Raises RuntimeError where it ended instead."""
+        """The child's answer. Raises RuntimeError if the child has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._owes_an_answer = True

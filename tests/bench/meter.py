@@ -12,46 +12,46 @@ from tests.bench.cpu_clock import CpuClock, own_s
 from tests.bench.receiver import Receiver
 
 _FROM, _TO = 0.1, 0.9
-"""Neither the start nor the last stragglers are what a worker can keep up."""
+"""The measured part of the work, without the start and the last requests."""
 _POLL_S = 0.05
 _WEIGH_EVERY_S = 0.5
 _BEGIN_TIMEOUT_S = 60.0
-"""From its start to a tenth of the work."""
+"""Time limit from the start to a tenth of the work."""
 _RATE_LEAST = 50.0
-"""No contender is so slow; with so many a second the work is waited for."""
+"""Slower than every contender; sets the time limit of a round."""
 
 
 class BrokenRoundError(Exception):
-    """This round says nothing; the message says why."""
+    """The round is invalid; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crew:
-    """Whose processors are counted, and where. `is_alive` and `said` are of the worker."""
+    """The measured processes. `is_alive` and `output` belong to the worker."""
 
     workers: tuple[int, ...]
     store: tuple[int, ...]
     is_alive: Callable[[], bool]
-    said: Callable[[], str]
-    # Bytes of WAL written so far; None where there is none.
+    output: Callable[[], str]
+    # Bytes of WAL written so far; None without WAL.
     wal_bytes: Callable[[], Awaitable[int]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One round of one contender."""
+    """The result of one round of one contender."""
 
     rate: float
     worker_s: float
     store_s: float
     wal_bytes: float
-    # Each half second from the first tenth on.
+    # Every half second after the first tenth.
     memory_mb: tuple[float, ...]
     others_cores: float
-    # Since the worker's start, up to nine tenths of the work.
+    # From the worker's start to nine tenths of the work.
     requests: int
     connections: int
-    # Ours: its own metrics, each summed over its labels.
+    # Our daemon's metrics, each summed over its labels.
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def line(self) -> str:
@@ -71,7 +71,7 @@ class _Mark:
 
 
 class Meter:
-    """Counts from start() on what nginx answers, without the questions for it."""
+    """Counts nginx's answers since start(), without the requests for the counter."""
 
     def __init__(self, receiver: Receiver, session: aiohttp.ClientSession) -> None:
         self._receiver = receiver
@@ -81,7 +81,7 @@ class Meter:
         self._weighed_at_s = 0.0
 
     async def start(self) -> None:
-        """Nothing has been counted. To be called before the worker starts."""
+        """Reset the counters; call it before the worker starts."""
         before = await self._receiver.counts(self._session)
         self._before, self._asked = before, 0
 
@@ -97,7 +97,7 @@ class Meter:
         end = await self._reached(round(total * _TO), crew, within_s=total / _RATE_LEAST)
         cores = clock.cores()
         rate = (end.requests - start.requests) / (end.at_s - start.at_s)
-        # Our own counting is ours, not others'.
+        # This process is not one of the others.
         own_cores = (own_s() - began_own_s) / (end.at_s - start.at_s)
         return Reading(
             rate=rate,
@@ -126,7 +126,7 @@ class Meter:
                     wal_bytes=await crew.wal_bytes() if crew.wal_bytes else 0,
                 )
             if not crew.is_alive() or at_s > give_up_at_s:
-                raise BrokenRoundError(f"{answered} requests came where {requests} were to come; {crew.said()}")
+                raise BrokenRoundError(f"nginx counted {answered} requests instead of {requests}; {crew.output()}")
             await asyncio.sleep(_POLL_S)
 
     def _weigh(self, at_s: float, crew: Crew) -> None:

@@ -102,7 +102,7 @@ class Receiver:
                     return Counts(connections=int(found[1]), requests=int(found[2]))
             except aiohttp.ClientConnectorError as error:
                 if not self._nginx.is_alive or time.monotonic() > give_up_at_s:
-                    raise RuntimeError(f"nginx does not answer: {self._nginx.said}") from error
+                    raise RuntimeError(f"nginx does not answer: {self._nginx.output}") from error
                 time.sleep(_RETRY_S)  # noqa: ASYNC251 -- nothing else runs before it is up.
 
     async def requests(self, session: aiohttp.ClientSession) -> int:

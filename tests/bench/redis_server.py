@@ -41,7 +41,7 @@ class RedisServer:
         while not self._is_ready():
             if not self._child.is_alive or time.monotonic() > give_up_at_s:
                 self._child.end()
-                raise RuntimeError(f"redis-server did not start: {self._child.said}")
+                raise RuntimeError(f"redis-server did not start: {self._child.output}")
             time.sleep(_POLL_S)
 
     @property

@@ -119,14 +119,14 @@ async def scrape(telemetry: Telemetry, *, scrapes: int) -> list[tuple[float, flo
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        said, _ = await asyncio.wait_for(scraper.communicate(), 300)
+        output, _ = await asyncio.wait_for(scraper.communicate(), 300)
     finally:
         beating.cancel()
         with suppress(ProcessLookupError):
             scraper.kill()
         await server.stop()
     found = []
-    for line in said.decode().splitlines():
+    for line in output.decode().splitlines():
         began_s, ended_s, size = (float(word) for word in line.split())
         within = [span for at_s, span in late if began_s <= at_s <= ended_s + _BEAT_S]
         after = [span for at_s, span in late if ended_s + _BEAT_S < at_s <= ended_s + _PAUSE_S]
@@ -154,7 +154,7 @@ def _count() -> None:
         counted += 1
 
 
-def told(name: str, figures: Iterable[float], form: Callable[[float], str] = "{:.2f}".format) -> str:
+def summary(name: str, figures: Iterable[float], form: Callable[[float], str] = "{:.2f}".format) -> str:
     """A line with the median and the maximum."""
     figures = sorted(figures)
     return f"{name}: median {form(statistics.median(figures))}, worst {form(figures[-1])}"
@@ -178,10 +178,10 @@ def main() -> None:
     took, longest, sizes, quiet = zip(*found, strict=True)
     lines = (
         f"{given.operators} operators, {sizes[-1] / 1e6:.2f} MB, {given.scrapes} scrapes, turns of {given.turns_s} s",
-        told("a scrape takes, ms", took),
-        told("longest delay of the loop in it, ms", longest),
-        told("the same in the pause after it, ms", quiet),
-        told("the same beside a thread that only counts, ms", counting),
+        summary("a scrape takes, ms", took),
+        summary("longest delay of the loop in it, ms", longest),
+        summary("the same in the pause after it, ms", quiet),
+        summary("the same beside a thread that only counts, ms", counting),
     )
     sys.stdout.write("\n".join(lines) + "\n")
     if statistics.median(longest) > given.limit_ms:

@@ -42,12 +42,12 @@ async def _answer(question: Question) -> list[list[Any]]:
 
         async def place(number: int) -> list[Any]:
             operator_id, request_id = operator_ids[number % len(operator_ids)], uuid.uuid4()
-            heard = waiting[str(request_id)] = asyncio.get_running_loop().create_future()
+            notified = waiting[str(request_id)] = asyncio.get_running_loop().create_future()
             async with pool.acquire() as connection:
                 await connection.fetchval(_ENQUEUE, operator_id, params_of("BET_MAKE", number), request_id)
             committed_s = time.monotonic()
             try:
-                await asyncio.wait_for(heard, _WAIT_S)
+                await asyncio.wait_for(notified, _WAIT_S)
             except TimeoutError:
                 return [str(request_id), committed_s, None]
             async with pool.acquire() as connection:

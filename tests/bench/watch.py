@@ -107,7 +107,7 @@ class Watch:
             await asyncio.sleep(0.1)
 
     async def arrivals_ms(self, enqueued: list[list[Any]]) -> tuple[float, ...]:
-        """Latency from commit to the first byte at the operator. Raises BrokenRoundError if none arrived."""
+        """Latency from commit to first byte. Raises BrokenRoundError if no request arrived."""
         rows = self.counted(enqueued)
         arrived_at_s = await self.moments("arrivals", [row[0] for row in rows])
         if min(arrived_at_s) == inf:

@@ -62,7 +62,7 @@ async def play_bets(owner: Connection, bets: int, *, prefix: str, operators: Ite
 async def check_done(
     owner: Connection, bets: int, *, since: Any = None, operators: Iterable[str] = OPERATORS
 ) -> Mapping[str, int]:
-    """Check the bets made after `since`. Raises BrokenRoundError unless each was delivered exactly once."""
+    """Check the bets made after `since`; raises BrokenRoundError unless all were delivered once."""
     whose = list(operators)
 
     async def nothing_is_left() -> bool:
@@ -72,14 +72,14 @@ async def check_done(
         await until("every callback is final", nothing_is_left, within_s=_DONE_TIMEOUT_S)
     except AssertionError as error:
         raise BrokenRoundError(str(error)) from error
-    moment = since or await owner.fetchval("select '-infinity'::timestamptz")
-    row: asyncpg.Record | None = await owner.fetchrow(_DONE, whose, moment)
+    since_at = since or await owner.fetchval("select '-infinity'::timestamptz")
+    row: asyncpg.Record | None = await owner.fetchrow(_DONE, whose, since_at)
     assert row is not None
     callbacks = bets * CALLBACKS_PER_BET
     wanted = {"delivered": callbacks, "closed": bets, "audited": callbacks, "audited_once": callbacks}
     if dict(row) != wanted:
-        retried = {row[0]: row[1] for row in await owner.fetch(_RETRIED, whose, moment)}
-        raise BrokenRoundError(f"the database has {dict(row)} where {wanted} was to be; retried for {retried}")
+        retried = {row[0]: row[1] for row in await owner.fetch(_RETRIED, whose, since_at)}
+        raise BrokenRoundError(f"the database has {dict(row)} instead of {wanted}; retried for {retried}")
     return wanted
 
 

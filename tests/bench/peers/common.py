@@ -1,7 +1,7 @@
 """Shared by all peers: commands, payload, POST and schedule. Imports nothing of ours.
 
     prepare STORE                       the schema is installed
-    fill STORE COUNT                    so many jobs are enqueued, in bulk
+    fill STORE COUNT                    COUNT jobs are enqueued in bulk
     work STORE URL [COUNT]              jobs are POSTed to URL, until SIGTERM; then the exit code is 0
     trickle STORE URL                   as work, set for jobs that come one by one, where that is another setting
     enqueue STORE RATE SECONDS SEED     one commit for each job, on an open schedule; prints one line of JSON
