@@ -75,11 +75,13 @@ def migrate(invocation: Invocation) -> None:
 
     dsn = dsn_of(invocation)
     with reported_outages(invocation):
-        applied = asyncio.run(bring_up_to_date(dsn))
+        changes = asyncio.run(bring_up_to_date(dsn))
     if invocation.json:
-        print_json({"applied": applied})
-    elif applied:
-        for name in applied:
-            click.echo(f"applied {name}")
-    else:
+        print_json({"applied": changes.migrations, "functions": changes.functions})
+        return
+    for name in changes.migrations:
+        click.echo(f"applied {name}")
+    if changes.functions:
+        click.echo(f"applied {len(changes.functions)} functions and views")
+    if not changes.migrations and not changes.functions:
         click.echo("the schema is up to date")

@@ -18,7 +18,7 @@ from predictu_dispatch.core.methods import Lane
 
 HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEAT_TIMEOUT_S = 3.0
-"""As heartbeat_timeout() in 0007_fleet.sql; a test compares the two."""
+"""As sql/functions/fleet/heartbeat_timeout.sql; a test compares the two."""
 SHARE_VALID_S = 2.5
 """How long a share is valid after it was requested; other daemons get it after HEARTBEAT_TIMEOUT_S
 of silence."""

@@ -1,3 +1,3 @@
--- Starts a PING, or joins the one that is under way; see ping_operator() in 0008_interventions.sql.
+-- Starts a PING, or returns the one that is under way.
 -- $1 operator_id
 select predictu_dispatch.ping_operator($1) as request_id

@@ -1,4 +1,4 @@
--- Takes a callback off the review list; see resolve_callback() in 0008_interventions.sql.
--- $1 operator_id; $2 request_id; $3 why; $4 who does it
+-- Removes a callback from the review list.
+-- $1 operator_id; $2 request_id; $3 reason; $4 done_by
 select operator_id, request_id, method, bet_id, state, attempts
   from predictu_dispatch.resolve_callback($1, $2, $3, $4)

@@ -20,8 +20,10 @@ import click
 _ROOT = Path(__file__).parents[2]
 _COPIED = ("predictu_dispatch", "sql", "tests", "pyproject.toml")
 _TIMEOUT_S = 600.0
-_TABLES = "sql/migrations/0001_tables.sql"
-_LEAN = "sql/migrations/0009_lean.sql"
+_SCHEMA = "sql/migrations/0001_schema.sql"
+_SETTLE = "sql/functions/dispatch/settle.sql"
+_ENQUEUE = "sql/functions/producers/enqueue_callback.sql"
+_ADVANCE = "sql/functions/bets/advance_bets.sql"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +40,12 @@ class Mutant:
 MUTANTS = (
     Mutant(
         name="the fence is gone: any report settles what it names",
-        file=_LEAN,
+        file=_SETTLE,
         old=" and c.lease_until is not null and c.attempts = r.attempt\n",
         new="\n",
         behind=(
-            (_TABLES, "create unique index attempt_decided", "create index attempt_decided"),
-            (_TABLES, "end)) nulls not distinct;", "end));"),
+            (_SCHEMA, "create unique index attempt_decided", "create index attempt_decided"),
+            (_SCHEMA, "end)) nulls not distinct;", "end));"),
         ),
     ),
     Mutant(
@@ -78,26 +80,26 @@ MUTANTS = (
     ),
     Mutant(
         name="a bet of unknown fate is void, and nothing is rolled back",
-        file=_LEAN,
+        file=_ADVANCE,
         old="if ended.effect = 'none' then",
         new="if ended.effect is not null then",
     ),
     Mutant(
         name="a terminal does not wait for its placement",
-        file=_LEAN,
+        file=_ENQUEUE,
         old="state := case bet.state when 'placing' then 'waiting' else 'ready' end;",
         new="state := 'ready';",
     ),
     Mutant(
         name="a bet may have two terminals",
-        file=_LEAN,
+        file=_ENQUEUE,
         old="if bet.state not in ('placing', 'open') or exists (",
         new="if bet.state not in ('placing', 'open', 'closing') or false and exists (",
-        behind=((_TABLES, "create unique index callback_of_bet", "create index callback_of_bet"),),
+        behind=((_SCHEMA, "create unique index callback_of_bet", "create index callback_of_bet"),),
     ),
     Mutant(
         name="what a reaper ends is not audited",
-        file=_LEAN,
+        file=_SETTLE,
         old="where d.request_id is not null or not (r.reaped or exists (",
         new="where (d.request_id is not null and not r.reaped) or not (r.reaped or exists (",
     ),

@@ -271,7 +271,7 @@ def test_an_open_circuit_closes_by_the_deciding_ping_alone(steps: list[tuple[Pin
         if breaker.circuit is Circuit.CLOSED:
             return
         if breaker.starts_ping:
-            # As start_ping() in 0007_fleet.sql.
+            # As start_ping().
             breaker = replace(breaker, circuit=Circuit.HALF_OPEN)
         elif breaker.circuit is Circuit.OPEN:
             breaker = replace(breaker, ping_in_s=0.0)

@@ -287,7 +287,7 @@ async def test_claim_and_expire_agree_with_the_reasons(harness: Harness, databas
     pool = Pool(database.support, pool_size=1, application_name="test")
     await pool.open()
     # The trigger refuses to delete a callback that is not final.
-    await harness.owner.execute("alter table predictu_dispatch.callback disable trigger callback_removed_when_over")
+    await harness.owner.execute("alter table predictu_dispatch.callback disable trigger callback_deleted_when_final")
     tried = 0
     for circuit, is_paused, backoff_s, due_s, expires_s, method in itertools.product(
         ("closed", "open", "half_open"), (False, True), (-9, 9), (-9, 9), (-3, 99), ("PING", "PING other", "BALANCE")

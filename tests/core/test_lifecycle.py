@@ -107,7 +107,7 @@ async def test_a_callback_that_was_attempted_is_never_cancelled(harness: Harness
     await harness.attempt(await harness.place(), delivered)
     win = await harness.end("BET_WIN")
     await harness.attempt(win, retried)
-    with pytest.raises(asyncpg.CheckViolationError, match="cancelled_was_never_attempted"):
+    with pytest.raises(asyncpg.CheckViolationError, match="cancelled_never_attempted"):
         await harness.owner.execute(MOVE, win, "cancelled")
 
 
@@ -160,8 +160,8 @@ async def test_a_placement_whose_retries_were_stopped_is_never_retried(harness: 
 
 
 CLEARED = """
-    alter table predictu_dispatch.callback disable trigger callback_removed_when_over;
-    alter table predictu_dispatch.bet disable trigger bet_removed_when_over;
+    alter table predictu_dispatch.callback disable trigger callback_deleted_when_final;
+    alter table predictu_dispatch.bet disable trigger bet_deleted_when_final;
     delete from predictu_dispatch.callback;
     delete from predictu_dispatch.bet;
 """
@@ -173,7 +173,7 @@ CLEARED = """
 
 async def test_a_bet_makes_exactly_the_listed_moves(harness: Harness) -> None:
     owner, made = harness.owner, set()
-    for trigger in ("bet_holds_with_its_callbacks", "bet_removed_when_over"):
+    for trigger in ("bet_matches_callbacks", "bet_deleted_when_final"):
         await owner.execute(f"alter table predictu_dispatch.bet disable trigger {trigger}")
     for old, new in itertools.permutations(BetState, 2):
         async with owner.transaction():
@@ -222,7 +222,7 @@ async def test_a_bet_is_only_in_a_state_that_its_callbacks_allow(harness: Harnes
     ]
     placements += [("rejected", "unknown"), ("exhausted", "unknown")]
     terminals = [None, *CallbackState]
-    await owner.execute("alter table predictu_dispatch.bet disable trigger bet_moves")
+    await owner.execute("alter table predictu_dispatch.bet disable trigger bet_move")
     for (placement, effect), terminal in itertools.product(placements, terminals):
         if placement == "waiting":
             continue  # A CHECK refuses that state of a placement.

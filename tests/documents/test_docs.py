@@ -47,5 +47,5 @@ def test_nothing_else_stands_at_the_top() -> None:
 
 
 def test_the_diagram_of_methods_is_complete() -> None:
-    text = (ROOT / "sql" / "migrations" / "0001_tables.sql").read_text(encoding="utf-8")
+    text = (ROOT / "sql" / "migrations" / "0001_schema.sql").read_text(encoding="utf-8")
     assert [method for method in Method if f"'{method}'" not in text] == []

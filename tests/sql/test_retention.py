@@ -738,8 +738,8 @@ async def test_its_role_removes_what_is_old_and_can_do_nothing_else(
             (f"select predictu_dispatch.purge_audit({KEEP_MONTHS}, null, 10)", "PD003"),
             (f"select predictu_dispatch.purge_audit({KEEP_MONTHS}, 'x; drop table bet', 10)", "PD003"),
             # What makes a step of it is not for anybody to call alone.
-            (f"select predictu_dispatch.begin_kept_audit('{part_of(LONG_AGO)}')", "42501"),
-            (f"select predictu_dispatch.replace_audit('{part_of(LONG_AGO)}', false)", "42501"),
+            (f"select predictu_dispatch.create_kept_partition('{part_of(LONG_AGO)}')", "42501"),
+            (f"select predictu_dispatch.swap_audit_partition('{part_of(LONG_AGO)}', false)", "42501"),
             ("update predictu_dispatch.audit_purge_cursor set next_block = null", "42501"),
         ):
             with pytest.raises(asyncpg.PostgresError) as raised:

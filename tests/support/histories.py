@@ -133,24 +133,24 @@ class HistoryBuilder:
         )
         # The audit is partitioned by started_at and refuses updates, so its trigger is off meanwhile.
         async with self.harness.owner.transaction():
-            await self.harness.owner.execute("alter table predictu_dispatch.attempt disable trigger attempt_only_grows")
+            await self.harness.owner.execute("alter table predictu_dispatch.attempt disable trigger attempt_append_only")
             await self.harness.owner.execute(
                 "update predictu_dispatch.attempt set started_at = $2, finished_at = $2 where request_id = $1",
                 *(request_id, at - timedelta(milliseconds=20)),
             )
             await self.harness.owner.execute(
-                "alter table predictu_dispatch.attempt enable always trigger attempt_only_grows"
+                "alter table predictu_dispatch.attempt enable always trigger attempt_append_only"
             )
 
     async def _age_resolution(self, history: History) -> None:
         async with self.harness.owner.transaction():
             table = "predictu_dispatch.intervention"
-            await self.harness.owner.execute(f"alter table {table} disable trigger intervention_only_grows")
+            await self.harness.owner.execute(f"alter table {table} disable trigger intervention_append_only")
             await self.harness.owner.execute(
                 f"update {table} set done_at = $2 where request_id = $1",  # noqa: S608 - a constant
                 *(history.requests[-1], history.resolved_at),
             )
-            await self.harness.owner.execute(f"alter table {table} enable always trigger intervention_only_grows")
+            await self.harness.owner.execute(f"alter table {table} enable always trigger intervention_append_only")
 
     async def _made(self, history: History, outcome: Callable[..., Report] = delivered, **fields: Any) -> None:
         """Places the bet and makes one attempt."""

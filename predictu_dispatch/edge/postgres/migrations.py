@@ -1,4 +1,4 @@
-"""Brings the schema up to date: forward only, twice is harmless, two at once is safe."""
+"""Brings the schema up to date: forward only; running it twice, or two at once, is safe."""
 
 from __future__ import annotations
 
@@ -9,133 +9,157 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from predictu_dispatch.edge.postgres.errors import translated
-from predictu_dispatch.edge.postgres.sql_files import Migration, migrations
+from predictu_dispatch.edge.postgres.sql_files import Migration, definitions, migrations
 
 if TYPE_CHECKING:
     from asyncpg import Connection
     from asyncpg.pool import PoolConnectionProxy
 
 _LOCK_KEY = 7_305_177_219_640_001
-"""Key of the advisory lock under which migrations run; any number that nobody else uses will do."""
-
+"""Key of the advisory lock under which migrations run; any number that nothing else uses will do."""
 
 _LOCK_TIMEOUT_S = 2
-"""A daemon's shares are valid for 2.5 s: waiting no longer costs at most a moment's delay."""
+"""Less than the 2.5 s for which a daemon's shares are valid, so that waiting for a lock delays daemons briefly."""
+
+_PARTITIONS_AHEAD = 2
 
 
 class SchemaError(Exception):
     """The schema and this build do not fit; the message says what to do."""
 
 
-async def migrate(dsn: str) -> list[str]:
-    """The schema is up to date; returns the names of the migrations that were applied now.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """A migration that the database has."""
 
-    All run in one transaction under an advisory lock that ends with it: also behind a transaction-pooling proxy two
-    runs wait for each other, and a failed one leaves nothing half done. Raises SchemaError, also while a daemon runs
-    that would not understand the new schema; and what edge/postgres/errors.py translates to.
+    name: str
+    sha256: str
+    compatible_from: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """The names of the migrations, and of the functions and views, that one run applied."""
+
+    migrations: list[str]
+    functions: list[str]
+
+
+async def migrate(dsn: str) -> Changes:
+    """Applies the pending migrations, then the functions and views that differ, then creates the audit's partitions.
+
+    Everything is one transaction under an advisory lock that ends with it. So two runs wait for each other, also behind
+    a transaction-pooling proxy, and a failed run leaves nothing half done. A database of a newer release that this
+    build may run on is left as it is. Raises SchemaError, also while a daemon runs that would not understand the new
+    schema, and what edge/postgres/errors.py translates to.
     """
     with translated():
         return await _migrate(dsn)
 
 
-async def _migrate(dsn: str) -> list[str]:
+async def _migrate(dsn: str) -> Changes:
     connection = await asyncpg.connect(dsn, statement_cache_size=0, timeout=10)
     try:
         async with connection.transaction():
             await connection.execute("select pg_advisory_xact_lock($1)", _LOCK_KEY)
-            # Whoever waits for a lock on a table makes everybody after it wait as well, the daemons among them.
+            # Every later transaction queues behind one that waits for a table's lock, those of the daemons included.
             await connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT_S}s'")
-            await _prepare(connection)
+            await _require_utf8(connection)
             applied = await applied_migrations(connection)
             pending = pending_migrations(applied)
             await _require_no_daemon_left_behind(connection, applied, pending)
             for migration in pending:
-                await connection.execute(migration.sql)
-                await connection.execute(
-                    "insert into predictu_dispatch.schema_migration (version, name, sha256, compatible_from)"
-                    " values ($1, $2, $3, $4)",
-                    migration.version,
-                    migration.name,
-                    migration.sha256,
-                    migration.compatible_from,
-                )
-        return [migration.name for migration in pending]
+                await _apply(connection, migration)
+            is_newer = max(applied, default=0) > len(migrations())
+            functions = [] if is_newer else await _apply_definitions(connection)
+            if not is_newer:
+                await connection.execute("select predictu_dispatch.prepare_partitions($1)", _PARTITIONS_AHEAD)
+        return Changes(migrations=[migration.name for migration in pending], functions=functions)
     except asyncpg.LockNotAvailableError as error:
         message = (
-            f"another transaction holds a table for longer than {_LOCK_TIMEOUT_S} s ({error}); nothing was changed. "
-            "Try again; if it stays so, a transaction was left open: look for it in pg_stat_activity"
+            f"another transaction has locked a table for longer than {_LOCK_TIMEOUT_S} s ({error}); nothing was "
+            "changed. Try again; if it stays locked, look in pg_stat_activity for a transaction that was left open"
         )
         raise SchemaError(message) from error
     finally:
         await connection.close(timeout=5)
 
 
-async def _prepare(connection: Connection | PoolConnectionProxy) -> None:
+async def _require_utf8(connection: Connection | PoolConnectionProxy) -> None:
     encoding = await connection.fetchval("select current_setting('server_encoding')")
     if encoding != "UTF8":
         message = f"the database's encoding is {encoding}; create it with encoding 'UTF8', because callbacks are UTF-8"
         raise SchemaError(message)
-    await connection.execute("create schema if not exists predictu_dispatch")
+
+
+async def _apply(connection: Connection | PoolConnectionProxy, migration: Migration) -> None:
+    await connection.execute(migration.sql)
     await connection.execute(
-        "create table if not exists predictu_dispatch.schema_migration ("
-        "version integer not null, name text not null, sha256 text not null, "
-        "applied_at timestamptz not null default now(), compatible_from integer)"
+        "insert into predictu_dispatch.schema_migration (version, name, sha256, compatible_from)"
+        " values ($1, $2, $3, $4)",
+        migration.version,
+        migration.name,
+        migration.sha256,
+        migration.compatible_from,
     )
-    # Where it was made by a build that did not know the column; asked first, because readers would have to wait.
-    if not await connection.fetchval(
-        "select exists (select from pg_attribute where attrelid = 'predictu_dispatch.schema_migration'::regclass"
-        " and attname = 'compatible_from')"
-    ):
-        await connection.execute("alter table predictu_dispatch.schema_migration add column compatible_from integer")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
-    """A migration that the database has had."""
-
-    sha256: str
-    compatible_from: int
-    """As Migration says; what a build without the column applied counts as compatible with none before it."""
+async def _apply_definitions(connection: Connection | PoolConnectionProxy) -> list[str]:
+    """Applies the functions and views whose file differs from what was applied last; returns their names."""
+    # A body may call a function that is created after it.
+    await connection.execute("set local check_function_bodies = off")
+    rows = await connection.fetch("select name, sha256 from predictu_dispatch.schema_function")
+    known = {row["name"]: row["sha256"] for row in rows}
+    changed = [one for one in definitions() if known.get(one.name) != one.sha256]
+    for definition in changed:
+        await connection.execute(definition.statements)
+    # The row of a removed file goes as well: if the file comes back, its function is created again.
+    outdated = [one.name for one in changed] + list(known.keys() - {one.name for one in definitions()})
+    await connection.execute("delete from predictu_dispatch.schema_function where name = any ($1)", outdated)
+    await connection.executemany(
+        "insert into predictu_dispatch.schema_function (name, sha256) values ($1, $2)",
+        [(one.name, one.sha256) for one in changed],
+    )
+    return [one.name for one in changed]
 
 
 async def applied_migrations(connection: Connection | PoolConnectionProxy) -> dict[int, Applied]:
-    """The applied migrations by version; empty where the schema was never made."""
+    """Returns the applied migrations by version; empty if the database has no schema of ours."""
     if await connection.fetchval("select to_regclass('predictu_dispatch.schema_migration')") is None:
         return {}
     rows = await connection.fetch(
-        # A column that an older schema does not have yet cannot be named.
-        "select version, sha256, (to_jsonb(applied) ->> 'compatible_from')::integer as compatible_from"
-        " from predictu_dispatch.schema_migration applied order by version"
+        "select version, name, sha256, compatible_from from predictu_dispatch.schema_migration order by version"
     )
     return {
-        row["version"]: Applied(sha256=row["sha256"], compatible_from=row["compatible_from"] or row["version"])
+        row["version"]: Applied(name=row["name"], sha256=row["sha256"], compatible_from=row["compatible_from"])
         for row in rows
     }
 
 
-def newer_migrations(applied: Mapping[int, Applied]) -> dict[int, Applied]:
-    """What the database has had and this build does not know."""
-    known = len(migrations())
-    return {version: one for version, one in applied.items() if version > known}
-
-
 def pending_migrations(applied: Mapping[int, Applied]) -> list[Migration]:
-    """What is still to be applied, in order; nothing where the schema is newer and this build may run on it.
+    """Returns the migrations still to be applied, in order; none if the schema is newer and this build may run on it.
 
-    Raises SchemaError where the database does not descend from this build's files, or has left this build behind.
+    Raises SchemaError if the database was not made from this build's files, or if its release has left this build
+    behind.
     """
     ours = {migration.version: migration for migration in migrations()}
-    newer = newer_migrations(applied)
-    if any(one.compatible_from > max(ours) for one in newer.values()):
+    for version, one in applied.items():
+        if version in ours and one.name != ours[version].name:
+            message = (
+                f"this database was made by a build before the first release ({one.name}) and cannot be upgraded; "
+                "recreate it: `drop schema predictu_dispatch cascade`, then `predictu-dispatch migrate`"
+            )
+            raise SchemaError(message)
+    if any(version not in ours and one.compatible_from > len(ours) for version, one in applied.items()):
         message = (
-            f"the schema is at version {max(applied)}, this build knows {max(ours)} at most; install the newer release"
+            f"the schema is at version {max(applied)}, this build knows {len(ours)} at most; install the newer release"
         )
         raise SchemaError(message)
     for version, migration in ours.items():
         if version in applied and applied[version].sha256 != migration.sha256:
             message = (
                 f"{migration.name} was applied with other content; "
-                "migrations are never edited, put the file back and add a new one"
+                "migrations are never edited: restore the file and add a new one"
             )
             raise SchemaError(message)
     return [migration for version, migration in ours.items() if version not in applied]
@@ -144,32 +168,26 @@ def pending_migrations(applied: Mapping[int, Applied]) -> list[Migration]:
 async def _require_no_daemon_left_behind(
     connection: Connection | PoolConnectionProxy, applied: Mapping[int, Applied], pending: list[Migration]
 ) -> None:
-    """No daemon runs that a pending migration leaves behind. Raises SchemaError that names those that do."""
-    if not pending or await connection.fetchval("select to_regclass('predictu_dispatch.daemon')") is None:
+    """Raises SchemaError that names the live daemons that could not run on the schema after a pending migration."""
+    if not (applied and pending):
         return
     most = max(pending, key=lambda migration: migration.compatible_from)
-    # Of a daemon that does not say what it knows, this much is certain: or it would not have been let in.
-    certain = max(one.compatible_from for one in applied.values())
     rows = await connection.fetch(
-        "select daemon ->> 'instance' as instance, daemon ->> 'host' as host, (daemon ->> 'pid')::integer as pid,"
-        # An earlier schema has no such columns.
-        "       case when daemon ->> 'schema_version_said_by' = daemon ->> 'session_id'"
-        "            then (daemon ->> 'schema_version')::integer end as schema_version"
-        "  from predictu_dispatch.daemon d cross join lateral to_jsonb(d) daemon"
-        " where d.seen_at > now() - predictu_dispatch.heartbeat_timeout() order by 1"
+        "select instance, host, pid from predictu_dispatch.daemon"
+        " where seen_at > now() - predictu_dispatch.heartbeat_timeout() and schema_version < $1 order by instance",
+        most.compatible_from,
     )
-    behind = [row for row in rows if (row["schema_version"] or certain) < most.compatible_from]
-    if behind:
-        named = ", ".join(f"{row['instance']} (host {row['host']}, process {row['pid']})" for row in behind)
+    if rows:
+        named = ", ".join(f"{row['instance']} (host {row['host']}, process {row['pid']})" for row in rows)
         message = (
-            f"{most.name} is not for daemons that know less than {most.compatible_from:04d}, and there are some: "
+            f"{most.name} needs daemons of release {most.compatible_from:04d} or later, and older ones are running: "
             f"{named}; replace or stop them first. Nothing was changed."
         )
         raise SchemaError(message)
 
 
 async def require_schema(connection: Connection | PoolConnectionProxy) -> None:
-    """The schema fits this build, or is newer and says that it does.
+    """Checks that the schema fits this build, or is newer and declares that it does.
 
     Raises SchemaError that says to run `predictu-dispatch migrate`, or to install the newer release.
     """

@@ -1,7 +1,7 @@
-"""The SQL files: migrations in order, queries by name.
+"""The SQL files: migrations in order, the definitions of functions and views, queries by name.
 
-They lie in `sql/` at the project's top. A wheel carries them inside the package; an editable install does not (hatch
-leaves forced includes out of it), so the package's resources are looked at first and the project's folder second.
+They are in `sql/` at the top of the project. A wheel carries them inside the package. An editable install does not,
+because hatch leaves forced includes out of it; then the project's folder is read.
 """
 
 from __future__ import annotations
@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 
 _MIGRATION_NAME = re.compile(r"(?P<version>\d{4})_(?P<noun>[a-z_]+)\.sql")
 _COMPATIBLE_FROM = re.compile(r"-- compatible_from: (?P<version>\d{4})\n")
+_HEADER = re.compile(r"(?:--.*\n)+")
+_VIEWS = "views"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """One forward-only step of the schema; `sha256` is over its text, so that an edited one is noticed."""
+    """One forward-only step of the schema; `sha256` is over its text, so that an edited file is noticed."""
 
     version: int
     name: str
@@ -31,16 +37,41 @@ class Migration:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.sql.encode()).hexdigest()
+        return _sha256(self.sql)
 
     @property
     def compatible_from(self) -> int:
-        """The oldest build, named by the last migration it has, that may run on the schema after this step.
+        """The oldest release, named by the last migration that it has, that may run on the schema after this step.
 
-        The file's first line says so; where it says nothing, no build without this very file may. Source: D65.
+        The file's first line says so. Without that line only releases that have this migration may.
         """
         declared = _COMPATIBLE_FROM.match(self.sql)
         return int(declared["version"]) if declared else self.version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """The one current definition of a function or view; `name` is its path below `sql/functions/`."""
+
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        return _sha256(self.sql)
+
+    @property
+    def is_view(self) -> bool:
+        return self.name.startswith(f"{_VIEWS}/")
+
+    @property
+    def statements(self) -> str:
+        """The file's statements, and a COMMENT ON whose text is the comment at the head of the file."""
+        header = _HEADER.match(self.sql)
+        lines = header[0].splitlines() if header else []
+        comment = " ".join(line.removeprefix("--").strip() for line in lines).replace("'", "''")
+        kind, noun = "view" if self.is_view else "function", Path(self.name).stem
+        return f"{self.sql}\ncomment on {kind} predictu_dispatch.{noun} is '{comment}';\n"
 
 
 def _folder() -> Traversable:
@@ -64,13 +95,26 @@ def migrations() -> tuple[Migration, ...]:
 
 
 @cache
+def definitions() -> tuple[Definition, ...]:
+    """All functions and views of this build, in the order in which they are created: views last."""
+    found = [
+        Definition(name=f"{subject.name}/{file.name}", sql=file.read_text(encoding="utf-8"))
+        for subject in (_folder() / "functions").iterdir()
+        if subject.is_dir()
+        for file in subject.iterdir()
+        if file.name.endswith(".sql")
+    ]
+    return tuple(sorted(found, key=lambda definition: (definition.is_view, definition.name)))
+
+
+@cache
 def query(name: str) -> str:
     """The one statement in `sql/queries/<name>.sql`."""
     return (_folder() / "queries" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def read_queries() -> None:
-    """Every statement is in memory: a file that cannot be opened later, or is another one by then, changes nothing."""
+    """Reads every statement into memory, so that an upgrade of the files does not change a running daemon."""
     for file in (_folder() / "queries").iterdir():
         if file.name.endswith(".sql"):
             query(file.name.removesuffix(".sql"))

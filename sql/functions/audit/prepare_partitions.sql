@@ -1,0 +1,35 @@
+-- Creates the audit's partitions for this month and the `months_ahead` that follow. Repeated and
+-- concurrent calls are safe. A month that cannot be created now is tried again at the next call;
+-- its rows go to the default partition meanwhile.
+create or replace function predictu_dispatch.prepare_partitions(months_ahead integer) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
+declare
+    month date;
+    name text;
+begin
+    if not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.prepare_partitions')) then
+        return; -- Another daemon is at it.
+    end if;
+    for step in 0 .. months_ahead loop
+        month := (date_trunc('month', now() at time zone 'UTC') + step * interval '1 month')::date;
+        name := 'attempt_' || to_char(month, 'YYYY_MM');
+        continue when to_regclass('predictu_dispatch.' || name) is not null;
+        begin
+            -- Made apart and attached: creating it in place would lock the whole audit against readers and writers.
+            execute format('create table predictu_dispatch.%I (like predictu_dispatch.attempt including defaults including constraints)', name);
+            execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I for values from (%L) to (%L)',
+                           name, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+            execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
+                           'execute function predictu_dispatch.refuse_audit_change()', name);
+            execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_truncated', name);
+        exception
+            -- Attaching needs the default partition for itself. While somebody reads there for long, waiting would stop every
+            -- settle behind us; once rows of this month lie there, for want of the partition, they stay there.
+            when lock_not_available or check_violation then
+                raise warning 'predictu_dispatch.% is not made now: %', name, sqlerrm;
+        end;
+    end loop;
+end $$;
+
+revoke all on function predictu_dispatch.prepare_partitions from public;
+grant execute on function predictu_dispatch.prepare_partitions to predictu_dispatcher;

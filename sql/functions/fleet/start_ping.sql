@@ -1,0 +1,27 @@
+-- Sends a PING to the operator through the normal delivery path and returns its request_id; if one
+-- is under way, returns that one. If the circuit is open, it becomes half open and this PING
+-- decides.
+create or replace function predictu_dispatch.start_ping(operator_id text) returns uuid language plpgsql as $$
+#variable_conflict use_variable
+declare
+    known predictu_dispatch.operator;
+    id uuid;
+begin
+    select o.* into known from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
+    select c.request_id into id from predictu_dispatch.callback c
+     where c.operator_id = operator_id and c.request_id = known.ping_request_id and c.state in ('ready', 'in_flight');
+    if not found then
+        id := gen_random_uuid();
+        insert into predictu_dispatch.callback (operator_id, request_id, method, lane, state, params, expires_at)
+        values (operator_id, id, 'PING', 'interactive', 'ready', '{}',
+                clock_timestamp() + nullif(known.interactive_deadline_s, 0) * interval '1 second');
+    end if;
+    update predictu_dispatch.operator o
+       set ping_request_id = id, revision = o.revision + 1,
+           circuit = case o.circuit when 'open' then 'half_open' else o.circuit end
+     where o.operator_id = operator_id;
+    perform pg_notify('predictu_dispatch_due', operator_id);
+    return id;
+end $$;
+
+revoke all on function predictu_dispatch.start_ping from public;

@@ -1,0 +1,45 @@
+-- Writes what a daemon decided on operators that it saw at the given revisions. Returns the
+-- operators that were still at that revision and not locked; the daemon reads the others again.
+-- Null keeps a time as it is; a null ping_in_s plans no PING, and pings starts one.
+create or replace function predictu_dispatch.write_circuits(
+    operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[],
+    success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[],
+    interactive_backoff_s double precision[], settlement_backoff_s double precision[]
+) returns setof text language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    named text;
+begin
+    perform predictu_dispatch.commit_durably();
+    for named in
+        with decided as (
+            select * from unnest(operator_ids, revisions, circuits, healths, write_circuits.consecutive_failures, success_s_ago,
+                                 failure_s_ago, ping_in_s, interactive_backoff_s, settlement_backoff_s)
+                          as decided (operator_id, revision, circuit, health, consecutive_failures, success_s_ago, failure_s_ago,
+                                      ping_in_s, interactive_backoff_s, settlement_backoff_s)
+        ), locked as materialized (
+            select o.operator_id from predictu_dispatch.operator o join decided d on d.operator_id = o.operator_id
+             where o.revision = d.revision order by o.operator_id for no key update of o skip locked
+        )
+        update predictu_dispatch.operator o
+           set circuit = d.circuit, health = d.health, consecutive_failures = d.consecutive_failures, revision = o.revision + 1,
+               circuit_since = case when o.circuit = d.circuit or d.circuit = 'half_open' then o.circuit_since
+                                    when o.circuit = 'half_open' and d.circuit = 'open' then o.circuit_since else now() end,
+               last_success_at = greatest(o.last_success_at, now() - d.success_s_ago * interval '1 second'),
+               last_failure_at = greatest(o.last_failure_at, now() - d.failure_s_ago * interval '1 second'),
+               ping_at = now() + d.ping_in_s * interval '1 second',
+               interactive_backoff_until = greatest(o.interactive_backoff_until, now() + d.interactive_backoff_s * interval '1 second'),
+               settlement_backoff_until = greatest(o.settlement_backoff_until, now() + d.settlement_backoff_s * interval '1 second')
+          from decided d, locked
+         where o.operator_id = d.operator_id and locked.operator_id = d.operator_id
+        returning o.operator_id
+    loop
+        if pings[array_position(operator_ids, named)] then
+            perform predictu_dispatch.start_ping(named);
+        end if;
+        return next named;
+    end loop;
+end $$;
+
+revoke all on function predictu_dispatch.write_circuits from public;
+grant execute on function predictu_dispatch.write_circuits to predictu_dispatcher;

@@ -1,0 +1,42 @@
+-- Withdraws a callback that was never attempted. A BET_MAKE's bet becomes void; the bet of a
+-- terminal callback may get another one. Raises PD003, PD005, PD006.
+create or replace function predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text)
+returns predictu_dispatch.callback
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.callback;
+    cancelled predictu_dispatch.callback;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('cancel', reason, by);
+    locked := predictu_dispatch.lock_callback('cancel', operator_id, request_id);
+    if locked.finished_at is not null then
+        perform predictu_dispatch.refuse_intervention('cancel', locked, format('it is %s already', locked.state),
+            'What has ended stays as it is; what needs review and was settled by other means: predictu-dispatch resolve.');
+    elsif locked.attempts > 0 then
+        perform predictu_dispatch.refuse_intervention('cancel', locked,
+            case locked.state when 'in_flight' then format('it is being sent at this moment, attempt %s', locked.attempts)
+                            else format('it was attempted already, %s time(s)', locked.attempts) end,
+            case locked.method when 'BET_MAKE' then 'The operator may have booked it. rollback_bet() takes a placement back at any moment.'
+                             else 'The operator may have it. Wait until it has ended.' end);
+    elsif locked.method = 'BET_ROLLBACK' then
+        perform predictu_dispatch.refuse_intervention('cancel', locked, 'a debit that may stand must be given back',
+            'If it was given back by other means, wait until the rollback has ended, and then: predictu-dispatch resolve.');
+    end if;
+    update predictu_dispatch.callback c
+       set state = 'cancelled', reason = 'taken_back', finished_at = clock_timestamp(), note = concat_ws('; ', c.note, reason)
+     where c.operator_id = operator_id and c.request_id = request_id
+    returning c.* into cancelled;
+    if locked.method = 'BET_MAKE' then
+        perform predictu_dispatch.advance_bets(array[operator_id], array[locked.bet_id]);
+    elsif locked.bet_id is not null and locked.state = 'ready' then
+        update predictu_dispatch.bet b set state = 'open', updated_at = clock_timestamp()
+         where b.operator_id = operator_id and b.bet_id = locked.bet_id;
+    end if;
+    perform predictu_dispatch.record_intervention(operator_id, request_id, 'cancel', reason, by, cancelled.finished_at);
+    return cancelled;
+end $$;
+
+revoke all on function predictu_dispatch.cancel_callback from public;
+grant execute on function predictu_dispatch.cancel_callback to predictu_dispatcher;

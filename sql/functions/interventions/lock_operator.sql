@@ -1,0 +1,17 @@
+-- Locks and returns the operator's row. Raises PD002, and PD006 after the caller's lock_timeout.
+create or replace function predictu_dispatch.lock_operator(operator_id text) returns predictu_dispatch.operator language plpgsql as $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.operator;
+begin
+    select o.* into locked from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
+    if not found then
+        raise exception using errcode = 'PD002', message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
+            hint = 'An operator becomes known when a daemon starts with its file in config/operators/.';
+    end if;
+    return locked;
+exception when lock_not_available then
+    perform predictu_dispatch.refuse_locked(format('operator %s', quote_literal(operator_id)));
+end $$;
+
+revoke all on function predictu_dispatch.lock_operator from public;

@@ -1,0 +1,27 @@
+-- Starts a maintenance window: nothing is sent to the operator until resume_operator(). Raises
+-- PD002, PD003, PD005, PD006.
+create or replace function predictu_dispatch.pause_operator(operator_id text, reason text, by text) returns predictu_dispatch.operator
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.operator;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('pause', reason, by);
+    locked := predictu_dispatch.lock_operator(operator_id);
+    if locked.paused_at is not null then
+        raise exception using errcode = 'PD005',
+            message = format('operator %s is paused already, since %s by %s: %s', operator_id,
+                             predictu_dispatch.format_utc(locked.paused_at), locked.paused_by, locked.pause_reason),
+            hint = format('To end it: predictu-dispatch resume %s', operator_id);
+    end if;
+    update predictu_dispatch.operator o
+       set paused_at = clock_timestamp(), paused_by = by, pause_reason = reason, revision = o.revision + 1
+     where o.operator_id = operator_id
+    returning o.* into locked;
+    perform predictu_dispatch.record_intervention(operator_id, null, 'pause', reason, by, locked.paused_at);
+    return locked;
+end $$;
+
+revoke all on function predictu_dispatch.pause_operator from public;
+grant execute on function predictu_dispatch.pause_operator to predictu_dispatcher;

@@ -1,0 +1,26 @@
+-- Removes a callback from the review list for good, after it was settled with the operator
+-- manually. State and effect stay. Raises PD003, PD005, PD006.
+create or replace function predictu_dispatch.resolve_callback(operator_id text, request_id uuid, reason text, by text)
+returns predictu_dispatch.callback
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.callback;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('resolve', reason, by);
+    locked := predictu_dispatch.lock_callback('resolve', operator_id, request_id);
+    if locked.review_since is null then
+        perform predictu_dispatch.refuse_intervention('resolve', locked, predictu_dispatch.why_not_in_review(locked),
+            'Only what is on the review list is resolved: predictu-dispatch status lists it.');
+    end if;
+    update predictu_dispatch.callback c
+       set review_since = null, note = concat_ws('; ', c.note, reason)
+     where c.operator_id = operator_id and c.request_id = request_id
+    returning c.* into locked;
+    perform predictu_dispatch.record_intervention(operator_id, request_id, 'resolve', reason, by, clock_timestamp());
+    return locked;
+end $$;
+
+revoke all on function predictu_dispatch.resolve_callback from public;
+grant execute on function predictu_dispatch.resolve_callback to predictu_dispatcher;

@@ -1,0 +1,25 @@
+-- Ends a maintenance window. Returns the operator as it was while paused. Raises PD002, PD003,
+-- PD005, PD006.
+create or replace function predictu_dispatch.resume_operator(operator_id text, reason text, by text) returns predictu_dispatch.operator
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.operator;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('resume', reason, by);
+    locked := predictu_dispatch.lock_operator(operator_id);
+    if locked.paused_at is null then
+        raise exception using errcode = 'PD005', message = format('operator %s is not paused', operator_id),
+            hint = 'What keeps a callback from being sent, says: predictu-dispatch why.';
+    end if;
+    update predictu_dispatch.operator o
+       set paused_at = null, paused_by = null, pause_reason = null, revision = o.revision + 1
+     where o.operator_id = operator_id;
+    perform predictu_dispatch.record_intervention(operator_id, null, 'resume', reason, by, clock_timestamp());
+    perform pg_notify('predictu_dispatch_due', operator_id);
+    return locked;
+end $$;
+
+revoke all on function predictu_dispatch.resume_operator from public;
+grant execute on function predictu_dispatch.resume_operator to predictu_dispatcher;

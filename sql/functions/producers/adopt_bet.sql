@@ -1,0 +1,42 @@
+-- Registers a bet that was opened before this system existed, so that it can be settled here.
+-- Raises PD002, PD003, PD004, PD005.
+create or replace function predictu_dispatch.adopt_bet(
+    operator_id text, bet_id text, player_id text, currency text, amount bigint, placement_request_id uuid
+) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_variable
+declare
+    earlier predictu_dispatch.bet;
+begin
+    perform predictu_dispatch.enabled_operator(operator_id);
+    perform predictu_dispatch.check_params('adopt_bet', jsonb_build_object(
+        'player_id', player_id, 'currency', currency, 'amount', amount, 'bet_id', bet_id));
+    if amount = 0 or placement_request_id is null then
+        perform predictu_dispatch.refuse_params('adopt_bet',
+            case when amount = 0 then '"amount" is 0' else '"placement_request_id" is NULL' end,
+            'Give the debit that the operator has booked and the request_id under which it was booked.');
+    end if;
+    if exists (select from predictu_dispatch.callback c where c.operator_id = operator_id and c.request_id = placement_request_id) then
+        raise exception using errcode = 'PD004',
+            message = format('placement_request_id %s of operator %s is a callback of this system', placement_request_id, operator_id),
+            hint = 'Only a bet that was placed before this system existed is adopted.';
+    end if;
+    insert into predictu_dispatch.bet (operator_id, bet_id, state, player_id, currency, amount, placement_request_id)
+    values (operator_id, bet_id, 'open', player_id, currency, amount, placement_request_id)
+    on conflict do nothing;
+    if not found then
+        select b.* into earlier from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id for key share;
+        if not found then
+            raise exception using errcode = 'PD004',
+                message = format('placement_request_id %s of operator %s belongs to another bet', placement_request_id, operator_id),
+                hint = 'One debit is one bet; look at the id under which the operator has booked this one.';
+        end if;
+        if (earlier.player_id, earlier.currency, earlier.amount, earlier.placement_request_id)
+           is distinct from (player_id, currency, amount, placement_request_id) then
+            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, 'adoption', 'the bet exists already with other content',
+                'A bet is adopted once; adopting it again with the same content is harmless.');
+        end if;
+    end if;
+end $$;
+
+revoke all on function predictu_dispatch.adopt_bet from public;
+grant execute on function predictu_dispatch.adopt_bet to predictu_producer;

@@ -1,0 +1,19 @@
+-- Returns the operator. Raises PD002 if it is unknown or disabled.
+create or replace function predictu_dispatch.enabled_operator(operator_id text) returns predictu_dispatch.operator
+language plpgsql stable as $$
+declare
+    found_operator predictu_dispatch.operator;
+begin
+    select o.* into found_operator from predictu_dispatch.operator o where o.operator_id = enabled_operator.operator_id;
+    if not found then
+        raise exception using errcode = 'PD002', message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
+            hint = 'An operator becomes known when a daemon starts with its file in config/operators/.';
+    end if;
+    if not found_operator.enabled then
+        raise exception using errcode = 'PD002', message = format('operator %s is disabled', quote_literal(operator_id)),
+            hint = 'Its file says enabled = false; nothing new is accepted for it. rollback_bet() still is.';
+    end if;
+    return found_operator;
+end $$;
+
+revoke all on function predictu_dispatch.enabled_operator from public;

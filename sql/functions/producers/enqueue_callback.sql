@@ -1,0 +1,105 @@
+-- Enqueues a callback in the caller's transaction and returns its request_id. A repeated call with
+-- the same id and content returns quietly. Raises PD001, PD002, PD003, PD004, PD005.
+create or replace function predictu_dispatch.enqueue_callback(
+    operator_id text, method text, params jsonb, request_id uuid default null, expires_at timestamptz default null
+) returns uuid language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_variable
+declare
+    operator predictu_dispatch.operator;
+    bet predictu_dispatch.bet;
+    id uuid := coalesce(request_id, predictu_dispatch.new_request_id());
+    lane text := predictu_dispatch.lane_of(method);
+    bet_id text;
+    enqueued_at timestamptz := clock_timestamp();
+    deadline_s double precision;
+    state text := 'ready';
+begin
+    if lane is null then
+        raise exception using errcode = 'PD001', message = format('unknown method %s', coalesce(quote_literal(left(method, 80)), 'NULL')),
+            hint = 'Methods are PING, BALANCE, BET_MAKE, BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.';
+    end if;
+    -- Before all that may have changed since: a producer that repeats itself, after the deadline or after its operator was
+    -- disabled, must hear that the first time counted.
+    if request_id is not null and predictu_dispatch.request_exists(operator_id, id, method, params) then
+        return id;
+    end if;
+    operator := predictu_dispatch.enabled_operator(operator_id);
+    perform predictu_dispatch.check_params(method, params);
+    if expires_at <= enqueued_at or (isfinite(expires_at) and expires_at > enqueued_at + interval '10 years') then
+        perform predictu_dispatch.refuse_params(method, format('expires_at %s is in the past, or more than 10 years away', expires_at),
+            'Leave it null for the operator''s own deadline, or give infinity for none.');
+    end if;
+    if method = 'BET_ROLLBACK' and isfinite(expires_at) then
+        perform predictu_dispatch.refuse_params(method, format('expires_at is %s', expires_at),
+            'A rollback has no deadline: a debit that may stand must be given back, however late.');
+    end if;
+    if request_id is not null and exists (
+        select from predictu_dispatch.bet b
+         where b.operator_id = operator_id and b.placement_request_id = id
+           and (method <> 'BET_MAKE' or b.bet_id <> params ->> 'bet_id')
+    ) then
+        raise exception using errcode = 'PD004',
+            message = format('request_id %s of operator %s is the placement of a bet', id, operator_id),
+            hint = 'The operator would take it for a repetition and do nothing; use a new id for a new callback.';
+    end if;
+    if method not in ('PING', 'BALANCE') then
+        bet_id := params ->> 'bet_id';
+    end if;
+
+    if method = 'BET_MAKE' then
+        insert into predictu_dispatch.bet (operator_id, bet_id, state, player_id, currency, amount, placement_request_id)
+        values (operator_id, bet_id, 'placing', params ->> 'player_id', params ->> 'currency', (params ->> 'amount')::bigint, id)
+        on conflict do nothing;
+        if not found then
+            -- Whoever placed it has committed by now: either this very request, or another one.
+            if predictu_dispatch.request_exists(operator_id, id, method, params) then
+                return id;
+            end if;
+            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method, 'the bet exists already',
+                'A bet has one placement; a new placement needs a new bet_id.');
+        end if;
+    elsif bet_id is not null then
+        select b.* into bet from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
+        if not found then
+            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method, 'the bet is unknown',
+                'Enqueue its BET_MAKE first, or adopt_bet() a bet that was opened before this system existed.');
+        end if;
+        -- Once more under the bet's lock: the same request may have come in while we waited for it.
+        if predictu_dispatch.request_exists(operator_id, id, method, params) then
+            return id;
+        end if;
+        if bet.state not in ('placing', 'open') or exists (
+            select from predictu_dispatch.callback c
+             where c.operator_id = operator_id and c.request_id = bet.terminal_request_id and c.state <> 'cancelled'
+        ) then
+            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method,
+                case bet.state when 'void' then 'the bet is void, its debit never took place'
+                               else format('the bet is %s and has its terminal callback %s already', bet.state, bet.terminal_request_id) end,
+                'A bet ends with exactly one of BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.');
+        end if;
+        perform predictu_dispatch.check_terminal(method, params, bet);
+        state := case bet.state when 'placing' then 'waiting' else 'ready' end;
+        update predictu_dispatch.bet b
+           set state = case bet.state when 'placing' then 'placing' else 'closing' end, terminal_request_id = id, updated_at = clock_timestamp()
+         where b.operator_id = operator_id and b.bet_id = bet_id;
+    end if;
+
+    deadline_s := case when method = 'BET_ROLLBACK' then 0 when lane = 'interactive' then operator.interactive_deadline_s
+                       else operator.settlement_deadline_s end;
+    insert into predictu_dispatch.callback (operator_id, request_id, method, bet_id, lane, state, params, created_at, due_at, expires_at)
+    values (operator_id, id, method, bet_id, lane, state, params, enqueued_at, enqueued_at,
+            -- 'infinity' says that there is no deadline; kept as such, it could not be subtracted from before Postgres 17.
+            nullif(coalesce(expires_at, enqueued_at + nullif(deadline_s, 0) * interval '1 second'), 'infinity'))
+    on conflict do nothing;
+    if not found then
+        -- The same id came in from another transaction between our look and our insert; PD004 unless it says the same.
+        if not predictu_dispatch.request_exists(operator_id, id, method, params) then
+            raise exception using errcode = '40001', message = format('request_id %s was enqueued at the same moment', id),
+                hint = 'Run the transaction again.';
+        end if;
+    end if;
+    return id;
+end $$;
+
+revoke all on function predictu_dispatch.enqueue_callback from public;
+grant execute on function predictu_dispatch.enqueue_callback to predictu_producer;

@@ -1,0 +1,14 @@
+-- Returns the timestamp before which ended callbacks and bets are old: whole months of UTC. Raises
+-- PD003.
+create or replace function predictu_dispatch.retention_cutoff(keep_months integer) returns timestamptz
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if keep_months is null or keep_months not between 1 and 1200 then
+        perform predictu_dispatch.refuse_params('retention', format('keep_months is %s', coalesce(keep_months::text, 'NULL')),
+            'Give whole months from 1 to 1200; to keep everything, remove nothing.');
+    end if;
+    return (date_trunc('month', now() at time zone 'UTC') - make_interval(months => keep_months)) at time zone 'UTC';
+end $$;
+
+revoke all on function predictu_dispatch.retention_cutoff from public;
+grant execute on function predictu_dispatch.retention_cutoff to predictu_retention;
