@@ -1,8 +1,8 @@
 """What an intervention has done and what was refused: asked of the database one by one, told at the end.
 
-What is allowed is decided by the database's functions (sql/functions/interventions/), which hold it against daemons and other
-people too; their refusals are shown as they are. Each callback has a transaction of its own: a refusal stops none of
-the others, and what was done before the database went away stays done and is told.
+What is allowed is decided by the database's functions (sql/functions/interventions/), which hold it against
+daemons and other people too; their refusals are shown as they are. Each callback has a transaction of its own: a
+refusal stops none of the others, and what was done before the database went away stays done and is told.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 
 from predictu_dispatch.core.diagrams import bet_diagram, callback_diagram
 from predictu_dispatch.core.methods import Method
-from predictu_dispatch.edge.postgres.sql_files import migrations
+from predictu_dispatch.edge.postgres.sql_files import definitions
 
 ROOT = Path(__file__).parents[2]
 TOP = {"pyproject.toml", "README.md", "predictu_dispatch", "config", "sql", "tests", "deploy", "Makefile"}
@@ -28,9 +28,10 @@ def test_each_folder_says_what_it_is(folder: str) -> None:
     assert len((ROOT / folder / "README.md").read_text(encoding="utf-8")) > 200
 
 
-def test_the_sql_readme_lists_every_migration() -> None:
+def test_the_sql_readme_lists_every_subject() -> None:
     text = (ROOT / "sql" / "README.md").read_text(encoding="utf-8")
-    assert [migration.name for migration in migrations() if f"`{migration.name}`" not in text] == []
+    subjects = {definition.name.partition("/")[0] for definition in definitions()}
+    assert [subject for subject in sorted(subjects) if f"`{subject}/`" not in text] == []
 
 
 def test_every_path_that_the_documents_name_exists() -> None:

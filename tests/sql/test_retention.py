@@ -765,7 +765,7 @@ async def test_even_the_owner_removes_nothing_that_is_not_over(harness: Harness,
     )
     for role, statement in itertools.product(("origin", "replica"), statements):
         await harness.owner.execute(f"set session_replication_role = {role}")
-        if "removed" in statement:
+        if "tombstone" in statement:
             await harness.owner.execute("select predictu_dispatch.purge_finished($1, 1000)", KEEP_MONTHS)
         with pytest.raises(asyncpg.PostgresError) as raised:
             await harness.owner.execute(statement)
@@ -823,7 +823,7 @@ async def test_the_command_fails_in_words(
         await harness.owner.execute("select from predictu_dispatch.bet where bet_id = $1 for update", held.bet_id)
         code, said, _ = await desk.run("retain")
     assert code == 1
-    assert "Bets and callbacks held by other transactions: 1; they go with the next run." in said
+    assert "Bets and callbacks locked by other transactions: 1; they go with the next run." in said
     async with connected(database.retention, 1) as [other], other.transaction():
         await other.execute("select predictu_dispatch.purge_finished($1, 1)", KEEP_MONTHS)
         code, _, said = await desk.run("retain")
@@ -858,6 +858,6 @@ async def test_a_lock_that_cannot_be_had_is_no_absent_database(
         await harness.owner.execute("lock table predictu_dispatch.purge_cursor in access exclusive mode")
         code, _, said = await desk.run("retain")
     assert code == 1
-    assert said.startswith("canceling statement due to lock timeout. A table is held by another transaction;")
+    assert said.startswith("canceling statement due to lock timeout. A table is locked by another transaction;")
     code, said, _ = await desk.run("retain")
     assert (code, "Removed bets: 1, callbacks: 2" in said) == (0, True)

@@ -14,7 +14,7 @@ MAY_EXECUTE = {
     "predictu_dispatcher": {"sync_operators", "claim", "settle", "expire", "prepare_partitions"},
     "predictu_support": set(),
 }
-FOR_THE_FLEET = {"announce", "leave", "write_circuits"}
+FOR_THE_FLEET = {"heartbeat", "deregister", "write_circuits", "claim_chore"}
 WITH_OWN_RIGHTS = {"minor_digits", "heartbeat_timeout", "backlog"}
 """minor_digits() turns subunits into an amount for people; only backlog() reads, and only what its caller may."""
 MAY_EXECUTE["predictu_dispatcher"] |= FOR_THE_FLEET | WITH_OWN_RIGHTS
@@ -27,7 +27,7 @@ FOR_PEOPLE = {
     "resume_operator",
     "ping_operator",
 }
-"""0008: the commands run with the daemon's own DSN."""
+"""The commands run with the daemon's own DSN."""
 MAY_EXECUTE["predictu_dispatcher"] |= FOR_PEOPLE
 FOR_RETENTION = {
     "retention_cutoff",
@@ -35,7 +35,7 @@ FOR_RETENTION = {
     "expired_audit",
     "purge_audit",
 }
-"""0012: nobody else may remove anything, and this role may do nothing else."""
+"""No other role may remove anything, and this role may do nothing else."""
 MAY_EXECUTE["predictu_retention"] = FOR_RETENTION
 READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_migration"}
 READABLE |= {"daemon", "share"}

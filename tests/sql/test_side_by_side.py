@@ -1,4 +1,4 @@
-"""Two releases beside each other: which daemon may run on which schema, and that `migrate` leaves none behind."""
+"""Two releases side by side: which daemon may run on which schema, and that `migrate` leaves none behind."""
 
 import asyncio
 import secrets
@@ -35,7 +35,7 @@ def next_release(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callabl
         )
         with monkeypatch.context() as patched:
             patched.setattr(edge, "migrations", lambda: (*migrations(), *later))
-            return await migrate(database.owner)
+            return (await migrate(database.owner)).migrations
 
     return run
 
@@ -52,37 +52,35 @@ async def won(environment: Environment, bet_id: str) -> None:
     assert (await environment.harness.bet(bet_id))["state"] == "closed"
 
 
-def test_every_new_migration_says_which_daemons_may_run_on_it() -> None:
-    """The first line says `-- compatible_from: NNNN`; its own number where no earlier daemon may."""
-    silent = [one.name for one in migrations() if one.version > 10 and "-- compatible_from: " not in one.sql[:30]]
-    assert silent == []
+def test_every_migration_declares_which_releases_may_run_on_it() -> None:
+    """Its first line is `-- compatible_from: NNNN`; its own number if no earlier release may."""
+    assert [one.name for one in migrations() if not one.sql.startswith("-- compatible_from: ")] == []
     assert all(one.compatible_from <= one.version for one in migrations())
 
 
-async def test_a_new_daemon_does_not_start_on_the_previous_schema_and_says_what_to_do(
-    postgres: Server, environment: Environment, monkeypatch: pytest.MonkeyPatch
+async def test_a_daemon_does_not_start_on_the_previous_schema_and_names_the_command(
+    postgres: Server, environment: Environment
 ) -> None:
-    *previous, last = migrations()
     name = f"predictu_test_{secrets.token_hex(6)}"
     async with connected(postgres.maintenance_dsn, 1) as [owner]:
         await owner.execute(f"create database {name} encoding 'UTF8' template template0")
     try:
-        with monkeypatch.context() as patched:
-            patched.setattr(edge, "migrations", lambda: tuple(previous))
-            await migrate(postgres.dsn(name))
-        # With the owner's rights: what is missing must be the schema and nothing else.
+        await migrate(postgres.dsn(name))
+        async with connected(postgres.dsn(name), 1) as [owner]:
+            await owner.execute("delete from predictu_dispatch.schema_migration")
+            # A migration before ours, so that the database is not without a schema.
+            await owner.execute("insert into predictu_dispatch.schema_migration values (0, '0000_first.sql', 'x', 0)")
+        # With the owner's rights, so that nothing but the schema is missing.
         environment.fleet.dsn = postgres.dsn(name)
         daemon = environment.fleet.spawn("host-1")
         assert await daemon.exited() == 1
-        assert f"the schema lacks {last.name}; run `predictu-dispatch migrate` first" in daemon.log_text
+        assert f"the schema lacks {migrations()[-1].name}; run `predictu-dispatch migrate` first" in daemon.log_text
         assert "Traceback" not in daemon.log_text
-        assert await migrate(postgres.dsn(name)) == [last.name]
-        (await environment.fleet.start("host-2")).kill()
     finally:
         await drop_database(postgres, name)
 
 
-async def test_an_old_daemon_goes_on_and_starts_again_on_a_newer_schema_that_is_compatible(
+async def test_an_old_daemon_runs_on_and_starts_again_on_a_newer_compatible_schema(
     environment: Environment, next_release: Callable[..., Awaitable[list[str]]]
 ) -> None:
     first = await environment.fleet.start("host-1")
@@ -99,7 +97,7 @@ async def test_an_old_daemon_goes_on_and_starts_again_on_a_newer_schema_that_is_
     assert {row["instance"] for row in rows} == {"host-1", "host-2"}
 
 
-async def test_an_old_daemon_does_not_start_on_a_newer_schema_that_is_not(
+async def test_an_old_daemon_does_not_start_on_a_newer_incompatible_schema(
     environment: Environment, next_release: Callable[..., Awaitable[list[str]]]
 ) -> None:
     await next_release(compatible(EXPAND), compatible(CONTRACT, OURS + 1))
@@ -110,13 +108,13 @@ async def test_an_old_daemon_does_not_start_on_a_newer_schema_that_is_not(
     assert "Traceback" not in daemon.log_text
 
 
-async def test_migrate_leaves_no_running_daemon_behind(
+async def test_migrate_refuses_a_migration_that_running_daemons_cannot_follow(
     environment: Environment, database: Database, next_release: Callable[..., Awaitable[list[str]]]
 ) -> None:
     """Expand may be done while it runs; contract waits until the last old daemon is replaced."""
     old = await environment.fleet.start("host-1")
     for breaking in (CONTRACT, compatible(CONTRACT, OURS + 1)):
-        with pytest.raises(SchemaError, match=r"_later\.sql is not for daemons .*host-1 \(host .*, process \d+\)"):
+        with pytest.raises(SchemaError, match=r"_later\.sql needs daemons .*host-1 \(host .*, process \d+\)"):
             await next_release(compatible(EXPAND), breaking)
     await next_release(compatible(EXPAND))
     with pytest.raises(SchemaError, match="replace or stop them first"):
@@ -125,45 +123,28 @@ async def test_migrate_leaves_no_running_daemon_behind(
     old.terminate()
     assert await old.exited() == 0
     async with connected(database.owner, 1) as [owner]:
-        # What the daemon of the next release says of itself.
+        # What the heartbeat of a daemon of the next release writes.
         await owner.execute(
-            "insert into predictu_dispatch.daemon"
-            " (instance, session_id, host, pid, version, schema_version, schema_version_said_by)"
-            " select 'host-1', id, 'h', 1, '2', $1, id from gen_random_uuid() id",
+            "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, schema_version)"
+            " values ('host-1', gen_random_uuid(), 'h', 1, '2', $1)",
             OURS + 1,
         )
     assert await next_release(compatible(EXPAND), compatible(CONTRACT, OURS + 1)) == [f"{OURS + 2:04d}_later.sql"]
 
 
-async def test_a_daemon_that_does_not_say_what_it_knows_counts_as_the_oldest_that_may_run(
-    database: Database, next_release: Callable[..., Awaitable[list[str]]]
-) -> None:
-    """One of a build before 0012; or one that took the place, and the name, of a newer one after a roll-back."""
-    certain = max(one.compatible_from for one in migrations())
-    async with connected(database.owner, 1) as [owner]:
-        await owner.execute(
-            "insert into predictu_dispatch.daemon"
-            " (instance, session_id, host, pid, version, schema_version, schema_version_said_by)"
-            " values ('host-1', gen_random_uuid(), 'h', 1, '1', 99, gen_random_uuid())"
-        )
-        with pytest.raises(SchemaError, match="host-1"):
-            await next_release(compatible(EXPAND, certain + 1))
-        assert await next_release(compatible(EXPAND, certain))
-
-
-async def test_migrate_does_not_keep_everybody_waiting_for_a_transaction_that_was_left_open(
+async def test_migrate_gives_up_soon_if_an_open_transaction_locks_a_table(
     environment: Environment,
     database: Database,
     next_release: Callable[..., Awaitable[list[str]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever waits for a lock on a table is waited for by all that come after it."""
+    """Every later transaction would queue behind it."""
     monkeypatch.setattr(edge, "_LOCK_TIMEOUT_S", 1)
     await environment.fleet.start("host-1")
     async with connected(database.producer, 1) as [producer]:
         async with producer.transaction():
             await producer.execute("select predictu_dispatch.enqueue_callback('op_abc123', 'PING', '{}')")
-            with pytest.raises(SchemaError, match=r"holds a table for longer than 1 s .*; nothing was changed"):
+            with pytest.raises(SchemaError, match=r"has locked a table for longer than 1 s .*; nothing was changed"):
                 async with asyncio.timeout(20):
                     await next_release(compatible(EXPAND))
         await won(environment, "after")

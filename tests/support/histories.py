@@ -133,7 +133,9 @@ class HistoryBuilder:
         )
         # The audit is partitioned by started_at and refuses updates, so its trigger is off meanwhile.
         async with self.harness.owner.transaction():
-            await self.harness.owner.execute("alter table predictu_dispatch.attempt disable trigger attempt_append_only")
+            await self.harness.owner.execute(
+                "alter table predictu_dispatch.attempt disable trigger attempt_append_only"
+            )
             await self.harness.owner.execute(
                 "update predictu_dispatch.attempt set started_at = $2, finished_at = $2 where request_id = $1",
                 *(request_id, at - timedelta(milliseconds=20)),

