@@ -909,7 +909,7 @@ begin
         raise exception using errcode = 'PD900',
             message = format('bet %s of operator %s must not go from %s to %s, nor change what it was placed with',
                              old.bet_id, old.operator_id, old.state, new.state),
-            hint = 'See predictu_dispatch/core/lifecycle.py for what is allowed.';
+            hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
     end if;
     return new;
 end $$;
@@ -945,7 +945,7 @@ begin
     if fault is not null then
         raise exception using errcode = 'PD900',
             message = format('bet %s of operator %s must not be %s: %s', new.bet_id, new.operator_id, new.state, fault),
-            hint = 'See predictu_dispatch/core/lifecycle.py for what is allowed.';
+            hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
     end if;
     return null;
 end $$;
@@ -977,7 +977,7 @@ begin
             message = format('callback %s of operator %s (%s) must not go from %s, effect %s, attempt %s to %s, effect %s, attempt %s',
                              old.request_id, old.operator_id, old.method, old.state, old.effect, old.attempts,
                              new.state, new.effect, new.attempts),
-            hint = 'See predictu_dispatch/core/lifecycle.py for what is allowed; identity and content never change.';
+            hint = 'See predictu_dispatch/core/specification.py for what is allowed; identity and content never change.';
     end if;
     return new;
 end $$;
@@ -992,7 +992,7 @@ begin
         raise exception using errcode = 'PD900',
             message = format('%s %s of operator %s must not be sent while its bet %s is %s',
                              new.method, new.request_id, new.operator_id, new.bet_id, coalesce(bet_state, 'unknown')),
-            hint = 'See predictu_dispatch/core/lifecycle.py for what is allowed.';
+            hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
     end if;
     return null;
 end $$;

@@ -1,4 +1,4 @@
--- Refuses a change of a bet that predictu_dispatch/core/lifecycle.py does not allow; a test
+-- Refuses a change of a bet that predictu_dispatch/core/specification.py does not allow; a test
 -- compares the two.
 create or replace function predictu_dispatch.guard_bet_move() returns trigger language plpgsql as $$
 begin
@@ -14,7 +14,7 @@ begin
         raise exception using errcode = 'PD900',
             message = format('bet %s of operator %s must not go from %s to %s, nor change what it was placed with',
                              old.bet_id, old.operator_id, old.state, new.state),
-            hint = 'See predictu_dispatch/core/lifecycle.py for what is allowed.';
+            hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
     end if;
     return new;
 end $$;

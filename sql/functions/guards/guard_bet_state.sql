@@ -27,7 +27,7 @@ begin
     if fault is not null then
         raise exception using errcode = 'PD900',
             message = format('bet %s of operator %s must not be %s: %s', new.bet_id, new.operator_id, new.state, fault),
-            hint = 'See predictu_dispatch/core/lifecycle.py for what is allowed.';
+            hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
     end if;
     return null;
 end $$;

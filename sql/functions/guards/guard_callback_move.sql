@@ -1,4 +1,4 @@
--- Refuses a change of a callback that predictu_dispatch/core/lifecycle.py does not allow; a test
+-- Refuses a change of a callback that predictu_dispatch/core/specification.py does not allow; a test
 -- compares the two. The checks are in the function, not in the trigger's WHEN: each statement
 -- parses a long WHEN again, which takes longer than settling a bet.
 create or replace function predictu_dispatch.guard_callback_move() returns trigger language plpgsql as $$
@@ -26,7 +26,7 @@ begin
             message = format('callback %s of operator %s (%s) must not go from %s, effect %s, attempt %s to %s, effect %s, attempt %s',
                              old.request_id, old.operator_id, old.method, old.state, old.effect, old.attempts,
                              new.state, new.effect, new.attempts),
-            hint = 'See predictu_dispatch/core/lifecycle.py for what is allowed; identity and content never change.';
+            hint = 'See predictu_dispatch/core/specification.py for what is allowed; identity and content never change.';
     end if;
     return new;
 end $$;

@@ -6,9 +6,9 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
+from predictu_dispatch.core.database_errors import Refused
 from predictu_dispatch.edge.postgres import migrations as edge
 from predictu_dispatch.edge.postgres.migrations import SchemaError, applied_migrations, migrate, require_schema
 from predictu_dispatch.edge.postgres.sql_files import Definition, Migration, definitions, migrations
@@ -256,7 +256,7 @@ async def test_a_migration_that_fails_leaves_nothing_of_those_before_it(
 ) -> None:
     broken = Migration(version=NEXT.version, name=NEXT.name, sql="select no_such_function();")
     monkeypatch.setattr(edge, "migrations", lambda: (*migrations(), broken))
-    with pytest.raises(asyncpg.UndefinedFunctionError):
+    with pytest.raises(Refused, match="no_such_function"):
         await migrate(empty)
     async with connected(empty, 1) as [owner]:
         assert await owner.fetchval("select to_regnamespace('predictu_dispatch')") is None
