@@ -15,10 +15,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args, get_origin
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+
+from predictu_dispatch.core.dsn import has_valid_hosts
 
 DAY_S: Final = 86_400.0
 HOUR_S: Final = 3_600.0
@@ -54,23 +55,10 @@ class DatabaseSettings(Section):
             c.isspace() or not c.isprintable() for c in text
         ):
             raise ValueError(cls.model_fields[str(info.field_name)].description)
-        if not _has_hosts(text):
+        if not has_valid_hosts(text):
             message = "a DSN with hosts as host:5432, and in a password %40 for @, %2F for /, %3F for ?, %23 for #"
             raise ValueError(message)
         return dsn
-
-
-def _has_hosts(dsn: str) -> bool:
-    """False where what stands in the place of the hosts is none: most often the rest of a password."""
-    try:
-        netloc = urlsplit(dsn).netloc
-    except ValueError:
-        return False
-    # At the first @, as asyncpg does it.
-    return all(_DSN_HOST.match(host) for host in netloc[netloc.find("@") + 1 :].split(","))
-
-
-_DSN_HOST: Final = re.compile(r"\A(\[[^][@]+\]|[^][@:]*)(:[0-9]{0,5})?\Z")
 
 
 class DaemonSettings(Section):

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from predictu_dispatch.core.database_errors import DatabaseUnavailable, DsnError, Refused
+from predictu_dispatch.core.dsn import one_per_host
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.edge.postgres.errors import FOREIGN, answered, translate, translated
 from predictu_dispatch.edge.postgres.migrations import require_schema
@@ -46,12 +46,7 @@ class Hosts:
     """
 
     def __init__(self, dsn: str) -> None:
-        parts = urlsplit(dsn)
-        login, at, hosts = parts.netloc.rpartition("@")
-        self._dsns = [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
-        if len(self._dsns) == 1:
-            # Whatever else the parsing may change in a DSN is no business of ours.
-            self._dsns = [dsn]
+        self._dsns = one_per_host(dsn)
 
     async def connect(self, *_: Any, **options: Any) -> Connection:  # noqa: ANN401 - as asyncpg's pool calls it
         """A connection within _CONNECT_TIMEOUT_S, divided among the hosts. Raises what the last of them came to."""
