@@ -50,7 +50,7 @@ def ping(invocation: Invocation, operator: str) -> None:
 
 async def _ping(invocation: Invocation, operator: str) -> tuple[Row, Row | None]:
     """How far the PING came within its time, and its last audit row."""
-    from predictu_dispatch.edge.postgres.database import listen  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.listener import listen  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415
 
     async with database(invocation) as db:

@@ -15,7 +15,7 @@ from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, commo
 from predictu_dispatch.core.database_errors import DatabaseUnavailable, Refused
 
 if TYPE_CHECKING:
-    from predictu_dispatch.edge.postgres.retention import Part, Removal
+    from predictu_dispatch.core.retention import AuditPart, RetentionResult
 
 _SAID: Final = {
     "PD003": "Nothing was removed.",
@@ -49,7 +49,7 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
         return
     with reported_outages(invocation):
         try:
-            removal = asyncio.run(_run(settings.database.dsn.get_secret_value(), months, dry_run=dry_run))
+            result = asyncio.run(_run(settings.database.dsn.get_secret_value(), months, dry_run=dry_run))
         except (DatabaseUnavailable, Refused) as error:
             said = _SAID.get(error.sqlstate)
             if said is None:
@@ -57,62 +57,64 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
             click.echo(f"{error.message}. {said}", err=True)
             sys.exit(EXIT_FAILED)
     if invocation.json:
-        print_json(_plain(removal, months))
+        print_json(_plain(result, months))
     else:
-        for line in _planned(removal, months) if dry_run else _done(removal, months):
+        for line in _planned(result, months) if dry_run else _done(result, months):
             click.echo(line)
-    if not dry_run and not removal.is_complete:
+    if not dry_run and not result.is_complete:
         sys.exit(EXIT_FAILED)
 
 
-async def _run(dsn: str, months: int, *, dry_run: bool) -> Removal:
-    from predictu_dispatch.edge.postgres.retention import retention  # noqa: PLC0415 - loaded only where used
+async def _run(dsn: str, months: int, *, dry_run: bool) -> RetentionResult:
+    from predictu_dispatch.edge.postgres.retention_store import open_retention_store  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.flow.retention import Retention  # noqa: PLC0415
 
-    async with retention(dsn, keep_months=months) as keeping:
-        return await (keeping.preview() if dry_run else keeping.run())
+    async with open_retention_store(dsn, keep_months=months) as store:
+        retention = Retention(store)
+        return await (retention.preview() if dry_run else retention.run())
 
 
-def _plain(removal: Removal, months: int) -> dict[str, Any]:
+def _plain(result: RetentionResult, months: int) -> dict[str, Any]:
     return {
         "keep_months": months,
-        "cutoff": removal.cutoff.isoformat(),
-        "is_complete": removal.is_complete,
-        "callbacks": removal.callbacks,
-        "bets": removal.bets,
-        "locked": removal.locked,
-        "why_not": removal.why_not,
+        "cutoff": result.cutoff.isoformat(),
+        "is_complete": result.is_complete,
+        "callbacks": result.callbacks,
+        "bets": result.bets,
+        "locked": result.locked,
+        "why_not": result.why_not,
         "audit": [
             {"part": one.part, "bytes": one.bytes, "kept": one.kept, "is_done": one.is_done, "why_not": one.why_not}
-            for one in removal.parts
+            for one in result.parts
         ],
     }
 
 
-def _before(removal: Removal, months: int) -> str:
-    return f"before {output.timestamp(removal.cutoff)} ({months} whole months are kept)"
+def _before(result: RetentionResult, months: int) -> str:
+    return f"before {output.timestamp(result.cutoff)} ({months} whole months are kept)"
 
 
-def _size(part: Part) -> str:
+def _size(part: AuditPart) -> str:
     return f"{part.bytes / 1_000_000:,.1f} MB"
 
 
-def _planned(removal: Removal, months: int) -> list[str]:
+def _planned(result: RetentionResult, months: int) -> list[str]:
     return [
-        f"Old is what ended {_before(removal, months)}.",
+        f"Old is what ended {_before(result, months)}.",
         "Old bets and callbacks: "
-        + ("removed already." if removal.is_at_end else "they are found on the way, by a walk through all."),
-        *(f"Old audit: {part.part}, about {part.rows:,} rows, {_size(part)}." for part in removal.parts),
-        *([] if removal.parts else ["Old audit: none."]),
+        + ("removed already." if result.is_purged else "they are found on the way, by a walk through all."),
+        *(f"Old audit: {part.part}, about {part.rows:,} rows, {_size(part)}." for part in result.parts),
+        *([] if result.parts else ["Old audit: none."]),
         "Nothing was removed.",
     ]
 
 
-def _done(removal: Removal, months: int) -> list[str]:
-    why, locked = removal.why_not, removal.locked
+def _done(result: RetentionResult, months: int) -> list[str]:
+    why, locked = result.why_not, result.locked
     return [
-        f"Removed bets: {removal.bets:,}, callbacks: {removal.callbacks:,}, that ended {_before(removal, months)}.",
+        f"Removed bets: {result.bets:,}, callbacks: {result.callbacks:,}, that ended {_before(result, months)}.",
         *([f"The walk through the callbacks stopped and goes on with the next run: {why}"] if why else []),
-        *map(_became, removal.parts),
+        *map(_became, result.parts),
         *(
             [f"Bets and callbacks locked by other transactions: {locked:,}; they go with the next run."]
             if locked
@@ -121,7 +123,7 @@ def _done(removal: Removal, months: int) -> list[str]:
     ]
 
 
-def _became(part: Part) -> str:
+def _became(part: AuditPart) -> str:
     if not part.is_done:
         return f"Audit {part.part} could not be removed, the next run tries again: {part.why_not}"
     if part.kept:

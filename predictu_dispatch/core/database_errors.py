@@ -19,6 +19,11 @@ class DatabaseUnavailable(Exception):  # noqa: N818 - a state, not a mistake
         self.sqlstate = sqlstate
         self.message = message
 
+    @property
+    def is_locked(self) -> bool:
+        """True if another transaction holds a lock that the statement did not wait for."""
+        return self.sqlstate == LOCK_NOT_AVAILABLE
+
 
 class Refused(Exception):  # noqa: N818 - the database's decision, not a mistake
     """The database refused the statement; repeating it changes nothing.

@@ -15,9 +15,11 @@ import asyncpg
 import pytest
 
 from predictu_dispatch.core.database_errors import Refused
-from predictu_dispatch.edge.postgres import retention as edge
-from predictu_dispatch.edge.postgres.retention import Removal, Retention
+from predictu_dispatch.core.retention import RetentionResult
+from predictu_dispatch.edge.postgres.retention_store import RetentionStore
 from predictu_dispatch.edge.postgres.sql_files import query
+from predictu_dispatch.flow import retention as flow
+from predictu_dispatch.flow.retention import Retention
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.daemons import until
 from tests.support.harness import (
@@ -73,10 +75,10 @@ async def at_once(_: float) -> None:
 
 
 def retention_over(connection: Connection, *, blocks: int = 1, keep_months: int = KEEP_MONTHS) -> Retention:
-    return Retention(connection, keep_months=keep_months, blocks=blocks, sleep=at_once)
+    return Retention(RetentionStore(connection, keep_months=keep_months, blocks=blocks), sleep=at_once)
 
 
-async def retained(database: Database, *, blocks: int = 1) -> Removal:
+async def retained(database: Database, *, blocks: int = 1) -> RetentionResult:
     """One whole run with the rights of its role."""
     async with connected(database.retention, 1) as [connection]:
         return await retention_over(connection, blocks=blocks).run()
@@ -664,7 +666,7 @@ async def test_bets_flow_on_while_retention_runs(
 async def test_who_reads_the_audit_for_hours_keeps_its_months_but_stops_nobody(
     harness: Harness, database: Database, histories: HistoryBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge, "_TRIALS", 5)
+    monkeypatch.setattr(flow, "_LOCK_TRIALS", 5)
     await histories.make("won", LONG_AGO)
     stop = asyncio.Event()
     bets: list[int] = []
@@ -843,7 +845,7 @@ async def test_the_command_fails_in_words(
 async def test_a_lock_that_cannot_be_had_is_no_absent_database(
     harness: Harness, histories: HistoryBuilder, desk: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge, "_TRIALS", 2)
+    monkeypatch.setattr(flow, "_LOCK_TRIALS", 2)
     with desk.config.open("a", encoding="utf-8") as file:
         file.write(f"[daemon]\naudit_retention_months = {KEEP_MONTHS}\n")
     await histories.make("won", LONG_AGO)

@@ -70,8 +70,8 @@ def is_unavailable(sqlstate: str) -> bool:
     return sqlstate[:2] in ("08", "40", "53", "58") or sqlstate[:3] == "57P" or sqlstate in ("25006", "55P03", "57014")
 
 
-def answered(error: DatabaseUnavailable) -> bool:
-    """True if only this statement was unavailable: the server was there and cancelled it or refused its lock."""
+def was_answered(error: DatabaseUnavailable) -> bool:
+    """True if the server answered: it cancelled only this statement, or refused its lock."""
     return error.sqlstate in ("55P03", "57014")
 
 

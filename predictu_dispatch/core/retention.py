@@ -1,0 +1,65 @@
+"""What retention learns from the database, step by step, and its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+
+class PurgeCursor(NamedTuple):
+    """What is older than `cutoff` may be removed; `is_done` if its callbacks are removed already."""
+
+    cutoff: datetime
+    is_done: bool
+
+
+class PurgedCallbacks(NamedTuple):
+    """What one step removed. `locked` were skipped; `is_done` at the end of the table."""
+
+    callbacks: int
+    bets: int
+    locked: int
+    is_done: bool
+
+
+class PurgedAudit(NamedTuple):
+    """How far one part of the audit is. `kept` rows are still needed; `why_not` says why this run cannot finish it."""
+
+    kept: int = 0
+    is_done: bool = False
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPart:
+    """One part of the audit that is old, a month or `default`, and what the run did with it."""
+
+    part: str
+    rows: int
+    bytes: int
+    kept: int = 0
+    is_done: bool = False
+    why_not: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class RetentionResult:
+    """What is old, and what of it was removed."""
+
+    cutoff: datetime
+    is_purged: bool
+    """Every old callback was visited."""
+    callbacks: int = 0
+    bets: int = 0
+    locked: int = 0
+    why_not: str = ""
+    """Why not every old callback was visited."""
+    parts: Sequence[AuditPart] = field(default_factory=tuple)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.is_purged and not self.locked and all(part.is_done for part in self.parts)

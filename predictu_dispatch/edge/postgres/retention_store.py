@@ -1,0 +1,83 @@
+"""Retention's connection and statements. It has a login of its own, so no pool is shared with a daemon."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from predictu_dispatch.core.database_errors import Refused
+from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedAudit, PurgedCallbacks
+from predictu_dispatch.edge.postgres.errors import translated
+from predictu_dispatch.edge.postgres.hosts import Hosts
+from predictu_dispatch.edge.postgres.migrations import require_schema
+from predictu_dispatch.edge.postgres.sql_files import query
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncpg import Connection
+
+_BLOCKS: Final = 32
+"""A quarter of a megabyte: some hundred callbacks, which take a tenth of a second at most (11,000 a second)."""
+_COMMAND_TIMEOUT_S: Final = 120.0
+"""Far above any step; dropping a month of many gigabytes is the longest."""
+_NOT_IN_THIS_RUN: Final = ("55000", "PD003")
+"""The default partition is in the way; the part got a row that is not old."""
+
+
+class RetentionStore:
+    """What is older than `keep_months` whole months, in one database."""
+
+    def __init__(self, connection: Connection, *, keep_months: int, blocks: int = _BLOCKS) -> None:
+        self._connection = connection
+        self._keep_months = keep_months
+        self._blocks = blocks
+
+    async def purge_cursor(self) -> PurgeCursor:
+        """How far the callbacks are purged."""
+        (row,) = await self._fetch("purge_cursor")
+        return PurgeCursor(cutoff=row["cutoff"], is_done=row["is_done"])
+
+    async def expired_audit(self) -> list[AuditPart]:
+        """The parts of the audit that are old."""
+        return [
+            AuditPart(part=row["part"], rows=row["rows_estimated"], bytes=row["bytes"])
+            for row in await self._fetch("expired_audit")
+        ]
+
+    async def purge_callbacks(self) -> PurgedCallbacks:
+        """Remove the old callbacks in the next blocks of the table."""
+        (row,) = await self._fetch("purge_finished", self._blocks)
+        return PurgedCallbacks(
+            callbacks=row["callbacks"], bets=row["bets"], locked=row["locked"], is_done=row["next_block"] is None
+        )
+
+    async def purge_audit(self, part: str) -> PurgedAudit:
+        """Do the next step of removing one part."""
+        try:
+            (row,) = await self._fetch("purge_audit", part, self._blocks)
+        except Refused as error:
+            if error.sqlstate not in _NOT_IN_THIS_RUN:
+                raise
+            return PurgedAudit(why_not=error.message)
+        return PurgedAudit(kept=row["needed"] if row["is_done"] else 0, is_done=row["is_done"])
+
+    async def _fetch(self, name: str, *arguments: Any) -> list[Any]:  # noqa: ANN401 - as varied as SQL's types
+        with translated():
+            return list(await self._connection.fetch(query(name), self._keep_months, *arguments))
+
+
+@asynccontextmanager
+async def open_retention_store(dsn: str, *, keep_months: int) -> AsyncIterator[RetentionStore]:
+    """A store on a connection of its own. Raises SchemaError, DatabaseUnavailable, Refused and DsnError."""
+    connection = await Hosts(dsn).connect(
+        statement_cache_size=0,
+        command_timeout=_COMMAND_TIMEOUT_S,
+        server_settings={"application_name": "predictu-dispatch retain"},
+    )
+    try:
+        with translated():
+            await require_schema(connection)
+        yield RetentionStore(connection, keep_months=keep_months)
+    finally:
+        await connection.close(timeout=5)

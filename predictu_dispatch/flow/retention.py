@@ -1,0 +1,101 @@
+"""Retention removes what ended more than the kept months ago, in short transactions with pauses between them.
+
+The database decides what may be removed; the order is decided here. A run that was killed is finished by the next,
+because all progress is in the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from predictu_dispatch.core.database_errors import DatabaseUnavailable
+from predictu_dispatch.core.retention import AuditPart, PurgedAudit, RetentionResult
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from predictu_dispatch.core.retention import PurgeCursor, PurgedCallbacks
+
+_LOCK_TRIALS: Final = 60
+_LOCK_RETRY_S: Final = 0.5
+"""A lock is asked for during half a minute: a settle holds it for milliseconds, a dump for hours."""
+
+_StepT = TypeVar("_StepT")
+
+
+class RetentionStore(Protocol):
+    """The database. A purge raises DatabaseUnavailable with `is_locked` if another transaction holds a lock."""
+
+    async def purge_cursor(self) -> PurgeCursor: ...
+    async def expired_audit(self) -> Sequence[AuditPart]: ...
+    async def purge_callbacks(self) -> PurgedCallbacks: ...
+    async def purge_audit(self, part: str) -> PurgedAudit: ...
+
+
+class Retention:
+    """Removes what is old."""
+
+    def __init__(self, store: RetentionStore, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._store = store
+        self._sleep = sleep
+
+    async def preview(self) -> RetentionResult:
+        """Say what is old; nothing is changed."""
+        cursor = await self._store.purge_cursor()
+        return RetentionResult(cutoff=cursor.cutoff, is_purged=cursor.is_done, parts=await self._store.expired_audit())
+
+    async def run(self) -> RetentionResult:
+        """Remove all that is old; the result says what could not be removed and why.
+
+        Raises DatabaseUnavailable and Refused, with PD006 if another run is active. What was done stays done.
+        """
+        result = await self.preview()
+        await self._purge_callbacks(result)
+        # The callbacks first: a callback's audit rows are needed as long as it exists.
+        result.parts = [await self._purge_audit(part) for part in await self._store.expired_audit()]
+        return result
+
+    async def _purge_callbacks(self, result: RetentionResult) -> None:
+        while not result.is_purged:
+            try:
+                step = await self._step(self._store.purge_callbacks)
+            except DatabaseUnavailable as error:
+                if not error.is_locked:
+                    raise
+                result.why_not = error.message
+                return
+            result.callbacks += step.callbacks
+            result.bets += step.bets
+            result.locked += step.locked
+            result.is_purged = step.is_done
+
+    async def _purge_audit(self, old: AuditPart) -> AuditPart:
+        while True:
+            try:
+                step = await self._step(lambda: self._store.purge_audit(old.part))
+            except DatabaseUnavailable as error:
+                if not error.is_locked:
+                    raise
+                step = PurgedAudit(why_not=error.message)
+            if step.is_done or step.why_not:
+                return AuditPart(part=old.part, rows=old.rows, bytes=old.bytes, **step._asdict())
+
+    async def _step(self, step: Callable[[], Awaitable[_StepT]]) -> _StepT:
+        """Do one step and pause for as long as it took, so that retention never keeps the database busy by itself.
+
+        Retries while another transaction holds a lock; raises DatabaseUnavailable in the end.
+        """
+        for trial in range(1, _LOCK_TRIALS + 1):
+            began_s = time.monotonic()
+            try:
+                done = await step()
+            except DatabaseUnavailable as error:
+                if not error.is_locked or trial == _LOCK_TRIALS:
+                    raise
+                await self._sleep(_LOCK_RETRY_S)
+            else:
+                await self._sleep(time.monotonic() - began_s)
+                return done
+        raise AssertionError  # The last trial returns or raises.
