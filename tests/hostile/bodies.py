@@ -1,4 +1,4 @@
-"""Bodies: framed as HTTP wants it, and wrong inside. Each comes with a 200, a right length and a connection kept."""
+"""Bad bodies in correct HTTP framing: status 200, correct length, connection kept alive."""
 
 import gzip
 from typing import Any
@@ -23,7 +23,7 @@ NOT_JSON, NOT_UTF8, NOT_OBJECT = no_answer("not_json"), no_answer("not_utf8"), n
 NO_STATUS, UNKNOWN_STATUS = no_answer("no_status"), no_answer("unknown_status")
 DUPLICATE_KEYS = no_answer("duplicate_keys")
 CAP = 65_536
-"""max_response_bytes, as an operator's file has it by default."""
+"""The default of max_response_bytes."""
 
 
 def body(name: str, content: bytes, *rights: Right, **more: Any) -> Entry:
@@ -31,7 +31,10 @@ def body(name: str, content: bytes, *rights: Right, **more: Any) -> Entry:
 
 
 def with_balance(json: bytes, kept: int | None) -> Entry:
-    """A success with this balance: it is delivered in any case, and what cannot be kept is an anomaly on the row."""
+    """A success with this balance. It is always delivered.
+
+    An invalid balance is an anomaly on the row.
+    """
     content = b'{"status":"OK","balance":%s}' % json
     anomaly = None if kept is not None else "balance"
     return body(f"balance {json[:40].decode()}", content, DELIVERED, balance=kept, anomaly=anomaly)
@@ -47,10 +50,10 @@ def nested(opening: bytes, closing: bytes, depth: int) -> bytes:
 
 
 PADDED = OK[:-1] + b',"pad":"' + b"x" * (CAP - len(OK) - 9) + b'"}'
-"""Exactly as long as an answer may be."""
+"""A body of exactly the maximum length."""
 
 BODIES: tuple[Entry, ...] = (
-    # ------------------------------------------------------------------------------------------------------- no JSON
+    # No JSON
     body("empty", b"", NOT_JSON),
     body("one space", b" ", NOT_JSON),
     body("an HTML page", PAGE, NOT_JSON),
@@ -75,12 +78,13 @@ BODIES: tuple[Entry, ...] = (
     body("a leading zero", b'{"status":"OK","balance":0095}', NOT_JSON),
     body("a leading plus", b'{"status":"OK","balance":+95}', NOT_JSON),
     body("a hexadecimal number", b'{"status":"OK","balance":0x5F}', NOT_JSON),
-    # RFC 8259 section 9 lets a parser limit the depth; what is deeper than ours goes is unread, and so no answer.
+    # RFC 8259 section 9 lets a parser limit the depth. Deeper bodies are not parsed, so they are no
+    # answer.
     body("30,000 arrays deep", nested(b"[", b"]", 30_000), NOT_JSON),
     body("10,000 objects deep", nested(b'{"a":', b"}", 10_000), NOT_JSON),
     body("100,000 arrays deep", nested(b"[", b"]", 100_000), *broken("too_large")),
     body("30,000 brackets and no end", b"[" * 30_000, NOT_JSON),
-    # ------------------------------------------------------------------------------------------------------ encodings
+    # Encodings
     body("a byte order mark", b"\xef\xbb\xbf" + OK, NOT_JSON),
     body("UTF-16", OK.decode().encode("utf-16"), NOT_UTF8),
     body("UTF-16 without a mark", OK.decode().encode("utf-16-le"), NOT_JSON),
@@ -93,7 +97,7 @@ BODIES: tuple[Entry, ...] = (
     says("40 MB, packed", http(BOMB * 40, b"Content-Encoding: gzip"), NOT_UTF8),
     says("called packed, and plain", http(OK, b"Content-Encoding: gzip"), DELIVERED, body=OK),
     says("called brotli, and garbage", http(b"\x8b\xff" * 50, b"Content-Encoding: br"), NOT_UTF8),
-    # ------------------------------------------------------------------------------------------------ the wrong shape
+    # The wrong shape
     body("an array", b"[" + OK + b"]", NOT_OBJECT),
     body("a string", b'"OK"', NOT_OBJECT),
     body("null", b"null", NOT_OBJECT),
@@ -117,7 +121,7 @@ BODIES: tuple[Entry, ...] = (
     body("status twice, once in escapes", b'{"st\\u0061tus":"FAILED","status":"OK"}', DUPLICATE_KEYS),
     body("a balance twice", b'{"status":"OK","balance":1,"balance":2}', DUPLICATE_KEYS),
     body("a key twice further down", b'{"status":"OK","more":[{"a":1,"a":2}]}', DUPLICATE_KEYS),
-    # --------------------------------------------------------------------------------------- numbers beyond all range
+    # Numbers beyond all range
     *(with_balance(json, kept) for json, kept in ((b"-1", -1), (b"0", 0), (b"9223372036854775807", 2**63 - 1))),
     *(
         with_balance(json, None)
@@ -143,10 +147,10 @@ BODIES: tuple[Entry, ...] = (
     *(with_transaction(json, "transaction_id") for json in (b'""', b"true", b"1.5", b"[]", b"9" * 5_000)),
     body("a lone surrogate as a key", OK[:-1] + b',"\\ud800":1}', DELIVERED),
     body("30,000 elements", OK[:-1] + b',"list":[' + b"1," * 30_000 + b"1]}", DELIVERED),
-    # ---------------------------------------------------------------------------------------------------------- sizes
+    # Sizes
     body("exactly as long as allowed", PADDED, DELIVERED),
     body("one byte too long", PADDED + b" ", *broken("too_large")),
-    # ------------------------------------------------------------------------------------- right, and said in its way
+    # Correct answers in unusual forms
     body("a refusal", REFUSED, rejected("insufficient_funds")),
     body("nothing to reverse", b'{"status":"BET_NOT_FOUND"}', UNKNOWN_STATUS, for_rollback=(NOTHING_TO_REVERSE,)),
     body("white space all around", b" \r\n\t" + OK + b"\n" * 1_000, DELIVERED),

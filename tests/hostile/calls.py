@@ -1,4 +1,4 @@
-"""What the fuzzer of enqueue_callback passes to it: good calls, calls with one thing wrong, and nonsense."""
+"""Calls for the fuzzer of enqueue_callback: valid ones, single errors, and random ones."""
 
 import uuid
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from predictu_dispatch.core.methods import RULES, Method
 from tests.support.harness import DISABLED, OPERATOR
 
 AMOUNT_FORMATS = {OPERATOR: "subunits", DISABLED: "decimal"}
-"""Both are enabled here; each gets its amounts in another way, and every body is made."""
+"""Both are enabled; they have different amount formats."""
 FRESH, OPEN = "fresh", "open"
-"""Bet ids that become one of their own in each example: never heard of, or of an open bet."""
+"""Placeholders that each example replaces by the id of an unknown or an open bet."""
 PLACEMENT = "the placement"
 
 BASE = {
@@ -44,7 +44,7 @@ MOMENTS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of enqueue_callback. `spoilt` is the only key that is not as it should be, where that is known."""
+    """One call of enqueue_callback. `spoilt` is its only invalid key, if known."""
 
     operator_id: str | None
     method: str | None
@@ -55,7 +55,7 @@ class Call:
 
 
 def call(rng: Random) -> Call:
-    """Mostly one thing is wrong, or none: more, and nothing would come past the first check."""
+    """Mostly one error or none, because with more the first check would hide the others."""
     methods = list(Method) if rng.randrange(12) else METHODS
     method = rng.choice(methods)
     params, spoilt = (
@@ -72,7 +72,7 @@ def call(rng: Random) -> Call:
 
 
 def _params(rng: Random, method: Method) -> tuple[str, str | None]:
-    """Params of this method as JSON text, and the only key that is not as it should be, where that is known."""
+    """Params of this method as JSON text, and their only invalid key, if known."""
     bet_id = rng.choice([FRESH] * 3 + [OPEN] * 4 + [f"b{n}" for n in range(9)])
     base = BASE | {"bet_id": f'"{bet_id}"'}
     pairs = [(key, base[key]) for key in RULES[method].required]
@@ -93,6 +93,6 @@ def _params(rng: Random, method: Method) -> tuple[str, str | None]:
         case _:
             pass
     if bet_id not in {FRESH, OPEN} or spoilt == "bet_id":
-        # What is wrong may be that it does not fit to its bet, of which another example has made something.
+        # The params may also not match their bet, which another example may have changed.
         spoilt = None
     return "{" + ",".join(f'"{key}":{value}' for key, value in pairs) + "}", spoilt

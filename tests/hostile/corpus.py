@@ -1,4 +1,4 @@
-"""The corpus of bad answers, and the server that plays whichever of them a request names."""
+"""The corpus of bad answers, and a server that sends the one that a request names."""
 
 import json
 from collections import Counter
@@ -15,20 +15,23 @@ CORPUS: dict[str, Entry] = {entry.name: entry for entry in (*BODIES, *CODES, *FR
 assert len(CORPUS) == len(BODIES) + len(CODES) + len(FRAMING) + len(LINES) + len(SCRIPTS), "two entries of one name"
 
 WELL = b'{"status":"OK","balance":7,"transaction_id":"well"}'
-"""What a well-behaved operator says; nothing in the corpus says just this."""
+"""A correct answer; no entry of the corpus equals it."""
 
 
 def entry_named_by(request: bytes) -> Entry | None:
-    """The entry whose name stands behind the first colon of the request's bet_id."""
+    """The entry that the request's bet_id names after its first colon."""
     envelope = json.loads(request.partition(b"\r\n\r\n")[2])
     if envelope["method"] == "BET_ROLLBACK":
-        # What must be given back has to come to an end, or the test has none.
+        # Rollbacks must succeed, or the test would never end.
         return None
     return CORPUS.get(envelope["params"].get("bet_id", "").partition(":")[2])
 
 
 class Stagecraft:
-    """A script that answers every request as its entry says; `tokens` are what the requests were signed with."""
+    """A script that answers every request with its entry.
+
+    `tokens` collects the requests' tokens.
+    """
 
     def __init__(self, choose: Callable[[bytes], Entry | None] = entry_named_by) -> None:
         self._choose = choose
@@ -49,6 +52,6 @@ class Stagecraft:
 
 
 def first_then_well(entry: Entry) -> Script:
-    """The first request gets `entry`, on whatever connection; all others a good answer of their own."""
+    """A script that answers the first request with `entry`, and all others correctly."""
     waiting = [entry]
     return Stagecraft(lambda _request: waiting.pop() if waiting else None)

@@ -1,7 +1,8 @@
-"""One bad answer: the bytes, and what the judging table of DESIGN.md 4 makes of them.
+"""One bad answer: its bytes, and the expected verdicts.
 
-The expectations are read off the table, not off the code. Where HTTP leaves a client the choice (RFC 9110
-and 9112 say so often), an entry has several right ends, and none of them believes what was not completely said.
+The expectations follow the contract's table of verdicts, not the code. If HTTP leaves the choice to
+the client (RFC 9110, RFC 9112), an entry has several correct results; none of them accepts an
+incomplete answer.
 """
 
 import gzip
@@ -16,18 +17,18 @@ from predictu_dispatch.core.verdict import Verdict
 from tests.support.raw_server import Peer
 
 Play = Callable[[Peer, bytes], Awaitable[None]]
-"""Says the answer to this request on this connection, or whatever else it does there."""
+"""Sends the answer to this request on this connection."""
 
 BALANCE = 95_000
 OK = b'{"status":"OK","balance":95000,"transaction_id":"op-tx-123"}'
 REFUSED = b'{"status":"INSUFFICIENT_FUNDS","balance":3}'
 BOMB = gzip.compress(b"0" * 1_000_000)
-"""1 KB that unpacks to a thousand times as much; what is packed may have any number of such members."""
+"""A gzip member of 1 KB that unpacks to 1 MB."""
 PAGE = b"<!doctype html><html><title>Log in</title><p>Please log in.</html>"
 
 
 class Then(StrEnum):
-    """What becomes of the connection after the answer."""
+    """What happens to the connection after the answer."""
 
     GOES_ON = "goes on"
     CLOSES = "closes"
@@ -36,7 +37,7 @@ class Then(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Right:
-    """One right end of an attempt; `effect` is None where it has taught nothing about the operator's side."""
+    """One correct result of an attempt; `effect` is None if the effect does not change."""
 
     evidence: Evidence
     reason: str | None
@@ -51,17 +52,17 @@ NOTHING_TO_REVERSE = Right(
 
 
 def rejected(reason: str) -> Right:
-    """The operator's own refusal: never retried, and it does not say what became of an earlier attempt."""
+    """A business rejection: never retried; the effect of earlier attempts does not change."""
     return Right(evidence=Evidence.ANSWERED, reason=reason, verdict=Verdict.REJECTED, effect=None)
 
 
 def no_answer(reason: str) -> Right:
-    """A complete HTTP answer that is no answer to us: the operator may have applied the callback."""
+    """A complete HTTP answer without a usable body: the operator may have applied the callback."""
     return Right(evidence=Evidence.ANSWERED, reason=reason, verdict=Verdict.RETRY, effect=Effect.UNKNOWN)
 
 
 def broken(*reasons: str) -> tuple[Right, ...]:
-    """The request left and no complete answer came, for one of these reasons."""
+    """The request was sent and no complete answer came, for one of these reasons."""
     return tuple(
         Right(evidence=Evidence.UNANSWERED, reason=reason, verdict=Verdict.RETRY, effect=Effect.UNKNOWN)
         for reason in reasons
@@ -69,7 +70,7 @@ def broken(*reasons: str) -> tuple[Right, ...]:
 
 
 def unsent(*reasons: str) -> tuple[Right, ...]:
-    """Nothing of the request left, for one of these reasons: it may be sent again without a thought."""
+    """No byte of the request was sent, for one of these reasons."""
     return tuple(
         Right(evidence=Evidence.NOT_SENT, reason=reason, verdict=Verdict.RETRY, effect=None) for reason in reasons
     )
@@ -77,9 +78,9 @@ def unsent(*reasons: str) -> tuple[Right, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A bad answer. `wire` is what is said at once; `play` does what bytes alone cannot do.
+    """A bad answer: the bytes in `wire`, or a script in `play`.
 
-    `balance` and `anomaly` hold where it is delivered, `body` is what the audit has to keep where it is answered.
+    `balance` and `anomaly` are expected if it is delivered, `body` in the audit if it is answered.
     """
 
     name: str
@@ -97,7 +98,7 @@ class Entry:
         return self.for_rollback if self.for_rollback and method is Method.BET_ROLLBACK else self.rights
 
     async def answer(self, peer: Peer, request: bytes) -> bool:
-        """Answers on this connection; True where the connection may go on."""
+        """Answer on this connection; True if the connection stays open."""
         if self.play is not None:
             await self.play(peer, request)
         else:
@@ -116,17 +117,17 @@ def plays(name: str, play: Play, *rights: Right, **more: Any) -> Entry:
 
 
 def endless(name: str, play: Play, *rights: Right, **more: Any) -> Entry:
-    """An answer that never ends by itself: only the attempt's own timeout ends it, or one of the other `rights`."""
+    """An endless answer: the attempt ends by its timeout or with one of the other `rights`."""
     return Entry(name=name, play=play, rights=(*broken("timeout"), *rights), ends_by_timeout=True, **more)
 
 
 def http(body: bytes = OK, *lines: bytes, status: bytes = b"HTTP/1.1 200 OK", length: bool = True) -> bytes:
-    """A well-formed answer, with these further header lines; without a length, if so wished."""
+    """A well-formed answer with additional header lines, optionally without a length."""
     framing = (b"Content-Length: %d" % len(body),) if length else ()
     return b"\r\n".join((status, *lines, *framing, b"", body))
 
 
 def chunked(*chunks: bytes) -> bytes:
-    """A well-formed answer in these chunks, the last one included."""
+    """A well-formed answer in these chunks, including the last one."""
     said = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + said

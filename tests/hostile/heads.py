@@ -1,4 +1,4 @@
-"""Status lines, headers and framing: everything of HTTP that is around the body."""
+"""Bad status lines, headers and framing."""
 
 from typing import Any
 
@@ -20,14 +20,16 @@ from tests.hostile.entry import (
 
 BAD_HTTP = broken("bad_http")
 CUT = broken("truncated", "reset")
-"""With a RST the kernel may throw away what had not been read yet, the head among it."""
+"""After a RST the kernel may discard unread bytes, also the head."""
 BROKEN_BODY = broken("bad_http", "truncated")
-"""Which of the two depends on whether the head was read before the fault in the body came in."""
+"""Depends on whether the head was read before the fault in the body arrived."""
 EITHER = (DELIVERED, *BAD_HTTP)
-"""A client may be lenient here or not (RFC 9112 section 2.2); the answer is complete in both cases."""
+"""A client may accept or refuse this (RFC 9112 section 2.2); the answer is complete in both
+cases."""
 MISCONFIGURED = no_answer("misconfigured")
 HIDDEN = http(b'{"status":"OK","balance":666,"transaction_id":"hidden"}')
-"""Nobody asked for it. Taken for the next answer it would confirm a debit that the operator has never seen."""
+"""An unsolicited answer. If it were read as the next answer, it would confirm a debit that was
+never sent."""
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
@@ -38,7 +40,7 @@ def coded(code: int, content: bytes, *rights: Right, **more: Any) -> Entry:
 
 
 def redirect(code: int, location: str) -> Entry:
-    """With a body that says OK, in case anybody reads it; followed, it would be a second request."""
+    """A redirect with a body that says OK. Following it would send a second request."""
     wire = http(OK, b"Location: " + location.encode(), status=b"HTTP/1.1 %d Elsewhere" % code)
     return says(f"a {code} to {location}", wire, MISCONFIGURED)
 
@@ -52,7 +54,7 @@ def chunks(name: str, said: bytes, *rights: Right, **more: Any) -> Entry:
 
 
 def head(name: str, lines: bytes, *rights: Right, **more: Any) -> Entry:
-    """Further header lines over a right answer."""
+    """Additional header lines before a correct answer."""
     return says(name, HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(OK) + OK, *rights, **more)
 
 
@@ -71,7 +73,8 @@ CODES: tuple[Entry, ...] = (
     redirect(301, "\u00e9 not an address"),
     coded(300, OK, MISCONFIGURED),
     coded(399, OK, MISCONFIGURED),
-    # These two have no body, whatever their length says (RFC 9110 section 6.4.1): what follows is unasked.
+    # These two have no body, whatever their length says (RFC 9110 section 6.4.1): further bytes are
+    # unsolicited.
     says("a 304 with a body", http(OK, status=b"HTTP/1.1 304 Not Modified"), MISCONFIGURED, *BAD_HTTP),
     says("a 204 with a body", http(OK, status=b"HTTP/1.1 204 No Content"), no_answer("not_json"), *BAD_HTTP),
     says("a 204", b"HTTP/1.1 204 No Content\r\n\r\n", no_answer("not_json")),
@@ -126,7 +129,7 @@ FRAMING: tuple[Entry, ...] = (
         length(value.decode() or "empty", value, *BAD_HTTP, then=Then.CLOSES)
         for value in (b"-1", b"+60", b"0x3c", b"60 60", b"six", b"1e2", b"99999999999999999999999", b"60;60")
     ),
-    # A list of the same number may be read as that number, or refused (RFC 9110 section 8.6).
+    # A list of equal lengths may be accepted or refused (RFC 9110 section 8.6).
     length("listed", b"%d, %d" % (len(OK), len(OK)), *EITHER, then=Then.CLOSES),
     length("empty", b"", *EITHER, no_answer("not_json"), then=Then.CLOSES),
     head("two lengths, not the same", b"Content-Length: 5\r\n", *BAD_HTTP, then=Then.CLOSES),
@@ -141,7 +144,8 @@ FRAMING: tuple[Entry, ...] = (
     says("no length, and closed", http(length=False), DELIVERED, then=Then.CLOSES),
     says("HTTP/1.0 until it closes", http(status=b"HTTP/1.0 200 OK", length=False), DELIVERED, then=Then.CLOSES),
     says("no length, and half an object", http(OK[:30], length=False), no_answer("not_json"), then=Then.CLOSES),
-    # A RST ends such a body as a FIN does, for aiohttp. No part of an object is one, so nothing false is believed.
+    # aiohttp accepts a RST as the end of such a body. A truncated object is not valid JSON, so this
+    # is safe.
     says("no length, and reset", http(length=False), DELIVERED, *CUT, then=Then.RESETS),
     says("half an object, and reset", http(OK[:30], length=False), no_answer("not_json"), *CUT, then=Then.RESETS),
     says("chunks, one byte each", chunked(*(OK[n : n + 1] for n in range(len(OK)))), DELIVERED, body=OK),

@@ -1,4 +1,4 @@
-"""Header lines, other protocols, and what is said of the connection and is not true."""
+"""Bad header lines, other protocols, and wrong statements about the connection."""
 
 from tests.hostile.entry import DELIVERED, OK, PAGE, Entry, Then, broken, http, no_answer, says
 from tests.hostile.heads import BAD_HTTP, EITHER, HEAD, HIDDEN, garbage, head
@@ -34,14 +34,14 @@ LINES: tuple[Entry, ...] = (
     garbage("carriage returns alone", http().replace(b"\r\n", b"\r")),
     garbage("empty lines first", b"\r\n" * 50 + http(), *EITHER),
     garbage("a space first", b" " + http()),
-    # -------------------------------------------------------------------------------------------- truncated heads
+    # Truncated heads
     garbage("nothing", b"", *broken("reset")),
     garbage("nothing, and reset", b"", *broken("reset"), then=Then.RESETS),
     garbage("half a status line", b"HTTP/1.1 20", *broken("reset")),
     garbage("half a header", HEAD + b"Content-Le", *broken("reset")),
     garbage("a head without its end", http()[: -len(OK) - 2], *broken("reset")),
     garbage("a head without its end, and reset", http()[: -len(OK) - 2], *broken("reset"), then=Then.RESETS),
-    # -------------------------------------------------------------------------------------------- other protocols
+    # Other protocols
     garbage("HTTP/0.9", OK),
     garbage("a page of HTTP/0.9", PAGE),
     garbage("HTTP/9.9", http(status=b"HTTP/9.9 200 OK")),
@@ -61,14 +61,14 @@ LINES: tuple[Entry, ...] = (
     garbage("a TLS record", bytes.fromhex("1603030200") + bytes(range(256)) * 2),
     garbage("NULs", b"\0" * 5_000),
     garbage("anything", bytes(range(256)) * 20),
-    # ------------------------------------------------------------------------------------------- keep-alive, and lies
+    # Wrong keep-alive statements
     says("keep-alive, and closed", http(OK, b"Connection: keep-alive"), DELIVERED, then=Then.CLOSES),
     says("keep-alive, and reset", http(b"", b"Connection: keep-alive"), NOT_JSON, *broken("reset"), then=Then.RESETS),
     says("close, and more behind it", http(OK, b"Connection: close") + HIDDEN, *EITHER),
     says("both close and keep-alive", http(OK, b"Connection: keep-alive, close"), DELIVERED),
     head("kept alive for ever", b"Connection: keep-alive\r\nKeep-Alive: timeout=99999999999, max=-1\r\n", DELIVERED),
     garbage("HTTP/1.0 kept alive", http(OK, b"Connection: keep-alive", status=b"HTTP/1.0 200 OK") + HIDDEN, *EITHER),
-    # ---------------------------------------------------------------------------------------------------------- noise
+    # Noise
     head(
         "cookies, HSTS and other orders",
         b"Set-Cookie: session=1; Path=/; Domain=example.com\r\n" * 20

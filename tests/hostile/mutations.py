@@ -1,7 +1,7 @@
-"""What the fuzzer of answers says: well-formed answers, the corpus, and both with a few bytes of them changed.
+"""Answers for the fuzzer: well-formed ones, the corpus, and mutations of both.
 
-Seeded, so that one number says one answer for ever. Hypothesis draws the same few things again and again; here a second
-brings a thousand different ones.
+A seed determines each answer. This is faster than Hypothesis and yields a thousand different
+answers per second.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +13,13 @@ from tests.hostile.corpus import CORPUS
 from tests.hostile.entry import Then, chunked, http
 
 SEED_BYTES_MAX = 3_000
-"""Mutating what is long finds nothing that mutating what is short does not, and takes its time."""
+"""Longer answers are not mutated: it takes longer and finds nothing more."""
 SEEDS = sorted({entry.wire for entry in CORPUS.values() if 0 < len(entry.wire) <= SEED_BYTES_MAX})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What the server says to one request, in these pieces. `is_whole`: a complete answer, and nothing else."""
+    """The answer to one request in pieces. `is_whole`: a complete answer without further bytes."""
 
     pieces: tuple[bytes, ...]
     then: Then
@@ -63,7 +63,7 @@ def _object(rng: Random) -> bytes:
 
 
 def _whole(rng: Random) -> bytes:
-    """A complete answer to one request, well-formed whatever its body is."""
+    """A complete, well-formed answer with any body."""
     content = _object(rng) if rng.randrange(4) else rng.randbytes(rng.randrange(40))
     if rng.randrange(2):
         lines = rng.choices(HEADERS, k=rng.randrange(4))
@@ -82,7 +82,7 @@ MUTATIONS: list[Mutation] = [
     lambda wire, at, length, _fragment: wire[:at] + wire[at + length :],
     lambda wire, at, length, _fragment: wire[: at + length] + wire[at:],
 ]
-"""Cut, insert (twice as often), overwrite, delete, repeat."""
+"""Mutate by cutting, inserting (twice as often), overwriting, deleting or repeating."""
 
 
 def _mutated(rng: Random, wire: bytes) -> bytes:
@@ -93,7 +93,7 @@ def _mutated(rng: Random, wire: bytes) -> bytes:
 
 
 def said(rng: Random, found: Sequence[bytes]) -> Said:
-    """Anything: whole answers as they are or changed, the corpus changed, what was `found` changed, random bytes."""
+    """Whole answers, mutations of them, of the corpus and of `found`, or random bytes."""
     kind = rng.choice(["whole"] * 4 + ["mutated"] * 4 + ["seed"] * 4 + ["found"] * 3 + ["random"])
     match kind:
         case "whole":
@@ -107,7 +107,7 @@ def said(rng: Random, found: Sequence[bytes]) -> Said:
         case _:
             wire = rng.randbytes(rng.randrange(200))
     edges = [0, *sorted(rng.randint(0, len(wire)) for _ in range(rng.randrange(3))), len(wire)]
-    # What may never be whole has to be waited for in vain, which takes its time.
+    # An incomplete answer costs a whole timeout.
     stays = [Then.GOES_ON] * (8 if kind == "whole" else 1)
     return Said(
         pieces=tuple(wire[start:end] for start, end in pairwise(edges) if end > start),

@@ -1,6 +1,7 @@
-"""An answer as a lenient reader finds it in the bytes that were said. It shares no code with the transport.
+"""A lenient HTTP parser for the oracle. It shares no code with the transport.
 
-It takes more for HTTP than the transport does, so that whatever the transport calls answered must be complete here.
+It accepts more than the transport, so every answer that the transport accepts must be complete
+here.
 """
 
 import json
@@ -16,7 +17,7 @@ _SWITCHING = 101
 
 
 class UnsureError(Exception):
-    """HTTP's documents let a reader go one way or the other."""
+    """The RFCs allow both readings."""
 
 
 class Found(NamedTuple):
@@ -25,7 +26,7 @@ class Found(NamedTuple):
 
 
 def answer_in(wire: bytes, *, closed: bool) -> Found | None:
-    """The final answer that is complete in `wire`; None where there is none. Raises UnsureError."""
+    """The complete final answer in `wire`; None if there is none. Raises UnsureError."""
     rest = wire.lstrip(b"\r\n")
     while True:
         end = _HEAD_ENDS.search(rest)
@@ -61,7 +62,7 @@ def _body(lines: list[bytes], rest: bytes, *, closed: bool) -> bytes | None:
 
 
 def _joined(rest: bytes) -> bytes | None:
-    """The chunks' content, once the last one and the end of the trailers are there."""
+    """The content of the chunks; None if the last chunk or the trailers are incomplete."""
     content = b""
     while True:
         line = _LINE_ENDS.search(rest)
@@ -80,7 +81,7 @@ def _joined(rest: bytes) -> bytes | None:
 
 
 def status_in(body: bytes) -> str | None:
-    """The status of a body that is one JSON object without a key twice, read the plain way. Raises UnsureError."""
+    """The status of a body that is one JSON object without duplicate keys. Raises UnsureError."""
 
     def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
         if len({name for name, _ in pairs}) < len(pairs):
@@ -91,7 +92,7 @@ def status_in(body: bytes) -> str | None:
         raise ValueError(name)
 
     try:
-        # Numbers stay text: how far they go is no question of whether this is JSON.
+        # Numbers stay text, because their range does not matter here.
         answer = json.loads(
             body.decode(), object_pairs_hook=once, parse_constant=refuse, parse_int=lambda _: 0, parse_float=lambda _: 0
         )

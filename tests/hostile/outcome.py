@@ -1,4 +1,4 @@
-"""What a daemon left in the database after the whole corpus, held against what each entry should have come to."""
+"""Compare the database after the whole corpus with the expected results."""
 
 import json
 from collections import defaultdict
@@ -15,7 +15,7 @@ from tests.support.environment import Environment
 
 HOSTILE, SPOILT = "op_hostile", "op_spoilt"
 OTHERS_FAULT = {("not_sent", "unsolicited_data"), ("unanswered", "reset"), ("unanswered", "timeout")}
-"""An attempt may meet the connection that another entry left behind, noticed in time or not; or a busy machine."""
+"""Further reasons: the connection of another entry was broken, or the machine was busy."""
 
 
 async def attempts_by_callback(environment: Environment, operator_id: str) -> dict[Any, list[asyncpg.Record]]:
@@ -29,7 +29,7 @@ async def attempts_by_callback(environment: Environment, operator_id: str) -> di
 
 
 def assert_audited(callback: asyncpg.Record, rows: list[asyncpg.Record], rights: tuple[Right, ...]) -> None:
-    """Every attempt has its row, each is right, and the callback's state follows from them."""
+    """Check that every attempt has a correct row and the callback the resulting state."""
     assert [row["attempt"] for row in rows] == list(range(1, callback["attempts"] + 1))
     right = {(str(one.evidence), one.reason, str(one.verdict)) for one in rights}
     said = [(row["evidence"], row["reason"], row["verdict"]) for row in rows]
@@ -39,10 +39,10 @@ def assert_audited(callback: asyncpg.Record, rows: list[asyncpg.Record], rights:
     for row in rows:
         answered = row["evidence"] == "answered"
         assert not answered or (row["response_status"], row["response_truncated"]) != (None, True)
-        # What came of the answer's head and body is kept, whole or cut.
+        # The received part of head and body is stored.
         assert (row["response_status"] is None) == (row["response_body"] is None) == (row["response_headers"] is None)
         if row["reason"] == "too_large":
-            # Of headers that are too large nothing is kept, and so nothing of a body behind them.
+            # Oversized headers are not stored, nor is the body after them.
             is_of_headers = row["error"].startswith("the answer's headers")
             assert (len(row["response_body"]), row["response_truncated"]) == (0 if is_of_headers else CAP, True)
         if row["response_headers"] is not None:
@@ -54,7 +54,7 @@ def assert_audited(callback: asyncpg.Record, rows: list[asyncpg.Record], rights:
 
 
 def bet_state(callback: asyncpg.Record) -> str | None:
-    """What the bet table of DESIGN.md 5 says of the bet, once its rollback, if it has one, is delivered too."""
+    """Check the bet's state after its rollback, if any, is delivered."""
     state, effect = callback["state"], callback["effect"]
     if callback["method"] == "BET_MAKE":
         return "open" if state == "delivered" else "void" if effect == "none" else "closed"
@@ -85,7 +85,7 @@ async def assert_every_entry_came_out_right(environment: Environment) -> None:
                 for row in rows[callback["request_id"]]:
                     assert row["verdict"] != "delivered" or entry.body in (None, row["response_body"]), name
     assert seen == 2 * len(CORPUS)
-    # Credits without a confirmation are on the list of what a person must look at.
+    # Unconfirmed credits are on the review list.
     unsettled = {str(one["request_id"]) for one in callbacks if one["bet_state"] == "closing"}
     listed = await environment.harness.owner.fetch("select request_id from predictu_dispatch.needs_review")
     assert unsettled == {str(one["request_id"]) for one in listed}

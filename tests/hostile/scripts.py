@@ -1,4 +1,4 @@
-"""What bytes alone cannot do: too slow, too much, without end, and answers that quote what we said."""
+"""Scripted answers: slow, oversized or endless ones, and ones that quote our request."""
 
 import asyncio
 import random
@@ -26,11 +26,11 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TOO_LARGE = broken("too_large")
 AFTER_TURNS = 10
 _PAUSE_S = 0.02
-"""Between two pieces of what never ends: often enough to keep a timeout per read from running out."""
+"""Pause between two pieces: too short for a timeout per read to expire."""
 
 
 def drips(before: bytes, piece: bytes, *, pause_s: float = _PAUSE_S) -> Play:
-    """Says `before`, then `piece` again and again."""
+    """Send `before`, then `piece` repeatedly."""
 
     async def play(peer: Peer, _request: bytes) -> None:
         await peer.send(before)
@@ -40,12 +40,12 @@ def drips(before: bytes, piece: bytes, *, pause_s: float = _PAUSE_S) -> Play:
 
 
 def pours(before: bytes, piece: bytes) -> Play:
-    """The same without a pause, as fast as it is taken."""
+    """As above, without pauses."""
     return drips(before, piece, pause_s=0.0)
 
 
 def in_pieces(wire: bytes, size: int = 1) -> Play:
-    """Says `wire` in segments of so many bytes, each in a turn of the loop of its own."""
+    """Send `wire` in segments of `size` bytes, one per turn of the loop."""
 
     async def play(peer: Peer, _request: bytes) -> None:
         for start in range(0, len(wire), size):
@@ -56,7 +56,10 @@ def in_pieces(wire: bytes, size: int = 1) -> Play:
 
 
 def in_two(first: bytes, second: bytes) -> Play:
-    """Says `second` once `first` has been read. A fault in it closes our side, and aiohttp tells the reader nothing."""
+    """Send `second` after `first` was read.
+
+    A fault in it closes the connection without an error in aiohttp.
+    """
 
     async def play(peer: Peer, _request: bytes) -> None:
         await peer.send(first)
@@ -68,7 +71,7 @@ def in_two(first: bytes, second: bytes) -> Play:
 
 
 def quoting(wire: bytes) -> Play:
-    """Says `wire` with our own token in the place of TOKEN, and its length in the place of LENGTH."""
+    """Send `wire` with the request's token in place of TOKEN, and its length in place of LENGTH."""
 
     async def play(peer: Peer, request: bytes) -> None:
         token = request.partition(b"Authorization: Bearer ")[2].partition(b"\r\n")[0]
@@ -79,7 +82,7 @@ def quoting(wire: bytes) -> Play:
 
 
 def with_afterthought(unasked: bytes) -> Play:
-    """An answer, and `unasked` a few turns of the loop later, when the connection lies in the pool."""
+    """Send an answer, and `unasked` later, when the connection is in the pool."""
 
     async def play(peer: Peer, _request: bytes) -> None:
         await peer.send(http())
@@ -144,7 +147,8 @@ FLOODS: tuple[Entry, ...] = (
     says("early hints, then an answer", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + http(), DELIVERED),
     says("a 199, then an answer", b"HTTP/1.1 199 Soon\r\n\r\n" + http(), DELIVERED),
     says("a 100, then a refusal", CONTINUE + http(b"", status=b"HTTP/1.1 500 No"), no_answer("http_500")),
-    # A 100 has no body, whatever its length says: what follows is read as an answer, and is none.
+    # A 100 has no body, whatever its length says: the following bytes are read as an answer and are
+    # invalid.
     says("a 100 with a body", http(status=b"HTTP/1.1 100 Continue"), *BAD_HTTP),
     endless("a 100 and nothing more", drips(CONTINUE, b"", pause_s=0.1)),
     endless("100s without end", drips(b"", CONTINUE * 100)),
@@ -180,7 +184,7 @@ AFTERTHOUGHTS: tuple[Entry, ...] = (
     plays("later: garbage", with_afterthought(b"\0\xff" * 20), DELIVERED),
     plays("later: 200 KB of answers", with_afterthought(HIDDEN * 2_000), DELIVERED),
 )
-"""For one connection alone: where the next request has left already, nobody can tell such an answer from its own."""
+"""For a single connection: after the next request is sent, such an answer cannot be recognised."""
 
 GREETINGS: dict[str, bytes] = {
     "an answer": http(),
@@ -190,5 +194,5 @@ GREETINGS: dict[str, bytes] = {
     "NULs": b"\0" * 100,
     "200 KB of answers": http() * 2_000,
 }
-"""Said before anything was asked. Whether these bytes are there in time to be noticed is for the kernel to say."""
+"""Sent before the request. Whether the client sees these bytes in time depends on the kernel."""
 GREETED = (*unsent("unsolicited_data"), *EITHER, *broken("timeout", "reset"))

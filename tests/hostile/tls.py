@@ -1,4 +1,4 @@
-"""TLS by hand over a raw connection, so that its records can be cut, spoilt and mixed with what is no TLS."""
+"""TLS over a raw connection, to cut, corrupt and reorder its records."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ SPOILT_BODY = broken("tls_failed", "truncated", "reset")
 
 
 class TlsPeer:
-    """One connection on which we are the server's side of TLS, and may send what we like beside it."""
+    """The server's side of TLS on one connection, which can also send raw bytes."""
 
     def __init__(self, peer: Peer, context: ssl.SSLContext) -> None:
         self.peer = peer
@@ -39,7 +39,7 @@ class TlsPeer:
                 return request
 
     def sealed(self, clear: bytes) -> bytes:
-        """The records that carry `clear`, not sent yet."""
+        """The encrypted records of `clear`, not sent yet."""
         self._tls.write(clear)
         return self._outgoing.read()
 
@@ -60,7 +60,7 @@ class TlsPeer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsEntry:
-    """What is said once a request has come in; the connection is closed behind it, without TLS's own goodbye."""
+    """Send this after a request, then close the connection without close_notify."""
 
     name: str
     play: Callable[[TlsPeer], Awaitable[None]]
@@ -75,7 +75,7 @@ def raw(make: Callable[[TlsPeer], bytes]) -> Callable[[TlsPeer], Awaitable[None]
 
 
 def flipped(sealed: bytes) -> bytes:
-    """The last byte differs: no key fits this record any more."""
+    """The record with its last byte changed, so that its authentication fails."""
     return sealed[:-1] + bytes((sealed[-1] ^ 1,))
 
 
@@ -107,7 +107,8 @@ TLS_ENTRIES: tuple[TlsEntry, ...] = (
     TlsEntry(name="a plain alert", play=raw(lambda _: bytes.fromhex("15030300020228")), rights=SPOILT),
     TlsEntry(name="nothing", play=raw(lambda _: b""), rights=SPOILT),
     TlsEntry(name="an answer without a goodbye", play=raw(lambda tls: tls.sealed(http())), rights=(DELIVERED,)),
-    # RFC 9112 section 9.8 calls this incomplete; but no part of an object is an object, so nothing false is believed.
+    # RFC 9112 section 9.8 calls this incomplete. A truncated object is not valid JSON, so accepting
+    # it is safe.
     TlsEntry(
         name="no length, no goodbye",
         play=raw(lambda tls: tls.sealed(http(length=False))),
@@ -145,5 +146,5 @@ HANDSHAKES: dict[str, bytes] = {
     "a message of 16 MB": bytes.fromhex("1603034000" + "02ffffff") + bytes(16_380),
     "nothing": b"",
 }
-"""Said in answer to the client's hello, then closed: nothing of the request has left."""
+"""Sent in answer to the ClientHello, then closed: no byte of the request was sent."""
 UNSENT = unsent("tls_failed", "connect_failed")
