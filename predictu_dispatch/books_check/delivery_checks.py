@@ -36,7 +36,7 @@ def _audit_check(predictu: PredictuLedger) -> Check:
     if decided_total != made:
         faults.append(f"the audit has {decided_total} deciding rows for {made} attempts")
     return Check(
-        name="each attempt has one deciding audit row",
+        name="each attempt has one deciding row",
         rows=len(predictu.attempts),
         figures=f"{made} attempts, {decided_total} rows, {late} late answers",
         faults=tuple(faults),

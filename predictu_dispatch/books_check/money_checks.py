@@ -85,7 +85,7 @@ def _bet_check(operators: Sequence[OperatorLedger], histories: list[BetHistory])
             faults.append(f"{key[0]} {key[1]}: the bet's stake and its BET_MAKE's amount differ")
     faults += [f"{operator_id} {bet_id}: in the ledger, unknown to Predictu" for operator_id, bet_id in changes]
     return Check(
-        name="ledger entries match each bet's state",
+        name="ledger matches each bet's state",
         rows=len(histories),
         figures=by_state(history.bet.state for history in histories),
         faults=tuple(faults),
@@ -128,9 +128,9 @@ def _entry_check(predictu: PredictuLedger, operators: Sequence[OperatorLedger], 
         for entry in found
     ]
     return Check(
-        name="each delivered callback is booked once",
+        name="each delivery is booked once",
         rows=len(delivered),
-        figures=f"{len(delivered)} delivered + {len(entries)} rolled back or adopted = {total}",
+        figures=f"{len(delivered)} delivered + {len(entries)} reversed or adopted = {total}",
         faults=tuple(faults),
     )
 

@@ -58,7 +58,6 @@ class Result(NamedTuple):
     """The checked books, all checks, and how many bets took each path."""
 
     predictu: PredictuLedger
-    wallets: int
     checks: list[Check]
     paths: Mapping[str, int]
 
@@ -70,10 +69,8 @@ class Result(NamedTuple):
     @property
     def sentence(self) -> str:
         """The result in one line."""
-        rows = (
-            f"{len(self.predictu.bets)} bets, {len(self.predictu.callbacks)} callbacks, "
-            f"{len(self.predictu.attempts)} attempts, {self.wallets} wallets"
-        )
+        bets, callbacks, attempts, _ = self.predictu
+        rows = f"{len(bets)} bets, {len(callbacks)} callbacks, {len(attempts)} attempts"
         if self.holds:
             return f"proof: {rows}: wallets, bets and audit agree to the cent"
         failed = sum(not check.holds for check in self.checks)
@@ -86,7 +83,6 @@ def check_demo(predictu: PredictuLedger, operators: list[OperatorLedger], observ
     opening = {operator.operator_id: PLAYERS for operator in operators}
     return Result(
         predictu=predictu,
-        wallets=sum(len(operator.balances) for operator in operators),
         checks=[*check_books(predictu, operators, opening=opening), paths_check(paths)],
         paths=paths,
     )
@@ -100,7 +96,7 @@ def run_demo(options: Options, screen: Screen | None = None) -> int:
         with EmbeddedPostgres() as postgres:
             # What is in the server's folder is removed with it, also if the demo is killed.
             folder = Path(tempfile.mkdtemp(prefix="predictu-demo-", dir=None if options.keep else postgres.folder))
-            screen.print(f"Postgres {postgres.version} in {postgres.folder}, other files in {folder}")
+            screen.print(f"Postgres {postgres.version} in {postgres.folder}\nother files in {folder}")
             return asyncio.run(_run(options, folder, postgres, screen))
     except PostgresUnavailableError as error:
         screen.print(str(error))

@@ -1,4 +1,4 @@
-"""What the demo shows: a live table on a terminal, plain lines elsewhere, and the result."""
+"""What the demo shows: a live table on a terminal, lines and a final table elsewhere, and the proof."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
@@ -73,12 +73,12 @@ def _wallet_sum(wallet: Path) -> int:
 
 
 class Screen:
-    """Writes to one stream: a live table if it is a terminal, otherwise a line every few seconds."""
+    """Writes to one stream: a live table if it is a terminal, otherwise lines and a final table."""
 
     def __init__(self, stream: TextIO, console: Console | None = None) -> None:
         width = None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
         self._console = console or Console(file=stream, width=width, highlight=False)
-        self._is_live = self._console.is_terminal and not os.environ.get("CI")
+        self._is_live = self._console.is_terminal and not self._console.record and not os.environ.get("CI")
 
     def print(self, text: str) -> None:
         """Print one line."""
@@ -86,44 +86,29 @@ class Screen:
 
     @asynccontextmanager
     async def following(self, environment: Environment) -> AsyncIterator[None]:
-        """Show the environment while the block runs, and once more after it."""
+        """Show the environment while the block runs, and the final table after it."""
         support = await asyncpg.connect(environment.dsn("demo_support"))
         try:
             if self._is_live:
                 with Live(console=self._console, auto_refresh=False) as live:
-                    async with self._repeating(_REDRAW_S, environment, support, live):
+                    async with _repeating(
+                        lambda figures: live.update(_table(environment, figures), refresh=True),
+                        environment,
+                        support,
+                        interval_s=_REDRAW_S,
+                    ):
                         yield
+                    live.update(_table(environment, await _read_figures(environment, support)), refresh=True)
             else:
-                async with self._repeating(_LINE_S, environment, support, None):
+                async with _repeating(
+                    lambda figures: self._print_figures(environment, figures), environment, support, interval_s=_LINE_S
+                ):
                     yield
+                figures = await _read_figures(environment, support)
+                self._print_figures(environment, figures)
+                self._console.print("", _table(environment, figures), sep="\n")
         finally:
             await support.close()
-
-    @asynccontextmanager
-    async def _repeating(
-        self,
-        interval_s: float,
-        environment: Environment,
-        support: asyncpg.Connection[asyncpg.Record],
-        live: Live | None,
-    ) -> AsyncIterator[None]:
-        async def show() -> None:
-            figures = await _read_figures(environment, support)
-            if live is not None:
-                live.update(_table(environment, figures), refresh=True)
-            else:
-                self._print_figures(environment, figures)
-
-        async def repeat() -> None:
-            while True:
-                await show()
-                await asyncio.sleep(interval_s)
-
-        async with asyncio.TaskGroup() as tasks:
-            repeating = tasks.create_task(repeat(), name="screen")
-            yield
-            repeating.cancel()
-        await show()
 
     def _print_figures(self, environment: Environment, figures: dict[str, _Figures]) -> None:
         while environment.notices:
@@ -145,13 +130,32 @@ class Screen:
             mark = Text("ok", style="green") if check.holds else Text("FAILED", style="bold red")
             figures = check.figures if check.rows else f"nothing to compare: {check.figures}"
             table.add_row(mark, Text(check.name), Text(figures))
-        self._console.print(table)
+        self._console.print("", table, "", sep="\n")
         for check in checks:
             for fault in check.faults[:_FAULTS_SHOWN_MAX]:
                 self.print(f"  {fault}")
             if len(check.faults) > _FAULTS_SHOWN_MAX:
                 self.print(f"  … and {len(check.faults) - _FAULTS_SHOWN_MAX} more: {check.name}")
         self._console.print(Text(sentence, style="bold green" if holds else "bold red"))
+
+
+@asynccontextmanager
+async def _repeating(
+    show: Callable[[dict[str, _Figures]], None],
+    environment: Environment,
+    support: asyncpg.Connection[asyncpg.Record],
+    *,
+    interval_s: float,
+) -> AsyncIterator[None]:
+    async def repeat() -> None:
+        while True:
+            show(await _read_figures(environment, support))
+            await asyncio.sleep(interval_s)
+
+    async with asyncio.TaskGroup() as tasks:
+        repeating = tasks.create_task(repeat(), name="screen")
+        yield
+        repeating.cancel()
 
 
 def _table(environment: Environment, figures: dict[str, _Figures]) -> Group:
