@@ -74,7 +74,7 @@ class ClaimCursor:
         return None if read_until is None else read_until - _COMMIT_MARGIN
 
     def advance(self, claimed: Iterable[Callback]) -> None:
-        """Move past the claimed callbacks: they are the oldest due, so the rest is due no earlier."""
+        """Move past the claimed callbacks, the oldest due: the rest is due no earlier."""
         for callback in claimed:
             read_until = self._read_until.get(callback.operator_id)
             if read_until is None or callback.due_at > read_until:

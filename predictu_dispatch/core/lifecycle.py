@@ -89,7 +89,7 @@ def outcome_of(
 
 
 def policy_of(method: Method, settings: OperatorSettings | None) -> LaneSettings:
-    """Return the timeouts and retries for `method`: the operator's, or the defaults without a file."""
+    """Return the timeouts and retries for `method`; the defaults if the operator has no file."""
     if RULES[method].retries is Retries.SETTLEMENT:
         return SETTLEMENT if settings is None else settings.settlement
     return INTERACTIVE if settings is None else settings.interactive

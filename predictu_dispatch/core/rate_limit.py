@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass, replace
 
 _LATENESS_S = 0.05
-"""A request that starts this much late loses nothing of the rate; a twentieth of a second's worth."""
+"""A request that starts this much late loses nothing of the rate; a twentieth of a second's
+worth."""
 _ROUNDING_S = 1e-6
 """More than the rounding error of a clock of weeks, and nothing to an operator."""
 
@@ -19,9 +20,9 @@ class RateLimit:
     """A rate of requests, above 0, and how much of it is used.
 
     The generic cell rate algorithm (ITU-T I.371): each request moves a theoretical time on by one
-    interval, and may go once that time is no more than the burst ahead of now. So any `w` seconds see
-    at most `1 + rate * (w + _LATENESS_S)` requests. A bucket of one second's worth could be full when
-    a second begins, and that second would see twice the rate.
+    interval, and may go once that time is no more than the burst ahead of now. So any `w` seconds
+    see at most `1 + rate * (w + _LATENESS_S)` requests. A bucket of one second's worth could be
+    full when a second begins, and that second would see twice the rate.
     """
 
     requests_per_s: float
@@ -35,7 +36,7 @@ class RateLimit:
 
     @property
     def batch(self) -> int:
-        """Requests to wait for if none is urgent: half a burst, so that no part of the rate is lost."""
+        """Requests to wait for if none is urgent: half a burst, so that none of the rate is lost."""
         return max(1, int(self.burst / 2))
 
     def allowed(self, now_s: float) -> int:
@@ -70,10 +71,11 @@ settlements must be able to go faster than bets."""
 class SettlementPacing:
     """Makes settlements step back while bets are sent.
 
-    Each transaction and each burst of requests costs the disk and the cores that the next bet needs,
-    and no player waits for a settlement. Measured with 100 bets a second during a burst of
-    settlements: the bets' p99 is 10.8 ms without settlements, 12.9 with 3 ms between two starts, 14.3
-    with 1 ms. One operator with 16 slots and answers in 20 ms then gets about 200 settlements a second.
+    Each transaction and each burst of requests costs the disk and the cores that the next bet
+    needs, and no player waits for a settlement. Measured with 100 bets a second during a burst of
+    settlements: the bets' p99 is 10.8 ms without settlements, 12.9 with 3 ms between two starts,
+    14.3 with 1 ms. One operator with 16 slots and answers in 20 ms then gets about 200 settlements
+    a second.
     """
 
     def __init__(self) -> None:
@@ -91,7 +93,7 @@ class SettlementPacing:
             self._counting_since_s, self._bets_counted = now_s, 0
 
     def gather_s(self, now_s: float) -> float:
-        """Return how long settlements wait for more of them, to be claimed or settled in one transaction."""
+        """Return how long settlements wait for others to be claimed or settled with."""
         return _GATHER_S if self._bets_are_active(now_s) else 0.0
 
     def spacing_s(self, now_s: float) -> float:

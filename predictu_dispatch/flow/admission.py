@@ -1,7 +1,7 @@
 """Admission: how many callbacks of each operator and lane may be claimed now.
 
-Both dispatchers ask here before each claim. Nothing awaits, so what is reserved cannot change between
-the check and the reservation.
+Both dispatchers ask here before each claim. Nothing awaits, so what is reserved cannot change
+between the check and the reservation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class Admission:
             operator.settings, operator.is_configured = one, True
 
     def drain(self) -> None:
-        """Admit nothing more; each operator's share is given back once none of its attempts is in flight."""
+        """Admit nothing more.
+
+        Each operator's share is given back once none of its attempts is in flight.
+        """
         self._is_draining = True
 
     @property
@@ -66,7 +69,10 @@ class Admission:
         self._operators[operator_id].in_flight[lane] -= 1
 
     def rate_allows_in_s(self, operator_id: str, lane: Lane) -> float | None:
-        """Return the time until the rate allows the next claim; None if it is not the rate that delays it."""
+        """Return the time until the rate allows the next claim.
+
+        None if it is not the rate that delays it.
+        """
         operator = self._operators.get(operator_id)
         return None if operator is None or self._is_draining else operator.rate_allows_in_s(lane, time.monotonic())
 
@@ -96,7 +102,10 @@ class Admission:
         return [usage for usage in usages if usage is not None]
 
     def update_shares(self, shares: Iterable[Share], *, requested_at_s: float) -> bool:
-        """Replace all shares; operators that are not named have none. Returns whether any changed."""
+        """Replace all shares; operators that are not named have none.
+
+        Returns whether any changed.
+        """
         now_s = time.monotonic()
         new = {share.operator_id: share for share in shares}
         old = {name: share for name, one in self._operators.items() if (share := one.valid_share(now_s)) is not None}
@@ -118,7 +127,10 @@ class Admission:
                 operator.state, operator.state_at_s = state, read_at_s
 
     def back_off(self, operator_id: str, lane: Lane, until_s: float) -> None:
-        """Admit nothing of this lane before `until_s`; the other daemons learn of it through the database."""
+        """Admit nothing of this lane before `until_s`.
+
+        The other daemons learn of it through the database.
+        """
         if (operator := self._operators.get(operator_id)) is not None:
             operator.backoff_until_s[lane] = max(until_s, operator.backoff_until_s.get(lane, NEVER_S))
 
@@ -128,14 +140,17 @@ class Admission:
         return None if operator is None else operator.state
 
     def circuit_changed_at_s(self, operator_id: str) -> float:
-        """Return the monotonic time of the circuit's last change; minus infinity if it never changed."""
+        """Return the monotonic time of the circuit's last change.
+
+        Minus infinity if it never changed.
+        """
         operator = self._operators.get(operator_id)
         if operator is None or operator.state is None or operator.state.circuit_age_s is None:
             return NEVER_S
         return operator.state_at_s - operator.state.circuit_age_s
 
     def blocks_bets(self, operator_id: str) -> bool:
-        """Return whether BALANCE and BET_MAKE of this operator end at once, as far as this daemon knows."""
+        """Return whether this operator's BALANCE and BET_MAKE end at once, as far as is known."""
         operator = self._operators.get(operator_id)
         return operator is not None and operator.blocks_bets
 

@@ -40,7 +40,9 @@ class CourierPool(Generic[OperatorT]):
         retired = [self._couriers.pop(key) for key in list(self._couriers) if key[0] in changed]
         self._couriers.update(made)
         for lane, dispatcher in self._dispatchers.items():
-            await dispatcher.send_by({name: courier for (name, of), courier in self._couriers.items() if of is lane})
+            await dispatcher.use_couriers(
+                {name: courier for (name, of), courier in self._couriers.items() if of is lane}
+            )
         for courier in retired:
             self._retiring[courier] = asyncio.create_task(self._retire(courier), name="retire")
         return len(changed)

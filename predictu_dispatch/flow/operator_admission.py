@@ -1,8 +1,8 @@
 """How many callbacks of one operator this daemon may send now.
 
-Bounded by this daemon's share of the operator's slots, the circuit, a pause, a Retry-After, the slow
-start after an outage, and the rate limit, which bets use first. claim() checks the circuit, pauses and
-Retry-After again in the database; knowing them here saves the claim.
+Bounded by this daemon's share of the operator's slots, the circuit, a pause, a Retry-After, the
+slow start after an outage, and the rate limit, which bets use first. claim() checks the circuit,
+pauses and Retry-After again in the database; knowing them here saves the claim.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ def _zeros() -> dict[Lane, int]:
 
 @dataclass(slots=True, kw_only=True)
 class OperatorAdmission:
-    """One operator's limits and what is used of them; times are monotonic seconds of this process."""
+    """One operator's limits and what is used of them.
+
+    Times are monotonic seconds of this process.
+    """
 
     settings: OperatorSettings
     is_configured: bool = True
@@ -45,7 +48,7 @@ class OperatorAdmission:
     """True while only the rate delays bets: settlements then take none of it."""
 
     def claimable(self, lane: Lane, now_s: float) -> int:
-        """Return how many callbacks may be claimed now: the free slots, as far as the rate allows."""
+        """Return how many callbacks may be claimed now: free slots, as far as the rate allows."""
         free_slots, allowed = self.free_slots(lane, now_s), self._rate_allows(lane, now_s)
         if lane is Lane.INTERACTIVE:
             self.bets_wait_for_rate = free_slots > 0 and allowed == 0
@@ -85,11 +88,15 @@ class OperatorAdmission:
         return max(0, self.rate_limit.allowed(now_s) - sum(self.reserved.values()))
 
     def rate_allows_in_s(self, lane: Lane, now_s: float) -> float | None:
-        """Return the time until the rate allows a bet or a batch of settlements; None if not the rate delays them."""
+        """Return the time until the rate allows a bet or a batch of settlements.
+
+        None if not the rate delays them.
+        """
         if self.rate_limit is None or self.free_slots(lane, now_s) <= 0:
             return None
         requests = 1 if lane is Lane.INTERACTIVE else self.rate_limit.batch
-        # If it allows them already, the other lane's claim has reserved them and will soon use or release them.
+        # If it allows them already, the other lane's claim has reserved them and will soon use or
+        # release them.
         return self.rate_limit.allowed_in_s(requests, now_s) or (_CLAIM_S if any(self.reserved.values()) else 0.0)
 
     def confirm(self, lane: Lane, *, reserved: int, claimed: int, now_s: float) -> None:

@@ -1,25 +1,23 @@
-"""What flow needs of the world outside, as protocols: the edge fulfils them, and daemon.py brings the two together."""
+"""What flow needs from outside, as protocols: edge implements them, daemon.py connects both."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
-
-    from predictu_dispatch.core.attempt import Attempt, CallbackChange
-    from predictu_dispatch.core.callback import Callback, Exchange
-    from predictu_dispatch.core.claim import ClaimRequest
-    from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, OperatorState, Share, Usage
-    from predictu_dispatch.core.methods import Lane
-    from predictu_dispatch.core.operator_settings import OperatorSettings
-    from predictu_dispatch.core.signing import SigningKey
+from predictu_dispatch.core.attempt import Attempt, CallbackChange
+from predictu_dispatch.core.callback import Callback, Exchange
+from predictu_dispatch.core.claim import ClaimRequest
+from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, OperatorState, Share, Usage
+from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.core.signing import SigningKey
 
 
 class Operator(Protocol):
-    """One operator as configured."""
+    """One configured operator."""
 
     @property
     def settings(self) -> OperatorSettings: ...
@@ -29,10 +27,13 @@ class Operator(Protocol):
 
 
 class Outbox(Protocol):
-    """The database. `settle` alone waits out an outage; the others raise, and whoever asked asks again later."""
+    """The outbox in the database. Only `settle` waits until an outage is over.
+
+    The others raise DatabaseUnavailable.
+    """
 
     def claim_permit(self, lane: Lane) -> AbstractAsyncContextManager[None]: ...
-    async def claim(self, wants: Sequence[ClaimRequest]) -> list[Callback]: ...
+    async def claim(self, requests: Sequence[ClaimRequest], *, is_stopped: Callable[[], bool]) -> list[Callback]: ...
     async def settle(self, attempts: Sequence[Attempt]) -> list[CallbackChange]: ...
     async def expire(self, most: int) -> list[CallbackChange]: ...
     async def expired_leases(self) -> list[tuple[Callback, str, datetime]]: ...
@@ -40,7 +41,10 @@ class Outbox(Protocol):
 
 
 class FleetStore(Protocol):
-    """What daemons tell each other through the database; all raise where it is away."""
+    """The fleet's tables in the database.
+
+    All methods raise DatabaseUnavailable during an outage.
+    """
 
     async def heartbeat(self, usages: Sequence[Usage]) -> list[Share]: ...
     async def deregister(self) -> None: ...
@@ -49,7 +53,7 @@ class FleetStore(Protocol):
 
 
 class Transport(Protocol):
-    """HTTP to one operator's lane; times are monotonic seconds of this process."""
+    """HTTP connections to one operator's lane; times are monotonic seconds of this process."""
 
     async def post(
         self,
@@ -67,7 +71,7 @@ class Transport(Protocol):
 
 
 class Observer(Protocol):
-    """Logs and metrics."""
+    """Logs and metrics of callbacks."""
 
     def attempt_began(self, callback: Callback) -> None: ...
     def attempt_settled(self, attempt: Attempt, change: CallbackChange) -> None: ...
@@ -77,7 +81,7 @@ class Observer(Protocol):
 
 
 class FleetObserver(Protocol):
-    """Logs and metrics of what concerns whole operators and daemons."""
+    """Logs and metrics of operators and daemons."""
 
     def operators_read(self, states: Sequence[OperatorState]) -> None: ...
     def instance_taken(self, taken: InstanceTakenError) -> None: ...

@@ -29,7 +29,7 @@ a_step = st.tuples(a_pause, st.booleans(), st.integers(0, 6_000), st.none() | a_
 def test_no_interval_sees_more_than_the_rate_and_one_burst(
     clock_s: float, rate: float, steps: list[tuple[float, bool, int, float | None]]
 ) -> None:
-    """Between two times at most the sum of the rates in between and the last rate's burst may go."""
+    """At most the sum of the rates in between and the last rate's burst."""
     limit, now_s, due = RateLimit(requests_per_s=rate), clock_s, 0.0
     sent: list[tuple[float, float, int]] = []
     for pause, in_intervals, wanted, other_rate in steps:

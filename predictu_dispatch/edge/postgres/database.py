@@ -17,7 +17,7 @@ from predictu_dispatch.edge.postgres.hosts import CONNECT_TIMEOUT_S, Hosts
 from predictu_dispatch.edge.postgres.migrations import require_schema
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from asyncpg import Connection, Pool
 
@@ -73,21 +73,27 @@ class Database:
             except FOREIGN:
                 self._pool.terminate()
 
-    async def fetch(self, query: str, *args: Any, urgent: bool = False) -> list[Any]:  # noqa: ANN401 - as varied as SQL's types
+    async def fetch(
+        self,
+        query: str,
+        *args: Any,  # noqa: ANN401 - as varied as SQL's types
+        urgent: bool = False,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> list[Any]:
         """Execute a statement once and return its rows. Raises DatabaseUnavailable and Refused.
 
         Statements that are not urgent leave connections free for those that are: a burst of settlements, or a slow
-        count, must not delay a bet.
+        count, must not delay a bet. The statement is not sent if `unless()` once a connection is free.
         """
         if self._pool is None:
             message = "the database is not open"
             raise DatabaseUnavailable(message)
         try:
             if urgent:
-                rows = await _rows(self._pool, query, args)
+                rows = await _rows(self._pool, query, args, unless)
             else:
                 async with self.background_slot():
-                    rows = await _rows(self._pool, query, args)
+                    rows = await _rows(self._pool, query, args, unless)
         except Exception as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -133,11 +139,11 @@ class Database:
                 log.warning(Event.DATABASE_LOST, error=str(error))
 
 
-async def _rows(pool: Pool, query: str, args: tuple[Any, ...]) -> list[Any]:
+async def _rows(pool: Pool, query: str, args: tuple[Any, ...], unless: Callable[[], bool]) -> list[Any]:
     with translated():
         connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
         try:
-            return await connection.fetch(query, *args)
+            return [] if unless() else await connection.fetch(query, *args)
         finally:
             await pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
 

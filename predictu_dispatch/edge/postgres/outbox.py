@@ -15,7 +15,7 @@ from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -60,19 +60,24 @@ class Outbox:
         """A lane claims while it has this: bets at once, settlements when a connection is left for them."""
         return nullcontext() if lane is Lane.INTERACTIVE else self._database.background_slot()
 
-    async def claim(self, wants: Sequence[ClaimRequest]) -> list[Callback]:
-        """Due callbacks, each leased for one attempt.
+    async def claim(
+        self, requests: Sequence[ClaimRequest], *, is_stopped: Callable[[], bool] = lambda: False
+    ) -> list[Callback]:
+        """Claim due callbacks, each leased for one attempt.
 
-        Never asked again by itself, since a claim whose answer is lost is reaped.
+        Claims nothing if `is_stopped()` once a connection is free. Never repeated: if the answer is lost,
+        the reaper returns what was leased.
         """
         asked_at_s = time.monotonic()
         rows = await self._database.fetch(
             query("claim"),
             self._instance,
-            # A want's fields are the parameters, in their order; of hundreds of operators this is much of a claim.
-            *zip(*wants, strict=True),
-            # Whoever claims has waited for its turn.
+            # A request's fields are the parameters, in their order: with hundreds of operators the
+            # conversion is a large part of a claim.
+            *zip(*requests, strict=True),
+            # The lane has its permit already.
             urgent=True,
+            unless=is_stopped,
         )
         return [_callback(row, leased_at_s=asked_at_s) for row in rows]
 
