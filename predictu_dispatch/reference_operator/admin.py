@@ -1,35 +1,36 @@
-"""The loopback-only side door of a test operator: create players, change faults while it runs, read the ledger."""
+"""The admin routes of a test operator, on loopback only: create players, change faults, read the ledger."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
 from .callback import is_text
-from .database import WalletError
+from .database import WalletError, Writer
 from .faults import Fault, FaultError, check_rates
-from .ledger import read_ledger
 from .money import SUBUNITS_MAX
 from .settings import Settings
 from .wallet import NewPlayer, Wallet
-from .writer import Writer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admin:
-    """The three routes. Money is in subunits here, whatever the format on the wire is."""
+    """The three routes. Money is always in subunits here."""
 
     settings: Settings
     wallet: Wallet
     writer: Writer
 
     def application(self) -> web.Application:
-        """The routes, ready to be served."""
+        """Returns the routes as an application."""
         application = web.Application(middlewares=[_faults_as_json])
         application.router.add_get("/_admin/ledger", self.ledger)
         application.router.add_post("/_admin/faults", self.faults)
@@ -37,12 +38,12 @@ class Admin:
         return application
 
     async def ledger(self, _request: web.Request) -> web.Response:
-        """Balances, bets and counters of one moment, read beside the running wallet."""
+        """Returns balances, bets and counters, read while the wallet runs."""
         ledger = await asyncio.to_thread(read_ledger, self.settings.database)
         return web.json_response({"operator_id": self.settings.operator_id, **ledger})
 
     async def faults(self, request: web.Request) -> web.Response:
-        """These rates hold from now on and no others: `{"reset":0.05}`; `stall_s` and `seed` may stand beside them."""
+        """Replaces all fault rates, for example `{"reset":0.05}`; `stall_s` and `seed` may be added."""
         wanted = await _json(request)
         if not isinstance(wanted, dict):
             raise FaultError('not an object like {"reset":0.05,"stall_s":2}')
@@ -60,7 +61,7 @@ class Admin:
         )
 
     async def players(self, request: web.Request) -> web.Response:
-        """The players exist, all or none: one object `{"player_id":…,"currency":…,"balance":…}` or a list of them."""
+        """Creates all players or none, from `{"player_id":…,"currency":…,"balance":…}` or a list of these."""
         wanted = await _json(request)
         players = [_new_player(member) for member in (wanted if isinstance(wanted, list) else [wanted])]
         create = functools.partial(self.wallet.create_players, players)
@@ -81,7 +82,7 @@ async def _faults_as_json(
 
 
 async def _json(request: web.Request) -> object:
-    # A page in a browser on this host can send other content types here without asking, but not this one.
+    # A web page in a browser on this host can send other content types here, but not this one.
     if request.content_type != "application/json":
         raise ValueError(f"Content-Type is {request.content_type}; it must be application/json")
     parsed: object = json.loads(await request.text())
@@ -97,3 +98,48 @@ def _new_player(member: object) -> NewPlayer:
     if isinstance(balance, bool) or not isinstance(balance, int) or not 0 <= balance <= SUBUNITS_MAX:
         raise ValueError(f"balance is {balance}; it must be whole subunits between 0 and {SUBUNITS_MAX}")
     return NewPlayer(player_id=player_id, currency=currency, balance=balance)
+
+
+def read_ledger(file: Path) -> dict[str, object]:
+    """Returns a consistent copy of balances, bets and counters; money in subunits.
+
+    `balanced` is true if every balance is the sum of its transactions. A bet's `net` is its effect on the player's
+    balance so far. `callbacks` counts the recorded callbacks by outcome, `statuses` by status, `faults` by fault.
+    """
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as sql:
+        sql.row_factory = sqlite3.Row
+        # One transaction, so that all statements read the same state.
+        sql.execute("begin")
+        return {
+            "balanced": not _rows(sql, _UNBALANCED),
+            "balances": _rows(sql, "select player_id, currency, balance from players order by player_id, currency"),
+            "bets": _rows(sql, _BETS),
+            "transactions": sql.execute("select count(*) from transactions").fetchone()[0],
+            "callbacks": _counts(sql, "select outcome, count(*) from callback_record group by outcome"),
+            "statuses": _counts(
+                sql, "select status, count(*) from callback_record where status is not null group by status"
+            ),
+            "faults": _counts(
+                sql, "select fault, count(*) from callback_record where fault is not null group by fault"
+            ),
+        }
+
+
+_UNBALANCED = """
+    select p.player_id from players p left join transactions t using (player_id, currency)
+     group by p.player_id, p.currency having p.balance <> coalesce(sum(t.amount), 0) limit 1
+"""
+
+_BETS = """
+    select b.bet_id, b.player_id, b.currency, b.amount, b.state, b.debit_request_id, b.ended_by,
+           coalesce(sum(t.amount), 0) as net
+      from bets b left join transactions t using (bet_id) group by b.bet_id order by b.bet_id
+"""
+
+
+def _rows(sql: sqlite3.Connection, statement: str) -> list[dict[str, object]]:
+    return [dict(row) for row in sql.execute(statement)]
+
+
+def _counts(sql: sqlite3.Connection, statement: str) -> dict[str, int]:
+    return {row[0]: row[1] for row in sql.execute(statement)}

@@ -1,4 +1,4 @@
-"""What is said back: one frozen answer, and its JSON."""
+"""An answer to a callback, its JSON, and the reply that is really sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .money import AmountFormat, to_wire
 
 
 class Status(StrEnum):
-    """Every `status` this operator answers with. The README says which of them belong into Predictu's `[statuses]`."""
+    """Every `status` of this operator. README.md says which of them must be declared to Predictu."""
 
     OK = "OK"
     DUPLICATE = "DUPLICATE"
@@ -32,7 +32,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer before it becomes bytes; `balance` is in subunits and never without its `currency`."""
+    """The decided answer; `balance` is in subunits and never without `currency`."""
 
     http_status: int
     status: Status
@@ -42,7 +42,7 @@ class Answer:
     transaction_id: str | None = None
 
     def to_json(self, amount_format: AmountFormat) -> str:
-        """The body. A decimal balance is written by hand: json.dumps could only make a float or a string of it."""
+        """Returns the body. json.dumps could write a decimal balance only as a float or a string."""
         fields = [f'"status":"{self.status}"']
         if self.balance is not None and self.currency is not None:
             fields.append(f'"balance":{to_wire(self.balance, self.currency, amount_format)}')
@@ -53,6 +53,16 @@ class Answer:
         return "{" + ",".join(fields) + "}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The HTTP response; with `http_status` None the connection is reset and nothing is sent."""
+
+    http_status: int | None
+    body: str | None = None
+    content_type: str = "application/json"
+    retry_after_s: int | None = None
+
+
 def shown(value: object) -> str:
-    """A value as a message may show it: short, and in ASCII, so that it can always be encoded."""
+    """Returns a value for a message: short, and in ASCII."""
     return ascii(value)[:80]

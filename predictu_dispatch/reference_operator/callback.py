@@ -1,4 +1,4 @@
-"""What a callback's body says: every name and amount is checked before anything is done with it."""
+"""Parses a callback's body and checks every name and amount."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT_CHARS_MAX = 200
 """The longest id of the protocol."""
 
 BET_CONTEXT_KEYS = ("market_id", "outcome", "odds", "shares", "price")
-"""What BET_MAKE's `bet` object must hold."""
+"""The required keys of BET_MAKE's `bet` object."""
 
 
 class Method(StrEnum):
@@ -41,7 +41,7 @@ _WITHOUT_BET = frozenset({Method.PING, Method.BALANCE})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """What a body says of itself, for the record: nobody vouches for it where the signature was refused."""
+    """The names in a body, for the record; not trustworthy if the signature was refused."""
 
     request_id: str | None = None
     method: str | None = None
@@ -50,7 +50,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
-    """One verified message. `amount` is in subunits; what a method does not carry is empty, and an amount then 0."""
+    """One verified message. `amount` is in subunits; texts that a method does not have are "", its amount 0."""
 
     method: Method
     request_id: str
@@ -63,16 +63,16 @@ class Callback:
 
     @property
     def names(self) -> Names:
-        """What the record and the log call it by."""
+        """The names for the record and the log."""
         return Names(request_id=self.request_id, method=self.method, bet_id=self.bet_id or None)
 
 
 class _BadBodyError(ValueError):
-    """Carries the message of a BAD_REQUEST out of the reading functions; never leaves this module."""
+    """Carries the message of a BAD_REQUEST answer inside this module."""
 
 
 def read_callback(body: bytes, *, operator_id: str, amount_format: AmountFormat) -> Callback | Answer:
-    """The callback in the body, or the BAD_REQUEST that says what is wrong with it, and where."""
+    """Returns the callback, or a BAD_REQUEST that says what is wrong and where."""
     try:
         return _read(_parse(body), body, operator_id, amount_format)
     except _BadBodyError as fault:
@@ -80,14 +80,14 @@ def read_callback(body: bytes, *, operator_id: str, amount_format: AmountFormat)
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """True for a text that a database can hold: neither empty nor too long, no NUL, no half of a surrogate pair."""
+    """Whether it is a text that a database can store: 1 to 200 characters, no NUL, no surrogates."""
     if not isinstance(value, str) or not 1 <= len(value) <= TEXT_CHARS_MAX or "\0" in value:
         return False
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def read_claimed_names(body: bytes) -> Names:
-    """Whatever names can be made out in a body that is not to be trusted."""
+    """Returns the names that can be read from an untrusted body."""
     try:
         envelope = _parse(body)
     except _BadBodyError:
@@ -132,9 +132,9 @@ def _read(envelope: dict[str, object], body: bytes, operator_id: str, amount_for
 
 
 def _parse(body: bytes) -> dict[str, object]:
-    """The body as one JSON object; numbers with a point become Decimal, so that no amount passes through a float."""
+    """Returns the body as one JSON object; numbers with a decimal point become Decimal, never float."""
     try:
-        # Decoded here, because json.loads would also take UTF-16 from bytes.
+        # json.loads would also accept UTF-16 bytes.
         parsed = json.loads(
             body.decode("utf-8"), object_pairs_hook=_object, parse_float=Decimal, parse_constant=_refuse_constant
         )
@@ -152,12 +152,12 @@ def _parse(body: bytes) -> dict[str, object]:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object; a key twice is refused, because two readers would take two different values from it."""
+    """Builds a JSON object; refuses duplicate keys, because parsers disagree on which value counts."""
     members = dict(pairs)
     if len(members) != len(pairs):
         keys = [key for key, _ in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise _BadBodyError(f"body: duplicate key {shown(twice[0])}")
+        duplicates = sorted({key for key in keys if keys.count(key) > 1})
+        raise _BadBodyError(f"body: duplicate key {shown(duplicates[0])}")
     return members
 
 
@@ -186,12 +186,12 @@ def _amount(value: object, method: Method, currency: str, amount_format: AmountF
     except ValueError as fault:
         raise _BadBodyError(f"params: amount {fault}") from None
     if method is Method.BET_MAKE and subunits == 0:
-        raise _BadBodyError("params: amount is 0, and a placement debits more than nothing")
+        raise _BadBodyError("params: amount is 0; a placement must debit more than 0")
     return subunits
 
 
 def _check_uuid(text: str, where: str) -> None:
-    """Only the one canonical spelling, so that no id can come in two spellings and be applied twice."""
+    """Accepts only the canonical spelling; two spellings of one id could be applied twice."""
     try:
         canonical = str(UUID(text))
     except ValueError:
@@ -202,10 +202,10 @@ def _check_uuid(text: str, where: str) -> None:
 
 def _check_timestamp(text: str) -> None:
     try:
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         raise _BadBodyError(f"body: timestamp {shown(text)} is not ISO 8601") from None
-    if moment.tzinfo is None:
+    if time.tzinfo is None:
         raise _BadBodyError(f"body: timestamp {shown(text)} has no time zone")
 
 
@@ -214,4 +214,4 @@ def _check_bet_context(bet: object) -> None:
         raise _BadBodyError(f"params: bet is {shown(bet)}, not an object")
     missing = [key for key in BET_CONTEXT_KEYS if key not in bet]
     if missing:
-        raise _BadBodyError(f"params: bet lacks {', '.join(missing)}")
+        raise _BadBodyError(f"params: bet has no {', '.join(missing)}")

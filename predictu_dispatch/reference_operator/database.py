@@ -1,30 +1,46 @@
-"""The SQLite file: opened with the schema in place, and written in transactions that happen whole or not at all.
+"""The SQLite file: its schema, its transactions, and the single writer that commits waiting changes together.
 
-`synchronous = full`: an answer promises that the money is booked, so the commit is on the disk before the answer goes.
-With `normal` a power cut could take back the last debits although they were answered OK. `begin immediate` takes the
-one write lock before the first read, so two copies of a callback can't both find that it was never seen.
+`synchronous = full`: an answer promises that the money is booked, so the commit is on disk before the answer is sent.
+With `normal`, a power cut could lose debits that were answered OK. `begin immediate` takes the write lock before the
+first read, so that two copies of a callback cannot both find that it is new.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar, cast
 
 LOCK_WAIT_S = 5.0
 """How long a transaction waits for another process on the same file, before the callback is answered 503."""
 
 SCHEMA_VERSION = 1
 
+WAITING_MAX = 1000
+"""Changes that may wait. Above that the answer is 503, which Predictu retries."""
+
+BATCH_MAX = 100
+"""Changes in one transaction. More would hardly share the wait for the disk any better."""
+
+_T = TypeVar("_T")
+
 
 class WalletError(Exception):
-    """The file can't be this wallet's database, or a player can't be created; the message says why."""
+    """The file is not this wallet's database, or a player cannot be created; the message says why."""
+
+
+class BusyError(Exception):
+    """Too many changes are waiting; nothing was done."""
 
 
 def open_database(file: Path) -> sqlite3.Connection:
-    """A connection for one thread at a time, the schema in place. Raises WalletError, sqlite3.Error."""
+    """Returns a connection for one thread at a time, with the schema created. Raises WalletError, sqlite3.Error."""
     sql = sqlite3.connect(file, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         sql.execute("pragma journal_mode = wal")
@@ -42,18 +58,18 @@ def open_database(file: Path) -> sqlite3.Connection:
 def _check_version(sql: sqlite3.Connection, file: Path) -> None:
     version = sql.execute("pragma user_version").fetchone()[0]
     if version not in (0, SCHEMA_VERSION):
-        raise WalletError(f"{file} has schema version {version}, this code knows {SCHEMA_VERSION}")
+        raise WalletError(f"{file} has schema version {version}; this program needs version {SCHEMA_VERSION}")
 
 
 @contextmanager
 def transaction(sql: sqlite3.Connection) -> Iterator[None]:
-    """Everything inside happens, and is on the disk, or nothing happens."""
+    """Commits everything inside to disk, or nothing."""
     sql.execute("begin immediate")
     try:
         yield
         sql.execute("commit")
     except BaseException:
-        # Some errors, a full disk for one, end the transaction by themselves.
+        # Some errors, such as a full disk, end the transaction by themselves.
         if sql.in_transaction:
             sql.execute("rollback")
         raise
@@ -61,7 +77,7 @@ def transaction(sql: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def savepoint(sql: sqlite3.Connection) -> Iterator[None]:
-    """Inside a transaction: everything inside happens with it, or nothing of it."""
+    """Inside a transaction: keeps everything inside, or rolls all of it back."""
     sql.execute("savepoint one")
     try:
         yield
@@ -71,12 +87,71 @@ def savepoint(sql: sqlite3.Connection) -> Iterator[None]:
             sql.execute("rollback to one")
             sql.execute("release one")
         except sqlite3.Error:
-            # What can't be taken back alone is taken back with the whole transaction.
+            # If the savepoint cannot be rolled back, the whole transaction is.
             if sql.in_transaction:
                 sql.execute("rollback")
         raise
 
 
 def utc_now() -> str:
-    """This moment in UTC, with milliseconds."""
+    """Returns the current time in UTC, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Writer:
+    """Runs changes in the order of arrival, on one connection and in one thread.
+
+    Waiting changes are committed in one transaction, so that a slow disk costs one wait for all of them. Each has its
+    own savepoint and succeeds or fails alone. A caller gets its result only after the commit.
+    """
+
+    def __init__(self, sql: sqlite3.Connection, thread: Executor) -> None:
+        self._sql = sql
+        self._thread = thread
+        self._waiting: deque[tuple[Callable[[], object], asyncio.Future[object]]] = deque()
+        self._requested = asyncio.Event()
+
+    async def write(self, change: Callable[[], _T]) -> _T:
+        """Returns the change's result after the commit. Raises BusyError, sqlite3.Error, or what the change raised."""
+        if len(self._waiting) >= WAITING_MAX:
+            raise BusyError(f"{WAITING_MAX} changes are waiting for the wallet's database")
+        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._waiting.append((change, done))
+        self._requested.set()
+        return cast("_T", await done)
+
+    async def run(self) -> None:
+        """Commits waiting changes until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._requested.wait()
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+            if not self._waiting:
+                self._requested.clear()
+            results = await loop.run_in_executor(self._thread, self._commit, [change for change, _ in batch])
+            for (_, done), result in zip(batch, results, strict=True):
+                # A cancelled caller does not undo its change.
+                if done.done():
+                    continue
+                if isinstance(result, Exception):
+                    done.set_exception(result)
+                else:
+                    done.set_result(result)
+
+    def _commit(self, changes: Sequence[Callable[[], object]]) -> Sequence[object]:
+        """Returns what each change returned or raised; if the transaction fails, its error for every change."""
+        try:
+            with transaction(self._sql):
+                return [self._run(change) for change in changes]
+        except Exception as fault:  # noqa: BLE001 # Raised again in each caller.
+            return [fault] * len(changes)
+
+    def _run(self, change: Callable[[], object]) -> object:
+        try:
+            with savepoint(self._sql):
+                return change()
+        except Exception as fault:  # Raised again in the caller.
+            if not self._sql.in_transaction:
+                # An error such as a full disk rolled back the whole transaction, with the other changes.
+                raise
+            return fault

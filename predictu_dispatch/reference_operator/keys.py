@@ -1,4 +1,4 @@
-"""Predictu's public keys: read from PEM or JWKS, checked against the one algorithm agreed on, and named by kid."""
+"""Reads Predictu's public keys from PEM or JWKS files, and checks them against the agreed algorithm."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Algorithm = Literal["EdDSA", "RS256"]
 PublicKey = Ed25519PublicKey | RSAPublicKey
 
 RSA_BITS_MIN = 2048
-"""Source: RFC 7518 section 3.3, and Predictu's documents."""
+"""Source: RFC 7518 section 3.3."""
 
 
 class KeyFileError(Exception):
-    """A key file that can't be used; the message says which, why, and what to give instead."""
+    """A key file that cannot be used; the message says which, why and what to provide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyring:
-    """The one algorithm that is accepted, and the keys that may have signed, by kid."""
+    """The accepted algorithm, and the accepted keys by kid."""
 
     algorithm: Algorithm
     keys: dict[str, PublicKey]
 
 
 def read_keyring(algorithm: Algorithm, *, pem_files: Iterable[Path], jwks_files: Iterable[Path]) -> Keyring:
-    """All keys of all files. Several at once are what makes a key rotation without a gap. Raises KeyFileError."""
+    """Returns all keys of all files; a rotation needs several at once. Raises KeyFileError."""
     keys: dict[str, PublicKey] = {}
     for file in pem_files:
         key = _read_pem(file)
@@ -50,7 +50,7 @@ def read_keyring(algorithm: Algorithm, *, pem_files: Iterable[Path], jwks_files:
 
 
 def thumbprint(key: PublicKey) -> str:
-    """The key's kid: base64url of its canonical JWK's SHA-256, without padding. Source: RFC 7638; RFC 8037 A.3."""
+    """Returns the key's kid: the base64url of its canonical JWK's SHA-256. Source: RFC 7638; RFC 8037 A.3."""
     if isinstance(key, Ed25519PublicKey):
         members = {"crv": "Ed25519", "kty": "OKP", "x": _base64url(key.public_bytes_raw())}
     else:
@@ -73,7 +73,7 @@ def _read_pem(file: Path) -> PublicKey:
 
 
 def _read_jwks(file: Path, algorithm: Algorithm) -> dict[str, PublicKey]:
-    """The set's keys that fit the algorithm; a set may hold others, while a change of algorithm is under way."""
+    """Returns the set's keys for the algorithm; during a change of algorithm a set also has others."""
     kty = "OKP" if algorithm == "EdDSA" else "RSA"
     try:
         members = [member for member in json.loads(file.read_text(encoding="utf-8"))["keys"] if member["kty"] == kty]
@@ -85,9 +85,7 @@ def _read_jwks(file: Path, algorithm: Algorithm) -> dict[str, PublicKey]:
     found: dict[str, PublicKey] = {}
     for kid, key in keys:
         if not isinstance(key, Ed25519PublicKey | RSAPublicKey):
-            raise KeyFileError(
-                f"{file}: key {kid} is a {type(key).__name__}; only public keys of Ed25519 or RSA belong here"
-            )
+            raise KeyFileError(f"{file}: key {kid} is a {type(key).__name__}; it must be a public key, Ed25519 or RSA")
         _check_fit(key, algorithm, file)
         found[kid or thumbprint(key)] = key
     return found
@@ -95,7 +93,7 @@ def _read_jwks(file: Path, algorithm: Algorithm) -> dict[str, PublicKey]:
 
 def _check_fit(key: PublicKey, algorithm: Algorithm, file: Path) -> None:
     if isinstance(key, Ed25519PublicKey) != (algorithm == "EdDSA"):
-        raise KeyFileError(f"{file}: this key can't verify {algorithm}; check --algorithm")
+        raise KeyFileError(f"{file}: this key cannot verify {algorithm}; check --algorithm")
     if isinstance(key, RSAPublicKey) and key.key_size < RSA_BITS_MIN:
         raise KeyFileError(f"{file}: an RSA key of {key.key_size} bits; at least {RSA_BITS_MIN} are required")
 

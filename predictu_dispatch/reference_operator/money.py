@@ -1,4 +1,4 @@
-"""Money: whole subunits (cents) inside, and on the wire either subunits or exact decimals. Never a float anywhere."""
+"""Money: whole subunits (cents) inside, subunits or exact decimals on the wire, never floats."""
 
 from __future__ import annotations
 
@@ -6,55 +6,36 @@ from decimal import Decimal
 from enum import StrEnum
 
 SUBUNITS_MAX = 10**18 - 1
-"""No amount and no balance is above this. Eighteen digits is what the protocol carries, and below SQLite's 64-bit
-integers, past which SQLite would turn sums into floats."""
+"""The largest amount and balance: 18 digits, as in the protocol. SQLite turns sums beyond 64 bits into floats."""
 
+_WITHOUT_DIGITS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_WITH_THREE_DIGITS = "BHD IQD JOD KWD LYD OMR TND"
+_WITH_FOUR_DIGITS = "CLF UYW"
 _DIGITS_OTHER_THAN_TWO = (
-    dict.fromkeys(
-        (
-            "BIF",
-            "CLP",
-            "DJF",
-            "GNF",
-            "ISK",
-            "JPY",
-            "KMF",
-            "KRW",
-            "PYG",
-            "RWF",
-            "UGX",
-            "UYI",
-            "VND",
-            "VUV",
-            "XAF",
-            "XOF",
-            "XPF",
-        ),
-        0,
-    )
-    | dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
-    | dict.fromkeys(("CLF", "UYW"), 4)
+    dict.fromkeys(_WITHOUT_DIGITS.split(), 0)
+    | dict.fromkeys(_WITH_THREE_DIGITS.split(), 3)
+    | dict.fromkeys(_WITH_FOUR_DIGITS.split(), 4)
 )
-"""The exceptions of ISO 4217, list one; every other currency has two minor digits."""
+"""The exceptions of ISO 4217, list one; every other currency has two digits."""
 
 _DIGITS_MAX = 18
-"""A decimal with an exponent beyond this is refused before anything is computed: 1e999999999 would fill the memory."""
+"""Larger exponents are refused before any computation: 1e999999999 would fill the memory."""
 
 
 class AmountFormat(StrEnum):
-    """How amounts and balances stand on the wire, as agreed with Predictu once."""
+    """How amounts and balances are written on the wire, as agreed with Predictu."""
 
     SUBUNITS = "subunits"
     DECIMAL = "decimal"
 
 
 def minor_digits(currency: str) -> int:
-    """How many digits of a currency's unit are its subunits: 2 for EUR, 0 for JPY, 3 for BHD. Source: ISO 4217."""
+    """Returns the minor digits of a currency: 2 for EUR, 0 for JPY, 3 for BHD. Source: ISO 4217."""
     return _DIGITS_OTHER_THAN_TWO.get(currency, 2)
 
 
 def to_subunits(amount: int | Decimal, currency: str, amount_format: AmountFormat) -> int:
-    """The wire's number as whole subunits, exactly. Raises ValueError, with the reason, where it is no such number."""
+    """Returns the wire's number as exact whole subunits. Raises ValueError with the reason if that is not possible."""
     if amount_format is AmountFormat.SUBUNITS:
         if not isinstance(amount, int):
             raise ValueError(f"{amount} is not a whole number of subunits")
@@ -74,7 +55,7 @@ def to_subunits(amount: int | Decimal, currency: str, amount_format: AmountForma
 
 
 def to_wire(subunits: int, currency: str, amount_format: AmountFormat) -> str:
-    """The JSON number for an amount: 95000 stays `95000` in subunits, and is `950.00` in decimal EUR."""
+    """Returns the JSON number of an amount: 95000 is `95000` in subunits and `950.00` in decimal EUR."""
     if amount_format is AmountFormat.SUBUNITS:
         return str(subunits)
     return format(Decimal(subunits).scaleb(-minor_digits(currency)), "f")

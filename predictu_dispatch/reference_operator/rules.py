@@ -1,13 +1,13 @@
-"""The wallet's rules: what a callback does, decided from what the wallet holds. Pure: nothing is read or written here.
+"""The wallet's rules: decide what a callback does from the state of the wallet. Pure, no database.
 
     BET_MAKE ──debit──▶ open ──┬─ BET_WIN ──────▶ won          credit, the callback's amount
                                ├─ BET_LOSE ─────▶ lost         no money
                                ├─ BET_SELL ─────▶ sold         credit, the callback's amount
                                ├─ BET_REFUND ───▶ refunded     credit, the debit's amount
                                └─ BET_ROLLBACK ─▶ rolled_back  credit, the debit's amount
-    BET_ROLLBACK of a debit never seen ─────────▶ never_placed no money, and none ever: the tombstone
+    BET_ROLLBACK of an unknown debit ───────────▶ never_placed tombstone: no money now or later
 
-A bet ends once. Everything else is a refusal, and a refusal moves nothing.
+A bet ends once. Everything else is refused, and a refused callback moves no money.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .money import SUBUNITS_MAX
 
 
 class BetState(StrEnum):
-    """Where a bet is; all but `open` are final."""
+    """The state of a bet; all but `open` are final."""
 
     OPEN = "open"
     WON = "won"
@@ -46,7 +46,7 @@ _GIVES_BACK = frozenset({Method.BET_REFUND, Method.BET_ROLLBACK})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bet:
-    """A bet as the wallet holds it; `ended_by` is the request_id of the callback that ended it."""
+    """A bet in the wallet; `ended_by` is the request_id of the callback that ended it."""
 
     bet_id: str
     debit_request_id: str
@@ -61,9 +61,9 @@ class Bet:
 class Ruling:
     """What a callback does.
 
-    `delta` is what is booked to the balance, None where no transaction is booked at all. `bet` is the bet as it stands
-    afterwards, None where it stays. A `final` answer is given again to every repetition of the request_id; others are
-    judged afresh. `with_balance` says whether the answer tells the balance.
+    `delta` is booked to the balance; None: no transaction. `bet` is the bet's new state; None: unchanged. A `final`
+    answer is repeated for every repetition of the request_id; otherwise a repetition is decided again. `with_balance`:
+    the answer has the balance.
     """
 
     status: Status
@@ -76,10 +76,10 @@ class Ruling:
 
 
 def rule(callback: Callback, *, bets: Sequence[Bet], balance: int | None) -> Ruling:
-    """The ruling on a callback that was not decided before.
+    """Returns the ruling on a callback without a final answer.
 
-    `bets` are those the callback could mean: first the one with its bet_id, then the one whose debit has the
-    request_id it speaks of. `balance` is that of the wallet concerned, None if there is no such wallet.
+    `bets` are the bets that the callback may refer to: first the one with its bet_id, then the one with the debit's
+    request_id that it names. `balance` is that of the player's wallet, None if there is no such wallet.
     """
     match callback.method:
         case Method.PING:
@@ -87,7 +87,7 @@ def rule(callback: Callback, *, bets: Sequence[Bet], balance: int | None) -> Rul
         case Method.BALANCE:
             return _no_such_player(callback) if balance is None else Ruling(status=Status.OK, with_balance=True)
         case Method.BET_MAKE:
-            # Every answer to a placement is final: the player may have been told, so a retry must not hear another.
+            # Final even if refused: the player may have been told, so a retry must get the same answer.
             return replace(_place(callback, bets, balance), final=True)
         case Method.BET_ROLLBACK if not bets:
             return _never_placed(callback)
@@ -127,7 +127,7 @@ def _place(callback: Callback, bets: Sequence[Bet], balance: int | None) -> Ruli
 
 
 def _never_placed(callback: Callback) -> Ruling:
-    """Nothing to reverse, and a tombstone, so that this stays true: the debit may still be on its way."""
+    """Leaves a tombstone: the debit may still arrive, and must then be refused."""
     tombstone = Bet(
         bet_id=callback.bet_id,
         debit_request_id=callback.rollback_of,
@@ -140,7 +140,7 @@ def _never_placed(callback: Callback) -> Ruling:
     return Ruling(
         status=Status.TRANSACTION_NOT_FOUND,
         http_status=404,
-        message=f"no debit {callback.rollback_of} was ever seen here, and none will be taken any more",
+        message=f"debit {callback.rollback_of} is unknown, and will be refused if it arrives",
         bet=tombstone,
         final=True,
     )
@@ -176,7 +176,7 @@ def _end(callback: Callback, bets: Sequence[Bet], balance: int | None) -> Ruling
 
 
 def _mismatch(callback: Callback, bets: Sequence[Bet]) -> str:
-    """In words, what of the callback contradicts the bet; empty where all agrees."""
+    """Returns how the callback contradicts the bet; "" if it does not."""
     bet = bets[0]
     if callback.method is Method.BET_ROLLBACK and bet.debit_request_id != callback.rollback_of:
         return f"bet {bet.bet_id} was placed by {bet.debit_request_id}, not by {callback.rollback_of}"

@@ -1,4 +1,4 @@
--- The wallet's tables. Amounts are whole subunits; the database itself holds the rules that money depends on, whatever the code does.
+-- The wallet's tables. Amounts are whole subunits. Constraints enforce the rules that money depends on.
 
 create table if not exists players (
     player_id text not null,
@@ -7,7 +7,7 @@ create table if not exists players (
     primary key (player_id, currency)
 ) without rowid;
 
--- One row per bet. `never_placed` is a tombstone: the rollback came, the debit had not, and must never take money any more.
+-- One row per bet. `never_placed` is a tombstone: the rollback came before the debit, which must then be refused.
 create table if not exists bets (
     bet_id text primary key,
     debit_request_id text not null unique,
@@ -19,7 +19,7 @@ create table if not exists bets (
     check ((state = 'open') = (ended_by is null))
 ) without rowid;
 
--- The ledger. `amount` is what it did to the balance: negative for a debit. A player's rows always add up to the balance.
+-- The ledger. `amount` is the change of the balance, negative for a debit. A player's rows add up to the balance.
 create table if not exists transactions (
     transaction_id text primary key,
     request_id text not null unique,
@@ -36,7 +36,7 @@ create table if not exists transactions (
 create unique index if not exists one_debit_per_bet on transactions (bet_id) where method = 'BET_MAKE';
 create unique index if not exists one_terminal_per_bet on transactions (bet_id) where method not in ('DEPOSIT', 'BET_MAKE');
 
--- What each request_id was answered. It stays bound to the bytes it first came with; a final answer is given again for ever.
+-- The answer to each request_id, which is bound to its first body. A final answer is repeated.
 create table if not exists answers (
     request_id text primary key,
     body_sha256 text not null,
@@ -49,7 +49,7 @@ create table if not exists answers (
     transaction_id text
 ) without rowid;
 
--- Every callback that arrived, what was decided, and what was answered. `http_status` and `answer` are empty where nothing was sent.
+-- Every callback that arrived, the decision and the reply. `http_status` and `answer` are null if nothing was sent.
 create table if not exists callback_record (
     record_id integer primary key autoincrement,
     received_at text not null,

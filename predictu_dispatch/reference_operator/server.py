@@ -1,4 +1,4 @@
-"""The running operator: its sockets, the wallet's one thread, and the order in which they stop."""
+"""Runs the operator: its sockets, the wallet's thread, and the order in which they stop."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from .admin import Admin
-from .database import open_database
+from .database import Writer, open_database
 from .receiver import BODY_BYTES_MAX, Receiver
 from .settings import Address, Settings
 from .wallet import Wallet
-from .writer import Writer
 
 BACKLOG = 1024
-"""Connections the system may keep for us while a burst arrives."""
+"""Connections that may wait to be accepted during a burst."""
 
 STOP_S = 5.0
-"""How long a stop waits for answers that are being written."""
+"""How long a stop waits for replies that are being written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
-    """Where the running operator can be reached."""
+    """The URLs of the running operator."""
 
     url: str
     admin_url: str | None
@@ -37,7 +36,7 @@ class Listening:
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Listening]:
-    """The operator answers while the block runs. Raises OSError, sqlite3.Error, WalletError where it can't begin."""
+    """Serves callbacks while the block runs. Raises OSError, sqlite3.Error or WalletError if it cannot start."""
     async with AsyncExitStack() as stack:
         thread = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="wallet"))
         in_thread = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
@@ -57,14 +56,14 @@ async def serving(settings: Settings) -> AsyncIterator[Listening]:
         if settings.admin_listen is not None:
             admin = Admin(settings=settings, wallet=wallet, writer=writer)
             admin_url = await stack.enter_async_context(_listening(admin.application(), settings.admin_listen, None))
-        # The last thing entered is the first to go: stalled answers leave at once, before the sockets wait for them.
+        # Runs first at the end: stalled replies are sent at once, before the sockets wait for them.
         stack.callback(stopping.set)
         yield Listening(url=url + settings.path, admin_url=admin_url)
 
 
 @asynccontextmanager
 async def _listening(application: web.Application, address: Address, tls: ssl.SSLContext | None) -> AsyncIterator[str]:
-    """The application is served at the URL that this gives; the socket is opened first, so that port 0 has a number."""
+    """Serves the application; yields its URL, with the port that the system chose for port 0."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=STOP_S)
     with socket.create_server((address.host, address.port), family=family, backlog=BACKLOG) as listener:

@@ -1,7 +1,7 @@
-"""Who sent a callback: the JWT in the Authorization header, and its binding to the very bytes of the body.
+"""Verifies who sent a callback: the JWT in the Authorization header, and that it belongs to the body's exact bytes.
 
-A jti that was seen before is *not* refused here: a retry of a callback may carry the same one, and its first attempt
-may have been applied although its answer was lost. Idempotency by request_id makes a replayed message harmless.
+A repeated `jti` is not refused: a retry may carry the same one, and the first attempt may have been applied although
+its answer was lost. Idempotency by request_id makes replayed messages harmless.
 """
 
 from __future__ import annotations
@@ -13,32 +13,58 @@ from dataclasses import dataclass
 import jwt
 
 from .answer import Answer, Status, shown
-from .callback import Callback
+from .callback import Callback, read_callback
 from .keys import Algorithm, Keyring, PublicKey
+from .money import AmountFormat
 
 ISSUER = "predictu"
 
 LEEWAY_S = 5
-"""How far the two clocks may differ. Tokens live 30 s; hosts kept by NTP differ by much less than a second."""
+"""The allowed difference of the two clocks. Tokens live 30 s; with NTP clocks differ by less than a second."""
+
+VERIFIED = "verified"
+"""What the record says of a good signature; of any other it says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """The verified callback, or the answer that refuses it; and what the record says about the signature."""
+
+    signature: str
+    content: Callback | Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What a verified token says beyond what was checked already."""
+    """The claims of a verified token that are compared with the body."""
 
     method: object
     jti: str
 
 
 class _UnauthorizedError(Exception):
-    """Carries the message of an UNAUTHORIZED out of the checking functions; never leaves this module."""
+    """Carries the message of an UNAUTHORIZED answer inside this module."""
+
+
+def verified_callback(
+    authorization: list[str], body: bytes, *, keyring: Keyring, operator_id: str, amount_format: AmountFormat
+) -> Verification:
+    """Verifies the token first and parses the body only then.
+
+    `authorization` has the values of all Authorization headers.
+    """
+    claims = verify_token(authorization, body, keyring=keyring, operator_id=operator_id)
+    if isinstance(claims, Answer):
+        return Verification(signature=claims.message, content=claims)
+    callback = read_callback(body, operator_id=operator_id, amount_format=amount_format)
+    if isinstance(callback, Answer):
+        return Verification(signature=VERIFIED, content=callback)
+    fault = check_binding(claims, callback)
+    return Verification(signature=fault.message if fault else VERIFIED, content=fault or callback)
 
 
 def verify_token(authorization: list[str], body: bytes, *, keyring: Keyring, operator_id: str) -> Claims | Answer:
-    """The claims of a token that Predictu signed for this operator and these bytes, or the 401 that says why not.
-
-    `authorization` are the values of all Authorization headers. Source: PROTOCOL.md, Signature; RFC 8725.
-    """
+    """Returns the claims of a token that Predictu signed for this operator and body, else a 401. Source: RFC 8725."""
     try:
         token = _bearer(authorization)
         claims = _verified_claims(token, _signing_key(token, keyring), keyring.algorithm, operator_id)
@@ -59,19 +85,19 @@ def _bearer(authorization: list[str]) -> str:
 
 
 def _signing_key(token: str, keyring: Keyring) -> PublicKey:
-    """The key that the token's header names. Its `alg` chooses nothing: it is compared with what was agreed on."""
+    """Returns the key that the token's header names. Its `alg` is only compared with the configured algorithm."""
     try:
         header = jwt.get_unverified_header(token)
     except (jwt.InvalidTokenError, ValueError) as fault:
-        # ValueError: a header may hold bytes that are no text at all.
+        # ValueError: a header may hold bytes that are not text.
         raise _UnauthorizedError(f"token header: {fault}") from None
     if header.get("alg") != keyring.algorithm:
-        raise _UnauthorizedError(f"token header: alg {shown(header.get('alg'))}, agreed on is {keyring.algorithm}")
+        raise _UnauthorizedError(f"token header: alg {shown(header.get('alg'))}, expected {keyring.algorithm}")
     if header.get("typ") != "JWT":
         raise _UnauthorizedError(f"token header: typ {shown(header.get('typ'))}, expected JWT")
     kid = header.get("kid")
     if not isinstance(kid, str) or kid not in keyring.keys:
-        raise _UnauthorizedError(f"token header: kid {shown(kid)} is not known; known are {', '.join(keyring.keys)}")
+        raise _UnauthorizedError(f"token header: kid {shown(kid)} is unknown; known are {', '.join(keyring.keys)}")
     return keyring.keys[kid]
 
 
@@ -87,15 +113,15 @@ def _verified_claims(token: str, key: PublicKey, algorithm: Algorithm, operator_
             options={"require": ["iss", "sub", "iat", "exp", "jti", "method", "digest"]},
         )
     except (jwt.ExpiredSignatureError, jwt.ImmatureSignatureError) as fault:
-        raise _UnauthorizedError(f"token claims: {fault}; the clock here says {int(time.time())}") from None
+        raise _UnauthorizedError(f"token claims: {fault}; this host's clock says {int(time.time())}") from None
     except jwt.InvalidTokenError as fault:
         raise _UnauthorizedError(f"token: {fault}") from None
 
 
 def check_binding(claims: Claims, callback: Callback) -> Answer | None:
-    """A 401 where token and body name different callbacks, otherwise None."""
+    """Returns a 401 if token and body name different callbacks, else None."""
     if claims.method != callback.method:
-        return _unauthorized(f"token claims: method {shown(claims.method)}, the body says {callback.method}")
+        return _unauthorized(f"token claims: method {shown(claims.method)}, the body has {callback.method}")
     if claims.jti != callback.request_id and not claims.jti.startswith(f"{callback.request_id}:"):
         return _unauthorized(f"token claims: jti {shown(claims.jti)} does not name request_id {callback.request_id}")
     return None

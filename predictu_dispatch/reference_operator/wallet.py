@@ -1,17 +1,17 @@
-"""The wallet: what a callback books, its cached answer and its record, written together or not at all."""
+"""The wallet: writes what a callback books, its stored answer and its record, all or nothing."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from uuid import uuid4
 
-from .answer import Answer, Status
+from .answer import Answer, Reply, Status
 from .callback import Callback, Method, Names
 from .database import WalletError, utc_now
-from .faults import Sent
-from .record import Arrival, Decided, Outcome, write_record
+from .faults import Fault
 from .rules import Bet, BetState, Ruling, rule
 
 
@@ -24,14 +24,46 @@ class NewPlayer:
     balance: int
 
 
+class Outcome(StrEnum):
+    """What happened to a callback."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    REFUSED = "refused"
+    READ = "read"
+    UNAUTHORIZED = "unauthorized"
+    BAD_REQUEST = "bad_request"
+    REQUEST_ID_REUSED = "request_id_reused"
+    NOT_PROCESSED = "not_processed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A callback as it arrived, without its token, which is a credential until it expires."""
+
+    received_at: str
+    body: bytes
+    signature: str
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The decision on a callback and the reply; `status` is the decided one, even if a fault changed the reply."""
+
+    outcome: Outcome
+    status: Status | None
+    reply: Reply
+
+
 class Wallet:
-    """The changes that the writer runs, each inside a savepoint: where one raises, nothing of it was booked."""
+    """The changes that the writer runs, each in a savepoint: if one raises, nothing of it is booked."""
 
     def __init__(self, sql: sqlite3.Connection) -> None:
         self._sql = sql
 
     def create_players(self, players: Sequence[NewPlayer], *, skip_existing: bool = False) -> int:
-        """All the wallets exist, or none is created; returns how many are new. WalletError: one exists already."""
+        """Creates all players or none; returns how many are new. Raises WalletError if one exists."""
         created = 0
         for player in players:
             added = self._sql.execute(
@@ -52,25 +84,41 @@ class Wallet:
             created += added
         return created
 
-    def apply(self, callback: Callback, arrival: Arrival, disguise: Callable[[Answer], Sent]) -> Decided:
-        """The callback is applied, known as a duplicate, or refused; and on record with what `disguise` sends."""
-        outcome, answer = self._judge(callback)
-        decided = Decided(outcome=outcome, status=answer.status, sent=disguise(answer))
-        write_record(self._sql, callback.names, arrival, decided)
-        return decided
+    def apply(self, callback: Callback, arrival: Arrival, to_reply: Callable[[Answer], Reply]) -> Decision:
+        """Applies the callback, or recognises a duplicate, or refuses it; and records it with the reply."""
+        outcome, answer = self._decide(callback)
+        decision = Decision(outcome=outcome, status=answer.status, reply=to_reply(answer))
+        self.record(callback.names, arrival, decision)
+        return decision
 
-    def record(self, names: Names, arrival: Arrival, decided: Decided) -> None:
-        """A callback that never reached the rules is on record: unauthorized, malformed, or stopped by a fault."""
-        write_record(self._sql, names, arrival, decided)
+    def record(self, names: Names, arrival: Arrival, decision: Decision) -> None:
+        """Adds a row to the append-only record of callbacks."""
+        self._sql.execute(
+            "insert into callback_record (received_at, request_id, method, bet_id, body, signature, outcome, status,"
+            " http_status, answer, fault) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                arrival.received_at,
+                names.request_id,
+                names.method,
+                names.bet_id,
+                arrival.body,
+                arrival.signature,
+                decision.outcome,
+                decision.status,
+                decision.reply.http_status,
+                decision.reply.body,
+                arrival.fault,
+            ),
+        )
 
-    def _judge(self, callback: Callback) -> tuple[Outcome, Answer]:
+    def _decide(self, callback: Callback) -> tuple[Outcome, Answer]:
         row = self._sql.execute(
             "select body_sha256, final, http_status, status, message, balance, currency, transaction_id"
             " from answers where request_id = ?",
             (callback.request_id,),
         ).fetchone()
         if row is not None and row[0] != callback.body_sha256:
-            message = "this request_id came before with another body; nothing was done"
+            message = "this request_id was used with another body; nothing was done"
             return Outcome.REQUEST_ID_REUSED, Answer(http_status=409, status=Status.REQUEST_ID_REUSED, message=message)
         if row is not None and row[1]:
             return Outcome.DUPLICATE, _repeated(row)
@@ -99,9 +147,9 @@ class Wallet:
         return (Outcome.READ if ruling.delta is None else Outcome.APPLIED), answer
 
     def _carry_out(self, callback: Callback, ruling: Ruling, balance: int | None, currency: str) -> Answer:
-        """The ruling is written down: the bet, the balance, the transaction."""
+        """Writes the bet, the balance and the transaction of a ruling."""
         if ruling.bet is not None:
-            self._keep(ruling.bet)
+            self._save(ruling.bet)
         transaction_id = None
         if ruling.delta is not None and balance is not None:
             balance += ruling.delta
@@ -127,7 +175,7 @@ class Wallet:
         )
 
     def _bets(self, callback: Callback) -> list[Bet]:
-        """The bet with the callback's bet_id first, then the one whose debit it speaks of, if that is another one."""
+        """Returns the bet with the callback's bet_id, then the one with the debit that it names, if it is another."""
         debit_request_id = callback.request_id if callback.method is Method.BET_MAKE else callback.rollback_of
         rows = self._sql.execute(
             "select bet_id, debit_request_id, player_id, currency, amount, state, ended_by from bets"
@@ -153,7 +201,7 @@ class Wallet:
         ).fetchone()
         return None if row is None else int(row[0])
 
-    def _keep(self, bet: Bet) -> None:
+    def _save(self, bet: Bet) -> None:
         self._sql.execute(
             "insert into bets (bet_id, debit_request_id, player_id, currency, amount, state, ended_by)"
             " values (?, ?, ?, ?, ?, ?, ?)"
@@ -174,7 +222,7 @@ class Wallet:
 
 
 def _repeated(row: Sequence[object]) -> Answer:
-    """The cached answer, with DUPLICATE in place of OK: nothing was booked a second time."""
+    """Returns the stored answer, with DUPLICATE for OK: nothing is booked a second time."""
     _, _, http_status, status, message, balance, currency, transaction_id = row
     answer = Answer(
         http_status=int(str(http_status)),

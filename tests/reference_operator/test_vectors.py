@@ -22,7 +22,7 @@ from predictu_dispatch.core.signing import sign
 from predictu_dispatch.reference_operator.answer import Answer
 from predictu_dispatch.reference_operator.keys import read_keyring
 from predictu_dispatch.reference_operator.money import AmountFormat
-from predictu_dispatch.reference_operator.reception import understand
+from predictu_dispatch.reference_operator.verify import verified_callback
 from tests.support import vectors as made
 from tests.support.code_blocks import ROOT, code_under, examples
 
@@ -84,16 +84,16 @@ def test_the_reference_operator_agrees(tmp_path: Path, at: Callable[[float], Non
     for case in CASES:
         at(case["now"])
         keyring = read_keyring(case["algorithm"], pem_files=[], jwks_files=[tmp_path / "jwks.json"])
-        understood = understand(
+        verified = verified_callback(
             [case["authorization"]] if case["authorization"] else [],
             base64.b64decode(case["body_base64"]),
             keyring=keyring,
             operator_id=VECTORS["operator_id"],
             amount_format=AmountFormat.SUBUNITS,
         )
-        refused = isinstance(understood.content, Answer)
-        assert refused != case["accept"], (case["name"], understood)
-        assert not refused or understood.content.http_status == 401, (case["name"], understood)  # type: ignore[union-attr]
+        refused = isinstance(verified.content, Answer)
+        assert refused != case["accept"], (case["name"], verified)
+        assert not refused or verified.content.http_status == 401, (case["name"], verified)  # type: ignore[union-attr]
 
 
 def test_the_pems_and_the_jwks_are_the_same_keys(tmp_path: Path) -> None:
