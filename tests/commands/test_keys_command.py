@@ -278,7 +278,7 @@ EVERY = ("stage", "activate", "retire")
         (EVERY, [put("op_a.next.pem", "RS256")], ["needs an Ed25519 key", "a rotation keeps the algorithm"]),
         (EVERY, [put("op_a.pem", "RS256")], ["needs an Ed25519 key", "a rotation keeps the algorithm"]),
         (EVERY, [lambda folder: (folder / "op_a.pem").unlink()], ["there is no active key", "keys new op_a"]),
-        (EVERY, [link_active], ["op_a.pem is a symbolic link", "put the key itself in its place"]),
+        (EVERY, [link_active], ["op_a.pem is a symbolic link", "replace it by the key file itself"]),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words_and_changes_nothing(
@@ -312,7 +312,7 @@ def test_two_rotations_at_once_do_not_meet(dispatcher: Path) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         for verb in EVERY:
-            assert "another rotation is at work" in run(dispatcher, "keys", verb, "op_a").stderr
+            assert "another rotation is running" in run(dispatcher, "keys", verb, "op_a").stderr
     finally:
         os.close(folder)
     assert run(dispatcher, "keys", "stage", "op_a").exit_code == 0
