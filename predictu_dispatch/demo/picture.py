@@ -18,8 +18,9 @@ def main() -> int:
     console.print("$ predictu-dispatch demo")
     code = run_demo(Options(bets=300, seed=7, keep=False, as_json=False), Screen(sys.stdout, console))
     picture = console.export_svg(title="predictu-dispatch demo")
-    # Without the fonts that a viewer would load from the internet.
+    # A viewer must not load fonts from the internet, and must not collapse spaces.
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
+    picture = picture.replace("<svg ", '<svg xml:space="preserve" ', 1)
     Path(__file__).with_name("demo.svg").write_text(picture, encoding="utf-8")
     return code
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
 import asyncpg
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -125,7 +126,7 @@ class Screen:
         table = Table(title="Proof", title_justify="left", box=None, padding=(0, 1))
         table.add_column("")
         table.add_column("what must hold", overflow="fold")
-        table.add_column("figures", overflow="fold", style="dim")
+        table.add_column("figures", overflow="fold")
         for check in checks:
             mark = Text("ok", style="green") if check.holds else Text("FAILED", style="bold red")
             figures = check.figures if check.rows else f"nothing to compare: {check.figures}"
@@ -160,7 +161,7 @@ async def _repeating(
 
 def _table(environment: Environment, figures: dict[str, _Figures]) -> Group:
     """One column for each operator, so that it fits into 80 characters; the notices below it."""
-    table = Table(title=f"predictu-dispatch demo, {environment.elapsed_s:.0f} s", title_justify="left")
+    table = Table(title=f"predictu-dispatch demo, {environment.elapsed_s:.0f} s", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("")
     for operator_id, operator in environment.operators.items():
         name = operator_id if operator.process.is_running else Text(f"{operator_id}: down", style="bold red")

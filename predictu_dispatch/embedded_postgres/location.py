@@ -1,4 +1,4 @@
-"""Where an embedded Postgres lives: a folder of its own below a temporary one, and a port of the loopback address."""
+"""Chooses a temporary folder and a loopback port for an embedded Postgres."""
 
 import os
 import secrets
@@ -10,19 +10,19 @@ from pathlib import Path
 from predictu_dispatch.embedded_postgres.binaries import PostgresUnavailableError
 
 _PORTS = range(20_000, 32_000)
-"""Below Linux's range for outgoing connections, or one of those could take our port between a kill and a restart."""
+"""Below Linux's range for outgoing connections, which could take the port between a kill and a restart."""
 _TEMPORARY_PATH_MAX = 64
-"""A Unix socket's path may have 107 bytes on Linux and 103 on macOS; ours adds 36 to the temporary folder's."""
+"""A Unix socket's path may have 107 bytes on Linux and 103 on macOS; 36 are added to the temporary folder's."""
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 -- mkdtemp is safe there.
 _MEMORY_FREE_BYTES_MIN = 2 << 30
-"""A test run's databases and their log stay below a tenth of it; containers often get 64 MB, which is too little."""
+"""A test run needs less than a tenth; the 64 MB of many containers are too little."""
 
 
 def fresh_folder(*, in_memory: bool) -> Path:
-    """A folder that only we can read, where a socket's path is short enough and, if we are root, `nobody` may pass.
+    """Make a private folder whose path is short enough for a socket; if we are root, `nobody` can pass through it.
 
-    With `in_memory` it is in memory where the system has enough: on a slow disk a database costs 300 ms, there 15 ms.
+    With `in_memory` it is in memory if there is room: a new database takes 15 ms there, and 300 ms on a slow disk.
     """
     parents = dict.fromkeys(map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")))  # noqa: S108 -- as above.
     for parent in (_MEMORY, *parents) if in_memory and _has_room(_MEMORY) else parents:
@@ -33,7 +33,7 @@ def fresh_folder(*, in_memory: bool) -> Path:
         if everyone_may_pass or os.geteuid() != 0:
             folder = Path(tempfile.mkdtemp(prefix="predictu-", dir=path))
             if os.geteuid() == 0:
-                # Postgres passes through to its own folders, as nobody, and sees nothing else.
+                # Postgres passes through to its own folders as nobody, and cannot list this one.
                 folder.chmod(0o711)
             return folder
     raise PostgresUnavailableError(
@@ -43,15 +43,15 @@ def fresh_folder(*, in_memory: bool) -> Path:
 
 
 def _has_room(memory: Path) -> bool:
-    # Programs may have to be copied there: see choose_launch.
+    # choose_launch may copy programs there.
     runs_programs = memory.is_dir() and not os.statvfs(memory).f_flag & os.ST_NOEXEC
     return runs_programs and shutil.disk_usage(memory).free >= _MEMORY_FREE_BYTES_MIN
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody holds at this moment; whoever binds it later must be ready to lose it."""
+    """A TCP port of 127.0.0.1 that is free now; another process may still take it."""
     while True:
-        # Scattered, so that two starts seldom meet; and not by `random`, which test tools seed alike in every process.
+        # Not `random`, which test tools seed alike in every process.
         port = secrets.choice(_PORTS)
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,11 +1,11 @@
-"""A real Postgres of our own for demo and tests: made in a moment, killed like a power cut, gone without a trace.
+"""A private Postgres server: started in a second, killed like a power cut, removed without a trace.
 
     with EmbeddedPostgres() as postgres:
         asyncio.run(migrate(postgres.dsn()))
 
-Everything lives in one fresh folder: `data`, `run` (the Unix socket), `server.log`, and `programs` where step 4 of
-`choose_launch` needs a copy of them. A watcher (postgres_watcher.py) ends the server and removes the folder if we are
-killed. All calls block, so make them from a thread where a loop is running; every thread may.
+One fresh folder has everything: `data`, `run` (the Unix socket), `server.log`, and `programs` if `choose_launch` needs
+a copy of them. A watcher ends the server and removes the folder if we are killed. All calls block; inside an event loop
+make them from a thread.
 """
 
 import os
@@ -31,22 +31,22 @@ from predictu_dispatch.embedded_postgres.location import free_port, fresh_folder
 from predictu_dispatch.embedded_postgres.watcher import Watcher, ended_within
 
 _START_TIMEOUT_S = 60.0
-"""A start takes 0.03 s, and recovery after a kill seconds; only a machine on its knees needs more."""
+"""A start takes 0.03 s, recovery after a kill a few seconds."""
 _STOP_TIMEOUT_S = 30.0
 _POLL_S = 0.005
 
 _PORT_TRIALS = 5
 
 _FAST = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
-"""Safe against the death of every process, kill -9 included; the machine's own would take us along.
-The log stays small because it may lie in memory."""
+"""Data survives kill -9 of every process, but not a crash of the machine.
+The WAL is small because it may be in memory."""
 
 
 class EmbeddedPostgres:
-    """One server with one data folder. Roles log in by the Unix socket without, by TCP with `password`.
+    """One server with one data folder. Logins need `password` by TCP, and none by the Unix socket.
 
-    `binaries` overrides the look-up of `find_binaries`; `fsync=False` is for tests, which keep the data in memory if
-    they can; `settings` are Postgres's own, such as `{"max_connections": "200"}`. The superuser is `postgres`.
+    `binaries` replaces the search of `find_binaries`; `fsync=False` is for tests, and keeps the data in memory if there
+    is room; `settings` are Postgres's own, such as `{"max_connections": "200"}`. The superuser is `postgres`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class EmbeddedPostgres:
         self._watcher: Watcher | None = None
         self._postmaster: subprocess.Popen[bytes] | None = None
         self.port = 0
-        # TCP is open to every user of this machine, and a superuser may run programs as us: so it asks for a password.
+        # Every user of this machine can connect by TCP, and a superuser can run programs as us.
         self.password = secrets.token_hex(16)
 
     @property
@@ -70,26 +70,26 @@ class EmbeddedPostgres:
 
     @property
     def folder(self) -> Path:
-        """What this server keeps on disk; it exists from start() to stop()."""
+        """The server's files; the folder exists from start() to stop()."""
         return self._folder
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's process, None while there is none."""
+        """The postmaster's process id, None if it does not run."""
         return self._postmaster.pid if self._postmaster else None
 
     def dsn(self, database: str = "postgres", user: str = "postgres", *, tcp: bool = False) -> str:
-        """For asyncpg, psql and every libpq: by the Unix socket, or by 127.0.0.1 with the password."""
+        """The DSN for asyncpg and libpq: by the Unix socket, or by 127.0.0.1 with the password."""
         if tcp:
-            # Without TLS on the loopback asyncpg need not search a home folder for certificates.
+            # With sslmode=disable asyncpg does not search a home folder for certificates.
             return f"postgresql://{quote(user)}:{self.password}@127.0.0.1:{self.port}/{quote(database)}?sslmode=disable"
         host = quote(str(self._folder / "run"), safe="")
         return f"postgresql://{quote(user)}@/{quote(database)}?host={host}&port={self.port}"
 
     def start(self) -> None:
-        """The server answers, on a data folder made now. Raises PostgresUnavailableError, and leaves nothing then."""
+        """Create the data folder and start the server. Raises PostgresUnavailableError, and leaves nothing behind."""
         if self._watcher:
-            raise RuntimeError(f"this server runs already, in {self._folder}; stop() it first, or restart() it")
+            raise RuntimeError(f"this server already runs in {self._folder}; call stop() first, or restart()")
         self._folder = fresh_folder(in_memory=not self._fsync)
         try:
             self._watcher = Watcher(self._folder)
@@ -106,7 +106,7 @@ class EmbeddedPostgres:
             raise
 
     def kill(self) -> None:
-        """Every process of the server is gone, as in a power cut; the data stays for restart()."""
+        """Kill every process of the server, as in a power cut; the data stays for restart()."""
         if self._postmaster is None:
             return
         backends = _stop_and_list_children(self._postmaster)
@@ -116,13 +116,13 @@ class EmbeddedPostgres:
         self._forget()
         self._postmaster.wait()
         self._postmaster = None
-        # As long as one of them lives, the shared memory is in use, and Postgres refuses to start on this data.
+        # Postgres refuses to start on this data while one of them uses the shared memory.
         for backend in backends:
             ended_within(backend, timeout_s=_STOP_TIMEOUT_S)
             os.close(backend)
 
     def halt(self) -> None:
-        """The server has shut down in order, without waiting for its clients; the data stays for restart()."""
+        """Shut the server down without waiting for its clients; the data stays for restart()."""
         if self._postmaster is None:
             return
         self._forget()
@@ -136,12 +136,12 @@ class EmbeddedPostgres:
         self._postmaster = None
 
     def restart(self) -> None:
-        """The server answers again, on the same data and the same port: after kill(), after halt(), or in one go."""
+        """Stop the server if it runs, and start it on the same data and port."""
         self.halt()
         self._start_postmaster()
 
     def stop(self) -> None:
-        """No process and no file is left. Safe to call twice."""
+        """Stop the server and remove its files; a second call does nothing."""
         self.halt()
         if self._folder != Path():
             shutil.rmtree(self._folder)
@@ -160,7 +160,7 @@ class EmbeddedPostgres:
         self.stop()
 
     def _own(self, path: Path) -> Path:
-        """The folder exists and belongs to the user Postgres runs as."""
+        """Make the folder and give it to the user that Postgres runs as."""
         path.mkdir(exist_ok=True)
         if self._launch.user is not None:
             os.chown(path, self._launch.user, self._launch.user)
@@ -190,7 +190,7 @@ class EmbeddedPostgres:
             raise PostgresUnavailableError(f"initdb in {self._binaries} failed:\n{self._log_tail()}")
 
     def _start_on_some_port(self) -> None:
-        """Another process may take a port between our looking and Postgres's binding: then the next one."""
+        """Start on a free port; try another one if a process takes it before Postgres does."""
         for trial in range(_PORT_TRIALS):
             self.port = free_port()
             try:
@@ -206,7 +206,7 @@ class EmbeddedPostgres:
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self._folder / "run"),
-            # Shared memory as files in the data folder: what a killed server leaves goes when its folder goes.
+            # Shared memory in files of the data folder is removed with the folder, also after a kill.
             "dynamic_shared_memory_type": "mmap",
             **self._settings,
         }
@@ -220,7 +220,7 @@ class EmbeddedPostgres:
             time.sleep(_POLL_S)
 
     def _is_ready(self, pid: int) -> bool:
-        """The file's eighth line says so, and it is this server's file, not what a killed one left behind."""
+        """Whether the eighth line of postmaster.pid says ready, and the file is this server's, not a killed one's."""
         try:
             lines = (self._folder / "data" / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -228,7 +228,7 @@ class EmbeddedPostgres:
         return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"  # noqa: PLR2004 -- see above.
 
     def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """The program runs, watched, in a session of its own: Ctrl-C is for us, who then stop it in order."""
+        """Start a program, watched, in a session of its own, so that Ctrl-C does not reach it."""
         user = self._launch.user
         with (self._folder / "server.log").open("ab") as log:
             child = subprocess.Popen(  # noqa: S603 -- the command is made of our own parts.
@@ -237,7 +237,7 @@ class EmbeddedPostgres:
                 stdout=log,
                 stderr=log,
                 cwd=self._folder / "run",
-                # The caller's PGDATA, PGPORT or locale must not reach into a server that is ours alone.
+                # The caller's PGDATA, PGPORT and locale must not reach this server.
                 env={name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
                 | {"LC_ALL": "C"},
                 user=user,
@@ -264,9 +264,9 @@ class EmbeddedPostgres:
 
 
 def _stop_and_list_children(process: subprocess.Popen[bytes]) -> list[int]:
-    """A descriptor for each child of the process, which now stands still: it neither starts nor reaps children.
+    """Freeze the process, so that it neither starts nor reaps children, and open a pidfd for each child.
 
-    None where the system is not Linux: Postgres's processes end by themselves, a little after their postmaster.
+    Empty if the system is not Linux: there the children end by themselves after the postmaster.
     """
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if process.poll() is not None or not children.exists():
