@@ -1,7 +1,4 @@
-"""The command `predictu-dispatch`.
-
-Each verb's module is imported when the verb is used, so that `--help` comes at once.
-"""
+"""The command `predictu-dispatch`. A verb's module is imported when the verb is used, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -11,39 +8,28 @@ from typing import Final
 import click
 from typing_extensions import override
 
+_COMMANDS: Final = "predictu_dispatch.commands"
 _VERBS: Final = {
-    "demo": (
-        "predictu_dispatch.commands.demo",
-        "demo",
-        "Show everything at work, with proof that no cent went astray.",
-    ),
-    "run": ("predictu_dispatch.commands.daemon", "run", "Run the daemon until SIGTERM."),
-    "migrate": ("predictu_dispatch.commands.daemon", "migrate", "Bring the database schema up to date."),
-    "check": ("predictu_dispatch.commands.config", "check", "Validate all configuration files."),
-    "status": ("predictu_dispatch.commands.status", "status", "Show operators, lanes, backlog and what needs review."),
-    "top": ("predictu_dispatch.commands.top", "top", "Show the same live, what needs a person first."),
-    "show": ("predictu_dispatch.commands.show", "show", "Show the whole life of a callback or a bet."),
-    "why": ("predictu_dispatch.commands.why.command", "why", "Explain why a callback is not being sent now."),
-    "retry": ("predictu_dispatch.commands.interventions", "retry", "Send again what needs review."),
-    "cancel": ("predictu_dispatch.commands.interventions", "cancel", "Take back what was never attempted."),
-    "resolve": (
-        "predictu_dispatch.commands.interventions",
-        "resolve",
-        "Take off the review list what was settled by other means.",
-    ),
-    "pause": ("predictu_dispatch.commands.interventions", "pause", "Send an operator nothing for a while."),
-    "resume": ("predictu_dispatch.commands.interventions", "resume", "End an operator's pause."),
-    "ping": ("predictu_dispatch.commands.ping", "ping", "Ping an operator through the normal way, with timings."),
-    "keys": ("predictu_dispatch.commands.keys", "keys", "Make, rotate and print operators' signing keys."),
-    "retain": ("predictu_dispatch.commands.retain", "retain", "Remove what is older than audit_retention_months."),
-    "completion": ("predictu_dispatch.commands.completion", "completion", "Print what a shell reads to complete this."),
-    "reference-operator": (
-        "predictu_dispatch.commands.reference_operator",
-        "reference_operator",
-        "Run a complete operator's backend to integrate against.",
-    ),
+    "demo": ("standalone", "demo", "Run everything on this machine and prove that the money agrees."),
+    "run": ("daemon", "run", "Run the daemon until SIGTERM."),
+    "migrate": ("daemon", "migrate", "Bring the database schema up to date."),
+    "check": ("daemon", "check", "Validate all configuration files."),
+    "status": ("status", "status", "Show operators, backlog, daemons and what needs review."),
+    "top": ("top", "top", "Show the status live, with problems first."),
+    "show": ("show", "show", "Show the whole life of a callback or a bet."),
+    "why": ("why.command", "why", "Explain why a callback is not being sent now."),
+    "retry": ("interventions", "retry", "Send callbacks again that need review."),
+    "cancel": ("interventions", "cancel", "Withdraw callbacks that were never attempted."),
+    "resolve": ("interventions", "resolve", "Remove callbacks from the review list after manual settlement."),
+    "pause": ("interventions", "pause", "Stop sending to an operator."),
+    "resume": ("interventions", "resume", "End an operator's pause."),
+    "ping": ("ping", "ping", "Send one PING to an operator and show its timing."),
+    "keys": ("keys", "keys", "Create, rotate and print operators' signing keys."),
+    "retain": ("retain", "retain", "Remove what is older than audit_retention_months."),
+    "completion": ("standalone", "completion", "Print the completion script for a shell."),
+    "reference-operator": ("standalone", "reference_operator", "Run a complete operator backend to integrate with."),
 }
-"""Verb: module, attribute, and the help line, which stands here so that listing the verbs imports none of them."""
+"""Verb: module, attribute, and its line of help."""
 
 
 class _LazyGroup(click.Group):
@@ -56,7 +42,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _VERBS:
             return None
         module, attribute, _ = _VERBS[cmd_name]
-        command: click.Command = getattr(import_module(module), attribute)
+        command: click.Command = getattr(import_module(f"{_COMMANDS}.{module}"), attribute)
         return command
 
     @override
@@ -70,5 +56,5 @@ class _LazyGroup(click.Group):
 def main() -> None:
     """Deliver Predictu's callbacks to casino operators: signed, retried, settled and audited.
 
-    Exit codes: 0 fine, 1 failed, 2 bad configuration or usage, 3 the database can't be reached.
+    Exit codes: 0 success, 1 failed, 2 bad configuration or usage, 3 the database can't be reached.
     """

@@ -1,1 +1,1 @@
-"""The verbs, one module for each noun they are about. `cli.py` gathers them; nothing else imports them."""
+"""The verbs of `predictu-dispatch`, a module for each family. `cli.py` lists them; nothing else imports them."""

@@ -1,16 +1,15 @@
-"""One database connection for a command, or exit code 3 with one line that says what could not be reached."""
+"""The database for one command: a connection whose errors end the command, and the callback that an id names."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
+from uuid import UUID
 
-import click
-
-from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_NO_DATABASE, Invocation
+from predictu_dispatch.commands.invocation import EXIT_MISCONFIGURED, EXIT_NO_DATABASE, Invocation, fail
+from predictu_dispatch.commands.output import Row, timestamp
 from predictu_dispatch.core.database_errors import (
     INSUFFICIENT_PRIVILEGE,
     DatabaseUnavailable,
@@ -18,36 +17,28 @@ from predictu_dispatch.core.database_errors import (
     LoginRefused,
     Refused,
 )
+from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.database import Database
 
 
 def dsn_of(invocation: Invocation) -> str:
-    """The database's DSN.
-
-    The operators' files are not read, so that a fault in one never hides a bet from the support desk.
-    """
-    from predictu_dispatch.edge.config.dispatcher_file import read_dispatcher  # noqa: PLC0415 - loaded only where used
-    from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415 - loaded only where used
-
-    try:
-        return read_dispatcher(invocation.config, os.environ).database.dsn.get_secret_value()
-    except ConfigError as error:
-        invocation.refuse(error)
+    """The database's DSN."""
+    return invocation.dispatcher().database.dsn.get_secret_value()
 
 
 @asynccontextmanager
 async def database(invocation: Invocation) -> AsyncIterator[Database]:
-    """The database for one command; ends the command where it can't be reached or has another schema."""
+    """The open database; ends the command if it cannot be reached or has another schema."""
     from predictu_dispatch.edge.postgres.database import Database  # noqa: PLC0415 - loaded only where used
 
-    # A command says each statement once or twice, so keeping it prepared gains nothing; and where the DSN leads through
-    # a transaction-pooling proxy, the next command would get a session in which the same name is taken.
+    # `through_pooler`: behind a transaction-pooling proxy, the next command would get a session that already has a
+    # prepared statement of the same name.
     opened = Database(
         dsn_of(invocation), pool_size=1, application_name="predictu-dispatch command", through_pooler=True
     )
-    with reported_outages(invocation):
+    with exit_on_database_errors(invocation):
         await opened.open()
         try:
             yield opened
@@ -56,33 +47,57 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
 
 
 @contextmanager
-def reported_outages(invocation: Invocation) -> Iterator[None]:
-    """Ends the command where the database cannot be worked with.
-
-    With exit code 3 where it is away or lets us not in, 2 where the DSN makes no sense, and 1 where its schema or our
-    rights do not fit.
-    """
+def exit_on_database_errors(invocation: Invocation) -> Iterator[None]:
+    """End the command on a database error: exit 3 if it cannot be reached, 2 for a bad DSN, 1 for schema or rights."""
     from predictu_dispatch.edge.config.dispatcher_file import DSN_VARIABLE  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.edge.postgres.migrations import SchemaError  # noqa: PLC0415
 
-    in_file = f"[database] dsn in {invocation.config}"
-    look = f"look at {f'{DSN_VARIABLE} in the environment' if os.environ.get(DSN_VARIABLE) else in_file}"
+    if os.environ.get(DSN_VARIABLE):
+        check = f"check {DSN_VARIABLE} in the environment"
+    else:
+        check = f"check [database] dsn in {invocation.config}"
     try:
         yield
     except SchemaError as error:
-        _end(EXIT_FAILED, str(error))
+        fail(str(error))
     except DsnError as error:
-        _end(EXIT_MISCONFIGURED, f"the DSN cannot be used ({error}); {look}")
+        fail(f"invalid DSN ({error}); {check}", EXIT_MISCONFIGURED)
     except DatabaseUnavailable as error:
-        _end(EXIT_NO_DATABASE, f"the database can't be reached ({error}); {look}")
+        fail(f"the database can't be reached ({error}); {check}", EXIT_NO_DATABASE)
     except Refused as error:
         if error.sqlstate == INSUFFICIENT_PRIVILEGE:
-            _end(EXIT_FAILED, f"the database refused: {error.message}; see sql/README.md for the roles")
+            fail(f"the database refused: {error.message}; see sql/README.md for the roles")
         if isinstance(error, LoginRefused):
-            _end(EXIT_NO_DATABASE, f"the database refused: {error.message}; {look}")
+            fail(f"the database refused the login: {error.message}; {check}", EXIT_NO_DATABASE)
         raise
 
 
-def _end(code: int, message: str) -> NoReturn:
-    click.echo(message, err=True)
-    sys.exit(code)
+async def the_one(db: Database, rows: Sequence[Row], request_id: UUID, operator: str | None) -> Row:
+    """The only row; ends the command if there is none, or if several operators have this id."""
+    if len(rows) != 1:
+        fail(await why_not_one(db, [row["operator_id"] for row in rows], request_id, operator))
+    return rows[0]
+
+
+async def why_not_one(db: Database, owners: Sequence[str], request_id: UUID, operator: str | None) -> str:
+    """Why the id names no single callback: several operators have it, retention removed it, or it is unknown."""
+    if owners:
+        return f"several operators have {request_id}; add --operator {' | '.join(owners)}"
+    for removed in await db.fetch(query("show_removed"), request_id, operator):
+        name = f"{removed['method']} {request_id} of operator {removed['operator_id']}"
+        return f"{name} ended {removed['state']}; retention removed it at {timestamp(removed['removed_at'])}"
+    if operator is None:
+        return f"no callback {request_id}"
+    if await is_unknown(db, operator):
+        return f"no callback {request_id}: {unknown_operator(operator)}"
+    return f"no callback {request_id} of operator {operator}"
+
+
+async def is_unknown(db: Database, operator: str) -> bool:
+    """True if no daemon ever had this operator's file."""
+    return operator not in {row["operator_id"] for row in await db.fetch(query("operators"))}
+
+
+def unknown_operator(operator: str) -> str:
+    """The message about such an operator."""
+    return f"unknown operator {operator}; predictu-dispatch status lists them"

@@ -1,40 +1,45 @@
-"""`run` and `migrate`."""
+"""`run`, `migrate`, `check`: the daemon, its database schema and its configuration."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import resource
+import signal
 import sys
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from predictu_dispatch.commands.connection import dsn_of, reported_outages
-from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
+from predictu_dispatch.commands.connection import dsn_of, exit_on_database_errors
+from predictu_dispatch.commands.invocation import Invocation, common_options, fail
+from predictu_dispatch.commands.output import count, print_json, table
 
-GARBAGE_LOOKED_FOR_EVERY = 50_000
-"""Objects more than before. At full load what is under way is more than Python's own 700, and leaves no cycles behind:
-with 10,000 every few claims had it all looked through, 8 ms each time and a twentieth of the processor."""
+if TYPE_CHECKING:
+    from predictu_dispatch.edge.config.loader import Config
 
-THREADS_TAKE_TURNS_S = 0.0005
-"""The loop waits so long for a thread that holds the interpreter; with Python's own 5 ms each of its turns would wait
-5 ms for as long as a scrape is rendered or files are read again. Measured by tests/bench/scrape.py."""
+GARBAGE_THRESHOLD: Final = 50_000
+"""New objects between two garbage collections. The attempts in flight at full load are more than Python's default of
+700 and leave no cycles; at 10,000 the collector took 8 ms every few claims, a twentieth of the processor."""
+
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long the event loop waits for a thread that has the interpreter lock. With Python's default of 5 ms, each turn of
+the loop would wait that long while a scrape is rendered or files are read. Measured by tests/bench/scrape.py."""
 
 
 @click.command()
 @common_options
 def run(invocation: Invocation) -> None:
-    """Run the daemon until SIGTERM; what is in flight then is finished first."""
-    import gc  # noqa: PLC0415 - loaded only where used
-    import resource  # noqa: PLC0415
-    import signal  # noqa: PLC0415
-
-    # Until the daemon listens for it: a reload that is asked of one that is still starting must not end it.
+    """Run the daemon until SIGTERM; it finishes what is in flight, then exits."""
+    # A reload during the start must not end the process; the daemon installs its handler later.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # Every slot of every operator may hold a connection, and the usual soft limit is for programs that use select().
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Not where a unit set both, because its filter of system calls may refuse even that.
-    if soft != most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    import uvloop  # noqa: PLC0415
+    # Every slot of every operator may need a socket, and the default soft limit suits programs that use select().
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # If a unit set both, its system call filter may refuse even this call.
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    import uvloop  # noqa: PLC0415 - loaded only where used
 
     from predictu_dispatch.core.fleet import InstanceTakenError  # noqa: PLC0415
     from predictu_dispatch.daemon import Daemon  # noqa: PLC0415
@@ -47,35 +52,35 @@ def run(invocation: Invocation) -> None:
     async def serve() -> None:
         await Daemon(config).run()
 
-    # What is there by now stays for good, and need not be looked through for garbage again and again.
+    # Everything loaded so far stays for good: exclude it from garbage collection.
     gc.freeze()
-    gc.set_threshold(GARBAGE_LOOKED_FOR_EVERY)
-    sys.setswitchinterval(THREADS_TAKE_TURNS_S)
-    with reported_outages(invocation), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with exit_on_database_errors(invocation), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(serve())
-        except InstanceTakenError as taken:
-            click.echo(str(taken), err=True)
-            sys.exit(EXIT_FAILED)
+        except InstanceTakenError as error:
+            fail(str(error))
         except ListenError as error:
-            listen = config.dispatcher.http.listen
-            click.echo(
-                f'[http] listen = "{listen}" cannot be had: {error}; choose another there, or in'
-                " PREDICTU_DISPATCH_LISTEN where several daemons share the file",
-                err=True,
-            )
-            sys.exit(EXIT_FAILED)
+            fail(_cannot_listen(config, error))
+
+
+def _cannot_listen(config: Config, error: Exception) -> str:
+    return (
+        f'cannot listen on "{config.dispatcher.http.listen}": {error}; change [http] listen, or set'
+        " PREDICTU_DISPATCH_LISTEN if several daemons share the file"
+    )
 
 
 @click.command()
 @common_options
 def migrate(invocation: Invocation) -> None:
-    """Bring the database schema up to date; twice is harmless, two at once is safe."""
-    from predictu_dispatch.edge.postgres.migrations import migrate as bring_up_to_date  # noqa: PLC0415 - loaded only where used
+    """Bring the database schema up to date; running it twice, or two at once, is safe."""
+    from predictu_dispatch.edge.postgres.migrations import migrate as apply_migrations  # noqa: PLC0415 - loaded only where used
 
     dsn = dsn_of(invocation)
-    with reported_outages(invocation):
-        changes = asyncio.run(bring_up_to_date(dsn))
+    with exit_on_database_errors(invocation):
+        changes = asyncio.run(apply_migrations(dsn))
     if invocation.json:
         print_json({"applied": changes.migrations, "functions": changes.functions})
         return
@@ -85,3 +90,26 @@ def migrate(invocation: Invocation) -> None:
         click.echo(f"applied {len(changes.functions)} functions and views")
     if not changes.migrations and not changes.functions:
         click.echo("the schema is up to date")
+
+
+@click.command()
+@common_options
+def check(invocation: Invocation) -> None:
+    """Validate every file, key and certificate; exit 2 with every fault on its own line."""
+    rows = [
+        {
+            "operator_id": operator_id,
+            "enabled": operator.settings.enabled,
+            "algorithm": operator.settings.signing.algorithm,
+            "key_id": operator.signing_key.kid,
+            "callback_url": operator.settings.callback_url,
+        }
+        for operator_id, operator in invocation.load().operators.items()
+    ]
+    if invocation.json:
+        print_json({"ok": True, "operators": rows, "faults": []})
+        return
+    shown = [{**row, "enabled": "enabled" if row["enabled"] else "disabled"} for row in rows]
+    for line in table([list(map(str, row.values())) for row in shown]):
+        click.echo(line.rstrip())
+    click.echo(f"{count(len(rows), 'operator')}, no faults")

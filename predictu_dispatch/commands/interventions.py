@@ -1,55 +1,65 @@
-"""`retry`, `cancel`, `resolve`, `pause`, `resume`: what a person does, recorded with who and when."""
+"""`retry`, `cancel`, `resolve`, `pause`, `resume`: what a person does, recorded with who and when.
+
+The database's functions decide what is allowed, and their refusals are shown as they are. Each callback has its own
+transaction: a refusal stops none of the others, and what was done before an outage stays done and is printed.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import click
 
-from predictu_dispatch.commands import output
-from predictu_dispatch.commands.batch_result import BatchResult, Row
-from predictu_dispatch.commands.connection import database
-from predictu_dispatch.commands.invocation import Invocation, common_options
+from predictu_dispatch.commands.connection import database, why_not_one
+from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options
+from predictu_dispatch.commands.output import Row, count, duration, print_json, printable, timestamp
+from predictu_dispatch.core.database_errors import Refused
+from predictu_dispatch.edge.postgres.sql_files import query
 
-_REDRIVABLE: Final = ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK")
-_PAGE: Final = 500
-"""So many ids are read at once, however many there are."""
+if TYPE_CHECKING:
+    from predictu_dispatch.edge.postgres.database import Database
+
+_RETRIABLE: Final = ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK")
+_PAGE_ROWS: Final = 500
+_REFUSALS_SHOWN: Final = 20
 
 
-def _whoami() -> str:
+def _person() -> str:
     """The person at the keyboard, also behind sudo, and the host."""
     try:
         login = os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):
-        # A container may run under a uid that has no name.
+        # A container may run under a uid without a name.
         login = f"uid {os.getuid()}"
     return f"{login}@{socket.gethostname()}"
 
 
-def _given(reason: str) -> str:
-    if not reason.strip():
-        raise click.UsageError("--reason is empty: say why, whoever looks at it later has nothing else")
+def _not_empty(_context: click.Context, _parameter: click.Parameter, reason: str | None) -> str | None:
+    if reason is not None and not reason.strip():
+        raise click.UsageError("--reason is empty: the record needs it")
     return reason
 
 
-_by = click.option("--by", default=_whoami, help="Who does it, for the record. Default: your login name @ host.")
+_by = click.option("--by", default=_person, help="Who does it, for the record. Default: your login name @ host.")
 _ids = click.argument("request_ids", metavar="REQUEST_ID...", type=click.UUID, nargs=-1, required=True)
-_operator = click.option("--operator", help="Needed only where several operators have the same REQUEST_ID.")
-_reason = click.option("--reason", required=True, help="Why; whoever looks at it later has nothing else.")
+_operator = click.option("--operator", help="Needed only if several operators have the same REQUEST_ID.")
+_reason = click.option("--reason", required=True, callback=_not_empty, help="Why, for the record.")
 
 
 @click.command()
 @click.argument("request_ids", metavar="[REQUEST_ID]...", type=click.UUID, nargs=-1)
 @click.option("--operator", help="With REQUEST_IDs: whose they are. Alone: all of this operator's that need review.")
-@click.option("--method", type=click.Choice(_REDRIVABLE), help="With --operator alone: only callbacks of this method.")
-@click.option("--yes", is_flag=True, help="Do not ask before sending all of an operator's again.")
+@click.option("--method", type=click.Choice(_RETRIABLE), help="With --operator alone: only callbacks of this method.")
+@click.option("--yes", is_flag=True, help="With --operator alone: do not ask first.")
 @_by
 @common_options
 def retry(
@@ -61,18 +71,21 @@ def retry(
     yes: bool,
     by: str,
 ) -> None:
-    """Send callbacks again that need review: same request_id, same bytes, attempts and deadline start afresh."""
+    """Send callbacks again that need review: same request_id, same bytes; attempts and deadline start again."""
     if not request_ids and operator is None:
         raise click.UsageError("give REQUEST_IDs, or --operator for all of one operator's that need review")
     if request_ids and method is not None:
-        raise click.UsageError("--method goes with --operator alone: a REQUEST_ID names its callback already")
-    result = BatchResult()
+        raise click.UsageError("--method goes with --operator alone: a REQUEST_ID names one callback")
+    batch = _Batch()
     if request_ids or operator is None:
-        work = result.ask_for_each(invocation, "retry_callback", request_ids, operator, by)
-        result.run(invocation, work, lambda done: [_retried(row) for row in done])
+        batch.run(
+            invocation,
+            batch.call_for_each(invocation, "retry_callback", request_ids, operator, by),
+            lambda done: [_retried(row) for row in done],
+        )
     else:
-        work = _retry_all(invocation, result, operator, method, yes=yes, by=by)
-        result.run(invocation, work, lambda done: [_all_retried(operator, done)])
+        work = _retry_all(invocation, batch, operator, method, yes=yes, by=by)
+        batch.run(invocation, work, lambda done: [_all_retried(operator, done)])
 
 
 @click.command()
@@ -82,10 +95,10 @@ def retry(
 @_by
 @common_options
 def cancel(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str | None, reason: str, by: str) -> None:
-    """Take back callbacks that were never attempted; of a bet, another one may be enqueued in their place."""
-    result = BatchResult()
-    work = result.ask_for_each(invocation, "cancel_callback", request_ids, operator, _given(reason), by)
-    result.run(invocation, work, lambda done: [_cancelled(row) for row in done])
+    """Withdraw callbacks that were never attempted; others may then be enqueued for their bets."""
+    batch = _Batch()
+    work = batch.call_for_each(invocation, "cancel_callback", request_ids, operator, reason, by)
+    batch.run(invocation, work, lambda done: [_cancelled(row) for row in done])
 
 
 @click.command()
@@ -95,10 +108,10 @@ def cancel(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str 
 @_by
 @common_options
 def resolve(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str | None, reason: str, by: str) -> None:
-    """Take callbacks off the review list that were settled with the operator by other means; never sent again."""
-    result = BatchResult()
-    work = result.ask_for_each(invocation, "resolve_callback", request_ids, operator, _given(reason), by)
-    result.run(invocation, work, lambda done: [_resolved(row) for row in done])
+    """Remove callbacks from the review list that were settled with the operator manually; never sent again."""
+    batch = _Batch()
+    work = batch.call_for_each(invocation, "resolve_callback", request_ids, operator, reason, by)
+    batch.run(invocation, work, lambda done: [_resolved(row) for row in done])
 
 
 @click.command()
@@ -108,70 +121,134 @@ def resolve(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str
 @common_options
 def pause(invocation: Invocation, operator: str, reason: str, by: str) -> None:
     """Send OPERATOR nothing until it is resumed: new bets fail at once, everything else waits."""
-    result = BatchResult()
-    work = result.ask_once(invocation, "pause_operator", operator, _given(reason), by)
-    result.run(invocation, work, lambda done: [line for row in done for line in _paused(row)])
+    batch = _Batch()
+    work = batch.call_once(invocation, "pause_operator", operator, reason, by)
+    batch.run(invocation, work, lambda done: [line for row in done for line in _paused(row)])
 
 
 @click.command()
 @click.argument("operator")
-@click.option("--reason", help="Why, for the record.")
+@click.option("--reason", callback=_not_empty, help="Why, for the record.")
 @_by
 @common_options
 def resume(invocation: Invocation, operator: str, reason: str | None, by: str) -> None:
-    """End OPERATOR's pause: what has waited is sent."""
-    result = BatchResult()
-    given = None if reason is None else _given(reason)
-    work = result.ask_once(invocation, "resume_operator", operator, given, by)
-    result.run(invocation, work, lambda done: [_resumed(row) for row in done])
+    """End OPERATOR's pause: what waited is sent."""
+    batch = _Batch()
+    work = batch.call_once(invocation, "resume_operator", operator, reason, by)
+    batch.run(invocation, work, lambda done: [_resumed(row) for row in done])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """The rows of what was done, and a row for each refusal."""
+
+    done: list[Row] = field(default_factory=list)
+    refused: list[Row] = field(default_factory=list)
+
+    def refuse(self, message: str, hint: str = "", **named: object) -> None:
+        """Record one refusal."""
+        self.refused.append({**named, "message": message, "hint": hint})
+
+    async def call(
+        self, db: Database, statement: str, operator: str, request_id: UUID | None, *arguments: str | None
+    ) -> None:
+        """Call a function of the database in its own transaction, and record what it did or refused."""
+        named = () if request_id is None else (request_id,)
+        try:
+            (row,) = await db.fetch(query(statement), operator, *named, *arguments)
+        except Refused as error:
+            if not error.is_for_a_person:
+                raise
+            named_columns = {"operator_id": operator, "request_id": request_id, "sqlstate": error.sqlstate}
+            self.refuse(error.message, error.hint, **named_columns)
+        else:
+            self.done.append(dict(row))
+
+    async def call_for_each(
+        self, invocation: Invocation, statement: str, request_ids: Sequence[UUID], operator: str | None, *arguments: str
+    ) -> None:
+        """As `call`, once for each id; looks up its operator if none is given."""
+        async with database(invocation) as db:
+            for request_id in dict.fromkeys(request_ids):
+                rows = await db.fetch(query("callback_operators"), request_id, operator)
+                owners = [str(row["operator_id"]) for row in rows]
+                if len(owners) == 1:
+                    await self.call(db, statement, owners[0], request_id, *arguments)
+                else:
+                    message = await why_not_one(db, owners, request_id, operator)
+                    self.refuse(message, operator_id=operator, request_id=request_id)
+
+    async def call_once(self, invocation: Invocation, statement: str, operator: str, *arguments: str | None) -> None:
+        """As `call`, for an operator itself."""
+        async with database(invocation) as db:
+            await self.call(db, statement, operator, None, *arguments)
+
+    def run(
+        self, invocation: Invocation, work: Coroutine[Any, Any, None], describe: Callable[[Sequence[Row]], list[str]]
+    ) -> None:
+        """Do the work and print the result; exit 1 if anything was refused."""
+        try:
+            asyncio.run(work)
+        except (SystemExit, KeyboardInterrupt):
+            # An outage or Ctrl-C: what was done before stays done.
+            if self.done or self.refused:
+                self._print(invocation, describe)
+            raise
+        self._print(invocation, describe)
+        if self.refused:
+            sys.exit(EXIT_FAILED)
+
+    def _print(self, invocation: Invocation, describe: Callable[[Sequence[Row]], list[str]]) -> None:
+        if invocation.json:
+            print_json({"done": self.done, "refused": self.refused})
+            return
+        for line in describe(self.done):
+            click.echo(printable(line))
+        for refusal in self.refused[:_REFUSALS_SHOWN]:
+            click.echo(printable(refusal["message"]), err=True)
+            if refusal["hint"]:
+                click.echo(f"    {printable(refusal['hint'])}", err=True)
+        if len(self.refused) > _REFUSALS_SHOWN:
+            click.echo(f"and {len(self.refused) - _REFUSALS_SHOWN} more were refused; --json lists all", err=True)
 
 
 async def _retry_all(
-    invocation: Invocation, result: BatchResult, operator: str, method: str | None, *, yes: bool, by: str
+    invocation: Invocation, batch: _Batch, operator: str, method: str | None, *, yes: bool, by: str
 ) -> None:
-    """Everything of the operator that may be sent again is due again; on a terminal only after a yes."""
-    from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415 - loaded only where used
-
+    """Retry everything of the operator that may be sent again; on a terminal only after a yes."""
     async with database(invocation) as db:
-        counts = await db.fetch(query("redrivable_counts"), operator, method)
+        counts = await db.fetch(query("retriable_counts"), operator, method)
         if not counts:
-            result.refuse(f"unknown operator {operator}", "predictu-dispatch status lists them.", operator_id=operator)
+            batch.refuse(f"unknown operator {operator}", "predictu-dispatch status lists them.", operator_id=operator)
             return
-        total, others = sum(row["redrivable"] for row in counts), sum(row["others"] for row in counts)
+        total, others = sum(row["retriable"] for row in counts), sum(row["others"] for row in counts)
         if others:
-            rest = f"{_callbacks(others)} more on the review list must not be sent again"
-            click.echo(f"{rest}: settle with the operator, then predictu-dispatch resolve", err=True)
+            cannot = f"{count(others, 'other')} cannot be retried"
+            click.echo(f"{cannot}: settle with the operator manually, then predictu-dispatch resolve", err=True)
         if total and not yes and sys.stdin.isatty():
-            click.confirm(f"Send {_callbacks(total)} of operator {operator} again?", abort=True, err=True)
+            click.confirm(f"Send {count(total, 'callback')} of operator {operator} again?", abort=True, err=True)
         after: tuple[Any, Any] = (None, None)
-        while page := await db.fetch(query("redrivable"), operator, method, counts[0]["counted_at"], *after, _PAGE):
+        while page := await db.fetch(query("retriable"), operator, method, counts[0]["counted_at"], *after, _PAGE_ROWS):
             for row in page:
-                await result.ask(db, "retry_callback", operator, row["request_id"], by)
+                await batch.call(db, "retry_callback", operator, row["request_id"], by)
             after = (page[-1]["review_since"], page[-1]["request_id"])
-
-
-# ── What is said of what was done ───────────────────────────────────────────────────────────────────────────────────
 
 
 def _name(row: Row) -> str:
     return f"{row['method']} {row['request_id']} of operator {row['operator_id']}"
 
 
-def _callbacks(count: int) -> str:
-    return "1 callback" if count == 1 else f"{count} callbacks"
-
-
 def _retried(row: Row) -> str:
-    deadline = f", deadline {output.timestamp(row['expires_at'])}" if row["expires_at"] else ""
+    deadline = f", deadline {timestamp(row['expires_at'])}" if row["expires_at"] else ""
     return f"{_name(row)} is due again, as attempt {row['attempts'] + 1}{deadline}"
 
 
 def _all_retried(operator: str, done: Sequence[Row]) -> str:
     if not done:
-        return f"nothing of operator {operator} was sent again"
+        return f"no callback of operator {operator} was sent again"
     methods = Counter(row["method"] for row in done)
-    by_method = ", ".join(f"{count} {method}" for method, count in sorted(methods.items()))
-    return f"{_callbacks(len(done))} of operator {operator} due again: {by_method}"
+    by_method = ", ".join(f"{number} {method}" for method, number in sorted(methods.items()))
+    return f"{count(len(done), 'callback')} of operator {operator} due again: {by_method}"
 
 
 def _cancelled(row: Row) -> str:
@@ -180,25 +257,24 @@ def _cancelled(row: Row) -> str:
     elif row["method"] == "BET_MAKE":
         bet = f"; its bet {row['bet_id']} is void"
     else:
-        bet = f"; another may be enqueued for its bet {row['bet_id']}"
-    return f"{_name(row)} is taken back and will not be sent{bet}"
+        bet = f"; another callback may be enqueued for its bet {row['bet_id']}"
+    return f"{_name(row)} is cancelled and will not be sent{bet}"
 
 
 def _resolved(row: Row) -> str:
-    return f"{_name(row)} is off the review list; it stays {row['state']} and will never be sent again"
+    return f"{_name(row)} is resolved: it stays {row['state']} and will never be sent again"
 
 
 def _paused(row: Row) -> list[str]:
-    since = output.timestamp(row["paused_at"])
     return [
-        f"operator {row['operator_id']} is paused since {since}: nothing is sent to it",
+        f"operator {row['operator_id']} is paused since {timestamp(row['paused_at'])}: nothing is sent to it",
         "new bets fail at once, everything else waits; what is in flight is finished",
-        f"to end it: predictu-dispatch resume {row['operator_id']}",
+        f"to end the pause: predictu-dispatch resume {row['operator_id']}",
     ]
 
 
 def _resumed(row: Row) -> str:
     return (
-        f"operator {row['operator_id']} is sent to again; it was paused for {output.duration(row['paused_s'])}"
+        f"operator {row['operator_id']} is resumed; it was paused for {duration(row['paused_s'])}"
         f" by {row['paused_by']}: {row['pause_reason']}"
     )

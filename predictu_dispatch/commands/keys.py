@@ -1,17 +1,17 @@
-"""`keys`: an operator's signing keys, how one follows another, and what the operator verifies our tokens with."""
+"""`keys`: creates, prints and rotates the keys with which an operator's tokens are signed."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, print_json
+from predictu_dispatch.commands.invocation import Invocation, common_options, fail
+from predictu_dispatch.commands.output import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
     from predictu_dispatch.edge.config.rotation import KeyRotation
 
 ALGORITHMS: Final[tuple[SigningAlgorithm, ...]] = ("EdDSA", "RS256")
-"""As SigningAlgorithm, whose module draws pydantic in; said twice to keep `--help` quick. A test compares the two."""
+"""The values of SigningAlgorithm, repeated because its module imports pydantic, which would slow `--help`. A test
+compares the two."""
 _RELOAD: Final = (
-    "Reload every daemon: systemctl reload 'predictu-dispatch@*', or SIGHUP; where keys are systemd credentials, as in"
-    " deploy/, restart them one after the other"
+    "Reload every daemon: systemctl reload 'predictu-dispatch@*', or SIGHUP. If keys are systemd credentials, as in"
+    " deploy/, restart the daemons one after the other"
 )
 
 
 @click.group()
 def keys() -> None:
-    """Make and rotate an operator's signing keys, and print what the operator verifies with."""
+    """Create and rotate an operator's signing keys, and print the public keys."""
 
 
 def _operator_id(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
-    """An operator's id and nothing else: it becomes the name of a file, so a path in it would lead anywhere."""
+    """Refuse everything that is no operator id: it becomes a file name, and must not contain a path."""
     import re  # noqa: PLC0415
 
     from predictu_dispatch.core.operator_settings import OPERATOR_ID_PATTERN  # noqa: PLC0415
@@ -50,12 +51,10 @@ _operator_argument = click.argument("operator", callback=_operator_id)
 
 @keys.command()
 @_operator_argument
-@click.option(
-    "--algorithm", type=click.Choice(ALGORITHMS), help="Default: the operator's file's, or EdDSA without one."
-)
+@click.option("--algorithm", type=click.Choice(ALGORITHMS), help="Default: that of the operator's file, or EdDSA.")
 @common_options
 def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | None) -> None:
-    """Make OPERATOR's first key pair; never overwrites one."""
+    """Create OPERATOR's first key pair; never overwrites one."""
     from predictu_dispatch.edge.config.keys import create_key_file  # noqa: PLC0415
 
     file = _operator_file(invocation, operator)
@@ -64,7 +63,7 @@ def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | Non
         signing = _signing_settings(invocation, file)
         if algorithm not in {None, signing.algorithm}:
             raise click.UsageError(
-                f'{file} says algorithm = "{signing.algorithm}"; change it there, or leave --algorithm'
+                f'{file} says algorithm = "{signing.algorithm}"; change it there, or omit --algorithm'
             )
         path, algorithm = file.parent / signing.key_file, signing.algorithm
     try:
@@ -72,29 +71,27 @@ def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | Non
     except FileExistsError:
         _refuse(
             invocation,
-            f"{path} exists and stays as it is; to print it: predictu-dispatch keys public {operator};"
-            f" to make the key that follows it: predictu-dispatch keys stage {operator}",
+            f"{path} exists and is not changed; to print it: predictu-dispatch keys public {operator};"
+            f" to create the next key: predictu-dispatch keys stage {operator}",
         )
     except OSError as error:
         _refuse(invocation, f"{path} cannot be written: {error.strerror}")
     if invocation.json:
         print_json({"private_key_file": str(path), "operator_id": operator, **_public(key)})
         return
-    click.echo(f"The private {key.algorithm} key is in {path}, readable by its owner only. It stays there.")
+    click.echo(f"The private {key.algorithm} key is in {path}, readable by its owner only.")
     if not file.exists():
-        click.echo(
-            f'Still missing: {file}, with [signing] algorithm = "{key.algorithm}", key_file = "keys/{path.name}"'
-        )
-    click.echo("Hand the public key to the operator, in the form they prefer:\n")
+        click.echo(f'Next: create {file} with [signing] algorithm = "{key.algorithm}", key_file = "keys/{path.name}"')
+    click.echo("Give the public key to the operator, in the format they prefer:\n")
     _print_public(key)
 
 
 @keys.command(short_help="Print OPERATOR's public keys, as PEM and as JWK.")
 @_operator_argument
-@click.option("--format", "form", type=click.Choice(("pem", "jwk")), help="Print this form only.")
+@click.option("--format", "form", type=click.Choice(("pem", "jwk")), help="Print this format only.")
 @common_options
 def public(invocation: Invocation, operator: str, form: str | None) -> None:
-    """Print OPERATOR's public keys, as PEM and as JWK: the active one first, then the staged and the previous one."""
+    """Print OPERATOR's public keys as PEM and as JWK: active, staged, previous."""
     found = _keys(invocation, operator)
     if invocation.json:
         print_json({"operator_id": operator, "keys": _listed(found)})
@@ -109,11 +106,11 @@ def public(invocation: Invocation, operator: str, form: str | None) -> None:
             _print_public(key)
 
 
-@keys.command(short_help="Make the key that will follow the active one.")
+@keys.command(short_help="Create the next key.")
 @_operator_argument
 @common_options
 def stage(invocation: Invocation, operator: str) -> None:
-    """Make the key that will follow OPERATOR's active one; published by the next reload, signs nothing yet."""
+    """Create OPERATOR's next key. The next reload publishes it; it signs nothing yet."""
     from predictu_dispatch.core.signing import PUBLISHED_KEYS_AGE_MAX_S  # noqa: PLC0415
 
     rotation, _ = _rotation(invocation, operator)
@@ -125,9 +122,9 @@ def stage(invocation: Invocation, operator: str) -> None:
         key,
         done=f"Staged: key {key.kid}. Nothing signs with it yet.",
         next_steps=(
-            f"{_RELOAD}. From then on /keys/{operator}.json has it as well.",
-            f"Let the operator fetch that (caches may be {PUBLISHED_KEYS_AGE_MAX_S} s behind), or hand the key over.",
-            f"Once the operator accepts it: predictu-dispatch keys activate {operator}",
+            f"{_RELOAD}. Then /keys/{operator}.json has the staged key as well.",
+            f"Let the operator fetch that file (caches may be {PUBLISHED_KEYS_AGE_MAX_S} s old), or send the key.",
+            f"When the operator accepts the key: predictu-dispatch keys activate {operator}",
         ),
     )
     if not invocation.json:
@@ -135,11 +132,11 @@ def stage(invocation: Invocation, operator: str) -> None:
         _print_public(key)
 
 
-@keys.command(short_help="Let the staged key sign from the next reload on.")
+@keys.command(short_help="Sign with the staged key from the next reload on.")
 @_operator_argument
 @common_options
 def activate(invocation: Invocation, operator: str) -> None:
-    """Let OPERATOR's staged key sign from the next reload on; the one before it stays published."""
+    """Sign with OPERATOR's staged key from the next reload on. The previous key stays published."""
     rotation, signing = _rotation(invocation, operator)
     with _refusals(invocation):
         key, before = rotation.activate()
@@ -147,20 +144,20 @@ def activate(invocation: Invocation, operator: str) -> None:
         invocation,
         rotation,
         key,
-        done=f"Active: key {key.kid}. The one before it, {before.kid}, is kept and still published.",
+        done=f"Active: key {key.kid}. The previous key {before.kid} is kept and still published.",
         next_steps=(
-            f"{_RELOAD}. From then on they sign with the new key.",
-            f"Wait at least {signing.token_ttl_s} s (token_ttl_s): tokens of the old key are under way until then.",
+            f"{_RELOAD}. Then they sign with the new key.",
+            f"Wait at least {signing.token_ttl_s} s (token_ttl_s): until then, tokens of the previous key are valid.",
             f"Then: predictu-dispatch keys retire {operator}",
         ),
     )
 
 
-@keys.command(short_help="Remove the key that was the active one before.")
+@keys.command(short_help="Remove the previous key.")
 @_operator_argument
 @common_options
 def retire(invocation: Invocation, operator: str) -> None:
-    """Remove the key that was OPERATOR's active one before; no token of it must be under way any more."""
+    """Remove OPERATOR's previous key. Its tokens must have expired."""
     rotation, _ = _rotation(invocation, operator)
     with _refusals(invocation):
         key = rotation.retire()
@@ -168,8 +165,10 @@ def retire(invocation: Invocation, operator: str) -> None:
         invocation,
         rotation,
         key,
-        done=f"Retired: key {key.kid}. Its file is gone.",
-        next_steps=(f"{_RELOAD}. From then on /keys/{operator}.json has it no more, and the operator may drop it.",),
+        done=f"Retired: key {key.kid}. Its file is removed.",
+        next_steps=(
+            f"{_RELOAD}. Then /keys/{operator}.json has the active key only, and the operator may forget the other.",
+        ),
     )
 
 
@@ -194,17 +193,16 @@ def _refusals(invocation: Invocation) -> Iterator[None]:
         _refuse(invocation, f"{error.filename2 or error.filename}: {error.strerror}")
 
 
-def _refuse(invocation: Invocation, words: str) -> NoReturn:
+def _refuse(invocation: Invocation, message: str) -> NoReturn:
     if invocation.json:
-        print_json({"ok": False, "error": words})
-    click.echo(words, err=True)
-    sys.exit(EXIT_FAILED)
+        print_json({"ok": False, "error": message})
+    fail(message)
 
 
 def _report(
     invocation: Invocation, rotation: KeyRotation, key: SigningKey, *, done: str, next_steps: Sequence[str]
 ) -> None:
-    """What was done with `key`, which keys there are now, and what comes next."""
+    """Print what was done with `key`, which keys there are now, and the next steps."""
     from predictu_dispatch.edge.config.keys import read_keys  # noqa: PLC0415
 
     found, _ = read_keys(rotation.active_file, rotation.algorithm)
@@ -226,7 +224,7 @@ def _report(
 
 
 def _keys(invocation: Invocation, operator: str) -> Mapping[KeyRole, SigningKey]:
-    """The keys by role; ends the command with every fault if one cannot be read."""
+    """The keys by role; exit 2 with every fault if one cannot be read."""
     from predictu_dispatch.edge.config.files import ConfigError, located  # noqa: PLC0415
     from predictu_dispatch.edge.config.keys import read_keys  # noqa: PLC0415
     from predictu_dispatch.edge.config.operator_file import read_operator  # noqa: PLC0415
@@ -240,7 +238,7 @@ def _keys(invocation: Invocation, operator: str) -> Mapping[KeyRole, SigningKey]
             invocation.refuse(error)
         found, _ = read_keys(located(signing.key_file, file, os.environ), signing.algorithm)
         return found
-    # The key was made before the operator's file, which would say the algorithm; the key itself says it as well.
+    # Without the operator's file, the key itself tells its algorithm.
     faults = []
     for algorithm in ALGORITHMS:
         found, wrong = read_keys(path, algorithm)

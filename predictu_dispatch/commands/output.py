@@ -37,23 +37,24 @@ def _json_value(value: Any) -> Any:  # noqa: ANN401 - a row holds any type
 
 
 def print_wrapped(
-    text: str, *, indent: str = "", hanging: str = "", colour: str | None = None, bold: bool = False
+    text: str, *, indent: str = "", hanging: str | None = None, colour: str | None = None, bold: bool = False
 ) -> None:
     """Print text on lines that fit the terminal, escaped; the style holds for all of them."""
     for line in wrapped(printable(text), indent=indent, hanging=hanging):
         click.echo(click.style(line, fg=colour, bold=bold) if colour or bold else line)
 
 
-def wrapped(text: str, *, indent: str = "", hanging: str = "", columns: int | None = None) -> list[str]:
+def wrapped(text: str, *, indent: str = "", hanging: str | None = None, columns: int | None = None) -> list[str]:
     """Break text into lines between words only: an id or a command must stay whole, to be copied.
 
-    `hanging` is added to the indent of every line but the first. Without `columns`, the terminal decides.
+    `hanging` is the indent of all lines but the first; by default as wide as `indent`. Without `columns`, the lines fit
+    the terminal.
     """
     return textwrap.wrap(
         text,
         columns or min(_PROSE_COLUMNS_MAX, shutil.get_terminal_size().columns),
         initial_indent=indent,
-        subsequent_indent=indent + hanging,
+        subsequent_indent=" " * len(indent) if hanging is None else hanging,
         break_long_words=False,
         break_on_hyphens=False,
     )

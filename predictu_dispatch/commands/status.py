@@ -1,56 +1,72 @@
-"""`status`: operators, lanes, backlog and daemons at a glance, and what needs review."""
+"""`status`: operators, backlog and daemons at a glance, and what needs review.
+
+The table has what fits 80 columns; sentences below it say what is wrong.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from predictu_dispatch.commands import output
 from predictu_dispatch.commands.connection import database
-from predictu_dispatch.commands.invocation import Invocation, common_options, print_json
-from predictu_dispatch.commands.status_table import operator_lines, wrapped
+from predictu_dispatch.commands.invocation import Invocation, common_options
+from predictu_dispatch.commands.output import Row, duration, print_json, printable, table, timestamp, wrapped
+from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.database import Database
 
-REVIEW_SHOWN: Final = 20
+REVIEW_SHOWN_MAX: Final = 20
+NO_OPERATOR: Final = "no operators yet: a daemon registers them when it starts"
+_COLUMNS: Final = 80
 _LANES: Final = ("interactive", "settlement")
-
-Row = Mapping[str, Any]
+_HEADS: Final = (
+    ("", "", "wait-", "", "in flight", "oldest", "un-"),
+    ("operator", "lane", "ing", "ready", "of slots", "due", "known"),
+)
+_RIGHT: Final = range(2, 7)
+"""Columns of numbers."""
+_COLOURS: Final = {"healthy": "green", "degraded": "yellow", "unknown": None}
+_ILL: Final = frozenset({"degraded", "down"})
+_EXACT_BELOW: Final = 10_000
+_MILLION: Final = 1_000_000
 
 
 @click.command()
 @common_options
 def status(invocation: Invocation) -> None:
-    """Show a row for each operator and lane, the daemons, and the callbacks that a person must look at.
+    """Show a row for each operator and lane, the daemons, and the callbacks that need manual review.
 
-    Numbers from 10,000 on are rounded here; --json has all of them in full.
+    Numbers from 10,000 on are rounded; --json prints them exactly.
     """
     lanes, daemons, review = asyncio.run(_read(invocation))
     if invocation.json:
-        print_json({"lanes": _plain(lanes), "daemons": _plain(daemons), "needs_review": _plain(review)})
+        print_json({"lanes": lanes, "daemons": daemons, "needs_review": review})
         return
-    if lanes:
-        for line in operator_lines(lanes, runs=any(daemon["is_live"] for daemon in daemons)):
-            click.echo(line)
-    else:
-        click.echo("no operator is known yet: they enter the database when a daemon starts")
+    is_served = any(daemon["is_live"] for daemon in daemons)
+    for line in operator_lines(lanes, is_served=is_served) if lanes else [NO_OPERATOR]:
+        click.echo(line)
     click.echo()
     for line in daemon_lines(daemons):
         click.echo(line)
+    click.echo()
+    for line in _review_lines(review):
+        click.echo(line)
+
+
+def _review_lines(review: Sequence[Row]) -> Iterator[str]:
     if not review:
-        click.echo("\nnothing needs review")
+        yield "nothing needs review"
         return
-    click.echo(f"\nneeds review{f' (the {REVIEW_SHOWN} oldest)' if len(review) == REVIEW_SHOWN else ''}:")
+    yield f"needs review{f' (the {REVIEW_SHOWN_MAX} oldest)' if len(review) == REVIEW_SHOWN_MAX else ''}:"
     for row in review:
-        click.echo(f"  {row['request_id']}  {row['operator_id']}  {row['method']}")
-        click.echo(f"      bet {row['bet_id']}, since {output.timestamp(row['since'])}")
-        for line in wrapped(row["reason"], indent="      "):
-            click.echo(line)
-    click.echo("what can be done about one: predictu-dispatch why REQUEST_ID")
+        yield f"  {row['request_id']}  {row['operator_id']}  {row['method']}"
+        yield f"      bet {printable(row['bet_id'])}, since {timestamp(row['since'])}"
+        yield from wrapped(printable(row["reason"]), indent="      ", columns=_COLUMNS)
+    yield "what to do about one: predictu-dispatch why REQUEST_ID"
 
 
 async def _read(invocation: Invocation) -> tuple[list[dict[str, Any]], list[Row], list[Row]]:
@@ -60,68 +76,155 @@ async def _read(invocation: Invocation) -> tuple[list[dict[str, Any]], list[Row]
 
 async def read_overview(db: Database) -> tuple[list[dict[str, Any]], list[Row], list[Row]]:
     """A row for each operator and lane, the daemons of a day, and the oldest callbacks that need review."""
-    from predictu_dispatch.edge.postgres.sql_files import query  # noqa: PLC0415 - loaded only where used
-
     operators = await db.fetch(query("operators"))
     known = {operator["operator_id"] for operator in operators}
-    # One that became known in between is shown the next time.
+    # An operator that was registered between the two queries appears the next time.
     backlog = [row for row in await db.fetch(query("backlog")) if row["operator_id"] in known]
     daemons = await db.fetch(query("status_daemons"))
-    review = await db.fetch(query("needs_review"), REVIEW_SHOWN)
-    lanes = {(operator["operator_id"], lane): _empty(operator, lane) for operator in operators for lane in _LANES}
+    review = await db.fetch(query("needs_review"), REVIEW_SHOWN_MAX)
+    lanes = {(operator["operator_id"], lane): _empty_lane(operator, lane) for operator in operators for lane in _LANES}
     for row in backlog:
         lane = lanes[row["operator_id"], row["lane"]]
         lane[row["state"]] = row["callbacks"]
         lane["unknown_effect"] += row["unknown_effect"]
-        # Negative where even the first of them is due later.
+        # Negative if even the first callback is due later.
         if row["oldest_due_s"] is not None and row["oldest_due_s"] >= 0:
             lane["oldest_due_s"] = row["oldest_due_s"]
     return list(lanes.values()), [dict(row) for row in daemons], [dict(row) for row in review]
 
 
-def _empty(operator: Row, lane: str) -> dict[str, Any]:
-    """A lane without a backlog; what differs from lane to lane is this lane's, the rest its operator's."""
-    of_lane = {"slots", "backoff_until", "backoff_for_s"}
-    shared = {name: value for name, value in operator.items() if not name.startswith(_LANES)}
+def _empty_lane(operator: Row, lane: str) -> dict[str, Any]:
+    """A lane without backlog: the lane's own columns, and those that both lanes share."""
     return {
         "operator_id": operator["operator_id"],
         "lane": lane,
         "waiting": 0,
         "ready": 0,
         "in_flight": 0,
-        **{name: operator[f"{lane}_{name}"] for name in sorted(of_lane, reverse=True)},
+        **{name: operator[f"{lane}_{name}"] for name in ("slots", "backoff_until", "backoff_for_s")},
         "oldest_due_s": None,
         "unknown_effect": 0,
-        **shared,
+        **{name: value for name, value in operator.items() if not name.startswith(_LANES)},
     }
 
 
+# ── The table, which `top` shows as well ────────────────────────────────────────────────────────────────────────────
+
+
+def operator_lines(lanes: Sequence[Row], *, is_served: bool) -> Iterator[str]:
+    """A line for each operator and lane, then a sentence for each operator with a problem."""
+    first_head, second_head, *lines = table([*_HEADS, *map(_cells, lanes)], gap=" ", right=_RIGHT)
+    room = _COLUMNS - len(first_head) - 1
+    yield click.style(first_head.rstrip(), bold=True)
+    yield click.style(f"{second_head} state", bold=True)
+    for lane, line in zip(lanes, lines, strict=True):
+        states = _states(lane)
+        yield f"{line} {click.style(_fitted(states, room), fg=_COLOURS.get(states[0], 'red'))}"
+    sentences = list(_sentences(lanes, is_served=is_served))
+    if sentences:
+        yield ""
+    yield from sentences
+
+
+def is_well(lane: Row) -> bool:
+    """True if the operator needs no person."""
+    return _states(lane)[0] in _COLOURS and not lane["unknown_effect"]
+
+
 def daemon_lines(daemons: Sequence[Row]) -> Iterator[str]:
-    """A line for each running daemon, then for each that vanished in the last day."""
+    """A line for each running daemon, then for each that crashed in the last day."""
     live = [daemon for daemon in daemons if daemon["is_live"]]
-    gone = [daemon for daemon in daemons if not daemon["is_live"]]
-    if not live:
-        yield click.style("no daemon is running", fg="red", bold=True)
-    else:
-        yield click.style("daemons", bold=True)
+    crashed = [daemon for daemon in daemons if not daemon["is_live"]]
+    yield click.style("daemons", bold=True) if live else click.style("no daemon is running", fg="red", bold=True)
     for daemon in live:
-        yield (
-            f"  {daemon['instance']} on {daemon['host']}, seen {output.duration(daemon['seen_s_ago'])} ago,"
-            f" version {daemon['version']}"
-        )
-    if gone:
-        yield click.style("vanished in the last day", bold=True)
-    for daemon in gone:
-        seen = f"last seen {output.duration(daemon['seen_s_ago'])} ago ({daemon['seen_at']:%Y-%m-%d %H:%M} UTC)"
+        seen = f"seen {duration(daemon['seen_s_ago'])} ago, version {daemon['version']}"
+        yield f"  {daemon['instance']} on {daemon['host']}, {seen}"
+    if crashed:
+        yield click.style("stopped without deregistering in the last day", bold=True)
+    for daemon in crashed:
+        seen = f"last seen {timestamp(daemon['seen_at'])} ({duration(daemon['seen_s_ago'])} ago)"
         yield click.style(f"  {daemon['instance']} on {daemon['host']}, {seen}", fg="yellow")
 
 
-def _plain(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Rows as JSON can hold them; moments in UTC."""
-    return [{name: _plain_value(value) for name, value in row.items()} for row in rows]
+def rounded(number: int) -> str:
+    """A number in four characters: exact below 10,000, above that in thousands or millions."""
+    if number < _EXACT_BELOW:
+        return str(number)
+    if round(number / 1_000) < _MILLION / 1_000:
+        return f"{number / 1_000:.0f}k"
+    text = f"{number / _MILLION:.1f}M"
+    return text if len(text) <= len("9.9M") else f"{number / _MILLION:.0f}M"
 
 
-def _plain_value(value: Any) -> Any:  # noqa: ANN401 - whatever a row holds
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return output.timestamp(value) if hasattr(value, "microsecond") else str(value)
+def _cells(lane: Row) -> tuple[str, ...]:
+    # The number of slots is known only while a daemon runs.
+    slots = "" if lane["slots"] is None else f"/{rounded(lane['slots'])}"
+    return (
+        lane["operator_id"],
+        lane["lane"],
+        rounded(lane["waiting"]),
+        rounded(lane["ready"]),
+        rounded(lane["in_flight"]) + slots,
+        "-" if lane["oldest_due_s"] is None else _short(lane["oldest_due_s"]),
+        rounded(lane["unknown_effect"]),
+    )
+
+
+def _states(lane: Row) -> list[str]:
+    """The operator's states, the most important one first."""
+    states = [] if lane["enabled"] else ["disabled"]
+    if lane["paused_at"] is not None:
+        states.append("paused")
+    if lane["circuit"] == "open":
+        states.append("open" if lane["circuit_for_s"] is None else f"open {_short(lane['circuit_for_s'])}")
+    elif lane["circuit"] == "half_open":
+        states.append("half open")
+    if lane["backoff_for_s"]:
+        states.append(f"backoff {_short(lane['backoff_for_s'])}")
+    # An open circuit means down, and a healthy operator to which nothing is sent is not worth saying.
+    adds_health = lane["circuit"] == "closed" and lane["health"] in _ILL
+    return [*states, lane["health"]] if adds_health or not states else states
+
+
+def _fitted(states: Sequence[str], room: int) -> str:
+    """As many states as fit, at least the first; … stands for the others, which the sentences have."""
+    for number in range(len(states), 1, -1):
+        text = ", ".join(states[:number]) + ("…" if number < len(states) else "")
+        if len(text) <= room:
+            return text
+    return states[0] + ("…" if len(states) > 1 else "")
+
+
+def _sentences(lanes: Sequence[Row], *, is_served: bool) -> Iterator[str]:
+    """What the table has no room for, such as who paused an operator and why."""
+    for operator_id in dict.fromkeys(lane["operator_id"] for lane in lanes):
+        own = [lane for lane in lanes if lane["operator_id"] == operator_id]
+        if facts := list(_problems(own, is_served=is_served)):
+            yield from wrapped(printable(f"{operator_id}: {'; '.join(facts)}"), hanging="  ", columns=_COLUMNS)
+
+
+def _problems(lanes: Sequence[Row], *, is_served: bool) -> Iterator[str]:
+    lane = lanes[0]
+    failures = f"{lane['consecutive_failures']:,} failures in a row"
+    if lane["paused_at"] is not None:
+        yield f"paused for {duration(lane['paused_for_s'])} by {lane['paused_by']}: {lane['pause_reason']}"
+    if lane["circuit"] != "closed":
+        age = "" if lane["circuit_for_s"] is None else f" for {duration(lane['circuit_for_s'])}"
+        yield f"circuit {lane['circuit'].replace('_', ' ')}{age}, {failures}"
+        if lane["circuit"] == "open" and lane["ping_in_s"] is not None:
+            is_pinged = lane["enabled"] and lane["paused_at"] is None
+            yield f"next PING in {duration(max(0.0, lane['ping_in_s']))}" if is_pinged else "no PING meanwhile"
+        yield f"health {lane['health']}"
+    elif lane["health"] in _ILL:
+        yield f"health {lane['health']}, {failures}"
+    for limited in lanes:
+        if limited["backoff_for_s"]:
+            yield f"Retry-After: {limited['lane']} waits {duration(limited['backoff_for_s'])} more"
+    if is_served and not lane["daemons"]:
+        yield "no running daemon has its file"
+
+
+def _short(seconds: float) -> str:
+    """A duration without a space or a fraction, for the table."""
+    text = duration(round(seconds) if seconds >= 1 else seconds)
+    return text.replace(".0 s", " s").replace(" ", "")

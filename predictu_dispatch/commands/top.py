@@ -1,33 +1,42 @@
-"""`top`: what `status` shows, again and again, with what needs a person at the top and how the backlog moves."""
+"""`top`: what `status` shows, live, with problems first and the trend of the backlog."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from predictu_dispatch.commands.connection import database
-from predictu_dispatch.commands.invocation import EXIT_MISCONFIGURED, Invocation, common_options
-from predictu_dispatch.commands.status import REVIEW_SHOWN, daemon_lines, read_overview
-from predictu_dispatch.commands.status_table import is_well, operator_lines, rounded
+from predictu_dispatch.commands.invocation import EXIT_MISCONFIGURED, Invocation, common_options, fail
+from predictu_dispatch.commands.output import Row, count, timestamp
+from predictu_dispatch.commands.status import (
+    NO_OPERATOR,
+    REVIEW_SHOWN_MAX,
+    daemon_lines,
+    is_well,
+    operator_lines,
+    read_overview,
+    rounded,
+)
 from predictu_dispatch.core.database_errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.database import Database
 
 _OPEN_STATES: Final = ("waiting", "ready", "in_flight")
-
-Row = Mapping[str, Any]
+_REVIEW_LINES_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """What the database said at one moment, `at` by this machine's clock; `at_s` is the same, monotonic."""
+    """What the database answered, `at` by this machine's clock; `at_s` is the same time on the monotonic clock."""
 
     at: datetime
     at_s: float
@@ -43,22 +52,32 @@ class Overview:
 
 @click.command()
 @click.option(
-    "--every", "every_s", default=2.0, show_default=True, type=click.FloatRange(0.2, 3600), help="Seconds between two."
+    "--every",
+    "every_s",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0.2, 3600),
+    help="Seconds between two refreshes.",
 )
 @common_options
 def top(invocation: Invocation, every_s: float) -> None:
-    """Show what `status` shows, live: what needs a person comes first. Ctrl-C ends it.
+    """Show what `status` shows, live, with problems first. Ctrl-C ends it.
 
-    While the database is away it says so and goes on asking.
+    It keeps running while the database is unavailable.
     """
     if invocation.json or not sys.stdout.isatty():
-        click.echo("top draws on a terminal; for a program there is: predictu-dispatch status --json", err=True)
-        sys.exit(EXIT_MISCONFIGURED)
-    try:
-        asyncio.run(_follow(invocation, every_s))
-    except KeyboardInterrupt:
-        # That is how it ends.
-        return
+        fail("top needs a terminal; for a program: predictu-dispatch status --json", EXIT_MISCONFIGURED)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_until_interrupted(invocation, every_s))
+
+
+async def _until_interrupted(invocation: Invocation, every_s: float) -> None:
+    """Follow until Ctrl-C, also if the process was started with SIGINT ignored, as background jobs are."""
+    following = asyncio.create_task(_follow(invocation, every_s), name="top")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, following.cancel)
+    await asyncio.wait([following])
+    if not following.cancelled():
+        following.result()
 
 
 async def _follow(invocation: Invocation, every_s: float) -> None:
@@ -70,16 +89,16 @@ async def _follow(invocation: Invocation, every_s: float) -> None:
     before: Overview | None = None
     now: Overview | None
     async with database(invocation) as db:
-        # Only now does it take the screen: what is wrong with the DSN or the schema must stay to be read.
+        # The screen is taken only now, so that an error about the DSN or the schema stays readable.
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
                 lines: list[str] = []
                 try:
                     now = await _read(db)
                 except DatabaseUnavailable as error:
-                    away = "the database can't be reached; asking again, below is what it said last"
-                    # On two lines, because what does not fit the terminal is cut.
-                    lines, now = [click.style(away, fg="red", bold=True), f"  {error}"], before
+                    # Two lines, because a line that does not fit the terminal is cut.
+                    title = "the database can't be reached; retrying, below is its last answer"
+                    lines, now = [click.style(title, fg="red", bold=True), f"  {error}"], before
                 if now is not None:
                     lines += frame(now, before, height=console.height - len(lines))
                 live.update(Text.from_ansi("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
@@ -89,68 +108,65 @@ async def _follow(invocation: Invocation, every_s: float) -> None:
 
 async def _read(db: Database) -> Overview:
     lanes, daemons, review = await read_overview(db)
-    return Overview(
-        at=datetime.now(UTC), at_s=asyncio.get_running_loop().time(), lanes=lanes, daemons=daemons, review=review
-    )
+    at_s = asyncio.get_running_loop().time()
+    return Overview(at=datetime.now(UTC), at_s=at_s, lanes=lanes, daemons=daemons, review=review)
 
 
 def frame(now: Overview, before: Overview | None, *, height: int) -> list[str]:
-    """The lines of one picture, no more than `height`: operators in trouble first, then those with most to do."""
-    runs = any(daemon["is_live"] for daemon in now.daemons)
+    """The lines of one screen, no more than `height`: operators with problems first, then by backlog."""
+    is_served = any(daemon["is_live"] for daemon in now.daemons)
     head = [_headline(now, before)]
     tail = ["", *daemon_lines(now.daemons), *_review_lines(now.review)]
     if not now.lanes:
-        return [*head, "no operator is known yet: they enter the database when a daemon starts", *tail][:height]
-    operators = _by_need(now.lanes)
+        return [*head, NO_OPERATOR, *tail][:height]
+    operators = _by_urgency(now.lanes)
     shown = len(operators)
     while True:
         lanes = [lane for operator in operators[:shown] for lane in operator]
-        left = operators[shown:]
-        lines = [*head, "", *operator_lines(lanes, runs=runs)]
-        if left:
-            lines.append(f"… and {len(left)} more {'operator' if len(left) == 1 else 'operators'}, {_of_all(left)}")
+        hidden = operators[shown:]
+        lines = [*head, "", *operator_lines(lanes, is_served=is_served)]
+        if hidden:
+            lines.append(f"… and {count(len(hidden), 'more operator')}, {_summary(hidden)}")
         if shown == 1 or len(lines) + len(tail) <= height:
             return [*lines, *tail][:height]
-        # What is not well has a sentence as well as its lines, so that only trying tells what fits.
+        # An operator with a problem has a sentence besides its lines, so the number that fits is found by trying.
         shown -= max(1, min(shown - 1, (len(lines) + len(tail) - height) // 4))
 
 
 def _headline(now: Overview, before: Overview | None) -> str:
-    moving = ""
+    trend = ""
     if before is not None and now.at_s > before.at_s:
-        per_s = (now.backlog - before.backlog) / (now.at_s - before.at_s)
-        moving = f" ({per_s:+,.0f}/s)"
+        per_s = round((now.backlog - before.backlog) / (now.at_s - before.at_s))
+        trend = f" ({'-' if per_s < 0 else '+'}{rounded(abs(per_s))}/s)"
     in_flight = sum(lane["in_flight"] for lane in now.lanes)
-    many = "or more " if len(now.review) >= REVIEW_SHOWN else ""
-    review = f"{len(now.review)} {many}need review" if now.review else "nothing needs review"
-    text = f"{now.at:%H:%M:%S} UTC  {now.backlog:,} not final{moving}, {in_flight:,} in flight, {review}"
+    more = "+" if len(now.review) >= REVIEW_SHOWN_MAX else ""
+    review = f"{len(now.review)}{more} need review" if now.review else "nothing needs review"
+    at = timestamp(now.at, timespec="seconds")
+    text = f"{at}  {rounded(now.backlog)} not final{trend}, {rounded(in_flight)} in flight, {review}"
     return click.style(text, bold=True, fg="red" if now.review else None)
 
 
-def _by_need(lanes: Sequence[Row]) -> list[list[Row]]:
+def _by_urgency(lanes: Sequence[Row]) -> list[list[Row]]:
     operators: dict[str, list[Row]] = {}
     for lane in lanes:
         operators.setdefault(lane["operator_id"], []).append(lane)
 
-    def need(own: list[Row]) -> tuple[bool, int, str]:
-        return (
-            all(map(is_well, own)),
-            -sum(lane[state] for lane in own for state in _OPEN_STATES),
-            own[0]["operator_id"],
-        )
+    def urgency(own: list[Row]) -> tuple[bool, int, str]:
+        backlog = sum(lane[state] for lane in own for state in _OPEN_STATES)
+        return (all(map(is_well, own)), -backlog, own[0]["operator_id"])
 
-    return sorted(operators.values(), key=need)
+    return sorted(operators.values(), key=urgency)
 
 
-def _of_all(operators: Sequence[Sequence[Row]]) -> str:
-    """What those that are not shown have together."""
+def _summary(operators: Sequence[Sequence[Row]]) -> str:
+    """What the hidden operators have together."""
     ill = sum(not all(map(is_well, own)) for own in operators)
     ready = sum(lane["ready"] for own in operators for lane in own)
-    return f"{rounded(ready)} ready, {f'{ill} not well' if ill else 'all well'}"
+    return f"{rounded(ready)} ready, {f'{ill} with problems' if ill else 'no problems'}"
 
 
 def _review_lines(review: Sequence[Row]) -> Iterator[str]:
     if review:
-        yield click.style("the oldest that need review; see status", bold=True)
-    for row in review[:5]:
+        yield click.style("the oldest that need review; for all: predictu-dispatch status", bold=True)
+    for row in review[:_REVIEW_LINES_MAX]:
         yield f"  {row['request_id']}  {row['operator_id']}  {row['method']}"

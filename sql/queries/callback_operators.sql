@@ -1,5 +1,5 @@
--- The operators that have a callback of this id: more than one only where they share it. One look into the key for each operator.
--- $1 request_id; $2 operator_id or null for any
+-- The operators that have a callback with this id; one primary key lookup for each operator.
+-- $1 request_id; $2 operator_id, or null for any
 select o.operator_id
   from predictu_dispatch.operator o
  where ($2::text is null or o.operator_id = $2)

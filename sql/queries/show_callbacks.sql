@@ -1,5 +1,5 @@
--- A callback by its id, with its bet's state. Several rows only where operators share a request_id.
--- $1 request_id; $2 operator_id or null for any
+-- A callback by its id, with its bet's state. Several rows only if operators share a request_id.
+-- $1 request_id; $2 operator_id, or null for any
 select c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.state, c.reason, c.effect, c.attempts, c.params::text as params,
        c.created_at, c.due_at, c.expires_at, c.finished_at, c.operator_status, c.operator_transaction_id, c.balance, c.anomaly,
        c.leased_by, c.lease_until, c.review_since, c.note, b.state as bet_state, b.currency as bet_currency,

@@ -1,4 +1,4 @@
--- What people did about a callback, in its order.
+-- The interventions on a callback, in their order.
 -- $1 operator_id; $2 request_id
 select action, reason, done_by, database_role, done_at
   from predictu_dispatch.intervention

@@ -21,7 +21,7 @@ from contextlib import suppress
 
 import uvloop
 
-from predictu_dispatch.commands.daemon import GARBAGE_LOOKED_FOR_EVERY, THREADS_TAKE_TURNS_S
+from predictu_dispatch.commands.daemon import GARBAGE_THRESHOLD, SWITCH_INTERVAL_S
 from predictu_dispatch.core.breaker import Breaker
 from predictu_dispatch.core.fleet import OperatorState
 from predictu_dispatch.core.lifecycle import CallbackState
@@ -165,12 +165,12 @@ def main() -> None:
     arguments.add_argument("--operators", type=int, default=200)
     arguments.add_argument("--scrapes", type=int, default=20)
     arguments.add_argument("--limit-ms", type=float, default=5.0)
-    arguments.add_argument("--turns-s", type=float, default=THREADS_TAKE_TURNS_S)
+    arguments.add_argument("--turns-s", type=float, default=SWITCH_INTERVAL_S)
     given = arguments.parse_args()
     telemetry = filled(given.operators)
     # As in the command `run`.
     gc.freeze()
-    gc.set_threshold(GARBAGE_LOOKED_FOR_EVERY)
+    gc.set_threshold(GARBAGE_THRESHOLD)
     sys.setswitchinterval(given.turns_s)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         found = runner.run(scrape(telemetry, scrapes=given.scrapes))

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from joserfc.jwk import OKPKey, RSAKey
 
-from predictu_dispatch.commands.config import check
+from predictu_dispatch.commands.daemon import check
 from predictu_dispatch.commands.keys import keys
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
 from predictu_dispatch.edge.config.keys import create_key_file, new_private_pem
@@ -389,7 +389,7 @@ def test_the_list_of_verbs_cuts_none_of_them_short(dispatcher: Path) -> None:
 
 
 def test_the_commands_load_nothing_heavy_before_they_run() -> None:
-    modules = "predictu_dispatch.commands.config, predictu_dispatch.commands.keys"
+    modules = "predictu_dispatch.commands.output, predictu_dispatch.commands.keys"
     program = f"import sys, {modules}\nprint(*sorted(sys.modules), sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30)
     heavy = {"pydantic", "cryptography", "nacl", "jwt", "asyncio", "aiohttp", "rich", "ssl"}

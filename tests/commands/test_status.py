@@ -1,21 +1,22 @@
-"""`status` shows every operator and lane, the daemons, and what a person must look at, on an ordinary terminal."""
+"""`status` shows every operator and lane, the daemons, and what needs manual review, in 80 columns."""
 
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from predictu_dispatch.commands.status_table import rounded
+from predictu_dispatch.commands.status import rounded
 from predictu_dispatch.edge.postgres.sql_files import query
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.harness import OPERATOR, Connection, Harness, claim, delivered, rejected
 from tests.support.postgres import Database
 
 LONG = "op_twenty_characters"
-"""As long as an operator's id may be for a table of 80 columns."""
+"""The longest operator id with which the table fits 80 columns."""
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def desk(tmp_path: Path, database: Database) -> CommandLine:
 
 
 @pytest.fixture(autouse=True)
-async def _daemons_stay_where_they_are(harness: Harness) -> None:
-    """A daemon counts as running for a minute, so that a slow machine changes nothing."""
+async def _long_heartbeat_timeout(harness: Harness) -> None:
+    """A heartbeat counts for a minute, so that a slow machine changes nothing."""
     await harness.owner.execute(
         "create or replace function predictu_dispatch.heartbeat_timeout() returns interval language sql immutable"
         " parallel safe as $$ select interval '1 minute' $$"
@@ -35,7 +36,7 @@ async def _daemons_stay_where_they_are(harness: Harness) -> None:
 async def run_daemon(
     owner: Connection, instance: str, operator_id: str, *, slots: int, seen_s_ago: float = 0.2
 ) -> None:
-    """A daemon has been seen, and has a share of the operator's slots."""
+    """Insert a daemon with a heartbeat, and its share of the operator's slots."""
     await owner.execute(
         "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, seen_at)"
         " values ($1, gen_random_uuid(), $1 || '.example', 4711, '0.1.0', now() - $2::interval)",
@@ -46,26 +47,26 @@ async def run_daemon(
     )
 
 
-async def say(owner: Connection, operator_id: str, changes: str) -> None:
+async def set_operator(owner: Connection, operator_id: str, changes: str) -> None:
     await owner.execute(
         f"update predictu_dispatch.operator set {changes} where operator_id = $1",  # noqa: S608
         operator_id,
     )
 
 
-def row(said: str, operator_id: str, lane: str) -> list[str]:
-    """The words of one line of the table, after operator and lane."""
-    (line,) = [line.split() for line in said.splitlines() if line.split()[:2] == [operator_id, lane]]
+def row(text: str, operator_id: str, lane: str) -> list[str]:
+    """The cells of one line of the table, after operator and lane."""
+    (line,) = [line.split() for line in text.splitlines() if line.split()[:2] == [operator_id, lane]]
     return line[2:]
 
 
-async def test_a_row_for_each_operator_and_lane_has_its_backlog_its_slots_and_how_the_operator_is(
+async def test_a_row_has_the_backlog_the_slots_and_the_state_of_its_operator(
     harness: Harness, desk: CommandLine
 ) -> None:
     await harness.attempt(await harness.place("b1"), delivered)
     await run_daemon(harness.owner, "host-1", OPERATOR, slots=32)
     await run_daemon(harness.owner, "host-2", OPERATOR, slots=32)
-    await say(harness.owner, OPERATOR, "health = 'healthy'")
+    await set_operator(harness.owner, OPERATOR, "health = 'healthy'")
     await harness.end("BET_WIN", "b1")
     await harness.place("b2")
     await harness.place("b3")
@@ -74,76 +75,74 @@ async def test_a_row_for_each_operator_and_lane_has_its_backlog_its_slots_and_ho
     await harness.owner.execute(
         "update predictu_dispatch.callback set due_at = now() + interval '1 h' where lane = 'settlement'"
     )
-    code, said, _ = await desk.run("status")
+    code, text, _ = await desk.run("status")
     assert code == 0
-    assert row(said, OPERATOR, "interactive")[:3] == ["0", "1", "1/32"]
-    assert row(said, OPERATOR, "interactive")[-2:] == ["0", "healthy"]
-    # What is due later is not due.
-    assert row(said, OPERATOR, "settlement") == ["1", "1", "0/32", "-", "0", "healthy"]
-    assert row(said, "op_off", "settlement") == ["0", "0", "0", "-", "0", "disabled"]
+    assert row(text, OPERATOR, "interactive")[:3] == ["0", "1", "1/32"]
+    assert row(text, OPERATOR, "interactive")[-2:] == ["0", "healthy"]
+    # A callback that is due later has no "oldest due".
+    assert row(text, OPERATOR, "settlement") == ["1", "1", "0/32", "-", "0", "healthy"]
+    assert row(text, "op_off", "settlement") == ["0", "0", "0", "-", "0", "disabled"]
 
 
-async def test_an_operator_that_is_left_alone_says_so_in_the_table_and_below_it(
+async def test_an_operator_with_problems_has_them_in_the_table_and_below_it(
     harness: Harness, desk: CommandLine
 ) -> None:
     await run_daemon(harness.owner, "host-1", OPERATOR, slots=32)
-    await say(
+    await set_operator(
         harness.owner,
         OPERATOR,
         "health = 'down', circuit = 'open', circuit_since = now() - interval '5 min', consecutive_failures = 1400,"
         " ping_at = now() + interval '4 min', paused_at = now() - interval '3 h', paused_by = 'ann@web-1',"
         " pause_reason = 'wallet upgrade', settlement_backoff_until = now() + interval '10 min'",
     )
-    code, said, _ = await desk.run("status")
+    code, text, _ = await desk.run("status")
     assert code == 0
-    assert row(said, OPERATOR, "interactive")[-4:] == ["0", "paused,", "open", "5min"]
-    below = " ".join(said.split())
-    for words in (
+    assert row(text, OPERATOR, "interactive")[-4:] == ["0", "paused,", "open", "5min"]
+    below = " ".join(text.split())
+    for phrase in (
         f"{OPERATOR}: paused for 3 h by ann@web-1: wallet upgrade; circuit open for 5 min, 1,400 failures in a row;",
-        "not pinged meanwhile; health down; asked to be left alone (settlement) for 10 min more",
+        "no PING meanwhile; health down; Retry-After: settlement waits 10 min more",
         "op_off: no running daemon has its file",
     ):
-        assert words in below
-    said = (await desk.run("status", "--json"))[1]
-    interactive, settlement = [lane for lane in json.loads(said)["lanes"] if lane["operator_id"] == OPERATOR]
+        assert phrase in below
+    text = (await desk.run("status", "--json"))[1]
+    interactive, settlement = [lane for lane in json.loads(text)["lanes"] if lane["operator_id"] == OPERATOR]
     assert (interactive["circuit"], interactive["health"], interactive["paused_by"]) == ("open", "down", "ann@web-1")
     assert (interactive["slots"], interactive["backoff_until"]) == (32, None)
     assert 0 < settlement["backoff_for_s"] <= 600
-    await say(harness.owner, OPERATOR, "paused_at = null, paused_by = null, pause_reason = null")
+    await set_operator(harness.owner, OPERATOR, "paused_at = null, paused_by = null, pause_reason = null")
     assert "in a row; next PING in 4 min; health down" in " ".join((await desk.run("status"))[1].split())
 
 
-async def test_daemons_that_run_are_told_from_those_that_vanished(harness: Harness, desk: CommandLine) -> None:
-    code, said, _ = await desk.run("status")
-    assert (code, "no daemon is running" in said) == (0, True)
+async def test_running_daemons_and_crashed_ones_are_listed_apart(harness: Harness, desk: CommandLine) -> None:
+    code, text, _ = await desk.run("status")
+    assert (code, "no daemon is running" in text) == (0, True)
     await run_daemon(harness.owner, "host-1", OPERATOR, slots=8)
     await run_daemon(harness.owner, "host-2", OPERATOR, slots=8, seen_s_ago=7200)
     await run_daemon(harness.owner, "host-3", OPERATOR, slots=8, seen_s_ago=2 * 86_400)
-    code, said, _ = await desk.run("status")
-    running, _, vanished = said.partition("vanished in the last day")
+    code, text, _ = await desk.run("status")
+    running, _, crashed = text.partition("stopped without deregistering in the last day")
     assert "host-1 on host-1.example, seen " in running
     assert " ago, version 0.1.0" in running
-    assert "host-2 on host-2.example, last seen 2 h ago (20" in vanished
-    assert "host-3" not in said
-    told = json.loads((await desk.run("status", "--json"))[1])["daemons"]
-    assert [(daemon["instance"], daemon["is_live"]) for daemon in told] == [("host-1", True), ("host-2", False)]
+    assert re.search(r"host-2 on host-2\.example, last seen 20\S+Z \(2 h ago\)", crashed)
+    assert "host-3" not in text
+    listed = json.loads((await desk.run("status", "--json"))[1])["daemons"]
+    assert [(daemon["instance"], daemon["is_live"]) for daemon in listed] == [("host-1", True), ("host-2", False)]
 
 
-async def test_the_slots_of_a_daemon_that_vanished_are_not_counted(harness: Harness, desk: CommandLine) -> None:
+async def test_the_slots_of_a_crashed_daemon_do_not_count(harness: Harness, desk: CommandLine) -> None:
     await run_daemon(harness.owner, "host-1", OPERATOR, slots=8, seen_s_ago=7200)
     await harness.place("b1")
     await claim(harness.daemon)
-    said = (await desk.run("status"))[1]
-    assert row(said, OPERATOR, "interactive")[2] == "1"
+    text = (await desk.run("status"))[1]
+    assert row(text, OPERATOR, "interactive")[2] == "1"
 
 
-async def test_a_busy_table_fits_80_columns_and_json_has_every_figure_in_full(
-    harness: Harness, desk: CommandLine
-) -> None:
-    """The longest id that is promised, five figures everywhere, and all that can be wrong at once."""
+async def test_a_busy_table_fits_80_columns_and_json_has_exact_numbers(harness: Harness, desk: CommandLine) -> None:
+    """The longest id, five digits everywhere, and every problem at once."""
     await harness.daemon.execute(query("sync_operators"), [LONG], [False], [15.0], [0.0], ["f"])
     await run_daemon(harness.owner, "host-1", LONG, slots=10_000)
-    await say(
+    await set_operator(
         harness.owner,
         LONG,
         "health = 'down', circuit = 'half_open', circuit_since = now() - interval '119 min',"
@@ -159,10 +158,10 @@ async def test_a_busy_table_fits_80_columns_and_json_has_every_figure_in_full(
         "   from generate_series(1, 24567) n",
         LONG,
     )
-    code, said, _ = await desk.run("status")
+    code, text, _ = await desk.run("status")
     assert code == 0
-    assert max(map(len, said.splitlines())) <= 80
-    assert row(said, LONG, "interactive") == ["0", "12k", "12k/10k", "119min", "25k", "disabled…"]
+    assert max(map(len, text.splitlines())) <= 80
+    assert row(text, LONG, "interactive") == ["0", "12k", "12k/10k", "119min", "25k", "disabled…"]
     (lane,) = [
         lane
         for lane in json.loads((await desk.run("status", "--json"))[1])["lanes"]
@@ -176,9 +175,9 @@ async def test_what_needs_review_is_listed_after_the_daemons(harness: Harness, d
     win = await harness.end("BET_WIN")
     assert "nothing needs review" in (await desk.run("status"))[1]
     await harness.attempt(win, rejected, operator_status="PLAYER_NOT_FOUND")
-    said = (await desk.run("status"))[1]
-    assert said.index("no daemon is running") < said.index("needs review:") < said.index(str(win))
-    assert "The operator refused it with PLAYER_NOT_FOUND" in said
+    text = (await desk.run("status"))[1]
+    assert text.index("no daemon is running") < text.index("needs review:") < text.index(str(win))
+    assert "PLAYER_NOT_FOUND" in text
 
 
 @pytest.mark.parametrize(

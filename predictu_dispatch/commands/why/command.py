@@ -10,9 +10,8 @@ from uuid import UUID
 
 import click
 
-from predictu_dispatch.commands.connection import database
+from predictu_dispatch.commands.connection import database, the_one
 from predictu_dispatch.commands.invocation import Invocation, common_options
-from predictu_dispatch.commands.lookup import the_one
 from predictu_dispatch.commands.output import print_json, print_wrapped
 
 if TYPE_CHECKING:
@@ -55,10 +54,9 @@ def _print_reasons(found: tuple[Reason, ...], facts: Facts, *, indent: str) -> N
 
     for number, reason in enumerate(found, start=1):
         mark = f"{number}. " if len(found) > 1 else ""
-        margin = " " * len(mark)
         text, next_step = explain(reason.code, facts)
-        print_wrapped(f"{mark}{text}", indent=indent, hanging=margin, bold=number == 1)
-        print_wrapped(f"→ {next_step}", indent=indent + margin, hanging="  ")
+        print_wrapped(text, indent=indent + mark, bold=number == 1)
+        print_wrapped(next_step, indent=f"{indent}{' ' * len(mark)}→ ")
         if reason.because and facts.earlier is not None:
             click.echo(f"{indent}The earlier callback is not settled because:")
             _print_reasons(reason.because, facts.earlier, indent=indent + "  ")

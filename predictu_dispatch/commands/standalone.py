@@ -1,0 +1,65 @@
+"""`demo`, `reference-operator`, `completion`: the commands that need neither configuration nor database."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from typing import Final
+
+import click
+from click.shell_completion import get_completion_class
+
+_BETS: Final = 300
+_BETS_MIN: Final = 40
+"""Enough for one bet of every scenario and some ordinary traffic."""
+_BETS_MAX: Final = 20_000
+"""One machine cannot play more in the demo's half minute of traffic."""
+_SEED_BITS: Final = 31
+
+_PROGRAM: Final = "predictu-dispatch"
+_COMPLETION_VARIABLE: Final = "_PREDICTU_DISPATCH_COMPLETE"
+"""Click's name for it, derived from the program's."""
+
+
+@click.command()
+@click.option("--bets", type=click.IntRange(_BETS_MIN, _BETS_MAX), default=_BETS, show_default=True, help="How many.")
+@click.option("--seed", type=int, help="Repeat an earlier demo. Default: drawn, and printed.")
+@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and print how to look inside.")
+@click.option("--json", "as_json", is_flag=True, help="Print the final summary as JSON; all else goes to stderr.")
+def demo(bets: int, seed: int | None, *, keep: bool, as_json: bool) -> None:
+    """Run everything, and prove that wallets, bets and audit agree to the cent; exit 1 if they do not.
+
+    Starts Postgres, three operators and the daemon on this machine, and stops them at the end.
+    """
+    from predictu_dispatch.demo import Options, run_demo  # noqa: PLC0415 - loaded only where used
+
+    seed = secrets.randbits(_SEED_BITS) if seed is None else seed
+    sys.exit(run_demo(Options(bets=bets, seed=seed, keep=keep, as_json=as_json)))
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def reference_operator(arguments: tuple[str, ...]) -> None:
+    """Run a complete operator backend to integrate with; it reads all arguments itself, see --help."""
+    from predictu_dispatch.reference_operator.cli import main  # noqa: PLC0415 - loaded only where used
+
+    sys.exit(main(list(arguments)))
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script with which SHELL completes verbs and options.
+
+    \b
+    bash: predictu-dispatch completion bash > /etc/bash_completion.d/predictu-dispatch
+    zsh:  predictu-dispatch completion zsh > "${fpath[1]}/_predictu-dispatch"
+    fish: predictu-dispatch completion fish > ~/.config/fish/completions/predictu-dispatch.fish
+    """  # noqa: D301 - \b is click's mark for lines that are not rewrapped
+    script = get_completion_class(shell)
+    assert script is not None  # noqa: S101 - click knows all three
+    click.echo(script(context.find_root().command, {}, _PROGRAM, _COMPLETION_VARIABLE).source())
