@@ -1,4 +1,4 @@
-"""adopt_bet, outcome() and the notification that goes with it, as producers meet them."""
+"""adopt_bet(), outcome() and the outcome notification, as producers use them."""
 
 import asyncio
 import uuid
@@ -28,7 +28,7 @@ async def adopt(connection: Connection, *args: Any) -> None:
     await connection.execute("select predictu_dispatch.adopt_bet($1, $2, $3, $4, $5, $6)", *args)
 
 
-async def test_a_bet_is_adopted_once_and_then_settled_like_any_other(harness: Harness) -> None:
+async def test_adopting_a_bet_is_idempotent_and_the_bet_can_be_settled(harness: Harness) -> None:
     adopted = (OPERATOR, "open", "p1", "EUR", 500, PLACEMENT)
     await adopt(harness.producer, *adopted)
     await adopt(harness.producer, *adopted)
@@ -38,7 +38,7 @@ async def test_a_bet_is_adopted_once_and_then_settled_like_any_other(harness: Ha
     assert (await harness.bet("open"))["state"] == "closed"
 
 
-async def test_an_adoption_that_says_too_little_or_something_else_is_refused(harness: Harness) -> None:
+async def test_an_adoption_with_missing_or_different_values_is_refused(harness: Harness) -> None:
     adopted = (OPERATOR, "open", "p1", "EUR", 500, PLACEMENT)
     await adopt(harness.producer, *adopted)
     before = await harness.everything()
@@ -61,7 +61,7 @@ async def outcome(harness: Harness, request_id: uuid.UUID) -> list[tuple[Any, ..
     return [tuple(row) for row in rows]
 
 
-async def test_outcome_says_what_is_known_so_far(harness: Harness) -> None:
+async def test_outcome_returns_the_current_state(harness: Harness) -> None:
     assert await outcome(harness, uuid.uuid4()) == []
     placement = await harness.place()
     assert await outcome(harness, placement) == [("ready", None, "none", None, None, None)]
@@ -71,20 +71,22 @@ async def test_outcome_says_what_is_known_so_far(harness: Harness) -> None:
     assert await outcome(harness, placement) == [("delivered", None, "applied", "OK", "tx-1", 95_000)]
 
 
-async def test_whoever_waits_for_an_interactive_callback_is_told_when_it_is_final(harness: Harness) -> None:
-    told: asyncio.Queue[str] = asyncio.Queue()
-    await harness.producer.add_listener("predictu_dispatch_outcome", lambda *said: told.put_nowait(str(said[-1])))
+async def test_a_final_interactive_callback_is_notified(harness: Harness) -> None:
+    notifications: asyncio.Queue[str] = asyncio.Queue()
+    await harness.producer.add_listener(
+        "predictu_dispatch_outcome", lambda *args: notifications.put_nowait(str(args[-1]))
+    )
 
     async def final(request_id: uuid.UUID | None) -> None:
         async with asyncio.timeout(WAIT_S):
-            assert await told.get() == f"{OPERATOR} {request_id}"
-        assert told.empty(), "once each, and nothing of what is not final"
+            assert await notifications.get() == f"{OPERATOR} {request_id}"
+        assert notifications.empty(), "one notification each, none for unfinished callbacks"
 
     placement = await harness.place("b1")
     await harness.attempt(placement, retried)
     await harness.attempt(placement, delivered)
     await final(placement)
-    win = await harness.end("BET_WIN", "b1")  # Nobody waits for a settlement.
+    win = await harness.end("BET_WIN", "b1")  # Settlements are not notified.
     await harness.attempt(win, delivered)
     for number, came_to in enumerate((rejected, exhausted)):
         balance = await enqueue(harness.producer, "BALANCE", BALANCE | {"number": number})

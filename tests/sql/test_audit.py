@@ -1,4 +1,4 @@
-"""The audit: it only grows, whoever asks; every answer has its place in it; and its partitions hold up nobody."""
+"""The audit is append-only and complete, and its partitions block nothing."""
 
 import asyncio
 import json
@@ -36,14 +36,14 @@ async def is_refused(connection: Connection, statement: str, sqlstate: str = "PD
 
 
 def months() -> list[str]:
-    """The names of this month's partition and of the next two."""
+    """Names of the partitions of this month and the next two."""
     this = datetime.now(UTC).replace(day=1)
     following = (this + timedelta(days=32)).replace(day=1)
     return [f"{month:%Y_%m}" for month in (this, following, (following + timedelta(days=32)).replace(day=1))]
 
 
 async def put_rows_into_every_partition(harness: Harness) -> list[str]:
-    """One row in this month's partition and one in the default; returns the names of all tables that hold audit."""
+    """Insert a row into this month's and into the default partition; returns all audit tables."""
     lease = await harness.lease(await harness.place())
     await harness.settle(retried(lease, started_at=datetime(2001, 2, 3, tzinfo=UTC)))
     await harness.settle(delivered(lease))
@@ -55,10 +55,10 @@ async def put_rows_into_every_partition(harness: Harness) -> list[str]:
 
 
 @pytest.mark.parametrize("replication_role", ["origin", "replica"])
-async def test_nobody_changes_or_deletes_a_row_of_the_audit(
+async def test_no_role_can_update_or_delete_an_audit_row(
     harness: Harness, database: Database, replication_role: str
 ) -> None:
-    """Neither the owner, a superuser here, nor a session that calls itself a replica, which skips common triggers."""
+    """Neither the owner (a superuser here) nor a replica session, which skips triggers."""
     tables = await put_rows_into_every_partition(harness)
     before = await harness.owner.fetch("select * from predictu_dispatch.attempt order by started_at")
     await harness.owner.execute(f"set session_replication_role = {replication_role}")
@@ -76,8 +76,8 @@ async def test_nobody_changes_or_deletes_a_row_of_the_audit(
     assert await harness.owner.fetch("select * from predictu_dispatch.attempt order by started_at") == before
 
 
-async def test_an_attempt_has_one_row_that_decides_it_whoever_writes_it(harness: Harness) -> None:
-    """Late ones beside it are told apart by their report."""
+async def test_an_attempt_has_exactly_one_deciding_row(harness: Harness) -> None:
+    """Late rows differ by their report_id."""
     lease = await harness.lease(await harness.place())
     await harness.settle(delivered(lease))
     again = "insert into predictu_dispatch.attempt select a.* from predictu_dispatch.attempt a"
@@ -87,7 +87,7 @@ async def test_an_attempt_has_one_row_that_decides_it_whoever_writes_it(harness:
     assert await harness.attempts(lease["request_id"]) == [(1, "delivered"), (1, "late"), (1, "late")]
 
 
-async def test_the_months_to_come_have_their_partitions_and_preparing_races_with_nobody(
+async def test_prepare_partitions_creates_the_next_months_and_may_run_concurrently(
     harness: Harness, database: Database
 ) -> None:
     assert {name.rpartition("attempt_")[2] for [name] in await harness.owner.fetch(PARTITIONS)} == {
@@ -107,11 +107,13 @@ async def test_the_months_to_come_have_their_partitions_and_preparing_races_with
     }
     await put_rows_into_every_partition(harness)
     for name in months():
-        assert await is_refused(harness.owner, f"truncate predictu_dispatch.attempt_{name}"), "a new one is guarded too"
+        assert await is_refused(harness.owner, f"truncate predictu_dispatch.attempt_{name}"), (
+            "a new partition is guarded too"
+        )
 
 
-async def test_a_month_whose_rows_came_before_its_partition_keeps_them_in_the_default(harness: Harness) -> None:
-    """After months without a daemon an attempt may be settled before its partition is made: nothing may fail then."""
+async def test_rows_that_precede_their_partition_stay_in_the_default_partition(harness: Harness) -> None:
+    """After months without a daemon, an attempt may settle before its partition exists."""
     first, *others = months()
     await harness.owner.execute(
         f"alter table predictu_dispatch.attempt detach partition predictu_dispatch.attempt_{first};"
@@ -125,10 +127,8 @@ async def test_a_month_whose_rows_came_before_its_partition_keeps_them_in_the_de
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.attempt_default") == 1
 
 
-async def test_somebody_who_reads_the_audit_for_long_does_not_stop_the_settling(
-    harness: Harness, database: Database
-) -> None:
-    """A dump holds its locks for hours; making next month's partition gives way to it, and settling does not wait."""
+async def test_a_long_read_of_the_audit_does_not_block_settling(harness: Harness, database: Database) -> None:
+    """A dump holds locks for hours: creating a partition gives up, and settling does not wait."""
     last = months()[-1]
     await harness.owner.execute(
         f"alter table predictu_dispatch.attempt detach partition predictu_dispatch.attempt_{last};"
@@ -144,7 +144,7 @@ async def test_somebody_who_reads_the_audit_for_long_does_not_stop_the_settling(
     assert await harness.owner.fetchval("select to_regclass($1) is not null", f"predictu_dispatch.attempt_{last}")
 
 
-async def test_what_the_operator_answered_is_kept_byte_by_byte(harness: Harness) -> None:
+async def test_the_operators_answer_is_stored_byte_by_byte(harness: Harness) -> None:
     lease = await harness.lease(await harness.place())
     for body in BODIES:
         await harness.settle(retried(lease, response_body=body, response_headers='[["X-A", "1"], ["X-A", "2"]]'))
@@ -153,10 +153,8 @@ async def test_what_the_operator_answered_is_kept_byte_by_byte(harness: Harness)
     assert {row["response_headers"] for row in rows} == {'[["X-A", "1"], ["X-A", "2"]]'}
 
 
-async def test_an_attempt_goes_through_the_outbox_into_the_audit_field_by_field(
-    database: Database, harness: Harness
-) -> None:
-    """The record's fields travel by their place in a composite type, so two of one type could change places unseen."""
+async def test_every_field_of_an_attempt_reaches_its_audit_column(database: Database, harness: Harness) -> None:
+    """Fields are passed by position in a composite type, so two of one type could be swapped."""
     placement = await harness.place()
     pool = Pool(database.dispatcher, pool_size=2, application_name="test")
     await pool.open()
@@ -237,5 +235,5 @@ async def test_an_attempt_goes_through_the_outbox_into_the_audit_field_by_field(
         95000,
     )
     assert settled["operator_transaction_id"] == "tx\ufffd", (
-        "Postgres keeps no NUL, and an answer must be settled all the same"
+        "Postgres stores no NUL, and the answer must still be settled"
     )

@@ -1,6 +1,7 @@
-"""The functions that move a bet do what core/specification.py lists: every (state, event), in each way it happens.
+"""The SQL functions move a bet as core/specification.py says, for every (state, event).
 
-What the table lists comes true, with and without a terminal callback that waits; what it does not list changes nothing.
+Listed events have the listed result, with and without a waiting terminal; all others change
+nothing.
 """
 
 import itertools
@@ -26,21 +27,21 @@ from tests.support.harness import (
 
 SOME_TIME = datetime(2026, 1, 2, tzinfo=UTC)
 Way = Callable[[Harness, uuid.UUID], Awaitable[object]]
-"""Brings a placement from never attempted to somewhere."""
+"""Moves a placement from never attempted to another state."""
 
 
 async def never_attempted(_ledger: Harness, _placement: uuid.UUID) -> None:
-    """The placement is due, and that is all."""
+    """Leave the placement ready."""
 
 
 async def leased(harness: Harness, placement: uuid.UUID) -> None:
     await harness.lease(placement)
 
 
-def attempted(came_to: Callable[..., Report], *, after: Way = never_attempted, **said: str) -> Way:
+def attempted(came_to: Callable[..., Report], *, after: Way = never_attempted, **fields: str) -> Way:
     async def way(harness: Harness, placement: uuid.UUID) -> None:
         await after(harness, placement)
-        await harness.attempt(placement, came_to, **said)
+        await harness.attempt(placement, came_to, **fields)
 
     return way
 
@@ -84,12 +85,12 @@ WAYS: dict[BetEvent, list[Way]] = {
     BetEvent.ROLLBACK_UNKNOWN: [rolled_back(with_unknown_effect), rolled_back(attempted(reaped))],
     BetEvent.ROLLBACK_IN_FLIGHT: [rolled_back(leased)],
 }
-"""How each event of a bet that is being placed comes about."""
+"""The action behind each event of a placing bet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class After:
-    """What an event has made of a bet: its state, the waiting terminal's (with a review?), its rollbacks' states."""
+    """The result of an event: states of the bet, of the waiting terminal, and of rollbacks."""
 
     bet: str
     terminal: str | None
@@ -98,7 +99,10 @@ class After:
 
 
 def expected_of(rule: BetRule, waits: str | None) -> After:
-    """The rule's row, written out; a rollback that waits already is kept wherever another terminal gives way to one."""
+    """The expected result of the rule.
+
+    A rollback that already waits replaces any other terminal.
+    """
     if waits is None:
         rollback = {
             TerminalChange.FLAGGED: ("ready",),
@@ -131,7 +135,7 @@ async def seen(harness: Harness, bet_id: str, terminal: uuid.UUID | None) -> Aft
 
 
 @pytest.mark.parametrize("event", WAYS)
-async def test_a_bet_that_is_being_placed_follows_its_placement(harness: Harness, event: BetEvent) -> None:
+async def test_a_placing_bet_follows_its_placement(harness: Harness, event: BetEvent) -> None:
     rule = BET_RULES[BetState.PLACING, event]
     assert isinstance(rule, BetRule)
     for number, (way, waits) in enumerate(
@@ -145,7 +149,7 @@ async def test_a_bet_that_is_being_placed_follows_its_placement(harness: Harness
 
 
 async def reach(harness: Harness, state: BetState, bet_id: str) -> tuple[uuid.UUID, uuid.UUID | None]:
-    """A bet in this state on the shortest way; returns its placement and its terminal."""
+    """Create a bet in this state; returns its placement and its terminal."""
     placement, win = await harness.place(bet_id), None
     if state is BetState.VOID:
         await harness.attempt(placement, rejected)
@@ -161,7 +165,7 @@ async def reach(harness: Harness, state: BetState, bet_id: str) -> tuple[uuid.UU
 
 
 @pytest.mark.parametrize("state", BetState)
-async def test_a_terminal_that_is_enqueued_meets_its_bets_state(harness: Harness, state: BetState) -> None:
+async def test_enqueueing_a_terminal_depends_on_the_bets_state(harness: Harness, state: BetState) -> None:
     await reach(harness, state, "b1")
     rule = BET_RULES[state, BetEvent.TERMINAL_ENQUEUED]
     if isinstance(rule, BetRule):
@@ -174,7 +178,7 @@ async def test_a_terminal_that_is_enqueued_meets_its_bets_state(harness: Harness
                 TerminalChange.ENQUEUED_READY: "ready",
             }[rule.terminal]
         )
-        # It is the bet's only one from now on, whether it waits or goes.
+        # It is now the bet's only terminal.
         rule = EventRefused()
     assert isinstance(rule, EventRefused)
     before = await harness.everything()
@@ -198,7 +202,7 @@ async def test_a_delivered_terminal_closes_its_bet(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("came_to", [rejected, exhausted])
-async def test_a_terminal_that_failed_leaves_its_bet_closing_until_a_person_sends_it_again(
+async def test_a_failed_terminal_leaves_its_bet_closing_until_a_person_retries_it(
     harness: Harness, came_to: Callable[..., Report]
 ) -> None:
     _, win = await reach(harness, BetState.CLOSING, "b1")
@@ -218,13 +222,13 @@ async def test_a_terminal_that_failed_leaves_its_bet_closing_until_a_person_send
     assert [attempt for attempt, _ in await harness.attempts(win)] == [1, 2]
 
 
-async def test_every_pair_that_the_table_does_not_list_changes_nothing(harness: Harness) -> None:
-    """A placement settles once, and a terminal only while it is out: any other word on them is late."""
+async def test_unlisted_events_change_nothing(harness: Harness) -> None:
+    """A placement settles once, a terminal only while in flight; other reports are late."""
     unlisted = set(itertools.product(BetState, BetEvent)) - set(BET_RULES)
     assert unlisted == (
         {(state, event) for state in BetState for event in WAYS if state is not BetState.PLACING}
         | {(state, BetEvent.TERMINAL_DELIVERED) for state in BetState if state is not BetState.CLOSING}
-        # While the bet is being placed it has three names, after what the placement has come to.
+        # During placing the event has three names, by the placement's progress.
         | {(BetState.PLACING, BetEvent.ROLLBACK_REQUESTED)}
     )
     for number, state in enumerate(BetState):
@@ -233,7 +237,9 @@ async def test_every_pair_that_the_table_does_not_list_changes_nothing(harness: 
         if state is BetState.PLACING:
             terminal = await harness.end("BET_WIN", bet_id)
         else:
-            assert await harness.state(placement) not in ("ready", "in_flight"), "else rollback_bet() could meet it"
+            assert await harness.state(placement) not in ("ready", "in_flight"), (
+                "otherwise rollback_bet() could find it"
+            )
         before = await harness.everything()
         for callback in [dict(await harness.callback(named)) for named in (placement, terminal) if named]:
             for attempts_ahead, came_to in itertools.product((0, 1), (delivered, rejected, exhausted, retried)):

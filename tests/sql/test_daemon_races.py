@@ -1,4 +1,4 @@
-"""Daemons among themselves: nobody sends what another one sends, and of what they report every attempt counts once."""
+"""Concurrent daemons never send the same callback, and every attempt counts once."""
 
 import asyncio
 import uuid
@@ -35,7 +35,7 @@ CLAIMERS = 8
 
 @pytest.fixture
 async def daemons(database: Database) -> AsyncIterator[list[Connection]]:
-    """More daemons."""
+    """Connections of further daemons."""
     async with connected(database.dispatcher, CLAIMERS) as connections:
         yield connections
 
@@ -43,7 +43,10 @@ async def daemons(database: Database) -> AsyncIterator[list[Connection]]:
 async def settle_behind(
     first: Connection, reports: list[Report], second: Connection, late: list[Report]
 ) -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
-    """The first settling commits only when the second has met it: its reports are held, and told again afterwards."""
+    """Commit the first settle after the second one found its rows locked.
+
+    Then repeat the second.
+    """
     async with first.transaction():
         changed = await settle(first, *reports)
         held = await settle(second, *late)
@@ -53,11 +56,12 @@ async def settle_behind(
     return changed, await settle(second, *late)
 
 
-# ── Claims ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Claims
+# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_eight_claimers_never_lease_the_same_callback(harness: Harness, daemons: list[Connection]) -> None:
-    """Both lanes together, so that a claim which waited or looked twice would be seen in the count."""
+    """Uses both lanes, so that a claim that waited or read twice would change the count."""
     await harness.owner.execute(
         'select predictu_dispatch.enqueue_callback($1, \'BALANCE\', \'{"player_id": "p1", "currency": "EUR"}\')'
         "  from generate_series(1, $2)",
@@ -78,7 +82,7 @@ async def test_eight_claimers_never_lease_the_same_callback(harness: Harness, da
     assert {attempt for _, attempt in leased} == {1}
 
 
-async def test_a_claim_takes_the_oldest_that_is_due_and_no_more_than_the_lane_has_slots(harness: Harness) -> None:
+async def test_a_claim_takes_the_oldest_due_callbacks_up_to_the_free_slots(harness: Harness) -> None:
     await harness.attempt(await harness.place("settled"), delivered)
     await harness.attempt(await harness.place("later"), retried, due_in_s=60.0)
     await harness.end("BET_WIN", "settled")
@@ -89,8 +93,8 @@ async def test_a_claim_takes_the_oldest_that_is_due_and_no_more_than_the_lane_ha
     assert [sorted(leased[0]), *leased[1:]] == [["b1", "b2", "settled"], ["b3"], []]
 
 
-async def test_a_claim_waits_for_nobody(harness: Harness, daemons: list[Connection]) -> None:
-    """Not for another claim, and not for whoever has locked a bet or a callback: it takes the next ones."""
+async def test_a_claim_skips_locked_rows(harness: Harness, daemons: list[Connection]) -> None:
+    """Rows locked by another claim or by any session; it takes the next ones."""
     for bet_id in ("b1", "b2", "b3"):
         await harness.place(bet_id)
     async with daemons[0].transaction(), harness.owner.transaction():
@@ -102,8 +106,8 @@ async def test_a_claim_waits_for_nobody(harness: Harness, daemons: list[Connecti
     assert [lease["bet_id"] for lease in await claim(daemons[1])] == ["b2"]
 
 
-async def test_what_expires_and_what_is_claimed_are_not_the_same(harness: Harness, daemons: list[Connection]) -> None:
-    """Neither waits for the other, and whoever was first has it."""
+async def test_a_callback_is_never_both_expired_and_claimed(harness: Harness, daemons: list[Connection]) -> None:
+    """Neither statement waits for the other."""
     claimed, expired = await harness.place("b1"), await harness.place("b2")
     async with daemons[0].transaction():
         await claim(daemons[0], slots=1)
@@ -116,10 +120,10 @@ async def test_what_expires_and_what_is_claimed_are_not_the_same(harness: Harnes
     assert (await harness.state(claimed), await harness.state(expired)) == ("in_flight", "exhausted")
 
 
-async def test_a_deadline_is_kept_while_a_producer_holds_another_bet(
+async def test_a_deadline_is_kept_while_a_producer_has_locked_another_bet(
     harness: Harness, daemons: list[Connection]
 ) -> None:
-    """Its transaction may stay open for long; the bet it holds is ended by the next call."""
+    """The locked bet is ended by the next call."""
     held, free = await harness.place("b1"), await harness.place("b2")
     balance = await enqueue(harness.producer, "BALANCE", BALANCE)
     for request_id in (held, free, balance):
@@ -136,26 +140,27 @@ async def test_a_deadline_is_kept_while_a_producer_holds_another_bet(
     assert (await harness.bet("b1"))["state"] == "void"
 
 
-# ── Settling ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Settling
+# ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("method", ["BALANCE", "BET_MAKE"])
-async def test_a_report_that_is_sent_twice_at_once_counts_once_and_is_one_row(
+async def test_a_report_that_is_settled_twice_concurrently_counts_once(
     harness: Harness, daemons: list[Connection], method: str
 ) -> None:
-    """A daemon that lost its connection while settling settles again, and the first settling may still be under way."""
+    """After a lost connection a daemon settles again, while the first statement may still run."""
     request_id = await (harness.place() if method == "BET_MAKE" else enqueue(harness.producer, "BALANCE", BALANCE))
-    told = delivered(await harness.lease(request_id))
-    first, second = await settle_behind(daemons[0], [told], daemons[1], [told])
+    report = delivered(await harness.lease(request_id))
+    first, second = await settle_behind(daemons[0], [report], daemons[1], [report])
     assert [change["cause"] for change in (*first, *second)] == ["settled", "repeated"]
     before = await harness.everything()
-    assert [change["cause"] for change in await settle(daemons[2], told)] == ["repeated"]
+    assert [change["cause"] for change in await settle(daemons[2], report)] == ["repeated"]
     assert await harness.attempts(request_id) == [(1, "delivered")]
     assert await harness.everything() == before
 
 
 @pytest.mark.parametrize("method", ["BALANCE", "BET_MAKE"])
-async def test_of_two_words_on_one_attempt_the_first_counts_and_the_other_is_late(
+async def test_of_two_reports_on_one_attempt_the_first_counts_and_the_other_is_late(
     harness: Harness, daemons: list[Connection], method: str
 ) -> None:
     request_id = await (harness.place() if method == "BET_MAKE" else enqueue(harness.producer, "BALANCE", BALANCE))
@@ -169,7 +174,7 @@ async def test_of_two_words_on_one_attempt_the_first_counts_and_the_other_is_lat
     assert await harness.attempts(request_id) == [(1, "retry"), (1, "late")]
 
 
-async def test_a_reaper_that_comes_second_leaves_no_trace(harness: Harness, daemons: list[Connection]) -> None:
+async def test_a_reaper_after_the_daemon_writes_nothing(harness: Harness, daemons: list[Connection]) -> None:
     placement, balance = await harness.place(), await enqueue(harness.producer, "BALANCE", BALANCE)
     leases = await claim(harness.daemon)
     first, second = await settle_behind(
@@ -181,10 +186,10 @@ async def test_a_reaper_that_comes_second_leaves_no_trace(harness: Harness, daem
         assert await harness.attempts(request_id) == [(1, "delivered")]
 
 
-async def test_a_daemon_that_comes_after_its_reaper_is_late_and_changes_no_state(
+async def test_a_daemon_after_the_reaper_is_late_and_changes_no_state(
     harness: Harness, daemons: list[Connection]
 ) -> None:
-    """The placement is tried again with the same request_id, so the operator's second word settles it."""
+    """The placement is retried with the same request_id, and the second answer settles it."""
     placement = await harness.place()
     lease = await harness.lease(placement)
     first, second = await settle_behind(daemons[0], [reaped(lease)], daemons[1], [delivered(lease)])
@@ -196,11 +201,11 @@ async def test_a_daemon_that_comes_after_its_reaper_is_late_and_changes_no_state
 
 
 @pytest.mark.parametrize("reaper_first", [True, False])
-async def test_in_one_batch_the_daemons_own_word_counts_before_the_reapers(
+async def test_in_one_batch_the_daemons_report_wins_over_the_reapers(
     harness: Harness,
     reaper_first: bool,  # noqa: FBT001 - a case of the table
 ) -> None:
-    """After an outage of the database a daemon reaps a lease whose answer lies in its own queue."""
+    """After a database outage a daemon may reap a lease whose answer is in its own queue."""
     leases = [
         await harness.lease(await harness.place()),
         await harness.lease(await enqueue(harness.producer, "BALANCE", BALANCE)),
@@ -212,8 +217,8 @@ async def test_in_one_batch_the_daemons_own_word_counts_before_the_reapers(
         assert await harness.attempts(lease["request_id"]) == [(1, "delivered")]
 
 
-async def test_an_old_attempts_word_never_decides_a_newer_one(harness: Harness) -> None:
-    """The fence is the attempt number: in flight again is not in flight still."""
+async def test_a_report_of_an_old_attempt_never_decides_a_newer_one(harness: Harness) -> None:
+    """The attempt number fences the report."""
     placement = await harness.place()
     old = await harness.lease(placement)
     await harness.settle(reaped(old))
@@ -225,11 +230,12 @@ async def test_an_old_attempts_word_never_decides_a_newer_one(harness: Harness) 
     assert (await harness.bet())["state"] == "open"
 
 
-# ── The lock order ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The lock order
+# ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("asked", ["rollback", "enqueue"])
-async def test_whoever_waits_for_a_bet_holds_none_of_its_callbacks(harness: Harness, asked: str) -> None:
+async def test_a_statement_that_waits_for_a_bet_has_locked_none_of_its_callbacks(harness: Harness, asked: str) -> None:
     await harness.lease(await harness.place())
     win = terminal_params("BET_WIN", await harness.bet())
     action: Callable[[], object] = {
@@ -243,24 +249,24 @@ async def test_whoever_waits_for_a_bet_holds_none_of_its_callbacks(harness: Harn
         await harness.owner.execute("select from predictu_dispatch.callback for no key update nowait")
 
 
-async def test_a_bet_that_a_producer_holds_holds_up_no_other_and_is_settled_afterwards(harness: Harness) -> None:
-    """A transaction left open on one bet once stopped every settling of the daemon, for all operators."""
+async def test_a_locked_bet_delays_no_other_bet_and_is_settled_afterwards(harness: Harness) -> None:
+    """An open transaction on one bet must not block settling of all operators."""
     held, free = await harness.place("b1"), await harness.place("b2")
     balance = await enqueue(harness.producer, "BALANCE", BALANCE)
-    told = [delivered(lease) for lease in await claim(harness.daemon)]
+    reports = [delivered(lease) for lease in await claim(harness.daemon)]
     async with harness.producer.transaction():
         await harness.rollback("b1")
-        changes = {change["request_id"]: change["cause"] for change in await settle(harness.daemon, *told)}
+        changes = {change["request_id"]: change["cause"] for change in await settle(harness.daemon, *reports)}
         assert changes == {held: "locked", free: "settled", balance: "settled"}
         assert await harness.attempts(held) == []
         assert (await harness.bet("b2"))["state"] == "open"
-    assert [change["cause"] for change in await settle(harness.daemon, *told)] == [
-        "repeated" if said["request_id"] != held else "settled" for said in told
+    assert [change["cause"] for change in await settle(harness.daemon, *reports)] == [
+        "repeated" if report["request_id"] != held else "settled" for report in reports
     ] + ["released"]
     assert (await harness.bet("b1"))["state"] == "closing"
 
 
-async def test_settlings_of_the_same_callbacks_in_opposite_order_never_wait_in_a_ring(
+async def test_settling_the_same_callbacks_in_opposite_order_never_deadlocks(
     harness: Harness, daemons: list[Connection]
 ) -> None:
     for number in range(30):
@@ -278,8 +284,8 @@ async def test_settlings_of_the_same_callbacks_in_opposite_order_never_wait_in_a
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.attempt where verdict <> 'late'") == 600
 
 
-async def test_an_open_transaction_over_many_overdue_bets_keeps_no_other_deadline_waiting(harness: Harness) -> None:
-    """They are the oldest, so whoever takes the oldest first and passes by the held ones later never gets further."""
+async def test_locks_on_many_overdue_bets_delay_no_other_deadline(harness: Harness) -> None:
+    """The locked bets are the oldest, so expire() must skip them before it applies its limit."""
     held = [await harness.place(f"held {number}") for number in range(5)]
     free = await harness.place("free")
     balance = await enqueue(harness.producer, "BALANCE", BALANCE)

@@ -1,4 +1,4 @@
-"""What a daemon relies upon is on disk before it goes on, whatever the database's habits are."""
+"""Commits that a daemon relies on are durable, whatever the database's settings."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from tests.support.harness import Harness, claim, delivered, settle
 
 @pytest.mark.parametrize(("habit", "held"), [("off", "on"), ("local", "local"), ("on", "on")])
 @pytest.mark.parametrize("asked", ["claim", "settle", "expire"])
-async def test_a_daemons_commit_is_durable_where_the_database_says_it_need_not_be(
+async def test_a_daemons_commit_is_durable_even_if_the_default_is_asynchronous(
     harness: Harness, asked: str, habit: str, held: str
 ) -> None:
-    """A claim that a crash of Postgres takes back is a request that the audit never saw; stricter habits stay."""
+    """If a crash of Postgres lost a claim, a request would be missing in the audit.
+
+    Stricter settings stay.
+    """
     await harness.place()
     leases = await claim(harness.daemon) if asked == "settle" else []
     async with harness.daemon.transaction():

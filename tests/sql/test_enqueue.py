@@ -1,4 +1,4 @@
-"""enqueue_callback as producers meet it: what is refused in which words, what is quiet, what a callback gets."""
+"""enqueue_callback(): refusals and their messages, idempotency, and a callback's values."""
 
 import json
 import uuid
@@ -33,7 +33,7 @@ async def adopt_open_bet(harness: Harness, amount: int = 500) -> None:
 
 
 async def refusal_of(harness: Harness, method: str | None, params: Any, **more: Any) -> asyncpg.PostgresError:
-    """What the producer is told; nothing has changed."""
+    """The error that the producer gets; checks that nothing changed."""
     before = await harness.everything()
     with pytest.raises(asyncpg.PostgresError) as refused:
         await enqueue(harness.producer, method, params, **more)
@@ -42,10 +42,11 @@ async def refusal_of(harness: Harness, method: str | None, params: Any, **more: 
     return refused.value
 
 
-# ── Refused ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Refused
+# ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_an_unknown_method_is_refused_by_name(harness: Harness) -> None:
+async def test_an_unknown_method_is_refused_and_named(harness: Harness) -> None:
     for method, named in [
         ("BET_MAKE_", "'BET_MAKE_'"),
         ("bet_make", "'bet_make'"),
@@ -58,14 +59,14 @@ async def test_an_unknown_method_is_refused_by_name(harness: Harness) -> None:
         assert len(str(refused)) < 300
 
 
-async def test_an_unknown_or_disabled_operator_is_refused_by_name(harness: Harness) -> None:
-    for operator_id, words in [
+async def test_an_unknown_or_disabled_operator_is_refused_and_named(harness: Harness) -> None:
+    for operator_id, text in [
         ("op_x", "unknown operator 'op_x'"),
         (None, "unknown operator NULL"),
         (DISABLED, "'op_off' is disabled"),
     ]:
         refused = await refusal_of(harness, "BALANCE", BALANCE, operator_id=operator_id)
-        assert (refused.sqlstate, words in str(refused)) == ("PD002", True), str(refused)
+        assert (refused.sqlstate, text in str(refused)) == ("PD002", True), str(refused)
 
 
 def without(params: dict[str, Any], key: str) -> dict[str, Any]:
@@ -128,10 +129,10 @@ BAD_PARAMS: list[tuple[str, Any, str]] = [
 
 async def test_bad_params_are_refused_with_the_value_and_what_is_allowed(harness: Harness) -> None:
     await adopt_open_bet(harness)
-    for method, params, words in BAD_PARAMS:
+    for method, params, text in BAD_PARAMS:
         refused = await refusal_of(harness, method, params)
-        assert (refused.sqlstate, words in str(refused)) == ("PD003", True), f"{method} {str(params)[:200]}: {refused}"
-        assert len(str(refused)) < 400, "a message is for people"
+        assert (refused.sqlstate, text in str(refused)) == ("PD003", True), f"{method} {str(params)[:200]}: {refused}"
+        assert len(str(refused)) < 400, "the message must be readable"
 
 
 async def test_a_deadline_in_the_past_is_refused(harness: Harness) -> None:
@@ -140,7 +141,7 @@ async def test_a_deadline_in_the_past_is_refused(harness: Harness) -> None:
         assert (refused.sqlstate, "is in the past" in str(refused)) == ("PD003", True)
 
 
-async def test_the_largest_and_the_deepest_that_is_allowed_is_taken(harness: Harness) -> None:
+async def test_the_largest_and_deepest_allowed_params_are_accepted(harness: Harness) -> None:
     deepest = json.dumps(BALANCE)[:-1] + ',"n":' + "[" * 30 + "]" * 30 + "}"
     room = 65536 - len(json.dumps(BALANCE | {"note": ""}))
     for params in (deepest, BALANCE | {"note": "x" * room}, BALANCE | {"player_id": "ü" * 200}):
@@ -151,20 +152,21 @@ async def test_the_largest_and_the_deepest_that_is_allowed_is_taken(harness: Har
 
 async def test_a_second_placement_or_a_terminal_without_a_bet_is_refused(harness: Harness) -> None:
     await harness.place("b1")
-    for method, params, words in [
+    for method, params, text in [
         ("BET_MAKE", placement_params("b1"), "the bet exists already"),
         ("BET_WIN", WIN | {"bet_id": "b9"}, "bet b9"),
         ("BET_LOSE", {"player_id": "p1", "bet_id": "b9"}, "the bet is unknown"),
     ]:
         refused = await refusal_of(harness, method, params)
-        assert (refused.sqlstate, words in str(refused)) == ("PD005", True), str(refused)
+        assert (refused.sqlstate, text in str(refused)) == ("PD005", True), str(refused)
 
 
-# ── Idempotent by request_id ────────────────────────────────────────────────────────────────────────────────────────
+# ── Idempotent by request_id
+# ────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_the_same_request_is_enqueued_once_however_often_it_is_asked_for(harness: Harness) -> None:
-    """Also after its bet has moved on and its deadline passed: a producer repeats what it heard no answer to."""
+async def test_repeating_a_request_enqueues_it_once(harness: Harness) -> None:
+    """Also after its bet has changed and its deadline has passed."""
     placement, win = uuid.uuid4(), uuid.uuid4()
     await harness.place(request_id=placement)
     await harness.attempt(placement, delivered)
@@ -172,7 +174,8 @@ async def test_the_same_request_is_enqueued_once_however_often_it_is_asked_for(h
     await harness.attempt(win, delivered)
     balance = await enqueue(harness.producer, "BALANCE", BALANCE)
     await harness.let_deadline_pass(balance)
-    # Where nothing new is accepted any more, it still has to hear that this was: the operator may have got it.
+    # A repetition succeeds even if nothing new is accepted, because the operator may have received
+    # it.
     await harness.owner.execute(
         "update predictu_dispatch.operator set enabled = false where operator_id = $1", OPERATOR
     )
@@ -184,7 +187,7 @@ async def test_the_same_request_is_enqueued_once_however_often_it_is_asked_for(h
     assert await harness.everything() == before
 
 
-async def test_a_request_id_stands_for_one_content(harness: Harness) -> None:
+async def test_a_request_id_with_other_content_is_refused(harness: Harness) -> None:
     placement = await harness.place("b1")
     await harness.attempt(placement, delivered)
     win = await harness.end("BET_WIN", "b1")
@@ -202,7 +205,7 @@ async def test_a_request_id_stands_for_one_content(harness: Harness) -> None:
         assert (refused.sqlstate, str(request_id) in str(refused)) == ("PD004", True), str(refused)
 
 
-async def test_request_ids_are_each_operators_own(harness: Harness) -> None:
+async def test_request_ids_are_unique_per_operator(harness: Harness) -> None:
     await harness.owner.execute("update predictu_dispatch.operator set enabled = true")
     request_id = uuid.uuid4()
     for operator_id in (OPERATOR, DISABLED):
@@ -212,7 +215,8 @@ async def test_request_ids_are_each_operators_own(harness: Harness) -> None:
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 2
 
 
-# ── What a callback is given ────────────────────────────────────────────────────────────────────────────────────────
+# ── What a callback is given
+# ────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_callback_expires_by_its_lane_and_a_rollback_never(harness: Harness) -> None:
@@ -237,8 +241,8 @@ async def test_a_callback_expires_by_its_lane_and_a_rollback_never(harness: Harn
     assert await deadline_s(await harness.end("BET_LOSE", "b3")) is None
 
 
-async def test_a_deadline_of_infinity_is_none_and_stops_nobody(harness: Harness) -> None:
-    """Postgres before 17 cannot subtract infinity: one such row stopped every claim, of all operators."""
+async def test_an_infinite_deadline_means_none(harness: Harness) -> None:
+    """Postgres before 17 cannot subtract infinity; one such row must not break every claim."""
     request_id: uuid.UUID = await harness.producer.fetchval(
         "select predictu_dispatch.enqueue_callback($1, 'BALANCE', $2, null, 'infinity')", OPERATOR, json.dumps(BALANCE)
     )
@@ -261,7 +265,7 @@ async def test_further_keys_and_their_numbers_survive_exactly(harness: Harness) 
     }
 
 
-async def test_what_is_enqueued_is_seen_only_once_its_producer_commits(harness: Harness) -> None:
+async def test_a_callback_is_claimable_only_after_its_producer_commits(harness: Harness) -> None:
     transaction = harness.producer.transaction()
     await transaction.start()
     await harness.place()
@@ -275,8 +279,8 @@ async def test_what_is_enqueued_is_seen_only_once_its_producer_commits(harness: 
     assert await harness.state(win) == "waiting"
 
 
-async def test_a_deadline_beyond_all_calendars_is_refused(harness: Harness) -> None:
-    """`show` could not print it, and nobody means it."""
+async def test_a_deadline_more_than_ten_years_away_is_refused(harness: Harness) -> None:
+    """`show` could not print it."""
     with pytest.raises(asyncpg.PostgresError, match="more than 10 years away") as refusal:
         await harness.producer.execute(
             "select predictu_dispatch.enqueue_callback($1, 'PING', '{}', null, '12000-01-01')", OPERATOR
@@ -285,7 +289,7 @@ async def test_a_deadline_beyond_all_calendars_is_refused(harness: Harness) -> N
 
 
 async def test_a_rollback_takes_no_deadline(harness: Harness) -> None:
-    """It would expire while it waits for a debit of unknown fate, which would then stand."""
+    """It could expire while its debit has an unknown outcome, and the debit would stand."""
     await harness.place()
     params = terminal_params("BET_ROLLBACK", await harness.bet())
     with pytest.raises(asyncpg.PostgresError, match="expires_at") as refusal:

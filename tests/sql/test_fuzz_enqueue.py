@@ -1,8 +1,7 @@
-"""Whatever a producer passes to enqueue_callback: a callback that can be sent, or an error that says what was wrong.
+"""Fuzz enqueue_callback(): a call makes a sendable callback or raises a documented error.
 
-What is no jsonb or no timestamp at all is refused by Postgres' own casts, before the function is called; from
-the function only the documented SQLSTATEs come (sql/README.md), never a broken rule (PD900) nor an internal error.
-`HYPOTHESIS_PROFILE=long` asks for minutes, from number FUZZ_FROM on.
+Invalid jsonb and timestamps are refused by Postgres' casts. The function itself raises only the SQLSTATEs in
+sql/README.md, never PD900 or an internal error. `HYPOTHESIS_PROFILE=long` runs for minutes, from FUZZ_FROM on.
 """
 
 import asyncio
@@ -39,12 +38,12 @@ MESSAGES = {
     "PD005": r"[A-Z_]+ for bet .* of operator .* is refused: ",
 }
 CAST_ERRORS = ("22", "54")
-"""Classes of SQLSTATE: data exceptions, and limits of the program such as the depth of nesting."""
+"""Classes of SQLSTATE: data exceptions, and program limits such as nesting depth."""
 MESSAGE_CHARS_MAX = 600
 
 
 class Producer:
-    """One producer and one daemon that outlive every example."""
+    """One producer and one daemon for all examples."""
 
     def __init__(self, runner: asyncio.Runner, postgres: Server, template: str) -> None:
         self._runner = runner
@@ -73,7 +72,7 @@ class Producer:
         params = await self._with_bets_of_its_own(call)
         for value, kind in ((params, "jsonb"), (call.expires_at, "timestamptz")):
             if refusal := await self._refusal_of(f"select ($1::text::{kind}) is null", value):
-                # Such a value has never reached the function; Postgres has said so by itself.
+                # Postgres refused the value before the function was called.
                 assert refusal.sqlstate.startswith(CAST_ERRORS), refusal.sqlstate
                 self.ends["cast"] += 1
                 return
@@ -110,14 +109,14 @@ class Producer:
         return None
 
     def _assert_says_what_is_wrong(self, call: Call, refusal: asyncpg.PostgresError) -> None:
-        # str() would add the hint, which names it too.
+        # Not str(), which adds the hint.
         message = str(refusal.args[0])
         if any("\0" in (text or "") for text in (call.operator_id, call.method)):
-            assert refusal.sqlstate == "22021", "Postgres takes no NUL in a text"
+            assert refusal.sqlstate == "22021", "Postgres accepts no NUL in a text"
             return
         assert refusal.sqlstate in MESSAGES, f"{refusal.sqlstate}: {refusal}"
         assert re.match(MESSAGES[refusal.sqlstate], message, re.DOTALL), message
-        assert len(message) <= MESSAGE_CHARS_MAX, "a message is for people"
+        assert len(message) <= MESSAGE_CHARS_MAX, "the message must be readable"
         assert refusal.hint, message
         if refusal.sqlstate == "PD003" and call.spoilt is not None:
             assert call.spoilt in message or (call.expires_at and "expires_at" in message), message
@@ -153,7 +152,7 @@ WANTS = [
 
 
 def assert_has_a_body(callback: Callback) -> None:
-    """The bytes that would go out are JSON, and carry the params as Postgres prints them."""
+    """Check that the body is JSON with the params as Postgres prints them."""
     written = body(callback)
     envelope = parsed(written)
     stored = parsed(callback.params)
@@ -175,11 +174,9 @@ def producing(postgres: Server, template: str) -> Iterator[Producer]:
             producer.close()
 
 
-def test_whatever_is_enqueued_is_a_callback_that_can_be_sent_or_an_error_that_names_the_fault(
-    postgres: Server, template: str
-) -> None:
+def test_every_call_makes_a_sendable_callback_or_an_error_that_names_the_fault(postgres: Server, template: str) -> None:
     if IS_LONG:
-        # The limit is for tests that hang; minutes are what was asked for.
+        # The time limit is for tests that hang; the long profile runs for minutes.
         faulthandler.cancel_dump_traceback_later()
     with producing(postgres, template) as producer:
         for number in range(FROM, FROM + EXAMPLES):
@@ -188,5 +185,5 @@ def test_whatever_is_enqueued_is_a_callback_that_can_be_sent_or_an_error_that_na
                 producer.make(now)
             except Exception as error:
                 raise AssertionError(f"number {number}: {now}"[:2_000]) from error
-    # A fuzzer that never comes past the door proves nothing.
+    # Enough calls must be accepted for the test to be meaningful.
     assert producer.ends.keys() >= {"ready", "waiting", "repeated", "cast", *MESSAGES}, producer.ends

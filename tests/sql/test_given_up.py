@@ -1,4 +1,4 @@
-"""What was given up stays given up: no request is delivered by the kernel after its attempt has ended."""
+"""The kernel delivers no request after its attempt has ended."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.http.transport import Transport
 
 BODY_BYTES = 4_000_000
-"""More than loopback's buffers hold on both sides, so that a part of it is with our kernel, and a part with asyncio."""
+"""Larger than the loopback's buffers, so that a part stays in our kernel and a part in asyncio."""
 PATIENCE_S = 20.0
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
-async def test_a_request_that_timed_out_never_arrives_whole() -> None:
-    """An operator that stopped reading gets, when it reads again, a broken request: not a debit after its rollback."""
+async def test_a_request_that_timed_out_never_arrives_completely() -> None:
+    """An operator that resumes reading gets a truncated request, not a debit after its rollback."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     listener.bind(("127.0.0.1", 0))
@@ -52,7 +52,7 @@ async def test_a_request_that_timed_out_never_arrives_whole() -> None:
 
 
 def read_all(listener: socket.socket) -> tuple[int, type[BaseException] | None]:
-    """How much the operator can still read once it reads again, and what the connection ends with."""
+    """How many bytes the operator can still read, and how the connection ends."""
     connection, _ = listener.accept()
     connection.settimeout(PATIENCE_S)
     arrived = 0

@@ -1,4 +1,4 @@
-"""One debit is one bet: no id that an operator knows a debit by ever stands for anything else."""
+"""The id of a debit is never used for another request."""
 
 from __future__ import annotations
 
@@ -28,24 +28,22 @@ async def adopt(harness: Harness, bet_id: str, placement: uuid.UUID) -> None:
 
 
 async def refused(harness: Harness, method: str, params: object) -> str:
-    """What is said of a callback that would carry the adopted bet's placement id."""
+    """The error for a callback with the placement id of the adopted bet."""
     with pytest.raises(asyncpg.PostgresError) as refusal:
         await enqueue(harness.producer, method, params, request_id=ADOPTED)
     assert refusal.value.sqlstate == "PD004"
     return str(refusal.value)
 
 
-async def test_a_new_bet_with_an_adopted_placements_id_would_be_open_without_a_debit(harness: Harness) -> None:
-    """The operator would answer DUPLICATE, and a bet would be open that nobody paid for."""
+async def test_a_new_bet_with_an_adopted_placements_id_is_refused(harness: Harness) -> None:
+    """The operator would answer DUPLICATE, and the bet would be open without a debit."""
     before = await harness.everything()
     assert str(ADOPTED) in await refused(harness, "BET_MAKE", placement_params("new"))
     assert await harness.everything() == before
 
 
 @pytest.mark.parametrize("method", ["BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK"])
-async def test_a_credit_with_its_bets_placement_id_would_be_delivered_without_being_paid(
-    harness: Harness, method: str
-) -> None:
+async def test_a_credit_with_its_bets_placement_id_is_refused(harness: Harness, method: str) -> None:
     await refused(harness, method, terminal_params(method, await harness.bet("old")))
     assert (await harness.bet("old"))["state"] == "open"
 
@@ -55,14 +53,14 @@ async def test_a_balance_with_a_placements_id_is_refused_too(harness: Harness) -
 
 
 async def test_one_placement_is_adopted_for_one_bet(harness: Harness) -> None:
-    """Two rollbacks of one debit would give it back twice."""
+    """Two rollbacks of one debit would refund it twice."""
     with pytest.raises(asyncpg.PostgresError, match="belongs to another bet") as refusal:
         await adopt(harness, "other", ADOPTED)
     assert refusal.value.sqlstate == "PD004"
     await adopt(harness, "old", ADOPTED)
 
 
-async def test_a_placement_of_our_own_is_not_adopted_for_another_bet(harness: Harness) -> None:
+async def test_a_placement_enqueued_here_cannot_be_adopted_for_another_bet(harness: Harness) -> None:
     placement = await harness.place("ours")
     await harness.attempt(placement, delivered)
     with pytest.raises(asyncpg.PostgresError, match="is a callback of this system") as refusal:
@@ -71,10 +69,10 @@ async def test_a_placement_of_our_own_is_not_adopted_for_another_bet(harness: Ha
 
 
 @pytest.mark.parametrize("placed_here", [True, False])
-async def test_a_confirmed_debit_that_the_operator_no_longer_knows_is_for_a_person(
+async def test_a_confirmed_debit_that_the_operator_no_longer_knows_needs_review(
     harness: Harness, *, placed_here: bool
 ) -> None:
-    """The contract closes the bet; but the player's stake may be gone, and nobody would ever have looked."""
+    """The bet is closed, but the player's stake may be lost."""
     bet_id = "new" if placed_here else "old"
     if placed_here:
         await harness.attempt(await harness.place(bet_id), delivered)

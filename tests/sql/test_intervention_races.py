@@ -1,4 +1,4 @@
-"""A person, a daemon and a producer at once: whatever comes first, no callback is both sent and taken back."""
+"""Concurrent people, daemons and producers: no callback is both sent and cancelled."""
 
 import asyncio
 import itertools
@@ -35,7 +35,7 @@ BALANCE = {"player_id": "p1", "currency": "EUR"}
 
 
 async def came_to(action: Awaitable[Any]) -> Any:
-    """What the action returned, or the SQLSTATE it was refused with."""
+    """The action's result, or the SQLSTATE of its refusal."""
     try:
         return await action
     except asyncpg.PostgresError as error:
@@ -45,7 +45,7 @@ async def came_to(action: Awaitable[Any]) -> Any:
 async def overtake(
     harness: Harness, first: tuple[Connection, Awaitable[Any]], second: tuple[Connection, Coroutine[Any, Any, Any]]
 ) -> tuple[Any, Any]:
-    """The first is done, not committed, when the second starts; it commits once the second waits for it."""
+    """Run the first uncommitted, start the second, commit the first when the second waits."""
     async with asyncio.TaskGroup() as group, first[0].transaction():
         one = await came_to(first[1])
         task = group.create_task(came_to(second[1]))
@@ -55,13 +55,13 @@ async def overtake(
 
 @pytest.fixture
 async def person(database: Database) -> Any:
-    """A connection of a command, beside the daemon's."""
+    """The connection of a command."""
     async with connected(database.dispatcher, 1) as [connection]:
         yield connection
 
 
 async def never_attempted(harness: Harness, method: str) -> uuid.UUID:
-    """A callback that is due and was never attempted."""
+    """A due callback that was never attempted."""
     if method == "BALANCE":
         return await enqueue(harness.producer, "BALANCE", BALANCE)
     placement = await harness.place()
@@ -72,13 +72,13 @@ async def never_attempted(harness: Harness, method: str) -> uuid.UUID:
 
 
 @pytest.mark.parametrize("method", ["BALANCE", "BET_MAKE", "BET_WIN"])
-async def test_a_claim_and_a_person_never_both_have_a_callback(
+async def test_a_callback_is_never_both_claimed_and_cancelled(
     harness: Harness, person: Connection, method: str
 ) -> None:
     named = await never_attempted(harness, method)
     async with person.transaction():
         await cancel(person, named)
-        assert await claim(harness.daemon) == [], "the claim waits for nobody, and passes by"
+        assert await claim(harness.daemon) == [], "the claim does not wait, and skips the row"
     assert await claim(harness.daemon) == []
     assert (await harness.callback(named))["attempts"] == 0
 
@@ -93,10 +93,8 @@ async def test_a_claim_and_a_person_never_both_have_a_callback(
     assert await harness.state(named) == "in_flight"
 
 
-async def test_many_claims_and_people_at_once_leave_each_callback_to_one_of_them(
-    harness: Harness, database: Database
-) -> None:
-    """Nobody is held up on purpose here: whatever the interleaving, what was claimed was not taken back."""
+async def test_concurrent_claims_and_cancels_never_overlap(harness: Harness, database: Database) -> None:
+    """Without forced waiting: in any interleaving, a claimed callback was not cancelled."""
     named = [await harness.place(f"b{number}") for number in range(60)]
     async with connected(database.dispatcher, 6) as connections:
         claimers, people = connections[:3], connections[3:]
@@ -127,10 +125,10 @@ async def callbacks_of(harness: Harness) -> list[asyncpg.Record]:
     return await harness.owner.fetch("select * from predictu_dispatch.callback")
 
 
-async def test_a_producer_that_meets_a_cancel_sees_what_it_made_of_the_bet(
+async def test_a_producer_after_a_concurrent_cancel_sees_the_new_state_of_the_bet(
     harness: Harness, person: Connection
 ) -> None:
-    """One terminal is left, and it ends the bet; before the cancel there was no room for it."""
+    """The bet accepts one new terminal after the cancel."""
     win = await never_attempted(harness, "BET_WIN")
     params = terminal_params("BET_SELL", await harness.bet())
     _, sell = await overtake(
@@ -163,8 +161,10 @@ async def test_rollback_bet_and_a_cancel_agree_whichever_is_first(
         assert await came_to(cancel(person, rollback_id)) == "PD005"
 
 
-async def test_of_two_people_the_second_is_told_what_the_first_did(harness: Harness, person: Connection) -> None:
-    """Above all: what one of them has settled by other means, the other cannot send again."""
+async def test_the_second_of_two_people_is_refused_with_the_first_ones_action(
+    harness: Harness, person: Connection
+) -> None:
+    """A callback that one resolved manually cannot be retried by the other."""
     win = await terminal_in_review(harness)
     _, again = await overtake(harness, (person, retry(person, win)), (harness.daemon, retry(harness.daemon, win)))
     assert again == "PD005"
@@ -174,9 +174,7 @@ async def test_of_two_people_the_second_is_told_what_the_first_did(harness: Harn
     assert await claim(harness.daemon) == []
 
 
-async def test_a_person_waits_for_a_lock_no_longer_than_a_while_and_hears_of_it(
-    harness: Harness, person: Connection
-) -> None:
+async def test_a_command_gives_up_on_a_lock_after_its_timeout(harness: Harness, person: Connection) -> None:
     win = await terminal_in_review(harness)
     for function in ("retry_callback", "pause_operator"):
         signature = await harness.owner.fetchval(
@@ -190,8 +188,8 @@ async def test_a_person_waits_for_a_lock_no_longer_than_a_while_and_hears_of_it(
     async with harness.owner.transaction():
         await harness.owner.execute("select from predictu_dispatch.bet for update")
         await harness.owner.execute("select from predictu_dispatch.operator for update")
-        sqlstate, said = await refusal(retry(person, win))
+        sqlstate, message = await refusal(retry(person, win))
         assert sqlstate == "PD006"
-        assert f"callback {win}" in said
+        assert f"callback {win}" in message
         assert (await refusal(pause(person)))[0] == "PD006"
     assert await harness.everything() == before

@@ -1,4 +1,4 @@
-"""Pauses, pings, and what is remembered of everything that people do."""
+"""Pauses, pings, and the record of interventions."""
 
 import asyncio
 import uuid
@@ -34,27 +34,27 @@ from tests.support.interventions import (
 from tests.support.postgres import Database
 
 
-async def test_a_pause_lasts_until_it_is_resumed_and_says_since_when_by_whom_and_why(
+async def test_a_pause_lasts_until_resume_and_records_time_person_and_reason(
     harness: Harness, database: Database
 ) -> None:
-    heard = asyncio.Queue[str]()
+    notifications = asyncio.Queue[str]()
     async with connected(database.dispatcher, 1) as [listener]:
-        await listener.add_listener("predictu_dispatch_operator", lambda *said: heard.put_nowait(said[-1]))
+        await listener.add_listener("predictu_dispatch_operator", lambda *args: notifications.put_nowait(args[-1]))
         await pause(harness.daemon)
-        assert await asyncio.wait_for(heard.get(), WAIT_S) == OPERATOR
+        assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
         paused = await operator_row(harness)
         assert (paused["paused_by"], paused["pause_reason"]) == (ALICE, "their upgrade")
 
-        sqlstate, said = await refusal(pause(harness.daemon, reason="another one", by=BOB))
+        sqlstate, message = await refusal(pause(harness.daemon, reason="another one", by=BOB))
         assert sqlstate == "PD005"
-        assert f"{paused['paused_at']:%Y-%m-%d %H:%M:%S} UTC by {ALICE}: their upgrade" in said
+        assert f"{paused['paused_at']:%Y-%m-%d %H:%M:%S} UTC by {ALICE}: their upgrade" in message
         assert await operator_row(harness) == paused
 
         await resume(harness.daemon, by=BOB)
-        assert await asyncio.wait_for(heard.get(), WAIT_S) == OPERATOR
+        assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
     resumed = await operator_row(harness)
     assert [resumed[key] for key in ("paused_at", "paused_by", "pause_reason")] == [None] * 3
-    # A daemon that decided on what it saw before writes nothing.
+    # A daemon that decided on an older revision writes nothing.
     assert (paused["revision"], resumed["revision"]) == (1, 2)
     assert (await refusal(resume(harness.daemon)))[0] == "PD005"
     assert await operator_row(harness) == resumed
@@ -64,10 +64,10 @@ async def test_a_pause_lasts_until_it_is_resumed_and_says_since_when_by_whom_and
     ]
 
 
-async def test_who_and_why_are_asked_for_and_what_is_unknown_is_said_so(harness: Harness) -> None:
+async def test_person_and_reason_are_required_and_unknown_ids_are_refused(harness: Harness) -> None:
     win, unknown = await terminal_in_review(harness), uuid.uuid4()
     before = await harness.everything()
-    for action, sqlstate, words in (
+    for action, sqlstate, text in (
         (retry(harness.daemon, win, by=" "), "PD003", "by is ' '"),
         (retry(harness.daemon, win, by=None), "PD003", "by is NULL"),
         (cancel(harness.daemon, win, reason=""), "PD003", "reason is ''"),
@@ -83,13 +83,13 @@ async def test_who_and_why_are_asked_for_and_what_is_unknown_is_said_so(harness:
         (cancel(harness.daemon, unknown), "PD005", str(unknown)),
         (resolve(harness.daemon, None), "PD005", "resolve of NULL is refused"),
     ):
-        code, said = await refusal(action)
-        assert code == sqlstate, said
-        assert words in said
+        code, message = await refusal(action)
+        assert code == sqlstate, message
+        assert text in message
     assert (await harness.everything(), await recorded_interventions(harness)) == (before, [])
 
 
-async def test_what_people_did_can_only_grow(harness: Harness) -> None:
+async def test_interventions_are_append_only(harness: Harness) -> None:
     await pause(harness.daemon)
     for statement in (
         "update predictu_dispatch.intervention set done_by = 'nobody'",
@@ -109,8 +109,8 @@ async def test_what_people_did_can_only_grow(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("action", [retry, cancel, resolve, pause, resume])
-async def test_what_a_person_was_told_is_on_disk(harness: Harness, action: Callable[..., Awaitable[Any]]) -> None:
-    """Else a crash of Postgres could send what a person had taken back."""
+async def test_an_interventions_commit_is_durable(harness: Harness, action: Callable[..., Awaitable[Any]]) -> None:
+    """Otherwise a crash of Postgres could send a callback that a person cancelled."""
     named = await (harness.place() if action is cancel else terminal_in_review(harness))
     if action is resume:
         await pause(harness.daemon)
@@ -120,7 +120,7 @@ async def test_what_a_person_was_told_is_on_disk(harness: Harness, action: Calla
         assert await harness.daemon.fetchval("show synchronous_commit") == "on"
 
 
-async def test_a_ping_is_one_at_a_time_none_while_paused_and_decides_while_the_circuit_is_open(
+async def test_one_ping_at_a_time_none_while_paused_and_it_decides_an_open_circuit(
     harness: Harness,
 ) -> None:
     first = await ping(harness.daemon)
@@ -133,6 +133,6 @@ async def test_a_ping_is_one_at_a_time_none_while_paused_and_decides_while_the_c
     assert (operator["circuit"], operator["ping_request_id"]) == ("half_open", second)
     assert [lease["request_id"] for lease in await claim(harness.daemon)] == [second]
     await pause(harness.daemon)
-    sqlstate, said = await refusal(ping(harness.daemon))
+    sqlstate, message = await refusal(ping(harness.daemon))
     assert sqlstate == "PD005"
-    assert f"by {ALICE}: their upgrade" in said
+    assert f"by {ALICE}: their upgrade" in message

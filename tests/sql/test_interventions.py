@@ -1,6 +1,6 @@
-"""What people may do to callbacks, against the database: retry, cancel and resolve, refused where it could cost money.
+"""retry, cancel and resolve in the database: allowed, or refused if they could cost money.
 
-Two at once stand in test_intervention_races.py, pauses and the record in test_intervention_records.py.
+Concurrency is in test_intervention_races.py, pauses and records in test_intervention_records.py.
 """
 
 import asyncio
@@ -43,11 +43,12 @@ from tests.support.postgres import Database
 TERMINALS = ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK")
 BALANCE = {"player_id": "p1", "currency": "EUR"}
 
-# ── What may be done to what ────────────────────────────────────────────────────────────────────────────────────────
+# ── What may be done to what
+# ────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def every_callback(owner: Connection) -> list[dict[str, Any]]:
-    """A callback of each method in each state that the CHECKs allow: attempted or not, on the review list or not."""
+    """Each method in each state that the CHECKs allow, attempted or not, in review or not."""
     callbacks: list[dict[str, Any]] = []
     for method, state, attempts, review in itertools.product(Method, CallbackState, (0, 1), (False, True)):
         if (
@@ -97,12 +98,12 @@ def may_be_resolved(callback: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(
     ("action", "is_allowed"), [(retry, may_be_retried), (cancel, may_be_cancelled), (resolve, may_be_resolved)]
 )
-async def test_exactly_what_may_be_done_is_done_and_a_refusal_changes_nothing(
+async def test_allowed_interventions_succeed_and_refused_ones_change_nothing(
     harness: Harness, action: Callable[..., Awaitable[Any]], is_allowed: Callable[[dict[str, Any]], bool]
 ) -> None:
-    """Every method in every state: a debit is never sent again, and what may have arrived is never taken back."""
+    """No debit is ever retried, and no attempted callback is ever cancelled."""
     async with harness.owner.transaction():
-        # As a replica, so that any combination can be made up; what is tried after it is tried with all triggers.
+        # As a replica, to create any combination; the intervention runs with all triggers.
         await harness.owner.execute("set local session_replication_role = replica")
         callbacks = await every_callback(harness.owner)
     for callback in callbacks:
@@ -110,16 +111,17 @@ async def test_exactly_what_may_be_done_is_done_and_a_refusal_changes_nothing(
             await action(harness.daemon, callback["request_id"])
             continue
         before = await harness.everything()
-        sqlstate, said = await refusal(action(harness.daemon, callback["request_id"]))
+        sqlstate, message = await refusal(action(harness.daemon, callback["request_id"]))
         assert sqlstate == "PD005", callback
-        assert f"{callback['method']} {callback['request_id']} of operator {OPERATOR} is refused: " in said
+        assert f"{callback['method']} {callback['request_id']} of operator {OPERATOR} is refused: " in message
         assert await harness.everything() == before
     assert [deed[1] for deed in await recorded_interventions(harness)] == [
         one["request_id"] for one in callbacks if is_allowed(one)
     ]
 
 
-# ── Retry ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Retry
+# ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("came_to", [rejected, exhausted])
@@ -150,15 +152,18 @@ def first_verdict(came_to: Callable[..., Report]) -> str:
 
 
 async def test_a_retry_wakes_the_daemons(harness: Harness, database: Database) -> None:
-    terminal, heard = await terminal_in_review(harness), asyncio.Queue[str]()
+    terminal, notifications = await terminal_in_review(harness), asyncio.Queue[str]()
     async with connected(database.dispatcher, 1) as [listener]:
-        await listener.add_listener("predictu_dispatch_due", lambda *said: heard.put_nowait(said[-1]))
+        await listener.add_listener("predictu_dispatch_due", lambda *args: notifications.put_nowait(args[-1]))
         await retry(harness.daemon, terminal)
-        assert await asyncio.wait_for(heard.get(), WAIT_S) == OPERATOR
+        assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
 
 
-async def test_a_retry_sets_the_same_span_until_the_deadline_however_often(harness: Harness) -> None:
-    """From the moment of the retry: what ended by its deadline would otherwise end again before it was sent."""
+async def test_every_retry_sets_the_same_duration_until_the_deadline(harness: Harness) -> None:
+    """Counted from the retry.
+
+    Otherwise an expired callback would expire again before it is sent.
+    """
     await harness.attempt(await harness.place(), delivered)
     win = await harness.end("BET_WIN")
     await harness.owner.execute(
@@ -176,7 +181,7 @@ async def test_a_retry_sets_the_same_span_until_the_deadline_however_often(harne
         assert span.total_seconds() == pytest.approx(0.05), round_number
 
 
-async def test_what_was_resolved_is_never_retried_and_the_refusal_names_who_resolved_it(harness: Harness) -> None:
+async def test_a_resolved_callback_is_never_retried_and_the_refusal_names_the_person(harness: Harness) -> None:
     win = await terminal_in_review(harness)
     await retry(harness.daemon, win)
     await harness.attempt(win, rejected)
@@ -186,18 +191,22 @@ async def test_what_was_resolved_is_never_retried_and_the_refusal_names_who_reso
         " where action = 'resolve'"
     )
     for action in (retry, resolve):
-        sqlstate, said = await refusal(action(harness.daemon, win))
+        sqlstate, message = await refusal(action(harness.daemon, win))
         assert sqlstate == "PD005"
-        assert f"{BOB} resolved it at {resolved_at} UTC: paid by hand, ticket 7" in said
+        assert f"{BOB} resolved it at {resolved_at} UTC: paid by hand, ticket 7" in message
     assert await claim(harness.daemon) == []
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.needs_review") == 0
 
 
-# ── Cancel ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Cancel
+# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def taken_back_bet(harness: Harness, state: BetState, waits: str | None) -> tuple[uuid.UUID, uuid.UUID | None]:
-    """A bet in this state; returns its placement, and its terminal, never attempted where that is possible."""
+    """Create a bet in this state.
+
+    Returns its placement and its terminal, never attempted if possible.
+    """
     placement, terminal = await harness.place(), None
     if waits:
         terminal = await harness.end(waits)
@@ -214,7 +223,7 @@ async def taken_back_bet(harness: Harness, state: BetState, waits: str | None) -
 
 
 @pytest.mark.parametrize("state", BetState)
-async def test_a_bet_follows_what_is_taken_back_as_its_table_says(harness: Harness, state: BetState) -> None:
+async def test_a_cancel_moves_the_bet_as_its_table_says(harness: Harness, state: BetState) -> None:
     walked = []
     for event, waits in itertools.product(
         (BetEvent.PLACEMENT_CANCELLED, BetEvent.TERMINAL_CANCELLED), (None, "BET_WIN", "BET_ROLLBACK")
@@ -249,8 +258,8 @@ async def test_a_bet_follows_what_is_taken_back_as_its_table_says(harness: Harne
     assert {event for event, _ in walked} == {BetEvent.PLACEMENT_CANCELLED, BetEvent.TERMINAL_CANCELLED}
 
 
-async def test_a_bet_whose_terminal_was_taken_back_ends_with_the_right_one(harness: Harness) -> None:
-    """The operator hears of one terminal only, whichever way the first one was enqueued; an adopted bet is no other."""
+async def test_a_bet_whose_terminal_was_cancelled_ends_with_another_one(harness: Harness) -> None:
+    """The operator receives one terminal only; also for adopted bets."""
     await harness.producer.execute(
         "select predictu_dispatch.adopt_bet($1, 'adopted', 'p1', 'EUR', 500, gen_random_uuid())", OPERATOR
     )
@@ -264,12 +273,12 @@ async def test_a_bet_whose_terminal_was_taken_back_ends_with_the_right_one(harne
         assert ((await harness.bet(bet_id))["state"], await harness.state(wrong)) == ("closed", "cancelled")
 
 
-async def test_who_waits_for_what_was_taken_back_is_told_so(harness: Harness, database: Database) -> None:
-    balance, heard = await enqueue(harness.producer, "BALANCE", BALANCE), asyncio.Queue[str]()
+async def test_a_cancelled_callback_is_notified(harness: Harness, database: Database) -> None:
+    balance, notifications = await enqueue(harness.producer, "BALANCE", BALANCE), asyncio.Queue[str]()
     async with connected(database.producer, 1) as [listener]:
-        await listener.add_listener("predictu_dispatch_outcome", lambda *said: heard.put_nowait(said[-1]))
+        await listener.add_listener("predictu_dispatch_outcome", lambda *args: notifications.put_nowait(args[-1]))
         await cancel(harness.daemon, balance)
-        assert await asyncio.wait_for(heard.get(), WAIT_S) == f"{OPERATOR} {balance}"
+        assert await asyncio.wait_for(notifications.get(), WAIT_S) == f"{OPERATOR} {balance}"
     outcome = await harness.producer.fetchrow("select * from predictu_dispatch.outcome($1, $2)", OPERATOR, balance)
     assert outcome is not None
     assert (outcome["state"], outcome["reason"], outcome["effect"]) == ("cancelled", "taken_back", "none")

@@ -1,4 +1,4 @@
-"""Nothing in the hot path reads a whole table: the plans of what it runs, at a million callbacks of history."""
+"""No statement of the hot path scans a whole table, with a million callbacks of history."""
 
 import json
 import uuid
@@ -25,7 +25,7 @@ from tests.support.postgres import Database, Server, cloned_database
 
 BETS = 500_000
 LARGE = {"bet", "callback", "attempt_default"}
-# Written past the triggers, whose rules these rows keep anyway, and with ids in a row: else it would take minutes.
+# Without triggers and with consecutive ids, because it would take minutes otherwise.
 HISTORY = f"""
     set session_replication_role = replica;
     insert into predictu_dispatch.bet
@@ -59,7 +59,7 @@ EXPLAINING = """
 
 @pytest.fixture
 async def old_harness(postgres: Server, template: str) -> AsyncIterator[Harness]:
-    """A database with a million finished callbacks and their audit."""
+    """A database with a million finished callbacks and their audit rows."""
     database: Database
     async with cloned_database(postgres, template) as database, open_harness(database) as harness:
         await harness.owner.execute(HISTORY, timeout=170)
@@ -75,7 +75,7 @@ def scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 async def explained(owner: Connection) -> list[dict[str, Any]]:
-    """The plan of everything that this session runs from now on, added as it has run."""
+    """A list to which the plan of each further statement of this session is added."""
     plans: list[dict[str, Any]] = []
 
     def note(_: object, message: Any) -> None:
@@ -89,16 +89,16 @@ async def explained(owner: Connection) -> list[dict[str, Any]]:
 
 
 def compared(plan: dict[str, Any]) -> int:
-    """How many pairs of rows its joins have looked at in vain."""
+    """Number of row pairs that its joins discarded."""
     here: int = plan.get("Rows Removed by Join Filter", 0) * plan["Actual Loops"]
     return here + sum(compared(part) for part in plan.get("Plans", ()))
 
 
-async def test_no_statement_of_the_hot_path_reads_a_whole_table(old_harness: Harness) -> None:
+async def test_no_statement_of_the_hot_path_scans_a_whole_table(old_harness: Harness) -> None:
     harness = old_harness
     owner = harness.owner
     plans = await explained(owner)
-    # All of it as the owner, whose session explains; and often enough for every plan that is kept to be the kept one.
+    # As the owner, whose session may explain, and often enough for generic plans.
     for turn in range(7):
         for n in range(3):
             await enqueue(owner, "BALANCE", {"player_id": "p-1", "currency": "EUR"})
@@ -124,11 +124,11 @@ async def test_no_statement_of_the_hot_path_reads_a_whole_table(old_harness: Har
     assert {table for _, table in read} >= {"bet", "callback", "attempt_default"}
     whole = {(kind, table) for kind, table in read if "Seq Scan" in kind and table in LARGE}
     named = [plan["Query Text"] for plan in plans if whole & set(scans(plan["Plan"]))]
-    # The test's own count is one.
+    # Except the test's own count.
     assert [text for text in named if "select count(*) from predictu_dispatch.bet where" not in text] == []
 
 
-async def test_an_announcement_of_hundreds_of_operators_does_not_compare_each_with_every_other(
+async def test_a_heartbeat_with_hundreds_of_operators_has_no_quadratic_join(
     harness: Harness,
 ) -> None:
     owner, count = harness.owner, 300

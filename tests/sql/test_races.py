@@ -1,7 +1,7 @@
-"""Two at once, told apart by real locks: what comes first is held uncommitted until the second is seen to wait for it.
+"""Races with real locks: the first transaction commits only when the second one waits for it.
 
-The promise behind all of these races is the lock order, a bet first and then its callbacks, and that a claim waits for
-nobody. So a deadlock (40P01) is a failure here as much as a wrong row.
+They rely on the lock order (a bet, then its callbacks) and on claims that never wait. So a deadlock
+(40P01) is a failure too.
 """
 
 import asyncio
@@ -38,13 +38,13 @@ BALANCE = {"player_id": "p1", "currency": "EUR"}
 
 @pytest.fixture
 async def bulk(database: Database) -> AsyncIterator[list[Connection]]:
-    """More producers."""
+    """Connections of further producers."""
     async with connected(database.producer, PRODUCERS) as connections:
         yield connections
 
 
 async def outcome(action: Awaitable[Any]) -> Any:
-    """What the action returned, or the SQLSTATE it was refused with."""
+    """The action's result, or the SQLSTATE of its refusal."""
     try:
         return await action
     except asyncpg.PostgresError as error:
@@ -54,7 +54,7 @@ async def outcome(action: Awaitable[Any]) -> Any:
 async def overtake(
     harness: Harness, first: tuple[Connection, Awaitable[Any]], *seconds: tuple[Connection, Coroutine[Any, Any, Any]]
 ) -> tuple[Any, ...]:
-    """The first is done, not committed, when the seconds start; it commits once all wait for it. What each came to."""
+    """Run the first without commit, start the others, commit when all wait; returns all results."""
     connection, action = first
     async with asyncio.TaskGroup() as group, connection.transaction():
         came_to = await outcome(action)
@@ -64,20 +64,24 @@ async def overtake(
     return (came_to, *(task.result() for task in tasks))
 
 
-async def settle_behind(harness: Harness, first: tuple[Connection, Awaitable[Any]], said: Report) -> Any:
-    """The first is done, not committed, when the daemon settles: its report is held, and told again afterwards."""
+async def settle_behind(harness: Harness, first: tuple[Connection, Awaitable[Any]], report: Report) -> Any:
+    """Settle while the first is uncommitted, so the row is locked.
+
+    Settle again after its commit.
+    """
     connection, action = first
     async with connection.transaction():
         came_to = await action
-        assert [change["cause"] for change in await settle(harness.daemon, said)] == ["locked"]
-    await settle(harness.daemon, said)
+        assert [change["cause"] for change in await settle(harness.daemon, report)] == ["locked"]
+    await settle(harness.daemon, report)
     return came_to
 
 
-# ── Producers among themselves ──────────────────────────────────────────────────────────────────────────────────────
+# ── Producers among themselves
+# ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_of_many_terminals_for_one_bet_one_wins_and_the_others_are_told(
+async def test_of_many_concurrent_terminals_one_wins_and_the_others_are_refused(
     harness: Harness, bulk: list[Connection]
 ) -> None:
     await harness.attempt(await harness.place(), delivered)
@@ -93,10 +97,10 @@ async def test_of_many_terminals_for_one_bet_one_wins_and_the_others_are_told(
 
 
 @pytest.mark.parametrize("method", ["BET_MAKE", "BET_WIN", "BALANCE"])
-async def test_the_same_request_from_many_producers_at_once_is_one_callback(
+async def test_the_same_request_from_concurrent_producers_is_one_callback(
     harness: Harness, bulk: list[Connection], method: str
 ) -> None:
-    """The first commits in one round and rolls back in the other; then one of those who waited comes in its place."""
+    """The first commits in one round and rolls back in the other; then a waiting one succeeds."""
     for number, committed in enumerate((True, False)):
         bet_id, request_id = f"b{number}", uuid.uuid4()
         await harness.place(bet_id)
@@ -119,10 +123,10 @@ async def test_the_same_request_from_many_producers_at_once_is_one_callback(
         assert (await harness.callback(request_id))["method"] == method
 
 
-async def test_one_request_id_for_two_contents_at_once_stands_for_the_first(
+async def test_of_two_concurrent_contents_for_one_request_id_the_first_wins(
     harness: Harness, bulk: list[Connection]
 ) -> None:
-    """Across methods and bets too: the loser's whole transaction is undone, its bet included."""
+    """Also across methods and bets; the other transaction is rolled back with its bet."""
     one, other = bulk[:2]
     await harness.place("b1")
     win, request_id = terminal_params("BET_WIN", await harness.bet("b1")), uuid.uuid4()
@@ -138,7 +142,8 @@ async def test_one_request_id_for_two_contents_at_once_stands_for_the_first(
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.bet") == 1
 
 
-# ── A producer and a daemon ─────────────────────────────────────────────────────────────────────────────────────────
+# ── A producer and a daemon
+# ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -150,7 +155,7 @@ async def test_one_request_id_for_two_contents_at_once_stands_for_the_first(
         (retried, "waiting", "waiting"),
     ],
 )
-async def test_a_terminal_that_meets_the_settling_of_its_placement_is_never_left_waiting(
+async def test_a_terminal_concurrent_to_its_placements_settle_is_never_left_waiting(
     harness: Harness, came_to: Callable[..., Report], settled_first: str, enqueued_first: str
 ) -> None:
     for bet_id, expected in (("b1", settled_first), ("b2", enqueued_first)):
@@ -164,7 +169,7 @@ async def test_a_terminal_that_meets_the_settling_of_its_placement_is_never_left
         assert (enqueued if isinstance(enqueued, str) else await harness.state(enqueued)) == expected, bet_id
 
 
-async def test_rollback_bet_sees_what_the_claim_before_it_has_made_of_the_placement(harness: Harness) -> None:
+async def test_rollback_bet_after_a_concurrent_claim_sees_the_placement_in_flight(harness: Harness) -> None:
     placement = await harness.place()
     leases, rollback_id = await overtake(
         harness, (harness.daemon, claim(harness.daemon)), (harness.producer, rollback(harness.producer, "b1"))
@@ -176,8 +181,8 @@ async def test_rollback_bet_sees_what_the_claim_before_it_has_made_of_the_placem
     assert (await harness.state(placement), await harness.state(rollback_id)) == ("exhausted", "ready")
 
 
-async def test_a_claim_passes_by_what_a_producer_is_just_rolling_back(harness: Harness) -> None:
-    """It does not wait for that producer either: whatever else is due goes out."""
+async def test_a_claim_skips_a_callback_that_is_being_rolled_back(harness: Harness) -> None:
+    """It does not wait for the producer; other due callbacks are claimed."""
     await harness.place("b1")
     other = await harness.place("b2")
     async with harness.producer.transaction():
@@ -187,9 +192,7 @@ async def test_a_claim_passes_by_what_a_producer_is_just_rolling_back(harness: H
 
 
 @pytest.mark.parametrize("came_to", [delivered, retried, rejected])
-async def test_rollback_bet_and_a_settling_agree_whichever_is_first(
-    harness: Harness, came_to: Callable[..., Report]
-) -> None:
+async def test_rollback_bet_and_settle_agree_in_either_order(harness: Harness, came_to: Callable[..., Report]) -> None:
     for bet_id, settled_first in (("b1", True), ("b2", False)):
         lease = await harness.lease(await harness.place(bet_id))
         rolling = (harness.producer, rollback(harness.producer, bet_id))
@@ -206,7 +209,7 @@ async def test_rollback_bet_and_a_settling_agree_whichever_is_first(
             assert await harness.state(rollback_id) == "ready"
 
 
-async def test_rollback_bet_asked_for_twice_at_once_is_one_rollback(harness: Harness, bulk: list[Connection]) -> None:
+async def test_concurrent_rollback_bet_calls_make_one_rollback(harness: Harness, bulk: list[Connection]) -> None:
     one, other = bulk[:2]
     await harness.attempt(await harness.place("unknown"), retried, due_in_s=60.0)
     await harness.attempt(await harness.place("open"), delivered)
@@ -219,10 +222,10 @@ async def test_rollback_bet_asked_for_twice_at_once_is_one_rollback(harness: Har
 
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
-async def test_a_producer_with_an_old_snapshot_is_told_to_run_again_and_then_sees(
+async def test_a_producer_with_an_old_snapshot_gets_a_serialization_failure(
     harness: Harness, bulk: list[Connection], isolation: Literal["repeatable_read", "serializable"]
 ) -> None:
-    """It cannot see what was settled since, so it must not decide on what it sees."""
+    """It must not decide on a snapshot that lacks the settled result."""
     lease, request_id = await harness.lease(await harness.place("b1")), uuid.uuid4()
     win = terminal_params("BET_WIN", await harness.bet("b1"))
     producer = bulk[0]

@@ -1,4 +1,4 @@
-"""Least privilege: what each role may do, held against everything there is, so that nothing new is open by accident."""
+"""Least privilege: the complete list of each role's rights, so that new objects are noticed."""
 
 import json
 import uuid
@@ -16,7 +16,7 @@ MAY_EXECUTE = {
 }
 FOR_THE_FLEET = {"heartbeat", "deregister", "write_circuits", "claim_chore"}
 WITH_OWN_RIGHTS = {"minor_digits", "heartbeat_timeout", "backlog"}
-"""minor_digits() turns subunits into an amount for people; only backlog() reads, and only what its caller may."""
+"""Helpers: minor_digits() formats amounts, backlog() reads with its caller's rights."""
 MAY_EXECUTE["predictu_dispatcher"] |= FOR_THE_FLEET | WITH_OWN_RIGHTS
 MAY_EXECUTE["predictu_support"] |= WITH_OWN_RIGHTS
 FOR_PEOPLE = {
@@ -27,7 +27,7 @@ FOR_PEOPLE = {
     "resume_operator",
     "ping_operator",
 }
-"""The commands run with the daemon's own DSN."""
+"""The commands use the daemon's DSN."""
 MAY_EXECUTE["predictu_dispatcher"] |= FOR_PEOPLE
 FOR_RETENTION = {
     "retention_cutoff",
@@ -35,7 +35,7 @@ FOR_RETENTION = {
     "expired_audit",
     "purge_audit",
 }
-"""No other role may remove anything, and this role may do nothing else."""
+"""Only this role may remove rows, and it may do nothing else."""
 MAY_EXECUTE["predictu_retention"] = FOR_RETENTION
 READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_migration"}
 READABLE |= {"daemon", "share"}
@@ -62,7 +62,7 @@ async def functions(owner: Connection, role: str) -> set[str]:
 
 
 async def relations(owner: Connection, role: str, *privileges: str) -> set[str]:
-    """The tables and views on which the role has one of the privileges."""
+    """Tables and views on which the role has one of the privileges."""
     rows = await owner.fetch(
         "select distinct c.relname from pg_class c, unnest($2::text[]) privilege"
         " where c.relnamespace = 'predictu_dispatch'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')"
@@ -76,7 +76,7 @@ async def relations(owner: Connection, role: str, *privileges: str) -> set[str]:
 async def test_a_role_may_execute_exactly_its_functions(database: Database, role: str) -> None:
     async with connected(database.owner, 1) as [owner]:
         assert await functions(owner, role) == MAY_EXECUTE[role]
-        assert await functions(owner, "pg_monitor") == set(), "nothing is left to everybody"
+        assert await functions(owner, "pg_monitor") == set(), "PUBLIC has no right"
 
 
 @pytest.mark.parametrize("role", MAY_READ)
@@ -87,8 +87,8 @@ async def test_a_role_reads_exactly_its_relations_and_writes_none(database: Data
         assert not await owner.fetchval("select has_schema_privilege($1, 'predictu_dispatch', 'create')", role)
 
 
-async def test_what_runs_with_the_owners_rights_looks_nowhere_but_where_it_says(database: Database) -> None:
-    """A security definer function without a fixed search_path runs whatever its caller puts before it."""
+async def test_every_security_definer_function_has_a_fixed_search_path(database: Database) -> None:
+    """Without it, a caller could insert its own objects before ours."""
     async with connected(database.owner, 1) as [owner]:
         rows = await owner.fetch(
             "select p.proname, p.prosecdef, p.proconfig from pg_proc p"
@@ -101,8 +101,8 @@ async def test_what_runs_with_the_owners_rights_looks_nowhere_but_where_it_says(
     } == set()
 
 
-async def test_a_producer_cannot_slip_its_own_code_into_a_function(database: Database) -> None:
-    """A temporary table or an operator of the caller's own is found by nobody but the caller."""
+async def test_a_producers_own_objects_are_not_used_by_our_functions(database: Database) -> None:
+    """Temporary tables and SQL operators of the caller."""
     async with open_harness(database) as harness:
         await harness.producer.execute(
             "create temp table callback (like pg_class); create temp table bet (stolen text)"
@@ -113,8 +113,8 @@ async def test_a_producer_cannot_slip_its_own_code_into_a_function(database: Dat
         assert await harness.state(placement) == "cancelled"
 
 
-async def test_each_role_does_its_work_with_no_more_than_it_has(database: Database) -> None:
-    """And is refused the others': said by Postgres itself, not by a list of privileges."""
+async def test_each_role_can_do_its_work_and_nothing_else(database: Database) -> None:
+    """Runs the statements instead of reading the privileges."""
     request_id = uuid.uuid4()
     enqueue = "select predictu_dispatch.enqueue_callback($1, 'BET_MAKE', $2, $3)"
     placing = (OPERATOR, json.dumps(placement_params("b1")), request_id)

@@ -1,4 +1,4 @@
-"""rollback_bet(), sentence by sentence: DESIGN.md 5 and its clarifications in section 11."""
+"""rollback_bet() in every state of a bet."""
 
 import json
 import uuid
@@ -25,7 +25,7 @@ def certainly_not_sent(lease: Lease) -> Report:
     return retried(lease, effect="none", evidence="not_sent")
 
 
-async def test_a_placement_that_was_never_attempted_is_cancelled_and_nothing_goes_over_the_wire(
+async def test_a_placement_that_was_never_attempted_is_cancelled_and_nothing_is_sent(
     harness: Harness,
 ) -> None:
     placement = await harness.place()
@@ -37,7 +37,7 @@ async def test_a_placement_that_was_never_attempted_is_cancelled_and_nothing_goe
     assert await harness.rollback() is None
 
 
-async def test_a_placement_that_certainly_never_arrived_is_ended_and_nothing_goes_over_the_wire(
+async def test_a_placement_with_effect_none_is_exhausted_and_nothing_is_sent(
     harness: Harness,
 ) -> None:
     placement = await harness.place()
@@ -49,7 +49,7 @@ async def test_a_placement_that_certainly_never_arrived_is_ended_and_nothing_goe
     assert await claim(harness.daemon) == []
 
 
-async def test_a_debit_of_unknown_fate_is_rolled_back_at_once(harness: Harness) -> None:
+async def test_a_debit_with_an_unknown_outcome_is_rolled_back_at_once(harness: Harness) -> None:
     placement = await harness.place()
     await harness.attempt(placement, retried)
     rollback_id = await harness.rollback()
@@ -80,7 +80,7 @@ async def test_a_debit_of_unknown_fate_is_rolled_back_at_once(harness: Harness) 
         (rejected, ("void", "rejected", "insufficient_funds", "cancelled")),
     ],
 )
-async def test_a_rollback_waits_for_the_placement_in_flight_which_is_not_retried_any_more(
+async def test_a_rollback_waits_for_a_placement_in_flight_which_is_not_retried(
     harness: Harness, came_to: Callable[..., Report], expected: tuple[str, str, str | None, str]
 ) -> None:
     placement = await harness.place()
@@ -88,8 +88,8 @@ async def test_a_rollback_waits_for_the_placement_in_flight_which_is_not_retried
     rollback_id = await harness.rollback()
     assert await harness.state(rollback_id) == "waiting"
     assert (await harness.bet())["state"] == "placing"
-    assert await harness.rollback() == rollback_id, "asked again, it is the same one"
-    assert await claim(harness.daemon) == [], "nothing overtakes the debit"
+    assert await harness.rollback() == rollback_id, "a second call returns the same rollback"
+    assert await claim(harness.daemon) == [], "the rollback is not sent before the debit settles"
 
     await harness.settle(came_to(lease))
     ended, rollback_is = await harness.callback(placement), await harness.state(rollback_id)
@@ -99,7 +99,7 @@ async def test_a_rollback_waits_for_the_placement_in_flight_which_is_not_retried
     assert [lease["request_id"] for lease in went_on] == ([rollback_id] if rollback_is == "ready" else [])
 
 
-async def test_an_open_bet_is_rolled_back_once_and_for_all(harness: Harness) -> None:
+async def test_an_open_bet_is_rolled_back_once(harness: Harness) -> None:
     await harness.attempt(await harness.place(), delivered)
     rollback_id = await harness.rollback()
     assert rollback_id is not None
@@ -112,7 +112,7 @@ async def test_an_open_bet_is_rolled_back_once_and_for_all(harness: Harness) -> 
     assert await harness.rollback() == rollback_id
 
 
-async def test_an_adopted_bet_is_rolled_back_by_the_request_id_it_was_placed_with(harness: Harness) -> None:
+async def test_the_rollback_of_an_adopted_bet_names_its_placement_request_id(harness: Harness) -> None:
     placement = uuid.uuid4()
     await harness.producer.execute(
         "select predictu_dispatch.adopt_bet($1, 'b1', 'p1', 'EUR', 500, $2)", OPERATOR, placement
@@ -124,7 +124,7 @@ async def test_an_adopted_bet_is_rolled_back_by_the_request_id_it_was_placed_wit
 
 
 @pytest.mark.parametrize("in_flight", [False, True])
-async def test_a_waiting_terminal_gives_way_to_the_rollback_and_needs_nobodys_review(
+async def test_a_waiting_terminal_is_cancelled_by_the_rollback_and_needs_no_review(
     harness: Harness,
     in_flight: bool,  # noqa: FBT001 - a case of the table
 ) -> None:
@@ -141,7 +141,7 @@ async def test_a_waiting_terminal_gives_way_to_the_rollback_and_needs_nobodys_re
     assert (await harness.bet())["terminal_request_id"] == rollback_id
 
 
-async def test_a_rollback_that_a_producer_enqueued_itself_stays_the_bets_rollback(harness: Harness) -> None:
+async def test_a_rollback_enqueued_by_a_producer_remains_the_bets_rollback(harness: Harness) -> None:
     placement = await harness.place()
     lease = await harness.lease(placement)
     own = await harness.end("BET_ROLLBACK")
@@ -172,7 +172,7 @@ async def test_an_unknown_bet_is_not_rolled_back(harness: Harness) -> None:
         assert (refused.value.sqlstate, bool(refused.value.hint)) == ("PD005", True)
 
 
-async def test_a_bet_of_an_operator_that_was_disabled_since_is_still_rolled_back(harness: Harness) -> None:
+async def test_a_bet_of_a_disabled_operator_is_still_rolled_back(harness: Harness) -> None:
     await harness.attempt(await harness.place(), delivered)
     await harness.owner.execute(
         "update predictu_dispatch.operator set enabled = false where operator_id = $1", OPERATOR

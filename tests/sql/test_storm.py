@@ -1,7 +1,7 @@
-"""Everything at once over a few bets, with a seed, and then the books: what may never have happened did not.
+"""Random concurrent load over a few bets with a seed, and a check of invariants afterwards.
 
-An operator that really books stands behind the daemons: it may have debited although nobody heard of it. And a trigger
-of the test's own writes down every state of every callback in order, for the rules about what was sent before what.
+The operator has a real ledger, so it may debit although its answer is lost. A trigger records every
+state of every callback in order.
 """
 
 import asyncio
@@ -43,8 +43,8 @@ BETS = [f"b{number}" for number in range(40)]
 PRODUCERS, DAEMONS, STEPS = 5, 3, 120
 ATTEMPTS_MAX = 4
 TERMINALS = ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK")
-TOLD_TO_PRODUCERS = {"PD004", "PD005", "40001"}
-"""The bet forbids it, or run again: what a producer must expect. A deadlock and PD900 are nobody's to expect."""
+EXPECTED_ERRORS = {"PD004", "PD005", "40001"}
+"""Expected errors of a producer: refused by the bet's state, or a serialization failure."""
 
 HISTORY = """
 create table public.history (seq bigserial, request_id uuid, bet_id text, method text, state text, effect text);
@@ -59,7 +59,7 @@ create trigger note after insert or update of state on predictu_dispatch.callbac
 """
 
 NEVER = {
-    "a debit was sent after its bet's terminal was let go": """
+    "a debit was sent after its bet's terminal became ready": """
         select from public.history debit join public.history terminal using (bet_id)
          where debit.method = 'BET_MAKE' and debit.state = 'in_flight'
            and terminal.method <> 'BET_MAKE' and terminal.state in ('ready', 'in_flight')
@@ -85,19 +85,19 @@ NEVER = {
         select from predictu_dispatch.callback c cross join lateral generate_series(1, c.attempts) n
          where 1 <> (select count(*) from predictu_dispatch.attempt a
                       where a.request_id = c.request_id and a.attempt = n and a.verdict <> 'late')""",
-    "the audit knows of an attempt that never began": """
+    "the audit has an attempt that never began": """
         select from predictu_dispatch.attempt a join predictu_dispatch.callback c using (operator_id, request_id)
          where a.attempt > c.attempts""",
     "a report is in the audit twice": "select from predictu_dispatch.attempt group by report_id having count(*) > 1",
     "a callback waits although its bet is not being placed": """
         select from predictu_dispatch.callback c join predictu_dispatch.bet b using (operator_id, bet_id)
          where c.state = 'waiting' and b.state <> 'placing'""",
-    "a debit of unknown fate has no rollback": """
+    "a debit with an unknown outcome has no rollback": """
         select from predictu_dispatch.callback c join predictu_dispatch.bet b using (operator_id, bet_id)
           left join predictu_dispatch.callback t on t.request_id = b.terminal_request_id
          where c.method = 'BET_MAKE' and c.state in ('rejected', 'exhausted') and c.effect = 'unknown'
            and (b.state not in ('closing', 'closed') or t.method is distinct from 'BET_ROLLBACK')""",
-    "a bet is not where its callbacks are": """
+    "a bet's state does not match its callbacks": """
         select from predictu_dispatch.bet b
           left join predictu_dispatch.callback p on p.request_id = b.placement_request_id
           left join predictu_dispatch.callback t on t.request_id = b.terminal_request_id
@@ -108,7 +108,7 @@ NEVER = {
              when 'closed' then t.state = 'delivered'
              when 'void' then p.effect = 'none' and (t.state is null or t.state = 'cancelled')
              else false end""",
-    "somebody must look at a callback and nobody is told": """
+    "a failed callback is not on the review list": """
         select from predictu_dispatch.callback
          where bet_id is not null and method <> 'BET_MAKE' and state in ('rejected', 'exhausted')
            and review_since is null""",
@@ -117,13 +117,13 @@ NEVER = {
 
 @dataclass(slots=True, kw_only=True)
 class Operator:
-    """What its wallet has booked, by request_id; it answers some attempts, is silent on others, and may be slow."""
+    """An operator with a ledger by request_id, which may be slow or not answer."""
 
     chance: random.Random
     booked: set[uuid.UUID] = field(default_factory=set)
 
     def attempted(self, lease: Lease) -> Report | None:
-        """What the daemon reports; None where it dies before it can."""
+        """The daemon's report; None if it crashes before."""
         chance = self.chance.random()
         if chance < 0.15:
             return rejected(lease) if lease["request_id"] not in self.booked else delivered(lease)
@@ -139,8 +139,8 @@ class Operator:
         return delivered(lease)
 
 
-async def producing(connection: Connection, chance: random.Random, told: Counter[str]) -> None:
-    """One producer: places bets, ends them, rolls them back, asks for balances, each in a transaction of its own."""
+async def producing(connection: Connection, chance: random.Random, errors: Counter[str]) -> None:
+    """One producer: places bets, ends them, rolls them back and asks for balances."""
     for _ in range(STEPS):
         bet_id = chance.choice(BETS)
         params = placement_params(bet_id)
@@ -162,16 +162,19 @@ async def producing(connection: Connection, chance: random.Random, told: Counter
                     case "balance":
                         await enqueue(connection, "BALANCE", {"player_id": "p1", "currency": "EUR"})
         except asyncpg.PostgresError as error:
-            told[error.sqlstate or ""] += 1
+            errors[error.sqlstate or ""] += 1
 
 
 async def dispatching(connection: Connection, chance: random.Random, operator: Operator, stop: asyncio.Event) -> None:
-    """One daemon: claims, posts, settles, now and then twice, late, or never; its leases are sometimes over at once."""
+    """One daemon: claims, posts, settles.
+
+    Sometimes twice, late or never, or with an expired lease.
+    """
     late: list[Report] = []
     while not stop.is_set():
         leases = await claim(connection, slots=chance.choice((1, 3, 20)), lease_s=chance.choice((0.0, 60.0)))
         reports = [operator.attempted(lease) for lease in leases]
-        # A daemon that dies leaves a lease that runs out; one whose lease would never do so tells it late instead.
+        # A crashed daemon's lease must expire; with a long lease it reports late instead.
         batch = [
             word or retried(lease) for lease, word in zip(leases, reports, strict=True) if word or lease["lease_s"]
         ]
@@ -183,7 +186,7 @@ async def dispatching(connection: Connection, chance: random.Random, operator: O
 
 
 async def reaping(connection: Connection, stop: asyncio.Event) -> None:
-    """Leases and deadlines that ran out."""
+    """Reap expired leases and deadlines."""
     while not stop.is_set():
         leases = await connection.fetch(query("expired_leases"), 50)
         await settle_all(connection, *(reaped(lease) for lease in leases))
@@ -191,7 +194,7 @@ async def reaping(connection: Connection, stop: asyncio.Event) -> None:
 
 
 async def drain(harness: Harness) -> None:
-    """All that is still due is delivered."""
+    """Deliver everything that is still due."""
     for _ in itertools.takewhile(lambda round_: round_ < 100, itertools.count()):
         leases = await harness.daemon.fetch(query("expired_leases"), 500)
         await harness.settle(*(reaped(lease) for lease in leases))
@@ -199,13 +202,13 @@ async def drain(harness: Harness) -> None:
         if not due and not leases:
             return
         await harness.settle(*(delivered(lease) for lease in due))
-    raise AssertionError("it never comes to rest")
+    raise AssertionError("callbacks remain unfinished")
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_whatever_happens_at_once_the_books_are_right(database: Database, harness: Harness, seed: int) -> None:
+async def test_random_concurrent_load_keeps_every_invariant(database: Database, harness: Harness, seed: int) -> None:
     await harness.owner.execute(HISTORY)
-    operator, told, stop = Operator(chance=random.Random(seed)), Counter[str](), asyncio.Event()
+    operator, errors, stop = Operator(chance=random.Random(seed)), Counter[str](), asyncio.Event()
     async with (
         connected(database.producer, PRODUCERS) as producers,
         connected(database.dispatcher, DAEMONS) as daemons,
@@ -218,9 +221,9 @@ async def test_whatever_happens_at_once_the_books_are_right(database: Database, 
             group.create_task(reaping(reaper, stop))
         async with asyncio.TaskGroup() as producing_group:
             for number, producer in enumerate(producers):
-                producing_group.create_task(producing(producer, random.Random(f"{seed} p {number}"), told))
+                producing_group.create_task(producing(producer, random.Random(f"{seed} p {number}"), errors))
         stop.set()
-    assert set(told) <= TOLD_TO_PRODUCERS, told
+    assert set(errors) <= EXPECTED_ERRORS, errors
     await drain(harness)
 
     assert {fault: len(await harness.owner.fetch(never)) for fault, never in NEVER.items()} == dict.fromkeys(NEVER, 0)
@@ -231,6 +234,6 @@ async def test_whatever_happens_at_once_the_books_are_right(database: Database, 
         }
     )
     assert set(states) <= {"open", "closing", "closed", "void"}
-    assert min(states["closed"], states["void"]) > 0, f"the storm was a breeze: {states}"
+    assert min(states["closed"], states["void"]) > 0, f"too little happened: {states}"
     void = await harness.owner.fetch("select placement_request_id from predictu_dispatch.bet where state = 'void'")
     assert not {row["placement_request_id"] for row in void} & operator.booked, "a debit stands without its bet"

@@ -1,4 +1,4 @@
-"""Operators become known to producers, whoever holds one of their rows."""
+"""sync_operators() registers operators, also if some of their rows are locked."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from tests.support.harness import OPERATOR, Connection, Harness
 
 
 async def sync(daemon: Connection, *operator_ids: str) -> list[str]:
-    """These operators, enabled, with a fingerprint that is new; returns those that could not be written."""
+    """Register these operators with a new fingerprint; returns those that could not be written."""
     count = len(operator_ids)
     rows = await asyncio.wait_for(
         daemon.fetch(
@@ -25,8 +25,8 @@ async def fingerprint(harness: Harness, operator_id: str) -> str | None:
     return found
 
 
-async def test_an_operator_that_somebody_holds_keeps_no_daemon_from_starting(harness: Harness) -> None:
-    """One person's open transaction on one operator's row once stopped every start and every reload."""
+async def test_a_locked_operator_row_does_not_block_a_daemons_start(harness: Harness) -> None:
+    """Nor a reload."""
     before = await fingerprint(harness, OPERATOR)
     async with harness.owner.transaction():
         await harness.owner.execute(
@@ -34,7 +34,7 @@ async def test_an_operator_that_somebody_holds_keeps_no_daemon_from_starting(har
         )
         assert await sync(harness.daemon, "op_a", OPERATOR, "op_z") == [OPERATOR]
         assert [await fingerprint(harness, name) for name in ("op_a", OPERATOR, "op_z")] == ["new", before, "new"]
-        # What stays as it is is not even looked at.
+        # Unchanged rows are not locked.
         assert await sync(harness.daemon, "op_a", "op_z") == []
     assert await sync(harness.daemon, "op_a", OPERATOR, "op_z") == []
     assert await fingerprint(harness, OPERATOR) == "new"
