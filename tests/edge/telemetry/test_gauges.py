@@ -1,20 +1,16 @@
-"""The figures on which alerts stand are true: ages, faults of configuration, leases, pauses, certificates, keys."""
+"""Gauges: ages, reloads, leases, pauses and keys have the values that alerts depend on."""
 
 import os
 import re
 import signal
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import trustme
 from aiohttp import web
 
 from predictu_dispatch.edge.config.keys import create_key_file
-from predictu_dispatch.edge.config.loader import load_config
-from predictu_dispatch.edge.config.operator_file import first_expiry
 from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import OPERATOR
@@ -23,7 +19,7 @@ from tests.support.postgres import Database
 HOUR_S = 3600.0
 SLACK_S = 120.0
 LATER = {"initial_delay_s": 200.0, "max_delay_s": 300.0}
-"""What fails is not tried again while a test runs."""
+"""No retry while a test runs."""
 
 
 @pytest.fixture
@@ -40,7 +36,7 @@ def shows(daemon: Daemon, name: str, value: float, *labels: str) -> Callable[[],
 
 
 async def age(environment: Environment, bet_id: str, column: str, age_s: float) -> None:
-    """The terminal of the bet is so old in this respect."""
+    """Moves a time of the bet's terminal callback into the past."""
     await environment.harness.owner.execute("alter table predictu_dispatch.callback disable trigger user")
     done = await environment.harness.owner.execute(
         f"update predictu_dispatch.callback set {column} = now() - $2::interval"  # noqa: S608 - a name of this file
@@ -51,8 +47,8 @@ async def age(environment: Environment, bet_id: str, column: str, age_s: float) 
     await environment.harness.owner.execute("alter table predictu_dispatch.callback enable trigger user")
 
 
-async def test_ages_count_from_enqueueing_and_are_those_of_the_oldest(environment: Environment) -> None:
-    """Two rollbacks nobody confirms, a credit of unknown fate, a refused one: each with an age of its own."""
+async def test_ages_are_those_of_the_oldest_since_enqueueing(environment: Environment) -> None:
+    """Two unconfirmed rollbacks, a credit of unknown effect and a rejected one, each with its own age."""
     environment.fleet.write_operator(environment.operator.url, interactive=LATER, settlement=LATER)
     daemon = await environment.fleet.start("host-1")
     for name in ("unknown_effect_oldest_seconds", "rollback_oldest_seconds", "needs_review_oldest_seconds"):
@@ -67,13 +63,13 @@ async def test_ages_count_from_enqueueing_and_are_those_of_the_oldest(environmen
     await environment.harness.rollback("b-1")
     await environment.harness.rollback("b-2")
     await environment.harness.end("BET_WIN", "b-3")
-    await until("three are to be tried again", lambda: len(daemon.lines("callback.retried")) == 3)
+    await until("three wait for a retry", lambda: len(daemon.lines("callback.retried")) == 3)
     await age(environment, "b-1", "created_at", 2 * HOUR_S)
     await age(environment, "b-2", "created_at", HOUR_S)
     await age(environment, "b-3", "created_at", 3 * HOUR_S)
     await age(environment, "b-4", "review_since", 4 * HOUR_S)
 
-    async def all_ages_are_seen() -> bool:
+    async def all_ages_show() -> bool:
         ages = [
             await daemon.metric(f"{name}_oldest_seconds", OPERATOR)
             for name in ("rollback", "unknown_effect", "needs_review")
@@ -81,7 +77,7 @@ async def test_ages_count_from_enqueueing_and_are_those_of_the_oldest(environmen
         assert None not in ages
         return all((one or 0) >= 2 * HOUR_S for one in ages)
 
-    await until("the ages are seen", all_ages_are_seen)
+    await until("the ages show", all_ages_show)
     figures = await daemon.metrics()
     assert figures["rollback_oldest_seconds"][OPERATOR,] == pytest.approx(2 * HOUR_S, abs=SLACK_S)
     assert figures["unknown_effect_oldest_seconds"][OPERATOR,] == pytest.approx(3 * HOUR_S, abs=SLACK_S)
@@ -91,7 +87,7 @@ async def test_ages_count_from_enqueueing_and_are_those_of_the_oldest(environmen
     assert figures["needs_review"][OPERATOR,] == 1
 
 
-async def test_an_answer_that_says_that_the_address_is_wrong_is_counted_from_nought_on(
+async def test_a_redirect_counts_as_misconfigured_and_the_counter_starts_at_0(
     environment: Environment,
 ) -> None:
     environment.fleet.write_operator(environment.operator.url, interactive=LATER, settlement=LATER)
@@ -106,7 +102,7 @@ async def test_an_answer_that_says_that_the_address_is_wrong_is_counted_from_nou
     assert await daemon.metric("misconfigured_total", OPERATOR) == 1
 
 
-async def test_what_a_vanished_daemon_left_is_counted_by_who_settles_it(environment: Environment) -> None:
+async def test_attempts_of_a_killed_daemon_are_counted_by_the_daemon_that_reaps_them(environment: Environment) -> None:
     first = await environment.fleet.start("host-1")
     environment.operator.hold()
     await environment.harness.place()
@@ -131,7 +127,7 @@ async def test_a_bad_reload_shows_until_a_good_one(environment: Environment) -> 
         assert await daemon.metric("config_reload_failures_total") == failures
 
 
-async def test_a_pause_is_seen_and_a_draining_daemon_is_not_ready(environment: Environment) -> None:
+async def test_a_pause_shows_and_a_draining_daemon_is_not_ready(environment: Environment) -> None:
     daemon = await environment.fleet.start("host-1")
     await until("it is not paused", shows(daemon, "paused", 0, OPERATOR))
     assert await daemon.metric("ready") == 1
@@ -148,66 +144,11 @@ async def test_a_pause_is_seen_and_a_draining_daemon_is_not_ready(environment: E
     assert await daemon.exited() == 0
 
 
-async def test_a_daemon_says_what_it_costs_its_host(environment: Environment) -> None:
+async def test_memory_and_descriptors_are_exposed(environment: Environment) -> None:
     daemon = await environment.fleet.start("host-1")
     figures = await daemon.metrics()
     assert figures["process_resident_memory_bytes"][()] > 10_000_000
     assert 0 < figures["process_open_fds"][()] < figures["process_max_fds"][()]
-
-
-def issued(authority: trustme.CA, in_days: float) -> bytes:
-    until_then = datetime.now(UTC) + timedelta(days=in_days)
-    return authority.issue_cert("dispatch.example.com", not_after=until_then).cert_chain_pems[0].bytes()
-
-
-def test_of_several_certificates_the_first_to_end_counts() -> None:
-    authority = trustme.CA()
-    chain = issued(authority, 30) + issued(authority, 10) + issued(authority, 20)
-    assert first_expiry(chain) == pytest.approx(time.time() + 10 * 86_400, abs=SLACK_S)
-
-
-@pytest.mark.parametrize(
-    "pem", [b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
-)
-def test_what_is_no_certificate_has_no_end(pem: bytes) -> None:
-    assert first_expiry(pem) is None
-
-
-def configured(folder: Path, *, tls: str = "") -> Path:
-    """A configuration of one operator; its key lies beside its file."""
-    (folder / "operators").mkdir()
-    (folder / "dispatcher.toml").write_text("")
-    (folder / "operators" / "op_a.toml").write_text(
-        f'operator_id = "op_a"\ncallback_url = "https://h/"\n[signing]\nkey_file = "op_a.pem"\n{tls}'
-    )
-    return folder / "dispatcher.toml"
-
-
-def test_the_configuration_knows_when_its_first_expiry_and_its_key_was_made(tmp_path: Path) -> None:
-    path = configured(
-        tmp_path, tls="[tls]\nca_file = 'ca.pem'\nclient_cert_file = 'client.pem'\nclient_key_file = 'client.key'\n"
-    )
-    operators = path.parent / "operators"
-    create_key_file(operators / "op_a.pem", "EdDSA")
-    os.utime(operators / "op_a.pem", (1_700_000_000, 1_700_000_000))
-    authority = trustme.CA()
-    ours = authority.issue_cert("dispatch.example.com", not_after=datetime.now(UTC) + timedelta(days=40))
-    authority.cert_pem.write_to_path(operators / "ca.pem")
-    ours.private_key_pem.write_to_path(operators / "client.key")
-    ours.cert_chain_pems[0].write_to_path(operators / "client.pem")
-    operator = load_config(path, {}).operators["op_a"]
-    assert operator.key_made_at == 1_700_000_000
-    assert operator.certificate_ends == {
-        "ca": first_expiry(authority.cert_pem.bytes()),
-        "client": pytest.approx(time.time() + 40 * 86_400, abs=SLACK_S),
-    }
-
-
-def test_a_key_that_systemd_hands_over_has_no_age_because_its_file_is_always_new(tmp_path: Path) -> None:
-    path = configured(tmp_path)
-    create_key_file(tmp_path / "credentials" / "op_a.pem", "EdDSA")
-    operator = load_config(path, {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}).operators["op_a"]
-    assert operator.key_made_at is None
 
 
 async def test_a_renewed_key_shows_at_the_next_reload(environment: Environment) -> None:
@@ -221,4 +162,4 @@ async def test_a_renewed_key_shows_at_the_next_reload(environment: Environment) 
     file = environment.fleet.folder / "operators" / f"{OPERATOR}.toml"
     file.write_text(re.sub(r"key\.pem", "other.pem", file.read_text(encoding="utf-8")), encoding="utf-8")
     os.kill(daemon.process.pid, signal.SIGHUP)
-    await until("it is seen", shows(daemon, "signing_key_created_timestamp_seconds", 1_700_000_000, OPERATOR))
+    await until("it shows", shows(daemon, "signing_key_created_timestamp_seconds", 1_700_000_000, OPERATOR))

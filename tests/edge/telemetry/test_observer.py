@@ -1,4 +1,4 @@
-"""What a daemon says of itself: exit codes, health, metrics, public keys, log; and what it never says."""
+"""Exit codes, metrics, public keys and log lines of a daemon, and that none of them has a secret."""
 
 import asyncio
 import base64
@@ -16,6 +16,8 @@ import jwt
 import pytest
 from aiohttp import web
 
+import predictu_dispatch
+from predictu_dispatch.core.events import Event
 from tests.support.daemons import WAIT_S, until
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import OPERATOR, enqueue, placement_params
@@ -24,7 +26,7 @@ from tests.support.postgres_proxy import Trick, proxied
 
 BY_LANE = {(lane, OPERATOR) for lane in ("interactive", "settlement")}
 STORED = ("backlog", "oldest_due_seconds", "unknown_effect", "needs_review")
-"""The figures that only the database knows."""
+"""Figures from the database."""
 
 
 @pytest.fixture
@@ -37,9 +39,7 @@ def with_parameter(database: Database, parameter: str) -> str:
     return f"{database.owner}{'&' if '?' in database.owner else '?'}{parameter}"
 
 
-async def test_exit_codes_tell_bad_configuration_a_missing_database_and_a_missing_schema_apart(
-    environment: Environment, postgres: Server
-) -> None:
+async def test_each_failed_start_has_its_exit_code_and_message(environment: Environment, postgres: Server) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         async with cloned_database(postgres, "template0") as empty:
@@ -67,11 +67,11 @@ async def test_exit_codes_tell_bad_configuration_a_missing_database_and_a_missin
             row["instance"]
             for row in await environment.harness.owner.fetch("select instance from predictu_dispatch.daemon")
         }
-        assert known.isdisjoint(expected), "who never ran has not vanished either"
+        assert known.isdisjoint(expected), "a daemon that never ran is not registered"
 
 
-async def test_the_metrics_are_those_of_the_design_and_agree_with_the_audit(environment: Environment) -> None:
-    """One bet is won, one is refused, one has a rollback that nobody can confirm; one callback is held in flight."""
+async def test_metrics_agree_with_the_audit(environment: Environment) -> None:
+    """One bet is won, one rejected, one has an unconfirmed rollback; one callback stays in flight."""
     harness = environment.harness
     daemon = await environment.fleet.start("host-1")
     await harness.place("b-won")
@@ -90,10 +90,10 @@ async def test_the_metrics_are_those_of_the_design_and_agree_with_the_audit(envi
     await environment.until_in_flight(1)
     assert await harness.state(waiting) == "waiting"
 
-    async def the_snapshot_shows_it() -> bool:
+    async def in_flight_shows() -> bool:
         return await daemon.metric("backlog", "interactive", OPERATOR, "in_flight") == 1
 
-    await until("the snapshot shows what is in flight", the_snapshot_shows_it)
+    await until("the gauge shows what is in flight", in_flight_shows)
     figures = await daemon.metrics()
     audit = await harness.owner.fetch(
         "select method, verdict, count(*) from predictu_dispatch.attempt group by method, verdict"
@@ -123,7 +123,7 @@ async def test_the_metrics_are_those_of_the_design_and_agree_with_the_audit(envi
     assert list(figures["build_info"].values()) == [1]
 
 
-async def test_a_figure_that_could_not_be_read_is_absent_and_not_nought(environment: Environment) -> None:
+async def test_a_figure_that_could_not_be_read_is_absent_and_not_0(environment: Environment) -> None:
     async with proxied(environment.fleet.dsn) as proxy:
         proxy.on_next("as unknown_effect", Trick.KEEP_ANSWER)
         daemon = await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
@@ -139,7 +139,7 @@ async def test_a_figure_that_could_not_be_read_is_absent_and_not_nought(environm
         await until("the figures are there", they_are_there)
 
 
-async def test_the_public_keys_verify_what_the_daemon_has_signed(environment: Environment) -> None:
+async def test_published_keys_verify_tokens_and_have_no_private_part(environment: Environment) -> None:
     daemon = await environment.fleet.start("host-1")
     await environment.harness.place()
     await environment.until_all_final()
@@ -149,14 +149,14 @@ async def test_the_public_keys_verify_what_the_daemon_has_signed(environment: En
     [request] = environment.operator.requests
     claims = jwt.decode(request.token, keys[jwt.get_unverified_header(request.token)["kid"]].key, algorithms=["EdDSA"])
     assert claims["jti"] == request.request_id
-    # Nothing private stands beside it; "d" is what a JWK calls the private half.
+    # "d" would be the private part of a JWK.
     assert all(set(key) == {"kty", "crv", "x", "kid", "alg", "use"} for key in json.loads(text)["keys"])
     assert (await daemon.get("/keys/op_nobody.json"))[0] == 404
 
 
 @asynccontextmanager
 async def echoing_operator() -> AsyncIterator[str]:
-    """An operator whose answer is no HTTP and quotes our own Authorization header and body back at us."""
+    """An operator whose malformed answer quotes our Authorization header and body."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -172,14 +172,14 @@ async def echoing_operator() -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/callback"
 
 
-async def test_no_token_signature_body_or_password_is_ever_said(environment: Environment) -> None:
-    """Not even where the operator quotes our own token back at us in what is hardly an answer."""
+async def test_no_token_signature_body_or_password_is_logged_or_exposed(environment: Environment) -> None:
+    """Not even if an operator quotes our token in a malformed answer."""
     secret = "body-marker-0815"
     params: dict[str, Any] = placement_params("b-1") | {"note": secret}
     first = await environment.fleet.start("host-1")
     await enqueue(environment.harness.producer, "BET_MAKE", params)
     await environment.until_all_final()
-    said = [first.log_text, (await first.get("/metrics"))[1], (await first.get(f"/keys/{OPERATOR}.json"))[1]]
+    texts = [first.log_text, (await first.get("/metrics"))[1], (await first.get(f"/keys/{OPERATOR}.json"))[1]]
     first.kill()
     async with echoing_operator() as url:
         environment.fleet.write_operator(url, interactive={"max_attempts": 1}, settlement={"max_attempts": 1})
@@ -187,9 +187,9 @@ async def test_no_token_signature_body_or_password_is_ever_said(environment: Env
         await enqueue(environment.harness.producer, "BET_MAKE", {**params, "bet_id": "b-2"})
         await environment.until_all_final()
         await second.until_logged("callback.exhausted", times=2)
-        said += [second.log_text, (await second.get("/metrics"))[1]]
+        texts += [second.log_text, (await second.get("/metrics"))[1]]
 
-    everything = "\n".join(said)
+    everything = "\n".join(texts)
     [request] = environment.operator.requests
     password = urlsplit(environment.fleet.dsn).password
     assert password
@@ -199,8 +199,8 @@ async def test_no_token_signature_body_or_password_is_ever_said(environment: Env
         assert part not in everything, part
 
 
-async def test_each_attempt_has_exactly_one_line_and_its_keys_are_the_audits_columns(environment: Environment) -> None:
-    """A retried debit, its confirmation, a refused credit: three attempts, three lines, whatever else is said."""
+async def test_each_attempt_has_one_line_whose_keys_are_columns_of_the_audit(environment: Environment) -> None:
+    """A retried debit, its confirmation and a rejected credit: three attempts, three lines."""
     busy = iter([web.Response(status=503)])
     environment.operator.answer = lambda _: next(busy, None)
     daemon = await environment.fleet.start("host-1")
@@ -226,8 +226,8 @@ async def test_each_attempt_has_exactly_one_line_and_its_keys_are_the_audits_col
     ]
 
 
-async def test_what_a_library_logs_is_a_line_like_any_other() -> None:
-    speak = (
+async def test_log_records_of_libraries_become_log_lines_without_tokens() -> None:
+    program = (
         "import logging\n"
         "from predictu_dispatch.core.settings import LogSettings\n"
         "from predictu_dispatch.edge.telemetry.log import configure_log\n"
@@ -237,9 +237,16 @@ async def test_what_a_library_logs_is_a_line_like_any_other() -> None:
         "except ZeroDivisionError:\n"
         "    logging.getLogger('aiohttp.server').exception('it has seen %s', 'eyJhbGciOiJ9.eyJpc3MiOiJ9.c2lnbmF0')\n"
     )
-    child = await asyncio.create_subprocess_exec(sys.executable, "-c", speak, stderr=asyncio.subprocess.PIPE)
-    _, said = await asyncio.wait_for(child.communicate(), WAIT_S)
-    [line] = [json.loads(line) for line in said.splitlines()]
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE)
+    _, stderr = await asyncio.wait_for(child.communicate(), WAIT_S)
+    [line] = [json.loads(line) for line in stderr.splitlines()]
     assert (line["event"], line["level"], line["library"]) == ("library.logged", "error", "aiohttp.server")
     assert line["message"] == "it has seen [token withheld]"
     assert "ZeroDivisionError" in line["exception"]
+
+
+def test_every_log_event_is_a_noun_and_a_past_verb_of_the_enum() -> None:
+    assert [event for event in Event if not re.fullmatch(r"[a-z]+\.[a-z_]+", event)] == []
+    modules = Path(predictu_dispatch.__file__).parent.rglob("*.py")
+    literal = re.compile(r"\blog\.(debug|info|warning|error)\(\s*[\"']")
+    assert [module.name for module in modules if literal.search(module.read_text(encoding="utf-8"))] == []
