@@ -1,4 +1,4 @@
-"""The fixtures every test may ask for: `postgres` (a server), `database` (a fresh clone), `embedded` (one to kill)."""
+"""Fixtures for all tests: `postgres`, a server; `database`, a fresh clone; `embedded`, a server to kill."""
 
 import asyncio
 import os
@@ -19,21 +19,21 @@ POOLER_OF_THE_RUN = os.environ.get("TEST_POOLER")
 
 @pytest.fixture(autouse=True)
 def _settings_of_the_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What our own environment says would win over the dispatcher.toml of every daemon a test starts."""
+    """Removes variables that would override the dispatcher.toml of a daemon that a test starts."""
     for variable in (*VARIABLES.values(), "PREDICTU_DISPATCH_CONFIG", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"):
         monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(autouse=True)
 def _daemons_through_a_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With TEST_POOLER=pgbouncer every stage's daemons reach Postgres through one; see support/pgbouncer.py."""
+    """With TEST_POOLER=pgbouncer all daemons reach Postgres through pgbouncer; see support/pgbouncer.py."""
     if POOLER_OF_THE_RUN:
         monkeypatch.setattr("tests.support.environment.Fleet", PooledFleet)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """A server for this test process: the one PREDICTU_DISPATCH_DSN names, or an embedded one of its own."""
+    """The server that PREDICTU_DISPATCH_DSN names, or an embedded one of this test process."""
     if DSN_OF_THE_RUN:
         yield Server(maintenance_dsn=DSN_OF_THE_RUN)
         return
@@ -43,7 +43,7 @@ def postgres() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def template(postgres: Server) -> Iterator[str]:
-    """The name of a database in which the migrations ran."""
+    """The name of a migrated database to clone."""
     name = asyncio.run(create_template(postgres))
     yield name
     asyncio.run(drop_database(postgres, name))
@@ -51,20 +51,20 @@ def template(postgres: Server) -> Iterator[str]:
 
 @pytest.fixture
 async def database(postgres: Server, template: str) -> AsyncIterator[Database]:
-    """A fresh database with our schema, and a DSN for each role."""
+    """A fresh database with our schema, with a DSN for each role."""
     async with cloned_database(postgres, template) as database:
         yield database
 
 
 @pytest.fixture
 async def harness(database: Database) -> AsyncIterator[Harness]:
-    """A producer, a daemon and the owner of that database, each with the rights of its role."""
+    """Connections of a producer, a daemon and the owner to that database, each with its role's rights."""
     async with open_harness(database) as harness:
         yield harness
 
 
 @pytest.fixture
 def embedded() -> Iterator[EmbeddedPostgres]:
-    """A server of the test's own, empty, to be killed and restarted at will."""
+    """An empty server of the test's own, to kill and restart."""
     with EmbeddedPostgres(fsync=False) as embedded:
         yield embedded

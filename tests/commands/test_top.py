@@ -105,14 +105,14 @@ async def test_an_outage_is_said_and_does_not_end_it(tmp_path: Path, database: D
     async with proxied(database.support) as proxy:
         with terminal(command_line_for(tmp_path, proxy.dsn()), "top", "--every", "0.2") as screen:
             await until("the first picture", lambda: screen.shows("not final"))
-            proxy.go_away()
+            proxy.refuse_connections()
             await until("it says so", lambda: screen.shows("can't be reached"))
             first, second = screen.picture.splitlines()[:2]
             assert first.rstrip().endswith("below is what it said last")
             assert "Error" in second
             # What is below is what was known last.
             assert OPERATOR in screen.picture
-            proxy.come_back()
+            proxy.accept_connections()
             await until("it goes on", lambda: screen.shows("UTC") and "can't be reached" not in screen.picture)
 
 

@@ -153,7 +153,7 @@ async def test_a_claim_that_is_under_way_while_its_daemon_stops_is_not_given_to_
         a.terminate()
         await a.until_logged("drain.started")
         await until_heartbeats(environment, A, B)
-        proxy.give_back()
+        proxy.release_answers()
         await is_busy(environment.operator, LIMIT)
         await until_heartbeats(environment, A, B)
         assert await slots(environment) == {A: 6, B: 6}
@@ -205,7 +205,7 @@ async def test_a_daemon_that_stands_still_loses_its_share_and_uses_none_when_it_
         await until_heartbeats(environment, A, B)
         assert await under_way(environment, C) == []
         assert environment.operator.busy["interactive"] == LIMIT
-        proxy.give_back()
+        proxy.release_answers()
         await until_heartbeats(environment, A, B, C)
         assert environment.operator.busy["interactive"] == LIMIT
         environment.operator.answers_in_s = 0.02

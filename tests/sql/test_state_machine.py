@@ -446,13 +446,13 @@ class Play(RuleBasedStateMachine):
         return [daemon for daemon in self.daemons.values() if any(getattr(daemon, kind) for kind in what)]
 
     @precondition(lambda self: self.holding("leased"))
-    @rule(index=an_index, fate=a_fate)
-    def delivers(self, index: int, fate: RequestFault) -> None:
+    @rule(index=an_index, fault=a_fate)
+    def delivers(self, index: int, fault: RequestFault) -> None:
         callback, daemon = self.any_of([(c, daemon) for daemon in self.holding("leased") for c in daemon.leased], index)
-        self.deliver(daemon, callback, fate)
+        self.deliver(daemon, callback, fault)
 
-    def deliver(self, daemon: Daemon, callback: Callback, fate: RequestFault) -> None:
-        self.network.fate = fate
+    def deliver(self, daemon: Daemon, callback: Callback, fault: RequestFault) -> None:
+        self.network.fault = fault
         daemon.leased.remove(callback)
         report = self.wait(daemon.courier.deliver(callback))
         daemon.reports.append(report)
@@ -462,9 +462,9 @@ class Play(RuleBasedStateMachine):
         # Nothing was written; what the operator did is held against the last look.
         check_operator(self.seen, self.network)
 
-    def deliver_all(self, daemon: Daemon, fates: Sequence[RequestFault]) -> None:
+    def deliver_all(self, daemon: Daemon, faults: Sequence[RequestFault]) -> None:
         for number, callback in enumerate(tuple(daemon.leased)):
-            self.deliver(daemon, callback, fates[number % len(fates)])
+            self.deliver(daemon, callback, faults[number % len(faults)])
 
     @precondition(lambda self: self.holding("reports", "settled"))
     @rule(index=an_index, again=st.booleans())
@@ -503,34 +503,34 @@ class Play(RuleBasedStateMachine):
         assert all(self.seen.callbacks[request_id] == before.callbacks[request_id] for request_id in late)
 
     @precondition(lambda self: self.is_in(CallbackState.READY))
-    @rule(name=a_daemon, fates=st.lists(a_fate, min_size=1, max_size=3), stops=st.integers(0, 3))
-    def works(self, name: str, fates: list[RequestFault], stops: int) -> None:
+    @rule(name=a_daemon, faults=st.lists(a_fate, min_size=1, max_size=3), stops=st.integers(0, 3))
+    def works(self, name: str, faults: list[RequestFault], stops: int) -> None:
         """A daemon claims, delivers and settles, unless it stops after the first or the second."""
         daemon = self.daemons[name]
         self.claim(daemon)
         if stops != 1:
-            self.deliver_all(daemon, fates)
+            self.deliver_all(daemon, faults)
         if stops not in (1, 2):
             self.settle(daemon, daemon.reports)
 
     @precondition(lambda self: self.is_in(CallbackState.READY))
-    @rule(name=a_daemon, fate=a_fate, sends=st.booleans(), stops=st.integers(0, 3))
-    def freezes(self, *, name: str, fate: RequestFault, sends: bool, stops: int) -> None:
+    @rule(name=a_daemon, fault=a_fate, sends=st.booleans(), stops=st.integers(0, 3))
+    def freezes(self, *, name: str, fault: RequestFault, sends: bool, stops: int) -> None:
         """A daemon claims, and perhaps sends, and goes on only when another has reaped its leases and moved on."""
         frozen = self.daemons[name]
         self.claim(frozen)
         if sends:
-            self.deliver_all(frozen, [fate])
+            self.deliver_all(frozen, [fault])
         self.lets_time_pass(LATER_S[1])
         other = next(other for other in DAEMONS if other != name)
         self.reaps(name=other, at_once=True)
         self.works(other, [RequestFault.ANSWERED], stops)
-        self.deliver_all(frozen, [fate])
+        self.deliver_all(frozen, [fault])
         self.settle(frozen, frozen.reports)
 
     @precondition(lambda self: len(self.seen.bets) < BETS_MAX)
-    @rule(name=a_daemon, fate=a_fate, fails=st.sampled_from(["in flight", "later", "never"]), ends=st.booleans())
-    def trades(self, *, name: str, fate: RequestFault, fails: str, ends: bool) -> None:
+    @rule(name=a_daemon, fault=a_fate, fails=st.sampled_from(["in flight", "later", "never"]), ends=st.booleans())
+    def trades(self, *, name: str, fault: RequestFault, fails: str, ends: bool) -> None:
         """A bet whose market may resolve before its debit is confirmed, and whose trade may fail downstream."""
         daemon, bet_id = self.daemons[name], f"bet-{len(self.seen.bets) + 1}"
         self.place(bet_id)
@@ -539,12 +539,12 @@ class Play(RuleBasedStateMachine):
         self.claim(daemon)
         if fails == "in flight":
             self.roll_back(bet_id)
-        self.deliver_all(daemon, [fate])
+        self.deliver_all(daemon, [fault])
         self.settle(daemon, daemon.reports)
         if fails == "later":
             self.roll_back(bet_id)
         self.claim(daemon)
-        self.deliver_all(daemon, [RequestFault.ANSWERED if fails != "never" else fate])
+        self.deliver_all(daemon, [RequestFault.ANSWERED if fails != "never" else fault])
         self.settle(daemon, daemon.reports)
 
     @precondition(lambda self: self.is_in(CallbackState.READY))

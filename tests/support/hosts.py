@@ -1,10 +1,9 @@
-"""Hosts of their own: network namespaces, and cables between them that can be pulled out and plugged in again.
+"""Simulated hosts: network namespaces connected by cables that a test can pull and plug.
 
-In the middle is the backbone, a namespace as well, where Postgres and the operator have an address
-each. Every host has a cable to either, and a third one by which the test looks at its daemon. What
-is sent over a cable that is out is gone, and nobody is told. The machine's own network is not
-touched, and no namespace has a name anywhere: when this process ends, however it ends, the backbone
-and its cables go with it.
+In the middle is the backbone, a namespace in which Postgres and the operator have an address each.
+Every host has a cable to either, and a third one by which the test reads its daemon's state. A
+packet sent over a pulled cable is lost silently. The machine's own network is not touched. The
+namespaces have no names, so they end with this process.
 """
 
 import asyncio
@@ -36,7 +35,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Cable(Enum):
-    """What a cable of a host leads to; the values number its addresses."""
+    """Where a host's cable leads; the value numbers its addresses."""
 
     POSTGRES = 0
     OPERATOR = 1
@@ -44,7 +43,7 @@ class Cable(Enum):
 
 
 class Network:
-    """A network of its own. It lives until close(), and as long as a process is in it."""
+    """A network namespace. It lives until close(), and as long as a process is in it."""
 
     def __init__(self) -> None:
         with _back_home():
@@ -55,19 +54,19 @@ class Network:
 
     @property
     def path(self) -> str:
-        """By which another program finds it, as long as this process lives."""
+        """The path by which another program finds it while this process lives."""
         return f"/proc/{os.getpid()}/fd/{self._fd}"
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """What this thread opens or starts meanwhile is in this network. Nothing may be awaited inside."""
+        """Puts this thread into the network for what it opens or starts. Do not await inside."""
         with _back_home():
             if _libc.setns(self._fd, _NEW_NETWORK) != 0:
                 raise _error("setns")
             yield
 
     def ip(self, *commands: str) -> None:
-        """The program `ip` has done all of these in here. Raises OSError in its words."""
+        """Runs these `ip` commands in the network. Raises OSError with the message of `ip`."""
         with self.entered():
             done = subprocess.run(
                 ["ip", "-batch", "-"],  # noqa: S607 - wherever this system keeps it
@@ -81,7 +80,7 @@ class Network:
             raise OSError(f"ip: {done.stderr.strip()}")
 
     def listening(self, address: str) -> socket.socket:
-        """A socket that listens in here, on a port of its own; whoever connects to it is served from outside."""
+        """Returns a socket that listens in the network; its connections are served from outside."""
         with self.entered():
             return socket.create_server((address, 0))
 
@@ -91,7 +90,7 @@ class Network:
 
 @contextmanager
 def _back_home() -> Iterator[None]:
-    """Whatever happens inside, this thread is in the network it came from afterwards."""
+    """Returns this thread to its own network afterwards."""
     home = os.open(_OF_THIS_THREAD, os.O_RDONLY)
     try:
         yield
@@ -109,7 +108,7 @@ def _error(call: str) -> OSError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A machine with one daemon, known by the daemon's name."""
+    """A simulated machine with one daemon of the same name."""
 
     name: str
     number: int
@@ -119,11 +118,11 @@ class Host:
     """Between the backbone's end of its cable and Postgres itself."""
 
     def lay_cables(self) -> None:
-        """All three are plugged in."""
+        """Connects the host with all three cables."""
         for cable in Cable:
             here, there = self._addresses(cable)
-            # Both know each other's hardware address for good, so that nobody has to ask for it over a cable that is
-            # out and be told that there is no such host.
+            # Both ends have each other's hardware address permanently: ARP over a pulled cable would fail with
+            # "no route to host" instead of silence.
             ours, theirs = self._hardware_addresses(cable)
             name, far = cable.name.lower(), self._far_end(cable)
             self.backbone.ip(
@@ -140,15 +139,15 @@ class Host:
             self.network.ip(f"route add {address}/32 via {self._addresses(cable)[1]} dev {cable.name.lower()}")
 
     def pull(self, cable: Cable) -> None:
-        """The cable is out: nothing comes through, in either direction."""
+        """Pulls the cable: nothing gets through in either direction."""
         self.backbone.ip(f"link set {self._far_end(cable)} down")
 
     def plug(self, cable: Cable) -> None:
-        """The cable is in again."""
+        """Plugs the cable in again."""
         self.backbone.ip(f"link set {self._far_end(cable)} up")
 
     def spawn(self, environment: Environment, **sections: Any) -> Daemon:
-        """Its daemon has been started."""
+        """Starts the host's daemon."""
         with self.network.entered():
             return environment.fleet.spawn(
                 self.name,
@@ -158,12 +157,12 @@ class Host:
             )
 
     def _addresses(self, cable: Cable) -> tuple[str, str]:
-        """The host's end, and the backbone's."""
+        """Returns the addresses of the host's end and the backbone's end."""
         first = 4 * cable.value
         return f"10.77.{self.number}.{first + 2}", f"10.77.{self.number}.{first + 1}"
 
     def _hardware_addresses(self, cable: Cable) -> tuple[str, str]:
-        """The same; with the bit that says that no factory gave them."""
+        """Returns the hardware addresses of both ends, marked as locally administered."""
         return f"02:00:00:{self.number:02x}:{cable.value:02x}:02", f"02:00:00:{self.number:02x}:{cable.value:02x}:01"
 
     def _far_end(self, cable: Cable) -> str:
@@ -172,18 +171,18 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostNetwork:
-    """The environment, played on several hosts."""
+    """An environment with several hosts."""
 
     environment: Environment
     operator_url: str
     hosts: dict[str, Host]
 
     def write_operator(self, **sections: Any) -> None:
-        """As Fleet.write_operator(), with the address at which the hosts find the operator."""
+        """Writes the operator's file with the address at which the hosts reach it."""
         self.environment.fleet.write_operator(self.operator_url, **sections)
 
     async def start(self) -> list[Daemon]:
-        """The daemon of every host runs and is ready."""
+        """Starts every host's daemon and waits until it is ready."""
         daemons = [host.spawn(self.environment) for host in self.hosts.values()]
         for daemon in daemons:
             await daemon.ready()
@@ -191,7 +190,7 @@ class HostNetwork:
 
 
 def why_no_hosts() -> str | None:
-    """Why this system has no such hosts, in words; None where it has."""
+    """Returns why this system cannot have such hosts, None if it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     if shutil.which("ip") is None:
@@ -209,7 +208,7 @@ def why_no_hosts() -> str | None:
 
 @asynccontextmanager
 async def open_network(environment: Environment, *names: str) -> AsyncIterator[HostNetwork]:
-    """Hosts of these names, each with all its cables plugged in, and nothing running on them yet."""
+    """Opens hosts with these names, all cables plugged in, and nothing running yet."""
     async with AsyncExitStack() as stack:
         network = Network()
         stack.callback(network.close)
@@ -238,7 +237,7 @@ async def open_network(environment: Environment, *names: str) -> AsyncIterator[H
 
 @asynccontextmanager
 async def _receiving(operator: Operator, listening: socket.socket) -> AsyncIterator[str]:
-    """The operator answers there as well; the URL at which it does."""
+    """Serves the operator on this socket too; yields its URL."""
     application = web.Application()
     application.router.add_post("/callback", operator.receive)
     runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
@@ -254,7 +253,7 @@ async def _receiving(operator: Operator, listening: socket.socket) -> AsyncItera
 
 @asynccontextmanager
 async def _forwarding(dsn: str, listening: socket.socket) -> AsyncIterator[PostgresProxy]:
-    """A proxy to the server of `dsn` that takes its connections from there."""
+    """Forwards connections on this socket to the server of `dsn`."""
     proxy = PostgresProxy(dsn)
     proxy.port = listening.getsockname()[1]
     server = await asyncio.start_server(proxy.serve, sock=listening)
@@ -262,5 +261,5 @@ async def _forwarding(dsn: str, listening: socket.socket) -> AsyncIterator[Postg
         yield proxy
     finally:
         server.close()
-        proxy.go_away()
+        proxy.refuse_connections()
         await server.wait_closed()

@@ -1,8 +1,7 @@
-"""What the state machine holds the database against.
+"""The model against which the state machine checks the database.
 
-An operator in memory that keeps PROTOCOL.md, and the network in front of it that keeps nothing: they know nothing of
-our tables and read the bytes on the wire alone, so each of the two sides is a witness against the other. And the
-promises of DESIGN.md 4, 5 and 6, as checks of one look at the database against the look before.
+It has an operator in memory and a faulty network in front of it. Both read only the bytes on the wire and know
+nothing of our tables. The checks compare a snapshot of the database with the one before.
 """
 
 import json
@@ -23,13 +22,13 @@ from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.core.specification import BET_RULES, CALLBACK_MOVES, BetEvent, BetRule, TerminalChange
 
 SLOWEST_REQUEST_S = 30.0
-"""No request travels for longer; below `rollback.recheck_s`, or nobody could ever say that a debit never lands."""
+"""The longest delay of a request. It is below `rollback.recheck_s`, after which a missing debit counts as final."""
 
 AuditKey = tuple[UUID, int, UUID, str]
 
 
 class RequestFault(StrEnum):
-    """What becomes of one request on its way there and back."""
+    """What the network and the operator do with one request."""
 
     ANSWERED = "applied and answered"
     ANSWER_LOST = "applied, its answer lost"
@@ -37,15 +36,15 @@ class RequestFault(StrEnum):
     FAILED_BEFORE = "a 500, not applied"
     TOO_MANY = "a 429, not applied"
     UNAUTHORIZED = "a 401, not applied"
-    REFUSED = "refused for a business reason"
+    REJECTED = "rejected for a business reason"
     REQUEST_LOST = "lost on its way"
-    DELAYED = "given up by us, and it reaches the operator later"
+    DELAYED = "timed out here, and it reaches the operator later"
     NOT_SENT = "no connection"
 
 
 @dataclass(slots=True, kw_only=True)
 class BookedBet:
-    """A debit in the operator's books; `gained` is what the player has won or lost by the bet so far."""
+    """A debit in the operator's wallet; `gained` is the player's gain or loss by the bet so far."""
 
     stake: int
     gained: int
@@ -54,7 +53,7 @@ class BookedBet:
 
 @dataclass(slots=True, kw_only=True)
 class Wallet:
-    """One operator's books: idempotent by request_id. With tombstones, a debit after its rollback is refused."""
+    """One operator's wallet, idempotent by request_id. With tombstones it rejects a debit after its rollback."""
 
     keeps_tombstones: bool
     bets: dict[str, BookedBet] = field(default_factory=dict)
@@ -62,15 +61,15 @@ class Wallet:
     _tombstones: set[str] = field(default_factory=set)
 
     def gained(self, bet_id: str) -> int:
-        """The player's gain by the bet in subunits, negative for a loss; 0 where nothing was ever booked."""
+        """Returns the player's gain by the bet in subunits, negative for a loss, 0 if nothing was booked."""
         return self.bets[bet_id].gained if bet_id in self.bets else 0
 
-    def take(self, envelope: Mapping[str, Any], *, refuses: bool = False) -> tuple[int, str]:
-        """The request is booked or not; returns HTTP status and `status` of the answer."""
+    def take(self, envelope: Mapping[str, Any], *, rejects: bool = False) -> tuple[int, str]:
+        """Books the request if allowed; returns the answer's HTTP status and `status`."""
         request_id, method, params = envelope["request_id"], Method(envelope["method"]), envelope["params"]
         if request_id in self.applied:
             return 409, "DUPLICATE_TRANSACTION"
-        if refuses:
+        if rejects:
             return 402, "INSUFFICIENT_FUNDS"
         if method is Method.BET_MAKE:
             if request_id in self._tombstones or params["bet_id"] in self.bets:
@@ -92,20 +91,20 @@ class Wallet:
 
 @dataclass(slots=True, kw_only=True)
 class Network:
-    """Carries requests to the wallet as `fate` says, and holds each one against those that left before it."""
+    """Carries requests to the wallet as `fault` says, and checks each against the ones sent before."""
 
     wallet: Wallet
-    fate: RequestFault = RequestFault.ANSWERED
-    # Body and age in seconds of what still travels although nobody waits for it any more.
+    fault: RequestFault = RequestFault.ANSWERED
+    # Body and age in seconds of delayed requests.
     delayed: list[tuple[bytes, float]] = field(default_factory=list)
     _bodies: dict[str, bytes] = field(default_factory=dict)
     _terminal_sent: dict[str, str] = field(default_factory=dict)
 
     def interrupt(self) -> None:
-        """Nothing here takes any time."""
+        """Does nothing: a post takes no time here."""
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Does nothing."""
 
     async def post(
         self,
@@ -119,20 +118,20 @@ class Network:
         """The Transport of flow/ports.py, without a socket."""
         assert headers
         assert connect_timeout_s <= timeout_s
-        if self.fate is RequestFault.NOT_SENT or time.monotonic() >= send_before_s:
+        if self.fault is RequestFault.NOT_SENT or time.monotonic() >= send_before_s:
             return Exchange(evidence=Evidence.NOT_SENT, reason="connect_refused", total_ms=0.0)
         envelope = json.loads(body)
         self._check_order(envelope, body)
-        match self.fate:
-            case RequestFault.ANSWERED | RequestFault.REFUSED:
-                return _answered(*self.wallet.take(envelope, refuses=self.fate is RequestFault.REFUSED))
+        match self.fault:
+            case RequestFault.ANSWERED | RequestFault.REJECTED:
+                return _answered(*self.wallet.take(envelope, rejects=self.fault is RequestFault.REJECTED))
             case RequestFault.ANSWER_LOST | RequestFault.FAILED_AFTER:
                 self.wallet.take(envelope)
             case RequestFault.DELAYED:
                 self.delayed.append((body, 0.0))
             case _:
                 pass
-        match self.fate:
+        match self.fault:
             case RequestFault.FAILED_AFTER | RequestFault.FAILED_BEFORE:
                 return _answered(500, "OK")
             case RequestFault.TOO_MANY:
@@ -143,22 +142,22 @@ class Network:
                 return Exchange(evidence=Evidence.UNANSWERED, reason="timeout", total_ms=1.0)
 
     def deliver_delayed(self, index: int) -> None:
-        """One late request reaches the operator; its answer goes nowhere."""
+        """Delivers one delayed request to the operator; its answer is lost."""
         body, _ = self.delayed.pop(index % len(self.delayed))
         self.wallet.take(json.loads(body))
 
     def pass_time(self, seconds: float) -> None:
-        """What travels is older by so much, and what is as slow as can be has arrived."""
+        """Ages the delayed requests and delivers those that reach the longest delay."""
         self.delayed = [(body, age_s + seconds) for body, age_s in self.delayed]
         while any(age_s >= SLOWEST_REQUEST_S for _, age_s in self.delayed):
             self.deliver_delayed(next(i for i, (_, age_s) in enumerate(self.delayed) if age_s >= SLOWEST_REQUEST_S))
 
     def carries(self, request_id: UUID) -> bool:
-        """True while a request of this id may still reach the operator."""
+        """True while a delayed request with this id may still reach the operator."""
         return any(json.loads(body)["request_id"] == str(request_id) for body, _ in self.delayed)
 
     def _check_order(self, envelope: Mapping[str, Any], body: bytes) -> None:
-        """What may leave: the same bytes as ever, no debit after a terminal, one terminal, no credit before a debit."""
+        """Checks that the bytes are the same as before, and that debit and terminal come in a legal order."""
         request_id, method = envelope["request_id"], Method(envelope["method"])
         assert self._bodies.setdefault(request_id, body) == body, f"another attempt of {request_id} had other bytes"
         if method is Method.BET_MAKE:
@@ -177,7 +176,7 @@ def _answered(http_status: int, status: str) -> Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configured:
-    """An operator as flow/ports.py wants it."""
+    """An operator as flow/ports.py expects it."""
 
     settings: OperatorSettings
     signing_key: SigningKey
@@ -185,7 +184,7 @@ class Configured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenCallback:
-    """One row of callback; `amount` is None where its params name none."""
+    """One row of callback; `amount` is None if its params have none."""
 
     request_id: UUID
     method: Method
@@ -212,7 +211,7 @@ class SeenBet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Everything the database holds of one operator at one moment."""
+    """Everything the database holds of one operator at one time."""
 
     callbacks: dict[UUID, SeenCallback] = field(default_factory=dict)
     bets: dict[str, SeenBet] = field(default_factory=dict)
@@ -224,7 +223,7 @@ class Snapshot:
         return self.callbacks.get(bet.placement_id)
 
     def terminal(self, bet_id: str) -> SeenCallback | None:
-        """The bet's one terminal that is not cancelled."""
+        """Returns the bet's one terminal that is not cancelled."""
         live = [
             callback
             for callback in self.callbacks.values()
@@ -236,7 +235,7 @@ class Snapshot:
         return live[0] if live else None
 
     def in_review(self) -> list[SeenCallback]:
-        """The terminals that a person may re-drive."""
+        """Returns the terminals that a person may retry."""
         return [
             c
             for c in self.callbacks.values()
@@ -245,7 +244,7 @@ class Snapshot:
 
 
 async def read_snapshot(connection: "asyncpg.Connection[asyncpg.Record]", operator_id: str) -> Snapshot:
-    """Everything of the operator, in an order that does not depend on chance: bet by bet, as they were enqueued."""
+    """Reads everything of the operator, in a fixed order: by bet, then by time of enqueueing."""
     callbacks, bets, audit = [await connection.fetch(statement, operator_id) for statement in _LOOK]
     return Snapshot(
         callbacks={
@@ -277,7 +276,7 @@ _LOOK = (
 
 
 def check_history(before: Snapshot, after: Snapshot) -> None:
-    """Nothing is forgotten, every callback moved as CALLBACK_MOVES allows, and each attempt is decided by one row."""
+    """Checks that no audit row changes, every callback's move is legal, and one row decides each attempt."""
     for key, row in before.audit.items():
         assert after.audit.get(key) == row, f"the audit row {key} has changed"
     for request_id, was in before.callbacks.items():
@@ -299,25 +298,25 @@ def check_history(before: Snapshot, after: Snapshot) -> None:
             CallbackState.REJECTED,
             CallbackState.EXHAUSTED,
         )
-        assert callback.needs_review or not is_open_question, f"nobody is told of {callback}"
+        assert callback.needs_review or not is_open_question, f"{callback} is not in the review list"
 
 
 _EFFECTS = ("none", "unknown", "applied")
 
 
 def check_bets(before: Snapshot, after: Snapshot) -> None:
-    """Every bet is where BET_RULES sends it for what has become of its callbacks, and its terminal with it."""
+    """Checks every bet's state and terminal against BET_RULES, given what happened to its callbacks."""
     for bet in after.bets.values():
         placement, now = after.placement(bet), after.terminal(bet.bet_id)
         if placement is None or placement.state in FINAL:
-            assert now is None or now.state is not CallbackState.WAITING, f"{now} waits for nothing"
+            assert now is None or now.state is not CallbackState.WAITING, f"{now} waits for no placement"
         if bet.bet_id not in before.bets:
             assert bet.state is (BetState.OPEN if placement is None else BetState.PLACING), f"a new bet is {bet}"
             continue
         was, then = before.bets[bet.bet_id], before.terminal(bet.bet_id)
         event = _event(before, after, bet)
         if event is None:
-            assert (was.state, was.terminal_id) == (bet.state, bet.terminal_id), f"{was} became {bet} for nothing"
+            assert (was.state, was.terminal_id) == (bet.state, bet.terminal_id), f"{was} became {bet} without an event"
             continue
         rule = BET_RULES.get((was.state, event))
         assert isinstance(rule, BetRule), f"{event} happened to {was}"
@@ -328,8 +327,8 @@ def check_bets(before: Snapshot, after: Snapshot) -> None:
 
 
 def _event(before: Snapshot, after: Snapshot, bet: SeenBet) -> BetEvent | None:
-    """What happened to the bet, told from its callbacks alone."""
-    was, now = (look.callbacks.get(bet.placement_id) for look in (before, after))
+    """Returns what happened to the bet, read from its callbacks."""
+    was, now = (snapshot.callbacks.get(bet.placement_id) for snapshot in (before, after))
     then, terminal = before.terminal(bet.bet_id), after.terminal(bet.bet_id)
     if was is not None and now is not None and was.state not in FINAL and now.state in FINAL:
         if now.state is CallbackState.DELIVERED:
@@ -370,7 +369,7 @@ _BY_ROLLBACK = (
 
 
 def _check_terminal(rule: TerminalChange, then: SeenCallback | None, now: SeenCallback | None, after: Snapshot) -> None:
-    """The bet's terminal has become what the rule says."""
+    """Checks that the bet's terminal became what the rule says."""
     if rule is TerminalChange.NONE or (rule is TerminalChange.RELEASED and then is None):
         assert (then is None) == (now is None), f"{then} became {now}"
         return
@@ -385,26 +384,26 @@ def _check_terminal(rule: TerminalChange, then: SeenCallback | None, now: SeenCa
         assert left.needs_review == (rule is TerminalChange.FLAGGED), f"{rule}, but {left}"
 
 
-def check_operator(look: Snapshot, network: Network) -> None:
-    """What the database says of the operator's side is true there, and the wallet holds what the bets' states say."""
-    for callback in look.callbacks.values():
+def check_operator(snapshot: Snapshot, network: Network) -> None:
+    """Checks the recorded effects and the bets' states against the operator's wallet."""
+    for callback in snapshot.callbacks.values():
         applied = str(callback.request_id) in network.wallet.applied
         if callback.effect == "none" and callback.state is not CallbackState.IN_FLIGHT:
             assert not applied, f"the operator applied {callback}"
-            assert not network.carries(callback.request_id), f"the operator may yet get {callback}"
+            assert not network.carries(callback.request_id), f"the operator may still receive {callback}"
         assert applied or callback.effect != "applied", f"the operator never applied {callback}"
         confirmed = callback.effect == "applied" or callback.reason == "nothing_to_reverse"
-        assert confirmed or callback.state is not CallbackState.DELIVERED, f"nobody confirmed {callback}"
-    for bet in look.bets.values():
+        assert confirmed or callback.state is not CallbackState.DELIVERED, f"the operator never confirmed {callback}"
+    for bet in snapshot.bets.values():
         gained = network.wallet.gained(bet.bet_id)
-        assert gained in _gains(look, bet), (
-            f"the player has {gained} of {bet}, which should be in {list(_gains(look, bet))}"
+        assert gained in _gains(snapshot, bet), (
+            f"the player has {gained} of {bet}, which should be in {list(_gains(snapshot, bet))}"
         )
 
 
-def _gains(look: Snapshot, bet: SeenBet) -> Iterator[int]:
-    """What the player may have gained by a bet; one value once it is open, void or closed."""
-    terminal = look.terminal(bet.bet_id)
+def _gains(snapshot: Snapshot, bet: SeenBet) -> Iterator[int]:
+    """Yields the gains that are possible for the bet; one value once it is open, void or closed."""
+    terminal = snapshot.terminal(bet.bet_id)
     if bet.state in (BetState.PLACING, BetState.VOID):
         yield 0
     if bet.state in (BetState.PLACING, BetState.OPEN, BetState.CLOSING):

@@ -1,7 +1,7 @@
-"""A transaction-pooling proxy in front of Postgres: Debian's pgbouncer, set so that sessions change as often as can be.
+"""A transaction-pooling proxy in front of Postgres: pgbouncer, configured to change sessions as often as possible.
 
-`PooledFleet` puts it between daemons and their database. With TEST_POOLER=pgbouncer conftest.py gives one to every
-environment, so any test of real daemons can be run through it:
+`PooledFleet` puts it between daemons and their database. With TEST_POOLER=pgbouncer conftest.py uses it in every
+environment, so any test of real daemons can run through it:
 TEST_POOLER=pgbouncer make test ARGS="tests/system/test_crash.py".
 """
 
@@ -39,10 +39,10 @@ auth_file = {users}
 pool_mode = transaction
 max_client_conn = 300
 default_pool_size = {sessions}
-; Several sessions, and another one for each transaction: what one has left behind, the next one does not find.
+; Another session for each transaction, so that nothing may depend on session state.
 min_pool_size = {sessions}
 server_round_robin = 1
-; A server that was away is asked again at once.
+; Connect again soon after an outage.
 server_login_retry = 0.2
 server_tls_sslmode = disable
 log_connections = 0
@@ -51,7 +51,7 @@ log_disconnections = 0
 
 
 def find_pgbouncer() -> str:
-    """The program. Skips the test, in words, where there is none: Debian keeps it off most people's PATH."""
+    """Returns the program's path; skips the test if it is not installed. Debian puts it in /usr/sbin."""
     found = shutil.which("pgbouncer", path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin")))
     if found is None:
         pytest.skip("pgbouncer is neither on PATH nor in /usr/sbin; on Debian: apt install pgbouncer")
@@ -59,9 +59,9 @@ def find_pgbouncer() -> str:
 
 
 class PgBouncer:
-    """One pgbouncer in front of the server of `dsn`, on a port of its own, for the tests' login roles.
+    """One pgbouncer in front of the server of `dsn`, for the tests' login roles.
 
-    Of each role and database it has at most so many `sessions`; with one, everybody finds what the last one left.
+    It has at most `sessions` sessions for each role and database.
     """
 
     def __init__(self, dsn: str, *, sessions: int = 6) -> None:
@@ -74,19 +74,19 @@ class PgBouncer:
         self.port = 0
 
     def through(self, dsn: str) -> str:
-        """The same database and login, through the pooler."""
+        """Returns the DSN of the same database and login through the pooler."""
         parts = urlsplit(dsn)
         return f"postgresql://{parts.netloc.rpartition('@')[0]}@127.0.0.1:{self.port}{parts.path}?sslmode=disable"
 
     def start(self) -> None:
-        """It takes connections."""
+        """Starts it and waits until it accepts connections."""
         self._folder = fresh_folder(in_memory=False)
         self._watcher = Watcher(self._folder)
         try:
             for trial in range(_PORT_TRIALS):
                 self.port = free_port()
                 self._write_settings()
-                # Another process may have taken the port meanwhile.
+                # Another process may have taken the port.
                 if self._starts() or trial == _PORT_TRIALS - 1:
                     break
             assert self._process is not None, f"pgbouncer did not start:\n{self.log}"
@@ -99,7 +99,7 @@ class PgBouncer:
         return (self._folder / "log").read_text(encoding="utf-8", errors="replace")
 
     def kill(self) -> None:
-        """Gone by kill -9, with every connection through it."""
+        """Kills it with SIGKILL, which cuts every connection through it."""
         if self._process is not None:
             if self._watcher is not None:
                 self._watcher.forget()
@@ -108,19 +108,19 @@ class PgBouncer:
             self._process = None
 
     def restart(self) -> None:
-        """It takes connections again, on the same port."""
+        """Starts it again on the same port."""
         assert self._starts(), f"pgbouncer did not start again:\n{self.log}"
 
     def stop(self) -> None:
-        """No process and no file is left."""
+        """Kills it and removes its folder."""
         self.kill()
         if self._watcher is not None:
-            # Which removes the folder.
+            # Closing the watcher removes the folder.
             self._watcher.close()
             self._watcher = None
 
     def _write_settings(self) -> None:
-        # Where the server is reached by a socket in a folder that only its owner may enter, it listens on TCP as well.
+        # A server that is reached by a Unix socket also listens on TCP.
         query = parse_qs(self._server.query)
         port = query["port"][0] if "port" in query else self._server.port or 5432
         host = self._server.hostname or "127.0.0.1"
@@ -138,7 +138,7 @@ class PgBouncer:
 
     @property
     def _user(self) -> int | None:
-        """Like Postgres it refuses to run as root."""
+        """The user to run as: like Postgres, pgbouncer refuses to run as root."""
         return NOBODY if os.geteuid() == 0 else None
 
     def _starts(self) -> bool:
@@ -171,7 +171,7 @@ class PgBouncer:
 
 @dataclass(kw_only=True)
 class PooledFleet(Fleet):
-    """Daemons that reach the database of `dsn` through a pooler, and listen directly unless told otherwise."""
+    """Daemons that reach the database through a pooler and listen for notifications directly."""
 
     direct_dsn: str = field(init=False)
     pooler: PgBouncer = field(init=False)
@@ -186,7 +186,7 @@ class PooledFleet(Fleet):
     def spawn(self, instance: str, **sections: Any) -> Daemon:
         database = {"listen_dsn": self.direct_dsn, **sections.pop("database", {})}
         if database["listen_dsn"] == self.dsn:
-            # A test that says so means the database itself, and knows of no pooler.
+            # A test that passes its own DSN means the database, not the pooler.
             database["listen_dsn"] = self.direct_dsn
         return super().spawn(instance, database=database, **sections)
 

@@ -1,8 +1,7 @@
-"""A database for every test: a clone of one template in which our migrations ran once.
+"""A database for every test, cloned from a template in which our migrations ran once.
 
-Whose server it is makes no difference to a test: an embedded one of the test run's own, or the one that
-PREDICTU_DISPATCH_DSN names, where nothing is touched but databases of ours, the migrations' group roles and the
-login roles below.
+The server is an embedded one of the test run, or the one that PREDICTU_DISPATCH_DSN names. There the tests touch
+only their own databases, the migrations' group roles and the login roles below.
 """
 
 import hashlib
@@ -23,25 +22,25 @@ LOGINS = {
     "test_support": "predictu_support",
     "test_retention": "predictu_retention",
 }
-"""Login roles of the tests, each a member of one of the migrations' group roles."""
+"""The tests' login roles and the group role of each."""
 
 _LOCK_KEY = 7_305_177_219_640_777
-"""Roles belong to the whole server: two test processes must not make them at once. Any number of our own will do."""
+"""An advisory lock: roles belong to the whole server, so two test processes must not create them at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A Postgres on which tests may create databases; `maintenance_dsn` is its owner's way in."""
+    """A Postgres on which tests may create databases; `maintenance_dsn` is its owner's DSN."""
 
     maintenance_dsn: str
 
     @property
     def password(self) -> str:
-        """The login roles' password: the same for every process that knows the owner's DSN, unknown to the others."""
+        """The login roles' password, derived from the owner's DSN so that all test processes agree on it."""
         return hashlib.sha256(f"login roles of {self.maintenance_dsn}".encode()).hexdigest()[:32]
 
     def dsn(self, database: str, user: str | None = None) -> str:
-        """The way into one database, as one of LOGINS or, without a user, as the owner."""
+        """Returns the DSN of a database for one of LOGINS or, without a user, for the owner."""
         parts = urlsplit(self.maintenance_dsn)
         owner, _, hosts = parts.netloc.rpartition("@")
         login = owner if user is None else f"{quote(user)}:{self.password}"
@@ -50,7 +49,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """One test's own database, and a DSN for each role that may enter it. The owner ran the migrations."""
+    """One test's own database and its DSN for each role. The owner ran the migrations."""
 
     name: str
     owner: str
@@ -61,12 +60,12 @@ class Database:
 
 
 def server_of(postgres: EmbeddedPostgres, *, tcp: bool = False) -> Server:
-    """For a test that needs a server of its own, to kill it or to reach it through a proxy (`tcp`)."""
+    """Returns the Server of an embedded Postgres, over TCP if a proxy needs it."""
     return Server(maintenance_dsn=postgres.dsn(tcp=tcp))
 
 
 async def create_template(server: Server) -> str:
-    """A database with our schema exists, ready to be cloned, and so do the login roles; returns its name."""
+    """Creates a database with our schema, for cloning, and the login roles; returns its name."""
     name = f"predictu_template_{secrets.token_hex(6)}"
     connection = await asyncpg.connect(server.maintenance_dsn)
     try:
@@ -82,7 +81,7 @@ async def create_template(server: Server) -> str:
 async def _create_logins(connection: "asyncpg.Connection[asyncpg.Record]", password: str) -> None:
     for login, group in LOGINS.items():
         known = await connection.fetchval("select true from pg_roles where rolname = $1", login)
-        # The parameters of a role can be literals only; Postgres itself does the quoting.
+        # `create role` takes no parameters, so Postgres quotes the literals.
         statement = await connection.fetchval(
             "select format($1::text || ' role %I login password %L', $2::text, $3::text)",
             "alter" if known else "create",
@@ -97,7 +96,7 @@ async def _create_logins(connection: "asyncpg.Connection[asyncpg.Record]", passw
 
 @asynccontextmanager
 async def cloned_database(server: Server, template: str) -> AsyncIterator[Database]:
-    """A fresh database for one test, gone afterwards whoever is still connected."""
+    """Creates a database for one test and drops it afterwards, even if clients are still connected."""
     name = f"predictu_test_{secrets.token_hex(6)}"
     await _execute(server, f"create database {name} template {template}")
     try:
@@ -114,7 +113,7 @@ async def cloned_database(server: Server, template: str) -> AsyncIterator[Databa
 
 
 async def drop_database(server: Server, name: str) -> None:
-    """The database is gone, its clients with it. To be used on names that create_template() returned."""
+    """Drops a database and disconnects its clients. Call it only on the tests' own databases."""
     await _execute(server, f"drop database if exists {name} with (force)")
 
 

@@ -1,8 +1,7 @@
-"""A proxy between a daemon and its Postgres that can lose one message, hold it back, or cut every line.
+"""A proxy between a daemon and its Postgres that can lose a request, hold an answer back, or cut all connections.
 
-It reads just enough of the protocol to know which statement a message belongs to: a Parse names a statement and its
-text, a Bind names the statement it runs, a Query holds its own text. Source: PostgreSQL documentation, "Message
-Formats".
+It reads enough of the protocol to know which statement a message belongs to: a Parse names a statement and its text,
+a Bind names the statement it runs, a Query has its own text. Source: PostgreSQL documentation, "Message Formats".
 """
 
 import asyncio
@@ -16,21 +15,21 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Trick(Enum):
-    """What becomes of the next run of a statement."""
+    """What the proxy does with the next run of a statement."""
 
-    LOSE_REQUEST = "the server never gets it"
-    KEEP_ANSWER = "the server gets it, and its answer stays in the proxy"
+    LOSE_REQUEST = "the server never receives it"
+    KEEP_ANSWER = "the server receives it, and its answer stays in the proxy"
 
 
 @dataclass(slots=True, eq=False)
 class _Line:
-    """One connection of the daemon, and ours to the server for it."""
+    """One connection of the daemon and its connection to the server."""
 
     to_client: asyncio.StreamWriter
     to_server: asyncio.StreamWriter
     statements: dict[bytes, bytes] = field(default_factory=dict)
     kept: bytearray | None = None
-    is_deaf: bool = False
+    is_silent: bool = False
 
     def cut(self) -> None:
         self.to_client.transport.abort()
@@ -46,7 +45,7 @@ class PostgresProxy:
         self._trick: tuple[bytes, Trick] | None = None
         self._wanted: bytes | None = None
         self._times = 0
-        self._is_away = False
+        self._refuses = False
         self._runs: list[bytes] = []
         self.caught = asyncio.Event()
         self.port = 0
@@ -57,49 +56,49 @@ class PostgresProxy:
         return f"postgresql://{login}@127.0.0.1:{self.port}{self._upstream.path}?sslmode=disable"
 
     def on_next(self, marker: str, trick: Trick, *, times: int = 1) -> None:
-        """The trick is played on the next runs of the statement that holds `marker`; `caught` says when on all."""
+        """Applies the trick to the next runs of a statement whose text has `marker`; `caught` is set after the last."""
         self._trick = (marker.encode(), trick)
         self._times = times
         self.caught.clear()
 
-    def keep_answer_that_holds(self, content: str) -> None:
-        """The next answer with this text in it stays in the proxy, whatever statement brings it; `caught` says when."""
+    def keep_answer_with(self, content: str) -> None:
+        """Keeps the next answer that has this text; `caught` is set when it came."""
         self._wanted = content.encode()
         self.caught.clear()
 
     def runs(self, marker: str) -> int:
-        """How often a statement whose text holds `marker` was run."""
+        """Returns how often statements whose text has `marker` were run."""
         return sum(marker.encode() in text for text in self._runs)
 
-    def give_back(self) -> None:
-        """Every answer that was kept goes to its daemon now."""
+    def release_answers(self) -> None:
+        """Sends every kept answer to its daemon."""
         for line in self._lines:
             if line.kept is not None:
                 line.to_client.write(bytes(line.kept))
                 line.kept = None
 
     def cut(self) -> None:
-        """Every connection is gone in this moment; new ones are welcome."""
+        """Cuts every connection; new ones are accepted."""
         for line in self._lines:
             line.cut()
 
-    def go_away(self) -> None:
-        """Every connection is gone, and no new one comes through."""
-        self._is_away = True
+    def refuse_connections(self) -> None:
+        """Cuts every connection and refuses new ones."""
+        self._refuses = True
         self.cut()
 
-    def come_back(self) -> None:
-        self._is_away = False
+    def accept_connections(self) -> None:
+        self._refuses = False
 
     def fall_silent(self) -> None:
-        """Nothing comes through in either direction any more, and nobody is told: a pulled plug."""
+        """Drops everything in both directions without closing, as a pulled cable does."""
         for line in self._lines:
-            line.is_deaf = True
+            line.is_silent = True
             line.kept = line.kept or bytearray()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, until either side ends it."""
-        if self._is_away:
+        """Serves one connection until either side ends it."""
+        if self._refuses:
             writer.transport.abort()
             return
         server_reader, server_writer = await self._connect()
@@ -127,13 +126,13 @@ class PostgresProxy:
             while True:
                 head = await reader.readexactly(5)
                 content = await reader.readexactly(int.from_bytes(head[1:]) - 4)
-                self._look_at(line, head[:1], content)
-                if not line.is_deaf:
+                self._read_message(line, head[:1], content)
+                if not line.is_silent:
                     line.to_server.write(head + content)
                     await line.to_server.drain()
         line.cut()
 
-    def _look_at(self, line: _Line, kind: bytes, content: bytes) -> None:
+    def _read_message(self, line: _Line, kind: bytes, content: bytes) -> None:
         if kind == b"P":
             name, text, _ = content.split(b"\0", 2)
             line.statements[name] = text
@@ -146,7 +145,7 @@ class PostgresProxy:
     def _note_run(self, line: _Line, text: bytes) -> None:
         self._runs.append(text)
         if self._trick is not None and self._trick[0] in text:
-            line.is_deaf = self._trick[1] is Trick.LOSE_REQUEST
+            line.is_silent = self._trick[1] is Trick.LOSE_REQUEST
             line.kept = bytearray()
             self._times -= 1
             if self._times == 0:
@@ -168,30 +167,30 @@ class PostgresProxy:
 
 
 class ProxyServer(Protocol):
-    """What stands between two sides; `port` is where the one connects."""
+    """A proxy that serves the connections to `port`."""
 
     port: int
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, until it ends."""
+        """Serves one connection until it ends."""
 
 
 @asynccontextmanager
-async def serving(proxy: ProxyServer, leave: Callable[[], None]) -> AsyncIterator[None]:
-    """The proxy on a free port; `leave` ends its connections afterwards."""
+async def serving(proxy: ProxyServer, close: Callable[[], None]) -> AsyncIterator[None]:
+    """Serves the proxy on a free port; `close` ends its connections afterwards."""
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield
     finally:
         server.close()
-        leave()
+        close()
         await server.wait_closed()
 
 
 @asynccontextmanager
 async def proxied(dsn: str) -> AsyncIterator[PostgresProxy]:
-    """A proxy in front of the server of `dsn`, gone with all its connections afterwards."""
+    """Serves a proxy in front of the server of `dsn`; cuts its connections afterwards."""
     proxy = PostgresProxy(dsn)
-    async with serving(proxy, proxy.go_away):
+    async with serving(proxy, proxy.refuse_connections):
         yield proxy

@@ -1,4 +1,4 @@
-"""A primary and its streaming standby, both of our own: one is killed or falls silent, the other takes its place."""
+"""A primary Postgres and its streaming standby, for failover tests."""
 
 import os
 import signal
@@ -17,19 +17,19 @@ from tests.support.daemons import until
 from tests.support.postgres import Server
 
 NAME = "standby"
-"""By which the primary knows it."""
+"""The standby's application_name."""
 _COPYING = "pg_basebackup"
 _COPY_TIMEOUT_S = 60.0
-"""A fresh server is 40 MB and copied in less than a second."""
+"""A fresh server of 40 MB is copied in less than a second."""
 
 
 class Standby(EmbeddedPostgres):
-    """Begins as a copy of `primary`, which must be running, and follows it until it is promoted."""
+    """A copy of the running `primary` that follows it until promoted."""
 
     def __init__(self, primary: EmbeddedPostgres) -> None:
         super().__init__(fsync=False)
         self._primary = primary
-        # Its roles are copies as well, and have the primary's passwords.
+        # The roles are copied too, with the primary's passwords.
         self.password = primary.password
 
     @override
@@ -52,7 +52,7 @@ class Standby(EmbeddedPostgres):
             raise PostgresUnavailableError(f"{_COPYING} of {self._primary.folder} failed:\n{self._log_tail()}")
 
     async def promote(self) -> None:
-        """It takes writes, and waits for no standby of its own."""
+        """Promotes it: it accepts writes and waits for no standby."""
         connection = await asyncpg.connect(self.dsn())
         try:
             assert await connection.fetchval("select pg_promote(wait => true)")
@@ -62,7 +62,7 @@ class Standby(EmbeddedPostgres):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """The two servers. `server` is whichever of them takes writes: each of its DSNs names both."""
+    """The two servers. `server` has DSNs that name both, so clients find the one that accepts writes."""
 
     primary: EmbeddedPostgres
     standby: Standby
@@ -74,8 +74,8 @@ class Pair:
         return Server(maintenance_dsn=f"postgresql://postgres:{self.primary.password}@{hosts}/postgres?{more}")
 
     async def make_synchronous(self) -> None:
-        """From now on a commit is acknowledged only when the standby has it as well."""
-        # By ALTER SYSTEM and after the copy was made: promoted, the standby must not wait for one of this name.
+        """Acknowledges commits only once the standby has them."""
+        # Set after the copy was made, so that the promoted standby does not wait for a standby of its own.
         connection = await asyncpg.connect(self.primary.dsn())
         try:
             await connection.execute(f"alter system set synchronous_standby_names = '{NAME}'")
@@ -89,7 +89,7 @@ class Pair:
             await connection.close()
 
     async def stop_sending(self) -> None:
-        """The standby hears of no commit any more, as behind a network that is slow: for good, as far as this goes."""
+        """Stops replication: the standby receives no further commit."""
         connection = await asyncpg.connect(self.primary.dsn())
         try:
             os.kill(await connection.fetchval("select pid from pg_stat_replication"), signal.SIGSTOP)
@@ -97,7 +97,7 @@ class Pair:
             await connection.close()
 
     async def commits_waiting(self) -> int:
-        """How many commits on the primary are on its disk and wait for the standby's word."""
+        """Returns how many commits on the primary wait for the standby's acknowledgement."""
         connection = await asyncpg.connect(self.primary.dsn())
         try:
             return int(await connection.fetchval("select count(*) from pg_stat_activity where wait_event = 'SyncRep'"))
@@ -105,13 +105,13 @@ class Pair:
             await connection.close()
 
     def silence_primary(self) -> None:
-        """Nothing answers there any more, and nobody is told: a machine that lost its power, or its network.
+        """Freezes the primary, like a machine that loses its network: no answer and no closed connection.
 
-        Its kernel still takes connections, as a firewall's or a hypervisor's would. End it with `primary.kill()`.
+        The kernel still accepts connections. End it with `primary.kill()`.
         """
         postmaster = self.primary.pid
         assert postmaster is not None
-        # The postmaster first, so that it starts no more of them.
+        # The postmaster first, so that it starts no more children.
         os.kill(postmaster, signal.SIGSTOP)
         for child in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
             os.kill(int(child), signal.SIGSTOP)
@@ -119,7 +119,7 @@ class Pair:
 
 @contextmanager
 def running_pair() -> Iterator[Pair]:
-    """Both run, the standby follows; asynchronously until `make_synchronous`."""
+    """Starts both; the standby follows asynchronously until `make_synchronous`."""
     if not os.access(find_binaries(os.environ) / _COPYING, os.X_OK):
         pytest.skip(f"{_COPYING} is not among Postgres's programs in {find_binaries(os.environ)}")
     with EmbeddedPostgres(fsync=False) as primary:
@@ -127,5 +127,5 @@ def running_pair() -> Iterator[Pair]:
             with Standby(primary) as standby:
                 yield Pair(primary=primary, standby=standby)
         finally:
-            # It may stand still, and then would never obey.
+            # A frozen primary would never stop on request.
             primary.kill()

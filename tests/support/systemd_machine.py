@@ -1,7 +1,6 @@
-"""A machine of its own in namespaces, with a real systemd as its first process, on which units can be started.
+"""A container made of namespaces with a real systemd as its first process, to start units on.
 
-Its network and its programs are ours; its units, its configuration and its processes are its own. It ends with the
-process that made it, however that ends.
+It shares our network and programs; units, configuration and processes are its own. It ends with the test process.
 """
 
 import asyncio
@@ -25,28 +24,28 @@ _CGROUPS = (Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup"))
 _COMMAND_TIMEOUT_S = 90.0
 DAEMON = """#!/bin/sh
 export PYTHONPATH=/opt/predictu-dispatch/repository:/opt/predictu-dispatch/site PYTHONDONTWRITEBYTECODE=1
-# The path to a libpython that is compiled in leads to where the machine sees nothing.
+# The compiled-in path to libpython does not exist inside the machine.
 export LD_LIBRARY_PATH=/opt/predictu-dispatch/python/lib
 exec /opt/predictu-dispatch/python/bin/python3 -c '
 import signal, sys, time
-# A test may ask for a loop that hangs: this blocks the thread in which the loop turns.
+# SIGUSR1 blocks the event loop's thread: a daemon that hangs.
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
 from predictu_dispatch.cli import main
 sys.exit(main())' "$@"
 """
-"""What an installation has as /opt/predictu-dispatch/bin/predictu-dispatch."""
+"""The program that an installation has as /opt/predictu-dispatch/bin/predictu-dispatch."""
 
 
 def why_no_systemd() -> str | None:
-    """Why there can be no such machine here, or None."""
+    """Returns why such a machine cannot run here, or None."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a systemd of its own needs root on Linux"
     missing = [name for name in ("unshare", "nsenter", "setpriv", "systemctl") if shutil.which(name) is None]
     if missing or not SYSTEMD.exists():
         return f"needs systemd and util-linux ({', '.join(missing) or SYSTEMD} is missing): apt install systemd"
     tried = subprocess.run(
-        # A whole systemd needs no more than this.
-        ["unshare", *_NAMESPACES, "mount", "-t", "tmpfs", "tmpfs", "/opt"],  # noqa: S607 - wherever it lies
+        # systemd needs no more rights than this.
+        ["unshare", *_NAMESPACES, "mount", "-t", "tmpfs", "tmpfs", "/opt"],  # noqa: S607 - wherever it is installed
         capture_output=True,
         text=True,
         check=False,
@@ -56,13 +55,13 @@ def why_no_systemd() -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A systemd that runs; `pid` is that of its first process as seen from here."""
+    """A running systemd; `pid` is its process id outside of the namespaces."""
 
     folder: Path
     pid: int
 
     async def systemctl(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Has ended, whatever it returned."""
+        """Runs systemctl; returns its result whatever the exit code."""
         return await asyncio.to_thread(
             subprocess.run,
             ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--uts", "--ipc", "systemctl", *arguments],
@@ -73,25 +72,25 @@ class Machine:
         )
 
     async def show(self, unit: str, name: str) -> str:
-        """One property of a unit."""
+        """Returns one property of a unit."""
         return (await self.systemctl("show", "--value", "--property", name, unit)).stdout.strip()
 
     async def kill(self, unit: str, number: signal.Signals) -> None:
-        """The unit's main process, and nothing else, has got the signal."""
+        """Sends a signal to the unit's main process only."""
         done = await self.systemctl("kill", "--kill-who=main", f"--signal={number.name}", unit)
         assert done.returncode == 0, done.stderr
 
 
 @asynccontextmanager
 async def running_machine(folder: Path) -> AsyncIterator[Machine]:
-    """`folder` holds config/ and units/; see systemd_machine.sh."""
+    """Boots the machine; `folder` has config/ and units/, see systemd_machine.sh."""
     daemon = folder / "daemon"
     daemon.write_text(DAEMON, encoding="utf-8")
     cgroup = next(path for path in _CGROUPS if path.is_dir()) / f"predictu-test-{os.getpid()}"
     cgroup.mkdir()
     process = _boot(folder, cgroup)
     try:
-        # Grows to [the machine's first process], as seen from here.
+        # Becomes [the pid of the machine's first process].
         first: list[int] = []
 
         async def has_booted() -> bool:
@@ -105,7 +104,7 @@ async def running_machine(folder: Path) -> AsyncIterator[Machine]:
         await until("systemd has booted", has_booted)
         yield Machine(folder=folder, pid=first[0])
     finally:
-        # Its first process goes with it (--kill-child), and with that one everything in there.
+        # unshare --kill-child kills the first process, and the kernel kills all others with it.
         process.kill()
         process.wait()
         await until("the machine's groups are empty", lambda: _removed(cgroup))
@@ -114,16 +113,16 @@ async def running_machine(folder: Path) -> AsyncIterator[Machine]:
 def _boot(folder: Path, cgroup: Path) -> "subprocess.Popen[bytes]":
     places = [str(folder), str(ROOT), sysconfig.get_path("purelib"), sys.base_prefix]
     boot = [*_NAMESPACES, str(Path(__file__).with_suffix(".sh")), *places]
-    with (folder / "boot").open("wb") as said:
+    with (folder / "boot").open("wb") as log:
         return subprocess.Popen(
-            # The group of this shell becomes the root of the machine's own. Whatever becomes of us, the machine ends.
+            # This shell's cgroup becomes the machine's root. --pdeathsig ends the machine with us.
             [
                 *("/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec setpriv --pdeathsig KILL unshare "$@"'),
                 *(str(cgroup), *boot),
             ],
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
         )
 

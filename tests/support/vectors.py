@@ -1,7 +1,7 @@
-"""What predictu_dispatch/reference_operator/vectors.json holds: tokens that an operator must accept, and must refuse.
+"""Writes predictu_dispatch/reference_operator/vectors.json: tokens that an operator must accept, and must refuse.
 
-Those to accept are made by our own signer, from fixed keys at a fixed time; both algorithms are deterministic, so the
-file can be made again to the byte: python -m tests.support.vectors. The private keys stand here: they guard nothing.
+Our own signer makes those to accept, from fixed keys at a fixed time. Both algorithms are deterministic, so
+`python -m tests.support.vectors` writes the same bytes again. The private keys here are for tests only.
 """
 
 from __future__ import annotations
@@ -114,27 +114,27 @@ def _unsigned(head: dict[str, Any], claims: dict[str, Any]) -> str:
 
 
 def _forged(key: SigningKey, *, head: dict[str, Any] | None = None, claims: dict[str, Any] | None = None) -> str:
-    """Really signed by `key`, with members of header and claims replaced, or taken away where they are None."""
+    """Returns a token signed by `key` with changed header members and claims; None removes one."""
     own_head, own_claims, _ = _parts(_token(key, BET_MAKE))
     message = _unsigned(own_head | (head or {}), own_claims | (claims or {}))
     return f"{message}.{_base64url(key.signature(message.encode()))}"
 
 
 def _tampered(key: SigningKey, **claims: Any) -> str:
-    """A good token whose claims were changed afterwards."""
+    """Returns a good token with changed claims and the old signature."""
     head, own_claims, signature = _parts(_token(key, BET_MAKE))
     return f"{_unsigned(head, own_claims | claims)}.{signature}"
 
 
 def _hmac_of_the_public_key(key: SigningKey) -> str:
-    """The oldest trick: the public key, which everybody knows, taken for a shared secret."""
+    """Returns an HS256 token whose shared secret is the public key."""
     head, claims, _ = _parts(_token(key, BET_MAKE))
     message = _unsigned(head | {"alg": "HS256"}, claims)
     return f"{message}.{_base64url(hmac.digest(key.public_pem(), message.encode(), 'sha256'))}"
 
 
 def _flipped(token: str) -> str:
-    """The first bit of the signature is another one."""
+    """Returns the token with the first bit of its signature flipped."""
     message, _, signature = token.rpartition(".")
     octets = bytearray(base64.urlsafe_b64decode(signature + "=="))
     octets[0] ^= 0x80
@@ -228,7 +228,7 @@ def _refused(key: SigningKey, algorithm: SigningAlgorithm) -> list[dict[str, Any
 
 
 def vectors() -> dict[str, Any]:
-    """The content of the file."""
+    """Returns the content of the file."""
     return {
         "about": "Tokens of callbacks: verify each at its time `now`, as an operator that agreed on its `algorithm`.",
         "operator_id": OPERATOR_ID,
@@ -255,7 +255,7 @@ def vectors() -> dict[str, Any]:
 
 
 def as_text() -> str:
-    """The file, to the byte."""
+    """Returns the file's text."""
     return json.dumps(vectors(), indent=1) + "\n"
 
 

@@ -216,7 +216,7 @@ async def test_a_lease_that_really_runs_out_is_taken_over_and_its_callback_is_ne
         sent = await environment.harness.place("b-sent")
         await environment.until_in_flight(1)
         # The claim that finds the other bet is answered while its daemon is frozen.
-        proxy.keep_answer_that_holds("b-claimed")
+        proxy.keep_answer_with("b-claimed")
         claimed = await environment.harness.place("b-claimed")
         await proxy.caught.wait()
         frozen.freeze()
@@ -225,7 +225,7 @@ async def test_a_lease_that_really_runs_out_is_taken_over_and_its_callback_is_ne
         await environment.until_all_final()
         assert second.process.poll() is None
         sends = {request_id: len(environment.operator.sent(request_id)) for request_id in (sent, claimed)}
-        proxy.give_back()
+        proxy.release_answers()
         environment.operator.release()
         frozen.thaw()
 

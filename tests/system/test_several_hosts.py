@@ -165,7 +165,7 @@ async def heal_without_a_word_of_its_share(network: HostNetwork) -> None:
     assert await under_way(environment, A) == []
     assert environment.operator.busiest["interactive"] <= LIMIT
     cut_off.proxy.on_next(NO_STATEMENT, Trick.KEEP_ANSWER)
-    cut_off.proxy.give_back()
+    cut_off.proxy.release_answers()
 
 
 async def told_late(environment: Environment) -> list[int]:

@@ -200,7 +200,7 @@ async def test_a_daemon_that_has_lost_its_database_still_stops_in_time(environme
         placement = await environment.harness.place()
         await environment.until_in_flight(1)
         if lost == "refuses":
-            proxy.go_away()
+            proxy.refuse_connections()
         else:
             proxy.fall_silent()
         environment.operator.release()

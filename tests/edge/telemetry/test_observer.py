@@ -131,7 +131,7 @@ async def test_a_figure_that_could_not_be_read_is_absent_and_not_0(environment: 
         figures = await daemon.metrics()
         assert [name for name in STORED if name in figures] == []
         assert figures["database_up"] == {(): 1}
-        proxy.give_back()
+        proxy.release_answers()
 
         async def they_are_there() -> bool:
             return set(STORED) <= (await daemon.metrics()).keys()
