@@ -11,7 +11,7 @@ from tests.hostile.entry import (
     PAGE,
     REFUSED,
     Entry,
-    Right,
+    Expected,
     broken,
     http,
     no_answer,
@@ -26,8 +26,8 @@ CAP = 65_536
 """The default of max_response_bytes."""
 
 
-def body(name: str, content: bytes, *rights: Right, **more: Any) -> Entry:
-    return says(name, http(content), *rights, body=content, **more)
+def body(name: str, content: bytes, *expected: Expected, **more: Any) -> Entry:
+    return says(name, http(content), *expected, body=content, **more)
 
 
 def with_balance(json: bytes, kept: int | None) -> Entry:

@@ -27,7 +27,7 @@ def entry_named_by(request: bytes) -> Entry | None:
     return CORPUS.get(envelope["params"].get("bet_id", "").partition(":")[2])
 
 
-class Stagecraft:
+class EntryScript:
     """A script that answers every request with its entry.
 
     `tokens` collects the requests' tokens.
@@ -54,4 +54,4 @@ class Stagecraft:
 def first_then_well(entry: Entry) -> Script:
     """A script that answers the first request with `entry`, and all others correctly."""
     waiting = [entry]
-    return Stagecraft(lambda _request: waiting.pop() if waiting else None)
+    return EntryScript(lambda _request: waiting.pop() if waiting else None)

@@ -36,7 +36,7 @@ class Then(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Right:
+class Expected:
     """One correct result of an attempt; `effect` is None if the effect does not change."""
 
     evidence: Evidence
@@ -45,34 +45,34 @@ class Right:
     effect: Effect | None
 
 
-DELIVERED = Right(evidence=Evidence.ANSWERED, reason=None, verdict=Verdict.DELIVERED, effect=Effect.APPLIED)
-NOTHING_TO_REVERSE = Right(
+DELIVERED = Expected(evidence=Evidence.ANSWERED, reason=None, verdict=Verdict.DELIVERED, effect=Effect.APPLIED)
+NOTHING_TO_REVERSE = Expected(
     evidence=Evidence.ANSWERED, reason="nothing_to_reverse", verdict=Verdict.DELIVERED, effect=None
 )
 
 
-def rejected(reason: str) -> Right:
+def rejected(reason: str) -> Expected:
     """A business rejection: never retried; the effect of earlier attempts does not change."""
-    return Right(evidence=Evidence.ANSWERED, reason=reason, verdict=Verdict.REJECTED, effect=None)
+    return Expected(evidence=Evidence.ANSWERED, reason=reason, verdict=Verdict.REJECTED, effect=None)
 
 
-def no_answer(reason: str) -> Right:
+def no_answer(reason: str) -> Expected:
     """A complete HTTP answer without a usable body: the operator may have applied the callback."""
-    return Right(evidence=Evidence.ANSWERED, reason=reason, verdict=Verdict.RETRY, effect=Effect.UNKNOWN)
+    return Expected(evidence=Evidence.ANSWERED, reason=reason, verdict=Verdict.RETRY, effect=Effect.UNKNOWN)
 
 
-def broken(*reasons: str) -> tuple[Right, ...]:
+def broken(*reasons: str) -> tuple[Expected, ...]:
     """The request was sent and no complete answer came, for one of these reasons."""
     return tuple(
-        Right(evidence=Evidence.UNANSWERED, reason=reason, verdict=Verdict.RETRY, effect=Effect.UNKNOWN)
+        Expected(evidence=Evidence.UNANSWERED, reason=reason, verdict=Verdict.RETRY, effect=Effect.UNKNOWN)
         for reason in reasons
     )
 
 
-def unsent(*reasons: str) -> tuple[Right, ...]:
+def unsent(*reasons: str) -> tuple[Expected, ...]:
     """No byte of the request was sent, for one of these reasons."""
     return tuple(
-        Right(evidence=Evidence.NOT_SENT, reason=reason, verdict=Verdict.RETRY, effect=None) for reason in reasons
+        Expected(evidence=Evidence.NOT_SENT, reason=reason, verdict=Verdict.RETRY, effect=None) for reason in reasons
     )
 
 
@@ -84,18 +84,18 @@ class Entry:
     """
 
     name: str
-    rights: tuple[Right, ...]
+    expected: tuple[Expected, ...]
     wire: bytes = b""
     play: Play | None = None
     then: Then = Then.GOES_ON
-    for_rollback: tuple[Right, ...] = ()
+    for_rollback: tuple[Expected, ...] = ()
     balance: int | None = BALANCE
     anomaly: str | None = None
     body: bytes | None = None
     ends_by_timeout: bool = False
 
-    def rights_of(self, method: Method) -> tuple[Right, ...]:
-        return self.for_rollback if self.for_rollback and method is Method.BET_ROLLBACK else self.rights
+    def expected_for(self, method: Method) -> tuple[Expected, ...]:
+        return self.for_rollback if self.for_rollback and method is Method.BET_ROLLBACK else self.expected
 
     async def answer(self, peer: Peer, request: bytes) -> bool:
         """Answer on this connection; True if the connection stays open."""
@@ -108,17 +108,17 @@ class Entry:
         return self.then is Then.GOES_ON
 
 
-def says(name: str, wire: bytes, *rights: Right, **more: Any) -> Entry:
-    return Entry(name=name, wire=wire, rights=rights, **more)
+def says(name: str, wire: bytes, *expected: Expected, **more: Any) -> Entry:
+    return Entry(name=name, wire=wire, expected=expected, **more)
 
 
-def plays(name: str, play: Play, *rights: Right, **more: Any) -> Entry:
-    return Entry(name=name, play=play, rights=rights, **more)
+def plays(name: str, play: Play, *expected: Expected, **more: Any) -> Entry:
+    return Entry(name=name, play=play, expected=expected, **more)
 
 
-def endless(name: str, play: Play, *rights: Right, **more: Any) -> Entry:
-    """An endless answer: the attempt ends by its timeout or with one of the other `rights`."""
-    return Entry(name=name, play=play, rights=(*broken("timeout"), *rights), ends_by_timeout=True, **more)
+def endless(name: str, play: Play, *expected: Expected, **more: Any) -> Entry:
+    """An endless answer: the attempt ends by its timeout or with one of the other `expected`."""
+    return Entry(name=name, play=play, expected=(*broken("timeout"), *expected), ends_by_timeout=True, **more)
 
 
 def http(body: bytes = OK, *lines: bytes, status: bytes = b"HTTP/1.1 200 OK", length: bool = True) -> bytes:

@@ -8,7 +8,7 @@ from tests.hostile.entry import (
     PAGE,
     REFUSED,
     Entry,
-    Right,
+    Expected,
     Then,
     broken,
     chunked,
@@ -34,9 +34,9 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-def coded(code: int, content: bytes, *rights: Right, **more: Any) -> Entry:
+def coded(code: int, content: bytes, *expected: Expected, **more: Any) -> Entry:
     name = f"a {code} with {'nothing' if not content else 'a page' if content == PAGE else content.decode()[:40]}"
-    return says(name, http(content, status=b"HTTP/1.1 %d Said" % code), *rights, body=content, **more)
+    return says(name, http(content, status=b"HTTP/1.1 %d Said" % code), *expected, body=content, **more)
 
 
 def redirect(code: int, location: str) -> Entry:
@@ -45,21 +45,21 @@ def redirect(code: int, location: str) -> Entry:
     return says(f"a {code} to {location}", wire, MISCONFIGURED)
 
 
-def length(name: str, value: bytes, *rights: Right, **more: Any) -> Entry:
-    return says(f"Content-Length {name}", HEAD + b"Content-Length: " + value + b"\r\n\r\n" + OK, *rights, **more)
+def length(name: str, value: bytes, *expected: Expected, **more: Any) -> Entry:
+    return says(f"Content-Length {name}", HEAD + b"Content-Length: " + value + b"\r\n\r\n" + OK, *expected, **more)
 
 
-def chunks(name: str, said: bytes, *rights: Right, **more: Any) -> Entry:
-    return says(f"chunks: {name}", CHUNKED + said, *rights, **more)
+def chunks(name: str, said: bytes, *expected: Expected, **more: Any) -> Entry:
+    return says(f"chunks: {name}", CHUNKED + said, *expected, **more)
 
 
-def head(name: str, lines: bytes, *rights: Right, **more: Any) -> Entry:
+def head(name: str, lines: bytes, *expected: Expected, **more: Any) -> Entry:
     """Additional header lines before a correct answer."""
-    return says(name, HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(OK) + OK, *rights, **more)
+    return says(name, HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(OK) + OK, *expected, **more)
 
 
-def garbage(name: str, wire: bytes, *rights: Right, **more: Any) -> Entry:
-    return says(name, wire, *(rights or BAD_HTTP), **{"then": Then.CLOSES, **more})
+def garbage(name: str, wire: bytes, *expected: Expected, **more: Any) -> Entry:
+    return says(name, wire, *(expected or BAD_HTTP), **{"then": Then.CLOSES, **more})
 
 
 ONE_CHUNK = b"%x\r\n%s\r\n" % (len(OK), OK)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tests.hostile.entry import DELIVERED, OK, Right, broken, http, unsent
+from tests.hostile.entry import DELIVERED, OK, Expected, broken, http, unsent
 from tests.hostile.heads import CHUNKED
 from tests.support.raw_server import Peer, Script
 
@@ -64,7 +64,7 @@ class TlsEntry:
 
     name: str
     play: Callable[[TlsPeer], Awaitable[None]]
-    rights: tuple[Right, ...]
+    expected: tuple[Expected, ...]
 
 
 def raw(make: Callable[[TlsPeer], bytes]) -> Callable[[TlsPeer], Awaitable[None]]:
@@ -87,41 +87,41 @@ async def one_record_for_each_byte(tls: TlsPeer) -> None:
 
 HALF = http()[:-20]
 TLS_ENTRIES: tuple[TlsEntry, ...] = (
-    TlsEntry(name="cut mid-record", play=raw(lambda tls: tls.sealed(http())[:-10]), rights=SPOILT),
-    TlsEntry(name="cut in a record's head", play=raw(lambda tls: tls.sealed(http())[:3]), rights=SPOILT),
+    TlsEntry(name="cut mid-record", play=raw(lambda tls: tls.sealed(http())[:-10]), expected=SPOILT),
+    TlsEntry(name="cut in a record's head", play=raw(lambda tls: tls.sealed(http())[:3]), expected=SPOILT),
     TlsEntry(
         name="cut mid-record in the body",
         play=raw(lambda tls: tls.sealed(HALF) + tls.sealed(http()[-20:])[:-7]),
-        rights=SPOILT_BODY,
+        expected=SPOILT_BODY,
     ),
-    TlsEntry(name="cut between two records", play=raw(lambda tls: tls.sealed(HALF)), rights=SPOILT_BODY),
-    TlsEntry(name="a flipped bit", play=raw(lambda tls: flipped(tls.sealed(http()))), rights=SPOILT),
+    TlsEntry(name="cut between two records", play=raw(lambda tls: tls.sealed(HALF)), expected=SPOILT_BODY),
+    TlsEntry(name="a flipped bit", play=raw(lambda tls: flipped(tls.sealed(http()))), expected=SPOILT),
     TlsEntry(
         name="a flipped bit in the body",
         play=raw(lambda tls: tls.sealed(HALF) + flipped(tls.sealed(http()[-20:]))),
-        rights=SPOILT_BODY,
+        expected=SPOILT_BODY,
     ),
-    TlsEntry(name="records out of order", play=raw(lambda tls: (tls.sealed(HALF), tls.sealed(OK))[1]), rights=SPOILT),
-    TlsEntry(name="garbage for a record", play=raw(lambda _: bytes(range(256))), rights=SPOILT),
-    TlsEntry(name="plain HTTP in the middle of TLS", play=raw(lambda _: http()), rights=SPOILT),
-    TlsEntry(name="a plain alert", play=raw(lambda _: bytes.fromhex("15030300020228")), rights=SPOILT),
-    TlsEntry(name="nothing", play=raw(lambda _: b""), rights=SPOILT),
-    TlsEntry(name="an answer without a goodbye", play=raw(lambda tls: tls.sealed(http())), rights=(DELIVERED,)),
+    TlsEntry(name="records out of order", play=raw(lambda tls: (tls.sealed(HALF), tls.sealed(OK))[1]), expected=SPOILT),
+    TlsEntry(name="garbage for a record", play=raw(lambda _: bytes(range(256))), expected=SPOILT),
+    TlsEntry(name="plain HTTP in the middle of TLS", play=raw(lambda _: http()), expected=SPOILT),
+    TlsEntry(name="a plain alert", play=raw(lambda _: bytes.fromhex("15030300020228")), expected=SPOILT),
+    TlsEntry(name="nothing", play=raw(lambda _: b""), expected=SPOILT),
+    TlsEntry(name="an answer without a goodbye", play=raw(lambda tls: tls.sealed(http())), expected=(DELIVERED,)),
     # RFC 9112 section 9.8 calls this incomplete. A truncated object is not valid JSON, so accepting
     # it is safe.
     TlsEntry(
         name="no length, no goodbye",
         play=raw(lambda tls: tls.sealed(http(length=False))),
-        rights=(DELIVERED, *SPOILT_BODY),
+        expected=(DELIVERED, *SPOILT_BODY),
     ),
     TlsEntry(
-        name="chunks without the last", play=raw(lambda tls: tls.sealed(CHUNKED + b"1\r\n{\r\n")), rights=SPOILT_BODY
+        name="chunks without the last", play=raw(lambda tls: tls.sealed(CHUNKED + b"1\r\n{\r\n")), expected=SPOILT_BODY
     ),
-    TlsEntry(name="one record for each byte", play=one_record_for_each_byte, rights=(DELIVERED,)),
+    TlsEntry(name="one record for each byte", play=one_record_for_each_byte, expected=(DELIVERED,)),
     TlsEntry(
         name="an answer, and a spoilt record behind it",
         play=raw(lambda tls: tls.sealed(http()) + flipped(tls.sealed(http()))),
-        rights=(DELIVERED, *SPOILT_BODY),
+        expected=(DELIVERED, *SPOILT_BODY),
     ),
 )
 

@@ -2,7 +2,7 @@
 
 The checks of an operator's file are left out here on purpose: whatever they may let through one day, the transport
 must not. Where names have to resolve as a test wants it, the resolver asks a function of the test and not the system;
-`test_with_real_names_and_a_public_address…` does without, in namespaces with an /etc/hosts and an address of their own.
+`test_real_names_connect_only_to_their_public_address` does without, in namespaces with an /etc/hosts and an address of their own.
 """
 
 import asyncio
@@ -156,7 +156,9 @@ def names(**addresses: Sequence[str]) -> LookUp:
 
 @pytest.mark.parametrize("new_loop", LOOPS)
 @pytest.mark.parametrize("host", LITERALS_THAT_REACH_US + OTHER_LITERALS)
-def test_a_literal_is_refused_in_every_spelling(host: str, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_every_spelling_of_a_private_address_is_refused(
+    host: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     with listening_inside() as inside, asyncio.Runner(loop_factory=new_loop) as runner:
         exchange = runner.run(exchange_with(host, inside.port))
         assert not inside.was_called
@@ -165,7 +167,7 @@ def test_a_literal_is_refused_in_every_spelling(host: str, new_loop: Callable[[]
 
 
 @pytest.mark.parametrize("host", LITERALS_THAT_REACH_US)
-async def test_the_same_literal_connects_where_the_file_allows_it(host: str) -> None:
+async def test_the_same_address_connects_if_allowed(host: str) -> None:
     if ":" in host and not HAS_IPV6:
         pytest.skip("this system has no IPv6")
     async with answering_inside() as server:
@@ -174,7 +176,7 @@ async def test_the_same_literal_connects_where_the_file_allows_it(host: str) -> 
     assert server.connections == 1
 
 
-async def test_a_refused_literal_says_what_why_and_what_to_do() -> None:
+async def test_a_refused_address_has_a_message_with_the_key_to_change() -> None:
     with listening_inside() as inside:
         exchange = await exchange_with("[::ffff:127.0.0.1]", inside.port)
     assert exchange.error == (
@@ -187,7 +189,7 @@ async def test_a_refused_literal_says_what_why_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("addresses", [["127.0.0.1"], ["::1"], ["127.0.0.1", "::1"], ["::ffff:127.0.0.1"], ["0.0.0.0"]])  # noqa: S104
-async def test_a_name_of_private_addresses_only_is_refused(addresses: list[str]) -> None:
+async def test_a_name_with_only_private_addresses_is_refused(addresses: list[str]) -> None:
     with listening_inside() as inside:
         exchange = await exchange_with("wallet.example.com", inside.port, look_up=names(wallet=addresses))
         assert not inside.was_called
@@ -196,14 +198,14 @@ async def test_a_name_of_private_addresses_only_is_refused(addresses: list[str])
         assert part in (exchange.error or "")
 
 
-async def test_a_name_of_a_private_address_connects_where_the_file_allows_it() -> None:
+async def test_a_name_with_a_private_address_connects_if_allowed() -> None:
     async with answering_inside() as server:
         port = server.address[1]
         exchange = await exchange_with("wallet.example.com", port, allowed=True, look_up=names(wallet=["127.0.0.1"]))
     assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
 
 
-async def test_of_a_name_of_both_kinds_only_the_public_addresses_are_left() -> None:
+async def test_only_the_public_addresses_of_a_name_are_used() -> None:
     both = names(wallet=["127.0.0.1", PUBLIC, "10.0.0.1", "2a00:1450:4001::1", "::1"])
     vetted = await VettingResolver(allow_private_addresses=False, look_up=both).resolve("wallet.example.com", 443)
     assert [(one["hostname"], one["host"], one["port"]) for one in vetted] == [
@@ -214,7 +216,7 @@ async def test_of_a_name_of_both_kinds_only_the_public_addresses_are_left() -> N
     assert [one["host"] for one in trusting] == ["127.0.0.1", PUBLIC, "10.0.0.1", "2a00:1450:4001::1", "::1"]
 
 
-async def test_a_refused_name_is_explained_with_some_of_its_addresses_not_with_hundreds() -> None:
+async def test_the_message_for_a_refused_name_has_a_few_of_its_addresses() -> None:
     many = names(wallet=[f"10.0.0.{n}" for n in range(200)])
     with pytest.raises(AddressRefusedError, match=r"10\.0\.0\.0, private \(RFC 1918\).* and 196 more") as refused:
         await VettingResolver(allow_private_addresses=False, look_up=many).resolve("wallet.example.com")
@@ -222,11 +224,11 @@ async def test_a_refused_name_is_explained_with_some_of_its_addresses_not_with_h
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "wallet.invalid"])
-async def test_a_name_that_no_resolver_can_answer_is_not_sent(host: str) -> None:
+async def test_an_unresolvable_name_is_not_sent(host: str) -> None:
     assert evidence_and_reason(await exchange_with(host, 80)) == (Evidence.NOT_SENT, "dns_failed")
 
 
-def test_with_real_names_and_a_public_address_only_the_public_one_is_called(tmp_path: Path) -> None:
+def test_real_names_connect_only_to_their_public_address(tmp_path: Path) -> None:
     """/etc/hosts, getaddrinfo(3) and a public address on this host, in namespaces that nothing gets out of."""
     hosts = {"public": [PUBLIC], "both": ["127.0.0.1", PUBLIC, "10.0.0.1"], "private": ["127.0.0.1"]}
     lines = [f"{address} {name}.example.com" for name, addresses in hosts.items() for address in addresses]
@@ -279,7 +281,7 @@ def hanging_look_up() -> Iterator[tuple[LookUp, threading.Semaphore]]:
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)
-def test_look_ups_that_hang_do_not_hold_up_another_operators(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_hanging_look_ups_do_not_block_another_operator(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     # More than any pool of threads has: asyncio's stops at 32, libuv's at 4.
     hanging = 40
 
@@ -306,7 +308,7 @@ def test_look_ups_that_hang_do_not_hold_up_another_operators(new_loop: Callable[
     assert evidence_and_reason(served) == (Evidence.ANSWERED, None)
 
 
-async def test_a_look_up_that_hangs_is_not_sent_after_the_connect_timeout_and_holds_one_thread() -> None:
+async def test_a_hanging_look_up_ends_by_the_connect_timeout_and_uses_one_thread() -> None:
     with hanging_look_up() as (hang, begun):
         async with guarded("black.example.com", 80, look_up=hang) as transport:
             for _ in range(3):
@@ -316,7 +318,7 @@ async def test_a_look_up_that_hangs_is_not_sent_after_the_connect_timeout_and_ho
         assert not begun.acquire(blocking=False)
 
 
-async def test_a_name_is_asked_for_anew_when_a_look_up_hangs_too_long_but_not_in_ever_more_threads() -> None:
+async def test_hanging_look_ups_of_a_name_are_limited_to_four_threads() -> None:
     with hanging_look_up() as (hang, begun):
         resolver = VettingResolver(allow_private_addresses=False, look_up=hang, timeout_s=0.01)
         for _ in range(4):
@@ -330,7 +332,7 @@ async def test_a_name_is_asked_for_anew_when_a_look_up_hangs_too_long_but_not_in
         assert not begun.acquire(blocking=False)
 
 
-async def test_a_look_up_that_ends_after_nobody_waits_for_it_gives_its_thread_back() -> None:
+async def test_a_late_look_up_releases_its_thread() -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     with hanging_look_up() as (hang, _):
@@ -371,25 +373,25 @@ async def exchanges_in_namespaces() -> Mapping[str, object]:
         asked.append(host)
         return look_up(f"{'public' if len(asked) == 1 else 'private'}.example.com", port, family)
 
-    told_of: dict[str, object] = {}
+    results: dict[str, object] = {}
     with listening_inside() as inside:
         port = inside.port
         for script in (answering(OK), redirect):
             server = RawServer(script)
             listener = await asyncio.start_server(server._connected, PUBLIC, port)
             if script is redirect:
-                told_of["redirected"] = row(await exchange_with("public.example.com", port))
+                results["redirected"] = row(await exchange_with("public.example.com", port))
             else:
-                told_of["public"] = row(await exchange_with("public.example.com", port))
-                told_of["private"] = row(await exchange_with("private.example.com", port))
-                told_of["both"] = [row(await exchange_with("both.example.com", port)) for _ in range(5)]
-                told_of["rebound"] = [row(await exchange_with("evil", port, look_up=rebinding)) for _ in range(2)]
-                told_of["look_ups"] = len(asked)
+                results["public"] = row(await exchange_with("public.example.com", port))
+                results["private"] = row(await exchange_with("private.example.com", port))
+                results["both"] = [row(await exchange_with("both.example.com", port)) for _ in range(5)]
+                results["rebound"] = [row(await exchange_with("evil", port, look_up=rebinding)) for _ in range(2)]
+                results["look_ups"] = len(asked)
             listener.close()
             await listener.wait_closed()
-        told_of["both, public refusing"] = row(await exchange_with("both.example.com", port))
-        told_of["inside_was_called"] = inside.was_called
-    return told_of
+        results["both, public refusing"] = row(await exchange_with("both.example.com", port))
+        results["inside_was_called"] = inside.was_called
+    return results
 
 
 async def exchange_with_a_name_that_hangs() -> Exchange:

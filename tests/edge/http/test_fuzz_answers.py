@@ -43,7 +43,7 @@ NOW = datetime(2026, 3, 19, 14, 30, tzinfo=UTC)
 BUILT_IN = Statuses.of()
 BYTES_MAX = 8_000
 """max_response_bytes of this operator: so that some answers are too long."""
-PATIENCE_S = {Then.GOES_ON: 0.05, Then.CLOSES: 0.3, Then.RESETS: 0.3}
+ANSWER_TIMEOUT_S = {Then.GOES_ON: 0.05, Then.CLOSES: 0.3, Then.RESETS: 0.3}
 """Of an attempt whose answer may never be whole. Closing ends most of them, but not all: see `in_two` in scripts.py."""
 KEPT_MAX = 400
 """So many exchanges, all different, also go through the outbox into Postgres."""
@@ -101,7 +101,7 @@ class Conversation:
             exchange = await post(
                 self._transport,
                 body=b"%d" % self._attempt,
-                timeout_s=TIMEOUT_S if said.is_whole else PATIENCE_S[said.then],
+                timeout_s=TIMEOUT_S if said.is_whole else ANSWER_TIMEOUT_S[said.then],
             )
             if self._arrived:
                 break
@@ -136,7 +136,7 @@ def end_of(exchange: Exchange, judgement: Judgement) -> tuple[object, ...]:
     )
 
 
-def assert_believes_only_what_was_said(said: Said, exchange: Exchange) -> None:
+def assert_accepts_only_complete_answers(said: Said, exchange: Exchange) -> None:
     """Answered means complete, with that code and that body; and what is whole is never called anything else."""
     try:
         found = answer_in(said.wire, closed=said.then is not Then.GOES_ON)
@@ -150,7 +150,7 @@ def assert_believes_only_what_was_said(said: Said, exchange: Exchange) -> None:
         assert (exchange.reason, len(found.body if found else b"") > BYTES_MAX) == ("too_large", True), exchange
 
 
-def assert_judged_by_the_body_alone(exchange: Exchange, judgement: Judgement, method: Method) -> None:
+def assert_verdict_follows_from_the_body(exchange: Exchange, judgement: Judgement, method: Method) -> None:
     """Applied, rejected and reversed stand on a known status in a valid object, and on nothing else."""
     try:
         status = status_in(exchange.body) if exchange.evidence is ANSWERED else None
@@ -165,7 +165,7 @@ def assert_judged_by_the_body_alone(exchange: Exchange, judgement: Judgement, me
     assert (judgement.effect is Effect.UNKNOWN) == (judgement.verdict is Verdict.RETRY)
 
 
-def assert_can_be_kept(exchange: Exchange) -> None:
+def assert_can_be_stored(exchange: Exchange) -> None:
     for text in (exchange.error or "", *(part for header in exchange.headers for part in header)):
         assert "\0" not in text
         text.encode()
@@ -175,9 +175,7 @@ def assert_can_be_kept(exchange: Exchange) -> None:
     assert exchange.reason != "internal_error"
 
 
-def test_whatever_is_said_an_attempt_has_an_end_that_is_right_and_that_postgres_keeps(
-    postgres: Server, template: str
-) -> None:
+def test_random_answers_have_a_correct_result_that_postgres_stores(postgres: Server, template: str) -> None:
     kept: dict[tuple[object, ...], Exchange] = {}
     found: dict[tuple[object, ...], bytes] = {}
     if IS_LONG:
@@ -201,7 +199,7 @@ def test_whatever_is_said_an_attempt_has_an_end_that_is_right_and_that_postgres_
         *("not_json", "not_utf8", "misconfigured", "http_500", "bad_http", "truncated", "reset", "too_large"),
     }, reasons
     assert len(found) >= 40
-    asyncio.run(keep_all(postgres, template, list(kept.values())))
+    asyncio.run(store_all(postgres, template, list(kept.values())))
 
 
 def attempt(talk: Conversation, now: Said, rng: Random) -> tuple[Exchange, Judgement]:
@@ -212,14 +210,14 @@ def attempt(talk: Conversation, now: Said, rng: Random) -> tuple[Exchange, Judge
         method, amount_format=rng.choice(["subunits", "decimal"]), minor_digits=rng.choice([None, 0, 2, 4])
     )
     judgement = judge(callback, exchange, BUILT_IN, now=NOW)
-    assert_can_be_kept(exchange)
+    assert_can_be_stored(exchange)
     assert_storable(judgement)
-    assert_believes_only_what_was_said(now, exchange)
-    assert_judged_by_the_body_alone(exchange, judgement, method)
+    assert_accepts_only_complete_answers(now, exchange)
+    assert_verdict_follows_from_the_body(exchange, judgement, method)
     return exchange, judgement
 
 
-async def keep_all(postgres: Server, template: str, exchanges: list[Exchange]) -> None:
+async def store_all(postgres: Server, template: str, exchanges: list[Exchange]) -> None:
     """Each exchange, settled as an attempt of a callback of its own, stands in the audit as it was."""
     async with cloned_database(postgres, template) as database, open_harness(database) as harness:
         for n in range(len(exchanges)):

@@ -22,13 +22,13 @@ from tests.core.test_callback_body import a_callback
 from tests.core.test_verdict import assert_storable
 from tests.edge.http.test_tls import ca_file, server_tls
 from tests.hostile.bodies import CAP
-from tests.hostile.corpus import CORPUS, WELL, Stagecraft, first_then_well
-from tests.hostile.entry import Entry, Right
+from tests.hostile.corpus import CORPUS, WELL, EntryScript, first_then_well
+from tests.hostile.entry import Entry, Expected
 from tests.hostile.outcome import (
     HOSTILE,
     SPOILT,
-    assert_every_entry_came_out_right,
-    assert_spoilt_tls_delivered_nothing_it_should_not,
+    assert_broken_tls_has_its_results,
+    assert_every_entry_has_its_result,
 )
 from tests.hostile.scripts import AFTER_TURNS, AFTERTHOUGHTS, GREETED, GREETINGS
 from tests.hostile.tls import HANDSHAKES, TLS_ENTRIES, UNSENT, TlsEntry, over_tls
@@ -40,16 +40,16 @@ from tests.support.raw_server import TIMEOUT_S, Peer, RawServer, Script, post, t
 
 NOW = datetime(2026, 3, 19, 14, 30, tzinfo=UTC)
 BUILT_IN = Statuses.of()
-PATIENCE_S = 0.25
+ENDLESS_TIMEOUT_S = 0.25
 """Of an attempt whose answer never ends; what is refused before is refused as soon as it is read."""
 ERROR_CHARS_MAX = 500
 
 
-def end_of(exchange: Exchange, method: Method) -> Right:
+def end_of(exchange: Exchange, method: Method) -> Expected:
     """What became of the attempt, in the table's words."""
     judgement = judge(a_callback(method), exchange, BUILT_IN, now=NOW)
     assert_storable(judgement)
-    return Right(
+    return Expected(
         evidence=exchange.evidence, reason=judgement.reason, verdict=judgement.verdict, effect=judgement.effect
     )
 
@@ -80,12 +80,12 @@ ONE_BY_ONE = CORPUS | {entry.name: entry for entry in AFTERTHOUGHTS}
 
 
 @pytest.mark.parametrize("name", ONE_BY_ONE)
-async def test_a_bad_answer_is_judged_as_the_table_says_and_spoils_no_other(name: str) -> None:
+async def test_a_bad_answer_has_its_verdict_and_does_not_affect_the_next(name: str) -> None:
     entry = ONE_BY_ONE[name]
-    timeout_s = PATIENCE_S if entry.ends_by_timeout else TIMEOUT_S
+    timeout_s = ENDLESS_TIMEOUT_S if entry.ends_by_timeout else TIMEOUT_S
     first, second, server = await exchanges_with(first_then_well(entry), timeout_s=timeout_s)
     for method in Method:
-        assert end_of(first, method) in entry.rights_of(method), f"{method}: {first}"
+        assert end_of(first, method) in entry.expected_for(method), f"{method}: {first}"
         assert_balance(entry, method, first)
     assert_can_be_kept(first)
     assert first.total_ms < timeout_s * 1000 + 1000
@@ -112,12 +112,12 @@ def assert_balance(entry: Entry, method: Method, exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize("name", GREETINGS)
-async def test_what_is_said_before_it_was_asked_spoils_nothing(name: str) -> None:
+async def test_data_sent_before_the_request_affects_nothing(name: str) -> None:
     async def greets(peer: Peer) -> None:
         await peer.send(GREETINGS[name])
         await peer.read_until_closed()
 
-    first, second, server = await exchanges_with(greets, timeout_s=PATIENCE_S)
+    first, second, server = await exchanges_with(greets, timeout_s=ENDLESS_TIMEOUT_S)
     assert end_of(first, Method.BET_MAKE) in GREETED, first
     assert_can_be_kept(first)
     if {first.evidence, second.evidence} == {Evidence.NOT_SENT}:
@@ -125,7 +125,7 @@ async def test_what_is_said_before_it_was_asked_spoils_nothing(name: str) -> Non
 
 
 @pytest.mark.parametrize("raw", [b"a\0b", "a\0b", b"\xff\0", "\ud800\0", b"\xed\xa0\x80", "\U0001f600"])
-def test_whatever_is_written_down_is_text_that_postgres_takes(raw: bytes | str) -> None:
+def test_stored_texts_are_valid_in_postgres(raw: bytes | str) -> None:
     # Today's aiohttp refuses a NUL in a header and quotes what it refuses; that is its own choice, and may change.
     text = _printable(raw)
     assert "\0" not in text
@@ -142,7 +142,7 @@ def authority() -> trustme.CA:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("entry", TLS_ENTRIES, ids=[entry.name for entry in TLS_ENTRIES])
-async def test_tls_that_is_cut_or_spoilt_is_never_an_answer(
+async def test_truncated_or_corrupt_tls_is_never_an_answer(
     authority: trustme.CA, tmp_path: Path, entry: TlsEntry, version: ssl.TLSVersion
 ) -> None:
     context = server_tls(authority)
@@ -152,13 +152,13 @@ async def test_tls_that_is_cut_or_spoilt_is_never_an_answer(
         transport_to(server.url.replace("http:", "https:"), tls={"ca_file": ca_file(authority, tmp_path)}) as transport,
     ):
         exchange = await post(transport)
-    assert end_of(exchange, Method.BET_MAKE) in entry.rights, exchange
+    assert end_of(exchange, Method.BET_MAKE) in entry.expected, exchange
     assert_can_be_kept(exchange)
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("name", HANDSHAKES)
-async def test_a_handshake_answered_with_anything_else_sends_nothing(name: str) -> None:
+async def test_nothing_is_sent_after_an_invalid_handshake(name: str) -> None:
     async def answers_the_hello(peer: Peer) -> None:
         await peer.reader.read(65_536)
         await peer.send(HANDSHAKES[name])
@@ -223,12 +223,12 @@ async def warm_up(environment: Environment) -> None:
     await environment.until_all_final()
 
 
-async def test_a_daemon_survives_them_all_and_delivers_to_others_meanwhile(
+async def test_a_daemon_with_hostile_operators_delivers_to_others(
     tmp_path: Path, database: Database, authority: trustme.CA
 ) -> None:
-    stagecraft = Stagecraft()
+    script = EntryScript()
     async with (
-        RawServer(stagecraft).running() as hostile,
+        RawServer(script).running() as hostile,
         RawServer(spoilt_tls(server_tls(authority))).running() as spoilt,
         open_environment(tmp_path, database) as environment,
     ):
@@ -255,16 +255,16 @@ async def test_a_daemon_survives_them_all_and_delivers_to_others_meanwhile(
         # How old a token is when it is read says how busy this machine is: all three operators share one process.
         assert [fault for fault in environment.operator.faults if not fault.startswith("token of ")] == []
         assert grown_kb < GROWTH_MAX_KB, f"{warm_kb} kB when warm, {grown_kb} kB more now"
-        assert stagecraft.played.keys() == CORPUS.keys()
+        assert script.played.keys() == CORPUS.keys()
         assert await environment.audit_faults() == []
-        await assert_every_entry_came_out_right(environment)
-        await assert_spoilt_tls_delivered_nothing_it_should_not(environment)
+        await assert_every_entry_has_its_result(environment)
+        await assert_broken_tls_has_its_results(environment)
         # Whatever was quoted, the log is readable and has no token in it, not even the beginning of one.
         assert len(daemon.lines()) > len(CORPUS)
         assert daemon.lines("report.refused") == daemon.lines("chore.failed") == []
         said = daemon.log_text
         assert "[token withheld]" in said
-        assert not [token for token in stagecraft.tokens if token.split(".")[1][:40] in said]
+        assert not [token for token in script.tokens if token.split(".")[1][:40] in said]
 
 
 async def deliver_until_all_is_final(environment: Environment) -> int:

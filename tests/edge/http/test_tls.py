@@ -121,7 +121,7 @@ async def test_a_certificate_of_another_authority_is_not_sent(authority: trustme
         assert "unable to get local issuer certificate" in await refused(server_tls(authority), **tls)
 
 
-async def test_a_ca_file_is_then_the_only_authority(
+async def test_a_ca_file_is_the_only_authority(
     authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", ca_file(authority, tmp_path / "system"))
@@ -151,7 +151,7 @@ async def test_a_self_signed_certificate_is_not_sent(authority: trustme.CA, tmp_
         assert "self-signed certificate" in (await refused(self_signed, **tls)).replace("self signed", "self-signed")
 
 
-async def test_a_protocol_older_than_tls_1_2_is_not_spoken(authority: trustme.CA, tmp_path: Path) -> None:
+async def test_tls_older_than_1_2_is_refused(authority: trustme.CA, tmp_path: Path) -> None:
     old = server_tls(authority)
     with pytest.warns(DeprecationWarning, match="TLSv1_1 is deprecated"):
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -161,7 +161,7 @@ async def test_a_protocol_older_than_tls_1_2_is_not_spoken(authority: trustme.CA
         assert "alert protocol version" in error or "during the TLS handshake" in error
 
 
-async def test_a_server_that_speaks_plain_http_on_the_tls_port_gets_nothing() -> None:
+async def test_plain_http_on_the_tls_port_gets_nothing() -> None:
     async def plain(peer: Peer) -> None:
         await peer.reader.read(1)
         await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -176,7 +176,7 @@ async def test_a_server_that_speaks_plain_http_on_the_tls_port_gets_nothing() ->
     assert b"POST" not in server.unexpected_bytes
 
 
-async def test_a_server_that_hangs_up_in_the_handshake_gets_nothing_and_is_explained() -> None:
+async def test_a_connection_closed_in_the_handshake_is_explained() -> None:
     async def hangs_up(peer: Peer) -> None:
         await peer.reader.read(65_536)
 
@@ -189,7 +189,7 @@ async def test_a_server_that_hangs_up_in_the_handshake_gets_nothing_and_is_expla
     assert "the operator closed the connection during the TLS handshake" in (exchange.error or "")
 
 
-async def test_a_connection_that_stands_too_late_carries_nothing(authority: trustme.CA, tmp_path: Path) -> None:
+async def test_nothing_is_sent_if_the_handshake_ends_too_late(authority: trustme.CA, tmp_path: Path) -> None:
     send_before_s = time.monotonic() + 0.2
     context = server_tls(authority)
 
@@ -211,7 +211,7 @@ async def test_a_connection_that_stands_too_late_carries_nothing(authority: trus
 # ----------------------------------------------------------------------------------------------------------- who we are
 
 
-async def test_two_operators_in_one_process_each_use_their_own_authority_and_certificate(tmp_path: Path) -> None:
+async def test_each_operator_has_its_own_authority_and_certificate(tmp_path: Path) -> None:
     """Each server trusts only its own authority, and each operator's file only that of its server."""
     authorities = {identity: trustme.CA() for identity in ("one@example.com", "two@example.com")}
     seen: list[tuple[tuple[str, str], ...]] = []
@@ -325,7 +325,7 @@ def test_before_tls_1_3_a_refused_client_certificate_is_not_sent(
 
 @pytest.mark.parametrize("new_loop", LOOPS)
 @pytest.mark.parametrize("certificate", ["missing", "of another authority"])
-def test_in_tls_1_3_a_refused_client_certificate_is_unanswered_because_the_request_may_be_on_its_way(
+def test_in_tls_1_3_a_refused_client_certificate_is_unanswered(
     authority: trustme.CA, tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop], certificate: str
 ) -> None:
     """The client is done before the server can say no (RFC 8446 section 4.4), and sends; the server reads none of it.
@@ -347,9 +347,7 @@ def test_in_tls_1_3_a_refused_client_certificate_is_unanswered_because_the_reque
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_the_client_certificate_opens_the_same_server(
-    authority: trustme.CA, tmp_path: Path, version: ssl.TLSVersion
-) -> None:
+def test_a_valid_client_certificate_is_accepted(authority: trustme.CA, tmp_path: Path, version: ssl.TLSVersion) -> None:
     tls = {"ca_file": ca_file(authority, tmp_path), **client_files(authority, tmp_path)}
     exchange, server = exchange_with_demanding_server(authority, version, uvloop.new_event_loop, tls)
     assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)

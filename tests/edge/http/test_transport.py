@@ -28,7 +28,7 @@ from tests.support.raw_server import (
 # --------------------------------------------------------------------------------------------------- what really leaves
 
 
-async def test_exactly_these_bytes_leave() -> None:
+async def test_the_exact_bytes_of_a_request() -> None:
     exchange, server = await exchange_with(answering(OK))
     head = (
         "POST /predictu HTTP/1.1\r\n"
@@ -123,7 +123,7 @@ HALF = {
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
 @pytest.mark.parametrize("half", HALF)
-async def test_a_body_that_ends_early_is_truncated_even_where_it_reads_like_an_answer(half: str, how: str) -> None:
+async def test_a_body_that_ends_early_is_truncated_even_if_it_is_valid_json(half: str, how: str) -> None:
     head, body = HALF[half]
 
     async def script(peer: Peer) -> None:
@@ -209,7 +209,7 @@ async def test_an_answer_slower_than_the_timeout_is_unanswered_within_it(script:
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
-async def test_the_timeout_holds_while_our_own_body_is_not_read() -> None:
+async def test_the_timeout_holds_while_the_server_does_not_read() -> None:
     async def answers_unread(peer: Peer) -> None:
         await peer.reader.readexactly(1)
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{")
@@ -234,14 +234,14 @@ async def chunks_without_end(peer: Peer) -> None:
     await peer.send_forever(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
 
 
-async def talks_until_it_is_left(peer: Peer) -> None:
+async def sends_until_closed(peer: Peer) -> None:
     await peer.request()
     await peer.send(b"HTTP/1.0 200 OK\r\n\r\n")
     await peer.send_forever(b"x" * 10_000)
 
 
-@pytest.mark.parametrize("script", [declares_too_much, chunks_without_end, talks_until_it_is_left])
-async def test_an_endless_answer_is_cut_at_the_cap_and_left_at_once(script: Script) -> None:
+@pytest.mark.parametrize("script", [declares_too_much, chunks_without_end, sends_until_closed])
+async def test_an_endless_answer_is_cut_at_the_limit(script: Script) -> None:
     exchange, server = await exchange_with(script, limits={"max_response_bytes": 25_000})
     assert evidence_and_reason(exchange) == (Evidence.UNANSWERED, "too_large")
     assert exchange.body == b"x" * 25_000
@@ -250,7 +250,7 @@ async def test_an_endless_answer_is_cut_at_the_cap_and_left_at_once(script: Scri
     assert server.bytes_sent < 30_000_000
 
 
-async def test_an_answer_of_exactly_the_cap_is_an_answer() -> None:
+async def test_an_answer_of_exactly_the_limit_is_accepted() -> None:
     for excess, evidence in ((0, Evidence.ANSWERED), (1, Evidence.UNANSWERED)):
         body = b"x" * (100 + excess)
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
@@ -258,7 +258,7 @@ async def test_an_answer_of_exactly_the_cap_is_an_answer() -> None:
         assert (exchange.evidence, exchange.body, exchange.truncated) == (evidence, b"x" * 100, excess == 1)
 
 
-async def test_a_packed_answer_is_kept_as_it_came() -> None:
+async def test_a_compressed_answer_is_not_decompressed() -> None:
     bomb = gzip.compress(b"0" * 10_000_000)
     for coding in (b"gzip", b"deflate", b"br"):
         head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\nContent-Length: %d\r\n\r\n" % (coding, len(bomb))
@@ -267,7 +267,7 @@ async def test_a_packed_answer_is_kept_as_it_came() -> None:
         assert exchange.body == bomb
 
 
-async def test_strange_bytes_of_an_answer_survive_as_text_and_bytes() -> None:
+async def test_invalid_bytes_in_an_answer_are_escaped_in_headers_and_kept_in_the_body() -> None:
     answer = b"HTTP/1.1 200 OK\r\nX-Bad: \xff\xfe caf\xe9\r\nX-Good: caf\xc3\xa9\r\nContent-Length: 4\r\n\r\n\0\xff{}"
     exchange, _ = await exchange_with(answering(answer))
     assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
@@ -276,7 +276,7 @@ async def test_strange_bytes_of_an_answer_survive_as_text_and_bytes() -> None:
     "".join(value for _, value in exchange.headers).encode()
 
 
-async def test_headers_beyond_any_use_are_an_answer_that_is_too_large_and_are_not_kept() -> None:
+async def test_oversized_headers_are_too_large_and_not_stored() -> None:
     for size, expected in ((5_000, (Evidence.ANSWERED, None)), (6_000, (Evidence.UNANSWERED, "too_large"))):
         padding = b"".join(b"X-Padding: %b\r\n" % (b"x" * size) for _ in range(3))
         exchange, _ = await exchange_with(answering(OK.replace(b"\r\n\r\n", b"\r\n" + padding + b"\r\n")))

@@ -60,7 +60,7 @@ async def test_a_host_that_does_not_answer_is_not_sent_after_the_connect_timeout
     assert 200 <= exchange.total_ms < BOUND_S * 1000
 
 
-async def test_a_server_that_never_shakes_hands_is_not_sent_after_the_connect_timeout() -> None:
+async def test_a_server_without_a_handshake_is_not_sent_after_the_connect_timeout() -> None:
     async with (
         RawServer(Peer.read_until_closed).running() as server,
         transport_to(server.url.replace("http:", "https:")) as transport,
@@ -72,7 +72,7 @@ async def test_a_server_that_never_shakes_hands_is_not_sent_after_the_connect_ti
     assert b"POST" not in server.unexpected_bytes
 
 
-async def test_the_whole_attempts_timeout_bounds_connecting_too() -> None:
+async def test_the_attempt_timeout_also_limits_connecting() -> None:
     async with (
         RawServer(Peer.read_until_closed).running() as server,
         transport_to(server.url.replace("http:", "https:")) as transport,
@@ -82,14 +82,14 @@ async def test_the_whole_attempts_timeout_bounds_connecting_too() -> None:
     assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "connect_timeout")
 
 
-async def test_after_its_time_nothing_is_sent_and_nobody_is_called() -> None:
+async def test_after_send_before_s_nothing_is_connected_or_sent() -> None:
     async with RawServer(answering(OK)).running() as server, transport_to(server.url) as transport:
         exchange = await post(transport, send_before_s=time.monotonic())
     assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "too_late")
     assert server.connections == 0
 
 
-async def test_a_process_that_stood_still_before_the_first_byte_sends_nothing_any_more(
+async def test_a_process_suspended_before_the_first_byte_sends_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The request is written a turn of the loop after send(): whoever was frozen in between must not send a debit."""

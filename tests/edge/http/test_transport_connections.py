@@ -20,7 +20,7 @@ from tests.support.raw_server import (
 # ------------------------------------------------------------------------------------------------ one connection, again
 
 
-async def test_a_connection_is_kept_and_used_again() -> None:
+async def test_a_connection_is_kept_alive_and_reused() -> None:
     async with RawServer(answering(OK, OK, OK)).running() as server, transport_to(server.url) as transport:
         for _ in range(3):
             assert evidence_and_reason(await post(transport)) == (Evidence.ANSWERED, None)
@@ -52,7 +52,7 @@ async def turn_the_loop() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_connection_lost_under_a_request_is_unanswered_and_the_request_not_sent_twice() -> None:
+async def test_a_connection_lost_during_a_request_is_unanswered_and_not_sent_again() -> None:
     async def answers_once_then_reads_and_closes(peer: Peer) -> None:
         await peer.request()
         await peer.send(OK)
@@ -67,7 +67,7 @@ async def test_a_connection_lost_under_a_request_is_unanswered_and_the_request_n
         assert (server.connections, len(server.requests)) == (1, 2)
 
 
-async def test_a_connection_closed_while_the_request_is_on_its_way_is_never_called_not_sent() -> None:
+async def test_a_connection_closed_during_a_request_is_not_sent_only_if_nothing_arrived() -> None:
     async def closes_at_once(peer: Peer) -> None:
         await peer.request()
         await peer.send(OK)
@@ -83,12 +83,12 @@ async def test_a_connection_closed_while_the_request_is_on_its_way_is_never_call
 
 
 @pytest.mark.parametrize("later", [True, False])
-async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next_one(*, later: bool) -> None:
+async def test_an_unsolicited_answer_is_never_used_for_the_next_request(*, later: bool) -> None:
     """Left alone, aiohttp hands it to that connection's next request: a bet counts as placed that nobody has seen."""
     stale = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"status":"STALE"}'
     idle, said = asyncio.Event(), asyncio.Event()
 
-    async def says_too_much(peer: Peer) -> None:
+    async def sends_too_much(peer: Peer) -> None:
         await peer.request()
         if peer.server.connections > 1:
             await peer.send(OK)
@@ -102,7 +102,7 @@ async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next_one(*
             said.set()
         await peer.read_until_closed()
 
-    async with RawServer(says_too_much).running() as server, transport_to(server.url) as transport:
+    async with RawServer(sends_too_much).running() as server, transport_to(server.url) as transport:
         assert (await post(transport)).body == b'{"status":"OK"}'
         idle.set()
         await said.wait()
@@ -117,12 +117,12 @@ async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next_one(*
         assert (server.connections, len(server.requests)) == (2, 2)
 
 
-async def test_a_server_that_answers_before_it_was_asked_gets_nothing() -> None:
-    async def speaks_first(peer: Peer) -> None:
+async def test_a_server_that_answers_before_the_request_gets_nothing() -> None:
+    async def answers_first(peer: Peer) -> None:
         await peer.send(OK)
         await peer.read_until_closed()
 
-    async with RawServer(speaks_first).running() as server, transport_to(server.url) as transport:
+    async with RawServer(answers_first).running() as server, transport_to(server.url) as transport:
         exchange = await post(transport)
         # Whether those bytes were there in time is for the kernel to say; if they were, nothing left.
         if exchange.evidence is Evidence.NOT_SENT:
@@ -134,7 +134,7 @@ async def test_a_server_that_answers_before_it_was_asked_gets_nothing() -> None:
 # ---------------------------------------------------------------------------------------------------------- interrupted
 
 
-async def test_interrupt_ends_what_is_under_way_and_what_is_still_to_come() -> None:
+async def test_interrupt_ends_current_and_later_exchanges() -> None:
     async with RawServer(never_answer).running() as server, transport_to(server.url) as transport:
         under_way = asyncio.create_task(post(transport))
         await server.arrivals.get()
@@ -159,7 +159,7 @@ async def test_interrupt_while_connecting_is_not_sent() -> None:
             assert evidence_and_reason(await under_way) == (Evidence.NOT_SENT, "interrupted")
 
 
-async def test_interrupt_reaches_all_the_others_although_one_has_just_timed_out() -> None:
+async def test_interrupt_reaches_all_exchanges_if_one_has_just_timed_out() -> None:
     """A timeout that is ending its task cannot be moved: the RuntimeError left the others of the drain running."""
     async with RawServer(never_answer).running() as server, transport_to(server.url) as transport:
         tasks = [asyncio.create_task(post(transport, timeout_s=timeout_s)) for timeout_s in (0.2, 5.0, 5.0)]
