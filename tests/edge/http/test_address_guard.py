@@ -1,8 +1,8 @@
-"""No callback goes to a private address, however it is named: real listeners on this host see no connection at all.
+"""No callback is sent to a private address, in any spelling: listeners on this host see no connection.
 
-The checks of an operator's file are left out here on purpose: whatever they may let through one day, the transport
-must not. Where names have to resolve as a test wants it, the resolver asks a function of the test and not the system;
-`test_real_names_connect_only_to_their_public_address` does without, in namespaces with an /etc/hosts and an address of their own.
+The tests bypass the checks of an operator's file: the transport must refuse even what they let through. Most tests
+replace the system's resolver; `test_real_names_connect_only_to_their_public_address` uses it, in namespaces with their
+own /etc/hosts and address.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ from tests.support.raw_server import (
 PROJECT = Path(__file__).parents[3]
 REFUSED = (Evidence.NOT_SENT, "address_refused")
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
-"""The daemon runs on uvloop, which resolves and connects in ways of its own."""
+"""The daemon runs on uvloop, which resolves and connects differently."""
 PUBLIC = "93.184.216.34"
-"""Some address that nothing is said against; it is this host's own in a namespace, and never called outside."""
+"""A public address. In a namespace it is this host's own; outside it is never connected to."""
 
 
 def _has_ipv6() -> bool:
@@ -55,16 +55,16 @@ def _has_ipv6() -> bool:
 
 
 HAS_IPV6 = _has_ipv6()
-"""Containers often go without; a call to ::1 can then reach nobody anyway."""
+"""Containers often have no IPv6; ::1 is then unreachable."""
 
-LITERALS_THAT_REACH_US = [
+LOOPBACK_SPELLINGS = [
     *("127.0.0.1", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:0:0:1]"),  # noqa: S104
     *("localhost", "LOCALHOST", "\uff4cocalhost"),
     *("\uff11\uff12\uff17.0.0.1", "127\u30020\u30020\u30021", "\u2460\u2461\u2466.0.0.1"),
     *("0x7f.0.0.1", "0x7f.1", "0x7f000001", "127.0.0.0x1"),
 ]
-"""Hosts by which a client gets to this machine unless somebody looks."""
-OTHER_LITERALS = [
+"""Hosts that reach this machine without a check."""
+OTHER_PRIVATE_ADDRESSES = [
     *("127.1", "127.0.1", "2130706433", "017700000001", "0177.0.0.1", "127.0.0.01", "127.0.0.1.", "localhost."),
     *(
         "[::127.0.0.1]",
@@ -76,11 +76,11 @@ OTHER_LITERALS = [
     ),
     *("10.0.0.1", "169.254.169.254", "100.64.0.1", "[fe80::1]", "[fd00::1]"),
 ]
-"""More that mean this machine or its network to some client, though not to every one."""
+"""Hosts that mean this machine or its network to some clients."""
 
 
 class Inside:
-    """Listeners on 127.0.0.1 and ::1, on one port, that answer nobody and know whether anybody called."""
+    """Listeners on 127.0.0.1 and ::1, on one port, that never answer and record whether a client connected."""
 
     def __init__(self, listeners: Sequence[socket.socket]) -> None:
         self._listeners = listeners
@@ -143,7 +143,7 @@ async def exchange_with(host: str, port: int, *, allowed: bool = False, look_up:
 
 
 def names(**addresses: Sequence[str]) -> LookUp:
-    """A resolver's answers: by the first label of a name, what the system makes of those addresses."""
+    """A look-up that returns these addresses, by the first label of a name."""
 
     def answer(host: str, port: int, family: int) -> list[aiohttp.AddrInfoType]:
         return [info for one in addresses[host.partition(".")[0]] for info in look_up(one, port, family)]
@@ -155,7 +155,7 @@ def names(**addresses: Sequence[str]) -> LookUp:
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)
-@pytest.mark.parametrize("host", LITERALS_THAT_REACH_US + OTHER_LITERALS)
+@pytest.mark.parametrize("host", LOOPBACK_SPELLINGS + OTHER_PRIVATE_ADDRESSES)
 def test_every_spelling_of_a_private_address_is_refused(
     host: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
@@ -166,7 +166,7 @@ def test_every_spelling_of_a_private_address_is_refused(
     assert exchange.connect_ms is None
 
 
-@pytest.mark.parametrize("host", LITERALS_THAT_REACH_US)
+@pytest.mark.parametrize("host", LOOPBACK_SPELLINGS)
 async def test_the_same_address_connects_if_allowed(host: str) -> None:
     if ":" in host and not HAS_IPV6:
         pytest.skip("this system has no IPv6")
@@ -229,7 +229,7 @@ async def test_an_unresolvable_name_is_not_sent(host: str) -> None:
 
 
 def test_real_names_connect_only_to_their_public_address(tmp_path: Path) -> None:
-    """/etc/hosts, getaddrinfo(3) and a public address on this host, in namespaces that nothing gets out of."""
+    """Uses /etc/hosts, getaddrinfo(3) and a public address on this host, in isolated namespaces."""
     hosts = {"public": [PUBLIC], "both": ["127.0.0.1", PUBLIC, "10.0.0.1"], "private": ["127.0.0.1"]}
     lines = [f"{address} {name}.example.com" for name, addresses in hosts.items() for address in addresses]
     (tmp_path / "hosts").write_text("127.0.0.1 localhost\n" + "\n".join(lines) + "\n")
@@ -265,7 +265,7 @@ def _ran(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def hanging_look_up() -> Iterator[tuple[LookUp, threading.Semaphore]]:
-    """A look-up that gives no answer until the test is over; the semaphore counts those that have begun."""
+    """A look-up that hangs until the test ends; the semaphore counts the started ones."""
     over = threading.Event()
     begun = threading.Semaphore(0)
 
@@ -333,8 +333,8 @@ async def test_hanging_look_ups_of_a_name_are_limited_to_four_threads() -> None:
 
 
 async def test_a_late_look_up_releases_its_thread() -> None:
-    complaints: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     with hanging_look_up() as (hang, _):
         resolver = VettingResolver(allow_private_addresses=False, look_up=hang, timeout_s=0.01)
         for _ in range(4):
@@ -343,7 +343,7 @@ async def test_a_late_look_up_releases_its_thread() -> None:
     await until("the threads are given back", lambda: resolver._pending == 0, within_s=BOUND_S)
     with pytest.raises(OSError, match="has no address"):
         await resolver.resolve("black.example.com")
-    assert complaints == []
+    assert errors == []
 
 
 def test_a_process_with_a_hanging_look_up_ends_at_once() -> None:
@@ -358,7 +358,7 @@ def test_a_process_with_a_hanging_look_up_ends_at_once() -> None:
 
 
 async def exchanges_in_namespaces() -> Mapping[str, object]:
-    """Real names, a real public address of this host, and listeners inside on the same port."""
+    """Uses real names, a public address of this host, and private listeners on the same port."""
 
     async def redirect(peer: Peer) -> None:
         where = f"http://127.0.0.1:{port}/".encode()
