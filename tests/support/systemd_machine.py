@@ -28,7 +28,7 @@ export PYTHONPATH=/opt/predictu-dispatch/repository:/opt/predictu-dispatch/site 
 export LD_LIBRARY_PATH=/opt/predictu-dispatch/python/lib
 exec /opt/predictu-dispatch/python/bin/python3 -c '
 import signal, sys, time
-# SIGUSR1 blocks the event loop's thread: a daemon that hangs.
+# SIGUSR1 blocks the thread of the event loop: a daemon that hangs.
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
 from predictu_dispatch.cli import main
 sys.exit(main())' "$@"
