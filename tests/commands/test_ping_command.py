@@ -1,4 +1,4 @@
-"""`ping` sends one PING through outbox, daemon and wire, and says how long each phase took, or what failed."""
+"""`ping` sends one PING through outbox, daemon and wire, and shows the timing of each phase, or what failed."""
 
 import asyncio
 import json
@@ -21,83 +21,83 @@ PHASES = ["waiting", "connecting", "first_byte", "rest", "total"]
 
 
 @pytest.fixture
-def desk(tmp_path: Path, database: Database) -> CommandLine:
+def cli(tmp_path: Path, database: Database) -> CommandLine:
     return command_line_for(tmp_path, database.dispatcher)
 
 
-async def as_json(desk: CommandLine, *arguments: str) -> tuple[int, Any]:
-    """Exit code, and what the command told a program."""
-    code, said, _ = await desk.run(*arguments, "--json")
-    return code, json.loads(said)
+async def as_json(cli: CommandLine, *arguments: str) -> tuple[int, Any]:
+    """Exit code and JSON output."""
+    code, stdout, _ = await cli.run(*arguments, "--json")
+    return code, json.loads(stdout)
 
 
-def command(desk: CommandLine, *arguments: str) -> list[str]:
-    """The command line of a process of its own."""
-    return [sys.executable, "-m", "predictu_dispatch", *arguments, "--config", str(desk.config)]
+def command(cli: CommandLine, *arguments: str) -> list[str]:
+    """The arguments of a separate process."""
+    return [sys.executable, "-m", "predictu_dispatch", *arguments, "--config", str(cli.config)]
 
 
-async def test_a_ping_goes_the_whole_way_and_each_phase_is_timed(
-    tmp_path: Path, database: Database, desk: CommandLine
+async def test_a_ping_passes_outbox_daemon_and_wire_with_the_timing_of_each_phase(
+    tmp_path: Path, database: Database, cli: CommandLine
 ) -> None:
     async with open_environment(tmp_path, database) as environment:
         await environment.fleet.start("host-1")
-        code, said, complaint = await desk.run("ping", OPERATOR)
-        assert (code, complaint) == (0, "")
+        code, stdout, stderr = await cli.run("ping", OPERATOR)
+        assert (code, stderr) == (0, "")
         (ping,) = environment.operator.requests
-        assert said.startswith(f"PING {ping.request_id} of operator {OPERATOR} is delivered\n")
-        assert f"delivered, HTTP 200, to {environment.operator.url}" in said
-        timed = re.findall(r"^  (\D+?) +([\d.]+) ms$", said, flags=re.MULTILINE)
+        assert stdout.startswith(f"PING {ping.request_id} of operator {OPERATOR} is delivered\n")
+        assert f"delivered, HTTP 200, to {environment.operator.url}" in " ".join(stdout.split())
+        timed = re.findall(r"^  (\D+?) +([\d.]+) ms$", stdout, flags=re.MULTILINE)
         assert [name for name, _ in timed] == [
             "waiting in the outbox",
             "connecting, TLS included",
-            "until the answer's first byte",
-            "until its last byte",
+            "until the first byte",
+            "until the last byte",
             "total",
         ]
         *phases_ms, total_ms = (float(took) for _, took in timed)
         assert sum(phases_ms) == pytest.approx(total_ms, abs=0.5)
 
         environment.operator.answer = lambda _: web.Response(status=503)
-        code, told = await as_json(desk, "ping", OPERATOR)
-        assert (code, told["state"], told["verdict"], told["response_status"]) == (1, "exhausted", "retry", 503)
-        assert list(told["phases_ms"]) == PHASES
-        assert None not in told["phases_ms"].values()
-        code, said, _ = await desk.run("ping", OPERATOR)
+        code, output = await as_json(cli, "ping", OPERATOR)
+        assert (code, output["state"], output["verdict"], output["response_status"]) == (1, "exhausted", "retry", 503)
+        assert list(output["phases_ms"]) == PHASES
+        assert None not in output["phases_ms"].values()
+        code, stdout, _ = await cli.run("ping", OPERATOR)
         assert code == 1
-        assert "is exhausted" in said
-        assert "no usable answer (the operator answered HTTP 503), HTTP 503" in said
+        assert "is exhausted" in stdout
+        assert "no usable answer (the operator answered HTTP 503), HTTP 503" in " ".join(stdout.split())
 
 
-async def test_an_operator_that_is_not_there_says_where_it_ended(
-    tmp_path: Path, database: Database, desk: CommandLine
+async def test_an_unreachable_operator_shows_the_phase_that_failed(
+    tmp_path: Path, database: Database, cli: CommandLine
 ) -> None:
     async with open_environment(tmp_path, database) as environment:
         environment.fleet.write_operator("http://127.0.0.1:1/callback")
         await environment.fleet.start("host-1")
-        code, said, _ = await desk.run("ping", OPERATOR)
+        code, stdout, _ = await cli.run("ping", OPERATOR)
         assert code == 1
-        assert "the operator's host refused the connection" in said
-        assert re.search(r"until the answer's first byte +-$", said, flags=re.MULTILINE)
-        assert re.search(r"total +[\d.]+ ms$", said, flags=re.MULTILINE)
+        assert "the operator's host refused the connection" in stdout
+        assert re.search(r"until the first byte +-$", stdout, flags=re.MULTILINE)
+        assert re.search(r"total +[\d.]+ ms$", stdout, flags=re.MULTILINE)
 
 
-async def test_the_one_that_is_under_way_is_joined_and_its_outcome_is_heard(
-    harness: Harness, desk: CommandLine, monkeypatch: pytest.MonkeyPatch
+async def test_a_ping_in_flight_is_joined_and_its_notification_ends_the_wait(
+    harness: Harness, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test is the daemon here, so that it can be late; polling alone would take until the deadline, in 15 s."""
+    """The test plays the daemon. Polling alone would take until the deadline, in 15 s."""
     monkeypatch.setattr("predictu_dispatch.commands.ping._POLL_S", 600.0)
     await harness.owner.execute(
-        "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version)"
-        " values ('host-1', gen_random_uuid(), 'h', 1, '1')"
+        "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, schema_version)"
+        " values ('host-1', gen_random_uuid(), 'h', 1, '1', 1)"
     )
-    under_way = await harness.daemon.fetchval("select predictu_dispatch.ping_operator($1)", OPERATOR)
-    asking = asyncio.create_task(as_json(desk, "ping", OPERATOR))
+    in_flight = await harness.daemon.fetchval("select predictu_dispatch.ping_operator($1)", OPERATOR)
+    command_task = asyncio.create_task(as_json(cli, "ping", OPERATOR))
     await until("the command listens", lambda: listens(harness))
     (lease,) = await claim(harness.daemon)
     await harness.settle(delivered(lease, response_status=200, connect_ms=1.0, first_byte_ms=3.0, total_ms=7.0))
-    code, told = await asyncio.wait_for(asking, WAIT_S / 2)
-    assert (code, told["request_id"]) == (0, str(under_way))
-    phases = told["phases_ms"]
+    code, output = await asyncio.wait_for(command_task, WAIT_S / 2)
+    assert (code, output["request_id"]) == (0, str(in_flight))
+    phases = output["phases_ms"]
     assert (phases["connecting"], phases["first_byte"], phases["rest"]) == (1.0, 2.0, 4.0)
     assert phases["total"] == pytest.approx(phases["waiting"] + 7.0)
 
@@ -111,43 +111,43 @@ async def listens(harness: Harness) -> bool:
     )
 
 
-async def test_without_a_daemon_it_says_since_when_and_gives_up_after_the_deadline(
-    harness: Harness, desk: CommandLine
+async def test_without_a_daemon_it_says_so_at_once_and_ends_after_the_deadline(
+    harness: Harness, cli: CommandLine
 ) -> None:
-    """It is told at once, since a person may start one; and a deadline that passed is enough, nobody has to keep it."""
-    asked = await asyncio.to_thread(
-        subprocess.Popen, command(desk, "ping", OPERATOR), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    """At once, because a person may start a daemon meanwhile."""
+    process = await asyncio.to_thread(
+        subprocess.Popen, command(cli, "ping", OPERATOR), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        assert asked.stderr is not None
-        said_at_once = await asyncio.wait_for(asyncio.to_thread(asked.stderr.readline), WAIT_S)
-        assert said_at_once == "no daemon has announced itself in this database; waiting for one all the same\n"
+        assert process.stderr is not None
+        first_line = await asyncio.wait_for(asyncio.to_thread(process.stderr.readline), WAIT_S)
+        assert first_line == "no daemon is running; no heartbeat yet; waiting for one\n"
     finally:
-        asked.kill()
-        await asyncio.to_thread(asked.communicate)
+        process.kill()
+        await asyncio.to_thread(process.communicate)
 
     await harness.owner.execute(
-        "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, seen_at)"
-        " values ('host-1', gen_random_uuid(), 'h', 1, '1', '2026-01-02 03:04:05+00')"
+        "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, schema_version, seen_at)"
+        " values ('host-1', gen_random_uuid(), 'h', 1, '1', 1, '2026-01-02 03:04:05+00')"
     )
-    # As if the deadline and the margin after it had gone by.
+    # As if the deadline and the margin after it were over.
     await harness.owner.execute("update predictu_dispatch.callback set expires_at = now() - interval '1 minute'")
-    code, said, complaint = await desk.run("ping", OPERATOR)
+    code, stdout, stderr = await cli.run("ping", OPERATOR)
     assert code == 1
-    assert "no daemon has announced itself since 2026-01-02 03:04:05.000 UTC; waiting" in complaint
-    assert "is ready\n  no daemon has announced itself since 2026-01-02 03:04:05.000 UTC\n" in said
+    assert "no daemon is running; last heartbeat 2026-01-02T03:04:05.000Z; waiting" in stderr
+    assert "is ready\n  no daemon is running; last heartbeat 2026-01-02T03:04:05.000Z\n" in stdout
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 1
 
 
-async def test_nobody_who_is_paused_disabled_or_unknown_is_pinged(harness: Harness, desk: CommandLine) -> None:
-    assert (await desk.run("pause", OPERATOR, "--reason", "their upgrade", "--by", "alice"))[0] == 0
-    for operator, words in (
+async def test_a_paused_disabled_or_unknown_operator_is_not_pinged(harness: Harness, cli: CommandLine) -> None:
+    assert (await cli.run("pause", OPERATOR, "--reason", "their upgrade", "--by", "alice"))[0] == 0
+    for operator, phrase in (
         (OPERATOR, "by alice: their upgrade; nothing is sent to it\n    To end it: predictu-dispatch resume op_abc123"),
         (DISABLED, f"operator '{DISABLED}' is disabled"),
         ("op_new", "unknown operator 'op_new'"),
     ):
-        code, said, complaint = await desk.run("ping", operator)
-        assert (code, said) == (1, "")
-        assert words in complaint
-    assert (await desk.run("ping"))[0] == 2
+        code, stdout, stderr = await cli.run("ping", operator)
+        assert (code, stdout) == (1, "")
+        assert phrase in stderr
+    assert (await cli.run("ping"))[0] == 2
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 0

@@ -38,8 +38,8 @@ async def run_daemon(
 ) -> None:
     """Insert a daemon with a heartbeat, and its share of the operator's slots."""
     await owner.execute(
-        "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, seen_at)"
-        " values ($1, gen_random_uuid(), $1 || '.example', 4711, '0.1.0', now() - $2::interval)",
+        "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, schema_version, seen_at)"
+        " values ($1, gen_random_uuid(), $1 || '.example', 4711, '0.1.0', 1, now() - $2::interval)",
         *(instance, timedelta(seconds=seen_s_ago)),
     )
     await owner.execute(

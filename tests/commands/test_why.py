@@ -46,8 +46,9 @@ class Scene:
     ) -> None:
         """A daemon with the operator's file, unless `serves` is false."""
         await self.harness.owner.execute(
-            "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, started_at, seen_at)"
-            " values ($1, gen_random_uuid(), 'web-' || $1, 4711, '0.1.0', now() - $2::interval, now() - $3::interval)",
+            "insert into predictu_dispatch.daemon"
+            " (instance, session_id, host, pid, version, schema_version, started_at, seen_at)"
+            " values ($1, gen_random_uuid(), 'web-' || $1, 4711, '0.1', 1, now() - $2::interval, now() - $3::interval)",
             *(instance, timedelta(seconds=started_s_ago), timedelta(seconds=seen_s_ago)),
         )
         if share.pop("serves", True):
