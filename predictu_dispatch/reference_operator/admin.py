@@ -1,4 +1,4 @@
-"""The admin routes of a test operator, on loopback only: create players, change faults, read the ledger."""
+"""Admin routes on loopback, for tests: create players, change faults, read the ledger."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ class Admin:
         return web.json_response({"operator_id": self.settings.operator_id, **ledger})
 
     async def faults(self, request: web.Request) -> web.Response:
-        """Replaces all fault rates, for example `{"reset":0.05}`; `stall_s` and `seed` may be added."""
+        """Replaces all fault rates, for example `{"reset":0.05}`.
+
+        `stall_s` and `seed` may be added.
+        """
         wanted = await _json(request)
         if not isinstance(wanted, dict):
             raise FaultError('not an object like {"reset":0.05,"stall_s":2}')
@@ -61,7 +64,10 @@ class Admin:
         )
 
     async def players(self, request: web.Request) -> web.Response:
-        """Creates all players or none, from `{"player_id":…,"currency":…,"balance":…}` or a list of these."""
+        """Creates all players or none.
+
+        The body is `{"player_id":…,"currency":…,"balance":…}` or a list of these.
+        """
         wanted = await _json(request)
         players = [_new_player(member) for member in (wanted if isinstance(wanted, list) else [wanted])]
         create = functools.partial(self.wallet.create_players, players)
@@ -103,8 +109,9 @@ def _new_player(member: object) -> NewPlayer:
 def read_ledger(file: Path) -> dict[str, object]:
     """Returns a consistent copy of balances, bets and counters; money in subunits.
 
-    `balanced` is true if every balance is the sum of its transactions. A bet's `net` is its effect on the player's
-    balance so far. `callbacks` counts the recorded callbacks by outcome, `statuses` by status, `faults` by fault.
+    `balanced` is true if every balance is the sum of its transactions. A bet's `net` is its effect
+    on the player's balance so far. `callbacks` counts the recorded callbacks by outcome, `statuses`
+    by status, `faults` by fault.
     """
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as sql:
         sql.row_factory = sqlite3.Row

@@ -50,7 +50,10 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
-    """One verified message. `amount` is in subunits; texts that a method does not have are "", its amount 0."""
+    """One verified message. `amount` is in subunits.
+
+    Texts that a method does not have are "", its amount 0.
+    """
 
     method: Method
     request_id: str
@@ -80,7 +83,7 @@ def read_callback(body: bytes, *, operator_id: str, amount_format: AmountFormat)
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Whether it is a text that a database can store: 1 to 200 characters, no NUL, no surrogates."""
+    """Whether it is a text of 1 to 200 characters without NUL and surrogates."""
     if not isinstance(value, str) or not 1 <= len(value) <= TEXT_CHARS_MAX or "\0" in value:
         return False
     return not any("\ud800" <= character <= "\udfff" for character in value)
@@ -132,7 +135,10 @@ def _read(envelope: dict[str, object], body: bytes, operator_id: str, amount_for
 
 
 def _parse(body: bytes) -> dict[str, object]:
-    """Returns the body as one JSON object; numbers with a decimal point become Decimal, never float."""
+    """Returns the body as one JSON object.
+
+    Numbers with a decimal point become Decimal, never float.
+    """
     try:
         # json.loads would also accept UTF-16 bytes.
         parsed = json.loads(
@@ -152,7 +158,10 @@ def _parse(body: bytes) -> dict[str, object]:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Builds a JSON object; refuses duplicate keys, because parsers disagree on which value counts."""
+    """Builds a JSON object.
+
+    Refuses duplicate keys, because parsers disagree on which value counts.
+    """
     members = dict(pairs)
     if len(members) != len(pairs):
         keys = [key for key, _ in pairs]

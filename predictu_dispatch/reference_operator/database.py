@@ -1,8 +1,9 @@
-"""The SQLite file: its schema, its transactions, and the single writer that commits waiting changes together.
+"""The SQLite file, its transactions, and the writer that commits waiting changes together.
 
-`synchronous = full`: an answer promises that the money is booked, so the commit is on disk before the answer is sent.
-With `normal`, a power cut could lose debits that were answered OK. `begin immediate` takes the write lock before the
-first read, so that two copies of a callback cannot both find that it is new.
+`synchronous = full`: an answer promises that the money is booked, so the commit is on disk before
+the answer is sent. With `normal`, a power cut could lose debits that were answered OK. `begin
+immediate` takes the write lock before the first read, so that two copies of a callback cannot both
+find that it is new.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 LOCK_WAIT_S = 5.0
-"""How long a transaction waits for another process on the same file, before the callback is answered 503."""
+"""How long a transaction waits for another process on the same file, before the callback is
+answered 503."""
 
 SCHEMA_VERSION = 1
 
@@ -32,7 +34,10 @@ _T = TypeVar("_T")
 
 
 class WalletError(Exception):
-    """The file is not this wallet's database, or a player cannot be created; the message says why."""
+    """The file is not this wallet's database, or a player cannot be created.
+
+    The message says why.
+    """
 
 
 class BusyError(Exception):
@@ -40,7 +45,10 @@ class BusyError(Exception):
 
 
 def open_database(file: Path) -> sqlite3.Connection:
-    """Returns a connection for one thread at a time, with the schema created. Raises WalletError, sqlite3.Error."""
+    """Returns a connection for one thread at a time, with the schema created.
+
+    Raises WalletError, sqlite3.Error.
+    """
     sql = sqlite3.connect(file, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         sql.execute("pragma journal_mode = wal")
@@ -101,8 +109,9 @@ def utc_now() -> str:
 class Writer:
     """Runs changes in the order of arrival, on one connection and in one thread.
 
-    Waiting changes are committed in one transaction, so that a slow disk costs one wait for all of them. Each has its
-    own savepoint and succeeds or fails alone. A caller gets its result only after the commit.
+    Waiting changes are committed in one transaction, so that a slow disk costs one wait for all of
+    them. Each has its own savepoint and succeeds or fails alone. A caller gets its result only
+    after the commit.
     """
 
     def __init__(self, sql: sqlite3.Connection, thread: Executor) -> None:
@@ -112,7 +121,10 @@ class Writer:
         self._requested = asyncio.Event()
 
     async def write(self, change: Callable[[], _T]) -> _T:
-        """Returns the change's result after the commit. Raises BusyError, sqlite3.Error, or what the change raised."""
+        """Returns the change's result after the commit.
+
+        Raises BusyError, sqlite3.Error, or what the change raised.
+        """
         if len(self._waiting) >= WAITING_MAX:
             raise BusyError(f"{WAITING_MAX} changes are waiting for the wallet's database")
         done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
@@ -139,7 +151,10 @@ class Writer:
                     done.set_result(result)
 
     def _commit(self, changes: Sequence[Callable[[], object]]) -> Sequence[object]:
-        """Returns what each change returned or raised; if the transaction fails, its error for every change."""
+        """Returns what each change returned or raised.
+
+        If the transaction fails, its error for every change.
+        """
         try:
             with transaction(self._sql):
                 return [self._run(change) for change in changes]
@@ -152,6 +167,7 @@ class Writer:
                 return change()
         except Exception as fault:  # Raised again in the caller.
             if not self._sql.in_transaction:
-                # An error such as a full disk rolled back the whole transaction, with the other changes.
+                # An error such as a full disk rolled back the whole transaction, with the other
+                # changes.
                 raise
             return fault

@@ -78,7 +78,10 @@ class Receiver:
         )
 
     async def _decide(self, names: Names, content: Callback | Answer, arrival: Arrival) -> Decision:
-        """Returns the wallet's recorded decision; or 503, with nothing booked, if its database is not available."""
+        """Returns the wallet's recorded decision.
+
+        Or 503, with nothing booked, if its database is not available.
+        """
         try:
             return await self._apply_or_record(names, content, arrival)
         except (sqlite3.Error, BusyError) as fault:
@@ -136,7 +139,7 @@ def _response(reply: Reply) -> web.Response:
 
 
 def _reset(request: web.Request) -> None:
-    """Ends the connection with a TCP RST: a linger time of 0 discards unsent bytes and skips the FIN."""
+    """Ends the connection with a TCP RST, by a linger time of 0."""
     if request.transport is None:
         return
     connection: socket.socket = request.transport.get_extra_info("socket")

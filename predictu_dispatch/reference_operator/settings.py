@@ -56,7 +56,10 @@ class Settings:
 
 
 def parse_settings(arguments: Sequence[str]) -> Settings:
-    """Returns the settings; raises SystemExit, KeyFileError, FaultError or ValueError with a message for a person."""
+    """Returns the settings.
+
+    Raises SystemExit, KeyFileError, FaultError or ValueError with a message for a person.
+    """
     options = _parser().parse_args(arguments)
     admin_listen: Address | None = options.admin_listen
     if admin_listen is not None and not admin_listen.is_loopback:

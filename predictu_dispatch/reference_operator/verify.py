@@ -1,7 +1,7 @@
-"""Verifies who sent a callback: the JWT in the Authorization header, and that it belongs to the body's exact bytes.
+"""Verifies the JWT of a callback, and that it belongs to the body's exact bytes.
 
-A repeated `jti` is not refused: a retry may carry the same one, and the first attempt may have been applied although
-its answer was lost. Idempotency by request_id makes replayed messages harmless.
+A repeated `jti` is not refused: a retry may carry the same one, and the first attempt may have been
+applied although its answer was lost. Idempotency by request_id makes replayed messages harmless.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .money import AmountFormat
 ISSUER = "predictu"
 
 LEEWAY_S = 5
-"""The allowed difference of the two clocks. Tokens live 30 s; with NTP clocks differ by less than a second."""
+"""The allowed difference of the two clocks. Tokens live 30 s; with NTP clocks differ by less than a
+second."""
 
 VERIFIED = "verified"
 """What the record says of a good signature; of any other it says what is wrong."""
@@ -28,7 +29,10 @@ VERIFIED = "verified"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """The verified callback, or the answer that refuses it; and what the record says about the signature."""
+    """The verified callback, or the answer that refuses it.
+
+    And what the record says about the signature.
+    """
 
     signature: str
     content: Callback | Answer
@@ -64,7 +68,10 @@ def verified_callback(
 
 
 def verify_token(authorization: list[str], body: bytes, *, keyring: Keyring, operator_id: str) -> Claims | Answer:
-    """Returns the claims of a token that Predictu signed for this operator and body, else a 401. Source: RFC 8725."""
+    """Returns the claims of a token that Predictu signed for this operator and body, else a 401.
+
+    Source: RFC 8725.
+    """
     try:
         token = _bearer(authorization)
         claims = _verified_claims(token, _signing_key(token, keyring), keyring.algorithm, operator_id)
@@ -85,7 +92,10 @@ def _bearer(authorization: list[str]) -> str:
 
 
 def _signing_key(token: str, keyring: Keyring) -> PublicKey:
-    """Returns the key that the token's header names. Its `alg` is only compared with the configured algorithm."""
+    """Returns the key that the token's header names.
+
+    Its `alg` is only compared with the configured algorithm.
+    """
     try:
         header = jwt.get_unverified_header(token)
     except (jwt.InvalidTokenError, ValueError) as fault:

@@ -49,7 +49,10 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The decision on a callback and the reply; `status` is the decided one, even if a fault changed the reply."""
+    """The decision on a callback and the reply.
+
+    `status` is the decided one, even if a fault changed the reply.
+    """
 
     outcome: Outcome
     status: Status | None
@@ -57,13 +60,16 @@ class Decision:
 
 
 class Wallet:
-    """The changes that the writer runs, each in a savepoint: if one raises, nothing of it is booked."""
+    """The changes that the writer runs. If one raises, its savepoint is rolled back."""
 
     def __init__(self, sql: sqlite3.Connection) -> None:
         self._sql = sql
 
     def create_players(self, players: Sequence[NewPlayer], *, skip_existing: bool = False) -> int:
-        """Creates all players or none; returns how many are new. Raises WalletError if one exists."""
+        """Creates all players or none; returns how many are new.
+
+        Raises WalletError if one exists.
+        """
         created = 0
         for player in players:
             added = self._sql.execute(
@@ -85,7 +91,10 @@ class Wallet:
         return created
 
     def apply(self, callback: Callback, arrival: Arrival, to_reply: Callable[[Answer], Reply]) -> Decision:
-        """Applies the callback, or recognises a duplicate, or refuses it; and records it with the reply."""
+        """Applies the callback, or recognises a duplicate, or refuses it.
+
+        And records it with the reply.
+        """
         outcome, answer = self._decide(callback)
         decision = Decision(outcome=outcome, status=answer.status, reply=to_reply(answer))
         self.record(callback.names, arrival, decision)
@@ -175,7 +184,7 @@ class Wallet:
         )
 
     def _bets(self, callback: Callback) -> list[Bet]:
-        """Returns the bet with the callback's bet_id, then the one with the debit that it names, if it is another."""
+        """Returns the bet with the callback's bet_id, then the one with the debit that it names."""
         debit_request_id = callback.request_id if callback.method is Method.BET_MAKE else callback.rollback_of
         rows = self._sql.execute(
             "select bet_id, debit_request_id, player_id, currency, amount, state, ended_by from bets"

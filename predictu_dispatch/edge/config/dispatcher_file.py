@@ -19,15 +19,16 @@ VARIABLES: Final = {
     "daemon.instance": "PREDICTU_DISPATCH_INSTANCE",
     "http.listen": "PREDICTU_DISPATCH_LISTEN",
 }
-"""Environment variables win over the file, so that several daemons of a host can share one `dispatcher.toml`."""
+"""Environment variables win over the file, so that several daemons of a host can share one
+`dispatcher.toml`."""
 _DSN_FILE_PREFIX: Final = "file:"
 
 
 def read_dispatcher(path: Path, environ: Mapping[str, str]) -> DispatcherSettings:
     """Returns the settings of a daemon; raises ConfigError with all faults.
 
-    Environment variables win, `file:NAME` is replaced by the DSN in that file, and the host's name is the default of
-    `daemon.instance`.
+    Environment variables win, `file:NAME` is replaced by the DSN in that file, and the host's name
+    is the default of `daemon.instance`.
     """
     given = read_toml(path, if_missing="; set --config or PREDICTU_DISPATCH_CONFIG to its path")
     overridden = {key: variable for key, variable in VARIABLES.items() if environ.get(variable)}
@@ -55,8 +56,8 @@ def read_dispatcher(path: Path, environ: Mapping[str, str]) -> DispatcherSetting
 def _read_dsn_files(database: object, path: Path, environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Replaces each DSN of `database` that is written as `file:NAME` by what the file holds.
 
-    Returns, by dotted key, the texts that were replaced, and why a file could not be read. A key whose file cannot be
-    read stays as it is, which is not a valid DSN.
+    Returns, by dotted key, the texts that were replaced, and why a file could not be read. A key
+    whose file cannot be read stays as it is, which is not a valid DSN.
     """
     named: dict[str, str] = {}
     unread: dict[str, str] = {}

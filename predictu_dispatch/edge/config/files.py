@@ -23,7 +23,10 @@ CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing to fix; never holds a secret. `key` and `value` are "" if the whole file is meant."""
+    """One thing to fix; never holds a secret.
+
+    `key` and `value` are "" if the whole file is meant.
+    """
 
     file: str
     key: str = ""
@@ -59,9 +62,9 @@ def faults_of(
 def located(name: str, file: Path, environ: Mapping[str, str]) -> Path:
     """Returns the path of a file that the configuration file `file` names.
 
-    The path is relative to `file`. If no readable file is there, it is the systemd credential of that name, with `_`
-    for each `/`, as systemd names the files of a folder that a unit loads. So the same line serves a person's shell
-    and the daemon, which can read only the credential.
+    The path is relative to `file`. If no readable file is there, it is the systemd credential of
+    that name, with `_` for each `/`, as systemd names the files of a folder that a unit loads. So
+    the same line serves a person's shell and the daemon, which can read only the credential.
     """
     beside = file.parent / name
     credentials = environ.get(CREDENTIALS_VARIABLE)
@@ -101,7 +104,10 @@ def read_file(path: Path) -> bytes:
 
 
 def read_toml(path: Path, *, if_missing: str = "") -> dict[str, Any]:
-    """Returns the file's tables; raises ConfigError. `if_missing` is added to the message for a missing file."""
+    """Returns the file's tables; raises ConfigError.
+
+    `if_missing` is added to the message for a missing file.
+    """
     try:
         return tomllib.loads(read_file(path).decode())
     except OSError as error:

@@ -1,7 +1,7 @@
 """Loads the whole configuration at the start, and reloads it while the daemon runs.
 
-`load_config` takes everything or refuses with every fault of every file. `reload_config` takes the good files and
-keeps the running settings of operators whose files are bad.
+`load_config` takes everything or refuses with every fault of every file. `reload_config` takes the
+good files and keeps the running settings of operators whose files are bad.
 """
 
 from __future__ import annotations
@@ -55,16 +55,18 @@ class Reload:
     """The configuration to run with from now on, and what to report about it."""
 
     config: Config
-    """`dispatcher` is as it was at the start. An unchanged operator is the same object as before."""
+    """`dispatcher` is as it was at the start. An unchanged operator is the same object as
+    before."""
     faults: tuple[Fault, ...]
     kept: tuple[str, ...]
     """The operators that keep their running settings, because their files are bad now."""
     needs_restart: tuple[str, ...]
-    """The keys of `dispatcher.toml` whose new values take effect at the next start; reported at each reload."""
+    """The keys of `dispatcher.toml` whose new values take effect at the next start; reported at
+    each reload."""
 
 
 def reload_config(running: Config, environ: Mapping[str, str]) -> Reload:
-    """Takes good files, keeps the running settings for bad ones, drops operators whose files are missing.
+    """Takes good files, keeps running settings for bad ones, drops operators without a file.
 
     Never raises: the daemon keeps running whatever its files say.
     """

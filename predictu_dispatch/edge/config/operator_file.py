@@ -1,6 +1,7 @@
 """Reads an operator's file, with the signing keys and certificates that it names.
 
-Which values are allowed is decided in `core/operator_settings.py`; this module adds what only the disk can tell.
+Which values are allowed is decided in `core/operator_settings.py`; this module adds what only the
+disk can tell.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ _CERTIFICATES: Final = {"ca_file": "ca", "client_cert_file": "client"}
 class OperatorConfig:
     """One operator's settings, with the keys and certificates that they name.
 
-    Two are equal only if the contents of keys and certificates are equal too; the names of their files do not matter.
+    Two are equal only if the contents of keys and certificates are equal too; the names of their
+    files do not matter.
     """
 
     settings: OperatorSettings
@@ -54,7 +56,8 @@ class OperatorConfig:
     """The active key, then the staged and the previous one if they exist; each key once."""
     fingerprint: str
     tls_digest: str
-    """Hex SHA-256 of what the files of `[tls]` hold, or "". A renewed certificate usually keeps its file's name."""
+    """Hex SHA-256 of what the files of `[tls]` hold, or "". A renewed certificate usually keeps its
+    file's name."""
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
     """Made from `[tls]`; None without a client certificate or a CA of the operator's own."""
     certificate_ends: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
@@ -78,7 +81,10 @@ class TlsFiles:
 
 
 def operator_files(dispatcher_file: Path) -> tuple[Path, ...]:
-    """Returns every `operators/*.toml` beside `dispatcher.toml`, by name; raises ConfigError without that folder."""
+    """Returns every `operators/*.toml` beside `dispatcher.toml`, by name.
+
+    Raises ConfigError without that folder.
+    """
     folder = dispatcher_file.parent / "operators"
     try:
         # Path.glob would return nothing for a missing or unreadable folder.
@@ -89,7 +95,10 @@ def operator_files(dispatcher_file: Path) -> tuple[Path, ...]:
 
 
 def read_operator_settings(file: Path) -> OperatorSettings:
-    """Returns an operator's settings without reading the files they name; raises ConfigError with all faults."""
+    """Returns an operator's settings without reading the files they name.
+
+    Raises ConfigError with all faults.
+    """
     settings, faults = _validated(file, read_toml(file))
     if settings is None:
         raise ConfigError(faults)
@@ -97,11 +106,14 @@ def read_operator_settings(file: Path) -> OperatorSettings:
 
 
 def read_operator(file: Path, environ: Mapping[str, str]) -> OperatorConfig:
-    """Returns an operator's settings, keys and certificates; raises ConfigError with all faults of all of them."""
+    """Returns an operator's settings, keys and certificates.
+
+    Raises ConfigError with all faults of all of them.
+    """
     given = read_toml(file)
     settings, faults = _validated(file, given)
-    # If the file as a whole is refused, sections are still validated one by one: an error elsewhere in the file must
-    # not hide a missing key file.
+    # If the file as a whole is refused, sections are still validated one by one: an error elsewhere
+    # in the file must not hide a missing key file.
     signing = settings.signing if settings else _section(SigningSettings, given.get("signing", {}))
     tls = settings.tls if settings else _section(TlsSettings, given.get("tls", {}))
     keys: tuple[SigningKey, ...] = ()
@@ -183,8 +195,8 @@ def read_tls(tls: TlsSettings, file: Path, environ: Mapping[str, str]) -> tuple[
             refuse(key, f"{why(error)}; must be a PEM file")
     if not paths or faults:
         return TlsFiles(), tuple(faults)
-    # The digest is taken before OpenSSL reads the files. A file replaced in between causes one needless reload later;
-    # in the other order a renewed certificate would be missed.
+    # The digest is taken before OpenSSL reads the files. A file replaced in between causes one
+    # needless reload later; in the other order a renewed certificate would be missed.
     digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents.values())).hexdigest()
     # With ca_file, the operator is trusted by that authority only.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -199,7 +211,8 @@ def read_tls(tls: TlsSettings, file: Path, environ: Mapping[str, str]) -> tuple[
         refuse("ca_file", "does not load; must be PEM certificates")
     try:
         if "client_cert_file" in paths:
-            # With an empty password, OpenSSL refuses an encrypted key and does not ask for a password on the terminal.
+            # With an empty password, OpenSSL refuses an encrypted key and does not ask for a
+            # password on the terminal.
             context.load_cert_chain(paths["client_cert_file"], paths["client_key_file"], password="")
     except (OSError, ValueError):
         refuse(
@@ -211,9 +224,12 @@ def read_tls(tls: TlsSettings, file: Path, environ: Mapping[str, str]) -> tuple[
 
 
 def first_expiry(pem: bytes) -> float | None:
-    """Returns when the first of these certificates expires, in Unix seconds; None if none can be parsed.
+    """Returns when the first of these certificates expires, in Unix seconds.
 
-    A chain needs each of its certificates. Of several authorities it is unknown which one signed the operator's chain.
+    None if none can be parsed.
+
+    A chain needs each of its certificates. Of several authorities it is unknown which one signed
+    the operator's chain.
     """
     try:
         return min(one.not_valid_after_utc.timestamp() for one in x509.load_pem_x509_certificates(pem))

@@ -5,9 +5,9 @@
     activate    B                           A
     retire      B
 
-`activate` links, then renames, so that no file is ever missing. Whatever a daemon loads in between, it signs with a
-published key. If `activate` is killed between its two steps, the active key has both names, and a second run completes
-it.
+`activate` links, then renames, so that no file is ever missing. Whatever a daemon loads in between,
+it signs with a published key. If `activate` is killed between its two steps, the active key has
+both names, and a second run completes it.
 """
 
 from __future__ import annotations

@@ -11,11 +11,14 @@ from predictu_dispatch.edge.http.resolver import AddressRefusedError
 
 
 class TooLateError(Exception):
-    """The connection is open, but the deadline or the lease no longer allows the request to be sent."""
+    """The connection is open, but the deadline or the lease forbids sending the request now."""
 
 
 class UnsolicitedDataError(Exception):
-    """The connection holds bytes that the operator sent before the request; they could be read as its answer."""
+    """The connection holds bytes that the operator sent before the request.
+
+    They could be read as its answer.
+    """
 
 
 def unwrapped(error: Exception) -> Exception:

@@ -1,7 +1,8 @@
 """POSTs requests to an operator over HTTP and reports what was really sent and received.
 
-The evidence comes from the request object: aiohttp calls its `send` after the connection and the TLS handshake, before
-the first byte of the request is written. Until then nothing was sent; from then on something may have been.
+The evidence comes from the request object: aiohttp calls its `send` after the connection and the
+TLS handshake, before the first byte of the request is written. Until then nothing was sent; from
+then on something may have been.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.operator_settings import OperatorSettings
 
 _KEEPALIVE_S = 20.0
-"""Load balancers close idle connections after 60 s, some after 30; we must close first, or requests would fail."""
+"""Load balancers close idle connections after 60 s, some after 30; we must close first, or requests
+would fail."""
 _DNS_TTL_S = 10
 """How long a resolved name is cached. Only permitted addresses are cached; failures are not."""
 _NO_CEILING_S = 1e9
@@ -89,7 +91,7 @@ _progress: ContextVar[_Progress] = ContextVar("_progress")
 
 
 class _WatchedRequest(aiohttp.ClientRequest):
-    """Records from when on the operator may have received something, and sends nothing after `send_before_s`."""
+    """Records when the request begins to be sent, and sends nothing after `send_before_s`."""
 
     @override
     async def send(self, conn: Connection) -> ClientResponse:
@@ -107,8 +109,8 @@ class _WatchedRequest(aiohttp.ClientRequest):
     async def write_bytes(
         self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
     ) -> None:
-        # aiohttp writes headers and body one turn of the loop after send(). A process that was suspended in between
-        # must not send a debit that was rolled back meanwhile.
+        # aiohttp writes headers and body one turn of the loop after send(). A process that was
+        # suspended in between must not send a debit that was rolled back meanwhile.
         progress = _progress.get()
         if time.monotonic() < progress.send_before_s:
             await super().write_bytes(writer, conn, content_length)
@@ -134,7 +136,8 @@ class Transport:
         connecting: Callable[[], None] = lambda: None,
     ) -> None:
         if not {"send", "write_bytes"} <= vars(aiohttp.ClientRequest).keys():
-            # Without these hooks nothing would count as sent, and debits with an unknown outcome as never made.
+            # Without these hooks nothing would count as sent, and debits with an unknown outcome as
+            # never made.
             message = (
                 "this aiohttp has no ClientRequest.send and write_bytes; install the one in deploy/requirements.txt"
             )
@@ -165,7 +168,7 @@ class Transport:
         await self._session.close()
 
     def interrupt(self) -> None:
-        """Ends every exchange under way, and each one started later, with the reason `interrupted`."""
+        """Ends all current and later exchanges with the reason `interrupted`."""
         self._interrupted = True
         for timeout in self._timeouts:
             # An expired timeout cannot be rescheduled and ends its exchange anyway.
@@ -181,7 +184,10 @@ class Transport:
         connect_timeout_s: float,
         send_before_s: float,
     ) -> Exchange:
-        """Returns what happened, never raises. `timeout_s` covers connecting up to the last byte of the answer."""
+        """Returns what happened, never raises.
+
+        `timeout_s` covers connecting up to the last byte of the answer.
+        """
         progress = _Progress(send_before_s=send_before_s)
         if self._interrupted or progress.started_s >= send_before_s:
             return progress.exchange(Evidence.NOT_SENT, reason="interrupted" if self._interrupted else "too_late")
@@ -238,7 +244,8 @@ class Transport:
     def _vetted_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         """Creates the socket for the next address to connect to; raises AddressRefusedError.
 
-        This is the only place that sees every address: aiohttp does not resolve what looks like one.
+        This is the only place that sees every address: aiohttp does not resolve what looks like
+        one.
         """
         host = str(address[4][0])
         if not self._allow_private_addresses and (why := address_fault(host)):
@@ -263,7 +270,10 @@ def _connect_timeout(connect_timeout_s: float) -> aiohttp.ClientTimeout:
 
 @cache
 def _default_ssl_context() -> ssl.SSLContext:
-    """Trusts the public authorities. The minimum version is set because some OpenSSL builds allow TLS 1.0."""
+    """Trusts the public authorities.
+
+    The minimum version is set because some OpenSSL builds allow TLS 1.0.
+    """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -273,8 +283,9 @@ def _default_ssl_context() -> ssl.SSLContext:
 def _reset_on_close_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """Creates a socket that discards undelivered bytes and sends a reset when it is closed.
 
-    Otherwise the kernel would keep delivering the request of a failed attempt: a debit could arrive minutes later,
-    after its rollback. What the loop buffers is discarded too, because aiohttp aborts a failed exchange.
+    Otherwise the kernel would keep delivering the request of a failed attempt: a debit could arrive
+    minutes later, after its rollback. What the loop buffers is discarded too, because aiohttp
+    aborts a failed exchange.
     """
     family, kind, protocol = address[:3]
     made = socket.socket(family, kind, protocol)
@@ -284,6 +295,6 @@ def _reset_on_close_socket(address: aiohttp.AddrInfoType) -> socket.socket:
 
 
 def _printable(raw: bytes | str) -> str:
-    """Returns text that Postgres can store: NUL, surrogates and bytes that are not UTF-8 become escapes."""
+    """Returns text that Postgres can store, with escapes for NUL, surrogates and invalid UTF-8."""
     text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")

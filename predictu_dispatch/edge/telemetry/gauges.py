@@ -1,4 +1,4 @@
-"""The gauges: figures read from the database, the configuration and this process when Prometheus asks.
+"""Gauges with figures of the database, the configuration and this process.
 
 A figure that could not be read recently is absent, never 0. Metric names are a contract.
 """
@@ -40,7 +40,10 @@ class ProcessStats:
 
 
 class Gauges:
-    """A Prometheus collector. `refresh()` is called on the loop before `collect()`, which runs in a thread."""
+    """A Prometheus collector.
+
+    `refresh()` is called on the loop before `collect()`, which runs in a thread.
+    """
 
     def __init__(self, process_stats: Callable[[], ProcessStats]) -> None:
         self._process_stats = process_stats

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 def configure_log(settings: LogSettings) -> None:
-    """Sends log lines to stderr: in the console format on a terminal, as JSON otherwise, unless `format` decides."""
+    """Sends log lines to stderr, with `auto` as console text on a terminal and JSON otherwise."""
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
@@ -41,7 +41,8 @@ def configure_log(settings: LogSettings) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", LineWriter(sys.stderr))),
         cache_logger_on_first_use=True,
     )
-    # Library log records take the same way; otherwise plain text would appear between the JSON lines.
+    # Library log records take the same way; otherwise plain text would appear between the JSON
+    # lines.
     logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)
 
 
@@ -51,7 +52,10 @@ def without_tokens(text: str) -> str:
 
 
 class LineWriter:
-    """Writes the lines of one turn of the event loop in a single system call; without a loop, immediately."""
+    """Writes the lines of one turn of the event loop in a single system call.
+
+    Without a loop, immediately.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -44,7 +44,8 @@ _EVENT_OF_CAUSE = {
 
 _ENQUEUED = "enqueued"
 _ROLLBACK_CAUSES = ("requested", "unknown_effect", _ENQUEUED)
-"""The first two are reasons that the database writes; the third is a BET_ROLLBACK that a producer enqueued."""
+"""The first two are reasons that the database writes; the third is a BET_ROLLBACK that a producer
+enqueued."""
 
 log = structlog.get_logger()
 
@@ -113,7 +114,7 @@ class Telemetry:
         )
 
     def callback_changed(self, change: CallbackChange) -> None:
-        """Logs a callback that changed without an attempt: its bet changed, or its deadline passed."""
+        """Logs a callback that changed because of its bet or its deadline, without an attempt."""
         if change.state in FINAL:
             self._finished(change.operator_id, change.method, change.state).inc()
         log.info(
@@ -172,7 +173,7 @@ class Telemetry:
         log.error(Event.CHORE_FAILED, chore=chore, error=f"{type(error).__name__}: {error}")
 
     def report_refused(self, attempt: Attempt, error: Exception) -> None:
-        """Logs and counts a report that the database refused: a bug, or an answer that the audit cannot store."""
+        """Logs and counts a report that the database refused, which is a bug."""
         self._metrics.reports_refused.inc()
         log.error(
             Event.REPORT_REFUSED,

@@ -54,7 +54,7 @@ async def test_each_failed_start_has_its_exit_code_and_message(environment: Envi
                 ),
                 "no-such-mode": (2, "sslmode", {"database": {"dsn": with_parameter(empty, "sslmode=on")}}),
                 "no-schema": (1, "run `predictu-dispatch migrate`", {"database": {"dsn": empty.owner}}),
-                "no-such-host": (1, 'listen = "a..b:0"', {"http": {"listen": "a..b:0"}}),
+                "no-such-host": (1, 'listen on "a..b:0"', {"http": {"listen": "a..b:0"}}),
                 "port-taken": (1, f"127.0.0.1:{port}", {"http": {"listen": f"127.0.0.1:{port}"}}),
             }
             daemons = [(environment.fleet.spawn(name, **given[2]), *given[:2]) for name, given in expected.items()]
