@@ -29,17 +29,17 @@ from tests.bench.receiver import Receiver
 
 _DRAWN = {"rates", "latencies"}
 PARTS: dict[str, Callable[[BenchEnvironment], Awaitable[Findings]]] = {
-    "throughput": throughput.play,
-    "latency": latency.play,
-    "enqueue": enqueue.play,
-    "tls": tls.play,
+    "throughput": throughput.measure,
+    "latency": latency.measure,
+    "enqueue": enqueue.measure,
+    "tls": tls.measure,
     "flat-dead": flat.dead_backlog,
     "flat-history": flat.history,
     "flat-snapshot": flat.snapshot,
     "flat-operators": flat.many_operators,
-    "cores": cores.play,
-    "rs256": rs256.play,
-    "memory": memory.play,
+    "cores": cores.measure,
+    "rs256": rs256.measure,
+    "memory": memory.measure,
 }
 
 

@@ -16,10 +16,10 @@ from predictu_dispatch.edge.postgres.migrations import migrate
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.bench.backlog import Connection
 from tests.bench.cpu_clock import CpuClock, own_s
+from tests.bench.isolation_environment import LOGINS
 from tests.bench.meter import Crew, Meter, Reading
 from tests.bench.receiver import Receiver
-from tests.bench.stage import LOGINS
-from tests.bench.work import CALLBACKS_PER_BET, OPERATORS, check_done, play_bets, write_operators
+from tests.bench.workload import CALLBACKS_PER_BET, OPERATORS, check_done, enqueue_bets, write_operators
 from tests.support.daemons import Daemon, Fleet
 
 EMPTY = "ours_empty"
@@ -96,7 +96,7 @@ class BenchEnvironment:
         """Create a template database with `bets` enqueued bets; returns its name."""
         await self.clone(template, name)
         async with self.owner(name) as owner:
-            await play_bets(owner, bets, prefix="bet-", operators=operators)
+            await enqueue_bets(owner, bets, prefix="bet-", operators=operators)
             await owner.execute("vacuum analyze")
         return name
 

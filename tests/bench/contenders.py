@@ -11,11 +11,11 @@ from pathlib import Path
 from typing_extensions import override
 
 from tests.bench.bench_environment import BenchEnvironment, wal_counter
-from tests.bench.child import Child
+from tests.bench.child_process import ChildProcess
 from tests.bench.meter import Crew, Meter, Reading
 from tests.bench.peers import Peer
 from tests.bench.redis_server import RedisServer, redis_server
-from tests.bench.work import CALLBACKS_PER_BET
+from tests.bench.workload import CALLBACKS_PER_BET
 
 _COMMAND_TIMEOUT_S = 300.0
 """Filling takes up to a minute."""
@@ -35,7 +35,7 @@ class Contender(ABC):
         """Prepare what all rounds share; returns the number of requests per round."""
 
     @abstractmethod
-    async def play(self) -> Reading:
+    async def measure(self) -> Reading:
         """Run one round. Raises BrokenRoundError."""
 
 
@@ -45,19 +45,19 @@ class Ours(Contender):
     name = "ours"
 
     def __init__(self, environment: BenchEnvironment) -> None:
-        self._hall = environment
+        self._environment = environment
         self._files = environment.files("work", environment.receiver.url)
         self._full = ""
 
     @override
     async def prepare(self) -> int:
-        self._full = await self._hall.filled("ours_full", bets=self._hall.bets)
-        return self._hall.bets * CALLBACKS_PER_BET
+        self._full = await self._environment.filled("ours_full", bets=self._environment.bets)
+        return self._environment.bets * CALLBACKS_PER_BET
 
     @override
-    async def play(self) -> Reading:
-        async with self._hall.copy(self._full, "ours_round") as database:
-            return await self._hall.deliver(self._files, database, self._hall.bets)
+    async def measure(self) -> Reading:
+        async with self._environment.copy(self._full, "ours_round") as database:
+            return await self._environment.deliver(self._files, database, self._environment.bets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Scripted(Contender):
 
     def __init__(self, environment: BenchEnvironment, peer: Peer, python: Path, count: int) -> None:
         self.name = peer.name
-        self._hall = environment
+        self._environment = environment
         self._command = (str(python), str(peer.script))
         self._count = count
 
@@ -83,11 +83,11 @@ class Scripted(Contender):
         return self._count
 
     @override
-    async def play(self) -> Reading:
-        meter = Meter(self._hall.receiver, self._hall.session)
+    async def measure(self) -> Reading:
+        meter = Meter(self._environment.receiver, self._environment.session)
         async with self._fresh_store() as store:
             await meter.start()
-            with self.work(store.address, self._hall.receiver.url, *self._work_count()) as worker:
+            with self.work(store.address, self._environment.receiver.url, *self._work_count()) as worker:
                 crew = Crew(
                     workers=(worker.pid,),
                     store=store.pids,
@@ -97,11 +97,11 @@ class Scripted(Contender):
                 )
                 return await meter.measure(self._count, crew)
 
-    def work(self, *arguments: str) -> Child:
+    def work(self, *arguments: str) -> ChildProcess:
         """Start its worker."""
-        log = self._hall.folder / f"{self.name}.log"
+        log = self._environment.folder / f"{self.name}.log"
         log.unlink(missing_ok=True)
-        return Child([*self._command, "work", *arguments], log=log)
+        return ChildProcess([*self._command, "work", *arguments], log=log)
 
     async def run(self, *arguments: str) -> bytes:
         """Run another of its commands; returns its output.
@@ -143,24 +143,29 @@ class OnPostgres(Stored):
     async def install(self) -> str:
         """Create a database with the peer's schema; returns its name."""
         database = f"peer_{self.name.lower()}"
-        await self._hall.clone("template0", database)
-        await self.run("prepare", self._hall.postgres.dsn(database))
+        await self._environment.clone("template0", database)
+        await self.run("prepare", self._environment.postgres.dsn(database))
         return database
 
     @override
     async def prepare(self) -> int:
         self._full = await self.install()
-        await self.run("fill", self._hall.postgres.dsn(self._full), str(self._count))
-        async with self._hall.owner(self._full) as owner:
+        await self.run("fill", self._environment.postgres.dsn(self._full), str(self._count))
+        async with self._environment.owner(self._full) as owner:
             await owner.execute("vacuum analyze")
         return self._count
 
     @override
     @asynccontextmanager
     async def _fresh_store(self) -> AsyncIterator[Store]:
-        async with self._hall.copy(self._full, f"{self._full}_round") as database, self._hall.owner(database) as owner:
+        async with (
+            self._environment.copy(self._full, f"{self._full}_round") as database,
+            self._environment.owner(database) as owner,
+        ):
             yield Store(
-                address=self._hall.postgres.dsn(database), pids=(self._hall.postgres_pid,), wal_bytes=wal_counter(owner)
+                address=self._environment.postgres.dsn(database),
+                pids=(self._environment.postgres_pid,),
+                wal_bytes=wal_counter(owner),
             )
 
 
@@ -173,7 +178,7 @@ class OnRedis(Stored):
         if program is None:
             raise PeerMissingError(f"{self.name} needs redis-server; on Debian: apt-get install redis-server")
         self._program = program
-        self._full = self._hall.folder / f"{self.name.lower()}-full"
+        self._full = self._environment.folder / f"{self.name.lower()}-full"
         with RedisServer(program, self._full) as server:
             await self.run("prepare", server.url)
             await self.run("fill", server.url, str(self._count))

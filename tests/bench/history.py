@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tests.bench.backlog import Connection
-from tests.bench.work import CALLBACKS_PER_BET
+from tests.bench.workload import CALLBACKS_PER_BET
 
 AUDIT_ROWS_PER_CALLBACK = 2
 _BETS_AT_ONCE = 50_000

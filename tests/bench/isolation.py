@@ -16,9 +16,9 @@ import click
 
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.bench.figures import HEADER, TABLE_HEAD, Comparison
+from tests.bench.isolation_environment import IsolationEnvironment, Pace, open_isolation_environment
 from tests.bench.machine import machine
 from tests.bench.scenarios import SCENARIOS, Scenario, control_of
-from tests.bench.stage import Pace, Stage, open_stage
 
 _README = Path(__file__).with_name("README.md")
 _TABLE_FROM, _TABLE_TO = "<!-- measured -->\n", "<!-- end -->\n"
@@ -96,21 +96,21 @@ async def _play(plan: Plan, results: Results) -> None:
     with tempfile.TemporaryDirectory(prefix="predictu-bench-") as folder, EmbeddedPostgres(fsync=True) as postgres:
         results.machine = machine(postgres)
         click.echo(results.machine)
-        async with asyncio.timeout(plan.limit_s), open_stage(postgres, Path(folder)) as stage:
+        async with asyncio.timeout(plan.limit_s), open_isolation_environment(postgres, Path(folder)) as environment:
             for scenario in plan.scenarios:
-                results.comparisons.append(await _compare(stage, scenario, plan))
+                results.comparisons.append(await _compare(environment, scenario, plan))
 
 
-async def _compare(stage: Stage, scenario: Scenario, plan: Plan) -> Comparison:
+async def _compare(environment: IsolationEnvironment, scenario: Scenario, plan: Plan) -> Comparison:
     click.echo(f"\n{scenario.name}: {scenario.text}")
     pace = plan.pace
     click.echo(f"{pace.rate:g} {scenario.method} a second for {pace.segment_s:g} s; ms from commit to arrival")
     click.echo(HEADER)
     segments = []
-    async with stage.sides(scenario, pace) as sides:
+    async with environment.sides(scenario, pace) as sides:
         for pair in range(1, plan.pairs + 1):
             for side in sides:
-                segments.append(await stage.measure(scenario, side, pair, pace))
+                segments.append(await environment.measure(scenario, side, pair, pace))
                 click.echo(segments[-1].line())
     comparison = Comparison(scenario=scenario, segments=segments)
     for line in comparison.lines():

@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.bench.lines import Question, answer_lines
+from tests.bench.json_lines import Question, answer_lines
 
 _CONNECTIONS = 4
 """Connections: with fewer, one slow commit would delay the next arrival."""

@@ -11,7 +11,7 @@ from typing import Self
 import aiohttp
 
 from predictu_dispatch.embedded_postgres.location import free_port
-from tests.bench.child import Child
+from tests.bench.child_process import ChildProcess
 
 BODY = '{"status":"OK","balance":100000,"transaction_id":"op-tx-1"}'
 _START_TIMEOUT_S = 5.0
@@ -75,7 +75,7 @@ class Receiver:
         tls = _TLS.format(port=self.tls_port, certificate=certificate, key=key) if certificate else ""
         config = folder / "nginx.conf"
         config.write_text(_CONFIG.format(folder=folder, port=self.port, tls=tls, body=BODY), encoding="utf-8")
-        self._nginx = Child(
+        self._nginx = ChildProcess(
             [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)], log=folder / "nginx.log"
         )
 

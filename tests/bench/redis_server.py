@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from predictu_dispatch.embedded_postgres.location import free_port
-from tests.bench.child import Child
+from tests.bench.child_process import ChildProcess
 
 _START_TIMEOUT_S = 20.0
 _POLL_S = 0.01
@@ -29,7 +29,7 @@ class RedisServer:
     def __init__(self, program: str, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self._port = free_port()
-        self._child = Child(
+        self._child = ChildProcess(
             [
                 program,
                 *("--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),

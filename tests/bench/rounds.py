@@ -60,9 +60,9 @@ async def in_turn(
     rounds = Rounds(readings={name: [] for name in sides})
     width = max(map(len, sides))
     for number in range(1, environment.plan.rounds + 1):
-        for name, play in sides.items():
+        for name, measure in sides.items():
             try:
-                reading: Reading | None = await play()
+                reading: Reading | None = await measure()
             except BrokenRoundError as broken:
                 reading = None
                 rounds.notes.append(f"BROKEN: round {number} of {name}: {broken}")

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from typing_extensions import override
 
-from tests.bench.lines import Question, answer_lines
+from tests.bench.json_lines import Question, answer_lines
 
 _BODY = b'{"status":"OK","balance":100000,"transaction_id":"op-tx-1"}'
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(_BODY), _BODY)

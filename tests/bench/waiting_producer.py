@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.bench.lines import Question, answer_lines
+from tests.bench.json_lines import Question, answer_lines
 from tests.bench.producer import arrivals_s, params_of
 
 _CONNECTIONS = 8

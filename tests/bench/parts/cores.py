@@ -10,7 +10,7 @@ from tests.bench.rounds import in_turn
 _DAEMONS = (1, 2, 3)
 
 
-async def play(environment: BenchEnvironment) -> Findings:
+async def measure(environment: BenchEnvironment) -> Findings:
     full = await environment.filled("cores_full", bets=environment.bets)
     files = environment.files("work", environment.receiver.url)
 

@@ -14,7 +14,7 @@ from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.bench.bench_environment import EMPTY, BenchEnvironment
 from tests.bench.findings import Figure, Findings, disturbed, ratios, shown
 from tests.bench.meter import BrokenRoundError
-from tests.bench.work import OPERATORS
+from tests.bench.workload import OPERATORS
 
 _AT_LEAST = 0.9
 _PRODUCERS = 32
@@ -53,7 +53,7 @@ _STILL_TELLS = """
 """Checks insert triggers only: the update triggers notify the outcome when a daemon settles."""
 
 
-async def play(environment: BenchEnvironment) -> Findings:
+async def measure(environment: BenchEnvironment) -> Findings:
     findings = Findings(part="enqueue", title=f"{_PRODUCERS} connections enqueueing BALANCE at once, commits a second")
     script = environment.folder / "enqueue.sql"
     script.write_text(_SCRIPT, encoding="utf-8")

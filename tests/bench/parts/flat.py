@@ -10,11 +10,11 @@ from tests.bench.backlog import fill
 from tests.bench.bench_environment import EMPTY, BenchEnvironment, free_gb
 from tests.bench.findings import Findings
 from tests.bench.history import write_history
-from tests.bench.lines import Asked
+from tests.bench.json_lines import JsonLinesProcess
 from tests.bench.meter import Reading
 from tests.bench.rounds import in_turn
 from tests.bench.scenarios import Operator
-from tests.bench.work import CALLBACKS_PER_BET, OPERATORS, play_bets, write_operators
+from tests.bench.workload import CALLBACKS_PER_BET, OPERATORS, enqueue_bets, write_operators
 from tests.support.daemons import until
 
 _AT_LEAST = 0.90
@@ -42,11 +42,11 @@ class _Lasting:
     files: Path
     rounds: int = field(default=0)
 
-    async def play(self) -> Reading:
+    async def measure(self) -> Reading:
         self.rounds += 1
         async with self.environment.owner(self.database) as owner:
             since = await owner.fetchval("select clock_timestamp()")
-            await play_bets(owner, self.environment.bets, prefix=f"bet-{self.rounds}-")
+            await enqueue_bets(owner, self.environment.bets, prefix=f"bet-{self.rounds}-")
             await owner.execute("vacuum analyze")
             await owner.execute("checkpoint")
         return await self.environment.deliver(self.files, self.database, self.environment.bets, since=since)
@@ -75,7 +75,7 @@ async def _compare(
 
 async def dead_backlog(environment: BenchEnvironment) -> Findings:
     due = environment.plan.scaled(_DEAD_DUE if environment.plan.full else _DEAD_DUE // _SHARE)
-    sink = await Asked.start("tests.bench.sink")
+    sink = await JsonLinesProcess.start("tests.bench.sink")
     try:
         port = await sink.ask(do="open", manner="never", delay_s=0.0)
         alive = environment.files("work", environment.receiver.url)
@@ -94,8 +94,8 @@ async def dead_backlog(environment: BenchEnvironment) -> Findings:
             environment,
             "flat-dead",
             f"{due:,} settlements due for a dead operator",
-            without=without.play,
-            with_it=with_it.play,
+            without=without.measure,
+            with_it=with_it.measure,
         )
     finally:
         await sink.close()
@@ -120,7 +120,9 @@ async def history(environment: BenchEnvironment) -> Findings:
         environment.say(note)
         await owner.execute("vacuum analyze")
     name = f"{callbacks:,} callbacks of history"
-    return await _compare(environment, "flat-history", name, without=without.play, with_it=with_it.play, notes=[note])
+    return await _compare(
+        environment, "flat-history", name, without=without.measure, with_it=with_it.measure, notes=[note]
+    )
 
 
 async def snapshot(environment: BenchEnvironment) -> Findings:
@@ -156,7 +158,7 @@ async def many_operators(environment: BenchEnvironment) -> Findings:
         async with environment.copy(full, "flat_round") as database:
             return await environment.deliver(files, database, environment.bets)
 
-    sink = await Asked.start("tests.bench.sink")
+    sink = await JsonLinesProcess.start("tests.bench.sink")
     try:
         # They are pinged like all others, at another address, so that their PINGs are not counted
         # as work.

@@ -5,7 +5,7 @@ from statistics import fmean
 from tests.bench.bench_environment import BenchEnvironment
 from tests.bench.findings import Figure, Findings, disturbed
 from tests.bench.meter import BrokenRoundError
-from tests.bench.work import CALLBACKS_PER_BET
+from tests.bench.workload import CALLBACKS_PER_BET
 
 _OPERATORS = tuple(f"op_work_{number}" for number in range(20))
 _CALLBACKS, _CALLBACKS_FULL = 100_000, 1_000_000
@@ -13,7 +13,7 @@ _AT_MOST_MB = 150.0
 """Limit in MB."""
 
 
-async def play(environment: BenchEnvironment) -> Findings:
+async def measure(environment: BenchEnvironment) -> Findings:
     callbacks = environment.plan.scaled(_CALLBACKS_FULL if environment.plan.full else _CALLBACKS)
     bets = callbacks // CALLBACKS_PER_BET
     findings = Findings(part="memory", title=f"one daemon, {len(_OPERATORS)} operators, {callbacks:,} callbacks")

@@ -17,7 +17,7 @@ AT_LEAST = {"bare": 0.45, "pgqueuer": 1.5, "oban": 4.0, "taskiq": 4.0, "procrast
 _KINDS = {"none": Scripted, "postgres": OnPostgres, "redis": OnRedis}
 
 
-async def play(environment: BenchEnvironment) -> Findings:
+async def measure(environment: BenchEnvironment) -> Findings:
     findings = Findings(part="throughput", title="callbacks a second between a tenth and nine tenths of the work")
     contenders: list[Contender] = [Ours(environment), *await peers(environment, findings, *JOBS)]
     taking_part: dict[str, Contender] = {}
@@ -30,7 +30,7 @@ async def play(environment: BenchEnvironment) -> Findings:
             taking_part[contender.name] = contender
             environment.say(f"{contender.name}: {count:,} requests a round")
     rounds = await in_turn(
-        environment, {name: one.play for name, one in taking_part.items()}, base="ours", is_dividend=True
+        environment, {name: one.measure for name, one in taking_part.items()}, base="ours", is_dividend=True
     )
     _tell(findings, rounds)
     return findings

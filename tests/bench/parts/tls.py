@@ -16,7 +16,7 @@ _TIMES = 2
 _CONNECTIONS, _ATTEMPTS = "connections_total", "attempts_total"
 
 
-async def play(environment: BenchEnvironment) -> Findings:
+async def measure(environment: BenchEnvironment) -> Findings:
     authority = trustme.CA()
     folder = environment.folder / "tls"
     folder.mkdir()

@@ -13,7 +13,7 @@ _END_TIMEOUT_S = 15.0
 """Time for a worker to finish its running jobs."""
 
 
-class Child:
+class ChildProcess:
     """Starts at once and appends its output to `log`."""
 
     def __init__(self, command: Sequence[str], *, log: Path) -> None:

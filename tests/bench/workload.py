@@ -52,7 +52,7 @@ _RETRIED = """
 """
 
 
-async def play_bets(owner: Connection, bets: int, *, prefix: str, operators: Iterable[str] = OPERATORS) -> None:
+async def enqueue_bets(owner: Connection, bets: int, *, prefix: str, operators: Iterable[str] = OPERATORS) -> None:
     """Enqueue `count` bets with three callbacks each; `prefix` starts their ids."""
     for first in range(1, bets + 1, _BETS_AT_ONCE):
         last = min(bets, first + _BETS_AT_ONCE - 1)

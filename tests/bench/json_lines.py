@@ -37,7 +37,7 @@ async def _answer_lines(answer: Callable[[Question], Awaitable[Any]]) -> None:
         sys.stdout.flush()
 
 
-class Asked:
+class JsonLinesProcess:
     """The parent's side of one child."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -45,7 +45,7 @@ class Asked:
         self._owes_an_answer = False
 
     @classmethod
-    async def start(cls, module: str) -> "Asked":
+    async def start(cls, module: str) -> "JsonLinesProcess":
         """Start the child; its stderr is ours."""
         return cls(
             await asyncio.create_subprocess_exec(

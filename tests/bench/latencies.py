@@ -10,7 +10,7 @@ from typing import Any
 from tests.bench.bench_environment import BenchEnvironment
 from tests.bench.figures import percentile
 from tests.bench.findings import Figure
-from tests.bench.lines import Asked
+from tests.bench.json_lines import JsonLinesProcess
 from tests.bench.meter import BrokenRoundError
 
 RATE = 50.0
@@ -21,7 +21,7 @@ _ARRIVAL_GRACE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
+class Segment:
     """One segment of one side: a latency per request, infinite if it never arrived."""
 
     latencies_ms: tuple[float, ...]
@@ -39,11 +39,11 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watches:
+class Side:
     """The segments of one side, round by round."""
 
     name: str
-    segments: Sequence[Watched]
+    segments: Sequence[Segment]
 
     def figure(self, share: float, **limits: float) -> Figure:
         """The percentile of each round."""
@@ -69,11 +69,11 @@ class Watches:
         return {"name": self.name, "p50": self.pooled(0.5), "p99": self.pooled(0.99)}
 
 
-class Watch:
+class LatencyProbe:
     """The sink and the duration of a segment."""
 
-    def __init__(self, environment: BenchEnvironment, sink: Asked) -> None:
-        self._hall = environment
+    def __init__(self, environment: BenchEnvironment, sink: JsonLinesProcess) -> None:
+        self._environment = environment
         self._sink = sink
 
     @property
@@ -83,7 +83,7 @@ class Watch:
 
     @property
     def _segment_s(self) -> float:
-        return max(1.0, SEGMENT_S * self._hall.plan.scale)
+        return max(1.0, SEGMENT_S * self._environment.plan.scale)
 
     async def open(self, *, delay_s: float = 0.0) -> str:
         """Open a new operator that answers after this delay; returns its address."""
@@ -116,29 +116,29 @@ class Watch:
 
     def clock(self, *pids: int) -> Callable[[], float]:
         """As BenchEnvironment.clock, with the sink as one of our processes."""
-        return self._hall.clock(*pids, self._sink.pid)
+        return self._environment.clock(*pids, self._sink.pid)
 
 
-Side = Callable[[int], Awaitable[Watched]]
+MeasureSegment = Callable[[int], Awaitable[Segment]]
 
 
-async def watch_in_turn(
-    environment: BenchEnvironment, sides: Mapping[str, Side]
-) -> tuple[dict[str, Watches], list[str]]:
+async def measure_in_turn(
+    environment: BenchEnvironment, sides: Mapping[str, MeasureSegment]
+) -> tuple[dict[str, Side], list[str]]:
     """Measure and print each side in each round; returns series and notes."""
-    segments: dict[str, list[Watched]] = {name: [] for name in sides}
+    segments: dict[str, list[Segment]] = {name: [] for name in sides}
     notes = []
     width = max(map(len, sides))
     for number in range(1, environment.plan.rounds + 1):
-        for name, play in sides.items():
+        for name, measure in sides.items():
             try:
-                segment = await play(environment.plan.seed + number)
+                segment = await measure(environment.plan.seed + number)
             except BrokenRoundError as broken:
                 notes.append(f"BROKEN: round {number} of {name}: {broken}")
-                segment = Watched(latencies_ms=(inf,), others_cores=0.0)
+                segment = Segment(latencies_ms=(inf,), others_cores=0.0)
             segments[name].append(segment)
             environment.say(f"{number:3}  {name:{width}} {segment.line()}")
-    return {name: Watches(name=name, segments=watched) for name, watched in segments.items()}, notes
+    return {name: Side(name=name, segments=measured) for name, measured in segments.items()}, notes
 
 
 def _name_of(share: float) -> str:

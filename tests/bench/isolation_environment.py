@@ -23,7 +23,7 @@ from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.bench.backlog import Connection, count_due, fill
 from tests.bench.cpu_clock import CpuClock
 from tests.bench.figures import ALONE, TROUBLED, Segment
-from tests.bench.lines import Asked
+from tests.bench.json_lines import JsonLinesProcess
 from tests.bench.scenarios import ANSWER_S, Operator, Scenario
 from tests.support.daemons import Daemon, Fleet
 
@@ -73,11 +73,17 @@ class Side:
     daemons_started: int = 0
 
 
-class Stage:
+class IsolationEnvironment:
     """The server, the sink and the producer of the whole benchmark."""
 
     def __init__(
-        self, postgres: EmbeddedPostgres, folder: Path, *, sink: Asked, producer: Asked, session: aiohttp.ClientSession
+        self,
+        postgres: EmbeddedPostgres,
+        folder: Path,
+        *,
+        sink: JsonLinesProcess,
+        producer: JsonLinesProcess,
+        session: aiohttp.ClientSession,
     ) -> None:
         self._postgres = postgres
         self._folder = folder
@@ -207,14 +213,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage(postgres: EmbeddedPostgres, folder: Path) -> AsyncIterator[Stage]:
+async def open_isolation_environment(postgres: EmbeddedPostgres, folder: Path) -> AsyncIterator[IsolationEnvironment]:
     """A prepared environment; ends its child processes afterwards."""
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         children = {}
         for name in ("sink", "producer"):
-            children[name] = await Asked.start(f"tests.bench.{name}")
+            children[name] = await JsonLinesProcess.start(f"tests.bench.{name}")
             stack.push_async_callback(children[name].close)
-        stage = Stage(postgres, folder, session=session, **children)
-        await stage.prepare()
-        yield stage
+        environment = IsolationEnvironment(postgres, folder, session=session, **children)
+        await environment.prepare()
+        yield environment
