@@ -1,7 +1,7 @@
 """The test build of the daemon: `python -m tests.chaos.armed_daemon run --config X` with PREDICTU_DISPATCH_FAULT set.
 
-It is the product's own command line and the product's own methods, a few of them wrapped; see fault_points.py. Before
-anything happens to the process, one JSON line on stderr says what.
+It is the product's command line with a few methods wrapped; see fault_points.py. Before a fault happens, one JSON line
+on stderr names it.
 """
 
 import argparse
@@ -18,33 +18,33 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from predictu_dispatch import cli
 from predictu_dispatch.commands.invocation import DEFAULT_CONFIG, EXIT_FAILED, EXIT_MISCONFIGURED
 from predictu_dispatch.edge.config.dispatcher_file import read_dispatcher
-from tests.chaos.fault_points import Action, Fault, FaultValueError, VanishedPointError, arm, parse_faults
+from tests.chaos.fault_points import Action, Fault, FaultValueError, MissingPointError, arm, parse_faults
 from tests.support.daemons import FAULT_VARIABLE
 
 Peer = tuple[str, int] | str
-"""Where a connection goes: address and port, or the path of a Unix socket."""
+"""The other end of a connection: address and port, or the path of a Unix socket."""
 _DEFAULT_PORT = "5432"
 
 
 def main() -> None:
-    """Runs the daemon, armed. Ends with exit code 2 and what is allowed, or 1 and what has vanished."""
+    """Run the daemon with its faults. Exits with 2 for a bad value, and with 1 if the product lacks a fault point."""
     try:
         arm(parse_faults(os.environ.get(FAULT_VARIABLE, "")), happen)
     except FaultValueError as error:
-        _end(EXIT_MISCONFIGURED, str(error))
-    except VanishedPointError as error:
-        _end(EXIT_FAILED, f"a fault point is gone; put POINTS in tests/chaos/fault_points.py right: {error}")
+        _exit(EXIT_MISCONFIGURED, str(error))
+    except MissingPointError as error:
+        _exit(EXIT_FAILED, f"fault point missing; change POINTS in tests/chaos/fault_points.py: {error}")
     cli.main()
 
 
 def happen(fault: Fault) -> bool:
-    """The fault has happened, and the process lives on, or lives again. False where there was nothing to cut."""
+    """Make the fault happen. False if there was no connection to cut."""
     connections = postgres_connections() if fault.action is Action.CUT else []
     if fault.action is Action.CUT and not connections:
         return False
-    said = {"event": "fault", "point": fault.point, "action": fault.action}
-    # Past every buffer: a moment later the process may be no more.
-    os.write(2, f"{json.dumps(said)}\n".encode())
+    line = {"event": "fault", "point": fault.point, "action": fault.action}
+    # Unbuffered, because the process may be killed next.
+    os.write(2, f"{json.dumps(line)}\n".encode())
     match fault.action:
         case Action.KILL:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -60,29 +60,29 @@ def happen(fault: Fault) -> bool:
 
 
 def postgres_connections() -> list[socket.socket]:
-    """This process's connections to the servers that its configuration names: doubles, which are to be closed."""
+    """Duplicates of this process's connections to its configured servers; the caller closes them."""
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument("--config", default=DEFAULT_CONFIG)
     database = read_dispatcher(Path(options.parse_known_args()[0].config), os.environ).database
-    wanted = peers(database.dsn.get_secret_value()) | peers(database.listen_dsn.get_secret_value())
+    configured = peers(database.dsn.get_secret_value()) | peers(database.listen_dsn.get_secret_value())
     found = []
     for link in list(Path("/proc/self/fd").iterdir()):
         try:
             if not str(link.readlink()).startswith("socket:"):
                 continue
-            double = socket.socket(fileno=os.dup(int(link.name)))
+            duplicate = socket.socket(fileno=os.dup(int(link.name)))
         except FileNotFoundError:
-            # The descriptor that the listing itself was read by.
+            # The descriptor of the listing itself.
             continue
-        if _peer(double) in wanted:
-            found.append(double)
+        if _peer(duplicate) in configured:
+            found.append(duplicate)
         else:
-            double.close()
+            duplicate.close()
     return found
 
 
 def peers(dsn: str) -> set[Peer]:
-    """Where a DSN may lead; nowhere if it is empty. What libpq would take from its own variables is not looked at."""
+    """The servers that a DSN names; libpq's environment variables are ignored."""
     if not dsn:
         return set()
     parts = urlsplit(dsn)
@@ -106,15 +106,15 @@ def _peer(connection: socket.socket) -> Peer | None:
     try:
         peer = connection.getpeername()
     except OSError:
-        # It listens, or is not connected any more.
+        # A listening or disconnected socket.
         return None
     if connection.family == socket.AF_UNIX:
         return os.path.realpath(peer) if isinstance(peer, str) and peer else None
     return (str(peer[0]), int(peer[1]))
 
 
-def _end(code: int, words: str) -> NoReturn:
-    sys.stderr.write(f"{words}\n")
+def _exit(code: int, message: str) -> NoReturn:
+    sys.stderr.write(f"{message}\n")
     sys.exit(code)
 
 

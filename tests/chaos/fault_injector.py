@@ -1,4 +1,4 @@
-"""The fault_injector: does what the plan says to the world, and tells what it has done."""
+"""Injects faults into daemons, Postgres, operators and the network, and removes them again."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import aiohttp
 import asyncpg
 
+from tests.chaos.environment import CONNECTIONS_MAX, MIXED_FAULTS, NO_FAULTS, ChaosEnvironment, Operator
 from tests.chaos.fault_points import POINTS, Action
-from tests.chaos.plan import Act
-from tests.chaos.proxy import WELL, Proxy, Trouble
-from tests.chaos.world import CALM, CONNECTIONS_MAX, STORMY, Operator, World
+from tests.chaos.plan import Injection
+from tests.chaos.proxy import UNIMPAIRED, Impairment, Proxy
 from tests.support.daemons import Daemon
 
 DAEMONS_MIN, DAEMONS_MAX = 2, 4
@@ -25,205 +25,202 @@ _CLOCK_STEPS_S = ("-86400", "-30", "30", "86400")
 
 @dataclass(kw_only=True)
 class FaultInjector:
-    """Plays a plan. `say` gets a line for each act as it begins."""
+    """Injects the faults of a plan; `log` gets a line for each."""
 
-    world: World
-    say: Callable[[str], None]
-    done: Counter[str] = field(default_factory=Counter)
+    environment: ChaosEnvironment
+    log: Callable[[str], None]
+    injected: Counter[str] = field(default_factory=Counter)
 
-    async def play(self, plan: list[Act]) -> None:
-        """All acts have begun at their moments and are over."""
+    async def run(self, plan: list[Injection]) -> None:
+        """Inject every fault at its time, and return when all are over."""
         loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        async with asyncio.TaskGroup() as acts:
-            acts.create_task(self._keep_some_alive(began_s + (plan[-1].at_s if plan else 0.0)))
-            for act in plan:
-                await asyncio.sleep(max(0.0, began_s + act.at_s - loop.time()))
-                acts.create_task(self._act(act), name=act.name)
+        started_s = loop.time()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._replace_daemons(started_s + (plan[-1].at_s if plan else 0.0)))
+            for injection in plan:
+                await asyncio.sleep(max(0.0, started_s + injection.at_s - loop.time()))
+                tasks.create_task(self._inject(injection), name=injection.kind)
 
-    async def _act(self, act: Act) -> None:
-        draws = random.Random(act.seed)
-        what = await _ACTS[act.name](self.world, draws, act.lasts_s)
-        if what is None:
+    async def _inject(self, injection: Injection) -> None:
+        rng = random.Random(injection.seed)
+        detail = await INJECTORS[injection.kind](self.environment, rng, injection.duration_s)
+        if detail is None:
             return
-        self.done[act.name] += 1
-        self.say(f"{act.at_s:7.1f} s  {act.name}{f': {what}' if what else ''}")
+        self.injected[injection.kind] += 1
+        self.log(f"{injection.at_s:7.1f} s  {injection.kind}{f': {detail}' if detail else ''}")
 
-    async def _keep_some_alive(self, until_s: float) -> None:
-        """Whoever runs daemons starts them again."""
+    async def _replace_daemons(self, until_s: float) -> None:
+        """Start daemons in place of killed ones, as a service manager does."""
         loop = asyncio.get_running_loop()
         while loop.time() < until_s:
-            while len(self.world.daemons) < DAEMONS_MIN:
-                await self.world.start_daemon()
+            while len(self.environment.daemons) < DAEMONS_MIN:
+                await self.environment.start_daemon()
             await asyncio.sleep(0.5)
 
     async def heal(self) -> None:
-        """Nothing is wrong with anything any more, and daemons run as they ship."""
-        for line in [*self.world.every_line, *(operator.proxy for operator in self.world.operators)]:
-            line.suffer(WELL)
-        for operator in self.world.operators:
-            operator.weather = CALM
-            await operator.change_weather(CALM)
-        # Who is armed, frozen or has a wrong clock goes; what it held must be found all the same.
-        for daemon in self.world.daemons:
+        """Remove every fault, and replace the daemons by unmodified ones."""
+        for proxy in [*self.environment.postgres_proxies, *(operator.proxy for operator in self.environment.operators)]:
+            proxy.impair(UNIMPAIRED)
+        for operator in self.environment.operators:
+            await operator.set_fault_rates(NO_FAULTS)
+        # Armed, frozen and skewed daemons are killed; the new ones must find their leases.
+        for daemon in self.environment.daemons:
             daemon.kill()
         for _ in range(DAEMONS_MIN):
-            await self.world.start_daemon()
+            await self.environment.start_daemon()
 
 
-Deed = Callable[[World, random.Random, float], Awaitable[str | None]]
-"""What is done for so long, with draws of its own; a few words about it, None where nothing could be done."""
+Injector = Callable[[ChaosEnvironment, random.Random, float], Awaitable[str | None]]
+"""Injects one fault for a duration; returns a detail for the log, None if it was not possible."""
 
 
-def _some_daemon(world: World, draws: random.Random) -> Daemon | None:
-    return draws.choice(world.daemons) if world.daemons else None
+def _some_daemon(environment: ChaosEnvironment, rng: random.Random) -> Daemon | None:
+    return rng.choice(environment.daemons) if environment.daemons else None
 
 
-async def _kill(world: World, draws: random.Random, lasts_s: float) -> str | None:
-    if (daemon := _some_daemon(world, draws)) is None:
+async def _kill(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
+    if (daemon := _some_daemon(environment, rng)) is None:
         return None
     daemon.kill()
-    await asyncio.sleep(lasts_s / 2)
-    await world.start_daemon()
+    await asyncio.sleep(duration_s / 2)
+    await environment.start_daemon()
     return daemon.instance
 
 
-async def _kill_at_a_point(world: World, draws: random.Random, _: float) -> str | None:
-    if len(world.daemons) >= DAEMONS_MAX and (daemon := _some_daemon(world, draws)) is not None:
+async def _kill_at_a_point(environment: ChaosEnvironment, rng: random.Random, _: float) -> str | None:
+    if len(environment.daemons) >= DAEMONS_MAX and (daemon := _some_daemon(environment, rng)) is not None:
         daemon.kill()
-    fault = f"{draws.choice(list(POINTS))}:{draws.choice(list(Action))}:{draws.randrange(1, 20)}"
-    armed = await world.start_daemon(fault)
+    fault = f"{rng.choice(list(POINTS))}:{rng.choice(list(Action))}:{rng.randrange(1, 20)}"
+    armed = await environment.start_daemon(fault)
     if "freeze" in fault:
-        await asyncio.sleep(_LEASE_S + 2 * draws.random())
+        await asyncio.sleep(_LEASE_S + 2 * rng.random())
         _send(armed, signal.SIGCONT)
     return f"{armed.instance} {fault}"
 
 
-async def _freeze(world: World, draws: random.Random, lasts_s: float) -> str | None:
-    if (daemon := _some_daemon(world, draws)) is None:
+async def _freeze(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
+    if (daemon := _some_daemon(environment, rng)) is None:
         return None
     _send(daemon, signal.SIGSTOP)
-    # Some wake up with their leases, some long without them.
-    await asyncio.sleep(_LEASE_S + lasts_s if draws.random() < 0.7 else lasts_s)
+    # Some continue with their leases, most without.
+    await asyncio.sleep(_LEASE_S + duration_s if rng.random() < 0.7 else duration_s)
     _send(daemon, signal.SIGCONT)
     return daemon.instance
 
 
-async def _stop(world: World, draws: random.Random, lasts_s: float) -> str | None:
-    if (daemon := _some_daemon(world, draws)) is None:
+async def _stop(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
+    if (daemon := _some_daemon(environment, rng)) is None:
         return None
     _send(daemon, signal.SIGTERM)
-    await asyncio.sleep(lasts_s / 4)
-    await world.start_daemon()
+    await asyncio.sleep(duration_s / 4)
+    await environment.start_daemon()
     return daemon.instance
 
 
-async def _wrong_clock(world: World, draws: random.Random, lasts_s: float) -> str | None:
-    step_s = draws.choice(_CLOCK_STEPS_S)
-    daemon = await world.start_daemon(clock_step_s=step_s)
-    await asyncio.sleep(2 + lasts_s)
+async def _wrong_clock(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
+    step_s = rng.choice(_CLOCK_STEPS_S)
+    daemon = await environment.start_daemon(clock_step_s=step_s)
+    await asyncio.sleep(2 + duration_s)
     daemon.kill()
     return f"{step_s} s"
 
 
-async def _reload(world: World, _: random.Random, __: float) -> str | None:
-    for daemon in world.daemons:
+async def _reload(environment: ChaosEnvironment, _: random.Random, __: float) -> str | None:
+    for daemon in environment.daemons:
         # A daemon that is only just starting knows no reload yet.
         if "daemon.started" in daemon.log_text:
             _send(daemon, signal.SIGHUP)
     return ""
 
 
-def _postgres(*, kill: bool) -> Deed:
-    async def deed(world: World, draws: random.Random, lasts_s: float) -> str | None:
-        if world.postgres_busy.locked():
+def _postgres(*, kill: bool) -> Injector:
+    async def inject(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
+        if environment.postgres_busy.locked():
             return None
-        await world.restart_postgres(kill=kill, after_s=draws.choice((0.0, lasts_s)))
+        await environment.restart_postgres(kill=kill, after_s=rng.choice((0.0, duration_s)))
         return ""
 
-    return deed
+    return inject
 
 
-async def _cut_postgres(world: World, draws: random.Random, _: float) -> str | None:
-    line = draws.choice(world.every_line)
-    line.cut()
+async def _cut_postgres(environment: ChaosEnvironment, rng: random.Random, _: float) -> str | None:
+    rng.choice(environment.postgres_proxies).cut()
     return ""
 
 
-def _on_postgres(trouble: Callable[[random.Random], Trouble]) -> Deed:
-    async def deed(world: World, draws: random.Random, lasts_s: float) -> str | None:
-        running = [world.producers_line, *(world.line_of(daemon) for daemon in world.daemons)]
-        return await _suffered(draws.choice(running), trouble(draws), lasts_s)
+def _on_postgres(impairment: Callable[[random.Random], Impairment]) -> Injector:
+    async def inject(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
+        running = [environment.producers_proxy, *(environment.proxy_of(daemon) for daemon in environment.daemons)]
+        return await _impaired(rng.choice(running), impairment(rng), duration_s)
 
-    return deed
+    return inject
 
 
-def _on_operator(trouble: Callable[[random.Random], Trouble]) -> Deed:
-    async def deed(world: World, draws: random.Random, lasts_s: float) -> str | None:
-        operator = draws.choice(world.operators)
-        await _suffered(operator.proxy, trouble(draws), lasts_s)
+def _on_operator(impairment: Callable[[random.Random], Impairment]) -> Injector:
+    async def inject(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
+        operator = rng.choice(environment.operators)
+        await _impaired(operator.proxy, impairment(rng), duration_s)
         return operator.operator_id
 
-    return deed
+    return inject
 
 
-async def _suffered(line: Proxy, trouble: Trouble, lasts_s: float) -> str:
-    line.suffer(trouble)
-    await asyncio.sleep(lasts_s)
-    line.suffer(WELL)
+async def _impaired(proxy: Proxy, impairment: Impairment, duration_s: float) -> str:
+    proxy.impair(impairment)
+    await asyncio.sleep(duration_s)
+    proxy.impair(UNIMPAIRED)
     return ""
 
 
-async def _kill_operator(world: World, draws: random.Random, lasts_s: float) -> str | None:
-    operator: Operator = draws.choice(world.operators)
+async def _kill_operator(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
+    operator: Operator = rng.choice(environment.operators)
     if operator.busy.locked():
         return None
     async with operator.busy:
-        await operator.child.kill()
-        await asyncio.sleep(lasts_s / 2)
+        await operator.process.kill()
+        await asyncio.sleep(duration_s / 2)
         await operator.start()
     return operator.operator_id
 
 
-async def _weather(world: World, draws: random.Random, lasts_s: float) -> str | None:
-    operator: Operator = draws.choice(world.operators)
-    before, operator.weather = operator.weather, {name: share * draws.random() * 2 for name, share in STORMY.items()}
+async def _fail_more_often(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
+    operator: Operator = rng.choice(environment.operators)
+    before = operator.fault_rates
     with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-        await operator.change_weather(operator.weather)
-    await asyncio.sleep(2 * lasts_s)
-    operator.weather = before
-    # One that was killed meanwhile starts with it.
+        await operator.set_fault_rates({name: share * rng.random() * 2 for name, share in MIXED_FAULTS.items()})
+    await asyncio.sleep(2 * duration_s)
+    # A killed operator takes these rates when it starts.
     with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-        await operator.change_weather(before)
+        await operator.set_fault_rates(before)
     return operator.operator_id
 
 
-async def _hold_bets(world: World, draws: random.Random, lasts_s: float) -> str | None:
-    """A producer's transaction that stays open over some bets that are under way."""
+async def _lock_bets(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
+    """A transaction that locks some unfinished bets and stays open."""
     try:
-        owner = await world.owner()
+        owner = await environment.owner()
     except (OSError, asyncpg.PostgresError):
         return None
-    held = []
+    locked = []
     try:
         async with owner.transaction():
-            held = await owner.fetch(
+            locked = await owner.fetch(
                 "select 1 from predictu_dispatch.bet where state in ('placing', 'open', 'closing')"
                 " order by md5(bet_id || $1) limit 5 for update skip locked",
-                str(draws.random()),
+                str(rng.random()),
             )
-            await asyncio.sleep(lasts_s)
+            await asyncio.sleep(duration_s)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         pass
     finally:
         owner.terminate()
-    return f"{len(held)}"
+    return f"{len(locked)}"
 
 
-async def _take_connections(world: World, _: random.Random, lasts_s: float) -> str | None:
-    # Those that are refused are one too many: that is the point.
-    taken = await asyncio.gather(*(world.owner() for _ in range(CONNECTIONS_MAX)), return_exceptions=True)
-    await asyncio.sleep(lasts_s)
+async def _take_connections(environment: ChaosEnvironment, _: random.Random, duration_s: float) -> str | None:
+    # The last ones are refused.
+    taken = await asyncio.gather(*(environment.owner() for _ in range(CONNECTIONS_MAX)), return_exceptions=True)
+    await asyncio.sleep(duration_s)
     got = [connection for connection in taken if not isinstance(connection, BaseException)]
     for connection in got:
         connection.terminate()
@@ -235,7 +232,7 @@ def _send(daemon: Daemon, number: signal.Signals) -> None:
         daemon.process.send_signal(number)
 
 
-_ACTS: dict[str, Deed] = {
+INJECTORS: dict[str, Injector] = {
     "kill a daemon": _kill,
     "kill a daemon at a fault point": _kill_at_a_point,
     "freeze a daemon past its leases": _freeze,
@@ -245,17 +242,17 @@ _ACTS: dict[str, Deed] = {
     "kill Postgres": _postgres(kill=True),
     "restart Postgres": _postgres(kill=False),
     "cut Postgres connections": _cut_postgres,
-    "Postgres behind a black hole": _on_postgres(lambda _: Trouble(is_black_hole=True)),
-    "Postgres far away": _on_postgres(lambda draws: Trouble(latency_s=draws.uniform(0.01, 0.2))),
-    "Postgres cut after some bytes": _on_postgres(lambda draws: Trouble(cut_after_bytes=draws.randrange(200, 60_000))),
-    "Postgres drips": _on_postgres(lambda draws: Trouble(drip_bytes=draws.randrange(100, 1_000))),
-    "an operator cut after some bytes": _on_operator(lambda draws: Trouble(cut_after_bytes=draws.randrange(1, 1_500))),
-    "an operator behind a black hole": _on_operator(lambda _: Trouble(is_black_hole=True)),
-    "an operator far away": _on_operator(lambda draws: Trouble(latency_s=draws.uniform(0.01, 0.6))),
-    "an operator drips": _on_operator(lambda draws: Trouble(drip_bytes=draws.randrange(5, 100))),
-    "an operator refuses connections": _on_operator(lambda _: Trouble(refuses=True)),
+    "Postgres behind a black hole": _on_postgres(lambda _: Impairment(is_black_hole=True)),
+    "Postgres with latency": _on_postgres(lambda rng: Impairment(latency_s=rng.uniform(0.01, 0.2))),
+    "Postgres cut after some bytes": _on_postgres(lambda rng: Impairment(cut_after_bytes=rng.randrange(200, 60_000))),
+    "Postgres with low bandwidth": _on_postgres(lambda rng: Impairment(bytes_per_10_ms=rng.randrange(100, 1_000))),
+    "an operator cut after some bytes": _on_operator(lambda rng: Impairment(cut_after_bytes=rng.randrange(1, 1_500))),
+    "an operator behind a black hole": _on_operator(lambda _: Impairment(is_black_hole=True)),
+    "an operator with latency": _on_operator(lambda rng: Impairment(latency_s=rng.uniform(0.01, 0.6))),
+    "an operator with low bandwidth": _on_operator(lambda rng: Impairment(bytes_per_10_ms=rng.randrange(5, 100))),
+    "an operator refuses connections": _on_operator(lambda _: Impairment(refuses=True)),
     "kill an operator": _kill_operator,
-    "an operator's weather": _weather,
-    "somebody holds bets": _hold_bets,
-    "somebody takes every connection": _take_connections,
+    "an operator fails more often": _fail_more_often,
+    "a transaction locks bets": _lock_bets,
+    "a client takes every connection": _take_connections,
 }

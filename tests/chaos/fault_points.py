@@ -1,12 +1,12 @@
-"""The named points of a daemon's way at which a fault may happen, and how faults are spelled.
+"""The fault points: named methods of the daemon at which a fault can happen, and the syntax of faults.
 
-The product knows nothing of this: a point is one of its methods, which only the test build (armed_daemon.py) wraps.
+Only the test build (armed_daemon.py) wraps these methods; the product has no code for it.
 
     PREDICTU_DISPATCH_FAULT=sent:freeze
     PREDICTU_DISPATCH_FAULT=claimed:kill:3,before_settle:cut:2
 
-Each is POINT:ACTION[:NTH]: the action happens once, at the NTH passage of the point in this process, 1 being the first;
-where there is no connection to cut at that moment, at the next passage at which there is one.
+Each is POINT:ACTION[:NTH]: the action happens once, at the NTH pass of the point in this process, counted from 1. If
+there is no connection to cut, it happens at the next pass that has one.
 """
 
 import asyncio
@@ -35,17 +35,14 @@ class Action(StrEnum):
 
 MEANING_OF_ACTIONS: Final = {
     Action.KILL: "SIGKILL to itself",
-    Action.FREEZE: "SIGSTOP to itself; whoever armed it sends SIGCONT",
-    Action.CUT: "every connection to Postgres is shut down at once",
+    Action.FREEZE: "SIGSTOP to itself; the test sends SIGCONT",
+    Action.CUT: "shut down every connection to Postgres",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A moment just after a method of the product has returned something that `counts`.
-
-    Or just `before` it runs, where its first argument counts.
-    """
+    """Right after a method returned a result that `counts`, or right `before` it runs if its first argument counts."""
 
     meaning: str
     owner: str
@@ -54,30 +51,30 @@ class Point:
     counts: Callable[[Any], bool] = lambda _: True
 
     def find(self) -> tuple[type, _Method]:
-        """The class and its method as they are now. Raises VanishedPointError."""
+        """The class and its method as they are now. Raises MissingPointError."""
         try:
             owner = pkgutil.resolve_name(self.owner)
         except (ImportError, AttributeError) as error:
-            raise VanishedPointError(f"there is no {self.owner} any more ({error}): {self.meaning!r}") from error
+            raise MissingPointError(f"{self.owner} does not exist ({error}): {self.meaning!r}") from error
         method = vars(owner).get(self.method)
         if not inspect.iscoroutinefunction(method):
-            raise VanishedPointError(f"{self.owner} has no method {self.method} to await any more: {self.meaning!r}")
+            raise MissingPointError(f"{self.owner} has no async method {self.method}: {self.meaning!r}")
         return owner, method
 
 
 _OUTBOX: Final = "predictu_dispatch.edge.postgres.outbox:Outbox"
-_ROSTER: Final = "predictu_dispatch.edge.postgres.fleet_store:FleetStore"
+_FLEET_STORE: Final = "predictu_dispatch.edge.postgres.fleet_store:FleetStore"
 _TRANSPORT: Final = "predictu_dispatch.edge.http.transport"
 
 POINTS: Final = {
     "claimed": Point(
-        meaning="a claim has committed and its rows came back; nothing was sent",
+        meaning="a claim is committed and its rows are read; nothing is sent",
         owner=_OUTBOX,
         method="claim",
         counts=bool,
     ),
     "signed": Point(
-        meaning="the token is made; nothing was sent",
+        meaning="the token is signed; nothing is sent",
         owner="predictu_dispatch.flow.courier:Courier",
         method="_token",
     ),
@@ -87,55 +84,55 @@ POINTS: Final = {
         method="send",
     ),
     "answered": Point(
-        meaning="the whole answer was read; nothing is judged yet",
+        meaning="the whole answer is read; nothing is judged",
         owner=f"{_TRANSPORT}:Transport",
         method="post",
         counts=lambda exchange: exchange.evidence is Evidence.ANSWERED,
     ),
     "before_settle": Point(
-        meaning="a batch is about to be settled, with an answer among it",
+        meaning="before a batch with an answer is settled",
         owner=_OUTBOX,
         method="settle",
         before=True,
         counts=lambda attempts: any(attempt.exchange.evidence is Evidence.ANSWERED for attempt in attempts),
     ),
     "after_settle": Point(
-        meaning="a batch is settled and committed; nobody in this process knows yet",
+        meaning="a batch is settled and committed; the result is not used yet",
         owner=_OUTBOX,
         method="settle",
     ),
     "reaping": Point(
-        meaning="leases that ran out were read; nothing is settled yet",
+        meaning="expired leases are read; nothing is settled",
         owner=_OUTBOX,
         method="expired_leases",
         counts=bool,
     ),
     "expiring": Point(
-        meaning="deadlines that passed are about to be looked for",
+        meaning="before overdue callbacks are ended",
         owner=_OUTBOX,
         method="expire",
         before=True,
     ),
     "expired": Point(
-        meaning="callbacks were ended by their deadline and it is committed; nobody in this process knows yet",
+        meaning="overdue callbacks are ended and committed; the result is not used yet",
         owner=_OUTBOX,
         method="expire",
         counts=bool,
     ),
-    "announcing": Point(
-        meaning="the daemon is about to tell the fleet that it is alive",
-        owner=_ROSTER,
+    "heartbeat": Point(
+        meaning="before a heartbeat",
+        owner=_FLEET_STORE,
         method="announce",
         before=True,
     ),
     "deciding": Point(
-        meaning="the monitor has decided on circuits or PINGs; nothing is written yet",
-        owner=_ROSTER,
+        meaning="the monitor has decided on circuits; nothing is written",
+        owner=_FLEET_STORE,
         method="write_circuits",
         before=True,
     ),
     "draining": Point(
-        meaning="SIGTERM came and the drain begins",
+        meaning="after SIGTERM, before the drain",
         owner="predictu_dispatch.daemon:Daemon",
         method="_drain",
         before=True,
@@ -145,7 +142,7 @@ POINTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One action at one passage of one point."""
+    """One action at one pass of one point."""
 
     point: str
     action: Action
@@ -153,15 +150,15 @@ class Fault:
 
 
 class FaultValueError(ValueError):
-    """The variable cannot be read; says every wrong part and all that is allowed."""
+    """The variable is malformed; the message has every error and the syntax."""
 
 
-class VanishedPointError(Exception):
-    """The product has no such method any more, so the point would never be passed."""
+class MissingPointError(Exception):
+    """The product has no such method, so the point would never be passed."""
 
 
 def parse_faults(value: str) -> tuple[Fault, ...]:
-    """The faults that the variable asks for, at least one. Raises FaultValueError."""
+    """Parse the variable. Raises FaultValueError."""
     faults, wrong = [], []
     for part in value.split(","):
         try:
@@ -177,11 +174,11 @@ def _fault(part: str) -> Fault:
     point, _, rest = part.partition(":")
     action, has_nth, nth = rest.partition(":")
     if point not in POINTS:
-        raise ValueError(f"{point!r} is no point")
+        raise ValueError(f"{point!r} is no fault point")
     if action not in set(Action):
         raise ValueError(f"{action!r} is no action")
     if has_nth and not (nth.isascii() and nth.isdecimal() and int(nth) > 0):
-        raise ValueError(f"{nth!r} is no passage; they are counted from 1")
+        raise ValueError(f"{nth!r} is not a pass number; passes count from 1")
     return Fault(point=point, action=Action(action), nth=int(nth) if has_nth else 1)
 
 
@@ -194,69 +191,69 @@ def _allowed() -> str:
 
 
 def arm(faults: Iterable[Fault], happen: Callable[[Fault], bool]) -> None:
-    """`happen(fault)` is called at the moment of each, in the process's own loop, and again where it says False.
+    """Call `happen(fault)` at each fault, and again at the next pass if it returns False.
 
-    Raises VanishedPointError where the method of any point is gone, of those that nobody asked for as well.
+    Raises MissingPointError if the method of any point is missing, also of points without a fault.
     """
     for point in POINTS.values():
         point.find()
     owner, send = POINTS["sent"].find()
-    owner.send = _noted_until_it_has_left(send)  # type: ignore[attr-defined]
+    owner.send = _track_until_sent(send)  # type: ignore[attr-defined]
     for fault in faults:
         point = POINTS[fault.point]
-        # Found anew: another fault may have wrapped it a moment ago.
+        # Another fault may have wrapped the method already.
         owner, method = point.find()
-        setattr(owner, point.method, _watched(method, point, fault, happen))
+        setattr(owner, point.method, _wrapped(method, point, fault, happen))
 
 
-_leaving: set[object] = set()
-"""Requests that may leave, and whose last byte is not in the socket yet."""
+_sending: set[object] = set()
+"""Requests whose last byte is not in the socket yet."""
 
 
-def _noted_until_it_has_left(send: _Method) -> _Method:
+def _track_until_sent(send: _Method) -> _Method:
     @functools.wraps(send)
-    async def noted(request: Any, connection: Any) -> Any:
-        _leaving.add(request)
+    async def tracked(request: Any, connection: Any) -> Any:
+        _sending.add(request)
         try:
             response = await send(request, connection)
-            # The body is written by a task of aiohttp's, and the loop keeps what is written until its turn ends.
+            # A task of aiohttp writes the body, and the event loop may buffer it.
             if request._writer is not None:
                 await asyncio.wait([request._writer])
-            while (transport := connection.transport) is not None and transport.get_write_buffer_size():  # noqa: ASYNC110 - as said
+            while (transport := connection.transport) is not None and transport.get_write_buffer_size():  # noqa: ASYNC110 - a few turns of the loop
                 await asyncio.sleep(0)
             return response
         finally:
-            _leaving.discard(request)
+            _sending.discard(request)
 
-    return noted
+    return tracked
 
 
-async def _nothing_leaves() -> None:
-    """What is frozen between its last look at the clock and its socket leaves when it thaws, and nobody can help it."""
-    while _leaving:  # noqa: ASYNC110 - a few turns of the loop
+async def _wait_until_sent() -> None:
+    """A process frozen after its last check of the lease would send the request when it continues; wait it out."""
+    while _sending:  # noqa: ASYNC110 - a few turns of the loop
         await asyncio.sleep(0)
 
 
-def _watched(method: _Method, point: Point, fault: Fault, happen: Callable[[Fault], bool]) -> _Method:
-    passages = itertools.count(1)
+def _wrapped(method: _Method, point: Point, fault: Fault, happen: Callable[[Fault], bool]) -> _Method:
+    passes = itertools.count(1)
     is_over = False
 
-    async def passed() -> None:
+    async def on_pass() -> None:
         nonlocal is_over
-        if next(passages) < fault.nth or is_over:
+        if next(passes) < fault.nth or is_over:
             return
         is_over = True
         if fault.action is Action.FREEZE:
-            await _nothing_leaves()
+            await _wait_until_sent()
         is_over = happen(fault)
 
     @functools.wraps(method)
-    async def watched(*args: Any, **kwargs: Any) -> Any:
+    async def wrapped(*args: Any, **kwargs: Any) -> Any:
         if point.before and point.counts(args[1]):
-            await passed()
+            await on_pass()
         result = await method(*args, **kwargs)
         if not point.before and point.counts(result):
-            await passed()
+            await on_pass()
         return result
 
-    return watched
+    return wrapped

@@ -1,4 +1,4 @@
-"""What the fault_injector does and when: drawn from a seed beforehand, so that the same seed does the same again."""
+"""The plan of a run: which faults are injected and when, drawn from a seed before the run."""
 
 import random
 from dataclasses import dataclass
@@ -14,43 +14,43 @@ WEIGHTS = {
     "restart Postgres": 1,
     "cut Postgres connections": 4,
     "Postgres behind a black hole": 3,
-    "Postgres far away": 2,
+    "Postgres with latency": 2,
     "Postgres cut after some bytes": 3,
-    "Postgres drips": 1,
+    "Postgres with low bandwidth": 1,
     "an operator cut after some bytes": 4,
     "an operator behind a black hole": 4,
-    "an operator far away": 3,
-    "an operator drips": 2,
+    "an operator with latency": 3,
+    "an operator with low bandwidth": 2,
     "an operator refuses connections": 3,
     "kill an operator": 3,
-    "an operator's weather": 6,
-    "somebody holds bets": 3,
-    "somebody takes every connection": 1,
+    "an operator fails more often": 6,
+    "a transaction locks bets": 3,
+    "a client takes every connection": 1,
 }
-"""How often each comes, beside the others."""
+"""The relative frequency of each kind."""
 _PAUSE_S = (0.3, 2.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
-    """One act: its name, when it begins after the start, for how long it lasts, and draws of its own."""
+class Injection:
+    """One injected fault: its kind, its start after the start of the run, its duration, and a seed."""
 
-    name: str
+    kind: str
     at_s: float
-    lasts_s: float
+    duration_s: float
     seed: int
 
 
-def plan(seed: int, seconds: float) -> list[Act]:
-    """The acts of one run, each of every kind at least once where there is time for it."""
-    draws = random.Random(seed)
+def plan(seed: int, seconds: float) -> list[Injection]:
+    """The injections of one run; each kind occurs at least once if there is time."""
+    rng = random.Random(seed)
     first = list(WEIGHTS)
-    draws.shuffle(first)
-    acts: list[Act] = []
+    rng.shuffle(first)
+    injections: list[Injection] = []
     at_s = 1.0
     while at_s < seconds:
-        name = first.pop() if first else draws.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        lasts_s = draws.uniform(0.2, 4.0)
-        acts.append(Act(name=name, at_s=at_s, lasts_s=lasts_s, seed=draws.getrandbits(32)))
-        at_s += draws.uniform(*_PAUSE_S)
-    return acts
+        kind = first.pop() if first else rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        duration_s = rng.uniform(0.2, 4.0)
+        injections.append(Injection(kind=kind, at_s=at_s, duration_s=duration_s, seed=rng.getrandbits(32)))
+        at_s += rng.uniform(*_PAUSE_S)
+    return injections

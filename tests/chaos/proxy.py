@@ -1,4 +1,4 @@
-"""A proxy before any TCP service that does to it what networks do: delay, dripping, black holes, cuts and resets."""
+"""A TCP proxy that impairs its connections: latency, low bandwidth, black holes, cuts and resets."""
 
 import asyncio
 import contextlib
@@ -11,63 +11,63 @@ from dataclasses import dataclass
 from tests.support.postgres_proxy import serving
 
 _PIECE = 65_536
-_DRIP_S = 0.01
+_BANDWIDTH_PERIOD_S = 0.01
 _RESET = struct.pack("ii", 1, 0)
 Upstream = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """What is wrong with the line; each direction is treated alike."""
+class Impairment:
+    """What is wrong with the network, in both directions."""
 
     latency_s: float = 0.0
-    # So many bytes at a time, with a pause after each.
-    drip_bytes: int = 0
-    # What was sent stays on the way until the line is well again.
+    # 0: unlimited.
+    bytes_per_10_ms: int = 0
+    # Nothing arrives until the impairment ends.
     is_black_hole: bool = False
     # New connections are reset at once.
     refuses: bool = False
-    # A connection is cut after so many bytes of either direction.
+    # A connection is cut after this many bytes of both directions.
     cut_after_bytes: int | None = None
 
 
-WELL = Trouble()
+UNIMPAIRED = Impairment()
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to `upstream` with the `trouble` of this moment."""
+    """Forwards 127.0.0.1:`port` to `upstream` with the current `impairment`."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._trouble = WELL
+        self._impairment = UNIMPAIRED
         self._changed = asyncio.Event()
-        self._lines: set[_Line] = set()
+        self._connections: set[_Connection] = set()
         self.port = 0
 
     @property
-    def trouble(self) -> Trouble:
-        return self._trouble
+    def impairment(self) -> Impairment:
+        return self._impairment
 
-    def suffer(self, trouble: Trouble) -> None:
-        """From now on the line is so, for connections that are there as well."""
-        self._trouble = trouble
+    def impair(self, impairment: Impairment) -> None:
+        """Impair all connections from now on, open ones as well."""
+        self._impairment = impairment
         self._changed.set()
         self._changed = asyncio.Event()
 
     def cut(self) -> None:
-        """Every connection is reset in this moment."""
-        for line in tuple(self._lines):
-            line.reset()
+        """Reset every connection."""
+        for connection in tuple(self._connections):
+            connection.reset()
 
     async def through(self, *, size: int) -> None:
-        """A piece of this size has made its way; returns at once where nothing is wrong."""
-        while self._trouble.is_black_hole:
+        """Wait as long as a piece of this size takes."""
+        while self._impairment.is_black_hole:
             await self._changed.wait()
-        if self._trouble.latency_s:
-            await asyncio.sleep(self._trouble.latency_s)
-        if self._trouble.drip_bytes:
-            await asyncio.sleep(_DRIP_S * size / self._trouble.drip_bytes)
+        if self._impairment.latency_s:
+            await asyncio.sleep(self._impairment.latency_s)
+        if self._impairment.bytes_per_10_ms:
+            await asyncio.sleep(_BANDWIDTH_PERIOD_S * size / self._impairment.bytes_per_10_ms)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self._upstream, str):
@@ -75,58 +75,59 @@ class Proxy:
         return await asyncio.open_connection(*self._upstream)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, until either side ends it."""
-        if self._trouble.refuses:
+        """Forward one connection until either side ends it."""
+        if self._impairment.refuses:
             _reset(writer)
             return
         try:
             upstream_reader, upstream_writer = await self.connect()
         except OSError:
-            # Whom we stand for is away, and so are we.
             _reset(writer)
             return
-        line = _Line(self, writer, upstream_writer)
-        self._lines.add(line)
+        connection = _Connection(self, writer, upstream_writer)
+        self._connections.add(connection)
         try:
-            await asyncio.gather(line.carry(reader, upstream_writer), line.carry(upstream_reader, writer))
+            await asyncio.gather(
+                connection.forward(reader, upstream_writer), connection.forward(upstream_reader, writer)
+            )
         except asyncio.CancelledError:
-            # The world is ending; asyncio's streams would complain of a cancelled connection.
+            # At the end of a run; asyncio's streams would log a cancelled connection.
             pass
         finally:
-            self._lines.discard(line)
-            line.end()
+            self._connections.discard(connection)
+            connection.close()
 
 
-class _Line:
-    """One connection of a client, and ours for it."""
+class _Connection:
+    """A client's connection, and ours to the upstream."""
 
     def __init__(self, proxy: Proxy, *ends: asyncio.StreamWriter) -> None:
         self._proxy = proxy
         self._ends = ends
-        self._carried = 0
+        self._forwarded = 0
 
     def reset(self) -> None:
         for end in self._ends:
             _reset(end)
 
-    def end(self) -> None:
+    def close(self) -> None:
         for end in self._ends:
             end.close()
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while piece := await reader.read(_PIECE):
-                room = self._proxy.trouble.cut_after_bytes
-                if room is not None and self._carried + len(piece) > room:
-                    writer.write(piece[: max(0, room - self._carried)])
+                room = self._proxy.impairment.cut_after_bytes
+                if room is not None and self._forwarded + len(piece) > room:
+                    writer.write(piece[: max(0, room - self._forwarded)])
                     self.reset()
                     return
-                self._carried += len(piece)
+                self._forwarded += len(piece)
                 await self._proxy.through(size=len(piece))
                 writer.write(piece)
                 await writer.drain()
-            # One side has said all it will: HTTP and Postgres both end with that.
-        self.end()
+            # HTTP and Postgres both end with the first end of input.
+        self.close()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
@@ -139,11 +140,11 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def proxied(upstream: Upstream) -> AsyncIterator[Proxy]:
-    """A proxy before `upstream`, gone with all its connections afterwards."""
+    """Run a proxy in front of `upstream`; its connections are cut after the block."""
     proxy = Proxy(upstream)
 
     def leave() -> None:
-        proxy.suffer(WELL)
+        proxy.impair(UNIMPAIRED)
         proxy.cut()
 
     async with serving(proxy, leave):

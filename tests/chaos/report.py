@@ -1,4 +1,4 @@
-"""What many runs came to, as the table that tests/README.md keeps."""
+"""The totals of many runs, as the table in tests/README.md."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ class Report:
     duplicates: int = 0
     late: int = 0
     interrupted: int = 0
-    asked_again: int = 0
-    done: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
+    injected: Counter[str] = field(default_factory=Counter)
     recovery_s: list[float] = field(default_factory=list)
 
-    def add(self, verdict: Verdict, done: Counter[str], asked_again: int) -> None:
-        """One run more."""
+    def add(self, verdict: Verdict, injected: Counter[str], repeated: int) -> None:
+        """Add a run."""
         self.runs += 1
         self.faults += len(verdict.faults)
         self.bets += verdict.bets
@@ -33,30 +33,30 @@ class Report:
         self.duplicates += verdict.duplicates
         self.late += verdict.late
         self.interrupted += verdict.interrupted
-        self.asked_again += asked_again
-        self.done += done
+        self.repeated += repeated
+        self.injected += injected
         self.recovery_s += verdict.recovery_s
 
     def lines(self) -> list[str]:
-        """The table, and below it what was done."""
+        """The table, and a line with the injected faults."""
         million = 1_000_000 / max(1, self.callbacks)
         rows = {
             "seeds": f"{self.runs}",
-            "faults injected": f"{self.done.total():,}",
+            "faults injected": f"{self.injected.total():,}",
             "bets, callbacks, attempts": f"{self.bets:,}, {self.callbacks:,}, {self.attempts:,}",
-            "attempts lost with their daemon": f"{self.interrupted:,}",
-            "requests that an operator saw again": f"{self.duplicates:,} ({self.duplicates * million:,.0f} a million)",
-            "answers that came after their lease": f"{self.late:,}",
-            "statements that producers asked again": f"{self.asked_again:,}",
-            "from a lost attempt to the next, p50 / p99": (
+            "interrupted attempts": f"{self.interrupted:,}",
+            "requests received again": f"{self.duplicates:,} ({self.duplicates * million:,.0f} a million)",
+            "answers after the lease expired": f"{self.late:,}",
+            "statements that producers repeated": f"{self.repeated:,}",
+            "from an interrupted attempt to the next, p50 / p99": (
                 f"{percentile(self.recovery_s, 0.5):.1f} / {percentile(self.recovery_s, 0.99):.1f} s"
             ),
-            "invariants broken": f"{self.faults}",
+            "failed checks": f"{self.faults}",
         }
         return [
             "| | |",
             "|---|---|",
             *(f"| {name} | {value} |" for name, value in rows.items()),
             "",
-            ", ".join(f"{name} {count}" for name, count in self.done.most_common()),
+            ", ".join(f"{name} {count}" for name, count in self.injected.most_common()),
         ]

@@ -1,7 +1,6 @@
-"""The daemon on a host whose wall clock is wrong by CLOCK_STEP_VARIABLE seconds; its monotonic clock is right.
+"""The daemon with a wall clock that is wrong by CLOCK_STEP_VARIABLE seconds; its monotonic clock is right.
 
-Leases, deadlines and back-offs live on the database's clock; what this daemon still reads of its own is the moment of
-its tokens, and an operator refuses those.
+Leases, deadlines and backoff use the database's clock. Only the tokens use the daemon's, and operators refuse them.
 """
 
 import os

@@ -1,7 +1,4 @@
-"""At each named point of its way a daemon is killed, frozen past its leases, or cut from Postgres: the money is right.
-
-What happens to the process happens to a real one, by its own hand, at exactly that point; see tests/chaos.
-"""
+"""A daemon is killed, frozen past its leases, or cut from Postgres at each fault point: the books stay right."""
 
 import asyncio
 import re
@@ -13,7 +10,7 @@ import pytest
 
 from predictu_dispatch.edge.postgres.outbox import Outbox
 from tests.chaos.armed_daemon import peers
-from tests.chaos.fault_points import POINTS, Action, Fault, FaultValueError, VanishedPointError, arm, parse_faults
+from tests.chaos.fault_points import POINTS, Action, Fault, FaultValueError, MissingPointError, arm, parse_faults
 from tests.support.bet_paths import INTERRUPTED, NOT_SENT, Bets
 from tests.support.daemons import FAULT_VARIABLE, WAIT_S, Daemon, until
 from tests.support.environment import Environment, open_environment
@@ -28,7 +25,7 @@ STARTS_WITHIN_S = 90.0
 """A dozen daemons start at once, each as long as its imports take."""
 _BEAT_S = 0.1
 
-NTH = {"expiring": 2, "announcing": 3}
+NTH = {"expiring": 2, "heartbeat": 3}
 """Their first passages are part of starting; these are in the middle of things. All others: the first."""
 ANSWERED = {"answered", "before_settle"}
 OF_ONE_ATTEMPT = {*NOT_SENT, "sent", *ANSWERED}
@@ -294,11 +291,11 @@ async def test_the_test_build_with_bad_values_does_not_start_and_says_every_faul
 def test_a_point_whose_method_is_gone_is_never_silently_disarmed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every point, whichever is armed: a rename in the product must be seen by the first run of the test build."""
     monkeypatch.delattr(Outbox, "expired_leases")
-    with pytest.raises(VanishedPointError, match="Outbox has no method expired_leases to await any more"):
+    with pytest.raises(MissingPointError, match="Outbox has no method expired_leases to await any more"):
         arm([], lambda _: True)
     monkeypatch.undo()
     monkeypatch.delattr("predictu_dispatch.flow.courier.Courier")
-    with pytest.raises(VanishedPointError, match=r"there is no predictu_dispatch\.flow\.courier:Courier any more"):
+    with pytest.raises(MissingPointError, match=r"there is no predictu_dispatch\.flow\.courier:Courier any more"):
         arm([], lambda _: True)
 
 

@@ -1,6 +1,6 @@
-"""Everything a chaos run is played with, as real processes: Postgres, operators, daemons, and a proxy before each.
+"""The environment of a chaos run, as real processes: Postgres, operators and daemons, with a proxy before each.
 
-Each daemon has a proxy of its own before Postgres, so that it alone can be cut off; the producers have one as well.
+Each daemon reaches Postgres by a proxy of its own, so that it can be cut off alone; so do the producers.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ from tests.support.daemons import Daemon, Fleet
 DATABASE = "chaos"
 CONNECTIONS_MAX = 100
 LOGINS = {"chaos_producer": "predictu_producer", "chaos_daemon": "predictu_dispatcher"}
-CALM: dict[str, float] = {}
-STORMY = {
+NO_FAULTS: dict[str, float] = {}
+MIXED_FAULTS = {
     "reset": 0.05,
     "reset_after_apply": 0.08,
     "error_before_apply": 0.04,
@@ -51,72 +51,74 @@ _LANE = {
     "max_in_flight": 16,
 }
 _LAST_LANE = _LANE | {"deadline_s": 0, "max_attempts": 10_000, "max_delay_s": 1.0}
-"""Credits and rollbacks are tried for as long as it takes: what is given up would need a person."""
+"""Credits and rollbacks are retried without end, because an exhausted one needs a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Character:
-    """How an operator is integrated, and its weather."""
+class OperatorFixture:
+    """How an operator is integrated, and its usual fault rates."""
 
     algorithm: SigningAlgorithm = "EdDSA"
     amount_format: str = "subunits"
-    weather: dict[str, float] = field(default_factory=dict)
+    fault_rates: dict[str, float] = field(default_factory=dict)
 
 
 OPERATORS = {
-    "op_calm": Character(),
-    "op_stormy": Character(weather=STORMY),
-    "op_decimal": Character(algorithm="RS256", amount_format="decimal"),
+    "op_good": OperatorFixture(),
+    "op_flaky": OperatorFixture(fault_rates=MIXED_FAULTS),
+    "op_decimal": OperatorFixture(algorithm="RS256", amount_format="decimal"),
 }
 
 
 @dataclass(kw_only=True)
 class Operator:
-    """One reference operator, behind a proxy; what it does to callbacks is its weather."""
+    """One reference operator behind a proxy."""
 
     operator_id: str
-    child: Process
+    process: Process
     wallet: Path
     proxy: Proxy
-    weather: dict[str, float]
+    fault_rates: dict[str, float]
     session: aiohttp.ClientSession
     admin_url: str = ""
-    # It is killed and started by one at a time.
+    # One injection at a time kills and starts it.
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def start(self) -> None:
-        """It answers, on the same port and with the same wallet as before."""
-        await self.child.start()
-        self.admin_url = json.loads(await self.child.first_line())["admin_url"]
-        await self.change_weather(self.weather)
+        """Start it; after a kill on the same port and with the same wallet."""
+        await self.process.start()
+        self.admin_url = json.loads(await self.process.first_line())["admin_url"]
+        await self.post_admin("faults", self.fault_rates)
 
-    async def change_weather(self, weather: dict[str, float]) -> None:
-        await self.tell("faults", weather)
+    async def set_fault_rates(self, fault_rates: dict[str, float]) -> None:
+        """Set the rates, also those of the next start."""
+        self.fault_rates = fault_rates
+        await self.post_admin("faults", fault_rates)
 
-    async def tell(self, route: str, content: object) -> None:
+    async def post_admin(self, route: str, content: object) -> None:
         async with self.session.post(f"{self.admin_url}/_admin/{route}", json=content) as answer:
             answer.raise_for_status()
 
 
 @dataclass(kw_only=True)
-class World:
-    """What a fault_injector may lay hands on."""
+class ChaosEnvironment:
+    """Everything that faults are injected into."""
 
     folder: Path
     postgres: EmbeddedPostgres
     session: aiohttp.ClientSession
     fleet: Fleet
     stack: AsyncExitStack
-    producers_line: Proxy
+    producers_proxy: Proxy
     operators: list[Operator] = field(default_factory=list)
-    lines: dict[str, Proxy] = field(default_factory=dict)
-    # Postgres is killed and started by one at a time.
+    daemon_proxies: dict[str, Proxy] = field(default_factory=dict)
+    # One injection at a time stops and starts Postgres.
     postgres_busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     _started: int = 0
 
     @property
     def daemons(self) -> list[Daemon]:
-        """Those that were started and have not been ended by anybody."""
+        """The running ones."""
         return [daemon for daemon in self.fleet.daemons if daemon.process.poll() is None]
 
     @property
@@ -124,68 +126,68 @@ class World:
         return f"{self.postgres.folder}/run/.s.PGSQL.{self.postgres.port}"
 
     @property
-    def every_line(self) -> list[Proxy]:
-        return [self.producers_line, *self.lines.values()]
+    def postgres_proxies(self) -> list[Proxy]:
+        return [self.producers_proxy, *self.daemon_proxies.values()]
 
-    def dsn(self, login: str, line: Proxy) -> str:
-        return f"postgresql://{quote(login)}@127.0.0.1:{line.port}/{DATABASE}?sslmode=disable"
+    def dsn(self, login: str, proxy: Proxy) -> str:
+        return f"postgresql://{quote(login)}@127.0.0.1:{proxy.port}/{DATABASE}?sslmode=disable"
 
     async def start_daemon(self, fault: str = "", *, clock_step_s: str | None = None) -> Daemon:
-        """A daemon more, with a name nobody had; whether it becomes ready is its own business."""
-        wrong = {} if clock_step_s is None else {CLOCK_STEP_VARIABLE: clock_step_s}
+        """Start another daemon, with a new name; it may fail."""
+        clock = {} if clock_step_s is None else {CLOCK_STEP_VARIABLE: clock_step_s}
         self._started += 1
         name = f"chaos-{self._started}"
-        self.lines[name] = line = await self.stack.enter_async_context(proxied(self.socket))
+        self.daemon_proxies[name] = proxy = await self.stack.enter_async_context(proxied(self.socket))
         return self.fleet.spawn(
             name,
             fault=fault,
-            module="tests.chaos.stepped_daemon" if wrong else "predictu_dispatch",
-            environment=wrong,
-            database={"dsn": self.dsn("chaos_daemon", line), "pool_size": 6},
+            module="tests.chaos.stepped_daemon" if clock else "predictu_dispatch",
+            environment=clock,
+            database={"dsn": self.dsn("chaos_daemon", proxy), "pool_size": 6},
             daemon={"poll_interval_s": 0.2, "drain_s": 3.0},
         )
 
     async def stop_daemons(self) -> None:
-        """All of them have finished what they had begun, and ended."""
+        """Stop every daemon, and wait until all have drained and exited."""
         for daemon in self.daemons:
             daemon.terminate()
         for daemon in self.daemons:
             await daemon.exited()
 
-    def line_of(self, daemon: Daemon) -> Proxy:
-        return self.lines[daemon.instance]
+    def proxy_of(self, daemon: Daemon) -> Proxy:
+        return self.daemon_proxies[daemon.instance]
 
     async def restart_postgres(self, *, kill: bool, after_s: float) -> None:
-        """Gone, by kill -9 or in order, and back after a while, with what it had on disk."""
+        """Kill or stop Postgres, and start it again after a while on the same data."""
         async with self.postgres_busy:
             await asyncio.to_thread(self.postgres.kill if kill else self.postgres.halt)
             await asyncio.sleep(after_s)
             await asyncio.to_thread(self.postgres.restart)
 
     async def owner(self) -> "asyncpg.Connection[asyncpg.Record]":
-        """A way in that goes round every proxy."""
+        """A connection without a proxy."""
         return await asyncpg.connect(self.postgres.dsn(DATABASE))
 
 
 @asynccontextmanager
-async def open_world(folder: Path, *, seed: int) -> AsyncIterator[World]:
-    """The world before anything has happened in it, without daemons; afterwards nothing of it is left."""
+async def open_environment(folder: Path, *, seed: int) -> AsyncIterator[ChaosEnvironment]:
+    """A new environment without daemons; everything is stopped after the block."""
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)))
-        # What is killed by kill -9 leaves its files to the system, so nothing needs to reach the disk.
+        # Files survive kill -9 in the system's cache, so nothing needs to reach the disk.
         postgres = EmbeddedPostgres(fsync=False, settings={"max_connections": str(CONNECTIONS_MAX)})
         await asyncio.to_thread(postgres.start)
         stack.callback(postgres.stop)
         await _prepare(postgres)
-        producers_line = await stack.enter_async_context(proxied(f"{postgres.folder}/run/.s.PGSQL.{postgres.port}"))
+        producers_proxy = await stack.enter_async_context(proxied(f"{postgres.folder}/run/.s.PGSQL.{postgres.port}"))
         fleet = Fleet(folder=folder, dsn="", session=session)
         stack.callback(fleet.end)
-        world = World(
-            folder=folder, postgres=postgres, session=session, fleet=fleet, stack=stack, producers_line=producers_line
+        environment = ChaosEnvironment(
+            folder=folder, postgres=postgres, session=session, fleet=fleet, stack=stack, producers_proxy=producers_proxy
         )
-        for number, (operator_id, character) in enumerate(OPERATORS.items()):
-            world.operators.append(await _operator(world, operator_id, character, seed=seed + number))
-        yield world
+        for number, (operator_id, fixture) in enumerate(OPERATORS.items()):
+            environment.operators.append(await _operator(environment, operator_id, fixture, seed=seed + number))
+        yield environment
 
 
 async def _prepare(postgres: EmbeddedPostgres) -> None:
@@ -199,41 +201,43 @@ async def _prepare(postgres: EmbeddedPostgres) -> None:
         await owner.close()
 
 
-async def _operator(world: World, operator_id: str, character: Character, *, seed: int) -> Operator:
-    folder = world.folder
-    key = create_key_file(folder / f"{operator_id}.pem", character.algorithm)
+async def _operator(
+    environment: ChaosEnvironment, operator_id: str, fixture: OperatorFixture, *, seed: int
+) -> Operator:
+    folder = environment.folder
+    key = create_key_file(folder / f"{operator_id}.pem", fixture.algorithm)
     public_key = folder / f"{operator_id}.public.pem"
     public_key.write_bytes(key.public_pem())
     wallet = folder / f"{operator_id}.sqlite"
     port = free_port()
     command = [
         *(sys.executable, "-m", "predictu_dispatch.reference_operator", "--operator-id", operator_id),
-        *("--database", str(wallet), "--public-key", str(public_key), "--algorithm", character.algorithm),
-        *("--amount-format", character.amount_format),
+        *("--database", str(wallet), "--public-key", str(public_key), "--algorithm", fixture.algorithm),
+        *("--amount-format", fixture.amount_format),
         *("--listen", f"127.0.0.1:{port}", "--admin-listen", "127.0.0.1:0"),
         *("--fault-seed", str(seed), "--log", "json"),
     ]
-    proxy = await world.stack.enter_async_context(proxied(("127.0.0.1", port)))
-    child = Process(operator_id, command, folder=folder, prints_first_line=True)
-    world.stack.push_async_callback(child.close)
+    proxy = await environment.stack.enter_async_context(proxied(("127.0.0.1", port)))
+    process = Process(operator_id, command, folder=folder, prints_first_line=True)
+    environment.stack.push_async_callback(process.close)
     operator = Operator(
         operator_id=operator_id,
-        child=child,
+        process=process,
         wallet=wallet,
         proxy=proxy,
-        weather=dict(character.weather),
-        session=world.session,
+        fault_rates=dict(fixture.fault_rates),
+        session=environment.session,
     )
     await operator.start()
-    await operator.tell(
+    await operator.post_admin(
         "players",
         [{"player_id": player_id, "currency": CURRENCY, "balance": balance} for player_id, balance in PLAYERS.items()],
     )
-    world.fleet.write_operator(
+    environment.fleet.write_operator(
         f"http://127.0.0.1:{proxy.port}/predictu",
         operator_id=operator_id,
-        amount_format=character.amount_format,
-        signing={"key_file": f"../{operator_id}.pem", "algorithm": character.algorithm},
+        amount_format=fixture.amount_format,
+        signing={"key_file": f"../{operator_id}.pem", "algorithm": fixture.algorithm},
         interactive=_LANE | {"deadline_s": 4.0},
         settlement=_LAST_LANE,
         rollback={"recheck_s": 0.5},
