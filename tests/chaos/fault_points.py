@@ -122,7 +122,7 @@ POINTS: Final = {
     "heartbeat": Point(
         meaning="before a heartbeat",
         owner=_FLEET_STORE,
-        method="announce",
+        method="heartbeat",
         before=True,
     ),
     "deciding": Point(
