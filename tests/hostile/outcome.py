@@ -102,4 +102,5 @@ async def assert_broken_tls_has_its_results(environment: Environment) -> None:
     rows = [row for rows in (await attempts_by_callback(environment, SPOILT)).values() for row in rows]
     assert len(rows) > 40
     for row in rows:
-        assert (row["evidence"], row["reason"], row["verdict"]) in expected, (row["reason"], row["error"])
+        found = (row["evidence"], row["reason"], row["verdict"])
+        assert found in expected or found[:2] in ALSO_POSSIBLE, (row["reason"], row["error"])

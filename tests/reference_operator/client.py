@@ -1,4 +1,4 @@
-"""A reference operator in its own process, and the callbacks and tokens that Predictu would send to it."""
+"""A reference operator in its own process, with callbacks and tokens for it."""
 
 import asyncio
 import base64
@@ -53,7 +53,10 @@ def request_id_of(body: bytes) -> str:
 
 
 def token_of(body: bytes, *, key: Any = KEY, alg: str = "EdDSA", header: Any = None, claims: Any = None) -> str:
-    """A token for this body; `header` and `claims` replace members, and remove those that are None."""
+    """A token for this body.
+
+    `header` and `claims` replace members, and remove those that are None.
+    """
     envelope, now = json.loads(body), int(time.time())
     payload = {
         "iss": "predictu",

@@ -153,7 +153,8 @@ async def test_a_debit_that_arrives_after_its_rollback_is_refused(operator: Oper
     for _ in range(2):
         assert (await operator.post(rollback))[1]["status"] == "TRANSACTION_NOT_FOUND"
         assert (await operator.post(debit))[1]["status"] == "BET_ROLLED_BACK"
-    # Neither under another request_id for the same bet, nor for another bet under the same request_id.
+    # Neither under another request_id for the same bet, nor for another bet under the same
+    # request_id.
     assert await operator.status(bet_body("BET_MAKE", "b-1")) == "BET_ROLLED_BACK"
     other = bet_body("BET_MAKE", "b-2")
     assert (
@@ -266,7 +267,10 @@ async def test_under_faults_and_retries_the_wallet_equals_a_model(tmp_path: Path
     ends = {"BET_WIN": "won", "BET_LOSE": "lost", "BET_SELL": "sold", "BET_REFUND": "refunded"}
 
     async def live(operator: Operator, bet_id: str) -> tuple[str, str, int]:
-        """Sends a bet's messages in random order, some twice; returns its id and the expected state and net."""
+        """Sends a bet's messages in random order, some twice.
+
+        Returns its id and the expected state and net.
+        """
         amount, payout = draw.randint(1, 500), draw.randint(0, 900)
         debit = bet_body("BET_MAKE", bet_id, amount)
         bodies = [bet_body(method, bet_id, payout) for method in ("BET_WIN", "BET_SELL", "BET_LOSE")]

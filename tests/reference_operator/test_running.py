@@ -1,4 +1,4 @@
-"""The reference operator's process: crashes, shared commits, stops, key formats, and wrong options."""
+"""The reference operator's process: crashes, commits, stops, key formats, wrong options."""
 
 import asyncio
 import json
@@ -156,7 +156,8 @@ async def test_rs256_with_a_jwks_and_tls(tmp_path: Path) -> None:
 
 async def test_a_copy_of_the_folder_runs_without_this_project(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "away" / "reference_operator", ignore=shutil.ignore_patterns("__pycache__"))
-    # A module that is None in sys.modules cannot be imported, as if this project were not installed.
+    # A module that is None in sys.modules cannot be imported, as if this project were not
+    # installed.
     alone = (
         "import runpy,sys; sys.modules['predictu_dispatch']=None; runpy.run_module('reference_operator','','__main__')"
     )

@@ -1,6 +1,6 @@
-"""vectors.json is what our signer makes, and all who verify agree on it: the operator of ours, and the README's code.
+"""vectors.json comes from our signer; the reference operator and the README's code agree on it.
 
-Each language's block is taken out of the README as it stands, and run by the small program of tests/vectors.
+Each language's block is taken from the README and run by a program in tests/vectors.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def test_the_file_is_what_our_signer_makes() -> None:
     assert made.FILE.read_text(encoding="utf-8") == made.as_text(), "run `python -m tests.support.vectors`"
 
 
-def test_each_case_to_accept_is_our_signers_very_token() -> None:
+def test_each_accepted_token_is_one_of_our_signer() -> None:
     for case in CASES:
         if case["accept"]:
             body, token = base64.b64decode(case["body_base64"]), case["authorization"].removeprefix("Bearer ")
@@ -62,7 +62,7 @@ def test_both_algorithms_and_every_kind_of_refusal_are_there() -> None:
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Sets the clock that PyJWT looks at."""
+    """Sets the clock of PyJWT."""
 
     def set_clock(now_s: float) -> None:
         class Clock(datetime):
@@ -128,14 +128,14 @@ def test_the_python_agrees(at: Callable[[float], None]) -> None:
 
 
 def put(folder: Path, heading: str, language: str, file: str) -> None:
-    """The README's block is in that file, beside the program that calls it."""
+    """Writes the README's block to that file, beside the program that calls it."""
     [code] = code_under(README, heading, language)
     (folder / file).parent.mkdir(exist_ok=True)
     (folder / file).write_text(code, encoding="utf-8")
 
 
 def run(folder: Path, *command: str | Path) -> str:
-    """What the command prints. Fails with its complaint where it fails."""
+    """Returns the output of the command, which must succeed."""
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=150)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

@@ -1,4 +1,4 @@
-"""A reload takes every good file and keeps what runs for every bad one; what changed is seen, whatever it is called."""
+"""A reload takes good files, keeps running settings for bad ones, and detects every change."""
 
 import shutil
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def issue_certificates(folder: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two operators without a fault: op_a with a key, op_b also with a CA and a client certificate."""
+    """Two valid operators: op_a with a key, op_b also with a CA and a client certificate."""
     (tmp_path / "operators").mkdir()
     (tmp_path / "dispatcher.toml").write_text("")
     for operator_id, tls in (("op_a", ""), ("op_b", CLIENT_TLS)):
@@ -47,7 +47,7 @@ def load(folder: Path) -> Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What becomes of `files`, and what a reload makes of it."""
+    """A change of the files, and the result of the reload."""
 
     what: str
     change: Callable[[Path], object]
@@ -55,7 +55,7 @@ class Case:
     taken: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
-    """What each fault's line begins with, the folder cut off."""
+    """The beginning of each fault's line, without the folder."""
     needs_restart: tuple[str, ...] = ()
     environ: dict[str, str] = field(default_factory=dict)
 
@@ -223,7 +223,7 @@ def test_good_files_are_taken_and_bad_ones_change_nothing(folder: Path, case: Ca
     case.change(folder)
     reload = reload_config(running, case.environ)
     assert tuple(reload.config.operators) == case.operators
-    # What goes on as it ran is the very same object, connections' TLS included; what is taken differs in comparison.
+    # An unchanged operator is the same object; a changed one is not equal.
     same = {name for name, operator in reload.config.operators.items() if operator is running.operators.get(name)}
     assert tuple(sorted(reload.config.operators.keys() - same)) == case.taken
     assert all(reload.config.operators[name] != running.operators.get(name) for name in case.taken)
@@ -240,7 +240,7 @@ def again(reload: Reload) -> Reload:
     return reload_config(reload.config, {})
 
 
-def test_a_renewed_certificate_is_the_one_that_is_used_from_then_on(folder: Path) -> None:
+def test_a_renewed_certificate_is_used_after_a_reload(folder: Path) -> None:
     running = load(folder)
     issue_certificates(folder)
     before, after = running.operators["op_b"], reload_config(running, {}).config.operators["op_b"]
@@ -249,7 +249,7 @@ def test_a_renewed_certificate_is_the_one_that_is_used_from_then_on(folder: Path
     assert before.ssl_context.get_ca_certs(binary_form=True) != after.ssl_context.get_ca_certs(binary_form=True)
 
 
-def test_a_file_that_was_put_right_is_taken_by_the_next_reload(folder: Path) -> None:
+def test_a_fixed_file_is_taken_by_the_next_reload(folder: Path) -> None:
     running = load(folder)
     write_operator(folder, "op_a", more="enabled = 1")
     first = reload_config(running, {})
@@ -260,7 +260,7 @@ def test_a_file_that_was_put_right_is_taken_by_the_next_reload(folder: Path) -> 
     assert again(second).config.operators["op_a"] is second.config.operators["op_a"]
 
 
-def test_what_waits_for_a_restart_is_told_until_there_is_one(folder: Path) -> None:
+def test_keys_that_need_a_restart_are_reported_at_each_reload(folder: Path) -> None:
     running = load(folder)
     (folder / "dispatcher.toml").write_text("[daemon]\ndrain_s = 1\n")
     first = reload_config(running, {})

@@ -1,4 +1,4 @@
-"""One signing key takes another's place: under load, whenever a process dies, and whenever the files are read."""
+"""Rotating a signing key under load, with kills and concurrent reads at any step."""
 
 import asyncio
 import itertools
@@ -45,20 +45,25 @@ def rotation(tmp_path: Path) -> KeyRotation:
 
 
 def published(rotation: KeyRotation) -> list[str]:
-    """The key_ids a daemon would publish that loads the files now, the one it signs with first. No fault is allowed."""
+    """The key_ids a daemon would publish that loads the files now, the one it signs with first.
+
+    No fault is allowed.
+    """
     file = rotation.active_file.parent.parent / "op_a.toml"
     return [key.kid for key in read_operator(file, {}).published_keys]
 
 
-def lying(rotation: KeyRotation) -> dict[str, str]:
-    """Role: key_id, of the files that are there."""
+def key_ids(rotation: KeyRotation) -> dict[str, str]:
+    """The key_id of each existing file, by role."""
     found, wrong = read_keys(rotation.active_file, "EdDSA")
     assert wrong == {}
     return {role.value: key.kid for role, key in found.items()}
 
 
 def in_a_child(folder: Path, step: int, *, then: Callable[[], object], play: Callable[[], bool]) -> int:
-    """A process of its own plays; right before its `step`-th touch of a file in the folder, `then` happens.
+    """A process of its own plays.
+
+    Right before its `step`-th touch of a file in the folder, `then` happens.
 
     Returns the wait status: 0 where it played well, 1 where not, 2 where it had not so many steps.
     """
@@ -89,7 +94,7 @@ def in_a_child(folder: Path, step: int, *, then: Callable[[], object], play: Cal
 
 
 def copied(rotation: KeyRotation, name: str) -> KeyRotation:
-    """The same files in a folder of their own."""
+    """A copy of the files in another folder."""
     folder = rotation.active_file.parent.parent
     shutil.copytree(folder, folder.parent / f"{folder.name}-{name}")
     return replace(rotation, active_file=folder.parent / f"{folder.name}-{name}" / "keys" / "op_a.pem")
@@ -100,7 +105,7 @@ def die() -> None:
 
 
 def refusal_of(verb: Callable[[], object]) -> str | None:
-    """What the verb refuses with, or None where it did its work."""
+    """The message of the refusal, or None if the verb succeeded."""
     try:
         verb()
     except RotationRefusedError as refusal:
@@ -109,9 +114,7 @@ def refusal_of(verb: Callable[[], object]) -> str | None:
 
 
 @pytest.mark.parametrize("verb", ["stage", "activate", "retire"])
-def test_killed_at_any_step_it_leaves_files_that_load_and_completes_when_it_runs_again(
-    rotation: KeyRotation, verb: str
-) -> None:
+def test_after_a_kill_at_any_step_the_files_load_and_a_second_run_completes(rotation: KeyRotation, verb: str) -> None:
     [a] = published(rotation)
     b = a if verb == "stage" else rotation.stage().kid
     if verb == "retire":
@@ -128,39 +131,37 @@ def test_killed_at_any_step_it_leaves_files_that_load_and_completes_when_it_runs
         tried = copied(rotation, str(step))
         run: Callable[[], object] = getattr(tried, verb)
         status = in_a_child(tried.active_file.parent.parent, step, then=die, play=lambda run=run: bool(run()))  # type: ignore[misc]
-        # A daemon may load the files at this very moment.
+        # A daemon may load the files now.
         loaded = published(tried)
         assert len({*loaded}) == len(loaded)
         assert always <= {*loaded}
-        left.append(lying(tried))
-        # It does its work now, or had come to its end already and says so.
+        left.append(key_ids(tried))
+        # It succeeds now, or says that it had already completed.
         refusal = refusal_of(run)
         assert refusal is None or (list(left[-1]) == ends and has_ended[verb] in refusal)
-        assert list(lying(tried)) == ends
-        assert lying(tried)["active"] == b
+        assert list(key_ids(tried)) == ends
+        assert key_ids(tried)["active"] == b
         if os.WIFEXITED(status):
             assert os.waitstatus_to_exitcode(status) == 2
             break
         assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
-    # It was killed in every state that it can leave: for `activate`, between its two steps as well.
+    # All intermediate states were reached, for `activate` also the one between its two steps.
     assert len({tuple(state) for state in left}) == (3 if verb == "activate" else 2)
 
 
-def test_each_step_is_safely_on_disk_before_the_next_one(
-    rotation: KeyRotation, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_step_is_synced_to_disk_before_the_next(rotation: KeyRotation, monkeypatch: pytest.MonkeyPatch) -> None:
     fsync, folder = os.fsync, rotation.active_file.parent
     synced: list[str] = []
 
     def watched(descriptor: int) -> None:
         fsync(descriptor)
         is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
-        synced.append(" ".join(lying(rotation)) if is_folder else "a file")
+        synced.append(" ".join(key_ids(rotation)) if is_folder else "a file")
 
     monkeypatch.setattr(os, "fsync", watched)
     rotation.stage()
     assert synced == ["a file", "active staged"]
-    # It may have been put there by another way than `stage`.
+    # The staged file is synced again, because it may not come from `stage`.
     rotation.activate()
     assert synced[2:] == ["a file", "active staged previous", "active previous"]
     rotation.retire()
@@ -168,7 +169,7 @@ def test_each_step_is_safely_on_disk_before_the_next_one(
     assert [path.name for path in folder.iterdir()] == ["op_a.pem"]
 
 
-def test_whoever_reads_the_files_while_a_key_is_activated_misses_neither_of_the_two(rotation: KeyRotation) -> None:
+def test_a_reader_during_an_activate_finds_both_keys(rotation: KeyRotation) -> None:
     both = {published(rotation)[0], rotation.stage().kid}
     codes = [0]
     while codes[-1] == 0:
@@ -180,11 +181,11 @@ def test_whoever_reads_the_files_while_a_key_is_activated_misses_neither_of_the_
 
         status = in_a_child(folder, len(codes), then=tried.activate, play=misses_neither)
         codes.append(os.waitstatus_to_exitcode(status))
-    # The operator's file and three key files; then there was nothing left to read.
+    # The operator's file and three key files are read.
     assert codes[1:] == [0, 0, 0, 0, 2]
 
 
-async def test_every_key_is_published_the_active_one_first_and_no_private_half(rotation: KeyRotation) -> None:
+async def test_public_keys_are_published_the_active_one_first(rotation: KeyRotation) -> None:
     first, second = read_keys(rotation.active_file, "EdDSA")[0][KeyRole.ACTIVE], rotation.stage()
     shown: dict[str, tuple[SigningKey, ...]] = {"op_a": (first, second)}
     server = HttpServer(
@@ -208,18 +209,21 @@ async def test_every_key_is_published_the_active_one_first_and_no_private_half(r
 
 @dataclass(kw_only=True)
 class Verifier:
-    """An operator as they really are: it knows keys by their kid, and asks a daemon when it meets one it doesn't."""
+    """An operator that fetches the published keys if it does not know a token's kid."""
 
     session: aiohttp.ClientSession
     url: str = ""
     sources: list[Daemon] = field(default_factory=list)
     known: dict[str, jwt.PyJWK] = field(default_factory=dict)
     kids: list[str] = field(default_factory=list)
-    """Of every token that was right, in the order they came in."""
+    """The kid of each valid token, in the order of arrival."""
     refusals: list[str] = field(default_factory=list)
 
     async def fetch(self) -> None:
-        """It knows the keys that are published now, and no others. It asks one daemon after the other."""
+        """It knows the keys that are published now, and no others.
+
+        It asks one daemon after the other.
+        """
         self.sources.append(source := self.sources.pop(0))
         async with self.session.get(f"{source.url}/keys/{OPERATOR}.json") as response:
             published = await response.json()
@@ -239,7 +243,7 @@ class Verifier:
         return web.json_response({"status": "OK", "balance": 1, "transaction_id": f"tx-{len(self.kids)}"})
 
     async def gets(self, what: str, is_enough: Callable[[list[str]], bool]) -> None:
-        """Tokens have come in from now on so that it is enough."""
+        """Waits until the tokens from now on satisfy `is_enough`."""
         begin = len(self.kids)
         await until(f"tokens come in: {what}", lambda: is_enough(self.kids[begin:]))
 
@@ -266,7 +270,10 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 
 async def play_bets(environment: Environment, verifier: Verifier, stop: asyncio.Event) -> int:
-    """Bets are placed and won, some dozen on their way at any time, until `stop`; returns how many there were."""
+    """Bets are placed and won, some dozen on their way at any time, until `stop`.
+
+    Returns how many there were.
+    """
     count = 0
     while not stop.is_set():
         count += 1
@@ -278,7 +285,7 @@ async def play_bets(environment: Environment, verifier: Verifier, stop: asyncio.
 
 
 async def reload(daemon: Daemon) -> None:
-    """It has read its files again, and found no fault."""
+    """Reloads the daemon without a fault."""
     times = len(daemon.lines("config.reloaded")) + 1
     daemon.process.send_signal(signal.SIGHUP)
     await daemon.until_logged("config.reloaded", times=times)
@@ -286,8 +293,8 @@ async def reload(daemon: Daemon) -> None:
     assert (line["kept"], line["faults"]) == ([], 0)
 
 
-async def test_a_key_is_rotated_under_load_without_one_refused_request(environment: Environment) -> None:
-    """Two daemons, which never reload at the same moment: for a while each signs with another key."""
+async def test_a_key_rotation_under_load_refuses_no_request(environment: Environment) -> None:
+    """Two daemons that reload one after the other, so that for a while both keys sign."""
 
     def rotate(verb: str) -> None:
         config = str(environment.fleet.folder / "host-1.toml")
@@ -329,7 +336,7 @@ async def test_a_key_is_rotated_under_load_without_one_refused_request(environme
             await reload(first)
             await reload(second)
             assert await published_by(first) == await published_by(second) == [b]
-            # From here on the operator would refuse a token of the old key.
+            # The operator would now refuse a token of the old key.
             await verifier.fetch()
             await verifier.gets("some more", lambda kids: len(kids) >= 100)
             stop.set()

@@ -1,8 +1,9 @@
-"""No callback is sent to a private address, in any spelling: listeners on this host see no connection.
+"""No callback is sent to a private address, in any spelling.
 
-The tests bypass the checks of an operator's file: the transport must refuse even what they let through. Most tests
-replace the system's resolver; `test_real_names_connect_only_to_their_public_address` uses it, in namespaces with their
-own /etc/hosts and address.
+The tests bypass the checks of an operator's file: the transport must refuse even what they let
+through. Most tests replace the system's resolver;
+`test_real_names_connect_only_to_their_public_address` uses it, in namespaces with their own
+/etc/hosts and address.
 """
 
 import asyncio
@@ -80,7 +81,7 @@ OTHER_PRIVATE_ADDRESSES = [
 
 
 class Inside:
-    """Listeners on 127.0.0.1 and ::1, on one port, that never answer and record whether a client connected."""
+    """Listeners on 127.0.0.1 and ::1 that never answer and record whether a client connected."""
 
     def __init__(self, listeners: Sequence[socket.socket]) -> None:
         self._listeners = listeners

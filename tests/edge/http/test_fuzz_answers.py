@@ -1,8 +1,8 @@
-"""Whatever an operator says: an attempt has an end, believes only what was completely said, and can be kept.
+"""Random answers: every attempt ends, accepts only complete answers, and can be stored.
 
-A seeded fuzzer says it, over real sockets, to one transport that lives through all of it. What comes to an end that was
-not seen before is kept and changed further, so that it works its way into the response path. A failure prints what was
-said. `HYPOTHESIS_PROFILE=long` goes on for minutes, from number FUZZ_FROM on.
+A seeded fuzzer sends answers over real sockets to one transport. An answer with a new result is
+mutated further, so that the fuzzer explores the response path. A failure prints the answer.
+`HYPOTHESIS_PROFILE=long` runs for minutes, from number FUZZ_FROM.
 """
 
 import asyncio
@@ -42,16 +42,17 @@ FROM = int(os.environ.get("FUZZ_FROM", "0"))
 NOW = datetime(2026, 3, 19, 14, 30, tzinfo=UTC)
 BUILT_IN = Statuses.of()
 BYTES_MAX = 8_000
-"""max_response_bytes of this operator: so that some answers are too long."""
+"""max_response_bytes of this operator; some answers are longer."""
 ANSWER_TIMEOUT_S = {Then.GOES_ON: 0.05, Then.CLOSES: 0.3, Then.RESETS: 0.3}
-"""Of an attempt whose answer may never be whole. Closing ends most of them, but not all: see `in_two` in scripts.py."""
-KEPT_MAX = 400
-"""So many exchanges, all different, also go through the outbox into Postgres."""
+"""The timeout of attempts with an incomplete answer. Closing the connection ends most of them, but
+not all; see `in_two` in scripts.py."""
+STORED_MAX = 400
+"""The number of different exchanges that are also settled in Postgres."""
 ANSWERED, NOT_SENT = Evidence.ANSWERED, Evidence.NOT_SENT
 
 
 class Conversation:
-    """One server and one transport that outlive every example, and what the server is to say next."""
+    """One server and one transport for all examples, and the server's next answer."""
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
@@ -76,7 +77,7 @@ class Conversation:
         while goes_on:
             request = await peer.request()
             if request.partition(b"\r\n\r\n")[2] != b"%d" % self._attempt:
-                # On a slow machine: of an attempt that is over, and has said nothing of it.
+                # A late request of an earlier attempt, on a slow machine.
                 return
             self._arrived, now = True, self._said
             try:
@@ -90,7 +91,7 @@ class Conversation:
             goes_on = now.then is Then.GOES_ON
 
     def exchange(self, said: Said) -> Exchange:
-        """What the transport makes of `said`."""
+        """Performs an exchange with the answer `said`."""
         return self._runner.run(self._exchange(said))
 
     async def _exchange(self, said: Said) -> Exchange:
@@ -105,14 +106,14 @@ class Conversation:
             )
             if self._arrived:
                 break
-            # The connection was spoilt or closed by what was said before; nothing can have answered this request.
+            # The previous answer broke or closed the connection.
             assert exchange.evidence is not ANSWERED, exchange
             assert exchange.reason in {"unsolicited_data", "reset"} or not said.is_whole, exchange
         assert exchange.evidence is not NOT_SENT, "the request is there"
         async with asyncio.timeout(5):
             await self._has_spoken.wait()
         for _ in range(5):
-            # What was said too much has come in before the next request is sent.
+            # Unsolicited data arrives before the next request is sent.
             await asyncio.sleep(0)
         return exchange
 
@@ -128,16 +129,16 @@ def conversation() -> Iterator[Conversation]:
 
 
 def end_of(exchange: Exchange, judgement: Judgement) -> tuple[object, ...]:
-    """What kind of end this is. One that was not seen before went through code that nothing went through before."""
-    words = re.sub(r"[0-9]+|b?'.*'|\"", "", (exchange.error or "").partition("\n")[0])[:60]
+    """The kind of result; a new kind probably took a new path through the code."""
+    text = re.sub(r"[0-9]+|b?'.*'|\"", "", (exchange.error or "").partition("\n")[0])[:60]
     return (
-        *(exchange.evidence, exchange.reason, exchange.status and exchange.status // 100, words),
+        *(exchange.evidence, exchange.reason, exchange.status and exchange.status // 100, text),
         *(judgement.reason, judgement.operator_status is not None, (judgement.anomaly or "")[:10]),
     )
 
 
 def assert_accepts_only_complete_answers(said: Said, exchange: Exchange) -> None:
-    """Answered means complete, with that code and that body; and what is whole is never called anything else."""
+    """Checks that only complete answers count as answered, and all complete ones do."""
     try:
         found = answer_in(said.wire, closed=said.then is not Then.GOES_ON)
     except UnsureError:
@@ -146,12 +147,12 @@ def assert_accepts_only_complete_answers(said: Said, exchange: Exchange) -> None
         assert found is not None, exchange
         assert (exchange.status, exchange.body) == found
     elif said.is_whole and said.then is not Then.RESETS:
-        # With a RST the kernel may throw away what had not been read yet.
+        # With a RST the kernel may discard unread bytes.
         assert (exchange.reason, len(found.body if found else b"") > BYTES_MAX) == ("too_large", True), exchange
 
 
 def assert_verdict_follows_from_the_body(exchange: Exchange, judgement: Judgement, method: Method) -> None:
-    """Applied, rejected and reversed stand on a known status in a valid object, and on nothing else."""
+    """Checks that only a known status in a valid object is final."""
     try:
         status = status_in(exchange.body) if exchange.evidence is ANSWERED else None
     except UnsureError:
@@ -179,7 +180,7 @@ def test_random_answers_have_a_correct_result_that_postgres_stores(postgres: Ser
     kept: dict[tuple[object, ...], Exchange] = {}
     found: dict[tuple[object, ...], bytes] = {}
     if IS_LONG:
-        # The limit is for tests that hang; minutes are what was asked for.
+        # The time limit is for tests that hang.
         faulthandler.cancel_dump_traceback_later()
     with conversation() as talk:
         for number in range(FROM, FROM + EXAMPLES):
@@ -190,9 +191,9 @@ def test_random_answers_have_a_correct_result_that_postgres_stores(postgres: Ser
             except Exception as error:
                 raise AssertionError(f"number {number}: {now}") from error
             found.setdefault(end_of(exchange, judgement), now.wire)
-            if len(kept) < KEPT_MAX:
+            if len(kept) < STORED_MAX:
                 kept.setdefault((exchange.error, exchange.headers, exchange.body), exchange)
-    # A fuzzer that never comes past the door proves nothing.
+    # The fuzzer must reach these results.
     reasons = {reason for _, _, _, _, reason, *_ in found}
     assert reasons >= {
         *(None, "insufficient_funds", "unknown_status", "no_status", "duplicate_keys"),
@@ -203,7 +204,7 @@ def test_random_answers_have_a_correct_result_that_postgres_stores(postgres: Ser
 
 
 def attempt(talk: Conversation, now: Said, rng: Random) -> tuple[Exchange, Judgement]:
-    """One attempt that gets this answer, and everything that must hold of it."""
+    """Performs one attempt with this answer and checks it."""
     exchange = talk.exchange(now)
     method = rng.choice(list(Method))
     callback = a_callback(
@@ -218,7 +219,7 @@ def attempt(talk: Conversation, now: Said, rng: Random) -> tuple[Exchange, Judge
 
 
 async def store_all(postgres: Server, template: str, exchanges: list[Exchange]) -> None:
-    """Each exchange, settled as an attempt of a callback of its own, stands in the audit as it was."""
+    """Settles each exchange as an attempt of its own callback and compares the audit rows."""
     async with cloned_database(postgres, template) as database, open_harness(database) as harness:
         for n in range(len(exchanges)):
             await enqueue(harness.producer, "BALANCE", {"player_id": f"p{n}", "currency": "EUR"})
@@ -243,7 +244,7 @@ async def store_all(postgres: Server, template: str, exchanges: list[Exchange]) 
 WANT = ClaimRequest(
     operator_id=OPERATOR,
     lane=Lane.INTERACTIVE,
-    free_slots=KEPT_MAX,
+    free_slots=STORED_MAX,
     lease_s=60.0,
     rollback_lease_s=60.0,
     amount_format="decimal",
@@ -264,7 +265,7 @@ def an_attempt(callback: Callback, exchange: Exchange) -> Attempt:
 
 
 async def settle_all(outbox: Outbox, attempts: list[Attempt]) -> None:
-    """Settled in one batch. Raises AssertionError that names the exchange which Postgres would not take."""
+    """Settles all in one batch; an AssertionError names the exchange that Postgres refuses."""
     try:
         changes = await outbox.settle(attempts)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError):

@@ -1,7 +1,8 @@
-"""Whom the daemon trusts, and how it proves who it is: real handshakes, real certificates, and the evidence of each.
+"""Certificates of both sides in real handshakes, and the evidence of each exchange.
 
-A handshake that fails is `not_sent`. In TLS 1.3 a server can refuse a client's certificate only when the client's side
-of the handshake is over; what such an attempt counts as is held here against what came to the server.
+A handshake that fails is `not_sent`. In TLS 1.3 a server can refuse a client's certificate only
+when the client's side of the handshake is over; what such an attempt counts as is held here against
+what came to the server.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ from tests.support.raw_server import (
 
 NAME = "wallet.example.com"
 LARGE_BODY = b"x" * 20_000
-"""Longer than any handshake, so that who has received less cannot have received the request."""
+"""Longer than any handshake, so that fewer received bytes cannot contain the request."""
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
 
@@ -56,7 +57,7 @@ def server_tls(authority: trustme.CA, *names: str, **issued: Any) -> ssl.SSLCont
 
 
 def demanding(context: ssl.SSLContext, authority: trustme.CA) -> ssl.SSLContext:
-    """The same, and nobody gets in without a certificate of `authority`."""
+    """Requires client certificates of `authority`."""
     context.verify_mode = ssl.CERT_REQUIRED
     authority.configure_trust(context)
     return context
@@ -80,7 +81,7 @@ def client_files(authority: trustme.CA, folder: Path, identity: str = "dispatch@
 async def exchange_over_tls(
     context: ssl.SSLContext, script: Script, *, name: str = NAME, **tls: str
 ) -> tuple[Exchange, RawServer]:
-    """One exchange with a server on 127.0.0.1 that is called by `name`."""
+    """One exchange with a server on 127.0.0.1, by `name`."""
 
     def here(_host: str, port: int, family: int) -> Sequence[aiohttp.AddrInfoType]:
         return look_up("127.0.0.1", port, family)
@@ -94,7 +95,7 @@ async def exchange_over_tls(
             await transport.close()
 
 
-# -------------------------------------------------------------------------------------------------------- whom we trust
+# -------------------------------------------------------------------------------------------------- server certificates
 
 
 @pytest.mark.parametrize("name", [NAME, "127.0.0.1"])
@@ -107,7 +108,7 @@ async def test_the_operators_ca_file_is_trusted(authority: trustme.CA, tmp_path:
 
 
 async def refused(context: ssl.SSLContext, *, name: str = NAME, **tls: str) -> str:
-    """The error of an exchange that must not have happened, in which the server got no request."""
+    """Checks that the exchange failed before the request; returns its error."""
     exchange, server = await exchange_over_tls(context, answering(OK), name=name, **tls)
     assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "tls_failed")
     assert exchange.connect_ms is None
@@ -116,7 +117,7 @@ async def refused(context: ssl.SSLContext, *, name: str = NAME, **tls: str) -> s
 
 
 async def test_a_certificate_of_another_authority_is_not_sent(authority: trustme.CA, tmp_path: Path) -> None:
-    # Neither the public authorities nor the operator's own, where it has one, have signed it.
+    # Signed neither by a public authority nor by the operator's own.
     for tls in ({}, {"ca_file": ca_file(trustme.CA(), tmp_path)}):
         assert "unable to get local issuer certificate" in await refused(server_tls(authority), **tls)
 
@@ -208,11 +209,11 @@ async def test_nothing_is_sent_if_the_handshake_ends_too_late(authority: trustme
     assert (server.connections, server.requests, server.unexpected_bytes) == (1, [], b"")
 
 
-# ----------------------------------------------------------------------------------------------------------- who we are
+# -------------------------------------------------------------------------------------------------- client certificates
 
 
 async def test_each_operator_has_its_own_authority_and_certificate(tmp_path: Path) -> None:
-    """Each server trusts only its own authority, and each operator's file only that of its server."""
+    """Each server and each operator's file trust only one authority."""
     authorities = {identity: trustme.CA() for identity in ("one@example.com", "two@example.com")}
     seen: list[tuple[tuple[str, str], ...]] = []
 
@@ -231,13 +232,15 @@ async def test_each_operator_has_its_own_authority_and_certificate(tmp_path: Pat
     for exchange, _ in await asyncio.gather(*pairs):
         assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
     assert sorted(seen) == [(("email", identity),) for identity in authorities]
-    # The one's file is of no use with the other's server.
+    # One operator's certificate is refused by the other's server.
     one, two = authorities
     await refused(demanding(server_tls(authorities[two]), authorities[two]), **files[one])
 
 
 class DemandingServer:
-    """A server that wants a client certificate, in a thread; it keeps every byte that came and says how it refused.
+    """A server that wants a client certificate, in a thread.
+
+    It keeps every byte that came and says how it refused.
 
     OpenSSL by hand, because asyncio's servers hang up without the alert that other servers send.
     """
@@ -263,7 +266,7 @@ class DemandingServer:
                 connection.sendall(outgoing.read())
 
     def _shake_hands(self, tls: ssl.SSLObject) -> None:
-        """Whatever the handshake answers is in the outgoing BIO; a refused one stays refused."""
+        """Continues the handshake; a refused one stays refused."""
         if self.refusal:
             return
         try:
@@ -328,10 +331,12 @@ def test_before_tls_1_3_a_refused_client_certificate_is_not_sent(
 def test_in_tls_1_3_a_refused_client_certificate_is_unanswered(
     authority: trustme.CA, tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop], certificate: str
 ) -> None:
-    """The client is done before the server can say no (RFC 8446 section 4.4), and sends; the server reads none of it.
+    """The client is done before the server can say no (RFC 8446 section 4.4), and sends.
 
-    Such a server has applied nothing, but what tells it apart from one that has is an alert that may come or not. A
-    debit counts as of unknown effect, and is rolled back.
+    The server reads none of it.
+
+    Such a server has applied nothing, but what tells it apart from one that has is an alert that
+    may come or not. A debit counts as of unknown effect, and is rolled back.
     """
     tls = {"ca_file": ca_file(authority, tmp_path)}
     if certificate != "missing":
@@ -340,7 +345,7 @@ def test_in_tls_1_3_a_refused_client_certificate_is_unanswered(
     assert exchange.evidence is Evidence.UNANSWERED
     assert server.refusal in {"PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED"}
     assert server.read == b""
-    # The alert names the cause, unless it came between two writes of ours, of which then the second is what failed.
+    # The alert names the cause, unless it arrived between two writes, so that the second failed.
     alert = "certificate required" if certificate == "missing" else "unknown ca"
     assert exchange.reason in {"tls_failed", "reset"}
     assert (f"alert {alert}" in (exchange.error or "")) == (exchange.reason == "tls_failed")

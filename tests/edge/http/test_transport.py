@@ -1,7 +1,7 @@
-"""What the transport says of an exchange, held against what a raw server on a real socket really got.
+"""The transport's result of an exchange, compared with what a raw server received.
 
-The worst lie would be `not_sent` after something had left: a debit would be forgotten. The next would be to take an
-answer that belongs to another request, and the third to send a request twice.
+The worst error would be `not_sent` after bytes were sent, because a debit would be forgotten. Others
+are to take the answer of another request, and to send a request twice.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from tests.support.raw_server import (
     transport_to,
 )
 
-# --------------------------------------------------------------------------------------------------- what really leaves
+# ------------------------------------------------------------------------------------------------------------- requests
 
 
 async def test_the_exact_bytes_of_a_request() -> None:
@@ -42,7 +42,7 @@ async def test_the_exact_bytes_of_a_request() -> None:
     sent_head, _, sent_body = request.partition(b"\r\n\r\n")
     expected = {*head.strip().split("\r\n"), f"Content-Length: {len(BODY)}"}
     lines = sent_head.decode().split("\r\n")
-    # aiohttp names itself where the courier does not; nothing else is added, no cookie above all.
+    # aiohttp adds only its User-Agent, above all no cookie.
     assert {line for line in lines if not line.startswith("User-Agent: ")} == expected
     assert len(lines) == len(expected) + 1
     assert sent_body == BODY
@@ -72,7 +72,7 @@ async def test_a_redirect_is_an_answer_and_never_followed() -> None:
         assert elsewhere.connections == 0
 
 
-# ----------------------------------------------------------------------------------------------------------- broken off
+# ------------------------------------------------------------------------------------------------------------- failures
 
 
 async def reset_unread(peer: Peer) -> None:
@@ -137,7 +137,7 @@ async def test_a_body_that_ends_early_is_truncated_even_if_it_is_valid_json(half
     assert exchange.truncated
     assert len(server.requests) == 1
     if how == "closed":
-        # With a RST the kernel may throw away what had not been read yet.
+        # With a RST the kernel may discard unread bytes.
         assert (exchange.status, exchange.body) == (200, body.strip())
 
 
@@ -168,7 +168,7 @@ async def test_what_is_not_http_is_unanswered_and_its_error_can_be_stored(answer
     assert len(exchange.error) <= 500
 
 
-# ----------------------------------------------------------------------------------------------- too slow, and too much
+# ------------------------------------------------------------------------------------------------ timeouts and limits
 
 
 async def drips_headers(peer: Peer) -> None:
@@ -200,7 +200,7 @@ async def floods_with_chunk_extensions(peer: Peer) -> None:
 async def test_an_answer_slower_than_the_timeout_is_unanswered_within_it(script: Script) -> None:
     exchange, server = await exchange_with(script, timeout_s=0.3)
     assert exchange.evidence is Evidence.UNANSWERED
-    # Chunk extensions may also be refused as bad HTTP, whichever comes first.
+    # Chunk extensions may also be refused as bad HTTP.
     assert exchange.reason == "timeout" or (script is floods_with_chunk_extensions and exchange.reason == "bad_http")
     assert exchange.total_ms < BOUND_S * 1000
     assert len(server.requests) == 1
@@ -217,7 +217,7 @@ async def test_the_timeout_holds_while_the_server_does_not_read() -> None:
 
     async with RawServer(answers_unread).running() as server, transport_to(server.url) as transport:
         async with asyncio.timeout(BOUND_S):
-            # More than the kernel's buffers take, so that writing has to wait for a reader who never comes.
+            # More than the kernel's buffers hold, so that writing blocks.
             exchange = await post(transport, timeout_s=0.3, body=b"x" * 20_000_000)
     assert exchange.evidence is Evidence.UNANSWERED
 
@@ -246,7 +246,7 @@ async def test_an_endless_answer_is_cut_at_the_limit(script: Script) -> None:
     assert evidence_and_reason(exchange) == (Evidence.UNANSWERED, "too_large")
     assert exchange.body == b"x" * 25_000
     assert (exchange.status, exchange.truncated) == (200, True)
-    # What was taken off the socket is bounded by the buffers, not by the server's patience.
+    # Only the buffers limit what is read from the socket.
     assert server.bytes_sent < 30_000_000
 
 

@@ -1,4 +1,7 @@
-"""Before anything is sent: refused, unresolved, too slow. None of it may be more than `not_sent`; TLS: test_tls.py."""
+"""Before anything is sent: refused, unresolved, too slow. None of it may be more than `not_sent`.
+
+TLS: test_tls.py.
+"""
 
 import asyncio
 import socket
@@ -24,7 +27,7 @@ from tests.support.raw_server import (
 
 async def test_a_refused_connection_is_not_sent() -> None:
     with socket.socket() as bound:
-        # Bound and not listening: nobody else can take the port, and nobody answers.
+        # Bound, but not listening.
         bound.bind(("127.0.0.1", 0))
         async with transport_to(f"http://127.0.0.1:{bound.getsockname()[1]}/") as transport:
             exchange = await post(transport)
@@ -34,7 +37,7 @@ async def test_a_refused_connection_is_not_sent() -> None:
 
 
 async def test_a_name_that_does_not_exist_is_not_sent() -> None:
-    # RFC 6761: no resolver ever finds a name under .invalid, with or without a network.
+    # Names under .invalid never resolve (RFC 6761).
     async with transport_to("http://operator.invalid/") as transport:
         exchange = await post(transport, timeout_s=30.0, connect_timeout_s=30.0)
     assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "dns_failed")
@@ -43,7 +46,7 @@ async def test_a_name_that_does_not_exist_is_not_sent() -> None:
 async def test_a_host_that_does_not_answer_is_not_sent_after_the_connect_timeout() -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
-        # Linux queues one connection more than the backlog; to the next SYN it says nothing at all.
+        # Linux queues one connection more than the backlog and ignores the next SYN.
         full.listen(0)
         fillers = [socket.socket() for _ in range(8)]
         try:
@@ -92,12 +95,12 @@ async def test_after_send_before_s_nothing_is_connected_or_sent() -> None:
 async def test_a_process_suspended_before_the_first_byte_sends_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The request is written a turn of the loop after send(): whoever was frozen in between must not send a debit."""
+    """The request is written one turn of the loop after send()."""
     send = aiohttp.ClientRequest.send
 
     async def send_and_freeze(request: aiohttp.ClientRequest, conn: Any) -> aiohttp.ClientResponse:
         response = await send(request, conn)
-        time.sleep(0.4)  # noqa: ASYNC251 - the whole process stands still, as under SIGSTOP
+        time.sleep(0.4)  # noqa: ASYNC251 - blocks the process, as SIGSTOP does
         return response
 
     async with RawServer(answering(OK, OK)).running() as server, transport_to(server.url) as transport:
@@ -105,7 +108,7 @@ async def test_a_process_suspended_before_the_first_byte_sends_nothing(
             frozen.setattr(aiohttp.ClientRequest, "send", send_and_freeze)
             exchange = await post(transport, send_before_s=time.monotonic() + 0.2)
         assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "too_late")
-        # The next one is none the worse for it, and is the only one that arrived.
+        # The next request works and is the only one that arrived.
         assert evidence_and_reason(await post(transport)) == (Evidence.ANSWERED, None)
         assert len(server.requests) == 1
         assert server.unexpected_bytes == b""

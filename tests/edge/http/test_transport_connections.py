@@ -1,4 +1,4 @@
-"""One connection, many requests: kept, closed under us, answered unasked, interrupted."""
+"""Connections with many requests: kept alive, closed, with unsolicited data, interrupted."""
 
 import asyncio
 
@@ -35,12 +35,13 @@ async def test_a_connection_closed_between_two_requests_is_replaced() -> None:
     async with RawServer(closes_after_one).running() as server, transport_to(server.url) as transport:
         for requests in (1, 2, 3):
             exchange = await post(transport)
-            # The closing may be noticed before the request leaves or after: what is said must fit what was got.
+            # The close may be noticed before or after the request is sent.
             if exchange.evidence is Evidence.NOT_SENT:
                 assert len(server.requests) == requests - 1
             await server.hung_up.wait()
             server.hung_up.clear()
-            # Our side has seen the closing once the pool has one more turn of the loop than the FIN needs.
+            # Our side has seen the closing once the pool has one more turn of the loop than the FIN
+            # needs.
             await turn_the_loop()
             assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
     assert (server.connections, len(server.requests)) == (3, 3)
@@ -84,9 +85,9 @@ async def test_a_connection_closed_during_a_request_is_not_sent_only_if_nothing_
 
 @pytest.mark.parametrize("later", [True, False])
 async def test_an_unsolicited_answer_is_never_used_for_the_next_request(*, later: bool) -> None:
-    """Left alone, aiohttp hands it to that connection's next request: a bet counts as placed that nobody has seen."""
+    """Aiohttp alone would take it as the answer to the next request on that connection."""
     stale = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"status":"STALE"}'
-    idle, said = asyncio.Event(), asyncio.Event()
+    idle, sent = asyncio.Event(), asyncio.Event()
 
     async def sends_too_much(peer: Peer) -> None:
         await peer.request()
@@ -96,23 +97,23 @@ async def test_an_unsolicited_answer_is_never_used_for_the_next_request(*, later
             await peer.send(OK)
             await idle.wait()
             await peer.send(stale)
-            said.set()
+            sent.set()
         else:
             await peer.send(OK + stale)
-            said.set()
+            sent.set()
         await peer.read_until_closed()
 
     async with RawServer(sends_too_much).running() as server, transport_to(server.url) as transport:
         assert (await post(transport)).body == b'{"status":"OK"}'
         idle.set()
-        await said.wait()
+        await sent.wait()
         await turn_the_loop()
         second = await post(transport)
         if second.evidence is Evidence.NOT_SENT:
             assert second.reason == "unsolicited_data"
             assert (len(server.requests), server.unexpected_bytes) == (1, b"")
             second = await post(transport)
-        # The spoilt connection is gone, and the next one is a fresh one.
+        # The next request has a new connection.
         assert second.body == b'{"status":"OK"}'
         assert (server.connections, len(server.requests)) == (2, 2)
 
@@ -124,7 +125,7 @@ async def test_a_server_that_answers_before_the_request_gets_nothing() -> None:
 
     async with RawServer(answers_first).running() as server, transport_to(server.url) as transport:
         exchange = await post(transport)
-        # Whether those bytes were there in time is for the kernel to say; if they were, nothing left.
+        # If the bytes arrived in time, nothing was sent.
         if exchange.evidence is Evidence.NOT_SENT:
             assert exchange.reason == "unsolicited_data"
             await server.hung_up.wait()
@@ -139,7 +140,7 @@ async def test_interrupt_ends_current_and_later_exchanges() -> None:
         under_way = asyncio.create_task(post(transport))
         await server.arrivals.get()
         transport.interrupt()
-        # A second SIGTERM is no reason for a traceback.
+        # A second SIGTERM must not raise.
         transport.interrupt()
         async with asyncio.timeout(BOUND_S):
             assert evidence_and_reason(await under_way) == (Evidence.UNANSWERED, "interrupted")
@@ -160,7 +161,7 @@ async def test_interrupt_while_connecting_is_not_sent() -> None:
 
 
 async def test_interrupt_reaches_all_exchanges_if_one_has_just_timed_out() -> None:
-    """A timeout that is ending its task cannot be moved: the RuntimeError left the others of the drain running."""
+    """Rescheduling an expired timeout raises RuntimeError, which must not stop the others."""
     async with RawServer(never_answer).running() as server, transport_to(server.url) as transport:
         tasks = [asyncio.create_task(post(transport, timeout_s=timeout_s)) for timeout_s in (0.2, 5.0, 5.0)]
         for _ in tasks:

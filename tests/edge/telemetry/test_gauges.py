@@ -48,7 +48,7 @@ async def age(environment: Environment, bet_id: str, column: str, age_s: float) 
 
 
 async def test_ages_are_those_of_the_oldest_since_enqueueing(environment: Environment) -> None:
-    """Two unconfirmed rollbacks, a credit of unknown effect and a rejected one, each with its own age."""
+    """Two unconfirmed rollbacks, a credit of unknown effect and a rejected one."""
     environment.fleet.write_operator(environment.operator.url, interactive=LATER, settlement=LATER)
     daemon = await environment.fleet.start("host-1")
     for name in ("unknown_effect_oldest_seconds", "rollback_oldest_seconds", "needs_review_oldest_seconds"):

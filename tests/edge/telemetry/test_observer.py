@@ -1,4 +1,4 @@
-"""Exit codes, metrics, public keys and log lines of a daemon, and that none of them has a secret."""
+"""Exit codes, metrics, public keys and log lines of a daemon, without secrets."""
 
 import asyncio
 import base64
@@ -71,7 +71,10 @@ async def test_each_failed_start_has_its_exit_code_and_message(environment: Envi
 
 
 async def test_metrics_agree_with_the_audit(environment: Environment) -> None:
-    """One bet is won, one rejected, one has an unconfirmed rollback; one callback stays in flight."""
+    """One bet is won, one rejected, one has an unconfirmed rollback.
+
+    One callback stays in flight.
+    """
     harness = environment.harness
     daemon = await environment.fleet.start("host-1")
     await harness.place("b-won")
