@@ -143,7 +143,6 @@ def spellings(address: ipaddress.IPv6Address) -> set[str]:
     return {str(address), address.exploded, address.exploded.upper(), dotted}
 
 
-# ------------------------------------------------------------------------------------------------
 # in an operator's file
 
 

@@ -158,7 +158,6 @@ def test_health_in_one_word(breaker: Breaker, health: Health) -> None:
     assert breaker.health is health
 
 
-# -------------------------------------------------------------------------------------------------------
 # what counts
 
 TEACHES = {
@@ -211,7 +210,6 @@ def test_a_ping_and_a_rollback_with_nothing_to_reverse_were_answered() -> None:
     assert AttemptSummary().with_attempt(ping) == AttemptSummary().with_attempt(rollback) == TEACHES["success"]
 
 
-# -------------------------------------------------------------------------------------------------
 # however it is split
 
 JUDGEMENTS = {
@@ -277,7 +275,6 @@ def test_an_open_circuit_closes_by_the_deciding_ping_alone(steps: list[tuple[Pin
             breaker = replace(breaker, ping_in_s=0.0)
 
 
-# ----------------------------------------------------------------------------------------------------------
 # slow start
 
 

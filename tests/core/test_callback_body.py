@@ -168,7 +168,6 @@ def test_an_unknown_currency_stops_nothing_that_has_no_amount() -> None:
     assert body(callback).endswith(b'"params":{"bet_id":"b"}}')
 
 
-# ----------------------------------------------------------------------------------------------------
 # any params at all
 
 # What jsonb can hold: no NUL, no lone surrogates.

@@ -60,7 +60,6 @@ def outcome(
     )
 
 
-# -------------------------------------------------------------------------------------------------------
 # final verdicts
 
 
@@ -86,7 +85,6 @@ def test_only_the_database_may_call_a_report_late() -> None:
         outcome(Judgement(verdict=Verdict.LATE))
 
 
-# ----------------------------------------------------------------------------------------------------
 # attempts and time
 
 
@@ -146,7 +144,6 @@ def test_a_retry_after_beyond_the_deadline_ends_now_too() -> None:
     assert outcome(busy, Method.BET_MAKE, expires_in_s=31.0).due_in_s == 30.0
 
 
-# ---------------------------------------------------------------------------------------------------
 # nothing to reverse
 
 
@@ -228,7 +225,6 @@ def test_the_recheck_is_the_last_one(
         assert again.state is CallbackState.DELIVERED
 
 
-# -----------------------------------------------------------------------------------------------------------
 # the effect
 
 EXCHANGES = [
@@ -279,7 +275,6 @@ def test_along_any_life_the_effect_only_moves_from_none_to_unknown_to_applied(
             break
 
 
-# ------------------------------------------------------------------------------------------------------------
 # the delay
 
 policies = st.builds(

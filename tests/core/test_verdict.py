@@ -40,7 +40,6 @@ def unknown(reason: str, operator_status: str | None = None) -> Judgement:
     return Judgement(verdict=Verdict.RETRY, reason=reason, effect=Effect.UNKNOWN, operator_status=operator_status)
 
 
-# ------------------------------------------------------------------------------------------------------------
 # no answer
 
 
@@ -60,7 +59,6 @@ def test_what_left_without_a_complete_answer_has_an_unknown_effect(method: Metho
     assert judge(a_callback(method), exchange, BUILT_IN, now=NOW) == unknown(reason)
 
 
-# ----------------------------------------------------------------------------------------------------
 # the body's status
 
 
@@ -176,7 +174,6 @@ def test_an_unknown_status_is_kept_for_whoever_looks_at_three_in_the_morning() -
         assert judged(code, b'{"status":"PENDING"}').operator_status == "PENDING"
 
 
-# ----------------------------------------------------------------------------------------------------------
 # Retry-After
 
 
@@ -219,7 +216,6 @@ def test_retry_after_on_another_code_is_not_a_promise_we_keep() -> None:
         assert verdict.retry_after_s is None
 
 
-# ----------------------------------------------------------------------------------------------
 # balance and transaction
 
 
@@ -363,7 +359,6 @@ def test_statuses_of_the_operators_file_add_to_the_built_in_ones() -> None:
         assert verdict(Method.BET_ROLLBACK, status, BUILT_IN).verdict is Verdict.RETRY
 
 
-# -----------------------------------------------------------------------------------------------------------
 # any answer
 
 statuses_seen = st.one_of(

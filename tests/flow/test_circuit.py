@@ -1,4 +1,4 @@
-"""An operator that fails is left alone by the whole fleet, and is back, gently, within a second of its first answer."""
+"""The circuit breaker over the whole fleet: opening, PINGs, slow start and Retry-After."""
 
 import asyncio
 import itertools
@@ -41,11 +41,11 @@ from tests.support.postgres_proxy import Trick, proxied
 
 THRESHOLD = 3
 NEVER_S = 600.0
-"""Longer than any test: nobody looks whether the operator is back."""
+"""Longer than any test: no PING is sent."""
 OPEN_S = 0.5
 BALANCE = {"player_id": "p1", "currency": "EUR"}
 LOOK, TELL = "as ping_state", "predictu_dispatch.write_circuits("
-"""What the monitor asks and writes, as the proxy knows it."""
+"""The monitor's statements, as the proxy recognises them."""
 
 
 @pytest.fixture
@@ -55,14 +55,17 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 
 def write_operator(environment: Environment, *, open_s: float, **sections: Any) -> None:
-    """The circuit opens after THRESHOLD failures; each BALANCE and BET_MAKE is one attempt unless told otherwise."""
+    """Open the circuit after THRESHOLD failures.
+
+    BALANCE and BET_MAKE get one attempt by default.
+    """
     settings: dict[str, Any] = {"interactive": ONE_ATTEMPT, **sections}
     circuit = {"failure_threshold": THRESHOLD, "open_s": open_s}
     environment.fleet.write_operator(environment.operator.url, circuit=circuit, **settings)
 
 
 async def wins(environment: Environment, count: int) -> list[UUID]:
-    """So many bets of before are won."""
+    """Enqueue a BET_WIN for `count` adopted bets."""
     for n in range(count):
         await environment.adopt(f"won-{n}")
     return [await environment.harness.end("BET_WIN", f"won-{n}") for n in range(count)]
@@ -74,12 +77,12 @@ async def fate_of(environment: Environment, request_id: UUID) -> tuple[str, str 
     return callback["state"], callback["reason"], callback["effect"], callback["attempts"]
 
 
-# -------------------------------------------------------------------------------------------------------------- opening
+# Opening
 
 
 @pytest.mark.parametrize("code", [500, 401, 404])
-async def test_failures_in_a_row_open_the_circuit_and_everybody_can_see_it(environment: Environment, code: int) -> None:
-    """A wrong key or a wrong address is a failure too, whoever's mistake it is."""
+async def test_consecutive_failures_open_the_circuit(environment: Environment, code: int) -> None:
+    """A wrong key or address counts as a failure too."""
     write_operator(environment, open_s=NEVER_S)
     daemon = await environment.fleet.start("host-1")
     await until_final(environment, await enqueue_balance(environment))
@@ -98,7 +101,7 @@ async def test_failures_in_a_row_open_the_circuit_and_everybody_can_see_it(envir
     assert await daemon.metric("operator_up", OPERATOR) == 0
 
 
-async def test_a_business_refusal_is_an_answer_and_the_row_of_failures_begins_anew(environment: Environment) -> None:
+async def test_a_business_rejection_resets_the_consecutive_failures(environment: Environment) -> None:
     write_operator(environment, open_s=NEVER_S)
     await environment.fleet.start("host-1")
 
@@ -110,15 +113,15 @@ async def test_a_business_refusal_is_an_answer_and_the_row_of_failures_begins_an
     await balances(THRESHOLD - 1, failing())
     await balances(1, lambda _: web.json_response({"status": "PLAYER_NOT_FOUND"}))
     await balances(THRESHOLD - 1, failing())
-    # Being asked to slow down is neither an answer nor an outage.
+    # A 429 is neither a success nor a failure.
     await balances(THRESHOLD, failing(429))
     await until_operator_is(environment, circuit="closed", consecutive_failures=THRESHOLD - 1)
     await balances(1, failing())
     await until_operator_is(environment, circuit="open", within_s=OWN_TURN_S)
 
 
-async def test_failures_that_two_daemons_saw_add_up(environment: Environment) -> None:
-    """Neither has seen enough by itself; each has two slots, and all four attempts fail at once."""
+async def test_failures_of_two_daemons_add_up(environment: Environment) -> None:
+    """Neither reaches the threshold alone: each has two slots, and all four attempts fail."""
     environment.fleet.write_operator(
         environment.operator.url,
         interactive=ONE_ATTEMPT | {"max_in_flight": 4},
@@ -137,14 +140,14 @@ async def test_failures_that_two_daemons_saw_add_up(environment: Environment) ->
     assert {lease["leased_by"]: lease["count"] for lease in leased} == {"host-1": 2, "host-2": 2}
     environment.operator.release()
     await until_final(environment, *asked)
-    # Below its own threshold, each tells at its next look.
+    # Below its own threshold, each daemon writes at its next poll.
     await until_operator_is(environment, circuit="open", consecutive_failures=4, within_s=2.0)
 
 
-async def test_an_old_success_does_not_wipe_out_what_another_daemon_has_seen_fail_since(
+async def test_an_old_success_does_not_reset_newer_failures_of_another_daemon(
     environment: Environment,
 ) -> None:
-    """It was heard, and changed nothing then; told again at each look, it would keep the circuit closed for ever."""
+    """If a success were counted again at each poll, the circuit would never open."""
     write_operator(environment, open_s=NEVER_S)
     await environment.fleet.start("host-1")
     await until_final(environment, await enqueue_balance(environment))
@@ -158,13 +161,13 @@ async def test_an_old_success_does_not_wipe_out_what_another_daemon_has_seen_fai
     assert (await operator_row(environment))["consecutive_failures"] == 2
 
 
-# ----------------------------------------------------------------------------------------------------------- while open
+# While open
 
 
-async def test_while_it_is_open_bets_end_at_once_and_what_is_owed_waits(
+async def test_while_the_circuit_is_open_bets_end_at_once_and_credits_wait(
     environment: Environment, database: Database
 ) -> None:
-    """Two daemons, one of which has made no attempt itself: nothing reaches the operator from either of them."""
+    """With two daemons, also for the one that made no attempt itself."""
     write_operator(environment, open_s=NEVER_S)
     await environment.fleet.start("host-1")
     await environment.adopt("b-to-roll-back")
@@ -176,14 +179,14 @@ async def test_while_it_is_open_bets_end_at_once_and_what_is_owed_waits(
     rollback = await environment.harness.rollback("b-to-roll-back")
     win = await environment.harness.end("BET_WIN", "b-to-pay")
     took_ms = []
-    async with outcomes(database.owner) as heard:
+    async with outcomes(database.owner) as outcome_times:
         for n in range(10):
             enqueued = await (environment.harness.place(f"b-{n}") if n % 2 else enqueue_balance(environment))
             committed_at_s = time.monotonic()
-            took_ms.append((await heard.of(enqueued) - committed_at_s) * 1000)
+            took_ms.append((await outcome_times.of(enqueued) - committed_at_s) * 1000)
             assert await fate_of(environment, enqueued) == ("exhausted", "circuit_open", "none", 0)
     print_figures(f"commit to outcome: {sorted(round(ms, 1) for ms in took_ms)} ms")
-    # The median is a few milliseconds; a reaper that was not told looks every half second.
+    # The median is a few milliseconds; a reaper without a notification polls every half second.
     assert sorted(took_ms)[5] < 250
     assert max(took_ms) < 1000
     assert [(await environment.harness.bet(f"b-{n}"))["state"] for n in range(1, 10, 2)] == ["void"] * 5
@@ -194,7 +197,7 @@ async def test_while_it_is_open_bets_end_at_once_and_what_is_owed_waits(
     assert len(environment.operator.requests) == reached
 
 
-async def test_what_waits_for_a_retry_when_it_opens_ends_at_once_and_a_debit_that_may_stand_is_taken_back(
+async def test_retries_end_when_the_circuit_opens_and_an_unknown_debit_is_rolled_back(
     environment: Environment, database: Database
 ) -> None:
     write_operator(environment, open_s=OPEN_S)
@@ -210,10 +213,10 @@ async def test_what_waits_for_a_retry_when_it_opens_ends_at_once_and_a_debit_tha
     environment.operator.book("b-unknown", str(unknown), "p1", 500)
 
     await environment.fleet.start("host-1")
-    async with outcomes(database.owner) as heard:
+    async with outcomes(database.owner) as outcome_times:
         await open_circuit(environment, THRESHOLD)
         for ended, effect in ((unknown, "unknown"), (never_left, "none"), (balance, "unknown")):
-            await heard.of(ended, within_s=OWN_TURN_S)
+            await outcome_times.of(ended, within_s=OWN_TURN_S)
             assert await fate_of(environment, ended) == ("exhausted", "circuit_open", effect, 1)
     assert (await harness.bet("b-never-left"))["state"] == "void"
     assert (await harness.bet("b-unknown"))["state"] == "closing"
@@ -227,8 +230,8 @@ async def test_what_waits_for_a_retry_when_it_opens_ends_at_once_and_a_debit_tha
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
-async def test_without_notifications_everything_still_happens_by_looking(environment: Environment) -> None:
-    """As behind a pooling proxy: a listener that hears nothing."""
+async def test_without_notifications_polling_does_the_same(environment: Environment) -> None:
+    """As behind a pooling proxy, where a listener receives nothing."""
     write_operator(environment, open_s=OPEN_S)
     silent = {"listen_dsn": "postgresql://test_dispatcher@127.0.0.1:1/nowhere"}
     daemons = [await environment.fleet.start(instance, database=silent) for instance in ("host-1", "host-2")]
@@ -249,10 +252,10 @@ async def test_without_notifications_everything_still_happens_by_looking(environ
     assert {(await environment.harness.bet(bet))["state"] for bet in ("b-refused", "b-taken")} == {"void", "open"}
 
 
-# ------------------------------------------------------------------------------------------------------------- the PING
+# The PING
 
 
-async def test_one_ping_every_open_s_from_the_whole_fleet_and_nothing_else(environment: Environment) -> None:
+async def test_an_open_circuit_gets_one_ping_every_open_s_from_the_whole_fleet(environment: Environment) -> None:
     write_operator(environment, open_s=OPEN_S)
     for instance in ("host-1", "host-2"):
         await environment.fleet.start(instance)
@@ -265,7 +268,7 @@ async def test_one_ping_every_open_s_from_the_whole_fleet_and_nothing_else(envir
     arrivals_s = [opened_at_s, *(ping.arrived_at_s for ping in pings(environment.operator))]
     spans_s = [later - sooner for sooner, later in itertools.pairwise(arrivals_s)]
     print_figures(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
-    # Never sooner; later by finding the failure, deciding and claiming, which takes a loaded machine a while.
+    # Never sooner; later by the time to decide and to claim.
     assert min(spans_s) > OPEN_S - 0.01
     assert sorted(spans_s)[len(spans_s) // 2] < OPEN_S + OWN_TURN_S
     assert len({ping.request_id for ping in pings(environment.operator)}) == len(pings(environment.operator))
@@ -276,10 +279,8 @@ async def test_one_ping_every_open_s_from_the_whole_fleet_and_nothing_else(envir
 
 
 @pytest.mark.parametrize("fate", ["killed", "frozen"])
-async def test_the_daemon_that_has_the_ping_is_lost_and_the_others_go_on_pinging(
-    environment: Environment, fate: str
-) -> None:
-    """The PING's lease runs out, it counts as failed, and the next one comes from whoever is left."""
+async def test_other_daemons_ping_after_the_daemon_with_the_ping_freezes(environment: Environment, fate: str) -> None:
+    """The PING's lease expires, it counts as failed, and another daemon sends the next one."""
     write_operator(environment, open_s=OPEN_S)
     daemons = {instance: await environment.fleet.start(instance) for instance in ("host-1", "host-2")}
     await open_circuit(environment, THRESHOLD)
@@ -294,7 +295,7 @@ async def test_the_daemon_that_has_the_ping_is_lost_and_the_others_go_on_pinging
         lost.kill()
     else:
         lost.freeze()
-    # The frozen one gets its answer all the same, and it is a good one: from a moment that is long past.
+    # The frozen daemon's PING was answered, but long ago.
     environment.operator.release()
     before = len(pings(environment.operator))
     await environment.expire_leases(lost.instance)
@@ -311,10 +312,10 @@ async def test_the_daemon_that_has_the_ping_is_lost_and_the_others_go_on_pinging
     assert await environment.audit_faults() == []
 
 
-async def test_a_half_open_circuit_that_a_dying_daemon_left_behind_is_decided_by_the_next(
+async def test_a_half_open_circuit_of_a_crashed_daemon_is_decided_by_the_next(
     environment: Environment,
 ) -> None:
-    """It died between the starting of the PING and its claim: whoever comes claims that very PING."""
+    """It crashed between starting the PING and its claim; another daemon claims that PING."""
     write_operator(environment, open_s=NEVER_S)
     daemon = await environment.fleet.start("host-1")
     await open_circuit(environment, THRESHOLD)
@@ -327,10 +328,10 @@ async def test_a_half_open_circuit_that_a_dying_daemon_left_behind_is_decided_by
     assert [ping.request_id for ping in pings(environment.operator)] == [str(left)]
 
 
-async def test_a_ping_that_nobody_may_send_ends_by_its_deadline_and_another_one_follows(
+async def test_a_ping_that_no_daemon_may_send_expires_and_another_one_follows(
     environment: Environment,
 ) -> None:
-    """The only slot is a frozen daemon's: nobody has a share until it is given up, and the PING waits in vain."""
+    """The only slot belongs to a frozen daemon, so no other has a share until it is released."""
     one_slot = ONE_ATTEMPT | {"max_in_flight": 1, "deadline_s": 0.5, "attempt_timeout_s": 0.4, "connect_timeout_s": 0.4}
     write_operator(environment, open_s=OPEN_S, interactive=one_slot)
     holder = await environment.fleet.start("host-1")
@@ -346,13 +347,13 @@ async def test_a_ping_that_nobody_may_send_ends_by_its_deadline_and_another_one_
     assert len(pings(environment.operator)) >= 1
 
 
-# ---------------------------------------------------------------------------------------------------------- coming back
+# Recovery
 
 
-async def test_an_operator_that_is_back_gets_its_backlog_within_a_second_gently_and_all_of_it(
+async def test_after_an_outage_the_slow_start_delivers_the_whole_backlog(
     environment: Environment,
 ) -> None:
-    """What the operator holds at once doubles with each step; then it lets go, and everything comes."""
+    """The number of concurrent requests doubles with each step."""
     count = 40
     write_operator(environment, open_s=OPEN_S)
     await environment.fleet.start("host-1")
@@ -370,11 +371,13 @@ async def test_an_operator_that_is_back_gets_its_backlog_within_a_second_gently_
     await until("eight at once", lambda: environment.operator.live.total() >= 8)
     arrivals_s = [request.arrived_at_s - closed_at_s for request in others(environment.operator)[reached:]]
     print_figures(f"after the closing: {[round(arrival, 3) for arrival in arrivals_s]} s")
-    # The answer itself closes it; that the PING is settled is not waited for.
+    # The answer closes the circuit, before the PING is settled.
     assert closed_at_s - pings(environment.operator)[-1].arrived_at_s < OWN_TURN_S
     assert arrivals_s[0] < 1.0
-    for held, arrival_s in enumerate(arrivals_s, start=1):
-        assert arrival_s > math.ceil(math.log2(held)) * SLOW_START_STEP_S - 0.1, f"{held} at once after {arrival_s} s"
+    for concurrent, arrival_s in enumerate(arrivals_s, start=1):
+        assert arrival_s > math.ceil(math.log2(concurrent)) * SLOW_START_STEP_S - 0.1, (
+            f"{concurrent} at once after {arrival_s} s"
+        )
     environment.operator.answer = lambda _: None
     environment.operator.release()
     await environment.until_all_final()
@@ -383,7 +386,7 @@ async def test_an_operator_that_is_back_gets_its_backlog_within_a_second_gently_
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
-async def test_a_ping_that_fails_leaves_it_open_and_one_that_is_refused_is_an_answer(environment: Environment) -> None:
+async def test_a_failed_ping_leaves_the_circuit_open_and_a_rejected_one_closes_it(environment: Environment) -> None:
     write_operator(environment, open_s=OPEN_S)
     await environment.fleet.start("host-1")
     await open_circuit(environment, THRESHOLD)
@@ -394,8 +397,8 @@ async def test_a_ping_that_fails_leaves_it_open_and_one_that_is_refused_is_an_an
     await until_operator_is(environment, circuit="closed", consecutive_failures=0, health="healthy")
 
 
-async def test_attempts_that_hung_through_all_of_it_do_not_open_it_again(environment: Environment) -> None:
-    """They were sent before it opened, and fail after it has closed: that says nothing of now."""
+async def test_attempts_from_before_the_outage_do_not_reopen_the_circuit(environment: Environment) -> None:
+    """They were sent before it opened and fail after it closed."""
     write_operator(environment, open_s=OPEN_S)
     await environment.fleet.start("host-1")
     environment.operator.answer = failing()
@@ -418,8 +421,10 @@ async def test_attempts_that_hung_through_all_of_it_do_not_open_it_again(environ
     ) == (since, 0)
 
 
-async def test_a_daemon_that_slept_through_all_of_it_does_not_open_it_again(environment: Environment) -> None:
-    """It wakes up to a heap of failures, and has not heard yet that the circuit was open and is closed again."""
+async def test_a_daemon_that_was_suspended_during_the_outage_does_not_reopen_the_circuit(
+    environment: Environment,
+) -> None:
+    """It resumes with many failures, and has not read yet that the circuit opened and closed."""
     write_operator(environment, open_s=OPEN_S)
     sleeper = await environment.fleet.start("host-1")
     environment.operator.answer = failing()
@@ -444,47 +449,48 @@ async def test_a_daemon_that_slept_through_all_of_it_does_not_open_it_again(envi
     assert sleeper.lines("circuit.opened") == []
 
 
-# ---------------------------------------------------------------------------------------------------------- Retry-After
+# Retry-After
 
 
 def asking_once_for(environment: Environment, code: int, retry_after: Callable[[], str]) -> list[str]:
-    """The first BALANCE is asked to come again later, all else is answered; returns what the operator then said."""
-    said: list[str] = []
+    """Answer the first BALANCE with Retry-After and everything else normally.
+
+    Returns that answer.
+    """
+    retry_afters: list[str] = []
 
     def answer(request: Request) -> web.Response | None:
-        if said or request.method != "BALANCE":
+        if retry_afters or request.method != "BALANCE":
             return None
-        said.append(retry_after())
-        return web.Response(status=code, headers={"Retry-After": said[0]})
+        retry_afters.append(retry_after())
+        return web.Response(status=code, headers={"Retry-After": retry_afters[0]})
 
     environment.operator.answer = answer
-    return said
+    return retry_afters
 
 
 def in_three_seconds() -> str:
-    """An HTTP date, which has whole seconds only: it is two to three seconds from now."""
+    """An HTTP date two to three seconds from now; it has whole seconds only."""
     return format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
 
 
 @pytest.mark.parametrize("code", [429, 503])
 @pytest.mark.parametrize("form", ["seconds", "date", "for a day"])
-async def test_an_operator_that_asks_for_time_gets_it_for_the_whole_lane(
-    environment: Environment, code: int, form: str
-) -> None:
-    """One slot, so that the next BALANCE may go the moment the first was answered; the cap is max_delay_s."""
+async def test_retry_after_holds_for_the_whole_lane(environment: Environment, code: int, form: str) -> None:
+    """One slot, so that the next BALANCE could follow immediately; the cap is max_delay_s."""
     max_delay_s = 1.5 if form == "for a day" else 60.0
     environment.fleet.write_operator(
         environment.operator.url, interactive={"max_in_flight": 1, "max_delay_s": max_delay_s}
     )
     async with another_operator(environment) as other:
         await environment.fleet.start("host-1")
-        said = asking_once_for(
+        retry_afters = asking_once_for(
             environment, code, {"seconds": lambda: "1", "date": in_three_seconds, "for a day": lambda: "86400"}[form]
         )
         await environment.adopt("b-won")
         asked = [await enqueue_balance(environment) for _ in range(4)]
-        await until("the operator asks for time", lambda: bool(said))
-        # Neither the other lane nor another operator is touched by it.
+        await until("the operator asks for time", lambda: bool(retry_afters))
+        # Neither the other lane nor another operator is affected.
         win = await environment.harness.end("BET_WIN", "b-won")
         elsewhere = await enqueue_balance(environment, OTHER)
         await until_final(environment, win, elsewhere)
@@ -493,22 +499,22 @@ async def test_an_operator_that_asks_for_time_gets_it_for_the_whole_lane(
     first, *later = [request.arrived_at_s for request in environment.operator.requests if request.method == "BALANCE"]
     over_at_s = {
         "seconds": first + 1.0,
-        "date": parsedate_to_datetime(said[0]).timestamp() if form == "date" else 0.0,
+        "date": parsedate_to_datetime(retry_afters[0]).timestamp() if form == "date" else 0.0,
         "for a day": first + 1.5,
     }[form]
     print_figures(
-        f"the hold was over after {over_at_s - first:.3f} s; later ones: {[round(s - first, 3) for s in later]}"
+        f"the backoff ended after {over_at_s - first:.3f} s; later ones: {[round(s - first, 3) for s in later]}"
     )
     assert len(later) == len(asked)
-    # A date is compared with the host's clock when the answer is judged, and held by the database's.
+    # A date is compared with the host's clock; the backoff uses the database's clock.
     assert min(later) >= over_at_s - 0.01
     assert min(later) < over_at_s + OWN_TURN_S + 0.5
     assert environment.operator.sent(win)[0].arrived_at_s < over_at_s
     assert other.sent(elsewhere)[0].arrived_at_s < over_at_s
 
 
-async def test_it_gets_its_time_though_the_database_never_hears_of_it(environment: Environment) -> None:
-    """The daemon that was asked knows it by itself, before the slot is free again."""
+async def test_retry_after_holds_even_if_it_cannot_be_written_to_the_database(environment: Environment) -> None:
+    """The daemon that received it applies it before the slot is free again."""
     environment.fleet.write_operator(environment.operator.url, interactive={"max_in_flight": 1, "max_delay_s": 60.0})
     async with proxied(environment.fleet.dsn) as proxy:
         await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
@@ -522,38 +528,38 @@ async def test_it_gets_its_time_though_the_database_never_hears_of_it(environmen
     assert min(later) >= first + 1.0
 
 
-async def test_the_whole_fleet_leaves_the_lane_alone(environment: Environment) -> None:
+async def test_retry_after_holds_for_the_whole_fleet(environment: Environment) -> None:
     environment.fleet.write_operator(environment.operator.url, interactive={"max_in_flight": 2, "max_delay_s": 60.0})
     for instance in ("host-1", "host-2"):
         await environment.fleet.start(instance)
     await until_heartbeats_sent(environment, 2)
-    said = asking_once_for(environment, 429, lambda: "2")
+    retry_afters = asking_once_for(environment, 429, lambda: "2")
     asked = [await enqueue_balance(environment) for _ in range(40)]
-    await until("the operator asks for time", lambda: bool(said))
+    await until("the operator asks for time", lambda: bool(retry_afters))
     await until_final(environment, *asked)
     first, *later = [request.arrived_at_s for request in environment.operator.requests]
     soon = [arrival for arrival in later if arrival < first + 2.0]
     print_figures(f"after the answer still came {len(soon)}: {[round((s - first) * 1000) for s in soon]} ms")
-    # The other daemon hears of it by a notification, and sends what it has claimed until then.
+    # The other daemon learns of it by a notification, and sends what it has already claimed.
     assert max(soon, default=first) < first + OWN_TURN_S
     rows = await environment.harness.owner.fetch("select distinct instance from predictu_dispatch.attempt")
     assert {found["instance"] for found in rows} == {"host-1", "host-2"}
 
 
-# ------------------------------------------------------------------------------------------------------------- its cost
+# Database load
 
 
 @pytest.mark.parametrize("situation", ["well, with traffic", "open", "its row is locked", "sixty others are pinged"])
-async def test_the_monitor_asks_the_database_about_once_a_second(
+async def test_the_monitor_polls_about_once_per_second(
     environment: Environment, database: Database, situation: str
 ) -> None:
-    looks = 3
+    polls = 3
     others = [f"op_{n}" for n in range(60)] if situation == "sixty others are pinged" else []
     environment.fleet.write_operator(
         environment.operator.url,
         interactive=ONE_ATTEMPT,
         circuit={"failure_threshold": THRESHOLD, "open_s": NEVER_S},
-        # Nor does a PING's answer make news, of itself or of whatever comes after it.
+        # A PING's answer causes no further statements.
         health={"ping_interval_s": 2.0 if situation == "well, with traffic" or others else 0.2},
     )
     for other in others:
@@ -561,14 +567,14 @@ async def test_the_monitor_asks_the_database_about_once_a_second(
     async with (
         proxied(environment.fleet.dsn) as proxy,
         connected(database.owner, 1) as [holder],
-        outcomes(database.owner) as heard,
+        outcomes(database.owner) as outcome_times,
     ):
         await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
         await until_operator_is(environment, health="healthy")
         if situation == "open":
             await open_circuit(environment, THRESHOLD)
         for other in others:
-            # Each at a moment of its own, as of operators that came one by one.
+            # At random times, as for operators that were added one by one.
             await until_operator_is(environment, operator_id=other, health="healthy")
             await holder.execute(
                 "update predictu_dispatch.operator set ping_at = now() + random() * interval '10 s',"
@@ -579,18 +585,19 @@ async def test_the_monitor_asks_the_database_about_once_a_second(
             if situation == "its row is locked":
                 await holder.execute("select from predictu_dispatch.operator for update")
             asked_before = proxy.runs(LOOK)
-            looking = asyncio.create_task(until_heartbeats_sent(environment, looks))
+            polling = asyncio.create_task(until_heartbeats_sent(environment, polls))
             balances = 0
-            while situation == "well, with traffic" and not looking.done():
-                await heard.of(await enqueue_balance(environment))
+            while situation == "well, with traffic" and not polling.done():
+                await outcome_times.of(await enqueue_balance(environment))
                 balances += 1
-            await looking
+            await polling
             asked = proxy.runs(LOOK) - asked_before
-    print_figures(f"{situation}: {asked} questions in {looks} to {looks + 2} s, {balances} callbacks")
+    print_figures(f"{situation}: {asked} statements in {polls} to {polls + 2} s, {balances} callbacks")
     assert asked < 20
 
 
-# ----------------------------------------------------------------------------------------------- in the database itself
+# in
+# the database itself
 
 
 async def be(harness: Harness, **columns: object) -> None:
@@ -600,15 +607,15 @@ async def be(harness: Harness, **columns: object) -> None:
 
 
 async def claimed(harness: Harness, *request_ids: UUID | None) -> set[UUID | None]:
-    """Which of these a daemon gets now that knows nothing and asks for everything; they are ready again afterwards."""
+    """The callbacks that a claim without limits returns now; they are ready again afterwards."""
     leases = await claim(harness.daemon)
     await settle_all(harness.daemon, *(retried(lease) for lease in leases))
     assert {lease["request_id"] for lease in leases} <= set(request_ids)
     return {lease["request_id"] for lease in leases}
 
 
-async def test_whatever_a_daemon_believes_the_claim_leaves_alone_whom_it_must(harness: Harness) -> None:
-    """A daemon may be a second behind: what counts is what the claim itself finds."""
+async def test_the_claim_itself_respects_circuit_pause_and_backoff(harness: Harness) -> None:
+    """A daemon's knowledge may be a second old, so the claim checks again."""
     place, balance = await harness.place("b-1"), await enqueue(harness.producer, "BALANCE", BALANCE)
     await harness.owner.execute(
         "insert into predictu_dispatch.bet (operator_id, bet_id, state, player_id, currency, amount,"
@@ -625,7 +632,7 @@ async def test_whatever_a_daemon_believes_the_claim_leaves_alone_whom_it_must(ha
     assert {found["operator_id"]: found["circuit"] for found in circuits} == {OPERATOR: "half_open", DISABLED: "open"}
     [lease] = await claim(harness.daemon)
     assert (lease["request_id"], lease["method"]) == (ping, "PING")
-    # One is under way; whoever starts another gets that one.
+    # One is unfinished; starting another one returns it.
     assert await harness.owner.fetchval("select predictu_dispatch.start_ping($1)", OPERATOR) == ping
     assert await claimed(harness) == set()
     await harness.settle(delivered(lease))
@@ -646,7 +653,7 @@ async def test_whatever_a_daemon_believes_the_claim_leaves_alone_whom_it_must(ha
 
 
 async def test_of_two_decisions_on_the_same_row_one_is_written_and_starts_the_ping(harness: Harness) -> None:
-    """Two daemons have read the same revision; the second looks again, and finds that the PING is under way."""
+    """Two daemons have read the same revision; the second reads again and finds the PING."""
 
     async def written(revision: int) -> bool:
         rows = await harness.daemon.fetch(
@@ -670,6 +677,6 @@ async def test_of_two_decisions_on_the_same_row_one_is_written_and_starts_the_pi
     assert [tuple(found) for found in started] == [("PING", "ready")]
     async with harness.owner.transaction():
         await harness.owner.execute("select from predictu_dispatch.operator for update")
-        # Held by a person: nobody waits for it, and nothing is lost.
+        # Locked by a person: the daemon does not wait, and nothing is lost.
         assert not await written(await revision())
     assert await written(await revision())

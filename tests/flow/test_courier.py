@@ -1,4 +1,4 @@
-"""One leased callback on its whole way: the courier, the real transport and a raw server that checks what it got."""
+"""The courier with the real transport and a raw server."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ PUBLISHED: dict[SigningAlgorithm, OKPKey | RSAKey] = {
     "RS256": RSAKey.import_key(KEYS["RS256"].public_pem()),
 }
 
-# RFC 9864 would rather say Ed25519; EdDSA is what PROTOCOL.md promises, and what operators' libraries know.
+# RFC 9864 renames EdDSA to Ed25519; PROTOCOL.md and the operators' libraries use EdDSA.
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated via RFC 9864:joserfc.errors.SecurityWarning")
 
 
@@ -77,14 +77,14 @@ def halves(request: bytes) -> tuple[dict[str, str], bytes]:
 
 
 def verified(request: bytes, algorithm: SigningAlgorithm = "EdDSA") -> jwt.Token:
-    """The token of a request, verified as operators do: against the published key, by another library than ours."""
+    """The token of a request, verified against the published key by another library."""
     scheme, _, token = halves(request)[0]["Authorization"].partition(" ")
     assert scheme == "Bearer"
     return jwt.decode(token, PUBLISHED[algorithm], algorithms=[algorithm])
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-async def test_what_arrives_is_signed_over_the_very_bytes_that_arrive(algorithm: SigningAlgorithm) -> None:
+async def test_the_signature_covers_the_exact_bytes_of_the_body(algorithm: SigningAlgorithm) -> None:
     before_s = int(time.time())
     _, server = await delivered(answering(OK), leased_now(), algorithm=algorithm)
     (request,) = server.requests
@@ -108,10 +108,10 @@ async def test_what_arrives_is_signed_over_the_very_bytes_that_arrive(algorithm:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-async def test_a_signature_that_takes_long_is_made_beside_the_loop(
+async def test_an_rsa_signature_is_made_in_a_thread(
     algorithm: SigningAlgorithm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A millisecond of RSA on the loop would be a millisecond of every other operator's."""
+    """Otherwise it would delay the other operators' callbacks by a millisecond."""
     signature, signed_in = SigningKey.signature, set[int]()
 
     def noted(key: SigningKey, message: bytes) -> bytes:
@@ -124,12 +124,12 @@ async def test_a_signature_that_takes_long_is_made_beside_the_loop(
     assert (signed_in == {threading.get_ident()}) == (algorithm == "EdDSA")
 
 
-async def test_a_retry_carries_the_same_bytes_and_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_retry_has_the_same_bytes_and_a_new_token(monkeypatch: pytest.MonkeyPatch) -> None:
     issued_at_s = int(time.time())
     async with RawServer(answering(BUSY, OK)).running() as server, courier_to(server) as courier:
         first = await courier.deliver(leased_now())
         with monkeypatch.context() as clock:
-            # A token from before the back-off would have expired by now.
+            # The first token has expired by now.
             clock.setattr(time, "time", lambda: issued_at_s + 300.0)
             second = await courier.deliver(leased_now(attempt=2, effect=Effect.UNKNOWN, reason="http_503"))
     assert (first.outcome.verdict, second.outcome.verdict) == (Verdict.RETRY, Verdict.DELIVERED)
@@ -138,11 +138,11 @@ async def test_a_retry_carries_the_same_bytes_and_a_token_of_its_own(monkeypatch
     first_token, second_token = (verified(request) for request in server.requests)
     assert second_token.claims["iat"] == issued_at_s + 300
     assert second_token.claims["exp"] == issued_at_s + 330
-    # To the operator it is the same request, so the same jti; to an operator that refuses one it has seen, another one.
+    # The same request has the same jti by default.
     assert first_token.claims["jti"] == second_token.claims["jti"] == str(REQUEST_ID)
 
 
-async def test_an_operator_that_checks_jti_for_replay_gets_another_one_with_every_attempt() -> None:
+async def test_with_jti_attempt_every_attempt_has_a_new_jti() -> None:
     async with RawServer(answering(BUSY, OK)).running() as server, courier_to(server, jti="attempt") as courier:
         for attempt in (1, 2):
             await courier.deliver(leased_now(attempt=attempt))
@@ -152,7 +152,7 @@ async def test_an_operator_that_checks_jti_for_replay_gets_another_one_with_ever
     assert first["digest"] == second["digest"]
 
 
-async def test_the_audit_shows_what_was_sent_but_no_credential() -> None:
+async def test_the_audit_has_the_sent_headers_but_no_signature() -> None:
     attempt, server = await delivered(answering(OK), leased_now())
     headers, body = halves(server.requests[0])
     signing_input, _, signature = headers["Authorization"].rpartition(".")
@@ -177,11 +177,11 @@ async def test_a_delivery_is_judged_and_settled_as_one_record() -> None:
     assert (attempt.judgement.balance, attempt.judgement.operator_transaction_id) == (95000, "op-tx-123")
     assert attempt.callback is callback
     assert not attempt.reaped
-    # On the database's clock: as long after the lease began as it took.
+    # On the database's clock: leased_at plus the duration.
     assert timedelta(0) <= attempt.finished_at - MOMENT < timedelta(seconds=5)
 
 
-async def test_decimal_amounts_go_out_and_come_back_exactly() -> None:
+async def test_decimal_amounts_are_exact_in_both_directions() -> None:
     body = b'{"status":"OK","balance":950.07}'
     script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     attempt, server = await delivered(script, leased_now(amount_format="decimal"), amount_format="decimal")
@@ -190,8 +190,8 @@ async def test_decimal_amounts_go_out_and_come_back_exactly() -> None:
 
 
 @pytest.mark.parametrize("method", [Method.BET_MAKE, Method.BET_WIN])
-async def test_a_callback_that_cannot_be_written_is_an_attempt_that_was_not_sent(method: Method) -> None:
-    """A decimal amount in a currency of unknown minor digits must stop neither its lane nor the daemon."""
+async def test_a_callback_without_a_body_is_settled_as_not_sent(method: Method) -> None:
+    """A decimal amount in a currency without known minor digits must not stop the lane."""
     callback = leased_now(method, amount_format="decimal", minor_digits=None)
     attempt, server = await delivered(answering(OK), callback, amount_format="decimal")
     assert (attempt.exchange.evidence, attempt.exchange.reason) == (Evidence.NOT_SENT, "internal_error")
@@ -201,17 +201,17 @@ async def test_a_callback_that_cannot_be_written_is_an_attempt_that_was_not_sent
     assert server.connections == 0
 
 
-async def test_after_the_deadline_or_with_too_little_lease_left_nothing_is_sent() -> None:
+async def test_nothing_is_sent_after_the_deadline_or_near_the_end_of_the_lease() -> None:
     for late in ({"expires_in_s": -0.1}, {"leased_at_s": time.monotonic() - 3.1, "expires_in_s": None}):
         attempt, server = await delivered(answering(OK), leased_now(**late))
         assert (attempt.exchange.evidence, attempt.exchange.reason) == (Evidence.NOT_SENT, "too_late")
         assert server.connections == 0
-    # With the deadline gone there is nothing to wait for either.
+    # After the deadline there is no retry either.
     ended, _ = await delivered(answering(OK), leased_now(expires_in_s=-0.1))
     assert (ended.outcome.state, ended.outcome.reason) == (CallbackState.EXHAUSTED, "deadline")
 
 
-async def test_each_method_has_the_timeouts_of_its_policy() -> None:
+async def test_each_method_uses_the_timeouts_of_its_policy() -> None:
     async def silent(peer: Any) -> None:
         await peer.request()
         await peer.read_until_closed()
@@ -225,8 +225,8 @@ async def test_each_method_has_the_timeouts_of_its_policy() -> None:
         assert len(server.requests) == 1
 
 
-async def test_what_begins_together_does_not_end_together() -> None:
-    """An operator that never answers would otherwise hold up all others whenever its slots time out at once."""
+async def test_concurrent_attempts_have_different_timeouts() -> None:
+    """Otherwise all slots of an operator that never answers would time out at once."""
     asked_s: list[float] = []
 
     class Noting(Transport):
@@ -242,12 +242,12 @@ async def test_what_begins_together_does_not_end_together() -> None:
     for _ in range(200):
         await courier.deliver(leased_now())
     await transport.close()
-    # Never longer than the operator's file says, never shorter by more than a twentieth, and well spread in between.
+    # At most the configured timeout, at least 95 % of it, and well spread.
     assert 4.75 <= min(asked_s) < 4.80
     assert 4.95 < max(asked_s) <= 5.0
 
 
-async def test_the_operators_own_statuses_and_pause_hold() -> None:
+async def test_the_operators_statuses_and_max_delay_apply() -> None:
     blocked = b'HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\n{"status":"PLAYER_BLOCKED"}'
     attempt, _ = await delivered(answering(blocked), leased_now(), statuses={"rejected": ["PLAYER_BLOCKED"]})
     assert (attempt.outcome.state, attempt.outcome.reason) == (CallbackState.REJECTED, "player_blocked")

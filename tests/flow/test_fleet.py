@@ -1,6 +1,7 @@
-"""A fleet of real daemons, as the operator sees it: never more requests at once than its limit, whoever comes or goes.
+"""A fleet of real daemons never exceeds an operator's slots, as the operator counts them.
 
-The operator counts by itself, in its own process, what it has under way. A request whose sender is gone is over.
+The operator counts concurrent requests in its own process. A request whose sender has stopped has
+ended.
 """
 
 import time
@@ -33,7 +34,7 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 
 async def all_ready(environment: Environment, *instances: str) -> list[Daemon]:
-    """So many daemons are started at once, and ready."""
+    """Start `count` daemons concurrently and wait until they are ready."""
     daemons = [environment.fleet.spawn(instance) for instance in instances]
     for daemon in daemons:
         await daemon.ready()
@@ -41,19 +42,19 @@ async def all_ready(environment: Environment, *instances: str) -> list[Daemon]:
 
 
 async def is_busy(operator: Operator, count: int, *, lane: str = "interactive", within_s: float = 15.0) -> None:
-    """So many requests of the lane are under way at once."""
-    await until(f"{count} are under way at once", lambda: operator.busy[lane] == count, within_s=within_s)
+    """Wait until `count` requests of the lane are in flight."""
+    await until(f"{count} are in flight", lambda: operator.busy[lane] == count, within_s=within_s)
 
 
 async def uses_all_of_its_limit(environment: Environment, lane: str = "interactive") -> None:
-    """The daemons fill every slot: seen where the operator holds its answers back for a moment."""
+    """Check that the daemons use every slot while the operator delays its answers."""
     environment.operator.hold()
     await is_busy(environment.operator, LIMIT, lane=lane)
     environment.operator.release()
 
 
 async def finish(environment: Environment, count: int) -> None:
-    """The operator answers at once again; everything is delivered, and the audit and the operator's books are right."""
+    """Let the operator answer at once; check that everything is delivered and the ledger agrees."""
     environment.operator.answers_in_s = 0.0
     environment.operator.release()
     await environment.until_all_final()
@@ -61,7 +62,7 @@ async def finish(environment: Environment, count: int) -> None:
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
-async def test_what_a_killed_daemon_had_is_used_by_the_others_within_seconds_and_nothing_before_that(
+async def test_a_killed_daemons_slots_are_used_by_the_others_after_the_heartbeat_timeout(
     environment: Environment,
 ) -> None:
     environment.operator.hold()
@@ -74,23 +75,23 @@ async def test_what_a_killed_daemon_had_is_used_by_the_others_within_seconds_and
     await is_busy(environment.operator, LIMIT - 4, within_s=2.0)
     await until_slots(environment, host_a=6, host_b=6)
     await is_busy(environment.operator, LIMIT)
-    assert time.monotonic() - killed_at_s < 8, "three seconds of silence, one until the next announcement, and ours"
+    assert time.monotonic() - killed_at_s < 8, "heartbeat timeout of three seconds, plus one heartbeat interval"
     assert environment.operator.busiest["interactive"] == LIMIT
-    # What the dead one had under way is sent again by the others; what hangs there still counts for nobody.
+    # The others retry its attempts; requests that still hang there do not count.
     await environment.expire_leases(C)
     await finish(environment, 60)
     assert environment.operator.busiest["interactive"] == LIMIT
 
 
 async def under_way(environment: Environment, instance: str) -> list[UUID]:
-    """What this daemon has under way, as the database knows."""
+    """This daemon's callbacks in flight."""
     rows = await environment.harness.owner.fetch(
         "select request_id from predictu_dispatch.callback where state = 'in_flight' and leased_by = $1", instance
     )
     return [row["request_id"] for row in rows]
 
 
-async def test_who_joins_gets_slots_only_as_what_hangs_there_ends(environment: Environment) -> None:
+async def test_a_new_daemon_gets_slots_only_as_attempts_end(environment: Environment) -> None:
     environment.operator.hold()
     await environment.fleet.start(A)
     await place_many(environment, 60)
@@ -109,9 +110,9 @@ async def test_who_joins_gets_slots_only_as_what_hangs_there_ends(environment: E
     assert environment.operator.busiest["interactive"] == LIMIT
 
 
-async def test_daemons_that_join_and_stop_keep_the_limit_strictly_and_use_all_of_it(environment: Environment) -> None:
+async def test_the_limit_is_kept_and_used_while_daemons_start_and_stop(environment: Environment) -> None:
     lane = "settlement"
-    # Slow enough for work to be left until the end.
+    # Slow enough that work remains until the end.
     environment.operator.answers_in_s = 0.25
     await win_many(environment, 1_200)
     a, _ = await all_ready(environment, A, B)
@@ -128,17 +129,17 @@ async def test_daemons_that_join_and_stop_keep_the_limit_strictly_and_use_all_of
     assert environment.operator.busiest[lane] == LIMIT
 
 
-async def test_a_claim_that_is_under_way_while_its_daemon_stops_is_not_given_to_another(
+async def test_slots_of_a_claim_in_progress_are_not_released_when_the_daemon_stops(
     environment: Environment,
 ) -> None:
-    """Its answer is late. What it may bring counts as used, or another would fill the same slots meanwhile."""
+    """The claim's answer is late, so its slots count as used until it arrives."""
     claiming = "predictu_dispatch.claim("
     environment.operator.hold()
     async with proxied(environment.fleet.dsn) as proxy:
         a = await environment.fleet.start(A, database={"dsn": proxy.dsn()}, daemon={"drain_s": 30.0})
         await environment.fleet.start(B)
         await until_slots(environment, host_a=6, host_b=6)
-        # Both lanes' next claims are held back on their way home, and one of them has found something.
+        # The answers of both lanes' claims are delayed, and one of them has leased a callback.
         a.freeze()
         proxy.on_next(claiming, Trick.KEEP_ANSWER, times=2)
         await place_many(environment, 40)
@@ -162,10 +163,10 @@ async def test_a_claim_that_is_under_way_while_its_daemon_stops_is_not_given_to_
         assert environment.operator.busiest["interactive"] == LIMIT
 
 
-async def test_a_daemon_that_waits_for_one_operators_answer_gives_the_others_back_at_once(
+async def test_a_stopping_daemon_releases_the_slots_of_idle_operators_at_once(
     environment: Environment,
 ) -> None:
-    """Each deploy would halve every operator's limit for as long as one of them hangs."""
+    """Otherwise a slow operator would reduce all operators' limits during each restart."""
     async with another_operator(environment, interactive={"max_in_flight": LIMIT}):
         environment.operator.hold()
         a, _ = await all_ready(environment, A, B)
@@ -180,7 +181,7 @@ async def test_a_daemon_that_waits_for_one_operators_answer_gives_the_others_bac
         assert await a.exited() == 0
 
 
-async def test_a_daemon_that_stands_still_loses_its_share_and_uses_none_when_it_goes_on(
+async def test_a_suspended_daemon_loses_its_share_and_does_not_use_it_when_resumed(
     environment: Environment,
 ) -> None:
     environment.operator.hold()
@@ -192,12 +193,12 @@ async def test_a_daemon_that_stands_still_loses_its_share_and_uses_none_when_it_
         await is_busy(environment.operator, LIMIT)
         c.freeze()
         await until("its share is gone", lambda: lost_its_share(environment, C))
-        # Its requests hang where they did, and the others have all of the limit.
+        # Its requests still hang, and the others have the whole limit.
         await is_busy(environment.operator, LIMIT + 4)
         assert environment.operator.busiest["interactive"] == LIMIT + 4
         environment.operator.release_only(await under_way(environment, C))
         await is_busy(environment.operator, LIMIT)
-        # It goes on with four slots that are free, hears nothing yet, and knows that they are no longer its own.
+        # It resumes with four free slots and no heartbeat, and must not use them.
         proxy.on_next("predictu_dispatch.heartbeat(", Trick.KEEP_ANSWER)
         c.thaw()
         await proxy.caught.wait()
@@ -225,14 +226,14 @@ async def lost_its_share(environment: Environment, instance: str) -> bool:
     return instance not in await slots(environment)
 
 
-async def test_a_second_daemon_of_the_same_name_does_not_start_and_the_first_goes_on(environment: Environment) -> None:
+async def test_a_second_daemon_with_the_same_name_does_not_start(environment: Environment) -> None:
     first = await environment.fleet.start(A)
     second = environment.fleet.spawn("twin", daemon={"instance": A})
     assert await second.exited(within_s=15) == 1
-    said = second.log_text.splitlines()[-1]
-    assert said.startswith(f"another daemon called '{A}' is running on host ")
-    assert f"process {first.process.pid}" in said
-    assert "[daemon] instance in dispatcher.toml" in said
+    message = second.log_text.splitlines()[-1]
+    assert message.startswith(f"another daemon called '{A}' is running on host ")
+    assert f"process {first.process.pid}" in message
+    assert "[daemon] instance in dispatcher.toml" in message
     assert "daemon.started" not in second.log_text
     await place_many(environment, 30)
     await finish(environment, 30)
@@ -240,30 +241,28 @@ async def test_a_second_daemon_of_the_same_name_does_not_start_and_the_first_goe
     assert await slots(environment) == {A: LIMIT}
 
 
-async def test_a_daemon_that_is_started_right_after_a_kill_has_its_name_and_its_work_back_within_seconds(
+async def test_a_daemon_restarted_after_a_kill_continues_within_seconds(
     environment: Environment,
 ) -> None:
     first = await environment.fleet.start(A)
     first.kill()
     started_s = time.monotonic()
     await environment.fleet.start("next", daemon={"instance": A})
-    # Its predecessor's silence is over after three seconds; the rest is a start on a busy machine.
+    # The heartbeat timeout is three seconds; the rest is the start on a busy machine.
     assert time.monotonic() - started_s < 9
     await place_many(environment, 30)
     await finish(environment, 30)
 
 
 @pytest.mark.parametrize("lane", ["interactive", "settlement"])
-async def test_a_limit_of_one_is_kept_by_three_daemons_and_everything_is_delivered(
-    environment: Environment, lane: str
-) -> None:
+async def test_three_daemons_keep_a_limit_of_one_and_deliver_everything(environment: Environment, lane: str) -> None:
     sections: dict[str, Any] = {lane: {"max_in_flight": 1}}
     environment.fleet.write_operator(environment.operator.url, **sections)
     environment.operator.answers_in_s = 0.002
     a, b, _ = await all_ready(environment, A, B, C)
     await (place_many if lane == "interactive" else win_many)(environment, 150)
     await until("some are through", lambda: len(environment.operator.requests) > 30)
-    # The one slot moves to another, and one of those who had none goes.
+    # The slot moves to another daemon, and a daemon without slots stops.
     a.kill()
     b.terminate()
     await environment.expire_leases(A)

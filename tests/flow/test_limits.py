@@ -1,7 +1,7 @@
-"""What an operator sees of its rate, from daemons that come and go: as it counts arrivals itself, in any second.
+"""The rate limit over a changing fleet, as the operator counts arrivals in any second.
 
-A busy machine stands this test's own process still now and then, and what came meanwhile is seen at once: the bounds
-make room for the longest such time and for nothing else.
+A busy machine may suspend the test's process, which then sees several arrivals at once. The bounds
+allow for the longest such suspension.
 """
 
 import faulthandler
@@ -36,7 +36,7 @@ from tests.support.postgres import Database
 
 A, B, C, D = "host-a", "host-b", "host-c", "host-d"
 IS_FULL = os.environ.get("TEST_SIZE") == "full"
-"""The outage with as many callbacks as the promise is about; a suite of minutes for every change would not be run."""
+"""The size of the outage's backlog; TEST_SIZE=full uses 10,000."""
 BACKLOG, BACKLOG_RATE = (10_000, 400) if IS_FULL else (1_200, 200)
 
 
@@ -47,7 +47,7 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 
 async def all_ready(environment: Environment, *instances: str) -> list[Daemon]:
-    """So many daemons are started at once, and ready."""
+    """Start `count` daemons concurrently and wait until they are ready."""
     daemons = [environment.fleet.spawn(instance) for instance in instances]
     for daemon in daemons:
         await daemon.ready()
@@ -61,7 +61,7 @@ def limit_rate(environment: Environment, requests_per_s: float, **sections: Any)
 
 
 async def shares_are(environment: Environment, **expected: float) -> None:
-    """The rate is divided so."""
+    """Wait until the rate is divided like this."""
     wanted = {name.replace("_", "-"): rate for name, rate in expected.items()}
 
     async def so_it_is() -> bool:
@@ -71,9 +71,9 @@ async def shares_are(environment: Environment, **expected: float) -> None:
 
 
 async def arrives(environment: Environment, count: int) -> list[Request]:
-    """So many requests more, beginning now, and nothing else since."""
+    """Count only from now on, and wait for `count` more requests."""
     before = len(environment.operator.requests)
-    await until(f"{count} more have come", lambda: len(environment.operator.requests) >= before + count)
+    await until(f"{count} more have arrived", lambda: len(environment.operator.requests) >= before + count)
     return environment.operator.requests[before:]
 
 
@@ -82,11 +82,11 @@ def seen_rate(requests: list[Request]) -> float:
 
 
 def assert_within(requests: list[Request], limit: float, standstill: EventLoopStalls) -> None:
-    """In no second came more than 1.2 of the limit; what came in while we stood still, we saw in a later one."""
+    """Check that no second has more than 1.2 times the limit, except for our own suspensions."""
     assert max_requests_within(requests) <= 1.2 * limit * (1 + standstill.longest_s) + 1
 
 
-async def test_three_daemons_keep_one_rate_also_while_one_dies_and_another_joins(environment: Environment) -> None:
+async def test_three_daemons_keep_the_rate_while_one_is_killed_and_another_starts(environment: Environment) -> None:
     limit = 60
     limit_rate(environment, limit)
     await win_many(environment, 2_000)
@@ -99,29 +99,29 @@ async def test_three_daemons_keep_one_rate_also_while_one_dies_and_another_joins
         await shares_are(environment, host_a=20, host_b=20, host_d=20)
         quiet_again = await arrives(environment, 3 * limit)
     assert_within(environment.operator.requests, limit, standstill)
-    # And nearly all of it is used; a loaded machine wakes daemons late, which costs nothing up to 50 ms.
+    # Nearly all of the rate is used; being up to 50 ms late costs nothing.
     assert min(seen_rate(quiet), seen_rate(quiet_again)) > 0.85 * limit
-    # As long as the dead one's share was nobody's, the others had theirs.
+    # Until the killed daemon's share was redistributed, the others kept theirs.
     assert longest_gap_s(environment.operator.requests) < 0.5 + standstill.longest_s
     assert environment.operator.faults == []
 
 
 @pytest.mark.parametrize("limit", [2, 5])
-async def test_a_rate_of_a_few_a_second_is_kept_by_three_daemons_and_used(environment: Environment, limit: int) -> None:
-    """One of them has all of it, or three could send at the same moment: more than the limit, in every second."""
+async def test_three_daemons_keep_and_use_a_rate_of_a_few_per_second(environment: Environment, limit: int) -> None:
+    """One daemon has the whole rate, because three could send at the same time."""
     limit_rate(environment, limit)
     await all_ready(environment, A, B, C)
     await shares_are(environment, host_a=limit, host_b=0, host_c=0)
     await win_many(environment, 100)
     async with measure_stalls() as standstill:
         requests = await arrives(environment, 4 * limit)
-    # One more than the limit in a second that begins and ends with a request.
+    # A second that begins and ends with a request has one more than the limit.
     assert max_requests_within(requests) <= limit * (1 + standstill.longest_s) + 1
     assert seen_rate(requests) > 0.8 * limit
 
 
-async def test_a_lane_that_has_nothing_to_send_takes_nothing_of_the_rate(environment: Environment) -> None:
-    """Both lanes wake at the same moments, and bets are looked for first: settlements get what they leave, at once."""
+async def test_an_idle_lane_uses_none_of_the_rate(environment: Environment) -> None:
+    """Both lanes poll at the same times, bets first; settlements get the rest at once."""
     limit = 2
     limit_rate(environment, limit)
     await environment.fleet.start(A, daemon={"poll_interval_s": 0.5})
@@ -130,7 +130,7 @@ async def test_a_lane_that_has_nothing_to_send_takes_nothing_of_the_rate(environ
     assert seen_rate(requests) > 0.85 * limit
 
 
-async def test_a_bet_waits_for_a_few_intervals_of_the_rate_whatever_settlements_are_due(
+async def test_a_bet_waits_only_a_few_intervals_of_the_rate_behind_settlements(
     environment: Environment,
 ) -> None:
     limit, daemons = 40, 2
@@ -148,16 +148,16 @@ async def test_a_bet_waits_for_a_few_intervals_of_the_rate_whatever_settlements_
             waited_s.append((await arrival(environment, placement)).arrived_at_s - enqueued_at_s)
     assert statistics.median(waited_s) < 3 * interval_s
     assert max(waited_s) < 10 * interval_s + standstill.longest_s
-    # And a burst of bets has the whole rate for itself.
+    # A burst of bets gets the whole rate.
     before = len(environment.operator.requests)
     await place_many(environment, 3 * limit)
-    await until("all bets are there", lambda: bets_since(environment, before) == 3 * limit)
+    await until("all bets have arrived", lambda: bets_since(environment, before) == 3 * limit)
     settlements = sum(request.method == "BET_WIN" for request in environment.operator.requests[before:])
     assert settlements < limit
 
 
 async def arrival(environment: Environment, request_id: UUID) -> Request:
-    await until("the bet is there", lambda: bool(environment.operator.sent(request_id)))
+    await until("the bet has arrived", lambda: bool(environment.operator.sent(request_id)))
     return environment.operator.sent(request_id)[0]
 
 
@@ -165,7 +165,7 @@ def bets_since(environment: Environment, before: int) -> int:
     return sum(request.method == "BET_MAKE" for request in environment.operator.requests[before:])
 
 
-async def test_a_limit_that_is_changed_in_the_file_is_followed_within_seconds_of_a_reload(
+async def test_a_changed_rate_applies_within_seconds_of_a_reload(
     environment: Environment,
 ) -> None:
     limit_rate(environment, 20)
@@ -183,7 +183,7 @@ async def test_a_limit_that_is_changed_in_the_file_is_followed_within_seconds_of
 
 
 async def reload(environment: Environment, daemons: list[Daemon], requests_per_s: float, **expected: float) -> None:
-    """All daemons run by this rate, a few seconds after SIGHUP."""
+    """Reload all daemons with this rate and wait until they use it."""
     limit_rate(environment, requests_per_s)
     asked_s = time.monotonic()
     for daemon in daemons:
@@ -192,18 +192,18 @@ async def reload(environment: Environment, daemons: list[Daemon], requests_per_s
     assert time.monotonic() - asked_s < 5
 
 
-async def test_an_operator_that_is_back_is_woken_gently_and_gets_everything_at_no_more_than_its_limits(
+async def test_after_a_long_outage_the_backlog_is_delivered_within_the_limits(
     environment: Environment,
 ) -> None:
-    """It was away while thousands of settlements were enqueued; each is delivered once, and the wallet is right."""
+    """Thousands of settlements were enqueued during the outage; each is delivered once."""
     if IS_FULL:
-        # The run's own limit is for tests that hang; minutes are what was asked for.
+        # The time limit is for tests that hang; TEST_SIZE=full runs for minutes.
         faulthandler.cancel_dump_traceback_later()
     slots = 16
     limit_rate(
         environment, BACKLOG_RATE, circuit={"failure_threshold": 5, "open_s": 0.5}, settlement={"max_in_flight": slots}
     )
-    # Long enough for requests to overlap wherever more than one may be under way.
+    # Long enough for concurrent requests to overlap.
     environment.operator.answers_in_s = 0.02
     environment.operator.answer = lambda _: web.Response(status=503)
     await all_ready(environment, A, B, C)
@@ -216,12 +216,12 @@ async def test_an_operator_that_is_back_is_woken_gently_and_gets_everything_at_n
         environment.operator.answer = lambda _: None
         await until_operator_is(environment, circuit="closed")
         back_at_s = pings(environment.operator)[-1].arrived_at_s
-        await until("half a second has gone by", lambda: time.time() > back_at_s + 0.5)
+        await until("half a second has passed", lambda: time.time() > back_at_s + 0.5)
         in_half_a_second, at_once = len(environment.operator.requests), environment.operator.busiest["settlement"]
         environment.operator.answers_in_s = 0.002
-        # On a machine that cannot keep up with the rate, as the suite's may be when it is busy.
+        # Unless a busy machine cannot keep up with the rate.
         await environment.until_all_final(within_s=3 * BACKLOG / BACKLOG_RATE + 10)
-    # One at a time from each daemon, at first; a standstill may have let half a second become more.
+    # At first one request at a time per daemon; a suspension may have lengthened the half second.
     assert at_once <= 3 * 2 ** int(2 * standstill.longest_s)
     assert in_half_a_second < BACKLOG_RATE / 2
     assert environment.operator.busiest["settlement"] <= slots

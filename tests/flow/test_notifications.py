@@ -1,4 +1,4 @@
-"""Who is told when a callback is committed: the daemons, at once, and yet no commit waits for another one."""
+"""Notifications when a callback is committed: sent at once, without serializing commits."""
 
 import asyncio
 import uuid
@@ -20,70 +20,74 @@ WAIT_S = 5.0
 
 @asynccontextmanager
 async def listening(database: Database) -> AsyncIterator["asyncio.Queue[str]"]:
-    heard: asyncio.Queue[str] = asyncio.Queue()
+    notifications: asyncio.Queue[str] = asyncio.Queue()
     connection = await asyncpg.connect(database.owner)
-    await connection.add_listener("predictu_dispatch_due", lambda *said: heard.put_nowait(str(said[-1])))
+    await connection.add_listener("predictu_dispatch_due", lambda *args: notifications.put_nowait(str(args[-1])))
     try:
-        yield heard
+        yield notifications
     finally:
         await connection.close()
 
 
-async def nothing_more(heard: "asyncio.Queue[str]", connection: Connection) -> bool:
-    """True where nothing was told but the marker, which is told last."""
+async def nothing_more(notifications: "asyncio.Queue[str]", connection: Connection) -> bool:
+    """True if no notification arrived before the marker."""
     marker = str(uuid.uuid4())
     await connection.execute("select pg_notify('predictu_dispatch_due', $1)", marker)
-    return await asyncio.wait_for(heard.get(), WAIT_S) == marker
+    return await asyncio.wait_for(notifications.get(), WAIT_S) == marker
 
 
 @pytest.fixture
-async def heard(database: Database) -> AsyncIterator["asyncio.Queue[str]"]:
+async def notifications(database: Database) -> AsyncIterator["asyncio.Queue[str]"]:
     async with listening(database) as queue:
         yield queue
 
 
-async def test_what_somebody_waits_for_is_told_at_its_commit_and_not_before(
-    harness: Harness, heard: "asyncio.Queue[str]"
+async def test_an_interactive_callback_is_notified_at_its_commit(
+    harness: Harness, notifications: "asyncio.Queue[str]"
 ) -> None:
     async with harness.producer.transaction():
         await enqueue(harness.producer, "BALANCE", BALANCE)
         await enqueue(harness.producer, "BALANCE", BALANCE)
-        assert await nothing_more(heard, harness.owner)
-    assert await asyncio.wait_for(heard.get(), WAIT_S) == OPERATOR
-    assert await nothing_more(heard, harness.owner)
+        assert await nothing_more(notifications, harness.owner)
+    assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
+    assert await nothing_more(notifications, harness.owner)
 
 
-async def test_what_waits_or_is_a_settlement_or_was_taken_back_is_not_told(
-    harness: Harness, heard: "asyncio.Queue[str]"
+async def test_waiting_settlement_and_cancelled_callbacks_are_not_notified(
+    harness: Harness, notifications: "asyncio.Queue[str]"
 ) -> None:
     await harness.place("b1")
-    await asyncio.wait_for(heard.get(), WAIT_S)
+    await asyncio.wait_for(notifications.get(), WAIT_S)
     await harness.end("BET_WIN", "b1")
     transaction = harness.producer.transaction()
     await transaction.start()
     await enqueue(harness.producer, "BALANCE", BALANCE)
     await transaction.rollback()
-    assert await nothing_more(heard, harness.owner)
+    assert await nothing_more(notifications, harness.owner)
 
 
-async def test_what_was_enqueued_long_before_its_commit_says_so(harness: Harness, heard: "asyncio.Queue[str]") -> None:
+async def test_a_callback_enqueued_long_before_its_commit_is_notified_as_behind(
+    harness: Harness, notifications: "asyncio.Queue[str]"
+) -> None:
     async with harness.producer.transaction():
         await enqueue(harness.producer, "BALANCE", BALANCE)
         await asyncio.sleep(0.6)
-    assert await asyncio.wait_for(heard.get(), WAIT_S) == f"{OPERATOR} behind"
+    assert await asyncio.wait_for(notifications.get(), WAIT_S) == f"{OPERATOR} behind"
 
 
-async def test_of_those_that_commit_at_one_moment_only_one_tells(harness: Harness, heard: "asyncio.Queue[str]") -> None:
-    """Somebody is telling, and has not committed yet: the others do not queue behind that commit."""
+async def test_concurrent_commits_send_a_single_notification(
+    harness: Harness, notifications: "asyncio.Queue[str]"
+) -> None:
+    """While one commit with a NOTIFY is in progress, the others do not queue behind it."""
     teller = harness.owner.transaction()
     await teller.start()
     await harness.owner.execute("select pg_advisory_xact_lock(hashtext('predictu_dispatch.notify_due'))")
     await asyncio.wait_for(enqueue(harness.producer, "BALANCE", BALANCE), WAIT_S)
     await teller.rollback()
-    assert await nothing_more(heard, harness.owner)
+    assert await nothing_more(notifications, harness.owner)
 
 
-async def test_a_request_id_of_our_own_giving_begins_with_the_time(harness: Harness) -> None:
+async def test_a_generated_request_id_begins_with_the_time(harness: Harness) -> None:
     given = [await enqueue(harness.producer, "BALANCE", BALANCE) for _ in range(3)]
     assert {(one.version, one.variant) for one in given} == {(7, uuid.RFC_4122)}
     created_at = [(await harness.callback(one))["created_at"] for one in given]
@@ -92,8 +96,8 @@ async def test_a_request_id_of_our_own_giving_begins_with_the_time(harness: Harn
     assert len(set(given)) == 3
 
 
-async def test_of_many_that_commit_at_one_moment_all_go_out_though_few_tell(tmp_path: Path, database: Database) -> None:
-    """With a poll a minute away: whoever did not tell is found by the looks after the one that did."""
+async def test_all_concurrent_commits_are_delivered_although_few_notify(tmp_path: Path, database: Database) -> None:
+    """The poll interval is a minute, so the claims after a notification must find the others."""
     async with open_environment(tmp_path, database) as environment, connected(database.producer, 8) as producers:
 
         async def delivered(count: int) -> None:
@@ -104,7 +108,7 @@ async def test_of_many_that_commit_at_one_moment_all_go_out_though_few_tell(tmp_
         for turn in range(1, 21):
             await asyncio.gather(*(enqueue(producer, "BALANCE", BALANCE) for producer in producers))
             await delivered(turn * len(producers))
-        # One that was enqueued long before its commit lies behind what has been read since.
+        # A callback enqueued long before its commit is behind the claim cursor.
         async with producers[0].transaction():
             await enqueue(producers[0], "BALANCE", BALANCE)
             await asyncio.sleep(1.2)

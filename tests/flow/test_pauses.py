@@ -1,4 +1,4 @@
-"""A maintenance window: nothing is sent to a paused operator, no attempt is spent, and no other operator notices."""
+"""Pauses: nothing is sent to a paused operator, and no attempt is used."""
 
 import time
 from collections.abc import AsyncIterator
@@ -43,9 +43,7 @@ async def fate_of(harness: Harness, request_id: UUID) -> tuple[str, str | None, 
     return callback["state"], callback["reason"], callback["effect"], callback["attempts"]
 
 
-async def test_while_paused_bets_end_at_once_credits_wait_and_nothing_is_sent(
-    environment: Environment, database: Database
-) -> None:
+async def test_while_paused_bets_end_at_once_and_credits_wait(environment: Environment, database: Database) -> None:
     environment.fleet.write_operator(environment.operator.url, health={"ping_interval_s": 0.2})
     harness = environment.harness
     await environment.adopt("b-to-pay")
@@ -57,11 +55,11 @@ async def test_while_paused_bets_end_at_once_credits_wait_and_nothing_is_sent(
         await until_heartbeats_sent(environment, 1)
         reached = len(environment.operator.requests)
         took_ms = []
-        async with outcomes(database.owner) as heard:
+        async with outcomes(database.owner) as outcome_times:
             for n in range(8):
                 enqueued = await (harness.place(f"b-{n}") if n % 2 else enqueue_balance(environment))
                 committed_at_s = time.monotonic()
-                took_ms.append((await heard.of(enqueued) - committed_at_s) * 1000)
+                took_ms.append((await outcome_times.of(enqueued) - committed_at_s) * 1000)
                 assert await fate_of(harness, enqueued) == ("exhausted", "paused", "none", 0)
         print_figures(f"commit to outcome: {sorted(round(ms, 1) for ms in took_ms)} ms")
         assert sorted(took_ms)[len(took_ms) // 2] < 250
@@ -70,7 +68,7 @@ async def test_while_paused_bets_end_at_once_credits_wait_and_nothing_is_sent(
         rollback = await harness.rollback("b-to-roll-back")
         win = await harness.end("BET_WIN", "b-to-pay")
         assert rollback is not None
-        # The other operator goes on as if nothing were.
+        # The other operator is not affected.
         placed = await enqueue(harness.producer, "BET_MAKE", placement_params("b-other"), operator_id=OTHER)
         await until_final(environment, placed)
         assert await fate_of(harness, placed) == ("delivered", None, "applied", 1)
@@ -97,8 +95,8 @@ async def test_while_paused_bets_end_at_once_credits_wait_and_nothing_is_sent(
         )
 
 
-async def test_retries_wait_and_attempts_under_way_finish(environment: Environment) -> None:
-    """What the operator was asked before the pause it may still answer; nothing is asked twice meanwhile."""
+async def test_retries_wait_and_attempts_in_flight_finish(environment: Environment) -> None:
+    """Requests sent before the pause may still be answered; nothing is retried during it."""
     harness = environment.harness
     for n in range(4):
         await environment.adopt(f"b-{n}")
@@ -129,7 +127,7 @@ async def test_retries_wait_and_attempts_under_way_finish(environment: Environme
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
-async def test_a_debit_that_waits_for_its_retry_when_the_pause_begins_is_taken_back_if_it_may_stand(
+async def test_a_pause_ends_a_waiting_retry_and_rolls_back_an_unknown_debit(
     environment: Environment, database: Database
 ) -> None:
     harness = environment.harness
@@ -139,10 +137,10 @@ async def test_a_debit_that_waits_for_its_retry_when_the_pause_begins_is_taken_b
     await harness.attempt(never_left, retried, due_in_s=60.0, effect="none", evidence="not_sent")
     environment.operator.book("b-unknown", str(unknown), "p1", 500)
     await environment.fleet.start("host-1")
-    async with outcomes(database.owner) as heard:
+    async with outcomes(database.owner) as outcome_times:
         await pause(harness)
         for ended, effect in ((unknown, "unknown"), (never_left, "none")):
-            await heard.of(ended, within_s=1.0 + OWN_TURN_S)
+            await outcome_times.of(ended, within_s=1.0 + OWN_TURN_S)
             assert await fate_of(harness, ended) == ("exhausted", "paused", effect, 1)
     assert (await harness.bet("b-never-left"))["state"] == "void"
     [rollback] = await harness.rollbacks("b-unknown")
@@ -155,7 +153,7 @@ async def test_a_debit_that_waits_for_its_retry_when_the_pause_begins_is_taken_b
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
-async def test_a_pause_while_the_circuit_is_open_stops_the_pings_and_its_end_brings_them_back(
+async def test_a_pause_stops_the_pings_of_an_open_circuit_until_resume(
     environment: Environment,
 ) -> None:
     environment.fleet.write_operator(
@@ -186,7 +184,7 @@ async def test_a_pause_while_the_circuit_is_open_stops_the_pings_and_its_end_bri
     await until("a PING was answered", it_is_closed)
 
 
-# ------------------------------------------------------------------------------------------------- fairness of expire()
+# Fairness of expire()
 
 CROWD = 5_000
 OF_A_CROWD = """
@@ -198,7 +196,7 @@ OF_A_CROWD = """
 
 
 async def know(harness: Harness, operator_id: str) -> None:
-    """The operator exists; no daemon has to have its file."""
+    """Insert the operator; no daemon needs its file."""
     await harness.owner.execute(
         "insert into predictu_dispatch.operator (operator_id, enabled, interactive_deadline_s, settlement_deadline_s,"
         " config_fingerprint) values ($1, true, 15, 0, 'f')",
@@ -208,7 +206,7 @@ async def know(harness: Harness, operator_id: str) -> None:
 
 @pytest.mark.parametrize("bulk", ["overdue", "refused"])
 @pytest.mark.parametrize("crowded", ["op_a", "op_z"])
-async def test_one_operators_crowd_keeps_no_other_operators_deadline_waiting(
+async def test_many_overdue_callbacks_of_one_operator_delay_no_other_operators_deadline(
     harness: Harness, bulk: str, crowded: str
 ) -> None:
     await know(harness, crowded)
@@ -225,8 +223,8 @@ async def test_one_operators_crowd_keeps_no_other_operators_deadline_waiting(
     assert sum(change["operator_id"] == crowded for change in changes) == 100
 
 
-async def test_of_those_that_are_refused_the_newest_end_first(harness: Harness) -> None:
-    """Whoever asked last is still there to hear it."""
+async def test_of_a_paused_operators_callbacks_the_newest_end_first(harness: Harness) -> None:
+    """The newest callers still wait."""
     await know(harness, "op_a")
     await harness.owner.execute(OF_A_CROWD, "op_a", False, 300)  # noqa: FBT003 - a parameter of the statement
     placed = [
@@ -244,9 +242,7 @@ async def test_of_those_that_are_refused_the_newest_end_first(harness: Harness) 
     assert [await harness.state(one) for one in placed] == ["ready"] * 20 + ["exhausted"] * 10
 
 
-async def test_a_bet_that_somebody_holds_is_passed_by_and_ends_with_the_next_call(
-    harness: Harness, database: Database
-) -> None:
+async def test_a_locked_bet_is_skipped_and_ends_with_the_next_call(harness: Harness, database: Database) -> None:
     held, free = await harness.place("b-held"), await harness.place("b-free")
     await pause(harness)
     async with connected(database.owner, 1) as [holder]:

@@ -1,4 +1,4 @@
-"""An operator is pinged once in each interval, by one daemon of the fleet, as an ordinary callback."""
+"""An operator is pinged once per interval by one daemon of the fleet, as a normal callback."""
 
 import itertools
 import json
@@ -44,19 +44,19 @@ def write_operator(
 
 
 async def more_pings(environment: Environment, count: int) -> None:
-    """So many PINGs more have reached the operator."""
+    """Wait for `count` more PINGs at the operator."""
     wanted = len(pings(environment.operator)) + count
     await until(f"{count} more PINGs", lambda: len(pings(environment.operator)) >= wanted)
 
 
-async def test_two_daemons_send_one_ping_in_each_interval_through_the_ordinary_way(environment: Environment) -> None:
+async def test_two_daemons_send_one_ping_per_interval_through_the_normal_path(environment: Environment) -> None:
     write_operator(environment)
     daemons = [await environment.fleet.start(instance) for instance in ("host-1", "host-2")]
     await more_pings(environment, 6)
     sent = pings(environment.operator)
     spans_s = [later.arrived_at_s - sooner.arrived_at_s for sooner, later in itertools.pairwise(sent)]
     print_figures(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
-    # On the database's clock it is never less than the interval; a claim may be late by a turn, and the next not.
+    # At least the interval on the database's clock; the arrival varies by a claim's delay.
     assert min(spans_s) > INTERVAL_S / 2
     assert sorted(spans_s)[len(spans_s) // 2] < INTERVAL_S + OWN_TURN_S
     assert sum(spans_s) > INTERVAL_S * len(spans_s) - 0.1
@@ -65,7 +65,7 @@ async def test_two_daemons_send_one_ping_in_each_interval_through_the_ordinary_w
     for daemon in daemons:
         daemon.terminate()
         assert await daemon.exited() == 0
-    # A signature, a fresh token, one attempt, an audit row, as for any other callback.
+    # Signed, one attempt, an audit row, as for any other callback.
     assert environment.operator.faults == await environment.audit_faults() == []
     rows = await environment.harness.owner.fetch(
         "select c.method, c.lane, c.attempts, c.state, a.verdict, a.evidence, c.expires_at is null as is_endless"
@@ -82,7 +82,7 @@ async def test_health_goes_from_unknown_to_healthy_degraded_down_and_back(enviro
     await until("the first PING is under way", lambda: environment.operator.live.total() == 1)
     before = await operator_row(environment)
     assert (before["health"], before["last_success_at"], before["last_failure_at"]) == ("unknown", None, None)
-    # Of an operator of which nothing was heard it is not said that it is up, nor that it is down.
+    # Before the first answer the metric is absent.
     assert await daemon.metric("operator_up", OPERATOR) is None
     environment.operator.release()
     await until_operator_is(environment, health="healthy", consecutive_failures=0, circuit="closed")
@@ -109,14 +109,14 @@ async def test_health_goes_from_unknown_to_healthy_degraded_down_and_back(enviro
     await until_operator_is(environment, health="healthy", consecutive_failures=0, circuit="closed")
     assert (await operator_row(environment))["last_success_at"] > down["last_failure_at"]
     await until("the metric says up", lambda: is_up(1))
-    # And the pinging goes on.
+    # PINGs continue.
     await more_pings(environment, 3)
 
 
-async def test_an_operator_that_answers_has_a_last_success_that_is_seconds_old_at_most(
+async def test_last_success_at_of_a_healthy_operator_is_at_most_seconds_old(
     environment: Environment,
 ) -> None:
-    """Each update writes the operator row, so not every answer is written; but what a person reads is current."""
+    """Not every answer is written, because each update writes the operator's row."""
     write_operator(environment, ping_interval_s=0)
     await environment.fleet.start("host-1")
     await until_final(environment, await enqueue_balance(environment))
@@ -127,10 +127,10 @@ async def test_an_operator_that_answers_has_a_last_success_that_is_seconds_old_a
         await until_final(environment, await enqueue_balance(environment))
         return bool((await operator_row(environment))["last_success_at"] > first)
 
-    await until("a later success is told", a_later_one_is_told, within_s=8.0)
+    await until("a later success is written", a_later_one_is_told, within_s=8.0)
 
 
-async def test_nobody_pings_with_an_interval_of_zero_nor_a_disabled_operator(environment: Environment) -> None:
+async def test_no_pings_with_an_interval_of_zero_or_for_a_disabled_operator(environment: Environment) -> None:
     write_operator(environment, ping_interval_s=0)
     async with another_operator(environment, enabled=False, health={"ping_interval_s": 0.05}) as disabled:
         for instance in ("host-1", "host-2"):
@@ -162,7 +162,7 @@ async def test_a_frozen_daemon_does_not_stop_the_others_from_pinging(environment
         await until_nothing_in_flight(environment)
     frozen.freeze()
     environment.operator.release()
-    # Its PING is the fleet's until its lease is over; then there is another.
+    # No other PING starts before its lease expires.
     await environment.expire_leases(frozen.instance)
     await more_pings(environment, 4)
     frozen.thaw()
@@ -171,8 +171,8 @@ async def test_a_frozen_daemon_does_not_stop_the_others_from_pinging(environment
     assert environment.operator.faults == []
 
 
-async def test_an_interval_that_was_shortened_holds_at_once(environment: Environment) -> None:
-    """The next PING was planned for tomorrow, by the daemon that ran before; nobody waits for that."""
+async def test_a_shortened_interval_applies_at_once(environment: Environment) -> None:
+    """A previous daemon had planned the next PING for tomorrow."""
     write_operator(environment, ping_interval_s=86_400.0)
     before = await environment.fleet.start("host-1")
     await until_operator_is(environment, health="healthy")
@@ -183,8 +183,8 @@ async def test_an_interval_that_was_shortened_holds_at_once(environment: Environ
     await more_pings(environment, 3)
 
 
-async def test_a_ping_that_hangs_is_the_only_one_until_it_has_ended(environment: Environment) -> None:
-    """However many intervals go by: an operator that is slow gets no heap of them."""
+async def test_only_one_ping_is_in_flight_while_it_hangs(environment: Environment) -> None:
+    """Independent of the number of intervals that pass."""
     write_operator(environment)
     environment.operator.hold()
     await environment.fleet.start("host-1")
