@@ -1,6 +1,7 @@
-"""The independent check of the books: it reads Predictu's tables and the operators' wallets, and compares them.
+"""The independent check of the books: Predictu's tables against the operators' wallets.
 
-It imports nothing of the daemon, so a fault in the daemon cannot hide in it. The demo and the chaos tests share it.
+It imports nothing of the daemon, so a fault in the daemon cannot hide in it. The demo and the chaos
+tests share it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,5 +15,5 @@ from predictu_dispatch.books_check.money_checks import money_checks
 def check_books(
     predictu: PredictuLedger, operators: Sequence[OperatorLedger], *, opening: Mapping[str, Mapping[str, int]]
 ) -> list[Check]:
-    """All checks of books whose bets have ended; `opening` holds the first balances by operator and player."""
+    """All checks; `opening` holds the first balances by operator and player."""
     return [*money_checks(predictu, operators, opening), *delivery_checks(predictu, operators)]

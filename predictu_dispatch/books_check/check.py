@@ -13,7 +13,7 @@ CURRENCY: Final = "EUR"
 
 
 class Check(NamedTuple):
-    """What must hold, the number of rows compared, the figures to show, and one line for each disagreement.
+    """What must hold, how many rows were compared, the figures, and the disagreements.
 
     A check that compared nothing does not hold, so 0 = 0 cannot pass unnoticed.
     """

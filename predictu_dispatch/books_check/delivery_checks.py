@@ -44,7 +44,7 @@ def _audit_check(predictu: PredictuLedger) -> Check:
 
 
 def _receipt_check(predictu: PredictuLedger, operators: Sequence[OperatorLedger], histories: list[BetHistory]) -> Check:
-    """Answered ≤ received ≤ sent for each callback, always the same bytes, and nothing else was received."""
+    """Answered ≤ received ≤ sent for each callback, the same bytes, and nothing else."""
     received = {
         (operator.operator_id, request_id): bodies
         for operator in operators
@@ -135,7 +135,7 @@ def _unfinished_check(predictu: PredictuLedger) -> Check:
 
 
 def _review_check(predictu: PredictuLedger) -> Check:
-    """The only cause of a review here is a terminal that was cancelled because its bet is rolled back."""
+    """The only expected cause is a terminal cancelled by its bet's rollback."""
     return Check(
         name="each review has a known cause",
         rows=len(predictu.reviews),

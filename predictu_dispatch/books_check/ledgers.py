@@ -1,6 +1,7 @@
-"""Reads both sides apart: what Predictu recorded in Postgres, and what each operator recorded in SQLite.
+"""Reads both sides: what Predictu recorded in Postgres, and each operator in SQLite.
 
-Plain statements on the tables themselves, each side in one transaction, without the daemon's or the operator's code.
+Plain statements on the tables themselves, each side in one transaction, without the daemon's or the
+operator's code.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class PredictuLedger(NamedTuple):
     reviews: tuple[ReviewRow, ...]
 
     def attempts_by_callback(self) -> dict[tuple[str, str], list[AttemptRow]]:
-        """The audit rows of each callback, by operator_id and request_id, in the order of attempts."""
+        """The audit rows by operator_id and request_id, in the order of attempts."""
         found: dict[tuple[str, str], list[AttemptRow]] = defaultdict(list)
         for attempt in self.attempts:
             found[attempt.operator_id, attempt.request_id].append(attempt)
@@ -141,7 +142,7 @@ class LedgerEntry(NamedTuple):
 
 
 class OperatorLedger(NamedTuple):
-    """An operator's side. `received` holds the verified bodies by request_id, `unverified` counts the others."""
+    """An operator's side; `received` holds the verified bodies by request_id."""
 
     operator_id: str
     balances: dict[str, int]

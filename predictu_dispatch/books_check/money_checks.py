@@ -16,7 +16,7 @@ _RETURNS: Final = frozenset({"BET_REFUND", "BET_ROLLBACK"})
 def money_checks(
     predictu: PredictuLedger, operators: Sequence[OperatorLedger], opening: Mapping[str, Mapping[str, int]]
 ) -> Iterator[Check]:
-    """Wallet by wallet, bet by bet, entry by entry; `opening` holds the first balances by operator and player."""
+    """Check the money; `opening` holds the first balances by operator and player."""
     histories = predictu.histories()
     for operator in operators:
         yield _wallet_check(operator, opening[operator.operator_id], histories)
@@ -93,7 +93,7 @@ def _bet_check(operators: Sequence[OperatorLedger], histories: list[BetHistory])
 
 
 def _entry_check(predictu: PredictuLedger, operators: Sequence[OperatorLedger], histories: list[BetHistory]) -> Check:
-    """Each delivered callback has one entry; any other entry is a debit that was rolled back or adopted."""
+    """Each delivered callback has one entry; others are rolled back or adopted debits."""
     entries: dict[tuple[str, str], list[LedgerEntry]] = defaultdict(list)
     for operator in operators:
         for entry in operator.entries:

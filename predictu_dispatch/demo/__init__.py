@@ -1,4 +1,4 @@
-"""The demo: a real database, three operators and the daemon, every path of a bet's life, and the check of the books."""
+"""The demo: a database, three operators and the daemon play bets, then the books are checked."""
 
 from predictu_dispatch.demo.runner import Options, run_demo
 

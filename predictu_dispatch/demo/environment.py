@@ -1,4 +1,4 @@
-"""The environment: database, operators and daemon as real processes on 127.0.0.1, and the commands to break them."""
+"""The environment: database, operators and daemon as real processes on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Operator:
 
 
 class Environment:
-    """Everything that the demo starts; `notices` say what was killed and restarted, for the screen."""
+    """Everything that the demo starts; `notices` are lines for the screen."""
 
     def __init__(self, folder: Path, postgres: EmbeddedPostgres, http: aiohttp.ClientSession) -> None:
         self.folder = folder
@@ -117,7 +117,8 @@ class Environment:
         signing_key = create_key_file(key_file, fixture.algorithm)
         public_key = self.folder / f"{name}.public.pem"
         public_key.write_bytes(signing_key.public_pem())
-        # A restarted operator needs the same port, so the port is below the range of outgoing connections.
+        # A restarted operator needs the same port, so the port is below the range of outgoing
+        # connections.
         address = f"127.0.0.1:{free_port()}"
         callback_url = f"http://{address}/predictu"
         (files / f"{name}.toml").write_text(

@@ -21,10 +21,10 @@ POOR: Final = "player-poor"
 UNKNOWN: Final = "player-unknown"
 """Has no wallet, so the answer is PLAYER_NOT_FOUND."""
 PLAYERS: Final = dict.fromkeys(RICH, 1_000_000) | {POOR: 50}
-"""The first balances at every operator, in subunits. Payouts exceed losses, so a rich player stays solvent."""
+"""The first balances at every operator, in subunits."""
 
 FaultRates = Mapping[str, float]
-"""Shares of callbacks that fail, by the reference operator's names of faults; `stall_s` is a duration."""
+"""Shares of callbacks that fail, by kind of fault; `stall_s` is a duration."""
 NO_FAULTS: Final[FaultRates] = {}
 MIXED_FAULTS: Final[FaultRates] = {
     "reset": 0.05,
@@ -77,7 +77,8 @@ format = "json"
 def operator_toml(fixture: OperatorFixture, *, callback_url: str, key_file: Path) -> str:
     """An operator's file, with short timeouts and delays so that the demo ends within a minute.
 
-    The interactive deadline is shorter than a lease, so a placement lost with its daemon is rolled back.
+    The interactive deadline is shorter than a lease, so a placement lost with its daemon is rolled
+    back.
     """
     return f"""\
 operator_id = "{fixture.operator_id}"

@@ -1,7 +1,7 @@
 """The paths of a bet's life, each recognised in the ledger after the demo.
 
-A path that did not occur is a failure of the demo, because the check of the books then says nothing about it. Paths
-that leave no trace in a table, such as a refusal, are counted by the producer.
+A path that did not occur is a failure of the demo, because the check of the books then says nothing
+about it. Paths that leave no trace in a table, such as a refusal, are counted by the producer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from predictu_dispatch.books_check.ledgers import BetHistory, PredictuLedger
 
 
 class _Facts(NamedTuple):
-    """What tells the paths apart. `placement` is its final state and effect, such as `exhausted none`."""
+    """The facts of one bet; `placement` is its final state and effect, or `adopted`."""
 
     placement: str
     attempted: bool

@@ -1,4 +1,4 @@
-"""A process of the demo: started, killed, stopped, and ended together with the demo however the demo ends."""
+"""A process of the demo, which ends with the demo, also if the demo is killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class DemoError(Exception):
 class Process:
     """One process that can be started again; its output is in `<folder>/<name>.log`.
 
-    With `prints_first_line` its stdout has one line when it is ready, for first_line(), and nothing else.
+    With `prints_first_line` its stdout has one line when it is ready, for first_line(), and nothing
+    else.
     """
 
     def __init__(self, name: str, command: Sequence[str], *, folder: Path, prints_first_line: bool) -> None:
@@ -36,7 +37,8 @@ class Process:
         self._command = command
         self._prints_first_line = prints_first_line
         self._process: asyncio.subprocess.Process | None = None
-        # Ends the process if the demo is killed. The folder exists only because the watcher removes one.
+        # Ends the process if the demo is killed. The folder exists only because the watcher removes
+        # one.
         guarded = folder / f".{name}"
         guarded.mkdir()
         self._watcher = Watcher(guarded)
@@ -81,7 +83,7 @@ class Process:
         self._watcher.forget()
 
     async def stop(self) -> int:
-        """End the process by SIGTERM, by kill -9 after a timeout; returns the exit code, 0 if it never ran."""
+        """End the process by SIGTERM, or kill -9 after a timeout; returns the exit code."""
         if self._process is None:
             return 0
         if self._process.returncode is None:

@@ -107,7 +107,7 @@ class Transaction:
 
     @asynccontextmanager
     async def refused(self, path: str) -> AsyncIterator[None]:
-        """The block must be refused with PD005, which counts as this path; the transaction goes on."""
+        """Expect the block to be refused with PD005, and count it as this path."""
         try:
             async with self._connection.transaction():
                 yield
@@ -131,7 +131,7 @@ class Producer:
     @classmethod
     @asynccontextmanager
     async def connected(cls, dsn: str, *, seed: int) -> AsyncIterator[Self]:
-        """A producer whose stakes and ids follow from the seed and the order of calls, which timing may change."""
+        """A producer; stakes and ids follow from the seed and the order of calls."""
         async with asyncpg.create_pool(
             dsn, min_size=2, max_size=_POOL_SIZE, command_timeout=_COMMAND_TIMEOUT_S
         ) as pool:
@@ -172,7 +172,7 @@ class Producer:
         reason: str | None = None,
         poll_s: float = _STATE_POLL_S,
     ) -> str:
-        """Wait until a callback has this state, effect and reason, or is final; returns its state."""
+        """Wait for this state, effect and reason, or a final state; returns the state."""
         while True:
             row = await self.pool.fetchrow(
                 "select state, effect, reason from predictu_dispatch.outcome($1, $2)", operator_id, request_id

@@ -1,4 +1,4 @@
-"""Runs the demo: starts the environment, plays bets and scenarios, checks the books, and leaves nothing behind."""
+"""Runs the demo: starts the environment, plays bets and scenarios, and checks the books."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def check_demo(predictu: PredictuLedger, operators: list[OperatorLedger], observ
 
 
 def run_demo(options: Options, screen: Screen | None = None) -> int:
-    """Run the demo; returns the exit code. Everything that was started is stopped, whatever happens."""
+    """Run the demo, stop everything that was started, and return the exit code."""
     screen = screen or Screen(sys.stderr if options.as_json else sys.stdout)
     screen.print(f"{options.bets} bets, --seed {options.seed}")
     try:

@@ -1,7 +1,8 @@
-"""The scenarios: faults at chosen points of a callback's life, so that every path occurs whatever the timing.
+"""The scenarios: faults at chosen points of a callback's life, so that every path occurs.
 
-Each scenario sets the flaky operator's fault rates, or kills a process, and waits for the state it is about, such as
-"the placement is in flight" or "its effect is unknown". They run one after another beside the ordinary traffic.
+Each scenario sets the flaky operator's fault rates, or kills a process, and waits for the state it
+is about, such as "the placement is in flight" or "its effect is unknown". They run one after
+another beside the ordinary traffic.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SCENARIO_BETS: Final = 21
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScenarioContext:
-    """What a scenario acts on; `repeats` bets of each kind, and `tasks` for what goes on beside later scenarios."""
+    """What a scenario acts on: `repeats` bets of each kind; `tasks` may outlive the scenario."""
 
     environment: Environment
     producer: Producer
@@ -54,7 +55,7 @@ class ScenarioContext:
 
     @asynccontextmanager
     async def faults(self, rates: FaultRates) -> AsyncIterator[None]:
-        """The flaky operator has these fault rates inside the block, and its usual ones afterwards."""
+        """Set the flaky operator's fault rates for the block."""
         await self.environment.set_fault_rates(FLAKY, rates)
         yield
         await self.environment.set_fault_rates(FLAKY, MIXED_FAULTS)
@@ -90,7 +91,7 @@ class ScenarioContext:
     async def roll_back(
         self, bets: Sequence[Bet], state: str, *, effect: str | None = None, reason: str | None = None
     ) -> None:
-        """Call rollback_bet() for each bet as soon as its placement has this state, effect and reason."""
+        """Call rollback_bet() once the placement has this state, effect and reason."""
 
         async def roll_back_one(bet: Bet) -> None:
             await self.producer.wait_state(bet.operator_id, bet.placement_id, state, effect=effect, reason=reason)
@@ -159,7 +160,7 @@ async def _errors(context: ScenarioContext) -> None:
 
 
 async def _stalls(context: ScenarioContext) -> None:
-    """rollback_bet() meets placements in flight that succeed slowly, that time out, and that are applied too late."""
+    """rollback_bet() meets placements in flight that succeed, time out, or are applied too late."""
     succeeding, succeeding_with_terminal = context.new_bets(FLAKY), context.new_bets(FLAKY)
     async with context.faults({"stall_before_apply": 1, "stall_s": ATTEMPT_TIMEOUT_S / 2}):
         await context.place(succeeding)
@@ -178,7 +179,7 @@ async def _stalls(context: ScenarioContext) -> None:
 
 
 async def _daemon_crash(context: ScenarioContext) -> None:
-    """The daemon is killed with attempts in flight; meanwhile placements expire and are rolled back."""
+    """The daemon is killed with attempts in flight; placements expire meanwhile."""
     environment, producer = context.environment, context.producer
     await environment.set_fault_rates(FLAKY, NO_FAULTS)
     winners = await context.confirmed_bets(FLAKY)

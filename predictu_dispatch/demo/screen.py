@@ -1,4 +1,4 @@
-"""What the demo shows: a live table on a terminal, lines and a final table elsewhere, and the proof."""
+"""What the demo shows: a live table on a terminal, lines elsewhere, and the proof."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The ordinary traffic: bets of each common kind, in a fixed rotation, so that every kind occurs.
 
-The producer acts on outcomes alone: a confirmed bet goes on to its end. One that was rejected or exhausted needs
-nothing, because the database made it void or rolls it back.
+The producer acts on outcomes alone: a confirmed bet goes on to its end. One that was rejected or
+exhausted needs nothing, because the database made it void or rolls it back.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ async def _refused_requests(producer: Producer, operator_id: str) -> None:
 
 
 async def _rolled_back_at_once(producer: Producer, operator_id: str) -> None:
-    """The trade fails in the transaction that places the bet, with a waiting terminal: nothing is sent."""
+    """The trade fails in the transaction that places the bet: nothing is sent."""
     bet = producer.new_bet(operator_id)
     async with producer.transaction() as transaction:
         await transaction.place(bet)

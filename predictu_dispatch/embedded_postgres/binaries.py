@@ -18,7 +18,7 @@ SYSTEM_FOLDER = Path("/usr/lib/postgresql")
 """Debian keeps every major version's programs below this folder, and off PATH."""
 
 NOBODY = 65534
-"""The user and group `nobody` of every common Linux. initdb looks up its name, so an unused number fails."""
+"""The user and group `nobody`. initdb looks up the name, so an unused number fails."""
 
 _PROGRAMS = ("initdb", "postgres")
 _PROBE_TIMEOUT_S = 20.0
@@ -31,7 +31,7 @@ class PostgresUnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """How Postgres's programs are started: their folder, a command prefix, and the user (None: the current one)."""
+    """How Postgres's programs are started; `user` None is the current user."""
 
     binaries: Path
     prefix: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Launch:
         return [*self.prefix, str(self.binaries / program), *arguments]
 
     def works(self) -> bool:
-        """Whether every program runs this way. It is tried, because permissions alone do not tell."""
+        """Try every program, because permissions alone do not tell whether it runs."""
         try:
             for program in _PROGRAMS:
                 subprocess.run(  # noqa: S603 -- the command is made of our own parts.
@@ -65,10 +65,10 @@ class Launch:
 def find_binaries(
     env: Mapping[str, str], *, wheels: Sequence[str] = WHEELS, system_folder: Path = SYSTEM_FOLDER
 ) -> Path:
-    """Find Postgres's programs: PREDICTU_DISPATCH_PG_BIN, then a wheel, then the newest system version, then PATH.
+    """Find the programs: PREDICTU_DISPATCH_PG_BIN, a wheel, the newest system version, PATH.
 
-    If the variable names a folder without Postgres, that is an error, so that a test of one version never runs with
-    another. Raises PostgresUnavailableError.
+    If the variable names a folder without Postgres, that is an error, so that a test of one version
+    never runs with another. Raises PostgresUnavailableError.
     """
     if configured := env.get(PG_BIN_VARIABLE):
         if _is_complete(Path(configured)):
@@ -95,7 +95,8 @@ def _is_complete(folder: Path) -> bool:
 
 def _wheel_folders(wheels: Iterable[str]) -> Iterable[Path]:
     for wheel in wheels:
-        # The wheels are not imported: their code may create system users and open parent folders to everyone.
+        # The wheels are not imported: their code may create system users and open parent folders to
+        # everyone.
         spec = importlib.util.find_spec(wheel)
         for location in (spec.submodule_search_locations or ()) if spec else ():
             yield Path(location) / "pginstall" / "bin"
@@ -125,11 +126,11 @@ def version_of(binaries: Path) -> str:
 
 
 def choose_launch(binaries: Path, env: Mapping[str, str], *, copies: Path) -> Launch:
-    """Decide how this process can run the programs; `copies` is a folder every user can enter, for step 4.
+    """Decide how this process runs the programs; `copies` is a folder for step 4.
 
     1. Not root: as the current user.
     2. Root, and `nobody` can run them: as nobody.
-    3. Root, and nobody cannot enter their folder: as root in a user namespace that maps root to nobody.
+    3. Root, and nobody cannot enter their folder: as nobody in a user namespace.
     4. No user namespaces: from a copy, as nobody.
 
     Raises PostgresUnavailableError.
@@ -158,7 +159,7 @@ def _launches_of_root(binaries: Path, env: Mapping[str, str]) -> list[Launch]:
 
 
 def _copy_for_everyone(binaries: Path, copies: Path) -> Path:
-    """Copy the installation below `copies`, readable by everyone; returns its folder of programs."""
+    """Copy the installation, readable by everyone; returns its folder of programs."""
     installation = binaries.parent
     # A wheel has its bundled libraries in `<package>.libs` beside the package.
     package = installation.parent if installation.name == "pginstall" else installation

@@ -10,9 +10,9 @@ from pathlib import Path
 from predictu_dispatch.embedded_postgres.binaries import PostgresUnavailableError
 
 _PORTS = range(20_000, 32_000)
-"""Below Linux's range for outgoing connections, which could take the port between a kill and a restart."""
+"""Below Linux's range for outgoing connections, which could take the port of a killed server."""
 _TEMPORARY_PATH_MAX = 64
-"""A Unix socket's path may have 107 bytes on Linux and 103 on macOS; 36 are added to the temporary folder's."""
+"""A Unix socket's path may have 103 bytes on macOS; 36 are added to this folder's."""
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 -- mkdtemp is safe there.
 _MEMORY_FREE_BYTES_MIN = 2 << 30
@@ -20,9 +20,10 @@ _MEMORY_FREE_BYTES_MIN = 2 << 30
 
 
 def fresh_folder(*, in_memory: bool) -> Path:
-    """Make a private folder whose path is short enough for a socket; if we are root, `nobody` can pass through it.
+    """Make a private folder with a short path; if we are root, `nobody` can pass through it.
 
-    With `in_memory` it is in memory if there is room: a new database takes 15 ms there, and 300 ms on a slow disk.
+    With `in_memory` it is in memory if there is room: a new database takes 15 ms there, and 300 ms
+    on a slow disk.
     """
     parents = dict.fromkeys(map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")))  # noqa: S108 -- as above.
     for parent in (_MEMORY, *parents) if in_memory and _has_room(_MEMORY) else parents:

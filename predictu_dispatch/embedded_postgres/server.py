@@ -3,9 +3,9 @@
     with EmbeddedPostgres() as postgres:
         asyncio.run(migrate(postgres.dsn()))
 
-One fresh folder has everything: `data`, `run` (the Unix socket), `server.log`, and `programs` if `choose_launch` needs
-a copy of them. A watcher ends the server and removes the folder if we are killed. All calls block; inside an event loop
-make them from a thread.
+One fresh folder has everything: `data`, `run` (the Unix socket), `server.log`, and `programs` if
+`choose_launch` needs a copy of them. A watcher ends the server and removes the folder if we are
+killed. All calls block; inside an event loop make them from a thread.
 """
 
 import os
@@ -45,8 +45,9 @@ The WAL is small because it may be in memory."""
 class EmbeddedPostgres:
     """One server with one data folder. Logins need `password` by TCP, and none by the Unix socket.
 
-    `binaries` replaces the search of `find_binaries`; `fsync=False` is for tests, and keeps the data in memory if there
-    is room; `settings` are Postgres's own, such as `{"max_connections": "200"}`. The superuser is `postgres`.
+    `binaries` replaces the search of `find_binaries`; `fsync=False` is for tests, and keeps the
+    data in memory if there is room; `settings` are Postgres's own, such as `{"max_connections":
+    "200"}`. The superuser is `postgres`.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class EmbeddedPostgres:
         return f"postgresql://{quote(user)}@/{quote(database)}?host={host}&port={self.port}"
 
     def start(self) -> None:
-        """Create the data folder and start the server. Raises PostgresUnavailableError, and leaves nothing behind."""
+        """Create the data folder and start the server. Raises PostgresUnavailableError."""
         if self._watcher:
             raise RuntimeError(f"this server already runs in {self._folder}; call stop() first, or restart()")
         self._folder = fresh_folder(in_memory=not self._fsync)
@@ -206,7 +207,8 @@ class EmbeddedPostgres:
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self._folder / "run"),
-            # Shared memory in files of the data folder is removed with the folder, also after a kill.
+            # Shared memory in files of the data folder is removed with the folder, also after a
+            # kill.
             "dynamic_shared_memory_type": "mmap",
             **self._settings,
         }
@@ -220,7 +222,7 @@ class EmbeddedPostgres:
             time.sleep(_POLL_S)
 
     def _is_ready(self, pid: int) -> bool:
-        """Whether the eighth line of postmaster.pid says ready, and the file is this server's, not a killed one's."""
+        """Whether postmaster.pid is this server's, and its eighth line is `ready`."""
         try:
             lines = (self._folder / "data" / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -264,7 +266,7 @@ class EmbeddedPostgres:
 
 
 def _stop_and_list_children(process: subprocess.Popen[bytes]) -> list[int]:
-    """Freeze the process, so that it neither starts nor reaps children, and open a pidfd for each child.
+    """Freeze the process, and open a pidfd for each child.
 
     Empty if the system is not Linux: there the children end by themselves after the postmaster.
     """

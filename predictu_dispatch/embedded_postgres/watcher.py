@@ -1,12 +1,13 @@
 """Ends a process and removes a folder when their owner ends, also by kill -9.
 
-`Watcher` is the owner's end of a pipe. The other end is this file as a program, in a session of its own. Only the owner
-holds the pipe open, so the end of input means that the owner ended. Lines on the pipe name the process to end: `watch
-PID` and `forget`.
+`Watcher` is the owner's end of a pipe. The other end is this file as a program, in a session of its
+own. Only the owner holds the pipe open, so the end of input means that the owner ended. Lines on
+the pipe name the process to end: `watch PID` and `forget`.
 
-PR_SET_PDEATHSIG does not do: it needs code between fork and exec, which is unsafe with threads; it acts when the thread
-that started the child ends; a change of user clears it; and it removes no folder. One limit: a child forked without
-exec (multiprocessing's "fork") also holds the pipe open, so nothing is ended before it.
+PR_SET_PDEATHSIG does not do: it needs code between fork and exec, which is unsafe with threads; it
+acts when the thread that started the child ends; a change of user clears it; and it removes no
+folder. One limit: a child forked without exec (multiprocessing's "fork") also holds the pipe open,
+so nothing is ended before it.
 """
 
 import contextlib
@@ -43,11 +44,11 @@ class Watcher:
         return self._program.pid
 
     def watch(self, pid: int) -> None:
-        """From now on this process ends with us. Raises BrokenPipeError if the watcher was killed."""
+        """End this process with us. Raises BrokenPipeError if the watcher was killed."""
         self._write(f"watch {pid}\n")
 
     def forget(self) -> None:
-        """Watch no process. Call it before waiting for the process, whose id may be reused after that."""
+        """Watch no process. Call it before waiting for the process, whose id may be reused."""
         with contextlib.suppress(BrokenPipeError):
             self._write("forget\n")
 

@@ -1,7 +1,7 @@
-"""The test build of the daemon: `python -m tests.chaos.armed_daemon run --config X` with PREDICTU_DISPATCH_FAULT set.
+"""The test build of the daemon, with the faults of PREDICTU_DISPATCH_FAULT.
 
-It is the product's command line with a few methods wrapped; see fault_points.py. Before a fault happens, one JSON line
-on stderr names it.
+It is the product's command line with a few methods wrapped; see fault_points.py. Before a fault
+happens, one JSON line on stderr names it.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _DEFAULT_PORT = "5432"
 
 
 def main() -> None:
-    """Run the daemon with its faults. Exits with 2 for a bad value, and with 1 if the product lacks a fault point."""
+    """Run the daemon; exits with 2 for a bad value, with 1 if a fault point is missing."""
     try:
         arm(parse_faults(os.environ.get(FAULT_VARIABLE, "")), happen)
     except FaultValueError as error:
@@ -60,7 +60,7 @@ def happen(fault: Fault) -> bool:
 
 
 def postgres_connections() -> list[socket.socket]:
-    """Duplicates of this process's connections to its configured servers; the caller closes them."""
+    """Duplicates of the connections to the configured servers; the caller closes them."""
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument("--config", default=DEFAULT_CONFIG)
     database = read_dispatcher(Path(options.parse_known_args()[0].config), os.environ).database

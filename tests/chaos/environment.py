@@ -1,6 +1,7 @@
-"""The environment of a chaos run, as real processes: Postgres, operators and daemons, with a proxy before each.
+"""The environment of a chaos run: Postgres, operators and daemons, with proxies between.
 
-Each daemon reaches Postgres by a proxy of its own, so that it can be cut off alone; so do the producers.
+Each daemon reaches Postgres by a proxy of its own, so that it can be cut off alone; so do the
+producers.
 """
 
 import asyncio

@@ -1,12 +1,12 @@
-"""The fault points: named methods of the daemon at which a fault can happen, and the syntax of faults.
+"""The fault points: named methods of the daemon at which a fault can happen.
 
 Only the test build (armed_daemon.py) wraps these methods; the product has no code for it.
 
     PREDICTU_DISPATCH_FAULT=sent:freeze
     PREDICTU_DISPATCH_FAULT=claimed:kill:3,before_settle:cut:2
 
-Each is POINT:ACTION[:NTH]: the action happens once, at the NTH pass of the point in this process, counted from 1. If
-there is no connection to cut, it happens at the next pass that has one.
+Each is POINT:ACTION[:NTH]: the action happens once, at the NTH pass of the point in this process,
+counted from 1. If there is no connection to cut, it happens at the next pass that has one.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ MEANING_OF_ACTIONS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """Right after a method returned a result that `counts`, or right `before` it runs if its first argument counts."""
+    """After a method returned a result that `counts`, or `before` it if its argument counts."""
 
     meaning: str
     owner: str
@@ -229,7 +229,7 @@ def _track_until_sent(send: _Method) -> _Method:
 
 
 async def _wait_until_sent() -> None:
-    """A process frozen after its last check of the lease would send the request when it continues; wait it out."""
+    """Wait, because a request past its last check of the lease is sent after the freeze."""
     while _sending:  # noqa: ASYNC110 - a few turns of the loop
         await asyncio.sleep(0)
 

@@ -28,7 +28,7 @@ _ADVANCE = "sql/functions/bets/advance_bets.sql"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """Replaces `old` by `new` in `file`, and the same for `second_defence`, which alone would still hold."""
+    """Replaces `old` by `new` in `file`, and likewise a second defence behind it."""
 
     name: str
     file: str

@@ -33,7 +33,7 @@ _PAUSE_S = (0.3, 2.5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Injection:
-    """One injected fault: its kind, its start after the start of the run, its duration, and a seed."""
+    """One fault to inject: its kind, start, duration, and a seed."""
 
     kind: str
     at_s: float

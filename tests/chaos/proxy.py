@@ -1,4 +1,4 @@
-"""A TCP proxy that impairs its connections: latency, low bandwidth, black holes, cuts and resets."""
+"""A TCP proxy that impairs connections: latency, low bandwidth, black holes, cuts."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,7 @@
-"""The daemon with a wall clock that is wrong by CLOCK_STEP_VARIABLE seconds; its monotonic clock is right.
+"""The daemon with a wall clock that is wrong by CLOCK_STEP_VARIABLE seconds.
 
-Leases, deadlines and backoff use the database's clock. Only the tokens use the daemon's, and operators refuse them.
+Leases, deadlines and backoff use the database's clock. Only the tokens use the daemon's, and
+operators refuse them.
 """
 
 import os

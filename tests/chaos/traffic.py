@@ -1,7 +1,7 @@
-"""The producers: they place, end and roll back bets concurrently, while faults are injected into their database.
+"""The producers: they place, end and roll back bets while faults are injected.
 
-What was acknowledged to them must exist at the end. A statement whose connection broke is repeated with the same id,
-which is safe by contract.
+What was acknowledged to them must exist at the end. A statement whose connection broke is repeated
+with the same id, which is safe by contract.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _TERMINALS = ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND")
 _REFUSALS = ("PD0", "P0002")
 """SQLSTATEs by which a bet's state forbids something."""
 _REPEATABLE = {"57", "53", "08", "40", "55"}
-"""Classes of SQLSTATE: shut down, out of connections, connection lost, serialization failure, locked."""
+"""Classes of SQLSTATE: shutdown, no connections, connection lost, serialization, locked."""
 _ENQUEUE = "select predictu_dispatch.enqueue_callback($1, $2, $3::jsonb, $4)"
 _LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 _UNFINISHED = ("waiting", "ready", "in_flight")

@@ -1,4 +1,4 @@
-"""The verdict on a chaos run: the shared check of the books, and whether everything acknowledged exists."""
+"""The verdict on a chaos run: the check of the books, and what was acknowledged exists."""
 
 import re
 import sqlite3
@@ -52,7 +52,7 @@ def judge(
     opening: Mapping[str, int],
     acknowledged: Mapping[str, str],
 ) -> Verdict:
-    """Check the books of a finished run; `acknowledged` has each committed request_id with its method."""
+    """Check a finished run; `acknowledged` has each committed request_id with its method."""
     checks = [
         *check_books(predictu, operators, opening={operator.operator_id: opening for operator in operators}),
         _acknowledged_check(predictu, acknowledged),
@@ -99,7 +99,7 @@ def _recovery_s(predictu: PredictuLedger) -> tuple[float, ...]:
 
 
 def operator_ledger(operator_id: str, wallet: Path) -> OperatorLedger:
-    """An operator's side, with requests whose token it refused: a daemon with a wrong clock sends such."""
+    """An operator's side, with the requests of daemons whose clock was wrong."""
     received: dict[str, list[bytes]] = defaultdict(list)
     with closing(sqlite3.connect(f"{wallet.absolute().as_uri()}?mode=ro", uri=True)) as sql:
         for request_id, body in sql.execute(

@@ -88,7 +88,7 @@ def _first_json(stream: Any) -> str:
 
 @dataclasses.dataclass(kw_only=True)
 class Forgery:
-    """One fact changed on one side, the check that must fail, and a word that its faults must contain."""
+    """One fact changed on one side, the check that must fail, and a word of its faults."""
 
     name: str
     named: str

@@ -1,4 +1,4 @@
-"""The server under the other tests: it really dies when killed, really keeps what was committed, and leaves nothing."""
+"""The embedded server: a kill ends it, commits survive, and stop() leaves nothing."""
 
 import ast
 import asyncio
@@ -33,7 +33,7 @@ with EmbeddedPostgres(binaries=Path(sys.argv[1]), fsync=False) as server:
     print({"uid": os.getuid(), "folder": str(server.folder), "pids": pids}, flush=True)
     sys.stdin.read()
 """
-"""Starts a server, says what it consists of, and stops it once its input ends. Needs the standard library only."""
+"""Starts a server, prints its parts, and stops it when the input ends."""
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -121,7 +121,7 @@ async def test_committed_rows_survive_kill_9_and_a_restart_on_the_same_port(embe
 
 
 async def test_kill_9_leaves_no_backend_behind_not_even_a_busy_one(embedded: EmbeddedPostgres) -> None:
-    """An idle backend ends with its postmaster anyway; a computing one does not look up for minutes."""
+    """An idle backend ends with its postmaster; a computing one may take minutes."""
     client = await asyncpg.connect(embedded.dsn())
     begun = asyncio.Event()
     client.add_log_listener(lambda *_: begun.set())

@@ -1,4 +1,4 @@
-"""A daemon is killed, frozen past its leases, or cut from Postgres at each fault point: the books stay right."""
+"""A daemon is killed, frozen or cut from Postgres at each fault point: the books stay right."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ STARTS_WITHIN_S = 90.0
 _POLL_S = 0.1
 
 NTH = {"expiring": 2, "heartbeat": 3}
-"""The pass at which the fault happens, 1 if not given. The first passes here belong to the start."""
+"""The pass at which the fault happens; the first passes here belong to the start."""
 ANSWERED = {"answered", "before_settle"}
 OF_ONE_ATTEMPT = {*NOT_SENT, "sent", *ANSWERED}
 
@@ -63,7 +63,7 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 @pytest.fixture
 async def bets(environment: Environment) -> Bets:
-    """Due callbacks of every path, and some with an expired lease of a daemon that does not exist."""
+    """Due callbacks of every path, some with an expired lease."""
     bets = Bets(environment)
     await bets.place()
     assert await claim(environment.harness.daemon, instance="gone", lease_s=0.001)
@@ -85,7 +85,7 @@ async def armed_at(environment: Environment, points: Iterable[str], action: Acti
 
 
 async def has_started(daemon: Daemon) -> None:
-    """As Daemon.ready(), also for a daemon that is killed or frozen next, or that logs more than JSON."""
+    """As Daemon.ready(), also for a daemon that is killed next or logs more than JSON."""
     started = '"event": "daemon.started"'
     await until(f"{daemon.instance} has started", lambda: started in daemon.log_text, within_s=STARTS_WITHIN_S)
 
@@ -222,7 +222,7 @@ async def test_a_daemon_cut_from_postgres_at_every_point_finishes_by_itself(
 
 
 async def test_the_product_has_no_fault_points(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not read the variable, does not import the wrappers, and no file of it names either."""
+    """It neither reads the variable nor imports the wrappers, and names neither."""
     monkeypatch.setenv(FAULT_VARIABLE, "claimed:kill")
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     daemon = environment.fleet.spawn("plain")
@@ -284,7 +284,7 @@ async def test_the_test_build_refuses_malformed_values_and_names_each(environmen
 
 
 def test_a_renamed_method_of_a_fault_point_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All points are checked, whichever is armed, so that the first run of the test build notices a rename."""
+    """All points are checked, whichever is armed."""
     monkeypatch.delattr(Outbox, "expired_leases")
     with pytest.raises(MissingPointError, match="Outbox has no async method expired_leases"):
         arm([], lambda _: True)
