@@ -8,25 +8,27 @@ declare
     name text;
 begin
     if not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.prepare_partitions')) then
-        return; -- Another daemon is at it.
+        return; -- Another session is creating them.
     end if;
     for step in 0 .. months_ahead loop
         month := (date_trunc('month', now() at time zone 'UTC') + step * interval '1 month')::date;
         name := 'attempt_' || to_char(month, 'YYYY_MM');
         continue when to_regclass('predictu_dispatch.' || name) is not null;
         begin
-            -- Made apart and attached: creating it in place would lock the whole audit against readers and writers.
-            execute format('create table predictu_dispatch.%I (like predictu_dispatch.attempt including defaults including constraints)', name);
-            execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I for values from (%L) to (%L)',
-                           name, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+            -- Created apart and attached: created in place it would lock the whole audit.
+            execute format('create table predictu_dispatch.%I '
+                           '(like predictu_dispatch.attempt including defaults including constraints)', name);
+            execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I '
+                           'for values from (%L) to (%L)', name, month::text || ' 00:00:00+00',
+                           (month + interval '1 month')::date::text || ' 00:00:00+00');
             execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
                            'execute function predictu_dispatch.refuse_audit_change()', name);
             execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_truncated', name);
         exception
-            -- Attaching needs the default partition for itself. While somebody reads there for long, waiting would stop every
-            -- settle behind us; once rows of this month lie there, for want of the partition, they stay there.
+            -- Attaching locks the default partition. While a long read holds it, waiting would stop
+            -- every settle behind us. Rows of this month that are already there stay there.
             when lock_not_available or check_violation then
-                raise warning 'predictu_dispatch.% is not made now: %', name, sqlerrm;
+                raise warning 'predictu_dispatch.% is not created now: %', name, sqlerrm;
         end;
     end loop;
 end $$;

@@ -10,8 +10,8 @@ begin
      where b.operator_id = bet.operator_id and b.bet_id = bet.bet_id;
     insert into predictu_dispatch.callback (operator_id, request_id, method, bet_id, lane, state, reason, params, note)
     values (bet.operator_id, id, 'BET_ROLLBACK', bet.bet_id, 'interactive', callback_state, cause,
-            jsonb_build_object('player_id', bet.player_id, 'currency', bet.currency, 'amount', bet.amount, 'bet_id', bet.bet_id,
-                               'rollback_of', bet.placement_request_id), note);
+            jsonb_build_object('player_id', bet.player_id, 'currency', bet.currency, 'amount', bet.amount,
+                               'bet_id', bet.bet_id, 'rollback_of', bet.placement_request_id), note);
     if callback_state = 'ready' then
         perform pg_notify('predictu_dispatch_due', bet.operator_id);
     end if;

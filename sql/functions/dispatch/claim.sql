@@ -10,9 +10,10 @@ create or replace function predictu_dispatch.claim(
     instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[],
     rollback_leases_s double precision[], amount_formats text[], due_from timestamptz[] default null
 ) returns table (
-    operator_id text, request_id uuid, method text, bet_id text, lane text, attempt integer, budget_from integer, effect text,
-    reason text, params text, created_at timestamptz, due_at timestamptz, expires_in_s double precision, leased_at timestamptz,
-    lease_s double precision, amount_format text, minor_digits integer, placement_ended_s_ago double precision
+    operator_id text, request_id uuid, method text, bet_id text, lane text, attempt integer, budget_from integer,
+    effect text, reason text, params text, created_at timestamptz, due_at timestamptz, expires_in_s double precision,
+    leased_at timestamptz, lease_s double precision, amount_format text, minor_digits integer,
+    placement_ended_s_ago double precision
 ) language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
 set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
@@ -20,19 +21,19 @@ declare
     picked record;
 begin
     perform predictu_dispatch.commit_durably();
-    -- In a statement of its own: the planner cannot know that the limits below are small, and in one statement with the update it
-    -- would sooner read the whole table than look up what was picked.
+    -- Apart from the update: the planner does not know that the limits below are small. In one
+    -- statement it would read the whole table instead of looking up the picked rows.
     with want as materialized (
         select want.*, o.circuit, o.ping_request_id
           from unnest(operator_ids, lanes, free_slots, leases_s, rollback_leases_s, amount_formats, due_from)
                as want (operator_id, lane, free_slots, lease_s, rollback_lease_s, amount_format, due_from)
           join predictu_dispatch.operator o on o.operator_id = want.operator_id
          where o.paused_at is null and o.circuit <> 'open'
-           and coalesce(case want.lane when 'interactive' then o.interactive_backoff_until else o.settlement_backoff_until end, '-infinity')
-               <= now()
+           and coalesce(case want.lane when 'interactive' then o.interactive_backoff_until
+                                       else o.settlement_backoff_until end, '-infinity') <= now()
     )
-    select array_agg(p.operator_id) as operator_ids, array_agg(p.request_id) as request_ids, array_agg(p.amount_format) as amount_formats,
-           array_agg(p.lease_s) as leases_s
+    select array_agg(p.operator_id) as operator_ids, array_agg(p.request_id) as request_ids,
+           array_agg(p.amount_format) as amount_formats, array_agg(p.lease_s) as leases_s
       into picked
       from (
           select due.operator_id, due.request_id, want.amount_format,
@@ -70,17 +71,20 @@ begin
       from unnest(picked.operator_ids, picked.request_ids, picked.amount_formats, picked.leases_s)
            as lease (operator_id, request_id, amount_format, lease_s)
      where c.operator_id = lease.operator_id and c.request_id = lease.request_id
-    returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason, c.params::text,
-              c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision, c.leased_at, lease.lease_s,
-              -- Needed for decimal amounts alone, and the list of currencies is long.
-              c.amount_format, case c.amount_format when 'decimal' then predictu_dispatch.minor_digits(coalesce(c.params ->> 'currency', (
-                  -- BET_LOSE names no currency, and its answer's balance is in the bet's.
-                  select b.currency from predictu_dispatch.bet b where b.operator_id = c.operator_id and b.bet_id = c.bet_id
+    returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason,
+              c.params::text, c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision,
+              c.leased_at, lease.lease_s, c.amount_format,
+              -- Only decimal amounts need it, and the list of currencies is long.
+              case c.amount_format when 'decimal' then predictu_dispatch.minor_digits(coalesce(c.params ->> 'currency', (
+                  -- BET_LOSE names no currency; the balance in its answer is in the bet's currency.
+                  select b.currency from predictu_dispatch.bet b
+                   where b.operator_id = c.operator_id and b.bet_id = c.bet_id
               ))) end,
               case when c.method = 'BET_ROLLBACK' then (
                   select extract(epoch from now() - placement.finished_at)::double precision
                     from predictu_dispatch.callback placement
-                   where placement.operator_id = c.operator_id and placement.request_id = (c.params ->> 'rollback_of')::uuid
+                   where placement.operator_id = c.operator_id
+                     and placement.request_id = (c.params ->> 'rollback_of')::uuid
               ) end;
 end $$;
 

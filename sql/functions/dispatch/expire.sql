@@ -10,7 +10,7 @@ declare
     ending record;
 begin
     perform predictu_dispatch.commit_durably();
-    -- The bets first, in a statement of their own, as in settle().
+    -- The bets first, in a statement of their own; see settle().
     select array_agg(b.operator_id) as operator_ids, array_agg(b.bet_id) as bet_ids into locked
       from (select distinct found.operator_id, found.bet_id
               from predictu_dispatch.operator o
@@ -18,31 +18,36 @@ begin
                  select * from (
                      select b.operator_id, b.bet_id
                        from predictu_dispatch.callback c
-                    join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
-                   where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now() and c.bet_id is not null
-                   order by c.expires_at limit most
-                     for no key update of b skip locked) picked
+                       join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+                      where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now()
+                        and c.bet_id is not null
+                      order by c.expires_at limit most
+                        for no key update of b skip locked) picked
                  union all
                  select * from (
                      select b.operator_id, b.bet_id
                        from predictu_dispatch.callback c
-                    join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
-                   where (o.paused_at is not null or o.circuit <> 'closed')
-                     and c.operator_id = o.operator_id and c.state = 'ready' and c.method = 'BET_MAKE'
-                   order by c.due_at desc limit most
-                     for no key update of b skip locked) picked
+                       join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+                      where (o.paused_at is not null or o.circuit <> 'closed')
+                        and c.operator_id = o.operator_id and c.state = 'ready' and c.method = 'BET_MAKE'
+                      order by c.due_at desc limit most
+                        for no key update of b skip locked) picked
              ) found) b;
-    -- As in claim(): found first, looked up then.
-    select array_agg(e.operator_id) as operator_ids, array_agg(e.request_id) as request_ids, array_agg(e.reason) as reasons into ending
+    -- Apart from the update, as in claim().
+    select array_agg(e.operator_id) as operator_ids, array_agg(e.request_id) as request_ids,
+           array_agg(e.reason) as reasons
+      into ending
       from (
           select * from (
               select c.operator_id, c.request_id,
-                     case when c.expires_at <= now() then 'deadline' when o.paused_at is null then 'circuit_open' else 'paused' end as reason
+                     case when c.expires_at <= now() then 'deadline' when o.paused_at is null then 'circuit_open'
+                          else 'paused' end as reason
                 from unnest(locked.operator_ids, locked.bet_ids) as named (operator_id, bet_id)
                 join predictu_dispatch.operator o on o.operator_id = named.operator_id
                 join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.bet_id = named.bet_id
                where c.state = 'ready'
-                 and (c.expires_at <= now() or (c.method = 'BET_MAKE' and (o.paused_at is not null or o.circuit <> 'closed')))
+                 and (c.expires_at <= now()
+                      or (c.method = 'BET_MAKE' and (o.paused_at is not null or o.circuit <> 'closed')))
                  for no key update of c skip locked) of_bets
           union all
           select found.*

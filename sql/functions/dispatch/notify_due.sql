@@ -6,7 +6,7 @@
 create or replace function predictu_dispatch.notify_due() returns trigger language plpgsql as $$
 begin
     if new.due_at < clock_timestamp() - interval '0.5 seconds' then
-        -- Enqueued long before its commit: the daemons have read on, and must look back.
+        -- Enqueued long before its commit: the daemons have read past it and must start over.
         perform pg_notify('predictu_dispatch_due', new.operator_id || ' behind');
     elsif pg_try_advisory_xact_lock(hashtext('predictu_dispatch.notify_due')) then
         perform pg_notify('predictu_dispatch_due', new.operator_id);
@@ -17,7 +17,8 @@ end $$;
 revoke all on function predictu_dispatch.notify_due from public;
 
 do $$ begin
-    if not exists (select from pg_trigger where tgrelid = 'predictu_dispatch.callback'::regclass and tgname = 'callback_notify_due') then
+    if not exists (select from pg_trigger
+                    where tgrelid = 'predictu_dispatch.callback'::regclass and tgname = 'callback_notify_due') then
         create constraint trigger callback_notify_due after insert on predictu_dispatch.callback
             deferrable initially deferred
             for each row when (new.state = 'ready' and new.lane = 'interactive')

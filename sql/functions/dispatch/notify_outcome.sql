@@ -9,7 +9,8 @@ end $$;
 revoke all on function predictu_dispatch.notify_outcome from public;
 
 do $$ begin
-    if not exists (select from pg_trigger where tgrelid = 'predictu_dispatch.callback'::regclass and tgname = 'callback_notify_outcome') then
+    if not exists (select from pg_trigger
+                    where tgrelid = 'predictu_dispatch.callback'::regclass and tgname = 'callback_notify_outcome') then
         create trigger callback_notify_outcome after update of state on predictu_dispatch.callback
             for each row when (new.lane = 'interactive' and new.finished_at is not null and old.finished_at is null)
             execute function predictu_dispatch.notify_outcome();

@@ -3,9 +3,9 @@
 -- report that comes too late changes no state and is written to the audit as late. A repeated
 -- report changes nothing. A report whose bet or callback is locked by another transaction is
 -- returned with cause locked; the daemon reports it again.
-create or replace function predictu_dispatch.settle(reports predictu_dispatch.report[]) returns setof predictu_dispatch.change
-language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
-set plan_cache_mode = force_generic_plan as $$
+create or replace function predictu_dispatch.settle(reports predictu_dispatch.report[])
+returns setof predictu_dispatch.change language plpgsql security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
     bet_operator_ids text[];
     bet_ids text[];
@@ -13,9 +13,9 @@ declare
     request_ids uuid[];
 begin
     perform predictu_dispatch.commit_durably();
-    -- Bets first, callbacks after them. What follows runs in a statement of its own, so it sees all that was committed before
-    -- these locks were had. What somebody holds is not waited for: a producer's transaction, or a person's, may stay open for
-    -- as long as it likes, and it must hold up no other bet and no other operator.
+    -- Bets first, callbacks after them. Each is a statement of its own, so that it sees everything
+    -- that was committed before the lock was granted. Locked rows are skipped: an open transaction
+    -- of a producer or a person must delay no other bet and no other operator.
     select array_agg(b.operator_id), array_agg(b.bet_id) into bet_operator_ids, bet_ids
       from (select b.operator_id, b.bet_id
               from predictu_dispatch.bet b
@@ -42,8 +42,8 @@ begin
     return query
     with given as materialized (
         select * from unnest(reports)
-    ), told as (
-        -- Where a daemon and a reaper report one attempt in one batch, the daemon's word counts: it has seen what came.
+    ), counting as (
+        -- If a daemon and a reaper report one attempt in one batch, the daemon's report counts.
         select distinct on (r.operator_id, r.request_id, r.attempt) r.*
           from given r
          order by r.operator_id, r.request_id, r.attempt, r.reaped
@@ -61,27 +61,32 @@ begin
                balance = coalesce(r.balance, c.balance),
                anomaly = coalesce(r.anomaly, c.anomaly),
                review_since = case
-                   when r.state in ('rejected', 'exhausted') and c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp()
-                   -- A reason that is null would not keep the function behind an "and" from being called.
+                   when r.state in ('rejected', 'exhausted') and c.method not in ('PING', 'BALANCE', 'BET_MAKE')
+                       then clock_timestamp()
+                   -- coalesce, because with a null reason an "and" would still call the function.
                    when coalesce(r.state_reason, '') = 'nothing_to_reverse' then
                        case when r.state = 'delivered'
-                             and predictu_dispatch.is_debit_confirmed(c.operator_id, (c.params ->> 'rollback_of')::uuid) then clock_timestamp() end
+                             and predictu_dispatch.is_debit_confirmed(c.operator_id, (c.params ->> 'rollback_of')::uuid)
+                            then clock_timestamp() end
                end
-          from told r
-         -- A lease is what being in flight means; asked by the state, the planner would look through all that is in flight for each report.
-         where c.operator_id = r.operator_id and c.request_id = r.request_id and c.lease_until is not null and c.attempts = r.attempt
+          from counting r
+         -- In flight. By its state, the planner would read all callbacks in flight for each report.
+         where c.operator_id = r.operator_id and c.request_id = r.request_id and c.lease_until is not null
+           and c.attempts = r.attempt
         returning c.operator_id, c.request_id, c.lane, c.state, c.reason, r.report_id
     ), written as (
         insert into predictu_dispatch.attempt (
-            operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url, key_id,
-            request_headers, request_body, response_status, response_headers, response_body, response_truncated, connect_ms,
-            first_byte_ms, total_ms, error, report_id)
-        select r.operator_id, r.request_id, r.method, r.attempt, r.evidence, case when d.request_id is null then 'late' else r.verdict end,
-               r.reason, r.instance, r.started_at, r.finished_at, r.url, r.key_id, r.request_headers::jsonb, r.request_body,
-               r.response_status, r.response_headers::jsonb, r.response_body, r.response_truncated, r.connect_ms, r.first_byte_ms,
+            operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url,
+            key_id, request_headers, request_body, response_status, response_headers, response_body, response_truncated,
+            connect_ms, first_byte_ms, total_ms, error, report_id)
+        select r.operator_id, r.request_id, r.method, r.attempt, r.evidence,
+               case when d.request_id is null then 'late' else r.verdict end, r.reason, r.instance, r.started_at,
+               r.finished_at, r.url, r.key_id, r.request_headers::jsonb, r.request_body, r.response_status,
+               r.response_headers::jsonb, r.response_body, r.response_truncated, r.connect_ms, r.first_byte_ms,
                r.total_ms, r.error, r.report_id
           from given r
-          left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.report_id = r.report_id
+          left join decided d
+            on d.operator_id = r.operator_id and d.request_id = r.request_id and d.report_id = r.report_id
          where d.request_id is not null or not (r.reaped or exists (
              select from predictu_dispatch.attempt a
               where a.operator_id = r.operator_id and a.request_id = r.request_id and a.attempt = r.attempt
@@ -94,7 +99,7 @@ begin
       from given r
       left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.report_id = r.report_id
       left join written w on w.operator_id = r.operator_id and w.request_id = r.request_id and w.report_id = r.report_id
-     -- A reaper that came second has nothing to tell.
+     -- A reaper whose attempt was settled before has nothing to report.
      where d.request_id is not null or not r.reaped;
 
     if bet_ids is not null then

@@ -17,7 +17,7 @@ declare
     other predictu_dispatch.daemon;
     is_here_long boolean;
 begin
-    -- One at a time: what one gives back, the next may take. Nobody holds this lock for longer than this function takes.
+    -- One daemon at a time: the next may take what this one returns.
     perform pg_advisory_xact_lock(hashtext('predictu_dispatch.heartbeat'));
     seen_now := clock_timestamp();
     silent_since := seen_now - predictu_dispatch.heartbeat_timeout();
@@ -25,8 +25,9 @@ begin
      where d.instance = heartbeat.instance and d.session_id <> heartbeat.session_id and d.seen_at > silent_since;
     if found then
         raise exception using errcode = 'PD007',
-            message = format('another daemon called %s is running on host %s, process %s', quote_literal(instance), other.host, other.pid),
-            hint = 'Give each daemon a name of its own: [daemon] instance in dispatcher.toml.';
+            message = format('another daemon called %s is running on host %s, process %s', quote_literal(instance),
+                             other.host, other.pid),
+            hint = 'Give each daemon its own name: [daemon] instance in dispatcher.toml.';
     end if;
     update predictu_dispatch.daemon d
        set session_id = heartbeat.session_id, host = heartbeat.host, pid = heartbeat.pid,
@@ -41,9 +42,11 @@ begin
         values (instance, session_id, host, pid, version, schema_version, seen_now, seen_now, seen_now);
     end if;
     if is_here_long then
-        -- The gone ones have lost their shares. After an outage of the database all are silent, and whoever comes first must wait.
+        -- Stopped daemons lose their shares. After an outage all daemons are silent, so the first
+        -- one to return must wait.
         delete from predictu_dispatch.share s
-         where not exists (select from predictu_dispatch.daemon d where d.instance = s.instance and d.seen_at > silent_since);
+         where not exists (select from predictu_dispatch.daemon d
+                            where d.instance = s.instance and d.seen_at > silent_since);
         delete from predictu_dispatch.daemon d where d.seen_at < seen_now - interval '1 day';
     end if;
     delete from predictu_dispatch.share s where s.instance = heartbeat.instance and s.operator_id <> all (operator_ids);
@@ -80,13 +83,15 @@ begin
          where s.instance = heartbeat.instance
     ), counted as (
         select s.operator_id,
-               predictu_dispatch.granted_share(f.interactive, s.interactive_max, v.others_interactive, s.interactive_slots, a.interactive_used)::integer
-                   as interactive_slots,
-               predictu_dispatch.granted_share(f.settlement, s.settlement_max, v.others_settlement, s.settlement_slots, a.settlement_used)::integer
-                   as settlement_slots,
+               predictu_dispatch.granted_share(f.interactive, s.interactive_max, v.others_interactive, s.interactive_slots,
+                                               a.interactive_used)::integer as interactive_slots,
+               predictu_dispatch.granted_share(f.settlement, s.settlement_max, v.others_settlement, s.settlement_slots,
+                                               a.settlement_used)::integer as settlement_slots,
                case when f.per_s is not null
-                    then predictu_dispatch.granted_share(f.per_s, s.requests_per_s_max, v.others_per_s, coalesce(s.requests_per_s, 0),
-                                                   coalesce(a.requests_per_s_used, s.requests_per_s_max)) end as requests_per_s
+                    then predictu_dispatch.granted_share(f.per_s, s.requests_per_s_max, v.others_per_s,
+                                                         coalesce(s.requests_per_s, 0),
+                                                         coalesce(a.requests_per_s_used, s.requests_per_s_max))
+               end as requests_per_s
           from predictu_dispatch.share s
           join divided v on v.operator_id = s.operator_id
           join fair f on f.operator_id = s.operator_id
@@ -94,16 +99,18 @@ begin
          where s.instance = heartbeat.instance
     ), written as (
         update predictu_dispatch.share s
-           set interactive_slots = n.interactive_slots, settlement_slots = n.settlement_slots, requests_per_s = n.requests_per_s
+           set interactive_slots = n.interactive_slots, settlement_slots = n.settlement_slots,
+               requests_per_s = n.requests_per_s
           from counted n
          where s.operator_id = n.operator_id and s.instance = heartbeat.instance
            and (s.interactive_slots, s.settlement_slots, s.requests_per_s)
                is distinct from (n.interactive_slots, n.settlement_slots, n.requests_per_s)
     )
-    -- What it still uses above its share it must not fill again.
+    -- It must not reuse slots that it still has above its share.
     select n.operator_id, least(n.interactive_slots, f.interactive), least(n.settlement_slots, f.settlement),
            least(n.requests_per_s, f.per_s),
-           (n.interactive_slots, n.settlement_slots, n.requests_per_s) is not distinct from (f.interactive, f.settlement, f.per_s)
+           (n.interactive_slots, n.settlement_slots, n.requests_per_s)
+               is not distinct from (f.interactive, f.settlement, f.per_s)
       from counted n join fair f on f.operator_id = n.operator_id;
 end $$;
 

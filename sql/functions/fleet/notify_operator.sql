@@ -9,7 +9,8 @@ end $$;
 revoke all on function predictu_dispatch.notify_operator from public;
 
 do $$ begin
-    if not exists (select from pg_trigger where tgrelid = 'predictu_dispatch.operator'::regclass and tgname = 'operator_notify_change') then
+    if not exists (select from pg_trigger
+                    where tgrelid = 'predictu_dispatch.operator'::regclass and tgname = 'operator_notify_change') then
         create trigger operator_notify_change after update on predictu_dispatch.operator
             for each row when (
             (old.circuit, old.paused_at, old.interactive_backoff_until, old.settlement_backoff_until, old.enabled)

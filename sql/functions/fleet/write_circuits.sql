@@ -22,14 +22,17 @@ begin
              where o.revision = d.revision order by o.operator_id for no key update of o skip locked
         )
         update predictu_dispatch.operator o
-           set circuit = d.circuit, health = d.health, consecutive_failures = d.consecutive_failures, revision = o.revision + 1,
+           set circuit = d.circuit, health = d.health, consecutive_failures = d.consecutive_failures,
+               revision = o.revision + 1,
                circuit_since = case when o.circuit = d.circuit or d.circuit = 'half_open' then o.circuit_since
                                     when o.circuit = 'half_open' and d.circuit = 'open' then o.circuit_since else now() end,
                last_success_at = greatest(o.last_success_at, now() - d.success_s_ago * interval '1 second'),
                last_failure_at = greatest(o.last_failure_at, now() - d.failure_s_ago * interval '1 second'),
                ping_at = now() + d.ping_in_s * interval '1 second',
-               interactive_backoff_until = greatest(o.interactive_backoff_until, now() + d.interactive_backoff_s * interval '1 second'),
-               settlement_backoff_until = greatest(o.settlement_backoff_until, now() + d.settlement_backoff_s * interval '1 second')
+               interactive_backoff_until = greatest(o.interactive_backoff_until,
+                                                    now() + d.interactive_backoff_s * interval '1 second'),
+               settlement_backoff_until = greatest(o.settlement_backoff_until,
+                                                   now() + d.settlement_backoff_s * interval '1 second')
           from decided d, locked
          where o.operator_id = d.operator_id and locked.operator_id = d.operator_id
         returning o.operator_id

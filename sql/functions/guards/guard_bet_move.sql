@@ -12,7 +12,7 @@ begin
            <> (new.operator_id, new.bet_id, new.player_id, new.currency, new.amount, new.placement_request_id)
     then
         raise exception using errcode = 'PD900',
-            message = format('bet %s of operator %s must not go from %s to %s, nor change what it was placed with',
+            message = format('bet %s of operator %s must not go from %s to %s, nor change its terms',
                              old.bet_id, old.operator_id, old.state, new.state),
             hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
     end if;
@@ -22,9 +22,9 @@ end $$;
 revoke all on function predictu_dispatch.guard_bet_move from public;
 
 do $$ begin
-    if not exists (select from pg_trigger where tgrelid = 'predictu_dispatch.bet'::regclass and tgname = 'bet_move') then
+    if not exists (select from pg_trigger
+                    where tgrelid = 'predictu_dispatch.bet'::regclass and tgname = 'bet_move') then
         create trigger bet_move before update on predictu_dispatch.bet
-            for each row
-            execute function predictu_dispatch.guard_bet_move();
+            for each row execute function predictu_dispatch.guard_bet_move();
     end if;
 end $$;

@@ -9,13 +9,15 @@ begin
            coalesce(bool_or(c.method = 'BET_MAKE' and c.state = 'delivered'), false) as debited,
            coalesce(bool_or(c.method = 'BET_MAKE' and c.effect <> 'none'), false) as maybe_debited,
            coalesce(bool_or(c.method = 'BET_MAKE'), false) as placed_here,
-           coalesce(bool_or(c.method <> 'BET_MAKE' and c.state not in ('waiting', 'cancelled')), false) as terminal_may_go,
+           coalesce(bool_or(c.method <> 'BET_MAKE' and c.state not in ('waiting', 'cancelled')), false)
+               as terminal_may_go,
            coalesce(bool_or(c.method <> 'BET_MAKE' and c.state = 'delivered'), false) as ended
       into seen
       from predictu_dispatch.callback c
      where c.operator_id = new.operator_id and c.bet_id = new.bet_id;
     fault := case
-        when new.state = 'placing' and seen.terminal_may_go then 'its terminal callback could reach the operator before its debit'
+        when new.state = 'placing' and seen.terminal_may_go
+            then 'its terminal callback could reach the operator before its debit'
         when new.state <> 'placing' and seen.debit_may_go then 'its debit could still be sent'
         when new.state = 'open' and seen.terminal_may_go then 'a terminal callback is on its way already'
         when new.state = 'open' and seen.placed_here and not seen.debited then 'its debit was never confirmed'
@@ -35,9 +37,9 @@ end $$;
 revoke all on function predictu_dispatch.guard_bet_state from public;
 
 do $$ begin
-    if not exists (select from pg_trigger where tgrelid = 'predictu_dispatch.bet'::regclass and tgname = 'bet_matches_callbacks') then
+    if not exists (select from pg_trigger
+                    where tgrelid = 'predictu_dispatch.bet'::regclass and tgname = 'bet_matches_callbacks') then
         create trigger bet_matches_callbacks after insert or update of state on predictu_dispatch.bet
-            for each row
-            execute function predictu_dispatch.guard_bet_state();
+            for each row execute function predictu_dispatch.guard_bet_state();
     end if;
 end $$;

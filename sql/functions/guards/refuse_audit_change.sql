@@ -3,29 +3,29 @@
 create or replace function predictu_dispatch.refuse_audit_change() returns trigger language plpgsql as $$
 begin
     raise exception using errcode = 'PD900',
-        message = format('the audit can only grow: %s on %s is refused', tg_op, tg_table_name),
+        message = format('the audit is append-only: %s on %s is refused', tg_op, tg_table_name),
         hint = 'Rows of attempt are never changed or deleted; retention drops whole partitions.';
 end $$;
 
 revoke all on function predictu_dispatch.refuse_audit_change from public;
 
 do $$ begin
-    if not exists (select from pg_trigger where tgrelid = 'predictu_dispatch.attempt'::regclass and tgname = 'attempt_append_only') then
+    if not exists (select from pg_trigger
+                    where tgrelid = 'predictu_dispatch.attempt'::regclass and tgname = 'attempt_append_only') then
         create trigger attempt_append_only before update or delete on predictu_dispatch.attempt
-            for each row
-            execute function predictu_dispatch.refuse_audit_change();
+            for each row execute function predictu_dispatch.refuse_audit_change();
         alter table predictu_dispatch.attempt enable always trigger attempt_append_only;
     end if;
-    if not exists (select from pg_trigger where tgrelid = 'predictu_dispatch.attempt'::regclass and tgname = 'attempt_not_truncated') then
+    if not exists (select from pg_trigger
+                    where tgrelid = 'predictu_dispatch.attempt'::regclass and tgname = 'attempt_not_truncated') then
         create trigger attempt_not_truncated before truncate on predictu_dispatch.attempt
-            for each statement
-            execute function predictu_dispatch.refuse_audit_change();
+            for each statement execute function predictu_dispatch.refuse_audit_change();
         alter table predictu_dispatch.attempt enable always trigger attempt_not_truncated;
     end if;
-    if not exists (select from pg_trigger where tgrelid = 'predictu_dispatch.attempt_default'::regclass and tgname = 'attempt_not_truncated') then
+    if not exists (select from pg_trigger
+                    where tgrelid = 'predictu_dispatch.attempt_default'::regclass and tgname = 'attempt_not_truncated') then
         create trigger attempt_not_truncated before truncate on predictu_dispatch.attempt_default
-            for each statement
-            execute function predictu_dispatch.refuse_audit_change();
+            for each statement execute function predictu_dispatch.refuse_audit_change();
         alter table predictu_dispatch.attempt_default enable always trigger attempt_not_truncated;
     end if;
 end $$;

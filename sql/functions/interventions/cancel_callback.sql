@@ -13,19 +13,21 @@ begin
     locked := predictu_dispatch.lock_callback('cancel', operator_id, request_id);
     if locked.finished_at is not null then
         perform predictu_dispatch.refuse_intervention('cancel', locked, format('it is %s already', locked.state),
-            'What has ended stays as it is; what needs review and was settled by other means: predictu-dispatch resolve.');
+            'If it needs review and was settled with the operator: predictu-dispatch resolve REQUEST_ID');
     elsif locked.attempts > 0 then
         perform predictu_dispatch.refuse_intervention('cancel', locked,
-            case locked.state when 'in_flight' then format('it is being sent at this moment, attempt %s', locked.attempts)
-                            else format('it was attempted already, %s time(s)', locked.attempts) end,
-            case locked.method when 'BET_MAKE' then 'The operator may have booked it. rollback_bet() takes a placement back at any moment.'
-                             else 'The operator may have it. Wait until it has ended.' end);
+            case locked.state when 'in_flight' then format('it is being sent now, attempt %s', locked.attempts)
+                              else format('it was attempted already, %s time(s)', locked.attempts) end,
+            case locked.method when 'BET_MAKE'
+                 then 'The operator may have booked it. rollback_bet() rolls a placement back at any time.'
+                 else 'The operator may have it. Wait until it has ended.' end);
     elsif locked.method = 'BET_ROLLBACK' then
-        perform predictu_dispatch.refuse_intervention('cancel', locked, 'a debit that may stand must be given back',
-            'If it was given back by other means, wait until the rollback has ended, and then: predictu-dispatch resolve.');
+        perform predictu_dispatch.refuse_intervention('cancel', locked, 'a debit that may stand must be rolled back',
+            'If it was settled manually, wait until the rollback has ended, then: predictu-dispatch resolve REQUEST_ID');
     end if;
     update predictu_dispatch.callback c
-       set state = 'cancelled', reason = 'taken_back', finished_at = clock_timestamp(), note = concat_ws('; ', c.note, reason)
+       set state = 'cancelled', reason = 'taken_back', finished_at = clock_timestamp(),
+           note = concat_ws('; ', c.note, reason)
      where c.operator_id = operator_id and c.request_id = request_id
     returning c.* into cancelled;
     if locked.method = 'BET_MAKE' then

@@ -1,13 +1,15 @@
 -- Locks and returns the operator's row. Raises PD002, and PD006 after the caller's lock_timeout.
-create or replace function predictu_dispatch.lock_operator(operator_id text) returns predictu_dispatch.operator language plpgsql as $$
+create or replace function predictu_dispatch.lock_operator(operator_id text)
+returns predictu_dispatch.operator language plpgsql as $$
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.operator;
 begin
     select o.* into locked from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
     if not found then
-        raise exception using errcode = 'PD002', message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
-            hint = 'An operator becomes known when a daemon starts with its file in config/operators/.';
+        raise exception using errcode = 'PD002',
+            message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
+            hint = 'An operator enters the database when a daemon starts with its file in config/operators/.';
     end if;
     return locked;
 exception when lock_not_available then

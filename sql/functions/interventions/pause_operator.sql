@@ -1,7 +1,7 @@
 -- Starts a maintenance window: nothing is sent to the operator until resume_operator(). Raises
 -- PD002, PD003, PD005, PD006.
-create or replace function predictu_dispatch.pause_operator(operator_id text, reason text, by text) returns predictu_dispatch.operator
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
+create or replace function predictu_dispatch.pause_operator(operator_id text, reason text, by text)
+returns predictu_dispatch.operator language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.operator;

@@ -1,7 +1,7 @@
 -- Ends a maintenance window. Returns the operator as it was while paused. Raises PD002, PD003,
 -- PD005, PD006.
-create or replace function predictu_dispatch.resume_operator(operator_id text, reason text, by text) returns predictu_dispatch.operator
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
+create or replace function predictu_dispatch.resume_operator(operator_id text, reason text, by text)
+returns predictu_dispatch.operator language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '3s' as $$
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.operator;
@@ -11,7 +11,7 @@ begin
     locked := predictu_dispatch.lock_operator(operator_id);
     if locked.paused_at is null then
         raise exception using errcode = 'PD005', message = format('operator %s is not paused', operator_id),
-            hint = 'What keeps a callback from being sent, says: predictu-dispatch why.';
+            hint = 'To see why a callback is not sent: predictu-dispatch why REQUEST_ID';
     end if;
     update predictu_dispatch.operator o
        set paused_at = null, paused_by = null, pause_reason = null, revision = o.revision + 1

@@ -13,27 +13,33 @@ begin
     if amount = 0 or placement_request_id is null then
         perform predictu_dispatch.refuse_params('adopt_bet',
             case when amount = 0 then '"amount" is 0' else '"placement_request_id" is NULL' end,
-            'Give the debit that the operator has booked and the request_id under which it was booked.');
+            'Give the booked debit and the request_id under which the operator booked it.');
     end if;
-    if exists (select from predictu_dispatch.callback c where c.operator_id = operator_id and c.request_id = placement_request_id) then
+    if exists (select from predictu_dispatch.callback c
+                where c.operator_id = operator_id and c.request_id = placement_request_id) then
         raise exception using errcode = 'PD004',
-            message = format('placement_request_id %s of operator %s is a callback of this system', placement_request_id, operator_id),
-            hint = 'Only a bet that was placed before this system existed is adopted.';
+            message = format('placement_request_id %s of operator %s is a callback of this system',
+                             placement_request_id, operator_id),
+            hint = 'Adopt only bets that were placed before this system existed.';
     end if;
     insert into predictu_dispatch.bet (operator_id, bet_id, state, player_id, currency, amount, placement_request_id)
     values (operator_id, bet_id, 'open', player_id, currency, amount, placement_request_id)
     on conflict do nothing;
     if not found then
-        select b.* into earlier from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id for key share;
+        -- The lock makes this commit wait for the standby that may not have the first one yet.
+        select b.* into earlier from predictu_dispatch.bet b
+         where b.operator_id = operator_id and b.bet_id = bet_id for key share;
         if not found then
             raise exception using errcode = 'PD004',
-                message = format('placement_request_id %s of operator %s belongs to another bet', placement_request_id, operator_id),
-                hint = 'One debit is one bet; look at the id under which the operator has booked this one.';
+                message = format('placement_request_id %s of operator %s belongs to another bet',
+                                 placement_request_id, operator_id),
+                hint = 'Each debit belongs to one bet: check the id under which the operator has booked this one.';
         end if;
         if (earlier.player_id, earlier.currency, earlier.amount, earlier.placement_request_id)
            is distinct from (player_id, currency, amount, placement_request_id) then
-            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, 'adoption', 'the bet exists already with other content',
-                'A bet is adopted once; adopting it again with the same content is harmless.');
+            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, 'adoption',
+                'the bet exists already with other content',
+                'A bet is adopted once; adopting it again with the same content changes nothing.');
         end if;
     end if;
 end $$;

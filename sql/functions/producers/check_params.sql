@@ -5,7 +5,8 @@ declare
     missing text[];
 begin
     if params is null or jsonb_typeof(params) <> 'object' then
-        perform predictu_dispatch.refuse_params(method, format('%s is not a JSON object', coalesce(left(params::text, 80), 'NULL')),
+        perform predictu_dispatch.refuse_params(method,
+            format('%s is not a JSON object', coalesce(left(params::text, 80), 'NULL')),
             'Pass an object, for example jsonb_build_object(''player_id'', …).');
     end if;
     if octet_length(params::text) > 65536 then
@@ -13,10 +14,12 @@ begin
             'At most 65536 bytes are sent to an operator.');
     end if;
     if params @? '$.**{32}' then
-        perform predictu_dispatch.refuse_params(method, 'they are nested too deeply', 'At most 31 levels are sent to an operator.');
+        perform predictu_dispatch.refuse_params(method, 'they are nested too deeply',
+            'At most 31 levels are sent to an operator.');
     end if;
     if method = 'PING' and params <> '{}' then
-        perform predictu_dispatch.refuse_params(method, format('%s is not empty', left(params::text, 80)), 'PING takes {} only.');
+        perform predictu_dispatch.refuse_params(method, format('%s is not empty', left(params::text, 80)),
+            'PING takes {} only.');
     end if;
     select array_agg(k) into missing from unnest(predictu_dispatch.required_params(method)) k where not params ? k;
     if missing is not null then
@@ -38,7 +41,7 @@ begin
                 '"amount" must be a whole number of subunits (cents), at most 18 digits, not negative.');
         end if;
         if method = 'BET_MAKE' and (params ->> 'amount')::bigint = 0 then
-            perform predictu_dispatch.refuse_params(method, '"amount" is 0', 'A placement debits more than nothing.');
+            perform predictu_dispatch.refuse_params(method, '"amount" is 0', 'A placement debits more than 0.');
         end if;
     end if;
     if method = 'BET_MAKE' then

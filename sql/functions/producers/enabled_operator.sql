@@ -6,12 +6,14 @@ declare
 begin
     select o.* into found_operator from predictu_dispatch.operator o where o.operator_id = enabled_operator.operator_id;
     if not found then
-        raise exception using errcode = 'PD002', message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
-            hint = 'An operator becomes known when a daemon starts with its file in config/operators/.';
+        raise exception using errcode = 'PD002',
+            message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
+            hint = 'An operator enters the database when a daemon starts with its file in config/operators/.';
     end if;
     if not found_operator.enabled then
-        raise exception using errcode = 'PD002', message = format('operator %s is disabled', quote_literal(operator_id)),
-            hint = 'Its file says enabled = false; nothing new is accepted for it. rollback_bet() still is.';
+        raise exception using errcode = 'PD002',
+            message = format('operator %s is disabled', quote_literal(operator_id)),
+            hint = 'Its file has enabled = false: only rollback_bet() is accepted for it.';
     end if;
     return found_operator;
 end $$;

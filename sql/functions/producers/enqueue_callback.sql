@@ -15,23 +15,25 @@ declare
     state text := 'ready';
 begin
     if lane is null then
-        raise exception using errcode = 'PD001', message = format('unknown method %s', coalesce(quote_literal(left(method, 80)), 'NULL')),
+        raise exception using errcode = 'PD001',
+            message = format('unknown method %s', coalesce(quote_literal(left(method, 80)), 'NULL')),
             hint = 'Methods are PING, BALANCE, BET_MAKE, BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.';
     end if;
-    -- Before all that may have changed since: a producer that repeats itself, after the deadline or after its operator was
-    -- disabled, must hear that the first time counted.
+    -- Before all checks: a repeated request succeeds also after its deadline or after its operator
+    -- was disabled.
     if request_id is not null and predictu_dispatch.request_exists(operator_id, id, method, params) then
         return id;
     end if;
     operator := predictu_dispatch.enabled_operator(operator_id);
     perform predictu_dispatch.check_params(method, params);
     if expires_at <= enqueued_at or (isfinite(expires_at) and expires_at > enqueued_at + interval '10 years') then
-        perform predictu_dispatch.refuse_params(method, format('expires_at %s is in the past, or more than 10 years away', expires_at),
+        perform predictu_dispatch.refuse_params(method,
+            format('expires_at %s is in the past, or more than 10 years away', expires_at),
             'Leave it null for the operator''s own deadline, or give infinity for none.');
     end if;
     if method = 'BET_ROLLBACK' and isfinite(expires_at) then
         perform predictu_dispatch.refuse_params(method, format('expires_at is %s', expires_at),
-            'A rollback has no deadline: a debit that may stand must be given back, however late.');
+            'A rollback has no deadline: a debit that may stand must be rolled back, however late.');
     end if;
     if request_id is not null and exists (
         select from predictu_dispatch.bet b
@@ -40,7 +42,7 @@ begin
     ) then
         raise exception using errcode = 'PD004',
             message = format('request_id %s of operator %s is the placement of a bet', id, operator_id),
-            hint = 'The operator would take it for a repetition and do nothing; use a new id for a new callback.';
+            hint = 'The operator would treat it as a repetition; use a new id for a new callback.';
     end if;
     if method not in ('PING', 'BALANCE') then
         bet_id := params ->> 'bet_id';
@@ -51,7 +53,7 @@ begin
         values (operator_id, bet_id, 'placing', params ->> 'player_id', params ->> 'currency', (params ->> 'amount')::bigint, id)
         on conflict do nothing;
         if not found then
-            -- Whoever placed it has committed by now: either this very request, or another one.
+            -- The transaction that placed it has committed: either this request or another one.
             if predictu_dispatch.request_exists(operator_id, id, method, params) then
                 return id;
             end if;
@@ -59,12 +61,13 @@ begin
                 'A bet has one placement; a new placement needs a new bet_id.');
         end if;
     elsif bet_id is not null then
-        select b.* into bet from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
+        select b.* into bet from predictu_dispatch.bet b
+         where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
         if not found then
             perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method, 'the bet is unknown',
                 'Enqueue its BET_MAKE first, or adopt_bet() a bet that was opened before this system existed.');
         end if;
-        -- Once more under the bet's lock: the same request may have come in while we waited for it.
+        -- Again under the bet's lock: the same request may have been enqueued meanwhile.
         if predictu_dispatch.request_exists(operator_id, id, method, params) then
             return id;
         end if;
@@ -74,27 +77,31 @@ begin
         ) then
             perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method,
                 case bet.state when 'void' then 'the bet is void, its debit never took place'
-                               else format('the bet is %s and has its terminal callback %s already', bet.state, bet.terminal_request_id) end,
+                               else format('the bet is %s and has its terminal callback %s already', bet.state,
+                                           bet.terminal_request_id) end,
                 'A bet ends with exactly one of BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.');
         end if;
         perform predictu_dispatch.check_terminal(method, params, bet);
         state := case bet.state when 'placing' then 'waiting' else 'ready' end;
         update predictu_dispatch.bet b
-           set state = case bet.state when 'placing' then 'placing' else 'closing' end, terminal_request_id = id, updated_at = clock_timestamp()
+           set state = case bet.state when 'placing' then 'placing' else 'closing' end, terminal_request_id = id,
+               updated_at = clock_timestamp()
          where b.operator_id = operator_id and b.bet_id = bet_id;
     end if;
 
     deadline_s := case when method = 'BET_ROLLBACK' then 0 when lane = 'interactive' then operator.interactive_deadline_s
                        else operator.settlement_deadline_s end;
-    insert into predictu_dispatch.callback (operator_id, request_id, method, bet_id, lane, state, params, created_at, due_at, expires_at)
+    insert into predictu_dispatch.callback
+        (operator_id, request_id, method, bet_id, lane, state, params, created_at, due_at, expires_at)
     values (operator_id, id, method, bet_id, lane, state, params, enqueued_at, enqueued_at,
-            -- 'infinity' says that there is no deadline; kept as such, it could not be subtracted from before Postgres 17.
+            -- Null, not infinity, for no deadline: Postgres before 17 cannot subtract from infinity.
             nullif(coalesce(expires_at, enqueued_at + nullif(deadline_s, 0) * interval '1 second'), 'infinity'))
     on conflict do nothing;
     if not found then
-        -- The same id came in from another transaction between our look and our insert; PD004 unless it says the same.
+        -- Another transaction has inserted the id since the check above; PD004 if its content differs.
         if not predictu_dispatch.request_exists(operator_id, id, method, params) then
-            raise exception using errcode = '40001', message = format('request_id %s was enqueued at the same moment', id),
+            raise exception using errcode = '40001',
+                message = format('request_id %s was enqueued concurrently', id),
                 hint = 'Run the transaction again.';
         end if;
     end if;

@@ -1,5 +1,6 @@
 -- Raises PD003.
-create or replace function predictu_dispatch.refuse_params(method text, fault text, hint text) returns void language plpgsql as $$
+create or replace function predictu_dispatch.refuse_params(method text, fault text, hint text) returns void
+language plpgsql as $$
 begin
     raise exception using errcode = 'PD003', message = format('bad params for %s: %s', method, fault), hint = hint;
 end $$;

@@ -9,12 +9,13 @@ declare
     terminal predictu_dispatch.callback;
     rollback_id uuid;
 begin
-    select b.* into bet from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
+    select b.* into bet from predictu_dispatch.bet b
+     where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
     if not found then
         perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, 'rollback', 'the bet is unknown',
-            'Look at the operator_id and the bet_id; a bet that was never placed needs no rollback.');
+            'Check the operator_id and the bet_id; a bet that was never placed needs no rollback.');
     end if;
-    -- The placement before the terminal: a claim holds it for a moment only, and we must see what that claim made of it.
+    -- A concurrent claim locks the placement briefly; its result must be visible here.
     select c.* into placement from predictu_dispatch.callback c
      where c.operator_id = operator_id and c.request_id = bet.placement_request_id for no key update;
     select c.* into terminal from predictu_dispatch.callback c

@@ -5,14 +5,15 @@ declare
     month date := case when part <> 'default' then to_date(part, 'YYYY_MM') end;
 begin
     execute format('drop table if exists predictu_dispatch.%I', kept);
-    execute format('create table predictu_dispatch.%I (like predictu_dispatch.attempt including defaults including constraints including indexes)', kept);
+    execute format('create table predictu_dispatch.%I '
+                   '(like predictu_dispatch.attempt including defaults including constraints including indexes)', kept);
     execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
                    'execute function predictu_dispatch.refuse_audit_change()', kept);
     execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_truncated', kept);
     if month is not null then
-        -- What says this already is attached without being read, while all wait.
-        execute format('alter table predictu_dispatch.%I add constraint kept_month check (started_at >= %L and started_at < %L)',
-                       kept, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+        -- A table with this constraint is attached without being read.
+        execute format('alter table predictu_dispatch.%I add constraint kept_month '
+                       'check (started_at >= %L and started_at < %L)', kept, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
     end if;
 end $$;
 

@@ -11,7 +11,8 @@ begin
     return query
     select named.part, case named.kind when 'attempt' then 'replace' else 'drop' end,
            greatest(named.reltuples, 0)::bigint, pg_total_relation_size(named.oid)
-      from (select c.oid, c.reltuples, split_part(c.relname::text, '_', 1) as kind, substring(c.relname::text from '_(.*)$') as part,
+      from (select c.oid, c.reltuples, split_part(c.relname::text, '_', 1) as kind,
+                   substring(c.relname::text from '_(.*)$') as part,
                    exists (select from pg_inherits i where i.inhrelid = c.oid) as is_attached
               from pg_class c
              where c.relnamespace = 'predictu_dispatch'::regnamespace and c.relkind = 'r'
@@ -21,7 +22,7 @@ begin
                 when named.kind = 'retired' then true
                 when named.part <> 'default'
                 then (to_date(named.part, 'YYYY_MM') + interval '1 month') at time zone 'UTC' <= cutoff
-                -- What no month took goes when all of it is old.
+                -- The default partition goes when all of its rows are old.
                 else exists (select from predictu_dispatch.attempt_default)
                      and not exists (select from predictu_dispatch.attempt_default d where d.started_at >= cutoff) end
      order by named.kind desc, named.part;

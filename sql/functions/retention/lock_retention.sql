@@ -3,10 +3,12 @@
 create or replace function predictu_dispatch.lock_retention(blocks integer) returns void language plpgsql as $$
 begin
     if blocks is null or blocks not between 1 and 10000 then
-        perform predictu_dispatch.refuse_params('retention', format('blocks is %s', coalesce(blocks::text, 'NULL')), 'Give 1 to 10000 blocks.');
+        perform predictu_dispatch.refuse_params('retention', format('blocks is %s', coalesce(blocks::text, 'NULL')),
+            'Give 1 to 10000 blocks.');
     elsif current_setting('transaction_isolation') <> 'read committed' then
-        perform predictu_dispatch.refuse_params('retention', format('the transaction is %s', current_setting('transaction_isolation')),
-            'Use read committed: an older snapshot hides what came in meanwhile.');
+        perform predictu_dispatch.refuse_params('retention',
+            format('the transaction is %s', current_setting('transaction_isolation')),
+            'Use read committed: an older snapshot hides rows that were written meanwhile.');
     elsif not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.retention')) then
         perform predictu_dispatch.refuse_locked('the retention');
     end if;

@@ -7,78 +7,88 @@
 -- not available now.
 create or replace function predictu_dispatch.purge_audit(keep_months integer, part text, blocks integer)
 returns table (step text, scanned bigint, needed bigint, is_done boolean)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' set enable_seqscan = off set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms'
+set enable_seqscan = off set jit = off as $$
 #variable_conflict use_variable
 declare
     cutoff timestamptz := predictu_dispatch.retention_cutoff(keep_months);
     kept text := 'kept_' || part;
     source text;
     target text;
-    walk predictu_dispatch.audit_purge_cursor;
+    cursor predictu_dispatch.audit_purge_cursor;
     first_tid tid;
     end_tid tid;
 begin
     perform predictu_dispatch.lock_retention(blocks);
-    select a.step into step from predictu_dispatch.expired_audit(keep_months, coalesce(part, '')) a order by a.step limit 1;
+    select a.step into step from predictu_dispatch.expired_audit(keep_months, coalesce(part, '')) a
+     order by a.step limit 1;
     if not found then
-        perform predictu_dispatch.refuse_params('retention', format('part %s is not old', coalesce(quote_literal(left(part, 80)), 'NULL')),
+        perform predictu_dispatch.refuse_params('retention',
+            format('part %s is not old', coalesce(quote_literal(left(part, 80)), 'NULL')),
             'Take the part from expired_audit().');
     end if;
     source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
     target := case step when 'replace' then kept else 'attempt' end;
-    select w.* into walk from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
-    -- What an interrupted run has seen is not built upon: the less comes in behind a walk, the less is missing until the part is gone.
-    if walk.source is distinct from to_regclass('predictu_dispatch.' || source)::oid or walk.moved_at < now() - interval '1 hour'
+    select w.* into cursor from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
+    -- The cursor of an interrupted run is not continued: rows that were written behind it meanwhile
+    -- would be missing from the successor.
+    if cursor.source is distinct from to_regclass('predictu_dispatch.' || source)::oid
+       or cursor.moved_at < now() - interval '1 hour'
        or (step = 'replace' and to_regclass('predictu_dispatch.' || kept) is null) then
         delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
         insert into predictu_dispatch.audit_purge_cursor (part, source, next_block)
-        values (part, to_regclass('predictu_dispatch.' || source)::oid, 0) returning * into walk;
+        values (part, to_regclass('predictu_dispatch.' || source)::oid, 0) returning * into cursor;
         if step = 'replace' then
             perform predictu_dispatch.create_kept_partition(part);
         end if;
     end if;
     is_done := false;
-    if walk.next_block is not null then
-        first_tid := format('(%s,0)', walk.next_block)::tid;
-        end_tid := format('(%s,0)', walk.next_block + blocks)::tid;
+    if cursor.next_block is not null then
+        first_tid := format('(%s,0)', cursor.next_block)::tid;
+        end_tid := format('(%s,0)', cursor.next_block + blocks)::tid;
         execute format($statement$
             insert into predictu_dispatch.%I
             select s.* from predictu_dispatch.%I s
              where s.ctid >= $1 and s.ctid < $2
                and (s.started_at >= $3 or exists (
-                   select from predictu_dispatch.callback c where c.operator_id = s.operator_id and c.request_id = s.request_id))
-               -- A report said again meanwhile stands in the audit as late; the row that decided is another one.
+                   select from predictu_dispatch.callback c
+                    where c.operator_id = s.operator_id and c.request_id = s.request_id))
+               -- A repeated report may be in the audit as late; the row that decided is another one.
                and not exists (
                    select from predictu_dispatch.%I t
                     where t.operator_id = s.operator_id and t.request_id = s.request_id and t.attempt = s.attempt
-                      and t.started_at = s.started_at and t.report_id = s.report_id and (t.verdict = 'late') = (s.verdict = 'late'))
+                      and t.started_at = s.started_at and t.report_id = s.report_id
+                      and (t.verdict = 'late') = (s.verdict = 'late'))
             $statement$, target, source, target)
           using first_tid, end_tid, cutoff;
         execute format($statement$
             select count(*), count(*) filter (where s.started_at >= $3 or exists (
-                       select from predictu_dispatch.callback c where c.operator_id = s.operator_id and c.request_id = s.request_id))
+                       select from predictu_dispatch.callback c
+                        where c.operator_id = s.operator_id and c.request_id = s.request_id))
               from predictu_dispatch.%I s where s.ctid >= $1 and s.ctid < $2
             $statement$, source)
            into scanned, needed using first_tid, end_tid, cutoff;
         update predictu_dispatch.audit_purge_cursor w
-           set scanned = walk.scanned + purge_audit.scanned, needed = walk.needed + purge_audit.needed, moved_at = now(),
-               next_block = case when (walk.next_block + blocks) * current_setting('block_size')::bigint
-                                      < pg_relation_size(format('predictu_dispatch.%I', source)) then walk.next_block + blocks end
-         where w.part = purge_audit.part returning * into walk;
+           set scanned = cursor.scanned + purge_audit.scanned, needed = cursor.needed + purge_audit.needed,
+               moved_at = now(),
+               next_block = case when (cursor.next_block + blocks) * current_setting('block_size')::bigint
+                                      < pg_relation_size(format('predictu_dispatch.%I', source))
+                                 then cursor.next_block + blocks end
+         where w.part = purge_audit.part returning * into cursor;
     else
         if step = 'drop' then
             execute format('drop table predictu_dispatch.%I', source);
             is_done := true;
-        elsif walk.needed = walk.scanned and walk.scanned > 0 then
+        elsif cursor.needed = cursor.scanned and cursor.scanned > 0 then
             execute format('drop table predictu_dispatch.%I', kept);
             is_done := true;
         else
-            perform predictu_dispatch.swap_audit_partition(part, walk.needed > 0);
+            perform predictu_dispatch.swap_audit_partition(part, cursor.needed > 0);
         end if;
         delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
     end if;
-    scanned := walk.scanned;
-    needed := walk.needed;
+    scanned := cursor.scanned;
+    needed := cursor.needed;
     return next;
 end $$;
 

@@ -5,11 +5,12 @@
 -- callback would pay for. Raises PD003, PD006.
 create or replace function predictu_dispatch.purge_finished(keep_months integer, blocks integer)
 returns table (callbacks bigint, bets bigint, locked bigint, next_block bigint, blocks_all bigint)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' set enable_seqscan = off set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms'
+set enable_seqscan = off set jit = off as $$
 #variable_conflict use_variable
 declare
     cutoff timestamptz := predictu_dispatch.retention_cutoff(keep_months);
-    walk predictu_dispatch.purge_cursor;
+    cursor predictu_dispatch.purge_cursor;
     first_tid tid;
     end_tid tid;
     picked record;
@@ -20,22 +21,24 @@ begin
     blocks_all := pg_relation_size('predictu_dispatch.callback') / current_setting('block_size')::bigint;
     callbacks := 0;
     bets := 0;
-    select w.* into walk from predictu_dispatch.purge_cursor w;
-    if walk.cutoff = cutoff and walk.next_block is null and walk.locked = 0 then
+    select w.* into cursor from predictu_dispatch.purge_cursor w;
+    if cursor.cutoff = cutoff and cursor.next_block is null and cursor.locked = 0 then
         locked := 0;
-        return next; -- All of it is done.
+        return next; -- Nothing is left for this cutoff.
         return;
-    elsif walk.cutoff is distinct from cutoff or walk.next_block is null then
+    elsif cursor.cutoff is distinct from cutoff or cursor.next_block is null then
         delete from predictu_dispatch.purge_cursor;
-        insert into predictu_dispatch.purge_cursor (cutoff, next_block) values (cutoff, 0) returning * into walk;
+        insert into predictu_dispatch.purge_cursor (cutoff, next_block) values (cutoff, 0) returning * into cursor;
     end if;
-    first_tid := format('(%s,0)', walk.next_block)::tid;
-    end_tid := format('(%s,0)', walk.next_block + blocks)::tid;
+    first_tid := format('(%s,0)', cursor.next_block)::tid;
+    end_tid := format('(%s,0)', cursor.next_block + blocks)::tid;
 
-    -- Bets first, callbacks after them, as everywhere; whether a bet is over is asked in the next statement, under its lock.
+    -- Bets first, callbacks after them. The next statement checks, under the bet's lock, whether it
+    -- has ended.
     with named as materialized (
         select distinct c.operator_id, c.bet_id from predictu_dispatch.callback c
-         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is not null and c.finished_at < cutoff and c.review_since is null
+         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is not null and c.finished_at < cutoff
+           and c.review_since is null
     ), eligible as materialized (
         select b.operator_id, b.bet_id from named
           join predictu_dispatch.bet b on b.operator_id = named.operator_id and b.bet_id = named.bet_id
@@ -49,7 +52,8 @@ begin
            array_agg(l.bet_id) as bet_ids
       into picked from locked l;
     locked := picked.eligible - picked.locked;
-    -- A bet that is still closing has a terminal that a person resolved, or one that needs review and so keeps it here.
+    -- A bet that is still closing has a terminal that was resolved, or one that needs review and
+    -- keeps the bet here.
     select array_agg(l.operator_id) as operator_ids, array_agg(l.bet_id) as bet_ids into ended
       from unnest(picked.operator_ids, picked.bet_ids) as l (operator_id, bet_id)
      where not exists (
@@ -57,10 +61,11 @@ begin
                 where c.operator_id = l.operator_id and c.bet_id = l.bet_id
                   and (c.finished_at is null or c.finished_at >= cutoff or c.review_since is not null
                        or exists (select from predictu_dispatch.intervention i
-                                   where i.operator_id = c.operator_id and i.request_id = c.request_id and i.done_at >= cutoff)))
+                                   where i.operator_id = c.operator_id and i.request_id = c.request_id
+                                     and i.done_at >= cutoff)))
        and exists (select from predictu_dispatch.bet b where b.operator_id = l.operator_id and b.bet_id = l.bet_id
                       and b.state in ('closed', 'void', 'closing') and b.updated_at < cutoff);
-    -- A producer that says an old request again holds its callback, and not the bet.
+    -- A producer that repeats an old request locks its callback, and not the bet.
     locked := locked + coalesce(cardinality(ended.bet_ids), 0);
     with mine as materialized (
         select c.operator_id, c.request_id
@@ -75,9 +80,10 @@ begin
               left join mine on mine.operator_id = c.operator_id and mine.request_id = c.request_id
              group by c.operator_id, c.bet_id having count(*) = count(mine.request_id)) whole;
     locked := locked - coalesce(cardinality(ended.bet_ids), 0);
-    -- An id may be taken already: as the placement of an adopted bet.
+    -- On conflict: the id may be that of an adopted bet's placement.
     with gone as (
-        delete from predictu_dispatch.callback c using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
+        delete from predictu_dispatch.callback c
+         using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where c.operator_id = o.operator_id and c.bet_id = o.bet_id returning c.*
     ), kept as (
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
@@ -89,34 +95,38 @@ begin
         delete from predictu_dispatch.bet b using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where b.operator_id = o.operator_id and b.bet_id = o.bet_id returning b.*
     ), adopted as (
-        -- The id by which the operator knows the debit of an adopted bet; of any other bet it is there already.
+        -- The operator knows an adopted bet's debit by this id; other bets have a tombstone for it.
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method)
         select g.operator_id, g.placement_request_id, 'BET_MAKE' from gone g on conflict do nothing
     )
-    insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state) select g.operator_id, g.bet_id, g.state from gone g;
+    insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state)
+    select g.operator_id, g.bet_id, g.state from gone g;
     get diagnostics bets = row_count;
 
     with found as materialized (
         select c.operator_id, c.request_id from predictu_dispatch.callback c
-         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff and c.review_since is null
+         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
+           and c.review_since is null
            for update skip locked
     ), gone as (
         delete from predictu_dispatch.callback c using found
          where c.operator_id = found.operator_id and c.request_id = found.request_id returning c.*
     ), kept as (
-        -- PINGs are made here by the thousand, and nothing is ever booked under their ids.
+        -- PINGs are many, and no operator books anything under their ids.
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
         select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
           from gone g where g.method <> 'PING' on conflict do nothing
     )
     select count(*) into freed from gone;
-    -- What is still there was locked.
+    -- The old ones that remain were locked.
     locked := locked + (
         select count(*) from predictu_dispatch.callback c
-         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff and c.review_since is null);
+         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
+           and c.review_since is null);
     callbacks := callbacks + freed;
-    next_block := case when walk.next_block + blocks < blocks_all then walk.next_block + blocks end;
-    update predictu_dispatch.purge_cursor w set next_block = purge_finished.next_block, locked = walk.locked + purge_finished.locked;
+    next_block := case when cursor.next_block + blocks < blocks_all then cursor.next_block + blocks end;
+    update predictu_dispatch.purge_cursor w
+       set next_block = purge_finished.next_block, locked = cursor.locked + purge_finished.locked;
     return next;
 end $$;
 

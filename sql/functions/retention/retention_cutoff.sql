@@ -5,7 +5,7 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp a
 begin
     if keep_months is null or keep_months not between 1 and 1200 then
         perform predictu_dispatch.refuse_params('retention', format('keep_months is %s', coalesce(keep_months::text, 'NULL')),
-            'Give whole months from 1 to 1200; to keep everything, remove nothing.');
+            'Give 1 to 1200 whole months; to keep everything, do not run retention.');
     end if;
     return (date_trunc('month', now() at time zone 'UTC') - make_interval(months => keep_months)) at time zone 'UTC';
 end $$;

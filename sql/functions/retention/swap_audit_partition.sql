@@ -2,17 +2,20 @@
 -- waits for the lock that this takes: a few milliseconds, and at most lock_timeout while others
 -- hold it. Then it raises 55P03 and the caller tries again later. DETACH CONCURRENTLY is not
 -- possible beside a default partition.
-create or replace function predictu_dispatch.swap_audit_partition(part text, with_kept boolean) returns void language plpgsql set lock_timeout = '30ms' as $$
+create or replace function predictu_dispatch.swap_audit_partition(part text, with_kept boolean) returns void
+language plpgsql set lock_timeout = '30ms' as $$
 declare
     attached text := 'attempt_' || part;
     month date := case when part <> 'default' then to_date(part, 'YYYY_MM') end;
 begin
     if with_kept and month is not null and pg_relation_size('predictu_dispatch.attempt_default') > 1048576 then
-        -- Attaching a month reads the default partition for rows of it, while all wait.
-        raise exception using errcode = '55000', message = format('part %s stays: the default partition is too large to attach beside it', part),
-            hint = 'It goes by itself when all of its rows are old.';
+        -- Attaching a month reads the default partition under the lock.
+        raise exception using errcode = '55000',
+            message = format('part %s stays: the default partition is too large to attach beside it', part),
+            hint = 'The default partition is removed when all of its rows are old.';
     end if;
-    -- The whole audit first, with patience; then nobody but an autovacuum can have the parts, and it is not waited for.
+    -- With the whole audit locked, only an autovacuum can hold a partition; nowait, because it may
+    -- run for long.
     lock table only predictu_dispatch.attempt in access exclusive mode;
     lock table only predictu_dispatch.attempt_default in access exclusive mode nowait;
     execute format('lock table only predictu_dispatch.%I in access exclusive mode nowait', attached);
@@ -23,8 +26,9 @@ begin
         execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I default', attached);
     elsif with_kept then
         execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
-        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I for values from (%L) to (%L)',
-                       attached, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I '
+                       'for values from (%L) to (%L)', attached, month::text || ' 00:00:00+00',
+                       (month + interval '1 month')::date::text || ' 00:00:00+00');
         execute format('alter table predictu_dispatch.%I drop constraint kept_month', attached);
     else
         execute format('drop table predictu_dispatch.%I', 'kept_' || part);
