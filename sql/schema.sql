@@ -77,8 +77,8 @@ begin
      where b.operator_id = bet.operator_id and b.bet_id = bet.bet_id;
     insert into predictu_dispatch.callback (operator_id, request_id, method, bet_id, lane, state, reason, params, note)
     values (bet.operator_id, id, 'BET_ROLLBACK', bet.bet_id, 'interactive', callback_state, cause,
-            jsonb_build_object('player_id', bet.player_id, 'currency', bet.currency, 'amount', bet.amount, 'bet_id', bet.bet_id,
-                               'rollback_of', bet.placement_request_id), note);
+            jsonb_build_object('player_id', bet.player_id, 'currency', bet.currency, 'amount', bet.amount,
+                               'bet_id', bet.bet_id, 'rollback_of', bet.placement_request_id), note);
     if callback_state = 'ready' then
         perform pg_notify('predictu_dispatch_due', bet.operator_id);
     end if;
@@ -99,27 +99,33 @@ begin
     if amount = 0 or placement_request_id is null then
         perform predictu_dispatch.refuse_params('adopt_bet',
             case when amount = 0 then '"amount" is 0' else '"placement_request_id" is NULL' end,
-            'Give the debit that the operator has booked and the request_id under which it was booked.');
+            'Give the booked debit and the request_id under which the operator booked it.');
     end if;
-    if exists (select from predictu_dispatch.callback c where c.operator_id = operator_id and c.request_id = placement_request_id) then
+    if exists (select from predictu_dispatch.callback c
+                where c.operator_id = operator_id and c.request_id = placement_request_id) then
         raise exception using errcode = 'PD004',
-            message = format('placement_request_id %s of operator %s is a callback of this system', placement_request_id, operator_id),
-            hint = 'Only a bet that was placed before this system existed is adopted.';
+            message = format('placement_request_id %s of operator %s is a callback of this system',
+                             placement_request_id, operator_id),
+            hint = 'Adopt only bets that were placed before this system existed.';
     end if;
     insert into predictu_dispatch.bet (operator_id, bet_id, state, player_id, currency, amount, placement_request_id)
     values (operator_id, bet_id, 'open', player_id, currency, amount, placement_request_id)
     on conflict do nothing;
     if not found then
-        select b.* into earlier from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id for key share;
+        -- The lock makes this commit wait for the standby that may not have the first one yet.
+        select b.* into earlier from predictu_dispatch.bet b
+         where b.operator_id = operator_id and b.bet_id = bet_id for key share;
         if not found then
             raise exception using errcode = 'PD004',
-                message = format('placement_request_id %s of operator %s belongs to another bet', placement_request_id, operator_id),
-                hint = 'One debit is one bet; look at the id under which the operator has booked this one.';
+                message = format('placement_request_id %s of operator %s belongs to another bet',
+                                 placement_request_id, operator_id),
+                hint = 'Each debit belongs to one bet: check the id under which the operator has booked this one.';
         end if;
         if (earlier.player_id, earlier.currency, earlier.amount, earlier.placement_request_id)
            is distinct from (player_id, currency, amount, placement_request_id) then
-            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, 'adoption', 'the bet exists already with other content',
-                'A bet is adopted once; adopting it again with the same content is harmless.');
+            perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, 'adoption',
+                'the bet exists already with other content',
+                'A bet is adopted once; adopting it again with the same content changes nothing.');
         end if;
     end if;
 end $$;
@@ -137,7 +143,8 @@ declare
     ended record;
     rollback_id uuid;
 begin
-    -- terminal delivered: closing → closed. BET_MAKE delivered: placing → open, or at once → closing where a terminal waits.
+    -- Terminal delivered: closing → closed.
+    -- BET_MAKE delivered: placing → open, or → closing if a terminal callback waits.
     select array_agg(found.operator_id) filter (where next_state is not null) as operator_ids,
            array_agg(found.bet_id) filter (where next_state is not null) as bet_ids,
            array_agg(found.next_state) filter (where next_state is not null) as states,
@@ -147,10 +154,11 @@ begin
       into moved
       from (select named.operator_id, named.bet_id, b.terminal_request_id,
                    case when b.state = 'closing' and terminal.state = 'delivered' then 'closed'
-                        when b.state = 'placing' and placement.state = 'delivered' and terminal.state = 'waiting' then 'closing'
+                        when b.state = 'placing' and placement.state = 'delivered' and terminal.state = 'waiting'
+                            then 'closing'
                         when b.state = 'placing' and placement.state = 'delivered' then 'open' end as next_state,
-                   terminal.state = 'waiting' and (b.state = 'closing' or (b.state = 'placing' and placement.state = 'delivered'))
-                       as is_released,
+                   terminal.state = 'waiting'
+                       and (b.state = 'closing' or (b.state = 'placing' and placement.state = 'delivered')) as is_released,
                    b.state = 'placing' and placement.state in ('rejected', 'exhausted', 'cancelled') as has_failed
               from unnest(operator_ids, bet_ids) as named (operator_id, bet_id)
              cross join lateral (
@@ -158,7 +166,8 @@ begin
                   where b.operator_id = named.operator_id and b.bet_id = named.bet_id limit 1) b
               left join lateral (
                   select c.state from predictu_dispatch.callback c
-                   where c.operator_id = named.operator_id and c.request_id = b.placement_request_id and b.state = 'placing' limit 1
+                   where c.operator_id = named.operator_id and c.request_id = b.placement_request_id
+                     and b.state = 'placing' limit 1
               ) placement on true
               left join lateral (
                   select c.state from predictu_dispatch.callback c
@@ -174,7 +183,7 @@ begin
     end if;
 
     if moved.has_failed then
-        -- BET_MAKE ended without having been confirmed.
+        -- BET_MAKE ended unconfirmed.
         for ended in
             select b as bet, placement.state, placement.reason, placement.effect, terminal.request_id as terminal_id,
                    terminal.state as terminal_state, terminal.method as terminal_method
@@ -185,39 +194,42 @@ begin
              where b.state = 'placing' and placement.state in ('rejected', 'exhausted', 'cancelled')
         loop
             if ended.effect = 'none' then
-                -- No debit ever took place: → void, and a waiting terminal is cancelled.
+                -- No debit took place: → void; a waiting terminal is cancelled.
                 update predictu_dispatch.bet b set state = 'void', updated_at = clock_timestamp()
                  where b.operator_id = (ended.bet).operator_id and b.bet_id = (ended.bet).bet_id;
                 return query select * from predictu_dispatch.cancel_waiting((ended.bet).operator_id, ended.terminal_id,
-                    case when ended.state = 'rejected' then 'bet_rejected' when ended.reason = 'rolled_back' then 'rolled_back'
-                         else 'bet_void' end, false);
+                    case when ended.state = 'rejected' then 'bet_rejected'
+                         when ended.reason = 'rolled_back' then 'rolled_back' else 'bet_void' end, false);
             elsif ended.terminal_state = 'waiting' and ended.terminal_method = 'BET_ROLLBACK' then
-                -- The debit's fate is unknown, and its rollback waits already: → closing; it is released with the others.
+                -- The debit may stand and its rollback waits: → closing; it is released with the others.
                 update predictu_dispatch.bet b set state = 'closing', updated_at = clock_timestamp()
                  where b.operator_id = (ended.bet).operator_id and b.bet_id = (ended.bet).bet_id;
                 moved.released_operator_ids := array_append(moved.released_operator_ids, (ended.bet).operator_id);
                 moved.released_ids := array_append(moved.released_ids, ended.terminal_id);
             else
-                -- The debit's fate is unknown: → closing with a rollback; any other waiting terminal is cancelled and flagged.
-                return query select * from predictu_dispatch.cancel_waiting((ended.bet).operator_id, ended.terminal_id, 'rolled_back', true);
+                -- The debit may stand: → closing with a rollback; another waiting terminal is
+                -- cancelled and needs review.
+                return query select * from predictu_dispatch.cancel_waiting((ended.bet).operator_id, ended.terminal_id,
+                    'rolled_back', true);
                 rollback_id := predictu_dispatch.add_rollback(ended.bet, 'closing', 'ready',
                     case ended.reason when 'rolled_back' then 'requested' else 'unknown_effect' end, null);
-                return query select c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'rolled_back', null::integer
+                return query select c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'rolled_back',
+                                    null::integer
                                from predictu_dispatch.callback c
                               where c.operator_id = (ended.bet).operator_id and c.request_id = rollback_id;
             end if;
         end loop;
     end if;
 
-    -- What waited for its bet to be closing may go now.
+    -- The bet is closing, so its waiting terminal may be sent.
     if moved.released_ids is not null then
         return query
         update predictu_dispatch.callback terminal
            set state = 'ready', due_at = clock_timestamp()
           from unnest(moved.released_operator_ids, moved.released_ids) as released (operator_id, request_id)
          where terminal.operator_id = released.operator_id and terminal.request_id = released.request_id
-        returning terminal.operator_id, terminal.request_id, terminal.method, terminal.lane, terminal.state, terminal.reason, 'released',
-                  null::integer;
+        returning terminal.operator_id, terminal.request_id, terminal.method, terminal.lane, terminal.state,
+                  terminal.reason, 'released', null::integer;
     end if;
 end $$;
 
@@ -308,19 +320,21 @@ begin
     locked := predictu_dispatch.lock_callback('cancel', operator_id, request_id);
     if locked.finished_at is not null then
         perform predictu_dispatch.refuse_intervention('cancel', locked, format('it is %s already', locked.state),
-            'What has ended stays as it is; what needs review and was settled by other means: predictu-dispatch resolve.');
+            'If it needs review and was settled with the operator: predictu-dispatch resolve REQUEST_ID');
     elsif locked.attempts > 0 then
         perform predictu_dispatch.refuse_intervention('cancel', locked,
-            case locked.state when 'in_flight' then format('it is being sent at this moment, attempt %s', locked.attempts)
-                            else format('it was attempted already, %s time(s)', locked.attempts) end,
-            case locked.method when 'BET_MAKE' then 'The operator may have booked it. rollback_bet() takes a placement back at any moment.'
-                             else 'The operator may have it. Wait until it has ended.' end);
+            case locked.state when 'in_flight' then format('it is being sent now, attempt %s', locked.attempts)
+                              else format('it was attempted already, %s time(s)', locked.attempts) end,
+            case locked.method when 'BET_MAKE'
+                 then 'The operator may have booked it. rollback_bet() rolls a placement back at any time.'
+                 else 'The operator may have it. Wait until it has ended.' end);
     elsif locked.method = 'BET_ROLLBACK' then
-        perform predictu_dispatch.refuse_intervention('cancel', locked, 'a debit that may stand must be given back',
-            'If it was given back by other means, wait until the rollback has ended, and then: predictu-dispatch resolve.');
+        perform predictu_dispatch.refuse_intervention('cancel', locked, 'a debit that may stand must be rolled back',
+            'If it was settled manually, wait until the rollback has ended, then: predictu-dispatch resolve REQUEST_ID');
     end if;
     update predictu_dispatch.callback c
-       set state = 'cancelled', reason = 'taken_back', finished_at = clock_timestamp(), note = concat_ws('; ', c.note, reason)
+       set state = 'cancelled', reason = 'taken_back', finished_at = clock_timestamp(),
+           note = concat_ws('; ', c.note, reason)
      where c.operator_id = operator_id and c.request_id = request_id
     returning c.* into cancelled;
     if locked.method = 'BET_MAKE' then
@@ -333,13 +347,14 @@ begin
     return cancelled;
 end $$;
 
-CREATE FUNCTION predictu_dispatch.cancel_waiting(operator_id text, request_id uuid, reason text, flagged boolean) RETURNS SETOF predictu_dispatch.change
+CREATE FUNCTION predictu_dispatch.cancel_waiting(operator_id text, request_id uuid, reason text, needs_review boolean) RETURNS SETOF predictu_dispatch.change
     LANGUAGE sql
     AS $$
     update predictu_dispatch.callback c
        set state = 'cancelled', reason = cancel_waiting.reason, finished_at = clock_timestamp(),
-           review_since = case when flagged then clock_timestamp() end
-     where c.operator_id = cancel_waiting.operator_id and c.request_id = cancel_waiting.request_id and c.state = 'waiting'
+           review_since = case when needs_review then clock_timestamp() end
+     where c.operator_id = cancel_waiting.operator_id and c.request_id = cancel_waiting.request_id
+       and c.state = 'waiting'
     returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'cancelled', null::integer
 $$;
 
@@ -348,12 +363,14 @@ CREATE FUNCTION predictu_dispatch.check_intervention(action text, reason text, d
     AS $$
 begin
     if coalesce(done_by, '') !~ '\S' or length(done_by) > 200 then
-        perform predictu_dispatch.refuse_params(action, format('by is %s', coalesce(quote_literal(left(done_by, 80)), 'NULL')),
-            'Say who does it, in 1 to 200 characters, for example alice@host-1.');
+        perform predictu_dispatch.refuse_params(action,
+            format('by is %s', coalesce(quote_literal(left(done_by, 80)), 'NULL')),
+            'Give a name of 1 to 200 characters, for example alice@host-1.');
     end if;
     if (reason is null and action not in ('retry', 'resume')) or reason !~ '\S' or length(reason) > 500 then
-        perform predictu_dispatch.refuse_params(action, format('reason is %s', coalesce(quote_literal(left(reason, 80)), 'NULL')),
-            'Say why, in 1 to 500 characters; whoever looks at it later has nothing else.');
+        perform predictu_dispatch.refuse_params(action,
+            format('reason is %s', coalesce(quote_literal(left(reason, 80)), 'NULL')),
+            'Give a reason of 1 to 500 characters; it is the only explanation that is kept.');
     end if;
 end $$;
 
@@ -365,7 +382,8 @@ declare
     missing text[];
 begin
     if params is null or jsonb_typeof(params) <> 'object' then
-        perform predictu_dispatch.refuse_params(method, format('%s is not a JSON object', coalesce(left(params::text, 80), 'NULL')),
+        perform predictu_dispatch.refuse_params(method,
+            format('%s is not a JSON object', coalesce(left(params::text, 80), 'NULL')),
             'Pass an object, for example jsonb_build_object(''player_id'', …).');
     end if;
     if octet_length(params::text) > 65536 then
@@ -373,10 +391,12 @@ begin
             'At most 65536 bytes are sent to an operator.');
     end if;
     if params @? '$.**{32}' then
-        perform predictu_dispatch.refuse_params(method, 'they are nested too deeply', 'At most 31 levels are sent to an operator.');
+        perform predictu_dispatch.refuse_params(method, 'they are nested too deeply',
+            'At most 31 levels are sent to an operator.');
     end if;
     if method = 'PING' and params <> '{}' then
-        perform predictu_dispatch.refuse_params(method, format('%s is not empty', left(params::text, 80)), 'PING takes {} only.');
+        perform predictu_dispatch.refuse_params(method, format('%s is not empty', left(params::text, 80)),
+            'PING takes {} only.');
     end if;
     select array_agg(k) into missing from unnest(predictu_dispatch.required_params(method)) k where not params ? k;
     if missing is not null then
@@ -398,7 +418,7 @@ begin
                 '"amount" must be a whole number of subunits (cents), at most 18 digits, not negative.');
         end if;
         if method = 'BET_MAKE' and (params ->> 'amount')::bigint = 0 then
-            perform predictu_dispatch.refuse_params(method, '"amount" is 0', 'A placement debits more than nothing.');
+            perform predictu_dispatch.refuse_params(method, '"amount" is 0', 'A placement debits more than 0.');
         end if;
     end if;
     if method = 'BET_MAKE' then
@@ -422,15 +442,19 @@ declare
     fault text;
 begin
     fault := case
-        when params ->> 'player_id' <> bet.player_id then format('"player_id" is %s, the bet''s is %s', params ->> 'player_id', bet.player_id)
-        when params ->> 'currency' <> bet.currency then format('"currency" is %s, the bet''s is %s', params ->> 'currency', bet.currency)
+        when params ->> 'player_id' <> bet.player_id
+            then format('"player_id" is %s, the bet''s is %s', params ->> 'player_id', bet.player_id)
+        when params ->> 'currency' <> bet.currency
+            then format('"currency" is %s, the bet''s is %s', params ->> 'currency', bet.currency)
         when method in ('BET_REFUND', 'BET_ROLLBACK') and (params ->> 'amount')::bigint <> bet.amount
             then format('"amount" is %s, the bet''s debit is %s', params ->> 'amount', bet.amount)
         when method = 'BET_ROLLBACK' and params -> 'rollback_of' <> to_jsonb(bet.placement_request_id::text)
-            then format('"rollback_of" is %s, the bet''s placement is %s', left(params ->> 'rollback_of', 80), bet.placement_request_id)
+            then format('"rollback_of" is %s, the bet''s placement is %s', left(params ->> 'rollback_of', 80),
+                        bet.placement_request_id)
     end;
     if fault is not null then
-        perform predictu_dispatch.refuse_params(method, fault, format('Bet %s of operator %s fixes these.', bet.bet_id, bet.operator_id));
+        perform predictu_dispatch.refuse_params(method, fault,
+            format('They must agree with bet %s of operator %s.', bet.bet_id, bet.operator_id));
     end if;
 end $$;
 
@@ -456,19 +480,19 @@ declare
     picked record;
 begin
     perform predictu_dispatch.commit_durably();
-    -- In a statement of its own: the planner cannot know that the limits below are small, and in one statement with the update it
-    -- would sooner read the whole table than look up what was picked.
+    -- Apart from the update: the planner does not know that the limits below are small. In one
+    -- statement it would read the whole table instead of looking up the picked rows.
     with want as materialized (
         select want.*, o.circuit, o.ping_request_id
           from unnest(operator_ids, lanes, free_slots, leases_s, rollback_leases_s, amount_formats, due_from)
                as want (operator_id, lane, free_slots, lease_s, rollback_lease_s, amount_format, due_from)
           join predictu_dispatch.operator o on o.operator_id = want.operator_id
          where o.paused_at is null and o.circuit <> 'open'
-           and coalesce(case want.lane when 'interactive' then o.interactive_backoff_until else o.settlement_backoff_until end, '-infinity')
-               <= now()
+           and coalesce(case want.lane when 'interactive' then o.interactive_backoff_until
+                                       else o.settlement_backoff_until end, '-infinity') <= now()
     )
-    select array_agg(p.operator_id) as operator_ids, array_agg(p.request_id) as request_ids, array_agg(p.amount_format) as amount_formats,
-           array_agg(p.lease_s) as leases_s
+    select array_agg(p.operator_id) as operator_ids, array_agg(p.request_id) as request_ids,
+           array_agg(p.amount_format) as amount_formats, array_agg(p.lease_s) as leases_s
       into picked
       from (
           select due.operator_id, due.request_id, want.amount_format,
@@ -506,17 +530,20 @@ begin
       from unnest(picked.operator_ids, picked.request_ids, picked.amount_formats, picked.leases_s)
            as lease (operator_id, request_id, amount_format, lease_s)
      where c.operator_id = lease.operator_id and c.request_id = lease.request_id
-    returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason, c.params::text,
-              c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision, c.leased_at, lease.lease_s,
-              -- Needed for decimal amounts alone, and the list of currencies is long.
-              c.amount_format, case c.amount_format when 'decimal' then predictu_dispatch.minor_digits(coalesce(c.params ->> 'currency', (
-                  -- BET_LOSE names no currency, and its answer's balance is in the bet's.
-                  select b.currency from predictu_dispatch.bet b where b.operator_id = c.operator_id and b.bet_id = c.bet_id
+    returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason,
+              c.params::text, c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision,
+              c.leased_at, lease.lease_s, c.amount_format,
+              -- Only decimal amounts need it, and the list of currencies is long.
+              case c.amount_format when 'decimal' then predictu_dispatch.minor_digits(coalesce(c.params ->> 'currency', (
+                  -- BET_LOSE names no currency; the balance in its answer is in the bet's currency.
+                  select b.currency from predictu_dispatch.bet b
+                   where b.operator_id = c.operator_id and b.bet_id = c.bet_id
               ))) end,
               case when c.method = 'BET_ROLLBACK' then (
                   select extract(epoch from now() - placement.finished_at)::double precision
                     from predictu_dispatch.callback placement
-                   where placement.operator_id = c.operator_id and placement.request_id = (c.params ->> 'rollback_of')::uuid
+                   where placement.operator_id = c.operator_id
+                     and placement.request_id = (c.params ->> 'rollback_of')::uuid
               ) end;
 end $$;
 
@@ -564,14 +591,15 @@ declare
     month date := case when part <> 'default' then to_date(part, 'YYYY_MM') end;
 begin
     execute format('drop table if exists predictu_dispatch.%I', kept);
-    execute format('create table predictu_dispatch.%I (like predictu_dispatch.attempt including defaults including constraints including indexes)', kept);
+    execute format('create table predictu_dispatch.%I '
+                   '(like predictu_dispatch.attempt including defaults including constraints including indexes)', kept);
     execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
                    'execute function predictu_dispatch.refuse_audit_change()', kept);
     execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_truncated', kept);
     if month is not null then
-        -- What says this already is attached without being read, while all wait.
-        execute format('alter table predictu_dispatch.%I add constraint kept_month check (started_at >= %L and started_at < %L)',
-                       kept, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+        -- A table with this constraint is attached without being read.
+        execute format('alter table predictu_dispatch.%I add constraint kept_month '
+                       'check (started_at >= %L and started_at < %L)', kept, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
     end if;
 end $$;
 
@@ -626,12 +654,14 @@ declare
 begin
     select o.* into found_operator from predictu_dispatch.operator o where o.operator_id = enabled_operator.operator_id;
     if not found then
-        raise exception using errcode = 'PD002', message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
-            hint = 'An operator becomes known when a daemon starts with its file in config/operators/.';
+        raise exception using errcode = 'PD002',
+            message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
+            hint = 'An operator enters the database when a daemon starts with its file in config/operators/.';
     end if;
     if not found_operator.enabled then
-        raise exception using errcode = 'PD002', message = format('operator %s is disabled', quote_literal(operator_id)),
-            hint = 'Its file says enabled = false; nothing new is accepted for it. rollback_bet() still is.';
+        raise exception using errcode = 'PD002',
+            message = format('operator %s is disabled', quote_literal(operator_id)),
+            hint = 'Its file has enabled = false: only rollback_bet() is accepted for it.';
     end if;
     return found_operator;
 end $$;
@@ -652,23 +682,25 @@ declare
     state text := 'ready';
 begin
     if lane is null then
-        raise exception using errcode = 'PD001', message = format('unknown method %s', coalesce(quote_literal(left(method, 80)), 'NULL')),
+        raise exception using errcode = 'PD001',
+            message = format('unknown method %s', coalesce(quote_literal(left(method, 80)), 'NULL')),
             hint = 'Methods are PING, BALANCE, BET_MAKE, BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.';
     end if;
-    -- Before all that may have changed since: a producer that repeats itself, after the deadline or after its operator was
-    -- disabled, must hear that the first time counted.
+    -- Before all checks: a repeated request succeeds also after its deadline or after its operator
+    -- was disabled.
     if request_id is not null and predictu_dispatch.request_exists(operator_id, id, method, params) then
         return id;
     end if;
     operator := predictu_dispatch.enabled_operator(operator_id);
     perform predictu_dispatch.check_params(method, params);
     if expires_at <= enqueued_at or (isfinite(expires_at) and expires_at > enqueued_at + interval '10 years') then
-        perform predictu_dispatch.refuse_params(method, format('expires_at %s is in the past, or more than 10 years away', expires_at),
+        perform predictu_dispatch.refuse_params(method,
+            format('expires_at %s is in the past, or more than 10 years away', expires_at),
             'Leave it null for the operator''s own deadline, or give infinity for none.');
     end if;
     if method = 'BET_ROLLBACK' and isfinite(expires_at) then
         perform predictu_dispatch.refuse_params(method, format('expires_at is %s', expires_at),
-            'A rollback has no deadline: a debit that may stand must be given back, however late.');
+            'A rollback has no deadline: a debit that may stand must be rolled back, however late.');
     end if;
     if request_id is not null and exists (
         select from predictu_dispatch.bet b
@@ -677,7 +709,7 @@ begin
     ) then
         raise exception using errcode = 'PD004',
             message = format('request_id %s of operator %s is the placement of a bet', id, operator_id),
-            hint = 'The operator would take it for a repetition and do nothing; use a new id for a new callback.';
+            hint = 'The operator would treat it as a repetition; use a new id for a new callback.';
     end if;
     if method not in ('PING', 'BALANCE') then
         bet_id := params ->> 'bet_id';
@@ -688,7 +720,7 @@ begin
         values (operator_id, bet_id, 'placing', params ->> 'player_id', params ->> 'currency', (params ->> 'amount')::bigint, id)
         on conflict do nothing;
         if not found then
-            -- Whoever placed it has committed by now: either this very request, or another one.
+            -- The transaction that placed it has committed: either this request or another one.
             if predictu_dispatch.request_exists(operator_id, id, method, params) then
                 return id;
             end if;
@@ -696,12 +728,13 @@ begin
                 'A bet has one placement; a new placement needs a new bet_id.');
         end if;
     elsif bet_id is not null then
-        select b.* into bet from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
+        select b.* into bet from predictu_dispatch.bet b
+         where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
         if not found then
             perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method, 'the bet is unknown',
                 'Enqueue its BET_MAKE first, or adopt_bet() a bet that was opened before this system existed.');
         end if;
-        -- Once more under the bet's lock: the same request may have come in while we waited for it.
+        -- Again under the bet's lock: the same request may have been enqueued meanwhile.
         if predictu_dispatch.request_exists(operator_id, id, method, params) then
             return id;
         end if;
@@ -711,27 +744,31 @@ begin
         ) then
             perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method,
                 case bet.state when 'void' then 'the bet is void, its debit never took place'
-                               else format('the bet is %s and has its terminal callback %s already', bet.state, bet.terminal_request_id) end,
+                               else format('the bet is %s and has its terminal callback %s already', bet.state,
+                                           bet.terminal_request_id) end,
                 'A bet ends with exactly one of BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.');
         end if;
         perform predictu_dispatch.check_terminal(method, params, bet);
         state := case bet.state when 'placing' then 'waiting' else 'ready' end;
         update predictu_dispatch.bet b
-           set state = case bet.state when 'placing' then 'placing' else 'closing' end, terminal_request_id = id, updated_at = clock_timestamp()
+           set state = case bet.state when 'placing' then 'placing' else 'closing' end, terminal_request_id = id,
+               updated_at = clock_timestamp()
          where b.operator_id = operator_id and b.bet_id = bet_id;
     end if;
 
     deadline_s := case when method = 'BET_ROLLBACK' then 0 when lane = 'interactive' then operator.interactive_deadline_s
                        else operator.settlement_deadline_s end;
-    insert into predictu_dispatch.callback (operator_id, request_id, method, bet_id, lane, state, params, created_at, due_at, expires_at)
+    insert into predictu_dispatch.callback
+        (operator_id, request_id, method, bet_id, lane, state, params, created_at, due_at, expires_at)
     values (operator_id, id, method, bet_id, lane, state, params, enqueued_at, enqueued_at,
-            -- 'infinity' says that there is no deadline; kept as such, it could not be subtracted from before Postgres 17.
+            -- Null, not infinity, for no deadline: Postgres before 17 cannot subtract from infinity.
             nullif(coalesce(expires_at, enqueued_at + nullif(deadline_s, 0) * interval '1 second'), 'infinity'))
     on conflict do nothing;
     if not found then
-        -- The same id came in from another transaction between our look and our insert; PD004 unless it says the same.
+        -- Another transaction has inserted the id since the check above; PD004 if its content differs.
         if not predictu_dispatch.request_exists(operator_id, id, method, params) then
-            raise exception using errcode = '40001', message = format('request_id %s was enqueued at the same moment', id),
+            raise exception using errcode = '40001',
+                message = format('request_id %s was enqueued concurrently', id),
                 hint = 'Run the transaction again.';
         end if;
     end if;
@@ -750,7 +787,7 @@ declare
     ending record;
 begin
     perform predictu_dispatch.commit_durably();
-    -- The bets first, in a statement of their own, as in settle().
+    -- The bets first, in a statement of their own; see settle().
     select array_agg(b.operator_id) as operator_ids, array_agg(b.bet_id) as bet_ids into locked
       from (select distinct found.operator_id, found.bet_id
               from predictu_dispatch.operator o
@@ -758,31 +795,36 @@ begin
                  select * from (
                      select b.operator_id, b.bet_id
                        from predictu_dispatch.callback c
-                    join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
-                   where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now() and c.bet_id is not null
-                   order by c.expires_at limit most
-                     for no key update of b skip locked) picked
+                       join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+                      where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now()
+                        and c.bet_id is not null
+                      order by c.expires_at limit most
+                        for no key update of b skip locked) picked
                  union all
                  select * from (
                      select b.operator_id, b.bet_id
                        from predictu_dispatch.callback c
-                    join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
-                   where (o.paused_at is not null or o.circuit <> 'closed')
-                     and c.operator_id = o.operator_id and c.state = 'ready' and c.method = 'BET_MAKE'
-                   order by c.due_at desc limit most
-                     for no key update of b skip locked) picked
+                       join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+                      where (o.paused_at is not null or o.circuit <> 'closed')
+                        and c.operator_id = o.operator_id and c.state = 'ready' and c.method = 'BET_MAKE'
+                      order by c.due_at desc limit most
+                        for no key update of b skip locked) picked
              ) found) b;
-    -- As in claim(): found first, looked up then.
-    select array_agg(e.operator_id) as operator_ids, array_agg(e.request_id) as request_ids, array_agg(e.reason) as reasons into ending
+    -- Apart from the update, as in claim().
+    select array_agg(e.operator_id) as operator_ids, array_agg(e.request_id) as request_ids,
+           array_agg(e.reason) as reasons
+      into ending
       from (
           select * from (
               select c.operator_id, c.request_id,
-                     case when c.expires_at <= now() then 'deadline' when o.paused_at is null then 'circuit_open' else 'paused' end as reason
+                     case when c.expires_at <= now() then 'deadline' when o.paused_at is null then 'circuit_open'
+                          else 'paused' end as reason
                 from unnest(locked.operator_ids, locked.bet_ids) as named (operator_id, bet_id)
                 join predictu_dispatch.operator o on o.operator_id = named.operator_id
                 join predictu_dispatch.callback c on c.operator_id = named.operator_id and c.bet_id = named.bet_id
                where c.state = 'ready'
-                 and (c.expires_at <= now() or (c.method = 'BET_MAKE' and (o.paused_at is not null or o.circuit <> 'closed')))
+                 and (c.expires_at <= now()
+                      or (c.method = 'BET_MAKE' and (o.paused_at is not null or o.circuit <> 'closed')))
                  for no key update of c skip locked) of_bets
           union all
           select found.*
@@ -830,7 +872,8 @@ begin
     return query
     select named.part, case named.kind when 'attempt' then 'replace' else 'drop' end,
            greatest(named.reltuples, 0)::bigint, pg_total_relation_size(named.oid)
-      from (select c.oid, c.reltuples, split_part(c.relname::text, '_', 1) as kind, substring(c.relname::text from '_(.*)$') as part,
+      from (select c.oid, c.reltuples, split_part(c.relname::text, '_', 1) as kind,
+                   substring(c.relname::text from '_(.*)$') as part,
                    exists (select from pg_inherits i where i.inhrelid = c.oid) as is_attached
               from pg_class c
              where c.relnamespace = 'predictu_dispatch'::regnamespace and c.relkind = 'r'
@@ -840,16 +883,16 @@ begin
                 when named.kind = 'retired' then true
                 when named.part <> 'default'
                 then (to_date(named.part, 'YYYY_MM') + interval '1 month') at time zone 'UTC' <= cutoff
-                -- What no month took goes when all of it is old.
+                -- The default partition goes when all of its rows are old.
                 else exists (select from predictu_dispatch.attempt_default)
                      and not exists (select from predictu_dispatch.attempt_default d where d.started_at >= cutoff) end
      order by named.kind desc, named.part;
 end $_$;
 
-CREATE FUNCTION predictu_dispatch.format_utc(at_moment timestamp with time zone) RETURNS text
+CREATE FUNCTION predictu_dispatch.format_utc(at_time timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
-    select to_char(at_moment at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
+    select to_char(at_time at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
 CREATE FUNCTION predictu_dispatch.get_bet(operator_id text, bet_id text) RETURNS SETOF predictu_dispatch.bet
@@ -907,7 +950,7 @@ begin
            <> (new.operator_id, new.bet_id, new.player_id, new.currency, new.amount, new.placement_request_id)
     then
         raise exception using errcode = 'PD900',
-            message = format('bet %s of operator %s must not go from %s to %s, nor change what it was placed with',
+            message = format('bet %s of operator %s must not go from %s to %s, nor change its terms',
                              old.bet_id, old.operator_id, old.state, new.state),
             hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
     end if;
@@ -927,13 +970,15 @@ begin
            coalesce(bool_or(c.method = 'BET_MAKE' and c.state = 'delivered'), false) as debited,
            coalesce(bool_or(c.method = 'BET_MAKE' and c.effect <> 'none'), false) as maybe_debited,
            coalesce(bool_or(c.method = 'BET_MAKE'), false) as placed_here,
-           coalesce(bool_or(c.method <> 'BET_MAKE' and c.state not in ('waiting', 'cancelled')), false) as terminal_may_go,
+           coalesce(bool_or(c.method <> 'BET_MAKE' and c.state not in ('waiting', 'cancelled')), false)
+               as terminal_may_go,
            coalesce(bool_or(c.method <> 'BET_MAKE' and c.state = 'delivered'), false) as ended
       into seen
       from predictu_dispatch.callback c
      where c.operator_id = new.operator_id and c.bet_id = new.bet_id;
     fault := case
-        when new.state = 'placing' and seen.terminal_may_go then 'its terminal callback could reach the operator before its debit'
+        when new.state = 'placing' and seen.terminal_may_go
+            then 'its terminal callback could reach the operator before its debit'
         when new.state <> 'placing' and seen.debit_may_go then 'its debit could still be sent'
         when new.state = 'open' and seen.terminal_may_go then 'a terminal callback is on its way already'
         when new.state = 'open' and seen.placed_here and not seen.debited then 'its debit was never confirmed'
@@ -959,22 +1004,25 @@ begin
             (old.state = 'waiting' and new.state in ('ready', 'cancelled'))
             or (old.state = 'ready' and new.state in ('in_flight', 'exhausted', 'cancelled'))
             or (old.state = 'in_flight' and new.state in ('delivered', 'rejected', 'ready', 'exhausted'))
-            -- A re-drive by a person; a debit is never sent again by hand, and what moves no bet has nobody waiting for it any more.
-            or (old.state in ('rejected', 'exhausted') and new.state = 'ready' and old.method not in ('PING', 'BALANCE', 'BET_MAKE'))
+            -- A retry by a person: never of a debit, nor of a method without a bet, whose caller is gone.
+            or (old.state in ('rejected', 'exhausted') and new.state = 'ready'
+                and old.method not in ('PING', 'BALANCE', 'BET_MAKE'))
         ))
         or (old.state in ('rejected', 'exhausted') and new.state = 'ready' and old.review_since is null)
-        or (old.effect <> new.effect and not (old.effect = 'none' or (old.effect = 'unknown' and new.effect = 'applied')))
+        or (old.effect <> new.effect
+            and not (old.effect = 'none' or (old.effect = 'unknown' and new.effect = 'applied')))
         or new.attempts <> old.attempts + (old.state = 'ready' and new.state = 'in_flight')::integer
         or (old.retry_stopped and not new.retry_stopped)
         or (old.amount_format is not null and new.amount_format is distinct from old.amount_format)
         or (old.operator_id, old.request_id, old.method, old.lane, old.created_at)
            <> (new.operator_id, new.request_id, new.method, new.lane, new.created_at)
         or old.bet_id is distinct from new.bet_id
-        -- By their bytes: 500 and 500.0 are equal numbers and different bodies.
+        -- Compared as bytes: 500 and 500.0 are equal numbers and different bodies.
         or record_image_ne(row(old.params), row(new.params))
     then
         raise exception using errcode = 'PD900',
-            message = format('callback %s of operator %s (%s) must not go from %s, effect %s, attempt %s to %s, effect %s, attempt %s',
+            message = format('callback %s of operator %s (%s) must not go from %s, effect %s, attempt %s '
+                             'to %s, effect %s, attempt %s',
                              old.request_id, old.operator_id, old.method, old.state, old.effect, old.attempts,
                              new.state, new.effect, new.attempts),
             hint = 'See predictu_dispatch/core/specification.py for what is allowed; identity and content never change.';
@@ -986,7 +1034,8 @@ CREATE FUNCTION predictu_dispatch.guard_ready() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 declare
-    bet_state text := (select b.state from predictu_dispatch.bet b where b.operator_id = new.operator_id and b.bet_id = new.bet_id);
+    bet_state text := (select b.state from predictu_dispatch.bet b
+                        where b.operator_id = new.operator_id and b.bet_id = new.bet_id);
 begin
     if bet_state is distinct from (case when new.method = 'BET_MAKE' then 'placing' else 'closing' end) then
         raise exception using errcode = 'PD900',
@@ -1002,20 +1051,22 @@ CREATE FUNCTION predictu_dispatch.guard_tombstone() RETURNS trigger
     SET enable_seqscan TO 'off'
     AS $$
 begin
-    if exists (select from predictu_dispatch.bet_tombstone r where r.operator_id = new.operator_id and r.bet_id = new.bet_id) then
+    if exists (select from predictu_dispatch.bet_tombstone r
+                where r.operator_id = new.operator_id and r.bet_id = new.bet_id) then
         perform predictu_dispatch.refuse_for_bet(new.operator_id, new.bet_id, 'placement or adoption', null, null);
     elsif exists (select from predictu_dispatch.request_tombstone r
                    where r.operator_id = new.operator_id and r.request_id = new.placement_request_id) then
         raise exception using errcode = 'PD004',
-            message = format('placement_request_id %s of operator %s belongs to a callback or bet that ended and was removed',
+            message = format('placement_request_id %s of operator %s belongs to a callback or bet that was removed',
                              new.placement_request_id, new.operator_id),
             hint = 'One debit is one bet; use a new id for a new placement.';
     end if;
     if current_setting('transaction_isolation') <> 'read committed' then
-        -- A snapshot older than the removal hides it, but not from the unique keys, which then answer 40001.
+        -- A snapshot older than the removal does not show the tombstone. Inserting one then raises
+        -- 40001 at its unique key.
         begin
-            insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state) values (new.operator_id, new.bet_id, new.state)
-            on conflict do nothing;
+            insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state)
+            values (new.operator_id, new.bet_id, new.state) on conflict do nothing;
             insert into predictu_dispatch.request_tombstone (operator_id, request_id, method)
             values (new.operator_id, new.placement_request_id, 'BET_MAKE') on conflict do nothing;
             raise exception using errcode = 'PD901', message = 'undone';
@@ -1040,7 +1091,7 @@ declare
     other predictu_dispatch.daemon;
     is_here_long boolean;
 begin
-    -- One at a time: what one gives back, the next may take. Nobody holds this lock for longer than this function takes.
+    -- One daemon at a time: the next may take what this one returns.
     perform pg_advisory_xact_lock(hashtext('predictu_dispatch.heartbeat'));
     seen_now := clock_timestamp();
     silent_since := seen_now - predictu_dispatch.heartbeat_timeout();
@@ -1048,8 +1099,9 @@ begin
      where d.instance = heartbeat.instance and d.session_id <> heartbeat.session_id and d.seen_at > silent_since;
     if found then
         raise exception using errcode = 'PD007',
-            message = format('another daemon called %s is running on host %s, process %s', quote_literal(instance), other.host, other.pid),
-            hint = 'Give each daemon a name of its own: [daemon] instance in dispatcher.toml.';
+            message = format('another daemon called %s is running on host %s, process %s', quote_literal(instance),
+                             other.host, other.pid),
+            hint = 'Give each daemon its own name: [daemon] instance in dispatcher.toml.';
     end if;
     update predictu_dispatch.daemon d
        set session_id = heartbeat.session_id, host = heartbeat.host, pid = heartbeat.pid,
@@ -1064,9 +1116,11 @@ begin
         values (instance, session_id, host, pid, version, schema_version, seen_now, seen_now, seen_now);
     end if;
     if is_here_long then
-        -- The gone ones have lost their shares. After an outage of the database all are silent, and whoever comes first must wait.
+        -- Stopped daemons lose their shares. After an outage all daemons are silent, so the first
+        -- one to return must wait.
         delete from predictu_dispatch.share s
-         where not exists (select from predictu_dispatch.daemon d where d.instance = s.instance and d.seen_at > silent_since);
+         where not exists (select from predictu_dispatch.daemon d
+                            where d.instance = s.instance and d.seen_at > silent_since);
         delete from predictu_dispatch.daemon d where d.seen_at < seen_now - interval '1 day';
     end if;
     delete from predictu_dispatch.share s where s.instance = heartbeat.instance and s.operator_id <> all (operator_ids);
@@ -1103,13 +1157,15 @@ begin
          where s.instance = heartbeat.instance
     ), counted as (
         select s.operator_id,
-               predictu_dispatch.granted_share(f.interactive, s.interactive_max, v.others_interactive, s.interactive_slots, a.interactive_used)::integer
-                   as interactive_slots,
-               predictu_dispatch.granted_share(f.settlement, s.settlement_max, v.others_settlement, s.settlement_slots, a.settlement_used)::integer
-                   as settlement_slots,
+               predictu_dispatch.granted_share(f.interactive, s.interactive_max, v.others_interactive, s.interactive_slots,
+                                               a.interactive_used)::integer as interactive_slots,
+               predictu_dispatch.granted_share(f.settlement, s.settlement_max, v.others_settlement, s.settlement_slots,
+                                               a.settlement_used)::integer as settlement_slots,
                case when f.per_s is not null
-                    then predictu_dispatch.granted_share(f.per_s, s.requests_per_s_max, v.others_per_s, coalesce(s.requests_per_s, 0),
-                                                   coalesce(a.requests_per_s_used, s.requests_per_s_max)) end as requests_per_s
+                    then predictu_dispatch.granted_share(f.per_s, s.requests_per_s_max, v.others_per_s,
+                                                         coalesce(s.requests_per_s, 0),
+                                                         coalesce(a.requests_per_s_used, s.requests_per_s_max))
+               end as requests_per_s
           from predictu_dispatch.share s
           join divided v on v.operator_id = s.operator_id
           join fair f on f.operator_id = s.operator_id
@@ -1117,16 +1173,18 @@ begin
          where s.instance = heartbeat.instance
     ), written as (
         update predictu_dispatch.share s
-           set interactive_slots = n.interactive_slots, settlement_slots = n.settlement_slots, requests_per_s = n.requests_per_s
+           set interactive_slots = n.interactive_slots, settlement_slots = n.settlement_slots,
+               requests_per_s = n.requests_per_s
           from counted n
          where s.operator_id = n.operator_id and s.instance = heartbeat.instance
            and (s.interactive_slots, s.settlement_slots, s.requests_per_s)
                is distinct from (n.interactive_slots, n.settlement_slots, n.requests_per_s)
     )
-    -- What it still uses above its share it must not fill again.
+    -- It must not reuse slots that it still has above its share.
     select n.operator_id, least(n.interactive_slots, f.interactive), least(n.settlement_slots, f.settlement),
            least(n.requests_per_s, f.per_s),
-           (n.interactive_slots, n.settlement_slots, n.requests_per_s) is not distinct from (f.interactive, f.settlement, f.per_s)
+           (n.interactive_slots, n.settlement_slots, n.requests_per_s)
+               is not distinct from (f.interactive, f.settlement, f.per_s)
       from counted n join fair f on f.operator_id = n.operator_id;
 end $$;
 
@@ -1160,20 +1218,22 @@ declare
 begin
     perform from predictu_dispatch.bet b
       where b.operator_id = operator_id and b.bet_id = (
-            select c.bet_id from predictu_dispatch.callback c where c.operator_id = operator_id and c.request_id = request_id
+            select c.bet_id from predictu_dispatch.callback c
+             where c.operator_id = operator_id and c.request_id = request_id
       ) for no key update;
-    -- In a statement of its own, so that it sees what was committed before the bet's lock was had.
+    -- A statement of its own sees everything that was committed before the bet's lock was granted.
     select c.* into locked from predictu_dispatch.callback c
      where c.operator_id = operator_id and c.request_id = request_id for no key update;
     if not found then
         raise exception using errcode = 'PD005',
-            message = format('%s of %s is refused: operator %s has no such callback', action, coalesce(request_id::text, 'NULL'),
-                             coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
-            hint = 'Look at the request_id and the operator_id.';
+            message = format('%s of %s is refused: operator %s has no such callback', action,
+                             coalesce(request_id::text, 'NULL'), coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
+            hint = 'Check the request_id and the operator_id.';
     end if;
     return locked;
 exception when lock_not_available then
-    perform predictu_dispatch.refuse_locked(format('callback %s of operator %s, or its bet,', request_id, quote_literal(operator_id)));
+    perform predictu_dispatch.refuse_locked(
+        format('callback %s of operator %s, or its bet,', request_id, quote_literal(operator_id)));
 end $$;
 
 CREATE FUNCTION predictu_dispatch.lock_operator(operator_id text) RETURNS predictu_dispatch.operator
@@ -1185,8 +1245,9 @@ declare
 begin
     select o.* into locked from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
     if not found then
-        raise exception using errcode = 'PD002', message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
-            hint = 'An operator becomes known when a daemon starts with its file in config/operators/.';
+        raise exception using errcode = 'PD002',
+            message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
+            hint = 'An operator enters the database when a daemon starts with its file in config/operators/.';
     end if;
     return locked;
 exception when lock_not_available then
@@ -1198,10 +1259,12 @@ CREATE FUNCTION predictu_dispatch.lock_retention(blocks integer) RETURNS void
     AS $$
 begin
     if blocks is null or blocks not between 1 and 10000 then
-        perform predictu_dispatch.refuse_params('retention', format('blocks is %s', coalesce(blocks::text, 'NULL')), 'Give 1 to 10000 blocks.');
+        perform predictu_dispatch.refuse_params('retention', format('blocks is %s', coalesce(blocks::text, 'NULL')),
+            'Give 1 to 10000 blocks.');
     elsif current_setting('transaction_isolation') <> 'read committed' then
-        perform predictu_dispatch.refuse_params('retention', format('the transaction is %s', current_setting('transaction_isolation')),
-            'Use read committed: an older snapshot hides what came in meanwhile.');
+        perform predictu_dispatch.refuse_params('retention',
+            format('the transaction is %s', current_setting('transaction_isolation')),
+            'Use read committed: an older snapshot hides rows that were written meanwhile.');
     elsif not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.retention')) then
         perform predictu_dispatch.refuse_locked('the retention');
     end if;
@@ -1231,10 +1294,11 @@ $$;
 CREATE FUNCTION predictu_dispatch.new_request_id() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     AS $$
-    -- The version's four bits become 7 where they were 4.
+    -- Bits 52 and 53 turn version 4 into version 7.
     select encode(set_bit(set_bit(
-        overlay(uuid_send(gen_random_uuid()) placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
-                from 1 for 6), 52, 1), 53, 1), 'hex')::uuid
+        overlay(uuid_send(gen_random_uuid())
+                placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
+        52, 1), 53, 1), 'hex')::uuid
 $$;
 
 CREATE FUNCTION predictu_dispatch.notify_due() RETURNS trigger
@@ -1242,7 +1306,7 @@ CREATE FUNCTION predictu_dispatch.notify_due() RETURNS trigger
     AS $$
 begin
     if new.due_at < clock_timestamp() - interval '0.5 seconds' then
-        -- Enqueued long before its commit: the daemons have read on, and must look back.
+        -- Enqueued long before its commit: the daemons have read past it and must start over.
         perform pg_notify('predictu_dispatch_due', new.operator_id || ' behind');
     elsif pg_try_advisory_xact_lock(hashtext('predictu_dispatch.notify_due')) then
         perform pg_notify('predictu_dispatch_due', new.operator_id);
@@ -1346,25 +1410,27 @@ declare
     name text;
 begin
     if not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.prepare_partitions')) then
-        return; -- Another daemon is at it.
+        return; -- Another session is creating them.
     end if;
     for step in 0 .. months_ahead loop
         month := (date_trunc('month', now() at time zone 'UTC') + step * interval '1 month')::date;
         name := 'attempt_' || to_char(month, 'YYYY_MM');
         continue when to_regclass('predictu_dispatch.' || name) is not null;
         begin
-            -- Made apart and attached: creating it in place would lock the whole audit against readers and writers.
-            execute format('create table predictu_dispatch.%I (like predictu_dispatch.attempt including defaults including constraints)', name);
-            execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I for values from (%L) to (%L)',
-                           name, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+            -- Created apart and attached: created in place it would lock the whole audit.
+            execute format('create table predictu_dispatch.%I '
+                           '(like predictu_dispatch.attempt including defaults including constraints)', name);
+            execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I '
+                           'for values from (%L) to (%L)', name, month::text || ' 00:00:00+00',
+                           (month + interval '1 month')::date::text || ' 00:00:00+00');
             execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
                            'execute function predictu_dispatch.refuse_audit_change()', name);
             execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_truncated', name);
         exception
-            -- Attaching needs the default partition for itself. While somebody reads there for long, waiting would stop every
-            -- settle behind us; once rows of this month lie there, for want of the partition, they stay there.
+            -- Attaching locks the default partition. While a long read holds it, waiting would stop
+            -- every settle behind us. Rows of this month that are already there stay there.
             when lock_not_available or check_violation then
-                raise warning 'predictu_dispatch.% is not made now: %', name, sqlerrm;
+                raise warning 'predictu_dispatch.% is not created now: %', name, sqlerrm;
         end;
     end loop;
 end $$;
@@ -1382,71 +1448,80 @@ declare
     kept text := 'kept_' || part;
     source text;
     target text;
-    walk predictu_dispatch.audit_purge_cursor;
+    cursor predictu_dispatch.audit_purge_cursor;
     first_tid tid;
     end_tid tid;
 begin
     perform predictu_dispatch.lock_retention(blocks);
-    select a.step into step from predictu_dispatch.expired_audit(keep_months, coalesce(part, '')) a order by a.step limit 1;
+    select a.step into step from predictu_dispatch.expired_audit(keep_months, coalesce(part, '')) a
+     order by a.step limit 1;
     if not found then
-        perform predictu_dispatch.refuse_params('retention', format('part %s is not old', coalesce(quote_literal(left(part, 80)), 'NULL')),
+        perform predictu_dispatch.refuse_params('retention',
+            format('part %s is not old', coalesce(quote_literal(left(part, 80)), 'NULL')),
             'Take the part from expired_audit().');
     end if;
     source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
     target := case step when 'replace' then kept else 'attempt' end;
-    select w.* into walk from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
-    -- What an interrupted run has seen is not built upon: the less comes in behind a walk, the less is missing until the part is gone.
-    if walk.source is distinct from to_regclass('predictu_dispatch.' || source)::oid or walk.moved_at < now() - interval '1 hour'
+    select w.* into cursor from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
+    -- The cursor of an interrupted run is not continued: rows that were written behind it meanwhile
+    -- would be missing from the successor.
+    if cursor.source is distinct from to_regclass('predictu_dispatch.' || source)::oid
+       or cursor.moved_at < now() - interval '1 hour'
        or (step = 'replace' and to_regclass('predictu_dispatch.' || kept) is null) then
         delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
         insert into predictu_dispatch.audit_purge_cursor (part, source, next_block)
-        values (part, to_regclass('predictu_dispatch.' || source)::oid, 0) returning * into walk;
+        values (part, to_regclass('predictu_dispatch.' || source)::oid, 0) returning * into cursor;
         if step = 'replace' then
             perform predictu_dispatch.create_kept_partition(part);
         end if;
     end if;
     is_done := false;
-    if walk.next_block is not null then
-        first_tid := format('(%s,0)', walk.next_block)::tid;
-        end_tid := format('(%s,0)', walk.next_block + blocks)::tid;
+    if cursor.next_block is not null then
+        first_tid := format('(%s,0)', cursor.next_block)::tid;
+        end_tid := format('(%s,0)', cursor.next_block + blocks)::tid;
         execute format($statement$
             insert into predictu_dispatch.%I
             select s.* from predictu_dispatch.%I s
              where s.ctid >= $1 and s.ctid < $2
                and (s.started_at >= $3 or exists (
-                   select from predictu_dispatch.callback c where c.operator_id = s.operator_id and c.request_id = s.request_id))
-               -- A report said again meanwhile stands in the audit as late; the row that decided is another one.
+                   select from predictu_dispatch.callback c
+                    where c.operator_id = s.operator_id and c.request_id = s.request_id))
+               -- A repeated report may be in the audit as late; the row that decided is another one.
                and not exists (
                    select from predictu_dispatch.%I t
                     where t.operator_id = s.operator_id and t.request_id = s.request_id and t.attempt = s.attempt
-                      and t.started_at = s.started_at and t.report_id = s.report_id and (t.verdict = 'late') = (s.verdict = 'late'))
+                      and t.started_at = s.started_at and t.report_id = s.report_id
+                      and (t.verdict = 'late') = (s.verdict = 'late'))
             $statement$, target, source, target)
           using first_tid, end_tid, cutoff;
         execute format($statement$
             select count(*), count(*) filter (where s.started_at >= $3 or exists (
-                       select from predictu_dispatch.callback c where c.operator_id = s.operator_id and c.request_id = s.request_id))
+                       select from predictu_dispatch.callback c
+                        where c.operator_id = s.operator_id and c.request_id = s.request_id))
               from predictu_dispatch.%I s where s.ctid >= $1 and s.ctid < $2
             $statement$, source)
            into scanned, needed using first_tid, end_tid, cutoff;
         update predictu_dispatch.audit_purge_cursor w
-           set scanned = walk.scanned + purge_audit.scanned, needed = walk.needed + purge_audit.needed, moved_at = now(),
-               next_block = case when (walk.next_block + blocks) * current_setting('block_size')::bigint
-                                      < pg_relation_size(format('predictu_dispatch.%I', source)) then walk.next_block + blocks end
-         where w.part = purge_audit.part returning * into walk;
+           set scanned = cursor.scanned + purge_audit.scanned, needed = cursor.needed + purge_audit.needed,
+               moved_at = now(),
+               next_block = case when (cursor.next_block + blocks) * current_setting('block_size')::bigint
+                                      < pg_relation_size(format('predictu_dispatch.%I', source))
+                                 then cursor.next_block + blocks end
+         where w.part = purge_audit.part returning * into cursor;
     else
         if step = 'drop' then
             execute format('drop table predictu_dispatch.%I', source);
             is_done := true;
-        elsif walk.needed = walk.scanned and walk.scanned > 0 then
+        elsif cursor.needed = cursor.scanned and cursor.scanned > 0 then
             execute format('drop table predictu_dispatch.%I', kept);
             is_done := true;
         else
-            perform predictu_dispatch.swap_audit_partition(part, walk.needed > 0);
+            perform predictu_dispatch.swap_audit_partition(part, cursor.needed > 0);
         end if;
         delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
     end if;
-    scanned := walk.scanned;
-    needed := walk.needed;
+    scanned := cursor.scanned;
+    needed := cursor.needed;
     return next;
 end $_$;
 
@@ -1460,7 +1535,7 @@ CREATE FUNCTION predictu_dispatch.purge_finished(keep_months integer, blocks int
 #variable_conflict use_variable
 declare
     cutoff timestamptz := predictu_dispatch.retention_cutoff(keep_months);
-    walk predictu_dispatch.purge_cursor;
+    cursor predictu_dispatch.purge_cursor;
     first_tid tid;
     end_tid tid;
     picked record;
@@ -1471,22 +1546,24 @@ begin
     blocks_all := pg_relation_size('predictu_dispatch.callback') / current_setting('block_size')::bigint;
     callbacks := 0;
     bets := 0;
-    select w.* into walk from predictu_dispatch.purge_cursor w;
-    if walk.cutoff = cutoff and walk.next_block is null and walk.locked = 0 then
+    select w.* into cursor from predictu_dispatch.purge_cursor w;
+    if cursor.cutoff = cutoff and cursor.next_block is null and cursor.locked = 0 then
         locked := 0;
-        return next; -- All of it is done.
+        return next; -- Nothing is left for this cutoff.
         return;
-    elsif walk.cutoff is distinct from cutoff or walk.next_block is null then
+    elsif cursor.cutoff is distinct from cutoff or cursor.next_block is null then
         delete from predictu_dispatch.purge_cursor;
-        insert into predictu_dispatch.purge_cursor (cutoff, next_block) values (cutoff, 0) returning * into walk;
+        insert into predictu_dispatch.purge_cursor (cutoff, next_block) values (cutoff, 0) returning * into cursor;
     end if;
-    first_tid := format('(%s,0)', walk.next_block)::tid;
-    end_tid := format('(%s,0)', walk.next_block + blocks)::tid;
+    first_tid := format('(%s,0)', cursor.next_block)::tid;
+    end_tid := format('(%s,0)', cursor.next_block + blocks)::tid;
 
-    -- Bets first, callbacks after them, as everywhere; whether a bet is over is asked in the next statement, under its lock.
+    -- Bets first, callbacks after them. The next statement checks, under the bet's lock, whether it
+    -- has ended.
     with named as materialized (
         select distinct c.operator_id, c.bet_id from predictu_dispatch.callback c
-         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is not null and c.finished_at < cutoff and c.review_since is null
+         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is not null and c.finished_at < cutoff
+           and c.review_since is null
     ), eligible as materialized (
         select b.operator_id, b.bet_id from named
           join predictu_dispatch.bet b on b.operator_id = named.operator_id and b.bet_id = named.bet_id
@@ -1500,7 +1577,8 @@ begin
            array_agg(l.bet_id) as bet_ids
       into picked from locked l;
     locked := picked.eligible - picked.locked;
-    -- A bet that is still closing has a terminal that a person resolved, or one that needs review and so keeps it here.
+    -- A bet that is still closing has a terminal that was resolved, or one that needs review and
+    -- keeps the bet here.
     select array_agg(l.operator_id) as operator_ids, array_agg(l.bet_id) as bet_ids into ended
       from unnest(picked.operator_ids, picked.bet_ids) as l (operator_id, bet_id)
      where not exists (
@@ -1508,10 +1586,11 @@ begin
                 where c.operator_id = l.operator_id and c.bet_id = l.bet_id
                   and (c.finished_at is null or c.finished_at >= cutoff or c.review_since is not null
                        or exists (select from predictu_dispatch.intervention i
-                                   where i.operator_id = c.operator_id and i.request_id = c.request_id and i.done_at >= cutoff)))
+                                   where i.operator_id = c.operator_id and i.request_id = c.request_id
+                                     and i.done_at >= cutoff)))
        and exists (select from predictu_dispatch.bet b where b.operator_id = l.operator_id and b.bet_id = l.bet_id
                       and b.state in ('closed', 'void', 'closing') and b.updated_at < cutoff);
-    -- A producer that says an old request again holds its callback, and not the bet.
+    -- A producer that repeats an old request locks its callback, and not the bet.
     locked := locked + coalesce(cardinality(ended.bet_ids), 0);
     with mine as materialized (
         select c.operator_id, c.request_id
@@ -1526,9 +1605,10 @@ begin
               left join mine on mine.operator_id = c.operator_id and mine.request_id = c.request_id
              group by c.operator_id, c.bet_id having count(*) = count(mine.request_id)) whole;
     locked := locked - coalesce(cardinality(ended.bet_ids), 0);
-    -- An id may be taken already: as the placement of an adopted bet.
+    -- On conflict: the id may be that of an adopted bet's placement.
     with gone as (
-        delete from predictu_dispatch.callback c using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
+        delete from predictu_dispatch.callback c
+         using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where c.operator_id = o.operator_id and c.bet_id = o.bet_id returning c.*
     ), kept as (
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
@@ -1540,34 +1620,38 @@ begin
         delete from predictu_dispatch.bet b using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where b.operator_id = o.operator_id and b.bet_id = o.bet_id returning b.*
     ), adopted as (
-        -- The id by which the operator knows the debit of an adopted bet; of any other bet it is there already.
+        -- The operator knows an adopted bet's debit by this id; other bets have a tombstone for it.
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method)
         select g.operator_id, g.placement_request_id, 'BET_MAKE' from gone g on conflict do nothing
     )
-    insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state) select g.operator_id, g.bet_id, g.state from gone g;
+    insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state)
+    select g.operator_id, g.bet_id, g.state from gone g;
     get diagnostics bets = row_count;
 
     with found as materialized (
         select c.operator_id, c.request_id from predictu_dispatch.callback c
-         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff and c.review_since is null
+         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
+           and c.review_since is null
            for update skip locked
     ), gone as (
         delete from predictu_dispatch.callback c using found
          where c.operator_id = found.operator_id and c.request_id = found.request_id returning c.*
     ), kept as (
-        -- PINGs are made here by the thousand, and nothing is ever booked under their ids.
+        -- PINGs are many, and no operator books anything under their ids.
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
         select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
           from gone g where g.method <> 'PING' on conflict do nothing
     )
     select count(*) into freed from gone;
-    -- What is still there was locked.
+    -- The old ones that remain were locked.
     locked := locked + (
         select count(*) from predictu_dispatch.callback c
-         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff and c.review_since is null);
+         where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
+           and c.review_since is null);
     callbacks := callbacks + freed;
-    next_block := case when walk.next_block + blocks < blocks_all then walk.next_block + blocks end;
-    update predictu_dispatch.purge_cursor w set next_block = purge_finished.next_block, locked = walk.locked + purge_finished.locked;
+    next_block := case when cursor.next_block + blocks < blocks_all then cursor.next_block + blocks end;
+    update predictu_dispatch.purge_cursor w
+       set next_block = purge_finished.next_block, locked = cursor.locked + purge_finished.locked;
     return next;
 end $$;
 
@@ -1590,7 +1674,7 @@ CREATE FUNCTION predictu_dispatch.refuse_audit_change() RETURNS trigger
     AS $$
 begin
     raise exception using errcode = 'PD900',
-        message = format('the audit can only grow: %s on %s is refused', tg_op, tg_table_name),
+        message = format('the audit is append-only: %s on %s is refused', tg_op, tg_table_name),
         hint = 'Rows of attempt are never changed or deleted; retention drops whole partitions.';
 end $$;
 
@@ -1600,8 +1684,9 @@ CREATE FUNCTION predictu_dispatch.refuse_delete() RETURNS trigger
 begin
     raise exception using errcode = 'PD900',
         message = format('%s %s of operator %s must not be removed: it is %s', tg_table_name,
-                         coalesce(to_jsonb(old) ->> 'request_id', to_jsonb(old) ->> 'bet_id'), old.operator_id, old.state),
-        hint = 'Only what ended and needs no review is removed; see purge_finished().';
+                         coalesce(to_jsonb(old) ->> 'request_id', to_jsonb(old) ->> 'bet_id'), old.operator_id,
+                         old.state),
+        hint = 'Only callbacks and bets that ended and need no review are removed; see purge_finished().';
 end $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_for_bet(operator_id text, bet_id text, what text, fault text, hint text) RETURNS void
@@ -1614,9 +1699,10 @@ declare
 begin
     if removed is not null then
         fault := format('it was %s when retention removed it', removed);
-        hint := 'What ended is never placed, ended or rolled back again; a new placement needs a new bet_id.';
+        hint := 'A removed bet is never placed, ended or rolled back again; a new placement needs a new bet_id.';
     end if;
-    raise exception using errcode = 'PD005', message = format('%s for bet %s of operator %s is refused: %s', what, bet_id, operator_id, fault),
+    raise exception using errcode = 'PD005',
+        message = format('%s for bet %s of operator %s is refused: %s', what, bet_id, operator_id, fault),
         hint = hint;
 end $$;
 
@@ -1625,7 +1711,8 @@ CREATE FUNCTION predictu_dispatch.refuse_intervention(action text, locked predic
     AS $$
 begin
     raise exception using errcode = 'PD005',
-        message = format('%s of %s %s of operator %s is refused: %s', action, locked.method, locked.request_id, locked.operator_id, fault),
+        message = format('%s of %s %s of operator %s is refused: %s', action, locked.method, locked.request_id,
+                         locked.operator_id, fault),
         hint = hint;
 end $$;
 
@@ -1634,7 +1721,7 @@ CREATE FUNCTION predictu_dispatch.refuse_intervention_change() RETURNS trigger
     AS $$
 begin
     raise exception using errcode = 'PD900',
-        message = format('what people did can only grow: %s on %s is refused', tg_op, tg_table_name),
+        message = format('intervention is append-only: %s on %s is refused', tg_op, tg_table_name),
         hint = 'Rows of intervention are never changed or deleted.';
 end $$;
 
@@ -1642,8 +1729,9 @@ CREATE FUNCTION predictu_dispatch.refuse_locked(what text) RETURNS void
     LANGUAGE plpgsql
     AS $$
 begin
-    raise exception using errcode = 'PD006', message = format('%s is locked by another transaction; nothing was done', what),
-        hint = 'Try again in a moment. If it stays so, a transaction was left open: look for it in pg_stat_activity.';
+    raise exception using errcode = 'PD006',
+        message = format('%s is locked by another transaction; nothing was done', what),
+        hint = 'Try again. If it stays locked, look in pg_stat_activity for a transaction that was left open.';
 end $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_params(method text, fault text, hint text) RETURNS void
@@ -1658,7 +1746,7 @@ CREATE FUNCTION predictu_dispatch.refuse_tombstone_change() RETURNS trigger
     AS $$
 begin
     raise exception using errcode = 'PD900',
-        message = format('what was removed stays known: %s on %s is refused', tg_op, tg_table_name),
+        message = format('tombstones are append-only: %s on %s is refused', tg_op, tg_table_name),
         hint = 'These rows keep an old request_id from becoming a second debit.';
 end $$;
 
@@ -1668,8 +1756,9 @@ CREATE FUNCTION predictu_dispatch.request_exists(operator_id text, request_id uu
 declare
     earlier record;
 begin
-    -- A producer that cancels its wait for a synchronous standby leaves a commit that can be seen and may yet be lost. The lock,
-    -- which stands in nobody's way, is written down: so this transaction's commit waits for the standby, and for the first's with it.
+    -- A producer that cancels its wait for a synchronous standby leaves a commit that is visible and
+    -- may still be lost. This lock writes WAL, so that this transaction's commit waits for the
+    -- standby, and with it for the first commit. It blocks no other session.
     select c.method, c.params into earlier from predictu_dispatch.callback c
      where c.operator_id = request_exists.operator_id and c.request_id = request_exists.request_id for key share;
     if found then
@@ -1677,7 +1766,7 @@ begin
             return true;
         end if;
     else
-        -- In a statement of its own: whoever waited above for a removal sees here what it left.
+        -- A statement of its own sees the tombstone of a removal that the lock waited for.
         select r.method, r.content into earlier from predictu_dispatch.get_request_tombstone(operator_id, request_id) r;
         if not found then
             return false;
@@ -1687,7 +1776,7 @@ begin
     end if;
     raise exception using errcode = 'PD004',
         message = format('request_id %s of operator %s is taken by another %s', request_id, operator_id, earlier.method),
-        hint = 'The same id may be enqueued again only with the same method and params; use a new id for a new callback.';
+        hint = 'Repeat an id only with the same method and params; use a new id for a new callback.';
 end $$;
 
 CREATE FUNCTION predictu_dispatch.required_params(method text) RETURNS text[]
@@ -1717,7 +1806,7 @@ begin
     locked := predictu_dispatch.lock_callback('resolve', operator_id, request_id);
     if locked.review_since is null then
         perform predictu_dispatch.refuse_intervention('resolve', locked, predictu_dispatch.why_not_in_review(locked),
-            'Only what is on the review list is resolved: predictu-dispatch status lists it.');
+            'Only callbacks on the review list are resolved: predictu-dispatch status');
     end if;
     update predictu_dispatch.callback c
        set review_since = null, note = concat_ws('; ', c.note, reason)
@@ -1741,7 +1830,7 @@ begin
     locked := predictu_dispatch.lock_operator(operator_id);
     if locked.paused_at is null then
         raise exception using errcode = 'PD005', message = format('operator %s is not paused', operator_id),
-            hint = 'What keeps a callback from being sent, says: predictu-dispatch why.';
+            hint = 'To see why a callback is not sent: predictu-dispatch why REQUEST_ID';
     end if;
     update predictu_dispatch.operator o
        set paused_at = null, paused_by = null, pause_reason = null, revision = o.revision + 1
@@ -1758,7 +1847,7 @@ CREATE FUNCTION predictu_dispatch.retention_cutoff(keep_months integer) RETURNS 
 begin
     if keep_months is null or keep_months not between 1 and 1200 then
         perform predictu_dispatch.refuse_params('retention', format('keep_months is %s', coalesce(keep_months::text, 'NULL')),
-            'Give whole months from 1 to 1200; to keep everything, remove nothing.');
+            'Give 1 to 1200 whole months; to keep everything, do not run retention.');
     end if;
     return (date_trunc('month', now() at time zone 'UTC') - make_interval(months => keep_months)) at time zone 'UTC';
 end $$;
@@ -1771,40 +1860,42 @@ CREATE FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uu
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.callback;
-    redriven_at timestamptz;
-    budgeted_at timestamptz;
+    retried_at timestamptz;
+    deadline_from timestamptz;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('retry', null, by);
     locked := predictu_dispatch.lock_callback('retry', operator_id, request_id);
     if locked.method = 'BET_MAKE' then
-        perform predictu_dispatch.refuse_intervention('retry', locked, 'a debit is never sent again by hand',
-            'Place a new bet. A debit that may stand is given back by the bet''s own BET_ROLLBACK; show --bet tells how far that is.');
+        perform predictu_dispatch.refuse_intervention('retry', locked, 'a debit is never retried by a person',
+            'Place a new bet. A debit that may stand is rolled back by the bet''s own BET_ROLLBACK; see show --bet.');
     elsif locked.method in ('PING', 'BALANCE') then
-        perform predictu_dispatch.refuse_intervention('retry', locked, 'nobody waits for its answer any more',
-            'Enqueue a new one; for an operator''s health there is: predictu-dispatch ping.');
+        perform predictu_dispatch.refuse_intervention('retry', locked, 'its caller no longer waits for the answer',
+            'Enqueue a new one; to check an operator: predictu-dispatch ping OPERATOR');
     elsif locked.state = 'delivered' then
         perform predictu_dispatch.refuse_intervention('retry', locked, 'the operator has confirmed it',
-            'If it needs review all the same, settle it with the operator, and then: predictu-dispatch resolve.');
+            'If it needs review, settle it with the operator, then: predictu-dispatch resolve REQUEST_ID');
     elsif locked.state = 'cancelled' then
-        perform predictu_dispatch.refuse_intervention('retry', locked, format('it was cancelled (%s) and must not be sent', locked.reason),
-            'Another callback may have taken its place: show --bet tells. Once it is settled: predictu-dispatch resolve.');
+        perform predictu_dispatch.refuse_intervention('retry', locked,
+            format('it was cancelled (%s) and must not be sent', locked.reason),
+            'Another callback may have replaced it; see show --bet. When settled: predictu-dispatch resolve REQUEST_ID');
     elsif locked.review_since is null then
         perform predictu_dispatch.refuse_intervention('retry', locked, predictu_dispatch.why_not_in_review(locked),
             case when locked.state in ('rejected', 'exhausted')
-                 then 'It was settled by other means: sending it now might pay twice.'
-                 else 'Why it is not being sent this moment, says: predictu-dispatch why.' end);
+                 then 'It was settled manually: sending it now might pay twice.'
+                 else 'To see why it is not sent now: predictu-dispatch why REQUEST_ID' end);
     end if;
-    redriven_at := clock_timestamp();
-    -- Each re-drive sets the deadline anew, so the span is what lies between it and the last one.
-    select max(i.done_at) into budgeted_at from predictu_dispatch.intervention i
+    retried_at := clock_timestamp();
+    -- A retry moves the deadline, so its duration counts from the last retry.
+    select max(i.done_at) into deadline_from from predictu_dispatch.intervention i
      where i.operator_id = operator_id and i.request_id = request_id and i.action = 'retry';
     update predictu_dispatch.callback c
-       set state = 'ready', reason = null, due_at = redriven_at, finished_at = null, review_since = null, budget_from = c.attempts,
-           expires_at = redriven_at + (c.expires_at - coalesce(budgeted_at, c.created_at))
+       set state = 'ready', reason = null, due_at = retried_at, finished_at = null, review_since = null,
+           budget_from = c.attempts,
+           expires_at = retried_at + (c.expires_at - coalesce(deadline_from, c.created_at))
      where c.operator_id = operator_id and c.request_id = request_id
     returning c.* into locked;
-    perform predictu_dispatch.record_intervention(operator_id, request_id, 'retry', null, by, redriven_at);
+    perform predictu_dispatch.record_intervention(operator_id, request_id, 'retry', null, by, retried_at);
     perform pg_notify('predictu_dispatch_due', operator_id);
     return locked;
 end $$;
@@ -1820,12 +1911,13 @@ declare
     terminal predictu_dispatch.callback;
     rollback_id uuid;
 begin
-    select b.* into bet from predictu_dispatch.bet b where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
+    select b.* into bet from predictu_dispatch.bet b
+     where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
     if not found then
         perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, 'rollback', 'the bet is unknown',
-            'Look at the operator_id and the bet_id; a bet that was never placed needs no rollback.');
+            'Check the operator_id and the bet_id; a bet that was never placed needs no rollback.');
     end if;
-    -- The placement before the terminal: a claim holds it for a moment only, and we must see what that claim made of it.
+    -- A concurrent claim locks the placement briefly; its result must be visible here.
     select c.* into placement from predictu_dispatch.callback c
      where c.operator_id = operator_id and c.request_id = bet.placement_request_id for no key update;
     select c.* into terminal from predictu_dispatch.callback c
@@ -1870,7 +1962,8 @@ end $$;
 CREATE FUNCTION predictu_dispatch.serving_daemons(daemons bigint, requests_per_s double precision) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    select case when requests_per_s > 0 then greatest(least(daemons, floor(requests_per_s * 0.15)::bigint), 1) else daemons end
+    select case when requests_per_s > 0 then greatest(least(daemons, floor(requests_per_s * 0.15)::bigint), 1)
+                else daemons end
 $$;
 
 CREATE FUNCTION predictu_dispatch.settle(reports predictu_dispatch.report[]) RETURNS SETOF predictu_dispatch.change
@@ -1887,9 +1980,9 @@ declare
     request_ids uuid[];
 begin
     perform predictu_dispatch.commit_durably();
-    -- Bets first, callbacks after them. What follows runs in a statement of its own, so it sees all that was committed before
-    -- these locks were had. What somebody holds is not waited for: a producer's transaction, or a person's, may stay open for
-    -- as long as it likes, and it must hold up no other bet and no other operator.
+    -- Bets first, callbacks after them. Each is a statement of its own, so that it sees everything
+    -- that was committed before the lock was granted. Locked rows are skipped: an open transaction
+    -- of a producer or a person must delay no other bet and no other operator.
     select array_agg(b.operator_id), array_agg(b.bet_id) into bet_operator_ids, bet_ids
       from (select b.operator_id, b.bet_id
               from predictu_dispatch.bet b
@@ -1916,8 +2009,8 @@ begin
     return query
     with given as materialized (
         select * from unnest(reports)
-    ), told as (
-        -- Where a daemon and a reaper report one attempt in one batch, the daemon's word counts: it has seen what came.
+    ), counting as (
+        -- If a daemon and a reaper report one attempt in one batch, the daemon's report counts.
         select distinct on (r.operator_id, r.request_id, r.attempt) r.*
           from given r
          order by r.operator_id, r.request_id, r.attempt, r.reaped
@@ -1935,27 +2028,32 @@ begin
                balance = coalesce(r.balance, c.balance),
                anomaly = coalesce(r.anomaly, c.anomaly),
                review_since = case
-                   when r.state in ('rejected', 'exhausted') and c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp()
-                   -- A reason that is null would not keep the function behind an "and" from being called.
+                   when r.state in ('rejected', 'exhausted') and c.method not in ('PING', 'BALANCE', 'BET_MAKE')
+                       then clock_timestamp()
+                   -- coalesce, because with a null reason an "and" would still call the function.
                    when coalesce(r.state_reason, '') = 'nothing_to_reverse' then
                        case when r.state = 'delivered'
-                             and predictu_dispatch.is_debit_confirmed(c.operator_id, (c.params ->> 'rollback_of')::uuid) then clock_timestamp() end
+                             and predictu_dispatch.is_debit_confirmed(c.operator_id, (c.params ->> 'rollback_of')::uuid)
+                            then clock_timestamp() end
                end
-          from told r
-         -- A lease is what being in flight means; asked by the state, the planner would look through all that is in flight for each report.
-         where c.operator_id = r.operator_id and c.request_id = r.request_id and c.lease_until is not null and c.attempts = r.attempt
+          from counting r
+         -- In flight. By its state, the planner would read all callbacks in flight for each report.
+         where c.operator_id = r.operator_id and c.request_id = r.request_id and c.lease_until is not null
+           and c.attempts = r.attempt
         returning c.operator_id, c.request_id, c.lane, c.state, c.reason, r.report_id
     ), written as (
         insert into predictu_dispatch.attempt (
-            operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url, key_id,
-            request_headers, request_body, response_status, response_headers, response_body, response_truncated, connect_ms,
-            first_byte_ms, total_ms, error, report_id)
-        select r.operator_id, r.request_id, r.method, r.attempt, r.evidence, case when d.request_id is null then 'late' else r.verdict end,
-               r.reason, r.instance, r.started_at, r.finished_at, r.url, r.key_id, r.request_headers::jsonb, r.request_body,
-               r.response_status, r.response_headers::jsonb, r.response_body, r.response_truncated, r.connect_ms, r.first_byte_ms,
+            operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url,
+            key_id, request_headers, request_body, response_status, response_headers, response_body, response_truncated,
+            connect_ms, first_byte_ms, total_ms, error, report_id)
+        select r.operator_id, r.request_id, r.method, r.attempt, r.evidence,
+               case when d.request_id is null then 'late' else r.verdict end, r.reason, r.instance, r.started_at,
+               r.finished_at, r.url, r.key_id, r.request_headers::jsonb, r.request_body, r.response_status,
+               r.response_headers::jsonb, r.response_body, r.response_truncated, r.connect_ms, r.first_byte_ms,
                r.total_ms, r.error, r.report_id
           from given r
-          left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.report_id = r.report_id
+          left join decided d
+            on d.operator_id = r.operator_id and d.request_id = r.request_id and d.report_id = r.report_id
          where d.request_id is not null or not (r.reaped or exists (
              select from predictu_dispatch.attempt a
               where a.operator_id = r.operator_id and a.request_id = r.request_id and a.attempt = r.attempt
@@ -1968,7 +2066,7 @@ begin
       from given r
       left join decided d on d.operator_id = r.operator_id and d.request_id = r.request_id and d.report_id = r.report_id
       left join written w on w.operator_id = r.operator_id and w.request_id = r.request_id and w.report_id = r.report_id
-     -- A reaper that came second has nothing to tell.
+     -- A reaper whose attempt was settled before has nothing to report.
      where d.request_id is not null or not r.reaped;
 
     if bet_ids is not null then
@@ -2016,11 +2114,13 @@ declare
     month date := case when part <> 'default' then to_date(part, 'YYYY_MM') end;
 begin
     if with_kept and month is not null and pg_relation_size('predictu_dispatch.attempt_default') > 1048576 then
-        -- Attaching a month reads the default partition for rows of it, while all wait.
-        raise exception using errcode = '55000', message = format('part %s stays: the default partition is too large to attach beside it', part),
-            hint = 'It goes by itself when all of its rows are old.';
+        -- Attaching a month reads the default partition under the lock.
+        raise exception using errcode = '55000',
+            message = format('part %s stays: the default partition is too large to attach beside it', part),
+            hint = 'The default partition is removed when all of its rows are old.';
     end if;
-    -- The whole audit first, with patience; then nobody but an autovacuum can have the parts, and it is not waited for.
+    -- With the whole audit locked, only an autovacuum can hold a partition; nowait, because it may
+    -- run for long.
     lock table only predictu_dispatch.attempt in access exclusive mode;
     lock table only predictu_dispatch.attempt_default in access exclusive mode nowait;
     execute format('lock table only predictu_dispatch.%I in access exclusive mode nowait', attached);
@@ -2031,8 +2131,9 @@ begin
         execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I default', attached);
     elsif with_kept then
         execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
-        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I for values from (%L) to (%L)',
-                       attached, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I '
+                       'for values from (%L) to (%L)', attached, month::text || ' 00:00:00+00',
+                       (month + interval '1 month')::date::text || ' 00:00:00+00');
         execute format('alter table predictu_dispatch.%I drop constraint kept_month', attached);
     else
         execute format('drop table predictu_dispatch.%I', 'kept_' || part);
@@ -2047,41 +2148,46 @@ CREATE FUNCTION predictu_dispatch.sync_operators(operator_ids text[], enabled bo
 begin
     insert into predictu_dispatch.operator
         (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, config_fingerprint)
-    select * from unnest(operator_ids, sync_operators.enabled, interactive_deadlines_s, settlement_deadlines_s, fingerprints) order by 1
+    select * from unnest(operator_ids, sync_operators.enabled, interactive_deadlines_s, settlement_deadlines_s,
+                         fingerprints) order by 1
     on conflict (operator_id) do nothing;
     return query
     with given as (
-        select * from unnest(operator_ids, sync_operators.enabled, interactive_deadlines_s, settlement_deadlines_s, fingerprints)
+        select * from unnest(operator_ids, sync_operators.enabled, interactive_deadlines_s, settlement_deadlines_s,
+                             fingerprints)
                       as given (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, fingerprint)
     ), differing as (
         select given.* from given join predictu_dispatch.operator o on o.operator_id = given.operator_id
          where (o.enabled, o.interactive_deadline_s, o.settlement_deadline_s, o.config_fingerprint)
-               is distinct from (given.enabled, given.interactive_deadline_s, given.settlement_deadline_s, given.fingerprint)
+               is distinct from
+               (given.enabled, given.interactive_deadline_s, given.settlement_deadline_s, given.fingerprint)
     ), locked as materialized (
         select o.operator_id from predictu_dispatch.operator o join differing on differing.operator_id = o.operator_id
          order by o.operator_id for no key update of o skip locked
     ), written as (
         update predictu_dispatch.operator o
            set enabled = differing.enabled, interactive_deadline_s = differing.interactive_deadline_s,
-               settlement_deadline_s = differing.settlement_deadline_s, config_fingerprint = differing.fingerprint, updated_at = now()
+               settlement_deadline_s = differing.settlement_deadline_s, config_fingerprint = differing.fingerprint,
+               updated_at = now()
           from differing, locked
          where o.operator_id = differing.operator_id and locked.operator_id = differing.operator_id
         returning o.operator_id
     )
-    select differing.operator_id from differing where differing.operator_id not in (select written.operator_id from written);
+    select differing.operator_id from differing
+     where differing.operator_id not in (select written.operator_id from written);
 end $$;
 
 CREATE FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.callback) RETURNS text
     LANGUAGE sql STABLE
     AS $$
     select case
-        when locked.state in ('waiting', 'ready', 'in_flight') then format('it is on its way (%s)', locked.state)
+        when locked.state in ('waiting', 'ready', 'in_flight') then format('it has not ended (%s)', locked.state)
         else coalesce((
             select format('%s resolved it at %s: %s', i.done_by, predictu_dispatch.format_utc(i.done_at), i.reason)
               from predictu_dispatch.intervention i
              where i.operator_id = locked.operator_id and i.request_id = locked.request_id and i.action = 'resolve'
              order by i.done_at desc limit 1
-        ), format('it is %s and nobody has to look at it', locked.state))
+        ), format('it is %s and needs no review', locked.state))
     end
 $$;
 
@@ -2105,14 +2211,17 @@ begin
              where o.revision = d.revision order by o.operator_id for no key update of o skip locked
         )
         update predictu_dispatch.operator o
-           set circuit = d.circuit, health = d.health, consecutive_failures = d.consecutive_failures, revision = o.revision + 1,
+           set circuit = d.circuit, health = d.health, consecutive_failures = d.consecutive_failures,
+               revision = o.revision + 1,
                circuit_since = case when o.circuit = d.circuit or d.circuit = 'half_open' then o.circuit_since
                                     when o.circuit = 'half_open' and d.circuit = 'open' then o.circuit_since else now() end,
                last_success_at = greatest(o.last_success_at, now() - d.success_s_ago * interval '1 second'),
                last_failure_at = greatest(o.last_failure_at, now() - d.failure_s_ago * interval '1 second'),
                ping_at = now() + d.ping_in_s * interval '1 second',
-               interactive_backoff_until = greatest(o.interactive_backoff_until, now() + d.interactive_backoff_s * interval '1 second'),
-               settlement_backoff_until = greatest(o.settlement_backoff_until, now() + d.settlement_backoff_s * interval '1 second')
+               interactive_backoff_until = greatest(o.interactive_backoff_until,
+                                                    now() + d.interactive_backoff_s * interval '1 second'),
+               settlement_backoff_until = greatest(o.settlement_backoff_until,
+                                                   now() + d.settlement_backoff_s * interval '1 second')
           from decided d, locked
          where o.operator_id = d.operator_id and locked.operator_id = d.operator_id
         returning o.operator_id
@@ -2243,17 +2352,17 @@ CREATE VIEW predictu_dispatch.needs_review AS
     ((params ->> 'amount'::text))::bigint AS amount,
     review_since AS since,
         CASE
-            WHEN (state = 'delivered'::text) THEN 'The operator once confirmed the debit, and now knows of none to reverse: the player may be owed the stake.'::text
-            WHEN (state = 'rejected'::text) THEN (format('The operator refused it with %s; it is not retried by itself.'::text, COALESCE(operator_status, reason)) ||
+            WHEN (state = 'delivered'::text) THEN 'The operator confirmed the debit and now has nothing to reverse: the player may be owed the stake.'::text
+            WHEN (state = 'rejected'::text) THEN (format('The operator rejected it with %s; it is not retried automatically.'::text, COALESCE(operator_status, reason)) ||
             CASE effect
-                WHEN 'unknown'::text THEN ' An earlier attempt may have been applied all the same.'::text
+                WHEN 'unknown'::text THEN ' An earlier attempt may have been applied.'::text
                 ELSE ''::text
             END)
-            WHEN (state = 'cancelled'::text) THEN 'Its bet''s placement has an unknown fate and is being rolled back, so this must not be sent any more.'::text
-            WHEN ((reason = 'deadline'::text) AND (effect = 'unknown'::text)) THEN 'Its deadline passed; whether the operator applied it is not known.'::text
-            WHEN (reason = 'deadline'::text) THEN 'Its deadline passed and the operator has certainly not applied it.'::text
-            WHEN (effect = 'unknown'::text) THEN format('It was tried %s times; whether the operator applied it is not known.'::text, attempts)
-            ELSE format('It was tried %s times and the operator has certainly not applied it.'::text, attempts)
+            WHEN (state = 'cancelled'::text) THEN 'Its bet''s placement has an unknown effect and is rolled back, so this must not be sent.'::text
+            WHEN ((reason = 'deadline'::text) AND (effect = 'unknown'::text)) THEN 'Its deadline passed; it is not known if the operator applied it.'::text
+            WHEN (reason = 'deadline'::text) THEN 'Its deadline passed; the operator has certainly not applied it.'::text
+            WHEN (effect = 'unknown'::text) THEN format('It was attempted %s times; it is not known if the operator applied it.'::text, attempts)
+            ELSE format('It was attempted %s times; the operator has certainly not applied it.'::text, attempts)
         END AS reason
    FROM predictu_dispatch.callback
   WHERE (review_since IS NOT NULL);
@@ -2448,7 +2557,7 @@ GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_support;
 REVOKE ALL ON FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) TO predictu_dispatcher;
 
-REVOKE ALL ON FUNCTION predictu_dispatch.cancel_waiting(operator_id text, request_id uuid, reason text, flagged boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION predictu_dispatch.cancel_waiting(operator_id text, request_id uuid, reason text, needs_review boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.check_intervention(action text, reason text, done_by text) FROM PUBLIC;
 
@@ -2485,7 +2594,7 @@ GRANT ALL ON FUNCTION predictu_dispatch.expire(most integer) TO predictu_dispatc
 REVOKE ALL ON FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text) TO predictu_retention;
 
-REVOKE ALL ON FUNCTION predictu_dispatch.format_utc(at_moment timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION predictu_dispatch.format_utc(at_time timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.get_bet(operator_id text, bet_id text) FROM PUBLIC;
 

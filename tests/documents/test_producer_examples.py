@@ -102,7 +102,7 @@ def test_the_table_of_errors_has_every_sqlstate_that_the_schema_raises() -> None
     text = (ROOT / README).read_text(encoding="utf-8")
     raised = {
         code
-        for file in (ROOT / "sql" / "migrations").glob("*.sql")
+        for file in (ROOT / "sql" / "functions").rglob("*.sql")
         for code in re.findall(r"errcode = '(\w{5})'", file.read_text(encoding="utf-8"))
     }
     assert {"PD001", "PD007", "PD900", "40001"} <= raised

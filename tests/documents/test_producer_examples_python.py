@@ -126,7 +126,7 @@ async def test_the_python_places_once_although_its_commit_was_not_answered(marke
         proxy.on_next("COMMIT", Trick.KEEP_ANSWER)
         request_id = uuid.uuid4()
         placing = asyncio.create_task(
-            producer.readme.place_surely(producer.pool, OPERATOR, request_id, placement_params("b-1"))
+            producer.readme.place_with_retries(producer.pool, OPERATOR, request_id, placement_params("b-1"))
         )
         await asyncio.wait_for(proxy.caught.wait(), WAIT_S)
         await market.environment.until_all_final()
@@ -149,7 +149,7 @@ async def test_the_python_hears_of_an_outcome_and_asks_also_where_it_hears_nothi
     await producer.market.environment.until_in_flight(1)
     operator.release()
     assert (await waiting)["state"] == "delivered"
-    assert producer.outcomes.told == {}
+    assert producer.outcomes.notified == {}
 
     # Another one, that has no connection which listens.
     deaf = producer.readme.Outcomes(producer.pool)

@@ -47,7 +47,7 @@ async def test_a_pause_lasts_until_resume_and_records_time_person_and_reason(
 
         sqlstate, message = await refusal(pause(harness.daemon, reason="another one", by=BOB))
         assert sqlstate == "PD005"
-        assert f"{paused['paused_at']:%Y-%m-%d %H:%M:%S} UTC by {ALICE}: their upgrade" in message
+        assert f"{paused['paused_at']:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + f"Z by {ALICE}: their upgrade" in message
         assert await operator_row(harness) == paused
 
         await resume(harness.daemon, by=BOB)

@@ -187,13 +187,13 @@ async def test_a_resolved_callback_is_never_retried_and_the_refusal_names_the_pe
     await harness.attempt(win, rejected)
     await resolve(harness.daemon, win, "paid by hand, ticket 7", BOB)
     resolved_at = await harness.owner.fetchval(
-        "select to_char(done_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') from predictu_dispatch.intervention"
+        "select to_char(done_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS') from predictu_dispatch.intervention"
         " where action = 'resolve'"
     )
     for action in (retry, resolve):
         sqlstate, message = await refusal(action(harness.daemon, win))
         assert sqlstate == "PD005"
-        assert f"{BOB} resolved it at {resolved_at} UTC: paid by hand, ticket 7" in message
+        assert f"{BOB} resolved it at {resolved_at}Z: paid by hand, ticket 7" in message
     assert await claim(harness.daemon) == []
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.needs_review") == 0
 

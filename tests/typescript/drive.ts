@@ -1,7 +1,7 @@
 /** One step of a producer's life, by the examples of sql/README.md; what came of it is a JSON line on stdout. */
 import { Client, DatabaseError, Pool } from "pg";
 
-import { Outcomes, Params, buy, place, placeSurely, takeBack } from "./producer";
+import { Outcomes, Params, buy, place, placeWithRetries, rollBack } from "./producer";
 
 const [step = "", operatorId = "", requestId = "", betId = ""] = process.argv.slice(2);
 const params: Params = {
@@ -38,11 +38,11 @@ async function run(pool: Pool, outcomes: Outcomes): Promise<unknown> {
     case "place":
       return (await place(pool, operatorId, requestId, params)) ?? "placed";
     case "place-surely":
-      return (await placeSurely(pool, operatorId, requestId, params)) ?? "placed";
+      return (await placeWithRetries(pool, operatorId, requestId, params)) ?? "placed";
     case "place-wrongly":
       return place(pool, operatorId, requestId, { ...params, amount: -1 });
     case "take-back":
-      return takeBack(pool, operatorId, betId, "no liquidity");
+      return rollBack(pool, operatorId, betId, "no liquidity");
     case "wait":
       return outcomes.wait(operatorId, requestId, 20_000);
     default:
