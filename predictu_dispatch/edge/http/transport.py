@@ -83,6 +83,9 @@ class _Progress:
             total_ms=(time.monotonic() - self.started_s) * 1000,
         )
 
+    def too_large(self, error: str) -> Exchange:
+        return self.exchange(Evidence.UNANSWERED, reason="too_large", error=error, truncated=True)
+
     def _ms(self, time_s: float | None) -> float | None:
         return None if time_s is None else (time_s - self.started_s) * 1000
 
@@ -218,12 +221,7 @@ class Transport:
             whole = b"".join(chain.from_iterable(response.raw_headers))
             if len(whole) > _HEADERS_BYTES_MAX:
                 response.close()
-                return progress.exchange(
-                    Evidence.UNANSWERED,
-                    reason="too_large",
-                    error=f"the answer's headers are longer than {_HEADERS_BYTES_MAX} bytes",
-                    truncated=True,
-                )
+                return progress.too_large(f"the answer's headers are longer than {_HEADERS_BYTES_MAX} bytes")
             # The fast path: ASCII without NUL needs no escaping.
             printable = bytes.decode if whole.isascii() and b"\0" not in whole else _printable
             progress.headers = tuple([(printable(name), printable(value)) for name, value in response.raw_headers])
@@ -233,11 +231,8 @@ class Transport:
                 room -= len(chunk)
                 if room < 0:
                     response.close()
-                    return progress.exchange(
-                        Evidence.UNANSWERED,
-                        reason="too_large",
-                        error=f"the answer is longer than max_response_bytes = {self._response_bytes_max}",
-                        truncated=True,
+                    return progress.too_large(
+                        f"the answer is longer than max_response_bytes = {self._response_bytes_max}"
                     )
             return progress.exchange(Evidence.ANSWERED)
 
