@@ -247,7 +247,7 @@ def _all_retried(operator: str, done: Sequence[Row]) -> str:
     if not done:
         return f"no callback of operator {operator} was sent again"
     methods = Counter(row["method"] for row in done)
-    by_method = ", ".join(f"{number} {method}" for method, number in sorted(methods.items()))
+    by_method = ", ".join(f"{number:,} {method}" for method, number in sorted(methods.items()))
     return f"{count(len(done), 'callback')} of operator {operator} due again: {by_method}"
 
 

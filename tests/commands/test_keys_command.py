@@ -1,4 +1,4 @@
-"""`check` and the verbs of `keys`, as a person or a program calls them."""
+"""`check` and the verbs of `keys`: their output, exit codes and files."""
 
 import fcntl
 import json
@@ -41,7 +41,7 @@ def run(dispatcher: Path, *arguments: str) -> Result:
     return CliRunner().invoke(GROUP, [*arguments, "--config", str(dispatcher)])
 
 
-def test_a_new_key_is_private_and_its_public_half_is_printed(dispatcher: Path) -> None:
+def test_a_new_key_file_is_private_and_the_public_key_is_printed(dispatcher: Path) -> None:
     result = run(dispatcher, "keys", "new", "op_a", "--json")
     assert result.exit_code == 0
     made = json.loads(result.stdout)
@@ -67,7 +67,7 @@ def test_a_key_is_readable_by_its_owner_only_whatever_the_umask(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("there", ["a key", "a link to nowhere"])
-def test_nothing_that_is_there_is_ever_overwritten(dispatcher: Path, there: str) -> None:
+def test_an_existing_file_is_never_overwritten(dispatcher: Path, there: str) -> None:
     path = dispatcher.parent / "operators" / "keys" / "op_a.pem"
     path.parent.mkdir()
     target = path.parent / "target"
@@ -79,14 +79,14 @@ def test_nothing_that_is_there_is_ever_overwritten(dispatcher: Path, there: str)
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr == (
-        f"{path} exists and stays as it is; to print it: predictu-dispatch keys public op_a;"
-        " to make the key that follows it: predictu-dispatch keys stage op_a\n"
+        f"{path} exists and is not changed; to print it: predictu-dispatch keys public op_a;"
+        " to create the next key: predictu-dispatch keys stage op_a\n"
     )
     assert not target.exists()
     assert path.is_symlink() or path.read_text() == "the operator verifies with this one"
 
 
-def test_a_disk_that_is_full_leaves_no_half_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_partial_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -96,27 +96,27 @@ def test_a_disk_that_is_full_leaves_no_half_a_key(tmp_path: Path, monkeypatch: p
     assert not [*tmp_path.iterdir()]
 
 
-def test_the_operators_file_says_where_and_with_what_algorithm(dispatcher: Path) -> None:
+def test_the_operators_file_decides_path_and_algorithm(dispatcher: Path) -> None:
     operator_file(dispatcher, "op_a", 'algorithm = "RS256"')
     result = run(dispatcher, "keys", "new", "op_a")
     assert result.exit_code == 0
     private = RSAKey.import_key((dispatcher.parent / "operators" / "own" / "op_a.pem").read_bytes())
     assert private.is_private
-    assert "Still missing" not in result.output
+    assert "Next: create" not in result.output
     assert run(dispatcher, "check").exit_code == 0
 
 
-def test_another_algorithm_than_the_files_is_a_wrong_usage(dispatcher: Path) -> None:
+def test_another_algorithm_than_the_files_is_wrong_usage(dispatcher: Path) -> None:
     operator_file(dispatcher, "op_a")
     result = run(dispatcher, "keys", "new", "op_a", "--algorithm", "RS256")
     assert result.exit_code == 2
-    assert 'op_a.toml says algorithm = "EdDSA"; change it there, or leave --algorithm' in result.stderr
+    assert 'op_a.toml says algorithm = "EdDSA"; change it there, or omit --algorithm' in result.stderr
     assert not (dispatcher.parent / "operators" / "own").exists()
 
 
 @pytest.mark.parametrize("operator", ["../op_a", "op/a", "", "op_a\n", "a" * 65])
 @pytest.mark.parametrize("verb", ["new", "public", "stage", "activate", "retire"])
-def test_an_operators_name_never_leads_to_another_folder(dispatcher: Path, verb: str, operator: str) -> None:
+def test_an_operator_argument_cannot_contain_a_path(dispatcher: Path, verb: str, operator: str) -> None:
     assert run(dispatcher, "keys", verb, operator).exit_code == 2
     assert sorted(path.name for path in dispatcher.parent.rglob("*")) == ["dispatcher.toml", "operators"]
 
@@ -138,7 +138,7 @@ def test_the_public_key_is_printed_in_both_forms(dispatcher: Path, algorithm: st
     }
 
 
-def test_a_missing_key_tells_the_command_that_makes_it(dispatcher: Path) -> None:
+def test_a_missing_key_names_the_command_that_creates_it(dispatcher: Path) -> None:
     operator_file(dispatcher, "op_a")
     result = run(dispatcher, "keys", "public", "op_a")
     assert result.exit_code == 2
@@ -152,9 +152,7 @@ def roles(dispatcher: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("algorithm", ["EdDSA", "RS256"])
-def test_a_rotation_goes_stage_activate_retire_and_each_step_says_what_comes_next(
-    dispatcher: Path, algorithm: str
-) -> None:
+def test_a_rotation_is_stage_activate_retire_and_each_step_prints_the_next(dispatcher: Path, algorithm: str) -> None:
     operator_file(dispatcher, "op_a", f'algorithm = "{algorithm}"\ntoken_ttl_s = 77')
     folder = dispatcher.parent / "operators" / "own"
     a = json.loads(run(dispatcher, "keys", "new", "op_a", "--json").stdout)["key_id"]
@@ -169,7 +167,7 @@ def test_a_rotation_goes_stage_activate_retire_and_each_step_says_what_comes_nex
     assert f"active  {algorithm}  {a}\n" in listed
     assert f"staged  {algorithm}  {b}\n" in listed
     assert staged.stdout.startswith(f"Staged: key {b}. Nothing signs with it yet.\nNext:\n  1. Reload every daemon: ")
-    for words in (
+    for phrases in (
         "systemctl reload",
         "SIGHUP",
         "restart",
@@ -177,24 +175,24 @@ def test_a_rotation_goes_stage_activate_retire_and_each_step_says_what_comes_nex
         "60 s",
         "predictu-dispatch keys activate op_a",
     ):
-        assert words in staged.stdout
+        assert phrases in staged.stdout
 
     activated = run(dispatcher, "keys", "activate", "op_a")
     assert roles(dispatcher) == {"active": b, "previous": a}
-    assert activated.stdout.startswith(f"Active: key {b}. The one before it, {a}, is kept and still published.\n")
-    for words in ("SIGHUP", "at least 77 s", "predictu-dispatch keys retire op_a"):
-        assert words in activated.stdout
+    assert activated.stdout.startswith(f"Active: key {b}. The previous key {a} is kept and still published.\n")
+    for phrases in ("SIGHUP", "at least 77 s", "predictu-dispatch keys retire op_a"):
+        assert phrases in activated.stdout
 
     retired = run(dispatcher, "keys", "retire", "op_a")
     assert roles(dispatcher) == {"active": b}
-    assert retired.stdout.startswith(f"Retired: key {a}. Its file is gone.\n")
+    assert retired.stdout.startswith(f"Retired: key {a}. Its file is removed.\n")
     assert "SIGHUP" in retired.stdout
     assert [path.name for path in folder.iterdir()] == ["op_a.pem"]
     assert stat.S_IMODE((folder / "op_a.pem").stat().st_mode) == 0o600
     assert "PRIVATE" not in staged.output + activated.output + retired.output
 
 
-def test_the_key_after_next_may_be_staged_before_the_last_but_one_is_retired(dispatcher: Path) -> None:
+def test_a_key_can_be_staged_before_the_previous_one_is_retired(dispatcher: Path) -> None:
     operator_file(dispatcher, "op_a")
     for verb in ("new", "stage", "activate", "stage"):
         assert run(dispatcher, "keys", verb, "op_a").exit_code == 0
@@ -204,29 +202,29 @@ def test_the_key_after_next_may_be_staged_before_the_last_but_one_is_retired(dis
     assert roles(dispatcher) == {role: before[role] for role in ("active", "staged")}
 
 
-def test_a_program_gets_the_key_that_was_meant_all_that_are_there_and_the_next_steps(dispatcher: Path) -> None:
+def test_json_has_the_changed_key_all_keys_and_the_next_steps(dispatcher: Path) -> None:
     operator_file(dispatcher, "op_a")
     run(dispatcher, "keys", "new", "op_a")
     meant = {}
     for verb, there in (("stage", "active staged"), ("activate", "active previous"), ("retire", "active")):
-        said = json.loads(run(dispatcher, "keys", verb, "op_a", "--json").stdout)
-        assert (said["ok"], said["operator_id"]) == (True, "op_a")
-        assert [key["role"] for key in said["keys"]] == there.split()
-        assert said["keys"] == json.loads(run(dispatcher, "keys", "public", "op_a", "--json").stdout)["keys"]
-        assert all(isinstance(step, str) for step in said["next"])
-        meant[verb] = said["key_id"]
+        output = json.loads(run(dispatcher, "keys", verb, "op_a", "--json").stdout)
+        assert (output["ok"], output["operator_id"]) == (True, "op_a")
+        assert [key["role"] for key in output["keys"]] == there.split()
+        assert output["keys"] == json.loads(run(dispatcher, "keys", "public", "op_a", "--json").stdout)["keys"]
+        assert all(isinstance(step, str) for step in output["next"])
+        meant[verb] = output["key_id"]
     assert meant["stage"] == meant["activate"] == roles(dispatcher)["active"] != meant["retire"]
     refused = run(dispatcher, "keys", "retire", "op_a", "--json")
     assert json.loads(refused.stdout) == {"ok": False, "error": refused.stderr.strip()}
 
 
-def test_a_staged_key_is_readable_by_the_daemon_that_may_read_the_active_one(dispatcher: Path) -> None:
+def test_a_staged_key_has_the_owner_and_group_of_the_active_one(dispatcher: Path) -> None:
     operator_file(dispatcher, "op_a")
     run(dispatcher, "keys", "new", "op_a")
     active = dispatcher.parent / "operators" / "own" / "op_a.pem"
     group = next((group for group in [*os.getgroups(), 4711 if os.geteuid() == 0 else 0] if group), os.getegid())
     os.chown(active, -1, group)
-    # Readable by everyone is a slip that is not handed on.
+    # Readable by everyone is a mistake that is not copied.
     active.chmod(0o644)
     assert run(dispatcher, "keys", "stage", "op_a").exit_code == 0
     staged = active.with_name("op_a.next.pem").stat()
@@ -254,7 +252,7 @@ EVERY = ("stage", "activate", "retire")
 
 
 @pytest.mark.parametrize(
-    ("verbs", "arrange", "words"),
+    ("verbs", "arrange", "phrases"),
     [
         (("stage",), [put("op_a.next.pem")], ["is staged already", "keys activate op_a"]),
         (("activate",), [], ["nothing is staged", "is active;", "keys stage op_a"]),
@@ -281,8 +279,8 @@ EVERY = ("stage", "activate", "retire")
         (EVERY, [link_active], ["op_a.pem is a symbolic link", "replace it by the key file itself"]),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_words_and_changes_nothing(
-    dispatcher: Path, verbs: tuple[str, ...], arrange: list[Callable[[Path], object]], words: list[str]
+def test_an_impossible_step_is_refused_and_changes_nothing(
+    dispatcher: Path, verbs: tuple[str, ...], arrange: list[Callable[[Path], object]], phrases: list[str]
 ) -> None:
     operator_file(dispatcher, "op_a")
     run(dispatcher, "keys", "new", "op_a")
@@ -293,7 +291,7 @@ def test_what_makes_no_sense_is_refused_in_words_and_changes_nothing(
     for verb in verbs:
         result = run(dispatcher, "keys", verb, "op_a")
         assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
-        assert [part for part in words if part not in result.stderr] == [], result.stderr
+        assert [part for part in phrases if part not in result.stderr] == [], result.stderr
         assert {path.name: (path.is_symlink(), path.read_bytes()) for path in folder.iterdir()} == before
 
 
@@ -305,7 +303,7 @@ def test_a_rotation_needs_the_operators_file(dispatcher: Path) -> None:
         assert "op_a.toml: no such file or directory" in result.stderr
 
 
-def test_two_rotations_at_once_do_not_meet(dispatcher: Path) -> None:
+def test_concurrent_rotations_are_refused(dispatcher: Path) -> None:
     operator_file(dispatcher, "op_a")
     run(dispatcher, "keys", "new", "op_a")
     folder = os.open(dispatcher.parent / "operators" / "own", os.O_RDONLY)
@@ -352,8 +350,8 @@ def test_of_systemds_credentials_the_verbs_say_that_the_unit_provides_them(
     assert len([*credentials.iterdir()]) == 3
 
 
-def test_check_lists_the_operators_and_says_that_all_is_well(dispatcher: Path) -> None:
-    assert run(dispatcher, "check").stdout == "0 operators, no fault\n"
+def test_check_lists_the_operators(dispatcher: Path) -> None:
+    assert run(dispatcher, "check").stdout == "0 operators, no faults\n"
     for operator in ("op_a", "op_bb"):
         operator_file(dispatcher, operator)
         run(dispatcher, "keys", "new", operator)
@@ -362,10 +360,10 @@ def test_check_lists_the_operators_and_says_that_all_is_well(dispatcher: Path) -
     assert [row["operator_id"] for row in listed["operators"]] == ["op_a", "op_bb"]
     lines = run(dispatcher, "check").stdout.splitlines()
     assert lines[0] == f"op_a   enabled  EdDSA  {listed['operators'][0]['key_id']}  https://h/"
-    assert lines[2] == "2 operators, no fault"
+    assert lines[2] == "2 operators, no faults"
 
 
-def test_check_ends_with_2_and_every_fault_on_a_line_of_its_own(dispatcher: Path) -> None:
+def test_check_exits_2_with_every_fault_on_its_own_line(dispatcher: Path) -> None:
     dispatcher.write_text("[daemon]\ndrain_s = -1\n")
     operator_file(dispatcher, "op_a", "token_ttl_s = 0\n")
     result = run(dispatcher, "check")
@@ -374,21 +372,21 @@ def test_check_ends_with_2_and_every_fault_on_a_line_of_its_own(dispatcher: Path
         "daemon.drain_s",
         "signing.token_ttl_s",
     ]
-    told = run(dispatcher, "check", "--json")
-    assert told.exit_code == 2
-    faults = json.loads(told.stdout)["faults"]
+    result = run(dispatcher, "check", "--json")
+    assert result.exit_code == 2
+    faults = json.loads(result.stdout)["faults"]
     assert [(fault["key"], fault["value"]) for fault in faults] == [
         ("daemon.drain_s", "-1"),
         ("signing.token_ttl_s", "0"),
     ]
 
 
-def test_the_list_of_verbs_cuts_none_of_them_short(dispatcher: Path) -> None:
+def test_the_help_of_each_verb_fits_its_line(dispatcher: Path) -> None:
     result = run(dispatcher, "keys", "--help")
     assert "..." not in result.stdout.partition("Commands:")[2]
 
 
-def test_the_commands_load_nothing_heavy_before_they_run() -> None:
+def test_the_modules_of_commands_import_nothing_heavy() -> None:
     modules = "predictu_dispatch.commands.output, predictu_dispatch.commands.keys"
     program = f"import sys, {modules}\nprint(*sorted(sys.modules), sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30)

@@ -1,4 +1,4 @@
-"""`top` on a real terminal: what needs a person comes first, nothing is left out unsaid, an outage does not end it."""
+"""`top` on a real terminal: problems come first, hidden operators are counted, an outage does not end it."""
 
 import asyncio
 import fcntl
@@ -30,20 +30,21 @@ from tests.support.postgres_proxy import proxied
 
 ROWS, COLUMNS = 24, 80
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-COMMAND = (sys.executable, "-c", "from predictu_dispatch.cli import main; main(prog_name='predictu-dispatch')")
+MAIN = "from predictu_dispatch.cli import main; main(prog_name='predictu-dispatch')"
+COMMAND = (sys.executable, "-c", MAIN)
 
 
 class Terminal:
-    """A terminal of 80 columns, and all that was written on it."""
+    """A command on a terminal of 80 columns, and its output."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, sigint: str) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         os.set_blocking(self._ours, False)
         environment = {**os.environ, "TERM": "xterm-256color"}
         environment.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
-            [*COMMAND, *command],
+            [sys.executable, "-c", f"import signal; signal.signal(signal.SIGINT, signal.{sigint}); {MAIN}", *command],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -54,22 +55,22 @@ class Terminal:
         self.written = ""
 
     def shows(self, text: str) -> bool:
-        """True once this stands in the last picture."""
+        """True if the last screen has this text."""
         try:
             while octets := os.read(self._ours, 65_536):
                 self.written += octets.decode("utf-8", "replace")
         except OSError:
             pass
-        return text in self.picture
+        return text in self.text
 
     @property
-    def picture(self) -> str:
-        """The last whole picture, in plain text; each begins at the top left."""
-        pictures = self.written.split("\x1b[H")
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", pictures[-2] if len(pictures) > 2 else pictures[-1])
+    def text(self) -> str:
+        """The last complete screen as plain text; each begins at the top left."""
+        screens = self.written.split("\x1b[H")
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screens[-2] if len(screens) > 2 else screens[-1])
 
     def close(self) -> None:
-        """The command is gone."""
+        """Kill the command if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -77,49 +78,51 @@ class Terminal:
 
 
 @contextmanager
-def terminal(desk: CommandLine, *command: str) -> Iterator[Terminal]:
-    opened = Terminal(*command, "--config", str(desk.config))
+def terminal(cli: CommandLine, *command: str, sigint: str = "default_int_handler") -> Iterator[Terminal]:
+    opened = Terminal(*command, "--config", str(cli.config), sigint=sigint)
     try:
         yield opened
     finally:
         opened.close()
 
 
-async def test_it_follows_what_happens_and_ends_with_ctrl_c(
-    tmp_path: Path, database: Database, harness: Harness
+@pytest.mark.parametrize("sigint", ["default_int_handler", "SIG_IGN"])
+async def test_it_follows_the_backlog_and_ends_with_ctrl_c(
+    tmp_path: Path, database: Database, harness: Harness, sigint: str
 ) -> None:
-    with terminal(command_line_for(tmp_path, database.support), "top", "--every", "0.2") as screen:
-        await until("the first picture", lambda: screen.shows("0 not final"))
-        assert "nothing needs review" in screen.picture
-        assert OPERATOR in screen.picture
+    """Also if SIGINT is ignored at the start, as in a background job of a shell."""
+    cli = command_line_for(tmp_path, database.support)
+    with terminal(cli, "top", "--every", "0.2", sigint=sigint) as screen:
+        await until("the first screen", lambda: screen.shows("0 not final"))
+        assert "nothing needs review" in screen.text
+        assert OPERATOR in screen.text
         for number in range(3):
             await harness.place(f"b{number}")
-        await until("what was enqueued shows", lambda: screen.shows("3 not final"))
-        assert len(screen.picture.splitlines()) <= ROWS
+        await until("the backlog is shown", lambda: screen.shows("3 not final"))
+        assert len(screen.text.splitlines()) <= ROWS
         screen.process.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(screen.process.wait, 20) == 0
 
 
 @pytest.mark.usefixtures("harness")
-async def test_an_outage_is_said_and_does_not_end_it(tmp_path: Path, database: Database) -> None:
+async def test_an_outage_is_shown_and_does_not_end_it(tmp_path: Path, database: Database) -> None:
     async with proxied(database.support) as proxy:
         with terminal(command_line_for(tmp_path, proxy.dsn()), "top", "--every", "0.2") as screen:
-            await until("the first picture", lambda: screen.shows("not final"))
+            await until("the first screen", lambda: screen.shows("not final"))
             proxy.refuse_connections()
-            await until("it says so", lambda: screen.shows("can't be reached"))
-            first, second = screen.picture.splitlines()[:2]
-            assert first.rstrip().endswith("below is what it said last")
+            await until("the outage is shown", lambda: screen.shows("can't be reached"))
+            first, second = screen.text.splitlines()[:2]
+            assert first.rstrip().endswith("below is its last answer")
             assert "Error" in second
-            # What is below is what was known last.
-            assert OPERATOR in screen.picture
+            assert OPERATOR in screen.text
             proxy.accept_connections()
-            await until("it goes on", lambda: screen.shows("UTC") and "can't be reached" not in screen.picture)
+            await until("it continues", lambda: screen.shows("not final") and "can't be reached" not in screen.text)
 
 
-async def test_it_draws_only_on_a_terminal(tmp_path: Path, database: Database) -> None:
-    code, said, complaint = await command_line_for(tmp_path, database.support).run("top")
-    assert (code, said) == (2, "")
-    assert "predictu-dispatch status --json" in complaint
+async def test_it_needs_a_terminal(tmp_path: Path, database: Database) -> None:
+    code, text, stderr = await command_line_for(tmp_path, database.support).run("top")
+    assert (code, text) == (2, "")
+    assert "predictu-dispatch status --json" in stderr
 
 
 def lane(operator_id: str, name: str, **changes: Any) -> dict[str, Any]:
@@ -155,7 +158,7 @@ def lanes_of(number: int, **changes: Any) -> list[dict[str, Any]]:
     height=st.integers(12, 60),
     backlogs=st.lists(st.integers(0, 10**7), min_size=60, max_size=60),
 )
-def test_a_picture_fits_its_terminal_and_begins_with_what_needs_a_person(
+def test_a_screen_fits_its_terminal_and_begins_with_problems(
     ill: set[int], count: int, height: int, backlogs: list[int]
 ) -> None:
     broken = {"circuit": "open", "health": "down", "consecutive_failures": 7}
@@ -175,25 +178,25 @@ def test_a_picture_fits_its_terminal_and_begins_with_what_needs_a_person(
     assert any(f"{left} more operator" in line for line in lines) == (left > 0)
 
 
-@pytest.mark.parametrize(("before", "now", "said"), [(10, 30, "(+10/s)"), (30, 10, "(-10/s)"), (5, 5, "(+0/s)")])
-def test_how_the_backlog_moves_is_said_in_callbacks_a_second(before: int, now: int, said: str) -> None:
+@pytest.mark.parametrize(("before", "now", "text"), [(10, 30, "(+10/s)"), (30, 10, "(-10/s)"), (5, 5, "(+0/s)")])
+def test_the_trend_of_the_backlog_is_in_callbacks_a_second(before: int, now: int, text: str) -> None:
     first, second = (
         Overview(at_s=at_s, at=AT, lanes=[lane("op_1", "interactive", ready=ready)])
         for at_s, ready in ((10.0, before), (12.0, now))
     )
-    assert said in frame(second, first, height=ROWS)[0]
+    assert text in frame(second, first, height=ROWS)[0]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_completes_verbs_and_options(shell: str) -> None:
     made = subprocess.run([*COMMAND, "completion", shell], capture_output=True, text=True, check=True)
     assert f"_PREDICTU_DISPATCH_COMPLETE={shell}_complete" in made.stdout
-    asked = {**os.environ, "_PREDICTU_DISPATCH_COMPLETE": "bash_complete", "COMP_WORDS": "predictu-dispatch st"}
-    said = subprocess.run(
+    environment = {**os.environ, "_PREDICTU_DISPATCH_COMPLETE": "bash_complete", "COMP_WORDS": "predictu-dispatch st"}
+    text = subprocess.run(
         COMMAND,
-        env={**asked, "COMP_CWORD": "1"},
+        env={**environment, "COMP_CWORD": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert said.stdout.splitlines() == ["plain,status"]
+    assert text.stdout.splitlines() == ["plain,status"]
