@@ -799,7 +799,7 @@ async def test_the_command_says_what_is_old_and_then_what_it_removed(
     code, said, _ = await desk.run("retain")
     assert code == 0
     assert "Removed bets: 1, callbacks: 2" in said
-    assert f"Audit {part_of(LONG_AGO)}: rows kept, because their callbacks are: 1;" in said
+    assert f"Audit {part_of(LONG_AGO)}: 1 rows kept, because their callbacks are kept" in said
     [won] = [history for history in histories.made if history.path == "won"]
     support = command_line_for(tmp_path / "support", database.support)
     for verb in ("show", "why", "retry"):
@@ -826,12 +826,12 @@ async def test_the_command_fails_in_words(
         await harness.owner.execute("select from predictu_dispatch.bet where bet_id = $1 for update", held.bet_id)
         code, said, _ = await desk.run("retain")
     assert code == 1
-    assert "Bets and callbacks locked by other transactions: 1; they go with the next run." in said
+    assert "Locked by other transactions: 1 bets and callbacks; the next run removes them." in said
     async with connected(database.retention, 1) as [other], other.transaction():
         await other.execute("select predictu_dispatch.purge_finished($1, 1)", KEEP_MONTHS)
         code, _, said = await desk.run("retain")
     assert code == 1
-    assert "Another run is at it" in said
+    assert "another retention run is active" in said
     # The daemon's own login may not.
     (tmp_path / "daemons").mkdir()
     code, _, said = await command_line_for(tmp_path / "daemons", database.dispatcher).run("retain")
@@ -839,7 +839,7 @@ async def test_the_command_fails_in_words(
     assert "see sql/README.md for the roles" in said
     desk.config.write_text(text + "[daemon]\naudit_retention_months = 0\n", encoding="utf-8")
     code, said, _ = await desk.run("retain")
-    assert (code, said) == (0, "everything is kept for ever: [daemon] audit_retention_months is 0\n")
+    assert (code, said) == (0, "everything is kept: [daemon] audit_retention_months is 0\n")
 
 
 async def test_a_lock_that_cannot_be_had_is_no_absent_database(
@@ -853,14 +853,14 @@ async def test_a_lock_that_cannot_be_had_is_no_absent_database(
         await harness.owner.execute("lock table predictu_dispatch.request_tombstone in access exclusive mode")
         code, said, _ = await desk.run("retain")
     assert code == 1
-    assert "The walk through the callbacks stopped and goes on with the next run: canceling statement due to" in said
-    assert f"Audit {part_of(LONG_AGO)}: rows kept, because their callbacks are: 2;" in said
+    assert "The search stopped early, the next run continues it: canceling statement due to" in said
+    assert f"Audit {part_of(LONG_AGO)}: 2 rows kept, because their callbacks are kept" in said
     name = await harness.owner.fetchval("select current_database()")
     await harness.owner.execute(f"alter database {name} set lock_timeout = '50ms'")
     async with harness.owner.transaction():
         await harness.owner.execute("lock table predictu_dispatch.purge_cursor in access exclusive mode")
         code, _, said = await desk.run("retain")
     assert code == 1
-    assert said.startswith("canceling statement due to lock timeout. A table is locked by another transaction;")
+    assert said.startswith("canceling statement due to lock timeout: another transaction has locked a table;")
     code, said, _ = await desk.run("retain")
     assert (code, "Removed bets: 1, callbacks: 2" in said) == (0, True)
