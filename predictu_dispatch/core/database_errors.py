@@ -1,4 +1,7 @@
-"""What a database call may raise. The Postgres edge translates its driver's and the system's errors into these."""
+"""What a database call may raise.
+
+The Postgres edge translates its driver's and the system's errors into these.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ class Refused(Exception):  # noqa: N818 - the database's decision, not a mistake
 
     @property
     def is_for_a_person(self) -> bool:
-        """True if one of our functions raised it: `message` and `hint` are to be shown as they are."""
+        """True if one of our functions raised it: show `message` and `hint` as they are."""
         return self.sqlstate.startswith("PD")
 
 

@@ -1,7 +1,9 @@
-"""A DSN's hosts. Postgres allows several, separated by commas; Python's urlsplit() does not know them.
+"""A DSN's hosts. Postgres allows several, separated by commas.
 
-urlsplit() refuses several hosts if one of them is in brackets, since it checks that nothing stands before a bracket.
-So the hosts are found here, and urlsplit() sees one host at a time.
+Python's urlsplit() does not know them.
+
+urlsplit() refuses several hosts if one of them is in brackets, since it checks that nothing stands
+before a bracket. So the hosts are found here, and urlsplit() sees one host at a time.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""The eight callbacks, as one table.
+"""The eight methods of callbacks, and all that differs between them, as one table.
 
-Everything that differs from one callback to another stands here, so that no other module asks for a
-method by name to learn its lane or its policy. Names marked [ours] in PROTOCOL.md are decisions of
-this project, not of the vendor's documents: the wire name of a method is the `wire` column, and
-changing one is changing one line here. The required keys are checked when a callback is enqueued,
-by the database; `tests/core/test_methods.py` compares the two lists.
+The `wire` column is the method's name in the request. enqueue_callback() checks the required keys
+in the database; tests/core/test_methods.py compares the two lists.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ from enum import StrEnum
 
 
 class Method(StrEnum):
-    """A callback's name in the database, in metrics and in logs."""
+    """A method's name in the database, metrics and logs."""
 
     PING = "PING"
     BALANCE = "BALANCE"
@@ -27,14 +24,14 @@ class Method(StrEnum):
 
 
 class Lane(StrEnum):
-    """Whose slots a callback takes: `interactive` where someone is waiting, `settlement` where nobody is."""
+    """Whose slots a callback takes: `interactive` if somebody waits for it, else `settlement`."""
 
     INTERACTIVE = "interactive"
     SETTLEMENT = "settlement"
 
 
 class Retries(StrEnum):
-    """Which retry policy of the operator's file holds; a `probe` has one attempt and no other."""
+    """The section of an operator's file with the retry policy; a `probe` has a single attempt."""
 
     PROBE = "probe"
     INTERACTIVE = "interactive"
@@ -116,5 +113,5 @@ RULES: dict[Method, MethodRule] = {
 }
 
 TERMINALS = frozenset(method for method, rule in RULES.items() if rule.ends_bet)
-"""The callbacks that end a bet; exactly one of them reaches the operator for each bet that was
+"""The callbacks that end a bet; the operator gets exactly one of them for each bet that was
 debited."""

@@ -1,9 +1,8 @@
-"""The keys of an operator's file, with their defaults, their bounds and the rules between them.
+"""The keys of an operator's file, with their defaults, their bounds and the rules between two keys.
 
-Names and defaults are the contract of DESIGN.md section 7; the rules between two keys are those of
-section 11. A rule between two keys is a validator of the later field and looks at `info.data`,
-which holds only what was valid before it: so one wrong key never hides another, and everything is
-refused at once. That is why a few fields stand in another order than in the file.
+A rule between two keys is a validator of the later field; `info.data` holds the earlier fields that
+are valid. So one wrong key never hides another, and all are reported at once. Therefore some fields
+stand in another order than in the file.
 """
 
 from __future__ import annotations
@@ -20,23 +19,21 @@ from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.settings import DAY_S, HOUR_S, Section
 
 SigningAlgorithm = Literal["EdDSA", "RS256"]
-"""Source: PROTOCOL.md, Signature."""
 JtiSource = Literal["request_id", "attempt"]
 
 OPERATOR_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
-"""Also a file's name, a metric's label and a part of a URL, so it must be safe in all three."""
+"""The id is also a file name, a metric label and part of a URL, and must be safe in all three."""
 
 BUILT_IN_STATUSES: Final[dict[str, frozenset[str]]] = {
     "success": frozenset({"OK", "DUPLICATE", "DUPLICATE_TRANSACTION"}),
     "rejected": frozenset({"INSUFFICIENT_FUNDS", "PLAYER_NOT_FOUND"}),
     "nothing_to_reverse": frozenset({"TRANSACTION_NOT_FOUND", "BET_NOT_FOUND"}),
 }
-"""The statuses every operator has, by the key of `[statuses]` that adds to them. Source:
-PROTOCOL.md, Response."""
+"""The statuses of every operator, by the key of `[statuses]` that adds to them."""
 
 
 class SigningSettings(Section):
-    """With what key and how a callback's token is signed."""
+    """How a callback's token is signed."""
 
     algorithm: SigningAlgorithm = "EdDSA"
     key_file: str = Field(
@@ -49,9 +46,9 @@ class SigningSettings(Section):
 
 
 class LaneSettings(Section):
-    """Time, retries and slots of one lane.
+    """Timeouts, retries and slots of one lane.
 
-    Its defaults are the lane's, see `INTERACTIVE` and `SETTLEMENT`.
+    See `INTERACTIVE` and `SETTLEMENT` for the defaults.
     """
 
     attempt_timeout_s: float = Field(ge=0.05, le=300)
@@ -69,7 +66,7 @@ class LaneSettings(Section):
     def _deadline_leaves_time_for_an_attempt(cls, deadline_s: float, info: ValidationInfo) -> float:
         attempt_timeout_s = info.data.get("attempt_timeout_s", 0.0)
         if 0 < deadline_s < attempt_timeout_s:
-            raise ValueError(f"0 for none, or at least attempt_timeout_s, which is {attempt_timeout_s:g}")
+            raise ValueError(f"0 for no deadline, or at least attempt_timeout_s, which is {attempt_timeout_s:g}")
         return deadline_s
 
     @field_validator("connect_timeout_s")
@@ -122,33 +119,33 @@ def _settlement_completed(given: object) -> object:
 
 
 class RollbackSettings(Section):
-    """How long a slow debit may still land after an operator said there was nothing to reverse."""
+    """How long a slow debit may still arrive after the operator had nothing to reverse."""
 
     recheck_s: float = Field(default=60.0, ge=0, le=DAY_S)
 
 
 class LimitsSettings(Section):
-    """What one operator may cost; the rate holds over the whole fleet."""
+    """Limits of one operator; the rate counts over the whole fleet."""
 
     max_requests_per_s: float = Field(default=0.0, ge=0, le=100_000)
     max_response_bytes: int = Field(default=65_536, ge=64, le=16 * 1024 * 1024)
 
 
 class CircuitSettings(Section):
-    """When an operator is left alone, and for how long."""
+    """When the circuit opens, and for how long."""
 
     failure_threshold: int = Field(default=10, ge=1, le=10_000)
     open_s: float = Field(default=5.0, ge=0.05, le=HOUR_S)
 
 
 class HealthSettings(Section):
-    """How often an operator is pinged; 0 is never."""
+    """How often an operator gets a PING; 0 is never."""
 
     ping_interval_s: float = Field(default=30.0, ge=0, le=DAY_S)
 
 
 Status = Annotated[str, Field(min_length=1, max_length=100)]
-# TOML has lists only, so the tuple itself is not strict; its items are.
+# TOML gives a list, so the tuple is not strict; its items are.
 StatusList = Annotated[
     tuple[Status, ...],
     Field(strict=False, max_length=100, description="a list of at most 100 statuses, each of 1 to 100 characters"),
@@ -156,10 +153,7 @@ StatusList = Annotated[
 
 
 class StatusesSettings(Section):
-    """What an operator answers beyond PROTOCOL.md.
-
-    One status has one meaning, or money would depend on an order.
-    """
+    """Statuses of an operator beyond PROTOCOL.md's; each has one meaning only."""
 
     success: StatusList = ()
     rejected: StatusList = ()
@@ -170,14 +164,14 @@ class StatusesSettings(Section):
     def _one_status_has_one_meaning(cls, added: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         others = {other: built_in for other, built_in in BUILT_IN_STATUSES.items() if other != info.field_name}
         clashes = [f"{s!r} always means {other}" for other, built_in in others.items() for s in added if s in built_in]
-        clashes += [f"{s!r} stands in {other} too" for other in others for s in added if s in info.data.get(other, ())]
+        clashes += [f"{s!r} is in {other} too" for other in others for s in added if s in info.data.get(other, ())]
         if clashes:
-            raise ValueError(f"statuses that mean nothing else: {', '.join(clashes)}")
+            raise ValueError(f"statuses without another meaning: {', '.join(clashes)}")
         return added
 
 
 class TlsSettings(Section):
-    """A private CA and a client certificate; `""` is none."""
+    """A private CA and a client certificate; `""` for none."""
 
     ca_file: str = Field(default="", max_length=4096)
     client_cert_file: str = Field(default="", max_length=4096)
@@ -187,7 +181,7 @@ class TlsSettings(Section):
     @classmethod
     def _certificate_and_key_come_together(cls, client_key_file: str, info: ValidationInfo) -> str:
         if "client_cert_file" in info.data and bool(client_key_file) != bool(info.data["client_cert_file"]):
-            raise ValueError("set together with client_cert_file, or neither of the two")
+            raise ValueError("set if client_cert_file is set, and only then")
         return client_key_file
 
 
@@ -217,13 +211,13 @@ class OperatorSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _a_missing_signing_table_is_an_empty_one(cls, given: object) -> object:
-        # The message then names signing.key_file, the one key that has to be there.
+        # The message then names signing.key_file, the one required key.
         return {"signing": {}, **given} if isinstance(given, dict) else given
 
     @field_validator("callback_url")
     @classmethod
     def _is_safe_to_post_to(cls, url: str, info: ValidationInfo) -> str:
-        # Where one of the two is not valid itself, its own fault is enough.
+        # If one of the two is not valid, its own fault is enough.
         allow_insecure_http = info.data.get("allow_insecure_http", True)
         allow_private_addresses = info.data.get("allow_private_addresses", True)
         if fault := _url_fault(
@@ -234,12 +228,9 @@ class OperatorSettings(Section):
 
 
 def _url_fault(url: str, *, allow_insecure_http: bool, allow_private_addresses: bool) -> str | None:
-    """What is wrong with an operator's URL, as what would be allowed instead.
-
-    None if nothing is.
-    """
-    # urlsplit drops tabs and line ends, and a backslash is a slash to some clients: what is checked
-    # here must be what is called.
+    """Return what would be allowed instead of this URL; None if it is allowed."""
+    # urlsplit drops tabs and line ends, and some clients read a backslash as a slash: the URL that
+    # is checked must be the URL that is called.
     if "\\" in url or any(c.isspace() or not c.isprintable() for c in url):
         return "a URL without spaces, backslashes or control characters"
     try:
@@ -250,26 +241,22 @@ def _url_fault(url: str, *, allow_insecure_http: bool, allow_private_addresses: 
     rules = {
         "an https:// URL": parts.scheme in {"https", "http"},
         "an https:// URL with a host, and a port from 1 to 65535 if any": bool(host) and port != 0,
-        "a URL without user and password; the token is what proves who we are": "@" not in parts.netloc,
+        "a URL without user and password; the signed token identifies us": "@" not in parts.netloc,
         "a URL without a fragment (#…), which is never sent": "#" not in url,
     }
     if malformed := next((allowed for allowed, is_kept in rules.items() if not is_kept), None):
         return malformed
-    # Both keys are named at once: whoever sets the one would otherwise come back for the other.
+    # Both keys are named at once, so that one correction is enough.
     faults = []
     if parts.scheme != "https" and not allow_insecure_http:
         faults.append("an https:// URL, or allow_insecure_http = true")
-    # What a name resolves to is vetted where it is called; a file that can never work is refused
-    # here.
+    # The transport checks the addresses of a name; a URL that can never work is refused here.
     if not allow_private_addresses and (why := host_fault(host or "")):
         faults.append(f"a URL of a public host, or allow_private_addresses = true ({host} is {why})")
     return "; and ".join(faults) or None
 
 
 def settings_fingerprint(settings: OperatorSettings) -> str:
-    """Lower-case hex SHA-256 of the settings, equal exactly where they are.
-
-    Key files count by name, not by content.
-    """
+    """Return the settings' SHA-256 as lower-case hex; key files count by name, not by content."""
     canonical = json.dumps(settings.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

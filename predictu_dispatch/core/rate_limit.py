@@ -36,7 +36,7 @@ class RateLimit:
 
     @property
     def batch(self) -> int:
-        """Requests to wait for if none is urgent: half a burst, so that none of the rate is lost."""
+        """Requests to wait for if none is urgent: half a burst, so none of the rate is lost."""
         return max(1, int(self.burst / 2))
 
     def allowed(self, now_s: float) -> int:

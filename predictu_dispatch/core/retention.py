@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class PurgeCursor(NamedTuple):
-    """What is older than `cutoff` may be removed; `is_done` if its callbacks are removed already."""
+    """What is older than `cutoff` may be removed.
+
+    `is_done` if its callbacks are removed already.
+    """
 
     cutoff: datetime
     is_done: bool
@@ -27,7 +30,10 @@ class PurgedCallbacks(NamedTuple):
 
 
 class PurgedAudit(NamedTuple):
-    """How far one part of the audit is. `kept` rows are still needed; `why_not` says why this run cannot finish it."""
+    """How far one part of the audit is. `kept` rows are still needed.
+
+    `why_not` says why this run cannot finish it.
+    """
 
     kept: int = 0
     is_done: bool = False

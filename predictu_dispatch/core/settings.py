@@ -1,10 +1,8 @@
-"""The keys of `dispatcher.toml`, and what a refused key of any file should have been.
+"""The keys of `dispatcher.toml`, and the messages about refused keys of any configuration file.
 
-Names and defaults are the contract of DESIGN.md section 7. The models are strict, so that `true` is
-no number and `"5"` is none either, and frozen, so that a running dispatcher can share them. Bounds
-without a contract are there to catch a slip of the finger (milliseconds for seconds, a zero too
-many), not to tell anyone how to run their system. What is allowed is told from a field's type,
-bounds and `description`, so that a message cannot drift away from the check.
+The models are strict (`true` is no number, `"5"` neither) and frozen, because a running daemon
+shares them. The bounds catch mistakes such as milliseconds for seconds. Messages are made from a
+field's type, bounds and `description`, so that they always match the check.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ HOUR_S: Final = 3_600.0
 
 
 class Section(BaseModel):
-    """One table of a configuration file: frozen, strict, no unknown keys, no value in an exception's text."""
+    """One table of a configuration file: strict, frozen, without unknown keys."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True, validate_default=True
@@ -34,10 +32,10 @@ class Section(BaseModel):
 
 
 class DatabaseSettings(Section):
-    """How Postgres is reached. Both addresses hold a password, so neither shows in a `repr`."""
+    """How to reach Postgres. Both DSNs may hold a password, so no `repr` shows them."""
 
     dsn: SecretStr = Field(
-        # Host, user and password are then libpq's own defaults and PG* variables.
+        # Without host, user and password libpq's defaults and PG* variables count.
         default=SecretStr("postgresql:///predictu_dispatch"),
         description="a DSN such as postgresql://user@host:5432/database,"
         ' here, in PREDICTU_DISPATCH_DSN or in "file:NAME"',
@@ -62,7 +60,7 @@ class DatabaseSettings(Section):
 
 
 class DaemonSettings(Section):
-    """How one daemon runs."""
+    """How a daemon runs."""
 
     instance: str = Field(
         default="",
@@ -75,7 +73,7 @@ class DaemonSettings(Section):
 
 
 class HttpSettings(Section):
-    """Where metrics, health and public keys are served."""
+    """Where to serve metrics, health and public keys."""
 
     listen: str = Field(
         default="127.0.0.1:9464", description='"host:port", an IPv6 host in brackets, port 0 for any free one'
@@ -90,12 +88,12 @@ class HttpSettings(Section):
 
     @property
     def host(self) -> str:
-        """The host without the brackets of IPv6."""
+        """Return the host, IPv6 without brackets."""
         return self.listen.rpartition(":")[0].strip("[]")
 
     @property
     def port(self) -> int:
-        """The port; 0 lets the system choose."""
+        """Return the port; 0 lets the system choose."""
         return int(self.listen.rpartition(":")[2])
 
 
@@ -104,7 +102,7 @@ _PORT_MAX: Final = 65_535
 
 
 class LogSettings(Section):
-    """What is logged, and how it looks."""
+    """What is logged, and in which format."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
@@ -120,15 +118,15 @@ class DispatcherSettings(Section):
 
 
 SHOWN_CHARS_MAX: Final = 80
-"""Longer values are cut in messages: a fault stays one line that fits a terminal."""
+"""Longer values are cut, so that a message fits one line of a terminal."""
 
-# Only unknown keys are judged by their name; a known one is secret if its type says so.
+# For unknown keys only; a known key is secret if its type says so.
 _SECRET_NAME: Final = re.compile(r"dsn|dns|datab|pass|pwd|pw$|secret|token|auth|credential|key", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """One refused key. All three are printable, on one line and free of secrets.
+    """One refused key. All fields are printable, on one line and free of secrets.
 
     `value` is "" where there is none.
     """
@@ -139,7 +137,7 @@ class Refusal:
 
 
 def refusals(error: ValidationError, model: type[Section], given: Mapping[str, object]) -> tuple[Refusal, ...]:
-    """Every refused key of `given`, unknown ones after the known, with what would have been allowed."""
+    """Return every refused key of `given` with what is allowed, unknown keys last."""
     return tuple(
         Refusal(
             key=dotted(line["loc"]),
@@ -151,7 +149,7 @@ def refusals(error: ValidationError, model: type[Section], given: Mapping[str, o
 
 
 def known_keys(model: type[Section], prefix: str = "") -> Iterator[str]:
-    """Every key of a file as `section.key`, sections themselves included."""
+    """Yield every key of a file as `section.key`, and the sections."""
     for name, field in model.model_fields.items():
         yield prefix + name
         if (section := _section(field)) is not None:
@@ -159,10 +157,7 @@ def known_keys(model: type[Section], prefix: str = "") -> Iterator[str]:
 
 
 def dotted(loc: tuple[str | int, ...]) -> str:
-    """A key's place as TOML writes it, `statuses.rejected[0]`.
-
-    What no bare key may hold is quoted.
-    """
+    """Return a key's path as TOML writes it, `statuses.rejected[0]`, quoted where necessary."""
     text = ""
     for part in loc:
         if isinstance(part, int):
@@ -173,7 +168,7 @@ def dotted(loc: tuple[str | int, ...]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message may show it: on one line, shortened, and without what looks like a credential."""
+    """Return a value for a message: one line, shortened, without what may be a credential."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -200,7 +195,7 @@ def _shortened(text: str) -> str:
 def _redacted(text: str) -> str:
     if "PRIVATE KEY" in text or re.search(r"password\s*=", text, re.IGNORECASE):
         return "(hidden)"
-    # Everything before the last @ may be a password, however badly it was escaped.
+    # Everything before the last @ may be a password that was not escaped.
     return re.sub(r"(?s)^(\w+://)?.*@", r"\1…@", text)
 
 
@@ -258,14 +253,14 @@ def _allowed(kind: str, loc: tuple[str | int, ...], context: Mapping[str, object
 
 def _unknown(name: str, table: str, section: type[Section], model: type[Section]) -> str:
     here = [*section.model_fields]
-    # A key's name can be as long as the file, and difflib's time grows with its square.
+    # difflib takes time with the square of the length, and a name may be as long as the file.
     if near := difflib.get_close_matches(name[:SHOWN_CHARS_MAX], here, n=1):
         return f"unknown key; did you mean {f'{table}.' if table else ''}{near[0]}?"
     everywhere = [*known_keys(model)]
     if near := difflib.get_close_matches(name[:SHOWN_CHARS_MAX], [key.rpartition(".")[2] for key in everywhere], n=1):
         meant = [key for key in everywhere if key.rpartition(".")[2] == near[0]]
         return f"unknown key here; did you mean {' or '.join(meant)}?"
-    return f"unknown key; allowed here: {', '.join(here)}"
+    return f"unknown key; known here: {', '.join(here)}"
 
 
 def _values_of(field: FieldInfo) -> str:

@@ -1,7 +1,4 @@
-"""The courier takes one leased callback to its operator: body, signature, POST, judgement, outcome.
-
-It stores nothing.
-"""
+"""The courier makes one attempt: body, signature, POST, judgement, outcome. It stores nothing."""
 
 from __future__ import annotations
 
@@ -11,46 +8,44 @@ import os
 import random
 import time
 import uuid
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from predictu_dispatch.core.attempt import Attempt
 from predictu_dispatch.core.callback import Callback, Evidence, Exchange, body
 from predictu_dispatch.core.lifecycle import outcome_of, policy_of
-from predictu_dispatch.core.methods import RULES
+from predictu_dispatch.core.methods import RULES, Lane
 from predictu_dispatch.core.signing import jti_of, sign
 from predictu_dispatch.core.verdict import Statuses, judge
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from predictu_dispatch.core.methods import Lane
-    from predictu_dispatch.flow.ports import Operator, Transport
+from predictu_dispatch.flow.ports import Operator, Transport
 
 USER_AGENT = "predictu-dispatch"
 _TIMEOUT_SPREAD = 0.05
-"""By so much an attempt may end before its time: what began together must not end together, or an operator that never
-answers would hold up all others whenever its slots time out."""
+"""The part of its timeout by which an attempt may end early. Attempts that start together must not
+time out together, or an operator that never answers would hold up the loop for all others each
+time."""
 _HEADERS = {
     "Content-Type": "application/json",
     "Authorization": "Bearer {token}",
     "Accept": "application/json",
-    # Nothing is unpacked, so nothing packed is asked for: no decompression bombs.
+    # No compressed answers, so no decompression bombs.
     "Accept-Encoding": "identity",
     "User-Agent": USER_AGENT,
 }
 _AUDITED_HEADERS = json.dumps(_HEADERS).partition("{token}")
 _WITHHELD = "[signature withheld]"
-"""Stands in the audit for a token's signature: the claims explain an attempt, the whole token would be a credential."""
+"""Replaces the signature in the audit: claims explain an attempt, the whole token would be a
+credential."""
 _SIGNERS = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="sign")
-"""An RSA signature takes longer than all the rest of an attempt, and needs no lock of Python's meanwhile: made here, it
-holds up no other operator's callbacks."""
+"""An RSA signature takes a millisecond and releases Python's lock, so in a thread it holds up no
+other operator."""
 
 
 class Courier:
-    """Delivers callbacks to one operator's lane."""
+    """Delivers the callbacks of one operator's lane."""
 
     def __init__(self, operator: Operator, transport: Transport, *, lane: Lane, instance: str) -> None:
         self.operator = operator
@@ -58,41 +53,44 @@ class Courier:
         self._transport = transport
         self._instance = instance
         self._statuses = Statuses.of(operator.settings.statuses)
-        self._under_way = 0
+        self._in_flight = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
     def deliver(self, callback: Callback) -> Coroutine[Any, Any, Attempt]:
-        """The attempt as it went, judged; counted as under way from this call on, not only once it is awaited.
+        """Make one attempt and return it with its outcome, whatever happens; it never raises.
 
-        Whatever happens on the way is an attempt with an outcome, never an exception.
+        It counts as in flight from this call on, also before it is awaited.
         """
-        self._under_way += 1
+        self._in_flight += 1
         self._is_idle.clear()
         return self._deliver(callback)
 
     async def _deliver(self, callback: Callback) -> Attempt:
         try:
-            return await self._attempted(callback)
+            return await self._attempt(callback)
         finally:
-            self._under_way -= 1
-            if self._under_way == 0:
+            self._in_flight -= 1
+            if self._in_flight == 0:
                 self._is_idle.set()
 
     def interrupt(self) -> None:
-        """Every delivery under way ends now, as `interrupted`."""
+        """End all attempts in flight now, as `interrupted`."""
         self._transport.interrupt()
 
     async def retire(self) -> None:
-        """Its connections are closed, once what is under way has ended by itself; for one that gets nothing new."""
+        """Close the connections once all attempts in flight have ended.
+
+        No new ones may be given to it.
+        """
         await self._is_idle.wait()
         await self._transport.close()
 
     async def close(self) -> None:
-        """Its connections are closed, whatever is under way."""
+        """Close the connections at once."""
         await self._transport.close()
 
-    async def _attempted(self, callback: Callback) -> Attempt:
+    async def _attempt(self, callback: Callback) -> Attempt:
         settings = self.operator.settings
         policy = policy_of(callback.method, settings)
         token = ""
@@ -136,12 +134,12 @@ class Courier:
                 elapsed_s=elapsed_s,
                 jitter=2 * random.random() - 1,  # noqa: S311 - spreads retries in time, guards nothing
             ),
-            # Told apart from other reports, kept from nobody: the system's own randomness is a call for each.
+            # Must be unique, need not be secret: the system's randomness would cost a system call.
             report_id=uuid.UUID(int=random.getrandbits(128), version=4),
         )
 
     async def _token(self, callback: Callback, request_body: bytes) -> str:
-        """Signed now, afresh for this attempt: a token from before a back-off would have expired."""
+        """Sign this attempt; an earlier attempt's token may have expired."""
         key, signing = self.operator.signing_key, self.operator.settings.signing
         signed = partial(
             sign,
@@ -159,6 +157,6 @@ class Courier:
 
 
 def _audited_headers(token: str) -> str:
-    """As JSON."""
+    """Return the request headers for the audit, as JSON."""
     before, _, after = _AUDITED_HEADERS
     return f"{before}{token.rpartition('.')[0]}.{_WITHHELD}{after}"

@@ -1,27 +1,24 @@
-"""The couriers of a daemon: one for each operator and lane, replaced when an operator's configuration changes.
+"""The couriers of a daemon, one per operator and lane, replaced when the configuration changes.
 
-A courier that was replaced finishes what it has under way, with the settings, key and connections it began with, and
-then closes. Nothing that was claimed for it is ever lost or sent by another.
+A replaced courier finishes its attempts in flight with its own settings, key and connections, and then closes. So a
+reload neither loses a claimed callback nor sends it through another courier.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
 
 from predictu_dispatch.core.methods import Lane
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from predictu_dispatch.flow.courier import Courier
-    from predictu_dispatch.flow.dispatcher import Dispatcher
+from predictu_dispatch.flow.courier import Courier
+from predictu_dispatch.flow.dispatcher import Dispatcher
 
 OperatorT = TypeVar("OperatorT")
 
 
 class CourierPool(Generic[OperatorT]):
-    """Gives the dispatchers their couriers. `make` makes one with connections of its own."""
+    """Gives the dispatchers their couriers; `make` creates one with its own connections."""
 
     def __init__(self, make: Callable[[OperatorT, Lane], Courier], dispatchers: Mapping[Lane, Dispatcher]) -> None:
         self._make = make
@@ -31,10 +28,10 @@ class CourierPool(Generic[OperatorT]):
         self._retiring: dict[Courier, asyncio.Task[None]] = {}
 
     async def serve(self, operators: Mapping[str, OperatorT]) -> int:
-        """These operators, by id, are served from now on; returns how many are new, changed or gone."""
+        """Serve these operators, by id, from now on; returns how many are new, changed or gone."""
         before = self._operators
         changed = {name for name in before.keys() | operators.keys() if before.get(name) != operators.get(name)}
-        # Made before anything is replaced: where one cannot be made, everything stays as it was.
+        # Created before anything is replaced: if one fails, nothing changes.
         made = {(name, lane): self._make(operators[name], lane) for name in changed & operators.keys() for lane in Lane}
         self._operators = operators
         retired = [self._couriers.pop(key) for key in list(self._couriers) if key[0] in changed]
@@ -48,12 +45,12 @@ class CourierPool(Generic[OperatorT]):
         return len(changed)
 
     def interrupt(self) -> None:
-        """Whatever is under way ends now, as `interrupted`."""
+        """End all attempts in flight now, as `interrupted`."""
         for courier in (*self._couriers.values(), *self._retiring):
             courier.interrupt()
 
     async def close(self) -> None:
-        """All connections are closed, whatever is under way."""
+        """Close all connections at once."""
         for task in self._retiring.values():
             task.cancel()
         for courier in (*self._couriers.values(), *self._retiring):

@@ -1,9 +1,10 @@
 """The dispatcher of one lane claims due callbacks and hands each to its operator's courier.
 
-One statement claims for every operator that may have due callbacks: after a notification and at every
-poll interval for all operators, because notifications are hints and the database is the truth; besides
-for one operator when a slot is free again and it has a backlog, when a retry becomes due, or when its
-rate allows more. Each lane has its own dispatcher, so that no bet waits behind a burst of settlements.
+One statement claims for every operator that may have due callbacks: after a notification and at
+every poll interval for all operators, because notifications are hints and the database is the
+truth; besides for one operator when a slot is free again and it has a backlog, when a retry becomes
+due, or when its rate allows more. Each lane has its own dispatcher, so that no bet waits behind a
+burst of settlements.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Dispatcher:
                 await wait_for_event(self._work, self._poll_interval_s)
 
     async def _start(self, claimed: list[Callback], deliveries: asyncio.TaskGroup) -> None:
-        """Start all deliveries: bets at once, settlements spaced so that the loop stays free for bets."""
+        """Start deliveries: bets at once, settlements spaced so that the loop is free for bets."""
         is_spaced = self.lane is Lane.SETTLEMENT and bool(claimed)
         spacing_s = min(self._admission.settlement_spacing_s(), _START_WITHIN_S / len(claimed)) if is_spaced else 0.0
         due_s = yielded_s = time.monotonic()

@@ -20,15 +20,15 @@ REFUSED = {
     "CGNAT": ("100.64.0.0", "100.127.255.255"),
     "loopback": ("127.0.0.0", "127.0.0.1", "127.255.255.255", "::1"),
     "link-local": ("169.254.0.0", "169.254.169.254", "169.254.255.255", "fe80::", "febf:ffff::1"),
-    "for protocols": ("192.0.0.0", "192.0.0.255", "2001:3::1", "2001:1ff:ffff::1"),
-    "for documentation": (
+    "reserved for protocols": ("192.0.0.0", "192.0.0.255", "2001:3::1", "2001:1ff:ffff::1"),
+    "reserved for documentation": (
         *("192.0.2.0", "192.0.2.255", "198.51.100.0", "198.51.100.255", "203.0.113.0", "203.0.113.255"),
         *("2001:db8::", "2001:db8:ffff::1", "3fff::", "3fff:fff:ffff::1"),
     ),
     "AS112": ("192.31.196.0", "192.31.196.255", "192.175.48.0", "192.175.48.255", "2620:4f:8000::1"),
     "AMT": ("192.52.193.0", "192.52.193.255"),
     "6to4 relay": ("192.88.99.0", "192.88.99.255"),
-    "for benchmarks": ("198.18.0.0", "198.19.255.255", "2001:2::", "2001:2:0:ffff::1"),
+    "reserved for benchmarks": ("198.18.0.0", "198.19.255.255", "2001:2::", "2001:2:0:ffff::1"),
     "multicast": ("224.0.0.0", "239.255.255.255", "ff00::", "ff02::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
     "reserved": ("240.0.0.0", "255.255.255.254"),
     "broadcast": ("255.255.255.255",),
@@ -47,7 +47,7 @@ REFUSED = {
     "outside 2000::/3": ("1::", "200::1", "1fff:ffff::1", "4000::", "5eff:ffff::1", "e000::1", "fbff:ffff::1"),
     "ISATAP": ("2a00:1450:4001::5efe:10.0.0.1", "2a00:1450:4001:0:200:5efe:7f00:1"),
     "zone": ("fe80::1%eth0", "2a00:1450:4001::1%2", "127.0.0.1%lo"),
-    "no IP address in its usual spelling": (
+    "not an IP address in its usual spelling": (
         *("", "localhost", "127.1", "127.0.1", "2130706433", "0x7f.0.0.1", "0x7f000001", "017700000001", "0177.0.0.1"),
         *(
             "127.0.0.01",
@@ -160,7 +160,7 @@ def refused(url: str, **keys: Any) -> dict[str, str]:
         ("127.0.0.1", "127.0.0.1 is loopback (RFC 1122)"),
         ("127.0.0.1:8443", "127.0.0.1 is loopback (RFC 1122)"),
         ("[::1]", "::1 is loopback (RFC 4291)"),
-        ("[fe80::1%25eth0]", "fe80::1%25eth0 is an address of one link only (it has a zone)"),
+        ("[fe80::1%25eth0]", "fe80::1%25eth0 is an address with a zone, valid on one link only"),
         ("10.1.2.3", "10.1.2.3 is private (RFC 1918)"),
         ("localhost", "localhost is loopback (RFC 6761)"),
         ("LOCALHOST.", "localhost. is loopback (RFC 6761)"),
@@ -169,10 +169,10 @@ def refused(url: str, **keys: Any) -> dict[str, str]:
         ("\uff11\uff12\uff17.0.0.1", "\uff11\uff12\uff17.0.0.1 is loopback (RFC 1122)"),
         ("127\u30020\u30020\u30021", "127\u30020\u30020\u30021 is loopback (RFC 1122)"),
         ("\u2460\u2461\u2466.0.0.1", "\u2460\u2461\u2466.0.0.1 is loopback (RFC 1122)"),
-        ("127.1", "127.1 is no IP address in its usual spelling"),
-        ("2130706433", "2130706433 is no IP address in its usual spelling"),
-        ("0x7F.0.0.0x1", "0x7f.0.0.0x1 is no IP address in its usual spelling"),
-        ("017700000001", "017700000001 is no IP address in its usual spelling"),
+        ("127.1", "127.1 is not an IP address in its usual spelling"),
+        ("2130706433", "2130706433 is not an IP address in its usual spelling"),
+        ("0x7F.0.0.0x1", "0x7f.0.0.0x1 is not an IP address in its usual spelling"),
+        ("017700000001", "017700000001 is not an IP address in its usual spelling"),
     ],
 )
 def test_a_callback_url_that_can_only_lead_inside_is_refused_when_the_file_is_read(host: str, why: str) -> None:

@@ -159,17 +159,17 @@ def test_one_key_of_a_lane_keeps_the_other_defaults_of_that_lane() -> None:
         (
             changed("interactive", "deadline_s", to=4.9),
             "interactive.deadline_s",
-            "must be 0 for none, or at least attempt_timeout_s, which is 5",
+            "must be 0 for no deadline, or at least attempt_timeout_s, which is 5",
         ),
         (
             changed("tls", "client_cert_file", to="c.pem"),
             "tls.client_key_file",
-            "must be set together with client_cert_file, or neither of the two",
+            "must be set if client_cert_file is set, and only then",
         ),
         (
             changed("tls", "client_key_file", to="k.pem"),
             "tls.client_key_file",
-            "must be set together with client_cert_file, or neither of the two",
+            "must be set if client_cert_file is set, and only then",
         ),
         (changed("enabld", to=True), "enabld", "unknown key; did you mean enabled?"),
         (changed("signing", "enabled", to=True), "signing.enabled", "unknown key here; did you mean enabled?"),
@@ -178,7 +178,7 @@ def test_one_key_of_a_lane_keeps_the_other_defaults_of_that_lane() -> None:
             "max_attempts",
             "unknown key here; did you mean interactive.max_attempts or settlement.max_attempts?",
         ),
-        (changed("rollback", "xyz", to=3), "rollback.xyz", "unknown key; allowed here: recheck_s"),
+        (changed("rollback", "xyz", to=3), "rollback.xyz", "unknown key; known here: recheck_s"),
     ],
 )
 def test_a_refused_key_says_what_is_allowed(given: dict[str, Any], key: str, allowed: str) -> None:
@@ -195,8 +195,8 @@ def test_a_refused_key_says_what_is_allowed(given: dict[str, Any], key: str, all
         ("https://:443/", "must be an https:// URL with a host, and a port from 1 to 65535 if any"),
         ("https://h:65536/", "must be an https:// URL with a valid host and port"),
         ("https://[::1/", "must be an https:// URL with a valid host and port"),
-        ("https://u:p@h/", "must be a URL without user and password; the token is what proves who we are"),
-        ("https://@h/", "must be a URL without user and password; the token is what proves who we are"),
+        ("https://u:p@h/", "must be a URL without user and password; the signed token identifies us"),
+        ("https://@h/", "must be a URL without user and password; the signed token identifies us"),
         ("https://h/#", "must be a URL without a fragment (#…), which is never sent"),
         ("https://h/\n", "must be a URL without spaces, backslashes or control characters"),
         ("https://good.example\\@evil.example/", "must be a URL without spaces, backslashes or control characters"),
@@ -229,7 +229,7 @@ def test_a_status_has_one_meaning(one: str, other: str) -> None:
         assert {*refused(changed("statuses", one, to=[status]))} == {f"statuses.{one}"}
     twice = refused({**LEAST, "statuses": {one: ["NEW"], other: ["NEW"]}})
     assert len(twice) == 1
-    assert "'NEW' stands in" in next(iter(twice.values()))
+    assert "'NEW' is in" in next(iter(twice.values()))
 
 
 def test_repeating_a_built_in_status_in_its_own_list_is_harmless() -> None:

@@ -185,9 +185,9 @@ P_256 = ec.generate_private_key(ec.SECP256R1())
         (
             pem_of(RSA_1024, password=b"x"),
             "RS256",
-            "the key is encrypted, and nobody is there to type a password; store it unencrypted, mode 0600",
+            "the key is encrypted and the daemon has no password; store it unencrypted, mode 0600",
         ),
-        (KEYS["EdDSA"].public_pem(), "EdDSA", "this is a public key; signing needs the private one"),
+        (KEYS["EdDSA"].public_pem(), "EdDSA", "this is a public key; signing needs the private key"),
         # The id is fixed, because a made key's text would differ between the test processes of one
         # run.
         pytest.param(
