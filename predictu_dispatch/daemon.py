@@ -1,7 +1,7 @@
-"""The daemon: puts core, flow and edge together, runs them, and stops them in order. It decides nothing itself.
+"""The daemon: constructs core, flow and edge, runs them, and stops them in order. It decides nothing.
 
-Stopping: no claim any more; what is in flight gets `drain_s`, then it is interrupted; everything is settled;
-connections close.
+Stopping: claim nothing more; give the attempts in flight `drain_s`, then interrupt them; settle
+everything; close the connections.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -34,27 +33,22 @@ from predictu_dispatch.flow.courier_pool import CourierPool
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
 from predictu_dispatch.flow.health import Health
-from predictu_dispatch.flow.loops import run_chore
+from predictu_dispatch.flow.maintenance import Maintenance
 from predictu_dispatch.flow.monitor import Monitor
 from predictu_dispatch.flow.reaper import Reaper
 from predictu_dispatch.flow.recorder import Recorder
+from predictu_dispatch.flow.wakeups import OPERATOR_CHANNEL, WORK_CHANNEL, Wakeups
 
 if TYPE_CHECKING:
     from predictu_dispatch.core.operator_settings import OperatorSettings
     from predictu_dispatch.edge.config.loader import Config
     from predictu_dispatch.edge.config.operator_file import OperatorConfig
 
-_SNAPSHOT_EVERY_S = 5.0
-_SNAPSHOT_EVERY_MAX_S = 20.0
-_SNAPSHOT_LOAD = 0.02
-"""The part of one of the database's cores that counting may take: a backlog of a million takes a second to count."""
 _SETTLE_AFTER_DRAIN_S = 5.0
-"""For what was interrupted at the end of drain_s; where the database is away, the leases run out and are reaped."""
+"""For what was interrupted at the end of drain_s. In an outage the leases expire and are reaped."""
 _CLOSE_S = 5.0
-"""Above what closing takes where nobody answers: the HTTP server a second, the listener one, the pool two."""
-_RELOAD_AGAIN_S = 1.0
-WORK_CHANNEL = "predictu_dispatch_due"
-OPERATOR_CHANNEL = "predictu_dispatch_operator"
+"""More than closing takes if nothing answers: HTTP server 1 s, listener 1 s, pool 2 s."""
+_RELOAD_RETRY_S = 1.0
 
 log = structlog.get_logger()
 
@@ -66,42 +60,41 @@ class Daemon:
         self._config = config
         settings = config.dispatcher
         self._instance = settings.daemon.instance
-        self._dsn = settings.database.dsn.get_secret_value()
-        self._listen_dsn = settings.database.listen_dsn.get_secret_value() or self._dsn
-        self._database = Database(
-            self._dsn,
-            pool_size=settings.database.pool_size,
-            application_name=f"predictu-dispatch {self._instance}"[:63],
-            # A direct connection for listening is named where the other one goes through a pooling proxy.
-            through_pooler=self._listen_dsn != self._dsn,
-        )
-        self._outbox = Outbox(self._database, instance=self._instance)
-        self._telemetry = Telemetry(
-            process_stats=lambda: ProcessStats(
-                in_flight=self._admission.in_flight,
-                is_database_up=self._database.is_up,
-                is_ready=self._health.unready() is None,
-            )
-        )
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._taken: InstanceTakenError | None = None
-        self._unsynced = False
-        self._manager = ServiceManager(os.environ)
-        self._admission = Admission(self._settings())
+        self._service_manager = ServiceManager(os.environ)
+        dsn = settings.database.dsn.get_secret_value()
+        self._listen_dsn = settings.database.listen_dsn.get_secret_value() or dsn
+        self._database = Database(
+            dsn,
+            pool_size=settings.database.pool_size,
+            application_name=f"predictu-dispatch {self._instance}"[:63],
+            # listen_dsn names a direct connection if dsn leads through a pooling proxy.
+            through_pooler=self._listen_dsn != dsn,
+        )
+        outbox = Outbox(self._database, instance=self._instance)
         fleet_store = FleetStore(self._database, instance=self._instance)
-        self._fleet = Fleet(fleet_store, self._admission, self._telemetry, wake=self._wake_all)
-        self._monitor = Monitor(fleet_store, self._admission, self._telemetry, wake=self._wake_all)
+        self._telemetry = Telemetry(process_stats=self._process_stats)
+        self._admission = Admission(self._settings())
+        self._wakeups = Wakeups(self._admission)
+        on_limits = self._wakeups.limits_changed
+        self._fleet = Fleet(fleet_store, self._admission, self._telemetry, wake=on_limits)
+        self._monitor = Monitor(fleet_store, self._admission, self._telemetry, wake=on_limits)
+        self._maintenance = Maintenance(outbox, self._telemetry)
         self._recorders = {
-            Lane.INTERACTIVE: Recorder(self._outbox, self._telemetry, self._wake),
-            Lane.SETTLEMENT: Recorder(
-                self._outbox, self._telemetry, self._wake, gather_s=self._admission.settlement_gather_s
-            ),
+            lane: Recorder(
+                outbox,
+                self._telemetry,
+                self._wakeups.callback_due,
+                gather_s=self._admission.settlement_gather_s if lane is Lane.SETTLEMENT else None,
+            )
+            for lane in Lane
         }
         self._dispatchers = {
             lane: Dispatcher(
                 lane,
-                self._outbox,
+                outbox,
                 self._recorders[lane],
                 self._telemetry,
                 self._admission,
@@ -110,6 +103,16 @@ class Daemon:
             )
             for lane in Lane
         }
+        self._couriers = CourierPool(self._courier, self._dispatchers)
+        self._reaper = Reaper(
+            outbox,
+            self._recorders,
+            self._telemetry,
+            lambda: self._config.operators,
+            instance=self._instance,
+            wake=self._wakeups.callback_due,
+        )
+        self._wakeups.connect(self._dispatchers, self._reaper, self._monitor)
         self._health = Health(
             self._dispatchers.values(),
             self._admission,
@@ -123,15 +126,6 @@ class Daemon:
             unready=self._health.unready,
             signing_keys=lambda: {name: one.published_keys for name, one in self._config.operators.items()},
         )
-        self._couriers = CourierPool(self._courier, self._dispatchers)
-        self._reaper = Reaper(
-            self._outbox,
-            self._recorders,
-            self._telemetry,
-            lambda: self._config.operators,
-            instance=self._instance,
-            wake=self._wake,
-        )
 
     def _courier(self, operator: OperatorConfig, lane: Lane) -> Courier:
         connections = self._telemetry.connections.labels(operator.settings.operator_id)
@@ -141,34 +135,17 @@ class Daemon:
     def _settings(self) -> list[OperatorSettings]:
         return [operator.settings for operator in self._config.operators.values()]
 
-    def _wake(self, lane: Lane, delay_s: float, operator_id: str) -> None:
-        self._dispatchers[lane].wake(delay_s, operator_id)
-        if lane is Lane.INTERACTIVE and self._admission.blocks_any_bets():
-            # What was in flight when the circuit opened, and would be tried again, ends instead.
-            self._reaper.wake()
-
-    def _wake_all(self) -> None:
-        for dispatcher in self._dispatchers.values():
-            dispatcher.wake()
-        # Where nothing may be sent, bets end instead.
-        self._reaper.wake()
-
-    def _on_notification(self, channel: str, payload: str) -> None:
-        if channel == OPERATOR_CHANNEL:
-            self._monitor.wake()
-            return
-        operator_id, _, behind = payload.partition(" ")
-        self._dispatchers[Lane.INTERACTIVE].on_work_notification(is_behind=bool(behind))
-        if self._admission.blocks_bets(operator_id):
-            self._reaper.wake()
-        elif self._admission.blocks_any_bets():
-            # Whoever notified may have done so for others as well; see notify_due().
-            self._reaper.wake_soon()
+    def _process_stats(self) -> ProcessStats:
+        return ProcessStats(
+            in_flight=self._admission.in_flight,
+            is_database_up=self._database.is_up,
+            is_ready=self._health.unready() is None,
+        )
 
     async def run(self) -> None:
-        """Runs until SIGTERM or SIGINT.
+        """Run until SIGTERM or SIGINT.
 
-        Raises what opening the database raised, InstanceTakenError, ListenError, and any bug of ours.
+        Raises SchemaError and what connecting raises, InstanceTakenError, ListenError, and bugs.
         """
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -178,13 +155,13 @@ class Daemon:
             read_queries()
             await self._database.open()
             await self._fleet.join()
-            await self._take(self._config)
-            await self._outbox.prepare_partitions()
-            listen_on = self._config.dispatcher.http
+            await self._apply(self._config)
+            await self._maintenance.prepare_partitions()
+            http = self._config.dispatcher.http
             try:
-                address = await self._http.start(host=listen_on.host, port=listen_on.port)
+                address = await self._http.start(host=http.host, port=http.port)
             except ListenError:
-                # Or the others would wait for its shares, and a person would read that a daemon vanished.
+                # Without this the other daemons would wait for its shares to lapse.
                 await self._fleet.deregister()
                 raise
             log.info(Event.DAEMON_STARTED, instance=self._instance, operators=len(self._config.operators), http=address)
@@ -195,10 +172,10 @@ class Daemon:
             await self._database.close()
         log.info(Event.DAEMON_STOPPED, instance=self._instance)
 
-    async def _take(self, config: Config) -> int:
-        """`config` is what is run by from now on; returns how many operators are new, changed or gone."""
-        # The database first: where it is away, everything stays as it was.
-        await self._sync(config)
+    async def _apply(self, config: Config) -> int:
+        """Run by `config` from now on; return how many operators are new, changed or removed."""
+        # The database first: if it is unavailable, everything stays as it was.
+        await self._maintenance.sync_operators([(one.settings, one.fingerprint) for one in config.operators.values()])
         self._config = config
         self._admission.configure(self._settings())
         self._monitor.configure(self._settings())
@@ -206,40 +183,32 @@ class Daemon:
         self._telemetry.operators_loaded(config.operators.values())
         return await self._couriers.serve(config.operators)
 
-    async def _sync(self, config: Config) -> None:
-        """Producers may enqueue for these operators; those whose rows somebody holds follow at the next snapshot."""
-        self._unsynced = bool(
-            await self._outbox.sync_operators(
-                (operator.settings, operator.fingerprint) for operator in config.operators.values()
-            )
-        )
-
-    async def _reload_when_asked(self) -> None:
+    async def _reload_on_request(self) -> None:
         while True:
             await self._reload.wait()
             self._reload.clear()
             reloaded = await asyncio.to_thread(reload_config, self._config, os.environ)
             try:
-                changed = await self._take(reloaded.config)
-            except Exception as error:  # noqa: BLE001 - what runs goes on; the files are read again in a moment
+                changed = await self._apply(reloaded.config)
+            except Exception as error:  # noqa: BLE001 - the running settings stay, and the files are read again soon
                 self._telemetry.chore_failed("reload", error)
                 self._reload.set()
-                await asyncio.sleep(_RELOAD_AGAIN_S)
+                await asyncio.sleep(_RELOAD_RETRY_S)
             else:
                 self._telemetry.config_reloaded(reloaded, changed=changed)
 
     async def _work(self) -> None:
+        channels = [WORK_CHANNEL, OPERATOR_CHANNEL]
         async with asyncio.TaskGroup() as tasks:
-            channels = [WORK_CHANNEL, OPERATOR_CHANNEL]
             background = [
                 *(tasks.create_task(one.run(), name=f"recorder {lane}") for lane, one in self._recorders.items()),
                 tasks.create_task(self._reaper.run(), name="reaper"),
                 tasks.create_task(self._heartbeat(), name="fleet"),
                 tasks.create_task(self._monitor.run(), name="monitor"),
-                tasks.create_task(listen(self._listen_dsn, channels, self._on_notification), name="listener"),
-                tasks.create_task(self._take_snapshots(), name="snapshots"),
-                tasks.create_task(self._reload_when_asked(), name="reload"),
-                tasks.create_task(self._health.tell(self._manager), name="health"),
+                tasks.create_task(listen(self._listen_dsn, channels, self._wakeups.on_notification), name="listener"),
+                tasks.create_task(self._maintenance.run(), name="maintenance"),
+                tasks.create_task(self._reload_on_request(), name="reload"),
+                tasks.create_task(self._health.report(self._service_manager), name="health"),
             ]
             dispatching = {
                 tasks.create_task(dispatcher.run(), name=f"dispatcher {lane}")
@@ -253,7 +222,7 @@ class Daemon:
             raise self._taken
 
     async def _heartbeat(self) -> None:
-        """Where another process has taken our name, what is under way is finished first."""
+        """Send heartbeats; if another process took this daemon's name, drain and then stop."""
         try:
             await self._fleet.run()
         except InstanceTakenError as taken:
@@ -261,10 +230,10 @@ class Daemon:
             self._stop.set()
 
     async def _drain(self, dispatching: set[asyncio.Task[None]]) -> None:
-        """What was in flight is settled, the rest back in the outbox; or left to the reaper if the database is away."""
+        """Settle what is in flight. In an outage, leave it to the reaper of another daemon."""
         drain_s = self._config.dispatcher.daemon.drain_s
         log.info(Event.DRAIN_STARTED, in_flight=sum(self._admission.in_flight.values()), drain_s=drain_s)
-        self._manager.stopping(within_s=drain_s + 2 * _SETTLE_AFTER_DRAIN_S + _CLOSE_S)
+        self._service_manager.stopping(within_s=drain_s + 2 * _SETTLE_AFTER_DRAIN_S + _CLOSE_S)
         self._admission.drain()
         self._fleet.operators_changed()
         for dispatcher in self._dispatchers.values():
@@ -281,15 +250,3 @@ class Daemon:
             log.warning(Event.DRAIN_TIMED_OUT, in_flight=sum(self._admission.in_flight.values()))
             for task in unfinished:
                 task.cancel()
-
-    async def _take_snapshot(self) -> None:
-        if self._unsynced:
-            await self._sync(self._config)
-        self._telemetry.gauges.backlog_read(await self._outbox.backlog(), await self._outbox.review_counts())
-
-    async def _take_snapshots(self) -> None:
-        while True:
-            began_s = time.monotonic()
-            await run_chore("take_snapshot", self._take_snapshot(), self._telemetry)
-            took_s = time.monotonic() - began_s
-            await asyncio.sleep(max(_SNAPSHOT_EVERY_S, min(took_s / _SNAPSHOT_LOAD, _SNAPSHOT_EVERY_MAX_S)))

@@ -889,6 +889,34 @@ begin
      order by named.kind desc, named.part;
 end $_$;
 
+CREATE FUNCTION predictu_dispatch.fleet_figures(instance text) RETURNS TABLE(figures jsonb, age_s double precision)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    began_at timestamptz := clock_timestamp();
+    counted jsonb;
+begin
+    if predictu_dispatch.claim_chore('backlog', 20, instance) then
+        counted := jsonb_build_object(
+            'backlog', (select coalesce(jsonb_agg(b), '[]') from predictu_dispatch.backlog() b),
+            'review', (select coalesce(jsonb_agg(r), '[]')
+                         from (select c.operator_id, count(*) as callbacks,
+                                      count(*) filter (where c.effect = 'unknown') as unknown_effect,
+                                      extract(epoch from now() - min(c.review_since))::double precision as review_for_s
+                                 from predictu_dispatch.callback c
+                                where c.review_since is not null group by c.operator_id) r));
+        update predictu_dispatch.maintenance_chore m
+           set result = counted, result_at = began_at,
+               due_at = clock_timestamp() + least(greatest(interval '5 seconds', 50 * (clock_timestamp() - began_at)),
+                                                  interval '20 seconds')
+         where m.chore = 'backlog';
+    end if;
+    return query
+        select m.result, extract(epoch from clock_timestamp() - m.result_at)::double precision
+          from predictu_dispatch.maintenance_chore m where m.chore = 'backlog';
+end $$;
+
 CREATE FUNCTION predictu_dispatch.format_utc(at_time timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -2339,6 +2367,8 @@ CREATE TABLE predictu_dispatch.maintenance_chore (
     due_at timestamp with time zone DEFAULT now() NOT NULL,
     claimed_by text,
     claimed_at timestamp with time zone,
+    result jsonb,
+    result_at timestamp with time zone,
     CONSTRAINT maintenance_chore_chore_check CHECK ((chore = ANY (ARRAY['partitions'::text, 'reap'::text, 'backlog'::text])))
 );
 
@@ -2593,6 +2623,9 @@ GRANT ALL ON FUNCTION predictu_dispatch.expire(most integer) TO predictu_dispatc
 
 REVOKE ALL ON FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text) TO predictu_retention;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.fleet_figures(instance text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.fleet_figures(instance text) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.format_utc(at_time timestamp with time zone) FROM PUBLIC;
 

@@ -9,8 +9,9 @@ frozen dataclass's time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from predictu_dispatch.core.breaker import Breaker
@@ -71,6 +72,14 @@ class OperatorState(NamedTuple):
     def backoff_s(self, lane: Lane) -> float:
         """Return the seconds of Retry-After left for one lane, as of the reading."""
         return self.interactive_backoff_s if lane is Lane.INTERACTIVE else self.settlement_backoff_s
+
+
+class FleetFigures(NamedTuple):
+    """What the last count found: the rows of fleet_figures(), as many seconds ago as `age_s`."""
+
+    backlog: Sequence[Mapping[str, Any]]
+    review: Sequence[Mapping[str, Any]]
+    age_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

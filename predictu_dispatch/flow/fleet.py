@@ -1,57 +1,48 @@
-"""This daemon's place in the fleet: it says every second that it is alive, and hears what it may use of each limit.
+"""This daemon's place in the fleet: heartbeats, and this daemon's share of every operator's limits.
 
-The database's clock decides who is alive. A daemon that cannot say so for SHARE_VALID_S uses nothing any more, and so
-is done before the others take what it had.
+The database's clock decides which daemons are alive. A daemon whose heartbeats fail for SHARE_VALID_S
+sends nothing any more, and so has stopped before other daemons take its share.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from predictu_dispatch.core.fleet import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, InstanceTakenError
+from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.loops import run_chore, wait_for_event
+from predictu_dispatch.flow.ports import FleetObserver, FleetStore
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from predictu_dispatch.flow.admission import Admission
-    from predictu_dispatch.flow.ports import FleetObserver, FleetStore
-
-_AGAIN_S = 0.1
-"""After an announcement that brought less than the fair share, or failed: the others need to be heard first."""
-_AGAIN_MOST = 20
-"""A share that stays unfair for so long waits for attempts to end, and the usual pace will do."""
+_RETRY_S = 0.1
+"""After a heartbeat that failed, or got less than the fair share: other daemons must report first."""
+_RETRIES_MAX = 20
+"""A share that stays unfair longer waits for attempts to end, and the usual interval is enough."""
 
 
 class Fleet:
-    """Announces this daemon. `wake` is called when its shares have changed."""
+    """Sends heartbeats. `wake` is called when this daemon's shares changed."""
 
     def __init__(
-        self,
-        fleet_store: FleetStore,
-        admission: Admission,
-        observer: FleetObserver,
-        *,
-        wake: Callable[[], None],
+        self, fleet_store: FleetStore, admission: Admission, observer: FleetObserver, *, wake: Callable[[], None]
     ) -> None:
         self._fleet_store = fleet_store
         self._admission = admission
         self._observer = observer
         self._wake = wake
         self._changed = asyncio.Event()
-        self._announcing = asyncio.Lock()
-        self._has_left = False
+        self._sending = asyncio.Lock()
+        self._is_deregistered = False
 
     async def join(self) -> None:
-        """Announced for the first time. Raises InstanceTakenError where another daemon has this name and stays."""
+        """Send the first heartbeat. Raises InstanceTakenError if another live daemon has this name."""
         give_up_at_s = time.monotonic() + HEARTBEAT_TIMEOUT_S + HEARTBEAT_INTERVAL_S
         while True:
             try:
                 await self._heartbeat()
             except InstanceTakenError as taken:
-                # It may be the row of one that was killed a moment ago, this one's predecessor for example.
+                # It may be the row of a daemon that was killed a moment ago.
                 if time.monotonic() >= give_up_at_s:
                     raise
                 self._observer.instance_taken(taken)
@@ -60,13 +51,13 @@ class Fleet:
                 return
 
     def operators_changed(self) -> None:
-        """The configuration has other operators or limits: announced at once."""
+        """Send a heartbeat at once: the configuration has other operators or limits."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Announces for ever.
+        """Send heartbeats forever.
 
-        Raises InstanceTakenError where another process took this name while this one stood still.
+        Raises InstanceTakenError if another process took this name while this one was suspended.
         """
         taken_since_s: float | None = None
         unfair_times = 0
@@ -78,15 +69,23 @@ class Fleet:
                 if time.monotonic() - taken_since_s > HEARTBEAT_TIMEOUT_S:
                     raise result
             elif result is None:
-                # Without a share nothing is sent; the next heartbeat may get through.
-                pause_s = _AGAIN_S
+                pause_s = _RETRY_S
             else:
                 taken_since_s = None
                 unfair_times = 0 if result else unfair_times + 1
-                if 0 < unfair_times <= _AGAIN_MOST:
-                    pause_s = _AGAIN_S
+                if 0 < unfair_times <= _RETRIES_MAX:
+                    pause_s = _RETRY_S
             self._changed.clear()
             await wait_for_event(self._changed, pause_s)
+
+    async def deregister(self) -> None:
+        """Give back all shares and send no heartbeat any more.
+
+        If the database is unavailable, the shares lapse a few seconds later.
+        """
+        async with self._sending:
+            self._is_deregistered = True
+            await run_chore("deregister", self._fleet_store.deregister(), self._observer)
 
     async def _heartbeat_unless_taken(self) -> bool | InstanceTakenError:
         try:
@@ -94,22 +93,14 @@ class Fleet:
         except InstanceTakenError as taken:
             return taken
 
-    async def deregister(self) -> None:
-        """Its shares are the others', and it says nothing more.
-
-        Where the database is away they get them a few seconds later by themselves.
-        """
-        async with self._announcing:
-            self._has_left = True
-            await run_chore("deregister", self._fleet_store.deregister(), self._observer)
-
     async def _heartbeat(self) -> bool:
-        async with self._announcing:
-            if self._has_left:
+        """Return True if all shares are fair."""
+        async with self._sending:
+            if self._is_deregistered:
                 return True
-            asked_at_s = time.monotonic()
+            requested_at_s = time.monotonic()
             shares = await self._fleet_store.heartbeat(self._admission.usages())
-            has_changed = self._admission.update_shares(shares, requested_at_s=asked_at_s)
+            has_changed = self._admission.update_shares(shares, requested_at_s=requested_at_s)
         if has_changed:
             self._wake()
         return all(share.is_fair for share in shares)

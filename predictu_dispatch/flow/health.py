@@ -1,8 +1,8 @@
-"""How this daemon is: whether it is ready, whether only a new process can help, and telling the service manager.
+"""This daemon's health: whether it is ready, and whether only a restart can help.
 
-An absent database, an overloaded one or one that refuses a claim is no reason for a new process: it would find the
-same database, and what this one has in flight or still has to settle would be lost to the reaper. So the watchdog is
-fed as long as the loop turns and each dispatcher gets an answer to its claims, be it that the database is away.
+A restart does not help against a database that is unavailable, overloaded or refuses a claim, and it
+would leave the attempts in flight to the reaper. So the watchdog is notified as long as the loop turns
+and every dispatcher gets an answer to its claims, even if the answer is an outage.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from predictu_dispatch.flow.dispatcher import Dispatcher
 
 _CLAIM_AGE_MAX_S = 30.0
-"""A daemon that has not claimed for so long after its poll was due is not ready, whatever the reason."""
+"""If the last claim is this much older than the poll interval, the daemon is not ready."""
 _ANSWER_AGE_MAX_S = 60.0
-"""The same for an answer: twice what the slowest claim takes to fail, which waits for its turn, for a connection, for
-the statement and for giving the connection back; see edge/postgres/database.py."""
-_BEATS_EACH_WATCHDOG = 4
-"""So that one that comes late, on a machine on its knees, does not matter."""
+"""The same for an answer: twice what the slowest claim takes to fail (permit, connection, statement,
+release; see edge/postgres/database.py)."""
+_BEATS_PER_WATCHDOG = 4
+"""So that a late beat on an overloaded machine does not matter."""
 _BEAT_MAX_S = 5.0
-_LOOKS_WHETHER_READY_S = 0.05
+_READY_POLL_S = 0.05
 
 log = structlog.get_logger()
 
 
 class ServiceManager(Protocol):
-    """Who started us, and may want to know; edge/systemd.py."""
+    """The service manager that started this process; see edge/systemd.py."""
 
     @property
     def listens(self) -> bool: ...
@@ -42,11 +42,11 @@ class ServiceManager(Protocol):
     def watchdog_s(self) -> float | None: ...
     def ready(self) -> None: ...
     def alive(self) -> None: ...
-    def status(self, words: str) -> None: ...
+    def status(self, text: str) -> None: ...
 
 
 class Health:
-    """Looks at what it was given, whenever asked; it keeps no figures of its own."""
+    """Reads the state of dispatchers, admission and database; keeps no figures of its own."""
 
     def __init__(
         self,
@@ -67,13 +67,13 @@ class Health:
         self._began_at_s = now_s()
 
     def unready(self) -> str | None:
-        """Why nothing is delivered at the moment, in words, or None."""
+        """Return why this daemon delivers nothing at the moment, or None."""
         if not self._database_is_up():
             return "the database cannot be reached"
         if self._is_draining():
             return "draining"
         if not self._admission.has_share():
-            return "this daemon could not announce itself, and so has no share of any operator"
+            return "no heartbeat got through, so this daemon has no share of any operator"
         claims_s = [dispatcher.claimed_at_s for dispatcher in self._dispatchers]
         oldest_s = min((claim_s for claim_s in claims_s if claim_s is not None), default=None)
         if oldest_s is None or None in claims_s:
@@ -82,9 +82,9 @@ class Health:
         return f"the last claim was {age_s:.0f} s ago" if age_s > self._poll_interval_s + _CLAIM_AGE_MAX_S else None
 
     def stuck(self) -> str | None:
-        """Why only a new process can help, in words, or None."""
+        """Return why only a restart can help, or None."""
         if self._is_draining():
-            return None  # Nothing is claimed any more, and the stop has a timeout of its own.
+            return None  # Nothing is claimed any more, and stopping has its own timeout.
         for dispatcher in self._dispatchers:
             answered_at_s = dispatcher.answered_at_s or self._began_at_s
             age_s = self._now_s() - answered_at_s
@@ -92,15 +92,15 @@ class Health:
                 return f"the {dispatcher.lane} dispatcher has neither claimed nor failed to for {age_s:.0f} s"
         return None
 
-    async def tell(self, manager: ServiceManager) -> None:
-        """For ever: the manager hears that we are ready, once we are, and then that we live, as long as we do."""
+    async def report(self, manager: ServiceManager) -> None:
+        """Notify the manager once this daemon is ready, and then at intervals unless it is stuck."""
         if not manager.listens:
             return
-        while (words := self.unready()) is not None:
-            manager.status(words)
-            await asyncio.sleep(_LOOKS_WHETHER_READY_S)
+        while (reason := self.unready()) is not None:
+            manager.status(reason)
+            await asyncio.sleep(_READY_POLL_S)
         manager.ready()
-        beat_s = min(_BEAT_MAX_S, (manager.watchdog_s or _BEAT_MAX_S) / _BEATS_EACH_WATCHDOG)
+        beat_s = min(_BEAT_MAX_S, (manager.watchdog_s or _BEAT_MAX_S) / _BEATS_PER_WATCHDOG)
         withheld = False
         while True:
             stuck = self.stuck()

@@ -1,16 +1,14 @@
-"""The two things that every loop does: wait for an event or a timeout, and survive a failure of one turn."""
+"""What every loop does: wait for an event or a timeout, and survive a failure of one turn."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
 
 from predictu_dispatch.core.database_errors import DatabaseUnavailable
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class ChoreObserver(Protocol):
@@ -28,10 +26,10 @@ async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
         pass
 
 
-async def run_chore(chore: str, work: Awaitable[T], observer: ChoreObserver) -> T | None:
-    """What `work` returns, or None if it failed: the caller's next turn tries again.
+async def run_chore(chore: str, work: Awaitable[_T], observer: ChoreObserver) -> _T | None:
+    """Return what `work` returns, or None if it failed; the caller's next turn tries again.
 
-    An outage is not reported, because the database edge does that once for all. Anything else is.
+    An outage is not reported here, because the database edge logs it once. Any other failure is.
     """
     try:
         return await work

@@ -1,46 +1,42 @@
-"""The recorder of one lane settles attempts in batches: as many as have come in while the last was being settled.
+"""The recorder of one lane settles attempts in batches: all that arrived during the last settle.
 
-An idle daemon settles an attempt at once and alone, a busy one settles hundreds in one transaction, and no timer stands
-in anyone's way. Each lane has a recorder of its own, so that no bet's outcome waits behind a burst of settlements. The
-queue is bounded by the slots: a slot is free again only when its attempt is settled. The exception is an attempt whose
-bet somebody holds in the database: its slot is given back and it is reported again and again by itself, or a producer's
-open transaction would take all the slots of its operator; how many may be so is bounded too.
+An idle daemon settles an attempt at once and alone, a busy one settles hundreds in one transaction.
+Each lane has its own recorder, so that no bet's outcome waits behind a burst of settlements.
+
+A slot is free again only when its attempt is settled, and so the slots bound the queue. The exception
+is an attempt whose bet another transaction has locked: its slot is freed and it is retried by itself,
+or a producer's open transaction would take all slots of its operator. LOCKED_MAX bounds these.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from uuid import UUID
 
-from predictu_dispatch.core.attempt import Cause
+from predictu_dispatch.core.attempt import Attempt, CallbackChange, Cause
+from predictu_dispatch.core.callback import Callback
 from predictu_dispatch.core.lifecycle import CallbackState
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from uuid import UUID
-
-    from predictu_dispatch.core.attempt import Attempt, CallbackChange
-    from predictu_dispatch.core.callback import Callback
-    from predictu_dispatch.core.methods import Lane
-    from predictu_dispatch.flow.ports import Observer, Outbox
+from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.flow.ports import Observer, Outbox
 
 BATCH_MAX = 400
-"""Where the settle statement's cost per row stops falling. Source: RECIPES.md, statements a second."""
+"""The settle statement's cost per row falls no further beyond it."""
 BATCH_BYTES_MAX = 32 * 1024 * 1024
-"""Of answers in one batch; Postgres takes no message of a gigabyte, and hangs up on one."""
-LOCKED_AGAIN_S = 0.05
-LOCKED_AGAIN_MAX_S = 1.0
-"""How soon an attempt is reported again whose bet somebody holds: most transactions are short, some are not."""
+"""Of responses in one batch; Postgres closes the connection on a message of a gigabyte."""
+LOCKED_RETRY_S = 0.05
+LOCKED_RETRY_MAX_S = 1.0
+"""Delays before an attempt whose bet is locked is settled again, doubling from the first."""
 LOCKED_MAX = 5_000
-"""Attempts that may be held without a slot; further ones keep theirs, and so the claims stop by themselves."""
+"""Locked attempts without a slot; further ones keep theirs, which slows the claims down."""
 
-_Key = tuple[str, "UUID", int]
+_Key = tuple[str, UUID, int]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Entry:
-    """An attempt on its way to the database; `done` is what its courier waits for."""
+    """An attempt on its way to the database; its courier waits for `done`."""
 
     attempt: Attempt
     done: asyncio.Future[None]
@@ -50,8 +46,8 @@ class _Entry:
 class Recorder:
     """Settles what couriers and the reaper report of one lane.
 
-    `wake(lane, delay_s, operator_id)` is called when settled work makes new work due, which may be the other lane's.
-    `gather_s()` is how long an attempt may wait for others to be settled with.
+    `wake(lane, delay_s, operator_id)` is called when a settled attempt makes a callback due, which may
+    be the other lane's. `gather_s()` is how long an attempt may wait for others to be settled with.
     """
 
     def __init__(
@@ -72,7 +68,11 @@ class Recorder:
         self._idle.set()
 
     async def record(self, attempt: Attempt) -> None:
-        """The attempt is settled, or on its way to be and needs no slot; or was refused and is left to the reaper."""
+        """Return once the attempt needs no slot any more.
+
+        It is settled then, or its bet is locked and it is retried, or the database refused it and the
+        reaper settles it.
+        """
         entry = _Entry(attempt=attempt, done=asyncio.get_running_loop().create_future())
         key = _key(attempt.callback)
         self._recording[key] = self._recording.get(key, 0) + 1
@@ -81,22 +81,22 @@ class Recorder:
         await entry.done
 
     def is_recording(self, callback: Callback) -> bool:
-        """True while a report of this very attempt is on its way to the database."""
+        """Return True while a report of this attempt is on its way to the database."""
         return _key(callback) in self._recording
 
     async def idle(self) -> None:
-        """Nothing is left to settle."""
+        """Return once nothing is left to settle."""
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Settles for ever. Cancelled only when nothing is left to settle, or when the process must go."""
+        """Settle forever. Cancel only when idle, or if the process must end."""
         while True:
             entries = await self._batch()
-            held = await self._settle_all([entry.attempt for entry in entries])
+            locked = await self._settle_all([entry.attempt for entry in entries])
             for entry in entries:
-                # What a reaper says is not kept: while the bet is held, an answer may still come that says more.
-                if _key(entry.attempt.callback) in held and not entry.attempt.reaped:
-                    self._report_again(entry)
+                # A reaper's report is not retried: an answer that says more may still arrive.
+                if _key(entry.attempt.callback) in locked and not entry.attempt.reaped:
+                    self._retry_locked(entry)
                 else:
                     self._finish(entry)
 
@@ -110,8 +110,8 @@ class Recorder:
             body_bytes += len(entries[-1].attempt.exchange.body)
         return entries
 
-    def _report_again(self, entry: _Entry) -> None:
-        delay_s = min(LOCKED_AGAIN_S * 2**entry.times_locked, LOCKED_AGAIN_MAX_S)
+    def _retry_locked(self, entry: _Entry) -> None:
+        delay_s = min(LOCKED_RETRY_S * 2**entry.times_locked, LOCKED_RETRY_MAX_S)
         entry.times_locked += 1
         if len(self._recording) <= LOCKED_MAX and not entry.done.done():
             entry.done.set_result(None)
@@ -128,34 +128,36 @@ class Recorder:
             self._idle.set()
 
     async def _settle_all(self, attempts: Sequence[Attempt]) -> set[_Key]:
-        """All together; if the database refuses the batch, one by one, so that one bad row holds up no other.
+        """Settle all together; if the database refuses the batch, one by one.
 
-        Returns those which somebody holds: nothing was done for them yet.
+        Returns the attempts whose bets are locked: nothing was changed for them.
         """
         try:
             return await self._settle(attempts)
-        except Exception as error:  # noqa: BLE001 - outages are waited out below us, so this is about the content of a row
+        except Exception as error:  # noqa: BLE001 - outages are waited out in the outbox, so a row's content is at fault
             if len(attempts) == 1:
-                return await self._settle_bare(attempts[0], error)
-            held: set[_Key] = set()
+                return await self._settle_without_exchange(attempts[0], error)
+            locked: set[_Key] = set()
             for attempt in attempts:
-                held |= await self._settle_all([attempt])
-            return held
+                locked |= await self._settle_all([attempt])
+            return locked
 
-    async def _settle_bare(self, attempt: Attempt, error: Exception) -> set[_Key]:
-        """Once more without what came from outside: the verdict must stand even where its evidence cannot be stored."""
+    async def _settle_without_exchange(self, attempt: Attempt, error: Exception) -> set[_Key]:
+        """Settle without what came from outside: the verdict counts even if its evidence cannot be stored."""
         self._observer.report_refused(attempt, error)
-        exchange = attempt.exchange._replace(headers=(), body=b"", error=f"the audit refused what came: {error}"[:500])
+        exchange = attempt.exchange._replace(
+            headers=(), body=b"", error=f"the audit refused the exchange: {error}"[:500]
+        )
         try:
             return await self._settle([attempt._replace(exchange=exchange)])
-        except Exception as again:  # noqa: BLE001 - the lease runs out, and the reaper settles the attempt as interrupted
+        except Exception as again:  # noqa: BLE001 - the lease expires, and the reaper settles the attempt as interrupted
             self._observer.report_refused(attempt, again)
             return set()
 
     async def _settle(self, attempts: Sequence[Attempt]) -> set[_Key]:
-        # Where courier and reaper report one attempt, the database hears the courier, and so do we.
+        # If courier and reaper report the same attempt, the courier's report counts, as in the database.
         reported = {_key(attempt.callback): attempt for attempt in sorted(attempts, key=lambda a: not a.reaped)}
-        held = set()
+        locked = set()
         for change in await self._outbox.settle(attempts):
             if change.attempt is None:
                 self._observer.callback_changed(change)
@@ -164,14 +166,14 @@ class Recorder:
                 continue
             key = (change.operator_id, change.request_id, change.attempt)
             if change.cause is Cause.LOCKED:
-                held.add(key)
+                locked.add(key)
             else:
                 self._settled(reported[key], change)
-        return held
+        return locked
 
     def _settled(self, attempt: Attempt, change: CallbackChange) -> None:
         if change.cause is Cause.REPEATED:
-            # The commit's answer was lost, the commit was not: it stands as reported.
+            # The answer to the commit was lost, the commit was not.
             change = change._replace(cause=Cause.SETTLED, state=attempt.outcome.state, reason=attempt.outcome.reason)
         self._observer.attempt_settled(attempt, change)
         if change.state is CallbackState.READY and attempt.outcome.due_in_s is not None:

@@ -251,7 +251,10 @@ create table predictu_dispatch.maintenance_chore (
     chore       text primary key check (chore in ('partitions', 'reap', 'backlog')),
     due_at      timestamptz not null default now(),
     claimed_by  text,
-    claimed_at  timestamptz
+    claimed_at  timestamptz,
+    -- What the chore found, for all daemons; see fleet_figures().
+    result      jsonb,
+    result_at   timestamptz
 );
 insert into predictu_dispatch.maintenance_chore (chore) values ('partitions'), ('reap'), ('backlog');
 

@@ -23,7 +23,7 @@ import uvloop
 
 from predictu_dispatch.commands.daemon import GARBAGE_THRESHOLD, SWITCH_INTERVAL_S
 from predictu_dispatch.core.breaker import Breaker
-from predictu_dispatch.core.fleet import OperatorState
+from predictu_dispatch.core.fleet import FleetFigures, OperatorState
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.verdict import Verdict
@@ -82,14 +82,13 @@ def filled(operators: int) -> Telemetry:
         ]
     )
     figures = {"callbacks": 7, "unknown_effect": 1, "oldest_due_s": 1.0, "unknown_for_s": 1.0}
-    telemetry.gauges.backlog_read(
-        [
-            {"operator_id": name, "lane": lane, "state": state, "rollbacks": 1, "rollback_for_s": 1.0, **figures}
-            for name, lane in lanes
-            for state in (CallbackState.WAITING, CallbackState.READY, CallbackState.IN_FLIGHT)
-        ],
-        [{"operator_id": name, "review_for_s": 1.0, **figures} for name in names],
-    )
+    backlog = [
+        {"operator_id": name, "lane": lane, "state": state, "rollbacks": 1, "rollback_for_s": 1.0, **figures}
+        for name, lane in lanes
+        for state in (CallbackState.WAITING, CallbackState.READY, CallbackState.IN_FLIGHT)
+    ]
+    review = [{"operator_id": name, "review_for_s": 1.0, **figures} for name in names]
+    telemetry.figures_read(FleetFigures(backlog=backlog, review=review, age_s=0.0))
     return telemetry
 
 

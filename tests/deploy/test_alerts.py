@@ -18,7 +18,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from predictu_dispatch.core.breaker import Breaker
-from predictu_dispatch.core.fleet import OperatorState
+from predictu_dispatch.core.fleet import FleetFigures, OperatorState
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.edge.telemetry.gauges import ProcessStats
 from predictu_dispatch.edge.telemetry.observer import Telemetry
@@ -59,7 +59,7 @@ def metric_families() -> dict[str, tuple[str, str]]:
         settlement_backoff_s=0.0,
     )
     telemetry.operators_read([state])
-    telemetry.gauges.backlog_read([], [])
+    telemetry.figures_read(FleetFigures(backlog=(), review=(), age_s=0.0))
     telemetry.gauges.refresh()
     text = generate_latest(telemetry.registry).decode()
     types = dict(re.findall(r"(?m)^# TYPE (\S+) (\S+)$", text))

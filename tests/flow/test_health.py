@@ -138,7 +138,7 @@ def heard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Heard]:
 
 
 async def test_ready_is_told_once_it_is_so_and_life_only_while_nothing_is_stuck(world: World, heard: Heard) -> None:
-    telling = asyncio.create_task(world.health().tell(ServiceManager(heard.environ)))
+    telling = asyncio.create_task(world.health().report(ServiceManager(heard.environ)))
 
     async def told(*wanted: str) -> list[str]:
         """All that was told until the last of these."""
@@ -190,7 +190,7 @@ def test_the_watchdog_counts_only_where_it_is_meant_for_this_process(
 
 
 async def test_without_a_manager_or_with_one_that_is_gone_nothing_fails(world: World, tmp_path: Path) -> None:
-    await world.health().tell(ServiceManager({}))
+    await world.health().report(ServiceManager({}))
     gone = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")})
     gone.ready()
     gone.alive()

@@ -163,4 +163,4 @@ async def test_an_answer_that_the_audit_refuses_still_counts_and_holds_up_no_oth
         callbacks["bad"].request_id,
     )
     assert row is not None
-    assert row["error"].startswith("the audit refused what came")
+    assert row["error"].startswith("the audit refused the exchange")

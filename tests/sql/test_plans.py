@@ -114,9 +114,10 @@ async def test_no_statement_of_the_hot_path_scans_a_whole_table(old_harness: Har
             "select * from predictu_dispatch.outcome($1, $2)", OPERATOR, leases[f"b{turn}-0"]["request_id"]
         )
         await owner.fetch(query("expire"), 20)
-        await owner.fetch(query("expired_leases"), 500)
+        await owner.fetch(query("expired_leases"), 500, 0.0, "a")
         await owner.fetch(query("backlog"))
-        await owner.fetch(query("review_counts"))
+        await owner.execute("update predictu_dispatch.maintenance_chore set due_at = now()")
+        await owner.fetch(query("fleet_figures"), "a")
 
     assert await owner.fetchval("select count(*) from predictu_dispatch.bet where state = 'closed'") > BETS
     assert len(plans) > 100

@@ -14,7 +14,7 @@ MAY_EXECUTE = {
     "predictu_dispatcher": {"sync_operators", "claim", "settle", "expire", "prepare_partitions"},
     "predictu_support": set(),
 }
-FOR_THE_FLEET = {"heartbeat", "deregister", "write_circuits", "claim_chore"}
+FOR_THE_FLEET = {"heartbeat", "deregister", "write_circuits", "claim_chore", "fleet_figures"}
 WITH_OWN_RIGHTS = {"minor_digits", "heartbeat_timeout", "backlog"}
 """Helpers: minor_digits() formats amounts, backlog() reads with its caller's rights."""
 MAY_EXECUTE["predictu_dispatcher"] |= FOR_THE_FLEET | WITH_OWN_RIGHTS

@@ -188,7 +188,7 @@ async def dispatching(connection: Connection, chance: random.Random, operator: O
 async def reaping(connection: Connection, stop: asyncio.Event) -> None:
     """Reap expired leases and deadlines."""
     while not stop.is_set():
-        leases = await connection.fetch(query("expired_leases"), 50)
+        leases = await connection.fetch(query("expired_leases"), 50, 0.0, "a")
         await settle_all(connection, *(reaped(lease) for lease in leases))
         await connection.fetch(query("expire"), 50)
 
@@ -196,7 +196,7 @@ async def reaping(connection: Connection, stop: asyncio.Event) -> None:
 async def drain(harness: Harness) -> None:
     """Deliver everything that is still due."""
     for _ in itertools.takewhile(lambda round_: round_ < 100, itertools.count()):
-        leases = await harness.daemon.fetch(query("expired_leases"), 500)
+        leases = await harness.daemon.fetch(query("expired_leases"), 500, 0.0, "a")
         await harness.settle(*(reaped(lease) for lease in leases))
         due = await claim(harness.daemon)
         if not due and not leases:

@@ -125,7 +125,7 @@ async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_c
 
 async def is_replaced(network: HostNetwork, a: Daemon, cut_at_s: float) -> None:
     """It knows that it may send nothing more; the other has its slots, then its leases, each within its time."""
-    no_share = "this daemon could not announce itself, and so has no share of any operator\n"
+    no_share = "no heartbeat got through, so this daemon has no share of any operator\n"
 
     async def it_knows() -> bool:
         return await a.get("/readyz") == (503, no_share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import nullcontext
 from json.encoder import encode_basestring_ascii as quoted
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from predictu_dispatch.core.attempt import Attempt, CallbackChange, Cause
 from predictu_dispatch.core.callback import Callback, Effect
 from predictu_dispatch.core.claim import ClaimRequest
+from predictu_dispatch.core.fleet import FleetFigures
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.edge.postgres.sql_files import query
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.operator_settings import OperatorSettings
     from predictu_dispatch.edge.postgres.database import Database
 
-_REAPED_MOST = 500
+_REAP_MAX = 500
 _MONTHS_AHEAD = 2
 
 # A look-up in a dict takes a twentieth of an enum's own.
@@ -102,9 +104,12 @@ class Outbox:
         """Callbacks that must not wait any longer are ended, at most so many of each operator and kind."""
         return [_change(row) for row in await self._database.fetch(query("expire"), most)]
 
-    async def expired_leases(self) -> list[tuple[Callback, str, datetime]]:
-        """Attempts whose lease ran out, each with the instance that held it and the moment on the database's clock."""
-        rows = await self._database.fetch(query("expired_leases"), _REAPED_MOST)
+    async def expired_leases(self, *, every_s: float) -> list[tuple[Callback, str, datetime]]:
+        """Attempts whose lease expired, with the lease's owner and the time on the database's clock.
+
+        Only one daemon gets them in each interval.
+        """
+        rows = await self._database.fetch(query("expired_leases"), _REAP_MAX, every_s, self._instance)
         now_s = time.monotonic()
         return [
             (
@@ -115,17 +120,16 @@ class Outbox:
             for row in rows
         ]
 
-    async def prepare_partitions(self) -> None:
-        """The audit has its partitions for the months to come."""
-        await self._database.fetch(query("prepare_partitions"), _MONTHS_AHEAD)
+    async def prepare_partitions(self, *, every_s: float) -> None:
+        """Create the audit's partitions for the coming months, unless a daemon did in this interval."""
+        await self._database.fetch(query("prepare_partitions"), _MONTHS_AHEAD, every_s, self._instance)
 
-    async def backlog(self) -> list[Mapping[str, Any]]:
-        """What is not final, by operator, lane and state."""
-        return await self._database.fetch(query("backlog"))
-
-    async def review_counts(self) -> list[Mapping[str, Any]]:
-        """How many callbacks need review, by operator, and how many of those have an unknown effect."""
-        return await self._database.fetch(query("review_counts"))
+    async def fleet_figures(self) -> FleetFigures | None:
+        """The figures of the last count, which is done now if it is due. None before the first."""
+        ((figures, age_s),) = await self._database.fetch(query("fleet_figures"), self._instance)
+        if figures is None:
+            return None
+        return FleetFigures(**json.loads(figures), age_s=age_s)
 
 
 def _callback(row: Mapping[str, Any], *, leased_at_s: float) -> Callback:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from prometheus_client.core import GaugeMetricFamily
 
 from predictu_dispatch.core.breaker import Circuit, Health
+from predictu_dispatch.core.fleet import FleetFigures
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane
 
@@ -48,9 +49,8 @@ class Gauges:
     def __init__(self, process_stats: Callable[[], ProcessStats]) -> None:
         self._process_stats = process_stats
         self._process: ProcessStats | None = None
-        self._backlog: list[Mapping[str, Any]] = []
-        self._review: list[Mapping[str, Any]] = []
-        self._backlog_read_at_s: float | None = None
+        self._figures = FleetFigures(backlog=(), review=(), age_s=0.0)
+        self._counted_at_s: float | None = None
         self._states: Sequence[OperatorState] = ()
         self._states_read_at_s: float | None = None
         self._configs: tuple[OperatorConfig, ...] = ()
@@ -59,9 +59,9 @@ class Gauges:
         """Reads the state of this process."""
         self._process = self._process_stats()
 
-    def backlog_read(self, backlog: list[Mapping[str, Any]], review: list[Mapping[str, Any]]) -> None:
-        """Keeps the rows of the backlog and review queries."""
-        self._backlog, self._review, self._backlog_read_at_s = backlog, review, time.monotonic()
+    def figures_read(self, figures: FleetFigures) -> None:
+        """Keeps the fleet's backlog and review counts."""
+        self._figures, self._counted_at_s = figures, time.monotonic() - figures.age_s
 
     def operators_read(self, states: Sequence[OperatorState]) -> None:
         """Keeps the circuit, health and pause of each operator."""
@@ -79,8 +79,8 @@ class Gauges:
         yield from _process_gauges(process)
         if _is_recent(self._states_read_at_s):
             yield from _operator_gauges(self._states)
-        if _is_recent(self._backlog_read_at_s):
-            yield from _backlog_gauges(list(process.in_flight), self._backlog, self._review)
+        if _is_recent(self._counted_at_s):
+            yield from _backlog_gauges(list(process.in_flight), self._figures.backlog, self._figures.review)
 
 
 def _is_recent(read_at_s: float | None) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from predictu_dispatch.core.attempt import Attempt, CallbackChange
     from predictu_dispatch.core.callback import Callback
-    from predictu_dispatch.core.fleet import InstanceTakenError, OperatorState
+    from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, OperatorState
     from predictu_dispatch.edge.config.loader import Reload
     from predictu_dispatch.edge.config.operator_file import OperatorConfig
     from predictu_dispatch.edge.telemetry.gauges import ProcessStats
@@ -146,6 +146,10 @@ class Telemetry:
                 )
             self._open_circuits[state.operator_id] = is_open
         self.gauges.operators_read(states)
+
+    def figures_read(self, figures: FleetFigures) -> None:
+        """Updates the gauges of the fleet's backlog."""
+        self.gauges.figures_read(figures)
 
     def instance_taken(self, taken: InstanceTakenError) -> None:
         """Logs that another daemon has this one's name; it may have stopped a moment ago."""

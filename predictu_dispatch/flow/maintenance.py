@@ -1,0 +1,75 @@
+"""Maintenance beside delivering: figures for metrics, the audit's partitions, operators not stored yet.
+
+Counting and partitions are chores: the database gives each to one daemon per interval, and every
+daemon reads the figures that the last count stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from predictu_dispatch.core.fleet import FleetFigures
+from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.flow.loops import ChoreObserver, run_chore
+
+_INTERVAL_S = 5.0
+_PARTITIONS_INTERVAL_S = 3600.0
+
+FingerprintedOperator = tuple[OperatorSettings, str]
+"""An operator's settings, and the fingerprint of its configuration."""
+
+
+class MaintenanceStore(Protocol):
+    """The database; all methods raise DatabaseUnavailable during an outage."""
+
+    async def sync_operators(self, operators: Sequence[FingerprintedOperator]) -> list[str]: ...
+    async def prepare_partitions(self, *, every_s: float) -> None: ...
+    async def fleet_figures(self) -> FleetFigures | None: ...
+
+
+class MaintenanceObserver(ChoreObserver, Protocol):
+    """Logs and metrics."""
+
+    def figures_read(self, figures: FleetFigures) -> None: ...
+
+
+class Maintenance:
+    """Runs maintenance until cancelled."""
+
+    def __init__(self, store: MaintenanceStore, observer: MaintenanceObserver) -> None:
+        self._store = store
+        self._observer = observer
+        self._operators: Sequence[FingerprintedOperator] = ()
+        self._are_stored = True
+
+    async def sync_operators(self, operators: Sequence[FingerprintedOperator]) -> None:
+        """Let producers enqueue for these operators.
+
+        Those whose rows another transaction has locked follow in `run`.
+        """
+        locked = await self._store.sync_operators(operators)
+        self._operators, self._are_stored = operators, not locked
+
+    async def prepare_partitions(self) -> None:
+        """Create the audit's partitions for the coming months, unless another daemon just did."""
+        await self._store.prepare_partitions(every_s=_PARTITIONS_INTERVAL_S)
+
+    async def run(self) -> None:
+        """Run forever; what failed is tried again at the next turn."""
+        loop = asyncio.get_running_loop()
+        partitions_due_s = loop.time() + _PARTITIONS_INTERVAL_S
+        while True:
+            if not self._are_stored:
+                await run_chore("sync_operators", self.sync_operators(self._operators), self._observer)
+            await run_chore("take_snapshot", self._read_figures(), self._observer)
+            if loop.time() >= partitions_due_s:
+                await run_chore("prepare_partitions", self.prepare_partitions(), self._observer)
+                partitions_due_s = loop.time() + _PARTITIONS_INTERVAL_S
+            await asyncio.sleep(_INTERVAL_S)
+
+    async def _read_figures(self) -> None:
+        figures = await self._store.fleet_figures()
+        if figures is not None:
+            self._observer.figures_read(figures)
