@@ -1,4 +1,4 @@
-"""The documents say what the code does."""
+"""The documents match the code and keep the rules of style."""
 
 from __future__ import annotations
 
@@ -13,6 +13,22 @@ from predictu_dispatch.edge.postgres.sql_files import definitions
 
 ROOT = Path(__file__).parents[2]
 TOP = {"pyproject.toml", "README.md", "predictu_dispatch", "config", "sql", "tests", "deploy", "Makefile"}
+TEXTS = [
+    path.relative_to(ROOT)
+    for path in sorted(ROOT.rglob("*.*"))
+    if path.suffix in {".md", ".py", ".sql", ".sh"}
+    and not any(re.match(r"\.|node_modules$", part) for part in path.relative_to(ROOT).parts)
+]
+DOCUMENTS = [path for path in TEXTS if path.suffix == ".md"]
+WIDTH = 100
+UNFINISHED = {Path("README.md"), Path("predictu_dispatch/README.md"), Path("predictu_dispatch/DESIGN.md")}
+"""Documents that do not keep the rules below yet."""
+PATH = r"`([\w./-]+\.(?:py|sql|md|toml|sh|json|svg|service|timer|yml)|[a-z_]+(?:/[a-z_]+)*/)`"
+SHORTENED = ("predictu_dispatch", "sql/functions", "sql/migrations", "config", "tests")
+"""Folders from which a document may name a path without saying so."""
+NOT_IN_THE_TREE = {"operators/keys/"}
+"""Paths of an installation."""
+PLANNING = r"\b(?:[Ii]ssue \d+|D[1-9]\d?)\b"
 
 
 def test_the_state_diagrams_are_drawn_from_the_tables() -> None:
@@ -34,16 +50,30 @@ def test_the_sql_readme_lists_every_subject() -> None:
     assert [subject for subject in sorted(subjects) if f"`{subject}/`" not in text] == []
 
 
-def test_every_path_that_the_documents_name_exists() -> None:
-    for document in (ROOT / "README.md", ROOT / "predictu_dispatch" / "DESIGN.md"):
-        for path in re.findall(r"`((?:sql|flow|core|edge)/[\w./]+\.(?:py|sql))", document.read_text(encoding="utf-8")):
-            assert (ROOT / path).exists() or (ROOT / "predictu_dispatch" / path).exists(), (
-                f"{document.name} names {path}"
-            )
+@pytest.mark.parametrize("document", [one for one in DOCUMENTS if one not in UNFINISHED], ids=str)
+def test_every_path_that_a_document_names_exists(document: Path) -> None:
+    folders = [ROOT, ROOT / document.parent, *(ROOT / folder for folder in SHORTENED)]
+    text = (ROOT / document).read_text(encoding="utf-8")
+    # Capitals stand for any name.
+    named = {path for path in re.findall(PATH, text) if not re.search(r"[A-Z]{4}", path)} - NOT_IN_THE_TREE
+    assert [path for path in named if not any((folder / path).exists() for folder in folders)] == []
+
+
+@pytest.mark.parametrize("document", [one for one in DOCUMENTS if one not in UNFINISHED], ids=str)
+def test_prose_is_at_most_100_columns_wide(document: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    # Tables, code and links cannot be wrapped.
+    prose = [line for line in text.splitlines() if not re.match(r" {4}|\s*\||<!--", line) and "](" not in line]
+    assert [line for line in prose if len(line) > WIDTH] == []
+
+
+def test_no_text_refers_to_planning() -> None:
+    """A text states the fact; it names no decision and no issue by its number."""
+    found = {str(path): re.findall(PLANNING, (ROOT / path).read_text(encoding="utf-8")) for path in TEXTS}
+    assert {path: numbers for path, numbers in found.items() if numbers and Path(path) not in UNFINISHED} == {}
 
 
 def test_nothing_else_stands_at_the_top() -> None:
-    """DESIGN.md 9: the visible top level is fixed."""
     assert {entry.name for entry in ROOT.iterdir() if not entry.name.startswith(".")} == TOP
 
 
