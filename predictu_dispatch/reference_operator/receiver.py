@@ -78,10 +78,7 @@ class Receiver:
         )
 
     async def _decide(self, names: Names, content: Callback | Answer, arrival: Arrival) -> Decision:
-        """Returns the wallet's recorded decision.
-
-        Or 503, with nothing booked, if its database is not available.
-        """
+        """Returns the recorded decision; 503 if the wallet's database is unavailable."""
         try:
             return await self._apply_or_record(names, content, arrival)
         except (sqlite3.Error, BusyError) as fault:

@@ -29,10 +29,7 @@ VERIFIED = "verified"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """The verified callback, or the answer that refuses it.
-
-    And what the record says about the signature.
-    """
+    """The verified callback or a refusing answer, and the result of the signature check."""
 
     signature: str
     content: Callback | Answer

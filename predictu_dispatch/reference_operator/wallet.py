@@ -91,10 +91,7 @@ class Wallet:
         return created
 
     def apply(self, callback: Callback, arrival: Arrival, to_reply: Callable[[Answer], Reply]) -> Decision:
-        """Applies the callback, or recognises a duplicate, or refuses it.
-
-        And records it with the reply.
-        """
+        """Applies the callback, recognises a duplicate or refuses; records it with the reply."""
         outcome, answer = self._decide(callback)
         decision = Decision(outcome=outcome, status=answer.status, reply=to_reply(answer))
         self.record(callback.names, arrival, decision)
