@@ -71,7 +71,7 @@ async def wins(environment: Environment, count: int) -> list[UUID]:
     return [await environment.harness.end("BET_WIN", f"won-{n}") for n in range(count)]
 
 
-async def fate_of(environment: Environment, request_id: UUID) -> tuple[str, str | None, str, int]:
+async def final_state(environment: Environment, request_id: UUID) -> tuple[str, str | None, str, int]:
     """State, reason, effect and attempts of the callback."""
     callback = await environment.harness.callback(request_id)
     return callback["state"], callback["reason"], callback["effect"], callback["attempts"]
@@ -184,7 +184,7 @@ async def test_while_the_circuit_is_open_bets_end_at_once_and_credits_wait(
             enqueued = await (environment.harness.place(f"b-{n}") if n % 2 else enqueue_balance(environment))
             committed_at_s = time.monotonic()
             took_ms.append((await outcome_times.of(enqueued) - committed_at_s) * 1000)
-            assert await fate_of(environment, enqueued) == ("exhausted", "circuit_open", "none", 0)
+            assert await final_state(environment, enqueued) == ("exhausted", "circuit_open", "none", 0)
     print_figures(f"commit to outcome: {sorted(round(ms, 1) for ms in took_ms)} ms")
     # The median is a few milliseconds; a reaper without a notification polls every half second.
     assert sorted(took_ms)[5] < 250
@@ -193,7 +193,7 @@ async def test_while_the_circuit_is_open_bets_end_at_once_and_credits_wait(
     await until_heartbeats_sent(environment, 2)
     assert rollback is not None
     for waiting in (rollback, win):
-        assert (await fate_of(environment, waiting))[::3] == ("ready", 0)
+        assert (await final_state(environment, waiting))[::3] == ("ready", 0)
     assert len(environment.operator.requests) == reached
 
 
@@ -217,7 +217,7 @@ async def test_retries_end_when_the_circuit_opens_and_an_unknown_debit_is_rolled
         await open_circuit(environment, THRESHOLD)
         for ended, effect in ((unknown, "unknown"), (never_left, "none"), (balance, "unknown")):
             await outcome_times.of(ended, within_s=OWN_TURN_S)
-            assert await fate_of(environment, ended) == ("exhausted", "circuit_open", effect, 1)
+            assert await final_state(environment, ended) == ("exhausted", "circuit_open", effect, 1)
     assert (await harness.bet("b-never-left"))["state"] == "void"
     assert (await harness.bet("b-unknown"))["state"] == "closing"
     assert (await harness.callback(flagged))["state"] == "cancelled"
@@ -273,13 +273,13 @@ async def test_an_open_circuit_gets_one_ping_every_open_s_from_the_whole_fleet(e
     assert sorted(spans_s)[len(spans_s) // 2] < OPEN_S + OWN_TURN_S
     assert len({ping.request_id for ping in pings(environment.operator)}) == len(pings(environment.operator))
     assert len(others(environment.operator)) == reached
-    assert {(await fate_of(environment, win))[::3] for win in owed} == {("ready", 0)}
+    assert {(await final_state(environment, win))[::3] for win in owed} == {("ready", 0)}
     assert (await operator_row(environment))["circuit_since"].timestamp() == opened_at_s
     assert environment.operator.faults == []
 
 
-@pytest.mark.parametrize("fate", ["killed", "frozen"])
-async def test_other_daemons_ping_after_the_daemon_with_the_ping_freezes(environment: Environment, fate: str) -> None:
+@pytest.mark.parametrize("failure", ["killed", "frozen"])
+async def test_other_daemons_ping_after_the_daemon_with_the_ping_stops(environment: Environment, failure: str) -> None:
     """The PING's lease expires, it counts as failed, and another daemon sends the next one."""
     write_operator(environment, open_s=OPEN_S)
     daemons = {instance: await environment.fleet.start(instance) for instance in ("host-1", "host-2")}
@@ -291,7 +291,7 @@ async def test_other_daemons_ping_after_the_daemon_with_the_ping_freezes(environ
             "select leased_by from predictu_dispatch.callback where method = 'PING' and state = 'in_flight'"
         )
     ]
-    if fate == "killed":
+    if failure == "killed":
         lost.kill()
     else:
         lost.freeze()
@@ -301,7 +301,7 @@ async def test_other_daemons_ping_after_the_daemon_with_the_ping_freezes(environ
     await environment.expire_leases(lost.instance)
     await until("three more PINGs", lambda: len(pings(environment.operator)) >= before + 3)
     since = (await operator_row(environment))["circuit_since"]
-    if fate == "frozen":
+    if failure == "frozen":
         lost.thaw()
         await lost.until_logged("lease.lost")
     await until_heartbeats_sent(environment, 1)
@@ -381,7 +381,7 @@ async def test_after_an_outage_the_slow_start_delivers_the_whole_backlog(
     environment.operator.answer = lambda _: None
     environment.operator.release()
     await environment.until_all_final()
-    assert {(await fate_of(environment, win))[::3] for win in owed} == {("delivered", 1)}
+    assert {(await final_state(environment, win))[::3] for win in owed} == {("delivered", 1)}
     assert (await operator_row(environment))["circuit"] == "closed"
     assert environment.operator.faults == await environment.audit_faults() == []
 

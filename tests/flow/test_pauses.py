@@ -37,7 +37,7 @@ async def resume(harness: Harness, operator_id: str = OPERATOR) -> None:
     await harness.owner.execute("select predictu_dispatch.resume_operator($1, null, 'alice')", operator_id)
 
 
-async def fate_of(harness: Harness, request_id: UUID) -> tuple[str, str | None, str, int]:
+async def final_state(harness: Harness, request_id: UUID) -> tuple[str, str | None, str, int]:
     """State, reason, effect and attempts of the callback."""
     callback = await harness.callback(request_id)
     return callback["state"], callback["reason"], callback["effect"], callback["attempts"]
@@ -60,7 +60,7 @@ async def test_while_paused_bets_end_at_once_and_credits_wait(environment: Envir
                 enqueued = await (harness.place(f"b-{n}") if n % 2 else enqueue_balance(environment))
                 committed_at_s = time.monotonic()
                 took_ms.append((await outcome_times.of(enqueued) - committed_at_s) * 1000)
-                assert await fate_of(harness, enqueued) == ("exhausted", "paused", "none", 0)
+                assert await final_state(harness, enqueued) == ("exhausted", "paused", "none", 0)
         print_figures(f"commit to outcome: {sorted(round(ms, 1) for ms in took_ms)} ms")
         assert sorted(took_ms)[len(took_ms) // 2] < 250
         assert {(await harness.bet(f"b-{n}"))["state"] for n in range(1, 8, 2)} == {"void"}
@@ -71,11 +71,11 @@ async def test_while_paused_bets_end_at_once_and_credits_wait(environment: Envir
         # The other operator is not affected.
         placed = await enqueue(harness.producer, "BET_MAKE", placement_params("b-other"), operator_id=OTHER)
         await until_final(environment, placed)
-        assert await fate_of(harness, placed) == ("delivered", None, "applied", 1)
+        assert await final_state(harness, placed) == ("delivered", None, "applied", 1)
         await until_heartbeats_sent(environment, 2)
         assert len(environment.operator.requests) == reached
         for waiting in (rollback, win):
-            assert (await fate_of(harness, waiting))[::3] == ("ready", 0)
+            assert (await final_state(harness, waiting))[::3] == ("ready", 0)
 
         resumed_at_s = time.time()
         await resume(harness)
@@ -113,17 +113,17 @@ async def test_retries_wait_and_attempts_in_flight_finish(environment: Environme
     await until_final(environment, *answered)
 
     async def both_are_to_be_retried() -> bool:
-        return [(await fate_of(harness, win))[0] for win in failed] == ["ready", "ready"]
+        return [(await final_state(harness, win))[0] for win in failed] == ["ready", "ready"]
 
     await until("the others are to be retried", both_are_to_be_retried)
     await until_heartbeats_sent(environment, 2)
-    assert [await fate_of(harness, win) for win in answered] == [("delivered", None, "applied", 1)] * 2
-    assert [await fate_of(harness, win) for win in failed] == [("ready", "http_500", "unknown", 1)] * 2
+    assert [await final_state(harness, win) for win in answered] == [("delivered", None, "applied", 1)] * 2
+    assert [await final_state(harness, win) for win in failed] == [("ready", "http_500", "unknown", 1)] * 2
     assert len(environment.operator.requests) == 4
     environment.operator.answer = lambda _: None
     await resume(harness)
     await until_final(environment, *failed, within_s=5.0)
-    assert [await fate_of(harness, win) for win in failed] == [("delivered", None, "applied", 2)] * 2
+    assert [await final_state(harness, win) for win in failed] == [("delivered", None, "applied", 2)] * 2
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
@@ -141,11 +141,11 @@ async def test_a_pause_ends_a_waiting_retry_and_rolls_back_an_unknown_debit(
         await pause(harness)
         for ended, effect in ((unknown, "unknown"), (never_left, "none")):
             await outcome_times.of(ended, within_s=1.0 + OWN_TURN_S)
-            assert await fate_of(harness, ended) == ("exhausted", "paused", effect, 1)
+            assert await final_state(harness, ended) == ("exhausted", "paused", effect, 1)
     assert (await harness.bet("b-never-left"))["state"] == "void"
     [rollback] = await harness.rollbacks("b-unknown")
     await until_heartbeats_sent(environment, 1)
-    assert await fate_of(harness, rollback["request_id"]) == ("ready", rollback["reason"], "none", 0)
+    assert await final_state(harness, rollback["request_id"]) == ("ready", rollback["reason"], "none", 0)
     assert environment.operator.requests == []
     await resume(harness)
     await environment.until_all_final()
@@ -168,7 +168,7 @@ async def test_a_pause_stops_the_pings_of_an_open_circuit_until_resume(
     reached = len(environment.operator.requests)
     refused = await enqueue_balance(environment)
     await until_final(environment, refused)
-    assert (await fate_of(environment.harness, refused))[1] == "paused"
+    assert (await final_state(environment.harness, refused))[1] == "paused"
     await until_heartbeats_sent(environment, 2)
     assert len(environment.operator.requests) == reached
     environment.operator.answer = lambda _: None
@@ -218,7 +218,7 @@ async def test_many_overdue_callbacks_of_one_operator_delay_no_other_operators_d
     for request_id in (balance, bet):
         await harness.let_deadline_pass(request_id)
     changes = await harness.daemon.fetch("select * from predictu_dispatch.expire(100)")
-    assert [await fate_of(harness, one) for one in (balance, bet)] == [("exhausted", "deadline", "none", 0)] * 2
+    assert [await final_state(harness, one) for one in (balance, bet)] == [("exhausted", "deadline", "none", 0)] * 2
     assert (await harness.bet())["state"] == "void"
     assert sum(change["operator_id"] == crowded for change in changes) == 100
 
@@ -251,4 +251,4 @@ async def test_a_locked_bet_is_skipped_and_ends_with_the_next_call(harness: Harn
             await harness.daemon.fetch("select * from predictu_dispatch.expire(100)", timeout=5.0)
             assert [await harness.state(one) for one in (held, free)] == ["ready", "exhausted"]
         await harness.daemon.fetch("select * from predictu_dispatch.expire(100)")
-    assert await fate_of(harness, held) == ("exhausted", "paused", "none", 0)
+    assert await final_state(harness, held) == ("exhausted", "paused", "none", 0)

@@ -103,7 +103,7 @@ DRAIN_ROUNDS_MAX = 12
 """Three attempts, their leases, the recheck, a rollback with as many; whoever is not done by then never will be."""
 
 a_daemon, an_index = st.sampled_from(DAEMONS), st.integers(0, 7)
-a_fate = st.sampled_from([RequestFault.ANSWERED, *[RequestFault.DELAYED] * 3, *RequestFault])
+a_fault = st.sampled_from([RequestFault.ANSWERED, *[RequestFault.DELAYED] * 3, *RequestFault])
 """Often what makes lives long: a request that arrives after we have given it up."""
 seldom = st.sampled_from([False] * 7 + [True])
 T = TypeVar("T")
@@ -446,7 +446,7 @@ class Play(RuleBasedStateMachine):
         return [daemon for daemon in self.daemons.values() if any(getattr(daemon, kind) for kind in what)]
 
     @precondition(lambda self: self.holding("leased"))
-    @rule(index=an_index, fault=a_fate)
+    @rule(index=an_index, fault=a_fault)
     def delivers(self, index: int, fault: RequestFault) -> None:
         callback, daemon = self.any_of([(c, daemon) for daemon in self.holding("leased") for c in daemon.leased], index)
         self.deliver(daemon, callback, fault)
@@ -503,7 +503,7 @@ class Play(RuleBasedStateMachine):
         assert all(self.seen.callbacks[request_id] == before.callbacks[request_id] for request_id in late)
 
     @precondition(lambda self: self.is_in(CallbackState.READY))
-    @rule(name=a_daemon, faults=st.lists(a_fate, min_size=1, max_size=3), stops=st.integers(0, 3))
+    @rule(name=a_daemon, faults=st.lists(a_fault, min_size=1, max_size=3), stops=st.integers(0, 3))
     def works(self, name: str, faults: list[RequestFault], stops: int) -> None:
         """A daemon claims, delivers and settles, unless it stops after the first or the second."""
         daemon = self.daemons[name]
@@ -514,7 +514,7 @@ class Play(RuleBasedStateMachine):
             self.settle(daemon, daemon.reports)
 
     @precondition(lambda self: self.is_in(CallbackState.READY))
-    @rule(name=a_daemon, fault=a_fate, sends=st.booleans(), stops=st.integers(0, 3))
+    @rule(name=a_daemon, fault=a_fault, sends=st.booleans(), stops=st.integers(0, 3))
     def freezes(self, *, name: str, fault: RequestFault, sends: bool, stops: int) -> None:
         """A daemon claims, and perhaps sends, and goes on only when another has reaped its leases and moved on."""
         frozen = self.daemons[name]
@@ -529,7 +529,7 @@ class Play(RuleBasedStateMachine):
         self.settle(frozen, frozen.reports)
 
     @precondition(lambda self: len(self.seen.bets) < BETS_MAX)
-    @rule(name=a_daemon, fault=a_fate, fails=st.sampled_from(["in flight", "later", "never"]), ends=st.booleans())
+    @rule(name=a_daemon, fault=a_fault, fails=st.sampled_from(["in flight", "later", "never"]), ends=st.booleans())
     def trades(self, *, name: str, fault: RequestFault, fails: str, ends: bool) -> None:
         """A bet whose market may resolve before its debit is confirmed, and whose trade may fail downstream."""
         daemon, bet_id = self.daemons[name], f"bet-{len(self.seen.bets) + 1}"
