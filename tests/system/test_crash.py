@@ -1,4 +1,4 @@
-"""Daemons are killed or frozen at the worst moments: nothing is lost, nothing is doubled, and the audit can tell."""
+"""Killed and frozen daemons: nothing is lost or doubled, and the audit is complete."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -23,7 +23,10 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 
 async def enqueue_of_every_kind(environment: Environment, count: int) -> dict[uuid.UUID, str]:
-    """`count` due callbacks of every method but PING: their ids with what has to become of their bets."""
+    """Enqueue `count` due callbacks of every method except PING.
+
+    Returns ids and expected bet states.
+    """
     due: dict[uuid.UUID, str] = {}
     for n in range(count):
         due[await environment.harness.place(f"placed-{n}")] = "open"
@@ -41,7 +44,10 @@ async def enqueue_of_every_kind(environment: Environment, count: int) -> dict[uu
 async def test_a_daemon_killed_with_requests_of_every_method_in_flight_loses_and_doubles_none(
     environment: Environment,
 ) -> None:
-    """56 requests are booked by the operator and unanswered when the daemon dies; another one sends each once more."""
+    """The operator applied 56 unanswered requests when the daemon is killed.
+
+    Another one retries each.
+    """
     count = 8
     environment.operator.hold()
     first = await environment.fleet.start("first")
@@ -64,9 +70,10 @@ async def test_a_daemon_killed_with_requests_of_every_method_in_flight_loses_and
         assert sent[0].body == sent[1].body
         assert await environment.audit(request_id) == [(1, *INTERRUPTED, "first"), (2, *DELIVERED, "second")]
     assert await environment.bets() == {"open": count, "closed": 5 * count}
-    # Of the adopted bets' debits, all but that of BET_LOSE came back; the placements took as much again.
+    # All debits of the adopted bets except BET_LOSE's were returned; the placements debited the
+    # same amount.
     assert environment.operator.balance["p1"] == -2 * 500 * count
-    # Fresh tokens over the same bytes, one live attempt at a time, no second terminal: the operator saw none broken.
+    # New tokens over the same bytes, one live attempt at a time, no second terminal.
     assert environment.operator.faults == []
     assert await environment.audit_faults() == []
 
@@ -86,7 +93,10 @@ async def enqueue_debit_credit_and_rollback(environment: Environment) -> dict[st
 async def finish_with_another_daemon(
     environment: Environment, due: dict[str, uuid.UUID], *, sends: int, attempts: int
 ) -> None:
-    """Another daemon takes over, and each callback was sent and attempted so often in the end, and booked once."""
+    """Start another daemon.
+
+    Check how often each callback was sent, and that it was applied once.
+    """
     await environment.expire_leases("first")
     await environment.fleet.start("second")
     await environment.until_all_final()
@@ -116,8 +126,8 @@ async def test_a_daemon_killed_between_its_claim_and_its_request_has_sent_nothin
     await finish_with_another_daemon(environment, due, sends=1, attempts=2)
 
 
-async def test_a_daemon_killed_with_the_answers_in_its_sockets_sends_again(environment: Environment) -> None:
-    """The operator has answered, and nobody has read it: only idempotency by the same request_id saves the wallet."""
+async def test_a_daemon_killed_with_unread_answers_retries(environment: Environment) -> None:
+    """The operator has answered; only the same request_id keeps the wallet correct."""
     environment.operator.hold()
     first = await environment.fleet.start("first")
     due = await enqueue_debit_credit_and_rollback(environment)
@@ -129,7 +139,7 @@ async def test_a_daemon_killed_with_the_answers_in_its_sockets_sends_again(envir
     await finish_with_another_daemon(environment, due, sends=2, attempts=2)
 
 
-async def test_a_daemon_killed_before_its_settle_arrives_sends_again(environment: Environment) -> None:
+async def test_a_daemon_killed_before_its_settle_arrives_retries(environment: Environment) -> None:
     async with proxied(environment.fleet.dsn) as proxy:
         first = await environment.fleet.start("first", database={"dsn": proxy.dsn()})
         proxy.on_next("predictu_dispatch.settle(", Trick.LOSE_REQUEST)
@@ -141,8 +151,8 @@ async def test_a_daemon_killed_before_its_settle_arrives_sends_again(environment
     await finish_with_another_daemon(environment, due, sends=2, attempts=2)
 
 
-async def test_a_settle_that_its_daemon_did_not_live_to_see_stands(environment: Environment) -> None:
-    """It is committed, and the win that waited for it is released; only the daemon never heard of it."""
+async def test_a_committed_settle_holds_although_its_daemon_was_killed(environment: Environment) -> None:
+    """The win that waited for it is released."""
     async with proxied(environment.fleet.dsn) as proxy:
         first = await environment.fleet.start("first", database={"dsn": proxy.dsn()})
         environment.operator.hold()
@@ -168,7 +178,7 @@ async def test_a_settle_that_its_daemon_did_not_live_to_see_stands(environment: 
 
 
 async def test_a_frozen_daemons_late_answer_is_kept_in_the_audit_and_decides_nothing(environment: Environment) -> None:
-    """It wakes to hear that a credit was refused, while another daemon waits for the answer to the next attempt."""
+    """It reads a rejection of a credit while another daemon makes the next attempt."""
     await environment.adopt("b-credit")
     environment.operator.hold()
     environment.operator.refuse("PLAYER_NOT_FOUND")
@@ -196,15 +206,18 @@ async def test_a_frozen_daemons_late_answer_is_kept_in_the_audit_and_decides_not
     assert await environment.audit(win) == [*late, (2, *DELIVERED, "second")]
     assert await environment.bets() == {"closed": 1}
     assert environment.operator.balance["p1"] == 0
-    # Nobody can take back what a frozen host has sent: that the two overlapped is all there was to see.
+    # The two attempts may overlap, because a frozen daemon's request cannot be withdrawn.
     assert environment.operator.faults == [f"BET_WIN {win} has two live attempts"]
 
 
-async def test_a_lease_that_really_runs_out_is_taken_over_and_its_callback_is_never_sent_late(
+async def test_an_expired_lease_is_taken_over_and_its_callback_is_never_sent_late(
     environment: Environment,
 ) -> None:
-    """No clock is moved. One daemon has sent one bet and claimed another when it is frozen; a second one takes over."""
-    # The freeze must come before the first attempt has timed out.
+    """In real time. A daemon is frozen after it sent one bet and claimed another.
+
+    A second one takes over.
+    """
+    # Freeze before the first attempt times out.
     environment.fleet.write_operator(
         environment.operator.url, interactive={"attempt_timeout_s": 1.0, "connect_timeout_s": 0.3}
     )
@@ -215,7 +228,7 @@ async def test_a_lease_that_really_runs_out_is_taken_over_and_its_callback_is_ne
         )
         sent = await environment.harness.place("b-sent")
         await environment.until_in_flight(1)
-        # The claim that finds the other bet is answered while its daemon is frozen.
+        # The claim of the other bet is answered while the daemon is frozen.
         proxy.keep_answer_with("b-claimed")
         claimed = await environment.harness.place("b-claimed")
         await proxy.caught.wait()

@@ -1,4 +1,4 @@
-"""SIGTERM: no claim any more; what is in flight is finished or given back, everything is settled, exit code 0."""
+"""SIGTERM: no further claims, attempts finish, everything is settled, exit code 0."""
 
 import signal
 import time
@@ -18,9 +18,7 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
-async def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
-    environment: Environment, asked: signal.Signals
-) -> None:
+async def test_attempts_in_flight_finish_and_no_other_begins(environment: Environment, asked: signal.Signals) -> None:
     environment.operator.hold()
     daemon = await environment.fleet.start("host-1")
     await environment.adopt("b-won")
@@ -31,10 +29,10 @@ async def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
     await daemon.until_logged("drain.started")
     assert await daemon.get("/readyz") == (503, "draining\n")
     assert (await daemon.get("/healthz"))[0] == 200
-    # One is enqueued now, and one becomes due through what is settled now.
+    # One is enqueued now, and one becomes ready by a settle.
     too_late = await environment.harness.place("b-too-late")
     released = await environment.harness.end("BET_WIN", "b-placed")
-    # Asking twice is no reason for haste.
+    # A second signal does not shorten the drain.
     daemon.process.send_signal(asked)
     environment.operator.release()
 
@@ -48,7 +46,7 @@ async def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
     assert daemon.lines()[-1]["event"] == "daemon.stopped"
 
 
-async def test_what_outlasts_the_drain_is_given_back_as_interrupted_and_another_daemon_finishes_it(
+async def test_attempts_longer_than_drain_s_are_interrupted_and_finished_by_another_daemon(
     environment: Environment,
 ) -> None:
     drain_s = 0.3
@@ -68,7 +66,7 @@ async def test_what_outlasts_the_drain_is_given_back_as_interrupted_and_another_
     daemon.terminate()
     assert await daemon.exited() == 0
     took_s = time.monotonic() - asked_at_s
-    # Nothing had to be waited for after drain_s: the interrupted ones were settled at once.
+    # The interrupted attempts were settled right after drain_s.
     assert drain_s <= took_s < drain_s + 3.0
     for request_id in interrupted:
         assert await environment.audit(request_id) == [(1, "retry", "unanswered", "interrupted", "host-1")]

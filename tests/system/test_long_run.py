@@ -1,4 +1,4 @@
-"""A day in minutes: the month turns, clocks are wrong, hosts are up for ten years or ten seconds, and nothing grows.
+"""Month changes, wrong clocks, long and short uptimes, and constant memory.
 
 `TEST_SIZE=full` delivers a million callbacks instead of thousands.
 """
@@ -40,13 +40,13 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 
 TURNS = [
-    # Where the session is, it is next month already, or still the last one; in UTC it is the other way round.
+    # Time zones in which the session's month differs from the UTC month.
     ("2027-01-31 23:59:59.999999+00", "America/New_York", "ISO, MDY"),
     ("2027-02-01 00:00:00+00", "America/New_York", "SQL, DMY"),
     ("2026-12-31 23:30:00+00", "Pacific/Kiritimati", "German, DMY"),
     ("2028-01-01 00:30:00+00", "America/Los_Angeles", "ISO, DMY"),
     ("2028-02-29 23:59:59+00", "Asia/Kathmandu", "Postgres, MDY"),
-    # Clocks are changed on this very day, and the month ends in the summer's offset here and the winter's there.
+    # Time zones that change the clocks on this day.
     ("2027-10-31 00:59:59+00", "Europe/Berlin", "ISO, MDY"),
     ("2027-10-31 23:30:00+00", "Europe/Berlin", "SQL, MDY"),
     ("2027-03-28 01:00:00+00", "Europe/Berlin", "ISO, MDY"),
@@ -54,15 +54,15 @@ TURNS = [
 ]
 
 
-async def test_the_audits_months_turn_at_midnight_utc_whatever_the_session_thinks_of_time(harness: Harness) -> None:
-    """Partitions are made at each of these moments, in sessions all over the world: no gap and no overlap."""
+async def test_audit_months_begin_at_midnight_utc_in_every_session_time_zone(harness: Harness) -> None:
+    """Partitions created at these times in many time zones have no gap and no overlap."""
     definition = await harness.owner.fetchval(
         "select pg_get_functiondef('predictu_dispatch.prepare_partitions(integer)'::regprocedure)"
     )
     assert definition.count("now()") == 1
     lease = await harness.lease(await harness.place())
     for moment, zone, style in TURNS:
-        # The clock is moved by writing down the time; all else is as it was.
+        # The clock is moved by replacing now().
         await harness.owner.execute(definition.replace("now()", f"timestamptz '{moment}'"))
         for session in (harness.owner, harness.daemon):
             await session.execute(
@@ -75,7 +75,7 @@ async def test_the_audits_months_turn_at_midnight_utc_whatever_the_session_think
             for started_at in (month, month_of(month + timedelta(days=32)) - timedelta(microseconds=1)):
                 assert await partition_of(harness, lease, started_at) == f"predictu_dispatch.attempt_{month:%Y_%m}"
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.attempt_default") == 0
-    # The daemon that finished last month's attempt after midnight reports it as often as it likes.
+    # A report of last month's attempt may be repeated after midnight.
     assert await partition_of(harness, lease, datetime(2027, 1, 31, 23, 59, 59, tzinfo=UTC)) == (
         "predictu_dispatch.attempt_2027_01"
     )
@@ -86,7 +86,7 @@ def month_of(moment: datetime) -> datetime:
 
 
 async def partition_of(harness: Harness, lease: object, started_at: datetime) -> str:
-    """The table in which a report of an attempt from then comes to lie."""
+    """The partition that receives a report of an attempt from that time."""
     said = retried(lease, started_at=started_at)  # type: ignore[arg-type]
     await harness.settle(said)
     table: str = await harness.owner.fetchval(
@@ -95,8 +95,11 @@ async def partition_of(harness: Harness, lease: object, started_at: datetime) ->
     return table
 
 
-async def test_a_retry_is_signed_anew_when_it_is_sent_whatever_was_signed_before(environment: Environment) -> None:
-    """The operator's clock is a day fast at first, so that each token has expired for it; then it is put right."""
+async def test_every_retry_is_signed_with_the_current_time(environment: Environment) -> None:
+    """The operator's clock is a day ahead at first, so that each token has expired.
+
+    Then it is corrected.
+    """
     after_s, ahead_s = 3.2, 86_400.0
     retries = {"initial_delay_s": after_s, "max_delay_s": after_s, "jitter": 0.0}
     environment.fleet.write_operator(environment.operator.url, interactive=retries)
@@ -119,7 +122,7 @@ async def test_a_retry_is_signed_anew_when_it_is_sent_whatever_was_signed_before
     first, second = environment.operator.sent(placement)
     assert first.body == second.body
     assert claims(second)["iat"] - claims(first)["iat"] >= int(after_s)
-    # The operator of this suite takes no token that is older than three seconds, and both were fresh.
+    # This operator accepts tokens of up to three seconds, and both were new.
     assert environment.operator.faults == []
 
 
@@ -129,23 +132,23 @@ def claims(request: Request) -> dict[str, int]:
 
 
 def why_no_other_uptime() -> str | None:
-    """Why a process cannot be given another uptime here, in words; None where it can."""
+    """Why this machine cannot make time namespaces; None if it can."""
     if os.geteuid() != 0:
         return "a time namespace needs root"
     if shutil.which("unshare") is None:
         return "a time namespace needs `unshare`"
     tried = subprocess.run(
-        ["unshare", "--time", "--monotonic", "1", "--fork", "true"],  # noqa: S607 - wherever this system keeps it
+        ["unshare", "--time", "--monotonic", "1", "--fork", "true"],  # noqa: S607 - found on PATH
         check=False,
         capture_output=True,
         text=True,
         timeout=20,
     )
-    return f"no time namespace can be made here: {tried.stderr.strip()}" if tried.returncode else None
+    return f"cannot create a time namespace: {tried.stderr.strip()}" if tried.returncode else None
 
 
 def python_of_a_host_that_is_up_for(uptime_s: float, folder: Path) -> str:
-    """A Python whose monotonic clock says so, and that ends with whoever was started as it."""
+    """A Python with this monotonic clock, as an executable script."""
     monotonic_s = int(uptime_s - time.clock_gettime(time.CLOCK_MONOTONIC))
     boottime_s = int(uptime_s - time.clock_gettime(time.CLOCK_BOOTTIME))
     script = folder / f"python-{uptime_s:.0f}"
@@ -158,10 +161,10 @@ def python_of_a_host_that_is_up_for(uptime_s: float, folder: Path) -> str:
     return str(script)
 
 
-async def test_hosts_that_are_up_for_ten_years_and_for_ten_seconds_share_their_work(
+async def test_hosts_with_an_uptime_of_ten_years_and_ten_seconds_share_their_work(
     environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every span is a difference, and leases are on the database's clock: no monotonic moment means anything alone."""
+    """Durations are differences and leases use the database's clock, so uptime does not matter."""
     if reason := why_no_other_uptime():
         pytest.skip(reason)
     slots = {"max_in_flight": 12}
@@ -174,7 +177,7 @@ async def test_hosts_that_are_up_for_ten_years_and_for_ten_seconds_share_their_w
     for daemon in daemons:
         await daemon.ready()
     await until_slots(environment, host_new=6, host_old=6)
-    # Both have to take part; each attempt fails once, so that delays are waited for as well.
+    # Both daemons must take part; each first attempt fails, to include delays.
     refused: set[str] = set()
 
     def answer(request: Request) -> web.Response | None:
@@ -205,7 +208,7 @@ async def test_hosts_that_are_up_for_ten_years_and_for_ten_seconds_share_their_w
 
 
 async def deliver(environment: Environment, answerer: MinimalOperator, until_count: int) -> None:
-    """So many placements have been delivered since the beginning; the producer is never far ahead."""
+    """Enqueue placements until `count` are delivered, never far ahead of the daemon."""
     enqueued = answerer.answered
     while enqueued < until_count:
         await place_many(environment, min(_AT_ONCE, until_count - enqueued))
@@ -225,10 +228,10 @@ async def deliver(environment: Environment, answerer: MinimalOperator, until_cou
     await until("everything is delivered", nothing_is_left)
 
 
-async def test_nothing_of_a_daemon_grows_with_what_it_has_delivered(environment: Environment) -> None:
-    """What it holds after the first ones it holds after all; its log has a line for each attempt, and few more."""
+async def test_memory_threads_descriptors_and_connections_do_not_grow(environment: Environment) -> None:
+    """Also checks that the log has one line per attempt and few others."""
     if IS_FULL:
-        # The run's own limit is for tests that hang; minutes are what was asked for.
+        # The time limit is for tests that hang; TEST_SIZE=full runs for minutes.
         faulthandler.cancel_dump_traceback_later()
     async with minimal_operator() as answerer:
         slots = {"max_in_flight": SLOTS}
@@ -243,10 +246,10 @@ async def test_nothing_of_a_daemon_grows_with_what_it_has_delivered(environment:
     print_figures(f"{(whole.delivered - first.delivered) / took_s:.0f} a second\n{first}\n{whole}")
     assert whole.delivered == CALLBACKS, "each was sent once"
     assert await environment.states() == {"delivered": CALLBACKS}
-    # Over 18,000 callbacks 0.8 MB were measured, the allocator's own; what an attempt is made of takes 4 kB for each.
+    # Measured: 0.8 MB over 18,000 callbacks (the allocator); an attempt takes 4 kB.
     assert whole.resident_kb - first.resident_kb < 4 * 1024
     assert whole.threads <= first.threads
-    # A connection that was not needed at first may have been needed since.
+    # More pool connections may have been opened.
     assert whole.descriptors <= first.descriptors + 2
     assert whole.connections <= POOL + 2
     assert whole.series == first.series

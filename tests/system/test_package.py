@@ -1,4 +1,4 @@
-"""What is installed works without the repository beside it."""
+"""The wheel works without the repository."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_built_wheel_brings_its_own_sql(tmp_path: Path) -> None:
-    """An editable install reads `sql/` from the repository, a wheel from its own resources; both must find the same."""
+def test_a_built_wheel_contains_its_sql(tmp_path: Path) -> None:
+    """An editable install reads `sql/` from the repository, a wheel from its resources."""
     built = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)],
         cwd=ROOT,
@@ -32,6 +32,6 @@ def test_a_built_wheel_brings_its_own_sql(tmp_path: Path) -> None:
     found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     file, versions = found.stdout.splitlines()
     assert file.startswith(str(installed))
-    from predictu_dispatch.edge.postgres.sql_files import migrations, query  # noqa: PLC0415 - the editable one, to compare with
+    from predictu_dispatch.edge.postgres.sql_files import migrations, query  # noqa: PLC0415 - the editable install, for comparison
 
     assert versions == " ".join([*(m.sha256 for m in migrations()), query("claim")[:2]])

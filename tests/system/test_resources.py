@@ -1,4 +1,4 @@
-"""Postgres has no disk left, or the daemon no descriptors: it waits, loses nothing, and goes on by itself."""
+"""A full disk of Postgres, and a daemon without file descriptors: nothing is lost."""
 
 import asyncio
 import dataclasses
@@ -34,14 +34,14 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 def disk() -> Iterator[SmallDisk]:
     if reason := why_no_small_disk():
         pytest.skip(reason)
-    # Three databases and their log take half of it.
+    # Three databases and their WAL take half of it.
     with small_disk(size_mb=256) as disk:
         yield disk
 
 
 @pytest.fixture
 def cramped(disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedPostgres]:
-    """A server that keeps all it has, data and log, on the small disk."""
+    """A server with data and WAL on the small disk."""
     settings = {"min_wal_size": "32MB", "max_wal_size": "64MB", "max_connections": "50"}
     server = EmbeddedPostgres(fsync=True, settings=settings)
     with monkeypatch.context() as patched:
@@ -55,29 +55,29 @@ def cramped(disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Embedd
 
 
 async def place_until_refused(harness: Harness) -> list[UUID]:
-    """Bets are enqueued until Postgres has no room for one more; those that it took."""
+    """Enqueue bets until the disk is full; returns the accepted ones."""
     taken: list[UUID] = []
     for n in range(10_000):
         try:
             taken.append(await harness.place(f"squeezed-{n}"))
         except asyncpg.DiskFullError as refused:
-            assert "No space left on device" in str(refused)  # noqa: PT017 - how many are taken before is Postgres's own
+            assert "No space left on device" in str(refused)  # noqa: PT017 - the number of accepted bets varies
             return taken
-    raise AssertionError("Postgres took everything on a full disk")
+    raise AssertionError("Postgres accepted everything on a full disk")
 
 
 async def lives_without_settling(environment: Environment, daemon: Daemon) -> None:
-    """It says that the database fails it, waits, and answers whoever asks how it is."""
+    """Check that it reports the failing database, waits, and still serves its endpoints."""
     await until("every answer is on its way", lambda: environment.operator.live.total() == 0)
     await daemon.until_logged("database.lost")
     assert daemon.process.poll() is None
     assert (await daemon.get("/healthz"))[0] == 200
 
 
-async def test_a_full_disk_costs_no_answer_and_leaves_nothing_half_done(
+async def test_a_full_disk_loses_no_answer_and_leaves_no_partial_transaction(
     tmp_path: Path, cramped: EmbeddedPostgres, disk: SmallDisk
 ) -> None:
-    """First for the tables alone: each statement that needs room fails. Then for the log: Postgres itself goes down."""
+    """First the tables' disk is full and statements fail; then the WAL's, and Postgres stops."""
     server = server_of(cramped)
     async with (
         cloned_database(server, await create_template(server)) as database,
@@ -107,7 +107,7 @@ async def test_a_full_disk_costs_no_answer_and_leaves_nothing_half_done(
         disk.empty()
         await asyncio.to_thread(cramped.restart)
         await until("the daemon is ready again", daemon.is_ready)
-        # The producer's connections died with the server.
+        # The producer's connections are lost with the server.
         async with open_harness(database) as harness:
             restored = dataclasses.replace(environment, harness=harness)
             await restored.until_all_final()
@@ -117,18 +117,18 @@ async def test_a_full_disk_costs_no_answer_and_leaves_nothing_half_done(
 
 
 async def write_log_until_it_breaks(database: Database) -> None:
-    """Postgres begins one file of its log after the other until it finds no room for the next, and goes down."""
+    """Switch WAL files until the disk is full and Postgres stops."""
     async with connected(database.owner, 1) as [writer]:
         try:
             for _ in range(50):
                 await writer.execute("select pg_logical_emit_message(false, 'test', 'x'), pg_switch_wal()")
         except _GONE:
             pass
-        await until("the server has let go", writer.is_closed)
+        await until("the server has stopped", writer.is_closed)
 
 
 async def assert_each_is_delivered_once(environment: Environment, request_ids: list[UUID]) -> None:
-    """And nobody has sent anything twice, although the database heard of it late."""
+    """Check that everything was sent once, although it was settled late."""
     assert await environment.states() == {"delivered": len(request_ids)}
     assert [await environment.audit(request_id) for request_id in request_ids] == [DELIVERED_AT_ONCE] * len(request_ids)
     assert len(environment.operator.requests) == len(request_ids)
@@ -144,21 +144,21 @@ async def assert_each_is_delivered_once(environment: Environment, request_ids: l
     ("known_by", "delivered_before", "sockets"),
     [
         ("127.0.0.1", 1, 4),
-        # Not even for a look-up, from the first callback on.
+        # Not enough for a name look-up either.
         ("localhost", 0, 0),
     ],
 )
-async def test_a_daemon_without_descriptors_left_sends_nothing_blames_nobody_and_goes_on(
+async def test_a_daemon_without_descriptors_sends_nothing_and_opens_no_circuit(
     environment: Environment, known_by: str, delivered_before: int, sockets: int
 ) -> None:
-    """What got no socket did not leave, and says nothing of the operator: so no circuit opens for it."""
+    """Attempts without a socket are not sent and do not count against the operator."""
     count = 40
     environment.fleet.write_operator(
         environment.operator.url.replace("127.0.0.1", known_by),
         interactive={"initial_delay_s": 0.3, "max_delay_s": 0.3, "max_attempts": 100},
         circuit={"failure_threshold": 5},
     )
-    # One connection to Postgres, which it has already: what else runs short then is another test's.
+    # One connection to Postgres, which is already open.
     daemon = await environment.fleet.start("host-1", database={"pool_size": 1})
     for n in range(delivered_before):
         await environment.harness.place(f"before-{n}")
@@ -171,11 +171,11 @@ async def test_a_daemon_without_descriptors_left_sends_nothing_blames_nobody_and
         async def others_got_none_twice() -> bool:
             return (await audit_by_reason(environment)).get(("not_sent", "no_socket"), 0) >= 2 * (count - sockets)
 
-        await until("the others were tried again, and got none", others_got_none_twice, within_s=15.0)
-        # Time enough to think ill of the operator.
+        await until("the others were retried without a socket", others_got_none_twice, within_s=15.0)
+        # Long enough for the circuit to open.
         await until_heartbeats_sent(environment, 2)
         assert (await audit_by_reason(environment)).keys() <= {("not_sent", "no_socket"), ("answered", None)}
-        # Whoever is connected is answered; a new connection may be turned away, and no more than that.
+        # Open connections are served; only new ones may be refused.
         assert (await daemon.get("/healthz"))[0] == 200
         assert await daemon.metric("database_up") is not None
         assert daemon.process.poll() is None
@@ -185,7 +185,7 @@ async def test_a_daemon_without_descriptors_left_sends_nothing_blames_nobody_and
         assert answer.status == 200
     assert await environment.bets() == {"open": count + delivered_before}
     sends = [len(environment.operator.sent(placement)) for placement in placements]
-    assert sends == [1] * count, "none arrived that is said not to have been sent"
+    assert sends == [1] * count, "no attempt that is not_sent arrived"
     operator = await operator_row(environment)
     assert (operator["circuit"], operator["consecutive_failures"]) == ("closed", 0)
     assert daemon.lines("circuit.opened") == []
@@ -193,7 +193,7 @@ async def test_a_daemon_without_descriptors_left_sends_nothing_blames_nobody_and
 
 
 async def audit_by_reason(environment: Environment) -> dict[tuple[str, str | None], int]:
-    """How many audit rows have which evidence and reason."""
+    """Number of audit rows by evidence and reason."""
     found = await environment.harness.owner.fetch(
         "select evidence, reason, count(*) from predictu_dispatch.attempt group by evidence, reason"
     )

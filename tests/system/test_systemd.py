@@ -1,4 +1,4 @@
-"""The unit in deploy/ under a real systemd: start, reload, watchdog, an absent database, stop; and what lint says."""
+"""The unit in deploy/ under a real systemd: start, reload, watchdog, outage, stop, lint."""
 
 import asyncio
 import dataclasses
@@ -35,12 +35,12 @@ needs_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 
 
 @needs_analyze
-def test_systemd_has_nothing_to_say_against_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
-    # Where it is not installed, its program is missing, and that is all that may be wrong.
+    # The only allowed error: the program is not installed.
     unit.write_text(UNIT.read_text().replace("/opt/predictu-dispatch/bin/predictu-dispatch", sys.executable))
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)],  # noqa: S607 - wherever it lies
+        ["systemd-analyze", "verify", "--man=no", str(unit)],  # noqa: S607 - found on PATH
         capture_output=True,
         text=True,
         check=False,
@@ -49,7 +49,7 @@ def test_systemd_has_nothing_to_say_against_the_unit(tmp_path: Path) -> None:
 
 
 @needs_analyze
-def test_the_unit_exposes_little() -> None:
+def test_the_unit_is_sandboxed() -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", str(UNIT)],  # noqa: S607
         capture_output=True,
@@ -61,21 +61,21 @@ def test_the_unit_exposes_little() -> None:
     assert float(overall[1]) <= EXPOSURE_MAX
 
 
-def test_the_unit_waits_for_longer_than_a_drain_takes() -> None:
+def test_the_units_stop_timeout_is_longer_than_a_drain() -> None:
     (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), flags=re.MULTILINE)
     assert int(stop_s) > DaemonSettings().drain_s + 15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """The daemon as a unit of a machine of its own, the operator and the producer outside of it."""
+    """The daemon as a unit of a container; the operator and the producer are outside."""
 
     machine: Machine
     environment: Environment
     database: Database
 
     async def started(self) -> None:
-        """`systemctl start` came back, which it does once the daemon said that it is ready."""
+        """Run `systemctl start`, which returns when the daemon is ready."""
         done = await self.machine.systemctl("start", NAME)
         assert done.returncode == 0, f"{done.stderr}{self.log_text}"
 
@@ -92,13 +92,13 @@ class Service:
         return await self.machine.show(NAME, name)
 
     def inside(self, path: str) -> Path:
-        """A file of the machine, as it can be reached from here."""
+        """A path of the container, seen from outside."""
         return Path(f"/proc/{self.machine.pid}/root{path}")
 
 
 @asynccontextmanager
 async def service(folder: Path, embedded: EmbeddedPostgres, *, drop_in: str = "") -> AsyncIterator[Service]:
-    """Not started yet."""
+    """The unit, not started yet."""
     server = server_of(embedded, tcp=True)
     template = await create_template(server)
     async with cloned_database(server, template) as database, open_environment(folder, database) as environment:
@@ -123,7 +123,7 @@ async def service(folder: Path, embedded: EmbeddedPostgres, *, drop_in: str = ""
 
 
 @needs_a_machine
-async def test_a_start_is_over_once_the_daemon_claims_and_a_reload_takes_a_changed_file(
+async def test_start_returns_after_the_first_claim_and_reload_applies_a_changed_file(
     tmp_path: Path, embedded: EmbeddedPostgres
 ) -> None:
     async with service(tmp_path, embedded) as running:
@@ -137,7 +137,7 @@ async def test_a_start_is_over_once_the_daemon_claims_and_a_reload_takes_a_chang
         uid = re.search(r"^Uid:\s+(\d+)", status, flags=re.MULTILINE)
         assert uid is not None
         assert 61184 <= int(uid[1]) <= 65519, "systemd's range of dynamic users"
-        # The key and the DSN came as credentials: the files are root's.
+        # Key and DSN are credentials; only root can read the files.
         assert running.inside("/etc/predictu-dispatch/dsn").stat().st_mode & 0o777 == 0o600
 
         placed = await running.environment.harness.place("b-1")
@@ -149,14 +149,14 @@ async def test_a_start_is_over_once_the_daemon_claims_and_a_reload_takes_a_chang
         pid = await running.show("MainPID")
         reloaded = await running.machine.systemctl("reload", NAME)
         assert reloaded.returncode == 0, reloaded.stderr
-        await until("the reload is told", lambda: bool(running.lines("config.reloaded")))
+        await until("the reload is logged", lambda: bool(running.lines("config.reloaded")))
         assert running.lines("config.reloaded")[0]["changed"] == 1
         assert (await running.show("MainPID"), await running.show("NRestarts")) == (pid, "0")
 
 
 @needs_a_machine
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGUSR1], ids=["frozen process", "blocked loop"])
-async def test_a_daemon_that_hangs_is_killed_by_the_watchdog_and_its_successor_delivers(
+async def test_a_hung_daemon_is_killed_by_the_watchdog_and_the_next_one_delivers(
     tmp_path: Path, embedded: EmbeddedPostgres, how: signal.Signals
 ) -> None:
     async with service(tmp_path, embedded, drop_in=f"WatchdogSec={WATCHDOG_S}\nRestartSec=0\n") as running:
@@ -169,9 +169,9 @@ async def test_a_daemon_that_hangs_is_killed_by_the_watchdog_and_its_successor_d
         async def was_restarted() -> bool:
             return await running.show("NRestarts") == "1" and await running.show("ActiveState") == "active"
 
-        await until("systemd has started another one", was_restarted)
+        await until("systemd has restarted it", was_restarted)
         assert "ended by watchdog" in running.log_text
-        # And it tells where it hung.
+        # The journal has the stack trace.
         assert "Fatal Python error: Aborted" in running.log_text
         running.environment.operator.release()
         await running.environment.expire_leases("host-1")
@@ -184,8 +184,8 @@ async def test_a_daemon_that_hangs_is_killed_by_the_watchdog_and_its_successor_d
 
 
 @needs_a_machine
-async def test_an_absent_database_gets_no_daemon_killed(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
-    """A new process would find no database either, and what this one has to settle would be lost to the reaper."""
+async def test_the_watchdog_does_not_kill_a_daemon_during_an_outage(tmp_path: Path, embedded: EmbeddedPostgres) -> None:
+    """A new process could not do better, and unsettled answers would be lost."""
     async with service(tmp_path, embedded, drop_in=f"WatchdogSec={WATCHDOG_S}\n") as running:
         await running.started()
         pid = await running.show("MainPID")
@@ -197,10 +197,10 @@ async def test_an_absent_database_gets_no_daemon_killed(tmp_path: Path, embedded
         async def says_so() -> bool:
             return await running.show("StatusText") == "the database cannot be reached"
 
-        await until("systemctl status says that the database is away", says_so)
+        await until("systemctl status reports the outage", says_so)
         running.environment.operator.release()
         back_at_s = time.monotonic() + 2 * WATCHDOG_S
-        await until("the watchdog would have bitten twice", lambda: time.monotonic() > back_at_s)
+        await until("twice the watchdog's interval has passed", lambda: time.monotonic() > back_at_s)
         await asyncio.to_thread(embedded.restart)
 
         async def says_ready() -> bool:
@@ -215,10 +215,10 @@ async def test_an_absent_database_gets_no_daemon_killed(tmp_path: Path, embedded
 
 
 @needs_a_machine
-async def test_a_stop_lets_what_is_in_flight_finish_for_as_long_as_drain_s_says(
+async def test_a_stop_waits_for_attempts_in_flight_for_up_to_drain_s(
     tmp_path: Path, embedded: EmbeddedPostgres
 ) -> None:
-    """Even where somebody made drain_s longer and not the unit's own patience."""
+    """Also if drain_s is longer than TimeoutStopSec."""
     patience_s = 0.5
     async with service(tmp_path, embedded, drop_in=f"TimeoutStopSec={patience_s}\n") as running:
         await running.started()
@@ -228,7 +228,7 @@ async def test_a_stop_lets_what_is_in_flight_finish_for_as_long_as_drain_s_says(
         stopping = asyncio.create_task(running.machine.systemctl("stop", NAME))
         await until("the daemon drains", lambda: bool(running.lines("drain.started")))
         late_at_s = time.monotonic() + 2 * patience_s
-        await until("the unit's patience is over", lambda: time.monotonic() > late_at_s)
+        await until("TimeoutStopSec has passed", lambda: time.monotonic() > late_at_s)
         running.environment.operator.release()
         stopped = await asyncio.wait_for(stopping, WAIT_S)
         assert stopped.returncode == 0, stopped.stderr

@@ -1,4 +1,4 @@
-"""Several daemons share one database: a callback is one daemon's at a time, and one's death is the others' work."""
+"""Several daemons on one database: one lease per callback, and expired leases are reaped."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,7 +21,7 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 
 async def enqueue_bets(environment: Environment, count: int) -> None:
-    """`count` bets: a third each is won, lost and rolled back, which is enqueued while the debit is on its way."""
+    """Enqueue `count` bets with terminals: a third is won, a third lost, a third rolled back."""
     for n in range(count):
         bet_id = f"b-{n}"
         await environment.harness.place(bet_id)
@@ -31,9 +31,9 @@ async def enqueue_bets(environment: Environment, count: int) -> None:
             await environment.harness.end("BET_WIN" if n % 3 else "BET_LOSE", bet_id)
 
 
-async def test_two_daemons_never_have_the_same_callback_and_finish_every_bet(environment: Environment) -> None:
+async def test_two_daemons_never_lease_the_same_callback_and_finish_every_bet(environment: Environment) -> None:
     count = 150
-    # Few slots for each, so that both are needed; a claim of either is between two claims of the other.
+    # Few slots, so that both daemons are needed and their claims alternate.
     few = {"max_in_flight": 4}
     environment.fleet.write_operator(environment.operator.url, interactive=few, settlement=few)
     daemons = [environment.fleet.spawn(instance) for instance in ("host-1", "host-2")]
@@ -46,7 +46,7 @@ async def test_two_daemons_never_have_the_same_callback_and_finish_every_bet(env
     assert set(bets) <= {"closed", "void"}
     assert sum(bets.values()) == count
     assert environment.operator.faults == await environment.audit_faults() == []
-    # No crash, no slow answer: nothing was sent twice, and nobody lost a lease.
+    # Without a crash or a slow answer, nothing is sent twice and no lease is lost.
     assert len({request.request_id for request in environment.operator.requests}) == len(environment.operator.requests)
     rows = await environment.harness.owner.fetch(
         "select instance, count(*), max(attempt) as last from predictu_dispatch.attempt group by instance"
@@ -56,10 +56,8 @@ async def test_two_daemons_never_have_the_same_callback_and_finish_every_bet(env
     assert environment.operator.balance["p1"] == -500 * (count // 3)
 
 
-async def test_two_daemons_finish_what_a_third_one_died_of_and_reap_it_once(
-    environment: Environment, database: Database
-) -> None:
-    """Both come to reap the same leases, because nobody can settle anything until somebody lets go of the bets."""
+async def test_two_daemons_reap_a_crashed_daemons_leases_once(environment: Environment, database: Database) -> None:
+    """Both find the same expired leases, because the bets are locked."""
     count = 30
     environment.operator.hold()
     dying = await environment.fleet.start("dying")
@@ -81,8 +79,10 @@ async def test_two_daemons_finish_what_a_third_one_died_of_and_reap_it_once(
         async with holder.transaction():
             await holder.execute("select from predictu_dispatch.bet for update")
             await environment.expire_leases("dying")
-            await until("both have reported what they reap", lambda: all(proxy.runs(SETTLE) for proxy in proxies))
-        # Whoever comes second reports again within 50 ms, long before the wins below are delivered.
+            await until(
+                "both have reported their reaped attempts", lambda: all(proxy.runs(SETTLE) for proxy in proxies)
+            )
+        # The second one reports again within 50 ms, before the wins below are delivered.
         for n in range(count):
             await environment.harness.end("BET_WIN", f"b-{n}")
         await environment.until_all_final()
@@ -97,7 +97,7 @@ async def test_two_daemons_finish_what_a_third_one_died_of_and_reap_it_once(
         interrupted, delivered = await environment.audit(placement)
         assert interrupted == (1, "retry", "unanswered", "interrupted", "dying")
         assert delivered[:4] == (2, "delivered", "answered", None)
-    # Each attempt is logged by one daemon only, those that were reaped as well: whoever came second left no trace.
+    # Each attempt, also a reaped one, is logged by exactly one daemon.
     lines = [line for survivor in survivors for line in survivor.lines() if "attempt" in line]
     rows = await environment.harness.owner.fetch("select request_id::text, attempt from predictu_dispatch.attempt")
     assert sorted((line["request_id"], line["attempt"]) for line in lines) == sorted(tuple(row) for row in rows)

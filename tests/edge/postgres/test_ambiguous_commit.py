@@ -1,6 +1,6 @@
-"""COMMIT was sent and the connection broke: nobody can know what became of it, so whoever asked does it again.
+"""Commits with a lost answer: the statement is repeated and counts once.
 
-A settle that is repeated at once, and one whose daemon died, are in test_outage.py and test_crash.py; here is the rest.
+Repeated settles are also in test_outage.py and test_crash.py.
 """
 
 import asyncio
@@ -43,14 +43,14 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 
 
 def cut_what_is_kept(proxy: PostgresProxy) -> None:
-    """The connection whose answer stays in the proxy breaks; the daemon's others go on."""
+    """Break the connection whose answer the proxy keeps; the daemon's other connections stay."""
     for line in proxy._lines:
         if line.kept is not None:
             line.cut()
 
 
 async def counts_right(environment: Environment, *daemons: Daemon) -> None:
-    """The daemons' counters say as many attempts as the audit has rows, none of them late, none refused."""
+    """Check that the daemons' counters equal the audit's rows, without late or refused reports."""
     rows = await environment.harness.owner.fetchval(
         "select count(*) from predictu_dispatch.attempt where instance = any ($1)", [one.instance for one in daemons]
     )
@@ -60,10 +60,10 @@ async def counts_right(environment: Environment, *daemons: Daemon) -> None:
     assert [line for one in daemons for line in one.lines("lease.lost") + one.lines("report.refused")] == []
 
 
-async def test_what_a_lost_claim_leased_is_reaped_and_goes_on_as_if_it_might_have_been_sent(
+async def test_leases_of_a_lost_claim_are_reaped_with_unknown_effect(
     environment: Environment,
 ) -> None:
-    """The database has five attempts that nobody made. A debit is tried again, or taken back where it may not be."""
+    """The database has five attempts that were never made. Debits are retried or rolled back."""
     harness = environment.harness
     async with proxied(environment.fleet.dsn) as proxy:
         plain, taken_back, too_late = [await harness.place(f"b-{name}") for name in ("plain", "taken-back", "too-late")]
@@ -95,7 +95,7 @@ async def test_what_a_lost_claim_leased_is_reaped_and_goes_on_as_if_it_might_hav
             assert (callback["state"], callback["reason"], callback["effect"]) == ("exhausted", reason, "unknown")
             assert await environment.audit(request_id) == [INTERRUPTED]
             assert environment.operator.sent(request_id) == []
-        # The operator never saw those two debits, and hears that there is nothing to give back.
+        # The operator never saw those two debits and answers nothing_to_reverse.
         for bet_id in ("b-taken-back", "b-too-late"):
             [given_back] = await harness.rollbacks(bet_id)
             assert (given_back["state"], given_back["reason"]) == ("delivered", "nothing_to_reverse")
@@ -106,11 +106,11 @@ async def test_what_a_lost_claim_leased_is_reaped_and_goes_on_as_if_it_might_hav
         await counts_right(environment, daemon)
 
 
-async def test_a_settle_is_recognised_when_it_is_repeated_after_another_daemon_has_gone_on(
+async def test_a_repeated_settle_is_recognised_during_the_next_attempt(
     environment: Environment,
 ) -> None:
-    """The next attempt is under way elsewhere when the report of the first comes again: it is neither late nor new."""
-    # So late a retry that the first daemon can be stopped before it claims it itself.
+    """The report is repeated while another daemon makes the next attempt: neither late nor new."""
+    # The retry is late enough to stop the first daemon before it claims it.
     environment.fleet.write_operator(environment.operator.url, interactive={"initial_delay_s": 1.0, "max_delay_s": 1.0})
     async with proxied(environment.fleet.dsn) as proxy:
         first = await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
@@ -146,8 +146,8 @@ async def test_a_settle_is_recognised_when_it_is_repeated_after_another_daemon_h
         await counts_right(environment, first, second)
 
 
-async def test_what_a_lost_expiry_has_ended_is_ended_once_and_its_rollback_goes_out(environment: Environment) -> None:
-    """The daemon never hears which bets it ended, and so wakes nobody for them: the next look finds what is due."""
+async def test_a_lost_answer_of_expire_ends_callbacks_once_and_sends_the_rollback(environment: Environment) -> None:
+    """The daemon does not know which bets it ended; the next poll finds the due rollback."""
     harness = environment.harness
     attempted = await harness.place("b-attempted")
     await harness.attempt(attempted, retried, due_in_s=3600.0)
@@ -167,7 +167,7 @@ async def test_what_a_lost_expiry_has_ended_is_ended_once_and_its_rollback_goes_
         await daemon.ready()
         await environment.until_all_final()
         asked = proxy.runs(EXPIRE)
-        await until("it has looked again", lambda: proxy.runs(EXPIRE) > asked + 1)
+        await until("it has polled again", lambda: proxy.runs(EXPIRE) > asked + 1)
         assert await environment.bets() == {"void": 1, "closed": 1}
         assert await harness.state(win) == "cancelled"
         [given_back] = await harness.rollbacks("b-attempted")
@@ -177,8 +177,8 @@ async def test_what_a_lost_expiry_has_ended_is_ended_once_and_its_rollback_goes_
         assert environment.operator.faults == await environment.audit_faults() == []
 
 
-async def test_shares_stay_within_the_limit_whatever_announcements_are_lost(environment: Environment) -> None:
-    """What the database has granted and a daemon never heard of is used by nobody, and is right a moment later."""
+async def test_shares_stay_within_the_limit_when_heartbeat_answers_are_lost(environment: Environment) -> None:
+    """Slots that a daemon does not know of stay unused until its next heartbeat."""
     few = {"max_in_flight": LIMIT}
     environment.fleet.write_operator(environment.operator.url, interactive=few, settlement=few)
     environment.operator.hold()
@@ -196,14 +196,14 @@ async def test_shares_stay_within_the_limit_whatever_announcements_are_lost(envi
         await place_many(environment, 30)
         await every_slot_is_busy()
         b = await environment.fleet.start("host-b")
-        # It is told to give half of them back, and does not hear of it: so nobody else may have them.
+        # The answer that halves its share is lost, so no other daemon may have these slots.
         await loses_an_announcement()
         await until_heartbeats(environment, "host-b")
         environment.operator.release()
         await until_slots(environment, host_a=6, host_b=6)
         await environment.until_all_final()
         b.terminate()
-        # What is given back is granted to the other one, who does not hear of that either.
+        # The released slots are granted to the other daemon, whose answer is lost too.
         await loses_an_announcement()
         assert await b.exited() == 0
         await loses_an_announcement()
@@ -221,7 +221,7 @@ async def test_shares_stay_within_the_limit_whatever_announcements_are_lost(envi
 
 
 async def say_all(connection: Connection, ids: list[uuid.UUID]) -> list[uuid.UUID | None]:
-    """A producer's transaction: a bet with its win, a balance, and a bet from before that is rolled back."""
+    """A producer's transaction: a bet with its win, a balance, and the rollback of an older bet."""
     # As prepared statements, so that the proxy knows the COMMIT.
     await connection.fetch("begin")
     said = [
@@ -235,10 +235,10 @@ async def say_all(connection: Connection, ids: list[uuid.UUID]) -> list[uuid.UUI
 
 
 @pytest.mark.parametrize("trick", Trick)
-async def test_a_producers_transaction_is_said_again_under_the_same_ids_and_counts_once(
+async def test_a_repeated_producer_transaction_counts_once(
     environment: Environment, database: Database, trick: Trick
 ) -> None:
-    """Whether its COMMIT came through or not; and once more when all of it has long been delivered."""
+    """Whether its COMMIT succeeded or not, and also after everything is delivered."""
     ids = [uuid.uuid4() for _ in range(3)]
     await environment.adopt("b-before")
     nothing = await environment.harness.everything()

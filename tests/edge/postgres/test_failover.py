@@ -1,4 +1,4 @@
-"""The primary is gone and its standby is promoted: daemons follow by themselves, and nothing acknowledged is lost."""
+"""Failover: daemons follow the promoted standby, and nothing acknowledged is lost."""
 
 import asyncio
 import dataclasses
@@ -36,18 +36,18 @@ from tests.support.standby import Pair, running_pair
 
 PRODUCERS, BETS_OF_EACH = 4, 45
 ENQUEUED_BEFORE = 100
-"""When the primary goes: enough for claims, attempts and settles to be under way, and most is still to come."""
+"""When the primary is killed: claims, attempts and settles are in progress."""
 RECOVERY_MAX_S = 30.0
-"""No promise, but a bound that only a daemon passes that does not follow at all."""
+"""An upper bound, exceeded only by a daemon that does not follow."""
 STAKE = 500
 LANE = {"attempt_timeout_s": 2.0, "connect_timeout_s": 1.0}
-"""Leases of seven seconds: what was claimed by an answer that died with the primary is really waited for."""
+"""Leases of seven seconds, so that the leases of a lost claim really expire."""
 
 
 class Producer:
-    """Enqueues bets, and writes down each request_id once the database has acknowledged it.
+    """Enqueues bets and records each request_id after its commit is acknowledged.
 
-    What breaks off it says again under the same id, as sql/README.md tells producers to.
+    Interrupted transactions are repeated with the same id, as sql/README.md says.
     """
 
     def __init__(self, dsn: str, name: str) -> None:
@@ -58,9 +58,9 @@ class Producer:
         self.broken_off = 0
 
     async def run(self) -> None:
-        """A third of its bets stays open, one is won, and one is rolled back."""
+        """A third of its bets stays open, a third is won, a third is rolled back."""
         for n in range(BETS_OF_EACH):
-            # A player for each bet, so that each wallet says what has become of one bet.
+            # One player per bet, so that each wallet shows one bet.
             bet_id = player_id = f"{self._name}-{n}"
             bet = {"bet_id": bet_id, "player_id": player_id, "currency": "EUR", "amount": STAKE}
             await self._enqueue("BET_MAKE", placement_params(bet_id, amount=STAKE, player_id=player_id))
@@ -89,7 +89,8 @@ class Producer:
                 if not isinstance(translate(error), DatabaseUnavailable):
                     raise
                 self.broken_off += 1
-                # A program that waits for its database need not take the machine meanwhile.
+                # A pause, so that the producer does not use the CPU while the database is
+                # unavailable.
                 await asyncio.sleep(0.02)
 
 
@@ -102,14 +103,17 @@ async def pair() -> AsyncIterator[Pair]:
 
 @pytest.fixture
 async def database_of_both(pair: Pair) -> Database:
-    """Reached through both hosts. It is not dropped: that would wait for a standby that nothing is sent to any more."""
+    """A database reached through both hosts.
+
+    Not dropped, because that would wait for the standby.
+    """
     server, name = pair.server, await create_template(pair.server)
     logins = {role: server.dsn(name, f"test_{role}") for role in ("producer", "dispatcher", "support", "retention")}
     return Database(name=name, owner=server.dsn(name), **logins)
 
 
 def enqueued(producers: list[Producer]) -> int:
-    """How many callbacks were acknowledged."""
+    """Number of acknowledged callbacks."""
     return sum(len(one.acknowledged) for one in producers)
 
 
@@ -122,13 +126,13 @@ async def neither_reaches_it(daemons: list[Daemon]) -> bool:
     return not any([await daemon.is_ready() for daemon in daemons])
 
 
-async def test_a_killed_primary_loses_nothing_acknowledged_and_daemons_follow_its_standby(
+async def test_killing_the_primary_loses_nothing_acknowledged_and_daemons_follow_the_standby(
     pair: Pair, database_of_both: Database, tmp_path: Path
 ) -> None:
-    """Two daemons, of which one polls and the other one relies on notifications; four producers that never stop.
+    """Two daemons (one polls, one relies on notifications) and four producers.
 
-    Commits of all of them hang when the primary dies, on its disk and not on the standby's: nobody has been told that
-    they are done, and none of them is.
+    Commits of all of them hang when the primary is killed: they are on its disk, not on the
+    standby's, and not acknowledged.
     """
     database = database_of_both
     async with open_environment(tmp_path, database) as environment:
@@ -143,15 +147,15 @@ async def test_a_killed_primary_loses_nothing_acknowledged_and_daemons_follow_it
             await pair.stop_sending()
 
             async def commits_hang() -> bool:
-                # Where nobody waits for the standby all goes on as it was, and is lost with the primary.
+                # With an asynchronous standby nothing would hang, and commits would be lost.
                 return await pair.commits_waiting() > PRODUCERS or enqueued(producers) >= ENQUEUED_BEFORE * 2
 
             await until("the producers' commits hang, and one of a daemon", commits_hang)
             killed_at_s = time.monotonic()
             await asyncio.to_thread(pair.primary.kill)
             gone_at_s = time.monotonic()
-            # Whoever watches over the two needs a moment as well, and nobody must have been spared the outage.
-            await until("both daemons say that it is gone", lambda: neither_reaches_it([polls, listens]))
+            # A failover manager needs time too, and both daemons must notice the outage.
+            await until("both daemons report the outage", lambda: neither_reaches_it([polls, listens]))
             before = await delivered(witness)
             promoted_at_s = time.monotonic()
             await pair.standby.promote()
@@ -195,21 +199,22 @@ async def nothing_acknowledged_is_lost(
     states = Counter((callbacks[one]["method"], callbacks[one]["state"]) for one in acknowledged)
     assert states.keys() <= {
         *((method, "delivered") for method in ("BET_MAKE", "BET_WIN", "BET_ROLLBACK")),
-        # Rolled back before it was sent, or before it was known to have arrived.
+        # Rolled back before it was sent or confirmed.
         ("BET_MAKE", "cancelled"),
         ("BET_MAKE", "exhausted"),
         ("BET_ROLLBACK", "cancelled"),
     }, f"{states}; {figures}"
 
-    # A daemon says what it has settled once the commit is acknowledged: each of those attempts stands in the audit.
+    # A daemon logs an attempt after its commit is acknowledged, so each logged attempt is in the
+    # audit.
     rows = await owner.fetch("select request_id::text, attempt, verdict from predictu_dispatch.attempt")
     said = [line for daemon in daemons for line in daemon.lines() if "attempt" in line]
     settled = Counter((line["request_id"], line["attempt"], line["verdict"]) for line in said)
     assert settled == Counter(tuple(row) for row in rows), figures
-    # And no request left whose claim was not acknowledged.
+    # No request was sent without an acknowledged claim.
     sent = Counter(uuid.UUID(request.request_id) for request in operator.requests)
     unknown = {one: count for one, count in sent.items() if one not in callbacks or callbacks[one]["attempts"] < count}
-    assert not unknown, f"sent, and the database knows nothing of it: {unknown}; {figures}"
+    assert not unknown, f"sent, but not in the database: {unknown}; {figures}"
     assert operator.faults == await environment.audit_faults() == [], figures
 
     bets = await owner.fetch("select bet_id, player_id, state from predictu_dispatch.bet")
@@ -221,22 +226,22 @@ async def nothing_acknowledged_is_lost(
 
 
 async def hears_of_new_work(environment: Environment, polls: Daemon, *, killed_at_s: float) -> None:
-    """Alone, the daemon that polls once a minute is told of a bet: it listens to the new primary."""
+    """The daemon that polls once a minute is notified of a bet by the new primary."""
     polls.terminate()
     assert await polls.exited() == 0
-    # The larger share wakes it once more; from then on only a notification does.
+    # Its larger share wakes it once; after that only a notification does.
     await until_slots(environment, host_listens=60)
     await until_heartbeats(environment, "host-listens", times=1)
     await environment.harness.place("b-last")
-    # A listening connection is asked every ten seconds whether it lives.
+    # A listening connection is checked every ten seconds.
     await environment.until_all_final(within_s=20.0)
-    print_figures(f"failover: told of a new bet at the latest {time.monotonic() - killed_at_s:.2f} s after the kill")
+    print_figures(f"failover: notified of a new bet at most {time.monotonic() - killed_at_s:.2f} s after the kill")
 
 
-async def test_daemons_follow_where_the_primary_says_nothing_any_more(
+async def test_daemons_follow_if_the_primary_stops_answering(
     pair: Pair, database_of_both: Database, tmp_path: Path
 ) -> None:
-    """A machine without power, or behind a broken switch: statements, and new connections, run into their timeouts."""
+    """As after a power or network failure: statements and new connections time out."""
     database = database_of_both
     async with open_environment(tmp_path, database) as environment:
         daemon = await environment.fleet.start("host-1")
@@ -264,16 +269,16 @@ async def test_daemons_follow_where_the_primary_says_nothing_any_more(
                 await until("the daemon is ready", daemon.is_ready)
             assert environment.operator.faults == []
         finally:
-            # Whatever has become of the daemon: nobody here is to wait for a server that stands still.
+            # Stop the suspended server in any case.
             pair.primary.kill()
 
 
-async def test_what_is_said_again_is_acknowledged_no_sooner_than_the_standby_has_the_first(
+async def test_a_repeated_request_is_acknowledged_only_after_the_first_is_on_the_standby(
     pair: Pair, database_of_both: Database
 ) -> None:
-    """A producer that loses patience cancels the wait for the standby, and Postgres shows the commit all the same.
+    """If a producer cancels its wait for the standby, Postgres still makes the commit visible.
 
-    Told again under the same id, that it is there already would be no answer: the primary dies, and it is nowhere.
+    Without this rule, the repetition would be acknowledged and then lost with the primary.
     """
     placement, adopted = uuid.uuid4(), uuid.uuid4()
 

@@ -1,4 +1,4 @@
-"""Postgres goes away, comes back, or loses an answer; notifications are missing; deadlines pass without a daemon."""
+"""Postgres outages, lost answers, missing notifications, and deadlines without a daemon."""
 
 import asyncio
 import dataclasses
@@ -27,7 +27,7 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
 async def test_postgres_killed_with_answers_in_flight_loses_and_doubles_nothing(
     tmp_path: Path, embedded: EmbeddedPostgres
 ) -> None:
-    """The daemon keeps what it hears until the database is back, and goes on by itself as if nothing had been."""
+    """The daemon keeps answers until the database is back, then continues."""
     count = 20
     server = server_of(embedded)
     async with (
@@ -44,7 +44,7 @@ async def test_postgres_killed_with_answers_in_flight_loses_and_doubles_nothing(
         async def it_says_so() -> bool:
             return await daemon.get("/readyz") == (503, "the database cannot be reached\n")
 
-        await until("readyz says that the database is away", it_says_so)
+        await until("readyz reports the outage", it_says_so)
         assert await daemon.metric("database_up") == 0
         assert (await daemon.get("/healthz"))[0] == 200
         environment.operator.release()
@@ -53,13 +53,13 @@ async def test_postgres_killed_with_answers_in_flight_loses_and_doubles_nothing(
         await asyncio.to_thread(embedded.restart)
         await until("the daemon is ready again", daemon.is_ready)
         assert await daemon.metric("database_up") == 1
-        # The producer's connections died with the server; daemons are not the only ones that have to come back.
+        # The producer's connections are lost too.
         async with open_harness(database) as harness:
             restored = dataclasses.replace(environment, harness=harness)
             await restored.until_all_final()
             assert await restored.bets() == {"open": count}
             assert [await restored.audit(placement) for placement in placements] == [DELIVERED_AT_ONCE] * count
-            # It also hears of new work again, and does it.
+            # It also receives notifications again.
             await harness.end("BET_WIN", "b-0")
             await restored.until_all_final()
         assert len(environment.operator.requests) == count + 1
@@ -71,7 +71,7 @@ async def test_postgres_killed_with_answers_in_flight_loses_and_doubles_nothing(
 
 
 async def test_a_settle_whose_answer_is_lost_is_repeated_and_counts_once(environment: Environment) -> None:
-    """COMMIT reached the server and its answer did not reach us: nobody can know, so it is sent again."""
+    """The COMMIT's answer is lost, so the settle is sent again."""
     async with proxied(environment.fleet.dsn) as proxy:
         daemon = await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
         proxy.on_next("predictu_dispatch.settle(", Trick.KEEP_ANSWER)
@@ -81,9 +81,9 @@ async def test_a_settle_whose_answer_is_lost_is_repeated_and_counts_once(environ
             return await environment.harness.state(placement) == "delivered"
 
         await until("the settle is committed", it_is_committed)
-        # While the daemon does not know what has become of it, its bet goes on.
+        # The bet continues before the daemon knows that the settle was committed.
         win = await environment.harness.end()
-        # Not before: a claim that is cut off is another test's.
+        # Only now, so that no claim is cut.
         await until("the win is at the operator", lambda: len(environment.operator.requests) == 2)
         proxy.cut()
         await environment.until_all_final()
@@ -95,11 +95,11 @@ async def test_a_settle_whose_answer_is_lost_is_repeated_and_counts_once(environ
         assert daemon.lines("lease.lost") == []
 
 
-async def test_connections_cut_again_and_again_while_work_flows_lose_and_double_nothing(
+async def test_repeatedly_cut_connections_lose_and_double_nothing(
     environment: Environment,
 ) -> None:
     count, rounds = 30, 5
-    # Few slots, so that there are many claims and settles to be cut.
+    # Few slots make many claims and settles.
     few = {"max_in_flight": 4}
     environment.fleet.write_operator(environment.operator.url, interactive=few, settlement=few)
     daemon = await environment.fleet.start("host-1")
@@ -116,7 +116,7 @@ async def test_connections_cut_again_and_again_while_work_flows_lose_and_double_
         await daemon.until_logged("database.recovered", times=lost)
 
     async def is_done_or_left_over() -> bool:
-        """What is in flight for the database alone was claimed by an answer that was lost: its lease must end."""
+        """Expire the leases of claims whose answer was lost."""
         states = await environment.states()
         if states.keys() == {"delivered"}:
             return True
@@ -154,8 +154,8 @@ async def test_a_notification_wakes_a_daemon_that_polls_once_a_minute(environmen
     assert await environment.bets() == {"open": 1}
 
 
-async def test_what_expired_while_no_daemon_ran_is_never_sent(environment: Environment) -> None:
-    """A debit that nobody can have booked voids its bet; one of unknown fate is rolled back; nothing else is sent."""
+async def test_callbacks_that_expired_while_no_daemon_ran_are_never_sent(environment: Environment) -> None:
+    """A debit with effect none voids its bet; one with an unknown outcome is rolled back."""
     harness = environment.harness
     between_attempts = await harness.place("b-between-attempts")
     await harness.attempt(between_attempts, retried, due_in_s=3600.0)
@@ -168,7 +168,7 @@ async def test_what_expired_while_no_daemon_ran_is_never_sent(environment: Envir
     balance = await enqueue(harness.producer, "BALANCE", {"player_id": "p1", "currency": "EUR"})
     for request_id in (never_tried, balance, between_attempts, in_flight):
         await harness.let_deadline_pass(request_id)
-    # The operator has booked one of the two debits of unknown fate.
+    # The operator has applied one of the two debits with an unknown outcome.
     environment.operator.book("b-in-flight", str(in_flight), "p1", 500)
 
     await environment.fleet.start("host-2")
@@ -187,11 +187,10 @@ async def test_what_expired_while_no_daemon_ran_is_never_sent(environment: Envir
 
 
 @pytest.mark.parametrize("lost", ["refuses", "is silent"])
-async def test_a_daemon_that_has_lost_its_database_still_stops_in_time(environment: Environment, lost: str) -> None:
-    """What it could not settle is left to whoever reaps its leases: the same bytes go out once more.
+async def test_a_daemon_without_its_database_stops_in_time(environment: Environment, lost: str) -> None:
+    """Unsettled attempts are left to the reaper and retried with the same bytes.
 
-    A silent database once kept the daemon for ever: asyncpg, cancelled, gave the connection back, that ran into a
-    timeout, and the timeout took the place of the cancellation, so that every loop went on.
+    Releasing a silent connection ends in a timeout, which must not replace the cancellation.
     """
     drain_s = 0.3
     async with proxied(environment.fleet.dsn) as proxy:
@@ -208,7 +207,8 @@ async def test_a_daemon_that_has_lost_its_database_still_stops_in_time(environme
         asked_at_s = time.monotonic()
         daemon.terminate()
         assert await daemon.exited() == 0
-        # 5 s for settling after the drain, and up to 2 s each to give silent connections back and to close them.
+        # 5 s for settling after the drain, and up to 2 s each to give silent connections back and
+        # to close them.
         assert time.monotonic() - asked_at_s < drain_s + 11.0
         assert daemon.lines("drain.timed_out")[0]["in_flight"] == 1
     assert await environment.harness.state(placement) == "in_flight"

@@ -1,6 +1,6 @@
-"""Daemons and commands behind a transaction-pooling proxy: no statement finds anything of the one before it.
+"""Daemons and commands behind a transaction-pooling proxy, which keeps no session state.
 
-`TEST_POOLER=pgbouncer` puts the same proxy before the daemons of any other test; see tests/support/pgbouncer.py.
+`TEST_POOLER=pgbouncer` uses the same proxy in any other test; see tests/support/pgbouncer.py.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ def pooled(environment: Environment) -> PooledFleet:
 
 
 def by_bet(request: Request) -> web.Response | None:
-    """The operator has no money for one bet, and is broken for another one."""
+    """The operator rejects one bet and fails for another one."""
     bet_id = request.envelope["params"].get("bet_id")
     if request.method != "BET_MAKE" or bet_id not in ("refused", "broken"):
         return None
@@ -51,14 +51,14 @@ def by_bet(request: Request) -> web.Response | None:
 
 
 async def enqueue_what_is_never_sent(environment: Environment) -> None:
-    """To be done while no daemon runs."""
+    """Call this while no daemon runs."""
     await environment.harness.place("taken-back")
     await environment.harness.rollback("taken-back")
     await environment.harness.let_deadline_pass(await environment.harness.place("expired"))
 
 
 async def enqueue_bets_of_every_path(environment: Environment) -> dict[str, str]:
-    """Bets with the state they, and those that are never sent, have to end in; the operator answers as it must."""
+    """Enqueue bets of every path; returns their expected final states."""
     harness = environment.harness
     environment.operator.answer = by_bet
     ends = {"won": "BET_WIN", "lost": "BET_LOSE", "sold": "BET_SELL", "refunded": "BET_REFUND", "refused": "BET_WIN"}
@@ -75,7 +75,7 @@ async def enqueue_bets_of_every_path(environment: Environment) -> dict[str, str]
 
 
 @pytest.mark.parametrize("listening", ["directly", "not at all"])
-async def test_bets_of_every_path_end_as_they_must_and_a_killed_daemons_lease_is_reaped(
+async def test_bets_of_every_path_reach_their_final_state_and_a_lease_is_reaped(
     environment: Environment, listening: str
 ) -> None:
     environment.fleet.write_operator(environment.operator.url, interactive={"max_attempts": 3})
@@ -87,7 +87,7 @@ async def test_bets_of_every_path_end_as_they_must_and_a_killed_daemons_lease_is
     await environment.until_all_final()
     bets = await harness.owner.fetch("select bet_id, state from predictu_dispatch.bet")
     assert {bet["bet_id"]: bet["state"] for bet in bets} == expected
-    # One bet is open and one was lost; the others' debits came back, or never were.
+    # One bet is open and one was lost; the other debits were reversed or never made.
     assert environment.operator.balance["p1"] == -500 - 500
 
     environment.operator.hold()
@@ -134,7 +134,7 @@ async def test_two_daemons_share_limits_and_a_circuit(environment: Environment) 
 
 
 async def test_commands_do_their_work_through_the_pooler(environment: Environment, tmp_path: Path) -> None:
-    """They read the daemon's own dispatcher.toml, and so go through whatever it goes through."""
+    """They read the daemon's dispatcher.toml, and so use the same pooler."""
     await environment.fleet.start("host-1")
     await environment.adopt("b-won")
     (tmp_path / "desk").mkdir()
@@ -154,16 +154,16 @@ async def test_commands_do_their_work_through_the_pooler(environment: Environmen
     assert environment.operator.requests == []
     await said("resume", OPERATOR)
     await environment.until_all_final()
-    # It asks the same again and again, and each time another session.
+    # It repeats its statements, each in another session.
     environment.operator.answers_in_s = 0.5
     assert "delivered" in await said("ping", OPERATOR)
     assert await environment.states() == {"delivered": 2}
 
 
-async def test_commands_do_not_stumble_over_what_the_one_before_has_left_in_a_session(
+async def test_commands_are_not_affected_by_the_previous_users_session_state(
     database: Database, tmp_path: Path
 ) -> None:
-    """Two processes of their own, one after the other, and a pooler with a single session."""
+    """Two processes, one after the other, and a pooler with a single session."""
     pooler = PgBouncer(database.dispatcher, sessions=1)
     pooler.start()
     try:
@@ -176,7 +176,7 @@ async def test_commands_do_not_stumble_over_what_the_one_before_has_left_in_a_se
         pooler.stop()
 
 
-async def test_a_pooler_that_dies_with_answers_in_flight_loses_and_doubles_nothing(environment: Environment) -> None:
+async def test_a_killed_pooler_with_answers_in_flight_loses_and_doubles_nothing(environment: Environment) -> None:
     daemon = await environment.fleet.start("host-1")
     environment.operator.hold()
     placements: list[uuid.UUID] = [await environment.harness.place(f"b-{n}") for n in range(10)]
@@ -186,7 +186,7 @@ async def test_a_pooler_that_dies_with_answers_in_flight_loses_and_doubles_nothi
     async def it_says_so() -> bool:
         return not await daemon.is_ready()
 
-    await until("readyz says that the database is away", it_says_so)
+    await until("readyz reports the outage", it_says_so)
     environment.operator.release()
     await until("every answer is on its way", lambda: environment.operator.live.total() == 0)
     await asyncio.to_thread(pooled(environment).pooler.restart)
