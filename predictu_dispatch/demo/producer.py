@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Self
 from uuid import UUID
 
@@ -42,68 +42,63 @@ class Bet:
     amount: int
     placement_id: UUID
 
-    def params(self, method: str, *, amount: int | None = None) -> str:
-        """The params of a callback as JSON; `amount` is that of a payout, otherwise the stake."""
+    def params(self, method: str) -> str:
+        """The params of a callback as JSON; a win pays twice the stake, a sale half of it."""
         params: dict[str, object] = {"player_id": self.player_id, "bet_id": self.bet_id}
         if method != "BET_LOSE":
-            params |= {"currency": CURRENCY, "amount": self.amount if amount is None else amount}
+            amount = {"BET_WIN": 2 * self.amount, "BET_SELL": self.amount // 2}.get(method, self.amount)
+            params |= {"currency": CURRENCY, "amount": amount}
         if method == "BET_MAKE":
-            params["bet"] = {
-                "market_id": "m1",
-                "outcome": "yes",
-                "odds": "2.00",
-                "shares": self.amount // 50,
-                "price": 50,
-            }
+            market = {"market_id": "market-1", "outcome": "yes", "odds": "1.85", "shares": 10, "price": 54}
+            params["bet"] = market
         return json.dumps(params)
 
 
-class Transaction:
-    """One transaction of the producer."""
+class Requests:
+    """The producer's calls, by a connection, or by a pool with each in a transaction of its own."""
 
-    def __init__(self, connection: PoolConnectionProxy[asyncpg.Record], producer: Producer) -> None:
-        self._connection = connection
-        self._producer = producer
-
-    async def place(self, bet: Bet, *, expires_in_s: float | None = None) -> None:
-        """Enqueue BET_MAKE."""
-        await self.enqueue(bet, "BET_MAKE", request_id=bet.placement_id, expires_in_s=expires_in_s)
+    def __init__(self, executor: asyncpg.Pool[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]) -> None:
+        self._executor = executor
 
     async def enqueue(
-        self,
-        bet: Bet,
-        method: str,
-        *,
-        amount: int | None = None,
-        request_id: UUID | None = None,
-        expires_in_s: float | None = None,
+        self, bet: Bet, method: str, *, request_id: UUID | None = None, expires_in_s: float | None = None
     ) -> UUID:
         """Enqueue a callback of the bet; returns its request_id."""
-        request_id = request_id or self._producer.new_id()
-        params = bet.params(method, amount=amount)
-        await self._connection.fetchval(_ENQUEUE, bet.operator_id, method, params, request_id, expires_in_s)
-        return request_id
+        if method == "BET_MAKE":
+            request_id = bet.placement_id
+        return await self._enqueue(bet.operator_id, method, bet.params(method), request_id, expires_in_s)
 
     async def balance(self, operator_id: str, player_id: str) -> UUID:
         """Enqueue BALANCE; returns its request_id."""
-        request_id = self._producer.new_id()
         params = json.dumps({"player_id": player_id, "currency": CURRENCY})
-        await self._connection.fetchval(_ENQUEUE, operator_id, "BALANCE", params, request_id, None)
+        return await self._enqueue(operator_id, "BALANCE", params, None, None)
+
+    async def _enqueue(self, *arguments: object) -> UUID:
+        request_id: UUID = await self._executor.fetchval(_ENQUEUE, *arguments)
         return request_id
 
     async def rollback(self, bet: Bet) -> UUID | None:
         """Call rollback_bet(); returns the rollback's request_id, None if nothing is sent."""
-        rollback_id: UUID | None = await self._connection.fetchval(
+        rollback_id: UUID | None = await self._executor.fetchval(
             "select predictu_dispatch.rollback_bet($1, $2, 'the trade failed downstream')", bet.operator_id, bet.bet_id
         )
         return rollback_id
 
     async def adopt(self, bet: Bet) -> None:
         """Register a bet that another system placed."""
-        await self._connection.execute(
+        await self._executor.execute(
             "select predictu_dispatch.adopt_bet($1, $2, $3, $4, $5, $6)",
             *(bet.operator_id, bet.bet_id, bet.player_id, CURRENCY, bet.amount, bet.placement_id),
         )
+
+
+class Transaction(Requests):
+    """One transaction of the producer."""
+
+    def __init__(self, connection: PoolConnectionProxy[asyncpg.Record], observed: Counter[str]) -> None:
+        super().__init__(connection)
+        self._connection = connection
+        self._observed = observed
 
     @asynccontextmanager
     async def refused(self, path: str) -> AsyncIterator[None]:
@@ -114,32 +109,29 @@ class Transaction:
         except asyncpg.PostgresError as error:
             if error.sqlstate != "PD005":
                 raise
-            self._producer.observed[path] += 1
+            self._observed[path] += 1
         else:
             raise DemoError(f"the database accepted what it must refuse: {path}")
 
 
-@dataclass(slots=True, kw_only=True)
-class Producer:
+class Producer(Requests):
     """The producer's connections; `observed` counts the paths that leave no trace in a table."""
 
-    pool: asyncpg.Pool[asyncpg.Record]
-    random: random.Random
-    observed: Counter[str] = field(default_factory=Counter)
-    _bets: int = 0
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, seed: int) -> None:
+        super().__init__(pool)
+        self._pool = pool
+        self._random = random.Random(seed)  # noqa: S311 -- reproducible bets, no secret.
+        self._bets = 0
+        self.observed: Counter[str] = Counter()
 
     @classmethod
     @asynccontextmanager
     async def connected(cls, dsn: str, *, seed: int) -> AsyncIterator[Self]:
-        """A producer; stakes and ids follow from the seed and the order of calls."""
+        """A producer; players and stakes follow from the seed and the order of calls."""
         async with asyncpg.create_pool(
             dsn, min_size=2, max_size=_POOL_SIZE, command_timeout=_COMMAND_TIMEOUT_S
         ) as pool:
-            yield cls(pool=pool, random=random.Random(seed))  # noqa: S311 -- reproducible bets, no secret.
-
-    def new_id(self) -> UUID:
-        """A request_id."""
-        return UUID(int=self.random.getrandbits(128), version=4)
+            yield cls(pool, seed=seed)
 
     def new_bet(self, operator_id: str, player_id: str | None = None) -> Bet:
         """A bet that is not placed yet; of some rich player if none is given."""
@@ -147,16 +139,16 @@ class Producer:
         return Bet(
             operator_id=operator_id,
             bet_id=f"bet-{self._bets:05d}",
-            player_id=player_id or self.random.choice(RICH),
-            amount=self.random.randrange(STAKE_MIN, STAKE_MAX),
-            placement_id=self.new_id(),
+            player_id=player_id or self._random.choice(RICH),
+            amount=self._random.randrange(STAKE_MIN, STAKE_MAX),
+            placement_id=UUID(int=self._random.getrandbits(128), version=4),
         )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """One transaction."""
-        async with self.pool.acquire() as connection, connection.transaction():
-            yield Transaction(connection, self)
+        """Several calls in one transaction."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            yield Transaction(connection, self.observed)
 
     async def wait_final(self, operator_id: str, request_id: UUID) -> str:
         """Wait until a callback is final; returns its state."""
@@ -174,7 +166,7 @@ class Producer:
     ) -> str:
         """Wait for this state, effect and reason, or a final state; returns the state."""
         while True:
-            row = await self.pool.fetchrow(
+            row = await self._pool.fetchrow(
                 "select state, effect, reason from predictu_dispatch.outcome($1, $2)", operator_id, request_id
             )
             if row is None:

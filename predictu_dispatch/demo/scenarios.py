@@ -70,7 +70,7 @@ class ScenarioContext:
         """Enqueue each placement, with a terminal that has to wait for it, if any."""
         for bet in bets:
             async with self.producer.transaction() as transaction:
-                await transaction.place(bet, expires_in_s=expires_in_s)
+                await transaction.enqueue(bet, "BET_MAKE", expires_in_s=expires_in_s)
                 if terminal is not None:
                     await transaction.enqueue(bet, terminal)
 
@@ -95,8 +95,7 @@ class ScenarioContext:
 
         async def roll_back_one(bet: Bet) -> None:
             await self.producer.wait_state(bet.operator_id, bet.placement_id, state, effect=effect, reason=reason)
-            async with self.producer.transaction() as transaction:
-                await transaction.rollback(bet)
+            await self.producer.rollback(bet)
 
         await asyncio.gather(*map(roll_back_one, bets))
 
@@ -107,9 +106,8 @@ async def _legacy_bets(context: ScenarioContext) -> None:
     for operator_id, method in ((GOOD, "BET_WIN"), (FLAKY, None), (DOWN, "BET_LOSE")):
         for bet in context.new_bets(operator_id):
             await _place_legacy_bet(context.environment, operators[operator_id], bet)
-            async with producer.transaction() as transaction:
-                await transaction.adopt(bet)
-                request_id = await (transaction.enqueue(bet, method) if method else transaction.rollback(bet))
+            await producer.adopt(bet)
+            request_id = await (producer.enqueue(bet, method) if method else producer.rollback(bet))
             if request_id is None:
                 raise DemoError(f"{bet.bet_id}: the rollback of an adopted bet must be sent")
             await producer.wait_final(operator_id, request_id)
@@ -185,8 +183,7 @@ async def _daemon_crash(context: ScenarioContext) -> None:
     winners = await context.confirmed_bets(FLAKY)
     lost, lost_and_retried = context.new_bets(FLAKY), context.new_bets(FLAKY)
     async with context.faults({"stall_after_apply": 1, "stall_s": 2 * ATTEMPT_TIMEOUT_S}):
-        async with producer.transaction() as transaction:
-            win_ids = [await transaction.enqueue(bet, "BET_WIN", amount=3 * bet.amount) for bet in winners]
+        win_ids = [await producer.enqueue(bet, "BET_WIN") for bet in winners]
         await context.place(lost)
         await context.place(lost_and_retried, expires_in_s=_LONG_DEADLINE_S)
         await asyncio.gather(

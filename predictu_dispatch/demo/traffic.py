@@ -25,17 +25,13 @@ _PAUSE_S_MAX: Final = 0.25
 async def place(producer: Producer, operator_id: str, player_id: str | None = None) -> Bet | None:
     """Place a bet and wait; None if the placement was not confirmed."""
     bet = producer.new_bet(operator_id, player_id)
-    async with producer.transaction() as transaction:
-        await transaction.place(bet)
+    await producer.enqueue(bet, "BET_MAKE")
     return bet if await producer.wait_final(operator_id, bet.placement_id) == "delivered" else None
 
 
 async def end(producer: Producer, bet: Bet, method: str) -> None:
     """Enqueue the terminal and wait until it is final."""
-    payout = {"BET_WIN": 2 * bet.amount, "BET_SELL": bet.amount // 2}.get(method)
-    async with producer.transaction() as transaction:
-        request_id = await transaction.enqueue(bet, method, amount=payout)
-    await producer.wait_final(bet.operator_id, request_id)
+    await producer.wait_final(bet.operator_id, await producer.enqueue(bet, method))
 
 
 def _ended_by(method: str) -> Kind:
@@ -51,10 +47,7 @@ async def _failed_trade(producer: Producer, operator_id: str) -> None:
     bet = await place(producer, operator_id)
     if bet is None:
         return
-    async with producer.transaction() as transaction:
-        rollback_id = await transaction.rollback(bet)
-    async with producer.transaction() as transaction:
-        again = await transaction.rollback(bet)
+    rollback_id, again = await producer.rollback(bet), await producer.rollback(bet)
     if rollback_id is None or again != rollback_id:
         raise DemoError(f"{bet.bet_id}: rollback_bet() returned {rollback_id}, and {again} the second time")
     producer.observed["rollback_bet() again: the same rollback"] += 1
@@ -67,7 +60,7 @@ def _terminal_at_once(player_id: str | None) -> Kind:
     async def play(producer: Producer, operator_id: str) -> None:
         bet = producer.new_bet(operator_id, player_id)
         async with producer.transaction() as transaction:
-            await transaction.place(bet)
+            await transaction.enqueue(bet, "BET_MAKE")
             terminal_id = await transaction.enqueue(bet, "BET_LOSE" if player_id else "BET_WIN")
         await producer.wait_final(operator_id, terminal_id)
 
@@ -88,8 +81,8 @@ async def _refused_requests(producer: Producer, operator_id: str) -> None:
     if bet is None:
         return
     async with producer.transaction() as transaction:
-        win_id = await transaction.enqueue(bet, "BET_WIN", amount=bet.amount)
-        if await transaction.enqueue(bet, "BET_WIN", amount=bet.amount, request_id=win_id) == win_id:
+        win_id = await transaction.enqueue(bet, "BET_WIN")
+        if await transaction.enqueue(bet, "BET_WIN", request_id=win_id) == win_id:
             producer.observed["the same request again: returned quietly"] += 1
         async with transaction.refused("terminal for a closing bet: refused"):
             await transaction.enqueue(bet, "BET_REFUND")
@@ -110,7 +103,7 @@ async def _rolled_back_at_once(producer: Producer, operator_id: str) -> None:
     """The trade fails in the transaction that places the bet: nothing is sent."""
     bet = producer.new_bet(operator_id)
     async with producer.transaction() as transaction:
-        await transaction.place(bet)
+        await transaction.enqueue(bet, "BET_MAKE")
         await transaction.enqueue(bet, "BET_WIN")
         if await transaction.rollback(bet) is None and await transaction.rollback(bet) is None:
             producer.observed["rollback_bet() on a void bet: NULL"] += 1
@@ -151,10 +144,9 @@ async def play_traffic(producer: Producer, bets: int) -> None:
 
 async def ask_balances(producer: Producer) -> None:
     """Ask for every player's balance by a BALANCE callback, and wait for the answers."""
-    async with producer.transaction() as transaction:
-        requests = [
-            (fixture.operator_id, await transaction.balance(fixture.operator_id, player_id))
-            for fixture in OPERATORS
-            for player_id in PLAYERS
-        ]
+    requests = [
+        (fixture.operator_id, await producer.balance(fixture.operator_id, player_id))
+        for fixture in OPERATORS
+        for player_id in PLAYERS
+    ]
     await asyncio.gather(*(producer.wait_final(*request) for request in requests))

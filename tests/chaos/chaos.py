@@ -21,11 +21,12 @@ import asyncpg
 import click
 
 from predictu_dispatch.books_check.ledgers import PredictuLedger, read_predictu
+from predictu_dispatch.demo.producer import Bet
 from tests.chaos.environment import DATABASE, ChaosEnvironment, open_environment
 from tests.chaos.fault_injector import FaultInjector
 from tests.chaos.plan import plan
 from tests.chaos.report import Report
-from tests.chaos.traffic import PLAYERS, Bet, Producers
+from tests.chaos.traffic import PLAYERS, Producers
 from tests.chaos.verdict import Verdict, history, judge, operator_ledger
 
 _DRAIN_S = 120.0

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import aiohttp
 import asyncpg
 
+from predictu_dispatch.books_check.check import CURRENCY
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
 from predictu_dispatch.demo.process import Process
 from predictu_dispatch.edge.config.keys import create_key_file
@@ -24,7 +25,7 @@ from predictu_dispatch.embedded_postgres.location import free_port
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.chaos.proxy import Proxy, proxied
 from tests.chaos.stepped_daemon import CLOCK_STEP_VARIABLE
-from tests.chaos.traffic import CURRENCY, PLAYERS
+from tests.chaos.traffic import PLAYERS
 from tests.support.daemons import Daemon, Fleet
 
 DATABASE = "chaos"

@@ -16,9 +16,11 @@ from uuid import UUID
 
 import asyncpg
 
+from predictu_dispatch.books_check.check import CURRENCY
+from predictu_dispatch.demo.producer import Bet
+
 FUNDS, POOR_FUNDS = 10_000_000, 50
 PLAYERS = {f"player-{number}": FUNDS for number in range(1, 13)} | {"player-poor": POOR_FUNDS}
-CURRENCY = "EUR"
 _REPEAT_AFTER_S = 0.1
 _OUTCOME_POLL_S = 0.2
 _OUTCOME_TIMEOUT_S = 30.0
@@ -30,27 +32,6 @@ _REPEATABLE = {"57", "53", "08", "40", "55"}
 _ENQUEUE = "select predictu_dispatch.enqueue_callback($1, $2, $3::jsonb, $4)"
 _LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 _UNFINISHED = ("waiting", "ready", "in_flight")
-
-
-@dataclass(kw_only=True)
-class Bet:
-    """A bet as its producer knows it."""
-
-    operator_id: str
-    bet_id: str
-    player_id: str
-    amount: int
-    placement_id: UUID
-
-    def params(self, method: str) -> dict[str, Any]:
-        params: dict[str, Any] = {"player_id": self.player_id, "bet_id": self.bet_id}
-        if method != "BET_LOSE":
-            amount = {"BET_WIN": 2 * self.amount, "BET_SELL": self.amount // 2}.get(method, self.amount)
-            params |= {"currency": CURRENCY, "amount": amount}
-        if method == "BET_MAKE":
-            market = {"market_id": "market-1", "outcome": "yes", "odds": "1.85", "shares": 10, "price": 54}
-            params["bet"] = market
-        return params
 
 
 @dataclass(kw_only=True)
@@ -158,8 +139,7 @@ class Producers:
 
     async def _enqueue(self, bet: Bet, method: str, *, request_id: UUID | None = None) -> bool:
         request_id = request_id or self._new_id()
-        params = json.dumps(bet.params(method))
-        if await self._query(_ENQUEUE, bet.operator_id, method, params, request_id) is None:
+        if await self._query(_ENQUEUE, bet.operator_id, method, bet.params(method), request_id) is None:
             return False
         self.acknowledged[str(request_id)] = method
         return True
