@@ -1,1 +1,1 @@
-"""One outside thing per module: it translates between that thing and our own words, and decides nothing."""
+"""The outside world: each module translates one external interface and decides nothing."""

@@ -1,7 +1,7 @@
-"""Retention removes what ended more than the kept months ago, in short transactions with pauses between them.
+"""Retention removes what ended more than the kept months ago, in short transactions with pauses.
 
-The database decides what may be removed; the order is decided here. A run that was killed is finished by the next,
-because all progress is in the database.
+The database decides what may be removed; the order is decided here. All progress is in the
+database, so the next run continues a killed one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 _LOCK_TRIALS: Final = 60
 _LOCK_RETRY_S: Final = 0.5
-"""A lock is asked for during half a minute: a settle holds it for milliseconds, a dump for hours."""
+"""How long a lock is retried: a settle holds it for milliseconds, a dump for hours."""
 
 _StepT = TypeVar("_StepT")
 
 
 class RetentionStore(Protocol):
-    """The database. A purge raises DatabaseUnavailable with `is_locked` if another transaction holds a lock."""
+    """The database.
+
+    A purge raises DatabaseUnavailable with `is_locked` if another transaction holds a lock.
+    """
 
     async def purge_cursor(self) -> PurgeCursor: ...
     async def expired_audit(self) -> Sequence[AuditPart]: ...
@@ -35,25 +38,26 @@ class RetentionStore(Protocol):
 
 
 class Retention:
-    """Removes what is old."""
+    """Removes old history."""
 
     def __init__(self, store: RetentionStore, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._store = store
         self._sleep = sleep
 
     async def preview(self) -> RetentionResult:
-        """Say what is old; nothing is changed."""
+        """Return what is old; changes nothing."""
         cursor = await self._store.purge_cursor()
         return RetentionResult(cutoff=cursor.cutoff, is_purged=cursor.is_done, parts=await self._store.expired_audit())
 
     async def run(self) -> RetentionResult:
-        """Remove all that is old; the result says what could not be removed and why.
+        """Remove everything old; the result says what could not be removed and why.
 
-        Raises DatabaseUnavailable and Refused, with PD006 if another run is active. What was done stays done.
+        Raises DatabaseUnavailable and Refused, with PD006 if another run is active. What was done
+        stays done.
         """
         result = await self.preview()
         await self._purge_callbacks(result)
-        # The callbacks first: a callback's audit rows are needed as long as it exists.
+        # Callbacks first, because their audit rows are needed as long as they exist.
         result.parts = [await self._purge_audit(part) for part in await self._store.expired_audit()]
         return result
 
@@ -83,7 +87,7 @@ class Retention:
                 return AuditPart(part=old.part, rows=old.rows, bytes=old.bytes, **step._asdict())
 
     async def _step(self, step: Callable[[], Awaitable[_StepT]]) -> _StepT:
-        """Do one step and pause for as long as it took, so that retention never keeps the database busy by itself.
+        """Do one step, then pause for as long as it took to keep the database's load low.
 
         Retries while another transaction holds a lock; raises DatabaseUnavailable in the end.
         """
@@ -98,4 +102,4 @@ class Retention:
             else:
                 await self._sleep(time.monotonic() - began_s)
                 return done
-        raise AssertionError  # The last trial returns or raises.
+        raise AssertionError  # The last attempt returns or raises.

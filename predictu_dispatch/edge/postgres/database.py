@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from asyncpg import Connection, Pool
 
 _STATEMENTS_CACHED: Final = 100
-"""More than there are in sql/queries; asyncpg's own default."""
+"""More than the files in sql/queries; asyncpg's default."""
 _COMMAND_TIMEOUT_S: Final = 10.0
-"""Far above any statement of ours; a connection that is silent for longer counts as lost."""
+"""Longer than any of our statements; a connection that is silent for longer counts as lost."""
 _RELEASE_TIMEOUT_S: Final = 2.0
-"""For asyncpg to cancel what still runs; a slower connection is dropped."""
+"""Time for asyncpg to cancel a running statement; a slower connection is dropped."""
 _CLOSE_TIMEOUT_S: Final = 2.0
 _URGENT_CONNECTIONS: Final = 2
 """Connections that only urgent statements may take: one to claim bets, one to settle them."""
@@ -47,17 +47,20 @@ class Database:
         self.is_up = False
 
     async def open(self) -> None:
-        """Connect once and check the schema. Raises SchemaError, DatabaseUnavailable, Refused and DsnError."""
+        """Connect once and check the schema.
+
+        Raises SchemaError, DatabaseUnavailable, Refused and DsnError.
+        """
         self._pool = await asyncpg.create_pool(
             connect=self._hosts.connect,
-            # With a minimum, asyncpg would compete with our statements for connections, and log by itself.
+            # With a minimum, asyncpg would compete with our statements for connections.
             min_size=0,
             max_size=self._pool_size,
             command_timeout=_COMMAND_TIMEOUT_S,
-            # A transaction-pooling proxy gives each statement another session, without the prepared ones.
+            # Behind a transaction-pooling proxy a statement may run in a session without it.
             statement_cache_size=0 if self._through_pooler else _STATEMENTS_CACHED,
             server_settings={"application_name": self._application_name},
-            # Our statements leave nothing behind in a session; a reset would be one more round trip for each.
+            # Our statements do not change the session; a reset would cost a round trip each.
             reset=_no_reset,
         )
         with translated():
@@ -82,8 +85,9 @@ class Database:
     ) -> list[Any]:
         """Execute a statement once and return its rows. Raises DatabaseUnavailable and Refused.
 
-        Statements that are not urgent leave connections free for those that are: a burst of settlements, or a slow
-        count, must not delay a bet. The statement is not sent if `unless()` once a connection is free.
+        Statements that are not urgent leave connections free for those that are: a burst of
+        settlements, or a slow count, must not delay a bet. The statement is not sent if `unless()`
+        once a connection is free.
         """
         if self._pool is None:
             message = "the database is not open"
@@ -97,7 +101,8 @@ class Database:
         except Exception as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                # Releasing a silent connection ends in a timeout, which must not hide the cancellation.
+                # Releasing a silent connection ends in a timeout, which must not hide the
+                # cancellation.
                 raise asyncio.CancelledError from error
             if isinstance(error, DatabaseUnavailable) and not was_answered(error):
                 self._set_up(up=False, error=error)
@@ -106,7 +111,10 @@ class Database:
         return list(rows)
 
     async def fetch_through_outage(self, query: str, *args: Any, urgent: bool = False) -> list[Any]:  # noqa: ANN401 - as above
-        """Execute a statement until the database answers: for statements that are safe to repeat. Raises Refused."""
+        """Execute a statement until the database answers: for statements that are safe to repeat.
+
+        Raises Refused.
+        """
         async for attempt in AsyncRetrying(
             wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
             retry=retry_if_exception_type(DatabaseUnavailable),
@@ -118,7 +126,7 @@ class Database:
 
     @asynccontextmanager
     async def background_slot(self) -> AsyncIterator[None]:
-        """Hold one of the places that leave connections free for urgent statements.
+        """Wait for a permit, which leaves connections free for urgent statements.
 
         Raises DatabaseUnavailable if none becomes free in time.
         """

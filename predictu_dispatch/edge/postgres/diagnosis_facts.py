@@ -41,12 +41,12 @@ _ENUMS: Final[Mapping[str, Any]] = {
 
 
 async def callbacks_with_id(database: Database, request_id: UUID, operator_id: str | None) -> list[Mapping[str, Any]]:
-    """The callbacks with this id, one for each operator that has it."""
+    """The callbacks with this id, one per operator."""
     return await database.fetch(query("why_callback"), request_id, operator_id)
 
 
 async def read_facts(database: Database, row: Mapping[str, Any], file: FileFacts) -> Facts:
-    """The facts about a row of `callbacks_with_id`, and about the callback that it waits for."""
+    """The facts about a callback, and about the callback that it waits for."""
     operator_id, lane = row["operator_id"], row["lane"]
     earlier = None
     if row["state"] == CallbackState.WAITING and row["other_request_id"] is not None:

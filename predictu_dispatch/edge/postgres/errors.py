@@ -1,4 +1,4 @@
-"""Translates asyncpg's and the system's errors into core/database_errors.py. No other module sees theirs."""
+"""Translates asyncpg's and the system's errors into those of core/database_errors.py."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FOREIGN: Final = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-"""Everything that a statement or a connection of asyncpg raises, bugs and cancellation apart."""
+"""Everything that asyncpg's statements and connections raise, except bugs and cancellation."""
 
 _WHICH_ARGUMENT: Final = re.compile(r"invalid input for query argument \$\d+")
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise DatabaseUnavailable, Refused or DsnError instead of asyncpg's and the system's errors."""
+    """Raise DatabaseUnavailable, Refused or DsnError for asyncpg's and the system's errors."""
     try:
         yield
     except FOREIGN as error:
@@ -35,13 +35,13 @@ def translated() -> Iterator[None]:
 
 
 def translate(error: Exception) -> DatabaseUnavailable | Refused | DsnError:
-    """The error of ours that stands for one of FOREIGN."""
+    """The error of ours for one of FOREIGN."""
     if isinstance(error, asyncpg.PostgresError):
         return _translate_answer(error)
     if isinstance(error, asyncpg.ClientConfigurationError):
         return DsnError(_describe(error))
     if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-        # asyncpg quotes the value, which may be personal.
+        # asyncpg quotes the value, which may be personal data.
         named = _WHICH_ARGUMENT.match(str(error))
         return Refused("", named[0] if named else "a parameter could not be encoded")
     return DatabaseUnavailable(_describe(error))
@@ -63,9 +63,9 @@ def _translate_answer(error: asyncpg.PostgresError) -> DatabaseUnavailable | Ref
 def is_unavailable(sqlstate: str) -> bool:
     """True if the same statement may succeed later.
 
-    The classes are those of Postgres' appendix A: 08 connection, 40 rollback, 53 resources, 57P shutdown and recovery,
-    58 the server's own system; 25006 is a standby before its promotion, 55P03 a lock that was not available, 57014 a
-    statement that was cancelled, by a person or by a timeout.
+    Classes of Postgres' appendix A: 08 connection, 40 rollback, 53 resources, 57P shutdown and
+    recovery, 58 system error; 25006 is a standby before its promotion, 55P03 an unavailable lock,
+    57014 a statement that was cancelled by a person or a timeout.
     """
     return sqlstate[:2] in ("08", "40", "53", "58") or sqlstate[:3] == "57P" or sqlstate in ("25006", "55P03", "57014")
 
@@ -76,7 +76,7 @@ def was_answered(error: DatabaseUnavailable) -> bool:
 
 
 def _describe(error: Exception) -> str:
-    """One line that never contains a DSN: asyncpg's messages name hosts and users, not passwords."""
+    """One line for the log; asyncpg's messages name hosts and users, never passwords."""
     text = next(iter(str(error).splitlines()), "")
     if isinstance(error, TimeoutError):
         text = text or "no answer in time"

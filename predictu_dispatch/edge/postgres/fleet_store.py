@@ -1,6 +1,6 @@
-"""The fleet_store: what daemons tell each other through the database.
+"""The fleet's tables: heartbeats, shares and the operators' states.
 
-Translates between rows and records, and decides nothing.
+Translates rows and records, and decides nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PINGS = {
     CallbackState.READY: Ping.UNDER_WAY,
     CallbackState.IN_FLIGHT: Ping.UNDER_WAY,
     CallbackState.DELIVERED: Ping.ANSWERED,
-    # A business refusal of a PING is odd, and still an answer.
+    # A business rejection of a PING is an answer too.
     CallbackState.REJECTED: Ping.ANSWERED,
     CallbackState.EXHAUSTED: Ping.FAILED,
     CallbackState.CANCELLED: Ping.FAILED,
@@ -37,17 +37,17 @@ _PINGS = {
 
 
 class FleetStore:
-    """The fleet's tables as one daemon sees them; its session tells it from any other process of the same name."""
+    """The fleet's tables for one daemon. Its session differs from any process of the same name."""
 
     def __init__(self, database: Database, *, instance: str) -> None:
         self._database = database
         self._instance = instance
         self._session_id = uuid.uuid4()
-        # Read once: a process that has no descriptor left must still be able to say that it lives.
+        # Read once, because a process without free descriptors must still send heartbeats.
         self._version = version("predictu-dispatch")
 
     async def heartbeat(self, usages: Sequence[Usage]) -> list[Share]:
-        """This daemon is known to be alive, and what it may use. Raises InstanceTakenError."""
+        """Send a heartbeat; returns this daemon's shares. Raises InstanceTakenError."""
         try:
             rows = await self._database.fetch(
                 query("heartbeat"),
@@ -64,7 +64,7 @@ class FleetStore:
                 [usage.settlement_used for usage in usages],
                 [usage.requests_per_s_used for usage in usages],
                 len(migrations()),
-                # Without its shares a daemon sends nothing at all.
+                # Urgent, because a daemon without shares sends nothing.
                 urgent=True,
             )
         except Refused as error:
@@ -74,15 +74,18 @@ class FleetStore:
         return [Share(**row) for row in rows]
 
     async def deregister(self) -> None:
-        """Others may use this daemon's shares at once."""
+        """Release this daemon's shares to the others at once."""
         await self._database.fetch(query("deregister"), self._instance, self._session_id)
 
     async def operator_states(self, operator_ids: Sequence[str]) -> list[OperatorState]:
-        """How these operators are, as far as the database knows them."""
+        """The states of these operators; unknown operators are missing."""
         return [_state(row) for row in await self._database.fetch(query("operator_states"), list(operator_ids))]
 
     async def write_circuits(self, writes: Sequence[CircuitWrite]) -> set[str]:
-        """The ids of the operators for which it was written; the others were changed or held by somebody meanwhile."""
+        """Write these decisions.
+
+        Returns the operators that were neither changed nor locked meanwhile.
+        """
         breakers = [write.breaker for write in writes]
         rows = await self._database.fetch(
             query("write_circuits"),

@@ -1,4 +1,4 @@
-"""Opens connections, to whichever host of a DSN serves."""
+"""Opens connections to the first usable host of a DSN."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ CONNECT_TIMEOUT_S: Final = 5.0
 
 
 class Hosts:
-    """The hosts of one DSN. The one that answered last is tried first the next time.
+    """The hosts of one DSN. The host that answered last is tried first.
 
-    asyncpg gives all hosts one timeout together: a host without power would use it up, and the others would never be
-    tried.
+    asyncpg has one timeout for all hosts: an unreachable host would use it up.
     """
 
     def __init__(self, dsn: str) -> None:
         self._dsns = one_per_host(dsn)
 
     async def connect(self, *_: Any, **options: Any) -> Connection:  # noqa: ANN401 - asyncpg's pool passes the DSN
-        """Connect to the first host that answers and is what the DSN asks for, within CONNECT_TIMEOUT_S.
+        """Connect to the first host that answers and fits the DSN, within CONNECT_TIMEOUT_S.
 
         Raises the last host's DatabaseUnavailable; LoginRefused and DsnError at once.
         """

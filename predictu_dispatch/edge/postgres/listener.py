@@ -1,4 +1,4 @@
-"""A connection that listens for notifications, and comes back by itself."""
+"""A connection that listens for notifications and reconnects by itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncpg import Connection
 
 _CHECK_S: Final = 10.0
-"""A listening connection is silent by itself; it is checked this often."""
+"""Interval of the check that a silent connection still works."""
 _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
 
@@ -35,8 +35,9 @@ async def listen(
 ) -> None:
     """Call `on_notification(channel, payload)` for each notification, until cancelled.
 
-    Call it once for each channel, without a payload, after each (re)connection: some may have been missed.
-    Notifications are a hint, and polling does the same work later. So no failure here is more than a warning.
+    After each connect it is called once per channel without a payload, because notifications may
+    have been missed. Notifications are a hint and polling does the same work later, so a failure
+    is only a warning.
     """
     hosts = Hosts(dsn)
     retry_s = _RETRY_S

@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _LOCK_KEY = 7_305_177_219_640_001
-"""Key of the advisory lock under which migrations run; any number that nothing else uses will do."""
+"""Key of the advisory lock of migrations; any otherwise unused number."""
 
 _LOCK_TIMEOUT_S = 2
-"""Less than the 2.5 s for which a daemon's shares are valid, so that waiting for a lock delays daemons briefly."""
+"""Less than the 2.5 s for which a daemon's shares are valid, so a wait delays daemons only
+briefly."""
 
 _PARTITIONS_AHEAD = 2
 
 
 class SchemaError(Exception):
-    """The schema and this build do not fit; the message says what to do."""
+    """The schema does not fit this build; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """A migration that the database has."""
+    """A migration that was applied to the database."""
 
     name: str
     sha256: str
@@ -39,19 +40,19 @@ class Applied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """The names of the migrations, and of the functions and views, that one run applied."""
+    """The names of the migrations, functions and views that one run applied."""
 
     migrations: list[str]
     functions: list[str]
 
 
 async def migrate(dsn: str) -> Changes:
-    """Applies the pending migrations, then the functions and views that differ, then creates the audit's partitions.
+    """Applies pending migrations and changed functions and views, then creates partitions.
 
-    Everything is one transaction under an advisory lock that ends with it. So two runs wait for each other, also behind
-    a transaction-pooling proxy, and a failed run leaves nothing half done. A database of a newer release that this
-    build may run on is left as it is. Raises SchemaError, also while a daemon runs that would not understand the new
-    schema, and what edge/postgres/errors.py translates to.
+    Everything is one transaction under an advisory lock, so concurrent runs wait for each other, also
+    behind a transaction-pooling proxy, and a failed run changes nothing. The database of a newer
+    compatible release is not changed. Raises SchemaError, also if a running daemon does not support the
+    new schema, and the errors of core/database_errors.py.
     """
     with translated():
         return await _migrate(dsn)
@@ -62,7 +63,7 @@ async def _migrate(dsn: str) -> Changes:
     try:
         async with connection.transaction():
             await connection.execute("select pg_advisory_xact_lock($1)", _LOCK_KEY)
-            # Every later transaction queues behind one that waits for a table's lock, those of the daemons included.
+            # Other transactions, also the daemons', queue behind one that waits for a table's lock.
             await connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT_S}s'")
             await _require_utf8(connection)
             applied = await applied_migrations(connection)
@@ -105,7 +106,7 @@ async def _apply(connection: Connection | PoolConnectionProxy, migration: Migrat
 
 
 async def _apply_definitions(connection: Connection | PoolConnectionProxy) -> list[str]:
-    """Applies the functions and views whose file differs from what was applied last; returns their names."""
+    """Applies the functions and views whose files have changed; returns their names."""
     # A body may call a function that is created after it.
     await connection.execute("set local check_function_bodies = off")
     rows = await connection.fetch("select name, sha256 from predictu_dispatch.schema_function")
@@ -113,7 +114,7 @@ async def _apply_definitions(connection: Connection | PoolConnectionProxy) -> li
     changed = [one for one in definitions() if known.get(one.name) != one.sha256]
     for definition in changed:
         await connection.execute(definition.statements)
-    # The row of a removed file goes as well: if the file comes back, its function is created again.
+    # Rows of removed files are deleted too, so that a restored file is applied again.
     outdated = [one.name for one in changed] + list(known.keys() - {one.name for one in definitions()})
     await connection.execute("delete from predictu_dispatch.schema_function where name = any ($1)", outdated)
     await connection.executemany(
@@ -124,7 +125,7 @@ async def _apply_definitions(connection: Connection | PoolConnectionProxy) -> li
 
 
 async def applied_migrations(connection: Connection | PoolConnectionProxy) -> dict[int, Applied]:
-    """Returns the applied migrations by version; empty if the database has no schema of ours."""
+    """Returns the applied migrations by version; empty if the database has no schema."""
     if await connection.fetchval("select to_regclass('predictu_dispatch.schema_migration')") is None:
         return {}
     rows = await connection.fetch(
@@ -137,10 +138,10 @@ async def applied_migrations(connection: Connection | PoolConnectionProxy) -> di
 
 
 def pending_migrations(applied: Mapping[int, Applied]) -> list[Migration]:
-    """Returns the migrations still to be applied, in order; none if the schema is newer and this build may run on it.
+    """Returns the pending migrations in order; none if the schema is newer and compatible.
 
-    Raises SchemaError if the database was not made from this build's files, or if its release has left this build
-    behind.
+    Raises SchemaError if the database was made from other files, or if it is not compatible with
+    this build.
     """
     ours = {migration.version: migration for migration in migrations()}
     for version, one in applied.items():
@@ -168,7 +169,7 @@ def pending_migrations(applied: Mapping[int, Applied]) -> list[Migration]:
 async def _require_no_daemon_left_behind(
     connection: Connection | PoolConnectionProxy, applied: Mapping[int, Applied], pending: list[Migration]
 ) -> None:
-    """Raises SchemaError that names the live daemons that could not run on the schema after a pending migration."""
+    """Raises SchemaError with the running daemons that a pending migration does not support."""
     if not (applied and pending):
         return
     most = max(pending, key=lambda migration: migration.compatible_from)
@@ -187,9 +188,9 @@ async def _require_no_daemon_left_behind(
 
 
 async def require_schema(connection: Connection | PoolConnectionProxy) -> None:
-    """Checks that the schema fits this build, or is newer and declares that it does.
+    """Checks that the schema is this build's, or a newer compatible one.
 
-    Raises SchemaError that says to run `predictu-dispatch migrate`, or to install the newer release.
+    Raises SchemaError with the command to run or the release to install.
     """
     applied = await applied_migrations(connection)
     pending = pending_migrations(applied)

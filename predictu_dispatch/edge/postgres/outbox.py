@@ -1,4 +1,4 @@
-"""The outbox: claims and settles callbacks. Translates between rows and records, and decides nothing."""
+"""The outbox: claims and settles callbacks. Translates rows and records, and decides nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _REAP_MAX = 500
 _MONTHS_AHEAD = 2
 
-# A look-up in a dict takes a twentieth of an enum's own.
+# A dict look-up takes a twentieth of the time of an enum's.
 _METHODS = {str(one): one for one in Method}
 _LANES = {str(one): one for one in Lane}
 _EFFECTS = {str(one): one for one in Effect}
@@ -36,16 +36,16 @@ _CAUSES = {str(one): one for one in Cause}
 
 
 class Outbox:
-    """The outbox of one database as one daemon sees it."""
+    """The outbox of one database, used by one daemon."""
 
     def __init__(self, database: Database, *, instance: str) -> None:
         self._database = database
         self._instance = instance
 
     async def sync_operators(self, operators: Iterable[tuple[OperatorSettings, str]]) -> list[str]:
-        """The operators, each with its configuration's fingerprint, are known to the producers.
+        """Let producers enqueue for these operators, each with its configuration's fingerprint.
 
-        Returns those whose rows somebody holds: they are as they were, and are to be tried again.
+        Returns the operators whose rows are locked; they are unchanged and must be tried again.
         """
         given = list(operators)
         rows = await self._database.fetch(
@@ -59,7 +59,7 @@ class Outbox:
         return [row["operator_id"] for row in rows]
 
     def claim_permit(self, lane: Lane) -> AbstractAsyncContextManager[None]:
-        """A lane claims while it has this: bets at once, settlements when a connection is left for them."""
+        """Permit to claim: bets get it at once, settlements when a connection is free."""
         return nullcontext() if lane is Lane.INTERACTIVE else self._database.background_slot()
 
     async def claim(
@@ -67,8 +67,8 @@ class Outbox:
     ) -> list[Callback]:
         """Claim due callbacks, each leased for one attempt.
 
-        Claims nothing if `is_stopped()` once a connection is free. Never repeated: if the answer is lost,
-        the reaper returns what was leased.
+        Claims nothing if `is_stopped()` once a connection is free. Never repeated: if the answer is
+        lost, the reaper returns what was leased.
         """
         asked_at_s = time.monotonic()
         rows = await self._database.fetch(
@@ -84,12 +84,11 @@ class Outbox:
         return [_callback(row, leased_at_s=asked_at_s) for row in rows]
 
     async def settle(self, attempts: Sequence[Attempt]) -> list[CallbackChange]:
-        """The attempts are settled and in the audit, all in one transaction; asked again until the database answers.
+        """Settle these attempts in one transaction, repeated until the database answers.
 
-        Asking again is safe: what was settled before is fenced off and recognised by its report_id.
+        A repetition is safe: the database recognises settled attempts by their report_id.
         """
-        # In one order for everybody, so that two daemons that settle the same callbacks do not wait for each other in a
-        # ring.
+        # In one order, so that two daemons that settle the same callbacks do not deadlock.
         ordered = sorted(
             attempts, key=lambda attempt: (attempt.callback.operator_id, attempt.callback.request_id.bytes)
         )
@@ -101,11 +100,11 @@ class Outbox:
         return [_change(row) for row in rows]
 
     async def expire(self, most: int) -> list[CallbackChange]:
-        """Callbacks that must not wait any longer are ended, at most so many of each operator and kind."""
+        """End callbacks that must not wait any longer, up to `limit` per operator and kind."""
         return [_change(row) for row in await self._database.fetch(query("expire"), most)]
 
     async def expired_leases(self, *, every_s: float) -> list[tuple[Callback, str, datetime]]:
-        """Attempts whose lease expired, with the lease's owner and the time on the database's clock.
+        """Attempts with an expired lease, the lease's owner, and the database's time.
 
         Only one daemon gets them in each interval.
         """
@@ -121,7 +120,7 @@ class Outbox:
         ]
 
     async def prepare_partitions(self, *, every_s: float) -> None:
-        """Create the audit's partitions for the coming months, unless a daemon did in this interval."""
+        """Create the coming months' audit partitions, unless a daemon did in this interval."""
         await self._database.fetch(query("prepare_partitions"), _MONTHS_AHEAD, every_s, self._instance)
 
     async def fleet_figures(self) -> FleetFigures | None:
@@ -157,7 +156,7 @@ def _callback(row: Mapping[str, Any], *, leased_at_s: float) -> Callback:
 
 
 def _as_json(headers: tuple[tuple[str, str], ...]) -> str:
-    """As json.dumps() has it, at a third of its time, most of which goes into a walk over whatever might come."""
+    """The same text as json.dumps(), in a third of its time."""
     return f"[{', '.join([f'[{quoted(name)}, {quoted(value)}]' for name, value in headers])}]"
 
 

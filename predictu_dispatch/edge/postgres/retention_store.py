@@ -1,4 +1,7 @@
-"""Retention's connection and statements. It has a login of its own, so no pool is shared with a daemon."""
+"""Retention's connection and statements.
+
+Retention has its own login, so it does not use the pool.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,16 @@ if TYPE_CHECKING:
     from asyncpg import Connection
 
 _BLOCKS: Final = 32
-"""A quarter of a megabyte: some hundred callbacks, which take a tenth of a second at most (11,000 a second)."""
+"""A quarter of a megabyte: some hundred callbacks, at most a tenth of a second (11,000 a
+second)."""
 _COMMAND_TIMEOUT_S: Final = 120.0
-"""Far above any step; dropping a month of many gigabytes is the longest."""
+"""Longer than any step; the longest drops a month of many gigabytes."""
 _NOT_IN_THIS_RUN: Final = ("55000", "PD003")
-"""The default partition is in the way; the part got a row that is not old."""
+"""The default partition is too large to attach beside it; the part has a row that is not old."""
 
 
 class RetentionStore:
-    """What is older than `keep_months` whole months, in one database."""
+    """The history of one database that is older than `keep_months` whole months."""
 
     def __init__(self, connection: Connection, *, keep_months: int, blocks: int = _BLOCKS) -> None:
         self._connection = connection
@@ -34,12 +38,12 @@ class RetentionStore:
         self._blocks = blocks
 
     async def purge_cursor(self) -> PurgeCursor:
-        """How far the callbacks are purged."""
+        """The progress of purging callbacks."""
         (row,) = await self._fetch("purge_cursor")
         return PurgeCursor(cutoff=row["cutoff"], is_done=row["is_done"])
 
     async def expired_audit(self) -> list[AuditPart]:
-        """The parts of the audit that are old."""
+        """The old parts of the audit."""
         return [
             AuditPart(part=row["part"], rows=row["rows_estimated"], bytes=row["bytes"])
             for row in await self._fetch("expired_audit")
@@ -69,7 +73,10 @@ class RetentionStore:
 
 @asynccontextmanager
 async def open_retention_store(dsn: str, *, keep_months: int) -> AsyncIterator[RetentionStore]:
-    """A store on a connection of its own. Raises SchemaError, DatabaseUnavailable, Refused and DsnError."""
+    """A store with its own connection.
+
+    Raises SchemaError, DatabaseUnavailable, Refused and DsnError.
+    """
     connection = await Hosts(dsn).connect(
         statement_cache_size=0,
         command_timeout=_COMMAND_TIMEOUT_S,
