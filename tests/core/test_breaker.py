@@ -23,7 +23,7 @@ from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.verdict import Judgement, Statuses, Verdict, judge
 from tests.core.test_callback_body import a_callback
-from tests.core.test_verdict import NOW, OK, REFUSED, answered
+from tests.core.test_verdict import NOW, OK, REJECTED, answered
 
 THRESHOLD, OPEN_S, INTERVAL_S = 5, 4.0, 30.0
 FAILURES_BEFORE = 2
@@ -180,10 +180,10 @@ def unanswered(reason: str) -> Exchange:
     [
         ("success", answered(200, OK)),
         ("success", answered(409, b'{"status":"DUPLICATE_TRANSACTION","balance":1}')),
-        ("success", answered(200, REFUSED)),
-        ("success", answered(402, REFUSED)),
+        ("success", answered(200, REJECTED)),
+        ("success", answered(402, REJECTED)),
         ("success", answered(404, b'{"status":"PLAYER_NOT_FOUND"}')),
-        ("success", answered(429, REFUSED)),
+        ("success", answered(429, REJECTED)),
         *(("failure", unreached(why)) for why in ("connect_refused", "connect_timeout", "dns_failed", "tls_failed")),
         *(("failure", unanswered(why)) for why in ("timeout", "reset", "truncated", "too_large")),
         *(("failure", answered(code, OK)) for code in (302, 500, 503)),

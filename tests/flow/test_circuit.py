@@ -1,80 +1,50 @@
-"""The circuit breaker over the whole fleet: opening, PINGs, slow start and Retry-After."""
+"""The circuit breaker over the whole fleet: when it opens, and what happens while it is open."""
 
 import asyncio
-import itertools
-import math
 import time
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
 from aiohttp import web
 
-from predictu_dispatch.core.breaker import SLOW_START_STEP_S
 from predictu_dispatch.edge.postgres.sql_files import query
 from tests.support.circuits import (
     ONE_ATTEMPT,
+    OPEN_S,
     OWN_TURN_S,
+    THRESHOLD,
     enqueue_balance,
     failing,
+    final_state,
     open_circuit,
     operator_row,
-    others,
     outcomes,
-    pings,
     print_figures,
     until_final,
     until_heartbeats_sent,
-    until_nothing_in_flight,
     until_operator_is,
+    wins,
+    write_operator,
 )
-from tests.support.daemons import until
-from tests.support.environment import OTHER, Environment, another_operator, open_environment
+from tests.support.environment import Environment, open_environment
 from tests.support.harness import DISABLED, OPERATOR, Harness, claim, connected, delivered, enqueue, retried, settle_all
 from tests.support.operators import Request
 from tests.support.postgres import Database
-from tests.support.postgres_proxy import Trick, proxied
+from tests.support.postgres_proxy import proxied
 
-THRESHOLD = 3
 NEVER_S = 600.0
 """Longer than any test: no PING is sent."""
-OPEN_S = 0.5
 BALANCE = {"player_id": "p1", "currency": "EUR"}
-LOOK, TELL = "as ping_state", "predictu_dispatch.write_circuits("
-"""The monitor's statements, as the proxy recognises them."""
+POLL = "as ping_state"
+"""The monitor's read, as the proxy recognizes it."""
 
 
 @pytest.fixture
 async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
     async with open_environment(tmp_path, database) as environment:
         yield environment
-
-
-def write_operator(environment: Environment, *, open_s: float, **sections: Any) -> None:
-    """Open the circuit after THRESHOLD failures.
-
-    BALANCE and BET_MAKE get one attempt by default.
-    """
-    settings: dict[str, Any] = {"interactive": ONE_ATTEMPT, **sections}
-    circuit = {"failure_threshold": THRESHOLD, "open_s": open_s}
-    environment.fleet.write_operator(environment.operator.url, circuit=circuit, **settings)
-
-
-async def wins(environment: Environment, count: int) -> list[UUID]:
-    """Enqueue a BET_WIN for `count` adopted bets."""
-    for n in range(count):
-        await environment.adopt(f"won-{n}")
-    return [await environment.harness.end("BET_WIN", f"won-{n}") for n in range(count)]
-
-
-async def final_state(environment: Environment, request_id: UUID) -> tuple[str, str | None, str, int]:
-    """State, reason, effect and attempts of the callback."""
-    callback = await environment.harness.callback(request_id)
-    return callback["state"], callback["reason"], callback["effect"], callback["attempts"]
 
 
 # Opening
@@ -252,300 +222,6 @@ async def test_without_notifications_polling_does_the_same(environment: Environm
     assert {(await environment.harness.bet(bet))["state"] for bet in ("b-refused", "b-taken")} == {"void", "open"}
 
 
-# The PING
-
-
-async def test_an_open_circuit_gets_one_ping_every_open_s_from_the_whole_fleet(environment: Environment) -> None:
-    write_operator(environment, open_s=OPEN_S)
-    for instance in ("host-1", "host-2"):
-        await environment.fleet.start(instance)
-    await open_circuit(environment, THRESHOLD)
-    opened_at_s = (await operator_row(environment))["circuit_since"].timestamp()
-    reached = len(others(environment.operator))
-    owed = await wins(environment, 5)
-    periods = 6
-    await until(f"{periods} PINGs", lambda: len(pings(environment.operator)) >= periods)
-    arrivals_s = [opened_at_s, *(ping.arrived_at_s for ping in pings(environment.operator))]
-    spans_s = [later - sooner for sooner, later in itertools.pairwise(arrivals_s)]
-    print_figures(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
-    # Never sooner; later by the time to decide and to claim.
-    assert min(spans_s) > OPEN_S - 0.01
-    assert sorted(spans_s)[len(spans_s) // 2] < OPEN_S + OWN_TURN_S
-    assert len({ping.request_id for ping in pings(environment.operator)}) == len(pings(environment.operator))
-    assert len(others(environment.operator)) == reached
-    assert {(await final_state(environment, win))[::3] for win in owed} == {("ready", 0)}
-    assert (await operator_row(environment))["circuit_since"].timestamp() == opened_at_s
-    assert environment.operator.faults == []
-
-
-@pytest.mark.parametrize("failure", ["killed", "frozen"])
-async def test_other_daemons_ping_after_the_daemon_with_the_ping_stops(environment: Environment, failure: str) -> None:
-    """The PING's lease expires, it counts as failed, and another daemon sends the next one."""
-    write_operator(environment, open_s=OPEN_S)
-    daemons = {instance: await environment.fleet.start(instance) for instance in ("host-1", "host-2")}
-    await open_circuit(environment, THRESHOLD)
-    environment.operator.hold()
-    await until("a PING is under way", lambda: environment.operator.live.total() == 1)
-    lost = daemons[
-        await environment.harness.owner.fetchval(
-            "select leased_by from predictu_dispatch.callback where method = 'PING' and state = 'in_flight'"
-        )
-    ]
-    if failure == "killed":
-        lost.kill()
-    else:
-        lost.freeze()
-    # The frozen daemon's PING was answered, but long ago.
-    environment.operator.release()
-    before = len(pings(environment.operator))
-    await environment.expire_leases(lost.instance)
-    await until("three more PINGs", lambda: len(pings(environment.operator)) >= before + 3)
-    since = (await operator_row(environment))["circuit_since"]
-    if failure == "frozen":
-        lost.thaw()
-        await lost.until_logged("lease.lost")
-    await until_heartbeats_sent(environment, 1)
-    assert (await operator_row(environment))["circuit_since"] == since
-    environment.operator.answer = lambda _: None
-    await until_operator_is(environment, circuit="closed")
-    await until_nothing_in_flight(environment)
-    assert await environment.audit_faults() == []
-
-
-async def test_a_half_open_circuit_of_a_crashed_daemon_is_decided_by_the_next(
-    environment: Environment,
-) -> None:
-    """It crashed between starting the PING and its claim; another daemon claims that PING."""
-    write_operator(environment, open_s=NEVER_S)
-    daemon = await environment.fleet.start("host-1")
-    await open_circuit(environment, THRESHOLD)
-    daemon.kill()
-    left = await environment.harness.owner.fetchval("select predictu_dispatch.start_ping($1)", OPERATOR)
-    await until_operator_is(environment, circuit="half_open")
-    environment.operator.answer = lambda _: None
-    await environment.fleet.start("host-2")
-    await until_operator_is(environment, circuit="closed", ping_request_id=left)
-    assert [ping.request_id for ping in pings(environment.operator)] == [str(left)]
-
-
-async def test_a_ping_that_no_daemon_may_send_expires_and_another_one_follows(
-    environment: Environment,
-) -> None:
-    """The only slot belongs to a frozen daemon, so no other has a share until it is released."""
-    one_slot = ONE_ATTEMPT | {"max_in_flight": 1, "deadline_s": 0.5, "attempt_timeout_s": 0.4, "connect_timeout_s": 0.4}
-    write_operator(environment, open_s=OPEN_S, interactive=one_slot)
-    holder = await environment.fleet.start("host-1")
-    await environment.fleet.start("host-2")
-    await open_circuit(environment, THRESHOLD)
-    holder.freeze()
-    environment.operator.answer = lambda _: None
-    await until_operator_is(environment, circuit="closed", within_s=15.0)
-    ended = await environment.harness.owner.fetch(
-        "select state, reason from predictu_dispatch.callback where method = 'PING' and attempts = 0"
-    )
-    assert {tuple(one) for one in ended} <= {("exhausted", "deadline")}
-    assert len(pings(environment.operator)) >= 1
-
-
-# Recovery
-
-
-async def test_after_an_outage_the_slow_start_delivers_the_whole_backlog(
-    environment: Environment,
-) -> None:
-    """The number of concurrent requests doubles with each step."""
-    count = 40
-    write_operator(environment, open_s=OPEN_S)
-    await environment.fleet.start("host-1")
-    await open_circuit(environment, THRESHOLD)
-    owed = await wins(environment, count)
-    reached = len(others(environment.operator))
-
-    def answer_pings_and_hold_the_rest(request: Request) -> None:
-        if request.method != "PING":
-            environment.operator.hold()
-
-    environment.operator.answer = answer_pings_and_hold_the_rest
-    await until_operator_is(environment, circuit="closed")
-    closed_at_s = (await operator_row(environment))["circuit_since"].timestamp()
-    await until("eight at once", lambda: environment.operator.live.total() >= 8)
-    arrivals_s = [request.arrived_at_s - closed_at_s for request in others(environment.operator)[reached:]]
-    print_figures(f"after the closing: {[round(arrival, 3) for arrival in arrivals_s]} s")
-    # The answer closes the circuit, before the PING is settled.
-    assert closed_at_s - pings(environment.operator)[-1].arrived_at_s < OWN_TURN_S
-    assert arrivals_s[0] < 1.0
-    for concurrent, arrival_s in enumerate(arrivals_s, start=1):
-        assert arrival_s > math.ceil(math.log2(concurrent)) * SLOW_START_STEP_S - 0.1, (
-            f"{concurrent} at once after {arrival_s} s"
-        )
-    environment.operator.answer = lambda _: None
-    environment.operator.release()
-    await environment.until_all_final()
-    assert {(await final_state(environment, win))[::3] for win in owed} == {("delivered", 1)}
-    assert (await operator_row(environment))["circuit"] == "closed"
-    assert environment.operator.faults == await environment.audit_faults() == []
-
-
-async def test_a_failed_ping_leaves_the_circuit_open_and_a_rejected_one_closes_it(environment: Environment) -> None:
-    write_operator(environment, open_s=OPEN_S)
-    await environment.fleet.start("host-1")
-    await open_circuit(environment, THRESHOLD)
-    since = (await operator_row(environment))["circuit_since"]
-    await until_operator_is(environment, circuit="open", consecutive_failures=THRESHOLD + 2)
-    assert (await operator_row(environment))["circuit_since"] == since
-    environment.operator.refuse("PLAYER_NOT_FOUND")
-    await until_operator_is(environment, circuit="closed", consecutive_failures=0, health="healthy")
-
-
-async def test_attempts_from_before_the_outage_do_not_reopen_the_circuit(environment: Environment) -> None:
-    """They were sent before it opened and fail after it closed."""
-    write_operator(environment, open_s=OPEN_S)
-    await environment.fleet.start("host-1")
-    environment.operator.answer = failing()
-    environment.operator.hold()
-    hanging = await wins(environment, THRESHOLD + 1)
-    await environment.until_in_flight(len(hanging))
-    environment.operator.stop_holding()
-    for _ in range(THRESHOLD):
-        await enqueue_balance(environment)
-    await until_operator_is(environment, circuit="open")
-    environment.operator.answer = lambda _: None
-    await until_operator_is(environment, circuit="closed")
-    since = (await operator_row(environment))["circuit_since"]
-    environment.operator.release()
-    await until_final(environment, *hanging)
-    await until_heartbeats_sent(environment, 2)
-    assert (
-        (await operator_row(environment))["circuit_since"],
-        (await operator_row(environment))["consecutive_failures"],
-    ) == (since, 0)
-
-
-async def test_a_daemon_that_was_suspended_during_the_outage_does_not_reopen_the_circuit(
-    environment: Environment,
-) -> None:
-    """It resumes with many failures, and has not read yet that the circuit opened and closed."""
-    write_operator(environment, open_s=OPEN_S)
-    sleeper = await environment.fleet.start("host-1")
-    environment.operator.answer = failing()
-    environment.operator.hold()
-    hanging = await wins(environment, THRESHOLD + 1)
-    await environment.until_in_flight(len(hanging))
-    environment.operator.stop_holding()
-    sleeper.freeze()
-    await environment.fleet.start("host-2")
-    for _ in range(THRESHOLD):
-        await enqueue_balance(environment)
-    await until_operator_is(environment, circuit="open")
-    environment.operator.answer = lambda _: None
-    await until_operator_is(environment, circuit="closed")
-    since = (await operator_row(environment))["circuit_since"]
-    environment.operator.release()
-    await until("the answers are on their way", lambda: environment.operator.live.total() == 0)
-    sleeper.thaw()
-    await until_final(environment, *hanging)
-    await until_heartbeats_sent(environment, 1)
-    assert (await operator_row(environment))["circuit_since"] == since
-    assert sleeper.lines("circuit.opened") == []
-
-
-# Retry-After
-
-
-def asking_once_for(environment: Environment, code: int, retry_after: Callable[[], str]) -> list[str]:
-    """Answer the first BALANCE with Retry-After and everything else normally.
-
-    Returns that answer.
-    """
-    retry_afters: list[str] = []
-
-    def answer(request: Request) -> web.Response | None:
-        if retry_afters or request.method != "BALANCE":
-            return None
-        retry_afters.append(retry_after())
-        return web.Response(status=code, headers={"Retry-After": retry_afters[0]})
-
-    environment.operator.answer = answer
-    return retry_afters
-
-
-def in_three_seconds() -> str:
-    """An HTTP date two to three seconds from now; it has whole seconds only."""
-    return format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
-
-
-@pytest.mark.parametrize("code", [429, 503])
-@pytest.mark.parametrize("form", ["seconds", "date", "for a day"])
-async def test_retry_after_holds_for_the_whole_lane(environment: Environment, code: int, form: str) -> None:
-    """One slot, so that the next BALANCE could follow immediately; the cap is max_delay_s."""
-    max_delay_s = 1.5 if form == "for a day" else 60.0
-    environment.fleet.write_operator(
-        environment.operator.url, interactive={"max_in_flight": 1, "max_delay_s": max_delay_s}
-    )
-    async with another_operator(environment) as other:
-        await environment.fleet.start("host-1")
-        retry_afters = asking_once_for(
-            environment, code, {"seconds": lambda: "1", "date": in_three_seconds, "for a day": lambda: "86400"}[form]
-        )
-        await environment.adopt("b-won")
-        asked = [await enqueue_balance(environment) for _ in range(4)]
-        await until("the operator asks for time", lambda: bool(retry_afters))
-        # Neither the other lane nor another operator is affected.
-        win = await environment.harness.end("BET_WIN", "b-won")
-        elsewhere = await enqueue_balance(environment, OTHER)
-        await until_final(environment, win, elsewhere)
-        await until_final(environment, *asked)
-
-    first, *later = [request.arrived_at_s for request in environment.operator.requests if request.method == "BALANCE"]
-    over_at_s = {
-        "seconds": first + 1.0,
-        "date": parsedate_to_datetime(retry_afters[0]).timestamp() if form == "date" else 0.0,
-        "for a day": first + 1.5,
-    }[form]
-    print_figures(
-        f"the backoff ended after {over_at_s - first:.3f} s; later ones: {[round(s - first, 3) for s in later]}"
-    )
-    assert len(later) == len(asked)
-    # A date is compared with the host's clock; the backoff uses the database's clock.
-    assert min(later) >= over_at_s - 0.01
-    assert min(later) < over_at_s + OWN_TURN_S + 0.5
-    assert environment.operator.sent(win)[0].arrived_at_s < over_at_s
-    assert other.sent(elsewhere)[0].arrived_at_s < over_at_s
-
-
-async def test_retry_after_holds_even_if_it_cannot_be_written_to_the_database(environment: Environment) -> None:
-    """The daemon that received it applies it before the slot is free again."""
-    environment.fleet.write_operator(environment.operator.url, interactive={"max_in_flight": 1, "max_delay_s": 60.0})
-    async with proxied(environment.fleet.dsn) as proxy:
-        await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
-        await until_final(environment, await enqueue_balance(environment))
-        await until_operator_is(environment, health="healthy")
-        asking_once_for(environment, 429, lambda: "1")
-        proxy.on_next(TELL, Trick.LOSE_REQUEST)
-        await until_final(environment, *[await enqueue_balance(environment) for _ in range(4)])
-        assert (await operator_row(environment))["interactive_backoff_until"] is None
-    _, first, *later = [request.arrived_at_s for request in environment.operator.requests]
-    assert min(later) >= first + 1.0
-
-
-async def test_retry_after_holds_for_the_whole_fleet(environment: Environment) -> None:
-    environment.fleet.write_operator(environment.operator.url, interactive={"max_in_flight": 2, "max_delay_s": 60.0})
-    for instance in ("host-1", "host-2"):
-        await environment.fleet.start(instance)
-    await until_heartbeats_sent(environment, 2)
-    retry_afters = asking_once_for(environment, 429, lambda: "2")
-    asked = [await enqueue_balance(environment) for _ in range(40)]
-    await until("the operator asks for time", lambda: bool(retry_afters))
-    await until_final(environment, *asked)
-    first, *later = [request.arrived_at_s for request in environment.operator.requests]
-    soon = [arrival for arrival in later if arrival < first + 2.0]
-    print_figures(f"after the answer still came {len(soon)}: {[round((s - first) * 1000) for s in soon]} ms")
-    # The other daemon learns of it by a notification, and sends what it has already claimed.
-    assert max(soon, default=first) < first + OWN_TURN_S
-    rows = await environment.harness.owner.fetch("select distinct instance from predictu_dispatch.attempt")
-    assert {found["instance"] for found in rows} == {"host-1", "host-2"}
-
-
 # Database load
 
 
@@ -584,20 +260,19 @@ async def test_the_monitor_polls_about_once_per_second(
         async with holder.transaction():
             if situation == "its row is locked":
                 await holder.execute("select from predictu_dispatch.operator for update")
-            asked_before = proxy.runs(LOOK)
+            polls_before = proxy.runs(POLL)
             polling = asyncio.create_task(until_heartbeats_sent(environment, polls))
             balances = 0
             while situation == "well, with traffic" and not polling.done():
                 await outcome_times.of(await enqueue_balance(environment))
                 balances += 1
             await polling
-            asked = proxy.runs(LOOK) - asked_before
-    print_figures(f"{situation}: {asked} statements in {polls} to {polls + 2} s, {balances} callbacks")
-    assert asked < 20
+            polled = proxy.runs(POLL) - polls_before
+    print_figures(f"{situation}: {polled} statements in {polls} to {polls + 2} s, {balances} callbacks")
+    assert polled < 20
 
 
-# in
-# the database itself
+# The claim and the write in the database
 
 
 async def be(harness: Harness, **columns: object) -> None:

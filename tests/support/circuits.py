@@ -19,6 +19,8 @@ OWN_TURN_S = 0.5
 """The bound for what takes milliseconds on an idle machine."""
 ONE_ATTEMPT = {"max_attempts": 1}
 """Each BALANCE is one attempt, so a test counts failures by enqueueing them."""
+THRESHOLD = 3
+OPEN_S = 0.5
 
 
 def failing(code: int = 500, **headers: str) -> Callable[[Request], web.Response]:
@@ -134,3 +136,23 @@ async def outcomes(dsn: str) -> AsyncIterator[Outcomes]:
     async with connected(dsn, 1) as [listener]:
         await listener.add_listener("predictu_dispatch_outcome", note)
         yield received
+
+
+def write_operator(environment: Environment, *, open_s: float, **sections: Any) -> None:
+    """Writes the operator's file: the circuit opens after THRESHOLD failures, interactive callbacks get one attempt."""
+    settings: dict[str, Any] = {"interactive": ONE_ATTEMPT, **sections}
+    circuit = {"failure_threshold": THRESHOLD, "open_s": open_s}
+    environment.fleet.write_operator(environment.operator.url, circuit=circuit, **settings)
+
+
+async def wins(environment: Environment, count: int) -> list[UUID]:
+    """Enqueues a BET_WIN for `count` adopted bets."""
+    for n in range(count):
+        await environment.adopt(f"won-{n}")
+    return [await environment.harness.end("BET_WIN", f"won-{n}") for n in range(count)]
+
+
+async def final_state(environment: Environment, request_id: UUID) -> tuple[str, str | None, str, int]:
+    """Returns the state, reason, effect and attempts of the callback."""
+    callback = await environment.harness.callback(request_id)
+    return callback["state"], callback["reason"], callback["effect"], callback["attempts"]
