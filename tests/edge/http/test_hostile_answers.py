@@ -40,7 +40,7 @@ from tests.support.raw_server import TIMEOUT_S, Peer, RawServer, Script, post, t
 
 NOW = datetime(2026, 3, 19, 14, 30, tzinfo=UTC)
 BUILT_IN = Statuses.of()
-ENDLESS_TIMEOUT_S = 0.25
+ENDLESS_TIMEOUT_S = 0.5
 """The timeout of attempts with an endless answer."""
 ERROR_CHARS_MAX = 500
 
@@ -88,7 +88,7 @@ async def test_a_bad_answer_has_its_verdict_and_does_not_affect_the_next(name: s
         assert end_of(first, method) in entry.expected_for(method), f"{method}: {first}"
         assert_balance(entry, method, first)
     assert_can_be_stored(first)
-    assert first.total_ms < timeout_s * 1000 + 1000
+    assert first.total_ms < timeout_s * 1000 + 5000
     if first.evidence is Evidence.ANSWERED and entry.body is not None:
         assert first.body == entry.body
     # Never the rest of the first answer.

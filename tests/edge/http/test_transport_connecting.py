@@ -69,7 +69,7 @@ async def test_a_server_without_a_handshake_is_not_sent_after_the_connect_timeou
         transport_to(server.url.replace("http:", "https:")) as transport,
     ):
         async with asyncio.timeout(BOUND_S):
-            exchange = await post(transport, connect_timeout_s=0.2)
+            exchange = await post(transport, connect_timeout_s=0.5)
         await server.hung_up.wait()
     assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "connect_timeout")
     assert b"POST" not in server.unexpected_bytes
