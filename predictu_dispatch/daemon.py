@@ -1,4 +1,4 @@
-"""The daemon: constructs core, flow and edge, runs them, and stops them in order. It decides nothing.
+"""The daemon: constructs core, flow and edge, runs them and stops them in order.
 
 Stopping: claim nothing more; give the attempts in flight `drain_s`, then interrupt them; settle
 everything; close the connections.

@@ -26,7 +26,7 @@ def one_per_host(dsn: str) -> list[str]:
 
 
 def has_valid_hosts(dsn: str) -> bool:
-    """False if something else stands in the place of the hosts: most often the rest of a password."""
+    """False if something else is in the place of the hosts, such as the rest of a password."""
     parts = _PARTS.fullmatch(dsn)
     if parts is None or not all(_HOST.fullmatch(host) for host in parts["hosts"].split(",")):
         return False

@@ -1,7 +1,7 @@
 """This daemon's place in the fleet: heartbeats, and this daemon's share of every operator's limits.
 
-The database's clock decides which daemons are alive. A daemon whose heartbeats fail for SHARE_VALID_S
-sends nothing any more, and so has stopped before other daemons take its share.
+The database's clock decides which daemons are alive. A daemon whose heartbeats fail for
+SHARE_VALID_S sends nothing any more, and so has stopped before other daemons take its share.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from predictu_dispatch.flow.loops import run_chore, wait_for_event
 from predictu_dispatch.flow.ports import FleetObserver, FleetStore
 
 _RETRY_S = 0.1
-"""After a heartbeat that failed, or got less than the fair share: other daemons must report first."""
+"""After a heartbeat that failed, or got an unfair share until other daemons release theirs."""
 _RETRIES_MAX = 20
 """A share that stays unfair longer waits for attempts to end, and the usual interval is enough."""
 
@@ -36,7 +36,10 @@ class Fleet:
         self._is_deregistered = False
 
     async def join(self) -> None:
-        """Send the first heartbeat. Raises InstanceTakenError if another live daemon has this name."""
+        """Send the first heartbeat.
+
+        Raises InstanceTakenError if another live daemon has this name.
+        """
         give_up_at_s = time.monotonic() + HEARTBEAT_TIMEOUT_S + HEARTBEAT_INTERVAL_S
         while True:
             try:

@@ -1,8 +1,8 @@
 """This daemon's health: whether it is ready, and whether only a restart can help.
 
-A restart does not help against a database that is unavailable, overloaded or refuses a claim, and it
-would leave the attempts in flight to the reaper. So the watchdog is notified as long as the loop turns
-and every dispatcher gets an answer to its claims, even if the answer is an outage.
+A restart does not help against a database that is unavailable, overloaded or refuses a claim, and
+it would leave the attempts in flight to the reaper. So the watchdog is notified as long as the loop
+turns and every dispatcher gets an answer to its claims, even if the answer is an outage.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _CLAIM_AGE_MAX_S = 30.0
 """If the last claim is this much older than the poll interval, the daemon is not ready."""
 _ANSWER_AGE_MAX_S = 60.0
-"""The same for an answer: twice what the slowest claim takes to fail (permit, connection, statement,
-release; see edge/postgres/database.py)."""
+"""The same for an answer: twice what the slowest claim takes to fail (permit, connection,
+statement, release; see edge/postgres/database.py)."""
 _BEATS_PER_WATCHDOG = 4
 """So that a late beat on an overloaded machine does not matter."""
 _BEAT_MAX_S = 5.0
@@ -93,7 +93,7 @@ class Health:
         return None
 
     async def report(self, manager: ServiceManager) -> None:
-        """Notify the manager once this daemon is ready, and then at intervals unless it is stuck."""
+        """Notify the manager when this daemon is ready, then at intervals unless it is stuck."""
         if not manager.listens:
             return
         while (reason := self.unready()) is not None:

@@ -1,4 +1,4 @@
-"""Maintenance beside delivering: figures for metrics, the audit's partitions, operators not stored yet.
+"""Maintenance beside delivering: figures for metrics, partitions, operators not stored yet.
 
 Counting and partitions are chores: the database gives each to one daemon per interval, and every
 daemon reads the figures that the last count stored.

@@ -1,7 +1,7 @@
 """The reaper ends overdue callbacks and recovers expired leases.
 
-Every daemon ends overdue callbacks. The leases of all daemons are reaped by one daemon per interval;
-the lease's fence ignores whatever comes late.
+Every daemon ends overdue callbacks. The leases of all daemons are reaped by one daemon per
+interval; the lease's fence ignores whatever comes late.
 """
 
 from __future__ import annotations
@@ -75,15 +75,17 @@ class Reaper:
                 if loop.time() >= leases_due_s:
                     await run_chore("reap_leases", self.reap_leases(reports), self._observer)
                     leases_due_s = loop.time() + REAP_INTERVAL_S
-                # As long as the turn took, so that many ends never keep the database busy by themselves.
+                # As long as the turn took, so that many ends never keep the database busy by
+                # themselves.
                 await asyncio.sleep(max(_TURN_MIN_S, loop.time() - began_s))
                 await wait_for_event(self._work, REAP_INTERVAL_S)
 
     async def reap_leases(self, reports: asyncio.TaskGroup) -> None:
         """Report every attempt whose lease expired, so that its policy continues.
 
-        The reports are not awaited, because the bet of one may stay locked for long. An attempt that
-        this daemon is recording already is left to that report: a late answer says more than none.
+        The reports are not awaited, because the bet of one may stay locked for long. An attempt
+        that this daemon is recording already is left to that report: a late answer says more than
+        none.
         """
         for callback, lease_owner, reaped_at in await self._outbox.expired_leases(every_s=REAP_INTERVAL_S):
             recorder = self._recorders[callback.lane]

@@ -3,9 +3,10 @@
 An idle daemon settles an attempt at once and alone, a busy one settles hundreds in one transaction.
 Each lane has its own recorder, so that no bet's outcome waits behind a burst of settlements.
 
-A slot is free again only when its attempt is settled, and so the slots bound the queue. The exception
-is an attempt whose bet another transaction has locked: its slot is freed and it is retried by itself,
-or a producer's open transaction would take all slots of its operator. LOCKED_MAX bounds these.
+A slot is free again only when its attempt is settled, and so the slots bound the queue. The
+exception is an attempt whose bet another transaction has locked: its slot is freed and it is
+retried by itself, or a producer's open transaction would take all slots of its operator. LOCKED_MAX
+bounds these.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ class _Entry:
 class Recorder:
     """Settles what couriers and the reaper report of one lane.
 
-    `wake(lane, delay_s, operator_id)` is called when a settled attempt makes a callback due, which may
-    be the other lane's. `gather_s()` is how long an attempt may wait for others to be settled with.
+    `wake(lane, delay_s, operator_id)` is called when a settled attempt makes a callback due, which
+    may be the other lane's. `gather_s()` is how long an attempt may wait for others to be settled
+    with.
     """
 
     def __init__(
@@ -70,8 +72,8 @@ class Recorder:
     async def record(self, attempt: Attempt) -> None:
         """Return once the attempt needs no slot any more.
 
-        It is settled then, or its bet is locked and it is retried, or the database refused it and the
-        reaper settles it.
+        It is settled then, or its bet is locked and it is retried, or the database refused it and
+        the reaper settles it.
         """
         entry = _Entry(attempt=attempt, done=asyncio.get_running_loop().create_future())
         key = _key(attempt.callback)
@@ -143,7 +145,7 @@ class Recorder:
             return locked
 
     async def _settle_without_exchange(self, attempt: Attempt, error: Exception) -> set[_Key]:
-        """Settle without what came from outside: the verdict counts even if its evidence cannot be stored."""
+        """Settle without what came from outside, because the verdict must stand in any case."""
         self._observer.report_refused(attempt, error)
         exchange = attempt.exchange._replace(
             headers=(), body=b"", error=f"the audit refused the exchange: {error}"[:500]
@@ -155,7 +157,8 @@ class Recorder:
             return set()
 
     async def _settle(self, attempts: Sequence[Attempt]) -> set[_Key]:
-        # If courier and reaper report the same attempt, the courier's report counts, as in the database.
+        # If courier and reaper report the same attempt, the courier's report counts, as in the
+        # database.
         reported = {_key(attempt.callback): attempt for attempt in sorted(attempts, key=lambda a: not a.reaped)}
         locked = set()
         for change in await self._outbox.settle(attempts):

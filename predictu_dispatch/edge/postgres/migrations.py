@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from predictu_dispatch.edge.postgres.errors import translated
+from predictu_dispatch.edge.postgres.hosts import Hosts
 from predictu_dispatch.edge.postgres.sql_files import Migration, definitions, migrations
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ async def migrate(dsn: str) -> Changes:
 
 
 async def _migrate(dsn: str) -> Changes:
-    connection = await asyncpg.connect(dsn, statement_cache_size=0, timeout=10)
+    connection = await Hosts(dsn).connect(statement_cache_size=0)
     try:
         async with connection.transaction():
             await connection.execute("select pg_advisory_xact_lock($1)", _LOCK_KEY)
