@@ -1,4 +1,4 @@
-"""The examples of sql/README.md in SQL, run as they stand there, against a daemon and an operator."""
+"""Runs the SQL examples of sql/README.md unchanged, against a daemon and an operator."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SQL, PYTHON, NODE, POSTGREST, ERRORS = (
 )
 
 
-def test_every_example_is_one_that_a_test_runs() -> None:
-    """SQL here, the others by test_producer_examples_python.py and test_producer_examples_typescript.py."""
+def test_every_example_is_run_by_a_test() -> None:
+    """SQL here; test_producer_examples_python.py and test_producer_examples_typescript.py run the others."""
     found = [(example.heading, example.language) for example in examples(README)]
     assert found == [
         *[(SQL, "sql")] * 4,
@@ -35,7 +35,7 @@ def test_every_example_is_one_that_a_test_runs() -> None:
         *[(NODE, "ts")] * 3,
         *[(POSTGREST, "ts"), (POSTGREST, "sql")],
         (ERRORS, "sql"),
-        # Making a role for retention; test_retention.py has one.
+        # Creates a role for retention; test_retention.py has one.
         ("Retention", "sql"),
     ]
 
@@ -48,12 +48,12 @@ async def market(tmp_path: Path, database: Database) -> AsyncIterator[Market]:
 
 @pytest.fixture
 async def still_market(tmp_path: Path, database: Database) -> AsyncIterator[Market]:
-    """Nothing is delivered here."""
+    """Without a daemon: nothing is delivered."""
     async with open_market(tmp_path, database, delivers=False) as market:
         yield market
 
 
-async def test_the_sql_places_reads_ends_and_takes_back(market: Market) -> None:
+async def test_the_sql_places_reads_ends_and_rolls_back(market: Market) -> None:
     place, ask, end, take_back = code_under(README, SQL, "sql")
     harness = market.environment.harness
     assert await harness.producer.fetch(ask) == []
@@ -79,13 +79,13 @@ async def test_the_sql_places_reads_ends_and_takes_back(market: Market) -> None:
     assert await market.trades() == {"b-1": "placing", "b-2": "failed"}
 
 
-async def test_the_sql_enqueues_nothing_where_the_transaction_is_rolled_back(still_market: Market) -> None:
+async def test_the_sql_enqueues_nothing_if_the_transaction_is_rolled_back(still_market: Market) -> None:
     place = code_under(README, SQL, "sql")[0]
     await still_market.environment.harness.producer.execute(place.replace("commit;", "rollback;"))
     assert (await still_market.trades(), await still_market.callbacks("b-1")) == ({}, [])
 
 
-async def test_each_refusal_has_the_sqlstate_that_stands_beside_it(still_market: Market) -> None:
+async def test_each_refusal_has_the_documented_sqlstate(still_market: Market) -> None:
     await still_market.environment.harness.producer.execute(code_under(README, SQL, "sql")[0])
     [block] = code_under(README, ERRORS, "sql")
     refused: list[tuple[str, str]] = []
@@ -106,14 +106,14 @@ def test_the_table_of_errors_has_every_sqlstate_that_the_schema_raises() -> None
         for code in re.findall(r"errcode = '(\w{5})'", file.read_text(encoding="utf-8"))
     }
     assert {"PD001", "PD007", "PD900", "40001"} <= raised
-    # The first ends a subtransaction, the second is said to retention alone; no producer ever sees them.
+    # No producer gets these: the first ends a subtransaction, the second is retention's.
     assert [code for code in sorted(raised - {"PD901", "55000"}) if f"| `{code}`" not in text] == []
 
 
-async def test_the_function_for_postgrest_does_both_or_neither(still_market: Market) -> None:
+async def test_the_postgrest_function_does_both_or_neither(still_market: Market) -> None:
     [block] = code_under(README, POSTGREST, "sql")
     await still_market.environment.harness.owner.execute(block)
-    # As PostgREST calls it: each key of the JSON body is an argument by its name.
+    # As PostgREST does, each key of the JSON body is a named argument.
     call = "select place_trade(operator_id => $1, request_id => $2, params => $3)"
     wrong = json.dumps(placement_params("b-1", amount=-1))
     with pytest.raises(asyncpg.PostgresError, match="amount"):
@@ -130,12 +130,12 @@ async def test_the_function_for_postgrest_does_both_or_neither(still_market: Mar
     )
 
 
-async def test_the_calls_for_postgrest_name_arguments_that_the_functions_have(still_market: Market) -> None:
+async def test_the_postgrest_calls_use_existing_argument_names(still_market: Market) -> None:
     [code] = code_under(README, POSTGREST, "ts")
     calls = re.findall(r'rpc\(base, token, "(\w+)", \{ (.+?) \}\)', code)
     assert [name for name, _ in calls] == ["enqueue_callback", "outcome", "rollback_bet"]
     for name, arguments in calls:
-        # Newest Postgres lists the columns of a returned table there as well.
+        # Newer Postgres also lists the columns of a returned table there.
         known = await still_market.environment.harness.owner.fetchval(
             "select proargnames from pg_proc where proname = $1 and pronamespace = 'predictu_dispatch'::regnamespace",
             name,

@@ -1,4 +1,4 @@
-"""The examples of sql/README.md in Python, run as they stand there, against a daemon and an operator."""
+"""Runs the Python examples of sql/README.md unchanged, against a daemon and an operator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def market(tmp_path: Path, database: Database) -> AsyncIterator[Market]:
 
 
 def module() -> SimpleNamespace:
-    """The README's Python, its blocks one after the other, as a module that has just been imported."""
+    """The README's Python blocks, concatenated and imported as a module."""
     names: dict[str, Any] = {}
     for block in code_under(README, "Python (asyncpg)", "python"):
         exec(compile(block, README, "exec"), names)  # noqa: S102 # These lines are ours.
@@ -37,7 +37,7 @@ def module() -> SimpleNamespace:
 
 
 class Producer:
-    """A program that was written with the README open."""
+    """A producer written as the README says."""
 
     def __init__(self, pool: Any, market: Market) -> None:
         self.readme = module()
@@ -55,7 +55,7 @@ class Producer:
         return bought
 
     async def fill(self, bet_id: str) -> None:
-        """As the README wants it."""
+        """Calls the example as the README says."""
         async with self.pool.acquire() as connection, connection.transaction():
             done = await connection.execute(
                 "update trade set state = 'filled' where bet_id = $1 and state = 'placing'", bet_id
@@ -66,7 +66,7 @@ class Producer:
 
 @asynccontextmanager
 async def producing(market: Market, dsn: str | None = None) -> AsyncIterator[Producer]:
-    """A producer that listens, with a pool of its own; `dsn` where it goes another way than the tests do."""
+    """A listening producer with a pool of its own; `dsn` replaces the tests' DSN."""
     pool = await asyncpg.create_pool(dsn or market.producer_dsn, min_size=0, max_size=4, command_timeout=WAIT_S)
     listener = await asyncpg.connect(market.producer_dsn)
     try:
@@ -84,12 +84,12 @@ async def producer(market: Market) -> AsyncIterator[Producer]:
         yield producer
 
 
-async def test_the_python_buys_or_takes_back_and_never_both(producer: Producer, market: Market) -> None:
+async def test_the_python_buys_or_rolls_back_and_never_both(producer: Producer, market: Market) -> None:
     async def no_liquidity(_: str) -> None:
         raise RuntimeError("no liquidity")
 
     async def filled_unheard(bet_id: str) -> None:
-        """The trade was committed and its answer lost. Rolled back on top, the player would hold shares for nothing."""
+        """The trade is committed and its answer lost; a rollback now would leave the player shares for free."""
         await producer.fill(bet_id)
         raise OSError("connection lost")
 
@@ -112,7 +112,7 @@ async def test_the_python_buys_or_takes_back_and_never_both(producer: Producer, 
     assert await market.callbacks("refused") == ["BET_MAKE rejected"]
 
 
-async def test_the_python_enqueues_nothing_where_its_transaction_fails(producer: Producer, market: Market) -> None:
+async def test_the_python_enqueues_nothing_if_its_transaction_fails(producer: Producer, market: Market) -> None:
     with pytest.raises(asyncpg.PostgresError) as refused:
         await producer.place("b-1", uuid.uuid4(), amount=-1)
     fault = refused.value
@@ -121,7 +121,7 @@ async def test_the_python_enqueues_nothing_where_its_transaction_fails(producer:
     assert (await market.trades(), await market.callbacks("b-1")) == ({}, [])
 
 
-async def test_the_python_places_once_although_its_commit_was_not_answered(market: Market) -> None:
+async def test_the_python_places_once_if_the_commits_answer_is_lost(market: Market) -> None:
     async with proxied(market.producer_dsn) as proxy, producing(market, proxy.dsn()) as producer:
         proxy.on_next("COMMIT", Trick.KEEP_ANSWER)
         request_id = uuid.uuid4()
@@ -136,7 +136,7 @@ async def test_the_python_places_once_although_its_commit_was_not_answered(marke
     assert await market.callbacks("b-1") == ["BET_MAKE delivered"]
 
 
-async def test_the_python_hears_of_an_outcome_and_asks_also_where_it_hears_nothing(producer: Producer) -> None:
+async def test_the_python_gets_an_outcome_with_and_without_a_notification(producer: Producer) -> None:
     request_id, unknown = uuid.uuid4(), uuid.uuid4()
     with pytest.raises(LookupError):
         await producer.outcomes.wait(OPERATOR, unknown, timeout_s=WAIT_S)
@@ -151,7 +151,7 @@ async def test_the_python_hears_of_an_outcome_and_asks_also_where_it_hears_nothi
     assert (await waiting)["state"] == "delivered"
     assert producer.outcomes.notified == {}
 
-    # Another one, that has no connection which listens.
+    # A second producer without a listening connection.
     deaf = producer.readme.Outcomes(producer.pool)
     operator.hold()
     await producer.place("b-2", unknown)
@@ -161,8 +161,8 @@ async def test_the_python_hears_of_an_outcome_and_asks_also_where_it_hears_nothi
     assert (await waiting)["state"] == "delivered"
 
 
-async def test_the_python_is_told_well_before_it_would_ask_again(producer: Producer) -> None:
-    """With the half second of its asking made endless, only a notification can end the wait."""
+async def test_the_python_gets_a_notification_before_it_polls(producer: Producer) -> None:
+    """With an endless polling interval only a notification can end the wait."""
     operator = producer.market.environment.operator
     operator.hold()
     request_id = uuid.uuid4()
@@ -182,7 +182,7 @@ async def test_the_python_is_told_well_before_it_would_ask_again(producer: Produ
     producer.outcomes.pool = SimpleNamespace(fetchrow=counted)
     names = producer.outcomes.wait.__func__.__globals__
     names["asyncio"] = SimpleNamespace(
-        timeout=asyncio.timeout, Event=asyncio.Event, wait_for=lambda told, _: asyncio.wait_for(told, None)
+        timeout=asyncio.timeout, Event=asyncio.Event, wait_for=lambda waiting, _: asyncio.wait_for(waiting, None)
     )
     assert (await producer.outcomes.wait(OPERATOR, request_id, timeout_s=WAIT_S))["state"] == "delivered"
     assert asked == 2

@@ -1,4 +1,4 @@
-"""The examples of sql/README.md in TypeScript: type-checked all of them, and those for node-postgres run."""
+"""Type-checks all TypeScript examples of sql/README.md, and runs those for node-postgres."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the compiled examples and of the program that calls them."""
+    """The folder with the compiled examples and the program that calls them."""
     folder = tmp_path_factory.mktemp("typescript")
     (folder / "node_modules").symlink_to(FOLDER / "node_modules")
     for file in ("tsconfig.json", "drive.ts"):
@@ -47,7 +47,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Producer:
-    """A program that was written with the README open; each step is a process of its own."""
+    """A producer written as the README says; each step is a process of its own."""
 
     def __init__(self, built: Path, market: Market) -> None:
         self.built = built
@@ -62,13 +62,13 @@ class Producer:
             stdout=asyncio.subprocess.PIPE,
         )
         try:
-            said, _ = await asyncio.wait_for(process.communicate(), WAIT_S)
+            output, _ = await asyncio.wait_for(process.communicate(), WAIT_S)
         finally:
             if process.returncode is None:
                 process.kill()
         assert process.returncode == 0
-        told: dict[str, Any] = json.loads(said)
-        return told
+        result: dict[str, Any] = json.loads(output)
+        return result
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def producer(built: Path, market: Market) -> Producer:
     return Producer(built, market)
 
 
-async def test_the_typescript_buys_or_takes_back_and_never_both(producer: Producer, market: Market) -> None:
+async def test_the_typescript_buys_or_rolls_back_and_never_both(producer: Producer, market: Market) -> None:
     assert await producer.step("buy", "bought") == {"result": True}
     assert await producer.step("buy-filled-unheard", "unheard") == {"result": True}
     assert await producer.step("buy-without-liquidity", "no-liquidity") == {"result": False}
@@ -101,7 +101,7 @@ async def test_the_typescript_buys_or_takes_back_and_never_both(producer: Produc
     assert await market.callbacks("refused") == ["BET_MAKE rejected"]
 
 
-async def test_the_typescript_hears_of_an_outcome(producer: Producer, market: Market) -> None:
+async def test_the_typescript_gets_an_outcome(producer: Producer, market: Market) -> None:
     request_id = uuid.uuid4()
     market.environment.operator.hold()
     assert await producer.step("place", "b-1", request_id) == {"result": "placed"}
@@ -120,18 +120,16 @@ async def test_the_typescript_hears_of_an_outcome(producer: Producer, market: Ma
     assert "did its transaction commit?" in (await producer.step("wait", "b-1", uuid.uuid4()))["fault"]
 
 
-async def test_the_typescript_enqueues_nothing_where_its_transaction_fails(producer: Producer, market: Market) -> None:
-    told = await producer.step("place-wrongly", "b-1")
-    assert (told["is_database_error"], told["code"]) == (True, "PD003")
-    assert "amount" in told["fault"]
-    assert "subunits" in told["hint"]
+async def test_the_typescript_enqueues_nothing_if_its_transaction_fails(producer: Producer, market: Market) -> None:
+    result = await producer.step("place-wrongly", "b-1")
+    assert (result["is_database_error"], result["code"]) == (True, "PD003")
+    assert "amount" in result["fault"]
+    assert "subunits" in result["hint"]
     assert (await market.trades(), await market.callbacks("b-1")) == ({}, [])
     assert (await producer.step("take-back", "b-404"))["result"] is False
 
 
-async def test_the_typescript_places_once_although_its_commit_was_not_answered(
-    producer: Producer, market: Market
-) -> None:
+async def test_the_typescript_places_once_if_the_commits_answer_is_lost(producer: Producer, market: Market) -> None:
     async with proxied(market.producer_dsn) as proxy:
         producer.dsn = proxy.dsn()
         proxy.on_next("commit", Trick.KEEP_ANSWER)

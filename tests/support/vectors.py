@@ -71,7 +71,7 @@ def _rsa() -> SigningKey:
 
 ACTIVE, STAGED, STRANGER, RSA = _ed25519("active"), _ed25519("staged"), _ed25519("stranger"), _rsa()
 PUBLISHED = (ACTIVE, STAGED, RSA)
-"""What the operator has been told; the stranger's key it has not."""
+"""The keys that the operator knows, without the stranger's."""
 
 
 def _body(method: str, params: str) -> bytes:

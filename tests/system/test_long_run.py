@@ -39,7 +39,7 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
         yield environment
 
 
-TURNS = [
+MONTH_ENDS = [
     # Time zones in which the session's month differs from the UTC month.
     ("2027-01-31 23:59:59.999999+00", "America/New_York", "ISO, MDY"),
     ("2027-02-01 00:00:00+00", "America/New_York", "SQL, DMY"),
@@ -61,15 +61,15 @@ async def test_audit_months_begin_at_midnight_utc_in_every_session_time_zone(har
     )
     assert definition.count("now()") == 1
     lease = await harness.lease(await harness.place())
-    for moment, zone, style in TURNS:
+    for at, zone, style in MONTH_ENDS:
         # The clock is moved by replacing now().
-        await harness.owner.execute(definition.replace("now()", f"timestamptz '{moment}'"))
+        await harness.owner.execute(definition.replace("now()", f"timestamptz '{at}'"))
         for session in (harness.owner, harness.daemon):
             await session.execute(
                 "select set_config('timezone', $1, false), set_config('datestyle', $2, false)", zone, style
             )
         await harness.daemon.execute("select predictu_dispatch.prepare_partitions(2)")
-        began = month_of(datetime.fromisoformat(moment))
+        began = month_of(datetime.fromisoformat(at))
         months = [began, month_of(began + timedelta(days=32)), month_of(began + timedelta(days=63))]
         for month in months:
             for started_at in (month, month_of(month + timedelta(days=32)) - timedelta(microseconds=1)):
@@ -81,16 +81,16 @@ async def test_audit_months_begin_at_midnight_utc_in_every_session_time_zone(har
     )
 
 
-def month_of(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+def month_of(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 async def partition_of(harness: Harness, lease: object, started_at: datetime) -> str:
     """The partition that receives a report of an attempt from that time."""
-    said = retried(lease, started_at=started_at)  # type: ignore[arg-type]
-    await harness.settle(said)
+    report = retried(lease, started_at=started_at)  # type: ignore[arg-type]
+    await harness.settle(report)
     table: str = await harness.owner.fetchval(
-        "select tableoid::regclass::text from predictu_dispatch.attempt where report_id = $1", said["report_id"]
+        "select tableoid::regclass::text from predictu_dispatch.attempt where report_id = $1", report["report_id"]
     )
     return table
 

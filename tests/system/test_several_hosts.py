@@ -1,7 +1,6 @@
-"""Two hosts, each with a daemon: one is cut off from Postgres, or from the operator, and comes back by itself.
+"""Two hosts, each with a daemon: one is cut off from Postgres, or from the operator, and recovers.
 
-Nobody is told of a cut: what is sent is gone, as with a pulled plug. The operator counts by itself what it has under
-way, and keeps its wallets; see tests/support/hosts.py for the hosts.
+A cut is silent: what is sent is lost, as with a pulled cable. See tests/support/hosts.py for the hosts.
 """
 
 import time
@@ -25,10 +24,10 @@ from tests.support.postgres_proxy import Trick
 A, B = "host-a", "host-b"
 LIMIT, HALF = 12, 6
 BETS, ATTEMPT_S = 300, 4.0
-ANNOUNCE, NO_STATEMENT = "predictu_dispatch.heartbeat(", "\0"
+HEARTBEAT, NO_STATEMENT = "predictu_dispatch.heartbeat(", "\0"
 DELIVERED = ("delivered", "answered", None)
 LATE_MACHINE_S = 4.0
-"""What a busy machine may add to any of the spans below."""
+"""What a loaded machine may add to any duration below."""
 
 
 @pytest.fixture
@@ -39,8 +38,8 @@ async def network(tmp_path: Path, database: Database) -> AsyncIterator[HostNetwo
         yield network
 
 
-async def under_way(environment: Environment, instance: str) -> list[UUID]:
-    """What this daemon has leased, as the database knows."""
+async def leased(environment: Environment, instance: str) -> list[UUID]:
+    """Returns the callbacks that this daemon has leased, from the database."""
     rows = await environment.harness.owner.fetch(
         "select request_id from predictu_dispatch.callback where state = 'in_flight' and leased_by = $1"
         " order by request_id",
@@ -49,17 +48,17 @@ async def under_way(environment: Environment, instance: str) -> list[UUID]:
     return [row["request_id"] for row in rows]
 
 
-async def has_under_way(environment: Environment, instance: str, count: int) -> None:
-    """This daemon has so many callbacks leased at once."""
+async def until_leased(environment: Environment, instance: str, count: int) -> None:
+    """Waits until this daemon has `count` leases."""
 
     async def so_many() -> bool:
-        return len(await under_way(environment, instance)) == count
+        return len(await leased(environment, instance)) == count
 
     await until(f"{instance} has {count} under way", so_many)
 
 
 async def rows(environment: Environment, instance: str, verdict: str, evidence: str, reason: str | None) -> int:
-    """How many audit rows of this daemon say so."""
+    """Returns the number of audit rows of this daemon with these values."""
     count: int = await environment.harness.owner.fetchval(
         "select count(*) from predictu_dispatch.attempt"
         " where instance = $1 and verdict = $2 and evidence = $3 and reason is not distinct from $4",
@@ -69,7 +68,7 @@ async def rows(environment: Environment, instance: str, verdict: str, evidence: 
 
 
 async def all_placed(environment: Environment, count: int) -> None:
-    """Every bet is open, booked once, and its audit is whole; no promise to the operator was broken."""
+    """Checks that every bet is open, booked once and completely audited, and that the operator saw no fault."""
     await environment.until_all_final()
     assert await environment.states() == {"delivered": count}
     assert await environment.bets() == {"open": count}
@@ -80,7 +79,7 @@ async def all_placed(environment: Environment, count: int) -> None:
 async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_comes_back(
     network: HostNetwork,
 ) -> None:
-    """Its requests go on meanwhile: some are answered while it can notify nobody, some are given up."""
+    """Its requests continue: some are answered while it cannot settle, some time out."""
     environment, operator, cut_off = network.environment, network.environment.operator, network.hosts[A]
     network.write_operator(interactive={"max_in_flight": LIMIT, "attempt_timeout_s": ATTEMPT_S})
     a, b = await network.start()
@@ -88,12 +87,12 @@ async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_c
     operator.hold()
     await place_many(environment, BETS)
     await until("all slots are busy", lambda: operator.busy["interactive"] == LIMIT)
-    own, others = await under_way(environment, A), await under_way(environment, B)
+    own, others = await leased(environment, A), await leased(environment, B)
     answered, hanging = own[:3], own[3:]
 
     cut_off.pull(Cable.POSTGRES)
     cut_at_s = time.monotonic()
-    # From here on each answer takes so long that there is work for all slots until the end.
+    # Slow answers from here on keep all slots busy until the end.
     operator.answers_in_s = 0.5
     operator.stop_holding()
     operator.release_only([*answered, *others])
@@ -101,19 +100,19 @@ async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_c
     assert operator.busiest["interactive"] <= LIMIT + len(hanging)
     await a.until_logged("database.lost")
     assert (await a.get("/healthz"))[0] == 200
-    assert await told_late(environment) == [0, 0]
-    await heal_without_a_word_of_its_share(network)
+    assert await late_reports(environment) == [0, 0]
+    await heal_without_a_share(network)
     await until_slots(environment, host_a=HALF, host_b=HALF)
-    await has_under_way(environment, A, HALF)
+    await until_leased(environment, A, HALF)
     operator.answers_in_s = 0.0
     await all_placed(environment, 2 * BETS)
 
     assert operator.busiest["interactive"] <= LIMIT
-    for request_ids, heard in ((answered, ("answered", None)), (hanging, ("unanswered", "timeout"))):
+    for request_ids, expected in ((answered, ("answered", None)), (hanging, ("unanswered", "timeout"))):
         for request_id in request_ids:
             interrupted, late, delivered = await environment.audit(request_id)
             assert interrupted == (1, "retry", "unanswered", "interrupted", A)
-            assert late == (1, "late", *heard, A)
+            assert late == (1, "late", *expected, A)
             assert delivered[:4] == (2, *DELIVERED)
             first, second = operator.sent(request_id)
             assert first.body == second.body
@@ -124,7 +123,7 @@ async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_c
 
 
 async def is_replaced(network: HostNetwork, a: Daemon, cut_at_s: float) -> None:
-    """It knows that it may send nothing more; the other has its slots, then its leases, each within its time."""
+    """Checks that it stops sending, and that the other host gets its slots and then its leases in time."""
     no_share = "no heartbeat got through, so this daemon has no share of any operator\n"
 
     async def it_knows() -> bool:
@@ -133,10 +132,10 @@ async def is_replaced(network: HostNetwork, a: Daemon, cut_at_s: float) -> None:
     await until("it knows that its share is over", it_knows)
     assert time.monotonic() - cut_at_s < SHARE_VALID_S + LATE_MACHINE_S
     await until_slots(network.environment, host_b=LIMIT)
-    await has_under_way(network.environment, B, LIMIT)
+    await until_leased(network.environment, B, LIMIT)
     replaced_after_s = time.monotonic() - cut_at_s
     assert replaced_after_s < HEARTBEAT_TIMEOUT_S + 2 * HEARTBEAT_INTERVAL_S + LATE_MACHINE_S
-    await has_under_way(network.environment, A, 0)
+    await until_leased(network.environment, A, 0)
     reaped_after_s = time.monotonic() - cut_at_s
     assert reaped_after_s < ATTEMPT_S + LEASE_MARGIN_S + LATE_MACHINE_S
     print_figures(
@@ -144,39 +143,39 @@ async def is_replaced(network: HostNetwork, a: Daemon, cut_at_s: float) -> None:
     )
 
 
-async def heal_without_a_word_of_its_share(network: HostNetwork) -> None:
-    """It reaches Postgres again, and only its announcements are not answered for a while: so it sends nothing.
+async def heal_without_a_share(network: HostNetwork) -> None:
+    """Reconnects it to Postgres but holds its heartbeats' answers: without a share it sends nothing.
 
-    The other one has all slots meanwhile, and its own are free as soon as its late reports are told.
+    The other host has all slots meanwhile; its own are free as soon as its late reports are settled.
     """
     environment, cut_off = network.environment, network.hosts[A]
     await place_many(environment, BETS)
-    cut_off.proxy.on_next(ANNOUNCE, Trick.KEEP_ANSWER, times=10_000)
+    cut_off.proxy.on_next(HEARTBEAT, Trick.KEEP_ANSWER, times=10_000)
     environment.operator.busiest.clear()
     cut_off.plug(Cable.POSTGRES)
     healed_at_s = time.monotonic()
 
-    async def it_has_told_what_it_knows() -> bool:
-        return await told_late(environment) == [3, 3]
+    async def has_settled_everything() -> bool:
+        return await late_reports(environment) == [3, 3]
 
-    await until("it has told what it knows", it_has_told_what_it_knows)
-    print_figures(f"healed, it has told what it knows after {time.monotonic() - healed_at_s:.1f} s")
+    await until("it has settled everything", has_settled_everything)
+    print_figures(f"healed, it has settled everything after {time.monotonic() - healed_at_s:.1f} s")
     await until_heartbeats(environment, B, times=1)
-    assert await under_way(environment, A) == []
+    assert await leased(environment, A) == []
     assert environment.operator.busiest["interactive"] <= LIMIT
     cut_off.proxy.on_next(NO_STATEMENT, Trick.KEEP_ANSWER)
     cut_off.proxy.release_answers()
 
 
-async def told_late(environment: Environment) -> list[int]:
-    """How many answers and how many timeouts the host that was cut off has told too late."""
+async def late_reports(environment: Environment) -> list[int]:
+    """Returns the numbers of answers and timeouts that the cut-off host reported late."""
     return [await rows(environment, A, "late", *what) for what in (("answered", None), ("unanswered", "timeout"))]
 
 
-async def test_a_host_cut_off_from_the_operator_loses_no_bet_and_nothing_it_gave_up_arrives_later(
+async def test_a_host_cut_off_from_the_operator_loses_no_bet_and_no_timed_out_request_arrives_later(
     network: HostNetwork,
 ) -> None:
-    """Three answers to it are lost; three requests go out on connections that lead nowhere; then it cannot connect."""
+    """Three answers are lost, three requests go out on dead connections, then it cannot connect."""
     environment, operator, cut_off = network.environment, network.environment.operator, network.hosts[A]
     network.write_operator(
         interactive={"max_in_flight": LIMIT, "attempt_timeout_s": 2.5, "connect_timeout_s": 0.3, "max_attempts": 100}
@@ -186,14 +185,14 @@ async def test_a_host_cut_off_from_the_operator_loses_no_bet_and_nothing_it_gave
     operator.hold()
     await place_many(environment, LIMIT)
     await until("all slots are busy", lambda: operator.busy["interactive"] == LIMIT)
-    own = await under_way(environment, A)
-    operator.release_only([*own[3:], *await under_way(environment, B)])
-    await has_under_way(environment, A, 3)
-    await has_under_way(environment, B, 0)
+    own = await leased(environment, A)
+    operator.release_only([*own[3:], *await leased(environment, B)])
+    await until_leased(environment, A, 3)
+    await until_leased(environment, B, 0)
 
     cut_off.pull(Cable.OPERATOR)
     cut_at_s = time.monotonic()
-    # Slow answers, so that the other host leaves enough for this one to try.
+    # Slow answers leave enough work for this host to try.
     operator.answers_in_s = 0.3
     operator.release()
     await place_many(environment, 120)
@@ -208,7 +207,7 @@ async def test_a_host_cut_off_from_the_operator_loses_no_bet_and_nothing_it_gave
     cut_off.plug(Cable.OPERATOR)
     operator.answers_in_s = 0.0
     await all_placed(environment, 120 + LIMIT)
-    # What a kernel keeps it sends again after twice the time it has tried for; see tcp(7). None must come any more.
+    # A kernel retransmits after twice the time it has tried so far, see tcp(7). Nothing may arrive any more.
     twice_s = cut_at_s + 2 * (healed_at_s - cut_at_s) + 0.5
     await until("what was given up would have come", lambda: time.monotonic() > twice_s)
     answered = await environment.harness.owner.fetch(
