@@ -9,8 +9,8 @@ import shutil
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
@@ -89,25 +89,29 @@ class Screen:
     async def following(self, environment: Environment) -> AsyncIterator[None]:
         """Show the environment while the block runs, and the final table after it."""
         support = await asyncpg.connect(environment.dsn("demo_support"))
-        try:
-            if self._is_live:
-                with Live(console=self._console, auto_refresh=False) as live:
-                    async with _repeating(
-                        lambda figures: live.update(_table(environment, figures), refresh=True),
-                        environment,
-                        support,
-                        interval_s=_REDRAW_S,
-                    ):
-                        yield
-                    live.update(_table(environment, await _read_figures(environment, support)), refresh=True)
+        live = Live(console=self._console, auto_refresh=False) if self._is_live else None
+
+        async def show() -> None:
+            figures = await _read_figures(environment, support)
+            if live is not None:
+                live.update(_table(environment, figures), refresh=True)
             else:
-                async with _repeating(
-                    lambda figures: self._print_figures(environment, figures), environment, support, interval_s=_LINE_S
-                ):
-                    yield
-                figures = await _read_figures(environment, support)
                 self._print_figures(environment, figures)
-                self._console.print("", _table(environment, figures), sep="\n")
+
+        async def repeat() -> None:
+            while True:
+                await show()
+                await asyncio.sleep(_LINE_S if live is None else _REDRAW_S)
+
+        try:
+            with live or nullcontext():
+                async with asyncio.TaskGroup() as tasks:
+                    repeating = tasks.create_task(repeat(), name="screen")
+                    yield
+                    repeating.cancel()
+                await show()
+            if live is None:
+                self._console.print("", _table(environment, await _read_figures(environment, support)), sep="\n")
         finally:
             await support.close()
 
@@ -138,25 +142,6 @@ class Screen:
             if len(check.faults) > _FAULTS_SHOWN_MAX:
                 self.print(f"  … and {len(check.faults) - _FAULTS_SHOWN_MAX} more: {check.name}")
         self._console.print(Text(sentence, style="bold green" if holds else "bold red"))
-
-
-@asynccontextmanager
-async def _repeating(
-    show: Callable[[dict[str, _Figures]], None],
-    environment: Environment,
-    support: asyncpg.Connection[asyncpg.Record],
-    *,
-    interval_s: float,
-) -> AsyncIterator[None]:
-    async def repeat() -> None:
-        while True:
-            show(await _read_figures(environment, support))
-            await asyncio.sleep(interval_s)
-
-    async with asyncio.TaskGroup() as tasks:
-        repeating = tasks.create_task(repeat(), name="screen")
-        yield
-        repeating.cancel()
 
 
 def _table(environment: Environment, figures: dict[str, _Figures]) -> Group:

