@@ -1,4 +1,5 @@
--- Attempts whose lease expired without a report, if this daemon reaps for the fleet in this interval;
+-- Attempts whose lease expired without a report, if this daemon reaps for the fleet in this
+-- interval;
 -- the chore is claimed only if there are any. Ages are as of leased_at, like those of a claim. The
 -- operators take turns, so that one whose bets stay locked does not keep the others waiting.
 -- $1 maximum rows; $2 interval in seconds; $3 instance

@@ -1,4 +1,5 @@
--- The operators with their state, and their limits over the fleet as the files of the running daemons have them.
+-- The operators with their state, and their limits over the fleet as the files of the running
+-- daemons have them.
 select o.operator_id, o.enabled, o.health, o.circuit, extract(epoch from now() - o.circuit_since)::double precision as circuit_for_s,
        o.consecutive_failures, o.last_success_at, o.last_failure_at,
        extract(epoch from o.ping_at - now())::double precision as ping_in_s, o.paused_at,

@@ -1,4 +1,4 @@
--- What retention will look at: the moment before which things are old, and how far the walk through the callbacks is for that moment.
+-- The timestamp before which history is old, and how far the callbacks are purged for it.
 -- $1 months to keep
 select kept.cutoff, walk.next_block, coalesce(walk.next_block is null and walk.locked = 0, false) as is_done,
        pg_relation_size('predictu_dispatch.callback') / current_setting('block_size')::bigint as blocks_all

@@ -1,6 +1,8 @@
--- A page of an operator's callbacks that a person may retry, the longest on the review list first. One that
+-- A page of an operator's callbacks that a person may retry, the longest on the review list first.
+-- One that
 -- fails again meanwhile returns to the list after $3 and is left out.
--- $1 operator_id; $2 method, or null for any; $3 counted_at; $4 and $5 review_since and request_id of the last
+-- $1 operator_id; $2 method, or null for any; $3 counted_at; $4 and $5 review_since and request_id
+--    of the last
 -- row before, or null; $6 limit
 select request_id, review_since
   from predictu_dispatch.callback

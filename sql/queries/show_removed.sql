@@ -1,4 +1,5 @@
--- What is left of a callback that retention removed. Several rows only if operators share a request_id.
+-- What is left of a callback that retention removed. Several rows only if operators share a
+-- request_id.
 -- $1 request_id; $2 operator_id, or null for any
 select r.operator_id, r.method, r.state, r.removed_at
   from predictu_dispatch.request_tombstone r

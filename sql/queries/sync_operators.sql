@@ -1,3 +1,4 @@
--- Makes this daemon's operators known to the producers; returns those which somebody holds, to be tried again.
--- $1 operator ids; $2 enabled; $3 interactive deadlines in seconds; $4 settlement deadlines in seconds; $5 fingerprints
+-- Registers this daemon's operators for producers; returns the locked ones, to be tried again.
+-- $1 operator ids; $2 enabled; $3 interactive deadlines in seconds; $4 settlement deadlines in
+--    seconds; $5 fingerprints
 select predictu_dispatch.sync_operators($1, $2, $3, $4, $5) as operator_id

@@ -1,4 +1,5 @@
--- The daemons seen lately, the last seen first, with each one's slots in an operator's lane and how many are in use.
+-- The daemons seen lately, the last seen first, with each one's slots in an operator's lane and how
+-- many are in use.
 -- $1 operator_id; $2 lane
 with leased as (
     select c.leased_by, count(*) as in_flight

@@ -16,7 +16,7 @@ from tests.hostile.entry import (
     http,
     no_answer,
     rejected,
-    says,
+    sends,
 )
 
 NOT_JSON, NOT_UTF8, NOT_OBJECT = no_answer("not_json"), no_answer("not_utf8"), no_answer("not_object")
@@ -27,7 +27,7 @@ CAP = 65_536
 
 
 def body(name: str, content: bytes, *expected: Expected, **more: Any) -> Entry:
-    return says(name, http(content), *expected, body=content, **more)
+    return sends(name, http(content), *expected, body=content, **more)
 
 
 def with_balance(json: bytes, kept: int | None) -> Entry:
@@ -94,9 +94,9 @@ BODIES: tuple[Entry, ...] = (
     body("a surrogate in UTF-8", b'{"status":"OK","name":"\xed\xa0\x80"}', NOT_UTF8),
     body("bytes without meaning", bytes(range(128, 256)) * 20, NOT_UTF8),
     body("packed although nobody asked", gzip.compress(OK), NOT_UTF8),
-    says("40 MB, packed", http(BOMB * 40, b"Content-Encoding: gzip"), NOT_UTF8),
-    says("called packed, and plain", http(OK, b"Content-Encoding: gzip"), DELIVERED, body=OK),
-    says("called brotli, and garbage", http(b"\x8b\xff" * 50, b"Content-Encoding: br"), NOT_UTF8),
+    sends("40 MB, packed", http(BOMB * 40, b"Content-Encoding: gzip"), NOT_UTF8),
+    sends("called packed, and plain", http(OK, b"Content-Encoding: gzip"), DELIVERED, body=OK),
+    sends("called brotli, and garbage", http(b"\x8b\xff" * 50, b"Content-Encoding: br"), NOT_UTF8),
     # The wrong shape
     body("an array", b"[" + OK + b"]", NOT_OBJECT),
     body("a string", b'"OK"', NOT_OBJECT),

@@ -108,7 +108,7 @@ class Entry:
         return self.then is Then.GOES_ON
 
 
-def says(name: str, wire: bytes, *expected: Expected, **more: Any) -> Entry:
+def sends(name: str, wire: bytes, *expected: Expected, **more: Any) -> Entry:
     return Entry(name=name, wire=wire, expected=expected, **more)
 
 
@@ -129,5 +129,5 @@ def http(body: bytes = OK, *lines: bytes, status: bytes = b"HTTP/1.1 200 OK", le
 
 def chunked(*chunks: bytes) -> bytes:
     """A well-formed answer in these chunks, including the last one."""
-    said = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
-    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + said
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + framed

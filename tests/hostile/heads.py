@@ -15,7 +15,7 @@ from tests.hostile.entry import (
     http,
     no_answer,
     rejected,
-    says,
+    sends,
 )
 
 BAD_HTTP = broken("bad_http")
@@ -36,30 +36,30 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 def coded(code: int, content: bytes, *expected: Expected, **more: Any) -> Entry:
     name = f"a {code} with {'nothing' if not content else 'a page' if content == PAGE else content.decode()[:40]}"
-    return says(name, http(content, status=b"HTTP/1.1 %d Said" % code), *expected, body=content, **more)
+    return sends(name, http(content, status=b"HTTP/1.1 %d Reason" % code), *expected, body=content, **more)
 
 
 def redirect(code: int, location: str) -> Entry:
     """A redirect with a body that says OK. Following it would send a second request."""
     wire = http(OK, b"Location: " + location.encode(), status=b"HTTP/1.1 %d Elsewhere" % code)
-    return says(f"a {code} to {location}", wire, MISCONFIGURED)
+    return sends(f"a {code} to {location}", wire, MISCONFIGURED)
 
 
 def length(name: str, value: bytes, *expected: Expected, **more: Any) -> Entry:
-    return says(f"Content-Length {name}", HEAD + b"Content-Length: " + value + b"\r\n\r\n" + OK, *expected, **more)
+    return sends(f"Content-Length {name}", HEAD + b"Content-Length: " + value + b"\r\n\r\n" + OK, *expected, **more)
 
 
-def chunks(name: str, said: bytes, *expected: Expected, **more: Any) -> Entry:
-    return says(f"chunks: {name}", CHUNKED + said, *expected, **more)
+def chunks(name: str, content: bytes, *expected: Expected, **more: Any) -> Entry:
+    return sends(f"chunks: {name}", CHUNKED + content, *expected, **more)
 
 
 def head(name: str, lines: bytes, *expected: Expected, **more: Any) -> Entry:
     """Additional header lines before a correct answer."""
-    return says(name, HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(OK) + OK, *expected, **more)
+    return sends(name, HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(OK) + OK, *expected, **more)
 
 
 def garbage(name: str, wire: bytes, *expected: Expected, **more: Any) -> Entry:
-    return says(name, wire, *(expected or BAD_HTTP), **{"then": Then.CLOSES, **more})
+    return sends(name, wire, *(expected or BAD_HTTP), **{"then": Then.CLOSES, **more})
 
 
 ONE_CHUNK = b"%x\r\n%s\r\n" % (len(OK), OK)
@@ -75,22 +75,22 @@ CODES: tuple[Entry, ...] = (
     coded(399, OK, MISCONFIGURED),
     # These two have no body, whatever their length says (RFC 9110 section 6.4.1): further bytes are
     # unsolicited.
-    says("a 304 with a body", http(OK, status=b"HTTP/1.1 304 Not Modified"), MISCONFIGURED, *BAD_HTTP),
-    says("a 204 with a body", http(OK, status=b"HTTP/1.1 204 No Content"), no_answer("not_json"), *BAD_HTTP),
-    says("a 204", b"HTTP/1.1 204 No Content\r\n\r\n", no_answer("not_json")),
-    says(
+    sends("a 304 with a body", http(OK, status=b"HTTP/1.1 304 Not Modified"), MISCONFIGURED, *BAD_HTTP),
+    sends("a 204 with a body", http(OK, status=b"HTTP/1.1 204 No Content"), no_answer("not_json"), *BAD_HTTP),
+    sends("a 204", b"HTTP/1.1 204 No Content\r\n\r\n", no_answer("not_json")),
+    sends(
         "a 204 in chunks",
         CHUNKED.replace(b"200 OK", b"204 No") + ONE_CHUNK + b"0\r\n\r\n",
         no_answer("not_json"),
         *BAD_HTTP,
     ),
-    says(
+    sends(
         "a 101 to a websocket",
         http(OK, b"Connection: upgrade", b"Upgrade: websocket", status=b"HTTP/1.1 101 Switching Protocols"),
         no_answer("http_101"),
         *BAD_HTTP,
     ),
-    says("a 101 to nothing", http(OK, status=b"HTTP/1.1 101 Go"), no_answer("http_101"), *BAD_HTTP),
+    sends("a 101 to nothing", http(OK, status=b"HTTP/1.1 101 Go"), no_answer("http_101"), *BAD_HTTP),
     coded(201, OK, DELIVERED),
     coded(206, OK, DELIVERED),
     *(coded(code, REFUSED, rejected("insufficient_funds")) for code in (400, 402, 404, 409, 422)),
@@ -101,7 +101,7 @@ CODES: tuple[Entry, ...] = (
     coded(418, b"", no_answer("http_418")),
     *(coded(code, OK, no_answer(f"http_{code}")) for code in (500, 502, 503, 504, 599, 600, 999)),
     *(
-        says(
+        sends(
             f"a {code} with Retry-After {value[:40]}", http(PAGE, b"Retry-After: " + value.encode(), status=line), right
         )
         for code in (429, 503)
@@ -118,12 +118,12 @@ FRAMING: tuple[Entry, ...] = (
     length("too long, and closed", b"600", *broken("truncated"), then=Then.CLOSES),
     length("too long, and reset", b"600", *CUT, then=Then.RESETS),
     length("too short", b"20", no_answer("not_json"), *BAD_HTTP, then=Then.CLOSES),
-    says("two answers in one breath", http() + HIDDEN, DELIVERED),
-    says("a refusal, and an answer behind it", http(REFUSED) + HIDDEN, rejected("insufficient_funds")),
-    says("a 500, and an answer behind it", http(b"", status=b"HTTP/1.1 500 No") + HIDDEN, no_answer("http_500")),
-    says("an answer behind nothing", http(b"") + HIDDEN, no_answer("not_json")),
-    says("thousand answers", http() + HIDDEN * 1_000, DELIVERED),
-    says("an answer, and bytes behind it", http() + b"\0\xff" * 20, *EITHER),
+    sends("two answers in one segment", http() + HIDDEN, DELIVERED),
+    sends("a refusal, and an answer behind it", http(REFUSED) + HIDDEN, rejected("insufficient_funds")),
+    sends("a 500, and an answer behind it", http(b"", status=b"HTTP/1.1 500 No") + HIDDEN, no_answer("http_500")),
+    sends("an answer behind nothing", http(b"") + HIDDEN, no_answer("not_json")),
+    sends("thousand answers", http() + HIDDEN * 1_000, DELIVERED),
+    sends("an answer, and bytes behind it", http() + b"\0\xff" * 20, *EITHER),
     length("nought", b"0", no_answer("not_json"), *BAD_HTTP),
     *(
         length(value.decode() or "empty", value, *BAD_HTTP, then=Then.CLOSES)
@@ -134,21 +134,21 @@ FRAMING: tuple[Entry, ...] = (
     length("empty", b"", *EITHER, no_answer("not_json"), then=Then.CLOSES),
     head("two lengths, not the same", b"Content-Length: 5\r\n", *BAD_HTTP, then=Then.CLOSES),
     head("two lengths, the same", b"Content-Length: %d\r\n" % len(OK), *EITHER, then=Then.CLOSES),
-    says("a length and chunks", http(ONE_CHUNK, b"Transfer-Encoding: chunked"), *BAD_HTTP, then=Then.CLOSES),
-    says(
+    sends("a length and chunks", http(ONE_CHUNK, b"Transfer-Encoding: chunked"), *BAD_HTTP, then=Then.CLOSES),
+    sends(
         "chunks and a length",
         CHUNKED[:-2] + b"Content-Length: 5\r\n\r\n" + ONE_CHUNK + b"0\r\n\r\n",
         *BAD_HTTP,
         then=Then.CLOSES,
     ),
-    says("no length, and closed", http(length=False), DELIVERED, then=Then.CLOSES),
-    says("HTTP/1.0 until it closes", http(status=b"HTTP/1.0 200 OK", length=False), DELIVERED, then=Then.CLOSES),
-    says("no length, and half an object", http(OK[:30], length=False), no_answer("not_json"), then=Then.CLOSES),
+    sends("no length, and closed", http(length=False), DELIVERED, then=Then.CLOSES),
+    sends("HTTP/1.0 until it closes", http(status=b"HTTP/1.0 200 OK", length=False), DELIVERED, then=Then.CLOSES),
+    sends("no length, and half an object", http(OK[:30], length=False), no_answer("not_json"), then=Then.CLOSES),
     # aiohttp accepts a RST as the end of such a body. A truncated object is not valid JSON, so this
     # is safe.
-    says("no length, and reset", http(length=False), DELIVERED, *CUT, then=Then.RESETS),
-    says("half an object, and reset", http(OK[:30], length=False), no_answer("not_json"), *CUT, then=Then.RESETS),
-    says("chunks, one byte each", chunked(*(OK[n : n + 1] for n in range(len(OK)))), DELIVERED, body=OK),
+    sends("no length, and reset", http(length=False), DELIVERED, *CUT, then=Then.RESETS),
+    sends("half an object, and reset", http(OK[:30], length=False), no_answer("not_json"), *CUT, then=Then.RESETS),
+    sends("chunks, one byte each", chunked(*(OK[n : n + 1] for n in range(len(OK)))), DELIVERED, body=OK),
     chunks("no last one, and closed", ONE_CHUNK, *broken("truncated"), then=Then.CLOSES),
     chunks("no last one, and reset", ONE_CHUNK, *CUT, then=Then.RESETS),
     chunks("cut in the middle", ONE_CHUNK[:30], *broken("truncated"), then=Then.CLOSES),

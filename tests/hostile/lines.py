@@ -1,6 +1,6 @@
 """Bad header lines, other protocols, and wrong statements about the connection."""
 
-from tests.hostile.entry import DELIVERED, OK, PAGE, Entry, Then, broken, http, no_answer, says
+from tests.hostile.entry import DELIVERED, OK, PAGE, Entry, Then, broken, http, no_answer, sends
 from tests.hostile.heads import BAD_HTTP, EITHER, HEAD, HIDDEN, garbage, head
 
 NOT_JSON = no_answer("not_json")
@@ -62,10 +62,10 @@ LINES: tuple[Entry, ...] = (
     garbage("NULs", b"\0" * 5_000),
     garbage("anything", bytes(range(256)) * 20),
     # Wrong keep-alive statements
-    says("keep-alive, and closed", http(OK, b"Connection: keep-alive"), DELIVERED, then=Then.CLOSES),
-    says("keep-alive, and reset", http(b"", b"Connection: keep-alive"), NOT_JSON, *broken("reset"), then=Then.RESETS),
-    says("close, and more behind it", http(OK, b"Connection: close") + HIDDEN, *EITHER),
-    says("both close and keep-alive", http(OK, b"Connection: keep-alive, close"), DELIVERED),
+    sends("keep-alive, and closed", http(OK, b"Connection: keep-alive"), DELIVERED, then=Then.CLOSES),
+    sends("keep-alive, and reset", http(b"", b"Connection: keep-alive"), NOT_JSON, *broken("reset"), then=Then.RESETS),
+    sends("close, and more behind it", http(OK, b"Connection: close") + HIDDEN, *EITHER),
+    sends("both close and keep-alive", http(OK, b"Connection: keep-alive, close"), DELIVERED),
     head("kept alive for ever", b"Connection: keep-alive\r\nKeep-Alive: timeout=99999999999, max=-1\r\n", DELIVERED),
     garbage("HTTP/1.0 kept alive", http(OK, b"Connection: keep-alive", status=b"HTTP/1.0 200 OK") + HIDDEN, *EITHER),
     # Noise
@@ -81,5 +81,5 @@ LINES: tuple[Entry, ...] = (
         head(f"called {kind!r}", b"Content-Type: " + kind + b"\r\n", DELIVERED)
         for kind in (b"text/html", b"image/png", b"application/json; charset=utf-16", b"\xff", b"multipart/mixed")
     ),
-    says("a page called JSON", http(PAGE, b"Content-Type: application/json"), NOT_JSON),
+    sends("a page called JSON", http(PAGE, b"Content-Type: application/json"), NOT_JSON),
 )

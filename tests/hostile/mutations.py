@@ -18,7 +18,7 @@ SEEDS = sorted({entry.wire for entry in CORPUS.values() if 0 < len(entry.wire) <
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class RawAnswer:
     """The answer to one request in pieces. `is_whole`: a complete answer without further bytes."""
 
     pieces: tuple[bytes, ...]
@@ -67,7 +67,7 @@ def _whole(rng: Random) -> bytes:
     content = _object(rng) if rng.randrange(4) else rng.randbytes(rng.randrange(40))
     if rng.randrange(2):
         lines = rng.choices(HEADERS, k=rng.randrange(4))
-        return rng.choice(INTERIM) + http(content, *lines, status=b"HTTP/1.1 %d Said" % rng.choice(CODES))
+        return rng.choice(INTERIM) + http(content, *lines, status=b"HTTP/1.1 %d Reason" % rng.choice(CODES))
     middle = len(content) // 2
     pieces = [piece for piece in (content[:middle], content[middle:]) if piece]
     return rng.choice(INTERIM) + chunked(*pieces)
@@ -92,7 +92,7 @@ def _mutated(rng: Random, wire: bytes) -> bytes:
     return wire
 
 
-def said(rng: Random, found: Sequence[bytes]) -> Said:
+def random_answer(rng: Random, found: Sequence[bytes]) -> RawAnswer:
     """Whole answers, mutations of them, of the corpus and of `found`, or random bytes."""
     kind = rng.choice(["whole"] * 4 + ["mutated"] * 4 + ["seed"] * 4 + ["found"] * 3 + ["random"])
     match kind:
@@ -109,7 +109,7 @@ def said(rng: Random, found: Sequence[bytes]) -> Said:
     edges = [0, *sorted(rng.randint(0, len(wire)) for _ in range(rng.randrange(3))), len(wire)]
     # An incomplete answer costs a whole timeout.
     stays = [Then.GOES_ON] * (8 if kind == "whole" else 1)
-    return Said(
+    return RawAnswer(
         pieces=tuple(wire[start:end] for start, end in pairwise(edges) if end > start),
         then=rng.choice([Then.CLOSES] * 16 + [Then.RESETS] * 3 + stays),
         is_whole=kind == "whole",

@@ -16,7 +16,7 @@ from tests.hostile.entry import (
     http,
     no_answer,
     plays,
-    says,
+    sends,
     unsent,
 )
 from tests.hostile.heads import BAD_HTTP, BROKEN_BODY, CHUNKED, EITHER, HEAD, HIDDEN
@@ -136,20 +136,20 @@ TOO_MUCH: tuple[Entry, ...] = (
     plays("tiny chunks without end", pours(CHUNKED, b"1\r\nx\r\n" * 1_000), *TOO_LARGE),
     plays("until it is left", pours(b"HTTP/1.0 200 OK\r\n\r\n", b"x" * 10_000), *TOO_LARGE),
     plays("an object without end", pours(CHUNKED, b"2710\r\n" + b'{"status":' * 1_000 + b"\r\n"), *TOO_LARGE),
-    says("200 KB that cannot be unpacked", http(NOISE, b"Content-Encoding: gzip"), *TOO_LARGE),
-    says("200 KB of bombs", http(BOMB * 200, b"Content-Encoding: gzip"), *TOO_LARGE),
+    sends("200 KB that cannot be unpacked", http(NOISE, b"Content-Encoding: gzip"), *TOO_LARGE),
+    sends("200 KB of bombs", http(BOMB * 200, b"Content-Encoding: gzip"), *TOO_LARGE),
     endless("a chunk extension without end", drips(CHUNKED + b"1;", b"x" * 10_000), *broken("bad_http", "truncated")),
     endless("a header without end", drips(HEAD + b"X-Huge: ", b"x" * 10_000), *BAD_HTTP),
 )
 
 FLOODS: tuple[Entry, ...] = (
-    says("a thousand 100s, then an answer", CONTINUE * 1_000 + http(), DELIVERED, body=OK),
-    says("early hints, then an answer", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + http(), DELIVERED),
-    says("a 199, then an answer", b"HTTP/1.1 199 Soon\r\n\r\n" + http(), DELIVERED),
-    says("a 100, then a refusal", CONTINUE + http(b"", status=b"HTTP/1.1 500 No"), no_answer("http_500")),
+    sends("a thousand 100s, then an answer", CONTINUE * 1_000 + http(), DELIVERED, body=OK),
+    sends("early hints, then an answer", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + http(), DELIVERED),
+    sends("a 199, then an answer", b"HTTP/1.1 199 Soon\r\n\r\n" + http(), DELIVERED),
+    sends("a 100, then a refusal", CONTINUE + http(b"", status=b"HTTP/1.1 500 No"), no_answer("http_500")),
     # A 100 has no body, whatever its length says: the following bytes are read as an answer and are
     # invalid.
-    says("a 100 with a body", http(status=b"HTTP/1.1 100 Continue"), *BAD_HTTP),
+    sends("a 100 with a body", http(status=b"HTTP/1.1 100 Continue"), *BAD_HTTP),
     endless("a 100 and nothing more", drips(CONTINUE, b"", pause_s=0.1)),
     endless("100s without end", drips(b"", CONTINUE * 100)),
     endless("103s with headers without end", drips(b"", b"HTTP/1.1 103 Hints\r\n" + b"Link: </a>\r\n" * 100 + b"\r\n")),

@@ -30,7 +30,7 @@ from predictu_dispatch.edge.postgres.outbox import Outbox
 from tests.core.test_callback_body import a_callback
 from tests.core.test_verdict import assert_storable
 from tests.hostile.entry import Then
-from tests.hostile.mutations import Said, said
+from tests.hostile.mutations import RawAnswer, random_answer
 from tests.hostile.oracle import UnsureError, answer_in, status_in
 from tests.support.harness import OPERATOR, enqueue, open_harness
 from tests.support.postgres import Server, cloned_database
@@ -57,7 +57,7 @@ class Conversation:
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
         self._stack = AsyncExitStack()
-        self._said = Said(pieces=(), then=Then.CLOSES, is_whole=False)
+        self._answer = RawAnswer(pieces=(), then=Then.CLOSES, is_whole=False)
         self._attempt = 0
         self._arrived = False
         self._has_spoken = asyncio.Event()
@@ -79,7 +79,7 @@ class Conversation:
             if request.partition(b"\r\n\r\n")[2] != b"%d" % self._attempt:
                 # A late request of an earlier attempt, on a slow machine.
                 return
-            self._arrived, now = True, self._said
+            self._arrived, now = True, self._answer
             try:
                 for piece in now.pieces:
                     await peer.send(piece)
@@ -90,25 +90,25 @@ class Conversation:
                 peer.reset()
             goes_on = now.then is Then.GOES_ON
 
-    def exchange(self, said: Said) -> Exchange:
-        """Performs an exchange with the answer `said`."""
-        return self._runner.run(self._exchange(said))
+    def exchange(self, answer: RawAnswer) -> Exchange:
+        """Performs an exchange with the answer `answer`."""
+        return self._runner.run(self._exchange(answer))
 
-    async def _exchange(self, said: Said) -> Exchange:
-        self._said, self._arrived = said, False
+    async def _exchange(self, answer: RawAnswer) -> Exchange:
+        self._answer, self._arrived = answer, False
         self._has_spoken.clear()
         while True:
             self._attempt += 1
             exchange = await post(
                 self._transport,
                 body=b"%d" % self._attempt,
-                timeout_s=TIMEOUT_S if said.is_whole else ANSWER_TIMEOUT_S[said.then],
+                timeout_s=TIMEOUT_S if answer.is_whole else ANSWER_TIMEOUT_S[answer.then],
             )
             if self._arrived:
                 break
             # The previous answer broke or closed the connection.
             assert exchange.evidence is not ANSWERED, exchange
-            assert exchange.reason in {"unsolicited_data", "reset"} or not said.is_whole, exchange
+            assert exchange.reason in {"unsolicited_data", "reset"} or not answer.is_whole, exchange
         assert exchange.evidence is not NOT_SENT, "the request is there"
         async with asyncio.timeout(5):
             await self._has_spoken.wait()
@@ -137,16 +137,16 @@ def end_of(exchange: Exchange, judgement: Judgement) -> tuple[object, ...]:
     )
 
 
-def assert_accepts_only_complete_answers(said: Said, exchange: Exchange) -> None:
+def assert_accepts_only_complete_answers(answer: RawAnswer, exchange: Exchange) -> None:
     """Checks that only complete answers count as answered, and all complete ones do."""
     try:
-        found = answer_in(said.wire, closed=said.then is not Then.GOES_ON)
+        found = answer_in(answer.wire, closed=answer.then is not Then.GOES_ON)
     except UnsureError:
         return
     if exchange.evidence is ANSWERED:
         assert found is not None, exchange
         assert (exchange.status, exchange.body) == found
-    elif said.is_whole and said.then is not Then.RESETS:
+    elif answer.is_whole and answer.then is not Then.RESETS:
         # With a RST the kernel may discard unread bytes.
         assert (exchange.reason, len(found.body if found else b"") > BYTES_MAX) == ("too_large", True), exchange
 
@@ -185,7 +185,7 @@ def test_random_answers_have_a_correct_result_that_postgres_stores(postgres: Ser
     with conversation() as talk:
         for number in range(FROM, FROM + EXAMPLES):
             rng = Random(number)
-            now = said(rng, list(found.values()))
+            now = random_answer(rng, list(found.values()))
             try:
                 exchange, judgement = attempt(talk, now, rng)
             except Exception as error:
@@ -203,7 +203,7 @@ def test_random_answers_have_a_correct_result_that_postgres_stores(postgres: Ser
     asyncio.run(store_all(postgres, template, list(kept.values())))
 
 
-def attempt(talk: Conversation, now: Said, rng: Random) -> tuple[Exchange, Judgement]:
+def attempt(talk: Conversation, now: RawAnswer, rng: Random) -> tuple[Exchange, Judgement]:
     """Performs one attempt with this answer and checks it."""
     exchange = talk.exchange(now)
     method = rng.choice(list(Method))

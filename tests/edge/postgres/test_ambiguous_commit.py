@@ -220,18 +220,18 @@ async def test_shares_stay_within_the_limit_when_heartbeat_answers_are_lost(envi
         await counts_right(environment, a)
 
 
-async def say_all(connection: Connection, ids: list[uuid.UUID]) -> list[uuid.UUID | None]:
+async def enqueue_all(connection: Connection, ids: list[uuid.UUID]) -> list[uuid.UUID | None]:
     """A producer's transaction: a bet with its win, a balance, and the rollback of an older bet."""
     # As prepared statements, so that the proxy knows the COMMIT.
     await connection.fetch("begin")
-    said = [
+    results = [
         await enqueue(connection, "BET_MAKE", placement_params("b-1"), request_id=ids[0]),
         await enqueue(connection, "BET_WIN", terminal_params("BET_WIN", BET), request_id=ids[1]),
         await enqueue(connection, "BALANCE", {"player_id": "p1", "currency": "EUR"}, request_id=ids[2]),
         await rollback(connection, "b-before"),
     ]
     await connection.fetch("commit")
-    return said
+    return results
 
 
 @pytest.mark.parametrize("trick", Trick)
@@ -244,7 +244,7 @@ async def test_a_repeated_producer_transaction_counts_once(
     nothing = await environment.harness.everything()
     async with proxied(database.producer) as proxy, connected(proxy.dsn(), 1) as [breaking]:
         proxy.on_next("commit", trick)
-        saying = asyncio.create_task(say_all(breaking, ids))
+        saying = asyncio.create_task(enqueue_all(breaking, ids))
         await proxy.caught.wait()
 
         async def it_is_committed() -> bool:
@@ -259,15 +259,15 @@ async def test_a_repeated_producer_transaction_counts_once(
     assert (committed == nothing) is (trick is Trick.LOSE_REQUEST)
 
     async with connected(database.producer, 1) as [producer]:
-        said = await say_all(producer, ids)
-        assert said[:3] == ids
+        results = await enqueue_all(producer, ids)
+        assert results[:3] == ids
         after = await environment.harness.everything()
         assert len(after) == len(nothing) + 5
         assert trick is Trick.LOSE_REQUEST or after == committed
         await environment.fleet.start("host-1")
         await environment.until_all_final()
         ended = await environment.harness.everything()
-        assert await say_all(producer, ids) == said
+        assert await enqueue_all(producer, ids) == results
         assert await environment.harness.everything() == ended
         # The same id with other content is no repetition.
         with pytest.raises(asyncpg.PostgresError, match="is taken by another BET_MAKE") as refused:

@@ -140,7 +140,7 @@ async def test_killing_the_primary_loses_nothing_acknowledged_and_daemons_follow
         polls = await environment.fleet.start("host-polls", daemon={"poll_interval_s": 0.5})
         listens = await environment.fleet.start("host-listens", daemon={"poll_interval_s": 60.0})
         producers = [Producer(database.producer, f"p{n}") for n in range(PRODUCERS)]
-        async with connected(pair.standby.dsn(database.name), 1) as [witness], asyncio.TaskGroup() as enqueueing:
+        async with connected(pair.standby.dsn(database.name), 1) as [observer], asyncio.TaskGroup() as enqueueing:
             for producer in producers:
                 enqueueing.create_task(producer.run())
             await until("work flows", lambda: enqueued(producers) >= ENQUEUED_BEFORE)
@@ -156,12 +156,12 @@ async def test_killing_the_primary_loses_nothing_acknowledged_and_daemons_follow
             gone_at_s = time.monotonic()
             # A failover manager needs time too, and both daemons must notice the outage.
             await until("both daemons report the outage", lambda: neither_reaches_it([polls, listens]))
-            before = await delivered(witness)
+            before = await delivered(observer)
             promoted_at_s = time.monotonic()
             await pair.standby.promote()
 
             async def one_more() -> bool:
-                return await delivered(witness) > before
+                return await delivered(observer) > before
 
             await until("a callback is delivered on the new primary", one_more, within_s=RECOVERY_MAX_S)
             recovered_at_s = time.monotonic()
@@ -184,8 +184,8 @@ async def test_killing_the_primary_loses_nothing_acknowledged_and_daemons_follow
             print_figures(figures)
             await nothing_acknowledged_is_lost(followed, producers, [polls, listens], figures)
             await hears_of_new_work(followed, polls, killed_at_s=killed_at_s)
-            code, said, _ = await command_line_for(tmp_path, database.dispatcher).run("status")
-            assert (code, "host-listens" in said) == (0, True), said
+            code, output, _ = await command_line_for(tmp_path, database.dispatcher).run("status")
+            assert (code, "host-listens" in output) == (0, True), output
 
 
 async def nothing_acknowledged_is_lost(
@@ -208,8 +208,8 @@ async def nothing_acknowledged_is_lost(
     # A daemon logs an attempt after its commit is acknowledged, so each logged attempt is in the
     # audit.
     rows = await owner.fetch("select request_id::text, attempt, verdict from predictu_dispatch.attempt")
-    said = [line for daemon in daemons for line in daemon.lines() if "attempt" in line]
-    settled = Counter((line["request_id"], line["attempt"], line["verdict"]) for line in said)
+    logged = [line for daemon in daemons for line in daemon.lines() if "attempt" in line]
+    settled = Counter((line["request_id"], line["attempt"], line["verdict"]) for line in logged)
     assert settled == Counter(tuple(row) for row in rows), figures
     # No request was sent without an acknowledged claim.
     sent = Counter(uuid.UUID(request.request_id) for request in operator.requests)

@@ -140,23 +140,23 @@ async def test_commands_do_their_work_through_the_pooler(environment: Environmen
     (tmp_path / "desk").mkdir()
     desk = command_line_for(tmp_path / "desk", environment.fleet.dsn)
 
-    async def said(*arguments: str) -> str:
-        code, words, complaint = await desk.run(*arguments)
-        assert code == 0, f"{arguments}: {complaint}"
-        return words
+    async def run(*arguments: str) -> str:
+        code, output, errors = await desk.run(*arguments)
+        assert code == 0, f"{arguments}: {errors}"
+        return output
 
-    await said("pause", OPERATOR, "--reason", "their upgrade")
+    await run("pause", OPERATOR, "--reason", "their upgrade")
     win = await environment.harness.end("BET_WIN", "b-won")
-    assert OPERATOR in await said("status")
-    assert "their upgrade" in await said("why", str(win))
-    assert "b-won" in await said("show", str(win))
-    assert str(win) in await said("show", "--bet", OPERATOR, "b-won")
+    assert OPERATOR in await run("status")
+    assert "their upgrade" in await run("why", str(win))
+    assert "b-won" in await run("show", str(win))
+    assert str(win) in await run("show", "--bet", OPERATOR, "b-won")
     assert environment.operator.requests == []
-    await said("resume", OPERATOR)
+    await run("resume", OPERATOR)
     await environment.until_all_final()
     # It repeats its statements, each in another session.
     environment.operator.answers_in_s = 0.5
-    assert "delivered" in await said("ping", OPERATOR)
+    assert "delivered" in await run("ping", OPERATOR)
     assert await environment.states() == {"delivered": 2}
 
 
