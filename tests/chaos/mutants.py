@@ -36,12 +36,16 @@ class Mutant:
     new: str
     second_defence: tuple[tuple[str, str, str], ...] = ()
 
+    def changes(self) -> tuple[tuple[str, str, str], ...]:
+        """File, old text and new text of each change; none for the control."""
+        return ((self.file, self.old, self.new), *self.second_defence) if self.old else ()
+
 
 MUTANTS = (
     Mutant(
         name="settle has no fence: any report settles its callback",
         file=_SETTLE,
-        old=" and c.lease_until is not null and c.attempts = r.attempt\n",
+        old=" and c.lease_until is not null\n           and c.attempts = r.attempt\n",
         new="\n",
         second_defence=(
             (_SCHEMA, "create unique index attempt_decided", "create index attempt_decided"),
@@ -106,8 +110,8 @@ MUTANTS = (
     Mutant(
         name="expired leases are not reaped",
         file="predictu_dispatch/flow/reaper.py",
-        old="for lease in await self._outbox.expired_leases():",
-        new="for lease in (await self._outbox.expired_leases())[:0]:",
+        old="in await self._outbox.expired_leases(every_s=REAP_INTERVAL_S):",
+        new="in (await self._outbox.expired_leases(every_s=REAP_INTERVAL_S))[:0]:",
     ),
     Mutant(
         name="a credit is exhausted after three attempts",
@@ -148,9 +152,7 @@ def _first_fault(mutant: Mutant, *, seed: int, minutes: float) -> str | None:
                 shutil.copytree(_ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(_ROOT / part, tree / part)
-        for name_in_tree, old, new in (
-            ((mutant.file, mutant.old, mutant.new), *mutant.second_defence) if mutant.old else ()
-        ):
+        for name_in_tree, old, new in mutant.changes():
             file = tree / name_in_tree
             text = file.read_text(encoding="utf-8")
             if text.count(old) != 1:

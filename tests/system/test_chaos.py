@@ -1,9 +1,12 @@
 """A short chaos run with fixed seeds; `make chaos` is the long one."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.chaos.chaos import Run, play
 from tests.chaos.fault_injector import INJECTORS
+from tests.chaos.mutants import MUTANTS
 from tests.chaos.plan import WEIGHTS, plan
 
 SECONDS = 30.0
@@ -25,3 +28,9 @@ def test_a_seed_repeats_its_plan_and_a_plan_has_every_kind_of_fault() -> None:
     assert plan(7, 60.0) == plan(7, 60.0)
     assert plan(7, 60.0) != plan(8, 60.0)
     assert {injection.kind for injection in plan(7, 60.0)} == set(WEIGHTS) == set(INJECTORS)
+
+
+def test_every_mutant_still_fits_the_code_that_it_breaks() -> None:
+    root = Path(__file__).parents[2]
+    changes = [change for mutant in MUTANTS for change in mutant.changes()]
+    assert [(file, old) for file, old, _ in changes if (root / file).read_text("utf-8").count(old) != 1] == []
