@@ -1,7 +1,7 @@
 -- Attempts whose lease expired without a report, if this daemon reaps for the fleet in this
--- interval;
--- the chore is claimed only if there are any. Ages are as of leased_at, like those of a claim. The
--- operators take turns, so that one whose bets stay locked does not keep the others waiting.
+-- interval; the chore is claimed only if there are any. Ages are as of leased_at, like those of a
+-- claim. The operators take turns, so that one whose bets stay locked does not keep the others
+-- waiting.
 -- $1 maximum rows; $2 interval in seconds; $3 instance
 with expired as materialized (
     select c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts as attempt, c.budget_from, c.effect, c.reason,

@@ -1,8 +1,7 @@
 -- Records that this daemon is alive; returns its shares.
--- $1 instance; $2 session; $3 host; $4 pid; $5 version; $6 operator ids;
--- limits: $7 interactive, $8 settlement, $9 requests a second (0: none);
--- in use until the answer is read: $10 interactive, $11 settlement, $12 requests a second (null:
--- not limited);
--- $13 the last migration that its release has
+-- $1 instance; $2 session; $3 host; $4 pid; $5 version; $6 operator ids; limits: $7 interactive, $8
+--    settlement, $9 requests a second (0: none); in use until the answer is read: $10 interactive,
+--    $11 settlement, $12 requests a second (null: not limited); $13 the last migration that its
+--    release has
 select operator_id, interactive_slots, settlement_slots, requests_per_s, is_fair
   from predictu_dispatch.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)

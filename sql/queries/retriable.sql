@@ -1,9 +1,7 @@
 -- A page of an operator's callbacks that a person may retry, the longest on the review list first.
--- One that
--- fails again meanwhile returns to the list after $3 and is left out.
+-- One that fails again meanwhile returns to the list after $3 and is left out.
 -- $1 operator_id; $2 method, or null for any; $3 counted_at; $4 and $5 review_since and request_id
---    of the last
--- row before, or null; $6 limit
+--    of the last row before, or null; $6 limit
 select request_id, review_since
   from predictu_dispatch.callback
  where operator_id = $1 and review_since is not null and review_since <= $3 and state in ('rejected', 'exhausted')

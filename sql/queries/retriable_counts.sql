@@ -1,6 +1,5 @@
 -- How many callbacks of an operator need review, by method: those that may be retried, and the
--- others. No row
--- for an unknown operator.
+-- others. No row for an unknown operator.
 -- $1 operator_id; $2 method, or null for any
 select o.operator_id, c.method, count(c.request_id) filter (where c.state in ('rejected', 'exhausted')) as retriable,
        count(c.request_id) filter (where c.state not in ('rejected', 'exhausted')) as others,

@@ -1,6 +1,6 @@
 -- How many due callbacks are ahead of one: those of its lane that were due earlier, and the due
--- interactive
--- ones, which a rate limit lets go first. Both counts stop at $4, so a long backlog costs nothing.
+-- interactive ones, which a rate limit lets go first. Both counts stop at $4, so a long backlog
+-- costs nothing.
 -- $1 operator_id; $2 lane; $3 due_at; $4 the count at which to stop
 select (select count(*) from (
            select from predictu_dispatch.callback c

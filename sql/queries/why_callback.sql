@@ -1,8 +1,6 @@
 -- A callback with everything that may keep it from being sent, as of one time: its operator, its
--- bet's
--- other callback, its last attempt, the last intervention, the session that has locked its row.
--- Several
--- rows only if operators share a request_id.
+-- bet's other callback, its last attempt, the last intervention, the session that has locked its
+-- row. Several rows only if operators share a request_id.
 -- $1 request_id; $2 operator_id, or null for any
 select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.state, c.reason, c.effect,
        c.attempts, c.retry_stopped, c.operator_status, c.due_at, c.expires_at, c.review_since, c.leased_at,
