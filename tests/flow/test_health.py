@@ -1,4 +1,4 @@
-"""What the service manager is told, and when the watchdog is left to bite. The manager is a real socket."""
+"""Readiness, the watchdog and the notifications to the service manager, which is a real socket here."""
 
 import asyncio
 import os
@@ -23,8 +23,8 @@ class Clock:
 
 
 @dataclass
-class Turning:
-    """What Health looks at of a dispatcher."""
+class FakeDispatcher:
+    """The attributes of a dispatcher that Health reads."""
 
     lane: Lane
     claimed_at_s: float | None = None
@@ -33,11 +33,11 @@ class Turning:
 
 @dataclass
 class World:
-    """Two dispatchers, a database and a stop, as they are at the moment."""
+    """Two dispatchers, a database and a stop."""
 
     clock: Clock
-    interactive: Turning
-    settlement: Turning
+    interactive: FakeDispatcher
+    settlement: FakeDispatcher
     database_is_up: bool = True
     is_draining: bool = False
     poll_interval_s: float = 0.0
@@ -52,17 +52,19 @@ class World:
             now_s=lambda: self.clock.now_s,
         )
 
-    def claim(self, *turning: Turning) -> None:
-        for one in turning:
+    def claim(self, *dispatchers: FakeDispatcher) -> None:
+        for one in dispatchers:
             one.claimed_at_s = one.answered_at_s = self.clock.now_s
 
 
 @pytest.fixture
 def world() -> World:
-    return World(clock=Clock(), interactive=Turning(Lane.INTERACTIVE), settlement=Turning(Lane.SETTLEMENT))
+    return World(
+        clock=Clock(), interactive=FakeDispatcher(Lane.INTERACTIVE), settlement=FakeDispatcher(Lane.SETTLEMENT)
+    )
 
 
-def test_a_dispatcher_that_gets_no_answer_for_a_minute_is_stuck_although_the_other_claims(world: World) -> None:
+def test_a_dispatcher_without_an_answer_for_a_minute_is_stuck_even_if_the_other_claims(world: World) -> None:
     health = world.health()
     world.claim(world.interactive, world.settlement)
     world.clock.now_s += 60
@@ -74,7 +76,7 @@ def test_a_dispatcher_that_gets_no_answer_for_a_minute_is_stuck_although_the_oth
     assert health.stuck() is None
 
 
-def test_a_long_poll_interval_is_no_standstill(world: World) -> None:
+def test_a_long_poll_interval_counts_in_both_limits(world: World) -> None:
     world.poll_interval_s = 60.0
     health = world.health()
     world.claim(world.interactive, world.settlement)
@@ -86,7 +88,7 @@ def test_a_long_poll_interval_is_no_standstill(world: World) -> None:
     assert health.stuck() is not None
 
 
-def test_one_that_never_got_an_answer_is_stuck_a_minute_after_the_start(world: World) -> None:
+def test_a_dispatcher_that_never_got_an_answer_is_stuck_a_minute_after_the_start(world: World) -> None:
     health = world.health()
     world.clock.now_s += 60
     assert health.stuck() is None
@@ -94,19 +96,19 @@ def test_one_that_never_got_an_answer_is_stuck_a_minute_after_the_start(world: W
     assert health.stuck() is not None
 
 
-def test_a_dispatcher_that_finds_the_database_away_is_unready_and_not_stuck(world: World) -> None:
+def test_during_an_outage_the_daemon_is_unready_and_not_stuck(world: World) -> None:
     health = world.health()
     world.claim(world.interactive, world.settlement)
     world.clock.now_s += 3600
     world.database_is_up = False
     world.interactive.answered_at_s = world.settlement.answered_at_s = world.clock.now_s
     assert (health.unready(), health.stuck()) == ("the database cannot be reached", None)
-    # Back, but nothing was claimed since.
+    # Available again, but nothing was claimed since.
     world.database_is_up = True
     assert (health.unready(), health.stuck()) == ("the last claim was 3600 s ago", None)
 
 
-def test_a_drain_may_take_as_long_as_it_takes(world: World) -> None:
+def test_a_draining_daemon_is_never_stuck(world: World) -> None:
     health = world.health()
     world.is_draining = True
     world.clock.now_s += 3600
@@ -114,61 +116,69 @@ def test_a_drain_may_take_as_long_as_it_takes(world: World) -> None:
 
 
 @dataclass
-class Heard:
-    """Who listens on NOTIFY_SOCKET."""
+class NotifySocket:
+    """The service manager's end of NOTIFY_SOCKET."""
 
     listening: socket.socket
     environ: dict[str, str]
 
-    def all(self) -> list[str]:
-        told = []
+    def received(self) -> list[str]:
+        messages = []
         while True:
             try:
-                told.append(self.listening.recv(4096, socket.MSG_DONTWAIT).decode())
+                messages.append(self.listening.recv(4096, socket.MSG_DONTWAIT).decode())
             except BlockingIOError:
-                return told
+                return messages
 
 
 @pytest.fixture(params=["path", "abstract"])
-def heard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Heard]:
+def notify_socket(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NotifySocket]:
     name = f"@predictu-test-{os.getpid()}" if request.param == "abstract" else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(name.replace("@", "\0"))
-        yield Heard(listening, {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "80000", "WATCHDOG_PID": str(os.getpid())})
+        yield NotifySocket(
+            listening, {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "80000", "WATCHDOG_PID": str(os.getpid())}
+        )
 
 
-async def test_ready_is_told_once_it_is_so_and_life_only_while_nothing_is_stuck(world: World, heard: Heard) -> None:
-    telling = asyncio.create_task(world.health().report(ServiceManager(heard.environ)))
+async def test_ready_is_notified_once_and_the_watchdog_only_while_nothing_is_stuck(
+    world: World, notify_socket: NotifySocket
+) -> None:
+    reporting = asyncio.create_task(world.health().report(ServiceManager(notify_socket.environ)))
 
-    async def told(*wanted: str) -> list[str]:
-        """All that was told until the last of these."""
-        said: list[str] = []
+    async def until_received(*wanted: str) -> list[str]:
+        """All messages until the last of these."""
+        messages: list[str] = []
         async with asyncio.timeout(10):
-            while not set(wanted) <= set(said):
-                said += heard.all()
+            while not set(wanted) <= set(messages):
+                messages += notify_socket.received()
                 await asyncio.sleep(0.001)
-        return said
+        return messages
 
-    assert await told("STATUS=nothing was claimed yet") == ["STATUS=nothing was claimed yet"]
+    assert await until_received("STATUS=nothing was claimed yet") == ["STATUS=nothing was claimed yet"]
     world.claim(world.interactive, world.settlement)
-    assert (await told("READY=1", "WATCHDOG=1", "STATUS=ready"))[:3] == ["READY=1", "WATCHDOG=1", "STATUS=ready"]
-    assert "WATCHDOG=1" in await told("WATCHDOG=1")
+    assert (await until_received("READY=1", "WATCHDOG=1", "STATUS=ready"))[:3] == [
+        "READY=1",
+        "WATCHDOG=1",
+        "STATUS=ready",
+    ]
+    assert "WATCHDOG=1" in await until_received("WATCHDOG=1")
 
     world.clock.now_s += 61
     stuck = "STATUS=the interactive dispatcher has neither claimed nor failed to for 61 s"
-    await told(stuck)
-    # Several beats of a watchdog of 80 ms, in each of which it would have been fed.
+    await until_received(stuck)
+    # Several intervals of the 80 ms watchdog, in which it would have been notified.
     world.interactive.answered_at_s = world.clock.now_s
     still = "STATUS=the settlement dispatcher has neither claimed nor failed to for 61 s"
-    assert await told(still) == [still]
+    assert await until_received(still) == [still]
     world.claim(world.interactive, world.settlement)
-    assert "WATCHDOG=1" in await told("STATUS=ready", "WATCHDOG=1")
-    telling.cancel()
+    assert "WATCHDOG=1" in await until_received("STATUS=ready", "WATCHDOG=1")
+    reporting.cancel()
 
 
-def test_the_end_asks_for_the_time_it_needs(heard: Heard) -> None:
-    ServiceManager(heard.environ).stopping(within_s=35.0)
-    assert heard.all() == ["STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000"]
+def test_a_stop_extends_the_managers_timeout(notify_socket: NotifySocket) -> None:
+    ServiceManager(notify_socket.environ).stopping(within_s=35.0)
+    assert notify_socket.received() == ["STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000"]
 
 
 @pytest.mark.parametrize(
@@ -182,14 +192,12 @@ def test_the_end_asks_for_the_time_it_needs(heard: Heard) -> None:
         ({}, None),
     ],
 )
-def test_the_watchdog_counts_only_where_it_is_meant_for_this_process(
-    environ: dict[str, str], watchdog_s: float | None
-) -> None:
+def test_the_watchdog_counts_only_if_it_is_for_this_process(environ: dict[str, str], watchdog_s: float | None) -> None:
     assert ServiceManager({"NOTIFY_SOCKET": "/gone", **environ}).watchdog_s == watchdog_s
     assert ServiceManager(environ).watchdog_s is None
 
 
-async def test_without_a_manager_or_with_one_that_is_gone_nothing_fails(world: World, tmp_path: Path) -> None:
+async def test_nothing_fails_without_a_service_manager(world: World, tmp_path: Path) -> None:
     await world.health().report(ServiceManager({}))
     gone = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")})
     gone.ready()

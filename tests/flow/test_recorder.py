@@ -1,4 +1,4 @@
-"""The recorder against a real database: what is held there holds up nothing else."""
+"""The recorder against a real database: a locked bet delays no other."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ from predictu_dispatch.flow.recorder import Recorder
 from tests.support.harness import OPERATOR, Harness
 from tests.support.postgres import Database
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 
-class Witness:
-    """Remembers what the recorder has told its observer."""
+class RecordingObserver:
+    """Keeps what the recorder reports."""
 
     def __init__(self) -> None:
         self.settled: list[tuple[str | None, CallbackState | None]] = []
         self.refused: list[str] = []
 
     def attempt_began(self, callback: Callback) -> None:
-        """Nothing is begun here."""
+        """Not called here."""
 
     def attempt_settled(self, attempt: Attempt, change: CallbackChange) -> None:
         assert change.cause in {Cause.SETTLED, Cause.LATE}
         self.settled.append((attempt.callback.bet_id, change.state))
 
     def callback_changed(self, change: CallbackChange) -> None:
-        """Bets follow; the database's tests look at that."""
+        """Covered by the database's tests."""
 
     def chore_failed(self, chore: str, error: Exception) -> None:
         raise AssertionError(chore) from error
 
-    def report_refused(self, attempt: Attempt, error: Exception) -> None:  # noqa: ARG002 - as the protocol has it
+    def report_refused(self, attempt: Attempt, error: Exception) -> None:  # noqa: ARG002 - the protocol's signature
         self.refused.append(str(error))
 
 
 @asynccontextmanager
-async def recording(database: Database) -> AsyncIterator[tuple[Outbox, Recorder, Witness]]:
+async def recording(database: Database) -> AsyncIterator[tuple[Outbox, Recorder, RecordingObserver]]:
     pool = Pool(database.dispatcher, pool_size=2, application_name="test")
     await pool.open()
-    witness = Witness()
+    observer = RecordingObserver()
     outbox = Outbox(pool, instance="host-1")
-    recorder = Recorder(outbox, witness, lambda *_: None)
+    recorder = Recorder(outbox, observer, lambda *_: None)
     running = asyncio.create_task(recorder.run())
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            yield outbox, recorder, witness
+        async with asyncio.timeout(TIMEOUT_S):
+            yield outbox, recorder, observer
     finally:
         running.cancel()
         await pool.close()
 
 
 async def claimed(outbox: Outbox) -> dict[str | None, Callback]:
-    want = ClaimRequest(
+    request = ClaimRequest(
         operator_id=OPERATOR,
         lane=Lane.INTERACTIVE,
         free_slots=10,
@@ -73,11 +73,11 @@ async def claimed(outbox: Outbox) -> dict[str | None, Callback]:
         rollback_lease_s=60.0,
         amount_format="subunits",
     )
-    return {callback.bet_id: callback for callback in await outbox.claim([want])}
+    return {callback.bet_id: callback for callback in await outbox.claim([request])}
 
 
 def answered(callback: Callback, *, header: str = "x") -> Attempt:
-    """The operator has confirmed it."""
+    """An attempt that the operator confirmed."""
     exchange = Exchange(
         evidence=Evidence.ANSWERED,
         status=200,
@@ -98,34 +98,36 @@ def answered(callback: Callback, *, header: str = "x") -> Attempt:
     )
 
 
-async def test_a_bet_held_by_a_producers_open_transaction_holds_up_no_other(
+async def test_a_bet_locked_by_a_producers_open_transaction_delays_no_other(
     harness: Harness, database: Database
 ) -> None:
-    """A producer that forgot to commit once stopped the settling of all bets of all operators."""
-    await harness.place("held")
+    """Otherwise one forgotten commit stops the settling of all operators' bets."""
+    await harness.place("locked")
     await harness.place("free")
-    async with recording(database) as (outbox, recorder, witness):
+    async with recording(database) as (outbox, recorder, observer):
         callbacks = await claimed(outbox)
         async with harness.producer.transaction():
-            await harness.rollback("held")
-            # It returns although nothing is settled yet, so that its slot is free for the operator's other players.
-            await recorder.record(answered(callbacks["held"]))
+            await harness.rollback("locked")
+            # It returns before it is settled, so that its slot is free for other players.
+            await recorder.record(answered(callbacks["locked"]))
             await recorder.record(answered(callbacks["free"]))
-            assert witness.settled == [("free", CallbackState.DELIVERED)]
-            assert recorder.is_recording(callbacks["held"])
+            assert observer.settled == [("free", CallbackState.DELIVERED)]
+            assert recorder.is_recording(callbacks["locked"])
             assert not recorder.is_recording(callbacks["free"])
         await recorder.idle()
-        assert witness.settled[1:] == [("held", CallbackState.DELIVERED)]
+        assert observer.settled[1:] == [("locked", CallbackState.DELIVERED)]
     assert (await harness.bet("free"))["state"] == "open"
-    assert (await harness.bet("held"))["state"] == "closing"
+    assert (await harness.bet("locked"))["state"] == "closing"
 
 
-async def test_what_a_reaper_says_of_a_held_bet_never_outruns_the_answer(harness: Harness, database: Database) -> None:
-    """A confirmed debit was taken for one of unknown fate if the reaper was first at the bet's lock."""
-    await harness.place("held")
-    async with recording(database) as (outbox, recorder, witness):
+async def test_a_reapers_report_of_a_locked_bet_never_wins_over_the_answer(
+    harness: Harness, database: Database
+) -> None:
+    """Otherwise a confirmed debit could count as an unknown outcome."""
+    await harness.place("locked")
+    async with recording(database) as (outbox, recorder, observer):
         callbacks = await claimed(outbox)
-        answer = answered(callbacks["held"])
+        answer = answered(callbacks["locked"])
         interrupted = answer._replace(
             reaped=True,
             report_id=uuid4(),
@@ -134,29 +136,29 @@ async def test_what_a_reaper_says_of_a_held_bet_never_outruns_the_answer(harness
             ),
         )
         async with harness.producer.transaction():
-            await harness.rollback("held")
+            await harness.rollback("locked")
             await recorder.record(interrupted)
-            assert not recorder.is_recording(callbacks["held"])
-            told = (interrupted, answer, interrupted)
-            await asyncio.gather(*(recorder.record(attempt) for attempt in told))
+            assert not recorder.is_recording(callbacks["locked"])
+            reports = (interrupted, answer, interrupted)
+            await asyncio.gather(*(recorder.record(attempt) for attempt in reports))
         await recorder.idle()
-    assert witness.settled == [("held", CallbackState.DELIVERED)]
-    assert await harness.attempts(callbacks["held"].request_id) == [(1, "delivered")]
+    assert observer.settled == [("locked", CallbackState.DELIVERED)]
+    assert await harness.attempts(callbacks["locked"].request_id) == [(1, "delivered")]
 
 
-async def test_an_answer_that_the_audit_refuses_still_counts_and_holds_up_no_other(
+async def test_an_answer_that_the_audit_refuses_still_counts_and_delays_no_other(
     harness: Harness, database: Database
 ) -> None:
-    """Postgres keeps no NUL in JSON; the transport replaces it, and should anything slip through, the money stands."""
+    """Postgres stores no NUL in JSON. The transport replaces it; this is the second line of defence."""
     await harness.place("good")
     await harness.place("bad")
-    async with recording(database) as (outbox, recorder, witness):
+    async with recording(database) as (outbox, recorder, observer):
         callbacks = await claimed(outbox)
         await asyncio.gather(
             recorder.record(answered(callbacks["bad"], header="\0")), recorder.record(answered(callbacks["good"]))
         )
-    assert sorted(witness.settled) == [("bad", CallbackState.DELIVERED), ("good", CallbackState.DELIVERED)]
-    assert len(witness.refused) == 1
+    assert sorted(observer.settled) == [("bad", CallbackState.DELIVERED), ("good", CallbackState.DELIVERED)]
+    assert len(observer.refused) == 1
     assert {(await harness.bet(bet_id))["state"] for bet_id in ("good", "bad")} == {"open"}
     row = await harness.owner.fetchrow(
         "select error, response_headers::text from predictu_dispatch.attempt where request_id = $1",
