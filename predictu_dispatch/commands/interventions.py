@@ -21,7 +21,7 @@ import click
 
 from predictu_dispatch.commands.connection import database, why_not_one
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options
-from predictu_dispatch.commands.output import Row, count, duration, print_json, printable, timestamp
+from predictu_dispatch.commands.output import Row, count, duration, print_error, print_json, print_wrapped, timestamp
 from predictu_dispatch.core.database_errors import Refused
 from predictu_dispatch.edge.postgres.sql_files import query
 
@@ -203,13 +203,11 @@ class _Batch:
             print_json({"done": self.done, "refused": self.refused})
             return
         for line in describe(self.done):
-            click.echo(printable(line))
+            print_wrapped(line, hanging="  ")
         for refusal in self.refused[:_REFUSALS_SHOWN]:
-            click.echo(printable(refusal["message"]), err=True)
-            if refusal["hint"]:
-                click.echo(f"    {printable(refusal['hint'])}", err=True)
+            print_error(refusal["message"], refusal["hint"])
         if len(self.refused) > _REFUSALS_SHOWN:
-            click.echo(f"and {len(self.refused) - _REFUSALS_SHOWN} more were refused; --json lists all", err=True)
+            print_error(f"and {len(self.refused) - _REFUSALS_SHOWN} more were refused; --json lists all")
 
 
 async def _retry_all(
@@ -224,7 +222,7 @@ async def _retry_all(
         total, others = sum(row["retriable"] for row in counts), sum(row["others"] for row in counts)
         if others:
             cannot = f"{count(others, 'other')} cannot be retried"
-            click.echo(f"{cannot}: settle with the operator manually, then predictu-dispatch resolve", err=True)
+            print_error(f"{cannot}: settle with the operator manually, then predictu-dispatch resolve")
         if total and not yes and sys.stdin.isatty():
             click.confirm(f"Send {count(total, 'callback')} of operator {operator} again?", abort=True, err=True)
         after: tuple[Any, Any] = (None, None)

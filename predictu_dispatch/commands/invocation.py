@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Concatenate, Final, NoReturn, ParamSpec, TypeV
 
 import click
 
-from predictu_dispatch.commands.output import print_json
+from predictu_dispatch.commands.output import print_error, print_json
 
 if TYPE_CHECKING:
     from predictu_dispatch.core.settings import DispatcherSettings
@@ -61,12 +61,14 @@ class Invocation:
         """Exit 2 with every fault on its own line on stderr; with --json, all of them on stdout as well."""
         if self.json:
             print_json({"ok": False, "faults": [asdict(fault) for fault in error.faults]})
-        fail("\n".join(map(str, error.faults)), EXIT_MISCONFIGURED)
+        for fault in error.faults:
+            print_error(str(fault))
+        sys.exit(EXIT_MISCONFIGURED)
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """Print the message on stderr and exit."""
-    click.echo(message, err=True)
+    print_error(message)
     sys.exit(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +18,11 @@ Row: TypeAlias = Mapping[str, Any]
 
 _PROSE_COLUMNS_MAX: Final = 100
 """Longer lines of prose are hard to read, however wide the terminal."""
+_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
+_UNBROKEN: Final = re.compile(
+    r"predictu-dispatch [a-z-]+(?: (?:[0-9a-f-]{36}|--[a-z]+(?: [A-Z]+)?))*|[\d.]+ (?:ms|s|min|h|d)\b"
+)
+"""A command with its ids and options, or a duration."""
 
 
 def print_json(value: object) -> None:
@@ -36,6 +42,13 @@ def _json_value(value: Any) -> Any:  # noqa: ANN401 - a row holds any type
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
+def print_error(message: str, hint: str = "") -> None:
+    """Print an error on one line of stderr, whatever the terminal, and its hint on the next; both escaped."""
+    click.echo(printable(message), err=True)
+    if hint:
+        click.echo(f"    {printable(hint)}", err=True)
+
+
 def print_wrapped(
     text: str, *, indent: str = "", hanging: str | None = None, colour: str | None = None, bold: bool = False
 ) -> None:
@@ -45,19 +58,24 @@ def print_wrapped(
 
 
 def wrapped(text: str, *, indent: str = "", hanging: str | None = None, columns: int | None = None) -> list[str]:
-    """Break text into lines between words only: an id or a command must stay whole, to be copied.
+    """Break text into lines between words only; ids and, if they fit a line, commands stay whole, to be copied.
 
     `hanging` is the indent of all lines but the first; by default as wide as `indent`. Without `columns`, the lines fit
     the terminal.
     """
-    return textwrap.wrap(
-        text,
-        columns or min(_PROSE_COLUMNS_MAX, shutil.get_terminal_size().columns),
+    columns = columns or min(_PROSE_COLUMNS_MAX, shutil.get_terminal_size().columns)
+    hanging = " " * len(indent) if hanging is None else hanging
+    room = columns - len(hanging)
+    joined = _UNBROKEN.sub(lambda m: m[0].replace(" ", _NO_BREAK) if len(m[0]) <= room else m[0], text)
+    lines = textwrap.wrap(
+        joined,
+        columns,
         initial_indent=indent,
-        subsequent_indent=" " * len(indent) if hanging is None else hanging,
+        subsequent_indent=hanging,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
 def table(rows: Sequence[Sequence[str]], *, gap: str = "  ", right: Collection[int] = ()) -> list[str]:

@@ -12,8 +12,8 @@ from uuid import UUID
 import click
 
 from predictu_dispatch.commands.connection import database
-from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, fail
-from predictu_dispatch.commands.output import Row, print_json, print_wrapped, timestamp
+from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options
+from predictu_dispatch.commands.output import Row, print_error, print_json, print_wrapped, timestamp
 from predictu_dispatch.commands.texts import VERDICTS, reason_text
 from predictu_dispatch.core.database_errors import Refused
 from predictu_dispatch.edge.postgres.sql_files import query
@@ -76,7 +76,8 @@ async def _ping(invocation: Invocation, operator: str) -> tuple[Row, Row | None]
         except Refused as error:
             if not error.is_for_a_person:
                 raise
-            fail(f"{error.message}\n    {error.hint}")
+            print_error(error.message, error.hint)
+            sys.exit(EXIT_FAILED)
         finally:
             listening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -95,7 +96,7 @@ async def _outcome(db: Database, operator: str, request_id: UUID, notified: asyn
             expires_in_s = progress["expires_in_s"]
             stop_at_s = time.monotonic() + (_WAIT_MAX_S if expires_in_s is None else expires_in_s + _MARGIN_S)
             if not progress["daemon_is_live"]:
-                click.echo(f"{_no_daemon(progress)}; waiting for one", err=True)
+                print_error(f"{_no_daemon(progress)}; waiting for one")
         if progress["state"] not in ("ready", "in_flight") or time.monotonic() >= stop_at_s:
             return dict(progress)
         with contextlib.suppress(TimeoutError):

@@ -48,7 +48,9 @@ def show(invocation: Invocation, request_id: UUID | None, bet: tuple[str, str] |
         return
     if found is not None:
         _print_bet(found)
-    for callback in callbacks:
+    for number, callback in enumerate(callbacks):
+        if found is not None or number:
+            click.echo()
         _print_callback(callback)
 
 
@@ -101,7 +103,6 @@ def _print_bet(bet: Row) -> None:
     print_wrapped(title, colour=_COLOURS.get(bet["state"]), bold=True)
     _print_field("stake", f"{money(bet['amount'], bet['currency'], bet['minor_digits'])} by player {bet['player_id']}")
     _print_field("placed", timestamp(bet["created_at"]))
-    click.echo()
 
 
 def _print_callback(callback: Row) -> None:
@@ -127,7 +128,6 @@ def _print_callback(callback: Row) -> None:
     if not callback["audit"]:
         click.echo("  no attempt was made" + (" yet" if callback["finished_at"] is None else ""))
     _print_life(callback["audit"], callback["interventions"])
-    click.echo()
 
 
 def _money_of(callback: Row, subunits: int) -> str:
@@ -142,7 +142,7 @@ def _print_next(callback: Row) -> None:
         return
     if callback["state"] == "ready":
         wait_s = (callback["due_at"] - callback["shown_at"]).total_seconds()
-        _print_field("due", f"in {duration(wait_s)}" if wait_s > 0 else f"for {duration(-wait_s)}")
+        _print_field("due", f"in {duration(wait_s)}" if wait_s > 0 else f"now, since {duration(-wait_s)}")
     elif callback["state"] == "in_flight":
         left_s = (callback["lease_until"] - callback["shown_at"]).total_seconds()
         ends = f"ends in {duration(left_s)}" if left_s > 0 else "has expired"

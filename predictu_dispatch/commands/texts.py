@@ -9,8 +9,8 @@ STATES: Final = {
     "ready": "is due, or scheduled for a retry",
     "in_flight": "is being sent now",
     "delivered": "was confirmed by the operator",
-    "rejected": "was rejected by the operator; it is not retried automatically",
-    "exhausted": "ended without a confirmation; it is not retried automatically",
+    "rejected": "was rejected by the operator",
+    "exhausted": "ended without a confirmation",
     "cancelled": "was cancelled and is not sent",
 }
 """A callback's state; the sentence begins with "it"."""

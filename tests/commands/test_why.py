@@ -183,7 +183,7 @@ async def test_an_in_flight_callback_names_its_daemon_and_lease(scene: Scene) ->
     await scene.harness.lease(placement)
     codes, text = await scene.why(placement)
     assert codes == ["in_flight"]
-    in_order(text, "attempt 1 by daemon host-1 is being sent, last seen", "its lease ends at", "(in ")
+    in_order(text, "attempt 1 is being sent by daemon host-1, last seen", "its lease ends at", "(in ")
 
     assert await scene.harness.rollback() is not None
     codes, text = await scene.why(placement)

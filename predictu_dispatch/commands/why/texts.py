@@ -28,7 +28,7 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     Code.RESOLVED: ("{resolved}", "it was settled with the operator manually and is never sent again"),
     Code.WAITING: ("it {waiting}", "{after_earlier}"),
     Code.IN_FLIGHT: (
-        "{attempt} is being sent{lease_owner_seen}; its lease ends at {lease_until}",
+        "{sending}; its lease ends at {lease_until}",
         "the operator's answer decides, or the end of the lease",
     ),
     Code.LEASE_EXPIRED: (
@@ -174,6 +174,7 @@ def _of_end(facts: Facts) -> dict[str, str]:
 
 def _of_lease(facts: Facts) -> dict[str, str]:
     owner, name = facts.lease_owner, facts.callback.leased_by
+    seen = f", last seen {_at(facts, owner.seen_at)}" if owner and owner.is_live else ""
     if owner is None:
         stopped = f"{name}, which sent it, is not running"
     elif facts.lease_owner_restarted:
@@ -181,8 +182,8 @@ def _of_lease(facts: Facts) -> dict[str, str]:
     else:
         stopped = f"{_seen(facts, owner)}, is not running"
     return {
+        "sending": f"attempt {facts.callback.attempts} is being sent by daemon {name}{seen}",
         "attempt": f"attempt {facts.callback.attempts} by daemon {name}",
-        "lease_owner_seen": f", last seen {_at(facts, owner.seen_at)}" if owner and owner.is_live else "",
         "lease_owner_stopped": stopped,
         "recovered_by": "a running daemon" if facts.live else "the next daemon that starts",
     }
