@@ -1,1 +1,1 @@
-"""Who calls whom, and when: carries values between core and edge, which it knows by protocols only."""
+"""Who calls whom, and when. It carries values between core and the edge, behind protocols."""

@@ -46,7 +46,7 @@ class Admission:
         """The configured operators."""
         return [operator_id for operator_id, operator in self._operators.items() if operator.is_configured]
 
-    # ── Claims ──────────────────────────────────────────────────────────────────────────────────────
+    # ── Claims ────────────────────────────────────────────────────────────────────────────────────
 
     def reserve(self, operator_id: str, lane: Lane, *, limit: int = sys.maxsize) -> int:
         """Reserve as many callbacks as may be claimed now, up to `limit`; confirm() must follow."""
@@ -93,7 +93,7 @@ class Admission:
             for lane, count in operator.in_flight.items()
         }
 
-    # ── Shares ──────────────────────────────────────────────────────────────────────────────────────
+    # ── Shares ────────────────────────────────────────────────────────────────────────────────────
 
     def usages(self) -> list[Usage]:
         """Return what this daemon uses of each operator's limits until the next heartbeat."""
@@ -118,7 +118,7 @@ class Admission:
         now_s = time.monotonic()
         return not self.operator_ids or any(now_s < operator.share_until_s for operator in self._operators.values())
 
-    # ── The operators' states ───────────────────────────────────────────────────────────────────────
+    # ── The operators' states ─────────────────────────────────────────────────────────────────────
 
     def update_states(self, states: Iterable[OperatorState], *, read_at_s: float) -> None:
         """Remember these states of operators, as of `read_at_s`."""

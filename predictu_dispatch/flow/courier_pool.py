@@ -1,7 +1,7 @@
 """The couriers of a daemon, one per operator and lane, replaced when the configuration changes.
 
-A replaced courier finishes its attempts in flight with its own settings, key and connections, and then closes. So a
-reload neither loses a claimed callback nor sends it through another courier.
+A replaced courier finishes its attempts in flight with its own settings, key and connections, and
+then closes. So a reload neither loses a claimed callback nor sends it through another courier.
 """
 
 from __future__ import annotations

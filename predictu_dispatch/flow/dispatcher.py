@@ -164,7 +164,7 @@ class Dispatcher:
                 gather_s = self._admission.settlement_gather_s() if self.lane is Lane.SETTLEMENT else 0.0
                 self.wake(gather_s, callback.operator_id)
 
-    # ── Claiming ────────────────────────────────────────────────────────────────────────────────────
+    # ── Claiming ──────────────────────────────────────────────────────────────────────────────────
 
     async def _claim(self) -> list[Callback]:
         """Claim due callbacks; none if the database is unavailable."""

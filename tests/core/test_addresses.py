@@ -1,4 +1,4 @@
-"""Which addresses nothing is sent to, and which hosts an operator's file may not name."""
+"""Addresses to which nothing is sent, and hosts that an operator's file may not name."""
 
 import ipaddress
 from typing import Any
@@ -12,8 +12,7 @@ from predictu_dispatch.core.addresses import address_fault, host_fault
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.core.settings import refusals
 
-# The first and the last address of each refused block, copied from the IANA registries and not from
-# the code.
+# The first and last address of each refused block, from the IANA registries.
 REFUSED = {
     "this host": ("0.0.0.0", "0.255.255.255"),  # noqa: S104 - nothing is bound to it
     "private": ("10.0.0.0", "10.255.255.255", "172.16.0.0", "172.31.255.255", "192.168.0.0", "192.168.255.255"),
@@ -62,7 +61,7 @@ REFUSED = {
         *("[::1]", "::1::", ":::1", "::ffff:127.1", "256.0.0.1", "-1.0.0.1", "8.8.8", "8.8.8.8.8"),
     ),
 }
-# Just outside a refused block, and some that are really in use.
+# Just outside a refused block, and some that are in use.
 ALLOWED = [
     *("1.0.0.0", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0"),
     *("169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "191.255.255.255", "192.0.1.0", "192.0.3.0"),
@@ -82,9 +81,9 @@ IPV4 = st.ip_addresses(v=4)
 IPV6 = st.ip_addresses(v=6)
 
 
-@pytest.mark.parametrize(("words", "address"), [(words, one) for words, all_ in REFUSED.items() for one in all_])
-def test_an_address_that_no_public_host_has_is_refused_in_words(words: str, address: str) -> None:
-    assert words in (address_fault(address) or "not refused")
+@pytest.mark.parametrize(("reason", "address"), [(reason, one) for reason, all_ in REFUSED.items() for one in all_])
+def test_an_address_of_no_public_host_is_refused_with_a_reason(reason: str, address: str) -> None:
+    assert reason in (address_fault(address) or "not refused")
 
 
 @pytest.mark.parametrize("address", ALLOWED)
@@ -114,7 +113,7 @@ def test_no_ipv6_form_carries_an_ipv4_address_past_the_guard(
 
 
 @given(IPV6)
-def test_an_ipv6_address_is_judged_alike_in_every_spelling(address: ipaddress.IPv6Address) -> None:
+def test_every_spelling_of_an_ipv6_address_gets_the_same_answer(address: ipaddress.IPv6Address) -> None:
     assert len({address_fault(spelling) for spelling in spellings(address)}) == 1
     assert address_fault(f"{address}%1")
 
@@ -131,8 +130,7 @@ def test_an_ipv4_address_is_allowed_only_as_four_decimal_numbers(address: ipaddr
 
 @given(st.one_of(IPV4, IPV6))
 def test_what_python_calls_private_is_refused_too(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    # Python's own table changes with its releases, so it is no measure of what is allowed; only of
-    # what is not.
+    # Python's table changes with its releases; what it calls private is refused in any case.
     if address.is_private or address.is_reserved or address.is_multicast or address.is_link_local:
         assert address_fault(str(address))
 
@@ -143,11 +141,11 @@ def spellings(address: ipaddress.IPv6Address) -> set[str]:
     return {str(address), address.exploded, address.exploded.upper(), dotted}
 
 
-# in an operator's file
+# In an operator's file
 
 
 def refused(url: str, **keys: Any) -> dict[str, str]:
-    """What is said of a file with this callback_url, by key."""
+    """Return the refused keys of a file with this callback_url, with what is allowed."""
     file = {"operator_id": "op_abc123", "callback_url": url, "signing": {"key_file": "key.pem"}, **keys}
     with pytest.raises(ValidationError) as raised:
         OperatorSettings.model_validate(file)
@@ -175,7 +173,7 @@ def refused(url: str, **keys: Any) -> dict[str, str]:
         ("017700000001", "017700000001 is not an IP address in its usual spelling"),
     ],
 )
-def test_a_callback_url_that_can_only_lead_inside_is_refused_when_the_file_is_read(host: str, why: str) -> None:
+def test_a_callback_url_inside_our_network_is_refused_when_the_file_is_read(host: str, why: str) -> None:
     url = f"https://{host}/predictu"
     said = f"must be a URL of a public host, or allow_private_addresses = true ({why})"
     assert refused(url) == {"callback_url": said}
@@ -183,7 +181,7 @@ def test_a_callback_url_that_can_only_lead_inside_is_refused_when_the_file_is_re
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost", "10.1.2.3"])
-def test_a_callback_url_inside_is_taken_where_the_file_allows_it(host: str) -> None:
+def test_a_callback_url_inside_is_accepted_if_the_file_allows_it(host: str) -> None:
     url = f"https://{host}/predictu"
     file = {"operator_id": "op_abc123", "callback_url": url, "signing": {"key_file": "key.pem"}}
     assert OperatorSettings.model_validate({**file, "allow_private_addresses": True}).callback_url == url
@@ -192,22 +190,22 @@ def test_a_callback_url_inside_is_taken_where_the_file_allows_it(host: str) -> N
 @pytest.mark.parametrize(
     "host", ["8.8.8.8", "[2a00:1450:4001::1]", "wallet.example.com", "localhost.example", "1.example", "0x.example"]
 )
-def test_a_public_literal_and_every_other_name_is_taken(host: str) -> None:
+def test_public_addresses_and_other_names_are_accepted(host: str) -> None:
     file = {"operator_id": "op_abc123", "callback_url": f"https://{host}/", "signing": {"key_file": "key.pem"}}
     assert OperatorSettings.model_validate(file).callback_url == file["callback_url"]
 
 
-def test_a_host_is_read_in_either_case() -> None:
-    # Both the URL's parser and aiohttp make it lower-case first; that is theirs to change.
+def test_a_host_may_be_in_upper_case() -> None:
+    # The URL's parser and aiohttp make it lower-case, but another release might not.
     assert host_fault("LOCALHOST") == host_fault("\uff2cocalhost") == host_fault("localhost")
 
 
-def test_both_keys_that_a_url_needs_are_named_at_once() -> None:
+def test_both_keys_that_a_url_needs_are_named_together() -> None:
     assert refused("http://127.0.0.1/") == {
         "callback_url": "must be an https:// URL, or allow_insecure_http = true; and a URL of a public host, or "
         "allow_private_addresses = true (127.0.0.1 is loopback (RFC 1122))"
     }
 
 
-def test_a_key_that_is_not_valid_itself_brings_no_second_fault() -> None:
+def test_an_invalid_key_causes_no_second_fault() -> None:
     assert refused("https://127.0.0.1/", allow_private_addresses="yes").keys() == {"allow_private_addresses"}

@@ -1,4 +1,4 @@
-"""The circuit as a pure value: decide() against a table of its own, and tallies however they are split."""
+"""The circuit as a pure value: decide() against a table, and summaries however they are split."""
 
 import itertools
 from dataclasses import replace
@@ -27,10 +27,10 @@ from tests.core.test_verdict import NOW, OK, REJECTED, answered
 
 THRESHOLD, OPEN_S, INTERVAL_S = 5, 4.0, 30.0
 FAILURES_BEFORE = 2
-"""Below the threshold, so that it shows in every case whether they were counted."""
+"""Below the threshold, so that every case shows whether they were counted."""
 
-# What was learnt, and how many failures in a row that makes after the two from before.
-RUNS: dict[AttemptSummary, int] = {
+# Attempts, and the failures in a row that result after the two from before.
+FAILURES_AFTER: dict[AttemptSummary, int] = {
     AttemptSummary(): 2,
     AttemptSummary(succeeded=True): 0,
     AttemptSummary(failures=1, failed=True): 3,
@@ -42,25 +42,23 @@ RUNS: dict[AttemptSummary, int] = {
     AttemptSummary(succeeded=True, failures=4, failed=True): 4,
     AttemptSummary(succeeded=True, failures=5, failed=True): 5,
 }
-# Until the next PING is due: (as planned, as planned afterwards, whether one starts now), by the
-# interval that holds.
+# By interval: seconds to the next PING before, seconds to it afterwards, whether one starts now.
 PLANS: dict[float, list[tuple[float | None, float | None, bool]]] = {
-    # Another daemon's file may say otherwise: what that one has planned stands.
+    # Another daemon's file may have an interval: the PING that it planned stays.
     0.0: [(None, None, False), (-1.0, -1.0, False), (0.0, 0.0, False), (3.0, 3.0, False), (100.0, 100.0, False)],
     INTERVAL_S: [(None, 30.0, True), (-1.0, 30.0, True), (0.0, 30.0, True), (3.0, 3.0, False), (100.0, 30.0, False)],
     OPEN_S: [(None, 4.0, True), (-1.0, 4.0, True), (0.0, 4.0, True), (3.0, 3.0, False), (100.0, 4.0, False)],
 }
-# What the deciding PING came to, and the circuit after it.
-VERDICTS = {
+# The result of the deciding PING, and the circuit after it.
+CIRCUIT_AFTER = {
     Ping.ANSWERED: Circuit.CLOSED,
     Ping.FAILED: Circuit.OPEN,
     Ping.NONE: Circuit.OPEN,
     Ping.UNDER_WAY: Circuit.HALF_OPEN,
 }
 INTERVALS_S = (0.0, INTERVAL_S)
-FACTS = list(itertools.product(Ping, RUNS, (False, True)))
-"""What became of the last PING, what was heard, whether the operator ever answered: each test walks
-through it all."""
+CASES = list(itertools.product(Ping, FAILURES_AFTER, (False, True)))
+"""The last PING's result, the attempts, whether the operator ever answered: each test tries all."""
 
 
 def policy(interval_s: float, failure_threshold: int = THRESHOLD) -> Policy:
@@ -68,10 +66,10 @@ def policy(interval_s: float, failure_threshold: int = THRESHOLD) -> Policy:
 
 
 @pytest.mark.parametrize("interval_s", INTERVALS_S)
-def test_a_closed_circuit_opens_at_the_threshold_and_else_pings_when_it_is_time(interval_s: float) -> None:
-    # That the last decision started a PING is no reason to start another one.
-    for (ping, tally, ever), (planned_in_s, after_s, starts), started in itertools.product(
-        FACTS, PLANS[interval_s], (False, True)
+def test_a_closed_circuit_opens_at_the_threshold_and_otherwise_pings_when_due(interval_s: float) -> None:
+    # A PING started by the last decision must not start another one.
+    for (ping, attempts, ever), (planned_in_s, after_s, starts), started in itertools.product(
+        CASES, PLANS[interval_s], (False, True)
     ):
         before = Breaker(
             consecutive_failures=FAILURES_BEFORE,
@@ -80,11 +78,11 @@ def test_a_closed_circuit_opens_at_the_threshold_and_else_pings_when_it_is_time(
             ping=ping,
             starts_ping=started,
         )
-        opens = RUNS[tally] >= THRESHOLD
-        assert decide(before, tally, policy(interval_s)) == Breaker(
+        opens = FAILURES_AFTER[attempts] >= THRESHOLD
+        assert decide(before, attempts, policy(interval_s)) == Breaker(
             circuit=Circuit.OPEN if opens else Circuit.CLOSED,
-            consecutive_failures=RUNS[tally],
-            ever_succeeded=ever or tally.succeeded,
+            consecutive_failures=FAILURES_AFTER[attempts],
+            ever_succeeded=ever or attempts.succeeded,
             ping_in_s=OPEN_S if opens else after_s,
             ping=ping,
             starts_ping=starts and not opens,
@@ -92,8 +90,8 @@ def test_a_closed_circuit_opens_at_the_threshold_and_else_pings_when_it_is_time(
 
 
 @pytest.mark.parametrize("interval_s", INTERVALS_S)
-def test_an_operator_is_at_rest_exactly_where_deciding_without_news_changes_nothing(interval_s: float) -> None:
-    """Of closed circuits: an open one waits for its PING, and is looked at each time."""
+def test_an_operator_is_at_rest_exactly_if_a_decision_without_attempts_changes_nothing(interval_s: float) -> None:
+    """For closed circuits; an open one is decided at every poll."""
     policy = Policy(failure_threshold=THRESHOLD, open_s=OPEN_S, ping_interval_s=interval_s)
     for ping, failures, (planned_s, _, _) in itertools.product(Ping, (0, 1, THRESHOLD), PLANS[interval_s]):
         breaker = Breaker(consecutive_failures=failures, ping_in_s=planned_s, ping=ping)
@@ -103,8 +101,8 @@ def test_an_operator_is_at_rest_exactly_where_deciding_without_news_changes_noth
     assert not is_at_rest(Breaker(circuit=Circuit.HALF_OPEN, ping_in_s=1.0), interval_s)
 
 
-def test_a_daemon_that_never_pings_does_not_make_another_one_ping_at_every_look() -> None:
-    """Two files of one operator, the one with ping_interval_s = 0, once brought a PING a second."""
+def test_a_daemon_that_never_pings_does_not_make_another_one_ping_at_every_poll() -> None:
+    """With ping_interval_s = 0 in one daemon's file, the other once sent a PING a second."""
     breaker, pings = Breaker(ever_succeeded=True), 0
     for interval_s in (0.0, INTERVAL_S) * 60:
         breaker = decide(breaker, AttemptSummary(), policy(interval_s))
@@ -114,31 +112,31 @@ def test_a_daemon_that_never_pings_does_not_make_another_one_ping_at_every_look(
 
 
 @pytest.mark.parametrize("interval_s", INTERVALS_S)
-def test_an_open_circuit_stays_open_whatever_is_heard_and_pings_when_it_is_time(interval_s: float) -> None:
-    for (ping, tally, ever), (planned_in_s, after_s, starts) in itertools.product(FACTS, PLANS[OPEN_S]):
+def test_an_open_circuit_stays_open_after_any_attempts_and_pings_when_due(interval_s: float) -> None:
+    for (ping, attempts, ever), (planned_in_s, after_s, starts) in itertools.product(CASES, PLANS[OPEN_S]):
         before = Breaker(
             circuit=Circuit.OPEN, consecutive_failures=7, ever_succeeded=ever, ping_in_s=planned_in_s, ping=ping
         )
-        after = decide(before, tally, policy(interval_s))
+        after = decide(before, attempts, policy(interval_s))
         assert (after.circuit, after.consecutive_failures) == (Circuit.OPEN, 7)
         assert (after.ping_in_s, after.starts_ping, after.health) == (after_s, starts, Health.DOWN)
 
 
 @pytest.mark.parametrize("interval_s", INTERVALS_S)
-def test_a_half_open_circuit_hears_nothing_but_its_ping(interval_s: float) -> None:
-    for (ping, tally, ever), (planned_in_s, _, _) in itertools.product(FACTS, PLANS[interval_s]):
+def test_a_half_open_circuit_is_decided_by_its_ping_alone(interval_s: float) -> None:
+    for (ping, attempts, ever), (planned_in_s, _, _) in itertools.product(CASES, PLANS[interval_s]):
         before = Breaker(
             circuit=Circuit.HALF_OPEN, consecutive_failures=7, ever_succeeded=ever, ping_in_s=planned_in_s, ping=ping
         )
-        after = decide(before, tally, policy(interval_s))
+        after = decide(before, attempts, policy(interval_s))
         expected: dict[Circuit, tuple[int, float | None, Health]] = {
             Circuit.CLOSED: (0, interval_s or None, Health.HEALTHY),
             Circuit.OPEN: (8, OPEN_S, Health.DOWN),
             Circuit.HALF_OPEN: (7, planned_in_s, Health.DOWN),
         }
-        assert after.circuit is VERDICTS[ping]
-        assert (after.consecutive_failures, after.ping_in_s, after.health) == expected[VERDICTS[ping]]
-        # The next PING is another decision's.
+        assert after.circuit is CIRCUIT_AFTER[ping]
+        assert (after.consecutive_failures, after.ping_in_s, after.health) == expected[CIRCUIT_AFTER[ping]]
+        # A later decision starts the next PING.
         assert not after.starts_ping
 
 
@@ -154,13 +152,13 @@ def test_a_half_open_circuit_hears_nothing_but_its_ping(interval_s: float) -> No
         (Breaker(circuit=Circuit.OPEN), Health.DOWN),
     ],
 )
-def test_health_in_one_word(breaker: Breaker, health: Health) -> None:
+def test_health_follows_from_the_circuit_and_the_failures(breaker: Breaker, health: Health) -> None:
     assert breaker.health is health
 
 
-# what counts
+# What counts
 
-TEACHES = {
+COUNTS_AS = {
     "success": AttemptSummary(succeeded=True),
     "failure": AttemptSummary(failures=1, failed=True),
     "nothing": AttemptSummary(),
@@ -176,7 +174,7 @@ def unanswered(reason: str) -> Exchange:
 
 
 @pytest.mark.parametrize(
-    ("teaches", "exchange"),
+    ("counts_as", "exchange"),
     [
         ("success", answered(200, OK)),
         ("success", answered(409, b'{"status":"DUPLICATE_TRANSACTION","balance":1}')),
@@ -187,8 +185,7 @@ def unanswered(reason: str) -> Exchange:
         *(("failure", unreached(why)) for why in ("connect_refused", "connect_timeout", "dns_failed", "tls_failed")),
         *(("failure", unanswered(why)) for why in ("timeout", "reset", "truncated", "too_large")),
         *(("failure", answered(code, OK)) for code in (302, 500, 503)),
-        # Misconfigured: a wrong address or a wrong key helps nobody, and each attempt is noise in
-        # the operator's log.
+        # Misconfigured: attempts with a wrong URL or key only fill the operator's log.
         *(("failure", answered(code, b"")) for code in (301, 401, 403, 404, 405, 410)),
         *(("failure", answered(200, body)) for body in (b"", b"<html>", b"[]", b"{}", b'{"status":"WHAT"}', b"\xff")),
         ("failure", answered(418, b"")),
@@ -198,19 +195,19 @@ def unanswered(reason: str) -> Exchange:
         ("nothing", unanswered("internal_error")),
     ],
 )
-def test_what_an_attempt_teaches(teaches: str, exchange: Exchange) -> None:
+def test_what_an_attempt_counts_as(counts_as: str, exchange: Exchange) -> None:
     judgement = judge(a_callback(Method.BET_MAKE), exchange, Statuses.of(), now=NOW)
-    assert AttemptSummary().with_attempt(judgement) == TEACHES[teaches]
+    assert AttemptSummary().with_attempt(judgement) == COUNTS_AS[counts_as]
 
 
-def test_a_ping_and_a_rollback_with_nothing_to_reverse_were_answered() -> None:
+def test_an_answered_ping_and_nothing_to_reverse_count_as_successes() -> None:
     ping = judge(a_callback(Method.PING), answered(200, b'{"status":"OK"}'), Statuses.of(), now=NOW)
     nothing = answered(404, b'{"status":"TRANSACTION_NOT_FOUND"}')
     rollback = judge(a_callback(Method.BET_ROLLBACK), nothing, Statuses.of(), now=NOW)
-    assert AttemptSummary().with_attempt(ping) == AttemptSummary().with_attempt(rollback) == TEACHES["success"]
+    assert AttemptSummary().with_attempt(ping) == AttemptSummary().with_attempt(rollback) == COUNTS_AS["success"]
 
 
-# however it is split
+# However it is split
 
 JUDGEMENTS = {
     "+": Judgement(verdict=Verdict.DELIVERED),
@@ -221,40 +218,40 @@ JUDGEMENTS = {
 histories = st.text(alphabet="+r---0", max_size=20)
 
 
-def tally_of(history: str) -> AttemptSummary:
-    tally = AttemptSummary()
+def summary_of(history: str) -> AttemptSummary:
+    summary = AttemptSummary()
     for one in history:
-        tally = tally.with_attempt(JUDGEMENTS[one])
-    return tally
+        summary = summary.with_attempt(JUDGEMENTS[one])
+    return summary
 
 
-def run_at_end(history: str) -> int:
-    """Failures since the last answer; what taught nothing is passed over."""
+def failures_at_end(history: str) -> int:
+    """Return the failures since the last answer; attempts that count as nothing are skipped."""
     return max(history.replace("r", "+").rpartition("+")[2].count("-"), 0)
 
 
 @given(histories, histories, histories)
-def test_tallies_add_up_in_any_grouping_to_the_attempts_one_by_one(first: str, second: str, third: str) -> None:
-    one, two, three = tally_of(first), tally_of(second), tally_of(third)
-    assert one.then(two).then(three) == one.then(two.then(three)) == tally_of(first + second + third)
+def test_summaries_in_any_grouping_equal_the_attempts_one_by_one(first: str, second: str, third: str) -> None:
+    one, two, three = summary_of(first), summary_of(second), summary_of(third)
+    assert one.then(two).then(three) == one.then(two.then(three)) == summary_of(first + second + third)
     assert AttemptSummary().then(one) == one.then(AttemptSummary()) == one
     whole = first + second + third
-    assert tally_of(whole) == AttemptSummary(
-        succeeded=bool(set("+r") & set(whole)), failures=run_at_end(whole), failed="-" in whole
+    assert summary_of(whole) == AttemptSummary(
+        succeeded=bool(set("+r") & set(whole)), failures=failures_at_end(whole), failed="-" in whole
     )
 
 
 @given(st.lists(histories, max_size=8), st.integers(1, 6))
-def test_the_circuit_opens_exactly_when_a_row_of_failures_is_as_long_as_the_threshold(
-    tallies: list[str], threshold: int
+def test_the_circuit_opens_exactly_when_consecutive_failures_reach_the_threshold(
+    histories_written: list[str], threshold: int
 ) -> None:
-    """However attempts were split over daemons and turns: what counts is the row at the end of each telling."""
-    breaker, told = Breaker(), ""
-    for history in tallies:
-        told += history
-        breaker = decide(breaker, tally_of(history), policy(0.0, threshold))
-        assert (breaker.circuit is Circuit.OPEN) == (run_at_end(told) >= threshold)
-        assert breaker.consecutive_failures == run_at_end(told)
+    """However attempts are split over daemons and polls, the failures at the end count."""
+    breaker, written = Breaker(), ""
+    for history in histories_written:
+        written += history
+        breaker = decide(breaker, summary_of(history), policy(0.0, threshold))
+        assert (breaker.circuit is Circuit.OPEN) == (failures_at_end(written) >= threshold)
+        assert breaker.consecutive_failures == failures_at_end(written)
         if breaker.circuit is Circuit.OPEN:
             return
 
@@ -264,28 +261,28 @@ def test_an_open_circuit_closes_by_the_deciding_ping_alone(steps: list[tuple[Pin
     breaker = Breaker(circuit=Circuit.OPEN, ping_in_s=0.0)
     for ping, history in steps:
         half_open = breaker.circuit is Circuit.HALF_OPEN
-        breaker = decide(replace(breaker, ping=ping), tally_of(history), policy(INTERVAL_S))
+        breaker = decide(replace(breaker, ping=ping), summary_of(history), policy(INTERVAL_S))
         assert (breaker.circuit is Circuit.CLOSED) == (half_open and ping is Ping.ANSWERED)
         if breaker.circuit is Circuit.CLOSED:
             return
         if breaker.starts_ping:
-            # As start_ping().
+            # As start_ping() does.
             breaker = replace(breaker, circuit=Circuit.HALF_OPEN)
         elif breaker.circuit is Circuit.OPEN:
             breaker = replace(breaker, ping_in_s=0.0)
 
 
-# slow start
+# Slow start
 
 
 @given(st.integers(1, 10_000), st.floats(0, 10_000), st.floats(0, 10_000))
-def test_an_operator_that_is_back_gets_ever_more_slots_and_never_none(slots: int, one_s: float, other_s: float) -> None:
+def test_after_an_outage_the_slots_only_grow_and_are_never_zero(slots: int, one_s: float, other_s: float) -> None:
     sooner_s, later_s = sorted((one_s, other_s))
     assert 1 <= slow_start(slots, sooner_s) <= slow_start(slots, later_s) <= slots
 
 
 @pytest.mark.parametrize("slots", [1, 2, 16, 32, 33, 10_000])
-def test_all_slots_are_back_within_seconds_and_after_years(slots: int) -> None:
+def test_all_slots_are_usable_after_seconds_and_after_years(slots: int) -> None:
     assert slow_start(slots, slots.bit_length() * SLOW_START_STEP_S) == slots
     assert slow_start(slots, 1e9) == slots
 
@@ -293,5 +290,5 @@ def test_all_slots_are_back_within_seconds_and_after_years(slots: int) -> None:
 def test_slots_double_with_each_step() -> None:
     starts = [slow_start(32, step * SLOW_START_STEP_S) for step in range(7)]
     assert starts == [1, 2, 4, 8, 16, 32, 32]
-    # The clocks of two hosts may differ by a little: before its own beginning it has begun.
+    # The clocks of two hosts may differ, so the age may be negative.
     assert (slow_start(32, -1.0), slow_start(32, SLOW_START_STEP_S * 0.99), slow_start(0, 100.0)) == (1, 1, 0)

@@ -1,4 +1,4 @@
-"""The bytes that carry a callback: PROTOCOL.md's envelope, the same on every attempt, every number digit by digit."""
+"""The body of a callback: the same bytes on every attempt, every number digit by digit."""
 
 import json
 from datetime import UTC, datetime
@@ -20,10 +20,7 @@ MOMENT = datetime(2026, 3, 19, 14, 30, tzinfo=UTC)
 
 
 def a_callback(method: Method = Method.BET_MAKE, **differing: Any) -> Callback:
-    """A callback as leased for its first attempt just now, without a deadline.
-
-    `differing` are fields of Callback.
-    """
+    """Return a callback leased just now for its first attempt, without a deadline."""
     usual: dict[str, Any] = {
         "operator_id": "op_abc123",
         "request_id": REQUEST_ID,
@@ -57,7 +54,7 @@ def test_the_envelope_has_its_five_keys_in_order_and_no_space() -> None:
 
 
 @pytest.mark.parametrize("method", Method)
-def test_every_method_goes_out_under_its_wire_name(method: Method) -> None:
+def test_every_method_is_sent_under_its_wire_name(method: Method) -> None:
     assert json.loads(body(a_callback(method)))["method"] == RULES[method].wire
 
 
@@ -65,12 +62,12 @@ def test_every_method_goes_out_under_its_wire_name(method: Method) -> None:
     ("microsecond", "written"),
     [(0, "000"), (7_000, "007"), (120_000, "120"), (999_999, "999"), (999, "000")],
 )
-def test_the_timestamp_has_milliseconds_that_are_cut_and_never_rounded_up(microsecond: int, written: str) -> None:
+def test_the_timestamps_milliseconds_are_truncated(microsecond: int, written: str) -> None:
     envelope = json.loads(body(a_callback(created_at=MOMENT.replace(microsecond=microsecond))))
     assert envelope["timestamp"] == f"2026-03-19T14:30:00.{written}Z"
 
 
-def test_the_body_is_the_same_for_every_attempt_whatever_else_has_changed() -> None:
+def test_the_body_is_the_same_for_every_attempt() -> None:
     first = a_callback()
     later = first._replace(
         attempt=7,
@@ -95,7 +92,7 @@ TEXTS = [
     '"two  spaces, and: a colon"',
     '"\N{NO-BREAK SPACE}\N{LINE SEPARATOR}"',
 ]
-"""Strings, as Postgres prints them, that a careless writer would take for something else."""
+"""Strings as Postgres prints them that look like other JSON."""
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -154,21 +151,21 @@ def test_a_decimal_amount_has_exactly_the_minor_digits(amount: int, minor_digits
         ("{}", "{}"),
     ],
 )
-def test_decimal_format_writes_the_top_level_amount_alone(params: str, written: str) -> None:
+def test_decimal_format_changes_only_the_top_level_amount(params: str, written: str) -> None:
     assert body(a_callback(params=params, amount_format="decimal")).endswith(f'"params":{written}}}'.encode())
 
 
-def test_a_decimal_amount_without_known_minor_digits_is_never_guessed() -> None:
+def test_a_decimal_amount_without_known_minor_digits_is_refused() -> None:
     with pytest.raises(ValueError, match="minor digits"):
         body(a_callback(amount_format="decimal", minor_digits=None))
 
 
-def test_an_unknown_currency_stops_nothing_that_has_no_amount() -> None:
+def test_a_callback_without_an_amount_needs_no_known_currency() -> None:
     callback = a_callback(Method.BET_LOSE, params='{"bet_id": "b"}', amount_format="decimal", minor_digits=None)
     assert body(callback).endswith(b'"params":{"bet_id":"b"}}')
 
 
-# any params at all
+# Any params
 
 # What jsonb can hold: no NUL, no lone surrogates.
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
@@ -184,7 +181,7 @@ amounts = st.integers(min_value=0, max_value=10**18 - 1)
 
 
 def printed(value: object) -> str:
-    """`value` as Postgres prints jsonb: a space behind commas and colons, numbers without exponent, text as it is."""
+    """Return `value` as Postgres prints jsonb."""
     match value:
         case dict():
             return "{" + ", ".join(f"{printed(k)}: {printed(v)}" for k, v in value.items()) + "}"
@@ -197,18 +194,18 @@ def printed(value: object) -> str:
 
 
 def parsed(text: str | bytes) -> Any:
-    """The values, with every number as its digits: 1.10 and 1.1 are not the same text to an auditor."""
+    """Return the values, every number as its digits: 1.10 and 1.1 differ."""
     return json.loads(text, parse_int=lambda d: ("number", d), parse_float=lambda d: ("number", d))
 
 
 @given(params=params_objects, amount=st.none() | amounts)
-def test_any_params_come_out_as_they_went_in(params: dict[str, Any], amount: int | None) -> None:
+def test_any_params_are_sent_unchanged(params: dict[str, Any], amount: int | None) -> None:
     text = printed(params if amount is None else {**params, "amount": amount})
     assert parsed(body(a_callback(params=text)))["params"] == parsed(text)
 
 
 @given(params=params_objects, amount=amounts, minor_digits=st.sampled_from([0, 2, 3, 4]), first=st.booleans())
-def test_the_decimal_body_differs_in_the_top_level_amount_alone_and_is_exact(
+def test_the_decimal_body_differs_only_in_the_top_level_amount_and_is_exact(
     params: dict[str, Any], amount: int, minor_digits: int, *, first: bool
 ) -> None:
     whole = {"amount": amount, **params} if first else {**params, "amount": amount}
@@ -224,7 +221,7 @@ def test_the_decimal_body_differs_in_the_top_level_amount_alone_and_is_exact(
     assert Decimal(digits) * 10**minor_digits == amount
 
 
-async def test_what_postgres_itself_prints_is_compacted_without_a_change(postgres: Server) -> None:
+async def test_jsonb_printed_by_postgres_is_compacted_without_other_changes(postgres: Server) -> None:
     given_text = (
         '{"amount":1050,"odds":1.10,"huge":1e400,"tiny":1e-7,"long":123456789012345678901234567890,'
         '"text":"\\u20ac \\"x\\" {\\\\} \\u0007","nested":{"amount":[1.50,{"amount":2}]},"no":null,"yes":true,'

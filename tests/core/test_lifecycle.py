@@ -18,7 +18,7 @@ from tests.support.harness import OPERATOR, Connection, Harness, delivered, retr
 REFUSED_BY_A_TRIGGER = "PD900"
 
 
-# ── Callbacks: every pair of states against the triggers ────────────────────────────────────────────────────────────
+# Callbacks: every pair of states against the triggers
 
 
 async def insert_bet(owner: Connection, state: str, placement: uuid.UUID, terminal: uuid.UUID | None) -> None:
@@ -168,7 +168,7 @@ CLEARED = """
 """Disables the triggers that refuse to delete unfinished rows, also for a replica."""
 
 
-# ── Bets: every pair of states, and every state against its callbacks ───────────────────────────────────────────────
+# Bets: every pair of states, and every state against its callbacks
 
 
 async def test_a_bet_makes_exactly_the_listed_moves(harness: Harness) -> None:

@@ -1,4 +1,4 @@
-"""The database's list of callbacks and core/methods.py are two writings of one table."""
+"""The database's functions and core/methods.py have the same table of methods."""
 
 from predictu_dispatch.core.methods import RULES, TERMINALS, Method, MethodRule
 from tests.support.harness import OPERATOR, connected, enqueue, open_harness, placement_params, terminal_params
@@ -14,7 +14,7 @@ PROTOCOL = {
     Method.BET_REFUND: ("terminal", "settlement", ("player_id", "currency", "amount", "bet_id")),
     Method.BET_ROLLBACK: ("terminal", "interactive", ("player_id", "currency", "amount", "bet_id", "rollback_of")),
 }
-"""PROTOCOL.md's two tables: the callback's part in a bet, its lane, its required keys."""
+"""PROTOCOL.md: the callback's part in a bet, its lane, its required keys."""
 
 
 def part_in_a_bet(method: Method) -> str | None:
@@ -23,7 +23,7 @@ def part_in_a_bet(method: Method) -> str | None:
     return "placement" if method is Method.BET_MAKE else None
 
 
-def test_the_table_in_code_is_the_one_of_the_protocol() -> None:
+def test_the_table_in_code_equals_the_protocols() -> None:
     def row(method: Method, rule: MethodRule) -> tuple[str | None, str, tuple[str, ...]]:
         return part_in_a_bet(method), rule.lane, rule.required
 

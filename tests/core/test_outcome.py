@@ -1,4 +1,4 @@
-"""What becomes of a callback after one judged attempt, and when it is tried again."""
+"""What becomes of a callback after one judged attempt, and when it is retried."""
 
 import json
 from typing import Any
@@ -25,10 +25,7 @@ RETRIED = [method for method in Method if RULES[method].retries is not Retries.P
 
 
 def policy(**differing: Any) -> LaneSettings:
-    """No jitter, no deadline, three attempts, 1 s doubling up to 60 s.
-
-    `differing` are keys of a lane's section.
-    """
+    """Return a policy without jitter and deadline: three attempts, 1 s doubling up to 60 s."""
     usual = {
         "max_attempts": 3,
         "initial_delay_s": 1.0,
@@ -60,11 +57,11 @@ def outcome(
     )
 
 
-# final verdicts
+# Final verdicts
 
 
 @pytest.mark.parametrize("effect", Effect)
-def test_delivered_is_final_and_applied_even_with_the_last_attempt_and_past_the_deadline(effect: Effect) -> None:
+def test_delivered_is_final_and_applied_also_after_the_deadline(effect: Effect) -> None:
     for method in Method:
         assert outcome(DELIVERED, method, attempt=99, expires_in_s=0.1, effect=effect) == Outcome(
             verdict=Verdict.DELIVERED, state=CallbackState.DELIVERED, reason=None, effect=Effect.APPLIED
@@ -72,8 +69,8 @@ def test_delivered_is_final_and_applied_even_with_the_last_attempt_and_past_the_
 
 
 @pytest.mark.parametrize("effect", [Effect.NONE, Effect.UNKNOWN])
-def test_a_refusal_is_final_and_does_not_forget_an_earlier_attempt_of_unknown_effect(effect: Effect) -> None:
-    # A BET_MAKE that ends rejected with effect unknown is still rolled back: DESIGN.md 4.
+def test_a_rejection_is_final_and_keeps_an_unknown_effect_of_an_earlier_attempt(effect: Effect) -> None:
+    # A BET_MAKE that ends rejected with an unknown effect is still rolled back.
     for method in Method:
         assert outcome(REJECTED, method, attempt=2, effect=effect) == Outcome(
             verdict=Verdict.REJECTED, state=CallbackState.REJECTED, reason="insufficient_funds", effect=effect
@@ -85,12 +82,12 @@ def test_only_the_database_may_call_a_report_late() -> None:
         outcome(Judgement(verdict=Verdict.LATE))
 
 
-# attempts and time
+# Attempts and time
 
 
 @pytest.mark.parametrize("method", RETRIED)
 @pytest.mark.parametrize("judgement", [UNKNOWN, NOT_SENT])
-def test_a_retry_is_due_after_the_delay_until_the_attempts_run_out(method: Method, judgement: Judgement) -> None:
+def test_a_retry_is_due_after_the_delay_until_no_attempt_is_left(method: Method, judgement: Judgement) -> None:
     effect = judgement.effect or Effect.NONE
     for attempt, due_in_s in ((1, 1.0), (2, 2.0)):
         assert outcome(judgement, method, attempt=attempt) == Outcome(
@@ -105,14 +102,14 @@ def test_a_retry_is_due_after_the_delay_until_the_attempts_run_out(method: Metho
     )
 
 
-def test_a_re_drive_begins_a_new_budget_and_a_new_back_off_while_the_numbers_go_on() -> None:
-    # Re-driven after 400 attempts: the 401st is the first of the new budget.
+def test_a_retry_by_a_person_starts_a_new_budget_and_backoff_but_keeps_counting() -> None:
+    # Retried by a person after 400 attempts: the 401st is the first of the new budget.
     assert outcome(UNKNOWN, attempt=401, budget_from=400).due_in_s == 1.0
     assert outcome(UNKNOWN, attempt=402, budget_from=400).due_in_s == 2.0
     assert outcome(UNKNOWN, attempt=403, budget_from=400).state is CallbackState.EXHAUSTED
 
 
-def test_a_ping_has_one_attempt_whatever_the_file_allows() -> None:
+def test_a_ping_has_one_attempt_whatever_the_file_says() -> None:
     for judgement in (UNKNOWN, NOT_SENT):
         ended = outcome(judgement, Method.PING, under=policy(max_attempts=100))
         assert (ended.state, ended.reason) == (CallbackState.EXHAUSTED, "max_attempts")
@@ -129,7 +126,7 @@ def test_a_ping_has_one_attempt_whatever_the_file_allows() -> None:
         (2.0, 1.5, CallbackState.EXHAUSTED),
     ],
 )
-def test_a_retry_that_would_come_at_the_deadline_or_later_ends_now(
+def test_a_retry_that_would_start_at_the_deadline_or_later_ends_now(
     expires_in_s: float | None, elapsed_s: float, state: CallbackState
 ) -> None:
     ended = outcome(UNKNOWN, Method.BET_MAKE, expires_in_s=expires_in_s, elapsed_s=elapsed_s)
@@ -138,17 +135,17 @@ def test_a_retry_that_would_come_at_the_deadline_or_later_ends_now(
     assert (ended.reason, ended.due_in_s) == (("http_503", 1.0) if state is CallbackState.READY else ("deadline", None))
 
 
-def test_a_retry_after_beyond_the_deadline_ends_now_too() -> None:
+def test_a_retry_after_beyond_the_deadline_ends_now() -> None:
     busy = Judgement(verdict=Verdict.RETRY, reason="http_429", effect=Effect.UNKNOWN, retry_after_s=30.0)
     assert outcome(busy, Method.BET_MAKE, expires_in_s=15.0).reason == "deadline"
     assert outcome(busy, Method.BET_MAKE, expires_in_s=31.0).due_in_s == 30.0
 
 
-# nothing to reverse
+# Nothing to reverse
 
 
 @pytest.mark.parametrize(
-    ("placement_ended_s_ago", "elapsed_s", "is_asked_again"),
+    ("placement_ended_s_ago", "elapsed_s", "is_rechecked"),
     [
         (0.0, 0.5, True),
         (59.0, 0.5, True),
@@ -156,12 +153,12 @@ def test_a_retry_after_beyond_the_deadline_ends_now_too() -> None:
         (59.5, 0.5, False),
         (60.0, 0.0, False),
         (3600.0, 0.5, False),
-        # A bet that was adopted: its placement was never ours, so nothing of ours can still land.
+        # An adopted bet: its placement was never sent by us.
         (None, 0.5, False),
     ],
 )
-def test_a_rollback_is_asked_once_more_only_while_a_slow_debit_may_still_land(
-    placement_ended_s_ago: float | None, elapsed_s: float, *, is_asked_again: bool
+def test_a_rollback_is_rechecked_only_while_a_slow_debit_may_still_land(
+    placement_ended_s_ago: float | None, elapsed_s: float, *, is_rechecked: bool
 ) -> None:
     ended = outcome(
         NOTHING_TO_REVERSE,
@@ -185,10 +182,10 @@ def test_a_rollback_is_asked_once_more_only_while_a_slow_debit_may_still_land(
             effect=Effect.NONE,
         ),
     }
-    assert ended == expected[is_asked_again]
+    assert ended == expected[is_rechecked]
 
 
-def test_the_recheck_needs_no_attempt_of_the_budget_and_no_recheck_can_be_set() -> None:
+def test_the_recheck_uses_no_attempt_of_the_budget_and_can_be_turned_off() -> None:
     def last(recheck_s: float) -> Outcome:
         return outcome(
             NOTHING_TO_REVERSE, Method.BET_ROLLBACK, recheck_s=recheck_s, attempt=3, placement_ended_s_ago=1.0
@@ -204,7 +201,7 @@ def test_the_recheck_needs_no_attempt_of_the_budget_and_no_recheck_can_be_set() 
     recheck_s=st.floats(0, 100),
     late_s=st.floats(0),
 )
-def test_the_recheck_is_the_last_one(
+def test_there_is_only_one_recheck(
     placement_ended_s_ago: float, elapsed_s: float, recheck_s: float, late_s: float
 ) -> None:
     asked = outcome(
@@ -225,7 +222,7 @@ def test_the_recheck_is_the_last_one(
         assert again.state is CallbackState.DELIVERED
 
 
-# the effect
+# The effect
 
 EXCHANGES = [
     Exchange(evidence=Evidence.NOT_SENT, reason="connect_refused", total_ms=1.0),
@@ -245,7 +242,7 @@ EXCHANGES = [
     placement_ended_s_ago=st.none() | st.floats(0, 120),
     expires_in_s=st.none() | st.floats(0, 100),
 )
-def test_along_any_life_the_effect_only_moves_from_none_to_unknown_to_applied(
+def test_over_any_attempts_the_effect_only_moves_from_none_to_unknown_to_applied(
     method: Method,
     exchanges: list[Exchange],
     jitter: float,
@@ -267,7 +264,7 @@ def test_along_any_life_the_effect_only_moves_from_none_to_unknown_to_applied(
         assert ended.effect is not Effect.NONE or judgement.effect is None
         assert (ended.due_in_s is not None) == (ended.state is CallbackState.READY)
         assert ended.verdict in {judgement.verdict, Verdict.RETRY}
-        # Both are checks of the database: a settle that broke one would be refused for ever.
+        # The database checks both, and would refuse to settle anything else.
         if ended.state is CallbackState.DELIVERED:
             assert ended.effect is Effect.APPLIED or ended.reason == "nothing_to_reverse"
         effect = ended.effect
@@ -275,7 +272,7 @@ def test_along_any_life_the_effect_only_moves_from_none_to_unknown_to_applied(
             break
 
 
-# the delay
+# The delay
 
 policies = st.builds(
     lambda initial_delay_s, more_s, multiplier, jitter: policy(
@@ -291,18 +288,18 @@ policies = st.builds(
 )
 
 
-def test_the_delay_doubles_up_to_the_cap_and_is_counted_from_the_first_attempt() -> None:
+def test_the_delay_doubles_from_the_first_attempt_up_to_the_cap() -> None:
     delays_s = [delay_s(policy(max_delay_s=10.0), tries=tries, jitter=0.0) for tries in range(1, 8)]
     assert delays_s == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
 
 
-def test_jitter_spreads_the_delay_to_both_sides_and_no_further() -> None:
+def test_jitter_varies_the_delay_in_both_directions_within_its_bounds() -> None:
     spread = policy(jitter=0.2, initial_delay_s=10.0)
     assert [round(delay_s(spread, tries=1, jitter=draw), 9) for draw in (-1.0, -0.5, 0.0, 1.0)] == [8, 9, 10, 12]
 
 
 @given(policy=policies, tries=st.integers(1, 10_000), jitter=st.floats(-1, 1))
-def test_the_delay_stays_within_its_bounds_for_any_policy_and_ten_thousand_attempts(
+def test_the_delay_stays_within_its_bounds_for_any_policy_and_number_of_attempts(
     policy: LaneSettings, tries: int, jitter: float
 ) -> None:
     middle_s = delay_s(policy, tries=tries, jitter=0.0)
@@ -319,15 +316,13 @@ def test_the_delay_stays_within_its_bounds_for_any_policy_and_ten_thousand_attem
 def test_retry_after_is_a_lower_bound_that_max_delay_s_caps(retry_after_s: float | None, due_in_s: float) -> None:
     busy = Judgement(verdict=Verdict.RETRY, reason="http_429", effect=Effect.UNKNOWN, retry_after_s=retry_after_s)
     assert outcome(busy).due_in_s == due_in_s
-    # The jitter may only lengthen what an operator asks for.
+    # Jitter never shortens a Retry-After.
     spread = outcome(busy, under=policy(jitter=0.9), jitter=-1.0).due_in_s
     assert spread is not None
     assert spread >= min(retry_after_s or 0.0, 60.0)
 
 
-def test_an_absurd_retry_after_header_waits_max_delay_s_and_is_not_ignored() -> None:
-    # Ten digits and more were once taken for garbage, so the operator that asked for most peace got
-    # the least.
+def test_a_huge_retry_after_waits_max_delay_s() -> None:
     exchange = Exchange(evidence=Evidence.ANSWERED, status=503, headers=(("Retry-After", "99999999999"),), total_ms=1.0)
     assert outcome(judge(a_callback(), exchange, Statuses.of(), now=MOMENT)).due_in_s == 60.0
 
@@ -348,7 +343,7 @@ def test_the_policy_follows_the_method_and_a_rollback_retries_like_a_settlement(
         assert policy_of(method, None) == (SETTLEMENT if method in settled else INTERACTIVE)
 
 
-def test_the_default_settlement_policy_lasts_more_than_a_day_whatever_the_jitter_draws() -> None:
+def test_the_default_settlement_policy_lasts_more_than_a_day_with_any_jitter() -> None:
     for draw in (-1.0, 0.0, 1.0):
         total_s = sum(delay_s(SETTLEMENT, tries=tries, jitter=draw) for tries in range(1, SETTLEMENT.max_attempts))
         assert total_s > 24 * 3600

@@ -1,4 +1,4 @@
-"""The keys, defaults, bounds and combinations of DESIGN.md sections 7 and 11, held to the models."""
+"""The keys of the configuration files, with their defaults, bounds and combinations."""
 
 import tomllib
 from itertools import permutations
@@ -27,7 +27,7 @@ LEAST: dict[str, Any] = {
     "signing": {"key_file": "keys/op_abc123.pem"},
 }
 
-# Copied from DESIGN.md section 7, so that a slip in the models cannot agree with itself.
+# The contract, written out, so that a mistake in the models is found.
 CONTRACT = """
 operator_id  = "op_abc123"
 callback_url = "https://wallet.example.com/predictu"
@@ -82,7 +82,7 @@ client_key_file = ""
 
 
 def changed(*path: str, to: object) -> dict[str, Any]:
-    """The least operator file with one key set."""
+    """Return the smallest operator file with one key changed."""
     file = {key: dict(value) if isinstance(value, dict) else value for key, value in LEAST.items()}
     table = file
     for name in path[:-1]:
@@ -92,7 +92,7 @@ def changed(*path: str, to: object) -> dict[str, Any]:
 
 
 def refused(given: dict[str, Any]) -> dict[str, str]:
-    """What is refused, as dotted key and what is allowed."""
+    """Return the refused keys with what is allowed."""
     with pytest.raises(ValidationError) as raised:
         OperatorSettings.model_validate(given)
     return {refusal.key: refusal.allowed for refusal in refusals(raised.value, OperatorSettings, given)}
@@ -209,11 +209,11 @@ def test_an_unsafe_callback_url_is_refused(url: str, allowed: str) -> None:
 @pytest.mark.parametrize(
     "url", ["https://h", "HTTPS://h:8443/a?b=c", "https://[2a00:1450:4001::1]:1/", "https://ünï.example/"]
 )
-def test_a_usual_callback_url_is_taken_as_it_stands(url: str) -> None:
+def test_a_usual_callback_url_is_accepted_unchanged(url: str) -> None:
     assert OperatorSettings.model_validate(changed("callback_url", to=url)).callback_url == url
 
 
-def test_http_is_taken_where_the_file_allows_it() -> None:
+def test_http_is_accepted_if_the_file_allows_it() -> None:
     given = {**LEAST, "callback_url": "http://wallet.example.com:8080/", "allow_insecure_http": True}
     assert OperatorSettings.model_validate(given).callback_url == "http://wallet.example.com:8080/"
 
@@ -268,7 +268,7 @@ def test_listen_is_a_host_and_a_port(listen: str, address: tuple[str, int]) -> N
 
 
 @pytest.mark.parametrize("listen", ["", "9464", ":9464", "h:65536", "::1:80", "h:80\n", "h:٣"])
-def test_anything_else_is_no_place_to_listen(listen: str) -> None:
+def test_any_other_listen_address_is_refused(listen: str) -> None:
     with pytest.raises(ValidationError):
         DispatcherSettings.model_validate({"http": {"listen": listen}})
 
@@ -282,7 +282,7 @@ def test_equal_settings_have_equal_fingerprints_and_others_do_not(lane: dict[str
     assert (settings_fingerprint(settings) == settings_fingerprint(plain)) == (settings == plain)
 
 
-def test_an_integer_where_a_float_is_asked_is_the_same_setting() -> None:
+def test_an_integer_for_a_float_is_the_same_setting() -> None:
     one, other = (OperatorSettings.model_validate(changed("circuit", "open_s", to=value)) for value in (5, 5.0))
     assert settings_fingerprint(one) == settings_fingerprint(other)
 

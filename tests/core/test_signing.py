@@ -1,4 +1,4 @@
-"""Tokens as PROTOCOL.md wants them, read by joserfc, which had no hand in making them."""
+"""Tokens as PROTOCOL.md specifies them, verified by joserfc, another library."""
 
 import base64
 import hashlib
@@ -26,8 +26,7 @@ PEMS: dict[SigningAlgorithm, bytes] = {algorithm: new_private_pem(algorithm) for
 KEYS: dict[SigningAlgorithm, SigningKey] = {
     algorithm: SigningKey.from_pem(pem, algorithm) for algorithm, pem in PEMS.items()
 }
-# RFC 9864 would have the name Ed25519 instead; PROTOCOL.md says EdDSA, which is what operators
-# verify.
+# RFC 9864 would say Ed25519; PROTOCOL.md says EdDSA, which operators verify.
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated:joserfc.errors.SecurityWarning")
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
@@ -45,7 +44,7 @@ def token_of(algorithm: SigningAlgorithm, *, body: bytes = BODY, issued_at_s: in
 
 
 def verified(algorithm: SigningAlgorithm, token: str, body: bytes) -> dict[str, object] | None:
-    """The claims, or None: as an operator decides, who has our public JWK, the token and the body."""
+    """Return the claims as an operator with our public JWK verifies them, or None."""
     jwk: dict[str, str | list[str]] = {**KEYS[algorithm].public_jwk()}
     public = OKPKey.import_key(jwk) if algorithm == "EdDSA" else RSAKey.import_key(jwk)
     try:
@@ -57,7 +56,7 @@ def verified(algorithm: SigningAlgorithm, token: str, body: bytes) -> dict[str, 
 
 
 @every_algorithm
-def test_a_token_says_exactly_what_the_protocol_says(algorithm: SigningAlgorithm) -> None:
+def test_a_token_has_exactly_the_claims_of_the_protocol(algorithm: SigningAlgorithm) -> None:
     token = token_of(algorithm)
     assert verified(algorithm, token, BODY) == {
         "iss": "predictu",
@@ -87,21 +86,21 @@ def test_one_flipped_bit_anywhere_is_refused(algorithm: SigningAlgorithm, data: 
 
 
 @every_algorithm
-def test_another_operators_key_verifies_nothing(algorithm: SigningAlgorithm) -> None:
+def test_another_operators_key_does_not_verify_the_token(algorithm: SigningAlgorithm) -> None:
     other = SigningKey.from_pem(new_private_pem(algorithm), algorithm)
     token = sign(other, operator_id="op_abc123", method="PING", jti="x", body=BODY, issued_at_s=NOW_S, ttl_s=30)
     assert verified(algorithm, token, BODY) is None
 
 
 @given(body=st.binary(max_size=2000))
-def test_the_digest_is_of_the_very_bytes_whatever_they_are(body: bytes) -> None:
+def test_the_digest_is_of_the_exact_bytes(body: bytes) -> None:
     claims = verified("EdDSA", token_of("EdDSA", body=body), body)
     assert claims is not None
     assert verified("EdDSA", token_of("EdDSA", body=body), body + b" ") is None
 
 
 @every_algorithm
-def test_every_attempt_is_signed_afresh_over_the_same_body(algorithm: SigningAlgorithm) -> None:
+def test_every_attempt_has_a_new_token_for_the_same_body(algorithm: SigningAlgorithm) -> None:
     first, second = token_of(algorithm), token_of(algorithm, issued_at_s=NOW_S + 40)
     assert first != second
     claims = verified(algorithm, second, BODY)
@@ -109,13 +108,13 @@ def test_every_attempt_is_signed_afresh_over_the_same_body(algorithm: SigningAlg
     assert (claims["iat"], claims["exp"]) == (NOW_S + 40, NOW_S + 70)
 
 
-def test_the_tokens_id_is_the_requests_or_one_for_each_attempt() -> None:
+def test_the_token_id_is_the_requests_or_one_per_attempt() -> None:
     assert {jti_of("request_id", REQUEST_ID, attempt) for attempt in (1, 2, 3)} == {REQUEST_ID}
     assert [jti_of("attempt", REQUEST_ID, attempt) for attempt in (1, 2)] == [f"{REQUEST_ID}:1", f"{REQUEST_ID}:2"]
 
 
 @every_algorithm
-def test_the_kid_is_the_rfc_7638_thumbprint_and_pem_and_jwk_are_one_key(algorithm: SigningAlgorithm) -> None:
+def test_the_kid_is_the_rfc_7638_thumbprint_and_pem_and_jwk_are_the_same_key(algorithm: SigningAlgorithm) -> None:
     kind = OKPKey if algorithm == "EdDSA" else RSAKey
     jwk: dict[str, str | list[str]] = {**KEYS[algorithm].public_jwk()}
     assert kind.import_key(jwk).thumbprint() == jwk["kid"] == KEYS[algorithm].kid
@@ -133,7 +132,7 @@ def test_the_thumbprint_is_the_one_published_in_rfc_8037() -> None:
 
 
 @every_algorithm
-def test_the_private_half_shows_nowhere(algorithm: SigningAlgorithm) -> None:
+def test_the_private_half_is_never_shown(algorithm: SigningAlgorithm) -> None:
     key = KEYS[algorithm]
     assert repr(key) == f"SigningKey(algorithm='{algorithm}', kid='{key.kid}')"
     assert not {"d", "p", "q", "dp", "dq", "qi"} & {*key.public_jwk()}
@@ -188,8 +187,7 @@ P_256 = ec.generate_private_key(ec.SECP256R1())
             "the key is encrypted and the daemon has no password; store it unencrypted, mode 0600",
         ),
         (KEYS["EdDSA"].public_pem(), "EdDSA", "this is a public key; signing needs the private key"),
-        # The id is fixed, because a made key's text would differ between the test processes of one
-        # run.
+        # A fixed id: the text of a generated key would differ between test processes.
         pytest.param(
             PEMS["EdDSA"][:60],
             "EdDSA",
@@ -203,7 +201,9 @@ P_256 = ec.generate_private_key(ec.SECP256R1())
         ),
     ],
 )
-def test_a_key_that_does_not_fit_says_so(pem: bytes, algorithm: SigningAlgorithm, sentence: str) -> None:
+def test_a_key_that_does_not_fit_is_refused_with_a_reason(
+    pem: bytes, algorithm: SigningAlgorithm, sentence: str
+) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011 # The whole sentence is compared.
         SigningKey.from_pem(pem, algorithm)
     assert str(raised.value) == sentence

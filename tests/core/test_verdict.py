@@ -311,7 +311,7 @@ def status_of(body: bytes) -> str | None:
 
 
 def assert_storable(verdict: Judgement) -> None:
-    """Assert that Postgres can store it: text without NUL, a balance within bigint, limited length."""
+    """Assert that Postgres can store it: no NUL, limited length, a balance within bigint."""
     for text in (verdict.reason, verdict.operator_status, verdict.operator_transaction_id, verdict.anomaly):
         if text is not None:
             assert "\0" not in text
