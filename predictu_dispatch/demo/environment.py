@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from predictu_dispatch.demo.fixtures import (
     dispatcher_toml,
     operator_toml,
 )
-from predictu_dispatch.demo.process import DemoError, Process
+from predictu_dispatch.demo.process import DemoError, Process, reference_operator
 from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.edge.postgres.migrations import migrate
 from predictu_dispatch.embedded_postgres.location import free_port
@@ -87,17 +87,6 @@ class Environment:
         """Show a notice with its time on the screen."""
         self.notices.append(f"{self.elapsed_s:5.1f} s  {text}")
 
-    async def prepare_database(self) -> None:
-        """Create the database, its schema and the logins."""
-        owner = await asyncpg.connect(self.postgres.dsn())
-        try:
-            await owner.execute(f"create database {DATABASE} template template0 encoding 'UTF8'")
-            await migrate(self.postgres.dsn(DATABASE))
-            for login, role in LOGINS.items():
-                await owner.execute(f"create role {login} login; grant {role} to {login}")
-        finally:
-            await owner.close()
-
     async def start_operators(self, *, fault_seed: int) -> None:
         """Start all three with their players, and write the configuration files."""
         self.operators = {fixture.operator_id: self._operator(fixture, fault_seed) for fixture in OPERATORS}
@@ -115,25 +104,27 @@ class Environment:
         files.mkdir(parents=True, exist_ok=True)
         key_file = files / "keys" / f"{name}.pem"
         signing_key = create_key_file(key_file, fixture.algorithm)
-        public_key = self.folder / f"{name}.public.pem"
-        public_key.write_bytes(signing_key.public_pem())
-        # A restarted operator needs the same port, so the port is below the range of outgoing
-        # connections.
-        address = f"127.0.0.1:{free_port()}"
-        callback_url = f"http://{address}/predictu"
+        # A restarted operator needs the same port.
+        port = free_port()
+        callback_url = f"http://127.0.0.1:{port}/predictu"
         (files / f"{name}.toml").write_text(
             operator_toml(fixture, callback_url=callback_url, key_file=key_file.relative_to(files))
         )
-        wallet = self.folder / f"{name}.sqlite"
-        command = [
-            *(sys.executable, "-m", "predictu_dispatch.reference_operator", "--operator-id", name),
-            *("--database", str(wallet), "--public-key", str(public_key), "--algorithm", fixture.algorithm),
-            *("--amount-format", fixture.amount_format, "--listen", address, "--admin-listen", "127.0.0.1:0"),
-            *("--fault-seed", str(fault_seed), "--log", "json"),
-        ]
-        process = Process(name, command, folder=self.folder, prints_first_line=True)
+        process = reference_operator(
+            name,
+            folder=self.folder,
+            port=port,
+            public_key=signing_key.public_pem(),
+            algorithm=fixture.algorithm,
+            amount_format=fixture.amount_format,
+            fault_seed=fault_seed,
+        )
         return Operator(
-            fixture=fixture, process=process, wallet=wallet, callback_url=callback_url, signing_key=signing_key
+            fixture=fixture,
+            process=process,
+            wallet=self.folder / f"{name}.sqlite",
+            callback_url=callback_url,
+            signing_key=signing_key,
         )
 
     async def set_fault_rates(self, operator_id: str, rates: FaultRates) -> None:
@@ -173,6 +164,18 @@ class Environment:
             await process.close()
 
 
+async def create_database(postgres: EmbeddedPostgres, name: str, logins: Mapping[str, str]) -> None:
+    """Create a database with its schema, and the logins with one role each."""
+    owner = await asyncpg.connect(postgres.dsn())
+    try:
+        await owner.execute(f"create database {name} template template0 encoding 'UTF8'")
+        await migrate(postgres.dsn(name))
+        for login, role in logins.items():
+            await owner.execute(f"create role {login} login; grant {role} to {login}")
+    finally:
+        await owner.close()
+
+
 @asynccontextmanager
 async def open_environment(folder: Path, postgres: EmbeddedPostgres, *, fault_seed: int) -> AsyncIterator[Environment]:
     """Everything runs inside the block; no process is left after it."""
@@ -180,7 +183,7 @@ async def open_environment(folder: Path, postgres: EmbeddedPostgres, *, fault_se
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)))
         environment = Environment(folder, postgres, http)
         stack.push_async_callback(environment.close)
-        await environment.prepare_database()
+        await create_database(postgres, DATABASE, LOGINS)
         await environment.start_operators(fault_seed=fault_seed)
         await environment.start_daemon()
         yield environment

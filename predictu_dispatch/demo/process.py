@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,3 +103,26 @@ class Process:
             await self.stop()
         finally:
             self._watcher.close()
+
+
+def reference_operator(
+    operator_id: str,
+    *,
+    folder: Path,
+    port: int,
+    public_key: bytes,
+    algorithm: str,
+    amount_format: str,
+    fault_seed: int,
+) -> Process:
+    """A reference operator with its wallet in `<folder>/<operator_id>.sqlite`."""
+    key_file = folder / f"{operator_id}.public.pem"
+    key_file.write_bytes(public_key)
+    command = [
+        *(sys.executable, "-m", "predictu_dispatch.reference_operator", "--operator-id", operator_id),
+        *("--database", str(folder / f"{operator_id}.sqlite"), "--public-key", str(key_file)),
+        *("--algorithm", algorithm, "--amount-format", amount_format),
+        *("--listen", f"127.0.0.1:{port}", "--admin-listen", "127.0.0.1:0"),
+        *("--fault-seed", str(fault_seed), "--log", "json"),
+    ]
+    return Process(operator_id, command, folder=folder, prints_first_line=True)

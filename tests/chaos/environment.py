@@ -6,7 +6,6 @@ producers.
 
 import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ import asyncpg
 
 from predictu_dispatch.books_check.check import CURRENCY
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
-from predictu_dispatch.demo.process import Process
+from predictu_dispatch.demo.environment import create_database
+from predictu_dispatch.demo.process import Process, reference_operator
 from predictu_dispatch.edge.config.keys import create_key_file
-from predictu_dispatch.edge.postgres.migrations import migrate
 from predictu_dispatch.embedded_postgres.location import free_port
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.chaos.proxy import Proxy, proxied
@@ -180,7 +179,7 @@ async def open_environment(folder: Path, *, seed: int) -> AsyncIterator[ChaosEnv
         postgres = EmbeddedPostgres(fsync=False, settings={"max_connections": str(CONNECTIONS_MAX)})
         await asyncio.to_thread(postgres.start)
         stack.callback(postgres.stop)
-        await _prepare(postgres)
+        await create_database(postgres, DATABASE, LOGINS)
         producers_proxy = await stack.enter_async_context(proxied(f"{postgres.folder}/run/.s.PGSQL.{postgres.port}"))
         fleet = Fleet(folder=folder, dsn="", session=session)
         stack.callback(fleet.end)
@@ -192,40 +191,27 @@ async def open_environment(folder: Path, *, seed: int) -> AsyncIterator[ChaosEnv
         yield environment
 
 
-async def _prepare(postgres: EmbeddedPostgres) -> None:
-    owner = await asyncpg.connect(postgres.dsn())
-    try:
-        await owner.execute(f"create database {DATABASE} template template0 encoding 'UTF8'")
-        await migrate(postgres.dsn(DATABASE))
-        for login, group in LOGINS.items():
-            await owner.execute(f"create role {login} login; grant {group} to {login}")
-    finally:
-        await owner.close()
-
-
 async def _operator(
     environment: ChaosEnvironment, operator_id: str, fixture: OperatorFixture, *, seed: int
 ) -> Operator:
     folder = environment.folder
     key = create_key_file(folder / f"{operator_id}.pem", fixture.algorithm)
-    public_key = folder / f"{operator_id}.public.pem"
-    public_key.write_bytes(key.public_pem())
-    wallet = folder / f"{operator_id}.sqlite"
     port = free_port()
-    command = [
-        *(sys.executable, "-m", "predictu_dispatch.reference_operator", "--operator-id", operator_id),
-        *("--database", str(wallet), "--public-key", str(public_key), "--algorithm", fixture.algorithm),
-        *("--amount-format", fixture.amount_format),
-        *("--listen", f"127.0.0.1:{port}", "--admin-listen", "127.0.0.1:0"),
-        *("--fault-seed", str(seed), "--log", "json"),
-    ]
     proxy = await environment.stack.enter_async_context(proxied(("127.0.0.1", port)))
-    process = Process(operator_id, command, folder=folder, prints_first_line=True)
+    process = reference_operator(
+        operator_id,
+        folder=folder,
+        port=port,
+        public_key=key.public_pem(),
+        algorithm=fixture.algorithm,
+        amount_format=fixture.amount_format,
+        fault_seed=seed,
+    )
     environment.stack.push_async_callback(process.close)
     operator = Operator(
         operator_id=operator_id,
         process=process,
-        wallet=wallet,
+        wallet=folder / f"{operator_id}.sqlite",
         proxy=proxy,
         fault_rates=dict(fixture.fault_rates),
         session=environment.session,
