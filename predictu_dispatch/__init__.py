@@ -1,1 +1,4 @@
-"""Predictu dispatch: callbacks leave Postgres, signed, and come back settled. Start at DESIGN.md beside this."""
+"""Predictu dispatch: callbacks leave Postgres, signed, and come back settled.
+
+Start at DESIGN.md beside this.
+"""

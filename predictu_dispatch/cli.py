@@ -1,4 +1,7 @@
-"""The command `predictu-dispatch`. A verb's module is imported when the verb is used, so that `--help` is quick."""
+"""The command `predictu-dispatch`.
+
+A verb's module is imported when the verb is used, so that `--help` is quick.
+"""
 
 from __future__ import annotations
 

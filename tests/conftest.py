@@ -1,4 +1,7 @@
-"""Fixtures for all tests: `postgres`, a server; `database`, a fresh clone; `embedded`, a server to kill."""
+"""Fixtures for all tests: `postgres`, a server; `database`, a fresh clone.
+
+`embedded`, a server to kill.
+"""
 
 import asyncio
 import os
@@ -26,7 +29,10 @@ def _settings_of_the_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _daemons_through_a_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With TEST_POOLER=pgbouncer all daemons reach Postgres through pgbouncer; see support/pgbouncer.py."""
+    """With TEST_POOLER=pgbouncer all daemons reach Postgres through pgbouncer.
+
+    See support/pgbouncer.py.
+    """
     if POOLER_OF_THE_RUN:
         monkeypatch.setattr("tests.support.environment.Fleet", PooledFleet)
 

@@ -1,1 +1,4 @@
-"""The verbs of `predictu-dispatch`, a module for each family. `cli.py` lists them; nothing else imports them."""
+"""The verbs of `predictu-dispatch`, a module for each family. `cli.py` lists them.
+
+Nothing else imports them.
+"""

@@ -33,8 +33,8 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
     """The open database; ends the command if it cannot be reached or has another schema."""
     from predictu_dispatch.edge.postgres.database import Database  # noqa: PLC0415 - loaded only where used
 
-    # `through_pooler`: behind a transaction-pooling proxy, the next command would get a session that already has a
-    # prepared statement of the same name.
+    # `through_pooler`: behind a transaction-pooling proxy, the next command would get a session
+    # that already has a prepared statement of the same name.
     opened = Database(
         dsn_of(invocation), pool_size=1, application_name="predictu-dispatch command", through_pooler=True
     )

@@ -1,7 +1,8 @@
 """`retry`, `cancel`, `resolve`, `pause`, `resume`: what a person does, recorded with who and when.
 
-The database's functions decide what is allowed, and their refusals are shown as they are. Each callback has its own
-transaction: a refusal stops none of the others, and what was done before an outage stays done and is printed.
+The database's functions decide what is allowed, and their refusals are shown as they are. Each
+callback has its own transaction: a refusal stops none of the others, and what was done before an
+outage stays done and is printed.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ def retry(
     yes: bool,
     by: str,
 ) -> None:
-    """Send callbacks again that need review: same request_id, same bytes; attempts and deadline start again."""
+    """Send callbacks again that need review: same request_id, same bytes.
+
+    Attempts and deadline start again.
+    """
     if not request_ids and operator is None:
         raise click.UsageError("give REQUEST_IDs, or --operator for all of one operator's that need review")
     if request_ids and method is not None:
@@ -108,7 +112,10 @@ def cancel(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str 
 @_by
 @common_options
 def resolve(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str | None, reason: str, by: str) -> None:
-    """Remove callbacks from the review list that were settled with the operator manually; never sent again."""
+    """Remove callbacks from the review list that were settled with the operator manually.
+
+    Never sent again.
+    """
     batch = _Batch()
     work = batch.call_for_each(invocation, "resolve_callback", request_ids, operator, reason, by)
     batch.run(invocation, work, lambda done: [_resolved(row) for row in done])

@@ -43,7 +43,10 @@ def _json_value(value: Any) -> Any:  # noqa: ANN401 - a row holds any type
 
 
 def print_error(message: str, hint: str = "") -> None:
-    """Print an error on one line of stderr, whatever the terminal, and its hint on the next; both escaped."""
+    """Print an error on one line of stderr, whatever the terminal, and its hint on the next.
+
+    Both escaped.
+    """
     click.echo(printable(message), err=True)
     if hint:
         click.echo(f"    {printable(hint)}", err=True)
@@ -58,10 +61,12 @@ def print_wrapped(
 
 
 def wrapped(text: str, *, indent: str = "", hanging: str | None = None, columns: int | None = None) -> list[str]:
-    """Break text into lines between words only; ids and, if they fit a line, commands stay whole, to be copied.
+    """Break text into lines between words only.
 
-    `hanging` is the indent of all lines but the first; by default as wide as `indent`. Without `columns`, the lines fit
-    the terminal.
+    Ids and, if they fit a line, commands stay whole, to be copied.
+
+    `hanging` is the indent of all lines but the first; by default as wide as `indent`. Without
+    `columns`, the lines fit the terminal.
     """
     columns = columns or min(_PROSE_COLUMNS_MAX, shutil.get_terminal_size().columns)
     hanging = " " * len(indent) if hanging is None else hanging
@@ -79,7 +84,10 @@ def wrapped(text: str, *, indent: str = "", hanging: str | None = None, columns:
 
 
 def table(rows: Sequence[Sequence[str]], *, gap: str = "  ", right: Collection[int] = ()) -> list[str]:
-    """Align rows of cells; the columns in `right` are aligned to the right. All lines have the same length."""
+    """Align rows of cells; the columns in `right` are aligned to the right.
+
+    All lines have the same length.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         gap.join(

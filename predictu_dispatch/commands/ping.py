@@ -40,7 +40,9 @@ _PHASES: Final = {
 @click.argument("operator")
 @common_options
 def ping(invocation: Invocation, operator: str) -> None:
-    """Send one PING to OPERATOR as any callback is sent, and show how long each phase took; exit 1 if it failed.
+    """Send one PING to OPERATOR as any callback is sent, and show how long each phase took.
+
+    Exit 1 if it failed.
 
     While the operator's circuit is open, this PING decides whether it closes.
     """
@@ -87,7 +89,10 @@ async def _ping(invocation: Invocation, operator: str) -> tuple[Row, Row | None]
 
 
 async def _outcome(db: Database, operator: str, request_id: UUID, notified: asyncio.Event) -> Row:
-    """Wait until the PING is final or its time is over. Polling finds the outcome if the notification is lost."""
+    """Wait until the PING is final or its time is over.
+
+    Polling finds the outcome if the notification is lost.
+    """
     stop_at_s: float | None = None
     while True:
         notified.clear()

@@ -30,7 +30,9 @@ _NEXT_STEPS: Final = {
 @click.option("--dry-run", is_flag=True, help="Show what is old, and remove nothing.")
 @common_options
 def retain(invocation: Invocation, *, dry_run: bool) -> None:
-    """Remove what ended more than audit_retention_months whole months ago. If interrupted, run it again.
+    """Remove what ended more than audit_retention_months whole months ago.
+
+    If interrupted, run it again.
 
     Its database login needs the role predictu_retention, which no daemon has.
     """

@@ -27,7 +27,9 @@ _COMPLETION_VARIABLE: Final = "_PREDICTU_DISPATCH_COMPLETE"
 @click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and print how to look inside.")
 @click.option("--json", "as_json", is_flag=True, help="Print the final summary as JSON; all else goes to stderr.")
 def demo(bets: int, seed: int | None, *, keep: bool, as_json: bool) -> None:
-    """Run everything, and prove that wallets, bets and audit agree to the cent; exit 1 if they do not.
+    """Run everything, and prove that wallets, bets and audit agree to the cent.
+
+    Exit 1 if they do not.
 
     Starts Postgres, three operators and the daemon on this machine, and stops them at the end.
     """
@@ -43,7 +45,10 @@ def demo(bets: int, seed: int | None, *, keep: bool, as_json: bool) -> None:
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def reference_operator(arguments: tuple[str, ...]) -> None:
-    """Run a complete operator backend to integrate with; it reads all arguments itself, see --help."""
+    """Run a complete operator backend to integrate with.
+
+    It reads all arguments itself, see --help.
+    """
     from predictu_dispatch.reference_operator.cli import main  # noqa: PLC0415 - loaded only where used
 
     sys.exit(main(list(arguments)))

@@ -181,13 +181,17 @@ def _states(lane: Row) -> list[str]:
         states.append("half open")
     if lane["backoff_for_s"]:
         states.append(f"backoff {_short(lane['backoff_for_s'])}")
-    # An open circuit means down, and a healthy operator to which nothing is sent is not worth saying.
+    # An open circuit means down, and a healthy operator to which nothing is sent is not worth
+    # saying.
     adds_health = lane["circuit"] == "closed" and lane["health"] in _ILL
     return [*states, lane["health"]] if adds_health or not states else states
 
 
 def _fitted(states: Sequence[str], room: int) -> str:
-    """As many states as fit, at least the first; … stands for the others, which the sentences have."""
+    """As many states as fit, at least the first.
+
+    … stands for the others, which the sentences have.
+    """
     for number in range(len(states), 1, -1):
         text = ", ".join(states[:number]) + ("…" if number < len(states) else "")
         if len(text) <= room:

@@ -36,7 +36,10 @@ _REVIEW_LINES_MAX: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """What the database answered, `at` by this machine's clock; `at_s` is the same time on the monotonic clock."""
+    """What the database answered, `at` by this machine's clock.
+
+    `at_s` is the same time on the monotonic clock.
+    """
 
     at: datetime
     at_s: float
@@ -129,7 +132,8 @@ def frame(now: Overview, before: Overview | None, *, height: int) -> list[str]:
             lines.append(f"… and {count(len(hidden), 'more operator')}, {_summary(hidden)}")
         if shown == 1 or len(lines) + len(tail) <= height:
             return [*lines, *tail][:height]
-        # An operator with a problem has a sentence besides its lines, so the number that fits is found by trying.
+        # An operator with a problem has a sentence besides its lines, so the number that fits is
+        # found by trying.
         shown -= max(1, min(shown - 1, (len(lines) + len(tail) - height) // 4))
 
 

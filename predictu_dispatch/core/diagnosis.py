@@ -1,10 +1,11 @@
 """Why a callback is not being sent now: every reason that holds, the decisive one first.
 
-Theory of operation. The reasons follow from the facts by the rules that claim(), expire() and admission use. For a
-ready callback the order is: its deadline passed; what only a person can change; what only the operator can change;
-what time alone changes, the later one first. If none of these holds, the callback is in the queue, and the reasons of
-the queue hold: a locked row, slots, slow start, rate. The effect of its deadline comes last. The sentence of each
-reason is in commands/why/texts.py.
+Theory of operation. The reasons follow from the facts by the rules that claim(), expire() and
+admission use. For a ready callback the order is: its deadline passed; what only a person can
+change; what only the operator can change; what time alone changes, the later one first. If none of
+these holds, the callback is in the queue, and the reasons of the queue hold: a locked row, slots,
+slow start, rate. The effect of its deadline comes last. The sentence of each reason is in
+commands/why/texts.py.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """One reason that holds; `because` are the reasons of the earlier callback that it waits for."""
+    """One reason that holds.
+
+    `because` are the reasons of the earlier callback that it waits for.
+    """
 
     code: Code
     because: tuple[Reason, ...] = ()

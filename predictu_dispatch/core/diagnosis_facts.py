@@ -104,7 +104,10 @@ class OperatorFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonFacts:
-    """A daemon seen lately. Slots and attempts in flight are of the operator's lane; `_max` is over the fleet."""
+    """A daemon seen lately. Slots and attempts in flight are of the operator's lane.
+
+    `_max` is over the fleet.
+    """
 
     instance: str
     host: str
@@ -139,8 +142,9 @@ class FileFacts:
 class Facts:
     """Everything that bears on one callback, as of `at` on the database's clock.
 
-    `ahead` counts the due callbacks before it in its lane, `interactive_due` those of the other lane that a rate limit
-    lets go first; both stop just above AHEAD_COUNT_MAX. `earlier` are the facts of the callback that it waits for.
+    `ahead` counts the due callbacks before it in its lane, `interactive_due` those of the other
+    lane that a rate limit lets go first; both stop just above AHEAD_COUNT_MAX. `earlier` are the
+    facts of the callback that it waits for.
     """
 
     at: datetime
@@ -175,7 +179,10 @@ class Facts:
 
     @property
     def requests_per_s_max(self) -> float:
-        """The operator's rate limit over the fleet, the lowest if files differ; 0 if there is none."""
+        """The operator's rate limit over the fleet, the lowest if files differ.
+
+        0 if there is none.
+        """
         return min((d.requests_per_s_max for d in self.serving if d.requests_per_s_max > 0), default=0.0)
 
     @property

@@ -86,7 +86,10 @@ class Scene:
 
 @pytest.fixture
 async def scene(harness: Harness, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """One operator and no daemon. A heartbeat counts for a minute, so that a slow machine changes nothing."""
+    """One operator and no daemon.
+
+    A heartbeat counts for a minute, so that a slow machine changes nothing.
+    """
     monkeypatch.setenv("COLUMNS", "80")
     await harness.owner.execute(
         "create or replace function predictu_dispatch.heartbeat_timeout() returns interval language sql immutable"

@@ -27,7 +27,10 @@ SQL, PYTHON, NODE, POSTGREST, ERRORS = (
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    """SQL here; test_producer_examples_python.py and test_producer_examples_typescript.py run the others."""
+    """SQL here.
+
+    Test_producer_examples_python.py and test_producer_examples_typescript.py run the others.
+    """
     found = [(example.heading, example.language) for example in examples(README)]
     assert found == [
         *[(SQL, "sql")] * 4,

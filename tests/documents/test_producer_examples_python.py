@@ -89,7 +89,10 @@ async def test_the_python_buys_or_rolls_back_and_never_both(producer: Producer, 
         raise RuntimeError("no liquidity")
 
     async def filled_unheard(bet_id: str) -> None:
-        """The trade is committed and its answer lost; a rollback now would leave the player shares for free."""
+        """The trade is committed and its answer lost.
+
+        A rollback now would leave the player shares for free.
+        """
         await producer.fill(bet_id)
         raise OSError("connection lost")
 

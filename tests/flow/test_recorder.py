@@ -149,7 +149,10 @@ async def test_a_reapers_report_of_a_locked_bet_never_wins_over_the_answer(
 async def test_an_answer_that_the_audit_refuses_still_counts_and_delays_no_other(
     harness: Harness, database: Database
 ) -> None:
-    """Postgres stores no NUL in JSON. The transport replaces it; this is the second line of defence."""
+    """Postgres stores no NUL in JSON. The transport replaces it.
+
+    This is the second line of defence.
+    """
     await harness.place("good")
     await harness.place("bad")
     async with recording(database) as (outbox, recorder, observer):

@@ -1,7 +1,8 @@
 """Fuzz enqueue_callback(): a call makes a sendable callback or raises a documented error.
 
-Invalid jsonb and timestamps are refused by Postgres' casts. The function itself raises only the SQLSTATEs in
-sql/README.md, never PD900 or an internal error. `HYPOTHESIS_PROFILE=long` runs for minutes, from FUZZ_FROM on.
+Invalid jsonb and timestamps are refused by Postgres' casts. The function itself raises only the
+SQLSTATEs in sql/README.md, never PD900 or an internal error. `HYPOTHESIS_PROFILE=long` runs for
+minutes, from FUZZ_FROM on.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """The guard functions list exactly the moves of core/specification.py.
 
-tests/core/test_lifecycle.py tries every pair of states against the triggers; this names the file that differs.
+tests/core/test_lifecycle.py tries every pair of states against the triggers; this names the file
+that differs.
 """
 
 import re

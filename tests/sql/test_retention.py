@@ -218,7 +218,8 @@ async def test_months_go_as_a_whole_where_nothing_in_them_is_needed(
     removal = await retained(database)
     assert {part.part: part.kept for part in removal.parts} == {month: int(month == needed) for month in old}
     assert [row[0] for row in await harness.owner.fetch(PARTITIONS)] == sorted({*months} - {*old} | {needed})
-    # The successor is as closed to everybody as what it replaced, also to a session that skips common triggers.
+    # The successor is as closed to everybody as what it replaced, also to a session that skips
+    # common triggers.
     for role in ("origin", "replica"):
         await harness.owner.execute(f"set session_replication_role = {role}")
         for statement in ("truncate {0}", "delete from {0}", "update {0} set verdict = 'late'"):
@@ -239,7 +240,8 @@ async def test_what_no_month_took_goes_once_all_of_it_is_old(
     assert (await retained(database)).is_complete
     assert await harness.owner.fetchval(count) == 1
     await assert_removed_and_kept(harness.owner, histories.made, before)
-    # A younger row beside them keeps all of it where it is, and what comes in goes on to find its place.
+    # A younger row beside them keeps all of it where it is, and what comes in goes on to find its
+    # place.
     await histories.make("won", ancient)
     lease = await harness.lease(await harness.place("young"))
     await harness.settle(delivered(lease, started_at=month_start(-6)))
@@ -344,7 +346,10 @@ async def test_a_placement_that_meets_the_removal_of_its_bet_is_no_second_one(
 async def test_a_removed_debit_is_not_adopted_under_another_name(
     harness: Harness, database: Database, histories: HistoryBuilder, isolation: Any, *, is_waiting: bool
 ) -> None:
-    """Its snapshot is older than the removal. Else the bet would be open again, and won a second time."""
+    """Its snapshot is older than the removal.
+
+    Else the bet would be open again, and won a second time.
+    """
     adopted = await histories.make("adopted and won", LONG_AGO)
     debit = (await harness.bet(adopted.bet_id or ""))["placement_request_id"]
     async with connected(database.retention, 1) as [remover]:
@@ -494,7 +499,10 @@ async def test_killed_after_any_step_nothing_is_lost_and_the_next_run_finishes(p
 async def test_what_comes_in_between_copying_and_replacing_is_not_lost(
     harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
-    """A daemon that stood still for a month reports late, at the worst moment; its bet is still open."""
+    """A daemon that stood still for a month reports late, at the worst moment.
+
+    Its bet is still open.
+    """
     history = await histories.make("open", LONG_AGO)
     await histories.make("won", LONG_AGO)
     part = part_of(LONG_AGO)
@@ -629,7 +637,10 @@ async def test_a_young_row_that_comes_in_meanwhile_keeps_the_default_partition(
 
 
 async def hot_path(database: Database, stop: asyncio.Event, *, bets: list[int], lock_timeout: str) -> None:
-    """Bets are placed, won and settled one after another; whoever waits for a lock longer than this raises."""
+    """Bets are placed, won and settled one after another.
+
+    Whoever waits for a lock longer than this raises.
+    """
     async with open_harness(database) as harness:
         for connection in (harness.producer, harness.daemon):
             await connection.execute(f"set lock_timeout = '{lock_timeout}'")

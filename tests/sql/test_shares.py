@@ -1,8 +1,8 @@
 """Heartbeats on a real Postgres: whatever daemons do, the fleet keeps each operator's limits.
 
-Hypothesis drives daemons that start, crash, freeze, return slots slowly, lose answers and reload other limits.
-tests/support/heartbeats.py says what each may use, and the split that is expected in the end.
-Time passes by moving the database's timestamps into the past.
+Hypothesis drives daemons that start, crash, freeze, return slots slowly, lose answers and reload
+other limits. tests/support/heartbeats.py says what each may use, and the split that is expected in
+the end. Time passes by moving the database's timestamps into the past.
 """
 
 import asyncio
@@ -52,7 +52,8 @@ PLAY = settings(
     suppress_health_check=list(HealthCheck),
 )
 SHRINKING_MAX_S = 60
-"""A failure is told before the run's own time limit ends it; Hypothesis' 300 s would be too long for that."""
+"""A failure is told before the run's own time limit ends it; Hypothesis' 300 s would be too long
+for that."""
 LIMITS: tuple[Limits, ...] = ((10, 7, 0.0), (32, 16, 60.0), (3, 1, 7.5), (1, 2, 1.0), (5, 5, 0.3), (2, 40, 14.0))
 T = TypeVar("T")
 
@@ -127,7 +128,10 @@ class Play(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), limits=st.sampled_from(LIMITS), knows_both=st.booleans())
     def start(self, name: str, limits: Limits, *, knows_both: bool) -> None:
-        """A process of this name begins; the one before, if there was one, died of it, and its requests are lost."""
+        """A process of this name begins.
+
+        The one before, if there was one, died of it, and its requests are lost.
+        """
         known = OPERATORS if knows_both else OPERATORS[:1]
         self.processes[name] = SimulatedDaemon(name, uuid.uuid4(), dict.fromkeys(known, limits))
 
@@ -270,7 +274,10 @@ async def fleet(database: Database) -> AsyncIterator[tuple[Connection, list[Conn
 
 
 async def test_the_two_sides_agree_on_how_long_a_silence_may_be(fleet: tuple[Connection, list[Connection]]) -> None:
-    """A daemon stops by its own clock; how long a claim and a request take until they arrive comes on top."""
+    """A daemon stops by its own clock.
+
+    How long a claim and a request take until they arrive comes on top.
+    """
     owner, _ = fleet
     allowed = await owner.fetchval("select extract(epoch from predictu_dispatch.heartbeat_timeout())::float8")
     assert allowed == HEARTBEAT_TIMEOUT_S
@@ -287,7 +294,8 @@ async def test_what_a_dead_one_had_is_the_others_once_its_silence_is_too_long_an
     for _ in range(2):
         await exchange_heartbeats(owner, [a, b], rounds=1)
         assert [await a.heartbeat(), await b.heartbeat()] == [(10, 3, 20.0)] * 2
-    # Half a second before the end of its patience nothing has changed, half a second later everything.
+    # Half a second before the end of its patience nothing has changed, half a second later
+    # everything.
     await pass_time(owner, 0.5)
     assert await a.heartbeat() == (10, 3, 20.0)
     await pass_time(owner, 0.5)
@@ -312,7 +320,10 @@ async def test_a_daemon_that_leaves_gives_everything_to_the_next_that_asks(
 async def test_after_an_outage_of_the_database_whoever_comes_first_waits_for_the_others(
     fleet: tuple[Connection, list[Connection]],
 ) -> None:
-    """All were silent for a minute. The others go on with what they had, as soon as they come through."""
+    """All were silent for a minute.
+
+    The others go on with what they had, as soon as they come through.
+    """
     owner, connections = fleet
     daemons = fleet_members(connections[:3], (30, 9, 60.0))
     first, second, gone = daemons

@@ -72,7 +72,8 @@ PLAY = settings(
 )
 
 SHRINKING_MAX_S = 60
-"""A failure is told before the run's own time limit ends it; Hypothesis' 300 s would be too long for that."""
+"""A failure is told before the run's own time limit ends it; Hypothesis' 300 s would be too long
+for that."""
 
 DAEMONS = ("host-1", "host-2")
 BETS_MAX = 12
@@ -95,12 +96,15 @@ ADD_TERMINAL = (
     " values ($1, $2, 'BET_WIN', $3, 'settlement', 'waiting', '{}')"
 )
 SLOTS = 100
-"""Any number above what one play can enqueue: what is left for the next claim is a matter of bets, not of slots."""
+"""Any number above what one play can enqueue: what is left for the next claim is a matter of bets,
+not of slots."""
 STAKE, PAYOUT = 500, 1_200
 LATER_S = (4.0, 16.0, 61.0)
-"""Too late to send what is leased; every lease has run out; deadlines have passed, and the recheck is due."""
+"""Too late to send what is leased; every lease has run out; deadlines have passed, and the recheck
+is due."""
 DRAIN_ROUNDS_MAX = 12
-"""Three attempts, their leases, the recheck, a rollback with as many; whoever is not done by then never will be."""
+"""Three attempts, their leases, the recheck, a rollback with as many; whoever is not done by then
+never will be."""
 
 a_daemon, an_index = st.sampled_from(DAEMONS), st.integers(0, 7)
 a_fault = st.sampled_from([RequestFault.ANSWERED, *[RequestFault.DELAYED] * 3, *RequestFault])
@@ -110,7 +114,10 @@ T = TypeVar("T")
 
 
 def _place(callback: Callback) -> tuple[str, datetime]:
-    """Sorts what Postgres gives in any order, so that a play can be played again; a bet's moments follow each other."""
+    """Sorts what Postgres gives in any order, so that a play can be played again.
+
+    A bet's moments follow each other.
+    """
     return callback.bet_id or "", callback.created_at
 
 
@@ -139,7 +146,10 @@ class World:
         return self._runner.run(work)
 
     def new_operator(self) -> OperatorSettings:
-        """Retries are due at once, three attempts are all; deadlines leave time for a lease or two."""
+        """Retries are due at once, three attempts are all.
+
+        Deadlines leave time for a lease or two.
+        """
         quick = {"max_attempts": 3, "initial_delay_s": 0.0, "max_delay_s": 0.0, "jitter": 0.0}
         return OperatorSettings(
             operator_id=f"op_{next(self._names)}",
@@ -171,7 +181,8 @@ class Findings(Recorder):
 
     @override
     def is_recording(self, callback: Callback) -> bool:
-        # Of the courier's own reports the reaper shall not know, as if it were another daemon's: the database must.
+        # Of the courier's own reports the reaper shall not know, as if it were another daemon's:
+        # the database must.
         return any(
             (known.callback.request_id, known.callback.attempt) == (callback.request_id, callback.attempt)
             for known in self._daemon.reports
@@ -245,7 +256,8 @@ class Play(RuleBasedStateMachine):
         for name in DAEMONS:
             self.start(name)
         self.seen = Snapshot()
-        # When the last lease of a request ends, on our monotonic clock, unless its attempt is settled.
+        # When the last lease of a request ends, on our monotonic clock, unless its attempt is
+        # settled.
         self.leases: dict[UUID, float] = {}
         self.is_left_alone = False
         self.enqueued: list[tuple[Method, dict[str, object], UUID]] = []
@@ -265,7 +277,10 @@ class Play(RuleBasedStateMachine):
         self.world.audits[self.operator_id] = self.seen.audit
 
     def ask(self, refusal: str | None, call: str, *args: object, commits: bool = True) -> object:
-        """A producer's transaction; where it is refused, or does not commit, it has changed nothing."""
+        """A producer's transaction.
+
+        Where it is refused, or does not commit, it has changed nothing.
+        """
         before = self.seen
         sqlstate, answer = self.wait(self._transaction(call, args, commits=commits))
         assert sqlstate == refusal, f"{call} with {args} raised {sqlstate}, not {refusal}"
@@ -295,7 +310,10 @@ class Play(RuleBasedStateMachine):
             self.enqueued.append((method, params, request_id))
 
     def a_bet(self, index: int, *, astray: bool) -> str:
-        """A bet that still lives; where there is none, or astray, one that has ended or never was."""
+        """A bet that still lives.
+
+        Where there is none, or astray, one that has ended or never was.
+        """
         living = [bet.bet_id for bet in self.seen.bets.values() if bet.state not in (BetState.CLOSED, BetState.VOID)]
         return self.any_of([*self.seen.bets, "bet-0"] if astray or not living else living, index)
 
@@ -365,7 +383,8 @@ class Play(RuleBasedStateMachine):
         too_late = bet is None or (bet.state in (BetState.CLOSING, BetState.CLOSED) and ends_otherwise)
         answer = self.ask("PD005" if too_late else None, "rollback_bet", bet_id, "the trade failed")
         left = self.seen.terminal(bet_id)
-        # A rollback that was taken back with its void bet is still the bet's own, and may be named again.
+        # A rollback that was taken back with its void bet is still the bet's own, and may be named
+        # again.
         taken_back = bet.terminal_id if bet is not None and bet.state is BetState.VOID else None
         assert too_late or answer in ({taken_back, None} if left is None else {left.request_id})
 
@@ -474,7 +493,10 @@ class Play(RuleBasedStateMachine):
         self.settle(daemon, daemon.reports + (daemon.settled[-2:] if again else []))
 
     def settle(self, daemon: Daemon, batch: Sequence[Attempt]) -> None:
-        """One report has decided each attempt in flight, a daemon's before a reaper's; the others are late at most."""
+        """One report has decided each attempt in flight, a daemon's before a reaper's.
+
+        The others are late at most.
+        """
         before = self.seen
         self.wait(daemon.settle(batch))
         daemon.settled, daemon.reports = daemon.settled + daemon.reports, []
@@ -572,7 +594,8 @@ class Play(RuleBasedStateMachine):
     @precondition(lambda self: self.network.delayed or self.is_in(CallbackState.IN_FLIGHT) or self.awaits_recheck())
     @rule(seconds=st.sampled_from(LATER_S))
     def lets_time_pass(self, seconds: float) -> None:
-        # leased_at stays, because it names the attempt; what is reckoned from it uses moments that move alike.
+        # leased_at stays, because it names the attempt; what is reckoned from it uses moments that
+        # move alike.
         self.wait(
             self.world.owner.execute(
                 "update predictu_dispatch.callback set due_at = due_at - $2::interval,"
@@ -623,7 +646,8 @@ class Play(RuleBasedStateMachine):
     def a_person_redrives(self, index: int) -> None:
         redriven = self.any_of(self.seen.in_review(), index)
         self.intervene("retry_callback", redriven.request_id, "test")
-        # Its deadline has the span it had at first, reckoned from a moment that the plays' time does not move.
+        # Its deadline has the span it had at first, reckoned from a moment that the plays' time
+        # does not move.
         clear = "update predictu_dispatch.callback set expires_at = null where operator_id = $1 and request_id = $2"
         self.wait(self.world.owner.execute(clear, self.operator_id, redriven.request_id))
         assert self.seen.callbacks[redriven.request_id].state is CallbackState.READY
@@ -631,7 +655,10 @@ class Play(RuleBasedStateMachine):
     @precondition(lambda self: self.seen.callbacks)
     @rule(index=an_index)
     def a_person_takes_back(self, index: int) -> None:
-        """What was never attempted, and no rollback; a bet whose terminal is taken back may be ended by another."""
+        """What was never attempted, and no rollback.
+
+        A bet whose terminal is taken back may be ended by another.
+        """
         taken = self.any_of(list(self.seen.callbacks.values()), index)
         may_go = taken.state in (CallbackState.WAITING, CallbackState.READY) and taken.attempts == 0
         is_allowed = may_go and taken.method is not Method.BET_ROLLBACK
@@ -644,7 +671,10 @@ class Play(RuleBasedStateMachine):
             assert self.seen == before
 
     def intervene(self, function: str, *args: object, refusal: bool = False) -> str | None:
-        """What a person's command does, with the daemon's own rights; returns the SQLSTATE where it was refused."""
+        """What a person's command does, with the daemon's own rights.
+
+        Returns the SQLSTATE where it was refused.
+        """
         places = ", ".join(f"${n}" for n in range(1, len(args) + 2))
         call = f"select predictu_dispatch.{function}({places})"
         try:

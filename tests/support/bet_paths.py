@@ -44,7 +44,8 @@ class Bets:
         number, bet_id, player_id = self.count, f"b-{self.count}", f"p-{self.count}"
         (method, when), self.count = self.PATHS[number % len(self.PATHS)], self.count + 1
         producer = self.environment.harness.producer
-        # The operator's own deadline could pass on a loaded machine; an expired bet is a path of its own.
+        # The operator's own deadline could pass on a loaded machine; an expired bet is a path of
+        # its own.
         later = datetime.now(UTC) + timedelta(minutes=2)
         placement = placement_params(bet_id, amount=500 + number, player_id=player_id)
         for early_method, early_bet_id in self._next:

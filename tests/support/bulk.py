@@ -75,7 +75,10 @@ async def until_slots(
     within_s: float = 15.0,
     **expected: int,
 ) -> None:
-    """Waits until exactly these daemons have these slots; an underscore in a name stands for a dash."""
+    """Waits until exactly these daemons have these slots.
+
+    An underscore in a name stands for a dash.
+    """
     wanted = {name.replace("_", "-"): count for name, count in expected.items()}
 
     async def are_equal() -> bool:
@@ -85,7 +88,10 @@ async def until_slots(
 
 
 async def until_heartbeats(environment: Environment, *instances: str, times: int = 2) -> None:
-    """Waits for `times` more heartbeats of each of these daemons; the second reports the first one's answer."""
+    """Waits for `times` more heartbeats of each of these daemons.
+
+    The second reports the first one's answer.
+    """
     for _ in range(times):
         before = await _seen_at(environment, instances)
 

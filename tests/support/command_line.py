@@ -26,7 +26,10 @@ class CommandLine:
         file.write_text(text, encoding="utf-8")
 
     async def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Returns exit code, stdout and stderr. The command runs in a thread: it has its own loop."""
+        """Returns exit code, stdout and stderr.
+
+        The command runs in a thread: it has its own loop.
+        """
         result = await asyncio.to_thread(CliRunner().invoke, main, [*arguments, "--config", str(self.config)])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception

@@ -1,6 +1,7 @@
 """Daemons as child processes: start, observe, freeze, stop and kill them.
 
-Waits poll a condition until a timeout and then fail with its description. The daemons end with the test process.
+Waits poll a condition until a timeout and then fail with its description. The daemons end with the
+test process.
 """
 
 import asyncio
@@ -153,7 +154,10 @@ class Fleet:
     _watchers: list[Watcher] = field(default_factory=list)
 
     def write_operator(self, url: str, *, operator_id: str = OPERATOR, **sections: Any) -> None:
-        """Writes the operator's file: OPERATOR_SETTINGS with `sections` over them. Call it before a daemon starts."""
+        """Writes the operator's file: OPERATOR_SETTINGS with `sections` over them.
+
+        Call it before a daemon starts.
+        """
         (self.folder / "operators").mkdir(exist_ok=True)
         settings = _merged({**OPERATOR_SETTINGS, "callback_url": url, "operator_id": operator_id}, sections)
         (self.folder / "operators" / f"{operator_id}.toml").write_text(_toml(settings), encoding="utf-8")
@@ -167,7 +171,9 @@ class Fleet:
         environment: Mapping[str, str] | None = None,
         **sections: Any,
     ) -> Daemon:
-        """Starts the process without waiting for it; `sections` override the default dispatcher.toml.
+        """Starts the process without waiting for it.
+
+        `sections` override the default dispatcher.toml.
 
         With a `fault` it starts the test build that injects it; see tests/chaos/armed_daemon.py.
         """
@@ -234,7 +240,10 @@ def _merged(settings: Settings, over: Settings) -> dict[str, Any]:
 
 
 def _toml(settings: Settings) -> str:
-    """Writes TOML with one level of tables; strings, numbers, booleans and lists are written as in JSON."""
+    """Writes TOML with one level of tables.
+
+    Strings, numbers, booleans and lists are written as in JSON.
+    """
     plain = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if not isinstance(value, Mapping)]
     tables = [f"\n[{name}]\n{_toml(value)}" for name, value in settings.items() if isinstance(value, Mapping)]
     return "\n".join([*plain, *tables]) + "\n"

@@ -16,7 +16,8 @@ from tests.support.operators import Operator, running_operator
 from tests.support.postgres import Database
 
 _KEPT_S = 300.0
-"""The test's HTTP connections to a daemon stay open, because the daemon may be unable to accept new ones."""
+"""The test's HTTP connections to a daemon stay open, because the daemon may be unable to accept new
+ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,10 @@ OTHER = "op_other"
 
 @asynccontextmanager
 async def another_operator(environment: Environment, **sections: Any) -> AsyncIterator[Operator]:
-    """Adds the operator OTHER for daemons started from now on; `sections` as in write_operator()."""
+    """Adds the operator OTHER for daemons started from now on.
+
+    `sections` as in write_operator().
+    """
     key = create_key_file(environment.fleet.folder / "other.pem", "EdDSA")
     async with running_operator(OTHER, key.public_pem()) as other:
         signing = {"key_file": "../other.pem"}

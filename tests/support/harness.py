@@ -1,6 +1,7 @@
 """Connections of a producer, a daemon and the owner to one test database, and the calls each makes.
 
-It knows no rule of ours: it calls the database's functions and the statements of sql/queries, and reads tables.
+It knows no rule of ours: it calls the database's functions and the statements of sql/queries, and
+reads tables.
 """
 
 import asyncio
@@ -108,7 +109,10 @@ async def enqueue(
     expires_at: datetime | None = None,
     operator_id: str | None = OPERATOR,
 ) -> uuid.UUID:
-    """Calls enqueue_callback(); `params` may also be JSON text that Python's json would not write."""
+    """Calls enqueue_callback().
+
+    `params` may also be JSON text that Python's json would not write.
+    """
     text = params if isinstance(params, str) or params is None else json.dumps(params)
     found: uuid.UUID = await connection.fetchval(
         "select predictu_dispatch.enqueue_callback($1, $2, $3::text::jsonb, $4, $5)",
@@ -201,7 +205,10 @@ class Harness:
     async def attempt(
         self, request_id: uuid.UUID, outcome: Callable[..., Report], **fields: Any
     ) -> list[asyncpg.Record]:
-        """Claims and settles one attempt; `outcome` is delivered, rejected, retried, exhausted or reaped."""
+        """Claims and settles one attempt.
+
+        `outcome` is delivered, rejected, retried, exhausted or reaped.
+        """
         return await settle(self.daemon, outcome(await self.lease(request_id), **fields))
 
     async def settle(self, *reports: Report) -> list[asyncpg.Record]:

@@ -131,7 +131,8 @@ class HistoryBuilder:
             "update predictu_dispatch.bet set updated_at = $3 where operator_id = $1 and bet_id = $2",
             *(OPERATOR, history.bet_id, at),
         )
-        # The audit is partitioned by started_at and refuses updates, so its trigger is off meanwhile.
+        # The audit is partitioned by started_at and refuses updates, so its trigger is off
+        # meanwhile.
         async with self.harness.owner.transaction():
             await self.harness.owner.execute(
                 "alter table predictu_dispatch.attempt disable trigger attempt_append_only"

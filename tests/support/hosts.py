@@ -121,8 +121,8 @@ class Host:
         """Connects the host with all three cables."""
         for cable in Cable:
             here, there = self._addresses(cable)
-            # Both ends have each other's hardware address permanently: ARP over a pulled cable would fail with
-            # "no route to host" instead of silence.
+            # Both ends have each other's hardware address permanently: ARP over a pulled cable
+            # would fail with "no route to host" instead of silence.
             ours, theirs = self._hardware_addresses(cable)
             name, far = cable.name.lower(), self._far_end(cable)
             self.backbone.ip(

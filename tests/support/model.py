@@ -1,7 +1,8 @@
 """The model against which the state machine checks the database.
 
-It has an operator in memory and a faulty network in front of it. Both read only the bytes on the wire and know
-nothing of our tables. The checks compare a snapshot of the database with the one before.
+It has an operator in memory and a faulty network in front of it. Both read only the bytes on the
+wire and know nothing of our tables. The checks compare a snapshot of the database with the one
+before.
 """
 
 import json
@@ -22,7 +23,8 @@ from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.core.specification import BET_RULES, CALLBACK_MOVES, BetEvent, BetRule, TerminalChange
 
 SLOWEST_REQUEST_S = 30.0
-"""The longest delay of a request. It is below `rollback.recheck_s`, after which a missing debit counts as final."""
+"""The longest delay of a request. It is below `rollback.recheck_s`, after which a missing debit
+counts as final."""
 
 AuditKey = tuple[UUID, int, UUID, str]
 
@@ -53,7 +55,10 @@ class BookedBet:
 
 @dataclass(slots=True, kw_only=True)
 class Wallet:
-    """One operator's wallet, idempotent by request_id. With tombstones it rejects a debit after its rollback."""
+    """One operator's wallet, idempotent by request_id.
+
+    With tombstones it rejects a debit after its rollback.
+    """
 
     keeps_tombstones: bool
     bets: dict[str, BookedBet] = field(default_factory=dict)

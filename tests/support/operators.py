@@ -63,7 +63,8 @@ class Operator:
         self.balance: Counter[str] = Counter()
         self.live: Counter[str] = Counter()
         self.answer: Callable[[Request], web.Response | None] = lambda _: None
-        # The time it takes for each answer; its requests in progress by lane, and the maximum of these.
+        # The time it takes for each answer; its requests in progress by lane, and the maximum of
+        # these.
         self.answers_in_s = 0.0
         self.busy: Counter[str] = Counter()
         self.busiest: Counter[str] = Counter()

@@ -51,7 +51,10 @@ log_disconnections = 0
 
 
 def find_pgbouncer() -> str:
-    """Returns the program's path; skips the test if it is not installed. Debian puts it in /usr/sbin."""
+    """Returns the program's path; skips the test if it is not installed.
+
+    Debian puts it in /usr/sbin.
+    """
     found = shutil.which("pgbouncer", path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin")))
     if found is None:
         pytest.skip("pgbouncer is neither on PATH nor in /usr/sbin; on Debian: apt install pgbouncer")

@@ -1,7 +1,7 @@
 """A database for every test, cloned from a template in which our migrations ran once.
 
-The server is an embedded one of the test run, or the one that PREDICTU_DISPATCH_DSN names. There the tests touch
-only their own databases, the migrations' group roles and the login roles below.
+The server is an embedded one of the test run, or the one that PREDICTU_DISPATCH_DSN names. There
+the tests touch only their own databases, the migrations' group roles and the login roles below.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ LOGINS = {
 """The tests' login roles and the group role of each."""
 
 _LOCK_KEY = 7_305_177_219_640_777
-"""An advisory lock: roles belong to the whole server, so two test processes must not create them at once."""
+"""An advisory lock: roles belong to the whole server, so two test processes must not create them at
+once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,10 @@ class PostgresProxy:
         return f"postgresql://{login}@127.0.0.1:{self.port}{self._upstream.path}?sslmode=disable"
 
     def on_next(self, marker: str, trick: Trick, *, times: int = 1) -> None:
-        """Applies the trick to the next runs of a statement whose text has `marker`; `caught` is set after the last."""
+        """Applies the trick to the next runs of a statement whose text has `marker`.
+
+        `caught` is set after the last.
+        """
         self._trick = (marker.encode(), trick)
         self._times = times
         self.caught.clear()

@@ -66,7 +66,10 @@ def why_no_small_disk() -> str | None:
 
 @contextmanager
 def small_disk(*, size_mb: int) -> Iterator[SmallDisk]:
-    """Mounts a tmpfs of this size. After a kill -9 an empty folder stays, with our pid in its name."""
+    """Mounts a tmpfs of this size.
+
+    After a kill -9 an empty folder stays, with our pid in its name.
+    """
     # In /tmp, because a socket's path must be short and Postgres's user must be able to enter.
     path = Path(tempfile.mkdtemp(prefix=f"predictu-disk-{os.getpid()}-", dir="/tmp"))
     try:
@@ -87,7 +90,10 @@ def _system(*command: str) -> None:
 
 @contextmanager
 def few_descriptors(pid: int, *, more: int) -> Iterator[None]:
-    """Lets the process open only `more` descriptors above those it has now; restores the limit afterwards."""
+    """Lets the process open only `more` descriptors above those it has now.
+
+    Restores the limit afterwards.
+    """
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     has = descriptors(pid)
     # The limit is on descriptor numbers, and the kernel gives the lowest free one first.

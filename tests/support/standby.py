@@ -62,7 +62,10 @@ class Standby(EmbeddedPostgres):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """The two servers. `server` has DSNs that name both, so clients find the one that accepts writes."""
+    """The two servers.
+
+    `server` has DSNs that name both, so clients find the one that accepts writes.
+    """
 
     primary: EmbeddedPostgres
     standby: Standby
@@ -75,7 +78,8 @@ class Pair:
 
     async def make_synchronous(self) -> None:
         """Acknowledges commits only once the standby has them."""
-        # Set after the copy was made, so that the promoted standby does not wait for a standby of its own.
+        # Set after the copy was made, so that the promoted standby does not wait for a standby of
+        # its own.
         connection = await asyncpg.connect(self.primary.dsn())
         try:
             await connection.execute(f"alter system set synchronous_standby_names = '{NAME}'")

@@ -1,6 +1,7 @@
 """A container made of namespaces with a real systemd as its first process, to start units on.
 
-It shares our network and programs; units, configuration and processes are its own. It ends with the test process.
+It shares our network and programs; units, configuration and processes are its own. It ends with the
+test process.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Two hosts, each with a daemon: one is cut off from Postgres, or from the operator, and recovers.
 
-A cut is silent: what is sent is lost, as with a pulled cable. See tests/support/hosts.py for the hosts.
+A cut is silent: what is sent is lost, as with a pulled cable. See tests/support/hosts.py for the
+hosts.
 """
 
 import time
@@ -207,7 +208,8 @@ async def test_a_host_cut_off_from_the_operator_loses_no_bet_and_no_timed_out_re
     cut_off.plug(Cable.OPERATOR)
     operator.answers_in_s = 0.0
     await all_placed(environment, 120 + LIMIT)
-    # A kernel retransmits after twice the time it has tried so far, see tcp(7). Nothing may arrive any more.
+    # A kernel retransmits after twice the time it has tried so far, see tcp(7). Nothing may arrive
+    # any more.
     twice_s = cut_at_s + 2 * (healed_at_s - cut_at_s) + 0.5
     await until("what was given up would have come", lambda: time.monotonic() > twice_s)
     answered = await environment.harness.owner.fetch(

@@ -1,6 +1,7 @@
 """The sentences of `why`: one table, code → (what holds, what to do or what happens next).
 
-A name in braces stands for one of `_values`, or for a field of the callback, its operator or the operator's file.
+A name in braces stands for one of `_values`, or for a field of the callback, its operator or the
+operator's file.
 """
 
 from __future__ import annotations

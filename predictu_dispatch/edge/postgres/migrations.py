@@ -50,10 +50,10 @@ class Changes:
 async def migrate(dsn: str) -> Changes:
     """Applies pending migrations and changed functions and views, then creates partitions.
 
-    Everything is one transaction under an advisory lock, so concurrent runs wait for each other, also
-    behind a transaction-pooling proxy, and a failed run changes nothing. The database of a newer
-    compatible release is not changed. Raises SchemaError, also if a running daemon does not support the
-    new schema, and the errors of core/database_errors.py.
+    Everything is one transaction under an advisory lock, so concurrent runs wait for each other,
+    also behind a transaction-pooling proxy, and a failed run changes nothing. The database of a
+    newer compatible release is not changed. Raises SchemaError, also if a running daemon does not
+    support the new schema, and the errors of core/database_errors.py.
     """
     with translated():
         return await _migrate(dsn)

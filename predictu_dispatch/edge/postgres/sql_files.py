@@ -1,7 +1,7 @@
 """The SQL files: migrations in order, the definitions of functions and views, queries by name.
 
-They are in `sql/` at the top of the project. A wheel carries them inside the package. An editable install does not,
-because hatch leaves forced includes out of it; then the project's folder is read.
+They are in `sql/` at the top of the project. A wheel carries them inside the package. An editable
+install does not, because hatch leaves forced includes out of it; then the project's folder is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def _sha256(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """One forward-only step of the schema; `sha256` is over its text, so that an edited file is noticed."""
+    """One forward-only step of the schema.
+
+    `sha256` is over its text, so that an edited file is noticed.
+    """
 
     version: int
     name: str
@@ -51,7 +54,10 @@ class Migration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """The one current definition of a function or view; `name` is its path below `sql/functions/`."""
+    """The one current definition of a function or view.
+
+    `name` is its path below `sql/functions/`.
+    """
 
     name: str
     sql: str

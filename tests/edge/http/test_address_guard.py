@@ -152,7 +152,8 @@ def names(**addresses: Sequence[str]) -> LookUp:
     return answer
 
 
-# ------------------------------------------------------------------------------------------------------------- literals
+# -------------------------------------------------------------------------------------------------------------
+# literals
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)
@@ -186,7 +187,8 @@ async def test_a_refused_address_has_a_message_with_the_key_to_change() -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------- names
+# ----------------------------------------------------------------------------------------------------------------
+# names
 
 
 @pytest.mark.parametrize("addresses", [["127.0.0.1"], ["::1"], ["127.0.0.1", "::1"], ["::ffff:127.0.0.1"], ["0.0.0.0"]])  # noqa: S104
@@ -261,7 +263,8 @@ def _ran(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
-# ------------------------------------------------------------------------------------------------ look-ups on their own
+# ------------------------------------------------------------------------------------------------
+# look-ups on their own
 
 
 @contextmanager
@@ -355,7 +358,8 @@ def test_a_process_with_a_hanging_look_up_ends_at_once() -> None:
     assert time.monotonic() - began_s < 30
 
 
-# -------------------------------------------------------------------------------------------- what child processes do
+# -------------------------------------------------------------------------------------------- what
+# child processes do
 
 
 async def exchanges_in_namespaces() -> Mapping[str, object]:

@@ -132,7 +132,8 @@ def test_stored_texts_are_valid_in_postgres(raw: bytes | str) -> None:
     text.encode()
 
 
-# ------------------------------------------------------------------------------------------------------------------ TLS
+# ------------------------------------------------------------------------------------------------------------------
+# TLS
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,8 @@ async def test_nothing_is_sent_after_an_invalid_handshake(name: str) -> None:
     assert_can_be_stored(exchange)
 
 
-# ----------------------------------------------------------------------------------------- a daemon that receives all
+# ----------------------------------------------------------------------------------------- a daemon
+# that receives all
 
 GROWTH_MAX_KB = 60 * 1024
 """The limit of the daemon's growth, with endless answers and 120 requests in flight."""

@@ -1,7 +1,7 @@
 """The transport's result of an exchange, compared with what a raw server received.
 
-The worst error would be `not_sent` after bytes were sent, because a debit would be forgotten. Others
-are to take the answer of another request, and to send a request twice.
+The worst error would be `not_sent` after bytes were sent, because a debit would be forgotten.
+Others are to take the answer of another request, and to send a request twice.
 """
 
 import asyncio
@@ -25,7 +25,8 @@ from tests.support.raw_server import (
     transport_to,
 )
 
-# ------------------------------------------------------------------------------------------------------------- requests
+# -------------------------------------------------------------------------------------------------------------
+# requests
 
 
 async def test_the_exact_bytes_of_a_request() -> None:
@@ -72,7 +73,8 @@ async def test_a_redirect_is_an_answer_and_never_followed() -> None:
         assert elsewhere.connections == 0
 
 
-# ------------------------------------------------------------------------------------------------------------- failures
+# -------------------------------------------------------------------------------------------------------------
+# failures
 
 
 async def reset_unread(peer: Peer) -> None:
@@ -168,7 +170,8 @@ async def test_what_is_not_http_is_unanswered_and_its_error_can_be_stored(answer
     assert len(exchange.error) <= 500
 
 
-# ------------------------------------------------------------------------------------------------ timeouts and limits
+# ------------------------------------------------------------------------------------------------
+# timeouts and limits
 
 
 async def drips_headers(peer: Peer) -> None:

@@ -56,7 +56,8 @@ NEXT = Migration(
         drop view if exists predictu_dispatch.needs_review;
     """,
 )
-"""A later release's migration: a table changes, a signature, a trigger and a view's columns; a function goes."""
+"""A later release's migration: a table changes, a signature, a trigger and a view's columns; a
+function goes."""
 
 
 def later_definitions() -> tuple[Definition, ...]:
@@ -265,7 +266,10 @@ async def test_a_migration_that_fails_leaves_nothing_of_those_before_it(
 
 
 async def test_every_primary_and_unique_key_begins_with_the_operator(database: Database) -> None:
-    """So the schema can be distributed by operator; reference tables and those without a key are excepted."""
+    """So the schema can be distributed by operator.
+
+    Reference tables and those without a key are excepted.
+    """
     async with connected(database.owner, 1) as [owner]:
         keys = await owner.fetch(
             "select i.indexrelid::regclass::text as name, a.attname as first from pg_index i"
