@@ -585,6 +585,8 @@ class Play(RuleBasedStateMachine):
     @rule(name=a_daemon, at_once=st.booleans())
     def reaps(self, *, name: str, at_once: bool) -> None:
         daemon = self.daemons[name]
+        # Real time barely passes here, so the chore's interval is ended by hand.
+        self.wait(self.world.owner.execute("update predictu_dispatch.maintenance_chore set due_at = now()"))
         self.wait(daemon.reap())
         if at_once:
             self.settle(daemon, daemon.reports)
