@@ -59,10 +59,9 @@ class Admission:
 
     def confirm(self, operator_id: str, lane: Lane, *, reserved: int, claimed: int) -> None:
         """Turn a reservation into `claimed` attempts in flight."""
-        now_s = time.monotonic()
-        self._operators[operator_id].confirm(lane, reserved=reserved, claimed=claimed, now_s=now_s)
+        self._operators[operator_id].confirm(lane, reserved=reserved, claimed=claimed)
         if claimed and lane is Lane.INTERACTIVE:
-            self._pacing.bets_claimed(claimed, now_s)
+            self._pacing.bets_claimed(claimed, time.monotonic())
 
     def release(self, operator_id: str, lane: Lane) -> None:
         """Free the slot of an attempt that is settled."""

@@ -7,6 +7,7 @@ pauses and Retry-After again in the database; knowing them here saves the claim.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from predictu_dispatch.core.breaker import Circuit, slow_start
@@ -99,11 +100,12 @@ class OperatorAdmission:
         # release them.
         return self.rate_limit.allowed_in_s(requests, now_s) or (_CLAIM_S if any(self.reserved.values()) else 0.0)
 
-    def confirm(self, lane: Lane, *, reserved: int, claimed: int, now_s: float) -> None:
+    def confirm(self, lane: Lane, *, reserved: int, claimed: int) -> None:
         """Turn a reservation into the callbacks that the claim brought."""
         self.reserved[lane] -= reserved
         self.in_flight[lane] += claimed
         if self.rate_limit is not None:
+            now_s = time.monotonic()
             self.rate_limit = self.rate_limit.used(claimed, now_s)
             if lane is Lane.INTERACTIVE:
                 self.bets_wait_for_rate = claimed == reserved and self._rate_allows(lane, now_s) == 0
