@@ -1,4 +1,4 @@
-"""The database for one command: a connection whose errors end the command, and the callback that an id names."""
+"""The database connection of a command, and the look-up of a callback by its id."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
 
 @contextmanager
 def exit_on_database_errors(invocation: Invocation) -> Iterator[None]:
-    """End the command on a database error: exit 3 if it cannot be reached, 2 for a bad DSN, 1 for schema or rights."""
+    """End the command on a database error: exit 3 if unreachable, 2 for a bad DSN, 1 otherwise."""
     from predictu_dispatch.edge.config.dispatcher_file import DSN_VARIABLE  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.edge.postgres.migrations import SchemaError  # noqa: PLC0415
 
@@ -80,7 +80,7 @@ async def the_one(db: Database, rows: Sequence[Row], request_id: UUID, operator:
 
 
 async def why_not_one(db: Database, owners: Sequence[str], request_id: UUID, operator: str | None) -> str:
-    """Why the id names no single callback: several operators have it, retention removed it, or it is unknown."""
+    """Why the id names no single callback: ambiguous, removed by retention, or unknown."""
     if owners:
         return f"several operators have {request_id}; add --operator {' | '.join(owners)}"
     for removed in await db.fetch(query("show_removed"), request_id, operator):

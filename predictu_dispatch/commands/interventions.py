@@ -159,7 +159,7 @@ class _Batch:
     async def call(
         self, db: Database, statement: str, operator: str, request_id: UUID | None, *arguments: str | None
     ) -> None:
-        """Call a function of the database in its own transaction, and record what it did or refused."""
+        """Call a database function in its own transaction, and record what it did or refused."""
         named = () if request_id is None else (request_id,)
         try:
             (row,) = await db.fetch(query(statement), operator, *named, *arguments)

@@ -1,4 +1,4 @@
-"""The options that every command has, the configuration they lead to, and how a command ends early."""
+"""The options of every command, the configuration, and how a command ends early."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Invocation:
             self.refuse(error)
 
     def dispatcher(self) -> DispatcherSettings:
-        """Read dispatcher.toml alone, so that a fault in an operator's file does not stop `show` or `why`."""
+        """Read dispatcher.toml only, so that an operator's faulty file does not stop the command."""
         from predictu_dispatch.edge.config.dispatcher_file import read_dispatcher  # noqa: PLC0415 - loaded only where used
         from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
 

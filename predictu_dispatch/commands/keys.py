@@ -36,7 +36,7 @@ def keys() -> None:
 
 
 def _operator_id(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
-    """Refuse everything that is no operator id: it becomes a file name, and must not contain a path."""
+    """Refuse everything but an operator id, because it becomes a file name."""
     import re  # noqa: PLC0415
 
     from predictu_dispatch.core.operator_settings import OPERATOR_ID_PATTERN  # noqa: PLC0415

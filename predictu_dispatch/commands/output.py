@@ -1,4 +1,4 @@
-"""Everything that the commands print: JSON, wrapped lines, tables, and the one spelling of each kind of value."""
+"""Printing for all commands: JSON, wrapped lines, tables, times, durations and amounts."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def table(rows: Sequence[Sequence[str]], *, gap: str = "  ", right: Collection[i
 
 
 def printable(text: str) -> str:
-    """Escape control characters, so that text from outside cannot change the terminal or begin a new line."""
+    """Escape control characters, so that foreign text cannot control the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

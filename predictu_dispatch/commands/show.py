@@ -38,7 +38,7 @@ _JSON_COLUMNS: Final = ("params", "request_headers", "response_headers")
 @click.option("--operator", help="Needed only if several operators have the same REQUEST_ID.")
 @common_options
 def show(invocation: Invocation, request_id: UUID | None, bet: tuple[str, str] | None, operator: str | None) -> None:
-    """Show the whole life of the callback REQUEST_ID, attempt by attempt, or of a bet with --bet."""
+    """Show the life of the callback REQUEST_ID, attempt by attempt, or of a bet with --bet."""
     if (request_id is None) == (bet is None):
         message = "give a REQUEST_ID, or --bet OPERATOR BET_ID"
         raise click.UsageError(message)

@@ -1,4 +1,4 @@
-"""`demo`, `reference-operator`, `completion`: the commands that need neither configuration nor database."""
+"""`demo`, `reference-operator`, `completion`: commands without configuration and database."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _MILLION: Final = 1_000_000
 @click.command()
 @common_options
 def status(invocation: Invocation) -> None:
-    """Show a row for each operator and lane, the daemons, and the callbacks that need manual review.
+    """Show each operator and lane, the daemons, and the callbacks that need manual review.
 
     Numbers from 10,000 on are rounded; --json prints them exactly.
     """
@@ -75,7 +75,7 @@ async def _read(invocation: Invocation) -> tuple[list[dict[str, Any]], list[Row]
 
 
 async def read_overview(db: Database) -> tuple[list[dict[str, Any]], list[Row], list[Row]]:
-    """A row for each operator and lane, the daemons of a day, and the oldest callbacks that need review."""
+    """Rows for each operator and lane, the daemons of a day, and the oldest reviews."""
     operators = await db.fetch(query("operators"))
     known = {operator["operator_id"] for operator in operators}
     # An operator that was registered between the two queries appears the next time.

@@ -75,7 +75,7 @@ def top(invocation: Invocation, every_s: float) -> None:
 
 
 async def _until_interrupted(invocation: Invocation, every_s: float) -> None:
-    """Follow until Ctrl-C, also if the process was started with SIGINT ignored, as background jobs are."""
+    """Follow until Ctrl-C, also if the process was started with SIGINT ignored."""
     following = asyncio.create_task(_follow(invocation, every_s), name="top")
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, following.cancel)
     await asyncio.wait([following])
@@ -116,7 +116,7 @@ async def _read(db: Database) -> Overview:
 
 
 def frame(now: Overview, before: Overview | None, *, height: int) -> list[str]:
-    """The lines of one screen, no more than `height`: operators with problems first, then by backlog."""
+    """The lines of one screen, at most `height`: problems first, then by backlog."""
     is_served = any(daemon["is_live"] for daemon in now.daemons)
     head = [_headline(now, before)]
     tail = ["", *daemon_lines(now.daemons), *_review_lines(now.review)]

@@ -1,4 +1,4 @@
-"""The facts about one callback, as of one time on the database's clock, that core/diagnosis.py judges by."""
+"""The facts about one callback, by which core/diagnosis.py judges."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AWAITED: Final = frozenset({Method.BALANCE, Method.BET_MAKE})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherCallback:
-    """A callback that this one depends on: its bet's placement or terminal, or the operator's PING."""
+    """A related callback: the bet's placement or terminal, or the operator's PING."""
 
     request_id: UUID
     method: Method
@@ -173,7 +173,7 @@ class Facts:
 
     @property
     def lease_owner_restarted(self) -> bool:
-        """True if the daemon of that name started after the lease: then no daemon waits for the answer."""
+        """True if the daemon started after the lease, so that no daemon waits for the answer."""
         owner, leased_at = self.lease_owner, self.callback.leased_at
         return owner is not None and leased_at is not None and owner.started_at > leased_at
 
@@ -207,6 +207,6 @@ class Facts:
 
     @property
     def ends_at_once(self) -> bool:
-        """True if a producer waits and nothing may be sent: a running daemon ends the callback within a second."""
+        """True if a running daemon ends the callback within a second, because nothing may be sent."""
         is_blocked = self.operator.paused_at is not None or self.operator.circuit is not Circuit.CLOSED
         return self.callback.method in _AWAITED and is_blocked

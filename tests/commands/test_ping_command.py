@@ -1,4 +1,4 @@
-"""`ping` sends one PING through outbox, daemon and wire, and shows the timing of each phase, or what failed."""
+"""`ping` sends one PING and shows the timing of each phase, or what failed."""
 
 import asyncio
 import json

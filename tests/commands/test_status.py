@@ -1,4 +1,4 @@
-"""`status` shows every operator and lane, the daemons, and what needs manual review, in 80 columns."""
+"""`status` shows operators, lanes, daemons and the review list in 80 columns."""
 
 from __future__ import annotations
 

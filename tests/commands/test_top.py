@@ -1,4 +1,4 @@
-"""`top` on a real terminal: problems come first, hidden operators are counted, an outage does not end it."""
+"""`top` on a real terminal: problems first, hidden operators counted, outages survived."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""Readiness, the watchdog and the notifications to the service manager, which is a real socket here."""
+"""Readiness, the watchdog, and the notifications to a service manager (a real socket)."""
 
 import asyncio
 import os

@@ -108,7 +108,7 @@ class Daemon:
         await until(f"{self.instance} is ready", has_started_and_is_ready)
 
     async def metrics(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """Returns every sample of /metrics by name, then by label values in the order of the label names."""
+        """Every sample of /metrics by name, then by label values in the order of their names."""
         found: dict[str, dict[tuple[str, ...], float]] = {}
         for family in text_string_to_metric_families((await self.get("/metrics"))[1]):
             for sample in family.samples:
@@ -126,7 +126,7 @@ class Daemon:
         self.process.wait()
 
     def freeze(self) -> None:
-        """Stops the process until thaw(), as a hypervisor's pause does: sockets stay open, clocks go on."""
+        """Suspends the process until thaw(); its sockets stay open and clocks continue."""
         self.process.send_signal(signal.SIGSTOP)
         os.waitpid(self.process.pid, os.WUNTRACED)
 

@@ -66,7 +66,7 @@ class Environment:
         await until(f"{count} requests are in flight", lambda: self.operator.live.total() == count)
 
     async def audit(self, request_id: object) -> list[tuple[int, str, str, str | None, str]]:
-        """Returns (attempt, verdict, evidence, reason, instance) of each audit row, deciding rows first."""
+        """(attempt, verdict, evidence, reason, instance) of each audit row, deciding rows first."""
         rows = await self.harness.owner.fetch(
             "select attempt, verdict, evidence, reason, instance from predictu_dispatch.attempt where request_id = $1"
             " order by attempt, verdict = 'late'",

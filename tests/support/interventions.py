@@ -1,4 +1,4 @@
-"""The database functions behind retry, cancel, resolve, pause, resume and ping, and their record."""
+"""The database functions of retry, cancel, resolve, pause, resume and ping."""
 
 import uuid
 from collections.abc import Awaitable
@@ -70,7 +70,7 @@ async def refusal(action: Awaitable[Any]) -> tuple[str, str]:
 
 
 async def recorded_interventions(harness: Harness) -> list[tuple[Any, ...]]:
-    """Returns (action, request_id, reason, done_by, database_role) of each intervention, in order."""
+    """(action, request_id, reason, done_by, database_role) of each intervention, in order."""
     rows = await harness.owner.fetch(
         "select action, request_id, reason, done_by, database_role from predictu_dispatch.intervention order by done_at"
     )

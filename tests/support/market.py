@@ -1,4 +1,4 @@
-"""The environment of the producer examples: a daemon, an operator, and the producer's table `trade`."""
+"""The environment of the producer examples: a daemon, an operator, and a table `trade`."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Wallet:
     _tombstones: set[str] = field(default_factory=set)
 
     def gained(self, bet_id: str) -> int:
-        """Returns the player's gain by the bet in subunits, negative for a loss, 0 if nothing was booked."""
+        """The player's gain by the bet in subunits; negative for a loss."""
         return self.bets[bet_id].gained if bet_id in self.bets else 0
 
     def take(self, envelope: Mapping[str, Any], *, rejects: bool = False) -> tuple[int, str]:
@@ -96,7 +96,7 @@ class Wallet:
 
 @dataclass(slots=True, kw_only=True)
 class Network:
-    """Carries requests to the wallet as `fault` says, and checks each against the ones sent before."""
+    """Carries requests to the wallet with a fault, and checks each against earlier ones."""
 
     wallet: Wallet
     fault: RequestFault = RequestFault.ANSWERED
@@ -162,7 +162,7 @@ class Network:
         return any(json.loads(body)["request_id"] == str(request_id) for body, _ in self.delayed)
 
     def _check_order(self, envelope: Mapping[str, Any], body: bytes) -> None:
-        """Checks that the bytes are the same as before, and that debit and terminal come in a legal order."""
+        """Checks for the same bytes as before, and a legal order of debit and terminal."""
         request_id, method = envelope["request_id"], Method(envelope["method"])
         assert self._bodies.setdefault(request_id, body) == body, f"another attempt of {request_id} had other bytes"
         if method is Method.BET_MAKE:
@@ -281,7 +281,7 @@ _LOOK = (
 
 
 def check_history(before: Snapshot, after: Snapshot) -> None:
-    """Checks that no audit row changes, every callback's move is legal, and one row decides each attempt."""
+    """Checks the audit, every callback's move, and that one row decides each attempt."""
     for key, row in before.audit.items():
         assert after.audit.get(key) == row, f"the audit row {key} has changed"
     for request_id, was in before.callbacks.items():
@@ -310,7 +310,7 @@ _EFFECTS = ("none", "unknown", "applied")
 
 
 def check_bets(before: Snapshot, after: Snapshot) -> None:
-    """Checks every bet's state and terminal against BET_RULES, given what happened to its callbacks."""
+    """Checks every bet's state and terminal against BET_RULES and its callbacks."""
     for bet in after.bets.values():
         placement, now = after.placement(bet), after.terminal(bet.bet_id)
         if placement is None or placement.state in FINAL:

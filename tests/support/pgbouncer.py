@@ -1,4 +1,4 @@
-"""A transaction-pooling proxy in front of Postgres: pgbouncer, configured to change sessions as often as possible.
+"""pgbouncer in transaction mode, configured to change sessions as often as possible.
 
 `PooledFleet` puts it between daemons and their database. With TEST_POOLER=pgbouncer conftest.py uses it in every
 environment, so any test of real daemons can run through it:

@@ -37,7 +37,7 @@ class Server:
 
     @property
     def password(self) -> str:
-        """The login roles' password, derived from the owner's DSN so that all test processes agree on it."""
+        """The login roles' password, derived from the owner's DSN, so all test processes agree."""
         return hashlib.sha256(f"login roles of {self.maintenance_dsn}".encode()).hexdigest()[:32]
 
     def dsn(self, database: str, user: str | None = None) -> str:
@@ -97,7 +97,7 @@ async def _create_logins(connection: "asyncpg.Connection[asyncpg.Record]", passw
 
 @asynccontextmanager
 async def cloned_database(server: Server, template: str) -> AsyncIterator[Database]:
-    """Creates a database for one test and drops it afterwards, even if clients are still connected."""
+    """Creates a database for one test; drops it afterwards, even with connected clients."""
     name = f"predictu_test_{secrets.token_hex(6)}"
     await _execute(server, f"create database {name} template {template}")
     try:

@@ -1,4 +1,4 @@
-"""A proxy between a daemon and its Postgres that can lose a request, hold an answer back, or cut all connections.
+"""A proxy before Postgres that can lose requests, keep answers, and cut connections.
 
 It reads enough of the protocol to know which statement a message belongs to: a Parse names a statement and its text,
 a Bind names the statement it runs, a Query has its own text. Source: PostgreSQL documentation, "Message Formats".

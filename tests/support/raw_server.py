@@ -117,7 +117,7 @@ class RawServer:
 
 
 def answering(*answers: bytes) -> Script:
-    """A script that answers each request with the next of `answers`, then reads until the client closes."""
+    """Answers each request with the next of `answers`, then reads until the client closes."""
 
     async def script(peer: Peer) -> None:
         for answer in answers:

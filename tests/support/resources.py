@@ -1,4 +1,4 @@
-"""A small disk to fill, a limit on descriptors, and a daemon's use of memory, threads and connections."""
+"""A small disk, a limit on descriptors, and a daemon's resource usage."""
 
 import asyncio
 import contextlib

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--operator", help="Needed only if several operators have the same REQUEST_ID.")
 @common_options
 def why(invocation: Invocation, request_id: UUID, operator: str | None) -> None:
-    """Explain why the callback REQUEST_ID is not being sent now: every reason, the decisive one first."""
+    """Explain why the callback REQUEST_ID is not being sent now; the decisive reason first."""
     from predictu_dispatch.core.diagnosis import reasons  # noqa: PLC0415 - loaded only where used
 
     facts = asyncio.run(_read(invocation, request_id, operator))

@@ -44,7 +44,7 @@ class Migration:
 
     @property
     def compatible_from(self) -> int:
-        """The oldest release, named by the last migration that it has, that may run on the schema after this step.
+        """The oldest release (its last migration) that may run on the schema after this step.
 
         The file's first line says so. Without that line only releases that have this migration may.
         """
@@ -72,7 +72,7 @@ class Definition:
 
     @property
     def statements(self) -> str:
-        """The file's statements, and a COMMENT ON whose text is the comment at the head of the file."""
+        """The file's statements, and a COMMENT ON with the comment at the head of the file."""
         header = _HEADER.match(self.sql)
         lines = header[0].splitlines() if header else []
         comment = " ".join(line.removeprefix("--").strip() for line in lines).replace("'", "''")
@@ -120,7 +120,7 @@ def query(name: str) -> str:
 
 
 def read_queries() -> None:
-    """Reads every statement into memory, so that an upgrade of the files does not change a running daemon."""
+    """Reads every statement into memory, so that an upgrade does not affect running daemons."""
     for file in (_folder() / "queries").iterdir():
         if file.name.endswith(".sql"):
             query(file.name.removesuffix(".sql"))

@@ -151,7 +151,7 @@ async def test_an_upgraded_and_a_fresh_database_have_the_same_schema(
 async def test_applying_functions_again_waits_for_no_transaction(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Triggers are created only if they are missing: to replace one would lock its table against every writer."""
+    """Triggers are created only if missing, because replacing one locks its table."""
     monkeypatch.setattr(edge, "_LOCK_TIMEOUT_S", 1)
     async with connected(database.owner, 2) as [owner, busy]:
         await owner.execute("delete from predictu_dispatch.schema_function")
