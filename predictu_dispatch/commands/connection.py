@@ -1,4 +1,4 @@
-"""The database connection of a command, and the look-up of a callback by its id."""
+"""The database connection of a command, and the lookup of a callback by its id."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _POLL_S: Final = 0.2
 _MARGIN_S: Final = 5.0
 """How long a daemon may take to end a callback after its deadline, on a busy database."""
 _WAIT_MAX_S: Final = 120.0
-"""For an operator without a deadline, whose PING may wait for ever."""
+"""For an operator without a deadline, whose PING may wait forever."""
 _PHASES: Final = {
     "waiting": "waiting in the outbox",
     "connecting": "connecting, TLS included",

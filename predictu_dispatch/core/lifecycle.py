@@ -67,7 +67,7 @@ def outcome_of(
     match judgement.verdict:
         case Verdict.DELIVERED:
             if judgement.reason == "nothing_to_reverse" and _debit_may_still_land(callback, recheck_s, elapsed_s):
-                # Rechecked once, whatever the attempt budget says: only time can show whether a
+                # Rechecked once, also without attempts left: only time can show whether a
                 # slow debit lands.
                 return _retry(callback, judgement.reason, effect, delay=recheck_s, elapsed_s=elapsed_s)
             return Outcome(Verdict.DELIVERED, CallbackState.DELIVERED, judgement.reason, effect)
@@ -100,7 +100,7 @@ def delay_s(policy: LaneSettings, *, tries: int, jitter: float, retry_after_s: f
 
     Exponential, capped by `max_delay_s`, then varied by ± `policy.jitter` of itself (`jitter` is
     from -1 to 1). A Retry-After (RFC 9110 section 10.2.3) is a lower bound, itself capped by
-    `max_delay_s`, so that no operator can postpone its own callbacks for ever.
+    `max_delay_s`, so that no operator can postpone its own callbacks forever.
     """
     wait = wait_exponential(multiplier=policy.initial_delay_s, exp_base=policy.multiplier, max=policy.max_delay_s)
     state = RetryCallState(cast("object", None), None, (), {})  # type: ignore[arg-type] # Only attempt_number is read.

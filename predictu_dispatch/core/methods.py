@@ -24,7 +24,7 @@ class Method(StrEnum):
 
 
 class Lane(StrEnum):
-    """Whose slots a callback takes: `interactive` if somebody waits for it, else `settlement`."""
+    """The lane: `interactive` if a producer waits for the callback, else `settlement`."""
 
     INTERACTIVE = "interactive"
     SETTLEMENT = "settlement"

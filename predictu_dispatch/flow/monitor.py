@@ -57,7 +57,7 @@ class Monitor:
         self._poll_requested.set()
 
     def wake(self) -> None:
-        """Poll now: somebody has changed an operator's row."""
+        """Poll now, because an operator's row has changed."""
         self._poll_requested.set()
 
     def observe(self, attempt: Attempt) -> None:
@@ -78,7 +78,7 @@ class Monitor:
             self._poll_requested.set()
 
     def _backoff_s(self, operator_id: str, lane: Lane, retry_after_s: float) -> float:
-        """Cap Retry-After by max_delay_s: no operator can postpone its own callbacks for ever."""
+        """Cap Retry-After by max_delay_s: no operator can postpone its own callbacks forever."""
         settings = self._settings.get(operator_id)
         return 0.0 if settings is None else min(retry_after_s, settings.lane(lane).max_delay_s)
 
@@ -86,7 +86,7 @@ class Monitor:
         return may_change_circuit(observed, self._admission.state(operator_id), self._settings.get(operator_id))
 
     async def run(self) -> None:
-        """Poll for ever; what could not be written in an outage is written by a later poll."""
+        """Poll forever; what could not be written in an outage is written by a later poll."""
         while True:
             self._poll_requested.clear()
             observed, self._pending = self._pending, {}

@@ -1,7 +1,7 @@
 """The reaper ends overdue callbacks and recovers expired leases.
 
 Every daemon ends overdue callbacks. The leases of all daemons are reaped by one daemon per
-interval; the lease's fence ignores whatever comes late.
+interval; a late report is ignored by the lease's fence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from predictu_dispatch.flow.ports import Observer, Operator, Outbox
 from predictu_dispatch.flow.recorder import Recorder
 
 REAP_INTERVAL_S = 0.5
-"""Short beside the deadlines of bets, which are seconds; two index look-ups that find nothing."""
+"""Short beside the deadlines of bets, which are seconds; two index lookups that find nothing."""
 EXPIRE_MAX = 20
 """Of one operator and kind in a turn: a few milliseconds, also if ten operators fail at once."""
 _TURN_MIN_S = 0.02

@@ -1,4 +1,4 @@
-"""Where a claim starts to read: no due callback is skipped for ever."""
+"""Where a claim starts to read: no due callback is skipped forever."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -66,7 +66,7 @@ LINES: tuple[Entry, ...] = (
     sends("keep-alive, and reset", http(b"", b"Connection: keep-alive"), NOT_JSON, *broken("reset"), then=Then.RESETS),
     sends("close, and more behind it", http(OK, b"Connection: close") + HIDDEN, *EITHER),
     sends("both close and keep-alive", http(OK, b"Connection: keep-alive, close"), DELIVERED),
-    head("kept alive for ever", b"Connection: keep-alive\r\nKeep-Alive: timeout=99999999999, max=-1\r\n", DELIVERED),
+    head("kept alive forever", b"Connection: keep-alive\r\nKeep-Alive: timeout=99999999999, max=-1\r\n", DELIVERED),
     garbage("HTTP/1.0 kept alive", http(OK, b"Connection: keep-alive", status=b"HTTP/1.0 200 OK") + HIDDEN, *EITHER),
     # Noise
     head(

@@ -144,7 +144,7 @@ async def assert_each_is_delivered_once(environment: Environment, request_ids: l
     ("known_by", "delivered_before", "sockets"),
     [
         ("127.0.0.1", 1, 4),
-        # Not enough for a name look-up either.
+        # Not enough for a name lookup either.
         ("localhost", 0, 0),
     ],
 )

@@ -1,6 +1,6 @@
 """Resolves an operator's host name, and drops addresses that must not be connected to.
 
-Each look-up has a thread of its own. With the small shared pools of asyncio and uvloop, two
+Each lookup has a thread of its own. With the small shared pools of asyncio and uvloop, two
 operators with silent name servers would block every other operator. The threads are daemon threads,
 because a getaddrinfo(3) that never returns cannot be cancelled and must not keep the process from
 ending.
@@ -32,7 +32,7 @@ UnicodeError."""
 LOOK_UP_TIMEOUT_S = 30.0
 """The default of resolv.conf(5): 2 attempts of 5 s at each of at most 3 name servers."""
 _LOOK_UPS_MAX = 4
-"""Hanging threads per operator and lane. If 4 look-ups did not end in time, a fifth will not
+"""Hanging threads per operator and lane. If 4 lookups did not end in time, a fifth will not
 either."""
 _NAMED_MAX = 4
 """Addresses in an error text. It is stored for every attempt, and a name may have hundreds."""
@@ -101,7 +101,7 @@ class VettingResolver(AbstractResolver):
 
     async def _look_up_in_thread(self, host: str, port: int, family: int) -> Sequence[AddrInfoType]:
         if self._pending >= _LOOK_UPS_MAX:
-            raise OSError(errno.EAGAIN, f"{self._pending} earlier look-ups of this name have not ended")
+            raise OSError(errno.EAGAIN, f"{self._pending} earlier lookups of this name have not ended")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[AddrInfoType]] = loop.create_future()
 
@@ -127,18 +127,18 @@ class VettingResolver(AbstractResolver):
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(finish, found, error)
 
-        threading.Thread(target=run, name=f"look-up of {host}", daemon=True).start()
+        threading.Thread(target=run, name=f"lookup of {host}", daemon=True).start()
         self._pending += 1
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await answer
         except TimeoutError:
             # Without an errno, aiohttp would report it as a connect timeout.
-            raise OSError(errno.ETIMEDOUT, f"the look-up of {host} did not end within {self._timeout_s:g} s") from None
+            raise OSError(errno.ETIMEDOUT, f"the lookup of {host} did not end within {self._timeout_s:g} s") from None
 
     @override
     async def close(self) -> None:
-        """Holds no resources; hanging look-ups end by themselves or with the process."""
+        """Holds no resources; hanging lookups end by themselves or with the process."""
 
 
 def _address(info: AddrInfoType) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _REAP_MAX = 500
 _MONTHS_AHEAD = 2
 
-# A dict look-up takes a twentieth of the time of an enum's.
+# A dict lookup takes a twentieth of the time of an enum's.
 _METHODS = {str(one): one for one in Method}
 _LANES = {str(one): one for one in Lane}
 _EFFECTS = {str(one): one for one in Effect}

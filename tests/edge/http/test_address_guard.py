@@ -144,7 +144,7 @@ async def exchange_with(host: str, port: int, *, allowed: bool = False, look_up:
 
 
 def names(**addresses: Sequence[str]) -> LookUp:
-    """A look-up that returns these addresses, by the first label of a name."""
+    """A lookup that returns these addresses, by the first label of a name."""
 
     def answer(host: str, port: int, family: int) -> list[aiohttp.AddrInfoType]:
         return [info for one in addresses[host.partition(".")[0]] for info in look_up(one, port, family)]
@@ -152,8 +152,7 @@ def names(**addresses: Sequence[str]) -> LookUp:
     return answer
 
 
-# -------------------------------------------------------------------------------------------------------------
-# literals
+# Literals
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)
@@ -187,8 +186,7 @@ async def test_a_refused_address_has_a_message_with_the_key_to_change() -> None:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# names
+# Names
 
 
 @pytest.mark.parametrize("addresses", [["127.0.0.1"], ["::1"], ["127.0.0.1", "::1"], ["::ffff:127.0.0.1"], ["0.0.0.0"]])  # noqa: S104
@@ -263,13 +261,12 @@ def _ran(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
-# ------------------------------------------------------------------------------------------------
-# look-ups on their own
+# Lookups on their own
 
 
 @contextmanager
 def hanging_look_up() -> Iterator[tuple[LookUp, threading.Semaphore]]:
-    """A look-up that hangs until the test ends; the semaphore counts the started ones."""
+    """A lookup that hangs until the test ends; the semaphore counts the started ones."""
     over = threading.Event()
     begun = threading.Semaphore(0)
 
@@ -326,12 +323,12 @@ async def test_hanging_look_ups_of_a_name_are_limited_to_four_threads() -> None:
     with hanging_look_up() as (hang, begun):
         resolver = VettingResolver(allow_private_addresses=False, look_up=hang, timeout_s=0.01)
         for _ in range(4):
-            with pytest.raises(TimeoutError, match=r"the look-up of black\.example\.com did not end within 0\.01 s"):
+            with pytest.raises(TimeoutError, match=r"the lookup of black\.example\.com did not end within 0\.01 s"):
                 async with asyncio.timeout(BOUND_S / 4):
                     await resolver.resolve("black.example.com")
             assert await asyncio.to_thread(begun.acquire, timeout=BOUND_S)
         for _ in range(2):
-            with pytest.raises(BlockingIOError, match="4 earlier look-ups of this name have not ended"):
+            with pytest.raises(BlockingIOError, match="4 earlier lookups of this name have not ended"):
                 await resolver.resolve("black.example.com")
         assert not begun.acquire(blocking=False)
 
@@ -354,11 +351,11 @@ def test_a_process_with_a_hanging_look_up_ends_at_once() -> None:
     began_s = time.monotonic()
     answer = _ran([sys.executable, __file__, "hang"])
     assert (answer.returncode, answer.stdout.split()) == (0, ["not_sent", "connect_timeout"]), answer.stderr
-    # The look-up would go on for a minute.
+    # The lookup would go on for a minute.
     assert time.monotonic() - began_s < 30
 
 
-# -------------------------------------------------------------------------------------------- what
+# What
 # child processes do
 
 

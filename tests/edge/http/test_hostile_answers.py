@@ -132,7 +132,6 @@ def test_stored_texts_are_valid_in_postgres(raw: bytes | str) -> None:
     text.encode()
 
 
-# ------------------------------------------------------------------------------------------------------------------
 # TLS
 
 
@@ -173,7 +172,7 @@ async def test_nothing_is_sent_after_an_invalid_handshake(name: str) -> None:
     assert_can_be_stored(exchange)
 
 
-# ----------------------------------------------------------------------------------------- a daemon
+# A daemon
 # that receives all
 
 GROWTH_MAX_KB = 60 * 1024

@@ -95,8 +95,7 @@ async def exchange_over_tls(
             await transport.close()
 
 
-# --------------------------------------------------------------------------------------------------
-# server certificates
+# Server certificates
 
 
 @pytest.mark.parametrize("name", [NAME, "127.0.0.1"])
@@ -213,8 +212,7 @@ async def test_nothing_is_sent_if_the_handshake_ends_too_late(authority: trustme
     assert (server.connections, server.requests, server.unexpected_bytes) == (1, [], b"")
 
 
-# --------------------------------------------------------------------------------------------------
-# client certificates
+# Client certificates
 
 
 async def test_each_operator_has_its_own_authority_and_certificate(tmp_path: Path) -> None:

@@ -25,8 +25,7 @@ from tests.support.raw_server import (
     transport_to,
 )
 
-# -------------------------------------------------------------------------------------------------------------
-# requests
+# Requests
 
 
 async def test_the_exact_bytes_of_a_request() -> None:
@@ -73,8 +72,7 @@ async def test_a_redirect_is_an_answer_and_never_followed() -> None:
         assert elsewhere.connections == 0
 
 
-# -------------------------------------------------------------------------------------------------------------
-# failures
+# Failures
 
 
 async def reset_unread(peer: Peer) -> None:
@@ -170,8 +168,7 @@ async def test_what_is_not_http_is_unanswered_and_its_error_can_be_stored(answer
     assert len(exchange.error) <= 500
 
 
-# ------------------------------------------------------------------------------------------------
-# timeouts and limits
+# Timeouts and limits
 
 
 async def drips_headers(peer: Peer) -> None:

@@ -17,8 +17,7 @@ from tests.support.raw_server import (
     transport_to,
 )
 
-# ------------------------------------------------------------------------------------------------
-# one connection, again
+# One connection, again
 
 
 async def test_a_connection_is_kept_alive_and_reused() -> None:
@@ -133,8 +132,7 @@ async def test_a_server_that_answers_before_the_request_gets_nothing() -> None:
             assert server.unexpected_bytes == b""
 
 
-# ----------------------------------------------------------------------------------------------------------
-# interrupted
+# Interrupted
 
 
 async def test_interrupt_ends_current_and_later_exchanges() -> None:
