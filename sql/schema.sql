@@ -201,7 +201,8 @@ begin
                     case when ended.state = 'rejected' then 'bet_rejected'
                          when ended.reason = 'rolled_back' then 'rolled_back' else 'bet_void' end, false);
             elsif ended.terminal_state = 'waiting' and ended.terminal_method = 'BET_ROLLBACK' then
-                -- The debit may stand and its rollback waits: → closing; it is released with the others.
+                -- The debit may stand and its rollback waits: → closing; it is released with the
+                -- others.
                 update predictu_dispatch.bet b set state = 'closing', updated_at = clock_timestamp()
                  where b.operator_id = (ended.bet).operator_id and b.bet_id = (ended.bet).bet_id;
                 moved.released_operator_ids := array_append(moved.released_operator_ids, (ended.bet).operator_id);
@@ -761,11 +762,13 @@ begin
     insert into predictu_dispatch.callback
         (operator_id, request_id, method, bet_id, lane, state, params, created_at, due_at, expires_at)
     values (operator_id, id, method, bet_id, lane, state, params, enqueued_at, enqueued_at,
-            -- Null, not infinity, for no deadline: Postgres before 17 cannot subtract from infinity.
+            -- Null, not infinity, for no deadline: Postgres before 17 cannot subtract from
+            -- infinity.
             nullif(coalesce(expires_at, enqueued_at + nullif(deadline_s, 0) * interval '1 second'), 'infinity'))
     on conflict do nothing;
     if not found then
-        -- Another transaction has inserted the id since the check above; PD004 if its content differs.
+        -- Another transaction has inserted the id since the check above; PD004 if its content
+        -- differs.
         if not predictu_dispatch.request_exists(operator_id, id, method, params) then
             raise exception using errcode = '40001',
                 message = format('request_id %s was enqueued concurrently', id),
@@ -1032,7 +1035,8 @@ begin
             (old.state = 'waiting' and new.state in ('ready', 'cancelled'))
             or (old.state = 'ready' and new.state in ('in_flight', 'exhausted', 'cancelled'))
             or (old.state = 'in_flight' and new.state in ('delivered', 'rejected', 'ready', 'exhausted'))
-            -- A retry by a person: never of a debit, nor of a method without a bet, whose caller is gone.
+            -- A retry by a person: never of a debit, nor of a method without a bet, whose caller is
+            -- gone.
             or (old.state in ('rejected', 'exhausted') and new.state = 'ready'
                 and old.method not in ('PING', 'BALANCE', 'BET_MAKE'))
         ))
@@ -1514,7 +1518,8 @@ begin
                and (s.started_at >= $3 or exists (
                    select from predictu_dispatch.callback c
                     where c.operator_id = s.operator_id and c.request_id = s.request_id))
-               -- A repeated report may be in the audit as late; the row that decided is another one.
+               -- A repeated report may be in the audit as late; the row that decided is another
+               -- one.
                and not exists (
                    select from predictu_dispatch.%I t
                     where t.operator_id = s.operator_id and t.request_id = s.request_id and t.attempt = s.attempt
@@ -1784,8 +1789,8 @@ CREATE FUNCTION predictu_dispatch.request_exists(operator_id text, request_id uu
 declare
     earlier record;
 begin
-    -- A producer that cancels its wait for a synchronous standby leaves a commit that is visible and
-    -- may still be lost. This lock writes WAL, so that this transaction's commit waits for the
+    -- A producer that cancels its wait for a synchronous standby leaves a commit that is visible
+    -- and may still be lost. This lock writes WAL, so that this transaction's commit waits for the
     -- standby, and with it for the first commit. It blocks no other session.
     select c.method, c.params into earlier from predictu_dispatch.callback c
      where c.operator_id = request_exists.operator_id and c.request_id = request_exists.request_id for key share;

@@ -75,8 +75,8 @@ async def test_retain_explains_why_it_failed(
     harness: Harness, histories: HistoryBuilder, retention_login: CommandLine, database: Database, tmp_path: Path
 ) -> None:
     months = f"[daemon]\naudit_retention_months = {KEEP_MONTHS}\n"
-    text = retention_login.config.read_text(encoding="utf-8")
-    retention_login.config.write_text(text + months, encoding="utf-8")
+    config = retention_login.config.read_text(encoding="utf-8")
+    retention_login.config.write_text(config + months, encoding="utf-8")
     locked = await histories.make("won", LONG_AGO)
     async with harness.owner.transaction():
         await harness.owner.execute("select from predictu_dispatch.bet where bet_id = $1 for update", locked.bet_id)
@@ -93,7 +93,7 @@ async def test_retain_explains_why_it_failed(
     code, _, text = await command_line_for(tmp_path / "daemons", database.dispatcher).run("retain")
     assert code == 1
     assert "see sql/README.md for the roles" in text
-    retention_login.config.write_text(text + "[daemon]\naudit_retention_months = 0\n", encoding="utf-8")
+    retention_login.config.write_text(config + "[daemon]\naudit_retention_months = 0\n", encoding="utf-8")
     code, text, _ = await retention_login.run("retain")
     assert (code, text) == (0, "everything is kept: [daemon] audit_retention_months is 0\n")
 

@@ -3,8 +3,8 @@
 -- changes to callbacks.
 create or replace function predictu_dispatch.advance_bets(operator_ids text[], bet_ids text[])
 returns setof predictu_dispatch.change language plpgsql
--- The settings make every step a lookup by key, whatever the planner assumes about table sizes. It is
--- planned once: planning for each array's length takes longer than the work for a few rows.
+-- The settings make every step a lookup by key, whatever the planner assumes about table sizes. It
+-- is planned once: planning for each array's length takes longer than the work for a few rows.
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 set plan_cache_mode = force_generic_plan as $$
 declare
@@ -70,7 +70,8 @@ begin
                     case when ended.state = 'rejected' then 'bet_rejected'
                          when ended.reason = 'rolled_back' then 'rolled_back' else 'bet_void' end, false);
             elsif ended.terminal_state = 'waiting' and ended.terminal_method = 'BET_ROLLBACK' then
-                -- The debit may stand and its rollback waits: → closing; it is released with the others.
+                -- The debit may stand and its rollback waits: → closing; it is released with the
+                -- others.
                 update predictu_dispatch.bet b set state = 'closing', updated_at = clock_timestamp()
                  where b.operator_id = (ended.bet).operator_id and b.bet_id = (ended.bet).bet_id;
                 moved.released_operator_ids := array_append(moved.released_operator_ids, (ended.bet).operator_id);

@@ -1,8 +1,8 @@
 -- Returns true to one daemon per interval: that daemon does the chore for all. Other daemons get
 -- false, at once. The chores are partitions, reap and backlog. The claim counts when it commits. If
--- the daemon is killed before the chore is done, another one gets the chore at the next interval; so
--- a chore must be safe to repeat and to skip once, and its interval is the longest delay that a crash
--- may cause. Deadlines are no chore: every daemon ends overdue callbacks. Raises PD003.
+-- the daemon is killed before the chore is done, another one gets the chore at the next interval;
+-- so a chore must be safe to repeat and to skip once, and its interval is the longest delay that a
+-- crash may cause. Deadlines are no chore: every daemon ends overdue callbacks. Raises PD003.
 create or replace function predictu_dispatch.claim_chore(chore text, every_s double precision, instance text)
 returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

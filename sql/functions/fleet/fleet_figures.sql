@@ -1,7 +1,7 @@
--- Returns the figures of the last count for metrics, and how many seconds ago they were counted. The
--- count is a chore: if it is due, this call does it and stores the result for all daemons. Counting
--- takes a fiftieth of one core at most, because a backlog of a million takes a second; the figures
--- are at least 5 s and at most 20 s apart. Both are null before the first count.
+-- Returns the figures of the last count for metrics, and how many seconds ago they were counted.
+-- The count is a chore: if it is due, this call does it and stores the result for all daemons.
+-- Counting takes a fiftieth of one core at most, because a backlog of a million takes a second; the
+-- figures are at least 5 s and at most 20 s apart. Both are null before the first count.
 create or replace function predictu_dispatch.fleet_figures(instance text)
 returns table (figures jsonb, age_s double precision)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

@@ -1,5 +1,5 @@
--- Refuses a change of a callback that predictu_dispatch/core/specification.py does not allow; a test
--- compares the two. The checks are in the function, not in the trigger's WHEN: each statement
+-- Refuses a change of a callback that predictu_dispatch/core/specification.py does not allow; a
+-- test compares the two. The checks are in the function, not in the trigger's WHEN: each statement
 -- parses a long WHEN again, which takes longer than settling a bet.
 create or replace function predictu_dispatch.guard_callback_move() returns trigger language plpgsql as $$
 begin
@@ -8,7 +8,8 @@ begin
             (old.state = 'waiting' and new.state in ('ready', 'cancelled'))
             or (old.state = 'ready' and new.state in ('in_flight', 'exhausted', 'cancelled'))
             or (old.state = 'in_flight' and new.state in ('delivered', 'rejected', 'ready', 'exhausted'))
-            -- A retry by a person: never of a debit, nor of a method without a bet, whose caller is gone.
+            -- A retry by a person: never of a debit, nor of a method without a bet, whose caller is
+            -- gone.
             or (old.state in ('rejected', 'exhausted') and new.state = 'ready'
                 and old.method not in ('PING', 'BALANCE', 'BET_MAKE'))
         ))

@@ -94,11 +94,13 @@ begin
     insert into predictu_dispatch.callback
         (operator_id, request_id, method, bet_id, lane, state, params, created_at, due_at, expires_at)
     values (operator_id, id, method, bet_id, lane, state, params, enqueued_at, enqueued_at,
-            -- Null, not infinity, for no deadline: Postgres before 17 cannot subtract from infinity.
+            -- Null, not infinity, for no deadline: Postgres before 17 cannot subtract from
+            -- infinity.
             nullif(coalesce(expires_at, enqueued_at + nullif(deadline_s, 0) * interval '1 second'), 'infinity'))
     on conflict do nothing;
     if not found then
-        -- Another transaction has inserted the id since the check above; PD004 if its content differs.
+        -- Another transaction has inserted the id since the check above; PD004 if its content
+        -- differs.
         if not predictu_dispatch.request_exists(operator_id, id, method, params) then
             raise exception using errcode = '40001',
                 message = format('request_id %s was enqueued concurrently', id),

@@ -5,8 +5,8 @@ returns boolean language plpgsql as $$
 declare
     earlier record;
 begin
-    -- A producer that cancels its wait for a synchronous standby leaves a commit that is visible and
-    -- may still be lost. This lock writes WAL, so that this transaction's commit waits for the
+    -- A producer that cancels its wait for a synchronous standby leaves a commit that is visible
+    -- and may still be lost. This lock writes WAL, so that this transaction's commit waits for the
     -- standby, and with it for the first commit. It blocks no other session.
     select c.method, c.params into earlier from predictu_dispatch.callback c
      where c.operator_id = request_exists.operator_id and c.request_id = request_exists.request_id for key share;

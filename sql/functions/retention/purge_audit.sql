@@ -53,7 +53,8 @@ begin
                and (s.started_at >= $3 or exists (
                    select from predictu_dispatch.callback c
                     where c.operator_id = s.operator_id and c.request_id = s.request_id))
-               -- A repeated report may be in the audit as late; the row that decided is another one.
+               -- A repeated report may be in the audit as late; the row that decided is another
+               -- one.
                and not exists (
                    select from predictu_dispatch.%I t
                     where t.operator_id = s.operator_id and t.request_id = s.request_id and t.attempt = s.attempt
