@@ -1,4 +1,4 @@
--- How operators are: circuit, pause, holds, and what became of the last PING.
+-- The state of operators: circuit, pause, backoff, and the last PING.
 -- $1 operator ids
 select o.operator_id, o.revision, o.circuit, o.consecutive_failures, o.last_success_at is not null as ever_succeeded,
        extract(epoch from now() - o.circuit_since)::double precision as circuit_age_s,

@@ -193,7 +193,7 @@ class SimulationRules(SimulationSteps):
     @rule(name=a_daemon, at_once=st.booleans())
     def reap(self, *, name: str, at_once: bool) -> None:
         daemon = self.daemons[name]
-        # Simulated time does not move the chores: in real time one reap per second would do anything.
+        # Chores are due by the real clock, which simulated time does not move.
         self.wait(self.simulation.owner.execute("update predictu_dispatch.maintenance_chore set due_at = now()"))
         self.wait(daemon.reap())
         if at_once:

@@ -51,8 +51,8 @@ async def test_a_claim_waits_for_no_other_transaction(database: Database) -> Non
 async def test_a_shorter_interval_and_a_clock_that_was_set_back_make_a_chore_due(database: Database) -> None:
     async with connected(database.dispatcher, 1) as [daemon]:
         assert await claim(daemon)
-        assert await claim(daemon, every_s=1.0)
-        assert not await claim(daemon, every_s=1.0)
+        assert await claim(daemon, every_s=HOUR_S / 2)
+        assert not await claim(daemon, every_s=HOUR_S / 2)
 
 
 async def test_unknown_chores_and_intervals_are_refused(database: Database) -> None:
