@@ -15,7 +15,7 @@ from predictu_dispatch.demo.screen import Screen
 def main() -> int:
     """Run the demo on a recording console of 90 columns, and write the picture."""
     console = Console(record=True, width=90, highlight=False)
-    console.print("$ predictu-dispatch demo")
+    console.print("$ predictu-dispatch demo --seed 7")
     code = run_demo(Options(bets=300, seed=7, keep=False, as_json=False), Screen(sys.stdout, console))
     picture = console.export_svg(title="predictu-dispatch demo")
     # A viewer must not load fonts from the internet, and must not collapse spaces.

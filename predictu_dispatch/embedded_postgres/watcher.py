@@ -4,8 +4,8 @@
 own. Only the owner holds the pipe open, so the end of input means that the owner ended. Lines on
 the pipe name the process to end: `watch PID` and `forget`.
 
-PR_SET_PDEATHSIG does not do: it needs code between fork and exec, which is unsafe with threads; it
-acts when the thread that started the child ends; a change of user clears it; and it removes no
+PR_SET_PDEATHSIG is not enough: it needs code between fork and exec, which is unsafe with threads;
+it acts when the thread that started the child ends; a change of user clears it; and it removes no
 folder. One limit: a child forked without exec (multiprocessing's "fork") also holds the pipe open,
 so nothing is ended before it.
 """
