@@ -114,7 +114,7 @@ def cancel(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str 
 def resolve(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str | None, reason: str, by: str) -> None:
     """Remove callbacks from the review list that were settled with the operator manually.
 
-    Never sent again.
+    They are never sent again.
     """
     batch = _Batch()
     work = batch.call_for_each(invocation, "resolve_callback", request_ids, operator, reason, by)

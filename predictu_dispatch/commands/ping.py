@@ -42,7 +42,7 @@ _PHASES: Final = {
 def ping(invocation: Invocation, operator: str) -> None:
     """Send one PING to OPERATOR as any callback is sent, and show how long each phase took.
 
-    Exit 1 if it failed.
+    Exits 1 if it failed.
 
     While the operator's circuit is open, this PING decides whether it closes.
     """

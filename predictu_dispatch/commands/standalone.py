@@ -29,9 +29,9 @@ _COMPLETION_VARIABLE: Final = "_PREDICTU_DISPATCH_COMPLETE"
 def demo(bets: int, seed: int | None, *, keep: bool, as_json: bool) -> None:
     """Run everything, and prove that wallets, bets and audit agree to the cent.
 
-    Exit 1 if they do not.
+    Exits 1 if they do not.
 
-    Starts Postgres, three operators and the daemon on this machine, and stops them at the end.
+    It starts Postgres, three operators and the daemon on this machine, and stops them at the end.
     """
     from predictu_dispatch.demo import Options, run_demo  # noqa: PLC0415 - loaded only where used
 

@@ -60,6 +60,7 @@ class Overview:
     default=2.0,
     show_default=True,
     type=click.FloatRange(0.2, 3600),
+    metavar="SECONDS",
     help="Seconds between two refreshes.",
 )
 @common_options
