@@ -1,4 +1,4 @@
-"""Retention delays nobody, and may be killed or disturbed between any two steps."""
+"""Retention delays no other work, and may be killed or disturbed between any two steps."""
 
 import asyncio
 import itertools
@@ -249,7 +249,7 @@ async def test_a_cursor_is_not_used_for_another_table_of_the_same_name(
 async def test_the_deciding_row_stays_if_its_report_is_repeated_meanwhile(
     harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
-    """The report came between copying and replacing, and again when only the old month had its row."""
+    """It comes between copying and replacing, and again when only the old month has its row."""
     await histories.make("open", LONG_AGO)
     await histories.make("won", LONG_AGO)
     lease = await harness.lease(await harness.place("slow"))

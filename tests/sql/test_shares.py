@@ -177,7 +177,7 @@ async def test_a_limit_below_the_number_of_daemons_goes_to_the_first_ones(
 async def test_few_daemons_serve_an_operator_with_a_small_rate_and_have_all_its_slots(
     fleet: tuple[Connection, list[Connection]], rate: float, expected: list[float]
 ) -> None:
-    """Each may be one request ahead, so four daemons with half a request a second could send four at once."""
+    """Each may be one request ahead: with half a request a second, four could send four at once."""
     owner, connections = fleet
     daemons = fleet_members(connections, (12, 12, rate))
     await exchange_heartbeats(owner, daemons)
@@ -191,7 +191,7 @@ async def test_few_daemons_serve_an_operator_with_a_small_rate_and_have_all_its_
 async def test_concurrent_heartbeats_never_take_the_same_slot(
     fleet: tuple[Connection, list[Connection]],
 ) -> None:
-    """Each daemon has its own connection and makes no pause, while the shares are read all the time."""
+    """Daemons make no pause while the shares are read all the time."""
     owner, connections = fleet
     limits: Limits = (10, 3, 60.0)
     daemons = fleet_members(connections, limits)

@@ -71,7 +71,7 @@ class Simulation:
 
 
 class HeartbeatRules(RuleBasedStateMachine):
-    """Four names, two operators (some daemons know only one), and time in steps of half a second."""
+    """Four names, two operators (some daemons know only one), time in steps of half a second."""
 
     simulation: ClassVar[Simulation]
 
@@ -204,7 +204,7 @@ class HeartbeatRules(RuleBasedStateMachine):
 
     @rule(turns=st.integers(1, 6), silent=st.none() | st.sampled_from(NAMES))
     def exchange_heartbeats(self, turns: int, silent: str | None = None) -> None:
-        """All daemons, or all but one, send a heartbeat per second, not in the order of their names."""
+        """All daemons, or all but one, send a heartbeat per second, in another order than by name."""
         for _ in range(turns):
             self.wait(2)
             for name in sorted(self.processes.keys() - {silent}, key=lambda one: (one[-1] in "13", one)):

@@ -1,4 +1,4 @@
-"""Two releases side by side: which daemon may run on which schema, and that `migrate` leaves none behind."""
+"""Two releases side by side: which daemon may run on which schema."""
 
 import asyncio
 import secrets

@@ -1,8 +1,9 @@
-"""Producers, two daemons, an operator with faults, a slow network and crashes, in any order, on the real schema.
+"""Producers, two daemons, a faulty operator, a slow network and crashes, in any order.
 
-Hypothesis chooses. After every statement the database is compared with its state before, with core/specification.py and
-with the operator's own books (tests/support/model.py). Our SQL, outbox, courier, recorder and reaper are real. Nothing
-sleeps: time passes by moving every stored timestamp into the past.
+Hypothesis chooses. After every statement the database is compared with its state before, with
+core/specification.py and with the operator's own books (tests/support/model.py). Our SQL, outbox,
+courier, recorder and reaper are real. Nothing sleeps: time passes by moving every stored timestamp
+into the past.
 
 `HYPOTHESIS_PROFILE=long` runs for minutes, differently each time.
 """
@@ -50,7 +51,7 @@ SHRINKING_MAX_S = 60
 BREACHES = ("audit", "callback", "bet", "terminal")
 
 LATER_S = (4.0, 16.0, 61.0)
-"""Too late to send what is leased; every lease has expired; deadlines have passed and the recheck is due."""
+"""Too late to send what is leased; all leases expired; deadlines passed and the recheck due."""
 
 DRAIN_ROUNDS_MAX = 12
 """Enough for three attempts, their leases, the recheck, and a rollback with as many."""
@@ -135,7 +136,7 @@ class SimulationRules(SimulationSteps):
     @precondition(lambda self: self.is_in(CallbackState.READY))
     @rule(name=a_daemon, faults=st.lists(a_fault, min_size=1, max_size=3), stops=st.integers(0, 3))
     def work(self, name: str, faults: list[RequestFault], stops: int) -> None:
-        """A daemon claims, deliver_one and settle_reports, unless it stops after the first or the second."""
+        """A daemon claims, delivers and settles; it may stop after the first or the second step."""
         daemon = self.daemons[name]
         self.claim(daemon)
         if stops != 1:
@@ -277,7 +278,7 @@ class SimulationRules(SimulationSteps):
 
     @override
     def teardown(self) -> None:
-        """A run without a fault is finished: the operator is healthy, a person retries what is left."""
+        """Finishes a run without a fault: the operator is healthy, a person retries the rest."""
         if sys.exc_info()[0] is None:
             for name in DAEMONS:
                 self.start(name)

@@ -1,4 +1,4 @@
-"""A simulation for Hypothesis: the connections that all runs share, and daemons that act step by step."""
+"""A simulation for Hypothesis: connections that all runs share, daemons that act step by step."""
 
 import asyncio
 import itertools
@@ -57,7 +57,7 @@ class Simulation:
         return self._runner.run(work)
 
     def new_operator(self) -> OperatorSettings:
-        """Retries are due at once, three attempts are the limit; deadlines leave time for two leases."""
+        """Retries are due at once, three attempts at most; deadlines leave time for two leases."""
         quick = {"max_attempts": 3, "initial_delay_s": 0.0, "max_delay_s": 0.0, "jitter": 0.0}
         return OperatorSettings(
             operator_id=f"op_{next(self._names)}",
@@ -76,7 +76,7 @@ class Simulation:
 
 
 class HeldReports(Recorder):
-    """Replaces the reaper's recorder: reports are settled when the run decides, perhaps too late."""
+    """Replaces the reaper's recorder: the run decides when reports are settled, perhaps too late."""
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon

@@ -1,4 +1,4 @@
-"""What a run of the simulation does and checks, step by step; the rules are in tests/sql/test_state_machine.py."""
+"""The steps of a simulated run; its rules are in tests/sql/test_state_machine.py."""
 
 import json
 import time
@@ -124,7 +124,7 @@ class SimulationSteps(RuleBasedStateMachine):
             self.enqueued.append((method, params, request_id))
 
     def choose_bet(self, index: int, *, astray: bool) -> str:
-        """Chooses an unfinished bet; if there is none, or astray, any bet or one that never existed."""
+        """Chooses an unfinished bet; if there is none, or astray, any bet or a missing one."""
         living = [bet.bet_id for bet in self.seen.bets.values() if bet.state not in (BetState.CLOSED, BetState.VOID)]
         return self.choose([*self.seen.bets, "bet-0"] if astray or not living else living, index)
 
@@ -239,7 +239,7 @@ class SimulationSteps(RuleBasedStateMachine):
             self.deliver(daemon, callback, faults[number % len(faults)])
 
     def settle(self, daemon: Daemon, batch: Sequence[Attempt]) -> None:
-        """One report decides each attempt, a daemon's before a reaper's; the others are late or repeated."""
+        """One report decides each attempt, a daemon's before a reaper's; the others are late."""
         before = self.seen
         self.wait(daemon.settle(batch))
         daemon.settled, daemon.reports = daemon.settled + daemon.reports, []

@@ -1,4 +1,4 @@
-"""migrate brings a schema up to date once, whole or not at all, and the schema has the shape that others rely on."""
+"""migrate brings a schema up to date once, whole or not at all."""
 
 import asyncio
 import dataclasses
