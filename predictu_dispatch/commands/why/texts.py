@@ -47,7 +47,7 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     ),
     Code.NO_DAEMON: (
         "no daemon is running; {last_daemon}",
-        "start one: systemctl start predictu-dispatch, or predictu-dispatch run",
+        "start one: systemctl start predictu-dispatch@NAME, or predictu-dispatch run",
     ),
     Code.NOT_SERVED: (
         "no running daemon has the file of operator {operator_id} (running: {running})",

@@ -261,7 +261,7 @@ def _ran(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
-# Lookups on their own
+# Lookup threads
 
 
 @contextmanager
@@ -355,8 +355,7 @@ def test_a_process_with_a_hanging_look_up_ends_at_once() -> None:
     assert time.monotonic() - began_s < 30
 
 
-# What
-# child processes do
+# Child processes
 
 
 async def exchanges_in_namespaces() -> Mapping[str, object]:

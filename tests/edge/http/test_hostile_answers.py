@@ -172,8 +172,7 @@ async def test_nothing_is_sent_after_an_invalid_handshake(name: str) -> None:
     assert_can_be_stored(exchange)
 
 
-# A daemon
-# that receives all
+# A daemon that receives all
 
 GROWTH_MAX_KB = 60 * 1024
 """The limit of the daemon's growth, with endless answers and 120 requests in flight."""
