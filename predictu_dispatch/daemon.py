@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING
 
 import structlog
 
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import InstanceTakenError
 from predictu_dispatch.core.methods import Lane
-from predictu_dispatch.edge.config.loader import reload_config
+from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.edge.config.loader import Config, reload_config
+from predictu_dispatch.edge.config.operator_file import OperatorConfig
 from predictu_dispatch.edge.http.server import HttpServer, ListenError
 from predictu_dispatch.edge.http.transport import Transport
 from predictu_dispatch.edge.postgres.database import Database
@@ -38,11 +39,6 @@ from predictu_dispatch.flow.monitor import Monitor
 from predictu_dispatch.flow.reaper import Reaper
 from predictu_dispatch.flow.recorder import Recorder
 from predictu_dispatch.flow.wakeups import OPERATOR_CHANNEL, WORK_CHANNEL, Wakeups
-
-if TYPE_CHECKING:
-    from predictu_dispatch.core.operator_settings import OperatorSettings
-    from predictu_dispatch.edge.config.loader import Config
-    from predictu_dispatch.edge.config.operator_file import OperatorConfig
 
 _SETTLE_AFTER_DRAIN_S = 5.0
 """For what was interrupted at the end of drain_s. In an outage the leases expire and are reaped."""

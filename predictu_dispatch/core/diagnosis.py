@@ -10,19 +10,15 @@ commands/why/texts.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from predictu_dispatch.core.breaker import Circuit
-from predictu_dispatch.core.diagnosis_facts import FileState
+from predictu_dispatch.core.diagnosis_facts import Facts, FileState
 from predictu_dispatch.core.lifecycle import CallbackState
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-
-    from predictu_dispatch.core.diagnosis_facts import Facts
 
 
 class Code(StrEnum):

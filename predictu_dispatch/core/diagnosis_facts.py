@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from uuid import UUID
 
 from predictu_dispatch.core.breaker import Circuit, slow_start
-from predictu_dispatch.core.methods import Method
-
-if TYPE_CHECKING:
-    from datetime import datetime
-    from uuid import UUID
-
-    from predictu_dispatch.core.callback import Effect
-    from predictu_dispatch.core.lifecycle import CallbackState
-    from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.core.callback import Effect
+from predictu_dispatch.core.lifecycle import CallbackState
+from predictu_dispatch.core.methods import Lane, Method
 
 AHEAD_COUNT_MAX: Final = 1_000
 """Callbacks ahead are counted up to this number, because a backlog may be long."""

@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 
 from predictu_dispatch.core.events import Event
-
-if TYPE_CHECKING:
-    from predictu_dispatch.flow.admission import Admission
-    from predictu_dispatch.flow.dispatcher import Dispatcher
+from predictu_dispatch.flow.admission import Admission
+from predictu_dispatch.flow.dispatcher import Dispatcher
 
 _CLAIM_AGE_MAX_S = 30.0
 """If the last claim is this much older than the poll interval, the daemon is not ready."""

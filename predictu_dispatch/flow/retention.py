@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeVar
 
 from predictu_dispatch.core.database_errors import DatabaseUnavailable
-from predictu_dispatch.core.retention import AuditPart, PurgedAudit, RetentionResult
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from predictu_dispatch.core.retention import PurgeCursor, PurgedCallbacks
+from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedAudit, PurgedCallbacks, RetentionResult
 
 _LOCK_TRIALS: Final = 60
 _LOCK_RETRY_S: Final = 0.5

@@ -15,15 +15,13 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
 
 from predictu_dispatch.core.addresses import address_fault, host_fault
-
-if TYPE_CHECKING:
-    from aiohttp import AddrInfoType
 
 LookUp = Callable[[str, int, int], "Sequence[AddrInfoType]"]
 """Host, port and family to the result of socket.getaddrinfo; may block, raises OSError or

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from typing_extensions import override
 
-from predictu_dispatch.core.signing import PUBLISHED_KEYS_AGE_MAX_S
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from predictu_dispatch.core.signing import SigningKey
+from predictu_dispatch.core.signing import PUBLISHED_KEYS_AGE_MAX_S, SigningKey
 
 _SHUTDOWN_TIMEOUT_S = 1.0
 """A scraper that reads slowly must not delay the daemon's end by aiohttp's default of a minute."""

@@ -12,17 +12,21 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_reqrep import ClientResponse
+from aiohttp.connector import Connection
 from typing_extensions import override
 
 from predictu_dispatch.core.addresses import address_fault
 from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.http.failure_reason import (
     TooLateError,
     UnsolicitedDataError,
@@ -31,15 +35,6 @@ from predictu_dispatch.edge.http.failure_reason import (
     unwrapped,
 )
 from predictu_dispatch.edge.http.resolver import AddressRefusedError, LookUp, VettingResolver, look_up
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.client_reqrep import ClientResponse
-    from aiohttp.connector import Connection
-
-    from predictu_dispatch.core.operator_settings import OperatorSettings
 
 _KEEPALIVE_S = 20.0
 """Load balancers close idle connections after 60 s, some after 30; we must close first, or requests

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import asyncpg
 import structlog
+from asyncpg import Connection, Pool
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from predictu_dispatch.core.database_errors import DatabaseUnavailable
@@ -15,11 +17,6 @@ from predictu_dispatch.core.events import Event
 from predictu_dispatch.edge.postgres.errors import FOREIGN, translated, was_answered
 from predictu_dispatch.edge.postgres.hosts import CONNECT_TIMEOUT_S, Hosts
 from predictu_dispatch.edge.postgres.migrations import require_schema
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from asyncpg import Connection, Pool
 
 _STATEMENTS_CACHED: Final = 100
 """More than the files in sql/queries; asyncpg's default."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
+from uuid import UUID
 
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.callback import Effect
@@ -21,13 +23,8 @@ from predictu_dispatch.core.diagnosis_facts import (
 )
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane, Method
+from predictu_dispatch.edge.postgres.database import Database
 from predictu_dispatch.edge.postgres.sql_files import query
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from uuid import UUID
-
-    from predictu_dispatch.edge.postgres.database import Database
 
 _T = TypeVar("_T")
 

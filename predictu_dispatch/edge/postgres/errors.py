@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 
 from predictu_dispatch.core.database_errors import DatabaseUnavailable, DsnError, LoginRefused, Refused
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FOREIGN: Final = (
     TimeoutError,

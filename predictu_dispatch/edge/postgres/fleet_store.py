@@ -8,20 +8,16 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import Any
 
 from predictu_dispatch.core.breaker import Breaker, Circuit, Ping
 from predictu_dispatch.core.database_errors import Refused
 from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, OperatorState, Share, Usage
 from predictu_dispatch.core.lifecycle import CallbackState
+from predictu_dispatch.edge.postgres.database import Database
 from predictu_dispatch.edge.postgres.sql_files import migrations, query
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
-
-    from predictu_dispatch.edge.postgres.database import Database
 
 _INSTANCE_TAKEN = "PD007"
 _PINGS = {

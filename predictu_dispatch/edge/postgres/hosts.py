@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import asyncpg
+from asyncpg import Connection
 
 from predictu_dispatch.core.database_errors import DatabaseUnavailable
 from predictu_dispatch.core.dsn import one_per_host
 from predictu_dispatch.edge.postgres.errors import translated
-
-if TYPE_CHECKING:
-    from asyncpg import Connection
 
 CONNECT_TIMEOUT_S: Final = 5.0
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import structlog
+from asyncpg import Connection
 
 from predictu_dispatch.core.database_errors import DatabaseUnavailable, DsnError, Refused
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.edge.postgres.errors import FOREIGN, translated
 from predictu_dispatch.edge.postgres.hosts import CONNECT_TIMEOUT_S, Hosts
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from asyncpg import Connection
 
 _CHECK_S: Final = 10.0
 """Interval of the check that a silent connection still works."""

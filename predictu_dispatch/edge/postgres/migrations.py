@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import asyncpg
+from asyncpg import Connection
+from asyncpg.pool import PoolConnectionProxy
 
 from predictu_dispatch.edge.postgres.errors import translated
 from predictu_dispatch.edge.postgres.hosts import Hosts
 from predictu_dispatch.edge.postgres.sql_files import Migration, definitions, migrations
-
-if TYPE_CHECKING:
-    from asyncpg import Connection
-    from asyncpg.pool import PoolConnectionProxy
 
 _LOCK_KEY = 7_305_177_219_640_001
 """Key of the advisory lock of migrations; any otherwise unused number."""

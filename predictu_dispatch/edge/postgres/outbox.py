@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import datetime
 from json.encoder import encode_basestring_ascii as quoted
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from predictu_dispatch.core.attempt import Attempt, CallbackChange, Cause
 from predictu_dispatch.core.callback import Callback, Effect
@@ -14,15 +16,9 @@ from predictu_dispatch.core.claim import ClaimRequest
 from predictu_dispatch.core.fleet import FleetFigures
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane, Method
+from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.edge.postgres.database import Database
 from predictu_dispatch.edge.postgres.sql_files import query
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
-
-    from predictu_dispatch.core.operator_settings import OperatorSettings
-    from predictu_dispatch.edge.postgres.database import Database
 
 _REAP_MAX = 500
 _MONTHS_AHEAD = 2

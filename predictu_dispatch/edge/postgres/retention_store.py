@@ -5,8 +5,11 @@ Retention has its own login, so it does not use the pool.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from asyncpg import Connection
 
 from predictu_dispatch.core.database_errors import Refused
 from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedAudit, PurgedCallbacks
@@ -14,11 +17,6 @@ from predictu_dispatch.edge.postgres.errors import translated
 from predictu_dispatch.edge.postgres.hosts import Hosts
 from predictu_dispatch.edge.postgres.migrations import require_schema
 from predictu_dispatch.edge.postgres.sql_files import query
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from asyncpg import Connection
 
 _BLOCKS: Final = 32
 """A quarter of a megabyte: some hundred callbacks, at most a tenth of a second (11,000 a

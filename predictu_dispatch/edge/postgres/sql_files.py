@@ -11,11 +11,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
 
 _MIGRATION_NAME = re.compile(r"(?P<version>\d{4})_(?P<noun>[a-z_]+)\.sql")
 _COMPATIBLE_FROM = re.compile(r"-- compatible_from: (?P<version>\d{4})\n")

@@ -6,23 +6,18 @@ A figure that could not be read recently is absent, never 0. Metric names are a 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
+from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
 from predictu_dispatch.core.breaker import Circuit, Health
-from predictu_dispatch.core.fleet import FleetFigures
+from predictu_dispatch.core.fleet import FleetFigures, OperatorState
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from prometheus_client import Metric
-
-    from predictu_dispatch.core.fleet import OperatorState
-    from predictu_dispatch.edge.config.operator_file import OperatorConfig
+from predictu_dispatch.edge.config.operator_file import OperatorConfig
 
 _AGE_MAX_S = 30.0
 """Figures of the database that are older are left out."""

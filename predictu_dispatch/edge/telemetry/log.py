@@ -8,15 +8,13 @@ import json
 import logging
 import re
 import sys
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TextIO, cast
 
 import structlog
 from typing_extensions import override
 
 from predictu_dispatch.core.events import Event
-
-if TYPE_CHECKING:
-    from predictu_dispatch.core.settings import LogSettings
+from predictu_dispatch.core.settings import LogSettings
 
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
 """A JWT, whole or truncated: base64url of `{"`, then claims, then the signature."""

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 import structlog
 
-from predictu_dispatch.core.attempt import Cause
+from predictu_dispatch.core.attempt import Attempt, CallbackChange, Cause
 from predictu_dispatch.core.breaker import Circuit
+from predictu_dispatch.core.callback import Callback
 from predictu_dispatch.core.events import Event
+from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, OperatorState
 from predictu_dispatch.core.lifecycle import FINAL, CallbackState
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.verdict import MISCONFIGURED
-from predictu_dispatch.edge.telemetry.gauges import Gauges
+from predictu_dispatch.edge.config.loader import Reload
+from predictu_dispatch.edge.config.operator_file import OperatorConfig
+from predictu_dispatch.edge.telemetry.gauges import Gauges, ProcessStats
 from predictu_dispatch.edge.telemetry.log import without_tokens
 from predictu_dispatch.edge.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from predictu_dispatch.core.attempt import Attempt, CallbackChange
-    from predictu_dispatch.core.callback import Callback
-    from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, OperatorState
-    from predictu_dispatch.edge.config.loader import Reload
-    from predictu_dispatch.edge.config.operator_file import OperatorConfig
-    from predictu_dispatch.edge.telemetry.gauges import ProcessStats
-
 
 _EVENT_OF_STATE = {
     CallbackState.DELIVERED: Event.CALLBACK_DELIVERED,
