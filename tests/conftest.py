@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from predictu_dispatch.edge.config.dispatcher_file import VARIABLES
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
@@ -18,6 +19,10 @@ from tests.support.postgres import Database, Server, cloned_database, create_tem
 DSN_VARIABLE = "PREDICTU_DISPATCH_DSN"
 DSN_OF_THE_RUN = os.environ.get(DSN_VARIABLE)
 POOLER_OF_THE_RUN = os.environ.get("TEST_POOLER")
+
+# On a busy machine an example may take long; that is no fault of what is tested.
+settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any_machine")
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from predictu_dispatch.edge.config.files import FILE_BYTES_MAX
@@ -303,7 +303,6 @@ _JUNK = st.recursive(
 _FILES = st.dictionaries(st.sampled_from(_KNOWN) | _TEXT, _JUNK, max_size=6)
 
 
-@settings(deadline=None)
 @given(dispatcher=_FILES, operator=_FILES)
 def test_random_values_are_refused_with_faults(dispatcher: dict[str, object], operator: dict[str, object]) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -316,7 +315,6 @@ def test_random_values_are_refused_with_faults(dispatcher: dict[str, object], op
         assert faults(folder)
 
 
-@settings(deadline=None)
 @given(content=st.binary(max_size=60) | st.text(st.sampled_from("a=[]{}\"'\n\\1.,#"), max_size=60).map(str.encode))
 def test_any_bytes_are_toml_or_a_fault(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
