@@ -11,7 +11,7 @@ import aiohttp
 
 from predictu_dispatch.edge.config.keys import create_key_file
 from tests.support.daemons import WAIT_S, Fleet, until
-from tests.support.harness import OPERATOR, Harness, open_harness
+from tests.support.harness import OPERATOR, Harness, know_operators, open_harness
 from tests.support.operators import Operator, running_operator
 from tests.support.postgres import Database
 
@@ -102,6 +102,8 @@ async def open_environment(folder: Path, database: Database) -> AsyncIterator[En
     ):
         fleet = Fleet(folder=folder, dsn=database.dispatcher, session=session)
         fleet.write_operator(operator.url)
+        # As in the operator's file: a debit must not expire while the first daemon starts on a busy machine.
+        await know_operators(harness.daemon, interactive_deadline_s=60.0)
         try:
             yield Environment(harness=harness, operator=operator, fleet=fleet)
         finally:

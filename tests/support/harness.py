@@ -266,11 +266,16 @@ class Harness:
         ]
 
 
-async def know_operators(daemon: Connection, *, settlement_deadline_s: float = 0.0) -> None:
+async def know_operators(
+    daemon: Connection,
+    *,
+    interactive_deadline_s: float = INTERACTIVE_DEADLINE_S,
+    settlement_deadline_s: float = 0.0,
+) -> None:
     """Registers two operators, one enabled and one disabled."""
     await daemon.execute(
         query("sync_operators"),
-        *([OPERATOR, DISABLED], [True, False], [INTERACTIVE_DEADLINE_S] * 2, [settlement_deadline_s] * 2, ["f1", "f2"]),
+        *([OPERATOR, DISABLED], [True, False], [interactive_deadline_s] * 2, [settlement_deadline_s] * 2, ["f1", "f2"]),
     )
 
 
