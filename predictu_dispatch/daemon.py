@@ -69,39 +69,19 @@ class Daemon:
             # listen_dsn names a direct connection if dsn leads through a pooling proxy.
             through_pooler=self._listen_dsn != dsn,
         )
-        outbox = Outbox(self._database, instance=self._instance)
+        self._outbox = Outbox(self._database, instance=self._instance)
         fleet_store = FleetStore(self._database, instance=self._instance)
         self._telemetry = Telemetry(process_stats=self._process_stats)
         self._admission = Admission(self._settings())
         self._wakeups = Wakeups(self._admission)
-        on_limits = self._wakeups.limits_changed
-        self._fleet = Fleet(fleet_store, self._admission, self._telemetry, wake=on_limits)
-        self._monitor = Monitor(fleet_store, self._admission, self._telemetry, wake=on_limits)
-        self._maintenance = Maintenance(outbox, self._telemetry)
-        self._recorders = {
-            lane: Recorder(
-                outbox,
-                self._telemetry,
-                self._wakeups.callback_due,
-                gather_s=self._admission.settlement_gather_s if lane is Lane.SETTLEMENT else None,
-            )
-            for lane in Lane
-        }
-        self._dispatchers = {
-            lane: Dispatcher(
-                lane,
-                outbox,
-                self._recorders[lane],
-                self._telemetry,
-                self._admission,
-                observe=self._monitor.observe,
-                poll_interval_s=settings.daemon.poll_interval_s,
-            )
-            for lane in Lane
-        }
+        self._fleet = Fleet(fleet_store, self._admission, self._telemetry, wake=self._wakeups.limits_changed)
+        self._monitor = Monitor(fleet_store, self._admission, self._telemetry, wake=self._wakeups.limits_changed)
+        self._maintenance = Maintenance(self._outbox, self._telemetry)
+        self._recorders = {lane: self._recorder(lane) for lane in Lane}
+        self._dispatchers = {lane: self._dispatcher(lane) for lane in Lane}
         self._couriers = CourierPool(self._courier, self._dispatchers)
         self._reaper = Reaper(
-            outbox,
+            self._outbox,
             self._recorders,
             self._telemetry,
             lambda: self._config.operators,
@@ -121,6 +101,21 @@ class Daemon:
             refresh=self._telemetry.gauges.refresh,
             unready=self._health.unready,
             signing_keys=lambda: {name: one.published_keys for name, one in self._config.operators.items()},
+        )
+
+    def _recorder(self, lane: Lane) -> Recorder:
+        gather_s = self._admission.settlement_gather_s if lane is Lane.SETTLEMENT else None
+        return Recorder(self._outbox, self._telemetry, self._wakeups.callback_due, gather_s=gather_s)
+
+    def _dispatcher(self, lane: Lane) -> Dispatcher:
+        return Dispatcher(
+            lane,
+            self._outbox,
+            self._recorders[lane],
+            self._telemetry,
+            self._admission,
+            observe=self._monitor.observe,
+            poll_interval_s=self._config.dispatcher.daemon.poll_interval_s,
         )
 
     def _courier(self, operator: OperatorConfig, lane: Lane) -> Courier:
