@@ -47,7 +47,7 @@ class Ping(StrEnum):
     FAILED = "failed"
 
 
-_OUR_OWN_DOING = frozenset({"interrupted", "too_late", "internal_error", "no_socket"})
+_CAUSED_BY_US = frozenset({"interrupted", "too_late", "internal_error", "no_socket"})
 """Reasons of attempts that say nothing about the operator."""
 _ASKED_TO_SLOW_DOWN = "http_429"
 """The operator works and asks us to slow down: Retry-After does that, not the circuit."""
@@ -68,7 +68,7 @@ class AttemptSummary:
         """
         if judgement.verdict is Verdict.DELIVERED or judgement.verdict is Verdict.REJECTED:
             return replace(self, succeeded=True, failures=0) if self.failed else _SUCCEEDED
-        if judgement.reason in _OUR_OWN_DOING or judgement.reason == _ASKED_TO_SLOW_DOWN:
+        if judgement.reason in _CAUSED_BY_US or judgement.reason == _ASKED_TO_SLOW_DOWN:
             return self
         return replace(self, failures=self.failures + 1, failed=True)
 

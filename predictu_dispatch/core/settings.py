@@ -128,7 +128,7 @@ _SECRET_NAME: Final = re.compile(r"dsn|dns|datab|pass|pwd|pw$|secret|token|auth|
 class Refusal:
     """One refused key. All fields are printable, on one line and free of secrets.
 
-    `value` is "" where there is none.
+    `value` is "" if there is none.
     """
 
     key: str

@@ -70,7 +70,7 @@ class Statuses:
 
 
 class Judgement(NamedTuple):
-    """A verdict with its reason; `effect` is None if the attempt told nothing about the effect."""
+    """A verdict with its reason; `effect` is None if the attempt says nothing about it."""
 
     verdict: Verdict
     reason: str | None = None

@@ -34,7 +34,7 @@ class OperatorAdmission:
 
     settings: OperatorSettings
     is_configured: bool = True
-    """False once its file is gone: nothing more is sent, and attempts in flight still count."""
+    """False once its file is removed: nothing more is sent, and attempts in flight still count."""
     share: Share | None = None
     share_until_s: float = NEVER_S
     state: OperatorState | None = None

@@ -116,7 +116,8 @@ async def test_after_a_notification_a_dispatcher_claims_three_times_and_then_wai
         await until("it has claimed when it started", lambda: len(outbox.claims) == 1)
         for expected in (4, 7):
             dispatcher.on_work_notification(is_behind=False)
-            await asyncio.sleep(0.3)
+            await until("all claims", lambda count=expected: len(outbox.claims) >= count)  # type: ignore[misc]
+            await asyncio.sleep(0.1)
             assert len(outbox.claims) == expected
 
 
@@ -127,13 +128,15 @@ async def test_a_wake_for_one_operator_claims_for_that_one_and_every_poll_for_al
     dispatcher = make_dispatcher(outbox, admission, poll_interval_s=0.2)
     async with running(dispatcher, "op_abc123", "op_other"):
         await until("it has claimed when it started", lambda: len(outbox.claims) == 1)
+        began_s = time.monotonic()
         for _ in range(100):
             dispatcher.wake(operator_id="op_other")
             await asyncio.sleep(0.01)
+        polls_max = (time.monotonic() - began_s) / 0.2
     claimed_for = [tuple(request.operator_id for request in requests) for requests in outbox.claims]
     assert set(claimed_for) == {("op_other",), ("op_abc123", "op_other")}
     # At the start and every 0.2 s, although there always was a wake for one operator.
-    assert 4 <= claimed_for.count(("op_abc123", "op_other")) <= 8
+    assert 2 <= claimed_for.count(("op_abc123", "op_other")) <= 2 + polls_max
 
 
 @pytest.mark.usefixtures("rarely_from_the_beginning")
