@@ -23,8 +23,7 @@ import click
 from predictu_dispatch.books_check.ledgers import PredictuLedger, read_predictu
 from predictu_dispatch.demo.producer import Bet
 from tests.chaos.environment import DATABASE, ChaosEnvironment, open_environment
-from tests.chaos.fault_injector import FaultInjector
-from tests.chaos.plan import plan
+from tests.chaos.fault_injector import FaultInjector, plan
 from tests.chaos.report import Report
 from tests.chaos.traffic import PLAYERS, Producers
 from tests.chaos.verdict import Verdict, history, judge, operator_ledger
@@ -90,7 +89,7 @@ async def _play_in(environment: ChaosEnvironment, run: Run, log: Callable[[str],
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(producers.play(seconds=run.seconds, bets_per_s=run.bets_per_s))
             tasks.create_task(fault_injector.run(plan(run.seed, run.seconds)))
-        log("all faults removed")
+        log("removing all faults")
         await fault_injector.heal()
         healed_s = time.monotonic()
         await _drain(environment, producers, within_s=_DRAIN_S)

@@ -13,14 +13,24 @@ import asyncpg
 
 from tests.chaos.environment import CONNECTIONS_MAX, MIXED_FAULTS, NO_FAULTS, ChaosEnvironment, Operator
 from tests.chaos.fault_points import POINTS, Action
-from tests.chaos.plan import Injection
 from tests.chaos.proxy import UNIMPAIRED, Impairment, Proxy
 from tests.support.daemons import Daemon
 
 DAEMONS_MIN, DAEMONS_MAX = 2, 4
 _LEASE_S = 6.5
 """Above the lease of an attempt: its timeout of 1 s and LEASE_MARGIN_S."""
+_PAUSE_S = (0.3, 2.5)
 _CLOCK_STEPS_S = ("-86400", "-30", "30", "86400")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Injection:
+    """One fault to inject: its kind, start, duration, and a seed."""
+
+    kind: str
+    at_s: float
+    duration_s: float
+    seed: int
 
 
 @dataclass(kw_only=True)
@@ -43,7 +53,8 @@ class FaultInjector:
 
     async def _inject(self, injection: Injection) -> None:
         rng = random.Random(injection.seed)
-        detail = await INJECTORS[injection.kind](self.environment, rng, injection.duration_s)
+        _, inject = KINDS[injection.kind]
+        detail = await inject(self.environment, rng, injection.duration_s)
         if detail is None:
             return
         self.injected[injection.kind] += 1
@@ -232,27 +243,49 @@ def _send(daemon: Daemon, number: signal.Signals) -> None:
         daemon.process.send_signal(number)
 
 
-INJECTORS: dict[str, Injector] = {
-    "kill a daemon": _kill,
-    "kill a daemon at a fault point": _kill_at_a_point,
-    "freeze a daemon past its leases": _freeze,
-    "stop a daemon": _stop,
-    "start a daemon with a wrong clock": _wrong_clock,
-    "reload every daemon": _reload,
-    "kill Postgres": _postgres(kill=True),
-    "restart Postgres": _postgres(kill=False),
-    "cut Postgres connections": _cut_postgres,
-    "Postgres behind a black hole": _on_postgres(lambda _: Impairment(is_black_hole=True)),
-    "Postgres with latency": _on_postgres(lambda rng: Impairment(latency_s=rng.uniform(0.01, 0.2))),
-    "Postgres cut after some bytes": _on_postgres(lambda rng: Impairment(cut_after_bytes=rng.randrange(200, 60_000))),
-    "Postgres with low bandwidth": _on_postgres(lambda rng: Impairment(bytes_per_10_ms=rng.randrange(100, 1_000))),
-    "an operator cut after some bytes": _on_operator(lambda rng: Impairment(cut_after_bytes=rng.randrange(1, 1_500))),
-    "an operator behind a black hole": _on_operator(lambda _: Impairment(is_black_hole=True)),
-    "an operator with latency": _on_operator(lambda rng: Impairment(latency_s=rng.uniform(0.01, 0.6))),
-    "an operator with low bandwidth": _on_operator(lambda rng: Impairment(bytes_per_10_ms=rng.randrange(5, 100))),
-    "an operator refuses connections": _on_operator(lambda _: Impairment(refuses=True)),
-    "kill an operator": _kill_operator,
-    "an operator fails more often": _fail_more_often,
-    "a transaction locks bets": _lock_bets,
-    "a client takes every connection": _take_connections,
+KINDS: dict[str, tuple[int, Injector]] = {
+    "kill a daemon": (6, _kill),
+    "kill a daemon at a fault point": (10, _kill_at_a_point),
+    "freeze a daemon past its leases": (5, _freeze),
+    "stop a daemon": (3, _stop),
+    "start a daemon with a wrong clock": (2, _wrong_clock),
+    "reload every daemon": (2, _reload),
+    "kill Postgres": (2, _postgres(kill=True)),
+    "restart Postgres": (1, _postgres(kill=False)),
+    "cut Postgres connections": (4, _cut_postgres),
+    "Postgres behind a black hole": (3, _on_postgres(lambda _: Impairment(is_black_hole=True))),
+    "Postgres with latency": (2, _on_postgres(lambda rng: Impairment(latency_s=rng.uniform(0.01, 0.2)))),
+    "Postgres cut after some bytes": (
+        3,
+        _on_postgres(lambda rng: Impairment(cut_after_bytes=rng.randrange(200, 60_000))),
+    ),
+    "Postgres with low bandwidth": (1, _on_postgres(lambda rng: Impairment(bytes_per_10_ms=rng.randrange(100, 1_000)))),
+    "an operator cut after some bytes": (
+        4,
+        _on_operator(lambda rng: Impairment(cut_after_bytes=rng.randrange(1, 1_500))),
+    ),
+    "an operator behind a black hole": (4, _on_operator(lambda _: Impairment(is_black_hole=True))),
+    "an operator with latency": (3, _on_operator(lambda rng: Impairment(latency_s=rng.uniform(0.01, 0.6)))),
+    "an operator with low bandwidth": (2, _on_operator(lambda rng: Impairment(bytes_per_10_ms=rng.randrange(5, 100)))),
+    "an operator refuses connections": (3, _on_operator(lambda _: Impairment(refuses=True))),
+    "kill an operator": (3, _kill_operator),
+    "an operator fails more often": (6, _fail_more_often),
+    "a transaction locks bets": (3, _lock_bets),
+    "a client takes every connection": (1, _take_connections),
 }
+"""The kinds of faults, each with its relative frequency."""
+
+
+def plan(seed: int, seconds: float) -> list[Injection]:
+    """The injections of one run; each kind occurs at least once if there is time."""
+    rng = random.Random(seed)
+    kinds, weights = list(KINDS), [weight for weight, _ in KINDS.values()]
+    first = rng.sample(kinds, len(kinds))
+    injections: list[Injection] = []
+    at_s = 1.0
+    while at_s < seconds:
+        kind = first.pop() if first else rng.choices(kinds, weights)[0]
+        duration_s = rng.uniform(0.2, 4.0)
+        injections.append(Injection(kind=kind, at_s=at_s, duration_s=duration_s, seed=rng.getrandbits(32)))
+        at_s += rng.uniform(*_PAUSE_S)
+    return injections
