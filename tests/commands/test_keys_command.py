@@ -142,7 +142,7 @@ def test_a_missing_key_names_the_command_that_creates_it(dispatcher: Path) -> No
     operator_file(dispatcher, "op_a")
     result = run(dispatcher, "keys", "public", "op_a")
     assert result.exit_code == 2
-    assert result.stderr.endswith("to make one: predictu-dispatch keys new op_a\n")
+    assert result.stderr.endswith("to create one: predictu-dispatch keys new op_a\n")
 
 
 def roles(dispatcher: Path) -> dict[str, str]:

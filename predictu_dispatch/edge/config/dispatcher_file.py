@@ -11,7 +11,15 @@ from typing import Final
 from pydantic import ValidationError
 
 from predictu_dispatch.core.settings import DispatcherSettings, shown
-from predictu_dispatch.edge.config.files import ConfigError, Fault, faults_of, located, read_file, read_toml, why
+from predictu_dispatch.edge.config.files import (
+    ConfigError,
+    Fault,
+    faults_of,
+    located,
+    read_file,
+    read_toml,
+    system_message,
+)
 
 DSN_VARIABLE: Final = "PREDICTU_DISPATCH_DSN"
 VARIABLES: Final = {
@@ -72,7 +80,7 @@ def _read_dsn_files(database: object, path: Path, environ: Mapping[str, str]) ->
             # A file written by an editor or `echo` ends with a newline.
             content = read_file(located(text.removeprefix(_DSN_FILE_PREFIX), path, environ)).decode().strip()
         except OSError as error:
-            unread[key] = f"{why(error)}; must be a file that holds a DSN, or a systemd credential"
+            unread[key] = f"{system_message(error)}; must be a file that holds a DSN, or a systemd credential"
         except UnicodeDecodeError:
             unread[key] = "is not text; must be a file that holds a DSN"
         else:

@@ -112,7 +112,7 @@ def read_toml(path: Path, *, if_missing: str = "") -> dict[str, Any]:
         return tomllib.loads(read_file(path).decode())
     except OSError as error:
         hint = if_missing if isinstance(error, FileNotFoundError) else ""
-        allowed = f"{why(error)}; must be a readable TOML file{hint}"
+        allowed = f"{system_message(error)}; must be a readable TOML file{hint}"
     except tomllib.TOMLDecodeError as error:
         allowed = f"not valid TOML: {error}"
     except UnicodeDecodeError as error:
@@ -124,6 +124,6 @@ def read_toml(path: Path, *, if_missing: str = "") -> dict[str, Any]:
     raise ConfigError((Fault(file=str(path), allowed=allowed),))
 
 
-def why(error: OSError) -> str:
+def system_message(error: OSError) -> str:
     """The system's message, to be used inside a sentence."""
     return (error.strerror or type(error).__name__).lower()

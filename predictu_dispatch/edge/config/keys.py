@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
 from predictu_dispatch.core.signing import RSA_BITS_MIN, SigningKey
-from predictu_dispatch.edge.config.files import read_file, why
+from predictu_dispatch.edge.config.files import read_file, system_message
 
 _RSA_EXPONENT: Final = 65_537
 """The only exponent in general use. Source: FIPS 186-5, A.1.1."""
@@ -82,13 +82,13 @@ def published_keys(
     match wrong.get(KeyRole.ACTIVE):
         # An unreadable folder is reported once, not for all three keys.
         case FileNotFoundError() as error:
-            return (), (f"{why(error)}; to make one: predictu-dispatch keys new {operator_id}",)
+            return (), (f"{system_message(error)}; to create one: predictu-dispatch keys new {operator_id}",)
         case OSError() as error:
-            return (), (f"{why(error)}; must be a PKCS#8 PEM file",)
+            return (), (f"{system_message(error)}; must be a PKCS#8 PEM file",)
     messages = []
     for role, fault in wrong.items():
         beside = "" if role is KeyRole.ACTIVE else f"the {role} key beside it, {key_file_of(active_file, role).name}: "
-        messages.append(f"{beside}{why(fault) if isinstance(fault, OSError) else fault}")
+        messages.append(f"{beside}{system_message(fault) if isinstance(fault, OSError) else fault}")
     return tuple({key.kid: key for key in keys.values()}.values()), tuple(messages)
 
 

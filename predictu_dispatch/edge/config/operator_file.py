@@ -32,7 +32,7 @@ from predictu_dispatch.edge.config.files import (
     located,
     read_file,
     read_toml,
-    why,
+    system_message,
 )
 from predictu_dispatch.edge.config.keys import published_keys
 
@@ -90,7 +90,8 @@ def operator_files(dispatcher_file: Path) -> tuple[Path, ...]:
         # Path.glob would return nothing for a missing or unreadable folder.
         return tuple(sorted(f for f in folder.iterdir() if f.suffix == ".toml" and not f.name.startswith(".")))
     except OSError as error:
-        allowed = f"{why(error)}; must be a folder beside {dispatcher_file.name} with one file per operator, or empty"
+        needed = f"must be a folder beside {dispatcher_file.name} with one file per operator, or empty"
+        allowed = f"{system_message(error)}; {needed}"
         raise ConfigError((Fault(file=str(folder), allowed=allowed),)) from error
 
 
@@ -192,7 +193,7 @@ def read_tls(tls: TlsSettings, file: Path, environ: Mapping[str, str]) -> tuple[
         try:
             contents[key] = read_file(path)
         except OSError as error:
-            refuse(key, f"{why(error)}; must be a PEM file")
+            refuse(key, f"{system_message(error)}; must be a PEM file")
     if not paths or faults:
         return TlsFiles(), tuple(faults)
     # The digest is taken before OpenSSL reads the files. A file replaced in between causes one

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from predictu_dispatch.core.operator_settings import SigningAlgorithm, SigningSettings
 from predictu_dispatch.core.signing import SigningKey
-from predictu_dispatch.edge.config.files import is_credential, located, why
+from predictu_dispatch.edge.config.files import is_credential, located, system_message
 from predictu_dispatch.edge.config.keys import KeyRole, create_key_file, key_file_of, read_keys, sync
 
 
@@ -110,7 +110,7 @@ class KeyRotation:
     def _keys(self) -> dict[KeyRole, SigningKey]:
         keys, wrong = read_keys(self.active_file, self.algorithm)
         for role, error in wrong.items():
-            message = why(error) if isinstance(error, OSError) else str(error)
+            message = system_message(error) if isinstance(error, OSError) else str(error)
             raise RotationRefusedError(
                 f"the {role} key {self._file(role)}: {message}; fix it first (a rotation keeps the algorithm, because"
                 " an operator accepts only one)"

@@ -103,7 +103,7 @@ def test_an_edit_changes_the_fingerprint_and_a_comment_does_not(folder: Path) ->
             OPERATOR.replace("keys/op_a", "keys/gone"),
             (
                 'signing.key_file = "keys/gone.pem": no such file or directory;'
-                " to make one: predictu-dispatch keys new op_a"
+                " to create one: predictu-dispatch keys new op_a"
             ),
         ),
         (

@@ -167,7 +167,7 @@ CASES = [
         what="a key gone",
         change=gone("operators/keys/op_a.pem"),
         kept=("op_a",),
-        faults=(f"{KEY_FAULT}no such file or directory; to make one: predictu-dispatch keys new op_a",),
+        faults=(f"{KEY_FAULT}no such file or directory; to create one: predictu-dispatch keys new op_a",),
     ),
     Case(
         what="a staged key",
