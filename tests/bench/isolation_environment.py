@@ -157,7 +157,7 @@ class IsolationEnvironment:
                 counted = enqueued[round(pace.rate * pace.warm_up_s) :]
                 arrived_at_s = await self._arrivals([row[0] for row in counted])
                 if min(arrived_at_s) == inf:
-                    raise RuntimeError(f"nothing arrived; the daemon's last words:\n{daemon.log_text[-2000:]}")
+                    raise RuntimeError(f"nothing arrived; the end of the daemon's log:\n{daemon.log_text[-2000:]}")
         return Segment(
             pair=pair,
             side=side.name,

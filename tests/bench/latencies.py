@@ -97,7 +97,7 @@ class LatencyProbe:
     async def forget(self) -> None:
         await self._sink.ask(do="forget")
 
-    async def moments(self, what: str, request_ids: list[str]) -> list[float]:
+    async def times(self, what: str, request_ids: list[str]) -> list[float]:
         """Their `arrivals` or `answers` in seconds; infinity if there is none."""
         give_up_at_s = time.monotonic() + _ARRIVAL_GRACE_S
         while True:
@@ -109,7 +109,7 @@ class LatencyProbe:
     async def arrivals_ms(self, enqueued: list[list[Any]]) -> tuple[float, ...]:
         """Latency from commit to first byte. Raises BrokenRoundError if no request arrived."""
         rows = self.counted(enqueued)
-        arrived_at_s = await self.moments("arrivals", [row[0] for row in rows])
+        arrived_at_s = await self.times("arrivals", [row[0] for row in rows])
         if min(arrived_at_s) == inf:
             raise BrokenRoundError("nothing arrived")
         return tuple((at_s - row[3]) * 1000 for row, at_s in zip(rows, arrived_at_s, strict=True))

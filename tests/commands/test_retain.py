@@ -67,8 +67,8 @@ async def test_retain_reports_what_is_old_and_then_what_it_removed(
     assert code == 1
     assert text.startswith(f"bet {won.bet_id} of operator {OPERATOR} ended closed; retention removed it at 2")
     code, text, _ = await retention_login.run("retain", "--json")
-    told = json.loads(text)
-    assert (code, told["is_complete"], told["bets"], told["callbacks"]) == (0, True, 0, 0)
+    result = json.loads(text)
+    assert (code, result["is_complete"], result["bets"], result["callbacks"]) == (0, True, 0, 0)
 
 
 async def test_retain_explains_why_it_failed(

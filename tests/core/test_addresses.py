@@ -175,8 +175,8 @@ def refused(url: str, **keys: Any) -> dict[str, str]:
 )
 def test_a_callback_url_inside_our_network_is_refused_when_the_file_is_read(host: str, why: str) -> None:
     url = f"https://{host}/predictu"
-    said = f"must be a URL of a public host, or allow_private_addresses = true ({why})"
-    assert refused(url) == {"callback_url": said}
+    fault = f"must be a URL of a public host, or allow_private_addresses = true ({why})"
+    assert refused(url) == {"callback_url": fault}
     assert refused(url, allow_private_addresses=False, enabled="yes").keys() == {"callback_url", "enabled"}
 
 

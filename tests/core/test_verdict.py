@@ -262,7 +262,7 @@ bodies = st.one_of(
 )
 header_values = st.one_of(
     st.text(max_size=60),
-    st.datetimes().map(lambda moment: moment.strftime("%a, %d %b %Y %H:%M:%S GMT")),
+    st.datetimes().map(lambda time: time.strftime("%a, %d %b %Y %H:%M:%S GMT")),
     st.from_regex(r"[A-Za-z]{0,3},? ?[0-9]{0,12}[ -]?[A-Za-z]{0,4}[ -]?[0-9]{0,12} ?[0-9:.]{0,10} ?[-+A-Z0-9]{0,6}"),
 )
 

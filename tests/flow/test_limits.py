@@ -91,10 +91,10 @@ async def test_three_daemons_keep_the_rate_while_one_is_killed_and_another_start
     limit_rate(environment, limit)
     await win_many(environment, 2_000)
     async with measure_stalls() as standstill:
-        _, _, dying = await all_ready(environment, A, B, C)
+        _, _, killed = await all_ready(environment, A, B, C)
         await shares_are(environment, host_a=20, host_b=20, host_c=20)
         quiet = await arrives(environment, 3 * limit)
-        dying.kill()
+        killed.kill()
         await environment.fleet.start(D)
         await shares_are(environment, host_a=20, host_b=20, host_d=20)
         quiet_again = await arrives(environment, 3 * limit)

@@ -91,8 +91,8 @@ async def test_a_generated_request_id_begins_with_the_time(harness: Harness) -> 
     given = [await enqueue(harness.producer, "BALANCE", BALANCE) for _ in range(3)]
     assert {(one.version, one.variant) for one in given} == {(7, uuid.RFC_4122)}
     created_at = [(await harness.callback(one))["created_at"] for one in given]
-    for one, moment in zip(given, created_at, strict=True):
-        assert abs((one.int >> 80) / 1000 - moment.timestamp()) < 1
+    for one, time in zip(given, created_at, strict=True):
+        assert abs((one.int >> 80) / 1000 - time.timestamp()) < 1
     assert len(set(given)) == 3
 
 

@@ -54,12 +54,12 @@ async def test_two_daemons_send_one_ping_per_interval_through_the_normal_path(en
     daemons = [await environment.fleet.start(instance) for instance in ("host-1", "host-2")]
     await more_pings(environment, 6)
     sent = pings(environment.operator)
-    spans_s = [later.arrived_at_s - sooner.arrived_at_s for sooner, later in itertools.pairwise(sent)]
-    print_figures(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
+    intervals_s = [later.arrived_at_s - sooner.arrived_at_s for sooner, later in itertools.pairwise(sent)]
+    print_figures(f"from PING to PING: {[round(interval, 3) for interval in intervals_s]} s")
     # At least the interval on the database's clock; the arrival varies by a claim's delay.
-    assert min(spans_s) > INTERVAL_S / 2
-    assert sorted(spans_s)[len(spans_s) // 2] < INTERVAL_S + OWN_TURN_S
-    assert sum(spans_s) > INTERVAL_S * len(spans_s) - 0.1
+    assert min(intervals_s) > INTERVAL_S / 2
+    assert sorted(intervals_s)[len(intervals_s) // 2] < INTERVAL_S + OWN_TURN_S
+    assert sum(intervals_s) > INTERVAL_S * len(intervals_s) - 0.1
     assert {json.dumps(ping.envelope["params"]) for ping in sent} == {"{}"}
 
     for daemon in daemons:

@@ -55,11 +55,11 @@ async def test_an_open_circuit_gets_one_ping_every_open_s_from_the_whole_fleet(e
     periods = 6
     await until(f"{periods} PINGs", lambda: len(pings(environment.operator)) >= periods)
     arrivals_s = [opened_at_s, *(ping.arrived_at_s for ping in pings(environment.operator))]
-    spans_s = [later - sooner for sooner, later in itertools.pairwise(arrivals_s)]
-    print_figures(f"from PING to PING: {[round(span, 3) for span in spans_s]} s")
+    intervals_s = [later - sooner for sooner, later in itertools.pairwise(arrivals_s)]
+    print_figures(f"from PING to PING: {[round(interval, 3) for interval in intervals_s]} s")
     # Never sooner; later by the time to decide and to claim.
-    assert min(spans_s) > OPEN_S - 0.01
-    assert sorted(spans_s)[len(spans_s) // 2] < OPEN_S + OWN_TURN_S
+    assert min(intervals_s) > OPEN_S - 0.01
+    assert sorted(intervals_s)[len(intervals_s) // 2] < OPEN_S + OWN_TURN_S
     assert len({ping.request_id for ping in pings(environment.operator)}) == len(pings(environment.operator))
     assert len(others(environment.operator)) == reached
     assert {(await final_state(environment, win))[::3] for win in owed} == {("ready", 0)}

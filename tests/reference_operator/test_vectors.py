@@ -44,9 +44,9 @@ def test_each_accepted_token_is_one_of_our_signer() -> None:
             body, token = base64.b64decode(case["body_base64"]), case["authorization"].removeprefix("Bearer ")
             header, claims = jwt.get_unverified_header(token), jwt.decode(token, options={"verify_signature": False})
             [key] = [key for key in made.PUBLISHED if key.kid == header["kid"]]
-            said = {name: claims[name] for name in ("method", "jti")}
+            given = {name: claims[name] for name in ("method", "jti")}
             assert token == sign(
-                key, operator_id="op_abc123", body=body, issued_at_s=claims["iat"], ttl_s=30, **said
+                key, operator_id="op_abc123", body=body, issued_at_s=claims["iat"], ttl_s=30, **given
             ), case["name"]
 
 

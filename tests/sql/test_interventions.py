@@ -177,8 +177,8 @@ async def test_every_retry_sets_the_same_duration_until_the_deadline(harness: Ha
                 await harness.expire()
         retried_row = await retry(harness.daemon, win)
         assert (retried_row["state"], retried_row["attempts"], retried_row["finished_at"]) == ("ready", 0, None)
-        span = retried_row["expires_at"] - retried_row["due_at"]
-        assert span.total_seconds() == pytest.approx(0.05), round_number
+        duration = retried_row["expires_at"] - retried_row["due_at"]
+        assert duration.total_seconds() == pytest.approx(0.05), round_number
 
 
 async def test_a_resolved_callback_is_never_retried_and_the_refusal_names_the_person(harness: Harness) -> None:

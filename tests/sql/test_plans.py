@@ -36,11 +36,11 @@ HISTORY = f"""
     insert into predictu_dispatch.callback
         (operator_id, request_id, method, bet_id, lane, state, effect, attempts, params,
          created_at, due_at, finished_at)
-    select operator_id, id, method, bet_id, lane, 'delivered', 'applied', 1, '{{}}', moment, moment, moment
+    select operator_id, id, method, bet_id, lane, 'delivered', 'applied', 1, '{{}}', done, done, done
       from predictu_dispatch.bet
      cross join lateral (values (placement_request_id, 'BET_MAKE', 'interactive'),
                                 (terminal_request_id, 'BET_WIN', 'settlement')) of_bet (id, method, lane)
-     cross join cast('2020-01-02' as timestamptz) moment;
+     cross join cast('2020-01-02' as timestamptz) done;
     insert into predictu_dispatch.attempt (operator_id, request_id, method, attempt, evidence, verdict, instance,
                                            started_at, finished_at, report_id)
     select operator_id, request_id, method, 1, 'answered', 'delivered', 'host-1', due_at, due_at, request_id

@@ -198,11 +198,11 @@ async def test_a_host_cut_off_from_the_operator_loses_no_bet_and_no_timed_out_re
     operator.release()
     await place_many(environment, 120)
 
-    async def it_has_given_up_everything() -> bool:
+    async def all_attempts_have_failed() -> bool:
         timeouts = await rows(environment, A, "retry", "unanswered", "timeout")
         return timeouts >= 6 and await rows(environment, A, "retry", "not_sent", "connect_timeout") >= HALF
 
-    await until("three answers, three requests and some connections are given up", it_has_given_up_everything)
+    await until("three answers, three requests and some connections have failed", all_attempts_have_failed)
     assert await rows(environment, B, *DELIVERED) > HALF, "the other host goes on"
     healed_at_s = time.monotonic()
     cut_off.plug(Cable.OPERATOR)
@@ -211,7 +211,7 @@ async def test_a_host_cut_off_from_the_operator_loses_no_bet_and_no_timed_out_re
     # A kernel retransmits after twice the time it has tried so far, see tcp(7). Nothing may arrive
     # any more.
     twice_s = cut_at_s + 2 * (healed_at_s - cut_at_s) + 0.5
-    await until("what was given up would have come", lambda: time.monotonic() > twice_s)
+    await until("a kernel would have sent it again", lambda: time.monotonic() > twice_s)
     answered = await environment.harness.owner.fetch(
         "select request_id from predictu_dispatch.attempt where evidence = 'answered'"
     )

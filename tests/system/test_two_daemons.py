@@ -60,7 +60,7 @@ async def test_two_daemons_reap_a_crashed_daemons_leases_once(environment: Envir
     """The bets are locked at first, so the leases are reaped more than once."""
     count = 30
     environment.operator.hold()
-    dying = await environment.fleet.start("dying")
+    killed = await environment.fleet.start("killed")
     placements = [await environment.harness.place(f"b-{n}") for n in range(count)]
     await environment.until_in_flight(count)
     async with (
@@ -74,11 +74,11 @@ async def test_two_daemons_reap_a_crashed_daemons_leases_once(environment: Envir
         ]
         for survivor in survivors:
             await survivor.ready()
-        dying.kill()
+        killed.kill()
         environment.operator.release()
         async with holder.transaction():
             await holder.execute("select from predictu_dispatch.bet for update")
-            await environment.expire_leases("dying")
+            await environment.expire_leases("killed")
             await until(
                 "reaped attempts were reported twice while the bets are locked",
                 lambda: sum(proxy.runs(SETTLE) for proxy in proxies) >= 2,
@@ -95,7 +95,7 @@ async def test_two_daemons_reap_a_crashed_daemons_leases_once(environment: Envir
     assert environment.operator.balance["p1"] == 0
     for placement in placements:
         interrupted, delivered = await environment.audit(placement)
-        assert interrupted == (1, "retry", "unanswered", "interrupted", "dying")
+        assert interrupted == (1, "retry", "unanswered", "interrupted", "killed")
         assert delivered[:4] == (2, "delivered", "answered", None)
     # Each attempt, also a reaped one, is logged by exactly one daemon.
     lines = [line for survivor in survivors for line in survivor.lines() if "attempt" in line]

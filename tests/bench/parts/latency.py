@@ -125,8 +125,8 @@ async def _without_the_operator(probe: LatencyProbe, placed: list[list[Any]]) ->
     """Time from each commit to its outcome, without the operator's own time."""
     rows = probe.counted(placed)
     request_ids = [row[0] for row in rows]
-    arrived_at_s = await probe.moments("arrivals", request_ids)
-    answered_at_s = await probe.moments("answers", request_ids)
+    arrived_at_s = await probe.times("arrivals", request_ids)
+    answered_at_s = await probe.times("answers", request_ids)
     return tuple(
         inf if known_at_s is None or answered == inf else (known_at_s - committed_s - (answered - arrived)) * 1000
         for (_, committed_s, known_at_s), arrived, answered in zip(rows, arrived_at_s, answered_at_s, strict=True)

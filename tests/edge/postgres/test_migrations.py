@@ -303,9 +303,9 @@ async def test_what_others_rely_on_is_there(database: Database) -> None:
             assert set(columns.split()) - {row["column_name"] for row in rows} == set(), relation
         rows = await owner.fetch(
             "select format('%s(%s) -> %s', proname, pg_get_function_arguments(oid), pg_get_function_result(oid))"
-            "    as said from pg_proc where pronamespace = 'predictu_dispatch'::regnamespace and proname = any($1)",
+            " as signature from pg_proc where pronamespace = 'predictu_dispatch'::regnamespace and proname = any($1)",
             [function.partition("(")[0] for function in FUNCTIONS],
         )
-        assert {row["said"] for row in rows} == {" ".join(function.split()) for function in FUNCTIONS}
+        assert {row["signature"] for row in rows} == {" ".join(function.split()) for function in FUNCTIONS}
         by = await owner.fetchval("select pg_get_partkeydef('predictu_dispatch.attempt'::regclass)")
         assert by == "RANGE (started_at)"

@@ -58,9 +58,9 @@ async def test_each_failed_start_has_its_exit_code_and_message(environment: Envi
                 "port-taken": (1, f"127.0.0.1:{port}", {"http": {"listen": f"127.0.0.1:{port}"}}),
             }
             daemons = [(environment.fleet.spawn(name, **given[2]), *given[:2]) for name, given in expected.items()]
-            for daemon, code, words in daemons:
+            for daemon, code, text in daemons:
                 assert await daemon.exited() == code, daemon.log_text
-                assert words in daemon.log_text
+                assert text in daemon.log_text
                 assert "Traceback" not in daemon.log_text
                 assert "hunter2secret" not in daemon.log_text
         known = {
