@@ -1,4 +1,4 @@
--- The wallet's tables. Amounts are whole subunits. Constraints enforce the rules that money depends on.
+-- The wallet's tables. Amounts are whole subunits. Constraints enforce the money rules.
 
 create table if not exists players (
     player_id text not null,
@@ -7,7 +7,7 @@ create table if not exists players (
     primary key (player_id, currency)
 ) without rowid;
 
--- One row per bet. `never_placed` is a tombstone: the rollback came before the debit, which must then be refused.
+-- One row per bet. `never_placed` is a tombstone: the rollback came first, so the debit is refused.
 create table if not exists bets (
     bet_id text primary key,
     debit_request_id text not null unique,
@@ -19,7 +19,8 @@ create table if not exists bets (
     check ((state = 'open') = (ended_by is null))
 ) without rowid;
 
--- The ledger. `amount` is the change of the balance, negative for a debit. A player's rows add up to the balance.
+-- The ledger. `amount` is the change of the balance, negative for a debit. A player's rows add up
+-- to the balance.
 create table if not exists transactions (
     transaction_id text primary key,
     request_id text not null unique,
@@ -49,7 +50,8 @@ create table if not exists answers (
     transaction_id text
 ) without rowid;
 
--- Every callback that arrived, the decision and the reply. `http_status` and `answer` are null if nothing was sent.
+-- Every callback that arrived, the decision and the reply. `http_status` and `answer` are null if
+-- nothing was sent.
 create table if not exists callback_record (
     record_id integer primary key autoincrement,
     received_at text not null,

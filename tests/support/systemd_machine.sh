@@ -1,6 +1,7 @@
 #!/bin/sh
-# The first process of a machine of its own (namespaces), which becomes systemd: units, configuration, /run and the rest are
-# its own, the network and the programs are the caller's, and nothing of the caller's files or kernel settings is changed.
+# First process of a container (namespaces); becomes systemd. It has its own units, configuration and
+# /run, uses the caller's network and programs, and changes none of the caller's files or kernel
+# settings.
 #
 #   systemd_machine.sh FOLDER REPOSITORY SITE PYTHON
 #
@@ -8,7 +9,7 @@
 set -eu
 folder=$1 repository=$2 site=$3 python=$4
 
-# What systemd would set for the whole kernel at its start.
+# Read-only, because systemd sets kernel settings at its start.
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
 
@@ -48,7 +49,7 @@ for part in repository site python; do
 done
 install -m 755 "$folder/daemon" /opt/predictu-dispatch/bin/predictu-dispatch
 
-# systemd mounts credentials in a namespace of their own, from which they must reach this one; the caller's stays as it is.
+# systemd mounts credentials in another namespace, from which they must propagate to this one.
 mount --make-rshared /
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=test \
   /lib/systemd/systemd --system --unit=basic.target --log-target=null --show-status=no

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The first process of a machine whose disk is the folder ROOT: becomes systemd. The network is the caller's; nothing of the
-# caller's files or kernel settings is changed.
+# First process of a container whose root is the folder ROOT; becomes systemd. It uses the caller's
+# network and changes none of the caller's files or kernel settings.
 set -eu
 root=$1
 mount --bind /proc/sys /proc/sys

@@ -1,11 +1,12 @@
 #!/bin/bash
-# Walks through deploy/README.md word for word: every block marked `sh`, in order, on a fresh Debian with a systemd of its own.
+# Runs every `sh` block of deploy/README.md in order on a fresh Debian with its own systemd.
 #
 #   debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,ca-certificates,iproute2 bookworm ROOT
 #   tests/walkthrough/walk.sh ROOT >walk.log 2>&1
 #
-# Root only; apt and pip must work inside ROOT as they are, and ports 5432, 8080, 9464 and 9465 be free. ROOT is used up by it.
-# Exit code 0: every command of every block returned 0, and a PING was delivered after the last one.
+# Needs root, working apt and pip inside ROOT, and the free ports 5432, 8080, 9464 and 9465. Changes
+# ROOT.
+# Exit code 0 if every command returned 0 and a PING was delivered at the end.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$here/../.." && pwd)
@@ -34,7 +35,7 @@ awk -v folder="$blocks" '
   /^```$/   { inside = 0 }
   inside    { print >file }' "$repository/deploy/README.md"
 
-# The first is for the machine with the repository.
+# The first block runs on the machine with the repository.
 (cd "$repository" && bash -eux "$blocks/01")
 cp "$repository"/.dist/predictu-dispatch-*.tar.gz "$root/root/"
 {
