@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from predictu_dispatch.commands.invocation import Invocation, common_options, fail
-from predictu_dispatch.commands.output import print_json
+from predictu_dispatch.commands.output import print_json, print_wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,9 +79,11 @@ def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | Non
     if invocation.json:
         print_json({"private_key_file": str(path), "operator_id": operator, **_public(key)})
         return
-    click.echo(f"The private {key.algorithm} key is in {path}, readable by its owner only.")
+    print_wrapped(f"The private {key.algorithm} key is in {path}, readable by its owner only.")
     if not file.exists():
-        click.echo(f'Next: create {file} with [signing] algorithm = "{key.algorithm}", key_file = "keys/{path.name}"')
+        print_wrapped(
+            f'Next: create {file} with [signing] algorithm = "{key.algorithm}", key_file = "keys/{path.name}"'
+        )
     click.echo("Give the public key to the operator, in the format they prefer:\n")
     _print_public(key)
 
@@ -166,9 +168,7 @@ def retire(invocation: Invocation, operator: str) -> None:
         rotation,
         key,
         done=f"Retired: key {key.kid}. Its file is removed.",
-        next_steps=(
-            f"{_RELOAD}. Then /keys/{operator}.json has the active key only, and the operator may forget the other.",
-        ),
+        next_steps=(f"{_RELOAD}. Then /keys/{operator}.json has it no more, and the operator may remove it.",),
     )
 
 
@@ -207,20 +207,13 @@ def _report(
 
     found, _ = read_keys(rotation.active_file, rotation.algorithm)
     if invocation.json:
-        print_json(
-            {
-                "ok": True,
-                "operator_id": rotation.operator_id,
-                "key_id": key.kid,
-                "keys": _listed(found),
-                "next": [*next_steps],
-            }
-        )
+        changed = {"operator_id": rotation.operator_id, "key_id": key.kid}
+        print_json({"ok": True, **changed, "keys": _listed(found), "next": next_steps})
         return
-    click.echo(done)
+    print_wrapped(done)
     click.echo("Next:")
     for number, step in enumerate(next_steps, 1):
-        click.echo(f"  {number}. {step}")
+        print_wrapped(step, indent=f"  {number}. ")
 
 
 def _keys(invocation: Invocation, operator: str) -> Mapping[KeyRole, SigningKey]:

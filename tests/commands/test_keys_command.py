@@ -145,6 +145,10 @@ def test_a_missing_key_names_the_command_that_creates_it(dispatcher: Path) -> No
     assert result.stderr.endswith("to create one: predictu-dispatch keys new op_a\n")
 
 
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def roles(dispatcher: Path) -> dict[str, str]:
     """Role: key_id, as `keys public` lists them."""
     listed = json.loads(run(dispatcher, "keys", "public", "op_a", "--json").stdout)["keys"]
@@ -166,7 +170,9 @@ def test_a_rotation_is_stage_activate_retire_and_each_step_prints_the_next(dispa
     listed = run(dispatcher, "keys", "public", "op_a").stdout
     assert f"active  {algorithm}  {a}\n" in listed
     assert f"staged  {algorithm}  {b}\n" in listed
-    assert staged.stdout.startswith(f"Staged: key {b}. Nothing signs with it yet.\nNext:\n  1. Reload every daemon: ")
+    assert one_line(staged.stdout).startswith(
+        f"Staged: key {b}. Nothing signs with it yet. Next: 1. Reload every daemon: "
+    )
     for phrases in (
         "systemctl reload",
         "SIGHUP",
@@ -175,18 +181,18 @@ def test_a_rotation_is_stage_activate_retire_and_each_step_prints_the_next(dispa
         "60 s",
         "predictu-dispatch keys activate op_a",
     ):
-        assert phrases in staged.stdout
+        assert phrase in one_line(staged.stdout)
 
     activated = run(dispatcher, "keys", "activate", "op_a")
     assert roles(dispatcher) == {"active": b, "previous": a}
-    assert activated.stdout.startswith(f"Active: key {b}. The previous key {a} is kept and still published.\n")
-    for phrases in ("SIGHUP", "at least 77 s", "predictu-dispatch keys retire op_a"):
-        assert phrases in activated.stdout
+    assert one_line(activated.stdout).startswith(f"Active: key {b}. The previous key {a} is kept and still published.")
+    for phrase in ("SIGHUP", "at least 77 s", "predictu-dispatch keys retire op_a"):
+        assert phrase in one_line(activated.stdout)
 
     retired = run(dispatcher, "keys", "retire", "op_a")
     assert roles(dispatcher) == {"active": b}
-    assert retired.stdout.startswith(f"Retired: key {a}. Its file is removed.\n")
-    assert "SIGHUP" in retired.stdout
+    assert one_line(retired.stdout).startswith(f"Retired: key {a}. Its file is removed.")
+    assert "SIGHUP" in one_line(retired.stdout)
     assert [path.name for path in folder.iterdir()] == ["op_a.pem"]
     assert stat.S_IMODE((folder / "op_a.pem").stat().st_mode) == 0o600
     assert "PRIVATE" not in staged.output + activated.output + retired.output
