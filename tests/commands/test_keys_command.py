@@ -173,7 +173,7 @@ def test_a_rotation_is_stage_activate_retire_and_each_step_prints_the_next(dispa
     assert one_line(staged.stdout).startswith(
         f"Staged: key {b}. Nothing signs with it yet. Next: 1. Reload every daemon: "
     )
-    for phrases in (
+    for phrase in (
         "systemctl reload",
         "SIGHUP",
         "restart",
