@@ -35,6 +35,11 @@ def amount_text(subunits: int) -> str:
     return f"{'-' if subunits < 0 else ''}{whole:,}.{cents:02d}"
 
 
+def money_text(subunits: int | None) -> str:
+    """Such as `1,234.56 EUR`; `nothing` if there is no amount."""
+    return "nothing" if subunits is None else f"{amount_text(subunits)} {CURRENCY}"
+
+
 def by_state(states: Iterable[str]) -> str:
     """Such as `270 closed, 30 void`."""
     return ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from predictu_dispatch.books_check.check import Check, by_state
+from predictu_dispatch.books_check.check import Check, by_state, money_text
 from predictu_dispatch.books_check.ledgers import BetHistory, OperatorLedger, PredictuLedger
 
 BALANCE_CHECK: Final = "BALANCE equals the wallet"
@@ -115,7 +115,8 @@ def _balance_check(predictu: PredictuLedger, operators: Sequence[OperatorLedger]
         rows=len(answers),
         figures=f"{len(wallets) - len(differing)} of {len(wallets)} players",
         faults=tuple(
-            f"{key[0]} {key[1]}: the wallet holds {wallets[key]} subunits, BALANCE answered {answers.get(key)}"
+            f"{key[0]} {key[1]}: the wallet holds {money_text(wallets[key])},"
+            f" BALANCE answered {money_text(answers.get(key))}"
             for key in differing
         ),
     )

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from predictu_dispatch.books_check.check import CURRENCY, Check, amount_text, by_state
+from predictu_dispatch.books_check.check import Check, amount_text, by_state, money_text
 from predictu_dispatch.books_check.ledgers import BetHistory, CallbackRow, LedgerEntry, OperatorLedger, PredictuLedger
 
 _PAYOUTS: Final = frozenset({"BET_WIN", "BET_SELL"})
@@ -52,8 +52,8 @@ def _wallet_check(operator: OperatorLedger, opening: Mapping[str, int], historie
         found = operator.balances.get(player_id, 0)
         if found != expected:
             faults.append(
-                f"{operator.operator_id} {player_id}: the wallet holds {amount_text(found)},"
-                f" expected {amount_text(expected)} {CURRENCY}"
+                f"{operator.operator_id} {player_id}: the wallet holds {money_text(found)},"
+                f" expected {money_text(expected)}"
             )
     first, debited, credited = sum(opening.values()), debits.total(), credits_.total()
     return Check(
@@ -78,8 +78,8 @@ def _bet_check(operators: Sequence[OperatorLedger], histories: list[BetHistory])
         debit, credit = debit_and_credit(history)
         if (found := changes.pop(key, 0)) != credit - debit:
             faults.append(
-                f"{key[0]} {key[1]} is {history.bet.state}: the ledger moved {amount_text(found)},"
-                f" Predictu {amount_text(credit - debit)} {CURRENCY}"
+                f"{key[0]} {key[1]} is {history.bet.state}: the ledger moved {money_text(found)},"
+                f" Predictu {money_text(credit - debit)}"
             )
         if history.placement is not None and history.placement.amount != history.bet.amount:
             faults.append(f"{key[0]} {key[1]}: the bet's stake and its BET_MAKE's amount differ")
@@ -112,8 +112,8 @@ def _entry_check(predictu: PredictuLedger, operators: Sequence[OperatorLedger], 
         if [(entry.method, entry.bet_id, entry.amount) for entry in found] != [
             (callback.method, callback.bet_id, sent)
         ]:
-            amounts = ", ".join(f"{entry.method} {amount_text(entry.amount)}" for entry in found) or "no entry"
-            faults.append(f"{callback.label} of {amount_text(sent)} is delivered, the ledger has {amounts}")
+            amounts = ", ".join(f"{entry.method} {money_text(entry.amount)}" for entry in found) or "no entry"
+            faults.append(f"{callback.label} of {money_text(sent)} is delivered, the ledger has {amounts}")
     # A debit whose answer was lost stands beside the rollback that returned it.
     explained = {
         (history.bet.operator_id, history.bet.placement_request_id): -history.bet.amount
@@ -121,8 +121,8 @@ def _entry_check(predictu: PredictuLedger, operators: Sequence[OperatorLedger], 
         if history.placement is None or debit_and_credit(history) == (history.bet.amount, history.bet.amount)
     }
     faults += [
-        f"{key[0]} {entry.bet_id}: {entry.method} {key[1]} of {amount_text(entry.amount)} is in the ledger,"
-        " not delivered for Predictu"
+        f"{key[0]} {entry.bet_id}: {entry.method} {key[1]} has a ledger entry of"
+        f" {money_text(entry.amount)} and is not delivered"
         for key, found in entries.items()
         if [entry.amount for entry in found] != [explained.get(key)]
         for entry in found

@@ -199,7 +199,7 @@ FORGERIES = [
     Forgery(
         name="an adopted bet's debit has another amount",
         check="each delivery is booked",
-        named="not delivered for Predictu",
+        named="is not delivered",
         # The first bet of all is a legacy bet.
         wallet="update transactions set amount = amount - 1 where transaction_id ="
         " (select transaction_id from transactions where method = 'BET_MAKE' order by created_at limit 1)",
@@ -219,7 +219,7 @@ FORGERIES = [
     Forgery(
         name="a booked debit is not delivered",
         check="each delivery is booked",
-        named="not delivered for Predictu",
+        named="is not delivered",
         ledger=changed("callbacks", delivered("BET_MAKE"), state="exhausted"),
     ),
     Forgery(
