@@ -61,7 +61,7 @@ class Producer:
                 "update trade set state = 'filled' where bet_id = $1 and state = 'placing'", bet_id
             )
             if done != "UPDATE 1":
-                raise RuntimeError("taken back meanwhile")
+                raise RuntimeError("cancelled meanwhile")
 
 
 @asynccontextmanager

@@ -205,7 +205,7 @@ async def test_without_notifications_polling_does_the_same(environment: Environm
     write_operator(environment, open_s=OPEN_S)
     silent = {"listen_dsn": "postgresql://test_dispatcher@127.0.0.1:1/nowhere"}
     daemons = [await environment.fleet.start(instance, database=silent) for instance in ("host-1", "host-2")]
-    owed = await wins(environment, 3)
+    waiting_wins = await wins(environment, 3)
     await environment.until_all_final()
     await open_circuit(environment, THRESHOLD)
     for daemon in daemons:
@@ -218,7 +218,7 @@ async def test_without_notifications_polling_does_the_same(environment: Environm
         await daemon.until_logged("circuit.closed")
     await environment.harness.place("b-taken")
     await environment.until_all_final(within_s=3.0)
-    assert [await environment.harness.state(win) for win in owed] == ["delivered"] * 3
+    assert [await environment.harness.state(win) for win in waiting_wins] == ["delivered"] * 3
     assert {(await environment.harness.bet(bet))["state"] for bet in ("b-refused", "b-taken")} == {"void", "open"}
 
 

@@ -80,7 +80,7 @@ async def test_while_paused_bets_end_at_once_and_credits_wait(environment: Envir
         resumed_at_s = time.time()
         await resume(harness)
         await until_final(environment, rollback, win)
-        arrivals_s = [environment.operator.sent(owed)[0].arrived_at_s - resumed_at_s for owed in (rollback, win)]
+        arrivals_s = [environment.operator.sent(one)[0].arrived_at_s - resumed_at_s for one in (rollback, win)]
         print_figures(f"after the resuming: {[round(arrival, 3) for arrival in arrivals_s]} s")
         assert max(arrivals_s) < 1.0
         before = len(pings(environment.operator))

@@ -51,7 +51,7 @@ async def test_an_open_circuit_gets_one_ping_every_open_s_from_the_whole_fleet(e
     await open_circuit(environment, THRESHOLD)
     opened_at_s = (await operator_row(environment))["circuit_since"].timestamp()
     reached = len(others(environment.operator))
-    owed = await wins(environment, 5)
+    waiting_wins = await wins(environment, 5)
     periods = 6
     await until(f"{periods} PINGs", lambda: len(pings(environment.operator)) >= periods)
     arrivals_s = [opened_at_s, *(ping.arrived_at_s for ping in pings(environment.operator))]
@@ -62,7 +62,7 @@ async def test_an_open_circuit_gets_one_ping_every_open_s_from_the_whole_fleet(e
     assert sorted(intervals_s)[len(intervals_s) // 2] < OPEN_S + OWN_TURN_S
     assert len({ping.request_id for ping in pings(environment.operator)}) == len(pings(environment.operator))
     assert len(others(environment.operator)) == reached
-    assert {(await final_state(environment, win))[::3] for win in owed} == {("ready", 0)}
+    assert {(await final_state(environment, win))[::3] for win in waiting_wins} == {("ready", 0)}
     assert (await operator_row(environment))["circuit_since"].timestamp() == opened_at_s
     assert environment.operator.faults == []
 
@@ -147,7 +147,7 @@ async def test_after_an_outage_the_slow_start_delivers_the_whole_backlog(
     write_operator(environment, open_s=OPEN_S)
     await environment.fleet.start("host-1")
     await open_circuit(environment, THRESHOLD)
-    owed = await wins(environment, count)
+    waiting_wins = await wins(environment, count)
     reached = len(others(environment.operator))
 
     def answer_pings_and_hold_the_rest(request: Request) -> None:
@@ -170,7 +170,7 @@ async def test_after_an_outage_the_slow_start_delivers_the_whole_backlog(
     environment.operator.answer = lambda _: None
     environment.operator.release()
     await environment.until_all_final()
-    assert {(await final_state(environment, win))[::3] for win in owed} == {("delivered", 1)}
+    assert {(await final_state(environment, win))[::3] for win in waiting_wins} == {("delivered", 1)}
     assert (await operator_row(environment))["circuit"] == "closed"
     assert environment.operator.faults == await environment.audit_faults() == []
 

@@ -66,7 +66,7 @@ async def bets(environment: Environment) -> Bets:
     """Due callbacks of every path, some with an expired lease."""
     bets = Bets(environment)
     await bets.place()
-    assert await claim(environment.harness.daemon, instance="gone", lease_s=0.001)
+    assert await claim(environment.harness.daemon, instance="absent", lease_s=0.001)
     for _ in Bets.PATHS:
         await bets.place()
     return bets

@@ -14,7 +14,7 @@ const params: Params = {
 
 async function fill(pool: Pool): Promise<void> {
   const { rowCount } = await pool.query("update trade set state = 'filled' where bet_id = $1 and state = 'placing'", [betId]);
-  if (rowCount !== 1) throw new Error("taken back meanwhile");
+  if (rowCount !== 1) throw new Error("cancelled meanwhile");
 }
 
 async function failToFill(): Promise<void> {

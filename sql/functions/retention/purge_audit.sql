@@ -1,7 +1,7 @@
 -- Makes the next step for an old audit partition, one transaction each. First the rows that are
 -- needed are copied to its successor, `blocks` blocks at a time; needed are the rows of a callback
 -- that is still there. Then the successor replaces the partition, or the partition stays because
--- all of it is needed. Then the replaced partition is read once more for rows that came in
+-- all of it is needed. Then the replaced partition is read again for rows that arrived
 -- meanwhile, and dropped; is_done is true with the last step. The database alone knows which step
 -- is next, so no caller can skip one. Raises PD003, PD006, and 55P03 or 55000 if the partition is
 -- not available now.

@@ -65,7 +65,7 @@ def in_a_child(folder: Path, step: int, *, then: Callable[[], object], play: Cal
 
     Right before its `step`-th touch of a file in the folder, `then` happens.
 
-    Returns the wait status: 0 where it played well, 1 where not, 2 where it had not so many steps.
+    Returns the wait status: 0 if it succeeded, 1 if it failed, 2 if it had fewer steps.
     """
     child = os.fork()
     if child:
