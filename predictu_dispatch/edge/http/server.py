@@ -59,7 +59,7 @@ class HttpServer:
         try:
             await web.TCPSite(self._runner, host, port).start()
         except (OSError, UnicodeError) as error:
-            # Other OSErrors are taken for an unavailable database.
+            # The command names the address and the key for this error.
             raise ListenError(getattr(error, "strerror", None) or str(error)) from error
         bound_host, bound_port = self._runner.addresses[0][:2]
         return f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
