@@ -651,20 +651,20 @@ CREATE FUNCTION predictu_dispatch.enabled_operator(operator_id text) RETURNS pre
     LANGUAGE plpgsql STABLE
     AS $$
 declare
-    found_operator predictu_dispatch.operator;
+    found_row predictu_dispatch.operator;
 begin
-    select o.* into found_operator from predictu_dispatch.operator o where o.operator_id = enabled_operator.operator_id;
+    select o.* into found_row from predictu_dispatch.operator o where o.operator_id = enabled_operator.operator_id;
     if not found then
         raise exception using errcode = 'PD002',
             message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
             hint = 'An operator enters the database when a daemon starts with its file in config/operators/.';
     end if;
-    if not found_operator.enabled then
+    if not found_row.enabled then
         raise exception using errcode = 'PD002',
             message = format('operator %s is disabled', quote_literal(operator_id)),
             hint = 'Its file has enabled = false: only rollback_bet() is accepted for it.';
     end if;
-    return found_operator;
+    return found_row;
 end $$;
 
 CREATE FUNCTION predictu_dispatch.enqueue_callback(operator_id text, method text, params jsonb, request_id uuid DEFAULT NULL::uuid, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS uuid
@@ -1121,7 +1121,7 @@ declare
     seen_now timestamptz;
     silent_since timestamptz;
     other predictu_dispatch.daemon;
-    is_here_long boolean;
+    is_established boolean;
 begin
     -- One daemon at a time: the next may take what this one returns.
     perform pg_advisory_xact_lock(hashtext('predictu_dispatch.heartbeat'));
@@ -1139,15 +1139,15 @@ begin
        set session_id = heartbeat.session_id, host = heartbeat.host, pid = heartbeat.pid,
            version = heartbeat.version, schema_version = heartbeat.schema_version, seen_at = seen_now,
            started_at = case d.session_id when heartbeat.session_id then d.started_at else seen_now end,
-           here_since = case when d.seen_at > silent_since then d.here_since else seen_now end
+           present_since = case when d.seen_at > silent_since then d.present_since else seen_now end
      where d.instance = heartbeat.instance
-    returning d.here_since < silent_since into is_here_long;
+    returning d.present_since < silent_since into is_established;
     if not found then
         insert into predictu_dispatch.daemon
-            (instance, session_id, host, pid, version, schema_version, started_at, here_since, seen_at)
+            (instance, session_id, host, pid, version, schema_version, started_at, present_since, seen_at)
         values (instance, session_id, host, pid, version, schema_version, seen_now, seen_now, seen_now);
     end if;
-    if is_here_long then
+    if is_established then
         -- Stopped daemons lose their shares. After an outage all daemons are silent, so the first
         -- one to return must wait.
         delete from predictu_dispatch.share s
@@ -1157,9 +1157,9 @@ begin
     end if;
     delete from predictu_dispatch.share s where s.instance = heartbeat.instance and s.operator_id <> all (operator_ids);
     insert into predictu_dispatch.share as s (operator_id, instance, interactive_max, settlement_max, requests_per_s_max)
-    select asked.operator_id, heartbeat.instance, asked.interactive_max, asked.settlement_max, asked.requests_per_s_max
+    select requested.operator_id, heartbeat.instance, requested.interactive_max, requested.settlement_max, requested.requests_per_s_max
       from unnest(operator_ids, heartbeat.interactive_max, heartbeat.settlement_max, heartbeat.requests_per_s_max)
-           as asked (operator_id, interactive_max, settlement_max, requests_per_s_max)
+           as requested (operator_id, interactive_max, settlement_max, requests_per_s_max)
     on conflict (operator_id, instance) do update
        set interactive_max = excluded.interactive_max, settlement_max = excluded.settlement_max,
            requests_per_s_max = excluded.requests_per_s_max
@@ -1167,9 +1167,9 @@ begin
            is distinct from (excluded.interactive_max, excluded.settlement_max, excluded.requests_per_s_max);
 
     return query
-    with asked as (
+    with requested as (
         select * from unnest(operator_ids, interactive_used, settlement_used, requests_per_s_used)
-                      as asked (operator_id, interactive_used, settlement_used, requests_per_s_used)
+                      as requested (operator_id, interactive_used, settlement_used, requests_per_s_used)
     ), divided as (
         select s.operator_id, count(*) filter (where d.instance is not null) as daemons,
                count(*) filter (where d.instance < heartbeat.instance) as place,
@@ -1201,7 +1201,7 @@ begin
           from predictu_dispatch.share s
           join divided v on v.operator_id = s.operator_id
           join fair f on f.operator_id = s.operator_id
-          join asked a on a.operator_id = s.operator_id
+          join requested a on a.operator_id = s.operator_id
          where s.instance = heartbeat.instance
     ), written as (
         update predictu_dispatch.share s
@@ -1571,9 +1571,9 @@ declare
     cursor predictu_dispatch.purge_cursor;
     first_tid tid;
     end_tid tid;
-    picked record;
+    candidates record;
     ended record;
-    freed bigint;
+    single_callbacks bigint;
 begin
     perform predictu_dispatch.lock_retention(blocks);
     blocks_all := pg_relation_size('predictu_dispatch.callback') / current_setting('block_size')::bigint;
@@ -1608,12 +1608,12 @@ begin
     )
     select (select count(*) from eligible) as eligible, count(*) as locked, array_agg(l.operator_id) as operator_ids,
            array_agg(l.bet_id) as bet_ids
-      into picked from locked l;
-    locked := picked.eligible - picked.locked;
+      into candidates from locked l;
+    locked := candidates.eligible - candidates.locked;
     -- A bet that is still closing has a terminal that was resolved, or one that needs review and
     -- keeps the bet here.
     select array_agg(l.operator_id) as operator_ids, array_agg(l.bet_id) as bet_ids into ended
-      from unnest(picked.operator_ids, picked.bet_ids) as l (operator_id, bet_id)
+      from unnest(candidates.operator_ids, candidates.bet_ids) as l (operator_id, bet_id)
      where not exists (
                select from predictu_dispatch.callback c
                 where c.operator_id = l.operator_id and c.bet_id = l.bet_id
@@ -1639,26 +1639,26 @@ begin
              group by c.operator_id, c.bet_id having count(*) = count(mine.request_id)) whole;
     locked := locked - coalesce(cardinality(ended.bet_ids), 0);
     -- On conflict: the id may be that of an adopted bet's placement.
-    with gone as (
+    with removed as (
         delete from predictu_dispatch.callback c
          using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where c.operator_id = o.operator_id and c.bet_id = o.bet_id returning c.*
-    ), kept as (
+    ), tombstones as (
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
         select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
-          from gone g on conflict do nothing
+          from removed g on conflict do nothing
     )
-    select count(*) into callbacks from gone;
-    with gone as (
+    select count(*) into callbacks from removed;
+    with removed as (
         delete from predictu_dispatch.bet b using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where b.operator_id = o.operator_id and b.bet_id = o.bet_id returning b.*
     ), adopted as (
         -- The operator knows an adopted bet's debit by this id; other bets have a tombstone for it.
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method)
-        select g.operator_id, g.placement_request_id, 'BET_MAKE' from gone g on conflict do nothing
+        select g.operator_id, g.placement_request_id, 'BET_MAKE' from removed g on conflict do nothing
     )
     insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state)
-    select g.operator_id, g.bet_id, g.state from gone g;
+    select g.operator_id, g.bet_id, g.state from removed g;
     get diagnostics bets = row_count;
 
     with found as materialized (
@@ -1666,22 +1666,22 @@ begin
          where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
            and c.review_since is null
            for update skip locked
-    ), gone as (
+    ), removed as (
         delete from predictu_dispatch.callback c using found
          where c.operator_id = found.operator_id and c.request_id = found.request_id returning c.*
-    ), kept as (
+    ), tombstones as (
         -- PINGs are many, and no operator books anything under their ids.
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
         select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
-          from gone g where g.method <> 'PING' on conflict do nothing
+          from removed g where g.method <> 'PING' on conflict do nothing
     )
-    select count(*) into freed from gone;
+    select count(*) into single_callbacks from removed;
     -- The old ones that remain were locked.
     locked := locked + (
         select count(*) from predictu_dispatch.callback c
          where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
            and c.review_since is null);
-    callbacks := callbacks + freed;
+    callbacks := callbacks + single_callbacks;
     next_block := case when cursor.next_block + blocks < blocks_all then cursor.next_block + blocks end;
     update predictu_dispatch.purge_cursor w
        set next_block = purge_finished.next_block, locked = cursor.locked + purge_finished.locked;
@@ -2118,17 +2118,17 @@ CREATE FUNCTION predictu_dispatch.start_ping(operator_id text) RETURNS uuid
     AS $$
 #variable_conflict use_variable
 declare
-    known predictu_dispatch.operator;
+    target predictu_dispatch.operator;
     id uuid;
 begin
-    select o.* into known from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
+    select o.* into target from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
     select c.request_id into id from predictu_dispatch.callback c
-     where c.operator_id = operator_id and c.request_id = known.ping_request_id and c.state in ('ready', 'in_flight');
+     where c.operator_id = operator_id and c.request_id = target.ping_request_id and c.state in ('ready', 'in_flight');
     if not found then
         id := gen_random_uuid();
         insert into predictu_dispatch.callback (operator_id, request_id, method, lane, state, params, expires_at)
         values (operator_id, id, 'PING', 'interactive', 'ready', '{}',
-                clock_timestamp() + nullif(known.interactive_deadline_s, 0) * interval '1 second');
+                clock_timestamp() + nullif(target.interactive_deadline_s, 0) * interval '1 second');
     end if;
     update predictu_dispatch.operator o
        set ping_request_id = id, revision = o.revision + 1,
@@ -2349,7 +2349,7 @@ CREATE TABLE predictu_dispatch.daemon (
     version text NOT NULL,
     schema_version integer NOT NULL,
     started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    here_since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    present_since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 

@@ -227,7 +227,7 @@ create table predictu_dispatch.daemon (
     started_at      timestamptz not null default clock_timestamp(),
     -- Since when it has sent heartbeats without a gap: a daemon that was silent itself cannot know
     -- that the others have stopped.
-    here_since      timestamptz not null default clock_timestamp(),
+    present_since   timestamptz not null default clock_timestamp(),
     seen_at         timestamptz not null default clock_timestamp()
 );
 

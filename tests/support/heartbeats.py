@@ -43,7 +43,7 @@ async def pass_time(owner: Connection, seconds: float) -> None:
     """Moves all timestamps of the daemon table into the past."""
     await owner.execute(
         "update predictu_dispatch.daemon set seen_at = seen_at - $1 * interval '1 second',"
-        " here_since = here_since - $1 * interval '1 second', started_at = started_at - $1 * interval '1 second'",
+        " present_since = present_since - $1 * interval '1 second', started_at = started_at - $1 * interval '1 second'",
         seconds,
     )
 

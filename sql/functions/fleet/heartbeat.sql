@@ -15,7 +15,7 @@ declare
     seen_now timestamptz;
     silent_since timestamptz;
     other predictu_dispatch.daemon;
-    is_here_long boolean;
+    is_established boolean;
 begin
     -- One daemon at a time: the next may take what this one returns.
     perform pg_advisory_xact_lock(hashtext('predictu_dispatch.heartbeat'));
@@ -33,15 +33,15 @@ begin
        set session_id = heartbeat.session_id, host = heartbeat.host, pid = heartbeat.pid,
            version = heartbeat.version, schema_version = heartbeat.schema_version, seen_at = seen_now,
            started_at = case d.session_id when heartbeat.session_id then d.started_at else seen_now end,
-           here_since = case when d.seen_at > silent_since then d.here_since else seen_now end
+           present_since = case when d.seen_at > silent_since then d.present_since else seen_now end
      where d.instance = heartbeat.instance
-    returning d.here_since < silent_since into is_here_long;
+    returning d.present_since < silent_since into is_established;
     if not found then
         insert into predictu_dispatch.daemon
-            (instance, session_id, host, pid, version, schema_version, started_at, here_since, seen_at)
+            (instance, session_id, host, pid, version, schema_version, started_at, present_since, seen_at)
         values (instance, session_id, host, pid, version, schema_version, seen_now, seen_now, seen_now);
     end if;
-    if is_here_long then
+    if is_established then
         -- Stopped daemons lose their shares. After an outage all daemons are silent, so the first
         -- one to return must wait.
         delete from predictu_dispatch.share s
@@ -51,9 +51,9 @@ begin
     end if;
     delete from predictu_dispatch.share s where s.instance = heartbeat.instance and s.operator_id <> all (operator_ids);
     insert into predictu_dispatch.share as s (operator_id, instance, interactive_max, settlement_max, requests_per_s_max)
-    select asked.operator_id, heartbeat.instance, asked.interactive_max, asked.settlement_max, asked.requests_per_s_max
+    select requested.operator_id, heartbeat.instance, requested.interactive_max, requested.settlement_max, requested.requests_per_s_max
       from unnest(operator_ids, heartbeat.interactive_max, heartbeat.settlement_max, heartbeat.requests_per_s_max)
-           as asked (operator_id, interactive_max, settlement_max, requests_per_s_max)
+           as requested (operator_id, interactive_max, settlement_max, requests_per_s_max)
     on conflict (operator_id, instance) do update
        set interactive_max = excluded.interactive_max, settlement_max = excluded.settlement_max,
            requests_per_s_max = excluded.requests_per_s_max
@@ -61,9 +61,9 @@ begin
            is distinct from (excluded.interactive_max, excluded.settlement_max, excluded.requests_per_s_max);
 
     return query
-    with asked as (
+    with requested as (
         select * from unnest(operator_ids, interactive_used, settlement_used, requests_per_s_used)
-                      as asked (operator_id, interactive_used, settlement_used, requests_per_s_used)
+                      as requested (operator_id, interactive_used, settlement_used, requests_per_s_used)
     ), divided as (
         select s.operator_id, count(*) filter (where d.instance is not null) as daemons,
                count(*) filter (where d.instance < heartbeat.instance) as place,
@@ -95,7 +95,7 @@ begin
           from predictu_dispatch.share s
           join divided v on v.operator_id = s.operator_id
           join fair f on f.operator_id = s.operator_id
-          join asked a on a.operator_id = s.operator_id
+          join requested a on a.operator_id = s.operator_id
          where s.instance = heartbeat.instance
     ), written as (
         update predictu_dispatch.share s

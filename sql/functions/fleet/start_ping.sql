@@ -4,17 +4,17 @@
 create or replace function predictu_dispatch.start_ping(operator_id text) returns uuid language plpgsql as $$
 #variable_conflict use_variable
 declare
-    known predictu_dispatch.operator;
+    target predictu_dispatch.operator;
     id uuid;
 begin
-    select o.* into known from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
+    select o.* into target from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
     select c.request_id into id from predictu_dispatch.callback c
-     where c.operator_id = operator_id and c.request_id = known.ping_request_id and c.state in ('ready', 'in_flight');
+     where c.operator_id = operator_id and c.request_id = target.ping_request_id and c.state in ('ready', 'in_flight');
     if not found then
         id := gen_random_uuid();
         insert into predictu_dispatch.callback (operator_id, request_id, method, lane, state, params, expires_at)
         values (operator_id, id, 'PING', 'interactive', 'ready', '{}',
-                clock_timestamp() + nullif(known.interactive_deadline_s, 0) * interval '1 second');
+                clock_timestamp() + nullif(target.interactive_deadline_s, 0) * interval '1 second');
     end if;
     update predictu_dispatch.operator o
        set ping_request_id = id, revision = o.revision + 1,

@@ -2,20 +2,20 @@
 create or replace function predictu_dispatch.enabled_operator(operator_id text) returns predictu_dispatch.operator
 language plpgsql stable as $$
 declare
-    found_operator predictu_dispatch.operator;
+    found_row predictu_dispatch.operator;
 begin
-    select o.* into found_operator from predictu_dispatch.operator o where o.operator_id = enabled_operator.operator_id;
+    select o.* into found_row from predictu_dispatch.operator o where o.operator_id = enabled_operator.operator_id;
     if not found then
         raise exception using errcode = 'PD002',
             message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
             hint = 'An operator enters the database when a daemon starts with its file in config/operators/.';
     end if;
-    if not found_operator.enabled then
+    if not found_row.enabled then
         raise exception using errcode = 'PD002',
             message = format('operator %s is disabled', quote_literal(operator_id)),
             hint = 'Its file has enabled = false: only rollback_bet() is accepted for it.';
     end if;
-    return found_operator;
+    return found_row;
 end $$;
 
 revoke all on function predictu_dispatch.enabled_operator from public;

@@ -13,9 +13,9 @@ declare
     cursor predictu_dispatch.purge_cursor;
     first_tid tid;
     end_tid tid;
-    picked record;
+    candidates record;
     ended record;
-    freed bigint;
+    single_callbacks bigint;
 begin
     perform predictu_dispatch.lock_retention(blocks);
     blocks_all := pg_relation_size('predictu_dispatch.callback') / current_setting('block_size')::bigint;
@@ -50,12 +50,12 @@ begin
     )
     select (select count(*) from eligible) as eligible, count(*) as locked, array_agg(l.operator_id) as operator_ids,
            array_agg(l.bet_id) as bet_ids
-      into picked from locked l;
-    locked := picked.eligible - picked.locked;
+      into candidates from locked l;
+    locked := candidates.eligible - candidates.locked;
     -- A bet that is still closing has a terminal that was resolved, or one that needs review and
     -- keeps the bet here.
     select array_agg(l.operator_id) as operator_ids, array_agg(l.bet_id) as bet_ids into ended
-      from unnest(picked.operator_ids, picked.bet_ids) as l (operator_id, bet_id)
+      from unnest(candidates.operator_ids, candidates.bet_ids) as l (operator_id, bet_id)
      where not exists (
                select from predictu_dispatch.callback c
                 where c.operator_id = l.operator_id and c.bet_id = l.bet_id
@@ -81,26 +81,26 @@ begin
              group by c.operator_id, c.bet_id having count(*) = count(mine.request_id)) whole;
     locked := locked - coalesce(cardinality(ended.bet_ids), 0);
     -- On conflict: the id may be that of an adopted bet's placement.
-    with gone as (
+    with removed as (
         delete from predictu_dispatch.callback c
          using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where c.operator_id = o.operator_id and c.bet_id = o.bet_id returning c.*
-    ), kept as (
+    ), tombstones as (
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
         select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
-          from gone g on conflict do nothing
+          from removed g on conflict do nothing
     )
-    select count(*) into callbacks from gone;
-    with gone as (
+    select count(*) into callbacks from removed;
+    with removed as (
         delete from predictu_dispatch.bet b using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where b.operator_id = o.operator_id and b.bet_id = o.bet_id returning b.*
     ), adopted as (
         -- The operator knows an adopted bet's debit by this id; other bets have a tombstone for it.
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method)
-        select g.operator_id, g.placement_request_id, 'BET_MAKE' from gone g on conflict do nothing
+        select g.operator_id, g.placement_request_id, 'BET_MAKE' from removed g on conflict do nothing
     )
     insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state)
-    select g.operator_id, g.bet_id, g.state from gone g;
+    select g.operator_id, g.bet_id, g.state from removed g;
     get diagnostics bets = row_count;
 
     with found as materialized (
@@ -108,22 +108,22 @@ begin
          where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
            and c.review_since is null
            for update skip locked
-    ), gone as (
+    ), removed as (
         delete from predictu_dispatch.callback c using found
          where c.operator_id = found.operator_id and c.request_id = found.request_id returning c.*
-    ), kept as (
+    ), tombstones as (
         -- PINGs are many, and no operator books anything under their ids.
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
         select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
-          from gone g where g.method <> 'PING' on conflict do nothing
+          from removed g where g.method <> 'PING' on conflict do nothing
     )
-    select count(*) into freed from gone;
+    select count(*) into single_callbacks from removed;
     -- The old ones that remain were locked.
     locked := locked + (
         select count(*) from predictu_dispatch.callback c
          where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
            and c.review_since is null);
-    callbacks := callbacks + freed;
+    callbacks := callbacks + single_callbacks;
     next_block := case when cursor.next_block + blocks < blocks_all then cursor.next_block + blocks end;
     update predictu_dispatch.purge_cursor w
        set next_block = purge_finished.next_block, locked = cursor.locked + purge_finished.locked;
