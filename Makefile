@@ -1,5 +1,5 @@
-# The two commands of this house are `make demo` and `make test`; `make lint` comes before a commit.
-# ARGS goes to the command that is started: make test ARGS='-n0 -x tests/test_imports.py'
+# Main targets: `make demo` and `make test`. Run `make lint` before a commit.
+# ARGS is passed to the command: make test ARGS='-n0 -x tests/test_imports.py'
 
 .PHONY: demo test lint bench bench-isolation chaos clean
 .DEFAULT_GOAL := test
@@ -7,7 +7,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-# More than four test processes, each with a Postgres of its own, gain nothing; pytest-xdist counts the machine's cores.
+# One process per core, at most four: each has its own Postgres, and more are not faster.
 WORKERS := -n auto --maxprocesses 4
 
 demo: $(STAMP)
@@ -21,22 +21,23 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-# Beside what a user would pick instead, whose packages it installs into .bench-venv. Needs nginx.
+# Also measures other job queues, which it installs into .bench-venv. Needs nginx.
 bench: $(STAMP)
 	@$(BIN)/python -m tests.bench.bench $(ARGS)
 
-# A quarter of an hour, on a machine with nothing else to do.
+# Takes 15 minutes; needs an idle machine.
 bench-isolation: $(STAMP)
 	@$(BIN)/python -m tests.bench.isolation $(ARGS)
 
-# Two minutes of kills, freezes and cuts, and the proof from the books that the money is right.
+# Injects faults for two minutes and checks the money afterwards.
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.chaos.chaos $(ARGS)
 
 clean:
 	rm -rf $(VENV)
 
-# Pins with hashes first, then the project itself, which has no hash. Without pip inside, the environment is made in 0.2 s.
+# Installs the pinned dependencies with hashes, then the project. Creating the environment without pip
+# takes 0.2 s.
 $(STAMP): deploy/requirements-dev.txt pyproject.toml
 	@set -eu; \
 	python=; \
