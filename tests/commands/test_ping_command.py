@@ -84,7 +84,7 @@ async def test_an_unreachable_operator_shows_the_phase_that_failed(
 async def test_a_ping_in_flight_is_joined_and_its_notification_ends_the_wait(
     harness: Harness, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test plays the daemon. Polling alone would take until the deadline, in 15 s."""
+    """The test plays the daemon. Polling alone would take until the deadline, in two minutes."""
     monkeypatch.setattr("predictu_dispatch.commands.ping._POLL_S", 600.0)
     await harness.owner.execute(
         "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, schema_version)"
