@@ -1,7 +1,7 @@
 """Producers, two daemons, a faulty operator, a slow network and crashes, in any order.
 
 Hypothesis chooses. After every statement the database is compared with its state before, with
-core/specification.py and with the operator's own books (tests/support/model.py). Our SQL, outbox,
+core/specification.py and with the operator's own books (tests/support/snapshot.py). Our SQL, outbox,
 courier, recorder and reaper are real. Nothing sleeps: time passes by moving every stored timestamp
 into the past.
 
@@ -24,14 +24,11 @@ from typing_extensions import override
 
 from predictu_dispatch.core.lifecycle import FINAL, BetState, CallbackState
 from predictu_dispatch.core.methods import TERMINALS, Method
-from tests.support.model import (
-    RequestFault,
-    check_operator,
-    read_snapshot,
-)
+from tests.support.model import RequestFault
 from tests.support.postgres import Database
 from tests.support.simulation import DAEMONS, Simulation
 from tests.support.simulation_steps import BETS_MAX, REWRITES, SimulationSteps
+from tests.support.snapshot import check_operator, read_snapshot
 
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 

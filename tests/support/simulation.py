@@ -21,12 +21,9 @@ from predictu_dispatch.edge.postgres.outbox import Outbox
 from predictu_dispatch.flow.courier import Courier
 from predictu_dispatch.flow.reaper import Reaper
 from predictu_dispatch.flow.recorder import Recorder
-from tests.support.model import (
-    AuditKey,
-    Configured,
-    Network,
-)
+from tests.support.model import Configured, Network
 from tests.support.postgres import Database
+from tests.support.snapshot import AuditKey
 
 DAEMONS = ("host-1", "host-2")
 T = TypeVar("T")

@@ -16,20 +16,9 @@ from predictu_dispatch.core.claim import ClaimRequest
 from predictu_dispatch.core.lifecycle import FINAL, BetState, CallbackState
 from predictu_dispatch.core.methods import TERMINALS, Lane, Method
 from predictu_dispatch.core.specification import BET_RULES, CALLBACK_MOVES, BetEvent, BetRule
-from tests.support.model import (
-    BookedBet,
-    Configured,
-    Network,
-    RequestFault,
-    SeenCallback,
-    Snapshot,
-    Wallet,
-    check_bets,
-    check_history,
-    check_operator,
-    read_snapshot,
-)
+from tests.support.model import BookedBet, Configured, Network, RequestFault, Wallet
 from tests.support.simulation import DAEMONS, Daemon, Simulation, T, sort_key
+from tests.support.snapshot import SeenCallback, Snapshot, check_bets, check_history, check_operator, read_snapshot
 
 BETS_MAX = 12
 BET_MOVES = {
