@@ -108,7 +108,7 @@ def _empty_lane(operator: Row, lane: str) -> dict[str, Any]:
     }
 
 
-# ── The table, which `top` shows as well ────────────────────────────────────────────────────────────────────────────
+# ── The table, which `top` shows as well ───────────────────────────────────────────────
 
 
 def operator_lines(lanes: Sequence[Row], *, is_served: bool) -> Iterator[str]:

@@ -337,7 +337,7 @@ def test_a_name_that_a_staged_or_previous_key_has_is_nobodys_active_key(dispatch
 def test_of_systemds_credentials_the_verbs_say_that_the_unit_provides_them(
     dispatcher: Path, monkeypatch: pytest.MonkeyPatch, *, is_known: bool
 ) -> None:
-    """In the daemon's own environment it is known that they are credentials, in a person's shell it is not."""
+    """The daemon's environment names the credentials' folder, a person's shell does not."""
     file = operator_file(dispatcher, "op_a")
     file.write_text(file.read_text().replace("own/op_a.pem", "op_a.pem"))
     credentials = dispatcher.parent / "credentials"

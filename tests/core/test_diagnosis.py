@@ -59,7 +59,7 @@ def facts(
     earlier: Facts | None = None,
     **of_callback: Any,
 ) -> Facts:
-    """A callback that is due for a second and about to be claimed, except for what the arguments change."""
+    """A callback that is due and about to be claimed, changed by the arguments."""
     unset = dict.fromkeys(CallbackFacts.__slots__)
     usual: dict[str, Any] = {"request_id": ID, "operator_id": OPERATOR, "method": method, "lane": RULES[method].lane}
     usual["bet_id"] = "b1" if method.startswith("BET") else None
