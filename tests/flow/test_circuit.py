@@ -207,6 +207,8 @@ async def test_without_notifications_polling_does_the_same(environment: Environm
     daemons = [await environment.fleet.start(instance, database=silent) for instance in ("host-1", "host-2")]
     waiting_wins = await wins(environment, 3)
     await environment.until_all_final()
+    # A success that a daemon writes later would reset the failures that the other one has written.
+    await until_heartbeats_sent(environment, 2)
     await open_circuit(environment, THRESHOLD)
     for daemon in daemons:
         await daemon.until_logged("circuit.opened")
