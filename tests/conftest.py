@@ -69,7 +69,7 @@ async def database(postgres: Server, template: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def harness(database: Database) -> AsyncIterator[Harness]:
-    """Connections of a producer, a daemon and the owner to that database, each with its role's rights."""
+    """A producer's, a daemon's and the owner's connections, each with its role's rights."""
     async with open_harness(database) as harness:
         yield harness
 

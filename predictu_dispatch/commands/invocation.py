@@ -48,7 +48,7 @@ class Invocation:
             self.refuse(error)
 
     def dispatcher(self) -> DispatcherSettings:
-        """Read dispatcher.toml only, so that an operator's faulty file does not stop the command."""
+        """Read dispatcher.toml only: an operator's faulty file does not stop the command."""
         from predictu_dispatch.edge.config.dispatcher_file import read_dispatcher  # noqa: PLC0415 - loaded only where used
         from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
 

@@ -203,6 +203,6 @@ class Facts:
 
     @property
     def ends_at_once(self) -> bool:
-        """True if a running daemon ends the callback within a second, because nothing may be sent."""
+        """True if a running daemon ends the callback within a second: nothing may be sent."""
         is_blocked = self.operator.paused_at is not None or self.operator.circuit is not Circuit.CLOSED
         return self.callback.method in _AWAITED and is_blocked

@@ -28,7 +28,7 @@ class CourierPool(Generic[OperatorT]):
         self._retiring: dict[Courier, asyncio.Task[None]] = {}
 
     async def serve(self, operators: Mapping[str, OperatorT]) -> int:
-        """Serve these operators, by id, from now on; returns how many are new, changed or removed."""
+        """Serve these operators, by id; returns how many are new, changed or removed."""
         before = self._operators
         changed = {name for name in before.keys() | operators.keys() if before.get(name) != operators.get(name)}
         # Created before anything is replaced: if one fails, nothing changes.

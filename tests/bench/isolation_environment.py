@@ -1,7 +1,8 @@
 """The environment of a comparison: a Postgres, a database per side, a daemon per segment.
 
-Each side has its own database, because a backlog costs time even if it is idle. Each segment has its own
-daemon: a suspended daemon would continue with expired leases, and a running one would use the other side's
+Each side has its own database, because a backlog costs time even if it is idle. Each segment has
+its own daemon: a suspended daemon would continue with expired leases, and a running one would use
+the other side's
 cores.
 """
 

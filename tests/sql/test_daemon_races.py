@@ -57,7 +57,7 @@ async def settle_behind(
 
 
 # ── Claims
-# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_eight_claimers_never_lease_the_same_callback(harness: Harness, daemons: list[Connection]) -> None:
@@ -141,7 +141,7 @@ async def test_a_deadline_is_kept_while_a_producer_has_locked_another_bet(
 
 
 # ── Settling
-# ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("method", ["BALANCE", "BET_MAKE"])

@@ -43,7 +43,7 @@ async def refusal_of(harness: Harness, method: str | None, params: Any, **more: 
 
 
 # ── Refused
-# ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_an_unknown_method_is_refused_and_named(harness: Harness) -> None:

@@ -121,7 +121,7 @@ async def test_allowed_interventions_succeed_and_refused_ones_change_nothing(
 
 
 # ── Retry
-# ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("came_to", [rejected, exhausted])
@@ -199,7 +199,7 @@ async def test_a_resolved_callback_is_never_retried_and_the_refusal_names_the_pe
 
 
 # ── Cancel
-# ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def taken_back_bet(harness: Harness, state: BetState, waits: str | None) -> tuple[uuid.UUID, uuid.UUID | None]:

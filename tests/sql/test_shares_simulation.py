@@ -1,7 +1,8 @@
 """Whatever daemons do, the fleet keeps each operator's limits.
 
-Hypothesis drives daemons that start, crash, freeze, return slots slowly, lose answers and reload other limits.
-tests/support/heartbeats.py says what each may use, and the split that is expected in the end. Time passes by moving
+Hypothesis drives daemons that start, crash, freeze, return slots slowly, lose answers and reload
+other limits. tests/support/heartbeats.py says what each may use, and the split that is expected in
+the end. Time passes by moving
 the database's timestamps into the past.
 """
 
@@ -204,7 +205,7 @@ class HeartbeatRules(RuleBasedStateMachine):
 
     @rule(turns=st.integers(1, 6), silent=st.none() | st.sampled_from(NAMES))
     def exchange_heartbeats(self, turns: int, silent: str | None = None) -> None:
-        """All daemons, or all but one, send a heartbeat per second, in another order than by name."""
+        """All daemons, or all but one, send a heartbeat per second, not ordered by name."""
         for _ in range(turns):
             self.wait(2)
             for name in sorted(self.processes.keys() - {silent}, key=lambda one: (one[-1] in "13", one)):

@@ -1,7 +1,7 @@
 """Producers, two daemons, a faulty operator, a slow network and crashes, in any order.
 
 Hypothesis chooses. After every statement the database is compared with its state before, with
-core/specification.py and with the operator's own books (tests/support/snapshot.py). Our SQL, outbox,
+core/specification.py and with the operator's wallet (tests/support/model.py). Our SQL, outbox,
 courier, recorder and reaper are real. Nothing sleeps: time passes by moving every stored timestamp
 into the past.
 

@@ -21,7 +21,7 @@ _TOKEN_SLOW_S, _TOKEN_OLD_S = 3.0, 5.0
 
 
 class Bets:
-    """Bets of every path, each with its own player and its own stake, so that every cent can be traced."""
+    """Bets of every path, each with its own player and stake, so that every cent can be traced."""
 
     PATHS = (
         ("BET_WIN", "at once"),
@@ -69,7 +69,7 @@ class Bets:
             (self._next if when == "with the next bet" else self._last).append((method, bet_id))
 
     async def roll_back_some_in_flight(self) -> None:
-        """Rolls back every other bet whose debit is in flight while no daemon moves: its outcome is unknown."""
+        """Rolls back every other bet whose debit is in flight, while every daemon is stopped."""
         in_flight = await self.environment.harness.owner.fetch(
             "select bet_id from predictu_dispatch.callback"
             " where method = 'BET_MAKE' and state = 'in_flight' order by bet_id"
@@ -126,6 +126,6 @@ class Bets:
 
 
 def _is_slow(fault: str) -> bool:
-    """True for a token that is older than on an idle machine, but younger than one signed before a freeze."""
+    """True for a token older than on an idle machine, but signed after the freeze."""
     found = re.search(r"^token .*, (\S+) s old", fault)
     return found is not None and _TOKEN_SLOW_S <= float(found[1]) < _TOKEN_OLD_S

@@ -100,7 +100,7 @@ def others(operator: Operator) -> list[Request]:
 
 
 async def until_heartbeats_sent(environment: Environment, count: int) -> None:
-    """Waits until every live daemon has sent `count` more heartbeats, one per second, and so has polled in between."""
+    """Waits until every live daemon has sent `count` more heartbeats, one per second."""
     until_when = await environment.harness.owner.fetchval("select now() + $1 * interval '1 second'", count)
 
     async def all_have() -> bool:
@@ -139,7 +139,7 @@ async def outcomes(dsn: str) -> AsyncIterator[Outcomes]:
 
 
 def write_operator(environment: Environment, *, open_s: float, **sections: Any) -> None:
-    """Writes the operator's file: the circuit opens after THRESHOLD failures, interactive callbacks get one attempt."""
+    """Writes an operator's file: THRESHOLD failures, one attempt per interactive callback."""
     settings: dict[str, Any] = {"interactive": ONE_ATTEMPT, **sections}
     circuit = {"failure_threshold": THRESHOLD, "open_s": open_s}
     environment.fleet.write_operator(environment.operator.url, circuit=circuit, **settings)

@@ -225,15 +225,15 @@ class Fleet:
 def _environment() -> dict[str, str]:
     """Returns our environment without the variables that override files, and with a bytecode cache.
 
-    Without a cache every daemon compiles all imports, which doubles its start. The cache stays in the
-    virtual environment for the next run.
+    Without a cache every daemon compiles all imports, which doubles its start. The cache stays in
+    the virtual environment for the next run.
     """
     removed = {*VARIABLES.values(), "NOTIFY_SOCKET", "PYTHONDONTWRITEBYTECODE"}
     kept = {name: value for name, value in os.environ.items() if name not in removed}
     bytecode = Path(sys.prefix) / "bytecode"
     environment = kept | {"PYTHONPYCACHEPREFIX": str(bytecode)}
     if not bytecode.exists():
-        # Filled before the first daemon starts: a loaded machine compiles for longer than a test waits.
+        # Filled before the first daemon starts, because a loaded machine compiles slowly.
         subprocess.run([sys.executable, "-c", "import predictu_dispatch.daemon"], env=environment, check=True)
     return environment
 

@@ -102,7 +102,7 @@ async def open_environment(folder: Path, database: Database) -> AsyncIterator[En
     ):
         fleet = Fleet(folder=folder, dsn=database.dispatcher, session=session)
         fleet.write_operator(operator.url)
-        # As in the operator's file: a debit must not expire while the first daemon starts on a busy machine.
+        # As in the operator's file: no debit may expire before the first daemon has started.
         await know_operators(harness.daemon, interactive_deadline_s=60.0)
         try:
             yield Environment(harness=harness, operator=operator, fleet=fleet)

@@ -233,7 +233,7 @@ class HistoryBuilder:
         await self._ended(history, "BET_WIN", retried, exhausted)
 
     async def _stake_missing(self, history: History) -> None:
-        """The operator confirmed the debit and later answers nothing to reverse: closed, needs review."""
+        """The debit was confirmed, its rollback finds nothing to reverse: closed, needs review."""
         await self._made(history)
         assert history.bet_id
         rollback = await self.harness.rollback(history.bet_id)

@@ -1,8 +1,8 @@
-"""An operator inside the test process: it records every request, can hold its answers back, and has a wallet.
+"""An operator inside the test process: records every request, can hold answers, has a wallet.
 
-It shares no code with the daemon and checks the contract: a fresh token bound to the body, the same bytes for
-the same request_id, no debit after its rollback, no credit before its debit, one terminal for each bet, one
-live attempt of a request. `faults` lists every breach.
+It shares no code with the daemon and checks the contract: a fresh token bound to the body, the same
+bytes for the same request_id, no debit after its rollback, no credit before its debit, one terminal
+for each bet, one live attempt of a request. `faults` lists every breach.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """pgbouncer in transaction mode, configured to change sessions as often as possible.
 
-`PooledFleet` puts it between daemons and their database. With TEST_POOLER=pgbouncer conftest.py uses it in every
-environment, so any test of real daemons can run through it:
+`PooledFleet` puts it between daemons and their database. With TEST_POOLER=pgbouncer conftest.py
+uses it in every environment, so any test of real daemons can run through it:
 TEST_POOLER=pgbouncer make test ARGS="tests/system/test_crash.py".
 """
 

@@ -1,7 +1,8 @@
 """A proxy before Postgres that can lose requests, keep answers, and cut connections.
 
-It reads enough of the protocol to know which statement a message belongs to: a Parse names a statement and its text,
-a Bind names the statement it runs, a Query has its own text. Source: PostgreSQL documentation, "Message Formats".
+It reads enough of the protocol to know which statement a message belongs to: a Parse names a
+statement and its text, a Bind names the statement it runs, a Query has its own text. Source:
+PostgreSQL documentation, "Message Formats".
 """
 
 import asyncio

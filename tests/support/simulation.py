@@ -73,7 +73,7 @@ class Simulation:
 
 
 class HeldReports(Recorder):
-    """Replaces the reaper's recorder: the run decides when reports are settled, perhaps too late."""
+    """Replaces the reaper's recorder: the run decides when, perhaps too late, to settle reports."""
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon

@@ -109,7 +109,7 @@ class Pair:
             await connection.close()
 
     def silence_primary(self) -> None:
-        """Freezes the primary, like a machine that loses its network: no answer and no closed connection.
+        """Freezes the primary, like a machine that loses its network: connections stay open.
 
         The kernel still accepts connections. End it with `primary.kill()`.
         """

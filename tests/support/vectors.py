@@ -1,7 +1,8 @@
-"""Writes predictu_dispatch/reference_operator/vectors.json: tokens that an operator must accept, and must refuse.
+"""Writes reference_operator/vectors.json: tokens that an operator must accept, and must refuse.
 
-Our own signer makes those to accept, from fixed keys at a fixed time. Both algorithms are deterministic, so
-`python -m tests.support.vectors` writes the same bytes again. The private keys here are for tests only.
+Our own signer makes those to accept, from fixed keys at a fixed time. Both algorithms are
+deterministic, so `python -m tests.support.vectors` writes the same bytes again. The private keys
+here are for tests only.
 """
 
 from __future__ import annotations

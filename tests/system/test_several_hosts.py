@@ -69,7 +69,7 @@ async def rows(environment: Environment, instance: str, verdict: str, evidence: 
 
 
 async def all_placed(environment: Environment, count: int) -> None:
-    """Checks that every bet is open, booked once and completely audited, and that the operator saw no fault."""
+    """Checks that every bet is open, booked once and audited, without a fault seen."""
     await environment.until_all_final()
     assert await environment.states() == {"delivered": count}
     assert await environment.bets() == {"open": count}
@@ -124,7 +124,7 @@ async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_c
 
 
 async def is_replaced(network: HostNetwork, a: Daemon, cut_at_s: float) -> None:
-    """Checks that it stops sending, and that the other host gets its slots and then its leases in time."""
+    """Checks that it stops sending, and that the other host gets its slots, then its leases."""
     no_share = "no heartbeat got through, so this daemon has no share of any operator\n"
 
     async def it_knows() -> bool:
@@ -145,9 +145,9 @@ async def is_replaced(network: HostNetwork, a: Daemon, cut_at_s: float) -> None:
 
 
 async def heal_without_a_share(network: HostNetwork) -> None:
-    """Reconnects it to Postgres but holds its heartbeats' answers: without a share it sends nothing.
+    """Reconnects it to Postgres but holds its heartbeats' answers: it sends nothing.
 
-    The other host has all slots meanwhile; its own are free as soon as its late reports are settled.
+    The other host has all slots; its own are free once its late reports are settled.
     """
     environment, cut_off = network.environment, network.hosts[A]
     await place_many(environment, BETS)

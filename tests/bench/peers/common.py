@@ -2,9 +2,9 @@
 
     prepare STORE                       the schema is installed
     fill STORE COUNT                    COUNT jobs are enqueued in bulk
-    work STORE URL [COUNT]              jobs are POSTed to URL, until SIGTERM; then the exit code is 0
-    trickle STORE URL                   as work, set for jobs that come one by one, where that is another setting
-    enqueue STORE RATE SECONDS SEED     one commit for each job, on an open schedule; prints one line of JSON
+    work STORE URL [COUNT]              POST jobs to URL until SIGTERM, then exit with 0
+    trickle STORE URL                   as work, with the settings for single jobs
+    enqueue STORE RATE SECONDS SEED     one commit for each job; prints one line of JSON
 
 STORE is a Postgres DSN or a Redis URL.
 """
