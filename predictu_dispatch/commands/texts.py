@@ -50,7 +50,7 @@ _REASONS: Final = {
     "rolled_back": "the bet was rolled back",
     "requested": "the trade failed, so the platform requested a rollback",
     "unknown_effect": "the placement has an unknown outcome, so it is rolled back",
-    "taken_back": "a person cancelled it before any attempt",
+    "withdrawn": "a person cancelled it before any attempt",
     "circuit_open": "not sent: the operator was down",
     "paused": "not sent: the operator was paused",
     "deadline": "its deadline passed",

@@ -105,7 +105,7 @@ async def test_concurrent_claims_and_cancels_never_overlap(harness: Harness, dat
         async def claim_all(connection: Connection) -> list[uuid.UUID]:
             return [lease["request_id"] for _ in range(20) for lease in await claim(connection, slots=1)]
 
-        claimed, taken_back = (
+        claimed, withdrawn = (
             list(itertools.chain.from_iterable(lists))
             for lists in await asyncio.gather(
                 asyncio.gather(*(claim_all(connection) for connection in claimers)),
@@ -114,11 +114,11 @@ async def test_concurrent_claims_and_cancels_never_overlap(harness: Harness, dat
                 ),
             )
         )
-    assert sorted([*claimed, *taken_back]) == sorted({*claimed, *taken_back}), "none is in both"
+    assert sorted([*claimed, *withdrawn]) == sorted({*claimed, *withdrawn}), "none is in both"
     states = {row["request_id"]: (row["state"], row["attempts"]) for row in await callbacks_of(harness)}
     assert {one for one, state in states.items() if state == ("in_flight", 1)} == set(claimed)
-    assert {one for one, state in states.items() if state == ("cancelled", 0)} == set(taken_back)
-    assert set(states) == {*claimed, *taken_back} == set(named)
+    assert {one for one, state in states.items() if state == ("cancelled", 0)} == set(withdrawn)
+    assert set(states) == {*claimed, *withdrawn} == set(named)
 
 
 async def callbacks_of(harness: Harness) -> list[asyncpg.Record]:

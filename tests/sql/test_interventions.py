@@ -202,7 +202,7 @@ async def test_a_resolved_callback_is_never_retried_and_the_refusal_names_the_pe
 # ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def taken_back_bet(harness: Harness, state: BetState, waits: str | None) -> tuple[uuid.UUID, uuid.UUID | None]:
+async def withdrawn_bet(harness: Harness, state: BetState, waits: str | None) -> tuple[uuid.UUID, uuid.UUID | None]:
     """Create a bet in this state.
 
     Returns its placement and its terminal, never attempted if possible.
@@ -235,14 +235,14 @@ async def test_a_cancel_moves_the_bet_as_its_table_says(harness: Harness, state:
         if impossible:
             continue
         walked.append((event, waits))
-        placement, terminal = await taken_back_bet(harness, state, waits)
+        placement, terminal = await withdrawn_bet(harness, state, waits)
         named = placement if event is BetEvent.PLACEMENT_CANCELLED else terminal
         before = await harness.everything()
         if isinstance(rule, BetRule):
             await cancel(harness.daemon, named)
             callback = await harness.callback(named)
             assert (callback["state"], callback["reason"], callback["note"]) == (
-                *("cancelled", "taken_back", "market is void"),
+                *("cancelled", "withdrawn", "market is void"),
             )
             assert (await harness.bet())["state"] == rule.next
             if rule.terminal is TerminalChange.CANCELLED and terminal:
@@ -281,5 +281,5 @@ async def test_a_cancelled_callback_is_notified(harness: Harness, database: Data
         assert await asyncio.wait_for(notifications.get(), WAIT_S) == f"{OPERATOR} {balance}"
     outcome = await harness.producer.fetchrow("select * from predictu_dispatch.outcome($1, $2)", OPERATOR, balance)
     assert outcome is not None
-    assert (outcome["state"], outcome["reason"], outcome["effect"]) == ("cancelled", "taken_back", "none")
+    assert (outcome["state"], outcome["reason"], outcome["effect"]) == ("cancelled", "withdrawn", "none")
     assert await claim(harness.daemon) == []

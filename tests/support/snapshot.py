@@ -168,14 +168,14 @@ def _event(before: Snapshot, after: Snapshot, bet: SeenBet) -> BetEvent | None:
     if was is not None and now is not None and was.state not in FINAL and now.state in FINAL:
         if now.state is CallbackState.DELIVERED:
             return BetEvent.PLACEMENT_DELIVERED
-        if now.reason == "taken_back":
+        if now.reason == "withdrawn":
             return BetEvent.PLACEMENT_CANCELLED
         if now.reason == "rolled_back" and was.state is CallbackState.READY:
             return BetEvent.ROLLBACK_UNAPPLIED if now.effect == "none" else BetEvent.ROLLBACK_UNKNOWN
         return BetEvent.PLACEMENT_ENDED_NONE if now.effect == "none" else BetEvent.PLACEMENT_ENDED_UNKNOWN
     if was is not None and now is not None and now.retry_stopped and not was.retry_stopped:
         return BetEvent.ROLLBACK_IN_FLIGHT
-    if then is not None and terminal is None and after.callbacks[then.request_id].reason == "taken_back":
+    if then is not None and terminal is None and after.callbacks[then.request_id].reason == "withdrawn":
         return BetEvent.TERMINAL_CANCELLED
     if terminal is not None and terminal.request_id not in before.callbacks:
         return BetEvent.ROLLBACK_REQUESTED if terminal.reason == "requested" else BetEvent.TERMINAL_ENQUEUED

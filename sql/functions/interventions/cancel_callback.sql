@@ -26,7 +26,7 @@ begin
             'If it was settled manually, wait until the rollback has ended, then: predictu-dispatch resolve REQUEST_ID');
     end if;
     update predictu_dispatch.callback c
-       set state = 'cancelled', reason = 'taken_back', finished_at = clock_timestamp(),
+       set state = 'cancelled', reason = 'withdrawn', finished_at = clock_timestamp(),
            note = concat_ws('; ', c.note, reason)
      where c.operator_id = operator_id and c.request_id = request_id
     returning c.* into cancelled;

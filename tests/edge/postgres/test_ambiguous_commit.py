@@ -66,7 +66,7 @@ async def test_leases_of_a_lost_claim_are_reaped_with_unknown_effect(
     """The database has five attempts that were never made. Debits are retried or rolled back."""
     harness = environment.harness
     async with proxied(environment.fleet.dsn) as proxy:
-        plain, taken_back, too_late = [await harness.place(f"b-{name}") for name in ("plain", "taken-back", "too-late")]
+        plain, withdrawn, too_late = [await harness.place(f"b-{name}") for name in ("plain", "taken-back", "too-late")]
         balance = await enqueue(harness.producer, "BALANCE", {"player_id": "p1", "currency": "EUR"})
         await environment.adopt("b-won")
         win = await harness.end("BET_WIN", "b-won")
@@ -90,7 +90,7 @@ async def test_leases_of_a_lost_claim_are_reaped_with_unknown_effect(
             delivered = (2, "delivered", "answered", None, "host-1")
             assert await environment.audit(request_id) == [INTERRUPTED, delivered]
             assert len(environment.operator.sent(request_id)) == 1
-        for request_id, reason in ((taken_back, "rolled_back"), (too_late, "deadline")):
+        for request_id, reason in ((withdrawn, "rolled_back"), (too_late, "deadline")):
             callback = await harness.callback(request_id)
             assert (callback["state"], callback["reason"], callback["effect"]) == ("exhausted", reason, "unknown")
             assert await environment.audit(request_id) == [INTERRUPTED]
