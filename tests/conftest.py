@@ -6,12 +6,14 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from predictu_dispatch.edge.config.dispatcher_file import VARIABLES
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.support.environment import Environment, open_environment
 from tests.support.harness import Harness, open_harness
 from tests.support.pgbouncer import PooledFleet
 from tests.support.postgres import Database, Server, cloned_database, create_template, drop_database, server_of
@@ -72,6 +74,13 @@ async def harness(database: Database) -> AsyncIterator[Harness]:
     """A producer's, a daemon's and the owner's connections, each with its role's rights."""
     async with open_harness(database) as harness:
         yield harness
+
+
+@pytest.fixture
+async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
+    """An operator that answers well, and a fleet of daemons to start."""
+    async with open_environment(tmp_path, database) as environment:
+        yield environment
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
@@ -28,7 +27,7 @@ from tests.support.circuits import (
     wins,
     write_operator,
 )
-from tests.support.environment import Environment, open_environment
+from tests.support.environment import Environment
 from tests.support.harness import DISABLED, OPERATOR, Harness, claim, connected, delivered, enqueue, retried, settle_all
 from tests.support.operators import Request
 from tests.support.postgres import Database
@@ -39,12 +38,6 @@ NEVER_S = 600.0
 BALANCE = {"player_id": "p1", "currency": "EUR"}
 POLL = "as ping_state"
 """The monitor's read, as the proxy recognizes it."""
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 # Opening

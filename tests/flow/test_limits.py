@@ -9,8 +9,6 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -30,20 +28,13 @@ from tests.support.bulk import (
 )
 from tests.support.circuits import pings, until_nothing_in_flight, until_operator_is
 from tests.support.daemons import Daemon, until
-from tests.support.environment import Environment, open_environment
+from tests.support.environment import Environment
 from tests.support.operators import Request
-from tests.support.postgres import Database
 
 A, B, C, D = "host-a", "host-b", "host-c", "host-d"
 IS_FULL = os.environ.get("TEST_SIZE") == "full"
 """The size of the outage's backlog; TEST_SIZE=full uses 10,000."""
 BACKLOG, BACKLOG_RATE = (10_000, 400) if IS_FULL else (1_200, 200)
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 async def all_ready(environment: Environment, *instances: str) -> list[Daemon]:

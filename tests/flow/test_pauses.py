@@ -1,8 +1,6 @@
 """Pauses: nothing is sent to a paused operator, and no attempt is used."""
 
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -18,15 +16,9 @@ from tests.support.circuits import (
     until_heartbeats_sent,
 )
 from tests.support.daemons import until
-from tests.support.environment import OTHER, Environment, another_operator, open_environment
+from tests.support.environment import OTHER, Environment, another_operator
 from tests.support.harness import OPERATOR, Harness, connected, enqueue, placement_params, retried
 from tests.support.postgres import Database
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 async def pause(harness: Harness, operator_id: str = OPERATOR) -> None:

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -20,17 +18,10 @@ from tests.support.circuits import (
     until_operator_is,
 )
 from tests.support.daemons import until
-from tests.support.environment import OTHER, Environment, another_operator, open_environment
+from tests.support.environment import OTHER, Environment, another_operator
 from tests.support.harness import OPERATOR
-from tests.support.postgres import Database
 
 INTERVAL_S = 0.4
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 def write_operator(

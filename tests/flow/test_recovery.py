@@ -2,8 +2,6 @@
 
 import itertools
 import math
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -29,19 +27,12 @@ from tests.support.circuits import (
     write_operator,
 )
 from tests.support.daemons import until
-from tests.support.environment import Environment, open_environment
+from tests.support.environment import Environment
 from tests.support.harness import OPERATOR
 from tests.support.operators import Request
-from tests.support.postgres import Database
 
 NEVER_S = 600.0
 """Longer than any test: no PING is sent."""
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 async def test_an_open_circuit_gets_one_ping_every_open_s_from_the_whole_fleet(environment: Environment) -> None:

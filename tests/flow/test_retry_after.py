@@ -1,9 +1,8 @@
 """Retry-After: an operator's lane waits in the whole fleet, up to max_delay_s."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
-from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -18,17 +17,9 @@ from tests.support.circuits import (
     until_operator_is,
 )
 from tests.support.daemons import until
-from tests.support.environment import OTHER, Environment, another_operator, open_environment
+from tests.support.environment import OTHER, Environment, another_operator
 from tests.support.operators import Request
-from tests.support.postgres import Database
 from tests.support.postgres_proxy import Trick, proxied
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
-
 
 TELL = "predictu_dispatch.write_circuits("
 """The monitor's write, as the proxy recognizes it."""

@@ -2,27 +2,20 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from predictu_dispatch.edge.postgres import migrations as edge
 from predictu_dispatch.edge.postgres.migrations import SchemaError, migrate
 from predictu_dispatch.edge.postgres.sql_files import Migration, migrations
-from tests.support.environment import Environment, open_environment
+from tests.support.environment import Environment
 from tests.support.harness import connected
 from tests.support.postgres import Database, Server, drop_database
 
 OURS = len(migrations())
 EXPAND = "alter table predictu_dispatch.callback add column of_the_next_release text;"
 CONTRACT = "alter table predictu_dispatch.callback drop column of_the_next_release;"
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 @pytest.fixture

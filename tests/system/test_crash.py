@@ -1,25 +1,14 @@
 """Killed and frozen daemons: nothing is lost or doubled, and the audit is complete."""
 
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from tests.support.daemons import until
-from tests.support.environment import Environment, open_environment
+from tests.support.environment import Environment
 from tests.support.harness import enqueue
-from tests.support.postgres import Database
 from tests.support.postgres_proxy import Trick, proxied
 
 INTERRUPTED = ("retry", "unanswered", "interrupted")
 DELIVERED = ("delivered", "answered", None)
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 async def enqueue_of_every_kind(environment: Environment, count: int) -> dict[uuid.UUID, str]:

@@ -2,19 +2,10 @@
 
 import signal
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.environment import Environment, open_environment
-from tests.support.postgres import Database
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
+from tests.support.environment import Environment
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,10 +19,9 @@ from aiohttp import web
 from tests.support.bulk import place_many, until_slots
 from tests.support.circuits import print_figures
 from tests.support.daemons import until
-from tests.support.environment import Environment, open_environment
+from tests.support.environment import Environment
 from tests.support.harness import Harness, retried
 from tests.support.operators import Request
-from tests.support.postgres import Database
 from tests.support.resources import MinimalOperator, minimal_operator, resource_usage
 
 IS_FULL = os.environ.get("TEST_SIZE") == "full"
@@ -31,12 +29,6 @@ CALLBACKS = 1_000_000 if IS_FULL else 4_000
 FIRST = max(1_000, CALLBACKS // 10)
 SLOTS, POOL = 20, 4
 _ENQUEUED_AHEAD, _AT_ONCE = 2_000, 500
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 MONTH_ENDS = [

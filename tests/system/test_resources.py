@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -22,12 +22,6 @@ from tests.support.resources import SmallDisk, few_descriptors, small_disk, why_
 STAKE = 500
 DELIVERED_AT_ONCE = [(1, "delivered", "answered", None, "host-1")]
 _GONE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 @pytest.fixture

@@ -1,23 +1,12 @@
 """Several daemons on one database: one lease per callback, and expired leases are reaped."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-
 from tests.support.daemons import until
-from tests.support.environment import Environment, open_environment
+from tests.support.environment import Environment
 from tests.support.harness import connected
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import proxied
 
 SETTLE = "predictu_dispatch.settle("
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 async def enqueue_bets(environment: Environment, count: int) -> None:

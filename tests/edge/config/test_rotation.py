@@ -26,9 +26,8 @@ from predictu_dispatch.edge.config.operator_file import read_operator
 from predictu_dispatch.edge.config.rotation import KeyRotation, RotationRefusedError
 from predictu_dispatch.edge.http.server import HttpServer
 from tests.support.daemons import WAIT_S, Daemon, until
-from tests.support.environment import Environment, open_environment
+from tests.support.environment import Environment
 from tests.support.harness import OPERATOR
-from tests.support.postgres import Database
 
 FILE_STEPS = frozenset({"open", "os.link", "os.rename", "os.remove", "os.chmod", "os.chown"})
 """The audit events that Python raises before it touches a file. Source: PEP 578."""
@@ -261,12 +260,6 @@ async def running_verifier(session: aiohttp.ClientSession) -> AsyncIterator[Veri
         yield verifier
     finally:
         await runner.cleanup()
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 async def play_bets(environment: Environment, verifier: Verifier, stop: asyncio.Event) -> int:

@@ -6,8 +6,6 @@ Repeated settles are also in test_outage.py and test_crash.py.
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -16,7 +14,7 @@ import pytest
 from tests.support.bulk import place_many, until_heartbeats, until_slots
 from tests.support.circuits import failing
 from tests.support.daemons import Daemon, until
-from tests.support.environment import Environment, open_environment
+from tests.support.environment import Environment
 from tests.support.harness import (
     Connection,
     connected,
@@ -34,12 +32,6 @@ EXPIRE, ANNOUNCE = "predictu_dispatch.expire(", "predictu_dispatch.heartbeat("
 INTERRUPTED = (1, "retry", "unanswered", "interrupted", "host-1")
 LIMIT = 12
 BET: dict[str, Any] = {"bet_id": "b-1", "player_id": "p1", "currency": "EUR", "amount": 500}
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 def cut_what_is_kept(proxy: PostgresProxy) -> None:

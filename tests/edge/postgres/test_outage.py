@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,10 @@ from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.support.daemons import until
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import enqueue, open_harness, retried
-from tests.support.postgres import Database, Server, cloned_database, create_template, server_of
+from tests.support.postgres import Server, cloned_database, create_template, server_of
 from tests.support.postgres_proxy import Trick, proxied
 
 DELIVERED_AT_ONCE = [(1, "delivered", "answered", None, "host-1")]
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 async def test_postgres_killed_with_answers_in_flight_loses_and_doubles_nothing(

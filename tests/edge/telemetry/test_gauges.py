@@ -3,29 +3,21 @@
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from predictu_dispatch.edge.config.keys import create_key_file
 from tests.support.daemons import Daemon, until
-from tests.support.environment import Environment, open_environment
+from tests.support.environment import Environment
 from tests.support.harness import OPERATOR
-from tests.support.postgres import Database
 
 HOUR_S = 3600.0
 SLACK_S = 120.0
 LATER = {"initial_delay_s": 200.0, "max_delay_s": 300.0}
 """No retry while a test runs."""
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 def shows(daemon: Daemon, name: str, value: float, *labels: str) -> Callable[[], Awaitable[bool]]:

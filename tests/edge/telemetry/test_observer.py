@@ -13,13 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import jwt
-import pytest
 from aiohttp import web
 
 import predictu_dispatch
 from predictu_dispatch.core.events import Event
 from tests.support.daemons import WAIT_S, until
-from tests.support.environment import Environment, open_environment
+from tests.support.environment import Environment
 from tests.support.harness import OPERATOR, enqueue, placement_params
 from tests.support.postgres import Database, Server, cloned_database
 from tests.support.postgres_proxy import Trick, proxied
@@ -27,12 +26,6 @@ from tests.support.postgres_proxy import Trick, proxied
 BY_LANE = {(lane, OPERATOR) for lane in ("interactive", "settlement")}
 STORED = ("backlog", "oldest_due_seconds", "unknown_effect", "needs_review")
 """Figures from the database."""
-
-
-@pytest.fixture
-async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
-    async with open_environment(tmp_path, database) as environment:
-        yield environment
 
 
 def with_parameter(database: Database, parameter: str) -> str:
