@@ -1157,7 +1157,8 @@ begin
     end if;
     delete from predictu_dispatch.share s where s.instance = heartbeat.instance and s.operator_id <> all (operator_ids);
     insert into predictu_dispatch.share as s (operator_id, instance, interactive_max, settlement_max, requests_per_s_max)
-    select requested.operator_id, heartbeat.instance, requested.interactive_max, requested.settlement_max, requested.requests_per_s_max
+    select requested.operator_id, heartbeat.instance, requested.interactive_max, requested.settlement_max,
+           requested.requests_per_s_max
       from unnest(operator_ids, heartbeat.interactive_max, heartbeat.settlement_max, heartbeat.requests_per_s_max)
            as requested (operator_id, interactive_max, settlement_max, requests_per_s_max)
     on conflict (operator_id, instance) do update

@@ -1,6 +1,6 @@
--- Records that a daemon is alive and what it goes on using; returns its shares of the operators'
--- limits. If is_fair is false, a share has still to be returned by this daemon or to it, and the
--- daemon should call again soon. Raises PD007 if another live daemon has the same name.
+-- Records that a daemon is alive and what it still uses; returns its shares of the operators'
+-- limits. If is_fair is false, this daemon or another one must still return a share, and the daemon
+-- should call again soon. Raises PD007 if another live daemon has the same name.
 create or replace function predictu_dispatch.heartbeat(
     instance text, session_id uuid, host text, pid integer, version text, operator_ids text[],
     interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[],
@@ -51,7 +51,8 @@ begin
     end if;
     delete from predictu_dispatch.share s where s.instance = heartbeat.instance and s.operator_id <> all (operator_ids);
     insert into predictu_dispatch.share as s (operator_id, instance, interactive_max, settlement_max, requests_per_s_max)
-    select requested.operator_id, heartbeat.instance, requested.interactive_max, requested.settlement_max, requested.requests_per_s_max
+    select requested.operator_id, heartbeat.instance, requested.interactive_max, requested.settlement_max,
+           requested.requests_per_s_max
       from unnest(operator_ids, heartbeat.interactive_max, heartbeat.settlement_max, heartbeat.requests_per_s_max)
            as requested (operator_id, interactive_max, settlement_max, requests_per_s_max)
     on conflict (operator_id, instance) do update
