@@ -94,7 +94,7 @@ BODIES: tuple[Entry, ...] = (
     body("a surrogate in UTF-8", b'{"status":"OK","name":"\xed\xa0\x80"}', NOT_UTF8),
     body("bytes without meaning", bytes(range(128, 256)) * 20, NOT_UTF8),
     body("compressed without being requested", gzip.compress(OK), NOT_UTF8),
-    sends("40 MB, packed", http(BOMB * 40, b"Content-Encoding: gzip"), NOT_UTF8),
+    sends("40 MB, packed", http(BOMB * 40, b"Content-Encoding: gzip"), NOT_UTF8, body=BOMB * 40),
     sends("called packed, and plain", http(OK, b"Content-Encoding: gzip"), DELIVERED, body=OK),
     sends("called brotli, and garbage", http(b"\x8b\xff" * 50, b"Content-Encoding: br"), NOT_UTF8),
     # The wrong shape

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from predictu_dispatch.core.callback import Effect, Evidence
+from predictu_dispatch.core.callback import Effect, Evidence, Exchange
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.verdict import Verdict
 from tests.support.raw_server import Peer
@@ -20,6 +20,7 @@ Play = Callable[[Peer, bytes], Awaitable[None]]
 """Sends the answer to this request on this connection."""
 
 BALANCE = 95_000
+_ERROR_CHARS_MAX = 500
 OK = b'{"status":"OK","balance":95000,"transaction_id":"op-tx-123"}'
 REFUSED = b'{"status":"INSUFFICIENT_FUNDS","balance":3}'
 BOMB = gzip.compress(b"0" * 1_000_000)
@@ -106,6 +107,17 @@ class Entry:
         if self.then is Then.RESETS:
             peer.reset()
         return self.then is Then.GOES_ON
+
+
+def assert_can_be_stored(exchange: Exchange, *, bytes_max: int) -> None:
+    """Checks that Postgres can store it and that the limits hold."""
+    for text in (exchange.error or "", *(part for header in exchange.headers for part in header)):
+        assert "\0" not in text
+        text.encode()
+    assert len(exchange.error or "") <= _ERROR_CHARS_MAX
+    assert len(exchange.body) <= bytes_max
+    assert exchange.truncated == (exchange.status is not None and exchange.evidence is not Evidence.ANSWERED)
+    assert exchange.reason != "internal_error"
 
 
 def sends(name: str, wire: bytes, *expected: Expected, **more: Any) -> Entry:

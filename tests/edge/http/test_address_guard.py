@@ -187,13 +187,6 @@ async def test_a_name_with_only_private_addresses_is_refused(addresses: list[str
         assert part in (exchange.error or "")
 
 
-async def test_a_name_with_a_private_address_connects_if_allowed() -> None:
-    async with answering_inside() as server:
-        port = server.address[1]
-        exchange = await exchange_with("wallet.example.com", port, allowed=True, look_up=names(wallet=["127.0.0.1"]))
-    assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
-
-
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "wallet.invalid"])
 async def test_an_unresolvable_name_is_not_sent(host: str) -> None:
     assert evidence_and_reason(await exchange_with(host, 80)) == (Evidence.NOT_SENT, "dns_failed")

@@ -29,7 +29,7 @@ from predictu_dispatch.edge.postgres.database import Database as Pool
 from predictu_dispatch.edge.postgres.outbox import Outbox
 from tests.core.test_callback_body import a_callback
 from tests.core.test_verdict import assert_storable
-from tests.hostile.entry import Then
+from tests.hostile.entry import Then, assert_can_be_stored
 from tests.hostile.mutations import RawAnswer, random_answer
 from tests.hostile.oracle import UnsureError, answer_in, status_in
 from tests.support.harness import OPERATOR, enqueue, open_harness
@@ -166,16 +166,6 @@ def assert_verdict_follows_from_the_body(exchange: Exchange, judgement: Judgemen
     assert (judgement.effect is Effect.UNKNOWN) == (judgement.verdict is Verdict.RETRY)
 
 
-def assert_can_be_stored(exchange: Exchange) -> None:
-    for text in (exchange.error or "", *(part for header in exchange.headers for part in header)):
-        assert "\0" not in text
-        text.encode()
-    assert len(exchange.error or "") <= 500
-    assert len(exchange.body) <= BYTES_MAX
-    assert exchange.truncated == (exchange.status is not None and exchange.evidence is not ANSWERED)
-    assert exchange.reason != "internal_error"
-
-
 def test_random_answers_have_a_correct_result_that_postgres_stores(postgres: Server, template: str) -> None:
     kept: dict[tuple[object, ...], Exchange] = {}
     found: dict[tuple[object, ...], bytes] = {}
@@ -211,7 +201,7 @@ def attempt(talk: Conversation, now: RawAnswer, rng: Random) -> tuple[Exchange, 
         method, amount_format=rng.choice(["subunits", "decimal"]), minor_digits=rng.choice([None, 0, 2, 4])
     )
     judgement = judge(callback, exchange, BUILT_IN, now=NOW)
-    assert_can_be_stored(exchange)
+    assert_can_be_stored(exchange, bytes_max=BYTES_MAX)
     assert_storable(judgement)
     assert_accepts_only_complete_answers(now, exchange)
     assert_verdict_follows_from_the_body(exchange, judgement, method)

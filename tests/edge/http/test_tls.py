@@ -162,21 +162,6 @@ async def test_tls_older_than_1_2_is_refused(authority: trustme.CA, tmp_path: Pa
         assert "alert protocol version" in error or "during the TLS handshake" in error
 
 
-async def test_plain_http_on_the_tls_port_gets_nothing() -> None:
-    async def plain(peer: Peer) -> None:
-        await peer.reader.read(1)
-        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await peer.read_until_closed()
-
-    async with (
-        RawServer(plain).running() as server,
-        transport_to(server.url.replace("http:", "https:")) as transport,
-    ):
-        exchange = await post(transport)
-    assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "tls_failed")
-    assert b"POST" not in server.unexpected_bytes
-
-
 async def test_a_connection_closed_in_the_handshake_is_explained() -> None:
     async def hangs_up(peer: Peer) -> None:
         await peer.reader.read(65_536)

@@ -118,20 +118,6 @@ async def test_an_unsolicited_answer_is_never_used_for_the_next_request(*, later
         assert (server.connections, len(server.requests)) == (2, 2)
 
 
-async def test_a_server_that_answers_before_the_request_gets_nothing() -> None:
-    async def answers_first(peer: Peer) -> None:
-        await peer.send(OK)
-        await peer.read_until_closed()
-
-    async with RawServer(answers_first).running() as server, transport_to(server.url) as transport:
-        exchange = await post(transport)
-        # If the bytes arrived in time, nothing was sent.
-        if exchange.evidence is Evidence.NOT_SENT:
-            assert exchange.reason == "unsolicited_data"
-            await server.hung_up.wait()
-            assert server.unexpected_bytes == b""
-
-
 # Interrupted
 
 
