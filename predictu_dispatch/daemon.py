@@ -20,9 +20,9 @@ from predictu_dispatch.edge.config.loader import Config, reload_config
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
 from predictu_dispatch.edge.http.server import HttpServer, ListenError
 from predictu_dispatch.edge.http.transport import Transport
+from predictu_dispatch.edge.postgres.connections import listen
 from predictu_dispatch.edge.postgres.database import Database
 from predictu_dispatch.edge.postgres.fleet_store import FleetStore
-from predictu_dispatch.edge.postgres.listener import listen
 from predictu_dispatch.edge.postgres.outbox import Outbox
 from predictu_dispatch.edge.postgres.sql_files import read_queries
 from predictu_dispatch.edge.systemd import ServiceManager

@@ -57,7 +57,7 @@ def ping(invocation: Invocation, operator: str) -> None:
 
 async def _ping(invocation: Invocation, operator: str) -> tuple[Row, Row | None]:
     """The PING when it is final or its time is over, and its last audit row."""
-    from predictu_dispatch.edge.postgres.listener import listen  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.postgres.connections import listen  # noqa: PLC0415 - loaded only where used
 
     settings = invocation.dispatcher().database
     listen_dsn = settings.listen_dsn.get_secret_value() or settings.dsn.get_secret_value()

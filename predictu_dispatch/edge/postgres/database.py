@@ -14,8 +14,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_ji
 
 from predictu_dispatch.core.database_errors import DatabaseUnavailable
 from predictu_dispatch.core.events import Event
+from predictu_dispatch.edge.postgres.connections import CONNECT_TIMEOUT_S, Hosts
 from predictu_dispatch.edge.postgres.errors import FOREIGN, translated, was_answered
-from predictu_dispatch.edge.postgres.hosts import CONNECT_TIMEOUT_S, Hosts
 from predictu_dispatch.edge.postgres.migrations import require_schema
 
 _STATEMENTS_CACHED: Final = 100

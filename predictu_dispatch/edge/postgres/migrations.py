@@ -9,8 +9,8 @@ import asyncpg
 from asyncpg import Connection
 from asyncpg.pool import PoolConnectionProxy
 
+from predictu_dispatch.edge.postgres.connections import Hosts
 from predictu_dispatch.edge.postgres.errors import translated
-from predictu_dispatch.edge.postgres.hosts import Hosts
 from predictu_dispatch.edge.postgres.sql_files import Migration, definitions, migrations
 
 _LOCK_KEY = 7_305_177_219_640_001

@@ -13,8 +13,8 @@ from asyncpg import Connection
 
 from predictu_dispatch.core.database_errors import Refused
 from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedAudit, PurgedCallbacks
+from predictu_dispatch.edge.postgres.connections import Hosts
 from predictu_dispatch.edge.postgres.errors import translated
-from predictu_dispatch.edge.postgres.hosts import Hosts
 from predictu_dispatch.edge.postgres.migrations import require_schema
 from predictu_dispatch.edge.postgres.sql_files import query
 

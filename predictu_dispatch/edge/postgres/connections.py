@@ -1,0 +1,109 @@
+"""Single connections: to the first usable host of a DSN, and one that listens and reconnects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from asyncpg import Connection
+
+from predictu_dispatch.core.database_errors import DatabaseUnavailable, DsnError, Refused
+from predictu_dispatch.core.dsn import one_per_host
+from predictu_dispatch.core.events import Event
+from predictu_dispatch.edge.postgres.errors import FOREIGN, translated
+
+CONNECT_TIMEOUT_S: Final = 5.0
+_CHECK_S: Final = 10.0
+"""Interval of the check that a silent connection still works."""
+_RETRY_S: Final = 0.1
+_RETRY_MAX_S: Final = 2.0
+
+log = structlog.get_logger()
+
+
+class Hosts:
+    """The hosts of one DSN. The host that answered last is tried first.
+
+    asyncpg has one timeout for all hosts: an unreachable host would use it up.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._dsns = one_per_host(dsn)
+
+    async def connect(self, *_: Any, **options: Any) -> Connection:  # noqa: ANN401 - asyncpg's pool passes the DSN
+        """Connect to the first host that answers and fits the DSN, within CONNECT_TIMEOUT_S.
+
+        Raises the last host's DatabaseUnavailable; LoginRefused and DsnError at once.
+        """
+        dsns = list(self._dsns)
+        for dsn in dsns:
+            try:
+                with translated():
+                    connection: Connection = await asyncpg.connect(
+                        dsn, timeout=CONNECT_TIMEOUT_S / len(dsns), **options
+                    )
+            except DatabaseUnavailable:
+                if dsn == dsns[-1]:
+                    raise
+            else:
+                self._dsns.sort(key=lambda one: one != dsn)
+                return connection
+        raise AssertionError  # The last host either connects or raises.
+
+
+async def listen(
+    dsn: str,
+    channels: Sequence[str],
+    on_notification: Callable[[str, str], None],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Call `on_notification(channel, payload)` for each notification, until cancelled.
+
+    After each connect it is called once per channel without a payload, because notifications may
+    have been missed. Polling does the same work later, so a failure is only a warning.
+    """
+    hosts = Hosts(dsn)
+    retry_s = _RETRY_S
+    while True:
+        try:
+            async with _listening(hosts, channels, on_notification) as connection:
+                retry_s = _RETRY_S
+                await _watch(connection)
+        except (DatabaseUnavailable, Refused, DsnError) as error:
+            if retry_s == _RETRY_S:
+                log.warning(Event.LISTENER_LOST, error=str(error))
+            await sleep(retry_s)
+            retry_s = min(retry_s * 2, _RETRY_MAX_S)
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    hosts: Hosts, channels: Sequence[str], on_notification: Callable[[str, str], None]
+) -> AsyncIterator[Connection]:
+    connection = await hosts.connect()
+    try:
+        with translated():
+            for channel in channels:
+                await connection.add_listener(channel, lambda _, __, name, payload: on_notification(name, str(payload)))
+        for channel in channels:
+            on_notification(channel, "")
+        yield connection
+    finally:
+        with contextlib.suppress(*FOREIGN):
+            await connection.close(timeout=1)
+
+
+async def _watch(connection: Connection) -> None:
+    """Return or raise once the connection is lost."""
+    lost = asyncio.Event()
+    connection.add_termination_listener(lambda _: lost.set())
+    with translated():
+        while not connection.is_closed():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(lost.wait(), _CHECK_S)
+            await connection.execute("select 1", timeout=CONNECT_TIMEOUT_S)
