@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from predictu_dispatch.edge.config.dispatcher_file import VARIABLES
+from predictu_dispatch.edge.config.loader import VARIABLES
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import Harness, open_harness

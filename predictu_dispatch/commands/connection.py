@@ -49,7 +49,7 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
 @contextmanager
 def exit_on_database_errors(invocation: Invocation) -> Iterator[None]:
     """End the command on a database error: exit 3 if unreachable, 2 for a bad DSN, 1 otherwise."""
-    from predictu_dispatch.edge.config.dispatcher_file import DSN_VARIABLE  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.config.loader import DSN_VARIABLE  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.edge.postgres.migrations import SchemaError  # noqa: PLC0415
 
     if os.environ.get(DSN_VARIABLE):

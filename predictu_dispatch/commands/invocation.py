@@ -49,8 +49,8 @@ class Invocation:
 
     def dispatcher(self) -> DispatcherSettings:
         """Read dispatcher.toml only: an operator's faulty file does not stop the command."""
-        from predictu_dispatch.edge.config.dispatcher_file import read_dispatcher  # noqa: PLC0415 - loaded only where used
         from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
+        from predictu_dispatch.edge.config.loader import read_dispatcher  # noqa: PLC0415 - loaded only where used
 
         try:
             return read_dispatcher(self.config, os.environ)

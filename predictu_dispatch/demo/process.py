@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from predictu_dispatch.edge.config.dispatcher_file import VARIABLES
+from predictu_dispatch.edge.config.loader import VARIABLES
 from predictu_dispatch.embedded_postgres.watcher import Watcher
 
 _STOP_TIMEOUT_S = 15.0

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from predictu_dispatch import cli
 from predictu_dispatch.commands.invocation import DEFAULT_CONFIG, EXIT_FAILED, EXIT_MISCONFIGURED
-from predictu_dispatch.edge.config.dispatcher_file import read_dispatcher
+from predictu_dispatch.edge.config.loader import read_dispatcher
 from tests.chaos.fault_points import Action, Fault, FaultValueError, MissingPointError, arm, parse_faults
 from tests.support.daemons import FAULT_VARIABLE
 

@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from predictu_dispatch.edge.config.dispatcher_file import VARIABLES
+from predictu_dispatch.edge.config.loader import VARIABLES
 from predictu_dispatch.embedded_postgres.watcher import Watcher
 from tests.support.harness import OPERATOR
 
