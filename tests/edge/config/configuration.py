@@ -1,9 +1,11 @@
 """A valid configuration on disk, and the faults of a changed one."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+import trustme
 
 from predictu_dispatch.edge.config.files import ConfigError
 from predictu_dispatch.edge.config.loader import Config, load_config
@@ -14,6 +16,18 @@ callback_url = "https://wallet.example.com/predictu"
 [signing]
 key_file = "keys/op_a.pem"
 """
+
+
+CLIENT_TLS = "[tls]\nca_file = 'ca.pem'\nclient_cert_file = 'client.pem'\nclient_key_file = 'client.key'\n"
+
+
+def issue_certificates(folder: Path, *, not_after: datetime | None = None) -> None:
+    """Writes the files of CLIENT_TLS: a new authority and a client certificate of it."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("dispatch.example.com", not_after=not_after)
+    authority.cert_pem.write_to_path(folder / "operators" / "ca.pem")
+    certificate.private_key_pem.write_to_path(folder / "operators" / "client.key")
+    certificate.cert_chain_pems[0].write_to_path(folder / "operators" / "client.pem")
 
 
 def load(folder: Path, **environ: str) -> Config:

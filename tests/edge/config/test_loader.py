@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
 from predictu_dispatch.edge.config.files import FILE_BYTES_MAX
 from predictu_dispatch.edge.config.keys import create_key_file, new_private_pem
-from tests.edge.config.configuration import OPERATOR, faults, load
+from tests.edge.config.configuration import CLIENT_TLS, OPERATOR, faults, issue_certificates, load
 
 
 def test_a_valid_configuration_is_loaded(folder: Path) -> None:
@@ -247,13 +246,8 @@ def test_a_relative_path_does_not_leave_the_credentials_folder(folder: Path) -> 
 
 
 def test_a_client_certificate_and_a_private_ca_are_loaded(folder: Path) -> None:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("dispatch.example.com")
-    authority.cert_pem.write_to_path(folder / "operators" / "ca.pem")
-    certificate.private_key_pem.write_to_path(folder / "operators" / "client.key")
-    certificate.cert_chain_pems[0].write_to_path(folder / "operators" / "client.pem")
-    tls = "[tls]\nca_file = 'ca.pem'\nclient_cert_file = 'client.pem'\nclient_key_file = 'client.key'\n"
-    (folder / "operators" / "op_a.toml").write_text(OPERATOR + tls)
+    issue_certificates(folder)
+    (folder / "operators" / "op_a.toml").write_text(OPERATOR + CLIENT_TLS)
     context = load(folder).operators["op_a"].ssl_context
     assert context is not None
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
@@ -284,17 +278,9 @@ def _toml(value: object) -> str:
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 _KNOWN = [
-    "operator_id",
-    "callback_url",
-    "signing",
-    "key_file",
-    "interactive",
-    "jitter",
-    "statuses",
-    "success",
-    "database",
+    *("operator_id", "callback_url", "signing", "key_file", "interactive", "jitter", "statuses", "success", "database"),
+    *("dsn", "instance", "daemon", "tls", "ca_file", "http", "listen", "max_attempts", "deadline_s", "enabled"),
 ]
-_KNOWN += ["dsn", "instance", "daemon", "tls", "ca_file", "http", "listen", "max_attempts", "deadline_s", "enabled"]
 _JUNK = st.recursive(
     st.booleans() | st.integers() | st.floats() | _TEXT | st.dates() | st.datetimes() | st.times() | st.just(10**400),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(_KNOWN) | _TEXT, inner, max_size=5),

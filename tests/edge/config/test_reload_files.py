@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import trustme
 
 from predictu_dispatch.edge.config.keys import create_key_file, new_private_pem
-from predictu_dispatch.edge.config.loader import Config, Reload, load_config, reload_config
-
-CLIENT_TLS = "[tls]\nca_file = 'ca.pem'\nclient_cert_file = 'client.pem'\nclient_key_file = 'client.key'\n"
+from predictu_dispatch.edge.config.loader import Reload, reload_config
+from tests.edge.config.configuration import CLIENT_TLS, issue_certificates, load
 
 
 def write_operator(folder: Path, operator_id: str, *, more: str = "", tls: str = "") -> None:
@@ -19,14 +17,6 @@ def write_operator(folder: Path, operator_id: str, *, more: str = "", tls: str =
         f'operator_id = "{operator_id}"\ncallback_url = "https://h/"\n{more}\n'
         f'[signing]\nkey_file = "keys/{operator_id}.pem"\n{tls}'
     )
-
-
-def issue_certificates(folder: Path) -> None:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("dispatch.example.com")
-    authority.cert_pem.write_to_path(folder / "operators" / "ca.pem")
-    certificate.private_key_pem.write_to_path(folder / "operators" / "client.key")
-    certificate.cert_chain_pems[0].write_to_path(folder / "operators" / "client.pem")
 
 
 @pytest.fixture
@@ -39,10 +29,6 @@ def folder(tmp_path: Path) -> Path:
         create_key_file(tmp_path / "operators" / "keys" / f"{operator_id}.pem", "EdDSA")
     issue_certificates(tmp_path)
     return tmp_path
-
-
-def load(folder: Path) -> Config:
-    return load_config(folder / "dispatcher.toml", {})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,15 +17,12 @@ import jwt
 import pytest
 from aiohttp import web
 from click.testing import CliRunner
-from prometheus_client import CollectorRegistry
 
 from predictu_dispatch.commands.keys import keys
-from predictu_dispatch.core.signing import SigningKey
-from predictu_dispatch.edge.config.keys import KeyRole, create_key_file, read_keys
+from predictu_dispatch.edge.config.keys import create_key_file, read_keys
 from predictu_dispatch.edge.config.operator_file import read_operator
 from predictu_dispatch.edge.config.rotation import KeyRotation, RotationRefusedError
-from predictu_dispatch.edge.http.server import HttpServer
-from tests.support.daemons import WAIT_S, Daemon, until
+from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment
 from tests.support.harness import OPERATOR
 
@@ -182,28 +179,6 @@ def test_a_reader_during_an_activate_finds_both_keys(rotation: KeyRotation) -> N
         codes.append(os.waitstatus_to_exitcode(status))
     # The operator's file and three key files are read.
     assert codes[1:] == [0, 0, 0, 0, 2]
-
-
-async def test_public_keys_are_published_the_active_one_first(rotation: KeyRotation) -> None:
-    first, second = read_keys(rotation.active_file, "EdDSA")[0][KeyRole.ACTIVE], rotation.stage()
-    shown: dict[str, tuple[SigningKey, ...]] = {"op_a": (first, second)}
-    server = HttpServer(
-        registry=CollectorRegistry(), refresh=lambda: None, unready=lambda: None, signing_keys=lambda: shown
-    )
-    url = await server.start(host="127.0.0.1", port=0)
-    try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WAIT_S)) as session:
-            async with session.get(f"{url}/keys/op_a.json") as response:
-                assert await response.json() == {"keys": [first.public_jwk(), second.public_jwk()]}
-                assert response.headers["Cache-Control"] == "public, max-age=60"
-                assert '"d"' not in await response.text()
-            shown["op_a"] = (second,)
-            async with session.get(f"{url}/keys/op_a.json") as response:
-                assert await response.json() == {"keys": [second.public_jwk()]}
-            async with session.get(f"{url}/keys/op_b.json") as response:
-                assert response.status == 404
-    finally:
-        await server.stop()
 
 
 @dataclass(kw_only=True)

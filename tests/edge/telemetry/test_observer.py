@@ -139,8 +139,9 @@ async def test_published_keys_verify_tokens_and_have_no_private_part(environment
     daemon = await environment.fleet.start("host-1")
     await environment.harness.place()
     await environment.until_all_final()
-    status, text = await daemon.get(f"/keys/{OPERATOR}.json")
-    assert status == 200
+    async with daemon.session.get(f"{daemon.url}/keys/{OPERATOR}.json") as response:
+        assert (response.status, response.headers["Cache-Control"]) == (200, "public, max-age=60")
+        text = await response.text()
     keys = jwt.PyJWKSet.from_dict(json.loads(text))
     [request] = environment.operator.requests
     claims = jwt.decode(request.token, keys[jwt.get_unverified_header(request.token)["kid"]].key, algorithms=["EdDSA"])
