@@ -29,8 +29,7 @@ from predictu_dispatch.edge.systemd import ServiceManager
 from predictu_dispatch.edge.telemetry.gauges import ProcessStats
 from predictu_dispatch.edge.telemetry.observer import Telemetry
 from predictu_dispatch.flow.admission import Admission
-from predictu_dispatch.flow.courier import Courier
-from predictu_dispatch.flow.courier_pool import CourierPool
+from predictu_dispatch.flow.courier import Courier, CourierPool
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
 from predictu_dispatch.flow.health import Health
@@ -79,7 +78,7 @@ class Daemon:
         self._maintenance = Maintenance(self._outbox, self._telemetry)
         self._recorders = {lane: self._recorder(lane) for lane in Lane}
         self._dispatchers = {lane: self._dispatcher(lane) for lane in Lane}
-        self._couriers = CourierPool(self._courier, self._dispatchers)
+        self._couriers = CourierPool(self._courier, {lane: one.use_couriers for lane, one in self._dispatchers.items()})
         self._reaper = Reaper(
             self._outbox,
             self._recorders,

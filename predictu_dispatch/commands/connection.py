@@ -10,7 +10,7 @@ from uuid import UUID
 
 from predictu_dispatch.commands.invocation import EXIT_MISCONFIGURED, EXIT_NO_DATABASE, Invocation, fail
 from predictu_dispatch.commands.output import Row, timestamp
-from predictu_dispatch.core.database_errors import (
+from predictu_dispatch.core.database import (
     INSUFFICIENT_PRIVILEGE,
     DatabaseUnavailable,
     DsnError,

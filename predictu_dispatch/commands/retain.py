@@ -13,7 +13,7 @@ import click
 from predictu_dispatch.commands.connection import exit_on_database_errors
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, fail
 from predictu_dispatch.commands.output import print_json, timestamp
-from predictu_dispatch.core.database_errors import LOCK_NOT_AVAILABLE, DatabaseUnavailable, Refused
+from predictu_dispatch.core.database import LOCK_NOT_AVAILABLE, DatabaseUnavailable, Refused
 
 if TYPE_CHECKING:
     from predictu_dispatch.core.retention import AuditPart, RetentionResult

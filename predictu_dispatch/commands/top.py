@@ -25,7 +25,7 @@ from predictu_dispatch.commands.status import (
     read_overview,
     rounded,
 )
-from predictu_dispatch.core.database_errors import DatabaseUnavailable
+from predictu_dispatch.core.database import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.database import Database

@@ -1,4 +1,4 @@
-"""The states of a callback and of a bet, and what becomes of a callback after one judged attempt.
+"""The states of a callback and of a bet, an attempt, and what becomes of the callback after it.
 
 `outcome_of` decides; the database applies the outcome and may overrule it in one case that only it
 can know: a placement that rollback_bet() met in flight is not retried. All allowed moves stand in
@@ -7,13 +7,15 @@ core/specification.py.
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, assert_never, cast
+from uuid import UUID
 
 from tenacity import RetryCallState, wait_exponential
 
-from predictu_dispatch.core.callback import Callback, Effect
-from predictu_dispatch.core.methods import RULES, Method, Retries
+from predictu_dispatch.core.callback import Callback, Effect, Exchange
+from predictu_dispatch.core.methods import RULES, Lane, Method, Retries
 from predictu_dispatch.core.operator_settings import INTERACTIVE, SETTLEMENT, LaneSettings, OperatorSettings
 from predictu_dispatch.core.verdict import Judgement, Verdict
 
@@ -54,6 +56,56 @@ class Outcome(NamedTuple):
     reason: str | None
     effect: Effect
     due_in_s: float | None = None
+
+
+class Attempt(NamedTuple):
+    """One attempt; the audit row, the log line and the metrics are all read from this record."""
+
+    callback: Callback
+    instance: str
+    finished_at: datetime
+    exchange: Exchange
+    judgement: Judgement
+    outcome: Outcome
+    report_id: UUID
+    """Makes settling repeatable: the database answers `repeated` to a report that it has already
+    settled."""
+    url: str | None = None
+    key_id: str | None = None
+    request_headers: str | None = None
+    """A JSON object of the headers sent, without the token's signature."""
+    request_body: str | None = None
+    reaped: bool = False
+    """True if the lease expired without a report and another daemon settled the attempt."""
+
+
+class Cause(StrEnum):
+    """Why a callback changed: because its own attempt was settled, or because its bet moved."""
+
+    SETTLED = "settled"
+    LATE = "late"
+    REPEATED = "repeated"
+    LOCKED = "locked"
+    RELEASED = "released"
+    CANCELLED = "cancelled"
+    ROLLED_BACK = "rolled_back"
+
+
+class CallbackChange(NamedTuple):
+    """One callback that a settlement or an expiry changed.
+
+    `state` and `lane` are None for a report that changed nothing: it was late or repeated, or the
+    row was locked.
+    """
+
+    operator_id: str
+    request_id: UUID
+    method: Method
+    lane: Lane | None
+    state: CallbackState | None
+    reason: str | None
+    cause: Cause
+    attempt: int | None = None
 
 
 def outcome_of(

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
-from predictu_dispatch.core.attempt import Attempt
 from predictu_dispatch.core.breaker import AttemptSummary, Breaker, Circuit, Ping, Policy, decide, is_at_rest
 from predictu_dispatch.core.fleet import CircuitWrite, OperatorState
+from predictu_dispatch.core.lifecycle import Attempt
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
 

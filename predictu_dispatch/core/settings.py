@@ -17,7 +17,7 @@ from typing import Final, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from predictu_dispatch.core.dsn import has_valid_hosts
+from predictu_dispatch.core.database import has_valid_hosts
 
 DAY_S: Final = 86_400.0
 HOUR_S: Final = 3_600.0

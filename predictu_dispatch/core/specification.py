@@ -1,10 +1,10 @@
-"""All moves of a callback and of a bet, as two tables.
+"""All moves of a callback and of a bet, as two tables, and the diagrams drawn from them.
 
 Nothing here runs in the daemon. Producers and daemons race, so the database enforces the rules: its
 triggers refuse every move of a callback that CALLBACK_MOVES does not list, and its functions move a
 bet as BET_RULES says. The tests try every pair of states against the triggers and every (state,
-event) pair against the functions, and the diagrams in predictu_dispatch/DESIGN.md are drawn from
-these tables.
+event) pair against the functions. `python -m predictu_dispatch.core.specification` prints the
+diagrams of predictu_dispatch/DESIGN.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from predictu_dispatch.core.lifecycle import BetState, CallbackState
+from predictu_dispatch.core.lifecycle import FINAL, BetState, CallbackState
 
 _C = CallbackState
 
@@ -139,3 +139,38 @@ def bet_moves() -> set[tuple[BetState, BetState]]:
         for new in (rule.next, rule.next_if_waiting)
         if new is not None and new is not state
     }
+
+
+def callback_diagram() -> str:
+    """Draw a callback's life as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", "    [*] --> waiting", "    [*] --> ready"]
+    lines += [f"    {old} --> {new}: {_label(why)}" for (old, new), why in CALLBACK_MOVES.items()]
+    lines += [f"    {state} --> [*]" for state in CallbackState if state in FINAL]
+    return "\n".join(lines)
+
+
+def bet_diagram() -> str:
+    """Draw a bet's life as a Mermaid state diagram.
+
+    Refused events are left out, because they change nothing.
+    """
+    lines = ["stateDiagram-v2", "    [*] --> placing: BET_MAKE enqueued", "    [*] --> open: adopt_bet()"]
+    for (state, event), rule in BET_RULES.items():
+        if isinstance(rule, BetRule):
+            what = f"{event} / {rule.terminal}" if rule.terminal else str(event)
+            if rule.next_if_waiting is None:
+                lines.append(f"    {state} --> {rule.next}: {_label(what)}")
+            else:
+                lines.append(f"    {state} --> {rule.next}: {_label(str(event))}, nothing waits")
+                lines.append(f"    {state} --> {rule.next_if_waiting}: {_label(what)}")
+    lines += [f"    {state} --> [*]" for state in (BetState.CLOSED, BetState.VOID)]
+    return "\n".join(lines)
+
+
+def _label(text: str) -> str:
+    """Return a label without semicolon and colon, which Mermaid reads as markup."""
+    return text.replace(";", ",").replace(":", ",")
+
+
+if __name__ == "__main__":
+    print(f"```mermaid\n{callback_diagram()}\n```\n\n```mermaid\n{bet_diagram()}\n```")  # noqa: T201 - printing is its use

@@ -8,15 +8,14 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from predictu_dispatch.core.attempt import Attempt
 from predictu_dispatch.core.callback import Callback, Evidence, Exchange, body
-from predictu_dispatch.core.lifecycle import outcome_of, policy_of
+from predictu_dispatch.core.lifecycle import Attempt, outcome_of, policy_of
 from predictu_dispatch.core.methods import RULES, Lane
 from predictu_dispatch.core.signing import jti_of, sign
 from predictu_dispatch.core.verdict import Statuses, judge
@@ -160,3 +159,54 @@ def _audited_headers(token: str) -> str:
     """Return the request headers for the audit, as JSON."""
     before, _, after = _AUDITED_HEADERS
     return f"{before}{token.rpartition('.')[0]}.{_WITHHELD}{after}"
+
+
+OperatorT = TypeVar("OperatorT")
+UseCouriers = Callable[[Mapping[str, Courier]], Awaitable[None]]
+"""Dispatcher.use_couriers() of one lane."""
+
+
+class CourierPool(Generic[OperatorT]):
+    """Gives the dispatchers their couriers; `make` creates one with its own connections.
+
+    A replaced courier finishes its attempts in flight with its own settings, key and connections,
+    so a reload neither loses a claimed callback nor sends it through another courier.
+    """
+
+    def __init__(self, make: Callable[[OperatorT, Lane], Courier], use_couriers: Mapping[Lane, UseCouriers]) -> None:
+        self._make = make
+        self._use_couriers = use_couriers
+        self._operators: Mapping[str, OperatorT] = {}
+        self._couriers: dict[tuple[str, Lane], Courier] = {}
+        self._retiring: dict[Courier, asyncio.Task[None]] = {}
+
+    async def serve(self, operators: Mapping[str, OperatorT]) -> int:
+        """Serve these operators, by id; returns how many are new, changed or removed."""
+        before = self._operators
+        changed = {name for name in before.keys() | operators.keys() if before.get(name) != operators.get(name)}
+        # Created before anything is replaced: if one fails, nothing changes.
+        made = {(name, lane): self._make(operators[name], lane) for name in changed & operators.keys() for lane in Lane}
+        self._operators = operators
+        retired = [self._couriers.pop(key) for key in list(self._couriers) if key[0] in changed]
+        self._couriers.update(made)
+        for lane, use_couriers in self._use_couriers.items():
+            await use_couriers({name: courier for (name, of), courier in self._couriers.items() if of is lane})
+        for courier in retired:
+            self._retiring[courier] = asyncio.create_task(self._retire(courier), name="retire")
+        return len(changed)
+
+    def interrupt(self) -> None:
+        """End all attempts in flight now, as `interrupted`."""
+        for courier in (*self._couriers.values(), *self._retiring):
+            courier.interrupt()
+
+    async def close(self) -> None:
+        """Close all connections at once."""
+        for task in self._retiring.values():
+            task.cancel()
+        for courier in (*self._couriers.values(), *self._retiring):
+            await courier.close()
+
+    async def _retire(self, courier: Courier) -> None:
+        await courier.retire()
+        del self._retiring[courier]

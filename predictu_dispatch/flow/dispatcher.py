@@ -14,10 +14,10 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from predictu_dispatch.core.attempt import Attempt
 from predictu_dispatch.core.callback import LEASE_MARGIN_S, Callback
 from predictu_dispatch.core.claim import ClaimCursor, ClaimRequest
-from predictu_dispatch.core.database_errors import DatabaseUnavailable
+from predictu_dispatch.core.database import DatabaseUnavailable
+from predictu_dispatch.core.lifecycle import Attempt
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.courier import Courier

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeVar
 
-from predictu_dispatch.core.database_errors import DatabaseUnavailable
+from predictu_dispatch.core.database import DatabaseUnavailable
 from predictu_dispatch.core.fleet import FleetFigures
 from predictu_dispatch.core.operator_settings import OperatorSettings
 

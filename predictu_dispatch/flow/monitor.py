@@ -11,9 +11,9 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from predictu_dispatch.core.attempt import Attempt
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.fleet import CircuitWrite, OperatorState
+from predictu_dispatch.core.lifecycle import Attempt
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.observations import Observations, circuit_write, may_change_circuit
 from predictu_dispatch.core.operator_settings import OperatorSettings

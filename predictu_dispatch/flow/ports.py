@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
-from predictu_dispatch.core.attempt import Attempt, CallbackChange
 from predictu_dispatch.core.callback import Callback, Exchange
 from predictu_dispatch.core.claim import ClaimRequest
 from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, OperatorState, Share, Usage
+from predictu_dispatch.core.lifecycle import Attempt, CallbackChange
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.core.signing import SigningKey

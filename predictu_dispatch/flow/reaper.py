@@ -13,9 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from predictu_dispatch.core.attempt import Attempt
 from predictu_dispatch.core.callback import Callback, Evidence, Exchange
-from predictu_dispatch.core.lifecycle import outcome_of, policy_of
+from predictu_dispatch.core.lifecycle import Attempt, outcome_of, policy_of
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.verdict import Statuses, judge
 from predictu_dispatch.flow.maintenance import run_chore, wait_for_event

@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from predictu_dispatch.core.attempt import Attempt, CallbackChange, Cause
 from predictu_dispatch.core.callback import Callback
-from predictu_dispatch.core.lifecycle import CallbackState
+from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.flow.ports import Observer, Outbox
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
-from predictu_dispatch.core.database_errors import DatabaseUnavailable
+from predictu_dispatch.core.database import DatabaseUnavailable
 from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedAudit, PurgedCallbacks, RetentionResult
 
 _LOCK_TRIALS: Final = 60

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from predictu_dispatch.core.diagrams import bet_diagram, callback_diagram
 from predictu_dispatch.core.methods import Method
+from predictu_dispatch.core.specification import bet_diagram, callback_diagram
 from predictu_dispatch.edge.postgres.sql_files import definitions
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def test_the_state_diagrams_are_drawn_from_the_tables() -> None:
     text = (ROOT / "predictu_dispatch" / "DESIGN.md").read_text(encoding="utf-8")
     drawn = re.findall(r"```mermaid\n(.*?)\n```", text, flags=re.DOTALL)
     assert drawn == [callback_diagram(), bet_diagram()], (
-        "run `python -m predictu_dispatch.core.diagrams` and paste it in"
+        "run `python -m predictu_dispatch.core.specification` and paste it in"
     )
 
 

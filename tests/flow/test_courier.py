@@ -15,9 +15,8 @@ from joserfc import jwt
 from joserfc.jwk import OKPKey, RSAKey
 from typing_extensions import override
 
-from predictu_dispatch.core.attempt import Attempt
 from predictu_dispatch.core.callback import Callback, Effect, Evidence, Exchange
-from predictu_dispatch.core.lifecycle import CallbackState
+from predictu_dispatch.core.lifecycle import Attempt, CallbackState
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import OperatorSettings, SigningAlgorithm
 from predictu_dispatch.core.signing import SigningKey

@@ -13,7 +13,7 @@ from typing_extensions import override
 from predictu_dispatch.core import claim
 from predictu_dispatch.core.callback import LEASE_MARGIN_S, Callback
 from predictu_dispatch.core.claim import ClaimRequest
-from predictu_dispatch.core.database_errors import DatabaseUnavailable
+from predictu_dispatch.core.database import DatabaseUnavailable
 from predictu_dispatch.core.fleet import Share
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings

@@ -7,12 +7,11 @@ from uuid import uuid4
 
 import pytest
 
-from predictu_dispatch.core.attempt import Attempt
 from predictu_dispatch.core.breaker import Breaker
 from predictu_dispatch.core.callback import Evidence, Exchange
-from predictu_dispatch.core.database_errors import DatabaseUnavailable
+from predictu_dispatch.core.database import DatabaseUnavailable
 from predictu_dispatch.core.fleet import CircuitWrite, OperatorState
-from predictu_dispatch.core.lifecycle import CallbackState, Outcome
+from predictu_dispatch.core.lifecycle import Attempt, CallbackState, Outcome
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.core.verdict import Statuses, Verdict, judge

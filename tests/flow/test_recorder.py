@@ -8,10 +8,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from predictu_dispatch.core.attempt import Attempt, CallbackChange, Cause
 from predictu_dispatch.core.callback import Callback, Effect, Evidence, Exchange
 from predictu_dispatch.core.claim import ClaimRequest
-from predictu_dispatch.core.lifecycle import CallbackState, outcome_of
+from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause, outcome_of
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import INTERACTIVE
 from predictu_dispatch.core.verdict import Statuses, Verdict, judge

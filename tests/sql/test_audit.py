@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from predictu_dispatch.core.attempt import Attempt, Cause
 from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.core.claim import ClaimRequest
-from predictu_dispatch.core.lifecycle import CallbackState, outcome_of
+from predictu_dispatch.core.lifecycle import Attempt, CallbackState, Cause, outcome_of
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import INTERACTIVE
 from predictu_dispatch.core.verdict import Statuses, judge

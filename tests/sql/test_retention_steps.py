@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from predictu_dispatch.core.database_errors import Refused
+from predictu_dispatch.core.database import Refused
 from predictu_dispatch.edge.postgres.sql_files import query
 from predictu_dispatch.flow import retention as flow
 from tests.support.daemons import until

@@ -10,8 +10,8 @@ import asyncpg
 import uvloop
 from typing_extensions import override
 
-from predictu_dispatch.core.attempt import Attempt, CallbackChange
 from predictu_dispatch.core.callback import Callback
+from predictu_dispatch.core.lifecycle import Attempt, CallbackChange
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import INTERACTIVE, SETTLEMENT, OperatorSettings, SigningSettings
 from predictu_dispatch.core.signing import SigningKey

@@ -10,10 +10,9 @@ from uuid import UUID
 import asyncpg
 from hypothesis.stateful import RuleBasedStateMachine
 
-from predictu_dispatch.core.attempt import Attempt
 from predictu_dispatch.core.callback import LEASE_MARGIN_S, Callback, Evidence
 from predictu_dispatch.core.claim import ClaimRequest
-from predictu_dispatch.core.lifecycle import FINAL, BetState, CallbackState
+from predictu_dispatch.core.lifecycle import FINAL, Attempt, BetState, CallbackState
 from predictu_dispatch.core.methods import TERMINALS, Lane, Method
 from predictu_dispatch.core.specification import BET_RULES, CALLBACK_MOVES, BetEvent, BetRule
 from tests.support.model import BookedBet, Configured, Network, RequestFault, Wallet

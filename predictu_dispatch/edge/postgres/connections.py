@@ -11,8 +11,7 @@ import asyncpg
 import structlog
 from asyncpg import Connection
 
-from predictu_dispatch.core.database_errors import DatabaseUnavailable, DsnError, Refused
-from predictu_dispatch.core.dsn import one_per_host
+from predictu_dispatch.core.database import DatabaseUnavailable, DsnError, Refused, one_per_host
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.edge.postgres.errors import FOREIGN, translated
 

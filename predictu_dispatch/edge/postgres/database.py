@@ -12,7 +12,7 @@ import structlog
 from asyncpg import Connection, Pool
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
-from predictu_dispatch.core.database_errors import DatabaseUnavailable
+from predictu_dispatch.core.database import DatabaseUnavailable
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.edge.postgres.connections import CONNECT_TIMEOUT_S, Hosts
 from predictu_dispatch.edge.postgres.errors import FOREIGN, translated, was_answered

@@ -1,4 +1,4 @@
-"""Translates asyncpg's and the system's errors into those of core/database_errors.py."""
+"""Translates asyncpg's and the system's errors into those of core/database.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 import asyncpg
 
-from predictu_dispatch.core.database_errors import DatabaseUnavailable, DsnError, LoginRefused, Refused
+from predictu_dispatch.core.database import DatabaseUnavailable, DsnError, LoginRefused, Refused
 
 FOREIGN: Final = (
     TimeoutError,

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from predictu_dispatch.core.breaker import Breaker, Circuit, Ping
-from predictu_dispatch.core.database_errors import Refused
+from predictu_dispatch.core.database import Refused
 from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, OperatorState, Share, Usage
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.edge.postgres.database import Database

@@ -50,7 +50,7 @@ async def migrate(dsn: str) -> Changes:
     Everything is one transaction under an advisory lock, so concurrent runs wait for each other,
     also behind a transaction-pooling proxy, and a failed run changes nothing. The database of a
     newer compatible release is not changed. Raises SchemaError, also if a running daemon does not
-    support the new schema, and the errors of core/database_errors.py.
+    support the new schema, and the errors of core/database.py.
     """
     with translated():
         return await _migrate(dsn)

@@ -10,11 +10,10 @@ from datetime import datetime
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from predictu_dispatch.core.attempt import Attempt, CallbackChange, Cause
 from predictu_dispatch.core.callback import Callback, Effect
 from predictu_dispatch.core.claim import ClaimRequest
 from predictu_dispatch.core.fleet import FleetFigures
-from predictu_dispatch.core.lifecycle import CallbackState
+from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.postgres.database import Database

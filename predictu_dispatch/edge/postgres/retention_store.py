@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from asyncpg import Connection
 
-from predictu_dispatch.core.database_errors import Refused
+from predictu_dispatch.core.database import Refused
 from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedAudit, PurgedCallbacks
 from predictu_dispatch.edge.postgres.connections import Hosts
 from predictu_dispatch.edge.postgres.errors import translated

@@ -17,12 +17,11 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from predictu_dispatch.core.attempt import Attempt, CallbackChange, Cause
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.callback import Callback
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, OperatorState
-from predictu_dispatch.core.lifecycle import FINAL, CallbackState
+from predictu_dispatch.core.lifecycle import FINAL, Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.verdict import MISCONFIGURED
 from predictu_dispatch.edge.config.loader import Reload

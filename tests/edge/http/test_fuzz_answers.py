@@ -18,10 +18,9 @@ from random import Random
 
 import asyncpg
 
-from predictu_dispatch.core.attempt import Attempt, Cause
 from predictu_dispatch.core.callback import Callback, Effect, Evidence, Exchange
 from predictu_dispatch.core.claim import ClaimRequest
-from predictu_dispatch.core.lifecycle import outcome_of
+from predictu_dispatch.core.lifecycle import Attempt, Cause, outcome_of
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import INTERACTIVE
 from predictu_dispatch.core.verdict import Judgement, Statuses, Verdict, judge

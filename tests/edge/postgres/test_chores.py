@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from predictu_dispatch.core.claim import ClaimRequest
-from predictu_dispatch.core.database_errors import Refused
+from predictu_dispatch.core.database import Refused
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.edge.postgres.database import Database as Pool
 from predictu_dispatch.edge.postgres.outbox import Outbox

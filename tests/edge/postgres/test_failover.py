@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from predictu_dispatch.core.database_errors import DatabaseUnavailable
+from predictu_dispatch.core.database import DatabaseUnavailable
 from predictu_dispatch.edge.postgres.errors import FOREIGN, translate
 from tests.support.bulk import until_heartbeats, until_slots
 from tests.support.circuits import print_figures

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from predictu_dispatch.core.database_errors import Refused
+from predictu_dispatch.core.database import Refused
 from predictu_dispatch.edge.postgres import migrations as edge
 from predictu_dispatch.edge.postgres.migrations import SchemaError, applied_migrations, migrate, require_schema
 from predictu_dispatch.edge.postgres.sql_files import Definition, Migration, definitions, migrations

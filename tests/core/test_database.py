@@ -2,7 +2,7 @@
 
 import pytest
 
-from predictu_dispatch.core.dsn import has_valid_hosts, one_per_host
+from predictu_dispatch.core.database import has_valid_hosts, one_per_host
 
 
 @pytest.mark.parametrize(
