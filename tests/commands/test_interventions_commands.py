@@ -258,10 +258,12 @@ async def test_an_id_of_two_operators_needs_the_operator(harness: Harness, cli: 
         await harness.producer.execute(
             "select predictu_dispatch.enqueue_callback($1, 'PING', '{}', $2)", operator_id, WIN
         )
-    code, _, stderr = await cli.run("cancel", str(WIN), "--reason", "x")
-    assert code == 1
-    assert f"several operators have {WIN}; add --operator {OPERATOR} | op_off" in stderr
-    assert (await cli.run("cancel", str(WIN), "--reason", "x", "--operator", "op_off"))[0] == 0
+    for verb in (["show"], ["why"], ["cancel", "--reason", "x"]):
+        code, _, stderr = await cli.run(*verb, str(WIN))
+        assert code == 1
+        assert f"several operators have {WIN}; add --operator {OPERATOR} | op_off" in stderr
+        code, stdout, _ = await cli.run(*verb, str(WIN), "--operator", "op_off")
+        assert (code, "of operator op_off" in stdout) == (0, True)
     states = await harness.owner.fetch("select operator_id, state from predictu_dispatch.callback order by 1")
     assert [tuple(row) for row in states] == [(OPERATOR, "ready"), ("op_off", "cancelled")]
 
@@ -272,14 +274,6 @@ async def test_the_support_role_has_no_right_to_retry(harness: Harness, tmp_path
     assert (code, stdout) == (1, "")
     assert "permission denied for function retry_callback" in stderr
     assert await harness.state(win) == "exhausted"
-
-
-async def test_an_unavailable_database_is_exit_code_3(tmp_path: Path) -> None:
-    cli = command_line_for(tmp_path, "postgresql://nobody@127.0.0.1:1/none")
-    for arguments in (["retry", str(WIN)], ["pause", OPERATOR, "--reason", "x"], ["ping", OPERATOR]):
-        code, stdout, stderr = await cli.run(*arguments)
-        assert (code, stdout) == (3, "")
-        assert "the database can't be reached" in stderr
 
 
 async def test_a_retried_settlement_is_sent_with_the_same_bytes(tmp_path: Path, database: Database) -> None:

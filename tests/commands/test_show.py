@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import CommandLine, command_line_for
-from tests.support.harness import OPERATOR, Harness, delivered, exhausted, rejected, retried
+from tests.support.harness import OPERATOR, Harness, delivered, exhausted, retried
 from tests.support.postgres import Database
 
 PLACEMENT = uuid.UUID("00000000-0000-4000-8000-000000000001")
@@ -80,24 +80,6 @@ async def test_a_bet_is_shown_with_its_rollback_and_its_cancelled_win(harness: H
     assert "the placement has an unknown outcome, so it is rolled back" in text
 
 
-async def test_status_lists_what_needs_review_within_80_columns(harness: Harness, support: CommandLine) -> None:
-    placement = await harness.place()
-    await harness.attempt(placement, delivered)
-    win = await harness.end("BET_WIN")
-    await harness.attempt(win, rejected, operator_status="PLAYER_NOT_FOUND")
-    await harness.place("b2")
-    code, text, _ = await support.run("status")
-    _, _, review = text.partition("needs review")
-    assert code == 0
-    assert max(len(line) for line in text.splitlines()) <= 80
-    assert review.endswith("predictu-dispatch why REQUEST_ID\n")
-    assert str(win) in review
-    assert "PLAYER_NOT_FOUND" in review
-
-    text = (await support.run("status", "--json"))[1]
-    assert [row["request_id"] for row in json.loads(text)["needs_review"]] == [str(win)]
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -118,21 +100,6 @@ async def test_an_unknown_id_is_an_error(support: CommandLine, arguments: list[s
     assert message in stderr
 
 
-async def test_an_id_of_two_operators_needs_the_operator(harness: Harness, support: CommandLine) -> None:
-    await harness.owner.execute("update predictu_dispatch.operator set enabled = true")
-    for operator_id in (OPERATOR, "op_off"):
-        await harness.producer.execute(
-            "select predictu_dispatch.enqueue_callback($1, 'PING', '{}', $2)", operator_id, PLACEMENT
-        )
-    for verb in ("show", "why"):
-        code, _, stderr = await support.run(verb, str(PLACEMENT))
-        assert code == 1
-        assert f"--operator {OPERATOR} | op_off" in stderr
-        code, stdout, _ = await support.run(verb, str(PLACEMENT), "--operator", "op_off")
-        assert code == 0
-        assert "of operator op_off" in stdout
-
-
 @pytest.mark.parametrize(
     ("dsn", "message"),
     [
@@ -141,11 +108,12 @@ async def test_an_id_of_two_operators_needs_the_operator(harness: Harness, suppo
     ],
 )
 async def test_an_unavailable_database_is_exit_code_3(tmp_path: Path, dsn: str, message: str) -> None:
-    code, stdout, stderr = await command_line_for(tmp_path, dsn).run("status")
-    assert (code, stdout) == (3, "")
-    assert "the database can't be reached" in stderr
-    assert message in stderr
-    assert stderr.endswith(f"check [database] dsn in {tmp_path / 'dispatcher.toml'}\n")
+    for arguments in (["status"], ["retry", str(PLACEMENT)], ["pause", OPERATOR, "--reason", "x"], ["ping", OPERATOR]):
+        code, stdout, stderr = await command_line_for(tmp_path, dsn).run(*arguments)
+        assert (code, stdout) == (3, "")
+        assert "the database can't be reached" in stderr
+        assert message in stderr
+        assert stderr.endswith(f"check [database] dsn in {tmp_path / 'dispatcher.toml'}\n")
 
 
 async def test_a_database_without_our_schema_asks_for_migrate(

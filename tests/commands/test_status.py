@@ -178,6 +178,9 @@ async def test_what_needs_review_is_listed_after_the_daemons(harness: Harness, d
     text = (await desk.run("status"))[1]
     assert text.index("no daemon is running") < text.index("needs review:") < text.index(str(win))
     assert "PLAYER_NOT_FOUND" in text
+    assert max(map(len, text.splitlines())) <= 80
+    [review] = json.loads((await desk.run("status", "--json"))[1])["needs_review"]
+    assert review["request_id"] == str(win)
 
 
 @pytest.mark.parametrize(

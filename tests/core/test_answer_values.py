@@ -79,16 +79,16 @@ def test_a_balance_nested_to_the_parsers_limit_can_still_be_quoted() -> None:
         assert judged(200, body).reason in {None, "not_json"}
 
 
-@pytest.mark.parametrize("balance", ["950.00", "950.0", "9.5e2", "950.5"])
-def test_a_fraction_is_never_read_as_subunits(balance: str) -> None:
+@pytest.mark.parametrize(
+    ("amount_format", "minor_digits", "balance"),
+    [*(("subunits", 2, fraction) for fraction in ("950.00", "950.0", "9.5e2", "950.5")), ("decimal", None, "950.00")],
+)
+def test_a_fraction_of_subunits_or_of_an_unknown_currency_is_an_anomaly(
+    amount_format: str, minor_digits: int | None, balance: str
+) -> None:
     # An operator configured with the wrong amount_format would be off by a factor of a hundred.
-    verdict = judged(200, f'{{"status":"OK","balance":{balance}}}'.encode(), amount_format="subunits")
-    assert (verdict.verdict, verdict.balance) == (Verdict.DELIVERED, None)
-    assert verdict.anomaly is not None
-
-
-def test_a_decimal_balance_in_an_unknown_currency_is_an_anomaly() -> None:
-    verdict = judged(200, b'{"status":"OK","balance":950.00}', amount_format="decimal", minor_digits=None)
+    body = f'{{"status":"OK","balance":{balance}}}'.encode()
+    verdict = judged(200, body, amount_format=amount_format, minor_digits=minor_digits)
     assert (verdict.verdict, verdict.balance) == (Verdict.DELIVERED, None)
     assert verdict.anomaly is not None
 

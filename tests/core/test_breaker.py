@@ -1,7 +1,6 @@
 """The circuit as a pure value: decide() against a table, and summaries however they are split."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -101,16 +100,6 @@ def test_an_operator_is_at_rest_exactly_if_a_decision_without_attempts_changes_n
     assert not is_at_rest(Breaker(circuit=Circuit.HALF_OPEN, ping_in_s=1.0), interval_s)
 
 
-def test_a_daemon_that_never_pings_does_not_make_another_one_ping_at_every_poll() -> None:
-    """With ping_interval_s = 0 in one daemon's file, the other once sent a PING a second."""
-    breaker, pings = Breaker(ever_succeeded=True), 0
-    for interval_s in (0.0, INTERVAL_S) * 60:
-        breaker = decide(breaker, AttemptSummary(), policy(interval_s))
-        pings += breaker.starts_ping
-        breaker = replace(breaker, ping_in_s=None if breaker.ping_in_s is None else breaker.ping_in_s - 0.5)
-    assert pings == 2
-
-
 @pytest.mark.parametrize("interval_s", INTERVALS_S)
 def test_an_open_circuit_stays_open_after_any_attempts_and_pings_when_due(interval_s: float) -> None:
     for (ping, attempts, ever), (planned_in_s, after_s, starts) in itertools.product(CASES, PLANS[OPEN_S]):
@@ -165,6 +154,11 @@ COUNTS_AS = {
 }
 
 
+NOTHING_TO_REVERSE = b'{"status":"TRANSACTION_NOT_FOUND"}'
+METHODS = {b'{"status":"OK"}': Method.PING, NOTHING_TO_REVERSE: Method.BET_ROLLBACK}
+"""The method of the callback with this answer, unless it is a BET_MAKE."""
+
+
 def unreached(reason: str) -> Exchange:
     return Exchange(evidence=Evidence.NOT_SENT, reason=reason, total_ms=1.0)
 
@@ -177,6 +171,8 @@ def unanswered(reason: str) -> Exchange:
     ("counts_as", "exchange"),
     [
         ("success", answered(200, OK)),
+        ("success", answered(200, b'{"status":"OK"}')),
+        ("success", answered(404, NOTHING_TO_REVERSE)),
         ("success", answered(409, b'{"status":"DUPLICATE_TRANSACTION","balance":1}')),
         ("success", answered(200, REJECTED)),
         ("success", answered(402, REJECTED)),
@@ -196,15 +192,9 @@ def unanswered(reason: str) -> Exchange:
     ],
 )
 def test_what_an_attempt_counts_as(counts_as: str, exchange: Exchange) -> None:
-    judgement = judge(a_callback(Method.BET_MAKE), exchange, Statuses.of(), now=NOW)
+    method = METHODS.get(exchange.body, Method.BET_MAKE)
+    judgement = judge(a_callback(method), exchange, Statuses.of(), now=NOW)
     assert AttemptSummary().with_attempt(judgement) == COUNTS_AS[counts_as]
-
-
-def test_an_answered_ping_and_nothing_to_reverse_count_as_successes() -> None:
-    ping = judge(a_callback(Method.PING), answered(200, b'{"status":"OK"}'), Statuses.of(), now=NOW)
-    nothing = answered(404, b'{"status":"TRANSACTION_NOT_FOUND"}')
-    rollback = judge(a_callback(Method.BET_ROLLBACK), nothing, Statuses.of(), now=NOW)
-    assert AttemptSummary().with_attempt(ping) == AttemptSummary().with_attempt(rollback) == COUNTS_AS["success"]
 
 
 # However it is split
@@ -256,22 +246,6 @@ def test_the_circuit_opens_exactly_when_consecutive_failures_reach_the_threshold
             return
 
 
-@given(st.lists(st.tuples(st.sampled_from(Ping), histories), max_size=12))
-def test_an_open_circuit_closes_by_the_deciding_ping_alone(steps: list[tuple[Ping, str]]) -> None:
-    breaker = Breaker(circuit=Circuit.OPEN, ping_in_s=0.0)
-    for ping, history in steps:
-        half_open = breaker.circuit is Circuit.HALF_OPEN
-        breaker = decide(replace(breaker, ping=ping), summary_of(history), policy(INTERVAL_S))
-        assert (breaker.circuit is Circuit.CLOSED) == (half_open and ping is Ping.ANSWERED)
-        if breaker.circuit is Circuit.CLOSED:
-            return
-        if breaker.starts_ping:
-            # As start_ping() does.
-            breaker = replace(breaker, circuit=Circuit.HALF_OPEN)
-        elif breaker.circuit is Circuit.OPEN:
-            breaker = replace(breaker, ping_in_s=0.0)
-
-
 # Slow start
 
 
@@ -279,12 +253,7 @@ def test_an_open_circuit_closes_by_the_deciding_ping_alone(steps: list[tuple[Pin
 def test_after_an_outage_the_slots_only_grow_and_are_never_zero(slots: int, one_s: float, other_s: float) -> None:
     sooner_s, later_s = sorted((one_s, other_s))
     assert 1 <= slow_start(slots, sooner_s) <= slow_start(slots, later_s) <= slots
-
-
-@pytest.mark.parametrize("slots", [1, 2, 16, 32, 33, 10_000])
-def test_all_slots_are_usable_after_seconds_and_after_years(slots: int) -> None:
-    assert slow_start(slots, slots.bit_length() * SLOW_START_STEP_S) == slots
-    assert slow_start(slots, 1e9) == slots
+    assert slow_start(slots, slots.bit_length() * SLOW_START_STEP_S + later_s) == slots
 
 
 def test_slots_double_with_each_step() -> None:

@@ -102,43 +102,6 @@ def test_strings_are_copied_byte_by_byte(text: str, amount_format: str) -> None:
     assert written.endswith(f'"params":{{"note":{text},{text}:1}}}}'.encode())
 
 
-NUMBERS = [
-    "1.10",
-    "0.0000001",
-    "-0.50",
-    "1" + "0" * 400,
-    "123456789012345678901234567890.123456789012345678901234567890",
-]
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-@pytest.mark.parametrize("amount_format", ["subunits", "decimal"])
-def test_numbers_of_further_params_are_copied_digit_by_digit(number: str, amount_format: str) -> None:
-    written = body(a_callback(params=f'{{"bet": {{"odds": {number}}}, "fee": {number}}}', amount_format=amount_format))
-    assert written.endswith(f'"params":{{"bet":{{"odds":{number}}},"fee":{number}}}}}'.encode())
-
-
-@pytest.mark.parametrize(
-    ("amount", "minor_digits", "written"),
-    [
-        (1050, 2, "10.50"),
-        (5, 2, "0.05"),
-        (0, 2, "0.00"),
-        (100, 2, "1.00"),
-        (1050, 0, "1050"),
-        (0, 0, "0"),
-        (1050, 3, "1.050"),
-        (1, 4, "0.0001"),
-        (999_999_999_999_999_999, 2, "9999999999999999.99"),
-        (999_999_999_999_999_999, 0, "999999999999999999"),
-        (10**18 - 1, 4, "99999999999999.9999"),
-    ],
-)
-def test_a_decimal_amount_has_exactly_the_minor_digits(amount: int, minor_digits: int, written: str) -> None:
-    callback = a_callback(params=f'{{"amount": {amount}}}', amount_format="decimal", minor_digits=minor_digits)
-    assert body(callback).endswith(f'"params":{{"amount":{written}}}}}'.encode())
-
-
 @pytest.mark.parametrize(
     ("params", "written"),
     [

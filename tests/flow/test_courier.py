@@ -180,14 +180,6 @@ async def test_a_delivery_is_judged_and_settled_as_one_record() -> None:
     assert timedelta(0) <= attempt.finished_at - MOMENT < timedelta(seconds=5)
 
 
-async def test_decimal_amounts_are_exact_in_both_directions() -> None:
-    body = b'{"status":"OK","balance":950.07}'
-    script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    attempt, server = await delivered(script, leased_now(amount_format="decimal"), amount_format="decimal")
-    assert b'"amount":10.50,' in halves(server.requests[0])[1]
-    assert attempt.judgement.balance == 95007
-
-
 @pytest.mark.parametrize("method", [Method.BET_MAKE, Method.BET_WIN])
 async def test_a_callback_without_a_body_is_settled_as_not_sent(method: Method) -> None:
     """A decimal amount in a currency without known minor digits must not stop the lane."""

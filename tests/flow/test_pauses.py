@@ -17,7 +17,7 @@ from tests.support.circuits import (
 )
 from tests.support.daemons import until
 from tests.support.environment import OTHER, Environment, another_operator
-from tests.support.harness import OPERATOR, Harness, connected, enqueue, placement_params, retried
+from tests.support.harness import OPERATOR, Harness, enqueue, placement_params, retried
 from tests.support.postgres import Database
 
 
@@ -232,15 +232,3 @@ async def test_of_a_paused_operators_callbacks_the_newest_end_first(harness: Har
         == [True] * 10 + [False] * 290
     )
     assert [await harness.state(one) for one in placed] == ["ready"] * 20 + ["exhausted"] * 10
-
-
-async def test_a_locked_bet_is_skipped_and_ends_with_the_next_call(harness: Harness, database: Database) -> None:
-    held, free = await harness.place("b-held"), await harness.place("b-free")
-    await pause(harness)
-    async with connected(database.owner, 1) as [holder]:
-        async with holder.transaction():
-            await holder.execute("select from predictu_dispatch.bet where bet_id = 'b-held' for update")
-            await harness.daemon.fetch("select * from predictu_dispatch.expire(100)", timeout=5.0)
-            assert [await harness.state(one) for one in (held, free)] == ["ready", "exhausted"]
-        await harness.daemon.fetch("select * from predictu_dispatch.expire(100)")
-    assert await final_state(harness, held) == ("exhausted", "paused", "none", 0)

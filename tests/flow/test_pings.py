@@ -3,8 +3,6 @@
 import itertools
 import json
 
-import pytest
-
 from tests.support.circuits import (
     OWN_TURN_S,
     enqueue_balance,
@@ -14,7 +12,6 @@ from tests.support.circuits import (
     print_figures,
     until_final,
     until_heartbeats_sent,
-    until_nothing_in_flight,
     until_operator_is,
 )
 from tests.support.daemons import until
@@ -133,58 +130,3 @@ async def test_no_pings_with_an_interval_of_zero_or_for_a_disabled_operator(envi
     for operator_id in (OPERATOR, OTHER):
         found = await operator_row(environment, operator_id)
         assert (found["ping_at"], found["ping_request_id"]) == (None, None)
-
-
-@pytest.mark.parametrize("when", ["between two PINGs", "with a PING in its hands"])
-async def test_a_frozen_daemon_does_not_stop_the_others_from_pinging(environment: Environment, when: str) -> None:
-    write_operator(environment)
-    daemons = {instance: await environment.fleet.start(instance) for instance in ("host-1", "host-2")}
-    await more_pings(environment, 1)
-    frozen = daemons["host-1"]
-    if when == "with a PING in its hands":
-        environment.operator.hold()
-        await until("a PING is under way", lambda: environment.operator.live.total() == 1)
-        frozen = daemons[
-            await environment.harness.owner.fetchval(
-                "select leased_by from predictu_dispatch.callback where method = 'PING' and state = 'in_flight'"
-            )
-        ]
-    else:
-        await until_nothing_in_flight(environment)
-    frozen.freeze()
-    environment.operator.release()
-    # No other PING starts before its lease expires.
-    await environment.expire_leases(frozen.instance)
-    await more_pings(environment, 4)
-    frozen.thaw()
-    await more_pings(environment, 2)
-    await until_operator_is(environment, health="healthy", consecutive_failures=0)
-    assert environment.operator.faults == []
-
-
-async def test_a_shortened_interval_applies_at_once(environment: Environment) -> None:
-    """A previous daemon had planned the next PING for tomorrow."""
-    write_operator(environment, ping_interval_s=86_400.0)
-    before = await environment.fleet.start("host-1")
-    await until_operator_is(environment, health="healthy")
-    before.terminate()
-    assert await before.exited() == 0
-    write_operator(environment, ping_interval_s=INTERVAL_S)
-    await environment.fleet.start("host-2")
-    await more_pings(environment, 3)
-
-
-async def test_only_one_ping_is_in_flight_while_it_hangs(environment: Environment) -> None:
-    """Independent of the number of intervals that pass."""
-    write_operator(environment)
-    environment.operator.hold()
-    await environment.fleet.start("host-1")
-    await until("the first PING is under way", lambda: environment.operator.live.total() == 1)
-    started = (await operator_row(environment))["revision"]
-
-    async def several_intervals_have_gone_by() -> bool:
-        return bool((await operator_row(environment))["revision"] >= started + 6)
-
-    await until("it was due again and again", several_intervals_have_gone_by)
-    assert len(pings(environment.operator)) == 1
-    assert await environment.harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 1

@@ -56,8 +56,7 @@ async def settle_behind(
     return changed, await settle(second, *late)
 
 
-# ── Claims
-# ──────────────────────────────────────────────────────────────────────────────────────────────────
+# Claims
 
 
 async def test_eight_claimers_never_lease_the_same_callback(harness: Harness, daemons: list[Connection]) -> None:
@@ -120,28 +119,7 @@ async def test_a_callback_is_never_both_expired_and_claimed(harness: Harness, da
     assert (await harness.state(claimed), await harness.state(expired)) == ("in_flight", "exhausted")
 
 
-async def test_a_deadline_is_kept_while_a_producer_has_locked_another_bet(
-    harness: Harness, daemons: list[Connection]
-) -> None:
-    """The locked bet is ended by the next call."""
-    held, free = await harness.place("b1"), await harness.place("b2")
-    balance = await enqueue(harness.producer, "BALANCE", BALANCE)
-    for request_id in (held, free, balance):
-        await harness.let_deadline_pass(request_id)
-    params = terminal_params("BET_WIN", await harness.bet("b1"))
-    async with harness.producer.transaction():
-        win = await enqueue(harness.producer, "BET_WIN", params)
-        changes = await asyncio.wait_for(daemons[0].fetch(query("expire"), 500), 10)
-        assert {change["request_id"] for change in changes} == {free, balance}
-    assert [(change["request_id"], change["state"]) for change in await harness.expire()] == [
-        (held, "exhausted"),
-        (win, "cancelled"),
-    ]
-    assert (await harness.bet("b1"))["state"] == "void"
-
-
-# ── Settling
-# ──────────────────────────────────────────────────────────────────────────────────────────────────
+# Settling
 
 
 @pytest.mark.parametrize("method", ["BALANCE", "BET_MAKE"])
@@ -230,8 +208,7 @@ async def test_a_report_of_an_old_attempt_never_decides_a_newer_one(harness: Har
     assert (await harness.bet())["state"] == "open"
 
 
-# ── The lock order
-# ──────────────────────────────────────────────────────────────────────────────────────────────────
+# The lock order
 
 
 @pytest.mark.parametrize("asked", ["rollback", "enqueue"])
@@ -247,23 +224,6 @@ async def test_a_statement_that_waits_for_a_bet_has_locked_none_of_its_callbacks
         group.create_task(action())  # type: ignore[arg-type]
         await until_blocked(harness.owner, harness.producer)
         await harness.owner.execute("select from predictu_dispatch.callback for no key update nowait")
-
-
-async def test_a_locked_bet_delays_no_other_bet_and_is_settled_afterwards(harness: Harness) -> None:
-    """An open transaction on one bet must not block settling of all operators."""
-    held, free = await harness.place("b1"), await harness.place("b2")
-    balance = await enqueue(harness.producer, "BALANCE", BALANCE)
-    reports = [delivered(lease) for lease in await claim(harness.daemon)]
-    async with harness.producer.transaction():
-        await harness.rollback("b1")
-        changes = {change["request_id"]: change["cause"] for change in await settle(harness.daemon, *reports)}
-        assert changes == {held: "locked", free: "settled", balance: "settled"}
-        assert await harness.attempts(held) == []
-        assert (await harness.bet("b2"))["state"] == "open"
-    assert [change["cause"] for change in await settle(harness.daemon, *reports)] == [
-        "repeated" if report["request_id"] != held else "settled" for report in reports
-    ] + ["released"]
-    assert (await harness.bet("b1"))["state"] == "closing"
 
 
 async def test_settling_the_same_callbacks_in_opposite_order_never_deadlocks(

@@ -42,8 +42,7 @@ async def refusal_of(harness: Harness, method: str | None, params: Any, **more: 
     return refused.value
 
 
-# ── Refused
-# ──────────────────────────────────────────────────────────────────────────────────────────────────
+# Refused
 
 
 async def test_an_unknown_method_is_refused_and_named(harness: Harness) -> None:
@@ -161,8 +160,7 @@ async def test_a_second_placement_or_a_terminal_without_a_bet_is_refused(harness
         assert (refused.sqlstate, text in str(refused)) == ("PD005", True), str(refused)
 
 
-# ── Idempotent by request_id
-# ────────────────────────────────────────────────────────────────────────────────────────
+# Idempotent by request_id
 
 
 async def test_repeating_a_request_enqueues_it_once(harness: Harness) -> None:
@@ -215,8 +213,7 @@ async def test_request_ids_are_unique_per_operator(harness: Harness) -> None:
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 2
 
 
-# ── What a callback is given
-# ────────────────────────────────────────────────────────────────────────────────────────
+# What a callback is given
 
 
 async def test_a_callback_expires_by_its_lane_and_a_rollback_never(harness: Harness) -> None:

@@ -1,7 +1,6 @@
 """Concurrent people, daemons and producers: no callback is both sent and cancelled."""
 
 import asyncio
-import itertools
 import uuid
 from collections.abc import Awaitable, Coroutine
 from typing import Any
@@ -91,38 +90,6 @@ async def test_a_callback_is_never_both_claimed_and_cancelled(
     )
     assert ([lease["request_id"] for lease in leases], cancelled) == ([named], "PD005")
     assert await harness.state(named) == "in_flight"
-
-
-async def test_concurrent_claims_and_cancels_never_overlap(harness: Harness, database: Database) -> None:
-    """Without forced waiting: in any interleaving, a claimed callback was not cancelled."""
-    named = [await harness.place(f"b{number}") for number in range(60)]
-    async with connected(database.dispatcher, 6) as connections:
-        claimers, people = connections[:3], connections[3:]
-
-        async def take_back(connection: Connection, ids: list[uuid.UUID]) -> list[uuid.UUID]:
-            return [one for one in ids if not isinstance(await came_to(cancel(connection, one)), str)]
-
-        async def claim_all(connection: Connection) -> list[uuid.UUID]:
-            return [lease["request_id"] for _ in range(20) for lease in await claim(connection, slots=1)]
-
-        claimed, withdrawn = (
-            list(itertools.chain.from_iterable(lists))
-            for lists in await asyncio.gather(
-                asyncio.gather(*(claim_all(connection) for connection in claimers)),
-                asyncio.gather(
-                    *(take_back(connection, named[index::3][::-1]) for index, connection in enumerate(people))
-                ),
-            )
-        )
-    assert sorted([*claimed, *withdrawn]) == sorted({*claimed, *withdrawn}), "none is in both"
-    states = {row["request_id"]: (row["state"], row["attempts"]) for row in await callbacks_of(harness)}
-    assert {one for one, state in states.items() if state == ("in_flight", 1)} == set(claimed)
-    assert {one for one, state in states.items() if state == ("cancelled", 0)} == set(withdrawn)
-    assert set(states) == {*claimed, *withdrawn} == set(named)
-
-
-async def callbacks_of(harness: Harness) -> list[asyncpg.Record]:
-    return await harness.owner.fetch("select * from predictu_dispatch.callback")
 
 
 async def test_a_producer_after_a_concurrent_cancel_sees_the_new_state_of_the_bet(

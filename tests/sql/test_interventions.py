@@ -43,8 +43,7 @@ from tests.support.postgres import Database
 TERMINALS = ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK")
 BALANCE = {"player_id": "p1", "currency": "EUR"}
 
-# ── What may be done to what
-# ────────────────────────────────────────────────────────────────────────────────────────
+# What may be done to what
 
 
 async def every_callback(owner: Connection) -> list[dict[str, Any]]:
@@ -120,8 +119,7 @@ async def test_allowed_interventions_succeed_and_refused_ones_change_nothing(
     ]
 
 
-# ── Retry
-# ──────────────────────────────────────────────────────────────────────────────────────────────────
+# Retry
 
 
 @pytest.mark.parametrize("came_to", [rejected, exhausted])
@@ -198,8 +196,7 @@ async def test_a_resolved_callback_is_never_retried_and_the_refusal_names_the_pe
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.needs_review") == 0
 
 
-# ── Cancel
-# ──────────────────────────────────────────────────────────────────────────────────────────────────
+# Cancel
 
 
 async def withdrawn_bet(harness: Harness, state: BetState, waits: str | None) -> tuple[uuid.UUID, uuid.UUID | None]:
@@ -256,21 +253,6 @@ async def test_a_cancel_moves_the_bet_as_its_table_says(harness: Harness, state:
             assert await harness.everything() == before
         await harness.owner.execute("truncate predictu_dispatch.callback, predictu_dispatch.bet")
     assert {event for event, _ in walked} == {BetEvent.PLACEMENT_CANCELLED, BetEvent.TERMINAL_CANCELLED}
-
-
-async def test_a_bet_whose_terminal_was_cancelled_ends_with_another_one(harness: Harness) -> None:
-    """The operator receives one terminal only; also for adopted bets."""
-    await harness.producer.execute(
-        "select predictu_dispatch.adopt_bet($1, 'adopted', 'p1', 'EUR', 500, gen_random_uuid())", OPERATOR
-    )
-    await harness.attempt(await harness.place("b1"), delivered)
-    for bet_id in ("b1", "adopted"):
-        wrong = await harness.end("BET_LOSE", bet_id)
-        await cancel(harness.daemon, wrong)
-        right = await harness.end("BET_WIN", bet_id)
-        assert [lease["request_id"] for lease in await claim(harness.daemon)] == [right]
-        await harness.settle(delivered({**await harness.callback(right), "attempt": 1}))
-        assert ((await harness.bet(bet_id))["state"], await harness.state(wrong)) == ("closed", "cancelled")
 
 
 async def test_a_cancelled_callback_is_notified(harness: Harness, database: Database) -> None:

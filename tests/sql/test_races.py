@@ -77,8 +77,7 @@ async def settle_behind(harness: Harness, first: tuple[Connection, Awaitable[Any
     return came_to
 
 
-# ── Producers among themselves
-# ──────────────────────────────────────────────────────────────────────────────────────
+# Producers among themselves
 
 
 async def test_of_many_concurrent_terminals_one_wins_and_the_others_are_refused(
@@ -142,8 +141,7 @@ async def test_of_two_concurrent_contents_for_one_request_id_the_first_wins(
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.bet") == 1
 
 
-# ── A producer and a daemon
-# ─────────────────────────────────────────────────────────────────────────────────────────
+# A producer and a daemon
 
 
 @pytest.mark.parametrize(
@@ -179,16 +177,6 @@ async def test_rollback_bet_after_a_concurrent_claim_sees_the_placement_in_fligh
     assert await harness.state(rollback_id) == "waiting"
     await harness.settle(retried(leases[0]))
     assert (await harness.state(placement), await harness.state(rollback_id)) == ("exhausted", "ready")
-
-
-async def test_a_claim_skips_a_callback_that_is_being_rolled_back(harness: Harness) -> None:
-    """It does not wait for the producer; other due callbacks are claimed."""
-    await harness.place("b1")
-    other = await harness.place("b2")
-    async with harness.producer.transaction():
-        assert await harness.rollback("b1") is None
-        assert [lease["request_id"] for lease in await claim(harness.daemon)] == [other]
-    assert await claim(harness.daemon) == []
 
 
 @pytest.mark.parametrize("came_to", [delivered, retried, rejected])

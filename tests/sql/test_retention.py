@@ -81,30 +81,6 @@ async def test_exactly_the_old_and_finished_part_of_any_history_is_removed(
         assert (await harness.bet(history.bet_id or ""))["state"] == "closed"
 
 
-@pytest.mark.parametrize("path", ["open", "placing", "waiting", "closing", "in review", "stake missing"])
-async def test_an_unfinished_bet_keeps_everything_however_old(
-    harness: Harness, database: Database, histories: HistoryBuilder, path: str
-) -> None:
-    history = await histories.make(path, LONG_AGO)
-    await histories.make("won", LONG_AGO)
-    before = await read_contents(harness.owner, [history])
-    assert len(before.audit) > 0
-    assert (await run_retention(database)).is_complete
-    await assert_removed_and_kept(harness.owner, histories.made, before)
-
-
-@pytest.mark.parametrize("path", ["won", "rolled back", "adopted and won", "resolved"])
-async def test_a_bet_stays_whole_until_its_last_event_is_old(
-    harness: Harness, database: Database, histories: HistoryBuilder, path: str
-) -> None:
-    history = await histories.make(path, LONG_AGO, RECENTLY) if path != "adopted and won" else None
-    history = history or await histories.make(path, RECENTLY)
-    before = await read_contents(harness.owner, [history])
-    result = await run_retention(database)
-    assert (result.bets, result.callbacks) == (0, 0)
-    await assert_removed_and_kept(harness.owner, histories.made, before)
-
-
 async def test_a_resolution_of_today_keeps_what_ended_long_ago(
     harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:

@@ -123,34 +123,6 @@ async def test_the_rollback_of_an_adopted_bet_names_its_placement_request_id(har
     assert (lease["request_id"], lease["placement_ended_s_ago"]) == (callback["request_id"], None)
 
 
-@pytest.mark.parametrize("in_flight", [False, True])
-async def test_a_waiting_terminal_is_cancelled_by_the_rollback_and_needs_no_review(
-    harness: Harness,
-    in_flight: bool,  # noqa: FBT001 - a case of the table
-) -> None:
-    placement = await harness.place()
-    win = await harness.end("BET_WIN")
-    if in_flight:
-        await harness.lease(placement)
-    else:
-        await harness.attempt(placement, retried)
-    rollback_id = await harness.rollback()
-    callback = await harness.callback(win)
-    assert (callback["state"], callback["reason"], callback["review_since"]) == ("cancelled", "rolled_back", None)
-    assert await harness.state(rollback_id) == ("waiting" if in_flight else "ready")
-    assert (await harness.bet())["terminal_request_id"] == rollback_id
-
-
-async def test_a_rollback_enqueued_by_a_producer_remains_the_bets_rollback(harness: Harness) -> None:
-    placement = await harness.place()
-    lease = await harness.lease(placement)
-    own = await harness.end("BET_ROLLBACK")
-    assert await harness.rollback() == own
-    await harness.settle(retried(lease))
-    assert [callback["request_id"] for callback in await harness.rollbacks()] == [own]
-    assert await harness.state(own) == "ready"
-
-
 async def test_a_bet_that_another_terminal_ends_is_not_rolled_back(harness: Harness) -> None:
     for number, came_to in enumerate((retried, delivered, rejected, exhausted)):
         bet_id = f"b{number}"

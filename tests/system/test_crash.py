@@ -5,7 +5,7 @@ import uuid
 from tests.support.daemons import until
 from tests.support.environment import Environment
 from tests.support.harness import enqueue
-from tests.support.postgres_proxy import Trick, proxied
+from tests.support.postgres_proxy import proxied
 
 INTERRUPTED = ("retry", "unanswered", "interrupted")
 DELIVERED = ("delivered", "answered", None)
@@ -65,105 +65,6 @@ async def test_a_daemon_killed_with_requests_of_every_method_in_flight_loses_and
     # New tokens over the same bytes, one live attempt at a time, no second terminal.
     assert environment.operator.faults == []
     assert await environment.audit_faults() == []
-
-
-async def enqueue_debit_credit_and_rollback(environment: Environment) -> dict[str, uuid.UUID]:
-    await environment.adopt("b-credit")
-    await environment.adopt("b-rollback")
-    rollback = await environment.harness.rollback("b-rollback")
-    assert rollback is not None
-    return {
-        "BET_MAKE": await environment.harness.place("b-debit"),
-        "BET_WIN": await environment.harness.end("BET_WIN", "b-credit"),
-        "BET_ROLLBACK": rollback,
-    }
-
-
-async def finish_with_another_daemon(
-    environment: Environment, due: dict[str, uuid.UUID], *, sends: int, attempts: int
-) -> None:
-    """Start another daemon.
-
-    Check how often each callback was sent, and that it was applied once.
-    """
-    await environment.expire_leases("first")
-    await environment.fleet.start("second")
-    await environment.until_all_final()
-    for method, request_id in due.items():
-        assert len(environment.operator.sent(request_id)) == sends, method
-        audit = await environment.audit(request_id)
-        interrupted = [(n, *INTERRUPTED, "first") for n in range(1, attempts)]
-        assert audit == [*interrupted, (attempts, *DELIVERED, "second")], method
-    assert await environment.bets() == {"open": 1, "closed": 2}
-    assert environment.operator.balance["p1"] == -500 + (-500 + 500) + (-500 + 500)
-    assert environment.operator.faults == []
-
-
-async def test_a_daemon_killed_between_its_claim_and_its_request_has_sent_nothing(environment: Environment) -> None:
-    async with proxied(environment.fleet.dsn) as proxy:
-        due = await enqueue_debit_credit_and_rollback(environment)
-        # One claim for each lane.
-        proxy.on_next("predictu_dispatch.claim(", Trick.KEEP_ANSWER, times=2)
-        first = environment.fleet.spawn("first", database={"dsn": proxy.dsn()})
-
-        async def all_are_claimed() -> bool:
-            return await environment.states() == {"in_flight": 3}
-
-        await until("the claim is committed", all_are_claimed)
-        first.kill()
-        assert environment.operator.requests == []
-    await finish_with_another_daemon(environment, due, sends=1, attempts=2)
-
-
-async def test_a_daemon_killed_with_unread_answers_retries(environment: Environment) -> None:
-    """The operator has answered; only the same request_id keeps the wallet correct."""
-    environment.operator.hold()
-    first = await environment.fleet.start("first")
-    due = await enqueue_debit_credit_and_rollback(environment)
-    await environment.until_in_flight(3)
-    first.freeze()
-    environment.operator.release()
-    await environment.until_in_flight(0)
-    first.kill()
-    await finish_with_another_daemon(environment, due, sends=2, attempts=2)
-
-
-async def test_a_daemon_killed_before_its_settle_arrives_retries(environment: Environment) -> None:
-    async with proxied(environment.fleet.dsn) as proxy:
-        first = await environment.fleet.start("first", database={"dsn": proxy.dsn()})
-        proxy.on_next("predictu_dispatch.settle(", Trick.LOSE_REQUEST)
-        due = await enqueue_debit_credit_and_rollback(environment)
-        await proxy.caught.wait()
-        await until("all three are answered", lambda: len(environment.operator.requests) == 3)
-        first.kill()
-        assert await environment.states() == {"in_flight": 3}
-    await finish_with_another_daemon(environment, due, sends=2, attempts=2)
-
-
-async def test_a_committed_settle_holds_although_its_daemon_was_killed(environment: Environment) -> None:
-    """The win that waited for it is released."""
-    async with proxied(environment.fleet.dsn) as proxy:
-        first = await environment.fleet.start("first", database={"dsn": proxy.dsn()})
-        environment.operator.hold()
-        placement = await environment.harness.place()
-        win = await environment.harness.end()
-        await environment.until_in_flight(1)
-        proxy.on_next("predictu_dispatch.settle(", Trick.KEEP_ANSWER)
-        environment.operator.release()
-
-        async def it_is_committed() -> bool:
-            return await environment.harness.state(placement) == "delivered"
-
-        await until("the settle is committed", it_is_committed)
-        first.kill()
-    await environment.expire_leases("first")
-    await environment.fleet.start("second")
-    await environment.until_all_final()
-    assert await environment.audit(placement) == [(1, *DELIVERED, "first")]
-    assert (await environment.audit(win))[-1][1:] == (*DELIVERED, "second")
-    assert len(environment.operator.sent(placement)) == 1
-    assert await environment.bets() == {"closed": 1}
-    assert environment.operator.faults == await environment.audit_faults() == []
 
 
 async def test_a_frozen_daemons_late_answer_is_kept_in_the_audit_and_decides_nothing(environment: Environment) -> None:
