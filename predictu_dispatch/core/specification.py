@@ -18,16 +18,16 @@ _C = CallbackState
 
 CALLBACK_MOVES: dict[tuple[CallbackState, CallbackState], str] = {
     (_C.WAITING, _C.READY): "its bet's earlier callback is settled",
-    (_C.WAITING, _C.CANCELLED): "its bet was not placed, its bet is rolled back, or a person cancelled it",
+    (_C.WAITING, _C.CANCELLED): "its bet was not placed, its bet is rolled back, or it was cancelled manually",
     (_C.READY, _C.IN_FLIGHT): "claimed: attempts + 1, lease written",
     (_C.READY, _C.EXHAUSTED): "deadline, rolled_back, circuit_open or paused, between attempts",
-    (_C.READY, _C.CANCELLED): "rolled_back, or cancelled by a person, before any attempt",
+    (_C.READY, _C.CANCELLED): "rolled_back, or cancelled manually, before any attempt",
     (_C.IN_FLIGHT, _C.DELIVERED): "confirmed, also as a duplicate",
     (_C.IN_FLIGHT, _C.REJECTED): "rejected for a business reason",
     (_C.IN_FLIGHT, _C.READY): "retry at due_at",
     (_C.IN_FLIGHT, _C.EXHAUSTED): "no attempt or no time left",
-    (_C.REJECTED, _C.READY): "retried by a person (bet's terminal only)",
-    (_C.EXHAUSTED, _C.READY): "retried by a person (bet's terminal only)",
+    (_C.REJECTED, _C.READY): "retried manually (bet's terminal only)",
+    (_C.EXHAUSTED, _C.READY): "retried manually (bet's terminal only)",
 }
 """Every allowed move. The last two are refused for PING, BALANCE and BET_MAKE."""
 
@@ -35,7 +35,7 @@ CALLBACK_MOVES: dict[tuple[CallbackState, CallbackState], str] = {
 class BetEvent(StrEnum):
     """What may happen to a bet.
 
-    Rollback_bet() during `placing` has three kinds, by the placement's progress.
+    `rollback_bet()` during `placing` is three events, by the placement's progress.
     """
 
     PLACEMENT_DELIVERED = "BET_MAKE delivered"

@@ -47,7 +47,7 @@ class Answer:
     def to_json(self, amount_format: AmountFormat) -> str:
         """Returns the body.
 
-        Json.dumps could write a decimal balance only as a float or a string.
+        `json.dumps` could write a decimal balance only as a float or a string.
         """
         fields = [f'"status":"{self.status}"']
         if self.balance is not None and self.currency is not None:
