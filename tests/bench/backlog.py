@@ -1,11 +1,13 @@
 """The backlog of an operator: due settlements, and balances without a deadline."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import asyncpg
 
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.bench.scenarios import Operator
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -34,6 +36,16 @@ _DUE = """
     select count(*) from predictu_dispatch.callback
      where operator_id = $1 and lane = $2 and state = 'ready' and due_at <= now()
 """
+
+
+@asynccontextmanager
+async def owner_of(postgres: EmbeddedPostgres, database: str) -> AsyncIterator[Connection]:
+    """A connection as the database's owner."""
+    owner = await asyncpg.connect(postgres.dsn(database))
+    try:
+        yield owner
+    finally:
+        owner.terminate()
 
 
 async def count_due(owner: Connection, operators: Iterable[Operator]) -> int:

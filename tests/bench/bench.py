@@ -45,8 +45,6 @@ PARTS: dict[str, Callable[[BenchEnvironment], Awaitable[Findings]]] = {
 
 @dataclass(kw_only=True)
 class Results:
-    """The results so far."""
-
     machine: str = ""
     findings: list[Findings] = field(default_factory=list)
 

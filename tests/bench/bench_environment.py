@@ -4,17 +4,16 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import asyncpg
 
 from predictu_dispatch.edge.postgres.migrations import migrate
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
-from tests.bench.backlog import Connection
+from tests.bench.backlog import Connection, owner_of
 from tests.bench.cpu_clock import CpuClock, own_s
 from tests.bench.isolation_environment import LOGINS
 from tests.bench.meter import Crew, Meter, Reading
@@ -128,13 +127,8 @@ class BenchEnvironment:
             names = [row["datname"] for row in await owner.fetch(left, ["postgres", EMPTY])]
         await self.drop(*names)
 
-    @asynccontextmanager
-    async def owner(self, database: str) -> AsyncIterator[Connection]:
-        owner = await asyncpg.connect(self.postgres.dsn(database))
-        try:
-            yield owner
-        finally:
-            owner.terminate()
+    def owner(self, database: str) -> AbstractAsyncContextManager[Connection]:
+        return owner_of(self.postgres, database)
 
     @asynccontextmanager
     async def daemons(self, files: Path, database: str, *, count: int = 1) -> AsyncIterator[list[Daemon]]:

@@ -36,7 +36,6 @@ class ChildProcess:
 
     @property
     def output(self) -> str:
-        """The end of its output."""
         return self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
 
     def end(self) -> int:

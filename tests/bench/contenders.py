@@ -40,8 +40,6 @@ class Contender(ABC):
 
 
 class Ours(Contender):
-    """The production daemon."""
-
     name = "ours"
 
     def __init__(self, environment: BenchEnvironment) -> None:
@@ -66,6 +64,8 @@ class Store:
 
     address: str
     pids: tuple[int, ...] = ()
+    # Without a count, a worker works until no job is left.
+    count: tuple[str, ...] = ()
     wal_bytes: Callable[[], Awaitable[int]] | None = None
 
 
@@ -87,7 +87,7 @@ class Scripted(Contender):
         meter = Meter(self._environment.receiver, self._environment.session)
         async with self._fresh_store() as store:
             await meter.start()
-            with self.work(store.address, self._environment.receiver.url, *self._work_count()) as worker:
+            with self.work(store.address, self._environment.receiver.url, *store.count) as worker:
                 crew = Crew(
                     workers=(worker.pid,),
                     store=store.pids,
@@ -98,7 +98,6 @@ class Scripted(Contender):
                 return await meter.measure(self._count, crew)
 
     def work(self, *arguments: str) -> ChildProcess:
-        """Start its worker."""
         log = self._environment.folder / f"{self.name}.log"
         log.unlink(missing_ok=True)
         return ChildProcess([*self._command, "work", *arguments], log=log)
@@ -121,23 +120,12 @@ class Scripted(Contender):
             raise RuntimeError(f"{self.name} {arguments[0]} failed: {complained.decode(errors='replace')[-2000:]}")
         return printed
 
-    def _work_count(self) -> tuple[str, ...]:
-        return (str(self._count),)
-
     @asynccontextmanager
     async def _fresh_store(self) -> AsyncIterator[Store]:
-        yield Store(address="-")
+        yield Store(address="-", count=(str(self._count),))
 
 
-class Stored(Scripted):
-    """A peer with prefilled jobs; it works until none is left."""
-
-    @override
-    def _work_count(self) -> tuple[str, ...]:
-        return ()
-
-
-class OnPostgres(Stored):
+class OnPostgres(Scripted):
     """A peer with its jobs in a database of our Postgres."""
 
     async def install(self) -> str:
@@ -169,7 +157,7 @@ class OnPostgres(Stored):
             )
 
 
-class OnRedis(Stored):
+class OnRedis(Scripted):
     """A peer with its jobs in Redis, with a new server for each round."""
 
     @override

@@ -48,7 +48,6 @@ def drawn(board: Mapping[str, Any], answers: Mapping[int, list[Series]], *, bega
 
 
 def shown(value: float, unit: str) -> str:
-    """The value with its unit."""
     if not math.isfinite(value):
         return "no data"
     match unit:

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from tests.bench.findings import disturbed
 from tests.bench.scenarios import Scenario
 
 ALONE, TROUBLED = "alone", "troubled"
-OTHERS_CORES_MAX = 0.2
-"""CPU usage of other processes above which a p99 of milliseconds is not reliable."""
 WHO = ("daemon", "postgres", "tools", "others")
 HEADER = (
     "pair  side         n    p50    p95    p99     max  enqueue_p99  late_p99  lost"
@@ -104,16 +103,11 @@ class Comparison:
             for side in (ALONE, TROUBLED)
         ]
         others = fmean(segment.cores.get("others", 0.0) for segment in self.segments)
-        quiet = (
-            []
-            if others <= OTHERS_CORES_MAX
-            else [f"DISTURBED: others used {others:.2f} cores; measure again when quiet"]
-        )
         low, middle, high = min(self.ratios), median(self.ratios), max(self.ratios)
         return [
             f"p99 troubled / alone by pair: {pairs}; median {middle:.2f}, {low:.2f} to {high:.2f}",
             f"pooled p50 / p95 / p99 in ms: {'; '.join(pooled)}; ratio of the p99 {self.ratio:.2f}; {self.verdict}",
-            *quiet,
+            *disturbed([others]),
         ]
 
     def row(self) -> str:

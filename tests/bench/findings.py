@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 OTHERS_CORES_MAX = 0.2
-"""As in figures.py."""
+"""CPU usage of other processes above which a p99 of milliseconds is not reliable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,6 @@ class Figure:
         return f"{shown(self.low)} to {shown(self.high)}" if len(self.values) > 1 else ""
 
     def line(self) -> str:
-        """The line on the terminal."""
         limit = f"; {self.required}: {self.verdict.replace('*', '')}" if self.required else ""
         spread = f" ({self.spread})" if self.spread else ""
         return f"{self.name}: {shown(self.median)}{_after_a_space(self.unit)}{spread}{limit}"
@@ -121,7 +120,6 @@ class Findings:
         yield from self.notes
 
     def section(self) -> str:
-        """The section of README.md."""
         tables = [(RATES_HEAD, self.rates), (TABLE_HEAD, [figure.row() for figure in self.figures])]
         written = ["\n".join((head, *rows)) for head, rows in tables if rows]
         # Each note is a paragraph.

@@ -37,8 +37,6 @@ class Plan:
 
 @dataclass(kw_only=True)
 class Results:
-    """The results so far."""
-
     machine: str = ""
     comparisons: list[Comparison] = field(default_factory=list)
 

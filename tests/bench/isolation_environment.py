@@ -6,8 +6,6 @@ the other side's
 cores.
 """
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import asyncpg
 
 from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.edge.postgres.migrations import migrate
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
-from tests.bench.backlog import Connection, count_due, fill
+from tests.bench.backlog import count_due, fill, owner_of
 from tests.bench.cpu_clock import CpuClock
 from tests.bench.figures import ALONE, TROUBLED, Segment
 from tests.bench.json_lines import JsonLinesProcess
@@ -36,8 +33,6 @@ _DAEMON_SECTIONS: dict[str, Any] = {
 }
 _REHEARSAL_S = 5.0
 """Callbacks of history, so that all segments have the same query plans."""
-_ARRIVAL_GRACE_S = 20.0
-"""Longer than the interactive deadline_s of 15 s, after which nothing arrives."""
 _OPERATOR_TOML = """\
 operator_id = "{operator_id}"
 callback_url = "http://127.0.0.1:{port}/predictu"
@@ -94,7 +89,7 @@ class IsolationEnvironment:
 
     async def prepare(self) -> None:
         """Create the template database with the schema, and the login roles."""
-        async with self._owner("postgres") as owner:
+        async with owner_of(self._postgres, "postgres") as owner:
             await owner.execute("create database bench template template0 encoding 'UTF8'")
             await migrate(self._postgres.dsn("bench"))
             for login, group in LOGINS.items():
@@ -111,7 +106,7 @@ class IsolationEnvironment:
                 await self._enqueue(scenario, side, rate=pace.rate, seconds=_REHEARSAL_S, seed=pace.seed)
         yield sides[0], sides[1]
         # Not after a failure: the server stops then, and connections may still be open.
-        async with self._owner("postgres") as owner:
+        async with owner_of(self._postgres, "postgres") as owner:
             for side in sides:
                 await owner.execute(f'drop database "{side.database}" with (force)')
 
@@ -130,13 +125,13 @@ class IsolationEnvironment:
                 encoding="utf-8",
             )
         side = Side(name=name, operators=operators, database=f"bench {scenario.name} {name}", folder=folder)
-        async with self._owner("postgres") as owner:
+        async with owner_of(self._postgres, "postgres") as owner:
             await owner.execute(f'create database "{side.database}" template bench')
         return side
 
     async def measure(self, scenario: Scenario, side: Side, pair: int, pace: Pace) -> Segment:
         """Run one segment: refill the backlog, start a daemon, warm up, measure."""
-        async with self._owner(side.database) as owner:
+        async with owner_of(self._postgres, side.database) as owner:
             for operator in side.operators:
                 await fill(owner, operator)
             # Earlier writes must not slow this segment.
@@ -156,7 +151,7 @@ class IsolationEnvironment:
                 cores = clock.cores()
                 due_at_end = await count_due(owner, side.operators)
                 counted = enqueued[round(pace.rate * pace.warm_up_s) :]
-                arrived_at_s = await self._arrivals([row[0] for row in counted])
+                arrived_at_s = await self._sink.times("arrivals", [row[0] for row in counted])
                 if min(arrived_at_s) == inf:
                     raise RuntimeError(f"nothing arrived; the end of the daemon's log:\n{daemon.log_text[-2000:]}")
         return Segment(
@@ -183,15 +178,6 @@ class IsolationEnvironment:
         )
         return enqueued
 
-    async def _arrivals(self, request_ids: list[str]) -> list[float]:
-        """Arrival time of each request; infinity if it never arrived."""
-        give_up_at_s = time.monotonic() + _ARRIVAL_GRACE_S
-        while True:
-            arrived_at_s = await self._sink.ask(do="arrivals", request_ids=request_ids)
-            if None not in arrived_at_s or time.monotonic() > give_up_at_s:
-                return [inf if moment_s is None else moment_s for moment_s in arrived_at_s]
-            await asyncio.sleep(0.1)
-
     @asynccontextmanager
     async def _running_daemon(self, side: Side) -> AsyncIterator[Daemon]:
         fleet = Fleet(folder=side.folder, dsn=self._postgres.dsn(side.database, "bench_daemon"), session=self._session)
@@ -203,14 +189,6 @@ class IsolationEnvironment:
             await daemon.exited()
         finally:
             fleet.end()
-
-    @asynccontextmanager
-    async def _owner(self, database: str) -> AsyncIterator[Connection]:
-        owner = await asyncpg.connect(self._postgres.dsn(database))
-        try:
-            yield owner
-        finally:
-            owner.terminate()
 
 
 @asynccontextmanager

@@ -7,7 +7,9 @@ import asyncio
 import gc
 import json
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import uvloop
 _LINE_BYTES_MAX = 64 * 1024 * 1024
 """Maximum length of a line; the largest has four numbers per request of a segment."""
 _END_TIMEOUT_S = 10.0
+_ARRIVAL_GRACE_S = 20.0
+"""Longer than the interactive deadline_s of 15 s, after which nothing arrives."""
 _ROOT = Path(__file__).parents[2]
 
 Question = Mapping[str, Any]
@@ -73,6 +77,15 @@ class JsonLinesProcess:
             raise RuntimeError(f"the child ended with {await self._process.wait()} when it was asked {question}"[:300])
         self._owes_an_answer = False
         return json.loads(line)
+
+    async def times(self, what: str, request_ids: list[str]) -> list[float]:
+        """The sink's `arrivals` or `answers` in seconds; infinity if there is none."""
+        give_up_at_s = time.monotonic() + _ARRIVAL_GRACE_S
+        while True:
+            times_s = await self.ask(do=what, request_ids=request_ids)
+            if None not in times_s or time.monotonic() > give_up_at_s:
+                return [inf if time_s is None else time_s for time_s in times_s]
+            await asyncio.sleep(0.1)
 
     async def close(self) -> None:
         """Stop the child; kill it if it does not stop in time."""

@@ -1,7 +1,5 @@
 """Latency of callbacks: an open schedule of requests, and their arrivals at the sink."""
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -17,7 +15,6 @@ RATE = 50.0
 """Callbacks per second."""
 WARM_UP_S = 3.0
 SEGMENT_S = 10.0
-_ARRIVAL_GRACE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +43,6 @@ class Side:
     segments: Sequence[Segment]
 
     def figure(self, share: float, **limits: float) -> Figure:
-        """The percentile of each round."""
         return Figure(
             name=f"{self.name}: {_name_of(share)}",
             values=tuple(segment.at(share) for segment in self.segments),
@@ -65,7 +61,6 @@ class Side:
 
     @property
     def bar(self) -> dict[str, Any]:
-        """The data for the picture."""
         return {"name": self.name, "p50": self.pooled(0.5), "p99": self.pooled(0.99)}
 
 
@@ -74,7 +69,7 @@ class LatencyProbe:
 
     def __init__(self, environment: BenchEnvironment, sink: JsonLinesProcess) -> None:
         self._environment = environment
-        self._sink = sink
+        self.sink = sink
 
     @property
     def seconds(self) -> float:
@@ -87,7 +82,7 @@ class LatencyProbe:
 
     async def open(self, *, delay_s: float = 0.0) -> str:
         """Open a new operator that answers after this delay; returns its address."""
-        port = await self._sink.ask(do="open", manner="answer", delay_s=delay_s)
+        port = await self.sink.ask(do="open", manner="answer", delay_s=delay_s)
         return f"http://127.0.0.1:{port}/predictu"
 
     def counted(self, rows: list[list[Any]]) -> list[list[Any]]:
@@ -95,28 +90,19 @@ class LatencyProbe:
         return rows[round(RATE * WARM_UP_S) :]
 
     async def forget(self) -> None:
-        await self._sink.ask(do="forget")
-
-    async def times(self, what: str, request_ids: list[str]) -> list[float]:
-        """Their `arrivals` or `answers` in seconds; infinity if there is none."""
-        give_up_at_s = time.monotonic() + _ARRIVAL_GRACE_S
-        while True:
-            moments_s = await self._sink.ask(do=what, request_ids=request_ids)
-            if None not in moments_s or time.monotonic() > give_up_at_s:
-                return [inf if moment_s is None else moment_s for moment_s in moments_s]
-            await asyncio.sleep(0.1)
+        await self.sink.ask(do="forget")
 
     async def arrivals_ms(self, enqueued: list[list[Any]]) -> tuple[float, ...]:
         """Latency from commit to first byte. Raises BrokenRoundError if no request arrived."""
         rows = self.counted(enqueued)
-        arrived_at_s = await self.times("arrivals", [row[0] for row in rows])
+        arrived_at_s = await self.sink.times("arrivals", [row[0] for row in rows])
         if min(arrived_at_s) == inf:
             raise BrokenRoundError("nothing arrived")
         return tuple((at_s - row[3]) * 1000 for row, at_s in zip(rows, arrived_at_s, strict=True))
 
     def clock(self, *pids: int) -> Callable[[], float]:
         """As BenchEnvironment.clock, with the sink as one of our processes."""
-        return self._environment.clock(*pids, self._sink.pid)
+        return self._environment.clock(*pids, self.sink.pid)
 
 
 MeasureSegment = Callable[[int], Awaitable[Segment]]

@@ -76,9 +76,9 @@ def versions() -> Mapping[str, str]:
             python = environment(peer)
         except PeersUnavailableError:
             continue
-        found |= json.loads(_run(str(python), "-c", _SHOW_VERSIONS, *peer.packages))
+        found |= json.loads(run(str(python), "-c", _SHOW_VERSIONS, *peer.packages))
         if python != ours:
-            found[f"Python for {peer.name}"] = _run(str(python), "--version").split()[1]
+            found[f"Python for {peer.name}"] = run(str(python), "--version").split()[1]
     return found
 
 
@@ -87,7 +87,7 @@ def _newer_python(peer: Peer) -> str:
     version = peer.python_min
     for python in _pythons(version):
         try:
-            shown = _run(python, "-c", "import sys; print(*sys.version_info[:2])")
+            shown = run(python, "-c", "import sys; print(*sys.version_info[:2])")
         except PeersUnavailableError:
             # A python on PATH may be a pyenv shim for a disabled version.
             continue
@@ -110,32 +110,35 @@ def _pythons(version: tuple[int, int]) -> Iterator[str]:
 
 
 def _made(base: str) -> Path:
+    minor = run(base, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
+    return made_environment(base, _ENVIRONMENTS / f"python{minor}", _REQUIREMENTS)
+
+
+def made_environment(base: str, folder: Path, requirements: Path) -> Path:
     """Create an environment with exactly these requirements; returns its Python."""
-    minor = _run(base, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
-    folder = _ENVIRONMENTS / f"python{minor}"
     python, stamp = folder / "bin" / "python", folder / _STAMP
-    wanted = hashlib.sha256(_REQUIREMENTS.read_bytes()).hexdigest()
+    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted and python.exists():
         return python
-    requirements = ("--require-hashes", "--requirement", str(_REQUIREMENTS))
+    install = ("install", "--quiet", "--require-hashes", "--requirement", str(requirements))
     if _has_uv():
-        _run(base, "-m", "venv", "--clear", "--without-pip", str(folder))
-        _run("uv", "pip", "install", "--quiet", "--python", str(python), *requirements)
+        run(base, "-m", "venv", "--clear", "--without-pip", str(folder))
+        run("uv", "pip", *install, "--python", str(python))
     else:
-        _run(base, "-m", "venv", "--clear", str(folder))
-        _run(str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *requirements)
+        run(base, "-m", "venv", "--clear", str(folder))
+        run(str(python), "-m", "pip", "--disable-pip-version-check", *install)
     stamp.write_text(wanted, encoding="utf-8")
     return python
 
 
 def _has_uv() -> bool:
     try:
-        return bool(_run("uv", "--version"))
+        return bool(run("uv", "--version"))
     except PeersUnavailableError:
         return False
 
 
-def _run(*command: str) -> str:
+def run(*command: str) -> str:
     """The command's output. Raises PeersUnavailableError with the end of the output if it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S).stdout

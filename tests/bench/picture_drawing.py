@@ -32,10 +32,7 @@ def _tidy(axes: Any, names: list[str]) -> None:
 def _draw_rates(axes: Any, rates: list[dict[str, Any]]) -> None:
     """Draw bars on a logarithmic scale, with whiskers from the lowest to the highest round."""
     medians = [rate["median"] for rate in rates]
-    whiskers = [
-        [rate["median"] - rate["low"] for rate in rates],
-        [rate["high"] - rate["median"] for rate in rates],
-    ]
+    whiskers = [[rate["median"] - rate["low"] for rate in rates], [rate["high"] - rate["median"] for rate in rates]]
     colours = [_OURS if _is_ours(rate["name"]) else _OTHER for rate in rates]
     axes.barh(range(len(rates)), medians, xerr=whiskers, color=colours, height=0.62, ecolor=_INK, capsize=3)
     for number, rate in enumerate(rates):

@@ -9,6 +9,7 @@ import json
 import random
 import time
 import uuid
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import asyncpg
@@ -36,21 +37,39 @@ def params_of(method: str, number: int) -> str:
     return json.dumps(params)
 
 
-async def _prepare(pool: "asyncpg.Pool[asyncpg.Record]", operator_id: str, method: str) -> None:
-    """Call the function once per connection, because the first call is much slower."""
-    async with pool.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.fetchval(_ENQUEUE, operator_id, method, params_of(method, 0))
-        await transaction.rollback()
+async def rehearse(pool: "asyncpg.Pool[asyncpg.Record]", *calls: tuple[Any, ...]) -> None:
+    """Run the statements once on every connection, because the first run is much slower."""
+
+    async def on_one_connection() -> None:
+        async with pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            for call in calls:
+                await connection.fetchval(*call)
+            await transaction.rollback()
+
+    await asyncio.gather(*(on_one_connection() for _ in range(pool.get_size())))
+
+
+async def on_schedule(
+    question: Question, act: Callable[[int, float], Coroutine[Any, Any, list[Any]]]
+) -> list[list[Any]]:
+    """Run `act(number, scheduled_s)` at each arrival of the schedule; returns the results."""
+    start_s = time.monotonic() + 0.1
+    count = round(question["rate"] * question["seconds"])
+    async with asyncio.TaskGroup() as arrivals:
+        tasks = []
+        for number, offset_s in enumerate(arrivals_s(count, question["rate"], random.Random(question["seed"]))):
+            await asyncio.sleep(start_s + offset_s - time.monotonic())
+            tasks.append(arrivals.create_task(act(number, start_s + offset_s)))
+    return [task.result() for task in tasks]
 
 
 async def _answer(question: Question) -> list[list[Any]]:
     """One row per callback: request_id, and its scheduled, begun and committed time."""
     async with asyncpg.create_pool(question["dsn"], min_size=_CONNECTIONS, max_size=_CONNECTIONS) as pool:
         operator_ids, method = question["operator_ids"], question["method"]
-        await asyncio.gather(*(_prepare(pool, operator_ids[0], method) for _ in range(_CONNECTIONS)))
-        start_s = time.monotonic() + 0.1
+        await rehearse(pool, (_ENQUEUE, operator_ids[0], method, params_of(method, 0)))
 
         async def enqueue(number: int, scheduled_s: float) -> list[Any]:
             async with pool.acquire() as connection:
@@ -59,13 +78,7 @@ async def _answer(question: Question) -> list[list[Any]]:
                 request_id = await connection.fetchval(_ENQUEUE, operator_id, method, params)
                 return [str(request_id), scheduled_s, began_s, time.monotonic()]
 
-        async with asyncio.TaskGroup() as arrivals:
-            enqueued = []
-            count = round(question["rate"] * question["seconds"])
-            for number, offset_s in enumerate(arrivals_s(count, question["rate"], random.Random(question["seed"]))):
-                await asyncio.sleep(start_s + offset_s - time.monotonic())
-                enqueued.append(arrivals.create_task(enqueue(number, start_s + offset_s)))
-        return [task.result() for task in enqueued]
+        return await on_schedule(question, enqueue)
 
 
 if __name__ == "__main__":

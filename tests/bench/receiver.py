@@ -5,8 +5,6 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 
@@ -63,7 +61,7 @@ def nginx() -> str:
     return found
 
 
-class Receiver:
+class Receiver(ChildProcess):
     """An nginx on free loopback ports, over HTTP and, with a certificate, over TLS."""
 
     def __init__(self, folder: Path, *, certificate: Path | None = None, key: Path | None = None) -> None:
@@ -75,7 +73,7 @@ class Receiver:
         tls = _TLS.format(port=self.tls_port, certificate=certificate, key=key) if certificate else ""
         config = folder / "nginx.conf"
         config.write_text(_CONFIG.format(folder=folder, port=self.port, tls=tls, body=BODY), encoding="utf-8")
-        self._nginx = ChildProcess(
+        super().__init__(
             [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)], log=folder / "nginx.log"
         )
 
@@ -87,10 +85,6 @@ class Receiver:
     def tls_url(self) -> str:
         return f"https://localhost:{self.tls_port}/predictu"
 
-    @property
-    def pid(self) -> int:
-        return self._nginx.pid
-
     async def counts(self, session: aiohttp.ClientSession) -> Counts:
         """The counters so far. Raises RuntimeError if nginx does not start."""
         give_up_at_s = time.monotonic() + _START_TIMEOUT_S
@@ -101,18 +95,6 @@ class Receiver:
                     assert found is not None
                     return Counts(connections=int(found[1]), requests=int(found[2]))
             except aiohttp.ClientConnectorError as error:
-                if not self._nginx.is_alive or time.monotonic() > give_up_at_s:
-                    raise RuntimeError(f"nginx does not answer: {self._nginx.output}") from error
+                if not self.is_alive or time.monotonic() > give_up_at_s:
+                    raise RuntimeError(f"nginx does not answer: {self.output}") from error
                 time.sleep(_RETRY_S)  # noqa: ASYNC251 -- nothing else runs before it is up.
-
-    async def requests(self, session: aiohttp.ClientSession) -> int:
-        """Requests answered so far, including this one."""
-        return (await self.counts(session)).requests
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._nginx.end()

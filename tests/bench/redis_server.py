@@ -4,8 +4,6 @@ import shutil
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from predictu_dispatch.embedded_postgres.location import free_port
 from tests.bench.child_process import ChildProcess
@@ -19,7 +17,7 @@ def redis_server() -> str | None:
     return shutil.which("redis-server")
 
 
-class RedisServer:
+class RedisServer(ChildProcess):
     """A server on a free loopback port, with its data in `folder`.
 
     It syncs its append-only file once per second (appendfsync everysec). A power cut can lose a
@@ -29,7 +27,7 @@ class RedisServer:
     def __init__(self, program: str, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self._port = free_port()
-        self._child = ChildProcess(
+        super().__init__(
             [
                 program,
                 *("--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""),
@@ -39,18 +37,14 @@ class RedisServer:
         )
         give_up_at_s = time.monotonic() + _START_TIMEOUT_S
         while not self._is_ready():
-            if not self._child.is_alive or time.monotonic() > give_up_at_s:
-                self._child.end()
-                raise RuntimeError(f"redis-server did not start: {self._child.output}")
+            if not self.is_alive or time.monotonic() > give_up_at_s:
+                self.end()
+                raise RuntimeError(f"redis-server did not start: {self.output}")
             time.sleep(_POLL_S)
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self._port}/0"
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid
 
     def _is_ready(self) -> bool:
         """Wait until it has loaded its data; before that it answers LOADING."""
@@ -60,11 +54,3 @@ class RedisServer:
                 return connection.recv(64).startswith(b"+PONG")
         except OSError:
             return False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._child.end()

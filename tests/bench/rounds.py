@@ -26,7 +26,6 @@ class Rounds:
         return self.values(side, lambda reading: reading.rate)
 
     def ratio(self, one: str, other: str, *, at_least: float | None = None) -> Figure:
-        """The ratio of the rates in each round."""
         return Figure(name=f"{one} / {other}", values=ratios(self.rates(one), self.rates(other)), at_least=at_least)
 
     def rows(self, names: Mapping[str, str] | None = None) -> list[str]:

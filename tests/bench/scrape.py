@@ -114,8 +114,7 @@ async def scrape(telemetry: Telemetry, *, scrapes: int) -> list[tuple[float, flo
     late: list[tuple[float, float]] = []
     beating = asyncio.create_task(beat(late))
     scraper = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _SCRAPER, f"{url}/metrics", str(scrapes), str(_PAUSE_S)),
-        stdout=asyncio.subprocess.PIPE,
+        *(sys.executable, "-c", _SCRAPER, f"{url}/metrics", str(scrapes), str(_PAUSE_S)), stdout=asyncio.subprocess.PIPE
     )
     try:
         output, _ = await asyncio.wait_for(scraper.communicate(), 300)

@@ -4,7 +4,6 @@ It listens before it enqueues and chooses the request_id, so that it misses no n
 """
 
 import asyncio
-import random
 import time
 import uuid
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from tests.bench.json_lines import Question, answer_lines
-from tests.bench.producer import arrivals_s, params_of
+from tests.bench.producer import on_schedule, params_of, rehearse
 
 _CONNECTIONS = 8
 """Twice as many as in producer.py, because each arrival enqueues and later reads its outcome."""
@@ -36,11 +35,13 @@ async def _answer(question: Question) -> list[list[Any]]:
         listener = await asyncpg.connect(question["dsn"])
         await listener.add_listener("predictu_dispatch_outcome", hear)
         operator_ids = question["operator_ids"]
-        # Prepares both statements on each connection.
-        await asyncio.gather(*(_rehearse(pool, operator_ids[0]) for _ in range(_CONNECTIONS)))
-        start_s = time.monotonic() + 0.1
+        await rehearse(
+            pool,
+            (_ENQUEUE, operator_ids[0], params_of("BET_MAKE", 0), uuid.uuid4()),
+            (_OUTCOME, operator_ids[0], uuid.uuid4()),
+        )
 
-        async def place(number: int) -> list[Any]:
+        async def place(number: int, _scheduled_s: float) -> list[Any]:
             operator_id, request_id = operator_ids[number % len(operator_ids)], uuid.uuid4()
             notified = waiting[str(request_id)] = asyncio.get_running_loop().create_future()
             async with pool.acquire() as connection:
@@ -54,23 +55,9 @@ async def _answer(question: Question) -> list[list[Any]]:
                 state = await connection.fetchval(_OUTCOME, operator_id, request_id)
             return [str(request_id), committed_s, time.monotonic() if state in _FINAL else None]
 
-        async with asyncio.TaskGroup() as arrivals:
-            placed = []
-            count = round(question["rate"] * question["seconds"])
-            for number, offset_s in enumerate(arrivals_s(count, question["rate"], random.Random(question["seed"]))):
-                await asyncio.sleep(start_s + offset_s - time.monotonic())
-                placed.append(arrivals.create_task(place(number)))
+        placed = await on_schedule(question, place)
         await listener.close()
-        return [task.result() for task in placed]
-
-
-async def _rehearse(pool: "asyncpg.Pool[asyncpg.Record]", operator_id: str) -> None:
-    async with pool.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.fetchval(_ENQUEUE, operator_id, params_of("BET_MAKE", 0), uuid.uuid4())
-        await connection.fetchval(_OUTCOME, operator_id, uuid.uuid4())
-        await transaction.rollback()
+        return placed
 
 
 if __name__ == "__main__":

@@ -23,9 +23,7 @@ async def measure(environment: BenchEnvironment) -> Findings:
     return Findings(
         part="cores",
         title="several daemons of one host on the same work",
-        figures=[
-            *(rounds.ratio(name, "1 daemon") for name in list(names)[1:]),
-        ],
+        figures=[*(rounds.ratio(name, "1 daemon") for name in list(names)[1:])],
         rates=rounds.rows(),
         notes=rounds.all_notes,
     )

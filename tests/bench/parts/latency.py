@@ -113,10 +113,7 @@ async def _wait(
             return Segment(latencies_ms=await _without_the_operator(probe, placed), others_cores=cores)
 
     segments, notes = await measure_in_turn(environment, {_WAIT: wait})
-    findings.figures += [
-        segments[_WAIT].figure(0.5, below=_WAIT_BELOW_MS),
-        segments[_WAIT].figure(0.99),
-    ]
+    findings.figures += [segments[_WAIT].figure(0.5, below=_WAIT_BELOW_MS), segments[_WAIT].figure(0.99)]
     findings.notes += notes + _disturbed(*segments.values())
     findings.bars["latencies"].append(segments[_WAIT].bar | {"name": "ours, to the outcome,\nwithout operator's time"})
 
@@ -125,8 +122,8 @@ async def _without_the_operator(probe: LatencyProbe, placed: list[list[Any]]) ->
     """Time from each commit to its outcome, without the operator's own time."""
     rows = probe.counted(placed)
     request_ids = [row[0] for row in rows]
-    arrived_at_s = await probe.times("arrivals", request_ids)
-    answered_at_s = await probe.times("answers", request_ids)
+    arrived_at_s = await probe.sink.times("arrivals", request_ids)
+    answered_at_s = await probe.sink.times("answers", request_ids)
     return tuple(
         inf if known_at_s is None or answered == inf else (known_at_s - committed_s - (answered - arrived)) * 1000
         for (_, committed_s, known_at_s), arrived, answered in zip(rows, arrived_at_s, answered_at_s, strict=True)

@@ -46,10 +46,7 @@ async def measure(environment: BenchEnvironment) -> Findings:
     return Findings(
         part="tls",
         title="throughput over TLS and over plain HTTP, both with keep-alive",
-        figures=[
-            rounds.ratio("TLS", "HTTP", at_least=_AT_LEAST),
-            reuse,
-        ],
+        figures=[rounds.ratio("TLS", "HTTP", at_least=_AT_LEAST), reuse],
         rates=rounds.rows(),
         notes=[
             f"Reuse is 1 - connections / requests, by {'our metrics' if has_metric else 'what nginx has accepted'}.",
