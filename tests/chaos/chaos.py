@@ -46,8 +46,6 @@ _HISTORIES_MAX = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run."""
-
     seed: int
     seconds: float
     bets_per_s: float

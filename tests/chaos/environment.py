@@ -119,7 +119,6 @@ class ChaosEnvironment:
 
     @property
     def daemons(self) -> list[Daemon]:
-        """The running ones."""
         return [daemon for daemon in self.fleet.daemons if daemon.process.poll() is None]
 
     @property

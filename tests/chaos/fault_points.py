@@ -74,14 +74,10 @@ POINTS: Final = {
         counts=bool,
     ),
     "signed": Point(
-        meaning="the token is signed; nothing is sent",
-        owner="predictu_dispatch.flow.courier:Courier",
-        method="_token",
+        meaning="the token is signed; nothing is sent", owner="predictu_dispatch.flow.courier:Courier", method="_token"
     ),
     "sent": Point(
-        meaning="the last byte of the request is in the socket",
-        owner=f"{_TRANSPORT}:_WatchedRequest",
-        method="send",
+        meaning="the last byte of the request is in the socket", owner=f"{_TRANSPORT}:_WatchedRequest", method="send"
     ),
     "answered": Point(
         meaning="the whole answer is read; nothing is judged",
@@ -97,34 +93,19 @@ POINTS: Final = {
         counts=lambda attempts: any(attempt.exchange.evidence is Evidence.ANSWERED for attempt in attempts),
     ),
     "after_settle": Point(
-        meaning="a batch is settled and committed; the result is not used yet",
-        owner=_OUTBOX,
-        method="settle",
+        meaning="a batch is settled and committed; the result is not used yet", owner=_OUTBOX, method="settle"
     ),
     "reaping": Point(
-        meaning="expired leases are read; nothing is settled",
-        owner=_OUTBOX,
-        method="expired_leases",
-        counts=bool,
+        meaning="expired leases are read; nothing is settled", owner=_OUTBOX, method="expired_leases", counts=bool
     ),
-    "expiring": Point(
-        meaning="before overdue callbacks are ended",
-        owner=_OUTBOX,
-        method="expire",
-        before=True,
-    ),
+    "expiring": Point(meaning="before overdue callbacks are ended", owner=_OUTBOX, method="expire", before=True),
     "expired": Point(
         meaning="overdue callbacks are ended and committed; the result is not used yet",
         owner=_OUTBOX,
         method="expire",
         counts=bool,
     ),
-    "heartbeat": Point(
-        meaning="before a heartbeat",
-        owner=_FLEET_STORE,
-        method="heartbeat",
-        before=True,
-    ),
+    "heartbeat": Point(meaning="before a heartbeat", owner=_FLEET_STORE, method="heartbeat", before=True),
     "deciding": Point(
         meaning="the monitor has decided on circuits; nothing is written",
         owner=_FLEET_STORE,
@@ -132,10 +113,7 @@ POINTS: Final = {
         before=True,
     ),
     "draining": Point(
-        meaning="after SIGTERM, before the drain",
-        owner="predictu_dispatch.daemon:Daemon",
-        method="_drain",
-        before=True,
+        meaning="after SIGTERM, before the drain", owner="predictu_dispatch.daemon:Daemon", method="_drain", before=True
     ),
 }
 

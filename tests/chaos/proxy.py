@@ -56,7 +56,6 @@ class Proxy:
         self._changed = asyncio.Event()
 
     def cut(self) -> None:
-        """Reset every connection."""
         for connection in tuple(self._connections):
             connection.reset()
 

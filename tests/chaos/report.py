@@ -24,7 +24,6 @@ class Report:
     recovery_s: list[float] = field(default_factory=list)
 
     def add(self, verdict: Verdict, injected: Counter[str], repeated: int) -> None:
-        """Add a run."""
         self.runs += 1
         self.faults += len(verdict.faults)
         self.bets += verdict.bets

@@ -126,7 +126,6 @@ class Producers:
             self.acknowledged[str(request_id)] = "BALANCE"
 
     async def _is_placed(self, bet: Bet) -> bool:
-        """Place the bet and wait for its outcome."""
         await self._enqueue(bet, "BET_MAKE", request_id=bet.placement_id)
         state = "ready"
         with contextlib.suppress(TimeoutError):

@@ -133,12 +133,6 @@ def delivered(method: str) -> Callable[[Any], bool]:
 
 FORGERIES = [
     Forgery(
-        name="a cent is taken from a wallet",
-        check="op_good: opening",
-        named="player-3",
-        wallet="update players set balance = balance - 1 where player_id = 'player-3'",
-    ),
-    Forgery(
         name="a cent moves from one wallet to another",
         check="op_good: opening",
         named="player-4",
@@ -191,42 +185,16 @@ FORGERIES = [
         " (select request_id from callback_record where method = 'BET_LOSE' limit 1)",
     ),
     Forgery(
-        name="a bet has another stake",
-        check="ledger matches",
-        named="bet-",
-        ledger=changed("bets", lambda bet: bet.state == "void", amount=1),
-    ),
-    Forgery(
-        name="an adopted bet's debit has another amount",
-        check="each delivery is booked",
-        named="is not delivered",
-        # The first bet of all is a legacy bet.
-        wallet="update transactions set amount = amount - 1 where transaction_id ="
-        " (select transaction_id from transactions where method = 'BET_MAKE' order by created_at limit 1)",
-    ),
-    Forgery(
         name="a bet is still open",
         check="nothing is unfinished",
         named="is open",
         ledger=changed("bets", lambda bet: bet.state == "void", state="open"),
     ),
     Forgery(
-        name="a payout is a cent more",
-        check="each delivery is booked",
-        named="BET_WIN",
-        ledger=changed("callbacks", delivered("BET_WIN"), amount=1),
-    ),
-    Forgery(
         name="a booked debit is not delivered",
         check="each delivery is booked",
         named="is not delivered",
         ledger=changed("callbacks", delivered("BET_MAKE"), state="exhausted"),
-    ),
-    Forgery(
-        name="an audit row is missing",
-        check="each attempt has one",
-        named="the audit decides []",
-        ledger=without("attempts", lambda attempt: attempt.operator_id == GOOD and attempt.method == "BET_LOSE"),
     ),
     Forgery(
         name="an attempt was decided twice",

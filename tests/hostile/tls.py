@@ -28,7 +28,6 @@ class TlsPeer:
         await self._until_done(self._tls.do_handshake)
 
     async def request(self) -> bytes:
-        """One complete request."""
         request = b""
         while True:
             request += await self._until_done(lambda: self._tls.read(65_536))

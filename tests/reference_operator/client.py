@@ -28,7 +28,6 @@ FUNDS = 1_000_000
 
 
 def body_of(method: str, *, request_id: str | None = None, **params: Any) -> bytes:
-    """A callback's body."""
     envelope = {
         "method": method,
         "timestamp": "2026-03-19T14:30:00.000Z",
@@ -84,8 +83,6 @@ def unsigned_head(alg: str) -> str:
 
 @dataclass(kw_only=True)
 class Operator:
-    """A running operator, and a client for it."""
-
     process: asyncio.subprocess.Process
     http: aiohttp.ClientSession
     url: str

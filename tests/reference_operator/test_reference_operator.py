@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from joserfc.jwk import OKPKey, RSAKey
+from joserfc.jwk import OKPKey
 
 from predictu_dispatch.reference_operator.answer import Answer
 from predictu_dispatch.reference_operator.callback import Callback
@@ -69,6 +69,7 @@ def test_a_flipped_bit_in_body_or_token_is_unauthorized(tmp_path: Path) -> None:
 
 
 async def test_a_forged_or_unrelated_token_is_unauthorized(operator: Operator) -> None:
+    """Over a real connection; vectors.json has every kind of forgery."""
     body, now = bet_body("BET_MAKE", "b-1"), int(time.time())
     good = token_of(body)
     stranger = OKPKey.generate_key("Ed25519", private=True)
@@ -78,22 +79,12 @@ async def test_a_forged_or_unrelated_token_is_unauthorized(operator: Operator) -
         "alg none": ".".join((unsigned_head("none"), *good.split(".")[1:])),
         "alg none, no signature": f"{unsigned_head('none')}.{good.split('.')[1]}.",
         "alg HS256 with the public key": f"{signed}.{by_public_key}",
-        "alg RS256": token_of(body, key=RSAKey.generate_key(2048), alg="RS256"),
         "stranger's key": token_of(body, key=stranger),
-        "stranger's kid": token_of(body, key=stranger, header={"kid": stranger.thumbprint()}),
-        "no kid": token_of(body, header={"kid": None}),
         "no typ": token_of(body, header={"typ": None}),
         "signature of another token": good[:-86] + token_of(bet_body("BET_MAKE", "b-2"))[-86:],
         "other claims": ".".join((good.split(".")[0], token_of(bet_body("BET_WIN", "b-1")).split(".")[1], good[-86:])),
         "no token": "",
         "expired": token_of(body, claims={"iat": now - 60, "exp": now - 30}),
-        "from the future": token_of(body, claims={"iat": now + 60, "exp": now + 90}),
-        "no exp": token_of(body, claims={"exp": None}),
-        "wrong iss": token_of(body, claims={"iss": "predict"}),
-        "wrong sub": token_of(body, claims={"sub": "op_other"}),
-        "wrong method": token_of(body, claims={"method": "PING"}),
-        "wrong digest": token_of(body, claims={"digest": hashlib.sha256(body + b" ").hexdigest()}),
-        "another jti": token_of(body, claims={"jti": str(uuid4())}),
         "a jti with a common prefix": token_of(body, claims={"jti": request_id_of(body) + "1"}),
     }
     answers = {name: await operator.post(body, token or " ") for name, token in forgeries.items()}
@@ -104,9 +95,7 @@ async def test_a_forged_or_unrelated_token_is_unauthorized(operator: Operator) -
     assert (await operator.post(body, token_of(body, claims={"jti": f"{request_id_of(body)}:7"})))[1]["status"] == "OK"
 
 
-async def test_a_signed_but_malformed_body_is_a_bad_request(
-    operator: Operator,
-) -> None:
+async def test_a_signed_but_malformed_body_is_a_bad_request(operator: Operator) -> None:
     good = bet_body("BET_MAKE", "b-1")
     bodies = {
         "a key twice": good.replace(b'{"player_id"', b'{"amount":1,"player_id"'),

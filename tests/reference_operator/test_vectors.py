@@ -147,18 +147,18 @@ def needs(*programs: str, install: str, files: list[Path] | None = None) -> pyte
     return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} missing; on Debian: apt install {install}")
 
 
-@needs("node", install="nodejs")
-def test_the_javascript_agrees(tmp_path: Path) -> None:
-    put(tmp_path, "JavaScript", "js", "verify.mjs")
-    shutil.copy(PROGRAMS / "run.mjs", tmp_path)
-    assert json.loads(run(tmp_path, "node", "run.mjs", made.FILE)) == TO_ACCEPT
-
-
-@needs("php", install="php-cli")
-def test_the_php_agrees(tmp_path: Path) -> None:
-    put(tmp_path, "PHP", "php", "verify.php")
-    shutil.copy(PROGRAMS / "run.php", tmp_path)
-    assert json.loads(run(tmp_path, "php", "run.php", made.FILE)) == TO_ACCEPT
+@pytest.mark.parametrize(
+    ("heading", "language", "file"),
+    [
+        pytest.param("JavaScript", "js", "verify.mjs", marks=needs("node", install="nodejs")),
+        pytest.param("PHP", "php", "verify.php", marks=needs("php", install="php-cli")),
+    ],
+)
+def test_the_scripts_agree(tmp_path: Path, heading: str, language: str, file: str) -> None:
+    put(tmp_path, heading, language, file)
+    program = PROGRAMS / f"run{Path(file).suffix}"
+    shutil.copy(program, tmp_path)
+    assert json.loads(run(tmp_path, "node" if language == "js" else "php", program.name, made.FILE)) == TO_ACCEPT
 
 
 @needs("java", "javac", install="openjdk-17-jdk-headless libjackson2-databind-java", files=JACKSON)

@@ -50,7 +50,6 @@ async def win_many(environment: Environment, count: int) -> None:
 
 
 async def slots(environment: Environment, lane: str = "interactive", operator_id: str = OPERATOR) -> dict[str, int]:
-    """Returns each daemon's slots of the operator's lane."""
     rows = await environment.harness.owner.fetch(
         "select instance, case $1 when 'interactive' then interactive_slots else settlement_slots end as slots"
         "  from predictu_dispatch.share where operator_id = $2",

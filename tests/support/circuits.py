@@ -34,7 +34,6 @@ def print_figures(figures: str) -> None:
 
 
 async def operator_row(environment: Environment, operator_id: str = OPERATOR) -> asyncpg.Record:
-    """Returns the operator's row."""
     found = await environment.harness.owner.fetchrow(
         "select * from predictu_dispatch.operator where operator_id = $1", operator_id
     )
@@ -55,14 +54,11 @@ async def until_operator_is(
 
 
 async def enqueue_balance(environment: Environment, operator_id: str = OPERATOR) -> UUID:
-    """Enqueues a BALANCE."""
     params = {"player_id": "p1", "currency": "EUR"}
     return await enqueue(environment.harness.producer, "BALANCE", params, operator_id=operator_id)
 
 
 async def until_final(environment: Environment, *request_ids: UUID, within_s: float = WAIT_S) -> None:
-    """Waits until each of these callbacks is final."""
-
     async def all_have() -> bool:
         return not await environment.harness.owner.fetchval(
             "select count(*) from predictu_dispatch.callback where request_id = any ($1) and finished_at is null",
@@ -90,12 +86,10 @@ async def until_nothing_in_flight(environment: Environment) -> None:
 
 
 def pings(operator: Operator) -> list[Request]:
-    """Returns the PINGs that reached the operator, in order."""
     return [request for request in operator.requests if request.method == "PING"]
 
 
 def others(operator: Operator) -> list[Request]:
-    """Returns all other requests that reached it."""
     return [request for request in operator.requests if request.method != "PING"]
 
 

@@ -86,7 +86,6 @@ class Daemon:
         return str(self.lines("daemon.started")[0]["http"])
 
     async def until_logged(self, event: str, *, times: int = 1) -> None:
-        """Waits until the log has this event `times` times."""
         await until(f"{self.instance} logs {event}", lambda: len(self.lines(event)) >= times)
 
     async def get(self, path: str) -> tuple[int, str]:
@@ -121,7 +120,6 @@ class Daemon:
         return (await self.metrics()).get(name, {}).get(labels)
 
     def kill(self) -> None:
-        """Kills the daemon with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
@@ -207,7 +205,6 @@ class Fleet:
         return daemon
 
     async def start(self, instance: str, *, fault: str = "", **sections: Any) -> Daemon:
-        """Starts a daemon and waits until it is ready."""
         daemon = self.spawn(instance, fault=fault, **sections)
         await daemon.ready()
         return daemon

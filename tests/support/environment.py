@@ -44,18 +44,14 @@ class Environment:
         )
 
     async def states(self) -> dict[str, int]:
-        """Returns the number of callbacks by state."""
         rows = await self.harness.owner.fetch("select state, count(*) from predictu_dispatch.callback group by state")
         return {row["state"]: row["count"] for row in rows}
 
     async def bets(self) -> dict[str, int]:
-        """Returns the number of bets by state."""
         rows = await self.harness.owner.fetch("select state, count(*) from predictu_dispatch.bet group by state")
         return {row["state"]: row["count"] for row in rows}
 
     async def until_all_final(self, *, within_s: float = WAIT_S) -> None:
-        """Waits until every callback is final."""
-
         async def nothing_is_left() -> bool:
             return not {"waiting", "ready", "in_flight"} & (await self.states()).keys()
 

@@ -92,7 +92,6 @@ def placement_params(bet_id: str, *, amount: int = 500, player_id: str = "p1", c
 
 
 def terminal_params(method: str, bet: asyncpg.Record | dict[str, Any]) -> dict[str, Any]:
-    """Returns the params that a terminal callback of this bet requires."""
     params = {"player_id": bet["player_id"], "bet_id": bet["bet_id"]}
     if method != "BET_LOSE":
         params |= {"currency": bet["currency"], "amount": bet["amount"]}
@@ -268,10 +267,7 @@ class Harness:
 
 
 async def know_operators(
-    daemon: Connection,
-    *,
-    interactive_deadline_s: float = INTERACTIVE_DEADLINE_S,
-    settlement_deadline_s: float = 0.0,
+    daemon: Connection, *, interactive_deadline_s: float = INTERACTIVE_DEADLINE_S, settlement_deadline_s: float = 0.0
 ) -> None:
     """Registers two operators, one enabled and one disabled."""
     await daemon.execute(

@@ -29,7 +29,6 @@ SPAN_MONTHS = 9
 
 
 def month_start(months_ago: int) -> datetime:
-    """Returns the start of a UTC month."""
     now = datetime.now(UTC)
     count = now.year * 12 + now.month - 1 - months_ago
     return datetime(count // 12, count % 12 + 1, 1, tzinfo=UTC)

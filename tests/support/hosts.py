@@ -143,7 +143,6 @@ class Host:
         self.backbone.ip(f"link set {self._far_end(cable)} down")
 
     def plug(self, cable: Cable) -> None:
-        """Plugs the cable in again."""
         self.backbone.ip(f"link set {self._far_end(cable)} up")
 
     def spawn(self, environment: Environment, **sections: Any) -> Daemon:
@@ -171,8 +170,6 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostNetwork:
-    """An environment with several hosts."""
-
     environment: Environment
     operator_url: str
     hosts: dict[str, Host]
@@ -253,7 +250,6 @@ async def _receiving(operator: Operator, listening: socket.socket) -> AsyncItera
 
 @asynccontextmanager
 async def _forwarding(dsn: str, listening: socket.socket) -> AsyncIterator[PostgresProxy]:
-    """Forwards connections on this socket to the server of `dsn`."""
     proxy = PostgresProxy(dsn)
     proxy.port = listening.getsockname()[1]
     server = await asyncio.start_server(proxy.serve, sock=listening)

@@ -7,13 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support.harness import (
-    OPERATOR,
-    Connection,
-    Harness,
-    delivered,
-    exhausted,
-)
+from tests.support.harness import OPERATOR, Connection, Harness, delivered, exhausted
 
 ALICE, BOB = "alice@desk-1", "bob@desk-2"
 

@@ -32,8 +32,6 @@ _TERMINALS = (*_CREDITS, "BET_LOSE", "BET_ROLLBACK")
 
 @dataclass(frozen=True)
 class Request:
-    """One request as received."""
-
     body: bytes
     token: str
     arrived_at_s: float = field(default_factory=time.time)
@@ -115,7 +113,6 @@ class Operator:
         self.balance[player_id] -= amount
 
     def sent(self, request_id: object) -> list[Request]:
-        """Returns the requests with this id, in order."""
         return [request for request in self.requests if request.request_id == str(request_id)]
 
     async def receive(self, http: web.Request) -> web.StreamResponse:

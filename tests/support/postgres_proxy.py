@@ -101,7 +101,6 @@ class PostgresProxy:
             line.kept = line.kept or bytearray()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serves one connection until either side ends it."""
         if self._refuses:
             writer.transport.abort()
             return

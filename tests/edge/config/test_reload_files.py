@@ -113,12 +113,7 @@ CASES = [
         kept=BOTH,
         faults=("operators: no such file or directory",),
     ),
-    Case(
-        what="no folder any more",
-        change=replace_operators_folder,
-        kept=BOTH,
-        faults=("operators: not a directory",),
-    ),
+    Case(what="no folder any more", change=replace_operators_folder, kept=BOTH, faults=("operators: not a directory",)),
     # The dispatcher's file.
     Case(
         what="an edit of the dispatcher's file",
@@ -156,9 +151,7 @@ CASES = [
         faults=(f"{KEY_FAULT}no such file or directory; to create one: predictu-dispatch keys new op_a",),
     ),
     Case(
-        what="a staged key",
-        change=lambda folder: create_key_file(key("op_a.next")(folder), "EdDSA"),
-        taken=("op_a",),
+        what="a staged key", change=lambda folder: create_key_file(key("op_a.next")(folder), "EdDSA"), taken=("op_a",)
     ),
     Case(
         what="half a staged key",

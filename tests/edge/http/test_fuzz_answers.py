@@ -90,7 +90,6 @@ class Conversation:
             goes_on = now.then is Then.GOES_ON
 
     def exchange(self, answer: RawAnswer) -> Exchange:
-        """Performs an exchange with the answer `answer`."""
         return self._runner.run(self._exchange(answer))
 
     async def _exchange(self, answer: RawAnswer) -> Exchange:
@@ -193,7 +192,6 @@ def test_random_answers_have_a_correct_result_that_postgres_stores(postgres: Ser
 
 
 def attempt(talk: Conversation, now: RawAnswer, rng: Random) -> tuple[Exchange, Judgement]:
-    """Performs one attempt with this answer and checks it."""
     exchange = talk.exchange(now)
     method = rng.choice(list(Method))
     callback = a_callback(

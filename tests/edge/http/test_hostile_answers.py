@@ -24,12 +24,7 @@ from tests.edge.http.test_tls import ca_file, server_tls
 from tests.hostile.bodies import CAP
 from tests.hostile.corpus import CORPUS, WELL, EntryScript, first_then_well
 from tests.hostile.entry import Entry, Expected, assert_can_be_stored
-from tests.hostile.outcome import (
-    HOSTILE,
-    SPOILT,
-    assert_broken_tls_has_its_results,
-    assert_every_entry_has_its_result,
-)
+from tests.hostile.outcome import HOSTILE, SPOILT, assert_broken_tls_has_its_results, assert_every_entry_has_its_result
 from tests.hostile.scripts import AFTER_TURNS, AFTERTHOUGHTS, GREETED, GREETINGS
 from tests.hostile.tls import HANDSHAKES, TLS_ENTRIES, UNSENT, TlsEntry, over_tls
 from tests.support.daemons import Daemon, until

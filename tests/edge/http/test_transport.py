@@ -87,10 +87,7 @@ async def test_a_connection_reset_before_the_request_was_read_is_unanswered() ->
 HALF = {
     "a content-length that promised more": (b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n", b'{"status":"OK"}'),
     "a chunk that is cut": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1e\r\n", b'{"status":"OK"}'),
-    "chunks without an end": (
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf\r\n",
-        b'{"status":"OK"}\r\n',
-    ),
+    "chunks without an end": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf\r\n", b'{"status":"OK"}\r\n'),
 }
 
 

@@ -78,9 +78,7 @@ async def test_after_send_before_s_nothing_is_connected_or_sent() -> None:
     assert server.connections == 0
 
 
-async def test_a_process_suspended_before_the_first_byte_sends_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_process_suspended_before_the_first_byte_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request is written one turn of the loop after send()."""
     send = aiohttp.ClientRequest.send
 

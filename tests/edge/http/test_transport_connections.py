@@ -59,10 +59,7 @@ async def test_a_connection_lost_during_a_request_is_unanswered_and_not_sent_aga
         await peer.send(OK)
         await peer.request()
 
-    async with (
-        RawServer(answers_once_then_reads_and_closes).running() as server,
-        transport_to(server.url) as transport,
-    ):
+    async with RawServer(answers_once_then_reads_and_closes).running() as server, transport_to(server.url) as transport:
         assert evidence_and_reason(await post(transport)) == (Evidence.ANSWERED, None)
         assert evidence_and_reason(await post(transport)) == (Evidence.UNANSWERED, "reset")
         assert (server.connections, len(server.requests)) == (1, 2)

@@ -1,6 +1,6 @@
 """Commits with a lost answer: the statement is repeated and counts once.
 
-Repeated settles are also in test_outage.py and test_crash.py.
+A repeated settle is also in test_crash.py.
 """
 
 import asyncio
@@ -15,15 +15,7 @@ from tests.support.bulk import place_many, until_heartbeats, until_slots
 from tests.support.circuits import failing
 from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment
-from tests.support.harness import (
-    Connection,
-    connected,
-    enqueue,
-    placement_params,
-    retried,
-    rollback,
-    terminal_params,
-)
+from tests.support.harness import Connection, connected, enqueue, placement_params, retried, rollback, terminal_params
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import PostgresProxy, Trick, proxied
 
@@ -52,9 +44,7 @@ async def counts_right(environment: Environment, *daemons: Daemon) -> None:
     assert [line for one in daemons for line in one.lines("lease.lost") + one.lines("report.refused")] == []
 
 
-async def test_leases_of_a_lost_claim_are_reaped_with_unknown_effect(
-    environment: Environment,
-) -> None:
+async def test_leases_of_a_lost_claim_are_reaped_with_unknown_effect(environment: Environment) -> None:
     """The database has five attempts that were never made. Debits are retried or rolled back."""
     harness = environment.harness
     async with proxied(environment.fleet.dsn) as proxy:
@@ -98,9 +88,7 @@ async def test_leases_of_a_lost_claim_are_reaped_with_unknown_effect(
         await counts_right(environment, daemon)
 
 
-async def test_a_repeated_settle_is_recognised_during_the_next_attempt(
-    environment: Environment,
-) -> None:
+async def test_a_repeated_settle_is_recognised_during_the_next_attempt(environment: Environment) -> None:
     """The report is repeated while another daemon makes the next attempt: neither late nor new."""
     # The retry is late enough to stop the first daemon before it claims it.
     environment.fleet.write_operator(environment.operator.url, interactive={"initial_delay_s": 1.0, "max_delay_s": 1.0})

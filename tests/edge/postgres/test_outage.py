@@ -12,7 +12,7 @@ from tests.support.daemons import until
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import enqueue, open_harness, retried
 from tests.support.postgres import Server, cloned_database, create_template, server_of
-from tests.support.postgres_proxy import Trick, proxied
+from tests.support.postgres_proxy import proxied
 
 DELIVERED_AT_ONCE = [(1, "delivered", "answered", None, "host-1")]
 
@@ -61,66 +61,6 @@ async def test_postgres_killed_with_answers_in_flight_loses_and_doubles_nothing(
             "database.lost",
             "database.recovered",
         ]
-
-
-async def test_a_settle_whose_answer_is_lost_is_repeated_and_counts_once(environment: Environment) -> None:
-    """The COMMIT's answer is lost, so the settle is sent again."""
-    async with proxied(environment.fleet.dsn) as proxy:
-        daemon = await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
-        proxy.on_next("predictu_dispatch.settle(", Trick.KEEP_ANSWER)
-        placement = await environment.harness.place()
-
-        async def it_is_committed() -> bool:
-            return await environment.harness.state(placement) == "delivered"
-
-        await until("the settle is committed", it_is_committed)
-        # The bet continues before the daemon knows that the settle was committed.
-        win = await environment.harness.end()
-        # Only now, so that no claim is cut.
-        await until("the win is at the operator", lambda: len(environment.operator.requests) == 2)
-        proxy.cut()
-        await environment.until_all_final()
-        await daemon.until_logged("callback.delivered", times=2)
-        assert await environment.audit(placement) == await environment.audit(win) == DELIVERED_AT_ONCE
-        assert await environment.bets() == {"closed": 1}
-        assert len(environment.operator.requests) == 2
-        assert sum((await daemon.metrics())["attempts_total"].values()) == 2
-        assert daemon.lines("lease.lost") == []
-
-
-async def test_repeatedly_cut_connections_lose_and_double_nothing(
-    environment: Environment,
-) -> None:
-    count, rounds = 30, 5
-    # Few slots make many claims and settles.
-    few = {"max_in_flight": 4}
-    environment.fleet.write_operator(environment.operator.url, interactive=few, settlement=few)
-    daemon = await environment.fleet.start("host-1")
-    for lost in range(1, rounds + 1):
-        for n in range(count):
-            await environment.harness.place(f"b-{lost}-{n}")
-            await environment.harness.end("BET_WIN", f"b-{lost}-{n}")
-        while len(daemon.lines("database.lost")) < lost:
-            # Only a statement that runs notices; idle connections are replaced without a word.
-            await environment.harness.owner.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where datname = current_database() and application_name = 'predictu-dispatch host-1'"
-            )
-        await daemon.until_logged("database.recovered", times=lost)
-
-    async def is_done_or_left_over() -> bool:
-        """Expire the leases of claims whose answer was lost."""
-        states = await environment.states()
-        if states.keys() == {"delivered"}:
-            return True
-        if "ready" not in states and set((await daemon.metrics())["in_flight"].values()) == {0}:
-            await environment.expire_leases("host-1")
-        return False
-
-    await until("everything is delivered", is_done_or_left_over)
-    assert await environment.bets() == {"closed": count * rounds}
-    assert await environment.audit_faults() == environment.operator.faults == []
-    assert environment.operator.balance["p1"] == 0
 
 
 @pytest.mark.parametrize("listening", ["at a dead address", "in another database", "where there is no database"])

@@ -79,9 +79,7 @@ async def test_ages_are_those_of_the_oldest_since_enqueueing(environment: Enviro
     assert figures["needs_review"][OPERATOR,] == 1
 
 
-async def test_a_redirect_counts_as_misconfigured_and_the_counter_starts_at_0(
-    environment: Environment,
-) -> None:
+async def test_a_redirect_counts_as_misconfigured_and_the_counter_starts_at_0(environment: Environment) -> None:
     environment.fleet.write_operator(environment.operator.url, interactive=LATER, settlement=LATER)
     daemon = await environment.fleet.start("host-1")
     assert await daemon.metric("misconfigured_total", OPERATOR) == 0
