@@ -20,7 +20,7 @@ from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
 
 _AGE_MAX_S = 30.0
-"""Figures of the database that are older are left out."""
+"""Older figures of the database are left out."""
 _Figures: TypeAlias = dict[tuple[str, ...], float]
 """By the values of the labels."""
 _UNFINISHED = (CallbackState.WAITING, CallbackState.READY, CallbackState.IN_FLIGHT)
@@ -93,7 +93,7 @@ def _certificate_gauges(operators: Iterable[OperatorConfig]) -> Iterable[Metric]
     yield _gauge(
         "certificate_expires_timestamp_seconds",
         "Unix time at which the first certificate in the operator's [tls] files expires. client: our certificate; "
-        "ca: the authority that we trust for this operator. After it no callback is delivered. "
+        "ca: the authority that we trust for this operator. After that time no callback is delivered. "
         "Read at the last start or reload.",
         ends,
         *("operator", "certificate"),
@@ -111,13 +111,13 @@ def _process_gauges(process: ProcessStats) -> Iterable[Metric]:
     yield _gauge("database_up", "1 if the last statement reached the database, else 0.", {(): process.is_database_up})
     yield _gauge(
         "ready",
-        "1 while /readyz answers 200: the database is reached, the daemon has a share of the operators and claims "
-        "callbacks. 0 while it drains.",
+        "1 while /readyz answers 200: the daemon reaches the database, has a share of the operators' limits and "
+        "claims callbacks. 0 while it drains.",
         {(): process.is_ready},
     )
     yield _gauge(
         "in_flight",
-        "Slots that this daemon's attempts take. A slot is free again once its attempt is in the audit.",
+        "Slots that this daemon's attempts use. A slot is free again once its attempt is in the audit.",
         {tuple(lane): count for lane, count in process.in_flight.items()},
         *("operator", "lane"),
     )
@@ -126,14 +126,15 @@ def _process_gauges(process: ProcessStats) -> Iterable[Metric]:
 def _operator_gauges(states: Sequence[OperatorState]) -> Iterable[Metric]:
     yield _gauge(
         "circuit_open",
-        "1 while the operator's circuit is open after consecutive failures: its bets fail at once, its credits and "
-        "rollbacks wait, and a PING checks whether it is back. The same in every daemon.",
+        "1 while the operator's circuit is open or half open after consecutive failures: its bets fail at once, its "
+        "settlements and rollbacks wait, and a PING checks whether it is back. The same in every daemon.",
         {(state.operator_id,): state.breaker.circuit is not Circuit.CLOSED for state in states},
         "operator",
     )
     yield _gauge(
         "operator_up",
-        "1 while the operator answers, 0 while its circuit is open. Absent before the first answer or failure.",
+        "1 while the operator answers, 0 while its circuit is open or half open. Absent before the first answer or "
+        "failure.",
         {
             (state.operator_id,): state.breaker.health is not Health.DOWN
             for state in states
@@ -143,7 +144,7 @@ def _operator_gauges(states: Sequence[OperatorState]) -> Iterable[Metric]:
     )
     yield _gauge(
         "paused",
-        "1 while the operator is paused by a person: nothing is sent, its bets fail at once, everything else waits.",
+        "1 while the operator is paused (predictu-dispatch pause): its bets fail at once, everything else waits.",
         {(state.operator_id,): state.is_paused for state in states},
         "operator",
     )
@@ -172,14 +173,14 @@ def _backlog_gauges(
         _maximum(by_operator["needs_review_oldest_seconds"], row, "review_for_s")
     yield _gauge(
         "backlog",
-        "Unfinished callbacks of the whole fleet, counted in the database. waiting: for the bet's earlier callback; "
+        "Unfinished callbacks, counted in the database. waiting: the bet's earlier callback is not settled yet; "
         "ready: due now or at the next retry; in_flight: being sent. The same in every daemon.",
         callbacks,
         *("operator", "lane", "state"),
     )
     yield _gauge(
         "oldest_due_seconds",
-        "How long the oldest due callback has been due; 0 if none is due. A failed attempt moves the due time.",
+        "How long the oldest due callback has been due; 0 if none is due. A retry sets a new due time.",
         oldest_due_s,
         *("operator", "lane"),
     )
@@ -188,15 +189,16 @@ def _backlog_gauges(
 
 
 _BY_OPERATOR: Final = {
-    "unknown_effect": "Callbacks of unknown effect, which the operator may or may not have applied: unfinished ones "
-    "that are being retried, and those that need review.",
+    "unknown_effect": "Callbacks that the operator may or may not have applied: unfinished ones, which are retried, "
+    "and those that need review.",
     "unknown_effect_oldest_seconds": "Age of the oldest unfinished callback of unknown effect, since it was enqueued; "
     "0 if there is none. Callbacks that need review are not counted.",
     "rollbacks_unconfirmed": "Rollbacks that the operator has not confirmed yet, waiting, due or being sent. "
-    "Their debits may stand without a bet.",
+    "Their debits may have been applied.",
     "rollback_oldest_seconds": "Age of the oldest unconfirmed rollback, since it was enqueued; 0 if there is none.",
     "needs_review": "Callbacks that need manual review: wins, losses, sells, refunds and rollbacks that ended rejected "
-    "or exhausted, or were cancelled by a rollback. See `predictu-dispatch status`.",
+    "or exhausted or were cancelled by a rollback, and rollbacks of a confirmed debit for which the operator had "
+    "nothing to reverse. See `predictu-dispatch status`.",
     "needs_review_oldest_seconds": "How long the oldest callback on the review list has been there; 0 if there is "
     "none.",
 }

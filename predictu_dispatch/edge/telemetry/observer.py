@@ -57,11 +57,11 @@ _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 3
 _HELP = {
     "attempts": (
         "Attempts that this daemon settled. delivered: the operator confirmed; rejected: the operator rejected it "
-        "for a business reason; retry: no usable answer; late: the lease was lost, the row decides nothing."
+        "for a business reason; retry: no usable answer; late: the answer came after the lease was lost."
     ),
     "callbacks_finished": (
-        "Callbacks that this daemon brought to a final state, by that state; without those that rollback_bet() "
-        "ended itself."
+        "Callbacks that this daemon moved to a final state, by that state. Callbacks that rollback_bet() ended are "
+        "not counted."
     ),
     "rollbacks": (
         "First attempts of rollbacks, by cause. unknown_effect: a debit with an unknown outcome; requested: the "
@@ -71,10 +71,10 @@ _HELP = {
         "Attempts answered with a redirect, 401, 403, 404, 405 or 410 and no business status: the callback_url, "
         "our key at the operator, or its routing is wrong. Retries do not succeed until that is fixed."
     ),
-    "connections": "Connections opened. Attempts divided by this is how often a connection is used.",
+    "connections": "Connections opened. Attempts divided by connections is the mean number of attempts per connection.",
     "leases_lost": (
-        "Answers that arrived after their lease was lost: the reaper has already decided the attempt, and the "
-        "answer is only in the audit."
+        "Answers that arrived after their lease was lost: the reaper has already settled the attempt, and the "
+        "answer is recorded in the audit only."
     ),
     "leases_reaped": (
         "Attempts that this daemon settled as interrupted, because the daemon that made them did not settle them "
@@ -85,22 +85,22 @@ _HELP = {
         "settled as interrupted."
     ),
     "chores_failed": (
-        "Failed maintenance chores; each runs again. Failures while the database is unavailable are not counted."
+        "Failed maintenance chores; each is tried again. Failures while the database is unavailable are not counted."
     ),
     "config_reload_failures": (
-        "Reloads with at least one bad file: its operator keeps its running settings, the other files are taken."
+        "Reloads with at least one invalid file: its operator keeps its running settings, the other files are applied."
     ),
     "config_last_reload_successful": (
-        "1 if the last reload or start took every file; 0 while an operator runs with older settings than its file has."
+        "1 if the last start or reload applied every file; 0 if it refused a file, whose settings do not apply."
     ),
     "attempt_duration_seconds": (
         "Duration of an attempt, from connecting to the last byte of the answer or the failure."
     ),
     "delivery_latency_seconds": (
-        "From enqueueing to the operator's confirmation, for delivered callbacks; includes retries and waiting."
+        "Time from enqueueing to the operator's confirmation, for delivered callbacks; includes retries and waiting."
     ),
-    "pickup_latency_seconds": "From due to sent: the delay that the fleet itself adds before each attempt.",
-    "build_info": "Always 1; the label is the version of this daemon.",
+    "pickup_latency_seconds": "Time from due to sent: the delay that the daemons add before each attempt.",
+    "build_info": "Always 1; the label version is the version of this daemon.",
 }
 
 
