@@ -1,11 +1,9 @@
 """`retry`, `cancel`, `resolve`, `pause`, `resume`: their output and exit codes."""
 
 import asyncio
-import json
 import os
 import pty
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -25,17 +23,6 @@ WIN = uuid.UUID("00000000-0000-4000-8000-000000000001")
 def cli(tmp_path: Path, database: Database) -> CommandLine:
     """With the daemon's rights: the commands run beside it with its dispatcher.toml."""
     return command_line_for(tmp_path, database.dispatcher)
-
-
-async def as_json(cli: CommandLine, *arguments: str) -> tuple[int, Any]:
-    """Exit code and JSON output."""
-    code, stdout, _ = await cli.run(*arguments, "--json")
-    return code, json.loads(stdout)
-
-
-def command(cli: CommandLine, *arguments: str) -> list[str]:
-    """The arguments of a separate process."""
-    return [sys.executable, "-m", "predictu_dispatch", *arguments, "--config", str(cli.config)]
 
 
 def one_line(text: str) -> str:
@@ -78,7 +65,7 @@ async def test_retry_explains_each_refusal_and_retries_the_others(harness: Harne
     assert (await harness.state(placement), await harness.state(win)) == ("delivered", "ready")
 
     await harness.attempt(win, rejected)
-    code, output = await as_json(cli, "retry", str(win), str(placement))
+    code, output = await cli.run_json("retry", str(win), str(placement))
     assert code == 1
     [done], [refused] = output["done"], output["refused"]
     assert (done["request_id"], done["state"], done["attempts"]) == (str(win), "ready", 2)
@@ -116,7 +103,7 @@ async def test_a_locked_callback_stops_none_of_the_others(harness: Harness, cli:
     )
     async with harness.owner.transaction():
         await harness.owner.execute("select from predictu_dispatch.bet where bet_id in ('b0', 'b2') for update")
-        code, output = await as_json(cli, "retry", "--operator", OPERATOR)
+        code, output = await cli.run_json("retry", "--operator", OPERATOR)
     assert code == 1
     assert [one["request_id"] for one in output["done"]] == [str(wins[1])]
     assert {one["request_id"]: one["sqlstate"] for one in output["refused"]} == {str(wins[n]): "PD006" for n in (0, 2)}
@@ -150,7 +137,7 @@ async def test_on_a_terminal_retry_of_an_operator_needs_a_yes(harness: Harness, 
         os.write(person, answer)
         process = await asyncio.to_thread(
             subprocess.run,
-            command(cli, "retry", "--operator", OPERATOR, *options),
+            cli.process("retry", "--operator", OPERATOR, *options),
             stdin=terminal,
             capture_output=True,
             text=True,
@@ -220,7 +207,7 @@ async def test_show_lists_interventions_between_the_attempts(
     order = ["attempt 1 by", "retried by", "attempt 2 by", "resolved by bob", "paid by hand, ticket 7"]
     places = [stdout.rindex(phrase) for phrase in order]
     assert places == sorted(places)
-    (callback,) = (await as_json(support, "show", str(win)))[1]["callbacks"]
+    (callback,) = (await support.run_json("show", str(win)))[1]["callbacks"]
     assert [(one["action"], one["reason"]) for one in callback["interventions"]] == [
         ("retry", None),
         ("resolve", "paid by hand, ticket 7"),
@@ -241,7 +228,7 @@ async def test_an_operator_can_be_paused_once_and_resumed_once(harness: Harness,
     assert (code, stdout) == (1, "")
     assert f"operator {OPERATOR} is paused already, since " in stderr
     assert "by alice: their upgrade" in stderr
-    code, output = await as_json(cli, "resume", OPERATOR, "--by", "bob")
+    code, output = await cli.run_json("resume", OPERATOR, "--by", "bob")
     assert (code, output["done"][0]["paused_by"], output["refused"]) == (0, "alice", [])
     code, _, stderr = await cli.run("resume", OPERATOR)
     assert code == 1

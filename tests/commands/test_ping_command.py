@@ -1,39 +1,26 @@
 """`ping` sends one PING and shows the timing of each phase, or what failed."""
 
 import asyncio
-import json
 import re
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
 
 from tests.support.command_line import CommandLine, command_line_for
-from tests.support.daemons import until
+from tests.support.daemons import WAIT_S, until
 from tests.support.environment import open_environment
-from tests.support.harness import DISABLED, OPERATOR, WAIT_S, Harness, claim, delivered
+from tests.support.harness import DISABLED, OPERATOR, Harness, claim, delivered
 from tests.support.postgres import Database
 
+pytestmark = pytest.mark.usefixtures("long_heartbeat_timeout")
 PHASES = ["waiting", "connecting", "first_byte", "rest", "total"]
 
 
 @pytest.fixture
 def cli(tmp_path: Path, database: Database) -> CommandLine:
     return command_line_for(tmp_path, database.dispatcher)
-
-
-async def as_json(cli: CommandLine, *arguments: str) -> tuple[int, Any]:
-    """Exit code and JSON output."""
-    code, stdout, _ = await cli.run(*arguments, "--json")
-    return code, json.loads(stdout)
-
-
-def command(cli: CommandLine, *arguments: str) -> list[str]:
-    """The arguments of a separate process."""
-    return [sys.executable, "-m", "predictu_dispatch", *arguments, "--config", str(cli.config)]
 
 
 async def test_a_ping_passes_outbox_daemon_and_wire_with_the_timing_of_each_phase(
@@ -58,7 +45,7 @@ async def test_a_ping_passes_outbox_daemon_and_wire_with_the_timing_of_each_phas
         assert sum(phases_ms) == pytest.approx(total_ms, abs=0.5)
 
         environment.operator.answer = lambda _: web.Response(status=503)
-        code, output = await as_json(cli, "ping", OPERATOR)
+        code, output = await cli.run_json("ping", OPERATOR)
         assert (code, output["state"], output["verdict"], output["response_status"]) == (1, "exhausted", "retry", 503)
         assert list(output["phases_ms"]) == PHASES
         assert None not in output["phases_ms"].values()
@@ -91,11 +78,11 @@ async def test_a_ping_in_flight_is_joined_and_its_notification_ends_the_wait(
         " values ('host-1', gen_random_uuid(), 'h', 1, '1', 1)"
     )
     in_flight = await harness.daemon.fetchval("select predictu_dispatch.ping_operator($1)", OPERATOR)
-    command_task = asyncio.create_task(as_json(cli, "ping", OPERATOR))
+    command_task = asyncio.create_task(cli.run_json("ping", OPERATOR))
     await until("the command listens", lambda: listens(harness))
     (lease,) = await claim(harness.daemon)
     await harness.settle(delivered(lease, response_status=200, connect_ms=1.0, first_byte_ms=3.0, total_ms=7.0))
-    code, output = await asyncio.wait_for(command_task, WAIT_S / 2)
+    code, output = await asyncio.wait_for(command_task, WAIT_S)
     assert (code, output["request_id"]) == (0, str(in_flight))
     phases = output["phases_ms"]
     assert (phases["connecting"], phases["first_byte"], phases["rest"]) == (1.0, 2.0, 4.0)
@@ -116,7 +103,7 @@ async def test_without_a_daemon_it_says_so_at_once_and_ends_after_the_deadline(
 ) -> None:
     """At once, because a person may start a daemon meanwhile."""
     process = await asyncio.to_thread(
-        subprocess.Popen, command(cli, "ping", OPERATOR), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        subprocess.Popen, cli.process("ping", OPERATOR), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stderr is not None

@@ -15,6 +15,7 @@ from tests.support.command_line import CommandLine, command_line_for
 from tests.support.harness import OPERATOR, Connection, Harness, claim, delivered, rejected
 from tests.support.postgres import Database
 
+pytestmark = pytest.mark.usefixtures("long_heartbeat_timeout")
 LONG = "op_twenty_characters"
 """The longest operator id with which the table fits 80 columns."""
 
@@ -22,15 +23,6 @@ LONG = "op_twenty_characters"
 @pytest.fixture
 def desk(tmp_path: Path, database: Database) -> CommandLine:
     return command_line_for(tmp_path, database.support)
-
-
-@pytest.fixture(autouse=True)
-async def _long_heartbeat_timeout(harness: Harness) -> None:
-    """A heartbeat counts for a minute, so that a slow machine changes nothing."""
-    await harness.owner.execute(
-        "create or replace function predictu_dispatch.heartbeat_timeout() returns interval language sql immutable"
-        " parallel safe as $$ select interval '1 minute' $$"
-    )
 
 
 async def run_daemon(

@@ -18,6 +18,7 @@ from tests.support.command_line import CommandLine, command_line_for
 from tests.support.harness import OPERATOR, Harness, claim, delivered, exhausted, rejected, retried
 from tests.support.postgres import Database
 
+pytestmark = pytest.mark.usefixtures("long_heartbeat_timeout")
 UNKNOWN = uuid.UUID(int=7)
 
 
@@ -85,16 +86,9 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(harness: Harness, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """One operator and no daemon.
-
-    A heartbeat counts for a minute, so that a slow machine changes nothing.
-    """
+def scene(harness: Harness, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """One operator and no daemon."""
     monkeypatch.setenv("COLUMNS", "80")
-    await harness.owner.execute(
-        "create or replace function predictu_dispatch.heartbeat_timeout() returns interval language sql immutable"
-        " parallel safe as $$ select interval '1 minute' $$"
-    )
     return Scene(harness=harness, desk=command_line_for(tmp_path, database.support), database=database)
 
 

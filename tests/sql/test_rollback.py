@@ -25,28 +25,19 @@ def certainly_not_sent(lease: Lease) -> Report:
     return retried(lease, effect="none", evidence="not_sent")
 
 
-async def test_a_placement_that_was_never_attempted_is_cancelled_and_nothing_is_sent(
-    harness: Harness,
+@pytest.mark.parametrize(("is_attempted", "state"), [(False, "cancelled"), (True, "exhausted")])
+async def test_a_placement_without_effect_ends_and_nothing_is_sent(
+    harness: Harness, state: str, *, is_attempted: bool
 ) -> None:
     placement = await harness.place()
+    if is_attempted:
+        await harness.attempt(placement, certainly_not_sent)
     assert await harness.rollback() is None
     assert (await harness.bet())["state"] == "void"
     callback = await harness.callback(placement)
-    assert (callback["state"], callback["reason"], callback["attempts"]) == ("cancelled", "rolled_back", 0)
+    assert (callback["state"], callback["reason"], callback["effect"]) == (state, "rolled_back", "none")
     assert await claim(harness.daemon) == []
     assert await harness.rollback() is None
-
-
-async def test_a_placement_with_effect_none_is_exhausted_and_nothing_is_sent(
-    harness: Harness,
-) -> None:
-    placement = await harness.place()
-    await harness.attempt(placement, certainly_not_sent)
-    assert await harness.rollback() is None
-    assert (await harness.bet())["state"] == "void"
-    callback = await harness.callback(placement)
-    assert (callback["state"], callback["reason"], callback["effect"]) == ("exhausted", "rolled_back", "none")
-    assert await claim(harness.daemon) == []
 
 
 async def test_a_debit_with_an_unknown_outcome_is_rolled_back_at_once(harness: Harness) -> None:

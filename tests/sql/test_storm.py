@@ -1,4 +1,4 @@
-"""Random concurrent load over a few bets with a seed, and a check of invariants afterwards.
+"""Random concurrent producers, daemons and people with a seed; invariants are checked afterwards.
 
 The operator has a real ledger, so it may debit although its answer is lost. A trigger records every
 state of every callback in order.
@@ -9,6 +9,7 @@ import itertools
 import random
 import uuid
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -35,6 +36,7 @@ from tests.support.harness import (
     settle_all,
     terminal_params,
 )
+from tests.support.interventions import cancel, resolve, retry, terminal_in_review
 from tests.support.postgres import Database
 
 Isolation = Literal["read_committed", "repeatable_read"]
@@ -43,8 +45,11 @@ BETS = [f"b{number}" for number in range(40)]
 PRODUCERS, DAEMONS, STEPS = 5, 3, 120
 ATTEMPTS_MAX = 4
 TERMINALS = ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND", "BET_ROLLBACK")
-EXPECTED_ERRORS = {"PD004", "PD005", "40001"}
-"""Expected errors of a producer: refused by the bet's state, or a serialization failure."""
+EXPECTED_ERRORS = {"PD003", "PD004", "PD005", "40001"}
+"""Of a producer: a deadline of 40 ms that has passed, a bet's state, a serialization failure."""
+PEOPLE = 3
+IN_REVIEW = 12
+"""Terminals that need review from the beginning."""
 
 HISTORY = """
 create table public.history (seq bigserial, request_id uuid, bet_id text, method text, state text, effect text);
@@ -56,6 +61,13 @@ begin
 end $$;
 create trigger note after insert or update of state on predictu_dispatch.callback
     for each row when (new.bet_id is not null) execute function public.note();
+create function public.note_deed() returns trigger language plpgsql security definer as $$
+begin
+    insert into public.history (request_id, state) values (new.request_id, new.action);
+    return null;
+end $$;
+create trigger note_deed after insert on predictu_dispatch.intervention
+    for each row execute function public.note_deed();
 """
 
 NEVER = {
@@ -74,9 +86,25 @@ NEVER = {
     "two terminals of one bet were sent": """
         select bet_id from public.history where method <> 'BET_MAKE' and state = 'in_flight'
          group by bet_id having count(distinct request_id) > 1""",
-    "a callback left a final state": """
-        select from public.history a join public.history b using (request_id)
-         where a.state in ('delivered', 'rejected', 'exhausted', 'cancelled') and b.seq > a.seq""",
+    "a callback left a final state without a retry": """
+        select from (select request_id, state, lead(state) over (partition by request_id order by seq) as next,
+                            lead(state, 2) over (partition by request_id order by seq) as after_next
+                       from public.history) moved
+         where (state in ('delivered', 'cancelled') and next not in ('resolve', 'cancel'))
+            or (state in ('rejected', 'exhausted') and next <> 'resolve'
+                and (next, after_next) <> ('ready', 'retry'))""",
+    "a debit was retried by a person": """
+        select from public.history deed join predictu_dispatch.callback c using (request_id)
+         where deed.state = 'retry' and c.method in ('PING', 'BALANCE', 'BET_MAKE')""",
+    "a resolved or cancelled callback was sent": """
+        select from public.history deed join public.history sent using (request_id)
+         where deed.state in ('resolve', 'cancel') and sent.state = 'in_flight' and sent.seq > deed.seq""",
+    "a callback that had been sent was cancelled": """
+        select from public.history deed join public.history sent using (request_id)
+         where deed.state = 'cancel' and sent.state = 'in_flight'""",
+    "a rollback was cancelled": """
+        select from public.history deed join predictu_dispatch.callback c using (request_id)
+         where deed.state = 'cancel' and c.method = 'BET_ROLLBACK'""",
     "a bet has two terminals": """
         select bet_id from predictu_dispatch.callback
          where bet_id is not null and method <> 'BET_MAKE' and state <> 'cancelled'
@@ -109,9 +137,10 @@ NEVER = {
              when 'void' then p.effect = 'none' and (t.state is null or t.state = 'cancelled')
              else false end""",
     "a failed callback is not on the review list": """
-        select from predictu_dispatch.callback
-         where bet_id is not null and method <> 'BET_MAKE' and state in ('rejected', 'exhausted')
-           and review_since is null""",
+        select from predictu_dispatch.callback c
+         where c.bet_id is not null and c.method <> 'BET_MAKE' and c.state in ('rejected', 'exhausted')
+           and c.review_since is null and not exists (
+               select from public.history deed where deed.request_id = c.request_id and deed.state = 'resolve')""",
 }
 
 
@@ -205,35 +234,61 @@ async def drain(harness: Harness) -> None:
     raise AssertionError("callbacks remain unfinished")
 
 
+DEEDS: dict[str, Callable[..., Awaitable[Any]]] = {"retry": retry, "cancel": cancel, "resolve": resolve}
+A_CALLBACK = {
+    "retry": "select request_id from predictu_dispatch.callback where review_since is not null",
+    "resolve": "select request_id from predictu_dispatch.callback where review_since is not null",
+    "cancel": "select request_id from predictu_dispatch.callback where state in ('waiting', 'ready') and attempts = 0",
+    "any": "select request_id from predictu_dispatch.callback",
+}
+
+
+async def intervening(connection: Connection, chance: random.Random, done: Counter[str], stop: asyncio.Event) -> None:
+    """One person with random interventions, most of them allowed."""
+    while not stop.is_set():
+        action = chance.choice(("retry", "retry", "cancel", "cancel", "resolve"))
+        rows = await connection.fetch(A_CALLBACK[action if chance.random() < 0.8 else "any"])
+        if not rows:
+            continue
+        request_id = chance.choice(rows)["request_id"]
+        try:
+            await DEEDS[action](connection, request_id)
+        except asyncpg.PostgresError as error:
+            done[error.sqlstate or ""] += 1
+        else:
+            done[action] += 1
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_random_concurrent_load_keeps_every_invariant(database: Database, harness: Harness, seed: int) -> None:
     await harness.owner.execute(HISTORY)
-    operator, errors, stop = Operator(chance=random.Random(seed)), Counter[str](), asyncio.Event()
+    for number in range(IN_REVIEW):
+        await terminal_in_review(harness, f"r{number}")
+    operator, stop = Operator(chance=random.Random(seed)), asyncio.Event()
+    errors, done = Counter[str](), Counter[str]()
     async with (
         connected(database.producer, PRODUCERS) as producers,
-        connected(database.dispatcher, DAEMONS) as daemons,
+        connected(database.dispatcher, DAEMONS + PEOPLE) as others,
         connected(database.dispatcher, 2) as reapers,
         asyncio.TaskGroup() as group,
     ):
-        for number, daemon in enumerate(daemons):
-            group.create_task(dispatching(daemon, random.Random(f"{seed} d {number}"), operator, stop))
         for reaper in reapers:
             group.create_task(reaping(reaper, stop))
+        for number, daemon in enumerate(others[:DAEMONS]):
+            group.create_task(dispatching(daemon, random.Random(f"{seed} d {number}"), operator, stop))
+        for number, person in enumerate(others[DAEMONS:]):
+            group.create_task(intervening(person, random.Random(f"{seed} h {number}"), done, stop))
         async with asyncio.TaskGroup() as producing_group:
             for number, producer in enumerate(producers):
                 producing_group.create_task(producing(producer, random.Random(f"{seed} p {number}"), errors))
         stop.set()
     assert set(errors) <= EXPECTED_ERRORS, errors
+    assert set(done) <= {"retry", "cancel", "resolve", "PD005"}, done
+    assert min(done["retry"], done["cancel"], done["resolve"], done["PD005"]) > 0, f"too little happened: {done}"
     await drain(harness)
 
     assert {fault: len(await harness.owner.fetch(never)) for fault, never in NEVER.items()} == dict.fromkeys(NEVER, 0)
-    states = Counter(
-        {
-            row["state"]: row["count"]
-            for row in await harness.owner.fetch("select state, count(*) from predictu_dispatch.bet group by state")
-        }
-    )
-    assert set(states) <= {"open", "closing", "closed", "void"}
-    assert min(states["closed"], states["void"]) > 0, f"too little happened: {states}"
+    states = {row[0] for row in await harness.owner.fetch("select distinct state from predictu_dispatch.bet")}
+    assert {"closed", "void"} <= states <= {"open", "closing", "closed", "void"}, "too little happened, or too much"
     void = await harness.owner.fetch("select placement_request_id from predictu_dispatch.bet where state = 'void'")
     assert not {row["placement_request_id"] for row in void} & operator.booked, "a debit stands without its bet"

@@ -1,8 +1,11 @@
 """Runs our commands as a person does, with a configuration folder of their own."""
 
 import asyncio
+import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner
 
@@ -34,6 +37,15 @@ class CommandLine:
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result.exit_code, result.stdout, result.stderr
+
+    async def run_json(self, *arguments: str) -> tuple[int, Any]:
+        """Returns exit code and JSON output."""
+        code, stdout, _ = await self.run(*arguments, "--json")
+        return code, json.loads(stdout)
+
+    def process(self, *arguments: str) -> list[str]:
+        """Returns the command line of a separate process."""
+        return [sys.executable, "-m", "predictu_dispatch", *arguments, "--config", str(self.config)]
 
 
 def command_line_for(folder: Path, dsn: str) -> CommandLine:

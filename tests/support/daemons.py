@@ -209,6 +209,13 @@ class Fleet:
         await daemon.ready()
         return daemon
 
+    async def start_all(self, *instances: str) -> list[Daemon]:
+        """Starts daemons concurrently and waits until they are ready."""
+        daemons = [self.spawn(instance) for instance in instances]
+        for daemon in daemons:
+            await daemon.ready()
+        return daemons
+
     def end(self) -> None:
         """Kills every daemon, frozen ones too."""
         for watcher in self._watchers:

@@ -25,9 +25,7 @@ async def test_two_daemons_never_lease_the_same_callback_and_finish_every_bet(en
     # Few slots, so that both daemons are needed and their claims alternate.
     few = {"max_in_flight": 4}
     environment.fleet.write_operator(environment.operator.url, interactive=few, settlement=few)
-    daemons = [environment.fleet.spawn(instance) for instance in ("host-1", "host-2")]
-    for daemon in daemons:
-        await daemon.ready()
+    await environment.fleet.start_all("host-1", "host-2")
     await enqueue_bets(environment, count)
     await environment.until_all_final()
 

@@ -1,0 +1,16 @@
+"""The database of a test that plays the daemons or waits for them."""
+
+import pytest
+
+from tests.support.harness import connected
+from tests.support.postgres import Database
+
+
+@pytest.fixture
+async def long_heartbeat_timeout(database: Database) -> None:
+    """A heartbeat counts for a minute, so that a slow machine changes nothing."""
+    async with connected(database.owner, 1) as [owner]:
+        await owner.execute(
+            "create or replace function predictu_dispatch.heartbeat_timeout() returns interval"
+            " language sql immutable parallel safe as $$ select interval '1 minute' $$"
+        )
