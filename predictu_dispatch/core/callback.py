@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from predictu_dispatch.core.methods import RULES, Lane, Method
+from predictu_dispatch.core.methods import Lane, Method
 
 
 class Effect(StrEnum):
@@ -113,7 +113,7 @@ def body(callback: Callback) -> bytes:
     # Timestamps from the database are in UTC: Z replaces the offset's six characters.
     timestamp = f"{callback.created_at.isoformat(timespec='milliseconds')[:-6]}Z"
     return (
-        f'{{"method":"{RULES[callback.method].wire}","timestamp":"{timestamp}","request_id":"{callback.request_id}",'
+        f'{{"method":"{callback.method}","timestamp":"{timestamp}","request_id":"{callback.request_id}",'
         f'"operator_id":"{callback.operator_id}","params":{_wire_params(callback)}}}'
     ).encode()
 

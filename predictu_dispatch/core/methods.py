@@ -1,17 +1,17 @@
 """The eight methods of callbacks, and all that differs between them, as one table.
 
-The `wire` column is the method's name in the request. enqueue_callback() checks the required keys
-in the database; tests/core/test_methods.py compares the two lists.
+enqueue_callback() checks the required keys in the database; tests/core/test_methods.py compares the
+two lists.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Method(StrEnum):
-    """A method's name in the database, metrics and logs."""
+    """A method's name in the request, the database, metrics and logs."""
 
     PING = "PING"
     BALANCE = "BALANCE"
@@ -38,78 +38,28 @@ class Retries(StrEnum):
     SETTLEMENT = "settlement"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MethodRule:
-    """One row of PROTOCOL.md's table of callbacks."""
+class MethodRule(NamedTuple):
+    """One row of PROTOCOL.md's table of callbacks; `required` are the keys of its params."""
 
-    wire: str
     lane: Lane
     retries: Retries
-    ends_bet: bool
     required: tuple[str, ...]
+    ends_bet: bool = False
     expects_balance: bool = True
 
 
-_CREDIT_KEYS = ("player_id", "currency", "amount", "bet_id")
+_BET = ("player_id", "currency", "amount", "bet_id")
+_CREDIT = MethodRule(Lane.SETTLEMENT, Retries.SETTLEMENT, _BET, ends_bet=True)
 
 RULES: dict[Method, MethodRule] = {
-    Method.PING: MethodRule(
-        wire="PING",
-        lane=Lane.INTERACTIVE,
-        retries=Retries.PROBE,
-        ends_bet=False,
-        required=(),
-        expects_balance=False,
-    ),
-    Method.BALANCE: MethodRule(
-        wire="BALANCE",
-        lane=Lane.INTERACTIVE,
-        retries=Retries.INTERACTIVE,
-        ends_bet=False,
-        required=("player_id", "currency"),
-    ),
-    Method.BET_MAKE: MethodRule(
-        wire="BET_MAKE",
-        lane=Lane.INTERACTIVE,
-        retries=Retries.INTERACTIVE,
-        ends_bet=False,
-        required=("player_id", "currency", "amount", "bet_id", "bet"),
-    ),
-    Method.BET_WIN: MethodRule(
-        wire="BET_WIN",
-        lane=Lane.SETTLEMENT,
-        retries=Retries.SETTLEMENT,
-        ends_bet=True,
-        required=_CREDIT_KEYS,
-    ),
-    Method.BET_LOSE: MethodRule(
-        wire="BET_LOSE",
-        lane=Lane.SETTLEMENT,
-        retries=Retries.SETTLEMENT,
-        ends_bet=True,
-        required=("player_id", "bet_id"),
-    ),
-    Method.BET_SELL: MethodRule(
-        wire="BET_SELL",
-        lane=Lane.SETTLEMENT,
-        retries=Retries.SETTLEMENT,
-        ends_bet=True,
-        required=_CREDIT_KEYS,
-    ),
-    Method.BET_REFUND: MethodRule(
-        wire="BET_REFUND",
-        lane=Lane.SETTLEMENT,
-        retries=Retries.SETTLEMENT,
-        ends_bet=True,
-        required=_CREDIT_KEYS,
-    ),
-    Method.BET_ROLLBACK: MethodRule(
-        wire="BET_ROLLBACK",
-        lane=Lane.INTERACTIVE,
-        retries=Retries.SETTLEMENT,
-        ends_bet=True,
-        required=(*_CREDIT_KEYS, "rollback_of"),
-    ),
+    Method.PING: MethodRule(Lane.INTERACTIVE, Retries.PROBE, (), expects_balance=False),
+    Method.BALANCE: MethodRule(Lane.INTERACTIVE, Retries.INTERACTIVE, ("player_id", "currency")),
+    Method.BET_MAKE: MethodRule(Lane.INTERACTIVE, Retries.INTERACTIVE, (*_BET, "bet")),
+    Method.BET_WIN: _CREDIT,
+    Method.BET_LOSE: MethodRule(Lane.SETTLEMENT, Retries.SETTLEMENT, ("player_id", "bet_id"), ends_bet=True),
+    Method.BET_SELL: _CREDIT,
+    Method.BET_REFUND: _CREDIT,
+    Method.BET_ROLLBACK: MethodRule(Lane.INTERACTIVE, Retries.SETTLEMENT, (*_BET, "rollback_of"), ends_bet=True),
 }
 
 TERMINALS = frozenset(method for method, rule in RULES.items() if rule.ends_bet)

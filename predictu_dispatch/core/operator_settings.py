@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -69,21 +70,13 @@ class LaneSettings(Section):
             raise ValueError(f"0 for no deadline, or at least attempt_timeout_s, which is {attempt_timeout_s:g}")
         return deadline_s
 
-    @field_validator("connect_timeout_s")
+    @field_validator("connect_timeout_s", "initial_delay_s")
     @classmethod
-    def _connecting_is_a_part_of_the_attempt(cls, connect_timeout_s: float, info: ValidationInfo) -> float:
-        attempt_timeout_s = info.data.get("attempt_timeout_s", connect_timeout_s)
-        if connect_timeout_s > attempt_timeout_s:
-            raise ValueError(f"at most attempt_timeout_s, which is {attempt_timeout_s:g}")
-        return connect_timeout_s
-
-    @field_validator("initial_delay_s")
-    @classmethod
-    def _the_first_delay_is_not_above_the_last(cls, initial_delay_s: float, info: ValidationInfo) -> float:
-        max_delay_s = info.data.get("max_delay_s", initial_delay_s)
-        if initial_delay_s > max_delay_s:
-            raise ValueError(f"at most max_delay_s, which is {max_delay_s:g}")
-        return initial_delay_s
+    def _a_part_is_not_above_the_whole(cls, part_s: float, info: ValidationInfo) -> float:
+        whole = {"connect_timeout_s": "attempt_timeout_s", "initial_delay_s": "max_delay_s"}[str(info.field_name)]
+        if part_s > info.data.get(whole, part_s):
+            raise ValueError(f"at most {whole}, which is {info.data[whole]:g}")
+        return part_s
 
 
 INTERACTIVE: Final = LaneSettings(
@@ -110,12 +103,8 @@ SETTLEMENT: Final = LaneSettings(
 )
 
 
-def _interactive_completed(given: object) -> object:
-    return {**INTERACTIVE.model_dump(), **given} if isinstance(given, dict) else given
-
-
-def _settlement_completed(given: object) -> object:
-    return {**SETTLEMENT.model_dump(), **given} if isinstance(given, dict) else given
+def _completed(defaults: LaneSettings, given: object) -> object:
+    return {**defaults.model_dump(), **given} if isinstance(given, dict) else given
 
 
 class RollbackSettings(Section):
@@ -195,8 +184,8 @@ class OperatorSettings(Section):
     allow_private_addresses: bool = False
     callback_url: str = Field(max_length=2048, description="an https:// URL of at most 2048 characters")
     signing: SigningSettings
-    interactive: Annotated[LaneSettings, BeforeValidator(_interactive_completed)] = INTERACTIVE
-    settlement: Annotated[LaneSettings, BeforeValidator(_settlement_completed)] = SETTLEMENT
+    interactive: Annotated[LaneSettings, BeforeValidator(partial(_completed, INTERACTIVE))] = INTERACTIVE
+    settlement: Annotated[LaneSettings, BeforeValidator(partial(_completed, SETTLEMENT))] = SETTLEMENT
     rollback: RollbackSettings = RollbackSettings()
     limits: LimitsSettings = LimitsSettings()
     circuit: CircuitSettings = CircuitSettings()

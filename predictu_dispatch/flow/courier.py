@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from predictu_dispatch.core.callback import Callback, Evidence, Exchange, body
 from predictu_dispatch.core.lifecycle import Attempt, outcome_of, policy_of
-from predictu_dispatch.core.methods import RULES, Lane
+from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.signing import jti_of, sign
 from predictu_dispatch.core.verdict import Statuses, judge
 from predictu_dispatch.flow.ports import Operator, Transport
@@ -144,7 +144,7 @@ class Courier:
             sign,
             key,
             operator_id=callback.operator_id,
-            method=RULES[callback.method].wire,
+            method=callback.method,
             jti=jti_of(signing.jti, str(callback.request_id), callback.attempt),
             body=request_body,
             issued_at_s=int(time.time()),

@@ -52,13 +52,8 @@ class FleetStore:
                 socket.gethostname(),
                 os.getpid(),
                 self._version,
-                [usage.operator_id for usage in usages],
-                [usage.interactive_max for usage in usages],
-                [usage.settlement_max for usage in usages],
-                [usage.requests_per_s_max for usage in usages],
-                [usage.interactive_used for usage in usages],
-                [usage.settlement_used for usage in usages],
-                [usage.requests_per_s_used for usage in usages],
+                # A usage's fields are the parameters, in their order.
+                *([usage[field] for usage in usages] for field in range(len(Usage._fields))),
                 len(migrations()),
                 # Urgent, because a daemon without shares sends nothing.
                 urgent=True,
