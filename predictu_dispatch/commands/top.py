@@ -91,18 +91,11 @@ async def _follow(invocation: Invocation, every_s: float) -> None:
 
     console = Console(highlight=False)
     before: Overview | None = None
-    now: Overview | None
     async with database(invocation) as db:
         # The screen is taken only now, so that an error about the DSN or the schema stays readable.
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                lines: list[str] = []
-                try:
-                    now = await _read(db)
-                except DatabaseUnavailable as error:
-                    # Two lines, because a line that does not fit the terminal is cut.
-                    title = "the database can't be reached; retrying, below is its last answer"
-                    lines, now = [click.style(title, fg="red", bold=True), f"  {error}"], before
+                now, lines = await _read_or_keep(db, before)
                 if now is not None:
                     lines += frame(now, before, height=console.height - len(lines))
                 live.update(Text.from_ansi("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
@@ -110,10 +103,16 @@ async def _follow(invocation: Invocation, every_s: float) -> None:
                 await asyncio.sleep(every_s)
 
 
-async def _read(db: Database) -> Overview:
-    lanes, daemons, review = await read_overview(db)
+async def _read_or_keep(db: Database, before: Overview | None) -> tuple[Overview | None, list[str]]:
+    """The newest overview; in an outage the one `before`, with the lines that say so."""
+    try:
+        lanes, daemons, review = await read_overview(db)
+    except DatabaseUnavailable as error:
+        title = "the database can't be reached; retrying, below is its last answer"
+        # Two lines, because a line that does not fit the terminal is cut.
+        return before, [click.style(title, fg="red", bold=True), f"  {error}"]
     at_s = asyncio.get_running_loop().time()
-    return Overview(at=datetime.now(UTC), at_s=at_s, lanes=lanes, daemons=daemons, review=review)
+    return Overview(at=datetime.now(UTC), at_s=at_s, lanes=lanes, daemons=daemons, review=review), []
 
 
 def frame(now: Overview, before: Overview | None, *, height: int) -> list[str]:

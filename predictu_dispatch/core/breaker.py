@@ -62,10 +62,7 @@ class AttemptSummary:
     failed: bool = False
 
     def with_attempt(self, judgement: Judgement) -> AttemptSummary:
-        """Add one attempt.
-
-        A business rejection is an answer, so it counts as a success of the operator.
-        """
+        """Add one attempt; a business rejection is an answer, so it counts as a success."""
         if judgement.verdict is Verdict.DELIVERED or judgement.verdict is Verdict.REJECTED:
             return replace(self, succeeded=True, failures=0) if self.failed else _SUCCEEDED
         if judgement.reason in _CAUSED_BY_US or judgement.reason == _ASKED_TO_SLOW_DOWN:
@@ -121,10 +118,7 @@ class Breaker:
 
 
 def decide(breaker: Breaker, attempts: AttemptSummary, policy: Policy) -> Breaker:
-    """Return the circuit after `attempts`, one step further at most.
-
-    `starts_ping` if a PING is due now.
-    """
+    """Return the circuit after `attempts`, at most one step on; `starts_ping` if a PING is due."""
     before = replace(breaker, starts_ping=False, ever_succeeded=breaker.ever_succeeded or attempts.succeeded)
     match breaker.circuit:
         case Circuit.CLOSED:
@@ -187,9 +181,6 @@ SLOW_START_STEP_S = 0.5
 
 
 def slow_start(slots: int, closed_for_s: float) -> int:
-    """Return how many of `slots` may be used this long after the circuit closed.
-
-    At least one, if there is one.
-    """
+    """Return how many of `slots`, at least one, may be used this long after the circuit closed."""
     steps = int(min(max(closed_for_s, 0.0) / SLOW_START_STEP_S, 30))
     return min(slots, 1 << steps)

@@ -162,10 +162,7 @@ def delay_s(policy: LaneSettings, *, tries: int, jitter: float, retry_after_s: f
 
 
 def _retry(callback: Callback, reason: str | None, effect: Effect, *, delay: float, elapsed_s: float) -> Outcome:
-    """Ready again after the delay.
-
-    Exhausted at once if the deadline comes first, because a producer may be waiting.
-    """
+    """Ready after the delay; exhausted at once if the deadline comes first: a producer may wait."""
     if callback.expires_in_s is not None and elapsed_s + delay >= callback.expires_in_s:
         return Outcome(Verdict.RETRY, CallbackState.EXHAUSTED, "deadline", effect)
     return Outcome(Verdict.RETRY, CallbackState.READY, reason, effect, due_in_s=delay)
@@ -182,10 +179,6 @@ def _later_effect(before: Effect, learnt: Effect | None) -> Effect:
 
 
 def _debit_may_still_land(callback: Callback, recheck_s: float, elapsed_s: float) -> bool:
-    """Return whether the placement's last attempt ended less than `recheck_s` ago.
-
-    False for an adopted bet: its placement was never sent by us. The recheck happens once, because
-    it is `recheck_s` later.
-    """
+    """Return whether the placement's last attempt ended less than `recheck_s` ago."""
     ended_s_ago = callback.placement_ended_s_ago
     return ended_s_ago is not None and ended_s_ago + elapsed_s < recheck_s

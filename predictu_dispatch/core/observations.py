@@ -119,7 +119,8 @@ def circuit_write(
     breaker = decide(before, observed.attempts if is_current else AttemptSummary(), policy)
     has_ended = observed.success_at_s is not None or observed.failure_at_s is not None
     is_report_due = has_ended and now_s - written_at_s >= _REPORT_INTERVAL_S
-    if not (breaker.starts_ping or _differs(breaker, state.breaker) or observed.backoff_until_s or is_report_due):
+    differs = _written(breaker) != _written(state.breaker)
+    if not (breaker.starts_ping or differs or observed.backoff_until_s or is_report_due):
         return None
     return CircuitWrite(
         operator_id=state.operator_id,
@@ -132,14 +133,8 @@ def circuit_write(
     )
 
 
-def _differs(breaker: Breaker, before: Breaker) -> bool:
-    """Return whether anything differs that a write would change."""
-    return (breaker.circuit, breaker.consecutive_failures, breaker.health, breaker.ping_in_s) != (
-        before.circuit,
-        before.consecutive_failures,
-        before.health,
-        before.ping_in_s,
-    )
+def _written(breaker: Breaker) -> tuple[object, ...]:
+    return breaker.circuit, breaker.consecutive_failures, breaker.health, breaker.ping_in_s
 
 
 def _left_s(until_s: float | None, now_s: float) -> float | None:

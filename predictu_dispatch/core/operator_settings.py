@@ -47,10 +47,7 @@ class SigningSettings(Section):
 
 
 class LaneSettings(Section):
-    """Timeouts, retries and slots of one lane.
-
-    See `INTERACTIVE` and `SETTLEMENT` for the defaults.
-    """
+    """Timeouts, retries and slots of one lane; defaults: `INTERACTIVE` and `SETTLEMENT`."""
 
     attempt_timeout_s: float = Field(ge=0.05, le=300)
     deadline_s: float = Field(ge=0, le=31 * DAY_S)

@@ -28,7 +28,7 @@ from predictu_dispatch.demo.fixtures import (
 from predictu_dispatch.demo.process import DemoError, Process, reference_operator
 from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.edge.postgres.migrations import migrate
-from predictu_dispatch.embedded_postgres.location import free_port
+from predictu_dispatch.embedded_postgres.binaries import free_port
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 
 DATABASE: Final = "predictu_demo"

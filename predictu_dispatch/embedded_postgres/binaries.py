@@ -1,4 +1,4 @@
-"""Finds Postgres's programs, and decides how this process can run them.
+"""Finds Postgres's programs, a folder and a port for a server, and decides how to run them.
 
 Postgres refuses to run as root, so a root process starts it as another user.
 """
@@ -6,8 +6,11 @@ Postgres refuses to run as root, so a root process starts it as another user.
 import importlib.util
 import os
 import re
+import secrets
 import shutil
+import socket
 import subprocess
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,3 +173,57 @@ def _copy_for_everyone(binaries: Path, copies: Path) -> Path:
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o055 if path.is_dir() or os.access(path, os.X_OK) else 0o044))
     return copies / package.name / binaries.relative_to(package)
+
+
+_PORTS = range(20_000, 32_000)
+"""Below Linux's range for outgoing connections, which could take the port of a killed server."""
+_TEMPORARY_PATH_MAX = 64
+"""A Unix socket's path may have 103 bytes on macOS; 36 are added to this folder's."""
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 -- mkdtemp is safe there.
+_MEMORY_FREE_BYTES_MIN = 2 << 30
+"""A test run needs less than a tenth; the 64 MB of many containers are too little."""
+
+
+def fresh_folder(*, in_memory: bool) -> Path:
+    """Make a private folder with a short path; if we are root, `nobody` can pass through it.
+
+    With `in_memory` it is in memory if there is room: a new database takes 15 ms there, and 300 ms
+    on a slow disk.
+    """
+    parents = dict.fromkeys(map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")))  # noqa: S108 -- as above.
+    for parent in (_MEMORY, *parents) if in_memory and _has_room(_MEMORY) else parents:
+        path = parent.resolve()
+        if len(os.fsencode(path)) > _TEMPORARY_PATH_MAX or not os.access(path, os.W_OK | os.X_OK):
+            continue
+        everyone_may_pass = all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
+        if everyone_may_pass or os.geteuid() != 0:
+            folder = Path(tempfile.mkdtemp(prefix="predictu-", dir=path))
+            if os.geteuid() == 0:
+                # Postgres passes through to its own folders as nobody, and cannot list this one.
+                folder.chmod(0o711)
+            return folder
+    raise PostgresUnavailableError(
+        f"no temporary folder whose path has at most {_TEMPORARY_PATH_MAX} bytes and which every user may enter; "
+        "set TMPDIR to one"
+    )
+
+
+def _has_room(memory: Path) -> bool:
+    # choose_launch may copy programs there.
+    runs_programs = memory.is_dir() and not os.statvfs(memory).f_flag & os.ST_NOEXEC
+    return runs_programs and shutil.disk_usage(memory).free >= _MEMORY_FREE_BYTES_MIN
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that is free now; another process may still take it."""
+    while True:
+        # Not `random`, which test tools seed alike in every process.
+        port = secrets.choice(_PORTS)
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port

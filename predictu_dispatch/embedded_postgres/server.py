@@ -25,9 +25,10 @@ from predictu_dispatch.embedded_postgres.binaries import (
     PostgresUnavailableError,
     choose_launch,
     find_binaries,
+    free_port,
+    fresh_folder,
     version_of,
 )
-from predictu_dispatch.embedded_postgres.location import free_port, fresh_folder
 from predictu_dispatch.embedded_postgres.watcher import Watcher, ended_within
 
 _START_TIMEOUT_S = 60.0

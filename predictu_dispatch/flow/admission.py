@@ -101,10 +101,7 @@ class Admission:
         return [usage for usage in usages if usage is not None]
 
     def update_shares(self, shares: Iterable[Share], *, requested_at_s: float) -> bool:
-        """Replace all shares; operators that are not named have none.
-
-        Returns whether any changed.
-        """
+        """Replace all shares, also those of operators not named; returns whether any changed."""
         now_s = time.monotonic()
         new = {share.operator_id: share for share in shares}
         old = {name: share for name, one in self._operators.items() if (share := one.valid_share(now_s)) is not None}
@@ -126,10 +123,7 @@ class Admission:
                 operator.state, operator.state_at_s = state, read_at_s
 
     def back_off(self, operator_id: str, lane: Lane, until_s: float) -> None:
-        """Admit nothing of this lane before `until_s`.
-
-        The other daemons learn of it through the database.
-        """
+        """Admit nothing of this lane before `until_s`; other daemons read it in the database."""
         if (operator := self._operators.get(operator_id)) is not None:
             operator.backoff_until_s[lane] = max(until_s, operator.backoff_until_s.get(lane, NEVER_S))
 

@@ -78,10 +78,7 @@ class Courier:
         self._transport.interrupt()
 
     async def retire(self) -> None:
-        """Close the connections once all attempts in flight have ended.
-
-        No new ones may be given to it.
-        """
+        """Close the connections once all attempts in flight have ended; none may be added."""
         await self._is_idle.wait()
         await self._transport.close()
 

@@ -82,10 +82,7 @@ class Dispatcher:
         runs."""
 
     async def use_couriers(self, couriers: Mapping[str, Courier]) -> None:
-        """Deliver through these couriers, by operator.
-
-        On return no claim for the former ones is in progress.
-        """
+        """Deliver through these couriers, by operator; on return no claim uses the former ones."""
         async with self._claiming:
             self._couriers = couriers
         self.wake()
@@ -105,10 +102,7 @@ class Dispatcher:
         self._work.set()
 
     def on_work_notification(self, *, is_behind: bool) -> None:
-        """Claim after a commit.
-
-        `is_behind` if it was enqueued so long ago that the cursor has passed it.
-        """
+        """Claim after a commit; `is_behind` if the cursor has passed the new callback."""
         if is_behind:
             self._cursor.restart()
         self.wake()

@@ -177,10 +177,7 @@ class Monitor:
         return max(breaker.ping_in_s, min(_POLL_INTERVAL_S, interval_s * _PING_DELAY_MAX))
 
     def _watched(self, state: OperatorState) -> OperatorSettings | None:
-        """Return the operator's settings.
-
-        None if its circuit stays as it is: paused, disabled or not configured.
-        """
+        """Return the operator's settings; None if it is paused, disabled or not configured."""
         settings = self._settings.get(state.operator_id)
         return None if settings is None or state.is_paused or not settings.enabled else settings
 

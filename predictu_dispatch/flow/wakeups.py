@@ -15,10 +15,7 @@ OPERATOR_CHANNEL = "predictu_dispatch_operator"
 
 
 class Wakeups:
-    """Wakes dispatchers, the reaper and the monitor.
-
-    They and the recorders need each other, so `connect()` completes the circle.
-    """
+    """Wakes dispatchers, reaper and monitor, which need it before they exist: see `connect()`."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission

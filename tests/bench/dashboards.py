@@ -25,7 +25,7 @@ import aiohttp
 from aiohttp import web
 
 from predictu_dispatch.edge.config.keys import create_key_file
-from predictu_dispatch.embedded_postgres.location import free_port
+from predictu_dispatch.embedded_postgres.binaries import free_port
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.bench.dashboard_drawing import Series, drawn
 from tests.support.daemons import Daemon, Fleet, until

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import aiohttp
 
-from predictu_dispatch.embedded_postgres.location import free_port
+from predictu_dispatch.embedded_postgres.binaries import free_port
 from tests.bench.child_process import ChildProcess
 
 BODY = '{"status":"OK","balance":100000,"transaction_id":"op-tx-1"}'

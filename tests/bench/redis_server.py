@@ -5,7 +5,7 @@ import socket
 import time
 from pathlib import Path
 
-from predictu_dispatch.embedded_postgres.location import free_port
+from predictu_dispatch.embedded_postgres.binaries import free_port
 from tests.bench.child_process import ChildProcess
 
 _START_TIMEOUT_S = 20.0

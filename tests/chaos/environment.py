@@ -20,7 +20,7 @@ from predictu_dispatch.core.operator_settings import SigningAlgorithm
 from predictu_dispatch.demo.environment import create_database
 from predictu_dispatch.demo.process import Process, reference_operator
 from predictu_dispatch.edge.config.keys import create_key_file
-from predictu_dispatch.embedded_postgres.location import free_port
+from predictu_dispatch.embedded_postgres.binaries import free_port
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.chaos.proxy import Proxy, proxied
 from tests.chaos.stepped_daemon import CLOCK_STEP_VARIABLE

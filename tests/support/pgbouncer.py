@@ -18,8 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from typing_extensions import override
 
-from predictu_dispatch.embedded_postgres.binaries import NOBODY
-from predictu_dispatch.embedded_postgres.location import free_port, fresh_folder
+from predictu_dispatch.embedded_postgres.binaries import NOBODY, free_port, fresh_folder
 from predictu_dispatch.embedded_postgres.watcher import Watcher
 from tests.support.daemons import Daemon, Fleet
 from tests.support.postgres import LOGINS

@@ -96,10 +96,7 @@ def operator_files(dispatcher_file: Path) -> tuple[Path, ...]:
 
 
 def read_operator_settings(file: Path) -> OperatorSettings:
-    """Returns an operator's settings without reading the files they name.
-
-    Raises ConfigError with all faults.
-    """
+    """Returns an operator's settings, without the files they name; raises ConfigError."""
     settings, faults = _validated(file, read_toml(file))
     if settings is None:
         raise ConfigError(faults)
@@ -107,10 +104,7 @@ def read_operator_settings(file: Path) -> OperatorSettings:
 
 
 def read_operator(file: Path, environ: Mapping[str, str]) -> OperatorConfig:
-    """Returns an operator's settings, keys and certificates.
-
-    Raises ConfigError with all faults of all of them.
-    """
+    """Returns an operator's settings, keys and certificates; raises ConfigError with all faults."""
     given = read_toml(file)
     settings, faults = _validated(file, given)
     # If the file as a whole is refused, sections are still validated one by one: an error elsewhere

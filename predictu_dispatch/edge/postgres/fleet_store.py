@@ -73,10 +73,7 @@ class FleetStore:
         return [_state(row) for row in await self._database.fetch(query("operator_states"), list(operator_ids))]
 
     async def write_circuits(self, writes: Sequence[CircuitWrite]) -> set[str]:
-        """Write these decisions.
-
-        Returns the operators that were neither changed nor locked meanwhile.
-        """
+        """Write these decisions; returns the operators not changed or locked meanwhile."""
         breakers = [write.breaker for write in writes]
         rows = await self._database.fetch(
             query("write_circuits"),

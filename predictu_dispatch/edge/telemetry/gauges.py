@@ -36,10 +36,7 @@ class ProcessStats:
 
 
 class Gauges:
-    """A Prometheus collector.
-
-    `refresh()` is called on the loop before `collect()`, which runs in a thread.
-    """
+    """A Prometheus collector; `refresh()` runs on the loop before `collect()` in a thread."""
 
     def __init__(self, process_stats: Callable[[], ProcessStats]) -> None:
         self._process_stats = process_stats

@@ -50,10 +50,7 @@ def without_tokens(text: str) -> str:
 
 
 class LineWriter:
-    """Writes the lines of one turn of the event loop in a single system call.
-
-    Without a loop, immediately.
-    """
+    """Writes the lines of one turn of the event loop, if there is one, in a single system call."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
