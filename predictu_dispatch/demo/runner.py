@@ -109,7 +109,9 @@ def run_demo(options: Options, screen: Screen | None = None) -> int:
 async def _run(options: Options, folder: Path, postgres: EmbeddedPostgres, screen: Screen) -> int:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 -- a coroutine runs in a task.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    # SIGINT too: a shell's background job inherits it as ignored.
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signal_number, task.cancel)
     code = EXIT_FAILED
     try:
         async with open_environment(folder, postgres, fault_seed=options.seed) as environment:
