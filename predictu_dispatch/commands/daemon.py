@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from predictu_dispatch.commands.connection import dsn_of, exit_on_database_errors
-from predictu_dispatch.commands.invocation import Invocation, common_options, fail
+from predictu_dispatch.commands.invocation import Invocation, common_options, dsn_of, exit_on_database_errors, fail
 from predictu_dispatch.commands.output import count, print_json, table
 
 if TYPE_CHECKING:

@@ -20,8 +20,7 @@ from uuid import UUID
 
 import click
 
-from predictu_dispatch.commands.connection import database, why_not_one
-from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options
+from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, database, why_not_one
 from predictu_dispatch.commands.output import Row, count, duration, print_error, print_json, print_wrapped, timestamp
 from predictu_dispatch.core.database import Refused
 from predictu_dispatch.edge.postgres.sql_files import query

@@ -11,8 +11,7 @@ from uuid import UUID
 
 import click
 
-from predictu_dispatch.commands.connection import database
-from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options
+from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, database
 from predictu_dispatch.commands.output import Row, print_error, print_json, print_wrapped, timestamp
 from predictu_dispatch.commands.texts import VERDICTS, reason_text
 from predictu_dispatch.core.database import Refused

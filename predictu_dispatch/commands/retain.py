@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from predictu_dispatch.commands.connection import exit_on_database_errors
-from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, fail
+from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, exit_on_database_errors, fail
 from predictu_dispatch.commands.output import print_json, timestamp
 from predictu_dispatch.core.database import LOCK_NOT_AVAILABLE, DatabaseUnavailable, Refused
 

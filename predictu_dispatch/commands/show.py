@@ -11,8 +11,15 @@ from uuid import UUID
 
 import click
 
-from predictu_dispatch.commands.connection import database, is_unknown, the_one, unknown_operator
-from predictu_dispatch.commands.invocation import Invocation, common_options, fail
+from predictu_dispatch.commands.invocation import (
+    Invocation,
+    common_options,
+    database,
+    fail,
+    is_unknown,
+    the_one,
+    unknown_operator,
+)
 from predictu_dispatch.commands.output import Row, duration, money, print_json, print_wrapped, timestamp
 from predictu_dispatch.commands.texts import BET_STATES, EFFECTS, INTERVENTIONS, VERDICTS, reason_text, state_text
 from predictu_dispatch.edge.postgres.sql_files import query

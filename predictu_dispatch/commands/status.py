@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from predictu_dispatch.commands.connection import database
-from predictu_dispatch.commands.invocation import Invocation, common_options
+from predictu_dispatch.commands.invocation import Invocation, common_options, database
 from predictu_dispatch.commands.output import Row, duration, print_json, printable, table, timestamp, wrapped
 from predictu_dispatch.edge.postgres.sql_files import query
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from predictu_dispatch.commands.connection import database
-from predictu_dispatch.commands.invocation import EXIT_MISCONFIGURED, Invocation, common_options, fail
+from predictu_dispatch.commands.invocation import EXIT_MISCONFIGURED, Invocation, common_options, database, fail
 from predictu_dispatch.commands.output import Row, count, timestamp
 from predictu_dispatch.commands.status import (
     NO_OPERATOR,
@@ -96,8 +95,7 @@ async def _follow(invocation: Invocation, every_s: float) -> None:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
                 now, lines = await _read_or_keep(db, before)
-                if now is not None:
-                    lines += frame(now, before, height=console.height - len(lines))
+                lines += frame(now, before, height=console.height - len(lines)) if now is not None else []
                 live.update(Text.from_ansi("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
                 before = now
                 await asyncio.sleep(every_s)

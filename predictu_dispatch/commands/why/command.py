@@ -10,8 +10,7 @@ from uuid import UUID
 
 import click
 
-from predictu_dispatch.commands.connection import database, the_one
-from predictu_dispatch.commands.invocation import Invocation, common_options
+from predictu_dispatch.commands.invocation import Invocation, common_options, database, the_one
 from predictu_dispatch.commands.output import print_json, print_wrapped
 
 if TYPE_CHECKING:

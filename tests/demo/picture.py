@@ -1,4 +1,4 @@
-"""Makes demo.svg, the picture in the README: `python -m predictu_dispatch.demo.picture`."""
+"""Makes demo.svg, the picture in the README: `python -m tests.demo.picture`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from predictu_dispatch import demo
 from predictu_dispatch.demo.runner import Options, run_demo
 from predictu_dispatch.demo.screen import Screen
 
@@ -21,7 +22,7 @@ def main() -> int:
     # A viewer must not load fonts from the internet, and must not collapse spaces.
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
     picture = picture.replace("<svg ", '<svg xml:space="preserve" ', 1)
-    Path(__file__).with_name("demo.svg").write_text(picture, encoding="utf-8")
+    Path(demo.__file__).with_name("demo.svg").write_text(picture, encoding="utf-8")
     return code
 
 
