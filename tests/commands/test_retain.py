@@ -7,22 +7,10 @@ import pytest
 
 from predictu_dispatch.flow import retention as flow
 from tests.support.command_line import CommandLine, command_line_for
-from tests.support.harness import (
-    OPERATOR,
-    Harness,
-    connected,
-)
-from tests.support.histories import (
-    KEEP_MONTHS,
-    HistoryBuilder,
-    make_months,
-    part_of,
-)
+from tests.support.harness import OPERATOR, Harness, connected
+from tests.support.histories import KEEP_MONTHS, HistoryBuilder, make_months, part_of
 from tests.support.postgres import Database
-from tests.support.retention import (
-    CUTOFF,
-    LONG_AGO,
-)
+from tests.support.retention import CUTOFF, LONG_AGO
 
 
 @pytest.fixture

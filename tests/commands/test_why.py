@@ -180,10 +180,7 @@ async def test_an_in_flight_callback_names_its_daemon_and_lease(scene: Scene) ->
 
 @pytest.mark.parametrize(
     ("seen_s_ago", "started_s_ago", "phrase"),
-    [
-        (500.0, 3000.0, "host-1 on host web-host-1, last seen"),
-        (0.1, -60.0, "host-1, which sent it, was restarted"),
-    ],
+    [(500.0, 3000.0, "host-1 on host web-host-1, last seen"), (0.1, -60.0, "host-1, which sent it, was restarted")],
 )
 async def test_the_lease_of_a_stopped_daemon_expires_and_is_recovered(
     scene: Scene, seen_s_ago: float, started_s_ago: float, phrase: str

@@ -59,8 +59,7 @@ def test_every_method_is_sent_under_its_name(method: Method) -> None:
 
 
 @pytest.mark.parametrize(
-    ("microsecond", "written"),
-    [(0, "000"), (7_000, "007"), (120_000, "120"), (999_999, "999"), (999, "000")],
+    ("microsecond", "written"), [(0, "000"), (7_000, "007"), (120_000, "120"), (999_999, "999"), (999, "000")]
 )
 def test_the_timestamps_milliseconds_are_truncated(microsecond: int, written: str) -> None:
     envelope = json.loads(body(a_callback(created_at=MOMENT.replace(microsecond=microsecond))))

@@ -110,10 +110,7 @@ TABLE: dict[str, tuple[Facts, list[str]]] = {
         facts(state=CallbackState.REJECTED, last_intervention=intervention("resolve")),
         ["rejected", "resolved"],
     ),
-    "it was cancelled": (
-        facts(state=CallbackState.CANCELLED, last_intervention=intervention("cancel")),
-        ["cancelled"],
-    ),
+    "it was cancelled": (facts(state=CallbackState.CANCELLED, last_intervention=intervention("cancel")), ["cancelled"]),
     "it was resolved, retried and needs review again": (
         facts(state=CallbackState.REJECTED, review_since=after(-3), last_intervention=intervention("resolve")),
         ["rejected", "needs_review"],

@@ -85,11 +85,7 @@ def test_a_retry_is_due_after_the_delay_until_no_attempt_is_left(method: Method,
     effect = judgement.effect or Effect.NONE
     for attempt, due_in_s in ((1, 1.0), (2, 2.0)):
         assert outcome(judgement, method, attempt=attempt) == Outcome(
-            verdict=Verdict.RETRY,
-            state=CallbackState.READY,
-            reason=judgement.reason,
-            effect=effect,
-            due_in_s=due_in_s,
+            verdict=Verdict.RETRY, state=CallbackState.READY, reason=judgement.reason, effect=effect, due_in_s=due_in_s
         )
     assert outcome(judgement, method, attempt=3) == Outcome(
         verdict=Verdict.RETRY, state=CallbackState.EXHAUSTED, reason="max_attempts", effect=effect

@@ -150,10 +150,7 @@ P_256 = ec.generate_private_key(ec.SECP256R1())
         (KEYS["EdDSA"].public_pem(), "EdDSA", "this is a public key; signing needs the private key"),
         # A fixed id: the text of a generated key would differ between test processes.
         pytest.param(
-            PEMS["EdDSA"][:60],
-            "EdDSA",
-            "a damaged PKCS#8 PEM, or a kind of key that is not supported",
-            id="damaged",
+            PEMS["EdDSA"][:60], "EdDSA", "a damaged PKCS#8 PEM, or a kind of key that is not supported", id="damaged"
         ),
         (
             b"",

@@ -107,9 +107,7 @@ async def test_failures_of_two_daemons_add_up(environment: Environment) -> None:
     await until_operator_is(environment, circuit="open", consecutive_failures=4, within_s=2.0)
 
 
-async def test_an_old_success_does_not_reset_newer_failures_of_another_daemon(
-    environment: Environment,
-) -> None:
+async def test_an_old_success_does_not_reset_newer_failures_of_another_daemon(environment: Environment) -> None:
     """If a success were counted again at each poll, the circuit would never open."""
     write_operator(environment, open_s=NEVER_S)
     await environment.fleet.start("host-1")

@@ -118,9 +118,7 @@ async def test_the_limit_is_kept_and_used_while_daemons_start_and_stop(environme
     assert environment.operator.busiest[lane] == LIMIT
 
 
-async def test_slots_of_a_claim_in_progress_are_not_released_when_the_daemon_stops(
-    environment: Environment,
-) -> None:
+async def test_slots_of_a_claim_in_progress_are_not_released_when_the_daemon_stops(environment: Environment) -> None:
     """The claim's answer is late, so its slots count as used until it arrives."""
     claiming = "predictu_dispatch.claim("
     environment.operator.hold()
@@ -152,9 +150,7 @@ async def test_slots_of_a_claim_in_progress_are_not_released_when_the_daemon_sto
         assert environment.operator.busiest["interactive"] == LIMIT
 
 
-async def test_a_stopping_daemon_releases_the_slots_of_idle_operators_at_once(
-    environment: Environment,
-) -> None:
+async def test_a_stopping_daemon_releases_the_slots_of_idle_operators_at_once(environment: Environment) -> None:
     """Otherwise a slow operator would reduce all operators' limits during each restart."""
     async with another_operator(environment, interactive={"max_in_flight": LIMIT}):
         environment.operator.hold()
@@ -170,9 +166,7 @@ async def test_a_stopping_daemon_releases_the_slots_of_idle_operators_at_once(
         assert await a.exited() == 0
 
 
-async def test_a_suspended_daemon_loses_its_share_and_does_not_use_it_when_resumed(
-    environment: Environment,
-) -> None:
+async def test_a_suspended_daemon_loses_its_share_and_does_not_use_it_when_resumed(environment: Environment) -> None:
     environment.operator.hold()
     async with proxied(environment.fleet.dsn) as proxy:
         await environment.fleet.start_all(A, B)

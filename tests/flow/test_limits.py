@@ -118,9 +118,7 @@ async def test_an_idle_lane_uses_none_of_the_rate(environment: Environment) -> N
     assert seen_rate(requests) > 0.7 * limit
 
 
-async def test_a_bet_waits_only_a_few_intervals_of_the_rate_behind_settlements(
-    environment: Environment,
-) -> None:
+async def test_a_bet_waits_only_a_few_intervals_of_the_rate_behind_settlements(environment: Environment) -> None:
     limit, daemons = 40, 2
     limit_rate(environment, limit)
     await environment.fleet.start_all(A, B)
@@ -153,9 +151,7 @@ def bets_since(environment: Environment, before: int) -> int:
     return sum(request.method == "BET_MAKE" for request in environment.operator.requests[before:])
 
 
-async def test_a_changed_rate_applies_within_seconds_of_a_reload(
-    environment: Environment,
-) -> None:
+async def test_a_changed_rate_applies_within_seconds_of_a_reload(environment: Environment) -> None:
     limit_rate(environment, 20)
     daemons = await environment.fleet.start_all(A, B)
     await shares_are(environment, host_a=10, host_b=10)
@@ -178,9 +174,7 @@ async def reload(environment: Environment, daemons: list[Daemon], requests_per_s
     await shares_are(environment, **expected)
 
 
-async def test_after_a_long_outage_the_backlog_is_delivered_within_the_limits(
-    environment: Environment,
-) -> None:
+async def test_after_a_long_outage_the_backlog_is_delivered_within_the_limits(environment: Environment) -> None:
     """Thousands of settlements were enqueued during the outage; each is delivered once."""
     if IS_FULL:
         # The time limit is for tests that hang; TEST_SIZE=full runs for minutes.

@@ -145,9 +145,7 @@ async def test_a_pause_ends_a_waiting_retry_and_rolls_back_an_unknown_debit(
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
-async def test_a_pause_stops_the_pings_of_an_open_circuit_until_resume(
-    environment: Environment,
-) -> None:
+async def test_a_pause_stops_the_pings_of_an_open_circuit_until_resume(environment: Environment) -> None:
     environment.fleet.write_operator(
         environment.operator.url, interactive={"max_attempts": 1}, circuit={"failure_threshold": 2, "open_s": 0.2}
     )

@@ -101,9 +101,7 @@ async def test_health_goes_from_unknown_to_healthy_degraded_down_and_back(enviro
     await more_pings(environment, 3)
 
 
-async def test_last_success_at_of_a_healthy_operator_is_at_most_seconds_old(
-    environment: Environment,
-) -> None:
+async def test_last_success_at_of_a_healthy_operator_is_at_most_seconds_old(environment: Environment) -> None:
     """Not every answer is written, because each update writes the operator's row."""
     write_operator(environment, ping_interval_s=0)
     await environment.fleet.start("host-1")

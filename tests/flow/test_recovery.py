@@ -92,9 +92,7 @@ async def test_other_daemons_ping_after_the_daemon_with_the_ping_stops(environme
     assert await environment.audit_faults() == []
 
 
-async def test_a_half_open_circuit_of_a_crashed_daemon_is_decided_by_the_next(
-    environment: Environment,
-) -> None:
+async def test_a_half_open_circuit_of_a_crashed_daemon_is_decided_by_the_next(environment: Environment) -> None:
     """It crashed between starting the PING and its claim; another daemon claims that PING."""
     write_operator(environment, open_s=NEVER_S)
     daemon = await environment.fleet.start("host-1")
@@ -108,9 +106,7 @@ async def test_a_half_open_circuit_of_a_crashed_daemon_is_decided_by_the_next(
     assert [ping.request_id for ping in pings(environment.operator)] == [str(left)]
 
 
-async def test_a_ping_that_no_daemon_may_send_expires_and_another_one_follows(
-    environment: Environment,
-) -> None:
+async def test_a_ping_that_no_daemon_may_send_expires_and_another_one_follows(environment: Environment) -> None:
     """The only slot belongs to a frozen daemon, so no other has a share until it is released."""
     one_slot = ONE_ATTEMPT | {"max_in_flight": 1, "deadline_s": 0.5, "attempt_timeout_s": 0.4, "connect_timeout_s": 0.4}
     write_operator(environment, open_s=OPEN_S, interactive=one_slot)
@@ -130,9 +126,7 @@ async def test_a_ping_that_no_daemon_may_send_expires_and_another_one_follows(
 # Recovery
 
 
-async def test_after_an_outage_the_slow_start_delivers_the_whole_backlog(
-    environment: Environment,
-) -> None:
+async def test_after_an_outage_the_slow_start_delivers_the_whole_backlog(environment: Environment) -> None:
     """The number of concurrent requests doubles with each step."""
     count = 40
     write_operator(environment, open_s=OPEN_S)

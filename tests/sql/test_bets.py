@@ -15,15 +15,7 @@ import pytest
 
 from predictu_dispatch.core.lifecycle import BetState
 from predictu_dispatch.core.specification import BET_RULES, BetEvent, BetRule, EventRefused, TerminalChange
-from tests.support.harness import (
-    Harness,
-    Report,
-    delivered,
-    exhausted,
-    reaped,
-    rejected,
-    retried,
-)
+from tests.support.harness import Harness, Report, delivered, exhausted, reaped, rejected, retried
 
 SOME_TIME = datetime(2026, 1, 2, tzinfo=UTC)
 Way = Callable[[Harness, uuid.UUID], Awaitable[object]]
@@ -173,10 +165,7 @@ async def test_enqueueing_a_terminal_depends_on_the_bets_state(harness: Harness,
         assert (await harness.bet())["state"] == rule.next
         assert (
             await harness.state(terminal)
-            == {
-                TerminalChange.ENQUEUED_WAITING: "waiting",
-                TerminalChange.ENQUEUED_READY: "ready",
-            }[rule.terminal]
+            == {TerminalChange.ENQUEUED_WAITING: "waiting", TerminalChange.ENQUEUED_READY: "ready"}[rule.terminal]
         )
         # It is now the bet's only terminal.
         rule = EventRefused()

@@ -20,14 +20,7 @@ from tests.support.harness import (
     terminal_params,
     until_blocked,
 )
-from tests.support.interventions import (
-    cancel,
-    pause,
-    refusal,
-    resolve,
-    retry,
-    terminal_in_review,
-)
+from tests.support.interventions import cancel, pause, refusal, resolve, retry, terminal_in_review
 from tests.support.postgres import Database
 
 BALANCE = {"player_id": "p1", "currency": "EUR"}

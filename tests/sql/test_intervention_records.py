@@ -8,15 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support.harness import (
-    DISABLED,
-    OPERATOR,
-    WAIT_S,
-    Harness,
-    claim,
-    connected,
-    delivered,
-)
+from tests.support.harness import DISABLED, OPERATOR, WAIT_S, Harness, claim, connected, delivered
 from tests.support.interventions import (
     ALICE,
     BOB,
@@ -120,9 +112,7 @@ async def test_an_interventions_commit_is_durable(harness: Harness, action: Call
         assert await harness.daemon.fetchval("show synchronous_commit") == "on"
 
 
-async def test_one_ping_at_a_time_none_while_paused_and_it_decides_an_open_circuit(
-    harness: Harness,
-) -> None:
+async def test_one_ping_at_a_time_none_while_paused_and_it_decides_an_open_circuit(harness: Harness) -> None:
     first = await ping(harness.daemon)
     assert await ping(harness.daemon) == first
     assert (await operator_row(harness))["circuit"] == "closed"

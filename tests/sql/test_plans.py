@@ -129,9 +129,7 @@ async def test_no_statement_of_the_hot_path_scans_a_whole_table(old_harness: Har
     assert [text for text in named if "select count(*) from predictu_dispatch.bet where" not in text] == []
 
 
-async def test_a_heartbeat_with_hundreds_of_operators_has_no_quadratic_join(
-    harness: Harness,
-) -> None:
+async def test_a_heartbeat_with_hundreds_of_operators_has_no_quadratic_join(harness: Harness) -> None:
     owner, count = harness.owner, 300
     operator_ids = [f"op_{number}" for number in range(count)]
     await owner.execute(

@@ -158,10 +158,7 @@ async def test_killed_after_any_step_nothing_is_lost_and_the_next_run_finishes(p
             before = await read_contents(harness.owner, kept)
         steps, is_through = 0, False
         while not is_through:
-            async with (
-                cloned_database(postgres, aged.name) as database,
-                connected(database.owner, 1) as [owner],
-            ):
+            async with cloned_database(postgres, aged.name) as database, connected(database.owner, 1) as [owner]:
                 async with connected(database.retention, 1) as [connection]:
                     left = itertools.count(-steps)
 

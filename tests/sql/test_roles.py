@@ -29,12 +29,7 @@ FOR_PEOPLE = {
 }
 """The commands use the daemon's DSN."""
 MAY_EXECUTE["predictu_dispatcher"] |= FOR_PEOPLE
-FOR_RETENTION = {
-    "retention_cutoff",
-    "purge_finished",
-    "expired_audit",
-    "purge_audit",
-}
+FOR_RETENTION = {"retention_cutoff", "purge_finished", "expired_audit", "purge_audit"}
 """Only this role may remove rows, and it may do nothing else."""
 MAY_EXECUTE["predictu_retention"] = FOR_RETENTION
 READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_migration"}

@@ -28,10 +28,7 @@ from tests.support.postgres import Database
 @pytest.fixture
 async def fleet(database: Database) -> AsyncIterator[tuple[Connection, list[Connection]]]:
     """The owner, and as many daemons' connections as there are names."""
-    async with (
-        connected(database.owner, 1) as [owner],
-        connected(database.dispatcher, len(NAMES)) as daemons,
-    ):
+    async with connected(database.owner, 1) as [owner], connected(database.dispatcher, len(NAMES)) as daemons:
         yield owner, daemons
 
 
@@ -63,9 +60,7 @@ async def test_a_killed_daemons_share_goes_to_the_others_after_the_timeout_and_n
     assert set((await shares(owner))["op_a"]) == {a.name, b.name}
 
 
-async def test_a_deregistered_daemon_frees_its_share_at_once(
-    fleet: tuple[Connection, list[Connection]],
-) -> None:
+async def test_a_deregistered_daemon_frees_its_share_at_once(fleet: tuple[Connection, list[Connection]]) -> None:
     owner, connections = fleet
     a, b = fleet_members(connections[:2], (30, 9, 60.0))
     await exchange_heartbeats(owner, [a, b])
@@ -109,9 +104,7 @@ async def test_a_share_is_returned_only_as_attempts_end(fleet: tuple[Connection,
         assert (holder.is_fair, joining.is_fair) == (busy <= 15, free == 15)
 
 
-async def test_attempts_older_than_a_silence_return_no_share(
-    fleet: tuple[Connection, list[Connection]],
-) -> None:
+async def test_attempts_older_than_a_silence_return_no_share(fleet: tuple[Connection, list[Connection]]) -> None:
     """Others have its slots now: it may finish its attempts and starts none."""
     owner, connections = fleet
     first, frozen = fleet_members(connections[:2], (30, 8, 60.0))
@@ -188,9 +181,7 @@ async def test_few_daemons_serve_an_operator_with_a_small_rate_and_have_all_its_
     assert sum(int(1 + 1.05 * share) for share in expected if share) <= max(1.2 * rate, 1 + 1.05 * rate)
 
 
-async def test_concurrent_heartbeats_never_take_the_same_slot(
-    fleet: tuple[Connection, list[Connection]],
-) -> None:
+async def test_concurrent_heartbeats_never_take_the_same_slot(fleet: tuple[Connection, list[Connection]]) -> None:
     """Daemons make no pause while the shares are read all the time."""
     owner, connections = fleet
     limits: Limits = (10, 3, 60.0)

@@ -100,9 +100,7 @@ async def test_a_frozen_daemons_late_answer_is_kept_in_the_audit_and_decides_not
     assert environment.operator.faults == [f"BET_WIN {win} has two live attempts"]
 
 
-async def test_an_expired_lease_is_taken_over_and_its_callback_is_never_sent_late(
-    environment: Environment,
-) -> None:
+async def test_an_expired_lease_is_taken_over_and_its_callback_is_never_sent_late(environment: Environment) -> None:
     """In real time. A daemon is frozen after it sent one bet and claimed another.
 
     A second one takes over.

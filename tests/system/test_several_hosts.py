@@ -77,9 +77,7 @@ async def all_placed(environment: Environment, count: int) -> None:
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
-async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_comes_back(
-    network: HostNetwork,
-) -> None:
+async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_comes_back(network: HostNetwork) -> None:
     """Its requests continue: some are answered while it cannot settle, some time out."""
     environment, operator, cut_off = network.environment, network.environment.operator, network.hosts[A]
     network.write_operator(interactive={"max_in_flight": LIMIT, "attempt_timeout_s": ATTEMPT_S})
