@@ -1,7 +1,7 @@
 """The database's functions and core/methods.py have the same table of methods."""
 
 from predictu_dispatch.core.methods import RULES, TERMINALS, Method, MethodRule
-from tests.support.harness import OPERATOR, connected, enqueue, open_harness, placement_params, terminal_params
+from tests.support.harness import connected
 from tests.support.postgres import Database
 
 PROTOCOL = {
@@ -51,21 +51,3 @@ async def test_the_database_knows_no_other_method(database: Database) -> None:
             "select pg_get_constraintdef(oid) from pg_constraint where conname = 'callback_method_check'"
         )
     assert {word for word in constraint.split("'") if word.isupper() and "(" not in word} == set(Method)
-
-
-async def test_exactly_the_terminals_end_a_bet(database: Database) -> None:
-    async with open_harness(database) as harness:
-        ended = set()
-        for method in Method:
-            await harness.producer.execute(
-                "select predictu_dispatch.adopt_bet($1, $2, 'p1', 'EUR', 500, gen_random_uuid())", OPERATOR, method
-            )
-            if part_in_a_bet(method) == "terminal":
-                params = terminal_params(method, await harness.bet(method))
-            else:
-                needed = set(RULES[method].required)
-                params = {key: value for key, value in placement_params("new").items() if key in needed}
-            request_id = await enqueue(harness.producer, method, params)
-            if (await harness.bet(method))["terminal_request_id"] == request_id:
-                ended.add(method)
-    assert ended == TERMINALS

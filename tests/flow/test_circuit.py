@@ -2,11 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from uuid import UUID
 
 import pytest
-from aiohttp import web
 
 from predictu_dispatch.edge.postgres.sql_files import query
 from tests.support.circuits import (
@@ -29,7 +27,6 @@ from tests.support.circuits import (
 )
 from tests.support.environment import Environment
 from tests.support.harness import DISABLED, OPERATOR, Harness, claim, connected, delivered, enqueue, retried, settle_all
-from tests.support.operators import Request
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import proxied
 
@@ -62,25 +59,6 @@ async def test_consecutive_failures_open_the_circuit(environment: Environment, c
     await daemon.until_logged("circuit.opened")
     assert await daemon.metric("circuit_open", OPERATOR) == 1
     assert await daemon.metric("operator_up", OPERATOR) == 0
-
-
-async def test_a_business_rejection_resets_the_consecutive_failures(environment: Environment) -> None:
-    write_operator(environment, open_s=NEVER_S)
-    await environment.fleet.start("host-1")
-
-    async def balances(count: int, answer: Callable[[Request], web.Response | None]) -> None:
-        environment.operator.answer = answer
-        for _ in range(count):
-            await until_final(environment, await enqueue_balance(environment))
-
-    await balances(THRESHOLD - 1, failing())
-    await balances(1, lambda _: web.json_response({"status": "PLAYER_NOT_FOUND"}))
-    await balances(THRESHOLD - 1, failing())
-    # A 429 is neither a success nor a failure.
-    await balances(THRESHOLD, failing(429))
-    await until_operator_is(environment, circuit="closed", consecutive_failures=THRESHOLD - 1)
-    await balances(1, failing())
-    await until_operator_is(environment, circuit="open", within_s=OWN_TURN_S)
 
 
 async def test_failures_of_two_daemons_add_up(environment: Environment) -> None:

@@ -6,7 +6,6 @@ from uuid import UUID
 import pytest
 
 from tests.support.circuits import (
-    OWN_TURN_S,
     enqueue_balance,
     failing,
     outcomes,
@@ -17,7 +16,7 @@ from tests.support.circuits import (
 )
 from tests.support.daemons import until
 from tests.support.environment import OTHER, Environment, another_operator
-from tests.support.harness import OPERATOR, Harness, enqueue, placement_params, retried
+from tests.support.harness import OPERATOR, Harness, enqueue, placement_params
 from tests.support.postgres import Database
 
 
@@ -117,61 +116,6 @@ async def test_retries_wait_and_attempts_in_flight_finish(environment: Environme
     await until_final(environment, *failed, within_s=5.0)
     assert [await final_state(harness, win) for win in failed] == [("delivered", None, "applied", 2)] * 2
     assert environment.operator.faults == await environment.audit_faults() == []
-
-
-async def test_a_pause_ends_a_waiting_retry_and_rolls_back_an_unknown_debit(
-    environment: Environment, database: Database
-) -> None:
-    harness = environment.harness
-    unknown = await harness.place("b-unknown")
-    await harness.attempt(unknown, retried, due_in_s=60.0)
-    never_left = await harness.place("b-never-left")
-    await harness.attempt(never_left, retried, due_in_s=60.0, effect="none", evidence="not_sent")
-    environment.operator.book("b-unknown", str(unknown), "p1", 500)
-    await environment.fleet.start("host-1")
-    async with outcomes(database.owner) as outcome_times:
-        await pause(harness)
-        for ended, effect in ((unknown, "unknown"), (never_left, "none")):
-            await outcome_times.of(ended, within_s=1.0 + OWN_TURN_S)
-            assert await final_state(harness, ended) == ("exhausted", "paused", effect, 1)
-    assert (await harness.bet("b-never-left"))["state"] == "void"
-    [rollback] = await harness.rollbacks("b-unknown")
-    await until_heartbeats_sent(environment, 1)
-    assert await final_state(harness, rollback["request_id"]) == ("ready", rollback["reason"], "none", 0)
-    assert environment.operator.requests == []
-    await resume(harness)
-    await environment.until_all_final()
-    assert environment.operator.balance["p1"] == 0
-    assert environment.operator.faults == await environment.audit_faults() == []
-
-
-async def test_a_pause_stops_the_pings_of_an_open_circuit_until_resume(environment: Environment) -> None:
-    environment.fleet.write_operator(
-        environment.operator.url, interactive={"max_attempts": 1}, circuit={"failure_threshold": 2, "open_s": 0.2}
-    )
-    await environment.fleet.start("host-1")
-    environment.operator.answer = failing()
-    await until_final(environment, *[await enqueue_balance(environment) for _ in range(2)])
-    await until("the operator is pinged", lambda: len(pings(environment.operator)) >= 2)
-    await pause(environment.harness)
-    await until_heartbeats_sent(environment, 1)
-    reached = len(environment.operator.requests)
-    refused = await enqueue_balance(environment)
-    await until_final(environment, refused)
-    assert (await final_state(environment.harness, refused))[1] == "paused"
-    await until_heartbeats_sent(environment, 2)
-    assert len(environment.operator.requests) == reached
-    environment.operator.answer = lambda _: None
-    await resume(environment.harness)
-
-    async def it_is_closed() -> bool:
-        return bool(
-            await environment.harness.owner.fetchval(
-                "select circuit = 'closed' from predictu_dispatch.operator limit 1"
-            )
-        )
-
-    await until("a PING was answered", it_is_closed)
 
 
 # Fairness of expire()

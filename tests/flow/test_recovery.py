@@ -160,41 +160,6 @@ async def test_after_an_outage_the_slow_start_delivers_the_whole_backlog(environ
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
-async def test_a_failed_ping_leaves_the_circuit_open_and_a_rejected_one_closes_it(environment: Environment) -> None:
-    write_operator(environment, open_s=OPEN_S)
-    await environment.fleet.start("host-1")
-    await open_circuit(environment, THRESHOLD)
-    since = (await operator_row(environment))["circuit_since"]
-    await until_operator_is(environment, circuit="open", consecutive_failures=THRESHOLD + 2)
-    assert (await operator_row(environment))["circuit_since"] == since
-    environment.operator.refuse("PLAYER_NOT_FOUND")
-    await until_operator_is(environment, circuit="closed", consecutive_failures=0, health="healthy")
-
-
-async def test_attempts_from_before_the_outage_do_not_reopen_the_circuit(environment: Environment) -> None:
-    """They were sent before it opened and fail after it closed."""
-    write_operator(environment, open_s=OPEN_S)
-    await environment.fleet.start("host-1")
-    environment.operator.answer = failing()
-    environment.operator.hold()
-    hanging = await wins(environment, THRESHOLD + 1)
-    await environment.until_in_flight(len(hanging))
-    environment.operator.stop_holding()
-    for _ in range(THRESHOLD):
-        await enqueue_balance(environment)
-    await until_operator_is(environment, circuit="open")
-    environment.operator.answer = lambda _: None
-    await until_operator_is(environment, circuit="closed")
-    since = (await operator_row(environment))["circuit_since"]
-    environment.operator.release()
-    await until_final(environment, *hanging)
-    await until_heartbeats_sent(environment, 2)
-    assert (
-        (await operator_row(environment))["circuit_since"],
-        (await operator_row(environment))["consecutive_failures"],
-    ) == (since, 0)
-
-
 async def test_a_daemon_that_was_suspended_during_the_outage_does_not_reopen_the_circuit(
     environment: Environment,
 ) -> None:

@@ -75,17 +75,6 @@ async def test_no_role_can_update_or_delete_an_audit_row(
     assert await harness.owner.fetch("select * from predictu_dispatch.attempt order by started_at") == before
 
 
-async def test_an_attempt_has_exactly_one_deciding_row(harness: Harness) -> None:
-    """Late rows differ by their report_id."""
-    lease = await harness.lease(await harness.place())
-    await harness.settle(delivered(lease))
-    again = "insert into predictu_dispatch.attempt select a.* from predictu_dispatch.attempt a"
-    assert await is_refused(harness.owner, again, "23505")
-    for _ in range(2):
-        await harness.settle(retried(lease))
-    assert await harness.attempts(lease["request_id"]) == [(1, "delivered"), (1, "late"), (1, "late")]
-
-
 async def test_prepare_partitions_creates_the_next_months_and_may_run_concurrently(
     harness: Harness, database: Database
 ) -> None:
@@ -109,21 +98,6 @@ async def test_prepare_partitions_creates_the_next_months_and_may_run_concurrent
         assert await is_refused(harness.owner, f"truncate predictu_dispatch.attempt_{name}"), (
             "a new partition is guarded too"
         )
-
-
-async def test_rows_that_precede_their_partition_stay_in_the_default_partition(harness: Harness) -> None:
-    """After months without a daemon, an attempt may settle before its partition exists."""
-    first, *others = months()
-    await harness.owner.execute(
-        f"alter table predictu_dispatch.attempt detach partition predictu_dispatch.attempt_{first};"
-        f"drop table predictu_dispatch.attempt_{first};"
-        f"alter table predictu_dispatch.attempt detach partition predictu_dispatch.attempt_{others[0]};"
-        f"drop table predictu_dispatch.attempt_{others[0]}"
-    )
-    await harness.attempt(await harness.place(), delivered)
-    await harness.daemon.execute("select predictu_dispatch.prepare_partitions(2)")
-    assert {name.rpartition("attempt_")[2] for [name] in await harness.owner.fetch(PARTITIONS)} == {"default", *others}
-    assert await harness.owner.fetchval("select count(*) from predictu_dispatch.attempt_default") == 1
 
 
 async def test_a_long_read_of_the_audit_does_not_block_settling(harness: Harness, database: Database) -> None:

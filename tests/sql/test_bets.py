@@ -190,27 +190,6 @@ async def test_a_delivered_terminal_closes_its_bet(harness: Harness) -> None:
         assert (await harness.bet(bet_id))["state"] == "closed"
 
 
-@pytest.mark.parametrize("came_to", [rejected, exhausted])
-async def test_a_failed_terminal_leaves_its_bet_closing_until_a_person_retries_it(
-    harness: Harness, came_to: Callable[..., Report]
-) -> None:
-    _, win = await reach(harness, BetState.CLOSING, "b1")
-    assert win is not None
-    await harness.attempt(win, came_to)
-    assert (await harness.bet())["state"] == "closing"
-    assert (await harness.callback(win))["review_since"] is not None
-    with pytest.raises(asyncpg.PostgresError, match="closing"):
-        await harness.end("BET_REFUND")
-    await harness.owner.execute(
-        "update predictu_dispatch.callback set state = 'ready', finished_at = null, review_since = null,"
-        " due_at = now(), budget_from = attempts where request_id = $1",
-        win,
-    )
-    await harness.attempt(win, delivered)
-    assert (await harness.bet())["state"] == "closed"
-    assert [attempt for attempt, _ in await harness.attempts(win)] == [1, 2]
-
-
 async def test_unlisted_events_change_nothing(harness: Harness) -> None:
     """A placement settles once, a terminal only while in flight; other reports are late."""
     unlisted = set(itertools.product(BetState, BetEvent)) - set(BET_RULES)

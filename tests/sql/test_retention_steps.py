@@ -10,7 +10,6 @@ from typing import Any
 import asyncpg
 import pytest
 
-from predictu_dispatch.core.database import Refused
 from predictu_dispatch.edge.postgres.sql_files import query
 from predictu_dispatch.flow import retention as flow
 from tests.support.daemons import until
@@ -358,17 +357,6 @@ async def test_a_long_read_of_the_audit_keeps_its_months_and_delays_nobody(
     assert (await run_retention(database)).is_complete
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.bet_tombstone") == 1
     assert await harness.owner.fetch(LEFTOVERS) == []
-
-
-async def test_a_second_concurrent_retention_is_refused(database: Database, histories: HistoryBuilder) -> None:
-    await histories.make("won", LONG_AGO)
-    async with connected(database.retention, 2) as [one, other]:
-        async with one.transaction():
-            await one.execute("select predictu_dispatch.purge_finished($1, 10)", KEEP_MONTHS)
-            with pytest.raises(Refused) as raised:
-                await retention_over(other).run()
-            assert raised.value.sqlstate == "PD006"
-        assert (await retention_over(other).run()).is_complete
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,11 +1,9 @@
 """Heartbeats divide an operator's limits among the daemons of the fleet."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import pytest
 
 from predictu_dispatch.core.fleet import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, SHARE_VALID_S
@@ -60,16 +58,6 @@ async def test_a_killed_daemons_share_goes_to_the_others_after_the_timeout_and_n
     assert set((await shares(owner))["op_a"]) == {a.name, b.name}
 
 
-async def test_a_deregistered_daemon_frees_its_share_at_once(fleet: tuple[Connection, list[Connection]]) -> None:
-    owner, connections = fleet
-    a, b = fleet_members(connections[:2], (30, 9, 60.0))
-    await exchange_heartbeats(owner, [a, b])
-    await a.connection.execute(query("deregister"), a.name, uuid.uuid4())
-    assert await b.heartbeat() == (15, 4, 30.0), "another session deregisters nothing"
-    await a.connection.execute(query("deregister"), a.name, a.session)
-    assert await b.heartbeat() == (30, 9, 60.0)
-
-
 async def test_after_an_outage_the_first_daemon_waits_for_the_others(
     fleet: tuple[Connection, list[Connection]],
 ) -> None:
@@ -88,70 +76,6 @@ async def test_after_an_outage_the_first_daemon_waits_for_the_others(
     await exchange_heartbeats(owner, [first, second], rounds=3)
     assert [first.share, second.share] == [(15, 5, 30.0), (15, 4, 30.0)]
     assert stopped.name not in (await shares(owner))["op_a"]
-
-
-async def test_a_share_is_returned_only_as_attempts_end(fleet: tuple[Connection, list[Connection]]) -> None:
-    """Attempts in flight count, whichever daemon should have the slot."""
-    owner, connections = fleet
-    holder, joining = fleet_members(connections[:2], (30, 8, 60.0))
-    await exchange_heartbeats(owner, [holder])
-    assert holder.share == (30, 8, 60.0)
-    assert await joining.heartbeat() == (0, 0, 0.0)
-    for busy, free in ((30, 0), (22, 8), (15, 15), (0, 15)):
-        share = await holder.heartbeat((busy, 4, 30.0))
-        assert share == (15, 4, 30.0), "it reuses no slot above its share"
-        assert (await joining.heartbeat())[0] == free
-        assert (holder.is_fair, joining.is_fair) == (busy <= 15, free == 15)
-
-
-async def test_attempts_older_than_a_silence_return_no_share(fleet: tuple[Connection, list[Connection]]) -> None:
-    """Others have its slots now: it may finish its attempts and starts none."""
-    owner, connections = fleet
-    first, frozen = fleet_members(connections[:2], (30, 8, 60.0))
-    await exchange_heartbeats(owner, [first, frozen])
-    await exchange_heartbeats(owner, [first])
-    assert first.share == (30, 8, 60.0)
-    assert await frozen.heartbeat((15, 4, 30.0)) == (0, 0, 0.0)
-    assert total((await shares(owner))["op_a"].values(), 0) == 30
-
-
-async def test_a_live_daemons_name_is_refused_to_a_second_session_and_a_stopped_ones_is_free(
-    fleet: tuple[Connection, list[Connection]],
-) -> None:
-    owner, connections = fleet
-    first, other = fleet_members(connections[:2], (30, 9, 60.0))
-    second = FleetMember(connections[2], first.name, (30, 9, 60.0))
-    await exchange_heartbeats(owner, [first, other])
-    before = await shares(owner)
-    with pytest.raises(asyncpg.PostgresError, match="'d-0' is running on host host, process 42") as refusal:
-        await second.heartbeat()
-    assert refusal.value.sqlstate == "PD007"
-    assert "[daemon] instance" in refusal.value.as_dict()["hint"]
-    assert await shares(owner) == before
-    await pass_time(owner, HEARTBEAT_TIMEOUT_S - 0.5)
-    with pytest.raises(asyncpg.PostgresError, match="is running"):
-        await second.heartbeat()
-    await pass_time(owner, 0.5)
-    started_at = await owner.fetchval("select started_at from predictu_dispatch.daemon where instance = 'd-0'")
-    # It inherits the row and its share, which no other daemon could take meanwhile.
-    assert await second.heartbeat() == (15, 5, 30.0)
-    assert await owner.fetchval(
-        "select session_id = $1 and started_at > $2 from predictu_dispatch.daemon where instance = 'd-0'",
-        *(second.session, started_at),
-    )
-    with pytest.raises(asyncpg.PostgresError, match="is running"):
-        await first.heartbeat()
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(1, [1, 0, 0, 0]), (3, [1, 1, 1, 0]), (6, [2, 2, 1, 1])])
-async def test_a_limit_below_the_number_of_daemons_goes_to_the_first_ones(
-    fleet: tuple[Connection, list[Connection]], limit: int, expected: list[int]
-) -> None:
-    owner, connections = fleet
-    daemons = fleet_members(connections, (limit, limit, 0))
-    await exchange_heartbeats(owner, daemons)
-    assert [daemon.share for daemon in daemons] == [(slots, slots, None) for slots in expected]
-    assert all(daemon.is_fair for daemon in daemons)
 
 
 @pytest.mark.parametrize(

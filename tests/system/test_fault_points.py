@@ -275,14 +275,6 @@ def test_a_malformed_value_is_refused_with_the_syntax(value: str, message: str) 
     assert all(name in str(refused.value) for name in (*POINTS, *Action))
 
 
-async def test_the_test_build_refuses_malformed_values_and_names_each(environment: Environment) -> None:
-    refused = environment.fleet.spawn("refused", fault="claimd:kill,sent:melt")
-    assert await refused.exited() == 2
-    assert "PREDICTU_DISPATCH_FAULT: 'claimd:kill': 'claimd' is no fault point" in refused.log_text
-    assert "PREDICTU_DISPATCH_FAULT: 'sent:melt': 'melt' is no action" in refused.log_text
-    assert "Allowed is POINT:ACTION[:NTH]" in refused.log_text
-
-
 def test_a_renamed_method_of_a_fault_point_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """All points are checked, whichever is armed."""
     monkeypatch.delattr(Outbox, "expired_leases")

@@ -12,7 +12,6 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import jwt
 import pytest
 from aiohttp import web
 
@@ -85,42 +84,6 @@ async def partition_of(harness: Harness, lease: object, started_at: datetime) ->
         "select tableoid::regclass::text from predictu_dispatch.attempt where report_id = $1", report["report_id"]
     )
     return table
-
-
-async def test_every_retry_is_signed_with_the_current_time(environment: Environment) -> None:
-    """The operator's clock is a day ahead at first, so that each token has expired.
-
-    Then it is corrected.
-    """
-    after_s, ahead_s = 3.2, 86_400.0
-    retries = {"initial_delay_s": after_s, "max_delay_s": after_s, "jitter": 0.0}
-    environment.fleet.write_operator(environment.operator.url, interactive=retries)
-    is_fast = True
-
-    def answer(request: Request) -> web.Response | None:
-        expires_at_s = claims(request)["exp"]
-        return web.json_response(status=401) if is_fast and time.time() + ahead_s > expires_at_s else None
-
-    environment.operator.answer = answer
-    await environment.fleet.start("host-1")
-    placement = await environment.harness.place()
-    await until("it is refused", lambda: len(environment.operator.requests) == 1)
-    is_fast = False
-    await environment.until_all_final()
-    assert await environment.audit(placement) == [
-        (1, "retry", "answered", "misconfigured", "host-1"),
-        (2, "delivered", "answered", None, "host-1"),
-    ]
-    first, second = environment.operator.sent(placement)
-    assert first.body == second.body
-    assert claims(second)["iat"] - claims(first)["iat"] >= int(after_s)
-    # This operator accepts tokens of up to three seconds, and both were new.
-    assert environment.operator.faults == []
-
-
-def claims(request: Request) -> dict[str, int]:
-    found: dict[str, int] = jwt.decode(request.token, options={"verify_signature": False})
-    return found
 
 
 def why_no_other_uptime() -> str | None:

@@ -9,40 +9,6 @@ from tests.support.postgres_proxy import proxied
 SETTLE = "predictu_dispatch.settle("
 
 
-async def enqueue_bets(environment: Environment, count: int) -> None:
-    """Enqueue `count` bets with terminals: a third is won, a third lost, a third rolled back."""
-    for n in range(count):
-        bet_id = f"b-{n}"
-        await environment.harness.place(bet_id)
-        if n % 3 == 2:
-            await environment.harness.rollback(bet_id)
-        else:
-            await environment.harness.end("BET_WIN" if n % 3 else "BET_LOSE", bet_id)
-
-
-async def test_two_daemons_never_lease_the_same_callback_and_finish_every_bet(environment: Environment) -> None:
-    count = 150
-    # Few slots, so that both daemons are needed and their claims alternate.
-    few = {"max_in_flight": 4}
-    environment.fleet.write_operator(environment.operator.url, interactive=few, settlement=few)
-    await environment.fleet.start_all("host-1", "host-2")
-    await enqueue_bets(environment, count)
-    await environment.until_all_final()
-
-    bets = await environment.bets()
-    assert set(bets) <= {"closed", "void"}
-    assert sum(bets.values()) == count
-    assert environment.operator.faults == await environment.audit_faults() == []
-    # Without a crash or a slow answer, nothing is sent twice and no lease is lost.
-    assert len({request.request_id for request in environment.operator.requests}) == len(environment.operator.requests)
-    rows = await environment.harness.owner.fetch(
-        "select instance, count(*), max(attempt) as last from predictu_dispatch.attempt group by instance"
-    )
-    assert {row["instance"]: row["last"] for row in rows} == {"host-1": 1, "host-2": 1}
-    assert sum(row["count"] for row in rows) == len(environment.operator.requests)
-    assert environment.operator.balance["p1"] == -500 * (count // 3)
-
-
 async def test_two_daemons_reap_a_crashed_daemons_leases_once(environment: Environment, database: Database) -> None:
     """The bets are locked at first, so the leases are reaped more than once."""
     count = 30
