@@ -47,8 +47,7 @@ _JSON_COLUMNS: Final = ("params", "request_headers", "response_headers")
 def show(invocation: Invocation, request_id: UUID | None, bet: tuple[str, str] | None, operator: str | None) -> None:
     """Show the life of the callback REQUEST_ID, attempt by attempt, or of a bet with --bet."""
     if (request_id is None) == (bet is None):
-        message = "give a REQUEST_ID, or --bet OPERATOR BET_ID"
-        raise click.UsageError(message)
+        raise click.UsageError("give a REQUEST_ID, or --bet OPERATOR BET_ID")
     found, callbacks = asyncio.run(_read(invocation, request_id, bet, operator))
     if invocation.json:
         print_json({"bet": found, "callbacks": [_unpacked(callback) for callback in callbacks]})

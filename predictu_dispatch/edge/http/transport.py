@@ -136,10 +136,9 @@ class Transport:
         if not {"send", "write_bytes"} <= vars(aiohttp.ClientRequest).keys():
             # Without these hooks nothing would count as sent, and debits with an unknown outcome as
             # never made.
-            message = (
+            raise RuntimeError(
                 "this aiohttp has no ClientRequest.send and write_bytes; install the one in deploy/requirements.txt"
             )
-            raise RuntimeError(message)
         self._url = settings.callback_url
         self._response_bytes_max = settings.limits.max_response_bytes
         self._allow_private_addresses = settings.allow_private_addresses

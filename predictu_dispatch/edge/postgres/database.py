@@ -87,8 +87,7 @@ class Database:
         once a connection is free.
         """
         if self._pool is None:
-            message = "the database is not open"
-            raise DatabaseUnavailable(message)
+            raise DatabaseUnavailable("the database is not open")
         try:
             if urgent:
                 rows = await _rows(self._pool, query, args, unless)

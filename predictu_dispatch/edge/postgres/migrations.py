@@ -75,11 +75,10 @@ async def _migrate(dsn: str) -> Changes:
                 await connection.execute("select predictu_dispatch.prepare_partitions($1)", _PARTITIONS_AHEAD)
         return Changes(migrations=[migration.name for migration in pending], functions=functions)
     except asyncpg.LockNotAvailableError as error:
-        message = (
+        raise SchemaError(
             f"another transaction has locked a table for longer than {_LOCK_TIMEOUT_S} s ({error}); nothing was "
             "changed. Try again; if it stays locked, look in pg_stat_activity for a transaction that was left open"
-        )
-        raise SchemaError(message) from error
+        ) from error
     finally:
         await connection.close(timeout=5)
 
@@ -87,8 +86,9 @@ async def _migrate(dsn: str) -> Changes:
 async def _require_utf8(connection: Connection | PoolConnectionProxy) -> None:
     encoding = await connection.fetchval("select current_setting('server_encoding')")
     if encoding != "UTF8":
-        message = f"the database's encoding is {encoding}; create it with encoding 'UTF8', because callbacks are UTF-8"
-        raise SchemaError(message)
+        raise SchemaError(
+            f"the database's encoding is {encoding}; create it with encoding 'UTF8', because callbacks are UTF-8"
+        )
 
 
 async def _apply(connection: Connection | PoolConnectionProxy, migration: Migration) -> None:
@@ -144,23 +144,20 @@ def pending_migrations(applied: Mapping[int, Applied]) -> list[Migration]:
     ours = {migration.version: migration for migration in migrations()}
     for version, one in applied.items():
         if version in ours and one.name != ours[version].name:
-            message = (
+            raise SchemaError(
                 f"this database was made by a build before the first release ({one.name}) and cannot be upgraded; "
                 "recreate it: `drop schema predictu_dispatch cascade`, then `predictu-dispatch migrate`"
             )
-            raise SchemaError(message)
     if any(version not in ours and one.compatible_from > len(ours) for version, one in applied.items()):
-        message = (
+        raise SchemaError(
             f"the schema is at version {max(applied)}, this build knows {len(ours)} at most; install the newer release"
         )
-        raise SchemaError(message)
     for version, migration in ours.items():
         if version in applied and applied[version].sha256 != migration.sha256:
-            message = (
+            raise SchemaError(
                 f"{migration.name} was applied with other content; "
                 "migrations are never edited: restore the file and add a new one"
             )
-            raise SchemaError(message)
     return [migration for version, migration in ours.items() if version not in applied]
 
 
@@ -178,11 +175,10 @@ async def _require_no_daemon_left_behind(
     )
     if rows:
         named = ", ".join(f"{row['instance']} (host {row['host']}, process {row['pid']})" for row in rows)
-        message = (
+        raise SchemaError(
             f"{most.name} needs daemons of release {most.compatible_from:04d} or later, and older ones are running: "
             f"{named}; replace or stop them first. Nothing was changed."
         )
-        raise SchemaError(message)
 
 
 async def require_schema(connection: Connection | PoolConnectionProxy) -> None:
@@ -194,10 +190,10 @@ async def require_schema(connection: Connection | PoolConnectionProxy) -> None:
     pending = pending_migrations(applied)
     if not applied:
         name = await connection.fetchval("select current_database()")
-        message = (
+        raise SchemaError(
             f"database {name} has no schema of ours; if it is the right one, run `predictu-dispatch migrate` first"
         )
-        raise SchemaError(message)
     if pending:
-        message = f"the schema lacks {', '.join(m.name for m in pending)}; run `predictu-dispatch migrate` first"
-        raise SchemaError(message)
+        raise SchemaError(
+            f"the schema lacks {', '.join(m.name for m in pending)}; run `predictu-dispatch migrate` first"
+        )

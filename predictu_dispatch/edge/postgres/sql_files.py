@@ -92,8 +92,9 @@ def migrations() -> tuple[Migration, ...]:
             found.append(Migration(version=int(match["version"]), name=file.name, sql=file.read_text(encoding="utf-8")))
     found.sort(key=lambda migration: migration.version)
     if [migration.version for migration in found] != list(range(1, len(found) + 1)):
-        message = f"migrations must be numbered 0001, 0002, … without a gap: {[migration.name for migration in found]}"
-        raise RuntimeError(message)
+        raise RuntimeError(
+            f"migrations must be numbered 0001, 0002, … without a gap: {[migration.name for migration in found]}"
+        )
     return tuple(found)
 
 
