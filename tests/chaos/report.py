@@ -1,6 +1,7 @@
 """The totals of many runs, as the table in tests/README.md."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.bench.figures import percentile
@@ -11,44 +12,38 @@ from tests.chaos.verdict import Verdict
 class Report:
     """The runs so far."""
 
-    runs: int = 0
-    faults: int = 0
-    bets: int = 0
-    callbacks: int = 0
-    attempts: int = 0
-    duplicates: int = 0
-    late: int = 0
-    interrupted: int = 0
-    repeated: int = 0
+    verdicts: list[Verdict] = field(default_factory=list)
     injected: Counter[str] = field(default_factory=Counter)
-    recovery_s: list[float] = field(default_factory=list)
+    repeated: int = 0
+
+    @property
+    def faults(self) -> int:
+        return sum(len(verdict.faults) for verdict in self.verdicts)
 
     def add(self, verdict: Verdict, injected: Counter[str], repeated: int) -> None:
-        self.runs += 1
-        self.faults += len(verdict.faults)
-        self.bets += verdict.bets
-        self.callbacks += verdict.callbacks
-        self.attempts += verdict.attempts
-        self.duplicates += verdict.duplicates
-        self.late += verdict.late
-        self.interrupted += verdict.interrupted
-        self.repeated += repeated
+        self.verdicts.append(verdict)
         self.injected += injected
-        self.recovery_s += verdict.recovery_s
+        self.repeated += repeated
 
     def lines(self) -> list[str]:
         """The table, and a line with the injected faults."""
-        million = 1_000_000 / max(1, self.callbacks)
+
+        def total(of: Callable[[Verdict], int]) -> int:
+            return sum(map(of, self.verdicts))
+
+        callbacks, duplicates = total(lambda one: one.callbacks), total(lambda one: one.duplicates)
+        recovery_s = [seconds for one in self.verdicts for seconds in one.recovery_s]
         rows = {
-            "seeds": f"{self.runs}",
+            "seeds": f"{len(self.verdicts)}",
             "faults injected": f"{self.injected.total():,}",
-            "bets, callbacks, attempts": f"{self.bets:,}, {self.callbacks:,}, {self.attempts:,}",
-            "interrupted attempts": f"{self.interrupted:,}",
-            "requests received again": f"{self.duplicates:,} ({self.duplicates * million:,.0f} a million)",
-            "answers after the lease expired": f"{self.late:,}",
+            "bets, callbacks, attempts": f"{total(lambda one: one.bets):,}, {callbacks:,},"
+            f" {total(lambda one: one.attempts):,}",
+            "interrupted attempts": f"{total(lambda one: one.interrupted):,}",
+            "requests received again": f"{duplicates:,} ({duplicates / max(1, callbacks) * 1_000_000:,.0f} a million)",
+            "answers after the lease expired": f"{total(lambda one: one.late):,}",
             "statements that producers repeated": f"{self.repeated:,}",
             "from an interrupted attempt to the next, p50 / p99": (
-                f"{percentile(self.recovery_s, 0.5):.1f} / {percentile(self.recovery_s, 0.99):.1f} s"
+                f"{percentile(recovery_s, 0.5):.1f} / {percentile(recovery_s, 0.99):.1f} s"
             ),
             "failed checks": f"{self.faults}",
         }

@@ -6,7 +6,6 @@ packet sent over a pulled cable is lost silently. The machine's own network is n
 namespaces have no names, so they end with this process.
 """
 
-import asyncio
 import ctypes
 import os
 import shutil
@@ -19,12 +18,11 @@ from enum import Enum
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from tests.support.daemons import WAIT_S, Daemon
 from tests.support.environment import Environment
-from tests.support.operators import Operator
-from tests.support.postgres_proxy import PostgresProxy
+from tests.support.operators import receiving
+from tests.support.postgres_proxy import PostgresProxy, proxied
 
 _NEW_NETWORK = 0x40000000
 """CLONE_NEWNET. Source: unshare(2), <linux/sched.h>."""
@@ -210,10 +208,11 @@ async def open_network(environment: Environment, *names: str) -> AsyncIterator[H
         network = Network()
         stack.callback(network.close)
         network.ip(f"addr add {_POSTGRES_AT}/32 dev lo", f"addr add {_OPERATOR_AT}/32 dev lo")
-        url = await stack.enter_async_context(_receiving(environment.operator, network.listening(_OPERATOR_AT)))
+        url = await stack.enter_async_context(receiving(environment.operator.receive, network.listening(_OPERATOR_AT)))
+        stack.callback(environment.operator.release)
         hosts = {}
         for number, name in enumerate(names, 1):
-            proxy = await stack.enter_async_context(_forwarding(environment.fleet.dsn, network.listening(_POSTGRES_AT)))
+            proxy = await stack.enter_async_context(proxied(environment.fleet.dsn, network.listening(_POSTGRES_AT)))
             of_host = Network()
             stack.callback(of_host.close)
             hosts[name] = Host(name=name, number=number, network=of_host, backbone=network, proxy=proxy)
@@ -230,32 +229,3 @@ async def open_network(environment: Environment, *names: str) -> AsyncIterator[H
             )
         )
         yield HostNetwork(environment=environment, operator_url=url, hosts=hosts)
-
-
-@asynccontextmanager
-async def _receiving(operator: Operator, listening: socket.socket) -> AsyncIterator[str]:
-    """Serves the operator on this socket too; yields its URL."""
-    application = web.Application()
-    application.router.add_post("/callback", operator.receive)
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    host, port = listening.getsockname()
-    await web.SockSite(runner, listening).start()
-    try:
-        yield f"http://{host}:{port}/callback"
-    finally:
-        operator.release()
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def _forwarding(dsn: str, listening: socket.socket) -> AsyncIterator[PostgresProxy]:
-    proxy = PostgresProxy(dsn)
-    proxy.port = listening.getsockname()[1]
-    server = await asyncio.start_server(proxy.serve, sock=listening)
-    try:
-        yield proxy
-    finally:
-        server.close()
-        proxy.refuse_connections()
-        await server.wait_closed()

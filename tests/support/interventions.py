@@ -12,42 +12,37 @@ from tests.support.harness import OPERATOR, Connection, Harness, delivered, exha
 ALICE, BOB = "alice@desk-1", "bob@desk-2"
 
 
+async def _call(connection: Connection, function: str, *values: object) -> Any:
+    places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
+    return await connection.fetchrow(f"select * from predictu_dispatch.{function}({places})", *values)  # noqa: S608
+
+
 async def retry(connection: Connection, request_id: uuid.UUID | None, by: str | None = ALICE) -> Any:
-    return await connection.fetchrow(
-        "select * from predictu_dispatch.retry_callback($1, $2, $3)", OPERATOR, request_id, by
-    )
+    return await _call(connection, "retry_callback", OPERATOR, request_id, by)
 
 
 async def cancel(
     connection: Connection, request_id: uuid.UUID | None, reason: str | None = "market is void", by: str | None = ALICE
 ) -> Any:
-    return await connection.fetchrow(
-        "select * from predictu_dispatch.cancel_callback($1, $2, $3, $4)", OPERATOR, request_id, reason, by
-    )
+    return await _call(connection, "cancel_callback", OPERATOR, request_id, reason, by)
 
 
 async def resolve(
     connection: Connection, request_id: uuid.UUID | None, reason: str | None = "paid by hand", by: str | None = ALICE
 ) -> Any:
-    return await connection.fetchrow(
-        "select * from predictu_dispatch.resolve_callback($1, $2, $3, $4)", OPERATOR, request_id, reason, by
-    )
+    return await _call(connection, "resolve_callback", OPERATOR, request_id, reason, by)
 
 
 async def pause(
     connection: Connection, operator_id: str = OPERATOR, reason: str | None = "their upgrade", by: str | None = ALICE
 ) -> Any:
-    return await connection.fetchrow(
-        "select * from predictu_dispatch.pause_operator($1, $2, $3)", operator_id, reason, by
-    )
+    return await _call(connection, "pause_operator", operator_id, reason, by)
 
 
 async def resume(
     connection: Connection, operator_id: str = OPERATOR, reason: str | None = None, by: str | None = ALICE
 ) -> Any:
-    return await connection.fetchrow(
-        "select * from predictu_dispatch.resume_operator($1, $2, $3)", operator_id, reason, by
-    )
+    return await _call(connection, "resume_operator", operator_id, reason, by)
 
 
 async def ping(connection: Connection, operator_id: str = OPERATOR) -> uuid.UUID:

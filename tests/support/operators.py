@@ -8,9 +8,10 @@ for each bet, one live attempt of a request. `faults` lists every breach.
 import asyncio
 import hashlib
 import json
+import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -195,18 +196,30 @@ class Operator:
 
 
 @asynccontextmanager
-async def running_operator(operator_id: str, public_pem: bytes) -> AsyncIterator[Operator]:
-    """Serves the operator on a free port; requests still held at the end are answered."""
-    operator = Operator(operator_id, public_pem)
+async def receiving(
+    receive: Callable[[web.Request], Awaitable[web.StreamResponse]], listening: socket.socket | None = None
+) -> AsyncIterator[str]:
+    """Serves callbacks on this socket or on a free port; yields the URL."""
     application = web.Application()
-    application.router.add_post("/callback", operator.receive)
+    application.router.add_post("/callback", receive)
     # A request whose connection has closed is cancelled, so that it no longer counts as live.
     runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    operator.url = f"http://127.0.0.1:{runner.addresses[0][1]}/callback"
+    listening = listening or socket.create_server(("127.0.0.1", 0))
+    host, port = listening.getsockname()
+    await web.SockSite(runner, listening).start()
     try:
-        yield operator
+        yield f"http://{host}:{port}/callback"
     finally:
-        operator.release()
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def running_operator(operator_id: str, public_pem: bytes) -> AsyncIterator[Operator]:
+    """Serves the operator on a free port; requests still held at the end are answered."""
+    operator = Operator(operator_id, public_pem)
+    async with receiving(operator.receive) as operator.url:
+        try:
+            yield operator
+        finally:
+            operator.release()

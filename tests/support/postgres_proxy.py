@@ -7,6 +7,7 @@ PostgreSQL documentation, "Message Formats".
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -179,9 +180,11 @@ class ProxyServer(Protocol):
 
 
 @asynccontextmanager
-async def serving(proxy: ProxyServer, close: Callable[[], None]) -> AsyncIterator[None]:
-    """Serves the proxy on a free port; `close` ends its connections afterwards."""
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+async def serving(
+    proxy: ProxyServer, close: Callable[[], None], listening: socket.socket | None = None
+) -> AsyncIterator[None]:
+    """Serves the proxy on this socket or a free port; `close` ends its connections afterwards."""
+    server = await asyncio.start_server(proxy.serve, sock=listening or socket.create_server(("127.0.0.1", 0)))
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield
@@ -192,8 +195,8 @@ async def serving(proxy: ProxyServer, close: Callable[[], None]) -> AsyncIterato
 
 
 @asynccontextmanager
-async def proxied(dsn: str) -> AsyncIterator[PostgresProxy]:
+async def proxied(dsn: str, listening: socket.socket | None = None) -> AsyncIterator[PostgresProxy]:
     """Serves a proxy in front of the server of `dsn`; cuts its connections afterwards."""
     proxy = PostgresProxy(dsn)
-    async with serving(proxy, proxy.refuse_connections):
+    async with serving(proxy, proxy.refuse_connections, listening):
         yield proxy

@@ -47,45 +47,36 @@ def test_an_edit_changes_the_fingerprint_and_a_comment_does_not(folder: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "line"),
+    ("content", "line"),
     [
+        ("[database]\npool_size = 0", "database.pool_size = 0: must be a whole number from 1 to 100"),
+        ("[log]\nlevel = 'loud'", 'log.level = "loud": must be "debug" or "info" or "warning" or "error"'),
+        ("[databas]", "databas = a table: unknown key; did you mean database?"),
         (
-            "dispatcher.toml",
-            "[database]\npool_size = 0",
-            "database.pool_size = 0: must be a whole number from 1 to 100",
-        ),
-        (
-            "dispatcher.toml",
-            "[log]\nlevel = 'loud'",
-            'log.level = "loud": must be "debug" or "info" or "warning" or "error"',
-        ),
-        ("dispatcher.toml", "[databas]", "databas = a table: unknown key; did you mean database?"),
-        (
-            "dispatcher.toml",
             f"[database]\npool_size = 0x{'f' * 5000}",
             "database.pool_size = a number of 20000 bits: must be a whole number from 1 to 100",
         ),
-        ("dispatcher.toml", "http = 1", "http = not a table: must be a table"),
-        ("dispatcher.toml", "a = 1\nb =\n", "not valid TOML: Invalid value (at line 2, column 4)"),
-        ("dispatcher.toml", "a = 1\nb = '\xff'\n".encode("latin-1"), "not valid TOML: not UTF-8 (at line 2, column 6)"),
+        ("http = 1", "http = not a table: must be a table"),
+        ("a = 1\nb =\n", "not valid TOML: Invalid value (at line 2, column 4)"),
+        ("a = 1\nb = '\xff'\n".encode("latin-1"), "not valid TOML: not UTF-8 (at line 2, column 6)"),
+        (f"a = {'[' * 5000}", "not valid TOML: a number of thousands of digits or brackets nested too deeply"),
+        (f"a = {'9' * 5000}", "not valid TOML: a number of thousands of digits or brackets nested too deeply"),
+        ("#" * (FILE_BYTES_MAX + 1), "longer than 1048576 bytes; must be a readable TOML file"),
+    ],
+)
+def test_each_fault_of_the_dispatchers_file_has_its_message(folder: Path, content: str | bytes, line: str) -> None:
+    (folder / "dispatcher.toml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert f"dispatcher.toml: {line}" in faults(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
         (
-            "dispatcher.toml",
-            f"a = {'[' * 5000}",
-            "not valid TOML: a number of thousands of digits or brackets nested too deeply",
-        ),
-        (
-            "dispatcher.toml",
-            f"a = {'9' * 5000}",
-            "not valid TOML: a number of thousands of digits or brackets nested too deeply",
-        ),
-        ("dispatcher.toml", "#" * (FILE_BYTES_MAX + 1), "longer than 1048576 bytes; must be a readable TOML file"),
-        (
-            "operators/op_a.toml",
             "callback_url = 'https://h'\n[signing]\nkey_file = 'keys/op_a.pem'",
             "operator_id: is missing; must be 1 to 64 of A-Z a-z 0-9 _ -, and the file's name",
         ),
         (
-            "operators/op_a.toml",
             "operator_id = 'op_a'\ncallback_url = 'https://h'",
             (
                 "signing.key_file: is missing; must be a PKCS#8 PEM file relative to this file,"
@@ -93,25 +84,18 @@ def test_an_edit_changes_the_fingerprint_and_a_comment_does_not(folder: Path) ->
             ),
         ),
         (
-            "operators/op_a.toml",
             OPERATOR.replace('"op_a"', '"op_b"'),
             'operator_id = "op_b": must be "op_a", the file\'s name; change the key or rename the file',
         ),
         (
-            "operators/op_a.toml",
             OPERATOR.replace("keys/op_a", "keys/gone"),
             (
                 'signing.key_file = "keys/gone.pem": no such file or directory;'
                 " to create one: predictu-dispatch keys new op_a"
             ),
         ),
+        (OPERATOR.replace("keys/op_a.pem", "keys"), 'signing.key_file = "keys": not a file; must be a PKCS#8 PEM file'),
         (
-            "operators/op_a.toml",
-            OPERATOR.replace("keys/op_a.pem", "keys"),
-            'signing.key_file = "keys": not a file; must be a PKCS#8 PEM file',
-        ),
-        (
-            "operators/op_a.toml",
             f'{OPERATOR}algorithm = "RS256"',
             (
                 'signing.key_file = "keys/op_a.pem": signing.algorithm = "RS256" needs an RSA key of 2048 bits or more,'
@@ -119,30 +103,26 @@ def test_an_edit_changes_the_fingerprint_and_a_comment_does_not(folder: Path) ->
             ),
         ),
         (
-            "operators/op_a.toml",
             f"{OPERATOR}[tls]\nca_file = 'gone.pem'",
             'tls.ca_file = "gone.pem": no such file or directory; must be a PEM file',
         ),
         (
-            "operators/op_a.toml",
             f"{OPERATOR}[tls]\nca_file = 'op_a.toml'",
             'tls.ca_file = "op_a.toml": does not load; must be PEM certificates',
         ),
         (
-            "operators/op_a.toml",
             f"{OPERATOR}[interactive]\nattempt_timeout_s = 1",
             "interactive.connect_timeout_s = 2.0 (the default): must be at most attempt_timeout_s, which is 1",
         ),
         (
-            "operators/op_a.toml",
             f"callback_url = '{'x' * 200}'\n{OPERATOR.replace('callback_url', 'amount_format')}",
             f'callback_url = "{"x" * 79}…": must be an https:// URL',
         ),
     ],
 )
-def test_each_fault_has_its_message(folder: Path, file: str, content: str | bytes, line: str) -> None:
-    (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert f"{file}: {line}" in faults(folder)
+def test_each_fault_of_an_operators_file_has_its_message(folder: Path, content: str, line: str) -> None:
+    (folder / "operators" / "op_a.toml").write_text(content)
+    assert f"operators/op_a.toml: {line}" in faults(folder)
 
 
 @pytest.mark.parametrize(

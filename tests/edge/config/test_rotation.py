@@ -25,6 +25,7 @@ from predictu_dispatch.edge.config.rotation import KeyRotation, RotationRefusedE
 from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment
 from tests.support.harness import OPERATOR
+from tests.support.operators import receiving
 
 FILE_STEPS = frozenset({"open", "os.link", "os.rename", "os.remove", "os.chmod", "os.chown"})
 """The audit events that Python raises before it touches a file. Source: PEP 578."""
@@ -225,16 +226,8 @@ class Verifier:
 @asynccontextmanager
 async def running_verifier(session: aiohttp.ClientSession) -> AsyncIterator[Verifier]:
     verifier = Verifier(session=session)
-    application = web.Application()
-    application.router.add_post("/callback", verifier.receive)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    verifier.url = f"http://127.0.0.1:{runner.addresses[0][1]}/callback"
-    try:
+    async with receiving(verifier.receive) as verifier.url:
         yield verifier
-    finally:
-        await runner.cleanup()
 
 
 async def play_bets(environment: Environment, verifier: Verifier, stop: asyncio.Event) -> int:
