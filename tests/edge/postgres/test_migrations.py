@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -81,19 +82,22 @@ def later_definitions() -> tuple[Definition, ...]:
     return tuple(sorted(found, key=lambda one: (one.is_view, one.name)))
 
 
-async def create_database(server: Server) -> str:
+@asynccontextmanager
+async def empty_database(server: Server, options: str = "encoding 'UTF8'") -> AsyncIterator[str]:
+    """A database without our schema; yields its DSN."""
     name = f"predictu_test_{secrets.token_hex(6)}"
     async with connected(server.maintenance_dsn, 1) as [owner]:
-        await owner.execute(f"create database {name} encoding 'UTF8' template template0")
-    return name
+        await owner.execute(f"create database {name} {options} template template0")
+    try:
+        yield server.dsn(name)
+    finally:
+        await drop_database(server, name)
 
 
 @pytest.fixture
 async def empty(postgres: Server) -> AsyncIterator[str]:
-    """A database without our schema."""
-    name = await create_database(postgres)
-    yield postgres.dsn(name)
-    await drop_database(postgres, name)
+    async with empty_database(postgres) as dsn:
+        yield dsn
 
 
 async def test_migrating_twice_changes_nothing_the_second_time(empty: str) -> None:
@@ -143,12 +147,9 @@ async def test_an_upgraded_and_a_fresh_database_have_the_same_schema(
         "views/needs_review.sql",
     ]
     upgraded = await asyncio.to_thread(dump_schema, empty, PG_DUMP)
-    name = await create_database(postgres)
-    try:
-        await migrate(postgres.dsn(name))
-        fresh = await asyncio.to_thread(dump_schema, postgres.dsn(name), PG_DUMP)
-    finally:
-        await drop_database(postgres, name)
+    async with empty_database(postgres) as dsn:
+        await migrate(dsn)
+        fresh = await asyncio.to_thread(dump_schema, dsn, PG_DUMP)
     assert upgraded == fresh
     assert upgraded != before
 
@@ -245,16 +246,11 @@ async def test_the_error_for_a_database_without_our_schema_names_the_database(em
 
 
 async def test_a_database_that_cannot_store_unicode_is_refused(postgres: Server) -> None:
-    name = f"predictu_test_{secrets.token_hex(6)}"
-    async with connected(postgres.maintenance_dsn, 1) as [owner]:
-        await owner.execute(f"create database {name} encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0")
-    try:
+    async with empty_database(postgres, "encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'") as dsn:
         with pytest.raises(SchemaError, match=r"LATIN1.*UTF8"):
-            await migrate(postgres.dsn(name))
-        async with connected(postgres.dsn(name), 1) as [owner]:
+            await migrate(dsn)
+        async with connected(dsn, 1) as [owner]:
             assert await owner.fetchval("select to_regnamespace('predictu_dispatch')") is None
-    finally:
-        await drop_database(postgres, name)
 
 
 async def test_a_migration_that_fails_leaves_nothing_of_those_before_it(
