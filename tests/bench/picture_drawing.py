@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt  # type: ignore[import-not-found]
 
 _INK, _QUIET, _OURS, _OTHER, _TAIL = "#222222", "#777777", "#1f6f8b", "#b8c4c9", "#dfe6e9"
 _BAR_INCHES = 0.42
+_BESIDE: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "color": _INK}
 
 
 def _is_ours(name: str) -> bool:
@@ -36,14 +37,7 @@ def _draw_rates(axes: Any, rates: list[dict[str, Any]]) -> None:
     colours = [_OURS if _is_ours(rate["name"]) else _OTHER for rate in rates]
     axes.barh(range(len(rates)), medians, xerr=whiskers, color=colours, height=0.62, ecolor=_INK, capsize=3)
     for number, rate in enumerate(rates):
-        axes.annotate(
-            f"{rate['median']:,.0f}",
-            (rate["high"], number),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            color=_INK,
-        )
+        axes.annotate(f"{rate['median']:,.0f}", (rate["high"], number), **_BESIDE)
     axes.set_xscale("log")
     axes.set_xlim(min(rate["low"] for rate in rates) / 2, max(rate["high"] for rate in rates) * 2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -58,14 +52,7 @@ def _draw_latencies(axes: Any, latencies: list[dict[str, Any]]) -> None:
     colours = [_OURS if _is_ours(one["name"]) else _OTHER for one in latencies]
     axes.barh(numbers, [one["p50"] for one in latencies], color=colours, height=0.62)
     for number, one in zip(numbers, latencies, strict=True):
-        axes.annotate(
-            f"{one['p50']:.1f} / {one['p99']:.1f}",
-            (one["p99"], number),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            color=_INK,
-        )
+        axes.annotate(f"{one['p50']:.1f} / {one['p99']:.1f}", (one["p99"], number), **_BESIDE)
     axes.set_xlim(0, max(one["p99"] for one in latencies) * 1.18)
     axes.set_title("from commit to the operator's first byte, ms at 50 a second: median / p99", loc="left")
     _tidy(axes, [one["name"] for one in latencies])

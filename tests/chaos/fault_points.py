@@ -15,7 +15,7 @@ import inspect
 import itertools
 import pkgutil
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -40,13 +40,14 @@ MEANING_OF_ACTIONS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Point:
     """After a method returned a result that `counts`, or `before` it if its argument counts."""
 
     meaning: str
     owner: str
     method: str
+    _: KW_ONLY
     before: bool = False
     counts: Callable[[Any], bool] = lambda _: True
 
@@ -67,54 +68,33 @@ _FLEET_STORE: Final = "predictu_dispatch.edge.postgres.fleet_store:FleetStore"
 _TRANSPORT: Final = "predictu_dispatch.edge.http.transport"
 
 POINTS: Final = {
-    "claimed": Point(
-        meaning="a claim is committed and its rows are read; nothing is sent",
-        owner=_OUTBOX,
-        method="claim",
-        counts=bool,
-    ),
-    "signed": Point(
-        meaning="the token is signed; nothing is sent", owner="predictu_dispatch.flow.courier:Courier", method="_token"
-    ),
-    "sent": Point(
-        meaning="the last byte of the request is in the socket", owner=f"{_TRANSPORT}:_WatchedRequest", method="send"
-    ),
+    "claimed": Point("a claim is committed and its rows are read; nothing is sent", _OUTBOX, "claim", counts=bool),
+    "signed": Point("the token is signed; nothing is sent", "predictu_dispatch.flow.courier:Courier", "_token"),
+    "sent": Point("the last byte of the request is in the socket", f"{_TRANSPORT}:_WatchedRequest", "send"),
     "answered": Point(
-        meaning="the whole answer is read; nothing is judged",
-        owner=f"{_TRANSPORT}:Transport",
-        method="post",
+        "the whole answer is read; nothing is judged",
+        f"{_TRANSPORT}:Transport",
+        "post",
         counts=lambda exchange: exchange.evidence is Evidence.ANSWERED,
     ),
     "before_settle": Point(
-        meaning="before a batch with an answer is settled",
-        owner=_OUTBOX,
-        method="settle",
+        "before a batch with an answer is settled",
+        _OUTBOX,
+        "settle",
         before=True,
         counts=lambda attempts: any(attempt.exchange.evidence is Evidence.ANSWERED for attempt in attempts),
     ),
-    "after_settle": Point(
-        meaning="a batch is settled and committed; the result is not used yet", owner=_OUTBOX, method="settle"
-    ),
-    "reaping": Point(
-        meaning="expired leases are read; nothing is settled", owner=_OUTBOX, method="expired_leases", counts=bool
-    ),
-    "expiring": Point(meaning="before overdue callbacks are ended", owner=_OUTBOX, method="expire", before=True),
+    "after_settle": Point("a batch is settled and committed; the result is not used yet", _OUTBOX, "settle"),
+    "reaping": Point("expired leases are read; nothing is settled", _OUTBOX, "expired_leases", counts=bool),
+    "expiring": Point("before overdue callbacks are ended", _OUTBOX, "expire", before=True),
     "expired": Point(
-        meaning="overdue callbacks are ended and committed; the result is not used yet",
-        owner=_OUTBOX,
-        method="expire",
-        counts=bool,
+        "overdue callbacks are ended and committed; the result is not used yet", _OUTBOX, "expire", counts=bool
     ),
-    "heartbeat": Point(meaning="before a heartbeat", owner=_FLEET_STORE, method="heartbeat", before=True),
+    "heartbeat": Point("before a heartbeat", _FLEET_STORE, "heartbeat", before=True),
     "deciding": Point(
-        meaning="the monitor has decided on circuits; nothing is written",
-        owner=_FLEET_STORE,
-        method="write_circuits",
-        before=True,
+        "the monitor has decided on circuits; nothing is written", _FLEET_STORE, "write_circuits", before=True
     ),
-    "draining": Point(
-        meaning="after SIGTERM, before the drain", owner="predictu_dispatch.daemon:Daemon", method="_drain", before=True
-    ),
+    "draining": Point("after SIGTERM, before the drain", "predictu_dispatch.daemon:Daemon", "_drain", before=True),
 }
 
 
