@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.specification import bet_diagram, callback_diagram
 from predictu_dispatch.edge.postgres.sql_files import definitions
 
@@ -73,8 +72,3 @@ def test_no_text_refers_to_planning() -> None:
 
 def test_nothing_else_stands_at_the_top() -> None:
     assert {entry.name for entry in ROOT.iterdir() if not entry.name.startswith(".")} == TOP
-
-
-def test_the_diagram_of_methods_is_complete() -> None:
-    text = (ROOT / "sql" / "migrations" / "0001_schema.sql").read_text(encoding="utf-8")
-    assert [method for method in Method if f"'{method}'" not in text] == []

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -14,8 +12,7 @@ import pytest
 from tests.support.code_blocks import ROOT, code_under, examples
 from tests.support.daemons import until
 from tests.support.harness import OPERATOR, placement_params
-from tests.support.market import README, Market, open_market
-from tests.support.postgres import Database
+from tests.support.market import README, Market
 
 SQL, PYTHON, NODE, POSTGREST, ERRORS = (
     "SQL",
@@ -41,19 +38,6 @@ def test_every_example_is_run_by_a_test() -> None:
         # Creates a role for retention; test_retention.py has one.
         ("Retention", "sql"),
     ]
-
-
-@pytest.fixture
-async def market(tmp_path: Path, database: Database) -> AsyncIterator[Market]:
-    async with open_market(tmp_path, database) as market:
-        yield market
-
-
-@pytest.fixture
-async def still_market(tmp_path: Path, database: Database) -> AsyncIterator[Market]:
-    """Without a daemon: nothing is delivered."""
-    async with open_market(tmp_path, database, delivers=False) as market:
-        yield market
 
 
 async def test_the_sql_places_reads_ends_and_rolls_back(market: Market) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,17 +14,10 @@ import pytest
 
 from tests.support.code_blocks import code_under
 from tests.support.harness import OPERATOR, placement_params
-from tests.support.market import README, Market, open_market
-from tests.support.postgres import Database
+from tests.support.market import README, Market
 from tests.support.postgres_proxy import Trick, proxied
 
 WAIT_S = 20.0
-
-
-@pytest.fixture
-async def market(tmp_path: Path, database: Database) -> AsyncIterator[Market]:
-    async with open_market(tmp_path, database) as market:
-        yield market
 
 
 def module() -> SimpleNamespace:

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ import pytest
 
 from tests.support.code_blocks import ROOT, code_under
 from tests.support.harness import OPERATOR
-from tests.support.market import README, Market, open_market
-from tests.support.postgres import Database
+from tests.support.market import README, Market
 from tests.support.postgres_proxy import Trick, proxied
 
 FOLDER = ROOT / "tests" / "typescript"
@@ -69,12 +67,6 @@ class Producer:
         assert process.returncode == 0
         result: dict[str, Any] = json.loads(output)
         return result
-
-
-@pytest.fixture
-async def market(tmp_path: Path, database: Database) -> AsyncIterator[Market]:
-    async with open_market(tmp_path, database) as market:
-        yield market
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from tests.support.harness import (
     delivered,
     enqueue,
     reaped,
-    rejected,
     retried,
     rollback,
     settle,
@@ -164,20 +163,6 @@ async def test_a_reaper_after_the_daemon_writes_nothing(harness: Harness, daemon
         assert await harness.attempts(request_id) == [(1, "delivered")]
 
 
-async def test_a_daemon_after_the_reaper_is_late_and_changes_no_state(
-    harness: Harness, daemons: list[Connection]
-) -> None:
-    """The placement is retried with the same request_id, and the second answer settles it."""
-    placement = await harness.place()
-    lease = await harness.lease(placement)
-    first, second = await settle_behind(daemons[0], [reaped(lease)], daemons[1], [delivered(lease)])
-    assert [change["cause"] for change in (*first, *second)] == ["settled", "late"]
-    assert ((await harness.bet())["state"], await harness.state(placement)) == ("placing", "ready")
-    await harness.attempt(placement, delivered)
-    assert (await harness.bet())["state"] == "open"
-    assert await harness.attempts(placement) == [(1, "retry"), (1, "late"), (2, "delivered")]
-
-
 @pytest.mark.parametrize("reaper_first", [True, False])
 async def test_in_one_batch_the_daemons_report_wins_over_the_reapers(
     harness: Harness,
@@ -193,19 +178,6 @@ async def test_in_one_batch_the_daemons_report_wins_over_the_reapers(
     assert [change["cause"] for change in changes] == ["settled", "settled"]
     for lease in leases:
         assert await harness.attempts(lease["request_id"]) == [(1, "delivered")]
-
-
-async def test_a_report_of_an_old_attempt_never_decides_a_newer_one(harness: Harness) -> None:
-    """The attempt number fences the report."""
-    placement = await harness.place()
-    old = await harness.lease(placement)
-    await harness.settle(reaped(old))
-    new = await harness.lease(placement)
-    before = await harness.everything()
-    assert [change["cause"] for change in await harness.settle(rejected(old))] == ["late"]
-    assert await harness.everything() == before
-    await harness.settle(delivered(new))
-    assert (await harness.bet())["state"] == "open"
 
 
 # The lock order

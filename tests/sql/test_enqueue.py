@@ -211,16 +211,6 @@ async def test_a_request_id_with_other_content_is_refused(harness: Harness) -> N
         assert (refused.sqlstate, str(request_id) in str(refused)) == ("PD004", True), str(refused)
 
 
-async def test_request_ids_are_unique_per_operator(harness: Harness) -> None:
-    await harness.owner.execute("update predictu_dispatch.operator set enabled = true")
-    request_id = uuid.uuid4()
-    for operator_id in (OPERATOR, DISABLED):
-        await enqueue(
-            harness.producer, "BET_MAKE", placement_params("b1"), request_id=request_id, operator_id=operator_id
-        )
-    assert await harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 2
-
-
 # What a callback is given
 
 

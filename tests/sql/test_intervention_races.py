@@ -1,13 +1,11 @@
 """Concurrent people, daemons and producers: no callback is both sent and cancelled."""
 
-import asyncio
 import uuid
-from collections.abc import Awaitable, Coroutine
 from typing import Any
 
-import asyncpg
 import pytest
 
+from tests.sql.test_races import outcome, overtake
 from tests.support.harness import (
     Connection,
     Harness,
@@ -18,31 +16,11 @@ from tests.support.harness import (
     exhausted,
     rollback,
     terminal_params,
-    until_blocked,
 )
 from tests.support.interventions import cancel, pause, refusal, resolve, retry, terminal_in_review
 from tests.support.postgres import Database
 
 BALANCE = {"player_id": "p1", "currency": "EUR"}
-
-
-async def came_to(action: Awaitable[Any]) -> Any:
-    """The action's result, or the SQLSTATE of its refusal."""
-    try:
-        return await action
-    except asyncpg.PostgresError as error:
-        return error.sqlstate
-
-
-async def overtake(
-    harness: Harness, first: tuple[Connection, Awaitable[Any]], second: tuple[Connection, Coroutine[Any, Any, Any]]
-) -> tuple[Any, Any]:
-    """Run the first uncommitted, start the second, commit the first when the second waits."""
-    async with asyncio.TaskGroup() as group, first[0].transaction():
-        one = await came_to(first[1])
-        task = group.create_task(came_to(second[1]))
-        await until_blocked(harness.owner, second[0])
-    return one, task.result()
 
 
 @pytest.fixture
@@ -97,7 +75,7 @@ async def test_a_producer_after_a_concurrent_cancel_sees_the_new_state_of_the_be
     assert (await harness.state(win), await harness.state(sell)) == ("cancelled", "ready")
     assert (await harness.bet())["terminal_request_id"] == sell
 
-    assert await came_to(enqueue(harness.producer, "BET_LOSE", params)) == "PD005"
+    assert await outcome(enqueue(harness.producer, "BET_LOSE", params)) == "PD005"
     await cancel(person, sell)
     assert (await harness.bet())["state"] == "open"
 
@@ -118,7 +96,7 @@ async def test_rollback_bet_and_a_cancel_agree_whichever_is_first(
         assert (rolled_back, cancelled, (await harness.bet("b2"))["state"]) == (None, "PD005", "void")
     else:
         assert (await harness.state(rollback_id), (await harness.bet())["state"]) == ("ready", "closing")
-        assert await came_to(cancel(person, rollback_id)) == "PD005"
+        assert await outcome(cancel(person, rollback_id)) == "PD005"
 
 
 async def test_the_second_of_two_people_is_refused_with_the_first_ones_action(

@@ -64,20 +64,6 @@ INSERT_LATE = (
 )
 
 
-async def test_locked_bets_are_skipped_and_removed_by_the_next_run(
-    database: Database, histories: HistoryBuilder
-) -> None:
-    locked = await histories.make("won", LONG_AGO)
-    await histories.make("won", LONG_AGO)
-    async with connected(database.owner, 1) as [person]:
-        async with person.transaction():
-            await person.execute("select from predictu_dispatch.bet where bet_id = $1 for update", locked.bet_id)
-            result = await run_retention(database)
-            assert (result.bets, result.locked, result.is_complete) == (1, 1, False)
-        result = await run_retention(database)
-    assert (result.bets, result.locked, result.is_complete) == (1, 0, True)
-
-
 @pytest.mark.parametrize("path", ["won", "balance"])
 async def test_a_producer_that_repeats_an_old_request_delays_only_that_one(
     harness: Harness, database: Database, histories: HistoryBuilder, path: str

@@ -10,7 +10,7 @@ import pytest
 
 from predictu_dispatch.edge.postgres.outbox import Outbox
 from tests.chaos.armed_daemon import peers
-from tests.chaos.fault_points import POINTS, Action, Fault, FaultValueError, MissingPointError, arm, parse_faults
+from tests.chaos.fault_points import POINTS, Action, FaultValueError, MissingPointError, arm, parse_faults
 from tests.support.bet_paths import INTERRUPTED, NOT_SENT, Bets
 from tests.support.daemons import FAULT_VARIABLE, WAIT_S, Daemon, until
 from tests.support.environment import Environment, open_environment
@@ -246,14 +246,6 @@ async def test_the_product_has_no_fault_points(environment: Environment, monkeyp
     assert len(shipped) > 100
     named = re.compile(rb"PREDICTU_DISPATCH_FAULT|tests\.chaos|armed_daemon|fault_points")
     assert [path for path in shipped if named.search(path.read_bytes())] == []
-
-
-def test_a_fault_is_a_point_an_action_and_a_pass() -> None:
-    assert parse_faults("claimed:kill") == (Fault(point="claimed", action=Action.KILL, nth=1),)
-    assert parse_faults("sent:freeze:3, before_settle:cut:2") == (
-        Fault(point="sent", action=Action.FREEZE, nth=3),
-        Fault(point="before_settle", action=Action.CUT, nth=2),
-    )
 
 
 @pytest.mark.parametrize(
