@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -78,7 +77,7 @@ def _as_json(result: RetentionResult, months: int) -> dict[str, Any]:
         "bets": result.bets,
         "locked": result.locked,
         "why_not": result.why_not,
-        "audit": [{name: value for name, value in asdict(part).items() if name in columns} for part in result.parts],
+        "audit": [{name: value for name, value in part._asdict().items() if name in columns} for part in result.parts],
     }
 
 

@@ -9,10 +9,7 @@ from typing import NamedTuple
 
 
 class PurgeCursor(NamedTuple):
-    """What is older than `cutoff` may be removed.
-
-    `is_done` if its callbacks are removed already.
-    """
+    """What is older than `cutoff` may be removed; `is_done` if its callbacks are removed."""
 
     cutoff: datetime
     is_done: bool
@@ -27,27 +24,17 @@ class PurgedCallbacks(NamedTuple):
     is_done: bool
 
 
-class PurgedAudit(NamedTuple):
-    """How far one part of the audit is. `kept` rows are still needed.
-
-    `why_not` says why this run cannot finish it.
-    """
-
-    kept: int = 0
-    is_done: bool = False
-    why_not: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditPart:
-    """One part of the audit that is old, a month or `default`, and what the run did with it."""
+class AuditPart(NamedTuple):
+    """One part of the audit that is old, a month or `default`, and how far the run is with it."""
 
     part: str
     rows: int
     bytes: int
     kept: int = 0
+    """Rows that are still needed."""
     is_done: bool = False
     why_not: str = ""
+    """Why this run cannot finish it."""
 
 
 @dataclass(slots=True, kw_only=True)

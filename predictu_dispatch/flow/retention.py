@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from predictu_dispatch.core.database import DatabaseUnavailable
-from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedAudit, PurgedCallbacks, RetentionResult
+from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedCallbacks, RetentionResult
 
 _LOCK_TRIALS: Final = 60
 _LOCK_RETRY_S: Final = 0.5
@@ -30,7 +31,7 @@ class RetentionStore(Protocol):
     async def purge_cursor(self) -> PurgeCursor: ...
     async def expired_audit(self) -> Sequence[AuditPart]: ...
     async def purge_callbacks(self) -> PurgedCallbacks: ...
-    async def purge_audit(self, part: str) -> PurgedAudit: ...
+    async def purge_audit(self, part: AuditPart) -> AuditPart: ...
 
 
 class Retention:
@@ -71,16 +72,15 @@ class Retention:
             result.locked += step.locked
             result.is_purged = step.is_done
 
-    async def _purge_audit(self, old: AuditPart) -> AuditPart:
-        while True:
+    async def _purge_audit(self, part: AuditPart) -> AuditPart:
+        while not (part.is_done or part.why_not):
             try:
-                step = await self._step(lambda: self._store.purge_audit(old.part))
+                part = await self._step(partial(self._store.purge_audit, part))
             except DatabaseUnavailable as error:
                 if not error.is_locked:
                     raise
-                step = PurgedAudit(why_not=error.message)
-            if step.is_done or step.why_not:
-                return AuditPart(part=old.part, rows=old.rows, bytes=old.bytes, **step._asdict())
+                part = part._replace(why_not=error.message)
+        return part
 
     async def _step(self, step: Callable[[], Awaitable[_StepT]]) -> _StepT:
         """Do one step, then pause for as long as it took to keep the database's load low.

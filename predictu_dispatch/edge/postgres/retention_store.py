@@ -12,7 +12,7 @@ from typing import Any, Final
 from asyncpg import Connection
 
 from predictu_dispatch.core.database import Refused
-from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedAudit, PurgedCallbacks
+from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedCallbacks
 from predictu_dispatch.edge.postgres.connections import Hosts
 from predictu_dispatch.edge.postgres.errors import translated
 from predictu_dispatch.edge.postgres.migrations import require_schema
@@ -54,15 +54,15 @@ class RetentionStore:
             callbacks=row["callbacks"], bets=row["bets"], locked=row["locked"], is_done=row["next_block"] is None
         )
 
-    async def purge_audit(self, part: str) -> PurgedAudit:
+    async def purge_audit(self, part: AuditPart) -> AuditPart:
         """Do the next step of removing one part."""
         try:
-            (row,) = await self._fetch("purge_audit", part, self._blocks)
+            (row,) = await self._fetch("purge_audit", part.part, self._blocks)
         except Refused as error:
             if error.sqlstate not in _NOT_IN_THIS_RUN:
                 raise
-            return PurgedAudit(why_not=error.message)
-        return PurgedAudit(kept=row["needed"] if row["is_done"] else 0, is_done=row["is_done"])
+            return part._replace(why_not=error.message)
+        return part._replace(kept=row["needed"] if row["is_done"] else 0, is_done=row["is_done"])
 
     async def _fetch(self, name: str, *arguments: Any) -> list[Any]:  # noqa: ANN401 - as varied as SQL's types
         with translated():
