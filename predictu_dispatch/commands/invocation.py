@@ -15,13 +15,7 @@ from uuid import UUID
 import click
 
 from predictu_dispatch.commands.output import Row, print_error, print_json, timestamp
-from predictu_dispatch.core.database import (
-    INSUFFICIENT_PRIVILEGE,
-    DatabaseUnavailable,
-    DsnError,
-    LoginRefused,
-    Refused,
-)
+from predictu_dispatch.core.database import INSUFFICIENT_PRIVILEGE, DatabaseUnavailable, DsnError, LoginRefused, Refused
 from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:

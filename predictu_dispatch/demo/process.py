@@ -106,14 +106,7 @@ class Process:
 
 
 def reference_operator(
-    operator_id: str,
-    *,
-    folder: Path,
-    port: int,
-    public_key: bytes,
-    algorithm: str,
-    amount_format: str,
-    fault_seed: int,
+    operator_id: str, *, folder: Path, port: int, public_key: bytes, algorithm: str, amount_format: str, fault_seed: int
 ) -> Process:
     """A reference operator with its wallet in `<folder>/<operator_id>.sqlite`."""
     key_file = folder / f"{operator_id}.public.pem"

@@ -82,9 +82,7 @@ def check_demo(predictu: PredictuLedger, operators: list[OperatorLedger], observ
     paths = count_paths(predictu, observed)
     opening = {operator.operator_id: PLAYERS for operator in operators}
     return Result(
-        predictu=predictu,
-        checks=[*check_books(predictu, operators, opening=opening), paths_check(paths)],
-        paths=paths,
+        predictu=predictu, checks=[*check_books(predictu, operators, opening=opening), paths_check(paths)], paths=paths
     )
 
 

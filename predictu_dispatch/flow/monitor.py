@@ -34,12 +34,7 @@ class Monitor:
     """Watches the operators; calls `wake` when what may be sent has changed."""
 
     def __init__(
-        self,
-        fleet_store: FleetStore,
-        admission: Admission,
-        observer: FleetObserver,
-        *,
-        wake: Callable[[], None],
+        self, fleet_store: FleetStore, admission: Admission, observer: FleetObserver, *, wake: Callable[[], None]
     ) -> None:
         self._fleet_store = fleet_store
         self._admission = admission

@@ -204,11 +204,7 @@ class Transport:
         self, progress: _Progress, headers: Mapping[str, str], body: bytes, connect_timeout_s: float
     ) -> Exchange:
         async with self._session.post(
-            self._url,
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-            timeout=_connect_timeout(connect_timeout_s),
+            self._url, data=body, headers=headers, allow_redirects=False, timeout=_connect_timeout(connect_timeout_s)
         ) as response:
             progress.first_byte_s = time.monotonic()
             progress.status = response.status

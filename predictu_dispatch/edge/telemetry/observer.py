@@ -8,14 +8,7 @@ from functools import cache
 from importlib.metadata import version
 
 import structlog
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.callback import Callback
