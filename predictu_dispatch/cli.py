@@ -13,22 +13,22 @@ from typing_extensions import override
 
 _COMMANDS: Final = "predictu_dispatch.commands"
 _VERBS: Final = {
-    "demo": ("standalone", "demo", "Run everything on this machine and prove that the money agrees."),
+    "demo": ("standalone", "demo", "Run a complete demo on this machine and check the money."),
     "run": ("daemon", "run", "Run the daemon until SIGTERM."),
     "migrate": ("daemon", "migrate", "Bring the database schema up to date."),
     "check": ("daemon", "check", "Validate all configuration files."),
     "status": ("status", "status", "Show operators, backlog, daemons and what needs review."),
     "top": ("top", "top", "Show the status live, with problems first."),
-    "show": ("show", "show", "Show the whole life of a callback or a bet."),
+    "show": ("show", "show", "Show the history of a callback or a bet."),
     "why": ("why.command", "why", "Explain why a callback is not being sent now."),
-    "retry": ("interventions", "retry", "Send callbacks again that need review."),
-    "cancel": ("interventions", "cancel", "Withdraw callbacks that were never attempted."),
+    "retry": ("interventions", "retry", "Retry callbacks that need review."),
+    "cancel": ("interventions", "cancel", "Cancel callbacks that were never attempted."),
     "resolve": ("interventions", "resolve", "Remove callbacks from the review list after manual settlement."),
     "pause": ("interventions", "pause", "Stop sending to an operator."),
     "resume": ("interventions", "resume", "End an operator's pause."),
-    "ping": ("ping", "ping", "Send one PING to an operator and show its timing."),
+    "ping": ("ping", "ping", "Send one PING to an operator and show its timings."),
     "keys": ("keys", "keys", "Create, rotate and print operators' signing keys."),
-    "retain": ("retain", "retain", "Remove what is older than audit_retention_months."),
+    "retain": ("retain", "retain", "Remove history older than audit_retention_months."),
     "completion": ("standalone", "completion", "Print the completion script for a shell."),
     "reference-operator": ("standalone", "reference_operator", "Run a complete operator backend to integrate with."),
 }

@@ -31,7 +31,7 @@ Measured by tests/bench/scrape.py."""
 @click.command()
 @common_options
 def run(invocation: Invocation) -> None:
-    """Run the daemon until SIGTERM; it finishes what is in flight, then exits."""
+    """Run the daemon until SIGTERM, which lets the attempts in flight finish."""
     # A reload during the start must not end the process; the daemon installs its handler later.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Every slot of every operator may need a socket, and the default soft limit suits programs that
@@ -97,7 +97,7 @@ def migrate(invocation: Invocation) -> None:
 @click.command()
 @common_options
 def check(invocation: Invocation) -> None:
-    """Validate every file, key and certificate; exit 2 with every fault on its own line."""
+    """Validate all files, keys and certificates. Exits 2 with one line per fault."""
     rows = [
         {
             "operator_id": operator_id,

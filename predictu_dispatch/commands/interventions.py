@@ -1,4 +1,4 @@
-"""`retry`, `cancel`, `resolve`, `pause`, `resume`: what a person does, recorded with who and when.
+"""`retry`, `cancel`, `resolve`, `pause`, `resume`: manual actions, recorded with name and time.
 
 The database's functions decide what is allowed, and their refusals are shown as they are. Each
 callback has its own transaction: a refusal stops none of the others, and what was done before an
@@ -45,21 +45,23 @@ def _person() -> str:
 
 def _not_empty(_context: click.Context, _parameter: click.Parameter, reason: str | None) -> str | None:
     if reason is not None and not reason.strip():
-        raise click.UsageError("--reason is empty: the record needs it")
+        raise click.UsageError("--reason must not be empty: it is recorded")
     return reason
 
 
-_by = click.option("--by", default=_person, help="Who does it, for the record. Default: your login name @ host.")
+_by = click.option("--by", default=_person, help="Your name, which is recorded. Default: login@host.")
 _ids = click.argument("request_ids", metavar="REQUEST_ID...", type=click.UUID, nargs=-1, required=True)
 _operator = click.option("--operator", help="Needed only if several operators have the same REQUEST_ID.")
-_reason = click.option("--reason", required=True, callback=_not_empty, help="Why, for the record.")
+_reason = click.option("--reason", required=True, callback=_not_empty, help="The reason, which is recorded.")
 
 
 @click.command()
 @click.argument("request_ids", metavar="[REQUEST_ID]...", type=click.UUID, nargs=-1)
-@click.option("--operator", help="With REQUEST_IDs: whose they are. Alone: all of this operator's that need review.")
+@click.option(
+    "--operator", help="With REQUEST_IDs: their operator. Alone: retry all of its callbacks that need review."
+)
 @click.option("--method", type=click.Choice(_RETRIABLE), help="With --operator alone: only callbacks of this method.")
-@click.option("--yes", is_flag=True, help="With --operator alone: do not ask first.")
+@click.option("--yes", is_flag=True, help="With --operator alone: do not ask for confirmation.")
 @_by
 @common_options
 def retry(
@@ -71,12 +73,14 @@ def retry(
     yes: bool,
     by: str,
 ) -> None:
-    """Send callbacks again that need review: same request_id, same bytes.
+    """Retry callbacks that need review, with the same request_id and the same bytes.
 
-    Attempts and deadline start again.
+    The attempt budget and the deadline start again.
     """
     if not request_ids and operator is None:
-        raise click.UsageError("give REQUEST_IDs, or --operator for all of one operator's that need review")
+        raise click.UsageError(
+            "give REQUEST_IDs, or --operator to retry all callbacks of one operator that need review"
+        )
     if request_ids and method is not None:
         raise click.UsageError("--method goes with --operator alone: a REQUEST_ID names one callback")
     batch = _Batch()
@@ -98,7 +102,7 @@ def retry(
 @_by
 @common_options
 def cancel(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str | None, reason: str, by: str) -> None:
-    """Withdraw callbacks that were never attempted; others may then be enqueued for their bets."""
+    """Cancel callbacks that were never attempted. Their bets may then get other callbacks."""
     batch = _Batch()
     work = batch.call_for_each(invocation, "cancel_callback", request_ids, operator, reason, by)
     batch.run(invocation, work, lambda done: [_cancelled(row) for row in done])
@@ -111,7 +115,7 @@ def cancel(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str 
 @_by
 @common_options
 def resolve(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str | None, reason: str, by: str) -> None:
-    """Remove callbacks from the review list that were settled with the operator manually.
+    """Remove callbacks from the review list after they were settled with the operator manually.
 
     They are never sent again.
     """
@@ -126,7 +130,7 @@ def resolve(invocation: Invocation, request_ids: tuple[UUID, ...], operator: str
 @_by
 @common_options
 def pause(invocation: Invocation, operator: str, reason: str, by: str) -> None:
-    """Send OPERATOR nothing until it is resumed: new bets fail at once, everything else waits."""
+    """Stop sending to OPERATOR until it is resumed; new bets fail at once, the rest waits."""
     batch = _Batch()
     work = batch.call_once(invocation, "pause_operator", operator, reason, by)
     batch.run(invocation, work, lambda done: [line for row in done for line in _paused(row)])
@@ -134,11 +138,11 @@ def pause(invocation: Invocation, operator: str, reason: str, by: str) -> None:
 
 @click.command()
 @click.argument("operator")
-@click.option("--reason", callback=_not_empty, help="Why, for the record.")
+@click.option("--reason", callback=_not_empty, help="The reason, which is recorded.")
 @_by
 @common_options
 def resume(invocation: Invocation, operator: str, reason: str | None, by: str) -> None:
-    """End OPERATOR's pause: what waited is sent."""
+    """End OPERATOR's pause and send the callbacks that waited."""
     batch = _Batch()
     work = batch.call_once(invocation, "resume_operator", operator, reason, by)
     batch.run(invocation, work, lambda done: [_resumed(row) for row in done])
@@ -228,7 +232,7 @@ async def _retry_all(
         total, others = sum(row["retriable"] for row in counts), sum(row["others"] for row in counts)
         if others:
             cannot = f"{count(others, 'other')} cannot be retried"
-            print_error(f"{cannot}: settle with the operator manually, then predictu-dispatch resolve")
+            print_error(f"{cannot}: settle them with the operator manually, then: predictu-dispatch resolve")
         if total and not yes and sys.stdin.isatty():
             click.confirm(f"Send {count(total, 'callback')} of operator {operator} again?", abort=True, err=True)
         after: tuple[Any, Any] = (None, None)
@@ -271,8 +275,8 @@ def _resolved(row: Row) -> str:
 
 def _paused(row: Row) -> list[str]:
     return [
-        f"operator {row['operator_id']} is paused since {timestamp(row['paused_at'])}: nothing is sent to it",
-        "new bets fail at once, everything else waits; what is in flight is finished",
+        f"operator {row['operator_id']} was paused at {timestamp(row['paused_at'])}: nothing is sent to it",
+        "new bets fail at once, everything else waits; attempts in flight finish",
         f"to end the pause: predictu-dispatch resume {row['operator_id']}",
     ]
 

@@ -90,7 +90,7 @@ def common_options(command: Callable[Concatenate[Invocation, _P], _R]) -> Callab
         show_default=True,
         envvar="PREDICTU_DISPATCH_CONFIG",
         show_envvar=True,
-        help="The dispatcher's file; the operators' files are in operators/ beside it.",
+        help="Path of dispatcher.toml; the operators' files are in the folder operators/ beside it.",
     )
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @functools.wraps(command)

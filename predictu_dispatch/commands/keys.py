@@ -1,4 +1,4 @@
-"""`keys`: creates, prints and rotates the keys with which an operator's tokens are signed."""
+"""`keys`: creates, prints and rotates the keys that sign an operator's tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALGORITHMS: Final[tuple[SigningAlgorithm, ...]] = ("EdDSA", "RS256")
 `--help`. A test compares the two."""
 _RELOAD: Final = (
     "Reload every daemon: systemctl reload 'predictu-dispatch@*', or SIGHUP. If keys are systemd credentials, as in"
-    " deploy/, restart the daemons one after the other"
+    " deploy/, restart the daemons one by one"
 )
 
 
@@ -42,7 +42,7 @@ def _operator_id(_context: click.Context, _parameter: click.Parameter, text: str
     from predictu_dispatch.core.operator_settings import OPERATOR_ID_PATTERN  # noqa: PLC0415
 
     if not re.fullmatch(OPERATOR_ID_PATTERN, text) or text.endswith("\n"):
-        raise click.BadParameter("an operator's id is 1 to 64 of A-Z a-z 0-9 _ -")
+        raise click.BadParameter("an operator's id must be 1 to 64 characters of A-Z a-z 0-9 _ -")
     return text
 
 
@@ -54,7 +54,7 @@ _operator_argument = click.argument("operator", callback=_operator_id)
 @click.option("--algorithm", type=click.Choice(ALGORITHMS), help="Default: that of the operator's file, or EdDSA.")
 @common_options
 def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | None) -> None:
-    """Create OPERATOR's first key pair; never overwrites one."""
+    """Create OPERATOR's first key pair. Never overwrites a key."""
     from predictu_dispatch.edge.config.keys import create_key_file  # noqa: PLC0415
 
     file = _operator_file(invocation, operator)
@@ -84,7 +84,7 @@ def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | Non
         print_wrapped(
             f'Next: create {file} with [signing] algorithm = "{key.algorithm}", key_file = "keys/{path.name}"'
         )
-    click.echo("Give the public key to the operator, in the format they prefer:\n")
+    click.echo("Give the public key to the operator, in the format that it prefers:\n")
     _print_public(key)
 
 
@@ -168,7 +168,7 @@ def retire(invocation: Invocation, operator: str) -> None:
         rotation,
         key,
         done=f"Retired: key {key.kid}. Its file is removed.",
-        next_steps=(f"{_RELOAD}. Then /keys/{operator}.json has it no more, and the operator may remove it.",),
+        next_steps=(f"{_RELOAD}. Then /keys/{operator}.json no longer has it, and the operator may remove it.",),
     )
 
 

@@ -39,7 +39,7 @@ _PHASES: Final = {
 @click.argument("operator")
 @common_options
 def ping(invocation: Invocation, operator: str) -> None:
-    """Send one PING to OPERATOR as any callback is sent, and show how long each phase took.
+    """Send one PING to OPERATOR through the normal delivery path, and show the time of each phase.
 
     Exits 1 if it failed.
 
@@ -121,10 +121,10 @@ def _waits_for(progress: Row) -> str | None:
     if not progress["daemon_is_live"]:
         return _no_daemon(progress)
     if progress["paused_at"] is not None:
-        return "the operator was paused meanwhile"
+        return "the operator was paused after the PING was enqueued"
     if progress["backoff_until"] is not None:
-        return f"the operator sent Retry-After: it is sent nothing until {timestamp(progress['backoff_until'])}"
-    return f"no daemon has claimed it; for the reasons: predictu-dispatch why {progress['request_id']}"
+        return f"the operator sent Retry-After: nothing is sent to it until {timestamp(progress['backoff_until'])}"
+    return f"no daemon has claimed it; to see the reasons: predictu-dispatch why {progress['request_id']}"
 
 
 def _phases(progress: Row, attempt: Row | None) -> dict[str, float | None]:

@@ -25,10 +25,10 @@ _NEXT_STEPS: Final = {
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Show what is old, and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 @common_options
 def retain(invocation: Invocation, *, dry_run: bool) -> None:
-    """Remove what ended more than audit_retention_months whole months ago.
+    """Remove bets, callbacks and audit that ended more than audit_retention_months months ago.
 
     If interrupted, run it again.
 
@@ -90,8 +90,8 @@ def _size(part: AuditPart) -> str:
 
 
 def _planned(result: RetentionResult, months: int) -> Iterator[str]:
-    yield f"Old is what ended {_before(result, months)}."
-    yield f"Old bets and callbacks: {'removed already' if result.is_purged else 'a run searches the whole table'}."
+    yield f"A run removes what ended {_before(result, months)}."
+    yield f"Old bets and callbacks: {'already removed' if result.is_purged else 'not counted; a run scans the table'}."
     for part in result.parts:
         yield f"Old audit: {part.part}, about {part.rows:,} rows, {_size(part)}."
     if not result.parts:
@@ -102,7 +102,7 @@ def _planned(result: RetentionResult, months: int) -> Iterator[str]:
 def _done(result: RetentionResult, months: int) -> Iterator[str]:
     yield f"Removed bets: {result.bets:,}, callbacks: {result.callbacks:,}, which ended {_before(result, months)}."
     if result.why_not:
-        yield f"The search stopped early, the next run continues it: {result.why_not}"
+        yield f"The scan stopped early, and the next run continues it: {result.why_not}"
     for part in result.parts:
         yield _part_done(part)
     if result.locked:
@@ -111,7 +111,7 @@ def _done(result: RetentionResult, months: int) -> Iterator[str]:
 
 def _part_done(part: AuditPart) -> str:
     if not part.is_done:
-        return f"Audit {part.part}: not removed, the next run tries again: {part.why_not}"
+        return f"Audit {part.part}: not removed; the next run tries again: {part.why_not}"
     if part.kept:
-        return f"Audit {part.part}: {part.kept:,} rows kept, because their callbacks are kept; the others removed."
+        return f"Audit {part.part}: {part.kept:,} rows kept, because their callbacks are kept; the rest was removed."
     return f"Audit {part.part}: dropped, {_size(part)}."

@@ -1,4 +1,4 @@
-"""`show`: the whole life of a callback or a bet."""
+"""`show`: the history of a callback or a bet."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _JSON_COLUMNS: Final = ("params", "request_headers", "response_headers")
 @click.option("--operator", help="Needed only if several operators have the same REQUEST_ID.")
 @common_options
 def show(invocation: Invocation, request_id: UUID | None, bet: tuple[str, str] | None, operator: str | None) -> None:
-    """Show the life of the callback REQUEST_ID, attempt by attempt, or of a bet with --bet."""
+    """Show the history of the callback REQUEST_ID, attempt by attempt, or of a bet with --bet."""
     if (request_id is None) == (bet is None):
         raise click.UsageError("give a REQUEST_ID, or --bet OPERATOR BET_ID")
     found, callbacks = asyncio.run(_read(invocation, request_id, bet, operator))
@@ -130,7 +130,7 @@ def _print_callback(callback: Row) -> None:
     _print_field("anomaly", callback["anomaly"])
     _print_field("note", callback["note"])
     if callback["review_since"] is not None:
-        _print_field("review", f"needs manual review since {timestamp(callback['review_since'])}", colour="red")
+        _print_field("review", f"has needed manual review since {timestamp(callback['review_since'])}", colour="red")
     if not callback["audit"]:
         click.echo("  no attempt was made" + (" yet" if callback["finished_at"] is None else ""))
     _print_life(callback["audit"], callback["interventions"])
@@ -148,7 +148,7 @@ def _print_next(callback: Row) -> None:
         return
     if callback["state"] == "ready":
         wait_s = (callback["due_at"] - callback["shown_at"]).total_seconds()
-        _print_field("due", f"in {duration(wait_s)}" if wait_s > 0 else f"now, since {duration(-wait_s)}")
+        _print_field("due", f"in {duration(wait_s)}" if wait_s > 0 else f"{duration(-wait_s)} ago")
     elif callback["state"] == "in_flight":
         left_s = (callback["lease_until"] - callback["shown_at"]).total_seconds()
         ends = f"ends in {duration(left_s)}" if left_s > 0 else "has expired"

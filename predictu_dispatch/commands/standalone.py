@@ -22,12 +22,14 @@ _COMPLETION_VARIABLE: Final = "_PREDICTU_DISPATCH_COMPLETE"
 
 
 @click.command()
-@click.option("--bets", type=click.IntRange(_BETS_MIN, _BETS_MAX), default=_BETS, show_default=True, help="How many.")
-@click.option("--seed", type=int, help="Repeat an earlier demo. Default: drawn, and printed.")
-@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and print how to look inside.")
-@click.option("--json", "as_json", is_flag=True, help="Print the final summary as JSON; all else goes to stderr.")
+@click.option(
+    "--bets", type=click.IntRange(_BETS_MIN, _BETS_MAX), default=_BETS, show_default=True, help="Number of bets."
+)
+@click.option("--seed", type=int, help="Random seed, to repeat an earlier demo. The default is random and printed.")
+@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and print how to inspect it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the final summary as JSON; other output goes to stderr.")
 def demo(bets: int, seed: int | None, *, keep: bool, as_json: bool) -> None:
-    """Run everything, and prove that wallets, bets and audit agree to the cent.
+    """Run a demo, and check that wallets, bets and audit agree to the cent.
 
     Exits 1 if they do not.
 
@@ -45,10 +47,7 @@ def demo(bets: int, seed: int | None, *, keep: bool, as_json: bool) -> None:
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def reference_operator(arguments: tuple[str, ...]) -> None:
-    """Run a complete operator backend to integrate with.
-
-    It reads all arguments itself, see --help.
-    """
+    """Run a complete operator backend to integrate with. See --help for its options."""
     from predictu_dispatch.reference_operator.cli import main  # noqa: PLC0415 - loaded only where used
 
     sys.exit(main(list(arguments)))
@@ -58,7 +57,7 @@ def reference_operator(arguments: tuple[str, ...]) -> None:
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script with which SHELL completes verbs and options.
+    """Print the completion script for SHELL.
 
     \b
     bash: predictu-dispatch completion bash > /etc/bash_completion.d/predictu-dispatch

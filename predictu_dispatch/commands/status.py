@@ -39,7 +39,7 @@ _MILLION: Final = 1_000_000
 def status(invocation: Invocation) -> None:
     """Show each operator and lane, the daemons, and the callbacks that need manual review.
 
-    Numbers from 10,000 on are rounded; --json prints them exactly.
+    Numbers of 10,000 or more are rounded; --json prints them exactly.
     """
     lanes, daemons, review = asyncio.run(_read(invocation))
     if invocation.json:
@@ -65,7 +65,7 @@ def _review_lines(review: Sequence[Row]) -> Iterator[str]:
         yield f"  {row['request_id']}  {row['operator_id']}  {row['method']}"
         yield f"      bet {printable(row['bet_id'])}, since {timestamp(row['since'])}"
         yield from wrapped(printable(row["reason"]), indent="      ", columns=_COLUMNS)
-    yield "what to do about one: predictu-dispatch why REQUEST_ID"
+    yield "to see what to do: predictu-dispatch why REQUEST_ID"
 
 
 async def _read(invocation: Invocation) -> tuple[list[dict[str, Any]], list[Row], list[Row]]:
@@ -126,7 +126,7 @@ def operator_lines(lanes: Sequence[Row], *, is_served: bool) -> Iterator[str]:
 
 
 def is_well(lane: Row) -> bool:
-    """True if the operator needs no person."""
+    """True if the operator needs no attention."""
     return _states(lane)[0] in _COLOURS and not lane["unknown_effect"]
 
 
@@ -139,7 +139,7 @@ def daemon_lines(daemons: Sequence[Row]) -> Iterator[str]:
         seen = f"seen {duration(daemon['seen_s_ago'])} ago, version {daemon['version']}"
         yield f"  {daemon['instance']} on {daemon['host']}, {seen}"
     if crashed:
-        yield click.style("stopped without deregistering in the last day", bold=True)
+        yield click.style("crashed in the last day", bold=True)
     for daemon in crashed:
         seen = f"last seen {timestamp(daemon['seen_at'])} ({duration(daemon['seen_s_ago'])} ago)"
         yield click.style(f"  {daemon['instance']} on {daemon['host']}, {seen}", fg="yellow")
@@ -222,7 +222,7 @@ def _problems(lanes: Sequence[Row], *, is_served: bool) -> Iterator[str]:
         yield f"health {lane['health']}, {failures}"
     for limited in lanes:
         if limited["backoff_for_s"]:
-            yield f"Retry-After: {limited['lane']} waits {duration(limited['backoff_for_s'])} more"
+            yield f"Retry-After: {limited['lane']} waits for {duration(limited['backoff_for_s'])}"
     if is_served and not lane["daemons"]:
         yield "no running daemon has its file"
 

@@ -60,7 +60,7 @@ class Overview:
     show_default=True,
     type=click.FloatRange(0.2, 3600),
     metavar="SECONDS",
-    help="Seconds between two refreshes.",
+    help="Seconds between refreshes.",
 )
 @common_options
 def top(invocation: Invocation, every_s: float) -> None:
@@ -106,7 +106,7 @@ async def _read_or_keep(db: Database, before: Overview | None) -> tuple[Overview
     try:
         lanes, daemons, review = await read_overview(db)
     except DatabaseUnavailable as error:
-        title = "the database can't be reached; retrying, below is its last answer"
+        title = "the database can't be reached; retrying. Last answer:"
         # Two lines, because a line that does not fit the terminal is cut.
         return before, [click.style(title, fg="red", bold=True), f"  {error}"]
     at_s = asyncio.get_running_loop().time()
@@ -169,6 +169,6 @@ def _summary(operators: Sequence[Sequence[Row]]) -> str:
 
 def _review_lines(review: Sequence[Row]) -> Iterator[str]:
     if review:
-        yield click.style("the oldest that need review; for all: predictu-dispatch status", bold=True)
+        yield click.style("the oldest callbacks that need review; to list more: predictu-dispatch status", bold=True)
     for row in review[:_REVIEW_LINES_MAX]:
         yield f"  {row['request_id']}  {row['operator_id']}  {row['method']}"

@@ -158,10 +158,10 @@ async def test_wrong_usage(harness: Harness, cli: CommandLine) -> None:
         (["retry", "7"], "not a valid UUID"),
         (["cancel", str(WIN)], "Missing option '--reason'"),
         (["cancel", "--reason", "no"], "Missing argument 'REQUEST_ID...'"),
-        (["cancel", str(WIN), "--reason", " "], "--reason is empty"),
+        (["cancel", str(WIN), "--reason", " "], "--reason must not be empty"),
         (["resolve", str(WIN)], "Missing option '--reason'"),
         (["pause", OPERATOR], "Missing option '--reason'"),
-        (["resume", OPERATOR, "--reason", ""], "--reason is empty"),
+        (["resume", OPERATOR, "--reason", ""], "--reason must not be empty"),
     ):
         code, stdout, stderr = await cli.run(*arguments)
         assert (code, stdout) == (2, "")
@@ -184,7 +184,7 @@ async def test_a_cancelled_terminal_leaves_its_bet_open_and_show_names_who_cance
     code, stdout, _ = await cli.run("show", str(WIN))
     assert code == 0
     for phrase in (
-        "it was cancelled and is not sent (a person cancelled it before any attempt)",
+        "it was cancelled and is not sent (it was cancelled manually before any attempt)",
         "note wrong outcome",
         "cancelled by alice (database role test_dispatcher) at ",
         "reason: wrong outcome",
@@ -226,7 +226,7 @@ async def test_an_operator_can_be_paused_once_and_resumed_once(harness: Harness,
     assert f"predictu-dispatch resume {OPERATOR}" in stdout
     code, stdout, stderr = await cli.run("pause", OPERATOR, "--reason", "again", "--by", "bob")
     assert (code, stdout) == (1, "")
-    assert f"operator {OPERATOR} is paused already, since " in stderr
+    assert f"operator {OPERATOR} is already paused, since " in stderr
     assert "by alice: their upgrade" in stderr
     code, output = await cli.run_json("resume", OPERATOR, "--by", "bob")
     assert (code, output["done"][0]["paused_by"], output["refused"]) == (0, "alice", [])

@@ -129,7 +129,10 @@ async def test_without_a_daemon_it_says_so_at_once_and_ends_after_the_deadline(
 async def test_a_paused_disabled_or_unknown_operator_is_not_pinged(harness: Harness, cli: CommandLine) -> None:
     assert (await cli.run("pause", OPERATOR, "--reason", "their upgrade", "--by", "alice"))[0] == 0
     for operator, phrase in (
-        (OPERATOR, "by alice: their upgrade; nothing is sent to it\n    To end it: predictu-dispatch resume op_abc123"),
+        (
+            OPERATOR,
+            "by alice: their upgrade; nothing is sent to it\n    To end the pause: predictu-dispatch resume op_abc123",
+        ),
         (DISABLED, f"operator '{DISABLED}' is disabled"),
         ("op_new", "unknown operator 'op_new'"),
     ):

@@ -36,7 +36,7 @@ async def test_retain_reports_what_is_old_and_then_what_it_removed(
     everything = await harness.everything()
     code, text, _ = await retention_login.run("retain", "--dry-run")
     assert code == 0
-    assert f"Old is what ended before {CUTOFF:%Y-%m-%d}T00:00:00" in text
+    assert f"A run removes what ended before {CUTOFF:%Y-%m-%d}T00:00:00" in text
     assert f"Old audit: {part_of(LONG_AGO)}" in text
     assert text.endswith("Nothing was removed.\n")
     assert await harness.everything() == everything
@@ -97,7 +97,7 @@ async def test_an_unavailable_lock_is_exit_code_1_not_3(
         await harness.owner.execute("lock table predictu_dispatch.request_tombstone in access exclusive mode")
         code, text, _ = await retention_login.run("retain")
     assert code == 1
-    assert "The search stopped early, the next run continues it: canceling statement due to" in text
+    assert "The scan stopped early, and the next run continues it: canceling statement due to" in text
     assert f"Audit {part_of(LONG_AGO)}: 2 rows kept, because their callbacks are kept" in text
     name = await harness.owner.fetchval("select current_database()")
     await harness.owner.execute(f"alter database {name} set lock_timeout = '50ms'")

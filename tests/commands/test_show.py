@@ -74,9 +74,9 @@ async def test_a_bet_is_shown_with_its_rollback_and_its_cancelled_win(harness: H
     await harness.settle(exhausted(lease))
     (rollback,) = await harness.rollbacks()
     text = await show(support, "--bet", OPERATOR, "b1")
-    assert f"Bet b1 of operator {OPERATOR} is closing: its last callback is being delivered." in text
+    assert f"Bet b1 of operator {OPERATOR} is closing: its terminal callback is being delivered." in text
     assert text.index(str(placement)) < text.index(str(win)) < text.index(str(rollback["request_id"]))
-    assert "needs manual review since 20" in text
+    assert "has needed manual review since 20" in text
     assert "the placement has an unknown outcome, so it is rolled back" in text
 
 

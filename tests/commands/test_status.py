@@ -93,7 +93,7 @@ async def test_an_operator_with_problems_has_them_in_the_table_and_below_it(
     below = " ".join(text.split())
     for phrase in (
         f"{OPERATOR}: paused for 3 h by ann@web-1: wallet upgrade; circuit open for 5 min, 1,400 failures in a row;",
-        "no PING meanwhile; health down; Retry-After: settlement waits 10 min more",
+        "no PING meanwhile; health down; Retry-After: settlement waits for 10 min",
         "op_off: no running daemon has its file",
     ):
         assert phrase in below
@@ -113,7 +113,7 @@ async def test_running_daemons_and_crashed_ones_are_listed_apart(harness: Harnes
     await run_daemon(harness.owner, "host-2", OPERATOR, slots=8, seen_s_ago=7200)
     await run_daemon(harness.owner, "host-3", OPERATOR, slots=8, seen_s_ago=2 * 86_400)
     code, text, _ = await desk.run("status")
-    running, _, crashed = text.partition("stopped without deregistering in the last day")
+    running, _, crashed = text.partition("crashed in the last day")
     assert "host-1 on host-1.example, seen " in running
     assert " ago, version 0.1.0" in running
     assert re.search(r"host-2 on host-2\.example, last seen 20\S+Z \(2 h ago\)", crashed)

@@ -112,7 +112,7 @@ async def test_an_outage_is_shown_and_does_not_end_it(tmp_path: Path, database: 
             proxy.refuse_connections()
             await until("the outage is shown", lambda: screen.shows("can't be reached"))
             first, second = screen.text.splitlines()[:2]
-            assert first.rstrip().endswith("below is its last answer")
+            assert first.rstrip().endswith("retrying. Last answer:")
             assert "Error" in second
             assert OPERATOR in screen.text
             proxy.accept_connections()

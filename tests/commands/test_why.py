@@ -109,7 +109,7 @@ async def test_a_rejected_win_needs_review_until_it_is_resolved(scene: Scene) ->
         text,
         "1. it was rejected by the operator",
         "the operator answered PLAYER_NOT_FOUND",
-        "2. it needs manual review since",
+        "2. it has needed manual review since",
         f"predictu-dispatch retry {win}",
         f"predictu-dispatch resolve {win} --reason TEXT",
     )
@@ -132,7 +132,7 @@ async def test_an_exhausted_debit_names_its_rollback_and_its_cancelled_win(scene
     in_order(text, f"BET_ROLLBACK {rollback['request_id']} (ready) rolls back what may have been debited")
     codes, text = await scene.why(win)
     assert codes == ["cancelled", "needs_review"]
-    in_order(text, "the bet was rolled back", "needs manual review", f"predictu-dispatch resolve {win}")
+    in_order(text, "the bet was rolled back", "has needed manual review", f"predictu-dispatch resolve {win}")
     assert "predictu-dispatch retry" not in text
 
 
@@ -160,7 +160,7 @@ async def test_a_waiting_callback_lists_the_reasons_of_the_earlier_one(scene: Sc
         "attempt 1 ended at",
         "the operator's host refused the connection",
         "2. its deadline comes before that",
-        "its debit, which may stand, is rolled back",
+        "its debit, which may have been applied, is rolled back",
     )
 
 
@@ -208,7 +208,7 @@ async def test_a_paused_operator_names_who_paused_it_and_why(scene: Scene) -> No
     assert codes == ["paused"]
     in_order(
         text,
-        f"operator {OPERATOR} is paused since",
+        f"operator {OPERATOR} was paused at",
         "by ann@web-1: wallet upgrade",
         "it waits and uses no attempt",
         f"predictu-dispatch resume {OPERATOR}",
@@ -227,7 +227,7 @@ async def test_an_open_circuit_names_its_failures_and_the_next_ping(scene: Scene
     )
     codes, text = await scene.why(win)
     assert codes == ["circuit_open"]
-    in_order(text, f"the circuit of operator {OPERATOR} is open since", "(5 min)", "14 failures in a row")
+    in_order(text, f"the circuit of operator {OPERATOR} has been open since", "(5 min)", "14 failures in a row")
     in_order(text, "the next PING is at", "(in 4 min)", "uses no attempt")
 
     await scene.harness.owner.execute("select predictu_dispatch.start_ping($1)", OPERATOR)
@@ -236,7 +236,7 @@ async def test_an_open_circuit_names_its_failures_and_the_next_ping(scene: Scene
     )
     codes, text = await scene.why(win)
     assert codes == ["circuit_half_open"]
-    in_order(text, "is half open since", f"PING {ping} (ready) decides")
+    in_order(text, "has been half open since", f"PING {ping} (ready) decides")
     assert (await scene.why(ping))[0] == ["due"]
 
 
@@ -348,7 +348,12 @@ async def test_deadlines(scene: Scene) -> None:
     await scene.callback(win, "expires_at = now() + interval '9 min'")
     codes, text = await scene.why(win)
     assert codes == ["backing_off", "deadline_first"]
-    in_order(text, "its deadline comes before that", "(in 9 min)", "it ends exhausted then, and needs manual review")
+    in_order(
+        text,
+        "its deadline comes before that",
+        "(in 9 min)",
+        "it ends exhausted at its deadline, and needs manual review",
+    )
 
 
 async def test_a_locked_row_names_the_session(scene: Scene) -> None:

@@ -22,15 +22,15 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     Code.REJECTED: _NOT_CONFIRMED,
     Code.EXHAUSTED: _NOT_CONFIRMED,
     Code.CANCELLED: _NOT_CONFIRMED,
-    Code.NEEDS_REVIEW: ("it needs manual review {review_since}", "{after_review}"),
+    Code.NEEDS_REVIEW: ("it has needed manual review {review_since}", "{after_review}"),
     Code.RESOLVED: ("{resolved}", "it was settled with the operator manually and is never sent again"),
     Code.WAITING: ("it {waiting}", "{after_earlier}"),
     Code.IN_FLIGHT: (
         "{sending}; its lease ends at {lease_until}",
-        "the operator's answer decides, or the end of the lease",
+        "the attempt ends with the operator's answer, or when the lease expires",
     ),
     Code.LEASE_EXPIRED: (
-        "{attempt} was never reported: its lease expired at {lease_until}",
+        "{attempt} has no result: its lease expired at {lease_until}",
         "{recovered_by} recovers it, records the attempt as interrupted and applies the retry policy",
     ),
     Code.LEASE_OWNER_STOPPED: (
@@ -39,11 +39,11 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     ),
     Code.RETRY_STOPPED: (
         "a rollback of its bet was requested during this attempt",
-        "this attempt is the last one; a debit that may stand is rolled back",
+        "this attempt is the last one; a debit that may have been applied is rolled back",
     ),
     Code.DEADLINE_PASSED: (
         "its deadline passed at {deadline}",
-        "it is not sent any more: {soon} it ends exhausted, {ending}",
+        "it is no longer sent: {soon} it ends exhausted, {ending}",
     ),
     Code.NO_DAEMON: (
         "no daemon is running; {last_daemon}",
@@ -55,7 +55,7 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     ),
     Code.FILE_MISSING_HERE: (
         "this host has no file of the operator: {file.path}",
-        "another host may have it; a *.toml.example shows the format",
+        "another host may have it; op_example.toml.example shows the format",
     ),
     Code.FILE_FAULTY_HERE: (
         "the operator's file on this host is invalid: {file_faults}",
@@ -66,25 +66,25 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
         "to send again, set enabled = true in operators/{operator_id}.toml, then: " + _RELOAD,
     ),
     Code.PAUSED: (
-        "operator {operator_id} is paused {paused_since} by {operator.paused_by}: {operator.pause_reason}",
+        "operator {operator_id} was paused {paused_at} by {operator.paused_by}: {operator.pause_reason}",
         "{while_blocked}; to end the pause: predictu-dispatch resume {operator_id}",
     ),
     Code.CIRCUIT_OPEN: (
-        "the circuit of operator {operator_id} is open {circuit_since}, {failures}",
+        "the circuit of operator {operator_id} has been open {circuit_since}, {failures}",
         "{next_ping}; {while_blocked}",
     ),
     Code.CIRCUIT_HALF_OPEN: (
-        "the circuit of operator {operator_id} is half open {circuit_since}, {failures}: {deciding_ping} decides",
+        "the circuit of operator {operator_id} has been half open {circuit_since}, {failures}: {deciding_ping} decides",
         "if that PING succeeds, sending resumes; if it fails, the circuit opens again; {while_blocked}",
     ),
     Code.BACKING_OFF: (
         "operator {operator_id} sent Retry-After: its {callback.lane} callbacks wait until {backoff_until}",
-        "they are sent then; waiting uses no attempt",
+        "they are sent after that; waiting uses no attempt",
     ),
     Code.DUE_LATER: ("{due}", "{due_next}"),
     Code.ROW_LOCKED: (
         "an open transaction has locked its row: {locking_session}",
-        "daemons skip it until that transaction ends; if it stays, look for it in pg_stat_activity",
+        "daemons skip it until that transaction ends; if it stays locked, look for the session in pg_stat_activity",
     ),
     Code.SLOTS_FULL: ("{slots_full}", "{slots_next}"),
     Code.SLOW_START: (
@@ -101,7 +101,7 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     ),
     Code.DEADLINE_FIRST: (
         "its deadline comes before that, at {deadline}",
-        "it is not sent any more: it ends exhausted then, {ending}",
+        "it is not sent: it ends exhausted at its deadline, {ending}",
     ),
     Code.DEADLINE_RUNS: (
         "its deadline is at {deadline}",

@@ -32,7 +32,7 @@ def _of_times(facts: Facts) -> dict[str, str]:
     callback, operator = facts.callback, facts.operator
     return {
         "review_since": _since(facts, callback.review_since),
-        "paused_since": _since(facts, operator.paused_at),
+        "paused_at": f"at {_at(facts, operator.paused_at)}",
         "circuit_since": _since(facts, operator.circuit_since),
         "circuit_changed": _at(facts, operator.circuit_since),
         "lease_until": _at(facts, callback.lease_until),
@@ -50,7 +50,7 @@ def _of_end(facts: Facts) -> dict[str, str]:
     after_review = f"after settling it with the operator manually: {resolve}"
     if callback.state in (CallbackState.REJECTED, CallbackState.EXHAUSTED):
         retry = f"predictu-dispatch retry {callback.request_id}"
-        after_review = f"to send the same bytes again: {retry}; or, {after_review}"
+        after_review = f"to send the same bytes again: {retry}; or {after_review}"
     earlier_ends = "if that one is delivered, this is sent at once; if it fails, this is cancelled"
     if callback.method is Method.BET_ROLLBACK:
         earlier_ends = "if that debit was made or may have been made, this is sent at once; if not, this is cancelled"
@@ -87,7 +87,7 @@ def _of_lease(facts: Facts) -> dict[str, str]:
 def _of_operator(facts: Facts) -> dict[str, str]:
     operator, daemons, ping_at = facts.operator, facts.daemons, facts.operator.ping_at
     if operator.paused_at is not None or not operator.enabled:
-        next_ping = "no PING is sent meanwhile"
+        next_ping = "no PING is sent until then"
     else:
         when = f"at {_at(facts, ping_at)}" if ping_at is not None and ping_at > facts.at else "due now"
         next_ping = f"the next PING is {when}; sending resumes when it succeeds"
@@ -156,7 +156,11 @@ def _ending(facts: Facts) -> str:
     """What follows if the callback ends before its next attempt."""
     effect, method = facts.callback.effect, facts.callback.method
     if method is Method.BET_MAKE:
-        return "and its debit, which may stand, is rolled back" if effect is Effect.UNKNOWN else "without a debit"
+        return (
+            "and its debit, which may have been applied, is rolled back"
+            if effect is Effect.UNKNOWN
+            else "without a debit"
+        )
     return "and needs manual review" if RULES[method].ends_bet else "and the producer gets this outcome"
 
 
