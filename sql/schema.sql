@@ -328,9 +328,9 @@ begin
                               else format('it was attempted already, %s time(s)', locked.attempts) end,
             case locked.method when 'BET_MAKE'
                  then 'The operator may have booked it. rollback_bet() rolls a placement back at any time.'
-                 else 'The operator may have it. Wait until it has ended.' end);
+                 else 'The operator may have received it. Wait until it has ended.' end);
     elsif locked.method = 'BET_ROLLBACK' then
-        perform predictu_dispatch.refuse_intervention('cancel', locked, 'a debit that may stand must be rolled back',
+        perform predictu_dispatch.refuse_intervention('cancel', locked, 'a debit that may have been applied must be rolled back',
             'If it was settled manually, wait until the rollback has ended, then: predictu-dispatch resolve REQUEST_ID');
     end if;
     update predictu_dispatch.callback c
@@ -388,11 +388,11 @@ begin
             'Pass an object, for example jsonb_build_object(''player_id'', …).');
     end if;
     if octet_length(params::text) > 65536 then
-        perform predictu_dispatch.refuse_params(method, format('they take %s bytes', octet_length(params::text)),
+        perform predictu_dispatch.refuse_params(method, format('params have %s bytes', octet_length(params::text)),
             'At most 65536 bytes are sent to an operator.');
     end if;
     if params @? '$.**{32}' then
-        perform predictu_dispatch.refuse_params(method, 'they are nested too deeply',
+        perform predictu_dispatch.refuse_params(method, 'params are nested too deeply',
             'At most 31 levels are sent to an operator.');
     end if;
     if method = 'PING' and params <> '{}' then
@@ -657,12 +657,12 @@ begin
     if not found then
         raise exception using errcode = 'PD002',
             message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
-            hint = 'An operator enters the database when a daemon starts with its file in config/operators/.';
+            hint = 'A daemon registers an operator when it starts or reloads with the file operators/<operator_id>.toml.';
     end if;
     if not found_row.enabled then
         raise exception using errcode = 'PD002',
             message = format('operator %s is disabled', quote_literal(operator_id)),
-            hint = 'Its file has enabled = false: only rollback_bet() is accepted for it.';
+            hint = 'Its file has enabled = false; only rollback_bet() works for it.';
     end if;
     return found_row;
 end $$;
@@ -701,7 +701,7 @@ begin
     end if;
     if method = 'BET_ROLLBACK' and isfinite(expires_at) then
         perform predictu_dispatch.refuse_params(method, format('expires_at is %s', expires_at),
-            'A rollback has no deadline: a debit that may stand must be rolled back, however late.');
+            'A rollback has no deadline: a debit that may have been applied must be rolled back, however late.');
     end if;
     if request_id is not null and exists (
         select from predictu_dispatch.bet b
@@ -710,7 +710,7 @@ begin
     ) then
         raise exception using errcode = 'PD004',
             message = format('request_id %s of operator %s is the placement of a bet', id, operator_id),
-            hint = 'The operator would treat it as a repetition; use a new id for a new callback.';
+            hint = 'The operator would treat it as a repeated placement; use a new id for a new callback.';
     end if;
     if method not in ('PING', 'BALANCE') then
         bet_id := params ->> 'bet_id';
@@ -733,7 +733,7 @@ begin
          where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
         if not found then
             perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method, 'the bet is unknown',
-                'Enqueue its BET_MAKE first, or adopt_bet() a bet that was opened before this system existed.');
+                'Enqueue its BET_MAKE first; for a bet that was opened before this system existed, call adopt_bet() first.');
         end if;
         -- Again under the bet's lock: the same request may have been enqueued meanwhile.
         if predictu_dispatch.request_exists(operator_id, id, method, params) then
@@ -983,7 +983,7 @@ begin
         raise exception using errcode = 'PD900',
             message = format('bet %s of operator %s must not go from %s to %s, nor change its terms',
                              old.bet_id, old.operator_id, old.state, new.state),
-            hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
+            hint = 'See predictu_dispatch/core/specification.py for the allowed changes.';
     end if;
     return new;
 end $$;
@@ -1011,17 +1011,17 @@ begin
         when new.state = 'placing' and seen.terminal_may_go
             then 'its terminal callback could reach the operator before its debit'
         when new.state <> 'placing' and seen.debit_may_go then 'its debit could still be sent'
-        when new.state = 'open' and seen.terminal_may_go then 'a terminal callback is on its way already'
+        when new.state = 'open' and seen.terminal_may_go then 'a terminal callback is already being sent'
         when new.state = 'open' and seen.placed_here and not seen.debited then 'its debit was never confirmed'
         when new.state = 'closed' and not seen.ended then 'no terminal callback was delivered'
         when new.state = 'void' and seen.debited then 'its debit was confirmed'
         when new.state = 'void' and seen.maybe_debited then 'its debit may have taken place'
-        when new.state = 'void' and seen.terminal_may_go then 'a terminal callback is on its way already'
+        when new.state = 'void' and seen.terminal_may_go then 'a terminal callback is already being sent'
     end;
     if fault is not null then
         raise exception using errcode = 'PD900',
             message = format('bet %s of operator %s must not be %s: %s', new.bet_id, new.operator_id, new.state, fault),
-            hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
+            hint = 'See predictu_dispatch/core/specification.py for the allowed changes.';
     end if;
     return null;
 end $$;
@@ -1057,7 +1057,7 @@ begin
                              'to %s, effect %s, attempt %s',
                              old.request_id, old.operator_id, old.method, old.state, old.effect, old.attempts,
                              new.state, new.effect, new.attempts),
-            hint = 'See predictu_dispatch/core/specification.py for what is allowed; identity and content never change.';
+            hint = 'See predictu_dispatch/core/specification.py for the allowed changes; identity and content never change.';
     end if;
     return new;
 end $$;
@@ -1073,7 +1073,7 @@ begin
         raise exception using errcode = 'PD900',
             message = format('%s %s of operator %s must not be sent while its bet %s is %s',
                              new.method, new.request_id, new.operator_id, new.bet_id, coalesce(bet_state, 'unknown')),
-            hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
+            hint = 'See predictu_dispatch/core/specification.py for the allowed changes.';
     end if;
     return null;
 end $$;
@@ -1091,7 +1091,7 @@ begin
         raise exception using errcode = 'PD004',
             message = format('placement_request_id %s of operator %s belongs to a callback or bet that was removed',
                              new.placement_request_id, new.operator_id),
-            hint = 'One debit is one bet; use a new id for a new placement.';
+            hint = 'Each debit belongs to one bet; use a new id for a new placement.';
     end if;
     if current_setting('transaction_isolation') <> 'read committed' then
         -- A snapshot older than the removal does not show the tombstone. Inserting one then raises
@@ -1280,7 +1280,7 @@ begin
     if not found then
         raise exception using errcode = 'PD002',
             message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
-            hint = 'An operator enters the database when a daemon starts with its file in config/operators/.';
+            hint = 'A daemon registers an operator when it starts or reloads with the file operators/<operator_id>.toml.';
     end if;
     return locked;
 exception when lock_not_available then
@@ -1299,7 +1299,7 @@ begin
             format('the transaction is %s', current_setting('transaction_isolation')),
             'Use read committed: an older snapshot hides rows that were written meanwhile.');
     elsif not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.retention')) then
-        perform predictu_dispatch.refuse_locked('the retention');
+        perform predictu_dispatch.refuse_locked('retention');
     end if;
 end $$;
 
@@ -1401,9 +1401,9 @@ begin
     locked := predictu_dispatch.lock_operator(operator_id);
     if locked.paused_at is not null then
         raise exception using errcode = 'PD005',
-            message = format('operator %s is paused already, since %s by %s: %s', operator_id,
+            message = format('operator %s is already paused, since %s by %s: %s', operator_id,
                              predictu_dispatch.format_utc(locked.paused_at), locked.paused_by, locked.pause_reason),
-            hint = format('To end it: predictu-dispatch resume %s', operator_id);
+            hint = format('To end the pause: predictu-dispatch resume %s', operator_id);
     end if;
     update predictu_dispatch.operator o
        set paused_at = clock_timestamp(), paused_by = by, pause_reason = reason, revision = o.revision + 1
@@ -1426,9 +1426,9 @@ begin
     locked := predictu_dispatch.lock_operator(operator_id);
     if locked.paused_at is not null then
         raise exception using errcode = 'PD005',
-            message = format('operator %s is paused since %s by %s: %s; nothing is sent to it', operator_id,
+            message = format('operator %s was paused at %s by %s: %s; nothing is sent to it', operator_id,
                              predictu_dispatch.format_utc(locked.paused_at), locked.paused_by, locked.pause_reason),
-            hint = format('To end it: predictu-dispatch resume %s', operator_id);
+            hint = format('To end the pause: predictu-dispatch resume %s', operator_id);
     end if;
     return predictu_dispatch.start_ping(operator_id);
 end $$;
@@ -1491,7 +1491,7 @@ begin
     if not found then
         perform predictu_dispatch.refuse_params('retention',
             format('part %s is not old', coalesce(quote_literal(left(part, 80)), 'NULL')),
-            'Take the part from expired_audit().');
+            'Use a part that expired_audit() returns.');
     end if;
     source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
     target := case step when 'replace' then kept else 'attempt' end;
@@ -1781,7 +1781,7 @@ CREATE FUNCTION predictu_dispatch.refuse_tombstone_change() RETURNS trigger
 begin
     raise exception using errcode = 'PD900',
         message = format('tombstones are append-only: %s on %s is refused', tg_op, tg_table_name),
-        hint = 'These rows keep an old request_id from becoming a second debit.';
+        hint = 'These rows prevent that an old request_id causes a second debit.';
 end $$;
 
 CREATE FUNCTION predictu_dispatch.request_exists(operator_id text, request_id uuid, method text, params jsonb) RETURNS boolean
@@ -1840,7 +1840,7 @@ begin
     locked := predictu_dispatch.lock_callback('resolve', operator_id, request_id);
     if locked.review_since is null then
         perform predictu_dispatch.refuse_intervention('resolve', locked, predictu_dispatch.why_not_in_review(locked),
-            'Only callbacks on the review list are resolved: predictu-dispatch status');
+            'Only callbacks on the review list can be resolved; to list them: predictu-dispatch status');
     end if;
     update predictu_dispatch.callback c
        set review_since = null, note = concat_ws('; ', c.note, reason)
@@ -1901,8 +1901,8 @@ begin
     perform predictu_dispatch.check_intervention('retry', null, by);
     locked := predictu_dispatch.lock_callback('retry', operator_id, request_id);
     if locked.method = 'BET_MAKE' then
-        perform predictu_dispatch.refuse_intervention('retry', locked, 'a debit is never retried by a person',
-            'Place a new bet. A debit that may stand is rolled back by the bet''s own BET_ROLLBACK; see show --bet.');
+        perform predictu_dispatch.refuse_intervention('retry', locked, 'a debit is never retried manually',
+            'Place a new bet. A debit that may have been applied is rolled back by a BET_ROLLBACK; see show --bet.');
     elsif locked.method in ('PING', 'BALANCE') then
         perform predictu_dispatch.refuse_intervention('retry', locked, 'its caller no longer waits for the answer',
             'Enqueue a new one; to check an operator: predictu-dispatch ping OPERATOR');
@@ -1912,7 +1912,7 @@ begin
     elsif locked.state = 'cancelled' then
         perform predictu_dispatch.refuse_intervention('retry', locked,
             format('it was cancelled (%s) and must not be sent', locked.reason),
-            'Another callback may have replaced it; see show --bet. When settled: predictu-dispatch resolve REQUEST_ID');
+            'Another callback may have replaced it; see show --bet. If it was settled manually: predictu-dispatch resolve REQUEST_ID');
     elsif locked.review_since is null then
         perform predictu_dispatch.refuse_intervention('retry', locked, predictu_dispatch.why_not_in_review(locked),
             case when locked.state in ('rejected', 'exhausted')
@@ -2388,16 +2388,16 @@ CREATE VIEW predictu_dispatch.needs_review AS
     ((params ->> 'amount'::text))::bigint AS amount,
     review_since AS since,
         CASE
-            WHEN (state = 'delivered'::text) THEN 'The operator confirmed the debit and now has nothing to reverse: the player may be owed the stake.'::text
+            WHEN (state = 'delivered'::text) THEN 'The operator confirmed the debit but had nothing to reverse: the player may be owed the stake.'::text
             WHEN (state = 'rejected'::text) THEN (format('The operator rejected it with %s; it is not retried automatically.'::text, COALESCE(operator_status, reason)) ||
             CASE effect
                 WHEN 'unknown'::text THEN ' An earlier attempt may have been applied.'::text
                 ELSE ''::text
             END)
             WHEN (state = 'cancelled'::text) THEN 'Its bet''s placement has an unknown effect and is rolled back, so this must not be sent.'::text
-            WHEN ((reason = 'deadline'::text) AND (effect = 'unknown'::text)) THEN 'Its deadline passed; it is not known if the operator applied it.'::text
+            WHEN ((reason = 'deadline'::text) AND (effect = 'unknown'::text)) THEN 'Its deadline passed; it is not known whether the operator applied it.'::text
             WHEN (reason = 'deadline'::text) THEN 'Its deadline passed; the operator has certainly not applied it.'::text
-            WHEN (effect = 'unknown'::text) THEN format('It was attempted %s times; it is not known if the operator applied it.'::text, attempts)
+            WHEN (effect = 'unknown'::text) THEN format('It was attempted %s times; it is not known whether the operator applied it.'::text, attempts)
             ELSE format('It was attempted %s times; the operator has certainly not applied it.'::text, attempts)
         END AS reason
    FROM predictu_dispatch.callback

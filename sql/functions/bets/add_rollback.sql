@@ -1,5 +1,5 @@
--- Enqueues the bet's BET_ROLLBACK and returns its request_id. The caller has cancelled a waiting
--- terminal callback before.
+-- Enqueues the bet's BET_ROLLBACK and returns its request_id. The caller has already cancelled a
+-- waiting terminal callback.
 create or replace function predictu_dispatch.add_rollback(
     bet predictu_dispatch.bet, bet_state text, callback_state text, cause text, note text
 ) returns uuid language plpgsql as $$

@@ -1,10 +1,10 @@
 -- Leases due callbacks for one attempt each: for each operator and lane the oldest due first, no
 -- more than its free slots. The lease is committed before the request leaves, so the database knows
 -- of every attempt that began. Operators that are paused, in backoff or behind an open circuit are
--- left out before any of their callbacks is read; while the circuit is half open, its PING may go.
--- BET_ROLLBACK has a lease of its own, because it uses the settlement lane's timeouts in the
--- interactive lane. due_from is how far the daemon has read each lane (null: the start): while a
--- snapshot is held open, the index entries of finished callbacks remain before that point, and
+-- excluded before any of their callbacks is read; while the circuit is half open, its PING may be
+-- claimed. BET_ROLLBACK has a lease of its own, because it uses the settlement lane's timeouts in
+-- the interactive lane. due_from is how far the daemon has read each lane (null: the start): while
+-- a snapshot is held open, the index entries of finished callbacks remain before that point, and
 -- every claim would read all of them.
 create or replace function predictu_dispatch.claim(
     instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[],

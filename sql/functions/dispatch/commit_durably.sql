@@ -1,5 +1,5 @@
 -- Makes the current transaction's commit wait for the disk, even if the database is set to
--- synchronous_commit = off, because requests leave on the strength of it.
+-- synchronous_commit = off, because requests are sent after it.
 create or replace function predictu_dispatch.commit_durably() returns void language plpgsql as $$
 begin
     if current_setting('synchronous_commit') = 'off' then

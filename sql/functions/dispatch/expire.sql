@@ -1,5 +1,5 @@
 -- Ends callbacks that must not wait any longer: those past their deadline, and BALANCE and BET_MAKE
--- of an operator that is paused or whose circuit is not closed. Of the latter the newest come
+-- of an operator that is paused or whose circuit is not closed. Of the second kind the newest end
 -- first, because their callers still wait. It ends at most the given number for each operator and
 -- kind. It skips locked rows, so that an open transaction does not delay the deadlines of others.
 create or replace function predictu_dispatch.expire(most integer) returns setof predictu_dispatch.change

@@ -1,6 +1,6 @@
--- Returns what a daemon may use now: no more than its fair share and than what the others leave,
--- but never less than it still uses. `used` is what the daemon may use until it has the answer,
--- so that what it returns is really free.
+-- Returns what a daemon may use now: at most its fair share and at most what the others leave, but
+-- never less than it still uses. `used` is what the daemon may use until it has the answer, so that
+-- a share that it returns is really free.
 create or replace function predictu_dispatch.granted_share(
     fair double precision, most double precision, others double precision, had double precision,
     used double precision

@@ -1,6 +1,6 @@
 -- Writes what a daemon decided on operators that it saw at the given revisions. Returns the
 -- operators that were still at that revision and not locked; the daemon reads the others again.
--- Null keeps a time as it is; a null ping_in_s plans no PING, and pings starts one.
+-- Null leaves a time unchanged; a null ping_in_s plans no PING, and pings starts one.
 create or replace function predictu_dispatch.write_circuits(
     operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[],
     success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[],

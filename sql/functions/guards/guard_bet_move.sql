@@ -14,7 +14,7 @@ begin
         raise exception using errcode = 'PD900',
             message = format('bet %s of operator %s must not go from %s to %s, nor change its terms',
                              old.bet_id, old.operator_id, old.state, new.state),
-            hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
+            hint = 'See predictu_dispatch/core/specification.py for the allowed changes.';
     end if;
     return new;
 end $$;

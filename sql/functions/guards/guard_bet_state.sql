@@ -19,17 +19,17 @@ begin
         when new.state = 'placing' and seen.terminal_may_go
             then 'its terminal callback could reach the operator before its debit'
         when new.state <> 'placing' and seen.debit_may_go then 'its debit could still be sent'
-        when new.state = 'open' and seen.terminal_may_go then 'a terminal callback is on its way already'
+        when new.state = 'open' and seen.terminal_may_go then 'a terminal callback is already being sent'
         when new.state = 'open' and seen.placed_here and not seen.debited then 'its debit was never confirmed'
         when new.state = 'closed' and not seen.ended then 'no terminal callback was delivered'
         when new.state = 'void' and seen.debited then 'its debit was confirmed'
         when new.state = 'void' and seen.maybe_debited then 'its debit may have taken place'
-        when new.state = 'void' and seen.terminal_may_go then 'a terminal callback is on its way already'
+        when new.state = 'void' and seen.terminal_may_go then 'a terminal callback is already being sent'
     end;
     if fault is not null then
         raise exception using errcode = 'PD900',
             message = format('bet %s of operator %s must not be %s: %s', new.bet_id, new.operator_id, new.state, fault),
-            hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
+            hint = 'See predictu_dispatch/core/specification.py for the allowed changes.';
     end if;
     return null;
 end $$;

@@ -30,7 +30,7 @@ begin
                              'to %s, effect %s, attempt %s',
                              old.request_id, old.operator_id, old.method, old.state, old.effect, old.attempts,
                              new.state, new.effect, new.attempts),
-            hint = 'See predictu_dispatch/core/specification.py for what is allowed; identity and content never change.';
+            hint = 'See predictu_dispatch/core/specification.py for the allowed changes; identity and content never change.';
     end if;
     return new;
 end $$;

@@ -8,7 +8,7 @@ begin
         raise exception using errcode = 'PD900',
             message = format('%s %s of operator %s must not be sent while its bet %s is %s',
                              new.method, new.request_id, new.operator_id, new.bet_id, coalesce(bet_state, 'unknown')),
-            hint = 'See predictu_dispatch/core/specification.py for what is allowed.';
+            hint = 'See predictu_dispatch/core/specification.py for the allowed changes.';
     end if;
     return null;
 end $$;

@@ -12,7 +12,7 @@ begin
         raise exception using errcode = 'PD004',
             message = format('placement_request_id %s of operator %s belongs to a callback or bet that was removed',
                              new.placement_request_id, new.operator_id),
-            hint = 'One debit is one bet; use a new id for a new placement.';
+            hint = 'Each debit belongs to one bet; use a new id for a new placement.';
     end if;
     if current_setting('transaction_isolation') <> 'read committed' then
         -- A snapshot older than the removal does not show the tombstone. Inserting one then raises

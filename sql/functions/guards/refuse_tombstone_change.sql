@@ -3,7 +3,7 @@ create or replace function predictu_dispatch.refuse_tombstone_change() returns t
 begin
     raise exception using errcode = 'PD900',
         message = format('tombstones are append-only: %s on %s is refused', tg_op, tg_table_name),
-        hint = 'These rows keep an old request_id from becoming a second debit.';
+        hint = 'These rows prevent that an old request_id causes a second debit.';
 end $$;
 
 revoke all on function predictu_dispatch.refuse_tombstone_change from public;

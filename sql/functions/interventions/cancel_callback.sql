@@ -20,9 +20,9 @@ begin
                               else format('it was attempted already, %s time(s)', locked.attempts) end,
             case locked.method when 'BET_MAKE'
                  then 'The operator may have booked it. rollback_bet() rolls a placement back at any time.'
-                 else 'The operator may have it. Wait until it has ended.' end);
+                 else 'The operator may have received it. Wait until it has ended.' end);
     elsif locked.method = 'BET_ROLLBACK' then
-        perform predictu_dispatch.refuse_intervention('cancel', locked, 'a debit that may stand must be rolled back',
+        perform predictu_dispatch.refuse_intervention('cancel', locked, 'a debit that may have been applied must be rolled back',
             'If it was settled manually, wait until the rollback has ended, then: predictu-dispatch resolve REQUEST_ID');
     end if;
     update predictu_dispatch.callback c

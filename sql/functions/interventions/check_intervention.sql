@@ -1,4 +1,4 @@
--- Checks who acts and why, as they will be recorded. Raises PD003.
+-- Checks the name and the reason that will be recorded. Raises PD003.
 create or replace function predictu_dispatch.check_intervention(action text, reason text, done_by text) returns void
 language plpgsql as $$
 begin

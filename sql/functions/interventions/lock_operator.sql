@@ -9,7 +9,7 @@ begin
     if not found then
         raise exception using errcode = 'PD002',
             message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
-            hint = 'An operator enters the database when a daemon starts with its file in config/operators/.';
+            hint = 'A daemon registers an operator when it starts or reloads with the file operators/<operator_id>.toml.';
     end if;
     return locked;
 exception when lock_not_available then

@@ -11,9 +11,9 @@ begin
     locked := predictu_dispatch.lock_operator(operator_id);
     if locked.paused_at is not null then
         raise exception using errcode = 'PD005',
-            message = format('operator %s is paused already, since %s by %s: %s', operator_id,
+            message = format('operator %s is already paused, since %s by %s: %s', operator_id,
                              predictu_dispatch.format_utc(locked.paused_at), locked.paused_by, locked.pause_reason),
-            hint = format('To end it: predictu-dispatch resume %s', operator_id);
+            hint = format('To end the pause: predictu-dispatch resume %s', operator_id);
     end if;
     update predictu_dispatch.operator o
        set paused_at = clock_timestamp(), paused_by = by, pause_reason = reason, revision = o.revision + 1

@@ -10,9 +10,9 @@ begin
     locked := predictu_dispatch.lock_operator(operator_id);
     if locked.paused_at is not null then
         raise exception using errcode = 'PD005',
-            message = format('operator %s is paused since %s by %s: %s; nothing is sent to it', operator_id,
+            message = format('operator %s was paused at %s by %s: %s; nothing is sent to it', operator_id,
                              predictu_dispatch.format_utc(locked.paused_at), locked.paused_by, locked.pause_reason),
-            hint = format('To end it: predictu-dispatch resume %s', operator_id);
+            hint = format('To end the pause: predictu-dispatch resume %s', operator_id);
     end if;
     return predictu_dispatch.start_ping(operator_id);
 end $$;

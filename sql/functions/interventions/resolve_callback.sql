@@ -12,7 +12,7 @@ begin
     locked := predictu_dispatch.lock_callback('resolve', operator_id, request_id);
     if locked.review_since is null then
         perform predictu_dispatch.refuse_intervention('resolve', locked, predictu_dispatch.why_not_in_review(locked),
-            'Only callbacks on the review list are resolved: predictu-dispatch status');
+            'Only callbacks on the review list can be resolved; to list them: predictu-dispatch status');
     end if;
     update predictu_dispatch.callback c
        set review_since = null, note = concat_ws('; ', c.note, reason)

@@ -13,8 +13,8 @@ begin
     perform predictu_dispatch.check_intervention('retry', null, by);
     locked := predictu_dispatch.lock_callback('retry', operator_id, request_id);
     if locked.method = 'BET_MAKE' then
-        perform predictu_dispatch.refuse_intervention('retry', locked, 'a debit is never retried by a person',
-            'Place a new bet. A debit that may stand is rolled back by the bet''s own BET_ROLLBACK; see show --bet.');
+        perform predictu_dispatch.refuse_intervention('retry', locked, 'a debit is never retried manually',
+            'Place a new bet. A debit that may have been applied is rolled back by a BET_ROLLBACK; see show --bet.');
     elsif locked.method in ('PING', 'BALANCE') then
         perform predictu_dispatch.refuse_intervention('retry', locked, 'its caller no longer waits for the answer',
             'Enqueue a new one; to check an operator: predictu-dispatch ping OPERATOR');
@@ -24,7 +24,7 @@ begin
     elsif locked.state = 'cancelled' then
         perform predictu_dispatch.refuse_intervention('retry', locked,
             format('it was cancelled (%s) and must not be sent', locked.reason),
-            'Another callback may have replaced it; see show --bet. When settled: predictu-dispatch resolve REQUEST_ID');
+            'Another callback may have replaced it; see show --bet. If it was settled manually: predictu-dispatch resolve REQUEST_ID');
     elsif locked.review_since is null then
         perform predictu_dispatch.refuse_intervention('retry', locked, predictu_dispatch.why_not_in_review(locked),
             case when locked.state in ('rejected', 'exhausted')

@@ -10,11 +10,11 @@ begin
             'Pass an object, for example jsonb_build_object(''player_id'', …).');
     end if;
     if octet_length(params::text) > 65536 then
-        perform predictu_dispatch.refuse_params(method, format('they take %s bytes', octet_length(params::text)),
+        perform predictu_dispatch.refuse_params(method, format('params have %s bytes', octet_length(params::text)),
             'At most 65536 bytes are sent to an operator.');
     end if;
     if params @? '$.**{32}' then
-        perform predictu_dispatch.refuse_params(method, 'they are nested too deeply',
+        perform predictu_dispatch.refuse_params(method, 'params are nested too deeply',
             'At most 31 levels are sent to an operator.');
     end if;
     if method = 'PING' and params <> '{}' then

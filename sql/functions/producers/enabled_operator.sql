@@ -8,12 +8,12 @@ begin
     if not found then
         raise exception using errcode = 'PD002',
             message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
-            hint = 'An operator enters the database when a daemon starts with its file in config/operators/.';
+            hint = 'A daemon registers an operator when it starts or reloads with the file operators/<operator_id>.toml.';
     end if;
     if not found_row.enabled then
         raise exception using errcode = 'PD002',
             message = format('operator %s is disabled', quote_literal(operator_id)),
-            hint = 'Its file has enabled = false: only rollback_bet() is accepted for it.';
+            hint = 'Its file has enabled = false; only rollback_bet() works for it.';
     end if;
     return found_row;
 end $$;

@@ -33,7 +33,7 @@ begin
     end if;
     if method = 'BET_ROLLBACK' and isfinite(expires_at) then
         perform predictu_dispatch.refuse_params(method, format('expires_at is %s', expires_at),
-            'A rollback has no deadline: a debit that may stand must be rolled back, however late.');
+            'A rollback has no deadline: a debit that may have been applied must be rolled back, however late.');
     end if;
     if request_id is not null and exists (
         select from predictu_dispatch.bet b
@@ -42,7 +42,7 @@ begin
     ) then
         raise exception using errcode = 'PD004',
             message = format('request_id %s of operator %s is the placement of a bet', id, operator_id),
-            hint = 'The operator would treat it as a repetition; use a new id for a new callback.';
+            hint = 'The operator would treat it as a repeated placement; use a new id for a new callback.';
     end if;
     if method not in ('PING', 'BALANCE') then
         bet_id := params ->> 'bet_id';
@@ -65,7 +65,7 @@ begin
          where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
         if not found then
             perform predictu_dispatch.refuse_for_bet(operator_id, bet_id, method, 'the bet is unknown',
-                'Enqueue its BET_MAKE first, or adopt_bet() a bet that was opened before this system existed.');
+                'Enqueue its BET_MAKE first; for a bet that was opened before this system existed, call adopt_bet() first.');
         end if;
         -- Again under the bet's lock: the same request may have been enqueued meanwhile.
         if predictu_dispatch.request_exists(operator_id, id, method, params) then

@@ -1,5 +1,5 @@
--- Returns a new request_id: a UUID of version 7 (RFC 9562), which begins with the time. Rows of one
--- time then share index pages, so that a write does not touch a page of its own in every index.
+-- Returns a new request_id: a UUID of version 7 (RFC 9562), which begins with the time. Rows of
+-- about the same time then share index pages, so that fewer pages are written.
 create or replace function predictu_dispatch.new_request_id() returns uuid language sql volatile parallel safe as $$
     -- Bits 52 and 53 turn version 4 into version 7.
     select encode(set_bit(set_bit(

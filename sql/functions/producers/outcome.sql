@@ -1,5 +1,5 @@
 -- Returns what is known of a callback. A column is null while its value is unknown; there is no row
--- for an unknown request. Of a removed callback the tombstone still gives state, reason and effect.
+-- for an unknown request. For a removed callback the tombstone still gives state, reason and effect.
 create or replace function predictu_dispatch.outcome(operator_id text, request_id uuid)
 returns table (state text, reason text, effect text, operator_status text, operator_transaction_id text, balance bigint)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$

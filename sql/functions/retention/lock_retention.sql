@@ -10,7 +10,7 @@ begin
             format('the transaction is %s', current_setting('transaction_isolation')),
             'Use read committed: an older snapshot hides rows that were written meanwhile.');
     elsif not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.retention')) then
-        perform predictu_dispatch.refuse_locked('the retention');
+        perform predictu_dispatch.refuse_locked('retention');
     end if;
 end $$;
 

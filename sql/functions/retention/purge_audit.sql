@@ -25,7 +25,7 @@ begin
     if not found then
         perform predictu_dispatch.refuse_params('retention',
             format('part %s is not old', coalesce(quote_literal(left(part, 80)), 'NULL')),
-            'Take the part from expired_audit().');
+            'Use a part that expired_audit() returns.');
     end if;
     source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
     target := case step when 'replace' then kept else 'attempt' end;

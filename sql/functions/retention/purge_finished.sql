@@ -1,8 +1,8 @@
--- Removes the old bets and the old callbacks without a bet that stand in the next `blocks` blocks
--- of the callback table. A bet is old when everything that happened to it is old; it goes with all
--- its callbacks or not at all. Locked rows are skipped and counted. It continues where the last
--- call ended and reads the whole table once for each cutoff: that needs no index, which every
--- callback would pay for. Raises PD003, PD006.
+-- Removes the old bets and the old callbacks without a bet in the next `blocks` blocks of the
+-- callback table. A bet is old if all its events are old; it is removed with all its callbacks or
+-- not at all. Locked rows are skipped and counted. It continues where the last call ended and reads
+-- the whole table once for each cutoff. This needs no index, which would slow every callback.
+-- Raises PD003, PD006.
 create or replace function predictu_dispatch.purge_finished(keep_months integer, blocks integer)
 returns table (callbacks bigint, bets bigint, locked bigint, next_block bigint, blocks_all bigint)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms'

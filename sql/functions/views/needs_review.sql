@@ -4,7 +4,7 @@ select request_id, operator_id, method, bet_id, state, effect, (params ->> 'amou
        review_since as since,
        case
            when state = 'delivered'
-               then 'The operator confirmed the debit and now has nothing to reverse: the player may be owed the stake.'
+               then 'The operator confirmed the debit but had nothing to reverse: the player may be owed the stake.'
            when state = 'rejected'
                then format('The operator rejected it with %s; it is not retried automatically.',
                            coalesce(operator_status, reason))
@@ -12,11 +12,11 @@ select request_id, operator_id, method, bet_id, state, effect, (params ->> 'amou
            when state = 'cancelled'
                then 'Its bet''s placement has an unknown effect and is rolled back, so this must not be sent.'
            when reason = 'deadline' and effect = 'unknown'
-               then 'Its deadline passed; it is not known if the operator applied it.'
+               then 'Its deadline passed; it is not known whether the operator applied it.'
            when reason = 'deadline'
                then 'Its deadline passed; the operator has certainly not applied it.'
            when effect = 'unknown'
-               then format('It was attempted %s times; it is not known if the operator applied it.', attempts)
+               then format('It was attempted %s times; it is not known whether the operator applied it.', attempts)
            else format('It was attempted %s times; the operator has certainly not applied it.', attempts)
        end as reason
 from predictu_dispatch.callback
