@@ -40,7 +40,7 @@ class DatabaseSettings(Section):
         description="a DSN such as postgresql://user@host:5432/database,"
         ' here, in PREDICTU_DISPATCH_DSN or in "file:NAME"',
     )
-    listen_dsn: SecretStr = Field(default=SecretStr(""), description='a DSN as for dsn, or "" to listen there too')
+    listen_dsn: SecretStr = Field(default=SecretStr(""), description='a DSN as for dsn, or "" to use dsn')
     pool_size: int = Field(default=4, ge=1, le=100)
 
     @field_validator("dsn", "listen_dsn")
@@ -54,7 +54,7 @@ class DatabaseSettings(Section):
         ):
             raise ValueError(cls.model_fields[str(info.field_name)].description)
         if not has_valid_hosts(text):
-            message = "a DSN with hosts as host:5432, and in a password %40 for @, %2F for /, %3F for ?, %23 for #"
+            message = "a DSN with hosts as host:5432; in a password write %40 for @, %2F for /, %3F for ?, %23 for #"
             raise ValueError(message)
         return dsn
 
@@ -76,7 +76,7 @@ class HttpSettings(Section):
     """Where to serve metrics, health and public keys."""
 
     listen: str = Field(
-        default="127.0.0.1:9464", description='"host:port", an IPv6 host in brackets, port 0 for any free one'
+        default="127.0.0.1:9464", description='"host:port", an IPv6 host in brackets, port 0 for any free port'
     )
 
     @field_validator("listen")

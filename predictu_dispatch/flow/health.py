@@ -71,11 +71,11 @@ class Health:
         if self._is_draining():
             return "draining"
         if not self._admission.has_share():
-            return "no heartbeat got through, so this daemon has no share of any operator"
+            return "no heartbeat succeeded, so this daemon has no share of any operator's limits"
         claims_s = [dispatcher.claimed_at_s for dispatcher in self._dispatchers]
         oldest_s = min((claim_s for claim_s in claims_s if claim_s is not None), default=None)
         if oldest_s is None or None in claims_s:
-            return "nothing was claimed yet"
+            return "no claim has succeeded yet"
         age_s = self._now_s() - oldest_s
         return f"the last claim was {age_s:.0f} s ago" if age_s > self._poll_interval_s + _CLAIM_AGE_MAX_S else None
 
@@ -87,7 +87,7 @@ class Health:
             answered_at_s = dispatcher.answered_at_s or self._began_at_s
             age_s = self._now_s() - answered_at_s
             if age_s > self._poll_interval_s + _ANSWER_AGE_MAX_S:
-                return f"the {dispatcher.lane} dispatcher has neither claimed nor failed to for {age_s:.0f} s"
+                return f"the claims of the {dispatcher.lane} dispatcher have had no answer for {age_s:.0f} s"
         return None
 
     async def report(self, manager: ServiceManager) -> None:

@@ -100,7 +100,7 @@ def _new_player(member: object) -> NewPlayer:
         raise ValueError("a player is an object of exactly player_id, currency, balance")
     player_id, currency, balance = member["player_id"], member["currency"], member["balance"]
     if not (is_text(player_id) and is_text(currency)):
-        raise ValueError("player_id and currency must be texts of 1 to 200 characters")
+        raise ValueError("player_id and currency must be strings of 1 to 200 characters")
     if isinstance(balance, bool) or not isinstance(balance, int) or not 0 <= balance <= SUBUNITS_MAX:
         raise ValueError(f"balance is {balance}; it must be whole subunits between 0 and {SUBUNITS_MAX}")
     return NewPlayer(player_id=player_id, currency=currency, balance=balance)

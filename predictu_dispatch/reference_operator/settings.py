@@ -73,7 +73,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
             f"--seed-players and --seed-balance must be 0 or more, a balance at most {SUBUNITS_MAX} subunits"
         )
     if not (is_text(options.seed_currency) and is_text(options.operator_id)):
-        raise ValueError("--seed-currency and --operator-id must be texts of 1 to 200 characters")
+        raise ValueError("--seed-currency and --operator-id must be strings of 1 to 200 characters")
     if options.tls_key and not options.tls_cert:
         raise ValueError("--tls-key needs --tls-cert")
     return Settings(

@@ -75,7 +75,7 @@ def test_a_dispatcher_without_an_answer_for_a_minute_is_stuck_even_if_the_other_
     world.claim(world.interactive)
     assert health.stuck() is None
     world.clock.now_s += 1
-    assert health.stuck() == "the settlement dispatcher has neither claimed nor failed to for 61 s"
+    assert health.stuck() == "the claims of the settlement dispatcher have had no answer for 61 s"
     world.claim(world.settlement)
     assert health.stuck() is None
 
@@ -151,7 +151,7 @@ async def test_ready_is_notified_once_and_the_watchdog_only_while_nothing_is_stu
                 await asyncio.sleep(0.001)
         return messages
 
-    assert await until_received("STATUS=nothing was claimed yet") == ["STATUS=nothing was claimed yet"]
+    assert await until_received("STATUS=no claim has succeeded yet") == ["STATUS=no claim has succeeded yet"]
     world.claim(world.interactive, world.settlement)
     assert (await until_received("READY=1", "WATCHDOG=1", "STATUS=ready"))[:3] == [
         "READY=1",
@@ -161,11 +161,11 @@ async def test_ready_is_notified_once_and_the_watchdog_only_while_nothing_is_stu
     assert "WATCHDOG=1" in await until_received("WATCHDOG=1")
 
     world.clock.now_s += 61
-    stuck = "STATUS=the interactive dispatcher has neither claimed nor failed to for 61 s"
+    stuck = "STATUS=the claims of the interactive dispatcher have had no answer for 61 s"
     await until_received(stuck)
     # Several intervals of the 80 ms watchdog, in which it would have been notified.
     world.interactive.answered_at_s = world.clock.now_s
-    still = "STATUS=the settlement dispatcher has neither claimed nor failed to for 61 s"
+    still = "STATUS=the claims of the settlement dispatcher have had no answer for 61 s"
     assert await until_received(still) == [still]
     world.claim(world.interactive, world.settlement)
     assert "WATCHDOG=1" in await until_received("STATUS=ready", "WATCHDOG=1")

@@ -96,7 +96,7 @@ async def test_an_old_daemon_does_not_start_on_a_newer_incompatible_schema(
     await next_release(compatible(EXPAND), compatible(CONTRACT, OURS + 1))
     daemon = environment.fleet.spawn("host-1")
     assert await daemon.exited() == 1
-    assert f"the schema is at version {OURS + 2}, this build knows {OURS} at most" in daemon.log_text
+    assert f"the schema is at version {OURS + 2}, this release knows version {OURS} at most" in daemon.log_text
     assert "install the newer release" in daemon.log_text
     assert "Traceback" not in daemon.log_text
 

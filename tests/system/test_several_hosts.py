@@ -123,7 +123,7 @@ async def test_a_host_cut_off_from_postgres_stops_is_replaced_reports_late_and_c
 
 async def is_replaced(network: HostNetwork, a: Daemon, cut_at_s: float) -> None:
     """Checks that it stops sending, and that the other host gets its slots, then its leases."""
-    no_share = "no heartbeat got through, so this daemon has no share of any operator\n"
+    no_share = "no heartbeat succeeded, so this daemon has no share of any operator's limits\n"
 
     async def it_knows() -> bool:
         return await a.get("/readyz") == (503, no_share)

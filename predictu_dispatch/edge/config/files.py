@@ -120,7 +120,7 @@ def read_toml(path: Path, *, if_missing: str = "") -> dict[str, Any]:
         column = error.start - error.object.rfind(b"\n", 0, error.start)
         allowed = f"not valid TOML: not UTF-8 (at line {line}, column {column})"
     except (ValueError, RecursionError):
-        allowed = "not valid TOML: a number of thousands of digits or brackets nested too deeply"
+        allowed = "not valid TOML: a number has too many digits, or brackets are nested too deeply"
     raise ConfigError((Fault(file=str(path), allowed=allowed),))
 
 

@@ -150,13 +150,14 @@ def pending_migrations(applied: Mapping[int, Applied]) -> list[Migration]:
             )
     if any(version not in ours and one.compatible_from > len(ours) for version, one in applied.items()):
         raise SchemaError(
-            f"the schema is at version {max(applied)}, this build knows {len(ours)} at most; install the newer release"
+            f"the schema is at version {max(applied)}, this release knows version {len(ours)} at most; "
+            "install a newer release"
         )
     for version, migration in ours.items():
         if version in applied and applied[version].sha256 != migration.sha256:
             raise SchemaError(
                 f"{migration.name} was applied with other content; "
-                "migrations are never edited: restore the file and add a new one"
+                "migrations must not be edited: restore the file and add a new migration"
             )
     return [migration for version, migration in ours.items() if version not in applied]
 
@@ -191,7 +192,8 @@ async def require_schema(connection: Connection | PoolConnectionProxy) -> None:
     if not applied:
         name = await connection.fetchval("select current_database()")
         raise SchemaError(
-            f"database {name} has no schema of ours; if it is the right one, run `predictu-dispatch migrate` first"
+            f"database {name} has no Predictu dispatch schema; if it is the right database, "
+            "run `predictu-dispatch migrate` first"
         )
     if pending:
         raise SchemaError(

@@ -59,8 +59,8 @@ def test_an_edit_changes_the_fingerprint_and_a_comment_does_not(folder: Path) ->
         ("http = 1", "http = not a table: must be a table"),
         ("a = 1\nb =\n", "not valid TOML: Invalid value (at line 2, column 4)"),
         ("a = 1\nb = '\xff'\n".encode("latin-1"), "not valid TOML: not UTF-8 (at line 2, column 6)"),
-        (f"a = {'[' * 5000}", "not valid TOML: a number of thousands of digits or brackets nested too deeply"),
-        (f"a = {'9' * 5000}", "not valid TOML: a number of thousands of digits or brackets nested too deeply"),
+        (f"a = {'[' * 5000}", "not valid TOML: a number has too many digits, or brackets are nested too deeply"),
+        (f"a = {'9' * 5000}", "not valid TOML: a number has too many digits, or brackets are nested too deeply"),
         ("#" * (FILE_BYTES_MAX + 1), "longer than 1048576 bytes; must be a readable TOML file"),
     ],
 )
