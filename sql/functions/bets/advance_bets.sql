@@ -70,14 +70,14 @@ begin
                     case when ended.state = 'rejected' then 'bet_rejected'
                          when ended.reason = 'rolled_back' then 'rolled_back' else 'bet_void' end, false);
             elsif ended.terminal_state = 'waiting' and ended.terminal_method = 'BET_ROLLBACK' then
-                -- The debit may stand and its rollback waits: → closing; it is released with the
-                -- others.
+                -- The debit may be applied, and its rollback waits: → closing; it is released with
+                -- the others.
                 update predictu_dispatch.bet b set state = 'closing', updated_at = clock_timestamp()
                  where b.operator_id = (ended.bet).operator_id and b.bet_id = (ended.bet).bet_id;
                 moved.released_operator_ids := array_append(moved.released_operator_ids, (ended.bet).operator_id);
                 moved.released_ids := array_append(moved.released_ids, ended.terminal_id);
             else
-                -- The debit may stand: → closing with a rollback; another waiting terminal is
+                -- The debit may be applied: → closing with a rollback; another waiting terminal is
                 -- cancelled and needs review.
                 return query select * from predictu_dispatch.cancel_waiting((ended.bet).operator_id, ended.terminal_id,
                     'rolled_back', true);

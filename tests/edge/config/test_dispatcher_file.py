@@ -33,7 +33,7 @@ def test_instance_and_listen_of_the_environment_win(folder: Path) -> None:
         ),
         (
             'environment: PREDICTU_DISPATCH_LISTEN = "9465": must be "host:port", an IPv6 host in brackets,'
-            " port 0 for any free one"
+            " port 0 for any free port"
         ),
     ]
 
@@ -125,8 +125,8 @@ def test_an_unescaped_password_in_a_dsn_is_not_shown(folder: Path, dsn: str) -> 
     """The rest of an unescaped password stands in the place of the hosts and port."""
     assert faults(folder, PREDICTU_DISPATCH_DSN=f"postgresql://{dsn.format(SECRET)}") == [
         (
-            "environment: PREDICTU_DISPATCH_DSN = (hidden): must be a DSN with hosts as host:5432,"
-            " and in a password %40 for @, %2F for /, %3F for ?, %23 for #"
+            "environment: PREDICTU_DISPATCH_DSN = (hidden): must be a DSN with hosts as host:5432;"
+            " in a password write %40 for @, %2F for /, %3F for ?, %23 for #"
         )
     ]
 
