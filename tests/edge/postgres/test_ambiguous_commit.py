@@ -11,7 +11,6 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support.bulk import place_many, until_heartbeats, until_slots
 from tests.support.circuits import failing
 from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment
@@ -20,9 +19,8 @@ from tests.support.postgres import Database
 from tests.support.postgres_proxy import PostgresProxy, Trick, proxied
 
 CLAIM, SETTLE = "predictu_dispatch.claim(", "predictu_dispatch.settle("
-EXPIRE, ANNOUNCE = "predictu_dispatch.expire(", "predictu_dispatch.heartbeat("
+EXPIRE = "predictu_dispatch.expire("
 INTERRUPTED = (1, "retry", "unanswered", "interrupted", "host-1")
-LIMIT = 12
 BET: dict[str, Any] = {"bet_id": "b-1", "player_id": "p1", "currency": "EUR", "amount": 500}
 
 
@@ -155,49 +153,6 @@ async def test_a_lost_answer_of_expire_ends_callbacks_once_and_sends_the_rollbac
         assert [(await harness.callback(one))["attempts"] for one in (attempted, never_tried)] == [1, 0]
         assert environment.operator.balance["p1"] == 0
         assert environment.operator.faults == await environment.audit_faults() == []
-
-
-async def test_shares_stay_within_the_limit_when_heartbeat_answers_are_lost(environment: Environment) -> None:
-    """Slots that a daemon does not know of stay unused until its next heartbeat."""
-    few = {"max_in_flight": LIMIT}
-    environment.fleet.write_operator(environment.operator.url, interactive=few, settlement=few)
-    environment.operator.hold()
-    async with proxied(environment.fleet.dsn) as proxy:
-        a = await environment.fleet.start("host-a", database={"dsn": proxy.dsn(), "listen_dsn": environment.fleet.dsn})
-
-        async def loses_an_announcement() -> None:
-            proxy.on_next(ANNOUNCE, Trick.KEEP_ANSWER)
-            await proxy.caught.wait()
-            cut_what_is_kept(proxy)
-
-        async def every_slot_is_busy() -> None:
-            await until("every slot is busy", lambda: environment.operator.busy["interactive"] == LIMIT)
-
-        await place_many(environment, 30)
-        await every_slot_is_busy()
-        b = await environment.fleet.start("host-b")
-        # The answer that halves its share is lost, so no other daemon may have these slots.
-        await loses_an_announcement()
-        await until_heartbeats(environment, "host-b")
-        environment.operator.release()
-        await until_slots(environment, host_a=6, host_b=6)
-        await environment.until_all_final()
-        b.terminate()
-        # The released slots are granted to the other daemon, whose answer is lost too.
-        await loses_an_announcement()
-        assert await b.exited() == 0
-        await loses_an_announcement()
-        await until_slots(environment, host_a=LIMIT)
-        environment.operator.hold()
-        await place_many(environment, 30)
-        await every_slot_is_busy()
-        environment.operator.release()
-        await environment.until_all_final()
-        assert environment.operator.busiest["interactive"] == LIMIT
-        assert await environment.states() == {"delivered": 60}
-        assert environment.operator.faults == await environment.audit_faults() == []
-        assert a.lines("chore.failed") == []
-        await counts_right(environment, a)
 
 
 async def enqueue_all(connection: Connection, ids: list[uuid.UUID]) -> list[uuid.UUID | None]:
