@@ -1,4 +1,4 @@
-"""The documents match the code and keep the rules of style."""
+"""The documents match the code and keep the rules of style; files are where the layout says."""
 
 from __future__ import annotations
 
@@ -72,3 +72,11 @@ def test_no_text_refers_to_planning() -> None:
 
 def test_nothing_else_stands_at_the_top() -> None:
     assert {entry.name for entry in ROOT.iterdir() if not entry.name.startswith(".")} == TOP
+
+
+def test_every_definition_file_is_named_after_what_it_defines() -> None:
+    for definition in definitions():
+        kind = "view" if definition.is_view else "function"
+        defined = re.findall(rf"^create or replace {kind} predictu_dispatch\.(\w+)", definition.sql, re.MULTILINE)
+        assert defined == [Path(definition.name).stem], definition.name
+        assert f" predictu_dispatch.{defined[0]} from public;" in definition.sql, definition.name

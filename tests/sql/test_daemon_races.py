@@ -1,4 +1,4 @@
-"""Concurrent daemons never send the same callback, and every attempt counts once."""
+"""Concurrent daemons never send the same callback; attempts count once, and commits are durable."""
 
 import asyncio
 import uuid
@@ -178,6 +178,31 @@ async def test_in_one_batch_the_daemons_report_wins_over_the_reapers(
     assert [change["cause"] for change in changes] == ["settled", "settled"]
     for lease in leases:
         assert await harness.attempts(lease["request_id"]) == [(1, "delivered")]
+
+
+# Durability
+
+
+@pytest.mark.parametrize(("habit", "held"), [("off", "on"), ("local", "local"), ("on", "on")])
+@pytest.mark.parametrize("asked", ["claim", "settle", "expire"])
+async def test_a_daemons_commit_is_durable_even_if_the_default_is_asynchronous(
+    harness: Harness, asked: str, habit: str, held: str
+) -> None:
+    """If a crash of Postgres lost a claim, a request would be missing in the audit.
+
+    Stricter settings stay.
+    """
+    await harness.place()
+    leases = await claim(harness.daemon) if asked == "settle" else []
+    async with harness.daemon.transaction():
+        await harness.daemon.execute("select set_config('synchronous_commit', $1, true)", habit)
+        if asked == "claim":
+            assert len(await claim(harness.daemon)) == 1
+        elif asked == "settle":
+            await settle(harness.daemon, *(delivered(lease) for lease in leases))
+        else:
+            await harness.daemon.fetch(query("expire"), 10)
+        assert await harness.daemon.fetchval("select current_setting('synchronous_commit')") == held
 
 
 # The lock order

@@ -140,13 +140,9 @@ async def test_a_retried_terminal_is_due_again_with_the_same_bytes_and_a_fresh_b
     await harness.settle(delivered(again))
     assert ((await harness.bet())["state"], await harness.attempts(terminal)) == (
         "closed",
-        [(1, "retry"), (2, first_verdict(came_to)), (3, "delivered")],
+        [(1, "retry"), (2, "rejected" if came_to is rejected else "retry"), (3, "delivered")],
     )
     assert await recorded_interventions(harness) == [("retry", terminal, None, ALICE, "test_dispatcher")]
-
-
-def first_verdict(came_to: Callable[..., Report]) -> str:
-    return "rejected" if came_to is rejected else "retry"
 
 
 async def test_a_retry_wakes_the_daemons(harness: Harness, database: Database) -> None:
