@@ -77,8 +77,7 @@ _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 def address_fault(address: str) -> str | None:
     """Return why this address must not be connected to, as text after "is"; None if it may be.
 
-    `address` is one IPv4 or IPv6 address in its usual spelling. Other spellings are refused,
-    because programs read them differently.
+    Only the usual spelling is accepted, because programs read others differently.
     """
     if "%" in address:
         return "an address with a zone, valid on one link only"
@@ -100,8 +99,7 @@ def address_fault(address: str) -> str | None:
 def host_fault(host: str) -> str | None:
     """Return why a URL's host must not be called; None for names, which a resolver must answer.
 
-    `host` is as in the URL, without brackets. Full-width letters and digits are read as a client
-    reads them (RFC 3490, UTS 46).
+    `host` has no brackets. Full-width characters are read as clients do (RFC 3490, UTS 46).
     """
     normalized = unicodedata.normalize("NFKC", host).replace("\N{IDEOGRAPHIC FULL STOP}", ".").casefold()
     if ":" in normalized:

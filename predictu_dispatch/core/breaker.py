@@ -70,7 +70,6 @@ class AttemptSummary:
         return replace(self, failures=self.failures + 1, failed=True)
 
     def then(self, later: AttemptSummary) -> AttemptSummary:
-        """Combine two summaries, in this order."""
         if later is _SUCCEEDED and not self.failed:
             # The usual case: one more success.
             return later
@@ -95,10 +94,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """An operator's circuit at one time.
-
-    `ping_in_s` is the time until the next PING, None if none is planned.
-    """
+    """An operator's circuit at one time; `ping_in_s` is None if no PING is planned."""
 
     circuit: Circuit = Circuit.CLOSED
     consecutive_failures: int = 0
@@ -109,7 +105,6 @@ class Breaker:
 
     @property
     def health(self) -> Health:
-        """The operator's health, which follows from the other fields."""
         if self.circuit is not Circuit.CLOSED:
             return Health.DOWN
         if self.consecutive_failures:
@@ -164,10 +159,7 @@ def _opened(breaker: Breaker, failures: int, policy: Policy) -> Breaker:
 
 
 def _pinged_when_due(breaker: Breaker, interval_s: float) -> Breaker:
-    """Start a PING if it is due or was never planned.
-
-    Else keep its time, which a longer interval never delays.
-    """
+    """Start a PING if it is due or was never planned; else keep its time, whatever the interval."""
     if interval_s == 0:
         # Another daemon's file may have an interval, and the PING that it planned stays.
         return breaker

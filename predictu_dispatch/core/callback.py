@@ -1,7 +1,6 @@
 """A callback, the body that carries it, and the exchange with the operator.
 
-Records made for every attempt are named tuples: creating one takes a third of a frozen dataclass's
-time.
+Records made for every attempt are named tuples: a frozen dataclass takes three times as long.
 """
 
 from __future__ import annotations
@@ -17,10 +16,7 @@ from predictu_dispatch.core.methods import Lane, Method
 
 
 class Effect(StrEnum):
-    """What we know about the effect at the operator.
-
-    It only moves from none to unknown to applied.
-    """
+    """What we know of the effect at the operator; it only moves from none to unknown to applied."""
 
     NONE = "none"
     UNKNOWN = "unknown"
@@ -36,17 +32,13 @@ class Evidence(StrEnum):
 
 
 LEASE_MARGIN_S = 5.0
-"""A lease lasts this much longer than the attempt's timeout: time to start it and to settle it in a
-batch."""
+"""A lease outlasts the attempt's timeout by this: time to start it and to settle it in a batch."""
 _SETTLING_S = 2.0
-"""The part of the margin kept for settling; an attempt that could not start in the rest is not
-sent."""
+"""The part of the margin kept for settling; an attempt that cannot start before it is not sent."""
 
 
 class Callback(NamedTuple):
-    """A callback as leased for one attempt.
-
-    Durations are on the database's clock, as of `leased_at`.
+    """A callback as leased for one attempt; durations are as of `leased_at` (database's clock).
 
     `leased_at_s` is this process's monotonic time just before the claim was sent, so a lease
     measured from it ends early and never late. `params` is the JSON text as Postgres prints it,
@@ -81,10 +73,7 @@ class Callback(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """What happened on the socket.
-
-    Times are milliseconds since the attempt began, None if not reached.
-    """
+    """What happened on the socket; times since the attempt began, None if not reached."""
 
     evidence: Evidence
     total_ms: float
@@ -105,10 +94,9 @@ _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s"{}\[\],:]+')
 def body(callback: Callback) -> bytes:
     """Return the body to POST: PROTOCOL.md's envelope as compact UTF-8 JSON.
 
-    It depends on the row alone, so every attempt on every host sends the same bytes. The claim that
-    leases a callback first writes the amount format into the row, so a changed file changes no
-    body. Numbers in `params` are copied digit by digit. Raises ValueError if a decimal amount is
-    needed in a currency without known minor digits.
+    It depends on the row alone, which also has the amount format, so every attempt on every host
+    sends the same bytes. Numbers in `params` are copied digit by digit. Raises ValueError if a
+    decimal amount is needed in a currency without known minor digits.
     """
     # Timestamps from the database are in UTC: Z replaces the offset's six characters.
     timestamp = f"{callback.created_at.isoformat(timespec='milliseconds')[:-6]}Z"
@@ -120,8 +108,7 @@ def body(callback: Callback) -> bytes:
 
 def _wire_params(callback: Callback) -> str:
     if callback.amount_format == "subunits" and "\\" not in callback.params:
-        # Without escapes every second part between quotes is a string: a fifth of the time of the
-        # lexer.
+        # Without escapes every second part between quotes is a string: a fifth of the lexer's time.
         parts = callback.params.split('"')
         parts[::2] = [part.replace(" ", "") for part in parts[::2]]
         return '"'.join(parts)

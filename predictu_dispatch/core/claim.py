@@ -1,10 +1,9 @@
 """What a claim asks for: free slots per operator, and where in the index to start.
 
-Claimed rows leave their entries at the head of the index until Postgres may remove them, which an
-old open snapshot prevents. A claim that always read from the beginning would walk over all of those
-entries. So each claim starts at the due time that the previous one reached. Rows that became due
-behind that point (their transaction was open for longer than the margin, or their row was locked)
-are found by a claim from the beginning, which happens every second or so.
+Claimed rows leave their index entries until Postgres may remove them, which an old open snapshot
+prevents. A claim from the beginning walks over all of them, so each claim starts at the due time
+that the previous one reached. Rows that became due behind that point (a transaction open longer
+than the margin, a locked row) are found by a claim from the beginning, every second or so.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from predictu_dispatch.core.callback import Callback
 from predictu_dispatch.core.methods import Lane
 
 _COMMIT_MARGIN = timedelta(seconds=1)
-"""A row's `due_at` is set when it is enqueued and becomes visible at the commit, usually
-milliseconds later."""
+"""A row's `due_at` is set when it is enqueued; it is visible at the commit, milliseconds later."""
 _FULL_READ_INTERVAL_S = 1.0
 _FULL_READ_INTERVAL_MAX_S = 10.0
 _FULL_READ_LOAD_MAX = 0.02
@@ -26,10 +24,7 @@ _FULL_READ_LOAD_MAX = 0.02
 
 
 class ClaimRequest(NamedTuple):
-    """One operator's lane with free slots, and the duration of its leases.
-
-    The parameters of claim(), in its order.
-    """
+    """An operator's free slots and its leases' duration: the parameters of claim(), in order."""
 
     operator_id: str
     lane: Lane
@@ -52,24 +47,17 @@ class ClaimCursor:
         self._full_read_at_s = float("-inf")
 
     def restart(self) -> None:
-        """Make the next claim read from the beginning."""
         self._full_read_at_s = float("-inf")
 
     def starts_from_beginning(self, now_s: float) -> bool:
-        """Return whether the claim that begins now reads from the beginning.
-
-        If so, finished() must follow.
-        """
+        """Return whether this claim reads from the beginning. If so, finished() must follow."""
         if now_s < self._full_read_at_s:
             return False
         self._full_read_at_s = float("inf")
         return True
 
     def due_from(self, operator_id: str) -> datetime | None:
-        """Return the due time from which the next claim reads.
-
-        None if this operator was never read.
-        """
+        """Return the due time from which the next claim reads; None before the first claim."""
         read_until = self._read_until.get(operator_id)
         return None if read_until is None else read_until - _COMMIT_MARGIN
 

@@ -1,7 +1,4 @@
-"""The database as core and flow see it: the hosts of its DSN, and what a call may raise.
-
-The Postgres edge translates its driver's and the system's errors into the exceptions below.
-"""
+"""The hosts of the database's DSN, and what a call to the database may raise."""
 
 from __future__ import annotations
 

@@ -57,10 +57,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """One reason that holds.
-
-    `because` are the reasons of the earlier callback that it waits for.
-    """
+    """One reason; `because` are the reasons of the earlier callback that it waits for."""
 
     code: Code
     because: tuple[Reason, ...] = ()

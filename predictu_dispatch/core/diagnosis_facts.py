@@ -100,10 +100,7 @@ class OperatorFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonFacts:
-    """A daemon seen lately. Slots and attempts in flight are of the operator's lane.
-
-    `_max` is over the fleet.
-    """
+    """A daemon seen lately, with the slots and attempts of one lane; `_max` is over the fleet."""
 
     instance: str
     host: str
@@ -138,9 +135,8 @@ class FileFacts:
 class Facts:
     """Everything that bears on one callback, as of `at` on the database's clock.
 
-    `ahead` counts the due callbacks before it in its lane, `interactive_due` those of the other
-    lane that a rate limit lets go first; both stop just above AHEAD_COUNT_MAX. `earlier` are the
-    facts of the callback that it waits for.
+    `ahead` counts the due callbacks before it in its lane, `interactive_due` those that a rate
+    limit lets go first; both stop above AHEAD_COUNT_MAX. It waits for `earlier`.
     """
 
     at: datetime
@@ -154,7 +150,6 @@ class Facts:
 
     @property
     def live(self) -> tuple[DaemonFacts, ...]:
-        """The running daemons."""
         return tuple(daemon for daemon in self.daemons if daemon.is_live)
 
     @property
@@ -175,15 +170,11 @@ class Facts:
 
     @property
     def requests_per_s_max(self) -> float:
-        """The operator's rate limit over the fleet, the lowest if files differ.
-
-        0 if there is none.
-        """
+        """The operator's rate limit over the fleet, the lowest if files differ; 0 if none."""
         return min((d.requests_per_s_max for d in self.serving if d.requests_per_s_max > 0), default=0.0)
 
     @property
     def slots(self) -> int:
-        """The lane's slots of all serving daemons."""
         return sum(daemon.slots for daemon in self.serving)
 
     @property

@@ -1,10 +1,7 @@
 """What the daemons of a fleet share: an operator's limits and its state.
 
-heartbeat() in the database divides the limits under one lock, so that all shares together never
-exceed a limit, even if a daemon is late or stops answering.
-
-Records made for every operator every second are named tuples: creating one takes a third of a
-frozen dataclass's time.
+heartbeat() in the database divides the limits under one lock, so all shares together never exceed a
+limit, even if a daemon is late. Records made every second are named tuples, as in callback.py.
 """
 
 from __future__ import annotations
@@ -21,8 +18,7 @@ HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEAT_TIMEOUT_S = 3.0
 """As sql/functions/fleet/heartbeat_timeout.sql; a test compares the two."""
 SHARE_VALID_S = 2.5
-"""How long a share is valid after it was requested; other daemons get it after HEARTBEAT_TIMEOUT_S
-of silence."""
+"""A share's duration since its request; others get it after HEARTBEAT_TIMEOUT_S of silence."""
 
 
 class Share(NamedTuple):
@@ -35,7 +31,6 @@ class Share(NamedTuple):
     is_fair: bool = True
 
     def slots(self, lane: Lane) -> int:
-        """Return the slots of one lane."""
         return self.interactive_slots if lane is Lane.INTERACTIVE else self.settlement_slots
 
 
@@ -84,10 +79,7 @@ class FleetFigures(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitWrite:
-    """A decision about an operator whose row was read at `revision`.
-
-    None leaves that field as it is.
-    """
+    """A decision about an operator's row as read at `revision`; None leaves a field as it is."""
 
     operator_id: str
     revision: int

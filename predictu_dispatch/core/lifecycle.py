@@ -1,8 +1,7 @@
 """The states of a callback and of a bet, an attempt, and what becomes of the callback after it.
 
-`outcome_of` decides; the database applies the outcome and may overrule it in one case that only it
-can know: a placement that rollback_bet() met in flight is not retried. All allowed moves stand in
-core/specification.py.
+`outcome_of` decides. The database overrules it in one case that only it can know: a placement that
+rollback_bet() met in flight is not retried. core/specification.py has all allowed moves.
 """
 
 from __future__ import annotations
@@ -46,10 +45,7 @@ class BetState(StrEnum):
 
 
 class Outcome(NamedTuple):
-    """What becomes of a callback after one attempt.
-
-    `due_in_s` is set for READY only and counts from the settling.
-    """
+    """What becomes of a callback; `due_in_s` is set for READY only and counts from the settling."""
 
     verdict: Verdict
     state: CallbackState
@@ -68,8 +64,7 @@ class Attempt(NamedTuple):
     judgement: Judgement
     outcome: Outcome
     report_id: UUID
-    """Makes settling repeatable: the database answers `repeated` to a report that it has already
-    settled."""
+    """Makes settling repeatable: the database answers `repeated` if it has settled this report."""
     url: str | None = None
     key_id: str | None = None
     request_headers: str | None = None
@@ -94,8 +89,7 @@ class Cause(StrEnum):
 class CallbackChange(NamedTuple):
     """One callback that a settlement or an expiry changed.
 
-    `state` and `lane` are None for a report that changed nothing: it was late or repeated, or the
-    row was locked.
+    `state` and `lane` are None if nothing changed: a late or repeated report, or a locked row.
     """
 
     operator_id: str
@@ -119,8 +113,7 @@ def outcome_of(
     match judgement.verdict:
         case Verdict.DELIVERED:
             if judgement.reason == "nothing_to_reverse" and _debit_may_still_land(callback, recheck_s, elapsed_s):
-                # Rechecked once, also without attempts left: only time can show whether a
-                # slow debit lands.
+                # Rechecked once, also without attempts left: time shows whether a slow debit lands.
                 return _retry(callback, judgement.reason, effect, delay=recheck_s, elapsed_s=elapsed_s)
             return Outcome(Verdict.DELIVERED, CallbackState.DELIVERED, judgement.reason, effect)
         case Verdict.REJECTED:
@@ -150,9 +143,9 @@ def policy_of(method: Method, settings: OperatorSettings | None) -> LaneSettings
 def delay_s(policy: LaneSettings, *, tries: int, jitter: float, retry_after_s: float | None = None) -> float:
     """Return the seconds until the next attempt, after `tries` attempts.
 
-    Exponential, capped by `max_delay_s`, then varied by ± `policy.jitter` of itself (`jitter` is
-    from -1 to 1). A Retry-After (RFC 9110 section 10.2.3) is a lower bound, itself capped by
-    `max_delay_s`, so that no operator can postpone its own callbacks forever.
+    Exponential, capped by `max_delay_s`, varied by ± `policy.jitter` (`jitter` is from -1 to 1). A
+    Retry-After (RFC 9110 section 10.2.3) is a lower bound with the same cap, so that no operator
+    can postpone its own callbacks forever.
     """
     wait = wait_exponential(multiplier=policy.initial_delay_s, exp_base=policy.multiplier, max=policy.max_delay_s)
     state = RetryCallState(cast("object", None), None, (), {})  # type: ignore[arg-type] # Only attempt_number is read.

@@ -1,7 +1,6 @@
 """The eight methods of callbacks, and all that differs between them, as one table.
 
-enqueue_callback() checks the required keys in the database; tests/core/test_methods.py compares the
-two lists.
+enqueue_callback() checks the same required keys; tests/core/test_methods.py compares the lists.
 """
 
 from __future__ import annotations
@@ -63,5 +62,4 @@ RULES: dict[Method, MethodRule] = {
 }
 
 TERMINALS = frozenset(method for method, rule in RULES.items() if rule.ends_bet)
-"""The callbacks that end a bet; the operator gets exactly one of them for each bet that was
-debited."""
+"""The callbacks that end a bet; the operator gets exactly one for each bet that was debited."""

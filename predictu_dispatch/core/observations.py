@@ -1,7 +1,4 @@
-"""What this daemon has observed of an operator, and what it writes into the operator's row.
-
-Times are monotonic seconds of this process.
-"""
+"""What this daemon observed of an operator, and what it writes into its row; monotonic seconds."""
 
 from __future__ import annotations
 
@@ -36,9 +33,7 @@ class Observations:
     """The last PING that ended, with its result."""
 
     def add(self, attempt: Attempt, *, circuit_changed_at_s: float, now_s: float) -> None:
-        """Add one attempt.
-
-        It counts for the circuit only if it began after the circuit last changed.
+        """Add one attempt; the circuit counts it only if it began after the circuit last changed.
 
         Otherwise an attempt that hung since before an outage's end would open the circuit again.
         """
@@ -59,7 +54,6 @@ class Observations:
         self.backoff_until_s[lane] = max(until_s, self.backoff_until_s.get(lane, -math.inf))
 
     def then(self, later: Observations) -> Observations:
-        """Combine two observations, in this order."""
         both = Observations(
             attempts=self.attempts.then(later.attempts),
             leased_from_s=min(self.leased_from_s, later.leased_from_s),
@@ -98,10 +92,7 @@ def circuit_write(
     written_at_s: float,
     now_s: float,
 ) -> CircuitWrite | None:
-    """Return what to write into an operator's row; None if there is nothing worth a write.
-
-    `written_at_s` is when this daemon last wrote the row.
-    """
+    """Return what to write into an operator's row; None if there is nothing worth a write."""
     if observed is None:
         if is_at_rest(state.breaker, settings.health.ping_interval_s):
             return None

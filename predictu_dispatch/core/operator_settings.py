@@ -1,8 +1,7 @@
 """The keys of an operator's file, with their defaults, their bounds and the rules between two keys.
 
-A rule between two keys is a validator of the later field; `info.data` holds the earlier fields that
-are valid. So one wrong key never hides another, and all are reported at once. Therefore some fields
-stand in another order than in the file.
+A rule between two keys is a validator of the later field; `info.data` has the valid earlier fields,
+so all faults are reported at once. This decides the order of some fields.
 """
 
 from __future__ import annotations
@@ -191,7 +190,6 @@ class OperatorSettings(Section):
     tls: TlsSettings = TlsSettings()
 
     def lane(self, lane: Lane) -> LaneSettings:
-        """Return the settings of one lane."""
         return self.interactive if lane is Lane.INTERACTIVE else self.settlement
 
     @model_validator(mode="before")

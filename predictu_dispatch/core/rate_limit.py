@@ -1,7 +1,4 @@
-"""The rate limit of one operator, and the pacing of settlements while bets flow, as pure values.
-
-Times are monotonic seconds of one process.
-"""
+"""An operator's rate limit, and the pacing of settlements while bets flow; monotonic seconds."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 _LATENESS_S = 0.05
-"""A request that starts this much late loses nothing of the rate; a twentieth of a second's
-worth."""
+"""A request that starts this late loses nothing of the rate; a twentieth of a second's worth."""
 _ROUNDING_S = 1e-6
 """More than the rounding error of a clock of weeks, and nothing to an operator."""
 
@@ -21,8 +17,8 @@ class RateLimit:
 
     The generic cell rate algorithm (ITU-T I.371): each request moves a theoretical time on by one
     interval, and may go once that time is no more than the burst ahead of now. So any `w` seconds
-    see at most `1 + rate * (w + _LATENESS_S)` requests. A bucket of one second's worth could be
-    full when a second begins, and that second would see twice the rate.
+    see at most `1 + rate * (w + _LATENESS_S)` requests; a bucket of one second's worth allows twice
+    as many.
     """
 
     requests_per_s: float
@@ -40,7 +36,6 @@ class RateLimit:
         return max(1, int(self.burst / 2))
 
     def allowed(self, now_s: float) -> int:
-        """Return how many requests may go now."""
         ahead_s = max(0.0, self.next_s - now_s - _ROUNDING_S)
         return max(0, math.floor(self.burst - ahead_s * self.requests_per_s))
 
@@ -64,18 +59,16 @@ _BETS_ACTIVE_S = 1.0
 _GATHER_S = 0.025
 _SPACING_S = 0.003
 _SPACING_BETS = 0.6
-"""The spacing lets at least one settlement start per 0.6 bets: each bet ends with a settlement, so
-settlements must be able to go faster than bets."""
+"""At least one settlement starts per 0.6 bets: each bet ends with one, so they must be faster."""
 
 
 class SettlementPacing:
-    """Makes settlements step back while bets are sent.
+    """Makes settlements step back while bets are sent, because no player waits for a settlement.
 
-    Each transaction and each burst of requests costs the disk and the cores that the next bet
-    needs, and no player waits for a settlement. Measured with 100 bets a second during a burst of
-    settlements: the bets' p99 is 10.8 ms without settlements, 12.9 with 3 ms between two starts,
-    14.3 with 1 ms. One operator with 16 slots and answers in 20 ms then gets about 200 settlements
-    a second.
+    Their transactions and requests cost the disk and the cores that the next bet needs. Measured
+    with 100 bets a second during a burst of settlements: the bets' p99 is 10.8 ms without
+    settlements, 12.9 with 3 ms between two starts, 14.3 with 1 ms. One operator with 16 slots and
+    answers in 20 ms then gets about 200 settlements a second.
     """
 
     def __init__(self) -> None:

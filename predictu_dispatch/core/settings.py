@@ -88,7 +88,6 @@ class HttpSettings(Section):
 
     @property
     def host(self) -> str:
-        """Return the host, IPv6 without brackets."""
         return self.listen.rpartition(":")[0].strip("[]")
 
     @property
@@ -126,10 +125,7 @@ _SECRET_NAME: Final = re.compile(r"dsn|dns|datab|pass|pwd|pw$|secret|token|auth|
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """One refused key. All fields are printable, on one line and free of secrets.
-
-    `value` is "" if there is none.
-    """
+    """One refused key: printable, on one line, free of secrets. `value` is "" if there is none."""
 
     key: str
     value: str
@@ -205,10 +201,7 @@ def _section(field: FieldInfo | None) -> type[Section] | None:
 
 
 def _field_at(model: type[Section], loc: tuple[str | int, ...]) -> tuple[type[Section], FieldInfo | None]:
-    """The innermost section on the way to a key, and the key's field.
-
-    None if the key is unknown there.
-    """
+    """The innermost section on the way to a key, and the key's field; None if unknown there."""
     section, field = model, None
     for name in (part for part in loc if isinstance(part, str)):
         section = _section(field) or section

@@ -1,8 +1,7 @@
 """Signs a callback: a JWT with a digest of the body (PROTOCOL.md, "Signature").
 
-The caller gives the time. Ed25519 is signed by PyNaCl, RS256 by cryptography. The token is built
-here because each attempt needs one and a JWT library takes as long again as the signature; the
-tests verify it with two of them.
+PyNaCl signs Ed25519, cryptography signs RS256. The token is built here because a JWT library takes
+as long again as the signature; the tests verify it with two of them.
 """
 
 from __future__ import annotations
@@ -29,18 +28,14 @@ ISSUER: Final = "predictu"
 RSA_BITS_MIN: Final = 2048
 """RFC 7518 section 3.3."""
 PUBLISHED_KEYS_AGE_MAX_S: Final = 60
-"""How long caches may keep /keys/<operator_id>.json; a staged key waits this long before it
-signs."""
+"""How long caches may keep /keys/<operator_id>.json; a staged key waits as long to sign."""
 
 _PKCS8_BEGIN: Final = b"-----BEGIN PRIVATE KEY-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A private key and its algorithm. Keys are equal if their public halves are.
-
-    `repr` hides the rest.
-    """
+    """A private key and its algorithm. Keys are equal if their public halves are."""
 
     algorithm: SigningAlgorithm
     kid: str
@@ -52,10 +47,7 @@ class SigningKey:
 
     @classmethod
     def from_pem(cls, pem: bytes, algorithm: SigningAlgorithm) -> SigningKey:
-        """Read the key of an unencrypted PKCS#8 PEM.
-
-        Raises ValueError with a message that says what to do.
-        """
+        """Read an unencrypted PKCS#8 PEM. Raises ValueError with a message that says what to do."""
         private_key = _loaded(pem)
         if algorithm == "EdDSA" and isinstance(private_key, Ed25519PrivateKey):
             key: nacl.signing.SigningKey | RSAPrivateKey = nacl.signing.SigningKey(private_key.private_bytes_raw())
@@ -78,7 +70,6 @@ class SigningKey:
         return self.private_key.sign(message, padding.PKCS1v15(), SHA256())
 
     def public_pem(self) -> bytes:
-        """Return the public half as SubjectPublicKeyInfo PEM."""
         if isinstance(self.private_key, RSAPrivateKey):
             public_key: Any = self.private_key.public_key()
         else:
@@ -89,7 +80,6 @@ class SigningKey:
         return pem
 
     def public_jwk(self) -> dict[str, str]:
-        """Return the public half as an entry of the operator's JWKS."""
         return {**_required_members(self.private_key), "kid": self.kid, "alg": self.algorithm, "use": "sig"}
 
 
@@ -136,10 +126,7 @@ def _kind_of(private_key: object) -> str:
 
 
 def _required_members(private_key: nacl.signing.SigningKey | RSAPrivateKey) -> dict[str, str]:
-    """Return the members of the public JWK that a thumbprint covers.
-
-    RFC 7638 section 3.2, RFC 8037 section 2.
-    """
+    """Return the JWK's members of a thumbprint (RFC 7638 section 3.2, RFC 8037 section 2)."""
     if isinstance(private_key, RSAPrivateKey):
         jwk = RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
         return {"kty": "RSA", "n": jwk["n"], "e": jwk["e"]}

@@ -1,10 +1,9 @@
 """All moves of a callback and of a bet, as two tables, and the diagrams drawn from them.
 
-Nothing here runs in the daemon. Producers and daemons race, so the database enforces the rules: its
-triggers refuse every move of a callback that CALLBACK_MOVES does not list, and its functions move a
-bet as BET_RULES says. The tests try every pair of states against the triggers and every (state,
-event) pair against the functions. `python -m predictu_dispatch.core.specification` prints the
-diagrams of predictu_dispatch/DESIGN.md.
+Nothing here runs in the daemon. The database enforces the rules, because producers and daemons
+race: triggers refuse every move that CALLBACK_MOVES does not list, and functions move a bet as
+BET_RULES says. The tests try every pair of states and every (state, event) pair. `python -m
+predictu_dispatch.core.specification` prints the diagrams of predictu_dispatch/DESIGN.md.
 """
 
 from __future__ import annotations
@@ -33,10 +32,7 @@ CALLBACK_MOVES: dict[tuple[CallbackState, CallbackState], str] = {
 
 
 class BetEvent(StrEnum):
-    """What may happen to a bet.
-
-    `rollback_bet()` during `placing` is three events, by the placement's progress.
-    """
+    """What may happen to a bet; `rollback_bet()` while `placing` is three events."""
 
     PLACEMENT_DELIVERED = "BET_MAKE delivered"
     PLACEMENT_ENDED_NONE = "BET_MAKE rejected or exhausted, effect none"
@@ -84,10 +80,7 @@ class EventRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackRepeated:
-    """rollback_bet() returns the bet's rollback, or NULL.
-
-    It is refused with PD005 if another terminal ends the bet.
-    """
+    """It returns the bet's rollback or NULL, and raises PD005 if another terminal ends the bet."""
 
 
 _B = BetState
@@ -122,11 +115,9 @@ BET_RULES: dict[tuple[BetState, BetEvent], BetRule | EventRefused | RollbackRepe
     (_B.CLOSED, _E.TERMINAL_CANCELLED): EventRefused(),
     (_B.VOID, _E.TERMINAL_CANCELLED): EventRefused(),
 }
-"""Every (state, event) that can happen. The others cannot: a placement settles once, a terminal
-only while closing.
+"""Every (state, event) that can happen: a placement settles once, a terminal only while closing.
 
-A callback that was attempted, and a BET_ROLLBACK, can never be cancelled: that is refused and
-changes nothing.
+A callback that was attempted, and a BET_ROLLBACK, can never be cancelled: that is refused.
 """
 
 
@@ -150,10 +141,7 @@ def callback_diagram() -> str:
 
 
 def bet_diagram() -> str:
-    """Draw a bet's life as a Mermaid state diagram.
-
-    Refused events are left out, because they change nothing.
-    """
+    """Draw a bet's life as a Mermaid state diagram, without refused events."""
     lines = ["stateDiagram-v2", "    [*] --> placing: BET_MAKE enqueued", "    [*] --> open: adopt_bet()"]
     for (state, event), rule in BET_RULES.items():
         if isinstance(rule, BetRule):

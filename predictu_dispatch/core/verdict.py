@@ -33,8 +33,7 @@ from predictu_dispatch.core.operator_settings import BUILT_IN_STATUSES, Statuses
 MISCONFIGURED = "misconfigured"
 """The reason of an attempt that fails until a person changes something, here or at the operator."""
 _MISCONFIGURED_CODES = frozenset({401, 403, 404, 405, 410})
-"""The codes of a wrong URL or key. A 401 may follow a debit if the operator refuses a repeated
-jti."""
+"""The codes of a wrong URL or key. A 401 may follow a debit if a repeated jti is refused."""
 _TEXT_CHARS_MAX = 200
 """The longest identifier that the database takes; the audit's response_body has the whole text."""
 _DIGITS_MAX = 30
@@ -245,10 +244,7 @@ def _scaled(value: Decimal, minor_digits: int | None) -> Decimal | None:
 
 
 def _retry_after_s(exchange: Exchange, now: datetime) -> float | None:
-    """Return Retry-After in seconds, at least 0.
-
-    None if absent or invalid (RFC 9110 section 10.2.3).
-    """
+    """Return Retry-After (RFC 9110 section 10.2.3) in seconds; None if absent or invalid."""
     value = next((value for name, value in exchange.headers if name.lower() == "retry-after"), "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
