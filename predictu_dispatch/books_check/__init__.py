@@ -1,4 +1,4 @@
-"""The independent check of the books: Predictu's tables against the operators' wallets.
+"""The independent check of the money: Predictu's tables against the operators' wallets.
 
 It imports nothing of the daemon, so a fault in the daemon cannot hide in it. The demo and the chaos
 tests share it.

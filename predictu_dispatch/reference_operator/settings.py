@@ -120,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--database", required=True, type=Path, metavar="FILE", help="the SQLite file; created if missing")
     add("--public-key", action="append", default=[], type=Path, metavar="FILE", help="Predictu's key, PEM; repeatable")
     add("--jwks", action="append", default=[], type=Path, metavar="FILE", help="Predictu's keys, JWKS; repeatable")
-    add("--algorithm", choices=get_args(Algorithm), default="EdDSA", help="the accepted one (default %(default)s)")
+    add(
+        "--algorithm", choices=get_args(Algorithm), default="EdDSA", help="the accepted algorithm (default %(default)s)"
+    )
     add(
         "--listen",
         type=parse_address,
@@ -128,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="where to listen; port 0: any free port (default %(default)s)",
     )
-    add("--path", default="/predictu", help="the path of callbacks (default %(default)s)")
+    add("--path", default="/predictu", help="the URL path of callbacks (default %(default)s)")
     add(
         "--amount-format",
         choices=[*AmountFormat],
@@ -142,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed-players", type=int, default=0, metavar="N", help="create player-1 to player-N if missing")
     add("--seed-balance", type=int, default=0, metavar="SUBUNITS", help="the balance of each created player")
     add("--seed-currency", default="EUR", metavar="CODE", help="the currency of each created player (default EUR)")
-    add("--faults", default="", metavar="NAME=RATE,…", help=f"shares of callbacks that fail: {', '.join(Fault)}")
+    add("--faults", default="", metavar="NAME=RATE,…", help=f"rates of faults, each from 0 to 1: {', '.join(Fault)}")
     add("--fault-seed", type=int, metavar="N", help="makes the faults repeatable for the same order of arrival")
     add("--stall-s", type=float, default=30.0, metavar="SECONDS", help="how long a stalled reply waits (default 30)")
     add(

@@ -1,5 +1,5 @@
 -- Sends a PING to the operator through the normal delivery path and returns its request_id; if one
--- is under way, returns that one. If the circuit is open, it becomes half open and this PING
+-- is in progress, returns that one. If the circuit is open, it becomes half open and this PING
 -- decides.
 create or replace function predictu_dispatch.start_ping(operator_id text) returns uuid language plpgsql as $$
 #variable_conflict use_variable

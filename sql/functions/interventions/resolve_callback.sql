@@ -1,4 +1,4 @@
--- Removes a callback from the review list for good, after it was settled with the operator
+-- Removes a callback from the review list permanently, after it was settled with the operator
 -- manually. State and effect stay. Raises PD003, PD005, PD006.
 create or replace function predictu_dispatch.resolve_callback(operator_id text, request_id uuid, reason text, by text)
 returns predictu_dispatch.callback

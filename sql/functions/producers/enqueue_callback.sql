@@ -1,5 +1,6 @@
 -- Enqueues a callback in the caller's transaction and returns its request_id. A repeated call with
--- the same id and content returns quietly. Raises PD001, PD002, PD003, PD004, PD005.
+-- the same id and content returns the id and changes nothing. Raises PD001, PD002, PD003, PD004,
+-- PD005.
 create or replace function predictu_dispatch.enqueue_callback(
     operator_id text, method text, params jsonb, request_id uuid default null, expires_at timestamptz default null
 ) returns uuid language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

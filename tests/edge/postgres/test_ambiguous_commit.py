@@ -205,7 +205,7 @@ async def test_a_repeated_producer_transaction_counts_once(
         assert await enqueue_all(producer, ids) == results
         assert await environment.harness.everything() == ended
         # The same id with other content is no repetition.
-        with pytest.raises(asyncpg.PostgresError, match="is taken by another BET_MAKE") as refused:
+        with pytest.raises(asyncpg.PostgresError, match="is already used by another BET_MAKE") as refused:
             await enqueue(producer, "BET_MAKE", placement_params("b-1", amount=501), request_id=ids[0])
         assert refused.value.sqlstate == "PD004"
     assert await environment.states() == {"delivered": 4}
