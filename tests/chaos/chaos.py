@@ -79,7 +79,7 @@ async def _play_in(environment: ChaosEnvironment, run: Run, log: Callable[[str],
         operator_ids=tuple(operator.operator_id for operator in environment.operators),
         seed=run.seed,
     )
-    # Operators enter the database when a daemon starts.
+    # Operators are registered when a daemon starts.
     for _ in range(2):
         await (await environment.start_daemon()).ready()
     await producers.connect()

@@ -79,4 +79,4 @@ async def test_a_confirmed_debit_that_the_operator_no_longer_knows_needs_review(
     assert (await harness.bet(bet_id))["state"] == "closed"
     [row] = await harness.owner.fetch("select request_id, reason from predictu_dispatch.needs_review")
     assert row["request_id"] == rollback_id
-    assert "confirmed the debit and now has nothing to reverse" in row["reason"]
+    assert "confirmed the debit but had nothing to reverse" in row["reason"]

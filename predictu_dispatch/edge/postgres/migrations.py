@@ -151,7 +151,7 @@ def pending_migrations(applied: Mapping[int, Applied]) -> list[Migration]:
     if any(version not in ours and one.compatible_from > len(ours) for version, one in applied.items()):
         raise SchemaError(
             f"the schema is at version {max(applied)}, this release knows version {len(ours)} at most; "
-            "install a newer release"
+            "install the newer release"
         )
     for version, migration in ours.items():
         if version in applied and applied[version].sha256 != migration.sha256:

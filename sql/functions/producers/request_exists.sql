@@ -24,7 +24,8 @@ begin
         end if;
     end if;
     raise exception using errcode = 'PD004',
-        message = format('request_id %s of operator %s is already used by another %s', request_id, operator_id, earlier.method),
+        message = format('request_id %s of operator %s is already used by another %s', request_id, operator_id,
+                         earlier.method),
         hint = 'Repeat an id only with the same method and params; use a new id for a new callback.';
 end $$;
 
