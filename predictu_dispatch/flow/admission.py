@@ -1,7 +1,6 @@
 """Admission: how many callbacks of each operator and lane may be claimed now.
 
-Both dispatchers ask here before each claim. Nothing awaits, so what is reserved cannot change
-between the check and the reservation.
+Nothing awaits, so what is reserved cannot change between the check and the reservation.
 """
 
 from __future__ import annotations
@@ -35,15 +34,11 @@ class Admission:
             operator.settings, operator.is_configured = one, True
 
     def drain(self) -> None:
-        """Admit nothing more.
-
-        Each operator's share is given back once none of its attempts is in flight.
-        """
+        """Admit nothing more; a share is given back once none of its attempts is in flight."""
         self._is_draining = True
 
     @property
     def operator_ids(self) -> list[str]:
-        """The configured operators."""
         return [operator_id for operator_id, operator in self._operators.items() if operator.is_configured]
 
     # ── Claims ────────────────────────────────────────────────────────────────────────────────────
@@ -58,20 +53,15 @@ class Admission:
         return reserved
 
     def confirm(self, operator_id: str, lane: Lane, *, reserved: int, claimed: int) -> None:
-        """Turn a reservation into `claimed` attempts in flight."""
         self._operators[operator_id].confirm(lane, reserved=reserved, claimed=claimed)
         if claimed and lane is Lane.INTERACTIVE:
             self._pacing.bets_claimed(claimed, time.monotonic())
 
     def release(self, operator_id: str, lane: Lane) -> None:
-        """Free the slot of an attempt that is settled."""
         self._operators[operator_id].in_flight[lane] -= 1
 
     def rate_allows_in_s(self, operator_id: str, lane: Lane) -> float | None:
-        """Return the time until the rate allows the next claim.
-
-        None if it is not the rate that delays it.
-        """
+        """Return the time until the rate allows a claim; None if the rate does not delay it."""
         operator = self._operators.get(operator_id)
         return None if operator is None or self._is_draining else operator.rate_allows_in_s(lane, time.monotonic())
 
@@ -80,12 +70,10 @@ class Admission:
         return self._pacing.gather_s(time.monotonic())
 
     def settlement_spacing_s(self) -> float:
-        """Return the time between the starts of two settlements."""
         return self._pacing.spacing_s(time.monotonic())
 
     @property
     def in_flight(self) -> Mapping[tuple[str, Lane], int]:
-        """Attempts in flight, by operator and lane."""
         return {
             (operator_id, lane): count
             for operator_id, operator in self._operators.items()
@@ -128,15 +116,11 @@ class Admission:
             operator.backoff_until_s[lane] = max(until_s, operator.backoff_until_s.get(lane, NEVER_S))
 
     def state(self, operator_id: str) -> OperatorState | None:
-        """Return the operator's last known state."""
         operator = self._operators.get(operator_id)
         return None if operator is None else operator.state
 
     def circuit_changed_at_s(self, operator_id: str) -> float:
-        """Return the monotonic time of the circuit's last change.
-
-        Minus infinity if it never changed.
-        """
+        """Return the monotonic time of the circuit's last change; minus infinity if none."""
         operator = self._operators.get(operator_id)
         if operator is None or operator.state is None or operator.state.circuit_age_s is None:
             return NEVER_S
@@ -148,5 +132,4 @@ class Admission:
         return operator is not None and operator.blocks_bets
 
     def blocks_any_bets(self) -> bool:
-        """Return whether blocks_bets() holds for any operator."""
         return any(operator.blocks_bets for operator in self._operators.values())

@@ -23,9 +23,8 @@ from predictu_dispatch.flow.ports import Operator, Transport
 
 USER_AGENT = "predictu-dispatch"
 _TIMEOUT_SPREAD = 0.05
-"""The part of its timeout by which an attempt may end early. Attempts that start together must not
-time out together, or an operator that never answers would hold up the loop for all others each
-time."""
+"""An attempt may end earlier than its timeout by this part. Attempts that start together must not
+time out together, or a silent operator would hold up the loop for all others each time."""
 _HEADERS = {
     "Content-Type": "application/json",
     "Authorization": "Bearer {token}",
@@ -36,11 +35,9 @@ _HEADERS = {
 }
 _AUDITED_HEADERS = json.dumps(_HEADERS).partition("{token}")
 _WITHHELD = "[signature withheld]"
-"""Replaces the signature in the audit: claims explain an attempt, the whole token would be a
-credential."""
+"""Replaces the signature in the audit: a whole token would be a credential."""
 _SIGNERS = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="sign")
-"""An RSA signature takes a millisecond and releases Python's lock, so in a thread it holds up no
-other operator."""
+"""An RSA signature takes a millisecond and releases Python's lock, so others run meanwhile."""
 
 
 class Courier:
@@ -74,7 +71,6 @@ class Courier:
                 self._is_idle.set()
 
     def interrupt(self) -> None:
-        """End all attempts in flight now, as `interrupted`."""
         self._transport.interrupt()
 
     async def retire(self) -> None:
@@ -135,7 +131,6 @@ class Courier:
         )
 
     async def _token(self, callback: Callback, request_body: bytes) -> str:
-        """Sign this attempt; an earlier attempt's token may have expired."""
         key, signing = self.operator.signing_key, self.operator.settings.signing
         signed = partial(
             sign,
@@ -153,21 +148,19 @@ class Courier:
 
 
 def _audited_headers(token: str) -> str:
-    """Return the request headers for the audit, as JSON."""
     before, _, after = _AUDITED_HEADERS
     return f"{before}{token.rpartition('.')[0]}.{_WITHHELD}{after}"
 
 
 OperatorT = TypeVar("OperatorT")
 UseCouriers = Callable[[Mapping[str, Courier]], Awaitable[None]]
-"""Dispatcher.use_couriers() of one lane."""
 
 
 class CourierPool(Generic[OperatorT]):
     """Gives the dispatchers their couriers; `make` creates one with its own connections.
 
     A replaced courier finishes its attempts in flight with its own settings, key and connections,
-    so a reload neither loses a claimed callback nor sends it through another courier.
+    so a reload loses no claimed callback.
     """
 
     def __init__(self, make: Callable[[OperatorT, Lane], Courier], use_couriers: Mapping[Lane, UseCouriers]) -> None:
@@ -193,12 +186,10 @@ class CourierPool(Generic[OperatorT]):
         return len(changed)
 
     def interrupt(self) -> None:
-        """End all attempts in flight now, as `interrupted`."""
         for courier in (*self._couriers.values(), *self._retiring):
             courier.interrupt()
 
     async def close(self) -> None:
-        """Close all connections at once."""
         for task in self._retiring.values():
             task.cancel()
         for courier in (*self._couriers.values(), *self._retiring):

@@ -1,10 +1,9 @@
 """The dispatcher of one lane claims due callbacks and hands each to its operator's courier.
 
-One statement claims for every operator that may have due callbacks: after a notification and at
-every poll interval for all operators, because notifications are hints and the database is the
-truth; besides for one operator when a slot is free again and it has a backlog, when a retry becomes
-due, or when its rate allows more. Each lane has its own dispatcher, so that no bet waits behind a
-burst of settlements.
+One statement claims for all operators after a notification and at every poll interval, because
+notifications are hints and the database is the truth. It claims for one operator when a slot is
+free and it has a backlog, when a retry becomes due, or when its rate allows more. Each lane has its
+own dispatcher, so that no bet waits behind a burst of settlements.
 """
 
 from __future__ import annotations
@@ -29,15 +28,13 @@ _POLL_AGAIN_S = (0.004, 0.012)
 """Delays after a notification: of concurrent commits only one notifies, see notify_due()."""
 _CLAIM_MAX = 250
 _CLAIM_PER_OPERATOR_MIN = 4
-"""Callbacks per claim, and of each operator if there are many: leases run until the loop starts
-them."""
+"""Callbacks per claim, and per operator if there are many: leases run before an attempt starts."""
 _LOOP_TURN_MAX_S = 0.03
 _LOOP_WAIT_MAX_S = 0.25
-"""A claim waits this long for the loop to turn quickly. Callbacks that this process cannot send in
-time would time out here and count as their operator's failures."""
+"""A claim waits this long for a quick turn of the loop: callbacks that this process cannot send in
+time would count as their operator's failures."""
 _START_WITHIN_S = 0.5
-"""All settlements of a claim start within this time; a start near the end of its lease is too
-late."""
+"""All settlements of a claim start within this time; near a lease's end it is too late to start."""
 _YIELD_AFTER_S = 0.002
 """Settlements start for this long before the loop serves its sockets again."""
 _RATE_WAKE_MIN_S = 0.002
@@ -78,8 +75,7 @@ class Dispatcher:
         self.claimed_at_s: float | None = None
         """When a claim last succeeded, or was not needed because every slot was busy."""
         self.answered_at_s: float | None = None
-        """The same, or when the database was last found unavailable: shows that this dispatcher
-        runs."""
+        """The same, or when the database was last found unavailable: this dispatcher runs."""
 
     async def use_couriers(self, couriers: Mapping[str, Courier]) -> None:
         """Deliver through these couriers, by operator; on return no claim uses the former ones."""
@@ -118,12 +114,10 @@ class Dispatcher:
         self._poll_again = asyncio.get_running_loop().call_later(delays_s[0], poll) if delays_s else None
 
     def stop(self) -> None:
-        """Claim nothing more; `run` returns once all attempts in flight are settled."""
         self._stopping.set()
         self._work.set()
 
     async def run(self) -> None:
-        """Claim until stopped, then wait for the attempts in flight."""
         async with asyncio.TaskGroup() as deliveries:
             while not self._stopping.is_set():
                 self._work.clear()
@@ -161,7 +155,6 @@ class Dispatcher:
     # ── Claiming ──────────────────────────────────────────────────────────────────────────────────
 
     async def _claim(self) -> list[Callback]:
-        """Claim due callbacks; none if the database is unavailable."""
         claimed: list[Callback] = []
         try:
             # Reserved only once it is this lane's turn: no rate is kept back while the lane waits.
@@ -182,8 +175,7 @@ class Dispatcher:
         claimed: list[Callback] = []
         try:
             if requests:
-                # Asked again with the connection at hand: a stop may come while the claim waits for
-                # one.
+                # Asked again with the connection at hand: a stop may come while the claim waits.
                 claimed = await self._outbox.claim(requests, is_stopped=self._stopping.is_set)
         finally:
             self._cursor.advance(claimed)
@@ -196,8 +188,7 @@ class Dispatcher:
     def _operators_to_claim_for(self, now_s: float, *, every: bool) -> list[str]:
         """Return the operators that may have due callbacks.
 
-        With 500 operators of which 4 have work, claiming for all of them each time halves the
-        throughput.
+        Claiming for all 500 operators each time if 4 have work halves the throughput.
         """
         requested, self._wake_requested = self._wake_requested, set()
         if every or self._wake_all_requested or now_s >= self._claimed_for_all_at_s + self._poll_interval_s:

@@ -1,7 +1,7 @@
 """This daemon's place in the fleet: heartbeats, and this daemon's share of every operator's limits.
 
-The database's clock decides which daemons are alive. A daemon whose heartbeats fail for
-SHARE_VALID_S sends nothing any more, and so has stopped before other daemons take its share.
+The database's clock decides which daemons are alive. A daemon whose heartbeats fail sends nothing
+after SHARE_VALID_S, before other daemons take its share.
 """
 
 from __future__ import annotations
@@ -36,10 +36,7 @@ class Fleet:
         self._is_deregistered = False
 
     async def join(self) -> None:
-        """Send the first heartbeat.
-
-        Raises InstanceTakenError if another live daemon has this name.
-        """
+        """Send the first heartbeat. Raises InstanceTakenError if a live daemon has this name."""
         give_up_at_s = time.monotonic() + HEARTBEAT_TIMEOUT_S + HEARTBEAT_INTERVAL_S
         while True:
             try:
@@ -58,10 +55,7 @@ class Fleet:
         self._changed.set()
 
     async def run(self) -> None:
-        """Send heartbeats forever.
-
-        Raises InstanceTakenError if another process took this name while this one was suspended.
-        """
+        """Send heartbeats. Raises InstanceTakenError if a suspended daemon lost its name."""
         taken_since_s: float | None = None
         unfair_times = 0
         while True:
@@ -82,10 +76,7 @@ class Fleet:
             await wait_for_event(self._changed, pause_s)
 
     async def deregister(self) -> None:
-        """Give back all shares and send no heartbeat any more.
-
-        If the database is unavailable, the shares lapse a few seconds later.
-        """
+        """Give back all shares; in an outage they lapse a few seconds later."""
         async with self._sending:
             self._is_deregistered = True
             await run_chore("deregister", self._fleet_store.deregister(), self._observer)

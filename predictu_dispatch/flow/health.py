@@ -1,8 +1,8 @@
 """This daemon's health: whether it is ready, and whether only a restart can help.
 
-A restart does not help against a database that is unavailable, overloaded or refuses a claim, and
-it would leave the attempts in flight to the reaper. So the watchdog is notified as long as the loop
-turns and every dispatcher gets an answer to its claims, even if the answer is an outage.
+A restart does not help against a database that is unavailable, overloaded or refuses a claim. So
+the watchdog is notified as long as the loop turns and every dispatcher gets an answer to its
+claims, even if the answer is an outage.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from predictu_dispatch.flow.dispatcher import Dispatcher
 _CLAIM_AGE_MAX_S = 30.0
 """If the last claim is this much older than the poll interval, the daemon is not ready."""
 _ANSWER_AGE_MAX_S = 60.0
-"""The same for an answer: twice what the slowest claim takes to fail (permit, connection,
-statement, release; see edge/postgres/database.py)."""
+"""The same for an answer: twice what a claim takes to fail at most (edge/postgres/database.py)."""
 _BEATS_PER_WATCHDOG = 4
 """So that a late beat on an overloaded machine does not matter."""
 _BEAT_MAX_S = 5.0

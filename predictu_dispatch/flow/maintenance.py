@@ -1,7 +1,7 @@
 """Chores beside delivering: figures for metrics, partitions, operators not stored yet.
 
-The database gives counting and partitions to one daemon per interval, and every daemon reads the
-figures that the last count stored. `run_chore` and `wait_for_event` serve every loop of flow.
+The database gives counting and partitions to one daemon per interval; all read the last count.
+`run_chore` and `wait_for_event` serve every loop of flow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ _PARTITIONS_INTERVAL_S = 3600.0
 
 _T = TypeVar("_T")
 FingerprintedOperator = tuple[OperatorSettings, str]
-"""An operator's settings, and the fingerprint of its configuration."""
 
 
 class ChoreObserver(Protocol):
@@ -40,7 +39,7 @@ async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
 async def run_chore(chore: str, work: Awaitable[_T], observer: ChoreObserver) -> _T | None:
     """Return what `work` returns, or None if it failed; the caller's next turn tries again.
 
-    An outage is not reported here, because the database edge logs it once. Any other failure is.
+    An outage is not reported here, because the database edge logs it once.
     """
     try:
         return await work
@@ -75,10 +74,7 @@ class Maintenance:
         self._are_stored = True
 
     async def sync_operators(self, operators: Sequence[FingerprintedOperator]) -> None:
-        """Let producers enqueue for these operators.
-
-        Those whose rows another transaction has locked follow in `run`.
-        """
+        """Let producers enqueue for these operators; those with locked rows follow in `run`."""
         locked = await self._store.sync_operators(operators)
         self._operators, self._are_stored = operators, not locked
 
@@ -87,7 +83,6 @@ class Maintenance:
         await self._store.prepare_partitions(every_s=_PARTITIONS_INTERVAL_S)
 
     async def run(self) -> None:
-        """Run forever; what failed is tried again at the next turn."""
         loop = asyncio.get_running_loop()
         partitions_due_s = loop.time() + _PARTITIONS_INTERVAL_S
         while True:

@@ -1,8 +1,7 @@
 """The monitor keeps each operator's circuit and health: it observes every attempt and starts PINGs.
 
-Every daemon has a monitor and all write the same rows. A write counts only if the row's revision is
-still the one it was decided on, so no daemon overwrites another's decision, and only one of them
-starts a PING that is due.
+All daemons' monitors write the same rows. A write counts only if the row's revision is still the
+one it was decided on, so only one daemon starts a PING that is due.
 """
 
 from __future__ import annotations
@@ -47,7 +46,6 @@ class Monitor:
         self._poll_requested = asyncio.Event()
 
     def configure(self, settings: Iterable[OperatorSettings]) -> None:
-        """Watch these operators from now on."""
         self._settings = {one.operator_id: one for one in settings}
         self._poll_requested.set()
 
@@ -103,8 +101,7 @@ class Monitor:
         conflicts = writes.keys() - written
         self._keep(kept | {name: observed[name] for name in conflicts & observed.keys()})
         if written:
-            # The rows are read again, so that further observations are compared with what was
-            # written.
+            # The rows are read again, to compare further observations with what was written.
             return 0.0
         self._conflicts = self._conflicts + 1 if conflicts else 0
         return self._pause_s(states, conflicts)
@@ -141,8 +138,7 @@ class Monitor:
                 writes[operator_id] = write
             elif ours is not None:
                 # Attempts that changed nothing are dropped: considered again, an old success would
-                # hide failures that another daemon has seen since. During a pause nothing is
-                # decided.
+                # hide failures that another daemon has seen since. A pause decides nothing.
                 kept[operator_id] = ours if state.is_paused else ours.without_attempts()
         return writes, kept
 
@@ -157,9 +153,8 @@ class Monitor:
     def _ping_due_in_s(self, state: OperatorState) -> float:
         """Return the time until the poll that starts this operator's next PING.
 
-        An open circuit's PING is exact. The others share a poll, because with 500 operators a PING
-        is due sixteen times a second and each poll reads every row: that took a seventh of the
-        throughput.
+        An open circuit's PING is exact. The others share a poll: with 500 operators a PING is due
+        sixteen times a second, and reading every row each time took a seventh of the throughput.
         """
         settings, breaker = self._watched(state), state.breaker
         if settings is None or breaker.ping_in_s is None or breaker.circuit is Circuit.HALF_OPEN:
@@ -177,7 +172,6 @@ class Monitor:
         return None if settings is None or state.is_paused or not settings.enabled else settings
 
     def _keep(self, observed: dict[str, Observations]) -> None:
-        """Put observations back before those made meanwhile."""
         for operator_id, earlier in observed.items():
             self._pending[operator_id] = earlier.then(self._pending.get(operator_id, Observations()))
 

@@ -2,7 +2,7 @@
 
 Bounded by this daemon's share of the operator's slots, the circuit, a pause, a Retry-After, the
 slow start after an outage, and the rate limit, which bets use first. claim() checks the circuit,
-pauses and Retry-After again in the database; knowing them here saves the claim.
+pauses and Retry-After too; knowing them here saves the claim.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ def _zeros() -> dict[Lane, int]:
 
 @dataclass(slots=True, kw_only=True)
 class OperatorAdmission:
-    """One operator's limits and what is used of them.
-
-    Times are monotonic seconds of this process.
-    """
+    """One operator's limits and what is used of them; times are monotonic seconds."""
 
     settings: OperatorSettings
     is_configured: bool = True
@@ -89,19 +86,15 @@ class OperatorAdmission:
         return max(0, self.rate_limit.allowed(now_s) - sum(self.reserved.values()))
 
     def rate_allows_in_s(self, lane: Lane, now_s: float) -> float | None:
-        """Return the time until the rate allows a bet or a batch of settlements.
-
-        None if not the rate delays them.
-        """
+        """Return the time until the rate allows a claim; None if the rate does not delay it."""
         if self.rate_limit is None or self.free_slots(lane, now_s) <= 0:
             return None
         requests = 1 if lane is Lane.INTERACTIVE else self.rate_limit.batch
-        # If it allows them already, the other lane's claim has reserved them and will soon use or
-        # release them.
+        # If it already allows them, the other lane's claim has reserved them and will soon use
+        # them.
         return self.rate_limit.allowed_in_s(requests, now_s) or (_CLAIM_S if any(self.reserved.values()) else 0.0)
 
     def confirm(self, lane: Lane, *, reserved: int, claimed: int) -> None:
-        """Turn a reservation into the callbacks that the claim brought."""
         self.reserved[lane] -= reserved
         self.in_flight[lane] += claimed
         if self.rate_limit is not None:
@@ -122,7 +115,6 @@ class OperatorAdmission:
             self.rate_limit = self.rate_limit.at_rate(requests_per_s, now_s)
 
     def valid_share(self, now_s: float) -> Share | None:
-        """Return this daemon's share if it may still be used."""
         return self.share if now_s < self.share_until_s else None
 
     def usage(self, now_s: float, *, is_ending: bool) -> Usage | None:

@@ -27,10 +27,7 @@ class Operator(Protocol):
 
 
 class Outbox(Protocol):
-    """The outbox in the database. Only `settle` waits until an outage is over.
-
-    The others raise DatabaseUnavailable.
-    """
+    """The outbox. Only `settle` waits for the database; others raise DatabaseUnavailable."""
 
     def claim_permit(self, lane: Lane) -> AbstractAsyncContextManager[None]: ...
     async def claim(self, requests: Sequence[ClaimRequest], *, is_stopped: Callable[[], bool]) -> list[Callback]: ...
@@ -40,10 +37,7 @@ class Outbox(Protocol):
 
 
 class FleetStore(Protocol):
-    """The fleet's tables in the database.
-
-    All methods raise DatabaseUnavailable during an outage.
-    """
+    """The fleet's tables. All methods raise DatabaseUnavailable during an outage."""
 
     async def heartbeat(self, usages: Sequence[Usage]) -> list[Share]: ...
     async def deregister(self) -> None: ...

@@ -1,7 +1,7 @@
 """The reaper ends overdue callbacks and recovers expired leases.
 
-Every daemon ends overdue callbacks. The leases of all daemons are reaped by one daemon per
-interval; a late report is ignored by the lease's fence.
+Every daemon ends overdue callbacks; one daemon per interval reaps the leases of all. The lease's
+fence ignores a late report.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ class Reaper:
         self._soon: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
-        """Run a turn at once: a bet for an operator that is paused or down may have to end."""
         self._work.set()
 
     def wake_soon(self) -> None:
@@ -63,7 +62,6 @@ class Reaper:
             self._soon = asyncio.get_running_loop().call_later(_SOON_S, self.wake)
 
     async def run(self) -> None:
-        """Reap forever; what failed is tried again at the next turn."""
         loop = asyncio.get_running_loop()
         leases_due_s = loop.time()
         async with asyncio.TaskGroup() as reports:
@@ -74,17 +72,15 @@ class Reaper:
                 if loop.time() >= leases_due_s:
                     await run_chore("reap_leases", self.reap_leases(reports), self._observer)
                     leases_due_s = loop.time() + REAP_INTERVAL_S
-                # As long as the turn took, so that many ends never keep the database busy by
-                # themselves.
+                # As long as the turn took, so that many ends do not keep the database busy.
                 await asyncio.sleep(max(_TURN_MIN_S, loop.time() - began_s))
                 await wait_for_event(self._work, REAP_INTERVAL_S)
 
     async def reap_leases(self, reports: asyncio.TaskGroup) -> None:
         """Report every attempt whose lease expired, so that its policy continues.
 
-        The reports are not awaited, because the bet of one may stay locked for long. An attempt
-        that this daemon is recording already is left to that report: a late answer says more than
-        none.
+        Not awaited, because the bet of one may stay locked for long. An attempt that this daemon is
+        recording is left to that report: a late answer says more than none.
         """
         for callback, lease_owner, reaped_at in await self._outbox.expired_leases(every_s=REAP_INTERVAL_S):
             recorder = self._recorders[callback.lane]

@@ -3,10 +3,9 @@
 An idle daemon settles an attempt at once and alone, a busy one settles hundreds in one transaction.
 Each lane has its own recorder, so that no bet's outcome waits behind a burst of settlements.
 
-A slot is free again only when its attempt is settled, and so the slots bound the queue. The
-exception is an attempt whose bet another transaction has locked: its slot is freed and it is
-retried by itself, or a producer's open transaction would take all slots of its operator. LOCKED_MAX
-bounds these.
+A slot is free again only when its attempt is settled, and so the slots bound the queue. An attempt
+whose bet is locked frees its slot and is retried by itself, or a producer's open transaction would
+take all slots of its operator. LOCKED_MAX bounds these.
 """
 
 from __future__ import annotations
@@ -46,9 +45,8 @@ class _Entry:
 class Recorder:
     """Settles what couriers and the reaper report of one lane.
 
-    `wake(lane, delay_s, operator_id)` is called when a settled attempt makes a callback due, which
-    may be the other lane's. `gather_s()` is how long an attempt may wait for others to be settled
-    with.
+    `wake(lane, delay_s, operator_id)` follows a settled attempt that makes a callback due, perhaps
+    of the other lane. `gather_s()` is how long an attempt may wait to be settled with others.
     """
 
     def __init__(
@@ -69,11 +67,7 @@ class Recorder:
         self._idle.set()
 
     async def record(self, attempt: Attempt) -> None:
-        """Return once the attempt needs no slot any more.
-
-        It is settled then, or its bet is locked and it is retried, or the database refused it and
-        the reaper settles it.
-        """
+        """Return once the attempt needs no slot: it is settled, locked and retried, or refused."""
         entry = _Entry(attempt=attempt, done=asyncio.get_running_loop().create_future())
         key = _key(attempt.callback)
         self._recording[key] = self._recording.get(key, 0) + 1
@@ -82,11 +76,9 @@ class Recorder:
         await entry.done
 
     def is_recording(self, callback: Callback) -> bool:
-        """Return True while a report of this attempt is on its way to the database."""
         return _key(callback) in self._recording
 
     async def idle(self) -> None:
-        """Return once nothing is left to settle."""
         await self._idle.wait()
 
     async def run(self) -> None:
@@ -129,10 +121,7 @@ class Recorder:
             self._idle.set()
 
     async def _settle_all(self, attempts: Sequence[Attempt]) -> set[_Key]:
-        """Settle all together; if the database refuses the batch, one by one.
-
-        Returns the attempts whose bets are locked: nothing was changed for them.
-        """
+        """Settle all together, or one by one if refused; return those whose bets are locked."""
         try:
             return await self._settle(attempts)
         except Exception as error:  # noqa: BLE001 - outages are waited out in the outbox, so a row's content is at fault
@@ -156,8 +145,7 @@ class Recorder:
             return set()
 
     async def _settle(self, attempts: Sequence[Attempt]) -> set[_Key]:
-        # If courier and reaper report the same attempt, the courier's report counts, as in the
-        # database.
+        # If courier and reaper report an attempt, the courier's report counts, as in the database.
         reported = {_key(attempt.callback): attempt for attempt in sorted(attempts, key=lambda a: not a.reaped)}
         locked = set()
         for change in await self._outbox.settle(attempts):

@@ -1,7 +1,7 @@
 """Retention removes what ended more than the kept months ago, in short transactions with pauses.
 
-The database decides what may be removed; the order is decided here. All progress is in the
-database, so the next run continues a killed one.
+The database decides what may be removed and stores the progress, so the next run continues a killed
+one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ _StepT = TypeVar("_StepT")
 
 
 class RetentionStore(Protocol):
-    """The database.
-
-    A purge raises DatabaseUnavailable with `is_locked` if another transaction holds a lock.
-    """
+    """The database. A purge raises DatabaseUnavailable with `is_locked` if another holds a lock."""
 
     async def purge_cursor(self) -> PurgeCursor: ...
     async def expired_audit(self) -> Sequence[AuditPart]: ...
@@ -42,15 +39,13 @@ class Retention:
         self._sleep = sleep
 
     async def preview(self) -> RetentionResult:
-        """Return what is old; changes nothing."""
         cursor = await self._store.purge_cursor()
         return RetentionResult(cutoff=cursor.cutoff, is_purged=cursor.is_done, parts=await self._store.expired_audit())
 
     async def run(self) -> RetentionResult:
         """Remove everything old; the result says what could not be removed and why.
 
-        Raises DatabaseUnavailable and Refused, with PD006 if another run is active. What was done
-        stays done.
+        Raises DatabaseUnavailable and Refused, with PD006 if another run is active.
         """
         result = await self.preview()
         await self._purge_callbacks(result)

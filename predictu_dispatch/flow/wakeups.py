@@ -21,13 +21,11 @@ class Wakeups:
         self._admission = admission
 
     def connect(self, dispatchers: Mapping[Lane, Dispatcher], reaper: Reaper, monitor: Monitor) -> None:
-        """Wake these from now on."""
         self._dispatchers = dispatchers
         self._reaper = reaper
         self._monitor = monitor
 
     def callback_due(self, lane: Lane, delay_s: float, operator_id: str) -> None:
-        """A callback of this operator becomes due in `delay_s`."""
         self._dispatchers[lane].wake(delay_s, operator_id)
         if lane is Lane.INTERACTIVE and self._admission.blocks_any_bets():
             # A bet that was in flight when the circuit opened ends instead of being retried.
