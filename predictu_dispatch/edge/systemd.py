@@ -20,8 +20,7 @@ class ServiceManager:
         self._status = ""
         self.listens = bool(self._address)
         self.watchdog_s = _watchdog_s(environ) if self.listens else None
-        """The manager kills the process if no WATCHDOG=1 arrives for this long; None: no
-        watchdog."""
+        """The manager kills the process if WATCHDOG=1 is late by this; None: no watchdog."""
 
     def ready(self) -> None:
         self._notify("READY=1")
@@ -30,7 +29,6 @@ class ServiceManager:
         self._notify("WATCHDOG=1")
 
     def status(self, text: str) -> None:
-        """Sets the text that `systemctl status` shows."""
         if text != self._status:
             self._status = text
             self._notify(f"STATUS={text}")
@@ -48,10 +46,7 @@ class ServiceManager:
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float | None:
-    """Returns the watchdog interval, if it applies to this process.
-
-    Source: sd_watchdog_enabled(3).
-    """
+    """Returns the watchdog interval if it applies to this process: sd_watchdog_enabled(3)."""
     interval, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", str(os.getpid()))
     if not interval.isdecimal() or int(interval) == 0 or pid != str(os.getpid()):
         return None

@@ -23,10 +23,7 @@ CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing to fix; never holds a secret.
-
-    `key` and `value` are "" if the whole file is meant.
-    """
+    """One thing to fix; never holds a secret. `key` and `value` are "" for the file as a whole."""
 
     file: str
     key: str = ""
@@ -60,11 +57,10 @@ def faults_of(
 
 
 def located(name: str, file: Path, environ: Mapping[str, str]) -> Path:
-    """Returns the path of a file that the configuration file `file` names.
+    """Returns the path of a file that the configuration file `file` names, relative to it.
 
-    The path is relative to `file`. If no readable file is there, it is the systemd credential of
-    that name, with `_` for each `/`, as systemd names the files of a folder that a unit loads. So
-    the same line serves a person's shell and the daemon, which can read only the credential.
+    If it cannot be read, it is the systemd credential of that name, with `_` for each `/`, as
+    systemd names a loaded folder's files. So one line serves a person's shell and the daemon.
     """
     beside = file.parent / name
     credentials = environ.get(CREDENTIALS_VARIABLE)
@@ -104,10 +100,7 @@ def read_file(path: Path) -> bytes:
 
 
 def read_toml(path: Path, *, if_missing: str = "") -> dict[str, Any]:
-    """Returns the file's tables; raises ConfigError.
-
-    `if_missing` is added to the message for a missing file.
-    """
+    """Returns the file's tables. Raises ConfigError; `if_missing` is added for a missing file."""
     try:
         return tomllib.loads(read_file(path).decode())
     except OSError as error:

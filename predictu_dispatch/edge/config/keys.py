@@ -2,9 +2,8 @@
 
 The active key is in `signing.key_file`. Beside it are the staged key, `op.next.pem`, and the
 previous one, `op.previous.pem`. All three are published: an operator must know a key before it
-signs, and as long as tokens that it signed may be under way. `edge/config/rotation.py` replaces one
-key by another. A key file is never overwritten, because an operator that verifies with the old
-public key would refuse every callback.
+signs, and until its last tokens have expired. `edge/config/rotation.py` replaces them. A key file
+is never overwritten: an operator with the old public key would refuse every callback.
 """
 
 from __future__ import annotations
@@ -53,12 +52,11 @@ def read_keys(
 ) -> tuple[dict[KeyRole, SigningKey], dict[KeyRole, OSError | ValueError]]:
     """Returns the readable keys in the order of publication, and the errors of the others.
 
-    A missing active key is an error, a missing staged or previous one is not.
+    Only a missing active key is an error.
     """
     found: dict[KeyRole, SigningKey] = {}
     wrong: dict[KeyRole, OSError | ValueError] = {}
-    # In this order no key is missed while `activate` runs: it moves keys only to files that are
-    # read later.
+    # In this order no key is missed while `activate` moves keys to files that are read later.
     for role in (KeyRole.STAGED, KeyRole.ACTIVE, KeyRole.PREVIOUS):
         try:
             found[role] = SigningKey.from_pem(read_file(key_file_of(active_file, role)), algorithm)
@@ -74,8 +72,7 @@ def published_keys(
     active_file: Path, algorithm: SigningAlgorithm, *, operator_id: str
 ) -> tuple[tuple[SigningKey, ...], tuple[str, ...]]:
     """Returns the keys to publish, the active one first and each once, and the error messages."""
-    # Otherwise one operator's active key could be another one's staged key, and `activate` would
-    # move it.
+    # Otherwise one operator's active key could be another's staged key, which `activate` moves.
     if active_file.stem.endswith(_INFIXES) or active_file.suffix in _INFIXES:
         return (), ("must not end in .next or .previous: these name the staged and the previous key",)
     keys, wrong = read_keys(active_file, algorithm)
@@ -108,13 +105,12 @@ def new_private_pem(algorithm: SigningAlgorithm) -> bytes:
 def create_key_file(path: Path, algorithm: SigningAlgorithm, *, readable_as: Path | None = None) -> SigningKey:
     """Creates a key, synced to disk at `path`, readable by its owner only, or as `readable_as` is.
 
-    Raises FileExistsError, and changes nothing, if the path exists; another OSError if the key
-    cannot be written, and leaves no partial file. A missing folder is created for its owner only.
+    Raises FileExistsError if the path exists, another OSError if the key cannot be written; neither
+    leaves a partial file. A missing folder is created for its owner only.
     """
     pem = new_private_pem(algorithm)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # A daemon may load the folder's keys at any time, so the key is written to a hidden file that
-    # nothing reads.
+    # A daemon may load the folder's keys at any time; nothing reads a hidden file.
     descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

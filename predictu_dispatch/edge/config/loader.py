@@ -1,6 +1,5 @@
 """Loads the whole configuration at the start, and reloads it while the daemon runs.
 
-`read_dispatcher` reads `dispatcher.toml`, which environment variables and DSN files complete.
 `load_config` takes everything or refuses with every fault of every file. `reload_config` takes the
 good files and keeps the running settings of operators whose files are bad.
 """
@@ -34,16 +33,15 @@ VARIABLES: Final = {
     "daemon.instance": "PREDICTU_DISPATCH_INSTANCE",
     "http.listen": "PREDICTU_DISPATCH_LISTEN",
 }
-"""Environment variables win over the file, so that several daemons of a host can share one
-`dispatcher.toml`."""
+"""Environment variables win over the file, so that a host's daemons can share `dispatcher.toml`."""
 _DSN_FILE_PREFIX: Final = "file:"
 
 
 def read_dispatcher(path: Path, environ: Mapping[str, str]) -> DispatcherSettings:
     """Returns the settings of a daemon; raises ConfigError with all faults.
 
-    Environment variables win, `file:NAME` is replaced by the DSN in that file, and the host's name
-    is the default of `daemon.instance`.
+    Environment variables win, `file:NAME` is replaced by the DSN in that file, and the default of
+    `daemon.instance` is the host's name.
     """
     given = read_toml(path, if_missing="; set --config or PREDICTU_DISPATCH_CONFIG to its path")
     overridden = {key: variable for key, variable in VARIABLES.items() if environ.get(variable)}
@@ -71,7 +69,7 @@ def read_dispatcher(path: Path, environ: Mapping[str, str]) -> DispatcherSetting
 def _read_dsn_files(database: object, path: Path, environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Replaces each DSN of `database` that is written as `file:NAME` by what the file holds.
 
-    Returns, by dotted key, the texts that were replaced, and why a file could not be read.
+    Returns, by dotted key, the replaced texts, and why a file could not be read.
     """
     named: dict[str, str] = {}
     unread: dict[str, str] = {}
@@ -140,20 +138,18 @@ class Reload:
     """The configuration to run with from now on, and what to report about it."""
 
     config: Config
-    """`dispatcher` is as it was at the start. An unchanged operator is the same object as
-    before."""
+    """`dispatcher` is as at the start. An unchanged operator is the same object as before."""
     faults: tuple[Fault, ...]
     kept: tuple[str, ...]
     """The operators that keep their running settings, because their files are bad now."""
     needs_restart: tuple[str, ...]
-    """The keys of `dispatcher.toml` whose new values take effect at the next start; reported at
-    each reload."""
+    """Changed keys of `dispatcher.toml`, reported at each reload until the next start."""
 
 
 def reload_config(running: Config, environ: Mapping[str, str]) -> Reload:
     """Takes good files, keeps running settings for bad ones, drops operators without a file.
 
-    Never raises: the daemon keeps running whatever its files say.
+    Never raises.
     """
     faults: list[Fault] = []
     needs_restart: tuple[str, ...] = ()

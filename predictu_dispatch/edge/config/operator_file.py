@@ -1,7 +1,7 @@
 """Reads an operator's file, with the signing keys and certificates that it names.
 
-Which values are allowed is decided in `core/operator_settings.py`; this module adds what only the
-disk can tell.
+core/operator_settings.py decides which values are allowed; this module adds what only the disk can
+tell.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ _CERTIFICATES: Final = {"ca_file": "ca", "client_cert_file": "client"}
 class OperatorConfig:
     """One operator's settings, with the keys and certificates that they name.
 
-    Two are equal only if the contents of keys and certificates are equal too; the names of their
-    files do not matter.
+    Two are equal only if the contents of keys and certificates are equal; file names do not count.
     """
 
     settings: OperatorSettings
@@ -56,8 +55,7 @@ class OperatorConfig:
     """The active key, then the staged and the previous one if they exist; each key once."""
     fingerprint: str
     tls_digest: str
-    """Hex SHA-256 of what the files of `[tls]` hold, or "". A renewed certificate usually keeps its
-    file's name."""
+    """Hex SHA-256 of the files of `[tls]`, or "": a renewed certificate keeps its file name."""
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
     """Made from `[tls]`; None without a client certificate or a CA of the operator's own."""
     certificate_ends: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
@@ -81,10 +79,7 @@ class TlsFiles:
 
 
 def operator_files(dispatcher_file: Path) -> tuple[Path, ...]:
-    """Returns every `operators/*.toml` beside `dispatcher.toml`, by name.
-
-    Raises ConfigError without that folder.
-    """
+    """Returns every `operators/*.toml` by name. Raises ConfigError without that folder."""
     folder = dispatcher_file.parent / "operators"
     try:
         # Path.glob would return nothing for a missing or unreadable folder.
@@ -107,8 +102,8 @@ def read_operator(file: Path, environ: Mapping[str, str]) -> OperatorConfig:
     """Returns an operator's settings, keys and certificates; raises ConfigError with all faults."""
     given = read_toml(file)
     settings, faults = _validated(file, given)
-    # If the file as a whole is refused, sections are still validated one by one: an error elsewhere
-    # in the file must not hide a missing key file.
+    # If the file as a whole is refused, each section is still validated: an error elsewhere must
+    # not hide a missing key file.
     signing = settings.signing if settings else _section(SigningSettings, given.get("signing", {}))
     tls = settings.tls if settings else _section(TlsSettings, given.get("tls", {}))
     keys: tuple[SigningKey, ...] = ()
@@ -190,8 +185,8 @@ def read_tls(tls: TlsSettings, file: Path, environ: Mapping[str, str]) -> tuple[
             refuse(key, f"{system_message(error)}; must be a PEM file")
     if not paths or faults:
         return TlsFiles(), tuple(faults)
-    # The digest is taken before OpenSSL reads the files. A file replaced in between causes one
-    # needless reload later; in the other order a renewed certificate would be missed.
+    # Before OpenSSL reads: a file replaced in between causes one needless reload later; in the
+    # other order a renewed certificate would be missed.
     digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents.values())).hexdigest()
     # With ca_file, the operator is trusted by that authority only.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -206,8 +201,8 @@ def read_tls(tls: TlsSettings, file: Path, environ: Mapping[str, str]) -> tuple[
         refuse("ca_file", "does not load; must be PEM certificates")
     try:
         if "client_cert_file" in paths:
-            # With an empty password, OpenSSL refuses an encrypted key and does not ask for a
-            # password on the terminal.
+            # With an empty password, OpenSSL refuses an encrypted key instead of asking on the
+            # terminal.
             context.load_cert_chain(paths["client_cert_file"], paths["client_key_file"], password="")
     except (OSError, ValueError):
         refuse(
@@ -219,12 +214,9 @@ def read_tls(tls: TlsSettings, file: Path, environ: Mapping[str, str]) -> tuple[
 
 
 def first_expiry(pem: bytes) -> float | None:
-    """Returns when the first of these certificates expires, in Unix seconds.
+    """Returns when the first of these certificates expires, in Unix seconds; None if unreadable.
 
-    None if none can be parsed.
-
-    A chain needs each of its certificates. Of several authorities it is unknown which one signed
-    the operator's chain.
+    A chain needs each certificate, and it is unknown which of several authorities signed it.
     """
     try:
         return min(one.not_valid_after_utc.timestamp() for one in x509.load_pem_x509_certificates(pem))

@@ -68,7 +68,6 @@ class KeyRotation:
             return staged, active
 
     def retire(self) -> SigningKey:
-        """Removes the previous key's file; returns that key."""
         with self._locked():
             keys = self._keys()
             previous = keys.get(KeyRole.PREVIOUS)
@@ -87,7 +86,6 @@ class KeyRotation:
             return previous
 
     def _next_active(self, keys: dict[KeyRole, SigningKey]) -> SigningKey:
-        """Returns the staged key, if it may become active now."""
         active, staged, previous = keys[KeyRole.ACTIVE], keys.get(KeyRole.STAGED), keys.get(KeyRole.PREVIOUS)
         if staged is None:
             kept = f", key {previous.kid} is the previous one" if previous else ""
@@ -154,7 +152,7 @@ class KeyRotation:
 def rotation_of(file: Path, signing: SigningSettings, environ: Mapping[str, str]) -> KeyRotation:
     """Returns the rotation of the keys that an operator's file names.
 
-    Raises RotationRefusedError, with what to do, if the keys are or may be systemd credentials.
+    Raises RotationRefusedError if the keys are or may be systemd credentials.
     """
     path = located(signing.key_file, file, environ)
     # A person's shell cannot see the unit's credentials: a bare name without a file may be one.

@@ -15,10 +15,7 @@ class TooLateError(Exception):
 
 
 class UnsolicitedDataError(Exception):
-    """The connection holds bytes that the operator sent before the request.
-
-    They could be read as its answer.
-    """
+    """The operator sent bytes before the request; they could be read as its answer."""
 
 
 def unwrapped(error: Exception) -> Exception:

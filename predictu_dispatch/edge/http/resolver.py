@@ -1,9 +1,8 @@
 """Resolves an operator's host name, and drops addresses that must not be connected to.
 
-Each lookup has a thread of its own. With the small shared pools of asyncio and uvloop, two
-operators with silent name servers would block every other operator. The threads are daemon threads,
-because a getaddrinfo(3) that never returns cannot be cancelled and must not keep the process from
-ending.
+Each lookup has a thread of its own: in the small shared pools of asyncio and uvloop, two operators
+with silent name servers would block all others. The threads are daemon threads, because a
+getaddrinfo(3) that never returns must not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -24,29 +23,21 @@ from typing_extensions import override
 from predictu_dispatch.core.addresses import address_fault, host_fault
 
 LookUp = Callable[[str, int, int], "Sequence[AddrInfoType]"]
-"""Host, port and family to the result of socket.getaddrinfo; may block, raises OSError or
-UnicodeError."""
+"""Host, port, family to socket.getaddrinfo's result; may block, raises OSError or UnicodeError."""
 
 LOOK_UP_TIMEOUT_S = 30.0
 """The default of resolv.conf(5): 2 attempts of 5 s at each of at most 3 name servers."""
 _LOOK_UPS_MAX = 4
-"""Hanging threads per operator and lane. If 4 lookups did not end in time, a fifth will not
-either."""
+"""Hanging threads per operator and lane. If 4 lookups hang, a fifth will too."""
 _NAMED_MAX = 4
 """Addresses in an error text. It is stored for every attempt, and a name may have hundreds."""
 
 
 class AddressRefusedError(OSError):
-    """Nothing may be sent to this address.
-
-    An OSError, because aiohttp then tries the next address.
-    """
+    """Nothing may be sent to this address. An OSError, because aiohttp then tries the next one."""
 
     def __init__(self, host: str, faults: Sequence[tuple[str, str]]) -> None:
-        """`faults` has addresses of `host`, each with the reason.
-
-        `host` may be an address itself.
-        """
+        """`faults` has addresses of `host`, or `host` itself, each with the reason."""
         found = [why if address == host else f"at {address}, {why}" for address, why in faults[:_NAMED_MAX]]
         if len(faults) > _NAMED_MAX:
             found.append(f"{len(faults) - _NAMED_MAX} more")
@@ -61,8 +52,8 @@ def look_up(host: str, port: int, family: int) -> Sequence[AddrInfoType]:
     try:
         return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except socket.gaierror:
-        # Without a free descriptor, getaddrinfo reports an unknown name; this open then raises the
-        # real cause.
+        # Without a free descriptor, getaddrinfo reports an unknown name; this raises the real
+        # cause.
         os.close(os.open(os.devnull, os.O_RDONLY))
         raise
 
@@ -82,10 +73,7 @@ class VettingResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Returns at least one address.
-
-        Raises AddressRefusedError if all are refused, OSError if there is none.
-        """
+        """Returns addresses. Raises AddressRefusedError if all are refused, OSError if none."""
         if not self._allow_private_addresses and (why := host_fault(host)):
             raise AddressRefusedError(host, [(host, why)])
         found = [_address(info) for info in await self._look_up_in_thread(host, port, family)]

@@ -23,8 +23,8 @@ class ListenError(Exception):
 class HttpServer:
     """Listens once started. `unready()` returns why the daemon is not ready, or None.
 
-    `signing_keys()` returns the published keys of every operator, by operator_id. `refresh()` is
-    called on the loop before the metrics are rendered in a thread.
+    `signing_keys()` returns the published keys by operator_id. `refresh()` is called on the loop
+    before a thread renders the metrics.
     """
 
     def __init__(
@@ -51,10 +51,7 @@ class HttpServer:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
 
     async def start(self, *, host: str, port: int) -> str:
-        """Starts listening; returns the URL, with the port that the system chose if `port` is 0.
-
-        Raises ListenError.
-        """
+        """Starts listening; returns the URL, with the system's port for 0. Raises ListenError."""
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()
@@ -69,8 +66,8 @@ class HttpServer:
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         self._refresh()
-        # Rendering 200 operators takes tenths of a second, writing them in one piece some
-        # milliseconds; both would block the loop. Measured by tests/bench/scrape.py.
+        # Rendering 200 operators takes tenths of a second, writing them in one piece milliseconds;
+        # both would block the loop (tests/bench/scrape.py).
         parts = await asyncio.to_thread(_rendered, self._registry)
         response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
         response.content_length = sum(map(len, parts))

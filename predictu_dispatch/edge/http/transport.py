@@ -1,8 +1,7 @@
 """POSTs requests to an operator over HTTP and reports what was really sent and received.
 
-The evidence comes from the request object: aiohttp calls its `send` after the connection and the
-TLS handshake, before the first byte of the request is written. Until then nothing was sent; from
-then on something may have been.
+The evidence comes from the request object: aiohttp calls its `send` after the TLS handshake, before
+the first byte of the request. Until then nothing was sent; from then on something may have been.
 """
 
 from __future__ import annotations
@@ -37,8 +36,7 @@ from predictu_dispatch.edge.http.failure_reason import (
 from predictu_dispatch.edge.http.resolver import AddressRefusedError, LookUp, VettingResolver, look_up
 
 _KEEPALIVE_S = 20.0
-"""Load balancers close idle connections after 60 s, some after 30; we must close first, or requests
-would fail."""
+"""Load balancers close idle connections after 60 s, some after 30; we must close first."""
 _DNS_TTL_S = 10
 """How long a resolved name is cached. Only permitted addresses are cached; failures are not."""
 _NO_CEILING_S = 1e9
@@ -107,8 +105,8 @@ class _WatchedRequest(aiohttp.ClientRequest):
     async def write_bytes(
         self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
     ) -> None:
-        # aiohttp writes headers and body one turn of the loop after send(). A process that was
-        # suspended in between must not send a debit that was rolled back meanwhile.
+        # aiohttp writes one turn of the loop after send(). A process that was suspended in between
+        # must not send a debit that was rolled back meanwhile.
         progress = _progress.get()
         if time.monotonic() < progress.send_before_s:
             await super().write_bytes(writer, conn, content_length)
@@ -134,8 +132,7 @@ class Transport:
         connecting: Callable[[], None] = lambda: None,
     ) -> None:
         if not {"send", "write_bytes"} <= vars(aiohttp.ClientRequest).keys():
-            # Without these hooks nothing would count as sent, and debits with an unknown outcome as
-            # never made.
+            # Without these hooks nothing would count as sent, and an unknown debit as never made.
             raise RuntimeError(
                 "this aiohttp has no ClientRequest.send and write_bytes; install the one in deploy/requirements.txt"
             )
@@ -181,10 +178,7 @@ class Transport:
         connect_timeout_s: float,
         send_before_s: float,
     ) -> Exchange:
-        """Returns what happened, never raises.
-
-        `timeout_s` covers connecting up to the last byte of the answer.
-        """
+        """Returns what happened, never raises; `timeout_s` ends at the answer's last byte."""
         progress = _Progress(send_before_s=send_before_s)
         if self._interrupted or progress.started_s >= send_before_s:
             return progress.exchange(Evidence.NOT_SENT, reason="interrupted" if self._interrupted else "too_late")
@@ -229,8 +223,7 @@ class Transport:
     def _vetted_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         """Creates the socket for the next address to connect to; raises AddressRefusedError.
 
-        This is the only place that sees every address: aiohttp does not resolve what looks like
-        one.
+        Only here every address is seen: aiohttp does not resolve what looks like one.
         """
         host = str(address[4][0])
         if not self._allow_private_addresses and (why := address_fault(host)):
@@ -255,10 +248,7 @@ def _connect_timeout(connect_timeout_s: float) -> aiohttp.ClientTimeout:
 
 @cache
 def _default_ssl_context() -> ssl.SSLContext:
-    """Trusts the public authorities.
-
-    The minimum version is set because some OpenSSL builds allow TLS 1.0.
-    """
+    """Trusts the public authorities. Some OpenSSL builds would allow TLS 1.0."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -268,9 +258,8 @@ def _default_ssl_context() -> ssl.SSLContext:
 def _reset_on_close_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """Creates a socket that discards undelivered bytes and sends a reset when it is closed.
 
-    Otherwise the kernel would keep delivering the request of a failed attempt: a debit could arrive
-    minutes later, after its rollback. What the loop buffers is discarded too, because aiohttp
-    aborts a failed exchange.
+    Otherwise the kernel keeps delivering the request of a failed attempt: a debit could arrive
+    minutes later, after its rollback. The loop's buffer is discarded by aiohttp's abort.
     """
     family, kind, protocol = address[:3]
     made = socket.socket(family, kind, protocol)

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class Hosts:
-    """The hosts of one DSN. The host that answered last is tried first.
+    """The hosts of one DSN, the last that answered first.
 
     asyncpg has one timeout for all hosts: an unreachable host would use it up.
     """
@@ -63,8 +63,8 @@ async def listen(
 ) -> None:
     """Call `on_notification(channel, payload)` for each notification, until cancelled.
 
-    After each connect it is called once per channel without a payload, because notifications may
-    have been missed. Polling does the same work later, so a failure is only a warning.
+    Each connect calls it once per channel without a payload, because notifications may have been
+    missed. Polling does the same work, so a failure is only a warning.
     """
     hosts = Hosts(dsn)
     retry_s = _RETRY_S

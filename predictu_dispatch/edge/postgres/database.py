@@ -44,10 +44,7 @@ class Database:
         self.is_up = False
 
     async def open(self) -> None:
-        """Connect once and check the schema.
-
-        Raises SchemaError, DatabaseUnavailable, Refused and DsnError.
-        """
+        """Check the schema. Raises SchemaError, DatabaseUnavailable, Refused and DsnError."""
         self._pool = await asyncpg.create_pool(
             connect=self._hosts.connect,
             # With a minimum, asyncpg would compete with our statements for connections.
@@ -82,9 +79,9 @@ class Database:
     ) -> list[Any]:
         """Execute a statement once and return its rows. Raises DatabaseUnavailable and Refused.
 
-        Statements that are not urgent leave connections free for those that are: a burst of
-        settlements, or a slow count, must not delay a bet. The statement is not sent if `unless()`
-        once a connection is free.
+        Statements that are not urgent leave connections free for urgent ones: a burst of
+        settlements or a slow count must not delay a bet. Nothing is sent if `unless()` once a
+        connection is free.
         """
         if self._pool is None:
             raise DatabaseUnavailable("the database is not open")
@@ -97,8 +94,7 @@ class Database:
         except Exception as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                # Releasing a silent connection ends in a timeout, which must not hide the
-                # cancellation.
+                # The timeout of releasing a silent connection must not hide the cancellation.
                 raise asyncio.CancelledError from error
             if isinstance(error, DatabaseUnavailable) and not was_answered(error):
                 self._set_up(up=False, error=error)
@@ -107,10 +103,7 @@ class Database:
         return list(rows)
 
     async def fetch_through_outage(self, query: str, *args: Any, urgent: bool = False) -> list[Any]:  # noqa: ANN401 - as above
-        """Execute a statement until the database answers: for statements that are safe to repeat.
-
-        Raises Refused.
-        """
+        """Execute a statement, safe to repeat, until the database answers. Raises Refused."""
         async for attempt in AsyncRetrying(
             wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
             retry=retry_if_exception_type(DatabaseUnavailable),

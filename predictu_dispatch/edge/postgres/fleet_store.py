@@ -1,7 +1,4 @@
-"""The fleet's tables: heartbeats, shares and the operators' states.
-
-Translates rows and records, and decides nothing.
-"""
+"""The fleet's tables: heartbeats, shares and the operators' states."""
 
 from __future__ import annotations
 
@@ -65,7 +62,6 @@ class FleetStore:
         return [Share(**row) for row in rows]
 
     async def deregister(self) -> None:
-        """Release this daemon's shares to the others at once."""
         await self._database.fetch(query("deregister"), self._instance, self._session_id)
 
     async def operator_states(self, operator_ids: Sequence[str]) -> list[OperatorState]:

@@ -17,8 +17,7 @@ _LOCK_KEY = 7_305_177_219_640_001
 """Key of the advisory lock of migrations; any otherwise unused number."""
 
 _LOCK_TIMEOUT_S = 2
-"""Less than the 2.5 s for which a daemon's shares are valid, so a wait delays daemons only
-briefly."""
+"""Less than the 2.5 s of a daemon's shares, so a wait delays daemons only briefly."""
 
 _PARTITIONS_AHEAD = 2
 
@@ -47,10 +46,10 @@ class Changes:
 async def migrate(dsn: str) -> Changes:
     """Applies pending migrations and changed functions and views, then creates partitions.
 
-    Everything is one transaction under an advisory lock, so concurrent runs wait for each other,
-    also behind a transaction-pooling proxy, and a failed run changes nothing. The database of a
-    newer compatible release is not changed. Raises SchemaError, also if a running daemon does not
-    support the new schema, and the errors of core/database.py.
+    One transaction under an advisory lock: concurrent runs wait for each other, also behind a
+    transaction-pooling proxy, and a failed run changes nothing. The database of a newer compatible
+    release is not changed. Raises SchemaError, also if a running daemon does not support the new
+    schema, and the errors of core/database.py.
     """
     with translated():
         return await _migrate(dsn)
@@ -138,8 +137,7 @@ async def applied_migrations(connection: Connection | PoolConnectionProxy) -> di
 def pending_migrations(applied: Mapping[int, Applied]) -> list[Migration]:
     """Returns the pending migrations in order; none if the schema is newer and compatible.
 
-    Raises SchemaError if the database was made from other files, or if it is not compatible with
-    this build.
+    Raises SchemaError if the database has other files' migrations or is incompatible.
     """
     ours = {migration.version: migration for migration in migrations()}
     for version, one in applied.items():
@@ -183,10 +181,7 @@ async def _require_no_daemon_left_behind(
 
 
 async def require_schema(connection: Connection | PoolConnectionProxy) -> None:
-    """Checks that the schema is this build's, or a newer compatible one.
-
-    Raises SchemaError with the command to run or the release to install.
-    """
+    """Checks that the schema is this build's, or a newer compatible one; raises SchemaError."""
     applied = await applied_migrations(connection)
     pending = pending_migrations(applied)
     if not applied:

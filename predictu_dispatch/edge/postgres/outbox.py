@@ -40,7 +40,7 @@ class Outbox:
     async def sync_operators(self, operators: Iterable[tuple[OperatorSettings, str]]) -> list[str]:
         """Let producers enqueue for these operators, each with its configuration's fingerprint.
 
-        Returns the operators whose rows are locked; they are unchanged and must be tried again.
+        Returns the operators whose rows are locked: try them again.
         """
         given = list(operators)
         rows = await self._database.fetch(
@@ -60,17 +60,15 @@ class Outbox:
     async def claim(
         self, requests: Sequence[ClaimRequest], *, is_stopped: Callable[[], bool] = lambda: False
     ) -> list[Callback]:
-        """Claim due callbacks, each leased for one attempt.
+        """Claim due callbacks, each leased for one attempt; none if `is_stopped()` once connected.
 
-        Claims nothing if `is_stopped()` once a connection is free. Never repeated: if the answer is
-        lost, the reaper returns what was leased.
+        Never repeated: if the answer is lost, the reaper returns what was leased.
         """
         asked_at_s = time.monotonic()
         rows = await self._database.fetch(
             query("claim"),
             self._instance,
-            # A request's fields are the parameters, in their order: with hundreds of operators the
-            # conversion is a large part of a claim.
+            # A request's fields are the parameters in order: conversion is a large part of a claim.
             *zip(*requests, strict=True),
             # The lane has its permit already.
             urgent=True,
@@ -81,7 +79,7 @@ class Outbox:
     async def settle(self, attempts: Sequence[Attempt]) -> list[CallbackChange]:
         """Settle these attempts in one transaction, repeated until the database answers.
 
-        A repetition is safe: the database recognises settled attempts by their report_id.
+        That is safe: the database recognises settled attempts by their report_id.
         """
         # In one order, so that two daemons that settle the same callbacks do not deadlock.
         ordered = sorted(
@@ -99,10 +97,7 @@ class Outbox:
         return [_change(row) for row in await self._database.fetch(query("expire"), most)]
 
     async def expired_leases(self, *, every_s: float) -> list[tuple[Callback, str, datetime]]:
-        """Attempts with an expired lease, the lease's owner, and the database's time.
-
-        Only one daemon gets them in each interval.
-        """
+        """Expired attempts, their lease owners and the database's time, once per interval."""
         rows = await self._database.fetch(query("expired_leases"), _REAP_MAX, every_s, self._instance)
         now_s = time.monotonic()
         return [

@@ -1,7 +1,4 @@
-"""Retention's connection and statements.
-
-Retention has its own login, so it does not use the pool.
-"""
+"""Retention's connection and statements; it has its own login, so it does not use the pool."""
 
 from __future__ import annotations
 
@@ -19,8 +16,7 @@ from predictu_dispatch.edge.postgres.migrations import require_schema
 from predictu_dispatch.edge.postgres.sql_files import query
 
 _BLOCKS: Final = 32
-"""A quarter of a megabyte: some hundred callbacks, at most a tenth of a second (11,000 a
-second)."""
+"""A quarter of a megabyte: some hundred callbacks, at most a tenth of a second."""
 _COMMAND_TIMEOUT_S: Final = 120.0
 """Longer than any step; the longest drops a month of many gigabytes."""
 _NOT_IN_THIS_RUN: Final = ("55000", "PD003")
@@ -36,12 +32,10 @@ class RetentionStore:
         self._blocks = blocks
 
     async def purge_cursor(self) -> PurgeCursor:
-        """The progress of purging callbacks."""
         (row,) = await self._fetch("purge_cursor")
         return PurgeCursor(cutoff=row["cutoff"], is_done=row["is_done"])
 
     async def expired_audit(self) -> list[AuditPart]:
-        """The old parts of the audit."""
         return [
             AuditPart(part=row["part"], rows=row["rows_estimated"], bytes=row["bytes"])
             for row in await self._fetch("expired_audit")
@@ -55,7 +49,6 @@ class RetentionStore:
         )
 
     async def purge_audit(self, part: AuditPart) -> AuditPart:
-        """Do the next step of removing one part."""
         try:
             (row,) = await self._fetch("purge_audit", part.part, self._blocks)
         except Refused as error:
@@ -71,10 +64,7 @@ class RetentionStore:
 
 @asynccontextmanager
 async def open_retention_store(dsn: str, *, keep_months: int) -> AsyncIterator[RetentionStore]:
-    """A store with its own connection.
-
-    Raises SchemaError, DatabaseUnavailable, Refused and DsnError.
-    """
+    """A store with its own connection. Raises SchemaError and the errors of core/database.py."""
     connection = await Hosts(dsn).connect(
         statement_cache_size=0,
         command_timeout=_COMMAND_TIMEOUT_S,

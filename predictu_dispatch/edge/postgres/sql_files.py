@@ -1,7 +1,7 @@
 """The SQL files: migrations in order, the definitions of functions and views, queries by name.
 
-They are in `sql/` at the top of the project. A wheel carries them inside the package. An editable
-install does not, because hatch leaves forced includes out of it; then the project's folder is read.
+A wheel carries them inside the package. An editable install does not, because hatch leaves forced
+includes out of it; then the project's `sql/` is read.
 """
 
 from __future__ import annotations
@@ -26,10 +26,7 @@ def _sha256(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """One forward-only step of the schema.
-
-    `sha256` is over its text, so that an edited file is noticed.
-    """
+    """One forward-only step of the schema; `sha256` detects an edited file."""
 
     version: int
     name: str
@@ -43,7 +40,7 @@ class Migration:
     def compatible_from(self) -> int:
         """The oldest release (its last migration) that may run on the schema after this step.
 
-        The file's first line says so. Without that line only releases that have this migration may.
+        The file's first line says so; without it only releases that have this migration may.
         """
         declared = _COMPATIBLE_FROM.match(self.sql)
         return int(declared["version"]) if declared else self.version
@@ -51,10 +48,7 @@ class Migration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """The one current definition of a function or view.
-
-    `name` is its path below `sql/functions/`.
-    """
+    """The one definition of a function or view; `name` is its path below `sql/functions/`."""
 
     name: str
     sql: str

@@ -48,19 +48,15 @@ class Gauges:
         self._configs: tuple[OperatorConfig, ...] = ()
 
     def refresh(self) -> None:
-        """Reads the state of this process."""
         self._process = self._process_stats()
 
     def figures_read(self, figures: FleetFigures) -> None:
-        """Keeps the fleet's backlog and review counts."""
         self._figures, self._counted_at_s = figures, time.monotonic() - figures.age_s
 
     def operators_read(self, states: Sequence[OperatorState]) -> None:
-        """Keeps the circuit, health and pause of each operator."""
         self._states, self._states_read_at_s = states, time.monotonic()
 
     def operators_loaded(self, operators: tuple[OperatorConfig, ...]) -> None:
-        """Keeps the configuration of the operators that this daemon serves."""
         self._configs = operators
 
     def collect(self) -> Iterable[Metric]:
@@ -199,7 +195,6 @@ _BY_OPERATOR: Final = {
     "needs_review_oldest_seconds": "How long the oldest callback on the review list has been there; 0 if there is "
     "none.",
 }
-"""The figures of the backlog per operator, with their help texts."""
 
 
 def _add(figures: _Figures, row: Mapping[str, Any], column: str) -> None:

@@ -39,8 +39,7 @@ def configure_log(settings: LogSettings) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", LineWriter(sys.stderr))),
         cache_logger_on_first_use=True,
     )
-    # Library log records take the same way; otherwise plain text would appear between the JSON
-    # lines.
+    # Library log records go the same way: plain text must not appear between the JSON lines.
     logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)
 
 

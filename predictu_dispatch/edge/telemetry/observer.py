@@ -42,8 +42,7 @@ _EVENT_OF_CAUSE = {
 
 _ENQUEUED = "enqueued"
 _ROLLBACK_CAUSES = ("requested", "unknown_effect", _ENQUEUED)
-"""The first two are reasons that the database writes; the third is a BET_ROLLBACK that a producer
-enqueued."""
+"""Two reasons that the database writes, and a BET_ROLLBACK that a producer enqueued."""
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -207,7 +206,6 @@ class Telemetry:
         )
 
     def operators_loaded(self, operators: Iterable[OperatorConfig]) -> None:
-        """Takes the operators that this daemon serves from now on."""
         operators = tuple(operators)
         self.gauges.operators_loaded(operators)
         for operator in operators:
@@ -229,7 +227,6 @@ class Telemetry:
         self.gauges.operators_read(states)
 
     def figures_read(self, figures: FleetFigures) -> None:
-        """Updates the gauges of the fleet's backlog."""
         self.gauges.figures_read(figures)
 
     def instance_taken(self, taken: InstanceTakenError) -> None:
