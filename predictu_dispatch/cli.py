@@ -1,7 +1,4 @@
-"""The command `predictu-dispatch`.
-
-A verb's module is imported when the verb is used, so that `--help` is quick.
-"""
+"""The command `predictu-dispatch`; verbs are imported when used, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -32,7 +29,6 @@ _VERBS: Final = {
     "completion": ("standalone", "completion", "Print the completion script for a shell."),
     "reference-operator": ("standalone", "reference_operator", "Run a complete operator backend to integrate with."),
 }
-"""Verb: module, attribute, and its line of help."""
 
 
 class _LazyGroup(click.Group):

@@ -1,7 +1,6 @@
 """The daemon: constructs core, flow and edge, runs them and stops them in order.
 
-Stopping: claim nothing more; give the attempts in flight `drain_s`, then interrupt them; settle
-everything; close the connections.
+Stopping: claim nothing more; after `drain_s` interrupt the attempts in flight; settle; close.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from predictu_dispatch.flow.recorder import Recorder
 from predictu_dispatch.flow.wakeups import OPERATOR_CHANNEL, WORK_CHANNEL, Wakeups
 
 _SETTLE_AFTER_DRAIN_S = 5.0
-"""For what was interrupted at the end of drain_s. In an outage the leases expire and are reaped."""
+"""For attempts interrupted after drain_s; in an outage the leases expire and are reaped."""
 _CLOSE_S = 5.0
 """More than closing takes if nothing answers: HTTP server 1 s, listener 1 s, pool 2 s."""
 _RELOAD_RETRY_S = 1.0

@@ -1,7 +1,6 @@
 """The independent check of the money: Predictu's tables against the operators' wallets.
 
-It imports nothing of the daemon, so a fault in the daemon cannot hide in it. The demo and the chaos
-tests share it.
+It imports nothing of the daemon, so a fault in the daemon cannot hide in it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,4 @@
-"""What one check compares and finds, and how amounts and states are written.
-
-Amounts are in EUR, the only currency of the demo and the chaos tests.
-"""
+"""What one check compares and finds, in EUR, the only currency of the demo and the chaos tests."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ CURRENCY: Final = "EUR"
 class Check(NamedTuple):
     """What must hold, how many rows were compared, the figures, and the disagreements.
 
-    A check that compared nothing does not hold, so 0 = 0 cannot pass unnoticed.
+    A check that compared nothing does not hold.
     """
 
     name: str
@@ -25,7 +22,6 @@ class Check(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether rows were compared and all of them agree."""
         return self.rows > 0 and not self.faults
 
 

@@ -1,7 +1,6 @@
 """Reads both sides: what Predictu recorded in Postgres, and each operator in SQLite.
 
-Plain statements on the tables themselves, each side in one transaction, without the daemon's or the
-operator's code.
+Each side in one transaction, without the daemon's or the operator's code.
 """
 
 from __future__ import annotations
@@ -48,7 +47,6 @@ class CallbackRow(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Names the callback in a fault."""
         return f"{self.operator_id} {self.bet_id or self.player_id}: {self.method} {self.request_id}"
 
 
@@ -82,7 +80,7 @@ class ReviewRow(NamedTuple):
 class BetHistory(NamedTuple):
     """A bet with its callbacks and their attempts; an adopted bet has no placement.
 
-    `terminal` is the one that counts, `cancelled` are the terminals that never went out.
+    `terminal` is the one that counts, `cancelled` were never sent.
     """
 
     bet: BetRow
@@ -108,7 +106,6 @@ class PredictuLedger(NamedTuple):
         return found
 
     def histories(self) -> list[BetHistory]:
-        """Every bet with all that belongs to it."""
         attempts = self.attempts_by_callback()
         callbacks: dict[tuple[str, str | None], list[CallbackRow]] = defaultdict(list)
         for callback in self.callbacks:

@@ -1,4 +1,1 @@
-"""The verbs of `predictu-dispatch`, a module for each family. `cli.py` lists them.
-
-Nothing else imports them.
-"""
+"""The verbs of `predictu-dispatch`, a module for each family; only `cli.py` imports them."""

@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from predictu_dispatch.edge.config.loader import Config
 
 GARBAGE_THRESHOLD: Final = 50_000
-"""New objects between two garbage collections. The attempts in flight at full load are more than
-Python's default of 700 and leave no cycles; at 10,000 the collector took 8 ms every few claims, a
-twentieth of the processor."""
+"""New objects between two garbage collections. Attempts in flight at full load exceed Python's
+default of 700 and leave no cycles; at 10,000 the collector took a twentieth of the processor."""
 
 SWITCH_INTERVAL_S: Final = 0.0005
-"""How long the event loop waits for a thread that has the interpreter lock. With Python's default
-of 5 ms, each turn of the loop would wait that long while a scrape is rendered or files are read.
-Measured by tests/bench/scrape.py."""
+"""How long the event loop waits for a thread that has the interpreter lock. Python's 5 ms would
+delay each turn while a scrape is rendered (tests/bench/scrape.py)."""
 
 
 @click.command()
@@ -34,8 +32,7 @@ def run(invocation: Invocation) -> None:
     """Run the daemon until SIGTERM, which lets the attempts in flight finish."""
     # A reload during the start must not end the process; the daemon installs its handler later.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # Every slot of every operator may need a socket, and the default soft limit suits programs that
-    # use select().
+    # Every slot of every operator may need a socket; the default soft limit suits select().
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # If a unit set both, its system call filter may refuse even this call.
     if soft != hard:

@@ -156,7 +156,6 @@ class _Batch:
     refused: list[Row] = field(default_factory=list)
 
     def refuse(self, message: str, hint: str = "", **named: object) -> None:
-        """Record one refusal."""
         self.refused.append({**named, "message": message, "hint": hint})
 
     async def call(

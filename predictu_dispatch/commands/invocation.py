@@ -62,10 +62,7 @@ class Invocation:
             self.refuse(error)
 
     def refuse(self, error: ConfigError) -> NoReturn:
-        """Exit 2 with every fault on its own line on stderr.
-
-        With --json, all of them on stdout as well.
-        """
+        """Exit 2 with every fault on its own line on stderr, and with --json all on stdout too."""
         if self.json:
             print_json({"ok": False, "faults": [asdict(fault) for fault in error.faults]})
         for fault in error.faults:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from predictu_dispatch.edge.config.rotation import KeyRotation
 
 ALGORITHMS: Final[tuple[SigningAlgorithm, ...]] = ("EdDSA", "RS256")
-"""The values of SigningAlgorithm, repeated because its module imports pydantic, which would slow
-`--help`. A test compares the two."""
+"""The values of SigningAlgorithm, because importing it slows `--help`; a test compares the two."""
 _RELOAD: Final = (
     "Reload every daemon: systemctl reload 'predictu-dispatch@*', or SIGHUP. If keys are systemd credentials, as in"
     " deploy/, restart the daemons one by one"

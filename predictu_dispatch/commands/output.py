@@ -14,7 +14,6 @@ from typing import Any, Final, TypeAlias
 import click
 
 Row: TypeAlias = Mapping[str, Any]
-"""A row of a query."""
 
 _PROSE_COLUMNS_MAX: Final = 100
 """Longer lines of prose are hard to read, however wide the terminal."""
@@ -22,7 +21,6 @@ _NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 _UNBROKEN: Final = re.compile(
     r"predictu-dispatch [a-z-]+(?: (?:[0-9a-f-]{36}|--[a-z]+(?: [A-Z]+)?))*|[\d.]+ (?:ms|s|min|h|d)\b"
 )
-"""A command with its ids and options, or a duration."""
 
 
 def print_json(value: object) -> None:
@@ -43,10 +41,7 @@ def _json_value(value: Any) -> Any:  # noqa: ANN401 - a row holds any type
 
 
 def print_error(message: str, hint: str = "") -> None:
-    """Print an error on one line of stderr, whatever the terminal, and its hint on the next.
-
-    Both escaped.
-    """
+    """Print an error on one line of stderr, and its hint on the next; both escaped."""
     click.echo(printable(message), err=True)
     if hint:
         click.echo(f"    {printable(hint)}", err=True)
@@ -61,9 +56,7 @@ def print_wrapped(
 
 
 def wrapped(text: str, *, indent: str = "", hanging: str | None = None, columns: int | None = None) -> list[str]:
-    """Break text into lines between words only.
-
-    Ids and, if they fit a line, commands stay whole, to be copied.
+    """Break text into lines between words only; ids and, if they fit a line, commands stay whole.
 
     `hanging` is the indent of all lines but the first; by default as wide as `indent`. Without
     `columns`, the lines fit the terminal.
@@ -84,10 +77,7 @@ def wrapped(text: str, *, indent: str = "", hanging: str | None = None, columns:
 
 
 def table(rows: Sequence[Sequence[str]], *, gap: str = "  ", right: Collection[int] = ()) -> list[str]:
-    """Align rows of cells; the columns in `right` are aligned to the right.
-
-    All lines have the same length.
-    """
+    """Align cells, those in `right` to the right; all lines have the same length."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         gap.join(

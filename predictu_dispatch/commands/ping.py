@@ -88,10 +88,7 @@ async def _ping(invocation: Invocation, operator: str) -> tuple[Row, Row | None]
 
 
 async def _outcome(db: Database, operator: str, request_id: UUID, notified: asyncio.Event) -> Row:
-    """Wait until the PING is final or its time is over.
-
-    Polling finds the outcome if the notification is lost.
-    """
+    """Wait until the PING is final or its time is over; polls in case a notification is lost."""
     stop_at_s: float | None = None
     while True:
         notified.clear()

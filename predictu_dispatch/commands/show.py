@@ -36,7 +36,6 @@ _COLOURS: Final = {
     "closed": "green",
 }
 _JSON_COLUMNS: Final = ("params", "request_headers", "response_headers")
-"""Columns that hold JSON text."""
 
 
 @click.command()
@@ -93,7 +92,6 @@ async def _with_life(db: Database, row: Row) -> Row:
 
 
 def _unpacked(row: Row) -> dict[str, Any]:
-    """The row with its JSON columns parsed."""
     parsed = {name: json.loads(row[name]) for name in _JSON_COLUMNS if row.get(name)}
     audit = {"audit": [_unpacked(attempt) for attempt in row["audit"]]} if "audit" in row else {}
     return {**row, **parsed, **audit}

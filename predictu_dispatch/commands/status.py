@@ -1,7 +1,4 @@
-"""`status`: operators, backlog and daemons at a glance, and what needs review.
-
-The table has what fits 80 columns; sentences below it say what is wrong.
-"""
+"""`status`: operators, backlog and daemons at a glance, and what needs review."""
 
 from __future__ import annotations
 
@@ -27,7 +24,6 @@ _HEADS: Final = (
     ("operator", "lane", "ing", "ready", "of slots", "due", "known"),
 )
 _RIGHT: Final = range(2, 7)
-"""Columns of numbers."""
 _COLOURS: Final = {"healthy": "green", "degraded": "yellow", "unknown": None}
 _ILL: Final = frozenset({"degraded", "down"})
 _EXACT_BELOW: Final = 10_000
@@ -93,7 +89,6 @@ async def read_overview(db: Database) -> tuple[list[dict[str, Any]], list[Row], 
 
 
 def _empty_lane(operator: Row, lane: str) -> dict[str, Any]:
-    """A lane without backlog: the lane's own columns, and those that both lanes share."""
     return {
         "operator_id": operator["operator_id"],
         "lane": lane,
@@ -170,7 +165,6 @@ def _cells(lane: Row) -> tuple[str, ...]:
 
 
 def _states(lane: Row) -> list[str]:
-    """The operator's states, the most important one first."""
     states = [] if lane["enabled"] else ["disabled"]
     if lane["paused_at"] is not None:
         states.append("paused")
@@ -180,17 +174,13 @@ def _states(lane: Row) -> list[str]:
         states.append("half open")
     if lane["backoff_for_s"]:
         states.append(f"backoff {_short(lane['backoff_for_s'])}")
-    # An open circuit means down, and a healthy operator to which nothing is sent is not worth
-    # saying.
+    # An open circuit means down; a healthy operator to which nothing is sent is not worth saying.
     adds_health = lane["circuit"] == "closed" and lane["health"] in _ILL
     return [*states, lane["health"]] if adds_health or not states else states
 
 
 def _fitted(states: Sequence[str], room: int) -> str:
-    """As many states as fit, at least the first.
-
-    … stands for the others, which the sentences have.
-    """
+    """As many states as fit, at least the first; … stands for those in the sentences only."""
     for number in range(len(states), 1, -1):
         text = ", ".join(states[:number]) + ("…" if number < len(states) else "")
         if len(text) <= room:

@@ -35,10 +35,7 @@ _REVIEW_LINES_MAX: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """What the database answered, `at` by this machine's clock.
-
-    `at_s` is the same time on the monotonic clock.
-    """
+    """What the database answered at `at`; `at_s` is the same time on the monotonic clock."""
 
     at: datetime
     at_s: float
@@ -130,8 +127,8 @@ def frame(now: Overview, before: Overview | None, *, height: int) -> list[str]:
             lines.append(f"… and {count(len(hidden), 'more operator')}, {_summary(hidden)}")
         if shown == 1 or len(lines) + len(tail) <= height:
             return [*lines, *tail][:height]
-        # An operator with a problem has a sentence besides its lines, so the number that fits is
-        # found by trying.
+        # An operator with a problem also has a sentence, so the number that fits is found by
+        # trying.
         shown -= max(1, min(shown - 1, (len(lines) + len(tail) - height) // 4))
 
 
@@ -161,7 +158,6 @@ def _by_urgency(lanes: Sequence[Row]) -> list[list[Row]]:
 
 
 def _summary(operators: Sequence[Sequence[Row]]) -> str:
-    """What the hidden operators have together."""
     ill = sum(not all(map(is_well, own)) for own in operators)
     ready = sum(lane["ready"] for own in operators for lane in own)
     return f"{rounded(ready)} ready, {f'{ill} with problems' if ill else 'no problems'}"

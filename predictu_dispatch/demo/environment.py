@@ -37,7 +37,6 @@ LOGINS: Final = {
     "demo_daemon": "predictu_dispatcher",
     "demo_support": "predictu_support",
 }
-"""Each part has a login of its own with one role, as in production."""
 _READY_TIMEOUT_S: Final = 30.0
 _READY_POLL_S: Final = 0.05
 
@@ -75,12 +74,10 @@ class Environment:
         self.daemon = Process("daemon", command, folder=folder, prints_first_line=False)
 
     def dsn(self, login: str) -> str:
-        """The DSN for one of LOGINS."""
         return self.postgres.dsn(DATABASE, login)
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the environment was opened."""
         return time.monotonic() - self.started_s
 
     def note(self, text: str) -> None:
@@ -159,7 +156,6 @@ class Environment:
             raise self.daemon.failure(f"exited with {code}")
 
     async def close(self) -> None:
-        """End every process but the database's."""
         for process in (self.daemon, *(operator.process for operator in self.operators.values())):
             await process.close()
 

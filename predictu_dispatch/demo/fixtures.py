@@ -75,7 +75,7 @@ format = "json"
 
 
 def operator_toml(fixture: OperatorFixture, *, callback_url: str, key_file: Path) -> str:
-    """An operator's file, with short timeouts and delays so that the demo ends within a minute.
+    """An operator's file, with short timeouts so that the demo ends within a minute.
 
     The interactive deadline is shorter than a lease, so a placement lost with its daemon is rolled
     back.

@@ -1,7 +1,7 @@
 """The paths of a bet's life, each recognised in the ledger after the demo.
 
-A path that did not occur is a failure of the demo, because the check of the books then says nothing
-about it. Paths that leave no trace in a table, such as a refusal, are counted by the producer.
+A path that did not occur fails the demo, because then the check of the books says nothing about it.
+The producer counts paths that leave no trace in a table, such as a refusal.
 """
 
 from __future__ import annotations

@@ -28,8 +28,7 @@ class DemoError(Exception):
 class Process:
     """One process that can be started again; its output is in `<folder>/<name>.log`.
 
-    With `prints_first_line` its stdout has one line when it is ready, for first_line(), and nothing
-    else.
+    With `prints_first_line` its stdout has only that line, for first_line(), when it is ready.
     """
 
     def __init__(self, name: str, command: Sequence[str], *, folder: Path, prints_first_line: bool) -> None:
@@ -38,15 +37,13 @@ class Process:
         self._command = command
         self._prints_first_line = prints_first_line
         self._process: asyncio.subprocess.Process | None = None
-        # Ends the process if the demo is killed. The folder exists only because the watcher removes
-        # one.
+        # Ends the process if the demo is killed; the watcher needs a folder that it may remove.
         guarded = folder / f".{name}"
         guarded.mkdir()
         self._watcher = Watcher(guarded)
 
     @property
     def is_running(self) -> bool:
-        """Whether the process runs."""
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
@@ -72,7 +69,6 @@ class Process:
         raise self.failure("did not start")
 
     def failure(self, what: str) -> DemoError:
-        """An error with the last lines of the log."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return DemoError(f"{self.name} {what}; the end of {self.log}:\n" + "\n".join(lines[-_LOG_TAIL_LINES:]))
 
@@ -98,7 +94,6 @@ class Process:
         return code
 
     async def close(self) -> None:
-        """Stop the process and its watcher."""
         try:
             await self.stop()
         finally:

@@ -63,13 +63,11 @@ class Requests:
     async def enqueue(
         self, bet: Bet, method: str, *, request_id: UUID | None = None, expires_in_s: float | None = None
     ) -> UUID:
-        """Enqueue a callback of the bet; returns its request_id."""
         if method == "BET_MAKE":
             request_id = bet.placement_id
         return await self._enqueue(bet.operator_id, method, bet.params(method), request_id, expires_in_s)
 
     async def balance(self, operator_id: str, player_id: str) -> UUID:
-        """Enqueue BALANCE; returns its request_id."""
         params = json.dumps({"player_id": player_id, "currency": CURRENCY})
         return await self._enqueue(operator_id, "BALANCE", params, None, None)
 
@@ -78,14 +76,12 @@ class Requests:
         return request_id
 
     async def rollback(self, bet: Bet) -> UUID | None:
-        """Call rollback_bet(); returns the rollback's request_id, None if nothing is sent."""
         rollback_id: UUID | None = await self._executor.fetchval(
             "select predictu_dispatch.rollback_bet($1, $2, 'the trade failed downstream')", bet.operator_id, bet.bet_id
         )
         return rollback_id
 
     async def adopt(self, bet: Bet) -> None:
-        """Register a bet that another system placed."""
         await self._executor.execute(
             "select predictu_dispatch.adopt_bet($1, $2, $3, $4, $5, $6)",
             *(bet.operator_id, bet.bet_id, bet.player_id, CURRENCY, bet.amount, bet.placement_id),
@@ -146,12 +142,10 @@ class Producer(Requests):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """Several calls in one transaction."""
         async with self._pool.acquire() as connection, connection.transaction():
             yield Transaction(connection, self.observed)
 
     async def wait_final(self, operator_id: str, request_id: UUID) -> str:
-        """Wait until a callback is final; returns its state."""
         return await self.wait_state(operator_id, request_id, "", poll_s=_FINAL_POLL_S)
 
     async def wait_state(

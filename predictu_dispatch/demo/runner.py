@@ -35,7 +35,6 @@ _BETS_PER_REPEAT: Final = 100
 """The scenarios place each of their bets once for each hundred bets."""
 _TIMEOUT_S: Final = 120.0
 _TIMEOUT_PER_BET_S: Final = 0.3
-"""Together four times what a slow machine takes."""
 _POLL_S: Final = 0.1
 _UNFINISHED: Final = """
     select (select count(*) from predictu_dispatch.bet where state not in ('closed', 'void'))
@@ -63,12 +62,10 @@ class Result(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether every check holds."""
         return all(check.holds for check in self.checks)
 
     @property
     def sentence(self) -> str:
-        """The result in one line."""
         bets, callbacks, attempts, _ = self.predictu
         rows = f"{len(bets)} bets, {len(callbacks)} callbacks, {len(attempts)} attempts"
         if self.holds:
@@ -176,7 +173,6 @@ async def _wait_for_interrupt(environment: Environment, screen: Screen) -> None:
 
 
 def _summary(options: Options, environment: Environment, result: Result) -> str:
-    """The JSON summary."""
     summary: dict[str, object] = {"ok": result.holds, "seed": options.seed}
     summary["elapsed_s"] = round(environment.elapsed_s, 1)
     if options.keep:

@@ -1,8 +1,7 @@
 """The scenarios: faults at chosen points of a callback's life, so that every path occurs.
 
-Each scenario sets the flaky operator's fault rates, or kills a process, and waits for the state it
-is about, such as "the placement is in flight" or "its effect is unknown". They run one after
-another beside the ordinary traffic.
+Each sets the flaky operator's fault rates, or kills a process, and waits for the state it is about,
+such as "the placement is in flight". They run one after another beside the traffic.
 """
 
 from __future__ import annotations
@@ -61,7 +60,6 @@ class ScenarioContext:
         await self.environment.set_fault_rates(FLAKY, MIXED_FAULTS)
 
     def new_bets(self, operator_id: str, player_id: str | None = None) -> list[Bet]:
-        """Bets that are not placed yet."""
         return [self.producer.new_bet(operator_id, player_id) for _ in range(self.repeats)]
 
     async def place(
@@ -75,12 +73,10 @@ class ScenarioContext:
                     await transaction.enqueue(bet, terminal)
 
     async def confirmed_bets(self, operator_id: str) -> list[Bet]:
-        """Bets whose placement was confirmed."""
         bets = [await place(self.producer, operator_id) for _ in range(self.repeats)]
         return [bet for bet in bets if bet is not None]
 
     async def wait_final(self, bets: Sequence[Bet]) -> None:
-        """Wait until all placements are final."""
         await asyncio.gather(*(self.producer.wait_final(bet.operator_id, bet.placement_id) for bet in bets))
 
     async def wait_placements(self, bets: Sequence[Bet], state: str, *, effect: str | None = None) -> None:

@@ -82,7 +82,6 @@ class Screen:
         self._is_live = self._console.is_terminal and not self._console.record and not os.environ.get("CI")
 
     def print(self, text: str) -> None:
-        """Print one line."""
         self._console.print(text, markup=False, soft_wrap=True)
 
     @asynccontextmanager
@@ -126,7 +125,6 @@ class Screen:
         self.print(f"{environment.elapsed_s:5.1f} s  bets ended: {', '.join(parts)}; {retries} retries")
 
     def show_checks(self, checks: list[Check], sentence: str, *, holds: bool) -> None:
-        """Print the checks with their figures, the faults, and the sentence."""
         table = Table(title="Proof", title_justify="left", box=None, padding=(0, 1))
         table.add_column("")
         table.add_column("what must hold", overflow="fold")

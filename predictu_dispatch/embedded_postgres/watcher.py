@@ -1,13 +1,12 @@
 """Ends a process and removes a folder when their owner ends, also by kill -9.
 
-`Watcher` is the owner's end of a pipe. The other end is this file as a program, in a session of its
-own. Only the owner holds the pipe open, so the end of input means that the owner ended. Lines on
-the pipe name the process to end: `watch PID` and `forget`.
+`Watcher` is the owner's end of a pipe; the other is this file as a program in its own session. The
+end of input means that the owner ended. Lines on the pipe name the process to end: `watch PID` and
+`forget`.
 
 PR_SET_PDEATHSIG is not enough: it needs code between fork and exec, which is unsafe with threads;
-it acts when the thread that started the child ends; a change of user clears it; and it removes no
-folder. One limit: a child forked without exec (multiprocessing's "fork") also holds the pipe open,
-so nothing is ended before it.
+it acts when the starting thread ends; a change of user clears it; and it removes no folder. One
+limit: a child forked without exec (multiprocessing's "fork") holds the pipe open too.
 """
 
 import contextlib
@@ -40,7 +39,6 @@ class Watcher:
 
     @property
     def pid(self) -> int:
-        """The watcher's process id."""
         return self._program.pid
 
     def watch(self, pid: int) -> None:

@@ -30,7 +30,6 @@ class Admin:
     writer: Writer
 
     def application(self) -> web.Application:
-        """Returns the routes as an application."""
         application = web.Application(middlewares=[_faults_as_json])
         application.router.add_get("/_admin/ledger", self.ledger)
         application.router.add_post("/_admin/faults", self.faults)
@@ -43,10 +42,7 @@ class Admin:
         return web.json_response({"operator_id": self.settings.operator_id, **ledger})
 
     async def faults(self, request: web.Request) -> web.Response:
-        """Replaces all fault rates, for example `{"reset":0.05}`.
-
-        `stall_s` and `seed` may be added.
-        """
+        """Replaces all fault rates, such as `{"reset":0.05}`; may add `stall_s` and `seed`."""
         wanted = await _json(request)
         if not isinstance(wanted, dict):
             raise FaultError('not an object like {"reset":0.05,"stall_s":2}')
@@ -64,10 +60,7 @@ class Admin:
         )
 
     async def players(self, request: web.Request) -> web.Response:
-        """Creates all players or none.
-
-        The body is `{"player_id":…,"currency":…,"balance":…}` or a list of these.
-        """
+        """Creates all players or none: `{"player_id":…,"currency":…,"balance":…}` or a list."""
         wanted = await _json(request)
         players = [_new_player(member) for member in (wanted if isinstance(wanted, list) else [wanted])]
         create = functools.partial(self.wallet.create_players, players)
@@ -110,8 +103,7 @@ def read_ledger(file: Path) -> dict[str, object]:
     """Returns a consistent copy of balances, bets and counters; money in subunits.
 
     `balanced` is true if every balance is the sum of its transactions. A bet's `net` is its effect
-    on the player's balance so far. `callbacks` counts the recorded callbacks by outcome, `statuses`
-    by status, `faults` by fault.
+    on the player's balance so far.
     """
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as sql:
         sql.row_factory = sqlite3.Row

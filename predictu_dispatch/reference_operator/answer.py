@@ -10,10 +10,7 @@ from .money import AmountFormat, to_wire
 
 
 class Status(StrEnum):
-    """Every `status` of this operator.
-
-    README.md says which of them must be declared to Predictu.
-    """
+    """Every `status` of this operator; README.md says which must be declared to Predictu."""
 
     OK = "OK"
     DUPLICATE = "DUPLICATE"
@@ -45,10 +42,7 @@ class Answer:
     transaction_id: str | None = None
 
     def to_json(self, amount_format: AmountFormat) -> str:
-        """Returns the body.
-
-        `json.dumps` could write a decimal balance only as a float or a string.
-        """
+        """Returns the body; `json.dumps` cannot write a decimal balance as a number."""
         fields = [f'"status":"{self.status}"']
         if self.balance is not None and self.currency is not None:
             fields.append(f'"balance":{to_wire(self.balance, self.currency, amount_format)}')

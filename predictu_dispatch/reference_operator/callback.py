@@ -50,10 +50,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
-    """One verified message. `amount` is in subunits.
-
-    Texts that a method does not have are "", its amount 0.
-    """
+    """One verified message; `amount` is in subunits. Missing texts are "", a missing amount 0."""
 
     method: Method
     request_id: str
@@ -66,7 +63,6 @@ class Callback:
 
     @property
     def names(self) -> Names:
-        """The names for the record and the log."""
         return Names(request_id=self.request_id, method=self.method, bet_id=self.bet_id or None)
 
 
@@ -135,10 +131,7 @@ def _read(envelope: dict[str, object], body: bytes, operator_id: str, amount_for
 
 
 def _parse(body: bytes) -> dict[str, object]:
-    """Returns the body as one JSON object.
-
-    Numbers with a decimal point become Decimal, never float.
-    """
+    """Returns the body as one JSON object; numbers with a decimal point become Decimal."""
     try:
         # json.loads would also accept UTF-16 bytes.
         parsed = json.loads(
@@ -158,10 +151,7 @@ def _parse(body: bytes) -> dict[str, object]:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Builds a JSON object.
-
-    Refuses duplicate keys, because parsers disagree on which value counts.
-    """
+    """Builds an object. Refuses duplicate keys: parsers disagree on which value counts."""
     members = dict(pairs)
     if len(members) != len(pairs):
         keys = [key for key, _ in pairs]

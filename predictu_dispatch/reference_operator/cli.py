@@ -20,10 +20,7 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs until SIGTERM or SIGINT.
-
-    Returns 0 if it ended well, 1 if it failed, 2 for wrong usage.
-    """
+    """Runs until SIGTERM or SIGINT; returns 0 for success, 1 for failure, 2 for wrong usage."""
     try:
         settings = parse_settings(arguments)
     except SystemExit as end:

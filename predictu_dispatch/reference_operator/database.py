@@ -1,9 +1,8 @@
 """The SQLite file, its transactions, and the writer that commits waiting changes together.
 
-`synchronous = full`: an answer promises that the money is booked, so the commit is on disk before
-the answer is sent. With `normal`, a power cut could lose debits that were answered OK. `begin
-immediate` takes the write lock before the first read, so that two copies of a callback cannot both
-find that it is new.
+`synchronous = full`: the commit is on disk before the answer is sent. With `normal`, a power cut
+could lose debits that were answered OK. `begin immediate` takes the write lock before the first
+read, so that two copies of a callback cannot both find that it is new.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 LOCK_WAIT_S = 5.0
-"""How long a transaction waits for another process on the same file, before the callback is
-answered 503."""
+"""How long a transaction waits for another process, before the callback is answered 503."""
 
 SCHEMA_VERSION = 1
 
@@ -34,10 +32,7 @@ _T = TypeVar("_T")
 
 
 class WalletError(Exception):
-    """The file is not this wallet's database, or a player cannot be created.
-
-    The message says why.
-    """
+    """The file is no such database, or a player cannot be created; the message says why."""
 
 
 class BusyError(Exception):
@@ -45,10 +40,7 @@ class BusyError(Exception):
 
 
 def open_database(file: Path) -> sqlite3.Connection:
-    """Returns a connection for one thread at a time, with the schema created.
-
-    Raises WalletError, sqlite3.Error.
-    """
+    """Returns a connection for one thread at a time. Raises WalletError, sqlite3.Error."""
     sql = sqlite3.connect(file, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         sql.execute("pragma journal_mode = wal")
@@ -109,9 +101,8 @@ def utc_now() -> str:
 class Writer:
     """Runs changes in the order of arrival, on one connection and in one thread.
 
-    Waiting changes are committed in one transaction, so that a slow disk costs one wait for all of
-    them. Each has its own savepoint and succeeds or fails alone. A caller gets its result only
-    after the commit.
+    Waiting changes are committed in one transaction, so that a slow disk costs one wait for all.
+    Each has its own savepoint. A caller gets its result only after the commit.
     """
 
     def __init__(self, sql: sqlite3.Connection, thread: Executor) -> None:
@@ -121,10 +112,7 @@ class Writer:
         self._requested = asyncio.Event()
 
     async def write(self, change: Callable[[], _T]) -> _T:
-        """Returns the change's result after the commit.
-
-        Raises BusyError, sqlite3.Error, or what the change raised.
-        """
+        """Returns the result after the commit. Raises BusyError, sqlite3.Error or the change's."""
         if len(self._waiting) >= WAITING_MAX:
             raise BusyError(f"{WAITING_MAX} changes are waiting for the wallet's database")
         done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
@@ -151,10 +139,7 @@ class Writer:
                     done.set_result(result)
 
     def _commit(self, changes: Sequence[Callable[[], object]]) -> Sequence[object]:
-        """Returns what each change returned or raised.
-
-        If the transaction fails, its error for every change.
-        """
+        """Returns each change's result or error, or the transaction's error for every change."""
         try:
             with transaction(self._sql):
                 return [self._run(change) for change in changes]
@@ -167,7 +152,6 @@ class Writer:
                 return change()
         except Exception as fault:  # Raised again in the caller.
             if not self._sql.in_transaction:
-                # An error such as a full disk rolled back the whole transaction, with the other
-                # changes.
+                # An error such as a full disk rolled back the whole transaction.
                 raise
             return fault

@@ -1,7 +1,4 @@
-"""Faults on request, to test how the other side recovers.
-
-They change replies, never the wallet's rules.
-"""
+"""Faults on request, to test how the other side recovers; they change only replies."""
 
 from __future__ import annotations
 
@@ -43,10 +40,7 @@ class FaultError(ValueError):
 
 
 class FaultSource:
-    """Draws at most one fault per verified callback.
-
-    The same seed and order of arrival give the same faults.
-    """
+    """Draws at most one fault per verified callback; the seed and order of arrival decide it."""
 
     def __init__(self, rates: Mapping[Fault, float], *, seed: int | None, stall_s: float) -> None:
         self.rates = dict(rates)
@@ -62,10 +56,7 @@ class FaultSource:
             self.stall_s = stall_s
 
     def draw(self) -> Fault | None:
-        """Returns the fault of the next callback.
-
-        One draw per callback keeps the rates independent.
-        """
+        """Returns the next callback's fault; one draw per callback keeps the rates independent."""
         point = self._random.random()
         for fault, rate in self.rates.items():
             point -= rate

@@ -50,10 +50,7 @@ def read_keyring(algorithm: Algorithm, *, pem_files: Iterable[Path], jwks_files:
 
 
 def thumbprint(key: PublicKey) -> str:
-    """Returns the key's kid: the base64url of its canonical JWK's SHA-256. Source: RFC 7638.
-
-    RFC 8037 A.3.
-    """
+    """Returns the key's kid: its canonical JWK's SHA-256 in base64url (RFC 7638, RFC 8037 A.3)."""
     if isinstance(key, Ed25519PublicKey):
         members = {"crv": "Ed25519", "kty": "OKP", "x": _base64url(key.public_bytes_raw())}
     else:
@@ -76,10 +73,7 @@ def _read_pem(file: Path) -> PublicKey:
 
 
 def _read_jwks(file: Path, algorithm: Algorithm) -> dict[str, PublicKey]:
-    """Returns the set's keys for the algorithm.
-
-    During a change of algorithm a set also has others.
-    """
+    """Returns the set's keys for the algorithm; during a change of algorithm it has others too."""
     kty = "OKP" if algorithm == "EdDSA" else "RSA"
     try:
         members = [member for member in json.loads(file.read_text(encoding="utf-8"))["keys"] if member["kty"] == kty]

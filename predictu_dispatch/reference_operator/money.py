@@ -6,8 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 SUBUNITS_MAX = 10**18 - 1
-"""The largest amount and balance: 18 digits, as in the protocol. SQLite turns sums beyond 64 bits
-into floats."""
+"""The protocol's largest amount and balance. SQLite turns sums beyond 64 bits into floats."""
 
 _WITHOUT_DIGITS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _WITH_THREE_DIGITS = "BHD IQD JOD KWD LYD OMR TND"
@@ -36,10 +35,7 @@ def minor_digits(currency: str) -> int:
 
 
 def to_subunits(amount: int | Decimal, currency: str, amount_format: AmountFormat) -> int:
-    """Returns the wire's number as exact whole subunits.
-
-    Raises ValueError with the reason if that is not possible.
-    """
+    """Returns the wire's number as exact subunits. Raises ValueError if that is not possible."""
     if amount_format is AmountFormat.SUBUNITS:
         if not isinstance(amount, int):
             raise ValueError(f"{amount} is not a whole number of subunits")

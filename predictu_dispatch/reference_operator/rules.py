@@ -78,9 +78,8 @@ class Ruling:
 def rule(callback: Callback, *, bets: Sequence[Bet], balance: int | None) -> Ruling:
     """Returns the ruling on a callback without a final answer.
 
-    `bets` are the bets that the callback may refer to: first the one with its bet_id, then the one
-    with the debit's request_id that it names. `balance` is that of the player's wallet, None if
-    there is no such wallet.
+    `bets`: first the one with its bet_id, then the one with the debit's request_id that it names.
+    `balance` is None if the player has no wallet.
     """
     match callback.method:
         case Method.PING:
@@ -88,8 +87,7 @@ def rule(callback: Callback, *, bets: Sequence[Bet], balance: int | None) -> Rul
         case Method.BALANCE:
             return _no_such_player(callback) if balance is None else Ruling(status=Status.OK, with_balance=True)
         case Method.BET_MAKE:
-            # Final even if refused: the player may have been told, so a retry must get the same
-            # answer.
+            # Final even if refused: the player may know the answer, so a retry must get the same.
             return replace(_place(callback, bets, balance), final=True)
         case Method.BET_ROLLBACK if not bets:
             return _never_placed(callback)

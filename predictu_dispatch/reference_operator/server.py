@@ -36,10 +36,7 @@ class Listening:
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Listening]:
-    """Serves callbacks while the block runs.
-
-    Raises OSError, sqlite3.Error or WalletError if it cannot start.
-    """
+    """Serves callbacks in the block. Raises OSError, sqlite3.Error or WalletError if it cannot."""
     async with AsyncExitStack() as stack:
         thread = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="wallet"))
         in_thread = functools.partial(asyncio.get_running_loop().run_in_executor, thread)

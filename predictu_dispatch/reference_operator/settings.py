@@ -56,10 +56,7 @@ class Settings:
 
 
 def parse_settings(arguments: Sequence[str]) -> Settings:
-    """Returns the settings.
-
-    Raises SystemExit, KeyFileError, FaultError or ValueError with a message for a person.
-    """
+    """Reads the arguments. Raises SystemExit, KeyFileError, FaultError or ValueError if bad."""
     options = _parser().parse_args(arguments)
     admin_listen: Address | None = options.admin_listen
     if admin_listen is not None and not admin_listen.is_loopback:

@@ -20,8 +20,7 @@ from .money import AmountFormat
 ISSUER = "predictu"
 
 LEEWAY_S = 5
-"""The allowed difference of the two clocks. Tokens live 30 s; with NTP clocks differ by less than a
-second."""
+"""The allowed difference of the two clocks; with NTP it is less than a second."""
 
 VERIFIED = "verified"
 """What the record says of a good signature; of any other it says what is wrong."""
@@ -50,10 +49,7 @@ class _UnauthorizedError(Exception):
 def verified_callback(
     authorization: list[str], body: bytes, *, keyring: Keyring, operator_id: str, amount_format: AmountFormat
 ) -> Verification:
-    """Verifies the token first and parses the body only then.
-
-    `authorization` has the values of all Authorization headers.
-    """
+    """Verifies the token first and parses the body only then; `authorization` has all headers."""
     claims = verify_token(authorization, body, keyring=keyring, operator_id=operator_id)
     if isinstance(claims, Answer):
         return Verification(signature=claims.message, content=claims)
@@ -65,10 +61,7 @@ def verified_callback(
 
 
 def verify_token(authorization: list[str], body: bytes, *, keyring: Keyring, operator_id: str) -> Claims | Answer:
-    """Returns the claims of a token that Predictu signed for this operator and body, else a 401.
-
-    Source: RFC 8725.
-    """
+    """Returns the claims of a token for this operator and body, else a 401 (RFC 8725)."""
     try:
         token = _bearer(authorization)
         claims = _verified_claims(token, _signing_key(token, keyring), keyring.algorithm, operator_id)
@@ -89,10 +82,7 @@ def _bearer(authorization: list[str]) -> str:
 
 
 def _signing_key(token: str, keyring: Keyring) -> PublicKey:
-    """Returns the key that the token's header names.
-
-    Its `alg` is only compared with the configured algorithm.
-    """
+    """Returns the key that the token's header names; its `alg` is compared, never used."""
     try:
         header = jwt.get_unverified_header(token)
     except (jwt.InvalidTokenError, ValueError) as fault:

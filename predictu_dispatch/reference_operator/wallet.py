@@ -49,10 +49,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The decision on a callback and the reply.
-
-    `status` is the decided one, even if a fault changed the reply.
-    """
+    """The decision on a callback and the reply; a fault may change the reply, not `status`."""
 
     outcome: Outcome
     status: Status | None
@@ -66,10 +63,7 @@ class Wallet:
         self._sql = sql
 
     def create_players(self, players: Sequence[NewPlayer], *, skip_existing: bool = False) -> int:
-        """Creates all players or none; returns how many are new.
-
-        Raises WalletError if one exists.
-        """
+        """Creates all players or none; returns how many. Raises WalletError if one exists."""
         created = 0
         for player in players:
             added = self._sql.execute(
@@ -91,7 +85,6 @@ class Wallet:
         return created
 
     def apply(self, callback: Callback, arrival: Arrival, to_reply: Callable[[Answer], Reply]) -> Decision:
-        """Applies the callback, recognises a duplicate or refuses; records it with the reply."""
         outcome, answer = self._decide(callback)
         decision = Decision(outcome=outcome, status=answer.status, reply=to_reply(answer))
         self.record(callback.names, arrival, decision)

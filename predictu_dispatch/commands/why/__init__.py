@@ -1,4 +1,1 @@
-"""`why`: the reasons why a callback is not being sent now.
-
-The command, and the sentence of each reason.
-"""
+"""`why`: the reasons why a callback is not being sent now, and the sentence of each."""

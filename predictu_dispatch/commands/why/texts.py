@@ -1,7 +1,6 @@
 """The sentences of `why`: one table, code → (what holds, what to do or what happens next).
 
-A name in braces is one of the values in values.py, or a field of the callback, its operator or the
-operator's file.
+A name in braces is a value of values.py, or a field of the callback, operator or file.
 """
 
 from __future__ import annotations
