@@ -67,7 +67,11 @@ class Callback(NamedTuple):
 
     @property
     def send_before_s(self) -> float:
-        """The monotonic time after which nothing may be sent: deadline, or end of lease near."""
+        """The monotonic time from which nothing may be sent.
+
+        It is the deadline, or the time from which the lease could end before the attempt is
+        settled.
+        """
         latest_s = self.leased_at_s + LEASE_MARGIN_S - _SETTLING_S
         return latest_s if self.expires_in_s is None else min(latest_s, self.leased_at_s + self.expires_in_s)
 

@@ -45,7 +45,11 @@ class BetState(StrEnum):
 
 
 class Outcome(NamedTuple):
-    """What becomes of a callback; `due_in_s` is set for READY only and counts from the settling."""
+    """What becomes of a callback after one attempt.
+
+    `verdict` is the judgement's, or RETRY if `nothing_to_reverse` is to be checked once more.
+    `due_in_s` is set for READY only and counts from the settling.
+    """
 
     verdict: Verdict
     state: CallbackState
@@ -55,7 +59,10 @@ class Outcome(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """One attempt; the audit row, the log line and the metrics are all read from this record."""
+    """One attempt that ended; audit row, log line and metrics are all read from this record.
+
+    settle() gets it as a predictu_dispatch.report.
+    """
 
     callback: Callback
     instance: str
@@ -75,7 +82,11 @@ class Attempt(NamedTuple):
 
 
 class Cause(StrEnum):
-    """Why a callback changed: because its own attempt was settled, or because its bet moved."""
+    """Why a callback changed.
+
+    The first four belong to a report of an attempt, the others to a move of the callback's bet.
+    expire() says SETTLED too, without an attempt.
+    """
 
     SETTLED = "settled"
     LATE = "late"
@@ -87,7 +98,7 @@ class Cause(StrEnum):
 
 
 class CallbackChange(NamedTuple):
-    """One callback that a settlement or an expiry changed.
+    """One callback that settle() or expire() changed, or one report that changed nothing.
 
     `state` and `lane` are None if nothing changed: a late or repeated report, or a locked row.
     """

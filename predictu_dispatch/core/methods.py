@@ -23,14 +23,20 @@ class Method(StrEnum):
 
 
 class Lane(StrEnum):
-    """The lane: `interactive` if a producer waits for the callback, else `settlement`."""
+    """The lane: `interactive` if someone may wait for the callback, else `settlement`.
+
+    Names and comments call the callbacks of the first lane bets, those of the second settlements.
+    """
 
     INTERACTIVE = "interactive"
     SETTLEMENT = "settlement"
 
 
 class Retries(StrEnum):
-    """The section of an operator's file with the retry policy; a `probe` has a single attempt."""
+    """The section of an operator's file with the retry policy.
+
+    `probe` is a PING's: the timeouts of `interactive` and a single attempt.
+    """
 
     PROBE = "probe"
     INTERACTIVE = "interactive"

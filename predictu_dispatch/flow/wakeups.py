@@ -15,7 +15,10 @@ OPERATOR_CHANNEL = "predictu_dispatch_operator"
 
 
 class Wakeups:
-    """Wakes dispatchers, reaper and monitor, which need it before they exist: see `connect()`."""
+    """Wakes dispatchers, reaper and monitor.
+
+    They are constructed with its methods, so it gets them afterwards, by `connect()`.
+    """
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission

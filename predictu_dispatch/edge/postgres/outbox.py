@@ -93,7 +93,7 @@ class Outbox:
         return [_change(row) for row in rows]
 
     async def expire(self, most: int) -> list[CallbackChange]:
-        """End callbacks that must not wait any longer, up to `limit` per operator and kind."""
+        """End callbacks that must not wait any longer, up to `most` per operator and kind."""
         return [_change(row) for row in await self._database.fetch(query("expire"), most)]
 
     async def expired_leases(self, *, every_s: float) -> list[tuple[Callback, str, datetime]]:
