@@ -112,7 +112,7 @@ class Daemon:
             self._recorders[lane],
             self._telemetry,
             self._admission,
-            observe=self._monitor.observe,
+            attempt_ended=self._monitor.observe,
             poll_interval_s=self._config.dispatcher.daemon.poll_interval_s,
         )
 

@@ -42,7 +42,10 @@ _RATE_WAKE_MIN_S = 0.002
 
 
 class Dispatcher:
-    """Keeps a lane's slots busy while callbacks are due."""
+    """Keeps a lane's slots busy while callbacks are due.
+
+    `attempt_ended(attempt)` is called before the attempt is recorded.
+    """
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class Dispatcher:
         observer: Observer,
         admission: Admission,
         *,
-        observe: Callable[[Attempt], None],
+        attempt_ended: Callable[[Attempt], None],
         poll_interval_s: float,
     ) -> None:
         self.lane = lane
@@ -60,7 +63,7 @@ class Dispatcher:
         self._recorder = recorder
         self._observer = observer
         self._admission = admission
-        self._observe = observe
+        self._attempt_ended = attempt_ended
         self._poll_interval_s = poll_interval_s
         self._couriers: Mapping[str, Courier] = {}
         self._with_backlog: set[str] = set()
@@ -133,18 +136,18 @@ class Dispatcher:
         due_s = yielded_s = time.monotonic()
         for callback in claimed:
             delivery = self._couriers[callback.operator_id].deliver(callback)
-            deliveries.create_task(self._record(callback, delivery), name="deliver")
+            deliveries.create_task(self._deliver_and_record(callback, delivery), name="deliver")
             if is_spaced:
                 due_s, now_s = due_s + spacing_s, time.monotonic()
                 if due_s > now_s or now_s - yielded_s > _YIELD_AFTER_S:
                     await asyncio.sleep(max(0.0, due_s - now_s))
                     yielded_s = time.monotonic()
 
-    async def _record(self, callback: Callback, delivery: Awaitable[Attempt]) -> None:
+    async def _deliver_and_record(self, callback: Callback, delivery: Awaitable[Attempt]) -> None:
         self._observer.attempt_began(callback)
         try:
             attempt = await delivery
-            self._observe(attempt)
+            self._attempt_ended(attempt)
             await self._recorder.record(attempt)
         finally:
             self._admission.release(callback.operator_id, self.lane)
@@ -159,7 +162,7 @@ class Dispatcher:
         try:
             # Reserved only once it is this lane's turn: no rate is kept back while the lane waits.
             async with self._outbox.claim_permit(self.lane):
-                claimed = await self._claim_for(time.monotonic())
+                claimed = await self._claim_with_permit(time.monotonic())
             self.claimed_at_s = time.monotonic()
         except DatabaseUnavailable:
             # If only the answer was lost, the reaper returns what was leased.
@@ -167,7 +170,7 @@ class Dispatcher:
         self.answered_at_s = time.monotonic()
         return claimed
 
-    async def _claim_for(self, now_s: float) -> list[Callback]:
+    async def _claim_with_permit(self, now_s: float) -> list[Callback]:
         from_beginning = self._cursor.starts_from_beginning(now_s)
         operator_ids = self._operators_to_claim_for(now_s, every=from_beginning)
         limit = max(_CLAIM_PER_OPERATOR_MIN, _CLAIM_MAX // max(1, len(operator_ids)))

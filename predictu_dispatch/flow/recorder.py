@@ -1,6 +1,7 @@
 """The recorder of one lane settles attempts in batches: all that arrived during the last settle.
 
 An idle daemon settles an attempt at once and alone, a busy one settles hundreds in one transaction.
+Only while bets are sent do settlements wait for others of their lane; see SettlementPacing.
 Each lane has its own recorder, so that no bet's outcome waits behind a burst of settlements.
 
 A slot is free again only when its attempt is settled, and so the slots bound the queue. An attempt
@@ -35,7 +36,7 @@ _Key = tuple[str, UUID, int]
 
 @dataclass(slots=True, kw_only=True)
 class _Entry:
-    """An attempt on its way to the database; its courier waits for `done`."""
+    """An attempt on its way to the database; its slot is kept until `done`."""
 
     attempt: Attempt
     done: asyncio.Future[None]
@@ -84,8 +85,8 @@ class Recorder:
     async def run(self) -> None:
         """Settle forever. Cancel only when idle, or if the process must end."""
         while True:
-            entries = await self._batch()
-            locked = await self._settle_all([entry.attempt for entry in entries])
+            entries = await self._next_batch()
+            locked = await self._settle_batch([entry.attempt for entry in entries])
             for entry in entries:
                 # A reaper's report is not retried: an answer that says more may still arrive.
                 if _key(entry.attempt.callback) in locked and not entry.attempt.reaped:
@@ -93,7 +94,7 @@ class Recorder:
                 else:
                     self._finish(entry)
 
-    async def _batch(self) -> list[_Entry]:
+    async def _next_batch(self) -> list[_Entry]:
         entries = [await self._queue.get()]
         if self._gather_s is not None and (gather_s := self._gather_s()):
             await asyncio.sleep(gather_s)
@@ -120,7 +121,7 @@ class Recorder:
         if not self._recording:
             self._idle.set()
 
-    async def _settle_all(self, attempts: Sequence[Attempt]) -> set[_Key]:
+    async def _settle_batch(self, attempts: Sequence[Attempt]) -> set[_Key]:
         """Settle all together, or one by one if refused; return those whose bets are locked."""
         try:
             return await self._settle(attempts)
@@ -129,7 +130,7 @@ class Recorder:
                 return await self._settle_without_exchange(attempts[0], error)
             locked: set[_Key] = set()
             for attempt in attempts:
-                locked |= await self._settle_all([attempt])
+                locked |= await self._settle_batch([attempt])
             return locked
 
     async def _settle_without_exchange(self, attempt: Attempt, error: Exception) -> set[_Key]:
@@ -158,10 +159,10 @@ class Recorder:
             if change.cause is Cause.LOCKED:
                 locked.add(key)
             else:
-                self._settled(reported[key], change)
+                self._attempt_settled(reported[key], change)
         return locked
 
-    def _settled(self, attempt: Attempt, change: CallbackChange) -> None:
+    def _attempt_settled(self, attempt: Attempt, change: CallbackChange) -> None:
         if change.cause is Cause.REPEATED:
             # The answer to the commit was lost, the commit was not.
             change = change._replace(cause=Cause.SETTLED, state=attempt.outcome.state, reason=attempt.outcome.reason)

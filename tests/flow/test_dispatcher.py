@@ -86,7 +86,7 @@ def make_dispatcher(
         cast("Any", None),
         cast("Any", SilentObserver()),
         admission,
-        observe=lambda _: None,
+        attempt_ended=lambda _: None,
         poll_interval_s=poll_interval_s,
     )
 
