@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 GARBAGE_THRESHOLD: Final = 50_000
 """New objects between two garbage collections. Attempts in flight at full load exceed Python's
 default of 700 and leave no cycles; at 10,000 the collector took a twentieth of the processor."""
-
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the event loop waits for a thread that has the interpreter lock. Python's 5 ms would
 delay each turn while a scrape is rendered (tests/bench/scrape.py)."""

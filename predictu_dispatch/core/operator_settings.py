@@ -23,7 +23,6 @@ JtiSource = Literal["request_id", "attempt"]
 
 OPERATOR_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
 """The id is also a file name, a metric label and part of a URL, and must be safe in all three."""
-
 BUILT_IN_STATUSES: Final[dict[str, frozenset[str]]] = {
     "success": frozenset({"OK", "DUPLICATE", "DUPLICATE_TRANSACTION"}),
     "rejected": frozenset({"INSUFFICIENT_FUNDS", "PLAYER_NOT_FOUND"}),

@@ -22,7 +22,6 @@ UNKNOWN: Final = "player-unknown"
 """Has no wallet, so the answer is PLAYER_NOT_FOUND."""
 PLAYERS: Final = dict.fromkeys(RICH, 1_000_000) | {POOR: 50}
 """The first balances at every operator, in subunits."""
-
 FaultRates = Mapping[str, float]
 """Shares of callbacks that fail, by kind of fault; `stall_s` is a duration."""
 NO_FAULTS: Final[FaultRates] = {}

@@ -30,7 +30,6 @@ from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 
 EXIT_SUCCESS, EXIT_FAILED, EXIT_NO_DATABASE, EXIT_INTERRUPTED = 0, 1, 3, 130
 """130 is the shells' code for Ctrl-C."""
-
 _BETS_PER_REPEAT: Final = 100
 """The scenarios place each of their bets once for each hundred bets."""
 _TIMEOUT_S: Final = 120.0

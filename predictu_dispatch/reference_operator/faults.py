@@ -27,10 +27,8 @@ class Fault(StrEnum):
 
 NOT_PROCESSED = frozenset({Fault.RESET, Fault.ERROR_BEFORE_APPLY, Fault.UNAVAILABLE})
 """With these faults the callback never reaches the wallet; with all others it is applied."""
-
 _HTML = "<!doctype html><title>Wallet</title><p>Please sign in."
 """What a proxy or a login page in front of the wallet may answer."""
-
 _RATES_SUM_MAX = 1 + 1e-9
 """Ten rates of 0.1 add up to slightly more than 1 in floating point."""
 

@@ -7,7 +7,6 @@ from enum import StrEnum
 
 SUBUNITS_MAX = 10**18 - 1
 """The protocol's largest amount and balance. SQLite turns sums beyond 64 bits into floats."""
-
 _WITHOUT_DIGITS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _WITH_THREE_DIGITS = "BHD IQD JOD KWD LYD OMR TND"
 _WITH_FOUR_DIGITS = "CLF UYW"

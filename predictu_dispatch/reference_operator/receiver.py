@@ -24,10 +24,8 @@ from .wallet import Arrival, Decision, Outcome, Wallet
 
 BODY_BYTES_MAX = 256 * 1024
 """Predictu sends params of at most 64 KiB; JSON escapes may make them longer."""
-
 READ_TIMEOUT_S = 10.0
 """The longest default attempt timeout of Predictu: a slower sender has already given up."""
-
 _log = logging.getLogger("reference_operator")
 
 

@@ -21,7 +21,6 @@ from .wallet import Wallet
 
 BACKLOG = 1024
 """Connections that may wait to be accepted during a burst."""
-
 STOP_S = 5.0
 """How long a stop waits for replies that are being written."""
 

@@ -21,7 +21,6 @@ ISSUER = "predictu"
 
 LEEWAY_S = 5
 """The allowed difference of the two clocks; with NTP it is less than a second."""
-
 VERIFIED = "verified"
 """What the record says of a good signature; of any other it says what is wrong."""
 

@@ -24,7 +24,6 @@ from predictu_dispatch.core.addresses import address_fault, host_fault
 
 LookUp = Callable[[str, int, int], "Sequence[AddrInfoType]"]
 """Host, port, family to socket.getaddrinfo's result; may block, raises OSError or UnicodeError."""
-
 LOOK_UP_TIMEOUT_S = 30.0
 """The default of resolv.conf(5): 2 attempts of 5 s at each of at most 3 name servers."""
 _LOOK_UPS_MAX = 4

@@ -27,7 +27,6 @@ _RELEASE_TIMEOUT_S: Final = 2.0
 _CLOSE_TIMEOUT_S: Final = 2.0
 _URGENT_CONNECTIONS: Final = 2
 """Connections that only urgent statements may take: one to claim bets, one to settle them."""
-
 log = structlog.get_logger()
 
 

@@ -13,7 +13,6 @@ from predictu_dispatch.core.database import DatabaseUnavailable, DsnError, Login
 
 FOREIGN: Final = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """Everything that asyncpg's statements and connections raise, except bugs and cancellation."""
-
 _WHICH_ARGUMENT: Final = re.compile(r"invalid input for query argument \$\d+")
 
 

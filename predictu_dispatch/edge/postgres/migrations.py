@@ -15,10 +15,8 @@ from predictu_dispatch.edge.postgres.sql_files import Migration, definitions, mi
 
 _LOCK_KEY = 7_305_177_219_640_001
 """Key of the advisory lock of migrations; any otherwise unused number."""
-
 _LOCK_TIMEOUT_S = 2
 """Less than the 2.5 s of a daemon's shares, so a wait delays daemons only briefly."""
-
 _PARTITIONS_AHEAD = 2
 
 

@@ -43,7 +43,6 @@ _EVENT_OF_CAUSE = {
 _ENQUEUED = "enqueued"
 _ROLLBACK_CAUSES = ("requested", "unknown_effect", _ENQUEUED)
 """Two reasons that the database writes, and a BET_ROLLBACK that a producer enqueued."""
-
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 _HELP = {
