@@ -127,8 +127,7 @@ def frame(now: Overview, before: Overview | None, *, height: int) -> list[str]:
             lines.append(f"… and {count(len(hidden), 'more operator')}, {_summary(hidden)}")
         if shown == 1 or len(lines) + len(tail) <= height:
             return [*lines, *tail][:height]
-        # An operator with a problem also has a sentence, so the number that fits is found by
-        # trying.
+        # An operator with a problem also has a sentence, so how many fit is found by trying.
         shown -= max(1, min(shown - 1, (len(lines) + len(tail) - height) // 4))
 
 

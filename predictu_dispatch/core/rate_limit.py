@@ -17,8 +17,7 @@ class RateLimit:
 
     The generic cell rate algorithm (ITU-T I.371): each request moves a theoretical time on by one
     interval, and may go once that time is no more than the burst ahead of now. So any `w` seconds
-    see at most `1 + rate * (w + _LATENESS_S)` requests; a bucket of one second's worth allows twice
-    as many.
+    see at most `1 + rate * (w + _LATENESS_S)` requests; a one-second bucket allows twice that.
     """
 
     requests_per_s: float

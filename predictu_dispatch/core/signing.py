@@ -28,7 +28,7 @@ ISSUER: Final = "predictu"
 RSA_BITS_MIN: Final = 2048
 """RFC 7518 section 3.3."""
 PUBLISHED_KEYS_AGE_MAX_S: Final = 60
-"""How long caches may keep /keys/<operator_id>.json; a staged key waits as long to sign."""
+"""How long caches may keep /keys/<operator_id>.json; a staged key waits this long to sign."""
 _PKCS8_BEGIN: Final = b"-----BEGIN PRIVATE KEY-----"
 
 

@@ -80,7 +80,7 @@ class EventRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackRepeated:
-    """It returns the bet's rollback or NULL, and raises PD005 if another terminal ends the bet."""
+    """rollback_bet() returns the bet's rollback or NULL; PD005 if another terminal ends it."""
 
 
 _B = BetState

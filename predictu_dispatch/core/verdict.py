@@ -12,8 +12,7 @@ The first row that fits decides:
     401, 403, 404, 405, 410                       retry, effect unknown, `misconfigured`
     everything else                               retry, effect unknown
 
-The body's status decides before the HTTP code: operators choose different codes for the same
-status.
+The body's status decides before the HTTP code: operators choose different codes for one status.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Retention removes what ended more than the kept months ago, in short transactions with pauses.
 
-The database decides what may be removed and stores the progress, so the next run continues a killed
-one.
+The database decides what may be removed and stores the progress: a new run continues a killed one.
 """
 
 from __future__ import annotations

@@ -51,8 +51,7 @@ def look_up(host: str, port: int, family: int) -> Sequence[AddrInfoType]:
     try:
         return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except socket.gaierror:
-        # Without a free descriptor, getaddrinfo reports an unknown name; this raises the real
-        # cause.
+        # Without a free descriptor, getaddrinfo reports an unknown name; this raises the cause.
         os.close(os.open(os.devnull, os.O_RDONLY))
         raise
 

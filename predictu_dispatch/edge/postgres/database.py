@@ -79,8 +79,8 @@ class Database:
         """Execute a statement once and return its rows. Raises DatabaseUnavailable and Refused.
 
         Statements that are not urgent leave connections free for urgent ones: a burst of
-        settlements or a slow count must not delay a bet. Nothing is sent if `unless()` once a
-        connection is free.
+        settlements or a slow count must not delay a bet. Nothing is sent if `unless()` is true
+        once a connection is free.
         """
         if self._pool is None:
             raise DatabaseUnavailable("the database is not open")

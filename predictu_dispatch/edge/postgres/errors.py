@@ -55,8 +55,7 @@ def is_unavailable(sqlstate: str) -> bool:
     """True if the same statement may succeed later.
 
     Classes of Postgres' appendix A: 08 connection, 40 rollback, 53 resources, 57P shutdown and
-    recovery, 58 system error; 25006 is a standby, 55P03 an unavailable lock, 57014 a cancelled
-    statement.
+    recovery, 58 system error; 25006 is a standby, 55P03 a held lock, 57014 a cancelled statement.
     """
     return sqlstate[:2] in ("08", "40", "53", "58") or sqlstate[:3] == "57P" or sqlstate in ("25006", "55P03", "57014")
 

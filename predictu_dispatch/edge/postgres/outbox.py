@@ -60,7 +60,7 @@ class Outbox:
     async def claim(
         self, requests: Sequence[ClaimRequest], *, is_stopped: Callable[[], bool] = lambda: False
     ) -> list[Callback]:
-        """Claim due callbacks, each leased for one attempt; none if `is_stopped()` once connected.
+        """Claim due callbacks, each leased for one attempt; none if stopped while it waits.
 
         Never repeated: if the answer is lost, the reaper returns what was leased.
         """
