@@ -286,7 +286,7 @@ def test_the_delay_stays_within_its_bounds_for_any_policy_and_number_of_attempts
     assert 0 <= middle_s <= policy.max_delay_s
     assert middle_s >= delay_s(policy, tries=max(1, tries - 1), jitter=0.0)
     spread_s = delay_s(policy, tries=tries, jitter=jitter)
-    assert abs(spread_s - middle_s) <= middle_s * policy.jitter * (1 + 1e-9)
+    assert abs(spread_s - middle_s) <= middle_s * (policy.jitter + 1e-9)
 
 
 @pytest.mark.parametrize(
