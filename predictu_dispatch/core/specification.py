@@ -52,7 +52,7 @@ class TerminalChange(StrEnum):
 
     RELEASED = "a waiting terminal becomes ready"
     CANCELLED = "a waiting terminal is cancelled"
-    FLAGGED = "a waiting terminal is cancelled and flagged, a rollback is ready"
+    FLAGGED = "a waiting terminal is cancelled and needs review, a rollback is ready"
     REPLACED = "a waiting terminal is cancelled, a rollback waits"
     REPLACED_READY = "a waiting terminal is cancelled, a rollback is ready"
     ENQUEUED_WAITING = "it waits"
