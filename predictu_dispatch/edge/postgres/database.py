@@ -38,7 +38,7 @@ class Database:
         self._pool_size = pool_size
         self._application_name = application_name
         self._through_pooler = through_pooler
-        self._background_slots = asyncio.Semaphore(max(1, pool_size - _URGENT_CONNECTIONS))
+        self._background_permits = asyncio.Semaphore(max(1, pool_size - _URGENT_CONNECTIONS))
         self._pool: Pool | None = None
         self.is_up = False
 
@@ -88,7 +88,7 @@ class Database:
             if urgent:
                 rows = await _rows(self._pool, query, args, unless)
             else:
-                async with self.background_slot():
+                async with self.background_permit():
                     rows = await _rows(self._pool, query, args, unless)
         except Exception as error:
             task = asyncio.current_task()
@@ -96,9 +96,9 @@ class Database:
                 # The timeout of releasing a silent connection must not hide the cancellation.
                 raise asyncio.CancelledError from error
             if isinstance(error, DatabaseUnavailable) and not was_answered(error):
-                self._set_up(up=False, error=error)
+                self._set_is_up(up=False, error=error)
             raise
-        self._set_up(up=True)
+        self._set_is_up(up=True)
         return list(rows)
 
     async def fetch_through_outage(self, query: str, *args: Any, urgent: bool = False) -> list[Any]:  # noqa: ANN401 - as above
@@ -113,20 +113,20 @@ class Database:
         raise AssertionError  # AsyncRetrying without a stop either returns or raises.
 
     @asynccontextmanager
-    async def background_slot(self) -> AsyncIterator[None]:
+    async def background_permit(self) -> AsyncIterator[None]:
         """Wait for a permit, which leaves connections free for urgent statements.
 
         Raises DatabaseUnavailable if none becomes free in time.
         """
         with translated():
             async with asyncio.timeout(CONNECT_TIMEOUT_S + _COMMAND_TIMEOUT_S):
-                await self._background_slots.acquire()
+                await self._background_permits.acquire()
         try:
             yield
         finally:
-            self._background_slots.release()
+            self._background_permits.release()
 
-    def _set_up(self, *, up: bool, error: BaseException | None = None) -> None:
+    def _set_is_up(self, *, up: bool, error: BaseException | None = None) -> None:
         if up != self.is_up:
             self.is_up = up
             if up:

@@ -55,7 +55,7 @@ class Outbox:
 
     def claim_permit(self, lane: Lane) -> AbstractAsyncContextManager[None]:
         """Permit to claim: bets get it at once, settlements when a connection is free."""
-        return nullcontext() if lane is Lane.INTERACTIVE else self._database.background_slot()
+        return nullcontext() if lane is Lane.INTERACTIVE else self._database.background_permit()
 
     async def claim(
         self, requests: Sequence[ClaimRequest], *, is_stopped: Callable[[], bool] = lambda: False
@@ -172,6 +172,7 @@ def _report(attempt: Attempt) -> tuple[Any, ...]:
         callback.attempt,
         callback.bet_id,
         outcome.state,
+        # The callback's reason; the attempt's is below.
         outcome.reason,
         outcome.effect,
         outcome.due_in_s,
