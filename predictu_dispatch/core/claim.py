@@ -49,8 +49,8 @@ class ClaimCursor:
     def restart(self) -> None:
         self._full_read_at_s = float("-inf")
 
-    def starts_from_beginning(self, now_s: float) -> bool:
-        """Return whether this claim reads from the beginning. If so, finished() must follow."""
+    def begin_full_read(self, now_s: float) -> bool:
+        """Return whether this claim reads from the beginning; end_full_read() must follow then."""
         if now_s < self._full_read_at_s:
             return False
         self._full_read_at_s = float("inf")
@@ -68,7 +68,7 @@ class ClaimCursor:
             if read_until is None or callback.due_at > read_until:
                 self._read_until[callback.operator_id] = callback.due_at
 
-    def finished(self, now_s: float, duration_s: float) -> None:
+    def end_full_read(self, now_s: float, duration_s: float) -> None:
         """Schedule the next claim from the beginning, after one that took `duration_s`."""
         interval_s = min(max(_FULL_READ_INTERVAL_S, duration_s / _FULL_READ_LOAD_MAX), _FULL_READ_INTERVAL_MAX_S)
         # restart() may have been called meanwhile.

@@ -67,6 +67,7 @@ class Dispatcher:
         self._poll_interval_s = poll_interval_s
         self._couriers: Mapping[str, Courier] = {}
         self._with_backlog: set[str] = set()
+        """Operators that may have more due than slots: claimed for when a slot is free again."""
         self._wake_requested: set[str] = set()
         self._wake_all_requested = True
         self._claimed_for_all_at_s = float("-inf")
@@ -171,10 +172,10 @@ class Dispatcher:
         return claimed
 
     async def _claim_with_permit(self, now_s: float) -> list[Callback]:
-        from_beginning = self._cursor.starts_from_beginning(now_s)
-        operator_ids = self._operators_to_claim_for(now_s, every=from_beginning)
+        is_full_read = self._cursor.begin_full_read(now_s)
+        operator_ids = self._operators_to_claim_for(now_s, every=is_full_read)
         limit = max(_CLAIM_PER_OPERATOR_MIN, _CLAIM_MAX // max(1, len(operator_ids)))
-        requests = self._claim_requests(operator_ids, limit=limit, from_beginning=from_beginning)
+        requests = self._claim_requests(operator_ids, limit=limit, is_full_read=is_full_read)
         claimed: list[Callback] = []
         try:
             if requests:
@@ -182,9 +183,9 @@ class Dispatcher:
                 claimed = await self._outbox.claim(requests, is_stopped=self._stopping.is_set)
         finally:
             self._cursor.advance(claimed)
-            if from_beginning:
+            if is_full_read:
                 ended_s = time.monotonic()
-                self._cursor.finished(ended_s, ended_s - now_s)
+                self._cursor.end_full_read(ended_s, ended_s - now_s)
             self._confirm(requests, claimed, limit=limit)
         return claimed
 
@@ -199,7 +200,7 @@ class Dispatcher:
             return list(self._couriers)
         return [one for one in self._couriers if one in requested or one in self._with_backlog]
 
-    def _claim_requests(self, operator_ids: Sequence[str], *, limit: int, from_beginning: bool) -> list[ClaimRequest]:
+    def _claim_requests(self, operator_ids: Sequence[str], *, limit: int, is_full_read: bool) -> list[ClaimRequest]:
         requests = []
         for operator_id in operator_ids:
             free_slots = self._admission.reserve(operator_id, self.lane, limit=limit)
@@ -217,7 +218,7 @@ class Dispatcher:
                     lease_s=settings.lane(self.lane).attempt_timeout_s + LEASE_MARGIN_S,
                     rollback_lease_s=settings.settlement.attempt_timeout_s + LEASE_MARGIN_S,
                     amount_format=settings.amount_format,
-                    due_from=None if from_beginning else self._cursor.due_from(operator_id),
+                    due_from=None if is_full_read else self._cursor.due_from(operator_id),
                 )
             )
         return requests

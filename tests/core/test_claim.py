@@ -27,29 +27,29 @@ def test_a_claim_starts_one_second_before_the_last_due_time_that_was_read() -> N
 
 def test_claims_from_the_beginning_become_rarer_the_longer_they_take() -> None:
     cursor = ClaimCursor()
-    assert cursor.starts_from_beginning(100.0)
+    assert cursor.begin_full_read(100.0)
     # One at a time: claims that begin meanwhile start at the cursor.
-    assert not cursor.starts_from_beginning(100.5)
-    cursor.finished(101.0, duration_s=0.001)
-    assert not cursor.starts_from_beginning(101.9)
-    assert cursor.starts_from_beginning(102.0)
-    cursor.finished(102.0, duration_s=0.1)
-    assert not cursor.starts_from_beginning(106.9)
-    assert cursor.starts_from_beginning(107.0)
-    cursor.finished(107.0, duration_s=60.0)
-    assert not cursor.starts_from_beginning(116.9)
-    assert cursor.starts_from_beginning(117.0)
+    assert not cursor.begin_full_read(100.5)
+    cursor.end_full_read(101.0, duration_s=0.001)
+    assert not cursor.begin_full_read(101.9)
+    assert cursor.begin_full_read(102.0)
+    cursor.end_full_read(102.0, duration_s=0.1)
+    assert not cursor.begin_full_read(106.9)
+    assert cursor.begin_full_read(107.0)
+    cursor.end_full_read(107.0, duration_s=60.0)
+    assert not cursor.begin_full_read(116.9)
+    assert cursor.begin_full_read(117.0)
 
 
 def test_a_restart_makes_the_next_claim_read_from_the_beginning_also_during_a_claim() -> None:
     cursor = ClaimCursor()
-    assert cursor.starts_from_beginning(100.0)
-    cursor.finished(100.0, duration_s=0.001)
+    assert cursor.begin_full_read(100.0)
+    cursor.end_full_read(100.0, duration_s=0.001)
     cursor.restart()
-    assert cursor.starts_from_beginning(100.1)
+    assert cursor.begin_full_read(100.1)
     cursor.restart()
-    cursor.finished(100.2, duration_s=0.001)
-    assert cursor.starts_from_beginning(100.2)
+    cursor.end_full_read(100.2, duration_s=0.001)
+    assert cursor.begin_full_read(100.2)
 
 
 async def test_a_claim_finds_nothing_due_before_its_start_and_everything_without_one(harness: Harness) -> None:
