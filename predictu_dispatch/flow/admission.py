@@ -57,7 +57,7 @@ class Admission:
         if claimed and lane is Lane.INTERACTIVE:
             self._pacing.bets_claimed(claimed, time.monotonic())
 
-    def release(self, operator_id: str, lane: Lane) -> None:
+    def free_slot(self, operator_id: str, lane: Lane) -> None:
         self._operators[operator_id].in_flight[lane] -= 1
 
     def rate_allows_in_s(self, operator_id: str, lane: Lane) -> float | None:

@@ -151,7 +151,7 @@ class Dispatcher:
             self._attempt_ended(attempt)
             await self._recorder.record(attempt)
         finally:
-            self._admission.release(callback.operator_id, self.lane)
+            self._admission.free_slot(callback.operator_id, self.lane)
             if callback.operator_id in self._with_backlog:
                 gather_s = self._admission.settlement_gather_s() if self.lane is Lane.SETTLEMENT else 0.0
                 self.wake(gather_s, callback.operator_id)
