@@ -1,4 +1,1 @@
-"""Predictu dispatch: callbacks leave Postgres, signed, and come back settled.
-
-Start at DESIGN.md beside this.
-"""
+"""Predictu dispatch: callbacks leave Postgres, signed, and come back settled; see DESIGN.md."""

@@ -55,10 +55,7 @@ class DatabaseUnavailable(Exception):  # noqa: N818 - a state, not a mistake
 
 
 class Refused(Exception):  # noqa: N818 - the database's decision, not a mistake
-    """The database refused the statement; repeating it changes nothing.
-
-    Without a `sqlstate` a parameter could not be encoded.
-    """
+    """Refused for good; without a `sqlstate` because a parameter could not be encoded."""
 
     def __init__(self, sqlstate: str, message: str, hint: str = "") -> None:
         super().__init__(f"{message} (SQLSTATE {sqlstate})" if sqlstate else message)

@@ -59,10 +59,7 @@ class Outcome(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """One attempt that ended; audit row, log line and metrics are all read from this record.
-
-    settle() gets it as a predictu_dispatch.report.
-    """
+    """One attempt that ended: the source of its audit row (settle()), log line and metrics."""
 
     callback: Callback
     instance: str

@@ -33,10 +33,7 @@ class Lane(StrEnum):
 
 
 class Retries(StrEnum):
-    """The section of an operator's file with the retry policy.
-
-    `probe` is a PING's: the timeouts of `interactive` and a single attempt.
-    """
+    """An operator's retry policy; `probe`, a PING's, is a single attempt as in `interactive`."""
 
     PROBE = "probe"
     INTERACTIVE = "interactive"

@@ -15,10 +15,7 @@ OPERATOR_CHANNEL = "predictu_dispatch_operator"
 
 
 class Wakeups:
-    """Wakes dispatchers, reaper and monitor.
-
-    They are constructed with its methods, so it gets them afterwards, by `connect()`.
-    """
+    """Wakes dispatchers, reaper and monitor; `connect()` gives it these after they are made."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission

@@ -50,10 +50,7 @@ def key_file_of(active_file: Path, role: KeyRole) -> Path:
 def read_keys(
     active_file: Path, algorithm: SigningAlgorithm
 ) -> tuple[dict[KeyRole, SigningKey], dict[KeyRole, OSError | ValueError]]:
-    """Returns the readable keys in the order of publication, and the errors of the others.
-
-    Only a missing active key is an error.
-    """
+    """Returns the keys as published, and the errors; a missing key is one only if it is active."""
     found: dict[KeyRole, SigningKey] = {}
     wrong: dict[KeyRole, OSError | ValueError] = {}
     # In this order no key is missed while `activate` moves keys to files that are read later.

@@ -150,10 +150,7 @@ class KeyRotation:
 
 
 def rotation_of(file: Path, signing: SigningSettings, environ: Mapping[str, str]) -> KeyRotation:
-    """Returns the rotation of the keys that an operator's file names.
-
-    Raises RotationRefusedError if the keys are or may be systemd credentials.
-    """
+    """Raises RotationRefusedError if the keys of an operator's file may be systemd credentials."""
     path = located(signing.key_file, file, environ)
     # A person's shell cannot see the unit's credentials: a bare name without a file may be one.
     is_missing = path.name == signing.key_file and not os.path.lexists(path)

@@ -25,10 +25,7 @@ log = structlog.get_logger()
 
 
 class Hosts:
-    """The hosts of one DSN, the last that answered first.
-
-    asyncpg has one timeout for all hosts: an unreachable host would use it up.
-    """
+    """The hosts of a DSN, each with its own timeout; the one that answered last is tried first."""
 
     def __init__(self, dsn: str) -> None:
         self._dsns = one_per_host(dsn)

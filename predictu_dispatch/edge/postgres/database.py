@@ -114,10 +114,7 @@ class Database:
 
     @asynccontextmanager
     async def background_permit(self) -> AsyncIterator[None]:
-        """Wait for a permit, which leaves connections free for urgent statements.
-
-        Raises DatabaseUnavailable if none becomes free in time.
-        """
+        """Wait for a permit for statements that are not urgent; raises DatabaseUnavailable."""
         with translated():
             async with asyncio.timeout(CONNECT_TIMEOUT_S + _COMMAND_TIMEOUT_S):
                 await self._background_permits.acquire()
