@@ -120,8 +120,8 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
         dsn_of(invocation), pool_size=1, application_name="predictu-dispatch command", through_pooler=True
     )
     with exit_on_database_errors(invocation):
-        await opened.open()
         try:
+            await opened.open()
             yield opened
         finally:
             await opened.close()
