@@ -109,7 +109,7 @@ async def test_the_typescript_gets_an_outcome(producer: Producer, market: Market
         "operator_transaction_id": "tx-0",
         "balance": str(1_000_000 - 1250),
     }
-    assert "did its transaction commit?" in (await producer.step("wait", "b-1", uuid.uuid4()))["fault"]
+    assert "did you commit?" in (await producer.step("wait", "b-1", uuid.uuid4()))["fault"]
 
 
 async def test_the_typescript_enqueues_nothing_if_its_transaction_fails(producer: Producer, market: Market) -> None:

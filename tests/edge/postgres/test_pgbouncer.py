@@ -61,11 +61,15 @@ async def enqueue_bets_of_every_path(environment: Environment) -> dict[str, str]
     """Enqueue bets of every path; returns their expected final states."""
     harness = environment.harness
     environment.operator.answer = by_bet
-    ends = {"won": "BET_WIN", "lost": "BET_LOSE", "sold": "BET_SELL", "refunded": "BET_REFUND", "refused": "BET_WIN"}
+    ends = {"won": "BET_WIN", "lost": "BET_LOSE", "sold": "BET_SELL", "refunded": "BET_REFUND"}
     for bet_id in ("open", "broken", *ends):
         await harness.place(bet_id)
     for bet_id, method in ends.items():
         await harness.end(method, bet_id)
+    # In one transaction, or the rejection could void the bet before its win is enqueued.
+    async with harness.producer.transaction():
+        await harness.place("refused")
+        await harness.end("BET_WIN", "refused")
     await environment.adopt("rolled-back")
     await harness.rollback("rolled-back")
     await enqueue_balance(environment)
