@@ -52,7 +52,7 @@ class TerminalChange(StrEnum):
 
     RELEASED = "a waiting terminal becomes ready"
     CANCELLED = "a waiting terminal is cancelled"
-    FLAGGED = "a waiting terminal is cancelled and needs review, a rollback is ready"
+    SENT_TO_REVIEW = "a waiting terminal is cancelled and needs review, a rollback is ready"
     REPLACED = "a waiting terminal is cancelled, a rollback waits"
     REPLACED_READY = "a waiting terminal is cancelled, a rollback is ready"
     ENQUEUED_WAITING = "it waits"
@@ -90,7 +90,7 @@ _T = TerminalChange
 BET_RULES: dict[tuple[BetState, BetEvent], BetRule | EventRefused | RollbackRepeated] = {
     (_B.PLACING, _E.PLACEMENT_DELIVERED): BetRule(next=_B.OPEN, next_if_waiting=_B.CLOSING, terminal=_T.RELEASED),
     (_B.PLACING, _E.PLACEMENT_ENDED_NONE): BetRule(next=_B.VOID, terminal=_T.CANCELLED),
-    (_B.PLACING, _E.PLACEMENT_ENDED_UNKNOWN): BetRule(next=_B.CLOSING, terminal=_T.FLAGGED),
+    (_B.PLACING, _E.PLACEMENT_ENDED_UNKNOWN): BetRule(next=_B.CLOSING, terminal=_T.SENT_TO_REVIEW),
     (_B.PLACING, _E.TERMINAL_ENQUEUED): BetRule(next=_B.PLACING, terminal=_T.ENQUEUED_WAITING),
     (_B.PLACING, _E.ROLLBACK_UNAPPLIED): BetRule(next=_B.VOID, terminal=_T.CANCELLED),
     (_B.PLACING, _E.ROLLBACK_UNKNOWN): BetRule(next=_B.CLOSING, terminal=_T.REPLACED_READY),

@@ -88,7 +88,7 @@ class Maintenance:
         while True:
             if not self._are_stored:
                 await run_chore("sync_operators", self.sync_operators(self._operators), self._observer)
-            await run_chore("take_snapshot", self._read_figures(), self._observer)
+            await run_chore("read_figures", self._read_figures(), self._observer)
             if loop.time() >= partitions_due_s:
                 await run_chore("prepare_partitions", self.prepare_partitions(), self._observer)
                 partitions_due_s = loop.time() + _PARTITIONS_INTERVAL_S

@@ -148,7 +148,7 @@ async def test_retries_end_when_the_circuit_opens_and_an_unknown_debit_is_rolled
     await harness.attempt(never_left, retried, due_in_s=60.0, effect="none", evidence="not_sent")
     balance = await enqueue_balance(environment)
     await harness.attempt(balance, retried, due_in_s=60.0)
-    flagged = await harness.end("BET_WIN", "b-unknown")
+    reviewed = await harness.end("BET_WIN", "b-unknown")
     environment.operator.book("b-unknown", str(unknown), "p1", 500)
 
     await environment.fleet.start("host-1")
@@ -159,7 +159,7 @@ async def test_retries_end_when_the_circuit_opens_and_an_unknown_debit_is_rolled
             assert await final_state(environment, ended) == ("exhausted", "circuit_open", effect, 1)
     assert (await harness.bet("b-never-left"))["state"] == "void"
     assert (await harness.bet("b-unknown"))["state"] == "closing"
-    assert (await harness.callback(flagged))["state"] == "cancelled"
+    assert (await harness.callback(reviewed))["state"] == "cancelled"
     [rollback] = await harness.rollbacks("b-unknown")
     assert (rollback["state"], rollback["attempts"]) == ("ready", 0)
     environment.operator.answer = lambda _: None

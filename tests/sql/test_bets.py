@@ -86,7 +86,7 @@ class After:
 
     bet: str
     terminal: str | None
-    flagged: bool
+    needs_review: bool
     rollbacks: tuple[str, ...]
 
 
@@ -97,23 +97,25 @@ def expected_of(rule: BetRule, waits: str | None) -> After:
     """
     if waits is None:
         rollback = {
-            TerminalChange.FLAGGED: ("ready",),
+            TerminalChange.SENT_TO_REVIEW: ("ready",),
             TerminalChange.REPLACED_READY: ("ready",),
             TerminalChange.REPLACED: ("waiting",),
         }
-        return After(bet=rule.next, terminal=None, flagged=False, rollbacks=rollback.get(rule.terminal, ()))
+        return After(bet=rule.next, terminal=None, needs_review=False, rollbacks=rollback.get(rule.terminal, ()))
     own, others = {
         TerminalChange.RELEASED: ("ready", ()),
         TerminalChange.CANCELLED: ("cancelled", ()),
-        TerminalChange.FLAGGED: ("ready", ("ready",)),
+        TerminalChange.SENT_TO_REVIEW: ("ready", ("ready",)),
         TerminalChange.REPLACED_READY: ("ready", ("ready",)),
         TerminalChange.REPLACED: ("waiting", ("waiting",)),
     }[rule.terminal]
     bet = rule.next_if_waiting or rule.next
     if waits == "BET_ROLLBACK":
-        return After(bet=bet, terminal=own, flagged=False, rollbacks=() if own == "cancelled" else (own,))
+        return After(bet=bet, terminal=own, needs_review=False, rollbacks=() if own == "cancelled" else (own,))
     terminal = "cancelled" if others else own
-    return After(bet=bet, terminal=terminal, flagged=rule.terminal is TerminalChange.FLAGGED, rollbacks=others)
+    return After(
+        bet=bet, terminal=terminal, needs_review=rule.terminal is TerminalChange.SENT_TO_REVIEW, rollbacks=others
+    )
 
 
 async def seen(harness: Harness, bet_id: str, terminal: uuid.UUID | None) -> After:
@@ -121,7 +123,7 @@ async def seen(harness: Harness, bet_id: str, terminal: uuid.UUID | None) -> Aft
     return After(
         bet=(await harness.bet(bet_id))["state"],
         terminal=callback["state"] if callback else None,
-        flagged=callback is not None and callback["review_since"] is not None,
+        needs_review=callback is not None and callback["review_since"] is not None,
         rollbacks=tuple(rollback["state"] for rollback in await harness.rollbacks(bet_id)),
     )
 

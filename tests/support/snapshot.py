@@ -188,7 +188,7 @@ _LEFT: dict[TerminalChange, CallbackState | None] = {
     TerminalChange.RELEASED: CallbackState.READY,
     TerminalChange.CANCELLED: None,
     TerminalChange.WITHDRAWN: None,
-    TerminalChange.FLAGGED: CallbackState.READY,
+    TerminalChange.SENT_TO_REVIEW: CallbackState.READY,
     TerminalChange.REPLACED: CallbackState.WAITING,
     TerminalChange.REPLACED_READY: CallbackState.READY,
     TerminalChange.ENQUEUED_WAITING: CallbackState.WAITING,
@@ -196,7 +196,7 @@ _LEFT: dict[TerminalChange, CallbackState | None] = {
     TerminalChange.ROLLBACK_READY: CallbackState.READY,
 }
 _BY_ROLLBACK = (
-    TerminalChange.FLAGGED,
+    TerminalChange.SENT_TO_REVIEW,
     TerminalChange.REPLACED,
     TerminalChange.REPLACED_READY,
     TerminalChange.ROLLBACK_READY,
@@ -216,7 +216,7 @@ def _check_terminal(rule: TerminalChange, then: SeenCallback | None, now: SeenCa
     if replaced and then is not None:
         left = after.callbacks[then.request_id]
         assert left.state is CallbackState.CANCELLED, f"{rule}, but {left}"
-        assert left.needs_review == (rule is TerminalChange.FLAGGED), f"{rule}, but {left}"
+        assert left.needs_review == (rule is TerminalChange.SENT_TO_REVIEW), f"{rule}, but {left}"
 
 
 def check_operator(snapshot: Snapshot, network: Network) -> None:

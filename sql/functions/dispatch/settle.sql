@@ -42,7 +42,7 @@ begin
     return query
     with given as materialized (
         select * from unnest(reports)
-    ), counting as (
+    ), chosen as (
         -- If a daemon and a reaper report one attempt in one batch, the daemon's report counts.
         select distinct on (r.operator_id, r.request_id, r.attempt) r.*
           from given r
@@ -69,7 +69,7 @@ begin
                              and predictu_dispatch.is_debit_confirmed(c.operator_id, (c.params ->> 'rollback_of')::uuid)
                             then clock_timestamp() end
                end
-          from counting r
+          from chosen r
          -- In flight. By its state, the planner would read all callbacks in flight for each report.
          where c.operator_id = r.operator_id and c.request_id = r.request_id and c.lease_until is not null
            and c.attempts = r.attempt

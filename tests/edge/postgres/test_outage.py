@@ -92,7 +92,7 @@ async def test_callbacks_that_expired_while_no_daemon_ran_are_never_sent(environ
     harness = environment.harness
     between_attempts = await harness.place("b-between-attempts")
     await harness.attempt(between_attempts, retried, due_in_s=3600.0)
-    flagged = await harness.end("BET_WIN", "b-between-attempts")
+    reviewed = await harness.end("BET_WIN", "b-between-attempts")
     in_flight = await harness.place("b-in-flight")
     await harness.lease(in_flight)
     await environment.expire_leases("host-1")
@@ -113,8 +113,8 @@ async def test_callbacks_that_expired_while_no_daemon_ran_are_never_sent(environ
         ("BET_ROLLBACK", "b-in-flight"),
     ]
     assert [await harness.state(r) for r in (never_tried, balance, between_attempts, in_flight)] == ["exhausted"] * 4
-    assert [await harness.state(r) for r in (its_win, flagged)] == ["cancelled"] * 2
-    assert (await harness.callback(flagged))["review_since"] is not None
+    assert [await harness.state(r) for r in (its_win, reviewed)] == ["cancelled"] * 2
+    assert (await harness.callback(reviewed))["review_since"] is not None
     assert environment.operator.balance["p1"] == 0
     assert environment.operator.faults == await environment.audit_faults() == []
 

@@ -52,8 +52,8 @@ def by_bet(request: Request) -> web.Response | None:
 
 async def enqueue_what_is_never_sent(environment: Environment) -> None:
     """Call this while no daemon runs."""
-    await environment.harness.place("taken-back")
-    await environment.harness.rollback("taken-back")
+    await environment.harness.place("cancelled-early")
+    await environment.harness.rollback("cancelled-early")
     await environment.harness.let_deadline_pass(await environment.harness.place("expired"))
 
 
@@ -73,7 +73,7 @@ async def enqueue_bets_of_every_path(environment: Environment) -> dict[str, str]
     await environment.adopt("rolled-back")
     await harness.rollback("rolled-back")
     await enqueue_balance(environment)
-    never_debited = dict.fromkeys(("refused", "taken-back", "expired"), "void")
+    never_debited = dict.fromkeys(("refused", "cancelled-early", "expired"), "void")
     closed = dict.fromkeys(("won", "lost", "sold", "refunded", "broken", "rolled-back"), "closed")
     return {"open": "open", **never_debited, **closed}
 
