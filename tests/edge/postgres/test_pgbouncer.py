@@ -18,7 +18,7 @@ from tests.support.circuits import enqueue_balance, failing, others, until_final
 from tests.support.command_line import command_line_for
 from tests.support.daemons import until
 from tests.support.environment import Environment, open_environment
-from tests.support.harness import OPERATOR
+from tests.support.harness import OPERATOR, enqueue, placement_params, terminal_params
 from tests.support.operators import Request
 from tests.support.pgbouncer import PgBouncer, PooledFleet, find_pgbouncer
 from tests.support.postgres import Database
@@ -69,7 +69,7 @@ async def enqueue_bets_of_every_path(environment: Environment) -> dict[str, str]
     # In one transaction, or the rejection could void the bet before its win is enqueued.
     async with harness.producer.transaction():
         await harness.place("refused")
-        await harness.end("BET_WIN", "refused")
+        await enqueue(harness.producer, "BET_WIN", terminal_params("BET_WIN", placement_params("refused")))
     await environment.adopt("rolled-back")
     await harness.rollback("rolled-back")
     await enqueue_balance(environment)
