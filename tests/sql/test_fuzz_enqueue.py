@@ -34,7 +34,7 @@ FROM = int(os.environ.get("FUZZ_FROM", "0"))
 MESSAGES = {
     "PD001": r"unknown method ",
     "PD002": r"(unknown operator|operator .* is disabled)",
-    "PD003": r'bad params for [A-Z_]+: .*("\w+" |missing: |unknown currency|JSON object|not empty|params are |expires_at)',
+    "PD003": r'bad params for \w+: .*("\w+" |missing|unknown currency|JSON object|empty|params (are|have)|expires_at)',
     "PD004": r"request_id [0-9a-f-]{36} of operator ",
     "PD005": r"[A-Z_]+ for bet .* of operator .* is refused: ",
 }
