@@ -20,7 +20,7 @@ from predictu_dispatch.core.lifecycle import Attempt
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.courier import Courier
-from predictu_dispatch.flow.maintenance import wait_for_event
+from predictu_dispatch.flow.loops import wait_for_event
 from predictu_dispatch.flow.ports import Observer, Outbox
 from predictu_dispatch.flow.recorder import Recorder
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from predictu_dispatch.core.fleet import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, InstanceTakenError
 from predictu_dispatch.flow.admission import Admission
-from predictu_dispatch.flow.maintenance import run_chore, wait_for_event
+from predictu_dispatch.flow.loops import run_chore, wait_for_event
 from predictu_dispatch.flow.ports import FleetObserver, FleetStore
 
 _RETRY_S = 0.1

@@ -1,53 +1,22 @@
 """Chores beside delivering: figures for metrics, partitions, operators not stored yet.
 
 The database gives counting and partitions to one daemon per interval; all read the last count.
-`run_chore` and `wait_for_event` serve every loop of flow.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Protocol
 
-from predictu_dispatch.core.database import DatabaseUnavailable
 from predictu_dispatch.core.fleet import FleetFigures
 from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.flow.loops import ChoreObserver, run_chore
 
 _INTERVAL_S = 5.0
 _PARTITIONS_INTERVAL_S = 3600.0
 
-_T = TypeVar("_T")
 FingerprintedOperator = tuple[OperatorSettings, str]
-
-
-class ChoreObserver(Protocol):
-    """Logs and counts failed chores."""
-
-    def chore_failed(self, chore: str, error: Exception) -> None: ...
-
-
-async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
-    """Return once the event is set or the time is over."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        pass
-
-
-async def run_chore(chore: str, work: Awaitable[_T], observer: ChoreObserver) -> _T | None:
-    """Return what `work` returns, or None if it failed; the caller's next turn tries again.
-
-    An outage is not reported here, because the database edge logs it once.
-    """
-    try:
-        return await work
-    except DatabaseUnavailable:
-        return None
-    except Exception as error:  # noqa: BLE001 - one failing chore must not stop the others
-        observer.chore_failed(chore, error)
-        return None
 
 
 class MaintenanceStore(Protocol):

@@ -17,7 +17,7 @@ from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.observations import Observations, circuit_write, may_change_circuit
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.flow.admission import Admission
-from predictu_dispatch.flow.maintenance import run_chore, wait_for_event
+from predictu_dispatch.flow.loops import run_chore, wait_for_event
 from predictu_dispatch.flow.ports import FleetObserver, FleetStore
 
 _POLL_INTERVAL_S = 1.0

@@ -17,7 +17,7 @@ from predictu_dispatch.core.callback import Callback, Evidence, Exchange
 from predictu_dispatch.core.lifecycle import Attempt, outcome_of, policy_of
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.verdict import Statuses, judge
-from predictu_dispatch.flow.maintenance import run_chore, wait_for_event
+from predictu_dispatch.flow.loops import run_chore, wait_for_event
 from predictu_dispatch.flow.ports import Observer, Operator, Outbox
 from predictu_dispatch.flow.recorder import Recorder
 
