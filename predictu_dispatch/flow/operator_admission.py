@@ -79,7 +79,7 @@ class OperatorAdmission:
     def _rate_allows(self, lane: Lane, now_s: float) -> int | None:
         """Return how many requests the rate allows this lane; None without a limit."""
         if self.rate_limit is None:
-            # A limit of which this daemon has no valid share allows nothing.
+            # Without a valid share of the limit this daemon may send nothing.
             return None if self.settings.limits.max_requests_per_s == 0 else 0
         if lane is Lane.SETTLEMENT and self.bets_wait_for_rate:
             return 0

@@ -25,6 +25,9 @@ REAP_INTERVAL_S = 0.5
 """Short beside the deadlines of bets, which are seconds; two index lookups that find nothing."""
 EXPIRE_MAX = 20
 """Of one operator and kind in a turn: a few milliseconds, also if ten operators fail at once."""
+_YIELD_S = 3 * REAP_INTERVAL_S
+"""After a turn that left attempts to this daemon's own reports: if it cannot settle, another daemon
+gets the chore meanwhile."""
 _TURN_MIN_S = 0.02
 """Bounds the turns per second that bets for a paused operator cause."""
 _SOON_S = 0.1
@@ -70,23 +73,27 @@ class Reaper:
                 began_s = loop.time()
                 await run_chore("expire", self._expire(), self._observer)
                 if loop.time() >= leases_due_s:
-                    await run_chore("reap_leases", self.reap_leases(reports), self._observer)
-                    leases_due_s = loop.time() + REAP_INTERVAL_S
+                    has_left_any = await run_chore("reap_leases", self.reap_leases(reports), self._observer)
+                    leases_due_s = loop.time() + (_YIELD_S if has_left_any else REAP_INTERVAL_S)
                 # As long as the turn took, so that many ends do not keep the database busy.
                 await asyncio.sleep(max(_TURN_MIN_S, loop.time() - began_s))
                 await wait_for_event(self._work, REAP_INTERVAL_S)
 
-    async def reap_leases(self, reports: asyncio.TaskGroup) -> None:
-        """Report every attempt whose lease expired, so that its policy continues.
+    async def reap_leases(self, reports: asyncio.TaskGroup) -> bool:
+        """Report every attempt whose lease expired; return whether any was left out.
 
         Not awaited, because the bet of one may stay locked for long. An attempt that this daemon is
         recording is left to that report: a late answer says more than none.
         """
+        has_left_any = False
         for callback, lease_owner, reaped_at in await self._outbox.expired_leases(every_s=REAP_INTERVAL_S):
             recorder = self._recorders[callback.lane]
-            if not recorder.is_recording(callback):
+            if recorder.is_recording(callback):
+                has_left_any = True
+            else:
                 attempt = self._interrupted(callback, lease_owner, reaped_at)
                 reports.create_task(recorder.record(attempt), name="reap")
+        return has_left_any
 
     async def _expire(self) -> None:
         ended: Counter[str] = Counter()

@@ -75,7 +75,7 @@ def scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 async def explained(owner: Connection) -> list[dict[str, Any]]:
-    """A list to which the plan of each further statement of this session is added."""
+    """A list to which the plan of each later statement of this connection is added."""
     plans: list[dict[str, Any]] = []
 
     def note(_: object, message: Any) -> None:

@@ -11,6 +11,10 @@ from predictu_dispatch.core.database import Refused
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.edge.postgres.database import Database as Pool
 from predictu_dispatch.edge.postgres.outbox import Outbox
+from predictu_dispatch.edge.telemetry.gauges import ProcessStats
+from predictu_dispatch.edge.telemetry.observer import Telemetry
+from predictu_dispatch.flow.reaper import Reaper
+from predictu_dispatch.flow.recorder import Recorder
 from tests.support.daemons import until
 from tests.support.harness import OPERATOR, Harness
 from tests.support.postgres import Database
@@ -63,8 +67,28 @@ async def test_one_daemon_per_interval_reaps_and_the_next_interval_is_open_to_al
         await lease_that_expires(harness, one)
         both = await asyncio.gather(one.expired_leases(every_s=60), other.expired_leases(every_s=60))
         assert sorted(map(len, both)) == [0, 1]
-        # An interval that is over: whoever asks first reaps, also if the other one never reported.
+        # The interval is over: the first daemon to ask reaps, even if the other one never reported.
         assert len(await other.expired_leases(every_s=0)) == 1
+
+
+async def test_a_daemon_that_cannot_settle_leaves_the_chore_to_others(harness: Harness, database: Database) -> None:
+    telemetry = Telemetry(process_stats=lambda: ProcessStats(in_flight={}, is_database_up=True, is_ready=True))
+
+    def wake(_lane: Lane, _delay_s: float, _operator_id: str) -> None: ...
+
+    async with two_outboxes(database) as (one, _), asyncio.TaskGroup() as reports:
+        await lease_that_expires(harness, one)
+        stuck = Recorder(one, telemetry, wake)
+        reaper = Reaper(one, dict.fromkeys(Lane, stuck), telemetry, dict, instance="host-1", wake=wake)
+        assert await reaper.reap_leases(reports) is False
+
+        async def has_left_any() -> bool:
+            return await reaper.reap_leases(reports)
+
+        await until("the attempt is left to the report that the recorder does not settle", has_left_any)
+        for task in asyncio.all_tasks():
+            if task.get_name() == "reap":
+                task.cancel()
 
 
 async def test_without_expired_leases_nobody_claims_the_chore(harness: Harness, database: Database) -> None:
