@@ -86,7 +86,7 @@ async def armed_at(environment: Environment, points: Iterable[str], action: Acti
 
 async def has_started(daemon: Daemon) -> None:
     """As Daemon.ready(), also for a daemon that is killed next or logs more than JSON."""
-    started = '"event": "daemon.started"'
+    started = '"event":"daemon.started"'
     await until(f"{daemon.instance} has started", lambda: started in daemon.log_text, within_s=STARTS_WITHIN_S)
 
 
@@ -102,7 +102,7 @@ async def pass_their_points(bets: Bets, armed: Mapping[str, Daemon]) -> None:
             assert daemon.process.poll() is None, daemon.log_text
             if point == "draining" and await bets.environment.harness.owner.fetchval(HELD, point):
                 daemon.terminate()
-        if any('"event": "daemon.started"' in daemon.log_text for daemon in left.values()):
+        if any('"event":"daemon.started"' in daemon.log_text for daemon in left.values()):
             await bets.place()
         return not left
 

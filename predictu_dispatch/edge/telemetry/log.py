@@ -1,4 +1,8 @@
-"""The log: one line per event on stderr."""
+"""The log: one line per event on stderr.
+
+orjson writes the JSON lines in a fifth of the standard encoder's time. It leaves out the space
+after a colon or comma.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,12 @@ import json
 import logging
 import re
 import sys
-from typing import TextIO, cast
+from datetime import UTC, datetime
+from typing import BinaryIO
 
+import orjson
 import structlog
+from structlog.typing import EventDict
 from typing_extensions import override
 
 from predictu_dispatch.core.events import Event
@@ -19,6 +26,7 @@ from predictu_dispatch.core.settings import LogSettings
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
 """A JWT, whole or truncated: base64url of `{"`, then claims, then the signature."""
 _encode = json.JSONEncoder(default=repr).encode
+_ORJSON_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 log = structlog.get_logger()
 
@@ -26,17 +34,16 @@ log = structlog.get_logger()
 def configure_log(settings: LogSettings) -> None:
     """Sends log lines to stderr, with `auto` as console text on a terminal and JSON otherwise."""
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    processors = structlog.processors
     structlog.configure(
         processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer()
-            if console
-            else structlog.processors.JSONRenderer(serializer=lambda event, **_: _encode(event)),
+            processors.add_log_level,
+            *((processors.TimeStamper(fmt="iso", utc=True),) if console else ()),
+            processors.format_exc_info,
+            structlog.dev.ConsoleRenderer() if console else json_line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", LineWriter(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr) if console else LineWriter(sys.stderr.buffer).logger,
         cache_logger_on_first_use=True,
     )
     # Library log records go the same way: plain text must not appear between the JSON lines.
@@ -48,18 +55,37 @@ def without_tokens(text: str) -> str:
     return _TOKEN.sub("[token withheld]", text)
 
 
-class LineWriter:
-    """Writes the lines of one turn of the event loop, if there is one, in a single system call."""
+def json_line(_: object, __: str, event: EventDict) -> bytes:
+    """Returns the event with the current time as one line of JSON, in ASCII.
 
-    def __init__(self, stream: TextIO) -> None:
+    The standard encoder writes what orjson refuses (lone surrogates, integers beyond 64 bits) or
+    would not escape: a terminal or a line reader may act on a character beyond ASCII.
+    """
+    event["timestamp"] = now = datetime.now(UTC)
+    try:
+        line = orjson.dumps(event, repr, _ORJSON_OPTIONS)
+    except orjson.JSONEncodeError:
+        line = b""
+    if not line or not line.isascii():
+        event["timestamp"] = f"{now:%Y-%m-%dT%H:%M:%S.%f}Z"
+        line = f"{_encode(event)}\n".encode()
+    return line
+
+
+class LineWriter:
+    """A logger that writes the lines of one turn of the event loop, if any, in one system call."""
+
+    def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
         atexit.register(self._drain)
 
-    def write(self, text: str) -> None:
-        self._lines.append(text)
+    def logger(self, *_: object) -> LineWriter:
+        """Return the logger that structlog writes to, one for all names."""
+        return self
 
-    def flush(self) -> None:
+    def write(self, line: bytes) -> None:
+        self._lines.append(line)
         if len(self._lines) > 1:
             # The first line of this turn has already scheduled it.
             return
@@ -68,9 +94,11 @@ class LineWriter:
         except RuntimeError:
             self._drain()
 
+    debug = info = warning = error = critical = write
+
     def _drain(self) -> None:
-        text, self._lines = "".join(self._lines), []
-        self._stream.write(text)
+        lines, self._lines = self._lines, []
+        self._stream.write(b"".join(lines))
         self._stream.flush()
 
 
