@@ -1,4 +1,4 @@
-"""Maps the exception that ended an exchange to the reason code in the audit."""
+"""Maps the exception that kept a connection from opening to the reason code in the audit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ import ssl
 import aiohttp
 
 from predictu_dispatch.edge.http.resolver import AddressRefusedError
-
-
-class TooLateError(Exception):
-    """The connection is open, but the deadline or the lease forbids sending the request now."""
 
 
 class UnsolicitedDataError(Exception):
@@ -33,8 +29,6 @@ def unwrapped(error: Exception) -> Exception:
 def reason_not_sent(error: Exception) -> str:
     """Returns the reason if no byte of the request was sent."""
     match error:
-        case TooLateError():
-            return "too_late"
         case UnsolicitedDataError():
             return "unsolicited_data"
         # InvalidUrlClientError: aiohttp refuses 127.1, 2130706433 and other spellings of 127.0.0.1.
@@ -56,20 +50,3 @@ def reason_not_sent(error: Exception) -> str:
         case _:
             return "internal_error"
 
-
-def reason_sent(error: Exception) -> str:
-    """Returns the reason if the operator may have received a part of the request."""
-    match error:
-        case TimeoutError():
-            return "timeout"
-        # In TLS 1.3 the request is sent before a server can refuse our certificate.
-        case aiohttp.ClientOSError() if isinstance(error.__cause__, ssl.SSLError):
-            return "tls_failed"
-        case aiohttp.ClientPayloadError():
-            return "truncated"
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
-            return "reset"
-        case aiohttp.ClientError():
-            return "bad_http"
-        case _:
-            return "internal_error"

@@ -1,0 +1,223 @@
+"""One HTTP/1.1 connection: writes a request, parses the answer, and sees every byte of both.
+
+A connection has at most one exchange at a time. An exchange ends once: by the answer's last byte,
+or by `fail()`, also called for a lost connection, invalid HTTP, an exceeded limit or a timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from contextlib import suppress
+from itertools import chain
+from typing import cast
+
+from aiohttp.connector import Connection as OpenConnection
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from typing_extensions import override
+
+HEAD_BYTES_MAX = 16_384
+"""Limit of an answer's status line and headers, which are stored in the audit, and of trailers."""
+_WIRE_PER_BODY = 8
+"""An answer may take this many bytes for each one of its body's limit: a chunk of one byte takes
+six. It bounds chunk extensions and interim answers (1xx), which have no limit of their own."""
+_IDLE_S = 20.0
+"""Load balancers close idle connections after 60 s, some after 30; we must close first."""
+_KEEP_ALIVE_MARGIN_S = 1.0
+"""An operator that promises `Keep-Alive: timeout=N` may close at N: reuse ends this much before."""
+_SWITCHING_PROTOCOLS = 101
+_WITHOUT_BODY = {_SWITCHING_PROTOCOLS, 204, 304}
+"""Answers without a body, whatever their headers say (RFC 9112, section 6.3)."""
+_OK_MIN = 200
+
+
+class Connection(asyncio.Protocol):
+    """A connection that aiohttp has opened. httptools calls the methods `on_...`."""
+
+    def __init__(self, opened: OpenConnection, *, response_bytes_max: int) -> None:
+        self._opened = opened
+        self._transport = cast("asyncio.Transport", opened.transport)
+        self._response_bytes_max = response_bytes_max
+        self._ended: asyncio.Future[None] | None = None
+        self._is_open = True
+        self.idle_until_s = 0.0
+        """Until when it may be reused, in monotonic seconds; set by each complete answer."""
+        self._transport.set_protocol(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """True if the connection is open and has no exchange."""
+        return self._is_open and self._ended is None
+
+    # ── The exchange ──────────────────────────────────────────────────────────────────────────────
+
+    def send(self, request: bytes) -> None:
+        """Begins an exchange and writes the request; answered() waits for its end."""
+        self.status: int | None = None
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.chunks: list[bytes] = []
+        self.first_byte_s: float | None = None
+        self.failure: tuple[str, str] | None = None
+        """Reason and error of an exchange without a complete answer."""
+        self._head_bytes = 0
+        self._body_room = self._response_bytes_max
+        self._wire_room = HEAD_BYTES_MAX + _WIRE_PER_BODY * self._response_bytes_max
+        self._is_complete = False
+        self._keeps_alive = False
+        # A new one each time: httptools would report the last trailer of one answer with the next.
+        self._parser = HttpResponseParser(self)
+        # As aiohttp: real servers send such headers and line ends.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        self._ended = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+
+    async def answered(self) -> None:
+        """Returns when the exchange has ended; `failure` tells whether the answer is complete."""
+        if self._ended is not None:
+            await self._ended
+
+    def fail(self, reason: str, error: str) -> None:
+        """Ends the exchange, if it has not ended, and closes the connection."""
+        if self._ended is not None:
+            self.failure = (reason, error)
+            self._end()
+        self.abort()
+
+    def abort(self) -> None:
+        """Closes the connection at once; unsent bytes are discarded."""
+        self._is_open = False
+        self._transport.abort()
+        self._opened.close()
+
+    def _end(self) -> None:
+        ended, self._ended = self._ended, None
+        # The task that waits may be cancelled.
+        if ended is not None and not ended.done():
+            ended.set_result(None)
+
+    # ── What the event loop calls ─────────────────────────────────────────────────────────────────
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._ended is None:
+            # Unsolicited: it could be read as the answer to the next request.
+            self.abort()
+            return
+        if self.first_byte_s is None:
+            self.first_byte_s = time.monotonic()
+        self._head_bytes += len(data) if self.status is None else 0
+        self._wire_room -= len(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            # Bytes behind a complete answer do not change it, and the connection is not reused.
+            if self._is_complete:
+                self._keeps_alive = False
+            else:
+                self.fail("bad_http", f"the answer is not valid HTTP: {error}")
+                return
+        if self._ended is None:
+            # A callback of the parser has found a limit exceeded.
+            return
+        if self._is_complete:
+            self._finish()
+        elif self.status is None and self._head_bytes > HEAD_BYTES_MAX:
+            self._fail_head()
+        elif self._wire_room < 0:
+            self.fail("too_large", f"the answer takes more than {_WIRE_PER_BODY} times max_response_bytes")
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._ended is not None:
+            if exc is None and self._ends_with_connection():
+                self._end()
+            elif isinstance(exc, ssl.SSLError):
+                # In TLS 1.3 the request is sent before a server can refuse our certificate.
+                self.fail("tls_failed", f"{type(exc).__name__}: {exc}")
+            else:
+                how = "closed the connection" if exc is None else f"broke the connection ({exc})"
+                reason, what = ("reset", "answering") if self.status is None else ("truncated", "the answer's end")
+                self.fail(reason, f"the operator {how} before {what}")
+        self.abort()
+
+    def _ends_with_connection(self) -> bool:
+        """Returns whether the end of the connection is the end of the answer."""
+        framing = {b"content-length", b"transfer-encoding"}
+        return self.status is not None and not any(name.lower() in framing for name, _ in self.headers)
+
+    def _finish(self) -> None:
+        now_s = time.monotonic()
+        idle_s = _idle_s(self.headers) if self._keeps_alive else 0.0
+        self.idle_until_s = now_s + idle_s
+        # A request that is answered before it is sent leaves bytes behind.
+        if idle_s <= 0 or self._transport.is_closing() or self._transport.get_write_buffer_size():
+            self.abort()
+        self._end()
+
+    def _fail_head(self) -> None:
+        # The code is known even if the headers have no end.
+        self.status = self._parser.get_status_code() or None
+        self.headers = []
+        self.fail("too_large", f"the answer's headers are longer than {HEAD_BYTES_MAX} bytes")
+
+    # ── What httptools calls ──────────────────────────────────────────────────────────────────────
+
+    def on_message_begin(self) -> None:
+        if self._is_complete:
+            # A second answer.
+            self._keeps_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.status is None:
+            self.headers.append((name, value))
+        elif not self._is_complete:
+            self._head_bytes += len(name) + len(value)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self.fail("too_large", f"the answer's trailers are longer than {HEAD_BYTES_MAX} bytes")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if self.status is not None or (status < _OK_MIN and status != _SWITCHING_PROTOCOLS):
+            return
+        self.status = status
+        head = b"".join(chain.from_iterable(self.headers))
+        self._head_bytes = len(head)
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self._fail_head()
+        elif b"\0" in head:
+            # The leniency for headers lets it pass (RFC 9110, section 5.5).
+            self.status = None
+            self.fail("bad_http", "the answer is not valid HTTP: a NUL in a header")
+        self._is_complete = status in _WITHOUT_BODY
+
+    def on_body(self, chunk: bytes) -> None:
+        if self._is_complete or self._ended is None:
+            return
+        self.chunks.append(chunk[: self._body_room])
+        self._body_room -= len(chunk)
+        if self._body_room < 0:
+            self.fail("too_large", f"the answer is longer than max_response_bytes = {self._response_bytes_max}")
+
+    def on_message_complete(self) -> None:
+        if self.status is None:
+            # An interim answer (1xx): the final one follows.
+            self.headers = []
+            self._head_bytes = 0
+        elif not self._is_complete:
+            self._is_complete = True
+            self._keeps_alive = self._parser.should_keep_alive()
+
+
+def _idle_s(headers: list[tuple[bytes, bytes]]) -> float:
+    """Returns how long the connection may be idle before it is reused."""
+    for name, value in headers:
+        if name.lower() == b"keep-alive":
+            for parameter in value.lower().split(b","):
+                key, _, seconds = parameter.strip().partition(b"=")
+                if key == b"timeout":
+                    with suppress(ValueError):
+                        return min(_IDLE_S, float(seconds) - _KEEP_ALIVE_MARGIN_S)
+    return _IDLE_S

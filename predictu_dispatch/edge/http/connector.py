@@ -1,0 +1,122 @@
+"""Opens connections to one operator by aiohttp: names, addresses, happy eyeballs, TLS.
+
+aiohttp's session is not used. A connection, once open, is handed to a protocol of our own
+(connection.py). Of aiohttp this needs what its documentation does not describe: the constructor of
+`ClientRequest`, which names the host; `TCPConnector.connect(req, traces, timeout)`; and
+`Connection.protocol.should_close`. require_aiohttp() checks them, and the version is pinned below
+the next minor. `make newest-aiohttp` runs the tests with the newest release.
+"""
+
+from __future__ import annotations
+
+import inspect
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from functools import cache
+
+import aiohttp
+from aiohttp.connector import Connection as OpenConnection
+from yarl import URL
+
+from predictu_dispatch.core.addresses import address_fault
+from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.edge.http.failure_reason import UnsolicitedDataError
+from predictu_dispatch.edge.http.resolver import AddressRefusedError, LookUp, VettingResolver
+
+_DNS_TTL_S = 10
+"""How long a resolved name is cached. Only permitted addresses are cached; failures are not."""
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
+"""The caller's timeout covers everything until the connection is open."""
+
+
+class Connector:
+    """Opens connections to the host of a callback_url; `connecting` is called for each address.
+
+    aiohttp counts an open connection until its close() is called, and never reuses it.
+    """
+
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        ssl_context: ssl.SSLContext | None,
+        *,
+        look_up: LookUp,
+        connecting: Callable[[], None],
+    ) -> None:
+        require_aiohttp()
+        url = URL(settings.callback_url)
+        self.host = url.host_port_subcomponent or ""
+        """The value of the Host header."""
+        self._allow_private_addresses = settings.allow_private_addresses
+        self._connecting = connecting
+        self._destination = aiohttp.ClientRequest("POST", url)
+        self._connector = aiohttp.TCPConnector(
+            # The lane's slots bound the connections.
+            limit=0,
+            resolver=VettingResolver(allow_private_addresses=settings.allow_private_addresses, look_up=look_up),
+            ttl_dns_cache=_DNS_TTL_S,
+            socket_factory=self._vetted_socket,
+            ssl=ssl_context or _default_ssl_context(),
+        )
+
+    async def open(self) -> OpenConnection:
+        """Opens a connection. Raises what failure_reason.py knows, and UnsolicitedDataError."""
+        connection = await self._connector.connect(self._destination, [], _NO_TIMEOUT)
+        if connection.protocol is None or connection.protocol.should_close:
+            connection.close()
+            raise UnsolicitedDataError
+        return connection
+
+    async def close(self) -> None:
+        await self._connector.close()
+
+    def _vetted_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        """Creates the socket for the next address to connect to; raises AddressRefusedError.
+
+        Only here every address is seen: aiohttp does not resolve what looks like one.
+        """
+        host = str(address[4][0])
+        if not self._allow_private_addresses and (why := address_fault(host)):
+            raise AddressRefusedError(host, [(host, why)])
+        self._connecting()
+        return _reset_on_close_socket(address)
+
+
+@cache
+def require_aiohttp() -> None:
+    """Raises RuntimeError if this aiohttp lacks an undocumented part that the connector uses."""
+    parts = {
+        "TCPConnector.connect(req, traces, timeout)": [*inspect.signature(aiohttp.TCPConnector.connect).parameters]
+        == ["self", "req", "traces", "timeout"],
+        "ClientRequest(method, url)": [*inspect.signature(aiohttp.ClientRequest).parameters][:2] == ["method", "url"],
+        "Connection.protocol": hasattr(OpenConnection, "protocol"),
+        "ResponseHandler.should_close": hasattr(aiohttp.client_proto.ResponseHandler, "should_close"),
+    }
+    if missing := [name for name, is_there in parts.items() if not is_there]:
+        raise RuntimeError(
+            f"aiohttp {aiohttp.__version__} has no {', no '.join(missing)}; install the one in deploy/requirements.txt"
+        )
+
+
+@cache
+def _default_ssl_context() -> ssl.SSLContext:
+    """Trusts the public authorities. Some OpenSSL builds would allow TLS 1.0."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _reset_on_close_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Creates a socket that discards undelivered bytes and sends a reset when it is closed.
+
+    Otherwise the kernel keeps delivering the request of a failed attempt: a debit could arrive
+    minutes later, after its rollback. The loop's buffer is discarded by transport.abort().
+    """
+    family, kind, protocol = address[:3]
+    made = socket.socket(family, kind, protocol)
+    made.setblocking(False)  # noqa: FBT003 - the system's own signature
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return made
