@@ -21,6 +21,8 @@ from tests.hostile.entry import (
 BAD_HTTP = broken("bad_http")
 CUT = broken("truncated", "reset")
 """After a RST the kernel may discard unread bytes, also the head."""
+TOO_LONG = broken("bad_http", "too_large")
+"""A head or trailers beyond all limits; a client may find invalid bytes in it first."""
 BROKEN_BODY = broken("bad_http", "truncated")
 """Depends on whether the head was read before the fault in the body arrived."""
 EITHER = (DELIVERED, *BAD_HTTP)
@@ -144,8 +146,8 @@ FRAMING: tuple[Entry, ...] = (
     sends("no length, and closed", http(length=False), DELIVERED, then=Then.CLOSES),
     sends("HTTP/1.0 until it closes", http(status=b"HTTP/1.0 200 OK", length=False), DELIVERED, then=Then.CLOSES),
     sends("no length, and half an object", http(OK[:30], length=False), no_answer("not_json"), then=Then.CLOSES),
-    # aiohttp accepts a RST as the end of such a body. A truncated object is not valid JSON, so this
-    # is safe.
+    # A client may take a RST for the end of such a body. A truncated object is not valid JSON, so
+    # this is safe.
     sends("no length, and reset", http(length=False), DELIVERED, *CUT, then=Then.RESETS),
     sends("half an object, and reset", http(OK[:30], length=False), no_answer("not_json"), *CUT, then=Then.RESETS),
     sends("chunks, one byte each", chunked(*(OK[n : n + 1] for n in range(len(OK)))), DELIVERED, body=OK),
@@ -160,6 +162,6 @@ FRAMING: tuple[Entry, ...] = (
     chunks("no line's end behind one", ONE_CHUNK[:-2] + b"0\r\n\r\n", *BROKEN_BODY),
     chunks("an extension of 100 KB", b"%x;" % len(OK) + b"x" * 100_000 + b"\r\n" + OK + b"\r\n0\r\n\r\n", *EITHER),
     chunks("trailers", ONE_CHUNK + b"0\r\nX-Sum: 1\r\nContent-Length: 3\r\n\r\n", *EITHER, *broken("truncated")),
-    chunks("10,000 trailers", ONE_CHUNK + b"0\r\n" + b"X-T: x\r\n" * 10_000 + b"\r\n", *BROKEN_BODY),
+    chunks("10,000 trailers", ONE_CHUNK + b"0\r\n" + b"X-T: x\r\n" * 10_000 + b"\r\n", *BROKEN_BODY, *TOO_LONG),
     chunks("an answer behind the last one", ONE_CHUNK + b"0\r\n\r\n" + HIDDEN, DELIVERED),
 )

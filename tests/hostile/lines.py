@@ -1,20 +1,20 @@
 """Bad header lines, other protocols, and wrong statements about the connection."""
 
 from tests.hostile.entry import DELIVERED, OK, PAGE, Entry, Then, broken, http, no_answer, sends
-from tests.hostile.heads import BAD_HTTP, EITHER, HIDDEN, garbage, head
+from tests.hostile.heads import BAD_HTTP, EITHER, HIDDEN, TOO_LONG, garbage, head
 
 NOT_JSON = no_answer("not_json")
 
 LINES: tuple[Entry, ...] = (
-    head("a header line of 1 MB", b"X-Huge: " + b"x" * 1_000_000 + b"\r\n", *BAD_HTTP),
-    head("a header name of 100 KB", b"X-" + b"y" * 100_000 + b": z\r\n", *BAD_HTTP),
-    head("10,000 headers", b"X-Many: x\r\n" * 10_000, *BAD_HTTP),
+    head("a header line of 1 MB", b"X-Huge: " + b"x" * 1_000_000 + b"\r\n", *TOO_LONG),
+    head("a header name of 100 KB", b"X-" + b"y" * 100_000 + b": z\r\n", *TOO_LONG),
+    head("10,000 headers", b"X-Many: x\r\n" * 10_000, *TOO_LONG),
     head(
         "1 MB of headers, none of them too long",
         b"".join(b"X-%d: %s\r\n" % (n, b"x" * 8_000) for n in range(120)),
         *broken("too_large"),
     ),
-    garbage("a status line of 1 MB", http(status=b"HTTP/1.1 200 " + b"O" * 1_000_000)),
+    garbage("a status line of 1 MB", http(status=b"HTTP/1.1 200 " + b"O" * 1_000_000), *TOO_LONG),
     garbage("a status line of 8 KB that ends in a NUL", b"HTTP/1.1 2" + b"0" * 8_000 + b"\xff\0\r\n\r\n"),
     head("a header name of 8 KB that ends in a NUL", b"X-" + b"y" * 8_000 + b"\0: z\r\n", *BAD_HTTP),
     head("a header value of 8 KB that ends in a NUL", b"X-Y: " + b"z" * 8_000 + b"\x01\0\r\n", *BAD_HTTP),

@@ -19,7 +19,7 @@ from tests.hostile.entry import (
     sends,
     unsent,
 )
-from tests.hostile.heads import BAD_HTTP, BROKEN_BODY, CHUNKED, EITHER, HEAD, HIDDEN
+from tests.hostile.heads import BAD_HTTP, BROKEN_BODY, CHUNKED, EITHER, HEAD, HIDDEN, TOO_LONG
 from tests.support.raw_server import Peer
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -139,7 +139,7 @@ TOO_MUCH: tuple[Entry, ...] = (
     sends("200 KB that cannot be unpacked", http(NOISE, b"Content-Encoding: gzip"), *TOO_LARGE),
     sends("200 KB of bombs", http(BOMB * 200, b"Content-Encoding: gzip"), *TOO_LARGE),
     endless("a chunk extension without end", drips(CHUNKED + b"1;", b"x" * 10_000), *broken("bad_http", "truncated")),
-    endless("a header without end", drips(HEAD + b"X-Huge: ", b"x" * 10_000), *BAD_HTTP),
+    endless("a header without end", drips(HEAD + b"X-Huge: ", b"x" * 10_000), *TOO_LONG),
 )
 
 FLOODS: tuple[Entry, ...] = (

@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._wire_room = HEAD_BYTES_MAX + _WIRE_PER_BODY * self._response_bytes_max
         self._is_complete = False
         self._keeps_alive = False
-        # A new one each time: httptools would report the last trailer of one answer with the next.
+        # A new one each time, so that nothing of one answer is left for the next.
         self._parser = HttpResponseParser(self)
         # As aiohttp: real servers send such headers and line ends.
         self._parser.set_dangerous_leniencies(
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.status is None:
-            self.headers.append((name, value))
+            self.headers.append((name, value.rstrip(b" \t")))
         elif not self._is_complete:
             self._head_bytes += len(name) + len(value)
             if self._head_bytes > HEAD_BYTES_MAX:
