@@ -1,12 +1,13 @@
 # Main targets: `make demo` and `make test`. Run `make lint` before a commit.
 # ARGS is passed to the command: make test ARGS='-n0 -x tests/test_imports.py'
 
-.PHONY: demo test lint bench bench-isolation chaos clean
+.PHONY: demo test lint bench bench-isolation chaos newest-aiohttp clean
 .DEFAULT_GOAL := test
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+NEWEST_VENV := .newest-venv
 # One process per core, at most four: each has its own Postgres, and more are not faster.
 WORKERS := -n auto --maxprocesses 4
 
@@ -33,8 +34,18 @@ bench-isolation: $(STAMP)
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.chaos.chaos $(ARGS)
 
+# Runs the tests of the HTTP client with the newest aiohttp and httptools, whatever pyproject.toml
+# allows, in an environment of its own: whether the upper bound of aiohttp can be raised. pip prints
+# that the project requires an older one and installs it all the same.
+newest-aiohttp:
+	@rm -rf $(NEWEST_VENV)
+	@$(MAKE) --no-print-directory VENV=$(NEWEST_VENV) NEWEST="aiohttp httptools" $(NEWEST_VENV)/.stamp
+	@$(NEWEST_VENV)/bin/python -c 'from importlib.metadata import version; \
+	  print(*(f"{name} {version(name)}" for name in ("aiohttp", "httptools")), sep=", ")'
+	@$(NEWEST_VENV)/bin/python -m pytest $(WORKERS) tests/edge/http $(ARGS)
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(NEWEST_VENV)
 
 # Installs the pinned dependencies with hashes, then the project. Creating the environment without pip
 # takes 0.2 s.
@@ -64,4 +75,5 @@ $(STAMP): deploy/requirements-dev.txt pyproject.toml
 	fi; \
 	$$install --require-hashes -r deploy/requirements-dev.txt; \
 	$$install --no-deps --no-build-isolation -e .; \
+	if [ -n "$(NEWEST)" ]; then $$install --upgrade $(NEWEST); fi; \
 	touch $@

@@ -21,7 +21,7 @@ from predictu_dispatch.embedded_postgres.watcher import Watcher
 from tests.bench.bench_environment import BenchEnvironment, Plan
 from tests.bench.findings import Figure, Findings
 from tests.bench.machine import machine
-from tests.bench.parts import cores, enqueue, flat, latency, memory, rs256, throughput, tls
+from tests.bench.parts import before, cores, enqueue, flat, latency, memory, rs256, throughput, tls
 from tests.bench.peers import PeersUnavailableError
 from tests.bench.picture import draw
 from tests.bench.readme import PICTURE, keep
@@ -40,6 +40,7 @@ PARTS: dict[str, Callable[[BenchEnvironment], Awaitable[Findings]]] = {
     "cores": cores.measure,
     "rs256": rs256.measure,
     "memory": memory.measure,
+    "before": before.measure,
 }
 
 
@@ -65,20 +66,35 @@ class Results:
     help="Multiply the amount of work; for trying it out.",
 )
 @click.option("--seed", default=1, show_default=True)
+@click.option("--before", "commit", default="", metavar="COMMIT", help="Compare with this commit in the part `before`.")
 @click.option(
     "--limit-s", default=7200.0, show_default=True, help="Time limit for all parts; exit code 1 when exceeded."
 )
 @click.option("--write", is_flag=True, help="Update the results in tests/bench/README.md.")
 def main(
-    *, names: tuple[str, ...], rounds: int, full: bool, scale: float, seed: int, limit_s: float, write: bool
+    *,
+    names: tuple[str, ...],
+    rounds: int,
+    full: bool,
+    scale: float,
+    seed: int,
+    commit: str,
+    limit_s: float,
+    write: bool,
 ) -> None:
+    if "before" in names and not commit:
+        raise click.UsageError("--part before needs --before COMMIT")
+    chosen = [name for name in PARTS if name in (names or PARTS)]
+    if not names and not commit:
+        click.echo("before: left out; --before COMMIT compares with an earlier commit")
+        chosen.remove("before")
     results = Results()
-    plan = Plan(rounds=rounds, scale=scale, full=full, seed=seed)
+    plan = Plan(rounds=rounds, scale=scale, full=full, seed=seed, before=commit)
     # Both signals stop everything in order, also in a background job whose shell ignores SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        asyncio.run(_play([name for name in PARTS if name in (names or PARTS)], plan, limit_s, results))
+        asyncio.run(_play(chosen, plan, limit_s, results))
         is_complete = True
     except (TimeoutError, RuntimeError) as error:
         is_complete = False

@@ -34,13 +34,14 @@ _SECTIONS: dict[str, Any] = {
 class Plan:
     """Rounds and amount of work. `scale` multiplies the work.
 
-    `full` uses the full sizes of flat-* and memory.
+    `full` uses the full sizes of flat-* and memory. `before` is the commit of the part `before`.
     """
 
     rounds: int
     scale: float
     full: bool
     seed: int
+    before: str = ""
 
     def scaled(self, count: int) -> int:
         return max(1, round(count * self.scale))

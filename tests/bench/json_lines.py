@@ -50,11 +50,16 @@ class JsonLinesProcess:
 
     @classmethod
     async def start(cls, module: str) -> "JsonLinesProcess":
+        """Start a module of this tree as the child."""
+        return await cls.start_command(sys.executable, "-m", module, cwd=_ROOT)
+
+    @classmethod
+    async def start_command(cls, *command: str, cwd: Path) -> "JsonLinesProcess":
         """Start the child; its stderr is ours."""
         return cls(
             await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", module),
-                cwd=_ROOT,
+                *command,
+                cwd=cwd,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=_LINE_BYTES_MAX,

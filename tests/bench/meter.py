@@ -47,6 +47,8 @@ class Reading:
     wal_bytes: float
     # Every half second after the first tenth.
     memory_mb: tuple[float, ...]
+    # The cores in use by the worker, its store and nginx.
+    cores: float = 0.0
     others_cores: float
     # From the worker's start to nine tenths of the work.
     requests: int
@@ -105,6 +107,7 @@ class Meter:
             store_s=cores.get("store", 0.0) / rate * 1000,
             wal_bytes=(end.wal_bytes - start.wal_bytes) / (end.requests - start.requests),
             memory_mb=(*self._memory_mb, memory_mb(*crew.workers)),
+            cores=sum(cores.get(role, 0.0) for role in ("workers", "store", "receiver")),
             others_cores=max(0.0, cores.get("others", 0.0) - own_cores),
             requests=end.requests,
             connections=end.connections,

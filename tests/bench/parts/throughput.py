@@ -12,8 +12,10 @@ from tests.bench.rounds import Rounds, in_turn, middle
 
 JOBS = {"bare": 80_000, "pgqueuer": 30_000, "oban": 12_000, "taskiq": 12_000, "procrastinate": 4_000}
 """Jobs per round: five to ten seconds of work."""
-AT_LEAST = {"bare": 0.45, "pgqueuer": 1.5, "oban": 4.0, "taskiq": 4.0, "procrastinate": 12.0}
+AT_LEAST = {"bare": 0.38, "pgqueuer": 1.2, "oban": 2.0, "taskiq": 2.5, "procrastinate": 5.0}
 """Required ratio of ours / peer."""
+_WAL_AT_MOST = 2600.0
+"""Limit in bytes for a callback."""
 _KINDS = {"none": Scripted, "postgres": OnPostgres, "redis": OnRedis}
 
 
@@ -65,6 +67,8 @@ def _tell(findings: Findings, rounds: Rounds) -> None:
             findings.figures.append(rounds.ratio("ours", name, at_least=limit))
         else:
             findings.figures.append(Figure(name=f"ours / {name}", values=(), at_least=limit))
+    wal_bytes = rounds.values("ours", lambda reading: reading.wal_bytes)
+    findings.figures.append(Figure(name="ours: WAL", values=wal_bytes, unit="bytes each", at_most=_WAL_AT_MOST))
     findings.notes.extend(rounds.all_notes)
     findings.bars["rates"] = [
         {"name": name, "median": middle(rounds.rates(name)), "low": figure.low, "high": figure.high}

@@ -8,7 +8,7 @@ from tests.bench.meter import Reading
 from tests.bench.receiver import Receiver
 from tests.bench.rounds import in_turn
 
-_AT_LEAST = 0.75
+_AT_LEAST = 0.90
 _REUSE_AT_LEAST = 0.99
 """Required ratios."""
 _TIMES = 2
