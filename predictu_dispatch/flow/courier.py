@@ -61,15 +61,7 @@ class Courier:
         """
         self._in_flight += 1
         self._is_idle.clear()
-        return self._deliver(callback)
-
-    async def _deliver(self, callback: Callback) -> Attempt:
-        try:
-            return await self._attempt(callback)
-        finally:
-            self._in_flight -= 1
-            if self._in_flight == 0:
-                self._is_idle.set()
+        return self._attempt(callback)
 
     def interrupt(self) -> None:
         self._transport.interrupt()
@@ -106,6 +98,10 @@ class Courier:
                 connect_timeout_s=policy.connect_timeout_s,
                 send_before_s=callback.send_before_s,
             )
+        finally:
+            self._in_flight -= 1
+            if self._in_flight == 0:
+                self._is_idle.set()
         elapsed_s = time.monotonic() - callback.leased_at_s
         finished_at = callback.leased_at + timedelta(seconds=elapsed_s)
         judgement = judge(callback, exchange, self._statuses, now=finished_at)

@@ -9,6 +9,7 @@ own dispatcher, so that no bet waits behind a burst of settlements.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -37,6 +38,8 @@ _START_WITHIN_S = 0.5
 """All settlements of a claim start within this time; near a lease's end it is too late to start."""
 _YIELD_AFTER_S = 0.002
 """Settlements start for this long before the loop serves its sockets again."""
+_WAKES_PER_S = 1000
+"""Wake-ups of one millisecond share a timer, at its end: many attempts are settled together."""
 _RATE_WAKE_MIN_S = 0.002
 """Bounds the claims per second that a high rate limit causes."""
 
@@ -69,6 +72,8 @@ class Dispatcher:
         self._with_backlog: set[str] = set()
         """Operators that may have more due than slots: claimed for when a slot is free again."""
         self._wake_requested: set[str] = set()
+        self._wake_later: dict[int, set[str | None]] = {}
+        """Whom to wake by the number of the millisecond, each with a timer; None is all."""
         self._wake_all_requested = True
         self._claimed_for_all_at_s = float("-inf")
         self._cursor = ClaimCursor()
@@ -92,7 +97,16 @@ class Dispatcher:
         if delay_s <= 0:
             self._request_wake(operator_id)
         elif delay_s < self._poll_interval_s:
-            asyncio.get_running_loop().call_later(delay_s, self._request_wake, operator_id)
+            now_s = time.monotonic()
+            tick = math.ceil((now_s + delay_s) * _WAKES_PER_S)
+            if tick not in self._wake_later:
+                self._wake_later[tick] = set()
+                asyncio.get_running_loop().call_later(tick / _WAKES_PER_S - now_s, self._wake_at, tick)
+            self._wake_later[tick].add(operator_id)
+
+    def _wake_at(self, tick: int) -> None:
+        for operator_id in self._wake_later.pop(tick):
+            self._request_wake(operator_id)
 
     def _request_wake(self, operator_id: str | None) -> None:
         if operator_id is None:

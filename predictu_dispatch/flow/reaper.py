@@ -67,23 +67,22 @@ class Reaper:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         leases_due_s = loop.time()
-        async with asyncio.TaskGroup() as reports:
-            while True:
-                self._work.clear()
-                began_s = loop.time()
-                await run_chore("expire", self._expire(), self._observer)
-                if loop.time() >= leases_due_s:
-                    has_left_any = await run_chore("reap_leases", self.reap_leases(reports), self._observer)
-                    leases_due_s = loop.time() + (_YIELD_S if has_left_any else REAP_INTERVAL_S)
-                # As long as the turn took, so that many ends do not keep the database busy.
-                await asyncio.sleep(max(_TURN_MIN_S, loop.time() - began_s))
-                await wait_for_event(self._work, REAP_INTERVAL_S)
+        while True:
+            self._work.clear()
+            began_s = loop.time()
+            await run_chore("expire", self._expire(), self._observer)
+            if loop.time() >= leases_due_s:
+                has_left_any = await run_chore("reap_leases", self.reap_leases(), self._observer)
+                leases_due_s = loop.time() + (_YIELD_S if has_left_any else REAP_INTERVAL_S)
+            # As long as the turn took, so that many ends do not keep the database busy.
+            await asyncio.sleep(max(_TURN_MIN_S, loop.time() - began_s))
+            await wait_for_event(self._work, REAP_INTERVAL_S)
 
-    async def reap_leases(self, reports: asyncio.TaskGroup) -> bool:
+    async def reap_leases(self) -> bool:
         """Report every attempt whose lease expired; return whether any was left out.
 
-        Not awaited, because the bet of one may stay locked for long. An attempt that this daemon is
-        recording is left to that report: a late answer says more than none.
+        They are not awaited, because the bet of one may stay locked for long. An attempt that this
+        daemon is recording is left to that report: a late answer says more than none.
         """
         has_left_any = False
         for callback, lease_owner, reaped_at in await self._outbox.expired_leases(every_s=REAP_INTERVAL_S):
@@ -91,8 +90,7 @@ class Reaper:
             if recorder.is_recording(callback):
                 has_left_any = True
             else:
-                attempt = self._interrupted(callback, lease_owner, reaped_at)
-                reports.create_task(recorder.record(attempt), name="reap")
+                recorder.record(self._interrupted(callback, lease_owner, reaped_at))
         return has_left_any
 
     async def _expire(self) -> None:

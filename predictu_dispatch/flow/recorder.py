@@ -12,6 +12,7 @@ take all slots of its operator. LOCKED_MAX bounds these.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -37,6 +38,7 @@ _Key = tuple[str, UUID, int]
 class _Entry:
     """An attempt on its way to the database; its slot is kept until `done`."""
 
+    key: _Key
     attempt: Attempt
     done: asyncio.Future[None]
     times_locked: int = 0
@@ -61,19 +63,27 @@ class Recorder:
         self._observer = observer
         self._wake = wake
         self._gather_s = gather_s
-        self._queue: asyncio.Queue[_Entry] = asyncio.Queue()
+        self._queue: deque[_Entry] = deque()
+        self._arrived = asyncio.Event()
         self._recording: dict[_Key, int] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def record(self, attempt: Attempt) -> None:
-        """Return once the attempt needs no slot: it is settled, locked and retried, or refused."""
-        entry = _Entry(attempt=attempt, done=asyncio.get_running_loop().create_future())
+    def record(self, attempt: Attempt) -> asyncio.Future[None]:
+        """Settle the attempt, also if nothing awaits the future.
+
+        It is done once the attempt needs no slot: it is settled, locked and retried, or refused.
+        """
         key = _key(attempt.callback)
+        entry = _Entry(key=key, attempt=attempt, done=asyncio.get_running_loop().create_future())
         self._recording[key] = self._recording.get(key, 0) + 1
         self._idle.clear()
-        self._queue.put_nowait(entry)
-        await entry.done
+        self._put(entry)
+        return entry.done
+
+    def _put(self, entry: _Entry) -> None:
+        self._queue.append(entry)
+        self._arrived.set()
 
     def is_recording(self, callback: Callback) -> bool:
         return _key(callback) in self._recording
@@ -88,19 +98,23 @@ class Recorder:
             locked = await self._settle_batch([entry.attempt for entry in entries])
             for entry in entries:
                 # A reaper's report is not retried: an answer that says more may still arrive.
-                if _key(entry.attempt.callback) in locked and not entry.attempt.reaped:
+                if entry.key in locked and not entry.attempt.reaped:
                     self._retry_locked(entry)
                 else:
                     self._finish(entry)
 
     async def _next_batch(self) -> list[_Entry]:
-        entries = [await self._queue.get()]
+        await self._arrived.wait()
         if self._gather_s is not None and (gather_s := self._gather_s()):
             await asyncio.sleep(gather_s)
-        body_bytes = len(entries[0].attempt.exchange.body)
-        while len(entries) < BATCH_MAX and body_bytes < BATCH_BYTES_MAX and not self._queue.empty():
-            entries.append(self._queue.get_nowait())
-            body_bytes += len(entries[-1].attempt.exchange.body)
+        entries: list[_Entry] = []
+        body_bytes = 0
+        while self._queue and len(entries) < BATCH_MAX and body_bytes < BATCH_BYTES_MAX:
+            entry = self._queue.popleft()
+            entries.append(entry)
+            body_bytes += len(entry.attempt.exchange.body)
+        if not self._queue:
+            self._arrived.clear()
         return entries
 
     def _retry_locked(self, entry: _Entry) -> None:
@@ -108,13 +122,12 @@ class Recorder:
         entry.times_locked += 1
         if len(self._recording) <= LOCKED_MAX and not entry.done.done():
             entry.done.set_result(None)
-        asyncio.get_running_loop().call_later(delay_s, self._queue.put_nowait, entry)
+        asyncio.get_running_loop().call_later(delay_s, self._put, entry)
 
     def _finish(self, entry: _Entry) -> None:
-        key = _key(entry.attempt.callback)
-        self._recording[key] -= 1
-        if not self._recording[key]:
-            del self._recording[key]
+        self._recording[entry.key] -= 1
+        if not self._recording[entry.key]:
+            del self._recording[entry.key]
         if not entry.done.done():
             entry.done.set_result(None)
         if not self._recording:

@@ -140,6 +140,37 @@ async def test_a_wake_for_one_operator_claims_for_that_one_and_every_poll_for_al
 
 
 @pytest.mark.usefixtures("rarely_from_the_beginning")
+async def test_wakes_for_later_claim_for_each_of_their_operators_and_never_early() -> None:
+    """Those of one millisecond share a timer; an earlier one must not wait for it."""
+
+    class TimedOutbox(FakeOutbox):
+        def __init__(self) -> None:
+            super().__init__()
+            self.claimed_at_s: dict[str, float] = {}
+
+        @override
+        async def claim(self, requests: Sequence[ClaimRequest], *, is_stopped: Callable[[], bool]) -> list[Callback]:
+            if self.claims:
+                for request in requests:
+                    self.claimed_at_s.setdefault(request.operator_id, time.monotonic())
+            return await super().claim(requests, is_stopped=is_stopped)
+
+    outbox = TimedOutbox()
+    delays_s = {"op_late": 0.3, "op_soon": 0.1, "op_as_soon": 0.1, "op_next": 0.0}
+    admission = Admission([SETTINGS.model_copy(update={"operator_id": name}) for name in delays_s])
+    dispatcher = make_dispatcher(outbox, admission)
+    async with running(dispatcher, *delays_s):
+        await until("it has claimed when it started", lambda: len(outbox.claims) == 1)
+        began_s = time.monotonic()
+        for name, delay_s in delays_s.items():
+            dispatcher.wake(delay_s, name)
+        await until("a claim for each", lambda: outbox.claimed_at_s.keys() == delays_s.keys())
+    for name, delay_s in delays_s.items():
+        assert outbox.claimed_at_s[name] >= began_s + delay_s
+    assert max(outbox.claimed_at_s, key=outbox.claimed_at_s.__getitem__) == "op_late"
+
+
+@pytest.mark.usefixtures("rarely_from_the_beginning")
 async def test_a_claim_starts_at_the_cursor_until_a_notification_says_it_is_behind() -> None:
     outbox = FakeOutbox([a_callback(Method.BALANCE)])
     dispatcher = make_dispatcher(outbox)

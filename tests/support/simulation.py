@@ -79,10 +79,11 @@ class HeldReports(Recorder):
         self._daemon = daemon
 
     @override
-    async def record(self, attempt: Attempt) -> None:
+    def record(self, attempt: Attempt) -> asyncio.Future[None]:
         # Failed runs leave leases of other operators.
         if attempt.callback.operator_id == self._daemon.operator_id:
             self._daemon.reports.append(attempt)
+        return asyncio.get_running_loop().create_future()
 
     @override
     def is_recording(self, callback: Callback) -> bool:
@@ -117,8 +118,7 @@ class Daemon:
 
     async def reap(self) -> None:
         """Adds the expired leases to the reports."""
-        async with asyncio.TaskGroup() as found:
-            await self.reaper.reap_leases(found)
+        await self.reaper.reap_leases()
         self.reports.sort(key=lambda report: sort_key(report.callback))
 
     async def settle(self, reports: Sequence[Attempt]) -> None:
