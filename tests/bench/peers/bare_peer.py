@@ -1,4 +1,4 @@
-"""A bare aiohttp client without a queue: the maximum rate of one Python process."""
+"""A bare aiohttp client without a queue."""
 
 import asyncio
 
