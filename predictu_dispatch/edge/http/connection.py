@@ -18,7 +18,10 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from typing_extensions import override
 
 HEAD_BYTES_MAX = 16_384
-"""Limit of an answer's status line and headers, which are stored in the audit, and of trailers."""
+"""Limit of an answer's headers, which are stored in the audit, and of its trailers."""
+_STATUS_LINE_BYTES_MAX = 256
+"""A head without an end may be longer than its headers by this."""
+_BESIDE_A_HEADER = len(": \r\n")
 _WIRE_PER_BODY = 8
 """An answer may take this many bytes for each one of its body's limit: a chunk of one byte takes
 six. It bounds chunk extensions and interim answers (1xx), which have no limit of their own."""
@@ -29,7 +32,9 @@ _KEEP_ALIVE_MARGIN_S = 1.0
 _SWITCHING_PROTOCOLS = 101
 _WITHOUT_BODY = {_SWITCHING_PROTOCOLS, 204, 304}
 """Answers without a body, whatever their headers say (RFC 9112, section 6.3)."""
-_OK_MIN = 200
+_INTERIM_MIN = 100
+_FINAL_MIN = 200
+_UNFINISHED = ("internal_error", "the exchange did not end")
 
 
 class Connection(asyncio.Protocol):
@@ -48,7 +53,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """True if the connection is open and has no exchange."""
-        return self._is_open and self._ended is None
+        return self._is_open and self._ended is None and not self._transport.is_closing()
 
     # ── The exchange ──────────────────────────────────────────────────────────────────────────────
 
@@ -58,7 +63,7 @@ class Connection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.chunks: list[bytes] = []
         self.first_byte_s: float | None = None
-        self.failure: tuple[str, str] | None = None
+        self.failure: tuple[str, str] | None = _UNFINISHED
         """Reason and error of an exchange without a complete answer."""
         self._head_bytes = 0
         self._body_room = self._response_bytes_max
@@ -102,6 +107,11 @@ class Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        if len(data) > HEAD_BYTES_MAX:
+            # In pieces, so that the limits do not depend on how much comes at once.
+            for start in range(0, len(data), HEAD_BYTES_MAX):
+                self.data_received(data[start : start + HEAD_BYTES_MAX])
+            return
         if self._ended is None:
             # Unsolicited: it could be read as the answer to the next request.
             self.abort()
@@ -124,7 +134,12 @@ class Connection(asyncio.Protocol):
             return
         if self._is_complete:
             self._finish()
-        elif self.status is None and self._head_bytes > HEAD_BYTES_MAX:
+        else:
+            self._check_limits()
+
+    def _check_limits(self) -> None:
+        """Ends the exchange if what has come without an end is too long."""
+        if self.status is None and self._head_bytes > HEAD_BYTES_MAX + _STATUS_LINE_BYTES_MAX:
             self._fail_head()
         elif self._wire_room < 0:
             self.fail("too_large", f"the answer takes more than {_WIRE_PER_BODY} times max_response_bytes")
@@ -133,6 +148,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._ended is not None:
             if exc is None and self._ends_with_connection():
+                self.failure = None
                 self._end()
             elif isinstance(exc, ssl.SSLError):
                 # In TLS 1.3 the request is sent before a server can refuse our certificate.
@@ -146,7 +162,8 @@ class Connection(asyncio.Protocol):
     def _ends_with_connection(self) -> bool:
         """Returns whether the end of the connection is the end of the answer."""
         framing = {b"content-length", b"transfer-encoding"}
-        return self.status is not None and not any(name.lower() in framing for name, _ in self.headers)
+        # The parser accepts spaces before a colon.
+        return self.status is not None and not any(name.strip().lower() in framing for name, _ in self.headers)
 
     def _finish(self) -> None:
         now_s = time.monotonic()
@@ -155,11 +172,13 @@ class Connection(asyncio.Protocol):
         # A request that is answered before it is sent leaves bytes behind.
         if idle_s <= 0 or self._transport.is_closing() or self._transport.get_write_buffer_size():
             self.abort()
+        self.failure = None
         self._end()
 
     def _fail_head(self) -> None:
-        # The code is known even if the headers have no end.
-        self.status = self._parser.get_status_code() or None
+        # The code is known even if the headers have no end, unless the line itself has none.
+        code = self._parser.get_status_code()
+        self.status = code if code >= _FINAL_MIN else None
         self.headers = []
         self.fail("too_large", f"the answer's headers are longer than {HEAD_BYTES_MAX} bytes")
 
@@ -173,25 +192,29 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.status is None:
             self.headers.append((name, value.rstrip(b" \t")))
-        elif not self._is_complete:
-            self._head_bytes += len(name) + len(value)
+        elif self._ended is not None and not self._is_complete:
+            self._head_bytes += len(name) + len(value) + _BESIDE_A_HEADER
             if self._head_bytes > HEAD_BYTES_MAX:
                 self.fail("too_large", f"the answer's trailers are longer than {HEAD_BYTES_MAX} bytes")
 
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if self.status is not None or (status < _OK_MIN and status != _SWITCHING_PROTOCOLS):
+        if self._ended is None or self.status is not None:
+            # The exchange has ended, or this is a second answer.
             return
-        self.status = status
+        status = self._parser.get_status_code()
         head = b"".join(chain.from_iterable(self.headers))
-        self._head_bytes = len(head)
-        if self._head_bytes > HEAD_BYTES_MAX:
-            self._fail_head()
+        if status < _INTERIM_MIN:
+            self.fail("bad_http", f"the answer is not valid HTTP: the status code {status:03}")
         elif b"\0" in head:
             # The leniency for headers lets it pass (RFC 9110, section 5.5).
-            self.status = None
             self.fail("bad_http", "the answer is not valid HTTP: a NUL in a header")
-        self._is_complete = status in _WITHOUT_BODY
+        elif len(head) + _BESIDE_A_HEADER * len(self.headers) > HEAD_BYTES_MAX:
+            self._fail_head()
+        elif status >= _FINAL_MIN or status == _SWITCHING_PROTOCOLS:
+            self.status = status
+            self._is_complete = status in _WITHOUT_BODY
+            # From here on, of the trailers.
+            self._head_bytes = 0
 
     def on_body(self, chunk: bytes) -> None:
         if self._is_complete or self._ended is None:
@@ -213,11 +236,12 @@ class Connection(asyncio.Protocol):
 
 def _idle_s(headers: list[tuple[bytes, bytes]]) -> float:
     """Returns how long the connection may be idle before it is reused."""
+    idle_s = _IDLE_S
     for name, value in headers:
         if name.lower() == b"keep-alive":
             for parameter in value.lower().split(b","):
-                key, _, seconds = parameter.strip().partition(b"=")
-                if key == b"timeout":
+                key, _, seconds = parameter.partition(b"=")
+                if key.strip() == b"timeout":
                     with suppress(ValueError):
-                        return min(_IDLE_S, float(seconds) - _KEEP_ALIVE_MARGIN_S)
-    return _IDLE_S
+                        idle_s = min(idle_s, float(seconds) - _KEEP_ALIVE_MARGIN_S)
+    return idle_s

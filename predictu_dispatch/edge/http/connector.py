@@ -64,8 +64,15 @@ class Connector:
     async def open(self) -> OpenConnection:
         """Opens a connection. Raises what failure_reason.py knows, and UnsolicitedDataError."""
         connection = await self._connector.connect(self._destination, [], _NO_TIMEOUT)
-        if connection.protocol is None or connection.protocol.should_close:
+        transport = connection.transport
+        is_lost = transport is None or transport.is_closing()
+        if is_lost or connection.protocol is None or connection.protocol.should_close:
+            if transport is not None:
+                # close() alone would wait for the operator's end of TLS.
+                transport.abort()
             connection.close()
+            if is_lost:
+                raise ConnectionResetError("the operator closed the connection before the request")
             raise UnsolicitedDataError
         return connection
 

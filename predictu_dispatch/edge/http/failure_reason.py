@@ -49,4 +49,3 @@ def reason_not_sent(error: Exception) -> str:
             return "connect_failed"
         case _:
             return "internal_error"
-

@@ -44,6 +44,7 @@ class Transport:
         self._idle: list[Connection] = []
         """The last one is reused first, so that those that are not needed reach their end."""
         self._idle_check: asyncio.TimerHandle | None = None
+        self._idle_check_s = 0.0
         self._busy: set[Connection] = set()
         self._connecting: set[asyncio.Timeout] = set()
         self._is_interrupted = False
@@ -80,6 +81,8 @@ class Transport:
         started_s = now_s = time.monotonic()
         if self._is_interrupted or started_s >= send_before_s:
             return _not_sent(started_s, reason="interrupted" if self._is_interrupted else "too_late")
+        fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        request = f"{self._request_line}{fields}Content-Length: {len(body)}\r\n\r\n".encode() + body
         connection = self._take_idle(now_s)
         if connection is None:
             try:
@@ -87,20 +90,20 @@ class Transport:
             except Exception as error:  # noqa: BLE001 - every attempt needs an outcome; a bug shows in the audit
                 return self._failed_to_connect(started_s, unwrapped(error))
             now_s = time.monotonic()
-        fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        head = f"{self._request_line}{fields}Content-Length: {len(body)}\r\n\r\n"
         # Checked at the last moment: a process that was suspended must not send a debit that was
         # rolled back meanwhile.
         if time.monotonic() >= send_before_s:
             connection.abort()
             return _not_sent(started_s, reason="too_late", connected_s=now_s)
-        connection.send(head.encode() + body)
         timer = asyncio.get_running_loop().call_later(
             timeout_s - (now_s - started_s), connection.fail, "timeout", "the timeout ended before the answer"
         )
         self._busy.add(connection)
         try:
+            connection.send(request)
             await connection.answered()
+        except Exception as error:  # noqa: BLE001 - as above; something may have been sent
+            connection.failure = ("internal_error", f"{type(error).__name__}: {error}")
         finally:
             timer.cancel()
             self._busy.discard(connection)
@@ -115,7 +118,12 @@ class Transport:
                 opened = await self._connector.open()
         finally:
             self._connecting.discard(timeout)
-        return Connection(opened, response_bytes_max=self._response_bytes_max)
+        connection = Connection(opened, response_bytes_max=self._response_bytes_max)
+        if self._is_interrupted:
+            # In the turn of the loop in which it was opened.
+            connection.abort()
+            raise TimeoutError
+        return connection
 
     def _take_idle(self, now_s: float) -> Connection | None:
         while self._idle:
@@ -131,10 +139,13 @@ class Transport:
             connection.abort()
             return
         self._idle.append(connection)
-        if self._idle_check is None:
+        if self._idle_check is None or connection.idle_until_s < self._idle_check_s:
             self._check_idle_at(connection.idle_until_s)
 
     def _check_idle_at(self, at_s: float) -> None:
+        if self._idle_check is not None:
+            self._idle_check.cancel()
+        self._idle_check_s = at_s
         delay_s = max(0.0, at_s - time.monotonic())
         self._idle_check = asyncio.get_running_loop().call_later(delay_s, self._close_idle)
 
@@ -155,9 +166,7 @@ class Transport:
         return _not_sent(started_s, reason=reason, error=f"{type(error).__name__}: {error}")
 
 
-def _not_sent(
-    started_s: float, *, reason: str, error: str | None = None, connected_s: float | None = None
-) -> Exchange:
+def _not_sent(started_s: float, *, reason: str, error: str | None = None, connected_s: float | None = None) -> Exchange:
     return Exchange(
         evidence=Evidence.NOT_SENT,
         reason=reason,
