@@ -42,7 +42,7 @@ MEANING_OF_ACTIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """After a method returned a result that `counts`, or `before` it if its argument counts."""
+    """After a method returned a result that `counts`, or `before` it if its last argument counts."""
 
     meaning: str
     owner: str
@@ -65,15 +65,17 @@ class Point:
 
 _OUTBOX: Final = "predictu_dispatch.edge.postgres.outbox:Outbox"
 _FLEET_STORE: Final = "predictu_dispatch.edge.postgres.fleet_store:FleetStore"
-_TRANSPORT: Final = "predictu_dispatch.edge.http.transport"
+_HTTP: Final = "predictu_dispatch.edge.http"
 
 POINTS: Final = {
     "claimed": Point("a claim is committed and its rows are read; nothing is sent", _OUTBOX, "claim", counts=bool),
     "signed": Point("the token is signed; nothing is sent", "predictu_dispatch.flow.courier:Courier", "_token"),
-    "sent": Point("the last byte of the request is in the socket", f"{_TRANSPORT}:_WatchedRequest", "send"),
+    "sent": Point(
+        "the last byte of the request is in the socket", f"{_HTTP}.connection:Connection", "answered", before=True
+    ),
     "answered": Point(
         "the whole answer is read; nothing is judged",
-        f"{_TRANSPORT}:Transport",
+        f"{_HTTP}.transport:Transport",
         "post",
         counts=lambda exchange: exchange.evidence is Evidence.ANSWERED,
     ),
@@ -155,35 +157,33 @@ def arm(faults: Iterable[Fault], happen: Callable[[Fault], bool]) -> None:
     """
     for point in POINTS.values():
         point.find()
-    owner, send = POINTS["sent"].find()
-    owner.send = _track_until_sent(send)  # type: ignore[attr-defined]
     for fault in faults:
         point = POINTS[fault.point]
         # Another fault may have wrapped the method already.
         owner, method = point.find()
         setattr(owner, point.method, _wrapped(method, point, fault, happen))
+    # Outermost, so that the faults happen once the request is in the socket.
+    owner, answered = POINTS["sent"].find()
+    owner.answered = _once_sent(answered)  # type: ignore[attr-defined]
 
 
 _sending: set[object] = set()
-"""Requests whose last byte is not in the socket yet."""
+"""Connections with a request whose last byte is not in the socket yet."""
 
 
-def _track_until_sent(send: _Method) -> _Method:
-    @functools.wraps(send)
-    async def tracked(request: Any, connection: Any) -> Any:
-        _sending.add(request)
+def _once_sent(answered: _Method) -> _Method:
+    @functools.wraps(answered)
+    async def once_sent(connection: Any) -> None:
+        _sending.add(connection)
         try:
-            response = await send(request, connection)
-            # A task of aiohttp writes the body, and the event loop may buffer it.
-            if request._writer is not None:
-                await asyncio.wait([request._writer])
-            while (transport := connection.transport) is not None and transport.get_write_buffer_size():  # noqa: ASYNC110 - a few turns of the loop
+            # The event loop may buffer it; uvloop writes at the end of each turn.
+            while connection._transport.get_write_buffer_size():  # noqa: ASYNC110 - a few turns of the loop
                 await asyncio.sleep(0)
-            return response
         finally:
-            _sending.discard(request)
+            _sending.discard(connection)
+        await answered(connection)
 
-    return tracked
+    return once_sent
 
 
 async def _wait_until_sent() -> None:
@@ -207,7 +207,7 @@ def _wrapped(method: _Method, point: Point, fault: Fault, happen: Callable[[Faul
 
     @functools.wraps(method)
     async def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if point.before and point.counts(args[1]):
+        if point.before and point.counts(args[-1]):
             await on_pass()
         result = await method(*args, **kwargs)
         if not point.before and point.counts(result):

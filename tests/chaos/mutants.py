@@ -61,8 +61,8 @@ MUTANTS = (
     Mutant(
         name="a sent request is recorded as not sent",
         file="predictu_dispatch/edge/http/transport.py",
-        old="        progress.sent = True\n",
-        new="",
+        old="if reason is None else Evidence.UNANSWERED",
+        new="if reason is None else Evidence.NOT_SENT",
     ),
     Mutant(
         name="each attempt has another body",
