@@ -9,7 +9,6 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from itertools import chain
 from urllib.parse import quote
 
 from predictu_dispatch.core.callback import Evidence, Exchange
@@ -179,16 +178,13 @@ def _not_sent(started_s: float, *, reason: str, error: str | None = None, connec
 def _exchange(connection: Connection, *, started_s: float, connected_s: float) -> Exchange:
     """Returns what came of a request that was sent."""
     reason, error = connection.failure or (None, None)
-    raw = connection.headers if connection.status is not None else []
-    whole = b"".join(chain.from_iterable(raw))
-    # The fast path: ASCII without NUL needs no escaping.
-    printable = bytes.decode if whole.isascii() and b"\0" not in whole else _printable
+    head = connection.head.decode("utf-8", "backslashreplace").split("\0")
     return Exchange(
         evidence=Evidence.ANSWERED if reason is None else Evidence.UNANSWERED,
         reason=reason,
         error=None if error is None else _printable(error)[:_ERROR_CHARS_MAX],
         status=connection.status,
-        headers=tuple([(printable(name), printable(value)) for name, value in raw]),
+        headers=tuple(zip(head[::2], head[1::2], strict=False)),
         body=b"".join(connection.chunks),
         truncated=reason is not None and connection.status is not None,
         connect_ms=(connected_s - started_s) * 1000,
@@ -205,7 +201,6 @@ def _target(url: str) -> str:
     return quote(target if target.startswith("/") else f"/{target}", safe=_ASCII)
 
 
-def _printable(raw: bytes | str) -> str:
-    """Returns text that Postgres can store, with escapes for NUL, surrogates and invalid UTF-8."""
-    text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+def _printable(text: str) -> str:
+    """Returns text that Postgres can store, with escapes for NUL and surrogates."""
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -110,10 +110,9 @@ async def test_data_sent_before_the_request_affects_nothing(name: str) -> None:
         assert server.unexpected_bytes == b""
 
 
-@pytest.mark.parametrize("raw", [b"a\0b", "a\0b", b"\xff\0", "\ud800\0", b"\xed\xa0\x80", "\U0001f600"])
-def test_stored_texts_are_valid_in_postgres(raw: bytes | str) -> None:
-    # aiohttp refuses a NUL in a header today, but this may change.
-    text = _printable(raw)
+@pytest.mark.parametrize("error", ["a\0b", "\ud800\0", "\U0001f600"])
+def test_the_stored_texts_of_errors_are_valid_in_postgres(error: str) -> None:
+    text = _printable(error)
     assert "\0" not in text
     text.encode()
 
