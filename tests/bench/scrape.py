@@ -53,15 +53,15 @@ def filled(operators: int) -> Telemetry:
     for name in names:
         for method in Method:
             for verdict in (Verdict.DELIVERED, Verdict.RETRY):
-                metrics.attempts.labels(name, method, verdict).inc()
+                metrics.attempts.inc(name, method, verdict)
             for state in (CallbackState.DELIVERED, CallbackState.EXHAUSTED):
-                metrics.finished.labels(name, method, state).inc()
+                metrics.finished.inc(name, method, state)
         for method in (Method.BET_MAKE, Method.BET_WIN, Method.BET_SELL):
-            metrics.attempts.labels(name, method, Verdict.REJECTED).inc()
-            metrics.finished.labels(name, method, CallbackState.REJECTED).inc()
+            metrics.attempts.inc(name, method, Verdict.REJECTED)
+            metrics.finished.inc(name, method, CallbackState.REJECTED)
         for lane in Lane:
-            metrics.attempt_duration.labels(name, lane).observe(0.1)
-            metrics.delivery_latency.labels(name, lane).observe(0.1)
+            metrics.attempt_duration.observe(0.1, name, lane)
+            metrics.delivery_latency.observe(0.1, name, lane)
         for cause in ("requested", "unknown_effect"):
             metrics.rollbacks.labels(name, cause).inc()
         metrics.connections.labels(name).inc()

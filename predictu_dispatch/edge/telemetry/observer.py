@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from importlib.metadata import version
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.callback import Callback
@@ -19,6 +18,7 @@ from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.verdict import MISCONFIGURED
 from predictu_dispatch.edge.config.loader import Reload
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
+from predictu_dispatch.edge.telemetry.counts import Counts, Durations
 from predictu_dispatch.edge.telemetry.gauges import Gauges, ProcessStats
 from predictu_dispatch.edge.telemetry.log import without_tokens
 
@@ -102,8 +102,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         # Memory, CPU time and file descriptors, under Prometheus's standard names.
         ProcessCollector(registry=self.registry)
-        self.attempts = self._counter("attempts", "operator", "method", "verdict")
-        self.finished = self._counter("callbacks_finished", "operator", "method", "state")
+        self.attempts = self._counts("attempts", "operator", "method", "verdict")
+        self.finished = self._counts("callbacks_finished", "operator", "method", "state")
         self.rollbacks = self._counter("rollbacks", "operator", "cause")
         self.misconfigured = self._counter("misconfigured", "operator")
         self.connections = self._counter("connections", "operator")
@@ -114,9 +114,9 @@ class Metrics:
         self.reload_failures = self._counter("config_reload_failures")
         self.last_reload_successful = self._gauge("config_last_reload_successful")
         self.last_reload_successful.set(1)
-        self.attempt_duration = self._histogram("attempt_duration_seconds", "operator", "lane")
-        self.delivery_latency = self._histogram("delivery_latency_seconds", "operator", "lane")
-        self.pickup_latency = self._histogram("pickup_latency_seconds", "lane")
+        self.attempt_duration = self._durations("attempt_duration_seconds", "operator", "lane")
+        self.delivery_latency = self._durations("delivery_latency_seconds", "operator", "lane")
+        self.pickup_latency = self._durations("pickup_latency_seconds", "lane")
         self._gauge("build_info", "version").labels(version("predictu-dispatch")).set(1)
 
     def _gauge(self, name: str, *labels: str) -> Gauge:
@@ -125,8 +125,11 @@ class Metrics:
     def _counter(self, name: str, *labels: str) -> Counter:
         return Counter(f"predictu_dispatch_{name}", _HELP[name], labels, registry=self.registry)
 
-    def _histogram(self, name: str, *labels: str) -> Histogram:
-        return Histogram(f"predictu_dispatch_{name}", _HELP[name], labels, registry=self.registry, buckets=_BUCKETS_S)
+    def _counts(self, name: str, *labels: str) -> Counts:
+        return Counts(f"predictu_dispatch_{name}", _HELP[name], labels, self.registry)
+
+    def _durations(self, name: str, *labels: str) -> Durations:
+        return Durations(f"predictu_dispatch_{name}", _HELP[name], labels, self.registry, buckets_s=_BUCKETS_S)
 
 
 class Telemetry:
@@ -136,12 +139,6 @@ class Telemetry:
         self._metrics = metrics = Metrics()
         self.registry = metrics.registry
         self.connections = metrics.connections
-        # Caches the labelled children, because the library checks the labels at each call.
-        self._attempts = cache(metrics.attempts.labels)
-        self._finished = cache(metrics.finished.labels)
-        self._attempt_duration = cache(metrics.attempt_duration.labels)
-        self._delivery_latency = cache(metrics.delivery_latency.labels)
-        self._pickup_latency = cache(metrics.pickup_latency.labels)
         self.gauges = Gauges(process_stats)
         self.registry.register(self.gauges)
         self._open_circuits: dict[str, bool] = {}
@@ -149,30 +146,31 @@ class Telemetry:
     def attempt_began(self, callback: Callback) -> None:
         """Counts an attempt that is about to be sent."""
         due_to_claim_s = (callback.leased_at - callback.due_at).total_seconds()
-        self._pickup_latency(callback.lane).observe(due_to_claim_s + time.monotonic() - callback.leased_at_s)
+        since_claim_s = time.monotonic() - callback.leased_at_s
+        self._metrics.pickup_latency.observe(due_to_claim_s + since_claim_s, callback.lane)
         if callback.method is Method.BET_ROLLBACK and callback.attempt == 1:
             self._metrics.rollbacks.labels(callback.operator_id, callback.reason or _ENQUEUED).inc()
 
     def attempt_settled(self, attempt: Attempt, change: CallbackChange) -> None:
         """Logs and counts an attempt that is in the audit."""
-        callback, exchange = attempt.callback, attempt.exchange
+        callback, exchange, metrics = attempt.callback, attempt.exchange, self._metrics
         late = change.cause is Cause.LATE
         verdict = "late" if late else attempt.outcome.verdict
-        self._attempts(callback.operator_id, callback.method, verdict).inc()
+        metrics.attempts.inc(callback.operator_id, callback.method, verdict)
         if late:
-            self._metrics.leases_lost.inc()
+            metrics.leases_lost.inc()
         if attempt.judgement.reason == MISCONFIGURED:
-            self._metrics.misconfigured.labels(callback.operator_id).inc()
+            metrics.misconfigured.labels(callback.operator_id).inc()
         if attempt.reaped:
-            self._metrics.leases_reaped.inc()
+            metrics.leases_reaped.inc()
         else:
             # A reaped attempt lasts as long as its lease, which says nothing about the operator.
-            self._attempt_duration(callback.operator_id, callback.lane).observe(exchange.total_ms / 1000)
+            metrics.attempt_duration.observe(exchange.total_ms / 1000, callback.operator_id, callback.lane)
         if change.state in FINAL:
-            self._finished(callback.operator_id, callback.method, change.state).inc()
+            metrics.finished.inc(callback.operator_id, callback.method, change.state)
         if change.state is CallbackState.DELIVERED:
             latency_s = (attempt.finished_at - callback.created_at).total_seconds()
-            self._delivery_latency(callback.operator_id, callback.lane).observe(max(0.0, latency_s))
+            metrics.delivery_latency.observe(max(0.0, latency_s), callback.operator_id, callback.lane)
         event = Event.LEASE_LOST if late or change.state is None else _EVENT_OF_STATE[change.state]
         log.info(
             event,
@@ -195,7 +193,7 @@ class Telemetry:
     def callback_changed(self, change: CallbackChange) -> None:
         """Logs a callback that changed because of its bet or its deadline, without an attempt."""
         if change.state in FINAL:
-            self._finished(change.operator_id, change.method, change.state).inc()
+            self._metrics.finished.inc(change.operator_id, change.method, change.state)
         log.info(
             _EVENT_OF_CAUSE[change.cause],
             request_id=str(change.request_id),
