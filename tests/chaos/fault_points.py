@@ -42,7 +42,7 @@ MEANING_OF_ACTIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """After a method returned a result that `counts`, or `before` it if its last argument counts."""
+    """After a method returned a result that counts, or `before` it if its last argument counts."""
 
     meaning: str
     owner: str

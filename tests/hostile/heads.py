@@ -47,8 +47,9 @@ def redirect(code: int, location: str) -> Entry:
     return sends(f"a {code} to {location}", wire, MISCONFIGURED)
 
 
-def length(name: str, value: bytes, *expected: Expected, **more: Any) -> Entry:
-    return sends(f"Content-Length {name}", HEAD + b"Content-Length: " + value + b"\r\n\r\n" + OK, *expected, **more)
+def length(name: str, value: bytes, *expected: Expected, colon: bytes = b": ", **more: Any) -> Entry:
+    wire = HEAD + b"Content-Length" + colon + value + b"\r\n\r\n" + OK
+    return sends(f"Content-Length {name}", wire, *expected, **more)
 
 
 def chunks(name: str, content: bytes, *expected: Expected, **more: Any) -> Entry:
@@ -114,6 +115,9 @@ CODES: tuple[Entry, ...] = (
     garbage("a code of four digits", http(status=b"HTTP/1.1 2000 OK")),
     garbage("a code in letters", http(status=b"HTTP/1.1 OK")),
     garbage("a code below nought", http(status=b"HTTP/1.1 -200 OK")),
+    # No interim answer: its body must not become a part of the next one's.
+    sends("a code below 100, and an answer behind it", http(OK[:9], status=b"HTTP/1.1 099 A") + http(), *BAD_HTTP),
+    sends("a code of nought, and an answer behind it", http(b"", status=b"HTTP/1.1 000 A") + http(), *BAD_HTTP),
 )
 
 FRAMING: tuple[Entry, ...] = (
@@ -136,6 +140,22 @@ FRAMING: tuple[Entry, ...] = (
     length("empty", b"", *EITHER, no_answer("not_json"), then=Then.CLOSES),
     head("two lengths, not the same", b"Content-Length: 5\r\n", *BAD_HTTP, then=Then.CLOSES),
     head("two lengths, the same", b"Content-Length: %d\r\n" % len(OK), *EITHER, then=Then.CLOSES),
+    # The parser takes such a line for a length, so it is one.
+    length(
+        "named with a space, too long, and closed",
+        b"600",
+        *broken("truncated"),
+        *BAD_HTTP,
+        then=Then.CLOSES,
+        colon=b" : ",
+    ),
+    sends(
+        "chunks named with a space, no last one, and closed",
+        HEAD + b"Transfer-Encoding : chunked\r\n\r\n" + ONE_CHUNK,
+        *broken("truncated"),
+        *BAD_HTTP,
+        then=Then.CLOSES,
+    ),
     sends("a length and chunks", http(ONE_CHUNK, b"Transfer-Encoding: chunked"), *BAD_HTTP, then=Then.CLOSES),
     sends(
         "chunks and a length",

@@ -19,6 +19,7 @@ LINES: tuple[Entry, ...] = (
     head("a header name of 8 KB that ends in a NUL", b"X-" + b"y" * 8_000 + b"\0: z\r\n", *BAD_HTTP),
     head("a header value of 8 KB that ends in a NUL", b"X-Y: " + b"z" * 8_000 + b"\x01\0\r\n", *BAD_HTTP),
     head("a NUL in a value", b"X-Nul: a\0b\r\n", *BAD_HTTP),
+    sends("a NUL in a value, and an answer behind it", http(OK, b"X-Nul: a\0b") + HIDDEN, *BAD_HTTP, then=Then.CLOSES),
     head("a NUL in a name", b"X-\0: a\r\n", *BAD_HTTP),
     head("control characters", b"X-Ctl: \x01\x02\x7f\r\n", *EITHER),
     head("terminal escapes", b"X-Esc: \x1b[2J\x1b]0;owned\x07\r\n", *EITHER),

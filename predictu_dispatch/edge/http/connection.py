@@ -209,8 +209,8 @@ class Connection(asyncio.Protocol):
         elif head.count(b"\0") >= 2 * len(self._headers) > 0:
             # The leniency for headers lets it pass (RFC 9110, section 5.5).
             self.fail("bad_http", "the answer is not valid HTTP: a NUL in a header")
-        elif len(head) + 2 * len(self._headers) > HEAD_BYTES_MAX:
-            # Two NULs stand for the four bytes beside a header on the wire.
+        elif len(head) + 2 * len(self._headers) >= HEAD_BYTES_MAX:
+            # NULs stand for two of the four bytes beside a header on the wire; the last one has one.
             self._fail_head()
         elif status >= _FINAL_MIN or status == _SWITCHING_PROTOCOLS:
             self.status, self.head = status, head

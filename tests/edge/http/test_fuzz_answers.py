@@ -43,8 +43,7 @@ BUILT_IN = Statuses.of()
 BYTES_MAX = 8_000
 """max_response_bytes of this operator; some answers are longer."""
 ANSWER_TIMEOUT_S = {Then.GOES_ON: 0.05, Then.CLOSES: 0.3, Then.RESETS: 0.3}
-"""The timeout of attempts with an incomplete answer. Closing the connection ends most of them, but
-not all; see `in_two` in scripts.py."""
+"""The timeout of attempts with an incomplete answer. Closing the connection ends most of them."""
 STORED_MAX = 400
 """The number of different exchanges that are also settled in Postgres."""
 ANSWERED, NOT_SENT = Evidence.ANSWERED, Evidence.NOT_SENT

@@ -8,10 +8,11 @@ import socket
 import time
 from typing import Any
 
-import aiohttp
 import pytest
+from aiohttp.connector import Connection as OpenConnection
 
 from predictu_dispatch.core.callback import Evidence
+from predictu_dispatch.edge.http.transport import Transport
 from tests.support.raw_server import (
     BOUND_S,
     OK,
@@ -21,6 +22,7 @@ from tests.support.raw_server import (
     answering,
     evidence_and_reason,
     post,
+    settings_for,
     transport_to,
 )
 
@@ -78,21 +80,43 @@ async def test_after_send_before_s_nothing_is_connected_or_sent() -> None:
     assert server.connections == 0
 
 
-async def test_a_process_suspended_before_the_first_byte_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request is written one turn of the loop after send()."""
-    send = aiohttp.ClientRequest.send
+async def test_a_process_suspended_while_it_connects_sends_nothing() -> None:
+    suspended_s = [0.4]
 
-    async def send_and_freeze(request: aiohttp.ClientRequest, conn: Any) -> aiohttp.ClientResponse:
-        response = await send(request, conn)
-        time.sleep(0.4)  # noqa: ASYNC251 - blocks the process, as SIGSTOP does
-        return response
+    def connecting() -> None:
+        # Blocks the process, as SIGSTOP does.
+        time.sleep(suspended_s.pop() if suspended_s else 0.0)
 
-    async with RawServer(answering(OK, OK)).running() as server, transport_to(server.url) as transport:
-        with monkeypatch.context() as frozen:
-            frozen.setattr(aiohttp.ClientRequest, "send", send_and_freeze)
-            exchange = await post(transport, send_before_s=time.monotonic() + 0.2)
+    async with RawServer(answering(OK, OK)).running() as server:
+        transport = Transport(settings_for(server.url), connecting=connecting)
+        exchange = await post(transport, send_before_s=time.monotonic() + 0.2)
         assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "too_late")
+        assert exchange.connect_ms is not None
         # The next request works and is the only one that arrived.
         assert evidence_and_reason(await post(transport)) == (Evidence.ANSWERED, None)
-        assert len(server.requests) == 1
-        assert server.unexpected_bytes == b""
+        await transport.close()
+    assert (server.connections, len(server.requests), server.unexpected_bytes) == (2, 1, b"")
+
+
+async def test_a_connection_that_is_lost_while_it_opens_is_not_sent() -> None:
+    """The operator closes each connection at once; the process is blocked until that is here."""
+
+    async def closes(peer: Peer) -> None:
+        peer.reset()
+
+    async with RawServer(closes).running() as server, transport_to(server.url) as transport:
+        open_connection = transport._connector._connector.connect
+
+        async def opened_and_lost(*args: Any) -> OpenConnection:
+            connection = await open_connection(*args)
+            async with asyncio.timeout(BOUND_S):
+                while not connection.closed:  # noqa: ASYNC110 - a few turns of the loop
+                    await asyncio.sleep(0)
+            return connection
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(transport._connector._connector, "connect", opened_and_lost)
+            exchange = await post(transport)
+        assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "connect_failed")
+        assert "the operator closed the connection before the request" in (exchange.error or "")
+    assert server.requests == []

@@ -6,8 +6,6 @@ import asyncio
 import socket
 import time
 
-import pytest
-
 from predictu_dispatch.core.callback import Evidence
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.http.transport import Transport
@@ -17,7 +15,6 @@ BODY_BYTES = 4_000_000
 PATIENCE_S = 20.0
 
 
-@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
 async def test_a_request_that_timed_out_never_arrives_completely() -> None:
     """An operator that resumes reading gets a truncated request, not a debit after its rollback."""
     listener = socket.socket()
