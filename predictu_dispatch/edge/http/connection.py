@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
             # The leniency for headers lets it pass (RFC 9110, section 5.5).
             self.fail("bad_http", "the answer is not valid HTTP: a NUL in a header")
         elif len(head) + 2 * len(self._headers) >= HEAD_BYTES_MAX:
-            # NULs stand for two of the four bytes beside a header on the wire; the last one has one.
+            # Beside each header on the wire are four bytes; in `head` two, and one at its end.
             self._fail_head()
         elif status >= _FINAL_MIN or status == _SWITCHING_PROTOCOLS:
             self.status, self.head = status, head
