@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -60,6 +60,10 @@ class SigningKey:
         secret = b"" if isinstance(key, RSAPrivateKey) else bytes(key) + bytes(key.verify_key)
         return cls(algorithm=algorithm, kid=kid, private_key=key, header=_base64url(header.encode()), secret=secret)
 
+    def signed(self, unsigned_token: str) -> str:
+        """Return the token with its signature (RFC 7515 section 5.1)."""
+        return f"{unsigned_token}.{_base64url(self.signature(unsigned_token.encode()))}"
+
     def signature(self, message: bytes) -> bytes:
         """Sign these bytes (RFC 8032; RFC 7518 section 3.3)."""
         if self.secret:
@@ -82,8 +86,10 @@ class SigningKey:
         return {**_required_members(self.private_key), "kid": self.kid, "alg": self.algorithm, "use": "sig"}
 
 
-def sign(key: SigningKey, *, operator_id: str, method: str, jti: str, body: bytes, issued_at_s: int, ttl_s: int) -> str:
-    """Return one attempt's token for this body, valid from `issued_at_s` (Unix time) for `ttl_s`.
+def unsigned_token(
+    key: SigningKey, *, operator_id: str, method: str, jti: str, body: bytes, issued_at_s: int, ttl_s: int
+) -> str:
+    """Return an attempt's header and claims, valid from `issued_at_s` (Unix time) for `ttl_s`.
 
     No value has a character that JSON escapes: operator_id has letters, digits, `_` and `-`.
     """
@@ -91,8 +97,7 @@ def sign(key: SigningKey, *, operator_id: str, method: str, jti: str, body: byte
         f'{{"iss":"{ISSUER}","sub":"{operator_id}","iat":{issued_at_s},"exp":{issued_at_s + ttl_s},"jti":"{jti}",'
         f'"method":"{method}","digest":"{hashlib.sha256(body).hexdigest()}"}}'
     )
-    signed = f"{key.header}.{_base64url(claims.encode())}"
-    return f"{signed}.{_base64url(key.signature(signed.encode()))}"
+    return f"{key.header}.{_base64url(claims.encode())}"
 
 
 def jti_of(setting: JtiSource, request_id: str, attempt: int) -> str:
@@ -138,6 +143,9 @@ def _thumbprint(members: dict[str, str]) -> str:
     return _base64url(hashlib.sha256(canonical.encode()).digest())
 
 
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
 def _base64url(octets: bytes) -> str:
     """Encode without padding (RFC 7515 section 2)."""
-    return urlsafe_b64encode(octets).rstrip(b"=").decode("ascii")
+    return b2a_base64(octets, newline=False).translate(_URL_SAFE, b"=").decode("ascii")

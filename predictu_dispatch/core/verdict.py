@@ -154,12 +154,15 @@ def _business(callback: Callback, answer: dict[str, Any], status: str, statuses:
 def _parse(body: bytes) -> dict[str, Any]:
     """Return the body's one JSON object, with fractions as Decimal. Raises _NoAnswerError."""
     try:
-        answer = _DECODER.decode(body.decode("utf-8"))
+        text = body.decode("utf-8").strip(_JSON_SPACE)
+        answer, end = _DECODER.raw_decode(text)
     except UnicodeDecodeError:
         raise _NoAnswerError("not_utf8") from None
     except (ValueError, RecursionError):
         # RecursionError: nested deeper than Python's parser goes.
         raise _NoAnswerError("not_json") from None
+    if end != len(text):
+        raise _NoAnswerError("not_json")
     if not isinstance(answer, dict):
         raise _NoAnswerError("not_object")
     return answer
@@ -189,6 +192,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+_JSON_SPACE = " \t\n\r"
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object_without_duplicates,
     parse_int=_whole_number,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from predictu_dispatch.core.signing import sign
+from predictu_dispatch.core.signing import unsigned_token
 from predictu_dispatch.demo.environment import Environment, Operator
 from predictu_dispatch.demo.fixtures import (
     ATTEMPT_TIMEOUT_S,
@@ -120,8 +120,9 @@ async def _place_legacy_bet(environment: Environment, operator: Operator, bet: B
         f'{{"method":"BET_MAKE","timestamp":"{timestamp}","request_id":"{bet.placement_id}",'
         f'"operator_id":"{bet.operator_id}","params":{params}}}'
     ).encode()
-    token = sign(
-        operator.signing_key,
+    key = operator.signing_key
+    unsigned = unsigned_token(
+        key,
         operator_id=bet.operator_id,
         method="BET_MAKE",
         jti=str(bet.placement_id),
@@ -129,7 +130,7 @@ async def _place_legacy_bet(environment: Environment, operator: Operator, bet: B
         issued_at_s=int(time.time()),
         ttl_s=30,
     )
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {key.signed(unsigned)}", "Content-Type": "application/json"}
     async with environment.http.post(operator.callback_url, data=body, headers=headers) as answer:
         if not answer.ok:
             raise DemoError(f"{operator.callback_url} answered {answer.status}: {await answer.text()}")

@@ -11,13 +11,12 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from predictu_dispatch.core.callback import Callback, Evidence, Exchange, body
 from predictu_dispatch.core.lifecycle import Attempt, outcome_of, policy_of
-from predictu_dispatch.core.methods import Lane
-from predictu_dispatch.core.signing import jti_of, sign
+from predictu_dispatch.core.methods import Lane, Method
+from predictu_dispatch.core.signing import jti_of, unsigned_token
 from predictu_dispatch.core.verdict import Statuses, judge
 from predictu_dispatch.flow.ports import Operator, Transport
 
@@ -34,8 +33,8 @@ _HEADERS = {
     "Accept-Encoding": "identity",
     "User-Agent": USER_AGENT,
 }
-_AUDITED_HEADERS = json.dumps(_HEADERS).partition("{token}")
-_WITHHELD = "[signature withheld]"
+_BEFORE_TOKEN, _, _AFTER_TOKEN = json.dumps(_HEADERS).partition("{token}")
+_WITHHELD = ".[signature withheld]"
 """Replaces the signature in the audit: a whole token would be a credential."""
 _SIGNERS = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="sign")
 """An RSA signature takes a millisecond and releases Python's lock, so others run meanwhile."""
@@ -50,6 +49,7 @@ class Courier:
         self._transport = transport
         self._instance = instance
         self._statuses = Statuses.of(operator.settings.statuses)
+        self._policies = {method: policy_of(method, operator.settings) for method in Method}
         self._in_flight = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -77,12 +77,13 @@ class Courier:
 
     async def _attempt(self, callback: Callback) -> Attempt:
         settings = self.operator.settings
-        policy = policy_of(callback.method, settings)
-        token = ""
-        request_body: bytes | None = None
+        policy = self._policies[callback.method]
+        audited_headers = request_body = None
         try:
             request_body = body(callback)
-            token = await self._token(callback, request_body)
+            unsigned = self._unsigned_token(callback, request_body)
+            token = await self._token(unsigned)
+            audited_headers = f"{_BEFORE_TOKEN}{unsigned}{_WITHHELD}{_AFTER_TOKEN}"
         except Exception as error:  # noqa: BLE001 - a callback that cannot be written must not stop the others
             exchange = Exchange(
                 evidence=Evidence.NOT_SENT,
@@ -111,7 +112,7 @@ class Courier:
             finished_at=finished_at,
             url=settings.callback_url,
             key_id=self.operator.signing_key.kid,
-            request_headers=_audited_headers(token) if token else None,
+            request_headers=audited_headers,
             request_body=None if request_body is None else request_body.decode(),
             exchange=exchange,
             judgement=judgement,
@@ -127,11 +128,10 @@ class Courier:
             report_id=uuid.UUID(int=random.getrandbits(128), version=4),
         )
 
-    async def _token(self, callback: Callback, request_body: bytes) -> str:
-        key, signing = self.operator.signing_key, self.operator.settings.signing
-        signed = partial(
-            sign,
-            key,
+    def _unsigned_token(self, callback: Callback, request_body: bytes) -> str:
+        signing = self.operator.settings.signing
+        return unsigned_token(
+            self.operator.signing_key,
             operator_id=callback.operator_id,
             method=callback.method,
             jti=jti_of(signing.jti, str(callback.request_id), callback.attempt),
@@ -139,14 +139,12 @@ class Courier:
             issued_at_s=int(time.time()),
             ttl_s=signing.token_ttl_s,
         )
+
+    async def _token(self, unsigned: str) -> str:
+        key = self.operator.signing_key
         if key.algorithm == "RS256":
-            return await asyncio.get_running_loop().run_in_executor(_SIGNERS, signed)
-        return signed()
-
-
-def _audited_headers(token: str) -> str:
-    before, _, after = _AUDITED_HEADERS
-    return f"{before}{token.rpartition('.')[0]}.{_WITHHELD}{after}"
+            return await asyncio.get_running_loop().run_in_executor(_SIGNERS, key.signed, unsigned)
+        return key.signed(unsigned)
 
 
 OperatorT = TypeVar("OperatorT")

@@ -15,7 +15,7 @@ from joserfc.jwk import OKPKey, RSAKey
 
 from predictu_dispatch.commands.keys import ALGORITHMS
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
-from predictu_dispatch.core.signing import SigningKey, jti_of, sign
+from predictu_dispatch.core.signing import SigningKey, jti_of, unsigned_token
 from predictu_dispatch.edge.config.keys import new_private_pem
 
 BODY = b'{"method":"BET_MAKE","request_id":"4f1c0b1e-6f0e-4a51-9a2b-0d2f5a3f7e10","params":{"amount":500}}'
@@ -32,8 +32,9 @@ every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
 def token_of(algorithm: SigningAlgorithm, *, body: bytes = BODY, issued_at_s: int = NOW_S) -> str:
-    return sign(
-        KEYS[algorithm],
+    key = KEYS[algorithm]
+    unsigned = unsigned_token(
+        key,
         operator_id="op_abc123",
         method="BET_MAKE",
         jti=REQUEST_ID,
@@ -41,6 +42,7 @@ def token_of(algorithm: SigningAlgorithm, *, body: bytes = BODY, issued_at_s: in
         issued_at_s=issued_at_s,
         ttl_s=30,
     )
+    return key.signed(unsigned)
 
 
 def verified(algorithm: SigningAlgorithm, token: str, body: bytes) -> dict[str, object] | None:

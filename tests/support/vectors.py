@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
-from predictu_dispatch.core.signing import SigningKey, sign
+from predictu_dispatch.core.signing import SigningKey, unsigned_token
 from tests.support.code_blocks import ROOT
 
 FILE = ROOT / "predictu_dispatch" / "reference_operator" / "vectors.json"
@@ -95,7 +95,9 @@ BET_WIN = _body("BET_WIN", '{"player_id":"p-1","currency":"EUR","amount":2312,"b
 def _token(
     key: SigningKey, body: bytes, method: str = "BET_MAKE", jti: str = REQUEST_ID, at_s: int = ISSUED_AT_S
 ) -> str:
-    return sign(key, operator_id=OPERATOR_ID, method=method, jti=jti, body=body, issued_at_s=at_s, ttl_s=TTL_S)
+    return key.signed(
+        unsigned_token(key, operator_id=OPERATOR_ID, method=method, jti=jti, body=body, issued_at_s=at_s, ttl_s=TTL_S)
+    )
 
 
 def _base64url(octets: bytes) -> str:
