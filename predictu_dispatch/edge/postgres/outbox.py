@@ -102,7 +102,7 @@ class Outbox:
         now_s = time.monotonic()
         return [
             (
-                _callback(row, leased_at_s=now_s - (row["reaped_at"] - row["leased_at"]).total_seconds()),
+                _callback(row[:-2], leased_at_s=now_s - (row["reaped_at"] - row["leased_at"]).total_seconds()),
                 row["leased_by"],
                 row["reaped_at"],
             )
@@ -121,28 +121,11 @@ class Outbox:
         return FleetFigures(**json.loads(figures), age_s=age_s)
 
 
-def _callback(row: Mapping[str, Any], *, leased_at_s: float) -> Callback:
-    return Callback(
-        operator_id=row["operator_id"],
-        request_id=row["request_id"],
-        method=_METHODS[row["method"]],
-        bet_id=row["bet_id"],
-        lane=_LANES[row["lane"]],
-        attempt=row["attempt"],
-        budget_from=row["budget_from"],
-        effect=_EFFECTS[row["effect"]],
-        reason=row["reason"],
-        params=row["params"],
-        created_at=row["created_at"],
-        due_at=row["due_at"],
-        expires_in_s=row["expires_in_s"],
-        leased_at=row["leased_at"],
-        lease_s=row["lease_s"],
-        amount_format=row["amount_format"],
-        minor_digits=row["minor_digits"],
-        placement_ended_s_ago=row["placement_ended_s_ago"],
-        leased_at_s=leased_at_s,
-    )
+def _callback(row: Iterable[Any], *, leased_at_s: float) -> Callback:
+    """A claimed row; its columns are the fields in order, because by name takes twice as long."""
+    operator_id, request_id, method, bet_id, lane, attempt, budget_from, effect, *others = row
+    named = operator_id, request_id, _METHODS[method], bet_id, _LANES[lane], attempt, budget_from, _EFFECTS[effect]
+    return Callback._make((*named, *others, leased_at_s))
 
 
 def _as_json(headers: tuple[tuple[str, str], ...]) -> str:
