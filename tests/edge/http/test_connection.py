@@ -6,6 +6,7 @@ test_hostile_answers.py.
 
 import asyncio
 import ssl
+import time
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from random import Random
@@ -317,6 +318,36 @@ async def test_a_status_line_that_is_cut_by_the_limit_has_no_code() -> None:
 
 
 # Reuse
+
+
+@pytest.mark.parametrize(
+    ("lines", "idle_s"),
+    [
+        ((), 20.0),
+        ((b"Keep-Alive: timeout=3",), 2.0),
+        ((b"Keep-Alive: timeout=1",), None),
+        ((b"Keep-Alive: timeout=0",), None),
+        ((b"Keep-Alive: timeout=-5",), None),
+        ((b"Keep-Alive: timeout=60, max=100",), 20.0),
+        ((b"keep-alive: max=100,TIMEOUT = 3 ",), 2.0),
+        ((b"Keep-Alive: timeout=3, timeout=10",), 2.0),
+        ((b"Keep-Alive: timeout=10", b"Keep-Alive: timeout=3"), 2.0),
+        *(
+            ((b"Keep-Alive: timeout=" + odd,), 20.0)
+            for odd in (b"", b"=", b"nan", b"inf", b"1e400", b"9" * 5_000, b"three", b'"3"', b"\xff")
+        ),
+        ((b"Keep-Alive: timeout",), 20.0),
+        ((b"Keep-Alive:",), 20.0),
+    ],
+)
+async def test_a_connection_is_idle_until_a_second_before_the_operator_may_close_it(
+    lines: tuple[bytes, ...], idle_s: float | None
+) -> None:
+    answering = Answering().receive([http(OK, *lines)])
+    assert answering.connection.is_idle == (idle_s is not None)
+    if idle_s is not None:
+        assert answering.connection.idle_until_s - time.monotonic() == pytest.approx(idle_s, abs=1.0)
+    assert answering.exchange().evidence is Evidence.ANSWERED
 
 
 @pytest.mark.parametrize("unsent", [0, 1])
