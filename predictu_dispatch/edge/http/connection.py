@@ -7,6 +7,7 @@ or by `fail()`, also called for a lost connection, invalid HTTP, an exceeded lim
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 import time
 from contextlib import suppress
@@ -49,11 +50,20 @@ class Connection(asyncio.Protocol):
         self.idle_until_s = 0.0
         """Until when it may be reused, in monotonic seconds; set by each complete answer."""
         self._transport.set_protocol(self)
+        self._poll = select.poll()
+        self._poll.register(self._transport.get_extra_info("socket"), select.POLLIN)
 
     @property
     def is_idle(self) -> bool:
         """True if the connection is open and has no exchange."""
         return self._is_open and self._ended is None and not self._transport.is_closing()
+
+    def is_readable(self) -> bool:
+        """Returns whether the operator sent bytes, or closed, since the loop polled the socket.
+
+        On an idle connection, such bytes would be read as the answer to the next request.
+        """
+        return bool(self._poll.poll(0))
 
     # ── The exchange ──────────────────────────────────────────────────────────────────────────────
 

@@ -127,7 +127,7 @@ class Transport:
     def _take_idle(self, now_s: float) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_idle and now_s < connection.idle_until_s:
+            if connection.is_idle and now_s < connection.idle_until_s and not connection.is_readable():
                 return connection
             connection.abort()
         return None

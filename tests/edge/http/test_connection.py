@@ -39,7 +39,7 @@ class MemoryTransport(asyncio.Transport):
     """Keeps what is written; `unsent` bytes of it are not in the socket yet."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(extra={"socket": 0})
         self.written = b""
         self.unsent = 0
         self.is_aborted = False

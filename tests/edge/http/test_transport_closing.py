@@ -5,7 +5,8 @@ import contextlib
 import gc
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -133,33 +134,64 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("end", [reset, socket.socket.close])
-async def test_a_request_on_a_connection_whose_end_is_not_seen_yet_is_unanswered(
-    end: Callable[[socket.socket], None],
-) -> None:
-    """The loop has not polled since the operator's end: the write fails, or a reset answers it.
+STALE = OK.replace(b'"OK"', b'"NO"')
 
-    That it failed with nothing sent cannot be known in general, so the debit counts as unknown.
-    """
+
+@asynccontextmanager
+async def idle_connection() -> AsyncIterator[tuple[Transport, socket.socket, socket.socket]]:
+    """A transport with one idle connection, its other end, and the listener for the next one."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)  # noqa: FBT003 - the system's own signature
         async with transport_to(f"http://127.0.0.1:{listener.getsockname()[1]}/") as transport:
             first = asyncio.create_task(post(transport))
-            for round_ in range(2):
-                connection, _ = await loop.sock_accept(listener)
+            connection, _ = await loop.sock_accept(listener)
+            with connection:
                 assert await loop.sock_recv(connection, 65_536)
                 await loop.sock_sendall(connection, OK)
                 assert evidence_and_reason(await first) == (Evidence.ANSWERED, None)
-                if round_ == 1:
-                    connection.close()
-                    break
-                end(connection)
-                # Without a turn of the loop in between.
-                async with asyncio.timeout(BOUND_S):
-                    second = await post(transport)
-                assert evidence_and_reason(second) == (Evidence.UNANSWERED, "reset")
-                first = asyncio.create_task(post(transport))
+                yield transport, connection, listener
+
+
+@pytest.mark.parametrize("end", [reset, socket.socket.close, lambda connection: connection.send(STALE)])
+async def test_what_the_operator_did_since_the_loop_polled_is_seen_before_a_connection_is_reused(
+    end: Callable[[socket.socket], object],
+) -> None:
+    """The request is sent on a new connection, so no debit is unknown and no answer is taken."""
+    loop = asyncio.get_running_loop()
+    async with idle_connection() as (transport, connection, listener):
+
+        async def serve_the_next() -> bytes:
+            other, _ = await loop.sock_accept(listener)
+            with other:
+                request = await loop.sock_recv(other, 65_536)
+                await loop.sock_sendall(other, OK)
+            return request
+
+        next_one = asyncio.create_task(serve_the_next())
+        await asyncio.sleep(0)
+        end(connection)
+        # Without a turn of the loop in between.
+        async with asyncio.timeout(BOUND_S):
+            exchange = await post(transport)
+            assert (exchange.evidence, exchange.body) == (Evidence.ANSWERED, b'{"status":"OK"}')
+            assert (await next_one).startswith(b"POST ")
+
+
+@pytest.mark.parametrize("end", [reset, socket.socket.close])
+async def test_a_write_that_fails_is_unanswered(
+    monkeypatch: pytest.MonkeyPatch, end: Callable[[socket.socket], None]
+) -> None:
+    """The operator's end comes behind the last check: the write fails, or a reset answers it.
+
+    That nothing was sent cannot be known in general, so the debit counts as unknown.
+    """
+    async with idle_connection() as (transport, connection, _):
+        monkeypatch.setattr(transport._idle[0], "is_readable", lambda: False)
+        end(connection)
+        async with asyncio.timeout(BOUND_S):
+            exchange = await post(transport)
+        assert evidence_and_reason(exchange) == (Evidence.UNANSWERED, "reset")
 
 
 async def test_a_fault_in_our_own_code_is_unanswered_and_closes_the_connection(
