@@ -2109,6 +2109,61 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.settle_one(operator_id text, request_id uuid, attempt integer, bet_id text, state text, state_reason text, effect text, due_in_s double precision, operator_status text, operator_transaction_id text, balance bigint, anomaly text, reaped boolean, method text, evidence text, verdict text, reason text, instance text, started_at timestamp with time zone, finished_at timestamp with time zone, url text, key_id text, request_headers text, request_body text, response_status integer, response_headers text, response_body bytea, response_truncated boolean, connect_ms double precision, first_byte_ms double precision, total_ms double precision, error text, report_id uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    if state <> 'delivered' or method not in ('PING', 'BALANCE', 'BET_MAKE') then
+        return false;
+    end if;
+    perform predictu_dispatch.commit_durably();
+    -- The locks are those of settle(), in its order; locked rows are skipped.
+    if method = 'BET_MAKE' then
+        perform from predictu_dispatch.bet b
+          where b.operator_id = settle_one.operator_id and b.bet_id = settle_one.bet_id and b.state = 'placing'
+            and b.terminal_request_id is null
+            for no key update skip locked;
+        if not found then
+            return false;
+        end if;
+    end if;
+    perform from predictu_dispatch.callback c
+      where c.operator_id = settle_one.operator_id and c.request_id = settle_one.request_id
+        and c.bet_id is not distinct from settle_one.bet_id and c.lease_until is not null
+        and c.attempts = settle_one.attempt
+        for no key update skip locked;
+    if not found then
+        return false;
+    end if;
+
+    update predictu_dispatch.callback c
+       set state = settle_one.state, reason = state_reason, effect = settle_one.effect, lease_until = null,
+           finished_at = clock_timestamp(),
+           operator_status = coalesce(settle_one.operator_status, c.operator_status),
+           operator_transaction_id = coalesce(settle_one.operator_transaction_id, c.operator_transaction_id),
+           balance = coalesce(settle_one.balance, c.balance), anomaly = coalesce(settle_one.anomaly, c.anomaly)
+     where c.operator_id = settle_one.operator_id and c.request_id = settle_one.request_id;
+    insert into predictu_dispatch.attempt (
+        operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url,
+        key_id, request_headers, request_body, response_status, response_headers, response_body, response_truncated,
+        connect_ms, first_byte_ms, total_ms, error, report_id)
+    values (
+        operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url,
+        key_id, request_headers::jsonb, request_body, response_status, response_headers::jsonb, response_body,
+        response_truncated, connect_ms, first_byte_ms, total_ms, error, report_id);
+    if method = 'BET_MAKE' then
+        -- BET_MAKE delivered, nothing waits: placing → open.
+        update predictu_dispatch.bet b
+           set state = 'open', updated_at = clock_timestamp()
+         where b.operator_id = settle_one.operator_id and b.bet_id = settle_one.bet_id;
+    end if;
+    return true;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.share_of(most integer, daemons bigint, place bigint) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -2749,6 +2804,9 @@ REVOKE ALL ON FUNCTION predictu_dispatch.serving_daemons(daemons bigint, request
 
 REVOKE ALL ON FUNCTION predictu_dispatch.settle(reports predictu_dispatch.report[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.settle(reports predictu_dispatch.report[]) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.settle_one(operator_id text, request_id uuid, attempt integer, bet_id text, state text, state_reason text, effect text, due_in_s double precision, operator_status text, operator_transaction_id text, balance bigint, anomaly text, reaped boolean, method text, evidence text, verdict text, reason text, instance text, started_at timestamp with time zone, finished_at timestamp with time zone, url text, key_id text, request_headers text, request_body text, response_status integer, response_headers text, response_body bytea, response_truncated boolean, connect_ms double precision, first_byte_ms double precision, total_ms double precision, error text, report_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.settle_one(operator_id text, request_id uuid, attempt integer, bet_id text, state text, state_reason text, effect text, due_in_s double precision, operator_status text, operator_transaction_id text, balance bigint, anomaly text, reaped boolean, method text, evidence text, verdict text, reason text, instance text, started_at timestamp with time zone, finished_at timestamp with time zone, url text, key_id text, request_headers text, request_body text, response_status integer, response_headers text, response_body bytea, response_truncated boolean, connect_ms double precision, first_byte_ms double precision, total_ms double precision, error text, report_id uuid) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.share_of(most integer, daemons bigint, place bigint) FROM PUBLIC;
 

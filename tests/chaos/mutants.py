@@ -22,6 +22,7 @@ _COPIED = ("predictu_dispatch", "sql", "tests", "pyproject.toml")
 _TIMEOUT_S = 600.0
 _SCHEMA = "sql/migrations/0001_schema.sql"
 _SETTLE = "sql/functions/dispatch/settle.sql"
+_SETTLE_ONE = "sql/functions/dispatch/settle_one.sql"
 _ENQUEUE = "sql/functions/producers/enqueue_callback.sql"
 _ADVANCE = "sql/functions/bets/advance_bets.sql"
 
@@ -50,6 +51,7 @@ MUTANTS = (
         second_defence=(
             (_SCHEMA, "create unique index attempt_decided", "create index attempt_decided"),
             (_SCHEMA, "end)) nulls not distinct;", "end));"),
+            (_SETTLE_ONE, " and c.lease_until is not null\n        and c.attempts = settle_one.attempt\n", "\n"),
         ),
     ),
     Mutant(

@@ -126,9 +126,14 @@ async def test_the_operators_answer_is_stored_byte_by_byte(harness: Harness) -> 
     assert {row["response_headers"] for row in rows} == {'[["X-A", "1"], ["X-A", "2"]]'}
 
 
-async def test_every_field_of_an_attempt_reaches_its_audit_column(database: Database, harness: Harness) -> None:
-    """Fields are passed by position in a composite type, so two of one type could be swapped."""
+@pytest.mark.parametrize("is_alone", [True, False], ids=["settle_one", "settle"])
+async def test_every_field_of_an_attempt_reaches_its_audit_column(
+    database: Database, harness: Harness, *, is_alone: bool
+) -> None:
+    """Fields are passed by position, so two of one type could be swapped."""
     placement = await harness.place()
+    if not is_alone:
+        await harness.end("BET_WIN")
     pool = Pool(database.dispatcher, pool_size=2, application_name="test")
     await pool.open()
     try:
@@ -167,11 +172,12 @@ async def test_every_field_of_an_attempt_reaches_its_audit_column(database: Data
             outcome=outcome_of(callback, judgement, INTERACTIVE, recheck_s=60.0, elapsed_s=0.004, jitter=0.0),
             report_id=uuid.uuid4(),
         )
-        [change] = await outbox.settle([attempt])
+        change, *released = await outbox.settle([attempt])
         [again] = await outbox.settle([attempt])
     finally:
         await pool.close()
     assert (change.cause, change.state, again.cause) == (Cause.SETTLED, CallbackState.DELIVERED, Cause.REPEATED)
+    assert [one.cause for one in released] == ([] if is_alone else [Cause.RELEASED])
     row = await harness.owner.fetchrow("select * from predictu_dispatch.attempt")
     assert row is not None
     assert dict(row) | {"request_headers": None, "response_headers": None} == {

@@ -20,6 +20,7 @@ from tests.support.harness import (
     rejected,
     retried,
     settle,
+    settle_one,
 )
 from tests.support.postgres import Database, Server, cloned_database
 
@@ -100,10 +101,11 @@ async def test_no_statement_of_the_hot_path_scans_a_whole_table(old_harness: Har
     plans = await explained(owner)
     # As the owner, whose session may explain, and often enough for generic plans.
     for turn in range(7):
-        for n in range(3):
+        for n in range(4):
             await enqueue(owner, "BALANCE", {"player_id": "p-1", "currency": "EUR"})
             await enqueue(owner, "BET_MAKE", placement_params(f"b{turn}-{n}"))
         leases = {lease["bet_id"]: lease for lease in await claim(owner, lanes=("interactive",))}
+        assert await settle_one(owner, delivered(leases[f"b{turn}-3"]))
         outcomes = (delivered, rejected, retried)
         await settle(
             owner, *(came_to(leases[f"b{turn}-{n}"]) for n, came_to in enumerate(outcomes)), delivered(leases[None])

@@ -7,7 +7,7 @@ from tests.support.postgres import Database
 
 MAY_EXECUTE = {
     "predictu_producer": {"enqueue_callback", "rollback_bet", "adopt_bet", "outcome"},
-    "predictu_dispatcher": {"sync_operators", "claim", "settle", "expire", "prepare_partitions"},
+    "predictu_dispatcher": {"sync_operators", "claim", "settle", "settle_one", "expire", "prepare_partitions"},
     "predictu_support": set(),
 }
 FOR_THE_FLEET = {"heartbeat", "deregister", "write_circuits", "claim_chore", "fleet_figures"}

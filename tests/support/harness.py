@@ -159,6 +159,12 @@ async def settle(connection: Connection, *reports: Report) -> list[asyncpg.Recor
     return await connection.fetch(query("settle"), [tuple(one[field] for field in REPORT_FIELDS) for one in reports])
 
 
+async def settle_one(connection: Connection, report: Report) -> bool:
+    """Returns whether it settled the report; if not, settle() must."""
+    found: bool = await connection.fetchval(query("settle_one"), *(report[field] for field in REPORT_FIELDS))
+    return found
+
+
 async def settle_all(connection: Connection, *reports: Report) -> None:
     """Settles as a recorder does: reports of locked rows again, until none is left."""
     while reports:

@@ -29,6 +29,9 @@ _EFFECTS = {str(one): one for one in Effect}
 _STATES = {str(one): one for one in CallbackState}
 _CAUSES = {str(one): one for one in Cause}
 
+_AWAITED = frozenset({Method.PING, Method.BALANCE, Method.BET_MAKE})
+"""Somebody waits for them, and they end no bet."""
+
 
 class Outbox:
     """The outbox of one database, used by one daemon."""
@@ -81,6 +84,8 @@ class Outbox:
 
         That is safe: the database recognises settled attempts by their report_id.
         """
+        if len(attempts) == 1 and _is_awaited(attempts[0]) and await self._settle_one(attempts[0]):
+            return [_settled(attempts[0])]
         # In one order, so that two daemons that settle the same callbacks do not deadlock.
         ordered = sorted(
             attempts, key=lambda attempt: (attempt.callback.operator_id, attempt.callback.request_id.bytes)
@@ -91,6 +96,11 @@ class Outbox:
             urgent=any(attempt.callback.lane is Lane.INTERACTIVE for attempt in attempts),
         )
         return [_change(row) for row in rows]
+
+    async def _settle_one(self, attempt: Attempt) -> bool:
+        """Settle it if nothing follows; if False, nothing has changed and settle() must decide."""
+        [row] = await self._database.fetch_through_outage(query("settle_one"), *_report(attempt), urgent=True)
+        return bool(row["is_settled"])
 
     async def expire(self, most: int) -> list[CallbackChange]:
         """End callbacks that must not wait any longer, up to `most` per operator and kind."""
@@ -143,6 +153,25 @@ def _change(row: Mapping[str, Any]) -> CallbackChange:
         reason=row["reason"],
         cause=_CAUSES[row["cause"]],
         attempt=row["attempt"],
+    )
+
+
+def _is_awaited(attempt: Attempt) -> bool:
+    """Whether somebody waits for it and nothing may follow; see settle_one()."""
+    return attempt.outcome.state is CallbackState.DELIVERED and attempt.callback.method in _AWAITED
+
+
+def _settled(attempt: Attempt) -> CallbackChange:
+    callback, outcome = attempt.callback, attempt.outcome
+    return CallbackChange(
+        operator_id=callback.operator_id,
+        request_id=callback.request_id,
+        method=callback.method,
+        lane=callback.lane,
+        state=outcome.state,
+        reason=outcome.reason,
+        cause=Cause.SETTLED,
+        attempt=callback.attempt,
     )
 
 
