@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
 import structlog
 from asyncpg import Connection, Pool
+from asyncpg.pool import PoolConnectionProxy
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from predictu_dispatch.core.database import DatabaseUnavailable
@@ -40,6 +41,11 @@ class Database:
         self._through_pooler = through_pooler
         self._background_permits = asyncio.Semaphore(max(1, pool_size - _URGENT_CONNECTIONS))
         self._pool: Pool | None = None
+        self._idle: list[PoolConnectionProxy] = []
+        """Kept out of the pool between statements: giving back and taking again costs 0.2 ms."""
+        self._acquiring = 0
+        """Statements that wait for the pool; a connection is given back while there is one."""
+        self._is_closing = False
         self.is_up = False
 
     async def open(self) -> None:
@@ -63,9 +69,13 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections, by force if the server does not answer."""
+        self._is_closing = True
         if self._pool is not None:
             try:
-                await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT_S)
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    while self._idle:
+                        await self._pool.release(self._idle.pop())
+                    await self._pool.close()
             except FOREIGN:
                 self._pool.terminate()
 
@@ -86,10 +96,10 @@ class Database:
             raise DatabaseUnavailable("the database is not open")
         try:
             if urgent:
-                rows = await _rows(self._pool, query, args, unless)
+                rows = await self._rows(self._pool, query, args, unless)
             else:
                 async with self.background_permit():
-                    rows = await _rows(self._pool, query, args, unless)
+                    rows = await self._rows(self._pool, query, args, unless)
         except Exception as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -112,7 +122,7 @@ class Database:
                 return await self.fetch(query, *args, urgent=urgent)
         raise AssertionError  # AsyncRetrying without a stop either returns or raises.
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def background_permit(self) -> AsyncIterator[None]:
         """Wait for a permit for statements that are not urgent; raises DatabaseUnavailable."""
         with translated():
@@ -123,6 +133,34 @@ class Database:
         finally:
             self._background_permits.release()
 
+    async def _rows(self, pool: Pool, query: str, args: tuple[Any, ...], unless: Callable[[], bool]) -> list[Any]:
+        with translated():
+            connection = await self._acquire(pool)
+            is_kept = False
+            try:
+                rows = [] if unless() else await connection.fetch(query, *args)
+                is_kept = not self._acquiring and not self._is_closing
+                return rows
+            finally:
+                if is_kept:
+                    self._idle.append(connection)
+                else:
+                    await pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
+
+    async def _acquire(self, pool: Pool) -> PoolConnectionProxy:
+        while self._idle:
+            connection = self._idle.pop()
+            # The pool has already taken back a connection that was lost meanwhile.
+            with contextlib.suppress(asyncpg.InterfaceError):
+                if not connection.is_closed():
+                    return connection
+                await pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
+        self._acquiring += 1
+        try:
+            return await pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        finally:
+            self._acquiring -= 1
+
     def _set_is_up(self, *, up: bool, error: BaseException | None = None) -> None:
         if up != self.is_up:
             self.is_up = up
@@ -130,15 +168,6 @@ class Database:
                 log.info(Event.DATABASE_RECOVERED)
             else:
                 log.warning(Event.DATABASE_LOST, error=str(error))
-
-
-async def _rows(pool: Pool, query: str, args: tuple[Any, ...], unless: Callable[[], bool]) -> list[Any]:
-    with translated():
-        connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
-        try:
-            return [] if unless() else await connection.fetch(query, *args)
-        finally:
-            await pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
 
 
 async def _no_reset(_: Connection) -> None: ...
