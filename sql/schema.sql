@@ -258,53 +258,53 @@ CREATE FUNCTION predictu_dispatch.backlog() RETURNS TABLE(operator_id text, lane
 $$;
 
 CREATE TABLE predictu_dispatch.callback (
-    operator_id text NOT NULL,
-    request_id uuid NOT NULL,
-    method text NOT NULL,
+    operator_id text CONSTRAINT callback_operator_id_not_null1 NOT NULL,
+    request_id uuid CONSTRAINT callback_request_id_not_null1 NOT NULL,
+    method text CONSTRAINT callback_method_not_null1 NOT NULL,
     bet_id text,
-    lane text NOT NULL,
-    state text NOT NULL,
-    reason text,
-    effect text DEFAULT 'none'::text NOT NULL,
-    attempts integer DEFAULT 0 NOT NULL,
-    budget_from integer DEFAULT 0 NOT NULL,
-    retry_stopped boolean DEFAULT false NOT NULL,
-    params jsonb NOT NULL,
-    amount_format text,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    lane text CONSTRAINT callback_lane_not_null1 NOT NULL,
+    params jsonb CONSTRAINT callback_params_not_null1 NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() CONSTRAINT callback_created_at_not_null1 NOT NULL,
     expires_at timestamp with time zone,
+    budget_from integer DEFAULT 0 CONSTRAINT callback_budget_from_not_null1 NOT NULL,
+    retry_stopped boolean DEFAULT false CONSTRAINT callback_retry_stopped_not_null1 NOT NULL,
+    note text,
+    due_at timestamp with time zone DEFAULT clock_timestamp() CONSTRAINT callback_due_at_not_null1 NOT NULL,
+    amount_format text,
     leased_at timestamp with time zone,
     leased_by text,
+    attempts integer DEFAULT 0 CONSTRAINT callback_attempts_not_null1 NOT NULL,
+    state text CONSTRAINT callback_state_not_null1 NOT NULL,
+    effect text DEFAULT 'none'::text CONSTRAINT callback_effect_not_null1 NOT NULL,
     lease_until timestamp with time zone,
     finished_at timestamp with time zone,
+    reason text,
     operator_status text,
     operator_transaction_id text,
     balance bigint,
     anomaly text,
     review_since timestamp with time zone,
-    note text,
-    CONSTRAINT callback_amount_format_check CHECK ((amount_format = ANY (ARRAY['subunits'::text, 'decimal'::text]))),
-    CONSTRAINT callback_check CHECK (((bet_id IS NULL) = (method = ANY (ARRAY['PING'::text, 'BALANCE'::text])))),
-    CONSTRAINT callback_check1 CHECK ((lane =
+    CONSTRAINT callback_amount_format_check1 CHECK ((amount_format = ANY (ARRAY['subunits'::text, 'decimal'::text]))),
+    CONSTRAINT callback_check10 CHECK ((lane =
 CASE
     WHEN (method = ANY (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text, 'BET_ROLLBACK'::text])) THEN 'interactive'::text
     ELSE 'settlement'::text
 END)),
-    CONSTRAINT callback_check2 CHECK (((state <> 'waiting'::text) OR (method <> ALL (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text])))),
-    CONSTRAINT callback_check3 CHECK (((state = 'in_flight'::text) = (lease_until IS NOT NULL))),
-    CONSTRAINT callback_check4 CHECK (((state = ANY (ARRAY['delivered'::text, 'rejected'::text, 'exhausted'::text, 'cancelled'::text])) = (finished_at IS NOT NULL))),
-    CONSTRAINT callback_check5 CHECK (((state <> ALL (ARRAY['in_flight'::text, 'delivered'::text, 'rejected'::text])) OR (attempts > 0))),
-    CONSTRAINT callback_check6 CHECK (((state <> 'delivered'::text) OR (effect = 'applied'::text) OR (reason = 'nothing_to_reverse'::text))),
-    CONSTRAINT callback_check7 CHECK (((attempts >= budget_from) AND (budget_from >= 0))),
-    CONSTRAINT callback_check8 CHECK (((review_since IS NULL) OR (state = ANY (ARRAY['rejected'::text, 'exhausted'::text, 'cancelled'::text])) OR (reason = 'nothing_to_reverse'::text))),
-    CONSTRAINT callback_effect_check CHECK ((effect = ANY (ARRAY['none'::text, 'unknown'::text, 'applied'::text]))),
-    CONSTRAINT callback_lane_check CHECK ((lane = ANY (ARRAY['interactive'::text, 'settlement'::text]))),
-    CONSTRAINT callback_method_check CHECK ((method = ANY (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text, 'BET_WIN'::text, 'BET_LOSE'::text, 'BET_SELL'::text, 'BET_REFUND'::text, 'BET_ROLLBACK'::text]))),
-    CONSTRAINT callback_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'ready'::text, 'in_flight'::text, 'delivered'::text, 'rejected'::text, 'exhausted'::text, 'cancelled'::text]))),
+    CONSTRAINT callback_check11 CHECK (((state <> 'waiting'::text) OR (method <> ALL (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text])))),
+    CONSTRAINT callback_check12 CHECK (((state = 'in_flight'::text) = (lease_until IS NOT NULL))),
+    CONSTRAINT callback_check13 CHECK (((state = ANY (ARRAY['delivered'::text, 'rejected'::text, 'exhausted'::text, 'cancelled'::text])) = (finished_at IS NOT NULL))),
+    CONSTRAINT callback_check14 CHECK (((state <> ALL (ARRAY['in_flight'::text, 'delivered'::text, 'rejected'::text])) OR (attempts > 0))),
+    CONSTRAINT callback_check15 CHECK (((state <> 'delivered'::text) OR (effect = 'applied'::text) OR (reason = 'nothing_to_reverse'::text))),
+    CONSTRAINT callback_check16 CHECK (((attempts >= budget_from) AND (budget_from >= 0))),
+    CONSTRAINT callback_check17 CHECK (((review_since IS NULL) OR (state = ANY (ARRAY['rejected'::text, 'exhausted'::text, 'cancelled'::text])) OR (reason = 'nothing_to_reverse'::text))),
+    CONSTRAINT callback_check9 CHECK (((bet_id IS NULL) = (method = ANY (ARRAY['PING'::text, 'BALANCE'::text])))),
+    CONSTRAINT callback_effect_check1 CHECK ((effect = ANY (ARRAY['none'::text, 'unknown'::text, 'applied'::text]))),
+    CONSTRAINT callback_lane_check1 CHECK ((lane = ANY (ARRAY['interactive'::text, 'settlement'::text]))),
+    CONSTRAINT callback_method_check1 CHECK ((method = ANY (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text, 'BET_WIN'::text, 'BET_LOSE'::text, 'BET_SELL'::text, 'BET_REFUND'::text, 'BET_ROLLBACK'::text]))),
+    CONSTRAINT callback_state_check1 CHECK ((state = ANY (ARRAY['waiting'::text, 'ready'::text, 'in_flight'::text, 'delivered'::text, 'rejected'::text, 'exhausted'::text, 'cancelled'::text]))),
     CONSTRAINT cancelled_never_attempted CHECK (((state <> 'cancelled'::text) OR (attempts = 0)))
 )
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='20000', autovacuum_analyze_scale_factor='0.02');
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='20000', autovacuum_analyze_scale_factor='0.02');
 
 CREATE FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) RETURNS predictu_dispatch.callback
     LANGUAGE plpgsql SECURITY DEFINER

@@ -21,6 +21,7 @@ _ROOT = Path(__file__).parents[2]
 _COPIED = ("predictu_dispatch", "sql", "tests", "pyproject.toml")
 _TIMEOUT_S = 600.0
 _SCHEMA = "sql/migrations/0001_schema.sql"
+_CALLBACK = "sql/migrations/0002_moves_within_a_page.sql"
 _SETTLE = "sql/functions/dispatch/settle.sql"
 _SETTLE_ONE = "sql/functions/dispatch/settle_one.sql"
 _ENQUEUE = "sql/functions/producers/enqueue_callback.sql"
@@ -101,7 +102,7 @@ MUTANTS = (
         file=_ENQUEUE,
         old="if bet.state not in ('placing', 'open') or exists (",
         new="if bet.state not in ('placing', 'open', 'closing') or false and exists (",
-        second_defence=((_SCHEMA, "create unique index callback_of_bet", "create index callback_of_bet"),),
+        second_defence=((_CALLBACK, "create unique index callback_of_bet", "create index callback_of_bet"),),
     ),
     Mutant(
         name="a reaped attempt has no audit row",

@@ -60,9 +60,7 @@ async def test_a_daemon_does_not_start_on_the_previous_schema_and_names_the_comm
     try:
         await migrate(postgres.dsn(name))
         async with connected(postgres.dsn(name), 1) as [owner]:
-            await owner.execute("delete from predictu_dispatch.schema_migration")
-            # A migration before ours, so that the database is not without a schema.
-            await owner.execute("insert into predictu_dispatch.schema_migration values (0, '0000_first.sql', 'x', 0)")
+            await owner.execute("delete from predictu_dispatch.schema_migration where version = $1", OURS)
         # With the owner's rights, so that nothing but the schema is missing.
         environment.fleet.dsn = postgres.dsn(name)
         daemon = environment.fleet.spawn("host-1")

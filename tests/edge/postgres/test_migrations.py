@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from predictu_dispatch.edge.postgres import migrations as edge
 from predictu_dispatch.edge.postgres.migrations import SchemaError, applied_migrations, migrate, require_schema
 from predictu_dispatch.edge.postgres.sql_files import Definition, Migration, definitions, migrations
 from tests.support.command_line import command_line_for
-from tests.support.harness import connected
+from tests.support.harness import Connection, Harness, claim, connected, delivered, know_operators, retried
 from tests.support.postgres import Database, Server, drop_database
 from tests.support.schema_dump import SCHEMA_FILE, dump_schema, find_pg_dump
 
@@ -180,6 +181,42 @@ async def test_every_function_and_view_has_a_comment_and_none_is_executable_by_p
     assert {row["name"] for row in rows} == {Path(one.name).stem for one in definitions()}
     assert [row["name"] for row in rows if not row["comment"]] == []
     assert [row["name"] for row in rows if row["is_public"]] == []
+
+
+async def test_an_upgrade_of_the_first_schema_keeps_every_callback_and_open_sessions_go_on(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table of callbacks is written again, and sessions have cached what they know of it."""
+    with monkeypatch.context() as first:
+        first.setattr(edge, "migrations", lambda: migrations()[:1])
+        await migrate(empty)
+    async with connected(empty, 3) as [owner, producer, daemon]:
+        harness = Harness(owner=owner, producer=producer, daemon=daemon)
+        await know_operators(daemon)
+        for bet_id in ("open", "closing", "failed"):
+            await harness.attempt(await harness.place(bet_id), delivered)
+        await harness.attempt(await harness.end(bet_id="closing"), retried, anomaly="no_balance")
+        await harness.rollback("failed")
+        await harness.place("placing")
+        leases = await claim(daemon, lanes=["interactive"])
+        await harness.end(bet_id="placing")
+
+        before = await _written_again(owner)
+        assert {row["state"] for row in before} == {"delivered", "ready", "in_flight", "waiting"}
+        assert (await migrate(empty)).migrations == [one.name for one in migrations()[1:]]
+        assert await _written_again(owner) == before
+
+        await harness.settle(*map(delivered, leases))
+        await harness.settle(*map(delivered, await claim(daemon)))
+        await harness.rollback("open")
+        await harness.attempt((await harness.rollbacks("open"))[0]["request_id"], delivered)
+        states = await owner.fetch("select state from predictu_dispatch.bet")
+        assert [row["state"] for row in states] == ["closed"] * 4
+
+
+async def _written_again(owner: Connection) -> list[dict[str, Any]]:
+    rows = await owner.fetch("select * from predictu_dispatch.callback order by operator_id, request_id")
+    return [dict(row) for row in rows]
 
 
 async def test_an_edited_migration_is_refused(empty: str) -> None:
