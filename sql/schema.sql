@@ -258,24 +258,24 @@ CREATE FUNCTION predictu_dispatch.backlog() RETURNS TABLE(operator_id text, lane
 $$;
 
 CREATE TABLE predictu_dispatch.callback (
-    operator_id text CONSTRAINT callback_operator_id_not_null1 NOT NULL,
-    request_id uuid CONSTRAINT callback_request_id_not_null1 NOT NULL,
-    method text CONSTRAINT callback_method_not_null1 NOT NULL,
+    operator_id text NOT NULL,
+    request_id uuid NOT NULL,
+    method text NOT NULL,
     bet_id text,
-    lane text CONSTRAINT callback_lane_not_null1 NOT NULL,
-    params jsonb CONSTRAINT callback_params_not_null1 NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() CONSTRAINT callback_created_at_not_null1 NOT NULL,
+    lane text NOT NULL,
+    params jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     expires_at timestamp with time zone,
-    budget_from integer DEFAULT 0 CONSTRAINT callback_budget_from_not_null1 NOT NULL,
-    retry_stopped boolean DEFAULT false CONSTRAINT callback_retry_stopped_not_null1 NOT NULL,
+    budget_from integer DEFAULT 0 NOT NULL,
+    retry_stopped boolean DEFAULT false NOT NULL,
     note text,
-    due_at timestamp with time zone DEFAULT clock_timestamp() CONSTRAINT callback_due_at_not_null1 NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     amount_format text,
     leased_at timestamp with time zone,
     leased_by text,
-    attempts integer DEFAULT 0 CONSTRAINT callback_attempts_not_null1 NOT NULL,
-    state text CONSTRAINT callback_state_not_null1 NOT NULL,
-    effect text DEFAULT 'none'::text CONSTRAINT callback_effect_not_null1 NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    state text NOT NULL,
+    effect text DEFAULT 'none'::text NOT NULL,
     lease_until timestamp with time zone,
     finished_at timestamp with time zone,
     reason text,
@@ -283,26 +283,7 @@ CREATE TABLE predictu_dispatch.callback (
     operator_transaction_id text,
     balance bigint,
     anomaly text,
-    review_since timestamp with time zone,
-    CONSTRAINT callback_amount_format_check1 CHECK ((amount_format = ANY (ARRAY['subunits'::text, 'decimal'::text]))),
-    CONSTRAINT callback_check10 CHECK ((lane =
-CASE
-    WHEN (method = ANY (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text, 'BET_ROLLBACK'::text])) THEN 'interactive'::text
-    ELSE 'settlement'::text
-END)),
-    CONSTRAINT callback_check11 CHECK (((state <> 'waiting'::text) OR (method <> ALL (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text])))),
-    CONSTRAINT callback_check12 CHECK (((state = 'in_flight'::text) = (lease_until IS NOT NULL))),
-    CONSTRAINT callback_check13 CHECK (((state = ANY (ARRAY['delivered'::text, 'rejected'::text, 'exhausted'::text, 'cancelled'::text])) = (finished_at IS NOT NULL))),
-    CONSTRAINT callback_check14 CHECK (((state <> ALL (ARRAY['in_flight'::text, 'delivered'::text, 'rejected'::text])) OR (attempts > 0))),
-    CONSTRAINT callback_check15 CHECK (((state <> 'delivered'::text) OR (effect = 'applied'::text) OR (reason = 'nothing_to_reverse'::text))),
-    CONSTRAINT callback_check16 CHECK (((attempts >= budget_from) AND (budget_from >= 0))),
-    CONSTRAINT callback_check17 CHECK (((review_since IS NULL) OR (state = ANY (ARRAY['rejected'::text, 'exhausted'::text, 'cancelled'::text])) OR (reason = 'nothing_to_reverse'::text))),
-    CONSTRAINT callback_check9 CHECK (((bet_id IS NULL) = (method = ANY (ARRAY['PING'::text, 'BALANCE'::text])))),
-    CONSTRAINT callback_effect_check1 CHECK ((effect = ANY (ARRAY['none'::text, 'unknown'::text, 'applied'::text]))),
-    CONSTRAINT callback_lane_check1 CHECK ((lane = ANY (ARRAY['interactive'::text, 'settlement'::text]))),
-    CONSTRAINT callback_method_check1 CHECK ((method = ANY (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text, 'BET_WIN'::text, 'BET_LOSE'::text, 'BET_SELL'::text, 'BET_REFUND'::text, 'BET_ROLLBACK'::text]))),
-    CONSTRAINT callback_state_check1 CHECK ((state = ANY (ARRAY['waiting'::text, 'ready'::text, 'in_flight'::text, 'delivered'::text, 'rejected'::text, 'exhausted'::text, 'cancelled'::text]))),
-    CONSTRAINT cancelled_never_attempted CHECK (((state <> 'cancelled'::text) OR (attempts = 0)))
+    review_since timestamp with time zone
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='20000', autovacuum_analyze_scale_factor='0.02');
 
@@ -1026,11 +1007,44 @@ begin
     return null;
 end $$;
 
-CREATE FUNCTION predictu_dispatch.guard_callback_move() RETURNS trigger
+CREATE FUNCTION predictu_dispatch.guard_callback() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
+declare
+    is_final boolean := new.state in ('delivered', 'rejected', 'exhausted', 'cancelled');
+    fault text := case
+        when new.method not in ('PING', 'BALANCE', 'BET_MAKE', 'BET_WIN', 'BET_LOSE', 'BET_SELL', 'BET_REFUND', 'BET_ROLLBACK')
+            then 'its method is unknown'
+        when (new.bet_id is null) <> (new.method in ('PING', 'BALANCE'))
+            then 'PING and BALANCE have no bet_id, the other methods have one'
+        when new.lane <> case when new.method in ('PING', 'BALANCE', 'BET_MAKE', 'BET_ROLLBACK') then 'interactive'
+                              else 'settlement' end
+            then 'its method belongs to the other lane'
+        when not is_final and new.state not in ('waiting', 'ready', 'in_flight') then 'its state is unknown'
+        when new.effect not in ('none', 'unknown', 'applied') then 'its effect is unknown'
+        when new.amount_format not in ('subunits', 'decimal') then 'its amount_format is unknown'
+        when new.state = 'waiting' and new.method in ('PING', 'BALANCE', 'BET_MAKE') then 'it waits for nothing'
+        when (new.state = 'in_flight') <> (new.lease_until is not null) then 'exactly callbacks in flight have a lease'
+        when is_final <> (new.finished_at is not null) then 'exactly final callbacks have finished_at'
+        when new.state in ('in_flight', 'delivered', 'rejected') and new.attempts <= 0 then 'it was never attempted'
+        when new.state = 'delivered' and new.effect <> 'applied' and coalesce(new.reason, '') <> 'nothing_to_reverse'
+            then 'it was delivered, so its effect is applied'
+        when new.attempts < new.budget_from or new.budget_from < 0 then 'budget_from is at most attempts'
+        when new.review_since is not null and new.state not in ('rejected', 'exhausted', 'cancelled')
+             and coalesce(new.reason, '') <> 'nothing_to_reverse'
+            then 'it needs no review'
+        -- A cancelled terminal makes room for another one and may reopen its bet, so it must never
+        -- have reached the operator.
+        when new.state = 'cancelled' and new.attempts <> 0 then 'it was attempted, so it is never cancelled'
+    end;
 begin
-    if
+    if fault is not null then
+        raise exception using errcode = 'PD900',
+            message = format('callback %s of operator %s (%s) must not be %s: %s',
+                             new.request_id, new.operator_id, new.method, new.state, fault),
+            hint = 'See predictu_dispatch/core/specification.py for the allowed changes.';
+    end if;
+    if tg_op = 'UPDATE' and (
         (old.state <> new.state and not (
             (old.state = 'waiting' and new.state in ('ready', 'cancelled'))
             or (old.state = 'ready' and new.state in ('in_flight', 'exhausted', 'cancelled'))
@@ -1051,7 +1065,7 @@ begin
         or old.bet_id is distinct from new.bet_id
         -- Compared as bytes: 500 and 500.0 are equal numbers and different bodies.
         or record_image_ne(row(old.params), row(new.params))
-    then
+    ) then
         raise exception using errcode = 'PD900',
             message = format('callback %s of operator %s (%s) must not go from %s, effect %s, attempt %s '
                              'to %s, effect %s, attempt %s',
@@ -2593,7 +2607,7 @@ CREATE TRIGGER callback_deleted_when_final BEFORE DELETE ON predictu_dispatch.ca
 
 ALTER TABLE predictu_dispatch.callback ENABLE ALWAYS TRIGGER callback_deleted_when_final;
 
-CREATE TRIGGER callback_move BEFORE UPDATE ON predictu_dispatch.callback FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.guard_callback_move();
+CREATE TRIGGER callback_guarded BEFORE INSERT OR UPDATE ON predictu_dispatch.callback FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.guard_callback();
 
 CREATE CONSTRAINT TRIGGER callback_notify_due AFTER INSERT ON predictu_dispatch.callback DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((new.state = 'ready'::text) AND (new.lane = 'interactive'::text))) EXECUTE FUNCTION predictu_dispatch.notify_due();
 
@@ -2706,7 +2720,7 @@ REVOKE ALL ON FUNCTION predictu_dispatch.guard_bet_move() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_bet_state() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION predictu_dispatch.guard_callback_move() FROM PUBLIC;
+REVOKE ALL ON FUNCTION predictu_dispatch.guard_callback() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_ready() FROM PUBLIC;
 

@@ -1,7 +1,8 @@
 -- compatible_from: 0001
 -- A move of a callback writes less WAL: what moves is at the end of the row, and its page has space
 -- for the new version. Postgres then logs only what is between the first and the last byte that
--- changed.
+-- changed. The checks of a row move from CHECK constraints, which each statement parses again, to
+-- guard_callback().
 --
 -- The table of callbacks is written again, under a lock: producers and daemons wait meanwhile.
 
@@ -18,26 +19,34 @@ drop function if exists predictu_dispatch.lock_callback(text, text, uuid);
 drop function if exists predictu_dispatch.cancel_callback(text, uuid, text, text);
 drop function if exists predictu_dispatch.retry_callback(text, uuid, text);
 drop function if exists predictu_dispatch.resolve_callback(text, uuid, text, text);
--- The last five have the triggers of the table.
+-- The last four have triggers of the table.
 delete from predictu_dispatch.schema_function
  where name in ('views/needs_review.sql', 'bets/get_callback.sql', 'interventions/why_not_in_review.sql',
                 'interventions/refuse_intervention.sql', 'interventions/lock_callback.sql',
                 'interventions/cancel_callback.sql', 'interventions/retry_callback.sql',
-                'interventions/resolve_callback.sql', 'guards/guard_callback_move.sql', 'guards/guard_ready.sql',
-                'guards/refuse_delete.sql', 'dispatch/notify_due.sql', 'dispatch/notify_outcome.sql');
+                'interventions/resolve_callback.sql', 'guards/guard_ready.sql', 'guards/refuse_delete.sql',
+                'dispatch/notify_due.sql', 'dispatch/notify_outcome.sql');
 
 alter table predictu_dispatch.callback rename to callback_before;
-alter index predictu_dispatch.callback_pkey rename to callback_before_pkey;
+-- The names are used again.
+do $$
+declare
+    used record;
+begin
+    for used in select conname from pg_constraint where conrelid = 'predictu_dispatch.callback_before'::regclass loop
+        execute format('alter table predictu_dispatch.callback_before rename constraint %I to %I', used.conname,
+                       'before_' || used.conname);
+    end loop;
+end $$;
 
 -- The outbox. First what never moves, then what a claim or a retry moves, then what a settlement
--- moves.
+-- moves. Values and their combinations are checked by guard_callback().
 create table predictu_dispatch.callback (
     operator_id              text not null,
     request_id               uuid not null,
-    method                   text not null check (method in ('PING', 'BALANCE', 'BET_MAKE', 'BET_WIN', 'BET_LOSE',
-                                                             'BET_SELL', 'BET_REFUND', 'BET_ROLLBACK')),
+    method                   text not null,
     bet_id                   text,
-    lane                     text not null check (lane in ('interactive', 'settlement')),
+    lane                     text not null,
     params                   jsonb not null,
     created_at               timestamptz not null default clock_timestamp(),
     expires_at               timestamptz,
@@ -50,13 +59,12 @@ create table predictu_dispatch.callback (
     due_at                   timestamptz not null default clock_timestamp(),
     -- Set by the first claim: every attempt sends the same bytes, also after a change of the
     -- operator's file.
-    amount_format            text check (amount_format in ('subunits', 'decimal')),
+    amount_format            text,
     leased_at                timestamptz,
     leased_by                text,
     attempts                 integer not null default 0,
-    state                    text not null check (state in ('waiting', 'ready', 'in_flight', 'delivered', 'rejected',
-                                                            'exhausted', 'cancelled')),
-    effect                   text not null default 'none' check (effect in ('none', 'unknown', 'applied')),
+    state                    text not null,
+    effect                   text not null default 'none',
     lease_until              timestamptz,
     finished_at              timestamptz,
     reason                   text,
@@ -65,19 +73,7 @@ create table predictu_dispatch.callback (
     balance                  bigint,
     anomaly                  text,
     -- Since when it needs manual review; null if it needs none.
-    review_since             timestamptz,
-    check ((bet_id is null) = (method in ('PING', 'BALANCE'))),
-    check (lane = case when method in ('PING', 'BALANCE', 'BET_MAKE', 'BET_ROLLBACK') then 'interactive' else 'settlement' end),
-    check (state <> 'waiting' or method not in ('PING', 'BALANCE', 'BET_MAKE')),
-    check ((state = 'in_flight') = (lease_until is not null)),
-    check ((state in ('delivered', 'rejected', 'exhausted', 'cancelled')) = (finished_at is not null)),
-    check (state not in ('in_flight', 'delivered', 'rejected') or attempts > 0),
-    check (state <> 'delivered' or effect = 'applied' or reason = 'nothing_to_reverse'),
-    check (attempts >= budget_from and budget_from >= 0),
-    check (review_since is null or state in ('rejected', 'exhausted', 'cancelled') or reason = 'nothing_to_reverse'),
-    -- A cancelled terminal makes room for another one and may reopen its bet, so it must never have
-    -- reached the operator.
-    constraint cancelled_never_attempted check (state <> 'cancelled' or attempts = 0)
+    review_since             timestamptz
 )
 -- A new version of a row that stays on its page is logged as its difference. Half of a page is left
 -- for them, because consecutive callbacks are claimed at once. Autovacuum removes dead rows and
@@ -95,6 +91,7 @@ select operator_id, request_id, method, bet_id, lane, params, created_at, expire
        operator_transaction_id, balance, anomaly, review_since
   from predictu_dispatch.callback_before;
 drop table predictu_dispatch.callback_before;
+drop function if exists predictu_dispatch.guard_callback_move();
 
 alter table predictu_dispatch.callback
     add primary key (operator_id, request_id),

@@ -4,6 +4,7 @@ The functions that move a bet are tested in tests/sql/test_bets.py.
 """
 
 import itertools
+import json
 import uuid
 from typing import Any
 
@@ -32,7 +33,7 @@ async def insert_bet(owner: Connection, state: str, placement: uuid.UUID, termin
 async def insert_callback(
     owner: Connection, request_id: uuid.UUID, method: str, state: str, effect: str | None = None
 ) -> None:
-    """Insert a callback in this state, with what the CHECKs require; a failed one needs review."""
+    """Insert a callback in this state, with what the guard requires; a failed one needs review."""
     if effect is None:
         effect = "applied" if state == "delivered" else "none"
     attempts = 0 if state in ("waiting", "ready", "cancelled") else 1
@@ -67,8 +68,63 @@ update predictu_dispatch.callback
    set state = $2, lease_until = case $2 when 'in_flight' then 'infinity'::timestamptz end,
        finished_at = case when $2 in ('delivered', 'rejected', 'exhausted', 'cancelled') then now() end,
        effect = case $2 when 'delivered' then 'applied' else effect end,
+       review_since = case when $2 in ('rejected', 'exhausted', 'cancelled') then review_since end,
        attempts = attempts + (state = 'ready' and $2 = 'in_flight')::integer
  where request_id = $1"""
+
+
+LOST_WIN = {
+    "operator_id": OPERATOR,
+    "request_id": str(uuid.UUID(int=1)),
+    "method": "BET_WIN",
+    "bet_id": "b1",
+    "params": {},
+    "lane": "settlement",
+    "created_at": "2026-01-01",
+    "due_at": "2026-01-01",
+    "budget_from": 0,
+    "attempts": 1,
+    "state": "exhausted",
+    "effect": "unknown",
+    "finished_at": "2026-01-01",
+    "review_since": "2026-01-01",
+    "retry_stopped": False,
+}
+CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"method": "BET_CASHOUT"}, "its method is unknown"),
+    ({"bet_id": None}, "PING and BALANCE have no bet_id"),
+    ({"method": "BALANCE", "lane": "interactive"}, "PING and BALANCE have no bet_id"),
+    ({"lane": "interactive"}, "other lane"),
+    ({"method": "BET_ROLLBACK"}, "other lane"),
+    ({"state": "lost"}, "its state is unknown"),
+    ({"effect": "some"}, "its effect is unknown"),
+    ({"amount_format": "cents"}, "its amount_format is unknown"),
+    ({"method": "BET_MAKE", "lane": "interactive", "state": "waiting", "finished_at": None}, "it waits for nothing"),
+    ({"state": "in_flight", "finished_at": None}, "exactly callbacks in flight have a lease"),
+    ({"lease_until": "2026-01-01"}, "exactly callbacks in flight have a lease"),
+    ({"finished_at": None}, "exactly final callbacks have finished_at"),
+    ({"state": "ready"}, "exactly final callbacks have finished_at"),
+    ({"state": "rejected", "attempts": 0}, "it was never attempted"),
+    ({"state": "delivered", "review_since": None}, "its effect is applied"),
+    ({"budget_from": 2}, "budget_from is at most attempts"),
+    ({"budget_from": -1}, "budget_from is at most attempts"),
+    ({"state": "delivered", "effect": "applied"}, "it needs no review"),
+    ({"state": "cancelled"}, "it was attempted, so it is never cancelled"),
+]
+
+
+@pytest.mark.parametrize(("change", "fault"), CONTRADICTIONS, ids=lambda one: str(one)[:40])
+async def test_a_callback_whose_columns_contradict_each_other_is_refused(
+    harness: Harness, change: dict[str, Any], fault: str
+) -> None:
+    insert = """
+        insert into predictu_dispatch.callback
+        select * from jsonb_populate_record(null::predictu_dispatch.callback, $1)"""
+    await insert_bet(harness.owner, "closing", uuid.uuid4(), uuid.UUID(int=1))
+    with pytest.raises(asyncpg.PostgresError, match=fault) as refused:
+        await harness.owner.execute(insert, json.dumps(LOST_WIN | change))
+    assert refused.value.sqlstate == REFUSED_BY_A_TRIGGER
+    await harness.owner.execute(insert, json.dumps(LOST_WIN))
 
 
 @pytest.mark.parametrize("method", Method)
@@ -77,7 +133,7 @@ async def test_a_callback_makes_exactly_the_listed_moves(harness: Harness, metho
     never_waits = method in (Method.PING, Method.BALANCE, Method.BET_MAKE)
     for old, new in itertools.permutations(CallbackState, 2):
         if never_waits and old is CallbackState.WAITING:
-            continue  # A CHECK refuses that state.
+            continue  # The guard refuses that state.
         request_id = uuid.uuid4()
         transaction = owner.transaction()
         await transaction.start()
@@ -107,7 +163,7 @@ async def test_a_callback_that_was_attempted_is_never_cancelled(harness: Harness
     await harness.attempt(await harness.place(), delivered)
     win = await harness.end("BET_WIN")
     await harness.attempt(win, retried)
-    with pytest.raises(asyncpg.CheckViolationError, match="cancelled_never_attempted"):
+    with pytest.raises(asyncpg.PostgresError, match="it was attempted, so it is never cancelled"):
         await harness.owner.execute(MOVE, win, "cancelled")
 
 
