@@ -9,11 +9,13 @@ the next minor. `make newest-aiohttp` runs the tests with the newest release.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import socket
 import ssl
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 import aiohttp
@@ -27,6 +29,7 @@ from predictu_dispatch.edge.http.resolver import AddressRefusedError, LookUp, Ve
 
 _DNS_TTL_S = 10
 """How long a resolved name is cached. Only permitted addresses are cached; failures are not."""
+_CLOSE_TIMEOUT_S = 1.0
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 """The caller's timeout covers everything until the connection is open."""
 
@@ -77,7 +80,10 @@ class Connector:
         return connection
 
     async def close(self) -> None:
-        await self._connector.close()
+        # aiohttp would wait without a limit for a connection that was not closed before.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._connector.close()
 
     def _vetted_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         """Creates the socket for the next address to connect to; raises AddressRefusedError.
