@@ -150,3 +150,24 @@ async def test_a_heartbeat_with_hundreds_of_operators_has_no_quadratic_join(harn
         )
         assert len(shares) == count
     assert max(compared(plan["Plan"]) for plan in plans) <= 2 * count
+
+
+async def test_a_callback_moves_within_its_page_and_at_the_end_of_its_row(harness: Harness) -> None:
+    """Otherwise Postgres logs the whole row each time."""
+    places = (
+        "select request_id, (ctid::text::point)[0] as page, to_json(c) as columns from predictu_dispatch.callback c"
+    )
+    for n in range(100):
+        await enqueue(harness.owner, "BALANCE", {"player_id": f"p-{n}", "currency": "EUR"})
+    before = {row["request_id"]: row for row in await harness.owner.fetch(places)}
+    moved = set()
+    for _ in range(10):
+        await settle(harness.daemon, *(delivered(one, balance=1) for one in await claim(harness.daemon, slots=10)))
+    after = {row["request_id"]: row for row in await harness.owner.fetch(places)}
+    assert sum(row["page"] == before[request_id]["page"] for request_id, row in after.items()) > 90
+    columns = list(json.loads(next(iter(after.values()))["columns"]))
+    for request_id, row in after.items():
+        old, new = json.loads(before[request_id]["columns"]), json.loads(row["columns"])
+        moved |= {name for name in columns if new[name] != old[name]}
+    assert moved >= {"state", "attempts", "leased_at", "finished_at", "balance"}
+    assert moved & set(columns[: columns.index("due_at")]) == set()
