@@ -52,7 +52,7 @@ MUTANTS = (
         second_defence=(
             (_SCHEMA, "create unique index attempt_decided", "create index attempt_decided"),
             (_SCHEMA, "end)) nulls not distinct;", "end));"),
-            (_SETTLE_ONE, " and c.lease_until is not null\n        and c.attempts = settle_one.attempt\n", "\n"),
+            (_SETTLE_ONE, "\n        and c.lease_until is not null and c.attempts = settle_one.attempt\n", "\n"),
         ),
     ),
     Mutant(

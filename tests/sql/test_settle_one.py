@@ -136,6 +136,12 @@ async def of_another_bet(harness: Harness, lease: Lease) -> Report:
     return delivered(lease, bet_id="another")
 
 
+async def of_another_method(harness: Harness, lease: Lease) -> Report:
+    """As a BALANCE, a bet's end would be settled without its bet."""
+    await harness.settle(delivered(lease))
+    return delivered(await harness.lease(await harness.end("BET_WIN")), method="BALANCE")
+
+
 async def of_an_unknown_callback(_: Harness, lease: Lease) -> Report:
     return delivered(lease, request_id=uuid.uuid4())
 
@@ -173,6 +179,7 @@ async def of_a_rollback(harness: Harness, lease: Lease) -> Report:
         with_a_waiting_win,
         with_a_waiting_rollback,
         of_another_bet,
+        of_another_method,
         of_an_unknown_callback,
         of_another_result,
         to_be_retried,

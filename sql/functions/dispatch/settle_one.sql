@@ -28,8 +28,8 @@ begin
     end if;
     perform from predictu_dispatch.callback c
       where c.operator_id = settle_one.operator_id and c.request_id = settle_one.request_id
-        and c.bet_id is not distinct from settle_one.bet_id and c.lease_until is not null
-        and c.attempts = settle_one.attempt
+        and c.method = settle_one.method and c.bet_id is not distinct from settle_one.bet_id
+        and c.lease_until is not null and c.attempts = settle_one.attempt
         for no key update skip locked;
     if not found then
         return false;
