@@ -8,7 +8,7 @@ from tests.bench.workload import CALLBACKS_PER_BET
 AUDIT_ROWS_PER_CALLBACK = 2
 _BETS_AT_ONCE = 50_000
 
-# Without triggers and foreign keys, which do not allow inserting rows in their final state.
+# As a replica: foreign keys and most triggers do not allow inserting rows in their final state.
 _BETS = """
     insert into predictu_dispatch.bet
         (operator_id, bet_id, state, player_id, currency, amount, placement_request_id, terminal_request_id, created_at)

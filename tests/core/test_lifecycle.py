@@ -99,16 +99,16 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"state": "lost"}, "its state is unknown"),
     ({"effect": "some"}, "its effect is unknown"),
     ({"amount_format": "cents"}, "its amount_format is unknown"),
-    ({"method": "BET_MAKE", "lane": "interactive", "state": "waiting", "finished_at": None}, "it waits for nothing"),
-    ({"state": "in_flight", "finished_at": None}, "exactly callbacks in flight have a lease"),
-    ({"lease_until": "2026-01-01"}, "exactly callbacks in flight have a lease"),
-    ({"finished_at": None}, "exactly final callbacks have finished_at"),
-    ({"state": "ready"}, "exactly final callbacks have finished_at"),
+    ({"method": "BET_MAKE", "lane": "interactive", "state": "waiting", "finished_at": None}, "is never waiting"),
+    ({"state": "in_flight", "finished_at": None}, "lease_until must be set"),
+    ({"lease_until": "2026-01-01"}, "lease_until must be set"),
+    ({"finished_at": None}, "finished_at must be set"),
+    ({"state": "ready"}, "finished_at must be set"),
     ({"state": "rejected", "attempts": 0}, "it was never attempted"),
     ({"state": "delivered", "review_since": None}, "its effect is applied"),
-    ({"budget_from": 2}, "budget_from is at most attempts"),
-    ({"budget_from": -1}, "budget_from is at most attempts"),
-    ({"state": "delivered", "effect": "applied"}, "it needs no review"),
+    ({"budget_from": 2}, "between 0 and attempts"),
+    ({"budget_from": -1}, "between 0 and attempts"),
+    ({"state": "delivered", "effect": "applied"}, "review_since must be null"),
     ({"state": "cancelled"}, "it was attempted, so it is never cancelled"),
 ]
 
@@ -125,6 +125,16 @@ async def test_a_callback_whose_columns_contradict_each_other_is_refused(
         await harness.owner.execute(insert, json.dumps(LOST_WIN | change))
     assert refused.value.sqlstate == REFUSED_BY_A_TRIGGER
     await harness.owner.execute(insert, json.dumps(LOST_WIN))
+
+
+async def test_a_replica_session_is_guarded_too(harness: Harness) -> None:
+    """It skips common triggers, and could not skip CHECK constraints either."""
+    request_id = await harness.place()
+    await harness.owner.execute("set session_replication_role = replica")
+    with pytest.raises(asyncpg.PostgresError, match="its state is unknown"):
+        await harness.owner.execute(MOVE, request_id, "lost")
+    assert await is_refused(harness.owner, MOVE, request_id, "delivered")
+    assert not await is_refused(harness.owner, MOVE, request_id, "in_flight")
 
 
 @pytest.mark.parametrize("method", Method)
@@ -281,7 +291,7 @@ async def test_a_bet_is_only_in_a_state_that_its_callbacks_allow(harness: Harnes
     await owner.execute("alter table predictu_dispatch.bet disable trigger bet_move")
     for (placement, effect), terminal in itertools.product(placements, terminals):
         if placement == "waiting":
-            continue  # A CHECK refuses that state of a placement.
+            continue  # The guard refuses that state of a placement.
         async with owner.transaction():
             # As a replica any combination can be made; the move is then tried with all triggers.
             await owner.execute("set local session_replication_role = replica")

@@ -47,7 +47,7 @@ BALANCE = {"player_id": "p1", "currency": "EUR"}
 
 
 async def every_callback(owner: Connection) -> list[dict[str, Any]]:
-    """Each method in each state that the CHECKs allow, attempted or not, in review or not."""
+    """Each method in each state that the guard allows, attempted or not, in review or not."""
     callbacks: list[dict[str, Any]] = []
     for method, state, attempts, review in itertools.product(Method, CallbackState, (0, 1), (False, True)):
         if (

@@ -26,7 +26,7 @@ from tests.support.postgres import Database, Server, cloned_database
 
 BETS = 500_000
 LARGE = {"bet", "callback", "attempt_default"}
-# Without triggers and with consecutive ids, because it would take minutes otherwise.
+# Without most triggers and with consecutive ids, because it would take minutes otherwise.
 HISTORY = f"""
     set session_replication_role = replica;
     insert into predictu_dispatch.bet
