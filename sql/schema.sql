@@ -285,7 +285,7 @@ CREATE TABLE predictu_dispatch.callback (
     anomaly text,
     review_since timestamp with time zone
 )
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='20000', autovacuum_analyze_scale_factor='0.02');
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='20000', autovacuum_analyze_scale_factor='0.02', fillfactor='50');
 
 CREATE FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) RETURNS predictu_dispatch.callback
     LANGUAGE plpgsql SECURITY DEFINER

@@ -15,7 +15,19 @@ from predictu_dispatch.edge.postgres import migrations as edge
 from predictu_dispatch.edge.postgres.migrations import SchemaError, applied_migrations, migrate, require_schema
 from predictu_dispatch.edge.postgres.sql_files import Definition, Migration, definitions, migrations
 from tests.support.command_line import command_line_for
-from tests.support.harness import Connection, Harness, claim, connected, delivered, know_operators, retried
+from tests.support.harness import (
+    OPERATOR,
+    WAIT_S,
+    Connection,
+    Harness,
+    claim,
+    connected,
+    delivered,
+    know_operators,
+    retried,
+    rollback,
+    settle,
+)
 from tests.support.postgres import Database, Server, drop_database
 from tests.support.schema_dump import SCHEMA_FILE, dump_schema, find_pg_dump
 
@@ -183,40 +195,122 @@ async def test_every_function_and_view_has_a_comment_and_none_is_executable_by_p
     assert [row["name"] for row in rows if row["is_public"]] == []
 
 
-async def test_an_upgrade_of_the_first_schema_keeps_every_callback_and_open_sessions_go_on(
-    empty: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The table of callbacks is written again, and sessions have cached what they know of it."""
+async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schema of 0001, with the trigger that this release replaces."""
+    guard = Definition(
+        name="guards/guard_callback_move.sql",
+        sql="""
+            create function predictu_dispatch.guard_callback_move() returns trigger language plpgsql as
+                'begin return new; end';
+            create trigger callback_move before update on predictu_dispatch.callback
+                for each row execute function predictu_dispatch.guard_callback_move();
+        """,
+    )
+    of_then = tuple(guard if one.name == "guards/guard_callback.sql" else one for one in definitions())
     with monkeypatch.context() as first:
         first.setattr(edge, "migrations", lambda: migrations()[:1])
-        await migrate(empty)
-    async with connected(empty, 3) as [owner, producer, daemon]:
+        first.setattr(edge, "definitions", lambda: of_then)
+        await migrate(dsn)
+
+
+async def until_waiting(watcher: Connection, count: int) -> None:
+    """Waits until `count` sessions of the database wait for a lock."""
+    waiting = "select count(*) from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0"
+    async with asyncio.timeout(WAIT_S):
+        while await watcher.fetchval(f"{waiting} and datname = current_database()") < count:
+            pass
+
+
+async def test_an_upgrade_of_the_first_schema_keeps_every_callback_and_busy_sessions_go_on(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A settlement is in progress, and two producers have older snapshots, one of them waits."""
+    monkeypatch.setattr(edge, "_LOCK_TIMEOUT_S", WAIT_S)
+    await migrate_as_the_first_release(empty, monkeypatch)
+    async with connected(empty, 5) as [owner, producer, daemon, asking, failing]:
         harness = Harness(owner=owner, producer=producer, daemon=daemon)
         await know_operators(daemon)
         for bet_id in ("open", "closing", "failed"):
             await harness.attempt(await harness.place(bet_id), delivered)
         await harness.attempt(await harness.end(bet_id="closing"), retried, anomaly="no_balance")
         await harness.rollback("failed")
-        await harness.place("placing")
-        leases = await claim(daemon, lanes=["interactive"])
+        placed = [await harness.place(bet_id) for bet_id in ("settled", "placing", "unfilled")]
+        leases = {lease["request_id"]: lease for lease in await claim(daemon, lanes=["interactive"])}
         await harness.end(bet_id="placing")
-
-        before = await _written_again(owner)
+        await owner.execute(
+            "grant select on predictu_dispatch.callback to predictu_retention;"
+            "create publication callbacks for table predictu_dispatch.callback"
+        )
+        before = await stored_callbacks(owner)
         assert {row["state"] for row in before} == {"delivered", "ready", "in_flight", "waiting"}
-        assert (await migrate(empty)).migrations == [one.name for one in migrations()[1:]]
-        assert await _written_again(owner) == before
 
-        await harness.settle(*map(delivered, leases))
+        older = failing.transaction(isolation="repeatable_read")
+        await older.start()
+        await failing.execute("select from predictu_dispatch.bet")
+        async with asyncio.TaskGroup() as group, daemon.transaction():
+            # The locks with which settle() begins.
+            for table in ("bet", "callback"):
+                await daemon.execute(
+                    f"select from predictu_dispatch.{table} where bet_id = 'settled' for no key update"
+                )
+            migrating = group.create_task(migrate(empty))
+            await until_waiting(owner, 1)
+            asked = group.create_task(
+                asking.fetchrow("select * from predictu_dispatch.outcome($1, $2)", OPERATOR, placed[0])
+            )
+            rolled_back = group.create_task(rollback(failing, "unfilled"))
+            await until_waiting(owner, 3)
+            await settle(daemon, delivered(leases[placed[0]]))
+        of_then = await failing.fetchval("select state from predictu_dispatch.outcome($1, $2)", OPERATOR, placed[0])
+        assert of_then == "in_flight"
+        await older.commit()
+        assert migrating.result().migrations == [one.name for one in migrations()[1:]]
+        outcome = asked.result()
+        assert outcome is not None
+        assert outcome["state"] in ("in_flight", "delivered")
+        assert await harness.state(placed[0]) == "delivered"
+        rollback_id = rolled_back.result()
+        assert rollback_id is not None
+        assert [one["request_id"] for one in await harness.rollbacks("unfilled")] == [rollback_id]
+        after = {row["request_id"]: row for row in await stored_callbacks(owner)}
+        assert after.keys() - {row["request_id"] for row in before} == {rollback_id}
+        assert {row["request_id"] for row in before if after[row["request_id"]] != row} == {placed[0], placed[2]}
+        assert await owner.fetchval(
+            "select has_table_privilege('predictu_retention', 'predictu_dispatch.callback', 'select')"
+            "   and exists (select from pg_publication_tables where tablename = 'callback')"
+        )
+
+        await harness.settle(*(delivered(lease) for request_id, lease in leases.items() if request_id != placed[0]))
+        assert await harness.state(rollback_id) == "ready"
         await harness.settle(*map(delivered, await claim(daemon)))
-        await harness.rollback("open")
-        await harness.attempt((await harness.rollbacks("open"))[0]["request_id"], delivered)
+        for bet_id in ("open", "settled"):
+            await harness.rollback(bet_id)
+            await harness.attempt((await harness.rollbacks(bet_id))[0]["request_id"], delivered)
         states = await owner.fetch("select state from predictu_dispatch.bet")
-        assert [row["state"] for row in states] == ["closed"] * 4
+        assert [row["state"] for row in states] == ["closed"] * 6
 
 
-async def _written_again(owner: Connection) -> list[dict[str, Any]]:
+async def stored_callbacks(owner: Connection) -> list[dict[str, Any]]:
     rows = await owner.fetch("select * from predictu_dispatch.callback order by operator_id, request_id")
     return [dict(row) for row in rows]
+
+
+@needs_pg_dump
+async def test_an_upgraded_first_schema_differs_from_a_fresh_one_only_in_the_order_of_columns(
+    database: Database, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the same constraints, indexes, triggers, storage parameters and grants."""
+    assert PG_DUMP is not None
+    await migrate_as_the_first_release(empty, monkeypatch)
+    async with connected(empty, 1) as [owner]:
+        await owner.execute("alter table predictu_dispatch.callback add constraint of_the_owner check (balance <> 13)")
+        await migrate(empty)
+        await owner.execute("alter table predictu_dispatch.callback drop constraint of_the_owner")
+    upgraded, fresh = [
+        sorted(line.rstrip(",") for line in (await asyncio.to_thread(dump_schema, dsn, PG_DUMP)).splitlines())
+        for dsn in (empty, database.owner)
+    ]
+    assert upgraded == fresh
 
 
 async def test_an_edited_migration_is_refused(empty: str) -> None:
