@@ -73,7 +73,7 @@ class Dispatcher:
         """Operators that may have more due than slots: claimed for when a slot is free again."""
         self._wake_requested: set[str] = set()
         self._wake_later: dict[int, set[str | None]] = {}
-        """Whom to wake by the number of the millisecond, each with a timer; None is all."""
+        """Operators to wake, by the millisecond of their shared timer; None means all."""
         self._wake_all_requested = True
         self._claimed_for_all_at_s = float("-inf")
         self._cursor = ClaimCursor()

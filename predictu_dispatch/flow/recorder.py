@@ -70,7 +70,7 @@ class Recorder:
         self._idle.set()
 
     def record(self, attempt: Attempt) -> asyncio.Future[None]:
-        """Settle the attempt, also if nothing awaits the future.
+        """Queue the attempt for settling, whether or not the future is awaited.
 
         It is done once the attempt needs no slot: it is settled, locked and retried, or refused.
         """

@@ -21,11 +21,11 @@ from typing_extensions import override
 HEAD_BYTES_MAX = 16_384
 """Limit of an answer's headers, which are stored in the audit, and of its trailers."""
 _STATUS_LINE_BYTES_MAX = 256
-"""A head without an end may be longer than its headers by this."""
+"""Room for the status line while the headers are incomplete."""
 _BESIDE_A_HEADER = len(": \r\n")
 _WIRE_PER_BODY = 8
-"""An answer may take this many bytes for each one of its body's limit: a chunk of one byte takes
-six. It bounds chunk extensions and interim answers (1xx), which have no limit of their own."""
+"""Limit of an answer's bytes on the wire, as a multiple of max_response_bytes. A chunk of one byte
+takes six. It also bounds chunk extensions and interim answers (1xx)."""
 _IDLE_S = 20.0
 """Load balancers close idle connections after 60 s, some after 30; we must close first."""
 _KEEP_ALIVE_MARGIN_S = 1.0
@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
         self.head = b""
         """Names and values of the headers in turn, joined by NUL, which none of them has."""
         self._headers: list[tuple[bytes, bytes]] = []
-        self.chunks: list[bytes] = []
+        self._chunks: list[bytes] = []
         self.first_byte_s: float | None = None
         self.failure: tuple[str, str] | None = _UNFINISHED
         """Reason and error of an exchange without a complete answer."""
@@ -95,6 +95,12 @@ class Connection(asyncio.Protocol):
         """Returns when the exchange has ended; `failure` tells whether the answer is complete."""
         if self._ended is not None:
             await self._ended
+
+    def body(self) -> bytes:
+        """Returns the answer's body and forgets it: an idle connection must not keep it."""
+        body = b"".join(self._chunks)
+        self._chunks.clear()
+        return body
 
     def fail(self, reason: str, error: str) -> None:
         """Ends the exchange, if it has not ended, and closes the connection."""
@@ -220,7 +226,7 @@ class Connection(asyncio.Protocol):
             # The leniency for headers lets it pass (RFC 9110, section 5.5).
             self.fail("bad_http", "the answer is not valid HTTP: a NUL in a header")
         elif len(head) + 2 * len(self._headers) >= HEAD_BYTES_MAX:
-            # Beside each header on the wire are four bytes; in `head` two, and one at its end.
+            # On the wire each header has four more bytes; in `head` two, and the last one has one.
             self._fail_head()
         elif status >= _FINAL_MIN or status == _SWITCHING_PROTOCOLS:
             self.status, self.head = status, head
@@ -231,7 +237,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, chunk: bytes) -> None:
         if self._is_complete or self._ended is None:
             return
-        self.chunks.append(chunk[: self._body_room])
+        self._chunks.append(chunk[: self._body_room])
         self._body_room -= len(chunk)
         if self._body_room < 0:
             self.fail("too_large", f"the answer is longer than max_response_bytes = {self._response_bytes_max}")

@@ -1,8 +1,8 @@
 """Opens connections to one operator by aiohttp: names, addresses, happy eyeballs, TLS.
 
 aiohttp's session is not used. A connection, once open, is handed to a protocol of our own
-(connection.py). Of aiohttp this needs what its documentation does not describe: the constructor of
-`ClientRequest`, which names the host; `TCPConnector.connect(req, traces, timeout)`; and
+(connection.py). Three undocumented parts of aiohttp are used: the constructor of `ClientRequest`,
+which names the host; `TCPConnector.connect(req, traces, timeout)`; and
 `Connection.protocol.should_close`. require_aiohttp() checks them, and the version is pinned below
 the next minor. `make newest-aiohttp` runs the tests with the newest release.
 """

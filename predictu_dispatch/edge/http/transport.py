@@ -185,7 +185,7 @@ def _exchange(connection: Connection, *, started_s: float, connected_s: float) -
         error=None if error is None else _printable(error)[:_ERROR_CHARS_MAX],
         status=connection.status,
         headers=tuple(zip(head[::2], head[1::2], strict=False)),
-        body=b"".join(connection.chunks),
+        body=connection.body(),
         truncated=reason is not None and connection.status is not None,
         connect_ms=(connected_s - started_s) * 1000,
         first_byte_ms=None if connection.first_byte_s is None else (connection.first_byte_s - started_s) * 1000,

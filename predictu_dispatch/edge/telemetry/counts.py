@@ -1,8 +1,8 @@
 """Counters and histograms of the hot path: counted in a dict, rendered when they are scraped.
 
 The library takes a lock for every value of a metric and compares an observation with each bucket;
-these take a third of its time. They are counted on the event loop only. The copy of a dict's items
-is one step of the interpreter, so a scrape in a thread sees each series complete.
+these take a third of its time. They are counted on the event loop only. A scrape in a thread reads
+a copy; it may see an observation before its duration is in the sum.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Counts:
     def collect(self) -> Iterable[Metric]:
         name, text, names = self._describe
         family = CounterMetricFamily(name, text, labels=names)
-        for labels, count in list(self._counts.items()):
+        for labels, count in self._counts.copy().items():
             family.add_metric(labels, count)
         return (family,)
 
@@ -59,7 +59,7 @@ class Durations:
     def collect(self) -> Iterable[Metric]:
         name, text, names = self._describe
         family = HistogramMetricFamily(name, text, labels=names)
-        for labels, series in list(self._series.items()):
+        for labels, series in self._series.copy().items():
             *counts, total_s = series
             family.add_metric(labels, list(zip(self._bucket_names, accumulate(counts), strict=True)), total_s)
         return (family,)

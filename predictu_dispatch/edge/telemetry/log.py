@@ -26,7 +26,7 @@ from predictu_dispatch.core.settings import LogSettings
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
 """A JWT, whole or truncated: base64url of `{"`, then claims, then the signature."""
 _encode = json.JSONEncoder(default=repr).encode
-_ORJSON_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+_ORJSON_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
 
 log = structlog.get_logger()
 
@@ -34,6 +34,7 @@ log = structlog.get_logger()
 def configure_log(settings: LogSettings) -> None:
     """Sends log lines to stderr, with `auto` as console text on a terminal and JSON otherwise."""
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    writer = LineWriter(sys.stderr.buffer)
     processors = structlog.processors
     structlog.configure(
         processors=[
@@ -43,7 +44,7 @@ def configure_log(settings: LogSettings) -> None:
             structlog.dev.ConsoleRenderer() if console else json_line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr) if console else LineWriter(sys.stderr.buffer).logger,
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr) if console else lambda *_: writer,
         cache_logger_on_first_use=True,
     )
     # Library log records go the same way: plain text must not appear between the JSON lines.
@@ -79,10 +80,6 @@ class LineWriter:
         self._stream = stream
         self._lines: list[bytes] = []
         atexit.register(self._drain)
-
-    def logger(self, *_: object) -> LineWriter:
-        """Return the logger that structlog writes to, one for all names."""
-        return self
 
     def write(self, line: bytes) -> None:
         self._lines.append(line)

@@ -142,6 +142,8 @@ class Telemetry:
         self.gauges = Gauges(process_stats)
         self.registry.register(self.gauges)
         self._open_circuits: dict[str, bool] = {}
+        # Bound once: the proxy of structlog looks it up at each call.
+        self._log = log.bind()
 
     def attempt_began(self, callback: Callback) -> None:
         """Counts an attempt that is about to be sent."""
@@ -172,7 +174,7 @@ class Telemetry:
             latency_s = (attempt.finished_at - callback.created_at).total_seconds()
             metrics.delivery_latency.observe(max(0.0, latency_s), callback.operator_id, callback.lane)
         event = Event.LEASE_LOST if late or change.state is None else _EVENT_OF_STATE[change.state]
-        log.info(
+        self._log.info(
             event,
             request_id=str(callback.request_id),
             operator_id=callback.operator_id,

@@ -53,3 +53,12 @@ async def test_close_waits_for_a_running_statement_and_for_nothing_else(pool: Po
     await pool.close()
     assert await running
     assert time.monotonic() - began_s < _CLOSE_TIMEOUT_S
+
+
+async def test_a_connection_that_was_idle_for_too_long_is_replaced(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A firewall may have forgotten it, and a statement would wait for its timeout."""
+    [first] = await pool.fetch(MINE)
+    [again] = await pool.fetch(MINE)
+    monkeypatch.setattr("predictu_dispatch.edge.postgres.database._IDLE_MAX_S", -1.0)
+    [later] = await pool.fetch(MINE)
+    assert first["pid"] == again["pid"] != later["pid"]
