@@ -1,6 +1,6 @@
 """The recorder of one lane settles attempts in batches: all that arrived during the last settle.
 
-An idle daemon settles an attempt at once and alone, a busy one settles hundreds in one transaction.
+An idle daemon settles an attempt at once and alone, a busy one up to 100 in a transaction.
 Only while bets are sent do settlements wait for others of their lane; see SettlementPacing.
 Each lane has its own recorder, so that no bet's outcome waits behind a burst of settlements.
 
