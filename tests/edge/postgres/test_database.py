@@ -1,4 +1,4 @@
-"""The pool keeps connections between statements, and gives them to whoever waits."""
+"""The pool keeps connections between statements and gives one to a statement that waits."""
 
 import asyncio
 import time
