@@ -60,7 +60,7 @@ async def test_the_connection_used_last_is_reused_first() -> None:
             release.set()
         await release.wait()
         # They become idle in this order.
-        await asyncio.sleep(0.02 * number)
+        await until(lambda: len(transport._idle) >= number - 1)
         await peer.send(OK)
 
     server, taken = serving(answer)
@@ -84,7 +84,7 @@ async def test_an_operators_keep_alive_timeout_is_respected() -> None:
 async def test_an_idle_connection_is_closed_in_time_although_another_may_stay_longer() -> None:
     async def answer(peer: Peer, number: int) -> None:
         await until(lambda: len(taken) >= 2)
-        await asyncio.sleep(0.05 * number)
+        await until(lambda: len(transport._idle) >= number - 1)
         await peer.send(OK if number == 1 else SHORT)
 
     server, taken = serving(answer)
@@ -208,11 +208,11 @@ async def test_an_exchange_that_is_cancelled_while_it_connects_leaves_no_connect
 async def test_a_timer_of_an_ended_exchange_does_not_end_the_next() -> None:
     async def answer(peer: Peer, _number: int) -> None:
         if len(taken) == 2:
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(1.2)
         await peer.send(OK)
 
     server, taken = serving(answer)
     async with server.running(), transport_to(server.url) as transport:
-        assert evidence_and_reason(await post(transport, timeout_s=0.2)) == ANSWERED
+        assert evidence_and_reason(await post(transport, timeout_s=1.0)) == ANSWERED
         assert evidence_and_reason(await post(transport, timeout_s=TIMEOUT_S)) == ANSWERED
     assert taken == [1, 1]
