@@ -591,7 +591,7 @@ CREATE FUNCTION predictu_dispatch.deregister(instance text, session_id uuid) RET
     SET lock_timeout TO '2s'
     AS $$
 begin
-    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.heartbeat'));
+    perform predictu_dispatch.take_lock('heartbeat', waits => true);
     delete from predictu_dispatch.daemon d where d.instance = deregister.instance and d.session_id = deregister.session_id;
     if found then
         delete from predictu_dispatch.share s where s.instance = deregister.instance;
@@ -1142,7 +1142,7 @@ declare
     is_established boolean;
 begin
     -- One daemon at a time: the next may take what this one returns.
-    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.heartbeat'));
+    perform predictu_dispatch.take_lock('heartbeat', waits => true);
     seen_now := clock_timestamp();
     silent_since := seen_now - predictu_dispatch.heartbeat_timeout();
     select d.* into other from predictu_dispatch.daemon d
@@ -1316,7 +1316,7 @@ begin
         perform predictu_dispatch.refuse_params('retention',
             format('the transaction is %s', current_setting('transaction_isolation')),
             'Use read committed: an older snapshot hides rows that were written meanwhile.');
-    elsif not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.retention')) then
+    elsif not predictu_dispatch.take_lock('retention', waits => false) then
         perform predictu_dispatch.refuse_locked('retention');
     end if;
 end $$;
@@ -1460,7 +1460,7 @@ declare
     month date;
     name text;
 begin
-    if not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.prepare_partitions')) then
+    if not predictu_dispatch.take_lock('partitions', waits => false) then
         return; -- Another session is creating them.
     end if;
     for step in 0 .. months_ahead loop
@@ -2285,6 +2285,19 @@ begin
      where differing.operator_id not in (select written.operator_id from written);
 end $$;
 
+CREATE FUNCTION predictu_dispatch.take_lock(name text, waits boolean) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+begin
+    insert into predictu_dispatch.lock (name) values (take_lock.name) on conflict do nothing;
+    if waits then
+        perform from predictu_dispatch.lock l where l.name = take_lock.name for no key update;
+    else
+        perform from predictu_dispatch.lock l where l.name = take_lock.name for no key update skip locked;
+    end if;
+    return found;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.callback) RETURNS text
     LANGUAGE sql STABLE
     AS $$
@@ -2442,6 +2455,10 @@ CREATE TABLE predictu_dispatch.intervention (
     CONSTRAINT intervention_check1 CHECK (((reason IS NOT NULL) OR (action = ANY (ARRAY['resume'::text, 'retry'::text]))))
 );
 
+CREATE TABLE predictu_dispatch.lock (
+    name text NOT NULL
+);
+
 CREATE TABLE predictu_dispatch.maintenance_chore (
     chore text NOT NULL,
     due_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -2527,6 +2544,9 @@ ALTER TABLE ONLY predictu_dispatch.callback
 
 ALTER TABLE ONLY predictu_dispatch.intervention
     ADD CONSTRAINT intervention_pkey PRIMARY KEY (operator_id, intervention_id);
+
+ALTER TABLE ONLY predictu_dispatch.lock
+    ADD CONSTRAINT lock_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY predictu_dispatch.maintenance_chore
     ADD CONSTRAINT maintenance_chore_pkey PRIMARY KEY (chore);
@@ -2836,6 +2856,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.swap_audit_partition(part text, with_ke
 
 REVOKE ALL ON FUNCTION predictu_dispatch.sync_operators(operator_ids text[], enabled boolean[], interactive_deadlines_s double precision[], settlement_deadlines_s double precision[], fingerprints text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.sync_operators(operator_ids text[], enabled boolean[], interactive_deadlines_s double precision[], settlement_deadlines_s double precision[], fingerprints text[]) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.take_lock(name text, waits boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.callback) FROM PUBLIC;
 

@@ -21,8 +21,9 @@ LOGINS = {
     "test_dispatcher": "predictu_dispatcher",
     "test_support": "predictu_support",
     "test_retention": "predictu_retention",
+    "test_stranger": None,
 }
-"""The tests' login roles and the group role of each."""
+"""The tests' login roles and the group role of each; a stranger may connect, and nothing else."""
 
 _LOCK_KEY = 7_305_177_219_640_777
 """An advisory lock: roles belong to the whole server, so two test processes must not create them at
@@ -58,6 +59,7 @@ class Database:
     dispatcher: str
     support: str
     retention: str
+    stranger: str
 
 
 def server_of(postgres: EmbeddedPostgres, *, tcp: bool = False) -> Server:
@@ -90,9 +92,10 @@ async def _create_logins(connection: "asyncpg.Connection[asyncpg.Record]", passw
             password,
         )
         await connection.execute(statement)
-        await connection.execute(
-            await connection.fetchval("select format('grant %I to %I', $1::text, $2::text)", group, login)
-        )
+        if group is not None:
+            await connection.execute(
+                await connection.fetchval("select format('grant %I to %I', $1::text, $2::text)", group, login)
+            )
 
 
 @asynccontextmanager
@@ -108,6 +111,7 @@ async def cloned_database(server: Server, template: str) -> AsyncIterator[Databa
             dispatcher=server.dsn(name, "test_dispatcher"),
             support=server.dsn(name, "test_support"),
             retention=server.dsn(name, "test_retention"),
+            stranger=server.dsn(name, "test_stranger"),
         )
     finally:
         await drop_database(server, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ from predictu_dispatch.edge.postgres.connections import Hosts
 from predictu_dispatch.edge.postgres.errors import translated
 from predictu_dispatch.edge.postgres.sql_files import Migration, definitions, migrations
 
-_LOCK_KEY = 7_305_177_219_640_001
-"""Key of the advisory lock of migrations; any otherwise unused number."""
+_KEY_OF_OLDER_RELEASES = 7_305_177_219_640_001
+"""Key of the advisory lock that `migrate` of releases before 0003_locks.sql takes."""
 _LOCK_TIMEOUT_S = 2
 """Less than the 2.5 s of a daemon's shares, so a wait delays daemons only briefly."""
 _PARTITIONS_AHEAD = 2
@@ -44,22 +45,31 @@ class Changes:
 async def migrate(dsn: str) -> Changes:
     """Applies pending migrations and changed functions and views, then creates partitions.
 
-    One transaction under an advisory lock: concurrent runs wait for each other, also behind a
-    transaction-pooling proxy, and a failed run changes nothing. The database of a newer compatible
-    release is not changed. Raises SchemaError, also if a running daemon does not support the new
-    schema, and the errors of core/database.py.
+    One transaction: concurrent runs wait for each other, also behind a transaction-pooling proxy,
+    and a failed run changes nothing. The database of a newer compatible release is not changed.
+    Raises SchemaError, also if a running daemon does not support the new schema, and the errors of
+    core/database.py.
     """
     with translated():
-        return await _migrate(dsn)
+        connection = await Hosts(dsn).connect(statement_cache_size=0)
+        try:
+            try:
+                return await _migrate(connection)
+            except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+                # Without a table to lock, two first runs wait for each other where both create the
+                # schema, and the one that waited fails.
+                if not await _has_schema(connection):
+                    raise
+                return await _migrate(connection)
+        finally:
+            await connection.close(timeout=5)
 
 
-async def _migrate(dsn: str) -> Changes:
-    connection = await Hosts(dsn).connect(statement_cache_size=0)
+async def _migrate(connection: Connection | PoolConnectionProxy) -> Changes:
     try:
         async with connection.transaction():
-            await connection.execute("select pg_advisory_xact_lock($1)", _LOCK_KEY)
-            # Other transactions, also the daemons', queue behind one that waits for a table's lock.
-            await connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT_S}s'")
+            if await _has_schema(connection):
+                await _wait_for_other_runs(connection)
             await _require_utf8(connection)
             applied = await applied_migrations(connection)
             pending = pending_migrations(applied)
@@ -76,8 +86,25 @@ async def _migrate(dsn: str) -> Changes:
             f"another transaction has locked a table for longer than {_LOCK_TIMEOUT_S} s ({error}); nothing was "
             "changed. Try again; if it stays locked, look in pg_stat_activity for a transaction that was left open"
         ) from error
-    finally:
-        await connection.close(timeout=5)
+
+
+async def _wait_for_other_runs(connection: Connection | PoolConnectionProxy) -> None:
+    """Takes the lock of migrations, which only the owner may take; then sets the lock timeout."""
+    lock_timeout = f"set local lock_timeout = '{_LOCK_TIMEOUT_S}s'"
+    with contextlib.suppress(asyncpg.LockNotAvailableError):
+        async with connection.transaction():
+            # Any login may hold this one, so it is waited for no longer than such a run takes.
+            await connection.execute(lock_timeout)
+            await connection.execute("select pg_advisory_xact_lock($1)", _KEY_OF_OLDER_RELEASES)
+    await connection.execute("set local lock_timeout = 0")
+    await connection.execute("lock table predictu_dispatch.schema_migration in share row exclusive mode")
+    # Other transactions, also the daemons', queue behind one that waits for a table's lock.
+    await connection.execute(lock_timeout)
+
+
+async def _has_schema(connection: Connection | PoolConnectionProxy) -> bool:
+    found: bool = await connection.fetchval("select to_regclass('predictu_dispatch.schema_migration') is not null")
+    return found
 
 
 async def _require_utf8(connection: Connection | PoolConnectionProxy) -> None:
@@ -89,7 +116,8 @@ async def _require_utf8(connection: Connection | PoolConnectionProxy) -> None:
 
 
 async def _apply(connection: Connection | PoolConnectionProxy, migration: Migration) -> None:
-    await connection.execute(migration.sql)
+    # asyncpg cannot execute a text without a statement, such as a migration of functions only.
+    await connection.execute(f"{migration.sql}\n;select;")
     await connection.execute(
         "insert into predictu_dispatch.schema_migration (version, name, sha256, compatible_from)"
         " values ($1, $2, $3, $4)",
@@ -121,7 +149,7 @@ async def _apply_definitions(connection: Connection | PoolConnectionProxy) -> li
 
 async def applied_migrations(connection: Connection | PoolConnectionProxy) -> dict[int, Applied]:
     """Returns the applied migrations by version; empty if the database has no schema."""
-    if await connection.fetchval("select to_regclass('predictu_dispatch.schema_migration')") is None:
+    if not await _has_schema(connection):
         return {}
     rows = await connection.fetch(
         "select version, name, sha256, compatible_from from predictu_dispatch.schema_migration order by version"

@@ -7,7 +7,7 @@ declare
     month date;
     name text;
 begin
-    if not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.prepare_partitions')) then
+    if not predictu_dispatch.take_lock('partitions', waits => false) then
         return; -- Another session is creating them.
     end if;
     for step in 0 .. months_ahead loop

@@ -18,7 +18,7 @@ declare
     is_established boolean;
 begin
     -- One daemon at a time: the next may take what this one returns.
-    perform pg_advisory_xact_lock(hashtext('predictu_dispatch.heartbeat'));
+    perform predictu_dispatch.take_lock('heartbeat', waits => true);
     seen_now := clock_timestamp();
     silent_since := seen_now - predictu_dispatch.heartbeat_timeout();
     select d.* into other from predictu_dispatch.daemon d

@@ -9,7 +9,7 @@ begin
         perform predictu_dispatch.refuse_params('retention',
             format('the transaction is %s', current_setting('transaction_isolation')),
             'Use read committed: an older snapshot hides rows that were written meanwhile.');
-    elsif not pg_try_advisory_xact_lock(hashtext('predictu_dispatch.retention')) then
+    elsif not predictu_dispatch.take_lock('retention', waits => false) then
         perform predictu_dispatch.refuse_locked('retention');
     end if;
 end $$;

@@ -124,10 +124,37 @@ async def test_migrating_twice_changes_nothing_the_second_time(empty: str) -> No
         assert list(await applied_migrations(owner)) == [migration.version for migration in migrations()]
 
 
-async def test_one_of_several_concurrent_runs_migrates_and_the_others_wait(empty: str) -> None:
+@pytest.mark.parametrize("has_schema", [False, True], ids=["no schema", "an empty schema of the owner"])
+async def test_one_of_several_concurrent_runs_migrates_and_the_others_wait(empty: str, *, has_schema: bool) -> None:
+    if has_schema:
+        async with connected(empty, 1) as [owner]:
+            await owner.execute("create schema predictu_dispatch")
     changes = await asyncio.gather(*(migrate(empty) for _ in range(4)))
     assert sorted(len(one.migrations) for one in changes) == [0, 0, 0, len(migrations())]
     assert sorted(len(one.functions) for one in changes) == [0, 0, 0, len(definitions())]
+
+
+async def test_a_run_waits_for_one_of_an_older_release_and_not_for_a_login_that_holds_its_lock(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "_LOCK_TIMEOUT_S", 1)
+    await migrate(empty)
+    async with connected(empty, 2) as [owner, older]:
+        async with asyncio.TaskGroup() as group, older.transaction():
+            await older.execute("select pg_advisory_xact_lock($1)", edge._KEY_OF_OLDER_RELEASES)
+            waiting = group.create_task(migrate(empty))
+            await until_waiting(owner, 1)
+            assert not waiting.done()
+        await older.execute("select pg_advisory_lock($1)", edge._KEY_OF_OLDER_RELEASES)
+        await owner.execute("delete from predictu_dispatch.schema_function")
+        runs = await asyncio.gather(*(migrate(empty) for _ in range(3)))
+    assert sorted(len(one.functions) for one in runs) == [0, 0, len(definitions())]
+
+
+@pytest.mark.parametrize("text", ["-- compatible_from: 0001\n", "", "-- compatible_from: 0001\nselect 1"])
+async def test_a_migration_may_have_its_first_line_only(empty: str, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(edge, "migrations", lambda: (*migrations(), dataclasses.replace(NEXT, sql=text)))
+    assert (await migrate(empty)).migrations[-1] == NEXT.name
 
 
 @needs_pg_dump
@@ -196,7 +223,7 @@ async def test_every_function_and_view_has_a_comment_and_none_is_executable_by_p
 
 
 async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The schema of 0001, with the trigger that this release replaces."""
+    """The schema of 0001, with the trigger that this release replaces; it had no table of locks."""
     guard = Definition(
         name="guards/guard_callback_move.sql",
         sql="""
@@ -206,7 +233,13 @@ async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch
                 for each row execute function predictu_dispatch.guard_callback_move();
         """,
     )
-    of_then = tuple(guard if one.name == "guards/guard_callback.sql" else one for one in definitions())
+    lock = Definition(
+        name="locks/take_lock.sql",
+        sql="create function predictu_dispatch.take_lock(name text, waits boolean) returns boolean language sql"
+        " return true;",
+    )
+    replaced = {"guards/guard_callback.sql": guard, lock.name: lock}
+    of_then = tuple(replaced.get(one.name, one) for one in definitions())
     with monkeypatch.context() as first:
         first.setattr(edge, "migrations", lambda: migrations()[:1])
         first.setattr(edge, "definitions", lambda: of_then)
@@ -418,12 +451,13 @@ async def test_every_primary_and_unique_key_begins_with_the_operator(database: D
         row["name"].removeprefix("predictu_dispatch.") for row in keys
     }
     assert {row["name"] for row in keys if row["first"] != "operator_id"} == {
-        "predictu_dispatch.maintenance_chore_pkey"
+        "predictu_dispatch.lock_pkey",
+        "predictu_dispatch.maintenance_chore_pkey",
     }
     of_operators = {"operator", "bet", "callback", "attempt", "share", "intervention"}
     of_operators |= {"request_tombstone", "bet_tombstone"}
     without_key = {"schema_migration", "schema_function", "daemon", "purge_cursor", "audit_purge_cursor"}
-    assert {row["relname"] for row in tables} == of_operators | without_key | {"maintenance_chore"}
+    assert {row["relname"] for row in tables} == of_operators | without_key | {"lock", "maintenance_chore"}
 
 
 async def test_what_others_rely_on_is_there(database: Database) -> None:
