@@ -26,6 +26,7 @@ from predictu_dispatch.edge.postgres.outbox import Outbox
 from predictu_dispatch.edge.postgres.sql_files import read_queries
 from predictu_dispatch.edge.systemd import ServiceManager
 from predictu_dispatch.edge.telemetry.gauges import ProcessStats
+from predictu_dispatch.edge.telemetry.log import lines_lost
 from predictu_dispatch.edge.telemetry.observer import Telemetry
 from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.courier import Courier, CourierPool
@@ -129,6 +130,7 @@ class Daemon:
             in_flight=self._admission.in_flight,
             is_database_up=self._database.is_up,
             is_ready=self._health.unready() is None,
+            log_lines_lost=lines_lost(),
         )
 
     async def run(self) -> None:

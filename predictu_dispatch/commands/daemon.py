@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import resource
 import signal
 import sys
@@ -29,6 +30,7 @@ delay each turn while a scrape is rendered (tests/bench/scrape.py)."""
 @common_options
 def run(invocation: Invocation) -> None:
     """Run the daemon until SIGTERM, which lets the attempts in flight finish."""
+    _open_standard_streams()
     # A reload during the start must not end the process; the daemon installs its handler later.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Every slot of every operator may need a socket; the default soft limit suits select().
@@ -61,6 +63,20 @@ def run(invocation: Invocation) -> None:
             fail(str(error))
         except ListenError as error:
             fail(_cannot_listen(config, error))
+
+
+def _open_standard_streams() -> None:
+    """Opens /dev/null for each standard stream that is closed.
+
+    Otherwise the event loop's own descriptor gets its number, and uvloop aborts at the end.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - for the whole process
 
 
 def _cannot_listen(config: Config, error: Exception) -> str:

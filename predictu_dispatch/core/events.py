@@ -31,4 +31,5 @@ class Event(StrEnum):
     INSTANCE_TAKEN = "instance.taken"
     CHORE_FAILED = "chore.failed"
     WATCHDOG_WITHHELD = "watchdog.withheld"
+    LOG_LINES_LOST = "log.lines_lost"
     LIBRARY_LOGGED = "library.logged"

@@ -167,11 +167,13 @@ class Fleet:
         fault: str = "",
         module: str = "predictu_dispatch",
         environment: Mapping[str, str] | None = None,
+        stderr: int | None = None,
         **sections: Any,
     ) -> Daemon:
         """Starts the process without waiting for it.
 
-        `sections` override the default dispatcher.toml.
+        `sections` override the default dispatcher.toml. `stderr` is a descriptor for its log, which
+        is not read then.
 
         With a `fault` it starts the test build that injects it; see tests/chaos/armed_daemon.py.
         """
@@ -191,7 +193,7 @@ class Fleet:
                 [sys.executable, "-m", module, "run", "--config", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=output,
+                stderr=output if stderr is None else stderr,
                 env={**_environment(), **(environment or {})},
                 start_new_session=True,
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from predictu_dispatch.core.breaker import Circuit, Health
 from predictu_dispatch.core.fleet import FleetFigures, OperatorState
@@ -33,6 +33,7 @@ class ProcessStats:
     in_flight: Mapping[tuple[str, Lane], int]
     is_database_up: bool
     is_ready: bool
+    log_lines_lost: int = 0
 
 
 class Gauges:
@@ -113,6 +114,12 @@ def _process_gauges(process: ProcessStats) -> Iterable[Metric]:
         "Slots that this daemon's attempts use. A slot is free again once its attempt is in the audit.",
         {tuple(lane): count for lane, count in process.in_flight.items()},
         *("operator", "lane"),
+    )
+    yield CounterMetricFamily(
+        "predictu_dispatch_log_lines_lost",
+        "Log lines that were lost, because what reads stderr did not take them in time or a write failed. The audit "
+        "has every attempt.",
+        value=process.log_lines_lost,
     )
 
 

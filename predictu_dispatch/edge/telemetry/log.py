@@ -1,4 +1,4 @@
-"""The log: one line per event on stderr.
+"""The log: one line per event on stderr, written by a thread (log_thread.py).
 
 orjson writes the JSON lines in a fifth of the standard encoder's time. It leaves out the space
 after a colon or comma.
@@ -6,22 +6,21 @@ after a colon or comma.
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import json
 import logging
 import re
 import sys
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import Any, cast
 
 import orjson
 import structlog
-from structlog.typing import EventDict
+from structlog.typing import EventDict, Processor
 from typing_extensions import override
 
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.settings import LogSettings
+from predictu_dispatch.edge.telemetry.log_thread import LineWriter, redirect_stderr
 
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
 """A JWT, whole or truncated: base64url of `{"`, then claims, then the signature."""
@@ -31,24 +30,47 @@ _ORJSON_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_PASS
 log = structlog.get_logger()
 
 
+_writer: LineWriter | None = None
+
+
 def configure_log(settings: LogSettings) -> None:
-    """Sends log lines to stderr, with `auto` as console text on a terminal and JSON otherwise."""
+    """Sends log lines to stderr, with `auto` as console text on a terminal and JSON otherwise.
+
+    From here on nothing in this process waits for what reads stderr: warnings, tracebacks and
+    messages that Python prints go the same way.
+    """
+    global _writer  # noqa: PLW0603 - one log per process, as in structlog and logging
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
-    writer = LineWriter(sys.stderr.buffer)
     processors = structlog.processors
+    rendered: list[Processor] = [
+        processors.add_log_level,
+        *((processors.TimeStamper(fmt="iso", utc=True),) if console else ()),
+        processors.format_exc_info,
+        *((structlog.dev.ConsoleRenderer(), _encoded) if console else (json_line,)),
+    ]
+
+    def lines_lost_notice(lines: int, error: str) -> bytes:
+        notice: Any = {"event": Event.LOG_LINES_LOST, "lines": lines, "error": error}
+        for processor in rendered:
+            notice = processor(None, "warning", notice)
+        return cast("bytes", notice)
+
+    _writer = writer = LineWriter(sys.stderr.fileno(), lines_lost_notice)
     structlog.configure(
-        processors=[
-            processors.add_log_level,
-            *((processors.TimeStamper(fmt="iso", utc=True),) if console else ()),
-            processors.format_exc_info,
-            structlog.dev.ConsoleRenderer() if console else json_line,
-        ],
+        processors=rendered,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr) if console else lambda *_: writer,
+        logger_factory=lambda *_: writer,
         cache_logger_on_first_use=True,
     )
+    redirect_stderr(writer)
     # Library log records go the same way: plain text must not appear between the JSON lines.
     logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)  # noqa: FBT003 - the standard library's own signature
+
+
+def lines_lost() -> int:
+    """Returns how many lines of this process were lost."""
+    return 0 if _writer is None else _writer.lines_lost
 
 
 def without_tokens(text: str) -> str:
@@ -73,30 +95,9 @@ def json_line(_: object, __: str, event: EventDict) -> bytes:
     return line
 
 
-class LineWriter:
-    """A logger that writes the lines of one turn of the event loop, if any, in one system call."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._lines: list[bytes] = []
-        atexit.register(self._drain)
-
-    def write(self, line: bytes) -> None:
-        self._lines.append(line)
-        if len(self._lines) > 1:
-            # The first line of this turn has already scheduled it.
-            return
-        try:
-            asyncio.get_running_loop().call_soon(self._drain)
-        except RuntimeError:
-            self._drain()
-
-    debug = info = warning = error = critical = write
-
-    def _drain(self) -> None:
-        lines, self._lines = self._lines, []
-        self._stream.write(b"".join(lines))
-        self._stream.flush()
+def _encoded(_: object, __: str, line: str) -> bytes:
+    """A terminal with another encoding loses a character, not the line."""
+    return f"{line}\n".encode(sys.stderr.encoding, "backslashreplace")
 
 
 class _LibraryHandler(logging.Handler):
