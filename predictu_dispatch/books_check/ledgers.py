@@ -60,6 +60,7 @@ class AttemptRow(NamedTuple):
     evidence: str
     verdict: str
     reason: str | None
+    instance: str
     started_at: datetime
     finished_at: datetime
     request_body: str | None
@@ -160,8 +161,9 @@ _CALLBACKS: Final = """
       from predictu_dispatch.callback order by created_at, request_id
 """
 _ATTEMPTS: Final = """
-    select operator_id, request_id::text, method, attempt, evidence, verdict, reason, started_at, finished_at,
-           request_body, coalesce(position('"DUPLICATE"'::bytea in response_body) > 0, false) as is_duplicate
+    select operator_id, request_id::text, method, attempt, evidence, verdict, reason, instance,
+           started_at, finished_at, request_body,
+           coalesce(position('"DUPLICATE"'::bytea in response_body) > 0, false) as is_duplicate
       from predictu_dispatch.attempt order by operator_id, request_id, attempt, finished_at
 """
 _REVIEWS: Final = """

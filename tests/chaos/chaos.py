@@ -100,7 +100,14 @@ async def _play_in(environment: ChaosEnvironment, run: Run, log: Callable[[str],
         await operator.process.stop()
     predictu = await read_predictu(environment.postgres.dsn(DATABASE))
     ledgers = [operator_ledger(operator.operator_id, operator.wallet) for operator in environment.operators]
-    verdict = judge(predictu, ledgers, opening=PLAYERS, acknowledged=producers.acknowledged)
+    verdict = judge(
+        predictu,
+        ledgers,
+        opening=PLAYERS,
+        acknowledged=producers.acknowledged,
+        answers={operator.operator_id: operator.answers for operator in environment.operators},
+        ended_early=environment.ended_early,
+    )
     return Outcome(
         run=run,
         verdict=verdict,

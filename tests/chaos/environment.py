@@ -6,6 +6,7 @@ producers.
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ import aiohttp
 import asyncpg
 
 from predictu_dispatch.books_check.check import CURRENCY
-from predictu_dispatch.core.operator_settings import SigningAlgorithm
+from predictu_dispatch.core.operator_settings import JtiSource, SigningAlgorithm
 from predictu_dispatch.demo.environment import create_database
 from predictu_dispatch.demo.process import Process, reference_operator
 from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.embedded_postgres.binaries import free_port
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.chaos.answers import AnswerLog
 from tests.chaos.proxy import Proxy, proxied
 from tests.chaos.stepped_daemon import CLOCK_STEP_VARIABLE
 from tests.chaos.traffic import PLAYERS
@@ -30,6 +32,16 @@ from tests.support.daemons import Daemon, Fleet
 DATABASE = "chaos"
 CONNECTIONS_MAX = 100
 LOGINS = {"chaos_producer": "predictu_producer", "chaos_daemon": "predictu_dispatcher"}
+GRANTLESS = "chaos_nobody"
+"""A login without any grant."""
+_POSTGRES = {
+    "max_connections": str(CONNECTIONS_MAX),
+    # What a publication needs.
+    "wal_level": "logical",
+}
+_SMALL_QUEUE = {"max_notify_queue_pages": "64"}
+"""Small enough to be filled; an older Postgres has 8 GB."""
+_QUEUE_SETTING_SINCE = 17
 NO_FAULTS: dict[str, float] = {}
 MIXED_FAULTS = {
     "reset": 0.05,
@@ -61,13 +73,15 @@ class OperatorFixture:
 
     algorithm: SigningAlgorithm = "EdDSA"
     amount_format: str = "subunits"
+    # The answers of one with `attempt` are compared with the audit one by one.
+    jti: JtiSource = "attempt"
     fault_rates: dict[str, float] = field(default_factory=dict)
 
 
 OPERATORS = {
     "op_good": OperatorFixture(),
     "op_flaky": OperatorFixture(fault_rates=MIXED_FAULTS),
-    "op_decimal": OperatorFixture(algorithm="RS256", amount_format="decimal"),
+    "op_decimal": OperatorFixture(algorithm="RS256", amount_format="decimal", jti="request_id"),
 }
 
 
@@ -84,6 +98,7 @@ class Operator:
     admin_url: str = ""
     # One injection at a time kills and starts it.
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    answers: AnswerLog
 
     async def start(self) -> None:
         """Start it; after a kill on the same port and with the same wallet."""
@@ -132,7 +147,9 @@ class ChaosEnvironment:
     def dsn(self, login: str, proxy: Proxy) -> str:
         return f"postgresql://{quote(login)}@127.0.0.1:{proxy.port}/{DATABASE}?sslmode=disable"
 
-    async def start_daemon(self, fault: str = "", *, clock_step_s: str | None = None) -> Daemon:
+    async def start_daemon(
+        self, fault: str = "", *, clock_step_s: str | None = None, stderr: int | None = None
+    ) -> Daemon:
         """Start another daemon, with a new name; it may fail."""
         clock = {} if clock_step_s is None else {CLOCK_STEP_VARIABLE: clock_step_s}
         self._started += 1
@@ -143,6 +160,7 @@ class ChaosEnvironment:
             fault=fault,
             module="tests.chaos.stepped_daemon" if clock else "predictu_dispatch",
             environment=clock,
+            stderr=stderr,
             database={"dsn": self.dsn("chaos_daemon", proxy), "pool_size": 6},
             daemon={"poll_interval_s": 0.2, "drain_s": 3.0},
         )
@@ -153,6 +171,15 @@ class ChaosEnvironment:
             daemon.terminate()
         for daemon in self.daemons:
             await daemon.exited()
+
+    @property
+    def ended_early(self) -> set[str]:
+        """The daemons that were killed, and those that stopped before everything was settled."""
+        return {
+            daemon.instance
+            for daemon in self.fleet.daemons
+            if daemon.process.poll() == -signal.SIGKILL or "drain.timed_out" in daemon.log_text
+        }
 
     def proxy_of(self, daemon: Daemon) -> Proxy:
         return self.daemon_proxies[daemon.instance]
@@ -175,10 +202,13 @@ async def open_environment(folder: Path, *, seed: int) -> AsyncIterator[ChaosEnv
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)))
         # Files survive kill -9 in the system's cache, so nothing needs to reach the disk.
-        postgres = EmbeddedPostgres(fsync=False, settings={"max_connections": str(CONNECTIONS_MAX)})
+        postgres = EmbeddedPostgres(fsync=False)
+        is_queue_small = int(postgres.version.partition(".")[0]) >= _QUEUE_SETTING_SINCE
+        postgres = EmbeddedPostgres(fsync=False, settings=_POSTGRES | (_SMALL_QUEUE if is_queue_small else {}))
         await asyncio.to_thread(postgres.start)
         stack.callback(postgres.stop)
         await create_database(postgres, DATABASE, LOGINS)
+        await _create_grantless(postgres)
         producers_proxy = await stack.enter_async_context(proxied(f"{postgres.folder}/run/.s.PGSQL.{postgres.port}"))
         fleet = Fleet(folder=folder, dsn="", session=session)
         stack.callback(fleet.end)
@@ -190,13 +220,22 @@ async def open_environment(folder: Path, *, seed: int) -> AsyncIterator[ChaosEnv
         yield environment
 
 
+async def _create_grantless(postgres: EmbeddedPostgres) -> None:
+    owner = await asyncpg.connect(postgres.dsn(DATABASE))
+    try:
+        await owner.execute(f"create role {GRANTLESS} login")
+    finally:
+        await owner.close()
+
+
 async def _operator(
     environment: ChaosEnvironment, operator_id: str, fixture: OperatorFixture, *, seed: int
 ) -> Operator:
     folder = environment.folder
     key = create_key_file(folder / f"{operator_id}.pem", fixture.algorithm)
     port = free_port()
-    proxy = await environment.stack.enter_async_context(proxied(("127.0.0.1", port)))
+    answers = AnswerLog()
+    proxy = await environment.stack.enter_async_context(proxied(("127.0.0.1", port), answers=answers))
     process = reference_operator(
         operator_id,
         folder=folder,
@@ -213,6 +252,7 @@ async def _operator(
         wallet=folder / f"{operator_id}.sqlite",
         proxy=proxy,
         fault_rates=dict(fixture.fault_rates),
+        answers=answers,
         session=environment.session,
     )
     await operator.start()
@@ -224,7 +264,7 @@ async def _operator(
         f"http://127.0.0.1:{proxy.port}/predictu",
         operator_id=operator_id,
         amount_format=fixture.amount_format,
-        signing={"key_file": f"../{operator_id}.pem", "algorithm": fixture.algorithm},
+        signing={"key_file": f"../{operator_id}.pem", "algorithm": fixture.algorithm, "jti": fixture.jti},
         interactive=_LANE | {"deadline_s": 4.0},
         settlement=_LAST_LANE,
         rollback={"recheck_s": 0.5},

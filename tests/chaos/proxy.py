@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from tests.chaos.answers import AnswerLog
 from tests.support.postgres_proxy import serving
 
 _PIECE = 65_536
@@ -15,6 +16,8 @@ _BANDWIDTH_PERIOD_S = 0.01
 _RESET = struct.pack("ii", 1, 0)
 Upstream = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
+Tap = Callable[[bytes], None]
+"""Is called with each piece that was forwarded as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +41,9 @@ UNIMPAIRED = Impairment()
 class Proxy:
     """Forwards 127.0.0.1:`port` to `upstream` with the current `impairment`."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, answers: AnswerLog | None) -> None:
         self._upstream = upstream
+        self._answers = answers
         self._impairment = UNIMPAIRED
         self._changed = asyncio.Event()
         self._connections: set[_Connection] = set()
@@ -85,9 +89,11 @@ class Proxy:
             return
         connection = _Connection(self, writer, upstream_writer)
         self._connections.add(connection)
+        log = self._answers.connection() if self._answers is not None else None
         try:
             await asyncio.gather(
-                connection.forward(reader, upstream_writer), connection.forward(upstream_reader, writer)
+                connection.forward(reader, upstream_writer, log.request if log else _untapped),
+                connection.forward(upstream_reader, writer, log.answer if log else _untapped),
             )
         except asyncio.CancelledError:
             # At the end of a run; asyncio's streams would log a cancelled connection.
@@ -113,7 +119,7 @@ class _Connection:
         for end in self._ends:
             end.close()
 
-    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tap: Tap) -> None:
         with contextlib.suppress(ConnectionError):
             while piece := await reader.read(_PIECE):
                 room = self._proxy.impairment.cut_after_bytes
@@ -123,10 +129,14 @@ class _Connection:
                     return
                 self._forwarded += len(piece)
                 await self._proxy.through(size=len(piece))
+                tap(piece)
                 writer.write(piece)
                 await writer.drain()
             # HTTP and Postgres both end with the first end of input.
         self.close()
+
+
+def _untapped(_: bytes) -> None: ...
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
@@ -138,9 +148,12 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def proxied(upstream: Upstream) -> AsyncIterator[Proxy]:
-    """Run a proxy in front of `upstream`; its connections are cut after the block."""
-    proxy = Proxy(upstream)
+async def proxied(upstream: Upstream, *, answers: AnswerLog | None = None) -> AsyncIterator[Proxy]:
+    """Run a proxy in front of `upstream`; its connections are cut after the block.
+
+    `answers` gets the answers of an operator as `upstream`.
+    """
+    proxy = Proxy(upstream, answers)
 
     def leave() -> None:
         proxy.impair(UNIMPAIRED)

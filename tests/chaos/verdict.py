@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from predictu_dispatch.books_check import check_books
 from predictu_dispatch.books_check.check import Check
 from predictu_dispatch.books_check.delivery_checks import BALANCE_CHECK
 from predictu_dispatch.books_check.ledgers import OperatorLedger, PredictuLedger, read_operator
+from tests.chaos.answers import AnswerLog, answers_check
 
 _BET_ID = re.compile(r"bet-\d+")
 
@@ -51,11 +52,17 @@ def judge(
     *,
     opening: Mapping[str, int],
     acknowledged: Mapping[str, str],
+    answers: Mapping[str, AnswerLog],
+    ended_early: Collection[str],
 ) -> Verdict:
-    """Check a finished run; `acknowledged` has each committed request_id with its method."""
+    """Check a finished run; `acknowledged` has each committed request_id with its method.
+
+    `answers` and `ended_early` are those of answers_check().
+    """
     checks = [
         *check_books(predictu, operators, opening={operator.operator_id: opening for operator in operators}),
         _acknowledged_check(predictu, acknowledged),
+        answers_check(answers, predictu.attempts, ended_early=ended_early),
     ]
     received = [bodies for operator in operators for bodies in operator.received.values()]
     return Verdict(
