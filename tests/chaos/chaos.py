@@ -90,24 +90,13 @@ async def _play_in(environment: ChaosEnvironment, run: Run, log: Callable[[str],
         log("removing all faults")
         await fault_injector.heal()
         healed_s = time.monotonic()
-        await _drain(environment, producers, within_s=_DRAIN_S)
+        await drain(environment, producers, within_s=_DRAIN_S)
         drained_s = time.monotonic() - healed_s
         # A health check in flight would be missing in the audit.
         await environment.stop_daemons()
     finally:
         await producers.close()
-    for operator in environment.operators:
-        await operator.process.stop()
-    predictu = await read_predictu(environment.postgres.dsn(DATABASE))
-    ledgers = [operator_ledger(operator.operator_id, operator.wallet) for operator in environment.operators]
-    verdict = judge(
-        predictu,
-        ledgers,
-        opening=PLAYERS,
-        acknowledged=producers.acknowledged,
-        answers={operator.operator_id: operator.answers for operator in environment.operators},
-        ended_early=environment.ended_early,
-    )
+    predictu, verdict = await judged(environment, producers)
     return Outcome(
         run=run,
         verdict=verdict,
@@ -118,7 +107,23 @@ async def _play_in(environment: ChaosEnvironment, run: Run, log: Callable[[str],
     )
 
 
-async def _drain(environment: ChaosEnvironment, producers: Producers, *, within_s: float) -> None:
+async def judged(environment: ChaosEnvironment, producers: Producers) -> tuple[PredictuLedger, Verdict]:
+    """The books of a run whose daemons have stopped, and the verdict on them."""
+    for operator in environment.operators:
+        await operator.process.stop()
+    predictu = await read_predictu(environment.postgres.dsn(DATABASE))
+    verdict = judge(
+        predictu,
+        [operator_ledger(operator.operator_id, operator.wallet) for operator in environment.operators],
+        opening=PLAYERS,
+        acknowledged=producers.acknowledged,
+        answers={operator.operator_id: operator.answers for operator in environment.operators},
+        ended_early=environment.ended_early,
+    )
+    return predictu, verdict
+
+
+async def drain(environment: ChaosEnvironment, producers: Producers, *, within_s: float) -> None:
     """Wait until every bet has ended; what has not ended in time is a fault of the books."""
     give_up_at_s = time.monotonic() + within_s
     owner: asyncpg.Connection[asyncpg.Record] = await environment.owner()

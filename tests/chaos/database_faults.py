@@ -1,16 +1,18 @@
-"""Faults of the database that other people cause: logins, defaults, locks, full queues, bad rows."""
+"""Faults of the database that others cause: logins, defaults, locks, full queues, bad rows."""
 
 import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
 
 from tests.chaos.environment import DATABASE, GRANTLESS, OPERATORS, ChaosEnvironment
 
+Injector = Callable[[ChaosEnvironment, random.Random, float], Awaitable[str | None]]
+"""Injects one fault for a duration; returns a detail for the log, None if it was not possible."""
 _LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 HOSTILE_DEFAULTS = {
     "default_transaction_isolation": "'repeatable read'",
@@ -225,3 +227,15 @@ async def stuck_log_reader(environment: ChaosEnvironment, _: random.Random, dura
         os.close(writer)
         os.close(reader)
     return daemon.instance
+
+
+KINDS: dict[str, tuple[int, Injector]] = {
+    "the daemons' login is refused": (3, without_login),
+    "a database with hostile defaults": (3, hostile_defaults),
+    "a full notification queue": (3, full_notification_queue),
+    "held advisory locks": (2, held_advisory_locks),
+    "a publication for all tables": (2, publication),
+    "a row that cannot be read": (3, poison_row),
+    "a log that nobody reads": (2, stuck_log_reader),
+}
+"""The kinds of faults, each with its relative frequency."""

@@ -5,13 +5,14 @@ import contextlib
 import random
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import aiohttp
 import asyncpg
 
 from tests.chaos import database_faults
+from tests.chaos.database_faults import Injector
 from tests.chaos.environment import CONNECTIONS_MAX, MIXED_FAULTS, NO_FAULTS, ChaosEnvironment, Operator
 from tests.chaos.fault_points import POINTS, Action
 from tests.chaos.proxy import UNIMPAIRED, Impairment, Proxy
@@ -80,10 +81,6 @@ class FaultInjector:
             daemon.kill()
         for _ in range(DAEMONS_MIN):
             await self.environment.start_daemon()
-
-
-Injector = Callable[[ChaosEnvironment, random.Random, float], Awaitable[str | None]]
-"""Injects one fault for a duration; returns a detail for the log, None if it was not possible."""
 
 
 def _some_daemon(environment: ChaosEnvironment, rng: random.Random) -> Daemon | None:
@@ -273,13 +270,7 @@ KINDS: dict[str, tuple[int, Injector]] = {
     "an operator fails more often": (6, _fail_more_often),
     "a transaction locks bets": (3, _lock_bets),
     "a client takes every connection": (1, _take_connections),
-    "the daemons' login is refused": (3, database_faults.without_login),
-    "a database with hostile defaults": (3, database_faults.hostile_defaults),
-    "a full notification queue": (3, database_faults.full_notification_queue),
-    "held advisory locks": (2, database_faults.held_advisory_locks),
-    "a publication for all tables": (2, database_faults.publication),
-    "a row that cannot be read": (3, database_faults.poison_row),
-    "a log that nobody reads": (2, database_faults.stuck_log_reader),
+    **database_faults.KINDS,
 }
 """The kinds of faults, each with its relative frequency."""
 

@@ -28,7 +28,7 @@ _TERMINALS = ("BET_WIN", "BET_LOSE", "BET_SELL", "BET_REFUND")
 _REFUSALS = ("PD0", "P0002")
 """SQLSTATEs by which a bet's state forbids something."""
 _REPEATABLE = {"57", "53", "54", "08", "40", "55"}
-"""Classes of SQLSTATE: shutdown, no connections, full queue, lost connection, serialization, locked."""
+"""Classes: shutdown, no connections, full queue, connection lost, serialization, locked."""
 _ENQUEUE = "select predictu_dispatch.enqueue_callback($1, $2, $3::jsonb, $4)"
 _LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 _UNFINISHED = ("waiting", "ready", "in_flight")
