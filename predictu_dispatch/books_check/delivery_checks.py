@@ -9,6 +9,7 @@ from predictu_dispatch.books_check.check import Check, by_state, money_text
 from predictu_dispatch.books_check.ledgers import BetHistory, OperatorLedger, PredictuLedger
 
 BALANCE_CHECK: Final = "BALANCE equals the wallet"
+ORDER_CHECK: Final = "no debit was sent after its terminal"
 _UNFINISHED: Final = frozenset({"waiting", "ready", "in_flight"})
 
 
@@ -89,7 +90,7 @@ def _order_check(histories: list[BetHistory]) -> Check:
             if max(debits) >= min(terminals):
                 faults.append(f"{history.bet.operator_id} {history.bet.bet_id}: debit sent after the terminal")
     return Check(
-        name="no debit was sent after its terminal",
+        name=ORDER_CHECK,
         rows=compared,
         figures=f"{compared} bets with both",
         faults=tuple(faults),

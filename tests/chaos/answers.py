@@ -1,19 +1,21 @@
-"""The answers that operators gave and daemons read, as seen in the network.
+"""What daemons sent and which answers they read, as seen in the network.
 
 A daemon sends its next request on a connection only after it has read the whole answer before it.
 So an answer with a later request on its connection was read, and the audit must have it.
 """
 
 import base64
+import itertools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import httptools
 
 from predictu_dispatch.books_check.check import Check
-from predictu_dispatch.books_check.ledgers import AttemptRow
+from predictu_dispatch.books_check.ledgers import AttemptRow, BetHistory
 
 
 class Answered(NamedTuple):
@@ -25,9 +27,15 @@ class Answered(NamedTuple):
 
 @dataclass(slots=True)
 class AnswerLog:
-    """The answers of one operator; `read` grows while connections run."""
+    """One operator's requests and answers; both grow while connections run."""
 
     read: set[Answered] = field(default_factory=set)
+    sent: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """For each request_id, when it was sent: numbers that grow with each request."""
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def number(self, request_id: str) -> None:
+        self.sent[request_id].append(next(self._numbers))
 
     def connection(self) -> "ConnectionLog":
         return ConnectionLog(self)
@@ -66,6 +74,7 @@ class ConnectionLog:
         claims = value.split(b".")[1]
         jti = str(json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4)))["jti"])
         request_id, separator, attempt = jti.partition(":")
+        self._log.number(request_id)
         self._asked = Answered(request_id, int(attempt)) if separator else None
 
     def answer_ended(self) -> None:
@@ -119,4 +128,24 @@ def answers_check(
         faults=tuple(
             f"{operator_id} answered {request_id}, attempt {attempt}" for operator_id, request_id, attempt in missing
         ),
+    )
+
+
+def order_check(logs: Mapping[str, AnswerLog], histories: Sequence[BetHistory]) -> Check:
+    """No debit is sent after its bet's terminal; as seen in the network, because clocks step."""
+    compared, faults = 0, []
+    for history in histories:
+        if history.placement is None or history.terminal is None:
+            continue
+        sent = logs[history.bet.operator_id].sent
+        debits, terminals = sent.get(history.placement.request_id), sent.get(history.terminal.request_id)
+        if debits and terminals:
+            compared += 1
+            if max(debits) > min(terminals):
+                faults.append(f"{history.bet.operator_id} {history.bet.bet_id}: debit sent after the terminal")
+    return Check(
+        name="no debit was sent after its terminal, as seen in the network",
+        rows=compared,
+        figures=f"{compared} bets with both",
+        faults=tuple(faults),
     )

@@ -36,6 +36,7 @@ _TAKEN_KEYS = (
     "select pg_advisory_lock(hashtext('predictu_dispatch.' || name)) from unnest(array["
     "'heartbeat', 'announce', 'notify_due', 'retention', 'prepare_partitions', 'migrate']) as name"
 )
+_CLOCK_STEPS_S = (-3600.0, -20.0, -2.0, 2.0, 20.0, 3600.0)
 _POISONED_TEXT = "(select string_agg(md5(random()::text), '') from generate_series(1, 300))"
 """Too long for its row and hardly compressible, so it is stored outside of it."""
 
@@ -62,26 +63,19 @@ async def _restored(environment: ChaosEnvironment, *statements: str) -> None:
             return
 
 
-async def without_login(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
-    """The daemons' login is refused in one of several ways."""
-    fault, repair = rng.choice(
-        (
-            ("alter role chaos_daemon nologin", "alter role chaos_daemon login"),
-            ("alter role chaos_daemon connection limit 0", "alter role chaos_daemon connection limit -1"),
-            ("revoke predictu_dispatcher from chaos_daemon", "grant predictu_dispatcher to chaos_daemon"),
-            (
-                "revoke usage on schema predictu_dispatch from predictu_dispatcher",
-                "grant usage on schema predictu_dispatch to predictu_dispatcher",
-            ),
-        )
-    )
-    with contextlib.suppress(*_LOST):
-        async with _connection(environment) as owner:
-            await owner.execute(fault)
-            await _end_sessions(owner, "chaos_daemon")
-        await asyncio.sleep(duration_s)
-    await _restored(environment, repair)
-    return fault
+def refused_login(fault: str, repair: str) -> Injector:
+    """The daemons' sessions end, and their login or its rights are gone."""
+
+    async def inject(environment: ChaosEnvironment, _: random.Random, duration_s: float) -> str | None:
+        with contextlib.suppress(*_LOST):
+            async with _connection(environment) as owner:
+                await owner.execute(fault)
+                await _end_sessions(owner, "chaos_daemon")
+            await asyncio.sleep(duration_s)
+        await _restored(environment, repair)
+        return ""
+
+    return inject
 
 
 async def _end_sessions(owner: "asyncpg.Connection", login: str) -> None:
@@ -229,11 +223,31 @@ async def stuck_log_reader(environment: ChaosEnvironment, _: random.Random, dura
     return daemon.instance
 
 
+async def step_clock(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
+    """The database's clock is set, as after a failover, and set right some time later."""
+    step_s = rng.choice(_CLOCK_STEPS_S)
+    environment.clock.step(step_s)
+    await asyncio.sleep(duration_s)
+    environment.clock.step(-step_s)
+    return f"{step_s:+g} s"
+
+
 KINDS: dict[str, tuple[int, Injector]] = {
-    "the daemons' login is refused": (3, without_login),
+    "a role without login": (2, refused_login("alter role chaos_daemon nologin", "alter role chaos_daemon login")),
+    "a role without its rights": (
+        2,
+        refused_login("revoke predictu_dispatcher from chaos_daemon", "grant predictu_dispatcher to chaos_daemon"),
+    ),
+    "a database that allows no connections": (
+        1,
+        refused_login(
+            f"alter database {DATABASE} connection limit 0", f"alter database {DATABASE} connection limit -1"
+        ),
+    ),
     "a database with hostile defaults": (3, hostile_defaults),
     "a full notification queue": (3, full_notification_queue),
     "held advisory locks": (2, held_advisory_locks),
+    "the database's clock steps": (3, step_clock),
     "a publication for all tables": (2, publication),
     "a row that cannot be read": (3, poison_row),
     "a log that nobody reads": (2, stuck_log_reader),

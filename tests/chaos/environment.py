@@ -28,6 +28,7 @@ from tests.chaos.proxy import Proxy, proxied
 from tests.chaos.stepped_daemon import CLOCK_STEP_VARIABLE
 from tests.chaos.traffic import PLAYERS
 from tests.support.daemons import Daemon, Fleet
+from tests.support.stepped_clock import SteppedClock, stepped_clock
 
 DATABASE = "chaos"
 CONNECTIONS_MAX = 100
@@ -122,6 +123,7 @@ class ChaosEnvironment:
 
     folder: Path
     postgres: EmbeddedPostgres
+    clock: SteppedClock
     session: aiohttp.ClientSession
     fleet: Fleet
     stack: AsyncExitStack
@@ -202,9 +204,9 @@ async def open_environment(folder: Path, *, seed: int) -> AsyncIterator[ChaosEnv
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)))
         # Files survive kill -9 in the system's cache, so nothing needs to reach the disk.
-        postgres = EmbeddedPostgres(fsync=False)
-        is_queue_small = int(postgres.version.partition(".")[0]) >= _QUEUE_SETTING_SINCE
-        postgres = EmbeddedPostgres(fsync=False, settings=_POSTGRES | (_SMALL_QUEUE if is_queue_small else {}))
+        clock = stack.enter_context(stepped_clock())
+        is_queue_small = int(clock.postgres().version.partition(".")[0]) >= _QUEUE_SETTING_SINCE
+        postgres = clock.postgres(_POSTGRES | (_SMALL_QUEUE if is_queue_small else {}))
         await asyncio.to_thread(postgres.start)
         stack.callback(postgres.stop)
         await create_database(postgres, DATABASE, LOGINS)
@@ -213,7 +215,13 @@ async def open_environment(folder: Path, *, seed: int) -> AsyncIterator[ChaosEnv
         fleet = Fleet(folder=folder, dsn="", session=session)
         stack.callback(fleet.end)
         environment = ChaosEnvironment(
-            folder=folder, postgres=postgres, session=session, fleet=fleet, stack=stack, producers_proxy=producers_proxy
+            folder=folder,
+            postgres=postgres,
+            clock=clock,
+            session=session,
+            fleet=fleet,
+            stack=stack,
+            producers_proxy=producers_proxy,
         )
         for number, (operator_id, fixture) in enumerate(OPERATORS.items()):
             environment.operators.append(await _operator(environment, operator_id, fixture, seed=seed + number))

@@ -17,7 +17,10 @@ _RESET = struct.pack("ii", 1, 0)
 Upstream = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 Tap = Callable[[bytes], None]
-"""Is called with each piece that was forwarded as a whole."""
+"""Is called with a piece of a stream."""
+
+
+def _untapped(_: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +95,8 @@ class Proxy:
         log = self._answers.connection() if self._answers is not None else None
         try:
             await asyncio.gather(
-                connection.forward(reader, upstream_writer, log.request if log else _untapped),
-                connection.forward(upstream_reader, writer, log.answer if log else _untapped),
+                connection.forward(reader, upstream_writer, sent=log.request if log else _untapped),
+                connection.forward(upstream_reader, writer, forwarded=log.answer if log else _untapped),
             )
         except asyncio.CancelledError:
             # At the end of a run; asyncio's streams would log a cancelled connection.
@@ -119,9 +122,18 @@ class _Connection:
         for end in self._ends:
             end.close()
 
-    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tap: Tap) -> None:
+    async def forward(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        sent: Tap = _untapped,
+        forwarded: Tap = _untapped,
+    ) -> None:
+        """Forward until the end; `sent` gets each piece at once, `forwarded` when it leaves."""
         with contextlib.suppress(ConnectionError):
             while piece := await reader.read(_PIECE):
+                sent(piece)
                 room = self._proxy.impairment.cut_after_bytes
                 if room is not None and self._forwarded + len(piece) > room:
                     writer.write(piece[: max(0, room - self._forwarded)])
@@ -129,14 +141,11 @@ class _Connection:
                     return
                 self._forwarded += len(piece)
                 await self._proxy.through(size=len(piece))
-                tap(piece)
+                forwarded(piece)
                 writer.write(piece)
                 await writer.drain()
             # HTTP and Postgres both end with the first end of input.
         self.close()
-
-
-def _untapped(_: bytes) -> None: ...
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

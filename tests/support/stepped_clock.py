@@ -13,7 +13,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
@@ -46,9 +46,9 @@ class SteppedClock:
         self.offset_s += seconds
         self._write()
 
-    def postgres(self) -> EmbeddedPostgres:
+    def postgres(self, settings: Mapping[str, str] | None = None) -> EmbeddedPostgres:
         """A server of the test's own with this clock, also after a restart."""
-        return _SteppedPostgres(clock=self)
+        return _SteppedPostgres(clock=self, settings=settings)
 
     def _write(self) -> None:
         # In place: the processes have mapped this file. Eight bytes are written at once.
@@ -58,8 +58,8 @@ class SteppedClock:
 
 
 class _SteppedPostgres(EmbeddedPostgres):
-    def __init__(self, *, clock: SteppedClock) -> None:
-        super().__init__(fsync=False)
+    def __init__(self, *, clock: SteppedClock, settings: Mapping[str, str] | None) -> None:
+        super().__init__(fsync=False, settings=settings)
         self._clock = clock
 
     @override
