@@ -9,13 +9,12 @@ import random
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
 import click
 
-from predictu_dispatch.books_check.ledgers import CallbackRow
 from tests.chaos.chaos import drain, judged
 from tests.chaos.database_faults import KINDS as DATABASE_KINDS
 from tests.chaos.environment import NO_FAULTS, ChaosEnvironment, open_environment
@@ -28,6 +27,7 @@ _FAULT_S = 6.0
 _DRAIN_S = 120.0
 _BETS_PER_S = 12.0
 _DAEMONS = 2
+_DELIVERED = ("delivered", "rejected")
 
 
 class Figures(NamedTuple):
@@ -73,32 +73,34 @@ async def _hold_in(environment: ChaosEnvironment, kind: str, seed: int) -> Figur
     async with asyncio.TaskGroup() as tasks:
         traffic = tasks.create_task(producers.play(seconds=600, bets_per_s=_BETS_PER_S))
         await asyncio.sleep(_BEFORE_S)
-        began_at = datetime.now(UTC)
+        before, began_s = await _callbacks(environment), time.monotonic()
         await inject(environment, random.Random(seed), _FAULT_S)
-        ended_at, ended_s = datetime.now(UTC), time.monotonic()
+        after, ended_s = await _callbacks(environment), time.monotonic()
         traffic.cancel()
     await drain(environment, producers, within_s=_DRAIN_S)
     rest_left_after_s = time.monotonic() - ended_s
     await environment.stop_daemons()
     await producers.close()
-    predictu, verdict = await judged(environment, producers)
-    enqueued = [one for one in predictu.callbacks if one.method != "PING" and began_at <= one.created_at <= ended_at]
+    _, verdict = await judged(environment, producers)
+    enqueued = after.keys() - before.keys()
     return Figures(
         kind=kind,
-        lasted_s=(ended_at - began_at).total_seconds(),
+        lasted_s=ended_s - began_s,
         enqueued=len(enqueued),
-        delivered_meanwhile=sum(_ended_by(one, ended_at) for one in enqueued),
+        delivered_meanwhile=sum(after[request_id] in _DELIVERED for request_id in enqueued),
         rest_left_after_s=rest_left_after_s,
         faults=verdict.faults,
     )
 
 
-def _ended_by(callback: CallbackRow, moment: datetime) -> bool:
-    return (
-        callback.state in ("delivered", "rejected")
-        and callback.finished_at is not None
-        and (callback.finished_at <= moment)
-    )
+async def _callbacks(environment: ChaosEnvironment) -> dict[UUID, str]:
+    """The state of each callback that a producer has enqueued so far."""
+    owner = await environment.owner()
+    try:
+        rows = await owner.fetch("select request_id, state from predictu_dispatch.callback where method <> 'PING'")
+    finally:
+        owner.terminate()
+    return {row["request_id"]: row["state"] for row in rows}
 
 
 @click.command()
