@@ -33,6 +33,7 @@ from predictu_dispatch.flow.courier import Courier, CourierPool
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
 from predictu_dispatch.flow.health import Health
+from predictu_dispatch.flow.isolation import IsolatingOutbox
 from predictu_dispatch.flow.maintenance import Maintenance
 from predictu_dispatch.flow.monitor import Monitor
 from predictu_dispatch.flow.reaper import Reaper
@@ -68,14 +69,15 @@ class Daemon:
             # listen_dsn names a direct connection if dsn leads through a pooling proxy.
             through_pooler=self._listen_dsn != dsn,
         )
-        self._outbox = Outbox(self._database, instance=self._instance)
+        store = Outbox(self._database, instance=self._instance)
         fleet_store = FleetStore(self._database, instance=self._instance)
         self._telemetry = Telemetry(process_stats=self._process_stats)
+        self._outbox = IsolatingOutbox(store, self._telemetry)
         self._admission = Admission(self._settings())
         self._wakeups = Wakeups(self._admission)
         self._fleet = Fleet(fleet_store, self._admission, self._telemetry, wake=self._wakeups.limits_changed)
         self._monitor = Monitor(fleet_store, self._admission, self._telemetry, wake=self._wakeups.limits_changed)
-        self._maintenance = Maintenance(self._outbox, self._telemetry)
+        self._maintenance = Maintenance(store, self._telemetry)
         self._recorders = {lane: self._recorder(lane) for lane in Lane}
         self._dispatchers = {lane: self._dispatcher(lane) for lane in Lane}
         self._couriers = CourierPool(self._courier, {lane: one.use_couriers for lane, one in self._dispatchers.items()})
@@ -131,6 +133,7 @@ class Daemon:
             is_database_up=self._database.is_up,
             is_ready=self._health.unready() is None,
             log_lines_lost=lines_lost(),
+            set_aside=self._outbox.set_aside(),
         )
 
     async def run(self) -> None:

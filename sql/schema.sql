@@ -326,6 +326,7 @@ begin
          where b.operator_id = operator_id and b.bet_id = locked.bet_id;
     end if;
     perform predictu_dispatch.record_intervention(operator_id, request_id, 'cancel', reason, by, cancelled.finished_at);
+    cancelled.params := null; -- They may be unreadable.
     return cancelled;
 end $$;
 
@@ -450,7 +451,7 @@ begin
     end if;
 end $$;
 
-CREATE FUNCTION predictu_dispatch.claim(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], due_from timestamp with time zone[] DEFAULT NULL::timestamp with time zone[]) RETURNS TABLE(operator_id text, request_id uuid, method text, bet_id text, lane text, attempt integer, budget_from integer, effect text, reason text, params text, created_at timestamp with time zone, due_at timestamp with time zone, expires_in_s double precision, leased_at timestamp with time zone, lease_s double precision, amount_format text, minor_digits integer, placement_ended_s_ago double precision)
+CREATE FUNCTION predictu_dispatch.claim(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], due_from timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], set_aside uuid[] DEFAULT NULL::uuid[]) RETURNS TABLE(operator_id text, request_id uuid, method text, bet_id text, lane text, attempt integer, budget_from integer, effect text, reason text, params text, created_at timestamp with time zone, due_at timestamp with time zone, expires_in_s double precision, leased_at timestamp with time zone, lease_s double precision, amount_format text, minor_digits integer, placement_ended_s_ago double precision)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -485,6 +486,7 @@ begin
                  from predictu_dispatch.callback c
                 where c.operator_id = want.operator_id and c.lane = want.lane and c.state = 'ready' and c.due_at <= now()
                   and c.due_at >= coalesce(want.due_from, '-infinity') and coalesce(c.expires_at, 'infinity') > now()
+                  and (set_aside is null or c.request_id <> all(set_aside))
                 order by c.due_at limit want.free_slots
                   for no key update skip locked
            ) due
@@ -497,6 +499,7 @@ begin
                  from predictu_dispatch.callback c
                 where c.operator_id = want.operator_id and c.request_id = want.ping_request_id and c.state = 'ready'
                   and (c.expires_at is null or c.expires_at > now())
+                  and (set_aside is null or c.request_id <> all(set_aside))
                   for no key update skip locked
            ) ping
            where want.circuit = 'half_open' and want.lane = 'interactive'
@@ -527,6 +530,100 @@ begin
                    where placement.operator_id = c.operator_id
                      and placement.request_id = (c.params ->> 'rollback_of')::uuid
               ) end;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.claim_apart(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], set_aside uuid[]) RETURNS TABLE(operator_id text, request_id uuid, method text, bet_id text, lane text, attempt integer, budget_from integer, effect text, reason text, params text, created_at timestamp with time zone, due_at timestamp with time zone, expires_in_s double precision, leased_at timestamp with time zone, lease_s double precision, amount_format text, minor_digits integer, placement_ended_s_ago double precision, failed_sqlstate text, failed_message text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    want record;
+    head record;
+    failures_left integer;
+    slots_left integer;
+    claimed integer;
+    is_newest_first boolean;
+begin
+    for want in
+        select w.*, o.circuit = 'half_open' as is_half_open, o.ping_request_id
+          from unnest(operator_ids, lanes, free_slots, leases_s, rollback_leases_s, amount_formats)
+               as w (operator_id, lane, free_slots, lease_s, rollback_lease_s, amount_format)
+          join predictu_dispatch.operator o on o.operator_id = w.operator_id
+    loop
+        begin
+            return query
+            select c.*, null::text, null::text
+              from predictu_dispatch.claim(
+                       instance, array[want.operator_id], array[want.lane], array[want.free_slots], array[want.lease_s],
+                       array[want.rollback_lease_s], array[want.amount_format], null, set_aside) c;
+            continue;
+        exception when others then
+            perform predictu_dispatch.raise_outage(sqlstate, sqlerrm);
+        end;
+        failures_left := 20;
+        slots_left := want.free_slots;
+        is_newest_first := false;
+        while slots_left > 0 loop
+            -- The callback that claim() takes next.
+            begin
+                head := null;
+                if want.is_half_open then
+                    select c.request_id, c.due_at into head
+                      from predictu_dispatch.callback c
+                     where c.operator_id = want.operator_id and c.request_id = want.ping_request_id and c.state = 'ready'
+                       and c.request_id <> all(set_aside);
+                elsif is_newest_first then
+                    select c.request_id, c.due_at into head
+                      from predictu_dispatch.callback c
+                     where c.operator_id = want.operator_id and c.lane = want.lane and c.state = 'ready' and c.due_at <= now()
+                       and coalesce(c.expires_at, 'infinity') > now() and c.request_id <> all(set_aside)
+                     order by c.due_at desc limit 1 for no key update skip locked;
+                else
+                    select c.request_id, c.due_at into head
+                      from predictu_dispatch.callback c
+                     where c.operator_id = want.operator_id and c.lane = want.lane and c.state = 'ready' and c.due_at <= now()
+                       and coalesce(c.expires_at, 'infinity') > now() and c.request_id <> all(set_aside)
+                     order by c.due_at limit 1 for no key update skip locked;
+                end if;
+            exception when others then
+                perform predictu_dispatch.raise_outage(sqlstate, sqlerrm);
+                if is_newest_first then
+                    exit;
+                end if;
+                is_newest_first := true;
+                operator_id := want.operator_id;
+                request_id := null;
+                failed_sqlstate := sqlstate;
+                failed_message := sqlerrm;
+                return next;
+                continue;
+            end;
+            exit when head.request_id is null;
+            begin
+                return query
+                select c.*, null::text, null::text
+                  from predictu_dispatch.claim(
+                           instance, array[want.operator_id], array[want.lane], array[1], array[want.lease_s],
+                           array[want.rollback_lease_s], array[want.amount_format], array[head.due_at], set_aside) c;
+                get diagnostics claimed = row_count;
+                exit when claimed = 0;
+                slots_left := slots_left - 1;
+            exception when others then
+                perform predictu_dispatch.raise_outage(sqlstate, sqlerrm);
+                set_aside := set_aside || head.request_id;
+                failures_left := failures_left - 1;
+                operator_id := want.operator_id;
+                request_id := head.request_id;
+                failed_sqlstate := sqlstate;
+                failed_message := sqlerrm;
+                return next;
+                exit when failures_left = 0;
+            end;
+        end loop;
+    end loop;
 end $$;
 
 CREATE FUNCTION predictu_dispatch.claim_chore(chore text, every_s double precision, instance text) RETURNS boolean
@@ -845,6 +942,106 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.expire_apart(most integer, set_aside uuid[]) RETURNS TABLE(operator_id text, request_id uuid, method text, lane text, state text, reason text, cause text, attempt integer, failed_sqlstate text, failed_message text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    o record;
+    ending record;
+begin
+    perform predictu_dispatch.commit_durably();
+    for o in
+        select op.operator_id, op.paused_at is not null or op.circuit <> 'closed' as is_stopped
+          from predictu_dispatch.operator op
+    loop
+        begin
+            for ending in
+                select * from (
+                    select c.request_id from predictu_dispatch.callback c
+                     where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now()
+                       and c.bet_id is not null and c.request_id <> all(set_aside)
+                     order by c.expires_at limit most) overdue_of_bets
+                union
+                select * from (
+                    select c.request_id from predictu_dispatch.callback c
+                     where c.operator_id = o.operator_id and c.state = 'ready' and c.expires_at <= now()
+                       and c.bet_id is null and c.request_id <> all(set_aside)
+                     order by c.expires_at limit most) overdue
+                union
+                select * from (
+                    select c.request_id from predictu_dispatch.callback c
+                     where o.is_stopped and c.operator_id = o.operator_id and c.state = 'ready'
+                       and c.method in ('BALANCE', 'BET_MAKE') and c.request_id <> all(set_aside)
+                     order by c.due_at desc limit most) awaited
+            loop
+                begin
+                    return query
+                    select c.*, null::text, null::text
+                      from predictu_dispatch.expire_one(o.operator_id, ending.request_id) c;
+                exception when others then
+                    perform predictu_dispatch.raise_outage(sqlstate, sqlerrm);
+                    operator_id := o.operator_id;
+                    request_id := ending.request_id;
+                    failed_sqlstate := sqlstate;
+                    failed_message := sqlerrm;
+                    return next;
+                end;
+            end loop;
+        exception when others then
+            perform predictu_dispatch.raise_outage(sqlstate, sqlerrm);
+            operator_id := o.operator_id;
+            request_id := null;
+            failed_sqlstate := sqlstate;
+            failed_message := sqlerrm;
+            return next;
+        end;
+    end loop;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.expire_one(operator_id text, request_id uuid) RETURNS SETOF predictu_dispatch.change
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+    bet_id text := (select c.bet_id from predictu_dispatch.callback c
+                     where c.operator_id = expire_one.operator_id and c.request_id = expire_one.request_id);
+begin
+    if bet_id is not null then
+        perform from predictu_dispatch.bet b
+          where b.operator_id = expire_one.operator_id and b.bet_id = expire_one.bet_id
+            for no key update skip locked;
+        if not found then
+            return;
+        end if;
+    end if;
+    perform from predictu_dispatch.callback c
+      where c.operator_id = expire_one.operator_id and c.request_id = expire_one.request_id
+        for no key update skip locked;
+    if not found then
+        return;
+    end if;
+    return query
+    update predictu_dispatch.callback c
+       set state = 'exhausted', finished_at = clock_timestamp(),
+           reason = case when c.expires_at <= now() then 'deadline' when o.paused_at is null then 'circuit_open'
+                         else 'paused' end,
+           review_since = case when c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp() end
+      from predictu_dispatch.operator o
+     where c.operator_id = expire_one.operator_id and c.request_id = expire_one.request_id and c.state = 'ready'
+       and o.operator_id = c.operator_id
+       and (c.expires_at <= now()
+            or (c.method in ('BALANCE', 'BET_MAKE') and (o.paused_at is not null or o.circuit <> 'closed')))
+    returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
+    if bet_id is not null then
+        return query select * from predictu_dispatch.advance_bets(array[operator_id], array[bet_id]);
+    end if;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text DEFAULT NULL::text) RETURNS TABLE(part text, step text, rows_estimated bigint, bytes bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -914,11 +1111,11 @@ CREATE FUNCTION predictu_dispatch.get_bet(operator_id text, bet_id text) RETURNS
     select b.* from predictu_dispatch.bet b where b.operator_id = get_bet.operator_id and b.bet_id = get_bet.bet_id
 $$;
 
-CREATE FUNCTION predictu_dispatch.get_callback(operator_id text, request_id uuid) RETURNS SETOF predictu_dispatch.callback
+CREATE FUNCTION predictu_dispatch.get_callback(operator_id text, request_id uuid) RETURNS TABLE(request_id uuid, method text, state text, reason text, effect text)
     LANGUAGE sql STABLE ROWS 1
     SET enable_seqscan TO 'off'
     AS $$
-    select c.* from predictu_dispatch.callback c
+    select c.request_id, c.method, c.state, c.reason, c.effect from predictu_dispatch.callback c
      where c.operator_id = get_callback.operator_id and c.request_id = get_callback.request_id
 $$;
 
@@ -1067,15 +1264,27 @@ begin
         or (old.operator_id, old.request_id, old.method, old.lane, old.created_at)
            <> (new.operator_id, new.request_id, new.method, new.lane, new.created_at)
         or old.bet_id is distinct from new.bet_id
-        -- Compared as bytes: 500 and 500.0 are equal numbers and different bodies.
-        or record_image_ne(row(old.params), row(new.params))
     ) then
         raise exception using errcode = 'PD900',
             message = format('callback %s of operator %s (%s) must not go from %s, effect %s, attempt %s '
                              'to %s, effect %s, attempt %s',
                              old.request_id, old.operator_id, old.method, old.state, old.effect, old.attempts,
                              new.state, new.effect, new.attempts),
-            hint = 'See predictu_dispatch/core/specification.py for the allowed changes; identity and content never change.';
+            hint = 'See predictu_dispatch/core/specification.py for the allowed changes; its identity never changes.';
+    end if;
+    return new;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.guard_params() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    -- Compared as bytes: 500 and 500.0 are equal numbers and different bodies.
+    if record_image_ne(row(old.params), row(new.params)) then
+        raise exception using errcode = 'PD900',
+            message = format('the params of callback %s of operator %s (%s) must not change',
+                             old.request_id, old.operator_id, old.method),
+            hint = 'Every attempt sends the same bytes.';
     end if;
     return new;
 end $$;
@@ -1707,6 +1916,16 @@ begin
     return next;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.raise_outage(sqlstate text, message text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_variable
+begin
+    if left(sqlstate, 2) in ('08', '40', '53', '57') or sqlstate in ('25006', '55P03') then
+        raise exception using errcode = sqlstate, message = message;
+    end if;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.rate_share_of(most double precision, daemons bigint, place bigint) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1866,6 +2085,7 @@ begin
      where c.operator_id = operator_id and c.request_id = request_id
     returning c.* into locked;
     perform predictu_dispatch.record_intervention(operator_id, request_id, 'resolve', reason, by, clock_timestamp());
+    locked.params := null; -- They may be unreadable.
     return locked;
 end $$;
 
@@ -1950,6 +2170,7 @@ begin
     returning c.* into locked;
     perform predictu_dispatch.record_intervention(operator_id, request_id, 'retry', null, by, retried_at);
     perform pg_notify('predictu_dispatch_due', operator_id);
+    locked.params := null; -- They may be unreadable.
     return locked;
 end $$;
 
@@ -2639,6 +2860,10 @@ CREATE CONSTRAINT TRIGGER callback_notify_due AFTER INSERT ON predictu_dispatch.
 
 CREATE TRIGGER callback_notify_outcome AFTER UPDATE OF state ON predictu_dispatch.callback FOR EACH ROW WHEN (((new.lane = 'interactive'::text) AND (new.finished_at IS NOT NULL) AND (old.finished_at IS NULL))) EXECUTE FUNCTION predictu_dispatch.notify_outcome();
 
+CREATE TRIGGER callback_params_guarded BEFORE UPDATE OF params ON predictu_dispatch.callback FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.guard_params();
+
+ALTER TABLE predictu_dispatch.callback ENABLE ALWAYS TRIGGER callback_params_guarded;
+
 CREATE TRIGGER callback_ready_when_inserted AFTER INSERT ON predictu_dispatch.callback FOR EACH ROW WHEN (((new.bet_id IS NOT NULL) AND (new.state <> 'waiting'::text))) EXECUTE FUNCTION predictu_dispatch.guard_ready();
 
 CREATE TRIGGER callback_ready_when_released AFTER UPDATE OF state ON predictu_dispatch.callback FOR EACH ROW WHEN (((new.bet_id IS NOT NULL) AND (new.state = 'ready'::text) AND (old.state <> ALL (ARRAY['ready'::text, 'in_flight'::text])))) EXECUTE FUNCTION predictu_dispatch.guard_ready();
@@ -2699,8 +2924,11 @@ REVOKE ALL ON FUNCTION predictu_dispatch.check_terminal(method text, params json
 
 REVOKE ALL ON FUNCTION predictu_dispatch.check_text(method text, key text, value jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION predictu_dispatch.claim(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], due_from timestamp with time zone[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.claim(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], due_from timestamp with time zone[]) TO predictu_dispatcher;
+REVOKE ALL ON FUNCTION predictu_dispatch.claim(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], due_from timestamp with time zone[], set_aside uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.claim(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], due_from timestamp with time zone[], set_aside uuid[]) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.claim_apart(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], set_aside uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.claim_apart(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], set_aside uuid[]) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.claim_chore(chore text, every_s double precision, instance text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.claim_chore(chore text, every_s double precision, instance text) TO predictu_dispatcher;
@@ -2722,6 +2950,11 @@ GRANT ALL ON FUNCTION predictu_dispatch.enqueue_callback(operator_id text, metho
 
 REVOKE ALL ON FUNCTION predictu_dispatch.expire(most integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.expire(most integer) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.expire_apart(most integer, set_aside uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.expire_apart(most integer, set_aside uuid[]) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.expire_one(operator_id text, request_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text) TO predictu_retention;
@@ -2747,6 +2980,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.guard_bet_move() FROM PUBLIC;
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_bet_state() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_callback() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.guard_params() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_ready() FROM PUBLIC;
 
@@ -2800,6 +3035,8 @@ GRANT ALL ON FUNCTION predictu_dispatch.purge_audit(keep_months integer, part te
 
 REVOKE ALL ON FUNCTION predictu_dispatch.purge_finished(keep_months integer, blocks integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.purge_finished(keep_months integer, blocks integer) TO predictu_retention;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.raise_outage(sqlstate text, message text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.rate_share_of(most double precision, daemons bigint, place bigint) FROM PUBLIC;
 

@@ -8,9 +8,10 @@ than the margin, a locked row) are found by a claim from the beginning, every se
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from predictu_dispatch.core.callback import Callback
 from predictu_dispatch.core.methods import Lane
@@ -34,6 +35,27 @@ class ClaimRequest(NamedTuple):
     amount_format: str
     due_from: datetime | None = None
     """Skip rows that were due before; None reads from the beginning."""
+
+
+class RowFailure(NamedTuple):
+    """A callback that the database or this release cannot process.
+
+    `request_id` is None if it cannot be named; `sqlstate` is "" if the release cannot read the row.
+    """
+
+    operator_id: str
+    request_id: UUID | None
+    sqlstate: str
+    message: str
+
+
+class UnusableRows(Exception):  # noqa: N818 - a part of the answer, not a mistake
+    """Some of the rows that the database returned cannot be read by this release."""
+
+    def __init__(self, usable: Sequence[Any], failures: Sequence[RowFailure]) -> None:
+        super().__init__(f"{len(failures)} rows cannot be read by this release: {failures[0].message}")
+        self.usable = usable
+        self.failures = failures
 
 
 class ClaimCursor:

@@ -14,6 +14,7 @@ class Event(StrEnum):
     CALLBACK_EXHAUSTED = "callback.exhausted"
     CALLBACK_RELEASED = "callback.released"
     CALLBACK_CANCELLED = "callback.cancelled"
+    CALLBACK_SET_ASIDE = "callback.set_aside"
     ROLLBACK_ENQUEUED = "rollback.enqueued"
     LEASE_LOST = "lease.lost"
     REPORT_REFUSED = "report.refused"

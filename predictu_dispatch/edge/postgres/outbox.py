@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any
+from typing import Any, TypeVar
+from uuid import UUID
 
 from predictu_dispatch.core.callback import Callback, Effect
-from predictu_dispatch.core.claim import ClaimRequest
+from predictu_dispatch.core.claim import ClaimRequest, RowFailure, UnusableRows
 from predictu_dispatch.core.fleet import FleetFigures
 from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Lane, Method
@@ -31,6 +32,9 @@ _CAUSES = {str(one): one for one in Cause}
 
 _AWAITED = frozenset({Method.PING, Method.BALANCE, Method.BET_MAKE})
 """Somebody waits for them, and they end no bet."""
+
+
+T = TypeVar("T")
 
 
 class Outbox:
@@ -77,7 +81,27 @@ class Outbox:
             urgent=True,
             unless=is_stopped,
         )
-        return [_callback(row, leased_at_s=asked_at_s) for row in rows]
+        return _usable(rows, lambda row: _callback(row, leased_at_s=asked_at_s))
+
+    async def claim_apart(
+        self, requests: Sequence[ClaimRequest], set_aside: Sequence[UUID], *, is_stopped: Callable[[], bool]
+    ) -> tuple[list[Callback], list[RowFailure]]:
+        """Claim as claim() does, each operator and if necessary each callback by itself."""
+        asked_at_s = time.monotonic()
+        rows = await self._database.fetch(
+            query("claim_apart"),
+            self._instance,
+            # Without due_from: the queue is read from its beginning.
+            *list(zip(*requests, strict=True))[:-1],
+            list(set_aside),
+            urgent=True,
+            unless=is_stopped,
+        )
+        rows, failures = _apart(rows)
+        try:
+            return _usable(rows, lambda row: _callback(row[:-2], leased_at_s=asked_at_s)), failures
+        except UnusableRows as some:
+            return list(some.usable), [*failures, *some.failures]
 
     async def settle(self, attempts: Sequence[Attempt]) -> list[CallbackChange]:
         """Settle these attempts in one transaction, repeated until the database answers.
@@ -106,18 +130,23 @@ class Outbox:
         """End callbacks that must not wait any longer, up to `most` per operator and kind."""
         return [_change(row) for row in await self._database.fetch(query("expire"), most)]
 
+    async def expire_apart(self, most: int, set_aside: Sequence[UUID]) -> tuple[list[CallbackChange], list[RowFailure]]:
+        """End callbacks as expire() does, each by itself."""
+        good, failures = _apart(await self._database.fetch(query("expire_apart"), most, list(set_aside)))
+        return [_change(row) for row in good], failures
+
     async def expired_leases(self, *, every_s: float) -> list[tuple[Callback, str, datetime]]:
         """Expired attempts, their lease owners and the database's time, once per interval."""
         rows = await self._database.fetch(query("expired_leases"), _REAP_MAX, every_s, self._instance)
         now_s = time.monotonic()
-        return [
-            (
+        return _usable(
+            rows,
+            lambda row: (
                 _callback(row[:-2], leased_at_s=now_s - (row["reaped_at"] - row["leased_at"]).total_seconds()),
                 row["leased_by"],
                 row["reaped_at"],
-            )
-            for row in rows
-        ]
+            ),
+        )
 
     async def prepare_partitions(self, *, every_s: float) -> None:
         """Create the coming months' audit partitions, unless a daemon did in this interval."""
@@ -136,6 +165,31 @@ def _callback(row: Iterable[Any], *, leased_at_s: float) -> Callback:
     operator_id, request_id, method, bet_id, lane, attempt, budget_from, effect, *others = row
     named = operator_id, request_id, _METHODS[method], bet_id, _LANES[lane], attempt, budget_from, _EFFECTS[effect]
     return Callback._make((*named, *others, leased_at_s))
+
+
+def _usable(rows: Sequence[Any], read: Callable[[Any], T]) -> list[T]:
+    """The rows as `read` returns them. Raises UnusableRows with those that it can read."""
+    try:
+        return [read(row) for row in rows]
+    except Exception:  # noqa: BLE001 - one row that cannot be read must not hide the others, which are leased
+        usable, failures = [], []
+        for row in rows:
+            try:
+                usable.append(read(row))
+            except Exception as error:  # noqa: BLE001 - as above
+                message = f"this release cannot read the row: {type(error).__name__}: {error}"
+                failures.append(RowFailure(row["operator_id"], row["request_id"], "", message))
+        raise UnusableRows(usable, failures) from None
+
+
+def _apart(rows: Sequence[Any]) -> tuple[list[Any], list[RowFailure]]:
+    """What succeeded, and what failed, of a function that processes each callback by itself."""
+    failures = [
+        RowFailure(row["operator_id"], row["request_id"], row["failed_sqlstate"], row["failed_message"])
+        for row in rows
+        if row["failed_sqlstate"] is not None
+    ]
+    return [row for row in rows if row["failed_sqlstate"] is None], failures
 
 
 def _as_json(headers: tuple[tuple[str, str], ...]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from prometheus_client import Metric
@@ -34,6 +34,7 @@ class ProcessStats:
     is_database_up: bool
     is_ready: bool
     log_lines_lost: int = 0
+    set_aside: Mapping[str, int] = field(default_factory=dict)
 
 
 class Gauges:
@@ -120,6 +121,16 @@ def _process_gauges(process: ProcessStats) -> Iterable[Metric]:
         "Log lines that were lost, because what reads stderr did not take them in time or a write failed. The audit "
         "has every attempt.",
         value=process.log_lines_lost,
+    )
+    yield _gauge(
+        "set_aside",
+        "Callbacks that the database or this daemon cannot process, such as an unreadable row. They are tried again "
+        "every few seconds; all others are delivered. Counted for a minute after the last failure.",
+        {
+            (operator_id,): process.set_aside.get(operator_id, 0)
+            for operator_id in {*process.set_aside, *(operator_id for operator_id, _ in process.in_flight)}
+        },
+        "operator",
     )
 
 

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.callback import Callback
+from predictu_dispatch.core.claim import RowFailure
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, OperatorState
 from predictu_dispatch.core.lifecycle import FINAL, Attempt, CallbackChange, CallbackState, Cause
@@ -43,6 +44,8 @@ _EVENT_OF_CAUSE = {
 _ENQUEUED = "enqueued"
 _ROLLBACK_CAUSES = ("requested", "unknown_effect", _ENQUEUED)
 """Two reasons that the database writes, and a BET_ROLLBACK that a producer enqueued."""
+_MESSAGE_CHARS_MAX = 500
+"""Of a message of the database in a log line."""
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 _HELP = {
@@ -246,6 +249,17 @@ class Telemetry:
             kept=list(reload.kept),
             faults=len(reload.faults),
             **({"needs_restart": list(reload.needs_restart)} if reload.needs_restart else {}),
+        )
+
+    def callback_set_aside(self, step: str, failure: RowFailure) -> None:
+        """Logs a callback that cannot be processed, once."""
+        log.error(
+            Event.CALLBACK_SET_ASIDE,
+            request_id=None if failure.request_id is None else str(failure.request_id),
+            operator_id=failure.operator_id,
+            step=step,
+            sqlstate=failure.sqlstate,
+            error=without_tokens(failure.message)[:_MESSAGE_CHARS_MAX],
         )
 
     def chore_failed(self, chore: str, error: Exception) -> None:

@@ -1,8 +1,10 @@
--- Returns a callback by its key. A function of its own is planned as a lookup by key, whatever the
--- planner assumes about table sizes.
+-- Returns what decides about a bet, of a callback by its key. A function of its own is planned as a
+-- lookup by key, whatever the planner assumes about table sizes. It does not read params, which may
+-- be unreadable.
 create or replace function predictu_dispatch.get_callback(operator_id text, request_id uuid)
-returns setof predictu_dispatch.callback language sql stable rows 1 set enable_seqscan = off as $$
-    select c.* from predictu_dispatch.callback c
+returns table (request_id uuid, method text, state text, reason text, effect text)
+language sql stable rows 1 set enable_seqscan = off as $$
+    select c.request_id, c.method, c.state, c.reason, c.effect from predictu_dispatch.callback c
      where c.operator_id = get_callback.operator_id and c.request_id = get_callback.request_id
 $$;
 

@@ -5,10 +5,12 @@
 -- claimed. BET_ROLLBACK has a lease of its own, because it uses the settlement lane's timeouts in
 -- the interactive lane. due_from is how far the daemon has read each lane (null: the start): while
 -- a snapshot is held open, the index entries of finished callbacks remain before that point, and
--- every claim would read all of them.
+-- every claim would read all of them. set_aside are callbacks to leave out (null: none); see
+-- claim_apart().
 create or replace function predictu_dispatch.claim(
     instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[],
-    rollback_leases_s double precision[], amount_formats text[], due_from timestamptz[] default null
+    rollback_leases_s double precision[], amount_formats text[], due_from timestamptz[] default null,
+    set_aside uuid[] default null
 ) returns table (
     operator_id text, request_id uuid, method text, bet_id text, lane text, attempt integer, budget_from integer,
     effect text, reason text, params text, created_at timestamptz, due_at timestamptz, expires_in_s double precision,
@@ -44,6 +46,7 @@ begin
                  from predictu_dispatch.callback c
                 where c.operator_id = want.operator_id and c.lane = want.lane and c.state = 'ready' and c.due_at <= now()
                   and c.due_at >= coalesce(want.due_from, '-infinity') and coalesce(c.expires_at, 'infinity') > now()
+                  and (set_aside is null or c.request_id <> all(set_aside))
                 order by c.due_at limit want.free_slots
                   for no key update skip locked
            ) due
@@ -56,6 +59,7 @@ begin
                  from predictu_dispatch.callback c
                 where c.operator_id = want.operator_id and c.request_id = want.ping_request_id and c.state = 'ready'
                   and (c.expires_at is null or c.expires_at > now())
+                  and (set_aside is null or c.request_id <> all(set_aside))
                   for no key update skip locked
            ) ping
            where want.circuit = 'half_open' and want.lane = 'interactive'

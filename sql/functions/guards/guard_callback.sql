@@ -61,15 +61,13 @@ begin
         or (old.operator_id, old.request_id, old.method, old.lane, old.created_at)
            <> (new.operator_id, new.request_id, new.method, new.lane, new.created_at)
         or old.bet_id is distinct from new.bet_id
-        -- Compared as bytes: 500 and 500.0 are equal numbers and different bodies.
-        or record_image_ne(row(old.params), row(new.params))
     ) then
         raise exception using errcode = 'PD900',
             message = format('callback %s of operator %s (%s) must not go from %s, effect %s, attempt %s '
                              'to %s, effect %s, attempt %s',
                              old.request_id, old.operator_id, old.method, old.state, old.effect, old.attempts,
                              new.state, new.effect, new.attempts),
-            hint = 'See predictu_dispatch/core/specification.py for the allowed changes; identity and content never change.';
+            hint = 'See predictu_dispatch/core/specification.py for the allowed changes; its identity never changes.';
     end if;
     return new;
 end $$;

@@ -37,6 +37,7 @@ begin
          where b.operator_id = operator_id and b.bet_id = locked.bet_id;
     end if;
     perform predictu_dispatch.record_intervention(operator_id, request_id, 'cancel', reason, by, cancelled.finished_at);
+    cancelled.params := null; -- They may be unreadable.
     return cancelled;
 end $$;
 

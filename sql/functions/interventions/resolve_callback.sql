@@ -19,6 +19,7 @@ begin
      where c.operator_id = operator_id and c.request_id = request_id
     returning c.* into locked;
     perform predictu_dispatch.record_intervention(operator_id, request_id, 'resolve', reason, by, clock_timestamp());
+    locked.params := null; -- They may be unreadable.
     return locked;
 end $$;
 

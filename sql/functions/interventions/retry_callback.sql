@@ -43,6 +43,7 @@ begin
     returning c.* into locked;
     perform predictu_dispatch.record_intervention(operator_id, request_id, 'retry', null, by, retried_at);
     perform pg_notify('predictu_dispatch_due', operator_id);
+    locked.params := null; -- They may be unreadable.
     return locked;
 end $$;
 

@@ -1,0 +1,162 @@
+"""Isolation of callbacks that the database cannot process, so that all others are delivered.
+
+One unreadable row, or one that a trigger refuses, makes the statement for all operators fail. Then
+each operator is claimed by itself, and the operator for which that fails callback by callback; the
+database does this in one statement. A callback that fails is set aside for RETRY_S. Its operator is
+claimed apart from the others until nothing of it has failed for KEEP_S, so that the statement for
+the others does not fail again. The same holds for ending overdue callbacks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from predictu_dispatch.core.callback import Callback
+from predictu_dispatch.core.claim import ClaimRequest, RowFailure, UnusableRows
+from predictu_dispatch.core.database import DatabaseUnavailable, Refused
+from predictu_dispatch.core.lifecycle import CallbackChange
+from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.flow.ports import Outbox
+
+RETRY_S = 4.0
+"""A callback that failed is tried again after this time."""
+KEEP_S = 60.0
+"""How long a failure is remembered, logged once and counted."""
+SET_ASIDE_MAX = 5_000
+"""Of each step; further ones fail again in each turn, up to the bound of claim_apart()."""
+
+
+class ApartOutbox(Outbox, Protocol):
+    """The outbox, with its functions that process each callback by itself."""
+
+    async def claim_apart(
+        self, requests: Sequence[ClaimRequest], set_aside: Sequence[UUID], *, is_stopped: Callable[[], bool]
+    ) -> tuple[list[Callback], list[RowFailure]]: ...
+    async def expire_apart(
+        self, most: int, set_aside: Sequence[UUID]
+    ) -> tuple[list[CallbackChange], list[RowFailure]]: ...
+
+
+class IsolationObserver(Protocol):
+    """Logs and counts callbacks that are set aside."""
+
+    def callback_set_aside(self, step: str, failure: RowFailure) -> None: ...
+
+
+class SetAside:
+    """The callbacks of one step that failed within the last KEEP_S."""
+
+    def __init__(self, step: str, observer: IsolationObserver) -> None:
+        self._step = step
+        self._observer = observer
+        self._failed_at_s: dict[tuple[str, UUID | None], float] = {}
+
+    def add(self, failures: Iterable[RowFailure], now_s: float) -> None:
+        for failure in failures:
+            key = failure.operator_id, failure.request_id
+            if key not in self._failed_at_s:
+                if len(self._failed_at_s) >= SET_ASIDE_MAX:
+                    continue
+                self._observer.callback_set_aside(self._step, failure)
+            self._failed_at_s[key] = now_s
+
+    def forget(self, now_s: float) -> None:
+        """Forget what has not failed for KEEP_S."""
+        if self._failed_at_s:
+            self._failed_at_s = {key: at_s for key, at_s in self._failed_at_s.items() if now_s < at_s + KEEP_S}
+
+    def request_ids(self, now_s: float) -> list[UUID]:
+        """Return the callbacks that must not be tried again yet."""
+        return [
+            request_id
+            for (_, request_id), at_s in self._failed_at_s.items()
+            if request_id is not None and now_s < at_s + RETRY_S
+        ]
+
+    def failed(self) -> Collection[tuple[str, UUID | None]]:
+        """Return what failed: operator and request id, which is None if it cannot be named."""
+        return self._failed_at_s.keys()
+
+
+class IsolatingOutbox:
+    """An outbox whose claims and ends leave out the callbacks that the database cannot process."""
+
+    def __init__(
+        self, outbox: ApartOutbox, observer: IsolationObserver, *, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._outbox = outbox
+        self._now_s = now_s
+        self._claims = {lane: SetAside(f"claim_{lane}", observer) for lane in Lane}
+        self._ends = SetAside("expire", observer)
+        self._leases = SetAside("reap", observer)
+        self.settle = outbox.settle
+        self.claim_permit = outbox.claim_permit
+
+    def set_aside(self) -> Counter[str]:
+        """Return how many callbacks of each operator are set aside."""
+        failed: set[tuple[str, UUID | None]] = set()
+        for one in (*self._claims.values(), self._ends, self._leases):
+            one.forget(self._now_s())
+            failed |= set(one.failed())
+        return Counter(operator_id for operator_id, _ in failed)
+
+    async def claim(self, requests: Sequence[ClaimRequest], *, is_stopped: Callable[[], bool]) -> list[Callback]:
+        set_aside = self._claims[requests[0].lane]
+        set_aside.forget(self._now_s())
+        failing = {operator_id for operator_id, _ in set_aside.failed()}
+        together = [one for one in requests if one.operator_id not in failing] if failing else requests
+        apart = [one for one in requests if one.operator_id in failing] if failing else []
+        claimed: list[Callback] = []
+        if together:
+            try:
+                claimed = await self._outbox.claim(together, is_stopped=is_stopped)
+            except UnusableRows as some:
+                claimed = list(some.usable)
+                set_aside.add(some.failures, self._now_s())
+            except (Refused, DatabaseUnavailable) as error:
+                if not _may_be_a_row(error):
+                    raise
+                apart = list(requests)
+        if apart:
+            try:
+                more, failures = await self._outbox.claim_apart(
+                    apart, set_aside.request_ids(self._now_s()), is_stopped=is_stopped
+                )
+            except (Refused, DatabaseUnavailable):
+                # What was claimed is leased, so it must be delivered.
+                if not claimed:
+                    raise
+            else:
+                claimed += more
+                set_aside.add(failures, self._now_s())
+        return claimed
+
+    async def expire(self, most: int) -> list[CallbackChange]:
+        self._ends.forget(self._now_s())
+        if not self._ends.failed():
+            try:
+                return await self._outbox.expire(most)
+            except (Refused, DatabaseUnavailable) as error:
+                if not _may_be_a_row(error):
+                    raise
+        changes, failures = await self._outbox.expire_apart(most, self._ends.request_ids(self._now_s()))
+        self._ends.add(failures, self._now_s())
+        return changes
+
+    async def expired_leases(self, *, every_s: float) -> list[tuple[Callback, str, datetime]]:
+        try:
+            return await self._outbox.expired_leases(every_s=every_s)
+        except UnusableRows as some:
+            self._leases.forget(self._now_s())
+            self._leases.add(some.failures, self._now_s())
+            return list(some.usable)
+
+
+def _may_be_a_row(error: Refused | DatabaseUnavailable) -> bool:
+    """True if one row may be the cause. Class 58 is also a block that the disk does not return."""
+    return isinstance(error, Refused) or error.sqlstate.startswith("58")

@@ -1,0 +1,130 @@
+"""One callback that the database cannot process stops no other callback."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.support.corruption import large, lose_chunks
+from tests.support.daemons import Daemon, until
+from tests.support.environment import OTHER, Environment, another_operator
+from tests.support.harness import OPERATOR, enqueue, placement_params, terminal_params
+
+EACH = 30
+"""Good callbacks of each operator and lane: more than one claim takes of an operator that fails."""
+LEAVE_WITHIN_S = 10.0
+SET_ASIDE = "callback.set_aside"
+
+
+async def bets(environment: Environment, operator_id: str, count: int) -> list[uuid.UUID]:
+    """Placements, and as many wins of adopted bets."""
+    producer = environment.harness.producer
+    made = []
+    for number in range(count):
+        made.append(await enqueue(producer, "BET_MAKE", placement_params(f"p-{number}"), operator_id=operator_id))
+        await producer.execute(
+            "select predictu_dispatch.adopt_bet($1, $2, 'p1', 'EUR', 500, gen_random_uuid())",
+            *(operator_id, f"w-{number}"),
+        )
+        made.append(await win(environment, f"w-{number}", operator_id))
+    return made
+
+
+async def win(
+    environment: Environment, bet_id: str, operator_id: str = OPERATOR, *, is_large: bool = False
+) -> uuid.UUID:
+    params = terminal_params("BET_WIN", {"player_id": "p1", "bet_id": bet_id, "currency": "EUR", "amount": 500})
+    return await enqueue(
+        environment.harness.producer, "BET_WIN", large(params) if is_large else params, operator_id=operator_id
+    )
+
+
+async def until_delivered(environment: Environment, request_ids: list[uuid.UUID], *, within_s: float) -> None:
+    async def all_are() -> bool:
+        count = await environment.harness.owner.fetchval(
+            "select count(*) from predictu_dispatch.callback where request_id = any($1) and state = 'delivered'",
+            request_ids,
+        )
+        return bool(count == len(request_ids))
+
+    await until("all others are delivered", all_are, within_s=within_s)
+
+
+async def until_ended(environment: Environment, request_id: uuid.UUID, state: str, reason: str) -> None:
+    async def has_ended() -> bool:
+        row = await environment.harness.owner.fetchrow(
+            "select state, reason from predictu_dispatch.callback where request_id = $1", request_id
+        )
+        return row is not None and tuple(row) == (state, reason)
+
+    await until(f"{request_id} is {state}, {reason}", has_ended)
+
+
+def named(daemon: Daemon) -> list[str]:
+    return sorted(str(line["request_id"]) for line in daemon.lines(SET_ASIDE))
+
+
+async def test_a_callback_with_unreadable_params_stops_no_other_one(environment: Environment) -> None:
+    """A debit of its own ends at its deadline; a person can withdraw a credit."""
+    harness = environment.harness
+    async with another_operator(environment):
+        daemon = await environment.fleet.start("host-1")
+        daemon.freeze()
+        deadline = datetime.now(UTC) + timedelta(seconds=8)
+        placement = await enqueue(harness.producer, "BET_MAKE", large(placement_params("b-1")), expires_at=deadline)
+        await environment.adopt("b-2")
+        credit = await win(environment, "b-2", is_large=True)
+        for poison in (placement, credit):
+            await lose_chunks(harness.owner, poison)
+        others = [*await bets(environment, OPERATOR, EACH), *await bets(environment, OTHER, EACH)]
+        daemon.thaw()
+        await until_delivered(environment, others, within_s=LEAVE_WITHIN_S)
+        assert await daemon.metric("set_aside", OPERATOR) == 2
+        assert await daemon.metric("set_aside", OTHER) == 0
+        await until_ended(environment, placement, "exhausted", "deadline")
+        assert (await harness.bet("b-1"))["state"] == "void"
+        await harness.owner.execute(
+            "select request_id, state, attempts from predictu_dispatch.cancel_callback($1, $2, 'unreadable', 'test')",
+            *(OPERATOR, credit),
+        )
+        assert (await harness.bet("b-2"))["state"] == "open"
+        again = await win(environment, "b-2")
+        await until_delivered(environment, [again], within_s=LEAVE_WITHIN_S)
+        # Once for each callback, although both were tried for seconds.
+        assert named(daemon) == sorted([str(placement), str(credit)])
+        assert {line["sqlstate"] for line in daemon.lines(SET_ASIDE)} <= {"XX000", "XX001"}
+        assert daemon.process.poll() is None
+
+
+@pytest.mark.parametrize("sqlstate", ["P0001", "58030"])
+async def test_callbacks_that_a_trigger_refuses_stop_no_other_one_and_leave_after_it(
+    environment: Environment, sqlstate: str
+) -> None:
+    """More of them than one claim tries, at the head of both lanes."""
+    harness = environment.harness
+    async with another_operator(environment):
+        daemon = await environment.fleet.start("host-1")
+        daemon.freeze()
+        await harness.owner.execute(
+            "create table poison (request_id uuid primary key);"
+            "create function poisoned() returns trigger language plpgsql security definer as $$ begin"
+            f"  if exists (select from public.poison p where p.request_id = new.request_id) then"
+            f"    raise exception using errcode = '{sqlstate}', message = 'poisoned';"
+            "  end if; return new; end $$;"
+            "create trigger poisoned before update on predictu_dispatch.callback"
+            " for each row execute function poisoned()"
+        )
+        poison = []
+        for number in range(25):
+            await environment.adopt(f"x-{number}")
+            poison.append(await win(environment, f"x-{number}"))
+            poison.append(await enqueue(harness.producer, "BET_MAKE", placement_params(f"y-{number}")))
+        await harness.owner.executemany("insert into poison values ($1)", [[one] for one in poison])
+        others = [*await bets(environment, OPERATOR, EACH), *await bets(environment, OTHER, EACH)]
+        daemon.thaw()
+        await until_delivered(environment, others, within_s=LEAVE_WITHIN_S)
+        await until("all are logged", lambda: len(daemon.lines(SET_ASIDE)) >= len(poison))
+        await harness.owner.execute("drop trigger poisoned on predictu_dispatch.callback")
+        await until_delivered(environment, poison, within_s=LEAVE_WITHIN_S)
+        assert named(daemon) == sorted(str(one) for one in poison)
+        assert daemon.process.poll() is None

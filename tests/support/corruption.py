@@ -1,0 +1,40 @@
+"""Real corruption of one row: its TOASTed value loses its chunks, or its page is overwritten."""
+
+import json
+import secrets
+import uuid
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.support.harness import Connection
+
+LARGE = {"note": secrets.token_hex(6000)}
+"""Params with this are stored out of line, also compressed."""
+
+
+async def lose_chunks(owner: Connection, request_id: uuid.UUID) -> None:
+    """Deletes the chunks of this callback's params, as a lost page of the TOAST table would.
+
+    Reading the params then raises XX000 or XX001. Needs a superuser.
+    """
+    toast = await owner.fetchval(
+        "select reltoastrelid::regclass::text from pg_class where oid = 'predictu_dispatch.callback'::regclass"
+    )
+    chunk_id = await owner.fetchval(
+        "select pg_column_toast_chunk_id(params) from predictu_dispatch.callback where request_id = $1", request_id
+    )
+    assert chunk_id is not None, "the params are not stored out of line"
+    kind = "update pg_class set relkind = $1 where oid = $2::text::regclass"
+    async with owner.transaction():
+        await owner.execute("set local allow_system_table_mods = on")
+        await owner.execute(kind, b"r", toast)
+        await owner.execute(f"delete from {toast} where chunk_id = $1", chunk_id)  # noqa: S608 - a name of the catalogue
+        await owner.execute(kind, b"t", toast)
+    with pytest.raises((asyncpg.InternalServerError, asyncpg.DataCorruptedError)):
+        await owner.fetchval("select params::text from predictu_dispatch.callback where request_id = $1", request_id)
+
+
+def large(params: Any) -> str:
+    return json.dumps({**params, **LARGE})
