@@ -2701,6 +2701,7 @@ CREATE VIEW predictu_dispatch.needs_review AS
     review_since AS since,
         CASE
             WHEN (state = 'delivered'::text) THEN 'The operator confirmed the debit but had nothing to reverse: the player may be owed the stake.'::text
+            WHEN ((state = 'rejected'::text) AND (reason = 'unknown_status'::text)) THEN format('The operator answered with the status "%s", which its file does not declare; it is not known whether the operator applied it. Declare the status under [statuses] in operators/%s.toml.'::text, operator_status, operator_id)
             WHEN (state = 'rejected'::text) THEN (format('The operator rejected it with %s; it is not retried automatically.'::text, COALESCE(operator_status, reason)) ||
             CASE effect
                 WHEN 'unknown'::text THEN ' An earlier attempt may have been applied.'::text

@@ -114,7 +114,8 @@ def _print_callback(callback: Row) -> None:
         f"{callback['method']} {callback['request_id']} of operator {callback['operator_id']} is {callback['state']}:"
     )
     print_wrapped(title, colour=_COLOURS.get(callback["state"]), bold=True)
-    _print_field("state", state_text(callback["state"], callback["reason"], callback["operator_status"]))
+    named = (callback[name] for name in ("state", "reason", "operator_status", "operator_id"))
+    _print_field("state", state_text(*named))
     _print_field("effect", EFFECTS[callback["effect"]])
     params = json.loads(callback["params"])
     if callback["bet_id"]:

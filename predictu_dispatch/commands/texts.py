@@ -78,14 +78,19 @@ _REASONS: Final = {
     "duplicate_keys": "the answer has the same key twice",
     "no_status": "the answer has no status",
     "unknown_status": "unknown status: declare it under [statuses] in the operator's file",
+    "operator_retry": "the operator reported a temporary condition",
     "internal_error": "an internal error of the daemon; see its log",
 }
 
 
-def reason_text(code: str | None, operator_status: str | None = None) -> str:
+def reason_text(code: str | None, operator_status: str | None = None, operator_id: str | None = None) -> str:
     """A reason code as text; a code that is not in the table stays as it is."""
     if code is None:
         return ""
+    if code == "unknown_status" and operator_status is not None and operator_id is not None:
+        return f'unknown status "{operator_status}": declare it under [statuses] in operators/{operator_id}.toml'
+    if code == "operator_retry" and operator_status is not None:
+        return f"the operator reported the temporary condition {operator_status}"
     if code.startswith("http_"):
         return f"the operator answered HTTP {code.removeprefix('http_')}"
     if operator_status is not None and code == operator_status.lower():
@@ -93,7 +98,7 @@ def reason_text(code: str | None, operator_status: str | None = None) -> str:
     return _REASONS.get(code, code)
 
 
-def state_text(state: str, reason: str | None, operator_status: str | None) -> str:
+def state_text(state: str, reason: str | None, operator_status: str | None, operator_id: str) -> str:
     """A callback's state and its reason in one sentence."""
-    because = reason_text(reason, operator_status)
+    because = reason_text(reason, operator_status, operator_id)
     return f"it {STATES[state]}" + (f" ({because})" if because else "")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
-from predictu_dispatch.core.verdict import Judgement, Verdict
+from predictu_dispatch.core.verdict import Judgement
 
 
 class Circuit(StrEnum):
@@ -62,8 +62,8 @@ class AttemptSummary:
     failed: bool = False
 
     def with_attempt(self, judgement: Judgement) -> AttemptSummary:
-        """Add one attempt; a business rejection is an answer, so it counts as a success."""
-        if judgement.verdict is Verdict.DELIVERED or judgement.verdict is Verdict.REJECTED:
+        """Add one attempt; whatever the operator's application answers is no failure."""
+        if judgement.is_from_application:
             return replace(self, succeeded=True, failures=0) if self.failed else _SUCCEEDED
         if judgement.reason in _CAUSED_BY_US or judgement.reason == _ASKED_TO_SLOW_DOWN:
             return self

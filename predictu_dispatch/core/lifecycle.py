@@ -131,6 +131,9 @@ def outcome_of(
             attempts_max = 1 if RULES[callback.method].retries is Retries.PROBE else policy.max_attempts
             # If our own stop kept an attempt from being sent, it does not count.
             was_sent = not (judgement.reason == "interrupted" and judgement.effect is None)
+            if judgement.is_from_application and RULES[callback.method].retries is Retries.PROBE:
+                # The operator is not down, and every daemon must see that in the PING's state.
+                return Outcome(Verdict.RETRY, CallbackState.REJECTED, judgement.reason, effect)
             if tries >= attempts_max and was_sent:
                 return Outcome(Verdict.RETRY, CallbackState.EXHAUSTED, "max_attempts", effect)
             delay = delay_s(policy, tries=tries, jitter=jitter, retry_after_s=judgement.retry_after_s)

@@ -27,6 +27,7 @@ BUILT_IN_STATUSES: Final[dict[str, frozenset[str]]] = {
     "success": frozenset({"OK", "DUPLICATE", "DUPLICATE_TRANSACTION"}),
     "rejected": frozenset({"INSUFFICIENT_FUNDS", "PLAYER_NOT_FOUND"}),
     "nothing_to_reverse": frozenset({"TRANSACTION_NOT_FOUND", "BET_NOT_FOUND"}),
+    "retry": frozenset(),
 }
 """The statuses of every operator, by the key of `[statuses]` that adds to them."""
 
@@ -142,8 +143,9 @@ class StatusesSettings(Section):
     success: StatusList = ()
     rejected: StatusList = ()
     nothing_to_reverse: StatusList = ()
+    retry: StatusList = ()
 
-    @field_validator("success", "rejected", "nothing_to_reverse")
+    @field_validator("success", "rejected", "nothing_to_reverse", "retry")
     @classmethod
     def _one_status_has_one_meaning(cls, added: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         others = {other: built_in for other, built_in in BUILT_IN_STATUSES.items() if other != info.field_name}

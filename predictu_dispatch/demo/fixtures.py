@@ -109,4 +109,5 @@ open_s = 1.0
 ping_interval_s = 2.0
 [statuses]
 rejected = ["BET_ROLLED_BACK", "BET_ALREADY_PLACED", "BET_ALREADY_SETTLED", "BET_MISMATCH", "WALLET_LIMIT"]
+retry = ["BAD_REQUEST"]
 """

@@ -281,7 +281,8 @@ async def _operator(
         statuses={
             "rejected": [
                 *("BET_ROLLED_BACK", "BET_ALREADY_PLACED", "BET_ALREADY_SETTLED", "BET_MISMATCH", "WALLET_LIMIT")
-            ]
+            ],
+            "retry": ["BAD_REQUEST"],
         },
     )
     return operator

@@ -178,12 +178,17 @@ def unanswered(reason: str) -> Exchange:
         ("success", answered(402, REJECTED)),
         ("success", answered(404, b'{"status":"PLAYER_NOT_FOUND"}')),
         ("success", answered(429, REJECTED)),
+        # The application answers, so the operator is not down.
+        *(("success", answered(code, NOTHING_TO_REVERSE)) for code in (200, 400, 401, 404)),
+        *(("success", answered(code, b'{"status":"WHAT"}')) for code in (200, 404, 405, 410, 418, 422, 429)),
+        # This may be a gateway, also with JSON.
+        *(("failure", answered(code, b'{"status":"WHAT"}')) for code in (302, 401, 403, 500, 503)),
         *(("failure", unreached(why)) for why in ("connect_refused", "connect_timeout", "dns_failed", "tls_failed")),
         *(("failure", unanswered(why)) for why in ("timeout", "reset", "truncated", "too_large")),
         *(("failure", answered(code, OK)) for code in (302, 500, 503)),
         # Misconfigured: attempts with a wrong URL or key only fill the operator's log.
         *(("failure", answered(code, b"")) for code in (301, 401, 403, 404, 405, 410)),
-        *(("failure", answered(200, body)) for body in (b"", b"<html>", b"[]", b"{}", b'{"status":"WHAT"}', b"\xff")),
+        *(("failure", answered(200, body)) for body in (b"", b"<html>", b"[]", b"{}", b'{"status":7}', b"\xff")),
         ("failure", answered(418, b"")),
         ("nothing", answered(429, b"")),
         *(("nothing", unreached(why)) for why in ("interrupted", "too_late", "internal_error")),
@@ -200,8 +205,8 @@ def test_what_an_attempt_counts_as(counts_as: str, exchange: Exchange) -> None:
 # However it is split
 
 JUDGEMENTS = {
-    "+": Judgement(verdict=Verdict.DELIVERED),
-    "r": Judgement(verdict=Verdict.REJECTED, reason="insufficient_funds"),
+    "+": Judgement(verdict=Verdict.DELIVERED, is_from_application=True),
+    "r": Judgement(verdict=Verdict.REJECTED, reason="insufficient_funds", is_from_application=True),
     "-": Judgement(verdict=Verdict.RETRY, reason="timeout"),
     "0": Judgement(verdict=Verdict.RETRY, reason="interrupted"),
 }

@@ -105,6 +105,15 @@ def test_a_ping_has_one_attempt_whatever_the_file_says() -> None:
         assert (ended.state, ended.reason) == (CallbackState.EXHAUSTED, "max_attempts")
 
 
+def test_a_ping_that_the_application_answered_is_seen_as_answered_by_every_daemon() -> None:
+    """Its state is all that the other daemons see, and `rejected` counts as an answer."""
+    for reason in ("operator_retry", "misconfigured", "http_429"):
+        busy = Judgement(verdict=Verdict.RETRY, reason=reason, effect=Effect.UNKNOWN, is_from_application=True)
+        ended = outcome(busy, Method.PING)
+        assert ended == Outcome(Verdict.RETRY, CallbackState.REJECTED, reason, Effect.UNKNOWN)
+        assert outcome(busy, Method.BALANCE).state is CallbackState.READY
+
+
 @pytest.mark.parametrize(
     ("expires_in_s", "elapsed_s", "state"),
     [

@@ -74,6 +74,7 @@ ping_interval_s = 30.0
 success = []
 rejected = []
 nothing_to_reverse = []
+retry = []
 [tls]
 ca_file = ""
 client_cert_file = ""

@@ -71,6 +71,7 @@ def test_a_success_is_delivered_for_every_method_and_every_code_below_500(code: 
             operator_status=status,
             operator_transaction_id="op-tx-123",
             balance=95000,
+            is_from_application=True,
         )
 
 
@@ -81,20 +82,28 @@ def test_a_rejection_is_rejected_for_every_method_and_every_code_below_500(code:
         body = b'{"status":"%s","transaction_id":"t"}' % status.encode()
         # The effect stays: a rejection does not say whether an earlier attempt was applied.
         assert judged(code, body, method) == Judgement(
-            verdict=Verdict.REJECTED, reason=status.lower(), operator_status=status, operator_transaction_id="t"
+            verdict=Verdict.REJECTED,
+            reason=status.lower(),
+            operator_status=status,
+            operator_transaction_id="t",
+            is_from_application=True,
         )
 
 
 @pytest.mark.parametrize("code", CODES_BELOW_500)
 @pytest.mark.parametrize("status", ["TRANSACTION_NOT_FOUND", "BET_NOT_FOUND"])
-def test_nothing_to_reverse_delivers_a_rollback_and_is_no_answer_to_others(code: int, status: str) -> None:
+def test_nothing_to_reverse_delivers_a_rollback_and_rejects_others(code: int, status: str) -> None:
+    """Whether a BET_MAKE answered with it was booked is unknown, so its bet is rolled back."""
     body = b'{"status":"%s"}' % status.encode()
     for method in Method:
-        verdict = judged(code, body, method)
-        if method is Method.BET_ROLLBACK:
-            assert verdict == Judgement(verdict=Verdict.DELIVERED, reason="nothing_to_reverse", operator_status=status)
-        else:
-            assert (verdict.verdict, verdict.effect) == (Verdict.RETRY, Effect.UNKNOWN)
+        is_rollback = method is Method.BET_ROLLBACK
+        assert judged(code, body, method) == Judgement(
+            verdict=Verdict.DELIVERED if is_rollback else Verdict.REJECTED,
+            reason="nothing_to_reverse" if is_rollback else status.lower(),
+            effect=Effect.UNKNOWN if method is Method.BET_MAKE else None,
+            operator_status=status,
+            is_from_application=True,
+        )
 
 
 @pytest.mark.parametrize("body", [OK, REJECTED, NOTHING, LOGIN_PAGE, b""])
@@ -112,11 +121,59 @@ def test_from_500_on_the_body_does_not_count(code: int, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 405, 410])
-@pytest.mark.parametrize("body", [b"", LOGIN_PAGE, b'{"status":"NOT_FOUND"}', b'{"error":"bad token"}', b"[]"])
+@pytest.mark.parametrize("body", [b"", LOGIN_PAGE, b'{"status":404}', b'{"error":"bad token"}', b"[]"])
 def test_the_codes_of_a_wrong_url_or_key_are_misconfigured_with_an_unknown_effect(code: int, body: bytes) -> None:
     for method in Method:
-        verdict = judged(code, body, method)
-        assert (verdict.verdict, verdict.reason, verdict.effect) == (Verdict.RETRY, "misconfigured", Effect.UNKNOWN)
+        assert judged(code, body, method) == unknown("misconfigured")
+
+
+@pytest.mark.parametrize("code", [401, 403, 405, 410])
+def test_a_wrong_key_or_route_is_misconfigured_also_with_an_unknown_status(code: int) -> None:
+    for method in Method:
+        verdict = judged(code, b'{"status":"NOT_ALLOWED"}', method)
+        assert verdict == unknown("misconfigured", "NOT_ALLOWED")._replace(is_from_application=code in {405, 410})
+
+
+@pytest.mark.parametrize("code", [200, 201, 202, 400, 402, 404, 409, 418, 422, 451, 499])
+@pytest.mark.parametrize("status", ["PLAYER_BLOCKED", "PENDING", "ok", " OK", ""])
+def test_an_unknown_status_retries_a_rollback_and_rejects_others_with_an_unknown_effect(code: int, status: str) -> None:
+    """The overview says that business errors are never retried; a reversal must become definite."""
+    body = b'{"status":"%s","transaction_id":7}' % status.encode()
+    for method in Method:
+        is_rollback = method is Method.BET_ROLLBACK
+        assert judged(code, body, method) == Judgement(
+            verdict=Verdict.RETRY if is_rollback else Verdict.REJECTED,
+            reason="unknown_status",
+            effect=Effect.UNKNOWN,
+            operator_status=status,
+            operator_transaction_id=None if is_rollback else "7",
+            is_from_application=True,
+        )
+
+
+@pytest.mark.parametrize("code", [*CODES_BELOW_500, *OUTAGES])
+def test_a_status_that_the_file_lists_under_retry_is_retried_at_any_code(code: int) -> None:
+    own = Statuses.of(StatusesSettings(retry=("BUSY",)))
+    for method in Method:
+        for headers, retry_after_s in (((), None), ((("Retry-After", "40"),), 40.0)):
+            verdict = judge(a_callback(method), answered(code, b'{"status":"BUSY"}', headers), own, now=NOW)
+            assert verdict == unknown("operator_retry", "BUSY")._replace(
+                retry_after_s=retry_after_s, is_from_application=code < 500 and code not in {401, 403}
+            )
+    # A redirect comes first: nobody knows who gave this answer.
+    for redirect in REDIRECTS:
+        assert judge(a_callback(), answered(redirect, b'{"status":"BUSY"}'), own, now=NOW) == unknown("misconfigured")
+
+
+@pytest.mark.parametrize("code", [*CODES_BELOW_500, *REDIRECTS, *OUTAGES])
+def test_an_answer_with_a_status_below_500_is_the_applications_unless_a_gateway_may_have_given_it(code: int) -> None:
+    """It decides whether the operator is down. A known status counts at every code below 500."""
+    for body in (OK, REJECTED, NOTHING, b'{"status":"PENDING"}', b'{"status":7}', b"{}", LOGIN_PAGE):
+        is_known = body in (OK, REJECTED, NOTHING)
+        has_status = is_known or b"PENDING" in body
+        may_be_the_gateway = code in {401, 403} and not is_known
+        is_from_application = has_status and code < 500 and code not in REDIRECTS and not may_be_the_gateway
+        assert judged(code, body).is_from_application == is_from_application
 
 
 @pytest.mark.parametrize(
@@ -153,10 +210,6 @@ def test_the_codes_of_a_wrong_url_or_key_are_misconfigured_with_an_unknown_effec
         (b'{"status":200}', "no_status"),
         (b'{"status":["OK"]}', "no_status"),
         (b'{"data":{"status":"OK"}}', "no_status"),
-        (b'{"status":""}', "unknown_status"),
-        (b'{"status":"ok"}', "unknown_status"),
-        (b'{"status":" OK"}', "unknown_status"),
-        (b'{"status":"PENDING"}', "unknown_status"),
     ],
 )
 def test_a_body_that_is_not_an_answer_is_retried_for_every_method(body: bytes, reason: str) -> None:
@@ -229,11 +282,11 @@ def test_statuses_of_the_operators_file_add_to_the_built_in_ones() -> None:
     assert verdict(Method.BET_WIN, "ACCEPTED", own).verdict is Verdict.DELIVERED
     assert verdict(Method.BET_WIN, "PLAYER_BLOCKED", own).reason == "player_blocked"
     assert verdict(Method.BET_ROLLBACK, "NO_SUCH_BET", own).reason == "nothing_to_reverse"
-    assert verdict(Method.BET_WIN, "NO_SUCH_BET", own).verdict is Verdict.RETRY
+    assert verdict(Method.BET_WIN, "NO_SUCH_BET", own).reason == "no_such_bet"
     assert verdict(Method.BET_WIN, "OK", own).verdict is Verdict.DELIVERED
     assert verdict(Method.BET_WIN, "INSUFFICIENT_FUNDS", own).verdict is Verdict.REJECTED
     for status in ("ACCEPTED", "PLAYER_BLOCKED", "NO_SUCH_BET"):
-        assert verdict(Method.BET_ROLLBACK, status, BUILT_IN).verdict is Verdict.RETRY
+        assert verdict(Method.BET_ROLLBACK, status, BUILT_IN).reason == "unknown_status"
 
 
 # Any answer
@@ -282,11 +335,7 @@ def test_every_answer_gets_the_right_verdict_and_can_be_stored(  # noqa: PLR0917
     callback = a_callback(method, amount_format=amount_format, minor_digits=minor_digits)
     verdict = judge(callback, answered(code, body, (("Retry-After", retry_after),)), BUILT_IN, now=NOW)
     status = status_of(body) if code < 500 and not 300 <= code < 400 else None
-    nothing_to_reverse = method is Method.BET_ROLLBACK and status in BUILT_IN.nothing_to_reverse
-    assert (verdict.verdict is Verdict.DELIVERED) == (status in BUILT_IN.success or nothing_to_reverse)
-    assert (verdict.verdict is Verdict.REJECTED) == (status in BUILT_IN.rejected)
-    assert (verdict.effect is Effect.APPLIED) == (status in BUILT_IN.success)
-    assert (verdict.effect is Effect.UNKNOWN) == (verdict.verdict is Verdict.RETRY)
+    assert_verdict_follows_from_the_status(verdict, method, code, status)
     assert verdict.retry_after_s is None or verdict.retry_after_s >= 0
     assert_storable(verdict)
 
@@ -308,6 +357,20 @@ def status_of(body: bytes) -> str | None:
         return None
     status = answer.get("status") if isinstance(answer, dict) else None
     return status if isinstance(status, str) else None
+
+
+def assert_verdict_follows_from_the_status(verdict: Judgement, method: Method, code: int, status: str | None) -> None:
+    """Assert that only a text status ends a callback; `status` is None if none counts."""
+    is_rollback = method is Method.BET_ROLLBACK
+    nothing = status in BUILT_IN.nothing_to_reverse
+    known = status in BUILT_IN.success | BUILT_IN.rejected or nothing
+    unknown = status is not None and not known and code not in {401, 403, 405, 410, 429}
+    assert (verdict.verdict is Verdict.DELIVERED) == (status in BUILT_IN.success or (nothing and is_rollback))
+    rejected = status in BUILT_IN.rejected or ((nothing or unknown) and not is_rollback)
+    assert (verdict.verdict is Verdict.REJECTED) == rejected
+    assert (verdict.effect is Effect.APPLIED) == (status in BUILT_IN.success)
+    unclear = nothing and method is Method.BET_MAKE
+    assert (verdict.effect is Effect.UNKNOWN) == (verdict.verdict is Verdict.RETRY or unknown or unclear)
 
 
 def assert_storable(verdict: Judgement) -> None:

@@ -1,8 +1,10 @@
 """Bad bodies in correct HTTP framing: status 200, correct length, connection kept alive."""
 
 import gzip
+from dataclasses import replace
 from typing import Any
 
+from predictu_dispatch.core.callback import Effect
 from tests.hostile.entry import (
     BOMB,
     DELIVERED,
@@ -10,6 +12,8 @@ from tests.hostile.entry import (
     OK,
     PAGE,
     REFUSED,
+    UNKNOWN_STATUS,
+    UNKNOWN_STATUS_RETRIED,
     Entry,
     Expected,
     broken,
@@ -20,8 +24,10 @@ from tests.hostile.entry import (
 )
 
 NOT_JSON, NOT_UTF8, NOT_OBJECT = no_answer("not_json"), no_answer("not_utf8"), no_answer("not_object")
-NO_STATUS, UNKNOWN_STATUS = no_answer("no_status"), no_answer("unknown_status")
+NO_STATUS, RETRIED = no_answer("no_status"), (UNKNOWN_STATUS_RETRIED,)
 DUPLICATE_KEYS = no_answer("duplicate_keys")
+NOT_FOUND = (rejected("bet_not_found"), replace(rejected("bet_not_found"), effect=Effect.UNKNOWN))
+"""The second for a BET_MAKE."""
 CAP = 65_536
 """The default of max_response_bytes."""
 
@@ -98,10 +104,15 @@ BODIES: tuple[Entry, ...] = (
         for value in (b"null", b"true", b"200", b"1.0", b'["OK"]', b'{"OK":1}')
     ),
     *(
-        body(f"status is {value}", b'{"status":"%s","balance":95000}' % value.encode(), UNKNOWN_STATUS)
+        body(
+            f"status is {value}",
+            b'{"status":"%s","balance":95000}' % value.encode(),
+            UNKNOWN_STATUS,
+            for_rollback=RETRIED,
+        )
         for value in ("", "ok", " OK", "OK ", "PENDING", "OK\\u0000", "\\ud800", "\\ud83d\\ude00", "\u041e\u041a")
     ),
-    body("a status of 60,000 characters", b'{"status":"' + b"O" * 60_000 + b'"}', UNKNOWN_STATUS),
+    body("a status of 60,000 characters", b'{"status":"' + b"O" * 60_000 + b'"}', UNKNOWN_STATUS, for_rollback=RETRIED),
     body("status twice, both well", b'{"status":"OK","status":"OK"}', DUPLICATE_KEYS),
     body("status twice, the last one well", b'{"status":"FAILED","status":"OK"}', DUPLICATE_KEYS),
     body("status twice, the first one well", b'{"status":"OK","status":"FAILED"}', DUPLICATE_KEYS),
@@ -139,7 +150,7 @@ BODIES: tuple[Entry, ...] = (
     body("one byte too long", PADDED + b" ", *broken("too_large")),
     # Correct answers in unusual forms
     body("a refusal", REFUSED, rejected("insufficient_funds")),
-    body("nothing to reverse", b'{"status":"BET_NOT_FOUND"}', UNKNOWN_STATUS, for_rollback=(NOTHING_TO_REVERSE,)),
+    body("nothing to reverse", b'{"status":"BET_NOT_FOUND"}', *NOT_FOUND, for_rollback=(NOTHING_TO_REVERSE,)),
     body("white space all around", b" \r\n\t" + OK + b"\n" * 1_000, DELIVERED),
     body("the status in escapes", b'{"\\u0073tatus":"\\u004f\\u004b","balance":95000}', DELIVERED),
 )

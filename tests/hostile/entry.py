@@ -7,7 +7,7 @@ incomplete answer.
 
 import gzip
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -55,6 +55,13 @@ NOTHING_TO_REVERSE = Expected(
 def rejected(reason: str) -> Expected:
     """A business rejection: never retried; the effect of earlier attempts does not change."""
     return Expected(evidence=Evidence.ANSWERED, reason=reason, verdict=Verdict.REJECTED, effect=None)
+
+
+UNKNOWN_STATUS = Expected(
+    evidence=Evidence.ANSWERED, reason="unknown_status", verdict=Verdict.REJECTED, effect=Effect.UNKNOWN
+)
+"""What an undeclared status means to all but a rollback."""
+UNKNOWN_STATUS_RETRIED = replace(UNKNOWN_STATUS, verdict=Verdict.RETRY)
 
 
 def no_answer(reason: str) -> Expected:

@@ -33,6 +33,12 @@ async def attempts_by_callback(environment: Environment, operator_id: str) -> di
     return found
 
 
+def _may_be_applied(row: asyncpg.Record) -> bool:
+    if row["verdict"] == "retry":
+        return bool(row["evidence"] != "not_sent")
+    return row["reason"] == "unknown_status" or (row["method"], row["reason"]) == ("BET_MAKE", "bet_not_found")
+
+
 def assert_audited(callback: asyncpg.Record, rows: list[asyncpg.Record], expected: tuple[Expected, ...]) -> None:
     """Check that every attempt has a correct row and the callback the resulting state."""
     assert [row["attempt"] for row in rows] == list(range(1, callback["attempts"] + 1))
@@ -56,7 +62,7 @@ def assert_audited(callback: asyncpg.Record, rows: list[asyncpg.Record], expecte
         if row["response_headers"] is not None:
             assert all(len(header) == 2 for header in json.loads(row["response_headers"]))
     state = {"delivered": "delivered", "rejected": "rejected", "retry": "exhausted"}[rows[-1]["verdict"]]
-    effect = "unknown" if any(row["verdict"] == "retry" and row["evidence"] != "not_sent" for row in rows) else "none"
+    effect = "unknown" if any(map(_may_be_applied, rows)) else "none"
     assert callback["state"] == state
     assert callback["effect"] == ("applied" if state == "delivered" else effect)
 

@@ -7,6 +7,8 @@ from tests.hostile.entry import (
     BOMB,
     DELIVERED,
     OK,
+    UNKNOWN_STATUS,
+    UNKNOWN_STATUS_RETRIED,
     Entry,
     Play,
     Then,
@@ -158,7 +160,12 @@ FLOODS: tuple[Entry, ...] = (
 )
 
 QUOTES: tuple[Entry, ...] = (
-    plays("our token as the status", quoting(QUOTED + b'\r\n{"status":"TOKEN"}'), no_answer("unknown_status")),
+    plays(
+        "our token as the status",
+        quoting(QUOTED + b'\r\n{"status":"TOKEN"}'),
+        UNKNOWN_STATUS,
+        for_rollback=(UNKNOWN_STATUS_RETRIED,),
+    ),
     plays(
         "our token as the transaction",
         quoting(QUOTED + b'\r\n{"status":"OK","balance":95000,"transaction_id":"TOKEN"}'),

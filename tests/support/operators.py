@@ -67,7 +67,7 @@ class Operator:
         self.answers_in_s = 0.0
         self.busy: Counter[str] = Counter()
         self.busiest: Counter[str] = Counter()
-        self._public_pem = public_pem
+        self.public_pem = public_pem
         self._answers: dict[str, tuple[bytes, dict[str, Any]]] = {}
         self._debits: dict[str, int] = {}
         self._debited: set[str] = set()
@@ -128,7 +128,7 @@ class Operator:
         if self.live[request.request_id] > 1:
             self.faults.append(f"{request.method} {request.request_id} has two live attempts")
         try:
-            answer = self.answer(request) or web.json_response(self._book(request))
+            answer = self.answer(request) or web.json_response(self.booked(request))
             if self.answers_in_s:
                 await asyncio.sleep(self.answers_in_s)
             if self._holding:
@@ -142,7 +142,7 @@ class Operator:
         return answer
 
     def _check_token(self, request: Request) -> None:
-        claims = jwt.decode(request.token, self._public_pem, algorithms=["EdDSA"])
+        claims = jwt.decode(request.token, self.public_pem, algorithms=["EdDSA"])
         age_s = request.arrived_at_s - claims.pop("iat")
         right = {
             "iss": "predictu",
@@ -155,7 +155,8 @@ class Operator:
         if claims != right or abs(lifetime_s - TOKEN_TTL_S) > 0.001 or not -0.1 <= age_s <= _TOKEN_AGE_MAX_S:
             self.faults.append(f"token of {request.request_id}: {claims}, {age_s:.3f} s old, for {lifetime_s:.3f} s")
 
-    def _book(self, request: Request) -> dict[str, Any]:
+    def booked(self, request: Request) -> dict[str, Any]:
+        """Books one request in the wallet; returns the answer."""
         params, player = request.envelope["params"], request.envelope["params"].get("player_id", "")
         if request.request_id in self._answers:
             body, answer = self._answers[request.request_id]

@@ -55,7 +55,7 @@ def _of_end(facts: Facts) -> dict[str, str]:
     if callback.method is Method.BET_ROLLBACK:
         earlier_ends = "if that debit was made or may have been made, this is sent at once; if not, this is cancelled"
     return {
-        "state": state_text(callback.state, callback.reason, callback.operator_status),
+        "state": state_text(callback.state, callback.reason, callback.operator_status, callback.operator_id),
         "effect": EFFECTS[callback.effect],
         "cancelled": f"; {_done(done)}" if is_cancelled else "",
         "resolved": _done(done),

@@ -16,7 +16,7 @@ from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, OperatorState
 from predictu_dispatch.core.lifecycle import FINAL, Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Method
-from predictu_dispatch.core.verdict import MISCONFIGURED
+from predictu_dispatch.core.verdict import MISCONFIGURED, OPERATOR_RETRY, UNKNOWN_STATUS
 from predictu_dispatch.edge.config.loader import Reload
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
 from predictu_dispatch.edge.telemetry.counts import Counts, Durations
@@ -62,8 +62,9 @@ _HELP = {
         "platform called rollback_bet(); enqueued: the platform enqueued a BET_ROLLBACK itself."
     ),
     "misconfigured": (
-        "Attempts answered with a redirect, 401, 403, 404, 405 or 410 and no business status: the callback_url, "
-        "our key at the operator, or its routing is wrong. Retries do not succeed until that is fixed."
+        "Attempts answered with a redirect, with 401, 403, 405 or 410 and no known status, or with 404 and no status: "
+        "the callback_url, our key at the operator, or its routing is wrong. Retries do not succeed until that is "
+        "fixed."
     ),
     "connections": "Connections opened. Attempts divided by connections is the mean number of attempts per connection.",
     "leases_lost": (
@@ -191,6 +192,11 @@ class Telemetry:
             response_status=exchange.status,
             total_ms=round(exchange.total_ms, 1),
             **({"due_in_s": round(attempt.outcome.due_in_s, 3)} if attempt.outcome.due_in_s is not None else {}),
+            **(
+                {"operator_status": without_tokens(attempt.judgement.operator_status or "")}
+                if attempt.judgement.reason in (UNKNOWN_STATUS, OPERATOR_RETRY)
+                else {}
+            ),
             **({"anomaly": without_tokens(attempt.judgement.anomaly)} if attempt.judgement.anomaly else {}),
             **({"error": without_tokens(exchange.error)} if exchange.error else {}),
         )

@@ -5,6 +5,10 @@ select request_id, operator_id, method, bet_id, state, effect, (params ->> 'amou
        case
            when state = 'delivered'
                then 'The operator confirmed the debit but had nothing to reverse: the player may be owed the stake.'
+           when state = 'rejected' and reason = 'unknown_status'
+               then format('The operator answered with the status "%s", which its file does not declare; it is not known '
+                           'whether the operator applied it. Declare the status under [statuses] in operators/%s.toml.',
+                           operator_status, operator_id)
            when state = 'rejected'
                then format('The operator rejected it with %s; it is not retried automatically.',
                            coalesce(operator_status, reason))

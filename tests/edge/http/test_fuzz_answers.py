@@ -18,16 +18,16 @@ from random import Random
 
 import asyncpg
 
-from predictu_dispatch.core.callback import Callback, Effect, Evidence, Exchange
+from predictu_dispatch.core.callback import Callback, Evidence, Exchange
 from predictu_dispatch.core.claim import ClaimRequest
 from predictu_dispatch.core.lifecycle import Attempt, Cause, outcome_of
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import INTERACTIVE
-from predictu_dispatch.core.verdict import Judgement, Statuses, Verdict, judge
+from predictu_dispatch.core.verdict import Judgement, Statuses, judge
 from predictu_dispatch.edge.postgres.database import Database as Pool
 from predictu_dispatch.edge.postgres.outbox import Outbox
 from tests.core.test_callback_body import a_callback
-from tests.core.test_verdict import assert_storable
+from tests.core.test_verdict import assert_storable, assert_verdict_follows_from_the_status
 from tests.hostile.entry import Then, assert_can_be_stored
 from tests.hostile.mutations import RawAnswer, random_answer
 from tests.hostile.oracle import UnsureError, answer_in, status_in
@@ -156,11 +156,7 @@ def assert_verdict_follows_from_the_body(exchange: Exchange, judgement: Judgemen
         return
     if exchange.status is None or exchange.status >= 500 or 300 <= exchange.status < 400:
         status = None
-    reversed_nothing = method is Method.BET_ROLLBACK and status in BUILT_IN.nothing_to_reverse
-    assert (judgement.effect is Effect.APPLIED) == (status in BUILT_IN.success)
-    assert (judgement.verdict is Verdict.DELIVERED) == (status in BUILT_IN.success or reversed_nothing)
-    assert (judgement.verdict is Verdict.REJECTED) == (status in BUILT_IN.rejected)
-    assert (judgement.effect is Effect.UNKNOWN) == (judgement.verdict is Verdict.RETRY)
+    assert_verdict_follows_from_the_status(judgement, method, exchange.status or 0, status)
 
 
 def test_random_answers_have_a_correct_result_that_postgres_stores(postgres: Server, template: str) -> None:
