@@ -93,6 +93,7 @@ CREATE FUNCTION predictu_dispatch.adopt_bet(operator_id text, bet_id text, playe
 declare
     earlier predictu_dispatch.bet;
 begin
+    perform predictu_dispatch.check_producer_scope(operator_id);
     perform predictu_dispatch.enabled_operator(operator_id);
     perform predictu_dispatch.check_params('adopt_bet', jsonb_build_object(
         'player_id', player_id, 'currency', currency, 'amount', amount, 'bet_id', bet_id));
@@ -325,8 +326,11 @@ begin
         update predictu_dispatch.bet b set state = 'open', updated_at = clock_timestamp()
          where b.operator_id = operator_id and b.bet_id = locked.bet_id;
     end if;
-    perform predictu_dispatch.record_intervention(operator_id, request_id, 'cancel', reason, by, cancelled.finished_at);
-    cancelled.params := null; -- They may be unreadable.
+    -- They may be unreadable.
+    locked.params := null;
+    cancelled.params := null;
+    perform predictu_dispatch.record_intervention('cancel', to_jsonb(locked), to_jsonb(cancelled), reason, by,
+                                                  cancelled.finished_at);
     return cancelled;
 end $$;
 
@@ -417,6 +421,21 @@ begin
         end if;
     end if;
 end $_$;
+
+CREATE FUNCTION predictu_dispatch.check_producer_scope(operator_id text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    if exists (select from predictu_dispatch.producer_scope s where s.role_name = session_user)
+       and not exists (select from predictu_dispatch.producer_scope s
+                        where s.role_name = session_user and s.operator_id = check_producer_scope.operator_id) then
+        raise exception using errcode = 'PD008',
+            message = format('%s may not act for operator %s', session_user,
+                             coalesce(quote_literal(left(check_producer_scope.operator_id, 80)), 'NULL')),
+            hint = 'The login has rows in predictu_dispatch.producer_scope, so it may act for those operators only; '
+                   'the owner of the schema adds or deletes rows.';
+    end if;
+end $$;
 
 CREATE FUNCTION predictu_dispatch.check_terminal(method text, params jsonb, bet predictu_dispatch.bet) RETURNS void
     LANGUAGE plpgsql
@@ -765,7 +784,8 @@ begin
             message = format('unknown method %s', coalesce(quote_literal(left(method, 80)), 'NULL')),
             hint = 'Methods are PING, BALANCE, BET_MAKE, BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.';
     end if;
-    -- Before all checks: a repeated request succeeds also after its deadline or after its operator
+    perform predictu_dispatch.check_producer_scope(operator_id);
+    -- Before all other checks: a repeated request succeeds also after its deadline or after its operator
     -- was disabled.
     if request_id is not null and predictu_dispatch.request_exists(operator_id, id, method, params) then
         return id;
@@ -1289,6 +1309,18 @@ begin
     return new;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.guard_producer_scope() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if not exists (select from pg_roles r where r.rolname = new.role_name) then
+        raise exception using errcode = 'PD003',
+            message = format('producer_scope names the role %s, which does not exist', quote_ident(new.role_name)),
+            hint = 'Give the name of the login, as in session_user.';
+    end if;
+    return new;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.guard_ready() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -1596,6 +1628,7 @@ CREATE FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) RET
     AS $$
 #variable_conflict use_column
 begin
+    perform predictu_dispatch.check_producer_scope(outcome.operator_id);
     return query
     select c.state, c.reason, c.effect, c.operator_status, c.operator_transaction_id, c.balance
       from predictu_dispatch.callback c
@@ -1622,6 +1655,7 @@ CREATE FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, 
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.operator;
+    paused predictu_dispatch.operator;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('pause', reason, by);
@@ -1635,9 +1669,9 @@ begin
     update predictu_dispatch.operator o
        set paused_at = clock_timestamp(), paused_by = by, pause_reason = reason, revision = o.revision + 1
      where o.operator_id = operator_id
-    returning o.* into locked;
-    perform predictu_dispatch.record_intervention(operator_id, null, 'pause', reason, by, locked.paused_at);
-    return locked;
+    returning o.* into paused;
+    perform predictu_dispatch.record_intervention('pause', to_jsonb(locked), to_jsonb(paused), reason, by, paused.paused_at);
+    return paused;
 end $$;
 
 CREATE FUNCTION predictu_dispatch.ping_operator(operator_id text) RETURNS uuid
@@ -1933,11 +1967,16 @@ CREATE FUNCTION predictu_dispatch.rate_share_of(most double precision, daemons b
                       else predictu_dispatch.share_of(floor(most)::integer, daemons, place) end
 $$;
 
-CREATE FUNCTION predictu_dispatch.record_intervention(operator_id text, request_id uuid, action text, reason text, done_by text, done_at timestamp with time zone) RETURNS void
+CREATE FUNCTION predictu_dispatch.record_intervention(action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamp with time zone) RETURNS void
     LANGUAGE sql
     AS $$
-    insert into predictu_dispatch.intervention (operator_id, request_id, action, reason, done_by, done_at)
-    values (operator_id, request_id, action, reason, done_by, done_at)
+    insert into predictu_dispatch.intervention
+           (operator_id, request_id, bet_id, action, reason, done_by, done_at, before, after)
+    select before ->> 'operator_id', (before ->> 'request_id')::uuid, before ->> 'bet_id', action, reason, done_by, done_at,
+           (select jsonb_object_agg(b.key, b.value) from jsonb_each(before) b where b.key = any (decisive.columns)),
+           (select jsonb_object_agg(a.key, a.value) from jsonb_each(after) a where a.key = any (decisive.columns))
+      from (values (array['state', 'reason', 'effect', 'attempts', 'review_since', 'paused_at', 'paused_by',
+                          'pause_reason'])) decisive (columns)
 $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_audit_change() RETURNS trigger
@@ -2072,6 +2111,7 @@ CREATE FUNCTION predictu_dispatch.resolve_callback(operator_id text, request_id 
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.callback;
+    resolved predictu_dispatch.callback;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('resolve', reason, by);
@@ -2083,10 +2123,13 @@ begin
     update predictu_dispatch.callback c
        set review_since = null, note = concat_ws('; ', c.note, reason)
      where c.operator_id = operator_id and c.request_id = request_id
-    returning c.* into locked;
-    perform predictu_dispatch.record_intervention(operator_id, request_id, 'resolve', reason, by, clock_timestamp());
-    locked.params := null; -- They may be unreadable.
-    return locked;
+    returning c.* into resolved;
+    -- They may be unreadable.
+    locked.params := null;
+    resolved.params := null;
+    perform predictu_dispatch.record_intervention('resolve', to_jsonb(locked), to_jsonb(resolved), reason, by,
+                                                  clock_timestamp());
+    return resolved;
 end $$;
 
 CREATE FUNCTION predictu_dispatch.resume_operator(operator_id text, reason text, by text) RETURNS predictu_dispatch.operator
@@ -2097,6 +2140,7 @@ CREATE FUNCTION predictu_dispatch.resume_operator(operator_id text, reason text,
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.operator;
+    resumed predictu_dispatch.operator;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('resume', reason, by);
@@ -2107,8 +2151,9 @@ begin
     end if;
     update predictu_dispatch.operator o
        set paused_at = null, paused_by = null, pause_reason = null, revision = o.revision + 1
-     where o.operator_id = operator_id;
-    perform predictu_dispatch.record_intervention(operator_id, null, 'resume', reason, by, clock_timestamp());
+     where o.operator_id = operator_id
+    returning o.* into resumed;
+    perform predictu_dispatch.record_intervention('resume', to_jsonb(locked), to_jsonb(resumed), reason, by, clock_timestamp());
     perform pg_notify('predictu_dispatch_due', operator_id);
     return locked;
 end $$;
@@ -2117,10 +2162,18 @@ CREATE FUNCTION predictu_dispatch.retention_cutoff(keep_months integer) RETURNS 
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+    floor_months integer := coalesce((select max(f.months) from predictu_dispatch.retention_floor f), 24);
 begin
     if keep_months is null or keep_months not between 1 and 1200 then
         perform predictu_dispatch.refuse_params('retention', format('keep_months is %s', coalesce(keep_months::text, 'NULL')),
             'Give 1 to 1200 whole months; to keep everything, do not run retention.');
+    end if;
+    if keep_months < floor_months then
+        perform predictu_dispatch.refuse_params('retention',
+            format('keep_months is %s, and the schema''s owner requires %s', keep_months, floor_months),
+            format('Raise [daemon] audit_retention_months, or as the owner: update predictu_dispatch.retention_floor '
+                   'set months = %s', keep_months));
     end if;
     return (date_trunc('month', now() at time zone 'UTC') - make_interval(months => keep_months)) at time zone 'UTC';
 end $$;
@@ -2133,6 +2186,7 @@ CREATE FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uu
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.callback;
+    retried predictu_dispatch.callback;
     retried_at timestamptz;
     deadline_from timestamptz;
 begin
@@ -2167,11 +2221,13 @@ begin
            budget_from = c.attempts,
            expires_at = retried_at + (c.expires_at - coalesce(deadline_from, c.created_at))
      where c.operator_id = operator_id and c.request_id = request_id
-    returning c.* into locked;
-    perform predictu_dispatch.record_intervention(operator_id, request_id, 'retry', null, by, retried_at);
+    returning c.* into retried;
+    -- They may be unreadable.
+    locked.params := null;
+    retried.params := null;
+    perform predictu_dispatch.record_intervention('retry', to_jsonb(locked), to_jsonb(retried), null, by, retried_at);
     perform pg_notify('predictu_dispatch_due', operator_id);
-    locked.params := null; -- They may be unreadable.
-    return locked;
+    return retried;
 end $$;
 
 CREATE FUNCTION predictu_dispatch.rollback_bet(operator_id text, bet_id text, reason text) RETURNS uuid
@@ -2185,6 +2241,7 @@ declare
     terminal predictu_dispatch.callback;
     rollback_id uuid;
 begin
+    perform predictu_dispatch.check_producer_scope(operator_id);
     select b.* into bet from predictu_dispatch.bet b
      where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
     if not found then
@@ -2671,6 +2728,10 @@ CREATE TABLE predictu_dispatch.intervention (
     done_by text NOT NULL,
     database_role text DEFAULT SESSION_USER NOT NULL,
     done_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    bet_id text,
+    client_addr inet DEFAULT inet_client_addr(),
+    before jsonb,
+    after jsonb,
     CONSTRAINT intervention_action_check CHECK ((action = ANY (ARRAY['pause'::text, 'resume'::text, 'retry'::text, 'cancel'::text, 'resolve'::text]))),
     CONSTRAINT intervention_check CHECK (((request_id IS NULL) = (action = ANY (ARRAY['pause'::text, 'resume'::text])))),
     CONSTRAINT intervention_check1 CHECK (((reason IS NOT NULL) OR (action = ANY (ARRAY['resume'::text, 'retry'::text]))))
@@ -2716,11 +2777,23 @@ CREATE VIEW predictu_dispatch.needs_review AS
    FROM predictu_dispatch.callback
   WHERE (review_since IS NOT NULL);
 
+CREATE TABLE predictu_dispatch.producer_scope (
+    operator_id text NOT NULL,
+    role_name name NOT NULL
+);
+
 CREATE TABLE predictu_dispatch.purge_cursor (
     cutoff timestamp with time zone NOT NULL,
     next_block bigint,
     locked bigint DEFAULT 0 NOT NULL
 );
+
+CREATE TABLE predictu_dispatch.retention_floor (
+    months integer DEFAULT 24 NOT NULL,
+    CONSTRAINT retention_floor_months_check CHECK (((months >= 1) AND (months <= 1200)))
+);
+
+ALTER TABLE ONLY predictu_dispatch.retention_floor REPLICA IDENTITY FULL;
 
 CREATE TABLE predictu_dispatch.schema_function (
     name text NOT NULL,
@@ -2776,6 +2849,9 @@ ALTER TABLE ONLY predictu_dispatch.maintenance_chore
 ALTER TABLE ONLY predictu_dispatch.operator
     ADD CONSTRAINT operator_pkey PRIMARY KEY (operator_id);
 
+ALTER TABLE ONLY predictu_dispatch.producer_scope
+    ADD CONSTRAINT producer_scope_pkey PRIMARY KEY (operator_id, role_name);
+
 ALTER TABLE ONLY predictu_dispatch.request_tombstone
     ADD CONSTRAINT request_tombstone_pkey PRIMARY KEY (operator_id, request_id);
 
@@ -2816,6 +2892,8 @@ CREATE INDEX callback_of_bet_expiring ON predictu_dispatch.callback USING btree 
 CREATE INDEX callback_waiting ON predictu_dispatch.callback USING btree (operator_id, lane) WHERE (state = 'waiting'::text);
 
 CREATE INDEX intervention_of_callback ON predictu_dispatch.intervention USING btree (operator_id, request_id, done_at) WHERE (request_id IS NOT NULL);
+
+CREATE INDEX producer_scope_of_role ON predictu_dispatch.producer_scope USING btree (role_name, operator_id);
 
 ALTER INDEX predictu_dispatch.attempt_decided ATTACH PARTITION predictu_dispatch.attempt_default_operator_id_request_id_attempt_started_at_c_idx;
 
@@ -2879,6 +2957,8 @@ ALTER TABLE predictu_dispatch.intervention ENABLE ALWAYS TRIGGER intervention_no
 
 CREATE TRIGGER operator_notify_change AFTER UPDATE ON predictu_dispatch.operator FOR EACH ROW WHEN ((((((old.circuit IS DISTINCT FROM new.circuit) OR (old.paused_at IS DISTINCT FROM new.paused_at)) OR (old.interactive_backoff_until IS DISTINCT FROM new.interactive_backoff_until)) OR (old.settlement_backoff_until IS DISTINCT FROM new.settlement_backoff_until)) OR (old.enabled IS DISTINCT FROM new.enabled))) EXECUTE FUNCTION predictu_dispatch.notify_operator();
 
+CREATE TRIGGER producer_scope_names_a_role BEFORE INSERT OR UPDATE ON predictu_dispatch.producer_scope FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.guard_producer_scope();
+
 CREATE TRIGGER request_tombstone_append_only BEFORE DELETE OR UPDATE ON predictu_dispatch.request_tombstone FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_tombstone_change();
 
 ALTER TABLE predictu_dispatch.request_tombstone ENABLE ALWAYS TRIGGER request_tombstone_append_only;
@@ -2894,32 +2974,42 @@ GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_producer;
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_dispatcher;
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_support;
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_retention;
+GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_operations;
+GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_importer;
+GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_auditor;
 
 GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.add_rollback(bet predictu_dispatch.bet, bet_state text, callback_state text, cause text, note text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.adopt_bet(operator_id text, bet_id text, player_id text, currency text, amount bigint, placement_request_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.adopt_bet(operator_id text, bet_id text, player_id text, currency text, amount bigint, placement_request_id uuid) TO predictu_producer;
+GRANT ALL ON FUNCTION predictu_dispatch.adopt_bet(operator_id text, bet_id text, player_id text, currency text, amount bigint, placement_request_id uuid) TO predictu_importer;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.advance_bets(operator_ids text[], bet_ids text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.backlog() FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_dispatcher;
 GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_support;
+GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_operations;
 
 GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) TO predictu_operations;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.cancel_waiting(operator_id text, request_id uuid, reason text, needs_review boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.check_intervention(action text, reason text, done_by text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.check_params(method text, params jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.check_producer_scope(operator_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.check_terminal(method text, params jsonb, bet predictu_dispatch.bet) FROM PUBLIC;
 
@@ -2943,6 +3033,8 @@ GRANT ALL ON FUNCTION predictu_dispatch.deregister(instance text, session_id uui
 
 GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.enabled_operator(operator_id text) FROM PUBLIC;
 
@@ -2971,6 +3063,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.get_callback(operator_id text, request_
 
 GRANT SELECT ON TABLE predictu_dispatch.request_tombstone TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.request_tombstone TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.request_tombstone TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.request_tombstone TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.get_request_tombstone(operator_id text, request_id uuid) FROM PUBLIC;
 
@@ -2984,6 +3078,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.guard_callback() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_params() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.guard_producer_scope() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_ready() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_tombstone() FROM PUBLIC;
@@ -2994,6 +3090,7 @@ GRANT ALL ON FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid
 REVOKE ALL ON FUNCTION predictu_dispatch.heartbeat_timeout() FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.heartbeat_timeout() TO predictu_dispatcher;
 GRANT ALL ON FUNCTION predictu_dispatch.heartbeat_timeout() TO predictu_support;
+GRANT ALL ON FUNCTION predictu_dispatch.heartbeat_timeout() TO predictu_operations;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.is_debit_confirmed(operator_id text, placement_request_id uuid) FROM PUBLIC;
 
@@ -3008,6 +3105,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.lock_retention(blocks integer) FROM PUB
 REVOKE ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_dispatcher;
 GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_support;
+GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_operations;
+GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.new_request_id() FROM PUBLIC;
 
@@ -3023,10 +3122,10 @@ GRANT ALL ON FUNCTION predictu_dispatch.outcome(operator_id text, request_id uui
 REVOKE ALL ON FUNCTION predictu_dispatch.params_digest(params jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) TO predictu_operations;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.ping_operator(operator_id text) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.ping_operator(operator_id text) TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.ping_operator(operator_id text) TO predictu_operations;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.prepare_partitions(months_ahead integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.prepare_partitions(months_ahead integer) TO predictu_dispatcher;
@@ -3041,7 +3140,7 @@ REVOKE ALL ON FUNCTION predictu_dispatch.raise_outage(sqlstate text, message tex
 
 REVOKE ALL ON FUNCTION predictu_dispatch.rate_share_of(most double precision, daemons bigint, place bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION predictu_dispatch.record_intervention(operator_id text, request_id uuid, action text, reason text, done_by text, done_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION predictu_dispatch.record_intervention(action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_audit_change() FROM PUBLIC;
 
@@ -3064,16 +3163,16 @@ REVOKE ALL ON FUNCTION predictu_dispatch.request_exists(operator_id text, reques
 REVOKE ALL ON FUNCTION predictu_dispatch.required_params(method text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.resolve_callback(operator_id text, request_id uuid, reason text, by text) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.resolve_callback(operator_id text, request_id uuid, reason text, by text) TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.resolve_callback(operator_id text, request_id uuid, reason text, by text) TO predictu_operations;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.resume_operator(operator_id text, reason text, by text) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.resume_operator(operator_id text, reason text, by text) TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.resume_operator(operator_id text, reason text, by text) TO predictu_operations;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.retention_cutoff(keep_months integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.retention_cutoff(keep_months integer) TO predictu_retention;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) TO predictu_operations;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.rollback_bet(operator_id text, bet_id text, reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.rollback_bet(operator_id text, bet_id text, reason text) TO predictu_producer;
@@ -3104,26 +3203,47 @@ GRANT ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revi
 
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_auditor;
 
 GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_auditor;
 
 GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_operations;
 
 GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_auditor;
 
 GRANT SELECT ON TABLE predictu_dispatch.needs_review TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.needs_review TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.needs_review TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.needs_review TO predictu_auditor;
+
+GRANT SELECT ON TABLE predictu_dispatch.producer_scope TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.producer_scope TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.producer_scope TO predictu_auditor;
 
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_retention;
+GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_operations;
+
+GRANT SELECT ON TABLE predictu_dispatch.retention_floor TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.retention_floor TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.retention_floor TO predictu_auditor;
 
 GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_retention;
+GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_auditor;
 
 GRANT SELECT ON TABLE predictu_dispatch.share TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.share TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.share TO predictu_operations;

@@ -30,6 +30,25 @@ EXIT_NO_DATABASE: Final = 3
 
 DEFAULT_CONFIG: Final = "config/dispatcher.toml"
 
+_READS: Final = "predictu_support or predictu_operations"
+_ACTS: Final = "predictu_operations"
+_NEEDED_ROLES: Final = {
+    "run": "the role predictu_dispatcher",
+    "migrate": "to own the schema predictu_dispatch, and CREATEROLE while one of its roles is missing",
+    "status": f"the role {_READS}",
+    "top": f"the role {_READS}",
+    "why": f"the role {_READS}",
+    "show": "the role predictu_support, predictu_operations or predictu_auditor",
+    "retry": f"the role {_ACTS}",
+    "cancel": f"the role {_ACTS}",
+    "resolve": f"the role {_ACTS}",
+    "pause": f"the role {_ACTS}",
+    "resume": f"the role {_ACTS}",
+    "ping": f"the role {_ACTS}",
+    "retain": "the role predictu_retention",
+}
+"""What the database login of each verb needs."""
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -70,9 +89,9 @@ class Invocation:
         sys.exit(EXIT_MISCONFIGURED)
 
 
-def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
+def fail(message: str, code: int = EXIT_FAILED, *, hint: str = "") -> NoReturn:
     """Print the message on stderr and exit."""
-    print_error(message)
+    print_error(message, hint)
     sys.exit(code)
 
 
@@ -147,10 +166,18 @@ def exit_on_database_errors(invocation: Invocation) -> Iterator[None]:
         fail(f"the database can't be reached ({error}); {check}", EXIT_NO_DATABASE)
     except Refused as error:
         if error.sqlstate == INSUFFICIENT_PRIVILEGE:
-            fail(f"the database refused: {error.message}; see sql/README.md for the roles")
+            fail(f"the database refused: {error.message}", hint=error.hint or _needed_role())
         if isinstance(error, LoginRefused):
             fail(f"the database refused the login: {error.message}; {check}", EXIT_NO_DATABASE)
         raise
+
+
+def _needed_role() -> str:
+    """What the login of the running command needs."""
+    context = click.get_current_context(silent=True)
+    verb = context.info_name if context and context.info_name else "this command"
+    needed = _NEEDED_ROLES.get(verb, "another role")
+    return f"The login of `predictu-dispatch {verb}` needs {needed}; see Roles in sql/README.md."
 
 
 async def the_one(db: Database, rows: Sequence[Row], request_id: UUID, operator: str | None) -> Row:
@@ -176,7 +203,7 @@ async def why_not_one(db: Database, owners: Sequence[str], request_id: UUID, ope
 
 async def is_unknown(db: Database, operator: str) -> bool:
     """True if no daemon ever had this operator's file."""
-    return operator not in {row["operator_id"] for row in await db.fetch(query("operators"))}
+    return not await db.fetch(query("known_operator"), operator)
 
 
 def unknown_operator(operator: str) -> str:

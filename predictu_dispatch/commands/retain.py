@@ -48,7 +48,8 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
         except (DatabaseUnavailable, Refused) as error:
             if error.sqlstate not in _NEXT_STEPS:
                 raise
-            fail(f"{error.message}: {_NEXT_STEPS[error.sqlstate]}")
+            hint = error.hint if isinstance(error, Refused) else ""
+            fail(f"{error.message}: {_NEXT_STEPS[error.sqlstate]}", hint=hint)
     if invocation.json:
         print_json(_as_json(result, months))
     else:

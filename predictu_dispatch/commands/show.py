@@ -35,7 +35,8 @@ _COLOURS: Final = {
     "cancelled": "yellow",
     "closed": "green",
 }
-_JSON_COLUMNS: Final = ("params", "request_headers", "response_headers")
+_JSON_COLUMNS: Final = ("params", "request_headers", "response_headers", "before", "after")
+_JSON_ROWS: Final = ("audit", "interventions")
 
 
 @click.command()
@@ -93,8 +94,8 @@ async def _with_life(db: Database, row: Row) -> Row:
 
 def _unpacked(row: Row) -> dict[str, Any]:
     parsed = {name: json.loads(row[name]) for name in _JSON_COLUMNS if row.get(name)}
-    audit = {"audit": [_unpacked(attempt) for attempt in row["audit"]]} if "audit" in row else {}
-    return {**row, **parsed, **audit}
+    nested = {name: [_unpacked(one) for one in row[name]] for name in _JSON_ROWS if name in row}
+    return {**row, **parsed, **nested}
 
 
 def _print_field(name: str, text: str | None, *, colour: str | None = None) -> None:
@@ -177,11 +178,17 @@ def _print_life(audit: list[Row], interventions: list[Row]) -> None:
 
 
 def _print_intervention(intervention: Row) -> None:
-    by = f"{intervention['done_by']} (database role {intervention['database_role']})"
+    client = f" from {intervention['client_addr']}" if intervention["client_addr"] else ""
+    by = f"{intervention['done_by']} (database role {intervention['database_role']}{client})"
     title = f"{INTERVENTIONS[intervention['action']]} by {by} at {timestamp(intervention['done_at'])}"
     print_wrapped(title, indent="  ", hanging="    ", colour="cyan")
     if intervention["reason"]:
         _print_field("", f"reason: {intervention['reason']}")
+    before, after = (json.loads(intervention[name] or "{}") for name in ("before", "after"))
+    changed = [
+        f"{name} {was or 'none'} → {after[name] or 'none'}" for name, was in before.items() if after[name] != was
+    ]
+    _print_field("", ", ".join(changed))
 
 
 def _print_attempt(attempt: Row) -> None:

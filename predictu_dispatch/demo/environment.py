@@ -33,7 +33,7 @@ from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 
 DATABASE: Final = "predictu_demo"
 LOGINS: Final = {
-    "demo_producer": "predictu_producer",
+    "demo_producer": "predictu_producer, predictu_importer",
     "demo_daemon": "predictu_dispatcher",
     "demo_support": "predictu_support",
 }
@@ -161,7 +161,7 @@ class Environment:
 
 
 async def create_database(postgres: EmbeddedPostgres, name: str, logins: Mapping[str, str]) -> None:
-    """Create a database with its schema, and the logins with one role each."""
+    """Create a database with its schema, and the logins with their roles."""
     owner = await asyncpg.connect(postgres.dsn())
     try:
         await owner.execute(f"create database {name} template template0 encoding 'UTF8'")

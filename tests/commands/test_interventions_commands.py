@@ -22,7 +22,7 @@ WIN = uuid.UUID("00000000-0000-4000-8000-000000000001")
 @pytest.fixture
 def cli(tmp_path: Path, database: Database) -> CommandLine:
     """With the daemon's rights: the commands run beside it with its dispatcher.toml."""
-    return command_line_for(tmp_path, database.dispatcher)
+    return command_line_for(tmp_path, database.operations)
 
 
 def one_line(text: str) -> str:
@@ -186,7 +186,7 @@ async def test_a_cancelled_terminal_leaves_its_bet_open_and_show_names_who_cance
     for phrase in (
         "it was cancelled and is not sent (it was cancelled manually before any attempt)",
         "note wrong outcome",
-        "cancelled by alice (database role test_dispatcher) at ",
+        "cancelled by alice (database role test_operations) at ",
         "reason: wrong outcome",
     ):
         assert phrase in one_line(stdout)
@@ -272,7 +272,7 @@ async def test_a_retried_settlement_is_sent_with_the_same_bytes(tmp_path: Path, 
         win = await environment.harness.end("BET_WIN")
         await environment.until_all_final()
         environment.operator.refuse(None)
-        assert (await command_line_for(tmp_path, database.dispatcher).run("retry", str(win)))[0] == 0
+        assert (await command_line_for(tmp_path, database.operations).run("retry", str(win)))[0] == 0
 
         async def is_closed() -> bool:
             return bool((await environment.harness.bet())["state"] == "closed")

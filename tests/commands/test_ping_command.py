@@ -20,7 +20,7 @@ PHASES = ["waiting", "connecting", "first_byte", "rest", "total"]
 
 @pytest.fixture
 def cli(tmp_path: Path, database: Database) -> CommandLine:
-    return command_line_for(tmp_path, database.dispatcher)
+    return command_line_for(tmp_path, database.operations)
 
 
 async def test_a_ping_passes_outbox_daemon_and_wire_with_the_timing_of_each_phase(
@@ -77,7 +77,7 @@ async def test_a_ping_in_flight_is_joined_and_its_notification_ends_the_wait(
         "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, schema_version)"
         " values ('host-1', gen_random_uuid(), 'h', 1, '1', 1)"
     )
-    in_flight = await harness.daemon.fetchval("select predictu_dispatch.ping_operator($1)", OPERATOR)
+    in_flight = await harness.person.fetchval("select predictu_dispatch.ping_operator($1)", OPERATOR)
     command_task = asyncio.create_task(cli.run_json("ping", OPERATOR))
     await until("the command listens", lambda: listens(harness))
     (lease,) = await claim(harness.daemon)

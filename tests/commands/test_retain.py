@@ -80,7 +80,7 @@ async def test_retain_explains_why_it_failed(
     (tmp_path / "daemons").mkdir()
     code, _, text = await command_line_for(tmp_path / "daemons", database.dispatcher).run("retain")
     assert code == 1
-    assert "see sql/README.md for the roles" in text
+    assert "needs the role predictu_retention" in text
     retention_login.config.write_text(config + "[daemon]\naudit_retention_months = 0\n", encoding="utf-8")
     code, text, _ = await retention_login.run("retain")
     assert (code, text) == (0, "everything is kept: [daemon] audit_retention_months is 0\n")

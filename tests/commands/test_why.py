@@ -71,7 +71,7 @@ class Scene:
         return [await self.harness.end("BET_WIN", bet_id) for bet_id in bet_ids]
 
     async def intervene(self, request_id: uuid.UUID, action: str, reason: str) -> None:
-        await self.harness.daemon.execute(
+        await self.harness.person.execute(
             f"select predictu_dispatch.{action}_callback($1, $2, $3, 'ann@web-1')", OPERATOR, request_id, reason
         )
 
@@ -201,7 +201,7 @@ async def test_the_lease_of_a_stopped_daemon_expires_and_is_recovered(
 async def test_a_paused_operator_names_who_paused_it_and_why(scene: Scene) -> None:
     await scene.daemon()
     win, placement = await scene.due_win(), await scene.harness.place("b2")
-    await scene.harness.daemon.execute(
+    await scene.harness.person.execute(
         "select predictu_dispatch.pause_operator($1, 'wallet upgrade', 'ann@web-1')", OPERATOR
     )
     codes, text = await scene.why(win)

@@ -26,7 +26,7 @@ BALANCE = {"player_id": "p1", "currency": "EUR"}
 @pytest.fixture
 async def person(database: Database) -> Any:
     """The connection of a command."""
-    async with connected(database.dispatcher, 1) as [connection]:
+    async with connected(database.operations, 1) as [connection]:
         yield connection
 
 
@@ -104,10 +104,10 @@ async def test_the_second_of_two_people_is_refused_with_the_first_ones_action(
 ) -> None:
     """A callback that one resolved manually cannot be retried by the other."""
     win = await terminal_in_review(harness)
-    _, again = await overtake(harness, (person, retry(person, win)), (harness.daemon, retry(harness.daemon, win)))
+    _, again = await overtake(harness, (person, retry(person, win)), (harness.person, retry(harness.person, win)))
     assert again == "PD005"
     await harness.attempt(win, exhausted)
-    _, again = await overtake(harness, (person, resolve(person, win)), (harness.daemon, retry(harness.daemon, win)))
+    _, again = await overtake(harness, (person, resolve(person, win)), (harness.person, retry(harness.person, win)))
     assert again == "PD005"
     assert await claim(harness.daemon) == []
 

@@ -107,10 +107,10 @@ async def test_allowed_interventions_succeed_and_refused_ones_change_nothing(
         callbacks = await every_callback(harness.owner)
     for callback in callbacks:
         if is_allowed(callback):
-            await action(harness.daemon, callback["request_id"])
+            await action(harness.person, callback["request_id"])
             continue
         before = await harness.everything()
-        sqlstate, message = await refusal(action(harness.daemon, callback["request_id"]))
+        sqlstate, message = await refusal(action(harness.person, callback["request_id"]))
         assert sqlstate == "PD005", callback
         assert f"{callback['method']} {callback['request_id']} of operator {OPERATOR} is refused: " in message
         assert await harness.everything() == before
@@ -132,7 +132,7 @@ async def test_a_retried_terminal_is_due_again_with_the_same_bytes_and_a_fresh_b
     await harness.attempt(terminal, retried)
     first = await harness.lease(terminal)
     await harness.settle(came_to(first))
-    await retry(harness.daemon, terminal)
+    await retry(harness.person, terminal)
     again = await harness.lease(terminal)
     for same in ("request_id", "method", "params", "amount_format", "created_at"):
         assert again[same] == first[same], same
@@ -142,14 +142,14 @@ async def test_a_retried_terminal_is_due_again_with_the_same_bytes_and_a_fresh_b
         "closed",
         [(1, "retry"), (2, "rejected" if came_to is rejected else "retry"), (3, "delivered")],
     )
-    assert await recorded_interventions(harness) == [("retry", terminal, None, ALICE, "test_dispatcher")]
+    assert await recorded_interventions(harness) == [("retry", terminal, None, ALICE, "test_operations")]
 
 
 async def test_a_retry_wakes_the_daemons(harness: Harness, database: Database) -> None:
     terminal, notifications = await terminal_in_review(harness), asyncio.Queue[str]()
     async with connected(database.dispatcher, 1) as [listener]:
         await listener.add_listener("predictu_dispatch_due", lambda *args: notifications.put_nowait(args[-1]))
-        await retry(harness.daemon, terminal)
+        await retry(harness.person, terminal)
         assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
 
 
@@ -169,7 +169,7 @@ async def test_every_retry_sets_the_same_duration_until_the_deadline(harness: Ha
         async with asyncio.timeout(WAIT_S):
             while await harness.state(win) != "exhausted":
                 await harness.expire()
-        retried_row = await retry(harness.daemon, win)
+        retried_row = await retry(harness.person, win)
         assert (retried_row["state"], retried_row["attempts"], retried_row["finished_at"]) == ("ready", 0, None)
         duration = retried_row["expires_at"] - retried_row["due_at"]
         assert duration.total_seconds() == pytest.approx(0.05), round_number
@@ -177,15 +177,15 @@ async def test_every_retry_sets_the_same_duration_until_the_deadline(harness: Ha
 
 async def test_a_resolved_callback_is_never_retried_and_the_refusal_names_the_person(harness: Harness) -> None:
     win = await terminal_in_review(harness)
-    await retry(harness.daemon, win)
+    await retry(harness.person, win)
     await harness.attempt(win, rejected)
-    await resolve(harness.daemon, win, "paid by hand, ticket 7", BOB)
+    await resolve(harness.person, win, "paid by hand, ticket 7", BOB)
     resolved_at = await harness.owner.fetchval(
         "select to_char(done_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS') from predictu_dispatch.intervention"
         " where action = 'resolve'"
     )
     for action in (retry, resolve):
-        sqlstate, message = await refusal(action(harness.daemon, win))
+        sqlstate, message = await refusal(action(harness.person, win))
         assert sqlstate == "PD005"
         assert f"{BOB} resolved it at {resolved_at}Z: paid by hand, ticket 7" in message
     assert await claim(harness.daemon) == []
@@ -210,7 +210,7 @@ async def withdrawn_bet(harness: Harness, state: BetState, waits: str | None) ->
     if terminal and state is BetState.CLOSED:
         await harness.attempt(terminal, delivered)
     if terminal and state is BetState.OPEN:
-        await cancel(harness.daemon, terminal)
+        await cancel(harness.person, terminal)
     assert (await harness.bet())["state"] == state
     return placement, terminal
 
@@ -232,7 +232,7 @@ async def test_a_cancel_moves_the_bet_as_its_table_says(harness: Harness, state:
         named = placement if event is BetEvent.PLACEMENT_CANCELLED else terminal
         before = await harness.everything()
         if isinstance(rule, BetRule):
-            await cancel(harness.daemon, named)
+            await cancel(harness.person, named)
             callback = await harness.callback(named)
             assert (callback["state"], callback["reason"], callback["note"]) == (
                 *("cancelled", "withdrawn", "market is void"),
@@ -245,7 +245,7 @@ async def test_a_cancel_moves_the_bet_as_its_table_says(harness: Harness, state:
                     "waiting" if rule.next == state else "ready"
                 )
         else:
-            assert (await refusal(cancel(harness.daemon, named)))[0] == "PD005"
+            assert (await refusal(cancel(harness.person, named)))[0] == "PD005"
             assert await harness.everything() == before
         await harness.owner.execute("truncate predictu_dispatch.callback, predictu_dispatch.bet")
     assert {event for event, _ in walked} == {BetEvent.PLACEMENT_CANCELLED, BetEvent.TERMINAL_CANCELLED}
@@ -255,7 +255,7 @@ async def test_a_cancelled_callback_is_notified(harness: Harness, database: Data
     balance, notifications = await enqueue(harness.producer, "BALANCE", BALANCE), asyncio.Queue[str]()
     async with connected(database.producer, 1) as [listener]:
         await listener.add_listener("predictu_dispatch_outcome", lambda *args: notifications.put_nowait(args[-1]))
-        await cancel(harness.daemon, balance)
+        await cancel(harness.person, balance)
         assert await asyncio.wait_for(notifications.get(), WAIT_S) == f"{OPERATOR} {balance}"
     outcome = await harness.producer.fetchrow("select * from predictu_dispatch.outcome($1, $2)", OPERATOR, balance)
     assert outcome is not None

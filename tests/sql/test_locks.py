@@ -65,7 +65,9 @@ async def test_a_stranger_who_holds_every_advisory_lock_stops_nothing(
     assert await environment.bets() == {"closed": 2}
 
 
-@pytest.mark.parametrize("login", ["stranger", "producer", "support", "dispatcher", "retention"])
+@pytest.mark.parametrize(
+    "login", ["stranger", "producer", "support", "auditor", "operations", "dispatcher", "retention"]
+)
 async def test_no_login_but_the_owner_locks_our_tables_or_rows(database: Database, login: str) -> None:
     """Who may read a table may hold it against `alter table`, as every reader does; not more."""
     async with connected(database.owner, 1) as [owner], connected(getattr(database, login), 1) as [other]:

@@ -85,7 +85,7 @@ async def test_a_resolution_of_today_keeps_what_ended_long_ago(
     harness: Harness, database: Database, histories: HistoryBuilder
 ) -> None:
     history = await histories.make("in review", LONG_AGO)
-    await harness.daemon.execute(
+    await harness.person.execute(
         "select predictu_dispatch.resolve_callback($1, $2, 'paid by hand', 'alice@desk')",
         OPERATOR,
         history.requests[-1],

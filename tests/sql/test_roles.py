@@ -6,14 +6,16 @@ from tests.support.harness import Connection, connected, open_harness
 from tests.support.postgres import Database
 
 MAY_EXECUTE = {
-    "predictu_producer": {"enqueue_callback", "rollback_bet", "adopt_bet", "outcome"},
+    "predictu_producer": {"enqueue_callback", "rollback_bet", "outcome"},
+    "predictu_importer": {"adopt_bet"},
     "predictu_dispatcher": {"sync_operators", "claim", "settle", "settle_one", "expire", "prepare_partitions"},
     "predictu_support": set(),
+    "predictu_auditor": {"minor_digits"},
 }
 FOR_THE_FLEET = {"heartbeat", "deregister", "write_circuits", "claim_chore", "fleet_figures"}
 WITH_OWN_RIGHTS = {"minor_digits", "heartbeat_timeout", "backlog"}
 """Helpers: minor_digits() formats amounts, backlog() reads with its caller's rights."""
-MAY_EXECUTE["predictu_dispatcher"] |= FOR_THE_FLEET | WITH_OWN_RIGHTS
+MAY_EXECUTE["predictu_dispatcher"] |= FOR_THE_FLEET | WITH_OWN_RIGHTS | {"claim_apart", "expire_apart"}
 MAY_EXECUTE["predictu_support"] |= WITH_OWN_RIGHTS
 FOR_PEOPLE = {
     "retry_callback",
@@ -23,8 +25,8 @@ FOR_PEOPLE = {
     "resume_operator",
     "ping_operator",
 }
-"""The commands use the daemon's DSN."""
-MAY_EXECUTE["predictu_dispatcher"] |= FOR_PEOPLE
+MAY_EXECUTE["predictu_operations"] = FOR_PEOPLE | WITH_OWN_RIGHTS
+"""The daemon's role has no right of a person."""
 FOR_RETENTION = {"retention_cutoff", "purge_finished", "expired_audit", "purge_audit"}
 """Only this role may remove rows, and it may do nothing else."""
 MAY_EXECUTE["predictu_retention"] = FOR_RETENTION
@@ -32,15 +34,18 @@ READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_mi
 READABLE |= {"daemon", "share"}
 READABLE |= {"intervention"}
 READABLE |= {"request_tombstone", "bet_tombstone", "purge_cursor"}
+OF_THE_OWNER = {"producer_scope", "retention_floor"}
+"""Only the owner writes them."""
 MAY_READ: dict[str, set[str]] = {
     "predictu_producer": set(),
+    "predictu_importer": set(),
     "predictu_dispatcher": READABLE,
-    "predictu_support": READABLE,
+    "predictu_operations": READABLE | OF_THE_OWNER,
+    "predictu_support": READABLE | OF_THE_OWNER,
+    "predictu_auditor": (READABLE | OF_THE_OWNER) - {"daemon", "share", "purge_cursor"},
     "predictu_retention": {"schema_migration", "purge_cursor"},
 }
-MAY_EXECUTE_WITH_RIGHTS_OF_THE_OWNER = MAY_EXECUTE["predictu_producer"] | (
-    (MAY_EXECUTE["predictu_dispatcher"] - WITH_OWN_RIGHTS) | FOR_RETENTION
-)
+MAY_EXECUTE_WITH_RIGHTS_OF_THE_OWNER = set[str]().union(*MAY_EXECUTE.values()) - WITH_OWN_RIGHTS
 
 
 async def functions(owner: Connection, role: str) -> set[str]:

@@ -268,15 +268,16 @@ async def test_random_concurrent_load_keeps_every_invariant(database: Database, 
     errors, done = Counter[str](), Counter[str]()
     async with (
         connected(database.producer, PRODUCERS) as producers,
-        connected(database.dispatcher, DAEMONS + PEOPLE) as others,
+        connected(database.dispatcher, DAEMONS) as daemons,
+        connected(database.operations, PEOPLE) as people,
         connected(database.dispatcher, 2) as reapers,
         asyncio.TaskGroup() as group,
     ):
         for reaper in reapers:
             group.create_task(reaping(reaper, stop))
-        for number, daemon in enumerate(others[:DAEMONS]):
+        for number, daemon in enumerate(daemons):
             group.create_task(dispatching(daemon, random.Random(f"{seed} d {number}"), operator, stop))
-        for number, person in enumerate(others[DAEMONS:]):
+        for number, person in enumerate(people):
             group.create_task(intervening(person, random.Random(f"{seed} h {number}"), done, stop))
         async with asyncio.TaskGroup() as producing_group:
             for number, producer in enumerate(producers):

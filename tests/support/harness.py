@@ -1,4 +1,4 @@
-"""Connections of a producer, a daemon and the owner to one test database, and the calls each makes.
+"""Connections of a producer, daemon, person and owner to one test database, and their calls.
 
 It knows no rule of ours: it calls the database's functions and the statements of sql/queries, and
 reads tables.
@@ -178,11 +178,12 @@ async def settle_all(connection: Connection, *reports: Report) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Harness:
-    """Three connections to one database, each with the rights of its role."""
+    """Connections to one database, each with the rights of its role."""
 
     owner: Connection
     producer: Connection
     daemon: Connection
+    person: Connection
 
     async def place(
         self, bet_id: str = "b1", *, request_id: uuid.UUID | None = None, expires_at: datetime | None = None
@@ -284,14 +285,15 @@ async def know_operators(
 
 @asynccontextmanager
 async def open_harness(database: Database) -> AsyncIterator[Harness]:
-    """Opens the three connections and registers the operators."""
+    """Opens the connections and registers the operators."""
     async with (
         connected(database.owner, 1) as [owner],
         connected(database.producer, 1) as [producer],
         connected(database.dispatcher, 1) as [daemon],
+        connected(database.operations, 1) as [person],
     ):
         await know_operators(daemon)
-        yield Harness(owner=owner, producer=producer, daemon=daemon)
+        yield Harness(owner=owner, producer=producer, daemon=daemon, person=person)
 
 
 @asynccontextmanager

@@ -190,7 +190,7 @@ class HistoryBuilder:
 
     async def _resolved(self, history: History) -> None:
         await self._in_review(history)
-        await self.harness.daemon.execute(
+        await self.harness.person.execute(
             "select predictu_dispatch.resolve_callback($1, $2, 'paid by hand', 'alice@desk')",
             *(OPERATOR, history.requests[-1]),
         )

@@ -17,13 +17,16 @@ from predictu_dispatch.edge.postgres.migrations import migrate
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 
 LOGINS = {
-    "test_producer": "predictu_producer",
+    "test_producer": "predictu_producer, predictu_importer",
     "test_dispatcher": "predictu_dispatcher",
+    "test_operations": "predictu_operations",
     "test_support": "predictu_support",
+    "test_auditor": "predictu_auditor",
     "test_retention": "predictu_retention",
     "test_stranger": None,
 }
-"""The tests' login roles and the group role of each; a stranger may connect, and nothing else."""
+"""The tests' login roles and the group roles of each. The producer also adopts bets; a stranger may
+connect, and nothing else."""
 
 _LOCK_KEY = 7_305_177_219_640_777
 """An advisory lock: roles belong to the whole server, so two test processes must not create them at
@@ -57,7 +60,9 @@ class Database:
     owner: str
     producer: str
     dispatcher: str
+    operations: str
     support: str
+    auditor: str
     retention: str
     stranger: str
 
@@ -76,13 +81,14 @@ async def create_template(server: Server) -> str:
         await connection.execute(f"create database {name} encoding 'UTF8' template template0")
         await migrate(server.dsn(name))
         await _create_logins(connection, server.password)
+        await _execute(server, "update predictu_dispatch.retention_floor set months = 1", name)
     finally:
         await connection.close()
     return name
 
 
 async def _create_logins(connection: "asyncpg.Connection[asyncpg.Record]", password: str) -> None:
-    for login, group in LOGINS.items():
+    for login, groups in LOGINS.items():
         known = await connection.fetchval("select true from pg_roles where rolname = $1", login)
         # `create role` takes no parameters, so Postgres quotes the literals.
         statement = await connection.fetchval(
@@ -92,10 +98,8 @@ async def _create_logins(connection: "asyncpg.Connection[asyncpg.Record]", passw
             password,
         )
         await connection.execute(statement)
-        if group is not None:
-            await connection.execute(
-                await connection.fetchval("select format('grant %I to %I', $1::text, $2::text)", group, login)
-            )
+        if groups is not None:
+            await connection.execute(f"grant {groups} to {login}")
 
 
 @asynccontextmanager
@@ -109,7 +113,9 @@ async def cloned_database(server: Server, template: str) -> AsyncIterator[Databa
             owner=server.dsn(name),
             producer=server.dsn(name, "test_producer"),
             dispatcher=server.dsn(name, "test_dispatcher"),
+            operations=server.dsn(name, "test_operations"),
             support=server.dsn(name, "test_support"),
+            auditor=server.dsn(name, "test_auditor"),
             retention=server.dsn(name, "test_retention"),
             stranger=server.dsn(name, "test_stranger"),
         )
@@ -122,8 +128,8 @@ async def drop_database(server: Server, name: str) -> None:
     await _execute(server, f"drop database if exists {name} with (force)")
 
 
-async def _execute(server: Server, statement: str) -> None:
-    connection = await asyncpg.connect(server.maintenance_dsn)
+async def _execute(server: Server, statement: str, database: str | None = None) -> None:
+    connection = await asyncpg.connect(server.dsn(database) if database else server.maintenance_dsn)
     try:
         await connection.execute(statement)
     finally:

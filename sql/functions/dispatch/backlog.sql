@@ -24,4 +24,4 @@ create or replace function predictu_dispatch.backlog() returns table (
 $$;
 
 revoke all on function predictu_dispatch.backlog from public;
-grant execute on function predictu_dispatch.backlog to predictu_dispatcher, predictu_support;
+grant execute on function predictu_dispatch.backlog to predictu_dispatcher, predictu_support, predictu_operations;

@@ -4,4 +4,4 @@ create or replace function predictu_dispatch.heartbeat_timeout() returns interva
 $$;
 
 revoke all on function predictu_dispatch.heartbeat_timeout from public;
-grant execute on function predictu_dispatch.heartbeat_timeout to predictu_dispatcher, predictu_support;
+grant execute on function predictu_dispatch.heartbeat_timeout to predictu_dispatcher, predictu_support, predictu_operations;

@@ -36,10 +36,14 @@ begin
         update predictu_dispatch.bet b set state = 'open', updated_at = clock_timestamp()
          where b.operator_id = operator_id and b.bet_id = locked.bet_id;
     end if;
-    perform predictu_dispatch.record_intervention(operator_id, request_id, 'cancel', reason, by, cancelled.finished_at);
-    cancelled.params := null; -- They may be unreadable.
+    -- They may be unreadable.
+    locked.params := null;
+    cancelled.params := null;
+    perform predictu_dispatch.record_intervention('cancel', to_jsonb(locked), to_jsonb(cancelled), reason, by,
+                                                  cancelled.finished_at);
     return cancelled;
 end $$;
 
 revoke all on function predictu_dispatch.cancel_callback from public;
-grant execute on function predictu_dispatch.cancel_callback to predictu_dispatcher;
+revoke all on function predictu_dispatch.cancel_callback from predictu_dispatcher;
+grant execute on function predictu_dispatch.cancel_callback to predictu_operations;

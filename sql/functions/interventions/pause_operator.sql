@@ -5,6 +5,7 @@ returns predictu_dispatch.operator language plpgsql security definer set search_
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.operator;
+    paused predictu_dispatch.operator;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('pause', reason, by);
@@ -18,10 +19,11 @@ begin
     update predictu_dispatch.operator o
        set paused_at = clock_timestamp(), paused_by = by, pause_reason = reason, revision = o.revision + 1
      where o.operator_id = operator_id
-    returning o.* into locked;
-    perform predictu_dispatch.record_intervention(operator_id, null, 'pause', reason, by, locked.paused_at);
-    return locked;
+    returning o.* into paused;
+    perform predictu_dispatch.record_intervention('pause', to_jsonb(locked), to_jsonb(paused), reason, by, paused.paused_at);
+    return paused;
 end $$;
 
 revoke all on function predictu_dispatch.pause_operator from public;
-grant execute on function predictu_dispatch.pause_operator to predictu_dispatcher;
+revoke all on function predictu_dispatch.pause_operator from predictu_dispatcher;
+grant execute on function predictu_dispatch.pause_operator to predictu_operations;

@@ -18,4 +18,5 @@ begin
 end $$;
 
 revoke all on function predictu_dispatch.ping_operator from public;
-grant execute on function predictu_dispatch.ping_operator to predictu_dispatcher;
+revoke all on function predictu_dispatch.ping_operator from predictu_dispatcher;
+grant execute on function predictu_dispatch.ping_operator to predictu_operations;

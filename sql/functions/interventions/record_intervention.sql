@@ -1,9 +1,15 @@
--- Writes a row of intervention.
+-- Writes a row of intervention. `before` and `after` are the row of the callback or the operator as
+-- JSON; what people decide by is recorded of it. The login and its address are the database's own.
 create or replace function predictu_dispatch.record_intervention(
-    operator_id text, request_id uuid, action text, reason text, done_by text, done_at timestamptz
+    action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamptz
 ) returns void language sql as $$
-    insert into predictu_dispatch.intervention (operator_id, request_id, action, reason, done_by, done_at)
-    values (operator_id, request_id, action, reason, done_by, done_at)
+    insert into predictu_dispatch.intervention
+           (operator_id, request_id, bet_id, action, reason, done_by, done_at, before, after)
+    select before ->> 'operator_id', (before ->> 'request_id')::uuid, before ->> 'bet_id', action, reason, done_by, done_at,
+           (select jsonb_object_agg(b.key, b.value) from jsonb_each(before) b where b.key = any (decisive.columns)),
+           (select jsonb_object_agg(a.key, a.value) from jsonb_each(after) a where a.key = any (decisive.columns))
+      from (values (array['state', 'reason', 'effect', 'attempts', 'review_since', 'paused_at', 'paused_by',
+                          'pause_reason'])) decisive (columns)
 $$;
 
 revoke all on function predictu_dispatch.record_intervention from public;

@@ -6,6 +6,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set lock
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.callback;
+    resolved predictu_dispatch.callback;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('resolve', reason, by);
@@ -17,11 +18,15 @@ begin
     update predictu_dispatch.callback c
        set review_since = null, note = concat_ws('; ', c.note, reason)
      where c.operator_id = operator_id and c.request_id = request_id
-    returning c.* into locked;
-    perform predictu_dispatch.record_intervention(operator_id, request_id, 'resolve', reason, by, clock_timestamp());
-    locked.params := null; -- They may be unreadable.
-    return locked;
+    returning c.* into resolved;
+    -- They may be unreadable.
+    locked.params := null;
+    resolved.params := null;
+    perform predictu_dispatch.record_intervention('resolve', to_jsonb(locked), to_jsonb(resolved), reason, by,
+                                                  clock_timestamp());
+    return resolved;
 end $$;
 
 revoke all on function predictu_dispatch.resolve_callback from public;
-grant execute on function predictu_dispatch.resolve_callback to predictu_dispatcher;
+revoke all on function predictu_dispatch.resolve_callback from predictu_dispatcher;
+grant execute on function predictu_dispatch.resolve_callback to predictu_operations;

@@ -5,6 +5,7 @@ returns predictu_dispatch.operator language plpgsql security definer set search_
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.operator;
+    resumed predictu_dispatch.operator;
 begin
     perform predictu_dispatch.commit_durably();
     perform predictu_dispatch.check_intervention('resume', reason, by);
@@ -15,11 +16,13 @@ begin
     end if;
     update predictu_dispatch.operator o
        set paused_at = null, paused_by = null, pause_reason = null, revision = o.revision + 1
-     where o.operator_id = operator_id;
-    perform predictu_dispatch.record_intervention(operator_id, null, 'resume', reason, by, clock_timestamp());
+     where o.operator_id = operator_id
+    returning o.* into resumed;
+    perform predictu_dispatch.record_intervention('resume', to_jsonb(locked), to_jsonb(resumed), reason, by, clock_timestamp());
     perform pg_notify('predictu_dispatch_due', operator_id);
     return locked;
 end $$;
 
 revoke all on function predictu_dispatch.resume_operator from public;
-grant execute on function predictu_dispatch.resume_operator to predictu_dispatcher;
+revoke all on function predictu_dispatch.resume_operator from predictu_dispatcher;
+grant execute on function predictu_dispatch.resume_operator to predictu_operations;

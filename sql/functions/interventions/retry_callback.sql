@@ -6,6 +6,7 @@ returns predictu_dispatch.callback language plpgsql security definer set search_
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.callback;
+    retried predictu_dispatch.callback;
     retried_at timestamptz;
     deadline_from timestamptz;
 begin
@@ -40,12 +41,15 @@ begin
            budget_from = c.attempts,
            expires_at = retried_at + (c.expires_at - coalesce(deadline_from, c.created_at))
      where c.operator_id = operator_id and c.request_id = request_id
-    returning c.* into locked;
-    perform predictu_dispatch.record_intervention(operator_id, request_id, 'retry', null, by, retried_at);
+    returning c.* into retried;
+    -- They may be unreadable.
+    locked.params := null;
+    retried.params := null;
+    perform predictu_dispatch.record_intervention('retry', to_jsonb(locked), to_jsonb(retried), null, by, retried_at);
     perform pg_notify('predictu_dispatch_due', operator_id);
-    locked.params := null; -- They may be unreadable.
-    return locked;
+    return retried;
 end $$;
 
 revoke all on function predictu_dispatch.retry_callback from public;
-grant execute on function predictu_dispatch.retry_callback to predictu_dispatcher;
+revoke all on function predictu_dispatch.retry_callback from predictu_dispatcher;
+grant execute on function predictu_dispatch.retry_callback to predictu_operations;

@@ -1,5 +1,5 @@
 -- Registers a bet that was opened before this system existed, so that it can be settled here.
--- Raises PD002, PD003, PD004, PD005.
+-- Raises PD002, PD003, PD004, PD005, PD008.
 create or replace function predictu_dispatch.adopt_bet(
     operator_id text, bet_id text, player_id text, currency text, amount bigint, placement_request_id uuid
 ) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -7,6 +7,7 @@ create or replace function predictu_dispatch.adopt_bet(
 declare
     earlier predictu_dispatch.bet;
 begin
+    perform predictu_dispatch.check_producer_scope(operator_id);
     perform predictu_dispatch.enabled_operator(operator_id);
     perform predictu_dispatch.check_params('adopt_bet', jsonb_build_object(
         'player_id', player_id, 'currency', currency, 'amount', amount, 'bet_id', bet_id));
@@ -45,4 +46,5 @@ begin
 end $$;
 
 revoke all on function predictu_dispatch.adopt_bet from public;
-grant execute on function predictu_dispatch.adopt_bet to predictu_producer;
+revoke all on function predictu_dispatch.adopt_bet from predictu_producer;
+grant execute on function predictu_dispatch.adopt_bet to predictu_importer;

@@ -1,6 +1,6 @@
 -- Enqueues a callback in the caller's transaction and returns its request_id. A repeated call with
 -- the same id and content returns the id and changes nothing. Raises PD001, PD002, PD003, PD004,
--- PD005.
+-- PD005, PD008.
 create or replace function predictu_dispatch.enqueue_callback(
     operator_id text, method text, params jsonb, request_id uuid default null, expires_at timestamptz default null
 ) returns uuid language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -20,7 +20,8 @@ begin
             message = format('unknown method %s', coalesce(quote_literal(left(method, 80)), 'NULL')),
             hint = 'Methods are PING, BALANCE, BET_MAKE, BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.';
     end if;
-    -- Before all checks: a repeated request succeeds also after its deadline or after its operator
+    perform predictu_dispatch.check_producer_scope(operator_id);
+    -- Before all other checks: a repeated request succeeds also after its deadline or after its operator
     -- was disabled.
     if request_id is not null and predictu_dispatch.request_exists(operator_id, id, method, params) then
         return id;

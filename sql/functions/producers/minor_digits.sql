@@ -19,4 +19,4 @@ create or replace function predictu_dispatch.minor_digits(currency text) returns
 $$;
 
 revoke all on function predictu_dispatch.minor_digits from public;
-grant execute on function predictu_dispatch.minor_digits to predictu_dispatcher, predictu_support;
+grant execute on function predictu_dispatch.minor_digits to predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor;

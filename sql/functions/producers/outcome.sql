@@ -1,10 +1,12 @@
 -- Returns what is known of a callback. A column is null while its value is unknown; there is no row
 -- for an unknown request. For a removed callback the tombstone still gives state, reason and effect.
+-- Raises PD008.
 create or replace function predictu_dispatch.outcome(operator_id text, request_id uuid)
 returns table (state text, reason text, effect text, operator_status text, operator_transaction_id text, balance bigint)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
+    perform predictu_dispatch.check_producer_scope(outcome.operator_id);
     return query
     select c.state, c.reason, c.effect, c.operator_status, c.operator_transaction_id, c.balance
       from predictu_dispatch.callback c

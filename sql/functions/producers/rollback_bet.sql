@@ -1,5 +1,5 @@
 -- Rolls back a bet whose trade failed. Returns the request_id of the BET_ROLLBACK, or null if
--- nothing has to be sent. Raises PD005.
+-- nothing has to be sent. Raises PD005, PD008.
 create or replace function predictu_dispatch.rollback_bet(operator_id text, bet_id text, reason text) returns uuid
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
@@ -9,6 +9,7 @@ declare
     terminal predictu_dispatch.callback;
     rollback_id uuid;
 begin
+    perform predictu_dispatch.check_producer_scope(operator_id);
     select b.* into bet from predictu_dispatch.bet b
      where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
     if not found then

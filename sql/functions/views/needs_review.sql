@@ -27,4 +27,4 @@ from predictu_dispatch.callback
 where review_since is not null;
 
 revoke all on table predictu_dispatch.needs_review from public;
-grant select on predictu_dispatch.needs_review to predictu_dispatcher, predictu_support;
+grant select on predictu_dispatch.needs_review to predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor;

@@ -108,7 +108,10 @@ async def database_of_both(pair: Pair) -> Database:
     Not dropped, because that would wait for the standby.
     """
     server, name = pair.server, await create_template(pair.server)
-    logins = {role: server.dsn(name, f"test_{role}") for role in ("producer", "dispatcher", "support", "retention")}
+    logins = {
+        role: server.dsn(name, f"test_{role}")
+        for role in ("producer", "dispatcher", "operations", "support", "auditor", "retention")
+    }
     return Database(name=name, owner=server.dsn(name), **logins)
 
 
@@ -170,7 +173,7 @@ async def test_killing_the_primary_loses_nothing_acknowledged_and_daemons_follow
             connected(database.producer, 1) as [producer_connection],
             connected(database.dispatcher, 1) as [daemon_connection],
         ):
-            harness = Harness(owner=owner, producer=producer_connection, daemon=daemon_connection)
+            harness = Harness(owner=owner, producer=producer_connection, daemon=daemon_connection, person=owner)
             followed = dataclasses.replace(environment, harness=harness)
             await followed.until_all_final(within_s=RECOVERY_MAX_S)
             finished_at_s = time.monotonic()
@@ -258,7 +261,7 @@ async def test_daemons_follow_if_the_primary_stops_answering(
                 connected(pair.standby.dsn(database.name), 1) as [owner],
             ):
                 followed = dataclasses.replace(
-                    environment, harness=Harness(owner=owner, producer=producer, daemon=owner)
+                    environment, harness=Harness(owner=owner, producer=producer, daemon=owner, person=owner)
                 )
                 await followed.harness.place("b-after")
                 await followed.until_all_final(within_s=RECOVERY_MAX_S)

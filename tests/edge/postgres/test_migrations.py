@@ -46,6 +46,8 @@ CONTRACT = {
     "operator": """operator_id enabled health circuit consecutive_failures last_success_at last_failure_at
         config_fingerprint updated_at""",
     "needs_review": "request_id operator_id method bet_id state effect amount since reason",
+    "intervention": """done_at action operator_id request_id bet_id reason done_by database_role client_addr before
+        after""",
 }
 """The relations that others read, and the columns that each has at least."""
 FUNCTIONS = {
@@ -223,7 +225,7 @@ async def test_every_function_and_view_has_a_comment_and_none_is_executable_by_p
 
 
 async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The schema of 0001, with the trigger that this release replaces; it had no table of locks."""
+    """The schema of 0001, with the trigger that this release replaces, and without its tables."""
     guard = Definition(
         name="guards/guard_callback_move.sql",
         sql="""
@@ -238,8 +240,17 @@ async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch
         sql="create function predictu_dispatch.take_lock(name text, waits boolean) returns boolean language sql"
         " return true;",
     )
-    replaced = {"guards/guard_callback.sql": guard, lock.name: lock}
-    of_then = tuple(replaced.get(one.name, one) for one in definitions())
+    scope = Definition(
+        name="producers/check_producer_scope.sql",
+        sql="""
+            create function predictu_dispatch.check_producer_scope(operator_id text) returns void language sql as
+                'select';
+        """,
+    )
+    replaced = {"guards/guard_callback.sql": guard, lock.name: lock, scope.name: scope}
+    of_then = tuple(
+        replaced.get(one.name, one) for one in definitions() if one.name != "guards/guard_producer_scope.sql"
+    )
     with monkeypatch.context() as first:
         first.setattr(edge, "migrations", lambda: migrations()[:1])
         first.setattr(edge, "definitions", lambda: of_then)
@@ -261,7 +272,7 @@ async def test_an_upgrade_of_the_first_schema_keeps_every_callback_and_busy_sess
     monkeypatch.setattr(edge, "_LOCK_TIMEOUT_S", WAIT_S)
     await migrate_as_the_first_release(empty, monkeypatch)
     async with connected(empty, 5) as [owner, producer, daemon, asking, failing]:
-        harness = Harness(owner=owner, producer=producer, daemon=daemon)
+        harness = Harness(owner=owner, producer=producer, daemon=daemon, person=owner)
         await know_operators(daemon)
         for bet_id in ("open", "closing", "failed"):
             await harness.attempt(await harness.place(bet_id), delivered)
@@ -455,8 +466,9 @@ async def test_every_primary_and_unique_key_begins_with_the_operator(database: D
         "predictu_dispatch.maintenance_chore_pkey",
     }
     of_operators = {"operator", "bet", "callback", "attempt", "share", "intervention"}
-    of_operators |= {"request_tombstone", "bet_tombstone"}
+    of_operators |= {"request_tombstone", "bet_tombstone", "producer_scope"}
     without_key = {"schema_migration", "schema_function", "daemon", "purge_cursor", "audit_purge_cursor"}
+    without_key |= {"retention_floor"}
     assert {row["relname"] for row in tables} == of_operators | without_key | {"lock", "maintenance_chore"}
 
 

@@ -171,7 +171,7 @@ async def test_commands_are_not_affected_by_the_previous_users_session_state(
     pooler = PgBouncer(database.dispatcher, sessions=1)
     pooler.start()
     try:
-        desk = command_line_for(tmp_path, pooler.through(database.dispatcher))
+        desk = command_line_for(tmp_path, pooler.through(database.operations))
         command = [sys.executable, "-m", "predictu_dispatch", "status", "--config", str(desk.config)]
         for _ in range(2):
             asked = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
