@@ -69,6 +69,7 @@ WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_
 
 CREATE FUNCTION predictu_dispatch.add_rollback(bet predictu_dispatch.bet, bet_state text, callback_state text, cause text, note text) RETURNS uuid
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     id uuid := gen_random_uuid();
@@ -133,6 +134,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.advance_bets(operator_ids text[], bet_ids text[]) RETURNS SETOF predictu_dispatch.change
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
@@ -237,6 +239,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.backlog() RETURNS TABLE(operator_id text, lane text, state text, callbacks bigint, unknown_effect bigint, oldest_due_s double precision, unknown_for_s double precision, rollbacks bigint, rollback_for_s double precision)
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     SET max_parallel_workers_per_gather TO '0'
     AS $$
@@ -336,6 +339,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.cancel_waiting(operator_id text, request_id uuid, reason text, needs_review boolean) RETURNS SETOF predictu_dispatch.change
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     update predictu_dispatch.callback c
        set state = 'cancelled', reason = cancel_waiting.reason, finished_at = clock_timestamp(),
@@ -347,14 +351,15 @@ $$;
 
 CREATE FUNCTION predictu_dispatch.check_intervention(action text, reason text, done_by text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    if coalesce(done_by, '') !~ '\S' or length(done_by) > 200 then
+    if coalesce(done_by, '') !~ '[^[:space:]]' or length(done_by) > 200 then
         perform predictu_dispatch.refuse_params(action,
             format('by is %s', coalesce(quote_literal(left(done_by, 80)), 'NULL')),
             'Give a name of 1 to 200 characters, for example alice@host-1.');
     end if;
-    if (reason is null and action not in ('retry', 'resume')) or reason !~ '\S' or length(reason) > 500 then
+    if (reason is null and action not in ('retry', 'resume')) or reason !~ '[^[:space:]]' or length(reason) > 500 then
         perform predictu_dispatch.refuse_params(action,
             format('reason is %s', coalesce(quote_literal(left(reason, 80)), 'NULL')),
             'Give a reason of 1 to 500 characters; it is the only explanation that is kept.');
@@ -363,6 +368,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.check_params(method text, params jsonb) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
     key text;
@@ -424,6 +430,7 @@ end $_$;
 
 CREATE FUNCTION predictu_dispatch.check_producer_scope(operator_id text) RETURNS void
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if exists (select from predictu_dispatch.producer_scope s where s.role_name = session_user)
@@ -439,6 +446,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.check_terminal(method text, params jsonb, bet predictu_dispatch.bet) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     fault text;
@@ -462,6 +470,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.check_text(method text, key text, value jsonb) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if jsonb_typeof(value) <> 'string' or length(value #>> '{}') not between 1 and 200 then
@@ -674,6 +683,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.commit_durably() RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if current_setting('synchronous_commit') = 'off' then
@@ -683,6 +693,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.create_kept_partition(part text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     kept text := 'kept_' || part;
@@ -691,13 +702,14 @@ begin
     execute format('drop table if exists predictu_dispatch.%I', kept);
     execute format('create table predictu_dispatch.%I '
                    '(like predictu_dispatch.attempt including defaults including constraints including indexes)', kept);
+    execute format('alter table predictu_dispatch.%I replica identity full', kept);
     execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
                    'execute function predictu_dispatch.refuse_audit_change()', kept);
     execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_truncated', kept);
     if month is not null then
         -- A table with this constraint is attached without being read.
         execute format('alter table predictu_dispatch.%I add constraint kept_month '
-                       'check (started_at >= %L and started_at < %L)', kept, month::text || ' 00:00:00+00', (month + interval '1 month')::date::text || ' 00:00:00+00');
+                       'check (started_at >= %L and started_at < %L)', kept, to_char(month, 'YYYY-MM-DD 00:00:00+00'), to_char(month + interval '1 month', 'YYYY-MM-DD 00:00:00+00'));
     end if;
 end $$;
 
@@ -746,6 +758,7 @@ CREATE TABLE predictu_dispatch.operator (
 
 CREATE FUNCTION predictu_dispatch.enabled_operator(operator_id text) RETURNS predictu_dispatch.operator
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     found_row predictu_dispatch.operator;
@@ -1024,6 +1037,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.expire_one(operator_id text, request_id uuid) RETURNS SETOF predictu_dispatch.change
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $$
@@ -1120,12 +1134,11 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.format_utc(at_time timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-    select to_char(at_time at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
-$$;
+    RETURN to_char((at_time AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'::text);
 
 CREATE FUNCTION predictu_dispatch.get_bet(operator_id text, bet_id text) RETURNS SETOF predictu_dispatch.bet
     LANGUAGE sql STABLE ROWS 1
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
     select b.* from predictu_dispatch.bet b where b.operator_id = get_bet.operator_id and b.bet_id = get_bet.bet_id
@@ -1133,6 +1146,7 @@ $$;
 
 CREATE FUNCTION predictu_dispatch.get_callback(operator_id text, request_id uuid) RETURNS TABLE(request_id uuid, method text, state text, reason text, effect text)
     LANGUAGE sql STABLE ROWS 1
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
     select c.request_id, c.method, c.state, c.reason, c.effect from predictu_dispatch.callback c
@@ -1153,6 +1167,7 @@ CREATE TABLE predictu_dispatch.request_tombstone (
 
 CREATE FUNCTION predictu_dispatch.get_request_tombstone(operator_id text, request_id uuid) RETURNS SETOF predictu_dispatch.request_tombstone
     LANGUAGE sql STABLE ROWS 1
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
     select r.* from predictu_dispatch.request_tombstone r
@@ -1161,12 +1176,11 @@ $$;
 
 CREATE FUNCTION predictu_dispatch.granted_share(fair double precision, most double precision, others double precision, had double precision, used double precision) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select greatest(least(fair, most - others), least(had, used), 0)
-$$;
+    RETURN GREATEST(LEAST(fair, (most - others)), LEAST(had, used), (0)::double precision);
 
 CREATE FUNCTION predictu_dispatch.guard_bet_move() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if
@@ -1188,6 +1202,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.guard_bet_state() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $$
@@ -1226,6 +1241,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.guard_callback() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     is_final boolean := new.state in ('delivered', 'rejected', 'exhausted', 'cancelled');
@@ -1297,6 +1313,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.guard_params() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     -- Compared as bytes: 500 and 500.0 are equal numbers and different bodies.
@@ -1311,6 +1328,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.guard_producer_scope() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if not exists (select from pg_roles r where r.rolname = new.role_name) then
@@ -1323,6 +1341,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.guard_ready() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     bet_state text := (select b.state from predictu_dispatch.bet b
@@ -1339,6 +1358,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.guard_tombstone() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 begin
@@ -1482,12 +1502,11 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.heartbeat_timeout() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select interval '3 seconds'
-$$;
+    RETURN '00:00:03'::interval;
 
 CREATE FUNCTION predictu_dispatch.is_debit_confirmed(operator_id text, placement_request_id uuid) RETURNS boolean
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     select coalesce((select placement.effect = 'applied' from predictu_dispatch.callback placement
                       where placement.operator_id = is_debit_confirmed.operator_id
@@ -1496,13 +1515,11 @@ $$;
 
 CREATE FUNCTION predictu_dispatch.lane_of(method text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select case when method in ('PING', 'BALANCE', 'BET_MAKE', 'BET_ROLLBACK') then 'interactive'
-                when method in ('BET_WIN', 'BET_LOSE', 'BET_SELL', 'BET_REFUND') then 'settlement' end
-$$;
+    RETURN CASE WHEN (method = ANY (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text, 'BET_ROLLBACK'::text])) THEN 'interactive'::text WHEN (method = ANY (ARRAY['BET_WIN'::text, 'BET_LOSE'::text, 'BET_SELL'::text, 'BET_REFUND'::text])) THEN 'settlement'::text ELSE NULL::text END;
 
 CREATE FUNCTION predictu_dispatch.lock_callback(action text, operator_id text, request_id uuid) RETURNS predictu_dispatch.callback
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_variable
 declare
@@ -1530,6 +1547,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.lock_operator(operator_id text) RETURNS predictu_dispatch.operator
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_variable
 declare
@@ -1548,6 +1566,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.lock_retention(blocks integer) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if blocks is null or blocks not between 1 and 10000 then
@@ -1564,37 +1583,15 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.minor_digits(currency text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select case
-        when currency in ('BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF',
-                          'XOF', 'XPF') then 0
-        when currency in ('BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND') then 3
-        when currency in ('CLF', 'UYW') then 4
-        when currency in ('AED', 'AFN', 'ALL', 'AMD', 'ANG', 'AOA', 'ARS', 'AUD', 'AWG', 'AZN', 'BAM', 'BBD', 'BDT', 'BGN', 'BMD',
-                          'BND', 'BOB', 'BOV', 'BRL', 'BSD', 'BTN', 'BWP', 'BYN', 'BZD', 'CAD', 'CDF', 'CHE', 'CHF', 'CHW', 'CNY',
-                          'COP', 'COU', 'CRC', 'CUP', 'CVE', 'CZK', 'DKK', 'DOP', 'DZD', 'EGP', 'ERN', 'ETB', 'EUR', 'FJD', 'FKP',
-                          'GBP', 'GEL', 'GHS', 'GIP', 'GMD', 'GTQ', 'GYD', 'HKD', 'HNL', 'HTG', 'HUF', 'IDR', 'ILS', 'INR', 'IRR',
-                          'JMD', 'KES', 'KGS', 'KHR', 'KPW', 'KYD', 'KZT', 'LAK', 'LBP', 'LKR', 'LRD', 'LSL', 'MAD', 'MDL', 'MGA',
-                          'MKD', 'MMK', 'MNT', 'MOP', 'MRU', 'MUR', 'MVR', 'MWK', 'MXN', 'MXV', 'MYR', 'MZN', 'NAD', 'NGN', 'NIO',
-                          'NOK', 'NPR', 'NZD', 'PAB', 'PEN', 'PGK', 'PHP', 'PKR', 'PLN', 'QAR', 'RON', 'RSD', 'RUB', 'SAR', 'SBD',
-                          'SCR', 'SDG', 'SEK', 'SGD', 'SHP', 'SLE', 'SOS', 'SRD', 'SSP', 'STN', 'SVC', 'SYP', 'SZL', 'THB', 'TJS',
-                          'TMT', 'TOP', 'TRY', 'TTD', 'TWD', 'TZS', 'UAH', 'USD', 'USN', 'UYU', 'UZS', 'VED', 'VES', 'WST', 'XCD',
-                          'XCG', 'YER', 'ZAR', 'ZMW', 'ZWG') then 2
-    end
-$$;
+    RETURN CASE WHEN (currency = ANY (ARRAY['BIF'::text, 'CLP'::text, 'DJF'::text, 'GNF'::text, 'ISK'::text, 'JPY'::text, 'KMF'::text, 'KRW'::text, 'PYG'::text, 'RWF'::text, 'UGX'::text, 'UYI'::text, 'VND'::text, 'VUV'::text, 'XAF'::text, 'XOF'::text, 'XPF'::text])) THEN 0 WHEN (currency = ANY (ARRAY['BHD'::text, 'IQD'::text, 'JOD'::text, 'KWD'::text, 'LYD'::text, 'OMR'::text, 'TND'::text])) THEN 3 WHEN (currency = ANY (ARRAY['CLF'::text, 'UYW'::text])) THEN 4 WHEN (currency = ANY (ARRAY['AED'::text, 'AFN'::text, 'ALL'::text, 'AMD'::text, 'ANG'::text, 'AOA'::text, 'ARS'::text, 'AUD'::text, 'AWG'::text, 'AZN'::text, 'BAM'::text, 'BBD'::text, 'BDT'::text, 'BGN'::text, 'BMD'::text, 'BND'::text, 'BOB'::text, 'BOV'::text, 'BRL'::text, 'BSD'::text, 'BTN'::text, 'BWP'::text, 'BYN'::text, 'BZD'::text, 'CAD'::text, 'CDF'::text, 'CHE'::text, 'CHF'::text, 'CHW'::text, 'CNY'::text, 'COP'::text, 'COU'::text, 'CRC'::text, 'CUP'::text, 'CVE'::text, 'CZK'::text, 'DKK'::text, 'DOP'::text, 'DZD'::text, 'EGP'::text, 'ERN'::text, 'ETB'::text, 'EUR'::text, 'FJD'::text, 'FKP'::text, 'GBP'::text, 'GEL'::text, 'GHS'::text, 'GIP'::text, 'GMD'::text, 'GTQ'::text, 'GYD'::text, 'HKD'::text, 'HNL'::text, 'HTG'::text, 'HUF'::text, 'IDR'::text, 'ILS'::text, 'INR'::text, 'IRR'::text, 'JMD'::text, 'KES'::text, 'KGS'::text, 'KHR'::text, 'KPW'::text, 'KYD'::text, 'KZT'::text, 'LAK'::text, 'LBP'::text, 'LKR'::text, 'LRD'::text, 'LSL'::text, 'MAD'::text, 'MDL'::text, 'MGA'::text, 'MKD'::text, 'MMK'::text, 'MNT'::text, 'MOP'::text, 'MRU'::text, 'MUR'::text, 'MVR'::text, 'MWK'::text, 'MXN'::text, 'MXV'::text, 'MYR'::text, 'MZN'::text, 'NAD'::text, 'NGN'::text, 'NIO'::text, 'NOK'::text, 'NPR'::text, 'NZD'::text, 'PAB'::text, 'PEN'::text, 'PGK'::text, 'PHP'::text, 'PKR'::text, 'PLN'::text, 'QAR'::text, 'RON'::text, 'RSD'::text, 'RUB'::text, 'SAR'::text, 'SBD'::text, 'SCR'::text, 'SDG'::text, 'SEK'::text, 'SGD'::text, 'SHP'::text, 'SLE'::text, 'SOS'::text, 'SRD'::text, 'SSP'::text, 'STN'::text, 'SVC'::text, 'SYP'::text, 'SZL'::text, 'THB'::text, 'TJS'::text, 'TMT'::text, 'TOP'::text, 'TRY'::text, 'TTD'::text, 'TWD'::text, 'TZS'::text, 'UAH'::text, 'USD'::text, 'USN'::text, 'UYU'::text, 'UZS'::text, 'VED'::text, 'VES'::text, 'WST'::text, 'XCD'::text, 'XCG'::text, 'YER'::text, 'ZAR'::text, 'ZMW'::text, 'ZWG'::text])) THEN 2 ELSE NULL::integer END;
 
 CREATE FUNCTION predictu_dispatch.new_request_id() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
-    AS $$
-    -- Bits 52 and 53 turn version 4 into version 7.
-    select encode(set_bit(set_bit(
-        overlay(uuid_send(gen_random_uuid())
-                placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
-        52, 1), 53, 1), 'hex')::uuid
-$$;
+    RETURN (encode(set_bit(set_bit(OVERLAY(uuid_send(gen_random_uuid()) PLACING SUBSTRING(int8send(((EXTRACT(epoch FROM clock_timestamp()) * (1000)::numeric))::bigint) FROM 3) FROM 1 FOR 6), (52)::bigint, 1), (53)::bigint, 1), 'hex'::text))::uuid;
 
 CREATE FUNCTION predictu_dispatch.notify_due() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     if new.due_at < clock_timestamp() - interval '0.5 seconds' then
@@ -1608,6 +1605,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.notify_operator() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     perform pg_notify('predictu_dispatch_operator', new.operator_id);
@@ -1616,6 +1614,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.notify_outcome() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     perform pg_notify('predictu_dispatch_outcome', new.operator_id || ' ' || new.request_id);
@@ -1643,9 +1642,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.params_digest(params jsonb) RETURNS bytea
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select substring(sha256(convert_to(params::text, 'UTF8')) for 16)
-$$;
+    RETURN SUBSTRING(sha256(convert_to((params)::text, 'UTF8'::name)) FROM 1 FOR 16);
 
 CREATE FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) RETURNS predictu_dispatch.operator
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1714,9 +1711,10 @@ begin
             -- Created apart and attached: created in place it would lock the whole audit.
             execute format('create table predictu_dispatch.%I '
                            '(like predictu_dispatch.attempt including defaults including constraints)', name);
+            execute format('alter table predictu_dispatch.%I replica identity full', name);
             execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I '
-                           'for values from (%L) to (%L)', name, month::text || ' 00:00:00+00',
-                           (month + interval '1 month')::date::text || ' 00:00:00+00');
+                           'for values from (%L) to (%L)', name, to_char(month, 'YYYY-MM-DD 00:00:00+00'),
+                           to_char(month + interval '1 month', 'YYYY-MM-DD 00:00:00+00'));
             execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
                            'execute function predictu_dispatch.refuse_audit_change()', name);
             execute format('alter table predictu_dispatch.%I enable always trigger attempt_not_truncated', name);
@@ -1952,6 +1950,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.raise_outage(sqlstate text, message text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_variable
 begin
@@ -1962,13 +1961,11 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.rate_share_of(most double precision, daemons bigint, place bigint) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select case place when 0 then most - (floor(most) - predictu_dispatch.share_of(floor(most)::integer, daemons, 0))
-                      else predictu_dispatch.share_of(floor(most)::integer, daemons, place) end
-$$;
+    RETURN (CASE WHEN (place < daemons) THEN floor(((((floor(most) + (daemons)::double precision) - (1)::double precision) - (place)::double precision) / (daemons)::double precision)) ELSE (0)::double precision END + CASE place WHEN 0 THEN (most - floor(most)) ELSE (0)::double precision END);
 
 CREATE FUNCTION predictu_dispatch.record_intervention(action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamp with time zone) RETURNS void
     LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     insert into predictu_dispatch.intervention
            (operator_id, request_id, bet_id, action, reason, done_by, done_at, before, after)
@@ -1981,6 +1978,7 @@ $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_audit_change() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using errcode = 'PD900',
@@ -1990,6 +1988,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_delete() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using errcode = 'PD900',
@@ -2001,6 +2000,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_for_bet(operator_id text, bet_id text, what text, fault text, hint text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 declare
@@ -2018,6 +2018,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_intervention(action text, locked predictu_dispatch.callback, fault text, hint text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using errcode = 'PD005',
@@ -2028,6 +2029,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_intervention_change() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using errcode = 'PD900',
@@ -2037,6 +2039,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_locked(what text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using errcode = 'PD006',
@@ -2046,6 +2049,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_params(method text, fault text, hint text) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using errcode = 'PD003', message = format('bad params for %s: %s', method, fault), hint = hint;
@@ -2053,6 +2057,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_tombstone_change() RETURNS trigger
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     raise exception using errcode = 'PD900',
@@ -2062,6 +2067,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.request_exists(operator_id text, request_id uuid, method text, params jsonb) RETURNS boolean
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     earlier record;
@@ -2092,16 +2098,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.required_params(method text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select case method
-        when 'PING' then '{}'::text[]
-        when 'BALANCE' then '{player_id,currency}'
-        when 'BET_MAKE' then '{player_id,currency,amount,bet_id,bet}'
-        when 'BET_LOSE' then '{player_id,bet_id}'
-        when 'BET_ROLLBACK' then '{player_id,currency,amount,bet_id,rollback_of}'
-        else '{player_id,currency,amount,bet_id}'
-    end
-$$;
+    RETURN CASE method WHEN 'PING'::text THEN '{}'::text[] WHEN 'BALANCE'::text THEN '{player_id,currency}'::text[] WHEN 'BET_MAKE'::text THEN '{player_id,currency,amount,bet_id,bet}'::text[] WHEN 'BET_LOSE'::text THEN '{player_id,bet_id}'::text[] WHEN 'BET_ROLLBACK'::text THEN '{player_id,currency,amount,bet_id,rollback_of}'::text[] ELSE '{player_id,currency,amount,bet_id}'::text[] END;
 
 CREATE FUNCTION predictu_dispatch.resolve_callback(operator_id text, request_id uuid, reason text, by text) RETURNS predictu_dispatch.callback
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2292,10 +2289,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.serving_daemons(daemons bigint, requests_per_s double precision) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select case when requests_per_s > 0 then greatest(least(daemons, floor(requests_per_s * 0.15)::bigint), 1)
-                else daemons end
-$$;
+    RETURN CASE WHEN (requests_per_s > (0)::double precision) THEN GREATEST(LEAST(daemons, (floor((requests_per_s * (0.15)::double precision)))::bigint), (1)::bigint) ELSE daemons END;
 
 CREATE FUNCTION predictu_dispatch.settle(reports predictu_dispatch.report[]) RETURNS SETOF predictu_dispatch.change
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2462,12 +2456,11 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.share_of(most integer, daemons bigint, place bigint) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$
-    select case when place < daemons then (most / daemons + (place < most % daemons)::integer)::integer else 0 end
-$$;
+    RETURN CASE WHEN (place < daemons) THEN (((most / daemons) + ((place < ((most)::bigint % daemons)))::integer))::integer ELSE 0 END;
 
 CREATE FUNCTION predictu_dispatch.start_ping(operator_id text) RETURNS uuid
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_variable
 declare
@@ -2493,6 +2486,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.swap_audit_partition(part text, with_kept boolean) RETURNS void
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '30ms'
     AS $$
 declare
@@ -2518,8 +2512,8 @@ begin
     elsif with_kept then
         execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
         execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I '
-                       'for values from (%L) to (%L)', attached, month::text || ' 00:00:00+00',
-                       (month + interval '1 month')::date::text || ' 00:00:00+00');
+                       'for values from (%L) to (%L)', attached, to_char(month, 'YYYY-MM-DD 00:00:00+00'),
+                       to_char(month + interval '1 month', 'YYYY-MM-DD 00:00:00+00'));
         execute format('alter table predictu_dispatch.%I drop constraint kept_month', attached);
     else
         execute format('drop table predictu_dispatch.%I', 'kept_' || part);
@@ -2565,6 +2559,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.take_lock(name text, waits boolean) RETURNS boolean
     LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
     insert into predictu_dispatch.lock (name) values (take_lock.name) on conflict do nothing;
@@ -2578,6 +2573,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.callback) RETURNS text
     LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
     select case
         when locked.state in ('waiting', 'ready', 'in_flight') then format('it has not ended (%s)', locked.state)
@@ -2662,6 +2658,8 @@ CREATE TABLE predictu_dispatch.attempt (
 )
 PARTITION BY RANGE (started_at);
 
+ALTER TABLE ONLY predictu_dispatch.attempt REPLICA IDENTITY FULL;
+
 CREATE TABLE predictu_dispatch.attempt_default (
     operator_id text CONSTRAINT attempt_operator_id_not_null NOT NULL,
     request_id uuid CONSTRAINT attempt_request_id_not_null NOT NULL,
@@ -2691,6 +2689,8 @@ CREATE TABLE predictu_dispatch.attempt_default (
     CONSTRAINT attempt_verdict_check CHECK ((verdict = ANY (ARRAY['delivered'::text, 'rejected'::text, 'retry'::text, 'late'::text])))
 );
 
+ALTER TABLE ONLY predictu_dispatch.attempt_default REPLICA IDENTITY FULL;
+
 CREATE TABLE predictu_dispatch.audit_purge_cursor (
     part text NOT NULL,
     source oid NOT NULL,
@@ -2699,6 +2699,8 @@ CREATE TABLE predictu_dispatch.audit_purge_cursor (
     needed bigint DEFAULT 0 NOT NULL,
     moved_at timestamp with time zone DEFAULT now() NOT NULL
 );
+
+ALTER TABLE ONLY predictu_dispatch.audit_purge_cursor REPLICA IDENTITY FULL;
 
 CREATE TABLE predictu_dispatch.bet_tombstone (
     operator_id text NOT NULL,
@@ -2718,6 +2720,8 @@ CREATE TABLE predictu_dispatch.daemon (
     present_since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
+
+ALTER TABLE ONLY predictu_dispatch.daemon REPLICA IDENTITY FULL;
 
 CREATE TABLE predictu_dispatch.intervention (
     operator_id text NOT NULL,
@@ -2788,6 +2792,8 @@ CREATE TABLE predictu_dispatch.purge_cursor (
     locked bigint DEFAULT 0 NOT NULL
 );
 
+ALTER TABLE ONLY predictu_dispatch.purge_cursor REPLICA IDENTITY FULL;
+
 CREATE TABLE predictu_dispatch.retention_floor (
     months integer DEFAULT 24 NOT NULL,
     CONSTRAINT retention_floor_months_check CHECK (((months >= 1) AND (months <= 1200)))
@@ -2801,6 +2807,8 @@ CREATE TABLE predictu_dispatch.schema_function (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+ALTER TABLE ONLY predictu_dispatch.schema_function REPLICA IDENTITY FULL;
+
 CREATE TABLE predictu_dispatch.schema_migration (
     version integer NOT NULL,
     name text NOT NULL,
@@ -2808,6 +2816,8 @@ CREATE TABLE predictu_dispatch.schema_migration (
     compatible_from integer NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
+
+ALTER TABLE ONLY predictu_dispatch.schema_migration REPLICA IDENTITY FULL;
 
 CREATE TABLE predictu_dispatch.share (
     operator_id text NOT NULL,

@@ -99,10 +99,10 @@ async def test_an_unavailable_lock_is_exit_code_1_not_3(
     assert code == 1
     assert "The scan stopped early, and the next run continues it: canceling statement due to" in text
     assert f"Audit {part_of(LONG_AGO)}: 2 rows kept, because their callbacks are kept" in text
-    name = await harness.owner.fetchval("select current_database()")
-    await harness.owner.execute(f"alter database {name} set lock_timeout = '50ms'")
+    signature = "predictu_dispatch.expired_audit(integer, text)"
+    await harness.owner.execute(f"alter function {signature} set lock_timeout = '50ms'")
     async with harness.owner.transaction():
-        await harness.owner.execute("lock table predictu_dispatch.purge_cursor in access exclusive mode")
+        await harness.owner.execute("lock table predictu_dispatch.attempt_default in access exclusive mode")
         code, _, text = await retention_login.run("retain")
     assert code == 1
     assert text.startswith("canceling statement due to lock timeout: another transaction has locked a table;")

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from predictu_dispatch.edge.postgres.sql_files import query
+from tests.support.defaults import of_the_tests
 from tests.support.postgres import Database
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -114,7 +115,8 @@ async def enqueue(
     `params` may also be JSON text that Python's json would not write.
     """
     text = params if isinstance(params, str) or params is None else json.dumps(params)
-    found: uuid.UUID = await connection.fetchval(
+    found: uuid.UUID = await _as_a_producer(
+        connection,
         "select predictu_dispatch.enqueue_callback($1, $2, $3::text::jsonb, $4, $5)",
         *(operator_id, method, text, request_id, expires_at),
     )
@@ -122,10 +124,23 @@ async def enqueue(
 
 
 async def rollback(connection: Connection, bet_id: str | None, operator_id: str | None = OPERATOR) -> uuid.UUID | None:
-    found: uuid.UUID | None = await connection.fetchval(
-        "select predictu_dispatch.rollback_bet($1, $2, 'the trade failed')", operator_id, bet_id
+    found: uuid.UUID | None = await _as_a_producer(
+        connection, "select predictu_dispatch.rollback_bet($1, $2, 'the trade failed')", operator_id, bet_id
     )
     return found
+
+
+async def _as_a_producer(connection: Connection, statement: str, *arguments: Any) -> Any:
+    """Executes a statement, and repeats it after 40001 unless the caller has begun a transaction.
+
+    That is what sql/README.md asks of producers. READ COMMITTED does not raise it.
+    """
+    while True:
+        try:
+            return await connection.fetchval(statement, *arguments)
+        except asyncpg.SerializationError:
+            if connection.is_in_transaction():
+                raise
 
 
 async def claim(
@@ -299,7 +314,10 @@ async def open_harness(database: Database) -> AsyncIterator[Harness]:
 @asynccontextmanager
 async def connected(dsn: str, count: int) -> AsyncIterator[list[Connection]]:
     """Opens `count` connections; closes them afterwards even if one still waits for a lock."""
-    connections = await asyncio.gather(*(asyncpg.connect(dsn, command_timeout=WAIT_S) for _ in range(count)))
+    settings = of_the_tests(dsn)
+    connections = await asyncio.gather(
+        *(asyncpg.connect(dsn, command_timeout=WAIT_S, server_settings=settings) for _ in range(count))
+    )
     try:
         yield connections
     finally:

@@ -15,6 +15,7 @@ import asyncpg
 
 from predictu_dispatch.edge.postgres.migrations import migrate
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.support.defaults import ARE_HOSTILE, make_hostile
 
 LOGINS = {
     "test_producer": "predictu_producer, predictu_importer",
@@ -107,6 +108,12 @@ async def cloned_database(server: Server, template: str) -> AsyncIterator[Databa
     """Creates a database for one test; drops it afterwards, even with connected clients."""
     name = f"predictu_test_{secrets.token_hex(6)}"
     await _execute(server, f"create database {name} template {template}")
+    if ARE_HOSTILE:
+        connection = await asyncpg.connect(server.dsn(name))
+        try:
+            await make_hostile(connection, name)
+        finally:
+            await connection.close()
     try:
         yield Database(
             name=name,

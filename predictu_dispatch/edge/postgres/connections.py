@@ -11,9 +11,10 @@ import asyncpg
 import structlog
 from asyncpg import Connection
 
-from predictu_dispatch.core.database import DatabaseUnavailable, DsnError, Refused, one_per_host
+from predictu_dispatch.core.database import DatabaseUnavailable, DsnError, LoginRefused, Refused, one_per_host
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.edge.postgres.errors import FOREIGN, translated
+from predictu_dispatch.edge.postgres.session import AT_START, REFUSED_AT_START, keeps_settings
 
 CONNECT_TIMEOUT_S: Final = 5.0
 _CHECK_S: Final = 10.0
@@ -25,12 +26,22 @@ log = structlog.get_logger()
 
 
 class Hosts:
-    """The hosts of a DSN, each with its own timeout; the one that answered last is tried first."""
+    """The hosts of a DSN, each with its own timeout; the one that answered last is tried first.
+
+    `keeps_settings` is False once a connection did not get our session settings: a pooling proxy is
+    in between, and each statement must set them itself.
+    """
 
     def __init__(self, dsn: str) -> None:
         self._dsns = one_per_host(dsn)
+        self.keeps_settings = True
 
-    async def connect(self, *_: Any, **options: Any) -> Connection:  # noqa: ANN401 - asyncpg's pool passes the DSN
+    async def connect(
+        self,
+        *_: Any,  # noqa: ANN401 - asyncpg's pool passes the DSN
+        server_settings: dict[str, str] | None = None,
+        **options: Any,  # noqa: ANN401 - those of asyncpg
+    ) -> Connection:
         """Connect to the first host that answers and fits the DSN, within CONNECT_TIMEOUT_S.
 
         Raises the last host's DatabaseUnavailable; LoginRefused and DsnError at once.
@@ -38,10 +49,7 @@ class Hosts:
         dsns = list(self._dsns)
         for dsn in dsns:
             try:
-                with translated():
-                    connection: Connection = await asyncpg.connect(
-                        dsn, timeout=CONNECT_TIMEOUT_S / len(dsns), **options
-                    )
+                connection = await self._connect(dsn, CONNECT_TIMEOUT_S / len(dsns), server_settings or {}, options)
             except DatabaseUnavailable:
                 if dsn == dsns[-1]:
                     raise
@@ -49,6 +57,28 @@ class Hosts:
                 self._dsns.sort(key=lambda one: one != dsn)
                 return connection
         raise AssertionError  # The last host either connects or raises.
+
+    async def _connect(self, dsn: str, timeout_s: float, settings: dict[str, str], options: Any) -> Connection:  # noqa: ANN401 - as above
+        if self.keeps_settings:
+            try:
+                with translated():
+                    async with asyncio.timeout(timeout_s):
+                        connection = await _open(dsn, {**settings, **AT_START}, options)
+                        if not await keeps_settings(connection):
+                            self.keeps_settings = False
+                        return connection
+            except (DatabaseUnavailable, LoginRefused) as error:
+                if error.sqlstate not in REFUSED_AT_START:
+                    raise
+            self.keeps_settings = False
+        with translated():
+            async with asyncio.timeout(timeout_s):
+                return await _open(dsn, settings, options)
+
+
+async def _open(dsn: str, settings: dict[str, str], options: Any) -> Connection:  # noqa: ANN401 - as above
+    connection: Connection = await asyncpg.connect(dsn, server_settings=settings, **options)
+    return connection
 
 
 async def listen(

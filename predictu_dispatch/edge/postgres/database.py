@@ -19,6 +19,7 @@ from predictu_dispatch.core.events import Event
 from predictu_dispatch.edge.postgres.connections import CONNECT_TIMEOUT_S, Hosts
 from predictu_dispatch.edge.postgres.errors import FOREIGN, translated, was_answered
 from predictu_dispatch.edge.postgres.migrations import require_schema
+from predictu_dispatch.edge.postgres.session import with_settings
 
 _STATEMENTS_CACHED: Final = 100
 """More than the files in sql/queries; asyncpg's default."""
@@ -142,7 +143,11 @@ class Database:
             connection = await self._acquire(pool)
             is_kept = False
             try:
-                rows = [] if unless() else await connection.fetch(query, *args)
+                if unless():
+                    rows = []
+                else:
+                    async with with_settings(connection, keeps_settings=self._hosts.keeps_settings):
+                        rows = await connection.fetch(query, *args)
                 is_kept = not self._acquiring and not self._is_closing
                 return rows
             finally:

@@ -12,6 +12,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from predictu_dispatch.edge.postgres.connections import Hosts
 from predictu_dispatch.edge.postgres.errors import translated
+from predictu_dispatch.edge.postgres.session import own_transaction
 from predictu_dispatch.edge.postgres.sql_files import Migration, definitions, migrations
 
 _KEY_OF_OLDER_RELEASES = 7_305_177_219_640_001
@@ -67,7 +68,7 @@ async def migrate(dsn: str) -> Changes:
 
 async def _migrate(connection: Connection | PoolConnectionProxy) -> Changes:
     try:
-        async with connection.transaction():
+        async with own_transaction(connection):
             if await _has_schema(connection):
                 await _wait_for_other_runs(connection)
             await _require_utf8(connection)

@@ -13,6 +13,7 @@ from predictu_dispatch.core.retention import AuditPart, PurgeCursor, PurgedCallb
 from predictu_dispatch.edge.postgres.connections import Hosts
 from predictu_dispatch.edge.postgres.errors import translated
 from predictu_dispatch.edge.postgres.migrations import require_schema
+from predictu_dispatch.edge.postgres.session import with_settings
 from predictu_dispatch.edge.postgres.sql_files import query
 
 _BLOCKS: Final = 32
@@ -26,8 +27,11 @@ _NOT_IN_THIS_RUN: Final = ("55000", "PD003")
 class RetentionStore:
     """The history of one database that is older than `keep_months` whole months."""
 
-    def __init__(self, connection: Connection, *, keep_months: int, blocks: int = _BLOCKS) -> None:
+    def __init__(
+        self, connection: Connection, *, keep_months: int, blocks: int = _BLOCKS, keeps_settings: bool = True
+    ) -> None:
         self._connection = connection
+        self._keeps_settings = keeps_settings
         self._keep_months = keep_months
         self._blocks = blocks
 
@@ -59,13 +63,15 @@ class RetentionStore:
 
     async def _fetch(self, name: str, *arguments: Any) -> list[Any]:  # noqa: ANN401 - as varied as SQL's types
         with translated():
-            return list(await self._connection.fetch(query(name), self._keep_months, *arguments))
+            async with with_settings(self._connection, keeps_settings=self._keeps_settings):
+                return list(await self._connection.fetch(query(name), self._keep_months, *arguments))
 
 
 @asynccontextmanager
 async def open_retention_store(dsn: str, *, keep_months: int) -> AsyncIterator[RetentionStore]:
     """A store with its own connection. Raises SchemaError and the errors of core/database.py."""
-    connection = await Hosts(dsn).connect(
+    hosts = Hosts(dsn)
+    connection = await hosts.connect(
         statement_cache_size=0,
         command_timeout=_COMMAND_TIMEOUT_S,
         server_settings={"application_name": "predictu-dispatch retain"},
@@ -73,6 +79,6 @@ async def open_retention_store(dsn: str, *, keep_months: int) -> AsyncIterator[R
     try:
         with translated():
             await require_schema(connection)
-        yield RetentionStore(connection, keep_months=keep_months)
+        yield RetentionStore(connection, keep_months=keep_months, keeps_settings=hosts.keeps_settings)
     finally:
         await connection.close(timeout=5)

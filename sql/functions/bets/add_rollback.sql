@@ -2,7 +2,7 @@
 -- waiting terminal callback.
 create or replace function predictu_dispatch.add_rollback(
     bet predictu_dispatch.bet, bet_state text, callback_state text, cause text, note text
-) returns uuid language plpgsql as $$
+) returns uuid language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     id uuid := gen_random_uuid();
 begin

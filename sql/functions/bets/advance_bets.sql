@@ -2,7 +2,7 @@
 -- callbacks accordingly. The caller has locked the bets, names each once, and has finished its
 -- changes to callbacks.
 create or replace function predictu_dispatch.advance_bets(operator_ids text[], bet_ids text[])
-returns setof predictu_dispatch.change language plpgsql
+returns setof predictu_dispatch.change language plpgsql set search_path = pg_catalog, pg_temp
 -- The settings make every step a lookup by key, whatever the planner assumes about table sizes. It
 -- is planned once: planning for each array's length takes longer than the work for a few rows.
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off

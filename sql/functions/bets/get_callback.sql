@@ -3,7 +3,7 @@
 -- be unreadable.
 create or replace function predictu_dispatch.get_callback(operator_id text, request_id uuid)
 returns table (request_id uuid, method text, state text, reason text, effect text)
-language sql stable rows 1 set enable_seqscan = off as $$
+language sql stable rows 1 set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
     select c.request_id, c.method, c.state, c.reason, c.effect from predictu_dispatch.callback c
      where c.operator_id = get_callback.operator_id and c.request_id = get_callback.request_id
 $$;

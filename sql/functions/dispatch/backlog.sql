@@ -4,7 +4,7 @@
 create or replace function predictu_dispatch.backlog() returns table (
     operator_id text, lane text, state text, callbacks bigint, unknown_effect bigint, oldest_due_s double precision,
     unknown_for_s double precision, rollbacks bigint, rollback_for_s double precision
-) language sql stable set jit = off set max_parallel_workers_per_gather = 0 as $$
+) language sql stable set search_path = pg_catalog, pg_temp set jit = off set max_parallel_workers_per_gather = 0 as $$
     select operator_id, lane, state, count(*) as callbacks, count(*) filter (where effect = 'unknown') as unknown_effect,
            extract(epoch from now() - min(due_at))::double precision as oldest_due_s,
            extract(epoch from now() - min(created_at) filter (where effect = 'unknown'))::double precision as unknown_for_s,

@@ -1,6 +1,7 @@
 -- Ends one callback if expire() would, and moves its bet; see expire_apart().
 create or replace function predictu_dispatch.expire_one(operator_id text, request_id uuid)
-returns setof predictu_dispatch.change language plpgsql set enable_seqscan = off set jit = off as $$
+returns setof predictu_dispatch.change
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare
     bet_id text := (select c.bet_id from predictu_dispatch.callback c
                      where c.operator_id = expire_one.operator_id and c.request_id = expire_one.request_id);

@@ -3,7 +3,8 @@
 -- concurrent commits send a single NOTIFY, and a notified daemon polls again shortly after. The
 -- trigger is deferred to the commit, so that an open transaction does not suppress the
 -- notifications of others.
-create or replace function predictu_dispatch.notify_due() returns trigger language plpgsql as $$
+create or replace function predictu_dispatch.notify_due() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if new.due_at < clock_timestamp() - interval '0.5 seconds' then
         -- Enqueued long before its commit: the daemons have read past it and must start over.

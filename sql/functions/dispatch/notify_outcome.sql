@@ -1,6 +1,7 @@
 -- Notifies the producer that waits for an interactive callback. A hint only: a producer that misses
 -- it asks outcome() again.
-create or replace function predictu_dispatch.notify_outcome() returns trigger language plpgsql as $$
+create or replace function predictu_dispatch.notify_outcome() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform pg_notify('predictu_dispatch_outcome', new.operator_id || ' ' || new.request_id);
     return null;

@@ -4,8 +4,7 @@
 create or replace function predictu_dispatch.granted_share(
     fair double precision, most double precision, others double precision, had double precision,
     used double precision
-) returns double precision language sql immutable parallel safe as $$
-    select greatest(least(fair, most - others), least(had, used), 0)
-$$;
+) returns double precision language sql immutable parallel safe
+return greatest(least(fair, most - others), least(had, used), 0);
 
 revoke all on function predictu_dispatch.granted_share from public;

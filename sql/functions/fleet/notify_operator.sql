@@ -1,6 +1,7 @@
 -- Notifies the daemons that an operator's circuit, pause or backoff has changed. A hint only: they
 -- also poll every second.
-create or replace function predictu_dispatch.notify_operator() returns trigger language plpgsql as $$
+create or replace function predictu_dispatch.notify_operator() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform pg_notify('predictu_dispatch_operator', new.operator_id);
     return null;

@@ -1,7 +1,8 @@
 -- Sends a PING to the operator through the normal delivery path and returns its request_id; if one
 -- is in progress, returns that one. If the circuit is open, it becomes half open and this PING
 -- decides.
-create or replace function predictu_dispatch.start_ping(operator_id text) returns uuid language plpgsql as $$
+create or replace function predictu_dispatch.start_ping(operator_id text) returns uuid
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
 declare
     target predictu_dispatch.operator;

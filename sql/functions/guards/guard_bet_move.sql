@@ -1,6 +1,7 @@
 -- Refuses a change of a bet that predictu_dispatch/core/specification.py does not allow; a test
 -- compares the two.
-create or replace function predictu_dispatch.guard_bet_move() returns trigger language plpgsql as $$
+create or replace function predictu_dispatch.guard_bet_move() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if
         (old.state <> new.state and not (

@@ -1,5 +1,6 @@
 -- Checks a bet's new state against its callbacks, after the statement that moved it.
-create or replace function predictu_dispatch.guard_bet_state() returns trigger language plpgsql
+create or replace function predictu_dispatch.guard_bet_state() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set jit = off as $$
 declare
     seen record;

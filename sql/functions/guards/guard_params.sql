@@ -1,7 +1,8 @@
 -- Refuses a change of a callback's params. Apart from guard_callback(), because a statement that does
 -- not name params must not read them: a callback whose params are unreadable must still end. Always
 -- enabled, as guard_callback() is.
-create or replace function predictu_dispatch.guard_params() returns trigger language plpgsql as $$
+create or replace function predictu_dispatch.guard_params() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     -- Compared as bytes: 500 and 500.0 are equal numbers and different bodies.
     if record_image_ne(row(old.params), row(new.params)) then

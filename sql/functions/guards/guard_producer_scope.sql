@@ -1,6 +1,7 @@
 -- Refuses a role_name that no role has: a login without rows may act for every operator, so a
 -- misspelt name would restrict nobody.
-create or replace function predictu_dispatch.guard_producer_scope() returns trigger language plpgsql as $$
+create or replace function predictu_dispatch.guard_producer_scope() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if not exists (select from pg_roles r where r.rolname = new.role_name) then
         raise exception using errcode = 'PD003',

@@ -1,5 +1,6 @@
 -- Refuses a callback that becomes ready while its bet's state forbids sending it.
-create or replace function predictu_dispatch.guard_ready() returns trigger language plpgsql as $$
+create or replace function predictu_dispatch.guard_ready() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     bet_state text := (select b.state from predictu_dispatch.bet b
                         where b.operator_id = new.operator_id and b.bet_id = new.bet_id);

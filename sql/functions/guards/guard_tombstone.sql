@@ -1,7 +1,8 @@
 -- Refuses a bet that has the bet_id or the placement of a removed one. It runs after the insert,
 -- because the insert may have waited for the removal of that very bet. The trigger's name sorts
 -- before bet_matches_callbacks, which would see what an old snapshot still shows.
-create or replace function predictu_dispatch.guard_tombstone() returns trigger language plpgsql
+create or replace function predictu_dispatch.guard_tombstone() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp
 set enable_seqscan = off as $$
 begin
     if exists (select from predictu_dispatch.bet_tombstone r

@@ -1,6 +1,7 @@
 -- Refuses UPDATE, DELETE and TRUNCATE of the audit, for every role including the owner. Retention
 -- drops whole partitions.
-create or replace function predictu_dispatch.refuse_audit_change() returns trigger language plpgsql as $$
+create or replace function predictu_dispatch.refuse_audit_change() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception using errcode = 'PD900',
         message = format('the audit is append-only: %s on %s is refused', tg_op, tg_table_name),

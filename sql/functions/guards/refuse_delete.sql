@@ -1,6 +1,7 @@
 -- Refuses the removal of a callback that is not final or needs review, and of a bet that has not
 -- ended. Always enabled, also with session_replication_role = replica.
-create or replace function predictu_dispatch.refuse_delete() returns trigger language plpgsql as $$
+create or replace function predictu_dispatch.refuse_delete() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception using errcode = 'PD900',
         message = format('%s %s of operator %s must not be removed: it is %s', tg_table_name,

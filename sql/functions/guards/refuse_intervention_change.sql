@@ -1,5 +1,6 @@
 -- Refuses UPDATE, DELETE and TRUNCATE of intervention, for every role including the owner.
-create or replace function predictu_dispatch.refuse_intervention_change() returns trigger language plpgsql as $$
+create or replace function predictu_dispatch.refuse_intervention_change() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception using errcode = 'PD900',
         message = format('intervention is append-only: %s on %s is refused', tg_op, tg_table_name),

@@ -1,5 +1,6 @@
 -- Refuses UPDATE, DELETE and TRUNCATE of the tombstones, for every role including the owner.
-create or replace function predictu_dispatch.refuse_tombstone_change() returns trigger language plpgsql as $$
+create or replace function predictu_dispatch.refuse_tombstone_change() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception using errcode = 'PD900',
         message = format('tombstones are append-only: %s on %s is refused', tg_op, tg_table_name),

@@ -1,7 +1,7 @@
 -- Locks the callback's bet and then the callback, and returns the callback. Raises PD005, and PD006
 -- after the caller's lock_timeout.
 create or replace function predictu_dispatch.lock_callback(action text, operator_id text, request_id uuid)
-returns predictu_dispatch.callback language plpgsql as $$
+returns predictu_dispatch.callback language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.callback;

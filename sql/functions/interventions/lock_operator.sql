@@ -1,6 +1,6 @@
 -- Locks and returns the operator's row. Raises PD002, and PD006 after the caller's lock_timeout.
 create or replace function predictu_dispatch.lock_operator(operator_id text)
-returns predictu_dispatch.operator language plpgsql as $$
+returns predictu_dispatch.operator language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
 declare
     locked predictu_dispatch.operator;

@@ -2,7 +2,7 @@
 -- JSON; what people decide by is recorded of it. The login and its address are the database's own.
 create or replace function predictu_dispatch.record_intervention(
     action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamptz
-) returns void language sql as $$
+) returns void language sql set search_path = pg_catalog, pg_temp as $$
     insert into predictu_dispatch.intervention
            (operator_id, request_id, bet_id, action, reason, done_by, done_at, before, after)
     select before ->> 'operator_id', (before ->> 'request_id')::uuid, before ->> 'bet_id', action, reason, done_by, done_at,

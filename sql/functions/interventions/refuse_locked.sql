@@ -1,5 +1,6 @@
 -- Raises PD006.
-create or replace function predictu_dispatch.refuse_locked(what text) returns void language plpgsql as $$
+create or replace function predictu_dispatch.refuse_locked(what text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception using errcode = 'PD006',
         message = format('%s is locked by another transaction; nothing was done', what),

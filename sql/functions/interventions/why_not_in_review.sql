@@ -1,6 +1,6 @@
 -- Returns the reason why a callback is not on the review list, as text for a message.
 create or replace function predictu_dispatch.why_not_in_review(locked predictu_dispatch.callback) returns text
-language sql stable as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select case
         when locked.state in ('waiting', 'ready', 'in_flight') then format('it has not ended (%s)', locked.state)
         else coalesce((

@@ -1,6 +1,7 @@
 -- Takes one of our locks until the transaction ends. If another transaction has it, waits for it, or
 -- returns false if `waits` is false.
-create or replace function predictu_dispatch.take_lock(name text, waits boolean) returns boolean language plpgsql as $$
+create or replace function predictu_dispatch.take_lock(name text, waits boolean) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     insert into predictu_dispatch.lock (name) values (take_lock.name) on conflict do nothing;
     if waits then

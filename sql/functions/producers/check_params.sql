@@ -1,5 +1,6 @@
 -- Checks params as far as that is possible without the bet. Raises PD003.
-create or replace function predictu_dispatch.check_params(method text, params jsonb) returns void language plpgsql as $$
+create or replace function predictu_dispatch.check_params(method text, params jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     key text;
     missing text[];

@@ -1,6 +1,6 @@
 -- Refuses a login that may act for other operators only; see producer_scope. Raises PD008.
 create or replace function predictu_dispatch.check_producer_scope(operator_id text) returns void
-language plpgsql stable as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     if exists (select from predictu_dispatch.producer_scope s where s.role_name = session_user)
        and not exists (select from predictu_dispatch.producer_scope s

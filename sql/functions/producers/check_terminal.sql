@@ -1,6 +1,6 @@
 -- Checks that a terminal callback's params agree with its bet. Raises PD003.
 create or replace function predictu_dispatch.check_terminal(method text, params jsonb, bet predictu_dispatch.bet)
-returns void language plpgsql as $$
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     fault text;
 begin

@@ -1,6 +1,6 @@
 -- Returns the operator. Raises PD002 if it is unknown or disabled.
 create or replace function predictu_dispatch.enabled_operator(operator_id text) returns predictu_dispatch.operator
-language plpgsql stable as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     found_row predictu_dispatch.operator;
 begin

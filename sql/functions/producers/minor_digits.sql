@@ -1,6 +1,7 @@
 -- Returns the minor digits of a currency by ISO 4217, or null for a code that is not active.
-create or replace function predictu_dispatch.minor_digits(currency text) returns integer language sql immutable parallel safe as $$
-    select case
+create or replace function predictu_dispatch.minor_digits(currency text) returns integer language sql immutable parallel safe
+return (
+    case
         when currency in ('BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF',
                           'XOF', 'XPF') then 0
         when currency in ('BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND') then 3
@@ -16,7 +17,7 @@ create or replace function predictu_dispatch.minor_digits(currency text) returns
                           'TMT', 'TOP', 'TRY', 'TTD', 'TWD', 'TZS', 'UAH', 'USD', 'USN', 'UYU', 'UZS', 'VED', 'VES', 'WST', 'XCD',
                           'XCG', 'YER', 'ZAR', 'ZMW', 'ZWG') then 2
     end
-$$;
+);
 
 revoke all on function predictu_dispatch.minor_digits from public;
 grant execute on function predictu_dispatch.minor_digits to predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor;

@@ -2,7 +2,7 @@
 -- fault.
 create or replace function predictu_dispatch.refuse_for_bet(
     operator_id text, bet_id text, what text, fault text, hint text
-) returns void language plpgsql set enable_seqscan = off as $$
+) returns void language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
     removed text := (select r.state from predictu_dispatch.bet_tombstone r
                       where r.operator_id = refuse_for_bet.operator_id and r.bet_id = refuse_for_bet.bet_id);

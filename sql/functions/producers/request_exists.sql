@@ -1,7 +1,7 @@
 -- Returns true if the same request was enqueued before, even if its callback was removed since.
 -- Raises PD004 if the id stands for another request.
 create or replace function predictu_dispatch.request_exists(operator_id text, request_id uuid, method text, params jsonb)
-returns boolean language plpgsql as $$
+returns boolean language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     earlier record;
 begin

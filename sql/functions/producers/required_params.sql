@@ -1,7 +1,8 @@
 -- Returns the keys that params must have. predictu_dispatch/core/methods.py lists the same keys; a
 -- test compares the two.
-create or replace function predictu_dispatch.required_params(method text) returns text[] language sql immutable parallel safe as $$
-    select case method
+create or replace function predictu_dispatch.required_params(method text) returns text[] language sql immutable parallel safe
+return (
+    case method
         when 'PING' then '{}'::text[]
         when 'BALANCE' then '{player_id,currency}'
         when 'BET_MAKE' then '{player_id,currency,amount,bet_id,bet}'
@@ -9,6 +10,6 @@ create or replace function predictu_dispatch.required_params(method text) return
         when 'BET_ROLLBACK' then '{player_id,currency,amount,bet_id,rollback_of}'
         else '{player_id,currency,amount,bet_id}'
     end
-$$;
+);
 
 revoke all on function predictu_dispatch.required_params from public;

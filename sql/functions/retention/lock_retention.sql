@@ -1,6 +1,7 @@
 -- Makes sure that no other retention run is active until this transaction ends. Raises PD003,
 -- PD006.
-create or replace function predictu_dispatch.lock_retention(blocks integer) returns void language plpgsql as $$
+create or replace function predictu_dispatch.lock_retention(blocks integer) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if blocks is null or blocks not between 1 and 10000 then
         perform predictu_dispatch.refuse_params('retention', format('blocks is %s', coalesce(blocks::text, 'NULL')),

@@ -3,7 +3,7 @@
 -- hold it. Then it raises 55P03 and the caller tries again later. DETACH CONCURRENTLY is not
 -- possible beside a default partition.
 create or replace function predictu_dispatch.swap_audit_partition(part text, with_kept boolean) returns void
-language plpgsql set lock_timeout = '30ms' as $$
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '30ms' as $$
 declare
     attached text := 'attempt_' || part;
     month date := case when part <> 'default' then to_date(part, 'YYYY_MM') end;
@@ -27,8 +27,8 @@ begin
     elsif with_kept then
         execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
         execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I '
-                       'for values from (%L) to (%L)', attached, month::text || ' 00:00:00+00',
-                       (month + interval '1 month')::date::text || ' 00:00:00+00');
+                       'for values from (%L) to (%L)', attached, to_char(month, 'YYYY-MM-DD 00:00:00+00'),
+                       to_char(month + interval '1 month', 'YYYY-MM-DD 00:00:00+00'));
         execute format('alter table predictu_dispatch.%I drop constraint kept_month', attached);
     else
         execute format('drop table predictu_dispatch.%I', 'kept_' || part);
