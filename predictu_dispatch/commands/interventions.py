@@ -21,7 +21,17 @@ from uuid import UUID
 import click
 
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, database, why_not_one
-from predictu_dispatch.commands.output import Row, count, duration, print_error, print_json, print_wrapped, timestamp
+from predictu_dispatch.commands.output import (
+    Row,
+    confirm,
+    count,
+    duration,
+    money,
+    print_error,
+    print_json,
+    print_wrapped,
+    timestamp,
+)
 from predictu_dispatch.core.database import Refused
 from predictu_dispatch.edge.postgres.sql_files import query
 
@@ -61,7 +71,7 @@ _reason = click.option("--reason", required=True, callback=_not_empty, help="The
     "--operator", help="With REQUEST_IDs: their operator. Alone: retry all of its callbacks that need review."
 )
 @click.option("--method", type=click.Choice(_RETRIABLE), help="With --operator alone: only callbacks of this method.")
-@click.option("--yes", is_flag=True, help="With --operator alone: do not ask for confirmation.")
+@click.option("--yes", is_flag=True, help="With --operator alone: do not ask. Needed without a terminal.")
 @_by
 @common_options
 def retry(
@@ -83,6 +93,8 @@ def retry(
         )
     if request_ids and method is not None:
         raise click.UsageError("--method goes with --operator alone: a REQUEST_ID names one callback")
+    if not request_ids and not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError("--operator alone asks before it sends; without a terminal it needs --yes")
     batch = _Batch()
     if request_ids or operator is None:
         batch.run(
@@ -222,7 +234,7 @@ class _Batch:
 async def _retry_all(
     invocation: Invocation, batch: _Batch, operator: str, method: str | None, *, yes: bool, by: str
 ) -> None:
-    """Retry everything of the operator that may be sent again; on a terminal only after a yes."""
+    """Retry everything of the operator that may be sent again, after a yes on the terminal."""
     async with database(invocation) as db:
         counts = await db.fetch(query("retriable_counts"), operator, method)
         if not counts:
@@ -232,13 +244,18 @@ async def _retry_all(
         if others:
             cannot = f"{count(others, 'other')} cannot be retried"
             print_error(f"{cannot}: settle them with the operator manually, then: predictu-dispatch resolve")
-        if total and not yes and sys.stdin.isatty():
-            click.confirm(f"Send {count(total, 'callback')} of operator {operator} again?", abort=True, err=True)
+        if total and not yes:
+            sums = ", ".join(_sum(row) for row in counts if row["retriable"])
+            confirm(f"Send {count(total, 'callback')} of operator {operator} again: {sums}?")
         after: tuple[Any, Any] = (None, None)
         while page := await db.fetch(query("retriable"), operator, method, counts[0]["counted_at"], *after, _PAGE_ROWS):
             for row in page:
                 await batch.call(db, "retry_callback", operator, row["request_id"], by)
             after = (page[-1]["review_since"], page[-1]["request_id"])
+
+
+def _sum(row: Row) -> str:
+    return money(int(row["amount"]), row["currency"], row["minor_digits"])
 
 
 def _name(row: Row) -> str:

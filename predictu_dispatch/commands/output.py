@@ -47,6 +47,11 @@ def print_error(message: str, hint: str = "") -> None:
         click.echo(f"    {printable(hint)}", err=True)
 
 
+def confirm(question: str) -> None:
+    """Ask on stderr, escaped; ends the command with exit code 1 without a yes."""
+    click.confirm(printable(question), abort=True, err=True)
+
+
 def print_wrapped(
     text: str, *, indent: str = "", hanging: str | None = None, colour: str | None = None, bold: bool = False
 ) -> None:
@@ -109,11 +114,11 @@ def duration(seconds: float) -> str:
 
 
 def money(subunits: int | None, currency: str | None, digits: int | None) -> str:
-    """An amount as people write it: 12.50 EUR; in subunits if the currency is not known."""
+    """An amount as people write it: 12.50 EUR; in subunits if the currency's digits are unknown."""
     if subunits is None:
         return "unknown"
     if digits is None or currency is None:
-        return f"{subunits} subunits"
+        return f"{subunits} subunits{f' of {currency}' if currency else ''}"
     return f"{Decimal(subunits).scaleb(-digits):,.{digits}f} {currency}"
 
 

@@ -13,7 +13,17 @@ import pytest
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.daemons import until
 from tests.support.environment import open_environment
-from tests.support.harness import OPERATOR, WAIT_S, Harness, claim, delivered, exhausted, rejected
+from tests.support.harness import (
+    OPERATOR,
+    WAIT_S,
+    Harness,
+    claim,
+    delivered,
+    enqueue,
+    exhausted,
+    placement_params,
+    rejected,
+)
 from tests.support.postgres import Database
 
 WIN = uuid.UUID("00000000-0000-4000-8000-000000000001")
@@ -21,7 +31,7 @@ WIN = uuid.UUID("00000000-0000-4000-8000-000000000001")
 
 @pytest.fixture
 def cli(tmp_path: Path, database: Database) -> CommandLine:
-    """With the daemon's rights: the commands run beside it with its dispatcher.toml."""
+    """With a person's login."""
     return command_line_for(tmp_path, database.operations)
 
 
@@ -81,16 +91,16 @@ async def test_retry_of_an_operator_leaves_what_cannot_be_retried(harness: Harne
     resolved = await in_review(harness, "b5")
     assert (await cli.run("resolve", str(resolved), "--reason", "paid by hand"))[0] == 0
 
-    code, stdout, stderr = await cli.run("retry", "--operator", OPERATOR, "--method", "BET_WIN")
+    code, stdout, stderr = await cli.run("retry", "--operator", OPERATOR, "--method", "BET_WIN", "--yes")
     assert (code, stdout) == (0, f"3 callbacks of operator {OPERATOR} due again: 3 BET_WIN\n")
     assert "1 other cannot be retried" in stderr
     assert {await harness.state(win) for win in wins} == {"ready"}
     assert await harness.state(sell) == "exhausted"
 
-    code, stdout, _ = await cli.run("retry", "--operator", OPERATOR)
+    code, stdout, _ = await cli.run("retry", "--operator", OPERATOR, "--yes")
     assert (code, stdout) == (0, f"2 callbacks of operator {OPERATOR} due again: 1 BET_ROLLBACK, 1 BET_SELL\n")
     assert (await harness.state(cancelled), await harness.state(resolved)) == ("cancelled", "exhausted")
-    code, stdout, _ = await cli.run("retry", "--operator", OPERATOR)
+    code, stdout, _ = await cli.run("retry", "--operator", OPERATOR, "--yes")
     assert (code, stdout) == (0, f"no callback of operator {OPERATOR} was sent again\n")
     assert {lease["request_id"] for lease in await claim(harness.daemon)} >= {*wins, sell}
 
@@ -103,7 +113,7 @@ async def test_a_locked_callback_stops_none_of_the_others(harness: Harness, cli:
     )
     async with harness.owner.transaction():
         await harness.owner.execute("select from predictu_dispatch.bet where bet_id in ('b0', 'b2') for update")
-        code, output = await cli.run_json("retry", "--operator", OPERATOR)
+        code, output = await cli.run_json("retry", "--operator", OPERATOR, "--yes")
     assert code == 1
     assert [one["request_id"] for one in output["done"]] == [str(wins[1])]
     assert {one["request_id"]: one["sqlstate"] for one in output["refused"]} == {str(wins[n]): "PD006" for n in (0, 2)}
@@ -122,32 +132,64 @@ async def test_retry_of_an_operator_reads_several_pages(harness: Harness, cli: C
             + (" where one.method = 'BET_WIN'" if table == "callback" else "")
         )
     await harness.owner.execute("set session_replication_role = origin")
-    code, stdout, stderr = await cli.run("retry", "--operator", OPERATOR)
+    code, stdout, stderr = await cli.run("retry", "--operator", OPERATOR, "--yes")
     assert (code, stdout, stderr) == (0, f"1,201 callbacks of operator {OPERATOR} due again: 1,201 BET_WIN\n", "")
 
 
-async def test_on_a_terminal_retry_of_an_operator_needs_a_yes(harness: Harness, cli: CommandLine) -> None:
+async def test_on_a_terminal_retry_of_an_operator_shows_count_and_sums_and_needs_a_yes(
+    harness: Harness, cli: CommandLine
+) -> None:
     win = await in_review(harness, "b1")
-    for answer, options, expected in (
-        (b"n\n", (), (1, "exhausted")),
-        (b"\n", (), (1, "exhausted")),
-        (b"", ("--yes",), (0, "ready")),
-    ):
+    await in_review(harness, "b2", "BET_SELL")
+    await in_review(harness, "b3", "BET_LOSE")
+    yen = await enqueue(harness.producer, "BET_MAKE", placement_params("b4", currency="JPY", amount=700))
+    await harness.attempt(yen, delivered)
+    await harness.attempt(await harness.end("BET_REFUND", "b4"), exhausted)
+    for answer, expected in ((b"n\n", (1, "exhausted")), (b"\n", (1, "exhausted")), (b"y\n", (0, "ready"))):
         person, terminal = pty.openpty()
         os.write(person, answer)
+        command = cli.process("retry", "--operator", OPERATOR)
         process = await asyncio.to_thread(
             subprocess.run,
-            cli.process("retry", "--operator", OPERATOR, *options),
+            command,
             stdin=terminal,
-            capture_output=True,
-            text=True,
+            stderr=terminal,
+            stdout=subprocess.PIPE,
             timeout=3 * WAIT_S,
             check=False,
         )
-        os.close(person)
         os.close(terminal)
-        assert (process.returncode, await harness.state(win)) == expected, process
-        assert ("Send 1 callback of operator op_abc123 again? [y/N]" in process.stderr) is (not options)
+        shown = os.read(person, 10_000).decode()
+        os.close(person)
+        assert (process.returncode, await harness.state(win)) == expected, shown
+        assert "Send 4 callbacks of operator op_abc123 again: 10.00 EUR, 700 JPY? [y/N]" in shown
+
+
+@pytest.mark.parametrize("redirected", ["stdin", "stderr"])
+async def test_without_a_terminal_retry_of_an_operator_needs_yes_and_sends_nothing(
+    harness: Harness, cli: CommandLine, redirected: str
+) -> None:
+    win = await in_review(harness, "b1")
+    person, terminal = pty.openpty()
+    os.write(person, b"y\n")
+    command = cli.process("retry", "--operator", OPERATOR)
+    elsewhere = {redirected: subprocess.PIPE}
+    process = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        stdin=elsewhere.get("stdin", terminal),
+        stderr=elsewhere.get("stderr", terminal),
+        stdout=subprocess.PIPE,
+        timeout=3 * WAIT_S,
+        check=False,
+    )
+    os.close(terminal)
+    os.close(person)
+    assert (process.returncode, await harness.state(win)) == (2, "exhausted")
+    code, _, stderr = await cli.run("retry", "--operator", OPERATOR)
+    assert (code, "without a terminal it needs --yes" in stderr) == (2, True)
+    assert (await cli.run("retry", "--operator", OPERATOR, "--yes"))[0] == 0
+    assert await harness.state(win) == "ready"
 
 
 async def test_wrong_usage(harness: Harness, cli: CommandLine) -> None:
