@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -34,6 +35,7 @@ from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
 from predictu_dispatch.flow.health import Health
 from predictu_dispatch.flow.isolation import IsolatingOutbox
+from predictu_dispatch.flow.loops import keep_running
 from predictu_dispatch.flow.maintenance import Maintenance
 from predictu_dispatch.flow.monitor import Monitor
 from predictu_dispatch.flow.reaper import Reaper
@@ -94,7 +96,7 @@ class Daemon:
             self._dispatchers.values(),
             self._admission,
             poll_interval_s=settings.daemon.poll_interval_s,
-            database_is_up=lambda: self._database.is_up,
+            database_outage=lambda: self._database.outage,
             is_draining=self._stop.is_set,
         )
         self._http = HttpServer(
@@ -194,15 +196,18 @@ class Daemon:
     async def _work(self) -> None:
         channels = [WORK_CHANNEL, OPERATOR_CHANNEL]
         async with asyncio.TaskGroup() as tasks:
+            loops: dict[str, Callable[[], Awaitable[None]]] = {
+                **{f"recorder {lane}": one.run for lane, one in self._recorders.items()},
+                "reaper": self._reaper.run,
+                "fleet": self._heartbeat,
+                "monitor": self._monitor.run,
+                "listener": lambda: listen(self._listen_dsn, channels, self._wakeups.on_notification),
+                "maintenance": self._maintenance.run,
+                "reload": self._reload_on_request,
+                "health": lambda: self._health.report(self._service_manager),
+            }
             background = [
-                *(tasks.create_task(one.run(), name=f"recorder {lane}") for lane, one in self._recorders.items()),
-                tasks.create_task(self._reaper.run(), name="reaper"),
-                tasks.create_task(self._heartbeat(), name="fleet"),
-                tasks.create_task(self._monitor.run(), name="monitor"),
-                tasks.create_task(listen(self._listen_dsn, channels, self._wakeups.on_notification), name="listener"),
-                tasks.create_task(self._maintenance.run(), name="maintenance"),
-                tasks.create_task(self._reload_on_request(), name="reload"),
-                tasks.create_task(self._health.report(self._service_manager), name="health"),
+                tasks.create_task(keep_running(name, loop, self._telemetry), name=name) for name, loop in loops.items()
             ]
             dispatching = {
                 tasks.create_task(dispatcher.run(), name=f"dispatcher {lane}")

@@ -40,13 +40,24 @@ INSUFFICIENT_PRIVILEGE: Final = "42501"
 class DatabaseUnavailable(Exception):  # noqa: N818 - a state, not a mistake
     """The database did not execute the statement; the same statement may succeed later.
 
-    `sqlstate` and `message` are the server's, if it answered.
+    `sqlstate` and `message` are the server's, if it answered. `without_session` if no session
+    could be opened; `has_timed_out` if it ran longer than it may.
     """
 
-    def __init__(self, description: str, *, sqlstate: str = "", message: str = "") -> None:
+    def __init__(
+        self,
+        description: str,
+        *,
+        sqlstate: str = "",
+        message: str = "",
+        without_session: bool = False,
+        has_timed_out: bool = False,
+    ) -> None:
         super().__init__(description)
         self.sqlstate = sqlstate
         self.message = message
+        self.without_session = without_session
+        self.has_timed_out = has_timed_out
 
     @property
     def is_locked(self) -> bool:
@@ -71,6 +82,20 @@ class Refused(Exception):  # noqa: N818 - the database's decision, not a mistake
 
 class LoginRefused(Refused):
     """The server refused the session itself: login, database name or a parameter of the DSN."""
+
+
+def describe_outage(error: DatabaseUnavailable) -> str:
+    """The outage in words that name no host, user or database; the log has the server's message."""
+    if not error.sqlstate:
+        return "the database cannot be reached"
+    refused = "the login" if error.without_session else "every statement"
+    return f"the database refuses {refused} (SQLSTATE {error.sqlstate})"
+
+
+def describe_failure(error: Exception) -> str:
+    """The SQLSTATE, or the error's type: enough to find it in the log, and nothing from a row."""
+    sqlstate = getattr(error, "sqlstate", "")
+    return f"SQLSTATE {sqlstate}" if sqlstate else type(error).__name__
 
 
 class DsnError(Exception):

@@ -31,6 +31,7 @@ class Event(StrEnum):
     LISTENER_LOST = "listener.lost"
     INSTANCE_TAKEN = "instance.taken"
     CHORE_FAILED = "chore.failed"
+    CHORE_RECOVERED = "chore.recovered"
     WATCHDOG_WITHHELD = "watchdog.withheld"
     LOG_LINES_LOST = "log.lines_lost"
     LIBRARY_LOGGED = "library.logged"

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from predictu_dispatch.core.callback import LEASE_MARGIN_S, Callback
 from predictu_dispatch.core.claim import ClaimCursor, ClaimRequest
-from predictu_dispatch.core.database import DatabaseUnavailable
+from predictu_dispatch.core.database import DatabaseUnavailable, describe_failure
 from predictu_dispatch.core.lifecycle import Attempt
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.flow.admission import Admission
@@ -40,6 +40,8 @@ _YIELD_AFTER_S = 0.002
 """Settlements start for this long before the loop serves its sockets again."""
 _WAKES_PER_S = 1000
 """Wake-ups of one millisecond share a timer, at its end: many attempts are settled together."""
+_RETRY_S = 1.0
+"""After a claim that failed, if the poll interval is longer."""
 _RATE_WAKE_MIN_S = 0.002
 """Bounds the claims per second that a high rate limit causes."""
 
@@ -84,7 +86,11 @@ class Dispatcher:
         self.claimed_at_s: float | None = None
         """When a claim last succeeded, or was not needed because every slot was busy."""
         self.answered_at_s: float | None = None
-        """The same, or when the database was last found unavailable: this dispatcher runs."""
+        """The same, or when a claim last failed: this dispatcher runs."""
+        self.failure: str | None = None
+        """Why the last claim was refused, if it was."""
+        self._chore = f"claim_{lane}"
+        self._retries = False
 
     async def use_couriers(self, couriers: Mapping[str, Courier]) -> None:
         """Deliver through these couriers, by operator; on return no claim uses the former ones."""
@@ -139,10 +145,12 @@ class Dispatcher:
         async with asyncio.TaskGroup() as deliveries:
             while not self._stopping.is_set():
                 self._work.clear()
+                self._retries = False
                 async with self._claiming:
                     await _wait_for_quick_loop()
                     await self._start(await self._claim(), deliveries)
-                await wait_for_event(self._work, self._poll_interval_s)
+                pause_s = min(self._poll_interval_s, _RETRY_S) if self._retries else self._poll_interval_s
+                await wait_for_event(self._work, pause_s)
 
     async def _start(self, claimed: list[Callback], deliveries: asyncio.TaskGroup) -> None:
         """Start deliveries: bets at once, settlements spaced so that the loop is free for bets."""
@@ -164,6 +172,8 @@ class Dispatcher:
             attempt = await delivery
             self._attempt_ended(attempt)
             await self._recorder.record(attempt)
+        except Exception as error:  # noqa: BLE001 - a bug that one callback meets must not end the others' attempts
+            self._observer.chore_failed("deliver", error)
         finally:
             self._admission.free_slot(callback.operator_id, self.lane)
             if callback.operator_id in self._with_backlog:
@@ -179,9 +189,15 @@ class Dispatcher:
             async with self._outbox.claim_permit(self.lane):
                 claimed = await self._claim_with_permit(time.monotonic())
             self.claimed_at_s = time.monotonic()
+            self._observer.chore_succeeded(self._chore)
+            self.failure = None
         except DatabaseUnavailable:
             # If only the answer was lost, the reaper returns what was leased.
-            self._wake_all_requested = True
+            self._wake_all_requested = self._retries = True
+        except Exception as error:  # noqa: BLE001 - whatever a claim is answered, the next one may succeed
+            self._wake_all_requested = self._retries = True
+            self._observer.chore_failed(self._chore, error)
+            self.failure = f"claims of the {self.lane} lane fail ({describe_failure(error)})"
         self.answered_at_s = time.monotonic()
         return claimed
 

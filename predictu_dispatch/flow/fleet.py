@@ -17,6 +17,8 @@ from predictu_dispatch.flow.ports import FleetObserver, FleetStore
 
 _RETRY_S = 0.1
 """After a heartbeat that failed, or got an unfair share until other daemons release theirs."""
+_DOUBLINGS_MAX = 5
+"""Of that delay, if heartbeats keep failing."""
 _RETRIES_MAX = 20
 """A share that stays unfair longer waits for attempts to end, and the usual interval is enough."""
 
@@ -57,7 +59,7 @@ class Fleet:
     async def run(self) -> None:
         """Send heartbeats. Raises InstanceTakenError if a suspended daemon lost its name."""
         taken_since_s: float | None = None
-        unfair_times = 0
+        unfair_times = failures = 0
         while True:
             pause_s = HEARTBEAT_INTERVAL_S
             result = await run_chore("heartbeat", self._heartbeat_unless_taken(), self._observer)
@@ -66,9 +68,10 @@ class Fleet:
                 if time.monotonic() - taken_since_s > HEARTBEAT_TIMEOUT_S:
                     raise result
             elif result is None:
-                pause_s = _RETRY_S
+                pause_s = min(_RETRY_S * 2 ** min(failures, _DOUBLINGS_MAX), HEARTBEAT_INTERVAL_S)
+                failures += 1
             else:
-                taken_since_s = None
+                taken_since_s, failures = None, 0
                 unfair_times = 0 if result else unfair_times + 1
                 if 0 < unfair_times <= _RETRIES_MAX:
                     pause_s = _RETRY_S

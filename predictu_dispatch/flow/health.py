@@ -51,24 +51,27 @@ class Health:
         admission: Admission,
         *,
         poll_interval_s: float,
-        database_is_up: Callable[[], bool],
+        database_outage: Callable[[], str | None],
         is_draining: Callable[[], bool],
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dispatchers = dispatchers
         self._admission = admission
         self._poll_interval_s = poll_interval_s
-        self._database_is_up = database_is_up
+        self._database_outage = database_outage
         self._is_draining = is_draining
         self._now_s = now_s
         self._began_at_s = now_s()
 
     def unready(self) -> str | None:
         """Return why this daemon delivers nothing at the moment, or None."""
-        if not self._database_is_up():
-            return "the database cannot be reached"
+        if (outage := self._database_outage()) is not None:
+            return outage
         if self._is_draining():
             return "draining"
+        for dispatcher in self._dispatchers:
+            if dispatcher.failure is not None:
+                return dispatcher.failure
         if not self._admission.has_share():
             return "no heartbeat succeeded, so this daemon has no share of any operator's limits"
         claims_s = [dispatcher.claimed_at_s for dispatcher in self._dispatchers]

@@ -29,6 +29,7 @@ class FakeDispatcher:
     lane: Lane
     claimed_at_s: float | None = None
     answered_at_s: float | None = None
+    failure: str | None = None
 
 
 @dataclass
@@ -38,7 +39,7 @@ class World:
     clock: Clock
     interactive: FakeDispatcher
     settlement: FakeDispatcher
-    database_is_up: bool = True
+    outage: str | None = None
     is_draining: bool = False
     poll_interval_s: float = 0.0
 
@@ -47,7 +48,7 @@ class World:
             cast("list[Dispatcher]", [self.interactive, self.settlement]),
             Admission([]),
             poll_interval_s=self.poll_interval_s,
-            database_is_up=lambda: self.database_is_up,
+            database_outage=lambda: self.outage,
             is_draining=lambda: self.is_draining,
             now_s=lambda: self.clock.now_s,
         )
@@ -96,11 +97,11 @@ def test_during_an_outage_the_daemon_is_unready_and_not_stuck(world: World) -> N
     health = world.health()
     world.claim(world.interactive, world.settlement)
     world.clock.now_s += 3600
-    world.database_is_up = False
+    world.outage = "the database cannot be reached"
     world.interactive.answered_at_s = world.settlement.answered_at_s = world.clock.now_s
     assert (health.unready(), health.stuck()) == ("the database cannot be reached", None)
     # Available again, but nothing was claimed since.
-    world.database_is_up = True
+    world.outage = None
     assert (health.unready(), health.stuck()) == ("the last claim was 3600 s ago", None)
 
 

@@ -63,6 +63,7 @@ class FakeFleetStore:
 
 class SilentObserver:
     def operators_read(self, _: Sequence[OperatorState]) -> None: ...
+    def chore_succeeded(self, chore: str) -> None: ...
 
 
 def failed_attempt(operator_id: str) -> Attempt:

@@ -43,6 +43,9 @@ class RecordingObserver:
     def chore_failed(self, chore: str, error: Exception) -> None:
         raise AssertionError(chore) from error
 
+    def chore_succeeded(self, chore: str) -> None:
+        """Not called here."""
+
     def report_refused(self, attempt: Attempt, error: Exception) -> None:  # noqa: ARG002 - the protocol's signature
         self.refused.append(str(error))
 

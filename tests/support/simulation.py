@@ -141,5 +141,7 @@ class Daemon:
     def chore_failed(self, chore: str, error: Exception) -> None:  # noqa: ARG002 - the port's own signature
         self.refused.append(error)
 
+    def chore_succeeded(self, chore: str) -> None: ...
+
     def report_refused(self, attempt: Attempt, error: Exception) -> None:  # noqa: ARG002 - the port's own signature
         self.refused.append(error)

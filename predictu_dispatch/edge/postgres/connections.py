@@ -11,7 +11,7 @@ import asyncpg
 import structlog
 from asyncpg import Connection
 
-from predictu_dispatch.core.database import DatabaseUnavailable, DsnError, LoginRefused, Refused, one_per_host
+from predictu_dispatch.core.database import DatabaseUnavailable, LoginRefused, one_per_host
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.edge.postgres.errors import FOREIGN, translated
 from predictu_dispatch.edge.postgres.session import AT_START, REFUSED_AT_START, keeps_settings
@@ -44,19 +44,24 @@ class Hosts:
     ) -> Connection:
         """Connect to the first host that answers and fits the DSN, within CONNECT_TIMEOUT_S.
 
-        Raises the last host's DatabaseUnavailable; LoginRefused and DsnError at once.
+        Raises LoginRefused if a host refused it, else the last host's DatabaseUnavailable; DsnError
+        at once.
         """
         dsns = list(self._dsns)
+        refused: LoginRefused | None = None
         for dsn in dsns:
             try:
                 connection = await self._connect(dsn, CONNECT_TIMEOUT_S / len(dsns), server_settings or {}, options)
+            except LoginRefused as error:
+                # Perhaps a former primary; the next host may accept the login.
+                refused = error
             except DatabaseUnavailable:
-                if dsn == dsns[-1]:
+                if dsn == dsns[-1] and refused is None:
                     raise
             else:
                 self._dsns.sort(key=lambda one: one != dsn)
                 return connection
-        raise AssertionError  # The last host either connects or raises.
+        raise refused or AssertionError("there is a host, and the last one either connects or raises")
 
     async def _connect(self, dsn: str, timeout_s: float, settings: dict[str, str], options: Any) -> Connection:  # noqa: ANN401 - as above
         if self.keeps_settings:
@@ -100,9 +105,9 @@ async def listen(
             async with _listening(hosts, channels, on_notification) as connection:
                 retry_s = _RETRY_S
                 await _watch(connection)
-        except (DatabaseUnavailable, Refused, DsnError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, polling does the same work
             if retry_s == _RETRY_S:
-                log.warning(Event.LISTENER_LOST, error=str(error))
+                log.warning(Event.LISTENER_LOST, error=f"{type(error).__name__}: {error}")
             await sleep(retry_s)
             retry_s = min(retry_s * 2, _RETRY_MAX_S)
 

@@ -14,10 +14,16 @@ from asyncpg import Connection, Pool
 from asyncpg.pool import PoolConnectionProxy
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
-from predictu_dispatch.core.database import DatabaseUnavailable
+from predictu_dispatch.core.database import DatabaseUnavailable, Refused, describe_outage
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.edge.postgres.connections import CONNECT_TIMEOUT_S, Hosts
-from predictu_dispatch.edge.postgres.errors import FOREIGN, translated, was_answered
+from predictu_dispatch.edge.postgres.errors import (
+    FOREIGN,
+    translated,
+    translated_connect,
+    translated_statement,
+    was_answered,
+)
 from predictu_dispatch.edge.postgres.migrations import require_schema
 from predictu_dispatch.edge.postgres.session import with_settings
 
@@ -30,13 +36,19 @@ _RELEASE_TIMEOUT_S: Final = 2.0
 _CLOSE_TIMEOUT_S: Final = 2.0
 _IDLE_MAX_S: Final = 60.0
 """A firewall may forget a connection that was silent for longer."""
+_REMIND_S: Final = 60.0
+"""Outages are logged once in this time for each SQLSTATE: one that comes and goes fills no log."""
 _URGENT_CONNECTIONS: Final = 2
 """Connections that only urgent statements may take: one to claim bets, one to settle them."""
 log = structlog.get_logger()
 
 
 class Database:
-    """The pool. `is_up` is True while the last statement reached the database."""
+    """The pool. `outage` says in words why statements do not reach the database, None if they do.
+
+    What a session or a statement is refused after open() is never the end of this process: it
+    raises DatabaseUnavailable or Refused, and the caller tries again.
+    """
 
     def __init__(self, dsn: str, *, pool_size: int, application_name: str, through_pooler: bool = False) -> None:
         self._hosts = Hosts(dsn)
@@ -51,7 +63,17 @@ class Database:
         self._acquiring = 0
         """Statements that wait for the pool; a connection is given back while there is one."""
         self._is_closing = False
-        self.is_up = False
+        self.outage: str | None = "the database is not open"
+        self._answered_at_s = 0.0
+        self._lost_at_s = 0.0
+        self._logged_at_s: dict[str, float] = {}
+        """When an outage was last logged, by SQLSTATE."""
+        self._is_outage_logged = False
+
+    @property
+    def is_up(self) -> bool:
+        """True while the last statement reached the database."""
+        return self.outage is None
 
     async def open(self) -> None:
         """Check the schema. Raises SchemaError, DatabaseUnavailable, Refused and DsnError."""
@@ -70,7 +92,7 @@ class Database:
         with translated():
             async with self._pool.acquire() as connection:
                 await require_schema(connection)
-        self.is_up = True
+        self.outage = None
 
     async def close(self) -> None:
         """Close all connections, by force if the server does not answer."""
@@ -99,6 +121,7 @@ class Database:
         """
         if self._pool is None:
             raise DatabaseUnavailable("the database is not open")
+        began_at_s = time.monotonic()
         try:
             if urgent:
                 rows = await self._rows(self._pool, query, args, unless)
@@ -110,10 +133,9 @@ class Database:
             if task is not None and task.cancelling():
                 # The timeout of releasing a silent connection must not hide the cancellation.
                 raise asyncio.CancelledError from error
-            if isinstance(error, DatabaseUnavailable) and not was_answered(error):
-                self._set_is_up(up=False, error=error)
+            self._note_failure(error, began_at_s)
             raise
-        self._set_is_up(up=True)
+        self._answered()
         return list(rows)
 
     async def fetch_through_outage(self, query: str, *args: Any, urgent: bool = False) -> list[Any]:  # noqa: ANN401 - as above
@@ -139,9 +161,10 @@ class Database:
             self._background_permits.release()
 
     async def _rows(self, pool: Pool, query: str, args: tuple[Any, ...], unless: Callable[[], bool]) -> list[Any]:
-        with translated():
+        with translated_connect():
             connection = await self._acquire(pool)
-            is_kept = False
+        is_kept = False
+        with translated_statement():
             try:
                 if unless():
                     rows = []
@@ -173,13 +196,32 @@ class Database:
         finally:
             self._acquiring -= 1
 
-    def _set_is_up(self, *, up: bool, error: BaseException | None = None) -> None:
-        if up != self.is_up:
-            self.is_up = up
-            if up:
-                log.info(Event.DATABASE_RECOVERED)
-            else:
-                log.warning(Event.DATABASE_LOST, error=str(error))
+    def _note_failure(self, error: Exception, began_at_s: float) -> None:
+        if isinstance(error, Refused):
+            if error.sqlstate:
+                self._answered()
+        elif isinstance(error, DatabaseUnavailable) and not was_answered(error):
+            is_slow = error.has_timed_out and self._answered_at_s > began_at_s
+            if not is_slow:
+                self._lost(error)
+
+    def _answered(self) -> None:
+        self._answered_at_s = time.monotonic()
+        if self.outage is not None:
+            self.outage = None
+            if self._is_outage_logged:
+                self._is_outage_logged = False
+                log.info(Event.DATABASE_RECOVERED, lasted_s=round(self._answered_at_s - self._lost_at_s, 1))
+
+    def _lost(self, error: DatabaseUnavailable) -> None:
+        now_s = time.monotonic()
+        if self.outage is None:
+            self._lost_at_s = now_s
+        self.outage = describe_outage(error)
+        if now_s - self._logged_at_s.get(error.sqlstate, -_REMIND_S) >= _REMIND_S:
+            self._logged_at_s[error.sqlstate] = now_s
+            self._is_outage_logged = True
+            log.warning(Event.DATABASE_LOST, error=str(error), sqlstate=error.sqlstate or None)
 
 
 async def _no_reset(_: Connection) -> None: ...

@@ -13,6 +13,7 @@ from predictu_dispatch.core.database import DatabaseUnavailable, DsnError, Login
 
 FOREIGN: Final = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """Everything that asyncpg's statements and connections raise, except bugs and cancellation."""
+_CANCELLED: Final = "57014"
 _WHICH_ARGUMENT: Final = re.compile(r"invalid input for query argument \$\d+")
 
 
@@ -23,6 +24,42 @@ def translated() -> Iterator[None]:
         yield
     except FOREIGN as error:
         raise translate(error) from error
+
+
+@contextmanager
+def translated_connect() -> Iterator[None]:
+    """Raise DatabaseUnavailable for whatever opening a session raises: nothing was executed.
+
+    For a process that has started: what is refused now may be allowed in a moment.
+    """
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        error.without_session = True
+        raise
+    except Refused as error:
+        raise DatabaseUnavailable(
+            str(error), sqlstate=error.sqlstate, message=error.message, without_session=True
+        ) from error
+    except Exception as error:  # asyncpg and ssl raise more than they document
+        raise DatabaseUnavailable(_describe(error), without_session=True) from error
+
+
+@contextmanager
+def translated_statement() -> Iterator[None]:
+    """Raise DatabaseUnavailable or Refused for what a statement in an open session raises."""
+    try:
+        yield
+    except FOREIGN as error:
+        translation = translate(error)
+        if isinstance(translation, LoginRefused):
+            # The server ended the session; the next one may execute the statement.
+            translation = DatabaseUnavailable(
+                str(translation), sqlstate=translation.sqlstate, message=translation.message
+            )
+        elif isinstance(translation, DatabaseUnavailable):
+            translation.has_timed_out = isinstance(error, TimeoutError) or translation.sqlstate == _CANCELLED
+        raise translation from error
 
 
 def translate(error: Exception) -> DatabaseUnavailable | Refused | DsnError:
@@ -43,26 +80,28 @@ def _translate_answer(error: asyncpg.PostgresError) -> DatabaseUnavailable | Ref
     if is_unavailable(sqlstate):
         return DatabaseUnavailable(_describe(error), sqlstate=sqlstate, message=message)
     hint = error.as_dict().get("hint") or ""
-    refuses_login = (
-        error.as_dict().get("severity_en") == "FATAL"
+    ends_session = (
+        error.as_dict().get("severity_en") in {"FATAL", "PANIC"}
         # asyncpg raises these before it has read the severity.
         or isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError)
     )
-    return (LoginRefused if refuses_login else Refused)(sqlstate, message, hint)
+    return (LoginRefused if ends_session else Refused)(sqlstate, message, hint)
 
 
 def is_unavailable(sqlstate: str) -> bool:
-    """True if the same statement may succeed later.
+    """True if the same statement may succeed later, so that a command exits with 3.
 
     Classes of Postgres' appendix A: 08 connection, 40 rollback, 53 resources, 57P shutdown and
     recovery, 58 system error; 25006 is a standby, 55P03 a held lock, 57014 a cancelled statement.
+    A running daemon repeats everything that is refused, whatever the class; see flow/loops.py.
     """
-    return sqlstate[:2] in ("08", "40", "53", "58") or sqlstate[:3] == "57P" or sqlstate in ("25006", "55P03", "57014")
+    is_of_a_class = sqlstate[:2] in ("08", "40", "53", "58") or sqlstate[:3] == "57P"
+    return is_of_a_class or sqlstate in ("25006", "55P03", _CANCELLED)
 
 
 def was_answered(error: DatabaseUnavailable) -> bool:
     """True if the server answered: it cancelled only this statement, or refused its lock."""
-    return error.sqlstate in ("55P03", "57014")
+    return error.sqlstate in ("55P03", _CANCELLED)
 
 
 def _describe(error: Exception) -> str:

@@ -41,6 +41,8 @@ _EVENT_OF_CAUSE = {
     Cause.SETTLED: Event.CALLBACK_EXHAUSTED,
 }
 
+_REMIND_S = 60.0
+"""A chore that keeps failing is logged once in this time."""
 _ENQUEUED = "enqueued"
 _ROLLBACK_CAUSES = ("requested", "unknown_effect", _ENQUEUED)
 """Two reasons that the database writes, and a BET_ROLLBACK that a producer enqueued."""
@@ -146,6 +148,8 @@ class Telemetry:
         self.gauges = Gauges(process_stats)
         self.registry.register(self.gauges)
         self._open_circuits: dict[str, bool] = {}
+        self._failing_chores: dict[str, float] = {}
+        """When the failure of each was last logged."""
         # Bound once: the proxy of structlog looks it up at each call.
         self._log = log.bind()
 
@@ -269,9 +273,18 @@ class Telemetry:
         )
 
     def chore_failed(self, chore: str, error: Exception) -> None:
-        """Logs and counts a maintenance chore that failed and will be run again."""
+        """Counts a chore that failed and will be run again; logs one failure a minute."""
         self._metrics.chores_failed.labels(chore).inc()
-        log.error(Event.CHORE_FAILED, chore=chore, error=f"{type(error).__name__}: {error}")
+        now_s = time.monotonic()
+        if now_s - self._failing_chores.get(chore, -_REMIND_S) >= _REMIND_S:
+            self._failing_chores[chore] = now_s
+            log.error(Event.CHORE_FAILED, chore=chore, error=f"{type(error).__name__}: {error}")
+
+    def chore_succeeded(self, chore: str) -> None:
+        """Logs that a chore which failed works again."""
+        if chore in self._failing_chores:
+            del self._failing_chores[chore]
+            log.info(Event.CHORE_RECOVERED, chore=chore)
 
     def report_refused(self, attempt: Attempt, error: Exception) -> None:
         """Logs and counts a report that the database refused, which is a bug."""
