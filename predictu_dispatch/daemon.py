@@ -155,15 +155,21 @@ class Daemon:
             await self._maintenance.prepare_partitions()
             http = self._config.dispatcher.http
             try:
-                address = await self._http.start(host=http.host, port=http.port)
+                [address, *keys_address] = await self._http.start(http.address, http.keys_address)
             except ListenError:
                 # Without this the other daemons would wait for its shares to lapse.
                 await self._fleet.deregister()
                 raise
-            log.info(Event.DAEMON_STARTED, instance=self._instance, operators=len(self._config.operators), http=address)
+            log.info(
+                Event.DAEMON_STARTED,
+                instance=self._instance,
+                operators=len(self._config.operators),
+                http=address,
+                **({"keys_http": keys_address[0]} if keys_address else {}),
+            )
             await self._work()
         finally:
-            await self._http.stop()
+            self._http.stop()
             await self._couriers.close()
             await self._database.close()
         log.info(Event.DAEMON_STOPPED, instance=self._instance)

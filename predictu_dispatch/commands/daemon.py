@@ -17,6 +17,7 @@ from predictu_dispatch.commands.output import count, print_json, table
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.config.loader import Config
+    from predictu_dispatch.edge.http.server import ListenError
 
 GARBAGE_THRESHOLD: Final = 50_000
 """New objects between two garbage collections. Attempts in flight at full load exceed Python's
@@ -79,10 +80,12 @@ def _open_standard_streams() -> None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - for the whole process
 
 
-def _cannot_listen(config: Config, error: Exception) -> str:
+def _cannot_listen(config: Config, error: ListenError) -> str:
+    from predictu_dispatch.edge.config.loader import VARIABLES  # noqa: PLC0415 - loaded only where used
+
     return (
-        f'cannot listen on "{config.dispatcher.http.listen}": {error}; change [http] listen, or set'
-        " PREDICTU_DISPATCH_LISTEN if several daemons share the file"
+        f'cannot listen on "{getattr(config.dispatcher.http, error.key)}": {error}; change [http] {error.key}, or set'
+        f" {VARIABLES[f'http.{error.key}']} if several daemons share the file"
     )
 
 

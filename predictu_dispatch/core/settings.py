@@ -78,22 +78,35 @@ class HttpSettings(Section):
     listen: str = Field(
         default="127.0.0.1:9464", description='"host:port", an IPv6 host in brackets, port 0 for any free port'
     )
+    keys_listen: str = Field(
+        default="", description='"host:port" as for listen but another one, or "" for no second address'
+    )
 
-    @field_validator("listen")
+    @field_validator("listen", "keys_listen")
     @classmethod
-    def _is_host_and_port(cls, listen: str) -> str:
-        if not _HOST_AND_PORT.match(listen) or int(listen.rpartition(":")[2]) > _PORT_MAX:
-            raise ValueError(cls.model_fields["listen"].description)
-        return listen
+    def _is_host_and_port(cls, address: str, info: ValidationInfo) -> str:
+        if address == "" and info.field_name == "keys_listen":
+            return address
+        is_valid = _HOST_AND_PORT.match(address) and int(address.rpartition(":")[2]) <= _PORT_MAX
+        # With port 0 the system chooses two.
+        if not is_valid or (address == info.data.get("listen") and not address.endswith(":0")):
+            raise ValueError(cls.model_fields[str(info.field_name)].description)
+        return address
 
     @property
-    def host(self) -> str:
-        return self.listen.rpartition(":")[0].strip("[]")
+    def address(self) -> tuple[str, int]:
+        """Return host and port; port 0 lets the system choose."""
+        return _host_and_port(self.listen)
 
     @property
-    def port(self) -> int:
-        """Return the port; 0 lets the system choose."""
-        return int(self.listen.rpartition(":")[2])
+    def keys_address(self) -> tuple[str, int] | None:
+        """Return the second address, for /keys/ and /audit/ only, or None."""
+        return _host_and_port(self.keys_listen) if self.keys_listen else None
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 _HOST_AND_PORT: Final = re.compile(r"\A(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}\Z")

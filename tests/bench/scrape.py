@@ -110,7 +110,7 @@ async def scrape(telemetry: Telemetry, *, scrapes: int) -> list[tuple[float, flo
     server = HttpServer(
         registry=telemetry.registry, refresh=telemetry.gauges.refresh, unready=lambda: None, signing_keys=dict
     )
-    url = await server.start(host="127.0.0.1", port=0)
+    [url] = await server.start(("127.0.0.1", 0))
     late: list[tuple[float, float]] = []
     beating = asyncio.create_task(beat(late))
     scraper = await asyncio.create_subprocess_exec(
@@ -122,7 +122,7 @@ async def scrape(telemetry: Telemetry, *, scrapes: int) -> list[tuple[float, flo
         beating.cancel()
         with suppress(ProcessLookupError):
             scraper.kill()
-        await server.stop()
+        server.stop()
     found = []
     for line in output.decode().splitlines():
         began_s, ended_s, size = (float(word) for word in line.split())

@@ -110,7 +110,7 @@ def test_an_empty_dispatcher_file_has_every_default_of_the_contract() -> None:
     assert DispatcherSettings().model_dump(exclude={"database": {"dsn", "listen_dsn"}}) == {
         "database": {"pool_size": 4},
         "daemon": {"instance": "", "drain_s": 20.0, "poll_interval_s": 0.5, "audit_retention_months": 24},
-        "http": {"listen": "127.0.0.1:9464"},
+        "http": {"listen": "127.0.0.1:9464", "keys_listen": ""},
         "log": {"level": "info", "format": "auto"},
     }
 
@@ -262,13 +262,22 @@ def test_every_number_is_bounded_on_both_sides() -> None:
 )
 def test_listen_is_a_host_and_a_port(listen: str, address: tuple[str, int]) -> None:
     http = DispatcherSettings.model_validate({"http": {"listen": listen}}).http
-    assert (http.host, http.port) == address
+    assert (http.address, http.keys_address) == (address, None)
+    http = DispatcherSettings.model_validate({"http": {"listen": "h:1", "keys_listen": listen}}).http
+    assert (http.address, http.keys_address) == (("h", 1), address)
 
 
 @pytest.mark.parametrize("listen", ["", "9464", ":9464", "h:65536", "::1:80", "h:80\n", "h:٣"])
 def test_any_other_listen_address_is_refused(listen: str) -> None:
+    for key in ("listen", "keys_listen") if listen else ("listen",):
+        with pytest.raises(ValidationError):
+            DispatcherSettings.model_validate({"http": {key: listen}})
+
+
+def test_the_two_listen_addresses_differ_unless_the_system_chooses_the_ports() -> None:
     with pytest.raises(ValidationError):
-        DispatcherSettings.model_validate({"http": {"listen": listen}})
+        DispatcherSettings.model_validate({"http": {"listen": "h:80", "keys_listen": "h:80"}})
+    DispatcherSettings.model_validate({"http": {"listen": "h:0", "keys_listen": "h:0"}})
 
 
 @given(st.dictionaries(st.sampled_from(["max_attempts", "max_in_flight"]), st.integers(1, 10_000)))

@@ -32,6 +32,7 @@ VARIABLES: Final = {
     "database.dsn": DSN_VARIABLE,
     "daemon.instance": "PREDICTU_DISPATCH_INSTANCE",
     "http.listen": "PREDICTU_DISPATCH_LISTEN",
+    "http.keys_listen": "PREDICTU_DISPATCH_KEYS_LISTEN",
 }
 """Environment variables win over the file, so that a host's daemons can share `dispatcher.toml`."""
 _DSN_FILE_PREFIX: Final = "file:"

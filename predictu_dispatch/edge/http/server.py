@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from typing_extensions import override
 
 from predictu_dispatch.core.signing import PUBLISHED_KEYS_AGE_MAX_S, SigningKey
+from predictu_dispatch.edge.http.listener import Answer, Listener
 
-_SHUTDOWN_TIMEOUT_S = 1.0
-"""A scraper that reads slowly must not delay the daemon's end by aiohttp's default of a minute."""
+Address = tuple[str, int]
+_KEYS = re.compile(r"/keys/([^/]+)\.json")
+_NOT_FOUND = Answer(status=404, parts=[b"not found\n"])
 
 
 class ListenError(Exception):
-    """The address cannot be used; the message says why."""
+    """An address cannot be used; the message says why, `key` is its key in `[http]`."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class HttpServer:
@@ -39,60 +46,72 @@ class HttpServer:
         self._refresh = refresh
         self._unready = unready
         self._signing_keys = signing_keys
-        application = web.Application()
-        application.add_routes(
-            [
-                web.get("/metrics", self._metrics),
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/keys/{operator_id}.json", self._keys),
-            ]
-        )
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
+        self._rendering: asyncio.Task[list[bytes]] | None = None
+        self._listeners: list[Listener] = []
 
-    async def start(self, *, host: str, port: int) -> str:
-        """Starts listening; returns the URL, with the system's port for 0. Raises ListenError."""
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, host, port).start()
-        except (OSError, UnicodeError) as error:
-            # The command names the address and the key for this error.
-            raise ListenError(getattr(error, "strerror", None) or str(error)) from error
-        bound_host, bound_port = self._runner.addresses[0][:2]
-        return f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
+    async def start(self, listen: Address, keys_listen: Address | None = None) -> list[str]:
+        """Starts listening; returns the URLs, with the system's port for 0. Raises ListenError.
 
-    async def stop(self) -> None:
-        await self._runner.cleanup()
+        `keys_listen` serves only what others may see.
+        """
+        addresses = {"listen": (listen, self._respond)}
+        if keys_listen is not None:
+            addresses["keys_listen"] = (keys_listen, self._respond_published)
+        urls = []
+        for key, (address, respond) in addresses.items():
+            listener = Listener(respond)
+            try:
+                urls.append(await listener.start(*address))
+            except (OSError, UnicodeError) as error:
+                # The command names the address for this error, so asyncio need not.
+                message = getattr(error, "strerror", None) or str(error)
+                raise ListenError(key, message.rpartition("): ")[2]) from error
+            self._listeners.append(listener)
+        return urls
 
-    async def _metrics(self, request: web.Request) -> web.StreamResponse:
-        self._refresh()
-        # Rendering 200 operators takes tenths of a second, writing them in one piece milliseconds;
-        # both would block the loop (tests/bench/scrape.py).
-        parts = await asyncio.to_thread(_rendered, self._registry)
-        response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
-        response.content_length = sum(map(len, parts))
-        await response.prepare(request)
-        for part in parts:
-            await response.write(part)
-        await response.write_eof()
-        return response
+    def stop(self) -> None:
+        for listener in self._listeners:
+            listener.stop()
 
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    async def _respond(self, path: str) -> Answer:
+        match path:
+            case "/metrics":
+                return Answer(content_type=CONTENT_TYPE_PLAIN_0_0_4, parts=await self._metrics())
+            case "/healthz":
+                return Answer(parts=[b"ok\n"])
+            case "/readyz":
+                fault = self._unready()
+                return Answer(status=200 if fault is None else 503, parts=[f"{fault or 'ready'}\n".encode()])
+            case _:
+                return await self._respond_published(path)
 
-    async def _readyz(self, _: web.Request) -> web.Response:
-        fault = self._unready()
-        return web.Response(text="ready\n") if fault is None else web.Response(text=f"{fault}\n", status=503)
-
-    async def _keys(self, request: web.Request) -> web.Response:
-        signing_keys = self._signing_keys().get(request.match_info["operator_id"])
+    async def _respond_published(self, path: str) -> Answer:
+        if (keys := _KEYS.fullmatch(path)) is None:
+            return _NOT_FOUND
+        signing_keys = self._signing_keys().get(keys[1])
         if signing_keys is None:
-            return web.json_response({"error": f"unknown operator {request.match_info['operator_id']}"}, status=404)
+            return _json({"error": f"unknown operator {keys[1]}"}, status=404)
         # Without this header, a cache would choose by itself how long a staged key stays unknown.
-        return web.json_response(
+        return _json(
             {"keys": [key.public_jwk() for key in signing_keys]},
             headers={"Cache-Control": f"public, max-age={PUBLISHED_KEYS_AGE_MAX_S}"},
         )
+
+    async def _metrics(self) -> list[bytes]:
+        """Returns the exposition text; all scrapes that come while it is rendered share it."""
+        if self._rendering is None:
+            self._rendering = asyncio.create_task(self._render(), name="render metrics")
+        # A scraper that goes away does not end the others' rendering.
+        return await asyncio.shield(self._rendering)
+
+    async def _render(self) -> list[bytes]:
+        self._refresh()
+        try:
+            # Rendering 200 operators takes tenths of a second, writing them in one piece
+            # milliseconds; both would block the loop (tests/bench/scrape.py).
+            return await asyncio.to_thread(_rendered, self._registry)
+        finally:
+            self._rendering = None
 
 
 class _FamilyRegistry(CollectorRegistry):
@@ -110,3 +129,12 @@ class _FamilyRegistry(CollectorRegistry):
 def _rendered(registry: CollectorRegistry) -> list[bytes]:
     """Returns the exposition text, one part per family."""
     return [generate_latest(_FamilyRegistry(family)) for family in registry.collect()]
+
+
+def _json(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(
+        status=status,
+        content_type="application/json; charset=utf-8",
+        parts=[json.dumps(value).encode()],
+        headers=headers or {},
+    )

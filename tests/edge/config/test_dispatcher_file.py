@@ -24,9 +24,12 @@ def test_the_instance_is_the_hosts_name_unless_the_file_names_it(folder: Path) -
 
 def test_instance_and_listen_of_the_environment_win(folder: Path) -> None:
     (folder / "dispatcher.toml").write_text('[daemon]\ninstance = "file"\n[http]\nlisten = "127.0.0.1:1"\n')
-    settings = load(folder, PREDICTU_DISPATCH_INSTANCE="host-1", PREDICTU_DISPATCH_LISTEN="127.0.0.1:9465").dispatcher
-    assert (settings.daemon.instance, settings.http.port) == ("host-1", 9465)
-    assert faults(folder, PREDICTU_DISPATCH_INSTANCE="host 1", PREDICTU_DISPATCH_LISTEN="9465") == [
+    listen = {"PREDICTU_DISPATCH_LISTEN": "127.0.0.1:9465", "PREDICTU_DISPATCH_KEYS_LISTEN": "[::1]:9466"}
+    settings = load(folder, PREDICTU_DISPATCH_INSTANCE="host-1", **listen).dispatcher
+    assert (settings.daemon.instance, settings.http.address) == ("host-1", ("127.0.0.1", 9465))
+    assert settings.http.keys_address == ("::1", 9466)
+    listen = {"PREDICTU_DISPATCH_LISTEN": "9465", "PREDICTU_DISPATCH_KEYS_LISTEN": "h:1:2"}
+    assert faults(folder, PREDICTU_DISPATCH_INSTANCE="host 1", **listen) == [
         (
             'environment: PREDICTU_DISPATCH_INSTANCE = "host 1": must be up to 100 characters without a space,'
             ' different on every daemon, or "" for the host\'s name'
@@ -34,6 +37,10 @@ def test_instance_and_listen_of_the_environment_win(folder: Path) -> None:
         (
             'environment: PREDICTU_DISPATCH_LISTEN = "9465": must be "host:port", an IPv6 host in brackets,'
             " port 0 for any free port"
+        ),
+        (
+            'environment: PREDICTU_DISPATCH_KEYS_LISTEN = "h:1:2": must be "host:port" as for listen but another one,'
+            ' or "" for no second address'
         ),
     ]
 

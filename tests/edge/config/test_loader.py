@@ -259,7 +259,19 @@ def _toml(value: object) -> str:
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 _KNOWN = [
     *("operator_id", "callback_url", "signing", "key_file", "interactive", "jitter", "statuses", "success", "database"),
-    *("dsn", "instance", "daemon", "tls", "ca_file", "http", "listen", "max_attempts", "deadline_s", "enabled"),
+    *(
+        "dsn",
+        "instance",
+        "daemon",
+        "tls",
+        "ca_file",
+        "http",
+        "listen",
+        "keys_listen",
+        "max_attempts",
+        "deadline_s",
+        "enabled",
+    ),
 ]
 _JUNK = st.recursive(
     st.booleans() | st.integers() | st.floats() | _TEXT | st.dates() | st.datetimes() | st.times() | st.just(10**400),

@@ -1,4 +1,4 @@
-"""The transport's tests run on both event loops."""
+"""The tests of the transport and of the server run on both event loops."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -13,4 +13,4 @@ LOOPS: Loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_lo
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Loops:
     del config
-    return LOOPS if item.path.name.startswith("test_transport") else {"asyncio": LOOPS["asyncio"]}
+    return LOOPS if item.path.name.startswith(("test_transport", "test_server")) else {"asyncio": LOOPS["asyncio"]}
