@@ -82,7 +82,7 @@ class Daemon:
         self._maintenance = Maintenance(store, self._telemetry)
         self._recorders = {lane: self._recorder(lane) for lane in Lane}
         self._dispatchers = {lane: self._dispatcher(lane) for lane in Lane}
-        self._couriers = CourierPool(self._courier, {lane: one.use_couriers for lane, one in self._dispatchers.items()})
+        self._couriers = CourierPool(self._courier, self._dispatchers)
         self._reaper = Reaper(
             self._outbox,
             self._recorders,
@@ -174,30 +174,47 @@ class Daemon:
             await self._database.close()
         log.info(Event.DAEMON_STOPPED, instance=self._instance)
 
-    async def _apply(self, config: Config) -> int:
-        """Run by `config` from now on; return how many operators are new, changed or removed."""
-        # The database first: if it is unavailable, everything stays as it was.
-        await self._maintenance.sync_operators([(one.settings, one.fingerprint) for one in config.operators.values()])
+    async def _apply(self, config: Config) -> int | None:
+        """Run by `config` from now on; return how many operators are new, changed or removed.
+
+        If it raises, or returns None because this daemon is stopping, everything is as it was: what
+        may fail and what takes time comes first, and the switch is one turn of the event loop.
+        """
+        new = await self._couriers.prepare(config.operators)
+        is_served = False
+        try:
+            await self._maintenance.sync_operators(
+                [(one.settings, one.fingerprint) for one in config.operators.values()]
+            )
+            if self._stop.is_set():
+                return None
+            changed, is_served = self._couriers.serve(new), True
+        finally:
+            if not is_served:
+                await new.close()
         self._config = config
         self._admission.configure(self._settings())
         self._monitor.configure(self._settings())
         self._fleet.operators_changed()
         self._telemetry.operators_loaded(config.operators.values())
-        return await self._couriers.serve(config.operators)
+        return changed
 
     async def _reload_on_request(self) -> None:
         while True:
             await self._reload.wait()
             self._reload.clear()
-            reloaded = await asyncio.to_thread(reload_config, self._config, os.environ)
             try:
-                changed = await self._apply(reloaded.config)
+                reloaded = await asyncio.to_thread(reload_config, self._config, os.environ)
+                changed = None if self._stop.is_set() else await self._apply(reloaded.config)
             except Exception as error:  # noqa: BLE001 - the running settings stay, and the files are read again soon
                 self._telemetry.chore_failed("reload", error)
                 self._reload.set()
                 await asyncio.sleep(_RELOAD_RETRY_S)
             else:
-                self._telemetry.config_reloaded(reloaded, changed=changed)
+                if changed is None:
+                    log.warning(Event.CONFIG_RELOAD_IGNORED, reason="this daemon is stopping")
+                else:
+                    self._telemetry.config_reloaded(reloaded, changed=changed)
 
     async def _work(self) -> None:
         channels = [WORK_CHANNEL, OPERATOR_CHANNEL]

@@ -22,6 +22,7 @@ class Event(StrEnum):
     CIRCUIT_CLOSED = "circuit.closed"
     CONFIG_REFUSED = "config.refused"
     CONFIG_RELOADED = "config.reloaded"
+    CONFIG_RELOAD_IGNORED = "config.reload_ignored"
     DAEMON_STARTED = "daemon.started"
     DAEMON_STOPPED = "daemon.stopped"
     DRAIN_STARTED = "drain.started"

@@ -8,10 +8,10 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from predictu_dispatch.core.callback import Callback, Evidence, Exchange, body
 from predictu_dispatch.core.lifecycle import Attempt, outcome_of, policy_of
@@ -148,37 +148,69 @@ class Courier:
 
 
 OperatorT = TypeVar("OperatorT")
-UseCouriers = Callable[[Mapping[str, Courier]], Awaitable[None]]
+
+
+class CourierUser(Protocol):
+    """What delivers through the couriers of one lane: its dispatcher."""
+
+    def use_couriers(self, couriers: Mapping[str, Courier]) -> None: ...
+    async def claim_ended(self) -> None: ...
+
+
+class NewCouriers(Generic[OperatorT]):
+    """Couriers that are ready to serve `operators`, and do not yet; close() if they never will."""
+
+    def __init__(self, operators: Mapping[str, OperatorT]) -> None:
+        self.operators = operators
+        self.couriers: dict[tuple[str, Lane], Courier] = {}
+
+    async def close(self) -> None:
+        for courier in self.couriers.values():
+            await courier.close()
 
 
 class CourierPool(Generic[OperatorT]):
     """Gives the dispatchers their couriers; `make` creates one with its own connections.
 
     A replaced courier finishes its attempts in flight with its own settings, key and connections,
-    so a reload loses no claimed callback.
+    so a reload loses no claimed callback. What may fail is in prepare(); serve() cannot fail, and
+    from then on a replaced courier is closed in any case.
     """
 
-    def __init__(self, make: Callable[[OperatorT, Lane], Courier], use_couriers: Mapping[Lane, UseCouriers]) -> None:
+    def __init__(self, make: Callable[[OperatorT, Lane], Courier], users: Mapping[Lane, CourierUser]) -> None:
         self._make = make
-        self._use_couriers = use_couriers
+        self._users = users
         self._operators: Mapping[str, OperatorT] = {}
         self._couriers: dict[tuple[str, Lane], Courier] = {}
         self._retiring: dict[Courier, asyncio.Task[None]] = {}
 
-    async def serve(self, operators: Mapping[str, OperatorT]) -> int:
-        """Serve these operators, by id; returns how many are new, changed or removed."""
-        before = self._operators
-        changed = {name for name in before.keys() | operators.keys() if before.get(name) != operators.get(name)}
-        # Created before anything is replaced: if one fails, nothing changes.
-        made = {(name, lane): self._make(operators[name], lane) for name in changed & operators.keys() for lane in Lane}
-        self._operators = operators
+    async def prepare(self, operators: Mapping[str, OperatorT]) -> NewCouriers[OperatorT]:
+        """Create the couriers of new and changed operators. If one fails, nothing has changed."""
+        new = NewCouriers(operators)
+        try:
+            for name in self._changed(operators) & operators.keys():
+                for lane in Lane:
+                    new.couriers[name, lane] = self._make(operators[name], lane)
+        except BaseException:
+            await new.close()
+            raise
+        return new
+
+    def serve(self, new: NewCouriers[OperatorT]) -> int:
+        """Serve these operators; returns how many are new, changed or removed."""
+        changed = self._changed(new.operators)
+        self._operators = new.operators
         retired = [self._couriers.pop(key) for key in list(self._couriers) if key[0] in changed]
-        self._couriers.update(made)
-        for lane, use_couriers in self._use_couriers.items():
-            await use_couriers({name: courier for (name, of), courier in self._couriers.items() if of is lane})
+        self._couriers.update(new.couriers)
+        for lane, user in self._users.items():
+            user.use_couriers({name: courier for (name, of), courier in self._couriers.items() if of is lane})
         for courier in retired:
             self._retiring[courier] = asyncio.create_task(self._retire(courier), name="retire")
         return len(changed)
+
+    def _changed(self, operators: Mapping[str, OperatorT]) -> set[str]:
+        names = self._operators.keys() | operators.keys()
+        return {name for name in names if self._operators.get(name) != operators.get(name)}
 
     def interrupt(self) -> None:
         for courier in (*self._couriers.values(), *self._retiring):
@@ -191,5 +223,6 @@ class CourierPool(Generic[OperatorT]):
             await courier.close()
 
     async def _retire(self, courier: Courier) -> None:
+        await self._users[courier.lane].claim_ended()
         await courier.retire()
         del self._retiring[courier]

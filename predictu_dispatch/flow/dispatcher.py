@@ -71,6 +71,8 @@ class Dispatcher:
         self._attempt_ended = attempt_ended
         self._poll_interval_s = poll_interval_s
         self._couriers: Mapping[str, Courier] = {}
+        """Of the claim in progress, if there is one: a reload never changes them meanwhile."""
+        self._next_couriers: Mapping[str, Courier] = {}
         self._with_backlog: set[str] = set()
         """Operators that may have more due than slots: claimed for when a slot is free again."""
         self._wake_requested: set[str] = set()
@@ -92,11 +94,15 @@ class Dispatcher:
         self._chore = f"claim_{lane}"
         self._retries = False
 
-    async def use_couriers(self, couriers: Mapping[str, Courier]) -> None:
-        """Deliver through these couriers, by operator; on return no claim uses the former ones."""
-        async with self._claiming:
-            self._couriers = couriers
+    def use_couriers(self, couriers: Mapping[str, Courier]) -> None:
+        """Deliver through these couriers, by operator, from the next claim on."""
+        self._next_couriers = couriers
         self.wake()
+
+    async def claim_ended(self) -> None:
+        """Return once no claim uses the couriers of before use_couriers()."""
+        async with self._claiming:
+            pass
 
     def wake(self, delay_s: float = 0.0, operator_id: str | None = None) -> None:
         """Claim for this operator, or for all, in `delay_s`; the next poll covers longer delays."""
@@ -147,6 +153,7 @@ class Dispatcher:
                 self._work.clear()
                 self._retries = False
                 async with self._claiming:
+                    self._couriers = self._next_couriers
                     await _wait_for_quick_loop()
                     await self._start(await self._claim(), deliveries)
                 pause_s = min(self._poll_interval_s, _RETRY_S) if self._retries else self._poll_interval_s

@@ -96,7 +96,7 @@ def make_dispatcher(
 @asynccontextmanager
 async def running(dispatcher: Dispatcher, *couriers: str, courier: FakeCourier | None = None) -> AsyncIterator[None]:
     delivering = {name: courier or FakeCourier() for name in couriers or ("op_abc123",)}
-    await dispatcher.use_couriers(cast("Any", delivering))
+    dispatcher.use_couriers(cast("Any", delivering))
     task = asyncio.create_task(dispatcher.run())
     try:
         yield
