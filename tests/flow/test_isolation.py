@@ -106,20 +106,20 @@ async def test_callbacks_that_a_trigger_refuses_stop_no_other_one_and_leave_afte
         daemon = await environment.fleet.start("host-1")
         daemon.freeze()
         await harness.owner.execute(
-            "create table poison (request_id uuid primary key);"
-            "create function poisoned() returns trigger language plpgsql security definer as $$ begin"
+            "create table public.poison (request_id uuid primary key);"
+            "create function public.poisoned() returns trigger language plpgsql security definer as $$ begin"
             f"  if exists (select from public.poison p where p.request_id = new.request_id) then"
             f"    raise exception using errcode = '{sqlstate}', message = 'poisoned';"
             "  end if; return new; end $$;"
             "create trigger poisoned before update on predictu_dispatch.callback"
-            " for each row execute function poisoned()"
+            " for each row execute function public.poisoned()"
         )
         poison = []
         for number in range(25):
             await environment.adopt(f"x-{number}")
             poison.append(await win(environment, f"x-{number}"))
             poison.append(await enqueue(harness.producer, "BET_MAKE", placement_params(f"y-{number}")))
-        await harness.owner.executemany("insert into poison values ($1)", [[one] for one in poison])
+        await harness.owner.executemany("insert into public.poison values ($1)", [[one] for one in poison])
         others = [*await bets(environment, OPERATOR, EACH), *await bets(environment, OTHER, EACH)]
         daemon.thaw()
         await until_delivered(environment, others, within_s=LEAVE_WITHIN_S)

@@ -43,10 +43,10 @@ async def test_a_stop_during_a_reload_discards_it(environment: Environment) -> N
     environment.fleet.write_operator(environment.operator.url, interactive={"max_in_flight": 7})
     owner = environment.harness.owner
     await owner.execute(
-        "create function wait() returns trigger language plpgsql as"
+        "create function public.wait() returns trigger language plpgsql as"
         " $$ begin perform pg_advisory_xact_lock(4711); return new; end $$;"
         "create trigger waits before insert or update of config_fingerprint on predictu_dispatch.operator"
-        " for each row execute function wait()"
+        " for each row execute function public.wait()"
     )
     await owner.execute("select pg_advisory_lock(4711)")
     hang_up(daemon)
@@ -73,9 +73,9 @@ async def test_after_a_failed_reload_the_old_settings_are_in_force_until_it_succ
     before = await kids(daemon)
     owner = environment.harness.owner
     await owner.execute(
-        "create function refuse() returns trigger language plpgsql as $$ begin raise 'refused'; end $$;"
+        "create function public.refuse() returns trigger language plpgsql as $$ begin raise 'refused'; end $$;"
         "create trigger refused before insert or update of config_fingerprint on predictu_dispatch.operator"
-        " for each row execute function refuse()"
+        " for each row execute function public.refuse()"
     )
     create_key_file(environment.fleet.folder / "new.pem", "EdDSA")
     environment.fleet.write_operator(environment.operator.url, signing={"key_file": "../new.pem"})
