@@ -81,7 +81,7 @@ begin
             jsonb_build_object('player_id', bet.player_id, 'currency', bet.currency, 'amount', bet.amount,
                                'bet_id', bet.bet_id, 'rollback_of', bet.placement_request_id), note);
     if callback_state = 'ready' then
-        perform pg_notify('predictu_dispatch_due', bet.operator_id);
+        perform predictu_dispatch.notify('predictu_dispatch_due', bet.operator_id);
     end if;
     return id;
 end $$;
@@ -1589,16 +1589,39 @@ CREATE FUNCTION predictu_dispatch.new_request_id() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     RETURN (encode(set_bit(set_bit(OVERLAY(uuid_send(gen_random_uuid()) PLACING SUBSTRING(int8send(((EXTRACT(epoch FROM clock_timestamp()) * (1000)::numeric))::bigint) FROM 3) FROM 1 FOR 6), (52)::bigint, 1), (53)::bigint, 1), 'hex'::text))::uuid;
 
+CREATE FUNCTION predictu_dispatch.notify(channel text, payload text) RETURNS boolean
+    LANGUAGE sql
+    RETURN CASE WHEN ((pg_notification_queue_usage() <= (0.5)::double precision) AND (COALESCE(current_setting('predictu_dispatch.notify'::text, true), ''::text) <> ALL (ARRAY['off'::text, 'false'::text, 'no'::text, '0'::text]))) THEN (pg_notify(channel, payload) IS NOT NULL) ELSE false END;
+
 CREATE FUNCTION predictu_dispatch.notify_due() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+    now_ms bigint := date_part('epoch', clock_timestamp()) * 1000;
+    notifier bigint;
+    context text;
 begin
     if new.due_at < clock_timestamp() - interval '0.5 seconds' then
         -- Enqueued long before its commit: the daemons have read past it and must start over.
-        perform pg_notify('predictu_dispatch_due', new.operator_id || ' behind');
-    elsif pg_try_advisory_xact_lock(hashtext('predictu_dispatch.notify_due')) then
-        perform pg_notify('predictu_dispatch_due', new.operator_id);
+        perform predictu_dispatch.notify('predictu_dispatch_due', new.operator_id || ' behind');
+        return null;
+    end if;
+    -- No commit is waited for longer than 0.2 s: another deferred trigger may delay its end.
+    if now_ms - pg_sequence_last_value('predictu_dispatch.notifier_began_ms') between 0 and 200
+       and current_setting('transaction_isolation') = 'read committed'
+       and not pg_visible_in_snapshot(pg_sequence_last_value('predictu_dispatch.notifier_xid')::text::xid8,
+                                      pg_current_snapshot()) then
+        return null;
+    end if;
+    if not predictu_dispatch.notify('predictu_dispatch_due', new.operator_id) then
+        return null;
+    end if;
+    get diagnostics context = pg_context;
+    -- Not if SET CONSTRAINTS fired this trigger, because its transaction may stay open.
+    if position(E'\n' in context) = 0 and coalesce(current_query(), '') !~* 'constraints' then
+        now_ms := setval('predictu_dispatch.notifier_began_ms', now_ms);
+        notifier := setval('predictu_dispatch.notifier_xid', pg_current_xact_id()::text::bigint);
     end if;
     return null;
 end $$;
@@ -1608,7 +1631,7 @@ CREATE FUNCTION predictu_dispatch.notify_operator() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    perform pg_notify('predictu_dispatch_operator', new.operator_id);
+    perform predictu_dispatch.notify('predictu_dispatch_operator', new.operator_id);
     return null;
 end $$;
 
@@ -1617,7 +1640,7 @@ CREATE FUNCTION predictu_dispatch.notify_outcome() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-    perform pg_notify('predictu_dispatch_outcome', new.operator_id || ' ' || new.request_id);
+    perform predictu_dispatch.notify('predictu_dispatch_outcome', new.operator_id || ' ' || new.request_id);
     return null;
 end $$;
 
@@ -2151,7 +2174,7 @@ begin
      where o.operator_id = operator_id
     returning o.* into resumed;
     perform predictu_dispatch.record_intervention('resume', to_jsonb(locked), to_jsonb(resumed), reason, by, clock_timestamp());
-    perform pg_notify('predictu_dispatch_due', operator_id);
+    perform predictu_dispatch.notify('predictu_dispatch_due', operator_id);
     return locked;
 end $$;
 
@@ -2223,7 +2246,7 @@ begin
     locked.params := null;
     retried.params := null;
     perform predictu_dispatch.record_intervention('retry', to_jsonb(locked), to_jsonb(retried), null, by, retried_at);
-    perform pg_notify('predictu_dispatch_due', operator_id);
+    perform predictu_dispatch.notify('predictu_dispatch_due', operator_id);
     return retried;
 end $$;
 
@@ -2480,7 +2503,7 @@ begin
        set ping_request_id = id, revision = o.revision + 1,
            circuit = case o.circuit when 'open' then 'half_open' else o.circuit end
      where o.operator_id = operator_id;
-    perform pg_notify('predictu_dispatch_due', operator_id);
+    perform predictu_dispatch.notify('predictu_dispatch_due', operator_id);
     return id;
 end $$;
 
@@ -2780,6 +2803,20 @@ CREATE VIEW predictu_dispatch.needs_review AS
         END AS reason
    FROM predictu_dispatch.callback
   WHERE (review_since IS NOT NULL);
+
+CREATE UNLOGGED SEQUENCE predictu_dispatch.notifier_began_ms
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE UNLOGGED SEQUENCE predictu_dispatch.notifier_xid
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
 
 CREATE TABLE predictu_dispatch.producer_scope (
     operator_id text NOT NULL,
@@ -3119,6 +3156,8 @@ GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_
 GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.new_request_id() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.notify(channel text, payload text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.notify_due() FROM PUBLIC;
 

@@ -15,7 +15,14 @@ from uuid import UUID
 import click
 
 from predictu_dispatch.commands.output import Row, print_error, print_json, timestamp
-from predictu_dispatch.core.database import INSUFFICIENT_PRIVILEGE, DatabaseUnavailable, DsnError, LoginRefused, Refused
+from predictu_dispatch.core.database import (
+    INSUFFICIENT_PRIVILEGE,
+    NOTIFICATION_QUEUE_FULL,
+    DatabaseUnavailable,
+    DsnError,
+    LoginRefused,
+    Refused,
+)
 from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:
@@ -163,6 +170,8 @@ def exit_on_database_errors(invocation: Invocation) -> Iterator[None]:
     except DsnError as error:
         fail(f"invalid DSN ({error}); {check}", EXIT_MISCONFIGURED)
     except DatabaseUnavailable as error:
+        if error.sqlstate == NOTIFICATION_QUEUE_FULL:
+            fail("the server's notification queue is full and nothing was changed; try again", EXIT_NO_DATABASE)
         fail(f"the database can't be reached ({error}); {check}", EXIT_NO_DATABASE)
     except Refused as error:
         if error.sqlstate == INSUFFICIENT_PRIVILEGE:

@@ -34,6 +34,8 @@ def has_valid_hosts(dsn: str) -> bool:
 
 
 LOCK_NOT_AVAILABLE: Final = "55P03"
+NOTIFICATION_QUEUE_FULL: Final = "54000"
+"""Raised by a COMMIT; see sql/functions/dispatch/notify.sql."""
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 

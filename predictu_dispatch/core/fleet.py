@@ -75,6 +75,8 @@ class FleetFigures(NamedTuple):
     backlog: Sequence[Mapping[str, Any]]
     review: Sequence[Mapping[str, Any]]
     age_s: float
+    notification_queue_usage: float
+    """The part of the server's notification queue that is in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

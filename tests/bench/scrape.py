@@ -88,7 +88,7 @@ def filled(operators: int) -> Telemetry:
         for state in (CallbackState.WAITING, CallbackState.READY, CallbackState.IN_FLIGHT)
     ]
     review = [{"operator_id": name, "review_for_s": 1.0, **figures} for name in names]
-    telemetry.figures_read(FleetFigures(backlog=backlog, review=review, age_s=0.0))
+    telemetry.figures_read(FleetFigures(backlog=backlog, review=review, age_s=0.0, notification_queue_usage=0.0))
     return telemetry
 
 

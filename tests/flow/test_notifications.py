@@ -5,17 +5,21 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import asyncpg
 import pytest
 
+from predictu_dispatch.edge.postgres.sql_files import definitions
 from tests.support.daemons import until
 from tests.support.environment import open_environment
-from tests.support.harness import OPERATOR, Connection, Harness, connected, enqueue
+from tests.support.harness import OPERATOR, Connection, Harness, connected, enqueue, until_blocked
 from tests.support.postgres import Database
 
 BALANCE = {"player_id": "p-1", "currency": "EUR"}
 WAIT_S = 5.0
+BOUND = "between 0 and 200"
+"""Milliseconds for which notify_due() counts on another commit's notification."""
 
 
 @asynccontextmanager
@@ -75,16 +79,109 @@ async def test_a_callback_enqueued_long_before_its_commit_is_notified_as_behind(
     assert await asyncio.wait_for(notifications.get(), WAIT_S) == f"{OPERATOR} behind"
 
 
-async def test_concurrent_commits_send_a_single_notification(
-    harness: Harness, notifications: "asyncio.Queue[str]"
+@asynccontextmanager
+async def slow_commit(harness: Harness, producer: Connection, setting: str = "") -> AsyncIterator[None]:
+    """A commit of the producer that notifies, unless a setting is off, and is still in progress."""
+    await harness.owner.execute(
+        """
+        create table public.slow ();
+        grant insert on public.slow to public;
+        create function public.wait() returns trigger language plpgsql as
+            'begin perform pg_advisory_xact_lock_shared(1); return null; end';
+        create constraint trigger slow after insert on public.slow deferrable initially deferred
+            for each row execute function public.wait();
+        """
+    )
+    # A loaded machine may need longer than the bound until the next commit.
+    [due] = [one.sql for one in definitions() if one.name == "dispatch/notify_due.sql"]
+    assert due.count(BOUND) == 1
+    await harness.owner.execute(due.replace(BOUND, "between 0 and 60000"))
+    await harness.owner.execute("select pg_advisory_lock(1)")
+    await producer.execute(f"begin; {setting}")
+    await enqueue(producer, "BALANCE", BALANCE)
+    await producer.execute("insert into public.slow default values")
+    committing = asyncio.create_task(producer.execute("commit"))
+    await until_blocked(harness.owner, producer)
+    try:
+        yield
+    finally:
+        await harness.owner.execute("select pg_advisory_unlock(1)")
+        await committing
+
+
+async def test_while_one_commit_notifies_the_others_do_not_queue_behind_it(
+    harness: Harness, database: Database, notifications: "asyncio.Queue[str]"
 ) -> None:
-    """While one commit with a NOTIFY is in progress, the others do not queue behind it."""
-    teller = harness.owner.transaction()
-    await teller.start()
-    await harness.owner.execute("select pg_advisory_xact_lock(hashtext('predictu_dispatch.notify_due'))")
-    await asyncio.wait_for(enqueue(harness.producer, "BALANCE", BALANCE), WAIT_S)
-    await teller.rollback()
-    assert await nothing_more(notifications, harness.owner)
+    async with connected(database.producer, 1) as [producer]:
+        async with slow_commit(harness, producer):
+            for _ in range(2):
+                await enqueue(harness.producer, "BALANCE", BALANCE)
+            assert await nothing_more(notifications, harness.owner)
+        assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
+        await enqueue(harness.producer, "BALANCE", BALANCE)
+        assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
+
+
+async def test_a_silent_transaction_notifies_nobody_and_stops_no_notification_of_others(
+    harness: Harness, database: Database, notifications: "asyncio.Queue[str]"
+) -> None:
+    async with connected(database.producer, 1) as [producer]:
+        async with slow_commit(harness, producer, "set local predictu_dispatch.notify = off"):
+            await enqueue(harness.producer, "BALANCE", BALANCE)
+            assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
+        assert await nothing_more(notifications, harness.owner)
+        # `set local` ends with its transaction.
+        await enqueue(producer, "BALANCE", BALANCE)
+        assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
+
+
+async def test_a_commit_that_takes_long_does_not_stop_the_notifications_of_others(
+    harness: Harness, database: Database, notifications: "asyncio.Queue[str]"
+) -> None:
+    async with connected(database.producer, 1) as [producer], slow_commit(harness, producer):
+        [due] = [one.sql for one in definitions() if one.name == "dispatch/notify_due.sql"]
+        await harness.owner.execute(due)
+        began = "date_part('epoch', clock_timestamp() - interval '201 milliseconds') * 1000"
+        await harness.owner.execute(f"select setval('predictu_dispatch.notifier_began_ms', ({began})::bigint)")
+        await enqueue(harness.producer, "BALANCE", BALANCE)
+        assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
+
+
+@pytest.mark.parametrize(
+    "fire",
+    [
+        "set constraints all immediate",
+        "do 'begin set constraints all immediate; end'",
+        "set constraints predictu_dispatch.callback_notify_due immediate",
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_an_open_transaction_never_stops_the_notifications_of_others(
+    harness: Harness, database: Database, notifications: "asyncio.Queue[str]", fire: str, when: str
+) -> None:
+    """SET CONSTRAINTS runs our trigger before the commit."""
+    async with connected(database.producer, 1) as [producer], producer.transaction():
+        if when == "before":
+            await producer.execute(fire)
+        await enqueue(producer, "BALANCE", BALANCE)
+        if when == "after":
+            await producer.execute(fire)
+        for _ in range(3):
+            await enqueue(harness.producer, "BALANCE", BALANCE)
+            assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
+    assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
+
+
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_a_transaction_with_an_older_snapshot_notifies(
+    harness: Harness, notifications: "asyncio.Queue[str]", isolation: Literal["repeatable_read", "serializable"]
+) -> None:
+    async with harness.producer.transaction(isolation=isolation):
+        await harness.producer.execute("select 1")
+        await enqueue(harness.owner, "BALANCE", BALANCE)
+        assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
+        await enqueue(harness.producer, "BALANCE", BALANCE)
+    assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
 
 
 async def test_a_generated_request_id_begins_with_the_time(harness: Harness) -> None:

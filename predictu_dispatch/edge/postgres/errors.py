@@ -9,7 +9,13 @@ from typing import Final
 
 import asyncpg
 
-from predictu_dispatch.core.database import DatabaseUnavailable, DsnError, LoginRefused, Refused
+from predictu_dispatch.core.database import (
+    NOTIFICATION_QUEUE_FULL,
+    DatabaseUnavailable,
+    DsnError,
+    LoginRefused,
+    Refused,
+)
 
 FOREIGN: Final = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """Everything that asyncpg's statements and connections raise, except bugs and cancellation."""
@@ -92,11 +98,12 @@ def is_unavailable(sqlstate: str) -> bool:
     """True if the same statement may succeed later, so that a command exits with 3.
 
     Classes of Postgres' appendix A: 08 connection, 40 rollback, 53 resources, 57P shutdown and
-    recovery, 58 system error; 25006 is a standby, 55P03 a held lock, 57014 a cancelled statement.
-    A running daemon repeats everything that is refused, whatever the class; see flow/loops.py.
+    recovery, 58 system error; 25006 is a standby, 54000 a full notification queue, 55P03 a held
+    lock, 57014 a cancelled statement. A running daemon repeats everything that is refused, whatever
+    the class; see flow/loops.py.
     """
     is_of_a_class = sqlstate[:2] in ("08", "40", "53", "58") or sqlstate[:3] == "57P"
-    return is_of_a_class or sqlstate in ("25006", "55P03", _CANCELLED)
+    return is_of_a_class or sqlstate in ("25006", NOTIFICATION_QUEUE_FULL, "55P03", _CANCELLED)
 
 
 def was_answered(error: DatabaseUnavailable) -> bool:

@@ -154,10 +154,10 @@ class Outbox:
 
     async def fleet_figures(self) -> FleetFigures | None:
         """The figures of the last count, which is done now if it is due. None before the first."""
-        ((figures, age_s),) = await self._database.fetch(query("fleet_figures"), self._instance)
+        ((figures, age_s, usage),) = await self._database.fetch(query("fleet_figures"), self._instance)
         if figures is None:
             return None
-        return FleetFigures(**json.loads(figures), age_s=age_s)
+        return FleetFigures(**json.loads(figures), age_s=age_s, notification_queue_usage=usage)
 
 
 def _callback(row: Iterable[Any], *, leased_at_s: float) -> Callback:

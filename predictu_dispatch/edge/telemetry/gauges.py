@@ -43,7 +43,7 @@ class Gauges:
     def __init__(self, process_stats: Callable[[], ProcessStats]) -> None:
         self._process_stats = process_stats
         self._process: ProcessStats | None = None
-        self._figures = FleetFigures(backlog=(), review=(), age_s=0.0)
+        self._figures = FleetFigures(backlog=(), review=(), age_s=0.0, notification_queue_usage=0.0)
         self._counted_at_s: float | None = None
         self._states: Sequence[OperatorState] = ()
         self._states_read_at_s: float | None = None
@@ -71,6 +71,12 @@ class Gauges:
             yield from _operator_gauges(self._states)
         if _is_recent(self._counted_at_s):
             yield from _backlog_gauges(list(process.in_flight), self._figures.backlog, self._figures.review)
+            yield _gauge(
+                "notification_queue_usage_ratio",
+                "The part of the Postgres server's notification queue that is in use. Above 0.5 no notifications are "
+                "sent: callbacks and outcomes are found by polling.",
+                {(): self._figures.notification_queue_usage},
+            )
 
 
 def _is_recent(read_at_s: float | None) -> bool:

@@ -13,7 +13,7 @@ begin
             jsonb_build_object('player_id', bet.player_id, 'currency', bet.currency, 'amount', bet.amount,
                                'bet_id', bet.bet_id, 'rollback_of', bet.placement_request_id), note);
     if callback_state = 'ready' then
-        perform pg_notify('predictu_dispatch_due', bet.operator_id);
+        perform predictu_dispatch.notify('predictu_dispatch_due', bet.operator_id);
     end if;
     return id;
 end $$;

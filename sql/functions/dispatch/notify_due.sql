@@ -1,16 +1,35 @@
 -- Notifies the daemons when an interactive callback is committed; settlement callbacks are found by
--- polling. Commits with a NOTIFY queue behind one lock of the server until they are on disk, so
--- concurrent commits send a single NOTIFY, and a notified daemon polls again shortly after. The
--- trigger is deferred to the commit, so that an open transaction does not suppress the
--- notifications of others.
-create or replace function predictu_dispatch.notify_due() returns trigger
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+-- polling. Commits with a NOTIFY queue behind one lock of the server until they are on disk. So while
+-- one such commit is in progress, the others send none, and a notified daemon polls again shortly
+-- after. Which transaction that is stands in two sequences: they need no lock, and no login can write
+-- them.
+create or replace function predictu_dispatch.notify_due() returns trigger language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$
+declare
+    now_ms bigint := date_part('epoch', clock_timestamp()) * 1000;
+    notifier bigint;
+    context text;
 begin
     if new.due_at < clock_timestamp() - interval '0.5 seconds' then
         -- Enqueued long before its commit: the daemons have read past it and must start over.
-        perform pg_notify('predictu_dispatch_due', new.operator_id || ' behind');
-    elsif pg_try_advisory_xact_lock(hashtext('predictu_dispatch.notify_due')) then
-        perform pg_notify('predictu_dispatch_due', new.operator_id);
+        perform predictu_dispatch.notify('predictu_dispatch_due', new.operator_id || ' behind');
+        return null;
+    end if;
+    -- No commit is waited for longer than 0.2 s: another deferred trigger may delay its end.
+    if now_ms - pg_sequence_last_value('predictu_dispatch.notifier_began_ms') between 0 and 200
+       and current_setting('transaction_isolation') = 'read committed'
+       and not pg_visible_in_snapshot(pg_sequence_last_value('predictu_dispatch.notifier_xid')::text::xid8,
+                                      pg_current_snapshot()) then
+        return null;
+    end if;
+    if not predictu_dispatch.notify('predictu_dispatch_due', new.operator_id) then
+        return null;
+    end if;
+    get diagnostics context = pg_context;
+    -- Not if SET CONSTRAINTS fired this trigger, because its transaction may stay open.
+    if position(E'\n' in context) = 0 and coalesce(current_query(), '') !~* 'constraints' then
+        now_ms := setval('predictu_dispatch.notifier_began_ms', now_ms);
+        notifier := setval('predictu_dispatch.notifier_xid', pg_current_xact_id()::text::bigint);
     end if;
     return null;
 end $$;

@@ -3,7 +3,7 @@
 create or replace function predictu_dispatch.notify_outcome() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    perform pg_notify('predictu_dispatch_outcome', new.operator_id || ' ' || new.request_id);
+    perform predictu_dispatch.notify('predictu_dispatch_outcome', new.operator_id || ' ' || new.request_id);
     return null;
 end $$;
 

@@ -3,7 +3,7 @@
 create or replace function predictu_dispatch.notify_operator() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    perform pg_notify('predictu_dispatch_operator', new.operator_id);
+    perform predictu_dispatch.notify('predictu_dispatch_operator', new.operator_id);
     return null;
 end $$;
 

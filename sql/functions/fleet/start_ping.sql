@@ -21,7 +21,7 @@ begin
        set ping_request_id = id, revision = o.revision + 1,
            circuit = case o.circuit when 'open' then 'half_open' else o.circuit end
      where o.operator_id = operator_id;
-    perform pg_notify('predictu_dispatch_due', operator_id);
+    perform predictu_dispatch.notify('predictu_dispatch_due', operator_id);
     return id;
 end $$;
 

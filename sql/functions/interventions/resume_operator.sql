@@ -19,7 +19,7 @@ begin
      where o.operator_id = operator_id
     returning o.* into resumed;
     perform predictu_dispatch.record_intervention('resume', to_jsonb(locked), to_jsonb(resumed), reason, by, clock_timestamp());
-    perform pg_notify('predictu_dispatch_due', operator_id);
+    perform predictu_dispatch.notify('predictu_dispatch_due', operator_id);
     return locked;
 end $$;
 

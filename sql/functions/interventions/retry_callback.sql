@@ -46,7 +46,7 @@ begin
     locked.params := null;
     retried.params := null;
     perform predictu_dispatch.record_intervention('retry', to_jsonb(locked), to_jsonb(retried), null, by, retried_at);
-    perform pg_notify('predictu_dispatch_due', operator_id);
+    perform predictu_dispatch.notify('predictu_dispatch_due', operator_id);
     return retried;
 end $$;
 

@@ -39,16 +39,16 @@ begin
     loop
         execute format('drop trigger %I on predictu_dispatch.callback', teller.tgname);
     end loop;
-    execute regexp_replace(pg_get_functiondef(enqueue), 'perform pg_notify\([^;]*\);', 'null;', 'g');
+    execute regexp_replace(pg_get_functiondef(enqueue), 'perform predictu_dispatch\.notify\([^;]*\);', 'null;', 'g');
 end $$
 """
 _STILL_TELLS = """
     select exists (select from pg_trigger t join pg_proc p on p.oid = t.tgfoid
                     where t.tgrelid = 'predictu_dispatch.callback'::regclass and t.tgtype & 4 <> 0
-                      and p.prosrc like '%pg\\_notify%')
+                      and p.prosrc like '%predictu\\_dispatch.notify(%')
         or exists (select from pg_proc p
                     where p.pronamespace = 'predictu_dispatch'::regnamespace and p.proname = 'enqueue_callback'
-                      and p.prosrc like '%pg\\_notify%')
+                      and p.prosrc like '%predictu\\_dispatch.notify(%')
 """
 """Checks insert triggers only: the update triggers notify the outcome when a daemon settles."""
 

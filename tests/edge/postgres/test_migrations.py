@@ -247,7 +247,10 @@ async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch
                 'select';
         """,
     )
-    replaced = {"guards/guard_callback.sql": guard, lock.name: lock, scope.name: scope}
+    [due] = [one for one in definitions() if one.name == "dispatch/notify_due.sql"]
+    before, _, rest = due.sql.partition("$$")
+    due = dataclasses.replace(due, sql=f"{before}$$ begin return null; end $${rest.partition('$$')[2]}")
+    replaced = {"guards/guard_callback.sql": guard} | {one.name: one for one in (lock, scope, due)}
     of_then = tuple(
         replaced.get(one.name, one) for one in definitions() if one.name != "guards/guard_producer_scope.sql"
     )
