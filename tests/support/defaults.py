@@ -27,7 +27,7 @@ STOPPING: Final[Mapping[str, str]] = {
 """No client could work with these, in milliseconds."""
 HOSTILE: Final[Mapping[str, str]] = {
     **STOPPING,
-    "default_transaction_isolation": "'repeatable read'",
+    "default_transaction_isolation": f"'{ISOLATION or 'repeatable read'}'",
     "default_transaction_deferrable": "on",
     # Before pg_catalog, the schema of HIJACK.
     "search_path": "hijack, pg_catalog",
@@ -91,13 +91,11 @@ create operator hijack.<> (leftarg = text, rightarg = text, function = hijack.eq
 """What a producer with CREATE on a schema could put into the way of unqualified names."""
 
 
-async def make_hostile(connection: "asyncpg.Connection[asyncpg.Record]", name: str) -> None:
+async def make_hostile(connection: "asyncpg.Connection[asyncpg.Record]", name: str, **changed: str) -> None:
     """Gives the database called `name`, to which this superuser is connected, hostile defaults."""
     await connection.execute(HIJACK)
-    for setting, value in HOSTILE.items():
+    for setting, value in {**HOSTILE, **changed}.items():
         await connection.execute(f"alter database {name} set {setting} = {value}")
-    if ISOLATION:
-        await connection.execute(f"alter database {name} set default_transaction_isolation = '{ISOLATION}'")
 
 
 def of_the_tests(dsn: str) -> dict[str, str]:
@@ -105,4 +103,4 @@ def of_the_tests(dsn: str) -> dict[str, str]:
     if "test_producer" not in dsn:
         # The tests read names as text.
         return {**AT_START, "quote_all_identifiers": "off"}
-    return {name: AT_START[name] for name in STOPPING} if ARE_HOSTILE else {}
+    return {name: AT_START[name] for name in STOPPING}

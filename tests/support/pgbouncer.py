@@ -26,6 +26,8 @@ from tests.support.postgres import LOGINS
 _START_TIMEOUT_S = 10.0
 _POLL_S = 0.005
 _PORT_TRIALS = 5
+IGNORED = ""
+"""Settings that clients ask for and do not get, instead of being refused."""
 _SETTINGS = """
 [databases]
 * = host={host} port={server_port}
@@ -44,6 +46,7 @@ server_round_robin = 1
 ; Connect again soon after an outage.
 server_login_retry = 0.2
 server_tls_sslmode = disable
+ignore_startup_parameters = {ignored}
 log_connections = 0
 log_disconnections = 0
 """
@@ -129,7 +132,9 @@ class PgBouncer:
         users = self._folder / "users.txt"
         password = unquote(self._server.password or "")
         self._write(users, "".join(f'"{login}" "{password}"\n' for login in LOGINS))
-        settings = _SETTINGS.format(host=host, server_port=port, port=self.port, users=users, sessions=self._sessions)
+        settings = _SETTINGS.format(
+            host=host, server_port=port, port=self.port, users=users, sessions=self._sessions, ignored=IGNORED
+        )
         self._write(self._folder / "pgbouncer.ini", settings)
 
     def _write(self, file: Path, text: str) -> None:
