@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from predictu_dispatch.core.clock import DatabaseClock
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import InstanceTakenError
 from predictu_dispatch.core.methods import Lane
@@ -30,6 +31,7 @@ from predictu_dispatch.edge.telemetry.gauges import ProcessStats
 from predictu_dispatch.edge.telemetry.log import lines_lost
 from predictu_dispatch.edge.telemetry.observer import Telemetry
 from predictu_dispatch.flow.admission import Admission
+from predictu_dispatch.flow.clock_watch import ClockWatch
 from predictu_dispatch.flow.courier import Courier, CourierPool
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
@@ -77,7 +79,10 @@ class Daemon:
         self._outbox = IsolatingOutbox(store, self._telemetry)
         self._admission = Admission(self._settings())
         self._wakeups = Wakeups(self._admission)
-        self._fleet = Fleet(fleet_store, self._admission, self._telemetry, wake=self._wakeups.limits_changed)
+        self._clock = DatabaseClock()
+        self._fleet = Fleet(
+            fleet_store, self._admission, self._telemetry, wake=self._wakeups.limits_changed, clock=self._clock
+        )
         self._monitor = Monitor(fleet_store, self._admission, self._telemetry, wake=self._wakeups.limits_changed)
         self._maintenance = Maintenance(store, self._telemetry)
         self._recorders = {lane: self._recorder(lane) for lane in Lane}
@@ -90,6 +95,15 @@ class Daemon:
             lambda: self._config.operators,
             instance=self._instance,
             wake=self._wakeups.callback_due,
+            clock=self._clock,
+        )
+        self._clock_watch = ClockWatch(
+            store,
+            self._clock,
+            self._telemetry,
+            lambda: self._config.operators,
+            stepped=self._on_clock_step,
+            wake=self._wakeups.limits_changed,
         )
         self._wakeups.connect(self._dispatchers, self._reaper, self._monitor)
         self._health = Health(
@@ -124,7 +138,7 @@ class Daemon:
     def _courier(self, operator: OperatorConfig, lane: Lane) -> Courier:
         connections = self._telemetry.connections.labels(operator.settings.operator_id)
         transport = Transport(operator.settings, operator.ssl_context, connecting=connections.inc)
-        return Courier(operator, transport, lane=lane, instance=self._instance)
+        return Courier(operator, transport, lane=lane, instance=self._instance, clock=self._clock)
 
     def _settings(self) -> list[OperatorSettings]:
         return [operator.settings for operator in self._config.operators.values()]
@@ -150,6 +164,8 @@ class Daemon:
         try:
             read_queries()
             await self._database.open()
+            # The first tokens need it.
+            await self._clock_watch.read()
             await self._fleet.join()
             await self._apply(self._config)
             await self._maintenance.prepare_partitions()
@@ -222,6 +238,7 @@ class Daemon:
             loops: dict[str, Callable[[], Awaitable[None]]] = {
                 **{f"recorder {lane}": one.run for lane, one in self._recorders.items()},
                 "reaper": self._reaper.run,
+                "clock": self._clock_watch.run,
                 "fleet": self._heartbeat,
                 "monitor": self._monitor.run,
                 "listener": lambda: listen(self._listen_dsn, channels, self._wakeups.on_notification),
@@ -242,6 +259,11 @@ class Daemon:
                 task.cancel()
         if self._taken is not None:
             raise self._taken
+
+    def _on_clock_step(self) -> None:
+        for dispatcher in self._dispatchers.values():
+            dispatcher.on_clock_step()
+        self._maintenance.prepare_partitions_soon()
 
     async def _heartbeat(self) -> None:
         """Send heartbeats; if another process took this daemon's name, drain and then stop."""

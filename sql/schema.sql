@@ -691,6 +691,80 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.correct_times(operator_ids text[], delays_s double precision[], interactive_backoffs_s double precision[], settlement_backoffs_s double precision[], ahead_s double precision) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    at timestamptz := clock_timestamp();
+    -- A clock that is adjusted by less has not been set back.
+    ahead timestamptz := at + interval '1 second';
+    ahead_from timestamptz := at + ahead_s * interval '1 second';
+begin
+    return query
+    with given as (
+        select given.operator_id, given.delay_s * interval '1 second' as delay
+          from unnest(operator_ids, delays_s) as given (operator_id, delay_s)
+    ), found as materialized (
+        select c.operator_id, c.request_id, c.new_due_at
+          from given
+         cross join (values ('interactive'), ('settlement')) of_operator (lane)
+         cross join lateral (
+             select c.operator_id, c.request_id, pause.new_due_at
+               from predictu_dispatch.callback c
+              cross join lateral (
+                  select at + case
+                      when c.attempts = c.budget_from then interval '0'
+                      -- The pause began at the earliest with the lease, on the clock before.
+                      when c.leased_at > ahead and (c.due_at > c.leased_at or c.due_at > at + given.delay)
+                          then greatest(least(c.due_at - c.leased_at, given.delay), interval '0')
+                      else least(c.due_at - at, given.delay) end as new_due_at) pause
+              where c.operator_id = given.operator_id and c.lane = of_operator.lane and c.state = 'ready'
+                and c.due_at > greatest(least(at + given.delay, ahead_from), ahead)
+                and pause.new_due_at < c.due_at - interval '1 second'
+              order by c.due_at desc limit 1000
+                for no key update of c skip locked) c
+    )
+    update predictu_dispatch.callback c
+       set due_at = found.new_due_at,
+           -- Bets only. A late credit is better than none, and a retry by a person needs its length.
+           expires_at = case when c.lane = 'interactive' and c.created_at > ahead
+                             then least(c.expires_at, at + (c.expires_at - c.created_at)) else c.expires_at end
+      from found
+     where c.operator_id = found.operator_id and c.request_id = found.request_id
+    returning c.operator_id;
+
+    return query
+    with given as (
+        select * from unnest(operator_ids, interactive_backoffs_s, settlement_backoffs_s)
+                      as given (operator_id, interactive_s, settlement_s)
+    ), locked as materialized (
+        select o.operator_id, at + given.interactive_s * interval '1 second' as interactive_until,
+               at + given.settlement_s * interval '1 second' as settlement_until
+          from predictu_dispatch.operator o
+          join given on given.operator_id = o.operator_id
+         where o.circuit_since > ahead or o.last_success_at > ahead or o.last_failure_at > ahead
+            or o.interactive_backoff_until > ahead + given.interactive_s * interval '1 second'
+            or o.settlement_backoff_until > ahead + given.settlement_s * interval '1 second'
+         order by o.operator_id for no key update of o skip locked
+    )
+    update predictu_dispatch.operator o
+       set circuit_since = case when o.circuit_since > at then at else o.circuit_since end,
+           last_success_at = case when o.last_success_at > at then at else o.last_success_at end,
+           last_failure_at = case when o.last_failure_at > at then at else o.last_failure_at end,
+           interactive_backoff_until = case when o.interactive_backoff_until > l.interactive_until
+                                            then l.interactive_until else o.interactive_backoff_until end,
+           settlement_backoff_until = case when o.settlement_backoff_until > l.settlement_until
+                                           then l.settlement_until else o.settlement_backoff_until end,
+           revision = o.revision + 1
+      from locked l
+     where o.operator_id = l.operator_id
+    returning o.operator_id;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.create_kept_partition(part text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1128,7 +1202,7 @@ begin
          where m.chore = 'backlog';
     end if;
     return query
-        select m.result, extract(epoch from clock_timestamp() - m.result_at)::double precision
+        select m.result, greatest(extract(epoch from clock_timestamp() - m.result_at), 0)::double precision
           from predictu_dispatch.maintenance_chore m where m.chore = 'backlog';
 end $$;
 
@@ -1388,7 +1462,7 @@ begin
     return null;
 end $$;
 
-CREATE FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer) RETURNS TABLE(operator_id text, interactive_slots integer, settlement_slots integer, requests_per_s double precision, is_fair boolean)
+CREATE FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer, clock_at_s double precision DEFAULT NULL::double precision, clock_ahead_s double precision DEFAULT NULL::double precision, silent_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(operator_id text, interactive_slots integer, settlement_slots integer, requests_per_s double precision, is_fair boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '2s'
@@ -1397,7 +1471,11 @@ CREATE FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host
     AS $$
 #variable_conflict use_column
 declare
+    -- As expected, before it waits for others. A daemon of an earlier release expects nothing.
+    is_steady boolean := coalesce(abs(extract(epoch from clock_timestamp()) - clock_at_s) < 0.25, true);
     seen_now timestamptz;
+    -- A later heartbeat was sent before the clock was set back.
+    ahead timestamptz;
     silent_since timestamptz;
     other predictu_dispatch.daemon;
     is_established boolean;
@@ -1406,8 +1484,10 @@ begin
     perform predictu_dispatch.take_lock('heartbeat', waits => true);
     seen_now := clock_timestamp();
     silent_since := seen_now - predictu_dispatch.heartbeat_timeout();
+    ahead := seen_now + interval '1 second';
     select d.* into other from predictu_dispatch.daemon d
-     where d.instance = heartbeat.instance and d.session_id <> heartbeat.session_id and d.seen_at > silent_since;
+     where d.instance = heartbeat.instance and d.session_id <> heartbeat.session_id and d.seen_at > silent_since
+       and d.seen_at is distinct from silent_at;
     if found then
         raise exception using errcode = 'PD007',
             message = format('another daemon called %s is running on host %s, process %s', quote_literal(instance),
@@ -1417,8 +1497,9 @@ begin
     update predictu_dispatch.daemon d
        set session_id = heartbeat.session_id, host = heartbeat.host, pid = heartbeat.pid,
            version = heartbeat.version, schema_version = heartbeat.schema_version, seen_at = seen_now,
+           clock_ahead_s = heartbeat.clock_ahead_s,
            started_at = case d.session_id when heartbeat.session_id then d.started_at else seen_now end,
-           present_since = case when d.seen_at > silent_since then d.present_since else seen_now end
+           present_since = case when d.seen_at between silent_since and ahead then d.present_since else seen_now end
      where d.instance = heartbeat.instance
     returning d.present_since < silent_since into is_established;
     if not found then
@@ -1426,7 +1507,10 @@ begin
             (instance, session_id, host, pid, version, schema_version, started_at, present_since, seen_at)
         values (instance, session_id, host, pid, version, schema_version, seen_now, seen_now, seen_now);
     end if;
-    if is_established then
+    if is_established and is_steady then
+        -- Since the clock is steady, a running daemon has sent a heartbeat.
+        update predictu_dispatch.daemon d set seen_at = silent_since, present_since = least(d.present_since, silent_since)
+         where d.seen_at > ahead;
         -- Stopped daemons lose their shares. After an outage all daemons are silent, so the first
         -- one to return must wait.
         delete from predictu_dispatch.share s
@@ -1781,7 +1865,7 @@ begin
     -- The cursor of an interrupted run is not continued: rows that were written behind it meanwhile
     -- would be missing from the successor.
     if cursor.source is distinct from to_regclass('predictu_dispatch.' || source)::oid
-       or cursor.moved_at < now() - interval '1 hour'
+       or cursor.moved_at < now() - interval '1 hour' or cursor.moved_at > now()
        or (step = 'replace' and to_regclass('predictu_dispatch.' || kept) is null) then
         delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
         insert into predictu_dispatch.audit_purge_cursor (part, source, next_block)
@@ -2743,7 +2827,8 @@ CREATE TABLE predictu_dispatch.daemon (
     schema_version integer NOT NULL,
     started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     present_since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    clock_ahead_s double precision
 );
 
 ALTER TABLE ONLY predictu_dispatch.daemon REPLICA IDENTITY FULL;
@@ -3075,6 +3160,9 @@ GRANT ALL ON FUNCTION predictu_dispatch.claim_chore(chore text, every_s double p
 
 REVOKE ALL ON FUNCTION predictu_dispatch.commit_durably() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.correct_times(operator_ids text[], delays_s double precision[], interactive_backoffs_s double precision[], settlement_backoffs_s double precision[], ahead_s double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.correct_times(operator_ids text[], delays_s double precision[], interactive_backoffs_s double precision[], settlement_backoffs_s double precision[], ahead_s double precision) TO predictu_dispatcher;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.create_kept_partition(part text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.deregister(instance text, session_id uuid) FROM PUBLIC;
@@ -3133,8 +3221,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.guard_ready() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_tombstone() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer) TO predictu_dispatcher;
+REVOKE ALL ON FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer, clock_at_s double precision, clock_ahead_s double precision, silent_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer, clock_at_s double precision, clock_ahead_s double precision, silent_at timestamp with time zone) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.heartbeat_timeout() FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.heartbeat_timeout() TO predictu_dispatcher;

@@ -71,6 +71,11 @@ class ClaimCursor:
     def restart(self) -> None:
         self._full_read_at_s = float("-inf")
 
+    def forget(self) -> None:
+        """Read every operator from the beginning: the database's clock has stepped."""
+        self._read_until.clear()
+        self.restart()
+
     def begin_full_read(self, now_s: float) -> bool:
         """Return whether this claim reads from the beginning; end_full_read() must follow then."""
         if now_s < self._full_read_at_s:

@@ -31,6 +31,8 @@ class Event(StrEnum):
     DATABASE_RECOVERED = "database.recovered"
     LISTENER_LOST = "listener.lost"
     INSTANCE_TAKEN = "instance.taken"
+    CLOCK_STEPPED = "clock.stepped"
+    TIMES_CORRECTED = "times.corrected"
     CHORE_FAILED = "chore.failed"
     CHORE_RECOVERED = "chore.recovered"
     WATCHDOG_WITHHELD = "watchdog.withheld"

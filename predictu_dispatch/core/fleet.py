@@ -46,6 +46,15 @@ class Usage(NamedTuple):
     requests_per_s_used: float | None
 
 
+class LatestTimes(NamedTuple):
+    """How far ahead an operator's times may lie: a retry's delay, and a Retry-After by lane."""
+
+    operator_id: str
+    delay_s: float
+    interactive_backoff_s: float
+    settlement_backoff_s: float
+
+
 class InstanceTakenError(Exception):
     """Another live daemon has this daemon's name; the message says which."""
 

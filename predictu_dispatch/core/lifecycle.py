@@ -185,4 +185,9 @@ def _later_effect(before: Effect, learnt: Effect | None) -> Effect:
 def _debit_may_still_land(callback: Callback, recheck_s: float, elapsed_s: float) -> bool:
     """Return whether the placement's last attempt ended less than `recheck_s` ago."""
     ended_s_ago = callback.placement_ended_s_ago
-    return ended_s_ago is not None and ended_s_ago + elapsed_s < recheck_s
+    if ended_s_ago is None:
+        return False
+    if ended_s_ago < 0:
+        # The clock was set back since: it counts as now, for one recheck.
+        return elapsed_s < recheck_s and callback.reason != "nothing_to_reverse"
+    return ended_s_ago + elapsed_s < recheck_s

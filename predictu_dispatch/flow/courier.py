@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from predictu_dispatch.core.callback import Callback, Evidence, Exchange, body
+from predictu_dispatch.core.clock import ClockReading, DatabaseClock
 from predictu_dispatch.core.lifecycle import Attempt, outcome_of, policy_of
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.signing import jti_of, unsigned_token
@@ -43,11 +44,20 @@ _SIGNERS = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_pre
 class Courier:
     """Delivers the callbacks of one operator's lane."""
 
-    def __init__(self, operator: Operator, transport: Transport, *, lane: Lane, instance: str) -> None:
+    def __init__(
+        self,
+        operator: Operator,
+        transport: Transport,
+        *,
+        lane: Lane,
+        instance: str,
+        clock: DatabaseClock | None = None,
+    ) -> None:
         self.operator = operator
         self.lane = lane
         self._transport = transport
         self._instance = instance
+        self._clock = clock or DatabaseClock()
         self._statuses = Statuses.of(operator.settings.statuses)
         self._policies = {method: policy_of(method, operator.settings) for method in Method}
         self._in_flight = 0
@@ -78,6 +88,8 @@ class Courier:
     async def _attempt(self, callback: Callback) -> Attempt:
         settings = self.operator.settings
         policy = self._policies[callback.method]
+        if callback.placement_ended_s_ago is not None:
+            callback = self._with_known_age(callback)
         audited_headers = request_body = None
         try:
             request_body = body(callback)
@@ -128,6 +140,17 @@ class Courier:
             report_id=uuid.UUID(int=random.getrandbits(128), version=4),
         )
 
+    def _with_known_age(self, callback: Callback) -> Callback:
+        """The rollback; its placement ended no earlier than the database's clock last stepped.
+
+        After a step forward a debit of a moment ago would look as if it could land no more.
+        """
+        ended_s_ago, now_s = callback.placement_ended_s_ago or 0.0, time.monotonic()
+        # The claim is the newest reading.
+        self._clock.observe(ClockReading(callback.leased_at.timestamp(), callback.leased_at_s, now_s))
+        stepped_s_ago = max(0.0, self._clock.stepped_s_ago(now_s))
+        return callback._replace(placement_ended_s_ago=min(ended_s_ago, stepped_s_ago))
+
     def _unsigned_token(self, callback: Callback, request_body: bytes) -> str:
         signing = self.operator.settings.signing
         return unsigned_token(
@@ -136,7 +159,7 @@ class Courier:
             method=callback.method,
             jti=jti_of(signing.jti, str(callback.request_id), callback.attempt),
             body=request_body,
-            issued_at_s=int(time.time()),
+            issued_at_s=int(self._clock.issued_at_s(time.time(), time.monotonic())),
             ttl_s=signing.token_ttl_s,
         )
 

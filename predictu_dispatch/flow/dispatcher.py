@@ -134,6 +134,11 @@ class Dispatcher:
         self.wake()
         self._poll_again_after(_POLL_AGAIN_S)
 
+    def on_clock_step(self) -> None:
+        """Claim from the beginning: what is due now may lie behind the cursor."""
+        self._cursor.forget()
+        self.wake()
+
     def _poll_again_after(self, delays_s: tuple[float, ...]) -> None:
         def poll() -> None:
             self.wake()

@@ -1,7 +1,7 @@
 """This daemon's place in the fleet: heartbeats, and this daemon's share of every operator's limits.
 
-The database's clock decides which daemons are alive. A daemon whose heartbeats fail sends nothing
-after SHARE_VALID_S, before other daemons take its share.
+The database's clock decides which daemons are alive, as long as it is steady. A daemon whose
+heartbeats fail sends nothing after SHARE_VALID_S, before other daemons take its share.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import datetime
 
+from predictu_dispatch.core.clock import DatabaseClock
 from predictu_dispatch.core.fleet import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, InstanceTakenError
 from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.loops import run_chore, wait_for_event
@@ -27,12 +29,19 @@ class Fleet:
     """Sends heartbeats. `wake` is called when this daemon's shares changed."""
 
     def __init__(
-        self, fleet_store: FleetStore, admission: Admission, observer: FleetObserver, *, wake: Callable[[], None]
+        self,
+        fleet_store: FleetStore,
+        admission: Admission,
+        observer: FleetObserver,
+        *,
+        wake: Callable[[], None],
+        clock: DatabaseClock,
     ) -> None:
         self._fleet_store = fleet_store
         self._admission = admission
         self._observer = observer
         self._wake = wake
+        self._clock = clock
         self._changed = asyncio.Event()
         self._sending = asyncio.Lock()
         self._is_deregistered = False
@@ -40,14 +49,19 @@ class Fleet:
     async def join(self) -> None:
         """Send the first heartbeat. Raises InstanceTakenError if a live daemon has this name."""
         give_up_at_s = time.monotonic() + HEARTBEAT_TIMEOUT_S + HEARTBEAT_INTERVAL_S
+        seen_at, seen_at_s = None, 0.0
         while True:
+            now_s = time.monotonic()
             try:
-                await self._heartbeat()
+                await self._heartbeat(silent_at=seen_at if now_s - seen_at_s > HEARTBEAT_TIMEOUT_S else None)
             except InstanceTakenError as taken:
-                # It may be the row of a daemon that was killed a moment ago.
-                if time.monotonic() >= give_up_at_s:
+                # It may be the row of a daemon that was killed a moment ago. If the clock was set
+                # back since, its last heartbeat lies ahead, and only its silence shows its end.
+                if now_s >= give_up_at_s:
                     raise
                 self._observer.instance_taken(taken)
+                if (other_seen_at := await self._fleet_store.seen_at()) != seen_at:
+                    seen_at, seen_at_s = other_seen_at, time.monotonic()
                 await asyncio.sleep(HEARTBEAT_INTERVAL_S / 2)
             else:
                 return
@@ -90,13 +104,20 @@ class Fleet:
         except InstanceTakenError as taken:
             return taken
 
-    async def _heartbeat(self) -> bool:
+    async def _heartbeat(self, *, silent_at: datetime | None = None) -> bool:
         """Return True if all shares are fair."""
         async with self._sending:
             if self._is_deregistered:
                 return True
             requested_at_s = time.monotonic()
-            shares = await self._fleet_store.heartbeat(self._admission.usages())
+            ahead_s = self._clock.ahead_of_host_s(time.time(), requested_at_s)
+            is_steady = ahead_s is not None and self._clock.steady_for_s(requested_at_s) > HEARTBEAT_TIMEOUT_S
+            shares = await self._fleet_store.heartbeat(
+                self._admission.usages(),
+                clock_at_s=self._clock.at_s(requested_at_s) if is_steady else 0.0,
+                clock_ahead_s=ahead_s,
+                silent_at=silent_at,
+            )
             has_changed = self._admission.update_shares(shares, requested_at_s=requested_at_s)
         if has_changed:
             self._wake()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -149,8 +149,16 @@ class IsolatingOutbox:
         return changes
 
     async def expired_leases(self, *, every_s: float) -> list[tuple[Callback, str, datetime]]:
+        return await self._usable_leases(self._outbox.expired_leases(every_s=every_s))
+
+    async def leases_ahead(self) -> list[tuple[Callback, str, datetime]]:
+        return await self._usable_leases(self._outbox.leases_ahead())
+
+    async def _usable_leases(
+        self, leases: Awaitable[list[tuple[Callback, str, datetime]]]
+    ) -> list[tuple[Callback, str, datetime]]:
         try:
-            return await self._outbox.expired_leases(every_s=every_s)
+            return await leases
         except UnusableRows as some:
             self._leases.forget(self._now_s())
             self._leases.add(some.failures, self._now_s())

@@ -41,6 +41,7 @@ class Maintenance:
         self._observer = observer
         self._operators: Sequence[FingerprintedOperator] = ()
         self._are_stored = True
+        self._partitions_at_s = float("inf")
 
     async def sync_operators(self, operators: Sequence[FingerprintedOperator]) -> None:
         """Let producers enqueue for these operators; those with locked rows follow in `run`."""
@@ -51,16 +52,20 @@ class Maintenance:
         """Create the audit's partitions for the coming months, unless another daemon just did."""
         await self._store.prepare_partitions(every_s=_PARTITIONS_INTERVAL_S)
 
+    def prepare_partitions_soon(self) -> None:
+        """Prepare them at the next turn: the database's clock has stepped, perhaps by months."""
+        self._partitions_at_s = float("-inf")
+
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        partitions_due_s = loop.time() + _PARTITIONS_INTERVAL_S
+        self._partitions_at_s = loop.time() + _PARTITIONS_INTERVAL_S
         while True:
             if not self._are_stored:
                 await run_chore("sync_operators", self.sync_operators(self._operators), self._observer)
             await run_chore("read_figures", self._read_figures(), self._observer)
-            if loop.time() >= partitions_due_s:
+            if loop.time() >= self._partitions_at_s:
+                self._partitions_at_s = loop.time() + _PARTITIONS_INTERVAL_S
                 await run_chore("prepare_partitions", self.prepare_partitions(), self._observer)
-                partitions_due_s = loop.time() + _PARTITIONS_INTERVAL_S
             await asyncio.sleep(_INTERVAL_S)
 
     async def _read_figures(self) -> None:

@@ -2,18 +2,24 @@
 
 Every daemon ends overdue callbacks; one daemon per interval reaps the leases of all. The lease's
 fence ignores a late report.
+
+A lease is reaped only if its owner has certainly stopped sending, whatever the database's clock did
+meanwhile: this daemon has seen the clock steady for the lease's full length, or has seen for that
+long a lease that begins in the future. Otherwise a debit could arrive after its rollback.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from predictu_dispatch.core.callback import Callback, Evidence, Exchange
+from predictu_dispatch.core.clock import ClockReading, DatabaseClock
 from predictu_dispatch.core.lifecycle import Attempt, outcome_of, policy_of
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.verdict import Statuses, judge
@@ -28,6 +34,8 @@ EXPIRE_MAX = 20
 _YIELD_S = 3 * REAP_INTERVAL_S
 """After a turn that left attempts to this daemon's own reports: if it cannot settle, another daemon
 gets the chore meanwhile."""
+_AHEAD_INTERVAL_S = 5.0
+"""How often leases that begin in the future are looked for while there are none."""
 _TURN_MIN_S = 0.02
 """Bounds the turns per second that bets for a paused operator cause."""
 _SOON_S = 0.1
@@ -46,6 +54,7 @@ class Reaper:
         *,
         instance: str,
         wake: Callable[[Lane, float, str], None],
+        clock: DatabaseClock,
     ) -> None:
         self._outbox = outbox
         self._recorders = recorders
@@ -53,6 +62,10 @@ class Reaper:
         self._operators = operators
         self._instance = instance
         self._wake = wake
+        self._clock = clock
+        self._ahead_since_s: dict[tuple[str, uuid.UUID, int], float] = {}
+        """Leases that begin in the future, and when this daemon first saw them."""
+        self._ahead_due_s = float("-inf")
         self._work = asyncio.Event()
         self._soon: asyncio.TimerHandle | None = None
 
@@ -85,13 +98,39 @@ class Reaper:
         daemon is recording is left to that report: a late answer says more than none.
         """
         has_left_any = False
-        for callback, lease_owner, reaped_at in await self._outbox.expired_leases(every_s=REAP_INTERVAL_S):
+        for callback, lease_owner, reaped_at in (*await self._ended_leases(), *await self._ended_leases_ahead()):
             recorder = self._recorders[callback.lane]
             if recorder.is_recording(callback):
                 has_left_any = True
             else:
                 recorder.record(self._interrupted(callback, lease_owner, reaped_at))
         return has_left_any
+
+    async def _ended_leases(self) -> list[tuple[Callback, str, datetime]]:
+        """The expired leases that this daemon's own clock confirms."""
+        sent_s = time.monotonic()
+        expired = await self._outbox.expired_leases(every_s=REAP_INTERVAL_S)
+        now_s = time.monotonic()
+        if expired:
+            # The clock may have stepped since it was last read.
+            self._clock.observe(ClockReading(expired[0][2].timestamp(), sent_s, now_s))
+        steady_for_s = self._clock.steady_for_s(now_s)
+        return [lease for lease in expired if lease[0].lease_s <= steady_for_s]
+
+    async def _ended_leases_ahead(self) -> list[tuple[Callback, str, datetime]]:
+        """The leases from the future that this daemon has seen for their full length."""
+        now_s = time.monotonic()
+        if (
+            not self._ahead_since_s
+            and now_s < self._ahead_due_s
+            and self._clock.steady_for_s(now_s) > _AHEAD_INTERVAL_S
+        ):
+            return []
+        ahead = {_key(lease[0]): lease for lease in await self._outbox.leases_ahead()}
+        now_s = time.monotonic()
+        self._ahead_due_s = now_s + _AHEAD_INTERVAL_S
+        self._ahead_since_s = {key: self._ahead_since_s.get(key, now_s) for key in ahead}
+        return [lease for key, lease in ahead.items() if now_s - self._ahead_since_s[key] >= lease[0].lease_s]
 
     async def _expire(self) -> None:
         ended: Counter[str] = Counter()
@@ -106,6 +145,9 @@ class Reaper:
     def _interrupted(self, callback: Callback, lease_owner: str, reaped_at: datetime) -> Attempt:
         """The attempt as far as it is known: it began, and the operator may have received it."""
         elapsed_s = (reaped_at - callback.leased_at).total_seconds()
+        if elapsed_s < 0:
+            # From the future: it was seen for this long.
+            elapsed_s, reaped_at = callback.lease_s, callback.leased_at + timedelta(seconds=callback.lease_s)
         exchange = Exchange(
             evidence=Evidence.UNANSWERED,
             reason="interrupted",
@@ -132,3 +174,7 @@ class Reaper:
             report_id=uuid.uuid4(),
             reaped=True,
         )
+
+
+def _key(callback: Callback) -> tuple[str, uuid.UUID, int]:
+    return callback.operator_id, callback.request_id, callback.attempt

@@ -1,9 +1,9 @@
 -- The operators with their state, and their limits over the fleet as the files of the running
 -- daemons have them.
-select o.operator_id, o.enabled, o.health, o.circuit, extract(epoch from now() - o.circuit_since)::double precision as circuit_for_s,
-       o.consecutive_failures, o.last_success_at, o.last_failure_at,
+select o.operator_id, o.enabled, o.health, o.circuit,
+       greatest(extract(epoch from now() - o.circuit_since), 0)::double precision as circuit_for_s, o.consecutive_failures, o.last_success_at, o.last_failure_at,
        extract(epoch from o.ping_at - now())::double precision as ping_in_s, o.paused_at,
-       extract(epoch from now() - o.paused_at)::double precision as paused_for_s, o.paused_by, o.pause_reason,
+       greatest(extract(epoch from now() - o.paused_at), 0)::double precision as paused_for_s, o.paused_by, o.pause_reason,
        o.interactive_backoff_until, o.settlement_backoff_until,
        greatest(extract(epoch from o.interactive_backoff_until - now()), 0)::double precision as interactive_backoff_for_s,
        greatest(extract(epoch from o.settlement_backoff_until - now()), 0)::double precision as settlement_backoff_for_s,
@@ -13,7 +13,8 @@ select o.operator_id, o.enabled, o.health, o.circuit, extract(epoch from now() -
      select count(*) as daemons, max(s.interactive_max) as interactive_slots, max(s.settlement_max) as settlement_slots,
             max(s.requests_per_s_max) as requests_per_s
        from predictu_dispatch.share s
-       join predictu_dispatch.daemon d on d.instance = s.instance and d.seen_at > now() - predictu_dispatch.heartbeat_timeout()
+       join predictu_dispatch.daemon d on d.instance = s.instance
+        and d.seen_at between now() - predictu_dispatch.heartbeat_timeout() and now() + interval '1 second'
       where s.operator_id = o.operator_id
  ) served
  order by o.operator_id

@@ -7,8 +7,8 @@ with leased as (
      where c.state = 'in_flight' and c.operator_id = $1 and c.lane = $2
      group by c.leased_by
 )
-select d.instance, d.host, d.started_at, d.seen_at,
-       d.seen_at > now() - predictu_dispatch.heartbeat_timeout() as is_live,
+select d.instance, d.host, d.started_at, d.seen_at, d.clock_ahead_s,
+       d.seen_at between now() - predictu_dispatch.heartbeat_timeout() and now() + interval '1 second' as is_live,
        s.operator_id is not null as has_file,
        coalesce(case $2 when 'interactive' then s.interactive_slots else s.settlement_slots end, 0) as slots,
        coalesce(case $2 when 'interactive' then s.interactive_max else s.settlement_max end, 0) as slots_max,

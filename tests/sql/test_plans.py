@@ -146,7 +146,7 @@ async def test_a_heartbeat_with_hundreds_of_operators_has_no_quadratic_join(harn
         shares = await owner.fetch(
             query("heartbeat"),
             *("host-1", uuid.UUID(int=1), "host", 1, "1", operator_ids),
-            *([16] * count, [16] * count, [0.0] * count, [8] * count, [8] * count, [None] * count, 1),
+            *([16] * count, [16] * count, [0.0] * count, [8] * count, [8] * count, [None] * count, 1, None, None, None),
         )
         assert len(shares) == count
     assert max(compared(plan["Plan"]) for plan in plans) <= 2 * count

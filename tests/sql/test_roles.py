@@ -12,7 +12,7 @@ MAY_EXECUTE = {
     "predictu_support": set(),
     "predictu_auditor": {"minor_digits"},
 }
-FOR_THE_FLEET = {"heartbeat", "deregister", "write_circuits", "claim_chore", "fleet_figures"}
+FOR_THE_FLEET = {"heartbeat", "deregister", "write_circuits", "claim_chore", "fleet_figures", "correct_times"}
 WITH_OWN_RIGHTS = {"minor_digits", "heartbeat_timeout", "backlog"}
 """Helpers: minor_digits() formats amounts, backlog() reads with its caller's rights."""
 MAY_EXECUTE["predictu_dispatcher"] |= FOR_THE_FLEET | WITH_OWN_RIGHTS | {"claim_apart", "expire_apart"}

@@ -26,7 +26,13 @@ NO_SHARE: Amounts = (0, 0, 0.0)
 
 
 async def heartbeat(
-    connection: Connection, name: str, session: uuid.UUID, limits: Mapping[str, Limits], used: Mapping[str, Amounts]
+    connection: Connection,
+    name: str,
+    session: uuid.UUID,
+    limits: Mapping[str, Limits],
+    used: Mapping[str, Amounts],
+    *,
+    clock_at_s: float | None = None,
 ) -> dict[str, tuple[Amounts, bool]]:
     """Sends a heartbeat as edge/postgres/fleet_store.py does.
 
@@ -35,7 +41,9 @@ async def heartbeat(
     names = list(limits)
     columns: list[list[float | None]] = [[limits[one][n] for one in names] for n in range(3)]
     columns += [[used.get(one, NO_SHARE)[n] for one in names] for n in range(3)]
-    rows = await connection.fetch(query("heartbeat"), name, session, "host", 42, "1.0", names, *columns, 1)
+    rows = await connection.fetch(
+        query("heartbeat"), name, session, "host", 42, "1.0", names, *columns, 1, clock_at_s, None, None
+    )
     return {row["operator_id"]: (tuple(row[kind] for kind in KINDS), row["is_fair"]) for row in rows}
 
 

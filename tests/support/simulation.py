@@ -24,6 +24,7 @@ from predictu_dispatch.flow.recorder import Recorder
 from tests.support.model import Configured, Network
 from tests.support.postgres import Database
 from tests.support.snapshot import AuditKey
+from tests.support.stepped_clock import steady_clock
 
 DAEMONS = ("host-1", "host-2")
 T = TypeVar("T")
@@ -114,6 +115,7 @@ class Daemon:
             lambda: {self.operator_id: configured},
             instance=name,
             wake=self.wake,
+            clock=steady_clock(),
         )
 
     async def reap(self) -> None:

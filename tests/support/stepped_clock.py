@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from unittest import mock
 import pytest
 from typing_extensions import override
 
+from predictu_dispatch.core.clock import ClockReading, DatabaseClock
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 
 _SOURCE = Path(__file__).with_suffix(".c")
@@ -67,6 +69,14 @@ class _SteppedPostgres(EmbeddedPostgres):
         # Only this process and its children: the daemons of the test keep their clock.
         with mock.patch.dict(os.environ, self._clock.environment):
             return super()._spawn(program, *arguments)
+
+
+def steady_clock() -> DatabaseClock:
+    """What a daemon knows of a database on this machine after an hour."""
+    clock, now_s, host_at_s = DatabaseClock(), time.monotonic(), time.time()
+    for ago_s in range(3600, -1, -10):
+        clock.observe(ClockReading(host_at_s - ago_s, now_s - ago_s, now_s - ago_s))
+    return clock
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -39,8 +40,18 @@ class FleetStore:
         # Read once, because a process without free descriptors must still send heartbeats.
         self._version = version("predictu-dispatch")
 
-    async def heartbeat(self, usages: Sequence[Usage]) -> list[Share]:
-        """Send a heartbeat; returns this daemon's shares. Raises InstanceTakenError."""
+    async def heartbeat(
+        self,
+        usages: Sequence[Usage],
+        *,
+        clock_at_s: float | None = None,
+        clock_ahead_s: float | None = None,
+        silent_at: datetime | None = None,
+    ) -> list[Share]:
+        """Send a heartbeat; returns this daemon's shares. Raises InstanceTakenError.
+
+        The last three are heartbeat()'s in the database.
+        """
         try:
             rows = await self._database.fetch(
                 query("heartbeat"),
@@ -52,6 +63,7 @@ class FleetStore:
                 # A usage's fields are the parameters, in their order.
                 *([usage[field] for usage in usages] for field in range(len(Usage._fields))),
                 len(migrations()),
+                *(clock_at_s, clock_ahead_s, silent_at),
                 # Urgent, because a daemon without shares sends nothing.
                 urgent=True,
             )
@@ -60,6 +72,12 @@ class FleetStore:
                 raise
             raise InstanceTakenError(". ".join(filter(None, (error.message, error.hint)))) from error
         return [Share(**row) for row in rows]
+
+    async def seen_at(self) -> datetime | None:
+        """The last heartbeat of the daemon with this name."""
+        return next(
+            (row["seen_at"] for row in await self._database.fetch(query("daemon_seen_at"), self._instance)), None
+        )
 
     async def deregister(self) -> None:
         await self._database.fetch(query("deregister"), self._instance, self._session_id)

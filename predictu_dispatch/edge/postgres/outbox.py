@@ -13,7 +13,8 @@ from uuid import UUID
 
 from predictu_dispatch.core.callback import Callback, Effect
 from predictu_dispatch.core.claim import ClaimRequest, RowFailure, UnusableRows
-from predictu_dispatch.core.fleet import FleetFigures
+from predictu_dispatch.core.clock import ClockReading
+from predictu_dispatch.core.fleet import FleetFigures, LatestTimes
 from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
@@ -137,16 +138,31 @@ class Outbox:
 
     async def expired_leases(self, *, every_s: float) -> list[tuple[Callback, str, datetime]]:
         """Expired attempts, their lease owners and the database's time, once per interval."""
-        rows = await self._database.fetch(query("expired_leases"), _REAP_MAX, every_s, self._instance)
-        now_s = time.monotonic()
-        return _usable(
-            rows,
-            lambda row: (
-                _callback(row[:-2], leased_at_s=now_s - (row["reaped_at"] - row["leased_at"]).total_seconds()),
-                row["leased_by"],
-                row["reaped_at"],
-            ),
-        )
+        return _leases(await self._database.fetch(query("expired_leases"), _REAP_MAX, every_s, self._instance))
+
+    async def leases_ahead(self) -> list[tuple[Callback, str, datetime]]:
+        """The attempts whose lease begins in the future, as expired_leases() returns them."""
+        return _leases(await self._database.fetch(query("leases_ahead"), _REAP_MAX))
+
+    async def read_clock(self) -> ClockReading:
+        """Read the database's clock."""
+        sent_s = 0.0
+
+        def note_time() -> bool:
+            nonlocal sent_s
+            sent_s = time.monotonic()
+            return False
+
+        # Called with the connection at hand: waiting for one would make the reading inexact.
+        [row] = await self._database.fetch(query("read_clock"), urgent=True, unless=note_time)
+        return ClockReading(database_at_s=row["database_at_s"], sent_s=sent_s, received_s=time.monotonic())
+
+    async def correct_times(self, latest: Sequence[LatestTimes], *, ahead_s: float) -> list[str]:
+        """Bring times back that lie too far ahead; returns the operators concerned."""
+        # The fields are the parameters, in their order.
+        columns = ([one[field] for one in latest] for field in range(len(LatestTimes._fields)))
+        rows = await self._database.fetch(query("correct_times"), *columns, ahead_s)
+        return [row["operator_id"] for row in rows]
 
     async def prepare_partitions(self, *, every_s: float) -> None:
         """Create the coming months' audit partitions, unless a daemon did in this interval."""
@@ -190,6 +206,18 @@ def _apart(rows: Sequence[Any]) -> tuple[list[Any], list[RowFailure]]:
         if row["failed_sqlstate"] is not None
     ]
     return [row for row in rows if row["failed_sqlstate"] is None], failures
+
+
+def _leases(rows: Sequence[Any]) -> list[tuple[Callback, str, datetime]]:
+    now_s = time.monotonic()
+    return _usable(
+        rows,
+        lambda row: (
+            _callback(row[:-2], leased_at_s=now_s - (row["reaped_at"] - row["leased_at"]).total_seconds()),
+            row["leased_by"],
+            row["reaped_at"],
+        ),
+    )
 
 
 def _as_json(headers: tuple[tuple[str, str], ...]) -> str:

@@ -48,12 +48,17 @@ class Gauges:
         self._states: Sequence[OperatorState] = ()
         self._states_read_at_s: float | None = None
         self._configs: tuple[OperatorConfig, ...] = ()
+        self._clock_ahead_s = 0.0
+        self._clock_read_at_s: float | None = None
 
     def refresh(self) -> None:
         self._process = self._process_stats()
 
     def figures_read(self, figures: FleetFigures) -> None:
         self._figures, self._counted_at_s = figures, time.monotonic() - figures.age_s
+
+    def clock_read(self, ahead_s: float) -> None:
+        self._clock_ahead_s, self._clock_read_at_s = ahead_s, time.monotonic()
 
     def operators_read(self, states: Sequence[OperatorState]) -> None:
         self._states, self._states_read_at_s = states, time.monotonic()
@@ -67,6 +72,13 @@ class Gauges:
         if process is None:
             return
         yield from _process_gauges(process)
+        if _is_recent(self._clock_read_at_s):
+            yield _gauge(
+                "clock_difference_seconds",
+                "By how much the database's clock is ahead of this host's clock; below 0 if it is behind. Tokens are "
+                "issued at the database's time while they differ by less than 30 s, else at the host's.",
+                {(): self._clock_ahead_s},
+            )
         if _is_recent(self._states_read_at_s):
             yield from _operator_gauges(self._states)
         if _is_recent(self._counted_at_s):

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.callback import Callback
 from predictu_dispatch.core.claim import RowFailure
+from predictu_dispatch.core.clock import DatabaseClock
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, OperatorState
 from predictu_dispatch.core.lifecycle import FINAL, Attempt, CallbackChange, CallbackState, Cause
@@ -84,6 +85,10 @@ _HELP = {
     "chores_failed": (
         "Failed maintenance chores; each is tried again. Failures while the database is unavailable are not counted."
     ),
+    "clock_steps": (
+        "Steps of the database's clock that this daemon saw, in either direction: a restore, a failover to a server "
+        "whose clock differs, or a clock that was set."
+    ),
     "config_reload_failures": (
         "Reloads with at least one invalid file: its operator keeps its running settings, the other files are applied."
     ),
@@ -117,6 +122,7 @@ class Metrics:
         self.leases_reaped = self._counter("leases_reaped")
         self.reports_refused = self._counter("reports_refused")
         self.chores_failed = self._counter("chores_failed", "chore")
+        self.clock_steps = self._counter("clock_steps")
         self.reload_failures = self._counter("config_reload_failures")
         self.last_reload_successful = self._gauge("config_last_reload_successful")
         self.last_reload_successful.set(1)
@@ -240,6 +246,20 @@ class Telemetry:
 
     def figures_read(self, figures: FleetFigures) -> None:
         self.gauges.figures_read(figures)
+
+    def clock_read(self, clock: DatabaseClock) -> None:
+        ahead_s = clock.ahead_of_host_s(time.time(), time.monotonic())
+        if ahead_s is not None:
+            self.gauges.clock_read(ahead_s)
+
+    def clock_stepped(self, step_s: float) -> None:
+        """Logs and counts a step of the database's clock; below 0 it was set back."""
+        self._metrics.clock_steps.inc()
+        log.error(Event.CLOCK_STEPPED, step_s=round(step_s, 3))
+
+    def times_corrected(self, operator_ids: Sequence[str]) -> None:
+        """Logs that times which lay in the future were brought back."""
+        log.warning(Event.TIMES_CORRECTED, operators=sorted(set(operator_ids)))
 
     def instance_taken(self, taken: InstanceTakenError) -> None:
         """Logs that another daemon has this one's name; it may have stopped a moment ago."""

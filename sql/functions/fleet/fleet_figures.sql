@@ -25,7 +25,7 @@ begin
          where m.chore = 'backlog';
     end if;
     return query
-        select m.result, extract(epoch from clock_timestamp() - m.result_at)::double precision
+        select m.result, greatest(extract(epoch from clock_timestamp() - m.result_at), 0)::double precision
           from predictu_dispatch.maintenance_chore m where m.chore = 'backlog';
 end $$;
 

@@ -1,10 +1,17 @@
 -- Records that a daemon is alive and what it still uses; returns its shares of the operators'
 -- limits. If is_fair is false, this daemon or another one must still return a share, and the daemon
--- should call again soon. Raises PD007 if another live daemon has the same name.
+-- should call again soon. Raises PD007 if another live daemon has the same name. A step of the clock
+-- must neither keep a stopped daemon alive nor end a running one. So only a caller that has seen the
+-- clock steady for heartbeat_timeout() removes shares: clock_at_s is the Unix time that it expects
+-- here, or 0 if it has not. silent_at is a last heartbeat of this name that the caller has seen
+-- unchanged for that long on its own clock. clock_ahead_s is by how much this clock is ahead of the
+-- caller's, for `status`.
 create or replace function predictu_dispatch.heartbeat(
     instance text, session_id uuid, host text, pid integer, version text, operator_ids text[],
     interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[],
-    interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer
+    interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer,
+    clock_at_s double precision default null, clock_ahead_s double precision default null,
+    silent_at timestamptz default null
 ) returns table (
     operator_id text, interactive_slots integer, settlement_slots integer, requests_per_s double precision,
     is_fair boolean
@@ -12,7 +19,11 @@ create or replace function predictu_dispatch.heartbeat(
 set enable_nestloop = off set jit = off as $$
 #variable_conflict use_column
 declare
+    -- As expected, before it waits for others. A daemon of an earlier release expects nothing.
+    is_steady boolean := coalesce(abs(extract(epoch from clock_timestamp()) - clock_at_s) < 0.25, true);
     seen_now timestamptz;
+    -- A later heartbeat was sent before the clock was set back.
+    ahead timestamptz;
     silent_since timestamptz;
     other predictu_dispatch.daemon;
     is_established boolean;
@@ -21,8 +32,10 @@ begin
     perform predictu_dispatch.take_lock('heartbeat', waits => true);
     seen_now := clock_timestamp();
     silent_since := seen_now - predictu_dispatch.heartbeat_timeout();
+    ahead := seen_now + interval '1 second';
     select d.* into other from predictu_dispatch.daemon d
-     where d.instance = heartbeat.instance and d.session_id <> heartbeat.session_id and d.seen_at > silent_since;
+     where d.instance = heartbeat.instance and d.session_id <> heartbeat.session_id and d.seen_at > silent_since
+       and d.seen_at is distinct from silent_at;
     if found then
         raise exception using errcode = 'PD007',
             message = format('another daemon called %s is running on host %s, process %s', quote_literal(instance),
@@ -32,8 +45,9 @@ begin
     update predictu_dispatch.daemon d
        set session_id = heartbeat.session_id, host = heartbeat.host, pid = heartbeat.pid,
            version = heartbeat.version, schema_version = heartbeat.schema_version, seen_at = seen_now,
+           clock_ahead_s = heartbeat.clock_ahead_s,
            started_at = case d.session_id when heartbeat.session_id then d.started_at else seen_now end,
-           present_since = case when d.seen_at > silent_since then d.present_since else seen_now end
+           present_since = case when d.seen_at between silent_since and ahead then d.present_since else seen_now end
      where d.instance = heartbeat.instance
     returning d.present_since < silent_since into is_established;
     if not found then
@@ -41,7 +55,10 @@ begin
             (instance, session_id, host, pid, version, schema_version, started_at, present_since, seen_at)
         values (instance, session_id, host, pid, version, schema_version, seen_now, seen_now, seen_now);
     end if;
-    if is_established then
+    if is_established and is_steady then
+        -- Since the clock is steady, a running daemon has sent a heartbeat.
+        update predictu_dispatch.daemon d set seen_at = silent_since, present_since = least(d.present_since, silent_since)
+         where d.seen_at > ahead;
         -- Stopped daemons lose their shares. After an outage all daemons are silent, so the first
         -- one to return must wait.
         delete from predictu_dispatch.share s

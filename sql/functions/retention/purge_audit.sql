@@ -33,7 +33,7 @@ begin
     -- The cursor of an interrupted run is not continued: rows that were written behind it meanwhile
     -- would be missing from the successor.
     if cursor.source is distinct from to_regclass('predictu_dispatch.' || source)::oid
-       or cursor.moved_at < now() - interval '1 hour'
+       or cursor.moved_at < now() - interval '1 hour' or cursor.moved_at > now()
        or (step = 'replace' and to_regclass('predictu_dispatch.' || kept) is null) then
         delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
         insert into predictu_dispatch.audit_purge_cursor (part, source, next_block)

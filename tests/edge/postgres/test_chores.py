@@ -18,6 +18,7 @@ from predictu_dispatch.flow.recorder import Recorder
 from tests.support.daemons import until
 from tests.support.harness import OPERATOR, Harness
 from tests.support.postgres import Database
+from tests.support.stepped_clock import steady_clock
 
 _LEASE_S = 0.05
 
@@ -79,7 +80,9 @@ async def test_a_daemon_that_cannot_settle_leaves_the_chore_to_others(harness: H
     async with two_outboxes(database) as (one, _):
         await lease_that_expires(harness, one)
         stuck = Recorder(one, telemetry, wake)
-        reaper = Reaper(one, dict.fromkeys(Lane, stuck), telemetry, dict, instance="host-1", wake=wake)
+        reaper = Reaper(
+            one, dict.fromkeys(Lane, stuck), telemetry, dict, instance="host-1", wake=wake, clock=steady_clock()
+        )
         assert await reaper.reap_leases() is False
         # The chore's interval is over only a while later.
         await until("the attempt is left to the report that the recorder does not settle", reaper.reap_leases)
