@@ -104,10 +104,11 @@ def host_fault(host: str) -> str | None:
     normalized = unicodedata.normalize("NFKC", host).replace("\N{IDEOGRAPHIC FULL STOP}", ".").casefold()
     if ":" in normalized:
         return address_fault(normalized)
-    name = normalized.rstrip(".")
-    last = name.rpartition(".")[2]
-    if last == "localhost":
+    if normalized.rstrip(".").rpartition(".")[2] == "localhost":
         return "loopback (RFC 6761)"
-    if _NUMBER.fullmatch(last):
-        return address_fault(normalized)
-    return None
+    return address_fault(normalized) if ends_in_number(normalized) else None
+
+
+def ends_in_number(host: str) -> bool:
+    """Return whether programs read this host as an IPv4 address."""
+    return _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) is not None

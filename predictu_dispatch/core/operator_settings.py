@@ -10,11 +10,10 @@ import hashlib
 import json
 from functools import partial
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from predictu_dispatch.core.addresses import host_fault
+from predictu_dispatch.core.callback_url import url_fault
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.settings import DAY_S, HOUR_S, Section
 
@@ -205,40 +204,11 @@ class OperatorSettings(Section):
         # If one of the two is not valid, its own fault is enough.
         allow_insecure_http = info.data.get("allow_insecure_http", True)
         allow_private_addresses = info.data.get("allow_private_addresses", True)
-        if fault := _url_fault(
+        if fault := url_fault(
             url, allow_insecure_http=allow_insecure_http, allow_private_addresses=allow_private_addresses
         ):
             raise ValueError(fault)
         return url
-
-
-def _url_fault(url: str, *, allow_insecure_http: bool, allow_private_addresses: bool) -> str | None:
-    """Return what would be allowed instead of this URL; None if it is allowed."""
-    # urlsplit drops tabs and line ends, and some clients read a backslash as a slash: the URL that
-    # is checked must be the URL that is called.
-    if "\\" in url or any(c.isspace() or not c.isprintable() for c in url):
-        return "a URL without spaces, backslashes or control characters"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return "an https:// URL with a valid host and port"
-    rules = {
-        "an https:// URL": parts.scheme in {"https", "http"},
-        "an https:// URL with a host, and a port from 1 to 65535 if any": bool(host) and port != 0,
-        "a URL without user and password; the signed token identifies us": "@" not in parts.netloc,
-        "a URL without a fragment (#…), which is never sent": "#" not in url,
-    }
-    if malformed := next((allowed for allowed, is_kept in rules.items() if not is_kept), None):
-        return malformed
-    # Both keys are named at once, so that one correction is enough.
-    faults = []
-    if parts.scheme != "https" and not allow_insecure_http:
-        faults.append("an https:// URL, or allow_insecure_http = true")
-    # The transport checks the addresses of a name; a URL that can never work is refused here.
-    if not allow_private_addresses and (why := host_fault(host or "")):
-        faults.append(f"a URL of a public host, or allow_private_addresses = true ({host} is {why})")
-    return "; and ".join(faults) or None
 
 
 def settings_fingerprint(settings: OperatorSettings) -> str:

@@ -186,6 +186,12 @@ def test_a_refused_key_says_what_is_allowed(given: dict[str, Any], key: str, all
     assert refused(given) == {key: allowed}
 
 
+UNUSUAL_HOST = (
+    "must be a URL whose host is a name in ASCII (xn--… for other letters, no dot at its end) or an IP address in its "
+    "usual spelling, with a port from 1 to 65535 if any"
+)
+
+
 @pytest.mark.parametrize(
     ("url", "allowed"),
     [
@@ -201,6 +207,12 @@ def test_a_refused_key_says_what_is_allowed(given: dict[str, Any], key: str, all
         ("https://h/#", "must be a URL without a fragment (#…), which is never sent"),
         ("https://h/\n", "must be a URL without spaces, backslashes or control characters"),
         ("https://good.example\\@evil.example/", "must be a URL without spaces, backslashes or control characters"),
+        *(
+            (f"https://{host}/", UNUSUAL_HOST)
+            for host in ("ünï.example", "h.example.", "h..example", "h%41", "h<h", "h:")
+        ),
+        *((f"https://{host}/", UNUSUAL_HOST) for host in ("h:0443", f"{'a' * 64}.example", ".".join(["a" * 63] * 4))),
+        ("https://h/é?b=c", "must be a URL in ASCII, with other characters percent-encoded, such as %C3%A9 for é"),
     ],
 )
 def test_an_unsafe_callback_url_is_refused(url: str, allowed: str) -> None:
@@ -209,11 +221,25 @@ def test_an_unsafe_callback_url_is_refused(url: str, allowed: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["https://h", "HTTPS://h:8443/a?b=c", "https://[2a00:1450:4001::1]:1/", "https://ünï.example/", "http://h:8080/"],
+    [
+        "https://h",
+        "HTTPS://h:8443/a?b=c",
+        "https://[2a00:1450:4001::1]:1/",
+        "https://xn--n-iga8e.example/",
+        "http://h:8080/",
+    ],
 )
 def test_a_usual_callback_url_is_accepted_unchanged(url: str) -> None:
     given = {**LEAST, "callback_url": url, "allow_insecure_http": url.startswith("http:")}
     assert OperatorSettings.model_validate(given).callback_url == url
+
+
+@pytest.mark.parametrize(
+    "host", ["127.1", "0x7f.0.0.1", "2130706433", "1.2.3.4.5", "[fe80::1%25eth0]", "[fe80::1%eth0]"]
+)
+def test_an_address_in_another_spelling_is_refused_also_if_private_ones_are_allowed(host: str) -> None:
+    given = {**LEAST, "callback_url": f"https://{host}/", "allow_private_addresses": True}
+    assert refused(given) == {"callback_url": UNUSUAL_HOST}
 
 
 @pytest.mark.parametrize("operator_id", ["", "a" * 65, "op.a", "op/a", "op a", "op_a\n", "öp"])

@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.connector import Connection as OpenConnection
@@ -49,12 +50,11 @@ class Connector:
         connecting: Callable[[], None],
     ) -> None:
         require_aiohttp()
-        url = URL(settings.callback_url)
-        self.host = url.host_port_subcomponent or ""
-        """The value of the Host header."""
+        parts = urlsplit(settings.callback_url)
         self._allow_private_addresses = settings.allow_private_addresses
         self._connecting = connecting
-        self._destination = aiohttp.ClientRequest("POST", url)
+        # Without path and query, which yarl would change.
+        self._destination = aiohttp.ClientRequest("POST", URL(f"{parts.scheme}://{parts.netloc}/"))
         self._connector = aiohttp.TCPConnector(
             # The lane's slots bound the connections.
             limit=0,

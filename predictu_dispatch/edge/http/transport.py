@@ -9,9 +9,9 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from urllib.parse import quote
 
 from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.core.callback_url import host_header, request_target
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.http.connection import Connection
 from predictu_dispatch.edge.http.connector import Connector
@@ -20,7 +20,6 @@ from predictu_dispatch.edge.http.resolver import LookUp, look_up
 
 _ERROR_CHARS_MAX = 500
 """aiohttp's errors quote what the operator sent, and the text is stored for every attempt."""
-_ASCII = "".join(map(chr, range(128)))
 
 
 class Transport:
@@ -38,7 +37,8 @@ class Transport:
         connecting: Callable[[], None] = lambda: None,
     ) -> None:
         self._connector = Connector(settings, ssl_context, look_up=look_up, connecting=connecting)
-        self._request_line = f"POST {_target(settings.callback_url)} HTTP/1.1\r\nHost: {self._connector.host}\r\n"
+        url = settings.callback_url
+        self._request_line = f"POST {request_target(url)} HTTP/1.1\r\nHost: {host_header(url)}\r\n"
         self._response_bytes_max = settings.limits.max_response_bytes
         self._idle: list[Connection] = []
         """The last one is reused first, so that those that are not needed reach their end."""
@@ -191,14 +191,6 @@ def _exchange(connection: Connection, *, started_s: float, connected_s: float) -
         first_byte_ms=None if connection.first_byte_s is None else (connection.first_byte_s - started_s) * 1000,
         total_ms=(time.monotonic() - started_s) * 1000,
     )
-
-
-def _target(url: str) -> str:
-    """Returns the request target as it is written in the URL; characters beyond ASCII as UTF-8."""
-    _, _, rest = url.partition("://")
-    at = min([index for index in (rest.find("/"), rest.find("?")) if index >= 0], default=len(rest))
-    target = rest[at:]
-    return quote(target if target.startswith("/") else f"/{target}", safe=_ASCII)
 
 
 def _printable(text: str) -> str:
