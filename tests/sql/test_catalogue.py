@@ -48,7 +48,9 @@ async def test_nothing_depends_on_an_object_of_somebody_else(harness: Harness) -
 
 async def test_no_body_has_a_literal_that_standard_conforming_strings_would_change(harness: Harness) -> None:
     bodies = await harness.owner.fetch(
-        r"select proname from pg_proc where pronamespace = 'predictu_dispatch'::regnamespace and prosrc like '%\\%'"
+        "select proname from pg_proc where pronamespace = 'predictu_dispatch'::regnamespace"
+        # E'…' says itself what its backslash means.
+        "   and strpos(regexp_replace(prosrc, 'E''[^'']*''', '', 'g'), chr(92)) > 0"
     )
     assert [row[0] for row in bodies] == []
 
