@@ -35,6 +35,7 @@ from predictu_dispatch.edge.config.files import (
     system_message,
 )
 from predictu_dispatch.edge.config.keys import published_keys
+from predictu_dispatch.edge.tls import client_context
 
 _SectionT = TypeVar("_SectionT", bound=Section)
 
@@ -188,17 +189,11 @@ def read_tls(tls: TlsSettings, file: Path, environ: Mapping[str, str]) -> tuple[
     # Before OpenSSL reads: a file replaced in between causes one needless reload later; in the
     # other order a renewed certificate would be missed.
     digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents.values())).hexdigest()
-    # With ca_file, the operator is trusted by that authority only.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Some OpenSSL builds, such as Debian 12's, allow TLS 1.0 by default.
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        if "ca_file" in paths:
-            context.load_verify_locations(paths["ca_file"])
-        else:
-            context.load_default_certs()
+        context = client_context(paths.get("ca_file"))
     except (OSError, ValueError):
         refuse("ca_file", "does not load; must be PEM certificates")
+        context = client_context()
     try:
         if "client_cert_file" in paths:
             # With an empty password, OpenSSL refuses an encrypted key instead of asking on the

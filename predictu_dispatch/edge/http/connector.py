@@ -27,6 +27,7 @@ from predictu_dispatch.core.addresses import address_fault
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.http.failure_reason import UnsolicitedDataError
 from predictu_dispatch.edge.http.resolver import AddressRefusedError, LookUp, VettingResolver
+from predictu_dispatch.edge.tls import client_context
 
 _DNS_TTL_S = 10
 """How long a resolved name is cached. Only permitted addresses are cached; failures are not."""
@@ -61,7 +62,7 @@ class Connector:
             resolver=VettingResolver(allow_private_addresses=settings.allow_private_addresses, look_up=look_up),
             ttl_dns_cache=_DNS_TTL_S,
             socket_factory=self._vetted_socket,
-            ssl=ssl_context or _default_ssl_context(),
+            ssl=ssl_context or _system_context(),
         )
 
     async def open(self) -> OpenConnection:
@@ -113,13 +114,8 @@ def require_aiohttp() -> None:
         )
 
 
-@cache
-def _default_ssl_context() -> ssl.SSLContext:
-    """Trusts the public authorities. Some OpenSSL builds would allow TLS 1.0."""
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+_system_context = cache(client_context)
+"""Shared, because loading the system's authorities takes tens of milliseconds."""
 
 
 def _reset_on_close_socket(address: aiohttp.AddrInfoType) -> socket.socket:

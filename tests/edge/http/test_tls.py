@@ -25,6 +25,7 @@ import uvloop
 from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.edge.http.resolver import look_up
 from predictu_dispatch.edge.http.transport import Transport
+from predictu_dispatch.edge.tls import client_context
 from tests.support.raw_server import (
     OK,
     TIMEOUT_S,
@@ -105,6 +106,31 @@ async def test_the_operators_ca_file_is_trusted(authority: trustme.CA, tmp_path:
     )
     assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("trusted", ["ca_file", "the system's"])
+async def test_an_operator_is_verified_in_the_same_way_whoever_is_trusted(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: str
+) -> None:
+    """On every Python: 3.13 verifies more strictly in create_default_context() only."""
+    file, negotiated = ca_file(authority, tmp_path), []
+
+    async def script(peer: Peer) -> None:
+        negotiated.append(peer.writer.get_extra_info("ssl_object").selected_alpn_protocol())
+        await answering(OK)(peer)
+
+    monkeypatch.setattr("predictu_dispatch.edge.http.connector._system_context", client_context)
+    monkeypatch.setenv("SSL_CERT_FILE", file)
+    context = server_tls(authority)
+    context.set_alpn_protocols(["http/1.1"])
+    exchange, _ = await exchange_over_tls(context, script, **({"ca_file": file} if trusted == "ca_file" else {}))
+    assert evidence_and_reason(exchange) == (Evidence.ANSWERED, None)
+    assert negotiated == ["http/1.1"]
+    ours = client_context(Path(file) if trusted == "ca_file" else None)
+    assert ours.verify_flags == ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
+    assert (ours.verify_mode, ours.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert ours.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert ours.options == client_context().options
 
 
 async def refused(context: ssl.SSLContext, *, name: str = NAME, **tls: str) -> str:
