@@ -35,6 +35,9 @@ EXIT_MISCONFIGURED: Final = 2
 """Also click's code for wrong usage."""
 EXIT_NO_DATABASE: Final = 3
 
+_BAD_SETTING: Final = ("22023", "42601", "42704")
+"""What the server answers to a session whose DSN has an unknown or wrong setting in `options`."""
+
 DEFAULT_CONFIG: Final = "config/dispatcher.toml"
 
 _READS: Final = "predictu_support or predictu_operations"
@@ -177,6 +180,8 @@ def exit_on_database_errors(invocation: Invocation) -> Iterator[None]:
         if error.sqlstate == INSUFFICIENT_PRIVILEGE:
             fail(f"the database refused: {error.message}", hint=error.hint or _needed_role())
         if isinstance(error, LoginRefused):
+            if error.sqlstate in _BAD_SETTING:
+                fail(f"the database refused a parameter of the DSN: {error.message}; {check}", EXIT_MISCONFIGURED)
             fail(f"the database refused the login: {error.message}; {check}", EXIT_NO_DATABASE)
         raise
 

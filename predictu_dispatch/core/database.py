@@ -1,37 +1,8 @@
-"""The hosts of the database's DSN, and what a call to the database may raise."""
+"""What a call to the database may raise."""
 
 from __future__ import annotations
 
-import re
 from typing import Final
-from urllib.parse import urlsplit
-
-# Postgres allows several hosts, separated by commas; urlsplit() refuses them if one is in brackets.
-_PARTS: Final = re.compile(r"(?P<before>[a-z]+://(?:[^/?#@]*@)?)(?P<hosts>[^/?#]*)(?P<after>.*)", re.DOTALL)
-"""The login ends at the first @, as in asyncpg."""
-_HOST: Final = re.compile(r"(\[[^][@]+\]|[^][@:]*)(:[0-9]{0,5})?")
-
-
-def one_per_host(dsn: str) -> list[str]:
-    """The DSN once for each of its hosts, in their order."""
-    parts = _PARTS.fullmatch(dsn)
-    if parts is None:
-        return [dsn]
-    return [f"{parts['before']}{host}{parts['after']}" for host in parts["hosts"].split(",")]
-
-
-def has_valid_hosts(dsn: str) -> bool:
-    """False if something else is in the place of the hosts, such as the rest of a password."""
-    parts = _PARTS.fullmatch(dsn)
-    if parts is None or not all(_HOST.fullmatch(host) for host in parts["hosts"].split(",")):
-        return False
-    try:
-        for one in one_per_host(dsn):
-            urlsplit(one)
-    except ValueError:
-        return False
-    return True
-
 
 LOCK_NOT_AVAILABLE: Final = "55P03"
 NOTIFICATION_QUEUE_FULL: Final = "54000"

@@ -17,7 +17,7 @@ from typing import Final, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from predictu_dispatch.core.database import has_valid_hosts
+from predictu_dispatch.core.dsn import Surroundings, dsn_fault
 
 DAY_S: Final = 86_400.0
 HOUR_S: Final = 3_600.0
@@ -53,9 +53,8 @@ class DatabaseSettings(Section):
             c.isspace() or not c.isprintable() for c in text
         ):
             raise ValueError(cls.model_fields[str(info.field_name)].description)
-        if not has_valid_hosts(text):
-            message = "a DSN with hosts as host:5432; in a password write %40 for @, %2F for /, %3F for ?, %23 for #"
-            raise ValueError(message)
+        if fault := dsn_fault(text, info.context or Surroundings()):
+            raise ValueError(fault)
         return dsn
 
 

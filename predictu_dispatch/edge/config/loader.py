@@ -7,6 +7,7 @@ good files and keeps the running settings of operators whose files are bad.
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from predictu_dispatch.core.dsn import Surroundings
 from predictu_dispatch.core.settings import DispatcherSettings, Section, shown
 from predictu_dispatch.edge.config.files import (
     ConfigError,
@@ -54,7 +56,9 @@ def read_dispatcher(path: Path, environ: Mapping[str, str]) -> DispatcherSetting
     if isinstance(daemon, dict) and daemon.get("instance", "") == "":
         given["daemon"] = _with(daemon, instance=socket.gethostname())
     try:
-        return DispatcherSettings.model_validate(given)
+        return DispatcherSettings.model_validate(
+            given, context=Surroundings(environ=environ, unusable_file=_unusable_file)
+        )
     except ValidationError as error:
         found = faults_of(error, DispatcherSettings, given, path)
 
@@ -95,6 +99,21 @@ def _read_dsn_files(database: object, path: Path, environ: Mapping[str, str]) ->
             else:
                 unread[key] = "is empty; must be a file that holds a DSN"
     return named, unread
+
+
+def _unusable_file(files: Mapping[str, str]) -> str | None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name, file in files.items():
+        try:
+            if name in ("sslrootcert", "sslcrl"):
+                context.load_verify_locations(cafile=file)
+            elif name == "sslcert":
+                context.load_cert_chain(file, files.get("sslkey"), lambda: files.get("sslpassword", ""))
+            elif name != "sslpassword":
+                Path(file).read_bytes()
+        except (OSError, ValueError):
+            return name
+    return None
 
 
 def _with(table: object, **values: str) -> object:

@@ -11,7 +11,8 @@ import asyncpg
 import structlog
 from asyncpg import Connection
 
-from predictu_dispatch.core.database import DatabaseUnavailable, LoginRefused, one_per_host
+from predictu_dispatch.core.database import DatabaseUnavailable, LoginRefused
+from predictu_dispatch.core.dsn import one_per_host
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.edge.postgres.errors import FOREIGN, translated
 from predictu_dispatch.edge.postgres.session import AT_START, REFUSED_AT_START, keeps_settings

@@ -10,10 +10,10 @@ from tests.edge.config.configuration import OPERATOR, faults, load
 
 
 def test_the_dsn_of_the_environment_wins(folder: Path) -> None:
-    (folder / "dispatcher.toml").write_text('[database]\ndsn = "postgresql://file/db"\npool_size = 9\n')
-    assert load(folder).dispatcher.database.dsn.get_secret_value() == "postgresql://file/db"
-    database = load(folder, PREDICTU_DISPATCH_DSN="postgresql://env/db").dispatcher.database
-    assert (database.dsn.get_secret_value(), database.pool_size) == ("postgresql://env/db", 9)
+    (folder / "dispatcher.toml").write_text('[database]\ndsn = "postgresql://file/db?sslmode=require"\npool_size = 9\n')
+    assert load(folder).dispatcher.database.dsn.get_secret_value() == "postgresql://file/db?sslmode=require"
+    database = load(folder, PREDICTU_DISPATCH_DSN="postgresql://env/db?sslmode=require").dispatcher.database
+    assert (database.dsn.get_secret_value(), database.pool_size) == ("postgresql://env/db?sslmode=require", 9)
 
 
 def test_the_instance_is_the_hosts_name_unless_the_file_names_it(folder: Path) -> None:
@@ -47,17 +47,17 @@ def test_instance_and_listen_of_the_environment_win(folder: Path) -> None:
 
 def test_a_dsn_can_be_in_a_file_or_a_credential(folder: Path) -> None:
     (folder / "dispatcher.toml").write_text('[database]\ndsn = "file:dsn"\nlisten_dsn = "file:secret/listen"\n')
-    (folder / "dsn").write_text("postgresql://u@near/db\n")
+    (folder / "dsn").write_text("postgresql://u@near/db?sslmode=require\n")
     credentials = folder / "credentials"
     credentials.mkdir()
-    (credentials / "dsn").write_text("postgresql://u@far/db")
-    (credentials / "secret_listen").write_text("postgresql://u@listen/db")
+    (credentials / "dsn").write_text("postgresql://u@far/db?sslmode=require")
+    (credentials / "secret_listen").write_text("postgresql://u@listen/db?sslmode=require")
     database = load(folder, CREDENTIALS_DIRECTORY=str(credentials)).dispatcher.database
-    assert database.dsn.get_secret_value() == "postgresql://u@near/db"
-    assert database.listen_dsn.get_secret_value() == "postgresql://u@listen/db"
+    assert database.dsn.get_secret_value() == "postgresql://u@near/db?sslmode=require"
+    assert database.listen_dsn.get_secret_value() == "postgresql://u@listen/db?sslmode=require"
     (folder / "dsn").unlink()
     database = load(folder, CREDENTIALS_DIRECTORY=str(credentials)).dispatcher.database
-    assert database.dsn.get_secret_value() == "postgresql://u@far/db"
+    assert database.dsn.get_secret_value() == "postgresql://u@far/db?sslmode=require"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_an_unescaped_password_in_a_dsn_is_not_shown(folder: Path, dsn: str) -> 
 
 
 @pytest.mark.parametrize(
-    "dsn", ["/db", "h", "u:p%40@h1:5432,[::1]:5432,h3/db?sslmode=require", "u@%2Frun%2Fpg:5432/db"]
+    "dsn", ["/db", "h?sslmode=require", "u:p%40@h1:5432,[::1]:5432,h3/db?sslmode=require", "u@%2Frun%2Fpg:5432/db"]
 )
 def test_a_dsn_can_have_sockets_and_several_hosts(folder: Path, dsn: str) -> None:
     config = load(folder, PREDICTU_DISPATCH_DSN=f"postgresql://{dsn}")
@@ -147,7 +147,7 @@ def test_a_dsn_can_have_sockets_and_several_hosts(folder: Path, dsn: str) -> Non
 
 
 def test_a_valid_configuration_shows_no_secret(folder: Path) -> None:
-    config = load(folder, PREDICTU_DISPATCH_DSN=f"postgresql://u:{SECRET}@h/db")
+    config = load(folder, PREDICTU_DISPATCH_DSN=f"postgresql://u:{SECRET}@h/db?sslmode=require")
     private_line = (folder / "operators" / "keys" / "op_a.pem").read_text().splitlines()[1]
     assert SECRET not in f"{config!r} {config.dispatcher!s}"
     assert private_line not in repr(config)

@@ -123,7 +123,7 @@ CASES = [
     Case(
         what="another DSN in the environment",
         change=lambda _: None,
-        environ={"PREDICTU_DISPATCH_DSN": "postgresql://u:hunter2@h/db"},
+        environ={"PREDICTU_DISPATCH_DSN": "postgresql://u:hunter2@h/db?sslmode=require"},
         needs_restart=("database.dsn",),
     ),
     Case(
