@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, exit_on_database_errors, fail
-from predictu_dispatch.commands.output import print_json, timestamp
+from predictu_dispatch.commands.output import duration, print_json, timestamp
 from predictu_dispatch.core.database import LOCK_NOT_AVAILABLE, DatabaseUnavailable, Refused
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _NEXT_STEPS: Final = {
     LOCK_NOT_AVAILABLE: "another transaction has locked a table; run it again later",
 }
 """What to do, by SQLSTATE, about errors that are no outage."""
+_CLOCK_AHEAD_MAX_S: Final = 86_400.0
+"""Whole months are kept, so a day more or less changes little."""
 
 
 @click.command()
@@ -64,6 +67,12 @@ async def _run(dsn: str, months: int, *, dry_run: bool) -> RetentionResult:
     from predictu_dispatch.flow.retention import Retention  # noqa: PLC0415
 
     async with open_retention_store(dsn, keep_months=months) as store:
+        ahead_s = await store.clock_at_s() - time.time()
+        if ahead_s > _CLOCK_AHEAD_MAX_S and not dry_run:
+            # It would remove what is not old.
+            fail(
+                f"the database's clock is {duration(ahead_s)} ahead of this host's: set the clocks; nothing was removed"
+            )
         retention = Retention(store)
         return await (retention.preview() if dry_run else retention.run())
 

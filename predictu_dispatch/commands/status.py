@@ -10,6 +10,7 @@ import click
 
 from predictu_dispatch.commands.invocation import Invocation, common_options, database
 from predictu_dispatch.commands.output import Row, duration, print_json, printable, table, timestamp, wrapped
+from predictu_dispatch.commands.texts import clock_text
 from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ def daemon_lines(daemons: Sequence[Row]) -> Iterator[str]:
     for daemon in live:
         seen = f"seen {duration(daemon['seen_s_ago'])} ago, version {daemon['version']}"
         yield f"  {daemon['instance']} on {daemon['host']}, {seen}"
+        if text := clock_text(daemon["clock_ahead_s"]):
+            yield click.style(f"    {text}", fg="red")
     if crashed:
         yield click.style("crashed in the last day", bold=True)
     for daemon in crashed:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from predictu_dispatch.commands.output import duration
+
+CLOCK_DIFFERENCE_SHOWN_S: Final = 1.0
+"""As the alert PredictuClockDiffers."""
+
 STATES: Final = {
     "waiting": "waits until its bet's earlier callback is settled",
     "ready": "is due, or scheduled for a retry",
@@ -102,3 +107,10 @@ def state_text(state: str, reason: str | None, operator_status: str | None, oper
     """A callback's state and its reason in one sentence."""
     because = reason_text(reason, operator_status, operator_id)
     return f"it {STATES[state]}" + (f" ({because})" if because else "")
+
+
+def clock_text(ahead_s: float | None) -> str:
+    """What `status` and `why` say of a host whose clock differs by more than a second; or ""."""
+    if ahead_s is None or abs(ahead_s) < CLOCK_DIFFERENCE_SHOWN_S:
+        return ""
+    return f"the database's clock is {duration(abs(ahead_s))} {'ahead of' if ahead_s > 0 else 'behind'} this host's"

@@ -112,6 +112,8 @@ class DaemonFacts:
     slots_max: int
     requests_per_s_max: float
     in_flight: int
+    clock_ahead_s: float | None = None
+    """By how much the database's clock is ahead of its host's; None if not known."""
 
 
 class FileState(StrEnum):

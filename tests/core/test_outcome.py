@@ -174,6 +174,17 @@ def test_a_rollback_is_rechecked_only_while_a_slow_debit_may_still_land(
     assert ended == Outcome(verdict, state, "nothing_to_reverse", Effect.NONE, due_in_s)
 
 
+def test_a_placement_that_ended_in_the_future_counts_as_ended_now_and_is_rechecked_once() -> None:
+    """The clock was set back since; each recheck would find it in the future again."""
+    future: dict[str, Any] = {"recheck_s": 60.0, "placement_ended_s_ago": -3500.0}
+    first = outcome(NOTHING_TO_REVERSE, Method.BET_ROLLBACK, **future)
+    assert (first.state, first.due_in_s) == (CallbackState.READY, 60.0)
+    again = outcome(NOTHING_TO_REVERSE, Method.BET_ROLLBACK, **future, reason="nothing_to_reverse")
+    assert again.state is CallbackState.DELIVERED
+    off = outcome(NOTHING_TO_REVERSE, Method.BET_ROLLBACK, **{**future, "recheck_s": 0.0})
+    assert off.state is CallbackState.DELIVERED
+
+
 def test_the_recheck_uses_no_attempt_of_the_budget_and_can_be_turned_off() -> None:
     def last(recheck_s: float) -> Outcome:
         return outcome(

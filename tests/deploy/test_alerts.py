@@ -60,6 +60,7 @@ def metric_families() -> dict[str, tuple[str, str]]:
     )
     telemetry.operators_read([state])
     telemetry.figures_read(FleetFigures(backlog=(), review=(), age_s=0.0, notification_queue_usage=0.0))
+    telemetry.gauges.clock_read(0.0)
     telemetry.gauges.refresh()
     text = generate_latest(telemetry.registry).decode()
     types = dict(re.findall(r"(?m)^# TYPE (\S+) (\S+)$", text))

@@ -16,6 +16,7 @@ from joserfc.jwk import OKPKey, RSAKey
 from typing_extensions import override
 
 from predictu_dispatch.core.callback import Callback, Effect, Evidence, Exchange
+from predictu_dispatch.core.clock import ClockReading, DatabaseClock
 from predictu_dispatch.core.lifecycle import Attempt, CallbackState
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import OperatorSettings, SigningAlgorithm
@@ -47,14 +48,19 @@ class ConfiguredOperator:
 
 @asynccontextmanager
 async def courier_to(
-    server: RawServer, *, algorithm: SigningAlgorithm = "EdDSA", jti: str = "request_id", **tables: Any
+    server: RawServer,
+    *,
+    algorithm: SigningAlgorithm = "EdDSA",
+    jti: str = "request_id",
+    clock: DatabaseClock | None = None,
+    **tables: Any,
 ) -> AsyncIterator[Courier]:
     signing = {"key_file": "op_abc123.pem", "algorithm": algorithm, "jti": jti}
     settings = settings_for(server.url, signing=signing, **tables)
     operator = ConfiguredOperator(settings=settings, signing_key=KEYS[algorithm])
     transport = Transport(settings)
     try:
-        yield Courier(operator, transport, lane=a_callback().lane, instance="host-1")
+        yield Courier(operator, transport, lane=a_callback().lane, instance="host-1", clock=clock)
     finally:
         await transport.close()
 
@@ -246,3 +252,19 @@ async def test_the_operators_statuses_and_max_delay_apply() -> None:
     rollback = leased_now(Method.BET_ROLLBACK, expires_in_s=None, placement_ended_s_ago=0.0)
     attempt, _ = await delivered(answering(nothing), rollback, rollback={"recheck_s": 7.0})
     assert (attempt.outcome.state, attempt.outcome.due_in_s) == (CallbackState.READY, 7.0)
+
+
+async def test_a_step_forward_does_not_hide_that_a_debit_may_still_land() -> None:
+    """By the database's clock it ended an hour ago, by this process's a moment ago."""
+    nothing = b'HTTP/1.1 404 No\r\nContent-Length: 26\r\n\r\n{"status":"BET_NOT_FOUND"}'
+    now_s = time.monotonic()
+    leased_at = MOMENT + timedelta(hours=1)
+    rollback = leased_now(Method.BET_ROLLBACK, expires_in_s=None, placement_ended_s_ago=3600.0, leased_at=leased_at)
+    for stepped, state in ((True, CallbackState.READY), (False, CallbackState.DELIVERED)):
+        clock = DatabaseClock()
+        # The claim itself is the first reading after the step.
+        before = MOMENT if stepped else leased_at
+        clock.observe(ClockReading(before.timestamp() - 1.0, now_s - 1.0, now_s - 1.0))
+        attempt, _ = await delivered(answering(nothing), rollback, rollback={"recheck_s": 60.0}, clock=clock)
+        assert attempt.outcome.state is state
+        assert len(clock.take_steps()) == stepped

@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from predictu_dispatch.commands.output import count, duration, timestamp
-from predictu_dispatch.commands.texts import EFFECTS, INTERVENTIONS, STATES, reason_text, state_text
+from predictu_dispatch.commands.texts import EFFECTS, INTERVENTIONS, STATES, clock_text, reason_text, state_text
 from predictu_dispatch.core.callback import Effect
 from predictu_dispatch.core.diagnosis_facts import AHEAD_COUNT_MAX, DaemonFacts, Facts, LastIntervention, OtherCallback
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import RULES, Method
+from predictu_dispatch.core.verdict import MISCONFIGURED
 
 
 def values_of(facts: Facts) -> dict[str, Any]:
@@ -111,6 +112,8 @@ def _of_queue(facts: Facts) -> dict[str, str]:
     due, due_next = f"it is due at {_at(facts, callback.due_at)}", "it is sent then"
     if last is not None:
         failure = f"{_at(facts, last.finished_at)}: {reason_text(last.reason) or 'no usable answer'}"
+        if last.reason == MISCONFIGURED:
+            failure += _clocks(facts)
         due = f"retry {callback.attempts} is due at {_at(facts, callback.due_at)}"
         due += f"; attempt {last.number} ended at {failure}"
         due_next = f"it is retried then; for every attempt: predictu-dispatch show {callback.request_id}"
@@ -177,6 +180,12 @@ def _since(facts: Facts, at: datetime | None) -> str:
     if at is None:
         return "since an unknown time"
     return f"since {timestamp(at)} ({duration((facts.at - at).total_seconds())})"
+
+
+def _clocks(facts: Facts) -> str:
+    """The daemons whose clock may make the operator refuse a token."""
+    differing = [f"{daemon.host}: {text}" for daemon in facts.live if (text := clock_text(daemon.clock_ahead_s))]
+    return f" (on host {'; '.join(differing)})" if differing else ""
 
 
 def _named(other: OtherCallback) -> str:

@@ -35,6 +35,11 @@ class RetentionStore:
         self._keep_months = keep_months
         self._blocks = blocks
 
+    async def clock_at_s(self) -> float:
+        """The database's clock, as Unix time."""
+        with translated():
+            return float(await self._connection.fetchval(query("read_clock")))
+
     async def purge_cursor(self) -> PurgeCursor:
         (row,) = await self._fetch("purge_cursor")
         return PurgeCursor(cutoff=row["cutoff"], is_done=row["is_done"])
