@@ -111,6 +111,7 @@ class Daemon:
             self._admission,
             poll_interval_s=settings.daemon.poll_interval_s,
             database_outage=lambda: self._database.outage,
+            heartbeat_failure=self._fleet.failure,
             is_draining=self._stop.is_set,
         )
         self._http = HttpServer(
@@ -148,6 +149,7 @@ class Daemon:
             in_flight=self._admission.in_flight,
             is_database_up=self._database.is_up,
             is_ready=self._health.unready() is None,
+            heartbeat_age_s=self._fleet.age_s(),
             log_lines_lost=lines_lost(),
             set_aside=self._outbox.set_aside(),
         )

@@ -42,13 +42,15 @@ def status(invocation: Invocation) -> None:
     if invocation.json:
         print_json({"lanes": lanes, "daemons": daemons, "needs_review": review})
         return
+    if silent := list(silent_daemon_lines(daemons)):
+        for line in [*silent, ""]:
+            click.echo(line)
     is_served = any(daemon["is_live"] for daemon in daemons)
     for line in operator_lines(lanes, is_served=is_served) if lanes else [NO_OPERATOR]:
         click.echo(line)
     click.echo()
-    for line in daemon_lines(daemons):
+    for line in [*daemon_lines(daemons), ""] if is_served else []:
         click.echo(line)
-    click.echo()
     for line in _review_lines(review):
         click.echo(line)
 
@@ -126,21 +128,28 @@ def is_well(lane: Row) -> bool:
     return _states(lane)[0] in _COLOURS and not lane["unknown_effect"]
 
 
+def silent_daemon_lines(daemons: Sequence[Row]) -> Iterator[str]:
+    """What comes first: that no daemon sends heartbeats, and which ones stopped in the last day."""
+    if not any(daemon["is_live"] for daemon in daemons):
+        yield click.style("no daemon is running: none sends heartbeats, and nothing is sent", fg="red", bold=True)
+    for daemon in daemons:
+        if not daemon["is_live"]:
+            ago = f"{duration(daemon['seen_s_ago'])} ago ({timestamp(daemon['seen_at'], timespec='seconds')})"
+            text = printable(f"daemon {daemon['instance']} on {daemon['host']}: last heartbeat {ago}")
+            for line in wrapped(text, hanging="  ", columns=_COLUMNS):
+                yield click.style(line, fg="red")
+
+
 def daemon_lines(daemons: Sequence[Row]) -> Iterator[str]:
-    """A line for each running daemon, then for each that crashed in the last day."""
+    """A line for each running daemon."""
     live = [daemon for daemon in daemons if daemon["is_live"]]
-    crashed = [daemon for daemon in daemons if not daemon["is_live"]]
-    yield click.style("daemons", bold=True) if live else click.style("no daemon is running", fg="red", bold=True)
+    if live:
+        yield click.style("daemons", bold=True)
     for daemon in live:
         seen = f"seen {duration(daemon['seen_s_ago'])} ago, version {daemon['version']}"
         yield f"  {daemon['instance']} on {daemon['host']}, {seen}"
         if text := clock_text(daemon["clock_ahead_s"]):
             yield click.style(f"    {text}", fg="red")
-    if crashed:
-        yield click.style("crashed in the last day", bold=True)
-    for daemon in crashed:
-        seen = f"last seen {timestamp(daemon['seen_at'])} ({duration(daemon['seen_s_ago'])} ago)"
-        yield click.style(f"  {daemon['instance']} on {daemon['host']}, {seen}", fg="yellow")
 
 
 def rounded(number: int) -> str:

@@ -23,6 +23,7 @@ from predictu_dispatch.commands.status import (
     operator_lines,
     read_overview,
     rounded,
+    silent_daemon_lines,
 )
 from predictu_dispatch.core.database import DatabaseUnavailable
 
@@ -113,7 +114,7 @@ async def _read_or_keep(db: Database, before: Overview | None) -> tuple[Overview
 def frame(now: Overview, before: Overview | None, *, height: int) -> list[str]:
     """The lines of one screen, at most `height`: problems first, then by backlog."""
     is_served = any(daemon["is_live"] for daemon in now.daemons)
-    head = [_headline(now, before)]
+    head = [_headline(now, before), *silent_daemon_lines(now.daemons)]
     tail = ["", *daemon_lines(now.daemons), *_review_lines(now.review)]
     if not now.lanes:
         return [*head, NO_OPERATOR, *tail][:height]

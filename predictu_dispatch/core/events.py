@@ -33,6 +33,8 @@ class Event(StrEnum):
     INSTANCE_TAKEN = "instance.taken"
     CLOCK_STEPPED = "clock.stepped"
     TIMES_CORRECTED = "times.corrected"
+    HEARTBEAT_FAILED = "heartbeat.failed"
+    HEARTBEAT_RECOVERED = "heartbeat.recovered"
     CHORE_FAILED = "chore.failed"
     CHORE_RECOVERED = "chore.recovered"
     WATCHDOG_WITHHELD = "watchdog.withheld"

@@ -45,6 +45,8 @@ class Fleet:
         self._changed = asyncio.Event()
         self._sending = asyncio.Lock()
         self._is_deregistered = False
+        self._succeeded_at_s: float | None = None
+        self._failure: Exception | None = None
 
     async def join(self) -> None:
         """Send the first heartbeat. Raises InstanceTakenError if a live daemon has this name."""
@@ -76,7 +78,7 @@ class Fleet:
         unfair_times = failures = 0
         while True:
             pause_s = HEARTBEAT_INTERVAL_S
-            result = await run_chore("heartbeat", self._heartbeat_unless_taken(), self._observer)
+            result = await self._try_heartbeat()
             if isinstance(result, InstanceTakenError):
                 taken_since_s = taken_since_s or time.monotonic()
                 if time.monotonic() - taken_since_s > HEARTBEAT_TIMEOUT_S:
@@ -98,11 +100,31 @@ class Fleet:
             self._is_deregistered = True
             await run_chore("deregister", self._fleet_store.deregister(), self._observer)
 
-    async def _heartbeat_unless_taken(self) -> bool | InstanceTakenError:
+    def age_s(self) -> float | None:
+        """Return the time since a heartbeat last succeeded; None before the first."""
+        return None if self._succeeded_at_s is None else time.monotonic() - self._succeeded_at_s
+
+    def failure(self) -> str | None:
+        """Return how long heartbeats have failed and why; None while they succeed."""
+        if self._failure is None:
+            return None
+        age_s = self.age_s()
+        since = "no heartbeat has succeeded" if age_s is None else f"the last heartbeat was {age_s:.0f} s ago"
+        return f"{since} ({self._failure})"
+
+    async def _try_heartbeat(self) -> bool | InstanceTakenError | None:
+        """Return True if all shares are fair, None if the heartbeat failed for another reason."""
         try:
-            return await self._heartbeat()
-        except InstanceTakenError as taken:
-            return taken
+            is_fair = await self._heartbeat()
+        except Exception as error:  # noqa: BLE001 - without a heartbeat nothing is sent, whatever stops it
+            if self._failure is None:
+                self._observer.heartbeat_failed(error)
+            self._failure = error
+            return error if isinstance(error, InstanceTakenError) else None
+        if self._failure is not None:
+            self._failure = None
+            self._observer.heartbeat_recovered()
+        return is_fair
 
     async def _heartbeat(self, *, silent_at: datetime | None = None) -> bool:
         """Return True if all shares are fair."""
@@ -118,6 +140,7 @@ class Fleet:
                 clock_ahead_s=ahead_s,
                 silent_at=silent_at,
             )
+            self._succeeded_at_s = requested_at_s
             has_changed = self._admission.update_shares(shares, requested_at_s=requested_at_s)
         if has_changed:
             self._wake()

@@ -52,6 +52,7 @@ class Health:
         *,
         poll_interval_s: float,
         database_outage: Callable[[], str | None],
+        heartbeat_failure: Callable[[], str | None],
         is_draining: Callable[[], bool],
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -59,6 +60,7 @@ class Health:
         self._admission = admission
         self._poll_interval_s = poll_interval_s
         self._database_outage = database_outage
+        self._heartbeat_failure = heartbeat_failure
         self._is_draining = is_draining
         self._now_s = now_s
         self._began_at_s = now_s()
@@ -73,7 +75,8 @@ class Health:
             if dispatcher.failure is not None:
                 return dispatcher.failure
         if not self._admission.has_share():
-            return "no heartbeat succeeded, so this daemon has no share of any operator's limits"
+            failure = self._heartbeat_failure() or "no heartbeat succeeded"
+            return f"{failure}, so this daemon has no share of any operator's limits"
         claims_s = [dispatcher.claimed_at_s for dispatcher in self._dispatchers]
         oldest_s = min((claim_s for claim_s in claims_s if claim_s is not None), default=None)
         if oldest_s is None or None in claims_s:

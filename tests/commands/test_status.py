@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from predictu_dispatch.commands.status import rounded
+from predictu_dispatch.commands.status import rounded, silent_daemon_lines
 from predictu_dispatch.edge.postgres.sql_files import query
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.harness import OPERATOR, Connection, Harness, claim, delivered, rejected
@@ -106,20 +106,24 @@ async def test_an_operator_with_problems_has_them_in_the_table_and_below_it(
     assert "in a row; next PING in 4 min; health down" in " ".join((await desk.run("status"))[1].split())
 
 
-async def test_running_daemons_and_crashed_ones_are_listed_apart(harness: Harness, desk: CommandLine) -> None:
+async def test_daemons_without_heartbeats_come_first_and_in_red(harness: Harness, desk: CommandLine) -> None:
     code, text, _ = await desk.run("status")
-    assert (code, "no daemon is running" in text) == (0, True)
-    await run_daemon(harness.owner, "host-1", OPERATOR, slots=8)
+    assert (code, text.startswith("no daemon is running")) == (0, True)
     await run_daemon(harness.owner, "host-2", OPERATOR, slots=8, seen_s_ago=7200)
     await run_daemon(harness.owner, "host-3", OPERATOR, slots=8, seen_s_ago=2 * 86_400)
-    code, text, _ = await desk.run("status")
-    running, _, crashed = text.partition("crashed in the last day")
-    assert "host-1 on host-1.example, seen " in running
-    assert " ago, version 0.1.0" in running
-    assert re.search(r"host-2 on host-2\.example, last seen 20\S+Z \(2 h ago\)", crashed)
+    first, second, *_ = (await desk.run("status"))[1].splitlines()
+    assert first.startswith("no daemon is running")
+    assert re.fullmatch(r"daemon host-2 on host-2\.example: last heartbeat 2 h ago \(20\S+Z\)", second)
+    await run_daemon(harness.owner, "host-1", OPERATOR, slots=8)
+    text = (await desk.run("status"))[1]
+    silent, _, running = text.partition("\n\n")
+    assert silent == second
+    assert re.search(r"host-1 on host-1\.example, seen .* ago, version 0\.1\.0", running)
     assert "host-3" not in text
     listed = json.loads((await desk.run("status", "--json"))[1])["daemons"]
     assert [(daemon["instance"], daemon["is_live"]) for daemon in listed] == [("host-1", True), ("host-2", False)]
+    lines = list(silent_daemon_lines([{**one, "seen_at": datetime.now(UTC)} for one in listed]))
+    assert all(line.startswith("\x1b[31m") for line in lines)
 
 
 async def test_the_slots_of_a_crashed_daemon_do_not_count(harness: Harness, desk: CommandLine) -> None:

@@ -4,6 +4,7 @@ The operator counts concurrent requests in its own process. A request whose send
 ended.
 """
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from uuid import UUID
 
 import pytest
 
+from predictu_dispatch.core.fleet import SHARE_VALID_S
 from tests.support.bulk import place_many, slots, until_heartbeats, until_slots, win_many
+from tests.support.command_line import command_line_for
 from tests.support.daemons import until
 from tests.support.environment import OTHER, Environment, another_operator, open_environment
 from tests.support.operators import Operator
@@ -246,3 +249,45 @@ async def test_three_daemons_keep_a_limit_of_one_and_deliver_everything(environm
     await environment.expire_leases(A)
     await finish(environment, 150)
     assert environment.operator.busiest[lane] == 1
+
+
+async def test_failing_heartbeats_are_reported_everywhere_and_their_end_too(
+    environment: Environment, database: Database, tmp_path: Path
+) -> None:
+    """Claims and settles still work, so nothing else shows it."""
+    a = await environment.fleet.start(A)
+    (tmp_path / "support").mkdir()
+    support = command_line_for(tmp_path / "support", database.support)
+    async with environment.harness.owner.transaction():
+        await environment.harness.owner.execute(
+            "select from predictu_dispatch.lock where name = 'heartbeat' for update"
+        )
+        await a.until_logged("heartbeat.failed")
+
+        async def is_unready() -> bool:
+            return not await a.is_ready()
+
+        await until("it is not ready", is_unready)
+        status, reason = await a.get("/readyz")
+        assert status == 503
+        assert re.search(r"the last heartbeat was \d+ s ago \(.*lock timeout.*\), so this daemon has no share", reason)
+        age_s = await a.metric("heartbeat_age_seconds")
+        assert age_s is not None
+        assert age_s > SHARE_VALID_S
+        await until("its heartbeat is old", lambda: is_silent(environment))
+        text = (await support.run("status"))[1]
+        assert re.match(rf"no daemon is running.*\ndaemon {A} on .*: last heartbeat [\d.]+ s\s+ago", text)
+        assert len(a.lines("heartbeat.failed")) == 1
+    await a.until_logged("heartbeat.recovered")
+    await a.ready()
+    assert a.lines("database.lost") == []
+    [line] = a.lines("heartbeat.failed")
+    assert "lock timeout" in line["error"]
+    assert "last heartbeat" not in (await support.run("status"))[1]
+
+
+async def is_silent(environment: Environment) -> bool:
+    found: bool = await environment.harness.owner.fetchval(
+        "select bool_and(seen_at < clock_timestamp() - interval '3 seconds') from predictu_dispatch.daemon"
+    )
+    return found

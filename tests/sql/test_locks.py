@@ -65,6 +65,15 @@ async def test_a_stranger_who_holds_every_advisory_lock_stops_nothing(
     assert await environment.bets() == {"closed": 2}
 
 
+async def test_no_function_of_ours_takes_an_advisory_lock(database: Database) -> None:
+    async with connected(database.owner, 1) as [owner]:
+        named = await owner.fetch(
+            "select proname from pg_proc where pronamespace = 'predictu_dispatch'::regnamespace"
+            " and prosrc like '%advisory%'"
+        )
+    assert [row["proname"] for row in named] == []
+
+
 @pytest.mark.parametrize(
     "login", ["stranger", "producer", "support", "auditor", "operations", "dispatcher", "retention"]
 )

@@ -33,6 +33,7 @@ class ProcessStats:
     in_flight: Mapping[tuple[str, Lane], int]
     is_database_up: bool
     is_ready: bool
+    heartbeat_age_s: float | None = None
     log_lines_lost: int = 0
     set_aside: Mapping[str, int] = field(default_factory=dict)
 
@@ -127,6 +128,12 @@ def _process_gauges(process: ProcessStats) -> Iterable[Metric]:
         "1 while /readyz answers 200: the daemon reaches the database, has a share of the operators' limits and "
         "claims callbacks. 0 while it drains.",
         {(): process.is_ready},
+    )
+    yield _gauge(
+        "heartbeat_age_seconds",
+        "Time since this daemon's last successful heartbeat. After 2.5 s it sends nothing; after 3 s other daemons "
+        "may take its share of the operators' limits.",
+        {} if process.heartbeat_age_s is None else {(): process.heartbeat_age_s},
     )
     yield _gauge(
         "in_flight",

@@ -265,6 +265,13 @@ class Telemetry:
         """Logs that another daemon has this one's name; it may have stopped a moment ago."""
         log.warning(Event.INSTANCE_TAKEN, error=str(taken))
 
+    def heartbeat_failed(self, error: Exception) -> None:
+        """Logs that heartbeats begin to fail: this daemon soon sends nothing."""
+        log.error(Event.HEARTBEAT_FAILED, error=f"{type(error).__name__}: {error}")
+
+    def heartbeat_recovered(self) -> None:
+        log.info(Event.HEARTBEAT_RECOVERED)
+
     def config_reloaded(self, reload: Reload, *, changed: int) -> None:
         """Logs a reload, with one line for each fault, and counts it if it failed."""
         for fault in reload.faults:
