@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,6 +37,8 @@ _TAKEN_KEYS = (
     "select pg_advisory_lock(hashtext('predictu_dispatch.' || name)) from unnest(array["
     "'heartbeat', 'announce', 'notify_due', 'retention', 'prepare_partitions', 'migrate']) as name"
 )
+_PIPE_BYTES = 4096
+"""Full after a few lines."""
 _CLOCK_STEPS_S = (-3600.0, -20.0, -2.0, 2.0, 20.0, 3600.0)
 _POISONED_TEXT = "(select string_agg(md5(random()::text), '') from generate_series(1, 300))"
 """Too long for its row and hardly compressible, so it is stored outside of it."""
@@ -211,6 +214,7 @@ async def _remove_poison(environment: ChaosEnvironment, operator_id: str, bet_id
 async def stuck_log_reader(environment: ChaosEnvironment, _: random.Random, duration_s: float) -> str | None:
     """A daemon's log goes into a pipe that nobody reads; it works, and stops when it is told to."""
     reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     try:
         daemon = await environment.start_daemon(stderr=writer)
         await asyncio.sleep(2 + 2 * duration_s)
