@@ -47,6 +47,8 @@ class Connection(asyncio.Protocol):
         self._response_bytes_max = response_bytes_max
         self._ended: asyncio.Future[None] | None = None
         self._is_open = True
+        self.is_tls = self._transport.get_extra_info("ssl_object") is not None
+        self.got_unsolicited_data = False
         self.idle_until_s = 0.0
         """Until when it may be reused, in monotonic seconds; set by each complete answer."""
         self._transport.set_protocol(self)
@@ -132,6 +134,7 @@ class Connection(asyncio.Protocol):
             return
         if self._ended is None:
             # Unsolicited: it could be read as the answer to the next request.
+            self.got_unsolicited_data = True
             self.abort()
             return
         if self.first_byte_s is None:
@@ -161,6 +164,11 @@ class Connection(asyncio.Protocol):
             self._fail_head()
         elif self._wire_room < 0:
             self.fail("too_large", f"the answer takes more than {_WIRE_PER_BODY} times max_response_bytes")
+
+    @override
+    def eof_received(self) -> None:
+        """Sends no request any more: TLS drops without an error what is written from now on."""
+        self._is_open = False
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -261,5 +269,5 @@ def _idle_s(headers: list[tuple[bytes, bytes]]) -> float:
                 key, _, seconds = parameter.partition(b"=")
                 if key.strip() == b"timeout":
                     with suppress(ValueError):
-                        idle_s = min(idle_s, float(seconds) - _KEEP_ALIVE_MARGIN_S)
+                        idle_s = min(idle_s, float(seconds.strip(b' "')) - _KEEP_ALIVE_MARGIN_S)
     return idle_s

@@ -25,7 +25,7 @@ from yarl import URL
 
 from predictu_dispatch.core.addresses import address_fault
 from predictu_dispatch.core.operator_settings import OperatorSettings
-from predictu_dispatch.edge.http.failure_reason import UnsolicitedDataError
+from predictu_dispatch.edge.http.failure_reason import CLOSED_BEFORE_REQUEST, UnsolicitedDataError
 from predictu_dispatch.edge.http.resolver import AddressRefusedError, LookUp, VettingResolver
 from predictu_dispatch.edge.tls import client_context
 
@@ -76,7 +76,7 @@ class Connector:
                 transport.abort()
             connection.close()
             if is_lost:
-                raise ConnectionResetError("the operator closed the connection before the request")
+                raise ConnectionResetError(CLOSED_BEFORE_REQUEST)
             raise UnsolicitedDataError
         return connection
 

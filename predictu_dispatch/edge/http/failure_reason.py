@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import ssl
+from typing import Final
 
 import aiohttp
 
 from predictu_dispatch.edge.http.resolver import AddressRefusedError
+
+CLOSED_BEFORE_REQUEST: Final = "the operator closed the connection before the request"
 
 
 class UnsolicitedDataError(Exception):

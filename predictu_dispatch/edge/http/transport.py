@@ -15,11 +15,18 @@ from predictu_dispatch.core.callback_url import host_header, request_target
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.http.connection import Connection
 from predictu_dispatch.edge.http.connector import Connector
-from predictu_dispatch.edge.http.failure_reason import reason_not_sent, unwrapped
+from predictu_dispatch.edge.http.failure_reason import (
+    CLOSED_BEFORE_REQUEST,
+    UnsolicitedDataError,
+    reason_not_sent,
+    unwrapped,
+)
 from predictu_dispatch.edge.http.resolver import LookUp, look_up
 
 _ERROR_CHARS_MAX = 500
 """aiohttp's errors quote what the operator sent, and the text is stored for every attempt."""
+_TURNS_MAX = 5
+"""More than the loop needs to read what has come; who sends on and on is not called."""
 
 
 class Transport:
@@ -115,13 +122,23 @@ class Transport:
         try:
             async with timeout:
                 opened = await self._connector.open()
+                connection = Connection(opened, response_bytes_max=self._response_bytes_max)
+                try:
+                    await _until_read(connection)
+                except BaseException:
+                    connection.abort()
+                    raise
         finally:
             self._connecting.discard(timeout)
-        connection = Connection(opened, response_bytes_max=self._response_bytes_max)
         if self._is_interrupted:
             # In the turn of the loop in which it was opened.
             connection.abort()
             raise TimeoutError
+        if not connection.is_idle or connection.is_readable():
+            connection.abort()
+            if connection.got_unsolicited_data:
+                raise UnsolicitedDataError
+            raise ConnectionResetError(CLOSED_BEFORE_REQUEST)
         return connection
 
     def _take_idle(self, now_s: float) -> Connection | None:
@@ -163,6 +180,14 @@ class Transport:
         is_interrupted = self._is_interrupted and isinstance(error, TimeoutError)
         reason = "interrupted" if is_interrupted else reason_not_sent(error)
         return _not_sent(started_s, reason=reason, error=f"{type(error).__name__}: {error}")
+
+
+async def _until_read(connection: Connection) -> None:
+    """Lets the loop read what the operator sent with the handshake: TLS tickets, or its end."""
+    turns = _TURNS_MAX
+    while turns and (connection.is_readable() or (connection.is_tls and turns == _TURNS_MAX)):
+        turns -= 1
+        await asyncio.sleep(0)
 
 
 def _not_sent(started_s: float, *, reason: str, error: str | None = None, connected_s: float | None = None) -> Exchange:

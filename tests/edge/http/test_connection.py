@@ -332,9 +332,10 @@ async def test_a_status_line_that_is_cut_by_the_limit_has_no_code() -> None:
         ((b"keep-alive: max=100,TIMEOUT = 3 ",), 2.0),
         ((b"Keep-Alive: timeout=3, timeout=10",), 2.0),
         ((b"Keep-Alive: timeout=10", b"Keep-Alive: timeout=3"), 2.0),
+        ((b'Keep-Alive: timeout="3"',), 2.0),
         *(
             ((b"Keep-Alive: timeout=" + odd,), 20.0)
-            for odd in (b"", b"=", b"nan", b"inf", b"1e400", b"9" * 5_000, b"three", b'"3"', b"\xff")
+            for odd in (b"", b"=", b"nan", b"inf", b"1e400", b"9" * 5_000, b"three", b"\xff")
         ),
         ((b"Keep-Alive: timeout",), 20.0),
         ((b"Keep-Alive:",), 20.0),

@@ -73,8 +73,9 @@ async def test_the_connection_used_last_is_reused_first() -> None:
     assert taken[3:] == [3] * 5
 
 
-async def test_an_operators_keep_alive_timeout_is_respected() -> None:
-    brief = OK.replace(b"\r\n", b"\r\nKeep-Alive: timeout=1\r\n", 1)
+@pytest.mark.parametrize("announced", [b"timeout=1", b"max=5, Timeout=1", b'timeout="1", max=5', b"timeout = 0"])
+async def test_an_operators_keep_alive_timeout_is_respected(announced: bytes) -> None:
+    brief = OK.replace(b"\r\n", b"\r\nKeep-Alive: " + announced + b"\r\n", 1)
     async with RawServer(answering(brief)).running() as server, transport_to(server.url) as transport:
         for _ in range(3):
             assert evidence_and_reason(await post(transport)) == ANSWERED
