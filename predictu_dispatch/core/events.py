@@ -30,6 +30,7 @@ class Event(StrEnum):
     DATABASE_LOST = "database.lost"
     DATABASE_RECOVERED = "database.recovered"
     LISTENER_LOST = "listener.lost"
+    LISTENER_FLOODED = "listener.flooded"
     INSTANCE_TAKEN = "instance.taken"
     CLOCK_STEPPED = "clock.stepped"
     TIMES_CORRECTED = "times.corrected"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ _CHECK_S: Final = 10.0
 """Interval of the check that a silent connection still works."""
 _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
+_PER_S_MAX: Final = 10_000
+"""More than a server can commit with a NOTIFY each; this many take a tenth of a second."""
+_FLOOD_PAUSE_S: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -102,28 +106,53 @@ async def listen(
     hosts = Hosts(dsn)
     retry_s = _RETRY_S
     while True:
+        receiver = _Receiver(on_notification)
         try:
-            async with _listening(hosts, channels, on_notification) as connection:
+            async with _listening(hosts, channels, receiver) as connection:
                 retry_s = _RETRY_S
                 await _watch(connection)
         except Exception as error:  # noqa: BLE001 - whatever it is, polling does the same work
+            if receiver.is_flooded:
+                log.warning(Event.LISTENER_FLOODED, per_s_max=_PER_S_MAX, pause_s=_FLOOD_PAUSE_S)
+                await sleep(_FLOOD_PAUSE_S)
+                continue
             if retry_s == _RETRY_S:
                 log.warning(Event.LISTENER_LOST, error=f"{type(error).__name__}: {error}")
             await sleep(retry_s)
             retry_s = min(retry_s * 2, _RETRY_MAX_S)
 
 
+class _Receiver:
+    """Passes notifications on; any login may send them, and too many end the connection."""
+
+    def __init__(self, on_notification: Callable[[str, str], None]) -> None:
+        self.on_notification = on_notification
+        self.is_flooded = False
+        self._second = 0
+        self._received = 0
+
+    def receive(self, connection: Connection, _pid: int, channel: str, payload: object) -> None:
+        if self.is_flooded:
+            return  # What was received before the connection ended.
+        second = int(time.monotonic())
+        self._received = self._received + 1 if second == self._second else 1
+        self._second = second
+        if self._received > _PER_S_MAX:
+            self.is_flooded = True
+            connection.terminate()
+            return
+        self.on_notification(channel, str(payload))
+
+
 @contextlib.asynccontextmanager
-async def _listening(
-    hosts: Hosts, channels: Sequence[str], on_notification: Callable[[str, str], None]
-) -> AsyncIterator[Connection]:
+async def _listening(hosts: Hosts, channels: Sequence[str], receiver: _Receiver) -> AsyncIterator[Connection]:
     connection = await hosts.connect()
     try:
         with translated():
             for channel in channels:
-                await connection.add_listener(channel, lambda _, __, name, payload: on_notification(name, str(payload)))
+                await connection.add_listener(channel, receiver.receive)
         for channel in channels:
-            on_notification(channel, "")
+            receiver.on_notification(channel, "")
         yield connection
     finally:
         with contextlib.suppress(*FOREIGN):
