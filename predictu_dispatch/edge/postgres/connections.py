@@ -11,6 +11,7 @@ from typing import Any, Final
 import asyncpg
 import structlog
 from asyncpg import Connection
+from asyncpg.pool import PoolConnectionProxy
 
 from predictu_dispatch.core.database import DatabaseUnavailable, LoginRefused
 from predictu_dispatch.core.dsn import one_per_host
@@ -131,7 +132,7 @@ class _Receiver:
         self._second = 0
         self._received = 0
 
-    def receive(self, connection: Connection, _pid: int, channel: str, payload: object) -> None:
+    def receive(self, connection: Connection | PoolConnectionProxy, _pid: int, channel: str, payload: object) -> None:
         if self.is_flooded:
             return  # What was received before the connection ended.
         second = int(time.monotonic())
