@@ -1,6 +1,8 @@
 """The command retain."""
 
+import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from tests.support.harness import OPERATOR, Harness, connected
 from tests.support.histories import KEEP_MONTHS, HistoryBuilder, make_months, part_of
 from tests.support.postgres import Database
 from tests.support.retention import CUTOFF, LONG_AGO
+from tests.support.stepped_clock import stepped_clock
 
 
 @pytest.fixture
@@ -57,6 +60,27 @@ async def test_retain_reports_what_is_old_and_then_what_it_removed(
     code, text, _ = await retention_login.run("retain", "--json")
     result = json.loads(text)
     assert (code, result["is_complete"], result["bets"], result["callbacks"]) == (0, True, 0, 0)
+
+
+async def test_retain_removes_nothing_if_the_databases_clock_is_years_ahead(
+    harness: Harness, histories: HistoryBuilder, retention_login: CommandLine
+) -> None:
+    with retention_login.config.open("a", encoding="utf-8") as file:
+        file.write(f"[daemon]\naudit_retention_months = {KEEP_MONTHS}\n")
+    await histories.make("won", LONG_AGO)
+    everything = await harness.everything()
+    with stepped_clock() as host:
+        # The same as a database that is ahead.
+        host.step(-10 * 365 * 86_400.0)
+        process = await asyncio.create_subprocess_exec(
+            *retention_login.process("retain"),
+            env={**os.environ, **host.environment},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, stderr = await process.communicate()
+    assert process.returncode == 1
+    assert b"the database's clock is 3650 d ahead of this host's" in stderr
+    assert await harness.everything() == everything
 
 
 async def test_retain_explains_why_it_failed(

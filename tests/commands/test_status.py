@@ -126,6 +126,25 @@ async def test_daemons_without_heartbeats_come_first_and_in_red(harness: Harness
     assert all(line.startswith("\x1b[31m") for line in lines)
 
 
+async def test_a_daemon_whose_hosts_clock_is_wrong_is_marked_and_one_from_the_future_is_not_running(
+    harness: Harness, desk: CommandLine
+) -> None:
+    for instance in ("host-1", "host-2", "host-3"):
+        await run_daemon(harness.owner, instance, OPERATOR, slots=8)
+    ahead = "update predictu_dispatch.daemon set clock_ahead_s = $1 where instance = $2"
+    await harness.owner.execute(ahead, -2.0, "host-1")
+    await harness.owner.execute(ahead, 0.9, "host-2")
+    await harness.owner.execute(
+        "update predictu_dispatch.daemon set seen_at = now() + interval '1 hour' where instance = 'host-3'"
+    )
+    lines = (await desk.run("status"))[1].splitlines()
+    [marked] = [number for number, line in enumerate(lines) if "clock" in line]
+    assert lines[marked - 1].startswith("  host-1 on ")
+    assert lines[marked] == "    the database's clock is 2.0 s behind this host's"
+    listed = json.loads((await desk.run("status", "--json"))[1])["daemons"]
+    assert [(one["instance"], one["is_live"]) for one in listed][-1] == ("host-3", False)
+
+
 async def test_the_slots_of_a_crashed_daemon_do_not_count(harness: Harness, desk: CommandLine) -> None:
     await run_daemon(harness.owner, "host-1", OPERATOR, slots=8, seen_s_ago=7200)
     await harness.place("b1")

@@ -53,10 +53,16 @@ begin
         select * from unnest(operator_ids, interactive_backoffs_s, settlement_backoffs_s)
                       as given (operator_id, interactive_s, settlement_s)
     ), locked as materialized (
-        select o.operator_id, at + given.interactive_s * interval '1 second' as interactive_until,
-               at + given.settlement_s * interval '1 second' as settlement_until
+        -- The row says when it was last written, and so how much of a backoff is left at most.
+        select o.operator_id,
+               at + least(given.interactive_s * interval '1 second', case when o.interactive_backoff_until > written.written_at
+                          then o.interactive_backoff_until - written.written_at end) as interactive_until,
+               at + least(given.settlement_s * interval '1 second', case when o.settlement_backoff_until > written.written_at
+                          then o.settlement_backoff_until - written.written_at end) as settlement_until
           from predictu_dispatch.operator o
           join given on given.operator_id = o.operator_id
+         cross join lateral (
+             select greatest(o.circuit_since, o.last_success_at, o.last_failure_at, ahead) as written_at) written
          where o.circuit_since > ahead or o.last_success_at > ahead or o.last_failure_at > ahead
             or o.interactive_backoff_until > ahead + given.interactive_s * interval '1 second'
             or o.settlement_backoff_until > ahead + given.settlement_s * interval '1 second'
