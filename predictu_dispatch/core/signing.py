@@ -27,6 +27,8 @@ from predictu_dispatch.core.operator_settings import JtiSource, SigningAlgorithm
 ISSUER: Final = "predictu"
 RSA_BITS_MIN: Final = 2048
 """RFC 7518 section 3.3."""
+RSA_EXPONENT_MIN: Final = 65_537
+"""FIPS 186-5, A.1.1: odd and above 2^16."""
 PUBLISHED_KEYS_AGE_MAX_S: Final = 60
 """How long caches may keep /keys/<operator_id>.json; a staged key waits this long to sign."""
 _PKCS8_BEGIN: Final = b"-----BEGIN PRIVATE KEY-----"
@@ -51,6 +53,12 @@ class SigningKey:
         if algorithm == "EdDSA" and isinstance(private_key, Ed25519PrivateKey):
             key: nacl.signing.SigningKey | RSAPrivateKey = nacl.signing.SigningKey(private_key.private_bytes_raw())
         elif algorithm == "RS256" and isinstance(private_key, RSAPrivateKey) and private_key.key_size >= RSA_BITS_MIN:
+            exponent = private_key.public_key().public_numbers().e
+            if exponent < RSA_EXPONENT_MIN or exponent % 2 == 0:
+                raise ValueError(
+                    f"the RSA key's public exponent is {exponent}; it must be odd and {RSA_EXPONENT_MIN} or more;"
+                    " make a new key"
+                )
             key = private_key
         else:
             needed = {"EdDSA": "an Ed25519 key", "RS256": f"an RSA key of {RSA_BITS_MIN} bits or more"}[algorithm]

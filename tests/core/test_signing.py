@@ -113,6 +113,7 @@ def pem_of(
 
 
 RSA_1024 = rsa.generate_private_key(65537, 1024)  # noqa: S505 # Too short is the point.
+RSA_WITH_3 = rsa.generate_private_key(3, 2048)  # So is a small exponent.
 P_256 = ec.generate_private_key(ec.SECP256R1())
 
 
@@ -133,6 +134,11 @@ P_256 = ec.generate_private_key(ec.SECP256R1())
             pem_of(RSA_1024),
             "RS256",
             'signing.algorithm = "RS256" needs an RSA key of 2048 bits or more, and this is an RSA key of 1024 bits',
+        ),
+        (
+            pem_of(RSA_WITH_3),
+            "RS256",
+            "the RSA key's public exponent is 3; it must be odd and 65537 or more; make a new key",
         ),
         (
             pem_of(P_256),

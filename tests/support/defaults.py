@@ -101,6 +101,6 @@ async def make_hostile(connection: "asyncpg.Connection[asyncpg.Record]", name: s
 def of_the_tests(dsn: str) -> dict[str, str]:
     """The settings with which a test connects: those of our daemons, none for a producer."""
     if "test_producer" not in dsn:
-        # The tests read names as text.
-        return {**AT_START, "quote_all_identifiers": "off"}
+        # The tests create tables of their own, and read names as text.
+        return {**AT_START, "search_path": "public", "quote_all_identifiers": "off"}
     return {name: AT_START[name] for name in STOPPING}

@@ -20,11 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
-from predictu_dispatch.core.signing import RSA_BITS_MIN, SigningKey
+from predictu_dispatch.core.signing import RSA_BITS_MIN, RSA_EXPONENT_MIN, SigningKey
 from predictu_dispatch.edge.config.files import read_file, system_message
 
-_RSA_EXPONENT: Final = 65_537
-"""The only exponent in general use. Source: FIPS 186-5, A.1.1."""
 _MODE_MAX: Final = 0o640
 """A private key is never readable for everyone, even if the key beside it is."""
 
@@ -91,7 +89,7 @@ def new_private_pem(algorithm: SigningAlgorithm) -> bytes:
     if algorithm == "EdDSA":
         private_key: Ed25519PrivateKey | rsa.RSAPrivateKey = Ed25519PrivateKey.generate()
     elif algorithm == "RS256":
-        private_key = rsa.generate_private_key(public_exponent=_RSA_EXPONENT, key_size=RSA_BITS_MIN)
+        private_key = rsa.generate_private_key(public_exponent=RSA_EXPONENT_MIN, key_size=RSA_BITS_MIN)
     else:
         assert_never(algorithm)
     return private_key.private_bytes(

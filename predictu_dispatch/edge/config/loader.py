@@ -28,6 +28,7 @@ from predictu_dispatch.edge.config.files import (
     system_message,
 )
 from predictu_dispatch.edge.config.operator_file import OperatorConfig, operator_files, read_operator
+from predictu_dispatch.edge.config.secrecy import exposures
 
 DSN_VARIABLE: Final = "PREDICTU_DISPATCH_DSN"
 VARIABLES: Final = {
@@ -85,19 +86,21 @@ def _read_dsn_files(database: object, path: Path, environ: Mapping[str, str]) ->
         if not isinstance(text, str) or not text.startswith(_DSN_FILE_PREFIX):
             continue
         named[key] = text
+        file = located(text.removeprefix(_DSN_FILE_PREFIX), path, environ)
         try:
             # A file written by an editor or `echo` ends with a newline.
-            content = read_file(located(text.removeprefix(_DSN_FILE_PREFIX), path, environ)).decode().strip()
+            content = read_file(file).decode().strip()
+            exposed = "; ".join(exposures([file], environ))
         except OSError as error:
             unread[key] = f"{system_message(error)}; must be a file that holds a DSN, or a systemd credential"
         except UnicodeDecodeError:
             unread[key] = "is not text; must be a file that holds a DSN"
         else:
             # An empty listen_dsn would mean something else.
-            if content:
+            if content and not exposed:
                 database[name] = content
             else:
-                unread[key] = "is empty; must be a file that holds a DSN"
+                unread[key] = exposed or "is empty; must be a file that holds a DSN"
     return named, unread
 
 
@@ -148,6 +151,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
             operators[file.stem] = read_operator(file, environ)
         except ConfigError as error:
             faults += error.faults
+    faults += _shared_keys(operators).values()
     if faults or dispatcher is None:
         raise ConfigError(tuple(faults))
     return Config(path=path, dispatcher=dispatcher, operators=MappingProxyType(operators))
@@ -211,7 +215,40 @@ def _reload_operators(
                 kept.append(file.stem)
         else:
             operators[file.stem] = current if current is not None and current == loaded else loaded
+    # Every round takes back at least one change; what runs shares no key.
+    while shared := {
+        operator_id: fault
+        for operator_id, fault in _shared_keys(operators).items()
+        if operators[operator_id] is not running.operators.get(operator_id)
+    }:
+        faults += shared.values()
+        for operator_id in shared:
+            if (current := running.operators.get(operator_id)) is not None:
+                operators[operator_id] = current
+                kept.append(operator_id)
+            else:
+                del operators[operator_id]
     return operators, tuple(kept), faults
+
+
+def _shared_keys(operators: Mapping[str, OperatorConfig]) -> dict[str, Fault]:
+    """A fault for each operator that has a key of another one, which could then act in its name."""
+    owners: dict[str, list[str]] = {}
+    for operator_id, operator in operators.items():
+        for key in operator.published_keys:
+            owners.setdefault(key.kid, []).append(operator_id)
+    return {
+        operator_id: Fault(
+            file=str(operators[operator_id].file),
+            key="signing.key_file",
+            value=shown(operators[operator_id].settings.signing.key_file),
+            allowed=f"key {kid} is also that of {', '.join(one for one in names if one != operator_id)}; each operator"
+            f" needs its own: set another key_file, then predictu-dispatch keys new {operator_id}",
+        )
+        for kid, names in owners.items()
+        if len(names) > 1
+        for operator_id in names
+    }
 
 
 def _changed_keys(before: Section, after: Section, prefix: str = "") -> Iterator[str]:

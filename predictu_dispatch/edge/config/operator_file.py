@@ -34,7 +34,8 @@ from predictu_dispatch.edge.config.files import (
     read_toml,
     system_message,
 )
-from predictu_dispatch.edge.config.keys import published_keys
+from predictu_dispatch.edge.config.keys import KeyRole, key_file_of, published_keys
+from predictu_dispatch.edge.config.secrecy import exposures
 from predictu_dispatch.edge.tls import client_context
 
 _SectionT = TypeVar("_SectionT", bound=Section)
@@ -153,10 +154,12 @@ def _section(section: type[_SectionT], given: object) -> _SectionT | None:
 def _read_signing_keys(
     signing: SigningSettings, file: Path, environ: Mapping[str, str]
 ) -> tuple[tuple[SigningKey, ...], tuple[Fault, ...]]:
-    keys, wrong = published_keys(located(signing.key_file, file, environ), signing.algorithm, operator_id=file.stem)
+    active_file = located(signing.key_file, file, environ)
+    keys, wrong = published_keys(active_file, signing.algorithm, operator_id=file.stem)
+    exposed = exposures([key_file_of(active_file, role) for role in KeyRole], environ)
     return keys, tuple(
         Fault(file=str(file), key="signing.key_file", value=shown(signing.key_file), allowed=allowed)
-        for allowed in wrong
+        for allowed in (*wrong, *exposed)
     )
 
 
@@ -184,6 +187,8 @@ def read_tls(tls: TlsSettings, file: Path, environ: Mapping[str, str]) -> tuple[
             contents[key] = read_file(path)
         except OSError as error:
             refuse(key, f"{system_message(error)}; must be a PEM file")
+    for exposure in exposures([path for key, path in paths.items() if key == "client_key_file"], environ):
+        refuse("client_key_file", exposure)
     if not paths or faults:
         return TlsFiles(), tuple(faults)
     # Before OpenSSL reads: a file replaced in between causes one needless reload later; in the

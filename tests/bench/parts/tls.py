@@ -23,6 +23,7 @@ async def measure(environment: BenchEnvironment) -> Findings:
     authority.cert_pem.write_to_path(folder / "ca.pem")
     ours = authority.issue_cert("localhost")
     ours.private_key_pem.write_to_path(folder / "key.pem")
+    (folder / "key.pem").chmod(0o600)
     # nginx reads the chain from the certificate file.
     for pem in ours.cert_chain_pems:
         pem.write_to_path(folder / "cert.pem", append=True)

@@ -27,6 +27,7 @@ def issue_certificates(folder: Path, *, not_after: datetime | None = None) -> No
     certificate = authority.issue_cert("dispatch.example.com", not_after=not_after)
     authority.cert_pem.write_to_path(folder / "operators" / "ca.pem")
     certificate.private_key_pem.write_to_path(folder / "operators" / "client.key")
+    (folder / "operators" / "client.key").chmod(0o600)
     certificate.cert_chain_pems[0].write_to_path(folder / "operators" / "client.pem")
 
 

@@ -48,6 +48,7 @@ def test_instance_and_listen_of_the_environment_win(folder: Path) -> None:
 def test_a_dsn_can_be_in_a_file_or_a_credential(folder: Path) -> None:
     (folder / "dispatcher.toml").write_text('[database]\ndsn = "file:dsn"\nlisten_dsn = "file:secret/listen"\n')
     (folder / "dsn").write_text("postgresql://u@near/db?sslmode=require\n")
+    (folder / "dsn").chmod(0o600)
     credentials = folder / "credentials"
     credentials.mkdir()
     (credentials / "dsn").write_text("postgresql://u@far/db?sslmode=require")
@@ -79,6 +80,7 @@ def test_a_file_without_a_dsn_is_named_and_not_shown(folder: Path, content: byte
     (folder / "dispatcher.toml").write_text('[database]\ndsn = "file:dsn"\n')
     if content is not None:
         (folder / "dsn").write_bytes(content)
+        (folder / "dsn").chmod(0o600)
     assert faults(folder) == [f'dispatcher.toml: database.dsn = "file:dsn": {allowed}']
 
 

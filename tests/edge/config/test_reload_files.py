@@ -51,7 +51,11 @@ def key(name: str) -> Callable[[Path], Path]:
 
 
 def text(name: str, content: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).write_text(content)
+    def write(folder: Path) -> None:
+        (folder / name).write_text(content)
+        (folder / name).chmod(0o600)
+
+    return write
 
 
 def gone(name: str) -> Callable[[Path], object]:
@@ -161,7 +165,7 @@ CASES = [
     ),
     Case(
         what="a previous key of another algorithm",
-        change=lambda folder: key("op_a.previous")(folder).write_bytes(new_private_pem("RS256")),
+        change=lambda folder: create_key_file(key("op_a.previous")(folder), "RS256"),
         kept=("op_a",),
         faults=(
             f'{KEY_FAULT}the previous key beside it, op_a.previous.pem: signing.algorithm = "EdDSA" needs an Ed25519',

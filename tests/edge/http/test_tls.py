@@ -75,6 +75,7 @@ def client_files(authority: trustme.CA, folder: Path, identity: str = "dispatch@
     folder.mkdir(exist_ok=True)
     ours = authority.issue_cert(identity)
     ours.private_key_pem.write_to_path(folder / "key.pem")
+    (folder / "key.pem").chmod(0o600)
     ours.cert_chain_pems[0].write_to_path(folder / "cert.pem")
     return {"client_cert_file": str(folder / "cert.pem"), "client_key_file": str(folder / "key.pem")}
 
