@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import click
 from typing_extensions import override
+
+from predictu_dispatch.commands.output import prepare_streams
 
 _COMMANDS: Final = "predictu_dispatch.commands"
 _VERBS: Final = {
@@ -32,6 +34,11 @@ _VERBS: Final = {
 
 
 class _LazyGroup(click.Group):
+    @override
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        prepare_streams()
+        return super().main(*args, **kwargs)
+
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)

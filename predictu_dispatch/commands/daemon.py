@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from predictu_dispatch.commands.invocation import Invocation, common_options, dsn_of, exit_on_database_errors, fail
-from predictu_dispatch.commands.output import count, print_json, table
+from predictu_dispatch.commands.output import count, print_json, print_line, table
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.config.loader import Config
@@ -102,11 +102,11 @@ def migrate(invocation: Invocation) -> None:
         print_json({"applied": changes.migrations, "functions": changes.functions})
         return
     for name in changes.migrations:
-        click.echo(f"applied {name}")
+        print_line(f"applied {name}")
     if changes.functions:
-        click.echo(f"applied {len(changes.functions)} functions and views")
+        print_line(f"applied {len(changes.functions)} functions and views")
     if not changes.migrations and not changes.functions:
-        click.echo("the schema is up to date")
+        print_line("the schema is up to date")
 
 
 @click.command()
@@ -128,5 +128,5 @@ def check(invocation: Invocation) -> None:
         return
     shown = [{**row, "enabled": "enabled" if row["enabled"] else "disabled"} for row in rows]
     for line in table([list(map(str, row.values())) for row in shown]):
-        click.echo(line.rstrip())
-    click.echo(f"{count(len(rows), 'operator')}, no faults")
+        print_line(line.rstrip())
+    print_line(f"{count(len(rows), 'operator')}, no faults")

@@ -23,7 +23,7 @@ import click
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, database, why_not_one
 from predictu_dispatch.commands.output import (
     Row,
-    confirm,
+    ask,
     count,
     duration,
     money,
@@ -240,22 +240,19 @@ async def _retry_all(
         if not counts:
             batch.refuse(f"unknown operator {operator}", "predictu-dispatch status lists them.", operator_id=operator)
             return
-        total, others = sum(row["retriable"] for row in counts), sum(row["others"] for row in counts)
-        if others:
-            cannot = f"{count(others, 'other')} cannot be retried"
-            print_error(f"{cannot}: settle them with the operator manually, then: predictu-dispatch resolve")
+        total = sum(row["retriable"] for row in counts)
+        if others := sum(row["others"] for row in counts):
+            next_step = "settle them with the operator manually, then: predictu-dispatch resolve"
+            print_error(f"{count(others, 'other')} cannot be retried: {next_step}")
         if total and not yes:
-            sums = ", ".join(_sum(row) for row in counts if row["retriable"])
-            confirm(f"Send {count(total, 'callback')} of operator {operator} again: {sums}?")
+            sent = [row for row in counts if row["retriable"]]
+            sums = [money(int(row["amount"]), row["currency"], row["minor_digits"]) for row in sent]
+            ask(f"Send {count(total, 'callback')} of operator {operator} again: {', '.join(sums)}?")
         after: tuple[Any, Any] = (None, None)
         while page := await db.fetch(query("retriable"), operator, method, counts[0]["counted_at"], *after, _PAGE_ROWS):
             for row in page:
                 await batch.call(db, "retry_callback", operator, row["request_id"], by)
             after = (page[-1]["review_since"], page[-1]["request_id"])
-
-
-def _sum(row: Row) -> str:
-    return money(int(row["amount"]), row["currency"], row["minor_digits"])
 
 
 def _name(row: Row) -> str:

@@ -183,7 +183,7 @@ def exit_on_database_errors(invocation: Invocation) -> Iterator[None]:
             if error.sqlstate in _BAD_SETTING:
                 fail(f"the database refused a parameter of the DSN: {error.message}; {check}", EXIT_MISCONFIGURED)
             fail(f"the database refused the login: {error.message}; {check}", EXIT_NO_DATABASE)
-        raise
+        fail(f"the database refused: {error}", hint=error.hint)
 
 
 def _needed_role() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from predictu_dispatch.commands.invocation import Invocation, common_options, fail
-from predictu_dispatch.commands.output import print_json, print_wrapped
+from predictu_dispatch.commands.output import print_json, print_line, print_lines, print_wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -83,7 +83,8 @@ def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | Non
         print_wrapped(
             f'Next: create {file} with [signing] algorithm = "{key.algorithm}", key_file = "keys/{path.name}"'
         )
-    click.echo("Give the public key to the operator, in the format that it prefers:\n")
+    print_line("Give the public key to the operator, in the format that it prefers:")
+    print_line()
     _print_public(key)
 
 
@@ -99,11 +100,12 @@ def public(invocation: Invocation, operator: str, form: str | None) -> None:
         return
     for role, key in found.items():
         if form == "pem":
-            click.echo(key.public_pem(), nl=False)
+            print_lines(key.public_pem().decode())
         elif form == "jwk":
-            click.echo(json.dumps(key.public_jwk()))
+            print_line(json.dumps(key.public_jwk()))
         else:
-            click.echo(f"{role.value}  {key.algorithm}  {key.kid}\n")
+            print_line(f"{role.value}  {key.algorithm}  {key.kid}")
+            print_line()
             _print_public(key)
 
 
@@ -129,7 +131,7 @@ def stage(invocation: Invocation, operator: str) -> None:
         ),
     )
     if not invocation.json:
-        click.echo()
+        print_line()
         _print_public(key)
 
 
@@ -210,7 +212,7 @@ def _report(
         print_json({"ok": True, **changed, "keys": _listed(found), "next": next_steps})
         return
     print_wrapped(done)
-    click.echo("Next:")
+    print_line("Next:")
     for number, step in enumerate(next_steps, 1):
         print_wrapped(step, indent=f"  {number}. ")
 
@@ -272,5 +274,6 @@ def _public(key: SigningKey) -> dict[str, object]:
 
 
 def _print_public(key: SigningKey) -> None:
-    click.echo(key.public_pem())
-    click.echo(json.dumps(key.public_jwk()))
+    print_lines(key.public_pem().decode())
+    print_line()
+    print_line(json.dumps(key.public_jwk()))

@@ -1,17 +1,33 @@
-"""Printing for all commands: JSON, wrapped lines, tables, times, durations and amounts."""
+"""All that commands print: lines, wrapped prose, tables, JSON, questions and a live screen.
+
+Theory of operation. What is shown may be somebody else's text: an operator's status, a producer's
+id, a reason. Everything is escaped when it is printed, except `Styled` text, which `styled` and
+`joined` have escaped. An f-string of styled text is plain text again, so a forgotten call shows an
+escape sequence and obeys none. Commands print with these functions only.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+import sys
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+import traceback
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from io import TextIOWrapper
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
+
+from predictu_dispatch.core.printable import printable
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -23,9 +39,52 @@ _UNBROKEN: Final = re.compile(
 )
 
 
+class Styled(str):
+    """Text that is escaped already, with the terminal's styles."""
+
+    __slots__ = ()
+
+
+def styled(text: str, *, colour: str | None = None, bold: bool = False) -> Styled:
+    """The text, escaped, in a style."""
+    return Styled(click.style(printable(text), fg=colour, bold=bold) if colour or bold else printable(text))
+
+
+def joined(*parts: str) -> Styled:
+    """A line of several parts; those that are not styled are escaped."""
+    return Styled("".join(part if isinstance(part, Styled) else printable(part) for part in parts))
+
+
+def prepare_streams() -> None:
+    """Let a stream of another encoding lose a character, not the command, and escape tracebacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.excepthook = _print_exception
+
+
+def _print_exception(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    for part in traceback.format_exception(kind, error, at):
+        # Only a frame has several lines of ours; a message may have those of others.
+        for line in part.splitlines() if part.startswith("  ") else [part.strip("\n")]:
+            print_line(line, err=True)
+
+
+def print_line(line: str = "", *, err: bool = False) -> None:
+    """Print one line; escaped unless it is styled."""
+    # With the stream given, click does not choose another encoding for it.
+    click.echo(joined(line), file=sys.stderr if err else sys.stdout)
+
+
+def print_lines(text: str) -> None:
+    """Print text of ours that has several lines."""
+    for line in text.splitlines():
+        print_line(line)
+
+
 def print_json(value: object) -> None:
-    """Print one JSON value, indented. Timestamps, UUIDs and bytes in it become text."""
-    click.echo(json.dumps(_json_value(value), indent=2, ensure_ascii=False))
+    """Print one JSON value, indented, in ASCII. Timestamps, UUIDs and bytes in it become text."""
+    print_lines(json.dumps(_json_value(value), indent=2).replace("\x7f", "\\u007f"))
 
 
 def _json_value(value: Any) -> Any:  # noqa: ANN401 - a row holds any type
@@ -42,12 +101,12 @@ def _json_value(value: Any) -> Any:  # noqa: ANN401 - a row holds any type
 
 def print_error(message: str, hint: str = "") -> None:
     """Print an error on one line of stderr, and its hint on the next; both escaped."""
-    click.echo(printable(message), err=True)
+    print_line(message, err=True)
     if hint:
-        click.echo(f"    {printable(hint)}", err=True)
+        print_line(f"    {hint}", err=True)
 
 
-def confirm(question: str) -> None:
+def ask(question: str) -> None:
     """Ask on stderr, escaped; ends the command with exit code 1 without a yes."""
     click.confirm(printable(question), abort=True, err=True)
 
@@ -56,12 +115,12 @@ def print_wrapped(
     text: str, *, indent: str = "", hanging: str | None = None, colour: str | None = None, bold: bool = False
 ) -> None:
     """Print text on lines that fit the terminal, escaped; the style holds for all of them."""
-    for line in wrapped(printable(text), indent=indent, hanging=hanging):
-        click.echo(click.style(line, fg=colour, bold=bold) if colour or bold else line)
+    for line in wrapped(text, indent=indent, hanging=hanging):
+        print_line(styled(line, colour=colour, bold=bold))
 
 
 def wrapped(text: str, *, indent: str = "", hanging: str | None = None, columns: int | None = None) -> list[str]:
-    """Break text into lines between words only; ids and, if they fit a line, commands stay whole.
+    """Break text, escaped, between words only; ids and, if they fit a line, commands stay whole.
 
     `hanging` is the indent of all lines but the first; by default as wide as `indent`. Without
     `columns`, the lines fit the terminal.
@@ -69,7 +128,7 @@ def wrapped(text: str, *, indent: str = "", hanging: str | None = None, columns:
     columns = columns or min(_PROSE_COLUMNS_MAX, shutil.get_terminal_size().columns)
     hanging = " " * len(indent) if hanging is None else hanging
     room = columns - len(hanging)
-    joined = _UNBROKEN.sub(lambda m: m[0].replace(" ", _NO_BREAK) if len(m[0]) <= room else m[0], text)
+    joined = _UNBROKEN.sub(lambda m: m[0].replace(" ", _NO_BREAK) if len(m[0]) <= room else m[0], printable(text))
     lines = textwrap.wrap(
         joined,
         columns,
@@ -82,7 +141,8 @@ def wrapped(text: str, *, indent: str = "", hanging: str | None = None, columns:
 
 
 def table(rows: Sequence[Sequence[str]], *, gap: str = "  ", right: Collection[int] = ()) -> list[str]:
-    """Align cells, those in `right` to the right; all lines have the same length."""
+    """Align cells, escaped, those in `right` to the right; all lines have the same length."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         gap.join(
@@ -93,9 +153,31 @@ def table(rows: Sequence[Sequence[str]], *, gap: str = "  ", right: Collection[i
     ]
 
 
-def printable(text: str) -> str:
-    """Escape control characters, so that foreign text cannot control the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+class Screen:
+    """A terminal's whole screen, which shows other lines at each call of `show`."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    @property
+    def height(self) -> int:
+        return self._live.console.height
+
+    def show(self, lines: Sequence[str]) -> None:
+        from rich.text import Text  # noqa: PLC0415 - loaded only where used
+
+        shown = Text.from_ansi("\n".join(map(joined, lines)), no_wrap=True, overflow="crop")
+        self._live.update(shown, refresh=True)
+
+
+@contextmanager
+def live_screen() -> Iterator[Screen]:
+    """Take the terminal's screen, and give it back at the end."""
+    from rich.console import Console  # noqa: PLC0415 - loaded only where used
+    from rich.live import Live  # noqa: PLC0415
+
+    with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
+        yield Screen(live)
 
 
 def timestamp(at: datetime | None, *, timespec: str = "milliseconds") -> str:

@@ -12,7 +12,7 @@ from uuid import UUID
 import click
 
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, database
-from predictu_dispatch.commands.output import Row, print_error, print_json, print_wrapped, timestamp
+from predictu_dispatch.commands.output import Row, print_error, print_json, print_line, print_wrapped, timestamp
 from predictu_dispatch.commands.texts import VERDICTS, reason_text
 from predictu_dispatch.core.database import Refused
 from predictu_dispatch.edge.postgres.sql_files import query
@@ -157,7 +157,7 @@ def _print(progress: Row, attempt: Row | None) -> None:
         print_wrapped(reason_text(progress["reason"]), indent="  ")
     for key, phase_ms in _phases(progress, attempt).items():
         shown = "       -" if phase_ms is None else f"{phase_ms:8.1f} ms"
-        click.echo(f"  {_PHASES[key]:<30}{shown}")
+        print_line(f"  {_PHASES[key]:<30}{shown}")
 
 
 def _as_json(progress: Row, attempt: Row | None) -> dict[str, Any]:

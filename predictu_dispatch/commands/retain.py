@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, exit_on_database_errors, fail
-from predictu_dispatch.commands.output import duration, print_json, timestamp
+from predictu_dispatch.commands.output import duration, print_json, print_line, timestamp
 from predictu_dispatch.core.database import LOCK_NOT_AVAILABLE, DatabaseUnavailable, Refused
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
         if invocation.json:
             print_json({"keep_months": 0})
         else:
-            click.echo("everything is kept: [daemon] audit_retention_months is 0")
+            print_line("everything is kept: [daemon] audit_retention_months is 0")
         return
     with exit_on_database_errors(invocation):
         try:
@@ -57,7 +57,7 @@ def retain(invocation: Invocation, *, dry_run: bool) -> None:
         print_json(_as_json(result, months))
     else:
         for line in _planned(result, months) if dry_run else _done(result, months):
-            click.echo(line)
+            print_line(line)
     if not dry_run and not result.is_complete:
         sys.exit(EXIT_FAILED)
 

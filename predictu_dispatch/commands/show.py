@@ -20,7 +20,7 @@ from predictu_dispatch.commands.invocation import (
     the_one,
     unknown_operator,
 )
-from predictu_dispatch.commands.output import Row, duration, money, print_json, print_wrapped, timestamp
+from predictu_dispatch.commands.output import Row, duration, money, print_json, print_line, print_wrapped, timestamp
 from predictu_dispatch.commands.texts import BET_STATES, EFFECTS, INTERVENTIONS, VERDICTS, reason_text, state_text
 from predictu_dispatch.edge.postgres.sql_files import query
 
@@ -56,7 +56,7 @@ def show(invocation: Invocation, request_id: UUID | None, bet: tuple[str, str] |
         _print_bet(found)
     for number, callback in enumerate(callbacks):
         if found is not None or number:
-            click.echo()
+            print_line()
         _print_callback(callback)
 
 
@@ -132,7 +132,7 @@ def _print_callback(callback: Row) -> None:
     if callback["review_since"] is not None:
         _print_field("review", f"has needed manual review since {timestamp(callback['review_since'])}", colour="red")
     if not callback["audit"]:
-        click.echo("  no attempt was made" + (" yet" if callback["finished_at"] is None else ""))
+        print_line("  no attempt was made" + (" yet" if callback["finished_at"] is None else ""))
     _print_life(callback["audit"], callback["interventions"])
 
 

@@ -9,6 +9,8 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
+from predictu_dispatch.commands.output import print_lines
+
 _BETS: Final = 300
 _BETS_MIN: Final = 40
 """Enough for one bet of every scenario and some ordinary traffic."""
@@ -66,4 +68,4 @@ def completion(context: click.Context, shell: str) -> None:
     """  # noqa: D301 - \b is click's mark for lines that are not rewrapped
     script = get_completion_class(shell)
     assert script is not None  # noqa: S101 - click knows all three
-    click.echo(script(context.find_root().command, {}, _PROGRAM, _COMPLETION_VARIABLE).source())
+    print_lines(script(context.find_root().command, {}, _PROGRAM, _COMPLETION_VARIABLE).source())

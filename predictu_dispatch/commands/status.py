@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from predictu_dispatch.commands.invocation import Invocation, common_options, database
-from predictu_dispatch.commands.output import Row, duration, print_json, printable, table, timestamp, wrapped
+from predictu_dispatch.commands.output import (
+    Row,
+    duration,
+    joined,
+    print_json,
+    print_line,
+    styled,
+    table,
+    timestamp,
+    wrapped,
+)
 from predictu_dispatch.commands.texts import clock_text
 from predictu_dispatch.edge.postgres.sql_files import query
 
@@ -44,15 +54,15 @@ def status(invocation: Invocation) -> None:
         return
     if silent := list(silent_daemon_lines(daemons)):
         for line in [*silent, ""]:
-            click.echo(line)
+            print_line(line)
     is_served = any(daemon["is_live"] for daemon in daemons)
     for line in operator_lines(lanes, is_served=is_served) if lanes else [NO_OPERATOR]:
-        click.echo(line)
-    click.echo()
+        print_line(line)
+    print_line()
     for line in [*daemon_lines(daemons), ""] if is_served else []:
-        click.echo(line)
+        print_line(line)
     for line in _review_lines(review):
-        click.echo(line)
+        print_line(line)
 
 
 def _review_lines(review: Sequence[Row]) -> Iterator[str]:
@@ -62,8 +72,8 @@ def _review_lines(review: Sequence[Row]) -> Iterator[str]:
     yield f"needs review{f' (the {REVIEW_SHOWN_MAX} oldest)' if len(review) == REVIEW_SHOWN_MAX else ''}:"
     for row in review:
         yield f"  {row['request_id']}  {row['operator_id']}  {row['method']}"
-        yield f"      bet {printable(row['bet_id'])}, since {timestamp(row['since'])}"
-        yield from wrapped(printable(row["reason"]), indent="      ", columns=_COLUMNS)
+        yield f"      bet {row['bet_id']}, since {timestamp(row['since'])}"
+        yield from wrapped(row["reason"], indent="      ", columns=_COLUMNS)
     yield "to see what to do: predictu-dispatch why REQUEST_ID"
 
 
@@ -112,11 +122,11 @@ def operator_lines(lanes: Sequence[Row], *, is_served: bool) -> Iterator[str]:
     """A line for each operator and lane, then a sentence for each operator with a problem."""
     first_head, second_head, *lines = table([*_HEADS, *map(_cells, lanes)], gap=" ", right=_RIGHT)
     room = _COLUMNS - len(first_head) - 1
-    yield click.style(first_head.rstrip(), bold=True)
-    yield click.style(f"{second_head} state", bold=True)
+    yield styled(first_head.rstrip(), bold=True)
+    yield styled(f"{second_head} state", bold=True)
     for lane, line in zip(lanes, lines, strict=True):
         states = _states(lane)
-        yield f"{line} {click.style(_fitted(states, room), fg=_COLOURS.get(states[0], 'red'))}"
+        yield joined(line, " ", styled(_fitted(states, room), colour=_COLOURS.get(states[0], "red")))
     sentences = list(_sentences(lanes, is_served=is_served))
     if sentences:
         yield ""
@@ -131,25 +141,25 @@ def is_well(lane: Row) -> bool:
 def silent_daemon_lines(daemons: Sequence[Row]) -> Iterator[str]:
     """What comes first: that no daemon sends heartbeats, and which ones stopped in the last day."""
     if not any(daemon["is_live"] for daemon in daemons):
-        yield click.style("no daemon is running: none sends heartbeats, and nothing is sent", fg="red", bold=True)
+        yield styled("no daemon is running: none sends heartbeats, and nothing is sent", colour="red", bold=True)
     for daemon in daemons:
         if not daemon["is_live"]:
             ago = f"{duration(daemon['seen_s_ago'])} ago ({timestamp(daemon['seen_at'], timespec='seconds')})"
-            text = printable(f"daemon {daemon['instance']} on {daemon['host']}: last heartbeat {ago}")
+            text = f"daemon {daemon['instance']} on {daemon['host']}: last heartbeat {ago}"
             for line in wrapped(text, hanging="  ", columns=_COLUMNS):
-                yield click.style(line, fg="red")
+                yield styled(line, colour="red")
 
 
 def daemon_lines(daemons: Sequence[Row]) -> Iterator[str]:
     """A line for each running daemon."""
     live = [daemon for daemon in daemons if daemon["is_live"]]
     if live:
-        yield click.style("daemons", bold=True)
+        yield styled("daemons", bold=True)
     for daemon in live:
         seen = f"seen {duration(daemon['seen_s_ago'])} ago, version {daemon['version']}"
         yield f"  {daemon['instance']} on {daemon['host']}, {seen}"
         if text := clock_text(daemon["clock_ahead_s"]):
-            yield click.style(f"    {text}", fg="red")
+            yield styled(f"    {text}", colour="red")
 
 
 def rounded(number: int) -> str:
@@ -205,7 +215,7 @@ def _sentences(lanes: Sequence[Row], *, is_served: bool) -> Iterator[str]:
     for operator_id in dict.fromkeys(lane["operator_id"] for lane in lanes):
         own = [lane for lane in lanes if lane["operator_id"] == operator_id]
         if facts := list(_problems(own, is_served=is_served)):
-            yield from wrapped(printable(f"{operator_id}: {'; '.join(facts)}"), hanging="  ", columns=_COLUMNS)
+            yield from wrapped(f"{operator_id}: {'; '.join(facts)}", hanging="  ", columns=_COLUMNS)
 
 
 def _problems(lanes: Sequence[Row], *, is_served: bool) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from predictu_dispatch.commands.invocation import EXIT_MISCONFIGURED, Invocation, common_options, database, fail
-from predictu_dispatch.commands.output import Row, count, timestamp
+from predictu_dispatch.commands.output import Row, count, live_screen, styled, timestamp
 from predictu_dispatch.commands.status import (
     NO_OPERATOR,
     REVIEW_SHOWN_MAX,
@@ -82,19 +82,14 @@ async def _until_interrupted(invocation: Invocation, every_s: float) -> None:
 
 
 async def _follow(invocation: Invocation, every_s: float) -> None:
-    from rich.console import Console  # noqa: PLC0415 - loaded only where used
-    from rich.live import Live  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    console = Console(highlight=False)
     before: Overview | None = None
     async with database(invocation) as db:
         # The screen is taken only now, so that an error about the DSN or the schema stays readable.
-        with Live(console=console, screen=True, auto_refresh=False) as live:
+        with live_screen() as screen:
             while True:
                 now, lines = await _read_or_keep(db, before)
-                lines += frame(now, before, height=console.height - len(lines)) if now is not None else []
-                live.update(Text.from_ansi("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
+                lines += frame(now, before, height=screen.height - len(lines)) if now is not None else []
+                screen.show(lines)
                 before = now
                 await asyncio.sleep(every_s)
 
@@ -106,7 +101,7 @@ async def _read_or_keep(db: Database, before: Overview | None) -> tuple[Overview
     except DatabaseUnavailable as error:
         title = "the database can't be reached; retrying. Last answer:"
         # Two lines, because a line that does not fit the terminal is cut.
-        return before, [click.style(title, fg="red", bold=True), f"  {error}"]
+        return before, [styled(title, colour="red", bold=True), f"  {error}"]
     at_s = asyncio.get_running_loop().time()
     return Overview(at=datetime.now(UTC), at_s=at_s, lanes=lanes, daemons=daemons, review=review), []
 
@@ -142,7 +137,7 @@ def _headline(now: Overview, before: Overview | None) -> str:
     review = f"{len(now.review)}{more} need review" if now.review else "nothing needs review"
     at = timestamp(now.at, timespec="seconds")
     text = f"{at}  {rounded(now.backlog)} not final{trend}, {rounded(in_flight)} in flight, {review}"
-    return click.style(text, bold=True, fg="red" if now.review else None)
+    return styled(text, bold=True, colour="red" if now.review else None)
 
 
 def _by_urgency(lanes: Sequence[Row]) -> list[list[Row]]:
@@ -165,6 +160,6 @@ def _summary(operators: Sequence[Sequence[Row]]) -> str:
 
 def _review_lines(review: Sequence[Row]) -> Iterator[str]:
     if review:
-        yield click.style("the oldest callbacks that need review; to list more: predictu-dispatch status", bold=True)
+        yield styled("the oldest callbacks that need review; to list more: predictu-dispatch status", bold=True)
     for row in review[:_REVIEW_LINES_MAX]:
         yield f"  {row['request_id']}  {row['operator_id']}  {row['method']}"

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
+from predictu_dispatch.core.printable import printable
+
 _SECOND_US: Final = 1_000_000
 
 
@@ -31,7 +33,8 @@ class ServiceManager:
     def status(self, text: str) -> None:
         if text != self._status:
             self._status = text
-            self._notify(f"STATUS={text}")
+            # A newline would begin another assignment.
+            self._notify(f"STATUS={printable(text)}")
 
     def stopping(self, *, within_s: float) -> None:
         """Announces the stop, which may take `within_s` even if TimeoutStopSec is shorter."""

@@ -11,7 +11,7 @@ from uuid import UUID
 import click
 
 from predictu_dispatch.commands.invocation import Invocation, common_options, database, the_one
-from predictu_dispatch.commands.output import print_json, print_wrapped
+from predictu_dispatch.commands.output import print_json, print_line, print_wrapped
 
 if TYPE_CHECKING:
     from predictu_dispatch.core.diagnosis import Reason
@@ -57,7 +57,7 @@ def _print_reasons(found: tuple[Reason, ...], facts: Facts, *, indent: str) -> N
         print_wrapped(text, indent=indent + mark, bold=number == 1)
         print_wrapped(next_step, indent=f"{indent}{' ' * len(mark)}→ ")
         if reason.because and facts.earlier is not None:
-            click.echo(f"{indent}The earlier callback is not settled because:")
+            print_line(f"{indent}The earlier callback is not settled because:")
             _print_reasons(reason.because, facts.earlier, indent=indent + "  ")
 
 

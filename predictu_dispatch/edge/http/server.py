@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from typing_extensions import override
 
+from predictu_dispatch.core.printable import printable
 from predictu_dispatch.core.signing import PUBLISHED_KEYS_AGE_MAX_S, SigningKey
 from predictu_dispatch.edge.http.listener import Answer, Listener
 
@@ -81,7 +82,7 @@ class HttpServer:
                 return Answer(parts=[b"ok\n"])
             case "/readyz":
                 fault = self._unready()
-                return Answer(status=200 if fault is None else 503, parts=[f"{fault or 'ready'}\n".encode()])
+                return Answer(status=200 if fault is None else 503, parts=[f"{printable(fault or 'ready')}\n".encode()])
             case _:
                 return await self._respond_published(path)
 

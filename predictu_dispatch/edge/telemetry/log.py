@@ -19,6 +19,7 @@ from structlog.typing import EventDict, Processor
 from typing_extensions import override
 
 from predictu_dispatch.core.events import Event
+from predictu_dispatch.core.printable import printable, printable_lines
 from predictu_dispatch.core.settings import LogSettings
 from predictu_dispatch.edge.telemetry.log_thread import LineWriter, redirect_stderr
 
@@ -46,7 +47,7 @@ def configure_log(settings: LogSettings) -> None:
         processors.add_log_level,
         *((processors.TimeStamper(fmt="iso", utc=True),) if console else ()),
         processors.format_exc_info,
-        *((structlog.dev.ConsoleRenderer(), _encoded) if console else (json_line,)),
+        *((_escaped, structlog.dev.ConsoleRenderer(), _encoded) if console else (json_line,)),
     ]
 
     def lines_lost_notice(lines: int, error: str) -> bytes:
@@ -92,7 +93,17 @@ def json_line(_: object, __: str, event: EventDict) -> bytes:
     if not line or not line.isascii():
         event["timestamp"] = f"{now:%Y-%m-%dT%H:%M:%S.%f}Z"
         line = f"{_encode(event)}\n".encode()
-    return line
+    return line.replace(b"\x7f", b"\\u007f")
+
+
+def _escaped(_: object, __: str, event: EventDict) -> EventDict:
+    """Escapes text of others, and indents a traceback, so that no line of it looks like ours."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = printable_lines(value, indent="  ") if key == "exception" else printable(value)
+        elif not isinstance(value, int | float | None):
+            event[key] = printable(repr(value))
+    return event
 
 
 def _encoded(_: object, __: str, line: str) -> bytes:

@@ -19,6 +19,8 @@ from typing import TextIO
 
 from typing_extensions import Buffer, override
 
+from predictu_dispatch.core.printable import printable_lines
+
 QUEUE_BYTES_MAX = 4 * 1024 * 1024
 """Lines that wait, about 10,000; as many again are with the thread that writes them."""
 _GATHER_S = 0.025
@@ -115,9 +117,8 @@ class LineWriter:
 
 def redirect_stderr(writer: LineWriter) -> None:
     """Sends what Python prints on stderr (tracebacks, warnings, messages) through the writer."""
-    sys.stderr = io.TextIOWrapper(
-        _QueuedStream(writer, sys.stderr), encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )
+    stream = _QueuedStream(writer, sys.stderr)
+    sys.stderr = io.TextIOWrapper(stream, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
 
 
 class _QueuedStream(io.RawIOBase):
@@ -130,9 +131,10 @@ class _QueuedStream(io.RawIOBase):
 
     @override
     def write(self, data: Buffer, /) -> int:
-        text = bytes(data)
-        self._writer.write(text)
-        return len(text)
+        written = bytes(data)
+        shown = printable_lines(written.decode(self._stream.encoding, "backslashreplace"))
+        self._writer.write(shown.encode(self._stream.encoding, "backslashreplace"))
+        return len(written)
 
     @override
     def writable(self) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -224,6 +225,13 @@ async def test_every_function_and_view_has_a_comment_and_none_is_executable_by_p
     assert [row["name"] for row in rows if row["is_public"]] == []
 
 
+def with_first_roles(one: Definition) -> Definition:
+    """Grants to the roles of 0001, as the first release did."""
+    sql = one.sql.replace("to predictu_operations;", "to predictu_dispatcher;")
+    sql = sql.replace("to predictu_importer;", "to predictu_producer;")
+    return dataclasses.replace(one, sql=re.sub(r", predictu_(operations|auditor)", "", sql))
+
+
 async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The schema of 0001, with the trigger that this release replaces, and without its tables."""
     guard = Definition(
@@ -252,7 +260,9 @@ async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch
     due = dataclasses.replace(due, sql=f"{before}$$ begin return null; end $${rest.partition('$$')[2]}")
     replaced = {"guards/guard_callback.sql": guard} | {one.name: one for one in (lock, scope, due)}
     of_then = tuple(
-        replaced.get(one.name, one) for one in definitions() if one.name != "guards/guard_producer_scope.sql"
+        with_first_roles(replaced.get(one.name, one))
+        for one in definitions()
+        if one.name != "guards/guard_producer_scope.sql"
     )
     with monkeypatch.context() as first:
         first.setattr(edge, "migrations", lambda: migrations()[:1])
