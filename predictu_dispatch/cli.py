@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any, Final
 
@@ -64,3 +65,5 @@ def main() -> None:
 
     Exit codes: 0 success, 1 failed, 2 bad configuration or usage, 3 the database can't be reached.
     """
+    # ssl and asyncpg would write the keys of every TLS connection into the file that it names.
+    os.environ.pop("SSLKEYLOGFILE", None)
