@@ -1122,12 +1122,12 @@ CREATE FUNCTION predictu_dispatch.expire_one(operator_id text, request_id uuid) 
     SET jit TO 'off'
     AS $$
 declare
-    bet_id text := (select c.bet_id from predictu_dispatch.callback c
+    of_bet text := (select c.bet_id from predictu_dispatch.callback c
                      where c.operator_id = expire_one.operator_id and c.request_id = expire_one.request_id);
 begin
-    if bet_id is not null then
+    if of_bet is not null then
         perform from predictu_dispatch.bet b
-          where b.operator_id = expire_one.operator_id and b.bet_id = expire_one.bet_id
+          where b.operator_id = expire_one.operator_id and b.bet_id = of_bet
             for no key update skip locked;
         if not found then
             return;
@@ -1151,8 +1151,8 @@ begin
        and (c.expires_at <= now()
             or (c.method in ('BALANCE', 'BET_MAKE') and (o.paused_at is not null or o.circuit <> 'closed')))
     returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
-    if bet_id is not null then
-        return query select * from predictu_dispatch.advance_bets(array[operator_id], array[bet_id]);
+    if of_bet is not null then
+        return query select * from predictu_dispatch.advance_bets(array[operator_id], array[of_bet]);
     end if;
 end $$;
 
@@ -1193,19 +1193,23 @@ declare
     counted jsonb;
 begin
     if predictu_dispatch.claim_chore('backlog', 20, instance) then
-        counted := jsonb_build_object(
-            'backlog', (select coalesce(jsonb_agg(b), '[]') from predictu_dispatch.backlog() b),
-            'review', (select coalesce(jsonb_agg(r), '[]')
-                         from (select c.operator_id, count(*) as callbacks,
-                                      count(*) filter (where c.effect = 'unknown') as unknown_effect,
-                                      extract(epoch from now() - min(c.review_since))::double precision as review_for_s
-                                 from predictu_dispatch.callback c
-                                where c.review_since is not null group by c.operator_id) r));
+        begin
+            counted := jsonb_build_object(
+                'backlog', (select coalesce(jsonb_agg(b), '[]') from predictu_dispatch.backlog() b),
+                'review', (select coalesce(jsonb_agg(r), '[]')
+                             from (select c.operator_id, count(*) as callbacks,
+                                          count(*) filter (where c.effect = 'unknown') as unknown_effect,
+                                          extract(epoch from now() - min(c.review_since))::double precision as review_for_s
+                                     from predictu_dispatch.callback c
+                                    where c.review_since is not null group by c.operator_id) r));
+        exception when others then
+            perform predictu_dispatch.raise_outage(sqlstate, sqlerrm);
+        end;
         update predictu_dispatch.maintenance_chore m
            set result = counted, result_at = began_at,
                due_at = clock_timestamp() + least(greatest(interval '5 seconds', 50 * (clock_timestamp() - began_at)),
                                                   interval '20 seconds')
-         where m.chore = 'backlog';
+         where m.chore = 'backlog' and counted is not null;
     end if;
     return query
         select m.result, greatest(extract(epoch from clock_timestamp() - m.result_at), 0)::double precision

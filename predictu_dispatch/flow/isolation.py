@@ -167,4 +167,4 @@ class IsolatingOutbox:
 
 def _may_be_a_row(error: Refused | DatabaseUnavailable) -> bool:
     """True if one row may be the cause. Class 58 is also a block that the disk does not return."""
-    return isinstance(error, Refused) or error.sqlstate.startswith("58")
+    return isinstance(error, Refused) or (error.sqlstate.startswith("58") and not error.without_session)

@@ -1,14 +1,19 @@
 """One callback that the database cannot process stops no other callback."""
 
+import dataclasses
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from tests.support.corruption import large, lose_chunks
+from predictu_dispatch.edge.postgres.sql_files import query
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.support.corruption import large, lose_chunks, overwrite_page
 from tests.support.daemons import Daemon, until
-from tests.support.environment import OTHER, Environment, another_operator
-from tests.support.harness import OPERATOR, enqueue, placement_params, terminal_params
+from tests.support.environment import OTHER, Environment, another_operator, open_environment
+from tests.support.harness import OPERATOR, enqueue, open_harness, placement_params, terminal_params
+from tests.support.postgres import cloned_database, create_template, server_of
 
 EACH = 30
 """Good callbacks of each operator and lane: more than one claim takes of an operator that fails."""
@@ -128,3 +133,42 @@ async def test_callbacks_that_a_trigger_refuses_stop_no_other_one_and_leave_afte
         await until_delivered(environment, poison, within_s=LEAVE_WITHIN_S)
         assert named(daemon) == sorted(str(one) for one in poison)
         assert daemon.process.poll() is None
+
+
+async def test_an_unreadable_page_of_callbacks_stops_no_callback_of_another_page(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    """Nor the end of a bet of another operator, which is paused."""
+    server = server_of(embedded)
+    async with (
+        cloned_database(server, await create_template(server)) as database,
+        open_environment(tmp_path, database) as before,
+        another_operator(before),
+    ):
+        await before.harness.daemon.execute(query("sync_operators"), [OTHER], [True], [60.0], [0.0], ["other"])
+        lost = [await before.harness.place(f"lost-{number}") for number in range(30)]
+        others = [*await bets(before, OPERATOR, EACH), *await bets(before, OTHER, EACH)]
+        count = await overwrite_page(
+            embedded, database.owner, "predictu_dispatch.callback", f"request_id = '{lost[0]}'"
+        )
+        assert count < len(lost)
+        async with open_harness(database) as harness:
+            environment = dataclasses.replace(before, harness=harness)
+            # The test itself must not read the page.
+            await harness.owner.execute("set enable_seqscan = off")
+            daemon = await environment.fleet.start("host-1")
+            await until_delivered(environment, [*lost[count:], *others], within_s=2 * LEAVE_WITHIN_S)
+            assert await daemon.metric("set_aside", OPERATOR) == 1
+            for operator_id in (OPERATOR, OTHER):
+                await harness.owner.execute("select predictu_dispatch.pause_operator($1, 'x', 'test')", operator_id)
+            ended = await enqueue(harness.producer, "BET_MAKE", placement_params("late"), operator_id=OTHER)
+            await until_ended(environment, ended, "exhausted", "paused")
+            await daemon.until_logged(SET_ASIDE, times=2)
+            assert {line["sqlstate"] for line in daemon.lines(SET_ASIDE)} == {"XX001"}
+            assert {(line["step"], line["request_id"]) for line in daemon.lines(SET_ASIDE)} == {
+                ("claim_interactive", None),
+                ("expire", None),
+            }
+            # A figure that cannot be read is absent; the chore that counts goes on with the others.
+            assert await daemon.metric("backlog", "interactive", OPERATOR, "ready") is None
+            assert "read_figures" not in {line["chore"] for line in daemon.lines("chore.failed")}

@@ -1,14 +1,19 @@
 """Real corruption of one row: its TOASTed value loses its chunks, or its page is overwritten."""
 
+import asyncio
 import json
 import secrets
 import uuid
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from tests.support.harness import Connection
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.support.harness import Connection, connected
+
+_PAGE_BYTES = 8192
 
 LARGE = {"note": secrets.token_hex(6000)}
 """Params with this are stored out of line, also compressed."""
@@ -38,3 +43,30 @@ async def lose_chunks(owner: Connection, request_id: uuid.UUID) -> None:
 
 def large(params: Any) -> str:
     return json.dumps({**params, **LARGE})
+
+
+async def overwrite_page(embedded: EmbeddedPostgres, dsn: str, table: str, where: str) -> int:
+    """Overwrites the page of the first such row on disk, as a faulty disk would.
+
+    Restarts the server, which ends every connection. Returns the page's number of rows; reading one
+    of them then raises XX001.
+    """
+    async with connected(dsn, 1) as [owner]:
+        page = f"(select (ctid::text::point)[0]::bigint from {table} where {where} limit 1)"  # noqa: S608 - as below
+        found = await owner.fetchrow(
+            f"select {page}, (select count(*) from {table} where (ctid::text::point)[0]::bigint = {page}),"  # noqa: S608 - of the test
+            f" current_setting('data_directory') || '/' || pg_relation_filepath('{table}')"
+        )
+        assert found is not None
+        number, rows, file = found
+        await owner.execute("checkpoint")
+    await asyncio.to_thread(embedded.halt)
+    await asyncio.to_thread(_overwrite, Path(file), number)
+    await asyncio.to_thread(embedded.restart)
+    return int(rows)
+
+
+def _overwrite(file: Path, page: int) -> None:
+    with file.open("r+b") as pages:
+        pages.seek(page * _PAGE_BYTES)
+        pages.write(secrets.token_bytes(_PAGE_BYTES))

@@ -3,12 +3,12 @@ create or replace function predictu_dispatch.expire_one(operator_id text, reques
 returns setof predictu_dispatch.change
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare
-    bet_id text := (select c.bet_id from predictu_dispatch.callback c
+    of_bet text := (select c.bet_id from predictu_dispatch.callback c
                      where c.operator_id = expire_one.operator_id and c.request_id = expire_one.request_id);
 begin
-    if bet_id is not null then
+    if of_bet is not null then
         perform from predictu_dispatch.bet b
-          where b.operator_id = expire_one.operator_id and b.bet_id = expire_one.bet_id
+          where b.operator_id = expire_one.operator_id and b.bet_id = of_bet
             for no key update skip locked;
         if not found then
             return;
@@ -32,8 +32,8 @@ begin
        and (c.expires_at <= now()
             or (c.method in ('BALANCE', 'BET_MAKE') and (o.paused_at is not null or o.circuit <> 'closed')))
     returning c.operator_id, c.request_id, c.method, c.lane, c.state, c.reason, 'settled', null::integer;
-    if bet_id is not null then
-        return query select * from predictu_dispatch.advance_bets(array[operator_id], array[bet_id]);
+    if of_bet is not null then
+        return query select * from predictu_dispatch.advance_bets(array[operator_id], array[of_bet]);
     end if;
 end $$;
 
