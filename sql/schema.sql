@@ -2080,6 +2080,17 @@ CREATE FUNCTION predictu_dispatch.rate_share_of(most double precision, daemons b
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (CASE WHEN (place < daemons) THEN floor(((((floor(most) + (daemons)::double precision) - (1)::double precision) - (place)::double precision) / (daemons)::double precision)) ELSE (0)::double precision END + CASE place WHEN 0 THEN (most - floor(most)) ELSE (0)::double precision END);
 
+CREATE FUNCTION predictu_dispatch.readable_params(params jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    perform length(params::text);
+    return params;
+exception when others then
+    return jsonb_build_object('unreadable', sqlstate);
+end $$;
+
 CREATE FUNCTION predictu_dispatch.record_intervention(action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamp with time zone) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2882,7 +2893,7 @@ CREATE VIEW predictu_dispatch.needs_review AS
     bet_id,
     state,
     effect,
-    ((params ->> 'amount'::text))::bigint AS amount,
+    ((predictu_dispatch.readable_params(params) ->> 'amount'::text))::bigint AS amount,
     review_since AS since,
         CASE
             WHEN (state = 'delivered'::text) THEN 'The operator confirmed the debit but had nothing to reverse: the player may be owed the stake.'::text
@@ -3288,6 +3299,12 @@ GRANT ALL ON FUNCTION predictu_dispatch.purge_finished(keep_months integer, bloc
 REVOKE ALL ON FUNCTION predictu_dispatch.raise_outage(sqlstate text, message text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.rate_share_of(most double precision, daemons bigint, place bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_support;
+GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_operations;
+GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.record_intervention(action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamp with time zone) FROM PUBLIC;
 

@@ -124,6 +124,8 @@ def _print_callback(callback: Row) -> None:
     if "amount" in params:
         _print_field("amount", _money_of(callback, params["amount"]))
     _print_field("player", str(params.get("player_id", "")))
+    if "unreadable" in params:
+        _print_field("params", f"cannot be read, SQLSTATE {params['unreadable']}", colour="red")
     _print_field("enqueued", timestamp(callback["created_at"]))
     _print_next(callback)
     _print_answer(callback)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import CommandLine, command_line_for
-from tests.support.harness import OPERATOR, Harness, delivered, exhausted, retried
+from tests.support.corruption import large, lose_chunks
+from tests.support.harness import OPERATOR, Harness, delivered, enqueue, exhausted, retried, terminal_params
 from tests.support.postgres import Database
 
 PLACEMENT = uuid.UUID("00000000-0000-4000-8000-000000000001")
@@ -114,6 +115,22 @@ async def test_an_unavailable_database_is_exit_code_3(tmp_path: Path, dsn: str, 
         assert "the database can't be reached" in stderr
         assert message in stderr
         assert stderr.endswith(f"check [database] dsn in {tmp_path / 'dispatcher.toml'}\n")
+
+
+async def test_a_callback_with_unreadable_params_is_settled_and_hides_no_other_one(
+    harness: Harness, support: CommandLine
+) -> None:
+    await harness.attempt(await harness.place(), delivered)
+    params = large(terminal_params("BET_WIN", await harness.bet()))
+    credit = await enqueue(harness.producer, "BET_WIN", params)
+    lease = await harness.lease(credit)
+    await lose_chunks(harness.owner, credit)
+    await harness.settle(exhausted(lease))
+    assert "params cannot be read, SQLSTATE XX00" in await show(support, str(credit))
+    for verb in (["status"], ["why", str(credit)], ["show", "--bet", OPERATOR, "b1"]):
+        code, stdout, stderr = await support.run(*verb)
+        assert (code, stderr) == (0, ""), verb
+        assert "exhausted" in stdout or "review" in stdout
 
 
 async def test_a_database_without_our_schema_asks_for_migrate(

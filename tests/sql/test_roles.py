@@ -10,11 +10,11 @@ MAY_EXECUTE = {
     "predictu_importer": {"adopt_bet"},
     "predictu_dispatcher": {"sync_operators", "claim", "settle", "settle_one", "expire", "prepare_partitions"},
     "predictu_support": set(),
-    "predictu_auditor": {"minor_digits"},
+    "predictu_auditor": {"minor_digits", "readable_params"},
 }
 FOR_THE_FLEET = {"heartbeat", "deregister", "write_circuits", "claim_chore", "fleet_figures", "correct_times"}
-WITH_OWN_RIGHTS = {"minor_digits", "heartbeat_timeout", "backlog"}
-"""Helpers: minor_digits() formats amounts, backlog() reads with its caller's rights."""
+WITH_OWN_RIGHTS = {"minor_digits", "readable_params", "heartbeat_timeout", "backlog"}
+"""Helpers that show amounts, and backlog(), which reads with its caller's rights."""
 MAY_EXECUTE["predictu_dispatcher"] |= FOR_THE_FLEET | WITH_OWN_RIGHTS | {"claim_apart", "expire_apart"}
 MAY_EXECUTE["predictu_support"] |= WITH_OWN_RIGHTS
 FOR_PEOPLE = {

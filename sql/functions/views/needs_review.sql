@@ -1,6 +1,6 @@
 -- Lists the callbacks that need manual review, with the reason as text.
 create or replace view predictu_dispatch.needs_review as
-select request_id, operator_id, method, bet_id, state, effect, (params ->> 'amount')::bigint as amount,
+select request_id, operator_id, method, bet_id, state, effect, (predictu_dispatch.readable_params(params) ->> 'amount')::bigint as amount,
        review_since as since,
        case
            when state = 'delivered'
