@@ -108,6 +108,7 @@ class Daemon:
         self._wakeups.connect(self._dispatchers, self._reaper, self._monitor)
         self._health = Health(
             self._dispatchers.values(),
+            self._recorders.values(),
             self._admission,
             poll_interval_s=settings.daemon.poll_interval_s,
             database_outage=lambda: self._database.outage,
@@ -123,7 +124,7 @@ class Daemon:
 
     def _recorder(self, lane: Lane) -> Recorder:
         gather_s = self._admission.settlement_gather_s if lane is Lane.SETTLEMENT else None
-        return Recorder(self._outbox, self._telemetry, self._wakeups.callback_due, gather_s=gather_s)
+        return Recorder(lane, self._outbox, self._telemetry, self._wakeups.callback_due, gather_s=gather_s)
 
     def _dispatcher(self, lane: Lane) -> Dispatcher:
         return Dispatcher(
@@ -152,6 +153,8 @@ class Daemon:
             heartbeat_age_s=self._fleet.age_s(),
             log_lines_lost=lines_lost(),
             set_aside=self._outbox.set_aside(),
+            unsettled_oldest_s={lane: one.unsettled.oldest_s() for lane, one in self._recorders.items()},
+            unsettled_failing={lane: one.unsettled.failing for lane, one in self._recorders.items()},
         )
 
     async def run(self) -> None:

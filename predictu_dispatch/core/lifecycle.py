@@ -81,7 +81,7 @@ class Attempt(NamedTuple):
 class Cause(StrEnum):
     """Why a callback changed.
 
-    The first four belong to a report of an attempt, the others to a move of the callback's bet.
+    The first five belong to a report of an attempt, the others to a move of the callback's bet.
     expire() says SETTLED too, without an attempt.
     """
 
@@ -89,6 +89,7 @@ class Cause(StrEnum):
     LATE = "late"
     REPEATED = "repeated"
     LOCKED = "locked"
+    UNKNOWN_ATTEMPT = "unknown_attempt"
     RELEASED = "released"
     CANCELLED = "cancelled"
     ROLLED_BACK = "rolled_back"

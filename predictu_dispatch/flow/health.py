@@ -1,8 +1,8 @@
 """This daemon's health: whether it is ready, and whether only a restart can help.
 
-A restart does not help against a database that is unavailable, overloaded or refuses a claim. So
-the watchdog is notified as long as the loop turns and every dispatcher gets an answer to its
-claims, even if the answer is an outage.
+A restart does not help against a database that is unavailable, overloaded or refuses a claim or a
+settle. So the watchdog is notified as long as the loop turns, every dispatcher gets an answer to
+its claims and every recorder to its settles, even if the answer is an outage.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ import structlog
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.dispatcher import Dispatcher
+from predictu_dispatch.flow.recorder import Recorder
 
 _CLAIM_AGE_MAX_S = 30.0
 """If the last claim is this much older than the poll interval, the daemon is not ready."""
 _ANSWER_AGE_MAX_S = 60.0
-"""The same for an answer: twice what a claim takes to fail at most (edge/postgres/database.py)."""
+"""The same for an answer: twice what a statement takes to fail (edge/postgres/database.py)."""
+_UNSETTLED_AGE_MAX_S = 10.0
+"""A settle takes milliseconds, and its timeout is 10 s: an older answer has met a failure."""
 _BEATS_PER_WATCHDOG = 4
 """So that a late beat on an overloaded machine does not matter."""
 _BEAT_MAX_S = 5.0
@@ -43,11 +46,12 @@ class ServiceManager(Protocol):
 
 
 class Health:
-    """Reads the state of dispatchers, admission and database; keeps no figures of its own."""
+    """Reads the state of dispatchers, recorders, admission and database; keeps no own figures."""
 
     def __init__(
         self,
         dispatchers: Collection[Dispatcher],
+        recorders: Collection[Recorder],
         admission: Admission,
         *,
         poll_interval_s: float,
@@ -57,6 +61,7 @@ class Health:
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dispatchers = dispatchers
+        self._recorders = recorders
         self._admission = admission
         self._poll_interval_s = poll_interval_s
         self._database_outage = database_outage
@@ -74,6 +79,10 @@ class Health:
         for dispatcher in self._dispatchers:
             if dispatcher.failure is not None:
                 return dispatcher.failure
+        for recorder in self._recorders:
+            age_s = recorder.unsettled.held_up_s()
+            if age_s > _UNSETTLED_AGE_MAX_S:
+                return f"an answer of the {recorder.lane} lane has not been settled for {age_s:.0f} s"
         if not self._admission.has_share():
             failure = self._heartbeat_failure() or "no heartbeat succeeded"
             return f"{failure}, so this daemon has no share of any operator's limits"
@@ -93,6 +102,10 @@ class Health:
             age_s = self._now_s() - answered_at_s
             if age_s > self._poll_interval_s + _ANSWER_AGE_MAX_S:
                 return f"the claims of the {dispatcher.lane} dispatcher have had no answer for {age_s:.0f} s"
+        for recorder in self._recorders:
+            age_s = self._now_s() - recorder.progressed_at_s
+            if recorder.has_work and age_s > _ANSWER_AGE_MAX_S:
+                return f"the settles of the {recorder.lane} recorder have had no answer for {age_s:.0f} s"
         return None
 
     async def report(self, manager: ServiceManager) -> None:

@@ -95,6 +95,7 @@ class IsolatingOutbox:
         self._ends = SetAside("expire", observer)
         self._leases = SetAside("reap", observer)
         self.settle = outbox.settle
+        self.settle_apart = outbox.settle_apart
         self.claim_permit = outbox.claim_permit
 
     def set_aside(self) -> Counter[str]:

@@ -4,44 +4,53 @@ An idle daemon settles an attempt at once and alone, a busy one up to 100 in a t
 Only while bets are sent do settlements wait for others of their lane; see SettlementPacing.
 Each lane has its own recorder, so that no bet's outcome waits behind a burst of settlements.
 
-A slot is free again only when its attempt is settled, and so the slots bound the queue. An attempt
-whose bet is locked frees its slot and is retried by itself, or a producer's open transaction would
-take all slots of its operator. LOCKED_MAX bounds these.
+A slot is free again only when its attempt is settled, and so the slots bound the queue. What cannot
+be settled must not stop the others:
+
+- An attempt whose bet is locked frees its slot and is reported again by itself, or a producer's
+  open transaction would take all slots of its operator.
+- An attempt that fails alone is set aside and reported again by itself for as long as this process
+  lives, because its answer exists nowhere else. If others are settled meanwhile, it is the cause
+  itself and frees its slot. If none is, the fault is general, and the slots stop the claims as in
+  an outage.
+- A batch that takes too long is set aside in the same way, and the next ones are smaller.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from uuid import UUID
 
 from predictu_dispatch.core.callback import Callback
+from predictu_dispatch.core.database import DatabaseUnavailable, Refused
 from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.core.settling import Remedy, is_about_content, remedy
 from predictu_dispatch.flow.ports import Observer, Outbox
+from predictu_dispatch.flow.unsettled import Entry, Key, Unsettled, key_of
 
 BATCH_MAX = 100
 """A larger batch costs little less for each row, and its slots are free only when it is settled."""
 BATCH_BYTES_MAX = 32 * 1024 * 1024
 """Of responses in one batch; Postgres closes the connection on a message of a gigabyte."""
+QUICK_S = 2.0
+"""After a slow batch, batches grow again while they take less than this."""
+REPEAT_S = 0.05
+REPEAT_MAX_S = 1.0
+"""Delays before a settle that failed is repeated, doubling from the first."""
 LOCKED_RETRY_S = 0.05
 LOCKED_RETRY_MAX_S = 1.0
-"""Delays before an attempt whose bet is locked is settled again, doubling from the first."""
-LOCKED_MAX = 5_000
-"""Locked attempts without a slot; further ones keep theirs, which slows the claims down."""
-_Key = tuple[str, UUID, int]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Entry:
-    """An attempt on its way to the database; its slot is kept until `done`."""
-
-    key: _Key
-    attempt: Attempt
-    done: asyncio.Future[None]
-    times_locked: int = 0
+"""The same for an attempt whose bet is locked."""
+ASIDE_RETRY_S = 0.25
+ASIDE_RETRY_MAX_S = 5.0
+CULPRIT_RETRY_MAX_S = 30.0
+"""The same for an attempt that was set aside; the last if it is the cause itself."""
+ASIDE_TIMEOUT_S = 1.0
+ASIDE_TIMEOUT_MAX_S = 60.0
+"""For an attempt that was set aside, doubling each time: the others wait for little at first."""
 
 
 class Recorder:
@@ -53,63 +62,80 @@ class Recorder:
 
     def __init__(
         self,
+        lane: Lane,
         outbox: Outbox,
         observer: Observer,
         wake: Callable[[Lane, float, str], None],
         *,
         gather_s: Callable[[], float] | None = None,
     ) -> None:
+        self.lane = lane
         self._outbox = outbox
         self._observer = observer
         self._wake = wake
         self._gather_s = gather_s
-        self._queue: deque[_Entry] = deque()
+        self._chore = f"settle_{lane}"
+        self._queue: deque[Entry] = deque()
         self._arrived = asyncio.Event()
-        self._recording: dict[_Key, int] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._aside: asyncio.Queue[Entry] = asyncio.Queue()
+        self._batch_max = BATCH_MAX
+        self._is_settling = False
+        self.unsettled = Unsettled()
+        self.progressed_at_s = time.monotonic()
+        """When a settle last ended in any way, or work arrived after a pause."""
 
     def record(self, attempt: Attempt) -> asyncio.Future[None]:
         """Queue the attempt for settling, whether or not the future is awaited.
 
-        It is done once the attempt needs no slot: it is settled, locked and retried, or refused.
+        It is done once the attempt needs no slot: it is settled, or kept without one.
         """
-        key = _key(attempt.callback)
-        entry = _Entry(key=key, attempt=attempt, done=asyncio.get_running_loop().create_future())
-        self._recording[key] = self._recording.get(key, 0) + 1
-        self._idle.clear()
+        entry = self.unsettled.add(attempt)
         self._put(entry)
         return entry.done
 
-    def _put(self, entry: _Entry) -> None:
+    def _put(self, entry: Entry) -> None:
+        if not self.has_work:
+            self.progressed_at_s = time.monotonic()
         self._queue.append(entry)
         self._arrived.set()
 
+    @property
+    def has_work(self) -> bool:
+        """True while an attempt waits for the lane's next settle, or for its end."""
+        return self._is_settling or bool(self._queue)
+
     def is_recording(self, callback: Callback) -> bool:
-        return _key(callback) in self._recording
+        return self.unsettled.count(key_of(callback)) > 0
 
     async def idle(self) -> None:
-        await self._idle.wait()
+        await self.unsettled.none()
 
     async def run(self) -> None:
         """Settle forever. Cancel only when idle, or if the process must end."""
-        while True:
-            entries = await self._next_batch()
-            locked = await self._settle_batch([entry.attempt for entry in entries])
-            for entry in entries:
-                # A reaper's report is not retried: an answer that says more may still arrive.
-                if entry.key in locked and not entry.attempt.reaped:
-                    self._retry_locked(entry)
-                else:
-                    self._finish(entry)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._settle_batches(), name=f"settle {self.lane}")
+            tasks.create_task(self._settle_aside(), name=f"settle aside {self.lane}")
 
-    async def _next_batch(self) -> list[_Entry]:
+    # ── The lane ──────────────────────────────────────────────────────────────────────────────────
+
+    async def _settle_batches(self) -> None:
+        while True:
+            self._is_settling = False
+            entries = await self._next_batch()
+            self._is_settling = True
+            try:
+                await self._settle(entries)
+            except Exception as error:  # noqa: BLE001 - a bug; the answers exist nowhere else
+                for entry in entries:
+                    self._keep(entry, error)
+
+    async def _next_batch(self) -> list[Entry]:
         await self._arrived.wait()
         if self._gather_s is not None and (gather_s := self._gather_s()):
             await asyncio.sleep(gather_s)
-        entries: list[_Entry] = []
+        entries: list[Entry] = []
         body_bytes = 0
-        while self._queue and len(entries) < BATCH_MAX and body_bytes < BATCH_BYTES_MAX:
+        while self._queue and len(entries) < self._batch_max and body_bytes < BATCH_BYTES_MAX:
             entry = self._queue.popleft()
             entries.append(entry)
             body_bytes += len(entry.attempt.exchange.body)
@@ -117,64 +143,151 @@ class Recorder:
             self._arrived.clear()
         return entries
 
-    def _retry_locked(self, entry: _Entry) -> None:
-        delay_s = min(LOCKED_RETRY_S * 2**entry.times_locked, LOCKED_RETRY_MAX_S)
-        entry.times_locked += 1
-        if len(self._recording) <= LOCKED_MAX and not entry.done.done():
-            entry.done.set_result(None)
-        asyncio.get_running_loop().call_later(delay_s, self._put, entry)
-
-    def _finish(self, entry: _Entry) -> None:
-        self._recording[entry.key] -= 1
-        if not self._recording[entry.key]:
-            del self._recording[entry.key]
-        if not entry.done.done():
-            entry.done.set_result(None)
-        if not self._recording:
-            self._idle.set()
-
-    async def _settle_batch(self, attempts: Sequence[Attempt]) -> set[_Key]:
-        """Settle all together, or one by one if refused; return those whose bets are locked."""
-        try:
-            return await self._settle(attempts)
-        except Exception as error:  # noqa: BLE001 - outages are waited out in the outbox, so a row's content is at fault
-            if len(attempts) == 1:
-                return await self._settle_without_exchange(attempts[0], error)
-            locked: set[_Key] = set()
-            for attempt in attempts:
-                locked |= await self._settle_batch([attempt])
-            return locked
-
-    async def _settle_without_exchange(self, attempt: Attempt, error: Exception) -> set[_Key]:
-        """Settle without what came from outside, because the verdict must stand in any case."""
-        self._observer.report_refused(attempt, error)
-        exchange = attempt.exchange._replace(
-            headers=(), body=b"", error=f"the audit refused the exchange: {error}"[:500]
-        )
-        try:
-            return await self._settle([attempt._replace(exchange=exchange)])
-        except Exception as again:  # noqa: BLE001 - the lease expires, and the reaper settles the attempt as interrupted
-            self._observer.report_refused(attempt, again)
-            return set()
-
-    async def _settle(self, attempts: Sequence[Attempt]) -> set[_Key]:
-        # If courier and reaper report an attempt, the courier's report counts, as in the database.
-        reported = {_key(attempt.callback): attempt for attempt in sorted(attempts, key=lambda a: not a.reaped)}
-        locked = set()
-        for change in await self._outbox.settle(attempts):
-            if change.attempt is None:
-                self._observer.callback_changed(change)
-                if change.lane is not None:
-                    self._wake(change.lane, 0.0, change.operator_id)
-                continue
-            key = (change.operator_id, change.request_id, change.attempt)
-            if change.cause is Cause.LOCKED:
-                locked.add(key)
+    async def _settle(self, entries: list[Entry], repeats: int = 0) -> None:
+        """Settle these together or one by one, through outages; what fails alone is set aside."""
+        outages = 0
+        while True:
+            began_s = time.monotonic()
+            try:
+                changes = await self._outbox.settle([entry.attempt for entry in entries])
+            except Exception as error:  # noqa: BLE001 - whatever a settle is answered, the answers are kept
+                self.progressed_at_s = time.monotonic()
+                todo = remedy(error, reports=len(entries), repeats=repeats)
+                if todo is not Remedy.REPEAT:
+                    await self._after_failure(entries, error, todo, repeats)
+                    return
+                is_outage = isinstance(error, DatabaseUnavailable) and error.without_session
+                outages, repeats = outages + is_outage, repeats + (not is_outage)
+                await asyncio.sleep(_delay_s(REPEAT_S, outages + repeats, REPEAT_MAX_S))
             else:
-                self._attempt_settled(reported[key], change)
-        return locked
+                self.progressed_at_s = time.monotonic()
+                if self.progressed_at_s - began_s < QUICK_S:
+                    self._batch_max = min(2 * self._batch_max, BATCH_MAX)
+                self._conclude(entries, changes, began_s)
+                return
 
-    def _attempt_settled(self, attempt: Attempt, change: CallbackChange) -> None:
+    async def _after_failure(self, entries: list[Entry], error: Exception, todo: Remedy, repeats: int) -> None:
+        if todo is Remedy.ONE_BY_ONE:
+            for entry in entries:
+                await self._settle([entry], repeats)
+        elif len(entries) > 1:
+            self._batch_max = max(1, len(entries) // 2)
+            for entry in entries:
+                self._aside.put_nowait(entry)
+        else:
+            await self._settle_without_exchange(entries[0], error)
+
+    async def _settle_without_exchange(self, entry: Entry, error: Exception) -> None:
+        """Settle without what came from outside, if that is the cause: the verdict must stand."""
+        if is_about_content(error):
+            attempt, began_s = entry.attempt, time.monotonic()
+            exchange = attempt.exchange._replace(
+                headers=(), body=b"", error=f"the audit refused the exchange: {error}"[:500]
+            )
+            try:
+                changes = await self._outbox.settle([attempt._replace(exchange=exchange)])
+            except Exception as again:  # noqa: BLE001 - as above
+                error = again
+            else:
+                self._observer.report_refused(attempt, error)
+                self._conclude([entry], changes, began_s)
+                return
+        self._keep(entry, error)
+
+    # ── Beside the lane ───────────────────────────────────────────────────────────────────────────
+
+    async def _settle_aside(self) -> None:
+        while True:
+            entry = await self._aside.get()
+            entry.retry = None
+            if entry.attempt.reaped and self.unsettled.count(entry.key) > 1:
+                # The daemon that made the attempt has reported it meanwhile, and knows more.
+                self.unsettled.finish(entry)
+                continue
+            try:
+                await self._settle_apart(entry)
+            except Exception as error:  # noqa: BLE001 - a bug; the answer exists nowhere else
+                self._keep(entry, error)
+
+    async def _settle_apart(self, entry: Entry) -> None:
+        began_s = time.monotonic()
+        timeout_s = min(ASIDE_TIMEOUT_S * 2 ** min(entry.times_slow, 10), ASIDE_TIMEOUT_MAX_S)
+        try:
+            changes = await self._outbox.settle_apart(entry.attempt, timeout_s=timeout_s)
+        except Exception as error:  # noqa: BLE001 - as above
+            if isinstance(error, DatabaseUnavailable) and error.without_session:
+                self._retry_aside(entry, REPEAT_MAX_S)
+            else:
+                await self._settle_without_exchange(entry, error)
+        else:
+            self._conclude([entry], changes, began_s)
+
+    def _keep(self, entry: Entry, error: Exception) -> None:
+        """Set the entry aside: it failed alone."""
+        if entry.failures == 0:
+            self._observer.report_refused(entry.attempt, error)
+        else:
+            self._observer.chore_failed(self._chore, error)
+        entry.times_slow += isinstance(error, DatabaseUnavailable) and error.has_timed_out
+        self.unsettled.note_failure(entry)
+        most_s = CULPRIT_RETRY_MAX_S if entry.is_culprit else ASIDE_RETRY_MAX_S
+        self._retry_aside(entry, _delay_s(ASIDE_RETRY_S, entry.failures, most_s))
+
+    def _retry_aside(self, entry: Entry, delay_s: float) -> None:
+        entry.retry = asyncio.get_running_loop().call_later(delay_s, self._aside.put_nowait, entry)
+
+    def _retry_locked(self, entry: Entry) -> None:
+        delay_s = _delay_s(LOCKED_RETRY_S, entry.times_locked, LOCKED_RETRY_MAX_S)
+        entry.times_locked += 1
+        self.unsettled.free_slot(entry)
+        if entry.times_slow:
+            self._retry_aside(entry, delay_s)
+        else:
+            asyncio.get_running_loop().call_later(delay_s, self._put, entry)
+
+    # ── After a settle ────────────────────────────────────────────────────────────────────────────
+
+    def _conclude(self, entries: Sequence[Entry], changes: Sequence[CallbackChange], began_s: float) -> None:
+        """Finish what was settled, and retry the others."""
+        # If courier and reaper report an attempt, the courier's report counts, as in the database.
+        reported = {entry.key: entry.attempt for entry in sorted(entries, key=lambda one: not one.attempt.reaped)}
+        answered: dict[Key, Cause] = {}
+        for change in changes:
+            if change.attempt is not None:
+                answered[change.operator_id, change.request_id, change.attempt] = change.cause
+            try:
+                self._observe(change, reported)
+            except Exception as error:  # noqa: BLE001 - it is settled, whatever a log or a metric does
+                self._observer.chore_failed("observe", error)
+        for entry in entries:
+            cause = answered.get(entry.key)
+            if entry.attempt.reaped or cause not in {None, Cause.LOCKED}:
+                # A reaper's report is not retried: an answer that says more may still arrive.
+                self.unsettled.finish(entry)
+            elif cause is Cause.LOCKED:
+                self._retry_locked(entry)
+            else:
+                self._keep(entry, Refused("", "the database's answer cannot be read"))
+        self._observer.chore_succeeded(self._chore)
+        for entry in self.unsettled.note_success(began_s):
+            if entry.retry is not None and not entry.times_slow:
+                # Perhaps the fault was general and is over: then it is settled with others now.
+                entry.retry.cancel()
+                entry.retry = None
+                self._put(entry)
+
+    def _observe(self, change: CallbackChange, reported: dict[Key, Attempt]) -> None:
+        if change.attempt is None:
+            self._observer.callback_changed(change)
+            if change.lane is not None:
+                self._wake(change.lane, 0.0, change.operator_id)
+            return
+        if change.cause is Cause.LOCKED:
+            return
+        attempt = reported[change.operator_id, change.request_id, change.attempt]
+        if change.cause is Cause.UNKNOWN_ATTEMPT:
+            self._observer.report_refused(attempt, Refused("", "this attempt was never claimed"))
+            return
         if change.cause is Cause.REPEATED:
             # The answer to the commit was lost, the commit was not.
             change = change._replace(cause=Cause.SETTLED, state=attempt.outcome.state, reason=attempt.outcome.reason)
@@ -183,5 +296,7 @@ class Recorder:
             self._wake(attempt.callback.lane, attempt.outcome.due_in_s, attempt.callback.operator_id)
 
 
-def _key(callback: Callback) -> _Key:
-    return callback.operator_id, callback.request_id, callback.attempt
+def _delay_s(first_s: float, times: int, most_s: float) -> float:
+    """Return the delay after so many failures: doubling, and spread over the daemons."""
+    delay_s: float = min(first_s * 2 ** min(times, 10), most_s)
+    return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - guards nothing

@@ -45,7 +45,11 @@ def metric_families() -> dict[str, tuple[str, str]]:
     """Every metric of a daemon whose figures are all present: name to (type, help)."""
     telemetry = Telemetry(
         process_stats=lambda: ProcessStats(
-            in_flight={("op_a", lane): 0 for lane in Lane}, is_database_up=True, is_ready=True
+            in_flight={("op_a", lane): 0 for lane in Lane},
+            is_database_up=True,
+            is_ready=True,
+            unsettled_oldest_s={Lane.INTERACTIVE: 0.0},
+            unsettled_failing={Lane.INTERACTIVE: 0},
         )
     )
     state = OperatorState(

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +15,7 @@ from predictu_dispatch.edge.systemd import ServiceManager
 from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.health import Health
+from predictu_dispatch.flow.recorder import Recorder
 
 
 @dataclass
@@ -33,12 +34,31 @@ class FakeDispatcher:
 
 
 @dataclass
+class FakeUnsettled:
+    held_up: float = 0.0
+
+    def held_up_s(self) -> float:
+        return self.held_up
+
+
+@dataclass
+class FakeRecorder:
+    """The attributes of a recorder that Health reads."""
+
+    lane: Lane
+    has_work: bool = False
+    progressed_at_s: float = 1000.0
+    unsettled: FakeUnsettled = field(default_factory=FakeUnsettled)
+
+
+@dataclass
 class World:
-    """Two dispatchers, a database and a stop."""
+    """Two dispatchers, a recorder, a database and a stop."""
 
     clock: Clock
     interactive: FakeDispatcher
     settlement: FakeDispatcher
+    recorder: FakeRecorder = field(default_factory=lambda: FakeRecorder(Lane.INTERACTIVE))
     outage: str | None = None
     is_draining: bool = False
     poll_interval_s: float = 0.0
@@ -46,6 +66,7 @@ class World:
     def health(self) -> Health:
         return Health(
             cast("list[Dispatcher]", [self.interactive, self.settlement]),
+            cast("list[Recorder]", [self.recorder]),
             Admission([]),
             poll_interval_s=self.poll_interval_s,
             database_outage=lambda: self.outage,
@@ -104,6 +125,36 @@ def test_during_an_outage_the_daemon_is_unready_and_not_stuck(world: World) -> N
     # Available again, but nothing was claimed since.
     world.outage = None
     assert (health.unready(), health.stuck()) == ("the last claim was 3600 s ago", None)
+
+
+def test_a_recorder_without_progress_for_a_minute_is_stuck_only_if_it_has_work(world: World) -> None:
+    health = world.health()
+    world.recorder.has_work = True
+    world.clock.now_s += 61
+    world.claim(world.interactive, world.settlement)
+    assert health.stuck() == "the settles of the interactive recorder have had no answer for 61 s"
+    # An outage is an answer too.
+    world.recorder.progressed_at_s = world.clock.now_s
+    assert health.stuck() is None
+    world.clock.now_s += 3600
+    world.claim(world.interactive, world.settlement)
+    world.recorder.has_work = False
+    assert health.stuck() is None
+
+
+def test_an_answer_that_is_not_settled_makes_the_daemon_unready_and_not_stuck(world: World) -> None:
+    health = world.health()
+    world.claim(world.interactive, world.settlement)
+    world.recorder.unsettled.held_up = 12.0
+    assert health.unready() == "an answer of the interactive lane has not been settled for 12 s"
+    assert health.stuck() is None
+
+
+def test_a_refused_claim_makes_the_daemon_unready_at_once_and_not_stuck(world: World) -> None:
+    health = world.health()
+    world.claim(world.interactive, world.settlement)
+    world.settlement.failure = "claims of the settlement lane fail (SQLSTATE 42501)"
+    assert (health.unready(), health.stuck()) == (world.settlement.failure, None)
 
 
 def test_a_draining_daemon_is_never_stuck(world: World) -> None:

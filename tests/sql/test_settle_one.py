@@ -29,7 +29,7 @@ METHODS = ("PING", "BALANCE", "BET_MAKE")
 OWN = {
     "callback": ("request_id", "bet_id", "params", "created_at", "due_at", "expires_at", "leased_at", "finished_at"),
     "bet": ("bet_id", "placement_request_id", "created_at", "updated_at"),
-    "attempt": ("request_id", "report_id"),
+    "attempt": ("request_id", "report_id", "started_at", "finished_at"),
 }
 """Columns that differ between two callbacks with one history."""
 

@@ -125,7 +125,7 @@ class Daemon:
 
     async def settle(self, reports: Sequence[Attempt]) -> None:
         """Settles all reports in one batch with the real recorder."""
-        recorder = Recorder(self.outbox, self, self.wake)
+        recorder = Recorder(Lane.INTERACTIVE, self.outbox, self, self.wake)
         running = asyncio.create_task(recorder.run())
         await asyncio.gather(*(recorder.record(report) for report in reports))
         running.cancel()

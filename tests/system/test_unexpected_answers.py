@@ -153,3 +153,80 @@ async def test_a_refused_login_is_an_outage_that_loses_no_answer(world: World, f
         -1
     ] == "database.recovered"
     assert daemon.lines("chore.failed") == []
+
+
+STATEMENT_FAULTS = {
+    "execute revoked": (
+        "revoke execute on all functions in schema predictu_dispatch from predictu_dispatcher",
+        "grant execute on all functions in schema predictu_dispatch to predictu_dispatcher",
+    ),
+    "schema usage revoked": (
+        "revoke usage on schema predictu_dispatch from predictu_dispatcher",
+        "grant usage on schema predictu_dispatch to predictu_dispatcher",
+    ),
+    "functions renamed": (
+        (
+            "alter function predictu_dispatch.settle rename to moved;"
+            " alter function predictu_dispatch.settle_one rename to moved_one"
+        ),
+        (
+            "alter function predictu_dispatch.moved rename to settle;"
+            " alter function predictu_dispatch.moved_one rename to settle_one"
+        ),
+    ),
+    "schema renamed": (
+        "alter schema predictu_dispatch rename to moved",
+        "alter schema moved rename to predictu_dispatch",
+    ),
+    "audit renamed": (
+        "alter table predictu_dispatch.attempt rename to moved",
+        "alter table predictu_dispatch.moved rename to attempt",
+    ),
+    **{
+        f"settles raise {sqlstate}": (
+            (
+                "create function public.refuse() returns trigger language plpgsql as"
+                f" $$begin raise exception 'broken' using errcode = '{sqlstate}'; end$$;"
+                " create trigger refuse before insert on predictu_dispatch.attempt"
+                " for each row execute function public.refuse()"
+            ),
+            "drop trigger refuse on predictu_dispatch.attempt; drop function public.refuse()",
+        )
+        for sqlstate in ("XX001", "22012", "23514", "54000", "58030", "40P01", "0A000", "PD900", "F0000")
+    },
+}
+"""Refused in an open session: the begin and the end of each, run in the test's database."""
+
+
+@pytest.mark.parametrize("fault", STATEMENT_FAULTS)
+async def test_a_refused_statement_ends_no_daemon_and_loses_no_answer(environment: Environment, fault: str) -> None:
+    begin, end = STATEMENT_FAULTS[fault]
+    daemon = await environment.fleet.start("host-1")
+    environment.operator.hold()
+    placement = await environment.harness.place("b-1")
+    await environment.until_in_flight(1)
+    owner = environment.harness.owner
+    try:
+        await owner.execute(begin)
+        environment.operator.release()
+        await daemon.until_logged("report.refused")
+        await asyncio.sleep(FAULT_S)
+        assert daemon.process.poll() is None, daemon.log_text
+        assert await daemon.metric("unsettled_failing", "interactive") == 1
+        assert (await daemon.metric("unsettled_oldest_seconds", "interactive") or 0) > FAULT_S / 2
+    finally:
+        await owner.execute(end)
+    async with asyncio.timeout(SOON_S):
+        await environment.until_all_final()
+        assert await environment.audit(placement) == DELIVERED_AT_ONCE
+        await environment.harness.end("BET_WIN", "b-1")
+        await environment.until_all_final()
+    assert len(environment.operator.requests) == 2
+    assert environment.operator.faults == []
+    assert len(daemon.lines("report.refused")) == 1
+    assert len(daemon.lines("chore.failed")) <= len({line["chore"] for line in daemon.lines("chore.failed")})
+    await until("nothing is kept any more", lambda: _nothing_kept(daemon))
+
+
+async def _nothing_kept(daemon: Daemon) -> bool:
+    return await daemon.metric("unsettled_failing", "interactive") == 0

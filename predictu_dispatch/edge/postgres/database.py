@@ -12,7 +12,6 @@ import asyncpg
 import structlog
 from asyncpg import Connection, Pool
 from asyncpg.pool import PoolConnectionProxy
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from predictu_dispatch.core.database import DatabaseUnavailable, Refused, describe_outage
 from predictu_dispatch.core.events import Event
@@ -53,8 +52,12 @@ class Database:
     def __init__(self, dsn: str, *, pool_size: int, application_name: str, through_pooler: bool = False) -> None:
         self._hosts = Hosts(dsn)
         self._pool_size = pool_size
-        self._application_name = application_name
-        self._through_pooler = through_pooler
+        self._options: dict[str, Any] = {
+            "command_timeout": _COMMAND_TIMEOUT_S,
+            # Behind a transaction-pooling proxy a statement may run in a session without it.
+            "statement_cache_size": 0 if through_pooler else _STATEMENTS_CACHED,
+            "server_settings": {"application_name": application_name},
+        }
         self._background_permits = asyncio.Semaphore(max(1, pool_size - _URGENT_CONNECTIONS))
         self._pool: Pool | None = None
         self._idle: list[tuple[float, PoolConnectionProxy]] = []
@@ -82,10 +85,7 @@ class Database:
             # With a minimum, asyncpg would compete with our statements for connections.
             min_size=0,
             max_size=self._pool_size,
-            command_timeout=_COMMAND_TIMEOUT_S,
-            # Behind a transaction-pooling proxy a statement may run in a session without it.
-            statement_cache_size=0 if self._through_pooler else _STATEMENTS_CACHED,
-            server_settings={"application_name": self._application_name},
+            **self._options,
             # Our statements do not change the session; a reset would cost a round trip each.
             reset=_no_reset,
         )
@@ -138,21 +138,29 @@ class Database:
         self._answered()
         return list(rows)
 
-    async def fetch_through_outage(self, query: str, *args: Any, urgent: bool = False) -> list[Any]:  # noqa: ANN401 - as above
-        """Execute a statement, safe to repeat, until the database answers. Raises Refused."""
-        async for attempt in AsyncRetrying(
-            wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
-            retry=retry_if_exception_type(DatabaseUnavailable),
-            reraise=True,
-        ):
-            with attempt:
-                return await self.fetch(query, *args, urgent=urgent)
-        raise AssertionError  # AsyncRetrying without a stop either returns or raises.
+    async def fetch_apart(self, query: str, *args: Any, timeout_s: float) -> list[Any]:  # noqa: ANN401 - as above
+        """Execute a statement in a session of its own, so that a slow one delays no other."""
+        began_at_s = time.monotonic()
+        try:
+            with translated_connect():
+                connection = await self._hosts.connect(**self._options)
+            with translated_statement():
+                try:
+                    async with with_settings(connection, keeps_settings=self._hosts.keeps_settings):
+                        rows = await connection.fetch(query, *args, timeout=timeout_s)
+                finally:
+                    with contextlib.suppress(*FOREIGN):
+                        await connection.close(timeout=_CLOSE_TIMEOUT_S)
+        except Exception as error:
+            self._note_failure(error, began_at_s)
+            raise
+        self._answered()
+        return list(rows)
 
     @contextlib.asynccontextmanager
     async def background_permit(self) -> AsyncIterator[None]:
         """Wait for a permit for statements that are not urgent; raises DatabaseUnavailable."""
-        with translated():
+        with translated_connect():
             async with asyncio.timeout(CONNECT_TIMEOUT_S + _COMMAND_TIMEOUT_S):
                 await self._background_permits.acquire()
         try:

@@ -11,15 +11,20 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeVar
 from uuid import UUID
 
+import structlog
+
 from predictu_dispatch.core.callback import Callback, Effect
 from predictu_dispatch.core.claim import ClaimRequest, RowFailure, UnusableRows
 from predictu_dispatch.core.clock import ClockReading
+from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import FleetFigures, LatestTimes
 from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.postgres.database import Database
 from predictu_dispatch.edge.postgres.sql_files import query
+
+log = structlog.get_logger()
 
 _REAP_MAX = 500
 _MONTHS_AHEAD = 2
@@ -105,9 +110,9 @@ class Outbox:
             return list(some.usable), [*failures, *some.failures]
 
     async def settle(self, attempts: Sequence[Attempt]) -> list[CallbackChange]:
-        """Settle these attempts in one transaction, repeated until the database answers.
+        """Settle these attempts in one transaction. Changes that cannot be read are left out.
 
-        That is safe: the database recognises settled attempts by their report_id.
+        It may be repeated: the database recognises settled attempts by their report_id.
         """
         if len(attempts) == 1 and _is_awaited(attempts[0]) and await self._settle_one(attempts[0]):
             return [_settled(attempts[0])]
@@ -115,16 +120,22 @@ class Outbox:
         ordered = sorted(
             attempts, key=lambda attempt: (attempt.callback.operator_id, attempt.callback.request_id.bytes)
         )
-        rows = await self._database.fetch_through_outage(
+        rows = await self._database.fetch(
             query("settle"),
             [_report(attempt) for attempt in ordered],
             urgent=any(attempt.callback.lane is Lane.INTERACTIVE for attempt in attempts),
         )
-        return [_change(row) for row in rows]
+        return _readable_changes(rows)
+
+    async def settle_apart(self, attempt: Attempt, *, timeout_s: float) -> list[CallbackChange]:
+        """Settle one attempt in a session of its own, which may take up to `timeout_s`."""
+        return _readable_changes(
+            await self._database.fetch_apart(query("settle"), [_report(attempt)], timeout_s=timeout_s)
+        )
 
     async def _settle_one(self, attempt: Attempt) -> bool:
         """Settle it if nothing follows; if False, nothing has changed and settle() must decide."""
-        [row] = await self._database.fetch_through_outage(query("settle_one"), *_report(attempt), urgent=True)
+        [row] = await self._database.fetch(query("settle_one"), *_report(attempt), urgent=True)
         return bool(row["is_settled"])
 
     async def expire(self, most: int) -> list[CallbackChange]:
@@ -236,6 +247,17 @@ def _change(row: Mapping[str, Any]) -> CallbackChange:
         cause=_CAUSES[row["cause"]],
         attempt=row["attempt"],
     )
+
+
+def _readable_changes(rows: Iterable[Mapping[str, Any]]) -> list[CallbackChange]:
+    """The changes without those of a newer release that this one does not know."""
+    changes = []
+    for row in rows:
+        try:
+            changes.append(_change(row))
+        except KeyError as unknown:
+            log.warning(Event.CHANGE_UNREADABLE, value=str(unknown))
+    return changes
 
 
 def _is_awaited(attempt: Attempt) -> bool:

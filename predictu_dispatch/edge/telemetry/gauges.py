@@ -36,6 +36,8 @@ class ProcessStats:
     heartbeat_age_s: float | None = None
     log_lines_lost: int = 0
     set_aside: Mapping[str, int] = field(default_factory=dict)
+    unsettled_oldest_s: Mapping[Lane, float] = field(default_factory=dict)
+    unsettled_failing: Mapping[Lane, int] = field(default_factory=dict)
 
 
 class Gauges:
@@ -140,6 +142,20 @@ def _process_gauges(process: ProcessStats) -> Iterable[Metric]:
         "Slots that this daemon's attempts use. A slot is free again once its attempt is in the audit.",
         {tuple(lane): count for lane, count in process.in_flight.items()},
         *("operator", "lane"),
+    )
+    yield _gauge(
+        "unsettled_oldest_seconds",
+        "How long the oldest attempt that ended has been waiting to be settled, in this process; 0 if none is. Until "
+        "then its answer is in memory only. A locked bet makes its attempt wait.",
+        {(lane,): age_s for lane, age_s in process.unsettled_oldest_s.items()},
+        "lane",
+    )
+    yield _gauge(
+        "unsettled_failing",
+        "Attempts that ended and could not be settled by themselves: the database refuses them, or they take too "
+        "long. They are reported again, every 30 s at least, and are lost if the process ends.",
+        {(lane,): count for lane, count in process.unsettled_failing.items()},
+        "lane",
     )
     yield CounterMetricFamily(
         "predictu_dispatch_log_lines_lost",

@@ -13,6 +13,7 @@ from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.callback import Callback
 from predictu_dispatch.core.claim import RowFailure
 from predictu_dispatch.core.clock import DatabaseClock
+from predictu_dispatch.core.database import describe_failure
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, OperatorState
 from predictu_dispatch.core.lifecycle import FINAL, Attempt, CallbackChange, CallbackState, Cause
@@ -79,8 +80,8 @@ _HELP = {
         "before the lease expired. Their effect is unknown."
     ),
     "reports_refused": (
-        "Reports of attempts that the database refused, which is a bug. Their leases expire, and the attempts are "
-        "settled as interrupted."
+        "Reports of attempts that the database refused by themselves, or of attempts that were never claimed. The "
+        "daemon keeps what was refused and reports it again: see unsettled_failing."
     ),
     "chores_failed": (
         "Failed maintenance chores; each is tried again. Failures while the database is unavailable are not counted."
@@ -314,7 +315,7 @@ class Telemetry:
             log.info(Event.CHORE_RECOVERED, chore=chore)
 
     def report_refused(self, attempt: Attempt, error: Exception) -> None:
-        """Logs and counts a report that the database refused, which is a bug."""
+        """Logs and counts a report that the database refuses, the first time."""
         self._metrics.reports_refused.inc()
         log.error(
             Event.REPORT_REFUSED,
@@ -322,5 +323,5 @@ class Telemetry:
             operator_id=attempt.callback.operator_id,
             attempt=attempt.callback.attempt,
             # Only the server's message: its detail, and asyncpg's own messages, quote the row.
-            error=f"{type(error).__name__}: {getattr(error, 'message', None) or '(the report could not be encoded)'}",
+            error=f"{type(error).__name__}: {without_tokens(getattr(error, 'message', '') or describe_failure(error))}",
         )

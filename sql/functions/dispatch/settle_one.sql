@@ -1,7 +1,8 @@
 -- Settles one attempt as settle() does, if it delivered a callback and nothing follows for its bet:
 -- a PING, BALANCE or BET_MAKE, for which somebody waits. settle() takes 1.6 times as long for a batch
 -- of one. Returns false and changes nothing if settle() must decide: a row is locked, the fence is
--- lost, or the bet has a terminal callback. The parameters are the fields of a report.
+-- lost, or the bet has a terminal callback. The parameters are the fields of a report; the lease
+-- overrules instance and started_at, as in settle().
 create or replace function predictu_dispatch.settle_one(
     operator_id text, request_id uuid, attempt integer, bet_id text, state text, state_reason text, effect text,
     due_in_s double precision, operator_status text, operator_transaction_id text, balance bigint, anomaly text,
@@ -11,6 +12,8 @@ create or replace function predictu_dispatch.settle_one(
     first_byte_ms double precision, total_ms double precision, error text, report_id uuid
 ) returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+declare
+    lease record;
 begin
     if state <> 'delivered' or method not in ('PING', 'BALANCE', 'BET_MAKE') then
         return false;
@@ -26,11 +29,12 @@ begin
             return false;
         end if;
     end if;
-    perform from predictu_dispatch.callback c
-      where c.operator_id = settle_one.operator_id and c.request_id = settle_one.request_id
-        and c.method = settle_one.method and c.bet_id is not distinct from settle_one.bet_id
-        and c.lease_until is not null and c.attempts = settle_one.attempt
-        for no key update skip locked;
+    select c.leased_by, c.leased_at into lease
+      from predictu_dispatch.callback c
+     where c.operator_id = settle_one.operator_id and c.request_id = settle_one.request_id
+       and c.method = settle_one.method and c.bet_id is not distinct from settle_one.bet_id
+       and c.lease_until is not null and c.attempts = settle_one.attempt
+       for no key update skip locked;
     if not found then
         return false;
     end if;
@@ -47,8 +51,9 @@ begin
         key_id, request_headers, request_body, response_status, response_headers, response_body, response_truncated,
         connect_ms, first_byte_ms, total_ms, error, report_id)
     values (
-        operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url,
-        key_id, request_headers::jsonb, request_body, response_status, response_headers::jsonb, response_body,
+        operator_id, request_id, method, attempt, evidence, verdict, reason, lease.leased_by, lease.leased_at,
+        greatest(lease.leased_at, least(finished_at, clock_timestamp() + interval '1 second')), url, key_id,
+        request_headers::jsonb, request_body, response_status, response_headers::jsonb, response_body,
         response_truncated, connect_ms, first_byte_ms, total_ms, error, report_id);
     if method = 'BET_MAKE' then
         -- BET_MAKE delivered, nothing waits: placing → open.

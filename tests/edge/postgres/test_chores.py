@@ -79,7 +79,7 @@ async def test_a_daemon_that_cannot_settle_leaves_the_chore_to_others(harness: H
 
     async with two_outboxes(database) as (one, _):
         await lease_that_expires(harness, one)
-        stuck = Recorder(one, telemetry, wake)
+        stuck = Recorder(Lane.INTERACTIVE, one, telemetry, wake)
         reaper = Reaper(
             one, dict.fromkeys(Lane, stuck), telemetry, dict, instance="host-1", wake=wake, clock=steady_clock()
         )
