@@ -45,7 +45,7 @@ class DatabaseClock:
             self._stepped_at_s = reading.received_s
         if step_s or reading.sent_s - self._read_at_s > _UNREAD_MAX_S:
             self._steady_from_s = reading.received_s
-        if self._offset_s is None or step_s or highest_s - lowest_s < STEP_MIN_S:
+        if self._offset_s is None or step_s or highest_s - lowest_s < self._width_max_s(*self._offset_s):
             self._offset_s = lowest_s, highest_s
         self._read_at_s = max(self._read_at_s, reading.received_s)
 
@@ -56,6 +56,10 @@ class DatabaseClock:
         if lowest_s > before_highest_s + STEP_MIN_S:
             return lowest_s - before_highest_s
         return highest_s - before_lowest_s if highest_s < before_lowest_s - STEP_MIN_S else 0.0
+
+    def _width_max_s(self, lowest_s: float, highest_s: float) -> float:
+        """How inexact a reading may be that replaces this one; over a long distance all are."""
+        return max(STEP_MIN_S, 1.5 * (highest_s - lowest_s))
 
     def take_steps(self) -> list[float]:
         """Return the seconds of each step since the last call; below 0 if it was set back."""
@@ -74,6 +78,13 @@ class DatabaseClock:
         """Return its Unix time; 0 if it was never read."""
         # The lowest that is possible: a token issued in its verifier's future would be refused.
         return 0.0 if self._offset_s is None else self._offset_s[0] + now_s
+
+    def at_arrival_s(self, now_s: float) -> float:
+        """Return its Unix time when a statement that is sent now arrives; 0 if it was never read.
+
+        Supposes that the statement takes as long to arrive as the last one that was read.
+        """
+        return 0.0 if self._offset_s is None else self._offset_s[1] + now_s
 
     def ahead_of_host_s(self, host_at_s: float, now_s: float) -> float | None:
         """Return by how much it is ahead of the host's Unix time; None if it was never read."""

@@ -136,7 +136,7 @@ class Fleet:
             is_steady = ahead_s is not None and self._clock.steady_for_s(requested_at_s) > HEARTBEAT_TIMEOUT_S
             shares = await self._fleet_store.heartbeat(
                 self._admission.usages(),
-                clock_at_s=self._clock.at_s(requested_at_s) if is_steady else 0.0,
+                clock_at_s=self._clock.at_arrival_s(requested_at_s) if is_steady else 0.0,
                 clock_ahead_s=ahead_s,
                 silent_at=silent_at,
             )

@@ -113,8 +113,8 @@ MUTANTS = (
     Mutant(
         name="expired leases are not reaped",
         file="predictu_dispatch/flow/reaper.py",
-        old="in await self._outbox.expired_leases(every_s=REAP_INTERVAL_S):",
-        new="in (await self._outbox.expired_leases(every_s=REAP_INTERVAL_S))[:0]:",
+        old="if lease[0].lease_s <= steady_for_s]",
+        new="if lease[0].lease_s <= steady_for_s][:0]",
     ),
     Mutant(
         name="a credit is exhausted after three attempts",

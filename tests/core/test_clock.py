@@ -65,6 +65,16 @@ def test_drift_and_a_slow_statement_are_no_step_and_a_step_during_a_slow_stateme
     assert clock.take_steps() == [pytest.approx(2.0, abs=0.01)]
 
 
+def test_over_a_long_distance_it_is_as_steady_and_expects_statements_when_they_arrive() -> None:
+    clock = DatabaseClock()
+    for n in range(200):
+        read(clock, n / 2, shift_s=n * 0.01, took_s=0.6 + 0.1 * (n % 3))
+    assert clock.take_steps() == []
+    assert clock.steady_for_s(99.5) == pytest.approx(99.5, abs=0.5)
+    # The readings take a third of a second in each direction, and the last shift is 1.99 s.
+    assert clock.at_arrival_s(100.0) == pytest.approx(HOST_AT_S + 100.0 + 1.99 + 0.35, abs=0.1)
+
+
 def test_nothing_is_known_of_a_time_without_readings() -> None:
     clock = steady()
     read(clock, 60.0)

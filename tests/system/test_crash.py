@@ -111,6 +111,9 @@ async def test_an_expired_lease_is_taken_over_and_its_callback_is_never_sent_lat
     )
     async with proxied(environment.fleet.dsn) as proxy:
         environment.operator.hold()
+        # It has seen the clock for a lease's length when the lease expires.
+        second = await environment.fleet.start("second")
+        second.freeze()
         frozen = await environment.fleet.start(
             "frozen", database={"dsn": proxy.dsn(), "listen_dsn": environment.fleet.dsn}
         )
@@ -122,7 +125,7 @@ async def test_an_expired_lease_is_taken_over_and_its_callback_is_never_sent_lat
         await proxy.caught.wait()
         frozen.freeze()
         environment.operator.stop_holding()
-        second = await environment.fleet.start("second")
+        second.thaw()
         await environment.until_all_final()
         assert second.process.poll() is None
         sends = {request_id: len(environment.operator.sent(request_id)) for request_id in (sent, claimed)}
