@@ -42,6 +42,13 @@ class SigningSettings(Section):
     )
     jti: JtiSource = "request_id"
     token_ttl_s: int = Field(default=30, ge=1, le=3600)
+    audience: str = Field(
+        default="",
+        # Without what JSON escapes.
+        pattern=r"^[!#-\[\]-~]{0,200}$",
+        description="up to 200 ASCII characters without spaces, quotes and backslashes, such as a URL,"
+        ' or "" for tokens without `aud`',
+    )
 
 
 class LaneSettings(Section):

@@ -95,15 +95,24 @@ class SigningKey:
 
 
 def unsigned_token(
-    key: SigningKey, *, operator_id: str, method: str, jti: str, body: bytes, issued_at_s: int, ttl_s: int
+    key: SigningKey,
+    *,
+    operator_id: str,
+    method: str,
+    jti: str,
+    body: bytes,
+    issued_at_s: int,
+    ttl_s: int,
+    audience: str = "",
 ) -> str:
     """Return an attempt's header and claims, valid from `issued_at_s` (Unix time) for `ttl_s`.
 
-    No value has a character that JSON escapes: operator_id has letters, digits, `_` and `-`.
+    An audience of "" is no claim. No value has a character that JSON escapes: see the settings.
     """
+    aud = f',"aud":"{audience}"' if audience else ""
     claims = (
         f'{{"iss":"{ISSUER}","sub":"{operator_id}","iat":{issued_at_s},"exp":{issued_at_s + ttl_s},"jti":"{jti}",'
-        f'"method":"{method}","digest":"{hashlib.sha256(body).hexdigest()}"}}'
+        f'"method":"{method}","digest":"{hashlib.sha256(body).hexdigest()}"{aud}}}'
     )
     return f"{key.header}.{_base64url(claims.encode())}"
 

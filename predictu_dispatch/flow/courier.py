@@ -161,6 +161,7 @@ class Courier:
             body=request_body,
             issued_at_s=int(self._clock.issued_at_s(time.time(), time.monotonic())),
             ttl_s=signing.token_ttl_s,
+            audience=signing.audience,
         )
 
     async def _token(self, unsigned: str) -> str:

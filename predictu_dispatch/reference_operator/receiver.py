@@ -72,6 +72,7 @@ class Receiver:
             body,
             keyring=self.settings.keyring,
             operator_id=self.settings.operator_id,
+            audience=self.settings.audience,
             amount_format=self.settings.amount_format,
         )
 

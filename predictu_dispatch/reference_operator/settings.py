@@ -43,6 +43,7 @@ class Settings:
     """Everything one operator runs with."""
 
     operator_id: str
+    audience: str
     listen: Address
     path: str
     admin_listen: Address | None
@@ -75,6 +76,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         raise ValueError("--tls-key needs --tls-cert")
     return Settings(
         operator_id=options.operator_id,
+        audience=options.audience,
         listen=options.listen,
         path=options.path,
         admin_listen=admin_listen,
@@ -114,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--operator-id", required=True, metavar="ID", help="your operator id at Predictu, for example op_abc123")
+    add("--audience", default="", metavar="AUD", help="the audience agreed with Predictu, if any (default none)")
     add("--database", required=True, type=Path, metavar="FILE", help="the SQLite file; created if missing")
     add("--public-key", action="append", default=[], type=Path, metavar="FILE", help="Predictu's key, PEM; repeatable")
     add("--jwks", action="append", default=[], type=Path, metavar="FILE", help="Predictu's keys, JWKS; repeatable")

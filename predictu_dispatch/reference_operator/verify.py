@@ -46,10 +46,16 @@ class _UnauthorizedError(Exception):
 
 
 def verified_callback(
-    authorization: list[str], body: bytes, *, keyring: Keyring, operator_id: str, amount_format: AmountFormat
+    authorization: list[str],
+    body: bytes,
+    *,
+    keyring: Keyring,
+    operator_id: str,
+    amount_format: AmountFormat,
+    audience: str = "",
 ) -> Verification:
     """Verifies the token first and parses the body only then; `authorization` has all headers."""
-    claims = verify_token(authorization, body, keyring=keyring, operator_id=operator_id)
+    claims = verify_token(authorization, body, keyring=keyring, operator_id=operator_id, audience=audience)
     if isinstance(claims, Answer):
         return Verification(signature=claims.message, content=claims)
     callback = read_callback(body, operator_id=operator_id, amount_format=amount_format)
@@ -59,11 +65,16 @@ def verified_callback(
     return Verification(signature=fault.message if fault else VERIFIED, content=fault or callback)
 
 
-def verify_token(authorization: list[str], body: bytes, *, keyring: Keyring, operator_id: str) -> Claims | Answer:
-    """Returns the claims of a token for this operator and body, else a 401 (RFC 8725)."""
+def verify_token(
+    authorization: list[str], body: bytes, *, keyring: Keyring, operator_id: str, audience: str = ""
+) -> Claims | Answer:
+    """Returns the claims of a token for this operator and body, else a 401 (RFC 8725).
+
+    With an audience the token must name it; without one it must not name any.
+    """
     try:
         token = _bearer(authorization)
-        claims = _verified_claims(token, _signing_key(token, keyring), keyring.algorithm, operator_id)
+        claims = _verified_claims(token, _signing_key(token, keyring), keyring.algorithm, operator_id, audience)
     except _UnauthorizedError as fault:
         return _unauthorized(str(fault))
     if claims["digest"] != hashlib.sha256(body).hexdigest():
@@ -97,7 +108,10 @@ def _signing_key(token: str, keyring: Keyring) -> PublicKey:
     return keyring.keys[kid]
 
 
-def _verified_claims(token: str, key: PublicKey, algorithm: Algorithm, operator_id: str) -> dict[str, object]:
+def _verified_claims(
+    token: str, key: PublicKey, algorithm: Algorithm, operator_id: str, audience: str
+) -> dict[str, object]:
+    required = ["iss", "sub", "iat", "exp", "jti", "method", "digest", *(["aud"] if audience else [])]
     try:
         return jwt.decode(
             token,
@@ -105,8 +119,9 @@ def _verified_claims(token: str, key: PublicKey, algorithm: Algorithm, operator_
             algorithms=[algorithm],
             issuer=ISSUER,
             subject=operator_id,
+            audience=audience or None,
             leeway=LEEWAY_S,
-            options={"require": ["iss", "sub", "iat", "exp", "jti", "method", "digest"]},
+            options={"require": required},
         )
     except (jwt.ExpiredSignatureError, jwt.ImmatureSignatureError) as fault:
         raise _UnauthorizedError(f"token claims: {fault}; this host's clock says {int(time.time())}") from None

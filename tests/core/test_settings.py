@@ -40,6 +40,7 @@ algorithm = "EdDSA"
 key_file = "keys/op_abc123.pem"
 jti = "request_id"
 token_ttl_s = 30
+audience = ""
 [interactive]
 deadline_s = 15.0
 attempt_timeout_s = 5.0

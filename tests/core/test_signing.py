@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey, RSAKey
+from pydantic import ValidationError
 
 from predictu_dispatch.commands.keys import ALGORITHMS
-from predictu_dispatch.core.operator_settings import SigningAlgorithm
+from predictu_dispatch.core.operator_settings import SigningAlgorithm, SigningSettings
 from predictu_dispatch.core.signing import SigningKey, jti_of, unsigned_token
 from predictu_dispatch.edge.config.keys import new_private_pem
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated:joserfc.erro
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
-def token_of(algorithm: SigningAlgorithm, *, body: bytes = BODY, issued_at_s: int = NOW_S) -> str:
+def token_of(algorithm: SigningAlgorithm, *, body: bytes = BODY, issued_at_s: int = NOW_S, audience: str = "") -> str:
     key = KEYS[algorithm]
     unsigned = unsigned_token(
         key,
@@ -41,6 +42,7 @@ def token_of(algorithm: SigningAlgorithm, *, body: bytes = BODY, issued_at_s: in
         body=body,
         issued_at_s=issued_at_s,
         ttl_s=30,
+        audience=audience,
     )
     return key.signed(unsigned)
 
@@ -173,3 +175,17 @@ def test_a_key_that_does_not_fit_is_refused_with_a_reason(
     with pytest.raises(ValueError) as raised:  # noqa: PT011 # The whole sentence is compared.
         SigningKey.from_pem(pem, algorithm)
     assert str(raised.value) == sentence
+
+
+@every_algorithm
+def test_the_audience_is_a_claim_only_if_it_is_set(algorithm: SigningAlgorithm) -> None:
+    assert "aud" not in (verified(algorithm, token_of(algorithm), BODY) or {})
+    found = verified(algorithm, token_of(algorithm, audience="https://wallet.example.com/~a?b"), BODY)
+    assert found is not None
+    assert found["aud"] == "https://wallet.example.com/~a?b"
+
+
+@pytest.mark.parametrize("audience", ['a"b', "a\\b", "a b", "ä", "a\n"])
+def test_an_audience_that_would_change_the_claims_is_refused(audience: str) -> None:
+    with pytest.raises(ValidationError):
+        SigningSettings(key_file="op.pem", audience=audience)

@@ -292,3 +292,12 @@ async def test_under_faults_and_retries_the_wallet_equals_a_model(tmp_path: Path
     assert {"open", "won", "lost", "sold", "refunded", "rolled_back", "never_placed"} == {
         state for _, state, _ in lives if state
     }
+
+
+@pytest.mark.parametrize("agreed", ["", "https://wallet.example.com"])
+async def test_the_token_must_have_exactly_the_agreed_audience(tmp_path: Path, agreed: str) -> None:
+    async with running(tmp_path, *(("--audience", agreed) if agreed else ())) as operator:
+        for number, audience in enumerate(("", "https://wallet.example.com", "https://test.example.com")):
+            body = bet_body("BET_MAKE", f"b-{number}")
+            token = token_of(body, claims={"aud": audience or None})
+            assert (await operator.post(body, token))[0] == (200 if audience == agreed else 401), audience
