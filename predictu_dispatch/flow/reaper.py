@@ -97,8 +97,12 @@ class Reaper:
         They are not awaited, because the bet of one may stay locked for long. An attempt that this
         daemon is recording is left to that report: a late answer says more than none.
         """
-        has_left_any = False
-        for callback, lease_owner, reaped_at in (*await self._ended_leases(), *await self._ended_leases_ahead()):
+        expired = await self._expired_leases()
+        steady_for_s = self._clock.steady_for_s(time.monotonic())
+        ended = [lease for lease in expired if lease[0].lease_s <= steady_for_s]
+        # Another daemon may have seen the clock steady for longer.
+        has_left_any = len(ended) < len(expired)
+        for callback, lease_owner, reaped_at in (*ended, *await self._ended_leases_ahead()):
             recorder = self._recorders[callback.lane]
             if recorder.is_recording(callback):
                 has_left_any = True
@@ -106,16 +110,14 @@ class Reaper:
                 recorder.record(self._interrupted(callback, lease_owner, reaped_at))
         return has_left_any
 
-    async def _ended_leases(self) -> list[tuple[Callback, str, datetime]]:
-        """The expired leases that this daemon's own clock confirms."""
+    async def _expired_leases(self) -> list[tuple[Callback, str, datetime]]:
+        """The leases that are over by the database's clock, which is read once more."""
         sent_s = time.monotonic()
         expired = await self._outbox.expired_leases(every_s=REAP_INTERVAL_S)
-        now_s = time.monotonic()
         if expired:
-            # The clock may have stepped since it was last read.
-            self._clock.observe(ClockReading(expired[0][2].timestamp(), sent_s, now_s))
-        steady_for_s = self._clock.steady_for_s(now_s)
-        return [lease for lease in expired if lease[0].lease_s <= steady_for_s]
+            # It may have stepped since the last reading.
+            self._clock.observe(ClockReading(expired[0][2].timestamp(), sent_s, time.monotonic()))
+        return expired
 
     async def _ended_leases_ahead(self) -> list[tuple[Callback, str, datetime]]:
         """The leases from the future that this daemon has seen for their full length."""

@@ -114,7 +114,7 @@ MUTANTS = (
         name="expired leases are not reaped",
         file="predictu_dispatch/flow/reaper.py",
         old="if lease[0].lease_s <= steady_for_s]",
-        new="if lease[0].lease_s <= steady_for_s][:0]",
+        new="if lease[0].lease_s <= -1.0]",
     ),
     Mutant(
         name="a credit is exhausted after three attempts",
