@@ -39,7 +39,7 @@ callback_url = "http://127.0.0.1:{port}/predictu"
 allow_insecure_http = true
 allow_private_addresses = true
 [signing]
-key_file = "../key.pem"
+key_file = "../{operator_id}.pem"
 [circuit]
 failure_threshold = {failure_threshold}
 """
@@ -113,8 +113,8 @@ class IsolationEnvironment:
     async def _side(self, scenario: Scenario, name: str, operators: tuple[Operator, ...]) -> Side:
         folder = self._folder / f"{scenario.name}-{name}"
         (folder / "operators").mkdir(parents=True)
-        create_key_file(folder / "key.pem", "EdDSA")
         for operator in operators:
+            create_key_file(folder / f"{operator.operator_id}.pem", "EdDSA")
             port = await self._sink.ask(do="open", manner=operator.manner, delay_s=ANSWER_S)
             (folder / "operators" / f"{operator.operator_id}.toml").write_text(
                 _OPERATOR_TOML.format(

@@ -88,11 +88,7 @@ def write_operators(
 ) -> Path:
     """Write a file for each operator; `sections` override the default settings."""
     (folder / "operators").mkdir(parents=True, exist_ok=True)
-    key = folder / f"{algorithm}.pem"
-    if not key.exists():
-        create_key_file(key, "RS256" if algorithm == "RS256" else "EdDSA")
     settings: dict[str, Any] = {
-        "signing": {"key_file": f"../{key.name}", "algorithm": algorithm},
         # Callbacks must not expire while other contenders run.
         "interactive": {"deadline_s": DAY_S, "max_in_flight": SLOTS},
         "settlement": {"max_in_flight": SLOTS},
@@ -100,6 +96,9 @@ def write_operators(
     for name, section in sections.items():
         settings[name] = {**settings.get(name, {}), **section}
     for operator_id, url in urls.items():
+        key = folder / f"{operator_id}_{algorithm}.pem"
+        if not key.exists():
+            create_key_file(key, "RS256" if algorithm == "RS256" else "EdDSA")
         (folder / "operators" / f"{operator_id}.toml").write_text(
             toml(
                 {
@@ -107,6 +106,7 @@ def write_operators(
                     "callback_url": url,
                     "allow_insecure_http": url.startswith("http://"),
                     "allow_private_addresses": True,
+                    "signing": {"key_file": f"../{key.name}", "algorithm": algorithm},
                     **settings,
                 }
             ),
