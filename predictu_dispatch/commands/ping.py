@@ -106,7 +106,7 @@ async def _outcome(db: Database, operator: str, request_id: UUID, notified: asyn
 
 def _no_daemon(progress: Row) -> str:
     seen_at = progress["daemon_seen_at"]
-    return f"no daemon is running; {f'last heartbeat {timestamp(seen_at)}' if seen_at else 'no heartbeat yet'}"
+    return f"no daemon sends heartbeats; {f'the last was at {timestamp(seen_at)}' if seen_at else 'none yet'}"
 
 
 def _waits_for(progress: Row) -> str | None:

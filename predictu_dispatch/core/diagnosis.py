@@ -93,6 +93,9 @@ def _of_in_flight(facts: Facts) -> Iterator[Code]:
     lease_until, owner = facts.callback.lease_until, facts.lease_owner
     is_expired = lease_until is not None and lease_until < facts.at
     yield Code.LEASE_EXPIRED if is_expired else Code.IN_FLIGHT
+    if facts.callback.row_locker is not None:
+        # Then its result cannot be recorded.
+        yield Code.ROW_LOCKED
     if owner is None or not owner.is_live or facts.lease_owner_restarted:
         yield Code.LEASE_OWNER_STOPPED
     if not facts.live:
@@ -107,6 +110,9 @@ def _of_ready(facts: Facts) -> Iterator[Code]:
     if expires_at is not None and expires_at <= facts.at:
         # No claim takes it any more, whatever else holds.
         yield Code.DEADLINE_PASSED
+        if facts.callback.row_locker is not None:
+            # Then it cannot end.
+            yield Code.ROW_LOCKED
         yield from _until_changed(facts)
         return
     blocked = tuple(_until_changed(facts))
@@ -153,7 +159,8 @@ def _until_time(facts: Facts) -> list[tuple[Code, datetime]]:
 
 
 def _of_queue(facts: Facts) -> Iterator[Code]:
-    if facts.callback.row_locker is not None:
+    locker = facts.callback.row_locker
+    if locker is not None and locker.locked == "callback":
         yield Code.ROW_LOCKED
     free_slots = sum(max(0, daemon.slots - daemon.in_flight) for daemon in facts.serving)
     if free_slots == 0:

@@ -49,10 +49,17 @@ class LastIntervention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowLocker:
-    """The session whose open transaction has locked the callback's row."""
+    """The open transaction that has locked `locked`: the callback's row, or its bet's.
 
-    pid: int
+    A prepared transaction has a `gid` and an `owner`, and no session. The lock may be a shared one,
+    which stops nothing: the database does not tell.
+    """
+
+    locked: str
+    pid: int | None
     application: str
+    gid: str | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 -- A callback with everything that may keep it from being sent, as of one time: its operator, its
--- bet's other callback, its last attempt, the last intervention, the session that has locked its
--- row. Several rows only if operators share a request_id.
+-- bet's other callback, its last attempt, the last intervention, the transaction that has locked its
+-- row or its bet's. Several rows only if operators share a request_id.
 -- $1 request_id; $2 operator_id, or null for any
 select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.state, c.reason, c.effect,
        c.attempts, c.retry_stopped, c.operator_status, c.due_at, c.expires_at, c.review_since, c.leased_at,
@@ -15,7 +15,9 @@ select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.s
        tried.finished_at as last_attempt_finished_at,
        done.action as last_intervention_action, done.done_by as last_intervention_done_by,
        done.done_at as last_intervention_done_at, done.reason as last_intervention_reason,
-       locker.pid as row_locker_pid, coalesce(locker.application_name, '') as row_locker_application
+       locker.locked as row_locker_locked, locker.pid as row_locker_pid,
+       coalesce(locker.application_name, '') as row_locker_application, locker.gid as row_locker_gid,
+       locker.owner as row_locker_owner
   from predictu_dispatch.callback c
   join predictu_dispatch.operator o on o.operator_id = c.operator_id
   left join predictu_dispatch.callback ping
@@ -38,12 +40,15 @@ select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.s
        order by i.done_at desc limit 1
   ) done on true
   left join lateral (
-      -- The claim skips locked rows.
-      select l.pid, a.application_name
+      -- Claims skip a locked callback; settlements and deadlines skip a locked bet as well.
+      select case l.transactionid when c.xmax then 'callback' else 'bet' end as locked, l.pid, a.application_name,
+             p.gid, p.owner::text as owner
         from pg_catalog.pg_locks l
         left join pg_catalog.pg_stat_activity a on a.pid = l.pid
-       where c.state = 'ready' and l.locktype = 'transactionid' and l.granted and l.transactionid = c.xmax
-       limit 1
+        left join pg_catalog.pg_prepared_xacts p on p.transaction = l.transactionid
+       where c.state in ('ready', 'in_flight') and l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
+         and l.granted and l.transactionid in (c.xmax, b.xmax)
+       order by locked desc limit 1
   ) locker on true
  where c.request_id = $1
    -- One primary key lookup for each operator; without it, the whole table would be scanned.

@@ -9,6 +9,11 @@ from tests.support.postgres import Database
 @pytest.fixture
 async def long_heartbeat_timeout(database: Database) -> None:
     """A heartbeat counts for a minute, so that a slow machine changes nothing."""
+    await lengthen_heartbeat_timeout(database)
+
+
+async def lengthen_heartbeat_timeout(database: Database) -> None:
+    """Makes a heartbeat count for a minute."""
     async with connected(database.owner, 1) as [owner]:
         await owner.execute(
             "create or replace function predictu_dispatch.heartbeat_timeout() returns interval"

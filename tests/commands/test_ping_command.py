@@ -108,7 +108,7 @@ async def test_without_a_daemon_it_says_so_at_once_and_ends_after_the_deadline(
     try:
         assert process.stderr is not None
         first_line = await asyncio.wait_for(asyncio.to_thread(process.stderr.readline), WAIT_S)
-        assert first_line == "no daemon is running; no heartbeat yet; waiting for one\n"
+        assert first_line == "no daemon sends heartbeats; none yet; waiting for one\n"
     finally:
         process.kill()
         await asyncio.to_thread(process.communicate)
@@ -121,8 +121,8 @@ async def test_without_a_daemon_it_says_so_at_once_and_ends_after_the_deadline(
     await harness.owner.execute("update predictu_dispatch.callback set expires_at = now() - interval '1 minute'")
     code, stdout, stderr = await cli.run("ping", OPERATOR)
     assert code == 1
-    assert "no daemon is running; last heartbeat 2026-01-02T03:04:05.000Z; waiting" in stderr
-    assert "is ready\n  no daemon is running; last heartbeat 2026-01-02T03:04:05.000Z\n" in stdout
+    assert "no daemon sends heartbeats; the last was at 2026-01-02T03:04:05.000Z; waiting" in stderr
+    assert "is ready\n  no daemon sends heartbeats; the last was at 2026-01-02T03:04:05.000Z\n" in stdout
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,12 +15,25 @@ import pytest
 
 from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.edge.postgres.sql_files import query
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from tests.commands.conftest import lengthen_heartbeat_timeout
 from tests.support.command_line import CommandLine, command_line_for
-from tests.support.harness import OPERATOR, Harness, claim, delivered, exhausted, rejected, retried
-from tests.support.postgres import Database
+from tests.support.harness import (
+    OPERATOR,
+    Harness,
+    claim,
+    connected,
+    delivered,
+    exhausted,
+    open_harness,
+    rejected,
+    retried,
+)
+from tests.support.postgres import Database, cloned_database, create_template, server_of
 
 pytestmark = pytest.mark.usefixtures("long_heartbeat_timeout")
 UNKNOWN = uuid.UUID(int=7)
+NO_HEARTBEATS = "no daemon sends heartbeats, and without them none sends callbacks; "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +97,16 @@ class Scene:
         assert (code, stderr) == (0, "")
         assert [line for line in text.splitlines() if len(line) > 80 and len(line.split()) > 1] == []
         return [reason["code"] for reason in json.loads(listed)["reasons"]], " ".join(text.split())
+
+
+@pytest.fixture
+async def embedded_with_prepared() -> AsyncIterator[Database]:
+    """A database on a server of its own that allows prepared transactions."""
+    with EmbeddedPostgres(fsync=False, settings={"max_prepared_transactions": "4"}) as embedded:
+        own = server_of(embedded)
+        async with cloned_database(own, await create_template(own)) as database:
+            await lengthen_heartbeat_timeout(database)
+            yield database
 
 
 @pytest.fixture
@@ -170,7 +194,7 @@ async def test_an_in_flight_callback_names_its_daemon_and_lease(scene: Scene) ->
     await scene.harness.lease(placement)
     codes, text = await scene.why(placement)
     assert codes == ["in_flight"]
-    in_order(text, "attempt 1 is being sent by daemon host-1, last seen", "its lease ends at", "(in ")
+    in_order(text, "attempt 1 was claimed by daemon host-1, last seen", "its lease ends at", "(in ")
 
     assert await scene.harness.rollback() is not None
     codes, text = await scene.why(placement)
@@ -180,7 +204,7 @@ async def test_an_in_flight_callback_names_its_daemon_and_lease(scene: Scene) ->
 
 @pytest.mark.parametrize(
     ("seen_s_ago", "started_s_ago", "phrase"),
-    [(500.0, 3000.0, "host-1 on host web-host-1, last seen"), (0.1, -60.0, "host-1, which sent it, was restarted")],
+    [(500.0, 3000.0, "host-1 on host web-host-1, last seen"), (0.1, -60.0, "host-1, which claimed it, was restarted")],
 )
 async def test_the_lease_of_a_stopped_daemon_expires_and_is_recovered(
     scene: Scene, seen_s_ago: float, started_s_ago: float, phrase: str
@@ -191,7 +215,7 @@ async def test_the_lease_of_a_stopped_daemon_expires_and_is_recovered(
     await scene.daemon("host-2")
     codes, text = await scene.why(placement)
     assert codes == ["in_flight", "lease_owner_stopped"]
-    in_order(text, phrase, "no daemon waits for the answer")
+    in_order(text, phrase, "when the lease expires")
     await scene.callback(placement, "lease_until = now() - interval '3 seconds'")
     codes, text = await scene.why(placement)
     assert codes == ["lease_expired", "lease_owner_stopped"]
@@ -323,7 +347,12 @@ async def test_an_operator_whose_file_no_daemon_has(scene: Scene) -> None:
     scene.desk.write_operator(OPERATOR, file + "[interactive]\nmax_attempts = 0\n")
     codes, text = await scene.why(win)
     assert codes == ["not_served", "file_faulty_here"]
-    in_order(text, "the operator's file on this host is invalid", "interactive.max_attempts = 0", "signing.key_file")
+    in_order(
+        text,
+        "the operator's file on this host cannot be used by this user",
+        "interactive.max_attempts = 0",
+        "signing.key_file",
+    )
     scene.desk.write_operator(OPERATOR, file)
     create_key_file(scene.desk.folder / "operators" / "key.pem", "EdDSA")
     assert (await scene.why(win))[0] == ["not_served"]
@@ -334,11 +363,11 @@ async def test_no_running_daemon_names_the_last_one(scene: Scene) -> None:
     win = await scene.due_win()
     codes, text = await scene.why(win)
     assert codes == ["no_daemon", "file_faulty_here"]
-    in_order(text, "no daemon is running; none crashed in the last day", "systemctl start predictu-dispatch")
+    in_order(text, NO_HEARTBEATS + "there was none in the last day", "systemctl start predictu-dispatch")
     await scene.daemon("host-1", seen_s_ago=3000)
     await scene.daemon("host-2", seen_s_ago=600)
     _, text = await scene.why(win)
-    in_order(text, "no daemon is running; the last one was host-2 on host web-host-2, last seen", "(10 min ago)")
+    in_order(text, NO_HEARTBEATS + "the last one was host-2 on host web-host-2, last seen", "(10 min ago)")
 
 
 async def test_deadlines(scene: Scene) -> None:
@@ -352,7 +381,7 @@ async def test_deadlines(scene: Scene) -> None:
     await scene.harness.let_deadline_pass(placement)
     codes, text = await scene.why(placement)
     assert codes == ["deadline_passed", "operator_disabled"]
-    in_order(text, "its deadline passed at", "within a second it ends exhausted, without a debit")
+    in_order(text, "its deadline passed at", "within seconds it ends exhausted, without a debit")
 
     await scene.operator("enabled = true")
     win = await scene.due_win("b2")
@@ -380,7 +409,55 @@ async def test_a_locked_row_names_the_session(scene: Scene) -> None:
     await person.close()
     codes, text = await scene.why(win)
     assert codes == ["due"]
-    in_order(text, "nothing blocks it", "the next claim takes it")
+    in_order(text, "nothing that this command can see blocks it", "a claim takes it within poll_interval_s")
+
+
+@pytest.mark.parametrize("state", ["ready", "overdue", "in_flight", "waiting"])
+async def test_a_prepared_transaction_is_named_with_its_id_and_owner(
+    embedded_with_prepared: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """It has no session; it holds a callback or a bet until somebody ends it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    database = embedded_with_prepared
+    async with open_harness(database) as harness:
+        scene = Scene(harness=harness, desk=command_line_for(tmp_path, database.support), database=database)
+        await scene.daemon()
+        table = "callback" if state == "ready" else "bet"
+        if state == "in_flight":
+            named = await harness.place("held")
+            await harness.lease(named)
+        elif state == "waiting":
+            placement = await harness.place("held")
+            named = await harness.end("BET_WIN", "held")
+            await harness.lease(placement)
+        else:
+            named = await scene.due_win("held")
+        if state == "overdue":
+            await harness.let_deadline_pass(named)
+        lock = f"select from predictu_dispatch.{table} where bet_id = 'held' for update"
+        await harness.owner.execute(f"begin; {lock}; prepare transaction 'trade-7'")
+        codes, text = await scene.why(named)
+        expected = {
+            "ready": ["row_locked"],
+            "overdue": ["deadline_passed", "row_locked"],
+            "in_flight": ["in_flight", "row_locked"],
+            "waiting": ["waiting"],
+        }
+        assert codes == expected[state]
+        owner = await harness.owner.fetchval("select current_user")
+        locked = "row" if state == "ready" else "bet held"
+        in_order(text, f"has locked its {locked}: the prepared transaction trade-7 of {owner}", "'trade-7'")
+        assert ("within seconds" in text, "when its lock is released" in text) == (False, state == "overdue")
+        await harness.owner.execute("rollback prepared 'trade-7'")
+        assert "row_locked" not in (await scene.why(named))[0]
+
+
+async def test_a_locked_bet_stops_no_claim_and_is_not_named(scene: Scene) -> None:
+    await scene.daemon()
+    win = await scene.due_win()
+    async with connected(scene.database.owner, 1) as [other], other.transaction():
+        await other.execute("select from predictu_dispatch.bet for update")
+        assert (await scene.why(win))[0] == ["due"]
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,9 @@ def intervention(action: str) -> LastIntervention:
     return LastIntervention(action=action, done_by="ann", done_at=after(-5), reason="by phone")
 
 
+LOCKER = RowLocker(locked="callback", pid=7, application="psql")
+BET_LOCKER = RowLocker(locked="bet", pid=None, application="", gid="trade-7", owner="producer")
+
 TABLE: dict[str, tuple[Facts, list[str]]] = {
     "nothing holds it": (facts(), ["due"]),
     "nothing, with time left": (facts(Method.BET_MAKE, expires_at=after(9)), ["due"]),
@@ -200,7 +203,17 @@ TABLE: dict[str, tuple[Facts, list[str]]] = {
         facts(Method.BALANCE, expires_at=after(9), of_operator=PAUSED, daemons=()),
         ["no_daemon", "paused", "deadline_runs"],
     ),
-    "another transaction has locked its row": (facts(row_locker=RowLocker(pid=7, application="psql")), ["row_locked"]),
+    "another transaction has locked its row": (facts(row_locker=LOCKER), ["row_locked"]),
+    "another transaction has locked its bet, which no claim needs": (facts(row_locker=BET_LOCKER), ["due"]),
+    "its deadline passed, and its bet is locked": (
+        facts(expires_at=after(-1), row_locker=BET_LOCKER),
+        ["deadline_passed", "row_locked"],
+    ),
+    "it is in flight, and its bet is locked": (facts(**LEASED, row_locker=BET_LOCKER), ["in_flight", "row_locked"]),
+    "its lease expired, and its row is locked": (
+        facts(**{**LEASED, "lease_until": after(-1)}, row_locker=LOCKER),
+        ["lease_expired", "row_locked"],
+    ),
     "all slots of all daemons are in use": (
         facts(daemons=(daemon(in_flight=16), daemon(instance="host-2", in_flight=17), CRASHED), ahead=4),
         ["slots_full"],

@@ -13,7 +13,11 @@ from predictu_dispatch.core.diagnosis import Code
 if TYPE_CHECKING:
     from predictu_dispatch.core.diagnosis_facts import Facts
 
-_RELOAD: Final = "systemctl reload 'predictu-dispatch@*'"
+_RELOAD: Final = "reload the daemons: systemctl reload 'predictu-dispatch@*' with the unit of deploy/, or SIGHUP"
+_START: Final = (
+    "start one: systemctl start predictu-dispatch@INSTANCE with the unit of deploy/, or predictu-dispatch run"
+)
+_LOGS: Final = "look for callback.set_aside and heartbeat.failed in the daemons' logs"
 _NOT_CONFIRMED: Final = ("{state}; {effect}{cancelled}", "{after_end}")
 
 _TEXTS: Final[dict[Code, tuple[str, str]]] = {
@@ -22,7 +26,7 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     Code.EXHAUSTED: _NOT_CONFIRMED,
     Code.CANCELLED: _NOT_CONFIRMED,
     Code.NEEDS_REVIEW: ("it has needed manual review {review_since}", "{after_review}"),
-    Code.RESOLVED: ("{resolved}", "it was settled with the operator manually and is never sent again"),
+    Code.RESOLVED: ("{resolved}", "it counts as settled with the operator manually, and is never sent again"),
     Code.WAITING: ("it {waiting}", "{after_earlier}"),
     Code.IN_FLIGHT: (
         "{sending}; its lease ends at {lease_until}",
@@ -34,7 +38,7 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     ),
     Code.LEASE_OWNER_STOPPED: (
         "daemon {lease_owner_stopped}",
-        "no daemon waits for the answer; when the lease expires, {recovered_by} recovers the callback",
+        "when the lease expires, {recovered_by} recovers the callback; a late answer is still recorded",
     ),
     Code.RETRY_STOPPED: (
         "a rollback of its bet was requested during this attempt",
@@ -45,24 +49,24 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
         "it is no longer sent: {soon} it ends exhausted, {ending}",
     ),
     Code.NO_DAEMON: (
-        "no daemon is running; {last_daemon}",
-        "start one: systemctl start predictu-dispatch@NAME, or predictu-dispatch run",
+        "no daemon sends heartbeats, and without them none sends callbacks; {last_daemon}",
+        "if a daemon runs, its log says why its heartbeat fails; else " + _START,
     ),
     Code.NOT_SERVED: (
         "no running daemon has the file of operator {operator_id} (running: {running})",
-        "put operators/{operator_id}.toml beside a daemon's dispatcher.toml, then: " + _RELOAD,
+        "put operators/{operator_id}.toml beside a daemon's dispatcher.toml, then " + _RELOAD,
     ),
     Code.FILE_MISSING_HERE: (
         "this host has no file of the operator: {file.path}",
         "another host may have it; op_example.toml.example shows the format",
     ),
     Code.FILE_FAULTY_HERE: (
-        "the operator's file on this host is invalid: {file_faults}",
-        "correct it; predictu-dispatch check lists every fault of every file",
+        "the operator's file on this host cannot be used by this user: {file_faults}",
+        "correct it, or run this command as root; predictu-dispatch check lists every fault of every file",
     ),
     Code.OPERATOR_DISABLED: (
         "operator {operator_id} is disabled: its file says enabled = false",
-        "to send again, set enabled = true in operators/{operator_id}.toml, then: " + _RELOAD,
+        "to send again, set enabled = true in operators/{operator_id}.toml, then " + _RELOAD,
     ),
     Code.PAUSED: (
         "operator {operator_id} was paused {paused_at} by {operator.paused_by}: {operator.pause_reason}",
@@ -82,8 +86,8 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     ),
     Code.DUE_LATER: ("{due}", "{due_next}"),
     Code.ROW_LOCKED: (
-        "an open transaction has locked its row: {locking_session}",
-        "daemons skip it until that transaction ends; if it stays locked, look for the session in pg_stat_activity",
+        "an open transaction has locked its {locked_row}: {locking_session}",
+        "unless the lock is a shared one, {while_locked} until that transaction ends; {end_lock}",
     ),
     Code.SLOTS_FULL: ("{slots_full}", "{slots_next}"),
     Code.SLOW_START: (
@@ -95,8 +99,8 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
         "it is sent in {rate_wait}",
     ),
     Code.DUE: (
-        "nothing blocks it: it is due, and a daemon is about to claim it",
-        "the next claim takes it, within poll_interval_s; run this command again to see the result",
+        "nothing that this command can see blocks it: it is due",
+        "a claim takes it within poll_interval_s; run this command again, and if it is still due, " + _LOGS,
     ),
     Code.DEADLINE_FIRST: (
         "its deadline comes before that, at {deadline}",

@@ -39,7 +39,7 @@ def _of_times(facts: Facts) -> dict[str, str]:
         "lease_until": _at(facts, callback.lease_until),
         "deadline": _at(facts, callback.expires_at),
         "backoff_until": _at(facts, operator.backoff_until),
-        "soon": "within a second" if facts.live else "as soon as a daemon runs",
+        "soon": _soon(facts),
         "after_start": "" if facts.live else " as soon as a daemon runs",
     }
 
@@ -72,13 +72,13 @@ def _of_lease(facts: Facts) -> dict[str, str]:
     owner, name = facts.lease_owner, facts.callback.leased_by
     seen = f", last seen {_at(facts, owner.seen_at)}" if owner and owner.is_live else ""
     if owner is None:
-        stopped = f"{name}, which sent it, is not running"
+        stopped = f"{name}, which claimed it, sends no heartbeats"
     elif facts.lease_owner_restarted:
-        stopped = f"{name}, which sent it, was restarted at {_at(facts, owner.started_at)}"
+        stopped = f"{name}, which claimed it, was restarted at {_at(facts, owner.started_at)}"
     else:
-        stopped = f"{_seen(facts, owner)}, is not running"
+        stopped = f"{_seen(facts, owner)}, sends no heartbeats any more"
     return {
-        "sending": f"attempt {facts.callback.attempts} is being sent by daemon {name}{seen}",
+        "sending": f"attempt {facts.callback.attempts} was claimed by daemon {name}{seen}, and has no result yet",
         "attempt": f"attempt {facts.callback.attempts} by daemon {name}",
         "lease_owner_stopped": stopped,
         "recovered_by": "a running daemon" if facts.live else "the next daemon that starts",
@@ -90,14 +90,16 @@ def _of_operator(facts: Facts) -> dict[str, str]:
     if operator.paused_at is not None or not operator.enabled:
         next_ping = "no PING is sent until then"
     else:
-        when = f"at {_at(facts, ping_at)}" if ping_at is not None and ping_at > facts.at else "due now"
-        next_ping = f"the next PING is {when}; sending resumes when it succeeds"
+        when = "due now" if ping_at is not None else "not planned yet"
+        when = f"at {_at(facts, ping_at)}" if ping_at is not None and ping_at > facts.at else when
+        by = "" if facts.serving else ", and no daemon serves the operator"
+        next_ping = f"the next PING is {when}{by}; sending resumes when it succeeds"
     blocked = "until then it waits and uses no attempt"
     if facts.ends_at_once:
         when = "at once" if facts.live else "as soon as a daemon runs"
         blocked = f"a producer waits for it, so it ends exhausted {when}, {_ending(facts)}"
     return {
-        "last_daemon": f"the last one was {_seen(facts, daemons[0])}" if daemons else "none crashed in the last day",
+        "last_daemon": f"the last one was {_seen(facts, daemons[0])}" if daemons else "there was none in the last day",
         "running": ", ".join(daemon.instance for daemon in facts.live),
         "file_faults": "; ".join(facts.file.faults),
         "failures": f"after {operator.consecutive_failures:,} failures in a row",
@@ -108,7 +110,7 @@ def _of_operator(facts: Facts) -> dict[str, str]:
 
 
 def _of_queue(facts: Facts) -> dict[str, str]:
-    callback, last, locker = facts.callback, facts.callback.last_attempt, facts.callback.row_locker
+    callback, last = facts.callback, facts.callback.last_attempt
     due, due_next = f"it is due at {_at(facts, callback.due_at)}", "it is sent then"
     if last is not None:
         failure = f"{_at(facts, last.finished_at)}: {reason_text(last.reason) or 'no usable answer'}"
@@ -130,7 +132,7 @@ def _of_queue(facts: Facts) -> dict[str, str]:
     return {
         "due": due,
         "due_next": due_next,
-        "locking_session": f"database session {locker.pid} ({locker.application or 'no name'})" if locker else "",
+        **_of_lock(facts),
         "slots_open": f"{facts.slots_open:,} of {facts.slots:,} slots",
         "slots_full": slots_full,
         "slots_next": slots_next,
@@ -138,6 +140,26 @@ def _of_queue(facts: Facts) -> dict[str, str]:
         "rate": f"{rate:g}",
         "ahead_by_rate": _ahead(first) + (", including interactive ones" if facts.interactive_due else ""),
         "rate_wait": _rate_wait(first, rate),
+    }
+
+
+def _of_lock(facts: Facts) -> dict[str, str]:
+    locker = facts.callback.row_locker
+    if locker is None:
+        return {}
+    session = f"database session {locker.pid} ({locker.application or 'no name'})"
+    end = f"if it stays open, look for process {locker.pid} in pg_stat_activity"
+    if locker.gid is not None:
+        session = f"the prepared transaction {locker.gid} of {locker.owner}"
+        end = f"its owner ends it with COMMIT PREPARED or ROLLBACK PREPARED '{locker.gid}'"
+    elif locker.pid is None:
+        session, end = "its session is not known", "look in pg_stat_activity and pg_prepared_xacts"
+    is_ready = facts.callback.state is CallbackState.READY
+    return {
+        "locked_row": "row" if locker.locked == "callback" else f"bet {facts.callback.bet_id}",
+        "locking_session": session,
+        "while_locked": "daemons skip it" if is_ready else "no result of the attempt is recorded",
+        "end_lock": end,
     }
 
 
@@ -173,6 +195,13 @@ def _at(facts: Facts, at: datetime | None) -> str:
         return "an unknown time"
     wait_s = (at - facts.at).total_seconds()
     return f"{timestamp(at)} ({f'in {duration(wait_s)}' if wait_s > 0 else f'{duration(-wait_s)} ago'})"
+
+
+def _soon(facts: Facts) -> str:
+    """When a callback ends whose deadline has passed."""
+    if not facts.live:
+        return "as soon as a daemon runs"
+    return "when its lock is released" if facts.callback.row_locker else "within seconds"
 
 
 def _since(facts: Facts, at: datetime | None) -> str:
