@@ -1,8 +1,11 @@
 """Clients of the daemon's own HTTP port take nothing that deliveries need."""
 
 import asyncio
+import contextlib
+import random
 import resource
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -71,6 +74,32 @@ async def test_thousands_of_half_sent_requests_stop_no_delivery_no_probe_and_no_
         writer.close()
     daemon.terminate()
     assert await daemon.exited(within_s=15.0) == 0
+
+
+def disturb(daemon: Daemon, seed: int) -> None:
+    """Opens, sends parts of requests and junk, reads or not, and closes or resets, at random."""
+    chance = random.Random(seed)
+    address = address_of(daemon.url)
+    requests = [b"GET /metrics HTTP/1.1\r\n\r\n", b"HEAD /healthz HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"]
+    for _ in range(150):
+        with socket.create_connection(address, timeout=60.0) as one, contextlib.suppress(OSError):
+            for _ in range(chance.randrange(4)):
+                text = chance.choice([*requests, chance.randbytes(30), requests[0] * 20, b"A" * 10_000])
+                one.sendall(text[: chance.randrange(1, len(text) + 1)])
+            if chance.random() < 0.5:
+                one.settimeout(0.01)
+                one.recv(chance.choice([1, 65_536]))
+            if chance.random() < 0.5:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def test_random_clients_break_nothing_and_are_not_logged(environment: Environment) -> None:
+    daemon = await environment.fleet.start("host-1")
+    lines = len(daemon.lines())
+    await asyncio.gather(*(asyncio.to_thread(disturb, daemon, seed) for seed in range(8)))
+    assert (await daemon.get("/healthz")) == (200, "ok\n")
+    assert await daemon.metric("database_up") == 1
+    assert daemon.lines()[lines:] == []
 
 
 async def test_a_second_address_that_cannot_be_used_ends_the_start_and_names_its_key(environment: Environment) -> None:

@@ -157,7 +157,7 @@ class _Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self._is_last:
+        if self._is_last or self._transport.is_closing():
             return
         if self._answering is not None:
             # Before its answer is complete: not read, and the last request.
@@ -220,15 +220,18 @@ class _Connection(asyncio.Protocol):
         answer = None
         try:
             answer = await self._respond(_path(self._url)) if refusal is None else _refused(refusal)
-            self._transport.write(self._head(answer))
-            for part in answer.parts if self._method != "HEAD" else ():
+            for part in (self._head(answer), *(answer.parts if self._method != "HEAD" else ())):
                 await self._writable.wait()
+                if self._transport.is_closing():
+                    return
                 self._transport.write(part)
             await self._writable.wait()
         finally:
             if answer is None:
                 # A bug, which the event loop logs, or a lost connection.
                 self.close()
+        if self._transport.is_closing():
+            return
         if self._keeps_alive:
             self._wait(IDLE_TIMEOUT_S)
         else:

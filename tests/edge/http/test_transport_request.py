@@ -16,6 +16,7 @@ from predictu_dispatch.core.callback import Evidence
 from predictu_dispatch.edge.http.resolver import look_up
 from predictu_dispatch.edge.http.transport import Transport
 from tests.edge.http.test_address_guard import HAS_IPV6, answering_inside
+from tests.support.environment import Environment
 from tests.support.raw_server import OK, RawServer, answering, evidence_and_reason, post, settings_for, transport_to
 
 TARGETS = {
@@ -153,3 +154,19 @@ async def is_refused_or_leaves_as_written(url: str) -> None:
                 assert server.requests[0].startswith(line.encode("ascii"))
         finally:
             await transport.close()
+
+
+async def test_the_audit_has_the_url_that_the_operator_received(environment: Environment) -> None:
+    async with RawServer(answering(OK)).running() as server:
+        authority = f"127.0.0.1:{server.address[1]}"
+        target = "/%7Etenant//../x?sig=a%2Bb/c%3D&d=a+b;c"
+        environment.fleet.write_operator(f"http://{authority}{target}")
+        daemon = await environment.fleet.start("host-1")
+        await environment.harness.place()
+        request = await server.arrivals.get()
+        await environment.until_all_final()
+        daemon.kill()
+    url = await environment.harness.owner.fetchval("select url from predictu_dispatch.attempt")
+    line, host = request.decode().split("\r\n")[:2]
+    assert url == f"http://{host.removeprefix('Host: ')}{line.removeprefix('POST ').removesuffix(' HTTP/1.1')}"
+    assert url == f"http://{authority}{target}"

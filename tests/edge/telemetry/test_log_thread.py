@@ -184,6 +184,14 @@ def test_the_last_lines_are_written_before_the_process_ends_also_when_it_crashes
     )
 
 
+def test_console_lines_take_the_same_way(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as stderr:
+        program = "configure_log(LogSettings(format='console'))\nlog.info('a.happened', name='\u20ac')\nlog.info('b')\n"
+        assert run(program, stderr=stderr.fileno(), within_s=60.0) == 0
+    first, second = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert ("a.happened" in first, "\u20ac" in first, "b" in second) == (True, True, True)
+
+
 @pytest.mark.parametrize(
     "ending",
     [
