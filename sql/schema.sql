@@ -2022,7 +2022,7 @@ begin
          where c.operator_id = o.operator_id and c.bet_id = o.bet_id returning c.*
     ), tombstones as (
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
-        select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
+        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason, g.effect
           from removed g on conflict do nothing
     )
     select count(*) into callbacks from removed;
@@ -2049,7 +2049,7 @@ begin
     ), tombstones as (
         -- PINGs are many, and no operator books anything under their ids.
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
-        select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
+        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason, g.effect
           from removed g where g.method <> 'PING' on conflict do nothing
     )
     select count(*) into single_callbacks from removed;
@@ -2079,6 +2079,17 @@ end $$;
 CREATE FUNCTION predictu_dispatch.rate_share_of(most double precision, daemons bigint, place bigint) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (CASE WHEN (place < daemons) THEN floor(((((floor(most) + (daemons)::double precision) - (1)::double precision) - (place)::double precision) / (daemons)::double precision)) ELSE (0)::double precision END + CASE place WHEN 0 THEN (most - floor(most)) ELSE (0)::double precision END);
+
+CREATE FUNCTION predictu_dispatch.readable_digest(params jsonb) RETURNS bytea
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return predictu_dispatch.params_digest(params);
+exception when others then
+    perform predictu_dispatch.raise_outage(sqlstate, sqlerrm);
+    return null;
+end $$;
 
 CREATE FUNCTION predictu_dispatch.readable_params(params jsonb) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -3330,6 +3341,8 @@ GRANT ALL ON FUNCTION predictu_dispatch.purge_finished(keep_months integer, bloc
 REVOKE ALL ON FUNCTION predictu_dispatch.raise_outage(sqlstate text, message text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.rate_share_of(most double precision, daemons bigint, place bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.readable_digest(params jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_dispatcher;

@@ -10,9 +10,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.support.corruption import large, lose_chunks
 from tests.support.harness import (
     OPERATOR,
     Harness,
+    claim,
     connected,
     delivered,
     enqueue,
@@ -326,3 +328,19 @@ async def test_even_the_owner_cannot_remove_unfinished_rows_or_tombstones(
         with pytest.raises(asyncpg.PostgresError) as raised:
             await harness.owner.execute(statement)
         assert raised.value.sqlstate == "PD900", statement
+
+
+async def test_a_callback_with_unreadable_params_is_removed_with_the_others(harness: Harness) -> None:
+    """Its id stays taken, whatever the content."""
+    params = large({"player_id": "p1", "currency": "EUR"})
+    unreadable, other = [await enqueue(harness.producer, "BALANCE", params) for _ in range(2)]
+    await harness.settle(*map(delivered, await claim(harness.daemon)))
+    await lose_chunks(harness.owner, unreadable)
+    await harness.owner.execute("alter table predictu_dispatch.callback disable trigger user")
+    await harness.owner.execute("update predictu_dispatch.callback set finished_at = $1", LONG_AGO)
+    await harness.owner.execute("alter table predictu_dispatch.callback enable trigger user")
+    await harness.owner.execute(PURGE, KEEP_MONTHS)
+    assert await harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 0
+    assert await enqueue(harness.producer, "BALANCE", params, request_id=other) == other
+    with pytest.raises(asyncpg.PostgresError, match="is already used by another BALANCE"):
+        await enqueue(harness.producer, "BALANCE", params, request_id=unreadable)

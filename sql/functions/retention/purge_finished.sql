@@ -87,7 +87,7 @@ begin
          where c.operator_id = o.operator_id and c.bet_id = o.bet_id returning c.*
     ), tombstones as (
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
-        select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
+        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason, g.effect
           from removed g on conflict do nothing
     )
     select count(*) into callbacks from removed;
@@ -114,7 +114,7 @@ begin
     ), tombstones as (
         -- PINGs are many, and no operator books anything under their ids.
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
-        select g.operator_id, g.request_id, g.method, predictu_dispatch.params_digest(g.params), g.state, g.reason, g.effect
+        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason, g.effect
           from removed g where g.method <> 'PING' on conflict do nothing
     )
     select count(*) into single_callbacks from removed;

@@ -74,8 +74,8 @@ async def test_an_unknown_setting_in_options_ends_with_the_code_of_a_bad_configu
     dsn = f"{embedded.dsn(tcp=True)}&options=-c%20no_such_setting=1"
     line = configured(tmp_path, f"dsn = {json.dumps(dsn)}")
     assert (await line.run("check"))[0] == 0
-    for verb in (["migrate"], ["status"]):
-        code, _, stderr = await line.run(*verb)
+    for verb in (["migrate"], ["status"], ["run"]):
+        code, _, stderr = await outcome(line, verb)
         assert code == 2
         assert "no_such_setting" in stderr
 
