@@ -297,5 +297,7 @@ class Daemon:
                 await self._fleet.deregister()
         except TimeoutError:
             log.warning(Event.DRAIN_TIMED_OUT, in_flight=sum(self._admission.in_flight.values()))
+            for recorder in self._recorders.values():
+                recorder.unsettled.log_as_lost()
             for task in unfinished:
                 task.cancel()

@@ -2508,7 +2508,7 @@ begin
          -- In flight. By its state, the planner would read all callbacks in flight for each report.
          where c.operator_id = r.operator_id and c.request_id = r.request_id and c.lease_until is not null
            and c.attempts = r.attempt
-        returning c.operator_id, c.request_id, c.attempts, c.lane, c.state, c.reason, c.method, c.leased_by, c.leased_at,
+        returning c.operator_id, c.request_id, r.attempt, c.lane, c.state, c.reason, c.method, c.leased_by, c.leased_at,
                   r.report_id
     ), known as (
         select r.*, coalesce(d.report_id = r.report_id, false) as is_decisive, d.lane as new_lane,
@@ -2516,7 +2516,7 @@ begin
                coalesce(d.leased_by, a.instance) as leased_by, coalesce(d.leased_at, a.started_at) as leased_at
           from given r
           left join decided d
-            on d.operator_id = r.operator_id and d.request_id = r.request_id and d.attempts = r.attempt
+            on d.operator_id = r.operator_id and d.request_id = r.request_id and d.attempt = r.attempt
           -- Decided before: the callback has the start of its last attempt; an earlier one's is the
           -- report's, or the attempt is unknown. So only one partition is searched, and only for a
           -- late report: without the offsets, the planner would search for each one.

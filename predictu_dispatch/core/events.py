@@ -18,6 +18,7 @@ class Event(StrEnum):
     ROLLBACK_ENQUEUED = "rollback.enqueued"
     LEASE_LOST = "lease.lost"
     REPORT_REFUSED = "report.refused"
+    ANSWER_LOST = "answer.lost"
     CHANGE_UNREADABLE = "change.unreadable"
     CIRCUIT_OPENED = "circuit.opened"
     CIRCUIT_CLOSED = "circuit.closed"

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+import structlog
+
 from predictu_dispatch.core.callback import Callback
+from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.lifecycle import Attempt
 
 KEPT_MAX: Final = 5_000
@@ -16,6 +19,8 @@ KEPT_MAX: Final = 5_000
 FAILURES_WITH_SLOT: Final = 6
 """Until a slot is freed although nothing else was settled: there may be nothing else."""
 Key = tuple[str, UUID, int]
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -96,6 +101,21 @@ class Unsettled:
             entry.is_culprit = True
             self.free_slot(entry)
         return found
+
+    def log_as_lost(self) -> None:
+        """Log each answer that ends with this process, for who settles it with the operator."""
+        for entry in self._entries:
+            attempt = entry.attempt
+            log.error(
+                Event.ANSWER_LOST,
+                request_id=str(attempt.callback.request_id),
+                operator_id=attempt.callback.operator_id,
+                method=attempt.callback.method,
+                attempt=attempt.callback.attempt,
+                evidence=attempt.exchange.evidence,
+                verdict=attempt.outcome.verdict,
+                effect=attempt.outcome.effect,
+            )
 
     @property
     def failing(self) -> int:

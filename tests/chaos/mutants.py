@@ -52,7 +52,7 @@ MUTANTS = (
         second_defence=(
             (_SCHEMA, "create unique index attempt_decided", "create index attempt_decided"),
             (_SCHEMA, "end)) nulls not distinct;", "end));"),
-            (_SETTLE_ONE, "\n        and c.lease_until is not null and c.attempts = settle_one.attempt\n", "\n"),
+            (_SETTLE_ONE, "\n       and c.lease_until is not null and c.attempts = settle_one.attempt\n", "\n"),
         ),
     ),
     Mutant(
@@ -107,8 +107,8 @@ MUTANTS = (
     Mutant(
         name="a reaped attempt has no audit row",
         file=_SETTLE,
-        old="where d.request_id is not null or not (r.reaped or exists (",
-        new="where (d.request_id is not null and not r.reaped) or not (r.reaped or exists (",
+        old="where k.is_decisive or not k.reaped and k.leased_at is not null and not exists (",
+        new="where not k.reaped and k.leased_at is not null and not exists (",
     ),
     Mutant(
         name="expired leases are not reaped",

@@ -145,6 +145,8 @@ async def test_a_daemon_without_its_database_stops_in_time(environment: Environm
         # to close them.
         assert time.monotonic() - asked_at_s < drain_s + 11.0
         assert daemon.lines("drain.timed_out")[0]["in_flight"] == 1
+        [answer] = daemon.lines("answer.lost")
+        assert (answer["request_id"], answer["verdict"]) == (str(placement), "delivered")
     assert await environment.harness.state(placement) == "in_flight"
     await environment.expire_leases("host-1")
     await environment.fleet.start("host-2")
