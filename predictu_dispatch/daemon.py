@@ -15,6 +15,7 @@ import structlog
 from predictu_dispatch.core.clock import DatabaseClock
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import InstanceTakenError
+from predictu_dispatch.core.lifecycle import Attempt
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.config.loader import Config, reload_config
@@ -40,6 +41,7 @@ from predictu_dispatch.flow.isolation import IsolatingOutbox
 from predictu_dispatch.flow.loops import keep_running
 from predictu_dispatch.flow.maintenance import Maintenance
 from predictu_dispatch.flow.monitor import Monitor
+from predictu_dispatch.flow.reachability import Reachability
 from predictu_dispatch.flow.reaper import Reaper
 from predictu_dispatch.flow.recorder import Recorder
 from predictu_dispatch.flow.wakeups import OPERATOR_CHANNEL, WORK_CHANNEL, Wakeups
@@ -83,7 +85,13 @@ class Daemon:
         self._fleet = Fleet(
             fleet_store, self._admission, self._telemetry, wake=self._wakeups.limits_changed, clock=self._clock
         )
-        self._monitor = Monitor(fleet_store, self._admission, self._telemetry, wake=self._wakeups.limits_changed)
+        self._monitor = Monitor(
+            fleet_store,
+            self._admission,
+            self._telemetry,
+            wake=self._wakeups.limits_changed,
+            check_connection=self._check_connection,
+        )
         self._maintenance = Maintenance(store, self._telemetry)
         self._recorders = {lane: self._recorder(lane) for lane in Lane}
         self._dispatchers = {lane: self._dispatcher(lane) for lane in Lane}
@@ -104,6 +112,9 @@ class Daemon:
             lambda: self._config.operators,
             stepped=self._on_clock_step,
             wake=self._wakeups.limits_changed,
+        )
+        self._reachability = Reachability(
+            fleet_store, self._admission, self._telemetry, connect=self._couriers.connect, changed=self._reach_changed
         )
         self._wakeups.connect(self._dispatchers, self._reaper, self._monitor)
         self._health = Health(
@@ -133,9 +144,22 @@ class Daemon:
             self._recorders[lane],
             self._telemetry,
             self._admission,
-            attempt_ended=self._monitor.observe,
+            attempt_ended=self._attempt_ended,
             poll_interval_s=self._config.dispatcher.daemon.poll_interval_s,
         )
+
+    def _attempt_ended(self, attempt: Attempt) -> None:
+        self._reachability.observe(attempt)
+        self._monitor.observe(attempt)
+
+    def _check_connection(self, operator_id: str) -> None:
+        self._reachability.check(operator_id)
+
+    def _reach_changed(self) -> None:
+        """This daemon returns or takes a share, or an operator's circuit may open."""
+        self._fleet.operators_changed()
+        self._monitor.wake()
+        self._wakeups.limits_changed()
 
     def _courier(self, operator: OperatorConfig, lane: Lane) -> Courier:
         connections = self._telemetry.connections.labels(operator.settings.operator_id)
@@ -216,6 +240,7 @@ class Daemon:
         self._config = config
         self._admission.configure(self._settings())
         self._monitor.configure(self._settings())
+        self._reachability.configure(self._settings())
         self._fleet.operators_changed()
         self._telemetry.operators_loaded(config.operators.values())
         return changed
@@ -246,6 +271,7 @@ class Daemon:
                 "clock": self._clock_watch.run,
                 "fleet": self._heartbeat,
                 "monitor": self._monitor.run,
+                "reachability": self._reachability.run,
                 "listener": lambda: listen(self._listen_dsn, channels, self._wakeups.on_notification),
                 "maintenance": self._maintenance.run,
                 "reload": self._reload_on_request,

@@ -827,6 +827,11 @@ CREATE TABLE predictu_dispatch.operator (
     pause_reason text,
     revision bigint DEFAULT 0 NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_failure_reason text,
+    last_failure_status integer,
+    last_failure_location text,
+    last_failure_request_id uuid,
+    last_failure_attempt integer,
     CONSTRAINT operator_check CHECK ((((paused_at IS NULL) = (paused_by IS NULL)) AND ((paused_at IS NULL) = (pause_reason IS NULL)))),
     CONSTRAINT operator_circuit_check CHECK ((circuit = ANY (ARRAY['closed'::text, 'open'::text, 'half_open'::text]))),
     CONSTRAINT operator_consecutive_failures_check CHECK ((consecutive_failures >= 0)),
@@ -1545,8 +1550,10 @@ begin
         select * from unnest(operator_ids, interactive_used, settlement_used, requests_per_s_used)
                       as requested (operator_id, interactive_used, settlement_used, requests_per_s_used)
     ), divided as (
-        select s.operator_id, count(*) filter (where d.instance is not null) as daemons,
-               count(*) filter (where d.instance < heartbeat.instance) as place,
+        select s.operator_id, count(d.instance) as live,
+               count(*) filter (where d.instance < heartbeat.instance) as live_before,
+               count(d.instance) filter (where s.unreachable_since is null) as connected,
+               count(*) filter (where d.instance < heartbeat.instance and s.unreachable_since is null) as connected_before,
                coalesce(sum(s.interactive_slots) filter (where s.instance <> heartbeat.instance), 0) as others_interactive,
                coalesce(sum(s.settlement_slots) filter (where s.instance <> heartbeat.instance), 0) as others_settlement,
                coalesce(sum(s.requests_per_s) filter (where s.instance <> heartbeat.instance), 0) as others_per_s
@@ -1555,11 +1562,16 @@ begin
          where s.operator_id = any (operator_ids)
          group by s.operator_id
     ), fair as (
-        select s.operator_id, predictu_dispatch.share_of(s.interactive_max, n.serving, v.place) as interactive,
-               predictu_dispatch.share_of(s.settlement_max, n.serving, v.place) as settlement,
-               predictu_dispatch.rate_share_of(nullif(s.requests_per_s_max, 0), n.serving, v.place) as per_s
+        select s.operator_id, predictu_dispatch.share_of(s.interactive_max, n.serving, p.place) as interactive,
+               predictu_dispatch.share_of(s.settlement_max, n.serving, p.place) as settlement,
+               predictu_dispatch.rate_share_of(nullif(s.requests_per_s_max, 0), n.serving, p.place) as per_s
           from predictu_dispatch.share s join divided v on v.operator_id = s.operator_id
-         cross join lateral (select predictu_dispatch.serving_daemons(v.daemons, s.requests_per_s_max) as serving) n
+         -- A daemon that cannot connect to the operator has no share while another one can.
+         cross join lateral (
+             select case when v.connected > 0 then v.connected else v.live end as daemons,
+                    case when v.connected = 0 then v.live_before when s.unreachable_since is null then v.connected_before
+                         else v.connected end as place) p
+         cross join lateral (select predictu_dispatch.serving_daemons(p.daemons, s.requests_per_s_max) as serving) n
          where s.instance = heartbeat.instance
     ), counted as (
         select s.operator_id,
@@ -2204,6 +2216,30 @@ begin
         hint = 'These rows prevent that an old request_id causes a second debit.';
 end $$;
 
+CREATE FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) RETURNS TABLE(operator_id text, connected bigint, unconnected bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+#variable_conflict use_column
+begin
+    -- heartbeat() writes the same rows.
+    perform predictu_dispatch.take_lock('heartbeat', waits => true);
+    update predictu_dispatch.share s
+       set unreachable_since = case when s.operator_id = any (lost) then clock_timestamp() end
+     where s.instance = report_reach.instance and (s.unreachable_since is not null) <> (s.operator_id = any (lost));
+    return query
+    select named.operator_id, count(d.instance) filter (where s.unreachable_since is null),
+           count(d.instance) filter (where s.unreachable_since is not null)
+      from unnest(operator_ids) as named (operator_id)
+      left join predictu_dispatch.share s on s.operator_id = named.operator_id and s.instance <> report_reach.instance
+      left join predictu_dispatch.daemon d
+        on d.instance = s.instance
+       and d.seen_at between clock_timestamp() - predictu_dispatch.heartbeat_timeout()
+                         and clock_timestamp() + interval '1 second'
+     group by named.operator_id;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.request_exists(operator_id text, request_id uuid, method text, params jsonb) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2758,7 +2794,7 @@ CREATE FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.cal
     end
 $$;
 
-CREATE FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[]) RETURNS SETOF text
+CREATE FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[], failure_reasons text[] DEFAULT NULL::text[], failure_statuses integer[] DEFAULT NULL::integer[], failure_locations text[] DEFAULT NULL::text[], failure_request_ids uuid[] DEFAULT NULL::uuid[], failure_attempts integer[] DEFAULT NULL::integer[]) RETURNS SETOF text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2770,11 +2806,15 @@ begin
     for named in
         with decided as (
             select * from unnest(operator_ids, revisions, circuits, healths, write_circuits.consecutive_failures, success_s_ago,
-                                 failure_s_ago, ping_in_s, interactive_backoff_s, settlement_backoff_s)
+                                 failure_s_ago, ping_in_s, interactive_backoff_s, settlement_backoff_s, failure_reasons,
+                                 failure_statuses, failure_locations, failure_request_ids, failure_attempts)
                           as decided (operator_id, revision, circuit, health, consecutive_failures, success_s_ago, failure_s_ago,
-                                      ping_in_s, interactive_backoff_s, settlement_backoff_s)
+                                      ping_in_s, interactive_backoff_s, settlement_backoff_s, failure_reason, failure_status,
+                                      failure_location, failure_request_id, failure_attempt)
         ), locked as materialized (
-            select o.operator_id from predictu_dispatch.operator o join decided d on d.operator_id = o.operator_id
+            select o.operator_id,
+                   coalesce(o.last_failure_at, '-infinity') <= now() - d.failure_s_ago * interval '1 second' as is_newer
+              from predictu_dispatch.operator o join decided d on d.operator_id = o.operator_id
              where o.revision = d.revision order by o.operator_id for no key update of o skip locked
         )
         update predictu_dispatch.operator o
@@ -2784,13 +2824,18 @@ begin
                                     when o.circuit = 'half_open' and d.circuit = 'open' then o.circuit_since else now() end,
                last_success_at = greatest(o.last_success_at, now() - d.success_s_ago * interval '1 second'),
                last_failure_at = greatest(o.last_failure_at, now() - d.failure_s_ago * interval '1 second'),
+               last_failure_reason = case when l.is_newer then d.failure_reason else o.last_failure_reason end,
+               last_failure_status = case when l.is_newer then d.failure_status else o.last_failure_status end,
+               last_failure_location = case when l.is_newer then d.failure_location else o.last_failure_location end,
+               last_failure_request_id = case when l.is_newer then d.failure_request_id else o.last_failure_request_id end,
+               last_failure_attempt = case when l.is_newer then d.failure_attempt else o.last_failure_attempt end,
                ping_at = now() + d.ping_in_s * interval '1 second',
                interactive_backoff_until = greatest(o.interactive_backoff_until,
                                                     now() + d.interactive_backoff_s * interval '1 second'),
                settlement_backoff_until = greatest(o.settlement_backoff_until,
                                                    now() + d.settlement_backoff_s * interval '1 second')
-          from decided d, locked
-         where o.operator_id = d.operator_id and locked.operator_id = d.operator_id
+          from decided d, locked l
+         where o.operator_id = d.operator_id and l.operator_id = d.operator_id
         returning o.operator_id
     loop
         if pings[array_position(operator_ids, named)] then
@@ -3015,6 +3060,7 @@ CREATE TABLE predictu_dispatch.share (
     interactive_max integer NOT NULL,
     settlement_max integer NOT NULL,
     requests_per_s_max double precision NOT NULL,
+    unreachable_since timestamp with time zone,
     CONSTRAINT share_interactive_slots_check CHECK ((interactive_slots >= 0)),
     CONSTRAINT share_requests_per_s_check CHECK ((requests_per_s >= (0)::double precision)),
     CONSTRAINT share_settlement_slots_check CHECK ((settlement_slots >= 0))
@@ -3368,6 +3414,9 @@ REVOKE ALL ON FUNCTION predictu_dispatch.refuse_params(method text, fault text, 
 
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_tombstone_change() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) TO predictu_dispatcher;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.request_exists(operator_id text, request_id uuid, method text, params jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.required_params(method text) FROM PUBLIC;
@@ -3408,8 +3457,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.take_lock(name text, waits boolean) FRO
 
 REVOKE ALL ON FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.callback) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[]) TO predictu_dispatcher;
+REVOKE ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[], failure_reasons text[], failure_statuses integer[], failure_locations text[], failure_request_ids uuid[], failure_attempts integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[], failure_reasons text[], failure_statuses integer[], failure_locations text[], failure_request_ids uuid[], failure_attempts integer[]) TO predictu_dispatcher;
 
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_support;

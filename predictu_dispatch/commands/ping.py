@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ import click
 
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, database
 from predictu_dispatch.commands.output import Row, print_error, print_json, print_line, print_wrapped, timestamp
-from predictu_dispatch.commands.texts import VERDICTS, reason_text
+from predictu_dispatch.commands.texts import VERDICTS, first_line, reason_text
 from predictu_dispatch.core.database import Refused
 from predictu_dispatch.edge.postgres.sql_files import query
 
@@ -153,6 +154,8 @@ def _print(progress: Row, attempt: Row | None) -> None:
         answered = f", HTTP {attempt['response_status']}" if attempt["response_status"] is not None else ""
         print_wrapped(f"{VERDICTS[attempt['verdict']]}{reason}{answered}, to {attempt['url']}", indent="  ")
         print_wrapped(attempt["error"] or "", indent="  ")
+        for name, text in _answer(attempt).items():
+            print_wrapped(f"{name}: {text}" if text else "", indent="  ")
     elif progress["reason"]:
         print_wrapped(reason_text(progress["reason"]), indent="  ")
     for key, phase_ms in _phases(progress, attempt).items():
@@ -160,11 +163,19 @@ def _print(progress: Row, attempt: Row | None) -> None:
         print_line(f"  {_PHASES[key]:<30}{shown}")
 
 
+def _answer(attempt: Row) -> dict[str, str]:
+    """What the operator answered: where it redirects, and the first line of the body."""
+    headers = json.loads(attempt["response_headers"] or "[]")
+    location = next((value for name, value in headers if name.lower() == "location"), "")
+    return {"location": first_line(location.encode()), "answer": first_line(attempt["response_body"])}
+
+
 def _as_json(progress: Row, attempt: Row | None) -> dict[str, Any]:
     columns = ("verdict", "evidence", "response_status", "url", "error")
     return {
         **{key: progress[key] for key in ("operator_id", "request_id", "state", "reason")},
         **{key: attempt[key] if attempt else None for key in columns},
+        **(_answer(attempt) if attempt else {"location": None, "answer": None}),
         "waiting_for": _waits_for(progress),
         "phases_ms": _phases(progress, attempt),
     }

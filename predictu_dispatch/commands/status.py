@@ -20,7 +20,7 @@ from predictu_dispatch.commands.output import (
     timestamp,
     wrapped,
 )
-from predictu_dispatch.commands.texts import clock_text
+from predictu_dispatch.commands.texts import clock_text, failure_text, first_line
 from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:
@@ -84,7 +84,10 @@ async def _read(invocation: Invocation) -> tuple[list[dict[str, Any]], list[Row]
 
 async def read_overview(db: Database) -> tuple[list[dict[str, Any]], list[Row], list[Row]]:
     """Rows for each operator and lane, the daemons of a day, and the oldest reviews."""
-    operators = await db.fetch(query("operators"))
+    operators = [
+        {**row, "last_failure_answer": first_line(row["last_failure_answer"])}
+        for row in await db.fetch(query("operators"))
+    ]
     known = {operator["operator_id"] for operator in operators}
     # An operator that was registered between the two queries appears the next time.
     backlog = [row for row in await db.fetch(query("backlog")) if row["operator_id"] in known]
@@ -232,11 +235,20 @@ def _problems(lanes: Sequence[Row], *, is_served: bool) -> Iterator[str]:
         yield f"health {lane['health']}"
     elif lane["health"] in _ILL:
         yield f"health {lane['health']}, {failures}"
+    if lane["consecutive_failures"] and lane["last_failure_at"] is not None:
+        yield f"last failure at {timestamp(lane['last_failure_at'])}: {_last_failure_text(lane)}"
+    if lane["unreachable_from"]:
+        yield f"cannot be reached from daemon {', '.join(lane['unreachable_from'])}"
     for limited in lanes:
         if limited["backoff_for_s"]:
             yield f"Retry-After: {limited['lane']} waits for {duration(limited['backoff_for_s'])}"
     if is_served and not lane["daemons"]:
         yield "no running daemon has its file"
+
+
+def _last_failure_text(operator: Row) -> str:
+    columns = ("reason", "status", "location", "answer")
+    return failure_text(*(operator[f"last_failure_{column}"] for column in columns))
 
 
 def _short(seconds: float) -> str:

@@ -49,6 +49,9 @@ INTERVENTIONS: Final = {
     "resume": "resumed",
 }
 
+_LINE_CHARS_MAX: Final = 120
+"""Of an operator's answer; `show` prints more."""
+
 _REASONS: Final = {
     "bet_rejected": "the operator rejected the bet's placement",
     "bet_void": "the bet was never placed",
@@ -101,6 +104,29 @@ def reason_text(code: str | None, operator_status: str | None = None, operator_i
     if operator_status is not None and code == operator_status.lower():
         return f"the operator answered {operator_status}"
     return _REASONS.get(code, code)
+
+
+def failure_text(reason: str | None, status: int | None, location: str | None, answer: str | None) -> str:
+    """A failed attempt in one line: its reason, the HTTP code, where it redirects, the answer."""
+    parts = [reason_text(reason) or "no usable answer"]
+    if status is not None and reason != f"http_{status}":
+        parts.append(f"HTTP {status}")
+    if location:
+        parts.append(f"Location: {first_line(location.encode())}")
+    if answer:
+        parts.append(f"answer: {answer}")
+    return ", ".join(parts)
+
+
+def first_line(answer: bytes | None) -> str:
+    """The first line of an operator's answer for a screen, without our token; may be empty."""
+    if not answer:
+        return ""
+    from predictu_dispatch.edge.telemetry.log import without_tokens  # noqa: PLC0415 - loaded only where used
+
+    lines = answer.decode("utf-8", "replace").strip().splitlines()
+    line = without_tokens(lines[0]).strip() if lines else ""
+    return line if len(line) <= _LINE_CHARS_MAX else f"{line[:_LINE_CHARS_MAX]}…"
 
 
 def state_text(state: str, reason: str | None, operator_status: str | None, operator_id: str) -> str:

@@ -3,8 +3,9 @@
 The circuit is stored in the operator's row, one for the whole fleet. Each daemon summarizes its own
 attempts, reads the row, lets `decide` compute the next value, and writes it if the row's revision
 has not changed; if it has, it decides again. So failures add up over the fleet, and an outage that
-one daemon finds spares the others. Only the answer to the PING sent while half open closes a
-circuit.
+one daemon finds spares the others. Failures to connect are first counted by each daemon for itself,
+because they may be the fault of its host; reach.py says when they count here. Only the answer to
+the PING sent while half open closes a circuit.
 
     closed ──failure_threshold failures in a row──▶ open ──a PING is due or requested──▶ half_open
        ▲                                              ▲                                    │  │
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
+from predictu_dispatch.core.callback import Evidence
 from predictu_dispatch.core.verdict import Judgement
 
 
@@ -47,7 +49,7 @@ class Ping(StrEnum):
     FAILED = "failed"
 
 
-_CAUSED_BY_US = frozenset({"interrupted", "too_late", "internal_error", "no_socket"})
+CAUSED_BY_US = frozenset({"interrupted", "too_late", "internal_error", "no_socket"})
 """Reasons of attempts that say nothing about the operator."""
 _ASKED_TO_SLOW_DOWN = "http_429"
 """The operator works and asks us to slow down: Retry-After does that, not the circuit."""
@@ -55,19 +57,27 @@ _ASKED_TO_SLOW_DOWN = "http_429"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptSummary:
-    """The attempts since the last decision; `failures` counts those in a row at the end."""
+    """The attempts since the last decision; `failures` counts those sent, in a row at the end."""
 
     succeeded: bool = False
     failures: int = 0
     failed: bool = False
+    is_heard: bool = False
+    """True if the operator's end answered one of these failures, so that it can be reached."""
 
-    def with_attempt(self, judgement: Judgement) -> AttemptSummary:
-        """Add one attempt; whatever the operator's application answers is no failure."""
+    def with_attempt(self, judgement: Judgement, evidence: Evidence) -> AttemptSummary:
+        """Add one attempt; whatever the operator's application answers is no failure.
+
+        What was not sent failed, but each daemon counts that for itself; see reach.py.
+        """
         if judgement.is_from_application:
-            return replace(self, succeeded=True, failures=0) if self.failed else _SUCCEEDED
-        if judgement.reason in _CAUSED_BY_US or judgement.reason == _ASKED_TO_SLOW_DOWN:
+            return replace(self, succeeded=True, failures=0, is_heard=False) if self.failed else _SUCCEEDED
+        if judgement.reason in CAUSED_BY_US or judgement.reason == _ASKED_TO_SLOW_DOWN:
             return self
-        return replace(self, failures=self.failures + 1, failed=True)
+        if evidence is Evidence.NOT_SENT:
+            return replace(self, failed=True)
+        is_heard = self.is_heard or evidence is Evidence.ANSWERED
+        return replace(self, failures=self.failures + 1, failed=True, is_heard=is_heard)
 
     def then(self, later: AttemptSummary) -> AttemptSummary:
         if later is _SUCCEEDED and not self.failed:
@@ -77,6 +87,7 @@ class AttemptSummary:
             succeeded=self.succeeded or later.succeeded,
             failures=later.failures + (0 if later.succeeded else self.failures),
             failed=self.failed or later.failed,
+            is_heard=later.is_heard or (self.is_heard and not later.succeeded),
         )
 
 
@@ -112,12 +123,16 @@ class Breaker:
         return Health.HEALTHY if self.ever_succeeded else Health.UNKNOWN
 
 
-def decide(breaker: Breaker, attempts: AttemptSummary, policy: Policy) -> Breaker:
-    """Return the circuit after `attempts`, at most one step on; `starts_ping` if a PING is due."""
+def decide(breaker: Breaker, attempts: AttemptSummary, policy: Policy, *, unconnected: int = 0) -> Breaker:
+    """Return the circuit after `attempts`, at most one step on; `starts_ping` if a PING is due.
+
+    `unconnected` are this daemon's failures to connect in a row that count for the operator.
+    """
     before = replace(breaker, starts_ping=False, ever_succeeded=breaker.ever_succeeded or attempts.succeeded)
     match breaker.circuit:
         case Circuit.CLOSED:
             failures = attempts.failures + (0 if attempts.succeeded else breaker.consecutive_failures)
+            failures = max(failures, unconnected)
             if failures >= policy.failure_threshold:
                 return _opened(before, failures, policy)
             return _pinged_when_due(replace(before, consecutive_failures=failures), policy.ping_interval_s)

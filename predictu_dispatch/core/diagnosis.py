@@ -47,6 +47,7 @@ class Code(StrEnum):
     BACKING_OFF = "backing_off"
     DUE_LATER = "due_later"
     ROW_LOCKED = "row_locked"
+    UNREACHABLE = "unreachable"
     SLOTS_FULL = "slots_full"
     SLOW_START = "slow_start"
     RATE = "rate"
@@ -171,3 +172,5 @@ def _of_queue(facts: Facts) -> Iterator[Code]:
     rate = facts.requests_per_s_max
     if rate > 0 and (facts.ahead + facts.interactive_due > 0 or rate < 1):
         yield Code.RATE
+    if any(daemon.unreachable_since is not None for daemon in facts.serving):
+        yield Code.UNREACHABLE

@@ -97,6 +97,11 @@ class OperatorFacts:
     circuit: Circuit
     circuit_since: datetime | None
     consecutive_failures: int
+    last_failure_at: datetime | None
+    last_failure_reason: str | None
+    last_failure_status: int | None
+    last_failure_location: str | None
+    last_failure_answer: bytes | None
     ping_at: datetime | None
     ping: OtherCallback | None
     backoff_until: datetime | None
@@ -121,6 +126,8 @@ class DaemonFacts:
     in_flight: int
     clock_ahead_s: float | None = None
     """By how much the database's clock is ahead of its host's; None if not known."""
+    unreachable_since: datetime | None = None
+    """Since when it cannot connect to the operator, as it reported."""
 
 
 class FileState(StrEnum):

@@ -22,6 +22,8 @@ class Event(StrEnum):
     CHANGE_UNREADABLE = "change.unreadable"
     CIRCUIT_OPENED = "circuit.opened"
     CIRCUIT_CLOSED = "circuit.closed"
+    OPERATOR_LOST = "operator.lost"
+    OPERATOR_RECOVERED = "operator.recovered"
     CONFIG_REFUSED = "config.refused"
     CONFIG_RELOADED = "config.reloaded"
     CONFIG_RELOAD_IGNORED = "config.reload_ignored"

@@ -59,6 +59,17 @@ class InstanceTakenError(Exception):
     """Another live daemon has this daemon's name; the message says which."""
 
 
+class LastFailure(NamedTuple):
+    """The last failure that the operator's row names; its answer is in the audit."""
+
+    reason: str | None
+    status: int | None
+    location: str | None
+    """The Location header of a redirect."""
+    request_id: UUID
+    attempt: int
+
+
 class OperatorState(NamedTuple):
     """An operator's row as read at one time; durations are on the database's clock, as of then."""
 
@@ -72,6 +83,7 @@ class OperatorState(NamedTuple):
     interactive_backoff_s: float
     settlement_backoff_s: float
     """Seconds of Retry-After left; 0 or less if none."""
+    last_failure: LastFailure | None = None
 
     def backoff_s(self, lane: Lane) -> float:
         """Return the seconds of Retry-After left for one lane, as of the reading."""
@@ -99,3 +111,4 @@ class CircuitWrite:
     failure_s_ago: float | None = None
     interactive_backoff_s: float | None = None
     settlement_backoff_s: float | None = None
+    last_failure: LastFailure | None = None

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
+from predictu_dispatch.core.answer import storable
 from predictu_dispatch.core.breaker import AttemptSummary, Breaker, Circuit, Ping, Policy, decide, is_at_rest
-from predictu_dispatch.core.fleet import CircuitWrite, OperatorState
+from predictu_dispatch.core.fleet import CircuitWrite, LastFailure, OperatorState
 from predictu_dispatch.core.lifecycle import Attempt
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.core.reach import CONNECTED, Reach
 
 _REPORT_INTERVAL_S: Final = 5.0
 """`last_success_at` need not be exact, and each write costs a row version."""
@@ -27,6 +29,10 @@ class Observations:
     """When the first of these attempts was leased."""
     success_at_s: float | None = None
     failure_at_s: float | None = None
+    failure: LastFailure | None = None
+    """The attempt that failed then."""
+    failing_from_s: float = math.inf
+    """When the first failure after the last success was observed."""
     backoff_until_s: dict[Lane, float] = field(default_factory=dict)
     """The end of each lane's Retry-After."""
     ping: tuple[UUID, Ping] | None = None
@@ -38,14 +44,17 @@ class Observations:
         Otherwise an attempt that hung since before an outage's end would open the circuit again.
         """
         callback, judgement = attempt.callback, attempt.judgement
-        summary = _NO_ATTEMPTS.with_attempt(judgement)
+        summary = _NO_ATTEMPTS.with_attempt(judgement, attempt.exchange.evidence)
         if callback.leased_at_s >= circuit_changed_at_s:
             self.attempts = self.attempts.then(summary)
             self.leased_from_s = min(self.leased_from_s, callback.leased_at_s)
         if summary.succeeded:
             self.success_at_s = now_s
+            self.failing_from_s = math.inf
         elif summary.failed:
             self.failure_at_s = now_s
+            self.failure = _failure_of(attempt)
+            self.failing_from_s = min(self.failing_from_s, now_s)
         if callback.method is Method.PING and summary != _NO_ATTEMPTS:
             self.ping = (callback.request_id, Ping.ANSWERED if summary.succeeded else Ping.FAILED)
 
@@ -59,6 +68,8 @@ class Observations:
             leased_from_s=min(self.leased_from_s, later.leased_from_s),
             success_at_s=later.success_at_s or self.success_at_s,
             failure_at_s=later.failure_at_s or self.failure_at_s,
+            failure=later.failure or self.failure,
+            failing_from_s=later.failing_from_s if later.attempts.succeeded else self.failing_from_s,
             backoff_until_s=dict(self.backoff_until_s),
             ping=later.ping or self.ping,
         )
@@ -68,7 +79,15 @@ class Observations:
 
     def without_attempts(self) -> Observations:
         """Return the times, which may be written later; attempts and PING were considered."""
-        return replace(self, attempts=AttemptSummary(), leased_from_s=math.inf, ping=None)
+        return replace(self, attempts=AttemptSummary(), leased_from_s=math.inf, failing_from_s=math.inf, ping=None)
+
+    def may_be_our_path(self, reach: Reach) -> bool:
+        """Return whether these failures may be the fault of this host's network.
+
+        No request was answered, as when a connection was cut, and none was opened since.
+        """
+        is_silent = self.attempts.failures > 0 and not self.attempts.is_heard
+        return is_silent and reach.connected_at_s < self.failing_from_s
 
 
 def may_change_circuit(observed: Observations, state: OperatorState | None, settings: OperatorSettings | None) -> bool:
@@ -91,10 +110,12 @@ def circuit_write(
     circuit_changed_at_s: float,
     written_at_s: float,
     now_s: float,
+    reach: Reach = CONNECTED,
 ) -> CircuitWrite | None:
     """Return what to write into an operator's row; None if there is nothing worth a write."""
+    unconnected = reach.failures_of_operator(circuit_changed_at_s)
     if observed is None:
-        if is_at_rest(state.breaker, settings.health.ping_interval_s):
+        if unconnected == 0 and is_at_rest(state.breaker, settings.health.ping_interval_s):
             return None
         observed = Observations()
     before = state.breaker
@@ -107,7 +128,10 @@ def circuit_write(
     )
     # Compared again: a daemon that was frozen has missed that the circuit opened and closed.
     is_current = observed.leased_from_s >= circuit_changed_at_s
-    breaker = decide(before, observed.attempts if is_current else AttemptSummary(), policy)
+    if reach.is_lost and observed.may_be_our_path(reach):
+        is_current = False
+    attempts = observed.attempts if is_current else AttemptSummary()
+    breaker = decide(before, attempts, policy, unconnected=unconnected)
     has_ended = observed.success_at_s is not None or observed.failure_at_s is not None
     is_report_due = has_ended and now_s - written_at_s >= _REPORT_INTERVAL_S
     differs = _written(breaker) != _written(state.breaker)
@@ -121,6 +145,19 @@ def circuit_write(
         failure_s_ago=None if observed.failure_at_s is None else now_s - observed.failure_at_s,
         interactive_backoff_s=_left_s(observed.backoff_until_s.get(Lane.INTERACTIVE), now_s),
         settlement_backoff_s=_left_s(observed.backoff_until_s.get(Lane.SETTLEMENT), now_s),
+        last_failure=observed.failure,
+    )
+
+
+def _failure_of(attempt: Attempt) -> LastFailure:
+    exchange = attempt.exchange
+    location = next((value for name, value in exchange.headers if name.lower() == "location"), None)
+    return LastFailure(
+        reason=attempt.judgement.reason,
+        status=exchange.status,
+        location=None if location is None else storable(location),
+        request_id=attempt.callback.request_id,
+        attempt=attempt.callback.attempt,
     )
 
 

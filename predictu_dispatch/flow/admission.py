@@ -13,6 +13,7 @@ from predictu_dispatch.core.fleet import OperatorState, Share, Usage
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.core.rate_limit import SettlementPacing
+from predictu_dispatch.core.reach import CONNECTED, Reach
 from predictu_dispatch.flow.operator_admission import NEVER_S, OperatorAdmission
 
 
@@ -114,6 +115,14 @@ class Admission:
         """Admit nothing of this lane before `until_s`; other daemons read it in the database."""
         if (operator := self._operators.get(operator_id)) is not None:
             operator.backoff_until_s[lane] = max(until_s, operator.backoff_until_s.get(lane, NEVER_S))
+
+    def reach(self, operator_id: str) -> Reach:
+        operator = self._operators.get(operator_id)
+        return CONNECTED if operator is None else operator.reach
+
+    def update_reach(self, operator_id: str, reach: Reach) -> None:
+        if (operator := self._operators.get(operator_id)) is not None:
+            operator.reach = reach
 
     def state(self, operator_id: str) -> OperatorState | None:
         operator = self._operators.get(operator_id)

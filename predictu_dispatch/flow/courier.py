@@ -22,6 +22,8 @@ from predictu_dispatch.core.verdict import Statuses, judge
 from predictu_dispatch.flow.ports import Operator, Transport
 
 USER_AGENT = "predictu-dispatch"
+NOT_SERVED = "not_served"
+"""Why no connection was opened to an operator without a courier."""
 _TIMEOUT_SPREAD = 0.05
 """An attempt may end earlier than its timeout by this part. Attempts that start together must not
 time out together, or a silent operator would hold up the loop for all others each time."""
@@ -72,6 +74,10 @@ class Courier:
         self._in_flight += 1
         self._is_idle.clear()
         return self._attempt(callback)
+
+    async def connect(self) -> str | None:
+        """Open a connection without a request; return why it could not be opened, else None."""
+        return await self._transport.connect(self.operator.settings.lane(self.lane).connect_timeout_s)
 
     def interrupt(self) -> None:
         self._transport.interrupt()
@@ -235,6 +241,11 @@ class CourierPool(Generic[OperatorT]):
     def _changed(self, operators: Mapping[str, OperatorT]) -> set[str]:
         names = self._operators.keys() | operators.keys()
         return {name for name in names if self._operators.get(name) != operators.get(name)}
+
+    async def connect(self, operator_id: str) -> str | None:
+        """Open a connection to this operator without a request, as Courier.connect() does."""
+        courier = self._couriers.get((operator_id, Lane.INTERACTIVE))
+        return NOT_SERVED if courier is None else await courier.connect()
 
     def interrupt(self) -> None:
         for courier in (*self._couriers.values(), *self._retiring):

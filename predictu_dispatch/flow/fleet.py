@@ -78,6 +78,8 @@ class Fleet:
         unfair_times = failures = 0
         while True:
             pause_s = HEARTBEAT_INTERVAL_S
+            # Before the heartbeat: what changes during it is in the next one, at once.
+            self._changed.clear()
             result = await self._try_heartbeat()
             if isinstance(result, InstanceTakenError):
                 taken_since_s = taken_since_s or time.monotonic()
@@ -91,7 +93,6 @@ class Fleet:
                 unfair_times = 0 if result else unfair_times + 1
                 if 0 < unfair_times <= _RETRIES_MAX:
                     pause_s = _RETRY_S
-            self._changed.clear()
             await wait_for_event(self._changed, pause_s)
 
     async def deregister(self) -> None:

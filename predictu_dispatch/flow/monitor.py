@@ -30,12 +30,22 @@ _CONFLICT_DOUBLINGS_MAX = 5
 
 
 class Monitor:
-    """Watches the operators; calls `wake` when what may be sent has changed."""
+    """Watches the operators; calls `wake` when what may be sent has changed.
+
+    `check_connection(operator_id)` is called before failures open a circuit that may be our own.
+    """
 
     def __init__(
-        self, fleet_store: FleetStore, admission: Admission, observer: FleetObserver, *, wake: Callable[[], None]
+        self,
+        fleet_store: FleetStore,
+        admission: Admission,
+        observer: FleetObserver,
+        *,
+        wake: Callable[[], None],
+        check_connection: Callable[[str], None],
     ) -> None:
         self._fleet_store = fleet_store
+        self._check_connection = check_connection
         self._admission = admission
         self._observer = observer
         self._wake = wake
@@ -126,21 +136,33 @@ class Monitor:
             ours, settings = observed.get(operator_id), self._watched(state)
             write = None
             if settings is not None:
+                changed_at_s, reach = (
+                    self._admission.circuit_changed_at_s(operator_id),
+                    self._admission.reach(operator_id),
+                )
                 write = circuit_write(
                     state,
                     ours,
                     settings,
-                    circuit_changed_at_s=self._admission.circuit_changed_at_s(operator_id),
+                    circuit_changed_at_s=changed_at_s,
                     written_at_s=self._written_at_s.get(operator_id, 0.0),
                     now_s=now_s,
+                    reach=reach,
                 )
-            if write is not None:
+            if write is not None and ours is not None and _opens(state, write) and self._is_doubtful(operator_id, ours):
+                self._check_connection(operator_id)
+                kept[operator_id] = ours
+            elif write is not None:
                 writes[operator_id] = write
             elif ours is not None:
                 # Attempts that changed nothing are dropped: considered again, an old success would
                 # hide failures that another daemon has seen since. A pause decides nothing.
                 kept[operator_id] = ours if state.is_paused else ours.without_attempts()
         return writes, kept
+
+    def _is_doubtful(self, operator_id: str, observed: Observations) -> bool:
+        reach = self._admission.reach(operator_id)
+        return not reach.is_lost and observed.may_be_our_path(reach)
 
     def _pause_s(self, states: Sequence[OperatorState], conflicts: set[str]) -> float:
         """Return the time until the next PING, retry of a conflicting write, or regular poll."""
@@ -179,3 +201,7 @@ class Monitor:
 def _sendable(state: OperatorState | None) -> tuple[bool, Circuit] | None:
     """Return the part of a state that decides what may be sent."""
     return None if state is None else (state.is_paused, state.breaker.circuit)
+
+
+def _opens(state: OperatorState, write: CircuitWrite) -> bool:
+    return state.breaker.circuit is Circuit.CLOSED and write.breaker.circuit is Circuit.OPEN

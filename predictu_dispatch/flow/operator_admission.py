@@ -15,6 +15,7 @@ from predictu_dispatch.core.fleet import SHARE_VALID_S, OperatorState, Share, Us
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.core.rate_limit import RateLimit
+from predictu_dispatch.core.reach import CONNECTED, Reach
 
 NEVER_S = float("-inf")
 _CLAIM_S = 0.02
@@ -38,6 +39,7 @@ class OperatorAdmission:
     state_at_s: float = NEVER_S
     backoff_until_s: dict[Lane, float] = field(default_factory=dict)
     """The end of a Retry-After that this daemon received."""
+    reach: Reach = CONNECTED
     rate_limit: RateLimit | None = None
     in_flight: dict[Lane, int] = field(default_factory=_zeros)
     reserved: dict[Lane, int] = field(default_factory=_zeros)
@@ -59,6 +61,8 @@ class OperatorAdmission:
     def _slots(self, lane: Lane, now_s: float) -> int:
         share, state = self.share, self.state
         if share is None or now_s >= self.share_until_s or not (self.is_configured and self.settings.enabled):
+            return 0
+        if self.reach.leaves_to_others:
             return 0
         if now_s < self.backoff_until_s.get(lane, NEVER_S):
             return 0
@@ -125,7 +129,7 @@ class OperatorAdmission:
         used = {lane: self.in_flight[lane] + self.reserved[lane] for lane in Lane}
         if not any(used.values()) and (is_ending or not self.is_configured):
             return None
-        share = None if is_ending else self.valid_share(now_s)
+        share = None if is_ending or self.reach.leaves_to_others else self.valid_share(now_s)
         return Usage(
             operator_id=self.settings.operator_id,
             interactive_max=self.settings.interactive.max_in_flight,

@@ -4,6 +4,8 @@ select o.operator_id, o.revision, o.circuit, o.consecutive_failures, o.last_succ
        extract(epoch from now() - o.circuit_since)::double precision as circuit_age_s,
        extract(epoch from o.ping_at - now())::double precision as ping_in_s, o.ping_request_id, ping.state as ping_state,
        o.paused_at is not null as is_paused,
+       o.last_failure_reason, o.last_failure_status, o.last_failure_location, o.last_failure_request_id,
+       o.last_failure_attempt,
        coalesce(extract(epoch from o.interactive_backoff_until - now()), 0)::double precision as interactive_backoff_s,
        coalesce(extract(epoch from o.settlement_backoff_until - now()), 0)::double precision as settlement_backoff_s
   from predictu_dispatch.operator o

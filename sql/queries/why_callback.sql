@@ -5,6 +5,8 @@
 select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.state, c.reason, c.effect,
        c.attempts, c.retry_stopped, c.operator_status, c.due_at, c.expires_at, c.review_since, c.leased_at,
        c.leased_by, c.lease_until,
+       o.last_failure_at, o.last_failure_reason, o.last_failure_status, o.last_failure_location,
+       failed.last_failure_answer,
        o.enabled, o.circuit, o.circuit_since, o.consecutive_failures, o.ping_at,
        case c.lane when 'interactive' then o.interactive_backoff_until else o.settlement_backoff_until
        end as backoff_until,
@@ -33,6 +35,14 @@ select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.s
        where a.operator_id = c.operator_id and a.request_id = c.request_id and a.verdict <> 'late'
        order by a.attempt desc limit 1
   ) tried on true
+  left join lateral (
+      -- The beginning is enough for a line on a screen.
+      select substring(a.response_body from 1 for 1000) as last_failure_answer
+        from predictu_dispatch.attempt a
+       where o.circuit <> 'closed' and a.operator_id = o.operator_id and a.request_id = o.last_failure_request_id
+         and a.attempt = o.last_failure_attempt and a.verdict <> 'late'
+       limit 1
+  ) failed on true
   left join lateral (
       select i.action, i.done_by, i.done_at, i.reason
         from predictu_dispatch.intervention i

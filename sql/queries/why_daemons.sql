@@ -12,7 +12,7 @@ select d.instance, d.host, d.started_at, d.seen_at, d.clock_ahead_s,
        s.operator_id is not null as has_file,
        coalesce(case $2 when 'interactive' then s.interactive_slots else s.settlement_slots end, 0) as slots,
        coalesce(case $2 when 'interactive' then s.interactive_max else s.settlement_max end, 0) as slots_max,
-       coalesce(s.requests_per_s_max, 0) as requests_per_s_max, coalesce(leased.in_flight, 0) as in_flight
+       s.unreachable_since, coalesce(s.requests_per_s_max, 0) as requests_per_s_max, coalesce(leased.in_flight, 0) as in_flight
   from predictu_dispatch.daemon d
   left join predictu_dispatch.share s on s.operator_id = $1 and s.instance = d.instance
   left join leased on leased.leased_by = d.instance

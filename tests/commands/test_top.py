@@ -142,6 +142,8 @@ def lane(operator_id: str, name: str, **changes: Any) -> dict[str, Any]:
         "backoff_for_s": 0,
         "health": "healthy",
         "consecutive_failures": 0,
+        "last_failure_at": None,
+        "unreachable_from": None,
         "ping_in_s": None,
         "daemons": 1,
         **changes,

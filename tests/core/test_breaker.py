@@ -150,6 +150,9 @@ def test_health_follows_from_the_circuit_and_the_failures(breaker: Breaker, heal
 COUNTS_AS = {
     "success": AttemptSummary(succeeded=True),
     "failure": AttemptSummary(failures=1, failed=True),
+    "answered failure": AttemptSummary(failures=1, failed=True, is_heard=True),
+    # Each daemon counts for itself how often it could not connect.
+    "not sent": AttemptSummary(failed=True),
     "nothing": AttemptSummary(),
 }
 
@@ -182,14 +185,17 @@ def unanswered(reason: str) -> Exchange:
         *(("success", answered(code, NOTHING_TO_REVERSE)) for code in (200, 400, 401, 404)),
         *(("success", answered(code, b'{"status":"WHAT"}')) for code in (200, 404, 405, 410, 418, 422, 429)),
         # This may be a gateway, also with JSON.
-        *(("failure", answered(code, b'{"status":"WHAT"}')) for code in (302, 401, 403, 500, 503)),
-        *(("failure", unreached(why)) for why in ("connect_refused", "connect_timeout", "dns_failed", "tls_failed")),
+        *(("answered failure", answered(code, b'{"status":"WHAT"}')) for code in (302, 401, 403, 500, 503)),
+        *(("not sent", unreached(why)) for why in ("connect_refused", "connect_timeout", "dns_failed", "tls_failed")),
         *(("failure", unanswered(why)) for why in ("timeout", "reset", "truncated", "too_large")),
-        *(("failure", answered(code, OK)) for code in (302, 500, 503)),
+        *(("answered failure", answered(code, OK)) for code in (302, 500, 503)),
         # Misconfigured: attempts with a wrong URL or key only fill the operator's log.
-        *(("failure", answered(code, b"")) for code in (301, 401, 403, 404, 405, 410)),
-        *(("failure", answered(200, body)) for body in (b"", b"<html>", b"[]", b"{}", b'{"status":7}', b"\xff")),
-        ("failure", answered(418, b"")),
+        *(("answered failure", answered(code, b"")) for code in (301, 401, 403, 404, 405, 410)),
+        *(
+            ("answered failure", answered(200, body))
+            for body in (b"", b"<html>", b"[]", b"{}", b'{"status":7}', b"\xff")
+        ),
+        ("answered failure", answered(418, b"")),
         ("nothing", answered(429, b"")),
         *(("nothing", unreached(why)) for why in ("interrupted", "too_late", "internal_error")),
         ("nothing", unanswered("interrupted")),
@@ -199,7 +205,7 @@ def unanswered(reason: str) -> Exchange:
 def test_what_an_attempt_counts_as(counts_as: str, exchange: Exchange) -> None:
     method = METHODS.get(exchange.body, Method.BET_MAKE)
     judgement = judge(a_callback(method), exchange, Statuses.of(), now=NOW)
-    assert AttemptSummary().with_attempt(judgement) == COUNTS_AS[counts_as]
+    assert AttemptSummary().with_attempt(judgement, exchange.evidence) == COUNTS_AS[counts_as]
 
 
 # However it is split
@@ -208,21 +214,29 @@ JUDGEMENTS = {
     "+": Judgement(verdict=Verdict.DELIVERED, is_from_application=True),
     "r": Judgement(verdict=Verdict.REJECTED, reason="insufficient_funds", is_from_application=True),
     "-": Judgement(verdict=Verdict.RETRY, reason="timeout"),
+    "!": Judgement(verdict=Verdict.RETRY, reason="http_500"),
+    "n": Judgement(verdict=Verdict.RETRY, reason="connect_refused"),
     "0": Judgement(verdict=Verdict.RETRY, reason="interrupted"),
 }
-histories = st.text(alphabet="+r---0", max_size=20)
+EVIDENCES = {"-": Evidence.UNANSWERED, "n": Evidence.NOT_SENT, "0": Evidence.UNANSWERED}
+histories = st.text(alphabet="+r---!n0", max_size=20)
 
 
 def summary_of(history: str) -> AttemptSummary:
     summary = AttemptSummary()
     for one in history:
-        summary = summary.with_attempt(JUDGEMENTS[one])
+        summary = summary.with_attempt(JUDGEMENTS[one], EVIDENCES.get(one, Evidence.ANSWERED))
     return summary
 
 
 def failures_at_end(history: str) -> int:
     """Return the failures since the last answer; attempts that count as nothing are skipped."""
-    return max(history.replace("r", "+").rpartition("+")[2].count("-"), 0)
+    return sum(streak(history).count(one) for one in "-!")
+
+
+def streak(history: str) -> str:
+    """Return the attempts since the application's last answer."""
+    return history.replace("r", "+").rpartition("+")[2]
 
 
 @given(histories, histories, histories)
@@ -232,7 +246,10 @@ def test_summaries_in_any_grouping_equal_the_attempts_one_by_one(first: str, sec
     assert AttemptSummary().then(one) == one.then(AttemptSummary()) == one
     whole = first + second + third
     assert summary_of(whole) == AttemptSummary(
-        succeeded=bool(set("+r") & set(whole)), failures=failures_at_end(whole), failed="-" in whole
+        succeeded=bool(set("+r") & set(whole)),
+        failures=failures_at_end(whole),
+        failed=bool(set("-!n") & set(whole)),
+        is_heard="!" in streak(whole),
     )
 
 

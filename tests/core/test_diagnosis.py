@@ -244,6 +244,10 @@ TABLE: dict[str, tuple[Facts, list[str]]] = {
     "the rate lets bets go first": (facts(daemons=(daemon(requests_per_s_max=50.0),), interactive_due=9), ["rate"]),
     "one request in ten seconds": (facts(daemons=(daemon(requests_per_s_max=0.1),)), ["rate"]),
     "the rate limit has nothing ahead": (facts(daemons=(daemon(requests_per_s_max=50.0),)), ["due"]),
+    "one daemon cannot connect, another one can": (
+        facts(daemons=(daemon(unreachable_since=after(-9), slots=0, in_flight=0), daemon(instance="host-2"))),
+        ["unreachable"],
+    ),
     "slots and rate": (
         facts(Method.BET_MAKE, daemons=(daemon(in_flight=16, requests_per_s_max=5.0),), ahead=9, expires_at=after(9)),
         ["slots_full", "rate", "deadline_runs"],

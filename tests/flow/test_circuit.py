@@ -304,7 +304,7 @@ async def test_of_two_decisions_on_the_same_row_one_is_written_and_starts_the_pi
     async def written(revision: int) -> bool:
         rows = await harness.daemon.fetch(
             query("write_circuits"),
-            *([OPERATOR], [revision], ["open"], ["down"], [THRESHOLD], [None], [0.0], [OPEN_S], [True], [None], [None]),
+            *([OPERATOR], [revision], ["open"], ["down"], [THRESHOLD], [None], [0.0], [OPEN_S], [True], *[[None]] * 7),
         )
         return bool(rows)
 

@@ -83,7 +83,13 @@ def failed_attempt(operator_id: str) -> Attempt:
 
 async def test_attempts_of_a_paused_operator_count_once_although_a_poll_failed() -> None:
     store = FakeFleetStore()
-    monitor = Monitor(cast("Any", store), Admission(SETTINGS), cast("Any", SilentObserver()), wake=lambda: None)
+    monitor = Monitor(
+        cast("Any", store),
+        Admission(SETTINGS),
+        cast("Any", SilentObserver()),
+        check_connection=lambda _: None,
+        wake=lambda: None,
+    )
     monitor.configure(SETTINGS)
     for settings in SETTINGS:
         monitor.observe(failed_attempt(settings.operator_id))

@@ -12,7 +12,15 @@ MAY_EXECUTE = {
     "predictu_support": set(),
     "predictu_auditor": {"minor_digits", "readable_params"},
 }
-FOR_THE_FLEET = {"heartbeat", "deregister", "write_circuits", "claim_chore", "fleet_figures", "correct_times"}
+FOR_THE_FLEET = {
+    "heartbeat",
+    "deregister",
+    "write_circuits",
+    "claim_chore",
+    "fleet_figures",
+    "correct_times",
+    "report_reach",
+}
 WITH_OWN_RIGHTS = {"minor_digits", "readable_params", "heartbeat_timeout", "backlog"}
 """Helpers that show amounts, and backlog(), which reads with its caller's rights."""
 MAY_EXECUTE["predictu_dispatcher"] |= FOR_THE_FLEET | WITH_OWN_RIGHTS | {"claim_apart", "expire_apart"}

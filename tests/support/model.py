@@ -100,6 +100,10 @@ class Network:
     def interrupt(self) -> None:
         """Does nothing: a post takes no time here."""
 
+    async def connect(self, timeout_s: float) -> str | None:
+        """Opens nothing, because a post needs no connection here."""
+        return None if timeout_s > 0 else "connect_timeout"
+
     async def close(self) -> None:
         """Does nothing."""
 

@@ -89,6 +89,10 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
         "an open transaction has locked its {locked_row}: {locking_session}",
         "unless the lock is a shared one, {while_locked} until that transaction ends; {end_lock}",
     ),
+    Code.UNREACHABLE: (
+        "{unreachable_from} cannot connect to operator {operator_id}",
+        "the daemons that can connect send its callbacks; if none can, the circuit opens",
+    ),
     Code.SLOTS_FULL: ("{slots_full}", "{slots_next}"),
     Code.SLOW_START: (
         "the circuit of {operator_id} closed at {circuit_changed}; slow start allows {slots_open}, and {ahead}",

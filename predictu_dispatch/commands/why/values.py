@@ -6,7 +6,16 @@ from datetime import datetime
 from typing import Any
 
 from predictu_dispatch.commands.output import count, duration, timestamp
-from predictu_dispatch.commands.texts import EFFECTS, INTERVENTIONS, STATES, clock_text, reason_text, state_text
+from predictu_dispatch.commands.texts import (
+    EFFECTS,
+    INTERVENTIONS,
+    STATES,
+    clock_text,
+    failure_text,
+    first_line,
+    reason_text,
+    state_text,
+)
 from predictu_dispatch.core.callback import Effect
 from predictu_dispatch.core.diagnosis_facts import AHEAD_COUNT_MAX, DaemonFacts, Facts, LastIntervention, OtherCallback
 from predictu_dispatch.core.lifecycle import CallbackState
@@ -102,11 +111,25 @@ def _of_operator(facts: Facts) -> dict[str, str]:
         "last_daemon": f"the last one was {_seen(facts, daemons[0])}" if daemons else "there was none in the last day",
         "running": ", ".join(daemon.instance for daemon in facts.live),
         "file_faults": "; ".join(facts.file.faults),
-        "failures": f"after {operator.consecutive_failures:,} failures in a row",
+        "failures": f"after {operator.consecutive_failures:,} failures in a row{_last_failure(facts)}",
+        "unreachable_from": " and ".join(
+            f"daemon {daemon.instance}, {_since(facts, daemon.unreachable_since)},"
+            for daemon in facts.serving
+            if daemon.unreachable_since is not None
+        ),
         "next_ping": next_ping,
         "deciding_ping": _named(operator.ping) if operator.ping else "its next PING",
         "while_blocked": blocked,
     }
+
+
+def _last_failure(facts: Facts) -> str:
+    operator = facts.operator
+    if operator.last_failure_at is None:
+        return ""
+    answer = first_line(operator.last_failure_answer)
+    failure = (operator.last_failure_reason, operator.last_failure_status, operator.last_failure_location, answer)
+    return f", the last one at {_at(facts, operator.last_failure_at)} ({failure_text(*failure)})"
 
 
 def _of_queue(facts: Facts) -> dict[str, str]:

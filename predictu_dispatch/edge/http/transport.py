@@ -116,6 +116,16 @@ class Transport:
             self._keep(connection)
         return _exchange(connection, started_s=started_s, connected_s=now_s)
 
+    async def connect(self, timeout_s: float) -> str | None:
+        """Opens a connection for later requests; returns why it could not be opened, else None."""
+        started_s = time.monotonic()
+        try:
+            connection = await self._connect(timeout_s)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._failed_to_connect(started_s, unwrapped(error)).reason
+        self._keep(connection)
+        return None
+
     async def _connect(self, timeout_s: float) -> Connection:
         timeout = asyncio.timeout(timeout_s)
         self._connecting.add(timeout)

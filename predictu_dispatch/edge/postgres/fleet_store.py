@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -12,8 +13,9 @@ from typing import Any
 
 from predictu_dispatch.core.breaker import Breaker, Circuit, Ping
 from predictu_dispatch.core.database import Refused
-from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, OperatorState, Share, Usage
+from predictu_dispatch.core.fleet import CircuitWrite, InstanceTakenError, LastFailure, OperatorState, Share, Usage
 from predictu_dispatch.core.lifecycle import CallbackState
+from predictu_dispatch.core.reach import Peers
 from predictu_dispatch.edge.postgres.database import Database
 from predictu_dispatch.edge.postgres.sql_files import migrations, query
 
@@ -102,8 +104,19 @@ class FleetStore:
             [breaker.starts_ping for breaker in breakers],
             [write.interactive_backoff_s for write in writes],
             [write.settlement_backoff_s for write in writes],
+            # A failure's fields are the parameters, in their order.
+            *(
+                [None if write.last_failure is None else write.last_failure[field] for write in writes]
+                for field in range(len(LastFailure._fields))
+            ),
         )
         return {row["operator_id"] for row in rows}
+
+    async def report_reach(self, lost: Sequence[str], operator_ids: Sequence[str]) -> dict[str, Peers]:
+        """Record which operators this daemon cannot connect to; returns whether others can."""
+        read_at_s = time.monotonic()
+        rows = await self._database.fetch(query("report_reach"), self._instance, list(lost), list(operator_ids))
+        return {row["operator_id"]: Peers(row["connected"], row["unconnected"], read_at_s) for row in rows}
 
 
 def _state(row: Mapping[str, Any]) -> OperatorState:
@@ -123,4 +136,7 @@ def _state(row: Mapping[str, Any]) -> OperatorState:
         is_paused=row["is_paused"],
         interactive_backoff_s=row["interactive_backoff_s"],
         settlement_backoff_s=row["settlement_backoff_s"],
+        last_failure=None
+        if row["last_failure_request_id"] is None
+        else LastFailure(*(row[f"last_failure_{field}"] for field in LastFailure._fields)),
     )

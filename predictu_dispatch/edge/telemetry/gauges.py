@@ -53,6 +53,8 @@ class Gauges:
         self._configs: tuple[OperatorConfig, ...] = ()
         self._clock_ahead_s = 0.0
         self._clock_read_at_s: float | None = None
+        self.lost_operators: set[str] = set()
+        """The operators that this daemon cannot connect to."""
 
     def refresh(self) -> None:
         self._process = self._process_stats()
@@ -82,6 +84,13 @@ class Gauges:
                 "issued at the database's time while they differ by less than 30 s, else at the host's.",
                 {(): self._clock_ahead_s},
             )
+        yield _gauge(
+            "operator_unreachable",
+            "1 while this daemon cannot connect to the operator and leaves its callbacks to the daemons that can. "
+            "Differs between daemons.",
+            {(one.settings.operator_id,): one.settings.operator_id in self.lost_operators for one in self._configs},
+            "operator",
+        )
         if _is_recent(self._states_read_at_s):
             yield from _operator_gauges(self._states)
         if _is_recent(self._counted_at_s):

@@ -18,6 +18,7 @@ from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, OperatorState
 from predictu_dispatch.core.lifecycle import FINAL, Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Method
+from predictu_dispatch.core.reach import Reach
 from predictu_dispatch.core.verdict import MISCONFIGURED, OPERATOR_RETRY, UNKNOWN_STATUS
 from predictu_dispatch.edge.config.loader import Reload
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
@@ -240,10 +241,22 @@ class Telemetry:
             if is_open != self._open_circuits.get(state.operator_id, False):
                 event = Event.CIRCUIT_OPENED if is_open else Event.CIRCUIT_CLOSED
                 log.warning(
-                    event, operator_id=state.operator_id, consecutive_failures=state.breaker.consecutive_failures
+                    event,
+                    operator_id=state.operator_id,
+                    consecutive_failures=state.breaker.consecutive_failures,
+                    **(_last_failure(state) if is_open else {}),
                 )
             self._open_circuits[state.operator_id] = is_open
         self.gauges.operators_read(states)
+
+    def operator_lost(self, operator_id: str, reach: Reach) -> None:
+        """Logs that this daemon cannot connect to an operator, whatever the others can."""
+        self.gauges.lost_operators.add(operator_id)
+        log.warning(Event.OPERATOR_LOST, operator_id=operator_id, failures=reach.failures, reason=reach.reason)
+
+    def operator_recovered(self, operator_id: str) -> None:
+        self.gauges.lost_operators.discard(operator_id)
+        log.warning(Event.OPERATOR_RECOVERED, operator_id=operator_id)
 
     def figures_read(self, figures: FleetFigures) -> None:
         self.gauges.figures_read(figures)
@@ -325,3 +338,19 @@ class Telemetry:
             # Only the server's message: its detail, and asyncpg's own messages, quote the row.
             error=f"{type(error).__name__}: {without_tokens(getattr(error, 'message', '') or describe_failure(error))}",
         )
+
+
+def _last_failure(state: OperatorState) -> dict[str, object]:
+    """Return the failure that opened a circuit; the operator's answer is in the audit only."""
+    failure = state.last_failure
+    if failure is None:
+        return {}
+    fields: dict[str, object] = {
+        "reason": failure.reason,
+        "response_status": failure.status,
+        "request_id": str(failure.request_id),
+        "attempt": failure.attempt,
+    }
+    if failure.location is not None:
+        fields["location"] = without_tokens(failure.location)
+    return fields

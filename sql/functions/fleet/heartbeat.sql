@@ -83,8 +83,10 @@ begin
         select * from unnest(operator_ids, interactive_used, settlement_used, requests_per_s_used)
                       as requested (operator_id, interactive_used, settlement_used, requests_per_s_used)
     ), divided as (
-        select s.operator_id, count(*) filter (where d.instance is not null) as daemons,
-               count(*) filter (where d.instance < heartbeat.instance) as place,
+        select s.operator_id, count(d.instance) as live,
+               count(*) filter (where d.instance < heartbeat.instance) as live_before,
+               count(d.instance) filter (where s.unreachable_since is null) as connected,
+               count(*) filter (where d.instance < heartbeat.instance and s.unreachable_since is null) as connected_before,
                coalesce(sum(s.interactive_slots) filter (where s.instance <> heartbeat.instance), 0) as others_interactive,
                coalesce(sum(s.settlement_slots) filter (where s.instance <> heartbeat.instance), 0) as others_settlement,
                coalesce(sum(s.requests_per_s) filter (where s.instance <> heartbeat.instance), 0) as others_per_s
@@ -93,11 +95,16 @@ begin
          where s.operator_id = any (operator_ids)
          group by s.operator_id
     ), fair as (
-        select s.operator_id, predictu_dispatch.share_of(s.interactive_max, n.serving, v.place) as interactive,
-               predictu_dispatch.share_of(s.settlement_max, n.serving, v.place) as settlement,
-               predictu_dispatch.rate_share_of(nullif(s.requests_per_s_max, 0), n.serving, v.place) as per_s
+        select s.operator_id, predictu_dispatch.share_of(s.interactive_max, n.serving, p.place) as interactive,
+               predictu_dispatch.share_of(s.settlement_max, n.serving, p.place) as settlement,
+               predictu_dispatch.rate_share_of(nullif(s.requests_per_s_max, 0), n.serving, p.place) as per_s
           from predictu_dispatch.share s join divided v on v.operator_id = s.operator_id
-         cross join lateral (select predictu_dispatch.serving_daemons(v.daemons, s.requests_per_s_max) as serving) n
+         -- A daemon that cannot connect to the operator has no share while another one can.
+         cross join lateral (
+             select case when v.connected > 0 then v.connected else v.live end as daemons,
+                    case when v.connected = 0 then v.live_before when s.unreachable_since is null then v.connected_before
+                         else v.connected end as place) p
+         cross join lateral (select predictu_dispatch.serving_daemons(p.daemons, s.requests_per_s_max) as serving) n
          where s.instance = heartbeat.instance
     ), counted as (
         select s.operator_id,
