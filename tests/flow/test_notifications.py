@@ -11,10 +11,11 @@ import asyncpg
 import pytest
 
 from predictu_dispatch.edge.postgres.sql_files import definitions
+from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.support.daemons import until
 from tests.support.environment import open_environment
-from tests.support.harness import OPERATOR, Connection, Harness, connected, enqueue, until_blocked
-from tests.support.postgres import Database
+from tests.support.harness import OPERATOR, Connection, Harness, connected, enqueue, open_harness, until_blocked
+from tests.support.postgres import Database, cloned_database, create_template, server_of
 
 BALANCE = {"player_id": "p-1", "currency": "EUR"}
 WAIT_S = 5.0
@@ -182,6 +183,19 @@ async def test_a_transaction_with_an_older_snapshot_notifies(
         assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
         await enqueue(harness.producer, "BALANCE", BALANCE)
     assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
+
+
+async def test_after_a_crash_of_the_server_the_next_commit_notifies(embedded: EmbeddedPostgres) -> None:
+    """Which commit notifies is not in the WAL."""
+    server = server_of(embedded)
+    async with cloned_database(server, await create_template(server)) as database:
+        async with open_harness(database) as harness:
+            await enqueue(harness.producer, "BALANCE", BALANCE)
+            embedded.kill()
+        embedded.restart()
+        async with open_harness(database) as harness, listening(database) as notifications:
+            await enqueue(harness.producer, "BALANCE", BALANCE)
+            assert await asyncio.wait_for(notifications.get(), WAIT_S) == OPERATOR
 
 
 async def test_a_generated_request_id_begins_with_the_time(harness: Harness) -> None:
