@@ -1883,15 +1883,18 @@ begin
     end if;
     source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
     target := case step when 'replace' then kept else 'attempt' end;
+    -- Nobody may rewrite it between the next check and the reading.
+    execute format('lock table only predictu_dispatch.%I in access share mode', source);
     select w.* into cursor from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
     -- The cursor of an interrupted run is not continued: rows that were written behind it meanwhile
-    -- would be missing from the successor.
-    if cursor.source is distinct from to_regclass('predictu_dispatch.' || source)::oid
+    -- would be missing from the successor. Nor is that of a table that was rewritten, by VACUUM FULL
+    -- for example: its rows have moved.
+    if cursor.source is distinct from pg_relation_filenode(to_regclass('predictu_dispatch.' || source))
        or cursor.moved_at < now() - interval '1 hour' or cursor.moved_at > now()
        or (step = 'replace' and to_regclass('predictu_dispatch.' || kept) is null) then
         delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
         insert into predictu_dispatch.audit_purge_cursor (part, source, next_block)
-        values (part, to_regclass('predictu_dispatch.' || source)::oid, 0) returning * into cursor;
+        values (part, pg_relation_filenode(to_regclass('predictu_dispatch.' || source)), 0) returning * into cursor;
         if step = 'replace' then
             perform predictu_dispatch.create_kept_partition(part);
         end if;
