@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 from typing_extensions import override
 
-from predictu_dispatch.commands.output import prepare_streams
+from predictu_dispatch.commands.output import prepare_streams, usage_errors_escaped
 
 _COMMANDS: Final = "predictu_dispatch.commands"
 _VERBS: Final = {
@@ -39,6 +39,16 @@ class _LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         prepare_streams()
         return super().main(*args, **kwargs)
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with usage_errors_escaped():
+            return super().parse_args(ctx, args)
+
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        with usage_errors_escaped():
+            return super().invoke(ctx)
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -63,6 +63,18 @@ def prepare_streams() -> None:
     sys.excepthook = _print_exception
 
 
+@contextmanager
+def usage_errors_escaped() -> Iterator[None]:
+    """Escape the arguments that click's own messages quote: they may be pasted."""
+    try:
+        yield
+    except click.ClickException as error:
+        # For an ASCII stream, click chooses UTF-8.
+        encoded = printable(error.message).encode(sys.stderr.encoding, "backslashreplace")
+        error.message = encoded.decode(sys.stderr.encoding)  # type: ignore[misc] # only its text is read
+        raise
+
+
 def _print_exception(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
     for part in traceback.format_exception(kind, error, at):
         # Only a frame has several lines of ours; a message may have those of others.

@@ -132,6 +132,7 @@ async def test_a_terminal_of_any_encoding_shows_hostile_text_and_obeys_none(scen
         (0, ("why", win), b""),
         (1, ("retry", "--operator", OPERATOR), b"n\n"),
         (0, ("show", win, "--json"), b""),
+        (2, ("show", win, HOSTILE), b""),
         (0, ("show", win), b""),
         (0, ("show", str(scene.placement)), b""),
         (0, ("show", "--bet", OPERATOR, scene.bet_id), b""),
@@ -148,8 +149,12 @@ async def test_a_terminal_of_any_encoding_shows_hostile_text_and_obeys_none(scen
         (1, ("ping", OPERATOR), b""),
         (0, ("status",), b""),
         (0, ("resume", OPERATOR, "--by", by), b""),
+        (2, (HOSTILE,), b""),
+        (2, ("show", f"--{HOSTILE}"), b""),
+        (2, (f"--{HOSTILE}",), b""),
+        (2, ("retry", "--operator", OPERATOR, "--method", HOSTILE), b""),
     ]
-    for code, arguments, answer in commands if encoding == "utf-8" else commands[:5]:
+    for code, arguments, answer in commands if encoding == "utf-8" else commands[:6]:
         ended, text = await scene.on_a_terminal(*arguments, encoding=encoding, answer=answer)
         assert ended == code, text
         assert obeyed(OWN_STYLES.sub("", text)) == [], (arguments, text)

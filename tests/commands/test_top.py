@@ -119,6 +119,17 @@ async def test_an_outage_is_shown_and_does_not_end_it(tmp_path: Path, database: 
             await until("it continues", lambda: screen.shows("not final") and "can't be reached" not in screen.text)
 
 
+async def test_a_login_without_the_right_learns_which_role_has_it(tmp_path: Path, database: Database) -> None:
+    with terminal(command_line_for(tmp_path, database.producer), "top") as screen:
+        await until("the role is named", lambda: "predictu_support or predictu_operations" in read_all(screen))
+        assert await asyncio.to_thread(screen.process.wait, 20) == 1
+
+
+def read_all(screen: Terminal) -> str:
+    screen.shows("")
+    return screen.written
+
+
 async def test_it_needs_a_terminal(tmp_path: Path, database: Database) -> None:
     code, text, stderr = await command_line_for(tmp_path, database.support).run("top")
     assert (code, text) == (2, "")
