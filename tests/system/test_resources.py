@@ -106,7 +106,9 @@ async def test_a_full_disk_loses_no_answer_and_leaves_no_partial_transaction(
             restored = dataclasses.replace(environment, harness=harness)
             await restored.until_all_final()
             await assert_each_is_delivered_once(restored, placements + wins)
-            assert await restored.bets() == {"closed": 40, "open": len(placements) - 40}
+            # The disk may have been full for the first bet already.
+            bets = {"open": 0} | await restored.bets()
+            assert bets == {"closed": 40, "open": len(placements) - 40}
             assert environment.operator.balance["p1"] == -STAKE * (len(placements) - 40)
 
 
