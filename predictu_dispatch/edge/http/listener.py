@@ -55,7 +55,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
         self._waiting: dict[_Connection, None] = {}
-        """Those that wait for a request, in the order in which they began to."""
+        """Those that are not being answered, in the order in which they began to."""
 
     async def start(self, host: str, port: int) -> str:
         """Starts listening; returns the URL, with the system's port for 0. Raises OSError."""
@@ -236,6 +236,8 @@ class _Connection(asyncio.Protocol):
             self._wait(IDLE_TIMEOUT_S)
         else:
             self._is_last = True
+            # A new connection may replace it.
+            self._listener.waits(self)
             self._limit(_LINGER_S)
             self._transport.write_eof()
             self._transport.resume_reading()

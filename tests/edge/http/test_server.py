@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
 
 import pytest
@@ -291,6 +291,18 @@ async def test_connections_are_bounded_and_a_new_one_replaces_the_one_that_waite
         assert len(open_connections(served)) <= listener.CONNECTIONS_MAX
         for _, writer in half:
             writer.close()
+
+
+async def test_a_client_that_stays_after_its_last_answer_is_replaced_by_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listener, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(listener, "_LINGER_S", 60.0)
+    async with serving() as served, AsyncExitStack() as clients:
+        for _ in range(3):
+            one = await clients.enter_async_context(client(served))
+            assert (await one.answer(b"POST / HTTP/1.1\r\n\r\n"))[0] == 405
+        assert await get(served, "/healthz") == (200, "ok\n")
 
 
 async def test_a_new_connection_is_closed_at_once_if_all_others_are_being_answered(
