@@ -40,9 +40,14 @@ async def test_each_failed_start_has_its_exit_code_and_message(environment: Envi
             expected: dict[str, tuple[int, str, dict[str, Any]]] = {
                 "misconfigured": (2, "http.listen", {"http": {"listen": "nowhere"}}),
                 "no-database": (3, "the database can't be reached", {"database": {"dsn": dead}}),
-                "no-such-setting": (
+                "no-such-login": (
                     3,
-                    'parameter "timeout"',
+                    "the database refused the login",
+                    {"database": {"dsn": postgres.dsn(empty.name, "no_such_login")}},
+                ),
+                "no-such-setting": (
+                    2,
+                    "must be a DSN without timeout",
                     {"database": {"dsn": with_parameter(empty, "timeout=3")}},
                 ),
                 "no-such-mode": (2, "sslmode", {"database": {"dsn": with_parameter(empty, "sslmode=on")}}),
