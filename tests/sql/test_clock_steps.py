@@ -35,10 +35,10 @@ async def shift(harness: Harness, *request_ids: uuid.UUID, by: timedelta = HOUR)
     await harness.owner.execute("alter table predictu_dispatch.callback enable always trigger callback_guarded")
 
 
-async def corrected(harness: Harness, *, ahead_s: float = 1.0) -> list[str]:
+async def corrected(harness: Harness, *, ahead_s: float = 1.0, delay_s: float = DELAY_S) -> list[str]:
     rows = await harness.daemon.fetch(
         query("correct_times"),
-        *([OPERATOR], [DELAY_S], [INTERACTIVE_BACKOFF_S], [SETTLEMENT_BACKOFF_S], ahead_s),
+        *([OPERATOR], [delay_s], [INTERACTIVE_BACKOFF_S], [SETTLEMENT_BACKOFF_S], ahead_s),
     )
     return [row["operator_id"] for row in rows]
 
@@ -70,9 +70,11 @@ async def test_a_callback_from_the_future_is_due_now_and_its_deadline_keeps_its_
 async def test_a_retry_from_the_future_keeps_its_pause_at_most_the_longest_delay(harness: Harness) -> None:
     bet = await harness.place()
     await harness.attempt(bet, retried, due_in_s=7.0)
+    row = await harness.callback(bet)
+    pause_s = (row["due_at"] - row["leased_at"]).total_seconds()
     await shift(harness, bet)
     assert await corrected(harness) == [OPERATOR]
-    assert 2.0 < await due_in_s(harness, bet) <= 7.1
+    assert 0.0 < await due_in_s(harness, bet) <= pause_s
     assert await corrected(harness) == []
     # Nothing else of the row is from the future, so nothing says how long the pause was.
     await harness.owner.execute(
@@ -80,6 +82,14 @@ async def test_a_retry_from_the_future_keeps_its_pause_at_most_the_longest_delay
     )
     assert await corrected(harness, ahead_s=CALM_S) == [OPERATOR]
     assert DELAY_S - 5.0 < await due_in_s(harness, bet) <= DELAY_S
+
+
+async def test_a_retry_that_a_longer_delay_of_another_file_explains_is_not_changed(harness: Harness) -> None:
+    bet = await harness.place()
+    await harness.attempt(bet, retried, due_in_s=60.0)
+    for ahead_s in (1.0, CALM_S):
+        assert await corrected(harness, ahead_s=ahead_s, delay_s=2.0) == []
+    assert await due_in_s(harness, bet) > 50.0
 
 
 async def test_a_usual_retry_and_a_usual_backoff_are_not_changed(harness: Harness) -> None:

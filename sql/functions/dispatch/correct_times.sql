@@ -17,7 +17,9 @@ declare
 begin
     return query
     with given as (
-        select given.operator_id, given.delay_s * interval '1 second' as delay
+        -- Another daemon's file may have a longer delay; five minutes are the default.
+        select given.operator_id, given.delay_s * interval '1 second' as delay,
+               at + greatest(given.delay_s, 300) * interval '1 second' as latest
           from unnest(operator_ids, delays_s) as given (operator_id, delay_s)
     ), found as materialized (
         select c.operator_id, c.request_id, c.new_due_at
@@ -32,9 +34,10 @@ begin
                       -- The pause began at the earliest with the lease, on the clock before.
                       when c.leased_at > ahead and (c.due_at > c.leased_at or c.due_at > at + given.delay)
                           then greatest(least(c.due_at - c.leased_at, given.delay), interval '0')
-                      else least(c.due_at - at, given.delay) end as new_due_at) pause
+                      when c.due_at > given.latest then given.delay
+                      else c.due_at - at end as new_due_at) pause
               where c.operator_id = given.operator_id and c.lane = of_operator.lane and c.state = 'ready'
-                and c.due_at > greatest(least(at + given.delay, ahead_from), ahead)
+                and c.due_at > least(given.latest, ahead_from)
                 and pause.new_due_at < c.due_at - interval '1 second'
               order by c.due_at desc limit 1000
                 for no key update of c skip locked) c
