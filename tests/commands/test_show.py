@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.corruption import large, lose_chunks
-from tests.support.harness import OPERATOR, Harness, delivered, enqueue, exhausted, retried, terminal_params
+from tests.support.harness import OPERATOR, Harness, claim, delivered, enqueue, exhausted, retried, terminal_params
 from tests.support.postgres import Database
 
 PLACEMENT = uuid.UUID("00000000-0000-4000-8000-000000000001")
@@ -41,9 +41,9 @@ async def test_a_callback_is_shown_attempt_by_attempt(harness: Harness, support:
         "operator_status": "DUPLICATE",
         "operator_transaction_id": "tx\x1b[2J1",
         "balance": 123456,
-        "instance": "host-2",
     }
-    await harness.attempt(placement, delivered, **answer)
+    [lease] = await claim(harness.daemon, instance="host-2")
+    await harness.settle(delivered(lease, **answer))
     text = await show(support, str(PLACEMENT))
     for phrase in (
         f"BET_MAKE {PLACEMENT} of operator {OPERATOR} is delivered:",
