@@ -5,7 +5,9 @@ import time
 from uuid import UUID
 
 import pytest
+from aiohttp import web
 
+from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.edge.postgres.sql_files import query
 from tests.support.circuits import (
     ONE_ATTEMPT,
@@ -27,6 +29,7 @@ from tests.support.circuits import (
 )
 from tests.support.environment import Environment
 from tests.support.harness import DISABLED, OPERATOR, Harness, claim, connected, delivered, enqueue, retried, settle_all
+from tests.support.operators import receiving
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import proxied
 
@@ -209,13 +212,24 @@ async def test_the_monitor_polls_about_once_per_second(
         # A PING's answer causes no further statements.
         health={"ping_interval_s": 2.0 if situation == "well, with traffic" or others else 0.2},
     )
-    for other in others:
-        environment.fleet.write_operator(environment.operator.url, operator_id=other, health={"ping_interval_s": 10.0})
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"status": "OK"})
+
     async with (
+        receiving(answer) as others_url,
         proxied(environment.fleet.dsn) as proxy,
         connected(database.owner, 1) as [holder],
         outcomes(database.owner) as outcome_times,
     ):
+        for other in others:
+            create_key_file(environment.fleet.folder / f"{other}.pem", "EdDSA")
+            environment.fleet.write_operator(
+                others_url,
+                operator_id=other,
+                signing={"key_file": f"../{other}.pem"},
+                health={"ping_interval_s": 10.0},
+            )
         await environment.fleet.start("host-1", database={"dsn": proxy.dsn()})
         await until_operator_is(environment, health="healthy")
         if situation == "open":

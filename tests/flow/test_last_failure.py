@@ -9,6 +9,7 @@ from aiohttp import web
 from tests.support.circuits import THRESHOLD, enqueue_balance, operator_row, until_final, until_operator_is, wins
 from tests.support.circuits import write_operator as write
 from tests.support.command_line import CommandLine, command_line_for
+from tests.support.daemons import until
 from tests.support.environment import Environment
 from tests.support.harness import OPERATOR
 from tests.support.operators import Request
@@ -60,13 +61,17 @@ async def test_the_log_and_the_screens_say_what_the_operator_answered_last(
     assert "Log in" not in daemon.log_text
     row = await operator_row(environment)
     assert (row["last_failure_reason"], row["last_failure_status"]) == ("misconfigured", 302)
-    # The line names the attempt, whose audit row has the whole answer.
-    [attempt] = await environment.harness.owner.fetch(
-        "select * from predictu_dispatch.attempt where request_id = $1 and attempt = $2",
-        UUID(opened["request_id"]),
-        opened["attempt"],
-    )
-    assert b"second line" in attempt["response_body"]
+
+    async def is_settled() -> bool:
+        """The audit row of the attempt that the line names may be written a moment later."""
+        body: bytes | None = await environment.harness.owner.fetchval(
+            "select response_body from predictu_dispatch.attempt where request_id = $1 and attempt = $2",
+            UUID(opened["request_id"]),
+            opened["attempt"],
+        )
+        return b"second line" in (body or b"")
+
+    await until("the audit has the whole answer", is_settled)
     for command in (["status"], ["why", str(waiting)]):
         text = await shown(commands, *command)
         for part in ("HTTP 302", "Location: https://login.example.com/?next=[token withheld]", SHOWN):
