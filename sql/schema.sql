@@ -1823,6 +1823,19 @@ begin
     return predictu_dispatch.start_ping(operator_id);
 end $$;
 
+CREATE FUNCTION predictu_dispatch.ping_state(operator_id text, request_id uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+    return (select c.state from predictu_dispatch.callback c
+             where c.operator_id = ping_state.operator_id and c.request_id = ping_state.request_id);
+exception when others then
+    perform predictu_dispatch.raise_outage(sqlstate, sqlerrm);
+    return null;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.prepare_partitions(months_ahead integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2680,9 +2693,9 @@ declare
     id uuid;
 begin
     select o.* into target from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
-    select c.request_id into id from predictu_dispatch.callback c
-     where c.operator_id = operator_id and c.request_id = target.ping_request_id and c.state in ('ready', 'in_flight');
-    if not found then
+    if predictu_dispatch.ping_state(operator_id, target.ping_request_id) in ('ready', 'in_flight') then
+        id := target.ping_request_id;
+    else
         id := gen_random_uuid();
         insert into predictu_dispatch.callback (operator_id, request_id, method, lane, state, params, expires_at)
         values (operator_id, id, 'PING', 'interactive', 'ready', '{}',
@@ -3380,6 +3393,9 @@ GRANT ALL ON FUNCTION predictu_dispatch.pause_operator(operator_id text, reason 
 
 REVOKE ALL ON FUNCTION predictu_dispatch.ping_operator(operator_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.ping_operator(operator_id text) TO predictu_operations;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.ping_state(operator_id text, request_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.ping_state(operator_id text, request_id uuid) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.prepare_partitions(months_ahead integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.prepare_partitions(months_ahead integer) TO predictu_dispatcher;

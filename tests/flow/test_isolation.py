@@ -171,4 +171,28 @@ async def test_an_unreadable_page_of_callbacks_stops_no_callback_of_another_page
             }
             # A figure that cannot be read is absent; the chore that counts goes on with the others.
             assert await daemon.metric("backlog", "interactive", OPERATOR, "ready") is None
-            assert "read_figures" not in {line["chore"] for line in daemon.lines("chore.failed")}
+            assert daemon.lines("chore.failed") == []
+
+
+async def test_an_unreadable_page_of_bets_keeps_no_other_bet_from_its_end(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    """The answers for its bets are kept, are sent once, and fail no batch."""
+    server = server_of(embedded)
+    async with (
+        cloned_database(server, await create_template(server)) as database,
+        open_environment(tmp_path, database) as before,
+        another_operator(before),
+    ):
+        await before.harness.daemon.execute(query("sync_operators"), [OTHER], [True], [60.0], [0.0], ["other"])
+        lost = [await before.harness.place(f"lost-{number}") for number in range(120)]
+        others = [*await bets(before, OPERATOR, EACH), *await bets(before, OTHER, EACH)]
+        await overwrite_page(embedded, database.owner, "predictu_dispatch.bet", "bet_id = 'lost-0'")
+        async with open_harness(database) as harness:
+            environment = dataclasses.replace(before, harness=harness)
+            daemon = await environment.fleet.start("host-1")
+            await until_delivered(environment, others, within_s=2 * LEAVE_WITHIN_S)
+            await daemon.until_logged("report.refused")
+            assert len(environment.operator.sent(lost[0])) == 1
+            assert (await harness.callback(lost[0]))["state"] == "in_flight"
+            assert daemon.process.poll() is None

@@ -9,9 +9,9 @@ declare
     id uuid;
 begin
     select o.* into target from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
-    select c.request_id into id from predictu_dispatch.callback c
-     where c.operator_id = operator_id and c.request_id = target.ping_request_id and c.state in ('ready', 'in_flight');
-    if not found then
+    if predictu_dispatch.ping_state(operator_id, target.ping_request_id) in ('ready', 'in_flight') then
+        id := target.ping_request_id;
+    else
         id := gen_random_uuid();
         insert into predictu_dispatch.callback (operator_id, request_id, method, lane, state, params, expires_at)
         values (operator_id, id, 'PING', 'interactive', 'ready', '{}',
