@@ -196,3 +196,19 @@ async def test_an_unreadable_page_of_bets_keeps_no_other_bet_from_its_end(
             assert len(environment.operator.sent(lost[0])) == 1
             assert (await harness.callback(lost[0]))["state"] == "in_flight"
             assert daemon.process.poll() is None
+
+
+async def test_a_row_that_this_release_cannot_read_hides_no_other_one(environment: Environment) -> None:
+    """It is leased: another release reports it, or nobody sends it again."""
+    harness = environment.harness
+    daemon = await environment.fleet.start("host-1")
+    daemon.freeze()
+    unknown, other = await harness.place("b-1"), await harness.place("b-2")
+    await harness.owner.execute("alter table predictu_dispatch.callback disable trigger user")
+    await harness.owner.execute("update predictu_dispatch.callback set method = 'BET_X' where request_id = $1", unknown)
+    daemon.thaw()
+    await until_delivered(environment, [other], within_s=LEAVE_WITHIN_S)
+    await daemon.until_logged(SET_ASIDE)
+    [line] = daemon.lines(SET_ASIDE)
+    assert (line["request_id"], line["sqlstate"]) == (str(unknown), "")
+    assert environment.operator.sent(unknown) == []
