@@ -43,9 +43,8 @@ def months() -> list[str]:
 
 async def put_rows_into_every_partition(harness: Harness) -> list[str]:
     """Insert a row into this month's and into the default partition; returns all audit tables."""
-    lease = await harness.lease(await harness.place())
-    await harness.settle(retried(lease, started_at=datetime(2001, 2, 3, tzinfo=UTC)))
-    await harness.settle(delivered(lease))
+    for bet_id, leased_at in (("b-now", None), ("b-before", datetime(2001, 2, 3, tzinfo=UTC))):
+        await harness.settle(delivered(await harness.lease(await harness.place(bet_id), leased_at=leased_at)))
     partitions = [row[0] for row in await harness.owner.fetch(PARTITIONS)]
     filled = [name for name in partitions if await harness.owner.fetchval(f"select count(*) from {name}")]  # noqa: S608
     assert len(filled) == 2

@@ -134,8 +134,8 @@ async def test_the_default_partition_is_replaced_once_all_of_its_rows_are_old(
     await assert_removed_and_kept(harness.owner, histories.made, before)
     # A younger row keeps all of them there; new rows are still accepted.
     await histories.make("won", ancient)
-    lease = await harness.lease(await harness.place("young"))
-    await harness.settle(delivered(lease, started_at=month_start(-6)))
+    lease = await harness.lease(await harness.place("young"), leased_at=month_start(-6))
+    await harness.settle(delivered(lease))
     result = await run_retention(database)
     assert "default" not in {part.part for part in result.parts}
     assert await harness.owner.fetchval(count) == 4

@@ -234,8 +234,8 @@ async def test_the_deciding_row_stays_if_its_report_is_repeated_meanwhile(
     """It comes between copying and replacing, and again when only the old month has its row."""
     await histories.make("open", LONG_AGO)
     await histories.make("won", LONG_AGO)
-    lease = await harness.lease(await harness.place("slow"))
-    repeated = delivered(lease, started_at=LONG_AGO, finished_at=LONG_AGO)
+    lease = await harness.lease(await harness.place("slow"), leased_at=LONG_AGO)
+    repeated = delivered(lease)
     part = part_of(LONG_AGO)
     async with connected(database.retention, 1) as [connection]:
         await connection.execute(PURGE, KEEP_MONTHS)
@@ -277,8 +277,8 @@ async def test_a_new_young_row_keeps_the_default_partition(
         if "default" in arguments:
             steps.append(arguments)
             if len(steps) == 2:
-                lease = await harness.lease(await harness.place("young"))
-                await harness.settle(delivered(lease, started_at=month_start(-6)))
+                lease = await harness.lease(await harness.place("young"), leased_at=month_start(-6))
+                await harness.settle(delivered(lease))
 
     async with connected(database.retention, 1) as [connection]:
         disturbed: Any = DisturbedConnection(connection, before)

@@ -219,10 +219,18 @@ class Harness:
     async def rollback(self, bet_id: str = "b1") -> uuid.UUID | None:
         return await rollback(self.producer, bet_id)
 
-    async def lease(self, request_id: uuid.UUID) -> asyncpg.Record:
-        """Claims everything that is due; returns the lease of this callback."""
+    async def lease(self, request_id: uuid.UUID, *, leased_at: datetime | None = None) -> Lease:
+        """Claims everything that is due; returns the lease of this callback.
+
+        With `leased_at`, as if it had been claimed then.
+        """
         [lease] = [lease for lease in await claim(self.daemon) if lease["request_id"] == request_id]
-        return lease
+        if leased_at is None:
+            return lease
+        await self.owner.execute(
+            "update predictu_dispatch.callback set leased_at = $2 where request_id = $1", request_id, leased_at
+        )
+        return {**lease, "leased_at": leased_at}
 
     async def attempt(
         self, request_id: uuid.UUID, outcome: Callable[..., Report], **fields: Any

@@ -86,16 +86,18 @@ begin
                   r.report_id
     ), known as (
         select r.*, coalesce(d.report_id = r.report_id, false) as is_decisive, d.lane as new_lane,
-               d.state as new_state, d.reason as new_reason, coalesce(d.method, a.method) as known_method,
-               coalesce(d.leased_by, a.instance) as leased_by, coalesce(d.leased_at, a.started_at) as leased_at
+               d.state as new_state, d.reason as new_reason, coalesce(d.method, a.method, c.method) as known_method,
+               coalesce(d.leased_by, a.instance, c.leased_by) as leased_by,
+               coalesce(d.leased_at, a.started_at, c.leased_at) as leased_at
           from given r
           left join decided d
             on d.operator_id = r.operator_id and d.request_id = r.request_id and d.attempt = r.attempt
-          -- Decided before: the callback has the start of its last attempt; an earlier one's is the
-          -- report's, or the attempt is unknown. So only one partition is searched, and only for a
-          -- late report: without the offsets, the planner would search for each one.
+          -- Decided before: the callback has the start of its last attempt, and all else if retention
+          -- is replacing that month; an earlier one's start is the report's, or the attempt is
+          -- unknown. So only one partition is searched, and only for a late report: without the
+          -- offsets, the planner would search for each one.
           left join lateral (
-              select c.leased_at
+              select c.method, c.leased_by, c.leased_at
                 from predictu_dispatch.callback c
                where d.request_id is null and c.operator_id = r.operator_id and c.request_id = r.request_id
                  and c.attempts = r.attempt
