@@ -313,6 +313,8 @@ class Daemon:
         self._fleet.operators_changed()
         for dispatcher in self._dispatchers.values():
             dispatcher.stop()
+        for recorder in self._recorders.values():
+            recorder.hurry()
         await asyncio.wait(dispatching, timeout=drain_s)
         self._couriers.interrupt()
         _, unfinished = await asyncio.wait(dispatching, timeout=_SETTLE_AFTER_DRAIN_S)

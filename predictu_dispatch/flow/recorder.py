@@ -48,6 +48,10 @@ ASIDE_RETRY_S = 0.25
 ASIDE_RETRY_MAX_S = 5.0
 CULPRIT_RETRY_MAX_S = 30.0
 """The same for an attempt that was set aside; the last if it is the cause itself."""
+HURRIED_RETRY_MAX_S = 0.25
+"""Instead of all these while the process ends: its last moment decides."""
+ASIDE_AT_ONCE = 4
+"""Statements beside the lane at the same time, so that a slow one does not stop the others."""
 ASIDE_TIMEOUT_S = 1.0
 ASIDE_TIMEOUT_MAX_S = 60.0
 """For an attempt that was set aside, doubling each time: the others wait for little at first."""
@@ -79,6 +83,7 @@ class Recorder:
         self._arrived = asyncio.Event()
         self._aside: asyncio.Queue[Entry] = asyncio.Queue()
         self._batch_max = BATCH_MAX
+        self._is_hurried = False
         self._is_settling = False
         self.unsettled = Unsettled()
         self.progressed_at_s = time.monotonic()
@@ -92,6 +97,12 @@ class Recorder:
         entry = self.unsettled.add(attempt)
         self._put(entry)
         return entry.done
+
+    def hurry(self) -> None:
+        """Retry at once what waits, and often from now on, because this process ends soon."""
+        self._is_hurried = True
+        for entry in self.unsettled.waiting():
+            self._retry_later(entry, 0.0, aside=entry.is_culprit or entry.times_slow > 0)
 
     def _put(self, entry: Entry) -> None:
         if not self.has_work:
@@ -114,7 +125,8 @@ class Recorder:
         """Settle forever. Cancel only when idle, or if the process must end."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._settle_batches(), name=f"settle {self.lane}")
-            tasks.create_task(self._settle_aside(), name=f"settle aside {self.lane}")
+            for _ in range(ASIDE_AT_ONCE):
+                tasks.create_task(self._settle_aside(), name=f"settle aside {self.lane}")
 
     # ── The lane ──────────────────────────────────────────────────────────────────────────────────
 
@@ -199,7 +211,6 @@ class Recorder:
     async def _settle_aside(self) -> None:
         while True:
             entry = await self._aside.get()
-            entry.retry = None
             if entry.attempt.reaped and self.unsettled.count(entry.key) > 1:
                 # The daemon that made the attempt has reported it meanwhile, and knows more.
                 self.unsettled.finish(entry)
@@ -212,11 +223,14 @@ class Recorder:
     async def _settle_apart(self, entry: Entry) -> None:
         began_s = time.monotonic()
         timeout_s = min(ASIDE_TIMEOUT_S * 2 ** min(entry.times_slow, 10), ASIDE_TIMEOUT_MAX_S)
+        if self._is_hurried:
+            # There may be no second time.
+            timeout_s = ASIDE_TIMEOUT_MAX_S
         try:
             changes = await self._outbox.settle_apart(entry.attempt, timeout_s=timeout_s)
         except Exception as error:  # noqa: BLE001 - as above
             if isinstance(error, DatabaseUnavailable) and error.without_session:
-                self._retry_aside(entry, REPEAT_MAX_S)
+                self._retry_later(entry, REPEAT_MAX_S, aside=True)
             else:
                 await self._settle_without_exchange(entry, error)
         else:
@@ -231,19 +245,27 @@ class Recorder:
         entry.times_slow += isinstance(error, DatabaseUnavailable) and error.has_timed_out
         self.unsettled.note_failure(entry)
         most_s = CULPRIT_RETRY_MAX_S if entry.is_culprit else ASIDE_RETRY_MAX_S
-        self._retry_aside(entry, _delay_s(ASIDE_RETRY_S, entry.failures, most_s))
+        self._retry_later(entry, _delay_s(ASIDE_RETRY_S, entry.failures, most_s), aside=True)
 
-    def _retry_aside(self, entry: Entry, delay_s: float) -> None:
-        entry.retry = asyncio.get_running_loop().call_later(delay_s, self._aside.put_nowait, entry)
+    def _retry_later(self, entry: Entry, delay_s: float, *, aside: bool) -> None:
+        if entry.retry is not None:
+            entry.retry.cancel()
+        if self._is_hurried:
+            delay_s = min(delay_s, HURRIED_RETRY_MAX_S)
+        entry.retry = asyncio.get_running_loop().call_later(delay_s, self._retry_now, entry, aside)
+
+    def _retry_now(self, entry: Entry, aside: bool) -> None:  # noqa: FBT001 - of call_later()
+        entry.retry = None
+        if aside:
+            self._aside.put_nowait(entry)
+        else:
+            self._put(entry)
 
     def _retry_locked(self, entry: Entry) -> None:
         delay_s = _delay_s(LOCKED_RETRY_S, entry.times_locked, LOCKED_RETRY_MAX_S)
         entry.times_locked += 1
         self.unsettled.free_slot(entry)
-        if entry.times_slow:
-            self._retry_aside(entry, delay_s)
-        else:
-            asyncio.get_running_loop().call_later(delay_s, self._put, entry)
+        self._retry_later(entry, delay_s, aside=entry.times_slow > 0)
 
     # ── After a settle ────────────────────────────────────────────────────────────────────────────
 
@@ -272,9 +294,7 @@ class Recorder:
         for entry in self.unsettled.note_success(began_s):
             if entry.retry is not None and not entry.times_slow:
                 # Perhaps the fault was general and is over: then it is settled with others now.
-                entry.retry.cancel()
-                entry.retry = None
-                self._put(entry)
+                self._retry_later(entry, 0.0, aside=False)
 
     def _observe(self, change: CallbackChange, reported: dict[Key, Attempt]) -> None:
         if change.attempt is None:

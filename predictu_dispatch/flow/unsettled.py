@@ -78,6 +78,10 @@ class Unsettled:
         """Return how many reports of this attempt are not settled yet."""
         return self._by_key.get(key, 0)
 
+    def waiting(self) -> list[Entry]:
+        """Return the entries whose next retry is not due yet."""
+        return [entry for entry in self._entries if entry.retry is not None]
+
     async def none(self) -> None:
         """Wait until everything is settled."""
         await self._none.wait()

@@ -164,3 +164,33 @@ async def test_a_report_of_an_attempt_that_was_never_claimed_is_dropped(harness:
         await recorder.idle()
         assert observer.settled == [("b-2", CallbackState.DELIVERED)]
         assert observer.refused == ["this attempt was never claimed"]
+
+
+@pytest.mark.usefixtures("_quick_timeout")
+async def test_a_process_that_ends_retries_at_once_what_it_keeps_aside(
+    harness: Harness, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cause may be over, and no later retry will come."""
+    monkeypatch.setattr("predictu_dispatch.flow.recorder.ASIDE_RETRY_S", 1000.0)
+    monkeypatch.setattr("predictu_dispatch.flow.recorder.ASIDE_RETRY_MAX_S", 1000.0)
+    monkeypatch.setattr("predictu_dispatch.flow.recorder.CULPRIT_RETRY_MAX_S", 1000.0)
+    refused_id, slow_id = await harness.place("refused"), await harness.place("slow")
+    await harness.place("good")
+    await break_audit(
+        harness,
+        f"if new.request_id = '{refused_id}' then {REFUSES}; end if;"
+        f" if new.request_id = '{slow_id}' then perform pg_sleep(3); end if",
+    )
+    async with recording(database) as (outbox, recorder, observer):
+        callbacks = await claimed(outbox)
+        for callback in callbacks.values():
+            recorder.record(answered(callback))
+        await until("two are kept aside", lambda: recorder.unsettled.failing == 2)
+        recorder.hurry()
+        # The refused one is tried again and again, and the slow one gets its time.
+        await until("the slow one is settled", lambda: recorder.unsettled.failing == 1)
+        await mend_audit(harness)
+        ended_at_s = time.monotonic()
+        await recorder.idle()
+        assert time.monotonic() - ended_at_s < 2.0
+        assert len(observer.settled) == 3

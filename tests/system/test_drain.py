@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.support.daemons import until
 from tests.support.environment import Environment
 
 
@@ -74,3 +75,33 @@ async def test_attempts_longer_than_drain_s_are_interrupted_and_finished_by_anot
     assert await environment.bets() == {"open": 1, "closed": 2}
     assert environment.operator.balance["p1"] == -500
     assert environment.operator.faults == await environment.audit_faults() == []
+
+
+async def test_an_answer_that_waits_for_a_late_retry_is_settled_in_the_drain(environment: Environment) -> None:
+    """Its next retry would come after the end of the process, the only one that has the answer."""
+    owner = environment.harness.owner
+    daemon = await environment.fleet.start("host-1", daemon={"drain_s": 0.3})
+    await owner.execute(
+        "create sequence public.tried; grant usage on sequence public.tried to public;"
+        "create function public.broken() returns trigger language plpgsql as $$ begin"
+        "  if new.request_body like '%b-bad%' then perform nextval('public.tried');"
+        "    raise exception 'not stored' using errcode = 'PD900'; end if; return new; end $$;"
+        "create trigger broken before insert on predictu_dispatch.attempt for each row execute function public.broken()"
+    )
+    bad = await environment.harness.place("b-bad")
+    await until_tried(environment, 2)
+    # It is settled, so the other one is the cause itself, and its retries become rare.
+    await environment.harness.place("b-good")
+    await until_tried(environment, 6)
+    await owner.execute("drop trigger broken on predictu_dispatch.attempt")
+    daemon.terminate()
+    assert await daemon.exited() == 0
+    assert daemon.lines("answer.lost") == []
+    assert await environment.audit(bad) == [(1, "delivered", "answered", None, "host-1")]
+
+
+async def until_tried(environment: Environment, times: int) -> None:
+    async def is_tried() -> bool:
+        return bool(await environment.harness.owner.fetchval("select last_value >= $1 from public.tried", times))
+
+    await until(f"it was tried {times} times", is_tried)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.support.bulk import place_many, until_slots
 from tests.support.circuits import print_figures
 from tests.support.daemons import until
 from tests.support.environment import Environment
-from tests.support.harness import Harness, retried
+from tests.support.harness import Harness, delivered
 from tests.support.operators import Request
 from tests.support.resources import MinimalOperator, minimal_operator, resource_usage
 
@@ -51,7 +52,6 @@ async def test_audit_months_begin_at_midnight_utc_in_every_session_time_zone(har
         "select pg_get_functiondef('predictu_dispatch.prepare_partitions(integer)'::regprocedure)"
     )
     assert definition.count("now()") == 1
-    lease = await harness.lease(await harness.place())
     for at, zone, style in MONTH_ENDS:
         # The clock is moved by replacing now().
         await harness.owner.execute(definition.replace("now()", f"timestamptz '{at}'"))
@@ -64,10 +64,10 @@ async def test_audit_months_begin_at_midnight_utc_in_every_session_time_zone(har
         months = [began, month_of(began + timedelta(days=32)), month_of(began + timedelta(days=63))]
         for month in months:
             for started_at in (month, month_of(month + timedelta(days=32)) - timedelta(microseconds=1)):
-                assert await partition_of(harness, lease, started_at) == f"predictu_dispatch.attempt_{month:%Y_%m}"
+                assert await partition_of(harness, started_at) == f"predictu_dispatch.attempt_{month:%Y_%m}"
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.attempt_default") == 0
     # A report of last month's attempt may be repeated after midnight.
-    assert await partition_of(harness, lease, datetime(2027, 1, 31, 23, 59, 59, tzinfo=UTC)) == (
+    assert await partition_of(harness, datetime(2027, 1, 31, 23, 59, 59, tzinfo=UTC)) == (
         "predictu_dispatch.attempt_2027_01"
     )
 
@@ -76,9 +76,9 @@ def month_of(at: datetime) -> datetime:
     return at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
-async def partition_of(harness: Harness, lease: object, started_at: datetime) -> str:
+async def partition_of(harness: Harness, leased_at: datetime) -> str:
     """The partition that receives a report of an attempt from that time."""
-    report = retried(lease, started_at=started_at)  # type: ignore[arg-type]
+    report = delivered(await harness.lease(await harness.place(f"b-{uuid.uuid4()}"), leased_at=leased_at))
     await harness.settle(report)
     table: str = await harness.owner.fetchval(
         "select tableoid::regclass::text from predictu_dispatch.attempt where report_id = $1", report["report_id"]
