@@ -19,8 +19,9 @@ from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.recorder import Recorder
 
-_CLAIM_AGE_MAX_S = 30.0
-"""If the last claim is this much older than the poll interval, the daemon is not ready."""
+_CLAIM_AGE_MAX_S = 10.0
+"""If the last claim is this much older than the poll interval, the daemon is not ready: a claim
+takes milliseconds, and its timeout is 10 s."""
 _ANSWER_AGE_MAX_S = 60.0
 """The same for an answer: twice what a statement takes to fail (edge/postgres/database.py)."""
 _UNSETTLED_AGE_MAX_S = 10.0

@@ -106,8 +106,8 @@ class HttpServer:
         return await asyncio.shield(self._rendering)
 
     async def _render(self) -> list[bytes]:
-        self._refresh()
         try:
+            self._refresh()
             # Rendering 200 operators takes tenths of a second, writing them in one piece
             # milliseconds; both would block the loop (tests/bench/scrape.py).
             return await asyncio.to_thread(_rendered, self._registry)

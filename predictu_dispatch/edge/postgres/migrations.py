@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,13 @@ _KEY_OF_OLDER_RELEASES = 7_305_177_219_640_001
 """Key of the advisory lock that `migrate` of releases before 0003_locks.sql takes."""
 _LOCK_TIMEOUT_S = 2
 """Less than the 2.5 s of a daemon's shares, so a wait delays daemons only briefly."""
+_TRY_TIMEOUT_S = 0.2
+"""Less than Postgres' deadlock_timeout, so that a deadlock costs `migrate` one try and nobody else
+anything. Others wait as long behind the try."""
+_TRY_PAUSE_S = 0.3
+_TRIES_MAX = 20
+_HOT_TABLES = ("operator", "bet", "callback", "attempt", "share", "daemon")
+"""In the order in which a callback's path locks most of them."""
 _PARTITIONS_AHEAD = 2
 
 
@@ -75,6 +83,8 @@ async def _migrate(connection: Connection | PoolConnectionProxy) -> Changes:
             applied = await applied_migrations(connection)
             pending = pending_migrations(applied)
             await _require_no_daemon_left_behind(connection, applied, pending)
+            if applied and pending:
+                await _lock_tables(connection)
             for migration in pending:
                 await _apply(connection, migration)
             is_newer = max(applied, default=0) > len(migrations())
@@ -82,10 +92,10 @@ async def _migrate(connection: Connection | PoolConnectionProxy) -> Changes:
             if not is_newer:
                 await connection.execute("select predictu_dispatch.prepare_partitions($1)", _PARTITIONS_AHEAD)
         return Changes(migrations=[migration.name for migration in pending], functions=functions)
-    except asyncpg.LockNotAvailableError as error:
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
         raise SchemaError(
-            f"another transaction has locked a table for longer than {_LOCK_TIMEOUT_S} s ({error}); nothing was "
-            "changed. Try again; if it stays locked, look in pg_stat_activity for a transaction that was left open"
+            f"another transaction keeps a table locked ({error}); nothing was changed. Try again; if it stays locked, "
+            "look in pg_stat_activity for a transaction that was left open"
         ) from error
 
 
@@ -101,6 +111,34 @@ async def _wait_for_other_runs(connection: Connection | PoolConnectionProxy) -> 
     await connection.execute("lock table predictu_dispatch.schema_migration in share row exclusive mode")
     # Other transactions, also the daemons', queue behind one that waits for a table's lock.
     await connection.execute(lock_timeout)
+
+
+async def _lock_tables(connection: Connection | PoolConnectionProxy) -> None:
+    """Locks all tables at once, before anything changes; else running settles would deadlock.
+
+    A migration locks its tables in its own order, while a running transaction has some of them.
+    Raises LockNotAvailableError if a transaction keeps one locked through all tries.
+    """
+    tables = await connection.fetchval(
+        "select string_agg(format('%I.%I', n.nspname, c.relname), ', '"
+        "                  order by array_position($1::text[], c.relname::text), c.relname)"
+        "  from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        " where n.nspname = 'predictu_dispatch' and c.relkind in ('r', 'p') and not c.relispartition",
+        list(_HOT_TABLES),
+    )
+    for tries in range(1, _TRIES_MAX + 1):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"set local lock_timeout = '{_TRY_TIMEOUT_S * 1000:.0f}ms'")
+                await connection.execute(f"lock table {tables} in access exclusive mode")
+                # The try's own setting must not outlive it.
+                await connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT_S}s'")
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            if tries == _TRIES_MAX:
+                raise
+            await asyncio.sleep(_TRY_PAUSE_S)
+        else:
+            return
 
 
 async def _has_schema(connection: Connection | PoolConnectionProxy) -> bool:

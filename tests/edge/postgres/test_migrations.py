@@ -281,7 +281,8 @@ async def until_waiting(watcher: Connection, count: int) -> None:
 async def test_an_upgrade_of_the_first_schema_keeps_every_callback_and_busy_sessions_go_on(
     empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A settlement is in progress, and two producers have older snapshots, one of them waits."""
+    """A settlement is in progress, and two producers have older snapshots."""
+    monkeypatch.setattr(edge, "_TRY_TIMEOUT_S", WAIT_S)
     monkeypatch.setattr(edge, "_LOCK_TIMEOUT_S", WAIT_S)
     await migrate_as_the_first_release(empty, monkeypatch)
     async with connected(empty, 5) as [owner, producer, daemon, asking, failing]:
@@ -316,17 +317,16 @@ async def test_an_upgrade_of_the_first_schema_keeps_every_callback_and_busy_sess
                 asking.fetchrow("select * from predictu_dispatch.outcome($1, $2)", OPERATOR, placed[0])
             )
             rolled_back = group.create_task(rollback(failing, "unfilled"))
-            await until_waiting(owner, 3)
+            rollback_id = await rolled_back
             await settle(daemon, delivered(leases[placed[0]]))
-        of_then = await failing.fetchval("select state from predictu_dispatch.outcome($1, $2)", OPERATOR, placed[0])
-        assert of_then == "in_flight"
-        await older.commit()
+            of_then = await failing.fetchval("select state from predictu_dispatch.outcome($1, $2)", OPERATOR, placed[0])
+            assert of_then == "in_flight"
+            await older.commit()
         assert migrating.result().migrations == [one.name for one in migrations()[1:]]
         outcome = asked.result()
         assert outcome is not None
         assert outcome["state"] in ("in_flight", "delivered")
         assert await harness.state(placed[0]) == "delivered"
-        rollback_id = rolled_back.result()
         assert rollback_id is not None
         assert [one["request_id"] for one in await harness.rollbacks("unfilled")] == [rollback_id]
         after = {row["request_id"]: row for row in await stored_callbacks(owner)}
@@ -345,6 +345,43 @@ async def test_an_upgrade_of_the_first_schema_keeps_every_callback_and_busy_sess
             await harness.attempt((await harness.rollbacks(bet_id))[0]["request_id"], delivered)
         states = await owner.fetch("select state from predictu_dispatch.bet")
         assert [row["state"] for row in states] == ["closed"] * 6
+
+
+async def test_an_upgrade_under_traffic_ends_and_no_delivery_is_the_victim_of_a_deadlock(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A settle has the table of callbacks when it asks for the audit, a migration the other way."""
+    await migrate_as_the_first_release(empty, monkeypatch)
+    async with connected(empty, 1) as [owner]:
+        # Nobody else ends a deadlock before `migrate` would have to give up.
+        name = await owner.fetchval("select current_database()")
+        await owner.execute(f"alter database {name} set deadlock_timeout = '10s'")
+        await know_operators(owner)
+    upgraded, delivering = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def deliver(number: int) -> int:
+        async with connected(empty, 4) as [owner, producer, daemon, person]:
+            harness = Harness(owner=owner, producer=producer, daemon=daemon, person=person)
+            count = 0
+            while not upgraded.is_set():
+                await harness.place(f"b-{number}-{count}")
+                for lease in await claim(daemon, instance=f"host-{number}"):
+                    await settle(daemon, delivered(lease))
+                count += 1
+                delivering.release()
+            return count
+
+    async with asyncio.TaskGroup() as group:
+        deliveries = [group.create_task(deliver(number)) for number in range(3)]
+        for _ in range(30):
+            await delivering.acquire()
+        async with asyncio.timeout(WAIT_S):
+            changes = await migrate(empty)
+        upgraded.set()
+    assert changes.migrations == [one.name for one in migrations()[1:]]
+    async with connected(empty, 1) as [owner]:
+        stored = await owner.fetchval("select count(*) from predictu_dispatch.attempt where verdict = 'delivered'")
+    assert stored == sum(task.result() for task in deliveries)
 
 
 async def stored_callbacks(owner: Connection) -> list[dict[str, Any]]:
