@@ -733,7 +733,7 @@ begin
     )
     update predictu_dispatch.callback c
        set due_at = found.new_due_at,
-           -- Bets only. A late credit is better than none, and a retry by a person needs its length.
+           -- Bets only. A late credit is better than none, and a manual retry needs its length.
            expires_at = case when c.lane = 'interactive' and c.created_at > ahead
                              then least(c.expires_at, at + (c.expires_at - c.created_at)) else c.expires_at end
       from found
@@ -1899,7 +1899,7 @@ begin
     end if;
     source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
     target := case step when 'replace' then kept else 'attempt' end;
-    -- Nobody may rewrite it between the next check and the reading.
+    -- No other transaction may rewrite it between the next check and the reading.
     execute format('lock table only predictu_dispatch.%I in access share mode', source);
     select w.* into cursor from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
     -- The cursor of an interrupted run is not continued: rows that were written behind it meanwhile

@@ -1,4 +1,4 @@
--- Leases due callbacks for one attempt each, each operator by itself; the last two columns of a
+-- Leases due callbacks for one attempt each, each operator alone; the last two columns of a
 -- callback that failed say why.
 -- $1 to $7 as in claim.sql; $8 request ids to leave out
 select operator_id, request_id, method, bet_id, lane, attempt, budget_from, effect, reason, params, created_at, due_at, expires_in_s,

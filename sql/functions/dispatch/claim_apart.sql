@@ -1,9 +1,9 @@
--- Claims as claim() does, but each operator by itself, and an operator for which that fails callback
+-- Claims as claim() does, but each operator alone, and an operator for which that fails callback
 -- by callback: so a row that the database cannot read or change stops no other callback. Returns the
 -- claimed callbacks, and a row with the SQLSTATE and the message for each callback that failed. Its
 -- request_id is null if no callback can be named: its row is unreadable, or too many failed. Around
 -- an unreadable row the queue is read from both ends. The caller leaves failed callbacks out for a
--- while, by `set_aside`. What is an outage fails as a whole.
+-- while, by `set_aside`. An outage fails the whole call.
 create or replace function predictu_dispatch.claim_apart(
     instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[],
     rollback_leases_s double precision[], amount_formats text[], set_aside uuid[]

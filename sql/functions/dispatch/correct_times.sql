@@ -1,4 +1,4 @@
--- Brings back times that lie further ahead than can be written, because the clock was set back.
+-- Corrects times that are further ahead than can be written, because the clock was set back.
 -- A callback that was not attempted yet is due now; a retry is due after the pause that follows from
 -- its row, at most after the longest delay. The deadline of a bet keeps its length. delays_s are the
 -- longest delays of a retry; due times up to ahead_s from now are not read, because retries are
@@ -44,7 +44,7 @@ begin
     )
     update predictu_dispatch.callback c
        set due_at = found.new_due_at,
-           -- Bets only. A late credit is better than none, and a retry by a person needs its length.
+           -- Bets only. A late credit is better than none, and a manual retry needs its length.
            expires_at = case when c.lane = 'interactive' and c.created_at > ahead
                              then least(c.expires_at, at + (c.expires_at - c.created_at)) else c.expires_at end
       from found

@@ -1,8 +1,8 @@
--- Ends callbacks as expire() does, but each by itself: so a row that the database cannot read or
+-- Ends callbacks as expire() does, but each alone: so a row that the database cannot read or
 -- change keeps no other callback from its end. Returns what changed, and a row with the SQLSTATE and
 -- the message for each callback that failed; its request_id is null if a row of this operator is
--- unreadable. The caller leaves failed callbacks out for a while, by `set_aside`. What is an outage
--- fails as a whole.
+-- unreadable. The caller leaves failed callbacks out for a while, by `set_aside`. An outage fails
+-- the whole call.
 create or replace function predictu_dispatch.expire_apart(most integer, set_aside uuid[])
 returns table (
     operator_id text, request_id uuid, method text, lane text, state text, reason text, cause text, attempt integer,

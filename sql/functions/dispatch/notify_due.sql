@@ -1,8 +1,7 @@
 -- Notifies the daemons when an interactive callback is committed; settlement callbacks are found by
 -- polling. Commits with a NOTIFY queue behind one lock of the server until they are on disk. So while
 -- one such commit is in progress, the others send none, and a notified daemon polls again shortly
--- after. Which transaction that is stands in two sequences: they need no lock, and no login can write
--- them.
+-- after. Two sequences record which transaction that is: they need no lock, and no login can write them.
 create or replace function predictu_dispatch.notify_due() returns trigger language plpgsql security definer
 set search_path = pg_catalog, pg_temp as $$
 declare

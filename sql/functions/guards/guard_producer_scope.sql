@@ -1,5 +1,5 @@
 -- Refuses a role_name that no role has: a login without rows may act for every operator, so a
--- misspelt name would restrict nobody.
+-- misspelt name would restrict no login.
 create or replace function predictu_dispatch.guard_producer_scope() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -1,4 +1,4 @@
--- Returns a callback's params for people, or, if they cannot be read, an object whose key unreadable
+-- Returns a callback's params to show, or, if they cannot be read, an object whose key unreadable
 -- has the SQLSTATE: so one such callback hides no other one.
 create or replace function predictu_dispatch.readable_params(params jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$

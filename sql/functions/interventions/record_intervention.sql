@@ -1,5 +1,5 @@
 -- Writes a row of intervention. `before` and `after` are the row of the callback or the operator as
--- JSON; what people decide by is recorded of it. The login and its address are the database's own.
+-- JSON; the columns on which manual actions depend are kept. The database adds login and address.
 create or replace function predictu_dispatch.record_intervention(
     action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamptz
 ) returns void language sql set search_path = pg_catalog, pg_temp as $$

@@ -29,7 +29,7 @@ begin
     end if;
     source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
     target := case step when 'replace' then kept else 'attempt' end;
-    -- Nobody may rewrite it between the next check and the reading.
+    -- No other transaction may rewrite it between the next check and the reading.
     execute format('lock table only predictu_dispatch.%I in access share mode', source);
     select w.* into cursor from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
     -- The cursor of an interrupted run is not continued: rows that were written behind it meanwhile
