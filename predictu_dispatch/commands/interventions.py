@@ -71,7 +71,7 @@ _reason = click.option("--reason", required=True, callback=_not_empty, help="The
     "--operator", help="With REQUEST_IDs: their operator. Alone: retry all of its callbacks that need review."
 )
 @click.option("--method", type=click.Choice(_RETRIABLE), help="With --operator alone: only callbacks of this method.")
-@click.option("--yes", is_flag=True, help="With --operator alone: do not ask. Needed without a terminal.")
+@click.option("--yes", is_flag=True, help="With --operator alone: do not ask. Required without a terminal.")
 @_by
 @common_options
 def retry(
@@ -94,7 +94,7 @@ def retry(
     if request_ids and method is not None:
         raise click.UsageError("--method goes with --operator alone: a REQUEST_ID names one callback")
     if not request_ids and not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise click.UsageError("--operator alone asks before it sends; without a terminal it needs --yes")
+        raise click.UsageError("--operator alone asks for confirmation; without a terminal it needs --yes")
     batch = _Batch()
     if request_ids or operator is None:
         batch.run(

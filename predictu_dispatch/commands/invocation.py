@@ -174,7 +174,11 @@ def exit_on_database_errors(invocation: Invocation) -> Iterator[None]:
         fail(f"invalid DSN ({error}); {check}", EXIT_MISCONFIGURED)
     except DatabaseUnavailable as error:
         if error.sqlstate == NOTIFICATION_QUEUE_FULL:
-            fail("the server's notification queue is full and nothing was changed; try again", EXIT_NO_DATABASE)
+            fail(
+                "the server's notification queue is full; nothing was changed; try again, or see"
+                " PredictuNotificationQueueFilling in deploy/runbook.md",
+                EXIT_NO_DATABASE,
+            )
         fail(f"the database can't be reached ({error}); {check}", EXIT_NO_DATABASE)
     except Refused as error:
         if error.sqlstate == INSUFFICIENT_PRIVILEGE:

@@ -1,9 +1,9 @@
 """All that commands print: lines, wrapped prose, tables, JSON, questions and a live screen.
 
-Theory of operation. What is shown may be somebody else's text: an operator's status, a producer's
+Theory of operation. What is shown may be text from outside: an operator's status, a producer's
 id, a reason. Everything is escaped when it is printed, except `Styled` text, which `styled` and
 `joined` have escaped. An f-string of styled text is plain text again, so a forgotten call shows an
-escape sequence and obeys none. Commands print with these functions only.
+escape sequence as text. Commands print with these functions only.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def joined(*parts: str) -> Styled:
 
 
 def prepare_streams() -> None:
-    """Let a stream of another encoding lose a character, not the command, and escape tracebacks."""
+    """Escape characters that a stream's encoding lacks, and what tracebacks quote."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -184,7 +184,7 @@ class Screen:
 
 @contextmanager
 def live_screen() -> Iterator[Screen]:
-    """Take the terminal's screen, and give it back at the end."""
+    """Use the terminal's whole screen, and restore it at the end."""
     from rich.console import Console  # noqa: PLC0415 - loaded only where used
     from rich.live import Live  # noqa: PLC0415
 

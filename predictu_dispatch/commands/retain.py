@@ -69,9 +69,10 @@ async def _run(dsn: str, months: int, *, dry_run: bool) -> RetentionResult:
     async with open_retention_store(dsn, keep_months=months) as store:
         ahead_s = await store.clock_at_s() - time.time()
         if ahead_s > _CLOCK_AHEAD_MAX_S and not dry_run:
-            # It would remove what is not old.
+            # It would remove rows that are not old yet.
             fail(
-                f"the database's clock is {duration(ahead_s)} ahead of this host's: set the clocks; nothing was removed"
+                f"the database's clock is {duration(ahead_s)} ahead of this host's; nothing was removed:"
+                " correct the clock that is wrong"
             )
         retention = Retention(store)
         return await (retention.preview() if dry_run else retention.run())

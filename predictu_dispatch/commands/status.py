@@ -144,7 +144,9 @@ def is_well(lane: Row) -> bool:
 def silent_daemon_lines(daemons: Sequence[Row]) -> Iterator[str]:
     """What comes first: that no daemon sends heartbeats, and which ones stopped in the last day."""
     if not any(daemon["is_live"] for daemon in daemons):
-        yield styled("no daemon is running: none sends heartbeats, and nothing is sent", colour="red", bold=True)
+        yield styled(
+            "no daemon sends heartbeats, so nothing is sent: start one, or read its log", colour="red", bold=True
+        )
     for daemon in daemons:
         if not daemon["is_live"]:
             ago = f"{duration(daemon['seen_s_ago'])} ago ({timestamp(daemon['seen_at'], timespec='seconds')})"
@@ -238,7 +240,7 @@ def _problems(lanes: Sequence[Row], *, is_served: bool) -> Iterator[str]:
     if lane["consecutive_failures"] and lane["last_failure_at"] is not None:
         yield f"last failure at {timestamp(lane['last_failure_at'])}: {_last_failure_text(lane)}"
     if lane["unreachable_from"]:
-        yield f"cannot be reached from daemon {', '.join(lane['unreachable_from'])}"
+        yield f"cannot be reached by daemon {', '.join(lane['unreachable_from'])}"
     for limited in lanes:
         if limited["backoff_for_s"]:
             yield f"Retry-After: {limited['lane']} waits for {duration(limited['backoff_for_s'])}"

@@ -1,7 +1,7 @@
 """An operator's callback_url: which ones are accepted, and what of it a request has.
 
-The audit stores the text of the file, so the request must have exactly that text: what would have
-to be changed on the way (other letters than ASCII, a zone, 127.1) is refused.
+The audit stores the URL of the file, so the request must have exactly that URL. A URL that a client
+would have to change (letters beyond ASCII, a zone, 127.1) is refused.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from typing import NamedTuple
 STEP_MIN_S = 0.25
 """A smaller difference counts as drift. heartbeat() in the database uses the same."""
 FOLLOWED_MAX_S = 30.0
-"""A database's clock that differs more from this host's is certainly the wrong one of the two."""
+"""If the clocks differ by more, tokens use the host's: the database's is more likely wrong."""
 _UNREAD_MAX_S = 30.0
-"""After a longer time without a reading nothing is known of what the clock did meanwhile."""
+"""After a longer time without a reading the clock may have stepped unseen."""
 
 
 class ClockReading(NamedTuple):
@@ -26,7 +26,7 @@ class ClockReading(NamedTuple):
 
 
 class DatabaseClock:
-    """What the readings tell. All times without `database` are monotonic seconds."""
+    """What the readings show. All times without `database` are monotonic seconds."""
 
     def __init__(self) -> None:
         self._offset_s: tuple[float, float] | None = None
@@ -93,7 +93,7 @@ class DatabaseClock:
     def issued_at_s(self, host_at_s: float, now_s: float) -> float:
         """Return the Unix time for a token: the database's, or the host's if they differ much.
 
-        Hosts whose clocks differ by seconds so agree on the time of their tokens.
+        So hosts whose clocks differ by seconds agree on the time of their tokens.
         """
         ahead_s = self.ahead_of_host_s(host_at_s, now_s)
         return host_at_s if ahead_s is None or abs(ahead_s) >= FOLLOWED_MAX_S else self.at_s(now_s)

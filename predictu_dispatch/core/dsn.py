@@ -1,8 +1,8 @@
 """The database's DSN: its hosts, and whether it can work.
 
-Only what the driver does is accepted, so that `run` never fails on what `check` has accepted. The
-driver would send an unknown parameter to the server as a setting, and would ignore others that
-libpq knows, some of which protect the connection.
+Only what the driver supports is accepted, so that `run` does not fail after `check` succeeded. The
+driver would send an unknown parameter to the server as a setting. It would ignore others, even if
+they protect the connection in libpq.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _one_per_host_of_query(dsn: str) -> list[str]:
 
 
 def has_valid_hosts(dsn: str) -> bool:
-    """False if something else is in the place of the hosts, such as the rest of a password."""
+    """False if the hosts are malformed, for example because a password holds an unescaped @."""
     parts = _PARTS.fullmatch(dsn)
     if parts is None or not all(_HOST.fullmatch(host) for host in parts["hosts"].split(",")):
         return False
@@ -172,7 +172,7 @@ def _hosts_fault(
         names = text.split(",") if text else []
         if not all(names) or any(":" in name and not name.startswith("/") for name in names):
             return (
-                f"a DSN in which {source} is hosts or socket folders, without ports; IPv6 addresses stand before the /"
+                f"a DSN in which {source} is hosts or socket folders, without ports; write IPv6 addresses before the /"
             )
         ports = given["port"][1].split(",") if "port" in given else []
         if len(ports) > 1 and len(ports) != len(names):

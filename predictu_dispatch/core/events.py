@@ -22,7 +22,7 @@ class Event(StrEnum):
     CHANGE_UNREADABLE = "change.unreadable"
     CIRCUIT_OPENED = "circuit.opened"
     CIRCUIT_CLOSED = "circuit.closed"
-    OPERATOR_LOST = "operator.lost"
+    OPERATOR_UNREACHABLE = "operator.unreachable"
     OPERATOR_RECOVERED = "operator.recovered"
     CONFIG_REFUSED = "config.refused"
     CONFIG_RELOADED = "config.reloaded"

@@ -128,7 +128,7 @@ def circuit_write(
     )
     # Compared again: a daemon that was frozen has missed that the circuit opened and closed.
     is_current = observed.leased_from_s >= circuit_changed_at_s
-    if reach.is_lost and observed.may_be_our_path(reach):
+    if reach.is_unreachable and observed.may_be_our_path(reach):
         is_current = False
     attempts = observed.attempts if is_current else AttemptSummary()
     breaker = decide(before, attempts, policy, unconnected=unconnected)

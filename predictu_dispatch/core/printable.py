@@ -1,6 +1,6 @@
-"""Shows text of others as text: on a terminal, in a log line or on a page it controls nothing.
+"""Escapes text from outside, so that it controls no terminal, log line or page.
 
-A module of its own, because commands, the log and the HTTP server show such text.
+Commands, the log and the HTTP server show such text.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# Python calls them printable, and no terminal shows them: fillers, joiners, variation selectors.
+# Printable for Python, but invisible on a terminal: fillers, joiners, variation selectors.
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )

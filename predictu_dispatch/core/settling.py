@@ -1,4 +1,4 @@
-"""Decides what becomes of reports that could not be settled."""
+"""Decides how reports are settled again after a settle that failed."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ class Remedy(StrEnum):
     REPEAT = "repeat"
     """The same statement, in a moment."""
     ONE_BY_ONE = "one_by_one"
-    """One of them may be at fault."""
-    SET_ASIDE = "set_aside"
-    """Beside the lane, each by itself: only these wait."""
+    """One of them may be the cause."""
+    APART = "apart"
+    """Each alone, in a session of its own, so that the others do not wait for it."""
 
 
 def remedy(error: Exception, *, reports: int, repeats: int) -> Remedy:
-    """Decide after a settle of so many reports that has failed in a session `repeats` times before.
+    """Decide after a failed settle of this many reports.
 
-    Nothing depends on a list of SQLSTATEs: whatever repeats itself, one report may be the cause.
+    `repeats` counts its earlier failures in an open session. No list of SQLSTATEs is used: if any
+    failure repeats, one report may be the cause.
     """
     if isinstance(error, DatabaseUnavailable):
         if error.without_session:
             return Remedy.REPEAT
         if error.has_timed_out:
-            return Remedy.SET_ASIDE
+            return Remedy.APART
         if repeats < REPEATS_MAX:
             return Remedy.REPEAT
-    return Remedy.ONE_BY_ONE if reports > 1 else Remedy.SET_ASIDE
+    return Remedy.ONE_BY_ONE if reports > 1 else Remedy.APART
 
 
 def is_about_content(error: Exception) -> bool:

@@ -33,7 +33,7 @@ from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import BUILT_IN_STATUSES, StatusesSettings
 
 MISCONFIGURED = "misconfigured"
-"""The reason of an attempt that fails until a person changes something, here or at the operator."""
+"""The reason of an attempt that fails until the configuration changes, here or at the operator."""
 OPERATOR_RETRY = "operator_retry"
 """The reason of an answer whose status is one of `[statuses] retry`."""
 UNKNOWN_STATUS = "unknown_status"

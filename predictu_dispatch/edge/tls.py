@@ -1,4 +1,4 @@
-"""The one way in which we verify an operator's certificate, whoever is trusted."""
+"""Makes the TLS contexts that verify operators' certificates."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Watches the database's clock: reads it, reports steps, and corrects what a step back has left.
+"""Watches the database's clock: reads it, reports steps, and corrects times after a step back.
 
-A step forward needs no correction: what it makes due early is sent early, and the reaper waits.
+After a step forward nothing is corrected: retries are sent early, and the reaper waits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from predictu_dispatch.flow.ports import ClockObserver, ClockStore, Operator
 
 READ_INTERVAL_S = 0.5
 _CORRECT_INTERVAL_S = 5.0
-"""How often times are read that lie further ahead than can be written: a few index lookups."""
+"""Interval of the search for times too far ahead, which costs a few index lookups."""
 _CORRECT_ALL_FOR_S = 30.0
 """For this long after a start or a step all later times are examined, also those of retries."""
 _AHEAD_MIN_S, _AHEAD_MAX_S = 1.0, 1e9

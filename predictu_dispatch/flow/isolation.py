@@ -1,7 +1,7 @@
 """Isolation of callbacks that the database cannot process, so that all others are delivered.
 
 One unreadable row, or one that a trigger refuses, makes the statement for all operators fail. Then
-each operator is claimed by itself, and the operator for which that fails callback by callback; the
+each operator is claimed alone, and the operator for which that fails callback by callback; the
 database does this in one statement. A callback that fails is set aside for RETRY_S. Its operator is
 claimed apart from the others until nothing of it has failed for KEEP_S, so that the statement for
 the others does not fail again. The same holds for ending overdue callbacks.
@@ -28,11 +28,11 @@ RETRY_S = 4.0
 KEEP_S = 60.0
 """How long a failure is remembered, logged once and counted."""
 SET_ASIDE_MAX = 5_000
-"""Of each step; further ones fail again in each turn, up to the bound of claim_apart()."""
+"""For each step; further ones fail again in each turn, up to the limit of claim_apart()."""
 
 
 class ApartOutbox(Outbox, Protocol):
-    """The outbox, with its functions that process each callback by itself."""
+    """The outbox, with its functions that process each callback apart."""
 
     async def claim_apart(
         self, requests: Sequence[ClaimRequest], set_aside: Sequence[UUID], *, is_stopped: Callable[[], bool]
@@ -129,7 +129,7 @@ class IsolatingOutbox:
                     apart, set_aside.request_ids(self._now_s()), is_stopped=is_stopped
                 )
             except (Refused, DatabaseUnavailable):
-                # What was claimed is leased, so it must be delivered.
+                # The claimed callbacks are leased, so they must be delivered.
                 if not claimed:
                     raise
             else:
@@ -167,5 +167,5 @@ class IsolatingOutbox:
 
 
 def _may_be_a_row(error: Refused | DatabaseUnavailable) -> bool:
-    """True if one row may be the cause. Class 58 is also a block that the disk does not return."""
+    """True if one row may be the cause. Class 58 includes a block that the disk cannot read."""
     return isinstance(error, Refused) or (error.sqlstate.startswith("58") and not error.without_session)

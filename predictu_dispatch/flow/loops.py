@@ -53,7 +53,7 @@ async def keep_running(name: str, loop: Callable[[], Awaitable[None]], observer:
     while True:
         try:
             await loop()
-        except Exception as error:  # noqa: BLE001 - the process has answers that nobody else has
+        except Exception as error:  # noqa: BLE001 - the process holds answers that exist nowhere else
             observer.chore_failed(name, error)
             await asyncio.sleep(_RESTART_S)
         else:

@@ -162,7 +162,7 @@ class Monitor:
 
     def _is_doubtful(self, operator_id: str, observed: Observations) -> bool:
         reach = self._admission.reach(operator_id)
-        return not reach.is_lost and observed.may_be_our_path(reach)
+        return not reach.is_unreachable and observed.may_be_our_path(reach)
 
     def _pause_s(self, states: Sequence[OperatorState], conflicts: set[str]) -> float:
         """Return the time until the next PING, retry of a conflicting write, or regular poll."""

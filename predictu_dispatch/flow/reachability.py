@@ -1,7 +1,7 @@
 """Notes whether this daemon can connect to each operator, and tries again while it cannot.
 
-core/reach.py decides what follows. Other daemons learn it by report_reach(), and this one learns
-from it whether they can connect. Nothing is reported or asked while every connection opens.
+core/reach.py decides what follows. report_reach() tells the other daemons, and returns whether they
+can connect. It is not called while every connection opens.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Reachability:
         self._changed = changed
         self._settings: dict[str, OperatorSettings] = {}
         self._failing: set[str] = set()
-        """Operators whose last attempt was not sent; a lost one stays until a connection opens."""
+        """Operators whose last attempt was not sent; unreachable ones stay until one connects."""
         self._try_at_s: dict[str, float] = {}
         """When to try the next connection; infinite while one is being opened."""
         self._reported: tuple[set[str], dict[str, tuple[int, int]]] = (set(), {})
@@ -90,18 +90,18 @@ class Reachability:
 
     def _update(self, operator_id: str, reach: Reach, before: Reach) -> None:
         self._admission.update_reach(operator_id, reach)
-        if reach.is_lost and not before.is_lost:
-            self._observer.operator_lost(operator_id, reach)
-        if reach.is_lost and self._try_at_s.get(operator_id, math.inf) == math.inf:
+        if reach.is_unreachable and not before.is_unreachable:
+            self._observer.operator_unreachable(operator_id, reach)
+        if reach.is_unreachable and self._try_at_s.get(operator_id, math.inf) == math.inf:
             self._try_at_s[operator_id] = time.monotonic() + self._settings[operator_id].circuit.open_s
-        if reach.failures and (operator_id not in self._failing or reach.is_lost):
+        if reach.failures and (operator_id not in self._failing or reach.is_unreachable):
             self._failing.add(operator_id)
             self._report_requested.set()
 
     def _recovered(self, operator_id: str) -> None:
         self._failing.discard(operator_id)
         self._try_at_s.pop(operator_id, None)
-        if self._admission.reach(operator_id).is_lost:
+        if self._admission.reach(operator_id).is_unreachable:
             self._observer.operator_recovered(operator_id)
             self._report_requested.set()
         self._admission.update_reach(operator_id, CONNECTED)
@@ -128,15 +128,15 @@ class Reachability:
                     await self._report_requested.wait()
 
     async def _report(self) -> bool:
-        """Report the lost operators, and read whether other daemons can connect to the failing."""
-        lost = {one for one in self._failing if self._admission.reach(one).is_lost}
-        peers = await self._fleet_store.report_reach(list(lost), list(self._failing))
+        """Report the unreachable operators; read how many other daemons can connect."""
+        unreachable = {one for one in self._failing if self._admission.reach(one).is_unreachable}
+        peers = await self._fleet_store.report_reach(list(unreachable), list(self._failing))
         counts = {name: (one.connected, one.unconnected) for name, one in peers.items()}
         for operator_id in self._failing & peers.keys():
             reach = replace(self._admission.reach(operator_id), peers=peers[operator_id])
             self._admission.update_reach(operator_id, reach)
-        if (lost, counts) != self._reported:
-            self._reported = (lost, counts)
+        if (unreachable, counts) != self._reported:
+            self._reported = (unreachable, counts)
             self._changed()
         return True
 
@@ -152,7 +152,7 @@ class Reachability:
         if settings is None or operator_id not in self._try_at_s:
             return
         if reason == NOT_SERVED or reason in CAUSED_BY_US:
-            # It says nothing about the path. A check is asked for again, a lost operator tried.
+            # This says nothing about the network. check() is called again, or another try follows.
             self._try_at_s.pop(operator_id)
             self._update(operator_id, before, before)
             return

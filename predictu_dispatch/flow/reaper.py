@@ -35,7 +35,7 @@ _YIELD_S = 3 * REAP_INTERVAL_S
 """After a turn that left attempts to this daemon's own reports: if it cannot settle, another daemon
 gets the chore meanwhile."""
 _AHEAD_INTERVAL_S = 5.0
-"""How often leases that begin in the future are looked for while there are none."""
+"""Interval of the search for leases that begin in the future, while there are none."""
 _TURN_MIN_S = 0.02
 """Bounds the turns per second that bets for a paused operator cause."""
 _SOON_S = 0.1

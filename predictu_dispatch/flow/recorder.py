@@ -7,13 +7,14 @@ Each lane has its own recorder, so that no bet's outcome waits behind a burst of
 A slot is free again only when its attempt is settled, and so the slots bound the queue. What cannot
 be settled must not stop the others:
 
-- An attempt whose bet is locked frees its slot and is reported again by itself, or a producer's
+- An attempt whose bet is locked frees its slot and is reported again, or a producer's
   open transaction would take all slots of its operator.
-- An attempt that fails alone is set aside and reported again by itself for as long as this process
-  lives, because its answer exists nowhere else. If others are settled meanwhile, it is the cause
-  itself and frees its slot. If none is, the fault is general, and the slots stop the claims as in
-  an outage.
-- A batch that takes too long is set aside in the same way, and the next ones are smaller.
+- An attempt that fails alone is settled apart: it leaves the batches and is reported again alone,
+  for as long as this process lives, because its answer exists nowhere else. If others are settled
+  meanwhile, it is the cause of the failure and frees its slot. If none is, the cause is general,
+  and the slots stop the claims as in an outage.
+- The attempts of a batch that takes too long are settled apart too, and the next batches are
+  smaller.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ REPEAT_MAX_S = 1.0
 LOCKED_RETRY_S = 0.05
 LOCKED_RETRY_MAX_S = 1.0
 """The same for an attempt whose bet is locked."""
-ASIDE_RETRY_S = 0.25
-ASIDE_RETRY_MAX_S = 5.0
-CULPRIT_RETRY_MAX_S = 30.0
-"""The same for an attempt that was set aside; the last if it is the cause itself."""
+APART_RETRY_S = 0.25
+APART_RETRY_MAX_S = 5.0
+CAUSE_RETRY_MAX_S = 30.0
+"""The same for an attempt that is settled apart; the last if it is the cause of the failure."""
 HURRIED_RETRY_MAX_S = 0.25
-"""Instead of all these while the process ends: its last moment decides."""
-ASIDE_AT_ONCE = 4
-"""Statements beside the lane at the same time, so that a slow one does not stop the others."""
-ASIDE_TIMEOUT_S = 1.0
-ASIDE_TIMEOUT_MAX_S = 60.0
-"""For an attempt that was set aside, doubling each time: the others wait for little at first."""
+"""Replaces these maxima while the process ends."""
+APART_AT_ONCE = 4
+"""Attempts that are settled apart at the same time, so that a slow one does not stop the others."""
+APART_TIMEOUT_S = 1.0
+APART_TIMEOUT_MAX_S = 60.0
+"""Of an attempt that is settled apart, doubling each time; others that are settled apart wait."""
 
 
 class Recorder:
@@ -81,7 +82,7 @@ class Recorder:
         self._chore = f"settle_{lane}"
         self._queue: deque[Entry] = deque()
         self._arrived = asyncio.Event()
-        self._aside: asyncio.Queue[Entry] = asyncio.Queue()
+        self._apart: asyncio.Queue[Entry] = asyncio.Queue()
         self._batch_max = BATCH_MAX
         self._is_hurried = False
         self._is_settling = False
@@ -102,7 +103,7 @@ class Recorder:
         """Retry at once what waits, and often from now on, because this process ends soon."""
         self._is_hurried = True
         for entry in self.unsettled.waiting():
-            self._retry_later(entry, 0.0, aside=entry.is_culprit or entry.times_slow > 0)
+            self._retry_later(entry, 0.0, apart=entry.is_cause or entry.times_slow > 0)
 
     def _put(self, entry: Entry) -> None:
         if not self.has_work:
@@ -125,8 +126,8 @@ class Recorder:
         """Settle forever. Cancel only when idle, or if the process must end."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._settle_batches(), name=f"settle {self.lane}")
-            for _ in range(ASIDE_AT_ONCE):
-                tasks.create_task(self._settle_aside(), name=f"settle aside {self.lane}")
+            for _ in range(APART_AT_ONCE):
+                tasks.create_task(self._settle_each_apart(), name=f"settle apart {self.lane}")
 
     # ── The lane ──────────────────────────────────────────────────────────────────────────────────
 
@@ -156,7 +157,7 @@ class Recorder:
         return entries
 
     async def _settle(self, entries: list[Entry], repeats: int = 0) -> None:
-        """Settle these together or one by one, through outages; what fails alone is set aside."""
+        """Settle these, one by one if necessary, repeating after outages."""
         outages = 0
         while True:
             began_s = time.monotonic()
@@ -185,12 +186,12 @@ class Recorder:
         elif len(entries) > 1:
             self._batch_max = max(1, len(entries) // 2)
             for entry in entries:
-                self._aside.put_nowait(entry)
+                self._apart.put_nowait(entry)
         else:
             await self._settle_without_exchange(entries[0], error)
 
     async def _settle_without_exchange(self, entry: Entry, error: Exception) -> None:
-        """Settle without what came from outside, if that is the cause: the verdict must stand."""
+        """Settle without headers and body if the audit cannot store them: the verdict is kept."""
         if is_about_content(error):
             attempt, began_s = entry.attempt, time.monotonic()
             exchange = attempt.exchange._replace(
@@ -206,11 +207,11 @@ class Recorder:
                 return
         self._keep(entry, error)
 
-    # ── Beside the lane ───────────────────────────────────────────────────────────────────────────
+    # ── Apart from the lane ───────────────────────────────────────────────────────────────────────
 
-    async def _settle_aside(self) -> None:
+    async def _settle_each_apart(self) -> None:
         while True:
-            entry = await self._aside.get()
+            entry = await self._apart.get()
             if entry.attempt.reaped and self.unsettled.count(entry.key) > 1:
                 # The daemon that made the attempt has reported it meanwhile, and knows more.
                 self.unsettled.finish(entry)
@@ -222,42 +223,42 @@ class Recorder:
 
     async def _settle_apart(self, entry: Entry) -> None:
         began_s = time.monotonic()
-        timeout_s = min(ASIDE_TIMEOUT_S * 2 ** min(entry.times_slow, 10), ASIDE_TIMEOUT_MAX_S)
+        timeout_s = min(APART_TIMEOUT_S * 2 ** min(entry.times_slow, 10), APART_TIMEOUT_MAX_S)
         if self._is_hurried:
-            # There may be no second time.
-            timeout_s = ASIDE_TIMEOUT_MAX_S
+            # The process ends soon: there may be no second try.
+            timeout_s = APART_TIMEOUT_MAX_S
         try:
             changes = await self._outbox.settle_apart(entry.attempt, timeout_s=timeout_s)
         except Exception as error:  # noqa: BLE001 - as above
             if isinstance(error, DatabaseUnavailable) and error.without_session:
-                self._retry_later(entry, REPEAT_MAX_S, aside=True)
+                self._retry_later(entry, REPEAT_MAX_S, apart=True)
             else:
                 await self._settle_without_exchange(entry, error)
         else:
             self._conclude([entry], changes, began_s)
 
     def _keep(self, entry: Entry, error: Exception) -> None:
-        """Set the entry aside: it failed alone."""
+        """Settle the entry apart from now on: it failed alone."""
         if entry.failures == 0:
             self._observer.report_refused(entry.attempt, error)
         else:
             self._observer.chore_failed(self._chore, error)
         entry.times_slow += isinstance(error, DatabaseUnavailable) and error.has_timed_out
         self.unsettled.note_failure(entry)
-        most_s = CULPRIT_RETRY_MAX_S if entry.is_culprit else ASIDE_RETRY_MAX_S
-        self._retry_later(entry, _delay_s(ASIDE_RETRY_S, entry.failures, most_s), aside=True)
+        most_s = CAUSE_RETRY_MAX_S if entry.is_cause else APART_RETRY_MAX_S
+        self._retry_later(entry, _delay_s(APART_RETRY_S, entry.failures, most_s), apart=True)
 
-    def _retry_later(self, entry: Entry, delay_s: float, *, aside: bool) -> None:
+    def _retry_later(self, entry: Entry, delay_s: float, *, apart: bool) -> None:
         if entry.retry is not None:
             entry.retry.cancel()
         if self._is_hurried:
             delay_s = min(delay_s, HURRIED_RETRY_MAX_S)
-        entry.retry = asyncio.get_running_loop().call_later(delay_s, self._retry_now, entry, aside)
+        entry.retry = asyncio.get_running_loop().call_later(delay_s, self._retry_now, entry, apart)
 
-    def _retry_now(self, entry: Entry, aside: bool) -> None:  # noqa: FBT001 - of call_later()
+    def _retry_now(self, entry: Entry, apart: bool) -> None:  # noqa: FBT001 - of call_later()
         entry.retry = None
-        if aside:
-            self._aside.put_nowait(entry)
+        if apart:
+            self._apart.put_nowait(entry)
         else:
             self._put(entry)
 
@@ -265,7 +266,7 @@ class Recorder:
         delay_s = _delay_s(LOCKED_RETRY_S, entry.times_locked, LOCKED_RETRY_MAX_S)
         entry.times_locked += 1
         self.unsettled.free_slot(entry)
-        self._retry_later(entry, delay_s, aside=entry.times_slow > 0)
+        self._retry_later(entry, delay_s, apart=entry.times_slow > 0)
 
     # ── After a settle ────────────────────────────────────────────────────────────────────────────
 
@@ -294,7 +295,7 @@ class Recorder:
         for entry in self.unsettled.note_success(began_s):
             if entry.retry is not None and not entry.times_slow:
                 # Perhaps the fault was general and is over: then it is settled with others now.
-                self._retry_later(entry, 0.0, aside=False)
+                self._retry_later(entry, 0.0, apart=False)
 
     def _observe(self, change: CallbackChange, reported: dict[Key, Attempt]) -> None:
         if change.attempt is None:

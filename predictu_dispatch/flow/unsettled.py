@@ -1,4 +1,4 @@
-"""The attempts of one lane that ended and are not settled yet: who waits, since when, and why."""
+"""The attempts of one lane that ended and are not settled yet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from predictu_dispatch.core.lifecycle import Attempt
 KEPT_MAX: Final = 5_000
 """Unsettled attempts without a slot; further ones keep theirs, which slows the claims down."""
 FAILURES_WITH_SLOT: Final = 6
-"""Until a slot is freed although nothing else was settled: there may be nothing else."""
+"""After so many failures alone a slot is freed even if nothing else was settled."""
 Key = tuple[str, UUID, int]
 
 log = structlog.get_logger()
@@ -36,8 +36,8 @@ class Entry:
     """How often it failed alone."""
     failed_at_s: float = 0.0
     times_slow: int = 0
-    is_culprit: bool = False
-    """Others were settled after it failed alone, so it is the cause itself."""
+    is_cause: bool = False
+    """Others were settled after it failed alone, so it is the cause of its failure."""
     retry: asyncio.TimerHandle | None = None
 
 
@@ -91,23 +91,23 @@ class Unsettled:
             entry.done.set_result(None)
 
     def note_failure(self, entry: Entry) -> None:
-        """The entry failed alone; its slot is freed if it is the cause, or if nothing tells."""
+        """The entry failed alone; free its slot if it is the cause, or after FAILURES_WITH_SLOT."""
         entry.failures += 1
         entry.failed_at_s = time.monotonic()
         self._failing[entry] = None
-        if entry.is_culprit or entry.failures >= FAILURES_WITH_SLOT:
+        if entry.is_cause or entry.failures >= FAILURES_WITH_SLOT:
             self.free_slot(entry)
 
     def note_success(self, began_s: float) -> list[Entry]:
-        """Others were settled by a statement that began then; return the new culprits."""
-        found = [entry for entry in self._failing if not entry.is_culprit and entry.failed_at_s <= began_s]
+        """A statement that began then settled others; return the entries now known as causes."""
+        found = [entry for entry in self._failing if not entry.is_cause and entry.failed_at_s <= began_s]
         for entry in found:
-            entry.is_culprit = True
+            entry.is_cause = True
             self.free_slot(entry)
         return found
 
     def log_as_lost(self) -> None:
-        """Log each answer that ends with this process, for who settles it with the operator."""
+        """Log each answer that is lost when this process ends, for manual review."""
         for entry in self._entries:
             attempt = entry.attempt
             log.error(
@@ -131,8 +131,8 @@ class Unsettled:
         return next((time.monotonic() - entry.ended_at_s for entry in self._entries), 0.0)
 
     def held_up_s(self) -> float:
-        """The same without those that wait for a lock, or are the cause themselves."""
-        held_up = (entry for entry in self._entries if not (entry.times_locked or entry.is_culprit))
+        """The same without entries that wait for a lock or are the cause of their failure."""
+        held_up = (entry for entry in self._entries if not (entry.times_locked or entry.is_cause))
         return next((time.monotonic() - entry.ended_at_s for entry in held_up), 0.0)
 
 

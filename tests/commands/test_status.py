@@ -108,11 +108,11 @@ async def test_an_operator_with_problems_has_them_in_the_table_and_below_it(
 
 async def test_daemons_without_heartbeats_come_first_and_in_red(harness: Harness, desk: CommandLine) -> None:
     code, text, _ = await desk.run("status")
-    assert (code, text.startswith("no daemon is running")) == (0, True)
+    assert (code, text.startswith("no daemon sends heartbeats")) == (0, True)
     await run_daemon(harness.owner, "host-2", OPERATOR, slots=8, seen_s_ago=7200)
     await run_daemon(harness.owner, "host-3", OPERATOR, slots=8, seen_s_ago=2 * 86_400)
     first, second, *_ = (await desk.run("status"))[1].splitlines()
-    assert first.startswith("no daemon is running")
+    assert first.startswith("no daemon sends heartbeats")
     assert re.fullmatch(r"daemon host-2 on host-2\.example: last heartbeat 2 h ago \(20\S+Z\)", second)
     await run_daemon(harness.owner, "host-1", OPERATOR, slots=8)
     text = (await desk.run("status"))[1]
@@ -191,7 +191,7 @@ async def test_what_needs_review_is_listed_after_the_daemons(harness: Harness, d
     assert "nothing needs review" in (await desk.run("status"))[1]
     await harness.attempt(win, rejected, operator_status="PLAYER_NOT_FOUND")
     text = (await desk.run("status"))[1]
-    assert text.index("no daemon is running") < text.index("needs review:") < text.index(str(win))
+    assert text.index("no daemon sends heartbeats") < text.index("needs review:") < text.index(str(win))
     assert "PLAYER_NOT_FOUND" in text
     assert max(map(len, text.splitlines())) <= 80
     [review] = json.loads((await desk.run("status", "--json"))[1])["needs_review"]

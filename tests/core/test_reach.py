@@ -24,15 +24,15 @@ def with_peers(reach: Reach, connected: int, unconnected: int, *, read_at_s: flo
     return Reach(
         failures=reach.failures,
         failing_from_s=reach.failing_from_s,
-        is_lost=reach.is_lost,
+        is_unreachable=reach.is_unreachable,
         peers=Peers(connected, unconnected, read_at_s),
     )
 
 
-def test_a_daemon_is_lost_after_the_threshold_and_leaves_to_others_while_one_can_connect() -> None:
-    assert not failed(THRESHOLD - 1).is_lost
+def test_an_operator_is_unreachable_after_the_threshold_and_leaves_to_others_while_one_can_connect() -> None:
+    assert not failed(THRESHOLD - 1).is_unreachable
     lost = failed(THRESHOLD)
-    assert (lost.is_lost, lost.failures, lost.reason) == (True, THRESHOLD, "connect_refused")
+    assert (lost.is_unreachable, lost.failures, lost.reason) == (True, THRESHOLD, "connect_refused")
     # Until the others are known, it holds back: that takes milliseconds.
     assert lost.leaves_to_others
     assert with_peers(lost, 1, 0).leaves_to_others
@@ -76,7 +76,7 @@ def test_what_failed_before_the_circuit_changed_opens_it_no_more() -> None:
     assert lost.failures_of_operator(9.0) == THRESHOLD
     assert lost.failures_of_operator(11.0) == 0
     again = failed(1, reach=lost, from_s=20.0, changed_at_s=11.0)
-    assert (again.failures, again.is_lost) == (1, True)
+    assert (again.failures, again.is_unreachable) == (1, True)
     assert failed(THRESHOLD, reach=lost, from_s=20.0, changed_at_s=11.0).failures_of_operator(11.0) == THRESHOLD
 
 
@@ -89,9 +89,14 @@ def test_others_reports_from_before_the_circuit_closed_say_nothing() -> None:
 
 def test_a_connection_without_a_request_finds_the_daemon_or_loses_it() -> None:
     lost = CONNECTED.after_try("connect_timeout", now_s=7.0, threshold=THRESHOLD)
-    assert (lost.is_lost, lost.failures, lost.failing_from_s, lost.reason) == (True, THRESHOLD, 7.0, "connect_timeout")
+    assert (lost.is_unreachable, lost.failures, lost.failing_from_s, lost.reason) == (
+        True,
+        THRESHOLD,
+        7.0,
+        "connect_timeout",
+    )
     assert lost.after_try("dns_failed", now_s=9.0, threshold=THRESHOLD) == Reach(
-        failures=THRESHOLD, failing_from_s=7.0, reason="dns_failed", is_lost=True
+        failures=THRESHOLD, failing_from_s=7.0, reason="dns_failed", is_unreachable=True
     )
     assert lost.after_try(None, now_s=9.0, threshold=THRESHOLD) == Reach(connected_at_s=9.0)
 

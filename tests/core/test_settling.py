@@ -20,18 +20,18 @@ def test_a_statement_that_keeps_failing_is_never_repeated_unchanged_for_ever(sql
     failed = DatabaseUnavailable("failed", sqlstate=sqlstate)
     assert remedy(failed, reports=100, repeats=REPEATS_MAX - 1) is Remedy.REPEAT
     assert remedy(failed, reports=100, repeats=REPEATS_MAX) is Remedy.ONE_BY_ONE
-    assert remedy(failed, reports=1, repeats=REPEATS_MAX) is Remedy.SET_ASIDE
+    assert remedy(failed, reports=1, repeats=REPEATS_MAX) is Remedy.APART
 
 
 @pytest.mark.parametrize("error", [Refused("XX001", "corrupt"), Refused("", "unreadable"), KeyError("new"), OSError()])
 def test_whatever_else_happens_one_report_may_be_the_cause(error: Exception) -> None:
     assert remedy(error, reports=2, repeats=0) is Remedy.ONE_BY_ONE
-    assert remedy(error, reports=1, repeats=0) is Remedy.SET_ASIDE
+    assert remedy(error, reports=1, repeats=0) is Remedy.APART
 
 
 def test_a_settle_that_takes_too_long_leaves_the_lane_at_once() -> None:
     slow = DatabaseUnavailable("no answer in time", has_timed_out=True)
-    assert {remedy(slow, reports=count, repeats=0) for count in (1, 100)} == {Remedy.SET_ASIDE}
+    assert {remedy(slow, reports=count, repeats=0) for count in (1, 100)} == {Remedy.APART}
 
 
 def test_only_data_errors_are_about_the_content() -> None:

@@ -114,11 +114,11 @@ async def test_of_two_hosts_the_one_that_is_cut_off_leaves_every_bet_to_the_othe
 
 async def assert_the_loss_is_shown(environment: Environment, daemon: Daemon) -> None:
     """In the daemon's log and metrics, and in `status`."""
-    [lost] = daemon.lines("operator.lost")
+    [lost] = daemon.lines("operator.unreachable")
     assert (lost["operator_id"], lost["reason"]) == (OPERATOR, "connect_timeout")
     assert await daemon.metric("operator_unreachable", OPERATOR) == 1
     _, stdout, _ = await command_line_for(environment.fleet.folder, environment.fleet.dsn).run("status")
-    assert f"cannot be reached from daemon {daemon.instance}" in " ".join(stdout.split())
+    assert f"cannot be reached by daemon {daemon.instance}" in " ".join(stdout.split())
 
 
 async def test_the_only_host_opens_the_circuit_and_closes_it_within_seconds_of_the_heal(

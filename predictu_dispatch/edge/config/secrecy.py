@@ -14,10 +14,10 @@ _ROOT: Final = 0
 
 
 def exposures(secrets: Iterable[Path], environ: Mapping[str, str]) -> list[str]:
-    """How others can get at these files, each with what to do; empty if they are private.
+    """How others can read or replace these files, each with what to do; empty if they are private.
 
-    Credentials are systemd's business: it gives a unit's files to the unit's user by an ACL. Files
-    that cannot be looked at are refused elsewhere.
+    Credentials are not checked: systemd gives them to the unit's user by an ACL. Files that do not
+    exist are refused elsewhere.
     """
     files = [file for file in secrets if not is_credential(file, environ) and _is_there(file)]
     # Both paths count: a link can be replaced as well as the file that it names.
@@ -48,7 +48,7 @@ def _file_exposure(file: Path) -> str | None:
 
 
 def _folder_exposure(folder: Path) -> str | None:
-    """Whoever can write to a folder can replace its files, unless it is sticky as /tmp is."""
+    """A user who can write to a folder can replace its files, unless it is sticky as /tmp is."""
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & 0o022 and not mode & stat.S_ISVTX:
         return f"others can write to the folder {folder} (mode {mode:04o}); run: chmod go-w {folder}"

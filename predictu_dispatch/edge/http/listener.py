@@ -1,7 +1,7 @@
-"""A listening HTTP/1.1 socket for GET and HEAD whose clients cannot take what deliveries need.
+"""A small HTTP/1.1 server for GET and HEAD, whose clients cannot slow down deliveries.
 
-Everything a client may hold is bounded: connections, the time for a request, for an answer and
-between two, the bytes of a request. A request has no body, and the next one comes after the answer.
+It limits the connections, the bytes of a request, and the time for a request, for an answer and
+between requests. A request has no body, and the next one comes after the answer.
 Nothing that a client sends is logged.
 """
 
@@ -28,7 +28,7 @@ REQUEST_TIMEOUT_S: Final = 5.0
 IDLE_TIMEOUT_S: Final = 60.0
 ANSWER_TIMEOUT_S: Final = 15.0
 _LINGER_S: Final = 1.0
-"""How long a last answer is left to a client that still sends; a reset could destroy it."""
+"""How long the client may read the last answer; a reset at once could discard it."""
 REQUEST_BYTES_MAX: Final = 8192
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
 
@@ -55,7 +55,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
         self._waiting: dict[_Connection, None] = {}
-        """Those that are not being answered, in the order in which they began to."""
+        """Connections without a request, the one that has waited longest first."""
 
     async def start(self, host: str, port: int) -> str:
         """Starts listening; returns the URL, with the system's port for 0. Raises OSError."""

@@ -92,7 +92,7 @@ class Outbox:
     async def claim_apart(
         self, requests: Sequence[ClaimRequest], set_aside: Sequence[UUID], *, is_stopped: Callable[[], bool]
     ) -> tuple[list[Callback], list[RowFailure]]:
-        """Claim as claim() does, each operator and if necessary each callback by itself."""
+        """Claim as claim() does, but each operator and if necessary each callback alone."""
         asked_at_s = time.monotonic()
         rows = await self._database.fetch(
             query("claim_apart"),
@@ -143,7 +143,7 @@ class Outbox:
         return [_change(row) for row in await self._database.fetch(query("expire"), most)]
 
     async def expire_apart(self, most: int, set_aside: Sequence[UUID]) -> tuple[list[CallbackChange], list[RowFailure]]:
-        """End callbacks as expire() does, each by itself."""
+        """End callbacks as expire() does, but each alone."""
         good, failures = _apart(await self._database.fetch(query("expire_apart"), most, list(set_aside)))
         return [_change(row) for row in good], failures
 
@@ -169,7 +169,7 @@ class Outbox:
         return ClockReading(database_at_s=row["database_at_s"], sent_s=sent_s, received_s=time.monotonic())
 
     async def correct_times(self, latest: Sequence[LatestTimes], *, ahead_s: float) -> list[str]:
-        """Bring times back that lie too far ahead; returns the operators concerned."""
+        """Correct times that are too far ahead; returns the operators concerned."""
         # The fields are the parameters, in their order.
         columns = ([one[field] for one in latest] for field in range(len(LatestTimes._fields)))
         rows = await self._database.fetch(query("correct_times"), *columns, ahead_s)
@@ -210,7 +210,7 @@ def _usable(rows: Sequence[Any], read: Callable[[Any], T]) -> list[T]:
 
 
 def _apart(rows: Sequence[Any]) -> tuple[list[Any], list[RowFailure]]:
-    """What succeeded, and what failed, of a function that processes each callback by itself."""
+    """What succeeded, and what failed, of a function that processes each callback alone."""
     failures = [
         RowFailure(row["operator_id"], row["request_id"], row["failed_sqlstate"], row["failed_message"])
         for row in rows

@@ -1,7 +1,7 @@
-"""The session settings that we rely on, whatever a database or a role has as its defaults.
+"""The session settings that we rely on, whatever the defaults of the database and the role are.
 
 `alter database … set` and `alter role … set` apply to every new session: another isolation level
-would let shares exceed their limits, another search_path would call other people's functions. They
+would let shares exceed their limits, another search_path would call other users' functions. They
 are sent when a connection is made. A pooling proxy refuses or drops them, and gives each
 transaction another session; then every statement runs in a transaction that sets them itself.
 

@@ -53,7 +53,7 @@ class Gauges:
         self._configs: tuple[OperatorConfig, ...] = ()
         self._clock_ahead_s = 0.0
         self._clock_read_at_s: float | None = None
-        self.lost_operators: set[str] = set()
+        self.unreachable_operators: set[str] = set()
         """The operators that this daemon cannot connect to."""
 
     def refresh(self) -> None:
@@ -88,7 +88,10 @@ class Gauges:
             "operator_unreachable",
             "1 while this daemon cannot connect to the operator and leaves its callbacks to the daemons that can. "
             "Differs between daemons.",
-            {(one.settings.operator_id,): one.settings.operator_id in self.lost_operators for one in self._configs},
+            {
+                (one.settings.operator_id,): one.settings.operator_id in self.unreachable_operators
+                for one in self._configs
+            },
             "operator",
         )
         if _is_recent(self._states_read_at_s):
@@ -161,14 +164,14 @@ def _process_gauges(process: ProcessStats) -> Iterable[Metric]:
     )
     yield _gauge(
         "unsettled_failing",
-        "Attempts that ended and could not be settled by themselves: the database refuses them, or they take too "
+        "Attempts that ended and could not be settled even alone: the database refuses them, or they take too "
         "long. They are reported again, every 30 s at least, and are lost if the process ends.",
         {(lane,): count for lane, count in process.unsettled_failing.items()},
         "lane",
     )
     yield CounterMetricFamily(
         "predictu_dispatch_log_lines_lost",
-        "Log lines that were lost, because what reads stderr did not take them in time or a write failed. The audit "
+        "Log lines that were lost, because the reader of stderr was too slow or a write failed. The audit "
         "has every attempt.",
         value=process.log_lines_lost,
     )

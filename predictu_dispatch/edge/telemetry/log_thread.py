@@ -1,7 +1,7 @@
 """Writes the log from a thread: nothing that reads the log can stop the event loop.
 
-A pipe that nobody reads, a slow reader, a full disk and a terminal that is stopped block or fail
-the thread only. Lines wait in a bounded queue; further ones are lost and counted.
+A pipe without a reader, a slow reader, a full disk or a stopped terminal blocks the thread only.
+Lines wait in a bounded queue. If it is full, new lines are lost and counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from predictu_dispatch.core.printable import printable_lines
 QUEUE_BYTES_MAX = 4 * 1024 * 1024
 """Lines that wait, about 10,000; as many again are with the thread that writes them."""
 _GATHER_S = 0.025
-"""The thread writes at these intervals, so that a busy loop wakes it once for many lines."""
+"""The thread waits this long before it writes, so that it writes many lines at once."""
 _RETRY_S = 1.0
 _CLOSE_S = 1.0
 """How long the end of the process waits for a reader."""
@@ -51,7 +51,7 @@ class LineWriter:
         # Reentrant too, unlike threading.Event.
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._closing = threading.Event()
-        # A daemon thread, because it may be blocked for ever when the process ends.
+        # A daemon thread, because it may be blocked forever when the process ends.
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -106,7 +106,7 @@ class LineWriter:
                 size = self._size()
                 self._closing.wait(_RETRY_S)
                 if self._size() < size:
-                    # Somebody emptied the file: the line begins again.
+                    # The file was truncated: write the line again from its beginning.
                     done = lines.rfind(b"\n", 0, done) + 1
 
     def _size(self) -> int:

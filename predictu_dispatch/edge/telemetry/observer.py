@@ -81,7 +81,7 @@ _HELP = {
         "before the lease expired. Their effect is unknown."
     ),
     "reports_refused": (
-        "Reports of attempts that the database refused by themselves, or of attempts that were never claimed. The "
+        "Reports that the database refused even alone, or that name an attempt that was never claimed. The "
         "daemon keeps what was refused and reports it again: see unsettled_failing."
     ),
     "chores_failed": (
@@ -249,13 +249,13 @@ class Telemetry:
             self._open_circuits[state.operator_id] = is_open
         self.gauges.operators_read(states)
 
-    def operator_lost(self, operator_id: str, reach: Reach) -> None:
-        """Logs that this daemon cannot connect to an operator, whatever the others can."""
-        self.gauges.lost_operators.add(operator_id)
-        log.warning(Event.OPERATOR_LOST, operator_id=operator_id, failures=reach.failures, reason=reach.reason)
+    def operator_unreachable(self, operator_id: str, reach: Reach) -> None:
+        """Logs that this daemon cannot connect to an operator; other daemons may."""
+        self.gauges.unreachable_operators.add(operator_id)
+        log.warning(Event.OPERATOR_UNREACHABLE, operator_id=operator_id, failures=reach.failures, reason=reach.reason)
 
     def operator_recovered(self, operator_id: str) -> None:
-        self.gauges.lost_operators.discard(operator_id)
+        self.gauges.unreachable_operators.discard(operator_id)
         log.warning(Event.OPERATOR_RECOVERED, operator_id=operator_id)
 
     def figures_read(self, figures: FleetFigures) -> None:
@@ -272,7 +272,7 @@ class Telemetry:
         log.error(Event.CLOCK_STEPPED, step_s=round(step_s, 3))
 
     def times_corrected(self, operator_ids: Sequence[str]) -> None:
-        """Logs that times which lay in the future were brought back."""
+        """Logs that times too far in the future were corrected."""
         log.warning(Event.TIMES_CORRECTED, operators=sorted(set(operator_ids)))
 
     def instance_taken(self, taken: InstanceTakenError) -> None:
