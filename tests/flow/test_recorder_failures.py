@@ -167,12 +167,12 @@ async def test_a_report_of_an_attempt_that_was_never_claimed_is_dropped(harness:
 
 
 @pytest.mark.usefixtures("_quick_timeout")
-async def test_a_process_that_ends_retries_at_once_what_it_keeps_aside(
+async def test_a_process_that_ends_retries_at_once_what_is_settled_apart(
     harness: Harness, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cause may be over, and no later retry will come."""
-    monkeypatch.setattr("predictu_dispatch.flow.recorder.ASIDE_RETRY_S", 1000.0)
-    monkeypatch.setattr("predictu_dispatch.flow.recorder.ASIDE_RETRY_MAX_S", 1000.0)
+    monkeypatch.setattr("predictu_dispatch.flow.recorder.APART_RETRY_S", 1000.0)
+    monkeypatch.setattr("predictu_dispatch.flow.recorder.APART_RETRY_MAX_S", 1000.0)
     monkeypatch.setattr("predictu_dispatch.flow.recorder.CULPRIT_RETRY_MAX_S", 1000.0)
     refused_id, slow_id = await harness.place("refused"), await harness.place("slow")
     await harness.place("good")
@@ -185,7 +185,7 @@ async def test_a_process_that_ends_retries_at_once_what_it_keeps_aside(
         callbacks = await claimed(outbox)
         for callback in callbacks.values():
             recorder.record(answered(callback))
-        await until("two are kept aside", lambda: recorder.unsettled.failing == 2)
+        await until("two failed alone", lambda: recorder.unsettled.failing == 2)
         recorder.hurry()
         # The refused one is tried again and again, and the slow one gets its time.
         await until("the slow one is settled", lambda: recorder.unsettled.failing == 1)
