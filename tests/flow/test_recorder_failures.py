@@ -173,7 +173,7 @@ async def test_a_process_that_ends_retries_at_once_what_is_settled_apart(
     """The cause may be over, and no later retry will come."""
     monkeypatch.setattr("predictu_dispatch.flow.recorder.APART_RETRY_S", 1000.0)
     monkeypatch.setattr("predictu_dispatch.flow.recorder.APART_RETRY_MAX_S", 1000.0)
-    monkeypatch.setattr("predictu_dispatch.flow.recorder.CULPRIT_RETRY_MAX_S", 1000.0)
+    monkeypatch.setattr("predictu_dispatch.flow.recorder.CAUSE_RETRY_MAX_S", 1000.0)
     refused_id, slow_id = await harness.place("refused"), await harness.place("slow")
     await harness.place("good")
     await break_audit(
