@@ -123,6 +123,7 @@ class Daemon:
             self._admission,
             poll_interval_s=settings.daemon.poll_interval_s,
             database_outage=lambda: self._database.outage,
+            database_blocked=self._database.lock_watch.blocked,
             heartbeat_failure=self._fleet.failure,
             is_draining=self._stop.is_set,
         )
@@ -173,6 +174,7 @@ class Daemon:
         return ProcessStats(
             in_flight=self._admission.in_flight,
             is_database_up=self._database.is_up,
+            database_blocked_s=self._database.lock_watch.blocked_s(),
             is_ready=self._health.unready() is None,
             heartbeat_age_s=self._fleet.age_s(),
             log_lines_lost=lines_lost(),
@@ -267,6 +269,7 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             loops: dict[str, Callable[[], Awaitable[None]]] = {
                 **{f"recorder {lane}": one.run for lane, one in self._recorders.items()},
+                "lock watch": self._database.lock_watch.run,
                 "reaper": self._reaper.run,
                 "clock": self._clock_watch.run,
                 "fleet": self._heartbeat,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import sys
@@ -140,8 +141,16 @@ def dsn_of(invocation: Invocation) -> str:
 
 @asynccontextmanager
 async def database(invocation: Invocation) -> AsyncIterator[Database]:
-    """The open database; ends the command if it cannot be reached or has another schema."""
-    from predictu_dispatch.edge.postgres.database import Database  # noqa: PLC0415 - loaded only where used
+    """The open database; ends the command if it cannot be reached or has another schema.
+
+    A statement that gets no answer within 10 s ends it too, and names the sessions that block it.
+    """
+    import structlog  # noqa: PLC0415 - loaded only where used
+
+    from predictu_dispatch.edge.postgres.database import Database  # noqa: PLC0415
+
+    # The daemon's events are nothing for a command's output, which says itself what failed.
+    structlog.configure(processors=[_drop])
 
     # `through_pooler`: behind a transaction-pooling proxy, the next command would get a session
     # that already has a prepared statement of the same name.
@@ -149,11 +158,27 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
         dsn_of(invocation), pool_size=1, application_name="predictu-dispatch command", through_pooler=True
     )
     with exit_on_database_errors(invocation):
+        watching: asyncio.Task[None] | None = None
         try:
             await opened.open()
+            watching = asyncio.create_task(opened.lock_watch.run(), name="lock watch")
             yield opened
+        except DatabaseUnavailable as error:
+            blocked = opened.lock_watch.blocked()
+            if blocked is None or not error.has_timed_out:
+                raise
+            hint = "To end these sessions, see PredictuDatabaseBlocked in deploy/runbook.md."
+            fail(f"the database did not answer in time: {blocked}", EXIT_NO_DATABASE, hint=hint)
         finally:
+            if watching is not None:
+                watching.cancel()
             await opened.close()
+
+
+def _drop(*_: object) -> NoReturn:
+    from structlog import DropEvent  # noqa: PLC0415 - loaded only where used
+
+    raise DropEvent
 
 
 @contextmanager

@@ -33,6 +33,8 @@ class Event(StrEnum):
     DRAIN_TIMED_OUT = "drain.timed_out"
     DATABASE_LOST = "database.lost"
     DATABASE_RECOVERED = "database.recovered"
+    DATABASE_BLOCKED = "database.blocked"
+    DATABASE_UNBLOCKED = "database.unblocked"
     LISTENER_LOST = "listener.lost"
     LISTENER_FLOODED = "listener.flooded"
     INSTANCE_TAKEN = "instance.taken"

@@ -57,6 +57,7 @@ class Health:
         *,
         poll_interval_s: float,
         database_outage: Callable[[], str | None],
+        database_blocked: Callable[[], str | None],
         heartbeat_failure: Callable[[], str | None],
         is_draining: Callable[[], bool],
         now_s: Callable[[], float] = time.monotonic,
@@ -66,6 +67,7 @@ class Health:
         self._admission = admission
         self._poll_interval_s = poll_interval_s
         self._database_outage = database_outage
+        self._database_blocked = database_blocked
         self._heartbeat_failure = heartbeat_failure
         self._is_draining = is_draining
         self._now_s = now_s
@@ -77,6 +79,8 @@ class Health:
             return outage
         if self._is_draining():
             return "draining"
+        if (blocked := self._database_blocked()) is not None:
+            return blocked
         for dispatcher in self._dispatchers:
             if dispatcher.failure is not None:
                 return dispatcher.failure

@@ -70,6 +70,7 @@ class World:
             Admission([]),
             poll_interval_s=self.poll_interval_s,
             database_outage=lambda: self.outage,
+            database_blocked=lambda: None,
             heartbeat_failure=lambda: None,
             is_draining=lambda: self.is_draining,
             now_s=lambda: self.clock.now_s,

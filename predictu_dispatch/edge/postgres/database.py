@@ -23,6 +23,7 @@ from predictu_dispatch.edge.postgres.errors import (
     translated_statement,
     was_answered,
 )
+from predictu_dispatch.edge.postgres.lock_watch import LockWatch
 from predictu_dispatch.edge.postgres.migrations import require_schema
 from predictu_dispatch.edge.postgres.session import with_settings
 
@@ -58,6 +59,7 @@ class Database:
             "statement_cache_size": 0 if through_pooler else _STATEMENTS_CACHED,
             "server_settings": {"application_name": application_name},
         }
+        self.lock_watch = LockWatch(self._hosts, self._options, through_pooler=through_pooler)
         self._background_permits = asyncio.Semaphore(max(1, pool_size - _URGENT_CONNECTIONS))
         self._pool: Pool | None = None
         self._idle: list[tuple[float, PoolConnectionProxy]] = []
@@ -146,9 +148,11 @@ class Database:
                 connection = await self._hosts.connect(**self._options)
             with translated_statement():
                 try:
+                    self.lock_watch.running[connection] = time.monotonic()
                     async with with_settings(connection, keeps_settings=self._hosts.keeps_settings):
                         rows = await connection.fetch(query, *args, timeout=timeout_s)
                 finally:
+                    self.lock_watch.running.pop(connection, None)
                     with contextlib.suppress(*FOREIGN):
                         await connection.close(timeout=_CLOSE_TIMEOUT_S)
         except Exception as error:
@@ -177,11 +181,13 @@ class Database:
                 if unless():
                     rows = []
                 else:
+                    self.lock_watch.running[connection] = time.monotonic()
                     async with with_settings(connection, keeps_settings=self._hosts.keeps_settings):
                         rows = await connection.fetch(query, *args)
                 is_kept = not self._acquiring and not self._is_closing
                 return rows
             finally:
+                self.lock_watch.running.pop(connection, None)
                 if is_kept:
                     self._idle.append((time.monotonic(), connection))
                 else:

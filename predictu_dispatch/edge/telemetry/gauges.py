@@ -33,6 +33,7 @@ class ProcessStats:
     in_flight: Mapping[tuple[str, Lane], int]
     is_database_up: bool
     is_ready: bool
+    database_blocked_s: float = 0.0
     heartbeat_age_s: float | None = None
     log_lines_lost: int = 0
     set_aside: Mapping[str, int] = field(default_factory=dict)
@@ -142,6 +143,12 @@ def _process_gauges(process: ProcessStats) -> Iterable[Metric]:
         "1 while /readyz answers 200: the daemon reaches the database, has a share of the operators' limits and "
         "claims callbacks. 0 while it drains.",
         {(): process.is_ready},
+    )
+    yield _gauge(
+        "database_blocked_seconds",
+        "For how long statements of this daemon have been waiting for a lock of another session; 0 if none waits for "
+        "more than 3 s. The log line database.blocked and /readyz name the session.",
+        {(): process.database_blocked_s},
     )
     yield _gauge(
         "heartbeat_age_seconds",
