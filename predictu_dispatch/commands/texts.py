@@ -139,4 +139,4 @@ def clock_text(ahead_s: float | None) -> str:
     """What `status` and `why` say of a host whose clock differs by more than a second; or ""."""
     if ahead_s is None or abs(ahead_s) < CLOCK_DIFFERENCE_SHOWN_S:
         return ""
-    return f"the database's clock is {duration(abs(ahead_s))} {'ahead of' if ahead_s > 0 else 'behind'} this host's"
+    return f"the host's clock is {duration(abs(ahead_s))} {'behind' if ahead_s > 0 else 'ahead of'} the database's"

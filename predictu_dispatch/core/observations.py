@@ -82,7 +82,7 @@ class Observations:
         return replace(self, attempts=AttemptSummary(), leased_from_s=math.inf, failing_from_s=math.inf, ping=None)
 
     def may_be_our_path(self, reach: Reach) -> bool:
-        """Return whether these failures may be the fault of this host's network.
+        """Return whether these failures may be caused by this host's network.
 
         No request was answered, as when a connection was cut, and none was opened since.
         """

@@ -99,7 +99,7 @@ class HttpSettings(Section):
 
     @property
     def keys_address(self) -> tuple[str, int] | None:
-        """Return the second address, for /keys/ and /audit/ only, or None."""
+        """Return the second address, for /keys/ only, or None."""
         return _host_and_port(self.keys_listen) if self.keys_listen else None
 
 

@@ -140,7 +140,7 @@ async def test_a_daemon_whose_hosts_clock_is_wrong_is_marked_and_one_from_the_fu
     lines = (await desk.run("status"))[1].splitlines()
     [marked] = [number for number, line in enumerate(lines) if "clock" in line]
     assert lines[marked - 1].startswith("  host-1 on ")
-    assert lines[marked] == "    the database's clock is 2.0 s behind this host's"
+    assert lines[marked] == "    the host's clock is 2.0 s ahead of the database's"
     listed = json.loads((await desk.run("status", "--json"))[1])["daemons"]
     assert [(one["instance"], one["is_live"]) for one in listed][-1] == ("host-3", False)
 

@@ -48,7 +48,7 @@ def test_an_operator_is_unreachable_after_the_threshold_and_leaves_to_others_whi
         # The only daemon: each failure counts, as any other failure does.
         (1, 0, 0, 1),
         (THRESHOLD, 0, 0, THRESHOLD),
-        # Others can connect: it is this host's fault.
+        # Others can connect, so the cause is this host.
         (THRESHOLD - 1, 1, 0, 0),
         (THRESHOLD, 1, 0, 0),
         (THRESHOLD, 9, 0, 0),

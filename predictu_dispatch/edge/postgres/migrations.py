@@ -21,8 +21,8 @@ _KEY_OF_OLDER_RELEASES = 7_305_177_219_640_001
 _LOCK_TIMEOUT_S = 2
 """Less than the 2.5 s of a daemon's shares, so a wait delays daemons only briefly."""
 _TRY_TIMEOUT_S = 0.2
-"""Less than Postgres' deadlock_timeout, so that a deadlock costs `migrate` one try and nobody else
-anything. Others wait as long behind the try."""
+"""Less than Postgres's deadlock_timeout, so that a deadlock ends a try of `migrate` and no other
+transaction. Others wait behind a try for at most this long."""
 _TRY_PAUSE_S = 0.3
 _TRIES_MAX = 20
 _HOT_TABLES = ("operator", "bet", "callback", "attempt", "share", "daemon")

@@ -1,5 +1,5 @@
 -- Settles one attempt as settle() does, if it delivered a callback and nothing follows for its bet:
--- a PING, BALANCE or BET_MAKE, for which somebody waits. settle() takes 1.6 times as long for a batch
+-- a PING, BALANCE or BET_MAKE, for which a caller waits. settle() takes 1.6 times as long for a batch
 -- of one. Returns false and changes nothing if settle() must decide: a row is locked, the fence is
 -- lost, or the bet has a terminal callback. The parameters are the fields of a report; the lease
 -- overrules instance and started_at, as in settle().

@@ -1,7 +1,7 @@
 -- Writes what a daemon decided on operators that it saw at the given revisions. Returns the
 -- operators that were still at that revision and not locked; the daemon reads the others again.
 -- Null leaves a time unchanged; a null ping_in_s plans no PING, and pings starts one. The failure_
--- parameters describe the last failure; daemons of the first releases do not give them.
+-- parameters describe the last failure; daemons of the first release do not give them.
 create or replace function predictu_dispatch.write_circuits(
     operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[],
     success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[],
