@@ -18,7 +18,7 @@ from predictu_dispatch.core.fleet import InstanceTakenError
 from predictu_dispatch.core.lifecycle import Attempt
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import OperatorSettings
-from predictu_dispatch.edge.config.loader import Config, reload_config
+from predictu_dispatch.edge.config.loader import Config, reload_config, take_back
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
 from predictu_dispatch.edge.http.server import HttpServer, ListenError
 from predictu_dispatch.edge.http.transport import Transport
@@ -33,7 +33,7 @@ from predictu_dispatch.edge.telemetry.log import lines_lost
 from predictu_dispatch.edge.telemetry.observer import Telemetry
 from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.clock_watch import ClockWatch
-from predictu_dispatch.flow.courier import Courier, CourierPool
+from predictu_dispatch.flow.courier import Courier, CourierPool, NewCouriers
 from predictu_dispatch.flow.dispatcher import Dispatcher
 from predictu_dispatch.flow.fleet import Fleet
 from predictu_dispatch.flow.health import Health
@@ -106,7 +106,7 @@ class Daemon:
             clock=self._clock,
         )
         self._clock_watch = ClockWatch(
-            store,
+            self._outbox,
             self._clock,
             self._telemetry,
             lambda: self._config.operators,
@@ -198,7 +198,7 @@ class Daemon:
             # The first tokens need it.
             await self._clock_watch.read()
             await self._fleet.join()
-            await self._apply(self._config)
+            await self._apply(self._config, self._couriers.prepare(self._config.operators))
             await self._maintenance.prepare_partitions()
             http = self._config.dispatcher.http
             try:
@@ -221,15 +221,16 @@ class Daemon:
             await self._database.close()
         log.info(Event.DAEMON_STOPPED, instance=self._instance)
 
-    async def _apply(self, config: Config) -> int | None:
+    async def _apply(self, config: Config, new: NewCouriers[OperatorConfig]) -> int | None:
         """Run by `config` from now on; return how many operators are new, changed or removed.
 
         If it raises, or returns None because this daemon is stopping, everything is as it was: what
         may fail and what takes time comes first, and the switch is one turn of the event loop.
         """
-        new = await self._couriers.prepare(config.operators)
         is_served = False
         try:
+            for error in new.failed.values():
+                raise error
             await self._maintenance.sync_operators(
                 [(one.settings, one.fingerprint) for one in config.operators.values()]
             )
@@ -253,7 +254,12 @@ class Daemon:
             self._reload.clear()
             try:
                 reloaded = await asyncio.to_thread(reload_config, self._config, os.environ)
-                changed = None if self._stop.is_set() else await self._apply(reloaded.config)
+                new = self._couriers.prepare(reloaded.config.operators)
+                while new.failed:
+                    await new.close()
+                    reloaded = take_back(reloaded, self._config, new.failed)
+                    new = self._couriers.prepare(reloaded.config.operators)
+                changed = await self._apply(reloaded.config, new)
             except Exception as error:  # noqa: BLE001 - the running settings stay, and the files are read again soon
                 self._telemetry.chore_failed("reload", error)
                 self._reload.set()

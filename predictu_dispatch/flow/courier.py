@@ -188,11 +188,16 @@ class CourierUser(Protocol):
 
 
 class NewCouriers(Generic[OperatorT]):
-    """Couriers that are ready to serve `operators`, and do not yet; close() if they never will."""
+    """Couriers that are ready to serve `operators`, and do not yet; close() if they never will.
+
+    They can serve only if none has `failed`.
+    """
 
     def __init__(self, operators: Mapping[str, OperatorT]) -> None:
         self.operators = operators
         self.couriers: dict[tuple[str, Lane], Courier] = {}
+        self.failed: dict[str, Exception] = {}
+        """Why the couriers of an operator cannot be created."""
 
     async def close(self) -> None:
         for courier in self.couriers.values():
@@ -214,16 +219,15 @@ class CourierPool(Generic[OperatorT]):
         self._couriers: dict[tuple[str, Lane], Courier] = {}
         self._retiring: dict[Courier, asyncio.Task[None]] = {}
 
-    async def prepare(self, operators: Mapping[str, OperatorT]) -> NewCouriers[OperatorT]:
-        """Create the couriers of new and changed operators. If one fails, nothing has changed."""
+    def prepare(self, operators: Mapping[str, OperatorT]) -> NewCouriers[OperatorT]:
+        """Create the couriers of new and changed operators; nothing else changes."""
         new = NewCouriers(operators)
-        try:
-            for name in self._changed(operators) & operators.keys():
+        for name in self._changed(operators) & operators.keys():
+            try:
                 for lane in Lane:
                     new.couriers[name, lane] = self._make(operators[name], lane)
-        except BaseException:
-            await new.close()
-            raise
+            except Exception as error:  # noqa: BLE001 - of this operator only
+                new.failed[name] = error
         return new
 
     def serve(self, new: NewCouriers[OperatorT]) -> int:

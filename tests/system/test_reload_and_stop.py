@@ -5,7 +5,7 @@ import signal
 
 from predictu_dispatch.edge.config.keys import create_key_file
 from tests.support.daemons import Daemon, until
-from tests.support.environment import Environment
+from tests.support.environment import Environment, another_operator
 from tests.support.harness import OPERATOR
 
 
@@ -90,3 +90,40 @@ async def test_after_a_failed_reload_the_old_settings_are_in_force_until_it_succ
     await owner.execute("drop trigger refused on predictu_dispatch.operator")
     await daemon.until_logged("config.reloaded")
     assert await kids(daemon) != before
+
+
+async def test_an_operator_without_connections_keeps_its_settings_and_the_others_are_taken(
+    environment: Environment,
+) -> None:
+    fleet = environment.fleet
+    async with another_operator(environment):
+        daemon = fleet.spawn("host-1", module="tests.support.failing_couriers")
+        await daemon.ready()
+        before = await kids(daemon)
+        for name in ("new", "third", "good"):
+            create_key_file(fleet.folder / f"{name}.pem", "EdDSA")
+        signing = {"key_file": "../new.pem"}
+        # Its new connections cannot be made, nor those of a new operator; the third one is good.
+        fleet.write_operator("http://127.0.0.1:9/cannot-be-made", signing=signing)
+        fleet.write_operator(
+            "http://127.0.0.1:9/cannot-be-made", operator_id="op_new", signing={"key_file": "../third.pem"}
+        )
+        fleet.write_operator("http://127.0.0.1:9/", operator_id="op_good", signing={"key_file": "../good.pem"})
+        hang_up(daemon)
+        await daemon.until_logged("config.reloaded")
+        [reloaded] = daemon.lines("config.reloaded")
+        assert (reloaded["changed"], reloaded["kept"], reloaded["operators"]) == (1, [OPERATOR], 3)
+        assert any(f"{OPERATOR}.toml: no connections" in line["fault"] for line in daemon.lines("config.refused"))
+        assert daemon.lines("chore.failed") == []
+        assert await daemon.metric("config_last_reload_successful") == 0
+        assert await kids(daemon) == before
+        placement = await environment.harness.place()
+        await environment.until_all_final()
+        assert await environment.audit(placement) == [(1, "delivered", "answered", None, "host-1")]
+        # The corrected file is taken.
+        fleet.write_operator(environment.operator.url, signing=signing)
+        (fleet.folder / "operators" / "op_new.toml").unlink()
+        hang_up(daemon)
+        await daemon.until_logged("config.reloaded", times=2)
+        assert await kids(daemon) != before
+        assert await daemon.metric("config_last_reload_successful") == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -198,6 +198,26 @@ def reload_config(running: Config, environ: Mapping[str, str]) -> Reload:
     )
 
 
+def take_back(reload: Reload, running: Config, failed: Mapping[str, Exception]) -> Reload:
+    """Takes back the operators for which no connections can be made, as if their files were bad."""
+    operators = dict(reload.config.operators)
+    faults = [
+        Fault(
+            file=str(operators[operator_id].file),
+            allowed=f"no connections can be made with it: {type(error).__name__}: {error}; correct it and reload",
+        )
+        for operator_id, error in failed.items()
+    ]
+    kept = _take_back(operators, running, failed)
+    more_kept, more_faults = _part_shared_keys(operators, running)
+    return replace(
+        reload,
+        config=replace(reload.config, operators=MappingProxyType(operators)),
+        faults=(*reload.faults, *faults, *more_faults),
+        kept=(*reload.kept, *kept, *more_kept),
+    )
+
+
 def _reload_operators(
     running: Config, environ: Mapping[str, str]
 ) -> tuple[dict[str, OperatorConfig], tuple[str, ...], list[Fault]]:
@@ -215,6 +235,14 @@ def _reload_operators(
                 kept.append(file.stem)
         else:
             operators[file.stem] = current if current is not None and current == loaded else loaded
+    more_kept, more_faults = _part_shared_keys(operators, running)
+    return operators, (*kept, *more_kept), [*faults, *more_faults]
+
+
+def _part_shared_keys(operators: dict[str, OperatorConfig], running: Config) -> tuple[list[str], list[Fault]]:
+    """Takes back changes until no two operators share a key; returns who is kept, and why."""
+    kept: list[str] = []
+    faults: list[Fault] = []
     # Every round takes back at least one change; what runs shares no key.
     while shared := {
         operator_id: fault
@@ -222,13 +250,20 @@ def _reload_operators(
         if operators[operator_id] is not running.operators.get(operator_id)
     }:
         faults += shared.values()
-        for operator_id in shared:
-            if (current := running.operators.get(operator_id)) is not None:
-                operators[operator_id] = current
-                kept.append(operator_id)
-            else:
-                del operators[operator_id]
-    return operators, tuple(kept), faults
+        kept += _take_back(operators, running, shared)
+    return kept, faults
+
+
+def _take_back(operators: dict[str, OperatorConfig], running: Config, names: Iterable[str]) -> list[str]:
+    """Replaces these by what runs, or removes new ones; returns those that run."""
+    kept = []
+    for operator_id in names:
+        if (current := running.operators.get(operator_id)) is not None:
+            operators[operator_id] = current
+            kept.append(operator_id)
+        else:
+            del operators[operator_id]
+    return kept
 
 
 def _shared_keys(operators: Mapping[str, OperatorConfig]) -> dict[str, Fault]:
