@@ -538,7 +538,8 @@ begin
     return query
     update predictu_dispatch.callback c
        set state = 'in_flight', attempts = c.attempts + 1, leased_at = now(), leased_by = instance,
-           lease_until = now() + lease.lease_s * interval '1 second',
+           -- Up to a thousandth longer: each at its own time, so that leases_apart() can tell them apart.
+           lease_until = now() + lease.lease_s * (1 + random() / 1000) * interval '1 second',
            amount_format = coalesce(c.amount_format, lease.amount_format)
       from unnest(picked.operator_ids, picked.request_ids, picked.amount_formats, picked.leases_s)
            as lease (operator_id, request_id, amount_format, lease_s)
@@ -1625,6 +1626,72 @@ $$;
 CREATE FUNCTION predictu_dispatch.lane_of(method text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (method = ANY (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text, 'BET_ROLLBACK'::text])) THEN 'interactive'::text WHEN (method = ANY (ARRAY['BET_WIN'::text, 'BET_LOSE'::text, 'BET_SELL'::text, 'BET_REFUND'::text])) THEN 'settlement'::text ELSE NULL::text END;
+
+CREATE FUNCTION predictu_dispatch.leases_apart(from_at timestamp with time zone, until_at timestamp with time zone, most integer) RETURNS TABLE(operator_id text, request_id uuid, method text, bet_id text, lane text, attempt integer, budget_from integer, effect text, reason text, params text, created_at timestamp with time zone, due_at timestamp with time zone, expires_in_s double precision, leased_at timestamp with time zone, lease_s double precision, amount_format text, minor_digits integer, placement_ended_s_ago double precision, leased_by text, reaped_at timestamp with time zone, failed_sqlstate text, failed_message text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+    starts timestamptz[] := array[from_at];
+    ends timestamptz[] := array[until_at];
+    first_at timestamptz;
+    end_at timestamptz;
+    failures_left integer := 200;
+    names text[] := '{}';
+    ids uuid[] := '{}';
+    found_names text[];
+    found_ids uuid[];
+begin
+    while cardinality(starts) > 0 and failures_left > 0 and cardinality(ids) < most loop
+        first_at := starts[cardinality(starts)];
+        end_at := ends[cardinality(ends)];
+        starts := trim_array(starts, 1);
+        ends := trim_array(ends, 1);
+        begin
+            select coalesce(array_agg(c.operator_id), '{}'), coalesce(array_agg(c.request_id), '{}')
+              into found_names, found_ids
+              from (select c.operator_id, c.request_id
+                      from predictu_dispatch.callback c
+                     where c.state = 'in_flight' and c.lease_until >= first_at and c.lease_until < end_at
+                     order by c.lease_until limit most) c;
+            names := names || found_names;
+            ids := ids || found_ids;
+        exception when others then
+            perform predictu_dispatch.raise_outage(sqlstate, sqlerrm);
+            if end_at - first_at > interval '1 microsecond' then
+                -- The earlier half is next.
+                starts := starts || (first_at + (end_at - first_at) / 2) || first_at;
+                ends := ends || end_at || (first_at + (end_at - first_at) / 2);
+            else
+                failures_left := failures_left - 1;
+                failed_sqlstate := sqlstate;
+                failed_message := format('a lease that ended at %s UTC: %s', first_at at time zone 'UTC', sqlerrm);
+                return next;
+            end if;
+        end;
+    end loop;
+    return query
+    select c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason,
+           -- Not the callback's: nothing is sent, and they may be unreadable.
+           '{}', c.created_at, c.due_at, extract(epoch from c.expires_at - c.leased_at)::double precision, c.leased_at,
+           extract(epoch from c.lease_until - c.leased_at)::double precision, c.amount_format, null::integer,
+           null::double precision, c.leased_by, now(), null::text, null::text
+      from (select distinct k.operator_id, k.request_id from unnest(names, ids) as k (operator_id, request_id)) k
+     -- By its key, whatever the conditions below would allow: the offset keeps them out of here.
+     cross join lateral (
+         select * from predictu_dispatch.callback c
+          where c.operator_id = k.operator_id and c.request_id = k.request_id
+         offset 0) c
+     where c.state = 'in_flight' and c.lease_until >= from_at and c.lease_until < until_at;
+end $$;
 
 CREATE FUNCTION predictu_dispatch.lock_callback(action text, operator_id text, request_id uuid) RETURNS predictu_dispatch.callback
     LANGUAGE plpgsql
@@ -3362,6 +3429,9 @@ GRANT ALL ON FUNCTION predictu_dispatch.heartbeat_timeout() TO predictu_operatio
 REVOKE ALL ON FUNCTION predictu_dispatch.is_debit_confirmed(operator_id text, placement_request_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.lane_of(method text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.leases_apart(from_at timestamp with time zone, until_at timestamp with time zone, most integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.leases_apart(from_at timestamp with time zone, until_at timestamp with time zone, most integer) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.lock_callback(action text, operator_id text, request_id uuid) FROM PUBLIC;
 

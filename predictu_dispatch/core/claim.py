@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from predictu_dispatch.core.callback import Callback
@@ -22,6 +22,10 @@ _FULL_READ_INTERVAL_S = 1.0
 _FULL_READ_INTERVAL_MAX_S = 10.0
 _FULL_READ_LOAD_MAX = 0.02
 """The part of the time that claims from the beginning may take; slow ones become rarer."""
+
+
+Lease: TypeAlias = tuple[Callback, str, datetime]
+"""An attempt in flight, the owner of its lease, and the database's time of reading."""
 
 
 class ClaimRequest(NamedTuple):

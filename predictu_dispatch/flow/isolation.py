@@ -4,7 +4,8 @@ One unreadable row, or one that a trigger refuses, makes the statement for all o
 each operator is claimed alone, and the operator for which that fails callback by callback; the
 database does this in one statement. A callback that fails is set aside for RETRY_S. Its operator is
 claimed apart from the others until nothing of it has failed for KEEP_S, so that the statement for
-the others does not fail again. The same holds for ending overdue callbacks.
+the others does not fail again. The same holds for ending overdue callbacks, for correcting times
+operator by operator, and for reading expired leases without the unreadable ones.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from predictu_dispatch.core.callback import Callback
-from predictu_dispatch.core.claim import ClaimRequest, RowFailure, UnusableRows
+from predictu_dispatch.core.claim import ClaimRequest, Lease, RowFailure, UnusableRows
+from predictu_dispatch.core.clock import ClockReading
 from predictu_dispatch.core.database import DatabaseUnavailable, Refused
+from predictu_dispatch.core.fleet import LatestTimes
 from predictu_dispatch.core.lifecycle import CallbackChange
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.flow.ports import Outbox
@@ -40,6 +42,10 @@ class ApartOutbox(Outbox, Protocol):
     async def expire_apart(
         self, most: int, set_aside: Sequence[UUID]
     ) -> tuple[list[CallbackChange], list[RowFailure]]: ...
+    async def expired_leases_apart(self, *, every_s: float) -> tuple[list[Lease], list[RowFailure]]: ...
+    async def leases_ahead_apart(self) -> tuple[list[Lease], list[RowFailure]]: ...
+    async def read_clock(self) -> ClockReading: ...
+    async def correct_times(self, latest: Sequence[LatestTimes], *, ahead_s: float) -> list[str]: ...
 
 
 class IsolationObserver(Protocol):
@@ -94,14 +100,16 @@ class IsolatingOutbox:
         self._claims = {lane: SetAside(f"claim_{lane}", observer) for lane in Lane}
         self._ends = SetAside("expire", observer)
         self._leases = SetAside("reap", observer)
+        self._times = SetAside("correct_times", observer)
         self.settle = outbox.settle
         self.settle_apart = outbox.settle_apart
         self.claim_permit = outbox.claim_permit
+        self.read_clock = outbox.read_clock
 
     def set_aside(self) -> Counter[str]:
         """Return how many callbacks of each operator are set aside."""
         failed: set[tuple[str, UUID | None]] = set()
-        for one in (*self._claims.values(), self._ends, self._leases):
+        for one in (*self._claims.values(), self._ends, self._leases, self._times):
             one.forget(self._now_s())
             failed |= set(one.failed())
         return Counter(operator_id for operator_id, _ in failed)
@@ -149,21 +157,54 @@ class IsolatingOutbox:
         self._ends.add(failures, self._now_s())
         return changes
 
-    async def expired_leases(self, *, every_s: float) -> list[tuple[Callback, str, datetime]]:
-        return await self._usable_leases(self._outbox.expired_leases(every_s=every_s))
+    async def expired_leases(self, *, every_s: float) -> list[Lease]:
+        return await self._leases_of(
+            lambda: self._outbox.expired_leases(every_s=every_s),
+            lambda: self._outbox.expired_leases_apart(every_s=every_s),
+        )
 
-    async def leases_ahead(self) -> list[tuple[Callback, str, datetime]]:
-        return await self._usable_leases(self._outbox.leases_ahead())
+    async def leases_ahead(self) -> list[Lease]:
+        return await self._leases_of(self._outbox.leases_ahead, self._outbox.leases_ahead_apart)
 
-    async def _usable_leases(
-        self, leases: Awaitable[list[tuple[Callback, str, datetime]]]
-    ) -> list[tuple[Callback, str, datetime]]:
+    async def _leases_of(
+        self,
+        together: Callable[[], Awaitable[list[Lease]]],
+        apart: Callable[[], Awaitable[tuple[list[Lease], list[RowFailure]]]],
+    ) -> list[Lease]:
+        self._leases.forget(self._now_s())
+        if not self._leases.failed():
+            try:
+                return await together()
+            except UnusableRows as some:
+                self._leases.add(some.failures, self._now_s())
+                return list(some.usable)
+            except (Refused, DatabaseUnavailable) as error:
+                if not _may_be_a_row(error):
+                    raise
+        leases, failures = await apart()
+        self._leases.add(failures, self._now_s())
+        return leases
+
+    async def correct_times(self, latest: Sequence[LatestTimes], *, ahead_s: float) -> list[str]:
+        """Bring times back; an operator for which that fails is left to the next turn."""
+        self._times.forget(self._now_s())
+        failing = {operator_id for operator_id, _ in self._times.failed()}
+        together = [one for one in latest if one.operator_id not in failing]
         try:
-            return await leases
-        except UnusableRows as some:
-            self._leases.forget(self._now_s())
-            self._leases.add(some.failures, self._now_s())
-            return list(some.usable)
+            corrected = await self._outbox.correct_times(together, ahead_s=ahead_s)
+            apart = [one for one in latest if one.operator_id in failing]
+        except (Refused, DatabaseUnavailable) as error:
+            if not _may_be_a_row(error):
+                raise
+            corrected, apart = [], list(latest)
+        for one in apart:
+            try:
+                corrected += await self._outbox.correct_times([one], ahead_s=ahead_s)
+            except (Refused, DatabaseUnavailable) as error:
+                if not _may_be_a_row(error):
+                    raise
+                self._times.add([RowFailure(one.operator_id, None, error.sqlstate, str(error))], self._now_s())
+        return corrected
 
 
 def _may_be_a_row(error: Refused | DatabaseUnavailable) -> bool:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from predictu_dispatch.core.callback import Callback, Evidence, Exchange
+from predictu_dispatch.core.claim import Lease
 from predictu_dispatch.core.clock import ClockReading, DatabaseClock
 from predictu_dispatch.core.lifecycle import Attempt, outcome_of, policy_of
 from predictu_dispatch.core.methods import Lane
@@ -110,7 +111,7 @@ class Reaper:
                 recorder.record(self._interrupted(callback, lease_owner, reaped_at))
         return has_left_any
 
-    async def _expired_leases(self) -> list[tuple[Callback, str, datetime]]:
+    async def _expired_leases(self) -> list[Lease]:
         """The leases that are over by the database's clock, which is read once more."""
         sent_s = time.monotonic()
         expired = await self._outbox.expired_leases(every_s=REAP_INTERVAL_S)
@@ -119,7 +120,7 @@ class Reaper:
             self._clock.observe(ClockReading(expired[0][2].timestamp(), sent_s, time.monotonic()))
         return expired
 
-    async def _ended_leases_ahead(self) -> list[tuple[Callback, str, datetime]]:
+    async def _ended_leases_ahead(self) -> list[Lease]:
         """The leases from the future that this daemon has seen for their full length."""
         now_s = time.monotonic()
         if (

@@ -12,7 +12,7 @@ from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.support.corruption import large, lose_chunks, overwrite_page
 from tests.support.daemons import Daemon, until
 from tests.support.environment import OTHER, Environment, another_operator, open_environment
-from tests.support.harness import OPERATOR, enqueue, open_harness, placement_params, terminal_params
+from tests.support.harness import OPERATOR, claim, enqueue, open_harness, placement_params, terminal_params
 from tests.support.postgres import cloned_database, create_template, server_of
 
 EACH = 30
@@ -171,6 +171,56 @@ async def test_an_unreadable_page_of_callbacks_stops_no_callback_of_another_page
             }
             # A figure that cannot be read is absent; the chore that counts goes on with the others.
             assert await daemon.metric("backlog", "interactive", OPERATOR, "ready") is None
+            assert daemon.lines("chore.failed") == []
+
+
+async def test_an_unreadable_callback_in_flight_keeps_no_other_one_in_flight_or_in_the_future(
+    tmp_path: Path, embedded: EmbeddedPostgres
+) -> None:
+    """Leases of its own claim and of others expired before and after; the clock was set back."""
+    server = server_of(embedded)
+    async with (
+        cloned_database(server, await create_template(server)) as database,
+        open_environment(tmp_path, database) as before,
+        another_operator(before),
+    ):
+        owner = before.harness.owner
+        await before.harness.daemon.execute(query("sync_operators"), [OTHER], [True], [60.0], [0.0], ["other"])
+        placed = [await before.harness.place(f"lost-{number}") for number in range(120)]
+        await claim(before.harness.daemon, instance="gone", lease_s=1.0)
+        ahead = await enqueue(before.harness.producer, "BET_MAKE", placement_params("ahead"), operator_id=OTHER)
+        await owner.execute(
+            "update predictu_dispatch.callback set state = 'ready', lease_until = null,"
+            " due_at = now() + interval '1 hour' where bet_id in ('ahead', 'lost-3')"
+        )
+        # Some of the same claim, some of others, and one that began in the future.
+        await owner.execute(
+            "update predictu_dispatch.callback set lease_until = lease_until + shift, leased_at = leased_at + shift"
+            "  from (select b.bet_id, case when b.bet_id in ('lost-1', 'lost-2') then interval '1 hour'"
+            "               when b.bet_id ~ '[02468]$' then '0' else random() * interval '-1 hour' end as shift"
+            "          from predictu_dispatch.bet b) b"
+            " where callback.bet_id = b.bet_id and state = 'in_flight'"
+        )
+        # Without dead versions on other pages.
+        await owner.execute("vacuum full predictu_dispatch.callback")
+        page = "select (ctid::text::point)[0] from predictu_dispatch.callback where bet_id = 'lost-1'"
+        lost = await owner.fetch(
+            f"select request_id from predictu_dispatch.callback where (ctid::text::point)[0] = ({page})"  # noqa: S608
+        )
+        left = {*placed, ahead} - {row["request_id"] for row in lost}
+        assert len(left) < len(placed)
+        await overwrite_page(embedded, database.owner, "predictu_dispatch.callback", "bet_id = 'lost-1'")
+        async with open_harness(database) as harness:
+            environment = dataclasses.replace(before, harness=harness)
+            await harness.owner.execute("set enable_seqscan = off")
+            daemon = await environment.fleet.start("host-1")
+            await until_delivered(environment, list(left), within_s=2 * LEAVE_WITHIN_S)
+            await daemon.until_logged(SET_ASIDE)
+            assert {(line["step"], line["operator_id"]) for line in daemon.lines(SET_ASIDE)} >= {
+                ("reap", ""),
+                ("correct_times", OPERATOR),
+            }
+            assert {line["sqlstate"] for line in daemon.lines(SET_ASIDE)} == {"XX001"}
             assert daemon.lines("chore.failed") == []
 
 

@@ -135,7 +135,9 @@ async def test_a_lease_from_the_future_is_named_and_one_of_now_is_not(harness: H
     assert await harness.daemon.fetch(query("leases_ahead"), 10) == []
     await shift(harness, ahead)
     [lease] = await harness.daemon.fetch(query("leases_ahead"), 10)
-    assert (lease["request_id"], lease["lease_s"]) == (ahead, 60.0)
+    assert lease["request_id"] == ahead
+    # Up to a thousandth longer, so that each lease ends at its own time.
+    assert 60.0 <= lease["lease_s"] <= 60.06
     assert await harness.state(usual) == "in_flight"
 
 

@@ -23,7 +23,9 @@ FOR_THE_FLEET = {
 }
 WITH_OWN_RIGHTS = {"minor_digits", "readable_params", "heartbeat_timeout", "backlog"}
 """Helpers that show amounts, and backlog(), which reads with its caller's rights."""
-MAY_EXECUTE["predictu_dispatcher"] |= FOR_THE_FLEET | WITH_OWN_RIGHTS | {"claim_apart", "expire_apart", "ping_state"}
+MAY_EXECUTE["predictu_dispatcher"] |= (
+    FOR_THE_FLEET | WITH_OWN_RIGHTS | {"claim_apart", "expire_apart", "leases_apart", "ping_state"}
+)
 MAY_EXECUTE["predictu_support"] |= WITH_OWN_RIGHTS
 FOR_PEOPLE = {
     "retry_callback",

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import datetime
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeVar
 from uuid import UUID
@@ -14,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from predictu_dispatch.core.callback import Callback, Effect
-from predictu_dispatch.core.claim import ClaimRequest, RowFailure, UnusableRows
+from predictu_dispatch.core.claim import ClaimRequest, Lease, RowFailure, UnusableRows
 from predictu_dispatch.core.clock import ClockReading
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import FleetFigures, LatestTimes
@@ -147,13 +146,23 @@ class Outbox:
         good, failures = _apart(await self._database.fetch(query("expire_apart"), most, list(set_aside)))
         return [_change(row) for row in good], failures
 
-    async def expired_leases(self, *, every_s: float) -> list[tuple[Callback, str, datetime]]:
+    async def expired_leases(self, *, every_s: float) -> list[Lease]:
         """Expired attempts, their lease owners and the database's time, once per interval."""
         return _leases(await self._database.fetch(query("expired_leases"), _REAP_MAX, every_s, self._instance))
 
-    async def leases_ahead(self) -> list[tuple[Callback, str, datetime]]:
+    async def leases_ahead(self) -> list[Lease]:
         """The attempts whose lease begins in the future, as expired_leases() returns them."""
         return _leases(await self._database.fetch(query("leases_ahead"), _REAP_MAX))
+
+    async def expired_leases_apart(self, *, every_s: float) -> tuple[list[Lease], list[RowFailure]]:
+        """The same without the rows that are unreadable, each of which is a failure."""
+        return _leases_apart(
+            await self._database.fetch(query("expired_leases_apart"), _REAP_MAX, every_s, self._instance)
+        )
+
+    async def leases_ahead_apart(self) -> tuple[list[Lease], list[RowFailure]]:
+        """As expired_leases_apart(), of the leases that begin in the future."""
+        return _leases_apart(await self._database.fetch(query("leases_ahead_apart"), _REAP_MAX))
 
     async def read_clock(self) -> ClockReading:
         """Read the database's clock."""
@@ -212,19 +221,31 @@ def _usable(rows: Sequence[Any], read: Callable[[Any], T]) -> list[T]:
 def _apart(rows: Sequence[Any]) -> tuple[list[Any], list[RowFailure]]:
     """What succeeded, and what failed, of a function that processes each callback alone."""
     failures = [
-        RowFailure(row["operator_id"], row["request_id"], row["failed_sqlstate"], row["failed_message"])
+        # A row that cannot be read may be of any operator.
+        RowFailure(row["operator_id"] or "", row["request_id"], row["failed_sqlstate"], row["failed_message"])
         for row in rows
         if row["failed_sqlstate"] is not None
     ]
     return [row for row in rows if row["failed_sqlstate"] is None], failures
 
 
-def _leases(rows: Sequence[Any]) -> list[tuple[Callback, str, datetime]]:
+def _leases_apart(rows: Sequence[Any]) -> tuple[list[Lease], list[RowFailure]]:
+    good, failures = _apart(rows)
+    try:
+        return _leases(good), failures
+    except UnusableRows as some:
+        return list(some.usable), [*failures, *some.failures]
+
+
+def _leases(rows: Sequence[Any]) -> list[Lease]:
     now_s = time.monotonic()
     return _usable(
         rows,
         lambda row: (
-            _callback(row[:-2], leased_at_s=now_s - (row["reaped_at"] - row["leased_at"]).total_seconds()),
+            _callback(
+                row[: len(Callback._fields) - 1],
+                leased_at_s=now_s - (row["reaped_at"] - row["leased_at"]).total_seconds(),
+            ),
             row["leased_by"],
             row["reaped_at"],
         ),

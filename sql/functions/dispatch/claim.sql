@@ -70,7 +70,8 @@ begin
     return query
     update predictu_dispatch.callback c
        set state = 'in_flight', attempts = c.attempts + 1, leased_at = now(), leased_by = instance,
-           lease_until = now() + lease.lease_s * interval '1 second',
+           -- Up to a thousandth longer: each at its own time, so that leases_apart() can tell them apart.
+           lease_until = now() + lease.lease_s * (1 + random() / 1000) * interval '1 second',
            amount_format = coalesce(c.amount_format, lease.amount_format)
       from unnest(picked.operator_ids, picked.request_ids, picked.amount_formats, picked.leases_s)
            as lease (operator_id, request_id, amount_format, lease_s)
