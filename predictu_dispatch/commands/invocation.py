@@ -149,7 +149,7 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
 
     from predictu_dispatch.edge.postgres.database import Database  # noqa: PLC0415
 
-    # The daemon's events are nothing for a command's output, which says itself what failed.
+    # The command prints what failed, so the log events of the daemon's modules are dropped.
     structlog.configure(processors=[_drop])
 
     # `through_pooler`: behind a transaction-pooling proxy, the next command would get a session

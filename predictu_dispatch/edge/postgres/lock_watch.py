@@ -29,7 +29,7 @@ _SLOW_S: Final = 3.0
 """A statement that runs for longer may wait for a lock; most take milliseconds."""
 _LOOK_S: Final = 1.0
 _OVER_S: Final = 3.0
-"""Without a waiting statement until it is over: one that timed out is repeated within this time."""
+"""It is over if no statement waits for this long; one that timed out is repeated sooner."""
 _REMIND_S: Final = 60.0
 _CHANGED_S: Final = 5.0
 """The least time between two log lines, for the same sessions and for others."""
@@ -59,7 +59,7 @@ class Blocker(NamedTuple):
 
 
 class LockWatch:
-    """Looks at the statements in `running`, each with the monotonic time of its begin."""
+    """Looks at the statements in `running`, each with the monotonic time of its start."""
 
     def __init__(self, hosts: Hosts, options: Mapping[str, Any], *, through_pooler: bool) -> None:
         self.running: dict[Session, float] = {}
