@@ -147,15 +147,16 @@ class Courier:
         )
 
     def _with_known_age(self, callback: Callback) -> Callback:
-        """The rollback; its placement ended no earlier than the database's clock last stepped.
+        """The rollback; its placement ended no earlier than the clock is known to be steady.
 
-        After a step forward a debit of a moment ago would look as if it could land no more.
+        After a step forward a debit of a moment ago would look as if it could land no more. A step
+        before this daemon started was seen by nobody here.
         """
         ended_s_ago, now_s = callback.placement_ended_s_ago or 0.0, time.monotonic()
         # The claim is the newest reading.
         self._clock.observe(ClockReading(callback.leased_at.timestamp(), callback.leased_at_s, now_s))
-        stepped_s_ago = max(0.0, self._clock.stepped_s_ago(now_s))
-        return callback._replace(placement_ended_s_ago=min(ended_s_ago, stepped_s_ago))
+        steady_for_s = max(0.0, self._clock.steady_for_s(now_s))
+        return callback._replace(placement_ended_s_ago=min(ended_s_ago, steady_for_s))
 
     def _unsigned_token(self, callback: Callback, request_body: bytes) -> str:
         signing = self.operator.settings.signing

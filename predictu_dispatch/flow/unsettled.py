@@ -110,6 +110,9 @@ class Unsettled:
         """Log each answer that is lost when this process ends, for manual review."""
         for entry in self._entries:
             attempt = entry.attempt
+            if attempt.reaped:
+                # Another daemon reaps it again.
+                continue
             log.error(
                 Event.ANSWER_LOST,
                 request_id=str(attempt.callback.request_id),

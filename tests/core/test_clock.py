@@ -32,7 +32,6 @@ def test_it_is_steady_since_the_first_reading() -> None:
     clock = steady()
     assert clock.steady_for_s(20.0) == pytest.approx(20.0, abs=0.01)
     assert clock.take_steps() == []
-    assert clock.stepped_s_ago(20.0) == float("inf")
 
 
 @pytest.mark.parametrize("step_s", [-3600.0, -0.5, 0.5, 3600.0])
@@ -43,7 +42,6 @@ def test_a_step_in_either_direction_begins_the_steady_time_again(step_s: float) 
     assert clock.take_steps() == []
     read(clock, 21.0, shift_s=step_s)
     assert clock.steady_for_s(21.0) == pytest.approx(0.5, abs=0.01)
-    assert clock.stepped_s_ago(21.0) == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_step_there_and_back_is_two_steps() -> None:

@@ -264,7 +264,16 @@ async def test_a_step_forward_does_not_hide_that_a_debit_may_still_land() -> Non
         clock = DatabaseClock()
         # The claim itself is the first reading after the step.
         before = MOMENT if stepped else leased_at
-        clock.observe(ClockReading(before.timestamp() - 1.0, now_s - 1.0, now_s - 1.0))
+        for ago_s in (81.0, 61.0, 41.0, 21.0, 1.0):
+            clock.observe(ClockReading(before.timestamp() - ago_s, now_s - ago_s, now_s - ago_s))
         attempt, _ = await delivered(answering(nothing), rollback, rollback={"recheck_s": 60.0}, clock=clock)
         assert attempt.outcome.state is state
         assert len(clock.take_steps()) == stepped
+
+
+async def test_a_daemon_that_has_just_started_does_not_trust_the_age_of_a_debit() -> None:
+    """The clock may have stepped before it started."""
+    nothing = b'HTTP/1.1 404 No\r\nContent-Length: 26\r\n\r\n{"status":"BET_NOT_FOUND"}'
+    rollback = leased_now(Method.BET_ROLLBACK, expires_in_s=None, placement_ended_s_ago=3600.0)
+    attempt, _ = await delivered(answering(nothing), rollback, rollback={"recheck_s": 60.0}, clock=DatabaseClock())
+    assert attempt.outcome.state is CallbackState.READY
