@@ -186,7 +186,7 @@ class IsolatingOutbox:
         return leases
 
     async def correct_times(self, latest: Sequence[LatestTimes], *, ahead_s: float) -> list[str]:
-        """Bring times back; an operator for which that fails is left to the next turn."""
+        """Correct times; an operator for which that fails is left to the next turn."""
         self._times.forget(self._now_s())
         failing = {operator_id for operator_id, _ in self._times.failed()}
         together = [one for one in latest if one.operator_id not in failing]

@@ -2,7 +2,7 @@
 -- except those whose rows the database cannot read; for those, a row with the SQLSTATE and the
 -- message, and nothing else: an unreadable row has no name. An unreadable row is found by halving
 -- the time: so all leases before and after it are read. Only if two leases end in the same
--- microsecond, which claim() avoids, both count as unreadable. What is an outage fails as a whole.
+-- microsecond, which claim() avoids, both count as unreadable. An outage fails the whole call.
 create or replace function predictu_dispatch.leases_apart(from_at timestamptz, until_at timestamptz, most integer)
 returns table (
     operator_id text, request_id uuid, method text, bet_id text, lane text, attempt integer, budget_from integer,
