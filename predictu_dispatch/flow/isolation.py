@@ -2,10 +2,12 @@
 
 One unreadable row, or one that a trigger refuses, makes the statement for all operators fail. Then
 each operator is claimed alone, and the operator for which that fails callback by callback; the
-database does this in one statement. A callback that fails is set aside for RETRY_S. Its operator is
-claimed apart from the others until nothing of it has failed for KEEP_S, so that the statement for
-the others does not fail again. The same holds for ending overdue callbacks, for correcting times
-operator by operator, and for reading expired leases without the unreadable ones.
+database does this in one statement. A callback that fails is set aside for RETRY_S, and for twice
+as long each time it fails again: a claim tries only some that fail, and the others behind them must
+have their turn. Its operator is claimed apart from the others until nothing of it has failed for
+KEEP_S, so that the statement for the others does not fail again. The same holds for ending overdue
+callbacks, for correcting times operator by operator, and for reading expired leases without the
+unreadable ones.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from predictu_dispatch.core.callback import Callback
@@ -26,9 +28,10 @@ from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.flow.ports import Outbox
 
 RETRY_S = 4.0
-"""A callback that failed is tried again after this time."""
+RETRY_MAX_S = 60.0
+"""A callback that failed is tried again after this time, doubling from the first."""
 KEEP_S = 60.0
-"""How long a failure is remembered, logged once and counted."""
+"""How long a failure is remembered after its pause, logged once and counted."""
 SET_ASIDE_MAX = 5_000
 """For each step; further ones fail again in each turn, up to the limit of claim_apart()."""
 
@@ -54,39 +57,49 @@ class IsolationObserver(Protocol):
     def callback_set_aside(self, step: str, failure: RowFailure) -> None: ...
 
 
+class Pause(NamedTuple):
+    """How long a callback that failed is left out, and until when: a monotonic time."""
+
+    length_s: float
+    until_s: float
+
+
 class SetAside:
-    """The callbacks of one step that failed within the last KEEP_S."""
+    """The callbacks of one step that failed, until KEEP_S after their pause."""
 
     def __init__(self, step: str, observer: IsolationObserver) -> None:
         self._step = step
         self._observer = observer
-        self._failed_at_s: dict[tuple[str, UUID | None], float] = {}
+        self._pauses: dict[tuple[str, UUID | None], Pause] = {}
 
     def add(self, failures: Iterable[RowFailure], now_s: float) -> None:
         for failure in failures:
             key = failure.operator_id, failure.request_id
-            if key not in self._failed_at_s:
-                if len(self._failed_at_s) >= SET_ASIDE_MAX:
-                    continue
+            if key in self._pauses:
+                length_s = min(2 * self._pauses[key].length_s, RETRY_MAX_S)
+            elif len(self._pauses) < SET_ASIDE_MAX:
+                length_s = RETRY_S
                 self._observer.callback_set_aside(self._step, failure)
-            self._failed_at_s[key] = now_s
+            else:
+                continue
+            self._pauses[key] = Pause(length_s, now_s + length_s)
 
     def forget(self, now_s: float) -> None:
-        """Forget what has not failed for KEEP_S."""
-        if self._failed_at_s:
-            self._failed_at_s = {key: at_s for key, at_s in self._failed_at_s.items() if now_s < at_s + KEEP_S}
+        """Forget what has not failed again for KEEP_S after its pause."""
+        if self._pauses:
+            self._pauses = {key: pause for key, pause in self._pauses.items() if now_s < pause.until_s + KEEP_S}
 
     def request_ids(self, now_s: float) -> list[UUID]:
         """Return the callbacks that must not be tried again yet."""
         return [
             request_id
-            for (_, request_id), at_s in self._failed_at_s.items()
-            if request_id is not None and now_s < at_s + RETRY_S
+            for (_, request_id), pause in self._pauses.items()
+            if request_id is not None and now_s < pause.until_s
         ]
 
     def failed(self) -> Collection[tuple[str, UUID | None]]:
         """Return what failed: operator and request id, which is None if it cannot be named."""
-        return self._failed_at_s.keys()
+        return self._pauses.keys()
 
 
 class IsolatingOutbox:

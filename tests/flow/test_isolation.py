@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from predictu_dispatch.core.claim import RowFailure
 from predictu_dispatch.edge.postgres.sql_files import query
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
+from predictu_dispatch.flow.isolation import SetAside
 from tests.support.corruption import large, lose_chunks, overwrite_page
 from tests.support.daemons import Daemon, until
 from tests.support.environment import OTHER, Environment, another_operator, open_environment
-from tests.support.harness import OPERATOR, claim, enqueue, open_harness, placement_params, terminal_params
+from tests.support.harness import OPERATOR, Harness, claim, enqueue, open_harness, placement_params, terminal_params
 from tests.support.postgres import cloned_database, create_template, server_of
 
 EACH = 30
@@ -69,6 +71,19 @@ def named(daemon: Daemon) -> list[str]:
     return sorted(str(line["request_id"]) for line in daemon.lines(SET_ASIDE))
 
 
+async def refuse_poison(harness: Harness, sqlstate: str) -> None:
+    """A trigger refuses each change of the callbacks in public.poison."""
+    await harness.owner.execute(
+        "create table public.poison (request_id uuid primary key);"
+        "create function public.poisoned() returns trigger language plpgsql security definer as $$ begin"
+        f"  if exists (select from public.poison p where p.request_id = new.request_id) then"
+        f"    raise exception using errcode = '{sqlstate}', message = 'poisoned';"
+        "  end if; return new; end $$;"
+        "create trigger poisoned before update on predictu_dispatch.callback"
+        " for each row execute function public.poisoned()"
+    )
+
+
 async def test_a_callback_with_unreadable_params_stops_no_other_one(environment: Environment) -> None:
     """A debit of its own ends at its deadline; a person can withdraw a credit."""
     harness = environment.harness
@@ -110,15 +125,7 @@ async def test_callbacks_that_a_trigger_refuses_stop_no_other_one_and_leave_afte
     async with another_operator(environment):
         daemon = await environment.fleet.start("host-1")
         daemon.freeze()
-        await harness.owner.execute(
-            "create table public.poison (request_id uuid primary key);"
-            "create function public.poisoned() returns trigger language plpgsql security definer as $$ begin"
-            f"  if exists (select from public.poison p where p.request_id = new.request_id) then"
-            f"    raise exception using errcode = '{sqlstate}', message = 'poisoned';"
-            "  end if; return new; end $$;"
-            "create trigger poisoned before update on predictu_dispatch.callback"
-            " for each row execute function public.poisoned()"
-        )
+        await refuse_poison(harness, sqlstate)
         poison = []
         for number in range(25):
             await environment.adopt(f"x-{number}")
@@ -130,7 +137,8 @@ async def test_callbacks_that_a_trigger_refuses_stop_no_other_one_and_leave_afte
         await until_delivered(environment, others, within_s=LEAVE_WITHIN_S)
         await until("all are logged", lambda: len(daemon.lines(SET_ASIDE)) >= len(poison))
         await harness.owner.execute("drop trigger poisoned on predictu_dispatch.callback")
-        await until_delivered(environment, poison, within_s=LEAVE_WITHIN_S)
+        # It may have failed twice.
+        await until_delivered(environment, poison, within_s=2 * LEAVE_WITHIN_S)
         assert named(daemon) == sorted(str(one) for one in poison)
         assert daemon.process.poll() is None
 
@@ -262,3 +270,69 @@ async def test_a_row_that_this_release_cannot_read_hides_no_other_one(environmen
     [line] = daemon.lines(SET_ASIDE)
     assert (line["request_id"], line["sqlstate"]) == (str(unknown), "")
     assert environment.operator.sent(unknown) == []
+
+
+async def test_two_hundred_callbacks_that_fail_hold_up_the_rest_of_their_lane_for_seconds_only(
+    environment: Environment,
+) -> None:
+    """With the default poll interval the first of them are due again before the last are tried."""
+    harness = environment.harness
+    daemon = await environment.fleet.start("host-1", daemon={"poll_interval_s": 0.5})
+    daemon.freeze()
+    await refuse_poison(harness, "P0001")
+    poison = [await harness.place(f"x-{number}") for number in range(200)]
+    await harness.owner.executemany("insert into public.poison values ($1)", [[one] for one in poison])
+    last = await harness.place("last")
+    daemon.thaw()
+    await until_delivered(environment, [last], within_s=2 * LEAVE_WITHIN_S)
+    assert set(named(daemon)) == {str(one) for one in poison}
+
+
+class Named:
+    """Collects what is reported as set aside."""
+
+    def __init__(self) -> None:
+        self.failures: list[tuple[str, RowFailure]] = []
+
+    def callback_set_aside(self, step: str, failure: RowFailure) -> None:
+        self.failures.append((step, failure))
+
+
+def test_the_pause_of_a_callback_that_fails_again_doubles_up_to_a_minute_and_is_remembered() -> None:
+    named = Named()
+    set_aside = SetAside("claim", named)
+    failure = RowFailure(OPERATOR, uuid.uuid4(), "P0001", "poisoned")
+    now_s, pauses_s = 1_000.0, []
+    for _ in range(7):
+        set_aside.add([failure], now_s)
+        failed_at_s = now_s
+        while set_aside.request_ids(now_s):
+            now_s += 1
+            set_aside.forget(now_s)
+        pauses_s.append(now_s - failed_at_s)
+    assert pauses_s == [4, 8, 16, 32, 60, 60, 60]
+    assert named.failures == [("claim", failure)]
+    set_aside.forget(now_s + 59)
+    assert len(set_aside.failed()) == 1
+    set_aside.forget(now_s + 60)
+    assert len(set_aside.failed()) == 0
+    # From the beginning, because it is new.
+    set_aside.add([failure], now_s)
+    assert set_aside.request_ids(now_s + 3) == [failure.request_id]
+    assert set_aside.request_ids(now_s + 4) == []
+
+
+@pytest.mark.parametrize("count", [160, 200, 2_000])
+def test_callbacks_that_fail_again_leave_turns_for_the_others(count: int) -> None:
+    """A turn takes the first 20 that are not set aside, and there are two turns a second."""
+    set_aside = SetAside("claim", Named())
+    failures = [RowFailure(OPERATOR, uuid.uuid4(), "P0001", "poisoned") for _ in range(count)]
+    free_turns, now_s = 0, 1_000.0
+    while free_turns == 0 and now_s < 1_000 + count:
+        paused = set(set_aside.request_ids(now_s))
+        tried = [one for one in failures if one.request_id not in paused][:20]
+        set_aside.add(tried, now_s)
+        free_turns += len(tried) < 20
+        now_s += 0.5
+        set_aside.forget(now_s)
+    assert free_turns

@@ -185,7 +185,7 @@ def _process_gauges(process: ProcessStats) -> Iterable[Metric]:
     yield _gauge(
         "set_aside",
         "Callbacks that the database or this daemon cannot process, such as an unreadable row. They are tried again "
-        "every few seconds; all others are delivered. Counted for a minute after the last failure.",
+        "after 4 s to a minute; all others are delivered. Counted for up to two minutes after the last failure.",
         {
             (operator_id,): process.set_aside.get(operator_id, 0)
             for operator_id in {*process.set_aside, *(operator_id for operator_id, _ in process.in_flight)}
