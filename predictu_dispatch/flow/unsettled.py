@@ -16,6 +16,8 @@ from predictu_dispatch.core.lifecycle import Attempt
 
 KEPT_MAX: Final = 5_000
 """Unsettled attempts without a slot; further ones keep theirs, which slows the claims down."""
+KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""The same for their texts: an answer may have a body of 64 KiB."""
 FAILURES_WITH_SLOT: Final = 6
 """After so many failures alone a slot is freed even if nothing else was settled."""
 Key = tuple[str, UUID, int]
@@ -38,6 +40,8 @@ class Entry:
     times_slow: int = 0
     is_cause: bool = False
     """Others were settled after it failed alone, so it is the cause of its failure."""
+    kept_bytes: int = 0
+    """Its size while it is kept without a slot."""
     retry: asyncio.TimerHandle | None = None
 
 
@@ -48,6 +52,7 @@ class Unsettled:
         self._entries: dict[Entry, None] = {}
         self._failing: dict[Entry, None] = {}
         self._by_key: dict[Key, int] = {}
+        self._kept_bytes = 0
         self._none = asyncio.Event()
         self._none.set()
 
@@ -66,6 +71,7 @@ class Unsettled:
             return
         del self._entries[entry]
         self._failing.pop(entry, None)
+        self._kept_bytes -= entry.kept_bytes
         self._by_key[entry.key] -= 1
         if not self._by_key[entry.key]:
             del self._by_key[entry.key]
@@ -87,7 +93,13 @@ class Unsettled:
         await self._none.wait()
 
     def free_slot(self, entry: Entry) -> None:
-        if len(self._entries) <= KEPT_MAX and not entry.done.done():
+        """Free the slot of an entry that is kept, unless too many are."""
+        if entry.done.done():
+            return
+        kept_bytes = _size(entry.attempt)
+        if len(self._entries) <= KEPT_MAX and self._kept_bytes + kept_bytes <= KEPT_BYTES_MAX:
+            entry.kept_bytes = kept_bytes
+            self._kept_bytes += kept_bytes
             entry.done.set_result(None)
 
     def note_failure(self, entry: Entry) -> None:
@@ -137,6 +149,11 @@ class Unsettled:
         """The same without entries that wait for a lock or are the cause of their failure."""
         held_up = (entry for entry in self._entries if not (entry.times_locked or entry.is_cause))
         return next((time.monotonic() - entry.ended_at_s for entry in held_up), 0.0)
+
+
+def _size(attempt: Attempt) -> int:
+    headers = sum(len(name) + len(value) for name, value in attempt.exchange.headers)
+    return len(attempt.exchange.body) + headers + len(attempt.request_body or "") + len(attempt.callback.params)
 
 
 def key_of(callback: Callback) -> Key:

@@ -91,6 +91,34 @@ async def test_while_nothing_can_be_settled_the_slots_stay_taken(harness: Harnes
         assert recorder.unsettled.failing == 0
 
 
+async def test_answers_kept_without_a_slot_are_bounded_in_bytes(
+    harness: Harness, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may have a body of 64 KiB. Those beyond the bound keep their slots."""
+    monkeypatch.setattr("predictu_dispatch.flow.unsettled.KEPT_BYTES_MAX", 200 * 1024)
+    for n in range(6):
+        await harness.place(f"b-{n}")
+    async with recording(database) as (outbox, recorder, observer):
+        attempts = [retried(one) for one in (await claimed(outbox)).values()]
+        for again in range(2):
+            transaction = harness.owner.transaction()
+            await transaction.start()
+            await harness.owner.execute("select from predictu_dispatch.bet for update")
+            slots = [
+                recorder.record(one._replace(exchange=one.exchange._replace(body=b"x" * 64 * 1024))) for one in attempts
+            ]
+            await until(
+                "all were locked twice",
+                lambda: [one.times_locked > 1 for one in recorder.unsettled.waiting()] == [True] * len(attempts),
+            )
+            assert sum(slot.done() for slot in slots) == 3
+            await transaction.rollback()
+            await recorder.idle()
+            assert all(slot.done() for slot in slots)
+            # A second report of an attempt is late, and what was kept before counts no more.
+            assert len(observer.settled) == (again + 1) * len(slots)
+
+
 @pytest.fixture
 def _quick_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Statements of the lane time out after half a second, not after ten."""
