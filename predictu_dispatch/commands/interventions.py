@@ -247,6 +247,8 @@ async def _retry_all(
         if total and not yes:
             sent = [row for row in counts if row["retriable"]]
             sums = [money(int(row["amount"]), row["currency"], row["minor_digits"]) for row in sent]
+            if unreadable := sum(row["unreadable"] for row in counts):
+                sums.append(f"and {unreadable:,} whose amount cannot be read")
             ask(f"Send {count(total, 'callback')} of operator {operator} again: {', '.join(sums)}?")
         after: tuple[Any, Any] = (None, None)
         while page := await db.fetch(query("retriable"), operator, method, counts[0]["counted_at"], *after, _PAGE_ROWS):

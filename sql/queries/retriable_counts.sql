@@ -1,10 +1,14 @@
 -- How many callbacks of an operator need review, by currency: those that may be retried, with the
--- sum of their amounts, and the others. No row for an unknown operator.
+-- sum of their amounts and how many of these cannot be read, and the others. No row for an unknown
+-- operator.
 -- $1 operator_id; $2 method, or null for any
 select o.operator_id, coalesce(shown.params ->> 'currency', b.currency) as currency,
        predictu_dispatch.minor_digits(coalesce(shown.params ->> 'currency', b.currency)) as minor_digits,
        count(c.request_id) filter (where c.state in ('rejected', 'exhausted')) as retriable,
        coalesce(sum((shown.params ->> 'amount')::numeric) filter (where c.state in ('rejected', 'exhausted')), 0) as amount,
+       count(c.request_id) filter (where c.state in ('rejected', 'exhausted') and shown.params ? 'unreadable'
+                                     -- Else a producer named one of its own params so.
+                                     and not shown.params ? 'player_id') as unreadable,
        count(c.request_id) filter (where c.state not in ('rejected', 'exhausted')) as others,
        clock_timestamp() as counted_at
   from predictu_dispatch.operator o

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import CommandLine, command_line_for
+from tests.support.corruption import large, lose_chunks
 from tests.support.daemons import until
 from tests.support.environment import open_environment
 from tests.support.harness import (
@@ -23,6 +24,7 @@ from tests.support.harness import (
     exhausted,
     placement_params,
     rejected,
+    terminal_params,
 )
 from tests.support.postgres import Database
 
@@ -33,6 +35,19 @@ WIN = uuid.UUID("00000000-0000-4000-8000-000000000001")
 def cli(tmp_path: Path, database: Database) -> CommandLine:
     """With a person's login."""
     return command_line_for(tmp_path, database.operations)
+
+
+def on_a_terminal(command: list[str], answer: bytes) -> tuple[int, str]:
+    """Runs it on a terminal on which somebody types; returns the exit code and what is shown."""
+    person, terminal = pty.openpty()
+    os.write(person, answer)
+    process = subprocess.run(
+        command, stdin=terminal, stderr=terminal, stdout=subprocess.PIPE, timeout=3 * WAIT_S, check=False
+    )
+    os.close(terminal)
+    shown = os.read(person, 10_000).decode()
+    os.close(person)
+    return process.returncode, shown
 
 
 def one_line(text: str) -> str:
@@ -119,6 +134,28 @@ async def test_a_locked_callback_stops_none_of_the_others(harness: Harness, cli:
     assert {one["request_id"]: one["sqlstate"] for one in output["refused"]} == {str(wins[n]): "PD006" for n in (0, 2)}
 
 
+async def test_unreadable_params_and_times_from_the_future_stop_no_retry_of_an_operator(
+    harness: Harness, cli: CommandLine
+) -> None:
+    """The sum leaves out an amount that cannot be read; the clock was set back after two ends."""
+    for number in range(4):
+        await open_bet(harness, f"b{number}")
+    wins = [await harness.end("BET_WIN", f"b{number}") for number in range(3)]
+    unreadable = await enqueue(harness.producer, "BET_WIN", large(terminal_params("BET_WIN", await harness.bet("b3"))))
+    await harness.settle(*(exhausted(lease) for lease in await claim(harness.daemon)))
+    await lose_chunks(harness.owner, unreadable)
+    await harness.owner.execute(
+        "update predictu_dispatch.callback set review_since = now() + interval '1 hour' where request_id = any($1)",
+        [*wins[:1], unreadable],
+    )
+    code, shown = await asyncio.to_thread(on_a_terminal, cli.process("retry", "--operator", OPERATOR), b"y\n")
+    question = "Send 4 callbacks of operator op_abc123 again: 15.00 EUR, and 1 whose amount cannot be read?"
+    assert question in one_line(shown)
+    assert code == 0
+    ready = await harness.owner.fetch("select request_id from predictu_dispatch.callback where state = 'ready'")
+    assert {row["request_id"] for row in ready} == {*wins, unreadable}
+
+
 async def test_retry_of_an_operator_reads_several_pages(harness: Harness, cli: CommandLine) -> None:
     await in_review(harness, "b1")
     await harness.owner.execute("set session_replication_role = replica")
@@ -146,22 +183,8 @@ async def test_on_a_terminal_retry_of_an_operator_shows_count_and_sums_and_needs
     await harness.attempt(yen, delivered)
     await harness.attempt(await harness.end("BET_REFUND", "b4"), exhausted)
     for answer, expected in ((b"n\n", (1, "exhausted")), (b"\n", (1, "exhausted")), (b"y\n", (0, "ready"))):
-        person, terminal = pty.openpty()
-        os.write(person, answer)
-        command = cli.process("retry", "--operator", OPERATOR)
-        process = await asyncio.to_thread(
-            subprocess.run,
-            command,
-            stdin=terminal,
-            stderr=terminal,
-            stdout=subprocess.PIPE,
-            timeout=3 * WAIT_S,
-            check=False,
-        )
-        os.close(terminal)
-        shown = os.read(person, 10_000).decode()
-        os.close(person)
-        assert (process.returncode, await harness.state(win)) == expected, shown
+        code, shown = await asyncio.to_thread(on_a_terminal, cli.process("retry", "--operator", OPERATOR), answer)
+        assert (code, await harness.state(win)) == expected, shown
         assert "Send 4 callbacks of operator op_abc123 again: 10.00 EUR, 700 JPY? [y/N]" in shown
 
 
