@@ -5,7 +5,7 @@
 with recursive chain (pid, waiting_pid) as (
     select b.pid, w.pid
       from pg_stat_get_activity(null) w
-      join pg_stat_get_activity(pg_backend_pid()) own on own.usesysid = w.usesysid and own.datid = w.datid
+      join pg_stat_get_activity(pg_backend_pid()) own on own.usesysid = w.usesysid
      cross join unnest(pg_blocking_pids(w.pid)) b (pid)
      where case when $1::integer[] is null then w.wait_event_type = 'Lock' else w.pid = any ($1) end
     union

@@ -15,6 +15,7 @@ from tests.support.postgres import Database
 NAMED_WITHIN_S = 6.0
 RECOVERED_WITHIN_S = 10.0
 COMMAND_ENDS_WITHIN_S = 20.0
+CATALOGS = ("pg_class", "pg_attribute", "pg_index", "pg_proc", "pg_type", "pg_operator", "pg_trigger", "pg_namespace")
 
 
 @contextlib.asynccontextmanager
@@ -77,3 +78,49 @@ async def test_sessions_that_stop_all_statements_are_named_at_once_and_deliverie
     await daemon.until_logged("database.unblocked")
     assert await daemon.metric("database_blocked_seconds") == 0
     assert await environment.states() == {"delivered": 1}
+
+
+async def test_sessions_that_lock_the_catalogs_are_named_although_logins_to_the_database_hang(
+    environment: Environment, database: Database
+) -> None:
+    """No grant is needed; many temporary tables make all sessions read the catalogs again."""
+    daemon = await environment.fleet.start("host-1")
+    # Prepared, because it must not need the catalogs later.
+    is_blocked = await environment.harness.owner.prepare("select cardinality(pg_blocking_pids($1)) > 0")
+    assert not await is_blocked.fetchval(0)
+    sessions = [await asyncpg.connect(database.stranger) for _ in range(2 + len(CATALOGS))]
+    holder, bursting, *asking = sessions
+    try:
+        await holder.execute("begin")
+        for catalog in CATALOGS:
+            await holder.execute(f"prepare s_{catalog} as select from pg_catalog.{catalog}")
+        await bursting.execute("begin")
+        await bursting.execute(
+            "do $$begin for i in 1..900 loop execute format('create temp table t%s (a int)', i); end loop; end$$"
+        )
+        async with asyncio.TaskGroup() as tasks:
+            for session, catalog in zip(asking, CATALOGS, strict=True):
+                tasks.create_task(refused(session, f"create rule r as on insert to pg_catalog.{catalog} do nothing"))
+
+            async def all_wait() -> bool:
+                return all([await is_blocked.fetchval(session.get_server_pid()) for session in asking])
+
+            await until("all wait", all_wait)
+            tasks.create_task(refused(bursting, "commit"))
+            await daemon.until_logged("database.blocked")
+            assert not await daemon.is_ready()
+            assert (
+                f"process {holder.get_server_pid()} (login test_stranger) holds it"
+                in daemon.lines("database.blocked")[0]["reason"]
+            )
+            for session in sessions:
+                session.terminate()
+        await until("it is ready again", daemon.is_ready)
+    finally:
+        for session in sessions:
+            session.terminate()
+
+
+async def refused(session: asyncpg.Connection, statement: str) -> None:
+    with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        await session.execute(statement)

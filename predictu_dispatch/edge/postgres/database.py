@@ -59,7 +59,7 @@ class Database:
             "statement_cache_size": 0 if through_pooler else _STATEMENTS_CACHED,
             "server_settings": {"application_name": application_name},
         }
-        self.lock_watch = LockWatch(self._hosts, self._options, through_pooler=through_pooler)
+        self.lock_watch = LockWatch(self._hosts, self._options, through_pooler=through_pooler, is_up=lambda: self.is_up)
         self._background_permits = asyncio.Semaphore(max(1, pool_size - _URGENT_CONNECTIONS))
         self._pool: Pool | None = None
         self._idle: list[tuple[float, PoolConnectionProxy]] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -30,6 +30,9 @@ _SLOW_S: Final = 3.0
 _LOOK_S: Final = 1.0
 _OVER_S: Final = 3.0
 """It is over if no statement waits for this long; one that timed out is repeated sooner."""
+_OWN_CONNECT_S: Final = 2.0
+_OTHER_DATABASE: Final = "postgres"
+"""If logins to our own database hang too, because one of its catalogs is locked."""
 _REMIND_S: Final = 60.0
 _CHANGED_S: Final = 5.0
 """The least time between two log lines, for the same sessions and for others."""
@@ -61,11 +64,14 @@ class Blocker(NamedTuple):
 class LockWatch:
     """Looks at the statements in `running`, each with the monotonic time of its start."""
 
-    def __init__(self, hosts: Hosts, options: Mapping[str, Any], *, through_pooler: bool) -> None:
+    def __init__(
+        self, hosts: Hosts, options: Mapping[str, Any], *, through_pooler: bool, is_up: Callable[[], bool]
+    ) -> None:
         self.running: dict[Session, float] = {}
         self._hosts = hosts
         self._options = options
         self._through_pooler = through_pooler
+        self._is_up = is_up
         self._connection: Connection | None = None
         self._blockers: Sequence[Blocker] = ()
         self._since_s: float | None = None
@@ -110,7 +116,7 @@ class LockWatch:
             if self._since_s is None:
                 self._since_s = oldest_s
             self._log(now_s)
-        elif self._since_s is not None and now_s - self._seen_at_s > _OVER_S:
+        elif self._since_s is not None and now_s - self._seen_at_s > _OVER_S and self._is_up():
             log.info(Event.DATABASE_UNBLOCKED, lasted_s=round(self._seen_at_s - self._since_s, 1))
             self._since_s, self._logged = None, ((), 0.0)
 
@@ -130,8 +136,7 @@ class LockWatch:
         if not self.running:
             return []
         if self._connection is None or self._connection.is_closed():
-            with translated_connect():
-                self._connection = await self._hosts.connect(**self._options)
+            self._connection = await self._connect()
         keeps_settings = self._hosts.keeps_settings
         # A pooling proxy gives its own numbers as pids.
         is_direct = keeps_settings and not self._through_pooler
@@ -140,6 +145,14 @@ class LockWatch:
             async with with_settings(self._connection, keeps_settings=keeps_settings):
                 rows = await self._connection.fetch(query("blockers"), pids, timeout=CONNECT_TIMEOUT_S)
         return [Blocker(*row) for row in rows]
+
+    async def _connect(self) -> Connection:
+        with translated_connect():
+            try:
+                async with asyncio.timeout(_OWN_CONNECT_S):
+                    return await self._hosts.connect(**self._options)
+            except TimeoutError:
+                return await self._hosts.connect(**self._options, database=_OTHER_DATABASE)
 
     async def _disconnect(self) -> None:
         if self._connection is not None:
