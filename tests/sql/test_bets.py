@@ -193,7 +193,7 @@ async def test_a_delivered_terminal_closes_its_bet(harness: Harness) -> None:
 
 
 async def test_unlisted_events_change_nothing(harness: Harness) -> None:
-    """A placement settles once, a terminal only while in flight; other reports are late."""
+    """A placement settles once, a terminal only while in flight; others are late or refused."""
     unlisted = set(itertools.product(BetState, BetEvent)) - set(BET_RULES)
     assert unlisted == (
         {(state, event) for state in BetState for event in WAYS if state is not BetState.PLACING}
@@ -213,8 +213,8 @@ async def test_unlisted_events_change_nothing(harness: Harness) -> None:
         before = await harness.everything()
         for callback in [dict(await harness.callback(named)) for named in (placement, terminal) if named]:
             for attempts_ahead, came_to in itertools.product((0, 1), (delivered, rejected, exhausted, retried)):
-                forged = came_to(
-                    callback | {"attempt": callback["attempts"] + attempts_ahead or 1, "leased_at": SOME_TIME}
-                )
-                assert [change["cause"] for change in await harness.settle(forged)] == ["late"]
+                attempt = callback["attempts"] + attempts_ahead or 1
+                forged = came_to(callback | {"attempt": attempt, "leased_at": SOME_TIME})
+                cause = "late" if attempt <= callback["attempts"] else "unknown_attempt"
+                assert [change["cause"] for change in await harness.settle(forged)] == [cause]
         assert await harness.everything() == before, state

@@ -137,12 +137,14 @@ async def test_two_daemons_share_limits_and_a_circuit(environment: Environment) 
     assert environment.operator.faults == await environment.audit_faults() == []
 
 
-async def test_commands_do_their_work_through_the_pooler(environment: Environment, tmp_path: Path) -> None:
+async def test_commands_do_their_work_through_the_pooler(
+    environment: Environment, database: Database, tmp_path: Path
+) -> None:
     """They read the daemon's dispatcher.toml, and so use the same pooler."""
     await environment.fleet.start("host-1")
     await environment.adopt("b-won")
     (tmp_path / "desk").mkdir()
-    desk = command_line_for(tmp_path / "desk", environment.fleet.dsn)
+    desk = command_line_for(tmp_path / "desk", pooled(environment).pooler.through(database.operations))
 
     async def run(*arguments: str) -> str:
         code, output, errors = await desk.run(*arguments)
