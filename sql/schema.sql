@@ -538,11 +538,11 @@ begin
     return query
     update predictu_dispatch.callback c
        set state = 'in_flight', attempts = c.attempts + 1, leased_at = now(), leased_by = instance,
-           -- Up to a thousandth longer: each at its own time, so that leases_apart() can tell them apart.
-           lease_until = now() + lease.lease_s * (1 + random() / 1000) * interval '1 second',
+           -- Each ends a microsecond after the one before, so that leases_apart() can tell them apart.
+           lease_until = now() + lease.lease_s * interval '1 second' + lease.number * interval '1 microsecond',
            amount_format = coalesce(c.amount_format, lease.amount_format)
-      from unnest(picked.operator_ids, picked.request_ids, picked.amount_formats, picked.leases_s)
-           as lease (operator_id, request_id, amount_format, lease_s)
+      from unnest(picked.operator_ids, picked.request_ids, picked.amount_formats, picked.leases_s) with ordinality
+           as lease (operator_id, request_id, amount_format, lease_s, number)
      where c.operator_id = lease.operator_id and c.request_id = lease.request_id
     returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason,
               c.params::text, c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision,
