@@ -147,7 +147,15 @@ TOO_MUCH: tuple[Entry, ...] = (
 )
 
 FLOODS: tuple[Entry, ...] = (
-    sends("a thousand 100s, then an answer", CONTINUE * 1_000 + http(), DELIVERED, body=OK),
+    sends("a hundred 100s, then an answer", CONTINUE * 100 + http(), DELIVERED, body=OK),
+    # Each costs time of the loop, and so delays the answers of other operators.
+    sends("a thousand 100s, then an answer", CONTINUE * 1_000 + http(), *TOO_LARGE),
+    sends(
+        "58 times a 100 with 3,000 headers, then an answer",
+        (b"HTTP/1.1 100\n" + b"a:\n" * 3_000 + b"\n") * 58 + http(),
+        *TOO_LARGE,
+    ),
+    sends("a body of 65,000 chunks", chunked(*[b" "] * 65_000), *TOO_LARGE),
     sends("early hints, then an answer", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + http(), DELIVERED),
     sends("a 199, then an answer", b"HTTP/1.1 199 Soon\r\n\r\n" + http(), DELIVERED),
     sends("a 100, then a refusal", CONTINUE + http(b"", status=b"HTTP/1.1 500 No"), no_answer("http_500")),

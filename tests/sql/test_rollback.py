@@ -141,3 +141,15 @@ async def test_a_bet_of_a_disabled_operator_is_still_rolled_back(harness: Harnes
         "update predictu_dispatch.operator set enabled = false where operator_id = $1", OPERATOR
     )
     assert await harness.state(await harness.rollback()) == "ready"
+
+
+async def test_a_long_reason_is_cut_and_keeps_no_debit(harness: Harness) -> None:
+    await harness.attempt(await harness.place("b-1"), delivered)
+    await harness.producer.execute("select predictu_dispatch.rollback_bet($1, 'b-1', repeat('x', 1000000))", OPERATOR)
+    [rollback] = await harness.rollbacks("b-1")
+    assert (
+        await harness.owner.fetchval(
+            "select length(note) from predictu_dispatch.callback where request_id = $1", rollback["request_id"]
+        )
+        == 1000
+    )

@@ -19,13 +19,18 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from typing_extensions import override
 
 HEAD_BYTES_MAX = 16_384
-"""Limit of an answer's headers, which are stored in the audit, and of its trailers."""
+"""Limit of an answer's headers, which are stored in the audit, together with those of the interim
+answers (1xx) before it; and of its trailers."""
 _STATUS_LINE_BYTES_MAX = 256
 """Room for the status line while the headers are incomplete."""
 _BESIDE_A_HEADER = len(": \r\n")
+_STATUS_LINE_BYTES = len("HTTP/1.1 100 Continue\r\n\r\n")
+"""Of an interim answer."""
 _WIRE_PER_BODY = 8
 """Limit of an answer's bytes on the wire, as a multiple of max_response_bytes. A chunk of one byte
-takes six. It also bounds chunk extensions and interim answers (1xx)."""
+takes six. It also bounds chunk extensions."""
+_CHUNKS_MAX = 4_096
+"""Each costs the loop microseconds: one operator's answers must not delay those of others."""
 _IDLE_S = 20.0
 """Load balancers close idle connections after 60 s, some after 30; we must close first."""
 _KEEP_ALIVE_MARGIN_S = 1.0
@@ -80,6 +85,9 @@ class Connection(asyncio.Protocol):
         self.failure: tuple[str, str] | None = _UNFINISHED
         """Reason and error of an exchange without a complete answer."""
         self._head_bytes = 0
+        self._interim_bytes = 0
+        """Those of `_head_bytes` that belong to interim answers."""
+        self._chunks_left = _CHUNKS_MAX
         self._body_room = self._response_bytes_max
         self._wire_room = HEAD_BYTES_MAX + _WIRE_PER_BODY * self._response_bytes_max
         self._is_complete = False
@@ -233,7 +241,7 @@ class Connection(asyncio.Protocol):
         elif head.count(b"\0") >= 2 * len(self._headers) > 0:
             # The leniency for headers lets it pass (RFC 9110, section 5.5).
             self.fail("bad_http", "the answer is not valid HTTP: a NUL in a header")
-        elif len(head) + 2 * len(self._headers) >= HEAD_BYTES_MAX:
+        elif self._interim_bytes + len(head) + 2 * len(self._headers) >= HEAD_BYTES_MAX:
             # On the wire each header has four more bytes; in `head` two, and the last one has one.
             self._fail_head()
         elif status >= _FINAL_MIN or status == _SWITCHING_PROTOCOLS:
@@ -250,11 +258,18 @@ class Connection(asyncio.Protocol):
         if self._body_room < 0:
             self.fail("too_large", f"the answer is longer than max_response_bytes = {self._response_bytes_max}")
 
+    def on_chunk_header(self) -> None:
+        self._chunks_left -= 1
+        if self._chunks_left < 0 and not self._is_complete and self._ended is not None:
+            self.fail("too_large", f"the answer has more than {_CHUNKS_MAX} chunks")
+
     def on_message_complete(self) -> None:
         if self.status is None:
             # An interim answer (1xx): the final one follows.
+            self._interim_bytes += sum(len(name) + len(value) + _BESIDE_A_HEADER for name, value in self._headers)
+            self._interim_bytes += _STATUS_LINE_BYTES
             self._headers.clear()
-            self._head_bytes = 0
+            self._head_bytes = self._interim_bytes
         elif not self._is_complete:
             self._is_complete = True
             self._keeps_alive = self._parser.should_keep_alive()

@@ -20,6 +20,8 @@ _KEY_OF_OLDER_RELEASES = 7_305_177_219_640_001
 """Key of the advisory lock that `migrate` of releases before 0003_locks.sql takes."""
 _LOCK_TIMEOUT_S = 2
 """Less than the 2.5 s of a daemon's shares, so a wait delays daemons only briefly."""
+_OTHER_RUN_MAX_S = 60
+"""A concurrent run takes a few seconds."""
 _TRY_TIMEOUT_S = 0.2
 """Less than Postgres's deadlock_timeout, so that a deadlock ends a try of `migrate` and no other
 transaction. Others wait behind a try for at most this long."""
@@ -107,7 +109,7 @@ async def _wait_for_other_runs(connection: Connection | PoolConnectionProxy) -> 
             # Any login may hold this one, so it is waited for no longer than such a run takes.
             await connection.execute(lock_timeout)
             await connection.execute("select pg_advisory_xact_lock($1)", _KEY_OF_OLDER_RELEASES)
-    await connection.execute("set local lock_timeout = 0")
+    await connection.execute(f"set local lock_timeout = '{_OTHER_RUN_MAX_S}s'")
     await connection.execute("lock table predictu_dispatch.schema_migration in share row exclusive mode")
     # Other transactions, also the daemons', queue behind one that waits for a table's lock.
     await connection.execute(lock_timeout)

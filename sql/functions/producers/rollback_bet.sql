@@ -1,5 +1,6 @@
 -- Rolls back a bet whose trade failed. Returns the request_id of the BET_ROLLBACK, or null if
--- nothing has to be sent. Raises PD005, PD008.
+-- nothing has to be sent. Of the reason the first 1,000 characters are kept: a long one must not
+-- keep a debit. Raises PD005, PD008.
 create or replace function predictu_dispatch.rollback_bet(operator_id text, bet_id text, reason text) returns uuid
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
@@ -10,6 +11,7 @@ declare
     rollback_id uuid;
 begin
     perform predictu_dispatch.check_producer_scope(operator_id);
+    reason := left(reason, 1000);
     select b.* into bet from predictu_dispatch.bet b
      where b.operator_id = operator_id and b.bet_id = bet_id for no key update;
     if not found then

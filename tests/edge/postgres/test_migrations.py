@@ -384,6 +384,17 @@ async def test_an_upgrade_under_traffic_ends_and_no_delivery_is_the_victim_of_a_
     assert stored == sum(task.result() for task in deliveries)
 
 
+async def test_a_run_behind_a_lock_of_its_own_table_ends_with_a_message(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "_OTHER_RUN_MAX_S", 1)
+    async with connected(database.owner, 1) as [other], other.transaction():
+        await other.execute("lock table predictu_dispatch.schema_migration in access exclusive mode")
+        with pytest.raises(SchemaError, match="another transaction keeps a table locked"):
+            async with asyncio.timeout(WAIT_S):
+                await migrate(database.owner)
+
+
 async def stored_callbacks(owner: Connection) -> list[dict[str, Any]]:
     rows = await owner.fetch("select * from predictu_dispatch.callback order by operator_id, request_id")
     return [dict(row) for row in rows]
