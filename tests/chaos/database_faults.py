@@ -30,9 +30,9 @@ HOSTILE_DEFAULTS = {
     "transform_null_equals": "on",
     "quote_all_identifiers": "on",
     "enable_indexscan": "off",
-    "synchronous_commit": "off",
 }
-"""Defaults that an administrator may give a database; producers get them too."""
+"""Defaults that an administrator may give a database; producers get them too. Not among them is
+synchronous_commit = off: a killed Postgres then loses what it acknowledged to a producer."""
 _TAKEN_KEYS = (
     "select pg_advisory_lock(hashtext('predictu_dispatch.' || name)) from unnest(array["
     "'heartbeat', 'announce', 'notify_due', 'retention', 'prepare_partitions', 'migrate']) as name"
