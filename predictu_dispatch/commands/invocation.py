@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import sys
@@ -145,7 +144,9 @@ async def database(invocation: Invocation) -> AsyncIterator[Database]:
 
     A statement that gets no answer within 10 s ends it too, and names the sessions that block it.
     """
-    import structlog  # noqa: PLC0415 - loaded only where used
+    import asyncio  # noqa: PLC0415 - loaded only where used
+
+    import structlog  # noqa: PLC0415
 
     from predictu_dispatch.edge.postgres.database import Database  # noqa: PLC0415
 

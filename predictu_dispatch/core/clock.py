@@ -33,6 +33,7 @@ class DatabaseClock:
         """The lowest and the highest offset that the last exact reading allows."""
         self._read_at_s = float("-inf")
         self._steady_from_s = float("inf")
+        self._stepped_at_s = float("-inf")
         self._steps: list[float] = []
 
     def observe(self, reading: ClockReading) -> None:
@@ -41,6 +42,7 @@ class DatabaseClock:
         step_s = self._step_s(lowest_s, highest_s)
         if step_s:
             self._steps.append(step_s)
+            self._stepped_at_s = reading.received_s
         if step_s or reading.sent_s - self._read_at_s > _UNREAD_MAX_S:
             self._steady_from_s = reading.received_s
         if self._offset_s is None or step_s or highest_s - lowest_s < self._width_max_s(*self._offset_s):
@@ -67,6 +69,10 @@ class DatabaseClock:
     def steady_for_s(self, now_s: float) -> float:
         """Return for how long the clock is known to be steady; below 0 if it was never read."""
         return now_s - self._steady_from_s
+
+    def stepped_s_ago(self, now_s: float) -> float:
+        """Return the time since the last step that was seen; infinity if none was."""
+        return now_s - self._stepped_at_s
 
     def at_s(self, now_s: float) -> float:
         """Return its Unix time; 0 if it was never read."""

@@ -155,8 +155,11 @@ class Courier:
         ended_s_ago, now_s = callback.placement_ended_s_ago or 0.0, time.monotonic()
         # The claim is the newest reading.
         self._clock.observe(ClockReading(callback.leased_at.timestamp(), callback.leased_at_s, now_s))
-        steady_for_s = max(0.0, self._clock.steady_for_s(now_s))
-        return callback._replace(placement_ended_s_ago=min(ended_s_ago, steady_for_s))
+        known_s = self._clock.stepped_s_ago(now_s)
+        if callback.reason != "nothing_to_reverse":
+            # Once: the pause before the recheck is as long as a debit may take.
+            known_s = min(known_s, self._clock.steady_for_s(now_s))
+        return callback._replace(placement_ended_s_ago=min(ended_s_ago, max(0.0, known_s)))
 
     def _unsigned_token(self, callback: Callback, request_body: bytes) -> str:
         signing = self.operator.settings.signing

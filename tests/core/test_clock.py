@@ -42,6 +42,7 @@ def test_a_step_in_either_direction_begins_the_steady_time_again(step_s: float) 
     assert clock.take_steps() == []
     read(clock, 21.0, shift_s=step_s)
     assert clock.steady_for_s(21.0) == pytest.approx(0.5, abs=0.01)
+    assert clock.stepped_s_ago(21.0) == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_step_there_and_back_is_two_steps() -> None:

@@ -211,9 +211,14 @@ async def nothing_acknowledged_is_lost(
     # A daemon logs an attempt after its commit is acknowledged, so each logged attempt is in the
     # audit.
     rows = await owner.fetch("select request_id::text, attempt, verdict from predictu_dispatch.attempt")
-    logged = [line for daemon in daemons for line in daemon.lines() if "attempt" in line]
-    settled = Counter((line["request_id"], line["attempt"], line["verdict"]) for line in logged)
-    assert settled == Counter(tuple(row) for row in rows), figures
+
+    def logged() -> Counter[tuple[str, int, str]]:
+        lines = [line for daemon in daemons for line in daemon.lines() if "attempt" in line]
+        return Counter((line["request_id"], line["attempt"], line["verdict"]) for line in lines)
+
+    # A thread writes the log a moment later.
+    await until(f"every attempt is logged; {figures}", lambda: logged().total() >= len(rows))
+    assert logged() == Counter(tuple(row) for row in rows), figures
     # No request was sent without an acknowledged claim.
     sent = Counter(uuid.UUID(request.request_id) for request in operator.requests)
     unknown = {one: count for one, count in sent.items() if one not in callbacks or callbacks[one]["attempts"] < count}
