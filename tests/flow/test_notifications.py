@@ -19,7 +19,7 @@ from tests.support.postgres import Database, cloned_database, create_template, s
 
 BALANCE = {"player_id": "p-1", "currency": "EUR"}
 WAIT_S = 5.0
-BOUND = "between 0 and 20"
+BOUND = "between 0 and 100"
 """Milliseconds for which notify_due() counts on another commit's notification."""
 
 

@@ -14,8 +14,8 @@ begin
         perform predictu_dispatch.notify('predictu_dispatch_due', new.operator_id || ' behind');
         return null;
     end if;
-    -- No commit is waited for longer than 20 ms: another deferred trigger may delay its end.
-    if now_ms - pg_sequence_last_value('predictu_dispatch.notifier_began_ms') between 0 and 20
+    -- No commit is waited for longer than 0.1 s: another deferred trigger may delay its end.
+    if now_ms - pg_sequence_last_value('predictu_dispatch.notifier_began_ms') between 0 and 100
        and current_setting('transaction_isolation') = 'read committed'
        and not pg_visible_in_snapshot(pg_sequence_last_value('predictu_dispatch.notifier_xid')::text::xid8,
                                       pg_current_snapshot()) then
