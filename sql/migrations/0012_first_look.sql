@@ -1,0 +1,2 @@
+-- compatible_from: 0001
+-- Placeholder; its helper writes it.
