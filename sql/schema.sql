@@ -1255,6 +1255,7 @@ CREATE TABLE predictu_dispatch.request_tombstone (
     reason text,
     effect text,
     removed_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
     CONSTRAINT request_tombstone_content_check CHECK ((octet_length(content) = 16))
 );
 
@@ -1820,7 +1821,7 @@ begin
     return null;
 end $$;
 
-CREATE FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) RETURNS TABLE(state text, reason text, effect text, operator_status text, operator_transaction_id text, balance bigint)
+CREATE FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) RETURNS TABLE(state text, reason text, effect text, operator_status text, operator_transaction_id text, balance bigint, finished_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1828,14 +1829,44 @@ CREATE FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) RET
 begin
     perform predictu_dispatch.check_producer_scope(outcome.operator_id);
     return query
-    select c.state, c.reason, c.effect, c.operator_status, c.operator_transaction_id, c.balance
+    select c.state, c.reason, c.effect, c.operator_status, c.operator_transaction_id, c.balance, c.finished_at
       from predictu_dispatch.callback c
      where c.operator_id = outcome.operator_id and c.request_id = outcome.request_id;
     if not found then
         return query
-        select r.state, r.reason, r.effect, null::text, null::text, null::bigint
+        select r.state, r.reason, r.effect, null::text, null::text, null::bigint, r.finished_at
           from predictu_dispatch.get_request_tombstone(outcome.operator_id, outcome.request_id) r
          where r.state is not null;
+    end if;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.outcome_of_bet(operator_id text, bet_id text) RETURNS TABLE(bet_state text, placement_request_id uuid, placement_state text, placement_reason text, placement_effect text, placement_operator_status text, placement_operator_transaction_id text, placement_balance bigint, placement_finished_at timestamp with time zone, terminal_request_id uuid, terminal_method text, terminal_state text, terminal_reason text, terminal_effect text, terminal_operator_status text, terminal_operator_transaction_id text, terminal_balance bigint, terminal_finished_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+    perform predictu_dispatch.check_producer_scope(outcome_of_bet.operator_id);
+    return query
+    select b.state, b.placement_request_id, p.state, p.reason, p.effect, p.operator_status, p.operator_transaction_id,
+           p.balance, p.finished_at, b.terminal_request_id, t.method, t.state, t.reason, t.effect, t.operator_status,
+           t.operator_transaction_id, t.balance, t.finished_at
+      from predictu_dispatch.bet b
+      left join predictu_dispatch.callback p on p.operator_id = b.operator_id and p.request_id = b.placement_request_id
+      left join predictu_dispatch.callback t on t.operator_id = b.operator_id and t.request_id = b.terminal_request_id
+     where b.operator_id = outcome_of_bet.operator_id and b.bet_id = outcome_of_bet.bet_id;
+    if not found then
+        return query
+        select b.state, b.placement_request_id, p.state, p.reason, p.effect, null::text, null::text, null::bigint,
+               p.finished_at, b.terminal_request_id, t.method, t.state, t.reason, t.effect, null::text, null::text,
+               null::bigint, t.finished_at
+          from predictu_dispatch.bet_tombstone b
+          left join predictu_dispatch.request_tombstone p
+            on p.operator_id = b.operator_id and p.request_id = b.placement_request_id
+          left join predictu_dispatch.request_tombstone t
+            on t.operator_id = b.operator_id and t.request_id = b.terminal_request_id
+         where b.operator_id = outcome_of_bet.operator_id and b.bet_id = outcome_of_bet.bet_id;
     end if;
 end $$;
 
@@ -2119,8 +2150,10 @@ begin
          using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where c.operator_id = o.operator_id and c.bet_id = o.bet_id returning c.*
     ), tombstones as (
-        insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
-        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason, g.effect
+        insert into predictu_dispatch.request_tombstone
+            (operator_id, request_id, method, content, state, reason, effect, finished_at)
+        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason,
+               g.effect, g.finished_at
           from removed g on conflict do nothing
     )
     select count(*) into callbacks from removed;
@@ -2132,8 +2165,9 @@ begin
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method)
         select g.operator_id, g.placement_request_id, 'BET_MAKE' from removed g on conflict do nothing
     )
-    insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state)
-    select g.operator_id, g.bet_id, g.state from removed g;
+    insert into predictu_dispatch.bet_tombstone
+        (operator_id, bet_id, state, placement_request_id, terminal_request_id)
+    select g.operator_id, g.bet_id, g.state, g.placement_request_id, g.terminal_request_id from removed g;
     get diagnostics bets = row_count;
 
     with found as materialized (
@@ -2146,8 +2180,10 @@ begin
          where c.operator_id = found.operator_id and c.request_id = found.request_id returning c.*
     ), tombstones as (
         -- PINGs are many, and no operator books anything under their ids.
-        insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
-        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason, g.effect
+        insert into predictu_dispatch.request_tombstone
+            (operator_id, request_id, method, content, state, reason, effect, finished_at)
+        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason,
+               g.effect, g.finished_at
           from removed g where g.method <> 'PING' on conflict do nothing
     )
     select count(*) into single_callbacks from removed;
@@ -3012,7 +3048,9 @@ CREATE TABLE predictu_dispatch.bet_tombstone (
     operator_id text NOT NULL,
     bet_id text NOT NULL,
     state text NOT NULL,
-    removed_at timestamp with time zone DEFAULT now() NOT NULL
+    removed_at timestamp with time zone DEFAULT now() NOT NULL,
+    placement_request_id uuid,
+    terminal_request_id uuid
 );
 
 CREATE TABLE predictu_dispatch.daemon (
@@ -3458,6 +3496,9 @@ REVOKE ALL ON FUNCTION predictu_dispatch.notify_outcome() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) TO predictu_producer;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.outcome_of_bet(operator_id text, bet_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.outcome_of_bet(operator_id text, bet_id text) TO predictu_producer;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.params_digest(params jsonb) FROM PUBLIC;
 

@@ -19,6 +19,9 @@ from tests.support.harness import (
     rejected,
     retried,
 )
+from tests.support.histories import HistoryBuilder, make_months
+from tests.support.postgres import Database
+from tests.support.retention import LONG_AGO, run_retention
 
 BALANCE = {"player_id": "p1", "currency": "EUR"}
 PLACEMENT = uuid.UUID(int=1)
@@ -64,11 +67,75 @@ async def outcome(harness: Harness, request_id: uuid.UUID) -> list[tuple[Any, ..
 async def test_outcome_returns_the_current_state(harness: Harness) -> None:
     assert await outcome(harness, uuid.uuid4()) == []
     placement = await harness.place()
-    assert await outcome(harness, placement) == [("ready", None, "none", None, None, None)]
+    assert await outcome(harness, placement) == [("ready", None, "none", None, None, None, None)]
     await harness.attempt(placement, retried, state_reason="http_503", operator_status="BUSY")
-    assert await outcome(harness, placement) == [("ready", "http_503", "unknown", "BUSY", None, None)]
+    assert await outcome(harness, placement) == [("ready", "http_503", "unknown", "BUSY", None, None, None)]
     await harness.attempt(placement, delivered, operator_status="OK", operator_transaction_id="tx-1", balance=95_000)
-    assert await outcome(harness, placement) == [("delivered", None, "applied", "OK", "tx-1", 95_000)]
+    finished_at = (await harness.callback(placement))["finished_at"]
+    assert finished_at is not None
+    assert await outcome(harness, placement) == [("delivered", None, "applied", "OK", "tx-1", 95_000, finished_at)]
+
+
+OUTCOME_COLUMNS = ("state", "reason", "effect", "operator_status", "operator_transaction_id", "balance", "finished_at")
+
+
+async def outcome_of_bet(harness: Harness, bet_id: str = "b1") -> dict[str, Any]:
+    """What is known of the bet, without nulls; checks it against outcome() of both callbacks."""
+    rows = await harness.producer.fetch("select * from predictu_dispatch.outcome_of_bet($1, $2)", OPERATOR, bet_id)
+    if not rows:
+        return {}
+    [row] = rows
+    for part in ("placement", "terminal"):
+        of_part = tuple(row[f"{part}_{column}"] for column in OUTCOME_COLUMNS)
+        request_id = row[f"{part}_request_id"]
+        assert await outcome(harness, request_id) == ([of_part] if any(of_part) else [])
+    return {name: value for name, value in row.items() if value is not None}
+
+
+async def test_outcome_of_bet_returns_what_outcome_returns_of_its_placement_and_its_terminal(harness: Harness) -> None:
+    assert await outcome_of_bet(harness) == {}
+    placement = await harness.place()
+    known = {"bet_state": "placing", "placement_request_id": placement, "placement_state": "ready"}
+    assert await outcome_of_bet(harness) == known | {"placement_effect": "none"}
+    cancelled = await harness.end("BET_WIN")
+    await harness.owner.execute(
+        "select predictu_dispatch.cancel_callback($1, $2, 'a test', 'test')", OPERATOR, cancelled
+    )
+    found = await outcome_of_bet(harness)
+    assert (found["bet_state"], found["terminal_request_id"], found["terminal_state"]) == (
+        "placing",
+        cancelled,
+        "cancelled",
+    )
+    await harness.attempt(placement, delivered, operator_status="OK", operator_transaction_id="tx-1", balance=95_000)
+    lost = await harness.end("BET_LOSE")
+    found = await outcome_of_bet(harness)
+    assert (found["bet_state"], found["placement_balance"]) == ("closing", 95_000)
+    assert (found["terminal_request_id"], found["terminal_method"]) == (lost, "BET_LOSE")
+    await harness.attempt(lost, delivered)
+    assert (await outcome_of_bet(harness))["bet_state"] == "closed"
+
+
+async def test_of_an_adopted_bets_placement_only_the_request_id_is_known(harness: Harness) -> None:
+    await adopt(harness.producer, OPERATOR, "open", "p1", "EUR", 500, PLACEMENT)
+    assert await outcome_of_bet(harness, "open") == {"bet_state": "open", "placement_request_id": PLACEMENT}
+
+
+async def test_what_outcome_of_bet_knows_of_a_removed_bet(harness: Harness, database: Database) -> None:
+    """Retention keeps what a producer needs to repeat a request, and not the operator's values."""
+    await make_months(harness.owner)
+    histories = HistoryBuilder(harness)
+    before = {}
+    for path in ("won", "rolled back", "never sent", "adopted and won"):
+        bet_id = (await histories.make(path, LONG_AGO)).bet_id or ""
+        before[bet_id] = await outcome_of_bet(harness, bet_id)
+    await run_retention(database)
+    assert await harness.everything() == []
+    for bet_id, known in before.items():
+        lost = ("_operator_status", "_operator_transaction_id", "_balance")
+        assert await outcome_of_bet(harness, bet_id) == {
+            name: value for name, value in known.items() if not name.endswith(lost)
+        }
 
 
 async def test_a_final_interactive_callback_is_notified(harness: Harness) -> None:

@@ -46,6 +46,9 @@ CALLS: dict[str, Call] = {
     "roll back": lambda producer, operator: rollback(producer, "placed", operator),
     "adopt": lambda producer, operator: adopt(producer, operator, "adopted"),
     "read an outcome": lambda producer, operator: outcome(producer, operator, PLACED),
+    "read a bet's outcome": lambda producer, operator: producer.fetch(
+        "select * from predictu_dispatch.outcome_of_bet($1, 'placed')", operator
+    ),
 }
 
 

@@ -6,7 +6,7 @@ from tests.support.harness import Connection, connected, open_harness
 from tests.support.postgres import Database
 
 MAY_EXECUTE = {
-    "predictu_producer": {"enqueue_callback", "rollback_bet", "outcome"},
+    "predictu_producer": {"enqueue_callback", "rollback_bet", "outcome", "outcome_of_bet"},
     "predictu_importer": {"adopt_bet"},
     "predictu_dispatcher": {"sync_operators", "claim", "settle", "settle_one", "expire", "prepare_partitions"},
     "predictu_support": set(),

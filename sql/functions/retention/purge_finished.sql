@@ -86,8 +86,10 @@ begin
          using unnest(ended.operator_ids, ended.bet_ids) as o (operator_id, bet_id)
          where c.operator_id = o.operator_id and c.bet_id = o.bet_id returning c.*
     ), tombstones as (
-        insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
-        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason, g.effect
+        insert into predictu_dispatch.request_tombstone
+            (operator_id, request_id, method, content, state, reason, effect, finished_at)
+        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason,
+               g.effect, g.finished_at
           from removed g on conflict do nothing
     )
     select count(*) into callbacks from removed;
@@ -99,8 +101,9 @@ begin
         insert into predictu_dispatch.request_tombstone (operator_id, request_id, method)
         select g.operator_id, g.placement_request_id, 'BET_MAKE' from removed g on conflict do nothing
     )
-    insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state)
-    select g.operator_id, g.bet_id, g.state from removed g;
+    insert into predictu_dispatch.bet_tombstone
+        (operator_id, bet_id, state, placement_request_id, terminal_request_id)
+    select g.operator_id, g.bet_id, g.state, g.placement_request_id, g.terminal_request_id from removed g;
     get diagnostics bets = row_count;
 
     with found as materialized (
@@ -113,8 +116,10 @@ begin
          where c.operator_id = found.operator_id and c.request_id = found.request_id returning c.*
     ), tombstones as (
         -- PINGs are many, and no operator books anything under their ids.
-        insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, content, state, reason, effect)
-        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason, g.effect
+        insert into predictu_dispatch.request_tombstone
+            (operator_id, request_id, method, content, state, reason, effect, finished_at)
+        select g.operator_id, g.request_id, g.method, predictu_dispatch.readable_digest(g.params), g.state, g.reason,
+               g.effect, g.finished_at
           from removed g where g.method <> 'PING' on conflict do nothing
     )
     select count(*) into single_callbacks from removed;

@@ -58,7 +58,14 @@ FUNCTIONS = {
     """adopt_bet(operator_id text, bet_id text, player_id text, currency text, amount bigint,
         placement_request_id uuid) -> void""",
     """outcome(operator_id text, request_id uuid) -> TABLE(state text, reason text, effect text, operator_status text,
-        operator_transaction_id text, balance bigint)""",
+        operator_transaction_id text, balance bigint, finished_at timestamp with time zone)""",
+    """outcome_of_bet(operator_id text, bet_id text) -> TABLE(bet_state text, placement_request_id uuid,
+        placement_state text, placement_reason text, placement_effect text, placement_operator_status text,
+        placement_operator_transaction_id text, placement_balance bigint,
+        placement_finished_at timestamp with time zone, terminal_request_id uuid, terminal_method text,
+        terminal_state text, terminal_reason text, terminal_effect text, terminal_operator_status text,
+        terminal_operator_transaction_id text, terminal_balance bigint,
+        terminal_finished_at timestamp with time zone)""",
 }
 """The functions for producers, as Postgres prints them."""
 
