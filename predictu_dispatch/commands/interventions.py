@@ -32,6 +32,7 @@ from predictu_dispatch.commands.output import (
     print_wrapped,
     timestamp,
 )
+from predictu_dispatch.commands.request_ids import WHOLE_REQUEST_ID
 from predictu_dispatch.core.database import Refused
 from predictu_dispatch.edge.postgres.sql_files import query
 
@@ -60,13 +61,13 @@ def _not_empty(_context: click.Context, _parameter: click.Parameter, reason: str
 
 
 _by = click.option("--by", default=_person, help="Your name, which is recorded. Default: login@host.")
-_ids = click.argument("request_ids", metavar="REQUEST_ID...", type=click.UUID, nargs=-1, required=True)
+_ids = click.argument("request_ids", metavar="REQUEST_ID...", type=WHOLE_REQUEST_ID, nargs=-1, required=True)
 _operator = click.option("--operator", help="Needed only if several operators have the same REQUEST_ID.")
 _reason = click.option("--reason", required=True, callback=_not_empty, help="The reason, which is recorded.")
 
 
 @click.command()
-@click.argument("request_ids", metavar="[REQUEST_ID]...", type=click.UUID, nargs=-1)
+@click.argument("request_ids", metavar="[REQUEST_ID]...", type=WHOLE_REQUEST_ID, nargs=-1)
 @click.option(
     "--operator", help="With REQUEST_IDs: their operator. Alone: retry all of its callbacks that need review."
 )

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 import click
 
@@ -21,10 +20,12 @@ from predictu_dispatch.commands.invocation import (
     unknown_operator,
 )
 from predictu_dispatch.commands.output import Row, duration, money, print_json, print_line, print_wrapped, timestamp
+from predictu_dispatch.commands.request_ids import REQUEST_ID, the_request
 from predictu_dispatch.commands.texts import BET_STATES, EFFECTS, INTERVENTIONS, VERDICTS, reason_text, state_text
 from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:
+    from predictu_dispatch.core.request_id import Beginning
     from predictu_dispatch.edge.postgres.database import Database
 
 _BODY_CHARS_MAX: Final = 600
@@ -40,12 +41,17 @@ _JSON_ROWS: Final = ("audit", "interventions")
 
 
 @click.command()
-@click.argument("request_id", type=click.UUID, required=False)
+@click.argument("request_id", type=REQUEST_ID, required=False)
 @click.option("--bet", nargs=2, metavar="OPERATOR BET_ID", help="Show a bet with all its callbacks instead.")
 @click.option("--operator", help="Needed only if several operators have the same REQUEST_ID.")
 @common_options
-def show(invocation: Invocation, request_id: UUID | None, bet: tuple[str, str] | None, operator: str | None) -> None:
-    """Show the history of the callback REQUEST_ID, attempt by attempt, or of a bet with --bet."""
+def show(
+    invocation: Invocation, request_id: Beginning | None, bet: tuple[str, str] | None, operator: str | None
+) -> None:
+    """Show the history of the callback REQUEST_ID, attempt by attempt, or of a bet with --bet.
+
+    Any beginning of the id that is not ambiguous is enough.
+    """
     if (request_id is None) == (bet is None):
         raise click.UsageError("give a REQUEST_ID, or --bet OPERATOR BET_ID")
     found, callbacks = asyncio.run(_read(invocation, request_id, bet, operator))
@@ -61,13 +67,14 @@ def show(invocation: Invocation, request_id: UUID | None, bet: tuple[str, str] |
 
 
 async def _read(
-    invocation: Invocation, request_id: UUID | None, bet: tuple[str, str] | None, operator: str | None
+    invocation: Invocation, beginning: Beginning | None, bet: tuple[str, str] | None, operator: str | None
 ) -> tuple[Row | None, list[Row]]:
     async with database(invocation) as db:
         if bet is None:
-            assert request_id is not None  # noqa: S101 - one of the two was given
-            rows = await db.fetch(query("show_callbacks"), request_id, operator)
-            return None, [await _with_life(db, await the_one(db, rows, request_id, operator))]
+            assert beginning is not None  # noqa: S101 - one of the two was given
+            owner, request_id = await the_request(db, beginning, operator)
+            rows = await db.fetch(query("show_callbacks"), request_id, owner)
+            return None, [await _with_life(db, await the_one(db, rows, request_id, owner))]
         bets = await db.fetch(query("show_bet"), *bet)
         if not bets:
             fail(await _why_no_bet(db, *bet))

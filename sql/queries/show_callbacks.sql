@@ -1,5 +1,5 @@
--- A callback by its id, with its bet's state. Several rows only if operators share a request_id.
--- $1 request_id; $2 operator_id, or null for any
+-- A callback by its key, with its bet's state.
+-- $1 request_id; $2 operator_id
 select c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.state, c.reason, c.effect, c.attempts, shown.params::text as params,
        c.created_at, c.due_at, c.expires_at, c.finished_at, c.operator_status, c.operator_transaction_id, c.balance, c.anomaly,
        c.leased_by, c.lease_until, c.review_since, c.note, b.state as bet_state, b.currency as bet_currency,
@@ -7,5 +7,4 @@ select c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.state, c.reaso
   from predictu_dispatch.callback c
  cross join lateral predictu_dispatch.readable_params(c.params) as shown (params)
   left join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
- where c.request_id = $1 and ($2::text is null or c.operator_id = $2)
- order by c.operator_id
+ where c.request_id = $1 and c.operator_id = $2

@@ -89,7 +89,7 @@ async def test_a_bet_is_shown_with_its_rollback_and_its_cancelled_win(harness: H
         (["why", str(PLACEMENT), "--operator", "op_x"], 1, f"no callback {PLACEMENT}: unknown operator op_x;"),
         (["show", "--bet", OPERATOR, "b9"], 1, f"operator {OPERATOR} has no bet b9"),
         (["show", "--bet", "op_x", "b9"], 1, "unknown operator op_x; predictu-dispatch status lists them"),
-        (["show", "7"], 2, "not a valid UUID"),
+        (["show", "7"], 2, "at least 4 hex digits of the request id"),
         (["why"], 2, "Missing argument 'REQUEST_ID'"),
         (["show"], 2, "give a REQUEST_ID, or --bet OPERATOR BET_ID"),
     ],

@@ -6,24 +6,28 @@ import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import click
 
 from predictu_dispatch.commands.invocation import Invocation, common_options, database, the_one
 from predictu_dispatch.commands.output import print_json, print_line, print_wrapped
+from predictu_dispatch.commands.request_ids import REQUEST_ID, the_request
 
 if TYPE_CHECKING:
     from predictu_dispatch.core.diagnosis import Reason
     from predictu_dispatch.core.diagnosis_facts import Facts, FileFacts
+    from predictu_dispatch.core.request_id import Beginning
 
 
 @click.command()
-@click.argument("request_id", type=click.UUID)
+@click.argument("request_id", type=REQUEST_ID)
 @click.option("--operator", help="Needed only if several operators have the same REQUEST_ID.")
 @common_options
-def why(invocation: Invocation, request_id: UUID, operator: str | None) -> None:
-    """Explain why the callback REQUEST_ID is not being sent now; the decisive reason first."""
+def why(invocation: Invocation, request_id: Beginning, operator: str | None) -> None:
+    """Explain why the callback REQUEST_ID is not being sent now; the decisive reason first.
+
+    Any beginning of the id that is not ambiguous is enough.
+    """
     from predictu_dispatch.core.diagnosis import reasons  # noqa: PLC0415 - loaded only where used
 
     facts = asyncio.run(_read(invocation, request_id, operator))
@@ -61,11 +65,12 @@ def _print_reasons(found: tuple[Reason, ...], facts: Facts, *, indent: str) -> N
             _print_reasons(reason.because, facts.earlier, indent=indent + "  ")
 
 
-async def _read(invocation: Invocation, request_id: UUID, operator: str | None) -> Facts:
+async def _read(invocation: Invocation, beginning: Beginning, operator: str | None) -> Facts:
     from predictu_dispatch.edge.postgres.diagnosis_facts import callbacks_with_id, read_facts  # noqa: PLC0415 - loaded only where used
 
     async with database(invocation) as db:
-        row = await the_one(db, await callbacks_with_id(db, request_id, operator), request_id, operator)
+        owner, request_id = await the_request(db, beginning, operator)
+        row = await the_one(db, await callbacks_with_id(db, request_id, owner), request_id, owner)
         file = _operator_file(invocation.config.parent / "operators" / f"{row['operator_id']}.toml")
         return await read_facts(db, row, file)
 
