@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MATCHES_SHOWN: Final = 20
 
 
-class _BeginningType(click.ParamType):
+class _BeginningType(click.ParamType[Beginning]):
     name = "request id"
 
     @override
@@ -33,7 +33,7 @@ class _BeginningType(click.ParamType):
             self.fail(f"'{value}': {error}", param, ctx)
 
 
-class _WholeType(click.ParamType):
+class _WholeType(click.ParamType[UUID]):
     name = "request id"
 
     @override
