@@ -23,7 +23,7 @@ WIDTH = 100
 PATH = r"`([\w./-]+\.(?:py|sql|md|toml|sh|json|svg|service|timer|yml)|[a-z_]+(?:/[a-z_]+)*/)`"
 SHORTENED = ("predictu_dispatch", "sql/functions", "sql/migrations", "config", "tests")
 """Folders from which a document may name a path without saying so."""
-NOT_IN_THE_TREE = {"operators/keys/"}
+NOT_IN_THE_TREE = {"operators/keys/", "config/operators/keys/", "deploy/containers/"}
 """Paths of an installation."""
 PLANNING = r"\b(?:[Ii]ssue \d+|D[1-9]\d?)\b"
 

@@ -1,29 +1,66 @@
-"""The wheel works without the repository."""
+"""The wheel works, and can be installed as a service, without the repository."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+SHARE = "share/predictu-dispatch"
+"""Where pip installs these files, below the environment's folder."""
 
 
-def test_a_built_wheel_contains_its_sql(tmp_path: Path) -> None:
-    """An editable install reads `sql/` from the repository, a wheel from its resources."""
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a wheel built now."""
+    folder = tmp_path_factory.mktemp("wheel")
     built = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)],
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert built.returncode == 0, built.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    installed = tmp_path / "installed"
+    (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(installed)
+        archive.extractall(folder / "installed")
+    return folder / "installed"
+
+
+@pytest.fixture
+def share(installed: Path) -> Path:
+    (data,) = installed.glob("*.data")
+    return data / "data" / SHARE
+
+
+def test_a_built_wheel_contains_what_an_installation_needs(share: Path) -> None:
+    """Units, configuration, pinned requirements, alert rules, dashboards: all as in the repository."""
+    originals = {path.relative_to(DEPLOY): path for path in DEPLOY.rglob("*.*")}
+    configuration = (ROOT / "config" / "dispatcher.toml", ROOT / "config" / "operators" / "op_example.toml.example")
+    originals |= {Path(path.name): path for path in configuration}
+    files = {path.relative_to(share) for path in share.rglob("*") if path.is_file()}
+    # Containers, pictures and tests belong to the repository.
+    left_out = {str(name) for name in originals.keys() - files if name.suffix != ".svg"}
+    assert left_out <= {"compose.yml", "requirements-dev.txt", "prometheus/predictu-dispatch.rules.test.yml"}
+    assert [str(name) for name in files if (share / name).read_bytes() != originals[name].read_bytes()] == []
+
+
+def test_the_installation_guide_names_only_files_of_the_wheel(share: Path) -> None:
+    guide = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    named = re.findall(rf"(?:\$SHARE|{SHARE})/([\w@./*-]+)", guide)
+    assert len(set(named)) >= len(("unit", "retention", "requirements", "dispatcher", "operator", "rules"))
+    assert [name for name in named if not list(share.glob(name))] == []
+
+
+def test_a_built_wheel_contains_its_sql(installed: Path, tmp_path: Path) -> None:
+    """An editable install reads `sql/` from the repository, a wheel from its resources."""
     program = (
         f"import sys; sys.path.insert(0, {str(installed)!r})\n"
         "import predictu_dispatch.edge.postgres.sql_files as sql\n"

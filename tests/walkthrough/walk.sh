@@ -37,7 +37,8 @@ awk -v folder="$blocks" '
 
 # The first block runs on the machine with the repository.
 (cd "$repository" && bash -eux "$blocks/01")
-cp "$repository"/.dist/predictu-dispatch-*.tar.gz "$root/root/"
+# The server gets the wheel and nothing else.
+cp "$repository"/.dist/predictu_dispatch-*.whl "$root/root/"
 {
   echo 'set -ex'
   for block in "$blocks"/*; do
