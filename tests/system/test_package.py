@@ -41,7 +41,7 @@ def share(installed: Path) -> Path:
 
 
 def test_a_built_wheel_contains_what_an_installation_needs(share: Path) -> None:
-    """Units, configuration, pinned requirements, alert rules, dashboards: all as in the repository."""
+    """Units, configuration, pinned requirements, alert rules and dashboards."""
     originals = {path.relative_to(DEPLOY): path for path in DEPLOY.rglob("*.*")}
     configuration = (ROOT / "config" / "dispatcher.toml", ROOT / "config" / "operators" / "op_example.toml.example")
     originals |= {Path(path.name): path for path in configuration}
