@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -19,6 +19,7 @@ from predictu_dispatch.commands.invocation import (
     the_one,
     unknown_operator,
 )
+from predictu_dispatch.commands.money_line import money_json, money_line
 from predictu_dispatch.commands.output import Row, duration, money, print_json, print_line, print_wrapped, timestamp
 from predictu_dispatch.commands.request_ids import REQUEST_ID, the_request
 from predictu_dispatch.commands.texts import BET_STATES, EFFECTS, INTERVENTIONS, VERDICTS, reason_text, state_text
@@ -36,8 +37,17 @@ _COLOURS: Final = {
     "cancelled": "yellow",
     "closed": "green",
 }
+_WAGER: Final = (("market", "market_id"), ("outcome", "outcome"), ("odds", "odds"))
 _JSON_COLUMNS: Final = ("params", "request_headers", "response_headers", "before", "after")
 _JSON_ROWS: Final = ("audit", "interventions")
+
+
+class _Life(NamedTuple):
+    """A bet, if one was asked for, its callbacks or the one asked for, and the bet's money."""
+
+    bet: Row | None
+    callbacks: list[Row]
+    money: Row | None
 
 
 @click.command()
@@ -54,27 +64,31 @@ def show(
     """
     if (request_id is None) == (bet is None):
         raise click.UsageError("give a REQUEST_ID, or --bet OPERATOR BET_ID")
-    found, callbacks = asyncio.run(_read(invocation, request_id, bet, operator))
+    found, callbacks, sums = asyncio.run(_read(invocation, request_id, bet, operator))
     if invocation.json:
-        print_json({"bet": found, "callbacks": [_unpacked(callback) for callback in callbacks]})
+        summary = None if sums is None else money_json(sums)
+        print_json({"money": summary, "bet": found, "callbacks": [_unpacked(callback) for callback in callbacks]})
         return
-    if found is not None:
-        _print_bet(found)
+    if sums is not None:
+        print_wrapped(money_line(sums), bold=True)
+    if found is not None and sums is not None:
+        _print_bet(found, sums)
     for number, callback in enumerate(callbacks):
         if found is not None or number:
             print_line()
-        _print_callback(callback)
+        _print_callback(callback, sums if found is None else None)
 
 
 async def _read(
     invocation: Invocation, beginning: Beginning | None, bet: tuple[str, str] | None, operator: str | None
-) -> tuple[Row | None, list[Row]]:
+) -> _Life:
     async with database(invocation) as db:
         if bet is None:
             assert beginning is not None  # noqa: S101 - one of the two was given
             owner, request_id = await the_request(db, beginning, operator)
             rows = await db.fetch(query("show_callbacks"), request_id, owner)
-            return None, [await _with_life(db, await the_one(db, rows, request_id, owner))]
+            row = await the_one(db, rows, request_id, owner)
+            return _Life(None, [await _with_life(db, row)], await _money(db, owner, row["bet_id"]))
         bets = await db.fetch(query("show_bet"), *bet)
         if not bets:
             fail(await _why_no_bet(db, *bet))
@@ -82,7 +96,14 @@ async def _read(
         for request in await db.fetch(query("show_bet_requests"), *bet):
             (row,) = await db.fetch(query("show_callbacks"), request["request_id"], bet[0])
             callbacks.append(await _with_life(db, row))
-        return dict(bets[0]), callbacks
+        sums = await _money(db, *bet)
+        names = ("market_id", "outcome", "odds")
+        return _Life({**bets[0], **{name: sums[name] for name in names if sums}}, callbacks, sums)
+
+
+async def _money(db: Database, operator: str, bet_id: str | None) -> Row | None:
+    rows = [] if bet_id is None else await db.fetch(query("show_money"), operator, bet_id)
+    return dict(rows[0]) if rows else None
 
 
 async def _why_no_bet(db: Database, operator: str, bet_id: str) -> str:
@@ -110,14 +131,20 @@ def _print_field(name: str, text: str | None, *, colour: str | None = None) -> N
         print_wrapped(text, indent=f"  {name:<9} ", colour=colour)
 
 
-def _print_bet(bet: Row) -> None:
+def _print_bet(bet: Row, sums: Row) -> None:
     title = f"Bet {bet['bet_id']} of operator {bet['operator_id']} is {bet['state']}: {BET_STATES[bet['state']]}."
     print_wrapped(title, colour=_COLOURS.get(bet["state"]), bold=True)
     _print_field("stake", f"{money(bet['amount'], bet['currency'], bet['minor_digits'])} by player {bet['player_id']}")
+    _print_wager(sums)
     _print_field("placed", timestamp(bet["created_at"]))
 
 
-def _print_callback(callback: Row) -> None:
+def _print_wager(sums: Row) -> None:
+    named = [f"{name} {sums[key]}" for name, key in _WAGER if sums[key] is not None]
+    _print_field("wager", ", ".join(named))
+
+
+def _print_callback(callback: Row, sums: Row | None) -> None:
     title = (
         f"{callback['method']} {callback['request_id']} of operator {callback['operator_id']} is {callback['state']}:"
     )
@@ -128,6 +155,8 @@ def _print_callback(callback: Row) -> None:
     params = json.loads(callback["params"])
     if callback["bet_id"]:
         _print_field("bet", f"{callback['bet_id']}, {callback['bet_state']}")
+    if sums is not None:
+        _print_wager(sums)
     if "amount" in params:
         _print_field("amount", _money_of(callback, params["amount"]))
     _print_field("player", str(params.get("player_id", "")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from pathlib import Path
 
@@ -10,7 +11,17 @@ import pytest
 
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.corruption import large, lose_chunks
-from tests.support.harness import OPERATOR, Harness, claim, delivered, enqueue, exhausted, retried, terminal_params
+from tests.support.harness import (
+    OPERATOR,
+    Harness,
+    claim,
+    delivered,
+    enqueue,
+    exhausted,
+    rejected,
+    retried,
+    terminal_params,
+)
 from tests.support.postgres import Database
 
 PLACEMENT = uuid.UUID("00000000-0000-4000-8000-000000000001")
@@ -45,7 +56,10 @@ async def test_a_callback_is_shown_attempt_by_attempt(harness: Harness, support:
     [lease] = await claim(harness.daemon, instance="host-2")
     await harness.settle(delivered(lease, **answer))
     text = await show(support, str(PLACEMENT))
+    assert text.startswith("debited 5.00 EUR at 20")
     for phrase in (
+        "Z, the bet has not ended BET_MAKE",
+        "market m1, outcome yes, odds 1.85",
         f"BET_MAKE {PLACEMENT} of operator {OPERATOR} is delivered:",
         "it was confirmed by the operator",
         "the operator has applied it",
@@ -61,7 +75,9 @@ async def test_a_callback_is_shown_attempt_by_attempt(harness: Harness, support:
     assert text.index("attempt 1 by host-1") < text.index("attempt 2 by host-2")
 
     code, text, _ = await support.run("show", str(PLACEMENT), "--json")
-    (callback,) = json.loads(text)["callbacks"]
+    shown = json.loads(text)
+    assert (shown["money"]["debit"], shown["money"]["credit"]) == ("debited", "none")
+    (callback,) = shown["callbacks"]
     assert (code, callback["state"], callback["balance"]) == (0, "delivered", 123456)
     assert [(row["attempt"], row["verdict"]) for row in callback["audit"]] == [(1, "retry"), (2, "delivered")]
     assert callback["params"]["amount"] == 500
@@ -75,10 +91,37 @@ async def test_a_bet_is_shown_with_its_rollback_and_its_cancelled_win(harness: H
     await harness.settle(exhausted(lease))
     (rollback,) = await harness.rollbacks()
     text = await show(support, "--bet", OPERATOR, "b1")
+    assert text.startswith("outcome unknown since 20")
+    assert (
+        "Z: the debit of 5.00 EUR may have been applied, being rolled back (5.00 EUR);"
+        " a cancelled BET_WIN needs manual review Bet b1" in text
+    )
+    assert "market m1, outcome yes, odds 1.85" in text
     assert f"Bet b1 of operator {OPERATOR} is closing: its terminal callback is being delivered." in text
     assert text.index(str(placement)) < text.index(str(win)) < text.index(str(rollback["request_id"]))
     assert "has needed manual review since 20" in text
     assert "the placement has an unknown outcome, so it is rolled back" in text
+
+
+async def test_the_first_line_says_what_became_of_the_money(harness: Harness, support: CommandLine) -> None:
+    """On real rows; tests/core/test_money_summary.py has every combination."""
+    await harness.attempt(await harness.place("paid"), delivered)
+    win = await harness.end("BET_WIN", "paid")
+    assert "the win of 5.00 EUR is being sent" in await show(support, str(win))
+    await harness.attempt(win, delivered)
+    rolled_back = await harness.place("rolled back")
+    await harness.attempt(rolled_back, exhausted)
+    assert (await show(support, str(rolled_back))).startswith("outcome unknown since 20")
+    (rollback,) = await harness.rollbacks("rolled back")
+    await harness.attempt(rollback["request_id"], delivered, state_reason="nothing_to_reverse", effect="unknown")
+    await harness.attempt(await harness.place("rejected"), rejected)
+    expected = {
+        "paid": r"debited 5\.00 EUR at \S+Z, paid 5\.00 EUR at \S+Z",
+        "rolled back": r"never charged: the operator had no debit to return \(confirmed at \S+Z\)",
+        "rejected": r"never charged: the operator answered INSUFFICIENT_FUNDS",
+    }
+    for bet_id, line in expected.items():
+        assert re.match(rf"{line} Bet {bet_id} of", await show(support, "--bet", OPERATOR, bet_id)), bet_id
 
 
 @pytest.mark.parametrize(
