@@ -41,6 +41,8 @@ _WITHOUT_BODY = {_SWITCHING_PROTOCOLS, 204, 304}
 _INTERIM_MIN = 100
 _FINAL_MIN = 200
 _UNFINISHED = ("internal_error", "the exchange did not end")
+_NO_PARSER = HttpResponseParser(None)
+"""Of a connection without an exchange. A parser of its own refers back to it."""
 
 
 class Connection(asyncio.Protocol):
@@ -56,6 +58,7 @@ class Connection(asyncio.Protocol):
         self.got_unsolicited_data = False
         self.idle_until_s = 0.0
         """Until when it may be reused, in monotonic seconds; set by each complete answer."""
+        self._parser = _NO_PARSER
         self._transport.set_protocol(self)
         self._poll = select.poll()
         self._poll.register(self._transport.get_extra_info("socket"), select.POLLIN)
@@ -192,6 +195,8 @@ class Connection(asyncio.Protocol):
                 reason, what = ("reset", "answering") if self.status is None else ("truncated", "the answer's end")
                 self.fail(reason, f"the operator {how} before {what}")
         self.abort()
+        # Without the cycle, TLS buffers are freed now and not at the next garbage collection.
+        self._parser = _NO_PARSER
 
     def _ends_with_connection(self) -> bool:
         """Returns whether the end of the connection is the end of the answer."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from predictu_dispatch.core.callback import Evidence
+from predictu_dispatch.edge.http.connection import Connection
 from predictu_dispatch.edge.http.transport import Transport
 from tests.edge.http.test_resolver import hanging_look_up
 from tests.support.raw_server import (
@@ -127,6 +128,30 @@ async def test_no_socket_and_no_connection_is_left_after_close() -> None:
             # Also the server's side.
             while sockets() > before:  # noqa: ASYNC110 - a few turns of the loop
                 await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("sends", [OK, OK[:-3], b"\0garbage"])
+async def test_a_closed_connection_is_freed_without_a_garbage_collection(sends: bytes) -> None:
+    """A closed connection holds TLS buffers, and the next full collection may be minutes away."""
+
+    async def answer_and_close(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(sends)
+
+    async def exchange(url: str) -> None:
+        async with transport_to(url) as transport:
+            await asyncio.gather(*(post(transport) for _ in range(3)))
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with RawServer(answer_and_close).running() as server:
+            await exchange(server.url)
+            async with asyncio.timeout(BOUND_S):
+                while any(isinstance(item, Connection) for item in gc.get_objects()):  # noqa: ASYNC110 - a few turns
+                    await asyncio.sleep(0)
+    finally:
+        gc.enable()
 
 
 def reset(connection: socket.socket) -> None:
