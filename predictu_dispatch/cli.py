@@ -27,7 +27,7 @@ _VERBS: Final = {
     "pause": ("interventions", "pause", "Stop sending to an operator."),
     "resume": ("interventions", "resume", "End an operator's pause."),
     "ping": ("ping", "ping", "Send one PING to an operator and show its timings."),
-    "keys": ("keys", "keys", "Create, rotate and print operators' signing keys."),
+    "keys": ("keys.command", "keys", "Create, rotate and print operators' signing keys."),
     "retain": ("retain", "retain", "Remove history older than audit_retention_months."),
     "completion": ("standalone", "completion", "Print the completion script for a shell."),
     "reference-operator": ("standalone", "reference_operator", "Run a complete operator backend to integrate with."),

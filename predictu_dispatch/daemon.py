@@ -83,7 +83,12 @@ class Daemon:
         self._wakeups = Wakeups(self._admission)
         self._clock = DatabaseClock()
         self._fleet = Fleet(
-            fleet_store, self._admission, self._telemetry, wake=self._wakeups.limits_changed, clock=self._clock
+            fleet_store,
+            self._admission,
+            self._telemetry,
+            wake=self._wakeups.limits_changed,
+            clock=self._clock,
+            signing_keys=self._signing_keys,
         )
         self._monitor = Monitor(
             fleet_store,
@@ -169,6 +174,10 @@ class Daemon:
 
     def _settings(self) -> list[OperatorSettings]:
         return [operator.settings for operator in self._config.operators.values()]
+
+    def _signing_keys(self) -> dict[str, str]:
+        """The key_id that signs, by operator."""
+        return {name: one.signing_key.kid for name, one in self._config.operators.items() if one.settings.enabled}
 
     def _process_stats(self) -> ProcessStats:
         return ProcessStats(

@@ -2362,6 +2362,27 @@ begin
      group by named.operator_id;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.report_signing_keys(instance text, session_id uuid, operator_ids text[], key_ids text[]) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+#variable_conflict use_column
+begin
+    -- heartbeat() writes the same rows.
+    perform predictu_dispatch.take_lock('heartbeat', waits => true);
+    update predictu_dispatch.daemon d
+       set signing_keys = (
+           select coalesce(jsonb_object_agg(loaded.operator_id, jsonb_build_object(
+                      'key_id', loaded.key_id,
+                      'since', case d.signing_keys #>> array[loaded.operator_id, 'key_id'] when loaded.key_id
+                               then d.signing_keys #> array[loaded.operator_id, 'since']
+                               else to_jsonb(clock_timestamp()) end)), '{}')
+             from unnest(operator_ids, key_ids) as loaded (operator_id, key_id))
+     where d.instance = report_signing_keys.instance and d.session_id = report_signing_keys.session_id;
+    return found;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.request_exists(operator_id text, request_id uuid, method text, params jsonb) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3063,7 +3084,8 @@ CREATE TABLE predictu_dispatch.daemon (
     started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     present_since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    clock_ahead_s double precision
+    clock_ahead_s double precision,
+    signing_keys jsonb
 );
 
 ALTER TABLE ONLY predictu_dispatch.daemon REPLICA IDENTITY FULL;
@@ -3552,6 +3574,9 @@ REVOKE ALL ON FUNCTION predictu_dispatch.refuse_tombstone_change() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.report_signing_keys(instance text, session_id uuid, operator_ids text[], key_ids text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.report_signing_keys(instance text, session_id uuid, operator_ids text[], key_ids text[]) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.request_exists(operator_id text, request_id uuid, method text, params jsonb) FROM PUBLIC;
 

@@ -55,6 +55,7 @@ _NEEDED_ROLES: Final = {
     "pause": f"the role {_ACTS}",
     "resume": f"the role {_ACTS}",
     "ping": f"the role {_ACTS}",
+    "keys retire": f"the role {_READS}, or predictu_dispatcher",
     "retain": "the role predictu_retention",
 }
 """What the database login of each verb needs."""
@@ -218,10 +219,19 @@ def exit_on_database_errors(invocation: Invocation) -> Iterator[None]:
 
 def _needed_role() -> str:
     """What the login of the running command needs."""
-    context = click.get_current_context(silent=True)
-    verb = context.info_name if context and context.info_name else "this command"
+    verb = _verb()
     needed = _NEEDED_ROLES.get(verb, "another role")
     return f"The login of `predictu-dispatch {verb}` needs {needed}; see Roles in sql/README.md."
+
+
+def _verb() -> str:
+    """The running verb, such as `status` or `keys retire`."""
+    context = click.get_current_context(silent=True)
+    names: list[str] = []
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name or "")
+        context = context.parent
+    return " ".join(names) or (context and context.info_name) or "this command"
 
 
 async def the_one(db: Database, rows: Sequence[Row], request_id: UUID, operator: str | None) -> Row:

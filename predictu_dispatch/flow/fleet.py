@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from predictu_dispatch.core.clock import DatabaseClock
@@ -26,7 +26,10 @@ _RETRIES_MAX = 20
 
 
 class Fleet:
-    """Sends heartbeats. `wake` is called when this daemon's shares changed."""
+    """Sends heartbeats, and reports the signing keys, by operator, when they were loaded.
+
+    `wake` is called when this daemon's shares changed.
+    """
 
     def __init__(
         self,
@@ -36,12 +39,15 @@ class Fleet:
         *,
         wake: Callable[[], None],
         clock: DatabaseClock,
+        signing_keys: Callable[[], Mapping[str, str]],
     ) -> None:
         self._fleet_store = fleet_store
         self._admission = admission
         self._observer = observer
         self._wake = wake
         self._clock = clock
+        self._signing_keys = signing_keys
+        self._reported_keys: Mapping[str, str] | None = None
         self._changed = asyncio.Event()
         self._sending = asyncio.Lock()
         self._is_deregistered = False
@@ -69,7 +75,8 @@ class Fleet:
                 return
 
     def operators_changed(self) -> None:
-        """Send a heartbeat at once: the configuration has other operators or limits."""
+        """Send a heartbeat at once: the configuration has other operators, limits or keys."""
+        self._reported_keys = None
         self._changed.set()
 
     async def run(self) -> None:
@@ -145,4 +152,13 @@ class Fleet:
             has_changed = self._admission.update_shares(shares, requested_at_s=requested_at_s)
         if has_changed:
             self._wake()
+        await self._report_signing_keys()
         return all(share.is_fair for share in shares)
+
+    async def _report_signing_keys(self) -> None:
+        """Record which keys sign from now on, after each load; `keys retire` reads it."""
+        keys = self._signing_keys()
+        if keys != self._reported_keys:
+            report = self._fleet_store.report_signing_keys(keys)
+            if await run_chore("report_signing_keys", report, self._observer):
+                self._reported_keys = keys

@@ -1,4 +1,6 @@
-"""The database of a test that plays the daemons or waits for them."""
+"""The database of a test that plays the daemons or waits for them, and a configuration folder."""
+
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +21,10 @@ async def lengthen_heartbeat_timeout(database: Database) -> None:
             "create or replace function predictu_dispatch.heartbeat_timeout() returns interval"
             " language sql immutable parallel safe as $$ select interval '1 minute' $$"
         )
+
+
+@pytest.fixture
+def dispatcher(tmp_path: Path) -> Path:
+    (tmp_path / "operators").mkdir()
+    (tmp_path / "dispatcher.toml").write_text("")
+    return tmp_path / "dispatcher.toml"

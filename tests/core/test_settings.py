@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from predictu_dispatch.commands.keys import ALGORITHMS
+from predictu_dispatch.commands.keys.common import ALGORITHMS
 from predictu_dispatch.core.operator_settings import (
     BUILT_IN_STATUSES,
     OperatorSettings,

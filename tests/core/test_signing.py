@@ -14,7 +14,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey, RSAKey
 from pydantic import ValidationError
 
-from predictu_dispatch.commands.keys import ALGORITHMS
+from predictu_dispatch.commands.keys.common import ALGORITHMS
 from predictu_dispatch.core.operator_settings import SigningAlgorithm, SigningSettings
 from predictu_dispatch.core.signing import SigningKey, jti_of, unsigned_token
 from predictu_dispatch.edge.config.keys import new_private_pem

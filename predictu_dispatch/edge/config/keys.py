@@ -25,6 +25,8 @@ from predictu_dispatch.edge.config.files import read_file, system_message
 
 _MODE_MAX: Final = 0o640
 """A private key is never readable for everyone, even if the key beside it is."""
+_READINGS_MAX: Final = 10
+"""A rotation changes the files twice, so the fourth reading equals the third."""
 
 
 class KeyRole(StrEnum):
@@ -51,16 +53,41 @@ def read_keys(
     """Returns the keys as published, and the errors; a missing key is one only if it is active."""
     found: dict[KeyRole, SigningKey] = {}
     wrong: dict[KeyRole, OSError | ValueError] = {}
-    # In this order no key is missed while `activate` moves keys to files that are read later.
-    for role in (KeyRole.STAGED, KeyRole.ACTIVE, KeyRole.PREVIOUS):
+    for role, content in _read_files(active_file).items():
+        if isinstance(content, FileNotFoundError) and role is not KeyRole.ACTIVE:
+            continue
         try:
-            found[role] = SigningKey.from_pem(read_file(key_file_of(active_file, role)), algorithm)
-        except FileNotFoundError as error:
-            if role is KeyRole.ACTIVE:
-                wrong[role] = error
+            if not isinstance(content, bytes):
+                raise content
+            found[role] = SigningKey.from_pem(content, algorithm)
         except (OSError, ValueError) as error:
             wrong[role] = error
-    return {role: found[role] for role in KeyRole if role in found}, wrong
+    return found, wrong
+
+
+def _read_files(active_file: Path) -> dict[KeyRole, bytes | OSError]:
+    """Returns the content of the key files, as they were at one moment.
+
+    A rotation moves keys between files, so one reading could miss one: it reads until two readings
+    are equal.
+    """
+    contents: dict[KeyRole, bytes | OSError] = {}
+    for _ in range(_READINGS_MAX):
+        before, contents = contents, {role: _content(key_file_of(active_file, role)) for role in KeyRole}
+        if _comparable(contents) == _comparable(before):
+            break
+    return contents
+
+
+def _content(path: Path) -> bytes | OSError:
+    try:
+        return read_file(path)
+    except OSError as error:
+        return error
+
+
+def _comparable(contents: dict[KeyRole, bytes | OSError]) -> dict[KeyRole, object]:
+    return {role: content if isinstance(content, bytes) else repr(content) for role, content in contents.items()}
 
 
 def published_keys(

@@ -5,9 +5,11 @@
     activate    B                           A
     retire      B
 
-`activate` links, then renames, so that no file is ever missing. Whatever a daemon loads in between,
-it signs with a published key. If `activate` is killed between its two steps, the active key has
-both names, and a second run completes it.
+    revert      A           B                           after `activate`, instead of `retire`
+
+`activate` and `revert` link, then rename, so that no file is ever missing. Whatever a daemon loads
+in between, it signs with a published key. If one is killed between its two steps, the active key
+has two names, and a second run completes it.
 """
 
 from __future__ import annotations
@@ -30,6 +32,16 @@ class RotationRefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retirable:
+    """The keys of a retirement."""
+
+    active: SigningKey
+    previous: SigningKey
+    activated_at_s: float
+    """Unix time on this host's clock; later if a file was changed or copied since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRotation:
     """The three key files of one operator. Each verb raises RotationRefusedError or OSError."""
 
@@ -41,6 +53,8 @@ class KeyRotation:
         """Creates the staged key, as readable as the active one. Nothing signs with it yet."""
         with self._locked():
             keys = self._keys()
+            if KeyRole.PREVIOUS in keys and keys.get(KeyRole.STAGED) == keys[KeyRole.ACTIVE]:
+                raise RotationRefusedError(self._interrupted_revert(keys[KeyRole.PREVIOUS]))
             if KeyRole.STAGED in keys:
                 raise RotationRefusedError(
                     f"{self._file(KeyRole.STAGED)} exists: key {keys[KeyRole.STAGED].kid} is staged already; to print"
@@ -67,23 +81,81 @@ class KeyRotation:
             sync(self.active_file.parent)
             return staged, active
 
-    def retire(self) -> SigningKey:
+    def revert(self) -> tuple[SigningKey, SigningKey]:
+        """Makes the previous key active and the active key staged; returns the two.
+
+        Completes an interrupted revert, and undoes an interrupted activate.
+        """
         with self._locked():
             keys = self._keys()
-            previous = keys.get(KeyRole.PREVIOUS)
-            if previous is None:
-                raise RotationRefusedError(
-                    f"nothing to retire: {self._file(KeyRole.PREVIOUS)} does not exist; a key is retired after another"
-                    f" one replaced it: {self._command('activate')}"
-                )
-            if previous == keys[KeyRole.ACTIVE]:
-                raise RotationRefusedError(
-                    f"key {previous.kid} is still active, because an activate was interrupted; to complete it:"
-                    f" {self._command('activate')}"
-                )
+            active, staged = keys[KeyRole.ACTIVE], keys.get(KeyRole.STAGED)
+            previous = self._revertible(keys)
+            if previous == active and staged is not None:
+                # An activate was interrupted before it renamed the staged key.
+                self._file(KeyRole.PREVIOUS).unlink()
+                sync(self.active_file.parent)
+                return active, staged
+            if staged is None:
+                os.link(self.active_file, self._file(KeyRole.STAGED))
+                sync(self.active_file.parent)
+            self._file(KeyRole.PREVIOUS).replace(self.active_file)
+            sync(self.active_file.parent)
+            return previous, active
+
+    def retirable(self) -> Retirable:
+        """The keys of a retirement; raises RotationRefusedError if there is none."""
+        with self._locked():
+            return self._retirable()
+
+    def retire(self, checked: Retirable) -> SigningKey:
+        """Removes the previous key, if the keys are those that were checked."""
+        with self._locked():
+            now = self._retirable()
+            if now != checked:
+                raise RotationRefusedError("another rotation changed the keys meanwhile; run it again")
             self._file(KeyRole.PREVIOUS).unlink()
             sync(self.active_file.parent)
-            return previous
+            return now.previous
+
+    def _retirable(self) -> Retirable:
+        keys = self._keys()
+        active, previous = keys[KeyRole.ACTIVE], keys.get(KeyRole.PREVIOUS)
+        if previous is None:
+            next_step = "activate" if KeyRole.STAGED in keys else "stage"
+            raise RotationRefusedError(
+                f"nothing to retire: {self._file(KeyRole.PREVIOUS)} does not exist; a key is retired after another"
+                f" one replaced it: {self._command(next_step)}; also if key {active.kid}, which is active, is"
+                " compromised"
+            )
+        if previous == active:
+            raise RotationRefusedError(
+                f"key {previous.kid} is still active, because an activate was interrupted; to complete it:"
+                f" {self._command('activate')}"
+            )
+        if keys.get(KeyRole.STAGED) == active:
+            raise RotationRefusedError(self._interrupted_revert(previous))
+        # The system sets these times when a file is linked and renamed; nobody can set them back.
+        files = (self.active_file, self._file(KeyRole.PREVIOUS))
+        return Retirable(active=active, previous=previous, activated_at_s=max(file.stat().st_ctime for file in files))
+
+    def _revertible(self, keys: dict[KeyRole, SigningKey]) -> SigningKey:
+        active, staged, previous = keys[KeyRole.ACTIVE], keys.get(KeyRole.STAGED), keys.get(KeyRole.PREVIOUS)
+        if previous is None or (previous == active and staged in {None, active}):
+            waiting = f", key {staged.kid} is staged" if staged else ""
+            raise RotationRefusedError(
+                f"nothing to revert: {self._file(KeyRole.PREVIOUS)} has no other key; key {active.kid} is"
+                f" active{waiting}"
+            )
+        if staged is not None and active not in {staged, previous}:
+            raise RotationRefusedError(
+                f"a revert would make the active key {active.kid} the staged one, but key {staged.kid}"
+                f" is staged: {self._file(KeyRole.STAGED)}; nothing signs with that one: remove the file, then:"
+                f" {self._command('revert')}"
+            )
+        return previous
+
+    def _interrupted_revert(self, previous: SigningKey) -> str:
+        return f"a revert to key {previous.kid} was interrupted; to complete it: {self._command('revert')}"
 
     def _next_active(self, keys: dict[KeyRole, SigningKey]) -> SigningKey:
         active, staged, previous = keys[KeyRole.ACTIVE], keys.get(KeyRole.STAGED), keys.get(KeyRole.PREVIOUS)
@@ -94,6 +166,8 @@ class KeyRotation:
                 f" to create the next one: {self._command('stage')}"
             )
         if previous is not None and previous != active:
+            if staged == active:
+                raise RotationRefusedError(self._interrupted_revert(previous))
             raise RotationRefusedError(
                 f"the previous key {previous.kid} still exists in {self._file(KeyRole.PREVIOUS)}, and only one is kept;"
                 f" once no daemon signs with it any more: {self._command('retire')}"

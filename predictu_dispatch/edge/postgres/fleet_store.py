@@ -84,6 +84,13 @@ class FleetStore:
     async def deregister(self) -> None:
         await self._database.fetch(query("deregister"), self._instance, self._session_id)
 
+    async def report_signing_keys(self, keys: Mapping[str, str]) -> bool:
+        """Record the key_id that signs, by operator; returns False if another took the name."""
+        [row] = await self._database.fetch(
+            query("report_signing_keys"), self._instance, self._session_id, list(keys), list(keys.values())
+        )
+        return bool(row["is_recorded"])
+
     async def operator_states(self, operator_ids: Sequence[str]) -> list[OperatorState]:
         """The states of these operators; unknown operators are missing."""
         return [_state(row) for row in await self._database.fetch(query("operator_states"), list(operator_ids))]

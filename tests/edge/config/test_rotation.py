@@ -10,22 +10,23 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import jwt
 import pytest
 from aiohttp import web
-from click.testing import CliRunner
 
-from predictu_dispatch.commands.keys import keys
 from predictu_dispatch.edge.config.keys import create_key_file, read_keys
 from predictu_dispatch.edge.config.operator_file import read_operator
 from predictu_dispatch.edge.config.rotation import KeyRotation, RotationRefusedError
+from tests.support.command_line import command_line_for
 from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment
 from tests.support.harness import OPERATOR
 from tests.support.operators import receiving
+from tests.support.postgres import Database
 
 FILE_STEPS = frozenset({"open", "os.link", "os.rename", "os.remove", "os.chmod", "os.chown"})
 """The audit events that Python raises before it touches a file. Source: PEP 578."""
@@ -97,6 +98,11 @@ def copied(rotation: KeyRotation, name: str) -> KeyRotation:
     return replace(rotation, active_file=folder.parent / f"{folder.name}-{name}" / "keys" / "op_a.pem")
 
 
+def play(rotation: KeyRotation, verb: str) -> object:
+    """Runs the verb; `retire` without the checks of the command."""
+    return rotation.retire(rotation.retirable()) if verb == "retire" else getattr(rotation, verb)()
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -110,23 +116,29 @@ def refusal_of(verb: Callable[[], object]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("verb", ["stage", "activate", "retire"])
+@pytest.mark.parametrize("verb", ["stage", "activate", "revert", "retire"])
 def test_after_a_kill_at_any_step_the_files_load_and_a_second_run_completes(rotation: KeyRotation, verb: str) -> None:
     [a] = published(rotation)
     b = a if verb == "stage" else rotation.stage().kid
-    if verb == "retire":
+    if verb in {"revert", "retire"}:
         rotation.activate()
-    always = {a, b} if verb == "activate" else {b}
-    ends = {"stage": ["active", "staged"], "activate": ["active", "previous"], "retire": ["active"]}[verb]
+    always = {a, b} if verb in {"activate", "revert"} else {b}
+    ends = {
+        "stage": ["active", "staged"],
+        "activate": ["active", "previous"],
+        "revert": ["active", "staged"],
+        "retire": ["active"],
+    }[verb]
     has_ended = {
         "stage": "is staged already",
         "activate": f"{b} is active, key {a} is the previous one",
+        "revert": f"{a} is active, key {b} is staged",
         "retire": "nothing to retire",
     }
     left: list[dict[str, str]] = []
     for step in itertools.count(1):
         tried = copied(rotation, str(step))
-        run: Callable[[], object] = getattr(tried, verb)
+        run = partial(play, tried, verb)
         status = in_a_child(tried.active_file.parent.parent, step, then=die, play=lambda run=run: bool(run()))  # type: ignore[misc]
         # A daemon may load the files now.
         loaded = published(tried)
@@ -137,13 +149,35 @@ def test_after_a_kill_at_any_step_the_files_load_and_a_second_run_completes(rota
         refusal = refusal_of(run)
         assert refusal is None or (list(left[-1]) == ends and has_ended[verb] in refusal)
         assert list(key_ids(tried)) == ends
-        assert key_ids(tried)["active"] == b
+        assert key_ids(tried)["active"] == (a if verb == "revert" else b)
         if os.WIFEXITED(status):
             assert os.waitstatus_to_exitcode(status) == 2
             break
         assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
-    # All intermediate states were reached, for `activate` also the one between its two steps.
-    assert len({tuple(state) for state in left}) == (3 if verb == "activate" else 2)
+    # All intermediate states were reached, also those between two steps.
+    assert len({tuple(state) for state in left}) == (3 if verb in {"activate", "revert"} else 2)
+
+
+def test_an_interrupted_step_is_named_by_the_other_verbs(rotation: KeyRotation) -> None:
+    """An interrupted activate is completed or undone; an interrupted revert is completed."""
+    [a] = published(rotation)
+    b = rotation.stage().kid
+    folder = rotation.active_file.parent
+    os.link(rotation.active_file, folder / "op_a.previous.pem")
+    assert "an activate was interrupted; to complete it: predictu-dispatch keys activate op_a" in str(
+        refusal_of(rotation.retirable)
+    )
+    assert [key.kid for key in rotation.revert()] == [a, b]
+    assert key_ids(rotation) == {"active": a, "staged": b}
+
+    rotation.activate()
+    os.link(rotation.active_file, folder / "op_a.next.pem")
+    for verb in (rotation.stage, rotation.activate, rotation.retirable):
+        assert refusal_of(verb) == (
+            f"a revert to key {a} was interrupted; to complete it: predictu-dispatch keys revert op_a"
+        )
+    assert [key.kid for key in rotation.revert()] == [a, b]
+    assert key_ids(rotation) == {"active": a, "staged": b}
 
 
 def test_each_step_is_synced_to_disk_before_the_next(rotation: KeyRotation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,13 +195,33 @@ def test_each_step_is_synced_to_disk_before_the_next(rotation: KeyRotation, monk
     # The staged file is synced again, because it may not come from `stage`.
     rotation.activate()
     assert synced[2:] == ["a file", "active staged previous", "active previous"]
-    rotation.retire()
-    assert synced[5:] == ["active"]
+    rotation.revert()
+    assert synced[5:] == ["active staged previous", "active staged"]
+    rotation.activate()
+    synced.clear()
+    play(rotation, "retire")
+    assert synced == ["active"]
     assert [path.name for path in folder.iterdir()] == ["op_a.pem"]
 
 
-def test_a_reader_during_an_activate_finds_both_keys(rotation: KeyRotation) -> None:
+def test_keys_that_changed_since_they_were_checked_are_not_removed(rotation: KeyRotation) -> None:
+    """Another person reverts and activates between the check and the removal."""
+    rotation.stage()
+    rotation.activate()
+    checked = rotation.retirable()
+    rotation.revert()
+    rotation.activate()
+    before = key_ids(rotation)
+    assert "another rotation changed the keys meanwhile" in str(refusal_of(lambda: rotation.retire(checked)))
+    assert key_ids(rotation) == before
+    rotation.retire(rotation.retirable())
+
+
+@pytest.mark.parametrize("verb", ["activate", "revert"])
+def test_a_reader_during_a_rotation_finds_both_keys(rotation: KeyRotation, verb: str) -> None:
     both = {published(rotation)[0], rotation.stage().kid}
+    if verb == "revert":
+        rotation.activate()
     codes = [0]
     while codes[-1] == 0:
         tried = copied(rotation, str(len(codes)))
@@ -176,10 +230,11 @@ def test_a_reader_during_an_activate_finds_both_keys(rotation: KeyRotation) -> N
         def misses_neither(tried: KeyRotation = tried) -> bool:
             return {*published(tried)} == both
 
-        status = in_a_child(folder, len(codes), then=tried.activate, play=misses_neither)
+        status = in_a_child(folder, len(codes), then=partial(play, tried, verb), play=misses_neither)
         codes.append(os.waitstatus_to_exitcode(status))
-    # The operator's file and three key files are read.
-    assert codes[1:] == [0, 0, 0, 0, 2]
+    # The operator's file, and the existing ones of three key files, each at least twice.
+    assert codes[1:] == [0] * (len(codes) - 2) + [2]
+    assert len(codes) > 6
 
 
 @dataclass(kw_only=True)
@@ -254,20 +309,46 @@ async def reload(daemon: Daemon) -> None:
     assert (line["kept"], line["faults"]) == ([], 0)
 
 
-async def test_a_key_rotation_under_load_refuses_no_request(environment: Environment) -> None:
-    """Two daemons that reload one after the other, so that for a while both keys sign."""
+async def until_reported(environment: Environment, instance: str, kid: str) -> None:
+    """Waits until the database knows that this daemon signs with this key."""
 
-    def rotate(verb: str) -> None:
-        config = str(environment.fleet.folder / "host-1.toml")
-        result = CliRunner().invoke(keys, [verb, OPERATOR, "--config", config])
-        assert result.exit_code == 0, result.output
+    async def is_reported() -> bool:
+        keys: str | None = await environment.harness.person.fetchval(
+            "select signing_keys #>> array[$2, 'key_id'] from predictu_dispatch.daemon where instance = $1",
+            *(instance, OPERATOR),
+        )
+        return keys == kid
+
+    await until(f"{instance} reports its key", is_reported)
+
+
+async def test_a_key_rotation_under_load_refuses_no_request(  # noqa: PLR0915 - one story
+    environment: Environment, database: Database
+) -> None:
+    """Two daemons that reload one after the other, so that for a while both keys sign.
+
+    `retire` refuses as long as somebody may need the old key.
+    """
+    cli = command_line_for(environment.fleet.folder, database.operations)
+
+    async def rotate(verb: str) -> None:
+        code, _, stderr = await cli.run("keys", verb, OPERATOR)
+        assert code == 0, stderr
+
+    async def refusal() -> str:
+        code, _, stderr = await cli.run("keys", "retire", OPERATOR)
+        assert code == (1 if stderr else 0)
+        return stderr
+
+    async def tokens_have_expired() -> bool:
+        return "its last tokens may be valid" not in await refusal()
 
     async def published_by(daemon: Daemon) -> list[str]:
         async with environment.fleet.session.get(f"{daemon.url}/keys/{OPERATOR}.json") as response:
             return [key["kid"] for key in (await response.json())["keys"]]
 
     async with running_verifier(environment.fleet.session) as verifier:
-        environment.fleet.write_operator(verifier.url)
+        environment.fleet.write_operator(verifier.url, signing={"token_ttl_s": 5})
         first, second = [environment.fleet.spawn(instance) for instance in ("host-1", "host-2")]
         for daemon in (first, second):
             await daemon.ready()
@@ -278,7 +359,7 @@ async def test_a_key_rotation_under_load_refuses_no_request(environment: Environ
             await verifier.gets("some", lambda kids: len(kids) >= 50)
             [a] = await published_by(first)
 
-            rotate("stage")
+            await rotate("stage")
             await reload(first)
             await reload(second)
             _, b = await published_by(first)
@@ -286,14 +367,22 @@ async def test_a_key_rotation_under_load_refuses_no_request(environment: Environ
             await verifier.gets("of the old key only", lambda kids: len(kids) >= 50)
             assert {*verifier.kids} == {a}
 
-            rotate("activate")
+            await rotate("activate")
+            for instance in ("host-1", "host-2"):
+                assert f"daemon {instance} still signs with it" in await refusal()
             await reload(first)
+            await until_reported(environment, "host-1", b)
+            assert "daemon host-1" not in await refusal()
             await verifier.gets("of both keys, from one daemon each", lambda kids: min(map(kids.count, (a, b))) >= 10)
             await reload(second)
             assert await published_by(first) == await published_by(second) == [b, a]
             await verifier.gets("of the new key only", lambda kids: kids[-100:] == [b] * 100)
 
-            rotate("retire")
+            await until_reported(environment, "host-2", b)
+            await until("the last tokens expire", tokens_have_expired)
+            assert f"no PING was signed with the active key {b} yet" in await refusal()
+            assert (await cli.run("ping", OPERATOR))[0] == 0
+            assert await refusal() == ""
             await reload(first)
             await reload(second)
             assert await published_by(first) == await published_by(second) == [b]
@@ -304,7 +393,8 @@ async def test_a_key_rotation_under_load_refuses_no_request(environment: Environ
         await environment.until_all_final()
 
     assert verifier.refusals == []
-    assert await environment.states() == {"delivered": 2 * bets.result()} == {"delivered": len(verifier.kids)}
+    # And one PING.
+    assert await environment.states() == {"delivered": 2 * bets.result() + 1} == {"delivered": len(verifier.kids)}
     rows = await environment.harness.owner.fetch(
         "select distinct attempt, verdict, response_status, key_id from predictu_dispatch.attempt"
     )
