@@ -20,6 +20,7 @@ FOR_THE_FLEET = {
     "fleet_figures",
     "correct_times",
     "report_reach",
+    "report_signing_keys",
 }
 WITH_OWN_RIGHTS = {"minor_digits", "readable_params", "heartbeat_timeout", "backlog"}
 """Helpers that show amounts, and backlog(), which reads with its caller's rights."""
