@@ -26,7 +26,7 @@ _VERBS: Final = {
     "resolve": ("interventions", "resolve", "Remove callbacks from the review list after manual settlement."),
     "pause": ("interventions", "pause", "Stop sending to an operator."),
     "resume": ("interventions", "resume", "End an operator's pause."),
-    "ping": ("ping", "ping", "Send one PING to an operator and show its timings."),
+    "ping": ("ping.command", "ping", "Send a PING to an operator, or to all, and show the cause of a failure."),
     "keys": ("keys.command", "keys", "Create, rotate and print operators' signing keys."),
     "retain": ("retain", "retain", "Remove history older than audit_retention_months."),
     "completion": ("standalone", "completion", "Print the completion script for a shell."),

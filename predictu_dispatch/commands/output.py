@@ -137,7 +137,7 @@ def wrapped(text: str, *, indent: str = "", hanging: str | None = None, columns:
     `hanging` is the indent of all lines but the first; by default as wide as `indent`. Without
     `columns`, the lines fit the terminal.
     """
-    columns = columns or min(_PROSE_COLUMNS_MAX, shutil.get_terminal_size().columns)
+    columns = columns or min(_PROSE_COLUMNS_MAX, terminal_columns())
     hanging = " " * len(indent) if hanging is None else hanging
     room = columns - len(hanging)
     joined = _UNBROKEN.sub(lambda m: m[0].replace(" ", _NO_BREAK) if len(m[0]) <= room else m[0], printable(text))
@@ -150,6 +150,11 @@ def wrapped(text: str, *, indent: str = "", hanging: str | None = None, columns:
         break_on_hyphens=False,
     )
     return [line.replace(_NO_BREAK, " ") for line in lines]
+
+
+def terminal_columns() -> int:
+    """The width of the terminal; 80 if there is none."""
+    return shutil.get_terminal_size().columns
 
 
 def table(rows: Sequence[Sequence[str]], *, gap: str = "  ", right: Collection[int] = ()) -> list[str]:

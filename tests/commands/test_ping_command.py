@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from aiohttp import web
 
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.daemons import WAIT_S, until
-from tests.support.environment import open_environment
+from tests.support.environment import OTHER, another_operator, open_environment
 from tests.support.harness import DISABLED, OPERATOR, Harness, claim, delivered
 from tests.support.postgres import Database
 
@@ -52,7 +51,8 @@ async def test_a_ping_passes_outbox_daemon_and_wire_with_the_timing_of_each_phas
         code, stdout, _ = await cli.run("ping", OPERATOR)
         assert code == 1
         assert "is exhausted" in stdout
-        assert "no usable answer (the operator answered HTTP 503), HTTP 503" in " ".join(stdout.split())
+        # The cause comes first.
+        assert stdout.splitlines()[1].startswith("  the operator answered HTTP 503")
 
 
 async def test_an_unreachable_operator_shows_the_phase_that_failed(
@@ -72,10 +72,16 @@ async def test_a_ping_in_flight_is_joined_and_its_notification_ends_the_wait(
     harness: Harness, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test plays the daemon. Polling alone would take until the deadline, in two minutes."""
-    monkeypatch.setattr("predictu_dispatch.commands.ping._POLL_S", 600.0)
+    monkeypatch.setattr("predictu_dispatch.commands.ping.pings._POLL_S", 600.0)
     await harness.owner.execute(
         "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, schema_version)"
         " values ('host-1', gen_random_uuid(), 'h', 1, '1', 1)"
+    )
+    await harness.owner.execute(
+        "insert into predictu_dispatch.share"
+        " (operator_id, instance, interactive_max, settlement_max, requests_per_s_max)"
+        " values ($1, 'host-1', 1, 1, 0)",
+        OPERATOR,
     )
     in_flight = await harness.person.fetchval("select predictu_dispatch.ping_operator($1)", OPERATOR)
     command_task = asyncio.create_task(cli.run_json("ping", OPERATOR))
@@ -98,32 +104,76 @@ async def listens(harness: Harness) -> bool:
     )
 
 
-async def test_without_a_daemon_it_says_so_at_once_and_ends_after_the_deadline(
+async def test_of_an_operator_that_no_running_daemon_serves_it_says_so_at_once(
     harness: Harness, cli: CommandLine
 ) -> None:
-    """At once, because a person may start a daemon meanwhile."""
-    process = await asyncio.to_thread(
-        subprocess.Popen, cli.process("ping", OPERATOR), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    """And it enqueues nothing that a daemon would send much later."""
+    code, stdout, stderr = await cli.run("ping", OPERATOR)
+    assert (code, stdout) == (1, "")
+    assert stderr == (
+        "no daemon is running (none has sent a heartbeat to this database); nothing was sent;"
+        " to start one: systemctl start predictu-dispatch@1, or predictu-dispatch run\n"
     )
-    try:
-        assert process.stderr is not None
-        first_line = await asyncio.wait_for(asyncio.to_thread(process.stderr.readline), WAIT_S)
-        assert first_line == "no daemon sends heartbeats; none yet; waiting for one\n"
-    finally:
-        process.kill()
-        await asyncio.to_thread(process.communicate)
-
     await harness.owner.execute(
         "insert into predictu_dispatch.daemon (instance, session_id, host, pid, version, schema_version, seen_at)"
         " values ('host-1', gen_random_uuid(), 'h', 1, '1', 1, '2026-01-02 03:04:05+00')"
     )
-    # As if the deadline and the margin after it were over.
-    await harness.owner.execute("update predictu_dispatch.callback set expires_at = now() - interval '1 minute'")
+    assert "(the last heartbeat was at 2026-01-02T03:04:05.000Z)" in (await cli.run("ping", OPERATOR))[2]
+    await harness.owner.execute("update predictu_dispatch.daemon set seen_at = now()")
     code, stdout, stderr = await cli.run("ping", OPERATOR)
-    assert code == 1
-    assert "no daemon sends heartbeats; the last was at 2026-01-02T03:04:05.000Z; waiting" in stderr
-    assert "is ready\n  no daemon sends heartbeats; the last was at 2026-01-02T03:04:05.000Z\n" in stdout
-    assert await harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 1
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith(
+        f"no running daemon serves {OPERATOR}; those that run do not have its file (host-1); nothing was sent; put"
+    )
+    assert await harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 0
+
+
+async def test_all_operators_are_pinged_at_once_with_one_line_for_each(
+    tmp_path: Path, database: Database, cli: CommandLine
+) -> None:
+    async with open_environment(tmp_path, database) as environment, another_operator(environment) as other:
+        await environment.fleet.start("host-1")
+        environment.operator.hold()
+        other.hold()
+        command = asyncio.create_task(cli.run("ping", "--all"))
+        # Neither is answered before both have been asked.
+        await until("both are asked", lambda: bool(environment.operator.requests and other.requests))
+        environment.operator.release()
+        other.release()
+        code, stdout, stderr = await command
+        assert (code, stderr) == (0, "")
+        lines = stdout.splitlines()
+        assert lines[0].split() == ["operator", "PING", "HTTP", "time", "cause"]
+        assert [line.split()[:3] for line in lines[1:3]] == [
+            [OPERATOR, "delivered", "200"],
+            [OTHER, "delivered", "200"],
+        ]
+        assert f"{DISABLED}  not sent: disabled" in lines
+        assert lines[-1] == "2 PINGs, 0 failed, 1 not sent"
+
+        other.answer = lambda _: web.Response(status=401, text="who are you?\nline 2")
+        code, stdout, _ = await cli.run("ping", "--all")
+        assert code == 1
+        [failed] = [line for line in stdout.splitlines() if line.startswith(OTHER)]
+        assert re.fullmatch(rf"{OTHER} +failed +401 +\d+ ms  the callback_url.*", failed)
+        assert stdout.endswith(f"2 PINGs, 1 failed, 1 not sent\nFor the whole cause: predictu-dispatch ping {OTHER}\n")
+        assert max(map(len, stdout.splitlines())) <= 80
+        code, output = await cli.run_json("ping", "--all")
+        assert code == 1
+        assert [(one["operator_id"], one["state"], one["response_status"]) for one in output["pings"]] == [
+            (OPERATOR, "delivered", 200),
+            (OTHER, "exhausted", 401),
+        ]
+        assert output["pings"][1]["answer"] == "who are you?"
+        assert output["pings"][1]["help"] == (
+            f"compare our key with the operator's: predictu-dispatch keys public {OTHER}"
+        )
+        assert output["not_sent"] == [{"operator_id": DISABLED, "reason": "disabled"}]
+
+        assert (await cli.run("pause", OTHER, "--reason", "their upgrade", "--by", "alice"))[0] == 0
+        code, stdout, _ = await cli.run("ping", "--all")
+        assert code == 0
+        assert re.search(rf"{OTHER}  not sent: paused since \S+Z by alice: their\s+upgrade", stdout)
 
 
 async def test_a_paused_disabled_or_unknown_operator_is_not_pinged(harness: Harness, cli: CommandLine) -> None:
@@ -140,4 +190,5 @@ async def test_a_paused_disabled_or_unknown_operator_is_not_pinged(harness: Harn
         assert (code, stdout) == (1, "")
         assert phrase in stderr
     assert (await cli.run("ping"))[0] == 2
+    assert (await cli.run("ping", OPERATOR, "--all"))[0] == 2
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 0

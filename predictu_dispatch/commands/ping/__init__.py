@@ -1,0 +1,1 @@
+"""`ping`: PINGs through the outbox, a daemon and the wire, with the cause of each failure."""
