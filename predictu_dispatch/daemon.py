@@ -20,6 +20,7 @@ from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.config.loader import Config, reload_config, take_back
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
+from predictu_dispatch.edge.config.retirement import reload_without_retired, without_retired
 from predictu_dispatch.edge.http.server import HttpServer, ListenError
 from predictu_dispatch.edge.http.transport import Transport
 from predictu_dispatch.edge.postgres.connections import listen
@@ -206,6 +207,10 @@ class Daemon:
             await self._database.open()
             # The first tokens need it.
             await self._clock_watch.read()
+            retired = await self._maintenance.retired_operators(self._config.operators)
+            self._config, faults = without_retired(self._config, retired)
+            self._telemetry.files_refused(faults)
+            self._admission.configure(self._settings())
             await self._fleet.join()
             await self._apply(self._config, self._couriers.prepare(self._config.operators))
             await self._maintenance.prepare_partitions()
@@ -263,6 +268,8 @@ class Daemon:
             self._reload.clear()
             try:
                 reloaded = await asyncio.to_thread(reload_config, self._config, os.environ)
+                retired = await self._maintenance.retired_operators(reloaded.config.operators)
+                reloaded = reload_without_retired(reloaded, retired)
                 new = self._couriers.prepare(reloaded.config.operators)
                 while new.failed:
                     await new.close()

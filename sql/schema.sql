@@ -2,6 +2,24 @@
 
 CREATE SCHEMA predictu_dispatch;
 
+CREATE TYPE predictu_dispatch.abandonment AS (
+	operator_id text,
+	request_id uuid,
+	method text,
+	bet_id text,
+	state text,
+	effect text,
+	attempts integer,
+	needs_review boolean,
+	bet_state text,
+	rollback_request_id uuid,
+	warning text,
+	abandoned_at timestamp with time zone,
+	abandoned_by text,
+	abandon_reason text,
+	is_repeated boolean
+);
+
 CREATE TYPE predictu_dispatch.change AS (
 	operator_id text,
 	request_id uuid,
@@ -49,6 +67,97 @@ CREATE TYPE predictu_dispatch.report AS (
 	report_id uuid
 );
 
+CREATE FUNCTION predictu_dispatch.abandon_callback(operator_id text, request_id uuid, reason text, by text) RETURNS predictu_dispatch.abandonment
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.callback;
+    abandoned predictu_dispatch.callback;
+    blocker record;
+    warning text;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('abandon', reason, by);
+    locked := predictu_dispatch.lock_callback('abandon', operator_id, request_id);
+    if locked.state = 'exhausted' and locked.reason = 'abandoned' then
+        return predictu_dispatch.abandonment_of(operator_id, request_id, true);
+    elsif locked.finished_at is not null then
+        perform predictu_dispatch.refuse_intervention('abandon', locked, format('it is %s already', locked.state),
+            case when locked.review_since is null
+                 then format('Nothing is sent any more. To see how it ended: predictu-dispatch show %s', request_id)
+                 else format('It needs review. If it was settled with the operator manually: predictu-dispatch resolve %s',
+                             request_id) end);
+    elsif locked.state = 'waiting' then
+        select placement.method, placement.request_id, placement.state into blocker
+          from predictu_dispatch.get_bet(operator_id, locked.bet_id) b
+         cross join lateral predictu_dispatch.get_callback(operator_id, b.placement_request_id) placement;
+        perform predictu_dispatch.refuse_intervention('abandon', locked,
+            format('it is not sent yet, it waits for the bet''s %s %s, which is %s', blocker.method, blocker.request_id,
+                   blocker.state),
+            case locked.method when 'BET_ROLLBACK'
+                 then 'It is sent or cancelled as soon as the placement has ended.'
+                 else format('To withdraw it: predictu-dispatch cancel %s', request_id) end);
+    elsif locked.state = 'in_flight' then
+        perform predictu_dispatch.refuse_intervention('abandon', locked,
+            format('attempt %s is in flight', locked.attempts),
+            case when locked.lease_until > clock_timestamp()
+                 then format('Repeat this after its lease, which ends at %s.', predictu_dispatch.format_utc(locked.lease_until))
+                 else format('Its lease ended at %s; a running daemon records that within seconds. Repeat this then.',
+                             predictu_dispatch.format_utc(locked.lease_until)) end);
+    elsif locked.attempts = 0 and locked.method <> 'BET_ROLLBACK' then
+        perform predictu_dispatch.refuse_intervention('abandon', locked, 'it was never attempted',
+            format('To withdraw it: predictu-dispatch cancel %s', request_id));
+    end if;
+    if locked.method = 'BET_ROLLBACK' then
+        warning := case
+            when locked.effect = 'none' and predictu_dispatch.is_debit_confirmed(operator_id, (
+                     select b.placement_request_id from predictu_dispatch.get_bet(operator_id, locked.bet_id) b))
+                then 'the operator confirmed the debit and has not reversed it: the debit stands'
+            else 'a debit may stand at the operator' end;
+    end if;
+    update predictu_dispatch.callback c
+       set state = 'exhausted', reason = 'abandoned', finished_at = clock_timestamp(),
+           note = concat_ws('; ', c.note, reason),
+           review_since = case when c.method not in ('PING', 'BALANCE', 'BET_MAKE') then clock_timestamp() end
+     where c.operator_id = operator_id and c.request_id = request_id
+    returning c.* into abandoned;
+    if locked.bet_id is not null then
+        perform predictu_dispatch.advance_bets(array[operator_id], array[locked.bet_id]);
+    end if;
+    -- They may be unreadable.
+    locked.params := null;
+    abandoned.params := null;
+    perform predictu_dispatch.record_intervention('abandon',
+        to_jsonb(locked) || case when warning is null then '{}' else '{"warning": null}' end::jsonb,
+        to_jsonb(abandoned) || case when warning is null then '{}' else jsonb_build_object('warning', warning) end,
+        reason, by, abandoned.finished_at);
+    return predictu_dispatch.abandonment_of(operator_id, request_id, false);
+end $$;
+
+CREATE FUNCTION predictu_dispatch.abandonment_of(operator_id text, request_id uuid, is_repeated boolean) RETURNS predictu_dispatch.abandonment
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+    select c.operator_id, c.request_id, c.method, c.bet_id, c.state, c.effect, c.attempts, c.review_since is not null,
+           b.state, case when c.method = 'BET_MAKE' and rollback.finished_at is null then rollback.request_id end,
+           done.after ->> 'warning', done.done_at, done.done_by, done.reason, abandonment_of.is_repeated
+      from predictu_dispatch.callback c
+      left join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+      left join predictu_dispatch.callback rollback
+        on rollback.operator_id = b.operator_id and rollback.request_id = b.terminal_request_id
+       and rollback.method = 'BET_ROLLBACK'
+      left join lateral (
+          select i.after, i.done_at, i.done_by, i.reason from predictu_dispatch.intervention i
+           where i.operator_id = c.operator_id and i.request_id = c.request_id and i.action = 'abandon'
+           order by i.done_at desc limit 1
+      ) done on true
+     where c.operator_id = abandonment_of.operator_id and c.request_id = abandonment_of.request_id
+$$;
+
 CREATE TABLE predictu_dispatch.bet (
     operator_id text NOT NULL,
     bet_id text NOT NULL,
@@ -95,6 +204,8 @@ declare
     earlier predictu_dispatch.bet;
 begin
     perform predictu_dispatch.check_producer_scope(operator_id);
+    -- retire_operator() waits for this lock, and the next statement sees what it did.
+    perform from predictu_dispatch.operator o where o.operator_id = operator_id for key share;
     perform predictu_dispatch.enabled_operator(operator_id);
     perform predictu_dispatch.check_params('adopt_bet', jsonb_build_object(
         'player_id', player_id, 'currency', currency, 'amount', amount, 'bet_id', bet_id));
@@ -836,28 +947,37 @@ CREATE TABLE predictu_dispatch.operator (
     last_failure_location text,
     last_failure_request_id uuid,
     last_failure_attempt integer,
+    retired_at timestamp with time zone,
+    retired_by text,
+    retire_reason text,
     CONSTRAINT operator_check CHECK ((((paused_at IS NULL) = (paused_by IS NULL)) AND ((paused_at IS NULL) = (pause_reason IS NULL)))),
     CONSTRAINT operator_circuit_check CHECK ((circuit = ANY (ARRAY['closed'::text, 'open'::text, 'half_open'::text]))),
     CONSTRAINT operator_consecutive_failures_check CHECK ((consecutive_failures >= 0)),
     CONSTRAINT operator_health_check CHECK ((health = ANY (ARRAY['unknown'::text, 'healthy'::text, 'degraded'::text, 'down'::text]))),
     CONSTRAINT operator_interactive_deadline_s_check CHECK ((interactive_deadline_s >= (0)::double precision)),
     CONSTRAINT operator_operator_id_check CHECK ((operator_id ~ '^[A-Za-z0-9_-]{1,64}$'::text)),
+    CONSTRAINT operator_retired_by_someone CHECK ((((retired_at IS NULL) = (retired_by IS NULL)) AND ((retired_at IS NULL) = (retire_reason IS NULL)))),
     CONSTRAINT operator_settlement_deadline_s_check CHECK ((settlement_deadline_s >= (0)::double precision))
 );
 
 CREATE FUNCTION predictu_dispatch.enabled_operator(operator_id text) RETURNS predictu_dispatch.operator
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
     found_row predictu_dispatch.operator;
 begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        -- A snapshot older than a retirement does not show it; this lock then raises 40001.
+        perform from predictu_dispatch.operator o where o.operator_id = enabled_operator.operator_id for key share;
+    end if;
     select o.* into found_row from predictu_dispatch.operator o where o.operator_id = enabled_operator.operator_id;
     if not found then
         raise exception using errcode = 'PD002',
             message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
             hint = 'A daemon registers an operator when it starts or reloads with the file operators/<operator_id>.toml.';
     end if;
+    perform predictu_dispatch.refuse_retired(found_row);
     if not found_row.enabled then
         raise exception using errcode = 'PD002',
             message = format('operator %s is disabled', quote_literal(operator_id)),
@@ -1364,6 +1484,8 @@ declare
         when new.review_since is not null and new.state not in ('rejected', 'exhausted', 'cancelled')
              and coalesce(new.reason, '') <> 'nothing_to_reverse'
             then 'review_since must be null in this state'
+        when new.state = 'exhausted' and new.attempts = 0 and new.reason = 'abandoned' and new.method <> 'BET_ROLLBACK'
+            then 'it was never attempted, so it is cancelled, not abandoned'
         -- A cancelled terminal makes room for another one and may reopen its bet, so it must never
         -- have reached the operator.
         when new.state = 'cancelled' and new.attempts <> 0 then 'it was attempted, so it is never cancelled'
@@ -1448,6 +1570,17 @@ begin
             hint = 'See predictu_dispatch/core/specification.py for the allowed changes.';
     end if;
     return null;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.guard_retired() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    raise exception using errcode = 'PD900',
+        message = format('operator %s was retired at %s and must not be used again', old.operator_id,
+                         predictu_dispatch.format_utc(old.retired_at)),
+        hint = 'If it returns, give it a new operator_id.';
 end $$;
 
 CREATE FUNCTION predictu_dispatch.guard_tombstone() RETURNS trigger
@@ -1736,6 +1869,7 @@ begin
             message = format('unknown operator %s', coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
             hint = 'A daemon registers an operator when it starts or reloads with the file operators/<operator_id>.toml.';
     end if;
+    perform predictu_dispatch.refuse_retired(locked);
     return locked;
 exception when lock_not_available then
     perform predictu_dispatch.refuse_locked(format('operator %s', quote_literal(operator_id)));
@@ -2245,8 +2379,8 @@ CREATE FUNCTION predictu_dispatch.record_intervention(action text, before jsonb,
     select before ->> 'operator_id', (before ->> 'request_id')::uuid, before ->> 'bet_id', action, reason, done_by, done_at,
            (select jsonb_object_agg(b.key, b.value) from jsonb_each(before) b where b.key = any (decisive.columns)),
            (select jsonb_object_agg(a.key, a.value) from jsonb_each(after) a where a.key = any (decisive.columns))
-      from (values (array['state', 'reason', 'effect', 'attempts', 'review_since', 'paused_at', 'paused_by',
-                          'pause_reason'])) decisive (columns)
+      from (values (array['state', 'reason', 'effect', 'attempts', 'review_since', 'warning', 'paused_at',
+                          'paused_by', 'pause_reason', 'retired_at', 'retired_by', 'retire_reason'])) decisive (columns)
 $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_audit_change() RETURNS trigger
@@ -2326,6 +2460,19 @@ CREATE FUNCTION predictu_dispatch.refuse_params(method text, fault text, hint te
     AS $$
 begin
     raise exception using errcode = 'PD003', message = format('bad params for %s: %s', method, fault), hint = hint;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.refuse_retired(operator predictu_dispatch.operator) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if operator.retired_at is not null then
+        raise exception using errcode = 'PD002',
+            message = format('operator %s was retired at %s', quote_literal(operator.operator_id),
+                             predictu_dispatch.format_utc(operator.retired_at)),
+            hint = 'A retired operator is never used again. If it returns, give it a new operator_id and a file of that name.';
+    end if;
 end $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_tombstone_change() RETURNS trigger
@@ -2491,6 +2638,63 @@ begin
                    'set months = %s', keep_months));
     end if;
     return (date_trunc('month', now() at time zone 'UTC') - make_interval(months => keep_months)) at time zone 'UTC';
+end $$;
+
+CREATE FUNCTION predictu_dispatch.retire_operator(operator_id text, reason text, by text) RETURNS predictu_dispatch.operator
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.operator;
+    retired predictu_dispatch.operator;
+    forbidden record;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('retire', reason, by);
+    if current_setting('transaction_isolation') <> 'read committed' then
+        perform predictu_dispatch.refuse_params('retire_operator', 'the transaction is not read committed',
+            'An older snapshot does not show all that is unfinished: begin isolation level read committed');
+    end if;
+    select o.* into retired from predictu_dispatch.operator o where o.operator_id = operator_id and o.retired_at is not null;
+    if found then
+        return retired;
+    end if;
+    -- adopt_bet() waits for this lock, so no bet is adopted after the bets are read.
+    locked := predictu_dispatch.lock_operator(operator_id);
+    begin
+        perform from predictu_dispatch.operator o where o.operator_id = operator_id for update;
+    exception when lock_not_available then
+        perform predictu_dispatch.refuse_locked(format('operator %s', quote_literal(operator_id)));
+    end;
+    for with_bets in reverse 1..0 loop
+        select string_agg(w.fault, '; ') as faults, string_agg(w.advice, ' ') as advice into forbidden
+          from predictu_dispatch.why_not_retired(operator_id, with_bets = 1) w;
+        if forbidden.faults is not null then
+            raise exception using errcode = 'PD005',
+                message = format('operator %s is not retired: %s', operator_id, forbidden.faults), hint = forbidden.advice;
+        end if;
+        continue when with_bets = 0;
+        -- enqueue_callback() reads producer_scope before it reads the operator, and holds its lock
+        -- until its transaction ends. With this lock, all that was enqueued is visible to the second
+        -- turn, and what is enqueued later sees the retirement. Producers wait for 0.2 s at most.
+        begin
+            perform set_config('lock_timeout', '200ms', true);
+            lock table predictu_dispatch.producer_scope in access exclusive mode;
+        exception when lock_not_available then
+            raise exception using errcode = 'PD006',
+                message = format('operator %s is not retired: a transaction of a producer is open, and it may have '
+                                 'enqueued a callback; nothing was done', operator_id),
+                hint = 'Try again. If it stays so, look in pg_stat_activity for a transaction that was left open.';
+        end;
+    end loop;
+    update predictu_dispatch.operator o
+       set retired_at = clock_timestamp(), retired_by = by, retire_reason = reason, revision = o.revision + 1
+     where o.operator_id = operator_id
+    returning o.* into retired;
+    perform predictu_dispatch.record_intervention('retire', to_jsonb(locked), to_jsonb(retired), reason, by, retired.retired_at);
+    return retired;
 end $$;
 
 CREATE FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) RETURNS predictu_dispatch.callback
@@ -2820,7 +3024,9 @@ declare
     id uuid;
 begin
     select o.* into target from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
-    if predictu_dispatch.ping_state(operator_id, target.ping_request_id) in ('ready', 'in_flight') then
+    if target.retired_at is not null then
+        return null;
+    elsif predictu_dispatch.ping_state(operator_id, target.ping_request_id) in ('ready', 'in_flight') then
         id := target.ping_request_id;
     else
         id := gen_random_uuid();
@@ -2890,12 +3096,13 @@ begin
                       as given (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, fingerprint)
     ), differing as (
         select given.* from given join predictu_dispatch.operator o on o.operator_id = given.operator_id
-         where (o.enabled, o.interactive_deadline_s, o.settlement_deadline_s, o.config_fingerprint)
+         where o.retired_at is null
+           and (o.enabled, o.interactive_deadline_s, o.settlement_deadline_s, o.config_fingerprint)
                is distinct from
                (given.enabled, given.interactive_deadline_s, given.settlement_deadline_s, given.fingerprint)
     ), locked as materialized (
         select o.operator_id from predictu_dispatch.operator o join differing on differing.operator_id = o.operator_id
-         order by o.operator_id for no key update of o skip locked
+         where o.retired_at is null order by o.operator_id for no key update of o skip locked
     ), written as (
         update predictu_dispatch.operator o
            set enabled = differing.enabled, interactive_deadline_s = differing.interactive_deadline_s,
@@ -2938,6 +3145,54 @@ CREATE FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.cal
              order by i.done_at desc limit 1
         ), format('it is %s and needs no review', locked.state))
     end
+$$;
+
+CREATE FUNCTION predictu_dispatch.why_not_retired(operator_id text, with_bets boolean) RETURNS TABLE(fault text, advice text)
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+    select format('its file is used by %s', string_agg(format('daemon %s on host %s', d.instance, d.host), ', '
+                                                       order by d.instance)),
+           format('Remove operators/%s.toml there and reload the daemon.', why_not_retired.operator_id)
+      from predictu_dispatch.share s
+      join predictu_dispatch.daemon d
+        on d.instance = s.instance
+       and d.seen_at between clock_timestamp() - predictu_dispatch.heartbeat_timeout()
+                         and clock_timestamp() + interval '1 second'
+     where s.operator_id = why_not_retired.operator_id
+    having count(*) > 0
+    union all
+    -- Each state is a part of an index of its own.
+    select format('callbacks that are not final: %s', string_agg(format('%s %s', unfinished.callbacks, unfinished.state), ', ')),
+           format('To list them: predictu-dispatch find --operator %s --state %s. To end one: predictu-dispatch cancel if '
+                  'it was never attempted, else predictu-dispatch abandon.', why_not_retired.operator_id,
+                  min(unfinished.state))
+      from (select 'in_flight' as state, count(*) as callbacks from predictu_dispatch.callback c
+             where c.operator_id = why_not_retired.operator_id and c.state = 'in_flight'
+            union all
+            select 'ready', count(*) from predictu_dispatch.callback c
+             where c.operator_id = why_not_retired.operator_id and c.state = 'ready'
+            union all
+            select 'waiting', count(*) from predictu_dispatch.callback c
+             where c.operator_id = why_not_retired.operator_id and c.state = 'waiting') unfinished
+     where unfinished.callbacks > 0
+    having count(*) > 0
+    union all
+    select format('callbacks that need review: %s', count(*)),
+           'To list them: predictu-dispatch status. To end one: predictu-dispatch resolve.'
+      from predictu_dispatch.callback c
+     where c.operator_id = why_not_retired.operator_id and c.review_since is not null
+    having count(*) > 0
+    union all
+    -- A closing bet ends with its terminal callback, which is counted above until it is resolved.
+    select format('bets that have not ended: %s, for example %s', count(*), min(b.bet_id)),
+           format('To see one: predictu-dispatch show --bet %s BET_ID. To end one: rollback_bet() or a terminal callback.',
+                  why_not_retired.operator_id)
+      from predictu_dispatch.bet b
+     where with_bets and b.operator_id = why_not_retired.operator_id and b.state in ('placing', 'open')
+    having count(*) > 0
 $$;
 
 CREATE FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[], failure_reasons text[] DEFAULT NULL::text[], failure_statuses integer[] DEFAULT NULL::integer[], failure_locations text[] DEFAULT NULL::text[], failure_request_ids uuid[] DEFAULT NULL::uuid[], failure_attempts integer[] DEFAULT NULL::integer[]) RETURNS SETOF text
@@ -3103,9 +3358,9 @@ CREATE TABLE predictu_dispatch.intervention (
     client_addr inet DEFAULT inet_client_addr(),
     before jsonb,
     after jsonb,
-    CONSTRAINT intervention_action_check CHECK ((action = ANY (ARRAY['pause'::text, 'resume'::text, 'retry'::text, 'cancel'::text, 'resolve'::text]))),
-    CONSTRAINT intervention_check CHECK (((request_id IS NULL) = (action = ANY (ARRAY['pause'::text, 'resume'::text])))),
-    CONSTRAINT intervention_check1 CHECK (((reason IS NOT NULL) OR (action = ANY (ARRAY['resume'::text, 'retry'::text]))))
+    CONSTRAINT intervention_action_known CHECK ((action = ANY (ARRAY['pause'::text, 'resume'::text, 'retire'::text, 'retry'::text, 'cancel'::text, 'abandon'::text, 'resolve'::text]))),
+    CONSTRAINT intervention_has_a_reason CHECK (((reason IS NOT NULL) OR (action = ANY (ARRAY['resume'::text, 'retry'::text])))),
+    CONSTRAINT intervention_names_its_callback CHECK (((request_id IS NULL) = (action = ANY (ARRAY['pause'::text, 'resume'::text, 'retire'::text]))))
 );
 
 CREATE TABLE predictu_dispatch.lock (
@@ -3140,6 +3395,12 @@ CREATE VIEW predictu_dispatch.needs_review AS
                 ELSE ''::text
             END)
             WHEN (state = 'cancelled'::text) THEN 'Its bet''s placement has an unknown effect and is rolled back, so this must not be sent.'::text
+            WHEN ((reason = 'abandoned'::text) AND (method = 'BET_ROLLBACK'::text)) THEN format('It was abandoned manually after %s attempts: a debit may stand at the operator.'::text, attempts)
+            WHEN (reason = 'abandoned'::text) THEN (format('It was abandoned manually after %s attempts; '::text, attempts) ||
+            CASE effect
+                WHEN 'unknown'::text THEN 'it is not known whether the operator applied it.'::text
+                ELSE 'the operator has certainly not applied it.'::text
+            END)
             WHEN ((reason = 'deadline'::text) AND (effect = 'unknown'::text)) THEN 'Its deadline passed; it is not known whether the operator applied it.'::text
             WHEN (reason = 'deadline'::text) THEN 'Its deadline passed; the operator has certainly not applied it.'::text
             WHEN (effect = 'unknown'::text) THEN format('It was attempted %s times; it is not known whether the operator applied it.'::text, attempts)
@@ -3283,6 +3544,8 @@ CREATE INDEX callback_of_bet_expiring ON predictu_dispatch.callback USING btree 
 
 CREATE INDEX callback_waiting ON predictu_dispatch.callback USING btree (operator_id, lane) WHERE (state = 'waiting'::text);
 
+CREATE INDEX intervention_by_time ON predictu_dispatch.intervention USING btree (done_at);
+
 CREATE INDEX intervention_of_callback ON predictu_dispatch.intervention USING btree (operator_id, request_id, done_at) WHERE (request_id IS NOT NULL);
 
 CREATE INDEX producer_scope_of_role ON predictu_dispatch.producer_scope USING btree (role_name, operator_id);
@@ -3347,7 +3610,11 @@ CREATE TRIGGER intervention_not_truncated BEFORE TRUNCATE ON predictu_dispatch.i
 
 ALTER TABLE predictu_dispatch.intervention ENABLE ALWAYS TRIGGER intervention_not_truncated;
 
+CREATE TRIGGER operator_deleted_unless_retired BEFORE DELETE ON predictu_dispatch.operator FOR EACH ROW WHEN ((old.retired_at IS NOT NULL)) EXECUTE FUNCTION predictu_dispatch.guard_retired();
+
 CREATE TRIGGER operator_notify_change AFTER UPDATE ON predictu_dispatch.operator FOR EACH ROW WHEN ((((((old.circuit IS DISTINCT FROM new.circuit) OR (old.paused_at IS DISTINCT FROM new.paused_at)) OR (old.interactive_backoff_until IS DISTINCT FROM new.interactive_backoff_until)) OR (old.settlement_backoff_until IS DISTINCT FROM new.settlement_backoff_until)) OR (old.enabled IS DISTINCT FROM new.enabled))) EXECUTE FUNCTION predictu_dispatch.notify_operator();
+
+CREATE TRIGGER operator_stays_retired BEFORE UPDATE ON predictu_dispatch.operator FOR EACH ROW WHEN (((old.retired_at IS NOT NULL) AND (((((((old.operator_id IS DISTINCT FROM new.operator_id) OR (old.enabled IS DISTINCT FROM new.enabled)) OR (old.config_fingerprint IS DISTINCT FROM new.config_fingerprint)) OR (old.paused_at IS DISTINCT FROM new.paused_at)) OR (old.retired_at IS DISTINCT FROM new.retired_at)) OR (old.retired_by IS DISTINCT FROM new.retired_by)) OR (old.retire_reason IS DISTINCT FROM new.retire_reason)))) EXECUTE FUNCTION predictu_dispatch.guard_retired();
 
 CREATE TRIGGER producer_scope_names_a_role BEFORE INSERT OR UPDATE ON predictu_dispatch.producer_scope FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.guard_producer_scope();
 
@@ -3369,6 +3636,11 @@ GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_retention;
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_operations;
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_importer;
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_auditor;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.abandon_callback(operator_id text, request_id uuid, reason text, by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.abandon_callback(operator_id text, request_id uuid, reason text, by text) TO predictu_operations;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.abandonment_of(operator_id text, request_id uuid, is_repeated boolean) FROM PUBLIC;
 
 GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_support;
@@ -3477,6 +3749,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.guard_producer_scope() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_ready() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.guard_retired() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_tombstone() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer, clock_at_s double precision, clock_ahead_s double precision, silent_at timestamp with time zone) FROM PUBLIC;
@@ -3570,6 +3844,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.refuse_locked(what text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_params(method text, fault text, hint text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_retired(operator predictu_dispatch.operator) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_tombstone_change() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) FROM PUBLIC;
@@ -3590,6 +3866,9 @@ GRANT ALL ON FUNCTION predictu_dispatch.resume_operator(operator_id text, reason
 
 REVOKE ALL ON FUNCTION predictu_dispatch.retention_cutoff(keep_months integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.retention_cutoff(keep_months integer) TO predictu_retention;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.retire_operator(operator_id text, reason text, by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.retire_operator(operator_id text, reason text, by text) TO predictu_operations;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) TO predictu_operations;
@@ -3617,6 +3896,8 @@ GRANT ALL ON FUNCTION predictu_dispatch.sync_operators(operator_ids text[], enab
 REVOKE ALL ON FUNCTION predictu_dispatch.take_lock(name text, waits boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.callback) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.why_not_retired(operator_id text, with_bets boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[], failure_reasons text[], failure_statuses integer[], failure_locations text[], failure_request_ids uuid[], failure_attempts integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[], failure_reasons text[], failure_statuses integer[], failure_locations text[], failure_request_ids uuid[], failure_attempts integer[]) TO predictu_dispatcher;

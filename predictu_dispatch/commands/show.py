@@ -22,7 +22,15 @@ from predictu_dispatch.commands.invocation import (
 from predictu_dispatch.commands.money_line import money_json, money_line
 from predictu_dispatch.commands.output import Row, duration, money, print_json, print_line, print_wrapped, timestamp
 from predictu_dispatch.commands.request_ids import REQUEST_ID, the_request
-from predictu_dispatch.commands.texts import BET_STATES, EFFECTS, INTERVENTIONS, VERDICTS, reason_text, state_text
+from predictu_dispatch.commands.texts import (
+    BET_STATES,
+    EFFECTS,
+    INTERVENTIONS,
+    VERDICTS,
+    changes_text,
+    reason_text,
+    state_text,
+)
 from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:
@@ -222,11 +230,7 @@ def _print_intervention(intervention: Row) -> None:
     print_wrapped(title, indent="  ", hanging="    ", colour="cyan")
     if intervention["reason"]:
         _print_field("", f"reason: {intervention['reason']}")
-    before, after = (json.loads(intervention[name] or "{}") for name in ("before", "after"))
-    changed = [
-        f"{name} {was or 'none'} → {after[name] or 'none'}" for name, was in before.items() if after[name] != was
-    ]
-    _print_field("", ", ".join(changed))
+    _print_field("", changes_text(intervention["before"], intervention["after"]))
 
 
 def _print_attempt(attempt: Row) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from predictu_dispatch.commands.output import duration
@@ -44,9 +45,11 @@ VERDICTS: Final = {
 INTERVENTIONS: Final = {
     "retry": "retried",
     "cancel": "cancelled",
+    "abandon": "abandoned",
     "resolve": "resolved",
     "pause": "paused",
     "resume": "resumed",
+    "retire": "retired",
 }
 
 _LINE_CHARS_MAX: Final = 120
@@ -59,6 +62,7 @@ _REASONS: Final = {
     "requested": "the trade failed, so the platform requested a rollback",
     "unknown_effect": "the placement has an unknown outcome, so it is rolled back",
     "withdrawn": "it was cancelled manually before any attempt",
+    "abandoned": "its retries were stopped manually",
     "circuit_open": "not sent: the operator was down",
     "paused": "not sent: the operator was paused",
     "deadline": "its deadline passed",
@@ -133,6 +137,13 @@ def state_text(state: str, reason: str | None, operator_status: str | None, oper
     """A callback's state and its reason in one sentence."""
     because = reason_text(reason, operator_status, operator_id)
     return f"it {STATES[state]}" + (f" ({because})" if because else "")
+
+
+def changes_text(before: str | None, after: str | None) -> str:
+    """What an intervention changed, from its columns before and after; "" if nothing."""
+    was, then = json.loads(before or "{}"), json.loads(after or "{}")
+    changed = ((name, was.get(name), then.get(name)) for name in {**was, **then})
+    return ", ".join(f"{name} {old or 'none'} → {new or 'none'}" for name, old, new in changed if old != new)
 
 
 def clock_text(ahead_s: float | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -88,6 +89,14 @@ class OperatorState(NamedTuple):
     def backoff_s(self, lane: Lane) -> float:
         """Return the seconds of Retry-After left for one lane, as of the reading."""
         return self.interactive_backoff_s if lane is Lane.INTERACTIVE else self.settlement_backoff_s
+
+
+class RetiredOperator(NamedTuple):
+    """An operator that is never used again, when it was retired and by whom."""
+
+    operator_id: str
+    retired_at: datetime
+    retired_by: str
 
 
 class FleetFigures(NamedTuple):

@@ -19,7 +19,7 @@ CALLBACK_MOVES: dict[tuple[CallbackState, CallbackState], str] = {
     (_C.WAITING, _C.READY): "its bet's earlier callback is settled",
     (_C.WAITING, _C.CANCELLED): "its bet was not placed, its bet is rolled back, or it was cancelled manually",
     (_C.READY, _C.IN_FLIGHT): "claimed: attempts + 1, lease written",
-    (_C.READY, _C.EXHAUSTED): "deadline, rolled_back, circuit_open or paused, between attempts",
+    (_C.READY, _C.EXHAUSTED): "deadline, rolled_back, circuit_open or paused, between attempts; or abandoned manually",
     (_C.READY, _C.CANCELLED): "rolled_back, or cancelled manually, before any attempt",
     (_C.IN_FLIGHT, _C.DELIVERED): "confirmed, also as a duplicate",
     (_C.IN_FLIGHT, _C.REJECTED): "rejected for a business reason",

@@ -6,10 +6,10 @@ The database gives counting and partitions to one daemon per interval; all read 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from predictu_dispatch.core.fleet import FleetFigures
+from predictu_dispatch.core.fleet import FleetFigures, RetiredOperator
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.flow.loops import ChoreObserver, run_chore
 
@@ -23,6 +23,7 @@ class MaintenanceStore(Protocol):
     """The database; all methods raise DatabaseUnavailable during an outage."""
 
     async def sync_operators(self, operators: Sequence[FingerprintedOperator]) -> list[str]: ...
+    async def retired_operators(self, operator_ids: Sequence[str]) -> list[RetiredOperator]: ...
     async def prepare_partitions(self, *, every_s: float) -> None: ...
     async def fleet_figures(self) -> FleetFigures | None: ...
 
@@ -47,6 +48,10 @@ class Maintenance:
         """Let producers enqueue for these operators; those with locked rows follow in `run`."""
         locked = await self._store.sync_operators(operators)
         self._operators, self._are_stored = operators, not locked
+
+    async def retired_operators(self, operator_ids: Iterable[str]) -> list[RetiredOperator]:
+        """Return those of the operators that must not be used again."""
+        return await self._store.retired_operators(list(operator_ids))
 
     async def prepare_partitions(self) -> None:
         """Create the audit's partitions for the coming months, unless another daemon just did."""

@@ -29,4 +29,5 @@ select o.operator_id, o.enabled, o.health, o.circuit,
          and a.attempt = o.last_failure_attempt and a.verdict <> 'late'
        limit 1
   ) failed on true
+ where o.retired_at is null
  order by o.operator_id

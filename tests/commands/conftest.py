@@ -1,9 +1,10 @@
-"""The database of a test that plays the daemons or waits for them, and a configuration folder."""
+"""A configuration folder, a person's command line, and a database whose daemons a test plays."""
 
 from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import CommandLine, command_line_for
 from tests.support.harness import connected
 from tests.support.postgres import Database
 
@@ -28,3 +29,9 @@ def dispatcher(tmp_path: Path) -> Path:
     (tmp_path / "operators").mkdir()
     (tmp_path / "dispatcher.toml").write_text("")
     return tmp_path / "dispatcher.toml"
+
+
+@pytest.fixture
+def person_cli(tmp_path: Path, database: Database) -> CommandLine:
+    """Runs commands with a person's login."""
+    return command_line_for(tmp_path, database.operations)

@@ -25,9 +25,12 @@ VERBS = {
     "retry {win}": ({"operations"}, "predictu_operations"),
     "retry --operator {operator} --yes": ({"operations"}, "predictu_operations"),
     "cancel {ready} --reason wrong": ({"operations"}, "predictu_operations"),
+    "abandon {win} --reason gone": ({"operations"}, "predictu_operations"),
     "resolve {win} --reason paid": ({"operations"}, "predictu_operations"),
     "pause {operator} --reason maintenance": ({"operations"}, "predictu_operations"),
     "resume {operator}": ({"operations"}, "predictu_operations"),
+    "interventions": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
+    "operator retire {operator} --reason gone": ({"operations"}, "predictu_operations"),
     "ping {operator}": ({"operations"}, "predictu_operations"),
     "retain": ({"retention"}, "predictu_retention"),
     "migrate": (set(), "own the schema"),
@@ -47,6 +50,7 @@ async def test_a_login_without_the_right_is_exit_code_1_and_learns_which_role_ha
     words = verb.format(win=win, ready=ready, unknown="00000000-0000-0000-0000-000000000009", operator=OPERATOR).split()
     if words[0] == "resume":
         await harness.person.execute("select predictu_dispatch.pause_operator($1, 'x', 'y')", OPERATOR)
+    name = "operator retire" if words[0] == "operator" else words[0]
     before = await harness.everything()
     for login in sorted(set(LOGINS) - allowed) + sorted(allowed):
         cli = command_line_for(tmp_path, getattr(database, login))
@@ -59,13 +63,13 @@ async def test_a_login_without_the_right_is_exit_code_1_and_learns_which_role_ha
             assert code == 1, (login, stderr)
             assert re.fullmatch(
                 r"the database refused: permission denied for .*\n"
-                rf"    The login of `predictu-dispatch {words[0]}` needs .*{needed}.*\n",
+                rf"    The login of `predictu-dispatch {name}` needs .*{needed}.*\n",
                 stderr.replace("must be owner of", "permission denied for"),
             ), (login, stderr)
             assert await harness.everything() == before, login
-        elif login == "operations" or words[0] in ("show", "status", "why", "retain"):
+        elif login == "operations" or words[0] in ("show", "status", "why", "interventions", "retain"):
             assert "the database refused" not in stderr, (login, stderr)
-            assert code == int("unknown" in verb), (login, stderr)
+            assert code == int("unknown" in verb or words[0] in ("abandon", "operator")), (login, stderr)
 
 
 @pytest.mark.parametrize("login", [login for login in LOGINS if login != "dispatcher"])

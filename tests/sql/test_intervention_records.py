@@ -9,10 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support.harness import DISABLED, OPERATOR, WAIT_S, Harness, claim, connected, delivered
+from tests.support.harness import DISABLED, OPERATOR, WAIT_S, Harness, claim, connected, delivered, retried
 from tests.support.interventions import (
     ALICE,
     BOB,
+    abandon,
     cancel,
     operator_row,
     pause,
@@ -21,6 +22,7 @@ from tests.support.interventions import (
     refusal,
     resolve,
     resume,
+    retire,
     retry,
     terminal_in_review,
 )
@@ -94,15 +96,19 @@ async def test_person_and_reason_are_required_and_unknown_ids_are_refused(harnes
         (retry(harness.person, win, by=None), "PD003", "by is NULL"),
         (cancel(harness.person, win, reason=""), "PD003", "reason is ''"),
         (cancel(harness.person, win, reason=None), "PD003", "reason is NULL"),
+        (abandon(harness.person, win, reason=" "), "PD003", "reason is ' '"),
+        (retire(harness.person, reason=None), "PD003", "reason is NULL"),
         (resolve(harness.person, win, reason="x" * 501), "PD003", "reason is 'xxx"),
         (pause(harness.person, reason="\t "), "PD003", "reason is"),
         (resume(harness.person, reason=""), "PD003", "reason is ''"),
         (pause(harness.person, "op_new"), "PD002", "unknown operator 'op_new'"),
         (resume(harness.person, "op_new"), "PD002", "unknown operator 'op_new'"),
+        (retire(harness.person, "op_new"), "PD002", "unknown operator 'op_new'"),
         (ping(harness.person, "op_new"), "PD002", "unknown operator 'op_new'"),
         (ping(harness.person, DISABLED), "PD002", f"operator '{DISABLED}' is disabled"),
         (retry(harness.person, unknown), "PD005", f"operator '{OPERATOR}' has no such callback"),
         (cancel(harness.person, unknown), "PD005", str(unknown)),
+        (abandon(harness.person, unknown), "PD005", str(unknown)),
         (resolve(harness.person, None), "PD005", "resolve of NULL is refused"),
     ):
         code, message = await refusal(action)
@@ -130,16 +136,22 @@ async def test_interventions_are_append_only(harness: Harness) -> None:
     assert len(await recorded_interventions(harness)) == 1
 
 
-@pytest.mark.parametrize("action", [retry, cancel, resolve, pause, resume])
+@pytest.mark.parametrize("action", [retry, cancel, abandon, resolve, pause, resume, retire])
 async def test_an_interventions_commit_is_durable(harness: Harness, action: Callable[..., Awaitable[Any]]) -> None:
     """Otherwise a crash of Postgres could send a callback that a person cancelled."""
-    named = await (harness.place() if action is cancel else terminal_in_review(harness))
+    named: tuple[uuid.UUID, ...] = ()
+    if action in (cancel, abandon):
+        named = (await harness.place(),)
+    elif action in (retry, resolve):
+        named = (await terminal_in_review(harness),)
+    if action is abandon:
+        await harness.attempt(named[0], retried)
     if action is resume:
         await pause(harness.person)
     async with harness.person.transaction():
-        await harness.daemon.execute("set local synchronous_commit = off")
-        await action(harness.person, *(() if action in (pause, resume) else (named,)))
-        assert await harness.daemon.fetchval("show synchronous_commit") == "on"
+        await harness.person.execute("set local synchronous_commit = off")
+        await action(harness.person, *named)
+        assert await harness.person.fetchval("show synchronous_commit") == "on"
 
 
 async def test_one_ping_at_a_time_none_while_paused_and_it_decides_an_open_circuit(harness: Harness) -> None:

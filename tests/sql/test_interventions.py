@@ -1,6 +1,7 @@
-"""retry, cancel and resolve in the database: allowed, or refused if they could cost money.
+"""retry, cancel, abandon and resolve in the database: allowed, or refused if they could cost money.
 
-Concurrency is in test_intervention_races.py, pauses and records in test_intervention_records.py.
+What an abandoned callback does to its bet is in test_abandon.py, concurrency in
+test_intervention_races.py, pauses and records in test_intervention_records.py.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from tests.support.harness import (
 from tests.support.interventions import (
     ALICE,
     BOB,
+    abandon,
     cancel,
     recorded_interventions,
     refusal,
@@ -90,12 +92,18 @@ def may_be_cancelled(callback: dict[str, Any]) -> bool:
     return never_attempted and callback["method"] != "BET_ROLLBACK"
 
 
+def may_be_abandoned(callback: dict[str, Any]) -> bool:
+    is_retried = callback["attempts"] > 0 or callback["method"] == "BET_ROLLBACK"
+    return bool(callback["state"] == "ready" and is_retried)
+
+
 def may_be_resolved(callback: dict[str, Any]) -> bool:
     return bool(callback["review"])
 
 
 @pytest.mark.parametrize(
-    ("action", "is_allowed"), [(retry, may_be_retried), (cancel, may_be_cancelled), (resolve, may_be_resolved)]
+    ("action", "is_allowed"),
+    [(retry, may_be_retried), (cancel, may_be_cancelled), (abandon, may_be_abandoned), (resolve, may_be_resolved)],
 )
 async def test_allowed_interventions_succeed_and_refused_ones_change_nothing(
     harness: Harness, action: Callable[..., Awaitable[Any]], is_allowed: Callable[[dict[str, Any]], bool]

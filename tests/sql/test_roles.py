@@ -31,9 +31,11 @@ MAY_EXECUTE["predictu_support"] |= WITH_OWN_RIGHTS
 FOR_PEOPLE = {
     "retry_callback",
     "cancel_callback",
+    "abandon_callback",
     "resolve_callback",
     "pause_operator",
     "resume_operator",
+    "retire_operator",
     "ping_operator",
 }
 MAY_EXECUTE["predictu_operations"] = FOR_PEOPLE | WITH_OWN_RIGHTS

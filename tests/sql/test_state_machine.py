@@ -273,6 +273,31 @@ class SimulationRules(SimulationSteps):
         else:
             assert self.seen == before
 
+    @precondition(lambda self: self.seen.callbacks)
+    @rule(index=an_index)
+    def abandon_by_a_person(self, index: int) -> None:
+        """Only a callback that waits for a retry, or a rollback that is due, can be abandoned."""
+        chosen = self.choose(list(self.seen.callbacks.values()), index)
+        is_retried = chosen.attempts > 0 or chosen.method is Method.BET_ROLLBACK
+        may_go = chosen.state is CallbackState.READY and is_retried
+        is_repeated = chosen.state is CallbackState.EXHAUSTED and chosen.reason == "abandoned"
+        before = self.seen
+        is_allowed = may_go or is_repeated
+        sqlstate = self.intervene("abandon_callback", chosen.request_id, "down", "test", refusal=not is_allowed)
+        assert sqlstate == (None if is_allowed else "PD005")
+        if may_go:
+            now = self.seen.callbacks[chosen.request_id]
+            assert (now.state, now.reason, now.effect) == (CallbackState.EXHAUSTED, "abandoned", chosen.effect)
+        else:
+            assert self.seen == before
+
+    @precondition(lambda self: self.is_in(CallbackState.READY))
+    @rule(index=an_index)
+    def abandon_what_is_due(self, index: int) -> None:
+        """As abandon_by_a_person(), which seldom chooses one."""
+        due = [n for n, one in enumerate(self.seen.callbacks.values()) if one.state is CallbackState.READY]
+        self.abandon_by_a_person(self.choose(due, index))
+
     @override
     def teardown(self) -> None:
         """Finishes a run without a fault: the operator is healthy, a person retries the rest."""

@@ -53,3 +53,8 @@ def command_line_for(folder: Path, dsn: str) -> CommandLine:
     command_line = CommandLine(folder=folder)
     command_line.config.write_text(f'[database]\ndsn = "{dsn}"\n', encoding="utf-8")
     return command_line
+
+
+def one_line(text: str) -> str:
+    """The text without its line ends."""
+    return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""The database functions of retry, cancel, resolve, pause, resume and ping."""
+"""The database functions of retry, cancel, abandon, resolve, pause, resume, retire and ping."""
 
 import uuid
 from collections.abc import Awaitable
@@ -27,6 +27,12 @@ async def cancel(
     return await _call(connection, "cancel_callback", OPERATOR, request_id, reason, by)
 
 
+async def abandon(
+    connection: Connection, request_id: uuid.UUID | None, reason: str | None = "they are down", by: str | None = ALICE
+) -> Any:
+    return await _call(connection, "abandon_callback", OPERATOR, request_id, reason, by)
+
+
 async def resolve(
     connection: Connection, request_id: uuid.UUID | None, reason: str | None = "paid by hand", by: str | None = ALICE
 ) -> Any:
@@ -43,6 +49,12 @@ async def resume(
     connection: Connection, operator_id: str = OPERATOR, reason: str | None = None, by: str | None = ALICE
 ) -> Any:
     return await _call(connection, "resume_operator", operator_id, reason, by)
+
+
+async def retire(
+    connection: Connection, operator_id: str = OPERATOR, reason: str | None = "contract ended", by: str | None = ALICE
+) -> Any:
+    return await _call(connection, "retire_operator", operator_id, reason, by)
 
 
 async def ping(connection: Connection, operator_id: str = OPERATOR) -> uuid.UUID:
@@ -78,3 +90,17 @@ async def operator_row(harness: Harness) -> asyncpg.Record:
     row = await harness.owner.fetchrow("select * from predictu_dispatch.operator where operator_id = $1", OPERATOR)
     assert row is not None
     return row
+
+
+async def open_bet(harness: Harness, bet_id: str) -> uuid.UUID:
+    placement = await harness.place(bet_id)
+    await harness.attempt(placement, delivered)
+    return placement
+
+
+async def in_review(harness: Harness, bet_id: str, method: str = "BET_WIN", **fields: Any) -> uuid.UUID:
+    """A terminal that is exhausted after one attempt."""
+    await open_bet(harness, bet_id)
+    terminal = await harness.end(method, bet_id, **fields)
+    await harness.attempt(terminal, exhausted)
+    return terminal

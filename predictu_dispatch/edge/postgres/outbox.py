@@ -16,7 +16,7 @@ from predictu_dispatch.core.callback import Callback, Effect
 from predictu_dispatch.core.claim import ClaimRequest, Lease, RowFailure, UnusableRows
 from predictu_dispatch.core.clock import ClockReading
 from predictu_dispatch.core.events import Event
-from predictu_dispatch.core.fleet import FleetFigures, LatestTimes
+from predictu_dispatch.core.fleet import FleetFigures, LatestTimes, RetiredOperator
 from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
@@ -64,6 +64,11 @@ class Outbox:
             [fingerprint for _, fingerprint in given],
         )
         return [row["operator_id"] for row in rows]
+
+    async def retired_operators(self, operator_ids: Sequence[str]) -> list[RetiredOperator]:
+        """Those of the operators that are retired."""
+        rows = await self._database.fetch(query("retired_operators"), list(operator_ids))
+        return [RetiredOperator(**row) for row in rows]
 
     def claim_permit(self, lane: Lane) -> AbstractAsyncContextManager[None]:
         """Permit to claim: bets get it at once, settlements when a connection is free."""

@@ -20,6 +20,7 @@ from predictu_dispatch.core.lifecycle import FINAL, Attempt, CallbackChange, Cal
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.reach import Reach
 from predictu_dispatch.core.verdict import MISCONFIGURED, OPERATOR_RETRY, UNKNOWN_STATUS
+from predictu_dispatch.edge.config.files import Fault
 from predictu_dispatch.edge.config.loader import Reload
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
 from predictu_dispatch.edge.telemetry.counts import Counts, Durations
@@ -286,13 +287,17 @@ class Telemetry:
     def heartbeat_recovered(self) -> None:
         log.info(Event.HEARTBEAT_RECOVERED)
 
+    def files_refused(self, faults: Sequence[Fault]) -> None:
+        """Logs each file that a start or a reload refused, and counts it if there is one."""
+        for fault in faults:
+            log.error(Event.CONFIG_REFUSED, fault=str(fault))
+        if faults:
+            self._metrics.reload_failures.inc()
+        self._metrics.last_reload_successful.set(not faults)
+
     def config_reloaded(self, reload: Reload, *, changed: int) -> None:
         """Logs a reload, with one line for each fault, and counts it if it failed."""
-        for fault in reload.faults:
-            log.error(Event.CONFIG_REFUSED, fault=str(fault))
-        if reload.faults:
-            self._metrics.reload_failures.inc()
-        self._metrics.last_reload_successful.set(not reload.faults)
+        self.files_refused(reload.faults)
         log.info(
             Event.CONFIG_RELOADED,
             operators=len(reload.config.operators),

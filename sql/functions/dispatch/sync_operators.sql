@@ -1,6 +1,7 @@
 -- Writes the operators of a daemon's configuration, so that producers can use them. Unchanged
 -- operators are not written, and an operator without a file stays, because another daemon may have
--- the file. Returns the operators that another transaction has locked; they are not written.
+-- the file. A retired operator is never written. Returns the operators that another transaction has
+-- locked; they are not written.
 create or replace function predictu_dispatch.sync_operators(
     operator_ids text[], enabled boolean[], interactive_deadlines_s double precision[],
     settlement_deadlines_s double precision[], fingerprints text[]
@@ -19,12 +20,13 @@ begin
                       as given (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, fingerprint)
     ), differing as (
         select given.* from given join predictu_dispatch.operator o on o.operator_id = given.operator_id
-         where (o.enabled, o.interactive_deadline_s, o.settlement_deadline_s, o.config_fingerprint)
+         where o.retired_at is null
+           and (o.enabled, o.interactive_deadline_s, o.settlement_deadline_s, o.config_fingerprint)
                is distinct from
                (given.enabled, given.interactive_deadline_s, given.settlement_deadline_s, given.fingerprint)
     ), locked as materialized (
         select o.operator_id from predictu_dispatch.operator o join differing on differing.operator_id = o.operator_id
-         order by o.operator_id for no key update of o skip locked
+         where o.retired_at is null order by o.operator_id for no key update of o skip locked
     ), written as (
         update predictu_dispatch.operator o
            set enabled = differing.enabled, interactive_deadline_s = differing.interactive_deadline_s,

@@ -1,6 +1,6 @@
 -- Sends a PING to the operator through the normal delivery path and returns its request_id; if one
 -- is in progress, returns that one. If the circuit is open, it becomes half open and this PING
--- decides.
+-- decides. A retired operator gets none; the result is null.
 create or replace function predictu_dispatch.start_ping(operator_id text) returns uuid
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
@@ -9,7 +9,9 @@ declare
     id uuid;
 begin
     select o.* into target from predictu_dispatch.operator o where o.operator_id = operator_id for no key update;
-    if predictu_dispatch.ping_state(operator_id, target.ping_request_id) in ('ready', 'in_flight') then
+    if target.retired_at is not null then
+        return null;
+    elsif predictu_dispatch.ping_state(operator_id, target.ping_request_id) in ('ready', 'in_flight') then
         id := target.ping_request_id;
     else
         id := gen_random_uuid();

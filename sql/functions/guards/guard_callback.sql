@@ -32,6 +32,8 @@ declare
         when new.review_since is not null and new.state not in ('rejected', 'exhausted', 'cancelled')
              and coalesce(new.reason, '') <> 'nothing_to_reverse'
             then 'review_since must be null in this state'
+        when new.state = 'exhausted' and new.attempts = 0 and new.reason = 'abandoned' and new.method <> 'BET_ROLLBACK'
+            then 'it was never attempted, so it is cancelled, not abandoned'
         -- A cancelled terminal makes room for another one and may reopen its bet, so it must never
         -- have reached the operator.
         when new.state = 'cancelled' and new.attempts <> 0 then 'it was attempted, so it is never cancelled'

@@ -8,8 +8,8 @@ create or replace function predictu_dispatch.record_intervention(
     select before ->> 'operator_id', (before ->> 'request_id')::uuid, before ->> 'bet_id', action, reason, done_by, done_at,
            (select jsonb_object_agg(b.key, b.value) from jsonb_each(before) b where b.key = any (decisive.columns)),
            (select jsonb_object_agg(a.key, a.value) from jsonb_each(after) a where a.key = any (decisive.columns))
-      from (values (array['state', 'reason', 'effect', 'attempts', 'review_since', 'paused_at', 'paused_by',
-                          'pause_reason'])) decisive (columns)
+      from (values (array['state', 'reason', 'effect', 'attempts', 'review_since', 'warning', 'paused_at',
+                          'paused_by', 'pause_reason', 'retired_at', 'retired_by', 'retire_reason'])) decisive (columns)
 $$;
 
 revoke all on function predictu_dispatch.record_intervention from public;

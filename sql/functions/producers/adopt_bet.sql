@@ -8,6 +8,8 @@ declare
     earlier predictu_dispatch.bet;
 begin
     perform predictu_dispatch.check_producer_scope(operator_id);
+    -- retire_operator() waits for this lock, and the next statement sees what it did.
+    perform from predictu_dispatch.operator o where o.operator_id = operator_id for key share;
     perform predictu_dispatch.enabled_operator(operator_id);
     perform predictu_dispatch.check_params('adopt_bet', jsonb_build_object(
         'player_id', player_id, 'currency', currency, 'amount', amount, 'bet_id', bet_id));

@@ -15,6 +15,12 @@ select request_id, operator_id, method, bet_id, state, effect, (predictu_dispatc
                     || case effect when 'unknown' then ' An earlier attempt may have been applied.' else '' end
            when state = 'cancelled'
                then 'Its bet''s placement has an unknown effect and is rolled back, so this must not be sent.'
+           when reason = 'abandoned' and method = 'BET_ROLLBACK'
+               then format('It was abandoned manually after %s attempts: a debit may stand at the operator.', attempts)
+           when reason = 'abandoned'
+               then format('It was abandoned manually after %s attempts; ', attempts)
+                    || case effect when 'unknown' then 'it is not known whether the operator applied it.'
+                                   else 'the operator has certainly not applied it.' end
            when reason = 'deadline' and effect = 'unknown'
                then 'Its deadline passed; it is not known whether the operator applied it.'
            when reason = 'deadline'

@@ -233,9 +233,9 @@ async def test_every_function_and_view_has_a_comment_and_none_is_executable_by_p
 
 
 def with_first_roles(one: Definition) -> Definition:
-    """Grants to the roles of 0001, as the first release did."""
+    """Grants to the roles of 0001, as the first release did, and no retired operators."""
     sql = one.sql.replace("to predictu_operations;", "to predictu_dispatcher;")
-    sql = sql.replace("to predictu_importer;", "to predictu_producer;")
+    sql = sql.replace("to predictu_importer;", "to predictu_producer;").replace("o.retired_at is null", "true")
     return dataclasses.replace(one, sql=re.sub(r", predictu_(operations|auditor)", "", sql))
 
 
@@ -265,11 +265,22 @@ async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch
     [due] = [one for one in definitions() if one.name == "dispatch/notify_due.sql"]
     before, _, rest = due.sql.partition("$$")
     due = dataclasses.replace(due, sql=f"{before}$$ begin return null; end $${rest.partition('$$')[2]}")
-    replaced = {"guards/guard_callback.sql": guard} | {one.name: one for one in (lock, scope, due)}
+    retired = Definition(
+        name="interventions/refuse_retired.sql",
+        sql="""
+            create function predictu_dispatch.refuse_retired(operator predictu_dispatch.operator) returns void
+                language sql as 'select';
+        """,
+    )
+    replaced = {"guards/guard_callback.sql": guard} | {one.name: one for one in (lock, scope, due, retired)}
+    added_since = {
+        "guards/guard_producer_scope.sql",
+        "guards/guard_retired.sql",
+        "interventions/abandon_callback.sql",
+        "interventions/abandonment_of.sql",
+    }
     of_then = tuple(
-        with_first_roles(replaced.get(one.name, one))
-        for one in definitions()
-        if one.name != "guards/guard_producer_scope.sql"
+        with_first_roles(replaced.get(one.name, one)) for one in definitions() if one.name not in added_since
     )
     with monkeypatch.context() as first:
         first.setattr(edge, "migrations", lambda: migrations()[:1])

@@ -1,4 +1,4 @@
-"""`retry`, `cancel`, `resolve`, `pause`, `resume`: their output and exit codes."""
+"""`retry`: its output, its question and its exit codes."""
 
 import asyncio
 import os
@@ -6,11 +6,10 @@ import pty
 import subprocess
 import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.command_line import CommandLine, command_line_for
+from tests.support.command_line import CommandLine, command_line_for, one_line
 from tests.support.corruption import large, lose_chunks
 from tests.support.daemons import until
 from tests.support.environment import open_environment
@@ -26,15 +25,8 @@ from tests.support.harness import (
     rejected,
     terminal_params,
 )
+from tests.support.interventions import in_review, open_bet
 from tests.support.postgres import Database
-
-WIN = uuid.UUID("00000000-0000-4000-8000-000000000001")
-
-
-@pytest.fixture
-def cli(tmp_path: Path, database: Database) -> CommandLine:
-    """With a person's login."""
-    return command_line_for(tmp_path, database.operations)
 
 
 def on_a_terminal(command: list[str], answer: bytes) -> tuple[int, str]:
@@ -50,25 +42,6 @@ def on_a_terminal(command: list[str], answer: bytes) -> tuple[int, str]:
     return process.returncode, shown
 
 
-def one_line(text: str) -> str:
-    """The text without its line ends."""
-    return " ".join(text.split())
-
-
-async def open_bet(harness: Harness, bet_id: str) -> uuid.UUID:
-    placement = await harness.place(bet_id)
-    await harness.attempt(placement, delivered)
-    return placement
-
-
-async def in_review(harness: Harness, bet_id: str, method: str = "BET_WIN", **fields: Any) -> uuid.UUID:
-    """A terminal that is exhausted after one attempt."""
-    await open_bet(harness, bet_id)
-    terminal = await harness.end(method, bet_id, **fields)
-    await harness.attempt(terminal, exhausted)
-    return terminal
-
-
 async def cancelled_by_rollback(harness: Harness, bet_id: str) -> uuid.UUID:
     """A win that needs review and must not be sent, because its bet is rolled back."""
     lease = await harness.lease(await harness.place(bet_id))
@@ -78,10 +51,12 @@ async def cancelled_by_rollback(harness: Harness, bet_id: str) -> uuid.UUID:
     return win
 
 
-async def test_retry_explains_each_refusal_and_retries_the_others(harness: Harness, cli: CommandLine) -> None:
+async def test_retry_explains_each_refusal_and_retries_the_others(harness: Harness, person_cli: CommandLine) -> None:
     placement, win = await open_bet(harness, "b0"), await in_review(harness, "b1")
     unknown = uuid.uuid4()
-    code, stdout, stderr = await cli.run("retry", str(placement), str(win), str(unknown), str(win), "--by", "alice")
+    code, stdout, stderr = await person_cli.run(
+        "retry", str(placement), str(win), str(unknown), str(win), "--by", "alice"
+    )
     assert code == 1
     assert one_line(stdout) == f"BET_WIN {win} of operator {OPERATOR} is due again, as attempt 2"
     assert f"retry of BET_MAKE {placement} of operator {OPERATOR} is refused: a debit is never " in stderr
@@ -90,37 +65,37 @@ async def test_retry_explains_each_refusal_and_retries_the_others(harness: Harne
     assert (await harness.state(placement), await harness.state(win)) == ("delivered", "ready")
 
     await harness.attempt(win, rejected)
-    code, output = await cli.run_json("retry", str(win), str(placement))
+    code, output = await person_cli.run_json("retry", str(win), str(placement))
     assert code == 1
     [done], [refused] = output["done"], output["refused"]
     assert (done["request_id"], done["state"], done["attempts"]) == (str(win), "ready", 2)
     assert (refused["request_id"], refused["sqlstate"], refused["operator_id"]) == (str(placement), "PD005", OPERATOR)
     assert "a debit is never " in refused["message"]
     assert refused["hint"]
-    assert (await cli.run("cancel", str(win), "--reason", "no"))[0] == 1
+    assert (await person_cli.run("cancel", str(win), "--reason", "no"))[0] == 1
 
 
-async def test_retry_of_an_operator_leaves_what_cannot_be_retried(harness: Harness, cli: CommandLine) -> None:
+async def test_retry_of_an_operator_leaves_what_cannot_be_retried(harness: Harness, person_cli: CommandLine) -> None:
     wins = [await in_review(harness, f"b{number}") for number in range(3)]
     sell, cancelled = await in_review(harness, "b3", "BET_SELL"), await cancelled_by_rollback(harness, "b4")
     resolved = await in_review(harness, "b5")
-    assert (await cli.run("resolve", str(resolved), "--reason", "paid by hand"))[0] == 0
+    assert (await person_cli.run("resolve", str(resolved), "--reason", "paid by hand"))[0] == 0
 
-    code, stdout, stderr = await cli.run("retry", "--operator", OPERATOR, "--method", "BET_WIN", "--yes")
+    code, stdout, stderr = await person_cli.run("retry", "--operator", OPERATOR, "--method", "BET_WIN", "--yes")
     assert (code, stdout) == (0, f"3 callbacks of operator {OPERATOR} due again: 3 BET_WIN\n")
     assert "1 other cannot be retried" in stderr
     assert {await harness.state(win) for win in wins} == {"ready"}
     assert await harness.state(sell) == "exhausted"
 
-    code, stdout, _ = await cli.run("retry", "--operator", OPERATOR, "--yes")
+    code, stdout, _ = await person_cli.run("retry", "--operator", OPERATOR, "--yes")
     assert (code, stdout) == (0, f"2 callbacks of operator {OPERATOR} due again: 1 BET_ROLLBACK, 1 BET_SELL\n")
     assert (await harness.state(cancelled), await harness.state(resolved)) == ("cancelled", "exhausted")
-    code, stdout, _ = await cli.run("retry", "--operator", OPERATOR, "--yes")
+    code, stdout, _ = await person_cli.run("retry", "--operator", OPERATOR, "--yes")
     assert (code, stdout) == (0, f"no callback of operator {OPERATOR} was sent again\n")
     assert {lease["request_id"] for lease in await claim(harness.daemon)} >= {*wins, sell}
 
 
-async def test_a_locked_callback_stops_none_of_the_others(harness: Harness, cli: CommandLine) -> None:
+async def test_a_locked_callback_stops_none_of_the_others(harness: Harness, person_cli: CommandLine) -> None:
     """Each callback has its own transaction, with a lock timeout."""
     wins = [await in_review(harness, f"b{number}") for number in range(3)]
     await harness.owner.execute(
@@ -128,14 +103,14 @@ async def test_a_locked_callback_stops_none_of_the_others(harness: Harness, cli:
     )
     async with harness.owner.transaction():
         await harness.owner.execute("select from predictu_dispatch.bet where bet_id in ('b0', 'b2') for update")
-        code, output = await cli.run_json("retry", "--operator", OPERATOR, "--yes")
+        code, output = await person_cli.run_json("retry", "--operator", OPERATOR, "--yes")
     assert code == 1
     assert [one["request_id"] for one in output["done"]] == [str(wins[1])]
     assert {one["request_id"]: one["sqlstate"] for one in output["refused"]} == {str(wins[n]): "PD006" for n in (0, 2)}
 
 
 async def test_unreadable_params_and_times_from_the_future_stop_no_retry_of_an_operator(
-    harness: Harness, cli: CommandLine
+    harness: Harness, person_cli: CommandLine
 ) -> None:
     """The sum leaves out an amount that cannot be read; the clock was set back after two ends."""
     for number in range(4):
@@ -148,7 +123,7 @@ async def test_unreadable_params_and_times_from_the_future_stop_no_retry_of_an_o
         "update predictu_dispatch.callback set review_since = now() + interval '1 hour' where request_id = any($1)",
         [*wins[:1], unreadable],
     )
-    code, shown = await asyncio.to_thread(on_a_terminal, cli.process("retry", "--operator", OPERATOR), b"y\n")
+    code, shown = await asyncio.to_thread(on_a_terminal, person_cli.process("retry", "--operator", OPERATOR), b"y\n")
     question = "Send 4 callbacks of operator op_abc123 again: 15.00 EUR, and 1 whose amount cannot be read?"
     assert question in one_line(shown)
     assert code == 0
@@ -156,7 +131,7 @@ async def test_unreadable_params_and_times_from_the_future_stop_no_retry_of_an_o
     assert {row["request_id"] for row in ready} == {*wins, unreadable}
 
 
-async def test_retry_of_an_operator_reads_several_pages(harness: Harness, cli: CommandLine) -> None:
+async def test_retry_of_an_operator_reads_several_pages(harness: Harness, person_cli: CommandLine) -> None:
     await in_review(harness, "b1")
     await harness.owner.execute("set session_replication_role = replica")
     for table, changed in (
@@ -169,12 +144,12 @@ async def test_retry_of_an_operator_reads_several_pages(harness: Harness, cli: C
             + (" where one.method = 'BET_WIN'" if table == "callback" else "")
         )
     await harness.owner.execute("set session_replication_role = origin")
-    code, stdout, stderr = await cli.run("retry", "--operator", OPERATOR, "--yes")
+    code, stdout, stderr = await person_cli.run("retry", "--operator", OPERATOR, "--yes")
     assert (code, stdout, stderr) == (0, f"1,201 callbacks of operator {OPERATOR} due again: 1,201 BET_WIN\n", "")
 
 
 async def test_on_a_terminal_retry_of_an_operator_shows_count_and_sums_and_needs_a_yes(
-    harness: Harness, cli: CommandLine
+    harness: Harness, person_cli: CommandLine
 ) -> None:
     win = await in_review(harness, "b1")
     await in_review(harness, "b2", "BET_SELL")
@@ -183,19 +158,21 @@ async def test_on_a_terminal_retry_of_an_operator_shows_count_and_sums_and_needs
     await harness.attempt(yen, delivered)
     await harness.attempt(await harness.end("BET_REFUND", "b4"), exhausted)
     for answer, expected in ((b"n\n", (1, "exhausted")), (b"\n", (1, "exhausted")), (b"y\n", (0, "ready"))):
-        code, shown = await asyncio.to_thread(on_a_terminal, cli.process("retry", "--operator", OPERATOR), answer)
+        code, shown = await asyncio.to_thread(
+            on_a_terminal, person_cli.process("retry", "--operator", OPERATOR), answer
+        )
         assert (code, await harness.state(win)) == expected, shown
         assert "Send 4 callbacks of operator op_abc123 again: 10.00 EUR, 700 JPY? [y/N]" in shown
 
 
 @pytest.mark.parametrize("redirected", ["stdin", "stderr"])
 async def test_without_a_terminal_retry_of_an_operator_needs_yes_and_sends_nothing(
-    harness: Harness, cli: CommandLine, redirected: str
+    harness: Harness, person_cli: CommandLine, redirected: str
 ) -> None:
     win = await in_review(harness, "b1")
     person, terminal = pty.openpty()
     os.write(person, b"y\n")
-    command = cli.process("retry", "--operator", OPERATOR)
+    command = person_cli.process("retry", "--operator", OPERATOR)
     elsewhere = {redirected: subprocess.PIPE}
     process = await asyncio.to_thread(
         subprocess.run,
@@ -209,115 +186,10 @@ async def test_without_a_terminal_retry_of_an_operator_needs_yes_and_sends_nothi
     os.close(terminal)
     os.close(person)
     assert (process.returncode, await harness.state(win)) == (2, "exhausted")
-    code, _, stderr = await cli.run("retry", "--operator", OPERATOR)
+    code, _, stderr = await person_cli.run("retry", "--operator", OPERATOR)
     assert (code, "without a terminal it needs --yes" in stderr) == (2, True)
-    assert (await cli.run("retry", "--operator", OPERATOR, "--yes"))[0] == 0
+    assert (await person_cli.run("retry", "--operator", OPERATOR, "--yes"))[0] == 0
     assert await harness.state(win) == "ready"
-
-
-async def test_wrong_usage(harness: Harness, cli: CommandLine) -> None:
-    for arguments, phrase in (
-        (["retry"], "give REQUEST_IDs, or --operator"),
-        (["retry", str(WIN), "--operator", OPERATOR, "--method", "BET_WIN"], "--method goes with --operator alone"),
-        (["retry", "--operator", OPERATOR, "--method", "BET_MAKE"], "'BET_MAKE' is not one of"),
-        (["retry", "7"], "not a valid UUID"),
-        (["cancel", str(WIN)], "Missing option '--reason'"),
-        (["cancel", "--reason", "no"], "Missing argument 'REQUEST_ID...'"),
-        (["cancel", str(WIN), "--reason", " "], "--reason must not be empty"),
-        (["resolve", str(WIN)], "Missing option '--reason'"),
-        (["pause", OPERATOR], "Missing option '--reason'"),
-        (["resume", OPERATOR, "--reason", ""], "--reason must not be empty"),
-    ):
-        code, stdout, stderr = await cli.run(*arguments)
-        assert (code, stdout) == (2, "")
-        assert phrase in stderr
-    assert await harness.owner.fetchval("select count(*) from predictu_dispatch.intervention") == 0
-
-
-async def test_a_cancelled_terminal_leaves_its_bet_open_and_show_names_who_cancelled_it(
-    harness: Harness, cli: CommandLine
-) -> None:
-    await open_bet(harness, "b1")
-    await harness.end("BET_LOSE", request_id=WIN)
-    code, stdout, _ = await cli.run("cancel", str(WIN), "--reason", "wrong outcome", "--by", "alice")
-    assert code == 0
-    assert (
-        f"BET_LOSE {WIN} of operator {OPERATOR} is cancelled and will not be sent; another callback may be"
-        in one_line(stdout)
-    )
-    assert (await harness.bet())["state"] == "open"
-    code, stdout, _ = await cli.run("show", str(WIN))
-    assert code == 0
-    for phrase in (
-        "it was cancelled and is not sent (it was cancelled manually before any attempt)",
-        "note wrong outcome",
-        "cancelled by alice (database role test_operations) at ",
-        "reason: wrong outcome",
-    ):
-        assert phrase in one_line(stdout)
-
-
-async def test_show_lists_interventions_between_the_attempts(
-    harness: Harness, cli: CommandLine, tmp_path: Path, database: Database
-) -> None:
-    win = await in_review(harness, "b1", request_id=WIN)
-    assert (await cli.run("retry", str(win)))[0] == 0
-    await harness.attempt(win, rejected)
-    code, stdout, _ = await cli.run("resolve", str(win), "--reason", "paid by hand, ticket 7", "--by", "bob")
-    assert code == 0
-    assert one_line(stdout).startswith(f"BET_WIN {win} of operator {OPERATOR} is resolved: it stays rejected")
-    (tmp_path / "support").mkdir()
-    support = command_line_for(tmp_path / "support", database.support)
-    _, stdout, _ = await support.run("show", str(win))
-    order = ["attempt 1 by", "retried by", "attempt 2 by", "resolved by bob", "paid by hand, ticket 7"]
-    places = [stdout.rindex(phrase) for phrase in order]
-    assert places == sorted(places)
-    (callback,) = (await support.run_json("show", str(win)))[1]["callbacks"]
-    assert [(one["action"], one["reason"]) for one in callback["interventions"]] == [
-        ("retry", None),
-        ("resolve", "paid by hand, ticket 7"),
-    ]
-    login, _, host = callback["interventions"][0]["done_by"].partition("@")
-    assert login
-    assert host == os.uname().nodename
-    stderr = (await cli.run("retry", str(win)))[2]
-    assert "bob resolved it at " in stderr
-
-
-async def test_an_operator_can_be_paused_once_and_resumed_once(harness: Harness, cli: CommandLine) -> None:
-    code, stdout, _ = await cli.run("pause", OPERATOR, "--reason", "their upgrade", "--by", "alice")
-    assert code == 0
-    assert "nothing is sent to it" in one_line(stdout)
-    assert f"predictu-dispatch resume {OPERATOR}" in stdout
-    code, stdout, stderr = await cli.run("pause", OPERATOR, "--reason", "again", "--by", "bob")
-    assert (code, stdout) == (1, "")
-    assert f"operator {OPERATOR} is already paused, since " in stderr
-    assert "by alice: their upgrade" in stderr
-    code, output = await cli.run_json("resume", OPERATOR, "--by", "bob")
-    assert (code, output["done"][0]["paused_by"], output["refused"]) == (0, "alice", [])
-    code, _, stderr = await cli.run("resume", OPERATOR)
-    assert code == 1
-    assert "is not paused" in stderr
-    code, _, stderr = await cli.run("pause", "op_new", "--reason", "x")
-    assert code == 1
-    assert "unknown operator 'op_new'" in stderr
-    assert await harness.owner.fetchval("select count(*) from predictu_dispatch.intervention") == 2
-
-
-async def test_an_id_of_two_operators_needs_the_operator(harness: Harness, cli: CommandLine) -> None:
-    await harness.owner.execute("update predictu_dispatch.operator set enabled = true")
-    for operator_id in (OPERATOR, "op_off"):
-        await harness.producer.execute(
-            "select predictu_dispatch.enqueue_callback($1, 'PING', '{}', $2)", operator_id, WIN
-        )
-    for verb in (["show"], ["why"], ["cancel", "--reason", "x"]):
-        code, _, stderr = await cli.run(*verb, str(WIN))
-        assert code == 1
-        assert f"several operators have {WIN}; add --operator {OPERATOR} | op_off" in stderr
-        code, stdout, _ = await cli.run(*verb, str(WIN), "--operator", "op_off")
-        assert (code, "of operator op_off" in stdout) == (0, True)
-    states = await harness.owner.fetch("select operator_id, state from predictu_dispatch.callback order by 1")
-    assert [tuple(row) for row in states] == [(OPERATOR, "ready"), ("op_off", "cancelled")]
 
 
 async def test_the_support_role_has_no_right_to_retry(harness: Harness, tmp_path: Path, database: Database) -> None:

@@ -1,0 +1,1 @@
+"""Manual actions, recorded with name and time; the database decides what is allowed."""
