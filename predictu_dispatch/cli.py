@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import click
 from typing_extensions import override
 
+from predictu_dispatch.commands.epilogs import add_epilogs
 from predictu_dispatch.commands.output import prepare_streams, usage_errors_escaped
+from predictu_dispatch.commands.verb_group import VerbGroup
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _COMMANDS: Final = "predictu_dispatch.commands"
 _VERBS: Final = {
@@ -37,7 +42,22 @@ _VERBS: Final = {
 }
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(VerbGroup):
+    synonyms: ClassVar = {
+        "start": "run",
+        "daemon": "run",
+        "validate": "check",
+        "list": "status",
+        "search": "find",
+        "history": "show",
+        "explain": "why",
+        "unpause": "resume",
+        "withdraw": "cancel",
+        "rotate": "keys stage",
+    }
+    # A test compares it with the groups.
+    elsewhere: ClassVar = tuple(f"keys {verb}" for verb in ("new", "public", "stage", "activate", "revert", "retire"))
+
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
         prepare_streams()
@@ -63,7 +83,21 @@ class _LazyGroup(click.Group):
             return None
         module, attribute, _ = _VERBS[cmd_name]
         command: click.Command = getattr(import_module(f"{_COMMANDS}.{module}"), attribute)
+        add_epilogs(cmd_name, command)
+        if ctx.resilient_parsing:
+            from predictu_dispatch.commands.completing import complete_operators  # noqa: PLC0415 - only where used
+
+            complete_operators(command)
         return command
+
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a verb without importing all of them."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - loaded only where used
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(verb, help=text) for verb, (_, _, text) in _VERBS.items() if verb.startswith(incomplete)]
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

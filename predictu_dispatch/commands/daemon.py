@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from predictu_dispatch.commands.invocation import Invocation, common_options, dsn_of, exit_on_database_errors, fail
+from predictu_dispatch.commands.invocation import (
+    Invocation,
+    common_options,
+    config_option,
+    dsn_of,
+    exit_on_database_errors,
+    fail,
+)
 from predictu_dispatch.commands.output import count, print_json, print_line, table
 
 if TYPE_CHECKING:
@@ -28,7 +35,7 @@ delay each turn while a scrape is rendered (tests/bench/scrape.py)."""
 
 
 @click.command()
-@common_options
+@config_option
 def run(invocation: Invocation) -> None:
     """Run the daemon until SIGTERM, which lets the attempts in flight finish."""
     _open_standard_streams()

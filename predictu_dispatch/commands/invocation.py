@@ -39,6 +39,7 @@ _BAD_SETTING: Final = ("22023", "42601", "42704")
 """What the server answers to a session whose DSN has an unknown or wrong setting in `options`."""
 
 DEFAULT_CONFIG: Final = "config/dispatcher.toml"
+CONFIG_VARIABLE: Final = "PREDICTU_DISPATCH_CONFIG"
 
 _READS: Final = "predictu_support or predictu_operations"
 _ACTS: Final = "predictu_operations"
@@ -111,6 +112,11 @@ def fail(message: str, code: int = EXIT_FAILED, *, hint: str = "") -> NoReturn:
 
 def common_options(command: Callable[Concatenate[Invocation, _P], _R]) -> Callable[_P, _R]:
     """Add `--config` and `--json`, and call the command with an Invocation made of them."""
+    return config_option(click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command))
+
+
+def config_option(command: Callable[Concatenate[Invocation, _P], _R]) -> Callable[_P, _R]:
+    """Add `--config` only: for a command that prints nothing, or its own `--json`."""
 
     @click.option(
         "--config",
@@ -118,15 +124,14 @@ def common_options(command: Callable[Concatenate[Invocation, _P], _R]) -> Callab
         type=click.Path(path_type=Path),
         default=DEFAULT_CONFIG,
         show_default=True,
-        envvar="PREDICTU_DISPATCH_CONFIG",
+        envvar=CONFIG_VARIABLE,
         show_envvar=True,
         help="Path of dispatcher.toml; the operators' files are in the folder operators/ beside it.",
     )
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @functools.wraps(command)
     def with_invocation(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         config = kwargs.pop("config_path")
-        as_json = kwargs.pop("as_json")
+        as_json = kwargs.pop("as_json", False)
         assert isinstance(config, Path)  # noqa: S101 - click converted it
         return command(Invocation(config=config, json=bool(as_json)), *args, **kwargs)
 

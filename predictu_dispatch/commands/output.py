@@ -68,6 +68,9 @@ def usage_errors_escaped() -> Iterator[None]:
     """Escape the arguments that click's own messages quote: they may be pasted."""
     try:
         yield
+    except click.exceptions.NoArgsIsHelpError:
+        # Its message is the whole help.
+        raise
     except click.ClickException as error:
         # For an ASCII stream, click chooses UTF-8.
         encoded = printable(error.message).encode(sys.stderr.encoding, "backslashreplace")

@@ -56,15 +56,22 @@ def reference_operator(arguments: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+@click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the completion script for SHELL.
+    """Print the completion script for SHELL: verbs, options, states, methods and operator ids.
 
     \b
-    bash: predictu-dispatch completion bash > /etc/bash_completion.d/predictu-dispatch
-    zsh:  predictu-dispatch completion zsh > "${fpath[1]}/_predictu-dispatch"
-    fish: predictu-dispatch completion fish > ~/.config/fish/completions/predictu-dispatch.fish
+    bash, in ~/.bashrc:
+      source <(predictu-dispatch completion bash)
+    zsh, in ~/.zshrc, after compinit:
+      source <(predictu-dispatch completion zsh)
+    fish:
+      predictu-dispatch completion fish \\
+        >~/.config/fish/completions/predictu-dispatch.fish
+
+    Operator ids are the names of the files in operators/ beside --config, or beside
+    PREDICTU_DISPATCH_CONFIG. The database is never asked.
     """  # noqa: D301 - \b is click's mark for lines that are not rewrapped
     script = get_completion_class(shell)
     assert script is not None  # noqa: S101 - click knows all three

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from predictu_dispatch.commands.invocation import EXIT_MISCONFIGURED, Invocation, common_options, database, fail
+from predictu_dispatch.commands.invocation import EXIT_MISCONFIGURED, Invocation, config_option, database, fail
 from predictu_dispatch.commands.output import Row, count, live_screen, styled, timestamp
 from predictu_dispatch.commands.status import (
     NO_OPERATOR,
@@ -60,7 +60,9 @@ class Overview:
     metavar="SECONDS",
     help="Seconds between refreshes.",
 )
-@common_options
+# Only for the message that names the right command.
+@click.option("--json", "as_json", is_flag=True, hidden=True)
+@config_option
 def top(invocation: Invocation, every_s: float) -> None:
     """Show what `status` shows, live, with problems first. Ctrl-C ends it.
 

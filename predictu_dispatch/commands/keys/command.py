@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import click
 
 from predictu_dispatch.commands.keys.creation import new, public
 from predictu_dispatch.commands.keys.rotation import activate, retire, revert, stage
+from predictu_dispatch.commands.verb_group import VerbGroup
 
 
-@click.group()
+class _KeysGroup(VerbGroup):
+    synonyms: ClassVar = {
+        "create": "new",
+        "print": "public",
+        "show": "public",
+        "rotate": "stage",
+        "next": "stage",
+        "undo": "revert",
+        "rollback": "revert",
+        "remove": "retire",
+    }
+
+
+@click.group(cls=_KeysGroup)
 def keys() -> None:
     """Create and rotate an operator's signing keys, and print the public keys.
 

@@ -46,13 +46,7 @@ def ping(invocation: Invocation, operator: str | None, *, is_all: bool) -> None:
     If it fails, the cause comes first: the reason, the HTTP code, the answer, and what to do. While
     the operator's circuit is open, this PING decides whether it closes. With --all, a table has one
     line for each operator.
-
-    Exits 1 if a PING failed or could not be sent.
-
-    \b
-    predictu-dispatch ping op_abc123
-    predictu-dispatch ping --all
-    """  # noqa: D301 - \b is click's mark for lines that are not rewrapped
+    """
     if is_all == (operator is not None):
         raise click.UsageError("name one OPERATOR, or give --all")
     if operator is not None:

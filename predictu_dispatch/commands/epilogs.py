@@ -1,0 +1,78 @@
+"""The end of each verb's --help: its exit codes and examples."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import click
+
+_PROGRAM: Final = "predictu-dispatch"
+_ID: Final = "0190a6d1-7c3e-7c11-9a5b-1f0f6a2b9c55"
+
+
+class _Ending(NamedTuple):
+    failed: str
+    """What exit code 1 means."""
+    examples: tuple[str, ...]
+    uses_database: bool = True
+
+
+_REFUSED: Final = "the database refused"
+_CHANGED: Final = "one of them was refused, and the others are changed"
+_ENDINGS: Final = {
+    "demo": _Ending("the money does not agree", ("demo", "demo --bets 1000 --seed 7"), uses_database=False),
+    "run": _Ending("it ended by a fault", ("run", "run --config /etc/predictu-dispatch/dispatcher.toml")),
+    "migrate": _Ending(f"{_REFUSED}, or a running daemon is too old", ("migrate",)),
+    "check": _Ending("never", ("check", "check --json"), uses_database=False),
+    "status": _Ending(_REFUSED, ("status", "status --json")),
+    "top": _Ending(_REFUSED, ("top", "top --every 5")),
+    "show": _Ending("it is unknown or ambiguous", ("show 0190a6d1-7c3e", "show --bet op_abc123 b-1")),
+    "why": _Ending("it is unknown or ambiguous", ("why 0190a6d1-7c3e",)),
+    "find": _Ending(
+        "nothing was found", ("find --operator op_abc123 --player p-1", "find --operator op_abc123 --bet b-1 --json")
+    ),
+    "retry": _Ending(_CHANGED, (f"retry {_ID}", "retry --operator op_abc123 --method BET_WIN")),
+    "cancel": _Ending(_CHANGED, (f'cancel {_ID} \\\n    --reason "placed twice"',)),
+    "abandon": _Ending(_CHANGED, (f'abandon {_ID} \\\n    --reason "settled by hand"',)),
+    "resolve": _Ending(_CHANGED, (f'resolve {_ID} \\\n    --reason "paid by hand"',)),
+    "interventions": _Ending(_REFUSED, ("interventions", "interventions --json")),
+    "pause": _Ending(_REFUSED, ('pause op_abc123 --reason "their upgrade"',)),
+    "resume": _Ending(f"{_REFUSED}, or it is not paused", ("resume op_abc123",)),
+    "operator retire": _Ending(
+        "something of it is unfinished or needs review", ('operator retire op_abc123 --reason "contract ended"',)
+    ),
+    "ping": _Ending("a PING failed or could not be sent", ("ping op_abc123", "ping --all")),
+    "keys new": _Ending("a key exists", ("keys new op_abc123",), uses_database=False),
+    "keys public": _Ending("a key is damaged", ("keys public op_abc123 --format pem",), uses_database=False),
+    "keys stage": _Ending("a key is staged", ("keys stage op_abc123",), uses_database=False),
+    "keys activate": _Ending("no key is staged", ("keys activate op_abc123",), uses_database=False),
+    "keys revert": _Ending("there is no previous key", ("keys revert op_abc123",), uses_database=False),
+    "keys retire": _Ending(
+        "the key may be needed, or there is none", ("keys retire op_abc123", "keys retire op_abc123 --compromised")
+    ),
+    "retain": _Ending(f"{_REFUSED}, or another run is active", ("retain --dry-run", "retain")),
+    "currencies add": _Ending("the code has other digits", ("currencies add USDT 6",)),
+    "completion": _Ending("never", ("completion bash",), uses_database=False),
+}
+"""By verb. `reference-operator` prints its own help."""
+
+
+def add_epilogs(verb: str, command: click.Command) -> None:
+    """Give the verb, and each verb of a group, its end of --help."""
+    if isinstance(command, click.Group):
+        for name, one in command.commands.items():
+            add_epilogs(f"{verb} {name}", one)
+    elif verb in _ENDINGS and command.epilog is None:
+        command.epilog = _epilog(_ENDINGS[verb])
+
+
+def _epilog(ending: _Ending) -> str:
+    codes = ["0 success"]
+    if ending.failed != "never":
+        codes.append(f"1 {ending.failed}")
+    codes.append("2 bad configuration or usage")
+    if ending.uses_database:
+        codes.append("3 the database can't be reached")
+    # \b is click's mark for lines that are not rewrapped.
+    examples = "\n".join(["\b", "Examples:", *(f"  {_PROGRAM} {example}" for example in ending.examples)])
+    return f"Exit codes: {'; '.join(codes)}.\n\n{examples}"

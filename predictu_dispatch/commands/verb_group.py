@@ -1,0 +1,59 @@
+"""A group of verbs that names the nearest verb after a misspelled one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import click
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+_SUGGESTIONS_MAX: Final = 3
+_SIMILARITY_MIN: Final = 0.6
+_AFTER_THE_VERB: Final = ("--config", "--json")
+
+
+class VerbGroup(click.Group):
+    """Verbs in the order in which they are added, with suggestions."""
+
+    synonyms: ClassVar[Mapping[str, str]] = {}
+    """What somebody may type, and the verb that does it."""
+    elsewhere: ClassVar[Collection[str]] = ()
+    """Verbs of other groups, with their group, such as `keys stage`."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        verb = next((argument for argument in args if not argument.startswith("-")), "VERB")
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name in _AFTER_THE_VERB:
+                usage = f"{ctx.command_path} {verb} … {error.option_name}"
+                ctx.fail(f"{error.option_name} comes after the verb: {usage}")
+            raise
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not ctx.resilient_parsing and name[:1].isalnum() and self.get_command(ctx, name) is None:
+            ctx.fail(f"No such command {name!r}.{self._suggestion(ctx, name)}")
+        return super().resolve_command(ctx, args)
+
+    def _suggestion(self, ctx: click.Context, name: str) -> str:
+        from difflib import get_close_matches  # noqa: PLC0415 - loaded only where used
+
+        if name == "help":
+            return f" For help: {ctx.command_path} --help"
+        here = {verb: verb for verb in self.list_commands(ctx)}
+        targets = {**self.synonyms, **{verb.rpartition(" ")[2]: verb for verb in self.elsewhere}, **here}
+        matches = get_close_matches(name.lower(), list(targets), n=_SUGGESTIONS_MAX, cutoff=_SIMILARITY_MIN)
+        near = dict.fromkeys(repr(targets[match]) for match in matches)
+        return f" Did you mean {' or '.join(near)}?" if near else f" For all: {ctx.command_path} --help"
