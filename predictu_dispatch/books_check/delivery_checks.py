@@ -8,8 +8,8 @@ from typing import Final
 from predictu_dispatch.books_check.check import Check, by_state, money_text
 from predictu_dispatch.books_check.ledgers import BetHistory, OperatorLedger, PredictuLedger
 
-BALANCE_CHECK: Final = "BALANCE equals the wallet"
-ORDER_CHECK: Final = "no debit was sent after its terminal"
+BALANCE_CHECK: Final = "answered balances equal wallets"
+ORDER_CHECK: Final = "no debit came after its bet's end"
 _UNFINISHED: Final = frozenset({"waiting", "ready", "in_flight"})
 
 
@@ -37,7 +37,7 @@ def _audit_check(predictu: PredictuLedger) -> Check:
     if decided_total != made:
         faults.append(f"the audit has {decided_total} deciding rows for {made} attempts")
     return Check(
-        name="each attempt has one deciding row",
+        name="each attempt has one audit row",
         rows=len(predictu.attempts),
         figures=f"{made} attempts, {decided_total} rows, {late} late answers",
         faults=tuple(faults),

@@ -4,13 +4,37 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from predictu_dispatch.books_check.check import Check, amount_text, by_state, money_text
 from predictu_dispatch.books_check.ledgers import BetHistory, CallbackRow, LedgerEntry, OperatorLedger, PredictuLedger
 
 _PAYOUTS: Final = frozenset({"BET_WIN", "BET_SELL"})
 _RETURNS: Final = frozenset({"BET_REFUND", "BET_ROLLBACK"})
+
+
+class WalletSums(NamedTuple):
+    """All wallets of one operator together, in subunits; `expected` must equal `wallets`."""
+
+    opening: int
+    debits: int
+    credits: int
+    wallets: int
+
+    @property
+    def expected(self) -> int:
+        return self.opening - self.debits + self.credits
+
+
+def wallet_sums(predictu: PredictuLedger, operator: OperatorLedger, opening: Mapping[str, int]) -> WalletSums:
+    """The sums of one operator: debits and credits as Predictu's bets demand them."""
+    debits, credits_ = _debits_and_credits(operator, predictu.histories())
+    return WalletSums(
+        opening=sum(opening.values()),
+        debits=debits.total(),
+        credits=credits_.total(),
+        wallets=sum(operator.balances.values()),
+    )
 
 
 def money_checks(
@@ -39,13 +63,19 @@ def debit_and_credit(history: BetHistory) -> tuple[int, int]:
     return stake, 0
 
 
-def _wallet_check(operator: OperatorLedger, opening: Mapping[str, int], histories: list[BetHistory]) -> Check:
+def _debits_and_credits(operator: OperatorLedger, histories: list[BetHistory]) -> tuple[Counter[str], Counter[str]]:
+    """By player."""
     debits, credits_ = Counter[str](), Counter[str]()
     for history in histories:
         if history.bet.operator_id == operator.operator_id:
             debit, credit = debit_and_credit(history)
             debits[history.bet.player_id] += debit
             credits_[history.bet.player_id] += credit
+    return debits, credits_
+
+
+def _wallet_check(operator: OperatorLedger, opening: Mapping[str, int], histories: list[BetHistory]) -> Check:
+    debits, credits_ = _debits_and_credits(operator, histories)
     faults = []
     for player_id in sorted({*opening, *operator.balances, *(+debits), *(+credits_)}):
         expected = opening.get(player_id, 0) - debits[player_id] + credits_[player_id]
@@ -98,7 +128,6 @@ def _entry_check(predictu: PredictuLedger, operators: Sequence[OperatorLedger], 
     for operator in operators:
         for entry in operator.entries:
             entries[operator.operator_id, entry.request_id].append(entry)
-    total = sum(map(len, entries.values()))
     stakes = {(history.bet.operator_id, history.bet.bet_id): history.bet.amount for history in histories}
     delivered = [
         callback
@@ -130,7 +159,7 @@ def _entry_check(predictu: PredictuLedger, operators: Sequence[OperatorLedger], 
     return Check(
         name="each delivery is booked once",
         rows=len(delivered),
-        figures=f"{len(delivered)} delivered + {len(entries)} reversed or adopted = {total}",
+        figures=f"{len(delivered)} delivered, {len(entries)} returned or adopted",
         faults=tuple(faults),
     )
 
@@ -155,7 +184,7 @@ def _terminal_check(predictu: PredictuLedger, operators: Sequence[OperatorLedger
         if callback.bet_id is not None and callback.method != "BET_MAKE" and callback.attempts > 0
     )
     return Check(
-        name="no bet has two terminals",
+        name="no bet was ended twice",
         rows=len(booked),
         figures=f"{booked.total()} booked for {len(booked)} bets, {sent.total()} sent for {len(sent)}",
         faults=tuple(

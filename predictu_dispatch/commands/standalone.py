@@ -9,7 +9,7 @@ from typing import Final
 import click
 from click.shell_completion import get_completion_class
 
-from predictu_dispatch.commands.output import print_lines
+from predictu_dispatch.commands.output import print_error, print_lines
 
 _BETS: Final = 300
 _BETS_MIN: Final = 40
@@ -17,6 +17,8 @@ _BETS_MIN: Final = 40
 _BETS_MAX: Final = 20_000
 """One machine cannot play more in the demo's half minute of traffic."""
 _SEED_BITS: Final = 31
+_EXIT_INTERRUPTED: Final = 130
+"""The shells' code for Ctrl-C."""
 
 _PROGRAM: Final = "predictu-dispatch"
 _COMPLETION_VARIABLE: Final = "_PREDICTU_DISPATCH_COMPLETE"
@@ -37,7 +39,12 @@ def demo(bets: int, seed: int | None, *, keep: bool, as_json: bool) -> None:
 
     It starts Postgres, three operators and the daemon on this machine, and stops them at the end.
     """
-    from predictu_dispatch.demo import Options, run_demo  # noqa: PLC0415 - loaded only where used
+    try:
+        from predictu_dispatch.demo import Options, run_demo  # noqa: PLC0415 - loaded only where used
+    except KeyboardInterrupt:
+        # Half a second in which a person may notice that this was the wrong terminal.
+        print_error("interrupted; nothing was started")
+        sys.exit(_EXIT_INTERRUPTED)
 
     seed = secrets.randbits(_SEED_BITS) if seed is None else seed
     sys.exit(run_demo(Options(bets=bets, seed=seed, keep=keep, as_json=as_json)))

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ LOGINS: Final = {
     "demo_producer": "predictu_producer, predictu_importer",
     "demo_daemon": "predictu_dispatcher",
     "demo_support": "predictu_support",
+    "demo_person": "predictu_support, predictu_operations",
 }
 _READY_TIMEOUT_S: Final = 30.0
 _READY_POLL_S: Final = 0.05
@@ -59,30 +60,23 @@ class Operator:
 
 
 class Environment:
-    """Everything that the demo starts; `notices` are lines for the screen."""
+    """Everything that the demo starts; `announce` shows a sentence on the screen at once."""
 
-    def __init__(self, folder: Path, postgres: EmbeddedPostgres, http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, folder: Path, postgres: EmbeddedPostgres, http: aiohttp.ClientSession, announce: Callable[[str], None]
+    ) -> None:
         self.folder = folder
         self.config = folder / "config" / "dispatcher.toml"
         self.postgres = postgres
         self.http = http
         self.http_port = free_port()
         self.operators: dict[str, Operator] = {}
-        self.notices: list[str] = []
-        self.started_s = time.monotonic()
+        self.announce = announce
         command = [sys.executable, "-m", "predictu_dispatch", "run", "--config", str(self.config)]
         self.daemon = Process("daemon", command, folder=folder, prints_first_line=False)
 
     def dsn(self, login: str) -> str:
         return self.postgres.dsn(DATABASE, login)
-
-    @property
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self.started_s
-
-    def note(self, text: str) -> None:
-        """Show a notice with its time on the screen."""
-        self.notices.append(f"{self.elapsed_s:5.1f} s  {text}")
 
     async def start_operators(self, *, fault_seed: int) -> None:
         """Start all three with their players, and write the configuration files."""
@@ -156,8 +150,9 @@ class Environment:
             raise self.daemon.failure(f"exited with {code}")
 
     async def close(self) -> None:
-        for process in (self.daemon, *(operator.process for operator in self.operators.values())):
-            await process.close()
+        """End all processes at once, without the daemon's drain."""
+        processes = (self.daemon, *(operator.process for operator in self.operators.values()))
+        await asyncio.gather(*(process.close() for process in processes))
 
 
 async def create_database(postgres: EmbeddedPostgres, name: str, logins: Mapping[str, str]) -> None:
@@ -173,11 +168,13 @@ async def create_database(postgres: EmbeddedPostgres, name: str, logins: Mapping
 
 
 @asynccontextmanager
-async def open_environment(folder: Path, postgres: EmbeddedPostgres, *, fault_seed: int) -> AsyncIterator[Environment]:
+async def open_environment(
+    folder: Path, postgres: EmbeddedPostgres, *, fault_seed: int, announce: Callable[[str], None]
+) -> AsyncIterator[Environment]:
     """Everything runs inside the block; no process is left after it."""
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)))
-        environment = Environment(folder, postgres, http)
+        environment = Environment(folder, postgres, http, announce)
         stack.push_async_callback(environment.close)
         await create_database(postgres, DATABASE, LOGINS)
         await environment.start_operators(fault_seed=fault_seed)

@@ -44,14 +44,20 @@ class OperatorFixture:
     """How one operator is integrated."""
 
     operator_id: str
+    about: str
     algorithm: SigningAlgorithm = "EdDSA"
     amount_format: str = "subunits"
 
 
 OPERATORS: Final = (
-    OperatorFixture(operator_id=GOOD),
-    OperatorFixture(operator_id=FLAKY, algorithm="RS256", amount_format="decimal"),
-    OperatorFixture(operator_id=DOWN),
+    OperatorFixture(operator_id=GOOD, about="good: answers every request within milliseconds"),
+    OperatorFixture(
+        operator_id=FLAKY,
+        about="flaky: fails one request in three, half of these after the money moved",
+        algorithm="RS256",
+        amount_format="decimal",
+    ),
+    OperatorFixture(operator_id=DOWN, about="goes down for about 6 s in the middle; otherwise like op_good"),
 )
 
 ATTEMPT_TIMEOUT_S: Final = 1.0

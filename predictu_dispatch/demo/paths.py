@@ -130,7 +130,7 @@ def count_paths(predictu: PredictuLedger, observed: Mapping[str, int]) -> dict[s
 def paths_check(paths: Mapping[str, int]) -> Check:
     """Every path occurred."""
     return Check(
-        name="every path of a bet's life occurred",
+        name="every path of a bet was taken",
         rows=sum(paths.values()),
         figures=f"{sum(count > 0 for count in paths.values())} of {len(paths)} paths",
         faults=tuple(f"did not occur: {path}" for path, count in paths.items() if count == 0),

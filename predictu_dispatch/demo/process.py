@@ -15,6 +15,7 @@ from predictu_dispatch.embedded_postgres.watcher import Watcher
 
 _STOP_TIMEOUT_S = 15.0
 """Longer than the daemon's drain_s and an operator's own time to stop."""
+_CLOSE_TIMEOUT_S = 1.0
 _FIRST_LINE_TIMEOUT_S = 30.0
 _LOG_TAIL_LINES = 12
 _NOT_INHERITED = (*VARIABLES.values(), "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
@@ -79,14 +80,14 @@ class Process:
             await self._process.wait()
         self._watcher.forget()
 
-    async def stop(self) -> int:
+    async def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> int:
         """End the process by SIGTERM, or kill -9 after a timeout; returns the exit code."""
         if self._process is None:
             return 0
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(self._process.wait(), _STOP_TIMEOUT_S)
+                await asyncio.wait_for(self._process.wait(), timeout_s)
             except TimeoutError:
                 self._process.kill()
         code = await self._process.wait()
@@ -94,8 +95,9 @@ class Process:
         return code
 
     async def close(self) -> None:
+        """End the process soon: nobody waits for what it has not finished."""
         try:
-            await self.stop()
+            await self.stop(_CLOSE_TIMEOUT_S)
         finally:
             self._watcher.close()
 

@@ -99,6 +99,7 @@ class ScenarioContext:
 async def _legacy_bets(context: ScenarioContext) -> None:
     """Bets that an earlier system placed are adopted at every operator, and ended in three ways."""
     producer, operators = context.producer, context.environment.operators
+    context.environment.announce("bets that an earlier system placed are taken over, and ended")
     for operator_id, method in ((GOOD, "BET_WIN"), (FLAKY, None), (DOWN, "BET_LOSE")):
         for bet in context.new_bets(operator_id):
             await _place_legacy_bet(context.environment, operators[operator_id], bet)
@@ -138,6 +139,7 @@ async def _place_legacy_bet(environment: Environment, operator: Operator, bet: B
 
 async def _errors(context: ScenarioContext) -> None:
     """The operator answers 500: first before the money moves, then after it."""
+    context.environment.announce(f"{FLAKY} answers HTTP 500 to everything, partly after the money moved")
     rejected_later, rolled_back = context.new_bets(FLAKY, POOR), context.new_bets(FLAKY)
     async with context.faults({"error_before_apply": 1}):
         await context.place([*rejected_later, *rolled_back])
@@ -156,6 +158,7 @@ async def _errors(context: ScenarioContext) -> None:
 
 async def _stalls(context: ScenarioContext) -> None:
     """rollback_bet() meets placements in flight that succeed, time out, or are applied too late."""
+    context.environment.announce(f"{FLAKY} answers too late, while bets under way are rolled back")
     succeeding, succeeding_with_terminal = context.new_bets(FLAKY), context.new_bets(FLAKY)
     async with context.faults({"stall_before_apply": 1, "stall_s": ATTEMPT_TIMEOUT_S / 2}):
         await context.place(succeeding)
@@ -189,7 +192,7 @@ async def _daemon_crash(context: ScenarioContext) -> None:
         )
         await asyncio.sleep(_ARRIVAL_S)
         await environment.daemon.kill()
-        environment.note("daemon: killed with kill -9, attempts in flight")
+        environment.announce("the daemon was killed on purpose, mid-request; another takes over")
     context.tasks.create_task(_sell_confirmed(producer, lost_and_retried), name="bets retried after the crash")
     expiring, expiring_with_terminal = context.new_bets(GOOD), context.new_bets(GOOD)
     never_attempted = context.new_bets(GOOD)
@@ -199,7 +202,7 @@ async def _daemon_crash(context: ScenarioContext) -> None:
     await context.roll_back(never_attempted, "ready")
     await asyncio.sleep(_DAEMON_DOWN_S)
     await environment.start_daemon()
-    environment.note("daemon: restarted; its reaper releases the expired leases")
+    environment.announce("another daemon took over; it finishes what the first one left")
     await context.wait_final([*expiring, *expiring_with_terminal])
 
 
@@ -215,7 +218,7 @@ async def _operator_outage(context: ScenarioContext) -> None:
     operator = environment.operators[DOWN]
     confirmed = await context.confirmed_bets(DOWN)
     await operator.process.kill()
-    environment.note(f"{DOWN}: killed with kill -9")
+    environment.announce(f"{DOWN} went down: its new bets fail, what it owes its players waits")
     await asyncio.sleep(_ARRIVAL_S)
     rolled_back = context.new_bets(DOWN)
     await context.place(rolled_back)
@@ -227,7 +230,7 @@ async def _operator_outage(context: ScenarioContext) -> None:
     await context.wait_final([*exhausted, *exhausted_with_terminal])
     await asyncio.sleep(_OPERATOR_DOWN_S)
     await operator.start()
-    environment.note(f"{DOWN}: restarted on the same port with the same wallet")
+    environment.announce(f"{DOWN} came back: what waited is sent")
     await asyncio.gather(*refunds)
 
 

