@@ -45,7 +45,7 @@ def complete_operators(command: click.Command) -> None:
     for param in command.params:
         if param.type is click.STRING and param.name == "operator":
             param.type = OperatorId()
-        elif _BET in param.opts:
+        elif _BET in param.opts and param.nargs > 1:
             param.type = OperatorAndBet()
     if isinstance(command, click.Group):
         for verb in command.commands.values():

@@ -21,7 +21,7 @@ _MATCHES_SHOWN: Final = 20
 
 
 class _BeginningType(click.ParamType[Beginning]):
-    name = "request id"
+    name = "request_id"
 
     @override
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Beginning:
@@ -34,7 +34,7 @@ class _BeginningType(click.ParamType[Beginning]):
 
 
 class _WholeType(click.ParamType[UUID]):
-    name = "request id"
+    name = "request_id"
 
     @override
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> UUID:

@@ -20,8 +20,8 @@ class VerbGroup(click.Group):
 
     synonyms: ClassVar[Mapping[str, str]] = {}
     """What somebody may type, and the verb that does it."""
-    elsewhere: ClassVar[Collection[str]] = ()
-    """Verbs of other groups, with their group, such as `keys stage`."""
+    elsewhere: ClassVar[Mapping[str, Collection[str]]] = {}
+    """The verbs of its groups, which somebody may type without the group."""
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -52,8 +52,12 @@ class VerbGroup(click.Group):
 
         if name == "help":
             return f" For help: {ctx.command_path} --help"
-        here = {verb: verb for verb in self.list_commands(ctx)}
-        targets = {**self.synonyms, **{verb.rpartition(" ")[2]: verb for verb in self.elsewhere}, **here}
+        targets = {verb: [verb] for verb in self.list_commands(ctx)}
+        for group, verbs in self.elsewhere.items():
+            for verb in verbs:
+                targets.setdefault(verb, []).append(f"{group} {verb}")
+        for word, verb in self.synonyms.items():
+            targets.setdefault(word, [verb])
         matches = get_close_matches(name.lower(), list(targets), n=_SUGGESTIONS_MAX, cutoff=_SIMILARITY_MIN)
-        near = dict.fromkeys(repr(targets[match]) for match in matches)
+        near = dict.fromkeys(repr(target) for match in matches for target in targets[match])
         return f" Did you mean {' or '.join(near)}?" if near else f" For all: {ctx.command_path} --help"

@@ -7,6 +7,7 @@ import click
 from predictu_dispatch.commands.interventions.batch import Batch, by_option, not_empty, reason_option
 from predictu_dispatch.commands.invocation import Invocation, common_options
 from predictu_dispatch.commands.output import Row, duration, timestamp
+from predictu_dispatch.commands.verb_group import VerbGroup
 
 
 @click.command()
@@ -33,7 +34,7 @@ def resume(invocation: Invocation, operator: str, reason: str | None, by: str) -
     batch.run(invocation, work, lambda done: [_resumed(row) for row in done])
 
 
-@click.group()
+@click.group(cls=VerbGroup)
 def operator() -> None:
     """Remove operators."""
 
