@@ -30,9 +30,9 @@ def test_every_example_is_run_by_a_test() -> None:
     """
     found = [(example.heading, example.language) for example in examples(README)]
     assert found == [
-        *[(SQL, "sql")] * 4,
-        *[(PYTHON, "python")] * 3,
-        *[(NODE, "ts")] * 3,
+        *[(SQL, "sql")] * 6,
+        (PYTHON, "python"),
+        *[(NODE, "ts")] * 2,
         *[(POSTGREST, "ts"), (POSTGREST, "sql")],
         (ERRORS, "sql"),
         # Creates a role for retention; test_retention.py has one.
@@ -41,7 +41,7 @@ def test_every_example_is_run_by_a_test() -> None:
 
 
 async def test_the_sql_places_reads_ends_and_rolls_back(market: Market) -> None:
-    place, ask, end, take_back = code_under(README, SQL, "sql")
+    _, place, ask, end, place_another, take_back = code_under(README, SQL, "sql")
     harness = market.environment.harness
     assert await harness.producer.fetch(ask) == []
     await harness.producer.execute(place)
@@ -56,7 +56,7 @@ async def test_the_sql_places_reads_ends_and_rolls_back(market: Market) -> None:
     await harness.producer.execute(end)
     await market.environment.until_all_final()
 
-    await harness.producer.execute(place.replace("b-1", "b-2").replace("7f3c4a52", "8f3c4a52"))
+    await harness.producer.execute(place_another)
     await market.environment.until_all_final()
     await harness.producer.execute(take_back)
     await market.environment.until_all_final()
@@ -67,13 +67,13 @@ async def test_the_sql_places_reads_ends_and_rolls_back(market: Market) -> None:
 
 
 async def test_the_sql_enqueues_nothing_if_the_transaction_is_rolled_back(still_market: Market) -> None:
-    place = code_under(README, SQL, "sql")[0]
+    place = code_under(README, SQL, "sql")[1]
     await still_market.environment.harness.producer.execute(place.replace("commit;", "rollback;"))
     assert (await still_market.trades(), await still_market.callbacks("b-1")) == ({}, [])
 
 
 async def test_each_refusal_has_the_documented_sqlstate(still_market: Market) -> None:
-    await still_market.environment.harness.producer.execute(code_under(README, SQL, "sql")[0])
+    await still_market.environment.harness.producer.execute(code_under(README, SQL, "sql")[1])
     [block] = code_under(README, ERRORS, "sql")
     refused: list[tuple[str, str]] = []
     for statement, sqlstate in re.findall(r"^(.+?;) +-- (\w{5})$", block, flags=re.MULTILINE):

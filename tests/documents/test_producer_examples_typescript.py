@@ -5,58 +5,45 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.code_blocks import ROOT, code_under
-from tests.support.harness import OPERATOR
+from tests.support.code_blocks import code_under
 from tests.support.market import README, Market
-from tests.support.postgres_proxy import Trick, proxied
+from tests.support.typescript import build_application, needs_node
 
-FOLDER = ROOT / "tests" / "typescript"
+DRIVER = Path(__file__).parent / "drive.ts"
 WAIT_S = 60.0
 PLAYER = "p-1"
+STAKE = 1250
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("node") is None or not (FOLDER / "node_modules" / "pg").exists(),
-    reason="needs node 20 or newer, and its packages: npm ci --prefix tests/typescript",
-)
+pytestmark = needs_node
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the compiled examples and the program that calls them."""
-    folder = tmp_path_factory.mktemp("typescript")
-    (folder / "node_modules").symlink_to(FOLDER / "node_modules")
-    for file in ("tsconfig.json", "drive.ts"):
-        shutil.copy(FOLDER / file, folder)
-    for heading, file in (("TypeScript (node-postgres)", "producer.ts"), ("TypeScript (PostgREST)", "postgrest.ts")):
-        (folder / file).write_text("\n".join(code_under(README, heading, "ts")), encoding="utf-8")
-    compiled = subprocess.run(
-        [folder / "node_modules/.bin/tsc", "--project", "."], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert compiled.returncode == 0, compiled.stdout
-    return folder / "built"
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled examples and the program that calls them."""
+    buy, main = code_under(README, "TypeScript (node-postgres)", "ts")
+    [postgrest] = code_under(README, "TypeScript (PostgREST)", "ts")
+    sources = {"buy.ts": buy, "main.ts": main, "postgrest.ts": postgrest}
+    drive = {"drive.ts": DRIVER.read_text(encoding="utf-8")}
+    return build_application(tmp_path_factory.mktemp("typescript"), sources | drive) / "drive.js"
 
 
 class Producer:
     """A producer written as the README says; each step is a process of its own."""
 
-    def __init__(self, built: Path, market: Market) -> None:
-        self.built = built
-        self.market = market
-        self.dsn = market.producer_dsn
+    def __init__(self, program: Path, dsn: str) -> None:
+        self.program = program
+        self.dsn = dsn
 
-    async def step(self, name: str, bet_id: str, request_id: uuid.UUID | None = None) -> dict[str, Any]:
+    async def step(self, name: str, bet_id: str) -> dict[str, Any]:
         process = await asyncio.create_subprocess_exec(
-            *("node", "drive.js", name, OPERATOR, str(request_id or uuid.uuid4()), bet_id),
-            cwd=self.built,
-            env=os.environ | {"DSN": self.dsn, "LISTEN_DSN": self.market.producer_dsn},
+            *("node", str(self.program), name, str(uuid.uuid4()), bet_id),
+            env=os.environ | {"PRODUCER_DSN": self.dsn},
             stdout=asyncio.subprocess.PIPE,
         )
         try:
@@ -70,65 +57,35 @@ class Producer:
 
 
 @pytest.fixture
-def producer(built: Path, market: Market) -> Producer:
-    return Producer(built, market)
+def producer(program: Path, market: Market) -> Producer:
+    return Producer(program, market.producer_dsn)
 
 
 async def test_the_typescript_buys_or_rolls_back_and_never_both(producer: Producer, market: Market) -> None:
-    assert await producer.step("buy", "bought") == {"result": True}
-    assert await producer.step("buy-filled-unheard", "unheard") == {"result": True}
-    assert await producer.step("buy-without-liquidity", "no-liquidity") == {"result": False}
+    assert await producer.step("buy", "bought") == {"why_not": None}
+    assert await producer.step("filled-unheard", "unheard") == {"why_not": None}
+    assert await producer.step("no-liquidity", "no-liquidity") == {"why_not": "Error: no liquidity"}
+    assert await producer.step("too-old", "too-old") == {"why_not": "Error: it was rolled back meanwhile"}
     await market.environment.until_all_final()
-    assert market.environment.operator.balance[PLAYER] == -2500
+    assert market.environment.operator.balance[PLAYER] == -2 * STAKE
     market.environment.operator.refuse("INSUFFICIENT_FUNDS")
-    assert await producer.step("buy", "refused") == {"result": False}
+    why_not = "BetNotPlaced: the operator rejected it: INSUFFICIENT_FUNDS; nothing was debited"
+    assert await producer.step("buy", "refused") == {"why_not": why_not}
     assert await market.trades() == {
         "bought": "filled",
         "unheard": "filled",
         "no-liquidity": "failed",
+        "too-old": "failed",
         "refused": "failed",
     }
     assert await market.callbacks("bought") == await market.callbacks("unheard") == ["BET_MAKE delivered"]
-    assert await market.callbacks("no-liquidity") == ["BET_MAKE delivered", "BET_ROLLBACK delivered"]
+    for bet_id in ("no-liquidity", "too-old"):
+        assert await market.callbacks(bet_id) == ["BET_MAKE delivered", "BET_ROLLBACK delivered"]
     assert await market.callbacks("refused") == ["BET_MAKE rejected"]
 
 
-async def test_the_typescript_gets_an_outcome(producer: Producer, market: Market) -> None:
-    request_id = uuid.uuid4()
-    market.environment.operator.hold()
-    assert await producer.step("place", "b-1", request_id) == {"result": "placed"}
-    await market.environment.until_in_flight(1)
-    waiting = asyncio.create_task(producer.step("wait", "b-1", request_id))
-    market.environment.operator.release()
-    outcome = (await waiting)["result"]
-    assert outcome == {
-        "state": "delivered",
-        "reason": None,
-        "effect": "applied",
-        "operator_status": "OK",
-        "operator_transaction_id": "tx-0",
-        "balance": str(1_000_000 - 1250),
-    }
-    assert "did you commit?" in (await producer.step("wait", "b-1", uuid.uuid4()))["fault"]
-
-
 async def test_the_typescript_enqueues_nothing_if_its_transaction_fails(producer: Producer, market: Market) -> None:
-    result = await producer.step("place-wrongly", "b-1")
-    assert (result["is_database_error"], result["code"]) == (True, "PD003")
-    assert "amount" in result["fault"]
-    assert "subunits" in result["hint"]
+    fault = (await producer.step("wrong-amount", "b-1"))["fault"]
+    assert "BadParamsError" in fault
+    assert "amount" in fault
     assert (await market.trades(), await market.callbacks("b-1")) == ({}, [])
-    assert (await producer.step("take-back", "b-404"))["result"] is False
-
-
-async def test_the_typescript_places_once_if_the_commits_answer_is_lost(producer: Producer, market: Market) -> None:
-    async with proxied(market.producer_dsn) as proxy:
-        producer.dsn = proxy.dsn()
-        proxy.on_next("commit", Trick.KEEP_ANSWER)
-        placing = asyncio.create_task(producer.step("place-surely", "b-1"))
-        await asyncio.wait_for(proxy.caught.wait(), WAIT_S)
-        await market.environment.until_all_final()
-        proxy.cut()
-        assert await placing == {"result": "placed"}
-        assert proxy.runs("enqueue_callback") == 2
-    assert await market.callbacks("b-1") == ["BET_MAKE delivered"]

@@ -59,6 +59,15 @@ def test_the_installation_guide_names_only_files_of_the_wheel(share: Path) -> No
     assert [name for name in named if not list(share.glob(name))] == []
 
 
+def test_a_built_wheel_contains_no_package_of_the_producers(installed: Path) -> None:
+    assert {path.name for path in (installed / "predictu_dispatch" / "sql").iterdir()} == {
+        "functions",
+        "migrations",
+        "queries",
+    }
+    assert list(installed.rglob("*client*")) == []
+
+
 def test_a_built_wheel_contains_its_sql(installed: Path, tmp_path: Path) -> None:
     """An editable install reads `sql/` from the repository, a wheel from its resources."""
     program = (
