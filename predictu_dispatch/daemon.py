@@ -29,7 +29,7 @@ from predictu_dispatch.edge.postgres.fleet_store import FleetStore
 from predictu_dispatch.edge.postgres.outbox import Outbox
 from predictu_dispatch.edge.postgres.sql_files import read_queries
 from predictu_dispatch.edge.systemd import ServiceManager
-from predictu_dispatch.edge.telemetry.gauges import ProcessStats
+from predictu_dispatch.edge.telemetry.families import ProcessStats
 from predictu_dispatch.edge.telemetry.log import lines_lost
 from predictu_dispatch.edge.telemetry.observer import Telemetry
 from predictu_dispatch.flow.admission import Admission

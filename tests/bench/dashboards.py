@@ -2,8 +2,8 @@
 
 .venv/bin/python -m tests.bench.dashboards [--seconds 240] [--folder deploy/grafana]
 
-The scenario has five operators (one flaky, one down for a while, one slow) and two daemons, of
-which one is killed. Needs Debian's `prometheus`.
+The scenario has six operators (one flaky, one down for a while, one slow, one disabled) and two
+daemons, of which one is killed. Needs Debian's `prometheus`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from tests.support.postgres import cloned_database, create_template, server_of
 
 _DEPLOY = Path(__file__).parents[2] / "deploy"
 _OPERATORS = ("op_calm", "op_down", "op_flaky", "op_slow", "op_strict")
+_DISABLED = "op_off"
+_CURRENCIES = {"op_slow": "JPY"}
 _BETS_PER_S = 12.0
 _POINTS = 120
 _ROLLED_BACK = 0.06
@@ -77,7 +79,12 @@ async def play(producer: Connection, chance: random.Random, *, seconds: float) -
     while time.monotonic() < end_s:
         number += 1
         operator_id = chance.choice(_OPERATORS)
-        params = placement_params(f"b-{number}", player_id=f"p-{number % 40}")
+        params = placement_params(
+            f"b-{number}",
+            amount=chance.randrange(100, 2000),
+            player_id=f"p-{number % 40}",
+            currency=_CURRENCIES.get(operator_id, "EUR"),
+        )
         # In one transaction, so that the bet is still placing when its terminal is enqueued.
         async with producer.transaction():
             placement = await enqueue(producer, "BET_MAKE", params, operator_id=operator_id)
@@ -90,15 +97,19 @@ async def play(producer: Connection, chance: random.Random, *, seconds: float) -
         await asyncio.sleep(chance.expovariate(_BETS_PER_S))
 
 
-async def prometheus(folder: Path, targets: list[str], stack: AsyncExitStack) -> str:
-    """Start a Prometheus that scrapes the targets every two seconds; returns its address."""
+async def prometheus(folder: Path, targets: dict[str, str], stack: AsyncExitStack) -> str:
+    """Start a Prometheus that scrapes the targets every two seconds; returns its address.
+
+    `targets` has the address of each instance by its name.
+    """
     program = shutil.which("prometheus")
     if program is None:
         sys.exit("prometheus is not on PATH; on Debian: apt install prometheus")
     rules = _DEPLOY / "prometheus" / "predictu-dispatch.rules.yml"
+    configs = [{"targets": [address], "labels": {"instance": name}} for name, address in targets.items()]
     (folder / "prometheus.yml").write_text(
         f"global: {{scrape_interval: 2s}}\nrule_files: ['{rules}']\nscrape_configs:\n"
-        f"- job_name: predictu-dispatch\n  static_configs: [{{targets: {json.dumps(targets)}}}]\n"
+        f"- job_name: predictu-dispatch\n  static_configs: {json.dumps(configs)}\n"
     )
     address = f"127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
@@ -144,13 +155,20 @@ async def run(*, seconds: float, folder: Path) -> None:
         fleet.folder.mkdir()
         stack.callback(fleet.end)
         operators: list[Operator] = []
-        for name in _OPERATORS:
+        for name in (*_OPERATORS, _DISABLED):
             key = create_key_file(fleet.folder / f"{name}.pem", "EdDSA")
             operator = await stack.enter_async_context(running_operator(name, key.public_pem()))
-            fleet.write_operator(operator.url, operator_id=name, signing={"key_file": f"../{name}.pem"}, **_LANES)
+            fleet.write_operator(
+                operator.url,
+                operator_id=name,
+                enabled=name != _DISABLED,
+                signing={"key_file": f"../{name}.pem"},
+                **_LANES,
+            )
             operators.append(operator)
         daemons: list[Daemon] = [await fleet.start(name) for name in ("host-1", "host-2")]
-        url = await prometheus(scratch, [daemon.url.removeprefix("http://") for daemon in daemons], stack)
+        targets = {f"{daemon.instance}:9464": daemon.url.removeprefix("http://") for daemon in daemons}
+        url = await prometheus(scratch, targets, stack)
         [producer] = await stack.enter_async_context(connected(database.producer, 1))
 
         async def answers() -> bool:

@@ -28,7 +28,7 @@ from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.verdict import Verdict
 from predictu_dispatch.edge.http.server import HttpServer
-from predictu_dispatch.edge.telemetry.gauges import ProcessStats
+from predictu_dispatch.edge.telemetry.families import ProcessStats
 from predictu_dispatch.edge.telemetry.observer import Telemetry
 
 _BEAT_S = 0.001

@@ -28,6 +28,10 @@ class Counts:
     def inc(self, *labels: str) -> None:
         self._counts[labels] += 1
 
+    def add(self, amount: int, *labels: str) -> None:
+        """Count `amount` at once; its sum is a whole number and never rounded here."""
+        self._counts[labels] += amount
+
     def collect(self) -> Iterable[Metric]:
         name, text, names = self._describe
         family = CounterMetricFamily(name, text, labels=names)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import version
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 
 from predictu_dispatch.core.breaker import Circuit
 from predictu_dispatch.core.callback import Callback
@@ -23,12 +21,11 @@ from predictu_dispatch.core.verdict import MISCONFIGURED, OPERATOR_RETRY, UNKNOW
 from predictu_dispatch.edge.config.files import Fault
 from predictu_dispatch.edge.config.loader import Reload
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
-from predictu_dispatch.edge.telemetry.counts import Counts, Durations
-from predictu_dispatch.edge.telemetry.gauges import Gauges, ProcessStats
+from predictu_dispatch.edge.telemetry.families import ProcessStats
+from predictu_dispatch.edge.telemetry.gauges import Gauges
+from predictu_dispatch.edge.telemetry.labels import confirmed_amount, failure_reason
 from predictu_dispatch.edge.telemetry.log import without_tokens
-
-# They would double the exposition, and no rule uses them.
-disable_created_metrics()  # type: ignore[no-untyped-call]
+from predictu_dispatch.edge.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -52,99 +49,6 @@ _ROLLBACK_CAUSES = ("requested", "unknown_effect", _ENQUEUED)
 """Two reasons that the database writes, and a BET_ROLLBACK that a producer enqueued."""
 _MESSAGE_CHARS_MAX = 500
 """Of a message of the database in a log line."""
-_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-
-_HELP = {
-    "attempts": (
-        "Attempts that this daemon settled. delivered: the operator confirmed; rejected: the operator rejected it "
-        "for a business reason; retry: no usable answer; late: the answer came after the lease was lost."
-    ),
-    "callbacks_finished": (
-        "Callbacks that this daemon moved to a final state, by that state. Callbacks that rollback_bet() ended are "
-        "not counted."
-    ),
-    "rollbacks": (
-        "First attempts of rollbacks, by cause. unknown_effect: a debit with an unknown outcome; requested: the "
-        "platform called rollback_bet(); enqueued: the platform enqueued a BET_ROLLBACK itself."
-    ),
-    "misconfigured": (
-        "Attempts answered with a redirect, with 401, 403, 405 or 410 and no known status, or with 404 and no status: "
-        "the callback_url, our key at the operator, or its routing is wrong. Retries do not succeed until that is "
-        "fixed."
-    ),
-    "connections": "Connections opened. Attempts divided by connections is the mean number of attempts per connection.",
-    "leases_lost": (
-        "Answers that arrived after their lease was lost: the reaper has already settled the attempt, and the "
-        "answer is recorded in the audit only."
-    ),
-    "leases_reaped": (
-        "Attempts that this daemon settled as interrupted, because the daemon that made them did not settle them "
-        "before the lease expired. Their effect is unknown."
-    ),
-    "reports_refused": (
-        "Reports that the database refused even alone, or that name an attempt that was never claimed. The "
-        "daemon keeps what was refused and reports it again: see unsettled_failing."
-    ),
-    "chores_failed": (
-        "Failed maintenance chores; each is tried again. Failures while the database is unavailable are not counted."
-    ),
-    "clock_steps": (
-        "Steps of the database's clock that this daemon saw, in either direction: a restore, a failover to a server "
-        "whose clock differs, or a clock that was set."
-    ),
-    "config_reload_failures": (
-        "Reloads with at least one invalid file: its operator keeps its running settings, the other files are applied."
-    ),
-    "config_last_reload_successful": (
-        "1 if the last start or reload applied every file; 0 if it refused a file, whose settings do not apply."
-    ),
-    "attempt_duration_seconds": (
-        "Duration of an attempt, from connecting to the last byte of the answer or the failure."
-    ),
-    "delivery_latency_seconds": (
-        "Time from enqueueing to the operator's confirmation, for delivered callbacks; includes retries and waiting."
-    ),
-    "pickup_latency_seconds": "Time from due to sent: the delay that the daemons add before each attempt.",
-    "build_info": "Always 1; the label version is the version of this daemon.",
-}
-
-
-class Metrics:
-    """A registry with every counter and histogram of this process."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        # Memory, CPU time and file descriptors, under Prometheus's standard names.
-        ProcessCollector(registry=self.registry)
-        self.attempts = self._counts("attempts", "operator", "method", "verdict")
-        self.finished = self._counts("callbacks_finished", "operator", "method", "state")
-        self.rollbacks = self._counter("rollbacks", "operator", "cause")
-        self.misconfigured = self._counter("misconfigured", "operator")
-        self.connections = self._counter("connections", "operator")
-        self.leases_lost = self._counter("leases_lost")
-        self.leases_reaped = self._counter("leases_reaped")
-        self.reports_refused = self._counter("reports_refused")
-        self.chores_failed = self._counter("chores_failed", "chore")
-        self.clock_steps = self._counter("clock_steps")
-        self.reload_failures = self._counter("config_reload_failures")
-        self.last_reload_successful = self._gauge("config_last_reload_successful")
-        self.last_reload_successful.set(1)
-        self.attempt_duration = self._durations("attempt_duration_seconds", "operator", "lane")
-        self.delivery_latency = self._durations("delivery_latency_seconds", "operator", "lane")
-        self.pickup_latency = self._durations("pickup_latency_seconds", "lane")
-        self._gauge("build_info", "version").labels(version("predictu-dispatch")).set(1)
-
-    def _gauge(self, name: str, *labels: str) -> Gauge:
-        return Gauge(f"predictu_dispatch_{name}", _HELP[name], labels, registry=self.registry)
-
-    def _counter(self, name: str, *labels: str) -> Counter:
-        return Counter(f"predictu_dispatch_{name}", _HELP[name], labels, registry=self.registry)
-
-    def _counts(self, name: str, *labels: str) -> Counts:
-        return Counts(f"predictu_dispatch_{name}", _HELP[name], labels, self.registry)
-
-    def _durations(self, name: str, *labels: str) -> Durations:
-        return Durations(f"predictu_dispatch_{name}", _HELP[name], labels, self.registry, buckets_s=_BUCKETS_S)
 
 
 class Telemetry:
@@ -178,6 +82,8 @@ class Telemetry:
         metrics.attempts.inc(callback.operator_id, callback.method, verdict)
         if late:
             metrics.leases_lost.inc()
+        elif (failure := failure_reason(attempt)) is not None:
+            metrics.failed.inc(callback.operator_id, failure)
         if attempt.judgement.reason == MISCONFIGURED:
             metrics.misconfigured.labels(callback.operator_id).inc()
         if attempt.reaped:
@@ -190,6 +96,8 @@ class Telemetry:
         if change.state is CallbackState.DELIVERED:
             latency_s = (attempt.finished_at - callback.created_at).total_seconds()
             metrics.delivery_latency.observe(max(0.0, latency_s), callback.operator_id, callback.lane)
+            if (money := confirmed_amount(callback, change.reason)) is not None:
+                metrics.confirmed.add(money.subunits, callback.operator_id, money.currency, money.direction)
         event = Event.LEASE_LOST if late or change.state is None else _EVENT_OF_STATE[change.state]
         self._log.info(
             event,

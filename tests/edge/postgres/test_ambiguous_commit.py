@@ -33,11 +33,23 @@ def cut_what_is_kept(proxy: PostgresProxy) -> None:
 
 async def counts_right(environment: Environment, *daemons: Daemon) -> None:
     """Check that the daemons' counters equal the audit's rows, without late or refused reports."""
-    rows = await environment.harness.owner.fetchval(
-        "select count(*) from predictu_dispatch.attempt where instance = any ($1)", [one.instance for one in daemons]
+    [row] = await environment.harness.owner.fetch(
+        "select count(*) as attempts,"
+        "       count(*) filter (where a.verdict = 'retry' or a.reason = 'unknown_status') as failed,"
+        "       coalesce(sum((c.params ->> 'amount')::bigint)"
+        "           filter (where a.verdict = 'delivered' and a.reason is null), 0) as confirmed"
+        "  from predictu_dispatch.attempt a join predictu_dispatch.callback c using (operator_id, request_id)"
+        " where a.instance = any ($1)",
+        [one.instance for one in daemons],
     )
     figures = [await daemon.metrics() for daemon in daemons]
-    assert sum(sum(one.get("attempts_total", {}).values()) for one in figures) == rows
+
+    def total(name: str) -> float:
+        return sum(sum(one.get(f"{name}_total", {}).values()) for one in figures)
+
+    assert total("attempts") == row["attempts"]
+    assert total("attempts_failed") == row["failed"]
+    assert total("confirmed_amount_subunits") == row["confirmed"]
     assert [one["leases_lost_total"][()] for one in figures] == [0.0] * len(daemons)
     assert [line for one in daemons for line in one.lines("lease.lost") + one.lines("report.refused")] == []
 

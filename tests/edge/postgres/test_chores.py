@@ -8,7 +8,7 @@ from predictu_dispatch.core.claim import ClaimRequest
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.edge.postgres.database import Database as Pool
 from predictu_dispatch.edge.postgres.outbox import Outbox
-from predictu_dispatch.edge.telemetry.gauges import ProcessStats
+from predictu_dispatch.edge.telemetry.families import ProcessStats
 from predictu_dispatch.edge.telemetry.observer import Telemetry
 from predictu_dispatch.flow.reaper import Reaper
 from predictu_dispatch.flow.recorder import Recorder

@@ -92,6 +92,51 @@ async def test_a_redirect_counts_as_misconfigured_and_the_counter_starts_at_0(en
     assert await daemon.metric("misconfigured_total", OPERATOR) == 1
 
 
+async def test_failed_attempts_are_counted_by_reason_and_rejections_are_not(environment: Environment) -> None:
+    environment.fleet.write_operator(environment.operator.url, interactive=LATER, settlement=LATER)
+    daemon = await environment.fleet.start("host-1")
+    answers = [
+        (web.Response(status=502), "http_502"),
+        (web.Response(status=599), "http_5xx"),
+        (web.Response(text="<html>"), "not_json"),
+        (web.json_response({"status": "PLAYER_BLOCKED"}), "unknown_status"),
+        (web.json_response({"status": "PLAYER_NOT_FOUND"}), None),
+    ]
+    to_send = iter([answer for answer, _ in answers])
+    environment.operator.answer = lambda _: next(to_send)
+    for number, _ in enumerate(answers):
+        await environment.adopt(f"b-{number}")
+        await environment.harness.end("BET_WIN", f"b-{number}")
+    await daemon.until_logged("callback.retried", times=3)
+    await daemon.until_logged("callback.rejected", times=2)
+    figures = await daemon.metrics()
+    assert figures["attempts_failed_total"] == {(OPERATOR, reason): 1 for _, reason in answers if reason}
+    assert "confirmed_amount_subunits_total" not in figures
+
+
+async def test_a_disabled_operator_has_no_circuit_and_no_health_but_its_money_is_counted(
+    environment: Environment,
+) -> None:
+    """Although its circuit was open when it was disabled."""
+    environment.fleet.write_operator(environment.operator.url, circuit={"failure_threshold": 1}, settlement=LATER)
+    daemon = await environment.fleet.start("host-1")
+    environment.operator.answer = lambda _: web.Response(status=500)
+    await environment.adopt("b-1")
+    await environment.harness.end("BET_WIN", "b-1")
+    await until("its circuit is open", shows(daemon, "circuit_open", 1, OPERATOR))
+    assert await daemon.metric("operator_up", OPERATOR) == 0
+    assert await daemon.metric("operator_enabled", OPERATOR) == 1
+
+    environment.fleet.write_operator(environment.operator.url, enabled=False, settlement=LATER)
+    os.kill(daemon.process.pid, signal.SIGHUP)
+    await until("it is disabled", shows(daemon, "operator_enabled", 0, OPERATOR))
+    await until("its unknown effect is counted", shows(daemon, "unknown_effect", 1, OPERATOR))
+    figures = await daemon.metrics()
+    assert {"circuit_open", "operator_up"} & figures.keys() == set()
+    assert figures["paused"] == {(OPERATOR,): 0}
+    assert {"needs_review", "unknown_effect_oldest_seconds", "rollback_oldest_seconds", "backlog"} <= figures.keys()
+
+
 async def test_attempts_of_a_killed_daemon_are_counted_by_the_daemon_that_reaps_them(environment: Environment) -> None:
     first = await environment.fleet.start("host-1")
     environment.operator.hold()

@@ -100,6 +100,9 @@ async def test_metrics_agree_with_the_audit(environment: Environment) -> None:
         "select method, verdict, count(*) from predictu_dispatch.attempt group by method, verdict"
     )
     assert figures["attempts_total"] == {(r["method"], OPERATOR, r["verdict"]): r["count"] for r in audit}
+    assert figures["confirmed_amount_subunits_total"] == {
+        ("EUR", direction, OPERATOR): 500 for direction in ("credit", "debit")
+    }
     final = await harness.owner.fetch(
         "select method, state, count(*) from predictu_dispatch.callback where finished_at is not null group by 1, 2"
     )
