@@ -372,6 +372,30 @@ CREATE FUNCTION predictu_dispatch.backlog() RETURNS TABLE(operator_id text, lane
      group by operator_id, lane, state
 $$;
 
+CREATE FUNCTION predictu_dispatch.callback_groups() RETURNS TABLE(operator_id text, lane text, state text, method text, reason text, callbacks bigint, unknown_effect bigint, unknown_request_id uuid, oldest_due_s double precision, oldest_s double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $$
+    select operator_id, lane, state, method, reason, count(*) as callbacks,
+           count(*) filter (where effect = 'unknown') as unknown_effect,
+           min(request_id::text) filter (where effect = 'unknown')::uuid as unknown_request_id,
+           extract(epoch from now() - min(due_at))::double precision as oldest_due_s,
+           extract(epoch from now() - min(created_at))::double precision as oldest_s
+      from (
+          select operator_id, lane, state, method, reason, effect, request_id, created_at, due_at
+            from predictu_dispatch.callback where state = 'ready'
+          union all
+          select operator_id, lane, state, method, reason, effect, request_id, created_at, null
+            from predictu_dispatch.callback where state = 'in_flight'
+          union all
+          select operator_id, lane, state, method, reason, effect, request_id, created_at, null
+            from predictu_dispatch.callback where state = 'waiting'
+      ) unfinished
+     group by operator_id, lane, state, method, reason
+$$;
+
 CREATE TABLE predictu_dispatch.callback (
     operator_id text NOT NULL,
     request_id uuid NOT NULL,
@@ -3378,36 +3402,49 @@ CREATE TABLE predictu_dispatch.maintenance_chore (
 );
 
 CREATE VIEW predictu_dispatch.needs_review AS
- SELECT request_id,
-    operator_id,
-    method,
-    bet_id,
-    state,
-    effect,
-    ((predictu_dispatch.readable_params(params) ->> 'amount'::text))::bigint AS amount,
-    review_since AS since,
+ SELECT c.request_id,
+    c.operator_id,
+    c.method,
+    c.bet_id,
+    COALESCE((shown.params ->> 'player_id'::text), b.player_id) AS player_id,
+    COALESCE((shown.params ->> 'currency'::text), b.currency) AS currency,
+    ((shown.params ->> 'amount'::text))::bigint AS amount,
+    c.state,
+    c.effect,
+    c.review_since AS since,
         CASE
-            WHEN (state = 'delivered'::text) THEN 'The operator confirmed the debit but had nothing to reverse: the player may be owed the stake.'::text
-            WHEN ((state = 'rejected'::text) AND (reason = 'unknown_status'::text)) THEN format('The operator answered with the status "%s", which its file does not declare; it is not known whether the operator applied it. Declare the status under [statuses] in operators/%s.toml.'::text, operator_status, operator_id)
-            WHEN (state = 'rejected'::text) THEN (format('The operator rejected it with %s; it is not retried automatically.'::text, COALESCE(operator_status, reason)) ||
-            CASE effect
+            WHEN (c.state = 'delivered'::text) THEN 'The operator confirmed the debit but had nothing to reverse: the player may be owed the stake.'::text
+            WHEN ((c.state = 'rejected'::text) AND (c.reason = 'unknown_status'::text)) THEN format('The operator answered with the status "%s", which its file does not declare; it is not known whether the operator applied it. Declare the status under [statuses] in operators/%s.toml.'::text, c.operator_status, c.operator_id)
+            WHEN (c.state = 'rejected'::text) THEN (format('The operator rejected it with %s; it is not retried automatically.'::text, COALESCE(c.operator_status, c.reason)) ||
+            CASE c.effect
                 WHEN 'unknown'::text THEN ' An earlier attempt may have been applied.'::text
                 ELSE ''::text
             END)
-            WHEN (state = 'cancelled'::text) THEN 'Its bet''s placement has an unknown effect and is rolled back, so this must not be sent.'::text
-            WHEN ((reason = 'abandoned'::text) AND (method = 'BET_ROLLBACK'::text)) THEN format('It was abandoned manually after %s attempts: a debit may stand at the operator.'::text, attempts)
-            WHEN (reason = 'abandoned'::text) THEN (format('It was abandoned manually after %s attempts; '::text, attempts) ||
-            CASE effect
-                WHEN 'unknown'::text THEN 'it is not known whether the operator applied it.'::text
-                ELSE 'the operator has certainly not applied it.'::text
+            WHEN (c.state = 'cancelled'::text) THEN ('The effect of its bet''s placement is unknown, so this must not be sent. '::text ||
+            CASE
+                WHEN (rollback.state = ANY (ARRAY['waiting'::text, 'ready'::text, 'in_flight'::text])) THEN 'The bet''s rollback is not confirmed yet.'::text
+                WHEN ((rollback.state = 'delivered'::text) AND (rollback.reason = 'nothing_to_reverse'::text)) THEN 'The bet''s rollback is done: the operator had no debit to reverse.'::text
+                WHEN (rollback.state = 'delivered'::text) THEN 'The operator has confirmed the bet''s rollback.'::text
+                WHEN (rollback.state IS NOT NULL) THEN 'The bet''s rollback ended without a confirmation: the player may still be debited.'::text
+                ELSE 'The bet has no rollback.'::text
             END)
-            WHEN ((reason = 'deadline'::text) AND (effect = 'unknown'::text)) THEN 'Its deadline passed; it is not known whether the operator applied it.'::text
-            WHEN (reason = 'deadline'::text) THEN 'Its deadline passed; the operator has certainly not applied it.'::text
-            WHEN (effect = 'unknown'::text) THEN format('It was attempted %s times; it is not known whether the operator applied it.'::text, attempts)
-            ELSE format('It was attempted %s times; the operator has certainly not applied it.'::text, attempts)
-        END AS reason
-   FROM predictu_dispatch.callback
-  WHERE (review_since IS NOT NULL);
+            WHEN ((c.reason = 'abandoned'::text) AND (c.method = 'BET_ROLLBACK'::text)) THEN 'It was abandoned manually: a debit may stand at the operator.'::text
+            WHEN (c.reason = 'abandoned'::text) THEN ('It was abandoned manually; '::text ||
+            CASE c.effect
+                WHEN 'unknown'::text THEN 'it is not known whether the operator applied it.'::text
+                ELSE 'no attempt reached the operator, so it has certainly not applied it.'::text
+            END)
+            WHEN ((c.reason = 'deadline'::text) AND (c.effect = 'unknown'::text)) THEN 'Its deadline passed; it is not known whether the operator applied it.'::text
+            WHEN (c.reason = 'deadline'::text) THEN 'Its deadline passed; no attempt reached the operator, so it has certainly not applied it.'::text
+            WHEN (c.effect = 'unknown'::text) THEN 'No attempt was confirmed; it is not known whether the operator applied it.'::text
+            ELSE 'No attempt reached the operator, so it has certainly not applied it.'::text
+        END AS reason,
+    c.reason AS reason_code
+   FROM (((predictu_dispatch.callback c
+     CROSS JOIN LATERAL predictu_dispatch.readable_params(c.params) shown(params))
+     LEFT JOIN predictu_dispatch.bet b ON (((b.operator_id = c.operator_id) AND (b.bet_id = c.bet_id))))
+     LEFT JOIN predictu_dispatch.callback rollback ON (((c.state = 'cancelled'::text) AND (rollback.operator_id = b.operator_id) AND (rollback.request_id = b.terminal_request_id) AND (rollback.method = 'BET_ROLLBACK'::text))))
+  WHERE (c.review_since IS NOT NULL);
 
 CREATE UNLOGGED SEQUENCE predictu_dispatch.notifier_began_ms
     START WITH 1
@@ -3658,6 +3695,11 @@ REVOKE ALL ON FUNCTION predictu_dispatch.backlog() FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_dispatcher;
 GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_support;
 GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_operations;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.callback_groups() FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.callback_groups() TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.callback_groups() TO predictu_support;
+GRANT ALL ON FUNCTION predictu_dispatch.callback_groups() TO predictu_operations;
 
 GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_support;

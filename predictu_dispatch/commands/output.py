@@ -33,8 +33,11 @@ Row: TypeAlias = Mapping[str, Any]
 
 _PROSE_COLUMNS_MAX: Final = 100
 """Longer lines of prose are hard to read, however wide the terminal."""
+_EXACT_BELOW: Final = 10_000
+_MILLION: Final = 1_000_000
 _NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 _UNBROKEN: Final = re.compile(
+    r"predictu-dispatch (?:ping|resume|keys public) [\w-]+|"
     r"predictu-dispatch [a-z-]+(?: (?:[0-9a-f-]{36}|--[a-z]+(?: [A-Z]+)?))*|[\d.]+ (?:ms|s|min|h|d)\b"
 )
 
@@ -173,6 +176,14 @@ def table(rows: Sequence[Sequence[str]], *, gap: str = "  ", right: Collection[i
     ]
 
 
+def shortened(text: str, columns: int) -> str:
+    """The text, or its beginning and end with … between them, in at most this many columns."""
+    if len(text) <= columns:
+        return text
+    tail = max(0, columns - 1) // 3
+    return f"{text[: max(0, columns - 1 - tail)]}…{text[len(text) - tail :]}"
+
+
 class Screen:
     """A terminal's whole screen, which shows other lines at each call of `show`."""
 
@@ -182,6 +193,10 @@ class Screen:
     @property
     def height(self) -> int:
         return self._live.console.height
+
+    @property
+    def width(self) -> int:
+        return self._live.console.width
 
     def show(self, lines: Sequence[str]) -> None:
         from rich.text import Text  # noqa: PLC0415 - loaded only where used
@@ -222,6 +237,16 @@ def money(subunits: int | None, currency: str | None, digits: int | None) -> str
     if digits is None or currency is None:
         return f"{subunits} subunits{f' of {currency}' if currency else ''}"
     return f"{Decimal(subunits).scaleb(-digits):,.{digits}f} {currency}"
+
+
+def rounded(number: int) -> str:
+    """A number in four characters: exact below 10,000, above that in thousands or millions."""
+    if number < _EXACT_BELOW:
+        return str(number)
+    if round(number / 1_000) < _MILLION / 1_000:
+        return f"{number / 1_000:.0f}k"
+    text = f"{number / _MILLION:.1f}M"
+    return text if len(text) <= len("9.9M") else f"{number / _MILLION:.0f}M"
 
 
 def count(number: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Final
 
 from predictu_dispatch.commands.output import duration
@@ -24,7 +25,7 @@ STATES: Final = {
 BET_STATES: Final = {
     "placing": "its placement is not settled yet",
     "open": "its debit is confirmed; no terminal callback yet",
-    "closing": "its terminal callback is being delivered",
+    "closing": "its terminal callback is not confirmed yet",
     "closed": "its terminal callback was confirmed; nothing is left to do",
     "void": "no debit took place",
 }
@@ -52,15 +53,16 @@ INTERVENTIONS: Final = {
     "retire": "retired",
 }
 
+_TLS_FAULT: Final = re.compile(r"\[SSL: \w+\] ([^(']+)")
 _LINE_CHARS_MAX: Final = 120
 """Of an operator's answer; `show` prints more."""
 
 _REASONS: Final = {
     "bet_rejected": "the operator rejected the bet's placement",
     "bet_void": "the bet was never placed",
-    "rolled_back": "the bet was rolled back",
+    "rolled_back": "a rollback of the bet was requested",
     "requested": "the trade failed, so the platform requested a rollback",
-    "unknown_effect": "the placement has an unknown outcome, so it is rolled back",
+    "unknown_effect": "the placement ended with an unknown outcome",
     "withdrawn": "it was cancelled manually before any attempt",
     "abandoned": "its retries were stopped manually",
     "circuit_open": "not sent: the operator was down",
@@ -94,6 +96,20 @@ _REASONS: Final = {
     "internal_error": "an internal error of the daemon; see its log",
 }
 
+_MISCONFIGURED: Final = {
+    401: "the operator refuses our token",
+    403: "the operator refuses our token or our address",
+    404: "the operator has nothing at callback_url",
+    405: "callback_url does not accept POST",
+    410: "the operator has removed callback_url",
+}
+"""What the reason `misconfigured` means with an HTTP code; every code from 300 to 399 redirects."""
+
+_EXPLAINED_BY_ERROR: Final = frozenset(
+    {"tls_failed", "dns_failed", "connect_failed", "address_refused", "bad_http", "internal_error"}
+)
+"""Reasons with several causes, which the attempt's error tells apart."""
+
 
 def reason_text(code: str | None, operator_status: str | None = None, operator_id: str | None = None) -> str:
     """A reason code as text; a code that is not in the table stays as it is."""
@@ -110,16 +126,34 @@ def reason_text(code: str | None, operator_status: str | None = None, operator_i
     return _REASONS.get(code, code)
 
 
-def failure_text(reason: str | None, status: int | None, location: str | None, answer: str | None) -> str:
-    """A failed attempt in one line: its reason, the HTTP code, where it redirects, the answer."""
-    parts = [reason_text(reason) or "no usable answer"]
+def failure_text(
+    reason: str | None, status: int | None, location: str | None, answer: str | None, error: str | None = None
+) -> str:
+    """A failed attempt in one line: its reason, the HTTP code, where it redirects, the answer.
+
+    `error` is the attempt's, for example the fault of a certificate.
+    """
+    text = reason_text(reason) or "no usable answer"
+    if reason == "misconfigured" and status is not None:
+        text = _MISCONFIGURED.get(status, "the operator redirects" if 300 <= status < 400 else text)  # noqa: PLR2004 - the class of redirections
+    parts = [text]
     if status is not None and reason != f"http_{status}":
         parts.append(f"HTTP {status}")
     if location:
         parts.append(f"Location: {first_line(location.encode())}")
     if answer:
         parts.append(f"answer: {answer}")
+    elif error and reason in _EXPLAINED_BY_ERROR:
+        parts.append(_fault(error))
     return ", ".join(parts)
+
+
+def _fault(error: str) -> str:
+    """What an attempt's error says, without the classes and the host that it names."""
+    if of_tls := _TLS_FAULT.search(error):
+        return of_tls[1].strip()
+    in_brackets = error.rpartition(" [")[2].removesuffix("]") if error.endswith("]") else error
+    return first_line(in_brackets.encode())
 
 
 def first_line(answer: bytes | None) -> str:

@@ -6,48 +6,26 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from predictu_dispatch.commands.fleet_lines import daemon_lines, silent_daemon_lines
 from predictu_dispatch.commands.invocation import EXIT_MISCONFIGURED, Invocation, config_option, database, fail
-from predictu_dispatch.commands.output import Row, count, live_screen, styled, timestamp
-from predictu_dispatch.commands.status import (
-    NO_OPERATOR,
-    REVIEW_SHOWN_MAX,
-    daemon_lines,
-    is_well,
-    operator_lines,
-    read_overview,
-    rounded,
-    silent_daemon_lines,
-)
+from predictu_dispatch.commands.operator_lines import NO_OPERATOR, problem_counts
+from predictu_dispatch.commands.output import count, live_screen, rounded, styled, timestamp, wrapped
+from predictu_dispatch.commands.overview import Overview, read_overview
+from predictu_dispatch.commands.review_lines import cause_lines, review_groups
+from predictu_dispatch.commands.status import by_severity, fitted_operators
 from predictu_dispatch.core.database import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.database import Database
 
-_OPEN_STATES: Final = ("waiting", "ready", "in_flight")
-_REVIEW_LINES_MAX: Final = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overview:
-    """What the database answered at `at`; `at_s` is the same time on the monotonic clock."""
-
-    at: datetime
-    at_s: float
-    lanes: Sequence[Row] = field(default_factory=tuple)
-    daemons: Sequence[Row] = field(default_factory=tuple)
-    review: Sequence[Row] = field(default_factory=tuple)
-
-    @property
-    def backlog(self) -> int:
-        """Callbacks that are not final."""
-        return sum(lane[state] for lane in self.lanes for state in _OPEN_STATES)
+_DAEMONS_MAX: Final = 4
+"""Running daemons, and silent ones, on a screen."""
+_LINES_PER_CAUSE: Final = 8
+"""One cause of the review list for this many lines of the screen."""
 
 
 @click.command()
@@ -89,79 +67,81 @@ async def _follow(invocation: Invocation, every_s: float) -> None:
         # The screen is taken only now, so that an error about the DSN or the schema stays readable.
         with live_screen() as screen:
             while True:
-                now, lines = await _read_or_keep(db, before)
-                lines += frame(now, before, height=screen.height - len(lines)) if now is not None else []
+                now, lines = await _read_or_keep(db, before, columns=screen.width)
+                if now is not None:
+                    lines += frame(now, before, columns=screen.width, height=screen.height - len(lines))
                 screen.show(lines)
                 before = now
                 await asyncio.sleep(every_s)
 
 
-async def _read_or_keep(db: Database, before: Overview | None) -> tuple[Overview | None, list[str]]:
+async def _read_or_keep(db: Database, before: Overview | None, *, columns: int) -> tuple[Overview | None, list[str]]:
     """The newest overview; in an outage the one `before`, with the lines that say so."""
     try:
-        lanes, daemons, review = await read_overview(db)
+        return await read_overview(db, at_s=asyncio.get_running_loop().time()), []
     except DatabaseUnavailable as error:
         title = "the database can't be reached; retrying. Last answer:"
-        # Two lines, because a line that does not fit the terminal is cut.
-        return before, [styled(title, colour="red", bold=True), f"  {error}"]
-    at_s = asyncio.get_running_loop().time()
-    return Overview(at=datetime.now(UTC), at_s=at_s, lanes=lanes, daemons=daemons, review=review), []
+        if before is not None:
+            title = f"the database can't be reached; retrying. Answer of {timestamp(before.at, timespec='seconds')}:"
+        # On lines of their own, because a line that does not fit the terminal is cut.
+        return before, [
+            *(styled(line, colour="red", bold=True) for line in wrapped(title, hanging="  ", columns=columns)),
+            *wrapped(
+                f"{error} → predictu-dispatch check; see PredictuDatabaseAway in deploy/runbook.md",
+                indent="  ",
+                columns=columns,
+            ),
+        ]
 
 
-def frame(now: Overview, before: Overview | None, *, height: int) -> list[str]:
+def frame(now: Overview, before: Overview | None, *, columns: int, height: int) -> list[str]:
     """The lines of one screen, at most `height`: problems first, then by backlog."""
-    is_served = any(daemon["is_live"] for daemon in now.daemons)
-    head = [_headline(now, before), *silent_daemon_lines(now.daemons)]
-    tail = ["", *daemon_lines(now.daemons), *_review_lines(now.review)]
-    if not now.lanes:
-        return [*head, NO_OPERATOR, *tail][:height]
-    operators = _by_urgency(now.lanes)
-    shown = len(operators)
-    while True:
-        lanes = [lane for operator in operators[:shown] for lane in operator]
-        hidden = operators[shown:]
-        lines = [*head, "", *operator_lines(lanes, is_served=is_served)]
-        if hidden:
-            lines.append(f"… and {count(len(hidden), 'more operator')}, {_summary(hidden)}")
-        if shown == 1 or len(lines) + len(tail) <= height:
-            return [*lines, *tail][:height]
-        # An operator with a problem also has a sentence, so how many fit is found by trying.
-        shown -= max(1, min(shown - 1, (len(lines) + len(tail) - height) // 4))
+    head = [*silent_daemon_lines(now.daemons, columns=columns, daemons_max=_DAEMONS_MAX)]
+    head += _headline(now, before, columns)
+    groups = review_groups(now.review_groups)
+    tail = list(daemon_lines(now.daemons, columns=columns, daemons_max=_DAEMONS_MAX))
+    review = list(cause_lines(groups, columns=columns, groups_max=max(1, height // _LINES_PER_CAUSE)))
+    operators = by_severity(now)
+    if not operators:
+        return _cut([*head, NO_OPERATOR, *tail, *review], height)
+    smallest = fitted_operators(operators, columns=columns, room=0)
+    while tail and len(head) + len(smallest) + len(tail) + len(review) + 1 > height:
+        # The daemons that run are the least urgent.
+        tail.pop()
+    room = height - len(head) - len(tail) - len(review) - 1
+    lines = fitted_operators(operators, columns=columns, room=room)
+    parts = [part for part in (lines, tail, review) if part]
+    spare = height - len(head) - sum(len(part) + 1 for part in parts)
+    for part in parts:
+        head += ["", *part] if part is lines or spare >= 0 else part
+    return _cut(head, height)
 
 
-def _headline(now: Overview, before: Overview | None) -> str:
+def _cut(lines: list[str], height: int) -> list[str]:
+    """The lines that fit; the last one says if some do not."""
+    if len(lines) <= height:
+        return lines
+    return [*lines[: height - 1], f"… {count(len(lines) - height + 1, 'more line')}: enlarge the terminal"]
+
+
+def _headline(now: Overview, before: Overview | None, columns: int) -> list[str]:
     trend = ""
     if before is not None and now.at_s > before.at_s:
         per_s = round((now.backlog - before.backlog) / (now.at_s - before.at_s))
         trend = f" ({'-' if per_s < 0 else '+'}{rounded(abs(per_s))}/s)"
     in_flight = sum(lane["in_flight"] for lane in now.lanes)
-    more = "+" if len(now.review) >= REVIEW_SHOWN_MAX else ""
-    review = f"{len(now.review)}{more} need review" if now.review else "nothing needs review"
     at = timestamp(now.at, timespec="seconds")
-    text = f"{at}  {rounded(now.backlog)} not final{trend}, {rounded(in_flight)} in flight, {review}"
-    return styled(text, bold=True, colour="red" if now.review else None)
+    text = f"{at}  {rounded(now.backlog)} not final{trend}, {rounded(in_flight)} in flight, {_review(now)}"
+    operators = now.operators()
+    is_ill = any(operator.problems for operator in operators) or bool(now.review_groups)
+    state = f"{count(len(operators), 'operator')}: {problem_counts(operators)}"
+    return [
+        *(styled(line, bold=True) for line in wrapped(text, hanging="  ", columns=columns)),
+        *(styled(line, colour="red" if is_ill else "green") for line in wrapped(state, hanging="  ", columns=columns)),
+    ]
 
 
-def _by_urgency(lanes: Sequence[Row]) -> list[list[Row]]:
-    operators: dict[str, list[Row]] = {}
-    for lane in lanes:
-        operators.setdefault(lane["operator_id"], []).append(lane)
-
-    def urgency(own: list[Row]) -> tuple[bool, int, str]:
-        backlog = sum(lane[state] for lane in own for state in _OPEN_STATES)
-        return (all(map(is_well, own)), -backlog, own[0]["operator_id"])
-
-    return sorted(operators.values(), key=urgency)
-
-
-def _summary(operators: Sequence[Sequence[Row]]) -> str:
-    ill = sum(not all(map(is_well, own)) for own in operators)
-    ready = sum(lane["ready"] for own in operators for lane in own)
-    return f"{rounded(ready)} ready, {f'{ill} with problems' if ill else 'no problems'}"
-
-
-def _review_lines(review: Sequence[Row]) -> Iterator[str]:
-    if review:
-        yield styled("the oldest callbacks that need review; to list more: predictu-dispatch status", bold=True)
-    for row in review[:_REVIEW_LINES_MAX]:
-        yield f"  {row['request_id']}  {row['operator_id']}  {row['method']}"
+def _review(now: Overview) -> str:
+    if not now.in_review:
+        return "nothing needs review"
+    return f"{rounded(now.in_review)} {'needs' if now.in_review == 1 else 'need'} review"

@@ -26,6 +26,7 @@ class OtherCallback:
     request_id: UUID
     method: Method
     state: CallbackState
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,12 @@ class LastAttempt:
     number: int
     reason: str | None
     finished_at: datetime
+    status: int | None = None
+    """The HTTP code of its answer."""
+    location: str | None = None
+    answer: bytes | None = None
+    """The beginning of the answer's body."""
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +109,7 @@ class OperatorFacts:
     last_failure_status: int | None
     last_failure_location: str | None
     last_failure_answer: bytes | None
+    last_failure_error: str | None
     ping_at: datetime | None
     ping: OtherCallback | None
     backoff_until: datetime | None

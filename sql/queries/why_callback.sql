@@ -6,15 +6,19 @@ select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.s
        c.attempts, c.retry_stopped, c.operator_status, c.due_at, c.expires_at, c.review_since, c.leased_at,
        c.leased_by, c.lease_until,
        o.last_failure_at, o.last_failure_reason, o.last_failure_status, o.last_failure_location,
-       failed.last_failure_answer,
+       failed.last_failure_answer, failed.last_failure_error,
        o.enabled, o.circuit, o.circuit_since, o.consecutive_failures, o.ping_at,
        case c.lane when 'interactive' then o.interactive_backoff_until else o.settlement_backoff_until
        end as backoff_until,
        o.paused_at, o.paused_by, o.pause_reason,
        ping.request_id as ping_request_id, ping.method as ping_method, ping.state as ping_state,
+       ping.reason as ping_reason,
        other.request_id as other_request_id, other.method as other_method, other.state as other_state,
+       other.reason as other_reason,
        tried.attempt as last_attempt_number, tried.reason as last_attempt_reason,
-       tried.finished_at as last_attempt_finished_at,
+       tried.finished_at as last_attempt_finished_at, tried.response_status as last_attempt_status,
+       tried.location as last_attempt_location, tried.answer as last_attempt_answer,
+       tried.error as last_attempt_error,
        done.action as last_intervention_action, done.done_by as last_intervention_done_by,
        done.done_at as last_intervention_done_at, done.reason as last_intervention_reason,
        locker.locked as row_locker_locked, locker.pid as row_locker_pid,
@@ -28,16 +32,21 @@ select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.s
   left join predictu_dispatch.callback other
     on other.operator_id = b.operator_id
    and other.request_id =
-       case c.method when 'BET_MAKE' then b.terminal_request_id else b.placement_request_id end
+       -- A cancelled terminal has been replaced by another, usually a rollback.
+       case when c.method = 'BET_MAKE' or (c.state = 'cancelled' and b.terminal_request_id <> c.request_id)
+            then b.terminal_request_id else b.placement_request_id end
   left join lateral (
-      select a.attempt, a.reason, a.finished_at
+      select a.attempt, a.reason, a.finished_at, a.response_status, a.error,
+             (select header ->> 1 from jsonb_array_elements(a.response_headers) as headers (header)
+               where lower(header ->> 0) = 'location' limit 1) as location,
+             substring(a.response_body from 1 for 1000) as answer
         from predictu_dispatch.attempt a
        where a.operator_id = c.operator_id and a.request_id = c.request_id and a.verdict <> 'late'
        order by a.attempt desc limit 1
   ) tried on true
   left join lateral (
       -- The beginning is enough for a line on a screen.
-      select substring(a.response_body from 1 for 1000) as last_failure_answer
+      select substring(a.response_body from 1 for 1000) as last_failure_answer, a.error as last_failure_error
         from predictu_dispatch.attempt a
        where o.circuit <> 'closed' and a.operator_id = o.operator_id and a.request_id = o.last_failure_request_id
          and a.attempt = o.last_failure_attempt and a.verdict <> 'late'

@@ -18,7 +18,7 @@ _START: Final = (
     "start one: systemctl start predictu-dispatch@INSTANCE with the unit of deploy/, or predictu-dispatch run"
 )
 _LOGS: Final = "look for callback.set_aside and heartbeat.failed in the daemons' logs"
-_NOT_CONFIRMED: Final = ("{state}; {effect}{cancelled}", "{after_end}")
+_NOT_CONFIRMED: Final = ("{state}; {effect}{cancelled}{last_failure}", "{after_end}")
 
 _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     Code.DELIVERED: ("{state}", "nothing is left to send"),
@@ -42,15 +42,15 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     ),
     Code.RETRY_STOPPED: (
         "a rollback of its bet was requested during this attempt",
-        "this attempt is the last one; a debit that may have been applied is rolled back",
+        "this attempt is the last one; after it, the rollback takes back a debit that may have been applied",
     ),
     Code.DEADLINE_PASSED: (
         "its deadline passed at {deadline}",
         "it is no longer sent: {soon} it ends exhausted, {ending}",
     ),
     Code.NO_DAEMON: (
-        "no daemon sends heartbeats, and without them none sends callbacks; {last_daemon}",
-        "if a daemon runs, its log says why its heartbeat fails; else " + _START,
+        "no daemon is running (none sends heartbeats), so nothing is sent; {last_daemon}",
+        _START + "; if its process runs, look for heartbeat.failed in its log",
     ),
     Code.NOT_SERVED: (
         "no running daemon has the file of operator {operator_id} (running: {running})",
@@ -74,7 +74,7 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     ),
     Code.CIRCUIT_OPEN: (
         "the circuit of operator {operator_id} has been open {circuit_since}, {failures}",
-        "{next_ping}; {while_blocked}",
+        "{next_ping}; {while_blocked}; {after_failures}",
     ),
     Code.CIRCUIT_HALF_OPEN: (
         "the circuit of operator {operator_id} has been half open {circuit_since}, {failures}: {deciding_ping} decides",

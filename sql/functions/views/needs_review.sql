@@ -1,36 +1,50 @@
--- Lists the callbacks that need manual review, with the reason as text.
+-- Lists the callbacks that need manual review, with the reason as text. Callbacks of one cause have
+-- the same text, so that they can be grouped by it.
 create or replace view predictu_dispatch.needs_review as
-select request_id, operator_id, method, bet_id, state, effect, (predictu_dispatch.readable_params(params) ->> 'amount')::bigint as amount,
-       review_since as since,
+select c.request_id, c.operator_id, c.method, c.bet_id, coalesce(shown.params ->> 'player_id', b.player_id) as player_id,
+       coalesce(shown.params ->> 'currency', b.currency) as currency, (shown.params ->> 'amount')::bigint as amount,
+       c.state, c.effect, c.review_since as since,
        case
-           when state = 'delivered'
+           when c.state = 'delivered'
                then 'The operator confirmed the debit but had nothing to reverse: the player may be owed the stake.'
-           when state = 'rejected' and reason = 'unknown_status'
+           when c.state = 'rejected' and c.reason = 'unknown_status'
                then format('The operator answered with the status "%s", which its file does not declare; it is not known '
                            'whether the operator applied it. Declare the status under [statuses] in operators/%s.toml.',
-                           operator_status, operator_id)
-           when state = 'rejected'
+                           c.operator_status, c.operator_id)
+           when c.state = 'rejected'
                then format('The operator rejected it with %s; it is not retried automatically.',
-                           coalesce(operator_status, reason))
-                    || case effect when 'unknown' then ' An earlier attempt may have been applied.' else '' end
-           when state = 'cancelled'
-               then 'Its bet''s placement has an unknown effect and is rolled back, so this must not be sent.'
-           when reason = 'abandoned' and method = 'BET_ROLLBACK'
-               then format('It was abandoned manually after %s attempts: a debit may stand at the operator.', attempts)
-           when reason = 'abandoned'
-               then format('It was abandoned manually after %s attempts; ', attempts)
-                    || case effect when 'unknown' then 'it is not known whether the operator applied it.'
-                                   else 'the operator has certainly not applied it.' end
-           when reason = 'deadline' and effect = 'unknown'
+                           coalesce(c.operator_status, c.reason))
+                    || case c.effect when 'unknown' then ' An earlier attempt may have been applied.' else '' end
+           when c.state = 'cancelled'
+               then 'The effect of its bet''s placement is unknown, so this must not be sent. ' || case
+                   when rollback.state in ('waiting', 'ready', 'in_flight') then 'The bet''s rollback is not confirmed yet.'
+                   when rollback.state = 'delivered' and rollback.reason = 'nothing_to_reverse'
+                       then 'The bet''s rollback is done: the operator had no debit to reverse.'
+                   when rollback.state = 'delivered' then 'The operator has confirmed the bet''s rollback.'
+                   when rollback.state is not null
+                       then 'The bet''s rollback ended without a confirmation: the player may still be debited.'
+                   else 'The bet has no rollback.' end
+           when c.reason = 'abandoned' and c.method = 'BET_ROLLBACK'
+               then 'It was abandoned manually: a debit may stand at the operator.'
+           when c.reason = 'abandoned'
+               then 'It was abandoned manually; ' || case c.effect when 'unknown' then 'it is not known whether the operator applied it.'
+                        else 'no attempt reached the operator, so it has certainly not applied it.' end
+           when c.reason = 'deadline' and c.effect = 'unknown'
                then 'Its deadline passed; it is not known whether the operator applied it.'
-           when reason = 'deadline'
-               then 'Its deadline passed; the operator has certainly not applied it.'
-           when effect = 'unknown'
-               then format('It was attempted %s times; it is not known whether the operator applied it.', attempts)
-           else format('It was attempted %s times; the operator has certainly not applied it.', attempts)
-       end as reason
-from predictu_dispatch.callback
-where review_since is not null;
+           when c.reason = 'deadline'
+               then 'Its deadline passed; no attempt reached the operator, so it has certainly not applied it.'
+           when c.effect = 'unknown'
+               then 'No attempt was confirmed; it is not known whether the operator applied it.'
+           else 'No attempt reached the operator, so it has certainly not applied it.'
+       end as reason,
+       c.reason as reason_code
+  from predictu_dispatch.callback c
+ cross join lateral predictu_dispatch.readable_params(c.params) as shown (params)
+  left join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
+  left join predictu_dispatch.callback rollback
+    on c.state = 'cancelled' and rollback.operator_id = b.operator_id and rollback.request_id = b.terminal_request_id
+   and rollback.method = 'BET_ROLLBACK'
+ where c.review_since is not null;
 
 revoke all on table predictu_dispatch.needs_review from public;
 grant select on predictu_dispatch.needs_review to predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor;
