@@ -57,7 +57,7 @@ _TLS_FAULT: Final = re.compile(r"\[SSL: \w+\] ([^(']+)")
 _LINE_CHARS_MAX: Final = 120
 """Of an operator's answer; `show` prints more."""
 
-_REASONS: Final = {
+REASONS: Final = {
     "bet_rejected": "the operator rejected the bet's placement",
     "bet_void": "the bet was never placed",
     "rolled_back": "a rollback of the bet was requested",
@@ -123,7 +123,7 @@ def reason_text(code: str | None, operator_status: str | None = None, operator_i
         return f"the operator answered HTTP {code.removeprefix('http_')}"
     if operator_status is not None and code == operator_status.lower():
         return f"the operator answered {operator_status}"
-    return _REASONS.get(code, code)
+    return REASONS.get(code, code)
 
 
 def failure_text(

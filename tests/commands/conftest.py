@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import CommandLine, command_line_for
-from tests.support.harness import connected
+from tests.support.harness import Harness, connected
 from tests.support.postgres import Database
+from tests.support.scene import Scene
 
 
 @pytest.fixture
@@ -35,3 +36,10 @@ def dispatcher(tmp_path: Path) -> Path:
 def person_cli(tmp_path: Path, database: Database) -> CommandLine:
     """Runs commands with a person's login."""
     return command_line_for(tmp_path, database.operations)
+
+
+@pytest.fixture
+def scene(harness: Harness, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """One operator and no daemon."""
+    monkeypatch.setenv("COLUMNS", "80")
+    return Scene(harness=harness, desk=command_line_for(tmp_path, database.support), database=database)

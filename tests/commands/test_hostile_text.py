@@ -22,13 +22,13 @@ from aiohttp import web
 
 from predictu_dispatch.commands import output
 from predictu_dispatch.core.printable import printable
-from tests.commands.test_top import terminal
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.daemons import until
 from tests.support.environment import Environment
 from tests.support.harness import OPERATOR, WAIT_S, enqueue, placement_params
 from tests.support.operators import Request
 from tests.support.postgres import Database
+from tests.support.terminal import terminal
 
 HOSTILE = (
     "\x1b[31337m\x1b[66;6H\x1b]0;title\x07\x9b31337m\x85\x7f\b\b\r[red]x[/red]\u2028\u2029"

@@ -97,10 +97,10 @@ async def test_a_bet_is_shown_with_its_rollback_and_its_cancelled_win(harness: H
         " a cancelled BET_WIN needs manual review Bet b1" in text
     )
     assert "market m1, outcome yes, odds 1.85" in text
-    assert f"Bet b1 of operator {OPERATOR} is closing: its terminal callback is being delivered." in text
+    assert f"Bet b1 of operator {OPERATOR} is closing: its terminal callback is not confirmed yet." in text
     assert text.index(str(placement)) < text.index(str(win)) < text.index(str(rollback["request_id"]))
     assert "has needed manual review since 20" in text
-    assert "the placement has an unknown outcome, so it is rolled back" in text
+    assert "the placement ended with an unknown outcome" in text
 
 
 async def test_the_first_line_says_what_became_of_the_money(harness: Harness, support: CommandLine) -> None:

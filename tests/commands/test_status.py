@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from predictu_dispatch.commands.status import rounded, silent_daemon_lines
+from predictu_dispatch.commands import advice
+from predictu_dispatch.commands.fleet_lines import silent_daemon_lines
+from predictu_dispatch.commands.output import rounded
 from predictu_dispatch.edge.postgres.sql_files import query
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.harness import OPERATOR, Connection, Harness, claim, delivered, rejected
@@ -46,10 +48,10 @@ async def set_operator(owner: Connection, operator_id: str, changes: str) -> Non
     )
 
 
-def row(text: str, operator_id: str, lane: str) -> list[str]:
-    """The cells of one line of the table, after operator and lane."""
-    (line,) = [line.split() for line in text.splitlines() if line.split()[:2] == [operator_id, lane]]
-    return line[2:]
+def row(text: str, operator_id: str) -> list[str]:
+    """The cells of one line of the table, after the operator."""
+    (line,) = [line.split() for line in text.splitlines() if line.split()[:1] == [operator_id]]
+    return line[1:]
 
 
 async def test_a_row_has_the_backlog_the_slots_and_the_state_of_its_operator(
@@ -69,11 +71,11 @@ async def test_a_row_has_the_backlog_the_slots_and_the_state_of_its_operator(
     )
     code, text, _ = await desk.run("status")
     assert code == 0
-    assert row(text, OPERATOR, "interactive")[:3] == ["0", "1", "1/32"]
-    assert row(text, OPERATOR, "interactive")[-2:] == ["0", "healthy"]
-    # A callback that is due later has no "oldest due".
-    assert row(text, OPERATOR, "settlement") == ["1", "1", "0/32", "-", "0", "healthy"]
-    assert row(text, "op_off", "settlement") == ["0", "0", "0", "-", "0", "disabled"]
+    waiting, bets, bets_sent, settlements, settlements_sent, oldest, unknown, *state = row(text, OPERATOR)
+    assert (waiting, bets, bets_sent, settlements, settlements_sent) == ("1", "1", "1/32", "1", "0/32")
+    assert (unknown, state) == ("0", ["healthy"])
+    assert oldest != "-"
+    assert row(text, "op_off") == ["0", "0", "0", "0", "0", "-", "0", "disabled,", "not", "served"]
 
 
 async def test_an_operator_with_problems_has_them_in_the_table_and_below_it(
@@ -85,16 +87,19 @@ async def test_an_operator_with_problems_has_them_in_the_table_and_below_it(
         OPERATOR,
         "health = 'down', circuit = 'open', circuit_since = now() - interval '5 min', consecutive_failures = 1400,"
         " ping_at = now() + interval '4 min', paused_at = now() - interval '3 h', paused_by = 'ann@web-1',"
-        " pause_reason = 'wallet upgrade', settlement_backoff_until = now() + interval '10 min'",
+        " pause_reason = 'wallet upgrade', settlement_backoff_until = now() + interval '10 min',"
+        " last_failure_at = now() - interval '2 min', last_failure_reason = 'misconfigured', last_failure_status = 302,"
+        " last_failure_location = 'https://w.example/new'",
     )
     code, text, _ = await desk.run("status")
     assert code == 0
-    assert row(text, OPERATOR, "interactive")[-4:] == ["0", "paused,", "open", "5min"]
+    assert row(text, OPERATOR)[7:] == ["paused,", "open", "5min…"]
     below = " ".join(text.split())
     for phrase in (
-        f"{OPERATOR}: paused for 3 h by ann@web-1: wallet upgrade; circuit open for 5 min, 1,400 failures in a row;",
-        "no PING meanwhile; health down; Retry-After: settlement waits for 10 min",
-        "op_off: no running daemon has its file",
+        f"{OPERATOR}: paused for 3 h by ann@web-1: wallet upgrade; circuit open for 5 min: the operator redirects,",
+        "HTTP 302, Location: https://w.example/new (1,400 failures in a row, the last 2 min ago); no PING meanwhile;",
+        f"it sent Retry-After: waits for settlement 10 min → to end the pause: predictu-dispatch resume {OPERATOR}",
+        "op_off: disabled by enabled = false in its file; no running daemon has its file → to send again, set enabled",
     ):
         assert phrase in below
     text = (await desk.run("status", "--json"))[1]
@@ -103,16 +108,17 @@ async def test_an_operator_with_problems_has_them_in_the_table_and_below_it(
     assert (interactive["slots"], interactive["backoff_until"]) == (32, None)
     assert 0 < settlement["backoff_for_s"] <= 600
     await set_operator(harness.owner, OPERATOR, "paused_at = null, paused_by = null, pause_reason = null")
-    assert "in a row; next PING in 4 min; health down" in " ".join((await desk.run("status"))[1].split())
+    below = " ".join((await desk.run("status"))[1].split())
+    assert "next PING in 4 min; it sent Retry-After: waits for settlement 10 min → ask the operator for its" in below
 
 
 async def test_daemons_without_heartbeats_come_first_and_in_red(harness: Harness, desk: CommandLine) -> None:
     code, text, _ = await desk.run("status")
-    assert (code, text.startswith("no daemon sends heartbeats")) == (0, True)
+    assert (code, text.startswith(f"{advice.NO_DAEMON}\n  → start one: systemctl start")) == (0, True)
     await run_daemon(harness.owner, "host-2", OPERATOR, slots=8, seen_s_ago=7200)
     await run_daemon(harness.owner, "host-3", OPERATOR, slots=8, seen_s_ago=2 * 86_400)
-    first, second, *_ = (await desk.run("status"))[1].splitlines()
-    assert first.startswith("no daemon sends heartbeats")
+    first, _, _, second, *_ = (await desk.run("status"))[1].splitlines()
+    assert first == advice.NO_DAEMON
     assert re.fullmatch(r"daemon host-2 on host-2\.example: last heartbeat 2 h ago \(20\S+Z\)", second)
     await run_daemon(harness.owner, "host-1", OPERATOR, slots=8)
     text = (await desk.run("status"))[1]
@@ -122,7 +128,9 @@ async def test_daemons_without_heartbeats_come_first_and_in_red(harness: Harness
     assert "host-3" not in text
     listed = json.loads((await desk.run("status", "--json"))[1])["daemons"]
     assert [(daemon["instance"], daemon["is_live"]) for daemon in listed] == [("host-1", True), ("host-2", False)]
-    lines = list(silent_daemon_lines([{**one, "seen_at": datetime.now(UTC)} for one in listed]))
+    stopped = [{**one, "seen_at": datetime.now(UTC), "is_live": False} for one in listed]
+    lines = list(silent_daemon_lines(stopped, columns=80))
+    assert advice.NO_DAEMON in lines[0]
     assert all(line.startswith("\x1b[31m") for line in lines)
 
 
@@ -150,7 +158,7 @@ async def test_the_slots_of_a_crashed_daemon_do_not_count(harness: Harness, desk
     await harness.place("b1")
     await claim(harness.daemon)
     text = (await desk.run("status"))[1]
-    assert row(text, OPERATOR, "interactive")[2] == "1"
+    assert row(text, OPERATOR)[2] == "1"
 
 
 async def test_a_busy_table_fits_80_columns_and_json_has_exact_numbers(harness: Harness, desk: CommandLine) -> None:
@@ -176,7 +184,7 @@ async def test_a_busy_table_fits_80_columns_and_json_has_exact_numbers(harness: 
     code, text, _ = await desk.run("status")
     assert code == 0
     assert max(map(len, text.splitlines())) <= 80
-    assert row(text, LONG, "interactive") == ["0", "12k", "12k/10k", "119min", "25k", "disabled…"]
+    assert row(text, LONG) == ["0", "12k", "12k/10k", "0", "0/10k", "119min", "25k", "disabled…"]
     (lane,) = [
         lane
         for lane in json.loads((await desk.run("status", "--json"))[1])["lanes"]
@@ -191,7 +199,7 @@ async def test_what_needs_review_is_listed_after_the_daemons(harness: Harness, d
     assert "nothing needs review" in (await desk.run("status"))[1]
     await harness.attempt(win, rejected, operator_status="PLAYER_NOT_FOUND")
     text = (await desk.run("status"))[1]
-    assert text.index("no daemon sends heartbeats") < text.index("needs review:") < text.index(str(win))
+    assert text.index("no daemon is running") < text.index("1 callback needs review") < text.index(str(win))
     assert "PLAYER_NOT_FOUND" in text
     assert max(map(len, text.splitlines())) <= 80
     [review] = json.loads((await desk.run("status", "--json"))[1])["needs_review"]

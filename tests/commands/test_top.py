@@ -1,17 +1,11 @@
 """`top` on a real terminal: problems first, hidden operators counted, outages survived."""
 
 import asyncio
-import fcntl
 import os
-import pty
 import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,69 +15,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictu_dispatch.commands.top import Overview, frame
-from tests.support.command_line import CommandLine, command_line_for
+from predictu_dispatch.commands.overview import Overview
+from predictu_dispatch.commands.top import frame
+from tests.support.command_line import command_line_for
 from tests.support.daemons import until
 from tests.support.harness import OPERATOR, Harness
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import proxied
+from tests.support.terminal import COLUMNS, MAIN, ROWS, Terminal, terminal
 
-ROWS, COLUMNS = 24, 80
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-MAIN = "from predictu_dispatch.cli import main; main(prog_name='predictu-dispatch')"
 COMMAND = (sys.executable, "-c", MAIN)
-
-
-class Terminal:
-    """A command on a terminal of 80 columns, and its output."""
-
-    def __init__(self, *command: str, sigint: str) -> None:
-        self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        os.set_blocking(self._ours, False)
-        environment = {**os.environ, "TERM": "xterm-256color"}
-        environment.pop("NO_COLOR", None)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", f"import signal; signal.signal(signal.SIGINT, signal.{sigint}); {MAIN}", *command],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=environment,
-            start_new_session=True,
-        )
-        os.close(theirs)
-        self.written = ""
-
-    def shows(self, text: str) -> bool:
-        """True if the last screen has this text."""
-        try:
-            while octets := os.read(self._ours, 65_536):
-                self.written += octets.decode("utf-8", "replace")
-        except OSError:
-            pass
-        return text in self.text
-
-    @property
-    def text(self) -> str:
-        """The last complete screen as plain text; each begins at the top left."""
-        screens = self.written.split("\x1b[H")
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screens[-2] if len(screens) > 2 else screens[-1])
-
-    def close(self) -> None:
-        """Kill the command if it still runs."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self._ours)
-
-
-@contextmanager
-def terminal(cli: CommandLine, *command: str, sigint: str = "default_int_handler") -> Iterator[Terminal]:
-    opened = Terminal(*command, "--config", str(cli.config), sigint=sigint)
-    try:
-        yield opened
-    finally:
-        opened.close()
+RUNNING = {
+    "instance": "host-1",
+    "host": "h",
+    "version": "0.1.0",
+    "is_live": True,
+    "seen_s_ago": 0.2,
+    "clock_ahead_s": 0,
+}
 
 
 @pytest.mark.parametrize("sigint", ["default_int_handler", "SIG_IGN"])
@@ -111,9 +61,10 @@ async def test_an_outage_is_shown_and_does_not_end_it(tmp_path: Path, database: 
             await until("the first screen", lambda: screen.shows("not final"))
             proxy.refuse_connections()
             await until("the outage is shown", lambda: screen.shows("can't be reached"))
-            first, second = screen.text.splitlines()[:2]
-            assert first.rstrip().endswith("retrying. Last answer:")
-            assert "Error" in second
+            first, *others = screen.text.splitlines()
+            assert re.search(r"retrying\. Answer of 20\S+Z:$", first.rstrip())
+            assert "Error" in others[0]
+            assert "PredictuDatabaseAway in deploy/runbook.md" in " ".join(" ".join(others[:4]).split())
             assert OPERATOR in screen.text
             proxy.accept_connections()
             await until("it continues", lambda: screen.shows("not final") and "can't be reached" not in screen.text)
@@ -154,6 +105,15 @@ def lane(operator_id: str, name: str, **changes: Any) -> dict[str, Any]:
         "health": "healthy",
         "consecutive_failures": 0,
         "last_failure_at": None,
+        "last_failure_reason": None,
+        "last_failure_status": None,
+        "last_failure_location": None,
+        "last_failure_answer": "",
+        "last_failure_error": None,
+        "last_failure_s_ago": 4.0,
+        "last_success_s_ago": 4.0,
+        "oldest_request_id": None,
+        "unknown_request_id": None,
         "unreachable_from": None,
         "ping_in_s": None,
         "daemons": 1,
@@ -165,39 +125,99 @@ def lanes_of(number: int, **changes: Any) -> list[dict[str, Any]]:
     return [lane(f"op_{number:03}", name, **changes) for name in ("interactive", "settlement")]
 
 
+FAILED = {"last_failure_at": AT, "last_failure_reason": "connect_refused"}
+BROKEN = {"circuit": "open", "health": "down", "consecutive_failures": 7, **FAILED}
+DEGRADED = {"health": "degraded", "consecutive_failures": 3, **FAILED}
+
+
+def screen_of(
+    *lanes: dict[str, Any],
+    height: int = ROWS,
+    columns: int = COLUMNS,
+    daemons: tuple[Any, ...] = (RUNNING,),
+) -> list[str]:
+    overview = Overview(at_s=1.0, at=AT, lanes=lanes, daemons=daemons)
+    return [click.unstyle(line) for line in frame(overview, None, columns=columns, height=height)]
+
+
 @given(
     ill=st.sets(st.integers(0, 60)),
     count=st.integers(1, 60),
-    height=st.integers(12, 60),
+    height=st.integers(14, 60),
+    columns=st.integers(80, 160),
     backlogs=st.lists(st.integers(0, 10**7), min_size=60, max_size=60),
 )
-def test_a_screen_fits_its_terminal_and_begins_with_problems(
-    ill: set[int], count: int, height: int, backlogs: list[int]
+def test_a_screen_fits_its_terminal_begins_with_problems_and_counts_the_rest(
+    ill: set[int], count: int, height: int, columns: int, backlogs: list[int]
 ) -> None:
-    broken = {"circuit": "open", "health": "down", "consecutive_failures": 7}
     lanes = [
         row
         for number in range(count)
-        for row in lanes_of(number, ready=backlogs[number], **(broken if number in ill else {}))
+        for row in lanes_of(number, ready=backlogs[number], **(BROKEN if number in ill else {}))
     ]
-    lines = [click.unstyle(line) for line in frame(Overview(at_s=1.0, at=AT, lanes=lanes), None, height=height)]
+    lines = screen_of(*lanes, height=height, columns=columns)
     assert len(lines) <= height
-    assert all(len(line) <= COLUMNS for line in lines)
-    shown = list(dict.fromkeys(line.split()[0] for line in lines if line.startswith("op_") and ":" not in line))
+    assert all(len(line) <= columns for line in lines)
+    named = list(dict.fromkeys(line.split()[0].rstrip(":") for line in lines if line.startswith("op_")))
     needs = sorted(range(count), key=lambda number: (number not in ill, -backlogs[number], number))
-    assert shown == [f"op_{number:03}" for number in needs[: len(shown)]]
-    assert shown
-    left = count - len(shown)
-    assert any(f"{left} more operator" in line for line in lines) == (left > 0)
+    assert named == [f"op_{number:03}" for number in needs[: len(named)]]
+    assert named
+    left, left_ill = count - len(named), len(ill & set(needs[len(named) :]))
+    text = " ".join(" ".join(lines).split())
+    assert (f"{left} more operator" in text) == (left > 0)
+    if left_ill:
+        assert f"more operator{'' if left == 1 else 's'}: {left_ill} circuit open" in text
+    # Each operator with a problem on the screen has its cause and its command.
+    for number in needs[: len(named)]:
+        assert (f"predictu-dispatch ping op_{number:03}" in text) == (number in ill)
+
+
+def test_five_degraded_operators_fit_a_small_terminal_with_cause_and_command() -> None:
+    lanes = [row for number in range(12) for row in lanes_of(number, **(DEGRADED if number < 5 else {}))]
+    lines = screen_of(*lanes)
+    text = " ".join(" ".join(lines).split())
+    assert "12 operators: 5 degraded, 7 well" in text
+    for number in range(5):
+        cause = f"op_{number:03}: [^→]*the operator's host refused the connection[^→]* → to test it:"
+        assert re.search(cause, text)
+        assert f"predictu-dispatch ping op_{number:03}" in text
+    assert "… and 7 more operators: 7 well" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "daemons", "counted"),
+    [
+        ({"health": "unknown"}, (RUNNING,), "2 health unknown"),
+        ({"daemons": 0}, (RUNNING,), "2 not served"),
+        ({}, (), "2 no daemon"),
+        ({"enabled": False}, (RUNNING,), "2 disabled"),
+        (DEGRADED, (RUNNING,), "2 degraded"),
+        ({"unreachable_from": ["host-2"]}, (RUNNING,), "2 unreachable"),
+        ({"oldest_due_s": 61.0}, (RUNNING,), "2 late"),
+        ({}, (RUNNING,), "2 well"),
+    ],
+)
+def test_an_operator_that_nobody_has_seen_healthy_is_never_called_well(
+    changes: dict[str, Any], daemons: tuple[Any, ...], counted: str
+) -> None:
+    lines = screen_of(*lanes_of(1, **changes), *lanes_of(2, **changes), daemons=daemons)
+    assert f"2 operators: {counted}" in lines
+    assert any("well" in line or "healthy" in line for line in lines) == (counted == "2 well")
+
+
+def test_without_a_daemon_the_first_line_says_so() -> None:
+    first = screen_of(*lanes_of(1), daemons=())[0]
+    assert first == "no daemon is running (none sends heartbeats), so nothing is sent to any operator"
 
 
 @pytest.mark.parametrize(("before", "now", "text"), [(10, 30, "(+10/s)"), (30, 10, "(-10/s)"), (5, 5, "(+0/s)")])
 def test_the_trend_of_the_backlog_is_in_callbacks_a_second(before: int, now: int, text: str) -> None:
     first, second = (
-        Overview(at_s=at_s, at=AT, lanes=[lane("op_1", "interactive", ready=ready)])
+        Overview(at_s=at_s, at=AT, lanes=[lane("op_1", "interactive", ready=ready)], daemons=[RUNNING])
         for at_s, ready in ((10.0, before), (12.0, now))
     )
-    assert text in frame(second, first, height=ROWS)[0]
+    lines = frame(second, first, columns=COLUMNS, height=ROWS)
+    assert any(text in line for line in lines)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
