@@ -37,6 +37,7 @@ _VERBS: Final = {
     "ping": ("ping.command", "ping", "Send a PING to an operator, or to all, and show the cause of a failure."),
     "keys": ("keys.command", "keys", "Create, rotate and print operators' signing keys."),
     "retain": ("retain", "retain", "Remove history older than audit_retention_months."),
+    "currencies": ("currencies", "currencies", "List the currencies, and add further ones such as USDT."),
     "completion": ("standalone", "completion", "Print the completion script for a shell."),
     "reference-operator": ("standalone", "reference_operator", "Run a complete operator backend to integrate with."),
 }

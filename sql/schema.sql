@@ -158,6 +158,37 @@ CREATE FUNCTION predictu_dispatch.abandonment_of(operator_id text, request_id uu
      where c.operator_id = abandonment_of.operator_id and c.request_id = abandonment_of.request_id
 $$;
 
+CREATE FUNCTION predictu_dispatch.add_currency(currency text, minor_digits integer) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+#variable_conflict use_variable
+declare
+    digits integer;
+begin
+    if coalesce(currency !~ '^[0-9]*[A-Z][A-Z0-9]*$' or length(currency) not between 3 and 10, true) then
+        raise exception using errcode = 'PD003',
+            message = format('%s is no currency code', coalesce(quote_literal(left(currency, 80)), 'NULL')),
+            hint = 'A code has 3 to 10 capital letters and digits, and at least one letter, for example USDT.';
+    elsif coalesce(minor_digits not between 0 and 18, true) then
+        raise exception using errcode = 'PD003',
+            message = format('%s are no minor digits of a currency', coalesce(minor_digits::text, 'NULL')),
+            hint = 'A currency has 0 to 18 minor digits.';
+    end if;
+    insert into predictu_dispatch.currency (currency, minor_digits) values (currency, minor_digits)
+    on conflict do nothing;
+    if found then
+        return true;
+    end if;
+    select c.minor_digits into digits from predictu_dispatch.currency c where c.currency = currency;
+    if digits <> minor_digits then
+        raise exception using errcode = 'PD003',
+            message = format('currency %s has %s minor digits, not %s', currency, digits, minor_digits),
+            hint = 'A currency''s digits never change, because stored amounts are in its subunits; add another code.';
+    end if;
+    return false;
+end $_$;
+
 CREATE TABLE predictu_dispatch.bet (
     operator_id text NOT NULL,
     bet_id text NOT NULL,
@@ -504,64 +535,17 @@ end $$;
 CREATE FUNCTION predictu_dispatch.check_params(method text, params jsonb) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    SET enable_seqscan TO 'off'
+    AS $$
 declare
-    key text;
-    missing text[];
+    is_currency_known boolean := exists (
+        select from predictu_dispatch.currency c where c.currency = params ->> 'currency');
+    refusal text[] := predictu_dispatch.wrong_params(method, params, is_currency_known);
 begin
-    if params is null or jsonb_typeof(params) <> 'object' then
-        perform predictu_dispatch.refuse_params(method,
-            format('%s is not a JSON object', coalesce(left(params::text, 80), 'NULL')),
-            'Pass an object, for example jsonb_build_object(''player_id'', …).');
+    if refusal is not null then
+        perform predictu_dispatch.refuse_params(method, refusal[1], refusal[2]);
     end if;
-    if octet_length(params::text) > 65536 then
-        perform predictu_dispatch.refuse_params(method, format('params have %s bytes', octet_length(params::text)),
-            'At most 65536 bytes are sent to an operator.');
-    end if;
-    if params @? '$.**{32}' then
-        perform predictu_dispatch.refuse_params(method, 'params are nested too deeply',
-            'At most 31 levels are sent to an operator.');
-    end if;
-    if method = 'PING' and params <> '{}' then
-        perform predictu_dispatch.refuse_params(method, format('%s is not empty', left(params::text, 80)),
-            'PING takes {} only.');
-    end if;
-    select array_agg(k) into missing from unnest(predictu_dispatch.required_params(method)) k where not params ? k;
-    if missing is not null then
-        perform predictu_dispatch.refuse_params(method, format('missing: %s', array_to_string(missing, ', ')),
-            format('%s requires %s.', method, array_to_string(predictu_dispatch.required_params(method), ', ')));
-    end if;
-    foreach key in array array['player_id', 'bet_id', 'currency'] loop
-        if params ? key then
-            perform predictu_dispatch.check_text(method, key, params -> key);
-        end if;
-    end loop;
-    if params ? 'currency' and predictu_dispatch.minor_digits(params ->> 'currency') is null then
-        perform predictu_dispatch.refuse_params(method, format('unknown currency "%s"', left(params ->> 'currency', 80)),
-            'Use an active ISO 4217 code in capitals, for example EUR.');
-    end if;
-    if params ? 'amount' then
-        if jsonb_typeof(params -> 'amount') <> 'number' or (params ->> 'amount') !~ '^[0-9]{1,18}$' then
-            perform predictu_dispatch.refuse_params(method, format('"amount" is %s', left((params -> 'amount')::text, 80)),
-                '"amount" must be a whole number of subunits (cents), at most 18 digits, not negative.');
-        end if;
-        if method = 'BET_MAKE' and (params ->> 'amount')::bigint = 0 then
-            perform predictu_dispatch.refuse_params(method, '"amount" is 0', 'A placement debits more than 0.');
-        end if;
-    end if;
-    if method = 'BET_MAKE' then
-        if jsonb_typeof(params -> 'bet') <> 'object' then
-            perform predictu_dispatch.refuse_params(method, format('"bet" is %s', left((params -> 'bet')::text, 80)),
-                '"bet" must be an object with market_id, outcome, odds, shares, price.');
-        end if;
-        select array_agg(k) into missing from unnest(array['market_id', 'outcome', 'odds', 'shares', 'price']) k
-         where not (params -> 'bet') ? k;
-        if missing is not null then
-            perform predictu_dispatch.refuse_params(method, format('"bet" lacks %s', array_to_string(missing, ', ')),
-                '"bet" must be an object with market_id, outcome, odds, shares, price.');
-        end if;
-    end if;
-end $_$;
+end $$;
 
 CREATE FUNCTION predictu_dispatch.check_producer_scope(operator_id text) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -600,17 +584,6 @@ begin
     if fault is not null then
         perform predictu_dispatch.refuse_params(method, fault,
             format('They must agree with bet %s of operator %s.', bet.bet_id, bet.operator_id));
-    end if;
-end $$;
-
-CREATE FUNCTION predictu_dispatch.check_text(method text, key text, value jsonb) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-    if jsonb_typeof(value) <> 'string' or length(value #>> '{}') not between 1 and 200 then
-        perform predictu_dispatch.refuse_params(method, format('"%s" is %s', key, left(value::text, 80)),
-            format('"%s" must be a string of 1 to 200 characters.', key));
     end if;
 end $$;
 
@@ -682,12 +655,15 @@ begin
     returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason,
               c.params::text, c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision,
               c.leased_at, lease.lease_s, c.amount_format,
-              -- Only decimal amounts need it, and the list of currencies is long.
-              case c.amount_format when 'decimal' then predictu_dispatch.minor_digits(coalesce(c.params ->> 'currency', (
-                  -- BET_LOSE names no currency; the balance in its answer is in the bet's currency.
-                  select b.currency from predictu_dispatch.bet b
-                   where b.operator_id = c.operator_id and b.bet_id = c.bet_id
-              ))) end,
+              -- Only decimal amounts need it.
+              case c.amount_format when 'decimal' then (
+                  select known.minor_digits from predictu_dispatch.currency known
+                   where known.currency = coalesce(c.params ->> 'currency', (
+                       -- BET_LOSE names no currency; the balance in its answer is in the bet's currency.
+                       select b.currency from predictu_dispatch.bet b
+                        where b.operator_id = c.operator_id and b.bet_id = c.bet_id
+                   ))
+              ) end,
               case when c.method = 'BET_ROLLBACK' then (
                   select extract(epoch from now() - placement.finished_at)::double precision
                     from predictu_dispatch.callback placement
@@ -932,6 +908,14 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.currency_digits(currency text) RETURNS integer
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+    select c.minor_digits from predictu_dispatch.currency c where c.currency = currency_digits.currency
+$$;
+
 CREATE FUNCTION predictu_dispatch.deregister(instance text, session_id uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -944,6 +928,10 @@ begin
         delete from predictu_dispatch.share s where s.instance = deregister.instance;
     end if;
 end $$;
+
+CREATE FUNCTION predictu_dispatch.differ_in_one_letter(a text, b text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT ((substr(differ_in_one_letter.a, (i.i + 1)) = substr(differ_in_one_letter.b, (i.i + 1))) OR (substr(differ_in_one_letter.a, i.i) = substr(differ_in_one_letter.b, (i.i + 1))) OR (substr(differ_in_one_letter.a, (i.i + 1)) = substr(differ_in_one_letter.b, i.i)) OR ((substr(differ_in_one_letter.a, i.i, 1) = substr(differ_in_one_letter.b, (i.i + 1), 1)) AND (substr(differ_in_one_letter.a, (i.i + 1), 1) = substr(differ_in_one_letter.b, i.i, 1)) AND (substr(differ_in_one_letter.a, (i.i + 2)) = substr(differ_in_one_letter.b, (i.i + 2))))) FROM generate_series(1, (length(differ_in_one_letter.b) + 1)) i(i) WHERE ((substr(differ_in_one_letter.a, i.i, 1) <> substr(differ_in_one_letter.b, i.i, 1)) AND (abs((length(differ_in_one_letter.a) - length(differ_in_one_letter.b))) <= 1)) ORDER BY i.i LIMIT 1);
 
 CREATE TABLE predictu_dispatch.operator (
     operator_id text NOT NULL,
@@ -1016,7 +1004,7 @@ CREATE FUNCTION predictu_dispatch.enqueue_callback(operator_id text, method text
     AS $$
 #variable_conflict use_variable
 declare
-    operator predictu_dispatch.operator;
+    operator record;
     bet predictu_dispatch.bet;
     id uuid := coalesce(request_id, predictu_dispatch.new_request_id());
     lane text := predictu_dispatch.lane_of(method);
@@ -1024,20 +1012,36 @@ declare
     enqueued_at timestamptz := clock_timestamp();
     deadline_s double precision;
     state text := 'ready';
+    refusal text[];
 begin
     if lane is null then
         raise exception using errcode = 'PD001',
             message = format('unknown method %s', coalesce(quote_literal(left(method, 80)), 'NULL')),
             hint = 'Methods are PING, BALANCE, BET_MAKE, BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.';
     end if;
-    perform predictu_dispatch.check_producer_scope(operator_id);
+    -- One query, because each costs as much as this one. Its snapshot is younger than its locks, so it
+    -- shows a retirement that it waited for; an older snapshot needs the lock of enabled_operator().
+    select o.enabled and o.retired_at is null and current_setting('transaction_isolation') = 'read committed' as is_enabled,
+           o.interactive_deadline_s, o.settlement_deadline_s,
+           exists (select from predictu_dispatch.producer_scope s where s.role_name = session_user) as is_scoped,
+           exists (select from predictu_dispatch.currency c where c.currency = params ->> 'currency') as is_currency_known
+      into operator
+      from (select) always left join predictu_dispatch.operator o on o.operator_id = operator_id;
+    if operator.is_scoped then
+        perform predictu_dispatch.check_producer_scope(operator_id);
+    end if;
     -- Before all other checks: a repeated request succeeds also after its deadline or after its operator
     -- was disabled.
     if request_id is not null and predictu_dispatch.request_exists(operator_id, id, method, params) then
         return id;
     end if;
-    operator := predictu_dispatch.enabled_operator(operator_id);
-    perform predictu_dispatch.check_params(method, params);
+    if operator.is_enabled is not true then
+        perform predictu_dispatch.enabled_operator(operator_id);
+    end if;
+    refusal := predictu_dispatch.wrong_params(method, params, operator.is_currency_known);
+    if refusal is not null then
+        perform predictu_dispatch.refuse_params(method, refusal[1], refusal[2]);
+    end if;
     if expires_at <= enqueued_at or (isfinite(expires_at) and expires_at > enqueued_at + interval '10 years') then
         perform predictu_dispatch.refuse_params(method,
             format('expires_at %s is in the past, or more than 10 years away', expires_at),
@@ -1781,6 +1785,10 @@ CREATE FUNCTION predictu_dispatch.is_debit_confirmed(operator_id text, placement
                         and placement.request_id = is_debit_confirmed.placement_request_id), true)
 $$;
 
+CREATE FUNCTION predictu_dispatch.is_misspelling(given text, ours text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT ((letters.a = letters.b) OR ((length(letters.b) >= 6) AND ("left"(letters.a, 1) = "left"(letters.b, 1)) AND ("right"(letters.a, 1) = "right"(letters.b, 1)) AND predictu_dispatch.differ_in_one_letter(letters.a, letters.b))) FROM (SELECT translate(lower((is_misspelling.given COLLATE "C")), '_-. '::text, ''::text) AS translate, translate(is_misspelling.ours, '_'::text, ''::text) AS translate) letters(a, b));
+
 CREATE FUNCTION predictu_dispatch.lane_of(method text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (method = ANY (ARRAY['PING'::text, 'BALANCE'::text, 'BET_MAKE'::text, 'BET_ROLLBACK'::text])) THEN 'interactive'::text WHEN (method = ANY (ARRAY['BET_WIN'::text, 'BET_LOSE'::text, 'BET_SELL'::text, 'BET_REFUND'::text])) THEN 'settlement'::text ELSE NULL::text END;
@@ -1917,12 +1925,60 @@ begin
 end $$;
 
 CREATE FUNCTION predictu_dispatch.minor_digits(currency text) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (currency = ANY (ARRAY['BIF'::text, 'CLP'::text, 'DJF'::text, 'GNF'::text, 'ISK'::text, 'JPY'::text, 'KMF'::text, 'KRW'::text, 'PYG'::text, 'RWF'::text, 'UGX'::text, 'UYI'::text, 'VND'::text, 'VUV'::text, 'XAF'::text, 'XOF'::text, 'XPF'::text])) THEN 0 WHEN (currency = ANY (ARRAY['BHD'::text, 'IQD'::text, 'JOD'::text, 'KWD'::text, 'LYD'::text, 'OMR'::text, 'TND'::text])) THEN 3 WHEN (currency = ANY (ARRAY['CLF'::text, 'UYW'::text])) THEN 4 WHEN (currency = ANY (ARRAY['AED'::text, 'AFN'::text, 'ALL'::text, 'AMD'::text, 'ANG'::text, 'AOA'::text, 'ARS'::text, 'AUD'::text, 'AWG'::text, 'AZN'::text, 'BAM'::text, 'BBD'::text, 'BDT'::text, 'BGN'::text, 'BMD'::text, 'BND'::text, 'BOB'::text, 'BOV'::text, 'BRL'::text, 'BSD'::text, 'BTN'::text, 'BWP'::text, 'BYN'::text, 'BZD'::text, 'CAD'::text, 'CDF'::text, 'CHE'::text, 'CHF'::text, 'CHW'::text, 'CNY'::text, 'COP'::text, 'COU'::text, 'CRC'::text, 'CUP'::text, 'CVE'::text, 'CZK'::text, 'DKK'::text, 'DOP'::text, 'DZD'::text, 'EGP'::text, 'ERN'::text, 'ETB'::text, 'EUR'::text, 'FJD'::text, 'FKP'::text, 'GBP'::text, 'GEL'::text, 'GHS'::text, 'GIP'::text, 'GMD'::text, 'GTQ'::text, 'GYD'::text, 'HKD'::text, 'HNL'::text, 'HTG'::text, 'HUF'::text, 'IDR'::text, 'ILS'::text, 'INR'::text, 'IRR'::text, 'JMD'::text, 'KES'::text, 'KGS'::text, 'KHR'::text, 'KPW'::text, 'KYD'::text, 'KZT'::text, 'LAK'::text, 'LBP'::text, 'LKR'::text, 'LRD'::text, 'LSL'::text, 'MAD'::text, 'MDL'::text, 'MGA'::text, 'MKD'::text, 'MMK'::text, 'MNT'::text, 'MOP'::text, 'MRU'::text, 'MUR'::text, 'MVR'::text, 'MWK'::text, 'MXN'::text, 'MXV'::text, 'MYR'::text, 'MZN'::text, 'NAD'::text, 'NGN'::text, 'NIO'::text, 'NOK'::text, 'NPR'::text, 'NZD'::text, 'PAB'::text, 'PEN'::text, 'PGK'::text, 'PHP'::text, 'PKR'::text, 'PLN'::text, 'QAR'::text, 'RON'::text, 'RSD'::text, 'RUB'::text, 'SAR'::text, 'SBD'::text, 'SCR'::text, 'SDG'::text, 'SEK'::text, 'SGD'::text, 'SHP'::text, 'SLE'::text, 'SOS'::text, 'SRD'::text, 'SSP'::text, 'STN'::text, 'SVC'::text, 'SYP'::text, 'SZL'::text, 'THB'::text, 'TJS'::text, 'TMT'::text, 'TOP'::text, 'TRY'::text, 'TTD'::text, 'TWD'::text, 'TZS'::text, 'UAH'::text, 'USD'::text, 'USN'::text, 'UYU'::text, 'UZS'::text, 'VED'::text, 'VES'::text, 'WST'::text, 'XCD'::text, 'XCG'::text, 'YER'::text, 'ZAR'::text, 'ZMW'::text, 'ZWG'::text])) THEN 2 ELSE NULL::integer END;
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select predictu_dispatch.currency_digits(minor_digits.currency)
+$$;
+
+CREATE FUNCTION predictu_dispatch.missing_keys(fault text, hint text, required text[], given jsonb) RETURNS text[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    with missing as (
+        select m.key, m.number from unnest(required) with ordinality as m (key, number) where not given ? m.key
+    )
+    select array[
+        format(fault, string_agg(m.key, ', ' order by m.number)),
+        format(hint, array_to_string(required, ', ')) || coalesce((
+            select format(' If "%s" is meant for "%s", rename it.', left(g.key, 80), m.key)
+              from missing m cross join jsonb_object_keys(given) as g (key)
+             where g.key <> all (required)
+               and (predictu_dispatch.is_misspelling(g.key, m.key) or predictu_dispatch.differ_in_one_letter(g.key, m.key)
+                    or length(g.key) >= 3 and starts_with(m.key, lower(g.key)))
+             order by m.number limit 1
+        ), '')]
+      from missing m
+$$;
+
+CREATE FUNCTION predictu_dispatch.misspelt_key(ours text[], given jsonb) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    refusal text[];
+begin
+    select array[format('"%s" is written "%s"', known.key, left(further.key, 80)),
+                 format('Write "%s". Further keys are sent to the operator as they are.', known.key)]
+      into refusal
+      from jsonb_object_keys(given) as further (key)
+     cross join unnest(ours) as known (key)
+     where further.key <> all (ours) and predictu_dispatch.is_misspelling(further.key, known.key)
+     limit 1;
+    return refusal;
+end $$;
 
 CREATE FUNCTION predictu_dispatch.new_request_id() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     RETURN (encode(set_bit(set_bit(OVERLAY(uuid_send(gen_random_uuid()) PLACING SUBSTRING(int8send(((EXTRACT(epoch FROM clock_timestamp()) * (1000)::numeric))::bigint) FROM 3) FROM 1 FOR 6), (52)::bigint, 1), (53)::bigint, 1), 'hex'::text))::uuid;
+
+CREATE FUNCTION predictu_dispatch.not_a_text(key text, value jsonb) RETURNS text[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select array[format('"%s" is %s', key, left(value::text, 80)),
+                 format('"%s" must be a string of 1 to 200 characters.', key)]
+$$;
 
 CREATE FUNCTION predictu_dispatch.notify(channel text, payload text) RETURNS boolean
     LANGUAGE sql
@@ -2417,6 +2473,16 @@ begin
         hint = 'Rows of attempt are never changed or deleted; retention drops whole partitions.';
 end $$;
 
+CREATE FUNCTION predictu_dispatch.refuse_currency_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    raise exception using errcode = 'PD900',
+        message = format('currencies are only added: %s on %s is refused', tg_op, tg_table_name),
+        hint = 'Other digits would change the value of stored amounts; add another code.';
+end $$;
+
 CREATE FUNCTION predictu_dispatch.refuse_delete() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2700,7 +2766,7 @@ begin
                 message = format('operator %s is not retired: %s', operator_id, forbidden.faults), hint = forbidden.advice;
         end if;
         continue when with_bets = 0;
-        -- enqueue_callback() reads producer_scope before it reads the operator, and holds its lock
+        -- enqueue_callback() locks producer_scope before it reads the operator, and holds its lock
         -- until its transaction ends. With this lock, all that was enqueued is visible to the second
         -- turn, and what is enqueued later sees the retirement. Producers wait for 0.2 s at most.
         begin
@@ -3270,6 +3336,10 @@ begin
     end loop;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.wrong_params(method text, params jsonb, is_currency_known boolean) RETURNS text[]
+    LANGUAGE sql
+    RETURN CASE WHEN ((params IS NULL) OR (jsonb_typeof(params) <> 'object'::text)) THEN ARRAY[format('%s is not a JSON object'::text, COALESCE("left"((params)::text, 80), 'NULL'::text)), 'Pass an object, for example jsonb_build_object(''player_id'', …).'::text] WHEN (octet_length((params)::text) > 65536) THEN ARRAY[format('params have %s bytes'::text, octet_length((params)::text)), 'At most 65536 bytes are sent to an operator.'::text] WHEN (params @? '$.**{32}'::jsonpath) THEN ARRAY['params are nested too deeply'::text, 'At most 31 levels are sent to an operator.'::text] WHEN ((method = 'PING'::text) AND (params <> '{}'::jsonb)) THEN ARRAY[format('%s is not empty'::text, "left"((params)::text, 80)), 'PING takes {} only.'::text] WHEN (NOT (params ?& predictu_dispatch.required_params(method))) THEN predictu_dispatch.missing_keys('missing: %s'::text, (method || ' requires %s.'::text), predictu_dispatch.required_params(method), params) WHEN ((jsonb_typeof((params -> 'player_id'::text)) <> 'string'::text) OR ((length((params ->> 'player_id'::text)) < 1) OR (length((params ->> 'player_id'::text)) > 200))) THEN predictu_dispatch.not_a_text('player_id'::text, (params -> 'player_id'::text)) WHEN ((jsonb_typeof((params -> 'bet_id'::text)) <> 'string'::text) OR ((length((params ->> 'bet_id'::text)) < 1) OR (length((params ->> 'bet_id'::text)) > 200))) THEN predictu_dispatch.not_a_text('bet_id'::text, (params -> 'bet_id'::text)) WHEN ((jsonb_typeof((params -> 'currency'::text)) <> 'string'::text) OR ((length((params ->> 'currency'::text)) < 1) OR (length((params ->> 'currency'::text)) > 200))) THEN predictu_dispatch.not_a_text('currency'::text, (params -> 'currency'::text)) WHEN ((params ? 'currency'::text) AND (NOT is_currency_known)) THEN ARRAY[format('unknown currency "%s"'::text, "left"((params ->> 'currency'::text), 80)), 'Use an active ISO 4217 code in capitals, for example EUR, or one that the schema''s owner has added.'::text] WHEN ((params ? 'amount'::text) AND (method = 'BET_LOSE'::text)) THEN ARRAY['"amount" is given'::text, 'BET_LOSE moves no money: leave "amount" out, or send BET_WIN, BET_SELL or BET_REFUND.'::text] WHEN ((jsonb_typeof((params -> 'amount'::text)) <> 'number'::text) OR ((params ->> 'amount'::text) !~ '^[0-9]{1,18}$'::text)) THEN ARRAY[format('"amount" is %s'::text, "left"(((params -> 'amount'::text))::text, 80)), '"amount" must be a whole number of subunits (cents), at most 18 digits, not negative.'::text] WHEN ((method = 'BET_MAKE'::text) AND ((params -> 'amount'::text) = '0'::jsonb)) THEN ARRAY['"amount" is 0'::text, 'A placement debits more than 0.'::text] WHEN ((method = 'BET_MAKE'::text) AND (jsonb_typeof((params -> 'bet'::text)) <> 'object'::text)) THEN ARRAY[format('"bet" is %s'::text, "left"(((params -> 'bet'::text))::text, 80)), '"bet" must be an object with market_id, outcome, odds, shares, price.'::text] WHEN ((method = 'BET_MAKE'::text) AND (NOT ((params -> 'bet'::text) ?& '{market_id,outcome,odds,shares,price}'::text[]))) THEN predictu_dispatch.missing_keys('"bet" lacks %s'::text, '"bet" must be an object with %s.'::text, '{market_id,outcome,odds,shares,price}'::text[], (params -> 'bet'::text)) WHEN ((method = 'BET_MAKE'::text) AND (jsonb_typeof((params #> '{bet,odds}'::text[])) <> ALL (ARRAY['number'::text, 'null'::text]))) THEN ARRAY[format('"odds" is %s'::text, "left"(((params #> '{bet,odds}'::text[]))::text, 80)), '"odds" must be a number, for example 1.85.'::text] WHEN (lower((((params - '{player_id,currency,amount,bet_id,bet,rollback_of}'::text[]))::text COLLATE "C")) ~ '"[-_. ]*(p[^"]*d|c[^"]*y|a[^"]*t|b[^"]*[dt]|r[^"]*f)[-_. ]*"'::text) THEN predictu_dispatch.misspelt_key('{player_id,currency,amount,bet_id,bet,rollback_of}'::text[], params) WHEN ((method = 'BET_MAKE'::text) AND (lower(((((params -> 'bet'::text) - '{market_id,outcome,odds,shares,price}'::text[]))::text COLLATE "C")) ~ '"[-_. ]*(m[^"]*d|[op][^"]*e|[os][^"]*s)[-_. ]*"'::text)) THEN predictu_dispatch.misspelt_key('{market_id,outcome,odds,shares,price}'::text[], (params -> 'bet'::text)) ELSE NULL::text[] END;
+
 CREATE TABLE predictu_dispatch.attempt (
     operator_id text NOT NULL,
     request_id uuid NOT NULL,
@@ -3351,6 +3421,16 @@ CREATE TABLE predictu_dispatch.bet_tombstone (
     removed_at timestamp with time zone DEFAULT now() NOT NULL,
     placement_request_id uuid,
     terminal_request_id uuid
+);
+
+CREATE TABLE predictu_dispatch.currency (
+    currency text NOT NULL,
+    minor_digits integer NOT NULL,
+    is_iso_4217 boolean DEFAULT false NOT NULL,
+    added_at timestamp with time zone DEFAULT now() NOT NULL,
+    added_by text DEFAULT SESSION_USER NOT NULL,
+    CONSTRAINT currency_currency_check CHECK (((currency ~ '^[0-9]*[A-Z][A-Z0-9]*$'::text) AND ((length(currency) >= 3) AND (length(currency) <= 10)))),
+    CONSTRAINT currency_minor_digits_check CHECK (((minor_digits >= 0) AND (minor_digits <= 18)))
 );
 
 CREATE TABLE predictu_dispatch.daemon (
@@ -3527,6 +3607,9 @@ ALTER TABLE ONLY predictu_dispatch.bet_tombstone
 ALTER TABLE ONLY predictu_dispatch.callback
     ADD CONSTRAINT callback_pkey PRIMARY KEY (operator_id, request_id);
 
+ALTER TABLE ONLY predictu_dispatch.currency
+    ADD CONSTRAINT currency_pkey PRIMARY KEY (currency);
+
 ALTER TABLE ONLY predictu_dispatch.intervention
     ADD CONSTRAINT intervention_pkey PRIMARY KEY (operator_id, intervention_id);
 
@@ -3639,6 +3722,14 @@ CREATE TRIGGER callback_ready_when_inserted AFTER INSERT ON predictu_dispatch.ca
 
 CREATE TRIGGER callback_ready_when_released AFTER UPDATE OF state ON predictu_dispatch.callback FOR EACH ROW WHEN (((new.bet_id IS NOT NULL) AND (new.state = 'ready'::text) AND (old.state <> ALL (ARRAY['ready'::text, 'in_flight'::text])))) EXECUTE FUNCTION predictu_dispatch.guard_ready();
 
+CREATE TRIGGER currency_append_only BEFORE DELETE OR UPDATE ON predictu_dispatch.currency FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_currency_change();
+
+ALTER TABLE predictu_dispatch.currency ENABLE ALWAYS TRIGGER currency_append_only;
+
+CREATE TRIGGER currency_not_truncated BEFORE TRUNCATE ON predictu_dispatch.currency FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_currency_change();
+
+ALTER TABLE predictu_dispatch.currency ENABLE ALWAYS TRIGGER currency_not_truncated;
+
 CREATE TRIGGER intervention_append_only BEFORE DELETE OR UPDATE ON predictu_dispatch.intervention FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_intervention_change();
 
 ALTER TABLE predictu_dispatch.intervention ENABLE ALWAYS TRIGGER intervention_append_only;
@@ -3678,6 +3769,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.abandon_callback(operator_id text, requ
 GRANT ALL ON FUNCTION predictu_dispatch.abandon_callback(operator_id text, request_id uuid, reason text, by text) TO predictu_operations;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.abandonment_of(operator_id text, request_id uuid, is_repeated boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.add_currency(currency text, minor_digits integer) FROM PUBLIC;
 
 GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_support;
@@ -3719,8 +3812,6 @@ REVOKE ALL ON FUNCTION predictu_dispatch.check_producer_scope(operator_id text) 
 
 REVOKE ALL ON FUNCTION predictu_dispatch.check_terminal(method text, params jsonb, bet predictu_dispatch.bet) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION predictu_dispatch.check_text(method text, key text, value jsonb) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION predictu_dispatch.claim(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], due_from timestamp with time zone[], set_aside uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.claim(instance text, operator_ids text[], lanes text[], free_slots integer[], leases_s double precision[], rollback_leases_s double precision[], amount_formats text[], due_from timestamp with time zone[], set_aside uuid[]) TO predictu_dispatcher;
 
@@ -3737,8 +3828,17 @@ GRANT ALL ON FUNCTION predictu_dispatch.correct_times(operator_ids text[], delay
 
 REVOKE ALL ON FUNCTION predictu_dispatch.create_kept_partition(part text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.currency_digits(currency text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.currency_digits(currency text) TO predictu_producer;
+GRANT ALL ON FUNCTION predictu_dispatch.currency_digits(currency text) TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.currency_digits(currency text) TO predictu_support;
+GRANT ALL ON FUNCTION predictu_dispatch.currency_digits(currency text) TO predictu_operations;
+GRANT ALL ON FUNCTION predictu_dispatch.currency_digits(currency text) TO predictu_auditor;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.deregister(instance text, session_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.deregister(instance text, session_id uuid) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.differ_in_one_letter(a text, b text) FROM PUBLIC;
 
 GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_support;
@@ -3805,6 +3905,8 @@ GRANT ALL ON FUNCTION predictu_dispatch.heartbeat_timeout() TO predictu_operatio
 
 REVOKE ALL ON FUNCTION predictu_dispatch.is_debit_confirmed(operator_id text, placement_request_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.is_misspelling(given text, ours text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.lane_of(method text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.leases_apart(from_at timestamp with time zone, until_at timestamp with time zone, most integer) FROM PUBLIC;
@@ -3822,7 +3924,13 @@ GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_
 GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_operations;
 GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_auditor;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.missing_keys(fault text, hint text, required text[], given jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.misspelt_key(ours text[], given jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.new_request_id() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.not_a_text(key text, value jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.notify(channel text, payload text) FROM PUBLIC;
 
@@ -3873,6 +3981,8 @@ GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predict
 REVOKE ALL ON FUNCTION predictu_dispatch.record_intervention(action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_audit_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_currency_change() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_delete() FROM PUBLIC;
 
@@ -3944,6 +4054,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.why_not_retired(operator_id text, with_
 REVOKE ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[], failure_reasons text[], failure_statuses integer[], failure_locations text[], failure_request_ids uuid[], failure_attempts integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[], failure_reasons text[], failure_statuses integer[], failure_locations text[], failure_request_ids uuid[], failure_attempts integer[]) TO predictu_dispatcher;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.wrong_params(method text, params jsonb, is_currency_known boolean) FROM PUBLIC;
+
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_operations;
@@ -3953,6 +4065,11 @@ GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_auditor;
+
+GRANT SELECT ON TABLE predictu_dispatch.currency TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.currency TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.currency TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.currency TO predictu_auditor;
 
 GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_support;

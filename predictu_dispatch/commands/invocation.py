@@ -61,6 +61,8 @@ _NEEDED_ROLES: Final = {
     "ping": f"the role {_ACTS}",
     "keys retire": f"the role {_READS}, or predictu_dispatcher",
     "retain": "the role predictu_retention",
+    "currencies list": "the role predictu_support, predictu_operations or predictu_auditor",
+    "currencies add": "to own the schema predictu_dispatch, as the login that runs `migrate` does",
 }
 """What the database login of each verb needs."""
 

@@ -49,7 +49,7 @@ class Bet:
             amount = {"BET_WIN": 2 * self.amount, "BET_SELL": self.amount // 2}.get(method, self.amount)
             params |= {"currency": CURRENCY, "amount": amount}
         if method == "BET_MAKE":
-            market = {"market_id": "market-1", "outcome": "yes", "odds": "1.85", "shares": 10, "price": 54}
+            market = {"market_id": "market-1", "outcome": "yes", "odds": 1.85, "shares": 10, "price": 54}
             params["bet"] = market
         return json.dumps(params)
 

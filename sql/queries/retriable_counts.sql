@@ -3,7 +3,7 @@
 -- operator.
 -- $1 operator_id; $2 method, or null for any
 select o.operator_id, coalesce(shown.params ->> 'currency', b.currency) as currency,
-       predictu_dispatch.minor_digits(coalesce(shown.params ->> 'currency', b.currency)) as minor_digits,
+       predictu_dispatch.currency_digits(coalesce(shown.params ->> 'currency', b.currency)) as minor_digits,
        count(c.request_id) filter (where c.state in ('rejected', 'exhausted')) as retriable,
        coalesce(sum((shown.params ->> 'amount')::numeric) filter (where c.state in ('rejected', 'exhausted')), 0) as amount,
        count(c.request_id) filter (where c.state in ('rejected', 'exhausted') and shown.params ? 'unreadable'

@@ -34,6 +34,8 @@ VERBS = {
     "ping {operator}": ({"operations"}, "predictu_operations"),
     "retain": ({"retention"}, "predictu_retention"),
     "migrate": (set(), "own the schema"),
+    "currencies list": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
+    "currencies add USDT 6": (set(), "own the schema"),
 }
 """The logins that have each verb's right, and what the others are told."""
 
@@ -50,7 +52,7 @@ async def test_a_login_without_the_right_is_exit_code_1_and_learns_which_role_ha
     words = verb.format(win=win, ready=ready, unknown="00000000-0000-0000-0000-000000000009", operator=OPERATOR).split()
     if words[0] == "resume":
         await harness.person.execute("select predictu_dispatch.pause_operator($1, 'x', 'y')", OPERATOR)
-    name = "operator retire" if words[0] == "operator" else words[0]
+    name = " ".join(words[:2]) if words[0] in ("operator", "currencies") else words[0]
     before = await harness.everything()
     for login in sorted(set(LOGINS) - allowed) + sorted(allowed):
         cli = command_line_for(tmp_path, getattr(database, login))
@@ -67,7 +69,7 @@ async def test_a_login_without_the_right_is_exit_code_1_and_learns_which_role_ha
                 stderr.replace("must be owner of", "permission denied for"),
             ), (login, stderr)
             assert await harness.everything() == before, login
-        elif login == "operations" or words[0] in ("show", "status", "why", "interventions", "retain"):
+        elif login == "operations" or words[0] in ("show", "status", "why", "interventions", "retain", "currencies"):
             assert "the database refused" not in stderr, (login, stderr)
             assert code == int("unknown" in verb or words[0] in ("abandon", "operator")), (login, stderr)
 

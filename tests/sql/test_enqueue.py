@@ -23,6 +23,7 @@ from tests.support.harness import (
 
 BALANCE: dict[str, Any] = {"player_id": "p1", "currency": "EUR"}
 WIN: dict[str, Any] = {"player_id": "p1", "currency": "EUR", "amount": 900, "bet_id": "open"}
+BET: dict[str, Any] = placement_params("b1")["bet"]
 PLACEMENT = uuid.UUID(int=1)
 
 
@@ -107,9 +108,14 @@ BAD_PARAMS: list[tuple[str, Any, str]] = [
     *(("BET_MAKE", placement_params("b1") | {"bet": bad}, '"bet" is') for bad in (None, "x", 1)),
     (
         "BET_MAKE",
-        placement_params("b1") | {"bet": {"market_id": "m", "outcome": "o", "odds": "2"}},
+        placement_params("b1") | {"bet": {"market_id": "m", "outcome": "o", "odds": 2}},
         '"bet" lacks shares, price',
     ),
+    *(
+        ("BET_MAKE", placement_params("b1") | {"bet": BET | {"odds": bad}}, '"odds" is')
+        for bad in ("1.85", "", True, [1.85], {"decimal": 1.85})
+    ),
+    *(("BET_LOSE", {"player_id": "p1", "bet_id": "open", "amount": n}, '"amount" is given') for n in (0, 500, None)),
     ("BALANCE", BALANCE | {"note": "x" * 65536}, "bytes"),
     ("BALANCE", json.dumps(BALANCE)[:-1] + ',"n":1e70000}', "bytes"),
     ("BALANCE", json.dumps(BALANCE)[:-1] + ',"n":' + "[" * 32 + "]" * 32 + "}", "nested"),

@@ -6,11 +6,11 @@ from tests.support.harness import Connection, connected, open_harness
 from tests.support.postgres import Database
 
 MAY_EXECUTE = {
-    "predictu_producer": {"enqueue_callback", "rollback_bet", "outcome", "outcome_of_bet"},
+    "predictu_producer": {"enqueue_callback", "rollback_bet", "outcome", "outcome_of_bet", "currency_digits"},
     "predictu_importer": {"adopt_bet"},
     "predictu_dispatcher": {"sync_operators", "claim", "settle", "settle_one", "expire", "prepare_partitions"},
     "predictu_support": set(),
-    "predictu_auditor": {"minor_digits", "readable_params"},
+    "predictu_auditor": {"currency_digits", "minor_digits", "readable_params"},
 }
 FOR_THE_FLEET = {
     "heartbeat",
@@ -28,6 +28,8 @@ MAY_EXECUTE["predictu_dispatcher"] |= (
     FOR_THE_FLEET | WITH_OWN_RIGHTS | {"claim_apart", "expire_apart", "leases_apart", "ping_state"}
 )
 MAY_EXECUTE["predictu_support"] |= WITH_OWN_RIGHTS
+MAY_EXECUTE["predictu_dispatcher"] |= {"currency_digits"}
+MAY_EXECUTE["predictu_support"] |= {"currency_digits"}
 FOR_PEOPLE = {
     "retry_callback",
     "cancel_callback",
@@ -38,14 +40,14 @@ FOR_PEOPLE = {
     "retire_operator",
     "ping_operator",
 }
-MAY_EXECUTE["predictu_operations"] = FOR_PEOPLE | WITH_OWN_RIGHTS
+MAY_EXECUTE["predictu_operations"] = FOR_PEOPLE | WITH_OWN_RIGHTS | {"currency_digits"}
 """The daemon's role has no right of a person."""
 FOR_RETENTION = {"retention_cutoff", "purge_finished", "expired_audit", "purge_audit"}
 """Only this role may remove rows, and it may do nothing else."""
 MAY_EXECUTE["predictu_retention"] = FOR_RETENTION
 READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_migration"}
 READABLE |= {"daemon", "share"}
-READABLE |= {"intervention"}
+READABLE |= {"intervention", "currency"}
 READABLE |= {"request_tombstone", "bet_tombstone", "purge_cursor"}
 OF_THE_OWNER = {"producer_scope", "retention_floor"}
 """Only the owner writes them."""

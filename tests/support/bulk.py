@@ -24,7 +24,7 @@ async def place_many(environment: Environment, count: int) -> None:
     await environment.harness.producer.execute(
         "select predictu_dispatch.enqueue_callback($1, 'BET_MAKE', jsonb_build_object('player_id', 'p-' || n,"
         "       'currency', 'EUR', 'amount', $3::int, 'bet_id', gen_random_uuid(), 'bet', jsonb_build_object("
-        "       'market_id', 'm1', 'outcome', 'yes', 'odds', '1.85', 'shares', 10, 'price', 50)))"
+        "       'market_id', 'm1', 'outcome', 'yes', 'odds', 1.85, 'shares', 10, 'price', 50)))"
         "  from generate_series(1, $2::int) n",
         *(OPERATOR, count, STAKE),
     )

@@ -88,7 +88,7 @@ def reaped(lease: Lease, **fields: Any) -> Report:
 
 
 def placement_params(bet_id: str, *, amount: int = 500, player_id: str = "p1", currency: str = "EUR") -> dict[str, Any]:
-    bet = {"market_id": "m1", "outcome": "yes", "odds": "1.85", "shares": 10, "price": 50}
+    bet = {"market_id": "m1", "outcome": "yes", "odds": 1.85, "shares": 10, "price": 50}
     return {"player_id": player_id, "currency": currency, "amount": amount, "bet_id": bet_id, "bet": bet}
 
 

@@ -79,12 +79,15 @@ begin
     returning c.operator_id, c.request_id, c.method, c.bet_id, c.lane, c.attempts, c.budget_from, c.effect, c.reason,
               c.params::text, c.created_at, c.due_at, extract(epoch from c.expires_at - now())::double precision,
               c.leased_at, lease.lease_s, c.amount_format,
-              -- Only decimal amounts need it, and the list of currencies is long.
-              case c.amount_format when 'decimal' then predictu_dispatch.minor_digits(coalesce(c.params ->> 'currency', (
-                  -- BET_LOSE names no currency; the balance in its answer is in the bet's currency.
-                  select b.currency from predictu_dispatch.bet b
-                   where b.operator_id = c.operator_id and b.bet_id = c.bet_id
-              ))) end,
+              -- Only decimal amounts need it.
+              case c.amount_format when 'decimal' then (
+                  select known.minor_digits from predictu_dispatch.currency known
+                   where known.currency = coalesce(c.params ->> 'currency', (
+                       -- BET_LOSE names no currency; the balance in its answer is in the bet's currency.
+                       select b.currency from predictu_dispatch.bet b
+                        where b.operator_id = c.operator_id and b.bet_id = c.bet_id
+                   ))
+              ) end,
               case when c.method = 'BET_ROLLBACK' then (
                   select extract(epoch from now() - placement.finished_at)::double precision
                     from predictu_dispatch.callback placement

@@ -35,7 +35,7 @@ begin
                 message = format('operator %s is not retired: %s', operator_id, forbidden.faults), hint = forbidden.advice;
         end if;
         continue when with_bets = 0;
-        -- enqueue_callback() reads producer_scope before it reads the operator, and holds its lock
+        -- enqueue_callback() locks producer_scope before it reads the operator, and holds its lock
         -- until its transaction ends. With this lock, all that was enqueued is visible to the second
         -- turn, and what is enqueued later sees the retirement. Producers wait for 0.2 s at most.
         begin

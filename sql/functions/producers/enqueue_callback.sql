@@ -6,7 +6,7 @@ create or replace function predictu_dispatch.enqueue_callback(
 ) returns uuid language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
 declare
-    operator predictu_dispatch.operator;
+    operator record;
     bet predictu_dispatch.bet;
     id uuid := coalesce(request_id, predictu_dispatch.new_request_id());
     lane text := predictu_dispatch.lane_of(method);
@@ -14,20 +14,36 @@ declare
     enqueued_at timestamptz := clock_timestamp();
     deadline_s double precision;
     state text := 'ready';
+    refusal text[];
 begin
     if lane is null then
         raise exception using errcode = 'PD001',
             message = format('unknown method %s', coalesce(quote_literal(left(method, 80)), 'NULL')),
             hint = 'Methods are PING, BALANCE, BET_MAKE, BET_WIN, BET_LOSE, BET_SELL, BET_REFUND, BET_ROLLBACK.';
     end if;
-    perform predictu_dispatch.check_producer_scope(operator_id);
+    -- One query, because each costs as much as this one. Its snapshot is younger than its locks, so it
+    -- shows a retirement that it waited for; an older snapshot needs the lock of enabled_operator().
+    select o.enabled and o.retired_at is null and current_setting('transaction_isolation') = 'read committed' as is_enabled,
+           o.interactive_deadline_s, o.settlement_deadline_s,
+           exists (select from predictu_dispatch.producer_scope s where s.role_name = session_user) as is_scoped,
+           exists (select from predictu_dispatch.currency c where c.currency = params ->> 'currency') as is_currency_known
+      into operator
+      from (select) always left join predictu_dispatch.operator o on o.operator_id = operator_id;
+    if operator.is_scoped then
+        perform predictu_dispatch.check_producer_scope(operator_id);
+    end if;
     -- Before all other checks: a repeated request succeeds also after its deadline or after its operator
     -- was disabled.
     if request_id is not null and predictu_dispatch.request_exists(operator_id, id, method, params) then
         return id;
     end if;
-    operator := predictu_dispatch.enabled_operator(operator_id);
-    perform predictu_dispatch.check_params(method, params);
+    if operator.is_enabled is not true then
+        perform predictu_dispatch.enabled_operator(operator_id);
+    end if;
+    refusal := predictu_dispatch.wrong_params(method, params, operator.is_currency_known);
+    if refusal is not null then
+        perform predictu_dispatch.refuse_params(method, refusal[1], refusal[2]);
+    end if;
     if expires_at <= enqueued_at or (isfinite(expires_at) and expires_at > enqueued_at + interval '10 years') then
         perform predictu_dispatch.refuse_params(method,
             format('expires_at %s is in the past, or more than 10 years away', expires_at),

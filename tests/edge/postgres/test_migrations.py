@@ -239,6 +239,17 @@ def with_first_roles(one: Definition) -> Definition:
     return dataclasses.replace(one, sql=re.sub(r", predictu_(operations|auditor)", "", sql))
 
 
+def with_first_tables(one: Definition) -> Definition:
+    """The first release had no table of currencies, none of producers' operators, no retirement."""
+    sql = re.sub(
+        r"from predictu_dispatch\.currency (\w+)", r"from (values ('EUR', 2)) \1 (currency, minor_digits)", one.sql
+    )
+    scope = "from (values ('op_x', 'nobody')) s (operator_id, role_name)"
+    return dataclasses.replace(
+        one, sql=sql.replace("from predictu_dispatch.producer_scope s", scope).replace("o.retired_at is null", "true")
+    )
+
+
 async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The schema of 0001, with the trigger that this release replaces, and without its tables."""
     guard = Definition(
@@ -276,11 +287,14 @@ async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch
     added_since = {
         "guards/guard_producer_scope.sql",
         "guards/guard_retired.sql",
+        "guards/refuse_currency_change.sql",
         "interventions/abandon_callback.sql",
         "interventions/abandonment_of.sql",
     }
     of_then = tuple(
-        with_first_roles(replaced.get(one.name, one)) for one in definitions() if one.name not in added_since
+        with_first_roles(with_first_tables(replaced.get(one.name, one)))
+        for one in definitions()
+        if one.name not in added_since
     )
     with monkeypatch.context() as first:
         first.setattr(edge, "migrations", lambda: migrations()[:1])
@@ -541,6 +555,7 @@ async def test_every_primary_and_unique_key_begins_with_the_operator(database: D
         row["name"].removeprefix("predictu_dispatch.") for row in keys
     }
     assert {row["name"] for row in keys if row["first"] != "operator_id"} == {
+        "predictu_dispatch.currency_pkey",
         "predictu_dispatch.lock_pkey",
         "predictu_dispatch.maintenance_chore_pkey",
     }
@@ -548,7 +563,9 @@ async def test_every_primary_and_unique_key_begins_with_the_operator(database: D
     of_operators |= {"request_tombstone", "bet_tombstone", "producer_scope"}
     without_key = {"schema_migration", "schema_function", "daemon", "purge_cursor", "audit_purge_cursor"}
     without_key |= {"retention_floor"}
-    assert {row["relname"] for row in tables} == of_operators | without_key | {"lock", "maintenance_chore"}
+    assert {row["relname"] for row in tables} == of_operators | without_key | {
+        *("currency", "lock", "maintenance_chore")
+    }
 
 
 async def test_what_others_rely_on_is_there(database: Database) -> None:
