@@ -15,8 +15,9 @@ from tests.support.code_blocks import ROOT
 PACKAGE = ROOT / "sql" / "clients" / "typescript"
 NAME = "predictu-dispatch-client"
 
+HAS_NODE = shutil.which("node") is not None and (PACKAGE / "node_modules" / "pg").exists()
 needs_node = pytest.mark.skipif(
-    shutil.which("node") is None or not (PACKAGE / "node_modules" / "pg").exists(),
+    not HAS_NODE,
     reason="needs node 20 or newer, and its packages: npm ci --prefix sql/clients/typescript",
 )
 
