@@ -1375,7 +1375,7 @@ end $$;
 
 CREATE FUNCTION predictu_dispatch.format_utc(at_time timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN to_char((at_time AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'::text);
+    RETURN CASE WHEN isfinite(at_time) THEN to_char((at_time AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'::text) ELSE (at_time)::text END;
 
 CREATE FUNCTION predictu_dispatch.get_bet(operator_id text, bet_id text) RETURNS SETOF predictu_dispatch.bet
     LANGUAGE sql STABLE ROWS 1
@@ -1839,7 +1839,7 @@ begin
             else
                 failures_left := failures_left - 1;
                 failed_sqlstate := sqlstate;
-                failed_message := format('a lease that ended at %s UTC: %s', first_at at time zone 'UTC', sqlerrm);
+                failed_message := format('a lease that ended at %s: %s', predictu_dispatch.format_utc(first_at), sqlerrm);
                 return next;
             end if;
         end;

@@ -1,4 +1,4 @@
-"""Money: whole subunits (cents) inside, subunits or exact decimals on the wire, never floats."""
+"""Money: whole subunits inside, subunits or exact decimals on the wire, never floats."""
 
 from __future__ import annotations
 

@@ -63,6 +63,14 @@ def test_a_full_disk_leaves_no_partial_key_file(tmp_path: Path, monkeypatch: pyt
     assert not [*tmp_path.iterdir()]
 
 
+def test_no_key_is_created_beside_a_configuration_that_does_not_exist(tmp_path: Path) -> None:
+    """As in the wrong folder: no daemon would find it."""
+    result = run(tmp_path / "dispatcher.toml", "keys", "new", "op_a")
+    assert result.exit_code == 2
+    assert "dispatcher.toml does not exist; set --config or PREDICTU_DISPATCH_CONFIG to its path" in result.stderr
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_the_operators_file_decides_path_and_algorithm(dispatcher: Path) -> None:
     operator_file(dispatcher, "op_a", 'algorithm = "RS256"')
     result = run(dispatcher, "keys", "new", "op_a")

@@ -196,7 +196,10 @@ def test_a_rotation_needs_the_operators_file(dispatcher: Path) -> None:
     for verb in EVERY:
         result = run(dispatcher, "keys", verb, "op_a")
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "op_a.toml: no such file or directory" in result.stderr
+        assert "no operator op_a: " in result.stderr
+        assert "op_a.toml does not exist" in result.stderr
+    operator_file(dispatcher, "op_b")
+    assert run(dispatcher, "keys", "stage", "op_a").stderr.endswith("; did you mean op_b?\n")
 
 
 def test_concurrent_rotations_are_refused(dispatcher: Path) -> None:

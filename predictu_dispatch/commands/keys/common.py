@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from predictu_dispatch.commands.invocation import Invocation, fail
+from predictu_dispatch.commands.invocation import (
+    CONFIG_VARIABLE,
+    EXIT_FAILED,
+    EXIT_MISCONFIGURED,
+    Invocation,
+    fail,
+)
 from predictu_dispatch.commands.output import print_json, print_line, print_lines
 
 if TYPE_CHECKING:
@@ -36,15 +43,16 @@ def _operator_id(_context: click.Context, _parameter: click.Parameter, text: str
 operator_argument = click.argument("operator", callback=_operator_id)
 
 
-def refuse(invocation: Invocation, message: str) -> NoReturn:
+def refuse(invocation: Invocation, message: str, code: int = EXIT_FAILED) -> NoReturn:
     """End the command with the message, with --json on stdout too."""
     if invocation.json:
         print_json({"ok": False, "error": message})
-    fail(message)
+    fail(message, code)
 
 
 def signing_settings(invocation: Invocation, file: Path) -> SigningSettings:
     """The operator's [signing]; exit 2 with every fault of its file."""
+    refuse_missing(invocation, file)
     from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
     from predictu_dispatch.edge.config.operator_file import read_operator_settings  # noqa: PLC0415
 
@@ -52,6 +60,24 @@ def signing_settings(invocation: Invocation, file: Path) -> SigningSettings:
         return read_operator_settings(file).signing
     except ConfigError as error:
         invocation.refuse(error)
+
+
+def refuse_missing(invocation: Invocation, file: Path) -> None:
+    """End the command with exit 2 if the operator has no file; names the nearest one."""
+    if not invocation.config.exists():
+        refuse(
+            invocation,
+            f"{invocation.config} does not exist; set --config or {CONFIG_VARIABLE} to its path",
+            EXIT_MISCONFIGURED,
+        )
+    if os.path.lexists(file):
+        return
+    from difflib import get_close_matches  # noqa: PLC0415 - loaded only where used
+
+    operators = [one.stem for one in file.parent.glob("*.toml")]
+    near = get_close_matches(file.stem, operators, n=3)
+    suggestion = f"; did you mean {' or '.join(near)}?" if near else ""
+    refuse(invocation, f"no operator {file.stem}: {file} does not exist{suggestion}", EXIT_MISCONFIGURED)
 
 
 def operator_file(invocation: Invocation, operator: str) -> Path:

@@ -18,6 +18,7 @@ from predictu_dispatch.commands.keys.common import (
     print_public,
     public_half,
     refuse,
+    refuse_missing,
     signing_settings,
 )
 from predictu_dispatch.commands.output import print_json, print_line, print_lines, print_wrapped
@@ -40,6 +41,9 @@ def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | Non
 
     file = operator_file(invocation, operator)
     path = default_key_file(file)
+    if not invocation.config.exists():
+        # The key would be in a folder that no daemon reads.
+        refuse_missing(invocation, file)
     if file.exists():
         signing = signing_settings(invocation, file)
         if algorithm not in {None, signing.algorithm}:
@@ -100,6 +104,7 @@ def _keys(invocation: Invocation, operator: str) -> Mapping[KeyRole, SigningKey]
     file = operator_file(invocation, operator)
     path = default_key_file(file)
     if file.exists() or not path.exists():
+        refuse_missing(invocation, file)
         try:
             signing = read_operator(file, os.environ).settings.signing
         except ConfigError as error:

@@ -51,7 +51,7 @@ begin
             else
                 failures_left := failures_left - 1;
                 failed_sqlstate := sqlstate;
-                failed_message := format('a lease that ended at %s UTC: %s', first_at at time zone 'UTC', sqlerrm);
+                failed_message := format('a lease that ended at %s: %s', predictu_dispatch.format_utc(first_at), sqlerrm);
                 return next;
             end if;
         end;
