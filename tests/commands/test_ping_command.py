@@ -125,6 +125,10 @@ async def test_of_an_operator_that_no_running_daemon_serves_it_says_so_at_once(
     assert stderr.startswith(
         f"no running daemon serves {OPERATOR}; those that run do not have its file (host-1); nothing was sent; put"
     )
+    code, stdout, _ = await cli.run("ping", "--all")
+    assert code == 1
+    assert f"{OPERATOR}  not sent: no running daemon serves it\n" in stdout
+    assert "0 PINGs, 0 failed, 2 not sent\n" in stdout
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.callback") == 0
 
 
@@ -168,7 +172,7 @@ async def test_all_operators_are_pinged_at_once_with_one_line_for_each(
         assert output["pings"][1]["help"] == (
             f"compare our key with the operator's: predictu-dispatch keys public {OTHER}"
         )
-        assert output["not_sent"] == [{"operator_id": DISABLED, "reason": "disabled"}]
+        assert output["not_sent"] == [{"operator_id": DISABLED, "reason": "disabled", "is_intended": True}]
 
         assert (await cli.run("pause", OTHER, "--reason", "their upgrade", "--by", "alice"))[0] == 0
         code, stdout, _ = await cli.run("ping", "--all")

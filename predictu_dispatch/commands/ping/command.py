@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -55,11 +56,12 @@ def ping(invocation: Invocation, operator: str | None, *, is_all: bool) -> None:
         sys.exit(0 if one.is_delivered else EXIT_FAILED)
     pings, skipped = asyncio.run(ping_all(invocation))
     if invocation.json:
-        listed = [{"operator_id": one.operator_id, "reason": one.reason} for one in skipped]
+        listed = [asdict(one) for one in skipped]
         print_json({"pings": [_as_json(one) for one in pings], "not_sent": listed})
     else:
         _print_table(pings, skipped)
-    sys.exit(0 if all(one.is_delivered for one in pings) else EXIT_FAILED)
+    are_intended = all(one.is_intended for one in skipped)
+    sys.exit(0 if pings and are_intended and all(one.is_delivered for one in pings) else EXIT_FAILED)
 
 
 def _print(one: Ping) -> None:
@@ -113,13 +115,15 @@ def _print_table(pings: Sequence[Ping], skipped: Sequence[Skipped]) -> None:
             colour = "red" if number > 0 and not pings[number - 1].is_delivered else None
             print_line(styled(line[:columns].rstrip(), colour=colour, bold=number == 0))
     for one in skipped:
-        print_wrapped(f"{one.operator_id}  not sent: {one.reason}")
-    failed = sum(not one.is_delivered for one in pings)
-    summary = f"{count(len(pings), 'PING')}, {failed} failed, {len(skipped)} not sent"
-    print_line(styled(summary, colour="red" if failed else "green", bold=True))
+        print_wrapped(f"{one.operator_id}  not sent: {one.reason}", colour=None if one.is_intended else "red")
+    failed = [one for one in pings if not one.is_delivered]
+    is_good = bool(pings) and not failed and all(one.is_intended for one in skipped)
+    summary = f"{count(len(pings), 'PING')}, {len(failed)} failed, {len(skipped)} not sent"
+    print_line(styled(summary, colour="green" if is_good else "red", bold=True))
     if failed:
-        name = next(one.progress["operator_id"] for one in pings if not one.is_delivered)
-        print_wrapped(f"For the whole cause: predictu-dispatch ping {name}")
+        print_wrapped(f"For the whole cause: predictu-dispatch ping {failed[0].progress['operator_id']}")
+    elif not is_good:
+        print_wrapped("For the operators and the daemons: predictu-dispatch status")
 
 
 def _cells(one: Ping) -> tuple[str, ...]:

@@ -26,7 +26,9 @@ _MARGIN_S: Final = 5.0
 _WAIT_MAX_S: Final = 120.0
 """For an operator without a deadline, whose PING may wait forever."""
 _UNFINISHED: Final = ("ready", "in_flight")
-_ONE_LINE_INSTANCES_MAX: Final = 8
+_INSTANCES_MAX: Final = 8
+"""Of the running daemons, how many a message names."""
+_LOCKED: Final = "PD006"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class Skipped:
 
     operator_id: str
     reason: str
+    is_intended: bool
+    """True if a person disabled, paused or retired it."""
 
 
 async def ping_one(invocation: Invocation, operator: str) -> Ping:
@@ -74,15 +78,19 @@ async def ping_all(invocation: Invocation) -> tuple[list[Ping], list[Skipped]]:
     async with _listening(invocation) as (db, notified):
         for target in await db.fetch(query("ping_targets"), None):
             name = target["operator_id"]
-            if (reason := _not_sent(target)) is not None:
-                skipped.append(Skipped(operator_id=name, reason=reason))
-                continue
-            try:
-                sent[name] = await _send(db, name)
-            except Refused as error:
-                if not error.is_for_a_person:
-                    raise
-                skipped.append(Skipped(operator_id=name, reason=error.message))
+            if (reason := _stopped(target)) is not None:
+                skipped.append(Skipped(operator_id=name, reason=reason, is_intended=True))
+            elif target["may_ping"] and not target["daemons"]:
+                skipped.append(Skipped(operator_id=name, reason="no running daemon serves it", is_intended=False))
+            else:
+                try:
+                    sent[name] = await _send(db, name)
+                except Refused as error:
+                    if not error.is_for_a_person:
+                        raise
+                    # Such as one that was retired; not one whose row is locked.
+                    is_intended = error.sqlstate != _LOCKED
+                    skipped.append(Skipped(operator_id=name, reason=error.message, is_intended=is_intended))
         ends = await _ends(db, sent, notified) if sent else []
         return [await _with_attempt(db, progress) for progress in ends], skipped
 
@@ -102,12 +110,13 @@ def waits_for(progress: Row) -> str | None:
     return f"no daemon has claimed it; to see the reasons: predictu-dispatch why {progress['request_id']}"
 
 
-def _not_sent(target: Row) -> str | None:
+def _stopped(target: Row) -> str | None:
+    """Why nothing is sent to an operator, if a person decided it."""
     if not target["enabled"]:
         return "disabled"
     if target["paused_at"] is not None:
         return f"paused since {timestamp(target['paused_at'])} by {target['paused_by']}: {target['pause_reason']}"
-    return None if target["daemons"] else "no running daemon serves it"
+    return None
 
 
 async def _unserved(db: Database, operator: str) -> str:
@@ -115,8 +124,8 @@ async def _unserved(db: Database, operator: str) -> str:
     [found] = await db.fetch(query("ping_daemons"))
     running: Sequence[str] = found["running"]
     if running:
-        names = ", ".join(running[:_ONE_LINE_INSTANCES_MAX])
-        more = len(running) - _ONE_LINE_INSTANCES_MAX
+        names = ", ".join(running[:_INSTANCES_MAX])
+        more = len(running) - _INSTANCES_MAX
         names += f" and {more} more" if more > 0 else ""
         return (
             f"no running daemon serves {operator}; those that run do not have its file ({names}); nothing was sent;"
