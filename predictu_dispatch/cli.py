@@ -59,6 +59,7 @@ class _LazyGroup(VerbGroup):
     elsewhere: ClassVar = {
         "keys": ("new", "public", "stage", "activate", "revert", "retire"),
         "operator": ("retire",),
+        "currencies": ("list", "add"),
     }
 
     @override

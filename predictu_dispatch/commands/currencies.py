@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from predictu_dispatch.commands.invocation import Invocation, common_options, database, fail
 from predictu_dispatch.commands.output import Row, count, money, print_json, print_line, print_wrapped, timestamp
+from predictu_dispatch.commands.verb_group import VerbGroup
 from predictu_dispatch.core.database import Refused
 from predictu_dispatch.edge.postgres.sql_files import query
 
@@ -20,7 +21,7 @@ _LARGEST_AMOUNT: Final = 10**18 - 1
 _ADD: Final = "predictu-dispatch currencies add CODE DIGITS"
 
 
-class _ListsByDefault(click.Group):
+class _ListsByDefault(VerbGroup):
     """Without a verb, the group runs `list`, with all options of it."""
 
     @override

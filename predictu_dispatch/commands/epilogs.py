@@ -51,6 +51,7 @@ _ENDINGS: Final = {
         "the key may be needed, or there is none", ("keys retire op_abc123", "keys retire op_abc123 --compromised")
     ),
     "retain": _Ending(f"{_REFUSED}, or another run is active", ("retain --dry-run", "retain")),
+    "currencies list": _Ending(_REFUSED, ("currencies", "currencies list --json")),
     "currencies add": _Ending("the code has other digits", ("currencies add USDT 6",)),
     "completion": _Ending("never", ("completion bash",), uses_database=False),
 }

@@ -53,11 +53,11 @@ class VerbGroup(click.Group):
         if name == "help":
             return f" For help: {ctx.command_path} --help"
         targets = {verb: [verb] for verb in self.list_commands(ctx)}
+        for word, verb in self.synonyms.items():
+            targets.setdefault(word, []).append(verb)
         for group, verbs in self.elsewhere.items():
             for verb in verbs:
                 targets.setdefault(verb, []).append(f"{group} {verb}")
-        for word, verb in self.synonyms.items():
-            targets.setdefault(word, [verb])
         matches = get_close_matches(name.lower(), list(targets), n=_SUGGESTIONS_MAX, cutoff=_SIMILARITY_MIN)
         near = dict.fromkeys(repr(target) for match in matches for target in targets[match])
         return f" Did you mean {' or '.join(near)}?" if near else f" For all: {ctx.command_path} --help"

@@ -76,7 +76,7 @@ def test_each_help_names_exit_codes_and_an_example_and_fits_80_columns(verb: str
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert "Exit codes: 0 success" in result.stdout
-    assert f"Examples:\n    {PROGRAM} {verb}" in result.stdout
+    assert f"Examples:\n    {PROGRAM} {verb.removesuffix(' list')}" in result.stdout
 
 
 def test_each_example_is_valid_usage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ async def test_all_operators_are_pinged_at_once_with_one_line_for_each(
         code, stdout, _ = await cli.run("ping", "--all")
         assert code == 1
         [failed] = [line for line in stdout.splitlines() if line.startswith(OTHER)]
-        assert re.fullmatch(rf"{OTHER} +failed +401 +\d+ ms  the callback_url.*", failed)
+        assert re.fullmatch(rf"{OTHER} +failed +401 +\d+ ms  the operator refuses .*", failed)
         assert stdout.endswith(f"2 PINGs, 1 failed, 1 not sent\nFor the whole cause: predictu-dispatch ping {OTHER}\n")
         assert max(map(len, stdout.splitlines())) <= 80
         code, output = await cli.run_json("ping", "--all")
@@ -170,7 +170,7 @@ async def test_all_operators_are_pinged_at_once_with_one_line_for_each(
         ]
         assert output["pings"][1]["answer"] == "who are you?"
         assert output["pings"][1]["help"] == (
-            f"compare our key with the operator's: predictu-dispatch keys public {OTHER}"
+            f"compare our key with the one at the operator: predictu-dispatch keys public {OTHER}"
         )
         assert output["not_sent"] == [{"operator_id": DISABLED, "reason": "disabled", "is_intended": True}]
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
+from predictu_dispatch.commands.advice import after_failure
+
 _CONNECTING: Final = ("connect_refused", "connect_timeout", "connect_failed", "reset", "truncated", "timeout")
 _FILE: Final = "operators/{operator_id}.toml"
 _HTTPS_PORT: Final = 443
+_PING: Final = "predictu-dispatch ping"
 
 
 def help_after(reason: str | None, status: int | None, *, operator_id: str, url: str, request_id: object) -> str:
@@ -21,11 +24,9 @@ def help_after(reason: str | None, status: int | None, *, operator_id: str, url:
     if reason == "tls_failed":
         port = address.port or _HTTPS_PORT
         return f"to see the certificate: openssl s_client -connect {host}:{port} -servername {host} </dev/null"
-    if status in {401, 403}:
-        return f"compare our key with the operator's: predictu-dispatch keys public {operator_id}"
-    if status in {301, 302, 303, 307, 308, 404, 405, 410}:
-        return f"correct callback_url in {_file(operator_id)}, then: predictu-dispatch check"
-    return f"for the whole exchange: predictu-dispatch show {request_id}"
+    text = after_failure(reason, status).format(operator_id=operator_id)
+    # The PING has just been sent.
+    return text if _PING not in text else f"for the whole exchange: predictu-dispatch show {request_id}"
 
 
 def _file(operator_id: str) -> str:

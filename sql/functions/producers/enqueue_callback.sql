@@ -46,11 +46,12 @@ begin
     end if;
     if expires_at <= enqueued_at or (isfinite(expires_at) and expires_at > enqueued_at + interval '10 years') then
         perform predictu_dispatch.refuse_params(method,
-            format('expires_at %s is in the past, or more than 10 years away', expires_at),
+            format('expires_at %s is in the past, or more than 10 years away',
+                   predictu_dispatch.format_utc(expires_at)),
             'Leave it null for the operator''s own deadline, or give infinity for none.');
     end if;
     if method = 'BET_ROLLBACK' and isfinite(expires_at) then
-        perform predictu_dispatch.refuse_params(method, format('expires_at is %s', expires_at),
+        perform predictu_dispatch.refuse_params(method, format('expires_at is %s', predictu_dispatch.format_utc(expires_at)),
             'A rollback has no deadline: a debit that may have been applied must be rolled back, however late.');
     end if;
     if request_id is not null and exists (

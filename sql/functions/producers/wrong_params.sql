@@ -29,7 +29,7 @@ return case
         '"amount" is given', 'BET_LOSE moves no money: leave "amount" out, or send BET_WIN, BET_SELL or BET_REFUND.']
     when jsonb_typeof(params -> 'amount') <> 'number' or params ->> 'amount' !~ '^[0-9]{1,18}$' then array[
         format('"amount" is %s', left((params -> 'amount')::text, 80)),
-        '"amount" must be a whole number of subunits (cents), at most 18 digits, not negative.']
+        '"amount" must be a whole number of subunits (1250 for 12.50 EUR), at most 18 digits, not negative.']
     when method = 'BET_MAKE' and params -> 'amount' = '0' then array[
         '"amount" is 0', 'A placement debits more than 0.']
     when method = 'BET_MAKE' and jsonb_typeof(params -> 'bet') <> 'object' then array[
