@@ -73,7 +73,7 @@ class ScenarioContext:
                     await transaction.enqueue(bet, terminal)
 
     async def confirmed_bets(self, operator_id: str) -> list[Bet]:
-        bets = [await place(self.producer, operator_id) for _ in range(self.repeats)]
+        bets = await asyncio.gather(*(place(self.producer, operator_id) for _ in range(self.repeats)))
         return [bet for bet in bets if bet is not None]
 
     async def wait_final(self, bets: Sequence[Bet]) -> None:
@@ -100,14 +100,17 @@ async def _legacy_bets(context: ScenarioContext) -> None:
     """Bets that an earlier system placed are adopted at every operator, and ended in three ways."""
     producer, operators = context.producer, context.environment.operators
     context.environment.announce("bets that an earlier system placed are taken over, and ended")
+
+    async def take_over(bet: Bet, method: str | None) -> None:
+        await _place_legacy_bet(context.environment, operators[bet.operator_id], bet)
+        await producer.adopt(bet)
+        request_id = await (producer.enqueue(bet, method) if method else producer.rollback(bet))
+        if request_id is None:
+            raise DemoError(f"{bet.bet_id}: the rollback of an adopted bet must be sent")
+        await producer.wait_final(bet.operator_id, request_id)
+
     for operator_id, method in ((GOOD, "BET_WIN"), (FLAKY, None), (DOWN, "BET_LOSE")):
-        for bet in context.new_bets(operator_id):
-            await _place_legacy_bet(context.environment, operators[operator_id], bet)
-            await producer.adopt(bet)
-            request_id = await (producer.enqueue(bet, method) if method else producer.rollback(bet))
-            if request_id is None:
-                raise DemoError(f"{bet.bet_id}: the rollback of an adopted bet must be sent")
-            await producer.wait_final(operator_id, request_id)
+        await asyncio.gather(*(take_over(bet, method) for bet in context.new_bets(operator_id)))
 
 
 async def _place_legacy_bet(environment: Environment, operator: Operator, bet: Bet) -> None:
