@@ -1,7 +1,7 @@
 -- What decides about a bet's money: its placement and its terminal callback, and what was bet. The
 -- audit is read only for the time since when an outcome is unknown.
 -- $1 operator_id; $2 bet_id
-select b.operator_id, b.bet_id, b.state as bet_state, b.currency, predictu_dispatch.minor_digits(b.currency) as minor_digits,
+select b.operator_id, b.bet_id, b.state as bet_state, b.currency, predictu_dispatch.currency_digits(b.currency) as minor_digits,
        b.amount as stake, b.created_at as placed_at, shown.params #>> '{bet,market_id}' as market_id,
        shown.params #>> '{bet,outcome}' as outcome, shown.params #>> '{bet,odds}' as odds,
        placement.request_id as placement_request_id, placement.state as placement_state,
