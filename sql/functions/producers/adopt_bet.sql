@@ -1,5 +1,8 @@
 -- Registers a bet that was opened before this system existed, so that it can be settled here.
--- Raises PD002, PD003, PD004, PD005, PD008.
+-- placement_request_id is the id under which the operator booked its debit, and amount the debit in
+-- subunits. A repeated call with the same content changes nothing. Raises PD002 (unknown or disabled
+-- operator), PD003 (bad params), PD004 (placement_request_id belongs to something else), PD005 (the bet
+-- exists with other content), PD008 (the login may not act for this operator).
 create or replace function predictu_dispatch.adopt_bet(
     operator_id text, bet_id text, player_id text, currency text, amount bigint, placement_request_id uuid
 ) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

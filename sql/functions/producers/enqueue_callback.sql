@@ -1,6 +1,10 @@
--- Enqueues a callback in the caller's transaction and returns its request_id. A repeated call with
--- the same id and content returns the id and changes nothing. Raises PD001, PD002, PD003, PD004,
--- PD005, PD008.
+-- Enqueues a callback in the caller's transaction and returns its request_id. method is PING, BALANCE,
+-- BET_MAKE, BET_WIN, BET_LOSE, BET_SELL, BET_REFUND or BET_ROLLBACK; params has that method's keys, with
+-- amounts in subunits, and any further ones. Give a request_id of your own: a repeated call with the
+-- same id and content returns it and changes nothing. After expires_at nothing is sent; null means the
+-- operator's deadline. Raises PD001 (unknown method), PD002 (unknown or disabled operator), PD003 (bad
+-- params), PD004 (request_id reused), PD005 (the bet's state forbids it), PD008 (the login may not act
+-- for this operator).
 create or replace function predictu_dispatch.enqueue_callback(
     operator_id text, method text, params jsonb, request_id uuid default null, expires_at timestamptz default null
 ) returns uuid language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

@@ -1,7 +1,8 @@
 -- Returns what is known of a callback: its state, reason, effect, the operator's status, transaction
 -- id and balance, and when it became final. A column is null while its value is unknown; there is no
 -- row for an unknown request. For a callback that retention removed, state, reason and effect remain,
--- and finished_at if it was removed by this release or a later one. Raises PD008.
+-- and finished_at if it was removed by this release or a later one. Raises PD008 (the login may not act
+-- for this operator).
 create or replace function predictu_dispatch.outcome(operator_id text, request_id uuid)
 returns table (state text, reason text, effect text, operator_status text, operator_transaction_id text, balance bigint,
                finished_at timestamptz)

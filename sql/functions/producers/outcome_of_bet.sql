@@ -3,7 +3,7 @@
 -- shown until another one takes its place. Of the placement of an adopted bet only the request_id is
 -- known. There is no row for an unknown bet. For a bet that retention removed, bet_state remains, and
 -- if it was removed by this release or a later one, also request_id, method, state, reason, effect
--- and finished_at of both. Raises PD008.
+-- and finished_at of both. Raises PD008 (the login may not act for this operator).
 create or replace function predictu_dispatch.outcome_of_bet(operator_id text, bet_id text)
 returns table (
     bet_state text,

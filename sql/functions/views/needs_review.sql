@@ -48,3 +48,16 @@ select c.request_id, c.operator_id, c.method, c.bet_id, coalesce(shown.params ->
 
 revoke all on table predictu_dispatch.needs_review from public;
 grant select on predictu_dispatch.needs_review to predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor;
+
+comment on column predictu_dispatch.needs_review.request_id is 'The callback.';
+comment on column predictu_dispatch.needs_review.operator_id is 'The operator.';
+comment on column predictu_dispatch.needs_review.method is 'The callback''s method.';
+comment on column predictu_dispatch.needs_review.bet_id is 'Its bet.';
+comment on column predictu_dispatch.needs_review.player_id is 'The operator''s id of the player.';
+comment on column predictu_dispatch.needs_review.currency is 'The currency of amount.';
+comment on column predictu_dispatch.needs_review.amount is 'The callback''s amount in subunits; null for BET_LOSE.';
+comment on column predictu_dispatch.needs_review.state is 'The callback''s state.';
+comment on column predictu_dispatch.needs_review.effect is 'What is known of the operator''s side: none, unknown or applied.';
+comment on column predictu_dispatch.needs_review.since is 'Since when it needs review.';
+comment on column predictu_dispatch.needs_review.reason is 'Why it needs review, in words.';
+comment on column predictu_dispatch.needs_review.reason_code is 'The callback''s reason, a short code.';

@@ -46,7 +46,9 @@ CONTRACT = {
         updated_at""",
     "operator": """operator_id enabled health circuit consecutive_failures last_success_at last_failure_at
         config_fingerprint updated_at""",
-    "needs_review": "request_id operator_id method bet_id state effect amount since reason",
+    "needs_review": "request_id operator_id method bet_id player_id currency amount state effect since reason",
+    "currency": "currency minor_digits is_iso_4217 added_at added_by",
+    "producer_scope": "operator_id role_name",
     "intervention": """done_at action operator_id request_id bet_id reason done_by database_role client_addr before
         after""",
 }
@@ -55,6 +57,7 @@ FUNCTIONS = {
     """enqueue_callback(operator_id text, method text, params jsonb, request_id uuid DEFAULT NULL::uuid,
         expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone) -> uuid""",
     "rollback_bet(operator_id text, bet_id text, reason text) -> uuid",
+    "currency_digits(currency text) -> integer",
     """adopt_bet(operator_id text, bet_id text, player_id text, currency text, amount bigint,
         placement_request_id uuid) -> void""",
     """outcome(operator_id text, request_id uuid) -> TABLE(state text, reason text, effect text, operator_status text,
@@ -230,6 +233,19 @@ async def test_every_function_and_view_has_a_comment_and_none_is_executable_by_p
     assert {row["name"] for row in rows} == {Path(one.name).stem for one in definitions()}
     assert [row["name"] for row in rows if not row["comment"]] == []
     assert [row["name"] for row in rows if row["is_public"]] == []
+
+
+async def test_what_others_rely_on_is_described_in_the_database(database: Database) -> None:
+    """As `\\d+` shows it: each relation and each of its columns."""
+    async with connected(database.owner, 1) as [owner]:
+        for relation, columns in CONTRACT.items():
+            described = await owner.fetchval(
+                "select array_agg(a.attname::text) from pg_attribute a where a.attrelid = $1::text::regclass"
+                "   and col_description(a.attrelid, a.attnum) ~ '^[A-Za-z_].*[.]$'"
+                "   and obj_description(a.attrelid, 'pg_class') is not null",
+                f"predictu_dispatch.{relation}",
+            )
+            assert set(columns.split()) - set(described or ()) == set(), relation
 
 
 def with_first_roles(one: Definition) -> Definition:
