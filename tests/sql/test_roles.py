@@ -22,8 +22,8 @@ FOR_THE_FLEET = {
     "report_reach",
     "report_signing_keys",
 }
-WITH_OWN_RIGHTS = {"minor_digits", "readable_params", "heartbeat_timeout", "backlog"}
-"""Helpers that show amounts, and backlog(), which reads with its caller's rights."""
+WITH_OWN_RIGHTS = {"minor_digits", "readable_params", "heartbeat_timeout", "backlog", "callback_groups"}
+"""Helpers that show amounts, and counts, which read with their caller's rights."""
 MAY_EXECUTE["predictu_dispatcher"] |= (
     FOR_THE_FLEET | WITH_OWN_RIGHTS | {"claim_apart", "expire_apart", "leases_apart", "ping_state"}
 )

@@ -94,7 +94,7 @@ def later_definitions() -> tuple[Definition, ...]:
         "fleet/heartbeat_timeout.sql": ("'3 seconds'", "'4 seconds'"),
         "dispatch/expire.sql": ("(most integer)", "(most integer, priority integer default 0)"),
         "dispatch/notify_due.sql": ("new.lane = 'interactive'", "new.priority > 0"),
-        "views/needs_review.sql": ("select request_id,", "select priority, request_id,"),
+        "views/needs_review.sql": ("select c.request_id,", "select c.priority, c.request_id,"),
     }
     new = "create function predictu_dispatch.priority_max() returns integer language sql return 9;"
     found = [Definition(name="dispatch/priority_max.sql", sql=new)]
@@ -236,7 +236,7 @@ async def test_every_function_and_view_has_a_comment_and_none_is_executable_by_p
 
 
 async def test_what_others_rely_on_is_described_in_the_database(database: Database) -> None:
-    """As `\\d+` shows it: each relation and each of its columns."""
+    """Each relation and each of its columns, for `psql`."""
     async with connected(database.owner, 1) as [owner]:
         for relation, columns in CONTRACT.items():
             described = await owner.fetchval(
