@@ -35,7 +35,9 @@ _ENDINGS: Final = {
     "cancel": _Ending(_CHANGED, (f'cancel {_ID} \\\n    --reason "placed twice"',)),
     "abandon": _Ending(_CHANGED, (f'abandon {_ID} \\\n    --reason "settled by hand"',)),
     "resolve": _Ending(_CHANGED, (f'resolve {_ID} \\\n    --reason "paid by hand"',)),
-    "interventions": _Ending(_REFUSED, ("interventions", "interventions --json")),
+    "interventions": _Ending(
+        _REFUSED, ("interventions --operator op_abc123 --since 2026-11-28", "interventions --bet b-1")
+    ),
     "pause": _Ending(_REFUSED, ('pause op_abc123 --reason "their upgrade"',)),
     "resume": _Ending(f"{_REFUSED}, or it is not paused", ("resume op_abc123",)),
     "operator retire": _Ending(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from typing import Final
 
-from predictu_dispatch.commands.output import duration
+from predictu_dispatch.commands.output import duration, timestamp
 
 CLOCK_DIFFERENCE_SHOWN_S: Final = 1.0
 """As the alert PredictuClockDiffers."""
@@ -177,7 +178,14 @@ def changes_text(before: str | None, after: str | None) -> str:
     """What an intervention changed, from its columns before and after; "" if nothing."""
     was, then = json.loads(before or "{}"), json.loads(after or "{}")
     changed = ((name, was.get(name), then.get(name)) for name in {**was, **then})
-    return ", ".join(f"{name} {old or 'none'} → {new or 'none'}" for name, old, new in changed if old != new)
+    return ", ".join(f"{name} {_value(name, old)} → {_value(name, new)}" for name, old, new in changed if old != new)
+
+
+def _value(name: str, value: str | None) -> str:
+    """A column of a row as text; a time as RFC 3339."""
+    if value is None:
+        return "none"
+    return timestamp(datetime.fromisoformat(value)) if name.endswith(("_at", "_since")) else str(value)
 
 
 def clock_text(ahead_s: float | None) -> str:

@@ -69,7 +69,7 @@ async def test_an_abandoned_settlement_needs_review_and_can_be_retried_or_resolv
     [listed] = await harness.owner.fetch("select * from predictu_dispatch.needs_review")
     assert (listed["request_id"], listed["reason"]) == (
         win,
-        "It was abandoned manually after 1 attempts; it is not known whether the operator applied it.",
+        "It was abandoned manually; it is not known whether the operator applied it.",
     )
     assert await harness.expire() == []
     await retry(harness.person, win)

@@ -79,7 +79,7 @@ def _abandoned(row: Row) -> list[str]:
     if row["is_repeated"]:
         done_at = timestamp(row["abandoned_at"])
         return [f"{name_of(row)} was abandoned already, at {done_at} by {row['abandoned_by']}: {row['abandon_reason']}"]
-    lines = [f"{name_of(row)} is abandoned after {count(row['attempts'], 'attempt')}: {EFFECTS[row['effect']]}"]
+    lines = [f"{name_of(row)} is abandoned {_after(row['attempts'])}: {EFFECTS[row['effect']]}"]
     if row["rollback_request_id"] is not None:
         lines.append(f"its bet {row['bet_id']} is rolled back: BET_ROLLBACK {row['rollback_request_id']}")
     elif row["method"] == "BET_MAKE":
@@ -90,6 +90,10 @@ def _abandoned(row: Row) -> list[str]:
         steps = f"predictu-dispatch resolve {row['request_id']}, or predictu-dispatch retry {row['request_id']}"
         lines.append(f"it needs review. When it is settled: {steps} to send it again")
     return lines
+
+
+def _after(attempts: int) -> str:
+    return f"after {count(attempts, 'attempt')}" if attempts else "before any attempt"
 
 
 def _resolved(row: Row) -> str:

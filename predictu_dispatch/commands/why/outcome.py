@@ -31,7 +31,15 @@ def of_end(facts: Facts) -> dict[str, str]:
         "waiting": STATES["waiting"] + (f": {named(other)}" if other else ""),
         "after_earlier": earlier_ends,
         "ending": ending(facts),
+        "if_gone": f"if the operator is gone for good: predictu-dispatch {_end(facts)}",
     }
+
+
+def _end(facts: Facts) -> str:
+    """The command that ends a callback that is not sent."""
+    callback = facts.callback
+    is_new = callback.attempts == 0 and callback.method is not Method.BET_ROLLBACK
+    return f"{'cancel' if is_new else 'abandon'} {callback.request_id} --reason TEXT"
 
 
 def _last_attempt(facts: Facts) -> str:

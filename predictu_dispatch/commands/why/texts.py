@@ -54,7 +54,7 @@ _TEXTS: Final[dict[Code, tuple[str, str]]] = {
     ),
     Code.NOT_SERVED: (
         "no running daemon has the file of operator {operator_id} (running: {running})",
-        "put operators/{operator_id}.toml beside a daemon's dispatcher.toml, then " + _RELOAD,
+        "put operators/{operator_id}.toml beside a daemon's dispatcher.toml, then " + _RELOAD + "; {if_gone}",
     ),
     Code.FILE_MISSING_HERE: (
         "this host has no file of the operator: {file.path}",

@@ -121,7 +121,8 @@ def _of_queue(facts: Facts) -> dict[str, str]:
         helps = advice.after_failure(last.reason, last.status).format(operator_id=callback.operator_id)
         due = f"retry {callback.attempts} is due at {time_at(facts, callback.due_at)}"
         due += f"; attempt {last.number} ended at {failure}"
-        due_next = f"it is retried then; {helps}"
+        stop = f"to stop the retries: predictu-dispatch abandon {callback.request_id} --reason TEXT"
+        due_next = f"it is retried then; {helps}; {stop}"
     first, rate = facts.ahead + facts.interactive_due, facts.requests_per_s_max
     of_lane = f"{callback.lane} slots of operator {callback.operator_id}"
     slots_max = max((daemon.slots_max for daemon in facts.serving), default=0)

@@ -16,8 +16,8 @@ language sql volatile set search_path = pg_catalog, pg_temp set enable_seqscan =
     union all
     -- Each state is a part of an index of its own.
     select format('callbacks that are not final: %s', string_agg(format('%s %s', unfinished.callbacks, unfinished.state), ', ')),
-           format('To list them: predictu-dispatch find --operator %s --state %s. To end one: predictu-dispatch cancel if '
-                  'it was never attempted, else predictu-dispatch abandon.', why_not_retired.operator_id,
+           format('To list them: predictu-dispatch find --operator %s --state %s. To end a callback: predictu-dispatch '
+                  'cancel if it was never attempted, else predictu-dispatch abandon.', why_not_retired.operator_id,
                   min(unfinished.state))
       from (select 'in_flight' as state, count(*) as callbacks from predictu_dispatch.callback c
              where c.operator_id = why_not_retired.operator_id and c.state = 'in_flight'
@@ -31,14 +31,14 @@ language sql volatile set search_path = pg_catalog, pg_temp set enable_seqscan =
     having count(*) > 0
     union all
     select format('callbacks that need review: %s', count(*)),
-           'To list them: predictu-dispatch status. To end one: predictu-dispatch resolve.'
+           'To list what needs review: predictu-dispatch status --all. To end a review: predictu-dispatch resolve.'
       from predictu_dispatch.callback c
      where c.operator_id = why_not_retired.operator_id and c.review_since is not null
     having count(*) > 0
     union all
     -- A closing bet ends with its terminal callback, which is counted above until it is resolved.
     select format('bets that have not ended: %s, for example %s', count(*), min(b.bet_id)),
-           format('To see one: predictu-dispatch show --bet %s BET_ID. To end one: rollback_bet() or a terminal callback.',
+           format('To see a bet: predictu-dispatch show --bet %s BET_ID. To end a bet: rollback_bet() or a terminal callback.',
                   why_not_retired.operator_id)
       from predictu_dispatch.bet b
      where with_bets and b.operator_id = why_not_retired.operator_id and b.state in ('placing', 'open')
