@@ -70,12 +70,13 @@ async def test_each_obstacle_is_named_with_what_to_do(
     await reload(harness, kids["previous"])
     code, stdout, stderr = await cli.run("keys", "retire", OPERATOR)
     assert (code, stdout) == (1, "")
-    assert stderr == (
-        f"key {kids['previous']} is not retired:\n"
-        "  daemon host-1 still signs with it; reload that daemon, or restart it if keys are systemd credentials, and"
-        " run this again 3600 s (token_ttl_s) later\n"
-        f"If the key is compromised: predictu-dispatch keys retire {OPERATOR} --compromised\n"
+    assert " ".join(stderr.split()) == (
+        f"key {kids['previous']} is not retired:"
+        " daemon host-1 still signs with it; reload that daemon, or restart it if keys are systemd credentials, and"
+        " run this again 3600 s (token_ttl_s) later"
+        f" If the key is compromised: predictu-dispatch keys retire {OPERATOR} --compromised"
     )
+    assert max(map(len, stderr.splitlines())) <= 80
 
     await reload(harness, kids["active"])
     obstacle, message = await refused(cli)

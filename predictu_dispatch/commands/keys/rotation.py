@@ -19,7 +19,7 @@ from predictu_dispatch.commands.keys.common import (
     refuse,
     signing_settings,
 )
-from predictu_dispatch.commands.output import print_error, print_json, print_line, print_wrapped
+from predictu_dispatch.commands.output import print_error, print_json, print_line, print_wrapped, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -181,10 +181,9 @@ def _check_retirement(invocation: Invocation, operator: str, retirable: Retirabl
             for one, text in zip(found, texts, strict=True)
         ]
         print_json({"ok": False, "error": f"{title} {'; '.join(texts)}", "refusals": reasons})
-    print_error(title)
-    for text in texts:
-        print_error(f"  {text}")
-    print_error(at_once)
+    for paragraph in (title, *texts, at_once):
+        for line in wrapped(paragraph, indent="  " if paragraph in texts else ""):
+            print_line(line, err=True)
     sys.exit(EXIT_FAILED)
 
 

@@ -23,7 +23,7 @@ from predictu_dispatch.commands.output import (
 )
 from predictu_dispatch.commands.ping.help import help_after
 from predictu_dispatch.commands.ping.pings import Ping, Skipped, ping_all, ping_one, waits_for
-from predictu_dispatch.commands.texts import VERDICTS, failure_text, first_line, reason_text
+from predictu_dispatch.commands.texts import failure_text, first_line, reason_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,9 +72,8 @@ def _print(one: Ping) -> None:
         print_wrapped(_cause(one), indent="  ")
         print_wrapped(_help(one), indent="  ")
     if attempt is not None:
-        code = attempt["response_status"]
-        answered = f", HTTP {code}" if code is not None and one.is_delivered else ""
-        print_wrapped(f"{VERDICTS[attempt['verdict']]}{answered}, to {attempt['url']}", indent="  ")
+        said = f"delivered, HTTP {attempt['response_status']}, " if one.is_delivered else ""
+        print_wrapped(f"{said}to {attempt['url']}", indent="  ")
         print_wrapped(attempt["error"] or "", indent="  ")
         if one.is_delivered and (answer := _answer(attempt)["answer"]):
             print_wrapped(f"answer: {answer}", indent="  ")
@@ -113,7 +112,8 @@ def _print_table(pings: Sequence[Ping], skipped: Sequence[Skipped]) -> None:
         columns = terminal_columns()
         for number, line in enumerate(table([("operator", "PING", "HTTP", "time", "cause"), *rows], right=(2, 3))):
             colour = "red" if number > 0 and not pings[number - 1].is_delivered else None
-            print_line(styled(line[:columns].rstrip(), colour=colour, bold=number == 0))
+            shown = line if len(line.rstrip()) <= columns else f"{line[: columns - 1]}…"
+            print_line(styled(shown.rstrip(), colour=colour, bold=number == 0))
     for one in skipped:
         print_wrapped(f"{one.operator_id}  not sent: {one.reason}", colour=None if one.is_intended else "red")
     failed = [one for one in pings if not one.is_delivered]
@@ -131,7 +131,9 @@ def _cells(one: Ping) -> tuple[str, ...]:
     total_ms = _phases(one)["total"]
     result = "delivered" if one.is_delivered else "failed"
     answer = _answer(one.attempt)["answer"] if one.attempt else ""
-    said = (f"answer: {answer}" if answer else "") if one.is_delivered else _cause(one)
+    said = (
+        (f"answer: {answer}" if answer else "") if one.is_delivered else _cause(one).replace(f", HTTP {status}", "", 1)
+    )
     taken = "-" if total_ms is None else f"{total_ms:.0f} ms"
     return one.progress["operator_id"], result, str(status or "-"), taken, said
 
