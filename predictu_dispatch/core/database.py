@@ -8,6 +8,13 @@ LOCK_NOT_AVAILABLE: Final = "55P03"
 NOTIFICATION_QUEUE_FULL: Final = "54000"
 """Raised by a COMMIT; see sql/functions/dispatch/notify.sql."""
 INSUFFICIENT_PRIVILEGE: Final = "42501"
+_MEANINGS: Final = {
+    "25006": "it is read-only",
+    "53100": "its disk is full",
+    "53300": "it has no free connection",
+    "57P03": "it is starting or stopping",
+}
+"""What the states of common outages mean."""
 
 
 class DatabaseUnavailable(Exception):  # noqa: N818 - a state, not a mistake
@@ -62,7 +69,8 @@ def describe_outage(error: DatabaseUnavailable) -> str:
     if not error.sqlstate:
         return "the database cannot be reached"
     refused = "the login" if error.without_session else "every statement"
-    return f"the database refuses {refused} (SQLSTATE {error.sqlstate})"
+    meaning = _MEANINGS.get(error.sqlstate)
+    return f"the database refuses {refused} (SQLSTATE {error.sqlstate}{f': {meaning}' if meaning else ''})"
 
 
 def describe_failure(error: Exception) -> str:

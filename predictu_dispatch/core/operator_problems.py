@@ -15,7 +15,7 @@ from typing import Final
 
 from predictu_dispatch.core.breaker import Circuit, Health
 
-LATE_S: Final = 60.0
+LATE_S: Final = 30.0
 """A callback that has been due for longer, with nothing else wrong, is a problem of its own."""
 
 

@@ -14,7 +14,7 @@ from predictu_dispatch.commands.fleet_lines import silent_daemon_lines
 from predictu_dispatch.commands.output import rounded
 from predictu_dispatch.edge.postgres.sql_files import query
 from tests.support.command_line import CommandLine, command_line_for
-from tests.support.harness import OPERATOR, Connection, Harness, claim, delivered, rejected
+from tests.support.harness import OPERATOR, Connection, Harness, claim, delivered, retried
 from tests.support.postgres import Database
 
 pytestmark = pytest.mark.usefixtures("long_heartbeat_timeout")
@@ -193,17 +193,20 @@ async def test_a_busy_table_fits_80_columns_and_json_has_exact_numbers(harness: 
     assert (lane["ready"], lane["in_flight"], lane["slots"], lane["unknown_effect"]) == (12345, 12222, 10_000, 24567)
 
 
-async def test_what_needs_review_is_listed_after_the_daemons(harness: Harness, desk: CommandLine) -> None:
-    await harness.attempt(await harness.place(), delivered)
-    win = await harness.end("BET_WIN")
-    assert "nothing needs review" in (await desk.run("status"))[1]
-    await harness.attempt(win, rejected, operator_status="PLAYER_NOT_FOUND")
-    text = (await desk.run("status"))[1]
-    assert text.index("no daemon is running") < text.index("1 callback needs review") < text.index(str(win))
-    assert "PLAYER_NOT_FOUND" in text
-    assert max(map(len, text.splitlines())) <= 80
-    [review] = json.loads((await desk.run("status", "--json"))[1])["needs_review"]
-    assert review["request_id"] == str(win)
+async def test_json_has_totals_groups_and_problems(harness: Harness, desk: CommandLine) -> None:
+    await run_daemon(harness.owner, "host-1", OPERATOR, slots=8)
+    for bet_id in ("b1", "b2"):
+        await harness.place(bet_id)
+    await harness.attempt(await harness.place("b3"), retried, state_reason="http_503", due_in_s=60.0)
+    listed = json.loads((await desk.run("status", "--json"))[1])
+    totals = listed["totals"]
+    assert (totals["operators"], totals["operators_with_problems"], totals["daemons_running"]) == (2, 2, 1)
+    assert (totals["ready"] + totals["in_flight"], totals["unknown_effect"], totals["needs_review"]) == (3, 1, 0)
+    groups = {(g["operator_id"], g["method"], g["reason"]): g["callbacks"] for g in listed["groups"]["unfinished"]}
+    assert groups[OPERATOR, "BET_MAKE", "http_503"] == 1
+    assert sum(groups.values()) == 3
+    problems = {one["operator_id"]: one["problems"] for one in listed["problems"]}
+    assert problems == {OPERATOR: ["unknown effect", "health unknown"], "op_off": ["disabled", "not served"]}
 
 
 @pytest.mark.parametrize(

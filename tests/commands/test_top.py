@@ -193,7 +193,7 @@ def test_five_degraded_operators_fit_a_small_terminal_with_cause_and_command() -
         ({"enabled": False}, (RUNNING,), "2 disabled"),
         (DEGRADED, (RUNNING,), "2 degraded"),
         ({"unreachable_from": ["host-2"]}, (RUNNING,), "2 unreachable"),
-        ({"oldest_due_s": 61.0}, (RUNNING,), "2 late"),
+        ({"oldest_due_s": 31.0}, (RUNNING,), "2 late"),
         ({}, (RUNNING,), "2 well"),
     ],
 )

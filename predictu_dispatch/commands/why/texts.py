@@ -17,7 +17,10 @@ _RELOAD: Final = "reload the daemons: systemctl reload 'predictu-dispatch@*' wit
 _START: Final = (
     "start one: systemctl start predictu-dispatch@INSTANCE with the unit of deploy/, or predictu-dispatch run"
 )
-_LOGS: Final = "look for callback.set_aside and heartbeat.failed in the daemons' logs"
+_LOGS: Final = (
+    "curl http://127.0.0.1:9464/readyz on a daemon's host names what stops it, such as a full disk of the database;"
+    " a callback that cannot be processed is callback.set_aside in the log"
+)
 _NOT_CONFIRMED: Final = ("{state}; {effect}{cancelled}{last_failure}", "{after_end}")
 
 _TEXTS: Final[dict[Code, tuple[str, str]]] = {
