@@ -12,7 +12,7 @@ from html import escape
 from typing import Any, Final, NamedTuple
 
 _COLUMN, _ROW, _GAP = 50, 26, 6
-_TITLE_PX, _AXIS_PX, _LEGEND_PX, _CHAR_PX = 26.0, 16.0, 14.0, 5.6
+_TITLE_PX, _AXIS_PX, _LEGEND_PX, _CHAR_PX = 26.0, 16.0, 14.0, 6.2
 _LEFT_PX, _RIGHT_PX = 56.0, 12.0
 _PALETTE: Final = (
     *("#5794f2", "#b877d9", "#ffb357", "#c0d8ff", "#8f3bb8", "#ffee52", "#1f60c4", "#deb6f2", "#e0b400", "#8ab8ff"),
@@ -190,7 +190,7 @@ def _lines(one: Panel) -> list[str]:
     frame = one.frame(_LEFT_PX, legend)
     defaults = one.panel["fieldConfig"]["defaults"]
     values = [value for _, points in series for _, value in points if math.isfinite(value)]
-    highest = _rounded_up(max(values, default=0.0)) or (0.0 if min(values, default=0.0) < 0 else 1.0)
+    highest = _rounded_up(max(values, default=0.0), defaults["unit"]) or (0.0 if min(values, default=0.0) < 0 else 1.0)
     lowest = -_rounded_up(-min(values, default=0.0))
 
     def y(value: float) -> float:
@@ -284,9 +284,12 @@ def _states(one: Panel) -> list[str]:
     return [*parts, *legend.parts]
 
 
-def _rounded_up(value: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
+def _rounded_up(value: float, unit: str = "") -> float:
+    """The next 1, 2 or 5 times a power of ten, or a whole number of minutes, hours or days."""
     if value <= 0:
         return 0.0
+    if unit == "s" and value > _MINUTE_S / 2:
+        size = next(size_s for size_s in (_DAY_S, _HOUR_S, _MINUTE_S, 0.0) if value > size_s / 2)
+        return 2 * math.ceil(value / size / 2) * size if value > size else size
     size = 10.0 ** math.floor(math.log10(value))
     return next(step * size for step in (1, 2, 5, 10) if step * size >= value * 0.999)

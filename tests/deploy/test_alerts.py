@@ -13,7 +13,7 @@ import click
 import pytest
 
 from predictu_dispatch.cli import main
-from tests.support.promql import faults_of, promtool
+from tests.support.promql import faults_of, labels_left, promtool
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "predictu-dispatch.rules.yml"
@@ -36,10 +36,24 @@ def entry_of(runbook: str, name: str) -> str:
     return runbook.partition(f"### {name}\n")[2].partition("\n### ")[0].partition("\n## ")[0]
 
 
+def expression_of(rule: str) -> str:
+    found = re.search(r"expr: (?:\|\n)?(.*?)\n        (?:for|labels)", rule, re.DOTALL)
+    assert found, rule
+    return found[1]
+
+
 def test_promtool_accepts_the_rules() -> None:
     result = promtool("check", "rules", RULES.name, folder=RULES.parent)
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"{len(list(rules()))} rules found" in result.stdout
+
+
+def test_promtool_accepts_the_scrape_configuration_and_its_job_is_the_rules_job() -> None:
+    example = RULES.with_name("scrape.yml.example")
+    result = promtool("check", "config", example.name, folder=RULES.parent)
+    assert result.returncode == 0, result.stdout + result.stderr
+    jobs = re.findall(r"job_name: (\S+)", example.read_text(encoding="utf-8"))
+    assert set(re.findall(r'job="([^"]*)"', RULES.read_text(encoding="utf-8"))) == set(jobs)
 
 
 def test_alerts_fire_at_their_threshold_and_not_before() -> None:
@@ -58,9 +72,17 @@ def test_every_alert_is_tested_firing_and_silent() -> None:
 
 def test_alerts_use_metrics_and_labels_that_exist() -> None:
     for name, text in rules():
-        expression = re.search(r"expr: (?:\|\n)?(.*?)\n        (?:for|labels)", text, re.DOTALL)
-        assert expression, name
-        assert faults_of(expression[1], text.partition("annotations:")[2]) == [], name
+        expression = expression_of(text)
+        assert faults_of(expression, text.partition("annotations:")[2]) == [], name
+
+
+def test_every_summary_names_the_operator_or_the_daemon() -> None:
+    for name, text in rules():
+        [summary] = re.findall(r"(?m)^          summary: (.*)$", text)
+        expression = expression_of(text)
+        wanted = {"operator", "instance"} if " by (" in expression else {"instance"}
+        for label in wanted & labels_left(expression):
+            assert f"$labels.{label}" in summary, name
 
 
 @pytest.mark.parametrize(

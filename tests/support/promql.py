@@ -29,7 +29,7 @@ def faults_of(expression: str, shown: str = "") -> list[str]:
     for labels, inside in _groupings(text):
         for name in re.findall(_NAME, _without_matchers(inside)):
             faults += [f"{name} has no label {label}" for label in sorted(labels - known[name])]
-    left = _labels_left(text, names)
+    left = labels_left(expression)
     used = {one or other for one, other in re.findall(r"\{\{(\w+)\}\}|\$labels\.(\w+)", shown)}
     return faults + [f"the result has no label {label}" for label in sorted(used - left)]
 
@@ -55,12 +55,14 @@ def _parenthesised(text: str) -> str:
     raise AssertionError(f"unbalanced: {text}")
 
 
-def _labels_left(text: str, names: set[str]) -> set[str]:
+def labels_left(expression: str) -> set[str]:
     """Return the labels of the result, as far as its groupings tell."""
+    text = re.sub(r"'[^']*'", "", expression)
     if by := [set(re.findall(r"\w+", match[2])) for match in _GROUPING.finditer(text) if match[1] == "by"]:
         return set.union(*by)
     if re.search(r"\b(?:sum|max|min|count|avg|absent)\s*\(", text):
         return set()
+    names = re.findall(_NAME, _without_matchers(text))
     return set().union(*(sample_labels()[name] for name in names))
 
 
