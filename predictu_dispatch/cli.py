@@ -26,6 +26,7 @@ _VERBS: Final = {
     "top": ("top", "top", "Show the status live, with problems first."),
     "show": ("show", "show", "Show the history of a callback or a bet."),
     "why": ("why.command", "why", "Explain why a callback is not being sent now."),
+    "find": ("find.command", "find", "Find bets and callbacks by player, bet, transaction, amount or time."),
     "retry": ("interventions.retry", "retry", "Retry callbacks that need review."),
     "cancel": ("interventions.callbacks", "cancel", "Cancel callbacks that were never attempted."),
     "abandon": ("interventions.callbacks", "abandon", "Stop the retries of callbacks."),

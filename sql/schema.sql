@@ -2116,6 +2116,16 @@ begin
     return paused;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.payout_of(params jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return (params ->> 'currency') || ' ' || (params ->> 'amount');
+exception when others then
+    return null;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.ping_operator(operator_id text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3644,6 +3654,12 @@ CASE
     ELSE NULL::uuid
 END)) NULLS NOT DISTINCT;
 
+CREATE INDEX bet_of_player ON predictu_dispatch.bet USING btree (operator_id, player_id, created_at);
+
+CREATE INDEX bet_of_stake ON predictu_dispatch.bet USING btree (operator_id, currency, amount, created_at);
+
+CREATE INDEX bet_placed ON predictu_dispatch.bet USING btree (operator_id, created_at DESC NULLS LAST);
+
 CREATE INDEX callback_awaited ON predictu_dispatch.callback USING btree (operator_id, method, due_at) WHERE ((state = 'ready'::text) AND (method = ANY (ARRAY['BALANCE'::text, 'BET_MAKE'::text])));
 
 CREATE INDEX callback_due ON predictu_dispatch.callback USING btree (operator_id, lane, due_at, COALESCE(expires_at, 'infinity'::timestamp with time zone)) WHERE (state = 'ready'::text);
@@ -3662,6 +3678,10 @@ CASE
 END)) WHERE (bet_id IS NOT NULL);
 
 CREATE INDEX callback_of_bet_expiring ON predictu_dispatch.callback USING btree (operator_id, expires_at) WHERE ((state = 'ready'::text) AND (expires_at IS NOT NULL) AND (bet_id IS NOT NULL));
+
+CREATE INDEX callback_of_payout ON predictu_dispatch.callback USING btree (operator_id, predictu_dispatch.payout_of(params), created_at) WHERE ((state = 'delivered'::text) AND (method = ANY (ARRAY['BET_WIN'::text, 'BET_SELL'::text])));
+
+CREATE INDEX callback_of_transaction ON predictu_dispatch.callback USING btree (operator_id, operator_transaction_id, created_at) WHERE (operator_transaction_id IS NOT NULL);
 
 CREATE INDEX callback_waiting ON predictu_dispatch.callback USING btree (operator_id, lane) WHERE (state = 'waiting'::text);
 
@@ -3951,6 +3971,12 @@ REVOKE ALL ON FUNCTION predictu_dispatch.params_digest(params jsonb) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) TO predictu_operations;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.payout_of(params jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.payout_of(params jsonb) TO predictu_dispatcher;
+GRANT ALL ON FUNCTION predictu_dispatch.payout_of(params jsonb) TO predictu_support;
+GRANT ALL ON FUNCTION predictu_dispatch.payout_of(params jsonb) TO predictu_operations;
+GRANT ALL ON FUNCTION predictu_dispatch.payout_of(params jsonb) TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.ping_operator(operator_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.ping_operator(operator_id text) TO predictu_operations;

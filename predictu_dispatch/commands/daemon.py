@@ -20,7 +20,7 @@ from predictu_dispatch.commands.invocation import (
     exit_on_database_errors,
     fail,
 )
-from predictu_dispatch.commands.output import count, print_json, print_line, table
+from predictu_dispatch.commands.output import count, print_json, print_line, table, wrapped
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.config.loader import Config
@@ -104,16 +104,27 @@ def migrate(invocation: Invocation) -> None:
 
     dsn = dsn_of(invocation)
     with exit_on_database_errors(invocation):
-        changes = asyncio.run(apply_migrations(dsn))
+        changes = asyncio.run(apply_migrations(dsn, _announce_build))
     if invocation.json:
-        print_json({"applied": changes.migrations, "functions": changes.functions})
+        print_json({"applied": changes.migrations, "functions": changes.functions, "indexes": changes.indexes})
         return
     for name in changes.migrations:
         print_line(f"applied {name}")
     if changes.functions:
         print_line(f"applied {len(changes.functions)} functions and views")
-    if not changes.migrations and not changes.functions:
+    if changes.indexes:
+        print_line(f"built {', '.join(changes.indexes)}")
+    if not changes.migrations and not changes.functions and not changes.indexes:
         print_line("the schema is up to date")
+
+
+def _announce_build(names: list[str]) -> None:
+    """Say on stderr what may take minutes in a large database."""
+    for line in wrapped(
+        f"building the search indexes {', '.join(names)}; callbacks are delivered meanwhile. Each waits for the"
+        " transactions that are open now. It may be interrupted and run again."
+    ):
+        print_line(line, err=True)
 
 
 @click.command()

@@ -49,6 +49,7 @@ _NEEDED_ROLES: Final = {
     "status": f"the role {_READS}",
     "top": f"the role {_READS}",
     "why": f"the role {_READS}",
+    "find": "the role predictu_support, predictu_operations or predictu_auditor",
     "show": "the role predictu_support, predictu_operations or predictu_auditor",
     "retry": f"the role {_ACTS}",
     "cancel": f"the role {_ACTS}",

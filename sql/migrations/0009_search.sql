@@ -1,2 +1,3 @@
 -- compatible_from: 0001
--- Placeholder; its helper writes it.
+-- `find` searches indexes of its own. They are in sql/indexes/, and are built after the migrations,
+-- concurrently: building one inside this transaction would stop deliveries.

@@ -22,6 +22,9 @@ VERBS = {
     "show {win}": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
     "show {unknown}": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
     "show --bet {operator} b-unknown": (READERS | {"auditor"}, "predictu_auditor"),
+    "find --player p1": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
+    "find --amount 5.00": (READERS | {"auditor"}, "predictu_auditor"),
+    "find --request {unknown}": (READERS | {"auditor"}, "predictu_auditor"),
     "retry {win}": ({"operations"}, "predictu_operations"),
     "retry --operator {operator} --yes": ({"operations"}, "predictu_operations"),
     "cancel {ready} --reason wrong": ({"operations"}, "predictu_operations"),
@@ -38,6 +41,8 @@ VERBS = {
     "currencies add USDT 6": (set(), "own the schema"),
 }
 """The logins that have each verb's right, and what the others are told."""
+
+READS = ("find", "show", "status", "why", "interventions", "retain", "currencies")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -69,7 +74,7 @@ async def test_a_login_without_the_right_is_exit_code_1_and_learns_which_role_ha
                 stderr.replace("must be owner of", "permission denied for"),
             ), (login, stderr)
             assert await harness.everything() == before, login
-        elif login == "operations" or words[0] in ("show", "status", "why", "interventions", "retain", "currencies"):
+        elif login == "operations" or words[0] in READS:
             assert "the database refused" not in stderr, (login, stderr)
             assert code == int("unknown" in verb or words[0] in ("abandon", "operator")), (login, stderr)
 

@@ -35,12 +35,15 @@ HISTORY = f"""
            lpad(to_hex(2 * n), 32, '0')::uuid, lpad(to_hex(2 * n + 1), 32, '0')::uuid
       from generate_series(1, {BETS}) n;
     insert into predictu_dispatch.callback
-        (operator_id, request_id, method, bet_id, lane, state, effect, attempts, params,
+        (operator_id, request_id, method, bet_id, lane, state, effect, attempts, params, operator_transaction_id,
          created_at, due_at, finished_at)
-    select operator_id, id, method, bet_id, lane, 'delivered', 'applied', 1, '{{}}', done, done, done
+    select operator_id, id, method, bet_id, lane, 'delivered', 'applied', 1, params::jsonb, 'tx',
+           done + ('x' || right(id::text, 8))::bit(32)::integer * interval '1 millisecond', done, done
       from predictu_dispatch.bet
-     cross join lateral (values (placement_request_id, 'BET_MAKE', 'interactive'),
-                                (terminal_request_id, 'BET_WIN', 'settlement')) of_bet (id, method, lane)
+     cross join lateral (
+         values (placement_request_id, 'BET_MAKE', 'interactive', '{{}}'),
+                (terminal_request_id, 'BET_WIN', 'settlement', '{{"currency": "EUR", "amount": 500}}')
+     ) of_bet (id, method, lane, params)
      cross join cast('2020-01-02' as timestamptz) done;
     insert into predictu_dispatch.attempt (operator_id, request_id, method, attempt, evidence, verdict, instance,
                                            started_at, finished_at, report_id)
@@ -129,6 +132,57 @@ async def test_no_statement_of_the_hot_path_scans_a_whole_table(old_harness: Har
     named = [plan["Query Text"] for plan in plans if whole & set(scans(plan["Plan"]))]
     # Except the test's own count.
     assert [text for text in named if "select count(*) from predictu_dispatch.bet where" not in text] == []
+
+
+def rows_read(plan: dict[str, Any]) -> int:
+    """Number of rows that a plan's scans read of the large tables, also those that it discarded."""
+    here = 0
+    if plan.get("Relation Name") in LARGE:
+        here = round((plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"])
+    return here + sum(rows_read(part) for part in plan.get("Plans", ()))
+
+
+async def test_no_search_reads_more_than_its_page(old_harness: Harness) -> None:
+    """One player has all bets, one amount and one time; each statement of find and show."""
+    owner = old_harness.owner
+    bet = await owner.fetchrow("select * from predictu_dispatch.bet where bet_id = 'old- 000100'")
+    assert bet is not None
+    operators, whole, first = [OPERATOR, "op_off"], uuid.UUID(int=0), bet["placement_request_id"]
+    window: tuple[Any, ...] = (None, None, None, None, None)
+    later = (None, None, bet["created_at"], OPERATOR, bet["bet_id"])
+    limit, slack = 21, 500
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        ("find_operators", (None, ["bet_placed"])),
+        ("find_currencies", (operators,)),
+        ("find_oldest_bet", (operators,)),
+        *(("find_bets_by_player", (operators, key, *w, limit)) for key in ("p-1", "p-2") for w in (window, later)),
+        *(("find_bets_by_time", (operators, None, *w, limit)) for w in (window, later)),
+        ("find_bets_by_id", (operators, bet["bet_id"], *window, limit)),
+        ("find_bets_by_amount", (operators, ["EUR"] * 2, [500] * 2, *window, limit)),
+        ("find_bets_by_amount", ([OPERATOR], ["EUR"], [501], *window, limit)),
+        ("find_by_transaction", (operators, "tx", *window, limit)),
+        ("find_rows_of_bets", ([OPERATOR] * 20, [f"old- {n:06}" for n in range(20)], None, None, 120)),
+        ("find_rows_of_requests", ([OPERATOR], [first], "delivered", "BET_MAKE", 120)),
+        ("requests_with_beginning", (whole, uuid.UUID(int=2**80), None, limit)),
+        ("requests_with_beginning", (first, first, None, limit)),
+        ("removed_with_beginning", (whole, uuid.UUID(int=2**80), None)),
+        ("show_callbacks", (first, OPERATOR)),
+        ("show_money", (OPERATOR, bet["bet_id"])),
+        ("show_bet", (OPERATOR, bet["bet_id"])),
+        ("show_bet_requests", (OPERATOR, bet["bet_id"])),
+        ("show_attempts", (OPERATOR, first)),
+    ]
+    plans = await explained(owner)
+    await owner.execute("set auto_explain.log_analyze = on")
+    for name, arguments in calls:
+        plans.clear()
+        await owner.fetch(query(name), *arguments)
+        await owner.fetchval("select 1")
+        plans[:] = [plan for plan in plans if plan["Query Text"] == query(name)]
+        assert plans, name
+        for plan in plans:
+            assert not any("Seq Scan" in kind and table in LARGE for kind, table in scans(plan["Plan"])), (name, plan)
+            assert rows_read(plan["Plan"]) <= slack, (name, rows_read(plan["Plan"]), plan)
 
 
 async def test_a_heartbeat_with_hundreds_of_operators_has_no_quadratic_join(harness: Harness) -> None:

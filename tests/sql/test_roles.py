@@ -10,7 +10,7 @@ MAY_EXECUTE = {
     "predictu_importer": {"adopt_bet"},
     "predictu_dispatcher": {"sync_operators", "claim", "settle", "settle_one", "expire", "prepare_partitions"},
     "predictu_support": set(),
-    "predictu_auditor": {"currency_digits", "minor_digits", "readable_params"},
+    "predictu_auditor": {"currency_digits", "minor_digits", "payout_of", "readable_params"},
 }
 FOR_THE_FLEET = {
     "heartbeat",
@@ -22,7 +22,7 @@ FOR_THE_FLEET = {
     "report_reach",
     "report_signing_keys",
 }
-WITH_OWN_RIGHTS = {"minor_digits", "readable_params", "heartbeat_timeout", "backlog", "callback_groups"}
+WITH_OWN_RIGHTS = {"minor_digits", "payout_of", "readable_params", "heartbeat_timeout", "backlog", "callback_groups"}
 """Helpers that show amounts, and counts, which read with their caller's rights."""
 MAY_EXECUTE["predictu_dispatcher"] |= (
     FOR_THE_FLEET | WITH_OWN_RIGHTS | {"claim_apart", "expire_apart", "leases_apart", "ping_state"}

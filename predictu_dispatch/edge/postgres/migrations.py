@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import asyncpg
 from asyncpg import Connection
@@ -13,6 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from predictu_dispatch.edge.postgres.connections import Hosts
 from predictu_dispatch.edge.postgres.errors import translated
+from predictu_dispatch.edge.postgres.search_indexes import IndexNotBuiltError, build_indexes
 from predictu_dispatch.edge.postgres.session import own_transaction
 from predictu_dispatch.edge.postgres.sql_files import Migration, definitions, migrations
 
@@ -47,33 +48,48 @@ class Applied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """The names of the migrations, functions and views that one run applied."""
+    """The names of the migrations, functions, views and indexes that one run applied."""
 
     migrations: list[str]
     functions: list[str]
+    indexes: list[str]
 
 
-async def migrate(dsn: str) -> Changes:
+async def migrate(dsn: str, on_build: Callable[[list[str]], None] = lambda _: None) -> Changes:
     """Applies pending migrations and changed functions and views, then creates partitions.
 
     One transaction: concurrent runs wait for each other, also behind a transaction-pooling proxy,
-    and a failed run changes nothing. The database of a newer compatible release is not changed.
+    and a failed run changes nothing. The indexes of sql/indexes are built after it, each by itself;
+    see search_indexes.py. The database of a newer compatible release is not changed.
     Raises SchemaError, also if a running daemon does not support the new schema, and the errors of
     core/database.py.
     """
+    hosts = Hosts(dsn)
     with translated():
-        connection = await Hosts(dsn).connect(statement_cache_size=0)
+        connection = await hosts.connect(statement_cache_size=0)
         try:
             try:
-                return await _migrate(connection)
+                changes = await _migrate(connection)
             except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
                 # Without a table to lock, two first runs wait for each other where both create the
                 # schema, and the one that waited fails.
                 if not await _has_schema(connection):
                     raise
-                return await _migrate(connection)
+                changes = await _migrate(connection)
+            is_newer = _is_newer(await applied_migrations(connection))
         finally:
             await connection.close(timeout=5)
+        try:
+            return changes if is_newer else replace(changes, indexes=await build_indexes(hosts, on_build))
+        except IndexNotBuiltError as error:
+            raise SchemaError(
+                f"the schema is up to date, but an index was not built ({error}); run `predictu-dispatch migrate`"
+                " again. Daemons may run; only `find` needs the index"
+            ) from error
+
+
+def _is_newer(applied: Mapping[int, Applied]) -> bool:
+    return max(applied, default=0) > len(migrations())
 
 
 async def _migrate(connection: Connection | PoolConnectionProxy) -> Changes:
@@ -89,11 +105,11 @@ async def _migrate(connection: Connection | PoolConnectionProxy) -> Changes:
                 await _lock_tables(connection)
             for migration in pending:
                 await _apply(connection, migration)
-            is_newer = max(applied, default=0) > len(migrations())
+            is_newer = _is_newer(applied)
             functions = [] if is_newer else await _apply_definitions(connection)
             if not is_newer:
                 await connection.execute("select predictu_dispatch.prepare_partitions($1)", _PARTITIONS_AHEAD)
-        return Changes(migrations=[migration.name for migration in pending], functions=functions)
+        return Changes(migrations=[migration.name for migration in pending], functions=functions, indexes=[])
     except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
         raise SchemaError(
             f"another transaction keeps a table locked ({error}); nothing was changed. Try again; if it stays locked, "

@@ -1,4 +1,4 @@
-"""The SQL files: migrations in order, the definitions of functions and views, queries by name.
+"""The SQL files: migrations in order, functions and views, indexes, queries by name.
 
 A wheel carries them inside the package. An editable install does not, because hatch leaves forced
 includes out of it; then the project's `sql/` is read.
@@ -71,6 +71,14 @@ class Definition:
         return f"{self.sql}\ncomment on {kind} predictu_dispatch.{noun} is '{comment}';\n"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """An index that is built concurrently, after the migrations."""
+
+    name: str
+    sql: str
+
+
 def _folder() -> Traversable:
     packaged = files("predictu_dispatch") / "sql"
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "sql"
@@ -103,6 +111,17 @@ def definitions() -> tuple[Definition, ...]:
         if file.name.endswith(".sql")
     ]
     return tuple(sorted(found, key=lambda definition: (definition.is_view, definition.name)))
+
+
+@cache
+def indexes() -> tuple[Index, ...]:
+    """All indexes of this build that are built concurrently, by name."""
+    found = [
+        Index(name=file.name.removesuffix(".sql"), sql=file.read_text(encoding="utf-8"))
+        for file in (_folder() / "indexes").iterdir()
+        if file.name.endswith(".sql")
+    ]
+    return tuple(sorted(found, key=lambda index: index.name))
 
 
 @cache
