@@ -12,6 +12,6 @@ with recursive used (operator_id, currency) as (
              where b.operator_id = used.operator_id and b.currency > used.currency order by b.currency limit 1)
       from used where used.currency is not null
 )
-select used.operator_id, used.currency, predictu_dispatch.minor_digits(used.currency) as minor_digits
+select used.operator_id, used.currency, predictu_dispatch.currency_digits(used.currency) as minor_digits
   from used where used.currency is not null
  order by used.operator_id, used.currency

@@ -13,7 +13,7 @@ with page as materialized (
 )
 select page.number, c.request_id, c.operator_id, c.method, c.state, c.reason, c.effect, c.operator_status, c.operator_transaction_id,
        c.bet_id, c.created_at, c.finished_at, c.review_since, shown.player_id, shown.currency, shown.amount,
-       predictu_dispatch.minor_digits(shown.currency) as minor_digits
+       predictu_dispatch.currency_digits(shown.currency) as minor_digits
   from page
   join predictu_dispatch.callback c on c.operator_id = page.operator_id and c.request_id = page.request_id
   left join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id
