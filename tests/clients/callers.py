@@ -130,7 +130,8 @@ class _Python:
 @asynccontextmanager
 async def python_caller(dsn: str, listen_dsn: str | None, poll_s: float) -> AsyncIterator[Caller]:
     """Calls the Python package in this process."""
-    pool = await asyncpg.create_pool(dsn, min_size=0, max_size=4, command_timeout=WAIT_S)
+    # Without the cache, as a transaction-pooling proxy needs it.
+    pool = await asyncpg.create_pool(dsn, min_size=0, max_size=4, command_timeout=WAIT_S, statement_cache_size=0)
     outcomes = client.Outcomes(pool, poll_s=poll_s)
     listening = asyncio.create_task(outcomes.listen(lambda: asyncpg.connect(listen_dsn))) if listen_dsn else None
     try:

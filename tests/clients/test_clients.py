@@ -18,6 +18,7 @@ from tests.support.daemons import until
 from tests.support.harness import DISABLED, OPERATOR
 from tests.support.market import Market, open_market
 from tests.support.operators import FUNDS
+from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import PostgresProxy, Trick, proxied
 
@@ -173,6 +174,20 @@ async def test_an_outcome_comes_by_polling_without_a_notification(open_caller: O
         assert (await placed(caller, "b-1"))["state"] == "delivered"
 
 
+async def test_a_transaction_pooling_proxy_loses_nothing(open_caller: OpenCaller, market: Market) -> None:
+    """Each transaction may get another session, and LISTEN succeeds without an effect."""
+    pooler = PgBouncer(market.producer_dsn)
+    await asyncio.to_thread(pooler.start)
+    try:
+        dsn = pooler.through(market.producer_dsn)
+        async with open_caller(dsn, dsn, 0.05) as caller:
+            for number in range(5):
+                assert (await placed(caller, f"b-{number}"))["state"] == "delivered"
+            assert await caller("balance", player_id=PLAYER) == str(FUNDS - 5 * STAKE)
+    finally:
+        pooler.stop()
+
+
 async def test_an_outcome_comes_by_a_notification_also_after_the_listener_was_cut(
     open_caller: OpenCaller, market: Market
 ) -> None:
@@ -273,16 +288,19 @@ async def test_large_amounts_keep_every_digit(caller: Caller, market: Market) ->
     assert await caller("balance", player_id=PLAYER) == str(FUNDS + large)
 
 
-async def test_money_is_exact_in_every_currency(caller: Caller) -> None:
+async def test_money_is_exact_in_every_currency(caller: Caller, market: Market) -> None:
+    await market.environment.harness.owner.execute("select predictu_dispatch.add_currency('BTC', 8)")
     for units, currency, digits, subunits, text in (
         ("12.5", "EUR", 2, "1250", "12.50 EUR"),
         ("-0.05", "EUR", 2, "-5", "-0.05 EUR"),
         ("1200", "JPY", 0, "1200", "1200 JPY"),
         ("1.234", "BHD", 3, "1234", "1.234 BHD"),
+        ("0.00000001", "BTC", 8, "1", "0.00000001 BTC"),
         ("90071992547409.93", "USD", 2, str(2**53 + 1), "90071992547409.93 USD"),
     ):
+        assert await caller("digits", currency=currency) == digits
         assert await caller("money", units=units, currency=currency, digits=digits) == [subunits, text]
-    assert await caller("money", units="0.00000001", currency="BTC", digits=8) == ["1", "0.00000001 BTC"]
+    assert "XXQ" in (await refused(caller, "digits", currency="XXQ"))["message"]
     assert "12.505" in (await refused(caller, "money", units="12.505", currency="EUR", digits=2))["message"]
 
 

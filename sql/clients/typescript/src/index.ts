@@ -22,7 +22,7 @@ export interface BetDetails {
 export interface Credit {
   player_id: string;
   currency: string;
-  /** Whole subunits (cents), here and everywhere. */
+  /** Whole subunits here and everywhere: 12.50 EUR is 1250n. */
   amount: bigint;
   bet_id: string;
 }

@@ -50,7 +50,7 @@ class BetDetails(TypedDict):
 
 
 class Placement(TypedDict):
-    """Params of BET_MAKE. Amounts are whole subunits (cents), here and everywhere."""
+    """Params of BET_MAKE. Amounts are whole subunits here and everywhere: 12.50 EUR is 1250."""
 
     player_id: str
     currency: str
