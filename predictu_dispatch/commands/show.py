@@ -19,7 +19,6 @@ from predictu_dispatch.commands.invocation import (
     the_one,
     unknown_operator,
 )
-from predictu_dispatch.commands.money_line import money_json, money_line
 from predictu_dispatch.commands.output import Row, duration, money, print_json, print_line, print_wrapped, timestamp
 from predictu_dispatch.commands.request_ids import REQUEST_ID, the_request
 from predictu_dispatch.commands.texts import (
@@ -70,6 +69,8 @@ def show(
 
     Any beginning of the id that is not ambiguous is enough.
     """
+    from predictu_dispatch.commands.money_line import money_json, money_line  # noqa: PLC0415 - loads pydantic
+
     if (request_id is None) == (bet is None):
         raise click.UsageError("give a REQUEST_ID, or --bet OPERATOR BET_ID")
     found, callbacks, sums = asyncio.run(_read(invocation, request_id, bet, operator))

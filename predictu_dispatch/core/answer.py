@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from typing import Any
+from typing import Any, Final
 
 from predictu_dispatch.core.callback import Callback
 from predictu_dispatch.core.methods import RULES
+
+BUILT_IN_STATUSES: Final[dict[str, frozenset[str]]] = {
+    "success": frozenset({"OK", "DUPLICATE", "DUPLICATE_TRANSACTION"}),
+    "rejected": frozenset({"INSUFFICIENT_FUNDS", "PLAYER_NOT_FOUND"}),
+    "nothing_to_reverse": frozenset({"TRANSACTION_NOT_FOUND", "BET_NOT_FOUND"}),
+    "retry": frozenset(),
+}
+"""The statuses of every operator, by the key of `[statuses]` that adds to them."""
 
 _TEXT_CHARS_MAX = 200
 """The longest identifier that the database takes; the audit's response_body has the whole text."""

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from predictu_dispatch.core.answer import BUILT_IN_STATUSES
 from predictu_dispatch.core.callback_url import url_fault
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.settings import DAY_S, HOUR_S, Section
@@ -22,13 +23,6 @@ JtiSource = Literal["request_id", "attempt"]
 
 OPERATOR_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"
 """The id is also a file name, a metric label and part of a URL, and must be safe in all three."""
-BUILT_IN_STATUSES: Final[dict[str, frozenset[str]]] = {
-    "success": frozenset({"OK", "DUPLICATE", "DUPLICATE_TRANSACTION"}),
-    "rejected": frozenset({"INSUFFICIENT_FUNDS", "PLAYER_NOT_FOUND"}),
-    "nothing_to_reverse": frozenset({"TRANSACTION_NOT_FOUND", "BET_NOT_FOUND"}),
-    "retry": frozenset(),
-}
-"""The statuses of every operator, by the key of `[statuses]` that adds to them."""
 
 
 class SigningSettings(Section):

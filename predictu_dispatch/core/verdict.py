@@ -25,12 +25,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from predictu_dispatch.core.answer import NoAnswerError, balance_of, read_answer, storable, transaction_id_of
+from predictu_dispatch.core.answer import (
+    BUILT_IN_STATUSES,
+    NoAnswerError,
+    balance_of,
+    read_answer,
+    storable,
+    transaction_id_of,
+)
 from predictu_dispatch.core.callback import Callback, Effect, Evidence, Exchange
 from predictu_dispatch.core.methods import Method
-from predictu_dispatch.core.operator_settings import BUILT_IN_STATUSES, StatusesSettings
+
+if TYPE_CHECKING:
+    # At run time it would load pydantic, and every command reads the names in this module.
+    from predictu_dispatch.core.operator_settings import StatusesSettings
 
 MISCONFIGURED = "misconfigured"
 """The reason of an attempt that fails until the configuration changes, here or at the operator."""

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from predictu_dispatch.commands.keys.common import ALGORITHMS
+from predictu_dispatch.core.answer import BUILT_IN_STATUSES
 from predictu_dispatch.core.operator_settings import (
-    BUILT_IN_STATUSES,
     OperatorSettings,
     SigningAlgorithm,
     settings_fingerprint,
