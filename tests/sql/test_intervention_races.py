@@ -86,6 +86,7 @@ async def test_a_producer_after_a_concurrent_cancel_sees_the_new_state_of_the_be
     assert (await harness.state(win), await harness.state(sell)) == ("cancelled", "ready")
     assert (await harness.bet())["terminal_request_id"] == sell
 
+    params = terminal_params("BET_LOSE", await harness.bet())
     assert await outcome(enqueue(harness.producer, "BET_LOSE", params)) == "PD005"
     await cancel(person, sell)
     assert (await harness.bet())["state"] == "open"
