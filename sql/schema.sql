@@ -3266,17 +3266,19 @@ CREATE FUNCTION predictu_dispatch.why_not_retired(operator_id text, with_bets bo
     having count(*) > 0
     union all
     -- Each state is a part of an index of its own.
-    select format('callbacks that are not final: %s', string_agg(format('%s %s', unfinished.callbacks, unfinished.state), ', ')),
+    select format('callbacks that are not final: %s, for example %s',
+                  string_agg(format('%s %s', unfinished.callbacks, unfinished.state), ', '), min(unfinished.example)),
            format('To list them: predictu-dispatch find --operator %s --state %s. To end a callback: predictu-dispatch '
                   'cancel if it was never attempted, else predictu-dispatch abandon.', why_not_retired.operator_id,
                   min(unfinished.state))
-      from (select 'in_flight' as state, count(*) as callbacks from predictu_dispatch.callback c
+      from (select 'in_flight' as state, count(*) as callbacks, min(c.request_id::text) as example
+              from predictu_dispatch.callback c
              where c.operator_id = why_not_retired.operator_id and c.state = 'in_flight'
             union all
-            select 'ready', count(*) from predictu_dispatch.callback c
+            select 'ready', count(*), min(c.request_id::text) from predictu_dispatch.callback c
              where c.operator_id = why_not_retired.operator_id and c.state = 'ready'
             union all
-            select 'waiting', count(*) from predictu_dispatch.callback c
+            select 'waiting', count(*), min(c.request_id::text) from predictu_dispatch.callback c
              where c.operator_id = why_not_retired.operator_id and c.state = 'waiting') unfinished
      where unfinished.callbacks > 0
     having count(*) > 0

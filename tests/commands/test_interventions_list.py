@@ -61,6 +61,7 @@ async def test_every_filter_selects(harness: Harness, person_cli: CommandLine) -
         (("--since", middle), ["pause"]),
         (("--until", middle), ["cancel", "retry"]),
         (("--since", "2020-01-01", "--until", "2020-01-02T00:00:00+01:00"), []),
+        (("--since", "2h"), ["pause", "cancel", "retry"]),
         (("--request", str(win)), ["retry"]),
         (("--request", str(placement)[:13]), ["cancel"]),
         (("--bet", "b2"), ["cancel"]),
@@ -70,7 +71,7 @@ async def test_every_filter_selects(harness: Harness, person_cli: CommandLine) -
     assert (await person_cli.run("interventions", "--bet", "b9"))[1] == "no interventions of this kind\n"
     for arguments, code, phrase in (
         (("--operator", "op_new"), 1, "unknown operator op_new"),
-        (("--since", "yesterday"), 2, "'yesterday' is not a time, for example 2026-11-28"),
+        (("--since", "yesterday"), 2, "'yesterday': give a time"),
         (("--action", "abandoned"), 2, "'abandoned' is not one of"),
         (("--limit", "0"), 2, "0 is not in the range"),
     ):

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
-from typing_extensions import override
 
 from predictu_dispatch.commands.invocation import (
     Invocation,
@@ -22,35 +21,30 @@ from predictu_dispatch.commands.output import Row, print_error, print_json, prin
 from predictu_dispatch.commands.request_ids import REQUEST_ID
 from predictu_dispatch.commands.texts import INTERVENTIONS, changes_text
 from predictu_dispatch.core.request_id import Beginning
+from predictu_dispatch.core.search_input import parse_time
 from predictu_dispatch.edge.postgres.sql_files import query
 
 _ROWS_DEFAULT: Final = 50
 _ROWS_MAX: Final = 1000
 
 
-class _TimeType(click.ParamType[datetime]):
-    name = "time"
-
-    @override
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            at = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"'{value}' is not a time, for example 2026-11-28 or 2026-11-28T10:00:05Z", param, ctx)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-_TIME: Final = _TimeType()
+def _time(_context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return parse_time(text, datetime.now(UTC), is_end=parameter.name == "until")
+    except ValueError as error:
+        raise click.BadParameter(f"'{text}': {error}") from None
 
 
 @click.command()
 @click.option("--operator", help="Only those that concern this operator.")
 @click.option("--action", type=click.Choice(list(INTERVENTIONS)), help="Only these actions.")
 @click.option("--by", help="Only those of this person: the recorded name, with or without @host, or the database role.")
-@click.option("--since", type=_TIME, help="Only those at or after this time; UTC unless it has an offset.")
-@click.option("--until", type=_TIME, help="Only those before this time.")
+@click.option(
+    "--since", metavar="TIME", callback=_time, help="At or after: a time, a date, or an age such as 2h or 3d."
+)
+@click.option("--until", metavar="TIME", callback=_time, help="Before; a date includes that day.")
 @click.option("--request", "request_id", type=REQUEST_ID, help="Only those on this callback; a beginning is enough.")
 @click.option("--bet", "bet_id", help="Only those on the callbacks of this bet.")
 @click.option(
