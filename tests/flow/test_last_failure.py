@@ -85,7 +85,7 @@ async def test_the_log_and_the_screens_say_what_the_operator_answered_last(
 async def test_ping_shows_the_answer(environment: Environment, commands: CommandLine) -> None:
     await open_by(environment)
     text = await shown(commands, "ping", OPERATOR)
-    for part in ("HTTP 302", "location: https://login.example.com/?next=[token withheld]", SHOWN):
+    for part in ("HTTP 302", "Location: https://login.example.com/?next=[token withheld]", SHOWN):
         assert part in text, (part, text)
     _, ping = await commands.run_json("ping", OPERATOR)
     assert (ping["location"], ping["answer"].partition(" ")[0]) == (
