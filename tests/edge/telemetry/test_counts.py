@@ -21,6 +21,8 @@ def test_counts_and_durations_are_exposed_as_the_librarys() -> None:
         labels = (f"op_{number % 3}", Method.PING), (f"op_{number % 3}", Lane.SETTLEMENT)
         counts.inc(*labels[0])
         counter.labels(*labels[0]).inc()
+        counts.add(number, *labels[0])
+        counter.labels(*labels[0]).inc(number)
         durations.observe(duration_s, *labels[1])
         histogram.labels(*labels[1]).observe(duration_s)
         assert generate_latest(ours) == generate_latest(theirs)
