@@ -65,12 +65,19 @@ class Batch:
         self.refused.append({**named, "message": message, "hint": hint})
 
     async def call(
-        self, db: Database, statement: str, operator: str, request_id: UUID | None, *arguments: str | None
+        self,
+        db: Database,
+        statement: str,
+        operator: str,
+        request_id: UUID | None,
+        *arguments: str | None,
+        timeout_s: float | None = None,
     ) -> None:
         """Call a database function in its own transaction, and record what it did or refused."""
         named = () if request_id is None else (request_id,)
+        given = (query(statement), operator, *named, *arguments)
         try:
-            (row,) = await db.fetch(query(statement), operator, *named, *arguments)
+            (row,) = await (db.fetch(*given) if timeout_s is None else db.fetch_apart(*given, timeout_s=timeout_s))
         except Refused as error:
             if not error.is_for_a_person:
                 raise
@@ -93,10 +100,17 @@ class Batch:
                     message = await why_not_one(db, owners, request_id, operator)
                     self.refuse(message, operator_id=operator, request_id=request_id)
 
-    async def call_once(self, invocation: Invocation, statement: str, operator: str, *arguments: str | None) -> None:
+    async def call_once(
+        self,
+        invocation: Invocation,
+        statement: str,
+        operator: str,
+        *arguments: str | None,
+        timeout_s: float | None = None,
+    ) -> None:
         """As `call`, for an operator itself."""
         async with database(invocation) as db:
-            await self.call(db, statement, operator, None, *arguments)
+            await self.call(db, statement, operator, None, *arguments, timeout_s=timeout_s)
 
     def run(
         self, invocation: Invocation, work: Coroutine[Any, Any, None], describe: Callable[[Sequence[Row]], list[str]]

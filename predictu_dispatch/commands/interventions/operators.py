@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from predictu_dispatch.commands.interventions.batch import Batch, by_option, not_empty, reason_option
 from predictu_dispatch.commands.invocation import Invocation, common_options
 from predictu_dispatch.commands.output import Row, duration, timestamp
 from predictu_dispatch.commands.verb_group import VerbGroup
+
+_RETIRE_TIMEOUT_S: Final = 300.0
+"""It reads all bets of the operator, a million in a second or two."""
 
 
 @click.command()
@@ -51,7 +56,7 @@ def retire(invocation: Invocation, operator: str, reason: str, by: str) -> None:
     anything of it needs review. It cannot be undone.
     """
     batch = Batch()
-    work = batch.call_once(invocation, "retire_operator", operator, reason, by)
+    work = batch.call_once(invocation, "retire_operator", operator, reason, by, timeout_s=_RETIRE_TIMEOUT_S)
     batch.run(invocation, work, lambda done: [line for row in done for line in _retired(row)])
 
 
