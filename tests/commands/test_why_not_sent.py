@@ -125,6 +125,7 @@ async def test_an_operator_whose_file_no_daemon_has(scene: Scene) -> None:
     in_order(
         text,
         f"no running daemon has the file of operator {OPERATOR} (running: host-1)",
+        f"if the operator is gone for good: predictu-dispatch cancel {win} --reason TEXT",
         "2. this host has no file of the operator",
         f"operators/{OPERATOR}.toml",
         "another host may have it",
@@ -142,6 +143,14 @@ async def test_an_operator_whose_file_no_daemon_has(scene: Scene) -> None:
     scene.desk.write_operator(OPERATOR, file)
     create_key_file(scene.desk.folder / "operators" / "key.pem", "EdDSA")
     assert (await scene.why(win))[0] == ["not_served"]
+    await scene.harness.attempt(win, retried, due_in_s=3600.0)
+    codes, text = await scene.why(win)
+    assert codes == ["not_served", "due_later"]
+    in_order(
+        text,
+        f"if the operator is gone for good: predictu-dispatch abandon {win} --reason TEXT",
+        f"to stop the retries: predictu-dispatch abandon {win} --reason TEXT",
+    )
 
 
 async def test_no_running_daemon_names_the_last_one(scene: Scene) -> None:
