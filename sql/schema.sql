@@ -1990,31 +1990,28 @@ CREATE FUNCTION predictu_dispatch.notify_due() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    now_ms bigint := date_part('epoch', clock_timestamp()) * 1000;
-    notifier bigint;
     context text;
+    ignored bigint;
 begin
-    if new.due_at < clock_timestamp() - interval '0.5 seconds' then
-        -- Enqueued long before its commit: the daemons have read past it and must start over.
-        perform predictu_dispatch.notify('predictu_dispatch_due', new.operator_id || ' behind');
-        return null;
-    end if;
-    -- No commit is waited for longer than 0.1 s: another deferred trigger may delay its end.
-    if now_ms - pg_sequence_last_value('predictu_dispatch.notifier_began_ms') between 0 and 100
-       and current_setting('transaction_isolation') = 'read committed'
-       and not pg_visible_in_snapshot(pg_sequence_last_value('predictu_dispatch.notifier_xid')::text::xid8,
-                                      pg_current_snapshot()) then
-        return null;
-    end if;
-    if not predictu_dispatch.notify('predictu_dispatch_due', new.operator_id) then
-        return null;
-    end if;
     get diagnostics context = pg_context;
-    -- Not if SET CONSTRAINTS fired this trigger, because its transaction may stay open.
-    if position(E'\n' in context) = 0 and coalesce(current_query(), '') !~* 'constraints' then
-        now_ms := setval('predictu_dispatch.notifier_began_ms', now_ms);
-        notifier := setval('predictu_dispatch.notifier_xid', pg_current_xact_id()::text::bigint);
-    end if;
+    -- One expression, because Postgres prepares each expression of a function again in every transaction.
+    ignored := case
+        -- Enqueued long before its commit: the daemons have read past it and must start over.
+        when new.due_at < clock_timestamp() - interval '0.5 seconds'
+            then predictu_dispatch.notify('predictu_dispatch_due', new.operator_id || ' behind')::integer
+        -- No commit is waited for longer than 0.1 s: another deferred trigger may delay its end.
+        when (date_part('epoch', clock_timestamp()) * 1000)::bigint
+             - pg_sequence_last_value('predictu_dispatch.notifier_began_ms') between 0 and 100
+             and current_setting('transaction_isolation') = 'read committed'
+             and not pg_visible_in_snapshot(pg_sequence_last_value('predictu_dispatch.notifier_xid')::text::xid8,
+                                            pg_current_snapshot())
+            then null
+        when not predictu_dispatch.notify('predictu_dispatch_due', new.operator_id) then null
+        -- Not if SET CONSTRAINTS fired this trigger, because its transaction may stay open.
+        when position(E'\n' in context) = 0 and coalesce(current_query(), '') not ilike '%constraints%'
+            then setval('predictu_dispatch.notifier_xid', pg_current_xact_id()::text::bigint)
+                 + 0 * setval('predictu_dispatch.notifier_began_ms', (date_part('epoch', clock_timestamp()) * 1000)::bigint)
+    end;
     return null;
 end $$;
 
