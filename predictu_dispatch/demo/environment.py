@@ -150,7 +150,7 @@ class Environment:
             raise self.daemon.failure(f"exited with {code}")
 
     async def close(self) -> None:
-        """End all processes at once, without the daemon's drain."""
+        """End all processes at once."""
         processes = (self.daemon, *(operator.process for operator in self.operators.values()))
         await asyncio.gather(*(process.close() for process in processes))
 

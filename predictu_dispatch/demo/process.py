@@ -15,7 +15,6 @@ from predictu_dispatch.embedded_postgres.watcher import Watcher
 
 _STOP_TIMEOUT_S = 15.0
 """Longer than the daemon's drain_s and an operator's own time to stop."""
-_CLOSE_TIMEOUT_S = 1.0
 _FIRST_LINE_TIMEOUT_S = 30.0
 _LOG_TAIL_LINES = 12
 _NOT_INHERITED = (*VARIABLES.values(), "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
@@ -75,29 +74,38 @@ class Process:
 
     async def kill(self) -> None:
         """End the process by kill -9, so it cannot finish anything."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGKILL)
+        if self._process is not None:
+            self._send(self._process, signal.SIGKILL)
             await self._process.wait()
         self._watcher.forget()
 
-    async def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> int:
+    async def stop(self) -> int:
         """End the process by SIGTERM, or kill -9 after a timeout; returns the exit code."""
         if self._process is None:
             return 0
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(self._process.wait(), timeout_s)
-            except TimeoutError:
-                self._process.kill()
+        self._send(self._process, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._process.wait(), _STOP_TIMEOUT_S)
+        except TimeoutError:
+            self._send(self._process, signal.SIGKILL)
         code = await self._process.wait()
         self._watcher.forget()
         return code
 
+    @staticmethod
+    def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+        """Send a signal unless the process has ended, also if asyncio has not noticed it yet.
+
+        Its own send_signal() would then take the exit code from the thread that waits for it.
+        """
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+
     async def close(self) -> None:
-        """End the process soon: nobody waits for what it has not finished."""
+        """End the process at once: the demo needs nothing that it has not finished."""
         try:
-            await self.stop(_CLOSE_TIMEOUT_S)
+            await self.kill()
         finally:
             self._watcher.close()
 

@@ -107,7 +107,7 @@ def run_demo(options: Options, screen: Screen | None = None) -> int:
         screen.print(f"FAILED: {error}")
         return EXIT_NO_DATABASE
     except (KeyboardInterrupt, asyncio.CancelledError):
-        screen.print("Interrupted; everything that was started is stopped.")
+        screen.print("Interrupted; nothing of the demo is running any more.")
         return EXIT_INTERRUPTED
 
 
@@ -116,7 +116,7 @@ async def _run(options: Options, folder: Path, postgres: EmbeddedPostgres, scree
     assert task is not None  # noqa: S101 -- a coroutine runs in a task.
     # SIGINT too: a shell's background job inherits it as ignored.
     for signal_number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signal_number, _cancel_once, task)
+        asyncio.get_running_loop().add_signal_handler(signal_number, _stop, task, screen)
     code = EXIT_FAILED
     try:
         async with open_environment(folder, postgres, fault_seed=options.seed, announce=screen.announce) as environment:
@@ -138,9 +138,10 @@ async def _run(options: Options, folder: Path, postgres: EmbeddedPostgres, scree
     return code
 
 
-def _cancel_once(task: asyncio.Task[int]) -> None:
+def _stop(task: asyncio.Task[int], screen: Screen) -> None:
     """A second Ctrl-C must not cancel the clean-up of the first."""
     if not task.cancelling():
+        screen.print("Stopping everything that was started.")
         task.cancel()
 
 
@@ -200,7 +201,7 @@ async def _wait_for_interrupt(
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
-        screen.print(f"Stopping everything; the logs and wallets stay in {environment.folder}")
+        screen.print(f"The logs and wallets stay in {environment.folder}")
 
 
 def _inside(environment: Environment, result: Result, shell_file: Path) -> dict[str, object]:

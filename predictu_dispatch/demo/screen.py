@@ -25,7 +25,7 @@ from predictu_dispatch.demo.fixtures import OPERATORS
 _REDRAW_S: Final = 0.4
 _LINE_S: Final = 3.0
 _WIDTH_WITHOUT_TERMINAL: Final = 120
-_HEIGHT_OF_TABLE: Final = 19
+_HEIGHT_OF_TABLE: Final = 21
 _WIDTH_FOR_TOTAL: Final = 100
 _BAR_WIDTH: Final = 32
 _ENDING_S: Final = 5.0

@@ -121,10 +121,13 @@ class EmbeddedPostgres:
 
     def halt(self) -> None:
         """Shut the server down without waiting for its clients; the data stays for restart()."""
+        self._shut_down(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+
+    def _shut_down(self, *signals: signal.Signals) -> None:
         if self._postmaster is None:
             return
         self._forget()
-        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        for number in signals:
             self._postmaster.send_signal(number)
             try:
                 self._postmaster.wait(_STOP_TIMEOUT_S)
@@ -139,7 +142,8 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Stop the server and remove its files; a second call does nothing."""
-        self.halt()
+        # Without a checkpoint, of which nothing would remain.
+        self._shut_down(signal.SIGQUIT, signal.SIGKILL)
         if self._folder != Path():
             shutil.rmtree(self._folder)
             self._folder = Path()
