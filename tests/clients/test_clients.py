@@ -270,6 +270,7 @@ async def test_a_wait_continues_after_the_database_was_away(open_caller: OpenCal
         waiting = asyncio.create_task(caller("placed", request_id=request_id, timeout_s=WAIT_S))
         await until("it polls", lambda: proxy.runs("predictu_dispatch.outcome") > 1)
         proxy.refuse_connections()
+        await until("it asks in vain", lambda: proxy.refused > 1)
         await market.environment.until_in_flight(1)
         market.environment.operator.release()
         await market.environment.until_all_final()

@@ -48,6 +48,7 @@ class PostgresProxy:
         self._wanted: bytes | None = None
         self._times = 0
         self._refuses = False
+        self.refused = 0
         self._runs: list[bytes] = []
         self.caught = asyncio.Event()
         self.port = 0
@@ -103,6 +104,7 @@ class PostgresProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refuses:
+            self.refused += 1
             writer.transport.abort()
             return
         server_reader, server_writer = await self._connect()
