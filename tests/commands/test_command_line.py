@@ -158,7 +158,9 @@ def test_each_shell_gets_its_script(shell: str) -> None:
     assert f"_PREDICTU_DISPATCH_COMPLETE={shell}_complete" in run("completion", shell).stdout
 
 
-@pytest.mark.parametrize("line", ["--help", "status --help", "show --help", "why --help", "ping --help", "keys --help"])
+@pytest.mark.parametrize(
+    "line", ["--help", *(f"{verb} --help" for verb in ("status", "show", "find", "why", "ping", "keys"))]
+)
 @pytest.mark.parametrize("variable", ["", "bash_complete"])
 def test_neither_help_nor_completion_imports_what_is_slow(variable: str, line: str) -> None:
     """Both take 0.1 to 0.2 s on an idle machine; each import below would double that."""

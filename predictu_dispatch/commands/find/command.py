@@ -16,7 +16,7 @@ from predictu_dispatch.commands.find.search import Page, Search, read_page
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, database
 from predictu_dispatch.commands.output import print_error, print_json, print_line, timestamp
 from predictu_dispatch.commands.request_ids import REQUEST_ID
-from predictu_dispatch.core.lifecycle import CallbackState
+from predictu_dispatch.commands.texts import STATES
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.request_id import Beginning
 from predictu_dispatch.core.search_input import parse_amount, parse_time
@@ -39,8 +39,8 @@ _T = TypeVar("_T")
 @click.option("--amount", metavar="AMOUNT", help="Stakes and confirmed payouts: 6.41, 6,41 EUR, 641 subunits.")
 @click.option("--since", metavar="TIME", help="Placed at or after: a time, a date, or an age such as 2h or 3d.")
 @click.option("--until", metavar="TIME", help="Placed before; a date includes that day.")
-@click.option("--state", type=click.Choice([state.value for state in CallbackState]), help="Callbacks in this state.")
-@click.option("--method", type=click.Choice([one.value for one in Method]), help="Callbacks of this method.")
+@click.option("--state", type=click.Choice(tuple(STATES)), help="Callbacks in this state.")
+@click.option("--method", type=click.Choice([one.value for one in Method]), metavar="METHOD", help="Such as BET_MAKE.")
 @click.option("--rows", type=click.IntRange(1, _ROWS_MAX), default=_ROWS, show_default=True, help="Rows of a page.")
 @click.option("--after-page", metavar="CURSOR", help="The next page, as the last one printed it.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
