@@ -10,6 +10,8 @@ from predictu_dispatch.commands import advice
 from predictu_dispatch.commands.output import Row, count, money, styled, timestamp, wrapped
 from predictu_dispatch.commands.overview import Overview
 
+_LINES_PER_CAUSE: Final = 4
+"""About; causes come before single callbacks."""
 _KEY: Final = ("operator_id", "method", "state", "effect", "reason_code", "reason")
 
 
@@ -77,7 +79,8 @@ def review_lines(overview: Overview, *, columns: int, lines_max: int | None) -> 
         yield from head
         shown += 1
         room = None if room is None else room - len(head)
-        share = None if room is None else max(0, room // (len(groups) - shown + 1))
+        left = len(groups) - shown
+        share = None if room is None else max(0, (room - left * _LINES_PER_CAUSE) // (left + 1))
         for row in _of_group(group, overview.review)[:share]:
             lines = wrapped(_callback_text(row), indent="    ", hanging="      ", columns=columns)
             yield from lines
