@@ -172,6 +172,18 @@ def test_a_screen_fits_its_terminal_begins_with_problems_and_counts_the_rest(
         assert (f"predictu-dispatch ping op_{number:03}" in text) == (number in ill)
 
 
+def test_operators_that_do_not_fit_are_counted_by_problem() -> None:
+    changes = {**{number: BROKEN for number in range(20)}, 20: DEGRADED, 21: {"enabled": False}}
+    lines = screen_of(*(row for number in range(200) for row in lanes_of(number, **changes.get(number, {}))))
+    named = {line.split()[0] for line in lines if line.startswith("op_")}
+    text = " ".join(" ".join(lines).split())
+    assert "200 operators: 20 circuit open, 1 degraded, 1 disabled, 178 well" in text
+    hidden = (
+        f"… and {200 - len(named)} more operators: {20 - len(named)} circuit open, 1 degraded, 1 disabled, 178 well"
+    )
+    assert hidden in text
+
+
 def test_five_degraded_operators_fit_a_small_terminal_with_cause_and_command() -> None:
     lanes = [row for number in range(12) for row in lanes_of(number, **(DEGRADED if number < 5 else {}))]
     lines = screen_of(*lanes)
