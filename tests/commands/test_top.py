@@ -173,7 +173,7 @@ def test_a_screen_fits_its_terminal_begins_with_problems_and_counts_the_rest(
 
 
 def test_operators_that_do_not_fit_are_counted_by_problem() -> None:
-    changes = {**{number: BROKEN for number in range(20)}, 20: DEGRADED, 21: {"enabled": False}}
+    changes: dict[int, dict[str, Any]] = {**dict.fromkeys(range(20), BROKEN), 20: DEGRADED, 21: {"enabled": False}}
     lines = screen_of(*(row for number in range(200) for row in lanes_of(number, **changes.get(number, {}))))
     named = {line.split()[0] for line in lines if line.startswith("op_")}
     text = " ".join(" ".join(lines).split())
