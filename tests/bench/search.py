@@ -25,7 +25,7 @@ from predictu_dispatch.edge.postgres.sql_files import indexes
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.support.harness import Connection, claim, connected, delivered, enqueue, know_operators, settle
 
-_BETS, _BATCH = 1_000, 50
+_BETS = 1_000
 _AT_LEAST, _BELOW_MS = 0.97, 100.0
 _OPERATORS = 20
 _TIMES = 60
@@ -60,7 +60,7 @@ def _cpu_s(server: int) -> float:
     return time.process_time() + _server_cpu_s(server)
 
 
-async def _path_of_bets(connection: Connection, name: str) -> tuple[dict[str, float], dict[str, float]]:
+async def _path_of_bets(connection: Connection, name: str, batch: int) -> tuple[dict[str, float], dict[str, float]]:
     """CPU seconds of the server's process, and seconds, by step."""
     pid = connection.get_server_pid()
     cpu, took = {"enqueue": 0.0, "claim, settle": 0.0}, {"enqueue": 0.0, "claim, settle": 0.0}
@@ -83,18 +83,18 @@ async def _path_of_bets(connection: Connection, name: str) -> tuple[dict[str, fl
             await enqueue(connection, "BET_WIN", params)
 
     async def deliver() -> None:
-        leases = await claim(connection, slots=_BATCH)
+        leases = await claim(connection, slots=batch)
         await settle(connection, *(delivered(one, operator_transaction_id=f"tx-{one['request_id']}") for one in leases))
 
-    for first in range(0, _BETS, _BATCH):
-        numbers = range(first, first + _BATCH)
+    for first in range(0, _BETS, batch):
+        numbers = range(first, first + batch)
         for enqueueing in (place, end):
             await measured("enqueue", lambda e=enqueueing, n=numbers: e(n))  # type: ignore[misc]
             await measured("claim, settle", deliver)
     return cpu, took
 
 
-async def _cost(dsn: Callable[[str], str], owner: Connection, rounds: int) -> None:
+async def _cost(dsn: Callable[[str], str], owner: Connection, rounds: int, batch: int) -> None:
     used: dict[str, dict[str, list[float]]] = {side: {} for side in ("with", "without")}
     await owner.execute("create database bench_with encoding 'UTF8' template template0")
     await migrate(dsn("bench_with"))
@@ -105,11 +105,11 @@ async def _cost(dsn: Callable[[str], str], owner: Connection, rounds: int) -> No
     for side in used:
         async with connected(dsn(f"bench_{side}"), 1) as [connection]:
             await know_operators(connection)
-            await _path_of_bets(connection, "warm")
+            await _path_of_bets(connection, "warm", batch)
     for number in range(rounds):
         for side, figures in used.items():
             async with connected(dsn(f"bench_{side}"), 1) as [connection]:
-                cpu, took = await _path_of_bets(connection, f"round-{number}")
+                cpu, took = await _path_of_bets(connection, f"round-{number}", batch)
             for step in cpu:
                 figures.setdefault(f"{step}: server's CPU", []).append(cpu[step] / (2 * _BETS) * 1e6)
                 figures.setdefault(f"{step}: time", []).append(took[step] / (2 * _BETS) * 1e6)
@@ -220,14 +220,15 @@ def main() -> None:
 
 @main.command()
 @click.option("--rounds", default=4, show_default=True)
-def cost(rounds: int) -> None:
+@click.option("--batch", default=10, show_default=True, help="Callbacks that are claimed and settled at once.")
+def cost(rounds: int, batch: int) -> None:
     """Compare enqueueing, claiming and settling with and without the search indexes, in turn."""
     # Without fsync, so that the time is that of the work and not of the disk.
     with EmbeddedPostgres(fsync=False) as postgres:
 
         async def run() -> None:
             async with connected(postgres.dsn(), 1) as [owner]:
-                await _cost(postgres.dsn, owner, rounds)
+                await _cost(postgres.dsn, owner, rounds, batch)
 
         asyncio.run(run())
 
