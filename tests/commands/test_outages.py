@@ -139,4 +139,5 @@ async def test_a_full_disk_of_the_database_is_named_by_the_daemon(environment: E
 
     await until("/readyz names it", says_so)
     assert first.endswith("/readyz")
+    await daemon.until_logged("database.lost")
     assert "No space left on device" in daemon.lines("database.lost")[0]["error"]
