@@ -52,8 +52,9 @@ def trials(predictu: PredictuLedger) -> Iterator[Trial]:
 
 
 def _most_repeated(predictu: PredictuLedger) -> CallbackRow:
-    """The callback of a bet that has the most to show."""
-    return max((row for row in predictu.callbacks if row.bet_id and row.player_id), key=lambda row: row.attempts)
+    """The callback of a bet that has the most to show; not of a player who is always rejected."""
+    of_bets = [row for row in predictu.callbacks if row.bet_id and row.player_id]
+    return max(of_bets, key=lambda row: (row.state == "delivered", row.attempts))
 
 
 def write_shell_file(environment: Environment, predictu: PredictuLedger) -> Path:

@@ -19,6 +19,7 @@ import termios
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -378,9 +379,10 @@ def in_another_shell(summary: dict[str, Any], command: str) -> str:
     """Run a command as a person does who has sourced the demo's file; returns what it prints."""
     answer = subprocess.run(
         ["/bin/sh", "-c", f". '{summary['inside']['shell_file']}' && {command}"],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
         check=False,
         env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
     )
@@ -400,15 +402,16 @@ def look_into(summary: dict[str, Any]) -> None:
     verbs = {command.split()[1]: command.split()[-1] for command in commands}
     assert verbs.keys() == {"status", "top", "find", "ping", "show", "why"}
     assert verbs["why"] in {review["request_id"] for review in summary["needs_review"]}
-    for command in commands:
-        if not command.endswith(" top"):  # Ends with Ctrl-C.
-            printed = in_another_shell(summary, command)
-            assert command.split()[-1] in printed or command.endswith(" status"), (command, printed)
+    # `top` ends with Ctrl-C.
+    ending = [command for command in commands if not command.endswith(" top")]
+    with ThreadPoolExecutor() as threads:
+        answers = list(threads.map(lambda command: in_another_shell(summary, command), ending))
+    for command, printed in zip(ending, answers, strict=True):
+        assert command.split()[-1] in printed or command.endswith(" status"), (command, printed)
 
 
 def act_on(summary: dict[str, Any]) -> None:
     """The login of the sourced file may also change something."""
-    in_another_shell(summary, f"predictu-dispatch pause {GOOD} --reason trial && predictu-dispatch resume {GOOD}")
     request_id = summary["needs_review"][-1]["request_id"]
     in_another_shell(summary, f"predictu-dispatch resolve {request_id} --reason 'settled with the operator'")
 
