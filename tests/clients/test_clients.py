@@ -221,7 +221,7 @@ def has_run(proxy: PostgresProxy, marker: str, times: int) -> bool:
 
 
 async def test_many_waits_share_one_listening_connection(open_caller: OpenCaller, market: Market) -> None:
-    count = 300
+    count = 100
     async with open_caller(market.producer_dsn, market.producer_dsn, 5.0) as caller:
         request_ids = [uuid.uuid4() for _ in range(count)]
         for number, request_id in enumerate(request_ids):
