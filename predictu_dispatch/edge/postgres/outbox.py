@@ -4,42 +4,38 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from json.encoder import encode_basestring_ascii as quoted
-from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
 
-from predictu_dispatch.core.callback import Callback, Effect
+from predictu_dispatch.core.callback import Callback
 from predictu_dispatch.core.claim import ClaimRequest, Lease, RowFailure, UnusableRows
 from predictu_dispatch.core.clock import ClockReading
-from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import FleetFigures, LatestTimes, RetiredOperator
-from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause
-from predictu_dispatch.core.methods import Lane, Method
+from predictu_dispatch.core.lifecycle import Attempt, CallbackChange
+from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.edge.postgres.database import Database
+from predictu_dispatch.edge.postgres.outbox_rows import (
+    callback_of,
+    change_of,
+    is_awaited,
+    leases,
+    leases_apart,
+    readable_changes,
+    report_of,
+    settled,
+    succeeded_apart,
+    usable_rows,
+)
 from predictu_dispatch.edge.postgres.sql_files import query
 
 log = structlog.get_logger()
 
 _REAP_MAX = 500
 _MONTHS_AHEAD = 2
-
-# A dict lookup takes a twentieth of the time of an enum's.
-_METHODS = {str(one): one for one in Method}
-_LANES = {str(one): one for one in Lane}
-_EFFECTS = {str(one): one for one in Effect}
-_STATES = {str(one): one for one in CallbackState}
-_CAUSES = {str(one): one for one in Cause}
-
-_AWAITED = frozenset({Method.PING, Method.BALANCE, Method.BET_MAKE})
-"""Somebody waits for them, and they end no bet."""
-
-
-T = TypeVar("T")
 
 
 class Outbox:
@@ -91,7 +87,7 @@ class Outbox:
             urgent=True,
             unless=is_stopped,
         )
-        return _usable(rows, lambda row: _callback(row, leased_at_s=asked_at_s))
+        return usable_rows(rows, lambda row: callback_of(row, leased_at_s=asked_at_s))
 
     async def claim_apart(
         self, requests: Sequence[ClaimRequest], set_aside: Sequence[UUID], *, is_stopped: Callable[[], bool]
@@ -107,9 +103,9 @@ class Outbox:
             urgent=True,
             unless=is_stopped,
         )
-        rows, failures = _apart(rows)
+        rows, failures = succeeded_apart(rows)
         try:
-            return _usable(rows, lambda row: _callback(row[:-2], leased_at_s=asked_at_s)), failures
+            return usable_rows(rows, lambda row: callback_of(row[:-2], leased_at_s=asked_at_s)), failures
         except UnusableRows as some:
             return list(some.usable), [*failures, *some.failures]
 
@@ -118,56 +114,56 @@ class Outbox:
 
         It may be repeated: the database recognises settled attempts by their report_id.
         """
-        if len(attempts) == 1 and _is_awaited(attempts[0]) and await self._settle_one(attempts[0]):
-            return [_settled(attempts[0])]
+        if len(attempts) == 1 and is_awaited(attempts[0]) and await self._settle_one(attempts[0]):
+            return [settled(attempts[0])]
         # In one order, so that two daemons that settle the same callbacks do not deadlock.
         ordered = sorted(
             attempts, key=lambda attempt: (attempt.callback.operator_id, attempt.callback.request_id.bytes)
         )
         rows = await self._database.fetch(
             query("settle"),
-            [_report(attempt) for attempt in ordered],
+            [report_of(attempt) for attempt in ordered],
             urgent=any(attempt.callback.lane is Lane.INTERACTIVE for attempt in attempts),
         )
-        return _readable_changes(rows)
+        return readable_changes(rows)
 
     async def settle_apart(self, attempt: Attempt, *, timeout_s: float) -> list[CallbackChange]:
         """Settle one attempt in a session of its own, which may take up to `timeout_s`."""
-        return _readable_changes(
-            await self._database.fetch_apart(query("settle"), [_report(attempt)], timeout_s=timeout_s)
+        return readable_changes(
+            await self._database.fetch_apart(query("settle"), [report_of(attempt)], timeout_s=timeout_s)
         )
 
     async def _settle_one(self, attempt: Attempt) -> bool:
         """Settle it if nothing follows; if False, nothing has changed and settle() must decide."""
-        [row] = await self._database.fetch(query("settle_one"), *_report(attempt), urgent=True)
+        [row] = await self._database.fetch(query("settle_one"), *report_of(attempt), urgent=True)
         return bool(row["is_settled"])
 
     async def expire(self, most: int) -> list[CallbackChange]:
         """End callbacks that must not wait any longer, up to `most` per operator and kind."""
-        return [_change(row) for row in await self._database.fetch(query("expire"), most)]
+        return [change_of(row) for row in await self._database.fetch(query("expire"), most)]
 
     async def expire_apart(self, most: int, set_aside: Sequence[UUID]) -> tuple[list[CallbackChange], list[RowFailure]]:
         """End callbacks as expire() does, but each alone."""
-        good, failures = _apart(await self._database.fetch(query("expire_apart"), most, list(set_aside)))
-        return [_change(row) for row in good], failures
+        good, failures = succeeded_apart(await self._database.fetch(query("expire_apart"), most, list(set_aside)))
+        return [change_of(row) for row in good], failures
 
     async def expired_leases(self, *, every_s: float) -> list[Lease]:
         """Expired attempts, their lease owners and the database's time, once per interval."""
-        return _leases(await self._database.fetch(query("expired_leases"), _REAP_MAX, every_s, self._instance))
+        return leases(await self._database.fetch(query("expired_leases"), _REAP_MAX, every_s, self._instance))
 
     async def leases_ahead(self) -> list[Lease]:
         """The attempts whose lease begins in the future, as expired_leases() returns them."""
-        return _leases(await self._database.fetch(query("leases_ahead"), _REAP_MAX))
+        return leases(await self._database.fetch(query("leases_ahead"), _REAP_MAX))
 
     async def expired_leases_apart(self, *, every_s: float) -> tuple[list[Lease], list[RowFailure]]:
         """The same without the rows that are unreadable, each of which is a failure."""
-        return _leases_apart(
+        return leases_apart(
             await self._database.fetch(query("expired_leases_apart"), _REAP_MAX, every_s, self._instance)
         )
 
     async def leases_ahead_apart(self) -> tuple[list[Lease], list[RowFailure]]:
         """As expired_leases_apart(), of the leases that begin in the future."""
-        return _leases_apart(await self._database.fetch(query("leases_ahead_apart"), _REAP_MAX))
+        return leases_apart(await self._database.fetch(query("leases_ahead_apart"), _REAP_MAX))
 
     async def read_clock(self) -> ClockReading:
         """Read the database's clock."""
@@ -199,148 +195,3 @@ class Outbox:
         if figures is None:
             return None
         return FleetFigures(**json.loads(figures), age_s=age_s, notification_queue_usage=usage)
-
-
-def _callback(row: Iterable[Any], *, leased_at_s: float) -> Callback:
-    """A claimed row; its columns are the fields in order, because by name takes twice as long."""
-    operator_id, request_id, method, bet_id, lane, attempt, budget_from, effect, *others = row
-    named = operator_id, request_id, _METHODS[method], bet_id, _LANES[lane], attempt, budget_from, _EFFECTS[effect]
-    return Callback._make((*named, *others, leased_at_s))
-
-
-def _usable(rows: Sequence[Any], read: Callable[[Any], T]) -> list[T]:
-    """The rows as `read` returns them. Raises UnusableRows with those that it can read."""
-    try:
-        return [read(row) for row in rows]
-    except Exception:  # noqa: BLE001 - one row that cannot be read must not hide the others, which are leased
-        usable, failures = [], []
-        for row in rows:
-            try:
-                usable.append(read(row))
-            except Exception as error:  # noqa: BLE001 - as above
-                message = f"this release cannot read the row: {type(error).__name__}: {error}"
-                failures.append(RowFailure(row["operator_id"], row["request_id"], "", message))
-        raise UnusableRows(usable, failures) from None
-
-
-def _apart(rows: Sequence[Any]) -> tuple[list[Any], list[RowFailure]]:
-    """What succeeded, and what failed, of a function that processes each callback alone."""
-    failures = [
-        # A row that cannot be read may be of any operator.
-        RowFailure(row["operator_id"] or "", row["request_id"], row["failed_sqlstate"], row["failed_message"])
-        for row in rows
-        if row["failed_sqlstate"] is not None
-    ]
-    return [row for row in rows if row["failed_sqlstate"] is None], failures
-
-
-def _leases_apart(rows: Sequence[Any]) -> tuple[list[Lease], list[RowFailure]]:
-    good, failures = _apart(rows)
-    try:
-        return _leases(good), failures
-    except UnusableRows as some:
-        return list(some.usable), [*failures, *some.failures]
-
-
-def _leases(rows: Sequence[Any]) -> list[Lease]:
-    now_s = time.monotonic()
-    return _usable(
-        rows,
-        lambda row: (
-            _callback(
-                row[: len(Callback._fields) - 1],
-                leased_at_s=now_s - (row["reaped_at"] - row["leased_at"]).total_seconds(),
-            ),
-            row["leased_by"],
-            row["reaped_at"],
-        ),
-    )
-
-
-def _as_json(headers: tuple[tuple[str, str], ...]) -> str:
-    """The same text as json.dumps(), in a third of its time."""
-    return f"[{', '.join([f'[{quoted(name)}, {quoted(value)}]' for name, value in headers])}]"
-
-
-def _change(row: Mapping[str, Any]) -> CallbackChange:
-    return CallbackChange(
-        operator_id=row["operator_id"],
-        request_id=row["request_id"],
-        method=_METHODS[row["method"]],
-        lane=_LANES[row["lane"]] if row["lane"] else None,
-        state=_STATES[row["state"]] if row["state"] else None,
-        reason=row["reason"],
-        cause=_CAUSES[row["cause"]],
-        attempt=row["attempt"],
-    )
-
-
-def _readable_changes(rows: Iterable[Mapping[str, Any]]) -> list[CallbackChange]:
-    """The changes without those of a newer release that this one does not know."""
-    changes = []
-    for row in rows:
-        try:
-            changes.append(_change(row))
-        except KeyError as unknown:
-            log.warning(Event.CHANGE_UNREADABLE, value=str(unknown))
-    return changes
-
-
-def _is_awaited(attempt: Attempt) -> bool:
-    """Whether somebody waits for it and nothing may follow; see settle_one()."""
-    return attempt.outcome.state is CallbackState.DELIVERED and attempt.callback.method in _AWAITED
-
-
-def _settled(attempt: Attempt) -> CallbackChange:
-    callback, outcome = attempt.callback, attempt.outcome
-    return CallbackChange(
-        operator_id=callback.operator_id,
-        request_id=callback.request_id,
-        method=callback.method,
-        lane=callback.lane,
-        state=outcome.state,
-        reason=outcome.reason,
-        cause=Cause.SETTLED,
-        attempt=callback.attempt,
-    )
-
-
-def _report(attempt: Attempt) -> tuple[Any, ...]:
-    """The attempt as the composite type predictu_dispatch.report, in the order of its fields."""
-    callback, exchange, judgement, outcome = attempt.callback, attempt.exchange, attempt.judgement, attempt.outcome
-    return (
-        callback.operator_id,
-        callback.request_id,
-        callback.attempt,
-        callback.bet_id,
-        outcome.state,
-        # The callback's reason; the attempt's is below.
-        outcome.reason,
-        outcome.effect,
-        outcome.due_in_s,
-        judgement.operator_status,
-        judgement.operator_transaction_id,
-        judgement.balance,
-        judgement.anomaly,
-        attempt.reaped,
-        callback.method,
-        exchange.evidence,
-        outcome.verdict,
-        judgement.reason,
-        attempt.instance,
-        callback.leased_at,
-        attempt.finished_at,
-        attempt.url,
-        attempt.key_id,
-        attempt.request_headers,
-        attempt.request_body,
-        exchange.status,
-        _as_json(exchange.headers) if exchange.status is not None else None,
-        exchange.body if exchange.status is not None else None,
-        exchange.truncated,
-        exchange.connect_ms,
-        exchange.first_byte_ms,
-        exchange.total_ms,
-        exchange.error,
-        attempt.report_id,
-    )
