@@ -1794,7 +1794,7 @@ $$;
 
 CREATE FUNCTION predictu_dispatch.is_misspelling(given text, ours text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (SELECT ((letters.a = letters.b) OR ((length(letters.b) >= 6) AND ("left"(letters.a, 1) = "left"(letters.b, 1)) AND ("right"(letters.a, 1) = "right"(letters.b, 1)) AND predictu_dispatch.differ_in_one_letter(letters.a, letters.b))) FROM (SELECT translate(lower((is_misspelling.given COLLATE "C")), '_-. '::text, ''::text) AS translate, translate(is_misspelling.ours, '_'::text, ''::text) AS translate) letters(a, b));
+    RETURN (SELECT ((letters.a = letters.b) OR ((length(letters.b) >= 6) AND ("left"(letters.a, 1) = "left"(letters.b, 1)) AND ("right"(letters.a, 1) = "right"(letters.b, 1)) AND ((letters.first_letters < 0) OR ("left"(letters.a, letters.first_letters) <> "left"(letters.b, letters.first_letters))) AND predictu_dispatch.differ_in_one_letter(letters.a, letters.b))) FROM (SELECT translate(lower((is_misspelling.given COLLATE "C")), '_-. '::text, ''::text) AS translate, translate(is_misspelling.ours, '_'::text, ''::text) AS translate, (strpos(is_misspelling.ours, '_'::text) - 1) AS "?column?") letters(a, b, first_letters));
 
 CREATE FUNCTION predictu_dispatch.lane_of(method text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE

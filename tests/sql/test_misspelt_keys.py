@@ -29,6 +29,8 @@ FURTHER = (
         "player",
         "player_ids",
         "player_name",
+        "player_uid",
+        "playerGid",
         "prayer",
         "layer_id",
         "amount_eur",
@@ -43,6 +45,7 @@ FURTHER_IN_BET = (
         "market",
         "market_name",
         "market_ids",
+        "market_uid",
         "outcomes",
         "outcome_id",
         "odd",
@@ -114,7 +117,9 @@ def is_one_edit(a: str, b: str) -> bool:
 
 def is_misspelling(given: str, ours: str) -> bool:
     a, b = ("".join(character for character in key.lower() if character not in "_-. ") for key in (given, ours))
-    return a == b or (len(b) >= 6 and a[:1] == b[:1] and a[-1:] == b[-1:] and is_one_edit(a, b))
+    first, _, others = ours.partition("_")
+    is_in_first_word = not others or a[: len(first)] != first
+    return a == b or (len(b) >= 6 and a[:1] == b[:1] and a[-1:] == b[-1:] and is_in_first_word and is_one_edit(a, b))
 
 
 def edited(rng: Random, key: str) -> str:
