@@ -3502,11 +3502,9 @@ CREATE VIEW predictu_dispatch.needs_review AS
     c.operator_id,
     c.method,
     c.bet_id,
-    COALESCE((shown.params ->> 'player_id'::text), b.player_id) AS player_id,
-    COALESCE((shown.params ->> 'currency'::text), b.currency) AS currency,
-    ((shown.params ->> 'amount'::text))::bigint AS amount,
     c.state,
     c.effect,
+    ((shown.params ->> 'amount'::text))::bigint AS amount,
     c.review_since AS since,
         CASE
             WHEN (c.state = 'delivered'::text) THEN 'The operator confirmed the debit but had nothing to reverse: the player may be owed the stake.'::text
@@ -3535,6 +3533,8 @@ CREATE VIEW predictu_dispatch.needs_review AS
             WHEN (c.effect = 'unknown'::text) THEN 'No attempt was confirmed; it is not known whether the operator applied it.'::text
             ELSE 'No attempt reached the operator, so it has certainly not applied it.'::text
         END AS reason,
+    COALESCE((shown.params ->> 'player_id'::text), b.player_id) AS player_id,
+    COALESCE((shown.params ->> 'currency'::text), b.currency) AS currency,
     c.reason AS reason_code
    FROM (((predictu_dispatch.callback c
      CROSS JOIN LATERAL predictu_dispatch.readable_params(c.params) shown(params))

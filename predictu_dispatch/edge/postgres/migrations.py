@@ -115,6 +115,11 @@ async def _migrate(connection: Connection | PoolConnectionProxy) -> Changes:
             f"another transaction keeps a table locked ({error}); nothing was changed. Try again; if it stays locked, "
             "look in pg_stat_activity for a transaction that was left open"
         ) from error
+    except asyncpg.DependentObjectsStillExistError as error:
+        raise SchemaError(
+            f"objects that are not ours depend on what must be replaced ({error.detail}); nothing was changed. Drop"
+            " those, run `predictu-dispatch migrate`, and create them again; never use cascade on ours"
+        ) from error
 
 
 async def _wait_for_other_runs(connection: Connection | PoolConnectionProxy) -> None:

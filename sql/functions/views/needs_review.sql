@@ -1,9 +1,9 @@
 -- Lists the callbacks that need manual review, with the reason as text. Callbacks of one cause have
--- the same text, so that they can be grouped by it.
+-- the same text, so that they can be grouped by it. New columns come last, so that an upgrade keeps
+-- the view, and those of others that read it.
 create or replace view predictu_dispatch.needs_review as
-select c.request_id, c.operator_id, c.method, c.bet_id, coalesce(shown.params ->> 'player_id', b.player_id) as player_id,
-       coalesce(shown.params ->> 'currency', b.currency) as currency, (shown.params ->> 'amount')::bigint as amount,
-       c.state, c.effect, c.review_since as since,
+select c.request_id, c.operator_id, c.method, c.bet_id, c.state, c.effect, (shown.params ->> 'amount')::bigint as amount,
+       c.review_since as since,
        case
            when c.state = 'delivered'
                then 'The operator confirmed the debit but had nothing to reverse: the player may be owed the stake.'
@@ -37,7 +37,8 @@ select c.request_id, c.operator_id, c.method, c.bet_id, coalesce(shown.params ->
                then 'No attempt was confirmed; it is not known whether the operator applied it.'
            else 'No attempt reached the operator, so it has certainly not applied it.'
        end as reason,
-       c.reason as reason_code
+       coalesce(shown.params ->> 'player_id', b.player_id) as player_id,
+       coalesce(shown.params ->> 'currency', b.currency) as currency, c.reason as reason_code
   from predictu_dispatch.callback c
  cross join lateral predictu_dispatch.readable_params(c.params) as shown (params)
   left join predictu_dispatch.bet b on b.operator_id = c.operator_id and b.bet_id = c.bet_id

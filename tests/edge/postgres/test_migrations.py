@@ -395,6 +395,23 @@ async def test_an_upgrade_of_the_first_schema_keeps_every_callback_and_busy_sess
         assert [row["state"] for row in states] == ["closed"] * 6
 
 
+async def test_an_upgrade_keeps_the_views_of_others_or_names_them(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await migrate_as_the_first_release(empty, monkeypatch)
+    async with connected(empty, 1) as [owner]:
+        await owner.execute(
+            "create schema bi;"
+            "create view bi.reviews as select operator_id, amount from predictu_dispatch.needs_review;"
+            "create view bi.outcomes as select * from predictu_dispatch.outcome('op_abc123', null)"
+        )
+        before = await applied_migrations(owner)
+        with pytest.raises(SchemaError, match=r"view bi\.outcomes depends on .*nothing was changed"):
+            await migrate(empty)
+        assert await applied_migrations(owner) == before
+        await owner.execute("drop view bi.outcomes")
+        await migrate(empty)
+        assert await owner.fetch("select operator_id, amount from bi.reviews") == []
+
+
 async def test_an_upgrade_under_traffic_ends_and_no_delivery_is_the_victim_of_a_deadlock(
     empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
