@@ -77,6 +77,13 @@ class Invocation:
 
     config: Path
     json: bool
+    is_default_config: bool
+    """True if neither --config nor its variable was given."""
+
+    @property
+    def is_without_config(self) -> bool:
+        """True if this host has no configuration: a command that needs only the database works."""
+        return self.is_default_config and not os.path.lexists(self.config)
 
     def load(self) -> Config:
         """Read the whole configuration; exit 2 with every fault if it has any."""
@@ -88,13 +95,16 @@ class Invocation:
         except ConfigError as error:
             self.refuse(error)
 
-    def dispatcher(self) -> DispatcherSettings:
-        """Read dispatcher.toml only: an operator's faulty file does not stop the command."""
+    def dispatcher(self, *, needs_file: bool = True) -> DispatcherSettings:
+        """Read dispatcher.toml only: an operator's faulty file does not stop the command.
+
+        Without `needs_file`, the default file may be missing if the environment has the DSN.
+        """
         from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
         from predictu_dispatch.edge.config.loader import read_dispatcher  # noqa: PLC0415 - loaded only where used
 
         try:
-            return read_dispatcher(self.config, os.environ)
+            return read_dispatcher(self.config, os.environ, needs_file=needs_file or not self.is_default_config)
         except ConfigError as error:
             self.refuse(error)
 
@@ -136,7 +146,9 @@ def config_option(command: Callable[Concatenate[Invocation, _P], _R]) -> Callabl
         config = kwargs.pop("config_path")
         as_json = kwargs.pop("as_json", False)
         assert isinstance(config, Path)  # noqa: S101 - click converted it
-        return command(Invocation(config=config, json=bool(as_json)), *args, **kwargs)
+        source = click.get_current_context().get_parameter_source("config_path")
+        is_default = source is click.core.ParameterSource.DEFAULT
+        return command(Invocation(config=config, json=bool(as_json), is_default_config=is_default), *args, **kwargs)
 
     return with_invocation
 
@@ -147,7 +159,7 @@ if TYPE_CHECKING:
 
 def dsn_of(invocation: Invocation) -> str:
     """The database's DSN."""
-    return invocation.dispatcher().database.dsn.get_secret_value()
+    return invocation.dispatcher(needs_file=False).database.dsn.get_secret_value()
 
 
 @asynccontextmanager

@@ -144,6 +144,8 @@ class FileState(StrEnum):
     USABLE = "usable"
     MISSING = "missing"
     FAULTY = "faulty"
+    NO_CONFIGURATION = "no_configuration"
+    """The command has only a DSN; the folder is on another host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,7 +153,7 @@ async def _listening(
     """The open database, and an event that is set when a PING may have ended."""
     from predictu_dispatch.edge.postgres.connections import listen  # noqa: PLC0415 - loaded only where used
 
-    settings = invocation.dispatcher().database
+    settings = invocation.dispatcher(needs_file=False).database
     listen_dsn = settings.listen_dsn.get_secret_value() or settings.dsn.get_secret_value()
     async with database(invocation) as db:
         notified = asyncio.Event()

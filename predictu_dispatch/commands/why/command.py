@@ -71,15 +71,18 @@ async def _read(invocation: Invocation, beginning: Beginning, operator: str | No
     async with database(invocation) as db:
         owner, request_id = await the_request(db, beginning, operator)
         row = await the_one(db, await callbacks_with_id(db, request_id, owner), request_id, owner)
-        file = _operator_file(invocation.config.parent / "operators" / f"{row['operator_id']}.toml")
+        path = invocation.config.parent / "operators" / f"{row['operator_id']}.toml"
+        file = _operator_file(path, is_without_config=invocation.is_without_config)
         return await read_facts(db, row, file)
 
 
-def _operator_file(path: Path) -> FileFacts:
+def _operator_file(path: Path, *, is_without_config: bool) -> FileFacts:
     from predictu_dispatch.core.diagnosis_facts import FileFacts, FileState  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
     from predictu_dispatch.edge.config.operator_file import read_operator  # noqa: PLC0415
 
+    if is_without_config:
+        return FileFacts(path=str(path), state=FileState.NO_CONFIGURATION)
     # Path.exists would raise if this user may not read the folder.
     if not os.path.lexists(path):
         return FileFacts(path=str(path), state=FileState.MISSING)

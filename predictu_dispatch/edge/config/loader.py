@@ -6,13 +6,14 @@ good files and keeps the running settings of operators whose files are bad.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -39,15 +40,20 @@ VARIABLES: Final = {
 }
 """Environment variables win over the file, so that a host's daemons can share `dispatcher.toml`."""
 _DSN_FILE_PREFIX: Final = "file:"
+_IF_MISSING: Final = "; set --config or PREDICTU_DISPATCH_CONFIG to its path"
 
 
-def read_dispatcher(path: Path, environ: Mapping[str, str]) -> DispatcherSettings:
+def read_dispatcher(path: Path, environ: Mapping[str, str], *, needs_file: bool = True) -> DispatcherSettings:
     """Returns the settings of a daemon; raises ConfigError with all faults.
 
     Environment variables win, `file:NAME` is replaced by the DSN in that file, and the default of
-    `daemon.instance` is the host's name.
+    `daemon.instance` is the host's name. Without `needs_file`, a missing file is an empty one if
+    the environment has the DSN.
     """
-    given = read_toml(path, if_missing="; set --config or PREDICTU_DISPATCH_CONFIG to its path")
+    if not needs_file and environ.get(DSN_VARIABLE) and not os.path.lexists(path):
+        given: dict[str, Any] = {}
+    else:
+        given = read_toml(path, if_missing=_IF_MISSING if needs_file else f"{_IF_MISSING}, or {DSN_VARIABLE} to a DSN")
     overridden = {key: variable for key, variable in VARIABLES.items() if environ.get(variable)}
     for key, variable in overridden.items():
         section, _, name = key.partition(".")
