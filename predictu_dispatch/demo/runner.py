@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shlex
 import signal
@@ -141,8 +142,10 @@ async def _run(options: Options, folder: Path, postgres: EmbeddedPostgres, scree
 def _stop(task: asyncio.Task[int], screen: Screen) -> None:
     """A second Ctrl-C must not cancel the clean-up of the first."""
     if not task.cancelling():
-        screen.print("Stopping everything that was started.")
         task.cancel()
+        # The terminal may be gone.
+        with contextlib.suppress(OSError):
+            screen.print("Stopping everything that was started.")
 
 
 async def _play_and_check(environment: Environment, options: Options, screen: Screen) -> Result:
