@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .money import AmountFormat, to_wire
+from .money import Money
 
 
 class Status(StrEnum):
@@ -41,11 +41,11 @@ class Answer:
     currency: str | None = None
     transaction_id: str | None = None
 
-    def to_json(self, amount_format: AmountFormat) -> str:
+    def to_json(self, money: Money) -> str:
         """Returns the body; `json.dumps` cannot write a decimal balance as a number."""
         fields = [f'"status":"{self.status}"']
         if self.balance is not None and self.currency is not None:
-            fields.append(f'"balance":{to_wire(self.balance, self.currency, amount_format)}')
+            fields.append(f'"balance":{money.to_wire(self.balance, self.currency)}')
         if self.transaction_id is not None:
             fields.append(f'"transaction_id":{json.dumps(self.transaction_id)}')
         if self.message:

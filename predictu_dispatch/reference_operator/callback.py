@@ -12,7 +12,7 @@ from typing import NoReturn, TypeGuard
 from uuid import UUID
 
 from .answer import Answer, Status, shown
-from .money import AmountFormat, to_subunits
+from .money import Money
 
 TEXT_CHARS_MAX = 200
 """The longest id of the protocol."""
@@ -69,10 +69,10 @@ class _BadBodyError(ValueError):
     """Carries the message of a BAD_REQUEST answer inside this module."""
 
 
-def read_callback(body: bytes, *, operator_id: str, amount_format: AmountFormat) -> Callback | Answer:
+def read_callback(body: bytes, *, operator_id: str, money: Money) -> Callback | Answer:
     """Returns the callback, or a BAD_REQUEST that says what is wrong and where."""
     try:
-        return _read(_parse(body), body, operator_id, amount_format)
+        return _read(_parse(body), body, operator_id, money)
     except _BadBodyError as fault:
         return Answer(http_status=400, status=Status.BAD_REQUEST, message=str(fault))
 
@@ -98,7 +98,7 @@ def read_claimed_names(body: bytes) -> Names:
     )
 
 
-def _read(envelope: dict[str, object], body: bytes, operator_id: str, amount_format: AmountFormat) -> Callback:
+def _read(envelope: dict[str, object], body: bytes, operator_id: str, money: Money) -> Callback:
     name = _text(envelope, "method", where="body")
     if name not in frozenset(Method):
         raise _BadBodyError(f'body: method "{name}" is not one of {", ".join(Method)}')
@@ -123,7 +123,7 @@ def _read(envelope: dict[str, object], body: bytes, operator_id: str, amount_for
         body_sha256=hashlib.sha256(body).hexdigest(),
         player_id="" if method is Method.PING else _text(params, "player_id"),
         currency=currency,
-        amount=0 if method in _WITHOUT_AMOUNT else _amount(params.get("amount"), method, currency, amount_format),
+        amount=0 if method in _WITHOUT_AMOUNT else _amount(params.get("amount"), method, currency, money),
         bet_id="" if method in _WITHOUT_BET else _text(params, "bet_id"),
         rollback_of=rollback_of,
     )
@@ -176,11 +176,11 @@ def _text_or_none(value: object) -> str | None:
     return value if is_text(value) else None
 
 
-def _amount(value: object, method: Method, currency: str, amount_format: AmountFormat) -> int:
+def _amount(value: object, method: Method, currency: str, money: Money) -> int:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise _BadBodyError(f"params: amount is {shown(value)}, not a number")
     try:
-        subunits = to_subunits(value, currency, amount_format)
+        subunits = money.to_subunits(value, currency)
     except ValueError as fault:
         raise _BadBodyError(f"params: amount {fault}") from None
     if method is Method.BET_MAKE and subunits == 0:

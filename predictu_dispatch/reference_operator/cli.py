@@ -10,7 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 
-from .database import WalletError
+from .database import WalletError, utc_now
 from .faults import FaultError
 from .keys import KeyFileError
 from .server import serving
@@ -75,6 +75,7 @@ class _Formatter(logging.Formatter):
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         fields = {key: value for key, value in fields.items() if value is not None}
+        at = utc_now()
         if self._log_format == "json":
-            return json.dumps({"at": self.formatTime(record), **fields})
-        return f"{self.formatTime(record)} " + " ".join(f"{key}={value}" for key, value in fields.items())
+            return json.dumps({"at": at, **fields})
+        return f"{at} " + " ".join(f"{key}={value}" for key, value in fields.items())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from .answer import Answer, Reply, Status
-from .money import AmountFormat
+from .money import Money
 
 
 class Fault(StrEnum):
@@ -93,7 +93,7 @@ def parse_rates(text: str) -> dict[Fault, float]:
     return check_rates(rates)
 
 
-def reply_to(answer: Answer, fault: Fault | None, amount_format: AmountFormat) -> Reply:
+def reply_to(answer: Answer, fault: Fault | None, money: Money) -> Reply:
     """Returns the reply for an answer, changed by the fault if there is one."""
     match fault:
         case Fault.RESET | Fault.RESET_AFTER_APPLY:
@@ -109,4 +109,4 @@ def reply_to(answer: Answer, fault: Fault | None, amount_format: AmountFormat) -
         case _:
             sent = answer
     retry_after_s = 1 if sent.status is Status.UNAVAILABLE else None
-    return Reply(http_status=sent.http_status, body=sent.to_json(amount_format), retry_after_s=retry_after_s)
+    return Reply(http_status=sent.http_status, body=sent.to_json(money), retry_after_s=retry_after_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
@@ -17,7 +19,7 @@ _DIGITS_OTHER_THAN_TWO = (
 )
 """The exceptions of ISO 4217, list one; every other currency has two digits."""
 
-_DIGITS_MAX = 18
+DIGITS_MAX = 18
 """Larger exponents are refused before any computation: 1e999999999 would fill the memory."""
 
 
@@ -28,33 +30,38 @@ class AmountFormat(StrEnum):
     DECIMAL = "decimal"
 
 
-def minor_digits(currency: str) -> int:
-    """Returns the minor digits of a currency: 2 for EUR, 0 for JPY, 3 for BHD. Source: ISO 4217."""
-    return _DIGITS_OTHER_THAN_TWO.get(currency, 2)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Money:
+    """Converts between subunits and the wire. `further_digits`: currencies that ISO 4217 lacks."""
 
+    amount_format: AmountFormat = AmountFormat.SUBUNITS
+    further_digits: Mapping[str, int] = field(default_factory=dict)
 
-def to_subunits(amount: int | Decimal, currency: str, amount_format: AmountFormat) -> int:
-    """Returns the wire's number as exact subunits. Raises ValueError if that is not possible."""
-    if amount_format is AmountFormat.SUBUNITS:
-        if not isinstance(amount, int):
-            raise ValueError(f"{amount} is not a whole number of subunits")
-        subunits, remainder = amount, 0
-    else:
-        exact = Decimal(amount)
-        exponent = exact.as_tuple().exponent
-        if not isinstance(exponent, int) or exponent < -_DIGITS_MAX or exact.adjusted() > _DIGITS_MAX:
-            raise ValueError(f"{amount} has too many digits")
-        numerator, denominator = exact.as_integer_ratio()
-        subunits, remainder = divmod(numerator * 10 ** minor_digits(currency), denominator)
-    if remainder:
-        raise ValueError(f"{amount} has more than the {minor_digits(currency)} minor digits of {currency}")
-    if not 0 <= subunits <= SUBUNITS_MAX:
-        raise ValueError(f"{amount} is not between 0 and {SUBUNITS_MAX} subunits")
-    return subunits
+    def minor_digits(self, currency: str) -> int:
+        """Returns the minor digits of a currency: 2 for EUR, 0 for JPY, 3 for BHD."""
+        return self.further_digits.get(currency, _DIGITS_OTHER_THAN_TWO.get(currency, 2))
 
+    def to_subunits(self, amount: int | Decimal, currency: str) -> int:
+        """Returns the wire's number as exact subunits. Raises ValueError if it has none."""
+        if self.amount_format is AmountFormat.SUBUNITS:
+            if not isinstance(amount, int):
+                raise ValueError(f"{amount} is not a whole number of subunits")
+            subunits, remainder = amount, 0
+        else:
+            exact = Decimal(amount)
+            exponent = exact.as_tuple().exponent
+            if not isinstance(exponent, int) or exponent < -DIGITS_MAX or exact.adjusted() > DIGITS_MAX:
+                raise ValueError(f"{amount} has too many digits")
+            numerator, denominator = exact.as_integer_ratio()
+            subunits, remainder = divmod(numerator * 10 ** self.minor_digits(currency), denominator)
+        if remainder:
+            raise ValueError(f"{amount} has more than the {self.minor_digits(currency)} minor digits of {currency}")
+        if not 0 <= subunits <= SUBUNITS_MAX:
+            raise ValueError(f"{amount} is not between 0 and {SUBUNITS_MAX} subunits")
+        return subunits
 
-def to_wire(subunits: int, currency: str, amount_format: AmountFormat) -> str:
-    """Returns an amount as a JSON number: `95000` in subunits is `950.00` in decimal EUR."""
-    if amount_format is AmountFormat.SUBUNITS:
-        return str(subunits)
-    return format(Decimal(subunits).scaleb(-minor_digits(currency)), "f")
+    def to_wire(self, subunits: int, currency: str) -> str:
+        """Returns an amount as a JSON number: `95000` in subunits is `950.00` in decimal EUR."""
+        if self.amount_format is AmountFormat.SUBUNITS:
+            return str(subunits)
+        return format(Decimal(subunits).scaleb(-self.minor_digits(currency)), "f")

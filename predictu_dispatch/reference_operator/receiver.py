@@ -73,7 +73,7 @@ class Receiver:
             keyring=self.settings.keyring,
             operator_id=self.settings.operator_id,
             audience=self.settings.audience,
-            amount_format=self.settings.amount_format,
+            money=self.settings.money,
         )
 
     async def _decide(self, names: Names, content: Callback | Answer, arrival: Arrival) -> Decision:
@@ -85,7 +85,7 @@ class Receiver:
             return self._unavailable(f"the wallet's database: {fault}")
 
     async def _apply_or_record(self, names: Names, content: Callback | Answer, arrival: Arrival) -> Decision:
-        to_reply = functools.partial(reply_to, fault=arrival.fault, amount_format=self.settings.amount_format)
+        to_reply = functools.partial(reply_to, fault=arrival.fault, money=self.settings.money)
         if isinstance(content, Callback) and arrival.fault not in NOT_PROCESSED:
             return await self.writer.write(functools.partial(self.wallet.apply, content, arrival, to_reply))
         decision = _refused(content, to_reply) if isinstance(content, Answer) else _not_processed(to_reply)
@@ -102,7 +102,7 @@ class Receiver:
 
     def _unavailable(self, message: str) -> Decision:
         answer = Answer(http_status=503, status=Status.UNAVAILABLE, message=message)
-        reply = reply_to(answer, fault=None, amount_format=self.settings.amount_format)
+        reply = reply_to(answer, fault=None, money=self.settings.money)
         return Decision(outcome=Outcome.NOT_PROCESSED, status=answer.status, reply=reply)
 
 

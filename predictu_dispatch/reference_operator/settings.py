@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from .callback import is_text
 from .faults import Fault, FaultSource, parse_rates
 from .keys import Algorithm, Keyring, read_keyring
-from .money import SUBUNITS_MAX, AmountFormat
+from .money import DIGITS_MAX, SUBUNITS_MAX, AmountFormat, Money
 from .wallet import NewPlayer
 
 PORT_MAX = 65535
@@ -49,7 +49,7 @@ class Settings:
     admin_listen: Address | None
     database: Path
     keyring: Keyring
-    amount_format: AmountFormat
+    money: Money
     faults: FaultSource
     seed_players: tuple[NewPlayer, ...]
     tls: ssl.SSLContext | None
@@ -82,7 +82,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         admin_listen=admin_listen,
         database=options.database,
         keyring=read_keyring(options.algorithm, pem_files=options.public_key, jwks_files=options.jwks),
-        amount_format=AmountFormat(options.amount_format),
+        money=Money(amount_format=AmountFormat(options.amount_format), further_digits=dict(options.currency_digits)),
         faults=FaultSource(parse_rates(options.faults), seed=options.fault_seed, stall_s=options.stall_s),
         seed_players=tuple(
             NewPlayer(player_id=f"player-{number}", currency=options.seed_currency, balance=options.seed_balance)
@@ -99,6 +99,14 @@ def parse_address(text: str) -> Address:
     if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > PORT_MAX:
         raise argparse.ArgumentTypeError(f'"{text}" is not of the form host:port with a port between 0 and {PORT_MAX}')
     return Address(host=host.removeprefix("[").removesuffix("]"), port=int(port))
+
+
+def parse_currency_digits(text: str) -> tuple[str, int]:
+    """Parses `USDT=6`. Raises argparse.ArgumentTypeError."""
+    code, _, digits = text.rpartition("=")
+    if not is_text(code) or not (digits.isascii() and digits.isdigit()) or int(digits) > DIGITS_MAX:
+        raise argparse.ArgumentTypeError(f'"{text}" is not of the form CODE=DIGITS with 0 to {DIGITS_MAX} digits')
+    return code, int(digits)
 
 
 def _tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
@@ -136,6 +144,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=[*AmountFormat],
         default=AmountFormat.SUBUNITS,
         help="as agreed with Predictu (default %(default)s)",
+    )
+    add(
+        "--currency-digits",
+        action="append",
+        default=[],
+        type=parse_currency_digits,
+        metavar="CODE=DIGITS",
+        help="the minor digits of a currency that ISO 4217 lacks, such as USDT=6; repeatable",
     )
     add("--tls-cert", type=Path, metavar="FILE", help="serve HTTPS with this certificate chain, PEM")
     add("--tls-key", type=Path, metavar="FILE", help="the certificate's key, if it is in another file")

@@ -15,7 +15,7 @@ import jwt
 from .answer import Answer, Status, shown
 from .callback import Callback, read_callback
 from .keys import Algorithm, Keyring, PublicKey
-from .money import AmountFormat
+from .money import Money
 
 ISSUER = "predictu"
 
@@ -51,14 +51,14 @@ def verified_callback(
     *,
     keyring: Keyring,
     operator_id: str,
-    amount_format: AmountFormat,
+    money: Money,
     audience: str = "",
 ) -> Verification:
     """Verifies the token first and parses the body only then; `authorization` has all headers."""
     claims = verify_token(authorization, body, keyring=keyring, operator_id=operator_id, audience=audience)
     if isinstance(claims, Answer):
         return Verification(signature=claims.message, content=claims)
-    callback = read_callback(body, operator_id=operator_id, amount_format=amount_format)
+    callback = read_callback(body, operator_id=operator_id, money=money)
     if isinstance(callback, Answer):
         return Verification(signature=VERIFIED, content=callback)
     fault = check_binding(claims, callback)

@@ -19,7 +19,7 @@ from predictu_dispatch.reference_operator.answer import Answer
 from predictu_dispatch.reference_operator.callback import Callback
 from predictu_dispatch.reference_operator.faults import Fault
 from predictu_dispatch.reference_operator.keys import read_keyring
-from predictu_dispatch.reference_operator.money import AmountFormat
+from predictu_dispatch.reference_operator.money import Money
 from predictu_dispatch.reference_operator.verify import verified_callback
 from tests.reference_operator.client import (
     FUNDS,
@@ -54,9 +54,7 @@ def test_a_flipped_bit_in_body_or_token_is_unauthorized(tmp_path: Path) -> None:
     def content(token: bytes, body: bytes) -> Callback | Answer:
         # aiohttp decodes non-text bytes like this.
         authorization = [f"Bearer {token.decode(errors='surrogateescape')}"]
-        return verified_callback(
-            authorization, body, keyring=keyring, operator_id=OPERATOR_ID, amount_format=AmountFormat.SUBUNITS
-        ).content
+        return verified_callback(authorization, body, keyring=keyring, operator_id=OPERATOR_ID, money=Money()).content
 
     def flips(text: bytes) -> list[bytes]:
         positions = [(place, bit) for place in range(len(text)) for bit in range(8)]

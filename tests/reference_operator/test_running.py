@@ -104,8 +104,8 @@ async def test_a_stop_sends_stalled_replies_at_once(tmp_path: Path) -> None:
 
 
 async def test_decimal_amounts_are_exact_in_both_directions(tmp_path: Path) -> None:
-    async with running(tmp_path, "--amount-format", "decimal") as operator:
-        players = [{"player_id": "player-1", "currency": code, "balance": 10_000} for code in ("JPY", "BHD")]
+    async with running(tmp_path, "--amount-format", "decimal", "--currency-digits", "USDT=6") as operator:
+        players = [{"player_id": "player-1", "currency": code, "balance": 10_000} for code in ("JPY", "BHD", "USDT")]
         assert await operator.admin("players", players) == 201
         assert await operator.admin("players", players[0]) == 409
 
@@ -119,13 +119,15 @@ async def test_decimal_amounts_are_exact_in_both_directions(tmp_path: Path) -> N
         assert await balance_after("EUR", "9999.70") == "0.00"
         assert await balance_after("JPY", "3") == "9997"
         assert await balance_after("BHD", "0.001") == "9.999"
+        assert await balance_after("USDT", "0.000001") == "0.009999"
         refused = [
             ("EUR", "1.001"),
             ("JPY", "1.5"),
             ("BHD", "1.0000000000000000000000000000000001"),
             ("EUR", "1e999999"),
+            ("USDT", "0.0000001"),
         ]
-        assert [await balance_after(currency, amount) for currency, amount in refused] == [None] * 4
+        assert [await balance_after(currency, amount) for currency, amount in refused] == [None] * len(refused)
         assert (await operator.ledger())["balanced"]
 
 
@@ -181,6 +183,7 @@ def test_wrong_options_are_refused_with_the_value_and_what_is_allowed(
         ("--faults", "reset=0.6,not_json=0.6", *key): "the rates add up to 1.2",
         ("--admin-listen", "0.0.0.0:0", *key): "0.0.0.0 is not loopback",
         ("--listen", "8080", *key): '"8080" is not of the form host:port',
+        ("--currency-digits", "USDT=19", *key): '"USDT=19" is not of the form CODE=DIGITS with 0 to 18 digits',
         ("--algorithm", "HS256", *key): "invalid choice: 'HS256'",
         ("--algorithm", "RS256", *key): "this key cannot verify RS256",
         ("--algorithm", "RS256", "--public-key", str(tmp_path / "short.pem")): "an RSA key of 1024 bits",

@@ -21,7 +21,7 @@ from typing_extensions import override
 from predictu_dispatch.core.signing import unsigned_token
 from predictu_dispatch.reference_operator.answer import Answer
 from predictu_dispatch.reference_operator.keys import read_keyring
-from predictu_dispatch.reference_operator.money import AmountFormat
+from predictu_dispatch.reference_operator.money import Money
 from predictu_dispatch.reference_operator.verify import verified_callback
 from tests.support import vectors as made
 from tests.support.code_blocks import ROOT, code_under, examples
@@ -90,7 +90,7 @@ def test_the_reference_operator_agrees(tmp_path: Path, at: Callable[[float], Non
             base64.b64decode(case["body_base64"]),
             keyring=keyring,
             operator_id=VECTORS["operator_id"],
-            amount_format=AmountFormat.SUBUNITS,
+            money=Money(),
         )
         refused = isinstance(verified.content, Answer)
         assert refused != case["accept"], (case["name"], verified)
