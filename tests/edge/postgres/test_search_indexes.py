@@ -32,7 +32,8 @@ async def drop_all(owner: Connection) -> None:
 
 
 async def until_building(owner: Connection) -> None:
-    async with asyncio.timeout(WAIT_S):
+    # A process starts and migrates before that; on a loaded machine it takes long.
+    async with asyncio.timeout(5 * WAIT_S):
         while not await owner.fetchval(
             "select count(*) from pg_stat_progress_create_index where phase like 'waiting%'"
         ):
