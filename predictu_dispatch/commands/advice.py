@@ -12,7 +12,7 @@ from predictu_dispatch.core.verdict import MISCONFIGURED, UNKNOWN_STATUS
 
 _PING: Final = "predictu-dispatch ping {operator_id}"
 _FILE: Final = "operators/{operator_id}.toml"
-_CHECK: Final = "then: predictu-dispatch check"
+_CHECK: Final = "then: predictu-dispatch check && systemctl reload 'predictu-dispatch@*'"
 
 NO_DAEMON: Final = "no daemon is running (none sends heartbeats), so nothing is sent to any operator"
 START_DAEMON: Final = (
@@ -23,7 +23,6 @@ _START_HERE: Final = "start a daemon: systemctl start predictu-dispatch@INSTANCE
 _AFTER_FAILURE: Final = {
     "address_refused": f"correct callback_url or set allow_private_addresses in {_FILE}, {_CHECK}",
     "dns_failed": f"compare the host name in {_FILE} with the operator's; to test it: {_PING}",
-    "tls_failed": f"to see the certificate's error: {_PING}",
     "not_json": f"something else may answer at callback_url; to see the whole answer: {_PING}",
     "bad_http": f"something else may answer at callback_url; to test it: {_PING}",
     "too_large": f"raise [limits] max_response_bytes in {_FILE}, {_CHECK}",

@@ -20,7 +20,7 @@ from predictu_dispatch.commands.output import (
     wrapped,
 )
 from predictu_dispatch.commands.overview import Operator
-from predictu_dispatch.commands.texts import failure_text
+from predictu_dispatch.commands.texts import failure_text, reason_text
 from predictu_dispatch.core.operator_problems import FAILING, Problem, by_severity
 
 NO_OPERATOR: Final = "no operators yet: a daemon registers them when it starts"
@@ -198,7 +198,9 @@ def _fact(problem: Problem, operator: Operator, columns: int) -> str:  # noqa: C
         case Problem.LATE:
             return f"a callback has been due for {duration(operator.oldest_due_s or 0.0)} and is not sent"
         case Problem.UNKNOWN_EFFECT:
-            return f"{count(operator.total('unknown_effect'), 'unfinished callback')} may have been applied"
+            unfinished = count(operator.total("unknown_effect"), "unfinished callback")
+            reason = next((lane["unknown_reason"] for lane in lanes if lane["unknown_reason"]), None)
+            return f"{unfinished} may have been applied" + (f" ({reason_text(reason)})" if reason else "")
         case Problem.NEVER_ANSWERED:
             return "it has answered nothing yet"
         case Problem.NO_DAEMON:

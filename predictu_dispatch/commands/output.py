@@ -38,6 +38,7 @@ _MILLION: Final = 1_000_000
 _NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 _UNBROKEN: Final = re.compile(
     r"predictu-dispatch (?:ping|resume|(?:keys|operator) [a-z]+) [\w-]+(?: --[a-z]+)?|"
+    r"predictu-dispatch check && systemctl reload '\S+'|openssl s_client \S+ \S+ \S+ </dev/null|"
     r"predictu-dispatch [a-z-]+(?: (?:[0-9a-f-]{36}|--[a-z]+(?: [A-Z]+)?))*|[\d.]+ (?:ms|s|min|h|d)\b"
 )
 

@@ -131,7 +131,9 @@ def _lanes(operators: Sequence[Row], groups: Iterable[Row]) -> list[dict[str, An
         lane = lanes[group["operator_id"], group["lane"]]
         lane[group["state"]] += group["callbacks"]
         lane["unknown_effect"] += group["unknown_effect"]
-        lane["unknown_request_id"] = lane["unknown_request_id"] or group["unknown_request_id"]
+        if lane["unknown_request_id"] is None and group["unknown_request_id"] is not None:
+            # Of the largest group, because the groups come largest first.
+            lane["unknown_request_id"], lane["unknown_reason"] = group["unknown_request_id"], group["reason"]
         # Negative if even the first callback is due later.
         if group["oldest_due_s"] is not None and group["oldest_due_s"] >= 0:
             lane["oldest_due_s"] = max(group["oldest_due_s"], lane["oldest_due_s"] or 0.0)
@@ -149,6 +151,7 @@ def _empty_lane(operator: Row, lane: str) -> dict[str, Any]:
         "oldest_due_s": None,
         "unknown_effect": 0,
         "unknown_request_id": None,
+        "unknown_reason": None,
         **{name: value for name, value in operator.items() if not name.startswith(LANES)},
     }
 

@@ -81,11 +81,13 @@ def review_lines(overview: Overview, *, columns: int, lines_max: int | None) -> 
         room = None if room is None else room - len(head)
         left = len(groups) - shown
         share = None if room is None else max(0, (room - left * _LINES_PER_CAUSE) // (left + 1))
-        for row in _of_group(group, overview.review)[:share]:
+        rows = _of_group(group, overview.review)[:share]
+        for row in rows:
             lines = wrapped(_callback_text(row), indent="    ", hanging="      ", columns=columns)
             yield from lines
-            listed += 1
             room = None if room is None else room - len(lines)
+        # The only callback of a cause is named by its command.
+        listed += 1 if group.callbacks == 1 else len(rows)
     yield from wrapped(_rest(groups[shown:], overview.in_review - listed), hanging="  ", columns=columns)
 
 

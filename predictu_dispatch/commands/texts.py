@@ -145,11 +145,11 @@ def failure_text(
     if answer:
         parts.append(f"answer: {answer}")
     elif error and reason in _EXPLAINED_BY_ERROR:
-        parts.append(_fault(error))
+        parts.append(fault(error))
     return ", ".join(parts)
 
 
-def _fault(error: str) -> str:
+def fault(error: str) -> str:
     """What an attempt's error says, without the classes and the host that it names."""
     if of_tls := _TLS_FAULT.search(error):
         return of_tls[1].strip()

@@ -54,11 +54,11 @@ def top(invocation: Invocation, every_s: float) -> None:
 
 async def _until_interrupted(invocation: Invocation, every_s: float) -> None:
     """Follow until Ctrl-C, also if the process was started with SIGINT ignored."""
-    following = asyncio.create_task(_follow(invocation, every_s), name="top")
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, following.cancel)
-    await asyncio.wait([following])
-    if not following.cancelled():
-        following.result()
+    # Not a task of its own: asyncio would print the traceback of an exit in it.
+    if (following := asyncio.current_task()) is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, following.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await _follow(invocation, every_s)
 
 
 async def _follow(invocation: Invocation, every_s: float) -> None:

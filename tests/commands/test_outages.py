@@ -118,6 +118,10 @@ async def test_one_command_names_the_cause_of_each_outage_of_an_operator_and_the
         assert (opened["op_404"]["reason"], opened["op_404"]["response_status"]) == ("misconfigured", 404)
         assert opened["op_refused"]["reason"] == "connect_refused"
         assert "nginx" not in daemon.log_text
+        hides = re.search(r"--since -15min \| grep -v '(.*)'\n", RUNBOOK)
+        assert hides is not None
+        left = [line for line in daemon.log_text.splitlines() if hides[1] not in line]
+        assert {json.loads(line)["level"] for line in left} == {"warning"}
 
 
 async def test_a_database_that_is_away_is_named_by_status(tmp_path: Path, database: Database) -> None:

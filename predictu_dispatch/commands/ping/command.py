@@ -23,7 +23,7 @@ from predictu_dispatch.commands.output import (
 )
 from predictu_dispatch.commands.ping.help import help_after
 from predictu_dispatch.commands.ping.pings import Ping, Skipped, ping_all, ping_one, waits_for
-from predictu_dispatch.commands.texts import failure_text, first_line, reason_text
+from predictu_dispatch.commands.texts import failure_text, fault, first_line, reason_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,8 @@ def _print(one: Ping) -> None:
     if attempt is not None:
         said = f"delivered, HTTP {attempt['response_status']}, " if one.is_delivered else ""
         print_wrapped(f"{said}to {attempt['url']}", indent="  ")
-        print_wrapped(attempt["error"] or "", indent="  ")
+        error = attempt["error"] or ""
+        print_wrapped("" if fault(error) in _cause(one) else error, indent="  ")
         if one.is_delivered and (answer := _answer(attempt)["answer"]):
             print_wrapped(f"answer: {answer}", indent="  ")
     for key, phase_ms in _phases(one).items():
@@ -90,7 +91,13 @@ def _cause(one: Ping) -> str:
     if attempt is None:
         return reason_text(one.progress["reason"]) or "it was never sent"
     answer = _answer(attempt)
-    return failure_text(attempt["reason"], attempt["response_status"], answer["location"] or None, answer["answer"])
+    return failure_text(
+        attempt["reason"],
+        attempt["response_status"],
+        answer["location"] or None,
+        answer["answer"],
+        attempt["error"],
+    )
 
 
 def _help(one: Ping) -> str:

@@ -18,12 +18,12 @@ def help_after(reason: str | None, status: int | None, *, operator_id: str, url:
     address = urlsplit(url)
     host = address.hostname or ""
     if reason in _CONNECTING:
-        return f"from the daemon's host: curl --verbose {url}"
+        return f"from the daemon's host: curl --verbose --max-time 10 {url}"
     if reason == "dns_failed":
         return f"from the daemon's host: getent hosts {host}; compare it with callback_url in {_file(operator_id)}"
     if reason == "tls_failed":
         port = address.port or _HTTPS_PORT
-        return f"to see the certificate: openssl s_client -connect {host}:{port} -servername {host} </dev/null"
+        return f"to see the certificate: openssl s_client -brief -connect {host}:{port} </dev/null"
     text = after_failure(reason, status).format(operator_id=operator_id)
     # The PING has just been sent.
     return text if _PING not in text else f"for the whole exchange: predictu-dispatch show {request_id}"

@@ -189,7 +189,7 @@ class Transport:
     def _failed_to_connect(self, started_s: float, error: Exception) -> Exchange:
         is_interrupted = self._is_interrupted and isinstance(error, TimeoutError)
         reason = "interrupted" if is_interrupted else reason_not_sent(error)
-        return _not_sent(started_s, reason=reason, error=f"{type(error).__name__}: {error}")
+        return _not_sent(started_s, reason=reason, error=f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 async def _until_read(connection: Connection) -> None:
