@@ -1,6 +1,7 @@
 """`keys retire` asks the database whether anything needs the previous key."""
 
 import time
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from predictu_dispatch.edge.config.keys import create_key_file
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.harness import OPERATOR, Harness, claim, delivered, exhausted
+from tests.support.heartbeats import heartbeat, pass_time
 from tests.support.postgres import Database
 
 pytestmark = pytest.mark.usefixtures("long_heartbeat_timeout")
@@ -114,6 +116,16 @@ async def test_a_reload_with_the_same_key_does_not_begin_the_wait_again(harness:
     assert await harness.owner.fetchval(since, OPERATOR) == first
     await reload(harness, "another")
     assert await harness.owner.fetchval(since, OPERATOR) > first
+
+
+async def test_a_daemon_that_started_again_reports_its_key_before_any_is_retired(
+    harness: Harness, cli: CommandLine
+) -> None:
+    """After a crash it may have other files, or be of an earlier release, which reports nothing."""
+    await reload(harness, (await key_ids(cli))["active"])
+    await pass_time(harness.owner, 12 * 3600.0)
+    await heartbeat(harness.daemon, "host-1", uuid.uuid4(), {OPERATOR: (1, 1, 0.0)}, {})
+    assert (await refused(cli))[0] == "daemon_does_not_tell"
 
 
 async def test_without_the_database_a_key_is_retired_only_if_it_is_compromised(

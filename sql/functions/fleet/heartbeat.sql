@@ -47,6 +47,8 @@ begin
            version = heartbeat.version, schema_version = heartbeat.schema_version, seen_at = seen_now,
            clock_ahead_s = heartbeat.clock_ahead_s,
            started_at = case d.session_id when heartbeat.session_id then d.started_at else seen_now end,
+           -- A new session reports its own, or none if it is of an earlier release.
+           signing_keys = case d.session_id when heartbeat.session_id then d.signing_keys end,
            present_since = case when d.seen_at between silent_since and ahead then d.present_since else seen_now end
      where d.instance = heartbeat.instance
     returning d.present_since < silent_since into is_established;
