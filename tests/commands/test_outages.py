@@ -20,6 +20,7 @@ RUNBOOK = (DEPLOY / "runbook.md").read_text(encoding="utf-8")
 RULES = (DEPLOY / "prometheus" / "predictu-dispatch.rules.yml").read_text(encoding="utf-8")
 OF_OPERATORS = {
     "connection refused": "refused",
+    "no connection": "black_hole",
     "timeout": "timeout",
     "HTTP 404": "404",
     "an HTML page": "html",
@@ -29,7 +30,7 @@ OF_OPERATORS = {
     "an undeclared status": "wrong_status",
 }
 """The name of each outage in the runbook, and in tests/support/outages.py."""
-OF_DATABASES = ("Postgres away", "the database's disk is full")
+OF_HOSTS = ("Postgres away", "the database's disk is full", "the log's disk is full")
 FULL_DISK = """
     create function public.no_space() returns trigger language plpgsql as
         $$ begin raise exception 'could not extend file: No space left on device' using errcode = 'disk_full'; end $$;
@@ -58,7 +59,7 @@ async def shown(desk: CommandLine, *arguments: str) -> str:
 
 
 def test_the_table_has_every_outage_with_an_alert_that_exists() -> None:
-    assert list(CAUSES) == [*OF_OPERATORS, *OF_DATABASES]
+    assert list(CAUSES) == [*OF_OPERATORS, *OF_HOSTS]
     for alert, *_ in CAUSES.values():
         assert f"alert: {alert}\n" in RULES
         assert f"### {alert}\n" in RUNBOOK

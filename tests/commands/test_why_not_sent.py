@@ -177,6 +177,9 @@ async def test_deadlines(scene: Scene) -> None:
     codes, text = await scene.why(placement)
     assert codes == ["deadline_passed", "operator_disabled"]
     in_order(text, "its deadline passed at", "within seconds it ends exhausted, without a debit")
+    await scene.callback(placement, "expires_at = now() - interval '31 s'")
+    _, text = await scene.why(placement)
+    in_order(text, "its deadline passed at", "as soon as a daemon can write", "/readyz", "it ends exhausted")
 
     await scene.operator("enabled = true")
     win = await scene.due_win("b2")

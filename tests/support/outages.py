@@ -57,7 +57,10 @@ async def outages() -> AsyncIterator[Mapping[str, str]]:
         # Signed by an authority that nobody trusts.
         server = await stack.enter_async_context(RawServer(always(ANSWERS["503"])).running(tls))
         urls["bad_certificate"] = server.url.replace("http:", "https:")
-        with socket.socket() as unused:
+        with socket.socket() as unused, socket.create_server(("127.0.0.1", 0), backlog=0) as full:
             unused.bind(("127.0.0.1", 0))
             urls["refused"] = f"http://127.0.0.1:{unused.getsockname()[1]}/predictu"
-            yield urls
+            # Nobody accepts, so after the first connection the kernel drops every request for one.
+            with socket.create_connection(full.getsockname()):
+                urls["black_hole"] = f"http://127.0.0.1:{full.getsockname()[1]}/predictu"
+                yield urls

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from predictu_dispatch.commands import advice
 from predictu_dispatch.commands.output import count, duration
@@ -20,6 +20,9 @@ from predictu_dispatch.core.diagnosis_facts import (
 )
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.verdict import MISCONFIGURED
+
+_OVERDUE_S: Final = 30.0
+"""A daemon ends what has passed its deadline within seconds, unless the database refuses it."""
 
 
 def values_of(facts: Facts) -> dict[str, Any]:
@@ -171,7 +174,12 @@ def _soon(facts: Facts) -> str:
     """When a callback ends whose deadline has passed."""
     if not facts.live:
         return "as soon as a daemon runs"
-    return "when its lock is released" if facts.callback.row_locker else "within seconds"
+    if facts.callback.row_locker:
+        return "when its lock is released"
+    expires_at = facts.callback.expires_at
+    if expires_at is not None and (facts.at - expires_at).total_seconds() > _OVERDUE_S:
+        return "as soon as a daemon can write (for the reason, curl http://127.0.0.1:9464/readyz on its host),"
+    return "within seconds"
 
 
 def _clocks(facts: Facts) -> str:
