@@ -17,7 +17,7 @@ from predictu_dispatch.core.database import Refused
 from predictu_dispatch.edge.postgres.sql_files import query
 
 _LARGEST_AMOUNT: Final = 10**18 - 1
-"""Of PROTOCOL.md: 18 digits, in subunits."""
+"""The protocol's largest amount: 18 digits, in subunits."""
 _ADD: Final = "predictu-dispatch currencies add CODE DIGITS"
 
 
@@ -63,7 +63,7 @@ def list_currencies(invocation: Invocation) -> None:
 @click.argument("digits", type=click.IntRange(0, 18))
 @common_options
 def add(invocation: Invocation, code: str, digits: int) -> None:
-    """Add a currency, such as USDT, of which one unit has 10^DIGITS subunits.
+    """Add the currency CODE, such as USDT. One unit of it is 10^DIGITS subunits.
 
     Its digits can never be changed, and it can never be removed: stored amounts are in its
     subunits. An amount has at most 18 digits, so a currency with 18 has no amounts of 1 or more; 8

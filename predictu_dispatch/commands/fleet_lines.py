@@ -1,4 +1,4 @@
-"""The daemons on a screen: first what is wrong with them, later those that run."""
+"""The daemons on a screen: first their problems, then those that run."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def money_line(row: Row) -> str:
     summary = summary_of(row)
     debit, credit = _debit_text(summary, row), _credit_text(summary, row)
     line = f"{debit}, {credit}" if credit else debit
-    # An automatic rollback cancels a waiting terminal callback, which a person must look at.
+    # An automatic rollback cancels a waiting terminal callback, which then needs review.
     return f"{line}; a cancelled {row['others_in_review']} {_IN_REVIEW}" if row["others_in_review"] else line
 
 

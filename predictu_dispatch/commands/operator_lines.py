@@ -23,11 +23,11 @@ from predictu_dispatch.commands.overview import Operator
 from predictu_dispatch.commands.texts import failure_text, reason_text
 from predictu_dispatch.core.operator_problems import FAILING, Problem, by_severity
 
-NO_OPERATOR: Final = "no operators yet: a daemon registers them when it starts"
+NO_OPERATOR: Final = "no operators: a daemon registers them when it starts or reloads"
 WIDE_COLUMNS: Final = 100
 """From here on, the table has more columns."""
 _ID_COLUMNS_MAX: Final = 20
-"""Of an operator's id in a narrow table; its sentence has the whole id."""
+"""The width of an operator's id in a narrow table; its sentence has the whole id."""
 _OTHER_COLUMNS: Final = 92
 """What the wide table's other columns need."""
 _ANSWER_COLUMNS_MIN: Final = 60

@@ -119,10 +119,11 @@ def _json_value(value: Any) -> Any:  # noqa: ANN401 - a row holds any type
 
 
 def print_error(message: str, hint: str = "") -> None:
-    """Print an error on one line of stderr, and its hint on the next; both escaped."""
-    print_line(message, err=True)
-    if hint:
-        print_line(f"    {hint}", err=True)
+    """Print an error and its hint on stderr, on one line each; on a terminal they are wrapped."""
+    for text, indent in ((message, ""), (hint, "    ")):
+        lines = wrapped(text, indent=indent) if sys.stderr.isatty() else [f"{indent}{text}"]
+        for line in lines if text else ():
+            print_line(line, err=True)
 
 
 def ask(question: str) -> None:

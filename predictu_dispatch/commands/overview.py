@@ -132,7 +132,7 @@ def _lanes(operators: Sequence[Row], groups: Iterable[Row]) -> list[dict[str, An
         lane[group["state"]] += group["callbacks"]
         lane["unknown_effect"] += group["unknown_effect"]
         if lane["unknown_request_id"] is None and group["unknown_request_id"] is not None:
-            # Of the largest group, because the groups come largest first.
+            # From the largest group, because the groups come largest first.
             lane["unknown_request_id"], lane["unknown_reason"] = group["unknown_request_id"], group["reason"]
         # Negative if even the first callback is due later.
         if group["oldest_due_s"] is not None and group["oldest_due_s"] >= 0:

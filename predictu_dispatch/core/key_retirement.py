@@ -39,7 +39,7 @@ class SigningDaemon:
     instance: str
     is_live: bool
     key_id: str | None
-    """None if it is of an earlier release, which does not tell."""
+    """None if it is of an earlier release, which does not report it."""
     signs_for_s: float
     """For how long it has signed with this key."""
     seen_s_ago: float

@@ -3,7 +3,7 @@
 Theory of operation. A person reads the first problem and acts on it, so what explains the others
 comes first: somebody has disabled or paused the operator; no daemon could send; the operator fails;
 callbacks are slow or uncertain. An operator is well only if nothing at all is wrong and a daemon
-has seen it answer: what nobody has seen is not well.
+has seen it answer.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def _problems(operator: OperatorView) -> Iterator[Problem]:
         yield Problem.NO_DAEMON
     elif not operator.is_served:
         yield Problem.NOT_SERVED
-    failing = tuple(_failures(operator))
+    # Nothing is sent to a disabled operator, so its last failures say nothing.
+    failing = tuple(_failures(operator)) if operator.enabled else ()
     yield from failing
     if operator.is_backing_off:
         yield Problem.BACKING_OFF

@@ -1,5 +1,6 @@
 """`currencies`: adds further ones, whose amounts then are exact on the wire and on screens."""
 
+import asyncio
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from predictu_dispatch.edge.postgres.outbox import Outbox
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.harness import OPERATOR, Harness, delivered, enqueue, placement_params
 from tests.support.postgres import Database
+from tests.support.terminal import COLUMNS, terminal
 
 LARGEST = 10**18 - 1
 
@@ -166,3 +168,13 @@ async def test_a_bet_that_was_opened_elsewhere_may_be_in_an_added_currency(harne
         await harness.producer.execute(adopt, OPERATOR)
     await cli.run("currencies", "add", "USDT", "6")
     await harness.producer.execute(adopt, OPERATOR)
+
+
+async def test_an_error_and_its_hint_fit_a_terminal_and_are_one_line_each_in_a_pipe(cli: CommandLine) -> None:
+    code, _, stderr = await cli.run("currencies", "add", "EUR", "3")
+    assert (code, len(stderr.splitlines())) == (1, 2)
+    assert max(map(len, stderr.splitlines())) > COLUMNS
+    with terminal(cli, "currencies", "add", "EUR", "3") as screen:
+        assert await asyncio.to_thread(screen.process.wait, 60) == 1
+        assert screen.shows("add another")
+        assert max(map(len, screen.text.splitlines())) <= COLUMNS

@@ -52,6 +52,7 @@ def test_an_operator_is_well_only_if_nothing_at_all_is_wrong_and_a_daemon_has_se
         ({"circuit": Circuit.HALF_OPEN, "health": Health.DOWN}, [Problem.CIRCUIT_HALF_OPEN]),
         ({"is_paused": True, "circuit": Circuit.OPEN}, [Problem.PAUSED, Problem.CIRCUIT_OPEN]),
         ({"enabled": False, "is_served": False}, [Problem.DISABLED, Problem.NOT_SERVED]),
+        ({"enabled": False, "circuit": Circuit.OPEN, "health": Health.DOWN}, [Problem.DISABLED]),
         ({"oldest_due_s": LATE_S + 1, "unknown_effect": 1}, [Problem.LATE, Problem.UNKNOWN_EFFECT]),
         ({"oldest_due_s": LATE_S + 1, "is_backing_off": True}, [Problem.BACKING_OFF]),
     ],

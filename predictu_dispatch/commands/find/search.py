@@ -64,7 +64,7 @@ class Page:
     next: Cursor | None
     back_to: datetime | None
     has_more_ids: bool
-    """More request ids begin so than a page shows."""
+    """More request ids have this beginning than a page shows."""
     operators: list[str]
     unknown_operator: str | None
     currencies: list[str]

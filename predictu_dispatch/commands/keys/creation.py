@@ -111,7 +111,7 @@ def _keys(invocation: Invocation, operator: str) -> Mapping[KeyRole, SigningKey]
             invocation.refuse(error)
         found, _ = read_keys(located(signing.key_file, file, os.environ), signing.algorithm)
         return found
-    # Without the operator's file, the key itself tells its algorithm.
+    # Without the operator's file, the key shows its algorithm.
     faults = []
     for algorithm in ALGORITHMS:
         found, wrong = read_keys(path, algorithm)

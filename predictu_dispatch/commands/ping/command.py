@@ -129,6 +129,8 @@ def _print_table(pings: Sequence[Ping], skipped: Sequence[Skipped]) -> None:
     print_line(styled(summary, colour="green" if is_good else "red", bold=True))
     if failed:
         print_wrapped(f"For the whole cause: predictu-dispatch ping {failed[0].progress['operator_id']}")
+    elif not pings and not skipped:
+        print_wrapped("This database has no operators: a daemon registers them when it starts or reloads.")
     elif not is_good:
         print_wrapped("For the operators and the daemons: predictu-dispatch status")
 

@@ -27,7 +27,7 @@ _WAIT_MAX_S: Final = 120.0
 """For an operator without a deadline, whose PING may wait forever."""
 _UNFINISHED: Final = ("ready", "in_flight")
 _INSTANCES_MAX: Final = 8
-"""Of the running daemons, how many a message names."""
+"""How many running daemons a message names."""
 _LOCKED: Final = "PD006"
 
 

@@ -123,9 +123,8 @@ class KeyRotation:
         if previous is None:
             next_step = "activate" if KeyRole.STAGED in keys else "stage"
             raise RotationRefusedError(
-                f"nothing to retire: {self._file(KeyRole.PREVIOUS)} does not exist; a key is retired after another"
-                f" one replaced it: {self._command(next_step)}; also if key {active.kid}, which is active, is"
-                " compromised"
+                f"nothing to retire: {self._file(KeyRole.PREVIOUS)} does not exist; to replace the active key"
+                f" {active.kid}, also if it is compromised: {self._command(next_step)}"
             )
         if previous == active:
             raise RotationRefusedError(

@@ -1,4 +1,4 @@
--- Refuses that a retired operator is used again. Its circuit may still be written: a daemon of an
+-- Refuses a change that would use a retired operator again. Its circuit may still be written: a daemon of an
 -- older release may have its file.
 create or replace function predictu_dispatch.guard_retired() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$

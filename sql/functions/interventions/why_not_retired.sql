@@ -1,4 +1,4 @@
--- Returns what forbids to retire an operator, each with what to do about it; no row if nothing does.
+-- Returns each reason not to retire an operator, and what to do about it; no row if there is none.
 -- with_bets also looks for bets without an end, for which it reads all bets of the operator.
 create or replace function predictu_dispatch.why_not_retired(operator_id text, with_bets boolean)
 returns table (fault text, advice text)

@@ -1,7 +1,7 @@
 -- Returns a bet's state, and what outcome() returns of its placement and of its terminal callback,
 -- all as of one moment. The terminal columns are null while the bet has none; a cancelled terminal is
--- shown until another one takes its place. Of the placement of an adopted bet only the request_id is
--- known. There is no row for an unknown bet. For a bet that retention removed, bet_state remains, and
+-- shown until another one takes its place. An adopted bet has only the request_id of its
+-- placement. There is no row for an unknown bet. For a bet that retention removed, bet_state remains, and
 -- if it was removed by this release or a later one, also request_id, method, state, reason, effect
 -- and finished_at of both. Raises PD008 (the login may not act for this operator).
 create or replace function predictu_dispatch.outcome_of_bet(operator_id text, bet_id text)

@@ -1,6 +1,6 @@
 -- Rolls back a bet whose trade failed, or whose outcome is unknown; at any time, and as often as you
--- like. Returns the request_id of the BET_ROLLBACK, or null if nothing has to be sent. Of the reason the
--- first 1,000 characters are kept: a long one must not keep a debit. Raises PD005 (the bet is unknown,
+-- like. Returns the request_id of the BET_ROLLBACK, or null if nothing has to be sent. Keeps the
+-- first 1,000 characters of the reason: a long one must not stop a rollback. Raises PD005 (the bet is unknown,
 -- or another terminal callback may have been sent), PD008 (the login may not act for this operator).
 create or replace function predictu_dispatch.rollback_bet(operator_id text, bet_id text, reason text) returns uuid
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
