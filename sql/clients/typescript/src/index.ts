@@ -329,6 +329,7 @@ async function call(client: Queryable, invocation: string, values: unknown[]): P
 
 /** A lost connection, or a conflict with another transaction. */
 function isRepeatable(fault: unknown): boolean {
+  if (fault instanceof NotDeliveredError || fault instanceof OutcomeTimeout) return false;
   const { code, message } = fault as { code?: string; message: string };
   // A SQLSTATE, or a code of the system such as ECONNRESET; node-postgres has errors without a code.
   return code ? /^(08|57|53|40|54000|E)/.test(code) : /connection|timeout/i.test(message);
