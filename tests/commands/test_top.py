@@ -206,6 +206,14 @@ def test_five_degraded_operators_fit_a_small_terminal_with_cause_and_command() -
     assert "… and 7 more operators: 7 well" in text
 
 
+def test_an_operator_of_unknown_effect_names_the_reason_and_a_callback() -> None:
+    lanes = lanes_of(1, unknown_effect=2)
+    lanes[0] |= {"unknown_request_id": "0199-unknown", "unknown_reason": "unknown_status"}
+    text = " ".join(" ".join(screen_of(*lanes)).split())
+    assert "may have been applied (unknown status: declare it under [statuses] in the operator's file)" in text
+    assert "→ predictu-dispatch why 0199-unknown" in text
+
+
 @pytest.mark.parametrize(
     ("changes", "daemons", "counted"),
     [
