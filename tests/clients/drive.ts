@@ -1,12 +1,13 @@
 /** Runs calls of the package: a JSON line on stdin for each call, a JSON line on stdout for its result. */
 import { createInterface } from "node:readline";
-import { Client, Pool } from "pg";
+import { Client, Pool, types } from "pg";
 import * as client from "predictu-dispatch-client";
 
 import { buy } from "./readme.js";
 
 type Arguments = Record<string, any>;
 
+types.setTypeParser(types.builtins.INT8, Number); // As some applications do; it loses digits.
 const pool = new Pool({ connectionString: process.env.DSN!, max: 4 });
 pool.on("error", () => undefined); // An idle connection was cut; the pool has dropped it.
 const outcomes = new client.Outcomes(pool, Number(process.env.POLL_MS));
@@ -47,6 +48,15 @@ const calls: Record<string, (given: Arguments) => Promise<unknown>> = {
     Promise.all(request_ids.map((id: string) => outcomes.placed(operator_id, id, timeout_s * 1000))),
   balance: ({ operator_id, player_id }) => outcomes.balance(operator_id, player_id, "EUR"),
   digits: ({ currency }) => client.currencyDigits(pool, currency),
+  place_and_catch: (given) =>
+    client.inTransaction(pool, async (connection) => {
+      await client.placeBet(connection, given.operator_id, client.newRequestId(), placement(given));
+      await client.rollbackBet(connection, given.operator_id, "unknown", "caught").catch(() => undefined);
+    }),
+  place_without_odds: (given) => {
+    const { bet, ...others } = placement(given);
+    return client.placeBet(pool, given.operator_id, client.newRequestId(), { ...others, bet: { ...bet, odds: NaN } });
+  },
   money: async ({ units, currency, digits }) => {
     const subunits = client.toSubunits(units, digits);
     return [subunits, client.formatMoney(subunits, currency, digits)];

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from predictu_dispatch_client import Outcome, Outcomes
 
-from tests.clients.callers import WAIT_S, Caller, Refused
+from tests.clients.callers import WAIT_S, Caller, Refused, typescript_caller
 from tests.clients.conftest import OpenCaller
 from tests.support.daemons import until
 from tests.support.harness import DISABLED, OPERATOR
@@ -21,6 +23,7 @@ from tests.support.operators import FUNDS
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Database
 from tests.support.postgres_proxy import PostgresProxy, Trick, proxied
+from tests.support.typescript import needs_node
 
 PLAYER = "p-1"
 STAKE = 1250
@@ -303,6 +306,31 @@ async def test_money_is_exact_in_every_currency(caller: Caller, market: Market) 
         assert await caller("money", units=units, currency=currency, digits=digits) == [subunits, text]
     assert "XXQ" in (await refused(caller, "digits", currency="XXQ"))["message"]
     assert "12.505" in (await refused(caller, "money", units="12.505", currency="EUR", digits=2))["message"]
+
+
+@needs_node
+async def test_a_transaction_that_committed_nothing_is_an_error(program: Callable[[], Path], market: Market) -> None:
+    """Postgres answers COMMIT with ROLLBACK if the caller caught a statement's error."""
+    async with typescript_caller(program(), market.producer_dsn, None, 0.05) as caller:
+        fault = await refused(caller, "place_and_catch", bet_id="b-1")
+        assert "nothing was committed" in fault["message"]
+        assert '"odds" is NaN' in (await refused(caller, "place_without_odds", bet_id="b-1"))["message"]
+    assert await market.callbacks("b-1") == []
+
+
+async def test_a_wait_that_is_cancelled_while_it_is_notified_ends() -> None:
+    class Unfinished:
+        async def fetchrow(self, _query: str, /, *_args: object) -> Any:
+            return dict.fromkeys(Outcome.__slots__) | {"state": "ready"}
+
+    outcomes, request_id = Outcomes(Unfinished(), poll_s=NEVER_S), uuid.uuid4()
+    waiting = asyncio.create_task(outcomes.wait(OPERATOR, request_id))
+    await asyncio.sleep(0)  # It has read the outcome, and waits for a notification.
+    await asyncio.sleep(0)
+    outcomes._wake(None, 0, "", f"{OPERATOR} {request_id}")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(waiting, WAIT_S)
 
 
 async def test_request_ids_begin_with_the_time(caller: Caller) -> None:

@@ -13,7 +13,7 @@ import type { Client, Pool, PoolClient } from "pg";
 export interface BetDetails {
   market_id: string;
   outcome: string;
-  odds: number;
+  odds: number | null;
   shares: number;
   price: number;
 }
@@ -157,7 +157,9 @@ export async function rollbackBet(client: Queryable, operatorId: string, betId: 
 
 /** Returns what is known of the callback, or undefined if nothing was enqueued under this id. */
 export async function readOutcome(client: Queryable, operatorId: string, requestId: string) {
-  const [row] = await call(client, "outcome($1, $2)", [operatorId, requestId]);
+  // As text: the application's parser of int8 may return a number, which loses digits.
+  const columns = "state, reason, effect, operator_status, operator_transaction_id, balance::text, finished_at";
+  const [row] = await call(client, "outcome($1, $2)", [operatorId, requestId], columns);
   const outcome: Outcome | undefined = row && { ...row, balance: row.balance === null ? null : BigInt(row.balance) };
   return outcome;
 }
@@ -195,7 +197,9 @@ export async function inTransaction<T>(pool: Pool, work: (client: PoolClient) =>
   try {
     await client.query("begin");
     const result = await work(client);
-    await client.query("commit");
+    // Postgres answers ROLLBACK, and no error, if a statement failed and `work` caught its error.
+    const { command } = await client.query("commit");
+    if (command !== "COMMIT") throw new Error("nothing was committed: a statement failed, and its error was caught");
     broken = false;
     return result;
   } finally {
@@ -313,14 +317,20 @@ function enqueuing<P extends object>(method: string) {
     // JSON.stringify() refuses a bigint, so the amount is a parameter of its own.
     const { amount = null, ...others } = params as { amount?: bigint };
     const withAmount = "$3::jsonb || jsonb_strip_nulls(jsonb_build_object('amount', $4::bigint))";
-    const values = [operatorId, method, JSON.stringify(others), amount, requestId];
+    const values = [operatorId, method, JSON.stringify(others, refuseNaN), amount, requestId];
     await call(client, `enqueue_callback($1, $2, ${withAmount}, $5)`, values);
   };
 }
 
-async function call(client: Queryable, invocation: string, values: unknown[]): Promise<any[]> {
+/** JSON.stringify() writes NaN and Infinity as null, which is allowed for odds. */
+function refuseNaN(key: string, value: unknown): unknown {
+  if (typeof value === "number" && !Number.isFinite(value)) throw new RangeError(`"${key}" is ${value}`);
+  return value;
+}
+
+async function call(client: Queryable, invocation: string, values: unknown[], columns = "*"): Promise<any[]> {
   try {
-    return (await client.query(`select * from predictu_dispatch.${invocation}`, values)).rows;
+    return (await client.query(`select ${columns} from predictu_dispatch.${invocation}`, values)).rows;
   } catch (fault) {
     const { code, message, hint } = fault as DispatchError;
     throw code in ERRORS ? new DispatchError(message, code, hint, fault) : fault;
@@ -332,5 +342,5 @@ function isRepeatable(fault: unknown): boolean {
   if (fault instanceof NotDeliveredError || fault instanceof OutcomeTimeout) return false;
   const { code, message } = fault as { code?: string; message: string };
   // A SQLSTATE, or a code of the system such as ECONNRESET; node-postgres has errors without a code.
-  return code ? /^(08|57|53|40|54000|E)/.test(code) : /connection|timeout/i.test(message);
+  return code ? /^(08|57|53|40|54000|25006|E)/.test(code) : /connection|timeout/i.test(message);
 }

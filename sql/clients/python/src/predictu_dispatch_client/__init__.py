@@ -36,6 +36,7 @@ _REPEATABLE = (  # Lost connections, and conflicts with other transactions.
     asyncpg.InsufficientResourcesError,
     asyncpg.ProgramLimitExceededError,  # The notification queue was full.
     asyncpg.OperatorInterventionError,  # The server stops or starts.
+    asyncpg.ReadOnlySQLTransactionError,  # After a failover: still connected to the old server.
 )
 
 
@@ -44,7 +45,7 @@ class BetDetails(TypedDict):
 
     market_id: str
     outcome: str
-    odds: float
+    odds: float | None
     shares: float
     price: float
 
@@ -244,7 +245,7 @@ async def repeat(work: Callable[[], Awaitable[T]]) -> T:
     for pause_s in (0.1, 0.5, 2.0, 5.0):
         try:
             return await work()
-        except ValueError:  # Also asyncpg.DataError: the same arguments fail again.
+        except ValueError:  # Also some errors of asyncpg: the same arguments fail again.
             raise
         except _REPEATABLE:
             await asyncio.sleep(pause_s)
@@ -298,8 +299,10 @@ class Outcomes:
                             raise LookupError(f"{operator_id} has no callback {request_id}; did you commit?")
                         if outcome.state in _FINAL:
                             return outcome
+                    # In Python 3.11 asyncio.wait_for() can lose a cancellation and the timeout.
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(notified.wait(), self._poll_s)
+                        async with asyncio.timeout(self._poll_s):
+                            await notified.wait()
         except TimeoutError:
             raise TimeoutError(f"callback {request_id} of {operator_id} is not final after {timeout_s:g} s") from None
         finally:
