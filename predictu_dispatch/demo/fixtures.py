@@ -50,10 +50,10 @@ class OperatorFixture:
 
 
 OPERATORS: Final = (
-    OperatorFixture(operator_id=GOOD, about="good: answers every request within milliseconds"),
+    OperatorFixture(operator_id=GOOD, about="answers every request within milliseconds"),
     OperatorFixture(
         operator_id=FLAKY,
-        about="flaky: fails one request in three, half of these after the money moved",
+        about="fails one request in three, half of these after the money moved",
         algorithm="RS256",
         amount_format="decimal",
     ),

@@ -221,7 +221,7 @@ async def _operator_outage(context: ScenarioContext) -> None:
     operator = environment.operators[DOWN]
     confirmed = await context.confirmed_bets(DOWN)
     await operator.process.kill()
-    environment.announce(f"{DOWN} went down: its new bets fail, what it owes its players waits")
+    environment.announce(f"{DOWN} went down: its new bets fail, its payouts wait")
     await asyncio.sleep(_ARRIVAL_S)
     rolled_back = context.new_bets(DOWN)
     await context.place(rolled_back)
