@@ -144,5 +144,5 @@ def _rest(groups: Sequence[ReviewGroup], callbacks: int) -> str:
     """How many causes and callbacks are not on the screen, and how to list them."""
     parts = [count(len(groups), "more cause")] if groups else []
     if callbacks:
-        parts.append(count(callbacks, "more callback"))
+        parts.append(f"{count(callbacks, 'callback')} not listed by id")
     return f"… and {', '.join(parts)}; to list all: predictu-dispatch status --all" if parts else ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from collections.abc import Callable
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -25,11 +27,13 @@ from predictu_dispatch.commands.texts import (
     BET_STATES,
     EFFECTS,
     INTERVENTIONS,
+    REASONS,
     VERDICTS,
     changes_text,
     reason_text,
     state_text,
 )
+from predictu_dispatch.core.printable import printable
 from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:
@@ -45,6 +49,8 @@ _COLOURS: Final = {
     "closed": "green",
 }
 _WAGER: Final = (("market", "market_id"), ("outcome", "outcome"), ("odds", "odds"))
+_EQUAL_ATTEMPTS_MAX: Final = 3  # Of more in a row, the first and the last are printed.
+_ALIKE: Final = ("verdict", "evidence", "reason", "response_status", "response_body", "error", "url", "key_id")
 _JSON_COLUMNS: Final = ("params", "request_headers", "response_headers", "before", "after")
 _JSON_ROWS: Final = ("audit", "interventions")
 
@@ -80,6 +86,7 @@ def show(
         return
     if sums is not None:
         print_wrapped(money_line(sums), bold=True)
+    _print_next_step(callbacks, is_bet=found is not None)
     if found is not None and sums is not None:
         _print_bet(found, sums)
     for number, callback in enumerate(callbacks):
@@ -140,6 +147,17 @@ def _print_field(name: str, text: str | None, *, colour: str | None = None) -> N
         print_wrapped(text, indent=f"  {name:<9} ", colour=colour)
 
 
+def _print_next_step(callbacks: list[Row], *, is_bet: bool) -> None:
+    """Print which command says more: about what a person must look at, or what is not settled."""
+    in_review = [one for one in callbacks if one["review_since"] is not None]
+    found = in_review + [one for one in callbacks if one["finished_at"] is None]
+    bet_id = None if is_bet else callbacks[0]["bet_id"]
+    if found:
+        print_wrapped(f"What to do: predictu-dispatch why {found[0]['request_id']}")
+    elif bet_id is not None and printable(bet_id) == bet_id:
+        print_line(f"The whole bet: predictu-dispatch show --bet {callbacks[0]['operator_id']} {shlex.quote(bet_id)}")
+
+
 def _print_bet(bet: Row, sums: Row) -> None:
     title = f"Bet {bet['bet_id']} of operator {bet['operator_id']} is {bet['state']}: {BET_STATES[bet['state']]}."
     print_wrapped(title, colour=_COLOURS.get(bet["state"]), bold=True)
@@ -160,7 +178,8 @@ def _print_callback(callback: Row, sums: Row | None) -> None:
     print_wrapped(title, colour=_COLOURS.get(callback["state"]), bold=True)
     named = (callback[name] for name in ("state", "reason", "operator_status", "operator_id"))
     _print_field("state", state_text(*named))
-    _print_field("effect", EFFECTS[callback["effect"]])
+    if callback["reason"] != "nothing_to_reverse":
+        _print_field("effect", EFFECTS[callback["effect"]])
     params = json.loads(callback["params"])
     if callback["bet_id"]:
         _print_field("bet", f"{callback['bet_id']}, {callback['bet_state']}")
@@ -220,8 +239,29 @@ def _print_life(audit: list[Row], interventions: list[Row]) -> None:
         *((attempt["started_at"], _print_attempt, attempt) for attempt in audit),
         *((intervention["done_at"], _print_intervention, intervention) for intervention in interventions),
     ]
-    for _, print_event, row in sorted(events, key=lambda event: event[0]):
-        print_event(row)
+    in_order = [(print_event, row) for _, print_event, row in sorted(events, key=lambda event: event[0])]
+    for run in [list(events) for _, events in groupby(in_order, key=lambda event: _kind_of(event[1]))]:
+        is_short = len(run) <= _EQUAL_ATTEMPTS_MAX
+        for print_event, row in run if is_short else run[:1]:
+            print_event(row)
+        if not is_short:
+            _print_equal_attempts([row for _, row in run[1:-1]])
+            _print_attempt(run[-1][1])
+
+
+def _kind_of(event: Row) -> tuple[object, ...]:
+    """Equal for attempts that failed alike; different for any two others."""
+    failed = event.get("verdict") == "retry"
+    return tuple(event[name] for name in _ALIKE) if failed else (id(event),)
+
+
+def _print_equal_attempts(attempts: list[Row]) -> None:
+    first, last = attempts[0], attempts[-1]
+    title = (
+        f"attempts {first['attempt']} to {last['attempt']} from {timestamp(first['started_at'])} to"
+        f" {timestamp(last['started_at'])}: as the one before and the one after; --json prints all"
+    )
+    print_wrapped(title, indent="  ", hanging="    ", colour="yellow")
 
 
 def _print_intervention(intervention: Row) -> None:
@@ -238,7 +278,9 @@ def _print_attempt(attempt: Row) -> None:
     title = f"attempt {attempt['attempt']} by {attempt['instance']} at {timestamp(attempt['started_at'])}"
     colour = _COLOURS.get(attempt["verdict"], "yellow")
     print_wrapped(f"{title}: {VERDICTS[attempt['verdict']]}", indent="  ", hanging="    ", colour=colour)
-    _print_field("", reason_text(attempt["reason"]))
+    # The reason of a rejection is the operator's status, which is in the answer.
+    if attempt["verdict"] != "rejected" or attempt["reason"] in REASONS:
+        _print_field("", reason_text(attempt["reason"]))
     phases = (("connected", "connect_ms"), ("first byte", "first_byte_ms"), ("ended", "total_ms"))
     timing = [f"{name} after {attempt[key]:.1f} ms" for name, key in phases if attempt[key] is not None]
     _print_field("", ", ".join(timing))

@@ -27,7 +27,7 @@ BET_STATES: Final = {
     "placing": "its placement is not settled yet",
     "open": "its debit is confirmed; no terminal callback yet",
     "closing": "its terminal callback is not confirmed yet",
-    "closed": "its terminal callback was confirmed; nothing is left to do",
+    "closed": "the operator confirmed the callback that ended it",
     "void": "no debit took place",
 }
 

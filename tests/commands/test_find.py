@@ -168,6 +168,41 @@ async def test_csv_has_a_header_and_decimal_amounts(harness: Harness, support: C
     assert (row["bet_id"], row["amount"], row["player_id"], stderr) == ("b,1", "12.50", "p1", "")
 
 
+async def test_a_spreadsheet_reads_ids_in_csv_as_text_and_each_hit_as_one_row(
+    harness: Harness, support: CommandLine
+) -> None:
+    ids = ["=1+1", "+1", "-2+3", "@SUM(A1)", " =1", 'Zoë "Q", x', "玩家-7", "a\nb", "p;q"]
+    for number, player in enumerate(ids):
+        await place(harness, f"b{number}", player_id=player)
+    code, text, _ = await support.run("find", "--csv")
+    assert code == 0
+    shown = [row["player_id"] for row in csv.DictReader(text.splitlines())]
+    assert shown == ["p;q", "a\\nb", "玩家-7", 'Zoë "Q", x', "' =1", "'@SUM(A1)", "'-2+3", "'+1", "'=1+1"]
+    _, parsed = await support.run_json("find")
+    assert [row["player_id"] for row in parsed["rows"]] == ids[::-1]
+
+
+async def test_an_id_that_retention_removed_is_named(harness: Harness, support: CommandLine) -> None:
+    request_id = await place(harness, "b1")
+    await harness.owner.execute(
+        "insert into predictu_dispatch.bet_tombstone (operator_id, bet_id, state) values ($1, 'old-1', 'closed')",
+        OPERATOR,
+    )
+    await harness.owner.execute(
+        "insert into predictu_dispatch.request_tombstone (operator_id, request_id, method, state)"
+        " values ($1, $2, 'BET_WIN', 'delivered')",
+        *(OPERATOR, uuid.UUID(int=7)),
+    )
+    for arguments, name in (
+        (("--bet", "old-1"), f"- Bet old-1 of operator {OPERATOR} ended closed; retention removed it at 20"),
+        (("--request", "00000000"), f"- BET_WIN {uuid.UUID(int=7)} of operator {OPERATOR} ended delivered; retention"),
+    ):
+        code, text, _ = await support.run("find", *arguments)
+        assert code == 1
+        assert name in " ".join(text.split())
+    assert "retention removed it" not in (await support.run("find", "--request", str(request_id)))[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

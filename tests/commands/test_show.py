@@ -58,7 +58,7 @@ async def test_a_callback_is_shown_attempt_by_attempt(harness: Harness, support:
     text = await show(support, str(PLACEMENT))
     assert text.startswith("debited 5.00 EUR at 20")
     for phrase in (
-        "Z, the bet has not ended BET_MAKE",
+        f"Z, the bet has not ended The whole bet: predictu-dispatch show --bet {OPERATOR} b1 BET_MAKE",
         "market m1, outcome yes, odds 1.85",
         f"BET_MAKE {PLACEMENT} of operator {OPERATOR} is delivered:",
         "it was confirmed by the operator",
@@ -94,11 +94,11 @@ async def test_a_bet_is_shown_with_its_rollback_and_its_cancelled_win(harness: H
     assert text.startswith("outcome unknown since 20")
     assert (
         "Z: the debit of 5.00 EUR may have been applied, being rolled back (5.00 EUR);"
-        " a cancelled BET_WIN needs manual review Bet b1" in text
+        f" a cancelled BET_WIN needs manual review What to do: predictu-dispatch why {win} Bet b1" in text
     )
     assert "market m1, outcome yes, odds 1.85" in text
     assert f"Bet b1 of operator {OPERATOR} is closing: its terminal callback is not confirmed yet." in text
-    assert text.index(str(placement)) < text.index(str(win)) < text.index(str(rollback["request_id"]))
+    assert text.index(f"BET_MAKE {placement}") < text.index(f"BET_WIN {win}") < text.index(str(rollback["request_id"]))
     assert "has needed manual review since 20" in text
     assert "the placement ended with an unknown outcome" in text
 
@@ -122,6 +122,25 @@ async def test_the_first_line_says_what_became_of_the_money(harness: Harness, su
     }
     for bet_id, line in expected.items():
         assert re.match(rf"{line} Bet {bet_id} of", await show(support, "--bet", OPERATOR, bet_id)), bet_id
+
+
+async def test_attempts_that_failed_alike_are_shown_once_and_the_next_command_is_named(
+    harness: Harness, support: CommandLine
+) -> None:
+    placement = await harness.place("b1", request_id=PLACEMENT)
+    for reason in ("timeout", *["http_500"] * 5, "timeout"):
+        await harness.attempt(placement, retried, reason=reason)
+    text = await show(support, str(PLACEMENT))
+    assert f"What to do: predictu-dispatch why {PLACEMENT}" in text
+    shown = [int(number) for number in re.findall(r" attempt (\d+) by host-1", text)]
+    assert shown == [1, 2, 6, 7]
+    assert "attempts 3 to 5 from 20" in text
+    _, parsed = await support.run_json("show", str(PLACEMENT))
+    assert len(parsed["callbacks"][0]["audit"]) == 7
+    await harness.attempt(placement, delivered)
+    text = await show(support, str(PLACEMENT))
+    assert f"The whole bet: predictu-dispatch show --bet {OPERATOR} b1" in text
+    assert "What to do" not in await show(support, "--bet", OPERATOR, "b1")
 
 
 @pytest.mark.parametrize(

@@ -111,10 +111,10 @@ async def test_a_terminal_gets_what_fits_and_learns_how_many_more_there_are(
     assert "300 callbacks need review, of 2 causes:" in text
     assert "290 callbacks, 1,234,567,890,125,856.78 EUR, 121,250 JPY" in text
     assert LONGEST in text
-    left = re.search(r"… and .*?(\d+) more callbacks; to list all: predictu-dispatch status --all$", text)
+    left = re.search(r"… and .*?(\d+) callbacks not listed by id; to list all: predictu-dispatch status --all$", text)
     assert left is not None
     shown = re.findall(r"[0-9a-f-]{36}, [\d.,]+ (?:EUR|JPY), player p\d+, bet b\d+", text)
     assert int(left[1]) + len(shown) == 300
     everything = " ".join((await desk.run("status", "--all"))[1].split())
     assert len(re.findall(r"player p\d+", everything)) == 300
-    assert "more callback" not in everything
+    assert "not listed by id" not in everything

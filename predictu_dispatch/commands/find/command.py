@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from predictu_dispatch.commands.find.screen import as_json, csv_lines, hit_lines, print_next, print_none
-from predictu_dispatch.commands.find.search import Page, Search, read_page
+from predictu_dispatch.commands.find.search import Page, Past, Search, read_page, read_past
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, database
 from predictu_dispatch.commands.output import print_error, print_json, print_line, timestamp
 from predictu_dispatch.commands.request_ids import REQUEST_ID
@@ -21,10 +22,14 @@ from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.request_id import Beginning
 from predictu_dispatch.core.search_input import parse_amount, parse_time
 from predictu_dispatch.core.search_page import Cursor, parse_cursor
-from predictu_dispatch.edge.postgres.sql_files import query
 
 _ROWS: Final = 20
+_ROWS_MIN: Final = 5
 _ROWS_MAX: Final = 500
+_LINES_OF_A_HIT: Final = 2
+_OTHER_LINES: Final = 6
+"""The prompt, and the commands that continue from here."""
+_DEFAULT_ROWS: Final = f"{_ROWS}, on a terminal at most what fits it, in CSV {_ROWS_MAX}"
 _ID_CHARS_MAX: Final = 200
 _NOT_SEARCHABLE: Final = (Method.PING, Method.BALANCE)
 _T = TypeVar("_T")
@@ -41,11 +46,11 @@ _T = TypeVar("_T")
 @click.option("--until", metavar="TIME", help="Placed before; a date includes that day.")
 @click.option("--state", type=click.Choice(tuple(STATES)), help="Callbacks in this state.")
 @click.option("--method", type=click.Choice([one.value for one in Method]), metavar="METHOD", help="Such as BET_MAKE.")
-@click.option("--rows", type=click.IntRange(1, _ROWS_MAX), default=_ROWS, show_default=True, help="Rows of a page.")
+@click.option("--rows", type=click.IntRange(1, _ROWS_MAX), help=f"Rows of a page. [default: {_DEFAULT_ROWS}]")
 @click.option("--after-page", metavar="CURSOR", help="The next page, as the last one printed it.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @common_options
-def find(invocation: Invocation, /, *, as_csv: bool, rows: int, **given: Any) -> None:  # noqa: ANN401 - click's options
+def find(invocation: Invocation, /, *, as_csv: bool, rows: int | None, **given: Any) -> None:  # noqa: ANN401 - click's options
     """Find bets and callbacks, the newest first, with the id to give to show.
 
     Give at most one of --player, --bet, --transaction, --request and --amount; without any, the
@@ -61,12 +66,15 @@ def find(invocation: Invocation, /, *, as_csv: bool, rows: int, **given: Any) ->
 
     PING and BALANCE have no bet: only --request and --transaction find them.
 
+    In CSV, a text that begins with = + - or @ has an apostrophe before it, so that a spreadsheet
+    does not run it as a formula; --json has each text as it is.
+
     Exit code 1 if there is no hit.
     """
-    search = _search(given, rows)
+    search = _search(given, rows or _default_rows(is_csv=as_csv, is_json=invocation.json))
     if as_csv and invocation.json:
         raise click.UsageError("give --json or --csv, not both")
-    page, oldest = asyncio.run(_read(invocation, search))
+    page, past = asyncio.run(_read(invocation, search))
     next_command = None if page.next is None else _next_command(page.next, search)
     if invocation.json:
         print_json(as_json(page, next_command))
@@ -82,9 +90,19 @@ def find(invocation: Invocation, /, *, as_csv: bool, rows: int, **given: Any) ->
         if page.has_more_ids:
             print_line("There are more: give more digits of the request id.")
     else:
-        print_none(search, page, next_command, oldest)
+        print_none(search, page, next_command, past)
     if not page.rows and next_command is None:
         sys.exit(EXIT_FAILED)
+
+
+def _default_rows(*, is_csv: bool, is_json: bool) -> int:
+    """As many rows as the first page should have: on a terminal the newest stay on the screen."""
+    if is_csv:
+        return _ROWS_MAX
+    if is_json or not sys.stdout.isatty():
+        return _ROWS
+    fitting = (shutil.get_terminal_size().lines - _OTHER_LINES) // _LINES_OF_A_HIT
+    return max(_ROWS_MIN, min(_ROWS, fitting))
 
 
 def _search(given: dict[str, Any], rows: int) -> Search:
@@ -141,14 +159,12 @@ def _parsed(name: str, text: str | None, parse: Callable[[str], _T]) -> _T | Non
         raise click.UsageError(f"--{name} '{text}' is not understood: {error}") from None
 
 
-async def _read(invocation: Invocation, search: Search) -> tuple[Page, str | None]:
-    """The page; without a hit also when the oldest bet was placed."""
+async def _read(invocation: Invocation, search: Search) -> tuple[Page, Past]:
+    """The page; without a hit also what is known of the time before the oldest bet."""
     async with database(invocation) as db:
         page = await read_page(db, search)
-        if page.rows or page.next is not None:
-            return page, None
-        (oldest,) = await db.fetch(query("find_oldest_bet"), page.operators)
-        return page, timestamp(oldest["at"]) if oldest["at"] is not None else None
+        is_none = not page.rows and page.next is None
+        return page, await read_past(db, search, page.operators) if is_none else Past()
 
 
 def _next_command(cursor: Cursor, search: Search) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from predictu_dispatch.commands.find.search import Page, Search
+from predictu_dispatch.commands.find.search import Page, Past, Search
 from predictu_dispatch.commands.output import Row, count, money, print_line, print_wrapped, styled, table, timestamp
+from predictu_dispatch.core.printable import printable
 
 _COLOURS: Final = {"delivered": "green", "rejected": "red", "exhausted": "red", "cancelled": "yellow"}
 _EXPLAINED: Final = ("rejected", "exhausted", "cancelled")
@@ -32,6 +33,7 @@ _CSV_COLUMNS: Final = (
     "finished_at",
     "review_since",
 )
+_FORMULA_STARTS: Final = ("=", "+", "-", "@")
 _CAPTIONS: Final = ("time", "operator", "method", "state", "money", "player", "bet", "request id")
 _FIRST_LINE: Final = 5
 """The cells of a hit's first line, if a hit takes two."""
@@ -93,7 +95,10 @@ def as_json(page: Page, next_command: str | None) -> dict[str, Any]:
 
 
 def csv_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """The rows as CSV, with a header; amounts are decimal numbers of their currency."""
+    """The rows as CSV, with a header; amounts are decimal numbers of their currency.
+
+    A text that a spreadsheet would read as a formula gets an apostrophe before it.
+    """
     for values in (_CSV_COLUMNS, *([_csv_value(row, name) for name in _CSV_COLUMNS] for row in rows)):
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow(values)
@@ -105,14 +110,18 @@ def _csv_value(row: Row, name: str) -> str:
     if value is None:
         return ""
     if name == "amount" and row["minor_digits"] is not None:
-        return str(Decimal(value).scaleb(-row["minor_digits"]))
-    return timestamp(value) if name.endswith(("_at", "_since")) else str(value)
+        return f"{Decimal(value).scaleb(-row['minor_digits']):f}"
+    if name.endswith(("_at", "_since")):
+        return timestamp(value)
+    text = str(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA_STARTS) else text
 
 
 def print_next(page: Page, next_command: str | None) -> None:
     """Print the commands that continue from here."""
     first = page.rows[0]
-    if first["bet_id"] is None:
+    if first["bet_id"] is None or printable(first["bet_id"]) != first["bet_id"]:
+        # An id that is shown escaped cannot be copied.
         shown = f"predictu-dispatch show {first['request_id']}"
     else:
         shown = f"predictu-dispatch show --bet {first['operator_id']} {shlex.quote(first['bet_id'])}"
@@ -123,14 +132,15 @@ def print_next(page: Page, next_command: str | None) -> None:
         print_line(f"  {next_command}")
 
 
-def print_none(search: Search, page: Page, next_command: str | None, oldest: str | None) -> None:
+def print_none(search: Search, page: Page, next_command: str | None, past: Past) -> None:
     """Print what was searched without a hit, and what else could be tried."""
     print_wrapped(f"No hit: {_searched(search, page)}.", bold=True)
     if next_command is not None:
         print_line(f"Searched back to {timestamp(page.back_to)}. Further back:")
         print_line(f"  {next_command}")
         return
-    for advice in _advice(search, page, oldest):
+    # A bet that was removed needs no other search.
+    for advice in past.removed or _advice(search, page, past):
         print_wrapped(advice, indent="- ")
 
 
@@ -157,7 +167,7 @@ def _key(search: Search) -> str:
     return str(getattr(search, search.kind))
 
 
-def _advice(search: Search, page: Page, oldest: str | None) -> Iterator[str]:
+def _advice(search: Search, page: Page, past: Past) -> Iterator[str]:
     if page.unknown_operator is not None:
         yield f"No daemon has registered operator {page.unknown_operator}; predictu-dispatch status lists them."
     elif search.operator is not None:
@@ -174,8 +184,11 @@ def _advice(search: Search, page: Page, oldest: str | None) -> Iterator[str]:
     elif search.kind == "amount":
         if not page.currencies:
             yield "No operator that was searched has bets in a currency that can have this amount."
-        yield "Stakes and confirmed payouts are searched; a payout that is not confirmed is found by its player or bet."
-    if oldest is None:
+        yield (
+            "Stakes and confirmed payouts are searched. A payout that is not confirmed is found by its player or bet;"
+            " predictu-dispatch status --all lists those that need review, with their amounts."
+        )
+    if past.oldest_at is None:
         yield "There is no bet here."
     else:
-        yield f"The oldest bet here was placed at {oldest}; retention removes older ones."
+        yield f"The oldest bet here was placed at {timestamp(past.oldest_at)}; retention removes older ones."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from predictu_dispatch.commands.invocation import fail
-from predictu_dispatch.commands.output import Row
+from predictu_dispatch.commands.output import Row, timestamp
 from predictu_dispatch.core.request_id import Beginning
 from predictu_dispatch.core.search_input import Amount
 from predictu_dispatch.core.search_page import Cursor, Found, complete, page_of, per_source
@@ -69,6 +69,31 @@ class Page:
     unknown_operator: str | None
     currencies: list[str]
     """The currencies in which an amount was searched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What is known of the time before the oldest bet."""
+
+    oldest_at: datetime | None = None
+    removed: tuple[str, ...] = ()
+    """What retention removed of that id, a sentence each."""
+
+
+async def read_past(db: Database, search: Search, operators: list[str]) -> Past:
+    """Read when the oldest bet was placed, and what was removed of the searched id."""
+    removed: list[str] = []
+    if search.bet is not None:
+        for row in await db.fetch(query("find_removed_bets"), operators, search.bet):
+            name = f"Bet {search.bet} of operator {row['operator_id']}"
+            removed.append(f"{name} ended {row['state']}; retention removed it at {timestamp(row['removed_at'])}.")
+    if search.request is not None:
+        arguments = (search.request.first, search.request.last, search.operator)
+        for row in await db.fetch(query("removed_with_beginning"), *arguments):
+            name = f"{row['method']} {row['request_id']} of operator {row['operator_id']}"
+            removed.append(f"{name} ended {row['state']}; retention removed it at {timestamp(row['removed_at'])}.")
+    (oldest,) = await db.fetch(query("find_oldest_bet"), operators)
+    return Past(oldest_at=oldest["at"], removed=tuple(removed))
 
 
 async def read_page(db: Database, search: Search) -> Page:
