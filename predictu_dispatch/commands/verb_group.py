@@ -52,12 +52,15 @@ class VerbGroup(click.Group):
 
         if name == "help":
             return f" For help: {ctx.command_path} --help"
-        targets = {verb: [verb] for verb in self.list_commands(ctx)}
+        own = self.list_commands(ctx)
+        targets = {verb: [verb] for verb in own}
         for word, verb in self.synonyms.items():
             targets.setdefault(word, []).append(verb)
         for group, verbs in self.elsewhere.items():
             for verb in verbs:
                 targets.setdefault(verb, []).append(f"{group} {verb}")
         matches = get_close_matches(name.lower(), list(targets), n=_SUGGESTIONS_MAX, cutoff=_SIMILARITY_MIN)
+        if matches and matches[0] in own:  # A near verb needs no synonyms: `stauts` is not `start`.
+            matches = [match for match in matches if match in own or match not in self.synonyms]
         near = dict.fromkeys(repr(target) for match in matches for target in targets[match])
         return f" Did you mean {' or '.join(near)}?" if near else f" For all: {ctx.command_path} --help"

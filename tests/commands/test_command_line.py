@@ -36,7 +36,7 @@ def verbs() -> dict[str, click.Command]:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("stauts", "No such command 'stauts'. Did you mean 'status'"),
+        ("stauts", "No such command 'stauts'. Did you mean 'status'?"),
         ("STATUS", "Did you mean 'status'"),
         ("keys rotat op_a", "No such command 'rotat'. Did you mean 'stage'?"),
         ("keys retrie op_a", "Did you mean 'retire'"),
