@@ -145,12 +145,20 @@ async def test_a_hit_takes_two_lines_of_80_columns_or_one_of_a_wide_terminal(
     await place(harness, "b1", amount=1250, player_id="p\x1b[2J1")
     request_id = await place(harness, "b2", player_id="p2")
     await harness.attempt(request_id, exhausted)
+    (rollback,) = await harness.rollbacks("b2")
+    await harness.attempt(rollback["request_id"], delivered, state_reason="nothing_to_reverse")
     code, text, _ = await support.run("find")
     assert code == 0
     hits, _, commands = text.partition("\n\n")
     assert max(map(len, hits.splitlines())) <= int(columns)
     assert len(hits.splitlines()) == 3 * lines_each + (columns == "200")
-    for phrase in ("exhausted (max_attempts)", "12.50 EUR", str(request_id), "p\\x1b[2J1", "BET_ROLLBACK"):
+    for phrase in (
+        "exhausted (max_attempts)",
+        "12.50 EUR",
+        str(request_id),
+        "p\\x1b[2J1",
+        "delivered (no debit)",
+    ):
         assert phrase in hits
     assert commands == f"The first in detail: predictu-dispatch show --bet {OPERATOR} b2\n"
 

@@ -81,6 +81,9 @@ def _state(row: Row) -> str:
     """The state, and what support asks next: the operator's word or our reason, and the review."""
     if row["review_since"] is not None:
         return f"{row['state']}, needs review"
+    if row["reason"] == "nothing_to_reverse":
+        # The rollback is confirmed, but returned no money.
+        return "delivered (no debit)"
     if row["state"] == "ready":
         return f"ready, retried ({row['reason']})" if row["reason"] and row["effect"] == "unknown" else "ready"
     why = row["operator_status"] if row["state"] == "rejected" else row["reason"]
