@@ -225,6 +225,15 @@ async def test_an_open_transaction_of_a_producer_delays_a_retirement_and_no_othe
     assert (await operator_row(harness))["retired_at"] is None
 
 
+async def test_a_retirement_that_is_left_open_is_undone_after_two_seconds(harness: Harness, person: Connection) -> None:
+    """In psql, for example: until then every producer waits."""
+    await person.execute("begin")
+    await retire(person)
+    # It waits for the session's end, not for a time of ours.
+    await enqueue(harness.producer, "BALANCE", BALANCE)
+    assert (await operator_row(harness))["retired_at"] is None
+
+
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 @pytest.mark.parametrize("what", ["enqueue", "adopt"])
 async def test_what_is_enqueued_during_a_retirement_is_refused(

@@ -40,6 +40,8 @@ begin
         -- turn, and what is enqueued later sees the retirement. Producers wait for 0.2 s at most.
         begin
             perform set_config('lock_timeout', '200ms', true);
+            -- Producers of all operators wait until this transaction ends: it may not stay open.
+            perform set_config('idle_in_transaction_session_timeout', '2s', true);
             lock table predictu_dispatch.producer_scope in access exclusive mode;
         exception when lock_not_available then
             raise exception using errcode = 'PD006',
