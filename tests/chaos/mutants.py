@@ -75,7 +75,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a duplicate is a rejection",
-        file="predictu_dispatch/core/operator_settings.py",
+        file="predictu_dispatch/core/answer.py",
         old='"success": frozenset({"OK", "DUPLICATE", "DUPLICATE_TRANSACTION"}),\n    "rejected": frozenset({',
         new='"success": frozenset({"OK"}),\n    "rejected": frozenset({"DUPLICATE", "DUPLICATE_TRANSACTION", ',
     ),

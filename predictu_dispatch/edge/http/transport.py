@@ -134,7 +134,7 @@ class Transport:
                 opened = await self._connector.open()
                 connection = Connection(opened, response_bytes_max=self._response_bytes_max)
                 try:
-                    await _until_read(connection)
+                    is_quiet = await _is_read_to_the_end(connection)
                 except BaseException:
                     connection.abort()
                     raise
@@ -144,7 +144,7 @@ class Transport:
             # In the turn of the loop in which it was opened.
             connection.abort()
             raise TimeoutError
-        if not connection.is_idle or connection.is_readable():
+        if not connection.is_idle or not is_quiet:
             connection.abort()
             if connection.got_unsolicited_data:
                 raise UnsolicitedDataError
@@ -192,12 +192,19 @@ class Transport:
         return _not_sent(started_s, reason=reason, error=f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
-async def _until_read(connection: Connection) -> None:
-    """Lets the loop read what the operator sent with the handshake: TLS tickets, or its end."""
+async def _is_read_to_the_end(connection: Connection) -> bool:
+    """Lets the loop read what the operator sent with the handshake: TLS tickets, or its end.
+
+    Returns whether nothing is left, as of this turn of the loop.
+    """
     turns = _TURNS_MAX
-    while turns and (connection.is_readable() or (connection.is_tls and turns == _TURNS_MAX)):
+    # TLS may hold bytes that it has read with the handshake.
+    while (is_readable := connection.is_readable()) or (connection.is_tls and turns == _TURNS_MAX):
+        if not turns:
+            break
         turns -= 1
         await asyncio.sleep(0)
+    return not is_readable
 
 
 def _not_sent(started_s: float, *, reason: str, error: str | None = None, connected_s: float | None = None) -> Exchange:

@@ -105,7 +105,9 @@ class Operator:
         peer = self._accept()
         received = b""
         while not received.endswith(b"}}"):
-            received += peer.recv(65_536)
+            part = peer.recv(65_536)
+            assert part, "the connection ended before the request"
+            received += part
         peer.sendall(OK)
         return peer
 
