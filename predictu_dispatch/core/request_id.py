@@ -13,7 +13,7 @@ _HEX: Final = re.compile(r"[0-9a-f]+")
 
 
 class Beginning(NamedTuple):
-    """The ids from `first` to `last`, all of which begin with the same digits."""
+    """The ids from `first` to `last`: those that begin with the same digits."""
 
     first: UUID
     last: UUID

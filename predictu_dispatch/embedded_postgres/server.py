@@ -142,7 +142,7 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Stop the server and remove its files; a second call does nothing."""
-        # Without a checkpoint, of which nothing would remain.
+        # Without a checkpoint: the folder is removed anyway.
         self._shut_down(signal.SIGQUIT, signal.SIGKILL)
         if self._folder != Path():
             shutil.rmtree(self._folder)

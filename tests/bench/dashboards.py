@@ -3,7 +3,7 @@
 .venv/bin/python -m tests.bench.dashboards [--seconds 240] [--folder deploy/grafana]
 
 The scenario has six operators (one flaky, one down for a while, one slow, one disabled) and two
-daemons, of which one is killed. Needs Debian's `prometheus`.
+daemons and kills one of them. Needs Debian's `prometheus`.
 """
 
 from __future__ import annotations

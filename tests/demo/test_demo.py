@@ -355,7 +355,7 @@ def test_the_proof_of_a_kept_demo_notices_every_forgery(tmp_path: Path) -> None:
 
 
 def the_last_screen_has_the_result(summary: dict[str, Any]) -> None:
-    """On 80 columns and 24 rows, of which the shell's prompt takes one."""
+    """On 80 columns and 24 rows; the shell's prompt takes one."""
     lines = last_lines(summary["written"])
     lines = lines[: next(at for at, line in enumerate(lines) if line.startswith("Stopping"))]
     while rows_of(lines) > ROWS - 1:

@@ -60,7 +60,8 @@ class Walk:
 
     def here(self, text: str) -> str:
         """Moves the text's folders below `root`, and its ports to free ones."""
-        for folder in ("/etc/", "/opt/", "/root/", "/var/"):
+        text = text.replace("~/", f"{self.root}/root/")
+        for folder in ("/etc/", "/opt/", "/var/"):
             text = text.replace(f" {folder}", f" {self.root}{folder}").replace(f">{folder}", f">{self.root}{folder}")
             text = text.replace(f"={folder}", f"={self.root}{folder}")
         for port, free in self.ports.items():

@@ -1,4 +1,4 @@
-"""The metrics of a daemon of which every figure is present and every counter has counted."""
+"""A daemon's metrics with every figure present and every counter counted."""
 
 from collections.abc import Mapping
 from functools import cache
