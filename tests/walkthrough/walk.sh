@@ -46,12 +46,13 @@ write_blocks python <"$repository/sql/README.md"
 # The first block runs on the machine with the repository.
 (cd "$repository" && bash -eux "$blocks/sh/01")
 # The server gets the wheel and nothing else.
-cp "$repository"/.dist/predictu_dispatch-*.whl "$root/root/"
+home=$root/root
+cp "$repository"/.dist/predictu_dispatch-*.whl "$home/"
 # The producer's side.
-mkdir --parents "$root/root/producer/sql/clients"
-cp -r "$blocks/sql" "$root/root/producer/blocks"
-cp "$blocks/python/01" "$root/root/producer/buy.py"
-cp -r "$repository/sql/clients/python" "$root/root/producer/sql/clients/"
+mkdir --parents "$home/producer/sql/clients"
+cp -r "$blocks/sql" "$home/producer/blocks"
+cp "$blocks/python/01" "$home/producer/buy.py"
+cp -r "$repository/sql/clients/python" "$home/producer/sql/clients/"
 {
   echo 'set -ex'
   for block in "$blocks"/sh/*; do
@@ -64,16 +65,16 @@ cp -r "$repository/sql/clients/python" "$root/root/producer/sql/clients/"
 systemctl restart "predictu-dispatch@*"
 predictu-dispatch ping op_abc123
 echo; echo '##### sql/README.md'
-cd /root/producer
-platform() { psql "$(cat /root/platform.dsn)" --set ON_ERROR_STOP=1 "$@"; }
+cd ~/producer
+platform() { psql "$(cat ~/platform.dsn)" --set ON_ERROR_STOP=1 "$@"; }
 for block in blocks/*; do
   platform --file $block
   sleep 2 # A person reads the answer; meanwhile the callback is delivered.
 done
 python3 -m venv .venv && .venv/bin/pip install ./sql/clients/python
-PRODUCER_DSN=$(cat /root/platform.dsn) .venv/bin/python buy.py
+PRODUCER_DSN=$(cat ~/platform.dsn) .venv/bin/python buy.py
 # As support does it: without root, and with the login that only reads.
-runuser --user nobody -- env PREDICTU_DISPATCH_DSN="$(cat /root/helpdesk.dsn)" predictu-dispatch show --bet op_abc123 b-1
+runuser --user nobody -- env PREDICTU_DISPATCH_DSN="$(cat ~/helpdesk.dsn)" predictu-dispatch show --bet op_abc123 b-1
 ended() {
   platform --no-align --tuples-only --command "
     select bet_state, placement_state, terminal_method, terminal_state
@@ -85,7 +86,7 @@ test "$(ended b-3)" = 'open|delivered||'
 # Of 1,000.00 EUR: a bet won, one rolled back, one open.
 curl --silent --fail http://127.0.0.1:8081/_admin/ledger | grep --quiet '"balance": 99812}'
 END
-} >"$root/root/walk.sh"
+} >"$home/walk.sh"
 
 mkdir "$group"
 sh -c 'echo $$ >"$0/cgroup.procs" && exec setpriv --pdeathsig KILL unshare --mount --uts --ipc --cgroup --pid --fork \
