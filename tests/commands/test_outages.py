@@ -94,12 +94,15 @@ async def test_one_command_names_the_cause_of_each_outage_of_an_operator_and_the
             )
 
         async def is_explained() -> bool:
-            """True once all circuits are open; an undeclared status never opens one."""
+            """True once all circuits are open and nothing is under way; an undeclared status never opens one."""
             rows = await harness.owner.fetch(
                 "select operator_id from predictu_dispatch.operator where circuit = 'open'"
             )
             listed = await harness.owner.fetchval("select count(*) from predictu_dispatch.needs_review")
-            return len(rows) == len(OF_OPERATORS) - 1 and bool(listed)
+            sending = await harness.owner.fetchval(
+                "select count(*) from predictu_dispatch.callback where state = 'in_flight'"
+            )
+            return len(rows) == len(OF_OPERATORS) - 1 and bool(listed) and not sending
 
         await until("every outage has its effect", is_explained)
         await until("the log has each circuit", lambda: len(daemon.lines("circuit.opened")) == len(OF_OPERATORS) - 1)

@@ -55,7 +55,8 @@ async def test_a_host_that_does_not_answer_is_not_sent_after_the_connect_timeout
             for filler in fillers:
                 filler.close()
     assert evidence_and_reason(exchange) == (Evidence.NOT_SENT, "connect_timeout")
-    assert 200 <= exchange.total_ms < BOUND_S * 1000
+    # uvloop's timers have whole milliseconds and may end up to one of them early.
+    assert 199 <= exchange.total_ms < BOUND_S * 1000
 
 
 @pytest.mark.parametrize(("timeout_s", "connect_timeout_s"), [(TIMEOUT_S, 0.5), (0.5, TIMEOUT_S)])
