@@ -69,7 +69,7 @@ def open_checkpoint(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogProof:
-    """That an entry is in a log: a file `.tlog-proof`. Nothing in it is trusted before `verify()`."""
+    """A file `.tlog-proof`: an entry is in a log. Trust nothing in it before `verify()`."""
 
     index: int
     proof: tuple[bytes, ...]
