@@ -175,6 +175,8 @@ create table predictu_dispatch.audit_witness (
     failed_at        timestamptz,
     is_refused       boolean not null default false,
     failure          text,
+    -- Failures in a row.
+    failures         integer not null default 0,
     primary key (operator_id, witness)
 );
 -- Retention removed these entries' rows; written in the transaction that removes them.
@@ -193,6 +195,19 @@ create table predictu_dispatch.audit_removal (
     written_in     bigint default pg_current_xact_id()::text::bigint,
     primary key (operator_id, removal_id)
 );
+-- The places of the entries whose rows purge_audit() has found in a detached month, until it drops
+-- the month and writes audit_removal. In pieces of 4096 places, so that a step rewrites little.
+create table predictu_dispatch.audit_removal_draft (
+    operator_id    text not null,
+    part           text not null,
+    -- The first place of the piece, divided by 4096.
+    piece          bigint not null,
+    leaf_indices   int8multirange not null,
+    primary key (operator_id, part, piece)
+);
+-- Finds the tiles that have an attempt of some time.
+create index audit_tile_started on predictu_dispatch.audit_tile using gist (tstzrange(started_from, started_until, '[]'))
+    where level = 0;
 -- The results of `audit verify`.
 create table predictu_dispatch.audit_verification (
     operator_id  text not null,
@@ -212,14 +227,26 @@ create table predictu_dispatch.legal_hold (
     bet_id       text,
     reason       text not null,
     placed_at    timestamptz not null default clock_timestamp(),
-    lifted_at    timestamptz
+    lifted_at    timestamptz,
+    check (reason <> ''),
+    check (lifted_at >= placed_at)
 );
 alter table predictu_dispatch.legal_hold replica identity full;
+create index legal_hold_standing on predictu_dispatch.legal_hold (operator_id, bet_id) where lifted_at is null;
+-- Old callbacks that were left because of a hold.
+alter table predictu_dispatch.purge_cursor add column held bigint not null default 0;
+drop function if exists predictu_dispatch.purge_finished(integer, integer);
+
+-- Further chores: sealing, and asking the witnesses.
+alter table predictu_dispatch.maintenance_chore
+    drop constraint maintenance_chore_chore_check,
+    add constraint maintenance_chore_chore_check check (chore in ('partitions', 'reap', 'backlog', 'seal', 'cosign'));
+insert into predictu_dispatch.maintenance_chore (chore) values ('seal'), ('cosign');
 
 revoke all on predictu_dispatch.signing_key, predictu_dispatch.audit_log, predictu_dispatch.audit_position,
     predictu_dispatch.audit_head, predictu_dispatch.audit_tile, predictu_dispatch.audit_checkpoint,
     predictu_dispatch.audit_cosignature, predictu_dispatch.audit_witness, predictu_dispatch.audit_removal,
-    predictu_dispatch.audit_verification, predictu_dispatch.legal_hold from public;
+    predictu_dispatch.audit_removal_draft, predictu_dispatch.audit_verification, predictu_dispatch.legal_hold from public;
 grant select on predictu_dispatch.signing_key, predictu_dispatch.audit_log, predictu_dispatch.audit_position,
     predictu_dispatch.audit_head, predictu_dispatch.audit_tile, predictu_dispatch.audit_checkpoint,
     predictu_dispatch.audit_cosignature, predictu_dispatch.audit_witness, predictu_dispatch.audit_removal,
