@@ -6,7 +6,8 @@ from hashlib import sha256
 from predictu_dispatch.core.merkle.tree import Growth, append
 
 SIZE = 70_000
-LEAVES = [sha256(b"\x00" + str(number).encode()).digest() for number in range(SIZE)]
+ENTRIES = [str(number).encode() for number in range(SIZE)]
+LEAVES = [sha256(b"\x00" + entry).digest() for entry in ENTRIES]
 
 
 @cache
