@@ -15,6 +15,7 @@ from .faults import FaultError
 from .keys import KeyFileError
 from .server import serving
 from .settings import PROGRAM, LogFormat, Settings, parse_settings
+from .witness import WitnessKeyError
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     set_up_log(settings.log)
     try:
         asyncio.run(_run(settings))
-    except (OSError, sqlite3.Error, WalletError) as fault:
+    except (OSError, sqlite3.Error, WalletError, WitnessKeyError) as fault:
         sys.stderr.write(f"{PROGRAM}: {fault}\n")
         return EXIT_FAILED
     return EXIT_OK
@@ -43,7 +44,13 @@ async def _run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with serving(settings) as listening:
-        line = {"event": "operator.listening", "url": listening.url, "admin_url": listening.admin_url}
+        line = {
+            "event": "operator.listening",
+            "url": listening.url,
+            "admin_url": listening.admin_url,
+            # Its place is Predictu's [[audit.witness]].
+            **({"witness_vkey": listening.witness_vkey} if listening.witness_vkey else {}),
+        }
         # Flushed, because a parent process may wait for this line.
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()

@@ -68,6 +68,14 @@ create table if not exists callback_record (
     fault text
 );
 
+-- The newest checkpoint of Predictu's audit log that was cosigned. It never becomes smaller.
+create table if not exists cosigned_logs (
+    origin text primary key,
+    size integer not null check (size >= 0),
+    root blob not null check (length(root) = 32),
+    cosigned_at text not null
+) without rowid;
+
 create index if not exists callback_record_by_request on callback_record (request_id);
 
 create trigger if not exists callback_record_keeps_rows before delete on callback_record
@@ -78,3 +86,8 @@ create trigger if not exists transactions_keep_rows before delete on transaction
 begin select raise(abort, 'transactions is append-only'); end;
 create trigger if not exists transactions_keep_values before update on transactions
 begin select raise(abort, 'transactions is append-only'); end;
+create trigger if not exists cosigned_logs_keep_rows before delete on cosigned_logs
+begin select raise(abort, 'a cosigned log is never forgotten'); end;
+create trigger if not exists cosigned_logs_grow before update on cosigned_logs
+when new.size < old.size or (new.size = old.size and new.root <> old.root)
+begin select raise(abort, 'a cosigned log never shrinks or changes'); end;

@@ -18,6 +18,7 @@ from .database import Writer, open_database
 from .receiver import BODY_BYTES_MAX, Receiver
 from .settings import Address, Settings
 from .wallet import Wallet
+from .witness import Witness, open_witness_key
 
 BACKLOG = 1024
 """Connections that may wait to be accepted during a burst."""
@@ -31,11 +32,15 @@ class Listening:
 
     url: str
     admin_url: str | None
+    witness_vkey: str | None
 
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Listening]:
-    """Serves callbacks in the block. Raises OSError, sqlite3.Error or WalletError if it cannot."""
+    """Serves callbacks in the block.
+
+    Raises OSError, sqlite3.Error, WalletError or WitnessKeyError if it cannot.
+    """
     async with AsyncExitStack() as stack:
         thread = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="wallet"))
         in_thread = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
@@ -50,6 +55,12 @@ async def serving(settings: Settings) -> AsyncIterator[Listening]:
         receiver = Receiver(settings=settings, wallet=wallet, writer=writer, stopping=stopping)
         application = web.Application(client_max_size=BODY_BYTES_MAX)
         application.router.add_post(settings.path, receiver.receive)
+        witness_vkey = None
+        if settings.log_keys:
+            key = open_witness_key(settings.witness_key_file, settings.witness_name)
+            witness_vkey = key.vkey
+            witness = Witness(key=key, log_keys=settings.log_keys, sql=sql, writer=writer)
+            application.router.add_post("/add-checkpoint", witness.receive)
         url = await stack.enter_async_context(_listening(application, settings.listen, settings.tls))
         admin_url = None
         if settings.admin_listen is not None:
@@ -57,7 +68,7 @@ async def serving(settings: Settings) -> AsyncIterator[Listening]:
             admin_url = await stack.enter_async_context(_listening(admin.application(), settings.admin_listen, None))
         # Runs first at the end: stalled replies are sent at once, before the sockets wait for them.
         stack.callback(stopping.set)
-        yield Listening(url=url + settings.path, admin_url=admin_url)
+        yield Listening(url=url + settings.path, admin_url=admin_url, witness_vkey=witness_vkey)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from .callback import is_text
+from .checkpoint import LogKey
 from .faults import Fault, FaultSource, parse_rates
 from .keys import Algorithm, Keyring, read_keyring
 from .money import DIGITS_MAX, SUBUNITS_MAX, AmountFormat, Money
@@ -54,6 +55,10 @@ class Settings:
     seed_players: tuple[NewPlayer, ...]
     tls: ssl.SSLContext | None
     log: LogFormat
+    log_keys: tuple[LogKey, ...]
+    """Of Predictu's audit log of this operator; without any, its checkpoints are not cosigned."""
+    witness_name: str
+    witness_key_file: Path
 
 
 def parse_settings(arguments: Sequence[str]) -> Settings:
@@ -74,6 +79,9 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         raise ValueError("--seed-currency and --operator-id must be strings of 1 to 200 characters")
     if options.tls_key and not options.tls_cert:
         raise ValueError("--tls-key needs --tls-cert")
+    witness_name: str = options.witness_name or f"reference-operator/{options.operator_id}"
+    if "+" in witness_name or any(character.isspace() or not character.isprintable() for character in witness_name):
+        raise ValueError(f'--witness-name: "{witness_name}" has a space or a plus')
     return Settings(
         operator_id=options.operator_id,
         audience=options.audience,
@@ -90,6 +98,9 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         ),
         tls=_tls(options.tls_cert, options.tls_key) if options.tls_cert else None,
         log=options.log,
+        log_keys=tuple(map(LogKey.parse, options.log_vkey)),
+        witness_name=witness_name,
+        witness_key_file=options.database.with_name(f"{options.database.name}-witness.pem"),
     )
 
 
@@ -156,6 +167,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--tls-cert", type=Path, metavar="FILE", help="serve HTTPS with this certificate chain, PEM")
     add("--tls-key", type=Path, metavar="FILE", help="the certificate's key, if it is in another file")
     add("--log", choices=get_args(LogFormat), default="plain", help="one line per callback on stderr (default plain)")
+    add(
+        "--log-vkey",
+        action="append",
+        default=[],
+        metavar="VKEY",
+        help="the public key of Predictu's audit log of this operator: cosign its checkpoints; repeatable",
+    )
+    add("--witness-name", default="", metavar="NAME", help="who cosigns (default reference-operator/ID)")
     add = parser.add_argument_group("for tests").add_argument
     add("--seed-players", type=int, default=0, metavar="N", help="create player-1 to player-N if missing")
     add("--seed-balance", type=int, default=0, metavar="SUBUNITS", help="the balance of each created player")

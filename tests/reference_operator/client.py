@@ -88,6 +88,7 @@ class Operator:
     url: str
     admin_url: str
     database: Path
+    witness_vkey: str = ""
 
     async def post(self, body: bytes, token: str | None = None) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {token or token_of(body)}", "Content-Type": "application/json"}
