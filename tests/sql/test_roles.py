@@ -10,7 +10,7 @@ MAY_EXECUTE = {
     "predictu_importer": {"adopt_bet"},
     "predictu_dispatcher": {"sync_operators", "claim", "settle", "settle_one", "expire", "prepare_partitions"},
     "predictu_support": set(),
-    "predictu_auditor": {"currency_digits", "minor_digits", "payout_of", "readable_params"},
+    "predictu_auditor": {"currency_digits", "minor_digits", "payout_of", "readable_params", "record_verification"},
 }
 FOR_THE_FLEET = {
     "heartbeat",

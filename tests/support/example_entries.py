@@ -125,6 +125,4 @@ ROWS: Final[list[tuple[str, str, dict[str, Any]]]] = [
 
 def statement(call: str, row_type: str) -> str:
     """Returns a statement whose parameter is the row as JSON."""
-    return (
-        f"select predictu_dispatch.{call} from jsonb_populate_record(null::predictu_dispatch.{row_type}, $1::jsonb) as e"  # noqa: S608
-    )
+    return f"select predictu_dispatch.{call} from jsonb_populate_record(null::predictu_dispatch.{row_type}, $1::jsonb) as e"  # noqa: S608

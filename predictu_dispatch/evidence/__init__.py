@@ -1,0 +1,1 @@
+"""The evidence: verification, proofs, exports and bundles. No daemon imports it."""

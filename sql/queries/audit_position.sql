@@ -1,0 +1,8 @@
+-- Up to where rows are in the logs, as numbers: the part of a transaction's id that its row has.
+select p.xid_offset, p.sealed_at, p.system_identifier, clock_timestamp() as read_at,
+       pg_snapshot_xmax(p.sealed_until)::text::bigint as sealed_xmax,
+       array(select x::text::bigint from pg_snapshot_xip(p.sealed_until) x) as sealed_xip,
+       pg_snapshot_xmax(p.backlog_until)::text::bigint as backlog_xmax,
+       array(select x::text::bigint from pg_snapshot_xip(p.backlog_until) x) as backlog_xip,
+       p.backlog_part
+  from predictu_dispatch.audit_position p
