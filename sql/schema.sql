@@ -20,6 +20,47 @@ CREATE TYPE predictu_dispatch.abandonment AS (
 	is_repeated boolean
 );
 
+CREATE TYPE predictu_dispatch.attempt_report AS (
+	operator_id text,
+	request_id uuid,
+	attempt integer,
+	bet_id text,
+	state text,
+	state_reason text,
+	effect text,
+	due_in_s double precision,
+	operator_status text,
+	operator_transaction_id text,
+	balance bigint,
+	anomaly text,
+	reaped boolean,
+	method text,
+	evidence text,
+	verdict text,
+	reason text,
+	instance text,
+	started_at timestamp with time zone,
+	finished_at timestamp with time zone,
+	url text,
+	key_id text,
+	request_headers text,
+	request_body text,
+	response_status integer,
+	response_headers text,
+	response_body bytea,
+	response_truncated boolean,
+	connect_ms double precision,
+	first_byte_ms double precision,
+	total_ms double precision,
+	error text,
+	report_id uuid,
+	peer text,
+	peer_certificate_sha256 bytea,
+	token_signature bytea,
+	response_body_sha256 bytea,
+	response_body_repeats integer
+);
+
 CREATE TYPE predictu_dispatch.change AS (
 	operator_id text,
 	request_id uuid,
@@ -378,6 +419,158 @@ begin
                   terminal.reason, 'released', null::integer;
     end if;
 end $$;
+
+CREATE TABLE predictu_dispatch.attempt_record (
+    operator_id text CONSTRAINT attempt_operator_id_not_null NOT NULL,
+    request_id uuid CONSTRAINT attempt_request_id_not_null NOT NULL,
+    method text CONSTRAINT attempt_method_not_null NOT NULL,
+    attempt integer CONSTRAINT attempt_attempt_not_null NOT NULL,
+    evidence text CONSTRAINT attempt_evidence_not_null NOT NULL,
+    verdict text CONSTRAINT attempt_verdict_not_null NOT NULL,
+    reason text,
+    instance text CONSTRAINT attempt_instance_not_null NOT NULL,
+    started_at timestamp with time zone CONSTRAINT attempt_started_at_not_null NOT NULL,
+    finished_at timestamp with time zone CONSTRAINT attempt_finished_at_not_null NOT NULL,
+    url text,
+    key_id text,
+    request_headers jsonb,
+    request_body text,
+    response_status integer,
+    response_headers jsonb,
+    response_body bytea,
+    response_truncated boolean DEFAULT false CONSTRAINT attempt_response_truncated_not_null NOT NULL,
+    connect_ms double precision,
+    first_byte_ms double precision,
+    total_ms double precision,
+    error text,
+    report_id uuid CONSTRAINT attempt_report_id_not_null NOT NULL,
+    peer text,
+    peer_certificate_sha256 bytea,
+    token_signature bytea,
+    response_body_sha256 bytea,
+    response_body_repeats integer,
+    written_in bigint DEFAULT ((pg_current_xact_id())::text)::bigint,
+    CONSTRAINT attempt_attempt_check CHECK ((attempt > 0)),
+    CONSTRAINT attempt_evidence_check CHECK ((evidence = ANY (ARRAY['not_sent'::text, 'unanswered'::text, 'answered'::text]))),
+    CONSTRAINT attempt_repeats_an_earlier_answer CHECK ((((response_body_sha256 IS NULL) = (response_body_repeats IS NULL)) AND COALESCE((response_body_repeats < attempt), true))),
+    CONSTRAINT attempt_verdict_check CHECK ((verdict = ANY (ARRAY['delivered'::text, 'rejected'::text, 'retry'::text, 'late'::text])))
+)
+PARTITION BY RANGE (started_at);
+
+ALTER TABLE ONLY predictu_dispatch.attempt_record REPLICA IDENTITY FULL;
+
+CREATE VIEW predictu_dispatch.attempt AS
+ SELECT operator_id,
+    request_id,
+    method,
+    attempt,
+    evidence,
+    verdict,
+    reason,
+    instance,
+    started_at,
+    finished_at,
+    url,
+    key_id,
+    request_headers,
+    request_body,
+    response_status,
+    response_headers,
+    response_body,
+    response_truncated,
+    connect_ms,
+    first_byte_ms,
+    total_ms,
+    error,
+    report_id,
+    peer,
+    peer_certificate_sha256,
+    response_body_sha256,
+    response_body_repeats,
+    written_in,
+        CASE
+            WHEN (token_signature IS NOT NULL) THEN sha256(convert_to(replace(substr((request_headers ->> 'Authorization'::text), 8), '[signature withheld]'::text, translate(encode(token_signature, 'base64'::text), '+/=
+'::text, '-_'::text)), 'UTF8'::name))
+            ELSE NULL::bytea
+        END AS token_sha256
+   FROM predictu_dispatch.attempt_record;
+
+CREATE FUNCTION predictu_dispatch.audit_entry(a predictu_dispatch.attempt) RETURNS bytea
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN convert_to(((((((((((((((('{"attempt":'::text || COALESCE(((a).attempt)::text, 'null'::text)) || ',"connect_us":'::text) || CASE WHEN (((a).connect_ms >= ('-9000000000000'::numeric)::double precision) AND ((a).connect_ms <= ('9000000000000'::numeric)::double precision)) THEN ((round(((a).connect_ms * (1000)::double precision)))::bigint)::text WHEN ((a).connect_ms = ANY (ARRAY['NaN'::double precision, 'Infinity'::double precision, '-Infinity'::double precision])) THEN (('"'::text || ((a).connect_ms)::text) || '"'::text) ELSE COALESCE((('"'::text || encode(float8send((a).connect_ms), 'hex'::text)) || '"'::text), 'null'::text) END) || ',"error_sha256":'::text) || COALESCE((('"'::text || encode(sha256(convert_to((a).error, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"evidence":'::text) || COALESCE((to_json((a).evidence))::text, 'null'::text)) || ',"finished_at":'::text) || COALESCE((('"'::text || CASE WHEN (((a).finished_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((a).finished_at < 'infinity'::timestamp with time zone)) THEN to_char(((a).finished_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((a).finished_at) THEN to_char(((a).finished_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((a).finished_at)::text END) || '"'::text), 'null'::text)) || ',"first_byte_us":'::text) || CASE WHEN (((a).first_byte_ms >= ('-9000000000000'::numeric)::double precision) AND ((a).first_byte_ms <= ('9000000000000'::numeric)::double precision)) THEN ((round(((a).first_byte_ms * (1000)::double precision)))::bigint)::text WHEN ((a).first_byte_ms = ANY (ARRAY['NaN'::double precision, 'Infinity'::double precision, '-Infinity'::double precision])) THEN (('"'::text || ((a).first_byte_ms)::text) || '"'::text) ELSE COALESCE((('"'::text || encode(float8send((a).first_byte_ms), 'hex'::text)) || '"'::text), 'null'::text) END) || (((((((((((',"instance":'::text || COALESCE((to_json((a).instance))::text, 'null'::text)) || ',"key_id":'::text) || COALESCE((to_json((a).key_id))::text, 'null'::text)) || ',"kind":"attempt","method":'::text) || COALESCE((to_json((a).method))::text, 'null'::text)) || ',"operator_id":'::text) || COALESCE((to_json((a).operator_id))::text, 'null'::text)) || ',"peer":'::text) || COALESCE((to_json((a).peer))::text, 'null'::text)) || ',"peer_certificate_sha256":'::text) || COALESCE((('"'::text || encode((a).peer_certificate_sha256, 'hex'::text)) || '"'::text), 'null'::text))) || (((((((((((',"reason":'::text || COALESCE((to_json((a).reason))::text, 'null'::text)) || ',"report_id":'::text) || COALESCE((('"'::text || ((a).report_id)::text) || '"'::text), 'null'::text)) || ',"request_body_sha256":'::text) || COALESCE((('"'::text || encode(sha256(convert_to((a).request_body, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"request_headers_sha256":'::text) || COALESCE((('"'::text || encode(sha256(convert_to(((a).request_headers)::text, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"request_id":'::text) || COALESCE((('"'::text || ((a).request_id)::text) || '"'::text), 'null'::text)) || ',"response_body_repeats":'::text) || COALESCE(((a).response_body_repeats)::text, 'null'::text))) || (((((((((((',"response_body_sha256":'::text || COALESCE((('"'::text || encode(COALESCE((a).response_body_sha256, sha256((a).response_body)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"response_body_stored_sha256":'::text) || COALESCE((('"'::text || encode(sha256((a).response_body), 'hex'::text)) || '"'::text), 'null'::text)) || ',"response_headers_sha256":'::text) || COALESCE((('"'::text || encode(sha256(convert_to(((a).response_headers)::text, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"response_status":'::text) || COALESCE(((a).response_status)::text, 'null'::text)) || ',"response_truncated":'::text) || COALESCE(((a).response_truncated)::text, 'null'::text)) || ',"started_at":'::text) || COALESCE((('"'::text || CASE WHEN (((a).started_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((a).started_at < 'infinity'::timestamp with time zone)) THEN to_char(((a).started_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((a).started_at) THEN to_char(((a).started_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((a).started_at)::text END) || '"'::text), 'null'::text))) || ((((((((((',"token_sha256":'::text || COALESCE((('"'::text || encode((a).token_sha256, 'hex'::text)) || '"'::text), 'null'::text)) || ',"total_us":'::text) || CASE WHEN (((a).total_ms >= ('-9000000000000'::numeric)::double precision) AND ((a).total_ms <= ('9000000000000'::numeric)::double precision)) THEN ((round(((a).total_ms * (1000)::double precision)))::bigint)::text WHEN ((a).total_ms = ANY (ARRAY['NaN'::double precision, 'Infinity'::double precision, '-Infinity'::double precision])) THEN (('"'::text || ((a).total_ms)::text) || '"'::text) ELSE COALESCE((('"'::text || encode(float8send((a).total_ms), 'hex'::text)) || '"'::text), 'null'::text) END) || ',"url":'::text) || COALESCE((to_json((a).url))::text, 'null'::text)) || ',"verdict":'::text) || COALESCE((to_json((a).verdict))::text, 'null'::text)) || ',"version":1,"written_in":'::text) || COALESCE(((a).written_in)::text, 'null'::text)) || '}'::text)), 'UTF8'::name);
+
+CREATE TABLE predictu_dispatch.intervention (
+    operator_id text NOT NULL,
+    intervention_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    request_id uuid,
+    action text NOT NULL,
+    reason text,
+    done_by text NOT NULL,
+    database_role text DEFAULT SESSION_USER NOT NULL,
+    done_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    bet_id text,
+    client_addr inet DEFAULT inet_client_addr(),
+    before jsonb,
+    after jsonb,
+    written_in bigint DEFAULT ((pg_current_xact_id())::text)::bigint,
+    CONSTRAINT intervention_action_known CHECK ((action = ANY (ARRAY['pause'::text, 'resume'::text, 'retire'::text, 'retry'::text, 'cancel'::text, 'abandon'::text, 'resolve'::text]))),
+    CONSTRAINT intervention_has_a_reason CHECK (((reason IS NOT NULL) OR (action = ANY (ARRAY['resume'::text, 'retry'::text])))),
+    CONSTRAINT intervention_names_its_callback CHECK (((request_id IS NULL) = (action = ANY (ARRAY['pause'::text, 'resume'::text, 'retire'::text]))))
+);
+
+CREATE FUNCTION predictu_dispatch.audit_intervention_entry(i predictu_dispatch.intervention) RETURNS bytea
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN convert_to(((((((((((((('{"action":'::text || COALESCE((to_json((i).action))::text, 'null'::text)) || ',"after_sha256":'::text) || COALESCE((('"'::text || encode(sha256(convert_to(((i).after)::text, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"before_sha256":'::text) || COALESCE((('"'::text || encode(sha256(convert_to(((i).before)::text, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"bet_id":'::text) || COALESCE((to_json((i).bet_id))::text, 'null'::text)) || ',"client_addr":'::text) || COALESCE((('"'::text || ((i).client_addr)::text) || '"'::text), 'null'::text)) || ',"database_role":'::text) || COALESCE((to_json((i).database_role))::text, 'null'::text)) || (((((((((((',"done_at":'::text || COALESCE((('"'::text || CASE WHEN (((i).done_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((i).done_at < 'infinity'::timestamp with time zone)) THEN to_char(((i).done_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((i).done_at) THEN to_char(((i).done_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((i).done_at)::text END) || '"'::text), 'null'::text)) || ',"done_by":'::text) || COALESCE((to_json((i).done_by))::text, 'null'::text)) || ',"intervention_id":'::text) || COALESCE((('"'::text || ((i).intervention_id)::text) || '"'::text), 'null'::text)) || ',"kind":"intervention","operator_id":'::text) || COALESCE((to_json((i).operator_id))::text, 'null'::text)) || ',"reason_sha256":'::text) || COALESCE((('"'::text || encode(sha256(convert_to((i).reason, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"request_id":'::text) || COALESCE((('"'::text || ((i).request_id)::text) || '"'::text), 'null'::text))) || ((',"version":1,"written_in":'::text || COALESCE(((i).written_in)::text, 'null'::text)) || '}'::text)), 'UTF8'::name);
+
+CREATE TABLE predictu_dispatch.signing_key (
+    operator_id text NOT NULL,
+    kid text NOT NULL,
+    algorithm text NOT NULL,
+    public_jwk jsonb NOT NULL,
+    first_seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    retired_at timestamp with time zone,
+    first_seen_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    retired_id uuid,
+    written_in bigint DEFAULT ((pg_current_xact_id())::text)::bigint,
+    retired_in bigint,
+    CONSTRAINT signing_key_algorithm_check CHECK ((algorithm = ANY (ARRAY['EdDSA'::text, 'RS256'::text]))),
+    CONSTRAINT signing_key_check CHECK ((((retired_at IS NULL) = (retired_id IS NULL)) AND ((retired_at IS NULL) = (retired_in IS NULL)) AND COALESCE((retired_at >= first_seen_at), true)))
+);
+
+CREATE FUNCTION predictu_dispatch.audit_key_entry(k predictu_dispatch.signing_key, event text) RETURNS bytea
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN convert_to((((((((((((('{"algorithm":'::text || COALESCE((to_json((k).algorithm))::text, 'null'::text)) || ',"at":'::text) || COALESCE((('"'::text || CASE WHEN ((CASE WHEN (event = 'retired'::text) THEN (k).retired_at ELSE (k).first_seen_at END >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (CASE WHEN (event = 'retired'::text) THEN (k).retired_at ELSE (k).first_seen_at END < 'infinity'::timestamp with time zone)) THEN to_char((CASE WHEN (event = 'retired'::text) THEN (k).retired_at ELSE (k).first_seen_at END AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite(CASE WHEN (event = 'retired'::text) THEN (k).retired_at ELSE (k).first_seen_at END) THEN to_char((CASE WHEN (event = 'retired'::text) THEN (k).retired_at ELSE (k).first_seen_at END AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE (CASE WHEN (event = 'retired'::text) THEN (k).retired_at ELSE (k).first_seen_at END)::text END) || '"'::text), 'null'::text)) || ',"entry_id":'::text) || COALESCE((('"'::text || (CASE WHEN (event = 'retired'::text) THEN (k).retired_id ELSE (k).first_seen_id END)::text) || '"'::text), 'null'::text)) || ',"event":'::text) || COALESCE((to_json(event))::text, 'null'::text)) || ',"kid":'::text) || COALESCE((to_json((k).kid))::text, 'null'::text)) || ',"kind":"key","operator_id":'::text) || COALESCE((to_json((k).operator_id))::text, 'null'::text)) || ((((',"public_jwk_sha256":'::text || COALESCE((('"'::text || encode(sha256(convert_to(((k).public_jwk)::text, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"version":1,"written_in":'::text) || COALESCE((CASE WHEN (event = 'retired'::text) THEN (k).retired_in ELSE (k).written_in END)::text, 'null'::text)) || '}'::text)), 'UTF8'::name);
+
+CREATE TABLE predictu_dispatch.audit_removal (
+    operator_id text NOT NULL,
+    removal_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    part text NOT NULL,
+    cutoff timestamp with time zone NOT NULL,
+    attempts bigint NOT NULL,
+    leaf_indices int8multirange NOT NULL,
+    leaf_indices_sha256 bytea NOT NULL,
+    removed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    written_in bigint DEFAULT ((pg_current_xact_id())::text)::bigint
+);
+
+CREATE FUNCTION predictu_dispatch.audit_removal_entry(r predictu_dispatch.audit_removal) RETURNS bytea
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN convert_to((((((((((((('{"attempts":'::text || COALESCE(((r).attempts)::text, 'null'::text)) || ',"cutoff":'::text) || COALESCE((('"'::text || CASE WHEN (((r).cutoff >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((r).cutoff < 'infinity'::timestamp with time zone)) THEN to_char(((r).cutoff AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((r).cutoff) THEN to_char(((r).cutoff AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((r).cutoff)::text END) || '"'::text), 'null'::text)) || ',"kind":"removal","leaf_indices_sha256":'::text) || COALESCE((('"'::text || encode((r).leaf_indices_sha256, 'hex'::text)) || '"'::text), 'null'::text)) || ',"operator_id":'::text) || COALESCE((to_json((r).operator_id))::text, 'null'::text)) || ',"part":'::text) || COALESCE((to_json((r).part))::text, 'null'::text)) || ',"removal_id":'::text) || COALESCE((('"'::text || ((r).removal_id)::text) || '"'::text), 'null'::text)) || ((((',"removed_at":'::text || COALESCE((('"'::text || CASE WHEN (((r).removed_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((r).removed_at < 'infinity'::timestamp with time zone)) THEN to_char(((r).removed_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((r).removed_at) THEN to_char(((r).removed_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((r).removed_at)::text END) || '"'::text), 'null'::text)) || ',"version":1,"written_in":'::text) || COALESCE(((r).written_in)::text, 'null'::text)) || '}'::text)), 'UTF8'::name);
+
+CREATE TABLE predictu_dispatch.audit_log (
+    operator_id text NOT NULL,
+    origin text NOT NULL,
+    start_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    attempts_before bigint NOT NULL,
+    interventions_before bigint NOT NULL,
+    system_identifier bigint NOT NULL,
+    written_in bigint DEFAULT ((pg_current_xact_id())::text)::bigint
+);
+
+CREATE FUNCTION predictu_dispatch.audit_start_entry(l predictu_dispatch.audit_log) RETURNS bytea
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN convert_to((((((((((((('{"attempts_before":'::text || COALESCE(((l).attempts_before)::text, 'null'::text)) || ',"interventions_before":'::text) || COALESCE(((l).interventions_before)::text, 'null'::text)) || ',"kind":"start","operator_id":'::text) || COALESCE((to_json((l).operator_id))::text, 'null'::text)) || ',"origin":'::text) || COALESCE((to_json((l).origin))::text, 'null'::text)) || ',"start_id":'::text) || COALESCE((('"'::text || ((l).start_id)::text) || '"'::text), 'null'::text)) || ',"started_at":'::text) || COALESCE((('"'::text || CASE WHEN (((l).started_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((l).started_at < 'infinity'::timestamp with time zone)) THEN to_char(((l).started_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((l).started_at) THEN to_char(((l).started_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((l).started_at)::text END) || '"'::text), 'null'::text)) || ((((',"system_identifier":'::text || COALESCE((('"'::text || ((l).system_identifier)::text) || '"'::text), 'null'::text)) || ',"version":1,"written_in":'::text) || COALESCE(((l).written_in)::text, 'null'::text)) || '}'::text)), 'UTF8'::name);
 
 CREATE FUNCTION predictu_dispatch.backlog() RETURNS TABLE(operator_id text, lane text, state text, callbacks bigint, unknown_effect bigint, oldest_due_s double precision, unknown_for_s double precision, rollbacks bigint, rollback_for_s double precision)
     LANGUAGE sql STABLE
@@ -785,7 +978,7 @@ begin
     elsif not exists (select from predictu_dispatch.maintenance_chore m where m.chore = claim_chore.chore) then
         perform predictu_dispatch.refuse_params('claim_chore',
             format('unknown chore %s', coalesce(quote_literal(left(chore, 80)), 'NULL')),
-            'The chores are partitions, reap and backlog.');
+            'The chores are partitions, reap, backlog, seal and cosign.');
     end if;
     update predictu_dispatch.maintenance_chore m
        set due_at = clock_timestamp() + period, claimed_by = claim_chore.instance, claimed_at = clock_timestamp()
@@ -902,7 +1095,7 @@ declare
 begin
     execute format('drop table if exists predictu_dispatch.%I', kept);
     execute format('create table predictu_dispatch.%I '
-                   '(like predictu_dispatch.attempt including defaults including constraints including indexes)', kept);
+                   '(like predictu_dispatch.attempt_record including defaults including constraints including indexes)', kept);
     execute format('alter table predictu_dispatch.%I replica identity full', kept);
     execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
                    'execute function predictu_dispatch.refuse_audit_change()', kept);
@@ -2183,9 +2376,9 @@ begin
         begin
             -- Created apart and attached: created in place it would lock the whole audit.
             execute format('create table predictu_dispatch.%I '
-                           '(like predictu_dispatch.attempt including defaults including constraints)', name);
+                           '(like predictu_dispatch.attempt_record including defaults including constraints)', name);
             execute format('alter table predictu_dispatch.%I replica identity full', name);
-            execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I '
+            execute format('alter table predictu_dispatch.attempt_record attach partition predictu_dispatch.%I '
                            'for values from (%L) to (%L)', name, to_char(month, 'YYYY-MM-DD 00:00:00+00'),
                            to_char(month + interval '1 month', 'YYYY-MM-DD 00:00:00+00'));
             execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
@@ -2226,7 +2419,7 @@ begin
             'Use a part that expired_audit() returns.');
     end if;
     source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
-    target := case step when 'replace' then kept else 'attempt' end;
+    target := case step when 'replace' then kept else 'attempt_record' end;
     -- No other transaction may rewrite it between the next check and the reading.
     execute format('lock table only predictu_dispatch.%I in access share mode', source);
     select w.* into cursor from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
@@ -2486,7 +2679,7 @@ CREATE FUNCTION predictu_dispatch.refuse_audit_change() RETURNS trigger
 begin
     raise exception using errcode = 'PD900',
         message = format('the audit is append-only: %s on %s is refused', tg_op, tg_table_name),
-        hint = 'Rows of attempt are never changed or deleted; retention drops whole partitions.';
+        hint = 'Rows of the audit are never changed or deleted; retention drops whole partitions.';
 end $$;
 
 CREATE FUNCTION predictu_dispatch.refuse_currency_change() RETURNS trigger
@@ -2922,7 +3115,7 @@ CREATE FUNCTION predictu_dispatch.serving_daemons(daemons bigint, requests_per_s
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (requests_per_s > (0)::double precision) THEN GREATEST(LEAST(daemons, (floor((requests_per_s * (0.15)::double precision)))::bigint), (1)::bigint) ELSE daemons END;
 
-CREATE FUNCTION predictu_dispatch.settle(reports predictu_dispatch.report[]) RETURNS SETOF predictu_dispatch.change
+CREATE FUNCTION predictu_dispatch.settle(reports predictu_dispatch.attempt_report[]) RETURNS SETOF predictu_dispatch.change
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -3022,24 +3215,27 @@ begin
               offset 0) c on true
           left join lateral (
               select a.method, a.instance, a.started_at
-                from predictu_dispatch.attempt a
+                from predictu_dispatch.attempt_record a
                where d.request_id is null and not r.reaped
                  and a.operator_id = r.operator_id and a.request_id = r.request_id and a.attempt = r.attempt
                  and a.started_at = coalesce(c.leased_at, r.started_at) and a.verdict <> 'late'
               offset 0) a on true
     ), written as (
-        insert into predictu_dispatch.attempt (
+        insert into predictu_dispatch.attempt_record (
             operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url,
             key_id, request_headers, request_body, response_status, response_headers, response_body, response_truncated,
-            connect_ms, first_byte_ms, total_ms, error, report_id)
+            connect_ms, first_byte_ms, total_ms, error, report_id,
+            peer, peer_certificate_sha256, token_signature, response_body_sha256, response_body_repeats)
         select k.operator_id, k.request_id, k.known_method, k.attempt, k.evidence,
                case when k.is_decisive then k.verdict else 'late' end, k.reason, k.leased_by, k.leased_at,
                greatest(k.leased_at, least(k.finished_at, clock_timestamp() + interval '1 second')), k.url, k.key_id,
                k.request_headers::jsonb, k.request_body, k.response_status, k.response_headers::jsonb, k.response_body,
-               k.response_truncated, k.connect_ms, k.first_byte_ms, k.total_ms, k.error, k.report_id
+               k.response_truncated, k.connect_ms, k.first_byte_ms, k.total_ms, k.error, k.report_id,
+               k.peer, k.peer_certificate_sha256, k.token_signature,
+               k.response_body_sha256, k.response_body_repeats
           from known k
          where k.is_decisive or not k.reaped and k.leased_at is not null and not exists (
-             select from predictu_dispatch.attempt a
+             select from predictu_dispatch.attempt_record a
               where a.operator_id = k.operator_id and a.request_id = k.request_id and a.attempt = k.attempt
                 and a.started_at = k.leased_at and a.report_id = k.report_id)
         returning operator_id, request_id, report_id
@@ -3059,7 +3255,15 @@ begin
     end if;
 end $$;
 
-CREATE FUNCTION predictu_dispatch.settle_one(operator_id text, request_id uuid, attempt integer, bet_id text, state text, state_reason text, effect text, due_in_s double precision, operator_status text, operator_transaction_id text, balance bigint, anomaly text, reaped boolean, method text, evidence text, verdict text, reason text, instance text, started_at timestamp with time zone, finished_at timestamp with time zone, url text, key_id text, request_headers text, request_body text, response_status integer, response_headers text, response_body bytea, response_truncated boolean, connect_ms double precision, first_byte_ms double precision, total_ms double precision, error text, report_id uuid) RETURNS boolean
+CREATE FUNCTION predictu_dispatch.settle(reports predictu_dispatch.report[]) RETURNS SETOF predictu_dispatch.change
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select * from predictu_dispatch.settle(array(
+        select (r.*, null, null, null, null, null)::predictu_dispatch.attempt_report from unnest(reports) r));
+$$;
+
+CREATE FUNCTION predictu_dispatch.settle_one(operator_id text, request_id uuid, attempt integer, bet_id text, state text, state_reason text, effect text, due_in_s double precision, operator_status text, operator_transaction_id text, balance bigint, anomaly text, reaped boolean, method text, evidence text, verdict text, reason text, instance text, started_at timestamp with time zone, finished_at timestamp with time zone, url text, key_id text, request_headers text, request_body text, response_status integer, response_headers text, response_body bytea, response_truncated boolean, connect_ms double precision, first_byte_ms double precision, total_ms double precision, error text, report_id uuid, peer text DEFAULT NULL::text, peer_certificate_sha256 bytea DEFAULT NULL::bytea, token_signature bytea DEFAULT NULL::bytea, response_body_sha256 bytea DEFAULT NULL::bytea, response_body_repeats integer DEFAULT NULL::integer) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -3100,15 +3304,17 @@ begin
            operator_transaction_id = coalesce(settle_one.operator_transaction_id, c.operator_transaction_id),
            balance = coalesce(settle_one.balance, c.balance), anomaly = coalesce(settle_one.anomaly, c.anomaly)
      where c.operator_id = settle_one.operator_id and c.request_id = settle_one.request_id;
-    insert into predictu_dispatch.attempt (
+    insert into predictu_dispatch.attempt_record (
         operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url,
         key_id, request_headers, request_body, response_status, response_headers, response_body, response_truncated,
-        connect_ms, first_byte_ms, total_ms, error, report_id)
+        connect_ms, first_byte_ms, total_ms, error, report_id,
+        peer, peer_certificate_sha256, token_signature, response_body_sha256, response_body_repeats)
     values (
         operator_id, request_id, method, attempt, evidence, verdict, reason, lease.leased_by, lease.leased_at,
         greatest(lease.leased_at, least(finished_at, clock_timestamp() + interval '1 second')), url, key_id,
         request_headers::jsonb, request_body, response_status, response_headers::jsonb, response_body,
-        response_truncated, connect_ms, first_byte_ms, total_ms, error, report_id);
+        response_truncated, connect_ms, first_byte_ms, total_ms, error, report_id,
+        peer, peer_certificate_sha256, token_signature, response_body_sha256, response_body_repeats);
     if method = 'BET_MAKE' then
         -- BET_MAKE delivered, nothing waits: placing → open.
         update predictu_dispatch.bet b
@@ -3167,17 +3373,17 @@ begin
     end if;
     -- With the whole audit locked, only an autovacuum can hold a partition; nowait, because it may
     -- run for long.
-    lock table only predictu_dispatch.attempt in access exclusive mode;
+    lock table only predictu_dispatch.attempt_record in access exclusive mode;
     lock table only predictu_dispatch.attempt_default in access exclusive mode nowait;
     execute format('lock table only predictu_dispatch.%I in access exclusive mode nowait', attached);
-    execute format('alter table predictu_dispatch.attempt detach partition predictu_dispatch.%I', attached);
+    execute format('alter table predictu_dispatch.attempt_record detach partition predictu_dispatch.%I', attached);
     execute format('alter table predictu_dispatch.%I rename to %I', attached, 'retired_' || part);
     if month is null then
         execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
-        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I default', attached);
+        execute format('alter table predictu_dispatch.attempt_record attach partition predictu_dispatch.%I default', attached);
     elsif with_kept then
         execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
-        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I '
+        execute format('alter table predictu_dispatch.attempt_record attach partition predictu_dispatch.%I '
                        'for values from (%L) to (%L)', attached, to_char(month, 'YYYY-MM-DD 00:00:00+00'),
                        to_char(month + interval '1 month', 'YYYY-MM-DD 00:00:00+00'));
         execute format('alter table predictu_dispatch.%I drop constraint kept_month', attached);
@@ -3360,38 +3566,6 @@ CREATE FUNCTION predictu_dispatch.wrong_params(method text, params jsonb, is_cur
     LANGUAGE sql
     RETURN CASE WHEN ((params IS NULL) OR (jsonb_typeof(params) <> 'object'::text)) THEN ARRAY[format('%s is not a JSON object'::text, COALESCE("left"((params)::text, 80), 'NULL'::text)), 'Pass an object, for example jsonb_build_object(''player_id'', …).'::text] WHEN (octet_length((params)::text) > 65536) THEN ARRAY[format('params have %s bytes'::text, octet_length((params)::text)), 'At most 65536 bytes are sent to an operator.'::text] WHEN (params @? '$.**{32}'::jsonpath) THEN ARRAY['params are nested too deeply'::text, 'At most 31 levels are sent to an operator.'::text] WHEN ((method = 'PING'::text) AND (params <> '{}'::jsonb)) THEN ARRAY[format('%s is not empty'::text, "left"((params)::text, 80)), 'PING takes {} only.'::text] WHEN (NOT (params ?& predictu_dispatch.required_params(method))) THEN predictu_dispatch.missing_keys('missing: %s'::text, (method || ' requires %s.'::text), predictu_dispatch.required_params(method), params) WHEN ((jsonb_typeof((params -> 'player_id'::text)) <> 'string'::text) OR ((length((params ->> 'player_id'::text)) < 1) OR (length((params ->> 'player_id'::text)) > 200))) THEN predictu_dispatch.not_a_text('player_id'::text, (params -> 'player_id'::text)) WHEN ((jsonb_typeof((params -> 'bet_id'::text)) <> 'string'::text) OR ((length((params ->> 'bet_id'::text)) < 1) OR (length((params ->> 'bet_id'::text)) > 200))) THEN predictu_dispatch.not_a_text('bet_id'::text, (params -> 'bet_id'::text)) WHEN ((jsonb_typeof((params -> 'currency'::text)) <> 'string'::text) OR ((length((params ->> 'currency'::text)) < 1) OR (length((params ->> 'currency'::text)) > 200))) THEN predictu_dispatch.not_a_text('currency'::text, (params -> 'currency'::text)) WHEN ((params ? 'currency'::text) AND (NOT is_currency_known)) THEN ARRAY[format('unknown currency "%s"'::text, "left"((params ->> 'currency'::text), 80)), 'Use an active ISO 4217 code in capitals, for example EUR, or one that the schema''s owner has added.'::text] WHEN ((params ? 'amount'::text) AND (method = 'BET_LOSE'::text)) THEN ARRAY['"amount" is given'::text, 'BET_LOSE moves no money: leave "amount" out, or send BET_WIN, BET_SELL or BET_REFUND.'::text] WHEN ((jsonb_typeof((params -> 'amount'::text)) <> 'number'::text) OR ((params ->> 'amount'::text) !~ '^[0-9]{1,18}$'::text)) THEN ARRAY[format('"amount" is %s'::text, "left"(((params -> 'amount'::text))::text, 80)), '"amount" must be a whole number of subunits (1250 for 12.50 EUR), at most 18 digits, not negative.'::text] WHEN ((method = 'BET_MAKE'::text) AND ((params -> 'amount'::text) = '0'::jsonb)) THEN ARRAY['"amount" is 0'::text, 'A placement debits more than 0.'::text] WHEN ((method = 'BET_MAKE'::text) AND (jsonb_typeof((params -> 'bet'::text)) <> 'object'::text)) THEN ARRAY[format('"bet" is %s'::text, "left"(((params -> 'bet'::text))::text, 80)), '"bet" must be an object with market_id, outcome, odds, shares, price.'::text] WHEN ((method = 'BET_MAKE'::text) AND (NOT ((params -> 'bet'::text) ?& '{market_id,outcome,odds,shares,price}'::text[]))) THEN predictu_dispatch.missing_keys('"bet" lacks %s'::text, '"bet" must be an object with %s.'::text, '{market_id,outcome,odds,shares,price}'::text[], (params -> 'bet'::text)) WHEN ((method = 'BET_MAKE'::text) AND (jsonb_typeof((params #> '{bet,odds}'::text[])) <> ALL (ARRAY['number'::text, 'null'::text]))) THEN ARRAY[format('"odds" is %s'::text, "left"(((params #> '{bet,odds}'::text[]))::text, 80)), '"odds" must be a number, for example 1.85.'::text] WHEN (lower((((params - '{player_id,currency,amount,bet_id,bet,rollback_of}'::text[]))::text COLLATE "C")) ~ '"[-_. ]*(p[^"]*d|c[^"]*y|a[^"]*t|b[^"]*[dt]|r[^"]*f)[-_. ]*"'::text) THEN predictu_dispatch.misspelt_key('{player_id,currency,amount,bet_id,bet,rollback_of}'::text[], params) WHEN ((method = 'BET_MAKE'::text) AND (lower(((((params -> 'bet'::text) - '{market_id,outcome,odds,shares,price}'::text[]))::text COLLATE "C")) ~ '"[-_. ]*(m[^"]*d|[op][^"]*e|[os][^"]*s)[-_. ]*"'::text)) THEN predictu_dispatch.misspelt_key('{market_id,outcome,odds,shares,price}'::text[], (params -> 'bet'::text)) ELSE NULL::text[] END;
 
-CREATE TABLE predictu_dispatch.attempt (
-    operator_id text NOT NULL,
-    request_id uuid NOT NULL,
-    method text NOT NULL,
-    attempt integer NOT NULL,
-    evidence text NOT NULL,
-    verdict text NOT NULL,
-    reason text,
-    instance text NOT NULL,
-    started_at timestamp with time zone NOT NULL,
-    finished_at timestamp with time zone NOT NULL,
-    url text,
-    key_id text,
-    request_headers jsonb,
-    request_body text,
-    response_status integer,
-    response_headers jsonb,
-    response_body bytea,
-    response_truncated boolean DEFAULT false NOT NULL,
-    connect_ms double precision,
-    first_byte_ms double precision,
-    total_ms double precision,
-    error text,
-    report_id uuid NOT NULL,
-    CONSTRAINT attempt_attempt_check CHECK ((attempt > 0)),
-    CONSTRAINT attempt_evidence_check CHECK ((evidence = ANY (ARRAY['not_sent'::text, 'unanswered'::text, 'answered'::text]))),
-    CONSTRAINT attempt_verdict_check CHECK ((verdict = ANY (ARRAY['delivered'::text, 'rejected'::text, 'retry'::text, 'late'::text])))
-)
-PARTITION BY RANGE (started_at);
-
-ALTER TABLE ONLY predictu_dispatch.attempt REPLICA IDENTITY FULL;
-
 CREATE TABLE predictu_dispatch.attempt_default (
     operator_id text CONSTRAINT attempt_operator_id_not_null NOT NULL,
     request_id uuid CONSTRAINT attempt_request_id_not_null NOT NULL,
@@ -3416,12 +3590,58 @@ CREATE TABLE predictu_dispatch.attempt_default (
     total_ms double precision,
     error text,
     report_id uuid CONSTRAINT attempt_report_id_not_null NOT NULL,
+    peer text,
+    peer_certificate_sha256 bytea,
+    token_signature bytea,
+    response_body_sha256 bytea,
+    response_body_repeats integer,
+    written_in bigint DEFAULT ((pg_current_xact_id())::text)::bigint,
     CONSTRAINT attempt_attempt_check CHECK ((attempt > 0)),
     CONSTRAINT attempt_evidence_check CHECK ((evidence = ANY (ARRAY['not_sent'::text, 'unanswered'::text, 'answered'::text]))),
+    CONSTRAINT attempt_repeats_an_earlier_answer CHECK ((((response_body_sha256 IS NULL) = (response_body_repeats IS NULL)) AND COALESCE((response_body_repeats < attempt), true))),
     CONSTRAINT attempt_verdict_check CHECK ((verdict = ANY (ARRAY['delivered'::text, 'rejected'::text, 'retry'::text, 'late'::text])))
 );
 
 ALTER TABLE ONLY predictu_dispatch.attempt_default REPLICA IDENTITY FULL;
+
+CREATE TABLE predictu_dispatch.audit_checkpoint (
+    operator_id text NOT NULL,
+    size bigint NOT NULL,
+    checkpoint text NOT NULL,
+    signed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE predictu_dispatch.audit_cosignature (
+    operator_id text NOT NULL,
+    size bigint NOT NULL,
+    witness text NOT NULL,
+    line text NOT NULL,
+    cosigned_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE predictu_dispatch.audit_head (
+    operator_id text NOT NULL,
+    size bigint NOT NULL,
+    root bytea NOT NULL,
+    checkpoint text NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT audit_head_root_check CHECK ((octet_length(root) = 32)),
+    CONSTRAINT audit_head_size_check CHECK ((size >= 0))
+);
+
+CREATE TABLE predictu_dispatch.audit_position (
+    system_identifier bigint NOT NULL,
+    xid_offset bigint DEFAULT 0 NOT NULL,
+    sealed_until pg_snapshot NOT NULL,
+    backlog_until pg_snapshot,
+    backlog_part text,
+    backlog_source bigint,
+    backlog_block bigint,
+    revision bigint DEFAULT 0 NOT NULL,
+    sealed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+ALTER TABLE ONLY predictu_dispatch.audit_position REPLICA IDENTITY FULL;
 
 CREATE TABLE predictu_dispatch.audit_purge_cursor (
     part text NOT NULL,
@@ -3433,6 +3653,49 @@ CREATE TABLE predictu_dispatch.audit_purge_cursor (
 );
 
 ALTER TABLE ONLY predictu_dispatch.audit_purge_cursor REPLICA IDENTITY FULL;
+
+CREATE TABLE predictu_dispatch.audit_removal_draft (
+    operator_id text NOT NULL,
+    part text NOT NULL,
+    piece bigint NOT NULL,
+    leaf_indices int8multirange NOT NULL
+);
+
+CREATE TABLE predictu_dispatch.audit_tile (
+    operator_id text NOT NULL,
+    level smallint NOT NULL,
+    tile bigint NOT NULL,
+    hashes bytea NOT NULL,
+    report_ids bytea,
+    started_from timestamp with time zone,
+    started_until timestamp with time zone,
+    CONSTRAINT audit_tile_check CHECK ((((report_ids IS NOT NULL) = (level = 0)) AND COALESCE(((octet_length(report_ids) * 2) = octet_length(hashes)), true))),
+    CONSTRAINT audit_tile_hashes_check CHECK ((((octet_length(hashes) >= 32) AND (octet_length(hashes) <= 8192)) AND ((octet_length(hashes) % 32) = 0))),
+    CONSTRAINT audit_tile_level_check CHECK (((level >= 0) AND (level <= 7))),
+    CONSTRAINT audit_tile_tile_check CHECK ((tile >= 0))
+);
+ALTER TABLE ONLY predictu_dispatch.audit_tile ALTER COLUMN hashes SET STORAGE EXTERNAL;
+ALTER TABLE ONLY predictu_dispatch.audit_tile ALTER COLUMN report_ids SET STORAGE EXTERNAL;
+
+CREATE TABLE predictu_dispatch.audit_verification (
+    operator_id text NOT NULL,
+    verified_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    size bigint NOT NULL,
+    faults bigint NOT NULL,
+    first_faults jsonb NOT NULL,
+    verified_by text DEFAULT SESSION_USER NOT NULL
+);
+
+CREATE TABLE predictu_dispatch.audit_witness (
+    operator_id text NOT NULL,
+    witness text NOT NULL,
+    size bigint DEFAULT 0 NOT NULL,
+    cosigned_at timestamp with time zone,
+    failed_at timestamp with time zone,
+    is_refused boolean DEFAULT false NOT NULL,
+    failure text,
+    failures integer DEFAULT 0 NOT NULL
+);
 
 CREATE TABLE predictu_dispatch.bet_tombstone (
     operator_id text NOT NULL,
@@ -3469,23 +3732,17 @@ CREATE TABLE predictu_dispatch.daemon (
 
 ALTER TABLE ONLY predictu_dispatch.daemon REPLICA IDENTITY FULL;
 
-CREATE TABLE predictu_dispatch.intervention (
+CREATE TABLE predictu_dispatch.legal_hold (
     operator_id text NOT NULL,
-    intervention_id uuid DEFAULT gen_random_uuid() NOT NULL,
-    request_id uuid,
-    action text NOT NULL,
-    reason text,
-    done_by text NOT NULL,
-    database_role text DEFAULT SESSION_USER NOT NULL,
-    done_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     bet_id text,
-    client_addr inet DEFAULT inet_client_addr(),
-    before jsonb,
-    after jsonb,
-    CONSTRAINT intervention_action_known CHECK ((action = ANY (ARRAY['pause'::text, 'resume'::text, 'retire'::text, 'retry'::text, 'cancel'::text, 'abandon'::text, 'resolve'::text]))),
-    CONSTRAINT intervention_has_a_reason CHECK (((reason IS NOT NULL) OR (action = ANY (ARRAY['resume'::text, 'retry'::text])))),
-    CONSTRAINT intervention_names_its_callback CHECK (((request_id IS NULL) = (action = ANY (ARRAY['pause'::text, 'resume'::text, 'retire'::text]))))
+    reason text NOT NULL,
+    placed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    lifted_at timestamp with time zone,
+    CONSTRAINT legal_hold_check CHECK ((lifted_at >= placed_at)),
+    CONSTRAINT legal_hold_reason_check CHECK ((reason <> ''::text))
 );
+
+ALTER TABLE ONLY predictu_dispatch.legal_hold REPLICA IDENTITY FULL;
 
 CREATE TABLE predictu_dispatch.lock (
     name text NOT NULL
@@ -3498,7 +3755,7 @@ CREATE TABLE predictu_dispatch.maintenance_chore (
     claimed_at timestamp with time zone,
     result jsonb,
     result_at timestamp with time zone,
-    CONSTRAINT maintenance_chore_chore_check CHECK ((chore = ANY (ARRAY['partitions'::text, 'reap'::text, 'backlog'::text])))
+    CONSTRAINT maintenance_chore_chore_check CHECK ((chore = ANY (ARRAY['partitions'::text, 'reap'::text, 'backlog'::text, 'seal'::text, 'cosign'::text])))
 );
 
 CREATE VIEW predictu_dispatch.needs_review AS
@@ -3568,7 +3825,8 @@ CREATE TABLE predictu_dispatch.producer_scope (
 CREATE TABLE predictu_dispatch.purge_cursor (
     cutoff timestamp with time zone NOT NULL,
     next_block bigint,
-    locked bigint DEFAULT 0 NOT NULL
+    locked bigint DEFAULT 0 NOT NULL,
+    held bigint DEFAULT 0 NOT NULL
 );
 
 ALTER TABLE ONLY predictu_dispatch.purge_cursor REPLICA IDENTITY FULL;
@@ -3613,7 +3871,34 @@ CREATE TABLE predictu_dispatch.share (
     CONSTRAINT share_settlement_slots_check CHECK ((settlement_slots >= 0))
 );
 
-ALTER TABLE ONLY predictu_dispatch.attempt ATTACH PARTITION predictu_dispatch.attempt_default DEFAULT;
+ALTER TABLE ONLY predictu_dispatch.attempt_record ATTACH PARTITION predictu_dispatch.attempt_default DEFAULT;
+
+ALTER TABLE ONLY predictu_dispatch.audit_checkpoint
+    ADD CONSTRAINT audit_checkpoint_pkey PRIMARY KEY (operator_id, size);
+
+ALTER TABLE ONLY predictu_dispatch.audit_cosignature
+    ADD CONSTRAINT audit_cosignature_pkey PRIMARY KEY (operator_id, size, witness);
+
+ALTER TABLE ONLY predictu_dispatch.audit_head
+    ADD CONSTRAINT audit_head_pkey PRIMARY KEY (operator_id);
+
+ALTER TABLE ONLY predictu_dispatch.audit_log
+    ADD CONSTRAINT audit_log_pkey PRIMARY KEY (operator_id);
+
+ALTER TABLE ONLY predictu_dispatch.audit_removal_draft
+    ADD CONSTRAINT audit_removal_draft_pkey PRIMARY KEY (operator_id, part, piece);
+
+ALTER TABLE ONLY predictu_dispatch.audit_removal
+    ADD CONSTRAINT audit_removal_pkey PRIMARY KEY (operator_id, removal_id);
+
+ALTER TABLE ONLY predictu_dispatch.audit_tile
+    ADD CONSTRAINT audit_tile_pkey PRIMARY KEY (operator_id, level, tile);
+
+ALTER TABLE ONLY predictu_dispatch.audit_verification
+    ADD CONSTRAINT audit_verification_pkey PRIMARY KEY (operator_id, verified_at);
+
+ALTER TABLE ONLY predictu_dispatch.audit_witness
+    ADD CONSTRAINT audit_witness_pkey PRIMARY KEY (operator_id, witness);
 
 ALTER TABLE ONLY predictu_dispatch.bet
     ADD CONSTRAINT bet_operator_id_placement_request_id_key UNIQUE (operator_id, placement_request_id);
@@ -3651,7 +3936,10 @@ ALTER TABLE ONLY predictu_dispatch.request_tombstone
 ALTER TABLE ONLY predictu_dispatch.share
     ADD CONSTRAINT share_pkey PRIMARY KEY (operator_id, instance);
 
-CREATE UNIQUE INDEX attempt_decided ON ONLY predictu_dispatch.attempt USING btree (operator_id, request_id, attempt, started_at, (
+ALTER TABLE ONLY predictu_dispatch.signing_key
+    ADD CONSTRAINT signing_key_pkey PRIMARY KEY (operator_id, kid);
+
+CREATE UNIQUE INDEX attempt_decided ON ONLY predictu_dispatch.attempt_record USING btree (operator_id, request_id, attempt, started_at, (
 CASE
     WHEN (verdict = 'late'::text) THEN report_id
     ELSE NULL::uuid
@@ -3662,6 +3950,12 @@ CASE
     WHEN (verdict = 'late'::text) THEN report_id
     ELSE NULL::uuid
 END)) NULLS NOT DISTINCT;
+
+CREATE INDEX attempt_written ON ONLY predictu_dispatch.attempt_record USING brin (written_in) WITH (pages_per_range='32', autosummarize='on');
+
+CREATE INDEX attempt_default_written_in_idx ON predictu_dispatch.attempt_default USING brin (written_in) WITH (pages_per_range='32', autosummarize='on');
+
+CREATE INDEX audit_tile_started ON predictu_dispatch.audit_tile USING gist (tstzrange(started_from, started_until, '[]'::text)) WHERE (level = 0);
 
 CREATE INDEX bet_of_player ON predictu_dispatch.bet USING btree (operator_id, player_id, created_at);
 
@@ -3698,21 +3992,27 @@ CREATE INDEX intervention_by_time ON predictu_dispatch.intervention USING btree 
 
 CREATE INDEX intervention_of_callback ON predictu_dispatch.intervention USING btree (operator_id, request_id, done_at) WHERE (request_id IS NOT NULL);
 
+CREATE INDEX intervention_written ON predictu_dispatch.intervention USING btree (written_in);
+
+CREATE INDEX legal_hold_standing ON predictu_dispatch.legal_hold USING btree (operator_id, bet_id) WHERE (lifted_at IS NULL);
+
 CREATE INDEX producer_scope_of_role ON predictu_dispatch.producer_scope USING btree (role_name, operator_id);
 
 ALTER INDEX predictu_dispatch.attempt_decided ATTACH PARTITION predictu_dispatch.attempt_default_operator_id_request_id_attempt_started_at_c_idx;
 
-CREATE TRIGGER attempt_append_only BEFORE DELETE OR UPDATE ON predictu_dispatch.attempt FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_audit_change();
+ALTER INDEX predictu_dispatch.attempt_written ATTACH PARTITION predictu_dispatch.attempt_default_written_in_idx;
 
-ALTER TABLE predictu_dispatch.attempt ENABLE ALWAYS TRIGGER attempt_append_only;
+CREATE TRIGGER attempt_append_only BEFORE DELETE OR UPDATE ON predictu_dispatch.attempt_record FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_audit_change();
 
-CREATE TRIGGER attempt_not_truncated BEFORE TRUNCATE ON predictu_dispatch.attempt FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_audit_change();
-
-ALTER TABLE predictu_dispatch.attempt ENABLE ALWAYS TRIGGER attempt_not_truncated;
+ALTER TABLE predictu_dispatch.attempt_record ENABLE ALWAYS TRIGGER attempt_append_only;
 
 CREATE TRIGGER attempt_not_truncated BEFORE TRUNCATE ON predictu_dispatch.attempt_default FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_audit_change();
 
 ALTER TABLE predictu_dispatch.attempt_default ENABLE ALWAYS TRIGGER attempt_not_truncated;
+
+CREATE TRIGGER attempt_not_truncated BEFORE TRUNCATE ON predictu_dispatch.attempt_record FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_audit_change();
+
+ALTER TABLE predictu_dispatch.attempt_record ENABLE ALWAYS TRIGGER attempt_not_truncated;
 
 CREATE TRIGGER bet_deleted_when_final BEFORE DELETE ON predictu_dispatch.bet FOR EACH ROW WHEN ((old.state = ANY (ARRAY['placing'::text, 'open'::text]))) EXECUTE FUNCTION predictu_dispatch.refuse_delete();
 
@@ -3813,6 +4113,38 @@ REVOKE ALL ON FUNCTION predictu_dispatch.adopt_bet(operator_id text, bet_id text
 GRANT ALL ON FUNCTION predictu_dispatch.adopt_bet(operator_id text, bet_id text, player_id text, currency text, amount bigint, placement_request_id uuid) TO predictu_importer;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.advance_bets(operator_ids text[], bet_ids text[]) FROM PUBLIC;
+
+GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_auditor;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_entry(a predictu_dispatch.attempt) FROM PUBLIC;
+
+GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_auditor;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_intervention_entry(i predictu_dispatch.intervention) FROM PUBLIC;
+
+GRANT SELECT ON TABLE predictu_dispatch.signing_key TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.signing_key TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.signing_key TO predictu_support;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_key_entry(k predictu_dispatch.signing_key, event text) FROM PUBLIC;
+
+GRANT SELECT ON TABLE predictu_dispatch.audit_removal TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.audit_removal TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.audit_removal TO predictu_support;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_removal_entry(r predictu_dispatch.audit_removal) FROM PUBLIC;
+
+GRANT SELECT ON TABLE predictu_dispatch.audit_log TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.audit_log TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.audit_log TO predictu_support;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_start_entry(l predictu_dispatch.audit_log) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.backlog() FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_dispatcher;
@@ -4066,11 +4398,14 @@ GRANT ALL ON FUNCTION predictu_dispatch.rollback_bet(operator_id text, bet_id te
 
 REVOKE ALL ON FUNCTION predictu_dispatch.serving_daemons(daemons bigint, requests_per_s double precision) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.settle(reports predictu_dispatch.attempt_report[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.settle(reports predictu_dispatch.attempt_report[]) TO predictu_dispatcher;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.settle(reports predictu_dispatch.report[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.settle(reports predictu_dispatch.report[]) TO predictu_dispatcher;
 
-REVOKE ALL ON FUNCTION predictu_dispatch.settle_one(operator_id text, request_id uuid, attempt integer, bet_id text, state text, state_reason text, effect text, due_in_s double precision, operator_status text, operator_transaction_id text, balance bigint, anomaly text, reaped boolean, method text, evidence text, verdict text, reason text, instance text, started_at timestamp with time zone, finished_at timestamp with time zone, url text, key_id text, request_headers text, request_body text, response_status integer, response_headers text, response_body bytea, response_truncated boolean, connect_ms double precision, first_byte_ms double precision, total_ms double precision, error text, report_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.settle_one(operator_id text, request_id uuid, attempt integer, bet_id text, state text, state_reason text, effect text, due_in_s double precision, operator_status text, operator_transaction_id text, balance bigint, anomaly text, reaped boolean, method text, evidence text, verdict text, reason text, instance text, started_at timestamp with time zone, finished_at timestamp with time zone, url text, key_id text, request_headers text, request_body text, response_status integer, response_headers text, response_body bytea, response_truncated boolean, connect_ms double precision, first_byte_ms double precision, total_ms double precision, error text, report_id uuid) TO predictu_dispatcher;
+REVOKE ALL ON FUNCTION predictu_dispatch.settle_one(operator_id text, request_id uuid, attempt integer, bet_id text, state text, state_reason text, effect text, due_in_s double precision, operator_status text, operator_transaction_id text, balance bigint, anomaly text, reaped boolean, method text, evidence text, verdict text, reason text, instance text, started_at timestamp with time zone, finished_at timestamp with time zone, url text, key_id text, request_headers text, request_body text, response_status integer, response_headers text, response_body bytea, response_truncated boolean, connect_ms double precision, first_byte_ms double precision, total_ms double precision, error text, report_id uuid, peer text, peer_certificate_sha256 bytea, token_signature bytea, response_body_sha256 bytea, response_body_repeats integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.settle_one(operator_id text, request_id uuid, attempt integer, bet_id text, state text, state_reason text, effect text, due_in_s double precision, operator_status text, operator_transaction_id text, balance bigint, anomaly text, reaped boolean, method text, evidence text, verdict text, reason text, instance text, started_at timestamp with time zone, finished_at timestamp with time zone, url text, key_id text, request_headers text, request_body text, response_status integer, response_headers text, response_body bytea, response_truncated boolean, connect_ms double precision, first_byte_ms double precision, total_ms double precision, error text, report_id uuid, peer text, peer_certificate_sha256 bytea, token_signature bytea, response_body_sha256 bytea, response_body_repeats integer) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.share_of(most integer, daemons bigint, place bigint) FROM PUBLIC;
 
@@ -4092,10 +4427,33 @@ GRANT ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revi
 
 REVOKE ALL ON FUNCTION predictu_dispatch.wrong_params(method text, params jsonb, is_currency_known boolean) FROM PUBLIC;
 
-GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_dispatcher;
-GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_support;
-GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_operations;
-GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.audit_checkpoint TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.audit_checkpoint TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.audit_checkpoint TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.audit_cosignature TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.audit_cosignature TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.audit_cosignature TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.audit_head TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.audit_head TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.audit_head TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.audit_position TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.audit_position TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.audit_position TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.audit_tile TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.audit_tile TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.audit_tile TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.audit_verification TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.audit_verification TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.audit_verification TO predictu_support;
+
+GRANT SELECT ON TABLE predictu_dispatch.audit_witness TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.audit_witness TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.audit_witness TO predictu_support;
 
 GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_support;
@@ -4111,10 +4469,9 @@ GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_operations;
 
-GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_dispatcher;
-GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_support;
-GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_operations;
-GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.legal_hold TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.legal_hold TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.legal_hold TO predictu_support;
 
 GRANT SELECT ON TABLE predictu_dispatch.needs_review TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.needs_review TO predictu_support;

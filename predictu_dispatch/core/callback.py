@@ -89,6 +89,10 @@ class Exchange(NamedTuple):
     truncated: bool = False
     connect_ms: float | None = None
     first_byte_ms: float | None = None
+    peer: str | None = None
+    """Address and port of the connection on which the request was written."""
+    peer_certificate_sha256: bytes | None = None
+    """Of the certificate (DER) that the other side presented; None without TLS."""
 
 
 _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s"{}\[\],:]+')

@@ -74,6 +74,12 @@ class Attempt(NamedTuple):
     request_headers: str | None = None
     """A JSON object of the headers sent, without the token's signature."""
     request_body: str | None = None
+    token_signature: bytes | None = None
+    """The signature that `request_headers` lacks."""
+    response_body_sha256: bytes | None = None
+    """Of the whole body, if the exchange has only its beginning: it repeats an earlier answer."""
+    response_body_repeats: int | None = None
+    """The attempt whose audit row has the whole body."""
     reaped: bool = False
     """True if the lease expired without a report and another daemon settled the attempt."""
 

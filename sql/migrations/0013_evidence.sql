@@ -32,6 +32,16 @@ alter table predictu_dispatch.attempt_record
 create index attempt_written on predictu_dispatch.attempt_record using brin (written_in)
     with (pages_per_range = 32, autosummarize = on);
 
+-- A successor that an interrupted retention run left has not these columns; the next run begins anew.
+do $$ declare
+    kept text;
+begin
+    for kept in select relname from pg_class
+                 where relnamespace = 'predictu_dispatch'::regnamespace and relkind = 'r' and relname like 'kept_%' loop
+        execute format('drop table predictu_dispatch.%I', kept);
+    end loop;
+end $$;
+
 -- What settle() takes since this release. `report` stays for daemons of earlier releases.
 create type predictu_dispatch.attempt_report as (
     operator_id text, request_id uuid, attempt integer, bet_id text, state text, state_reason text, effect text,
@@ -61,6 +71,30 @@ select operator_id, request_id, method, attempt, evidence, verdict, reason, inst
   from predictu_dispatch.attempt_record;
 revoke all on predictu_dispatch.attempt from public;
 grant select on predictu_dispatch.attempt to predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor;
+
+comment on column predictu_dispatch.attempt_record.request_headers is 'The request''s headers. The token is without its signature, which is in token_signature.';
+comment on column predictu_dispatch.attempt_record.response_body is 'The answer''s bytes; the first 4096 if response_body_repeats is not null.';
+comment on column predictu_dispatch.attempt_record.peer is 'The address and port of the connection on which the request was written.';
+comment on column predictu_dispatch.attempt_record.peer_certificate_sha256 is 'SHA-256 of the certificate (DER) that the other side presented; null without TLS.';
+comment on column predictu_dispatch.attempt_record.token_signature is 'The signature of the token. With it the token is a credential while it is valid.';
+comment on column predictu_dispatch.attempt_record.response_body_sha256 is 'SHA-256 of the whole answer, if response_body is only its first 4096 bytes; else null.';
+comment on column predictu_dispatch.attempt_record.response_body_repeats is 'The attempt of this callback that got the same answer and has all of it; null if response_body is whole.';
+comment on column predictu_dispatch.attempt_record.written_in is 'The transaction that wrote the row; null in rows from before these were recorded.';
+comment on view predictu_dispatch.attempt is 'The audit: one row that decides each attempt, and one for each late answer. Append-only.';
+comment on column predictu_dispatch.attempt.token_sha256 is 'SHA-256 of the whole token; null if its signature was not recorded.';
+do $$ declare
+    described record;
+begin
+    for described in
+        select seen.attname, col_description(stored.attrelid, stored.attnum) as text
+          from pg_attribute seen join pg_attribute stored using (attname)
+         where seen.attrelid = 'predictu_dispatch.attempt'::regclass
+           and stored.attrelid = 'predictu_dispatch.attempt_record'::regclass
+           and col_description(stored.attrelid, stored.attnum) is not null
+    loop
+        execute format('comment on column predictu_dispatch.attempt.%I is %L', described.attname, described.text);
+    end loop;
+end $$;
 
 -- Every key that ever signed. Append-only but for retired_at.
 create table predictu_dispatch.signing_key (

@@ -34,7 +34,7 @@ _CALLBACKS = """
          ('end-', 'BET_WIN', 'settlement', '{"amount": 900}'::jsonb)) kind (prefix, method, lane, params)
 """
 _ATTEMPTS = """
-    insert into predictu_dispatch.attempt
+    insert into predictu_dispatch.attempt_record
         (operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url,
          key_id, request_headers, request_body, response_status, response_headers, response_body, connect_ms,
          first_byte_ms, total_ms, report_id)
@@ -64,7 +64,7 @@ async def write_history(owner: Connection, callbacks: int, *, body_bytes: int, o
         await owner.execute(_ATTEMPTS, list(operators), first, last, body_bytes)
     await owner.execute("reset session_replication_role")
     audited_bytes = await owner.fetchval(
-        "select sum(pg_total_relation_size(relid)) from pg_partition_tree('predictu_dispatch.attempt')"
+        "select sum(pg_total_relation_size(relid)) from pg_partition_tree('predictu_dispatch.attempt_record')"
     )
     rows = bets * CALLBACKS_PER_BET * AUDIT_ROWS_PER_CALLBACK
     return (

@@ -94,7 +94,7 @@ async def test_one_command_names_the_cause_of_each_outage_of_an_operator_and_the
             )
 
         async def is_explained() -> bool:
-            """True once all circuits are open and nothing is under way; an undeclared status never opens one."""
+            """All circuits are open but that of undeclared statuses, and nothing is under way."""
             rows = await harness.owner.fetch(
                 "select operator_id from predictu_dispatch.operator where circuit = 'open'"
             )

@@ -26,13 +26,15 @@ async def break_audit(harness: Harness, what: str, request_id: UUID | None = Non
     await harness.owner.execute(
         f"create function public.broken() returns trigger language plpgsql as"
         f" $$begin {when}{what}; {end}return new; end$$;"
-        " create trigger broken before insert on predictu_dispatch.attempt"
+        " create trigger broken before insert on predictu_dispatch.attempt_record"
         " for each row execute function public.broken()"
     )
 
 
 async def mend_audit(harness: Harness) -> None:
-    await harness.owner.execute("drop trigger broken on predictu_dispatch.attempt; drop function public.broken()")
+    await harness.owner.execute(
+        "drop trigger broken on predictu_dispatch.attempt_record; drop function public.broken()"
+    )
 
 
 def retried(callback: Callback) -> Attempt:
@@ -166,8 +168,8 @@ async def test_an_answer_of_a_newer_release_is_asked_for_again(harness: Harness,
     """Its settle committed; the repetition says so in words that this release knows."""
     request_id = await harness.place("b-1")
     await harness.owner.execute(
-        "alter function predictu_dispatch.settle rename to settle_before;"
-        " create function predictu_dispatch.settle(reports predictu_dispatch.report[])"
+        "alter function predictu_dispatch.settle(predictu_dispatch.attempt_report[]) rename to settle_before;"
+        " create function predictu_dispatch.settle(reports predictu_dispatch.attempt_report[])"
         " returns setof predictu_dispatch.change language sql security definer as $$"
         " select operator_id, request_id, method, lane, state, reason,"
         "        case cause when 'settled' then 'archived' else cause end, attempt"

@@ -19,7 +19,9 @@ from predictu_dispatch.edge.postgres.outbox import Outbox
 from tests.support.harness import OPERATOR, Connection, Harness, connected, delivered, retried
 from tests.support.postgres import Database
 
-PARTITIONS = "select inhrelid::regclass::text from pg_inherits where inhparent = 'predictu_dispatch.attempt'::regclass"
+PARTITIONS = (
+    "select inhrelid::regclass::text from pg_inherits where inhparent = 'predictu_dispatch.attempt_record'::regclass"
+)
 BODIES = (b"", b"\x00\xff\xfe{", '{"status":"ÖK"}'.encode("latin-1"), b"\x00" * 70_000)
 
 
@@ -49,7 +51,7 @@ async def put_rows_into_every_partition(harness: Harness) -> list[str]:
     filled = [name for name in partitions if await harness.owner.fetchval(f"select count(*) from {name}")]  # noqa: S608
     assert len(filled) == 2
     assert "predictu_dispatch.attempt_default" in filled
-    return ["predictu_dispatch.attempt", *partitions]
+    return ["predictu_dispatch.attempt_record", *partitions]
 
 
 @pytest.mark.parametrize("replication_role", ["origin", "replica"])
@@ -66,6 +68,12 @@ async def test_no_role_can_update_or_delete_an_audit_row(
             assert await is_refused(harness.owner, f"update {table} set started_at = now() + interval '40 days'"), table  # noqa: S608
             assert await is_refused(harness.owner, f"delete from {table}"), table  # noqa: S608
         assert await is_refused(harness.owner, f"truncate {table}"), table
+    for statement in (
+        "update predictu_dispatch.attempt set verdict = 'retry'",
+        "delete from predictu_dispatch.attempt",
+    ):
+        assert await is_refused(harness.owner, statement), statement
+        assert await is_refused(harness.daemon, statement, "42501"), statement
     async with connected(database.support, 1) as [support], connected(database.producer, 1) as [producer]:
         for connection in (harness.daemon, support, producer):
             for table in tables:
@@ -83,7 +91,7 @@ async def test_prepare_partitions_creates_the_next_months_and_may_run_concurrent
     }
     for name in months():
         await harness.owner.execute(
-            f"alter table predictu_dispatch.attempt detach partition predictu_dispatch.attempt_{name};"
+            f"alter table predictu_dispatch.attempt_record detach partition predictu_dispatch.attempt_{name};"
             f"drop table predictu_dispatch.attempt_{name}"
         )
     async with connected(database.dispatcher, 6) as daemons:
@@ -103,7 +111,7 @@ async def test_a_long_read_of_the_audit_does_not_block_settling(harness: Harness
     """A dump holds locks for hours: creating a partition gives up, and settling does not wait."""
     last = months()[-1]
     await harness.owner.execute(
-        f"alter table predictu_dispatch.attempt detach partition predictu_dispatch.attempt_{last};"
+        f"alter table predictu_dispatch.attempt_record detach partition predictu_dispatch.attempt_{last};"
         f"drop table predictu_dispatch.attempt_{last}"
     )
     async with connected(database.support, 1) as [dump], connected(database.dispatcher, 1) as [reaper]:
@@ -155,6 +163,8 @@ async def test_every_field_of_an_attempt_reaches_its_audit_column(
             connect_ms=1.5,
             first_byte_ms=2.5,
             total_ms=3.5,
+            peer="192.0.2.1:443",
+            peer_certificate_sha256=b"certificate",
         )
         finished_at = callback.leased_at + timedelta(milliseconds=4)
         judgement = judge(callback, exchange, Statuses.of(), now=finished_at)
@@ -166,6 +176,7 @@ async def test_every_field_of_an_attempt_reaches_its_audit_column(
             key_id="key-1",
             request_headers='{"Content-Type": "application/json"}',
             request_body="{}",
+            token_signature=b"signature",
             exchange=exchange,
             judgement=judgement,
             outcome=outcome_of(callback, judgement, INTERACTIVE, recheck_s=60.0, elapsed_s=0.004, jitter=0.0),
@@ -177,9 +188,9 @@ async def test_every_field_of_an_attempt_reaches_its_audit_column(
         await pool.close()
     assert (change.cause, change.state, again.cause) == (Cause.SETTLED, CallbackState.DELIVERED, Cause.REPEATED)
     assert [one.cause for one in released] == ([] if is_alone else [Cause.RELEASED])
-    row = await harness.owner.fetchrow("select * from predictu_dispatch.attempt")
+    row = await harness.owner.fetchrow("select * from predictu_dispatch.attempt_record")
     assert row is not None
-    assert dict(row) | {"request_headers": None, "response_headers": None} == {
+    assert dict(row) | dict.fromkeys(("request_headers", "response_headers", "written_in")) == {
         "operator_id": OPERATOR,
         "request_id": placement,
         "method": "BET_MAKE",
@@ -203,7 +214,14 @@ async def test_every_field_of_an_attempt_reaches_its_audit_column(
         "total_ms": 3.5,
         "error": None,
         "report_id": attempt.report_id,
+        "peer": "192.0.2.1:443",
+        "peer_certificate_sha256": b"certificate",
+        "token_signature": b"signature",
+        "response_body_sha256": None,
+        "response_body_repeats": None,
+        "written_in": None,
     }
+    assert await harness.owner.fetchval("select written_in = xmin::text::bigint from predictu_dispatch.attempt_record")
     assert json.loads(row["request_headers"]) == {"Content-Type": "application/json"}
     assert json.loads(row["response_headers"]) == [["Server", "x"], ["Set-Cookie", "a"], ["Set-Cookie", "b"]]
     settled = await harness.callback(placement)

@@ -45,7 +45,7 @@ HISTORY = f"""
                 (terminal_request_id, 'BET_WIN', 'settlement', '{{"currency": "EUR", "amount": 500}}')
      ) of_bet (id, method, lane, params)
      cross join cast('2020-01-02' as timestamptz) done;
-    insert into predictu_dispatch.attempt (operator_id, request_id, method, attempt, evidence, verdict, instance,
+    insert into predictu_dispatch.attempt_record (operator_id, request_id, method, attempt, evidence, verdict, instance,
                                            started_at, finished_at, report_id)
     select operator_id, request_id, method, 1, 'answered', 'delivered', 'host-1', due_at, due_at, request_id
       from predictu_dispatch.callback;

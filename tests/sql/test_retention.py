@@ -53,7 +53,7 @@ async def histories(harness: Harness) -> HistoryBuilder:
 
 PARTITIONS = (
     "select substring(inhrelid::regclass::text from 'attempt_(.*)') from pg_inherits"
-    " where inhparent = 'predictu_dispatch.attempt'::regclass order by 1"
+    " where inhparent = 'predictu_dispatch.attempt_record'::regclass order by 1"
 )
 
 
@@ -278,7 +278,7 @@ async def test_the_retention_role_removes_old_rows_and_can_do_nothing_else(
     young = part_of(RECENTLY)
     async with connected(database.retention, 1) as [connection]:
         for statement, sqlstate in (
-            ("delete from predictu_dispatch.attempt", "42501"),
+            ("delete from predictu_dispatch.attempt_record", "42501"),
             (f"drop table predictu_dispatch.attempt_{young}", "42501"),
             ("delete from predictu_dispatch.callback", "42501"),
             ("select count(*) from predictu_dispatch.callback", "42501"),

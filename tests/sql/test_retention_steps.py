@@ -58,9 +58,9 @@ async def histories(harness: Harness) -> HistoryBuilder:
 
 
 INSERT_LATE = (
-    "insert into predictu_dispatch.attempt"
+    "insert into predictu_dispatch.attempt_record"
     " select (jsonb_populate_record(a, jsonb_build_object('report_id', gen_random_uuid(), 'verdict', 'late'))).*"
-    "   from predictu_dispatch.attempt a where request_id = $1"
+    "   from predictu_dispatch.attempt_record a where request_id = $1"
 )
 
 
@@ -220,8 +220,8 @@ async def test_a_cursor_is_not_used_for_another_table_of_the_same_name(
         for _ in range(3):
             assert not (await next_step(connection, part))["is_done"]
         await harness.owner.execute(f"alter table {retired} rename to seen")
-        await harness.owner.execute(f"create table {retired} (like predictu_dispatch.attempt)")
-        late = INSERT_LATE.replace("insert into predictu_dispatch.attempt", f"insert into {retired}")
+        await harness.owner.execute(f"create table {retired} (like predictu_dispatch.attempt_record)")
+        late = INSERT_LATE.replace("insert into predictu_dispatch.attempt_record", f"insert into {retired}")
         await harness.owner.execute(late, history.requests[0])
         assert not (await next_step(connection, part))["is_done"]
         assert (await next_step(connection, part))["is_done"]

@@ -49,15 +49,17 @@ READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_mi
 READABLE |= {"daemon", "share"}
 READABLE |= {"intervention", "currency"}
 READABLE |= {"request_tombstone", "bet_tombstone", "purge_cursor"}
+OF_THE_LOG = {"signing_key", "audit_log", "audit_position", "audit_head", "audit_tile", "audit_checkpoint"}
+OF_THE_LOG |= {"audit_cosignature", "audit_witness", "audit_removal", "audit_verification", "legal_hold"}
 OF_THE_OWNER = {"producer_scope", "retention_floor"}
 """Only the owner writes them."""
 MAY_READ: dict[str, set[str]] = {
     "predictu_producer": set(),
     "predictu_importer": set(),
     "predictu_dispatcher": READABLE,
-    "predictu_operations": READABLE | OF_THE_OWNER,
-    "predictu_support": READABLE | OF_THE_OWNER,
-    "predictu_auditor": (READABLE | OF_THE_OWNER) - {"daemon", "share", "purge_cursor"},
+    "predictu_operations": READABLE | OF_THE_OWNER | OF_THE_LOG,
+    "predictu_support": READABLE | OF_THE_OWNER | OF_THE_LOG,
+    "predictu_auditor": (READABLE | OF_THE_OWNER | OF_THE_LOG) - {"daemon", "share", "purge_cursor"},
     "predictu_retention": {"schema_migration", "purge_cursor"},
 }
 MAY_EXECUTE_WITH_RIGHTS_OF_THE_OWNER = set[str]().union(*MAY_EXECUTE.values()) - WITH_OWN_RIGHTS

@@ -29,14 +29,14 @@ METHODS = ("PING", "BALANCE", "BET_MAKE")
 OWN = {
     "callback": ("request_id", "bet_id", "params", "created_at", "due_at", "expires_at", "leased_at", "finished_at"),
     "bet": ("bet_id", "placement_request_id", "created_at", "updated_at"),
-    "attempt": ("request_id", "report_id", "started_at", "finished_at"),
+    "attempt_record": ("request_id", "report_id", "started_at", "finished_at", "written_in"),
 }
 """Columns that differ between two callbacks with one history."""
 
 
 AT = {"started_at": datetime(2026, 1, 2, 3, tzinfo=UTC), "finished_at": datetime(2026, 1, 2, 4, tzinfo=UTC)}
 TEXTS = """
-    state_reason operator_status operator_transaction_id anomaly reason instance url key_id request_body error
+    state_reason operator_status operator_transaction_id anomaly reason instance url key_id request_body error peer
 """
 NUMBERS = "balance response_status connect_ms first_byte_ms total_ms"
 
@@ -52,6 +52,10 @@ def complete(lease: Lease) -> Report:
         response_headers='[["X-A", "received"]]',
         response_body=b"\x00\xff",
         response_truncated=True,
+        peer_certificate_sha256=b"certificate",
+        token_signature=b"signature",
+        response_body_sha256=b"whole",
+        response_body_repeats=lease["attempt"] - 1,
     )
 
 
@@ -68,7 +72,7 @@ async def stored(harness: Harness, request_id: uuid.UUID) -> dict[str, list[dict
     rows = {
         "callback": of_callback,
         "bet": "where placement_request_id = $1",
-        "attempt": of_callback + " order by attempt",
+        "attempt_record": of_callback + " order by attempt",
     }
     return {
         table: [
@@ -98,7 +102,7 @@ async def test_settle_one_stores_what_settle_stores(
         after.append(await stored(harness, request_id))
     by_settle, alone = after
     assert alone == by_settle
-    assert len(alone["attempt"]) == 1 + len(earlier)
+    assert len(alone["attempt_record"]) == 1 + len(earlier)
     assert [row["state"] for row in (*alone["callback"], *alone["bet"])] == ["delivered", "open"][
         : 1 + (method == "BET_MAKE")
     ]
@@ -192,7 +196,7 @@ async def test_settle_one_changes_nothing_where_settle_must_decide(
     harness: Harness, reported: Callable[[Harness, Lease], Awaitable[Report]]
 ) -> None:
     report = await reported(harness, await harness.lease(await harness.place()))
-    audit = "select * from predictu_dispatch.attempt order by request_id, report_id"
+    audit = "select * from predictu_dispatch.attempt_record order by request_id, report_id"
     before = (await harness.everything(), await harness.owner.fetch(audit))
     assert not await settle_one(harness.daemon, report)
     assert (await harness.everything(), await harness.owner.fetch(audit)) == before

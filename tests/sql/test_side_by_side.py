@@ -8,9 +8,16 @@ import pytest
 
 from predictu_dispatch.edge.postgres import migrations as edge
 from predictu_dispatch.edge.postgres.migrations import SchemaError, migrate
-from predictu_dispatch.edge.postgres.sql_files import Migration, migrations
+from predictu_dispatch.edge.postgres.sql_files import Migration, migrations, query
 from tests.support.environment import Environment
-from tests.support.harness import connected
+from tests.support.harness import (
+    EARLIER_REPORT_FIELDS,
+    REPORT_FIELDS,
+    Harness,
+    connected,
+    delivered,
+    settle_as_before,
+)
 from tests.support.postgres import Database, Server, drop_database
 
 OURS = len(migrations())
@@ -49,6 +56,26 @@ def test_every_migration_declares_which_releases_may_run_on_it() -> None:
     """Its first line is `-- compatible_from: NNNN`; its own number if no earlier release may."""
     assert [one.name for one in migrations() if not one.sql.startswith("-- compatible_from: ")] == []
     assert all(one.compatible_from <= one.version for one in migrations())
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["settle_one", "settle"])
+async def test_a_daemon_from_before_the_signatures_settles_on_this_schema(harness: Harness, *, is_alone: bool) -> None:
+    """It reports 33 fields, of which settle_one() takes each as a parameter."""
+    lease = await harness.lease(await harness.place())
+    sent = delivered(lease, reason="a reason", response_body=b"whole", url="https://wallet.example.com", total_ms=3.5)
+    if is_alone:
+        statement = query("settle_one").replace(", $34, $35, $36, $37, $38", "")
+        assert await harness.daemon.fetchval(statement, *(sent[field] for field in EARLIER_REPORT_FIELDS))
+    else:
+        [change] = await settle_as_before(harness.daemon, sent)
+        assert (change["cause"], change["state"]) == ("settled", "delivered")
+    row = await harness.owner.fetchrow("select * from predictu_dispatch.attempt_record")
+    assert row is not None
+    assert {name: row[name] for name in ("report_id", "reason", "response_body", "url", "total_ms")} == {
+        name: sent[name] for name in ("report_id", "reason", "response_body", "url", "total_ms")
+    }
+    assert {row[name] for name in REPORT_FIELDS if name not in EARLIER_REPORT_FIELDS} == {None}
+    assert [change["cause"] for change in await settle_as_before(harness.daemon, sent)] == ["repeated"]
 
 
 async def test_a_daemon_does_not_start_on_the_previous_schema_and_names_the_command(

@@ -7,7 +7,7 @@ reads tables.
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,8 +37,13 @@ _REPORT = """
     request_body response_status response_headers response_body response_truncated connect_ms first_byte_ms
     total_ms error report_id
 """
-REPORT_FIELDS = tuple(_REPORT.split())
-"""The fields of the type predictu_dispatch.report, in its order."""
+EARLIER_REPORT_FIELDS = tuple(_REPORT.split())
+"""The fields of the type predictu_dispatch.report, of daemons before 0013_evidence.sql."""
+REPORT_FIELDS = (
+    *EARLIER_REPORT_FIELDS,
+    *("peer", "peer_certificate_sha256", "token_signature", "response_body_sha256", "response_body_repeats"),
+)
+"""The fields of the type predictu_dispatch.attempt_report, in its order."""
 
 
 def report(lease: Lease, **fields: Any) -> Report:
@@ -174,6 +179,14 @@ async def settle(connection: Connection, *reports: Report) -> list[asyncpg.Recor
     return await connection.fetch(query("settle"), [tuple(one[field] for field in REPORT_FIELDS) for one in reports])
 
 
+async def settle_as_before(connection: Connection, *reports: Report) -> list[asyncpg.Record]:
+    """Settles as daemons before 0013_evidence.sql do."""
+    return await connection.fetch(
+        query("settle").replace("attempt_report[]", "report[]"),
+        [tuple(one[field] for field in EARLIER_REPORT_FIELDS) for one in reports],
+    )
+
+
 async def settle_one(connection: Connection, report: Report) -> bool:
     """Returns whether it settled the report; if not, settle() must."""
     found: bool = await connection.fetchval(query("settle_one"), *(report[field] for field in REPORT_FIELDS))
@@ -199,6 +212,7 @@ class Harness:
     producer: Connection
     daemon: Connection
     person: Connection
+    settles: Callable[..., Awaitable[list[asyncpg.Record]]] = settle
 
     async def place(
         self, bet_id: str = "b1", *, request_id: uuid.UUID | None = None, expires_at: datetime | None = None
@@ -239,10 +253,10 @@ class Harness:
 
         `outcome` is delivered, rejected, retried, exhausted or reaped.
         """
-        return await settle(self.daemon, outcome(await self.lease(request_id), **fields))
+        return await self.settles(self.daemon, outcome(await self.lease(request_id), **fields))
 
     async def settle(self, *reports: Report) -> list[asyncpg.Record]:
-        return await settle(self.daemon, *reports)
+        return await self.settles(self.daemon, *reports)
 
     async def expire(self) -> list[asyncpg.Record]:
         return await self.daemon.fetch(query("expire"), 500)

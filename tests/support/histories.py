@@ -45,7 +45,7 @@ async def make_months(owner: Connection) -> list[str]:
         begin, end = month_start(months_ago), month_start(months_ago - 1)
         parts.append(part_of(begin))
         await owner.execute(
-            f"create table predictu_dispatch.attempt_{part_of(begin)} partition of predictu_dispatch.attempt"
+            f"create table predictu_dispatch.attempt_{part_of(begin)} partition of predictu_dispatch.attempt_record"
             f" for values from ('{begin.isoformat()}') to ('{end.isoformat()}')"
         )
     return parts
@@ -134,14 +134,14 @@ class HistoryBuilder:
         # meanwhile.
         async with self.harness.owner.transaction():
             await self.harness.owner.execute(
-                "alter table predictu_dispatch.attempt disable trigger attempt_append_only"
+                "alter table predictu_dispatch.attempt_record disable trigger attempt_append_only"
             )
             await self.harness.owner.execute(
-                "update predictu_dispatch.attempt set started_at = $2, finished_at = $2 where request_id = $1",
+                "update predictu_dispatch.attempt_record set started_at = $2, finished_at = $2 where request_id = $1",
                 *(request_id, at - timedelta(milliseconds=20)),
             )
             await self.harness.owner.execute(
-                "alter table predictu_dispatch.attempt enable always trigger attempt_append_only"
+                "alter table predictu_dispatch.attempt_record enable always trigger attempt_append_only"
             )
 
     async def _age_resolution(self, history: History) -> None:

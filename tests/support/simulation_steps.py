@@ -27,9 +27,9 @@ BET_MOVES = {
     for after in (rule_of_bet.next, rule_of_bet.next_if_waiting)
 }
 REWRITES = (
-    "truncate predictu_dispatch.attempt",
-    "update predictu_dispatch.attempt set error = 'never happened'",
-    "delete from predictu_dispatch.attempt",
+    "truncate predictu_dispatch.attempt_record",
+    "update predictu_dispatch.attempt_record set error = 'never happened'",
+    "delete from predictu_dispatch.attempt_record",
 )
 MOVE_CALLBACK = "update predictu_dispatch.callback set state = $3 where operator_id = $1 and request_id = $2"
 MOVE_BET = "update predictu_dispatch.bet set state = $3 where operator_id = $1 and bet_id = $2"

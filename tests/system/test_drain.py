@@ -86,14 +86,15 @@ async def test_an_answer_that_waits_for_a_late_retry_is_settled_in_the_drain(env
         "create function public.broken() returns trigger language plpgsql as $$ begin"
         "  if new.request_body like '%b-bad%' then perform nextval('public.tried');"
         "    raise exception 'not stored' using errcode = 'PD900'; end if; return new; end $$;"
-        "create trigger broken before insert on predictu_dispatch.attempt for each row execute function public.broken()"
+        "create trigger broken before insert on predictu_dispatch.attempt_record"
+        " for each row execute function public.broken()"
     )
     bad = await environment.harness.place("b-bad")
     await until_tried(environment, 2)
     # It is settled, so the other one is the cause itself, and its retries become rare.
     await environment.harness.place("b-good")
     await until_tried(environment, 6)
-    await owner.execute("drop trigger broken on predictu_dispatch.attempt")
+    await owner.execute("drop trigger broken on predictu_dispatch.attempt_record")
     daemon.terminate()
     assert await daemon.exited() == 0
     assert daemon.lines("answer.lost") == []

@@ -166,7 +166,7 @@ STATEMENT_FAULTS = {
     ),
     "functions renamed": (
         (
-            "alter function predictu_dispatch.settle rename to moved;"
+            "alter function predictu_dispatch.settle(predictu_dispatch.attempt_report[]) rename to moved;"
             " alter function predictu_dispatch.settle_one rename to moved_one"
         ),
         (
@@ -179,7 +179,7 @@ STATEMENT_FAULTS = {
         "alter schema moved rename to predictu_dispatch",
     ),
     "audit renamed": (
-        "alter table predictu_dispatch.attempt rename to moved",
+        "alter table predictu_dispatch.attempt_record rename to moved",
         "alter table predictu_dispatch.moved rename to attempt",
     ),
     **{
@@ -187,10 +187,10 @@ STATEMENT_FAULTS = {
             (
                 "create function public.refuse() returns trigger language plpgsql as"
                 f" $$begin raise exception 'broken' using errcode = '{sqlstate}'; end$$;"
-                " create trigger refuse before insert on predictu_dispatch.attempt"
+                " create trigger refuse before insert on predictu_dispatch.attempt_record"
                 " for each row execute function public.refuse()"
             ),
-            "drop trigger refuse on predictu_dispatch.attempt; drop function public.refuse()",
+            "drop trigger refuse on predictu_dispatch.attempt_record; drop function public.refuse()",
         )
         for sqlstate in ("XX001", "22012", "23514", "54000", "58030", "40P01", "0A000", "PD900", "F0000")
     },

@@ -28,8 +28,8 @@ _TRY_TIMEOUT_S = 0.2
 transaction. Others wait behind a try for at most this long."""
 _TRY_PAUSE_S = 0.3
 _TRIES_MAX = 20
-_HOT_TABLES = ("operator", "bet", "callback", "attempt", "share", "daemon")
-"""In the order in which a callback's path locks most of them."""
+_HOT_TABLES = ("operator", "bet", "callback", "attempt", "attempt_record", "share", "daemon")
+"""In the order of a callback's path, mostly. 0013_evidence.sql renames `attempt`."""
 _PARTITIONS_AHEAD = 2
 
 

@@ -140,7 +140,7 @@ def settled(attempt: Attempt) -> CallbackChange:
 
 
 def report_of(attempt: Attempt) -> tuple[Any, ...]:
-    """The attempt as the composite type predictu_dispatch.report, in the order of its fields."""
+    """The attempt as the type predictu_dispatch.attempt_report, in the order of its fields."""
     callback, exchange, judgement, outcome = attempt.callback, attempt.exchange, attempt.judgement, attempt.outcome
     return (
         callback.operator_id,
@@ -177,4 +177,9 @@ def report_of(attempt: Attempt) -> tuple[Any, ...]:
         exchange.total_ms,
         exchange.error,
         attempt.report_id,
+        exchange.peer,
+        exchange.peer_certificate_sha256,
+        attempt.token_signature,
+        attempt.response_body_sha256,
+        attempt.response_body_repeats,
     )

@@ -17,6 +17,8 @@ from pathlib import Path
 _MIGRATION_NAME = re.compile(r"(?P<version>\d{4})_(?P<noun>[a-z_]+)\.sql")
 _COMPATIBLE_FROM = re.compile(r"-- compatible_from: (?P<version>\d{4})\n")
 _HEADER = re.compile(r"(?:--.*\n)+")
+_SIGNATURE = re.compile(r"^revoke all on function predictu_dispatch\.(?P<signature>.+) from public;$", re.MULTILINE)
+"""A function's name, with its parameters' types if two functions have that name."""
 _VIEWS = "views"
 
 
@@ -62,13 +64,18 @@ class Definition:
         return self.name.startswith(f"{_VIEWS}/")
 
     @property
+    def signature(self) -> str:
+        match = _SIGNATURE.search(self.sql)
+        return match["signature"] if match else Path(self.name).stem
+
+    @property
     def statements(self) -> str:
         """The file's statements, and a COMMENT ON with the comment at the head of the file."""
         header = _HEADER.match(self.sql)
         lines = header[0].splitlines() if header else []
         comment = " ".join(line.removeprefix("--").strip() for line in lines).replace("'", "''")
-        kind, noun = "view" if self.is_view else "function", Path(self.name).stem
-        return f"{self.sql}\ncomment on {kind} predictu_dispatch.{noun} is '{comment}';\n"
+        kind = "view" if self.is_view else "function"
+        return f"{self.sql}\ncomment on {kind} predictu_dispatch.{self.signature} is '{comment}';\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

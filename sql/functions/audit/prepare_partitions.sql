@@ -17,9 +17,9 @@ begin
         begin
             -- Created apart and attached: created in place it would lock the whole audit.
             execute format('create table predictu_dispatch.%I '
-                           '(like predictu_dispatch.attempt including defaults including constraints)', name);
+                           '(like predictu_dispatch.attempt_record including defaults including constraints)', name);
             execute format('alter table predictu_dispatch.%I replica identity full', name);
-            execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I '
+            execute format('alter table predictu_dispatch.attempt_record attach partition predictu_dispatch.%I '
                            'for values from (%L) to (%L)', name, to_char(month, 'YYYY-MM-DD 00:00:00+00'),
                            to_char(month + interval '1 month', 'YYYY-MM-DD 00:00:00+00'));
             execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '

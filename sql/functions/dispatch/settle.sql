@@ -8,7 +8,7 @@
 -- started_at are the lease's, or those of the attempt's deciding row. finished_at is between
 -- started_at and a second from now. Otherwise a stolen login could write rows of any month, and so
 -- block that month's partition.
-create or replace function predictu_dispatch.settle(reports predictu_dispatch.report[])
+create or replace function predictu_dispatch.settle(reports predictu_dispatch.attempt_report[])
 returns setof predictu_dispatch.change language plpgsql security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
@@ -104,24 +104,27 @@ begin
               offset 0) c on true
           left join lateral (
               select a.method, a.instance, a.started_at
-                from predictu_dispatch.attempt a
+                from predictu_dispatch.attempt_record a
                where d.request_id is null and not r.reaped
                  and a.operator_id = r.operator_id and a.request_id = r.request_id and a.attempt = r.attempt
                  and a.started_at = coalesce(c.leased_at, r.started_at) and a.verdict <> 'late'
               offset 0) a on true
     ), written as (
-        insert into predictu_dispatch.attempt (
+        insert into predictu_dispatch.attempt_record (
             operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url,
             key_id, request_headers, request_body, response_status, response_headers, response_body, response_truncated,
-            connect_ms, first_byte_ms, total_ms, error, report_id)
+            connect_ms, first_byte_ms, total_ms, error, report_id,
+            peer, peer_certificate_sha256, token_signature, response_body_sha256, response_body_repeats)
         select k.operator_id, k.request_id, k.known_method, k.attempt, k.evidence,
                case when k.is_decisive then k.verdict else 'late' end, k.reason, k.leased_by, k.leased_at,
                greatest(k.leased_at, least(k.finished_at, clock_timestamp() + interval '1 second')), k.url, k.key_id,
                k.request_headers::jsonb, k.request_body, k.response_status, k.response_headers::jsonb, k.response_body,
-               k.response_truncated, k.connect_ms, k.first_byte_ms, k.total_ms, k.error, k.report_id
+               k.response_truncated, k.connect_ms, k.first_byte_ms, k.total_ms, k.error, k.report_id,
+               k.peer, k.peer_certificate_sha256, k.token_signature,
+               k.response_body_sha256, k.response_body_repeats
           from known k
          where k.is_decisive or not k.reaped and k.leased_at is not null and not exists (
-             select from predictu_dispatch.attempt a
+             select from predictu_dispatch.attempt_record a
               where a.operator_id = k.operator_id and a.request_id = k.request_id and a.attempt = k.attempt
                 and a.started_at = k.leased_at and a.report_id = k.report_id)
         returning operator_id, request_id, report_id
@@ -141,5 +144,5 @@ begin
     end if;
 end $$;
 
-revoke all on function predictu_dispatch.settle from public;
-grant execute on function predictu_dispatch.settle to predictu_dispatcher;
+revoke all on function predictu_dispatch.settle(predictu_dispatch.attempt_report[]) from public;
+grant execute on function predictu_dispatch.settle(predictu_dispatch.attempt_report[]) to predictu_dispatcher;

@@ -9,7 +9,9 @@ create or replace function predictu_dispatch.settle_one(
     reaped boolean, method text, evidence text, verdict text, reason text, instance text, started_at timestamptz,
     finished_at timestamptz, url text, key_id text, request_headers text, request_body text, response_status integer,
     response_headers text, response_body bytea, response_truncated boolean, connect_ms double precision,
-    first_byte_ms double precision, total_ms double precision, error text, report_id uuid
+    first_byte_ms double precision, total_ms double precision, error text, report_id uuid,
+    peer text default null, peer_certificate_sha256 bytea default null, token_signature bytea default null,
+    response_body_sha256 bytea default null, response_body_repeats integer default null
 ) returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
@@ -46,15 +48,17 @@ begin
            operator_transaction_id = coalesce(settle_one.operator_transaction_id, c.operator_transaction_id),
            balance = coalesce(settle_one.balance, c.balance), anomaly = coalesce(settle_one.anomaly, c.anomaly)
      where c.operator_id = settle_one.operator_id and c.request_id = settle_one.request_id;
-    insert into predictu_dispatch.attempt (
+    insert into predictu_dispatch.attempt_record (
         operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url,
         key_id, request_headers, request_body, response_status, response_headers, response_body, response_truncated,
-        connect_ms, first_byte_ms, total_ms, error, report_id)
+        connect_ms, first_byte_ms, total_ms, error, report_id,
+        peer, peer_certificate_sha256, token_signature, response_body_sha256, response_body_repeats)
     values (
         operator_id, request_id, method, attempt, evidence, verdict, reason, lease.leased_by, lease.leased_at,
         greatest(lease.leased_at, least(finished_at, clock_timestamp() + interval '1 second')), url, key_id,
         request_headers::jsonb, request_body, response_status, response_headers::jsonb, response_body,
-        response_truncated, connect_ms, first_byte_ms, total_ms, error, report_id);
+        response_truncated, connect_ms, first_byte_ms, total_ms, error, report_id,
+        peer, peer_certificate_sha256, token_signature, response_body_sha256, response_body_repeats);
     if method = 'BET_MAKE' then
         -- BET_MAKE delivered, nothing waits: placing → open.
         update predictu_dispatch.bet b

@@ -7,7 +7,7 @@ declare
 begin
     execute format('drop table if exists predictu_dispatch.%I', kept);
     execute format('create table predictu_dispatch.%I '
-                   '(like predictu_dispatch.attempt including defaults including constraints including indexes)', kept);
+                   '(like predictu_dispatch.attempt_record including defaults including constraints including indexes)', kept);
     execute format('alter table predictu_dispatch.%I replica identity full', kept);
     execute format('create trigger attempt_not_truncated before truncate on predictu_dispatch.%I for each statement '
                    'execute function predictu_dispatch.refuse_audit_change()', kept);

@@ -28,7 +28,7 @@ begin
             'Use a part that expired_audit() returns.');
     end if;
     source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
-    target := case step when 'replace' then kept else 'attempt' end;
+    target := case step when 'replace' then kept else 'attempt_record' end;
     -- No other transaction may rewrite it between the next check and the reading.
     execute format('lock table only predictu_dispatch.%I in access share mode', source);
     select w.* into cursor from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;

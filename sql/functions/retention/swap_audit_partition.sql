@@ -16,17 +16,17 @@ begin
     end if;
     -- With the whole audit locked, only an autovacuum can hold a partition; nowait, because it may
     -- run for long.
-    lock table only predictu_dispatch.attempt in access exclusive mode;
+    lock table only predictu_dispatch.attempt_record in access exclusive mode;
     lock table only predictu_dispatch.attempt_default in access exclusive mode nowait;
     execute format('lock table only predictu_dispatch.%I in access exclusive mode nowait', attached);
-    execute format('alter table predictu_dispatch.attempt detach partition predictu_dispatch.%I', attached);
+    execute format('alter table predictu_dispatch.attempt_record detach partition predictu_dispatch.%I', attached);
     execute format('alter table predictu_dispatch.%I rename to %I', attached, 'retired_' || part);
     if month is null then
         execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
-        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I default', attached);
+        execute format('alter table predictu_dispatch.attempt_record attach partition predictu_dispatch.%I default', attached);
     elsif with_kept then
         execute format('alter table predictu_dispatch.%I rename to %I', 'kept_' || part, attached);
-        execute format('alter table predictu_dispatch.attempt attach partition predictu_dispatch.%I '
+        execute format('alter table predictu_dispatch.attempt_record attach partition predictu_dispatch.%I '
                        'for values from (%L) to (%L)', attached, to_char(month, 'YYYY-MM-DD 00:00:00+00'),
                        to_char(month + interval '1 month', 'YYYY-MM-DD 00:00:00+00'));
         execute format('alter table predictu_dispatch.%I drop constraint kept_month', attached);
