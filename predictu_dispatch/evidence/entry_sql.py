@@ -159,4 +159,4 @@ def rows_statement(source: EntrySource, *, is_detailed: bool, has_backlog: bool)
         *([f"{source.subject.format(row)} as subject"] if is_detailed else []),
     ]
     read = f"from {source.rows.format(row)}{joined} where {' and '.join(where)}"
-    return f"select {', '.join(columns)} {read}"  # noqa: S608 - only this release's own text
+    return f"select {', '.join(columns)} {read}"

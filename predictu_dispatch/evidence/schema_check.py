@@ -15,18 +15,19 @@ from typing import Any, Final
 from predictu_dispatch.edge.postgres.sql_files import definitions
 
 VIEW: Final = r"""
-SELECT operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url, key_id,
-    request_headers, request_body, response_status, response_headers, response_body, response_truncated, connect_ms,
-    first_byte_ms, total_ms, error, report_id, peer, peer_certificate_sha256, response_body_sha256, response_body_repeats,
-    written_in,
+SELECT operator_id, request_id, method, attempt, evidence, verdict, reason, instance, started_at, finished_at, url,
+    key_id, request_headers, request_body, response_status, response_headers, response_body, response_truncated,
+    connect_ms, first_byte_ms, total_ms, error, report_id, peer, peer_certificate_sha256, response_body_sha256,
+    response_body_repeats, written_in,
     CASE WHEN (token_signature IS NOT NULL) THEN sha256(convert_to(replace(substr((request_headers ->>
-        'Authorization'::text), 8), '[signature withheld]'::text, translate(encode(token_signature, 'base64'::text), '+/=
+        'Authorization'::text), 8), '[signature withheld]'::text, translate(encode(token_signature, 'base64'::text),
+        '+/=
 '::text, '-_'::text)), 'UTF8'::name)) ELSE NULL::bytea END AS token_sha256
 FROM predictu_dispatch.attempt_record;
 """
 """The view `attempt` as pg_get_viewdef() prints it; only white space and qualifiers differ."""
 _TRIGGER: Final = re.compile(r"\bcreate (?:constraint )?trigger (\w+)\s.*?\bon predictu_dispatch\.(\w+)", re.DOTALL)
-_FUNCTION: Final = re.compile(r"\bas \$\$(.*?)\$\$", re.DOTALL)
+_FUNCTION: Final = re.compile(r"\bfunction predictu_dispatch\.(\w+).*?\bas \$\$(.*?)\$\$", re.DOTALL)
 _IN_EACH_PARTITION: Final = "attempt_not_truncated"
 """A trigger for truncate is not inherited by partitions."""
 _ROWS_OF: Final = ("intervention", "signing_key")
@@ -75,12 +76,13 @@ def _triggers(found: Sequence[Any]) -> Iterator[str]:
 
 
 def _functions(found: Sequence[Any]) -> Iterator[str]:
-    ours = {}
+    ours: dict[str, set[str]] = {}
     for definition in definitions():
-        if body := _FUNCTION.search(definition.sql):
-            ours[definition.name.rpartition("/")[2].removesuffix(".sql")] = body[1]
+        if named := _FUNCTION.search(definition.sql):
+            ours.setdefault(named[1], set()).add(named[2])
     for row in found:
-        if row["kind"] == "function" and row["name"] in ours and row["body"] != ours[row["name"]]:
+        # A function may have several definitions with other parameters.
+        if row["kind"] == "function" and row["body"] not in ours.get(row["name"], {row["body"]}):
             yield f"the function {row['name']} is not the one of this release"
 
 

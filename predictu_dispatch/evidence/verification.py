@@ -122,7 +122,7 @@ class _Run:
 
     async def _check_log(self, log: Mapping[str, Any], faults: Faults) -> LogResult:
         operator_id, size = log["operator_id"], log["size"]
-        origin = f"{self._request.origin}/{operator_id}" if self._request.origin else log["origin"]
+        origin = log["origin"]
         check = LogCheck(
             operator_id=operator_id,
             origin=origin,

@@ -56,5 +56,3 @@ class Request:
     """Checkpoints that were kept elsewhere, by operator."""
     earlier_hashes: Callable[[str, int], bytes] = lambda _operator, _tile: b""
     """An earlier export's tile of level 0, as far as it goes."""
-    origin: str = ""
-    """[audit] origin, if it is known."""

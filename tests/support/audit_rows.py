@@ -5,7 +5,8 @@ from typing import Any
 OPERATORS = ("op_a", "op_b")
 
 _OPERATORS = """
-insert into predictu_dispatch.operator (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, config_fingerprint)
+insert into predictu_dispatch.operator
+    (operator_id, enabled, interactive_deadline_s, settlement_deadline_s, config_fingerprint)
 select unnest($1::text[]), true, 15, 3600, 'x'
 """
 _ATTEMPTS = """

@@ -1,0 +1,141 @@
+"""Exports logs as static trees (c2sp.org/tlog-tiles), and reads an earlier export.
+
+`DIR/<operator_id>/checkpoint` and `DIR/<operator_id>/tile/…`. The tiles come first, then the
+checkpoint, each by a rename, so an export that was interrupted is still the earlier one. A log that
+does not continue the exported one is not exported: the folder is evidence.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from predictu_dispatch.core.merkle.checkpoint import Checkpoint
+from predictu_dispatch.core.merkle.note import NOTE_BYTES_MAX, NoteError, parse
+from predictu_dispatch.core.merkle.tiles import HASH_BYTES, TILE_WIDTH, ProofError, tile_path, tiles_of, width_of
+from predictu_dispatch.core.merkle.tree import root
+from predictu_dispatch.edge.postgres.audit_reader import AuditReader
+from predictu_dispatch.evidence.log_check import StoredCheckpoint
+from predictu_dispatch.evidence.proofs import with_cosignatures, with_tiles
+
+CHECKPOINT: Final = "checkpoint"
+
+
+class NotExportedError(Exception):
+    """The log does not fit the folder or itself; the message says how."""
+
+
+class Exported(NamedTuple):
+    """What an export of one log did."""
+
+    operator_id: str
+    since: int
+    size: int
+    tiles: int
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierExport:
+    """The folder of an earlier export of some logs."""
+
+    folder: Path
+
+    def checkpoints(self) -> Iterator[tuple[str, StoredCheckpoint]]:
+        """Yield each log's operator and checkpoint. Raises NoteError and OSError."""
+        for file in sorted(self.folder.glob(f"*/{CHECKPOINT}")):
+            yield file.parent.name, outside_checkpoint(file)
+
+    def leaf_hashes(self, operator_id: str, tile: int) -> bytes:
+        """The hashes of a tile of level 0 as far as it was exported."""
+        file = self.folder / operator_id / CHECKPOINT
+        if not file.exists():
+            return b""
+        width = width_of(0, tile, outside_checkpoint(file).size)
+        if not width:
+            return b""
+        path = self.folder / operator_id / tile_path(0, tile, width)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            # A later export may have been interrupted after it wrote the whole tile.
+            whole = self.folder / operator_id / tile_path(0, tile)
+            return whole.read_bytes()[: width * HASH_BYTES] if whole.exists() else b""
+
+
+def outside_checkpoint(file: Path) -> StoredCheckpoint:
+    """Read a checkpoint that was kept outside. Raises NoteError and OSError."""
+    with file.open("rb") as opened:
+        content = opened.read(NOTE_BYTES_MAX + 1)
+    try:
+        note = parse(content)
+        return StoredCheckpoint(Checkpoint.parse(note.text).size, content.decode(), source=str(file))
+    except NoteError as error:
+        raise NoteError(f"{file} is no checkpoint: {error}") from None
+
+
+async def export_log(reader: AuditReader, operator_id: str, folder: Path, *, since: int | None) -> Exported:
+    """Export one log. Raises NotExportedError, NoteError and OSError.
+
+    `since` is the size from which on tiles are written; by default that of the exported checkpoint.
+    """
+    [head, *_] = await reader.fetch("audit_newest_checkpoints", operator_id)
+    note = with_cosignatures(head["checkpoint"], head["cosignatures"])
+    checkpoint = Checkpoint.parse(parse(note).text)
+    size = checkpoint.size
+    target = folder / operator_id
+    if (target / CHECKPOINT).exists():
+        earlier = Checkpoint.parse(parse((target / CHECKPOINT).read_bytes()).text)
+        if earlier.size > size or await _root(reader, operator_id, earlier.size) != earlier.root:
+            raise NotExportedError(
+                f"the log of {operator_id} does not continue the one in {target}, which has {earlier.size} entries;"
+                f" nothing was exported; run predictu-dispatch audit verify --against {folder}"
+            )
+        since = earlier.size if since is None else min(since, earlier.size)
+    since = min(since or 0, size)
+    if await _root(reader, operator_id, size) != checkpoint.root:
+        raise NotExportedError(f"the tiles of {operator_id} do not fit its head; run predictu-dispatch audit verify")
+    count = 0
+    for level, number, width in tiles_of(size, since):
+        rows = await reader.fetch("audit_tile", operator_id, level, number)
+        hashes = rows[0]["hashes"][: width * HASH_BYTES] if rows else b""
+        if len(hashes) != width * HASH_BYTES:
+            raise NotExportedError(
+                f"tile {level}/{number} of {operator_id} is gone; run predictu-dispatch audit verify"
+            )
+        whole = target / tile_path(level, number)
+        _write(whole if width == TILE_WIDTH else target / tile_path(level, number, width), hashes)
+        count += 1
+    _write(target / CHECKPOINT, note.encode())
+    for level, number, width in tiles_of(size, since):
+        if width == TILE_WIDTH:
+            # A partial tile is not needed once its tile is whole.
+            shutil.rmtree(target / f"{tile_path(level, number)}.p", ignore_errors=True)
+    return Exported(operator_id, since, size, count)
+
+
+async def _root(reader: AuditReader, operator_id: str, size: int) -> bytes:
+    try:
+        return await with_tiles(reader, operator_id, lambda tiles: root(size, tiles))
+    except ProofError:
+        return b""
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file so that it is there as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o644)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        Path(unfinished).replace(path)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,86 @@
+"""Proves that an entry is in its log: the entry's bytes, its place, and the way to a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from predictu_dispatch.core.merkle.checkpoint import Checkpoint, LogProof
+from predictu_dispatch.core.merkle.note import parse
+from predictu_dispatch.core.merkle.tiles import HASH_BYTES, Tiles, required_tiles
+from predictu_dispatch.core.merkle.tree import inclusion_proof, leaf_hash
+from predictu_dispatch.core.merkle.verification import verify_inclusion
+from predictu_dispatch.edge.postgres.audit_reader import AuditReader
+from predictu_dispatch.evidence.entry_sql import SOURCES, EntrySource, entry_expression
+
+_Result = TypeVar("_Result")
+ATTEMPTS: Final = SOURCES[0]
+
+
+class NotProvableError(Exception):
+    """The entry is not in the log, or not as it is stored; the message says which."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """An entry and its proof."""
+
+    entry: bytes
+    size: int
+    log_proof: LogProof
+
+
+async def prove(
+    reader: AuditReader, operator_id: str, entry_id: UUID, started_at: datetime, source: EntrySource = ATTEMPTS
+) -> Proof:
+    """Prove one entry; `started_at` of an attempt narrows the search. Raises NotProvableError."""
+    entries = await reader.fetch_text(_entry_statement(source), operator_id, entry_id, started_at)
+    leaves = await reader.fetch("audit_leaf_of", operator_id, entry_id, started_at)
+    if not leaves:
+        raise NotProvableError("it is not sealed yet" if entries else "there is no such entry")
+    if not entries:
+        raise NotProvableError("its row is gone")
+    entry, index = entries[0]["entry"], leaves[0]["index"]
+    if leaf_hash(entry) != leaves[0]["leaf_hash"]:
+        raise NotProvableError("its row was changed after it was sealed; run predictu-dispatch audit verify")
+    note, size = await checkpoint_for(reader, operator_id, index)
+    proof = await with_tiles(reader, operator_id, lambda tiles: inclusion_proof(index, size, tiles))
+    verify_inclusion(index, size, leaf_hash(entry), Checkpoint.parse(parse(note).text).root, proof)
+    return Proof(entry=entry, size=size, log_proof=LogProof(index=index, proof=tuple(proof), note=note))
+
+
+async def checkpoint_for(reader: AuditReader, operator_id: str, index: int) -> tuple[str, int]:
+    """The newest cosigned checkpoint that has this entry, else the newest one; and its size."""
+    found = await reader.fetch("audit_newest_checkpoints", operator_id)
+    covering = [row for row in found if row["size"] > index]
+    if not covering:
+        raise NotProvableError("no checkpoint has it yet")
+    row = max(covering, key=lambda row: (bool(row["cosignatures"]), row["size"]))
+    return with_cosignatures(row["checkpoint"], row["cosignatures"]), row["size"]
+
+
+def with_cosignatures(note: str, lines: Iterable[str]) -> str:
+    """The note with its witnesses' lines behind its own."""
+    return note + "".join(f"{line}\n" for line in lines)
+
+
+async def with_tiles(reader: AuditReader, operator_id: str, compute: Callable[[Tiles], _Result]) -> _Result:
+    """Load the tiles that a computation reads, and run it."""
+    loaded: dict[tuple[int, int], bytes] = {}
+    for level, number, _ in required_tiles(compute):
+        rows: Sequence[Any] = await reader.fetch("audit_tile", operator_id, level, number)
+        loaded[level, number] = rows[0]["hashes"] if rows else b""
+    return compute(lambda level, number, width: loaded[level, number][: width * HASH_BYTES])
+
+
+@cache
+def _entry_statement(source: EntrySource) -> str:
+    """$1 operator, $2 the entry's id, $3 started_at of an attempt."""
+    row, expression = entry_expression(source.function)
+    bound = f"{row}.started_at = $3" if source.is_partitioned else "$3::timestamptz is not null"
+    where = f"{row}.operator_id = $1 and {source.entry_id.format(row)} = $2 and {bound}"
+    return f"select {expression} as entry from {source.rows.format(row)} where {where}"  # noqa: S608 - our own text
