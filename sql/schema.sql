@@ -2672,6 +2672,15 @@ CREATE FUNCTION predictu_dispatch.record_intervention(action text, before jsonb,
                           'paused_by', 'pause_reason', 'retired_at', 'retired_by', 'retire_reason'])) decisive (columns)
 $$;
 
+CREATE FUNCTION predictu_dispatch.record_verification(operator_id text, size bigint, faults bigint, first_faults jsonb) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into predictu_dispatch.audit_verification (operator_id, size, faults, first_faults, verified_by)
+    values (record_verification.operator_id, record_verification.size, record_verification.faults,
+            record_verification.first_faults, session_user)
+$$;
+
 CREATE FUNCTION predictu_dispatch.refuse_audit_change() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4347,6 +4356,9 @@ GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predict
 GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.record_intervention(action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.record_verification(operator_id text, size bigint, faults bigint, first_faults jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.record_verification(operator_id text, size bigint, faults bigint, first_faults jsonb) TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_audit_change() FROM PUBLIC;
 
