@@ -23,6 +23,7 @@ from predictu_dispatch.edge.config.operator_file import OperatorConfig
 from predictu_dispatch.edge.config.retirement import reload_without_retired, without_retired
 from predictu_dispatch.edge.http.server import HttpServer, ListenError
 from predictu_dispatch.edge.http.transport import Transport
+from predictu_dispatch.edge.postgres.audit_store import AuditStore
 from predictu_dispatch.edge.postgres.connections import listen
 from predictu_dispatch.edge.postgres.database import Database
 from predictu_dispatch.edge.postgres.fleet_store import FleetStore
@@ -45,6 +46,7 @@ from predictu_dispatch.flow.monitor import Monitor
 from predictu_dispatch.flow.reachability import Reachability
 from predictu_dispatch.flow.reaper import Reaper
 from predictu_dispatch.flow.recorder import Recorder
+from predictu_dispatch.flow.sealer import Sealer
 from predictu_dispatch.flow.wakeups import OPERATOR_CHANNEL, WORK_CHANNEL, Wakeups
 
 _SETTLE_AFTER_DRAIN_S = 5.0
@@ -122,6 +124,7 @@ class Daemon:
         self._reachability = Reachability(
             fleet_store, self._admission, self._telemetry, connect=self._couriers.connect, changed=self._reach_changed
         )
+        self._sealer = self._new_sealer() if settings.audit.origin else None
         self._wakeups.connect(self._dispatchers, self._reaper, self._monitor)
         self._health = Health(
             self._dispatchers.values(),
@@ -138,6 +141,18 @@ class Daemon:
             refresh=self._telemetry.gauges.refresh,
             unready=self._health.unready,
             signing_keys=lambda: {name: one.published_keys for name, one in self._config.operators.items()},
+            checkpoints=lambda: self._sealer.notes if self._sealer is not None else {},
+        )
+
+    def _new_sealer(self) -> Sealer:
+        audit = self._config.dispatcher.audit
+        return Sealer(
+            AuditStore(self._database, instance=self._instance),
+            self._telemetry,
+            origin=audit.origin,
+            seal_s=audit.seal_s,
+            # A reload reads the files again.
+            seeds=lambda: self._config.audit_keys.seeds if self._config.audit_keys is not None else (),
         )
 
     def _recorder(self, lane: Lane) -> Recorder:
@@ -301,6 +316,7 @@ class Daemon:
                 "maintenance": self._maintenance.run,
                 "reload": self._reload_on_request,
                 "health": lambda: self._health.report(self._service_manager),
+                **({} if self._sealer is None else {"sealer": self._sealer.run}),
             }
             background = [
                 tasks.create_task(keep_running(name, loop, self._telemetry), name=name) for name, loop in loops.items()

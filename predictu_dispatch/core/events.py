@@ -45,5 +45,6 @@ class Event(StrEnum):
     CHORE_FAILED = "chore.failed"
     CHORE_RECOVERED = "chore.recovered"
     WATCHDOG_WITHHELD = "watchdog.withheld"
+    AUDIT_CHECKPOINT = "audit.checkpoint"
     LOG_LINES_LOST = "log.lines_lost"
     LIBRARY_LOGGED = "library.logged"

@@ -119,6 +119,32 @@ class LogSettings(Section):
     format: Literal["auto", "console", "json"] = "auto"
 
 
+class AuditSettings(Section):
+    """The logs that make the audit provable. Without an origin nothing is sealed."""
+
+    origin: str = Field(
+        default="",
+        # A log's name is the name of its key in notes, which has neither spaces nor a plus.
+        pattern=r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$",
+        max_length=200,
+        description="a name without a scheme such as audit.predictu.example or predictu.example/audit,"
+        ' of at most 200 characters, or "" to seal nothing',
+    )
+    key_file: str = Field(
+        default="",
+        max_length=4096,
+        description="a file with an Ed25519 key, which origin needs; to create one: predictu-dispatch keys new --audit",
+    )
+    seal_s: float = Field(default=5.0, ge=0.1, le=60)
+
+    @field_validator("key_file")
+    @classmethod
+    def _is_set_with_origin(cls, key_file: str, info: ValidationInfo) -> str:
+        if info.data.get("origin") and not key_file:
+            raise ValueError(cls.model_fields["key_file"].description)
+        return key_file
+
+
 class DispatcherSettings(Section):
     """Everything in `dispatcher.toml`."""
 
@@ -126,6 +152,7 @@ class DispatcherSettings(Section):
     daemon: DaemonSettings = DaemonSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+    audit: AuditSettings = AuditSettings()
 
 
 SHOWN_CHARS_MAX: Final = 80

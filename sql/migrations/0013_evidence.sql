@@ -154,6 +154,7 @@ create table predictu_dispatch.audit_position (
     sealed_at          timestamptz not null default clock_timestamp()
 );
 alter table predictu_dispatch.audit_position replica identity full;
+create unique index audit_position_single on predictu_dispatch.audit_position ((true));
 -- The head of each log.
 create table predictu_dispatch.audit_head (
     operator_id  text not null primary key,

@@ -1,4 +1,4 @@
-"""The rows whose entries evidence/FORMAT.md shows: as Postgres reads them from JSON, by expression."""
+"""The rows whose entries evidence/FORMAT.md shows, as Postgres reads them from JSON."""
 
 from typing import Any, Final
 
@@ -125,4 +125,5 @@ ROWS: Final[list[tuple[str, str, dict[str, Any]]]] = [
 
 def statement(call: str, row_type: str) -> str:
     """Returns a statement whose parameter is the row as JSON."""
-    return f"select predictu_dispatch.{call} from jsonb_populate_record(null::predictu_dispatch.{row_type}, $1::jsonb) as e"  # noqa: S608
+    rows = f"jsonb_populate_record(null::predictu_dispatch.{row_type}, $1::jsonb) as e"
+    return f"select predictu_dispatch.{call} from {rows}"  # noqa: S608

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from predictu_dispatch.core.dsn import Surroundings
 from predictu_dispatch.core.settings import DispatcherSettings, Section, shown
+from predictu_dispatch.edge.config.audit_key import AuditKeys, read_audit_keys, shared_audit_key
 from predictu_dispatch.edge.config.files import (
     ConfigError,
     Fault,
@@ -136,6 +137,8 @@ class Config:
     path: Path
     dispatcher: DispatcherSettings
     operators: Mapping[str, OperatorConfig]
+    audit_keys: AuditKeys | None = None
+    """None if no log is sealed."""
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
@@ -158,9 +161,24 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         except ConfigError as error:
             faults += error.faults
     faults += _shared_keys(operators).values()
+    audit_keys = None
+    if dispatcher is not None:
+        audit_keys, audit_faults = _read_audit_keys(dispatcher, path, operators, environ)
+        faults += audit_faults
     if faults or dispatcher is None:
         raise ConfigError(tuple(faults))
-    return Config(path=path, dispatcher=dispatcher, operators=MappingProxyType(operators))
+    return Config(path=path, dispatcher=dispatcher, operators=MappingProxyType(operators), audit_keys=audit_keys)
+
+
+def _read_audit_keys(
+    dispatcher: DispatcherSettings, path: Path, operators: Mapping[str, OperatorConfig], environ: Mapping[str, str]
+) -> tuple[AuditKeys | None, list[Fault]]:
+    try:
+        keys = read_audit_keys(dispatcher.audit, path, environ)
+    except ConfigError as error:
+        return None, [*error.faults]
+    published = {operator_id: operator.published_keys for operator_id, operator in operators.items()}
+    return keys, [] if keys is None else shared_audit_key(keys, published, path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +214,15 @@ def reload_config(running: Config, environ: Mapping[str, str]) -> Reload:
         # The folder is missing or unreadable, which says nothing about any operator.
         operators, kept = running.operators, tuple(running.operators)
         faults += error.faults
+    # The settings are those of the start; the key files may have been rotated.
+    audit_keys, audit_faults = _read_audit_keys(running.dispatcher, running.path, operators, environ)
+    faults += audit_faults
     return Reload(
-        config=replace(running, operators=MappingProxyType(dict(operators))),
+        config=replace(
+            running,
+            operators=MappingProxyType(dict(operators)),
+            audit_keys=running.audit_keys if audit_faults else audit_keys,
+        ),
         faults=tuple(faults),
         kept=kept,
         needs_restart=needs_restart,

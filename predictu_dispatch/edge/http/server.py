@@ -1,4 +1,4 @@
-"""The daemon's own HTTP: /metrics, /healthz, /readyz and each operator's public keys."""
+"""The daemon's own HTTP: /metrics, /healthz, /readyz, each operator's keys and checkpoint."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from predictu_dispatch.edge.http.listener import Answer, Listener
 
 Address = tuple[str, int]
 _KEYS = re.compile(r"/keys/([^/]+)\.json")
+_CHECKPOINT = re.compile(r"/audit/([^/]+)/checkpoint")
+_CHECKPOINT_AGE_MAX_S = 5
 _NOT_FOUND = Answer(status=404, parts=[b"not found\n"])
 
 
@@ -31,8 +33,8 @@ class ListenError(Exception):
 class HttpServer:
     """Listens once started. `unready()` returns why the daemon is not ready, or None.
 
-    `signing_keys()` returns the published keys by operator_id. `refresh()` is called on the loop
-    before a thread renders the metrics.
+    `signing_keys()` returns the published keys by operator_id, `checkpoints()` each log's newest
+    checkpoint. `refresh()` is called on the loop before a thread renders the metrics.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class HttpServer:
         refresh: Callable[[], None],
         unready: Callable[[], str | None],
         signing_keys: Callable[[], Mapping[str, Sequence[SigningKey]]],
+        checkpoints: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._registry = registry
         self._refresh = refresh
         self._unready = unready
         self._signing_keys = signing_keys
+        self._checkpoints = checkpoints
         self._rendering: asyncio.Task[list[bytes]] | None = None
         self._listeners: list[Listener] = []
 
@@ -87,6 +91,8 @@ class HttpServer:
                 return await self._respond_published(path)
 
     async def _respond_published(self, path: str) -> Answer:
+        if (log := _CHECKPOINT.fullmatch(path)) is not None:
+            return self._checkpoint(log[1])
         if (keys := _KEYS.fullmatch(path)) is None:
             return _NOT_FOUND
         signing_keys = self._signing_keys().get(keys[1])
@@ -97,6 +103,11 @@ class HttpServer:
             {"keys": [key.public_jwk() for key in signing_keys]},
             headers={"Cache-Control": f"public, max-age={PUBLISHED_KEYS_AGE_MAX_S}"},
         )
+
+    def _checkpoint(self, operator_id: str) -> Answer:
+        if (note := self._checkpoints().get(operator_id)) is None:
+            return Answer(status=404, parts=[b"no checkpoint\n"])
+        return Answer(parts=[note.encode()], headers={"Cache-Control": f"public, max-age={_CHECKPOINT_AGE_MAX_S}"})
 
     async def _metrics(self) -> list[bytes]:
         """Returns the exposition text; all scrapes that come while it is rendered share it."""

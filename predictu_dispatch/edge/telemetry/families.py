@@ -16,6 +16,7 @@ from predictu_dispatch.core.breaker import Circuit, Health
 from predictu_dispatch.core.fleet import OperatorState
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.core.sealing import LogHead
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
 
 _Figures: TypeAlias = dict[tuple[str, ...], float]
@@ -158,6 +159,22 @@ def operator_gauges(states: Sequence[OperatorState], *, disabled: Collection[str
         "paused",
         "1 while the operator is paused (predictu-dispatch pause): its bets fail at once, everything else waits.",
         {(state.operator_id,): state.is_paused for state in states},
+        "operator",
+    )
+
+
+def audit_gauges(heads: Sequence[LogHead], *, unsealed_s: float) -> Iterable[Metric]:
+    """Yield what the logs are; nothing before the first log has begun."""
+    yield gauge(
+        "audit_unsealed_seconds",
+        "For how long no turn has sealed everything that was visible in the audit then. It grows while sealing fails, "
+        "or is slower than the audit grows. Absent without [audit] origin.",
+        {(): unsealed_s},
+    )
+    yield gauge(
+        "audit_log_size",
+        "Entries in the operator's log. The same in every daemon. Absent without [audit] origin.",
+        {(head.operator_id,): head.size for head in heads},
         "operator",
     )
 

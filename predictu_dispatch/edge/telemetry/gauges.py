@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client import Metric
 
 from predictu_dispatch.core.fleet import FleetFigures, OperatorState
+from predictu_dispatch.core.sealing import LogHeads
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
 from predictu_dispatch.edge.telemetry.families import (
     ProcessStats,
+    audit_gauges,
     backlog_gauges,
     config_gauges,
     gauge,
@@ -23,6 +25,8 @@ from predictu_dispatch.edge.telemetry.families import (
 
 _AGE_MAX_S = 30.0
 """Older figures of the database are left out."""
+_HEADS_AGE_MAX_S = 150.0
+"""Heads are read every `seal_s`, which is a minute at most."""
 
 
 class Gauges:
@@ -35,6 +39,8 @@ class Gauges:
         self._counted_at_s: float | None = None
         self._states: Sequence[OperatorState] = ()
         self._states_read_at_s: float | None = None
+        self._heads = LogHeads(0.0, ())
+        self._heads_read_at_s: float | None = None
         self._configs: tuple[OperatorConfig, ...] = ()
         self._clock_ahead_s = 0.0
         self._clock_read_at_s: float | None = None
@@ -53,6 +59,9 @@ class Gauges:
     def operators_read(self, states: Sequence[OperatorState]) -> None:
         self._states, self._states_read_at_s = states, time.monotonic()
 
+    def heads_read(self, heads: LogHeads) -> None:
+        self._heads, self._heads_read_at_s = heads, time.monotonic()
+
     def operators_loaded(self, operators: tuple[OperatorConfig, ...]) -> None:
         self._configs = operators
 
@@ -69,6 +78,10 @@ class Gauges:
                 "issued at the database's time while they differ by less than 30 s, else at the host's.",
                 {(): self._clock_ahead_s},
             )
+        if self._heads_read_at_s is not None:
+            age_s = time.monotonic() - self._heads_read_at_s
+            if age_s <= _HEADS_AGE_MAX_S:
+                yield from audit_gauges(self._heads.heads, unsealed_s=self._heads.unsealed_s + age_s)
         yield gauge(
             "operator_unreachable",
             "1 while this daemon cannot connect to the operator and leaves its callbacks to the daemons that can. "

@@ -17,6 +17,7 @@ from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, Opera
 from predictu_dispatch.core.lifecycle import FINAL, Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.reach import Reach
+from predictu_dispatch.core.sealing import LogHeads, StoredCheckpoint
 from predictu_dispatch.core.verdict import MISCONFIGURED, OPERATOR_RETRY, UNKNOWN_STATUS
 from predictu_dispatch.edge.config.files import Fault
 from predictu_dispatch.edge.config.loader import Reload
@@ -166,6 +167,20 @@ class Telemetry:
     def operator_recovered(self, operator_id: str) -> None:
         self.gauges.unreachable_operators.discard(operator_id)
         log.warning(Event.OPERATOR_RECOVERED, operator_id=operator_id)
+
+    def checkpoint_stored(self, stored: StoredCheckpoint) -> None:
+        """Logs a checkpoint: whoever keeps the log can prove what the audit was."""
+        self._log.info(
+            Event.AUDIT_CHECKPOINT,
+            operator_id=stored.operator_id,
+            origin=stored.origin,
+            size=stored.size,
+            root=stored.root.hex(),
+            checkpoint=stored.checkpoint,
+        )
+
+    def heads_read(self, heads: LogHeads) -> None:
+        self.gauges.heads_read(heads)
 
     def figures_read(self, figures: FleetFigures) -> None:
         self.gauges.figures_read(figures)

@@ -1,0 +1,149 @@
+"""Appends new entries to an operator's log and signs its checkpoint (evidence/FORMAT.md).
+
+The database gives the leaves' hashes tile by tile; what is computed here is the tree above them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from predictu_dispatch.core.merkle import checkpoint, note, tree
+from predictu_dispatch.core.merkle.tiles import HASH_BYTES
+
+_TILES_PER_STEP: Final = 4
+"""A thousand hashes take a millisecond, in which the event loop serves nothing else."""
+
+
+class LogDamagedError(Exception):
+    """A log's stored tiles do not give the root that its head has; nothing is appended to it."""
+
+
+class TileWrite(NamedTuple):
+    """Hashes of a tile. On level 0 only the new ones, with their ids; above it all of the tile."""
+
+    level: int
+    tile: int
+    hashes: bytes
+    report_ids: bytes | None = None
+    started_from: datetime | None = None
+    started_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowingLog:
+    """A log with its new entries."""
+
+    operator_id: str
+    origin: str
+    size: int
+    root: bytes
+    right_edge: Mapping[int, bytes]
+    """The hashes of the partial tile of each level that has one."""
+    new: Sequence[TileWrite]
+    """The new hashes of level 0, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrownLog:
+    """What to store of a log."""
+
+    operator_id: str
+    size: int
+    root: bytes
+    checkpoint: str
+    tiles: Sequence[TileWrite]
+
+
+class StoredCheckpoint(NamedTuple):
+    """A checkpoint that was stored, and is to leave the house."""
+
+    operator_id: str
+    origin: str
+    size: int
+    root: bytes
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacklogStep:
+    """Up to where the backlog is read."""
+
+    part: str
+    source: int | None
+    block: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What one turn appends to the logs, and the position after it."""
+
+    revision: int
+    sealed_until: str | None = None
+    sealed_at: datetime | None = None
+    is_behind: bool = False
+    """More rows follow."""
+    has_backlog: bool = False
+    backlog: BacklogStep | None = None
+    logs: Sequence[GrowingLog] = ()
+    without_log: Sequence[str] = ()
+    """Operators whose logs must begin first."""
+
+    @property
+    def entries(self) -> int:
+        return sum(len(each.hashes) // HASH_BYTES for log in self.logs for each in log.new)
+
+
+class LogHead(NamedTuple):
+    """The head of a log, with the signature lines of witnesses."""
+
+    operator_id: str
+    size: int
+    checkpoint: str
+    cosignatures: tuple[str, ...]
+
+    @property
+    def note(self) -> str:
+        """The checkpoint with all signatures that are known."""
+        return self.checkpoint + "".join(f"{line}\n" for line in self.cosignatures)
+
+
+class LogHeads(NamedTuple):
+    """All heads, and for how long nothing was sealed."""
+
+    unsealed_s: float
+    heads: tuple[LogHead, ...]
+
+
+def grow(log: GrowingLog, seeds: Sequence[bytes]) -> Generator[None, None, GrownLog]:
+    """Append the new entries and sign the new head with each key.
+
+    It yields between steps of a millisecond. Raises LogDamagedError.
+    """
+    size, edge, root = log.size, log.right_edge, log.root
+    try:
+        if tree.root_of_edge(size, edge) != root:
+            raise LogDamagedError(f"the tiles of the log {log.origin} do not have the root of its head")
+    except ValueError as error:
+        raise LogDamagedError(f"the tiles of the log {log.origin} do not fit its head: {error}") from error
+    upper: dict[tuple[int, int], bytes] = {}
+    for begin in range(0, len(log.new), _TILES_PER_STEP):
+        leaves = b"".join(each.hashes for each in log.new[begin : begin + _TILES_PER_STEP])
+        size, root, tiles, edge = tree.append(size, edge, leaves)
+        upper |= {(level, number): hashes for level, number, hashes in tiles if level}
+        yield
+    text = checkpoint.Checkpoint(log.origin, size, root).text()
+    return GrownLog(
+        operator_id=log.operator_id,
+        size=size,
+        root=root,
+        checkpoint=signed(text, log.origin, seeds),
+        tiles=[*log.new, *(TileWrite(level, number, hashes) for (level, number), hashes in upper.items())],
+    )
+
+
+def signed(text: str, origin: str, seeds: Iterable[bytes]) -> str:
+    """Return the note with a signature of each key, in their order."""
+    return note.assemble(text, [note.sign(text, origin, seed) for seed in seeds])

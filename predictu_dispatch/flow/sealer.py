@@ -1,0 +1,126 @@
+"""The sealer: appends the audit's new rows to the operators' logs, and reads the logs' heads.
+
+The database gives the turn to one daemon per interval. A turn is two statements without a lock
+between them: one reads what is not sealed in one snapshot, the other appends it if nobody else has
+appended meanwhile. So two sealers write one history, and a crash between the two costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from predictu_dispatch.core.sealing import GrowingLog, GrownLog, LogHeads, StoredCheckpoint, Turn, grow
+from predictu_dispatch.flow.loops import ChoreObserver, run_chore
+
+_ROWS_MAX: Final = 10_000
+"""In one turn, except that a transaction's rows are not parted."""
+_SPAN: Final = 50_000
+_SPAN_MAX: Final = 1 << 24
+"""How many transaction ids a turn reads on; more after turns that found few rows."""
+_BLOCKS: Final = 512
+"""Of the backlog in one step: 4 MB, at most about 25,000 rows."""
+_CLAIM_PART: Final = 0.9
+"""The part of its interval after which the chore is due again; a turn begins up to a tick late."""
+
+
+class AuditStore(Protocol):
+    """The logs in the database. All methods raise DatabaseUnavailable during an outage."""
+
+    async def claim(self, *, every_s: float) -> bool: ...
+    async def unsealed(self, *, most: int, span: int) -> Turn | None: ...
+    async def backlog(self, *, blocks: int) -> Turn | None: ...
+    async def append(self, turn: Turn, grown: Sequence[GrownLog]) -> list[StoredCheckpoint] | None: ...
+    async def begin(self, origin: str, operator_ids: Sequence[str]) -> list[str]: ...
+    async def heads(self) -> LogHeads | None: ...
+
+
+class SealingObserver(ChoreObserver, Protocol):
+    """Logs and metrics."""
+
+    def checkpoint_stored(self, stored: StoredCheckpoint) -> None: ...
+    def heads_read(self, heads: LogHeads) -> None: ...
+
+
+class Sealer:
+    """Seals until cancelled. `seeds()` returns the private keys that sign, the first one first."""
+
+    def __init__(
+        self,
+        store: AuditStore,
+        observer: SealingObserver,
+        *,
+        origin: str,
+        seal_s: float,
+        seeds: Callable[[], Sequence[bytes]],
+    ) -> None:
+        self._store = store
+        self._observer = observer
+        self._origin = origin
+        self._seal_s = seal_s
+        self._seeds = seeds
+        self._span = _SPAN
+        self.notes: dict[str, str] = {}
+        """The newest checkpoint of each log with all known signatures, by operator_id."""
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began_at_s = loop.time()
+            await run_chore("seal", self.seal(), self._observer)
+            await run_chore("read_heads", self._read_heads(), self._observer)
+            await asyncio.sleep(max(0.0, began_at_s + self._seal_s - loop.time()))
+
+    async def seal(self) -> None:
+        """Seal all that is visible, and then the backlog, if this daemon has the turn."""
+        loop = asyncio.get_running_loop()
+        if not await self._store.claim(every_s=self._seal_s * _CLAIM_PART):
+            return
+        ends_at_s = loop.time() + self._seal_s
+        turn = await self._turn()
+        while turn is not None and turn.is_behind:
+            turn = await self._turn()
+        while turn is not None and turn.has_backlog and loop.time() < ends_at_s:
+            began_at_s = loop.time()
+            turn = await self._backlog()
+            # Half of the time, so that it takes no more than half of one core.
+            await asyncio.sleep(loop.time() - began_at_s)
+
+    async def _turn(self) -> Turn | None:
+        """Append what is not sealed; returns None if another daemon has done so meanwhile."""
+        turn = await self._store.unsealed(most=_ROWS_MAX, span=self._span)
+        while turn is None or turn.without_log:
+            await self._store.begin(self._origin, () if turn is None else turn.without_log)
+            turn = await self._store.unsealed(most=_ROWS_MAX, span=self._span)
+        self._span = min(self._span * 2, _SPAN_MAX) if turn.is_behind and turn.entries < _ROWS_MAX // 4 else _SPAN
+        return turn if await self._append(turn) else None
+
+    async def _backlog(self) -> Turn | None:
+        turn = await self._store.backlog(blocks=_BLOCKS)
+        if turn is not None and turn.without_log:
+            await self._store.begin(self._origin, turn.without_log)
+            return turn
+        return turn if turn is not None and await self._append(turn) else None
+
+    async def _append(self, turn: Turn) -> bool:
+        stored = await self._store.append(turn, [await self._grow(log) for log in turn.logs])
+        for checkpoint in stored or ():
+            self._observer.checkpoint_stored(checkpoint)
+        return stored is not None
+
+    async def _grow(self, log: GrowingLog) -> GrownLog:
+        steps = grow(log, self._seeds())
+        while True:
+            try:
+                next(steps)
+            except StopIteration as ended:
+                grown: GrownLog = ended.value
+                return grown
+            await asyncio.sleep(0)
+
+    async def _read_heads(self) -> None:
+        heads = await self._store.heads()
+        if heads is not None:
+            self.notes = {head.operator_id: head.note for head in heads.heads}
+            self._observer.heads_read(heads)

@@ -1,0 +1,5 @@
+-- Returns what one turn of the sealer appends; see the function.
+-- $1 rows at most; $2 how many transaction ids it reads on
+select u.needs, u.revision, u.sealed_until, u.sealed_at, u.is_behind, u.has_backlog, u.operator_id, u.origin, u.size, u.root,
+       u.level, u.tile, u.is_new, u.hashes, u.report_ids, u.started_from, u.started_until
+  from predictu_dispatch.audit_unsealed($1, $2) u
