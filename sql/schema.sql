@@ -420,6 +420,201 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.audit_append(expected bigint, sealed_until text, sealed_at timestamp with time zone, backlog_part text, backlog_source bigint, backlog_block bigint, head_operators text[], sizes bigint[], roots bytea[], checkpoints text[], tile_operators text[], levels integer[], tiles bigint[], hashes bytea[], report_ids bytea[], started_from timestamp with time zone[], started_until timestamp with time zone[]) RETURNS TABLE(is_appended boolean, operator_id text, origin text, size bigint, root bytea, checkpoint text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET lock_timeout TO '5s'
+    AS $$
+#variable_conflict use_column
+begin
+    perform predictu_dispatch.commit_durably();
+    update predictu_dispatch.audit_position p
+       set revision = p.revision + 1,
+           sealed_until = coalesce(audit_append.sealed_until::pg_snapshot, p.sealed_until),
+           sealed_at = coalesce(audit_append.sealed_at, p.sealed_at),
+           backlog_part = case when audit_append.backlog_part is null then p.backlog_part
+                               when audit_append.backlog_part <> 'done' then audit_append.backlog_part end,
+           backlog_source = case when audit_append.backlog_part is null then p.backlog_source
+                                 else audit_append.backlog_source end,
+           backlog_block = case when audit_append.backlog_part is null then p.backlog_block
+                                else audit_append.backlog_block end,
+           backlog_until = case when audit_append.backlog_part is distinct from 'done' then p.backlog_until end
+     where p.revision = expected
+       -- A position ahead of the present would leave out what comes.
+       and coalesce(pg_snapshot_xmax(audit_append.sealed_until::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot()), true);
+    is_appended := found;
+    return next;
+    if not is_appended then
+        return;
+    end if;
+    insert into predictu_dispatch.audit_tile as t
+        (operator_id, level, tile, hashes, report_ids, started_from, started_until)
+    select n.operator_id, n.level, n.tile, n.hashes, n.report_ids, n.started_from, n.started_until
+      from unnest(tile_operators, levels, tiles, hashes, report_ids, started_from, started_until)
+           as n (operator_id, level, tile, hashes, report_ids, started_from, started_until)
+        on conflict (operator_id, level, tile) do update
+       set hashes = case when t.level = 0 then t.hashes || excluded.hashes else excluded.hashes end,
+           report_ids = t.report_ids || excluded.report_ids,
+           started_from = least(t.started_from, excluded.started_from),
+           started_until = greatest(t.started_until, excluded.started_until);
+    insert into predictu_dispatch.audit_head as h (operator_id, size, root, checkpoint)
+    select n.operator_id, n.size, n.root, n.checkpoint
+      from unnest(head_operators, sizes, roots, checkpoints) as n (operator_id, size, root, checkpoint)
+        on conflict (operator_id) do update
+       set size = excluded.size, root = excluded.root, checkpoint = excluded.checkpoint, updated_at = clock_timestamp();
+    return query
+        with stored as (
+            insert into predictu_dispatch.audit_checkpoint (operator_id, size, checkpoint)
+            select h.operator_id, h.size, h.checkpoint
+              from predictu_dispatch.audit_head h
+              left join lateral (
+                       select c.size, c.signed_at from predictu_dispatch.audit_checkpoint c
+                        where c.operator_id = h.operator_id order by c.size desc limit 1) newest on true
+             where h.size > coalesce(newest.size, 0)
+               and (newest.signed_at between date_trunc('minute', clock_timestamp()) and clock_timestamp()) is not true
+            returning audit_checkpoint.operator_id
+        )
+        select true, h.operator_id, l.origin, h.size, h.root, h.checkpoint
+          from stored s
+          join predictu_dispatch.audit_head h on h.operator_id = s.operator_id
+          join predictu_dispatch.audit_log l on l.operator_id = s.operator_id
+         order by h.operator_id;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.audit_backlog(blocks integer) RETURNS TABLE(revision bigint, backlog_part text, backlog_source bigint, backlog_block bigint, operator_id text, origin text, size bigint, root bytea, level integer, tile bigint, is_new boolean, hashes bytea, report_ids bytea, started_from timestamp with time zone, started_until timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare
+    state predictu_dispatch.audit_position;
+    part record;
+    first_block bigint;
+    next_part text;
+    next_source bigint;
+    next_block bigint;
+    attempts text;
+    rows record;
+begin
+    select p.* into state from predictu_dispatch.audit_position p where p.backlog_until is not null;
+    if state.revision is null then
+        return;
+    end if;
+    select null::text[] as operator_ids, null::bigint[] as written, null::uuid[] as entry_ids,
+           null::timestamptz[] as started, null::bytea[] as leaves into rows;
+    if state.backlog_part = '' then
+        select array_agg(o.operator_id) as operator_ids, array_agg(o.written_in) as written,
+               array_agg(o.entry_id) as entry_ids, array_agg(null::timestamptz) as started, array_agg(o.leaf) as leaves
+          into rows
+          from predictu_dispatch.audit_sparse_entries() o
+         where (o.written_in is null or o.written_in <= state.xid_offset
+                or pg_visible_in_snapshot((o.written_in - state.xid_offset)::text::xid8, state.backlog_until));
+        next_part := ' ';
+    else
+        -- The partitions in the order of their names; rows of the backlog are in no later one.
+        select c.relname::text as name, pg_relation_filenode(c.oid)::bigint as source,
+               pg_relation_size(c.oid) / current_setting('block_size')::bigint as blocks
+          into part
+          from pg_inherits i join pg_class c on c.oid = i.inhrelid
+         where i.inhparent = 'predictu_dispatch.attempt_record'::regclass and c.relname::text collate "C" >= state.backlog_part
+         order by c.relname limit 1;
+        if part.name is null then
+            next_part := 'done';
+        else
+            first_block := case when part.name = state.backlog_part and part.source = state.backlog_source
+                                then state.backlog_block else 0 end;
+            -- The view's text, read from one partition's blocks.
+            attempts := replace(rtrim(pg_get_viewdef('predictu_dispatch.attempt'::regclass), ';'),
+                                'FROM predictu_dispatch.attempt_record',
+                                format('FROM predictu_dispatch.%I attempt_record WHERE ctid >= %L AND ctid < %L', part.name,
+                                       format('(%s,0)', first_block), format('(%s,0)', first_block + blocks)));
+            execute format($statement$
+                select array_agg(a.operator_id) as operator_ids, array_agg(a.written_in) as written,
+                       array_agg(a.report_id) as entry_ids, array_agg(a.started_at) as started,
+                       array_agg(sha256(decode('00', 'hex')
+                                        || predictu_dispatch.audit_entry(row(a.*)::predictu_dispatch.attempt))) as leaves
+                  from (%s) a
+                 where a.written_in is null or a.written_in <= $1
+                    or pg_visible_in_snapshot((a.written_in - $1)::text::xid8, $2)
+                $statement$, attempts)
+               into rows using state.xid_offset, state.backlog_until;
+            if first_block + blocks < part.blocks then
+                next_part := part.name;
+                next_source := part.source;
+                next_block := first_block + blocks;
+            else
+                -- The next name in any order.
+                next_part := part.name || ' ';
+            end if;
+        end if;
+    end if;
+
+    -- Without those that are sealed. A tile may hold an attempt only if its times enclose the attempt's.
+    with candidate as materialized (
+        select * from unnest(rows.operator_ids, rows.written, rows.entry_ids, rows.started, rows.leaves)
+                      as c (operator_id, written_in, entry_id, started_at, leaf)
+    ), bounds as materialized (
+        select c.operator_id, min(c.started_at) as started_from, max(c.started_at) as started_until,
+               bool_or(c.started_at is null) as is_anywhere
+          from candidate c group by c.operator_id
+    ), sealed as materialized (
+        select t.operator_id, substr(t.report_ids, 16 * n + 1, 16) as id, substr(t.hashes, 32 * n + 1, 32) as leaf
+          from bounds b
+          join predictu_dispatch.audit_tile t
+            on t.operator_id = b.operator_id and t.level = 0
+               and (b.is_anywhere or t.started_from <= b.started_until and t.started_until >= b.started_from)
+         cross join generate_series(0, octet_length(t.report_ids) / 16 - 1) as n
+    )
+    select array_agg(c.operator_id) as operator_ids, array_agg(c.written_in) as written,
+           array_agg(c.entry_id) as entry_ids, array_agg(c.started_at) as started, array_agg(c.leaf) as leaves
+      into rows
+      from candidate c
+     where not exists (select from sealed s
+                        where s.operator_id = c.operator_id and s.id = uuid_send(c.entry_id) and s.leaf = c.leaf);
+    return query
+        select state.revision, next_part, next_source, next_block, p.*
+          from (values (true)) as always
+          left join predictu_dispatch.audit_tile_growth(rows.operator_ids, rows.written, rows.entry_ids, rows.started,
+                                                  rows.leaves) p on true;
+end $_$;
+
+CREATE FUNCTION predictu_dispatch.audit_begin(origin text, operator_ids text[]) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    begun text[];
+begin
+    perform predictu_dispatch.commit_durably();
+    -- One statement, so that all of it sees one snapshot.
+    with missing as materialized (
+        select o.operator_id from predictu_dispatch.operator o union select unnest(audit_begin.operator_ids)
+        except select l.operator_id from predictu_dispatch.audit_log l
+    ), inserted as (
+        insert into predictu_dispatch.audit_log
+            (operator_id, origin, attempts_before, interventions_before, system_identifier)
+        select m.operator_id, audit_begin.origin || '/' || m.operator_id, coalesce(a.attempts, 0),
+               (select count(*) from predictu_dispatch.intervention i where i.operator_id = m.operator_id),
+               c.system_identifier
+          from missing m
+          left join (select r.operator_id, count(*) as attempts from predictu_dispatch.attempt_record r
+                      where r.operator_id in (select m.operator_id from missing m) group by r.operator_id) a
+            on a.operator_id = m.operator_id
+         cross join pg_control_system() c
+            on conflict do nothing returning audit_log.operator_id
+    ), positioned as (
+        insert into predictu_dispatch.audit_position
+            (system_identifier, sealed_until, backlog_until, backlog_part, backlog_block)
+        select c.system_identifier, pg_current_snapshot(), pg_current_snapshot(), '', 0 from pg_control_system() c
+         where not exists (select from predictu_dispatch.audit_position) on conflict do nothing
+    )
+    select coalesce(array_agg(b.operator_id order by b.operator_id), '{}') into begun from inserted b;
+    return begun;
+end $$;
+
 CREATE TABLE predictu_dispatch.attempt_record (
     operator_id text CONSTRAINT attempt_operator_id_not_null NOT NULL,
     request_id uuid CONSTRAINT attempt_request_id_not_null NOT NULL,
@@ -499,6 +694,17 @@ CREATE FUNCTION predictu_dispatch.audit_entry(a predictu_dispatch.attempt) RETUR
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN convert_to(((((((((((((((('{"attempt":'::text || COALESCE(((a).attempt)::text, 'null'::text)) || ',"connect_us":'::text) || CASE WHEN (((a).connect_ms >= ('-9000000000000'::numeric)::double precision) AND ((a).connect_ms <= ('9000000000000'::numeric)::double precision)) THEN ((round(((a).connect_ms * (1000)::double precision)))::bigint)::text WHEN ((a).connect_ms = ANY (ARRAY['NaN'::double precision, 'Infinity'::double precision, '-Infinity'::double precision])) THEN (('"'::text || ((a).connect_ms)::text) || '"'::text) ELSE COALESCE((('"'::text || encode(float8send((a).connect_ms), 'hex'::text)) || '"'::text), 'null'::text) END) || ',"error_sha256":'::text) || COALESCE((('"'::text || encode(sha256(convert_to((a).error, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"evidence":'::text) || COALESCE((to_json((a).evidence))::text, 'null'::text)) || ',"finished_at":'::text) || COALESCE((('"'::text || CASE WHEN (((a).finished_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((a).finished_at < 'infinity'::timestamp with time zone)) THEN to_char(((a).finished_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((a).finished_at) THEN to_char(((a).finished_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((a).finished_at)::text END) || '"'::text), 'null'::text)) || ',"first_byte_us":'::text) || CASE WHEN (((a).first_byte_ms >= ('-9000000000000'::numeric)::double precision) AND ((a).first_byte_ms <= ('9000000000000'::numeric)::double precision)) THEN ((round(((a).first_byte_ms * (1000)::double precision)))::bigint)::text WHEN ((a).first_byte_ms = ANY (ARRAY['NaN'::double precision, 'Infinity'::double precision, '-Infinity'::double precision])) THEN (('"'::text || ((a).first_byte_ms)::text) || '"'::text) ELSE COALESCE((('"'::text || encode(float8send((a).first_byte_ms), 'hex'::text)) || '"'::text), 'null'::text) END) || (((((((((((',"instance":'::text || COALESCE((to_json((a).instance))::text, 'null'::text)) || ',"key_id":'::text) || COALESCE((to_json((a).key_id))::text, 'null'::text)) || ',"kind":"attempt","method":'::text) || COALESCE((to_json((a).method))::text, 'null'::text)) || ',"operator_id":'::text) || COALESCE((to_json((a).operator_id))::text, 'null'::text)) || ',"peer":'::text) || COALESCE((to_json((a).peer))::text, 'null'::text)) || ',"peer_certificate_sha256":'::text) || COALESCE((('"'::text || encode((a).peer_certificate_sha256, 'hex'::text)) || '"'::text), 'null'::text))) || (((((((((((',"reason":'::text || COALESCE((to_json((a).reason))::text, 'null'::text)) || ',"report_id":'::text) || COALESCE((('"'::text || ((a).report_id)::text) || '"'::text), 'null'::text)) || ',"request_body_sha256":'::text) || COALESCE((('"'::text || encode(sha256(convert_to((a).request_body, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"request_headers_sha256":'::text) || COALESCE((('"'::text || encode(sha256(convert_to(((a).request_headers)::text, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"request_id":'::text) || COALESCE((('"'::text || ((a).request_id)::text) || '"'::text), 'null'::text)) || ',"response_body_repeats":'::text) || COALESCE(((a).response_body_repeats)::text, 'null'::text))) || (((((((((((',"response_body_sha256":'::text || COALESCE((('"'::text || encode(COALESCE((a).response_body_sha256, sha256((a).response_body)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"response_body_stored_sha256":'::text) || COALESCE((('"'::text || encode(sha256((a).response_body), 'hex'::text)) || '"'::text), 'null'::text)) || ',"response_headers_sha256":'::text) || COALESCE((('"'::text || encode(sha256(convert_to(((a).response_headers)::text, 'UTF8'::name)), 'hex'::text)) || '"'::text), 'null'::text)) || ',"response_status":'::text) || COALESCE(((a).response_status)::text, 'null'::text)) || ',"response_truncated":'::text) || COALESCE(((a).response_truncated)::text, 'null'::text)) || ',"started_at":'::text) || COALESCE((('"'::text || CASE WHEN (((a).started_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((a).started_at < 'infinity'::timestamp with time zone)) THEN to_char(((a).started_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((a).started_at) THEN to_char(((a).started_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((a).started_at)::text END) || '"'::text), 'null'::text))) || ((((((((((',"token_sha256":'::text || COALESCE((('"'::text || encode((a).token_sha256, 'hex'::text)) || '"'::text), 'null'::text)) || ',"total_us":'::text) || CASE WHEN (((a).total_ms >= ('-9000000000000'::numeric)::double precision) AND ((a).total_ms <= ('9000000000000'::numeric)::double precision)) THEN ((round(((a).total_ms * (1000)::double precision)))::bigint)::text WHEN ((a).total_ms = ANY (ARRAY['NaN'::double precision, 'Infinity'::double precision, '-Infinity'::double precision])) THEN (('"'::text || ((a).total_ms)::text) || '"'::text) ELSE COALESCE((('"'::text || encode(float8send((a).total_ms), 'hex'::text)) || '"'::text), 'null'::text) END) || ',"url":'::text) || COALESCE((to_json((a).url))::text, 'null'::text)) || ',"verdict":'::text) || COALESCE((to_json((a).verdict))::text, 'null'::text)) || ',"version":1,"written_in":'::text) || COALESCE(((a).written_in)::text, 'null'::text)) || '}'::text)), 'UTF8'::name);
 
+CREATE FUNCTION predictu_dispatch.audit_heads() RETURNS TABLE(unsealed_s double precision, operator_id text, size bigint, checkpoint text, cosignatures text[])
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select greatest(0, extract(epoch from clock_timestamp() - p.sealed_at)), h.operator_id, h.size, h.checkpoint,
+           array(select c.line from predictu_dispatch.audit_cosignature c
+                  where c.operator_id = h.operator_id and c.size = h.size order by c.witness)
+      from predictu_dispatch.audit_position p
+      left join predictu_dispatch.audit_head h on true
+$$;
+
 CREATE TABLE predictu_dispatch.intervention (
     operator_id text NOT NULL,
     intervention_id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -557,6 +763,81 @@ CREATE FUNCTION predictu_dispatch.audit_removal_entry(r predictu_dispatch.audit_
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN convert_to((((((((((((('{"attempts":'::text || COALESCE(((r).attempts)::text, 'null'::text)) || ',"cutoff":'::text) || COALESCE((('"'::text || CASE WHEN (((r).cutoff >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((r).cutoff < 'infinity'::timestamp with time zone)) THEN to_char(((r).cutoff AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((r).cutoff) THEN to_char(((r).cutoff AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((r).cutoff)::text END) || '"'::text), 'null'::text)) || ',"kind":"removal","leaf_indices_sha256":'::text) || COALESCE((('"'::text || encode((r).leaf_indices_sha256, 'hex'::text)) || '"'::text), 'null'::text)) || ',"operator_id":'::text) || COALESCE((to_json((r).operator_id))::text, 'null'::text)) || ',"part":'::text) || COALESCE((to_json((r).part))::text, 'null'::text)) || ',"removal_id":'::text) || COALESCE((('"'::text || ((r).removal_id)::text) || '"'::text), 'null'::text)) || ((((',"removed_at":'::text || COALESCE((('"'::text || CASE WHEN (((r).removed_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((r).removed_at < 'infinity'::timestamp with time zone)) THEN to_char(((r).removed_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((r).removed_at) THEN to_char(((r).removed_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((r).removed_at)::text END) || '"'::text), 'null'::text)) || ',"version":1,"written_in":'::text) || COALESCE(((r).written_in)::text, 'null'::text)) || '}'::text)), 'UTF8'::name);
 
+CREATE FUNCTION predictu_dispatch.audit_restore() RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '100ms'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+    state predictu_dispatch.audit_position;
+    cluster bigint := (select c.system_identifier from pg_control_system() c);
+    -- What cannot be an id of a transaction, and must not stop the logs.
+    largest constant bigint := 1::bigint << 52;
+    new_offset bigint;
+    relation text;
+begin
+    perform predictu_dispatch.commit_durably();
+    select p.* into state from predictu_dispatch.audit_position p for update;
+    if state.system_identifier = cluster
+       and pg_snapshot_xmax(pg_current_snapshot()) >= pg_snapshot_xmax(state.sealed_until) then
+        return false;
+    end if;
+    -- Rows of the old cluster that are not sealed are at or above sealed_until's end, so the index has them.
+    new_offset := state.xid_offset + pg_snapshot_xmax(state.sealed_until)::text::bigint;
+    new_offset := greatest(
+        new_offset,
+        (select max(a.written_in) from predictu_dispatch.attempt_record a
+          where a.written_in >= new_offset and a.written_in < largest),
+        (select max(i.written_in) from predictu_dispatch.intervention i where i.written_in < largest),
+        (select max(greatest(k.written_in, k.retired_in)) from predictu_dispatch.signing_key k
+          where greatest(k.written_in, k.retired_in) < largest),
+        (select max(r.written_in) from predictu_dispatch.audit_removal r where r.written_in < largest));
+    foreach relation in array array['attempt_record', 'intervention', 'signing_key', 'audit_removal', 'audit_log'] loop
+        execute format('lock table predictu_dispatch.%I in access exclusive mode', relation);
+    end loop;
+    -- Now the rows that this cluster has written with the old offset are below this.
+    new_offset := greatest(new_offset, state.xid_offset + pg_snapshot_xmax(pg_current_snapshot())::text::bigint);
+    foreach relation in array array['attempt_record', 'intervention', 'signing_key', 'audit_removal', 'audit_log'] loop
+        execute format('alter table predictu_dispatch.%I alter column written_in '
+                       'set default pg_current_xact_id()::text::bigint + %s', relation, new_offset);
+    end loop;
+    update predictu_dispatch.audit_position p
+       set system_identifier = cluster, xid_offset = new_offset, sealed_until = pg_current_snapshot(),
+           backlog_until = pg_current_snapshot(), backlog_part = '', backlog_source = null, backlog_block = null,
+           revision = p.revision + 1;
+    return true;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.audit_sparse_entries() RETURNS TABLE(operator_id text, written_in bigint, entry_id uuid, leaf bytea)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT i.operator_id,
+     i.written_in,
+     i.intervention_id,
+     sha256((decode('00'::text, 'hex'::text) || predictu_dispatch.audit_intervention_entry(i.*))) AS sha256
+    FROM predictu_dispatch.intervention i
+ UNION ALL
+  SELECT k.operator_id,
+     k.written_in,
+     k.first_seen_id,
+     sha256((decode('00'::text, 'hex'::text) || predictu_dispatch.audit_key_entry(k.*, 'first_seen'::text))) AS sha256
+    FROM predictu_dispatch.signing_key k
+ UNION ALL
+  SELECT k.operator_id,
+     k.retired_in,
+     k.retired_id,
+     sha256((decode('00'::text, 'hex'::text) || predictu_dispatch.audit_key_entry(k.*, 'retired'::text))) AS sha256
+    FROM predictu_dispatch.signing_key k
+   WHERE (k.retired_id IS NOT NULL)
+ UNION ALL
+  SELECT r.operator_id,
+     r.written_in,
+     r.removal_id,
+     sha256((decode('00'::text, 'hex'::text) || predictu_dispatch.audit_removal_entry(r.*))) AS sha256
+    FROM predictu_dispatch.audit_removal r;
+END;
+
 CREATE TABLE predictu_dispatch.audit_log (
     operator_id text NOT NULL,
     origin text NOT NULL,
@@ -571,6 +852,129 @@ CREATE TABLE predictu_dispatch.audit_log (
 CREATE FUNCTION predictu_dispatch.audit_start_entry(l predictu_dispatch.audit_log) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN convert_to((((((((((((('{"attempts_before":'::text || COALESCE(((l).attempts_before)::text, 'null'::text)) || ',"interventions_before":'::text) || COALESCE(((l).interventions_before)::text, 'null'::text)) || ',"kind":"start","operator_id":'::text) || COALESCE((to_json((l).operator_id))::text, 'null'::text)) || ',"origin":'::text) || COALESCE((to_json((l).origin))::text, 'null'::text)) || ',"start_id":'::text) || COALESCE((('"'::text || ((l).start_id)::text) || '"'::text), 'null'::text)) || ',"started_at":'::text) || COALESCE((('"'::text || CASE WHEN (((l).started_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((l).started_at < 'infinity'::timestamp with time zone)) THEN to_char(((l).started_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((l).started_at) THEN to_char(((l).started_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((l).started_at)::text END) || '"'::text), 'null'::text)) || ((((',"system_identifier":'::text || COALESCE((('"'::text || ((l).system_identifier)::text) || '"'::text), 'null'::text)) || ',"version":1,"written_in":'::text) || COALESCE(((l).written_in)::text, 'null'::text)) || '}'::text)), 'UTF8'::name);
+
+CREATE FUNCTION predictu_dispatch.audit_tile_growth(operator_ids text[], written bigint[], entry_ids uuid[], started timestamp with time zone[], leaves bytea[]) RETURNS TABLE(operator_id text, origin text, size bigint, root bytea, level integer, tile bigint, is_new boolean, hashes bytea, report_ids bytea, started_from timestamp with time zone, started_until timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+    with candidate as materialized (
+        select c.operator_id, false as is_start, c.written_in, c.entry_id, c.started_at, c.leaf
+          from unnest(operator_ids, written, entry_ids, started, leaves)
+               as c (operator_id, written_in, entry_id, started_at, leaf)
+        union all
+        select l.operator_id, true, l.written_in, l.start_id, null,
+               sha256(decode('00', 'hex') || predictu_dispatch.audit_start_entry(l))
+          from predictu_dispatch.audit_log l
+         where not exists (select from predictu_dispatch.audit_head h where h.operator_id = l.operator_id)
+    ), growing as materialized (
+        select g.operator_id, l.origin, coalesce(h.size, 0) as size, h.root
+          from (select distinct c.operator_id from candidate c) g
+          left join predictu_dispatch.audit_log l on l.operator_id = g.operator_id
+          left join predictu_dispatch.audit_head h on h.operator_id = g.operator_id
+    ), placed as (
+        select c.*, g.origin, g.size, g.root,
+               g.size - 1 + row_number() over (partition by c.operator_id order by c.is_start desc,
+                                               c.written_in nulls first, c.entry_id, c.leaf) as index
+          from candidate c join growing g on g.operator_id = c.operator_id
+    )
+    select p.operator_id, p.origin, p.size, p.root, 0, p.index >> 8, true, string_agg(p.leaf, '' order by p.index),
+           string_agg(uuid_send(p.entry_id), '' order by p.index), min(p.started_at), max(p.started_at)
+      from placed p group by p.operator_id, p.origin, p.size, p.root, p.index >> 8
+    union all
+    select g.operator_id, g.origin, g.size, g.root, s.level, t.tile, false, t.hashes, null, null, null
+      from growing g
+     cross join generate_series(0, 6) as s (level)
+      join predictu_dispatch.audit_tile t
+        on t.operator_id = g.operator_id and t.level = s.level and t.tile = g.size >> (8 * s.level + 8)
+     where (g.size >> (8 * s.level)) % 256 <> 0
+     order by 1, 5, 6, 7
+$$;
+
+CREATE FUNCTION predictu_dispatch.audit_unsealed(most integer, span bigint) RETURNS TABLE(needs text, revision bigint, sealed_until text, sealed_at timestamp with time zone, is_behind boolean, has_backlog boolean, operator_id text, origin text, size bigint, root bytea, level integer, tile bigint, is_new boolean, hashes bytea, report_ids bytea, started_from timestamp with time zone, started_until timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+    current_snapshot pg_snapshot := pg_current_snapshot();
+    state predictu_dispatch.audit_position;
+    begins_at bigint;
+    ends_at bigint;
+    -- Transactions that were under way when sealed_until was taken, and have ended.
+    ended bigint[];
+    -- The last written_in of this turn if there are more rows than `most`.
+    cut bigint;
+    last_xid bigint;
+    next_until text;
+    rows record;
+begin
+    select p.* into state from predictu_dispatch.audit_position p;
+    if state.revision is null or exists (
+           select o.operator_id from predictu_dispatch.operator o
+           except select l.operator_id from predictu_dispatch.audit_log l) then
+        needs := 'begin';
+    elsif state.system_identifier <> (select c.system_identifier from pg_control_system() c)
+          or pg_snapshot_xmax(current_snapshot) < pg_snapshot_xmax(state.sealed_until) then
+        needs := 'restore';
+    end if;
+    if needs is not null then
+        return next;
+        return;
+    end if;
+    begins_at := pg_snapshot_xmax(state.sealed_until)::text::bigint;
+    ends_at := least(pg_snapshot_xmax(current_snapshot)::text::bigint, begins_at + span);
+    ended := array(select x::text::bigint + state.xid_offset from pg_snapshot_xip(state.sealed_until) x
+                    where pg_visible_in_snapshot(x, current_snapshot));
+
+    select c.written_in into cut
+      from (select a.written_in from predictu_dispatch.attempt_record a
+             where a.written_in >= begins_at + state.xid_offset and a.written_in < ends_at + state.xid_offset
+            union all
+            select a.written_in from predictu_dispatch.attempt_record a
+             where a.written_in = any (ended) and cardinality(ended) > 0) c
+     order by c.written_in offset most - 1 limit 1;
+    last_xid := coalesce(cut - state.xid_offset, ends_at - 1);
+
+    select array_agg(c.operator_id) as operator_ids, array_agg(c.written_in) as written, array_agg(c.entry_id) as entry_ids,
+           array_agg(c.started_at) as started, array_agg(c.leaf) as leaves into rows
+      from (
+        select a.operator_id, a.written_in, a.report_id as entry_id, a.started_at,
+               sha256(decode('00', 'hex') || predictu_dispatch.audit_entry(a)) as leaf
+          from predictu_dispatch.attempt a
+         where a.written_in >= begins_at + state.xid_offset and a.written_in <= last_xid + state.xid_offset
+        union all
+        select a.operator_id, a.written_in, a.report_id, a.started_at,
+               sha256(decode('00', 'hex') || predictu_dispatch.audit_entry(a))
+          from predictu_dispatch.attempt a
+         where a.written_in = any (ended) and a.written_in <= last_xid + state.xid_offset and cardinality(ended) > 0
+        union all
+        select o.operator_id, o.written_in, o.entry_id, null, o.leaf from predictu_dispatch.audit_sparse_entries() o
+         where o.written_in >= begins_at + state.xid_offset and o.written_in <= last_xid + state.xid_offset
+            or o.written_in = any (ended) and o.written_in <= last_xid + state.xid_offset
+      ) c;
+
+    -- Now sealed: what was, and what is visible up to last_xid. Not sealed, below the highest sealed
+    -- one: what is under way, and what has ended but came behind the cut.
+    ends_at := greatest(last_xid + 1, begins_at);
+    select coalesce(min(x.xid), ends_at) || ':' || ends_at || ':' || coalesce(string_agg(x.xid::text, ',' order by x.xid), '')
+      into next_until
+      from (select x::text::bigint as xid from pg_snapshot_xip(current_snapshot) x
+            union
+            select x::text::bigint from pg_snapshot_xip(state.sealed_until) x where x::text::bigint > last_xid) x
+     where x.xid < ends_at;
+    return query
+        select null::text, state.revision, next_until,
+               case when ends_at = pg_snapshot_xmax(current_snapshot)::text::bigint and cut is null
+                    then now() else state.sealed_at end,
+               ends_at < pg_snapshot_xmax(current_snapshot)::text::bigint or cut is not null,
+               state.backlog_until is not null, p.*
+          from (values (true)) as always
+          left join predictu_dispatch.audit_tile_growth(rows.operator_ids, rows.written, rows.entry_ids, rows.started,
+                                                  rows.leaves) p on true;
+end $$;
 
 CREATE FUNCTION predictu_dispatch.backlog() RETURNS TABLE(operator_id text, lane text, state text, callbacks bigint, unknown_effect bigint, oldest_due_s double precision, unknown_for_s double precision, rollbacks bigint, rollback_for_s double precision)
     LANGUAGE sql STABLE
@@ -2762,6 +3166,30 @@ begin
         hint = 'Try again. If it stays locked, look in pg_stat_activity for a transaction that was left open.';
 end $$;
 
+CREATE FUNCTION predictu_dispatch.refuse_log_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if tg_op = 'UPDATE' and tg_table_name = 'audit_tile' then
+        if (new.operator_id, new.level, new.tile) = (old.operator_id, old.level, old.tile)
+           and substr(new.hashes, 1, octet_length(old.hashes)) = old.hashes
+           and substr(new.report_ids, 1, octet_length(old.report_ids)) is not distinct from old.report_ids
+           and coalesce(new.started_from <= old.started_from, old.started_from is null)
+           and coalesce(new.started_until >= old.started_until, old.started_until is null) then
+            return new;
+        end if;
+    elsif tg_op = 'UPDATE' and tg_table_name = 'audit_head' then
+        -- A new signature under the same tree is allowed.
+        if new.operator_id = old.operator_id and (new.size > old.size or new.size = old.size and new.root = old.root) then
+            return new;
+        end if;
+    end if;
+    raise exception using errcode = 'PD900',
+        message = format('the log only grows: %s on %s is refused', tg_op, tg_table_name),
+        hint = 'Entries are appended by the daemon, and never changed, moved or removed.';
+end $$;
+
 CREATE FUNCTION predictu_dispatch.refuse_params(method text, fault text, hint text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3964,6 +4392,8 @@ CREATE INDEX attempt_written ON ONLY predictu_dispatch.attempt_record USING brin
 
 CREATE INDEX attempt_default_written_in_idx ON predictu_dispatch.attempt_default USING brin (written_in) WITH (pages_per_range='32', autosummarize='on');
 
+CREATE UNIQUE INDEX audit_position_single ON predictu_dispatch.audit_position USING btree ((true));
+
 CREATE INDEX audit_tile_started ON predictu_dispatch.audit_tile USING gist (tstzrange(started_from, started_until, '[]'::text)) WHERE (level = 0);
 
 CREATE INDEX bet_of_player ON predictu_dispatch.bet USING btree (operator_id, player_id, created_at);
@@ -4022,6 +4452,62 @@ ALTER TABLE predictu_dispatch.attempt_default ENABLE ALWAYS TRIGGER attempt_not_
 CREATE TRIGGER attempt_not_truncated BEFORE TRUNCATE ON predictu_dispatch.attempt_record FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_audit_change();
 
 ALTER TABLE predictu_dispatch.attempt_record ENABLE ALWAYS TRIGGER attempt_not_truncated;
+
+CREATE TRIGGER audit_checkpoint_not_truncated BEFORE TRUNCATE ON predictu_dispatch.audit_checkpoint FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_checkpoint ENABLE ALWAYS TRIGGER audit_checkpoint_not_truncated;
+
+CREATE TRIGGER audit_checkpoint_only_grows BEFORE DELETE OR UPDATE ON predictu_dispatch.audit_checkpoint FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_checkpoint ENABLE ALWAYS TRIGGER audit_checkpoint_only_grows;
+
+CREATE TRIGGER audit_cosignature_not_truncated BEFORE TRUNCATE ON predictu_dispatch.audit_cosignature FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_cosignature ENABLE ALWAYS TRIGGER audit_cosignature_not_truncated;
+
+CREATE TRIGGER audit_cosignature_only_grows BEFORE DELETE OR UPDATE ON predictu_dispatch.audit_cosignature FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_cosignature ENABLE ALWAYS TRIGGER audit_cosignature_only_grows;
+
+CREATE TRIGGER audit_head_not_truncated BEFORE TRUNCATE ON predictu_dispatch.audit_head FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_head ENABLE ALWAYS TRIGGER audit_head_not_truncated;
+
+CREATE TRIGGER audit_head_only_grows BEFORE DELETE OR UPDATE ON predictu_dispatch.audit_head FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_head ENABLE ALWAYS TRIGGER audit_head_only_grows;
+
+CREATE TRIGGER audit_log_not_truncated BEFORE TRUNCATE ON predictu_dispatch.audit_log FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_log ENABLE ALWAYS TRIGGER audit_log_not_truncated;
+
+CREATE TRIGGER audit_log_only_grows BEFORE DELETE OR UPDATE ON predictu_dispatch.audit_log FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_log ENABLE ALWAYS TRIGGER audit_log_only_grows;
+
+CREATE TRIGGER audit_removal_not_truncated BEFORE TRUNCATE ON predictu_dispatch.audit_removal FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_removal ENABLE ALWAYS TRIGGER audit_removal_not_truncated;
+
+CREATE TRIGGER audit_removal_only_grows BEFORE DELETE OR UPDATE ON predictu_dispatch.audit_removal FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_removal ENABLE ALWAYS TRIGGER audit_removal_only_grows;
+
+CREATE TRIGGER audit_tile_not_truncated BEFORE TRUNCATE ON predictu_dispatch.audit_tile FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_tile ENABLE ALWAYS TRIGGER audit_tile_not_truncated;
+
+CREATE TRIGGER audit_tile_only_grows BEFORE DELETE OR UPDATE ON predictu_dispatch.audit_tile FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_tile ENABLE ALWAYS TRIGGER audit_tile_only_grows;
+
+CREATE TRIGGER audit_verification_not_truncated BEFORE TRUNCATE ON predictu_dispatch.audit_verification FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_verification ENABLE ALWAYS TRIGGER audit_verification_not_truncated;
+
+CREATE TRIGGER audit_verification_only_grows BEFORE DELETE OR UPDATE ON predictu_dispatch.audit_verification FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.refuse_log_change();
+
+ALTER TABLE predictu_dispatch.audit_verification ENABLE ALWAYS TRIGGER audit_verification_only_grows;
 
 CREATE TRIGGER bet_deleted_when_final BEFORE DELETE ON predictu_dispatch.bet FOR EACH ROW WHEN ((old.state = ANY (ARRAY['placing'::text, 'open'::text]))) EXECUTE FUNCTION predictu_dispatch.refuse_delete();
 
@@ -4123,12 +4609,24 @@ GRANT ALL ON FUNCTION predictu_dispatch.adopt_bet(operator_id text, bet_id text,
 
 REVOKE ALL ON FUNCTION predictu_dispatch.advance_bets(operator_ids text[], bet_ids text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_append(expected bigint, sealed_until text, sealed_at timestamp with time zone, backlog_part text, backlog_source bigint, backlog_block bigint, head_operators text[], sizes bigint[], roots bytea[], checkpoints text[], tile_operators text[], levels integer[], tiles bigint[], hashes bytea[], report_ids bytea[], started_from timestamp with time zone[], started_until timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.audit_append(expected bigint, sealed_until text, sealed_at timestamp with time zone, backlog_part text, backlog_source bigint, backlog_block bigint, head_operators text[], sizes bigint[], roots bytea[], checkpoints text[], tile_operators text[], levels integer[], tiles bigint[], hashes bytea[], report_ids bytea[], started_from timestamp with time zone[], started_until timestamp with time zone[]) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_backlog(blocks integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.audit_backlog(blocks integer) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_begin(origin text, operator_ids text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.audit_begin(origin text, operator_ids text[]) TO predictu_dispatcher;
+
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.audit_entry(a predictu_dispatch.attempt) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_heads() FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.audit_heads() TO predictu_dispatcher;
 
 GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_support;
@@ -4149,11 +4647,21 @@ GRANT SELECT ON TABLE predictu_dispatch.audit_removal TO predictu_support;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.audit_removal_entry(r predictu_dispatch.audit_removal) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_restore() FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.audit_restore() TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_sparse_entries() FROM PUBLIC;
+
 GRANT SELECT ON TABLE predictu_dispatch.audit_log TO predictu_auditor;
 GRANT SELECT ON TABLE predictu_dispatch.audit_log TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.audit_log TO predictu_support;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.audit_start_entry(l predictu_dispatch.audit_log) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_tile_growth(operator_ids text[], written bigint[], entry_ids uuid[], started timestamp with time zone[], leaves bytea[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_unsealed(most integer, span bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.audit_unsealed(most integer, span bigint) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.backlog() FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_dispatcher;
@@ -4373,6 +4881,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.refuse_intervention(action text, locked
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_intervention_change() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_locked(what text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_log_change() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_params(method text, fault text, hint text) FROM PUBLIC;
 
