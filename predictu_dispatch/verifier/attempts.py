@@ -171,7 +171,8 @@ class _Attempt:
             raise ValueError(f"the token was issued at {_utc(token.iat)}, and the key came at {known.first_seen_at}")
         if known.retired_at is not None and moment(known.retired_at) < issued - leeway:
             raise ValueError(f"the token was issued at {_utc(token.iat)}, after the key was retired")
-        text = f"The log has the key {token.kid} since {known.first_seen_at}, before this token was issued"
+        close = "" if moment(known.first_seen_at) <= issued else f" (within {LEEWAY_S} s, as clocks differ)"
+        text = f"The log has the key {token.kid} since {known.first_seen_at}, before this token was issued{close}"
         if self._place is not None and known.place is not None and known.place.index < self._place.index:
             text += f"; its entry {known.place.index} precedes this record's"
         return f"{text}."

@@ -142,19 +142,11 @@ FIELDS: Final = {
 }
 """The fields of each kind of entry, all of them always present."""
 
-_INTEGERS: Final = frozenset(
-    [
-        "attempt",
-        "attempts",
-        "attempts_before",
-        "interventions_before",
-        "response_body_repeats",
-        "response_status",
-        "version",
-        "written_in",
-    ]
-)
-_IDS: Final = frozenset(["entry_id", "intervention_id", "removal_id", "report_id", "request_id", "start_id"])
+_INTEGERS: Final = {
+    *("attempt", "attempts", "attempts_before", "interventions_before", "response_body_repeats", "response_status"),
+    *("version", "written_in"),
+}
+_IDS: Final = {"entry_id", "intervention_id", "removal_id", "report_id", "request_id", "start_id"}
 _NEVER_NULL: Final = {
     "attempt": "attempt evidence finished_at instance method operator_id report_id request_id started_at verdict",
     "intervention": "action done_at done_by intervention_id operator_id",

@@ -48,13 +48,11 @@ def read_keys(log: Log, folders: tuple[Folder, ...], keyring: Keyring) -> Iterat
         keyring.known[kid] = known
         until = f", retired at {known.retired_at}" if known.retired_at else ""
         if known.place is None:
-            text = (
-                f"The key {kid} has been in use since {known.first_seen_at}{until}; nothing proves that the log has it."
-            )
+            text = f"The key {kid} has been in use since {known.first_seen_at}{until}."
             yield Statement(Verdict.RECORD, text, folder.path)
         else:
-            at = f"entry {known.place.index} of size {known.place.checkpoint.size}"
-            text = f"The log has the key {kid} since {known.first_seen_at}{until} ({at})."
+            at = f"entry {known.place.index}, size {known.place.checkpoint.size}"
+            text = f"By {at}, the log has the key {kid} since {known.first_seen_at}{until}."
             yield Statement(Verdict.PROVED, text, folder.path)
 
 

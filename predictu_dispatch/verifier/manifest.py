@@ -31,22 +31,10 @@ INTERVENTION_FILES: Final = {
 }
 KEY_FILES: Final = {"jwk.json": "public_jwk_sha256"}
 _FILES_OF: Final = {"attempts": ATTEMPT_FILES, "interventions": INTERVENTION_FILES, "keys": KEY_FILES, "start": {}}
-_KEYS: Final = frozenset(
-    [
-        "attempts",
-        "bet_id",
-        "files",
-        "format",
-        "interventions",
-        "keys",
-        "made_by",
-        "operator_id",
-        "origin",
-        "start",
-        "version",
-        "without_player",
-    ]
-)
+_KEYS: Final = {
+    *("attempts", "bet_id", "files", "format", "interventions", "keys", "made_by", "operator_id", "origin", "start"),
+    *("version", "without_player"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +85,8 @@ def _manifest(value: dict[str, Any]) -> tuple[Manifest, dict[str, str]]:
     if wrong := _KEYS ^ value.keys():
         raise ValueError(f"a key is missing or unknown: {min(wrong)[:80]}")
     texts = {name: value[name] for name in ("operator_id", "bet_id", "origin", "made_by")}
-    if not all(isinstance(text, str) and text for text in texts.values()):
-        raise ValueError("a text is missing")
-    if not isinstance(value["without_player"], bool):
+    are_texts = all(isinstance(text, str) and text for text in texts.values())
+    if not are_texts or value["without_player"] not in (True, False):
         raise ValueError("a value is of another kind")
     if not value["origin"].endswith(f"/{value['operator_id']}"):
         raise ValueError("the log's name does not end in the operator's id")
@@ -113,7 +100,7 @@ def _manifest(value: dict[str, Any]) -> tuple[Manifest, dict[str, str]]:
     attempts, interventions, keys = groups
     return Manifest(
         **texts,
-        is_without_player=value["without_player"],
+        is_without_player=bool(value["without_player"]),
         attempts=attempts,
         interventions=interventions,
         keys=keys,

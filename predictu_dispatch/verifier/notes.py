@@ -97,9 +97,9 @@ def open_checkpoint(note: str, keys: tuple[Key, ...]) -> Checkpoint:
     if len(lines) > SIGNATURES_MAX:
         raise ValueError(f"the checkpoint has more than {SIGNATURES_MAX} signatures")
     origin, size, root = _checkpoint(text)
-    signed = [
-        (key, raw) for name, raw in map(_signature, lines) for key in keys if (key.name, key.key_id) == (name, raw[:4])
-    ]
+    known = {(key.name, key.key_id): key for key in keys}
+    signatures = [(known.get((name, raw[:4])), raw) for name, raw in map(_signature, lines)]
+    signed = [(key, raw) for key, raw in signatures if key is not None]
     cosigned_at = {key: _verified_time(key, text, raw[4:]) for key, raw in signed if key.algorithm == COSIGNATURE_V1}
     by_log = [(key, raw) for key, raw in signed if key.algorithm == ED25519]
     for key, raw in by_log:

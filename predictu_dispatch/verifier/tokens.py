@@ -22,7 +22,6 @@ from .canonical import as_object, parse_json
 TOKEN_BYTES_MAX: Final = 16_384
 _RSA_BITS_MIN, _RSA_BITS_MAX = 2048, 8192
 _TEXTS: Final = ("iss", "sub", "jti", "method", "digest")
-_TIMES: Final = ("iat", "exp")
 _TIME_MAX: Final = 253_402_300_799
 """The last second of the year 9999."""
 
@@ -92,10 +91,14 @@ def open_token(content: bytes, key: PublicKey) -> Token:
     claims = as_object(parse_json(_base64url(signed.partition(b".")[2].decode())), "the token's payload")
     if any(not isinstance(claims.get(name), str) for name in _TEXTS):
         raise ValueError(f"the token lacks one of the claims {', '.join(_TEXTS)}")
-    times = [claims.get(name) for name in _TIMES]
-    if any(type(time) is not int or not 0 < time <= _TIME_MAX for time in times):
-        raise ValueError("the token's iat or exp is no time")
-    return Token(key.kid, claims, int(claims["iat"]), int(claims["exp"]))
+    return Token(key.kid, claims, _time(claims, "iat"), _time(claims, "exp"))
+
+
+def _time(claims: dict[str, object], name: str) -> int:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _TIME_MAX:
+        raise ValueError(f"the token's {name} is no time")
+    return value
 
 
 def _header(content: bytes) -> dict[str, object]:
