@@ -40,6 +40,8 @@ def test_no_module_imports_against_the_direction() -> None:
         ("flow/breach.py", "predictu_dispatch.edge", "cli -> commands -> demo"),
         ("edge/breach.py", "predictu_dispatch.reference_operator", "never imports the reference operator"),
         ("reference_operator/breach.py", "predictu_dispatch.core", "shares no code with the rest"),
+        ("verifier/breach.py", "predictu_dispatch.core", "The verifier shares no code"),
+        ("flow/breach.py", "predictu_dispatch.verifier", "Only commands import the verifier"),
         ("books_check/breach.py", "predictu_dispatch.core", "import nothing of ours"),
         ("handler.py", "json", "cli -> commands -> demo"),
     ],
@@ -47,7 +49,7 @@ def test_no_module_imports_against_the_direction() -> None:
 def test_a_breach_is_named(tmp_path: Path, module: str, imported: str, broken_contract: str) -> None:
     shutil.copy(PROJECT / "pyproject.toml", tmp_path)
     package = tmp_path / "predictu_dispatch"
-    for folder in ("", "books_check", "core", "edge", "flow", "reference_operator"):
+    for folder in ("", "books_check", "core", "edge", "flow", "reference_operator", "verifier"):
         (package / folder).mkdir()
         (package / folder / "__init__.py").touch()
     assert lint_imports(tmp_path).returncode == 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .archive import MANIFEST, Archive, RefusedError
-from .canonical import parse_object
+from .canonical import as_object, parse_object
 
 FORMAT: Final = "predictu-dispatch bundle"
 VERSION: Final = 1
@@ -86,7 +86,7 @@ def _manifest(value: dict[str, Any]) -> tuple[Manifest, dict[str, str]]:
         raise ValueError(f"a key is missing or unknown: {min(wrong)[:80]}")
     texts = {name: value[name] for name in ("operator_id", "bet_id", "origin", "made_by")}
     are_texts = all(isinstance(text, str) and text for text in texts.values())
-    if not are_texts or value["without_player"] not in (True, False):
+    if not are_texts or type(value["without_player"]) is not bool:
         raise ValueError("a value is of another kind")
     if not value["origin"].endswith(f"/{value['operator_id']}"):
         raise ValueError("the log's name does not end in the operator's id")
@@ -100,7 +100,7 @@ def _manifest(value: dict[str, Any]) -> tuple[Manifest, dict[str, str]]:
     attempts, interventions, keys = groups
     return Manifest(
         **texts,
-        is_without_player=bool(value["without_player"]),
+        is_without_player=value["without_player"],
         attempts=attempts,
         interventions=interventions,
         keys=keys,
@@ -108,7 +108,8 @@ def _manifest(value: dict[str, Any]) -> tuple[Manifest, dict[str, str]]:
     ), files
 
 
-def _folder(kind: str, value: dict[str, Any]) -> Folder:
+def _folder(kind: str, element: object) -> Folder:
+    value: dict[str, Any] = as_object(element, f"an element of {kind}")
     if value.keys() != {"entries", "folder", "sealed", "withheld"}:
         raise ValueError(f"an element of {kind} has other keys")
     path, entries, sealed, withheld = value["folder"], value["entries"], value["sealed"], value["withheld"]
