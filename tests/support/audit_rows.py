@@ -16,7 +16,8 @@ insert into predictu_dispatch.attempt_record (
     first_byte_ms, total_ms, error, report_id, peer, peer_certificate_sha256, token_signature, response_body_sha256,
     response_body_repeats)
 select $1, gen_random_uuid(), 'BET_MAKE', 1 + n % 3, 'answered', 'delivered', 'http_503', 'host-1',
-       now() - make_interval(days => 40 - (40 * n / $2)), now() - make_interval(days => 40 - (40 * n / $2)) + interval '12 ms',
+       now() - make_interval(days => 40 - (40 * n / $2)),
+       now() - make_interval(days => 40 - (40 * n / $2)) + interval '12 ms',
        'https://wallet.example/predictu', 'key-1',
        jsonb_build_object('Authorization', 'Bearer eyJhbGciOiJFZERTQSJ9.eyJuIjoi' || n || '.[signature withheld]',
                           'Content-Type', 'application/json'),
@@ -28,7 +29,8 @@ select $1, gen_random_uuid(), 'BET_MAKE', 1 + n % 3, 'answered', 'delivered', 'h
   from generate_series(1, $2::integer) n
 """
 _INTERVENTIONS = """
-insert into predictu_dispatch.intervention (operator_id, request_id, action, reason, done_by, bet_id, client_addr, before, after)
+insert into predictu_dispatch.intervention
+    (operator_id, request_id, action, reason, done_by, bet_id, client_addr, before, after)
 select $1, gen_random_uuid(), 'resolve', 'paid by hand', 'ann', 'b-' || n, '192.0.2.7', '{"state": "rejected"}',
        '{"state": "rejected", "resolved": true}'
   from generate_series(1, 5) n
@@ -48,7 +50,7 @@ async def know(owner: Any, operators: tuple[str, ...] = OPERATORS) -> None:
 
 
 async def fill(owner: Any, operator_id: str, attempts: int) -> None:
-    """Add attempts of the last forty days, five interventions, and two keys, one of them retired."""
+    """Add attempts of the last forty days, five interventions, and two keys, one retired."""
     await owner.execute(_ATTEMPTS, operator_id, attempts)
     await owner.execute(_INTERVENTIONS, operator_id)
     await owner.execute(_KEYS, operator_id)

@@ -1,0 +1,1 @@
+"""`audit`: verifies, proves and exports the logs that seal the audit."""

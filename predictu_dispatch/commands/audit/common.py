@@ -1,0 +1,104 @@
+"""What the verbs of `audit` share: the connection, the trusted keys, and logs by operator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from predictu_dispatch.commands.invocation import (
+    EXIT_MISCONFIGURED,
+    Invocation,
+    dsn_of,
+    exit_on_database_errors,
+    fail,
+    unknown_operator,
+)
+from predictu_dispatch.commands.output import print_json
+
+if TYPE_CHECKING:
+    from predictu_dispatch.edge.postgres.audit_reader import AuditReader
+    from predictu_dispatch.evidence.policy import Witness
+    from predictu_dispatch.evidence.trusted_keys import TrustedKeys
+
+NOTHING_SEALED: Final = (
+    "there is no log yet: no daemon that has [audit] origin and key_file in dispatcher.toml has sealed anything"
+)
+
+
+def refuse(invocation: Invocation, message: str, code: int = 1) -> NoReturn:
+    """End the command with the message, with --json on stdout too."""
+    if invocation.json:
+        print_json({"ok": False, "error": message})
+    fail(message, code)
+
+
+@asynccontextmanager
+async def reader(invocation: Invocation) -> AsyncIterator[AuditReader]:
+    """The open database; ends the command if it cannot be reached or has another schema."""
+    from predictu_dispatch.edge.postgres.audit_reader import open_audit_reader  # noqa: PLC0415 - loaded only where used
+
+    with exit_on_database_errors(invocation):
+        async with open_audit_reader(dsn_of(invocation), application_name="predictu-dispatch audit") as opened:
+            yield opened
+
+
+async def logs_of(invocation: Invocation, opened: AuditReader, operator: str | None) -> Sequence[Any]:
+    """The rows of audit_logs.sql that have a log; ends the command if there is none."""
+    found = await opened.fetch("audit_logs", operator)
+    logs = [row for row in found if row["origin"] is not None and row["size"] is not None]
+    if operator is not None and not found:
+        refuse(invocation, unknown_operator(operator))
+    if not logs:
+        position = await opened.position()
+        missing = f"operator {operator} has no log yet" if operator and position else NOTHING_SEALED
+        refuse(invocation, missing)
+    return logs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfiguredKeys:
+    """What dispatcher.toml says about the logs. `why_none` is set if no key could be read."""
+
+    origin: str
+    public_keys: Sequence[bytes]
+    witnesses: Sequence[Witness]
+    why_none: str
+
+    def trusted(self) -> TrustedKeys:
+        from predictu_dispatch.evidence.trusted_keys import TrustedKeys  # noqa: PLC0415
+
+        witnesses = tuple(each.key for each in self.witnesses)
+        return TrustedKeys(public_keys=tuple(self.public_keys), witnesses=witnesses)
+
+
+def configured_keys(invocation: Invocation) -> ConfiguredKeys:
+    """Read [audit] of dispatcher.toml, and the public halves of its keys, the active one first."""
+    from predictu_dispatch.core.merkle.note import NoteError, VerifierKey  # noqa: PLC0415
+    from predictu_dispatch.edge.config.files import located  # noqa: PLC0415
+    from predictu_dispatch.edge.config.keys import KeyRole, read_keys  # noqa: PLC0415
+    from predictu_dispatch.evidence.policy import Witness  # noqa: PLC0415
+
+    settings = invocation.dispatcher(needs_file=False).audit
+    witnesses = []
+    for each in settings.witness:
+        try:
+            witnesses.append(Witness(each.name, VerifierKey.parse(each.vkey), each.url))
+        except NoteError as error:
+            refuse(invocation, f"[[audit.witness]] {each.name}: {error}", EXIT_MISCONFIGURED)
+    public_keys: list[bytes] = []
+    why_none = "[audit] key_file is not set in dispatcher.toml"
+    if settings.key_file:
+        path = located(settings.key_file, invocation.config, os.environ)
+        found, wrong = read_keys(path, "EdDSA")
+        public_keys = [_raw(found[role].public_jwk()["x"]) for role in KeyRole if role in found]
+        why_none = f"{path} cannot be read: {wrong[KeyRole.ACTIVE]}" if KeyRole.ACTIVE in wrong else ""
+    return ConfiguredKeys(origin=settings.origin, public_keys=public_keys, witnesses=witnesses, why_none=why_none)
+
+
+def _raw(base64url: str) -> bytes:
+    import base64  # noqa: PLC0415 - loaded only where used
+
+    return base64.urlsafe_b64decode(f"{base64url}=")
