@@ -13,7 +13,7 @@ import click
 
 from predictu_dispatch.commands.audit.common import configured_keys, reader, refuse
 from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_MISCONFIGURED, Invocation, common_options
-from predictu_dispatch.commands.output import count, duration, print_json, print_line, print_wrapped, timestamp
+from predictu_dispatch.commands.output import count, duration, print_json, print_wrapped, timestamp
 from predictu_dispatch.core.database import DatabaseUnavailable, Refused
 
 if TYPE_CHECKING:

@@ -1,0 +1,123 @@
+"""`audit status`: the size of each log, its newest checkpoint, its witnesses and verifications."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from predictu_dispatch.commands.audit.common import ConfiguredKeys, configured_keys, logs_of, reader
+from predictu_dispatch.commands.invocation import Invocation, common_options
+from predictu_dispatch.commands.output import (
+    count,
+    duration,
+    print_json,
+    print_line,
+    print_wrapped,
+    rounded,
+    table,
+    timestamp,
+)
+
+if TYPE_CHECKING:
+    from predictu_dispatch.edge.postgres.audit_reader import AuditPosition
+
+
+@click.command(short_help="Show each log: size, checkpoint, witnesses, last verification.")
+@click.argument("operator", required=False)
+@common_options
+def status(invocation: Invocation, operator: str | None) -> None:
+    """Show the logs of all operators, or of OPERATOR.
+
+    For each: its entries, its newest checkpoint, when it was verified last and with which result,
+    and how many of its witnesses have cosigned what there is.
+    """
+    configured = configured_keys(invocation)
+    position, logs, witnesses = asyncio.run(_read(invocation, operator))
+    if invocation.json:
+        print_json(_as_json(position, logs, witnesses, configured))
+        return
+    now = position.read_at
+    age = duration((now - position.sealed_at).total_seconds())
+    print_line(f"Everything up to {timestamp(position.sealed_at)} is sealed, {age} ago.")
+    if position.backlog is not None:
+        print_wrapped("Rows from before the logs began are still being sealed.")
+    print_line()
+    rows: list[tuple[str, ...]] = [("operator", "entries", "newest checkpoint", "witnesses", "verified")]
+    rows += [_row(log, [each for each in witnesses if each["operator_id"] == log["operator_id"]], now) for log in logs]
+    for line in table(rows, right=(1,)):
+        print_line(line.rstrip())
+    for line in _problems(logs, witnesses, configured):
+        print_wrapped(line, hanging="    ")
+
+
+async def _read(invocation: Invocation, operator: str | None) -> tuple[AuditPosition, Sequence[Any], Sequence[Any]]:
+    async with reader(invocation) as opened:
+        logs = await logs_of(invocation, opened, operator)
+        position = await opened.position()
+        assert position is not None  # noqa: S101 - there are logs
+        return position, logs, await opened.fetch("audit_witnesses", operator)
+
+
+def _row(log: Any, witnesses: Sequence[Any], now: datetime) -> tuple[str, ...]:  # noqa: ANN401 - a row
+    current = sum(each["size"] >= log["size"] for each in witnesses)
+    verified = "never"
+    if log["verified_at"] is not None:
+        result = f"{count(log['faults'], 'fault')}" if log["faults"] else "clean"
+        verified = f"{result}, {duration((now - log['verified_at']).total_seconds())} ago"
+    return (
+        log["operator_id"],
+        f"{log['size']:,}" if log["size"] < 1_000_000_000 else rounded(log["size"]),  # noqa: PLR2004 - fits the column
+        timestamp(log["checkpoint_at"], timespec="seconds") if log["checkpoint_at"] else "none",
+        f"{current} of {len(witnesses)}" if witnesses else "none",
+        verified,
+    )
+
+
+def _problems(logs: Sequence[Any], witnesses: Sequence[Any], configured: ConfiguredKeys) -> Iterator[str]:
+    for log in logs:
+        if log["faults"]:
+            yield f"{log['operator_id']}: verification found faults; to see them: predictu-dispatch audit verify"
+    for each in witnesses:
+        if each["failed_at"] is not None and (each["cosigned_at"] is None or each["failed_at"] > each["cosigned_at"]):
+            what = "refused to cosign" if each["is_refused"] else "could not be asked"
+            at = timestamp(each["failed_at"])
+            yield f"{each['operator_id']}: witness {each['witness']} {what} at {at}: {each['failure']}"
+    if not configured.origin:
+        yield "dispatcher.toml here has no [audit] origin: a daemon with this file seals nothing"
+
+
+def _as_json(
+    position: AuditPosition, logs: Sequence[Any], witnesses: Sequence[Any], configured: ConfiguredKeys
+) -> dict[str, Any]:
+    columns = ("size", "cosigned_at", "failed_at", "is_refused", "failure")
+    return {
+        "sealed_at": position.sealed_at,
+        "read_at": position.read_at,
+        "has_backlog": position.backlog is not None,
+        "logs": [
+            {
+                "operator_id": log["operator_id"],
+                "origin": log["origin"],
+                "started_at": log["started_at"],
+                "size": log["size"],
+                "root": log["root"].hex(),
+                "sealed_at": log["updated_at"],
+                "checkpoint_size": log["checkpoint_size"],
+                "checkpoint_at": log["checkpoint_at"],
+                "verified_at": log["verified_at"],
+                "verified_size": log["verified_size"],
+                "faults": log["faults"],
+                "keys": [str(key) for key in configured.trusted().of_log(log["origin"])],
+                "witnesses": [
+                    {"witness": each["witness"], **{column: each[column] for column in columns}}
+                    for each in witnesses
+                    if each["operator_id"] == log["operator_id"]
+                ],
+            }
+            for log in logs
+        ],
+    }
