@@ -37,6 +37,7 @@ _VERBS: Final = {
     "operator": ("interventions.operators", "operator", "Remove an operator that is gone for good."),
     "ping": ("ping.command", "ping", "Send a PING to an operator, or to all, and show the cause of a failure."),
     "keys": ("keys.command", "keys", "Create, rotate and print operators' signing keys."),
+    "audit": ("audit.command", "audit", "Verify the audit against its logs, and prove what it says."),
     "retain": ("retain", "retain", "Remove history older than audit_retention_months."),
     "currencies": ("currencies", "currencies", "List the currencies, and add further ones such as USDT."),
     "completion": ("standalone", "completion", "Print the completion script for a shell."),
@@ -61,6 +62,7 @@ class _LazyGroup(VerbGroup):
         "keys": ("new", "public", "stage", "activate", "revert", "retire"),
         "operator": ("retire",),
         "currencies": ("list", "add"),
+        "audit": ("verify", "prove", "checkpoint", "key", "policy", "export"),
     }
 
     @override

@@ -44,13 +44,27 @@ _ENDINGS: Final = {
         "something of it is unfinished or needs review", ('operator retire op_abc123 --reason "contract ended"',)
     ),
     "ping": _Ending("a PING failed or could not be sent", ("ping op_abc123", "ping --all")),
-    "keys new": _Ending("a key exists", ("keys new op_abc123",), uses_database=False),
+    "keys new": _Ending("a key exists", ("keys new op_abc123", "keys new --audit"), uses_database=False),
     "keys public": _Ending("a key is damaged", ("keys public op_abc123 --format pem",), uses_database=False),
     "keys stage": _Ending("a key is staged", ("keys stage op_abc123",), uses_database=False),
     "keys activate": _Ending("no key is staged", ("keys activate op_abc123",), uses_database=False),
     "keys revert": _Ending("there is no previous key", ("keys revert op_abc123",), uses_database=False),
     "keys retire": _Ending(
         "the key may be needed, or there is none", ("keys retire op_abc123", "keys retire op_abc123 --compromised")
+    ),
+    "audit status": _Ending("there is no log", ("audit status", "audit status op_abc123 --json")),
+    "audit verify": _Ending(
+        "something does not fit, or there is no log",
+        ("audit verify", "audit verify --operator op_abc123 --checkpoint kept.txt"),
+    ),
+    "audit prove": _Ending(
+        "it is unknown, ambiguous or not sealed", ("audit prove 0190a6d1-7c3e --attempt 2 -o proof.tlog-proof",)
+    ),
+    "audit checkpoint": _Ending("there is no log", ("audit checkpoint op_abc123 >kept.txt",)),
+    "audit key": _Ending("no operator has a file", ("audit key", "audit key op_abc123"), uses_database=False),
+    "audit policy": _Ending(_REFUSED, ("audit policy op_abc123 >policy.txt",)),
+    "audit export": _Ending(
+        "a log does not continue what DIR has", ("audit export /srv/audit", "audit verify --against /srv/audit")
     ),
     "retain": _Ending(f"{_REFUSED}, or another run is active", ("retain --dry-run", "retain")),
     "currencies list": _Ending(_REFUSED, ("currencies", "currencies list --json")),

@@ -43,6 +43,7 @@ CONFIG_VARIABLE: Final = "PREDICTU_DISPATCH_CONFIG"
 
 _READS: Final = "predictu_support or predictu_operations"
 _ACTS: Final = "predictu_operations"
+_AUDITS: Final = "predictu_auditor, predictu_support or predictu_operations"
 _NEEDED_ROLES: Final = {
     "run": "the role predictu_dispatcher",
     "migrate": "to own the schema predictu_dispatch, and CREATEROLE while one of its roles is missing",
@@ -61,6 +62,12 @@ _NEEDED_ROLES: Final = {
     "resume": f"the role {_ACTS}",
     "ping": f"the role {_ACTS}",
     "keys retire": f"the role {_READS}, or predictu_dispatcher",
+    "audit status": f"the role {_AUDITS}",
+    "audit verify": "the role predictu_auditor",
+    "audit prove": f"the role {_AUDITS}",
+    "audit checkpoint": f"the role {_AUDITS}",
+    "audit policy": f"the role {_AUDITS}",
+    "audit export": f"the role {_AUDITS}",
     "retain": "the role predictu_retention",
     "currencies list": "the role predictu_support, predictu_operations or predictu_auditor",
     "currencies add": "to own the schema predictu_dispatch, as the login that runs `migrate` does",

@@ -20,7 +20,7 @@ from predictu_dispatch.core.merkle.note import NOTE_BYTES_MAX, NoteError, parse
 from predictu_dispatch.core.merkle.tiles import HASH_BYTES, TILE_WIDTH, ProofError, tile_path, tiles_of, width_of
 from predictu_dispatch.core.merkle.tree import root
 from predictu_dispatch.edge.postgres.audit_reader import AuditReader
-from predictu_dispatch.evidence.log_check import StoredCheckpoint
+from predictu_dispatch.evidence.log_check import KeptCheckpoint
 from predictu_dispatch.evidence.proofs import with_cosignatures, with_tiles
 
 CHECKPOINT: Final = "checkpoint"
@@ -45,7 +45,7 @@ class EarlierExport:
 
     folder: Path
 
-    def checkpoints(self) -> Iterator[tuple[str, StoredCheckpoint]]:
+    def checkpoints(self) -> Iterator[tuple[str, KeptCheckpoint]]:
         """Yield each log's operator and checkpoint. Raises NoteError and OSError."""
         for file in sorted(self.folder.glob(f"*/{CHECKPOINT}")):
             yield file.parent.name, outside_checkpoint(file)
@@ -67,13 +67,13 @@ class EarlierExport:
             return whole.read_bytes()[: width * HASH_BYTES] if whole.exists() else b""
 
 
-def outside_checkpoint(file: Path) -> StoredCheckpoint:
+def outside_checkpoint(file: Path) -> KeptCheckpoint:
     """Read a checkpoint that was kept outside. Raises NoteError and OSError."""
     with file.open("rb") as opened:
         content = opened.read(NOTE_BYTES_MAX + 1)
     try:
         note = parse(content)
-        return StoredCheckpoint(Checkpoint.parse(note.text).size, content.decode(), source=str(file))
+        return KeptCheckpoint(Checkpoint.parse(note.text).size, content.decode(), source=str(file))
     except NoteError as error:
         raise NoteError(f"{file} is no checkpoint: {error}") from None
 

@@ -18,7 +18,7 @@ from predictu_dispatch.evidence.faults import Fault, FaultKind, Faults
 from predictu_dispatch.evidence.tree_check import TreeCheck
 
 
-class StoredCheckpoint(NamedTuple):
+class KeptCheckpoint(NamedTuple):
     """A checkpoint of the database, or one that was kept outside; then `source` says where."""
 
     size: int
@@ -52,7 +52,7 @@ class LogCheck:
     fitting_size: int = 0
     """The largest checkpoint that fits so far."""
 
-    def append(self, hashes: bytes, checkpoints: Sequence[StoredCheckpoint]) -> None:
+    def append(self, hashes: bytes, checkpoints: Sequence[KeptCheckpoint]) -> None:
         """Append leaf hashes, and check the checkpoints of these sizes."""
         roots = self.tree.append(hashes, [each.size for each in checkpoints])
         for each in checkpoints:
@@ -66,11 +66,11 @@ class LogCheck:
         if self.tree.size == head.size:
             if self.tree.root != head.root:
                 self._add(FaultKind.HEAD, "the head", f"its root is not that of the {head.size} entries")
-            self._check(StoredCheckpoint(head.size, head.checkpoint, source="the head's checkpoint"), self.tree.root)
+            self._check(KeptCheckpoint(head.size, head.checkpoint, source="the head's checkpoint"), self.tree.root)
             for tile in self.tree.wrong_tiles(upper_tiles):
                 self._wrong_tile(tile, upper_tiles.get((tile.level, tile.number), b""))
 
-    def _check(self, stored: StoredCheckpoint, root: bytes) -> None:
+    def _check(self, stored: KeptCheckpoint, root: bytes) -> None:
         subject = stored.source or f"checkpoint of size {stored.size}"
         self.checkpoints += not stored.source
         try:
@@ -90,7 +90,7 @@ class LogCheck:
         else:
             self.fitting_size = max(self.fitting_size, stored.size)
 
-    def _check_signatures(self, stored: StoredCheckpoint, subject: str) -> None:
+    def _check_signatures(self, stored: KeptCheckpoint, subject: str) -> None:
         if self.keys:
             try:
                 open_checkpoint(stored.note, self.keys)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from predictu_dispatch.core.merkle.tiles import HASH_BYTES, TILE_WIDTH, width_of
 from predictu_dispatch.edge.postgres.audit_reader import AuditReader
-from predictu_dispatch.evidence.log_check import StoredCheckpoint
+from predictu_dispatch.evidence.log_check import KeptCheckpoint
 from predictu_dispatch.evidence.multiset import ID_BYTES
 
 _TILES: Final = 64
@@ -49,15 +49,15 @@ async def leaf_pages(reader: AuditReader, operator_id: str, size: int) -> AsyncI
 class CheckpointPages:
     """The stored checkpoints of a log in the order of their sizes, and those kept outside."""
 
-    def __init__(self, reader: AuditReader, operator_id: str, outside: Sequence[StoredCheckpoint]) -> None:
+    def __init__(self, reader: AuditReader, operator_id: str, outside: Sequence[KeptCheckpoint]) -> None:
         self._reader = reader
         self._operator_id = operator_id
         self._outside = sorted(outside, key=lambda each: each.size)
-        self._page: list[StoredCheckpoint] = []
+        self._page: list[KeptCheckpoint] = []
         self._last_size = -1
         self._is_last_page = False
 
-    async def up_to(self, size: int) -> list[StoredCheckpoint]:
+    async def up_to(self, size: int) -> list[KeptCheckpoint]:
         """Take the next checkpoints of at most this size, and those kept outside."""
         taken = []
         while True:
@@ -70,13 +70,13 @@ class CheckpointPages:
             taken.append(self._outside.pop(0))
         return sorted(taken, key=lambda each: each.size)
 
-    def rest_of_outside(self) -> Sequence[StoredCheckpoint]:
+    def rest_of_outside(self) -> Sequence[KeptCheckpoint]:
         """Those kept outside that are of a larger log than what was taken."""
         return self._outside
 
     async def _read(self) -> None:
         rows = await self._reader.fetch("audit_checkpoints", self._operator_id, self._last_size, _CHECKPOINTS)
-        self._page = [StoredCheckpoint(row["size"], row["checkpoint"], row["cosignatures"]) for row in rows]
+        self._page = [KeptCheckpoint(row["size"], row["checkpoint"], row["cosignatures"]) for row in rows]
         self._is_last_page = len(rows) < _CHECKPOINTS
         if rows:
             self._last_size = rows[-1]["size"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from predictu_dispatch.evidence.faults import Faults
-from predictu_dispatch.evidence.log_check import StoredCheckpoint
+from predictu_dispatch.evidence.log_check import KeptCheckpoint
 from predictu_dispatch.evidence.trusted_keys import TrustedKeys
 
 
@@ -52,7 +52,7 @@ class Request:
 
     operator_id: str | None
     keys: TrustedKeys
-    outside: Mapping[str, Sequence[StoredCheckpoint]]
+    outside: Mapping[str, Sequence[KeptCheckpoint]]
     """Checkpoints that were kept elsewhere, by operator."""
     earlier_hashes: Callable[[str, int], bytes] = lambda _operator, _tile: b""
     """An earlier export's tile of level 0, as far as it goes."""

@@ -67,7 +67,8 @@ def test_a_group_without_a_verb_prints_its_help() -> None:
 
 def test_the_verbs_of_groups_are_suggested() -> None:
     listed = {f"{group} {verb}" for group, names in main.elsewhere.items() for verb in names}
-    assert listed == {verb for verb in verbs() if " " in verb}
+    # `status` alone is a verb of its own.
+    assert listed == {verb for verb in verbs() if " " in verb} - {"audit status"}
 
 
 @pytest.mark.parametrize("verb", [verb for verb in verbs() if verb != "reference-operator"])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.audit_reader import AuditReader
     from predictu_dispatch.evidence.export import EarlierExport
     from predictu_dispatch.evidence.faults import Fault
-    from predictu_dispatch.evidence.log_check import StoredCheckpoint
+    from predictu_dispatch.evidence.log_check import KeptCheckpoint
     from predictu_dispatch.evidence.trusted_keys import TrustedKeys
     from predictu_dispatch.evidence.verification_result import LogResult, Verification
 
@@ -35,13 +35,13 @@ _SHOWN: Final = 10
     "checkpoints",
     metavar="FILE",
     multiple=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False),
     help="A checkpoint that was kept elsewhere: the log must continue it. May be repeated.",
 )
 @click.option(
     "--against",
     metavar="DIR",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False),
     help="An earlier export (audit export DIR): the logs must continue it.",
 )
 @click.option(
@@ -93,7 +93,7 @@ async def _run(
     operator: str | None,
     trusted: TrustedKeys,
     export: EarlierExport | None,
-    outside: Mapping[str, Sequence[StoredCheckpoint]],
+    outside: Mapping[str, Sequence[KeptCheckpoint]],
 ) -> tuple[Verification, list[str]]:
     from predictu_dispatch.evidence.schema_check import differences  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.evidence.verification import verify as verify_logs  # noqa: PLC0415
@@ -141,13 +141,13 @@ def _given_keys(invocation: Invocation, given: Sequence[str]) -> TrustedKeys:
 
 def _outside(
     invocation: Invocation, files: Sequence[Path], folder: Path | None, operator: str | None
-) -> tuple[EarlierExport | None, Mapping[str, Sequence[StoredCheckpoint]]]:
+) -> tuple[EarlierExport | None, Mapping[str, Sequence[KeptCheckpoint]]]:
     from predictu_dispatch.core.merkle.checkpoint import Checkpoint  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.core.merkle.note import NoteError, parse  # noqa: PLC0415
     from predictu_dispatch.evidence.export import EarlierExport, outside_checkpoint  # noqa: PLC0415
 
     export = EarlierExport(folder) if folder is not None else None
-    found: dict[str, list[StoredCheckpoint]] = {}
+    found: dict[str, list[KeptCheckpoint]] = {}
     try:
         for file in files:
             checkpoint = outside_checkpoint(file)

@@ -29,8 +29,10 @@ ALGORITHMS: Final[tuple[SigningAlgorithm, ...]] = ("EdDSA", "RS256")
 """The values of SigningAlgorithm, because importing it slows `--help`; a test compares the two."""
 
 
-def _operator_id(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+def _operator_id(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
     """Refuse everything but an operator id, because it becomes a file name."""
+    if text is None:
+        return None
     import re  # noqa: PLC0415
 
     from predictu_dispatch.core.operator_settings import OPERATOR_ID_PATTERN  # noqa: PLC0415
@@ -41,6 +43,7 @@ def _operator_id(_context: click.Context, _parameter: click.Parameter, text: str
 
 
 operator_argument = click.argument("operator", callback=_operator_id)
+optional_operator_argument = click.argument("operator", callback=_operator_id, required=False)
 
 
 def refuse(invocation: Invocation, message: str, code: int = EXIT_FAILED) -> NoReturn:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from predictu_dispatch.commands.invocation import Invocation, common_options
+from predictu_dispatch.commands.keys.audit_key import create_audit_key
 from predictu_dispatch.commands.keys.common import (
     ALGORITHMS,
     default_key_file,
     listed,
     operator_argument,
     operator_file,
+    optional_operator_argument,
     print_public,
     public_half,
     refuse,
@@ -32,11 +34,24 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@operator_argument
+@optional_operator_argument
 @click.option("--algorithm", type=click.Choice(ALGORITHMS), help="Default: that of the operator's file, or EdDSA.")
+@click.option("--audit", is_flag=True, help="Create the key that signs the audit's logs, instead of an operator's.")
 @common_options
-def new(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | None) -> None:
-    """Create OPERATOR's first key pair. Never overwrites a key."""
+def new(invocation: Invocation, operator: str | None, algorithm: SigningAlgorithm | None, *, audit: bool) -> None:
+    """Create OPERATOR's first key pair, or with --audit that of the logs.
+
+    Never overwrites a key.
+    """
+    if audit and operator is None and algorithm is None:
+        create_audit_key(invocation)
+        return
+    if audit or operator is None:
+        raise click.UsageError("give either OPERATOR, or --audit alone: one Ed25519 key signs all logs")
+    _create(invocation, operator, algorithm)
+
+
+def _create(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | None) -> None:
     from predictu_dispatch.edge.config.keys import create_key_file  # noqa: PLC0415
 
     file = operator_file(invocation, operator)
