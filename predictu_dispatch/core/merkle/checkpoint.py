@@ -13,7 +13,7 @@ from predictu_dispatch.core.merkle.tiles import HASH_BYTES, SIZE_MAX
 from predictu_dispatch.core.merkle.verification import PROOF_HASHES_MAX, verify_inclusion
 
 PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True, slots=True)

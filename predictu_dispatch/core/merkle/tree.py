@@ -64,7 +64,6 @@ def append(size: int, right_edge: Mapping[int, bytes], leaf_hashes: bytes) -> Gr
     count, odd_bytes = divmod(len(leaf_hashes), HASH_BYTES)
     if odd_bytes:
         raise ProofError(f"{len(leaf_hashes)} bytes are no whole number of hashes")
-    check_size(size + count)
     edge = dict(right_edge)
     grown = []
     level, gained = 0, leaf_hashes

@@ -106,6 +106,11 @@ def test_only_a_key_of_the_checkpoint_s_own_log_opens_it() -> None:
         open_checkpoint(signed(300, seed=WITNESS_SEED), [LOG], [WITNESS])
     with pytest.raises(NoteError, match="no known key signed"):
         open_checkpoint(signed(300), [other_log])
+    # A witness may bear the name of the log; it does not sign for the log.
+    namesake = VerifierKey.of_seed(ORIGIN, WITNESS_SEED, Algorithm.COSIGNATURE_V1)
+    text = Checkpoint(ORIGIN, 5, tree_hash(0, 5)).text()
+    with pytest.raises(NoteError, match="no known key of the log"):
+        open_checkpoint(assemble(text, [cosign(text, ORIGIN, WITNESS_SEED, 1)]), [LOG], [namesake])
 
 
 def test_no_bit_of_a_signed_checkpoint_can_be_flipped() -> None:
@@ -182,6 +187,13 @@ def test_what_is_no_proof_file_is_refused(old: str, new: str, message: str) -> N
     content = proof_file(2, 5, b"\0\1").text()
     with pytest.raises(NoteError, match=message):
         LogProof.parse(content.replace(old, new, 1)).verify(LEAVES[2], [LOG])
+
+
+def test_a_proof_file_without_a_signed_checkpoint_is_not_read() -> None:
+    content = proof_file(2, 5).text()
+    for end in (content.index("— "), content.index("\n\n") + 2, content.index("\n\n") + 1):
+        with pytest.raises(NoteError, match=r"no signature|no empty line"):
+            LogProof.parse(content[:end])
 
 
 def test_bytes_that_are_no_text_are_no_proof_file() -> None:

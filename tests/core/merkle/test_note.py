@@ -6,6 +6,7 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.signing import SigningKey
 
 from predictu_dispatch.core.merkle.note import (
     Algorithm,
@@ -209,6 +210,18 @@ def test_a_note_needs_a_signature_and_a_time_that_fits() -> None:
     for time_s in (-1, 2**63):
         with pytest.raises(NoteError, match="the time"):
             cosign(CHECKPOINT, WITNESS.name, SEED, time_s)
+
+
+def test_a_cosignature_of_a_time_that_does_not_fit_is_refused() -> None:
+    for time_s, fits in ((2**63 - 1, True), (2**63, False), (2**64 - 1, False)):
+        message = f"cosignature/v1\ntime {time_s}\n{CHECKPOINT}".encode()
+        signature = time_s.to_bytes(8, "big") + SigningKey(SEED).sign(message).signature
+        note = assemble(CHECKPOINT, [Signature(WITNESS.name, WITNESS.key_hash, signature)])
+        if fits:
+            assert verify(note, [WITNESS]).signatures == ((WITNESS, time_s),)
+        else:
+            with pytest.raises(NoteError, match="does not verify"):
+                verify(note, [WITNESS])
 
 
 @given(st.binary(max_size=80), st.text("ABwx09+/=-_ \n", max_size=12))

@@ -180,7 +180,7 @@ def test_no_altered_consistency_proof_verifies(case: tuple[int, int], rng: rando
                 verify_consistency(old, size, old_root, its_root, changed_proof)
     for other in {rng.randint(0, SIZE), old - 1, old + 1, size + 1, -1} - {old}:
         if not 0 <= other <= size:
-            with pytest.raises(ProofError):
+            with pytest.raises(ProofError, match="never had the size"):
                 verify_consistency(other, size, old_root, its_root, proof)
         elif consistency_proof(other, size, tiles) != proof:
             with pytest.raises(ProofError):
@@ -191,6 +191,21 @@ def test_no_altered_consistency_proof_verifies(case: tuple[int, int], rng: rando
 def test_two_roots_for_one_size_are_refused(size: int) -> None:
     with pytest.raises(ProofError):
         verify_consistency(size, size, tree_hash(0, size), tree_hash(0, size + 1), [])
+
+
+def test_a_proof_of_another_length_is_refused_even_if_its_hashes_lead_to_the_root() -> None:
+    # Nobody but the log itself can sign such roots.
+    extra = LEAVES[9]
+    three, four = tree_hash(0, 3), tree_hash(0, 4)
+    with pytest.raises(ProofError, match="too long"):
+        verify_inclusion(0, 1, LEAVES[0], node_hash(extra, LEAVES[0]), [extra])
+    with pytest.raises(ProofError, match="too short"):
+        verify_inclusion(0, 2, LEAVES[0], LEAVES[0], [])
+    grown = consistency_proof(3, 4, tiles)
+    with pytest.raises(ProofError, match="too long"):
+        verify_consistency(3, 4, node_hash(extra, three), node_hash(extra, four), [*grown, extra])
+    with pytest.raises(ProofError, match="too short"):
+        verify_consistency(1, 4, LEAVES[0], tree_hash(0, 2), [LEAVES[1]])
 
 
 def test_hashes_of_another_length_are_refused() -> None:
