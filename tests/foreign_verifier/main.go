@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
@@ -30,6 +31,7 @@ type claim struct {
 	Proof     [][]byte
 	OldNote   string `json:"old_note"`
 	Folder    string // of a static log: checkpoint, tile/
+	Entries   bool   // whether tile/entries/ must be there
 }
 
 func main() {
@@ -149,7 +151,9 @@ func (w *witness) Verify(text, signature []byte) bool {
 	return ed25519.Verify(w.key, append([]byte(head), text...), signature[8:])
 }
 
-// checkTree verifies the tiles of a static log (c2sp.org/tlog-tiles) and each entry in its bundles.
+// checkTree verifies a static log (c2sp.org/tlog-tiles): it builds the tree from the leaves and
+// compares every tile. It does not use tlog.TileHashReader: that of v0.7.0 returns hashes of full tiles
+// that it has not verified, if several parts of the tree's right edge are in one tile.
 func (made claim) checkTree() error {
 	signed, err := os.ReadFile(filepath.Join(made.Folder, "checkpoint"))
 	if err != nil {
@@ -159,61 +163,95 @@ func (made claim) checkTree() error {
 	if err != nil {
 		return err
 	}
-	reader := tlog.TileHashReader(tree, folder(made.Folder))
+	var stored []tlog.Hash
+	reader := tlog.HashReaderFunc(func(indexes []int64) (found []tlog.Hash, err error) {
+		for _, index := range indexes {
+			found = append(found, stored[index])
+		}
+		return found, nil
+	})
 	for begin := int64(0); begin < tree.N; begin += 256 {
-		bundle := tlog.Tile{H: 8, L: -1, N: begin / 256, W: 256}
-		if tree.N-begin < 256 {
-			bundle.W = int(tree.N - begin)
-		}
-		entries, err := os.ReadFile(folder(made.Folder).path(bundle))
-		if err != nil {
-			return err
-		}
-		indexes := make([]int64, bundle.W)
-		for place := range indexes {
-			indexes[place] = tlog.StoredHashIndex(0, begin+int64(place))
-		}
-		leaves, err := reader.ReadHashes(indexes)
+		leaves, err := made.leaves(tree, begin)
 		if err != nil {
 			return err
 		}
 		for place, leaf := range leaves {
-			if len(entries) < 2 || len(entries) < 2+int(binary.BigEndian.Uint16(entries)) {
-				return fmt.Errorf("entry %d is cut off", begin+int64(place))
+			hashes, err := tlog.StoredHashesForRecordHash(begin+int64(place), leaf, reader)
+			if err != nil {
+				return err
 			}
-			end := 2 + int(binary.BigEndian.Uint16(entries))
-			if tlog.RecordHash(entries[2:end]) != leaf {
-				return fmt.Errorf("entry %d has another hash", begin+int64(place))
-			}
-			entries = entries[end:]
+			stored = append(stored, hashes...)
 		}
-		if len(entries) > 0 {
-			return fmt.Errorf("%d bytes too many in the bundle from entry %d", len(entries), begin)
+	}
+	if root, err := tlog.TreeHash(tree.N, reader); err != nil || root != tree.Hash {
+		return fmt.Errorf("the leaves have the root %s, %v", root, err)
+	}
+	for _, tile := range tlog.NewTiles(8, 0, tree.N) {
+		// It also lists each partial tile that there once was.
+		if tile.W < 256 && int64(tile.W) != tree.N>>(8*tile.L)%256 {
+			continue
+		}
+		computed, err := tlog.ReadTileData(tile, reader)
+		if err != nil {
+			return err
+		}
+		found, err := os.ReadFile(made.path(tile))
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(found, computed) {
+			return fmt.Errorf("%s differs", tile.Path())
 		}
 	}
 	return nil
 }
 
-// A folder reads the tiles of a static log.
-type folder string
-
-func (f folder) Height() int                     { return 8 }
-func (f folder) SaveTiles([]tlog.Tile, [][]byte) {}
-func (f folder) ReadTiles(tiles []tlog.Tile) (data [][]byte, err error) {
-	for _, tile := range tiles {
-		hashes, err := os.ReadFile(f.path(tile))
-		if err != nil {
-			return nil, err
-		}
-		data = append(data, hashes)
+// leaves reads the hashes of a tile of level 0, and compares them with the entries if Entries is set.
+func (made claim) leaves(tree tlog.Tree, begin int64) (leaves tlog.RecordProof, err error) {
+	tile := tlog.Tile{H: 8, N: begin / 256, W: 256}
+	if tree.N-begin < 256 {
+		tile.W = int(tree.N - begin)
 	}
-	return data, nil
+	content, err := os.ReadFile(made.path(tile))
+	if err != nil {
+		return nil, err
+	}
+	if len(content) != tile.W*tlog.HashSize {
+		return nil, fmt.Errorf("%s has %d bytes", tile.Path(), len(content))
+	}
+	for place := 0; place < len(content); place += tlog.HashSize {
+		var leaf tlog.Hash
+		copy(leaf[:], content[place:])
+		leaves = append(leaves, leaf)
+	}
+	if !made.Entries {
+		return leaves, nil
+	}
+	tile.L = -1
+	entries, err := os.ReadFile(made.path(tile))
+	if err != nil {
+		return nil, err
+	}
+	for place, leaf := range leaves {
+		if len(entries) < 2 || len(entries) < 2+int(binary.BigEndian.Uint16(entries)) {
+			return nil, fmt.Errorf("entry %d is cut off", begin+int64(place))
+		}
+		end := 2 + int(binary.BigEndian.Uint16(entries))
+		if tlog.RecordHash(entries[2:end]) != leaf {
+			return nil, fmt.Errorf("entry %d has another hash", begin+int64(place))
+		}
+		entries = entries[end:]
+	}
+	if len(entries) > 0 {
+		return nil, fmt.Errorf("%d bytes too many behind the entries from %d on", len(entries), begin)
+	}
+	return leaves, nil
 }
 
 // path is the package's but for the height, which tlog-tiles leaves out, and the name of entries.
-func (f folder) path(tile tlog.Tile) string {
+func (made claim) path(tile tlog.Tile) string {
 	path := strings.Replace(tile.Path(), "tile/8/", "tile/", 1)
-	return filepath.Join(string(f), strings.Replace(path, "tile/data/", "tile/entries/", 1))
+	return filepath.Join(made.Folder, strings.Replace(path, "tile/data/", "tile/entries/", 1))
 }
 
 func hashes(all [][]byte) (tlog.RecordProof, error) {

@@ -46,9 +46,10 @@ def consistency(old_note: str, note: str, vkey: str, proof: Iterable[bytes]) -> 
     return {**claim, "proof": list(map(_base64, proof))}
 
 
-def tree(folder: Path, vkey: str, *, witnesses: Sequence[str] = ()) -> Claim:
-    """The static log in this folder is whole: checkpoint, every tile and every entry."""
-    return {"kind": "tree", "folder": str(folder), "vkey": vkey, "witnesses": list(witnesses)}
+def tree(folder: Path, vkey: str, *, witnesses: Sequence[str] = (), entries: bool = False) -> Claim:
+    """The static log in this folder is whole: checkpoint, every tile, and entries if demanded."""
+    claim = {"kind": "tree", "folder": str(folder), "vkey": vkey}
+    return {**claim, "witnesses": list(witnesses), "entries": entries}
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,13 +130,15 @@ def written_tree(folder: Path, size: int) -> Path:
 
 @pytest.mark.parametrize("size", [1, 256, 700, SIZE])
 def test_it_accepts_a_static_tree(tmp_path: Path, size: int) -> None:
-    assert foreign_verifier().verdicts([tree(written_tree(tmp_path, size), LOG, witnesses=[WITNESS])]) == [ACCEPTED]
+    assert foreign_verifier().verdicts(
+        [tree(written_tree(tmp_path, size), LOG, witnesses=[WITNESS], entries=True)]
+    ) == [ACCEPTED]
 
 
 def test_it_refuses_a_static_tree_with_any_file_altered_or_missing(tmp_path: Path) -> None:
     verifier, rng = foreign_verifier(), random.Random(3)
     original = written_tree(tmp_path / "tree", 700)
-    assert verifier.accepts(tree(original, LOG, witnesses=[WITNESS]))
+    assert verifier.accepts(tree(original, LOG, witnesses=[WITNESS], entries=True))
     paths = [path.relative_to(original) for path in sorted(original.rglob("*")) if path.is_file()]
     assert len(paths) == 1 + 3 + 3 + 1
     claims: list[Claim] = []
@@ -149,9 +151,21 @@ def test_it_refuses_a_static_tree_with_any_file_altered_or_missing(tmp_path: Pat
             (changed / path).unlink()
             if change is not None:
                 (changed / path).write_bytes(change)
-            claims.append(tree(changed, LOG, witnesses=[WITNESS]))
+            claims.append(tree(changed, LOG, witnesses=[WITNESS], entries=True))
     verdicts = verifier.verdicts(claims)
     assert [(claim, verdict) for claim, verdict in zip(claims, verdicts, strict=True) if verdict == ACCEPTED] == []
+
+
+def test_it_takes_a_static_tree_without_entries_if_none_are_demanded(tmp_path: Path) -> None:
+    written_tree(tmp_path, 700)
+    shutil.rmtree(tmp_path / "tile" / "entries")
+    with_entries, without = tree(tmp_path, LOG, entries=True), tree(tmp_path, LOG)
+    assert [verdict == ACCEPTED for verdict in foreign_verifier().verdicts([with_entries, without])] == [False, True]
+    for tile in ("tile/0/000", "tile/0/001", "tile/0/002.p/188", "tile/1/000.p/2"):
+        content = (tmp_path / tile).read_bytes()
+        (tmp_path / tile).write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
+        assert not foreign_verifier().accepts(without), tile
+        (tmp_path / tile).write_bytes(content)
 
 
 def test_the_program_is_formatted() -> None:
