@@ -2159,6 +2159,38 @@ begin
     return new;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.guard_legal_hold() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if tg_op = 'INSERT' then
+        if not exists (select from predictu_dispatch.operator o where o.operator_id = new.operator_id) then
+            perform predictu_dispatch.refuse_params('legal_hold', format('unknown operator %L', left(new.operator_id, 80)),
+                'A hold names an operator of the table operator.');
+        elsif new.bet_id is not null
+              and not exists (select from predictu_dispatch.bet b
+                               where b.operator_id = new.operator_id and b.bet_id = new.bet_id)
+              and not exists (select from predictu_dispatch.bet_tombstone b
+                               where b.operator_id = new.operator_id and b.bet_id = new.bet_id) then
+            perform predictu_dispatch.refuse_params('legal_hold', format('unknown bet %L', left(new.bet_id, 80)),
+                'A hold names a bet of this operator, or none for the whole operator.');
+        end if;
+        perform predictu_dispatch.take_lock('retention', waits => true);
+        delete from predictu_dispatch.audit_purge_cursor;
+        return new;
+    elsif tg_op = 'UPDATE' and old.lifted_at is null and new.lifted_at is not null
+          and row(new.operator_id, new.bet_id, new.reason, new.placed_at)
+              is not distinct from row(old.operator_id, old.bet_id, old.reason, old.placed_at) then
+        perform predictu_dispatch.take_lock('retention', waits => true);
+        delete from predictu_dispatch.purge_cursor;
+        return new;
+    end if;
+    raise exception using errcode = 'PD900',
+        message = format('a legal hold is never changed: %s is refused', tg_op),
+        hint = 'Lift it: update predictu_dispatch.legal_hold set lifted_at = now() where … and lifted_at is null.';
+end $$;
+
 CREATE FUNCTION predictu_dispatch.guard_params() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2557,6 +2589,64 @@ CREATE FUNCTION predictu_dispatch.missing_keys(fault text, hint text, required t
       from missing m
 $$;
 
+CREATE FUNCTION predictu_dispatch.missing_rows(part text, first_tid tid, end_tid tid, cutoff timestamp with time zone) RETURNS TABLE(row_tid tid, operator_id text, is_needed boolean, has_log boolean, leaf_index bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+    return query execute format($statement$
+        with missing as materialized (
+            select s.ctid as row_tid, s.operator_id, uuid_send(s.report_id) as entry_id, s.started_at,
+                   exists (select from predictu_dispatch.audit_log l where l.operator_id = s.operator_id) as has_log,
+                   row_number() over (partition by s.operator_id, s.report_id order by s.verdict = 'late') as nth,
+                   %2$s as is_needed
+              from predictu_dispatch.%1$I s
+             where s.ctid >= $1 and s.ctid < $2
+               and not exists (
+                   select from predictu_dispatch.attempt_record t
+                    where t.operator_id = s.operator_id and t.request_id = s.request_id and t.attempt = s.attempt
+                      and t.started_at = s.started_at and t.report_id = s.report_id
+                      and (t.verdict = 'late') = (s.verdict = 'late'))
+        ), spans as materialized (
+            select m.operator_id, tstzrange(min(m.started_at), max(m.started_at), '[]') as span
+              from missing m where m.has_log group by m.operator_id, date_trunc('minute', m.started_at, 'UTC')
+        ), tiles as materialized (
+            -- The concatenation reads the ids once, and not once for each substr().
+            select near.operator_id, near.tile, near.report_ids || ''::bytea as ids
+              from (select distinct t.operator_id, t.tile, t.report_ids
+                      from spans s
+                      join predictu_dispatch.audit_tile t
+                        on t.operator_id = s.operator_id and t.level = 0
+                       and int8range(hashtext(t.operator_id), hashtext(t.operator_id), '[]')
+                           && int8range(hashtext(s.operator_id), hashtext(s.operator_id), '[]')
+                       and tstzrange(t.started_from, t.started_until, '[]') && s.span) near
+        ), leaves as materialized (
+            select t.operator_id, t.tile * 256 + place.n as leaf_index, substr(t.ids, place.n * 16 + 1, 16) as entry_id
+              from tiles t cross join lateral generate_series(0, octet_length(t.ids) / 16 - 1) as place (n)
+        ), matching as (
+            select l.operator_id, l.entry_id, l.leaf_index, count(*) over (partition by l.operator_id, l.entry_id) as copies
+              from leaves l
+             where (l.operator_id, l.entry_id) in (select m.operator_id, m.entry_id from missing m)
+        ), free as (
+            select l.operator_id, l.entry_id, l.leaf_index,
+                   row_number() over (partition by l.operator_id, l.entry_id order by l.leaf_index) as nth
+              from matching l
+             where l.copies = 1
+                or not exists (
+                       select from predictu_dispatch.audit_removal_draft d
+                        where d.operator_id = l.operator_id and d.part = $4 and d.piece = l.leaf_index / 4096
+                          and d.leaf_indices @> l.leaf_index)
+                   and not exists (
+                       select from predictu_dispatch.audit_removal r
+                        where r.operator_id = l.operator_id and r.leaf_indices @> l.leaf_index)
+        )
+        select m.row_tid, m.operator_id, m.is_needed, m.has_log, f.leaf_index
+          from missing m
+          left join free f on f.operator_id = m.operator_id and f.entry_id = m.entry_id and f.nth = m.nth
+        $statement$, 'retired_' || part, predictu_dispatch.needed_rows())
+      using first_tid, end_tid, cutoff, part;
+end $_$;
+
 CREATE FUNCTION predictu_dispatch.misspelt_key(ours text[], given jsonb) RETURNS text[]
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2573,6 +2663,20 @@ begin
      limit 1;
     return refusal;
 end $$;
+
+CREATE FUNCTION predictu_dispatch.needed_rows() RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '(s.started_at >= $3
+                or exists (
+                    select from predictu_dispatch.callback c
+                     where c.operator_id = s.operator_id and c.request_id = s.request_id)
+                or exists (
+                    select from predictu_dispatch.legal_hold h
+                     where h.operator_id = s.operator_id and h.lifted_at is null
+                       and (h.bet_id is null or exists (
+                           select from predictu_dispatch.bet_tombstone b
+                            where b.operator_id = h.operator_id and b.bet_id = h.bet_id
+                              and s.request_id in (b.placement_request_id, b.terminal_request_id)))))'::text;
 
 CREATE FUNCTION predictu_dispatch.new_request_id() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
@@ -2809,7 +2913,6 @@ declare
     cutoff timestamptz := predictu_dispatch.retention_cutoff(keep_months);
     kept text := 'kept_' || part;
     source text;
-    target text;
     cursor predictu_dispatch.audit_purge_cursor;
     first_tid tid;
     end_tid tid;
@@ -2823,7 +2926,6 @@ begin
             'Use a part that expired_audit() returns.');
     end if;
     source := case step when 'replace' then 'attempt_' else 'retired_' end || part;
-    target := case step when 'replace' then kept else 'attempt_record' end;
     -- No other transaction may rewrite it between the next check and the reading.
     execute format('lock table only predictu_dispatch.%I in access share mode', source);
     select w.* into cursor from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
@@ -2834,6 +2936,7 @@ begin
        or cursor.moved_at < now() - interval '1 hour' or cursor.moved_at > now()
        or (step = 'replace' and to_regclass('predictu_dispatch.' || kept) is null) then
         delete from predictu_dispatch.audit_purge_cursor w where w.part = purge_audit.part;
+        delete from predictu_dispatch.audit_removal_draft d where d.part = purge_audit.part;
         insert into predictu_dispatch.audit_purge_cursor (part, source, next_block)
         values (part, pg_relation_filenode(to_regclass('predictu_dispatch.' || source)), 0) returning * into cursor;
         if step = 'replace' then
@@ -2844,29 +2947,27 @@ begin
     if cursor.next_block is not null then
         first_tid := format('(%s,0)', cursor.next_block)::tid;
         end_tid := format('(%s,0)', cursor.next_block + blocks)::tid;
-        execute format($statement$
-            insert into predictu_dispatch.%I
-            select s.* from predictu_dispatch.%I s
-             where s.ctid >= $1 and s.ctid < $2
-               and (s.started_at >= $3 or exists (
-                   select from predictu_dispatch.callback c
-                    where c.operator_id = s.operator_id and c.request_id = s.request_id))
-               -- A repeated report may be in the audit as late; the row that decided is another
-               -- one.
-               and not exists (
-                   select from predictu_dispatch.%I t
-                    where t.operator_id = s.operator_id and t.request_id = s.request_id and t.attempt = s.attempt
-                      and t.started_at = s.started_at and t.report_id = s.report_id
-                      and (t.verdict = 'late') = (s.verdict = 'late'))
-            $statement$, target, source, target)
-          using first_tid, end_tid, cutoff;
-        execute format($statement$
-            select count(*), count(*) filter (where s.started_at >= $3 or exists (
-                       select from predictu_dispatch.callback c
-                        where c.operator_id = s.operator_id and c.request_id = s.request_id))
-              from predictu_dispatch.%I s where s.ctid >= $1 and s.ctid < $2
-            $statement$, source)
+        execute format('select count(*), count(*) filter (where %s) from predictu_dispatch.%I s '
+                       'where s.ctid >= $1 and s.ctid < $2', predictu_dispatch.needed_rows(), source)
            into scanned, needed using first_tid, end_tid, cutoff;
+        if step = 'drop' then
+            needed := greatest(needed, predictu_dispatch.sort_out_rows(part, first_tid, end_tid, cutoff));
+        else
+            perform predictu_dispatch.refuse_unsealed(part, first_tid, end_tid, cutoff);
+            execute format($statement$
+                insert into predictu_dispatch.%1$I
+                select s.* from predictu_dispatch.%2$I s
+                 where s.ctid >= $1 and s.ctid < $2 and %3$s
+                   -- A repeated report may be in the audit as late; the row that decided is another
+                   -- one.
+                   and not exists (
+                       select from predictu_dispatch.%1$I t
+                        where t.operator_id = s.operator_id and t.request_id = s.request_id and t.attempt = s.attempt
+                          and t.started_at = s.started_at and t.report_id = s.report_id
+                          and (t.verdict = 'late') = (s.verdict = 'late'))
+                $statement$, kept, source, predictu_dispatch.needed_rows())
+              using first_tid, end_tid, cutoff;
+        end if;
         update predictu_dispatch.audit_purge_cursor w
            set scanned = cursor.scanned + purge_audit.scanned, needed = cursor.needed + purge_audit.needed,
                moved_at = now(),
@@ -2876,6 +2977,7 @@ begin
          where w.part = purge_audit.part returning * into cursor;
     else
         if step = 'drop' then
+            perform predictu_dispatch.write_removals(part, cutoff);
             execute format('drop table predictu_dispatch.%I', source);
             is_done := true;
         elsif cursor.needed = cursor.scanned and cursor.scanned > 0 then
@@ -2891,7 +2993,7 @@ begin
     return next;
 end $_$;
 
-CREATE FUNCTION predictu_dispatch.purge_finished(keep_months integer, blocks integer) RETURNS TABLE(callbacks bigint, bets bigint, locked bigint, next_block bigint, blocks_all bigint)
+CREATE FUNCTION predictu_dispatch.purge_finished(keep_months integer, blocks integer) RETURNS TABLE(callbacks bigint, bets bigint, locked bigint, next_block bigint, blocks_all bigint, held bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '200ms'
@@ -2907,6 +3009,7 @@ declare
     candidates record;
     ended record;
     single_callbacks bigint;
+    is_any_held boolean := exists (select from predictu_dispatch.legal_hold h where h.lifted_at is null);
 begin
     perform predictu_dispatch.lock_retention(blocks);
     blocks_all := pg_relation_size('predictu_dispatch.callback') / current_setting('block_size')::bigint;
@@ -2915,6 +3018,7 @@ begin
     select w.* into cursor from predictu_dispatch.purge_cursor w;
     if cursor.cutoff = cutoff and cursor.next_block is null and cursor.locked = 0 then
         locked := 0;
+        held := cursor.held;
         return next; -- Nothing is left for this cutoff.
         return;
     elsif cursor.cutoff is distinct from cutoff or cursor.next_block is null then
@@ -2934,6 +3038,9 @@ begin
         select b.operator_id, b.bet_id from named
           join predictu_dispatch.bet b on b.operator_id = named.operator_id and b.bet_id = named.bet_id
          where b.state in ('closed', 'void', 'closing') and b.updated_at < cutoff
+           and not (is_any_held and exists (
+               select from predictu_dispatch.legal_hold h
+                where h.operator_id = b.operator_id and h.lifted_at is null and (h.bet_id is null or h.bet_id = b.bet_id)))
     ), locked as materialized (
         select b.operator_id, b.bet_id from eligible
           join predictu_dispatch.bet b on b.operator_id = eligible.operator_id and b.bet_id = eligible.bet_id
@@ -3001,6 +3108,9 @@ begin
         select c.operator_id, c.request_id from predictu_dispatch.callback c
          where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
            and c.review_since is null
+           and not (is_any_held and exists (
+               select from predictu_dispatch.legal_hold h
+                where h.operator_id = c.operator_id and h.lifted_at is null and h.bet_id is null))
            for update skip locked
     ), removed as (
         delete from predictu_dispatch.callback c using found
@@ -3018,11 +3128,24 @@ begin
     locked := locked + (
         select count(*) from predictu_dispatch.callback c
          where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
-           and c.review_since is null);
+           and c.review_since is null
+           and not (is_any_held and exists (
+               select from predictu_dispatch.legal_hold h
+                where h.operator_id = c.operator_id and h.lifted_at is null and h.bet_id is null)));
     callbacks := callbacks + single_callbacks;
+    held := 0;
+    if is_any_held then
+        held := (
+            select count(*) from predictu_dispatch.callback c
+             where c.ctid >= first_tid and c.ctid < end_tid and c.finished_at < cutoff and c.review_since is null
+               and exists (
+                   select from predictu_dispatch.legal_hold h
+                    where h.operator_id = c.operator_id and h.lifted_at is null and (h.bet_id is null or h.bet_id = c.bet_id)));
+    end if;
     next_block := case when cursor.next_block + blocks < blocks_all then cursor.next_block + blocks end;
     update predictu_dispatch.purge_cursor w
-       set next_block = purge_finished.next_block, locked = cursor.locked + purge_finished.locked;
+       set next_block = purge_finished.next_block, locked = cursor.locked + purge_finished.locked,
+           held = cursor.held + purge_finished.held;
     return next;
 end $$;
 
@@ -3220,6 +3343,40 @@ begin
         message = format('tombstones are append-only: %s on %s is refused', tg_op, tg_table_name),
         hint = 'These rows prevent that an old request_id causes a second debit.';
 end $$;
+
+CREATE FUNCTION predictu_dispatch.refuse_unsealed(part text, first_tid tid, end_tid tid, cutoff timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+#variable_conflict use_variable
+declare
+    position predictu_dispatch.audit_position;
+    is_behind boolean;
+    is_unsealed boolean;
+begin
+    select p.* into position from predictu_dispatch.audit_position p;
+    if not found then
+        return; -- There is no log.
+    end if;
+    -- The rows from before the logs, or before a restore, are not sealed yet.
+    is_behind := position.backlog_until is not null
+        or position.system_identifier <> (select c.system_identifier from pg_control_system() c);
+    execute format($statement$
+        select exists (
+            select from predictu_dispatch.%I s
+             where s.ctid >= $1 and s.ctid < $2 and not %s
+               and exists (select from predictu_dispatch.audit_log l where l.operator_id = s.operator_id)
+               and ($4 or case when s.written_in > $5
+                               then not pg_visible_in_snapshot((s.written_in - $5)::text::xid8, $6) end))
+        $statement$, 'attempt_' || part, predictu_dispatch.needed_rows())
+       into is_unsealed
+      using first_tid, end_tid, cutoff, is_behind, position.xid_offset, position.sealed_until;
+    if is_unsealed then
+        raise exception using errcode = '55000',
+            message = format('part %s stays: it has rows that are not sealed in the audit log yet', part),
+            hint = 'A daemon with [audit] origin seals them; see predictu_dispatch_audit_* in deploy/metrics.md.';
+    end if;
+end $_$;
 
 CREATE FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) RETURNS TABLE(operator_id text, connected bigint, unconnected bigint)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3765,6 +3922,53 @@ CREATE FUNCTION predictu_dispatch.share_of(most integer, daemons bigint, place b
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (place < daemons) THEN (((most / daemons) + ((place < ((most)::bigint % daemons)))::integer))::integer ELSE 0 END;
 
+CREATE FUNCTION predictu_dispatch.sort_out_rows(part text, first_tid tid, end_tid tid, cutoff timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+#variable_conflict use_variable
+declare
+    source text := 'retired_' || part;
+    as_stored tid[];
+    unsealed tid[];
+    operator_ids text[];
+    leaf_indices bigint[];
+    columns text;
+begin
+    for trial in 1 .. 2 loop
+        select array_agg(m.row_tid) filter (where m.is_needed and (m.leaf_index is not null or not m.has_log)),
+               array_agg(m.row_tid) filter (where m.leaf_index is null and m.has_log),
+               array_agg(m.operator_id) filter (where m.leaf_index is not null and not m.is_needed),
+               array_agg(m.leaf_index) filter (where m.leaf_index is not null and not m.is_needed)
+          into as_stored, unsealed, operator_ids, leaf_indices
+          from predictu_dispatch.missing_rows(part, first_tid, end_tid, cutoff) m;
+        exit when unsealed is null;
+        -- A sealer may be about to seal these rows, which it read before the partition was detached.
+        -- Either it is done once this lock is granted, or it has to begin again.
+        update predictu_dispatch.audit_position p set revision = p.revision + 1;
+    end loop;
+    insert into predictu_dispatch.audit_removal_draft as d (operator_id, part, piece, leaf_indices)
+    select gone.operator_id, part, gone.leaf_index / 4096, range_agg(int8range(gone.leaf_index, gone.leaf_index + 1))
+      from unnest(operator_ids, leaf_indices) as gone (operator_id, leaf_index)
+     group by gone.operator_id, gone.leaf_index / 4096
+        on conflict on constraint audit_removal_draft_pkey
+        do update set leaf_indices = d.leaf_indices + excluded.leaf_indices;
+    if as_stored is not null then
+        execute format('insert into predictu_dispatch.attempt_record select s.* from predictu_dispatch.%I s '
+                       'where s.ctid = any ($1)', source) using as_stored;
+    end if;
+    if unsealed is not null then
+        -- As rows of this transaction, or no sealer would look for them.
+        select string_agg(quote_ident(a.attname), ', ' order by a.attnum) into columns
+          from pg_attribute a
+         where a.attrelid = 'predictu_dispatch.attempt_record'::regclass and a.attnum > 0 and not a.attisdropped
+           and a.attname <> 'written_in';
+        execute format('insert into predictu_dispatch.attempt_record (%1$s) select %1$s from predictu_dispatch.%2$I s '
+                       'where s.ctid = any ($1)', columns, source) using unsealed;
+    end if;
+    return coalesce(cardinality(as_stored), 0) + coalesce(cardinality(unsealed), 0);
+end $_$;
+
 CREATE FUNCTION predictu_dispatch.start_ping(operator_id text) RETURNS uuid
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3948,6 +4152,93 @@ CREATE FUNCTION predictu_dispatch.why_not_retired(operator_id text, with_bets bo
     having count(*) > 0
 $$;
 
+CREATE FUNCTION predictu_dispatch.witness_cosigned(operator_id text, witness text, size bigint, checkpoint text, line text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    insert into predictu_dispatch.audit_checkpoint (operator_id, size, checkpoint)
+    values (witness_cosigned.operator_id, witness_cosigned.size, witness_cosigned.checkpoint)
+    on conflict (operator_id, size) do nothing;
+    insert into predictu_dispatch.audit_cosignature (operator_id, size, witness, line)
+    values (witness_cosigned.operator_id, witness_cosigned.size, witness_cosigned.witness, witness_cosigned.line)
+    on conflict (operator_id, size, witness) do nothing;
+    insert into predictu_dispatch.audit_witness as w (operator_id, witness, size, cosigned_at)
+    values (witness_cosigned.operator_id, witness_cosigned.witness, witness_cosigned.size, clock_timestamp())
+    on conflict (operator_id, witness) do update
+       set size = greatest(w.size, excluded.size), cosigned_at = excluded.cosigned_at, failed_at = null,
+           is_refused = false, failure = null, failures = 0;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.witness_failed(operator_id text, witness text, failure text, is_refused boolean) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    insert into predictu_dispatch.audit_witness as w (operator_id, witness, failed_at, is_refused, failure, failures)
+    values (witness_failed.operator_id, witness_failed.witness, clock_timestamp(), witness_failed.is_refused,
+            left(witness_failed.failure, 1000), 1)
+    on conflict (operator_id, witness) do update
+       set failed_at = excluded.failed_at, is_refused = w.is_refused or excluded.is_refused,
+           failure = case when w.is_refused and not excluded.is_refused then w.failure else excluded.failure end,
+           failures = w.failures + 1;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.witness_figures(witnesses text[]) RETURNS TABLE(operator_id text, witness text, behind_s double precision, is_refused boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select h.operator_id, named.witness,
+           greatest(coalesce(extract(epoch from clock_timestamp() - waiting.signed_at), 0), 0)::double precision,
+           coalesce(w.is_refused, false)
+      from unnest(witnesses) as named (witness)
+     cross join predictu_dispatch.audit_head h
+      left join predictu_dispatch.audit_witness w on w.operator_id = h.operator_id and w.witness = named.witness
+      left join lateral (
+          select c.signed_at from predictu_dispatch.audit_checkpoint c
+           where c.operator_id = h.operator_id and c.size > coalesce(w.size, 0) order by c.size limit 1) waiting on true
+$$;
+
+CREATE FUNCTION predictu_dispatch.witness_newest(operator_id text) RETURNS TABLE(size bigint, checkpoint text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select h.size, h.checkpoint from predictu_dispatch.audit_head h where h.operator_id = witness_newest.operator_id
+$$;
+
+CREATE FUNCTION predictu_dispatch.witness_submissions(witness text) RETURNS TABLE(operator_id text, size bigint, checkpoint text, cosigned_size bigint, failures integer, failed_s_ago double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select h.operator_id, chosen.size, chosen.checkpoint, coalesce(w.size, 0), coalesce(w.failures, 0),
+           extract(epoch from clock_timestamp() - w.failed_at)::double precision
+      from predictu_dispatch.audit_head h
+      left join predictu_dispatch.audit_witness w
+        on w.operator_id = h.operator_id and w.witness = witness_submissions.witness
+      left join lateral (
+          select c.size, c.checkpoint, c.signed_at from predictu_dispatch.audit_checkpoint c
+           where c.operator_id = h.operator_id order by c.size desc limit 1) stored on true
+     cross join lateral (
+          select case when is_newest then stored.size else h.size end as size,
+                 case when is_newest then stored.checkpoint else h.checkpoint end as checkpoint
+            from (select coalesce(stored.size >= h.size or stored.signed_at > clock_timestamp() - interval '1 minute',
+                                  false) as is_newest) newest) chosen
+     where chosen.size > coalesce(w.size, 0)
+     order by w.cosigned_at nulls first, h.operator_id
+$$;
+
+CREATE FUNCTION predictu_dispatch.witness_tiles(operator_id text, levels smallint[], tiles bigint[]) RETURNS TABLE(level smallint, tile bigint, hashes bytea)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    select t.level, t.tile, t.hashes
+      from unnest(levels, tiles) as w (level, tile)
+      join predictu_dispatch.audit_tile t
+        on t.operator_id = witness_tiles.operator_id and t.level = w.level and t.tile = w.tile
+$$;
+
 CREATE FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[], failure_reasons text[] DEFAULT NULL::text[], failure_statuses integer[] DEFAULT NULL::integer[], failure_locations text[] DEFAULT NULL::text[], failure_request_ids uuid[] DEFAULT NULL::uuid[], failure_attempts integer[] DEFAULT NULL::integer[]) RETURNS SETOF text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3997,6 +4288,24 @@ begin
         end if;
         return next named;
     end loop;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.write_removals(part text, cutoff timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+begin
+    insert into predictu_dispatch.audit_removal (operator_id, part, cutoff, attempts, leaf_indices, leaf_indices_sha256)
+    select whole.operator_id, part, cutoff, written.attempts, whole.leaf_indices,
+           sha256(convert_to(written.text, 'UTF8'))
+      from (select d.operator_id, range_agg(d.leaf_indices) as leaf_indices
+              from predictu_dispatch.audit_removal_draft d where d.part = write_removals.part group by d.operator_id) whole
+     cross join lateral (
+            select sum(upper(r) - lower(r))::bigint as attempts,
+                   string_agg(lower(r) || '-' || upper(r) - 1, ',' order by lower(r)) as text
+              from unnest(whole.leaf_indices) as r) written;
+    delete from predictu_dispatch.audit_removal_draft d where d.part = write_removals.part;
 end $$;
 
 CREATE FUNCTION predictu_dispatch.wrong_params(method text, params jsonb, is_currency_known boolean) RETURNS text[]
@@ -4394,7 +4703,7 @@ CREATE INDEX attempt_default_written_in_idx ON predictu_dispatch.attempt_default
 
 CREATE UNIQUE INDEX audit_position_single ON predictu_dispatch.audit_position USING btree ((true));
 
-CREATE INDEX audit_tile_started ON predictu_dispatch.audit_tile USING gist (tstzrange(started_from, started_until, '[]'::text)) WHERE (level = 0);
+CREATE INDEX audit_tile_started ON predictu_dispatch.audit_tile USING gist (int8range((hashtext(operator_id))::bigint, (hashtext(operator_id))::bigint, '[]'::text), tstzrange(started_from, started_until, '[]'::text)) WHERE (level = 0);
 
 CREATE INDEX bet_of_player ON predictu_dispatch.bet USING btree (operator_id, player_id, created_at);
 
@@ -4562,6 +4871,14 @@ ALTER TABLE predictu_dispatch.intervention ENABLE ALWAYS TRIGGER intervention_ap
 CREATE TRIGGER intervention_not_truncated BEFORE TRUNCATE ON predictu_dispatch.intervention FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.refuse_intervention_change();
 
 ALTER TABLE predictu_dispatch.intervention ENABLE ALWAYS TRIGGER intervention_not_truncated;
+
+CREATE TRIGGER legal_hold_guarded BEFORE INSERT OR DELETE OR UPDATE ON predictu_dispatch.legal_hold FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.guard_legal_hold();
+
+ALTER TABLE predictu_dispatch.legal_hold ENABLE ALWAYS TRIGGER legal_hold_guarded;
+
+CREATE TRIGGER legal_hold_not_truncated BEFORE TRUNCATE ON predictu_dispatch.legal_hold FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.guard_legal_hold();
+
+ALTER TABLE predictu_dispatch.legal_hold ENABLE ALWAYS TRIGGER legal_hold_not_truncated;
 
 CREATE TRIGGER operator_deleted_unless_retired BEFORE DELETE ON predictu_dispatch.operator FOR EACH ROW WHEN ((old.retired_at IS NOT NULL)) EXECUTE FUNCTION predictu_dispatch.guard_retired();
 
@@ -4764,6 +5081,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.guard_bet_state() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_callback() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.guard_legal_hold() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_params() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_producer_scope() FROM PUBLIC;
@@ -4805,7 +5124,11 @@ GRANT ALL ON FUNCTION predictu_dispatch.minor_digits(currency text) TO predictu_
 
 REVOKE ALL ON FUNCTION predictu_dispatch.missing_keys(fault text, hint text, required text[], given jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.missing_rows(part text, first_tid tid, end_tid tid, cutoff timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.misspelt_key(ours text[], given jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.needed_rows() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.new_request_id() FROM PUBLIC;
 
@@ -4890,6 +5213,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.refuse_retired(operator predictu_dispat
 
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_tombstone_change() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.refuse_unsealed(part text, first_tid tid, end_tid tid, cutoff timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) TO predictu_dispatcher;
 
@@ -4931,6 +5256,8 @@ GRANT ALL ON FUNCTION predictu_dispatch.settle_one(operator_id text, request_id 
 
 REVOKE ALL ON FUNCTION predictu_dispatch.share_of(most integer, daemons bigint, place bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.sort_out_rows(part text, first_tid tid, end_tid tid, cutoff timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.start_ping(operator_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.swap_audit_partition(part text, with_kept boolean) FROM PUBLIC;
@@ -4944,8 +5271,28 @@ REVOKE ALL ON FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispa
 
 REVOKE ALL ON FUNCTION predictu_dispatch.why_not_retired(operator_id text, with_bets boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.witness_cosigned(operator_id text, witness text, size bigint, checkpoint text, line text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.witness_cosigned(operator_id text, witness text, size bigint, checkpoint text, line text) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.witness_failed(operator_id text, witness text, failure text, is_refused boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.witness_failed(operator_id text, witness text, failure text, is_refused boolean) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.witness_figures(witnesses text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.witness_figures(witnesses text[]) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.witness_newest(operator_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.witness_newest(operator_id text) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.witness_submissions(witness text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.witness_submissions(witness text) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.witness_tiles(operator_id text, levels smallint[], tiles bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.witness_tiles(operator_id text, levels smallint[], tiles bigint[]) TO predictu_dispatcher;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[], failure_reasons text[], failure_statuses integer[], failure_locations text[], failure_request_ids uuid[], failure_attempts integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.write_circuits(operator_ids text[], revisions bigint[], circuits text[], healths text[], consecutive_failures integer[], success_s_ago double precision[], failure_s_ago double precision[], ping_in_s double precision[], pings boolean[], interactive_backoff_s double precision[], settlement_backoff_s double precision[], failure_reasons text[], failure_statuses integer[], failure_locations text[], failure_request_ids uuid[], failure_attempts integer[]) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.write_removals(part text, cutoff timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.wrong_params(method text, params jsonb, is_currency_known boolean) FROM PUBLIC;
 

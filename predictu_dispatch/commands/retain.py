@@ -87,6 +87,7 @@ def _as_json(result: RetentionResult, months: int) -> dict[str, Any]:
         "callbacks": result.callbacks,
         "bets": result.bets,
         "locked": result.locked,
+        "held": result.held,
         "why_not": result.why_not,
         "audit": [{name: value for name, value in part._asdict().items() if name in columns} for part in result.parts],
     }
@@ -114,6 +115,8 @@ def _done(result: RetentionResult, months: int) -> Iterator[str]:
     yield f"Removed bets: {result.bets:,}, callbacks: {result.callbacks:,}, which ended {_before(result, months)}."
     if result.why_not:
         yield f"The scan stopped early, and the next run continues it: {result.why_not}"
+    if result.held:
+        yield f"Under legal hold: {result.held:,} old callbacks stay."
     for part in result.parts:
         yield _part_done(part)
     if result.locked:
@@ -124,5 +127,5 @@ def _part_done(part: AuditPart) -> str:
     if not part.is_done:
         return f"Audit {part.part}: not removed; the next run tries again: {part.why_not}"
     if part.kept:
-        return f"Audit {part.part}: {part.kept:,} rows kept, because their callbacks are kept; the rest was removed."
+        return f"Audit {part.part}: {part.kept:,} rows kept for their callbacks or a legal hold; the rest was removed."
     return f"Audit {part.part}: dropped, {_size(part)}."

@@ -46,5 +46,8 @@ class Event(StrEnum):
     CHORE_RECOVERED = "chore.recovered"
     WATCHDOG_WITHHELD = "watchdog.withheld"
     AUDIT_CHECKPOINT = "audit.checkpoint"
+    AUDIT_COSIGNED = "audit.cosigned"
+    AUDIT_WITNESS_REFUSED = "audit.witness_refused"
+    AUDIT_WITNESS_FAILED = "audit.witness_failed"
     LOG_LINES_LOST = "log.lines_lost"
     LIBRARY_LOGGED = "library.logged"

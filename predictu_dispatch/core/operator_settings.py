@@ -16,7 +16,8 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from predictu_dispatch.core.answer import BUILT_IN_STATUSES
 from predictu_dispatch.core.callback_url import url_fault
 from predictu_dispatch.core.methods import Lane
-from predictu_dispatch.core.settings import DAY_S, HOUR_S, Section
+from predictu_dispatch.core.section import Section
+from predictu_dispatch.core.settings import DAY_S, HOUR_S
 
 SigningAlgorithm = Literal["EdDSA", "RS256"]
 JtiSource = Literal["request_id", "attempt"]

@@ -22,6 +22,8 @@ class PurgedCallbacks(NamedTuple):
     bets: int
     locked: int
     is_done: bool
+    held: int = 0
+    """Old callbacks that stay because of a legal hold."""
 
 
 class AuditPart(NamedTuple):
@@ -47,6 +49,7 @@ class RetentionResult:
     callbacks: int = 0
     bets: int = 0
     locked: int = 0
+    held: int = 0
     why_not: str = ""
     """Why not every old callback was visited."""
     parts: Sequence[AuditPart] = field(default_factory=tuple)

@@ -14,21 +14,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from predictu_dispatch.core.audit_settings import AuditSettings
 from predictu_dispatch.core.dsn import Surroundings, dsn_fault
+from predictu_dispatch.core.section import Section
 
 DAY_S: Final = 86_400.0
 HOUR_S: Final = 3_600.0
-
-
-class Section(BaseModel):
-    """One table of a configuration file: strict, frozen, without unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True, validate_default=True
-    )
 
 
 class DatabaseSettings(Section):
@@ -117,32 +111,6 @@ class LogSettings(Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
-
-
-class AuditSettings(Section):
-    """The logs that make the audit provable. Without an origin nothing is sealed."""
-
-    origin: str = Field(
-        default="",
-        # A log's name is the name of its key in notes, which has neither spaces nor a plus.
-        pattern=r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$",
-        max_length=200,
-        description="a name without a scheme such as audit.predictu.example or predictu.example/audit,"
-        ' of at most 200 characters, or "" to seal nothing',
-    )
-    key_file: str = Field(
-        default="",
-        max_length=4096,
-        description="a file with an Ed25519 key, which origin needs; to create one: predictu-dispatch keys new --audit",
-    )
-    seal_s: float = Field(default=5.0, ge=0.1, le=60)
-
-    @field_validator("key_file")
-    @classmethod
-    def _is_set_with_origin(cls, key_file: str, info: ValidationInfo) -> str:
-        if info.data.get("origin") and not key_file:
-            raise ValueError(cls.model_fields["key_file"].description)
-        return key_file
 
 
 class DispatcherSettings(Section):
@@ -239,11 +207,17 @@ def _section(field: FieldInfo | None) -> type[Section] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
+def _section_of_items(field: FieldInfo | None) -> type[Section] | None:
+    """The section of each table in a list of tables."""
+    item = next(iter(get_args(field.annotation)), None) if field is not None else None
+    return item if isinstance(item, type) and issubclass(item, Section) else None
+
+
 def _field_at(model: type[Section], loc: tuple[str | int, ...]) -> tuple[type[Section], FieldInfo | None]:
     """The innermost section on the way to a key, and the key's field; None if unknown there."""
     section, field = model, None
     for name in (part for part in loc if isinstance(part, str)):
-        section = _section(field) or section
+        section = _section(field) or _section_of_items(field) or section
         field = section.model_fields.get(name)
     return section, field
 
@@ -265,10 +239,14 @@ def _value_of(
 
 
 def _is_given(loc: tuple[str | int, ...], given: object) -> bool:
-    for name in (part for part in loc if isinstance(part, str)):
-        if not isinstance(given, Mapping) or name not in given:
+    for part in loc:
+        if isinstance(part, int):
+            # Each item of a list was given.
+            given = given[part] if isinstance(given, list) else given
+        elif isinstance(given, Mapping) and part in given:
+            given = given[part]
+        else:
             return False
-        given = given[name]
     return True
 
 

@@ -63,6 +63,7 @@ class Retention:
             result.callbacks += step.callbacks
             result.bets += step.bets
             result.locked += step.locked
+            result.held += step.held
             result.is_purged = step.is_done
 
     async def _purge_audit(self, part: AuditPart) -> AuditPart:

@@ -240,8 +240,10 @@ create table predictu_dispatch.audit_removal_draft (
     leaf_indices   int8multirange not null,
     primary key (operator_id, part, piece)
 );
--- Finds the tiles that have an attempt of some time.
-create index audit_tile_started on predictu_dispatch.audit_tile using gist (tstzrange(started_from, started_until, '[]'))
+-- Finds the tiles of a log that have an attempt of some time. GiST takes no text, but ranges of its
+-- hash.
+create index audit_tile_started on predictu_dispatch.audit_tile
+    using gist (int8range(hashtext(operator_id), hashtext(operator_id), '[]'), tstzrange(started_from, started_until, '[]'))
     where level = 0;
 -- The results of `audit verify`.
 create table predictu_dispatch.audit_verification (

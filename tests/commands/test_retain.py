@@ -46,7 +46,7 @@ async def test_retain_reports_what_is_old_and_then_what_it_removed(
     code, text, _ = await retention_login.run("retain")
     assert code == 0
     assert "Removed bets: 1, callbacks: 2" in text
-    assert f"Audit {part_of(LONG_AGO)}: 1 rows kept, because their callbacks are kept" in text
+    assert f"Audit {part_of(LONG_AGO)}: 1 rows kept for their callbacks or a legal hold" in text
     [won] = [history for history in histories.made if history.path == "won"]
     support = command_line_for(tmp_path / "support", database.support)
     for verb in ("show", "why", "retry"):
@@ -122,7 +122,7 @@ async def test_an_unavailable_lock_is_exit_code_1_not_3(
         code, text, _ = await retention_login.run("retain")
     assert code == 1
     assert "The scan stopped early, and the next run continues it: canceling statement due to" in text
-    assert f"Audit {part_of(LONG_AGO)}: 2 rows kept, because their callbacks are kept" in text
+    assert f"Audit {part_of(LONG_AGO)}: 2 rows kept for their callbacks or a legal hold" in text
     signature = "predictu_dispatch.expired_audit(integer, text)"
     await harness.owner.execute(f"alter function {signature} set lock_timeout = '50ms'")
     async with harness.owner.transaction():

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from predictu_dispatch.core.settings import AuditSettings, shown
+from predictu_dispatch.core.audit_settings import AuditSettings
+from predictu_dispatch.core.settings import shown
 from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.edge.config.files import ConfigError, Fault, located, system_message
 from predictu_dispatch.edge.config.keys import KeyRole, key_file_of, read_keys

@@ -13,7 +13,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 from typing_extensions import override
 
-from predictu_dispatch.core.settings import Section, refusals
+from predictu_dispatch.core.section import Section
+from predictu_dispatch.core.settings import refusals
 
 FILE_BYTES_MAX: Final = 1024 * 1024
 """A hundred times the longest sensible configuration, key or certificate file."""

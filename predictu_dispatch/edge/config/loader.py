@@ -18,7 +18,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from predictu_dispatch.core.dsn import Surroundings
-from predictu_dispatch.core.settings import DispatcherSettings, Section, shown
+from predictu_dispatch.core.section import Section
+from predictu_dispatch.core.settings import DispatcherSettings, shown
 from predictu_dispatch.edge.config.audit_key import AuditKeys, read_audit_keys, shared_audit_key
 from predictu_dispatch.edge.config.files import (
     ConfigError,

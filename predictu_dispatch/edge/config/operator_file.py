@@ -22,7 +22,8 @@ from predictu_dispatch.core.operator_settings import (
     TlsSettings,
     settings_fingerprint,
 )
-from predictu_dispatch.core.settings import Section, shown
+from predictu_dispatch.core.section import Section
+from predictu_dispatch.core.settings import shown
 from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.edge.config.files import (
     ConfigError,

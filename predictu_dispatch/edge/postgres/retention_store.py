@@ -21,7 +21,8 @@ _BLOCKS: Final = 32
 _COMMAND_TIMEOUT_S: Final = 120.0
 """Longer than any step; the longest drops a month of many gigabytes."""
 _NOT_IN_THIS_RUN: Final = ("55000", "PD003")
-"""The default partition is too large to attach beside it; the part has a row that is not old."""
+"""The default partition is too large to attach beside it, the part has rows that are in no log yet;
+it has a row that is not old."""
 
 
 class RetentionStore:
@@ -54,7 +55,11 @@ class RetentionStore:
         """Remove the old callbacks in the next blocks of the table."""
         (row,) = await self._fetch("purge_finished", self._blocks)
         return PurgedCallbacks(
-            callbacks=row["callbacks"], bets=row["bets"], locked=row["locked"], is_done=row["next_block"] is None
+            callbacks=row["callbacks"],
+            bets=row["bets"],
+            locked=row["locked"],
+            is_done=row["next_block"] is None,
+            held=row["held"],
         )
 
     async def purge_audit(self, part: AuditPart) -> AuditPart:

@@ -27,6 +27,7 @@ from predictu_dispatch.edge.telemetry.gauges import Gauges
 from predictu_dispatch.edge.telemetry.labels import confirmed_amount, failure_reason
 from predictu_dispatch.edge.telemetry.log import without_tokens
 from predictu_dispatch.edge.telemetry.metrics import Metrics
+from predictu_dispatch.edge.telemetry.witnesses import WitnessTelemetry
 
 log = structlog.get_logger()
 
@@ -61,6 +62,7 @@ class Telemetry:
         self.connections = metrics.connections
         self.gauges = Gauges(process_stats)
         self.registry.register(self.gauges)
+        self.witnesses = WitnessTelemetry(self.registry, self)
         self._open_circuits: dict[str, bool] = {}
         self._failing_chores: dict[str, float] = {}
         """When the failure of each was last logged."""

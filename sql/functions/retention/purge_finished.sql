@@ -1,10 +1,10 @@
 -- Removes the old bets and the old callbacks without a bet in the next `blocks` blocks of the
 -- callback table. A bet is old if all its events are old; it is removed with all its callbacks or
--- not at all. Locked rows are skipped and counted. It continues where the last call ended and reads
+-- not at all. Locked rows are skipped and counted, as are callbacks under a legal hold. It continues where the last call ended and reads
 -- the whole table once for each cutoff. This needs no index, which would slow every callback.
 -- Raises PD003, PD006.
 create or replace function predictu_dispatch.purge_finished(keep_months integer, blocks integer)
-returns table (callbacks bigint, bets bigint, locked bigint, next_block bigint, blocks_all bigint)
+returns table (callbacks bigint, bets bigint, locked bigint, next_block bigint, blocks_all bigint, held bigint)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms'
 set enable_seqscan = off set jit = off as $$
 #variable_conflict use_variable
@@ -16,6 +16,7 @@ declare
     candidates record;
     ended record;
     single_callbacks bigint;
+    is_any_held boolean := exists (select from predictu_dispatch.legal_hold h where h.lifted_at is null);
 begin
     perform predictu_dispatch.lock_retention(blocks);
     blocks_all := pg_relation_size('predictu_dispatch.callback') / current_setting('block_size')::bigint;
@@ -24,6 +25,7 @@ begin
     select w.* into cursor from predictu_dispatch.purge_cursor w;
     if cursor.cutoff = cutoff and cursor.next_block is null and cursor.locked = 0 then
         locked := 0;
+        held := cursor.held;
         return next; -- Nothing is left for this cutoff.
         return;
     elsif cursor.cutoff is distinct from cutoff or cursor.next_block is null then
@@ -43,6 +45,9 @@ begin
         select b.operator_id, b.bet_id from named
           join predictu_dispatch.bet b on b.operator_id = named.operator_id and b.bet_id = named.bet_id
          where b.state in ('closed', 'void', 'closing') and b.updated_at < cutoff
+           and not (is_any_held and exists (
+               select from predictu_dispatch.legal_hold h
+                where h.operator_id = b.operator_id and h.lifted_at is null and (h.bet_id is null or h.bet_id = b.bet_id)))
     ), locked as materialized (
         select b.operator_id, b.bet_id from eligible
           join predictu_dispatch.bet b on b.operator_id = eligible.operator_id and b.bet_id = eligible.bet_id
@@ -110,6 +115,9 @@ begin
         select c.operator_id, c.request_id from predictu_dispatch.callback c
          where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
            and c.review_since is null
+           and not (is_any_held and exists (
+               select from predictu_dispatch.legal_hold h
+                where h.operator_id = c.operator_id and h.lifted_at is null and h.bet_id is null))
            for update skip locked
     ), removed as (
         delete from predictu_dispatch.callback c using found
@@ -127,11 +135,24 @@ begin
     locked := locked + (
         select count(*) from predictu_dispatch.callback c
          where c.ctid >= first_tid and c.ctid < end_tid and c.bet_id is null and c.finished_at < cutoff
-           and c.review_since is null);
+           and c.review_since is null
+           and not (is_any_held and exists (
+               select from predictu_dispatch.legal_hold h
+                where h.operator_id = c.operator_id and h.lifted_at is null and h.bet_id is null)));
     callbacks := callbacks + single_callbacks;
+    held := 0;
+    if is_any_held then
+        held := (
+            select count(*) from predictu_dispatch.callback c
+             where c.ctid >= first_tid and c.ctid < end_tid and c.finished_at < cutoff and c.review_since is null
+               and exists (
+                   select from predictu_dispatch.legal_hold h
+                    where h.operator_id = c.operator_id and h.lifted_at is null and (h.bet_id is null or h.bet_id = c.bet_id)));
+    end if;
     next_block := case when cursor.next_block + blocks < blocks_all then cursor.next_block + blocks end;
     update predictu_dispatch.purge_cursor w
-       set next_block = purge_finished.next_block, locked = cursor.locked + purge_finished.locked;
+       set next_block = purge_finished.next_block, locked = cursor.locked + purge_finished.locked,
+           held = cursor.held + purge_finished.held;
     return next;
 end $$;
 

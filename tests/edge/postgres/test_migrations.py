@@ -322,11 +322,13 @@ async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch
     replaced = {"guards/guard_callback.sql": guard} | {one.name: one for one in (lock, scope, due, retired)}
     added_since = {
         "dispatch/settle_reports.sql",
+        "guards/guard_legal_hold.sql",
         "guards/guard_producer_scope.sql",
         "guards/guard_retired.sql",
         "guards/refuse_currency_change.sql",
         "interventions/abandon_callback.sql",
         "interventions/abandonment_of.sql",
+        "retention/refuse_unsealed.sql",
     }
     of_then = tuple(
         with_first_roles(with_first_tables(replaced.get(one.name, one)))
