@@ -4152,15 +4152,12 @@ CREATE FUNCTION predictu_dispatch.why_not_retired(operator_id text, with_bets bo
     having count(*) > 0
 $$;
 
-CREATE FUNCTION predictu_dispatch.witness_cosigned(operator_id text, witness text, size bigint, checkpoint text, line text) RETURNS void
+CREATE FUNCTION predictu_dispatch.witness_cosigned(operator_id text, witness text, size bigint, line text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 #variable_conflict use_column
 begin
-    insert into predictu_dispatch.audit_checkpoint (operator_id, size, checkpoint)
-    values (witness_cosigned.operator_id, witness_cosigned.size, witness_cosigned.checkpoint)
-    on conflict (operator_id, size) do nothing;
     insert into predictu_dispatch.audit_cosignature (operator_id, size, witness, line)
     values (witness_cosigned.operator_id, witness_cosigned.size, witness_cosigned.witness, witness_cosigned.line)
     on conflict (operator_id, size, witness) do nothing;
@@ -4205,28 +4202,22 @@ CREATE FUNCTION predictu_dispatch.witness_newest(operator_id text) RETURNS TABLE
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    select h.size, h.checkpoint from predictu_dispatch.audit_head h where h.operator_id = witness_newest.operator_id
+    select c.size, c.checkpoint from predictu_dispatch.audit_checkpoint c
+     where c.operator_id = witness_newest.operator_id order by c.size desc limit 1
 $$;
 
 CREATE FUNCTION predictu_dispatch.witness_submissions(witness text) RETURNS TABLE(operator_id text, size bigint, checkpoint text, cosigned_size bigint, failures integer, failed_s_ago double precision)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    select h.operator_id, chosen.size, chosen.checkpoint, coalesce(w.size, 0), coalesce(w.failures, 0),
+    select l.operator_id, newest.size, newest.checkpoint, coalesce(w.size, 0), coalesce(w.failures, 0),
            extract(epoch from clock_timestamp() - w.failed_at)::double precision
-      from predictu_dispatch.audit_head h
+      from predictu_dispatch.audit_log l
+     cross join lateral predictu_dispatch.witness_newest(l.operator_id) newest
       left join predictu_dispatch.audit_witness w
-        on w.operator_id = h.operator_id and w.witness = witness_submissions.witness
-      left join lateral (
-          select c.size, c.checkpoint, c.signed_at from predictu_dispatch.audit_checkpoint c
-           where c.operator_id = h.operator_id order by c.size desc limit 1) stored on true
-     cross join lateral (
-          select case when is_newest then stored.size else h.size end as size,
-                 case when is_newest then stored.checkpoint else h.checkpoint end as checkpoint
-            from (select coalesce(stored.size >= h.size or stored.signed_at > clock_timestamp() - interval '1 minute',
-                                  false) as is_newest) newest) chosen
-     where chosen.size > coalesce(w.size, 0)
-     order by w.cosigned_at nulls first, h.operator_id
+        on w.operator_id = l.operator_id and w.witness = witness_submissions.witness
+     where newest.size > coalesce(w.size, 0)
+     order by w.cosigned_at nulls first, l.operator_id
 $$;
 
 CREATE FUNCTION predictu_dispatch.witness_tiles(operator_id text, levels smallint[], tiles bigint[]) RETURNS TABLE(level smallint, tile bigint, hashes bytea)
@@ -5271,8 +5262,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispa
 
 REVOKE ALL ON FUNCTION predictu_dispatch.why_not_retired(operator_id text, with_bets boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION predictu_dispatch.witness_cosigned(operator_id text, witness text, size bigint, checkpoint text, line text) FROM PUBLIC;
-GRANT ALL ON FUNCTION predictu_dispatch.witness_cosigned(operator_id text, witness text, size bigint, checkpoint text, line text) TO predictu_dispatcher;
+REVOKE ALL ON FUNCTION predictu_dispatch.witness_cosigned(operator_id text, witness text, size bigint, line text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.witness_cosigned(operator_id text, witness text, size bigint, line text) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.witness_failed(operator_id text, witness text, failure text, is_refused boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.witness_failed(operator_id text, witness text, failure text, is_refused boolean) TO predictu_dispatcher;

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from predictu_dispatch.commands.keys.common import ALGORITHMS
 from predictu_dispatch.core.answer import BUILT_IN_STATUSES
+from predictu_dispatch.core.merkle.note import Algorithm, VerifierKey
 from predictu_dispatch.core.operator_settings import (
     OperatorSettings,
     SigningAlgorithm,
@@ -113,6 +114,7 @@ def test_an_empty_dispatcher_file_has_every_default_of_the_contract() -> None:
         "daemon": {"instance": "", "drain_s": 20.0, "poll_interval_s": 0.5, "audit_retention_months": 24},
         "http": {"listen": "127.0.0.1:9464", "keys_listen": ""},
         "log": {"level": "info", "format": "auto"},
+        "audit": {"origin": "", "key_file": "", "seal_s": 5.0, "witness": ()},
     }
 
 
@@ -126,6 +128,45 @@ def test_the_files_in_config_show_every_key_with_its_default() -> None:
     for model, file in ((DispatcherSettings, dispatcher), (OperatorSettings, operator)):
         shown = {*file} | {f"{table}.{key}" for table in file if isinstance(file[table], dict) for key in file[table]}
         assert shown == {*known_keys(model)}
+
+
+_COSIGNER = str(VerifierKey.of_seed("wallet.example.com/w1", b"s" * 32, Algorithm.COSIGNATURE_V1))
+
+
+def witnesses(*tables: dict[str, Any]) -> dict[str, Any]:
+    usual = {"name": "one", "vkey": _COSIGNER, "url": "https://wallet.example.com"}
+    return {"audit": {"witness": [usual | table for table in tables]}}
+
+
+@pytest.mark.parametrize(
+    "table", [{}, {"url": "https://h:8443/audit"}, {"url": "http://127.0.0.1:80"}, {"url": "http://[::1]:8080/w/"}]
+)
+def test_a_witness_is_reached_by_https_or_on_this_host(table: dict[str, Any]) -> None:
+    [witness] = DispatcherSettings.model_validate(witnesses(table)).audit.witness
+    assert witness.vkey == _COSIGNER
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "value"),
+    [
+        (witnesses({"url": "http://wallet.example.com"}), "audit.witness[0].url", '"http://wallet.example.com"'),
+        (witnesses({"url": "http://localhost.example"}), "audit.witness[0].url", '"http://localhost.example"'),
+        (witnesses({"url": "https://u:p@h"}), "audit.witness[0].url", '"https://…@h"'),
+        (witnesses({"url": "https://h/?a"}), "audit.witness[0].url", '"https://h/?a"'),
+        (witnesses({"url": "https://h\n"}), "audit.witness[0].url", '"https://h\\n"'),
+        (witnesses({}, {"name": "a b"}), "audit.witness[1].name", '"a b"'),
+        (witnesses({"vkey": _COSIGNER[:-1]}), "audit.witness[0].vkey", None),
+        (witnesses({"vkey": str(VerifierKey.of_seed("log", b"s" * 32))}), "audit.witness[0].vkey", None),
+        (witnesses({}, {}), "audit.witness", "[…, …]"),
+        (witnesses({"uri": "x"}), "audit.witness[0].uri", '"x"'),
+        ({"audit": {"witness": {}}}, "audit.witness", "a table"),
+    ],
+)
+def test_a_wrong_witness_is_refused_by_name(given: dict[str, Any], key: str, value: str | None) -> None:
+    with pytest.raises(ValidationError) as raised:
+        DispatcherSettings.model_validate(given)
+    [refusal] = refusals(raised.value, DispatcherSettings, given)
+    assert (refusal.key, value or refusal.value) == (key, refusal.value)
 
 
 def test_one_key_of_a_lane_keeps_the_other_defaults_of_that_lane() -> None:
@@ -277,7 +318,7 @@ def test_every_number_is_bounded_on_both_sides() -> None:
         for name, field in getattr(table.annotation, "model_fields", {}).items()
         if field.annotation in {int, float}
     ]
-    assert len(numbers) == 29
+    assert len(numbers) == 30
     for section, name, field in numbers:
         limits = {limit for part in field.metadata for limit in ("ge", "le", "lt") if hasattr(part, limit)}
         assert limits in ({"ge", "le"}, {"ge", "lt"}), f"{section}.{name}"

@@ -15,6 +15,7 @@ from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackSt
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.core.verdict import Judgement, Verdict
+from predictu_dispatch.core.witness import WitnessFigures
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
 from predictu_dispatch.edge.telemetry.families import ProcessStats
 from predictu_dispatch.edge.telemetry.observer import Telemetry
@@ -90,6 +91,7 @@ def metric_families() -> Mapping[str, MetricFamily]:
     )
     telemetry.operators_loaded([config])
     telemetry.operators_read([state])
+    telemetry.witnesses.witnesses_read([WitnessFigures("op_abc123", "witness-1", 0.0, is_refused=False)])
     telemetry.figures_read(FleetFigures(backlog=(), review=(), age_s=0.0, notification_queue_usage=0.0))
     telemetry.gauges.clock_read(0.0)
     telemetry.connections.labels("op_abc123").inc()
