@@ -66,11 +66,11 @@ class SigningKey:
         kid = _thumbprint(_required_members(key))
         header = json.dumps({"alg": algorithm, "kid": kid, "typ": "JWT"}, separators=(",", ":"))
         secret = b"" if isinstance(key, RSAPrivateKey) else bytes(key) + bytes(key.verify_key)
-        return cls(algorithm=algorithm, kid=kid, private_key=key, header=_base64url(header.encode()), secret=secret)
+        return cls(algorithm=algorithm, kid=kid, private_key=key, header=base64url(header.encode()), secret=secret)
 
     def signed(self, unsigned_token: str) -> str:
         """Return the token with its signature (RFC 7515 section 5.1)."""
-        return f"{unsigned_token}.{_base64url(self.signature(unsigned_token.encode()))}"
+        return f"{unsigned_token}.{base64url(self.signature(unsigned_token.encode()))}"
 
     def signature(self, message: bytes) -> bytes:
         """Sign these bytes (RFC 8032; RFC 7518 section 3.3)."""
@@ -114,7 +114,7 @@ def unsigned_token(
         f'{{"iss":"{ISSUER}","sub":"{operator_id}","iat":{issued_at_s},"exp":{issued_at_s + ttl_s},"jti":"{jti}",'
         f'"method":"{method}","digest":"{hashlib.sha256(body).hexdigest()}"{aud}}}'
     )
-    return f"{key.header}.{_base64url(claims.encode())}"
+    return f"{key.header}.{base64url(claims.encode())}"
 
 
 def jti_of(setting: JtiSource, request_id: str, attempt: int) -> str:
@@ -151,18 +151,18 @@ def _required_members(private_key: nacl.signing.SigningKey | RSAPrivateKey) -> d
     if isinstance(private_key, RSAPrivateKey):
         jwk = RSAAlgorithm.to_jwk(private_key.public_key(), as_dict=True)
         return {"kty": "RSA", "n": jwk["n"], "e": jwk["e"]}
-    return {"kty": "OKP", "crv": "Ed25519", "x": _base64url(bytes(private_key.verify_key))}
+    return {"kty": "OKP", "crv": "Ed25519", "x": base64url(bytes(private_key.verify_key))}
 
 
 def _thumbprint(members: dict[str, str]) -> str:
     """Return the key's id, the same wherever it is computed (RFC 7638)."""
     canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
-    return _base64url(hashlib.sha256(canonical.encode()).digest())
+    return base64url(hashlib.sha256(canonical.encode()).digest())
 
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
-def _base64url(octets: bytes) -> str:
+def base64url(octets: bytes) -> str:
     """Encode without padding (RFC 7515 section 2)."""
     return b2a_base64(octets, newline=False).translate(_URL_SAFE, b"=").decode("ascii")

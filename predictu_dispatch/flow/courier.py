@@ -17,7 +17,8 @@ from predictu_dispatch.core.callback import Callback, Evidence, Exchange, body
 from predictu_dispatch.core.clock import ClockReading, DatabaseClock
 from predictu_dispatch.core.lifecycle import Attempt, outcome_of, policy_of
 from predictu_dispatch.core.methods import Lane, Method
-from predictu_dispatch.core.signing import jti_of, unsigned_token
+from predictu_dispatch.core.redaction import without_signature
+from predictu_dispatch.core.signing import base64url, jti_of, unsigned_token
 from predictu_dispatch.core.verdict import Statuses, judge
 from predictu_dispatch.flow.ports import Operator, Transport
 
@@ -38,7 +39,7 @@ _HEADERS = {
 }
 _BEFORE_TOKEN, _, _AFTER_TOKEN = json.dumps(_HEADERS).partition("{token}")
 _WITHHELD = ".[signature withheld]"
-"""Replaces the signature in the audit: a whole token would be a credential."""
+"""Replaces the signature in the audited headers: a whole token would be a credential."""
 _SIGNERS = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="sign")
 """An RSA signature takes a millisecond and releases Python's lock, so others run meanwhile."""
 
@@ -96,11 +97,12 @@ class Courier:
         policy = self._policies[callback.method]
         if callback.placement_ended_s_ago is not None:
             callback = self._with_known_age(callback)
-        audited_headers = request_body = None
+        audited_headers = request_body = signature = None
         try:
             request_body = body(callback)
             unsigned = self._unsigned_token(callback, request_body)
-            token = await self._token(unsigned)
+            signature = await self._signature(unsigned.encode())
+            encoded_signature = base64url(signature)
             audited_headers = f"{_BEFORE_TOKEN}{unsigned}{_WITHHELD}{_AFTER_TOKEN}"
         except Exception as error:  # noqa: BLE001 - a callback that cannot be written must not stop the others
             exchange = Exchange(
@@ -111,12 +113,14 @@ class Courier:
             )
         else:
             exchange = await self._transport.post(
-                headers={**_HEADERS, "Authorization": f"Bearer {token}"},
+                headers={**_HEADERS, "Authorization": f"Bearer {unsigned}.{encoded_signature}"},
                 body=request_body,
                 timeout_s=policy.attempt_timeout_s * (1 - _TIMEOUT_SPREAD * random.random()),  # noqa: S311 - as below
                 connect_timeout_s=policy.connect_timeout_s,
                 send_before_s=callback.send_before_s,
             )
+            # Before anything is read from the answer, so that nothing of it can keep the signature.
+            exchange = without_signature(exchange, encoded_signature)
         finally:
             self._in_flight -= 1
             if self._in_flight == 0:
@@ -132,6 +136,7 @@ class Courier:
             key_id=self.operator.signing_key.kid,
             request_headers=audited_headers,
             request_body=None if request_body is None else request_body.decode(),
+            token_signature=signature,
             exchange=exchange,
             judgement=judgement,
             outcome=outcome_of(
@@ -174,11 +179,11 @@ class Courier:
             audience=signing.audience,
         )
 
-    async def _token(self, unsigned: str) -> str:
+    async def _signature(self, message: bytes) -> bytes:
         key = self.operator.signing_key
         if key.algorithm == "RS256":
-            return await asyncio.get_running_loop().run_in_executor(_SIGNERS, key.signed, unsigned)
-        return key.signed(unsigned)
+            return await asyncio.get_running_loop().run_in_executor(_SIGNERS, key.signature, message)
+        return key.signature(message)
 
 
 OperatorT = TypeVar("OperatorT")

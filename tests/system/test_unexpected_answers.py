@@ -180,7 +180,7 @@ STATEMENT_FAULTS = {
     ),
     "audit renamed": (
         "alter table predictu_dispatch.attempt_record rename to moved",
-        "alter table predictu_dispatch.moved rename to attempt",
+        "alter table predictu_dispatch.moved rename to attempt_record",
     ),
     **{
         f"settles raise {sqlstate}": (

@@ -18,6 +18,8 @@ from aiohttp.connector import Connection as OpenConnection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from typing_extensions import override
 
+from predictu_dispatch.edge.http.connector import peer_of
+
 HEAD_BYTES_MAX = 16_384
 """Limit of an answer's headers, which are stored in the audit, together with those of the interim
 answers (1xx) before it; and of its trailers."""
@@ -55,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._ended: asyncio.Future[None] | None = None
         self._is_open = True
         self.is_tls = self._transport.get_extra_info("ssl_object") is not None
+        self.peer, self.peer_certificate_sha256 = peer_of(self._transport)
         self.got_unsolicited_data = False
         self.idle_until_s = 0.0
         """Until when it may be reused, in monotonic seconds; set by each complete answer."""

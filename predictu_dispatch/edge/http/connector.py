@@ -10,6 +10,7 @@ the next minor. `make newest-aiohttp` runs the tests with the newest release.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import socket
 import ssl
@@ -96,6 +97,21 @@ class Connector:
             raise AddressRefusedError(host, [(host, why)])
         self._connecting()
         return _reset_on_close_socket(address)
+
+
+def peer_of(transport: asyncio.BaseTransport) -> tuple[str | None, bytes | None]:
+    """Returns the address and port of the other side, and the SHA-256 of its certificate.
+
+    An address is 192.0.2.1:443 or [2001:db8::1]:443; None if the connection is closed already. The
+    certificate is the one in DER that it presented for itself; None without TLS.
+    """
+    peername, tls = transport.get_extra_info("peername"), transport.get_extra_info("ssl_object")
+    address = None
+    if peername is not None:
+        host, port, *_ = peername
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    certificate = None if tls is None else tls.getpeercert(binary_form=True)
+    return address, None if certificate is None else hashlib.sha256(certificate).digest()
 
 
 @cache

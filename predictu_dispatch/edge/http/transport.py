@@ -232,6 +232,8 @@ def _exchange(connection: Connection, *, started_s: float, connected_s: float) -
         connect_ms=(connected_s - started_s) * 1000,
         first_byte_ms=None if connection.first_byte_s is None else (connection.first_byte_s - started_s) * 1000,
         total_ms=(time.monotonic() - started_s) * 1000,
+        peer=connection.peer,
+        peer_certificate_sha256=connection.peer_certificate_sha256,
     )
 
 

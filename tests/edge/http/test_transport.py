@@ -10,6 +10,7 @@ import asyncio
 import pytest
 
 from predictu_dispatch.core.callback import Evidence
+from tests.edge.http.test_address_guard import HAS_IPV6
 from tests.support.raw_server import (
     BODY,
     BOUND_S,
@@ -43,6 +44,27 @@ async def test_the_exact_bytes_of_a_request() -> None:
     assert exchange.connect_ms is not None
     assert exchange.first_byte_ms is not None
     assert 0 <= exchange.connect_ms <= exchange.first_byte_ms <= exchange.total_ms
+
+
+async def test_an_exchange_names_the_address_on_whose_connection_it_was_written() -> None:
+    async with RawServer(answering(OK)).running() as server, transport_to(server.url) as transport:
+        answered = await post(transport)
+        too_late = await post(transport, send_before_s=0.0)
+    assert (answered.peer, answered.peer_certificate_sha256) == (f"127.0.0.1:{server.address[1]}", None)
+    assert (too_late.evidence, too_late.peer) == (Evidence.NOT_SENT, None)
+
+
+@pytest.mark.skipif(not HAS_IPV6, reason="no IPv6 here")
+async def test_an_ipv6_address_is_in_brackets() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+
+    server = await asyncio.start_server(serve, "::1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with transport_to(f"http://[::1]:{port}/predictu") as transport:
+            assert (await post(transport)).peer == f"[::1]:{port}"
 
 
 async def test_a_cookie_is_never_sent_back() -> None:

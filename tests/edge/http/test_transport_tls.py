@@ -1,6 +1,8 @@
 """Connections over TLS on both event loops, whose TLS layers are different code."""
 
 import asyncio
+import hashlib
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -53,6 +55,25 @@ async def test_a_connection_is_reused(authority: trustme.CA, tmp_path: Path) -> 
         for _ in range(3):
             assert evidence_and_reason(await post(transport)) == ANSWERED
     assert (server.connections, len(server.requests)) == (1, 3)
+
+
+@pytest.mark.parametrize("script", [answering(OK, OK), never_answer], ids=["answered", "unanswered"])
+async def test_an_exchange_names_the_address_and_the_certificate_of_its_connection(
+    authority: trustme.CA, tmp_path: Path, script: Script
+) -> None:
+    presented = authority.issue_cert("127.0.0.1")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    presented.configure_cert(context)
+    tls = {"ca_file": ca_file(authority, tmp_path)}
+    async with (
+        RawServer(script).running(context) as server,
+        transport_to(server.url.replace("http:", "https:"), tls=tls) as transport,
+    ):
+        exchanges = [await post(transport, timeout_s=0.3) for _ in range(2)]
+    der = ssl.PEM_cert_to_DER_cert(presented.cert_chain_pems[0].bytes().decode())
+    named = {(exchange.peer, exchange.peer_certificate_sha256) for exchange in exchanges}
+    assert named == {(f"127.0.0.1:{server.address[1]}", hashlib.sha256(der).digest())}
+    assert server.connections == (1 if exchanges[0].reason is None else 2)
 
 
 @pytest.mark.parametrize("unasked", [b"\r\n", OK])
