@@ -21,6 +21,8 @@ _SPAN_MAX: Final = 1 << 24
 """How many transaction ids a turn reads on; more after turns that found few rows."""
 _BLOCKS: Final = 512
 """Of the backlog in one step: 4 MB, at most about 25,000 rows."""
+_SUMMARIZE_AFTER: Final = 2_000
+"""Rows; so many more are read again in each turn until then."""
 _CLAIM_PART: Final = 0.9
 """The part of its interval after which the chore is due again; a turn begins up to a tick late."""
 
@@ -33,6 +35,7 @@ class AuditStore(Protocol):
     async def backlog(self, *, blocks: int) -> Turn | None: ...
     async def append(self, turn: Turn, grown: Sequence[GrownLog]) -> list[StoredCheckpoint] | None: ...
     async def begin(self, origin: str, operator_ids: Sequence[str]) -> list[str]: ...
+    async def summarize(self) -> None: ...
     async def heads(self) -> LogHeads | None: ...
 
 
@@ -61,6 +64,7 @@ class Sealer:
         self._seal_s = seal_s
         self._seeds = seeds
         self._span = _SPAN
+        self._unsummarized = 0
         self.notes: dict[str, str] = {}
         """The newest checkpoint of each log with all known signatures, by operator_id."""
 
@@ -81,6 +85,9 @@ class Sealer:
         turn = await self._turn()
         while turn is not None and turn.is_behind:
             turn = await self._turn()
+        if self._unsummarized >= _SUMMARIZE_AFTER:
+            await self._store.summarize()
+            self._unsummarized = 0
         while turn is not None and turn.has_backlog and loop.time() < ends_at_s:
             began_at_s = loop.time()
             turn = await self._backlog()
@@ -94,7 +101,10 @@ class Sealer:
             await self._store.begin(self._origin, () if turn is None else turn.without_log)
             turn = await self._store.unsealed(most=_ROWS_MAX, span=self._span)
         self._span = min(self._span * 2, _SPAN_MAX) if turn.is_behind and turn.entries < _ROWS_MAX // 4 else _SPAN
-        return turn if await self._append(turn) else None
+        if not await self._append(turn):
+            return None
+        self._unsummarized += turn.entries
+        return turn
 
     async def _backlog(self) -> Turn | None:
         turn = await self._store.backlog(blocks=_BLOCKS)

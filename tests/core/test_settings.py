@@ -364,3 +364,20 @@ def test_an_integer_for_a_float_is_the_same_setting() -> None:
 
 def test_the_commands_offer_exactly_the_algorithms_of_the_settings() -> None:
     assert get_args(SigningAlgorithm) == ALGORITHMS
+
+
+@pytest.mark.parametrize("origin", ["a b", "a+b", "https://audit.example", "/a", "a/", "a//b", "é.example", "a\n", "a" * 201])
+def test_an_origin_names_a_key_in_notes_and_has_no_scheme(origin: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        DispatcherSettings.model_validate({"audit": {"origin": origin, "key_file": "audit.pem"}})
+    given = {"audit": {"origin": origin}}
+    assert [refusal.key for refusal in refusals(raised.value, DispatcherSettings, given)] == ["audit.origin"]
+
+
+def test_an_origin_needs_a_key_file() -> None:
+    given = {"audit": {"origin": "audit.predictu.example/dispatch"}}
+    with pytest.raises(ValidationError) as raised:
+        DispatcherSettings.model_validate(given)
+    [refusal] = refusals(raised.value, DispatcherSettings, given)
+    assert (refusal.key, "keys new --audit" in refusal.allowed) == ("audit.key_file", True)
+    DispatcherSettings.model_validate({"audit": {"key_file": "audit.pem"}})

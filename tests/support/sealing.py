@@ -8,9 +8,9 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
-from predictu_dispatch.core.sealing import LogHeads, StoredCheckpoint
+from predictu_dispatch.core.sealing import LogHeads, StoredCheckpoint, Turn
 from predictu_dispatch.edge.postgres.audit_store import AuditStore
 from predictu_dispatch.edge.postgres.database import Database as Pool
 from predictu_dispatch.flow.sealer import Sealer
@@ -22,23 +22,27 @@ SEED: Final = bytes(range(32))
 _INSERT = """
 insert into predictu_dispatch.attempt_record
     (operator_id, request_id, method, attempt, evidence, verdict, instance, started_at, finished_at, url, key_id,
-     request_headers, request_body, response_status, response_headers, response_body, total_ms, report_id, token_signature)
+     request_headers, request_body, response_status, response_headers, response_body, total_ms, report_id,
+     token_signature)
 select $1, gen_random_uuid(), 'BET_MAKE', 1, 'answered', 'delivered', 'host-1', clock_timestamp(), clock_timestamp(),
        'https://wallet.example.com/predictu', 'kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k',
        jsonb_build_object('Authorization', 'Bearer ' || repeat('abcdefgh', 40) || '.[signature withheld]'),
        repeat('{"method":"BET_MAKE"}', 10), 200, '[["content-type", "application/json"]]'::jsonb,
-       convert_to(repeat('{"status":"OK"}', 4), 'UTF8'), n * 1.5, gen_random_uuid(), sha256(n::text::bytea) || sha256('')
+       convert_to(repeat('{"status":"OK"}', 4), 'UTF8'), n * 1.5, gen_random_uuid(),
+       sha256(n::text::bytea) || sha256('')
   from generate_series(1, $2::integer) n
 """
 _ROWS = """
 select operator_id, report_id as id, predictu_dispatch.audit_entry(a) as entry from predictu_dispatch.attempt a
 union all
-select operator_id, intervention_id, predictu_dispatch.audit_intervention_entry(i) from predictu_dispatch.intervention i
+select operator_id, intervention_id, predictu_dispatch.audit_intervention_entry(i)
+  from predictu_dispatch.intervention i
 union all
-select operator_id, first_seen_id, predictu_dispatch.audit_key_entry(k, 'first_seen') from predictu_dispatch.signing_key k
+select operator_id, first_seen_id, predictu_dispatch.audit_key_entry(k, 'first_seen')
+  from predictu_dispatch.signing_key k
 union all
-select operator_id, retired_id, predictu_dispatch.audit_key_entry(k, 'retired') from predictu_dispatch.signing_key k
- where retired_id is not null
+select operator_id, retired_id, predictu_dispatch.audit_key_entry(k, 'retired')
+  from predictu_dispatch.signing_key k where retired_id is not null
 union all
 select operator_id, removal_id, predictu_dispatch.audit_removal_entry(r) from predictu_dispatch.audit_removal r
 union all
@@ -49,6 +53,18 @@ select operator_id, start_id, predictu_dispatch.audit_start_entry(l) from predic
 async def insert_attempts(connection: Connection, count: int, operator_id: str = "op_abc123") -> None:
     """Writes attempts as one transaction does, unless the caller has begun one."""
     await connection.execute(_INSERT, operator_id, count)
+
+
+async def insert_others(connection: Connection) -> None:
+    """Writes an intervention, and a key that is retired at once: three entries."""
+    await connection.execute(
+        "insert into predictu_dispatch.intervention (operator_id, action, reason, done_by)"
+        " values ('op_abc123', 'pause', 'maintenance', 'ada');"
+        "insert into predictu_dispatch.signing_key"
+        " (operator_id, kid, algorithm, public_jwk, retired_at, retired_id, retired_in)"
+        " values ('op_abc123', gen_random_uuid()::text, 'EdDSA', '{}', 'infinity', gen_random_uuid(),"
+        " pg_current_xact_id()::text::bigint)"
+    )
 
 
 class Seen:
@@ -65,7 +81,7 @@ class Seen:
     def heads_read(self, heads: LogHeads) -> None:
         self.heads = heads
 
-    def chore_failed(self, chore: str, error: Exception) -> None:
+    def chore_failed(self, chore: str, error: Exception) -> None:  # noqa: ARG002
         self.failures.append(error)
 
     def chore_succeeded(self, chore: str) -> None: ...
@@ -77,6 +93,9 @@ class TestSealer(Sealer):
     __test__ = False
     observer: Seen
     store: AuditStore
+
+    async def turn(self) -> Turn | None:
+        return await self._turn()
 
     async def seal_all(self) -> None:
         """Seal all that is visible, and the whole backlog."""
@@ -102,7 +121,7 @@ async def open_sealer(dsn: str, *, seeds: Sequence[bytes] = (SEED,)) -> AsyncIte
 
 
 async def check_logs(owner: Connection) -> dict[str, int]:
-    """Asserts that each row is in its log once and that all heads are right; returns the logs' sizes."""
+    """Asserts that each row is in its log once and all heads are right; returns the logs' sizes."""
     expected: dict[str, list[tuple[bytes, bytes]]] = {}
     starts = {
         row["operator_id"]: row["start_id"].bytes
@@ -152,10 +171,12 @@ def _tiles(leaves: list[bytes]) -> dict[tuple[int, int], bytes]:
     return tiles
 
 
-async def terminate_sealers(owner: Connection) -> int:
-    """Ends the sessions of sealers, wherever they are; returns how many."""
-    rows: list[Any] = await owner.fetch(
+async def terminate_sealers(owner: Connection, *, waiting: bool = False) -> int:
+    """Ends the sessions of sealers, or those that wait for a lock; returns how many."""
+    rows = await owner.fetch(
         "select pg_terminate_backend(pid) from pg_stat_activity"
         " where datname = current_database() and application_name like 'sealer %'"
+        "   and (not $1 or wait_event_type = 'Lock')",
+        waiting,
     )
     return len(rows)

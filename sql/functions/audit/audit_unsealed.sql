@@ -9,7 +9,7 @@ returns table (needs text, revision bigint, sealed_until text, sealed_at timesta
                has_backlog boolean, operator_id text, origin text, size bigint, root bytea, level integer, tile bigint,
                is_new boolean, hashes bytea, report_ids bytea, started_from timestamptz, started_until timestamptz)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set jit = off as $$
+set enable_seqscan = off set jit = off set max_parallel_workers_per_gather = 0 as $$
 #variable_conflict use_column
 declare
     current_snapshot pg_snapshot := pg_current_snapshot();
