@@ -853,6 +853,35 @@ CREATE FUNCTION predictu_dispatch.audit_start_entry(l predictu_dispatch.audit_lo
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN convert_to((((((((((((('{"attempts_before":'::text || COALESCE(((l).attempts_before)::text, 'null'::text)) || ',"interventions_before":'::text) || COALESCE(((l).interventions_before)::text, 'null'::text)) || ',"kind":"start","operator_id":'::text) || COALESCE((to_json((l).operator_id))::text, 'null'::text)) || ',"origin":'::text) || COALESCE((to_json((l).origin))::text, 'null'::text)) || ',"start_id":'::text) || COALESCE((('"'::text || ((l).start_id)::text) || '"'::text), 'null'::text)) || ',"started_at":'::text) || COALESCE((('"'::text || CASE WHEN (((l).started_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((l).started_at < 'infinity'::timestamp with time zone)) THEN to_char(((l).started_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((l).started_at) THEN to_char(((l).started_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((l).started_at)::text END) || '"'::text), 'null'::text)) || ((((',"system_identifier":'::text || COALESCE((('"'::text || ((l).system_identifier)::text) || '"'::text), 'null'::text)) || ',"version":1,"written_in":'::text) || COALESCE(((l).written_in)::text, 'null'::text)) || '}'::text)), 'UTF8'::name);
 
+CREATE FUNCTION predictu_dispatch.audit_summarize() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+declare
+    written record;
+begin
+    for written in
+        select i.indexrelid
+          from pg_inherits p
+          join pg_class c on c.oid = p.inhrelid
+          join pg_index i on i.indrelid = c.oid
+          join pg_class x on x.oid = i.indexrelid
+          join pg_am m on m.oid = x.relam
+         where p.inhparent = 'predictu_dispatch.attempt_record'::regclass and m.amname = 'brin'
+           -- What is written now; autovacuum is enough for the others.
+           and c.relname in ('attempt_default', 'attempt_' || to_char(now() at time zone 'UTC', 'YYYY_MM'),
+                             'attempt_' || to_char((now() - interval '1 day') at time zone 'UTC', 'YYYY_MM'))
+    loop
+        begin
+            perform brin_summarize_new_values(written.indexrelid);
+        exception when lock_not_available then
+            -- A VACUUM does it.
+            null;
+        end;
+    end loop;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.audit_tile_growth(operator_ids text[], written bigint[], entry_ids uuid[], started timestamp with time zone[], leaves bytea[]) RETURNS TABLE(operator_id text, origin text, size bigint, root bytea, level integer, tile bigint, is_new boolean, hashes bytea, report_ids bytea, started_from timestamp with time zone, started_until timestamp with time zone)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -896,6 +925,7 @@ CREATE FUNCTION predictu_dispatch.audit_unsealed(most integer, span bigint) RETU
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
     AS $$
 #variable_conflict use_column
 declare
@@ -4965,6 +4995,9 @@ GRANT SELECT ON TABLE predictu_dispatch.audit_log TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.audit_log TO predictu_support;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.audit_start_entry(l predictu_dispatch.audit_log) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_summarize() FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.audit_summarize() TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.audit_tile_growth(operator_ids text[], written bigint[], entry_ids uuid[], started timestamp with time zone[], leaves bytea[]) FROM PUBLIC;
 
