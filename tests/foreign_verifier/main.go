@@ -27,11 +27,11 @@ type claim struct {
 	Vkey      string   // of the log
 	Witnesses []string // vkeys; all of them must have cosigned the note
 	Index     int64
+	Entry     []byte // or its hash
 	LeafHash  []byte `json:"leaf_hash"`
 	Proof     [][]byte
 	OldNote   string `json:"old_note"`
 	Folder    string // of a static log: checkpoint, tile/
-	Entries   bool   // whether tile/entries/ must be there
 }
 
 func main() {
@@ -70,6 +70,9 @@ func (made claim) check() error {
 	case "checkpoint":
 		return nil
 	case "inclusion":
+		if made.Entry != nil {
+			return tlog.CheckRecord(proof, tree.N, tree.Hash, made.Index, tlog.RecordHash(made.Entry))
+		}
 		leaf, err := hashes([][]byte{made.LeafHash})
 		if err != nil {
 			return err
@@ -206,7 +209,7 @@ func (made claim) checkTree() error {
 	return nil
 }
 
-// leaves reads the hashes of a tile of level 0, and compares them with the entries if Entries is set.
+// leaves reads the hashes of a tile of level 0.
 func (made claim) leaves(tree tlog.Tree, begin int64) (leaves tlog.RecordProof, err error) {
 	tile := tlog.Tile{H: 8, N: begin / 256, W: 256}
 	if tree.N-begin < 256 {
@@ -224,34 +227,12 @@ func (made claim) leaves(tree tlog.Tree, begin int64) (leaves tlog.RecordProof, 
 		copy(leaf[:], content[place:])
 		leaves = append(leaves, leaf)
 	}
-	if !made.Entries {
-		return leaves, nil
-	}
-	tile.L = -1
-	entries, err := os.ReadFile(made.path(tile))
-	if err != nil {
-		return nil, err
-	}
-	for place, leaf := range leaves {
-		if len(entries) < 2 || len(entries) < 2+int(binary.BigEndian.Uint16(entries)) {
-			return nil, fmt.Errorf("entry %d is cut off", begin+int64(place))
-		}
-		end := 2 + int(binary.BigEndian.Uint16(entries))
-		if tlog.RecordHash(entries[2:end]) != leaf {
-			return nil, fmt.Errorf("entry %d has another hash", begin+int64(place))
-		}
-		entries = entries[end:]
-	}
-	if len(entries) > 0 {
-		return nil, fmt.Errorf("%d bytes too many behind the entries from %d on", len(entries), begin)
-	}
 	return leaves, nil
 }
 
-// path is the package's but for the height, which tlog-tiles leaves out, and the name of entries.
+// path is the package's but for the height, which tlog-tiles leaves out.
 func (made claim) path(tile tlog.Tile) string {
-	path := strings.Replace(tile.Path(), "tile/8/", "tile/", 1)
-	return filepath.Join(made.Folder, strings.Replace(path, "tile/data/", "tile/entries/", 1))
+	return filepath.Join(made.Folder, strings.Replace(tile.Path(), "tile/8/", "tile/", 1))
 }
 
 func hashes(all [][]byte) (tlog.RecordProof, error) {

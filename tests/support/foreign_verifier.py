@@ -40,16 +40,20 @@ def inclusion(note: str, vkey: str, index: int, leaf_hash: bytes, proof: Iterabl
     return {**claim, "leaf_hash": _base64(leaf_hash), "proof": list(map(_base64, proof))}
 
 
+def entry_inclusion(note: str, vkey: str, index: int, entry: bytes, proof: Iterable[bytes]) -> Claim:
+    """The entry is at this index of the log; Go hashes it."""
+    return {**inclusion(note, vkey, index, b"", proof), "entry": _base64(entry)}
+
+
 def consistency(old_note: str, note: str, vkey: str, proof: Iterable[bytes]) -> Claim:
     """The log of `note` begins with that of `old_note`, which has one leaf or more."""
     claim = {"kind": "consistency", "old_note": old_note, "note": note, "vkey": vkey}
     return {**claim, "proof": list(map(_base64, proof))}
 
 
-def tree(folder: Path, vkey: str, *, witnesses: Sequence[str] = (), entries: bool = False) -> Claim:
-    """The static log in this folder is whole: checkpoint, every tile, and entries if demanded."""
-    claim = {"kind": "tree", "folder": str(folder), "vkey": vkey}
-    return {**claim, "witnesses": list(witnesses), "entries": entries}
+def tree(folder: Path, vkey: str, *, witnesses: Sequence[str] = ()) -> Claim:
+    """The static log in this folder is whole: its checkpoint and every tile."""
+    return {"kind": "tree", "folder": str(folder), "vkey": vkey, "witnesses": list(witnesses)}
 
 
 @dataclass(frozen=True, slots=True)

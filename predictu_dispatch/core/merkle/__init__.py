@@ -30,9 +30,6 @@ tiles.py - c2sp.org/tlog-tiles
     tiles_of(size, since=0) -> Iterator[Tile]       what a static tree has, or what it gains
     required_tiles(read) -> tuple[Tile, ...]
     tile_path(level, number, width) -> str          tile/0/x001/067.p/12
-    entries_path(number, width) -> str              tile/entries/x001/067.p/12
-    entry_bundle(entries) -> bytes
-    entries_of(bundle) -> list[bytes]
 
 note.py - c2sp.org/signed-note, c2sp.org/tlog-cosignature; raise NoteError(ValueError)
     VerifierKey(name, public_key, algorithm)        .parse(vkey), .of_seed(name, seed, algorithm),

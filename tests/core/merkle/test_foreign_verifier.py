@@ -12,7 +12,7 @@ import pytest
 
 from predictu_dispatch.core.merkle.checkpoint import Checkpoint
 from predictu_dispatch.core.merkle.note import Algorithm, VerifierKey, assemble, cosign, sign
-from predictu_dispatch.core.merkle.tiles import entries_path, entry_bundle, tile_path, tiles_of
+from predictu_dispatch.core.merkle.tiles import tile_path, tiles_of
 from predictu_dispatch.core.merkle.tree import consistency_proof, inclusion_proof
 from tests.core.merkle.naive import ENTRIES, LEAVES, SIZE, tiles, tree_hash
 from tests.support.foreign_verifier import (
@@ -20,6 +20,7 @@ from tests.support.foreign_verifier import (
     Claim,
     checkpoint,
     consistency,
+    entry_inclusion,
     foreign_verifier,
     inclusion,
     tree,
@@ -51,6 +52,10 @@ def test_it_accepts_what_we_make() -> None:
     claims = [checkpoint(signed(size), LOG, witnesses=[WITNESS]) for size in [0, *SIZES]]
     claims += [consistent(old, size) for old, size in itertools.combinations_with_replacement(SIZES, 2)]
     claims += [included(index, size) for size in SIZES for index in {0, size // 2, size - 1}]
+    claims += [
+        entry_inclusion(signed(600), LOG, index, ENTRIES[index], inclusion_proof(index, 600, tiles))
+        for index in range(0, 600, 9)
+    ]
     claims += [included(rng.randrange(size), size) for size in (rng.randint(1, SIZE) for _ in range(200))]
     claims += [consistent(*sorted((rng.randint(1, SIZE), rng.randint(1, SIZE)))) for _ in range(200)]
     verdicts = foreign_verifier().verdicts(claims)
@@ -82,6 +87,7 @@ def mutants_of(rng: random.Random) -> Iterator[tuple[str, Claim]]:
         yield "root", {**good, "note": signed(size + 1 if size < SIZE else 1).split("—")[0] + note.partition("\n\n")[2]}
         yield "index", {**good, "index": rng.choice([index ^ 1, index + 1, index - 1, size, -1, 2**40])}
         yield "leaf", {**good, "leaf_hash": flipped(good["leaf_hash"], rng)}
+        yield "entry", entry_inclusion(note, LOG, index, ENTRIES[index] + b"0", inclusion_proof(index, size, tiles))
         yield "another log's key", {**good, "vkey": str(VerifierKey.of_seed("audit.example/op_b", LOG_SEED))}
         yield "another key", {**good, "note": signed(size, seed=WITNESS_SEED)}
         yield "signature", checkpoint(altered_signature(note, rng), LOG)
@@ -116,12 +122,10 @@ def altered_signature(note: str, rng: random.Random, *, line: int = -2) -> str:
 
 
 def written_tree(folder: Path, size: int) -> Path:
-    """Write a static log (c2sp.org/tlog-tiles) of the first entries."""
+    """Write a static log (c2sp.org/tlog-tiles) of the first leaves."""
     files = {"checkpoint": signed(size).encode()}
     for level, number, width in tiles_of(size):
         files[tile_path(level, number, width)] = tiles(level, number, width)
-        if level == 0:
-            files[entries_path(number, width)] = entry_bundle(ENTRIES[number * 256 : number * 256 + width])
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
@@ -130,17 +134,15 @@ def written_tree(folder: Path, size: int) -> Path:
 
 @pytest.mark.parametrize("size", [1, 256, 700, SIZE])
 def test_it_accepts_a_static_tree(tmp_path: Path, size: int) -> None:
-    assert foreign_verifier().verdicts(
-        [tree(written_tree(tmp_path, size), LOG, witnesses=[WITNESS], entries=True)]
-    ) == [ACCEPTED]
+    assert foreign_verifier().verdicts([tree(written_tree(tmp_path, size), LOG, witnesses=[WITNESS])]) == [ACCEPTED]
 
 
 def test_it_refuses_a_static_tree_with_any_file_altered_or_missing(tmp_path: Path) -> None:
     verifier, rng = foreign_verifier(), random.Random(3)
     original = written_tree(tmp_path / "tree", 700)
-    assert verifier.accepts(tree(original, LOG, witnesses=[WITNESS], entries=True))
+    assert verifier.accepts(tree(original, LOG, witnesses=[WITNESS]))
     paths = [path.relative_to(original) for path in sorted(original.rglob("*")) if path.is_file()]
-    assert len(paths) == 1 + 3 + 3 + 1
+    assert len(paths) == 1 + 3 + 1
     claims: list[Claim] = []
     for number, path in enumerate(paths):
         content = (original / path).read_bytes()
@@ -151,21 +153,9 @@ def test_it_refuses_a_static_tree_with_any_file_altered_or_missing(tmp_path: Pat
             (changed / path).unlink()
             if change is not None:
                 (changed / path).write_bytes(change)
-            claims.append(tree(changed, LOG, witnesses=[WITNESS], entries=True))
+            claims.append(tree(changed, LOG, witnesses=[WITNESS]))
     verdicts = verifier.verdicts(claims)
     assert [(claim, verdict) for claim, verdict in zip(claims, verdicts, strict=True) if verdict == ACCEPTED] == []
-
-
-def test_it_takes_a_static_tree_without_entries_if_none_are_demanded(tmp_path: Path) -> None:
-    written_tree(tmp_path, 700)
-    shutil.rmtree(tmp_path / "tile" / "entries")
-    with_entries, without = tree(tmp_path, LOG, entries=True), tree(tmp_path, LOG)
-    assert [verdict == ACCEPTED for verdict in foreign_verifier().verdicts([with_entries, without])] == [False, True]
-    for tile in ("tile/0/000", "tile/0/001", "tile/0/002.p/188", "tile/1/000.p/2"):
-        content = (tmp_path / tile).read_bytes()
-        (tmp_path / tile).write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
-        assert not foreign_verifier().accepts(without), tile
-        (tmp_path / tile).write_bytes(content)
 
 
 def test_the_program_is_formatted() -> None:

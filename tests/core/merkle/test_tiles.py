@@ -1,4 +1,4 @@
-"""Tiles, their paths and entry bundles are those of tlog-tiles."""
+"""Tiles and their paths are those of tlog-tiles."""
 
 from collections import Counter
 
@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 from predictu_dispatch.core.merkle.tiles import (
     ProofError,
     Tile,
-    entries_of,
-    entries_path,
-    entry_bundle,
     tile_path,
     tiles_of,
     width_of,
@@ -47,32 +44,9 @@ def test_what_a_tree_gains_and_what_it_had_is_all_that_it_has(since: int, gained
 )
 def test_a_path_is_as_specified(tile: tuple[int, int, int], path: str) -> None:
     assert tile_path(*tile) == path
-    assert entries_path(*tile[1:]) == path.replace(f"tile/{tile[0]}/", "tile/entries/")
 
 
 @pytest.mark.parametrize("tile", [(-1, 0, 1), (64, 0, 1), (0, -1, 1), (0, 0, 0), (0, 0, 257)])
 def test_no_other_tile_has_a_path(tile: tuple[int, int, int]) -> None:
     with pytest.raises(ProofError, match="no tile has"):
         tile_path(*tile)
-
-
-@given(st.lists(st.binary(max_size=300), min_size=1, max_size=256))
-def test_a_bundle_gives_back_its_entries_and_no_part_of_it_does(entries: list[bytes]) -> None:
-    bundle = entry_bundle(entries)
-    assert entries_of(bundle) == entries
-    ends = [sum(2 + len(entry) for entry in entries[:count]) for count in range(1, len(entries))]
-    for cut in {1, len(bundle) - 1, len(bundle) // 2} - {0, *ends}:
-        if cut < len(bundle):
-            with pytest.raises(ProofError, match="whole entries"):
-                entries_of(bundle[:cut])
-
-
-def test_a_bundle_has_limits() -> None:
-    assert entries_of(entry_bundle([bytes(65_535)])) == [bytes(65_535)]
-    with pytest.raises(ProofError, match="65536 bytes"):
-        entry_bundle([b"", bytes(65_536)])
-    for count in (0, 257):
-        with pytest.raises(ProofError, match="1 to 256"):
-            entry_bundle([b""] * count)
-        with pytest.raises(ProofError, match="1 to 256"):
-            entries_of(bytes(2 * count))
