@@ -60,9 +60,9 @@ _ENDINGS: Final = {
     "audit prove": _Ending(
         "it is unknown, ambiguous or not sealed", ("audit prove 0190a6d1-7c3e --attempt 2 -o proof.tlog-proof",)
     ),
-    "audit checkpoint": _Ending("there is no log", ("audit checkpoint op_abc123 >kept.txt",)),
+    "audit checkpoint": _Ending("there is no log", ("audit checkpoint op_abc123",)),
     "audit key": _Ending("no operator has a file", ("audit key", "audit key op_abc123"), uses_database=False),
-    "audit policy": _Ending(_REFUSED, ("audit policy op_abc123 >policy.txt",)),
+    "audit policy": _Ending(_REFUSED, ("audit policy op_abc123",)),
     "audit export": _Ending(
         "a log does not continue what DIR has", ("audit export /srv/audit", "audit verify --against /srv/audit")
     ),

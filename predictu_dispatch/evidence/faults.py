@@ -30,6 +30,7 @@ class FaultKind(StrEnum):
     COSIGNATURE = "cosignature"
     SHRUNK = "shrunk"
     OUTSIDE = "outside"
+    VIEW = "view"
 
 
 FAULT_TEXTS: Final = {
@@ -49,6 +50,7 @@ FAULT_TEXTS: Final = {
     FaultKind.COSIGNATURE: "a witness's cosignature does not fit",
     FaultKind.SHRUNK: "the log was longer before",
     FaultKind.OUTSIDE: "the log does not continue what was kept outside",
+    FaultKind.VIEW: "it is not the one of this release, so it may hide what was changed",
 }
 
 

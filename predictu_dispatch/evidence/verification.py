@@ -28,6 +28,7 @@ from predictu_dispatch.evidence.log_check import LogCheck, LogHead
 from predictu_dispatch.evidence.log_pages import CheckpointPages, LeafPage, leaf_pages
 from predictu_dispatch.evidence.multiset import ID_BYTES, SUMS, Multisets, sum_of
 from predictu_dispatch.evidence.ranges import Ranges
+from predictu_dispatch.evidence.schema_check import has_our_view, schema_differences
 from predictu_dispatch.evidence.verification_result import LogResult, NoLogError, Request, Verification
 
 UNSEALED_MAX: Final = timedelta(minutes=5)
@@ -66,6 +67,7 @@ class _Run:
             logs = await self._reader.fetch("audit_logs", operator_id)
             removals = await self._reader.fetch("audit_removals", operator_id)
             self._months = await self._reader.fetch("audit_months")
+            schema = await self._reader.fetch("audit_schema")
         if position is None:
             raise NoLogError("nothing was sealed yet")
         if operator_id is not None and not logs:
@@ -82,10 +84,11 @@ class _Run:
             else:
                 sizes[log["operator_id"]] = log["size"]
                 result.logs[log["operator_id"]] = await self._check_log(log, result.faults)
-        for operator, checkpoints in self._request.outside.items():
-            if operator not in result.logs and operator_id in (None, operator):
-                for each in checkpoints:
-                    result.faults.add(_fault(operator, FaultKind.LOG_MISSING, each.source, "this log is not here"))
+        self._note_lost_logs(result)
+        if not has_our_view(schema):
+            for operator in result.logs:
+                result.faults.add(_fault(operator, FaultKind.VIEW, "the view attempt"))
+        result.warnings = schema_differences(schema)
         await self._add_rows()
         result.rows = self._sums.rows
         await self._name_differences(sizes, result)
@@ -119,6 +122,12 @@ class _Run:
             faults.add(
                 _fault(operator_id, FaultKind.LOG_MISSING, "the log", "there is none, although others were sealed")
             )
+
+    def _note_lost_logs(self, result: Verification) -> None:
+        for operator, checkpoints in self._request.outside.items():
+            if operator not in result.logs and self._request.operator_id in (None, operator):
+                for each in checkpoints:
+                    result.faults.add(_fault(operator, FaultKind.LOG_MISSING, each.source, "this log is not here"))
 
     async def _check_log(self, log: Mapping[str, Any], faults: Faults) -> LogResult:
         operator_id, size = log["operator_id"], log["size"]

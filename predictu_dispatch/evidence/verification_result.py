@@ -40,6 +40,8 @@ class Verification:
     unnamed_sums: int = 0
     """Sums that differ and whose entries were not named, because there are too many."""
     has_backlog: bool = False
+    warnings: Sequence[str] = ()
+    """Differences of the schema that are no faults."""
 
     @property
     def is_clean(self) -> bool:

@@ -95,8 +95,7 @@ async def _run(
     export: EarlierExport | None,
     outside: Mapping[str, Sequence[KeptCheckpoint]],
 ) -> tuple[Verification, list[str]]:
-    from predictu_dispatch.evidence.schema_check import differences  # noqa: PLC0415 - loaded only where used
-    from predictu_dispatch.evidence.verification import verify as verify_logs  # noqa: PLC0415
+    from predictu_dispatch.evidence.verification import verify as verify_logs  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.evidence.verification_result import NoLogError, Request  # noqa: PLC0415
 
     request = Request(operator_id=operator, keys=trusted, outside=outside)
@@ -107,7 +106,7 @@ async def _run(
             result = await verify_logs(opened, request)
         except NoLogError as error:
             refuse(invocation, str(error))
-        warnings = differences(await opened.fetch("audit_schema"))
+        warnings = list(result.warnings)
         if result.has_backlog:
             warnings.append("rows from before the logs began are still being sealed; those are not compared yet")
         if result.unnamed_sums:
