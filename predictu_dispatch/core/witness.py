@@ -173,6 +173,11 @@ def _conflict(body: bytes, size: int, old_size: int) -> Conflict | Refusal | Fai
     return Failure(f"it answered {_CONFLICT}{_quoted(body)} to a request that begins at {old_size}")
 
 
+def one_line(text: str) -> str:
+    """Return what others wrote, short and printable."""
+    return printable(" ".join(text.split()))[:_TEXT_CHARS_MAX]
+
+
 def _quoted(body: bytes) -> str:
-    text = printable(" ".join(body.decode("utf-8", "replace").split()))
-    return f": {text[:_TEXT_CHARS_MAX]}" if text else ""
+    text = one_line(body.decode("utf-8", "replace"))
+    return f": {text}" if text else ""

@@ -7,7 +7,7 @@ from typing import Final
 
 import aiohttp
 
-from predictu_dispatch.core.witness import ANSWER_BYTES_MAX, Answer, Silence, Witness
+from predictu_dispatch.core.witness import ANSWER_BYTES_MAX, Answer, Silence, Witness, one_line
 from predictu_dispatch.edge.tls import client_context
 
 _TIMEOUT_S: Final = 10.0
@@ -33,7 +33,7 @@ class WitnessClient:
         except TimeoutError:
             return Silence(f"no answer within {self._timeout_s:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Silence(f"no answer: {str(error) or type(error).__name__}")
+            return Silence(f"no answer: {one_line(str(error)) or type(error).__name__}")
 
     async def close(self) -> None:
         if self._session is not None:
