@@ -110,11 +110,21 @@ class LogHead(NamedTuple):
         return self.checkpoint + "".join(f"{line}\n" for line in self.cosignatures)
 
 
+class LastVerification(NamedTuple):
+    """The last `audit verify` of a log."""
+
+    operator_id: str
+    age_s: float
+    """Since it was verified; of a log that never was, since it began."""
+    faults: int
+
+
 class LogHeads(NamedTuple):
-    """All heads, and for how long nothing was sealed."""
+    """All heads, for how long nothing was sealed, and the last verifications."""
 
     unsealed_s: float
     heads: tuple[LogHead, ...]
+    verifications: tuple[LastVerification, ...] = ()
 
 
 def grow(log: GrowingLog, seeds: Sequence[bytes]) -> Generator[None, None, GrownLog]:

@@ -14,6 +14,7 @@ from predictu_dispatch.core.fleet import FleetFigures, OperatorState
 from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause, Outcome
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.core.sealing import LastVerification, LogHead, LogHeads
 from predictu_dispatch.core.verdict import Judgement, Verdict
 from predictu_dispatch.core.witness import WitnessFigures
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
@@ -92,6 +93,8 @@ def metric_families() -> Mapping[str, MetricFamily]:
     telemetry.operators_loaded([config])
     telemetry.operators_read([state])
     telemetry.witnesses.witnesses_read([WitnessFigures("op_abc123", "witness-1", 0.0, is_refused=False)])
+    verification = LastVerification("op_abc123", 0.0, 0)
+    telemetry.heads_read(LogHeads(0.0, (LogHead("op_abc123", 1, "", ()),), (verification,)))
     telemetry.figures_read(FleetFigures(backlog=(), review=(), age_s=0.0, notification_queue_usage=0.0))
     telemetry.gauges.clock_read(0.0)
     telemetry.connections.labels("op_abc123").inc()

@@ -11,6 +11,7 @@ from predictu_dispatch.core.sealing import (
     BacklogStep,
     GrowingLog,
     GrownLog,
+    LastVerification,
     LogHead,
     LogHeads,
     StoredCheckpoint,
@@ -115,9 +116,14 @@ class AuditStore:
         heads = (
             LogHead(row["operator_id"], row["size"], row["checkpoint"], tuple(row["cosignatures"]))
             for row in rows
-            if row["operator_id"] is not None
+            if row["size"] is not None
         )
-        return LogHeads(rows[0]["unsealed_s"], tuple(heads))
+        verifications = (
+            LastVerification(row["operator_id"], row["verified_s"], row["faults"])
+            for row in rows
+            if row["verified_s"] is not None
+        )
+        return LogHeads(rows[0]["unsealed_s"], tuple(heads), tuple(verifications))
 
 
 def _logs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

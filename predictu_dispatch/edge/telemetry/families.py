@@ -16,7 +16,7 @@ from predictu_dispatch.core.breaker import Circuit, Health
 from predictu_dispatch.core.fleet import OperatorState
 from predictu_dispatch.core.lifecycle import CallbackState
 from predictu_dispatch.core.methods import Lane
-from predictu_dispatch.core.sealing import LogHead
+from predictu_dispatch.core.sealing import LogHeads
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
 
 _Figures: TypeAlias = dict[tuple[str, ...], float]
@@ -163,18 +163,32 @@ def operator_gauges(states: Sequence[OperatorState], *, disabled: Collection[str
     )
 
 
-def audit_gauges(heads: Sequence[LogHead], *, unsealed_s: float) -> Iterable[Metric]:
-    """Yield what the logs are; nothing before the first log has begun."""
+def audit_gauges(read: LogHeads, *, age_s: float) -> Iterable[Metric]:
+    """Yield what the logs were `age_s` ago; nothing before the first log has begun."""
     yield gauge(
         "audit_unsealed_seconds",
         "For how long no turn has sealed everything that was visible in the audit then. It grows while sealing fails, "
         "or is slower than the audit grows. Absent without [audit] origin.",
-        {(): unsealed_s},
+        {(): read.unsealed_s + age_s},
     )
     yield gauge(
         "audit_log_size",
         "Entries in the operator's log. The same in every daemon. Absent without [audit] origin.",
-        {(head.operator_id,): head.size for head in heads},
+        {(head.operator_id,): head.size for head in read.heads},
+        "operator",
+    )
+    yield gauge(
+        "audit_verified_age_seconds",
+        "Since `audit verify` verified the operator's log last; if it never did, since the log began. The same in "
+        "every daemon. Absent without [audit] origin.",
+        {(one.operator_id,): one.age_s + age_s for one in read.verifications},
+        "operator",
+    )
+    yield gauge(
+        "audit_faults",
+        "What the last verification of the operator's log found: rows that were changed, removed or added, entries "
+        "and checkpoints that do not fit. The same in every daemon. Absent without [audit] origin.",
+        {(one.operator_id,): one.faults for one in read.verifications},
         "operator",
     )
 

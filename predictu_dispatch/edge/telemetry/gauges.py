@@ -81,7 +81,7 @@ class Gauges:
         if self._heads_read_at_s is not None:
             age_s = time.monotonic() - self._heads_read_at_s
             if age_s <= _HEADS_AGE_MAX_S:
-                yield from audit_gauges(self._heads.heads, unsealed_s=self._heads.unsealed_s + age_s)
+                yield from audit_gauges(self._heads, age_s=age_s)
         yield gauge(
             "operator_unreachable",
             "1 while this daemon cannot connect to the operator and leaves its callbacks to the daemons that can. "
