@@ -19,6 +19,7 @@ from predictu_dispatch.core.lifecycle import Attempt
 from predictu_dispatch.core.merkle.note import VerifierKey
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.core.witness import Witness
 from predictu_dispatch.edge.config.loader import Config, reload_config, take_back
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
@@ -209,7 +210,7 @@ class Daemon:
 
     def _signing_keys(self) -> dict[str, str]:
         """The key_id that signs, by operator."""
-        return {name: one.signing_key.kid for name, one in self._config.operators.items() if one.settings.enabled}
+        return {name: key.kid for name, key in _active_keys(self._config).items()}
 
     def _process_stats(self) -> ProcessStats:
         return ProcessStats(
@@ -280,6 +281,7 @@ class Daemon:
             await self._maintenance.sync_operators(
                 [(one.settings, one.fingerprint) for one in config.operators.values()]
             )
+            await self._maintenance.register_signing_keys(_active_keys(config))
             if self._stop.is_set():
                 return None
             changed, is_served = self._couriers.serve(new), True
@@ -388,3 +390,8 @@ class Daemon:
                 recorder.unsettled.log_as_lost()
             for task in unfinished:
                 task.cancel()
+
+
+def _active_keys(config: Config) -> dict[str, SigningKey]:
+    """The key that signs, by operator."""
+    return {name: one.signing_key for name, one in config.operators.items() if one.settings.enabled}

@@ -2277,6 +2277,24 @@ begin
         hint = 'If it returns, give it a new operator_id.';
 end $$;
 
+CREATE FUNCTION predictu_dispatch.guard_signing_key() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    if tg_op = 'UPDATE' and old.retired_at is null and new.retired_at is not null then
+        old.retired_at := new.retired_at;
+        old.retired_id := new.retired_id;
+        old.retired_in := new.retired_in;
+        if old is not distinct from new then
+            return new;
+        end if;
+    end if;
+    raise exception using errcode = 'PD900',
+        message = format('signing_key is append-only: %s is refused', tg_op),
+        hint = 'A key is retired once, and else its row is never changed or deleted.';
+end $$;
+
 CREATE FUNCTION predictu_dispatch.guard_tombstone() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3408,6 +3426,18 @@ begin
     end if;
 end $_$;
 
+CREATE FUNCTION predictu_dispatch.register_signing_keys(operator_ids text[], key_ids text[], algorithms text[], public_jwks text[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    insert into predictu_dispatch.signing_key (operator_id, kid, algorithm, public_jwk)
+    select loaded.operator_id, loaded.key_id, loaded.algorithm, loaded.public_jwk::jsonb
+      from unnest(operator_ids, key_ids, algorithms, public_jwks) as loaded (operator_id, key_id, algorithm, public_jwk)
+     -- In one order, so that two daemons that start together do not deadlock.
+     order by 1, 2
+        on conflict do nothing;
+$$;
+
 CREATE FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) RETURNS TABLE(operator_id text, connected bigint, unconnected bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3620,6 +3650,21 @@ begin
     returning o.* into retired;
     perform predictu_dispatch.record_intervention('retire', to_jsonb(locked), to_jsonb(retired), reason, by, retired.retired_at);
     return retired;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.retire_signing_key(operator_id text, key_id text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    update predictu_dispatch.signing_key k
+       set retired_at = greatest(clock_timestamp(), k.first_seen_at), retired_id = gen_random_uuid(),
+           -- As the default of written_in.
+           retired_in = pg_current_xact_id()::text::bigint
+                        + coalesce((select p.xid_offset from predictu_dispatch.audit_position p), 0)
+     where k.operator_id = retire_signing_key.operator_id and k.kid = key_id and k.retired_at is null;
+    return exists (select from predictu_dispatch.signing_key k
+                    where k.operator_id = retire_signing_key.operator_id and k.kid = key_id);
 end $$;
 
 CREATE FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) RETURNS predictu_dispatch.callback
@@ -4917,6 +4962,14 @@ CREATE TRIGGER request_tombstone_not_truncated BEFORE TRUNCATE ON predictu_dispa
 
 ALTER TABLE predictu_dispatch.request_tombstone ENABLE ALWAYS TRIGGER request_tombstone_not_truncated;
 
+CREATE TRIGGER signing_key_append_only BEFORE DELETE OR UPDATE ON predictu_dispatch.signing_key FOR EACH ROW EXECUTE FUNCTION predictu_dispatch.guard_signing_key();
+
+ALTER TABLE predictu_dispatch.signing_key ENABLE ALWAYS TRIGGER signing_key_append_only;
+
+CREATE TRIGGER signing_key_not_truncated BEFORE TRUNCATE ON predictu_dispatch.signing_key FOR EACH STATEMENT EXECUTE FUNCTION predictu_dispatch.guard_signing_key();
+
+ALTER TABLE predictu_dispatch.signing_key ENABLE ALWAYS TRIGGER signing_key_not_truncated;
+
 ALTER TABLE ONLY predictu_dispatch.callback
     ADD CONSTRAINT callback_operator_id_bet_id_fkey FOREIGN KEY (operator_id, bet_id) REFERENCES predictu_dispatch.bet(operator_id, bet_id);
 
@@ -5115,6 +5168,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.guard_ready() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_retired() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.guard_signing_key() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.guard_tombstone() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.heartbeat(instance text, session_id uuid, host text, pid integer, version text, operator_ids text[], interactive_max integer[], settlement_max integer[], requests_per_s_max double precision[], interactive_used integer[], settlement_used integer[], requests_per_s_used double precision[], schema_version integer, clock_at_s double precision, clock_ahead_s double precision, silent_at timestamp with time zone) FROM PUBLIC;
@@ -5239,6 +5294,9 @@ REVOKE ALL ON FUNCTION predictu_dispatch.refuse_tombstone_change() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.refuse_unsealed(part text, first_tid tid, end_tid tid, cutoff timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.register_signing_keys(operator_ids text[], key_ids text[], algorithms text[], public_jwks text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.register_signing_keys(operator_ids text[], key_ids text[], algorithms text[], public_jwks text[]) TO predictu_dispatcher;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) TO predictu_dispatcher;
 
@@ -5260,6 +5318,9 @@ GRANT ALL ON FUNCTION predictu_dispatch.retention_cutoff(keep_months integer) TO
 
 REVOKE ALL ON FUNCTION predictu_dispatch.retire_operator(operator_id text, reason text, by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.retire_operator(operator_id text, reason text, by text) TO predictu_operations;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.retire_signing_key(operator_id text, key_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.retire_signing_key(operator_id text, key_id text) TO predictu_operations;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.retry_callback(operator_id text, request_id uuid, by text) TO predictu_operations;

@@ -61,7 +61,7 @@ _NEEDED_ROLES: Final = {
     "pause": f"the role {_ACTS}",
     "resume": f"the role {_ACTS}",
     "ping": f"the role {_ACTS}",
-    "keys retire": f"the role {_READS}, or predictu_dispatcher",
+    "keys retire": f"the role {_ACTS}",
     "audit status": f"the role {_AUDITS}",
     "audit verify": "the role predictu_auditor",
     "audit prove": f"the role {_AUDITS}",

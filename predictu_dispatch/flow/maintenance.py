@@ -6,11 +6,12 @@ The database gives counting and partitions to one daemon per interval; all read 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from predictu_dispatch.core.fleet import FleetFigures, RetiredOperator
 from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.flow.loops import ChoreObserver, run_chore
 
 _INTERVAL_S = 5.0
@@ -23,6 +24,7 @@ class MaintenanceStore(Protocol):
     """The database; all methods raise DatabaseUnavailable during an outage."""
 
     async def sync_operators(self, operators: Sequence[FingerprintedOperator]) -> list[str]: ...
+    async def register_signing_keys(self, keys: Mapping[str, SigningKey]) -> None: ...
     async def retired_operators(self, operator_ids: Sequence[str]) -> list[RetiredOperator]: ...
     async def prepare_partitions(self, *, every_s: float) -> None: ...
     async def fleet_figures(self) -> FleetFigures | None: ...
@@ -48,6 +50,10 @@ class Maintenance:
         """Let producers enqueue for these operators; those with locked rows follow in `run`."""
         locked = await self._store.sync_operators(operators)
         self._operators, self._are_stored = operators, not locked
+
+    async def register_signing_keys(self, keys: Mapping[str, SigningKey]) -> None:
+        """Store each operator's key before it signs: its tokens must be verifiable for years."""
+        await self._store.register_signing_keys(keys)
 
     async def retired_operators(self, operator_ids: Iterable[str]) -> list[RetiredOperator]:
         """Return those of the operators that must not be used again."""

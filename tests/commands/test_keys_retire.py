@@ -151,5 +151,5 @@ async def test_a_login_without_rights_learns_which_role_it_needs(
     before = await key_ids(cli)
     code, _, stderr = await command_line_for(tmp_path, database.producer).run("keys", "retire", OPERATOR)
     assert code == 1
-    assert "The login of `predictu-dispatch keys retire` needs the role predictu_support" in stderr
+    assert "The login of `predictu-dispatch keys retire` needs the role predictu_operations" in stderr
     assert await key_ids(cli) == before

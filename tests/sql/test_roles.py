@@ -21,6 +21,7 @@ FOR_THE_FLEET = {
     "correct_times",
     "report_reach",
     "report_signing_keys",
+    "register_signing_keys",
 }
 WITH_OWN_RIGHTS = {"minor_digits", "payout_of", "readable_params", "heartbeat_timeout", "backlog", "callback_groups"}
 """Helpers that show amounts, and counts, which read with their caller's rights."""
@@ -38,6 +39,7 @@ FOR_PEOPLE = {
     "pause_operator",
     "resume_operator",
     "retire_operator",
+    "retire_signing_key",
     "ping_operator",
 }
 MAY_EXECUTE["predictu_operations"] = FOR_PEOPLE | WITH_OWN_RIGHTS | {"currency_digits"}

@@ -58,6 +58,12 @@ async def read_facts(
     )
 
 
+async def record_retirement(invocation: Invocation, operator: str, key_id: str) -> None:
+    """Record that the key signs nothing any more, before its file is removed; may be repeated."""
+    async with database(invocation) as db:
+        await db.fetch(query("retire_signing_key"), operator, key_id)
+
+
 def obstacles_text(operator: str, facts: RetirementFacts, refusals: Sequence[Refusal]) -> list[str]:
     """What stands against a retirement, each with what to do."""
     return [_text(operator, facts, refusal) for refusal in refusals]

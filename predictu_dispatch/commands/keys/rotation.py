@@ -122,8 +122,8 @@ def retire(invocation: Invocation, operator: str, *, compromised: bool) -> None:
 
     Refused, with the reason and the time, while a running daemon signs with it, while its tokens
     are valid (token_ttl_s), and until a PING that was signed with the active key was confirmed.
-    The database knows all three: the login needs predictu_support, predictu_operations or
-    predictu_dispatcher. Without the database: exit 3.
+    The database knows all three, and records when the key was retired: the login needs
+    predictu_operations. Without the database: exit 3.
 
     For a compromised active key: keys stage, keys activate, then keys retire --compromised.
     """
@@ -132,6 +132,7 @@ def retire(invocation: Invocation, operator: str, *, compromised: bool) -> None:
         retirable = rotation.retirable()
     if not compromised:
         _check_retirement(invocation, operator, retirable, signing.token_ttl_s)
+    _record_retirement(invocation, operator, retirable, is_urgent=compromised)
     with _refusals(invocation):
         key = rotation.retire(retirable)
     _report(
@@ -185,6 +186,24 @@ def _check_retirement(invocation: Invocation, operator: str, retirable: Retirabl
         for line in wrapped(paragraph, indent="  " if paragraph in texts else ""):
             print_line(line, err=True)
     sys.exit(EXIT_FAILED)
+
+
+def _record_retirement(invocation: Invocation, operator: str, retirable: Retirable, *, is_urgent: bool) -> None:
+    """Record that the previous key is retired; if that fails, end the command unless it is urgent."""
+    import asyncio  # noqa: PLC0415 - loaded only where used
+
+    from predictu_dispatch.commands.keys.retirement import record_retirement  # noqa: PLC0415
+
+    try:
+        asyncio.run(record_retirement(invocation, operator, retirable.previous.kid))
+    except SystemExit:
+        if not is_urgent:
+            raise
+        print_error(
+            f"signing_key does not say that key {retirable.previous.kid} is retired: the database did not record it",
+            f"Later, as predictu_operations: select predictu_dispatch.retire_signing_key('{operator}',"
+            f" '{retirable.previous.kid}')",
+        )
 
 
 def _rotation(invocation: Invocation, operator: str) -> tuple[KeyRotation, SigningSettings]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from predictu_dispatch.core.fleet import FleetFigures, LatestTimes, RetiredOpera
 from predictu_dispatch.core.lifecycle import Attempt, CallbackChange
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.edge.postgres.database import Database
 from predictu_dispatch.edge.postgres.outbox_rows import (
     callback_of,
@@ -60,6 +61,16 @@ class Outbox:
             [fingerprint for _, fingerprint in given],
         )
         return [row["operator_id"] for row in rows]
+
+    async def register_signing_keys(self, keys: Mapping[str, SigningKey]) -> None:
+        """Store the key that signs from now on for each operator; it is kept forever."""
+        await self._database.fetch(
+            query("register_signing_keys"),
+            list(keys),
+            [key.kid for key in keys.values()],
+            [key.algorithm for key in keys.values()],
+            [json.dumps(key.public_jwk()) for key in keys.values()],
+        )
 
     async def retired_operators(self, operator_ids: Sequence[str]) -> list[RetiredOperator]:
         """Those of the operators that are retired."""

@@ -1,12 +1,15 @@
 """Rotating a signing key under load, with kills and concurrent reads at any step."""
 
 import asyncio
+import hashlib
 import itertools
+import json
 import os
 import shutil
 import signal
 import stat
 import sys
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -343,9 +346,13 @@ async def test_a_key_rotation_under_load_refuses_no_request(  # noqa: PLR0915 - 
     async def tokens_have_expired() -> bool:
         return "its last tokens may be valid" not in await refusal()
 
+    published: dict[str, dict[str, str]] = {}
+
     async def published_by(daemon: Daemon) -> list[str]:
         async with environment.fleet.session.get(f"{daemon.url}/keys/{OPERATOR}.json") as response:
-            return [key["kid"] for key in (await response.json())["keys"]]
+            keys = (await response.json())["keys"]
+        published.update({key["kid"]: key for key in keys})
+        return [key["kid"] for key in keys]
 
     async with running_verifier(environment.fleet.session) as verifier:
         environment.fleet.write_operator(verifier.url, signing={"token_ttl_s": 5})
@@ -399,3 +406,22 @@ async def test_a_key_rotation_under_load_refuses_no_request(  # noqa: PLR0915 - 
         "select distinct attempt, verdict, response_status, key_id from predictu_dispatch.attempt"
     )
     assert {tuple(row) for row in rows} == {(1, "delivered", 200, a), (1, "delivered", 200, b)}
+    await every_token_can_be_verified(environment, published, retired=a)
+
+
+async def every_token_can_be_verified(
+    environment: Environment, published: dict[str, dict[str, str]], *, retired: str
+) -> None:
+    """With the stored keys, which are those that were published, also once a key is retired."""
+    owner = environment.harness.owner
+    stored = {row["kid"]: row for row in await owner.fetch("select * from predictu_dispatch.signing_key")}
+    assert {kid: json.loads(row["public_jwk"]) for kid, row in stored.items()} == published
+    assert {kid for kid, row in stored.items() if row["retired_at"] is not None} == {retired}
+    keys = {kid: jwt.PyJWK(json.loads(row["public_jwk"])).key for kid, row in stored.items()}
+    for row in await owner.fetch("select * from predictu_dispatch.attempt_record"):
+        authorization = json.loads(row["request_headers"])["Authorization"]
+        signature = urlsafe_b64encode(row["token_signature"]).decode().rstrip("=")
+        token = authorization.removeprefix("Bearer ").replace("[signature withheld]", signature)
+        claims = jwt.decode(token, keys[row["key_id"]], algorithms=["EdDSA"], options={"verify_exp": False})
+        assert claims["digest"] == hashlib.sha256(row["request_body"].encode()).hexdigest()
+        assert stored[row["key_id"]]["first_seen_at"] < row["started_at"]

@@ -325,6 +325,7 @@ async def migrate_as_the_first_release(dsn: str, monkeypatch: pytest.MonkeyPatch
         "guards/guard_legal_hold.sql",
         "guards/guard_producer_scope.sql",
         "guards/guard_retired.sql",
+        "guards/guard_signing_key.sql",
         "guards/refuse_currency_change.sql",
         "interventions/abandon_callback.sql",
         "interventions/abandonment_of.sql",
