@@ -366,7 +366,9 @@ def test_the_commands_offer_exactly_the_algorithms_of_the_settings() -> None:
     assert get_args(SigningAlgorithm) == ALGORITHMS
 
 
-@pytest.mark.parametrize("origin", ["a b", "a+b", "https://audit.example", "/a", "a/", "a//b", "é.example", "a\n", "a" * 201])
+@pytest.mark.parametrize(
+    "origin", ["a b", "a+b", "https://audit.example", "/a", "a/", "a//b", "é.example", "a\n", "a" * 201]
+)
 def test_an_origin_names_a_key_in_notes_and_has_no_scheme(origin: str) -> None:
     with pytest.raises(ValidationError) as raised:
         DispatcherSettings.model_validate({"audit": {"origin": origin, "key_file": "audit.pem"}})

@@ -25,6 +25,8 @@ SHORTENED = ("predictu_dispatch", "sql/functions", "sql/migrations", "config", "
 """Folders from which a document may name a path without saying so."""
 NOT_IN_THE_TREE = {"operators/keys/", "config/operators/keys/", "deploy/containers/"}
 """Paths of an installation."""
+OVERLOADS = {"settle_reports": "settle"}
+"""Files of a second function of a name, and the name."""
 PLANNING = r"\b(?:[Ii]ssue \d+|D[1-9]\d?)\b"
 
 
@@ -78,5 +80,9 @@ def test_every_definition_file_is_named_after_what_it_defines() -> None:
     for definition in definitions():
         kind = "view" if definition.is_view else "function"
         defined = re.findall(rf"^create or replace {kind} predictu_dispatch\.(\w+)", definition.sql, re.MULTILINE)
-        assert defined == [Path(definition.name).stem], definition.name
-        assert f" predictu_dispatch.{defined[0]} from public;" in definition.sql, definition.name
+        stem = Path(definition.name).stem
+        name = OVERLOADS.get(stem, stem)
+        assert defined == [name], definition.name
+        # A name with two functions needs the types of the parameters.
+        revoked = rf" predictu_dispatch\.{name}(\(predictu_dispatch\.\w+\[\]\))? from public;"
+        assert re.search(revoked, definition.sql), definition.name
