@@ -189,7 +189,7 @@ def _check_retirement(invocation: Invocation, operator: str, retirable: Retirabl
 
 
 def _record_retirement(invocation: Invocation, operator: str, retirable: Retirable, *, is_urgent: bool) -> None:
-    """Record that the previous key is retired; if that fails, end the command unless it is urgent."""
+    """Record that the previous key is retired. A failure ends the command unless it is urgent."""
     import asyncio  # noqa: PLC0415 - loaded only where used
 
     from predictu_dispatch.commands.keys.retirement import record_retirement  # noqa: PLC0415
