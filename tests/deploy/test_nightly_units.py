@@ -1,4 +1,4 @@
-"""The retention units: systemd accepts every key, and the service is sandboxed."""
+"""The nightly units: systemd accepts every key, and the services are sandboxed."""
 
 import re
 import shutil
@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).parents[2] / "deploy"
-NAME = "predictu-dispatch-retention"
+NAMES = ("predictu-dispatch-retention", "predictu-dispatch-audit")
 EXPOSURE_MAX = 1.2
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd (apt install systemd)")
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Path:
-    """Both units in a folder, with a program that exists on this machine."""
-    text = (UNITS / f"{NAME}.service").read_text(encoding="utf-8")
+@pytest.fixture(params=NAMES)
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A service and its timer in a folder, with a program that exists on this machine."""
+    name = request.param
+    text = (UNITS / f"{name}.service").read_text(encoding="utf-8")
     text, replaced = re.subn(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text)
     assert replaced == 1
-    shutil.copy(UNITS / f"{NAME}.timer", tmp_path)
-    (tmp_path / f"{NAME}.service").write_text(text, encoding="utf-8")
-    return tmp_path / f"{NAME}.service"
+    shutil.copy(UNITS / f"{name}.timer", tmp_path)
+    (tmp_path / f"{name}.service").write_text(text, encoding="utf-8")
+    return tmp_path / f"{name}.service"
 
 
 def systemd_analyze(*arguments: str) -> "subprocess.CompletedProcess[str]":
