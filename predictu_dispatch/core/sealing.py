@@ -28,8 +28,9 @@ class TileWrite(NamedTuple):
     tile: int
     hashes: bytes
     report_ids: bytes | None = None
-    started_from: datetime | None = None
-    started_until: datetime | None = None
+    started_from: str | None = None
+    started_until: str | None = None
+    """Times as the database writes them: not each of them is a datetime."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,7 +126,7 @@ def entry_of(kind: str, row: Row, event: str = "") -> bytes:
     fields |= {name: convert(row[column]) for name, (convert, column) in _MADE[kind].items()}
     if kind == "attempt":
         whole = row["response_body_sha256"]
-        fields["response_body_sha256"] = hex_text(whole) or hash_text(row["response_body"])
+        fields["response_body_sha256"] = hash_text(row["response_body"]) if whole is None else hex_text(whole)
     if kind == "key":
         fields["event"] = event
         fields["at"] = time_text(row[f"{event}_at"])

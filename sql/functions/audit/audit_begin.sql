@@ -14,7 +14,11 @@ begin
     ), inserted as (
         insert into predictu_dispatch.audit_log
             (operator_id, origin, attempts_before, interventions_before, system_identifier)
-        select m.operator_id, audit_begin.origin || '/' || m.operator_id, coalesce(a.attempts, 0),
+        select m.operator_id,
+               -- The name of a key in notes has no space and no plus.
+               audit_begin.origin || '/' || case when m.operator_id ~ '^[A-Za-z0-9._-]{1,200}$' then m.operator_id
+                   else '%' || encode(sha256(convert_to(m.operator_id, 'UTF8')), 'hex') end,
+               coalesce(a.attempts, 0),
                (select count(*) from predictu_dispatch.intervention i where i.operator_id = m.operator_id),
                c.system_identifier
           from missing m
