@@ -584,7 +584,7 @@ end $_$;
 CREATE FUNCTION predictu_dispatch.audit_begin(origin text, operator_ids text[]) RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
     begun text[];
 begin
@@ -596,7 +596,11 @@ begin
     ), inserted as (
         insert into predictu_dispatch.audit_log
             (operator_id, origin, attempts_before, interventions_before, system_identifier)
-        select m.operator_id, audit_begin.origin || '/' || m.operator_id, coalesce(a.attempts, 0),
+        select m.operator_id,
+               -- The name of a key in notes has no space and no plus.
+               audit_begin.origin || '/' || case when m.operator_id ~ '^[A-Za-z0-9._-]{1,200}$' then m.operator_id
+                   else '%' || encode(sha256(convert_to(m.operator_id, 'UTF8')), 'hex') end,
+               coalesce(a.attempts, 0),
                (select count(*) from predictu_dispatch.intervention i where i.operator_id = m.operator_id),
                c.system_identifier
           from missing m
@@ -613,7 +617,7 @@ begin
     )
     select coalesce(array_agg(b.operator_id order by b.operator_id), '{}') into begun from inserted b;
     return begun;
-end $$;
+end $_$;
 
 CREATE TABLE predictu_dispatch.attempt_record (
     operator_id text CONSTRAINT attempt_operator_id_not_null NOT NULL,
