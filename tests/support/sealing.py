@@ -63,7 +63,8 @@ async def insert_others(connection: Connection) -> None:
         "insert into predictu_dispatch.signing_key"
         " (operator_id, kid, algorithm, public_jwk, retired_at, retired_id, retired_in)"
         " values ('op_abc123', gen_random_uuid()::text, 'EdDSA', '{}', 'infinity', gen_random_uuid(),"
-        " pg_current_xact_id()::text::bigint)"
+        " pg_current_xact_id()::text::bigint"
+        " + coalesce((select xid_offset from predictu_dispatch.audit_position), 0))"
     )
 
 
@@ -96,6 +97,9 @@ class TestSealer(Sealer):
 
     async def turn(self) -> Turn | None:
         return await self._turn()
+
+    async def backlog_step(self) -> Turn | None:
+        return await self._backlog()
 
     async def seal_all(self) -> None:
         """Seal all that is visible, and the whole backlog."""

@@ -3,6 +3,8 @@
 create or replace function predictu_dispatch.retire_signing_key(operator_id text, key_id text)
 returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    -- audit_restore() locks the table while it changes the offset; the next statement sees the new one.
+    lock table predictu_dispatch.signing_key in row exclusive mode;
     update predictu_dispatch.signing_key k
        set retired_at = greatest(clock_timestamp(), k.first_seen_at), retired_id = gen_random_uuid(),
            -- As the default of written_in.
