@@ -42,7 +42,11 @@ def prove(
     verify it without us. evidence/FORMAT.md specifies the entry. `dispute` puts all of it, and
     what was sent and received, into one file.
     """
-    operator_id, whole_id = asyncio.run(_find(invocation, request_id, operator))
+    if operator is not None and request_id.is_whole:
+        # Its callback may have been removed.
+        operator_id, whole_id = operator, request_id.first
+    else:
+        operator_id, whole_id = asyncio.run(_find(invocation, request_id, operator))
     number, proof = asyncio.run(_prove(invocation, operator_id, whole_id, attempt))
     entry_file = output and output.with_name(f"{output.name}.entry.json")
     if output and entry_file:
