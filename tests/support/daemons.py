@@ -254,8 +254,16 @@ def _merged(settings: Settings, over: Settings) -> dict[str, Any]:
 def _toml(settings: Settings) -> str:
     """Writes TOML with one level of tables.
 
-    Strings, numbers, booleans and lists are written as in JSON.
+    Strings, numbers, booleans and lists are written as in JSON, tables in a list inline.
     """
-    plain = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if not isinstance(value, Mapping)]
+    plain = [f"{name} = {_value(value)}" for name, value in settings.items() if not isinstance(value, Mapping)]
     tables = [f"\n[{name}]\n{_toml(value)}" for name, value in settings.items() if isinstance(value, Mapping)]
     return "\n".join([*plain, *tables]) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name} = {_value(one)}' for name, one in value.items())}}}"
+    return json.dumps(value)
