@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -31,6 +32,7 @@ from predictu_dispatch.commands.texts import (
     VERDICTS,
     changes_text,
     reason_text,
+    repeated_answer,
     state_text,
 )
 from predictu_dispatch.core.printable import printable
@@ -50,7 +52,17 @@ _COLOURS: Final = {
 }
 _WAGER: Final = (("market", "market_id"), ("outcome", "outcome"), ("odds", "odds"))
 _EQUAL_ATTEMPTS_MAX: Final = 3  # Of more in a row, the first and the last are printed.
-_ALIKE: Final = ("verdict", "evidence", "reason", "response_status", "response_body", "error", "url", "key_id")
+_ALIKE: Final = (
+    "verdict",
+    "evidence",
+    "reason",
+    "response_status",
+    "response_body",
+    "response_body_sha256",
+    "error",
+    "url",
+    "key_id",
+)
 _JSON_COLUMNS: Final = ("params", "request_headers", "response_headers", "before", "after")
 _JSON_ROWS: Final = ("audit", "interventions")
 
@@ -235,8 +247,9 @@ def _print_answer(callback: Row) -> None:
 
 def _print_life(audit: list[Row], interventions: list[Row]) -> None:
     """Print attempts and interventions in the order in which they happened."""
+    print_attempt = partial(_print_attempt, audit=audit)
     events: list[tuple[datetime, Callable[[Row], None], Row]] = [
-        *((attempt["started_at"], _print_attempt, attempt) for attempt in audit),
+        *((attempt["started_at"], print_attempt, attempt) for attempt in audit),
         *((intervention["done_at"], _print_intervention, intervention) for intervention in interventions),
     ]
     in_order = [(print_event, row) for _, print_event, row in sorted(events, key=lambda event: event[0])]
@@ -246,7 +259,7 @@ def _print_life(audit: list[Row], interventions: list[Row]) -> None:
             print_event(row)
         if not is_short:
             _print_equal_attempts([row for _, row in run[1:-1]])
-            _print_attempt(run[-1][1])
+            print_attempt(run[-1][1])
 
 
 def _kind_of(event: Row) -> tuple[object, ...]:
@@ -274,7 +287,7 @@ def _print_intervention(intervention: Row) -> None:
     _print_field("", changes_text(intervention["before"], intervention["after"]))
 
 
-def _print_attempt(attempt: Row) -> None:
+def _print_attempt(attempt: Row, audit: list[Row]) -> None:
     title = f"attempt {attempt['attempt']} by {attempt['instance']} at {timestamp(attempt['started_at'])}"
     colour = _COLOURS.get(attempt["verdict"], "yellow")
     print_wrapped(f"{title}: {VERDICTS[attempt['verdict']]}", indent="  ", hanging="    ", colour=colour)
@@ -289,6 +302,8 @@ def _print_attempt(attempt: Row) -> None:
     if attempt["response_status"] is not None:
         cut = "(cut) " if attempt["response_truncated"] else ""
         _print_field("", f"HTTP {attempt['response_status']} {cut}{_body_text(attempt['response_body'])}")
+    if attempt["response_body_repeats"] is not None:
+        _print_field("", repeated_answer(attempt, audit))
     _print_field("", attempt["error"])
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from predictu_dispatch.commands.output import duration, timestamp
+from predictu_dispatch.commands.output import Row, duration, timestamp
 
 CLOCK_DIFFERENCE_SHOWN_S: Final = 1.0
 """As the alert PredictuClockDiffers."""
@@ -155,6 +157,27 @@ def fault(error: str) -> str:
         return of_tls[1].strip()
     in_brackets = error.rpartition(" [")[2].removesuffix("]") if error.endswith("]") else error
     return first_line(in_brackets.encode())
+
+
+def repeated_answer(attempt: Row, audit: Sequence[Row]) -> str:
+    """Which earlier attempt got the same answer, if an attempt's row has only its beginning."""
+    digest = attempt["response_body_sha256"]
+    whole = next(
+        (
+            one["response_body"]
+            for one in audit
+            if one["attempt"] == attempt["response_body_repeats"]
+            and one["response_body"] is not None
+            and hashlib.sha256(one["response_body"]).hexdigest() == digest
+        ),
+        None,
+    )
+    size = "" if whole is None else f"{len(whole):,} bytes, "
+    kept = len(attempt["response_body"])
+    return (
+        f"the same answer as attempt {attempt['response_body_repeats']}, {size}SHA-256 {digest};"
+        f" the first {kept:,} are kept"
+    )
 
 
 def first_line(answer: bytes | None) -> str:

@@ -83,6 +83,13 @@ class Attempt(NamedTuple):
     reaped: bool = False
     """True if the lease expired without a report and another daemon settled the attempt."""
 
+    @property
+    def audited_bytes(self) -> int:
+        """The bytes of headers and bodies in its audit row."""
+        request = len(self.request_headers or "") + len((self.request_body or "").encode())
+        headers = sum([len(name) + len(value) for name, value in self.exchange.headers])
+        return request + headers + len(self.exchange.body)
+
 
 class Cause(StrEnum):
     """Why a callback changed.

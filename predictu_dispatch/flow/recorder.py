@@ -27,8 +27,9 @@ from collections.abc import Callable, Sequence
 
 from predictu_dispatch.core.callback import Callback
 from predictu_dispatch.core.database import DatabaseUnavailable, Refused
-from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause
+from predictu_dispatch.core.lifecycle import FINAL, Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.core.repetition import Repetitions
 from predictu_dispatch.core.settling import Remedy, is_about_content, remedy
 from predictu_dispatch.flow.ports import Observer, Outbox
 from predictu_dispatch.flow.unsettled import Entry, Key, Unsettled, key_of
@@ -86,6 +87,7 @@ class Recorder:
         self._batch_max = BATCH_MAX
         self._is_hurried = False
         self._is_settling = False
+        self._repetitions = Repetitions()
         self.unsettled = Unsettled()
         self.progressed_at_s = time.monotonic()
         """When a settle last ended in any way, or work arrived after a pause."""
@@ -159,10 +161,11 @@ class Recorder:
     async def _settle(self, entries: list[Entry], repeats: int = 0) -> None:
         """Settle these, one by one if necessary, repeating after outages."""
         outages = 0
+        stored = [self._repetitions.shortened(entry.attempt) for entry in entries]
         while True:
             began_s = time.monotonic()
             try:
-                changes = await self._outbox.settle([entry.attempt for entry in entries])
+                changes = await self._outbox.settle(stored)
             except Exception as error:  # noqa: BLE001 - whatever a settle is answered, the answers are kept
                 self.progressed_at_s = time.monotonic()
                 todo = remedy(error, reports=len(entries), repeats=repeats)
@@ -176,7 +179,7 @@ class Recorder:
                 self.progressed_at_s = time.monotonic()
                 if self.progressed_at_s - began_s < QUICK_S:
                     self._batch_max = min(2 * self._batch_max, BATCH_MAX)
-                self._conclude(entries, changes, began_s)
+                self._conclude(entries, stored, changes, began_s)
                 return
 
     async def _after_failure(self, entries: list[Entry], error: Exception, todo: Remedy, repeats: int) -> None:
@@ -197,13 +200,14 @@ class Recorder:
             exchange = attempt.exchange._replace(
                 headers=(), body=b"", error=f"the audit refused the exchange: {error}"[:500]
             )
+            stored = attempt._replace(exchange=exchange)
             try:
-                changes = await self._outbox.settle([attempt._replace(exchange=exchange)])
+                changes = await self._outbox.settle([stored])
             except Exception as again:  # noqa: BLE001 - as above
                 error = again
             else:
                 self._observer.report_refused(attempt, error)
-                self._conclude([entry], changes, began_s)
+                self._conclude([entry], [stored], changes, began_s)
                 return
         self._keep(entry, error)
 
@@ -227,15 +231,16 @@ class Recorder:
         if self._is_hurried:
             # The process ends soon: there may be no second try.
             timeout_s = APART_TIMEOUT_MAX_S
+        stored = self._repetitions.shortened(entry.attempt)
         try:
-            changes = await self._outbox.settle_apart(entry.attempt, timeout_s=timeout_s)
+            changes = await self._outbox.settle_apart(stored, timeout_s=timeout_s)
         except Exception as error:  # noqa: BLE001 - as above
             if isinstance(error, DatabaseUnavailable) and error.without_session:
                 self._retry_later(entry, REPEAT_MAX_S, apart=True)
             else:
                 await self._settle_without_exchange(entry, error)
         else:
-            self._conclude([entry], changes, began_s)
+            self._conclude([entry], [stored], changes, began_s)
 
     def _keep(self, entry: Entry, error: Exception) -> None:
         """Settle the entry apart from now on: it failed alone."""
@@ -270,10 +275,12 @@ class Recorder:
 
     # ── After a settle ────────────────────────────────────────────────────────────────────────────
 
-    def _conclude(self, entries: Sequence[Entry], changes: Sequence[CallbackChange], began_s: float) -> None:
+    def _conclude(
+        self, entries: Sequence[Entry], stored: Sequence[Attempt], changes: Sequence[CallbackChange], began_s: float
+    ) -> None:
         """Finish what was settled, and retry the others."""
         # If courier and reaper report an attempt, the courier's report counts, as in the database.
-        reported = {entry.key: entry.attempt for entry in sorted(entries, key=lambda one: not one.attempt.reaped)}
+        reported = {key_of(one.callback): one for one in sorted(stored, key=lambda one: not one.reaped)}
         answered: dict[Key, Cause] = {}
         for change in changes:
             if change.attempt is not None:
@@ -299,6 +306,8 @@ class Recorder:
 
     def _observe(self, change: CallbackChange, reported: dict[Key, Attempt]) -> None:
         if change.attempt is None:
+            if change.state in FINAL:
+                self._repetitions.forget(change.operator_id, change.request_id)
             self._observer.callback_changed(change)
             if change.lane is not None:
                 self._wake(change.lane, 0.0, change.operator_id)
@@ -306,6 +315,7 @@ class Recorder:
         if change.cause is Cause.LOCKED:
             return
         attempt = reported[change.operator_id, change.request_id, change.attempt]
+        self._repetitions.note(attempt, change)
         if change.cause is Cause.UNKNOWN_ATTEMPT:
             self._observer.report_refused(attempt, Refused("", "this attempt was never claimed"))
             return

@@ -10,7 +10,13 @@ from tests.support.telemetry import MetricFamily, metric_families
 DOCUMENT = Path(__file__).parents[2] / "deploy" / "metrics.md"
 HEADING = "## All metrics\n\n"
 PREFIX = "predictu_dispatch_"
-UNITS = {"_timestamp_seconds": "Unix time", "_seconds": "seconds", "_subunits": "smallest unit", "_ratio": "0 to 1"}
+UNITS = {
+    "_timestamp_seconds": "Unix time",
+    "_seconds": "seconds",
+    "_subunits": "smallest unit",
+    "_bytes": "bytes",
+    "_ratio": "0 to 1",
+}
 
 
 def unit_of(name: str, family: MetricFamily) -> str:

@@ -26,6 +26,10 @@ _HELP = {
         "with verdict retry, and answers with an unknown status. Late answers are not counted again. Unusual HTTP "
         "codes are counted as http_4xx and so on."
     ),
+    "audit_bytes": (
+        "Bytes of headers and bodies of the attempts that this daemon wrote to the audit. If an operator gives the "
+        "same answer to a callback again, the first 4,096 bytes of its body are written."
+    ),
     "confirmed_amount_subunits": (
         "Money in callbacks that became delivered, in the currency's smallest unit (cents; yen for JPY). debit: "
         "BET_MAKE; credit: BET_WIN, BET_SELL, BET_REFUND; rollback: a BET_ROLLBACK that reversed a debit. The audit "
@@ -90,6 +94,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.attempts = self._counts("attempts", "operator", "method", "verdict")
         self.failed = self._counts("attempts_failed", "operator", "reason")
+        self.audit_bytes = self._counts("audit_bytes", "operator")
         self.confirmed = self._counts("confirmed_amount_subunits", "operator", "currency", "direction")
         self.finished = self._counts("callbacks_finished", "operator", "method", "state")
         self.rollbacks = self._counter("rollbacks", "operator", "cause")

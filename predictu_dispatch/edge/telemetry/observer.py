@@ -83,6 +83,7 @@ class Telemetry:
         late = change.cause is Cause.LATE
         verdict = "late" if late else attempt.outcome.verdict
         metrics.attempts.inc(callback.operator_id, callback.method, verdict)
+        metrics.audit_bytes.add(attempt.audited_bytes, callback.operator_id)
         if late:
             metrics.leases_lost.inc()
         elif (failure := failure_reason(attempt)) is not None:
