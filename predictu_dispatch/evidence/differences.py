@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -46,38 +46,53 @@ class Differences:
     def faults(self, removed: Mapping[str, Ranges]) -> Iterator[Fault]:
         """Yield a fault for each leaf or row without its counterpart, in the order of the logs."""
         for key, leaves in sorted(self.leaves.items(), key=lambda item: (item[0][0], item[1][0].at)):
-            yield from self._faults_of(key, leaves, self.rows.get(key, []), removed.get(key[0], Ranges()))
+            yield from _Entry(key, leaves, self.rows.get(key, [])).faults(removed.get(key[0], Ranges()))
         for key, rows in sorted(self.rows.items(), key=lambda item: (item[0][0], item[1][0].at)):
             if key not in self.leaves:
-                for row in rows:
-                    if not row.is_pending:
-                        yield Fault(operator_id=key[0], kind=FaultKind.ADDED, subject=row.subject)
+                yield from _Entry(key, [], rows).faults(Ranges())
 
-    @staticmethod
-    def _faults_of(
-        key: tuple[str, bytes], leaves: list[Leaf], rows: list[StoredRow], removed: Ranges
-    ) -> Iterator[Fault]:
-        operator_id, entry_id = key
-        first, *others = leaves
-        subject = rows[0].subject if rows else f"the entry {UUID(bytes=entry_id)}"
-        for other in others:
-            detail = f"it is in the log as entry {first.at} already"
-            yield Fault(
-                operator_id=operator_id, kind=FaultKind.SEALED_TWICE, subject=subject, detail=detail, index=other.at
-            )
-        if first.at in removed:
-            for row in rows:
-                detail = "it is recorded as removed, and its row is there"
-                yield Fault(
-                    operator_id=operator_id,
-                    kind=FaultKind.REMOVAL,
-                    subject=row.subject,
-                    detail=detail,
-                    index=first.at,
+
+class _Entry:
+    """The leaves and rows of one id: one each, or two if a report was repeated."""
+
+    def __init__(self, key: tuple[str, bytes], leaves: Sequence[Leaf], rows: Sequence[StoredRow]) -> None:
+        self._operator_id, self._entry_id = key
+        self._leaves = leaves
+        self._rows = list(rows)
+
+    def faults(self, removed: Ranges) -> Iterator[Fault]:
+        unmatched = [leaf for leaf in self._leaves if leaf.at not in removed and not self._take(leaf)]
+        for leaf in self._leaves:
+            if leaf.at in removed and (row := self._take(leaf)):
+                yield self._fault(
+                    FaultKind.REMOVAL, row.subject, leaf, "it is recorded as removed, and its row is there"
                 )
-        elif not rows:
-            yield Fault(operator_id=operator_id, kind=FaultKind.MISSING, subject=subject, index=first.at)
-        elif all(row.leaf_hash != first.leaf_hash for row in rows):
-            yield Fault(operator_id=operator_id, kind=FaultKind.CHANGED, subject=subject, index=first.at)
-        if first.at not in removed and len(rows) > 1:
-            yield Fault(operator_id=operator_id, kind=FaultKind.COPIED, subject=rows[0].subject, index=first.at)
+        for leaf in unmatched:
+            same = next((each for each in self._leaves if each.leaf_hash == leaf.leaf_hash and each is not leaf), None)
+            if self._rows:
+                yield self._fault(FaultKind.CHANGED, self._rows.pop(0).subject, leaf)
+            elif same is not None:
+                name, detail = f"the entry {UUID(bytes=self._entry_id)}", f"it is in the log as entry {same.at} too"
+                yield self._fault(FaultKind.SEALED_TWICE, name, leaf, detail)
+            else:
+                yield self._fault(FaultKind.MISSING, f"the entry {UUID(bytes=self._entry_id)}", leaf)
+        for row in self._rows:
+            if self._leaves and all(leaf.at in removed for leaf in self._leaves):
+                detail = "it is recorded as removed, and there is a row"
+                yield self._fault(FaultKind.REMOVAL, row.subject, self._leaves[0], detail)
+            elif self._leaves:
+                yield self._fault(FaultKind.COPIED, row.subject, self._leaves[0])
+            elif not row.is_pending:
+                yield self._fault(FaultKind.ADDED, row.subject)
+
+    def _take(self, leaf: Leaf) -> StoredRow | None:
+        """Take the row that this leaf sealed."""
+        for row in self._rows:
+            if row.leaf_hash == leaf.leaf_hash:
+                self._rows.remove(row)
+                return row
+        return None
+
+    def _fault(self, kind: FaultKind, subject: str, leaf: Leaf | None = None, detail: str = "") -> Fault:
+        index = leaf.at if leaf else None
+        return Fault(operator_id=self._operator_id, kind=kind, subject=subject, detail=detail, index=index)

@@ -95,10 +95,12 @@ _BEFORE: Final = (
 )
 """It was there before the logs began, or before a restore."""
 _SEALED_IDS: Final = (
-    " left join (select t.operator_id as sealed_operator_id,"
+    " left join (select distinct t.operator_id as sealed_operator_id,"
     " encode(substr(t.report_ids, n * 16 + 1, 16), 'hex')::uuid as sealed_id"
-    " from predictu_dispatch.audit_tile t, generate_series(0, octet_length(t.report_ids) / 16 - 1) n"
-    " where t.level = 0) s on (s.sealed_operator_id, s.sealed_id) = ({row}.operator_id, {entry_id})"
+    " from unnest($7::text[], $8::bigint[]) h (operator_id, size)"
+    " join predictu_dispatch.audit_tile t on t.operator_id = h.operator_id and t.level = 0"
+    " cross join generate_series(0, octet_length(t.report_ids) / 16 - 1) n"
+    " where t.tile * 256 + n < h.size) s on (s.sealed_operator_id, s.sealed_id) = ({row}.operator_id, {entry_id})"
 )
 _SUM: Final = "(get_byte(uuid_send({entry_id}), 14) << 8 | get_byte(uuid_send({entry_id}), 15))"
 """sum_of() of multiset.py."""
@@ -130,8 +132,8 @@ def rows_statement(source: EntrySource, *, is_detailed: bool, has_backlog: bool)
     """The statement that reads the rows of a source.
 
     $1 xid_offset, $2 and $3 xmax and xip of sealed_until, $4 an operator or null; with a backlog $5
-    and $6 xmax and xip of backlog_until; detailed: then the sums to which the rows must belong;
-    partitioned: then the bounds of started_at.
+    and $6 xmax and xip of backlog_until, $7 and $8 the logs and their sizes; detailed: then the
+    sums to which the rows must belong; partitioned: then the bounds of started_at.
     Columns: operator_id, record (entry id and leaf hash; null if it is pending and not detailed),
     is_pending, at; detailed: also subject.
     """
@@ -145,7 +147,7 @@ def rows_statement(source: EntrySource, *, is_detailed: bool, has_backlog: bool)
         # Which of these rows are sealed only the log says.
         joined = _SEALED_IDS.format(row=row, entry_id=entry_id)
         where.append(f"(s.sealed_id is not null or {pending} or not {_BEFORE.format(written=written)})")
-        parameters += 2
+        parameters += 4
     if is_detailed:
         parameters += 1
         where.append(f"{_SUM.format(entry_id=entry_id)} = any(${parameters}::integer[])")

@@ -1,8 +1,9 @@
 """Exports logs as static trees (c2sp.org/tlog-tiles), and reads an earlier export.
 
-`DIR/<operator_id>/checkpoint` and `DIR/<operator_id>/tile/…`. The tiles come first, then the
-checkpoint, each by a rename, so an export that was interrupted is still the earlier one. A log that
-does not continue the exported one is not exported: the folder is evidence.
+`DIR/<operator_id>/checkpoint` and `DIR/<operator_id>/tile/…`; the folder is the last part of the
+log's name, which is the operator's id unless that has odd characters. The tiles come first, then
+the checkpoint, each by a rename, so an export that was interrupted is still the earlier one. A log
+that does not continue the exported one is not exported: the folder is evidence.
 """
 
 from __future__ import annotations
@@ -45,26 +46,33 @@ class EarlierExport:
 
     folder: Path
 
-    def checkpoints(self) -> Iterator[tuple[str, KeptCheckpoint]]:
-        """Yield each log's operator and checkpoint. Raises NoteError and OSError."""
+    def checkpoints(self) -> Iterator[KeptCheckpoint]:
+        """Yield each log's checkpoint. Raises NoteError and OSError."""
         for file in sorted(self.folder.glob(f"*/{CHECKPOINT}")):
-            yield file.parent.name, outside_checkpoint(file)
+            yield outside_checkpoint(file)
 
-    def leaf_hashes(self, operator_id: str, tile: int) -> bytes:
-        """The hashes of a tile of level 0 as far as it was exported."""
-        file = self.folder / operator_id / CHECKPOINT
+    def leaf_hashes(self, origin: str, tile: int) -> bytes:
+        """The hashes of a tile of level 0 of this log as far as it was exported."""
+        target = self.folder / folder_of(origin)
+        file = target / CHECKPOINT
         if not file.exists():
             return b""
         width = width_of(0, tile, outside_checkpoint(file).size)
         if not width:
             return b""
-        path = self.folder / operator_id / tile_path(0, tile, width)
+        path = target / tile_path(0, tile, width)
         try:
             return path.read_bytes()
         except FileNotFoundError:
             # A later export may have been interrupted after it wrote the whole tile.
-            whole = self.folder / operator_id / tile_path(0, tile)
+            whole = target / tile_path(0, tile)
             return whole.read_bytes()[: width * HASH_BYTES] if whole.exists() else b""
+
+
+def folder_of(origin: str) -> str:
+    """The folder of a log: the last part of its name, without what leads elsewhere."""
+    name = origin.rpartition("/")[2]
+    return name.replace(".", "%2e") if name.startswith(".") else name
 
 
 def outside_checkpoint(file: Path) -> KeptCheckpoint:
@@ -72,8 +80,8 @@ def outside_checkpoint(file: Path) -> KeptCheckpoint:
     with file.open("rb") as opened:
         content = opened.read(NOTE_BYTES_MAX + 1)
     try:
-        note = parse(content)
-        return KeptCheckpoint(Checkpoint.parse(note.text).size, content.decode(), source=str(file))
+        checkpoint = Checkpoint.parse(parse(content).text)
+        return KeptCheckpoint(checkpoint.size, content.decode(), source=str(file), origin=checkpoint.origin)
     except NoteError as error:
         raise NoteError(f"{file} is no checkpoint: {error}") from None
 
@@ -87,7 +95,7 @@ async def export_log(reader: AuditReader, operator_id: str, folder: Path, *, sin
     note = with_cosignatures(head["checkpoint"], head["cosignatures"])
     checkpoint = Checkpoint.parse(parse(note).text)
     size = checkpoint.size
-    target = folder / operator_id
+    target = folder / folder_of(checkpoint.origin)
     if (target / CHECKPOINT).exists():
         earlier = Checkpoint.parse(parse((target / CHECKPOINT).read_bytes()).text)
         if earlier.size > size or await _root(reader, operator_id, earlier.size) != earlier.root:

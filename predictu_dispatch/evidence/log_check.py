@@ -25,6 +25,10 @@ class KeptCheckpoint(NamedTuple):
     note: str
     cosignatures: Sequence[str] = ()
     source: str = ""
+    origin: str = ""
+    """The log's name; only of one that was kept outside."""
+    is_single: bool = False
+    """Kept outside as a file of its own, not in an export of all logs."""
 
 
 class LogHead(NamedTuple):

@@ -29,7 +29,7 @@ from predictu_dispatch.evidence.log_pages import CheckpointPages, LeafPage, leaf
 from predictu_dispatch.evidence.multiset import ID_BYTES, SUMS, Multisets, sum_of
 from predictu_dispatch.evidence.ranges import Ranges
 from predictu_dispatch.evidence.schema_check import has_our_view, schema_differences
-from predictu_dispatch.evidence.verification_result import LogResult, NoLogError, Request, Verification
+from predictu_dispatch.evidence.verification_result import LogResult, NotVerifiableError, Request, Verification
 
 UNSEALED_MAX: Final = timedelta(minutes=5)
 _NAMED_MAX: Final = 1_000_000
@@ -39,7 +39,7 @@ _RUNS_MAX: Final = 3
 
 
 async def verify(reader: AuditReader, request: Request) -> Verification:
-    """Verify once, or again if retention removed something meanwhile. Raises NoLogError."""
+    """Verify once, or again if retention removed something meanwhile. Raises NotVerifiableError."""
     for _ in range(_RUNS_MAX - 1):
         run = _Run(reader, request)
         result = await run.execute()
@@ -58,6 +58,7 @@ class _Run:
         self._pending_since: dict[str, datetime] = {}
         self._position: AuditPosition
         self._months: Sequence[Any] = ()
+        self._sizes: dict[str, int] = {}
         self.removals_changed = False
 
     async def execute(self) -> Verification:
@@ -68,21 +69,21 @@ class _Run:
             removals = await self._reader.fetch("audit_removals", operator_id)
             self._months = await self._reader.fetch("audit_months")
             schema = await self._reader.fetch("audit_schema")
+        await self._refuse_detached_months()
         if position is None:
-            raise NoLogError("nothing was sealed yet")
+            raise NotVerifiableError("nothing was sealed yet")
         if operator_id is not None and not logs:
-            raise NoLogError(f"unknown operator {operator_id}")
+            raise NotVerifiableError(f"unknown operator {operator_id}")
         self._position = position
         result = Verification(
             read_at=position.read_at, sealed_at=position.sealed_at, has_backlog=position.backlog is not None
         )
         self._read_removals(removals, result.faults)
-        sizes = {}
         for log in logs:
             if log["origin"] is None or log["size"] is None:
                 self._without_log(log, result.faults)
             else:
-                sizes[log["operator_id"]] = log["size"]
+                self._sizes[log["operator_id"]] = log["size"]
                 result.logs[log["operator_id"]] = await self._check_log(log, result.faults)
         self._note_lost_logs(result)
         if not has_our_view(schema):
@@ -91,12 +92,22 @@ class _Run:
         result.warnings = schema_differences(schema)
         await self._add_rows()
         result.rows = self._sums.rows
-        await self._name_differences(sizes, result)
+        await self._name_differences(result)
         for operator, pending in self._pending.items():
             self._note_pending(operator, pending, result)
         again = await self._reader.fetch("audit_removals", operator_id)
         self.removals_changed = [each["removal_id"] for each in again] != [each["removal_id"] for each in removals]
+        await self._refuse_detached_months()
         return result
+
+    async def _refuse_detached_months(self) -> None:
+        """Between detaching a month and recording its removal, its rows cannot be read."""
+        if detached := await self._reader.fetch("audit_detached"):
+            parts = ", ".join(row["part"] for row in detached)
+            raise NotVerifiableError(
+                f"retention has detached {parts} and has not recorded the removal yet;"
+                " let predictu-dispatch retain finish, and verify then"
+            )
 
     def _read_removals(self, removals: Sequence[Any], faults: Faults) -> None:
         found: dict[str, list[tuple[int, int]]] = {}
@@ -124,10 +135,12 @@ class _Run:
             )
 
     def _note_lost_logs(self, result: Verification) -> None:
-        for operator, checkpoints in self._request.outside.items():
-            if operator not in result.logs and self._request.operator_id in (None, operator):
-                for each in checkpoints:
-                    result.faults.add(_fault(operator, FaultKind.LOG_MISSING, each.source, "this log is not here"))
+        found = {log.origin for log in result.logs.values()}
+        for each in self._request.outside:
+            if each.origin not in found:
+                operator_id = self._request.operator_id or each.origin.rpartition("/")[2]
+                detail = f"the log {each.origin} is not here"
+                result.faults.add(_fault(operator_id, FaultKind.LOG_MISSING, each.source, detail))
 
     async def _check_log(self, log: Mapping[str, Any], faults: Faults) -> LogResult:
         operator_id, size = log["operator_id"], log["size"]
@@ -141,12 +154,13 @@ class _Run:
             faults=faults,
         )
         removed = self._removed.get(operator_id, Ranges())
-        checkpoints = CheckpointPages(self._reader, operator_id, self._request.outside.get(operator_id, ()))
+        outside = [each for each in self._request.outside if each.origin == origin]
+        checkpoints = CheckpointPages(self._reader, operator_id, outside)
         check.append(b"", await checkpoints.up_to(0))
         async for page in leaf_pages(self._reader, operator_id, size):
             if page.first == 0 and page.ids[:ID_BYTES] != log["start_id"].bytes:
                 faults.add(_fault(operator_id, FaultKind.START, "the log", index=0))
-            self._compare_with_export(operator_id, page, faults)
+            self._compare_with_export(operator_id, origin, page, faults)
             for part in removed.outside_of(page.first, page.end):
                 begin, end = part.first - page.first, part.end - page.first
                 ids, hashes = (
@@ -181,9 +195,9 @@ class _Run:
             removed=size - sum(part.end - part.first for part in removed.outside_of(0, size)),
         )
 
-    def _compare_with_export(self, operator_id: str, page: LeafPage, faults: Faults) -> None:
+    def _compare_with_export(self, operator_id: str, origin: str, page: LeafPage, faults: Faults) -> None:
         for first in range(page.first, page.end, TILE_WIDTH):
-            earlier = self._request.earlier_hashes(operator_id, first // TILE_WIDTH)
+            earlier = self._request.earlier_hashes(origin, first // TILE_WIDTH)
             now = page.hashes[(first - page.first) * HASH_BYTES :][: len(earlier)]
             if earlier != now:
                 differ = [
@@ -211,12 +225,14 @@ class _Run:
         position = self._position
         statement = rows_statement(source, is_detailed=bool(sums), has_backlog=position.backlog is not None)
         arguments: list[Any] = [position.xid_offset, *position.sealed, self._request.operator_id]
-        arguments += [*(position.backlog or ()), *([sums] if sums else [])]
+        if position.backlog is not None:
+            arguments += [*position.backlog, list(self._sizes), list(self._sizes.values())]
+        arguments += [sums] if sums else []
         for bounds in self._months if source.is_partitioned else [()]:
             async for batch in self._reader.rows(statement, *arguments, *bounds):
                 yield batch
 
-    async def _name_differences(self, sizes: Mapping[str, int], result: Verification) -> None:
+    async def _name_differences(self, result: Verification) -> None:
         unbalanced = self._sums.unbalanced()
         if not unbalanced:
             return
@@ -225,7 +241,7 @@ class _Run:
         result.unnamed_sums = len(unbalanced) - len(named)
         wanted = set(named)
         differences = Differences()
-        for operator_id, size in sizes.items():
+        for operator_id, size in self._sizes.items():
             async for page in leaf_pages(self._reader, operator_id, size):
                 for number in range(len(page.ids) // ID_BYTES):
                     entry_id = page.ids[number * ID_BYTES : (number + 1) * ID_BYTES]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,8 +11,8 @@ from predictu_dispatch.evidence.log_check import KeptCheckpoint
 from predictu_dispatch.evidence.trusted_keys import TrustedKeys
 
 
-class NoLogError(Exception):
-    """There is no log to verify; the message says why."""
+class NotVerifiableError(Exception):
+    """Nothing can be verified now; the message says why."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Request:
 
     operator_id: str | None
     keys: TrustedKeys
-    outside: Mapping[str, Sequence[KeptCheckpoint]]
-    """Checkpoints that were kept elsewhere, by operator."""
-    earlier_hashes: Callable[[str, int], bytes] = lambda _operator, _tile: b""
-    """An earlier export's tile of level 0, as far as it goes."""
+    outside: Sequence[KeptCheckpoint] = ()
+    """Checkpoints that were kept elsewhere."""
+    earlier_hashes: Callable[[str, int], bytes] = lambda _origin, _tile: b""
+    """An earlier export's tile of level 0 of a log, as far as it goes."""

@@ -49,6 +49,7 @@ async def test_an_untouched_audit_is_clean_and_the_result_is_recorded(audit: Sea
             ("op_a", 910, 0, "test_auditor"),
             ("op_b", 609, 0, "test_auditor"),
         ]
+        assert (await cli.run("audit", "verify", "--operator", "op_b", "--against", str(audit.export)))[0] == 0
         code, shown = await cli.run_json("audit", "status", "op_a")
         assert (code, shown["logs"][0]["faults"], shown["logs"][0]["verified_size"]) == (0, 0, 910)
 
@@ -107,7 +108,11 @@ async def test_what_was_kept_outside_shows_a_restored_database(audit: SealedAudi
     assert code == 1
     assert f"outside: {kept}: it is of 910 entries, and the log has 610" in one_line(stdout)
     code, stdout, stderr = await cli.run("audit", "verify", "--operator", "op_b", "--checkpoint", str(kept))
-    assert (code, stdout, stderr) == (2, "", f"{kept} is of the operator op_a, not of op_b\n")
+    assert (code, stdout, stderr) == (
+        2,
+        "",
+        f"{kept} is of the log {ORIGIN}/op_a, not of {ORIGIN}/op_b\n",
+    )
 
 
 async def test_a_login_that_may_not_record_the_result_says_so(audit: SealedAudit, tmp_path: Path) -> None:

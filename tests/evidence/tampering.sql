@@ -122,7 +122,7 @@ update audit_tile set hashes = substr(hashes, 1, 32 * 4) || substr(hashes, 32 * 
     where operator_id = 'op_a' and level = 0 and tile = 0;
 
 -- an entry repeated in the log
---> sealed_twice: attempt
+--> sealed_twice: the entry
 update audit_tile set hashes = overlay(hashes placing substr(hashes, 1601, 32) from 1633), report_ids =
     overlay(report_ids placing substr(report_ids, 801, 16) from 817) where operator_id = 'op_a' and level = 0
     and tile = 0;

@@ -70,7 +70,9 @@ class SealedAudit:
 
     def kept(self, operator_id: str = "op_a") -> KeptCheckpoint:
         """The newest checkpoint, kept outside."""
-        return dict(EarlierExport(self.export).checkpoints())[operator_id]
+        return next(
+            each for each in EarlierExport(self.export).checkpoints() if each.origin == f"{ORIGIN}/{operator_id}"
+        )
 
 
 @contextmanager
@@ -129,14 +131,14 @@ async def verified(
     database: Database,
     *,
     keys: TrustedKeys = KEYS,
-    outside: dict[str, Sequence[KeptCheckpoint]] | None = None,
+    outside: Sequence[KeptCheckpoint] = (),
     export: Path | None = None,
 ) -> tuple[Verification, list[Fault]]:
     """The result of `audit verify` as an auditor, and all faults that it names."""
-    request = Request(operator_id=None, keys=keys, outside=outside or {})
+    request = Request(operator_id=None, keys=keys, outside=outside)
     if export is not None:
         earlier = EarlierExport(export)
-        kept = {operator_id: [checkpoint] for operator_id, checkpoint in earlier.checkpoints()}
+        kept = [*outside, *earlier.checkpoints()]
         request = Request(operator_id=None, keys=keys, outside=kept, earlier_hashes=earlier.leaf_hashes)
     async with open_audit_reader(database.auditor, application_name="verify") as reader:
         result = await verify(reader, request)

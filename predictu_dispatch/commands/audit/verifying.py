@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,7 +72,7 @@ def verify(
     """
     configured = configured_keys(invocation)
     trusted = _given_keys(invocation, keys).with_more(configured.trusted())
-    export, outside = _outside(invocation, checkpoints, against, operator)
+    export, outside = _outside(invocation, checkpoints, against)
     began_at_s = time.monotonic()
     result, warnings = asyncio.run(_run(invocation, operator, trusted, export, outside))
     if not trusted:
@@ -93,18 +94,20 @@ async def _run(
     operator: str | None,
     trusted: TrustedKeys,
     export: EarlierExport | None,
-    outside: Mapping[str, Sequence[KeptCheckpoint]],
+    outside: Sequence[KeptCheckpoint],
 ) -> tuple[Verification, list[str]]:
     from predictu_dispatch.evidence.verification import verify as verify_logs  # noqa: PLC0415 - loaded only where used
-    from predictu_dispatch.evidence.verification_result import NoLogError, Request  # noqa: PLC0415
+    from predictu_dispatch.evidence.verification_result import NotVerifiableError, Request  # noqa: PLC0415
 
     request = Request(operator_id=operator, keys=trusted, outside=outside)
     if export is not None:
         request = Request(operator_id=operator, keys=trusted, outside=outside, earlier_hashes=export.leaf_hashes)
     async with reader(invocation) as opened:
+        if operator is not None:
+            request = replace(request, outside=await _of_operator(invocation, opened, operator, request.outside))
         try:
             result = await verify_logs(opened, request)
-        except NoLogError as error:
+        except NotVerifiableError as error:
             refuse(invocation, str(error))
         warnings = list(result.warnings)
         if result.has_backlog:
@@ -112,6 +115,19 @@ async def _run(
         if result.unnamed_sums:
             warnings.append("too much differs to name it all: not every fault is counted")
         return result, [*warnings, *await _record(opened, result)]
+
+
+async def _of_operator(
+    invocation: Invocation, opened: AuditReader, operator: str, outside: Sequence[KeptCheckpoint]
+) -> Sequence[KeptCheckpoint]:
+    """What was kept of this operator's log; a file of another log is a mistake."""
+    [log, *_] = await opened.fetch("audit_logs", operator) or [{"origin": None}]
+    if log["origin"] is None:
+        return outside
+    for each in outside:
+        if each.origin != log["origin"] and each.is_single:
+            refuse(invocation, f"{each.source} is of the log {each.origin}, not of {log['origin']}", EXIT_MISCONFIGURED)
+    return [each for each in outside if each.origin == log["origin"]]
 
 
 async def _record(opened: AuditReader, result: Verification) -> Sequence[str]:
@@ -139,22 +155,14 @@ def _given_keys(invocation: Invocation, given: Sequence[str]) -> TrustedKeys:
 
 
 def _outside(
-    invocation: Invocation, files: Sequence[Path], folder: Path | None, operator: str | None
-) -> tuple[EarlierExport | None, Mapping[str, Sequence[KeptCheckpoint]]]:
-    from predictu_dispatch.core.merkle.checkpoint import Checkpoint  # noqa: PLC0415 - loaded only where used
-    from predictu_dispatch.core.merkle.note import NoteError, parse  # noqa: PLC0415
+    invocation: Invocation, files: Sequence[Path], folder: Path | None
+) -> tuple[EarlierExport | None, Sequence[KeptCheckpoint]]:
+    from predictu_dispatch.core.merkle.note import NoteError  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.evidence.export import EarlierExport, outside_checkpoint  # noqa: PLC0415
 
     export = EarlierExport(folder) if folder is not None else None
-    found: dict[str, list[KeptCheckpoint]] = {}
     try:
-        for file in files:
-            checkpoint = outside_checkpoint(file)
-            # A log is named ORIGIN/<operator_id>.
-            of_operator = Checkpoint.parse(parse(checkpoint.note).text).origin.rpartition("/")[2]
-            if operator not in (None, of_operator):
-                refuse(invocation, f"{file} is of the operator {of_operator}, not of {operator}", EXIT_MISCONFIGURED)
-            found.setdefault(of_operator, []).append(checkpoint)
+        found = [outside_checkpoint(file)._replace(is_single=True) for file in files]
         exported = list(export.checkpoints()) if export else []
     except NoteError as error:
         refuse(invocation, str(error), EXIT_MISCONFIGURED)
@@ -162,9 +170,7 @@ def _outside(
         refuse(invocation, f"{error.filename}: {error.strerror}", EXIT_MISCONFIGURED)
     if export and not exported:
         refuse(invocation, f"{folder} has no export: there is no {folder}/OPERATOR/checkpoint", EXIT_MISCONFIGURED)
-    for of_operator, checkpoint in exported:
-        found.setdefault(of_operator, []).append(checkpoint)
-    return export, found
+    return export, [*found, *exported]
 
 
 def _lines(result: Verification) -> Iterator[str]:
