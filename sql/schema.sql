@@ -3677,6 +3677,8 @@ CREATE FUNCTION predictu_dispatch.retire_signing_key(operator_id text, key_id te
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+    -- audit_restore() locks the table while it changes the offset; the next statement sees the new one.
+    lock table predictu_dispatch.signing_key in row exclusive mode;
     update predictu_dispatch.signing_key k
        set retired_at = greatest(clock_timestamp(), k.first_seen_at), retired_id = gen_random_uuid(),
            -- As the default of written_in.

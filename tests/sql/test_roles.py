@@ -23,10 +23,31 @@ FOR_THE_FLEET = {
     "report_signing_keys",
     "register_signing_keys",
 }
+FOR_SEALING = {
+    "audit_append",
+    "audit_backlog",
+    "audit_begin",
+    "audit_heads",
+    "audit_restore",
+    "audit_summarize",
+    "audit_unsealed",
+}
+FOR_WITNESSES = {
+    "witness_cosigned",
+    "witness_failed",
+    "witness_figures",
+    "witness_newest",
+    "witness_submissions",
+    "witness_tiles",
+}
 WITH_OWN_RIGHTS = {"minor_digits", "payout_of", "readable_params", "heartbeat_timeout", "backlog", "callback_groups"}
 """Helpers that show amounts, and counts, which read with their caller's rights."""
 MAY_EXECUTE["predictu_dispatcher"] |= (
-    FOR_THE_FLEET | WITH_OWN_RIGHTS | {"claim_apart", "expire_apart", "leases_apart", "ping_state"}
+    FOR_THE_FLEET
+    | FOR_SEALING
+    | FOR_WITNESSES
+    | WITH_OWN_RIGHTS
+    | {"claim_apart", "expire_apart", "leases_apart", "ping_state"}
 )
 MAY_EXECUTE["predictu_support"] |= WITH_OWN_RIGHTS
 MAY_EXECUTE["predictu_dispatcher"] |= {"currency_digits"}
