@@ -10,8 +10,9 @@ MAY_EXECUTE = {
     "predictu_importer": {"adopt_bet"},
     "predictu_dispatcher": {"sync_operators", "claim", "settle", "settle_one", "expire", "prepare_partitions"},
     "predictu_support": set(),
-    "predictu_auditor": {"currency_digits", "minor_digits", "payout_of", "readable_params", "record_verification"},
+    "predictu_auditor": {"currency_digits", "minor_digits", "payout_of", "readable_params"},
 }
+MAY_EXECUTE["predictu_auditor"] |= {"record_verification", "token_of"}
 FOR_THE_FLEET = {
     "heartbeat",
     "deregister",
