@@ -4184,6 +4184,57 @@ begin
     return found;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.token_of(operator_id text, request_id uuid, attempt integer, report_id uuid DEFAULT NULL::uuid) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+    stored record;
+    unsigned text;
+    claims text;
+    readable_from timestamptz;
+begin
+    select a.request_headers, a.token_signature into stored
+      from predictu_dispatch.attempt_record a
+     where a.operator_id = token_of.operator_id and a.request_id = token_of.request_id
+       and a.attempt = token_of.attempt
+       and case when token_of.report_id is null then a.verdict <> 'late' else a.report_id = token_of.report_id end
+     -- A repeated report may be in the audit as late too; both rows have one token.
+     limit 1;
+    if not found then
+        perform predictu_dispatch.refuse_params('token_of', 'there is no such attempt',
+            'See `predictu-dispatch show` for the attempts of a callback.');
+    end if;
+    -- The audited header: Bearer, the token's first two parts, and a note instead of the signature.
+    unsigned := substring(stored.request_headers ->> 'Authorization'
+                          from '^Bearer ([^.]+[.][^.]+)[.][[]signature withheld[]]$');
+    if unsigned is null or stored.token_signature is null then
+        perform predictu_dispatch.refuse_params('token_of', 'this row of the attempt has no token',
+            'It was made by an earlier release, or the attempt was interrupted. Its late row, if there is one, may have '
+            'a token: give its report_id.');
+    end if;
+    begin
+        claims := translate(split_part(unsigned, '.', 2), '-_', '+/');
+        claims := convert_from(decode(claims || repeat('=', -length(claims) & 3), 'base64'), 'UTF8');
+        if jsonb_typeof(claims::jsonb -> 'exp') = 'number' then
+            readable_from := to_timestamp((claims::jsonb ->> 'exp')::double precision + 60);
+        end if;
+    exception when others then
+        perform predictu_dispatch.raise_outage(sqlstate, sqlerrm);
+    end;
+    if readable_from is null then
+        perform predictu_dispatch.refuse_params('token_of', 'the exp of this token cannot be read',
+            'It is not known when the token has expired, so it is not shown.');
+    end if;
+    if clock_timestamp() < readable_from then
+        raise exception using errcode = 'PD009',
+            message = format('the token of attempt %s may be valid; it may be read from %s', token_of.attempt,
+                             predictu_dispatch.format_utc(readable_from)),
+            hint = 'A token is a credential until 60 s after its exp.';
+    end if;
+    return unsigned || '.' || rtrim(translate(encode(stored.token_signature, 'base64'), '+/' || chr(10), '-_'), '=');
+end $_$;
+
 CREATE FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.callback) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5373,6 +5424,9 @@ REVOKE ALL ON FUNCTION predictu_dispatch.sync_operators(operator_ids text[], ena
 GRANT ALL ON FUNCTION predictu_dispatch.sync_operators(operator_ids text[], enabled boolean[], interactive_deadlines_s double precision[], settlement_deadlines_s double precision[], fingerprints text[]) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.take_lock(name text, waits boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.token_of(operator_id text, request_id uuid, attempt integer, report_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.token_of(operator_id text, request_id uuid, attempt integer, report_id uuid) TO predictu_auditor;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.why_not_in_review(locked predictu_dispatch.callback) FROM PUBLIC;
 
