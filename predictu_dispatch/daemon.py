@@ -38,6 +38,7 @@ from predictu_dispatch.edge.systemd import ServiceManager
 from predictu_dispatch.edge.telemetry.families import ProcessStats
 from predictu_dispatch.edge.telemetry.log import lines_lost
 from predictu_dispatch.edge.telemetry.observer import Telemetry
+from predictu_dispatch.edge.tls import client_context
 from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.clock_watch import ClockWatch
 from predictu_dispatch.flow.courier import Courier, CourierPool, NewCouriers
@@ -131,7 +132,8 @@ class Daemon:
             fleet_store, self._admission, self._telemetry, connect=self._couriers.connect, changed=self._reach_changed
         )
         self._sealer = self._new_sealer() if settings.audit.origin else None
-        self._witness_client = WitnessClient()
+        # Reading the system's authorities takes tens of milliseconds.
+        self._witness_client = WitnessClient(client_context() if settings.audit.witness else None)
         self._witnesses = Witnesses(
             [
                 Witness(name=one.name, key=VerifierKey.parse(one.vkey), url=one.url)

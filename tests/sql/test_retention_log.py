@@ -10,7 +10,7 @@ import pytest
 
 from tests.sql.test_retention_steps import INSERT_LATE, DisturbedConnection, KilledError
 from tests.support.harness import OPERATOR, Harness, connected, open_harness
-from tests.support.histories import KEEP_MONTHS, HistoryBuilder, make_months, month_start, part_of
+from tests.support.histories import KEEP_MONTHS, SPAN_MONTHS, HistoryBuilder, make_months, month_start, part_of
 from tests.support.postgres import Database, Server, cloned_database
 from tests.support.removals import assert_provable, entry_ids, recorded, sealed_rows
 from tests.support.retention import (
@@ -23,6 +23,7 @@ from tests.support.retention import (
     retention_over,
     run_retention,
 )
+from tests.support.sealed_audit import verified
 from tests.support.sealing import TestSealer, insert_attempts, open_sealer
 
 PART = part_of(LONG_AGO)
@@ -48,6 +49,9 @@ async def test_exactly_the_places_of_the_removed_rows_are_recorded_and_sealed(
 ) -> None:
     await sealer.seal_all()
     rng = random.Random(seed)
+    # Two are in the default partition.
+    for path in ("won", "open"):
+        await histories.make(path, month_start(SPAN_MONTHS + 3))
     for count in (15, 15, 15):
         await histories.draw(rng, count)
         # Younger rows and another log's come between.
@@ -66,8 +70,9 @@ async def test_exactly_the_places_of_the_removed_rows_are_recorded_and_sealed(
     assert not {row["removal_id"] for row in rows} & await entry_ids(harness.owner)
     await sealer.seal_all()
     assert {row["removal_id"] for row in rows} <= await entry_ids(harness.owner)
-    # A removed row's entry can still be proved.
+    # A removed row's entry can still be proved, and nothing looks like tampering.
     await assert_provable(harness.owner, before.leaves)
+    assert (await verified(database))[1] == []
     again = await run_retention(database)
     assert again.is_complete
     assert await recorded(harness.owner) == gone
@@ -230,6 +235,7 @@ async def test_a_late_row_of_a_detached_month_returns_and_is_sealed_once(
     assert await recorded(harness.owner) == before.of(after)
     # What returned is removed by a later run, unless it is needed.
     assert (await run_retention(database)).is_complete
+    assert (await verified(database))[1] == []
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.attempt") == (2 if is_needed else 0)
     assert len(await recorded(harness.owner)) == (2 if is_needed else 4)
     await assert_provable(harness.owner, after.leaves)

@@ -8,7 +8,6 @@ from typing import Final
 import aiohttp
 
 from predictu_dispatch.core.witness import ANSWER_BYTES_MAX, Answer, Silence, Witness, one_line
-from predictu_dispatch.edge.tls import client_context
 
 _TIMEOUT_S: Final = 10.0
 _CONNECT_TIMEOUT_S: Final = 5.0
@@ -16,7 +15,7 @@ _CONNECTIONS_PER_WITNESS: Final = 2
 
 
 class WitnessClient:
-    """Keeps a connection to each witness. Follows no redirect, keeps no cookie, uses no proxy."""
+    """Keeps connections to each witness. Follows no redirect, keeps no cookie, uses no proxy."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._tls = tls
@@ -45,7 +44,7 @@ class WitnessClient:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s, connect=min(_CONNECT_TIMEOUT_S, self._timeout_s)),
                 connector=aiohttp.TCPConnector(
-                    ssl=self._tls or client_context(), limit_per_host=_CONNECTIONS_PER_WITNESS
+                    ssl=self._tls or True, limit_per_host=_CONNECTIONS_PER_WITNESS
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
