@@ -1,7 +1,7 @@
 # Main targets: `make demo` and `make test`. Run `make lint` before a commit.
 # ARGS is passed to the command: make test ARGS='-n0 -x tests/test_imports.py'
 
-.PHONY: demo test lint bench bench-isolation chaos newest-aiohttp clean
+.PHONY: demo test lint bench bench-isolation evidence chaos newest-aiohttp clean
 .DEFAULT_GOAL := test
 
 VENV := .venv
@@ -29,6 +29,10 @@ bench: $(STAMP)
 # Takes 15 minutes; needs an idle machine.
 bench-isolation: $(STAMP)
 	@$(BIN)/python -m tests.bench.isolation $(ARGS)
+
+# What sealing costs, and 200 kills of sealers. Takes five minutes; the figures need an idle machine.
+evidence: $(STAMP)
+	@$(BIN)/python -m tests.bench.evidence $(ARGS)
 
 # Injects faults for two minutes and checks the money afterwards.
 chaos: $(STAMP)

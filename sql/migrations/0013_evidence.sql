@@ -180,7 +180,10 @@ create table predictu_dispatch.audit_tile (
 );
 -- Hashes and random ids do not compress.
 alter table predictu_dispatch.audit_tile alter column hashes set storage external,
-    alter column report_ids set storage external;
+    alter column report_ids set storage external,
+    -- Each turn of the sealer leaves a dead version of each log's last tiles.
+    set (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500,
+         toast.autovacuum_vacuum_scale_factor = 0.01, toast.autovacuum_vacuum_threshold = 2000);
 -- One checkpoint for each operator and minute in which its log grew.
 create table predictu_dispatch.audit_checkpoint (
     operator_id  text not null,

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.support.daemons import Daemon, until
 from tests.support.environment import Environment
 from tests.support.foreign_verifier import ACCEPTED, consistency, foreign_verifier, inclusion
 from tests.support.foreign_verifier import checkpoint as signed_checkpoint
-from tests.support.harness import OPERATOR, Harness
+from tests.support.harness import OPERATOR, Harness, open_harness
 from tests.support.postgres import Database
 from tests.support.sealing import ORIGIN, SEED, check_logs, insert_attempts, open_sealer
 
@@ -112,7 +113,7 @@ async def test_a_rotated_key_signs_first_and_the_previous_one_signs_too(environm
         checkpoint.open_checkpoint(note, [vkey(old.secret[:32])])
 
 
-async def test_daemons_that_are_killed_write_one_history(environment: Environment) -> None:
+async def test_daemons_that_are_killed_write_one_history(environment: Environment, database: Database) -> None:
     """Two at once; each kill ends a process at a random moment while bets are delivered."""
     key = create_key_file(environment.fleet.folder / "audit.pem", "EdDSA")
     chance = random.Random(5)
@@ -122,7 +123,8 @@ async def test_daemons_that_are_killed_write_one_history(environment: Environmen
         await asyncio.sleep(chance.uniform(0, 0.3))
         victim = daemons.pop(0)
         victim.kill()
-        await environment.expire_leases(victim.instance)
+        async with open_harness(database) as apart:
+            await replace(environment, harness=apart).expire_leases(victim.instance)
         daemons.append(await environment.fleet.start(f"host-{number + 3}", audit=AUDIT | {"seal_s": 0.1}))
         await placing
     note = await until_sealed(environment, daemons[0])

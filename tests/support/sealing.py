@@ -111,13 +111,13 @@ class TestSealer(Sealer):
 
 
 @asynccontextmanager
-async def open_sealer(dsn: str, *, seeds: Sequence[bytes] = (SEED,)) -> AsyncIterator[TestSealer]:
+async def open_sealer(dsn: str, *, seeds: Sequence[bytes] = (SEED,), seal_s: float = 0.2) -> AsyncIterator[TestSealer]:
     """A sealer with a pool of its own."""
     pool = Pool(dsn, pool_size=3, application_name=f"sealer {secrets.token_hex(4)}")
     await pool.open()
     try:
         observer, store = Seen(), AuditStore(pool, instance="host-1")
-        sealer = TestSealer(store, observer, origin=ORIGIN, seal_s=0.2, seeds=lambda: seeds)
+        sealer = TestSealer(store, observer, origin=ORIGIN, seal_s=seal_s, seeds=lambda: seeds)
         sealer.observer, sealer.store = observer, store
         yield sealer
     finally:
