@@ -908,7 +908,7 @@ CREATE FUNCTION predictu_dispatch.audit_tile_growth(operator_ids text[], written
     SET jit TO 'off'
     AS $$
     with candidate as materialized (
-        select c.operator_id, false as is_start, c.written_in, c.entry_id, c.started_at, c.leaf
+        select c.operator_id collate "C" as operator_id, false as is_start, c.written_in, c.entry_id, c.started_at, c.leaf
           from unnest(operator_ids, written, entry_ids, started, leaves)
                as c (operator_id, written_in, entry_id, started_at, leaf)
         union all
@@ -921,15 +921,22 @@ CREATE FUNCTION predictu_dispatch.audit_tile_growth(operator_ids text[], written
           from (select distinct c.operator_id from candidate c) g
           left join predictu_dispatch.audit_log l on l.operator_id = g.operator_id
           left join predictu_dispatch.audit_head h on h.operator_id = g.operator_id
-    ), placed as (
-        select c.*, g.origin, g.size, g.root,
-               g.size - 1 + row_number() over (partition by c.operator_id order by c.is_start desc,
-                                               c.written_in nulls first, c.entry_id, c.leaf) as index
-          from candidate c join growing g on g.operator_id = c.operator_id
+    ), ordered as materialized (
+        select c.operator_id, c.entry_id, c.started_at, c.leaf,
+               row_number() over (partition by c.operator_id order by c.is_start desc, c.written_in nulls first,
+                                  c.entry_id, c.leaf) - 1 as place
+          from candidate c
     )
-    select p.operator_id, p.origin, p.size, p.root, 0, p.index >> 8, true, string_agg(p.leaf, '' order by p.index),
-           string_agg(uuid_send(p.entry_id), '' order by p.index), min(p.started_at), max(p.started_at)
-      from placed p group by p.operator_id, p.origin, p.size, p.root, p.index >> 8
+    select n.operator_id, g.origin, g.size, g.root, 0, n.tile, true, n.hashes, n.report_ids, n.started_from, n.started_until
+      from (select t.operator_id, t.tile, string_agg(t.leaf, '' order by t.place) as hashes,
+                   string_agg(uuid_send(t.entry_id), '' order by t.place) as report_ids,
+                   min(t.started_at) as started_from, max(t.started_at) as started_until
+              -- Sorted once for both aggregates.
+              from (select o.*, (coalesce(h.size, 0) + o.place) >> 8 as tile
+                      from ordered o left join predictu_dispatch.audit_head h on h.operator_id = o.operator_id
+                     order by o.operator_id, tile, o.place) t
+             group by t.operator_id, t.tile) n
+      join growing g on g.operator_id = n.operator_id
     union all
     select g.operator_id, g.origin, g.size, g.root, s.level, t.tile, false, t.hashes, null, null, null
       from growing g
@@ -4558,7 +4565,8 @@ CREATE TABLE predictu_dispatch.audit_tile (
     CONSTRAINT audit_tile_hashes_check CHECK ((((octet_length(hashes) >= 32) AND (octet_length(hashes) <= 8192)) AND ((octet_length(hashes) % 32) = 0))),
     CONSTRAINT audit_tile_level_check CHECK (((level >= 0) AND (level <= 7))),
     CONSTRAINT audit_tile_tile_check CHECK ((tile >= 0))
-);
+)
+WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_threshold='500', toast.autovacuum_vacuum_scale_factor='0.01', toast.autovacuum_vacuum_threshold='2000');
 ALTER TABLE ONLY predictu_dispatch.audit_tile ALTER COLUMN hashes SET STORAGE EXTERNAL;
 ALTER TABLE ONLY predictu_dispatch.audit_tile ALTER COLUMN report_ids SET STORAGE EXTERNAL;
 
