@@ -38,6 +38,7 @@ _VERBS: Final = {
     "ping": ("ping.command", "ping", "Send a PING to an operator, or to all, and show the cause of a failure."),
     "keys": ("keys.command", "keys", "Create, rotate and print operators' signing keys."),
     "audit": ("audit.command", "audit", "Verify the audit against its logs, and prove what it says."),
+    "dispute": ("dispute.command", "dispute", "Write everything about a bet into one file, with proofs."),
     "retain": ("retain", "retain", "Remove history older than audit_retention_months."),
     "currencies": ("currencies", "currencies", "List the currencies, and add further ones such as USDT."),
     "completion": ("standalone", "completion", "Print the completion script for a shell."),

@@ -66,6 +66,10 @@ _ENDINGS: Final = {
     "audit export": _Ending(
         "a log does not continue what DIR has", ("audit export /srv/audit", "audit verify --against /srv/audit")
     ),
+    "dispute": _Ending(
+        "the bet is unknown, or a record of it was changed",
+        ("dispute --bet op_abc123 b-1", "dispute --bet op_abc123 b-1 --without-player -o b-1.zip"),
+    ),
     "retain": _Ending(f"{_REFUSED}, or another run is active", ("retain --dry-run", "retain")),
     "currencies list": _Ending(_REFUSED, ("currencies", "currencies list --json")),
     "currencies add": _Ending("the code has other digits", ("currencies add USDT 6",)),

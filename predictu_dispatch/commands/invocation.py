@@ -69,6 +69,7 @@ _NEEDED_ROLES: Final = {
     "audit policy": f"the role {_AUDITS}",
     "audit export": f"the role {_AUDITS}",
     "retain": "the role predictu_retention",
+    "dispute": "the role predictu_auditor",
     "currencies list": "the role predictu_support, predictu_operations or predictu_auditor",
     "currencies add": "to own the schema predictu_dispatch, as the login that runs `migrate` does",
 }

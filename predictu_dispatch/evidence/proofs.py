@@ -38,7 +38,7 @@ async def prove(
     reader: AuditReader, operator_id: str, entry_id: UUID, started_at: datetime, source: EntrySource = ATTEMPTS
 ) -> Proof:
     """Prove one entry; `started_at` of an attempt narrows the search. Raises NotProvableError."""
-    entries = await reader.fetch_text(_entry_statement(source), operator_id, entry_id, started_at)
+    entries = await reader.fetch_text(entry_statement(source), operator_id, entry_id, started_at)
     leaves = await reader.fetch("audit_leaf_of", operator_id, entry_id, started_at)
     if not leaves:
         raise NotProvableError("it is not sealed yet" if entries else "there is no such entry")
@@ -78,8 +78,11 @@ async def with_tiles(reader: AuditReader, operator_id: str, compute: Callable[[T
 
 
 @cache
-def _entry_statement(source: EntrySource) -> str:
-    """$1 operator, $2 the entry's id, $3 started_at of an attempt."""
+def entry_statement(source: EntrySource) -> str:
+    """The statement that builds an entry from its row, whether it is sealed or not.
+
+    $1 operator, $2 the entry's id, $3 started_at of an attempt.
+    """
     row, expression = entry_expression(source.function)
     bound = f"{row}.started_at = $3" if source.is_partitioned else "$3::timestamptz is not null"
     where = f"{row}.operator_id = $1 and {source.entry_id.format(row)} = $2 and {bound}"

@@ -1,0 +1,1 @@
+"""`dispute`: everything about one bet in one file, with proofs."""

@@ -1,0 +1,106 @@
+"""Finds a row's entry in its log and proves it, for the files of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from predictu_dispatch.core.merkle.checkpoint import Checkpoint, LogProof
+from predictu_dispatch.core.merkle.note import parse
+from predictu_dispatch.core.merkle.tree import inclusion_proof, leaf_hash
+from predictu_dispatch.core.merkle.verification import verify_inclusion
+from predictu_dispatch.edge.postgres.audit_reader import AuditReader
+from predictu_dispatch.evidence.entry_sql import SOURCES, EntrySource
+from predictu_dispatch.evidence.proofs import (
+    ATTEMPTS,
+    NotProvableError,
+    checkpoint_for,
+    entry_statement,
+    with_cosignatures,
+    with_tiles,
+)
+
+_NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+"""Of entries that are no attempts, which are found without a time."""
+_COSIGNATURE_BYTES = 8 + 64
+_SOURCES = {source.kind: source for source in SOURCES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedEntry:
+    """An entry as its row gives it; the proofs are there if it is sealed."""
+
+    content: bytes
+    proof: bytes | None = None
+    cosigned: bytes | None = None
+    """The proof by the first cosigned checkpoint, if `proof` is by a later one."""
+
+    is_cosigned: bool = False
+
+    def files(self, stem: str) -> dict[str, bytes]:
+        """Its files, by name without the folder."""
+        found = {f"{stem}.json": self.content}
+        if self.proof is not None:
+            found[f"{stem}.tlog-proof"] = self.proof
+        if self.cosigned is not None:
+            found[f"{stem}.cosigned.tlog-proof"] = self.cosigned
+        return found
+
+
+async def attempt_entry(reader: AuditReader, operator_id: str, report_id: UUID, started_at: datetime) -> SealedEntry:
+    """The entry of an attempt. Raises NotProvableError if its row was changed."""
+    leaves = await reader.fetch("audit_leaf_of", operator_id, report_id, started_at)
+    content = await _content(reader, operator_id, report_id, started_at, ATTEMPTS)
+    return await _sealed(reader, operator_id, content, leaves)
+
+
+async def other_entries(reader: AuditReader, operator_id: str, kinds: Mapping[UUID, str]) -> dict[UUID, SealedEntry]:
+    """The entries of other kinds, by their ids. Raises NotProvableError if a row was changed."""
+    leaves: dict[UUID, list[Any]] = {entry_id: [] for entry_id in kinds}
+    for leaf in await reader.fetch("dispute_leaves", operator_id, list(kinds)):
+        leaves[leaf["entry_id"]].append(leaf)
+    found = {}
+    for entry_id, kind in kinds.items():
+        content = await _content(reader, operator_id, entry_id, _NO_TIME, _SOURCES[kind])
+        found[entry_id] = await _sealed(reader, operator_id, content, leaves[entry_id])
+    return found
+
+
+async def _content(
+    reader: AuditReader, operator_id: str, entry_id: UUID, started_at: datetime, source: EntrySource
+) -> bytes:
+    rows = await reader.fetch_text(entry_statement(source), operator_id, entry_id, started_at)
+    if not rows:
+        raise NotProvableError(f"the row {entry_id} is gone")
+    content: bytes = rows[0]["entry"]
+    return content
+
+
+async def _sealed(reader: AuditReader, operator_id: str, content: bytes, leaves: Sequence[Any]) -> SealedEntry:
+    if not leaves:
+        return SealedEntry(content=content)
+    index, leaf = leaves[0]["index"], leaf_hash(content)
+    if leaf != leaves[0]["leaf_hash"]:
+        raise NotProvableError("the row was changed after it was sealed")
+    try:
+        note, size = await checkpoint_for(reader, operator_id, index)
+    except NotProvableError:
+        return SealedEntry(content=content)
+    proof = await _proof(reader, operator_id, index, leaf, (note, size))
+    for row in await reader.fetch("dispute_cosigned", operator_id, index):
+        if row["size"] < size:
+            first = with_cosignatures(row["checkpoint"], row["cosignatures"])
+            cosigned = await _proof(reader, operator_id, index, leaf, (first, row["size"]))
+            return SealedEntry(content=content, proof=proof, cosigned=cosigned, is_cosigned=True)
+    is_cosigned = any(len(each.signature) == _COSIGNATURE_BYTES for each in parse(note).signatures)
+    return SealedEntry(content=content, proof=proof, is_cosigned=is_cosigned)
+
+
+async def _proof(reader: AuditReader, operator_id: str, index: int, leaf: bytes, checkpoint: tuple[str, int]) -> bytes:
+    note, size = checkpoint
+    hashes = await with_tiles(reader, operator_id, lambda tiles: inclusion_proof(index, size, tiles))
+    verify_inclusion(index, size, leaf, Checkpoint.parse(parse(note).text).root, hashes)
+    return LogProof(index=index, proof=tuple(hashes), note=note).text().encode()
