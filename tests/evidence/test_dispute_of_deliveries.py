@@ -1,4 +1,4 @@
-"""From a bet's enqueueing to a verified bundle: a real daemon, the reference operator, a witness."""
+"""From a bet's placement to a verified bundle: a real daemon, the reference operator, a witness."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ async def test_a_delivered_bet_is_proved_to_the_operator(  # noqa: PLR0917 - fix
     await deliver(harness, "BET_MAKE", {**STAKE, "bet": BET})
     await deliver(harness, "BET_WIN", {**STAKE, "amount": 5000})
     await until("a witness cosigned all", lambda: all_is_cosigned(harness))
-    await daemon.stop()
+    daemon.terminate()
+    await daemon.exited()
     await let_tokens_expire(harness)
 
     (tmp_path / "dispatcher.toml").write_text("")

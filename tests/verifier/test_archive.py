@@ -21,8 +21,7 @@ from predictu_dispatch.verifier.policy import parse_policy
 from predictu_dispatch.verifier.verify import verify
 from tests.verifier.forge import Log, good_bundle, zipped
 
-FLIPS = int(os.environ.get("EVIDENCE_FLIPS", "200"))
-"""`make evidence` tries 2,000."""
+FLIPS = 2_000 if os.environ.get("TEST_SIZE") == "full" else 200
 PLACEMENT = "attempts/BET_MAKE_0190a6d1-7c3e-7c11-9a5b-1f0f6a2b9c55_0001"
 POLICY = parse_policy(Log().policy)
 
