@@ -59,7 +59,9 @@ def test_every_path_that_a_document_names_exists(document: Path) -> None:
     folders = [ROOT, ROOT / document.parent, *(ROOT / folder for folder in SHORTENED)]
     text = (ROOT / document).read_text(encoding="utf-8")
     # Capitals stand for any name.
-    named = {path for path in re.findall(PATH, text) if not re.search(r"[A-Z]{4}", path)} - NOT_IN_THE_TREE - IN_A_BUNDLE
+    named = (
+        {path for path in re.findall(PATH, text) if not re.search(r"[A-Z]{4}", path)} - NOT_IN_THE_TREE - IN_A_BUNDLE
+    )
     assert [path for path in named if not any((folder / path).exists() for folder in folders)] == []
 
 
