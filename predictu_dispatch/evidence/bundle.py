@@ -5,7 +5,9 @@ The same rows give the same bytes. One attempt at a time is in memory. All is re
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -27,6 +29,8 @@ from predictu_dispatch.evidence.stored_zip import StoredZip
 
 FORMAT: Final = "predictu-dispatch bundle"
 VERSION: Final = 1
+READABLE_AFTER_S: Final = 60.0
+"""After its end a token is no credential, whatever clocks say."""
 Row: TypeAlias = Any
 Story: TypeAlias = Callable[["Facts"], bytes]
 
@@ -142,20 +146,24 @@ class _Writer:
         }
         files, withheld = self._parted(found, always=("request.body",))
         if row["token_sha256"] is not None:
-            token = await self._token(row)
+            token = await self._token(row, content)
             if isinstance(token, bytes):
                 files["token.jwt"] = token
             else:
                 withheld["token.jwt"] = token
         self._put(folder_of(row), entry, (files, withheld), name)
 
-    async def _token(self, row: Row) -> bytes | str:
+    async def _token(self, row: Row, content: Row) -> bytes | str:
         """The token, or why it is left out."""
-        key = (self._request.operator_id, row["request_id"], row["attempt"])
-        [found] = await self._reader.fetch("dispute_token", *key)
-        if found["token"] is None:
+        # token_of() refuses the same, and would end the transaction.
+        expires_at_s = _expiry_s(content["request_headers"])
+        if expires_at_s is None:
+            return NOT_RECORDED
+        if content["read_at"].timestamp() < expires_at_s + READABLE_AFTER_S:
             self._summary.young_tokens += 1
             return STILL_VALID
+        key = (self._request.operator_id, row["request_id"], row["attempt"], row["report_id"])
+        [found] = await self._reader.fetch("dispute_token", *key)
         token: bytes = found["token"].encode()
         return token if sha256(token).digest() == row["token_sha256"] else NOT_RECORDED
 
@@ -191,7 +199,7 @@ class _Writer:
     def _put(self, path: str, entry: SealedEntry, parted: tuple[dict[str, bytes], dict[str, str]], name: str) -> None:
         files, withheld = parted
         self._note_unsealed(entry, name)
-        self._summary.withheld += len(withheld)
+        self._summary.withheld += sum(why in (NAMES_PLAYER, MAY_NAME_PLAYER) for why in withheld.values())
         self._add_all(path, {**files, **entry.files("entry")})
         sealed = [] if entry.proof is None else ["entry"]
         kind = path.partition("/")[0]
@@ -249,6 +257,19 @@ def folder_of(row: Row) -> str:
     """The folder of an attempt."""
     late = f"_late_{row['report_id']}" if row["verdict"] == "late" else ""
     return f"attempts/{row['method']}_{row['request_id']}_{row['attempt']:04}{late}"
+
+
+def _expiry_s(request_headers: str) -> float | None:
+    """When the token in these headers ends, in Unix time; None if they have no such token."""
+    authorization = json.loads(request_headers).get("Authorization", "")
+    matched = re.fullmatch(r"Bearer [\w-]+\.([\w-]+)\.\[signature withheld\]", authorization, re.ASCII)
+    if matched is None:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(matched[1] + "=" * (-len(matched[1]) % 4)))
+        return float(claims["exp"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _bytes(text: str | None) -> bytes | None:

@@ -7,7 +7,7 @@ from typing import Final
 NAMES_PLAYER: Final = "it names the player"
 MAY_NAME_PLAYER: Final = "it may name the player"
 STILL_VALID: Final = "the token may still be valid, or was until less than a minute ago"
-NOT_RECORDED: Final = "the audit does not have the token of this record"
+NOT_RECORDED: Final = "the audit has another token than this record"
 HIDDEN: Final = "[left out: it names the player]"
 
 README: Final = """\

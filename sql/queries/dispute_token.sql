@@ -1,3 +1,3 @@
--- The token of an attempt, or null while it may be valid.
--- $1 operator_id, $2 request_id, $3 attempt
-select predictu_dispatch.token_of($1, $2, $3) as token
+-- The token of an audit row.
+-- $1 operator_id, $2 request_id, $3 attempt, $4 report_id
+select predictu_dispatch.token_of($1, $2, $3, $4) as token

@@ -56,18 +56,26 @@ async def fleet(tmp_path: Path, database: Database, operator: Operator) -> Async
 
 
 async def test_a_delivered_bet_is_proved_to_the_operator(  # noqa: PLR0917 - fixtures
-    harness: Harness, database: Database, fleet: Fleet, operator: Operator, vkey: str, tmp_path: Path
+    harness: Harness,
+    database: Database,
+    fleet: Fleet,
+    operator: Operator,
+    vkey: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await know_operators(harness.daemon, interactive_deadline_s=60.0)
     witness = {"name": "them", "vkey": operator.witness_vkey, "url": operator.url.removesuffix("/predictu")}
     audit = {"origin": ORIGIN, "key_file": "audit.pem", "seal_s": 0.2, "witness": [witness]}
     daemon = await fleet.start("host-1", audit=audit)
+    # The key is sealed before it signs, as it is where a log is not new.
+    await until("the key is in the log", lambda: has_entries(harness, 2))
     await deliver(harness, "BET_MAKE", {**STAKE, "bet": BET})
     await deliver(harness, "BET_WIN", {**STAKE, "amount": 5000})
     await until("a witness cosigned all", lambda: all_is_cosigned(harness))
     daemon.terminate()
     await daemon.exited()
-    await let_tokens_expire(harness)
+    await let_tokens_expire(harness, monkeypatch)
 
     (tmp_path / "dispatcher.toml").write_text("")
     (tmp_path / "policy.txt").write_text(f"log {vkey}\nwitness them {operator.witness_vkey}\nquorum them\n")
@@ -122,6 +130,13 @@ async def deliver(harness: Harness, method: str, params: dict[str, object]) -> N
     await until(f"{method} is delivered", is_delivered)
 
 
+async def has_entries(harness: Harness, count: int) -> bool:
+    size = await harness.owner.fetchval(
+        "select size from predictu_dispatch.audit_head where operator_id = $1", OPERATOR
+    )
+    return (size or 0) >= count
+
+
 async def all_is_cosigned(harness: Harness) -> bool:
     """True if a cosigned checkpoint has both attempts and the key."""
     await harness.owner.execute(
@@ -139,8 +154,9 @@ async def all_is_cosigned(harness: Harness) -> bool:
     return is_so
 
 
-async def let_tokens_expire(harness: Harness) -> None:
-    """token_of() thinks that it is an hour later."""
+async def let_tokens_expire(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """token_of() and the command think that it is an hour later."""
+    monkeypatch.setattr("predictu_dispatch.evidence.bundle.READABLE_AFTER_S", -3600.0)
     definition: str = await harness.owner.fetchval("select pg_get_functiondef('predictu_dispatch.token_of'::regproc)")
     later = timedelta(hours=1)
     for clock in ("clock_timestamp()", "now()", "statement_timestamp()"):

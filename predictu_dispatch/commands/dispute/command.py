@@ -153,7 +153,7 @@ def _lines(summary: Summary, target: Path, *, has_policy: bool) -> Iterator[str]
             " ago; run it again in two minutes."
         )
     if summary.withheld:
-        yield f"{count(summary.withheld, 'file')} left out, because they name the player; their hashes are there."
+        yield f"{count(summary.withheld, 'file')} left out because of the player; their hashes are there."
     if not has_policy:
         yield (
             "It has no policy.txt, because this host cannot read [audit] key_file: give --policy FILE, written by"
