@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from predictu_dispatch.core.merkle.checkpoint import open_checkpoint
 from predictu_dispatch.core.merkle.note import Algorithm, VerifierKey
 from predictu_dispatch.core.witness import Witness
+from predictu_dispatch.edge.tls import client_context
 from tests.reference_operator.client import Operator, running
 from tests.support.foreign_verifier import checkpoint as claim
 from tests.support.foreign_verifier import foreign_verifier
@@ -288,6 +290,24 @@ async def test_a_missing_tile_is_a_refusal_of_our_own(
         )
         assert [event for event, *_ in await witnesses.turn()] == ["refused"]
         assert witnesses.observer.reasons[0].startswith("no proof from ")
+
+
+async def test_a_witness_behind_tls_is_asked_only_if_its_certificate_verifies(
+    database: Database, harness: Harness, sealer: TestSealer, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    certificate = tmp_path / "tls.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with running(tmp_path, "--log-vkey", LOG_VKEY, "--tls-cert", str(certificate)) as operator:
+        witness, size = witness_of(operator), await grow(harness.owner, sealer)
+        assert witness.url.startswith("https://")
+        async with open_witnesses(database.dispatcher, witness, tls=client_context()) as witnesses:
+            assert await witnesses.turn() == [("failed", "one", size)]
+            assert "certificate verify failed" in witnesses.observer.reasons[0]
+        await harness.owner.execute(LATER)
+        async with open_witnesses(database.dispatcher, witness, tls=client_context(tmp_path / "ca.pem")) as witnesses:
+            assert await witnesses.turn() == [("cosigned", "one", size)]
 
 
 async def test_one_daemon_in_each_interval_asks_and_all_read_the_figures(

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -52,8 +53,10 @@ class Seen:
 class CountingClient(WitnessClient):
     """The real client; it notes each request, and calls `before` ahead of it."""
 
-    def __init__(self, before: Callable[[], object] = lambda: None, *, timeout_s: float = 10.0) -> None:
-        super().__init__(timeout_s=timeout_s)
+    def __init__(
+        self, before: Callable[[], object] = lambda: None, *, tls: ssl.SSLContext | None = None, timeout_s: float = 10.0
+    ) -> None:
+        super().__init__(tls, timeout_s=timeout_s)
         self.asked: list[tuple[str, int]] = []
         """Witness and old size."""
         self.before = before
@@ -91,10 +94,11 @@ async def open_witnesses(
     before: Callable[[], object] = lambda: None,
     timeout_s: float = 10.0,
     is_eager: bool = True,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[TestWitnesses]:
     pool = Pool(dsn, pool_size=3, application_name=f"witnesses {secrets.token_hex(4)}")
     await pool.open()
-    client, observer = CountingClient(before, timeout_s=timeout_s), Seen()
+    client, observer = CountingClient(before, tls=tls, timeout_s=timeout_s), Seen()
     try:
         store = (EagerStore if is_eager else WitnessStore)(pool, instance="host-1")
         opened = TestWitnesses(witnesses, store, client, observer)

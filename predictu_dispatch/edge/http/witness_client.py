@@ -43,9 +43,7 @@ class WitnessClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s, connect=min(_CONNECT_TIMEOUT_S, self._timeout_s)),
-                connector=aiohttp.TCPConnector(
-                    ssl=self._tls or True, limit_per_host=_CONNECTIONS_PER_WITNESS
-                ),
+                connector=aiohttp.TCPConnector(ssl=self._tls or True, limit_per_host=_CONNECTIONS_PER_WITNESS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
