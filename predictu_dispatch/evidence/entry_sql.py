@@ -134,8 +134,8 @@ def rows_statement(source: EntrySource, *, is_detailed: bool, has_backlog: bool)
     $1 xid_offset, $2 and $3 xmax and xip of sealed_until, $4 an operator or null; with a backlog $5
     and $6 xmax and xip of backlog_until, $7 and $8 the logs and their sizes; detailed: then the
     sums to which the rows must belong; partitioned: then the bounds of started_at.
-    Columns: operator_id, record (entry id and leaf hash; null if it is pending and not detailed),
-    is_pending, at; detailed: also subject.
+    Columns: operator_id, record (entry id and leaf hash; null if it is pending), at (of a pending
+    one); detailed: operator_id, record, is_pending, at, subject.
     """
     row, leaf_hash = leaf_hash_expression(source)
     entry_id, written = source.entry_id.format(row), source.written_in.format(row)
@@ -153,12 +153,10 @@ def rows_statement(source: EntrySource, *, is_detailed: bool, has_backlog: bool)
         where.append(f"{_SUM.format(entry_id=entry_id)} = any(${parameters}::integer[])")
     if source.is_partitioned:
         where.append(f"{row}.started_at >= ${parameters + 1} and {row}.started_at < ${parameters + 2}")
-    columns = [
-        f"{row}.operator_id",
-        f"{record} as record" if is_detailed else f"case when not {pending} then {record} end as record",
-        f"{pending} as is_pending",
-        f"{source.at.format(row)} as at",
-        *([f"{source.subject.format(row)} as subject"] if is_detailed else []),
-    ]
+    at = source.at.format(row)
+    if is_detailed:
+        columns = f"{record}, {pending}, {at}, {source.subject.format(row)}"
+    else:
+        columns = f"case when not {pending} then {record} end, case when {pending} then {at} end"
     read = f"from {source.rows.format(row)}{joined} where {' and '.join(where)}"
-    return f"select {', '.join(columns)} {read}"
+    return f"select {row}.operator_id, {columns} {read}"

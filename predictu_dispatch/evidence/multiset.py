@@ -9,8 +9,9 @@ about 2**-128.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 ID_BYTES: Final = 16
 RECORD_BYTES: Final = ID_BYTES + 32
@@ -35,14 +36,22 @@ class Multisets:
         self.rows = 0
         self.leaves = 0
 
-    def add_rows(self, rows: list[tuple[str, bytes]]) -> None:
-        """Add rows, each its operator and its record."""
+    def add_rows(self, rows: Iterable[Sequence[Any]]) -> list[tuple[str, Any]]:
+        """Add rows, each its operator, its record and something else.
+
+        Rows without a record are pending: their operators and the other thing are returned.
+        """
         sums, keys, new = self._sums, self._keys, blake2b
-        for operator_id, record in rows:
+        pending = []
+        for operator_id, record, other in rows:
+            if record is None:
+                pending.append((operator_id, other))
+                continue
+            self.rows += 1
             key = keys.get(operator_id) or self._key_of(operator_id)
             digest = new(record, key=key, digest_size=_DIGEST_BYTES).digest()
             sums[record[14] << 8 | record[15]] += int.from_bytes(digest)
-        self.rows += len(rows)
+        return pending
 
     def subtract_leaves(self, operator_id: str, ids: bytes, hashes: bytes) -> None:
         """Subtract leaves, given as their concatenated ids and hashes."""

@@ -212,14 +212,9 @@ class _Run:
     async def _add_rows(self) -> None:
         for source in SOURCES:
             async for batch in self._rows(source):
-                sealed = []
-                for operator_id, record, is_pending, at in batch:
-                    if is_pending:
-                        self._pending[operator_id] += 1
-                        self._pending_since[operator_id] = min(at, self._pending_since.get(operator_id, at))
-                    else:
-                        sealed.append((operator_id, record))
-                self._sums.add_rows(sealed)
+                for operator_id, at in self._sums.add_rows(batch):
+                    self._pending[operator_id] += 1
+                    self._pending_since[operator_id] = min(at, self._pending_since.get(operator_id, at))
 
     async def _rows(self, source: EntrySource, sums: Sequence[int] = ()) -> AsyncIterator[Sequence[Any]]:
         position = self._position
