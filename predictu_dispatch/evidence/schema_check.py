@@ -30,6 +30,8 @@ _TRIGGER: Final = re.compile(r"\bcreate (?:constraint )?trigger (\w+)\s.*?\bon p
 _FUNCTION: Final = re.compile(r"\bfunction predictu_dispatch\.(\w+).*?\bas \$\$(.*?)\$\$", re.DOTALL)
 _IN_EACH_PARTITION: Final = "attempt_not_truncated"
 """A trigger for truncate is not inherited by partitions."""
+_ONLY_GROW: Final = ("log", "head", "tile", "checkpoint", "cosignature", "removal", "verification")
+"""The tables audit_… whose triggers refuse_log_change.sql creates in a loop."""
 _ROWS_OF: Final = ("intervention", "signing_key")
 
 
@@ -46,7 +48,11 @@ def has_our_view(found: Sequence[Any]) -> bool:
 @cache
 def expected_triggers() -> dict[tuple[str, str], str]:
     """The triggers of the audit's tables, as (table, trigger), and each one's function file."""
-    triggers = {}
+    triggers = {
+        (f"audit_{table}", f"audit_{table}_{what}"): "guards/refuse_log_change.sql"
+        for table in _ONLY_GROW
+        for what in ("only_grows", "not_truncated")
+    }
     for definition in definitions():
         for trigger, table in _TRIGGER.findall(definition.sql):
             if table.startswith(("attempt_", "audit_")) or table in _ROWS_OF:
