@@ -134,7 +134,8 @@ async def test_a_migrated_schema_differs_in_nothing_and_each_change_of_it_is_nam
             ("alter table predictu_dispatch.audit_tile disable trigger all", "audit_tile_only_grows of audit_tile"),
             (
                 (
-                    "create function predictu_dispatch.spy() returns trigger language plpgsql as 'begin return new; end';"
+                    "create function predictu_dispatch.spy() returns trigger language plpgsql"
+                    " as 'begin return new; end';"
                     "create trigger spy before insert on predictu_dispatch.attempt_record for each row"
                     " execute function predictu_dispatch.spy()"
                 ),
