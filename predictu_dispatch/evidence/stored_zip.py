@@ -12,7 +12,7 @@ from zlib import crc32
 
 LAST: Final = "bundle.json"
 """It lists all other files, so it is known last and written last."""
-FILES_MAX: Final = 40_000
+FILES_MAX: Final = 65_000
 BYTES_MAX: Final = 2**31 - 1
 NAME_BYTES_MAX: Final = 200
 

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 from zlib import crc32
 
 MANIFEST: Final = "bundle.json"
-FILES_MAX: Final = 40_000
+FILES_MAX: Final = 65_000
 ARCHIVE_BYTES_MAX: Final = 2**31 - 1
 """Below the limit of ZIP without its 64-bit extension."""
 _NAME_BYTES_MAX: Final = 200

@@ -319,6 +319,29 @@ async def test_a_changed_row_makes_no_bundle(
     assert not path.exists()
 
 
+DAMAGE = {
+    "a hash of a tile": "update predictu_dispatch.audit_tile set hashes = set_byte(hashes, 0, get_byte(hashes, 0) # 1)",
+    "the root": "update predictu_dispatch.audit_head set checkpoint = replace(checkpoint, E'\\n', E'\\n1')",
+    "the checkpoint": "update predictu_dispatch.audit_head set checkpoint = 'nonsense'",
+}
+
+
+@pytest.mark.parametrize("statement", DAMAGE.values(), ids=DAMAGE)
+async def test_a_damaged_log_makes_no_bundle(
+    statement: str, disputes: Disputes, harness: Harness, auditor: CommandLine, database: Database
+) -> None:
+    await disputes.whole_bet()
+    await sealed(database)
+    for table in ("audit_tile", "audit_head"):
+        await harness.owner.execute(f"alter table predictu_dispatch.{table} disable trigger all")
+    await harness.owner.execute(statement)
+    path = auditor.folder / "bundle.zip"
+    code, _, stderr = await auditor.run("dispute", "--bet", OPERATOR, BET, "-o", str(path))
+    assert code == 1
+    assert "no bundle was made: run predictu-dispatch audit verify" in one_line(stderr)
+    assert not path.exists()
+
+
 async def test_what_cannot_be_done_is_said(
     disputes: Disputes, harness: Harness, auditor: CommandLine, database: Database, tmp_path: Path
 ) -> None:

@@ -72,6 +72,8 @@ def dispute(
 
 async def _write(invocation: Invocation, request: Request, target: Path) -> Summary:
     from predictu_dispatch.commands.dispute.story import story  # noqa: PLC0415 - loads pydantic
+    from predictu_dispatch.core.merkle.note import NoteError  # noqa: PLC0415
+    from predictu_dispatch.core.merkle.tiles import ProofError  # noqa: PLC0415
     from predictu_dispatch.evidence.bundle import NoBundleError, write_bundle  # noqa: PLC0415
     from predictu_dispatch.evidence.proofs import NotProvableError  # noqa: PLC0415
     from predictu_dispatch.evidence.stored_zip import StoredZip, ZipTooLargeError  # noqa: PLC0415
@@ -86,6 +88,8 @@ async def _write(invocation: Invocation, request: Request, target: Path) -> Summ
             refuse(invocation, str(error))
         except NotProvableError as error:
             refuse(invocation, f"{error}; no bundle was made: run predictu-dispatch audit verify")
+        except (ProofError, NoteError) as error:
+            refuse(invocation, f"the log is damaged: {error}; no bundle was made: run predictu-dispatch audit verify")
         except OSError as error:
             refuse(invocation, f"cannot create {target}: {error.strerror}")
 
