@@ -20,11 +20,13 @@ from pathlib import Path
 import asyncpg
 import click
 
+from predictu_dispatch.books_check.check import Check
 from predictu_dispatch.books_check.ledgers import PredictuLedger, read_predictu
 from predictu_dispatch.demo.producer import Bet
 from tests.chaos.environment import DATABASE, ChaosEnvironment, open_environment
 from tests.chaos.fault_injector import FaultInjector, plan
 from tests.chaos.report import Report
+from tests.chaos.sealing import SEALED_WITHIN_S, SealedAudit, check_logs, wait_until_sealed
 from tests.chaos.traffic import PLAYERS, Producers
 from tests.chaos.verdict import Verdict, history, judge, operator_ledger
 
@@ -57,6 +59,7 @@ class Outcome:
 
     run: Run
     verdict: Verdict
+    audit: SealedAudit
     injected: Counter[str]
     repeated: int
     drained_s: float
@@ -92,14 +95,16 @@ async def _play_in(environment: ChaosEnvironment, run: Run, log: Callable[[str],
         healed_s = time.monotonic()
         await drain(environment, producers, within_s=_DRAIN_S)
         drained_s = time.monotonic() - healed_s
+        sealed_s = await sealed(environment)
         # A health check in flight would be missing in the audit.
         await environment.stop_daemons()
     finally:
         await producers.close()
-    predictu, verdict = await judged(environment, producers)
+    predictu, verdict, audit = await judged(environment, producers, sealed_s)
     return Outcome(
         run=run,
         verdict=verdict,
+        audit=audit,
         injected=fault_injector.injected,
         repeated=producers.repeated,
         drained_s=drained_s,
@@ -107,8 +112,22 @@ async def _play_in(environment: ChaosEnvironment, run: Run, log: Callable[[str],
     )
 
 
-async def judged(environment: ChaosEnvironment, producers: Producers) -> tuple[PredictuLedger, Verdict]:
-    """The books of a run whose daemons have stopped, and the verdict on them."""
+async def sealed(environment: ChaosEnvironment) -> float | None:
+    """Seconds until the daemons have sealed what there is now; None if they have not in time."""
+    owner = await environment.owner()
+    try:
+        return await wait_until_sealed(owner)
+    finally:
+        owner.terminate()
+
+
+async def judged(
+    environment: ChaosEnvironment, producers: Producers, sealed_s: float | None
+) -> tuple[PredictuLedger, Verdict, SealedAudit]:
+    """The books and logs of a run whose daemons have stopped, and the verdict on them.
+
+    `sealed_s` is what sealed() returned.
+    """
     for operator in environment.operators:
         await operator.process.stop()
     predictu = await read_predictu(environment.postgres.dsn(DATABASE))
@@ -120,7 +139,24 @@ async def judged(environment: ChaosEnvironment, producers: Producers) -> tuple[P
         answers={operator.operator_id: operator.answers for operator in environment.operators},
         ended_early=environment.ended_early,
     )
-    return predictu, verdict
+    owner = await environment.owner()
+    try:
+        audit = await check_logs(
+            owner,
+            environment.folder,
+            seed=producers.seed,
+            daemon_dsn=environment.postgres.dsn(DATABASE, "chaos_daemon"),
+            auditor_dsn=environment.postgres.dsn(DATABASE, "chaos_auditor"),
+        )
+    finally:
+        owner.terminate()
+    in_time = Check(
+        name="the daemons sealed everything",
+        rows=audit.entries,
+        figures=f"{audit.entries} entries",
+        faults=() if sealed_s is not None else (f"not within {SEALED_WITHIN_S:g} s",),
+    )
+    return predictu, verdict._replace(checks=(*verdict.checks, in_time, *audit.checks)), audit
 
 
 async def drain(environment: ChaosEnvironment, producers: Producers, *, within_s: float) -> None:
@@ -163,7 +199,7 @@ def main(*, seed: int | None, seeds: int, minutes: float, bets_per_s: float, qui
         run = Run(seed=one, seconds=minutes * 60 / seeds, bets_per_s=bets_per_s)
         click.echo(f"seed {one}, {run.seconds:.0f} s, {bets_per_s:g} bets a second")
         outcome = asyncio.run(play(run, (lambda _: None) if quiet else click.echo))
-        report.add(outcome.verdict, outcome.injected, outcome.repeated)
+        report.add(outcome.verdict, outcome.audit, outcome.injected, outcome.repeated)
         for line in outcome.histories:
             click.echo(line, err=True)
         if outcome.verdict.faults:
@@ -172,6 +208,7 @@ def main(*, seed: int | None, seeds: int, minutes: float, bets_per_s: float, qui
                 err=True,
             )
         click.echo(f"seed {one}: {outcome.verdict.sentence}, drained in {outcome.drained_s:.1f} s")
+        click.echo(f"seed {one}: {outcome.audit.sentence}")
     click.echo("\n".join(report.lines()))
     sys.exit(1 if report.faults else 0)
 

@@ -25,6 +25,7 @@ from predictu_dispatch.embedded_postgres.binaries import free_port
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.chaos.answers import AnswerLog
 from tests.chaos.proxy import Proxy, proxied
+from tests.chaos.sealing import KEEP_EVERY_CHECKPOINT, KEY_FILE, SETTINGS
 from tests.chaos.stepped_daemon import CLOCK_STEP_VARIABLE
 from tests.chaos.traffic import PLAYERS
 from tests.support.daemons import Daemon, Fleet
@@ -32,7 +33,11 @@ from tests.support.stepped_clock import SteppedClock, stepped_clock
 
 DATABASE = "chaos"
 CONNECTIONS_MAX = 100
-LOGINS = {"chaos_producer": "predictu_producer", "chaos_daemon": "predictu_dispatcher"}
+LOGINS = {
+    "chaos_producer": "predictu_producer",
+    "chaos_daemon": "predictu_dispatcher",
+    "chaos_auditor": "predictu_auditor",
+}
 GRANTLESS = "chaos_nobody"
 """A login without any grant."""
 _POSTGRES = {
@@ -165,6 +170,7 @@ class ChaosEnvironment:
             stderr=stderr,
             database={"dsn": self.dsn("chaos_daemon", proxy), "pool_size": 6},
             daemon={"poll_interval_s": 0.2, "drain_s": 3.0},
+            audit=SETTINGS,
         )
 
     async def stop_daemons(self) -> None:
@@ -210,7 +216,8 @@ async def open_environment(folder: Path, *, seed: int) -> AsyncIterator[ChaosEnv
         await asyncio.to_thread(postgres.start)
         stack.callback(postgres.stop)
         await create_database(postgres, DATABASE, LOGINS)
-        await _create_grantless(postgres)
+        await _prepare(postgres)
+        create_key_file(folder / KEY_FILE, "EdDSA")
         producers_proxy = await stack.enter_async_context(proxied(f"{postgres.folder}/run/.s.PGSQL.{postgres.port}"))
         fleet = Fleet(folder=folder, dsn="", session=session)
         stack.callback(fleet.end)
@@ -228,10 +235,11 @@ async def open_environment(folder: Path, *, seed: int) -> AsyncIterator[ChaosEnv
         yield environment
 
 
-async def _create_grantless(postgres: EmbeddedPostgres) -> None:
+async def _prepare(postgres: EmbeddedPostgres) -> None:
     owner = await asyncpg.connect(postgres.dsn(DATABASE))
     try:
         await owner.execute(f"create role {GRANTLESS} login")
+        await owner.execute(KEEP_EVERY_CHECKPOINT)
     finally:
         await owner.close()
 

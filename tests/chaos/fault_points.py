@@ -65,6 +65,7 @@ class Point:
 
 _OUTBOX: Final = "predictu_dispatch.edge.postgres.outbox:Outbox"
 _FLEET_STORE: Final = "predictu_dispatch.edge.postgres.fleet_store:FleetStore"
+_AUDIT_STORE: Final = "predictu_dispatch.edge.postgres.audit_store:AuditStore"
 _HTTP: Final = "predictu_dispatch.edge.http"
 
 POINTS: Final = {
@@ -95,6 +96,21 @@ POINTS: Final = {
     "heartbeat": Point("before a heartbeat", _FLEET_STORE, "heartbeat", before=True),
     "deciding": Point(
         "the monitor has decided on circuits; nothing is written", _FLEET_STORE, "write_circuits", before=True
+    ),
+    "sealing": Point(
+        "new rows of the audit are read; nothing is appended to a log",
+        _AUDIT_STORE,
+        "unsealed",
+        counts=lambda turn: turn is not None and turn.entries > 0,
+    ),
+    "appending": Point(
+        "the grown logs are signed; nothing is appended", _AUDIT_STORE, "append", before=True, counts=bool
+    ),
+    "appended": Point(
+        "logs are appended and committed; nothing else is done yet",
+        "predictu_dispatch.flow.sealer:Sealer",
+        "_turn",
+        counts=lambda turn: turn is not None and turn.entries > 0,
     ),
     "draining": Point("after SIGTERM, before the drain", "predictu_dispatch.daemon:Daemon", "_drain", before=True),
 }

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import click
 
-from tests.chaos.chaos import drain, judged
+from tests.chaos.chaos import drain, judged, sealed
 from tests.chaos.database_faults import KINDS as DATABASE_KINDS
 from tests.chaos.environment import NO_FAULTS, ChaosEnvironment, open_environment
 from tests.chaos.fault_injector import KINDS
@@ -79,9 +79,10 @@ async def _hold_in(environment: ChaosEnvironment, kind: str, seed: int) -> Figur
         traffic.cancel()
     await drain(environment, producers, within_s=_DRAIN_S)
     rest_left_after_s = time.monotonic() - ended_s
+    sealed_s = await sealed(environment)
     await environment.stop_daemons()
     await producers.close()
-    _, verdict = await judged(environment, producers)
+    _, verdict, _ = await judged(environment, producers, sealed_s)
     enqueued = after.keys() - before.keys()
     return Figures(
         kind=kind,

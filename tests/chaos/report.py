@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.bench.figures import percentile
+from tests.chaos.sealing import SealedAudit
 from tests.chaos.verdict import Verdict
 
 
@@ -13,6 +14,7 @@ class Report:
     """The runs so far."""
 
     verdicts: list[Verdict] = field(default_factory=list)
+    audits: list[SealedAudit] = field(default_factory=list)
     injected: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
 
@@ -20,8 +22,9 @@ class Report:
     def faults(self) -> int:
         return sum(len(verdict.faults) for verdict in self.verdicts)
 
-    def add(self, verdict: Verdict, injected: Counter[str], repeated: int) -> None:
+    def add(self, verdict: Verdict, audit: SealedAudit, injected: Counter[str], repeated: int) -> None:
         self.verdicts.append(verdict)
+        self.audits.append(audit)
         self.injected += injected
         self.repeated += repeated
 
@@ -45,6 +48,10 @@ class Report:
             "from an interrupted attempt to the next, p50 / p99": (
                 f"{percentile(recovery_s, 0.5):.1f} / {percentile(recovery_s, 0.99):.1f} s"
             ),
+            "entries sealed, checkpoints signed": f"{sum(one.entries for one in self.audits):,},"
+            f" {sum(one.checkpoints for one in self.audits):,}",
+            "claims that Go accepted, altered ones that it refused": self.audits[0].missing
+            or f"{sum(one.claims for one in self.audits):,}, {sum(one.mutants for one in self.audits):,}",
             "failed checks": f"{self.faults}",
         }
         return [

@@ -8,11 +8,9 @@ from itertools import pairwise
 from predictu_dispatch.core.merkle.tree import consistency_proof, inclusion_proof
 from tests.support.foreign_verifier import ACCEPTED, Claim, checkpoint, consistency, entry_inclusion, foreign_verifier
 from tests.support.harness import Connection
+from tests.support.sealing import ENTRIES
 
-_ENTRIES = """
-select i.id, predictu_dispatch.audit_entry(a) as entry
-  from unnest($2::uuid[]) i(id) join predictu_dispatch.attempt a on a.operator_id = $1 and a.report_id = i.id
-"""
+_ENTRIES = f"select id, entry from ({ENTRIES}) e where operator_id = $1 and id = any($2::uuid[])"  # noqa: S608 - our own
 
 
 @dataclass(kw_only=True)

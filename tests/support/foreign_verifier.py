@@ -75,17 +75,21 @@ class ForeignVerifier:
         return self.verdicts([claim]) == [ACCEPTED]
 
 
+def missing_for_go() -> str:
+    """What foreign_verifier() lacks and how to install it, or "" if nothing is missing."""
+    missing = ([] if shutil.which("go") else ["go"]) + [str(folder) for folder in _PACKAGES if not folder.is_dir()]
+    return f"{', '.join(missing)} missing; on Debian: apt install golang-go golang-golang-x-mod-dev" if missing else ""
+
+
 @functools.cache
 def foreign_verifier() -> ForeignVerifier:
     """Compile the program, once for each test process."""
-    go = shutil.which("go")
-    missing = ([] if go else ["go"]) + [str(folder) for folder in _PACKAGES if not folder.is_dir()]
-    if go is None or missing:
-        pytest.skip(f"{', '.join(missing)} missing; on Debian: apt install golang-go golang-golang-x-mod-dev")
+    if missing := missing_for_go():
+        pytest.skip(missing)
     folder = Path(tempfile.mkdtemp(prefix="foreign-verifier-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     variables = {"GO111MODULE": "off", "GOPATH": str(_GOPATH), "GOFLAGS": "", "GOCACHE": str(folder / "cache")}
-    build = [go, "build", "-o", str(folder / "verifier"), str(_SOURCE)]
+    build = ["go", "build", "-o", str(folder / "verifier"), str(_SOURCE)]
     built = subprocess.run(
         build, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, timeout=300, check=False
     )

@@ -32,7 +32,7 @@ select $1, gen_random_uuid(), 'BET_MAKE', 1, 'answered', 'delivered', 'host-1', 
        sha256(n::text::bytea) || sha256('')
   from generate_series(1, $2::integer) n
 """
-_ROWS = """
+ENTRIES = """
 select operator_id, report_id as id, predictu_dispatch.audit_entry(a) as entry from predictu_dispatch.attempt a
 union all
 select operator_id, intervention_id, predictu_dispatch.audit_intervention_entry(i)
@@ -48,6 +48,7 @@ select operator_id, removal_id, predictu_dispatch.audit_removal_entry(r) from pr
 union all
 select operator_id, start_id, predictu_dispatch.audit_start_entry(l) from predictu_dispatch.audit_log l
 """
+"""Every row that belongs into a log, as its entry."""
 
 
 async def insert_attempts(connection: Connection, count: int, operator_id: str = "op_abc123") -> None:
@@ -131,7 +132,7 @@ async def check_logs(owner: Connection) -> dict[str, int]:
         row["operator_id"]: row["start_id"].bytes
         for row in await owner.fetch("select * from predictu_dispatch.audit_log")
     }
-    for row in await owner.fetch(_ROWS):
+    for row in await owner.fetch(ENTRIES):
         expected.setdefault(row["operator_id"], []).append((row["id"].bytes, sha256(b"\x00" + row["entry"]).digest()))
     sizes = {}
     for head in await owner.fetch("select * from predictu_dispatch.audit_head"):

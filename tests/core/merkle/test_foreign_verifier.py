@@ -15,6 +15,7 @@ from predictu_dispatch.core.merkle.note import Algorithm, VerifierKey, assemble,
 from predictu_dispatch.core.merkle.tiles import tile_path, tiles_of
 from predictu_dispatch.core.merkle.tree import consistency_proof, inclusion_proof
 from tests.core.merkle.naive import ENTRIES, LEAVES, SIZE, tiles, tree_hash
+from tests.support.foreign_mutants import altered_signature, flipped
 from tests.support.foreign_verifier import (
     ACCEPTED,
     Claim,
@@ -90,8 +91,8 @@ def mutants_of(rng: random.Random) -> Iterator[tuple[str, Claim]]:
         yield "entry", entry_inclusion(note, LOG, index, ENTRIES[index] + b"0", inclusion_proof(index, size, tiles))
         yield "another log's key", {**good, "vkey": str(VerifierKey.of_seed("audit.example/op_b", LOG_SEED))}
         yield "another key", {**good, "note": signed(size, seed=WITNESS_SEED)}
-        yield "signature", checkpoint(altered_signature(note, rng), LOG)
-        yield "cosignature", checkpoint(altered_signature(note, rng, line=-1), LOG, witnesses=[WITNESS])
+        yield "signature", checkpoint(altered_signature(note, rng, line=-2), LOG)
+        yield "cosignature", checkpoint(altered_signature(note, rng), LOG, witnesses=[WITNESS])
         yield "no cosignature", checkpoint(note[: note.rindex("— ")], LOG, witnesses=[WITNESS])
         yield "cut off", checkpoint(note[: rng.randrange(note.index("— "))], LOG)
         yield "backwards", consistency(note, signed(old), LOG, consistency_proof(old, size, tiles))
@@ -103,22 +104,6 @@ def mutants_of(rng: random.Random) -> Iterator[tuple[str, Claim]]:
                 yield f"{name}: one fewer", {**claim, "proof": proof[:place] + proof[place + 1 :]}
                 yield f"{name}: one more", {**claim, "proof": [*proof[:place], proof[place], *proof[place:]]}
                 yield f"{name}: one at the end", {**claim, "proof": [*proof, base64.b64encode(bytes(32)).decode()]}
-
-
-def flipped(encoded: str, rng: random.Random) -> str:
-    value = bytearray(base64.b64decode(encoded))
-    value[rng.randrange(len(value))] ^= 1 << rng.randrange(8)
-    return base64.b64encode(value).decode()
-
-
-def altered_signature(note: str, rng: random.Random, *, line: int = -2) -> str:
-    """Flip a bit of a signature, not of its key hash: line -2 is the log's, -1 the witness's."""
-    lines = note[:-1].split("\n")
-    before, _, encoded = lines[line].rpartition(" ")
-    value = bytearray(base64.b64decode(encoded))
-    value[rng.randrange(4, len(value))] ^= 1 << rng.randrange(8)
-    lines[line] = f"{before} {base64.b64encode(value).decode()}"
-    return "\n".join([*lines, ""])
 
 
 def written_tree(folder: Path, size: int) -> Path:
