@@ -27,9 +27,6 @@ FROM predictu_dispatch.attempt_record;
 """
 """The view `attempt` as pg_get_viewdef() prints it; only white space and qualifiers differ."""
 _TRIGGER: Final = re.compile(r"\bcreate (?:constraint )?trigger (\w+)\s.*?\bon predictu_dispatch\.(\w+)", re.DOTALL)
-_TABLES: Final = re.compile(r"\bforeach relation in array array\[(.*?)\]", re.DOTALL)
-_SUFFIX: Final = re.compile(r"\brelation \|\| '(\w+)', relation\)")
-"""A file may create a trigger for each of several tables, named after the table."""
 _FUNCTION: Final = re.compile(r"\bfunction predictu_dispatch\.(\w+).*?\bas \$\$(.*?)\$\$", re.DOTALL)
 _IN_EACH_PARTITION: Final = "attempt_not_truncated"
 """A trigger for truncate is not inherited by partitions."""
@@ -57,11 +54,7 @@ def expected_triggers() -> dict[tuple[str, str], str]:
         for what in ("only_grows", "not_truncated")
     }
     for definition in definitions():
-        named = _TRIGGER.findall(definition.sql)
-        for tables in _TABLES.findall(definition.sql):
-            suffixes = sorted(set(_SUFFIX.findall(definition.sql)))
-            named += [(table + suffix, table) for table in re.findall(r"\w+", tables) for suffix in suffixes]
-        for trigger, table in named:
+        for trigger, table in _TRIGGER.findall(definition.sql):
             if table.startswith(("attempt_", "audit_")) or table in _ROWS_OF:
                 triggers[table, trigger] = definition.name
     return triggers

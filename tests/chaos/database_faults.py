@@ -133,6 +133,16 @@ async def full_notification_queue(environment: ChaosEnvironment, _: random.Rando
     return f"{usage:.0%} full"
 
 
+async def locked_logs(environment: ChaosEnvironment, _: random.Random, duration_s: float) -> str | None:
+    """Nothing can be appended to a log, because a transaction holds its position."""
+    with contextlib.suppress(*_LOST):
+        async with _connection(environment) as owner, owner.transaction():
+            await owner.execute("select 1 from predictu_dispatch.audit_position for update")
+            # Some attempts to append time out.
+            await asyncio.sleep(2 * duration_s)
+    return ""
+
+
 async def publication(environment: ChaosEnvironment, _: random.Random, duration_s: float) -> str | None:
     """Logical replication of every table begins, and ends again."""
     with contextlib.suppress(*_LOST):
@@ -252,6 +262,7 @@ KINDS: dict[str, tuple[int, Injector]] = {
     "a full notification queue": (3, full_notification_queue),
     "held advisory locks": (2, held_advisory_locks),
     "the database's clock steps": (3, step_clock),
+    "logs that nobody can append to": (2, locked_logs),
     "a publication for all tables": (2, publication),
     "a row that cannot be read": (3, poison_row),
     "a log that nobody reads": (2, stuck_log_reader),

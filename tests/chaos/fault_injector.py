@@ -5,7 +5,7 @@ import contextlib
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -14,7 +14,7 @@ import asyncpg
 from tests.chaos import database_faults
 from tests.chaos.database_faults import Injector
 from tests.chaos.environment import CONNECTIONS_MAX, MIXED_FAULTS, NO_FAULTS, ChaosEnvironment, Operator
-from tests.chaos.fault_points import POINTS, Action
+from tests.chaos.fault_points import POINTS, SEALING_POINTS, Action
 from tests.chaos.proxy import UNIMPAIRED, Impairment, Proxy
 from tests.support.daemons import Daemon
 
@@ -96,15 +96,18 @@ async def _kill(environment: ChaosEnvironment, rng: random.Random, duration_s: f
     return daemon.instance
 
 
-async def _kill_at_a_point(environment: ChaosEnvironment, rng: random.Random, _: float) -> str | None:
-    if len(environment.daemons) >= DAEMONS_MAX and (daemon := _some_daemon(environment, rng)) is not None:
-        daemon.kill()
-    fault = f"{rng.choice(list(POINTS))}:{rng.choice(list(Action))}:{rng.randrange(1, 20)}"
-    armed = await environment.start_daemon(fault)
-    if "freeze" in fault:
-        await asyncio.sleep(_LEASE_S + 2 * rng.random())
-        _send(armed, signal.SIGCONT)
-    return f"{armed.instance} {fault}"
+def _at_a_point(points: Sequence[str], passes_max: int) -> Injector:
+    async def inject(environment: ChaosEnvironment, rng: random.Random, _: float) -> str | None:
+        if len(environment.daemons) >= DAEMONS_MAX and (daemon := _some_daemon(environment, rng)) is not None:
+            daemon.kill()
+        fault = f"{rng.choice(points)}:{rng.choice(list(Action))}:{rng.randint(1, passes_max)}"
+        armed = await environment.start_daemon(fault)
+        if "freeze" in fault:
+            await asyncio.sleep(_LEASE_S + 2 * rng.random())
+            _send(armed, signal.SIGCONT)
+        return f"{armed.instance} {fault}"
+
+    return inject
 
 
 async def _freeze(environment: ChaosEnvironment, rng: random.Random, duration_s: float) -> str | None:
@@ -243,7 +246,8 @@ def _send(daemon: Daemon, number: signal.Signals) -> None:
 
 KINDS: dict[str, tuple[int, Injector]] = {
     "kill a daemon": (6, _kill),
-    "kill a daemon at a fault point": (10, _kill_at_a_point),
+    "kill a daemon at a fault point": (10, _at_a_point([name for name in POINTS if name not in SEALING_POINTS], 19)),
+    "kill a daemon while it seals": (6, _at_a_point(SEALING_POINTS, 3)),
     "freeze a daemon past its leases": (5, _freeze),
     "stop a daemon": (3, _stop),
     "start a daemon with a wrong clock": (2, _wrong_clock),

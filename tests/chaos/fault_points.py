@@ -70,7 +70,7 @@ _HTTP: Final = "predictu_dispatch.edge.http"
 
 POINTS: Final = {
     "claimed": Point("a claim is committed and its rows are read; nothing is sent", _OUTBOX, "claim", counts=bool),
-    "signed": Point("the token is signed; nothing is sent", "predictu_dispatch.flow.courier:Courier", "_token"),
+    "signed": Point("the token is signed; nothing is sent", "predictu_dispatch.flow.courier:Courier", "_signature"),
     "sent": Point(
         "the last byte of the request is in the socket", f"{_HTTP}.connection:Connection", "answered", before=True
     ),
@@ -114,6 +114,10 @@ POINTS: Final = {
     ),
     "draining": Point("after SIGTERM, before the drain", "predictu_dispatch.daemon:Daemon", "_drain", before=True),
 }
+
+
+SEALING_POINTS: Final = ("sealing", "appending", "appended")
+"""Around the sealer's two statements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,6 +122,25 @@ MUTANTS = (
         old="if tries >= attempts_max and was_sent:",
         new="if tries >= min(attempts_max, 3) and was_sent:",
     ),
+    Mutant(
+        name="the sealer jumps over transactions that commit late",
+        file="sql/functions/audit/audit_unsealed.sql",
+        old="where pg_visible_in_snapshot(x, current_snapshot));",
+        new="where false);",
+    ),
+    Mutant(
+        name="a stale sealer appends to a log that has grown",
+        file="sql/functions/audit/audit_append.sql",
+        old="where p.revision = expected\n",
+        new="where p.revision is not null\n",
+        second_defence=(
+            (
+                "sql/functions/guards/refuse_log_change.sql",
+                "and (new.size > old.size or new.size = old.size and new.root = old.root)",
+                "",
+            ),
+        ),
+    ),
 )
 
 

@@ -102,7 +102,6 @@ async def check_logs(
     missing = missing_for_go()
     if missing:
         return SealedAudit((verified,), entries, number, 0, 0, missing)
-    # Each from its own place in the sequence of claims, so that every log has some.
     altered = list(islice(mutants(claims, random.Random(seed)), MUTANTS))
     accepted, refusals = await asyncio.to_thread(lambda: (_accepted(claims), _refused(altered)))
     return SealedAudit((verified, accepted, refusals), entries, number, len(claims), len(altered), "")

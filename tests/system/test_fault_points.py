@@ -8,14 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.edge.postgres.outbox import Outbox
 from tests.chaos.armed_daemon import peers
-from tests.chaos.fault_points import POINTS, Action, FaultValueError, MissingPointError, arm, parse_faults
+from tests.chaos.fault_points import (
+    POINTS,
+    SEALING_POINTS,
+    Action,
+    FaultValueError,
+    MissingPointError,
+    arm,
+    parse_faults,
+)
 from tests.support.bet_paths import INTERRUPTED, NOT_SENT, Bets
 from tests.support.daemons import FAULT_VARIABLE, WAIT_S, Daemon, until
 from tests.support.environment import Environment, open_environment
 from tests.support.harness import claim
 from tests.support.postgres import Database
+from tests.support.sealing import ORIGIN, check_logs
 
 LANE = {"attempt_timeout_s": 1.0, "connect_timeout_s": 1.0}
 """Leases of six seconds, which expire in real time."""
@@ -24,6 +34,9 @@ QUICK_S, SLOW_S = 0.1, 0.6
 STARTS_WITHIN_S = 90.0
 """A dozen daemons start at once."""
 _POLL_S = 0.1
+
+AUDIT = {"origin": ORIGIN, "key_file": "audit.pem", "seal_s": 0.1}
+"""Only these daemons seal."""
 
 NTH = {"expiring": 2, "heartbeat": 3}
 """The pass at which the fault happens; the first passes here belong to the start."""
@@ -54,10 +67,23 @@ async def finished(environment: Environment) -> None:
     await wait_until("every callback is final", all_final)
 
 
+async def sealed_once(environment: Environment) -> None:
+    """Wait until everything is sealed; each row is then in its log once, and no log has forked."""
+    owner = environment.harness.owner
+    now = await owner.fetchval("select clock_timestamp()")
+
+    async def is_sealed() -> bool:
+        return bool(await owner.fetchval("select sealed_at >= $1 from predictu_dispatch.audit_position", now))
+
+    await wait_until("everything is sealed", is_sealed)
+    await check_logs(owner)
+
+
 @pytest.fixture
 async def environment(tmp_path: Path, database: Database) -> AsyncIterator[Environment]:
     async with open_environment(tmp_path, database) as environment:
         environment.fleet.write_operator(environment.operator.url, interactive=LANE, settlement=LANE)
+        create_key_file(tmp_path / "audit.pem", "EdDSA")
         yield environment
 
 
@@ -77,7 +103,8 @@ async def armed_at(environment: Environment, points: Iterable[str], action: Acti
     armed: dict[str, Daemon] = {}
     for point in points:
         fault = f"{point}:{action}:{NTH.get(point, 1)}"
-        armed[point] = first = environment.fleet.spawn(point, fault=fault, database={"pool_size": 2})
+        audit = AUDIT if point in SEALING_POINTS else {}
+        armed[point] = first = environment.fleet.spawn(point, fault=fault, database={"pool_size": 2}, audit=audit)
         if len(armed) == 1:
             # The first one compiles what all others import.
             await has_started(first)
@@ -137,9 +164,10 @@ async def test_a_daemon_killed_at_any_point_loses_and_doubles_nothing(environmen
         assert await daemon.exited() == -signal.SIGKILL
     await bets.roll_back_some_in_flight()
     await bets.end_the_rest()
-    environment.fleet.spawn("second")
+    environment.fleet.spawn("second", audit=AUDIT)
     await finished(environment)
     assert await bets.violations() == []
+    await sealed_once(environment)
     assert [point for point in ANSWERED if not await sent_without_settling(environment, point)] == []
 
 
@@ -158,7 +186,7 @@ async def test_a_daemon_frozen_at_any_point_past_its_leases_does_no_harm_when_it
     environment.operator.answers_in_s = SLOW_S
     await bets.roll_back_some_in_flight()
     await bets.end_the_rest()
-    environment.fleet.spawn("second")
+    environment.fleet.spawn("second", audit=AUDIT)
 
     async def second_has_taken_over() -> bool:
         taken_over: bool = await environment.harness.owner.fetchval(
@@ -178,6 +206,7 @@ async def test_a_daemon_frozen_at_any_point_past_its_leases_does_no_harm_when_it
     environment.operator.answers_in_s = 0.0
     await finished(environment)
     assert await bets.violations() == []
+    await sealed_once(environment)
     late = await environment.harness.owner.fetch(
         "select distinct instance from predictu_dispatch.attempt where verdict = 'late'"
     )
@@ -194,7 +223,7 @@ async def test_a_daemon_cut_from_postgres_at_every_point_finishes_by_itself(
 ) -> None:
     """This also shows that ordinary traffic passes every point."""
     everywhere = ",".join(f"{point}:cut:{NTH.get(point, 1)}" for point in POINTS)
-    armed = environment.fleet.spawn("armed", fault=everywhere)
+    armed = environment.fleet.spawn("armed", fault=everywhere, audit=AUDIT)
 
     def passed() -> list[str]:
         return sorted(line["point"] for line in armed.lines("fault"))
@@ -219,9 +248,10 @@ async def test_a_daemon_cut_from_postgres_at_every_point_finishes_by_itself(
     assert passed() == sorted(POINTS)
     assert "in_flight" not in await environment.states()
     await bets.end_the_rest()
-    environment.fleet.spawn("second")
+    environment.fleet.spawn("second", audit=AUDIT)
     await finished(environment)
     assert await bets.violations() == []
+    await sealed_once(environment)
 
 
 async def test_the_product_has_no_fault_points(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
