@@ -86,9 +86,10 @@ class Attempt(NamedTuple):
     @property
     def audited_bytes(self) -> int:
         """The bytes of headers and bodies in its audit row."""
-        request = len(self.request_headers or "") + len((self.request_body or "").encode())
-        headers = sum([len(name) + len(value) for name, value in self.exchange.headers])
-        return request + headers + len(self.exchange.body)
+        size = len(self.request_headers or "") + len((self.request_body or "").encode()) + len(self.exchange.body)
+        for name, value in self.exchange.headers:
+            size += len(name) + len(value)
+        return size
 
 
 class Cause(StrEnum):

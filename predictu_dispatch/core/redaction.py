@@ -22,7 +22,7 @@ def without_signature(exchange: Exchange, signature: str) -> Exchange:
     """
     octets = signature.encode()
     is_cut = exchange.truncated or exchange.error is not None
-    if not is_cut and octets not in exchange.body and signature not in _text_of(exchange.headers):
+    if not is_cut and octets not in exchange.body and not _is_in(exchange.headers, signature):
         return exchange
     body = exchange.body.replace(octets, b"*" * len(octets))
     if exchange.truncated:
@@ -43,8 +43,12 @@ def without_signature(exchange: Exchange, signature: str) -> Exchange:
     )
 
 
-def _text_of(headers: tuple[tuple[str, str], ...]) -> str:
-    return "\0".join(["\0".join(header) for header in headers])
+def _is_in(headers: tuple[tuple[str, str], ...], signature: str) -> bool:
+    # Without any(), which takes twice as long, and this is done for every attempt.
+    for name, value in headers:  # noqa: SIM110
+        if signature in value or signature in name:
+            return True
+    return False
 
 
 def _cut_part(octets: bytes, signature: bytes) -> int:

@@ -55,14 +55,15 @@ class Repetitions:
 
         A final state ends the callback's attempts.
         """
-        if change.cause is not Cause.SETTLED:
+        is_long = len(stored.exchange.body) > BEGINNING_BYTES
+        if change.cause is not Cause.SETTLED or not (self._stored or is_long):
             return
         key = stored.callback.operator_id, stored.callback.request_id
         if change.state is not CallbackState.READY:
             self._stored.pop(key, None)
         elif stored.response_body_repeats is not None:
             self._stored.move_to_end(key)
-        elif len(stored.exchange.body) > BEGINNING_BYTES:
+        elif is_long:
             body = hashlib.sha256(stored.exchange.body).digest(), stored.callback.attempt
             self._stored[key] = (*self._stored.pop(key, ()), body)[-BODIES_MAX:]
             if len(self._stored) > CALLBACKS_MAX:

@@ -29,7 +29,9 @@ _PLAY_BETS = """
                    'bet', jsonb_build_object('market_id', 'm-7', 'outcome', 'yes', 'odds', 1.85, 'shares', 10,
                                              'price', 0.54))),
            predictu_dispatch.enqueue_callback(o.id, (array['BET_WIN', 'BET_LOSE', 'BET_SELL'])[n % 3 + 1],
-               jsonb_build_object('player_id', 'p-' || n, 'currency', 'EUR', 'amount', 900, 'bet_id', $2 || n))
+               -- BET_LOSE has no amount.
+               jsonb_strip_nulls(jsonb_build_object('player_id', 'p-' || n, 'currency', 'EUR', 'bet_id', $2 || n,
+                                                    'amount', case when n % 3 <> 1 then 900 end)))
       from generate_series($3::integer, $4::integer) n
      cross join lateral (select ($1::text[])[n % cardinality($1::text[]) + 1] as id) o
 """
