@@ -1,5 +1,6 @@
 """Retention records which entries it removes, and removes nothing that is not sealed."""
 
+import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Iterator
@@ -8,7 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.sql.test_retention_steps import INSERT_LATE, DisturbedConnection, KilledError
+from tests.sql.test_retention_steps import INSERT_LATE, DisturbedConnection, KilledError, hot_path
+from tests.support.daemons import until
 from tests.support.harness import OPERATOR, Harness, connected, open_harness
 from tests.support.histories import KEEP_MONTHS, SPAN_MONTHS, HistoryBuilder, make_months, month_start, part_of
 from tests.support.postgres import Database, Server, cloned_database
@@ -239,6 +241,48 @@ async def test_a_late_row_of_a_detached_month_returns_and_is_sealed_once(
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.attempt") == (2 if is_needed else 0)
     assert len(await recorded(harness.owner)) == (2 if is_needed else 4)
     await assert_provable(harness.owner, after.leaves)
+
+
+async def test_retention_sealers_late_reports_and_bets_at_once_leave_one_clean_history(
+    harness: Harness, database: Database, histories: HistoryBuilder, sealer: TestSealer
+) -> None:
+    await histories.draw(random.Random(11), 30)
+    await sealer.seal_all()
+    attempted = [
+        row[0] for row in await harness.owner.fetch("select distinct request_id from predictu_dispatch.attempt")
+    ]
+    stop, bets, late = asyncio.Event(), list[int](), 0
+
+    async def seal() -> None:
+        async with open_sealer(database.dispatcher) as other:
+            while not stop.is_set():
+                await other.seal_all()
+                await sealer.seal_all()
+
+    async def report_late() -> None:
+        nonlocal late
+        async with connected(database.owner, 1) as [owner]:
+            while not stop.is_set():
+                await owner.execute(LATE.replace("$1", "$1 and verdict <> 'late'"), attempted[late % len(attempted)])
+                late += 1
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(seal())
+        tasks.create_task(report_late())
+        tasks.create_task(hot_path(database, stop, bets=bets, lock_timeout="100ms"))
+        await until("all work", lambda: bool(bets) and late > 5)
+        for _ in range(3):
+            await run_retention(database, blocks=2)
+        stop.set()
+    await sealer.seal_all()
+    result = await run_retention(database)
+    assert result.is_complete, result
+    await sealer.seal_all()
+    assert (await verified(database))[1] == []
+    left = await harness.owner.fetchval("select count(*) from predictu_dispatch.attempt")
+    assert len((await sealed_rows(harness.owner)).leaves) == left
+    assert len(await recorded(harness.owner)) > 20
+    assert await harness.owner.fetch(LEFTOVERS) == []
 
 
 async def test_the_whole_of_a_held_operator_or_bet_stays_until_the_hold_is_lifted(
