@@ -19,6 +19,7 @@ from predictu_dispatch.evidence.trusted_keys import TrustedKeys
 from predictu_dispatch.evidence.verification_result import NotVerifiableError
 from tests.support.audit_rows import fill, know
 from tests.support.postgres import Database, Server
+from tests.support.retention import run_retention
 from tests.support.sealed_audit import KEYS, SealedAudit, sealed_audit, tampered, verified
 from tests.support.sealing import ORIGIN, insert_attempts, open_sealer
 
@@ -85,6 +86,38 @@ async def test_a_repeated_report_has_two_rows_and_two_entries_of_one_id(audit: S
         await owner.execute("insert into predictu_dispatch.attempt_record select * from one")
         _, faults = await verified(database)
         assert [fault.kind for fault in faults] == [FaultKind.COPIED]
+
+
+async def test_what_retention_removed_is_not_missing_before_and_after_its_removal_is_sealed(database: Database) -> None:
+    owner = await asyncpg.connect(database.owner)
+    await know(owner)
+    await owner.execute(
+        "create table predictu_dispatch.attempt_2024_01 partition of predictu_dispatch.attempt_record"
+        " for values from ('2024-01-01 00:00:00+00') to ('2024-02-01 00:00:00+00')"
+    )
+    await fill(owner, "op_a", 400)
+    await owner.execute("create temp table old as select * from predictu_dispatch.attempt_record limit 300")
+    await owner.execute(
+        "update old set report_id = gen_random_uuid(), written_in = pg_current_xact_id()::text::bigint,"
+        " started_at = '2024-01-05', finished_at = '2024-01-05'"
+    )
+    await owner.execute("insert into predictu_dispatch.attempt_record select * from old")
+    async with open_sealer(database.dispatcher) as sealer:
+        await sealer.seal_all()
+        before, faults = await verified(database)
+        assert faults == []
+        await run_retention(database, blocks=1000)
+        pending, faults = await verified(database)
+        assert (faults, pending.rows, pending.logs["op_a"].removed) == ([], before.rows - 300, 300)
+        assert pending.logs["op_a"].pending == 1
+        await sealer.seal_all()
+        sealed, faults = await verified(database)
+        assert (faults, sealed.rows, sealed.logs["op_a"].pending) == ([], before.rows - 299, 0)
+    await owner.execute("alter table predictu_dispatch.audit_removal disable trigger all")
+    await owner.execute("update predictu_dispatch.audit_removal set cutoff = cutoff + interval '1 microsecond'")
+    _, faults = await verified(database)
+    assert [fault.kind for fault in faults] == [FaultKind.CHANGED]
+    await owner.close()
 
 
 async def test_while_retention_removes_a_month_nothing_is_verified(audit: SealedAudit) -> None:

@@ -83,7 +83,7 @@ def configured_keys(invocation: Invocation) -> ConfiguredKeys:
 
     settings = invocation.dispatcher(needs_file=False).audit
     witnesses = []
-    for each in getattr(settings, "witness", ()):
+    for each in settings.witness:
         try:
             witnesses.append(Witness(each.name, VerifierKey.parse(each.vkey), each.url))
         except NoteError as error:
