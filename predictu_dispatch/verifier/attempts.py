@@ -17,7 +17,7 @@ from .tokens import TOKEN_BYTES_MAX, Token, kid_of, open_token
 
 LEEWAY_S: Final = 5
 """The allowed difference between the sender's clock and the database's."""
-_BODY_BYTES_MAX: Final = 1 << 23
+_BODY_BYTES_MAX: Final = 1 << 20
 _ISSUER: Final = "predictu"
 _REQUEST: Final = {name: field for name, field in ATTEMPT_FILES.items() if not name.startswith(("response", "error"))}
 _ANSWER: Final = {name: field for name, field in ATTEMPT_FILES.items() if name not in _REQUEST}
@@ -178,7 +178,10 @@ class _Attempt:
         return f"{text}."
 
     def _check_body(self) -> str:
-        content = self._log.archive.read(self._folder.file("request.body"), _BODY_BYTES_MAX)
+        path = self._folder.file("request.body")
+        if self._log.archive.members[path].size > _BODY_BYTES_MAX:
+            raise UnprovedError("The request body is too large to be read here; its hash is verified.")
+        content = self._log.archive.read(path, _BODY_BYTES_MAX)
         body: Any = parse_json(content, floats=True)
         entry = self._entry
         named = {name: body.get(name) for name in ("method", "request_id", "operator_id")} if _is_object(body) else {}

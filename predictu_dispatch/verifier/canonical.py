@@ -7,6 +7,9 @@ from typing import Final, NoReturn
 
 _DIGITS_MAX: Final = 20
 """Of an integer; every one of ours fits 64 bits."""
+CONTAINERS_MAX: Final = 100_000
+VALUES_MAX: Final = 400_000
+"""Parsed, JSON can take fifty times its size; the largest bundle has half of these."""
 
 
 def canonical(value: object) -> bytes:
@@ -32,6 +35,8 @@ def as_object(value: object, what: str) -> dict[str, object]:
 
 def parse_json(content: bytes, *, floats: bool = False) -> object:
     """Read JSON in any encoding of it, but without duplicate keys. Raises ValueError."""
+    if content.count(b"[") + content.count(b"{") > CONTAINERS_MAX or content.count(b",") > VALUES_MAX:
+        raise ValueError("its JSON has too many values")
     try:
         return json.loads(
             content.decode(),

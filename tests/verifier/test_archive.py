@@ -344,7 +344,12 @@ def test_a_huge_archive_is_verified_or_refused_in_little_memory(tmp_path: Path) 
         file.truncate(len(header) + 10 + (400 << 20))
     deep = tmp_path / "deep.zip"
     deep.write_bytes(raw_zip([*parts()[:-1], ("bundle.json", b"[" * (1 << 24))]))
-    for path, named in ((many, "a065000"), (large, "README.txt"), (deep, "bundle.json")):
+    wide = {name: tmp_path / f"{number}.zip" for number, name in enumerate((b"[],", b"0,", b'"a",', b'{"":0},'))}
+    for repeated, path in wide.items():
+        manifest = b'{"files":[' + repeated * ((15 << 20) // len(repeated)) + b"0]}"
+        path.write_bytes(raw_zip([*parts()[:-1], ("bundle.json", manifest)]))
+    cases = [(many, "a065000"), (large, "README.txt"), *((path, "bundle.json") for path in (deep, *wide.values()))]
+    for path, named in cases:
         run = subprocess.run(
             [sys.executable, "-m", "predictu_dispatch.verifier", str(path)],
             capture_output=True,
