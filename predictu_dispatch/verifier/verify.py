@@ -64,7 +64,9 @@ def _start(log: Log, folder: Folder) -> Iterator[Statement]:
     entry = log.entry(folder, "entry", "start")
     if not folder.sealed:
         raise RefusedError(folder.file("entry.tlog-proof"), "it is missing")
-    before = f"{entry['attempts_before']} attempts and {entry['interventions_before']} interventions"
+    before = (
+        f"{_count(entry['attempts_before'], 'attempt')} and {_count(entry['interventions_before'], 'intervention')}"
+    )
     text = f"The log {log.origin} begins at {entry['started_at']}; {before} were stored before."
     try:
         if entry["origin"] != log.origin:
@@ -77,6 +79,10 @@ def _start(log: Log, folder: Folder) -> Iterator[Statement]:
         yield Statement(Verdict.CONTRADICTED, text, folder.path, str(error))
     else:
         yield Statement(Verdict.PROVED, text, folder.path)
+
+
+def _count(number: int | None, noun: str) -> str:
+    return f"{number or 0} {noun}{'' if number == 1 else 's'}"
 
 
 def _intervention(log: Log, folder: Folder) -> Iterator[Statement]:

@@ -29,7 +29,9 @@ from tests.support.disputes import (
     verified,
 )
 from tests.support.harness import OPERATOR, Harness, delivered, reaped, retried
+from tests.support.histories import HistoryBuilder, make_months
 from tests.support.postgres import Database
+from tests.support.retention import LONG_AGO, run_retention
 from tests.support.sealing import ORIGIN, SEED, open_sealer
 
 pytestmark = pytest.mark.usefixtures("_eighty_columns")
@@ -411,6 +413,46 @@ async def test_a_retired_key_and_another_one_stay_valid(
     after = await bundle_of(auditor, "after.zip")
     assert f"keys/{disputes.key.kid}/retired.tlog-proof" in names_in(after)
     assert any(", retired at 20" in text for text in proved(verified(after)))
+
+
+async def test_the_retention_of_others_changes_no_bundle(
+    disputes: Disputes, harness: Harness, auditor: CommandLine, database: Database
+) -> None:
+    await make_months(harness.owner)
+    histories = HistoryBuilder(harness)
+    old = await histories.make("won", LONG_AGO)
+    await disputes.whole_bet()
+    await sealed(database)
+    before = await bundle_of(auditor, "before.zip")
+    result = await run_retention(database)
+    assert (result.is_complete, result.bets) == (True, 1)
+    await sealed(database)
+    after = await bundle_of(auditor, "after.zip")
+    for path in (before, after):
+        assert sum("is entry" in text for text in proved(verified(path))) == 5
+    assert old.bet_id
+    code, _, stderr = await auditor.run("dispute", "--bet", OPERATOR, old.bet_id)
+    assert code == 1
+    assert "retention removed it at" in stderr
+
+
+async def test_rows_from_before_an_upgrade_are_in_the_log_and_its_start_says_so(
+    disputes: Disputes, harness: Harness, auditor: CommandLine, database: Database
+) -> None:
+    """They have neither a transaction nor a token."""
+    placement = await disputes.place()
+    older: dict[str, Any] = {"token_signature": None, "peer": None, "peer_certificate_sha256": None}
+    await disputes.attempt(placement, **older)
+    await harness.owner.execute("alter table predictu_dispatch.attempt_record disable trigger all")
+    await harness.owner.execute("update predictu_dispatch.attempt_record set written_in = null")
+    await harness.owner.execute("alter table predictu_dispatch.attempt_record enable trigger all")
+    await sealed(database)
+    path = await bundle_of(auditor)
+    report = verified(path)
+    assert any("1 attempt and 0 interventions were stored before" in text for text in proved(report))
+    assert sum("is entry" in text for text in proved(report)) == 1
+    assert any("No token was kept" in each.text for each in report.statements)
+    assert not any(name.startswith("keys/") for name in names_in(path))
 
 
 async def test_a_bet_with_400_attempts_is_one_file(
