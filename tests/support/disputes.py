@@ -133,11 +133,14 @@ class Disputes:
 
     async def store_checkpoint(self) -> int:
         """Stores the head as a checkpoint, as the sealer does once a minute; returns its size."""
-        size: int = await self.harness.owner.fetchval(
+        await self.harness.owner.execute(
             "insert into predictu_dispatch.audit_checkpoint (operator_id, size, checkpoint)"
             " select operator_id, size, checkpoint from predictu_dispatch.audit_head where operator_id = $1"
-            " on conflict (operator_id, size) do update set size = excluded.size returning size",
+            " on conflict do nothing",
             OPERATOR,
+        )
+        size: int = await self.harness.owner.fetchval(
+            "select size from predictu_dispatch.audit_head where operator_id = $1", OPERATOR
         )
         return size
 
