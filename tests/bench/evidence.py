@@ -69,6 +69,7 @@ async def cost(postgres: EmbeddedPostgres, figures: Figures, rows: int) -> None:
         await owners[0].execute("vacuum analyze predictu_dispatch.attempt_record")
         await owners[0].execute("checkpoint")
         grown_s = await count_growing(sealer)
+        await sealer.store.summarize()
         clock, python_s, began_s = CpuClock(postgres=[postgres.pid or 0]), own_s(), time.monotonic()
         await sealer.seal_all()
         elapsed_s = time.monotonic() - began_s
