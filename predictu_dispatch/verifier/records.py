@@ -8,7 +8,7 @@ from typing import Final
 
 from .archive import Archive, RefusedError
 from .entries import ENTRY_BYTES_MAX, Entry, parse_entry
-from .manifest import Folder
+from .manifest import Folder, Manifest
 from .merkle import leaf_hash, root_of
 from .notes import NOTE_BYTES_MAX, Checkpoint, Key, open_checkpoint, parse_proof
 from .policy import Policy
@@ -50,11 +50,12 @@ class Place:
 class Log:
     """The operator's log, as far as the bundle's proofs show it."""
 
-    def __init__(self, archive: Archive, origin: str, operator_id: str, policy: Policy | None) -> None:
+    def __init__(self, archive: Archive, manifest: Manifest, policy: Policy | None, *, is_own: bool) -> None:
         self.archive = archive
-        self.origin = origin
-        self.operator_id = operator_id
+        self.origin = manifest.origin
+        self.operator_id = manifest.operator_id
         self.policy = policy
+        self._is_own = is_own
         self.has_witness = False
         """True as soon as a known witness has cosigned a checkpoint."""
         self._opened: dict[str, Checkpoint] = {}
@@ -106,7 +107,11 @@ class Log:
         if self._roots.setdefault(checkpoint.size, checkpoint.root) != checkpoint.root:
             raise ValueError(f"the log signed two roots for the size {checkpoint.size}")
         if not self.policy.is_met(set(checkpoint.cosigned_at)):
-            raise ValueError(f"the policy asks for the cosignatures of {self.policy.quorum}")
+            lacks = f"the checkpoint of size {checkpoint.size} lacks cosignatures: the policy asks for"
+            if self._is_own:
+                # So it is until witnesses have seen it. Who gives a policy wants no less than that.
+                raise UnprovedError(f"Not proved yet, because {lacks} {self.policy.quorum}.")
+            raise ValueError(f"{lacks} {self.policy.quorum}")
         if len(self._opened) == _OPENED_MAX:
             self._opened.clear()
         self.has_witness |= bool(checkpoint.cosigned_at)

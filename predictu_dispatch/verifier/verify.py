@@ -40,7 +40,7 @@ def verify(path: Path, policy: Policy | None = None) -> Report:
                 used = parse_policy(archive.read(POLICY, POLICY_BYTES_MAX))
             except ValueError as error:
                 raise RefusedError(POLICY, str(error)) from None
-        log = Log(archive, manifest.origin, manifest.operator_id, used)
+        log = Log(archive, manifest, used, is_own=policy is None)
         statements = tuple(_statements(log, manifest, is_own=policy is None))
         rest = _not_proved(manifest, is_own=policy is None, is_cosigned=log.has_witness)
         return Report(manifest, statements, tuple(rest))
