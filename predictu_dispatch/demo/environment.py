@@ -18,6 +18,7 @@ import asyncpg
 from predictu_dispatch.books_check.check import CURRENCY
 from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.demo.fixtures import (
+    AUDIT_KEY_FILE,
     OPERATORS,
     PLAYERS,
     FaultRates,
@@ -36,8 +37,10 @@ LOGINS: Final = {
     "demo_producer": "predictu_producer, predictu_importer",
     "demo_daemon": "predictu_dispatcher",
     "demo_support": "predictu_support",
-    "demo_person": "predictu_support, predictu_operations",
+    "demo_auditor": "predictu_auditor",
+    "demo_person": "predictu_support, predictu_operations, predictu_auditor",
 }
+_SEED_BYTES: Final = 32
 _READY_TIMEOUT_S: Final = 30.0
 _READY_POLL_S: Final = 0.05
 
@@ -70,6 +73,8 @@ class Environment:
         self.postgres = postgres
         self.http = http
         self.http_port = free_port()
+        self.audit_key = b""
+        """The public key of the audit's logs."""
         self.operators: dict[str, Operator] = {}
         self.announce = announce
         command = [sys.executable, "-m", "predictu_dispatch", "run", "--config", str(self.config)]
@@ -87,6 +92,7 @@ class Environment:
         ]
         for operator_id in self.operators:
             await self._post_admin(operator_id, "players", players)
+        self.audit_key = create_key_file(self.config.with_name(AUDIT_KEY_FILE), "EdDSA").secret[_SEED_BYTES:]
         self.config.write_text(dispatcher_toml(dsn=self.dsn("demo_daemon"), http_port=self.http_port))
 
     def _operator(self, fixture: OperatorFixture, fault_seed: int) -> Operator:

@@ -61,6 +61,7 @@ OPERATORS: Final = (
 )
 
 ATTEMPT_TIMEOUT_S: Final = 1.0
+AUDIT_KEY_FILE: Final = "audit.pem"
 
 
 def dispatcher_toml(*, dsn: str, http_port: int) -> str:
@@ -76,6 +77,10 @@ poll_interval_s = 0.2
 listen = "127.0.0.1:{http_port}"
 [log]
 format = "json"
+[audit]
+origin = "audit.demo.example"
+key_file = "{AUDIT_KEY_FILE}"
+seal_s = 0.5
 """
 
 

@@ -39,13 +39,14 @@ class Trial(NamedTuple):
 
 
 def trials(predictu: PredictuLedger) -> Iterator[Trial]:
-    """Commands that look into this demo; all of them only read, except `ping`."""
+    """Commands that look into this demo. They change nothing; `audit verify` stores its result."""
     callback = _most_repeated(predictu)
     yield Trial(("status",), "operators, daemons, review list")
     yield Trial(("top",), "the same, live")
     yield Trial(("find", "--player", callback.player_id or ""), "all requests about a player")
     yield Trial(("find", "--bet", callback.bet_id or ""), "all requests of a bet")
     yield Trial(("ping", GOOD), "send one PING now")
+    yield Trial(("audit", "verify"), "compare each row with its log")
     yield Trial(("show", callback.request_id), "each attempt")
     for review in predictu.reviews[:1]:
         yield Trial(("why", review.request_id), "why not sent")

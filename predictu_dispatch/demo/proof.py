@@ -1,6 +1,6 @@
 """The demo's last screen: every check, the money of each operator, and the verdict.
 
-It fits into 80 columns and 23 lines.
+It fits into 80 columns, and into 24 lines with the prompt after it.
 """
 
 from __future__ import annotations

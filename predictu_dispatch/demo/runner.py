@@ -23,6 +23,7 @@ from predictu_dispatch.books_check.money_checks import WalletSums, wallet_sums
 from predictu_dispatch.demo.environment import Environment, open_environment
 from predictu_dispatch.demo.fixtures import FLAKY, NO_FAULTS, PLAYERS
 from predictu_dispatch.demo.inside import trials, write_shell_file
+from predictu_dispatch.demo.logs import is_sealed_soon, logs_check
 from predictu_dispatch.demo.paths import count_paths, paths_check
 from predictu_dispatch.demo.process import DemoError
 from predictu_dispatch.demo.producer import Producer
@@ -79,13 +80,15 @@ class Result(NamedTuple):
         return f"FAILED: {rows}: {failed} of {len(self.checks)} checks do not hold"
 
 
-def check_demo(predictu: PredictuLedger, operators: list[OperatorLedger], observed: Mapping[str, int]) -> Result:
+def check_demo(
+    predictu: PredictuLedger, operators: list[OperatorLedger], observed: Mapping[str, int], *others: Check
+) -> Result:
     """Check the books of a finished demo; `observed` has the producer's counts, see paths.py."""
     paths = count_paths(predictu, observed)
     opening = {operator.operator_id: PLAYERS for operator in operators}
     return Result(
         predictu=predictu,
-        checks=[*check_books(predictu, operators, opening=opening), paths_check(paths)],
+        checks=[*check_books(predictu, operators, opening=opening), paths_check(paths), *others],
         sums={operator.operator_id: wallet_sums(predictu, operator, PLAYERS) for operator in operators},
         paths=paths,
     )
@@ -159,11 +162,13 @@ async def _play_and_check(environment: Environment, options: Options, screen: Sc
                 await _play(environment, producer, options.bets)
         except TimeoutError:
             screen.print(f"FAILED: not ended in time; to inspect it, run it again with --seed {options.seed} --keep")
+    is_sealed = await is_sealed_soon(environment.dsn("demo_auditor"))
     # Nothing changes the books any more, not even a health check.
     await environment.stop_daemon()
+    of_logs = await logs_check(environment.dsn("demo_auditor"), environment.audit_key, is_sealed=is_sealed)
     predictu = await read_predictu(environment.dsn("demo_support"))
     operators = [read_operator(operator_id, operator.wallet) for operator_id, operator in environment.operators.items()]
-    result = check_demo(predictu, operators, producer.observed)
+    result = check_demo(predictu, operators, producer.observed, of_logs)
     show_proof(screen, result.checks, result.sums, result.sentence)
     if options.keep:
         await environment.start_daemon()

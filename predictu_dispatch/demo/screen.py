@@ -71,7 +71,8 @@ class Screen:
         text.append(
             "The casinos (operators) own the players' wallets. Predictu's daemon debits and credits them by signed"
             " HTTP requests (callbacks), and repeats a request that fails. In the middle an operator goes down and"
-            " the daemon is killed. At the end wallets, bets and audit must agree to the cent."
+            " the daemon is killed. At the end wallets, bets and audit must agree to the cent, and each row of the"
+            " audit must be in its operator's signed log."
         )
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold", no_wrap=True)

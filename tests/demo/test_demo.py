@@ -23,11 +23,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from predictu_dispatch.books_check.ledgers import OperatorLedger, PredictuLedger, read_operator, read_predictu
+from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.demo.figures import Figures, Progress
-from predictu_dispatch.demo.fixtures import GOOD, OPERATORS, PLAYERS
+from predictu_dispatch.demo.fixtures import AUDIT_KEY_FILE, GOOD, OPERATORS, PLAYERS
+from predictu_dispatch.demo.logs import logs_check
 from predictu_dispatch.demo.paths import OBSERVED
 from predictu_dispatch.demo.runner import Result, check_demo
 
@@ -342,6 +345,7 @@ def test_the_proof_of_a_kept_demo_notices_every_forgery(tmp_path: Path) -> None:
             (folder := tmp_path / str(number)).mkdir()
             copies[forgery.name] = forged(wallets[GOOD], forgery.wallet, folder)
         act_on(summary)
+        asyncio.run(the_check_of_the_logs_notices_a_change(summary))
 
     for forgery in FORGERIES:
         result = result_of(forgery.ledger(ledger), [read_operator(GOOD, copies[forgery.name]), *operators[1:]])
@@ -400,20 +404,44 @@ def look_into(summary: dict[str, Any]) -> None:
     assert {callback["state"] for callback in shown["callbacks"]} >= {"cancelled", "delivered"}
     commands = summary["inside"]["commands"]
     verbs = {command.split()[1]: command.split()[-1] for command in commands}
-    assert verbs.keys() == {"status", "top", "find", "ping", "show", "why"}
+    assert verbs.keys() == {"status", "top", "find", "ping", "audit", "show", "why"}
     assert verbs["why"] in {review["request_id"] for review in summary["needs_review"]}
     # `top` ends with Ctrl-C.
     ending = [command for command in commands if not command.endswith(" top")]
     with ThreadPoolExecutor() as threads:
         answers = list(threads.map(lambda command: in_another_shell(summary, command), ending))
     for command, printed in zip(ending, answers, strict=True):
-        assert command.split()[-1] in printed or command.endswith(" status"), (command, printed)
+        expected = {"status": "", "verify": "clean: "}.get(command.split()[-1], command.split()[-1])
+        assert expected in printed, (command, printed)
 
 
 def act_on(summary: dict[str, Any]) -> None:
     """The login of the sourced file may also change something."""
     request_id = summary["needs_review"][-1]["request_id"]
     in_another_shell(summary, f"predictu-dispatch resolve {request_id} --reason 'settled with the operator'")
+
+
+async def the_check_of_the_logs_notices_a_change(summary: dict[str, Any]) -> None:
+    """One microsecond of one row, by somebody with every right."""
+    database, key_file = summary["inside"]["database"], Path(summary["inside"]["config"]).with_name(AUDIT_KEY_FILE)
+    auditor = database.replace("demo_support", "demo_auditor")
+    public_key = SigningKey.from_pem(key_file.read_bytes(), "EdDSA").secret[32:]
+    before = await logs_check(auditor, public_key, is_sealed=True)
+    assert before.holds, before
+    assert before.rows > len(OPERATORS)
+    assert not (await logs_check(auditor, public_key, is_sealed=False)).holds
+    assert not (await logs_check(auditor, bytes(32), is_sealed=True)).holds
+    owner = await asyncpg.connect(database.replace("demo_support", "postgres"))
+    try:
+        await owner.execute("alter table predictu_dispatch.attempt_record disable trigger all")
+        request_id = await owner.fetchval(
+            "update predictu_dispatch.attempt_record set finished_at = finished_at + interval '1 microsecond'"
+            " where report_id = (select report_id from predictu_dispatch.attempt limit 1) returning request_id::text"
+        )
+    finally:
+        await owner.close()
+    after = await logs_check(auditor, public_key, is_sealed=True)
+    assert any(request_id in fault for fault in after.faults), after
 
 
 def every_small_change(
