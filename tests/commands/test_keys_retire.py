@@ -128,6 +128,31 @@ async def test_a_daemon_that_started_again_reports_its_key_before_any_is_retired
     assert (await refused(cli))[0] == "daemon_does_not_tell"
 
 
+@pytest.mark.parametrize("is_compromised", [False, True])
+async def test_the_database_records_when_a_key_was_retired(
+    harness: Harness, cli: CommandLine, monkeypatch: pytest.MonkeyPatch, *, is_compromised: bool
+) -> None:
+    kids = await key_ids(cli)
+    await harness.daemon.execute(
+        "select predictu_dispatch.register_signing_keys($1, $2, $3, $4)",
+        *([OPERATOR] * 2, [*kids.values()], ["EdDSA"] * 2, ["{}"] * 2),
+    )
+    if not is_compromised:
+        await reload(harness, kids["active"])
+        await until_expired(harness)
+        two_hours_later = SimpleNamespace(time=lambda: time.time() + 7200.0)
+        monkeypatch.setattr("predictu_dispatch.commands.keys.rotation.time", two_hours_later)
+        await harness.person.execute("select predictu_dispatch.ping_operator($1)", OPERATOR)
+        [lease] = await claim(harness.daemon)
+        await harness.settle(delivered(lease, key_id=kids["active"]))
+    code, _, stderr = await cli.run("keys", "retire", OPERATOR, *(["--compromised"] if is_compromised else []))
+    assert (code, stderr) == (0, "")
+    rows = await harness.owner.fetch(
+        "select kid, retired_at is not null as is_retired from predictu_dispatch.signing_key"
+    )
+    assert {row["kid"]: row["is_retired"] for row in rows} == {kids["active"]: False, kids["previous"]: True}
+
+
 async def test_without_the_database_a_key_is_retired_only_if_it_is_compromised(
     cli: CommandLine, tmp_path: Path
 ) -> None:
@@ -139,8 +164,9 @@ async def test_without_the_database_a_key_is_retired_only_if_it_is_compromised(
     assert "not retired: only the database knows which keys the daemons sign with" in stderr
     assert f"predictu-dispatch keys retire {OPERATOR} --compromised" in stderr
     assert await key_ids(cli) == before
-    code, stdout, _ = await unreachable.run("keys", "retire", OPERATOR, "--compromised")
+    code, stdout, stderr = await unreachable.run("keys", "retire", OPERATOR, "--compromised")
     assert code == 0
+    assert f"select predictu_dispatch.retire_signing_key('{OPERATOR}', '{before['previous']}')" in stderr
     assert "The operator must remove the key itself, at once" in " ".join(stdout.split())
     assert await key_ids(cli) == {"active": before["active"]}
 
