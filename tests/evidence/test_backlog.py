@@ -54,6 +54,11 @@ async def test_the_backlog_seals_each_row_once_while_partitions_are_rewritten_an
         await insert_old_attempts(harness.owner, 30)
         await insert_attempts(harness.owner, 30)
     part = await harness.owner.fetchval("select tableoid::regclass::text from predictu_dispatch.attempt_record limit 1")
+    index = await harness.owner.fetchval(
+        "select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid"
+        " where i.indrelid = $1::text::regclass and i.indisunique",
+        part,
+    )
     async with open_sealer(database.dispatcher) as one, open_sealer(database.dispatcher) as other:
         await one.turn()
         for number in range(6):
@@ -61,7 +66,8 @@ async def test_the_backlog_seals_each_row_once_while_partitions_are_rewritten_an
                 tasks.create_task(one.backlog_step())
                 tasks.create_task(other.backlog_step())
             if number == 3:
-                await harness.owner.execute(f"vacuum full {part}")
+                # In the order of request ids, which are random.
+                await harness.owner.execute(f"cluster {part} using {index}")
             await insert_attempts(harness.owner, 3)
         await one.seal_all()
     assert await check_logs(harness.owner) == {OPERATOR: 1 + 300 + 18, "op_off": 1}

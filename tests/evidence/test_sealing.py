@@ -157,6 +157,45 @@ async def test_two_sealers_write_one_history(harness: Harness, database: Databas
         assert lost > 0
 
 
+async def test_one_checkpoint_is_stored_for_each_minute_and_the_last_one_too(
+    harness: Harness, database: Database
+) -> None:
+    """Also if the log does not grow any more: the newest head leaves the house a minute later."""
+
+    async def stored() -> list[int]:
+        rows = await harness.owner.fetch(
+            "select size from predictu_dispatch.audit_checkpoint where operator_id = $1 order by size", OPERATOR
+        )
+        return [row["size"] for row in rows]
+
+    async def let_a_minute_pass() -> None:
+        await harness.owner.execute(
+            "alter table predictu_dispatch.audit_checkpoint disable trigger audit_checkpoint_only_grows;"
+            "update predictu_dispatch.audit_checkpoint set signed_at = signed_at - interval '1 minute';"
+            "alter table predictu_dispatch.audit_checkpoint enable always trigger audit_checkpoint_only_grows"
+        )
+
+    async with open_sealer(database.dispatcher) as sealer:
+        await sealer.seal_all()
+        assert await stored() == [1]
+        await let_a_minute_pass()
+        for _ in range(3):
+            await insert_attempts(harness.owner, 1)
+            await sealer.seal_all()
+        first, *later = (await stored())[1:]
+        # The test may run across the end of a minute.
+        assert len(later) <= 1
+        assert first < 4 or later == [4]
+        await let_a_minute_pass()
+        await sealer.seal_all()
+        assert (await stored())[-1] == 4
+        count = len(await stored())
+        await let_a_minute_pass()
+        await sealer.seal_all()
+        assert len(await stored()) == count
+    assert [one.size for one in sealer.observer.stored if one.operator_id == OPERATOR] == await stored()
+
+
 async def test_a_log_whose_tiles_were_changed_is_not_continued(harness: Harness, database: Database) -> None:
     async with open_sealer(database.dispatcher) as sealer:
         await insert_attempts(harness.owner, 5)
