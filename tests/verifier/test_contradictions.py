@@ -339,6 +339,11 @@ def _the_token_is_that_of_another_attempt_of_the_same_body() -> Forge:
     return forge
 
 
+@case("signed with the key", "not the token of this record")
+def _a_signature_of_another_attempt_of_the_same_body() -> Forge:
+    return _the_token_is_that_of_another_attempt_of_the_same_body()
+
+
 @case("The answer in this folder", "response_body_stored_sha256")
 def _the_answer_is_another() -> Forge:
     forge = with_one_attempt()
