@@ -18,10 +18,10 @@ from .verify import Report, verify
 
 EXIT_OK, EXIT_CONTRADICTED, EXIT_USAGE = 0, 1, 2
 _COLUMNS: Final = 80
-_TITLES: Final = {
-    Verdict.CONTRADICTED: "Contradicted",
-    Verdict.PROVED: "Proved",
-    Verdict.RECORD: "Our record only (nothing contradicts it, and nothing proves it)",
+_TRUSTED: Final = {
+    "given": "with your policy",
+    "bundle": "with the keys that the bundle names",
+    "none": "and without a key of the log nothing is proved but the signatures on requests",
 }
 
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         _print_json(_as_json(report))
     else:
-        _print(_lines(report, has_policy=policy is not None))
+        _print(_lines(report))
     return EXIT_CONTRADICTED if report.is_contradicted else EXIT_OK
 
 
@@ -78,7 +78,7 @@ def _policy(path: Path) -> Policy:
         return parse_policy(file.read(POLICY_BYTES_MAX + 1))
 
 
-def _lines(report: Report, *, has_policy: bool) -> Iterator[str]:
+def _lines(report: Report) -> Iterator[str]:
     manifest = report.manifest
     yield f"Bet {manifest.bet_id} of operator {manifest.operator_id}, log {manifest.origin}"
     about = ""
@@ -97,8 +97,7 @@ def _lines(report: Report, *, has_policy: bool) -> Iterator[str]:
     if report.is_contradicted:
         yield "Result: CONTRADICTED. Do not rely on this bundle."
     else:
-        trusted = "your policy" if has_policy else "the keys that the bundle names"
-        yield f"Result: nothing is contradicted, with {trusted}."
+        yield f"Result: nothing is contradicted, {_TRUSTED[report.policy]}."
 
 
 def _sentence(statement: Statement) -> Iterator[str]:
@@ -114,6 +113,7 @@ def _as_json(report: Report) -> dict[str, object]:
         "operator_id": manifest.operator_id,
         "bet_id": manifest.bet_id,
         "origin": manifest.origin,
+        "policy": report.policy,
         "without_player": manifest.is_without_player,
         "statements": [asdict(each) for each in report.statements],
         "not_proved": list(report.not_proved),

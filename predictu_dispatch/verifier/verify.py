@@ -19,6 +19,8 @@ class Report:
     """What is known of a bundle."""
 
     manifest: Manifest
+    policy: str
+    """Whose policy was used: `given`, `bundle` or `none`."""
     statements: tuple[Statement, ...]
     not_proved: tuple[str, ...]
 
@@ -42,8 +44,9 @@ def verify(path: Path, policy: Policy | None = None) -> Report:
                 raise RefusedError(POLICY, str(error)) from None
         log = Log(archive, manifest, used, is_own=policy is None)
         statements = tuple(_statements(log, manifest, is_own=policy is None))
-        rest = _not_proved(manifest, is_own=policy is None, is_cosigned=log.has_witness)
-        return Report(manifest, statements, tuple(rest))
+        whose = "given" if policy is not None else "none" if used is None else "bundle"
+        rest = _not_proved(manifest, whose=whose, is_cosigned=log.has_witness)
+        return Report(manifest, whose, statements, tuple(rest))
 
 
 def _statements(log: Log, manifest: Manifest, *, is_own: bool) -> Iterator[Statement]:
@@ -107,8 +110,10 @@ def _intervention(log: Log, folder: Folder) -> Iterator[Statement]:
     yield Statement(Verdict.PROVED, f"{text} {where}.", folder.path)
 
 
-def _not_proved(manifest: Manifest, *, is_own: bool, is_cosigned: bool) -> Iterator[str]:
-    if is_own:
+def _not_proved(manifest: Manifest, *, whose: str, is_cosigned: bool) -> Iterator[str]:
+    if whose == "none":
+        yield "Whatever is said of the log: its key is not known. Give --policy FILE with the key."
+    elif whose == "bundle":
         yield (
             "That the log's key belongs to Predictu: it comes from the bundle itself. Give --policy FILE with the"
             " key that you got from Predictu earlier, or from somebody else."

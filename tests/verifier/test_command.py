@@ -135,9 +135,20 @@ def test_the_report_fits_80_columns_and_ends_with_what_is_not_proved(
 def test_json_has_every_sentence(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(bundle), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["result"], found["bet_id"]) == ("not contradicted", BET)
+    assert (found["result"], found["bet_id"], found["policy"]) == ("not contradicted", BET, "bundle")
     assert {each["verdict"] for each in found["statements"]} == {"proved", "our record only"}
     assert found["not_proved"][0].startswith("That the log's key belongs to Predictu")
+
+
+def test_without_any_policy_the_result_says_how_little_is_proved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forge = good_bundle()
+    del forge.finish()["policy.txt"]
+    assert main([str(forge.write(tmp_path / "bundle.zip"))]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Not proved: - Whatever is said of the log: its key is not known." in out
+    assert out.endswith("without a key of the log nothing is proved but the signatures on requests.")
 
 
 def test_what_is_contradicted_or_refused_is_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -543,3 +543,11 @@ def test_the_earliest_cosigned_checkpoint_gives_the_time(tmp_path: Path) -> None
     (text,) = [each.text for each in report.statements if each.about == FIRST and "has not changed" in each.text]
     assert "2026-11-30T10:00:10Z" in text
     assert "size 4" in text
+
+
+def test_a_body_that_is_too_large_to_be_read_is_compared_by_its_hash(tmp_path: Path) -> None:
+    report = verified(with_one_attempt(body={"padding": "x" * (1 << 20)}), tmp_path)
+    assert contradicted(report) == []
+    texts = [f"{each.verdict}: {each.text}" for each in report.statements]
+    assert "our record only: The request body is too large to be read here; its hash is verified." in texts
+    assert any(text.startswith("proved: The key") and "signed the body in request.body" in text for text in texts)
