@@ -181,6 +181,7 @@ async def test_a_tree_that_was_built_again_needs_the_key(audit: SealedAudit) -> 
         assert result.is_clean  # Without a trusted key nothing can be said.
         _, faults = await verified(database, keys=TrustedKeys(), export=audit.export)
         assert {fault.kind for fault in faults} == {FaultKind.OUTSIDE}
+        assert any(fault.subject.startswith("the export's tile") and fault.index is not None for fault in faults)
 
 
 async def test_what_is_not_sealed_yet_is_counted_and_a_fault_after_five_minutes(audit: SealedAudit) -> None:
