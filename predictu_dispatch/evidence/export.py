@@ -1,9 +1,9 @@
 """Exports logs as static trees (c2sp.org/tlog-tiles), and reads an earlier export.
 
 `DIR/<operator_id>/checkpoint` and `DIR/<operator_id>/tile/…`; the folder is the last part of the
-log's name, which is the operator's id unless that has odd characters. The tiles come first, then
-the checkpoint, each by a rename, so an export that was interrupted is still the earlier one. A log
-that does not continue the exported one is not exported: the folder is evidence.
+log's name, which is the operator's id unless that has odd characters. The tiles and the entries
+come first, then the checkpoint, each by a rename, so an export that was interrupted is still the
+earlier one. A log that does not continue the exported one is not exported: the folder is evidence.
 """
 
 from __future__ import annotations
@@ -18,9 +18,18 @@ from typing import Final, NamedTuple
 
 from predictu_dispatch.core.merkle.checkpoint import Checkpoint
 from predictu_dispatch.core.merkle.note import NOTE_BYTES_MAX, NoteError, parse
-from predictu_dispatch.core.merkle.tiles import HASH_BYTES, TILE_WIDTH, ProofError, tile_path, tiles_of, width_of
+from predictu_dispatch.core.merkle.tiles import (
+    HASH_BYTES,
+    TILE_WIDTH,
+    ProofError,
+    bundle_path,
+    tile_path,
+    tiles_of,
+    width_of,
+)
 from predictu_dispatch.core.merkle.tree import root
 from predictu_dispatch.edge.postgres.audit_reader import AuditReader
+from predictu_dispatch.evidence.entry_bundles import bundles
 from predictu_dispatch.evidence.log_check import KeptCheckpoint
 from predictu_dispatch.evidence.proofs import with_cosignatures, with_tiles
 
@@ -38,6 +47,11 @@ class Exported(NamedTuple):
     since: int
     size: int
     tiles: int
+    bundles: int
+    left_out: int
+    """Bundles of entries that were not written, because rows are gone."""
+    unexplained: int
+    """Entries without a row that fits, although retention did not remove it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +132,32 @@ async def export_log(reader: AuditReader, operator_id: str, folder: Path, *, sin
         whole = target / tile_path(level, number)
         _write(whole if width == TILE_WIDTH else target / tile_path(level, number, width), hashes)
         count += 1
+    written, left_out, unexplained = await _write_bundles(reader, operator_id, target, since, size)
     _write(target / CHECKPOINT, note.encode())
     for level, number, width in tiles_of(size, since):
         if width == TILE_WIDTH:
             # A partial tile is not needed once its tile is whole.
             shutil.rmtree(target / f"{tile_path(level, number)}.p", ignore_errors=True)
-    return Exported(operator_id, since, size, count)
+            if level == 0 and (target / bundle_path(number)).exists():
+                shutil.rmtree(target / f"{bundle_path(number)}.p", ignore_errors=True)
+    return Exported(operator_id, since, size, count, written, left_out, unexplained)
+
+
+async def _write_bundles(
+    reader: AuditReader, operator_id: str, target: Path, since: int, size: int
+) -> tuple[int, int, int]:
+    """Write the entries of the tiles that have grown; returns the last three fields of Exported."""
+    written = left_out = unexplained = 0
+    if size == since:
+        return written, left_out, unexplained
+    async for bundle in bundles(reader, operator_id, since // TILE_WIDTH, size):
+        if bundle.content is None:
+            left_out += 1
+            unexplained += bundle.unexplained
+        else:
+            _write(target / bundle_path(bundle.tile, bundle.width), bundle.content)
+            written += 1
+    return written, left_out, unexplained
 
 
 async def _root(reader: AuditReader, operator_id: str, size: int) -> bytes:

@@ -32,6 +32,7 @@ type claim struct {
 	Proof     [][]byte
 	OldNote   string `json:"old_note"`
 	Folder    string // of a static log: checkpoint, tile/
+	LeftOut   int    `json:"left_out"` // how many of its bundles of entries are not there
 }
 
 func main() {
@@ -173,9 +174,16 @@ func (made claim) checkTree() error {
 		}
 		return found, nil
 	})
+	leftOut := 0
 	for begin := int64(0); begin < tree.N; begin += 256 {
 		leaves, err := made.leaves(tree, begin)
 		if err != nil {
+			return err
+		}
+		err = made.checkEntries(leaves, begin)
+		if errors.Is(err, os.ErrNotExist) {
+			leftOut++
+		} else if err != nil {
 			return err
 		}
 		for place, leaf := range leaves {
@@ -188,6 +196,9 @@ func (made claim) checkTree() error {
 	}
 	if root, err := tlog.TreeHash(tree.N, reader); err != nil || root != tree.Hash {
 		return fmt.Errorf("the leaves have the root %s, %v", root, err)
+	}
+	if leftOut != made.LeftOut {
+		return fmt.Errorf("%d bundles of entries are missing", leftOut)
 	}
 	for _, tile := range tlog.NewTiles(8, 0, tree.N) {
 		// It also lists each partial tile that there once was.
@@ -230,9 +241,32 @@ func (made claim) leaves(tree tlog.Tree, begin int64) (leaves tlog.RecordProof, 
 	return leaves, nil
 }
 
-// path is the package's but for the height, which tlog-tiles leaves out.
+// checkEntries compares a bundle of entries (tlog-tiles) with the hashes of their tile.
+func (made claim) checkEntries(leaves tlog.RecordProof, begin int64) error {
+	entries, err := os.ReadFile(made.path(tlog.Tile{H: 8, L: -1, N: begin / 256, W: len(leaves)}))
+	if err != nil {
+		return err
+	}
+	for place, leaf := range leaves {
+		if len(entries) < 2 || len(entries) < 2+int(binary.BigEndian.Uint16(entries)) {
+			return fmt.Errorf("entry %d is cut off", begin+int64(place))
+		}
+		end := 2 + int(binary.BigEndian.Uint16(entries))
+		if tlog.RecordHash(entries[2:end]) != leaf {
+			return fmt.Errorf("entry %d has another hash", begin+int64(place))
+		}
+		entries = entries[end:]
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%d bytes too many behind the entries from %d on", len(entries), begin)
+	}
+	return nil
+}
+
+// path is the package's but for the height, which tlog-tiles leaves out, and the name of entries.
 func (made claim) path(tile tlog.Tile) string {
-	return filepath.Join(made.Folder, strings.Replace(tile.Path(), "tile/8/", "tile/", 1))
+	path := strings.Replace(tile.Path(), "tile/8/", "tile/", 1)
+	return filepath.Join(made.Folder, strings.Replace(path, "tile/data/", "tile/entries/", 1))
 }
 
 func hashes(all [][]byte) (tlog.RecordProof, error) {

@@ -20,6 +20,7 @@ def mutants(claims: Sequence[Claim], rng: random.Random) -> Iterator[tuple[str, 
         note, vkey, index, size = claim["note"], claim["vkey"], claim["index"], size_of(claim["note"])
         of_same = [other for other, key in notes.items() if key == vkey and other != note]
         of_others = [other for other, key in notes.items() if key != vkey]
+        not_of_growth = [other for other, key in notes.items() if key != growth["vkey"]]
         yield "entry", {**claim, "entry": flipped(claim["entry"], rng)}
         another = rng.choice([one for one in included if one["entry"] != claim["entry"]])
         yield "entry of another place", {**claim, "entry": another["entry"]}
@@ -30,7 +31,7 @@ def mutants(claims: Sequence[Claim], rng: random.Random) -> Iterator[tuple[str, 
         yield "root of another size", {**claim, "note": text_of(rng.choice(of_same)) + note.partition("\n\n")[2]}
         yield "signature", {**growth, "note": altered_signature(growth["note"], rng)}
         yield "backwards", {**growth, "note": growth["old_note"], "old_note": growth["note"]}
-        yield "began with another log", {**growth, "old_note": rng.choice(of_others)}
+        yield "began with another log", {**growth, "old_note": rng.choice(not_of_growth)}
         for name, altered in (("inclusion", claim), ("consistency", growth)):
             proof = altered["proof"]
             yield f"{name}: one more hash", {**altered, "proof": [*proof, base64.b64encode(bytes(32)).decode()]}

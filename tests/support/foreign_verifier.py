@@ -51,9 +51,13 @@ def consistency(old_note: str, note: str, vkey: str, proof: Iterable[bytes]) -> 
     return {**claim, "proof": list(map(_base64, proof))}
 
 
-def tree(folder: Path, vkey: str, *, witnesses: Sequence[str] = ()) -> Claim:
-    """The static log in this folder is whole: its checkpoint and every tile."""
-    return {"kind": "tree", "folder": str(folder), "vkey": vkey, "witnesses": list(witnesses)}
+def tree(folder: Path, vkey: str, *, witnesses: Sequence[str] = (), left_out: int = 0) -> Claim:
+    """The static log in this folder is whole: its checkpoint, every tile, every bundle of entries.
+
+    Except `left_out` bundles.
+    """
+    claim = {"kind": "tree", "folder": str(folder), "vkey": vkey, "witnesses": list(witnesses)}
+    return {**claim, "left_out": left_out}
 
 
 @dataclass(frozen=True, slots=True)

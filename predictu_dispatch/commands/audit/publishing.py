@@ -102,21 +102,36 @@ def policy(invocation: Invocation, operator: str) -> None:
 def export(invocation: Invocation, folder: Path, operator: str | None, since: int | None) -> None:
     """Export the logs to DIR/OPERATOR/ as static files (c2sp.org/tlog-tiles).
 
-    Any web server can serve them, and any tlog-tiles client reads them. They hold hashes only.
+    Any web server can serve them, and any tlog-tiles client reads them. The entries are part of
+    it: what was sent and received is in them as hashes, and they name no player. Entries whose rows
+    retention has removed cannot be written; their bundles of 256 are left out and counted.
+
     A log that does not continue what DIR has is not exported: exit 1. `audit verify --against DIR`
     compares the database with them later.
     """
     done, refused = asyncio.run(_export(invocation, folder, operator, since))
+    refused = [*refused, *_unexplained(done)]
     if invocation.json:
         print_json({"ok": not refused, "exported": [each._asdict() for each in done], "refused": refused})
     else:
         for each in done:
             new = f"{each.size - each.since:,} new" if each.since else "all"
-            print_wrapped(f"{each.operator_id}: {each.size:,} entries, {new}, {count(each.tiles, 'tile')} written")
+            written = f"{count(each.tiles, 'tile')} and {count(each.bundles, 'bundle')} of entries written"
+            gone = f", {count(each.left_out, 'bundle')} left out" if each.left_out else ""
+            print_wrapped(f"{each.operator_id}: {each.size:,} entries, {new}, {written}{gone}")
     for message in refused:
         print_error(message)
     if refused:
         sys.exit(EXIT_FAILED)
+
+
+def _unexplained(done: Sequence[Any]) -> list[str]:
+    return [
+        f"entries of {each.operator_id} that cannot be written: {each.unexplained:,}; their rows were changed or are"
+        " gone, and retention did not remove them; run predictu-dispatch audit verify"
+        for each in done
+        if each.unexplained
+    ]
 
 
 async def _export(

@@ -4,7 +4,7 @@ A tile holds up to 256 consecutive hashes of one level. Level 0 holds leaf hashe
 is the root of a full tile of level n - 1. Only the last tile of a level may be partial.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 HASH_BYTES: Final = 32
@@ -13,6 +13,8 @@ TILE_WIDTH: Final = 1 << TILE_HEIGHT
 TILE_BYTES: Final = TILE_WIDTH * HASH_BYTES
 SIZE_MAX: Final = 2**63 - 1
 """Largest tree size; other implementations keep it in a signed 64-bit integer."""
+ENTRY_BYTES_MAX: Final = 2**16 - 1
+"""A bundle gives the length of each entry in 16 bits."""
 
 Tiles: TypeAlias = Callable[[int, int, int], bytes]
 """Reads a tile: (level, number, width) -> its first `width` hashes, concatenated."""
@@ -69,15 +71,35 @@ def required_tiles(read: Callable[[Tiles], object]) -> tuple[Tile, ...]:
 
 def tile_path(level: int, number: int, width: int = TILE_WIDTH) -> str:
     """Return the path of a tile below the log's prefix: `tile/0/x001/067.p/12`."""
-    if not 0 <= level < 2**6 or number < 0 or not 1 <= width <= TILE_WIDTH:
-        raise ProofError(f"no tile has the level {level}, the number {number} and the width {width}")
-    digits = f"{number % 1000:03}"
-    while number := number // 1000:
-        digits = f"x{number % 1000:03}/{digits}"
-    return f"tile/{level}/{digits}" + (f".p/{width}" if width < TILE_WIDTH else "")
+    if not 0 <= level < 2**6:
+        raise ProofError(f"no tile has the level {level}")
+    return _path(str(level), number, width)
+
+
+def bundle_path(number: int, width: int = TILE_WIDTH) -> str:
+    """Return the path of the entries whose leaf hashes are in this tile of level 0."""
+    return _path("entries", number, width)
+
+
+def bundle_of(entries: Sequence[bytes]) -> bytes:
+    """Return the file of these entries: each behind its length, a big-endian uint16."""
+    if not 1 <= len(entries) <= TILE_WIDTH:
+        raise ProofError(f"a bundle has 1 to {TILE_WIDTH} entries, not {len(entries)}")
+    if (longest := max(map(len, entries))) > ENTRY_BYTES_MAX:
+        raise ProofError(f"an entry has {longest} bytes, a bundle takes {ENTRY_BYTES_MAX}")
+    return b"".join([len(entry).to_bytes(2, "big") + entry for entry in entries])
 
 
 def check_size(size: int) -> None:
     """Refuse what is no size of a tree."""
     if not 0 <= size <= SIZE_MAX:
         raise ProofError(f"no tree has the size {size}")
+
+
+def _path(kind: str, number: int, width: int) -> str:
+    if number < 0 or not 1 <= width <= TILE_WIDTH:
+        raise ProofError(f"no tile has the number {number} and the width {width}")
+    digits = f"{number % 1000:03}"
+    while number := number // 1000:
+        digits = f"x{number % 1000:03}/{digits}"
+    return f"tile/{kind}/{digits}" + (f".p/{width}" if width < TILE_WIDTH else "")

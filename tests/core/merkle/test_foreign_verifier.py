@@ -12,7 +12,7 @@ import pytest
 
 from predictu_dispatch.core.merkle.checkpoint import Checkpoint
 from predictu_dispatch.core.merkle.note import Algorithm, VerifierKey, assemble, cosign, sign
-from predictu_dispatch.core.merkle.tiles import tile_path, tiles_of
+from predictu_dispatch.core.merkle.tiles import bundle_of, bundle_path, tile_path, tiles_of
 from predictu_dispatch.core.merkle.tree import consistency_proof, inclusion_proof
 from tests.core.merkle.naive import ENTRIES, LEAVES, SIZE, tiles, tree_hash
 from tests.support.foreign_mutants import altered_signature, flipped
@@ -107,10 +107,12 @@ def mutants_of(rng: random.Random) -> Iterator[tuple[str, Claim]]:
 
 
 def written_tree(folder: Path, size: int) -> Path:
-    """Write a static log (c2sp.org/tlog-tiles) of the first leaves."""
+    """Write a static log (c2sp.org/tlog-tiles) of the first entries."""
     files = {"checkpoint": signed(size).encode()}
     for level, number, width in tiles_of(size):
         files[tile_path(level, number, width)] = tiles(level, number, width)
+        if level == 0:
+            files[bundle_path(number, width)] = bundle_of(ENTRIES[number * 256 : number * 256 + width])
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
@@ -127,7 +129,7 @@ def test_it_refuses_a_static_tree_with_any_file_altered_or_missing(tmp_path: Pat
     original = written_tree(tmp_path / "tree", 700)
     assert verifier.accepts(tree(original, LOG, witnesses=[WITNESS]))
     paths = [path.relative_to(original) for path in sorted(original.rglob("*")) if path.is_file()]
-    assert len(paths) == 1 + 3 + 1
+    assert len(paths) == 1 + 3 + 3 + 1
     claims: list[Claim] = []
     for number, path in enumerate(paths):
         content = (original / path).read_bytes()

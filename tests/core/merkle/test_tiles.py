@@ -1,4 +1,4 @@
-"""Tiles and their paths are those of tlog-tiles."""
+"""Tiles, their paths and entry bundles are those of tlog-tiles."""
 
 from collections import Counter
 
@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from predictu_dispatch.core.merkle.tiles import (
     ProofError,
     Tile,
+    bundle_of,
+    bundle_path,
     tile_path,
     tiles_of,
     width_of,
@@ -44,9 +46,23 @@ def test_what_a_tree_gains_and_what_it_had_is_all_that_it_has(since: int, gained
 )
 def test_a_path_is_as_specified(tile: tuple[int, int, int], path: str) -> None:
     assert tile_path(*tile) == path
+    assert bundle_path(*tile[1:]) == path.replace(f"tile/{tile[0]}/", "tile/entries/")
 
 
 @pytest.mark.parametrize("tile", [(-1, 0, 1), (64, 0, 1), (0, -1, 1), (0, 0, 0), (0, 0, 257)])
 def test_no_other_tile_has_a_path(tile: tuple[int, int, int]) -> None:
     with pytest.raises(ProofError, match="no tile has"):
         tile_path(*tile)
+
+
+def test_a_bundle_has_each_entry_behind_its_length() -> None:
+    assert bundle_of([b"a", b"", b"bc" * 200]) == b"\x00\x01a" + b"\x00\x00" + b"\x01\x90" + b"bc" * 200
+    assert bundle_of([bytes(65_535)]) == b"\xff\xff" + bytes(65_535)
+
+
+def test_a_bundle_has_limits() -> None:
+    with pytest.raises(ProofError, match="65536 bytes"):
+        bundle_of([b"", bytes(65_536)])
+    for count in (0, 257):
+        with pytest.raises(ProofError, match="1 to 256"):
+            bundle_of([b""] * count)
