@@ -167,6 +167,7 @@ async def test_a_new_key_is_private_and_its_public_half_verifies(audit: SealedAu
         assert (code, stderr.startswith(f"{path} exists and is not changed")) == (1, True)
         code, vkey, _ = await cli.run("audit", "key", "op_a")
         assert VerifierKey.parse(vkey.strip()).name == f"{ORIGIN}/op_a"
+        assert f"key {vkey}" in (await cli.run("audit", "status", "op_a"))[1]
         await owner.execute(
             "insert into predictu_dispatch.legal_hold (operator_id, reason) values ('op_a', 'a dispute')"
         )

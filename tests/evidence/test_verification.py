@@ -1,5 +1,6 @@
 """What `audit verify` must not mistake for tampering, and what it says about the schema."""
 
+import asyncio
 from collections.abc import Iterator
 
 import asyncpg
@@ -66,6 +67,36 @@ async def test_while_old_rows_are_sealed_the_others_are_compared_already(databas
         # The changed row was moved to a block that was sealed later, so it is in the log again.
         assert [fault.index for fault in faults] == [50]
         assert result.rows == 12_020 + 50 + 2 * 1 + 5 + 3
+    await owner.close()
+
+
+async def test_a_verification_beside_deliveries_and_sealing_finds_nothing(database: Database) -> None:
+    """Heads, tiles and rows are read at different moments, while all of them grow."""
+    owner = await asyncpg.connect(database.owner)
+    await know(owner)
+    await fill(owner, "op_a", 300)
+    async with open_sealer(database.dispatcher) as sealer:
+        await sealer.seal_all()
+
+        async def deliver() -> None:
+            while True:
+                await insert_attempts(owner, 7, "op_a")
+                await insert_attempts(owner, 5, "op_b")
+
+        async def seal() -> None:
+            while True:
+                await sealer._turn()
+
+        sizes = set()
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(deliver()), group.create_task(seal())]
+            for _ in range(12):
+                result, faults = await verified(database)
+                assert faults == []
+                sizes.add(result.logs["op_a"].size)
+            for task in beside:
+                task.cancel()
+    assert len(sizes) > 3
     await owner.close()
 
 

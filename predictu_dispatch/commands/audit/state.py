@@ -50,6 +50,9 @@ def status(invocation: Invocation, operator: str | None) -> None:
     rows += [_row(log, [each for each in witnesses if each["operator_id"] == log["operator_id"]], now) for log in logs]
     for line in table(rows, right=(1,)):
         print_line(line.rstrip())
+    if operator is not None:
+        for key in configured.trusted().of_log(logs[0]["origin"]):
+            print_line(f"key {key}")
     for line in _problems(logs, witnesses, configured):
         print_wrapped(line, hanging="    ")
 
