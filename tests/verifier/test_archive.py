@@ -158,6 +158,17 @@ def test_a_file_that_does_not_belong_there_is_named_although_bundle_json_lists_i
     assert found.file == named
 
 
+def test_a_key_cannot_be_left_out(tmp_path: Path) -> None:
+    forge = good_bundle()
+    files = forge.finish()
+    path = forge.manifest["keys"][0]["folder"]
+    del files[f"{path}/jwk.json"]
+    forge.manifest["keys"][0]["withheld"] = {"jwk.json": "a test"}
+    found = refused(zipped(files, forge.manifest), tmp_path)
+    assert found is not None
+    assert found.file == f"{path}/jwk.json"
+
+
 def raw_zip(files: list[tuple[str, bytes]], **fields: int) -> bytes:
     """A ZIP of these files in this order, whatever their names; `fields` change each header."""
     value = {"version": 20, "flags": 0, "method": 0, "time": 0, "date": 0x21, "made": 0x314, "mode": 0o100644 << 16}

@@ -205,6 +205,16 @@ def _the_folder_of_a_key_has_another_key() -> Forge:
     return forge
 
 
+@case("The log has the key", "about different JWKs")
+def _the_retired_key_is_another() -> Forge:
+    forge = Forge()
+    forge.start()
+    forge.key(KEY)
+    forge.key(KEY, event="retired", at="2026-12-01T09:00:00.000000Z", public_jwk_sha256=digest(OTHER_KEY.jwk))
+    forge.finish()
+    return forge
+
+
 @case("The log has the key", "entry of the operator op_other")
 def _the_entry_of_the_key_is_of_another_operator() -> Forge:
     forge = Forge()
