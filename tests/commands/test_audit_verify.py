@@ -8,6 +8,7 @@ import pytest
 
 from predictu_dispatch.core.merkle.note import VerifierKey
 from tests.support.command_line import command_line_for, one_line
+from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Database, Server
 from tests.support.sealed_audit import SealedAudit, sealed_audit, tampered
 from tests.support.sealing import ORIGIN, SEED
@@ -149,3 +150,21 @@ async def test_without_a_log_and_without_a_right_it_says_so(tmp_path: Path, data
     code, _, stderr = await command_line_for(tmp_path, database.stranger).run("audit", "verify")
     assert code == 1
     assert "`predictu-dispatch audit verify` needs the role predictu_auditor" in stderr
+
+
+async def test_it_works_through_a_pooling_proxy(audit: SealedAudit, tmp_path: Path) -> None:
+    """No setting of the session is there: another time zone and float format change nothing."""
+    pooler = PgBouncer(audit.server.dsn(audit.template, "test_auditor"), sessions=2)
+    async with tampered(audit) as (database, owner):
+        await owner.execute(
+            f"alter database {database.name} set timezone = 'Asia/Kathmandu'; alter database {database.name} set"
+            f" extra_float_digits = -10; alter database {database.name} set bytea_output = 'escape'"
+        )
+        pooler.start()
+        try:
+            cli = command_line_for(tmp_path, pooler.through(database.auditor))
+            code, stdout, stderr = await cli.run("audit", "verify", "--key", VKEY, "--against", str(audit.export))
+        finally:
+            pooler.stop()
+    assert (code, stderr) == (0, ""), stdout
+    assert "clean: 1,498 rows compared in " in stdout
