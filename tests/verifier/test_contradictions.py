@@ -310,6 +310,14 @@ def _the_cosigned_proof_is_of_another_record() -> Forge:
     return forge
 
 
+@case("The record has not changed", "is about another index")
+def _the_record_is_in_the_log_twice() -> Forge:
+    forge = with_one_attempt()
+    again = forge.log.add(forge.files[f"{FIRST}/entry.json"])
+    forge.files[f"{FIRST}/entry.cosigned.tlog-proof"] = forge.log.proof(again)
+    return forge
+
+
 @case("begins at", "is not the first entry")
 def _the_start_is_not_the_first_entry() -> Forge:
     forge = Forge()
