@@ -61,21 +61,17 @@ class _Entry:
         self._rows = list(rows)
 
     def faults(self, removed: Ranges) -> Iterator[Fault]:
-        unmatched = [leaf for leaf in self._leaves if leaf.at not in removed and not self._take(leaf)]
+        taken = [(leaf, self._take(leaf)) for leaf in self._leaves if leaf.at not in removed]
+        for leaf, row in taken:
+            if row is not None and row.is_pending:
+                detail = "it is in the log, and audit_position says that it waits to be sealed"
+                yield self._fault(FaultKind.HEAD, row.subject, leaf, detail)
         for leaf in self._leaves:
             if leaf.at in removed and (row := self._take(leaf)):
                 yield self._fault(
                     FaultKind.REMOVAL, row.subject, leaf, "it is recorded as removed, and its row is there"
                 )
-        for leaf in unmatched:
-            same = next((each for each in self._leaves if each.leaf_hash == leaf.leaf_hash and each is not leaf), None)
-            if self._rows:
-                yield self._fault(FaultKind.CHANGED, self._rows.pop(0).subject, leaf)
-            elif same is not None:
-                name, detail = f"the entry {UUID(bytes=self._entry_id)}", f"it is in the log as entry {same.at} too"
-                yield self._fault(FaultKind.SEALED_TWICE, name, leaf, detail)
-            else:
-                yield self._fault(FaultKind.MISSING, f"the entry {UUID(bytes=self._entry_id)}", leaf)
+        yield from [self._without_row(leaf) for leaf, row in taken if row is None]
         for row in self._rows:
             if self._leaves and all(leaf.at in removed for leaf in self._leaves):
                 detail = "it is recorded as removed, and there is a row"
@@ -84,6 +80,15 @@ class _Entry:
                 yield self._fault(FaultKind.COPIED, row.subject, self._leaves[0])
             elif not row.is_pending:
                 yield self._fault(FaultKind.ADDED, row.subject)
+
+    def _without_row(self, leaf: Leaf) -> Fault:
+        same = next((each for each in self._leaves if each.leaf_hash == leaf.leaf_hash and each is not leaf), None)
+        if self._rows:
+            return self._fault(FaultKind.CHANGED, self._rows.pop(0).subject, leaf)
+        name = f"the entry {UUID(bytes=self._entry_id)}"
+        if same is not None:
+            return self._fault(FaultKind.SEALED_TWICE, name, leaf, f"it is in the log as entry {same.at} too")
+        return self._fault(FaultKind.MISSING, name, leaf)
 
     def _take(self, leaf: Leaf) -> StoredRow | None:
         """Take the row that this leaf sealed."""

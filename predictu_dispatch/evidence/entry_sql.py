@@ -62,7 +62,9 @@ SOURCES: Final = (
             " ('first_seen', {0}.first_seen_id, {0}.written_in, {0}.first_seen_at),"
             " ('retired', {0}.retired_id, {0}.retired_in, {0}.retired_at)) e (event, of_event, written, event_at)"
         ),
-        entry_id="e.of_event",
+        # A retirement without an id has no entry, and must not go unnoticed.
+        entry_id="coalesce(e.of_event, case when e.event_at is not null then encode(decode('00', 'hex') || "
+        "substr(sha256('no id'), 2, 15), 'hex')::uuid end)",
         written_in="e.written",
         at="e.event_at",
         subject="'signing key ' || {0}.kid || ', ' || replace(e.event, '_', ' ')",
@@ -87,8 +89,15 @@ SOURCES: Final = (
     ),
 )
 
-_PENDING: Final = "(coalesce({written}, 0) - $1::bigint >= $2::bigint or {written} - $1::bigint = any($3::bigint[]))"
+_NOT_SEALED: Final = (
+    "(coalesce({written}, 0) - $1::bigint >= $2::bigint or coalesce({written}, 0) - $1::bigint = any($3::bigint[]))"
+)
 """Its transaction was not complete when the logs were sealed last."""
+_COMPLETE: Final = (
+    "case when {written} - $1::bigint > 0"
+    " then pg_visible_in_snapshot(({written} - $1::bigint)::text::xid8, pg_current_snapshot()) else true end"
+)
+"""It is complete now. Of a row that we see, another transaction cannot be the one that wrote it."""
 _BEFORE: Final = (
     "(coalesce({written}, 0) <= $1::bigint"
     " or ({written} - $1::bigint < $5::bigint and not {written} - $1::bigint = any($6::bigint[])))"
@@ -128,18 +137,23 @@ def leaf_hash_expression(source: EntrySource) -> tuple[str, str]:
 
 
 @cache
-def rows_statement(source: EntrySource, *, is_detailed: bool, has_backlog: bool) -> str:
+def rows_statement(
+    source: EntrySource, *, is_detailed: bool, has_backlog: bool, is_same_cluster: bool = True, is_last: bool = False
+) -> str:
     """The statement that reads the rows of a source.
 
     $1 xid_offset, $2 and $3 xmax and xip of sealed_until, $4 an operator or null; with a backlog $5
     and $6 xmax and xip of backlog_until, $7 and $8 the logs and their sizes; detailed: then the
-    sums to which the rows must belong; partitioned: then the bounds of started_at.
+    sums to which the rows must belong; partitioned: then the bounds of started_at; the last range
+    has no end. In another cluster than the sealed one, ids of transactions say nothing.
     Columns: operator_id, record (entry id and leaf hash; null if it is pending), at (of a pending
     one); detailed: operator_id, record, is_pending, at, subject.
     """
     row, leaf_hash = leaf_hash_expression(source)
     entry_id, written = source.entry_id.format(row), source.written_in.format(row)
-    pending = _PENDING.format(written=written)
+    pending = _NOT_SEALED.format(written=written)
+    if is_same_cluster:
+        pending = f"({pending} and {_COMPLETE.format(written=written)})"
     record = f"uuid_send({entry_id}) || {leaf_hash}"
     where = [f"{entry_id} is not null", f"($4::text is null or {row}.operator_id = $4)"]
     joined, parameters = "", 4
@@ -152,7 +166,9 @@ def rows_statement(source: EntrySource, *, is_detailed: bool, has_backlog: bool)
         parameters += 1
         where.append(f"{_SUM.format(entry_id=entry_id)} = any(${parameters}::integer[])")
     if source.is_partitioned:
-        where.append(f"{row}.started_at >= ${parameters + 1} and {row}.started_at < ${parameters + 2}")
+        where.append(f"{row}.started_at >= ${parameters + 1}")
+        if not is_last:
+            where.append(f"{row}.started_at < ${parameters + 2}")
     at = source.at.format(row)
     if is_detailed:
         columns = f"{record}, {pending}, {at}, {source.subject.format(row)}"

@@ -50,7 +50,7 @@ FAULT_TEXTS: Final = {
     FaultKind.COSIGNATURE: "a witness's cosignature does not fit",
     FaultKind.SHRUNK: "the log was longer before",
     FaultKind.OUTSIDE: "the log does not continue what was kept outside",
-    FaultKind.VIEW: "it is not the one of this release, so it may hide what was changed",
+    FaultKind.VIEW: "it is not of this release, so it may hide what was changed",
 }
 
 

@@ -1,6 +1,7 @@
 """Compares what keeps the audit append-only with this release's files.
 
-The rows are read through the view `attempt`, so another view is a fault. Other differences are
+The rows are read through the view `attempt`, so another view is a fault, and so are a view in the
+place of a table and row security, which shows each reader other rows. Other differences are
 warnings: rows are compared with the log by themselves, but somebody could have changed them before
 they were sealed.
 """
@@ -40,9 +41,16 @@ def schema_differences(found: Sequence[Any]) -> list[str]:
     return [*_rules(found), *_triggers(found), *_functions(found)]
 
 
-def has_our_view(found: Sequence[Any]) -> bool:
-    """Whether the view `attempt` is the one of this release."""
-    return [_normal(row["body"]) for row in found if row["kind"] == "view"] == [_normal(VIEW)]
+def hiding(found: Sequence[Any]) -> list[str]:
+    """Name what may show a reader other rows than those that are stored."""
+    other = [row["relation"] for row in found if row["kind"] == "relation"]
+    policies = [row["relation"] for row in found if row["kind"] == "policy"]
+    view = [_normal(row["body"]) for row in found if row["kind"] == "view"]
+    return [
+        *([] if view == [_normal(VIEW)] else ["the view attempt"]),
+        *(f"the relation {relation}" for relation in other),
+        *(f"the row security of {relation}" for relation in policies),
+    ]
 
 
 @cache

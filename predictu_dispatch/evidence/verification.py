@@ -28,7 +28,7 @@ from predictu_dispatch.evidence.log_check import LogCheck, LogHead
 from predictu_dispatch.evidence.log_pages import CheckpointPages, LeafPage, leaf_pages
 from predictu_dispatch.evidence.multiset import ID_BYTES, SUMS, Multisets, sum_of
 from predictu_dispatch.evidence.ranges import Ranges
-from predictu_dispatch.evidence.schema_check import has_our_view, schema_differences
+from predictu_dispatch.evidence.schema_check import hiding, schema_differences
 from predictu_dispatch.evidence.verification_result import LogResult, NotVerifiableError, Request, Verification
 
 UNSEALED_MAX: Final = timedelta(minutes=5)
@@ -86,9 +86,9 @@ class _Run:
                 self._sizes[log["operator_id"]] = log["size"]
                 result.logs[log["operator_id"]] = await self._check_log(log, result.faults)
         self._note_lost_logs(result)
-        if not has_our_view(schema):
+        for subject in hiding(schema):
             for operator in result.logs:
-                result.faults.add(_fault(operator, FaultKind.VIEW, "the view attempt"))
+                result.faults.add(_fault(operator, FaultKind.VIEW, subject))
         result.warnings = schema_differences(schema)
         await self._add_rows()
         result.rows = self._sums.rows
@@ -218,12 +218,19 @@ class _Run:
 
     async def _rows(self, source: EntrySource, sums: Sequence[int] = ()) -> AsyncIterator[Sequence[Any]]:
         position = self._position
-        statement = rows_statement(source, is_detailed=bool(sums), has_backlog=position.backlog is not None)
         arguments: list[Any] = [position.xid_offset, *position.sealed, self._request.operator_id]
         if position.backlog is not None:
             arguments += [*position.backlog, list(self._sizes), list(self._sizes.values())]
         arguments += [sums] if sums else []
-        for bounds in self._months if source.is_partitioned else [()]:
+        for first, until in self._months if source.is_partitioned else [(None, None)]:
+            statement = rows_statement(
+                source,
+                is_detailed=bool(sums),
+                has_backlog=position.backlog is not None,
+                is_same_cluster=position.is_same_cluster,
+                is_last=until is None,
+            )
+            bounds = [bound for bound in (first, until) if bound is not None]
             async for batch in self._reader.rows(statement, *arguments, *bounds):
                 yield batch
 

@@ -1,4 +1,5 @@
--- What keeps the audit append-only, as it is now: triggers, rules, and functions with a text body.
+-- What keeps the audit append-only, as it is now: triggers, rules, and functions with a text body;
+-- and what could show each reader other rows: row security, and relations that are no tables.
 select 'trigger' as kind, c.relname as relation, t.tgname as name, t.tgenabled::text as state, p.proname::text as body
   from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_proc p on p.oid = t.tgfoid
  where c.relnamespace = 'predictu_dispatch'::regnamespace and not t.tgisinternal
@@ -16,3 +17,10 @@ select 'function', null, p.proname, null, p.prosrc
   from pg_proc p where p.pronamespace = 'predictu_dispatch'::regnamespace and p.prosqlbody is null
 union all
 select 'view', 'attempt', null, null, pg_get_viewdef('predictu_dispatch.attempt'::regclass)
+union all
+select case when c.relrowsecurity then 'policy' else 'relation' end, c.relname, null, null, null
+  from pg_class c
+ where c.relnamespace = 'predictu_dispatch'::regnamespace
+   and (c.relname ~ '^(attempt|audit)_' or c.relname in ('intervention', 'signing_key', 'operator'))
+   and c.relkind in ('r', 'p', 'v', 'm', 'f')
+   and (c.relrowsecurity or c.relkind <> case c.relname when 'attempt_record' then 'p' else 'r' end)

@@ -196,3 +196,37 @@ do $$ declare body text := pg_get_viewdef('predictu_dispatch.attempt'::regclass)
     replace view predictu_dispatch.attempt as ' || replace(body, 'verdict,', '''delivered''::text as
     verdict,'); end $$;
 update attempt_record set verdict = 'rejected' where report_id = :one;
+
+-- an attempt inserted as if its transaction were still to come
+--> added: attempt 1 of 00000000-0000-4000-8000-000000000001
+insert into attempt_record (operator_id, request_id, method, attempt, evidence, verdict, instance, started_at,
+    finished_at, report_id, written_in) values ('op_a', '00000000-0000-4000-8000-000000000001', 'BET_MAKE', 1,
+    'answered', 'delivered', 'host-1', now(), now(), gen_random_uuid(), 1000000000000);
+
+-- an attempt inserted at the end of time
+--> added: attempt 1 of 00000000-0000-4000-8000-000000000001
+insert into attempt_record (operator_id, request_id, method, attempt, evidence, verdict, instance, started_at,
+    finished_at, report_id, written_in) values ('op_a', '00000000-0000-4000-8000-000000000001', 'BET_MAKE', 1,
+    'answered', 'delivered', 'host-1', 'infinity', now(), gen_random_uuid(), 1);
+
+-- a key retired without an entry
+--> added: signing key key-2, retired
+update signing_key set retired_at = now() where operator_id = 'op_a' and kid = 'key-2';
+
+-- the position set back, so that an inserted attempt seems to wait
+--> head: attempt
+insert into attempt_record (operator_id, request_id, method, attempt, evidence, verdict, instance, started_at,
+    finished_at, report_id) values ('op_a', gen_random_uuid(), 'BET_MAKE', 1, 'answered', 'delivered', 'host-1',
+    now(), now(), gen_random_uuid());
+update audit_position set sealed_until = '3:3:';
+
+-- row security shows an attempt to nobody who verifies
+--> view: the row security of attempt_record
+alter table attempt_record enable row level security, force row level security;
+create policy hidden on attempt_record using (session_user <> 'test_auditor' or verdict = 'delivered');
+
+-- a table replaced by a view
+--> view: the relation intervention
+alter table intervention rename to intervention_before;
+create view intervention as select * from intervention_before;
+grant select on intervention to predictu_auditor;

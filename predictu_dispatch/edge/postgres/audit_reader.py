@@ -41,6 +41,8 @@ class AuditPosition(NamedTuple):
     sealed: Snapshot
     sealed_at: datetime
     read_at: datetime
+    is_same_cluster: bool
+    """False after a restore, until the sealer has noticed it."""
     backlog: Snapshot | None
     """While rows from before the logs began, or from before a restore, are still being sealed."""
 
@@ -83,6 +85,7 @@ class AuditReader:
                 sealed=Snapshot(row["sealed_xmax"], row["sealed_xip"]),
                 sealed_at=row["sealed_at"],
                 read_at=row["read_at"],
+                is_same_cluster=row["is_same_cluster"],
                 backlog=backlog,
             )
         return None
