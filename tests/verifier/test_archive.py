@@ -169,6 +169,33 @@ def test_a_key_cannot_be_left_out(tmp_path: Path) -> None:
     assert found.file == f"{path}/jwk.json"
 
 
+def test_the_start_needs_a_proof(tmp_path: Path) -> None:
+    forge = good_bundle()
+    files = forge.finish()
+    del files["start/entry.tlog-proof"]
+    forge.manifest["start"]["sealed"] = []
+    found = refused(zipped(files, forge.manifest), tmp_path)
+    assert found is not None
+    assert found.file == "start/entry.tlog-proof"
+
+
+@pytest.mark.parametrize("kind", ["interventions", "attempts", "keys"])
+def test_a_folder_of_another_name_is_refused_or_contradicted(kind: str, tmp_path: Path) -> None:
+    forge = good_bundle()
+    files = forge.finish()
+    element = forge.manifest[kind][0]
+    old, new = element["folder"], f"{element['folder'][:-1]}z"
+    element["folder"] = new
+    moved = {name.replace(f"{old}/", f"{new}/"): content for name, content in files.items()}
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(zipped(moved, forge.manifest))
+    if kind == "keys":
+        assert verify(path, POLICY).is_contradicted
+        return
+    with pytest.raises(RefusedError, match=f"{new}/entry.json"):
+        verify(path, POLICY)
+
+
 def raw_zip(files: list[tuple[str, bytes]], **fields: int) -> bytes:
     """A ZIP of these files in this order, whatever their names; `fields` change each header."""
     value = {"version": 20, "flags": 0, "method": 0, "time": 0, "date": 0x21, "made": 0x314, "mode": 0o100644 << 16}
