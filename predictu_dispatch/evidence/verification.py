@@ -72,6 +72,11 @@ class _Run:
         await self._refuse_detached_months()
         if position is None:
             raise NotVerifiableError("nothing was sealed yet")
+        if not position.is_this_cluster:
+            raise NotVerifiableError(
+                "this database was restored from a dump and nothing was sealed since, so it is not known which rows"
+                " are new; start a daemon that has [audit] origin, and verify then"
+            )
         if operator_id is not None and not logs:
             raise NotVerifiableError(f"unknown operator {operator_id}")
         self._position = position

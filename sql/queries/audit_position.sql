@@ -1,10 +1,10 @@
 -- Up to where rows are in the logs, as numbers: the part of a transaction's id that its row has.
-select p.xid_offset, p.sealed_at, p.system_identifier, clock_timestamp() as read_at,
+select p.xid_offset, p.sealed_at, clock_timestamp() as read_at,
        p.system_identifier = (select c.system_identifier from pg_control_system() c)
            and pg_snapshot_xmax(p.sealed_until) <= pg_snapshot_xmax(pg_current_snapshot()) as is_same_cluster,
        pg_snapshot_xmax(p.sealed_until)::text::bigint as sealed_xmax,
        array(select x::text::bigint from pg_snapshot_xip(p.sealed_until) x) as sealed_xip,
        pg_snapshot_xmax(p.backlog_until)::text::bigint as backlog_xmax,
        array(select x::text::bigint from pg_snapshot_xip(p.backlog_until) x) as backlog_xip,
-       p.backlog_part
+       p.system_identifier = (select c.system_identifier from pg_control_system() c) as is_this_cluster
   from predictu_dispatch.audit_position p

@@ -175,6 +175,18 @@ async def test_what_retention_removed_is_not_missing_before_and_after_its_remova
     await owner.close()
 
 
+async def test_after_a_restore_into_another_cluster_it_waits_for_the_first_sealing(audit: SealedAudit) -> None:
+    other_cluster = "update predictu_dispatch.audit_position set system_identifier = 1"
+    async with tampered(audit, other_cluster) as (database, owner):
+        await insert_attempts(owner, 10, "op_a")
+        with pytest.raises(NotVerifiableError, match="restored from a dump"):
+            await verified(database)
+        async with open_sealer(database.dispatcher) as sealer:
+            await sealer.seal_all()
+        result, faults = await verified(database)
+        assert (result.logs["op_a"].size, faults) == (920, [])
+
+
 async def test_while_retention_removes_a_month_nothing_is_verified(audit: SealedAudit) -> None:
     detached = "create table predictu_dispatch.retired_2024_01 (n integer)"
     async with tampered(audit, detached) as (database, _):

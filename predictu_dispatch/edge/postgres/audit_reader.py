@@ -45,6 +45,8 @@ class AuditPosition(NamedTuple):
     """False after a restore, until the sealer has noticed it."""
     backlog: Snapshot | None
     """While rows from before the logs began, or from before a restore, are still being sealed."""
+    is_this_cluster: bool
+    """False after a restore from a dump, until a daemon seals: transaction ids began anew."""
 
 
 class AuditReader:
@@ -87,6 +89,7 @@ class AuditReader:
                 read_at=row["read_at"],
                 is_same_cluster=row["is_same_cluster"],
                 backlog=backlog,
+                is_this_cluster=row["is_this_cluster"],
             )
         return None
 
