@@ -8,6 +8,7 @@ earlier one. A log that does not continue the exported one is not exported: the 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -133,7 +134,10 @@ async def export_log(reader: AuditReader, operator_id: str, folder: Path, *, sin
         _write(whole if width == TILE_WIDTH else target / tile_path(level, number, width), hashes)
         count += 1
     written, left_out, unexplained = await _write_bundles(reader, operator_id, target, since, size)
-    _write(target / CHECKPOINT, note.encode())
+    # All files at once: syncing each of them takes most of the time. Until then the checkpoint is
+    # the earlier one, and the next export writes them again.
+    await asyncio.to_thread(os.sync)
+    _write(target / CHECKPOINT, note.encode(), is_synced=True)
     for level, number, width in tiles_of(size, since):
         if width == TILE_WIDTH:
             # A partial tile is not needed once its tile is whole.
@@ -167,16 +171,17 @@ async def _root(reader: AuditReader, operator_id: str, size: int) -> bytes:
         return b""
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it is there as a whole or not at all."""
+def _write(path: Path, content: bytes, *, is_synced: bool = False) -> None:
+    """Write a file as a whole or not at all; that holds after a power cut only if it is synced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o644)
             file.write(content)
-            file.flush()
-            os.fsync(descriptor)
+            if is_synced:
+                file.flush()
+                os.fsync(descriptor)
         Path(unfinished).replace(path)
     except BaseException:
         Path(unfinished).unlink(missing_ok=True)
