@@ -3456,6 +3456,7 @@ end $_$;
 CREATE FUNCTION predictu_dispatch.register_signing_keys(operator_ids text[], key_ids text[], algorithms text[], public_jwks text[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS $$
     insert into predictu_dispatch.signing_key (operator_id, kid, algorithm, public_jwk)
     select loaded.operator_id, loaded.key_id, loaded.algorithm, loaded.public_jwk::jsonb

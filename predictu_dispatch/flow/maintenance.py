@@ -1,4 +1,4 @@
-"""Chores beside delivering: figures for metrics, partitions, operators not stored yet.
+"""Chores beside delivering: figures for metrics, partitions, operators and keys not stored yet.
 
 The database gives counting and partitions to one daemon per interval; all read the last count.
 """
@@ -44,6 +44,8 @@ class Maintenance:
         self._observer = observer
         self._operators: Sequence[FingerprintedOperator] = ()
         self._are_stored = True
+        self._keys: Mapping[str, SigningKey] = {}
+        self._are_keys_stored = True
         self._partitions_at_s = float("inf")
 
     async def sync_operators(self, operators: Sequence[FingerprintedOperator]) -> None:
@@ -52,8 +54,16 @@ class Maintenance:
         self._operators, self._are_stored = operators, not locked
 
     async def register_signing_keys(self, keys: Mapping[str, SigningKey]) -> None:
-        """Store each operator's key before it signs: its tokens must be verifiable for years."""
-        await self._store.register_signing_keys(keys)
+        """Store each operator's key before it signs: its tokens must be verifiable for years.
+
+        What cannot be stored now follows in `run`: a bet does not wait for it.
+        """
+        self._keys = keys
+        self._are_keys_stored = await run_chore("register_signing_keys", self._register_keys(), self._observer) is True
+
+    async def _register_keys(self) -> bool:
+        await self._store.register_signing_keys(self._keys)
+        return True
 
     async def retired_operators(self, operator_ids: Iterable[str]) -> list[RetiredOperator]:
         """Return those of the operators that must not be used again."""
@@ -73,6 +83,8 @@ class Maintenance:
         while True:
             if not self._are_stored:
                 await run_chore("sync_operators", self.sync_operators(self._operators), self._observer)
+            if not self._are_keys_stored:
+                await self.register_signing_keys(self._keys)
             await run_chore("read_figures", self._read_figures(), self._observer)
             if loop.time() >= self._partitions_at_s:
                 self._partitions_at_s = loop.time() + _PARTITIONS_INTERVAL_S
