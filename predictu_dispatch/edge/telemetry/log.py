@@ -23,8 +23,9 @@ from predictu_dispatch.core.printable import printable, printable_lines
 from predictu_dispatch.core.settings import LogSettings
 from predictu_dispatch.edge.telemetry.log_thread import LineWriter, redirect_stderr
 
-_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
-"""A JWT, whole or truncated: base64url of `{"`, then claims, then the signature."""
+_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w*-]*)?")
+"""A JWT, whole or truncated: base64url of `{"`, then claims, then the signature, perhaps already
+replaced by asterisks."""
 _encode = json.JSONEncoder(default=repr).encode
 _ORJSON_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
 
