@@ -63,7 +63,8 @@ class _Entry:
     def faults(self, removed: Ranges) -> Iterator[Fault]:
         taken = [(leaf, self._take(leaf)) for leaf in self._leaves if leaf.at not in removed]
         for leaf, row in taken:
-            if row is not None and row.is_pending:
+            # A log that begins with old rows has its start before the position has moved on.
+            if row is not None and row.is_pending and leaf.at > 0:
                 detail = "it is in the log, and audit_position says that it waits to be sealed"
                 yield self._fault(FaultKind.HEAD, row.subject, leaf, detail)
         for leaf in self._leaves:

@@ -137,23 +137,19 @@ def leaf_hash_expression(source: EntrySource) -> tuple[str, str]:
 
 
 @cache
-def rows_statement(
-    source: EntrySource, *, is_detailed: bool, has_backlog: bool, is_same_cluster: bool = True, is_last: bool = False
-) -> str:
+def rows_statement(source: EntrySource, *, is_detailed: bool, has_backlog: bool, is_last: bool = False) -> str:
     """The statement that reads the rows of a source.
 
     $1 xid_offset, $2 and $3 xmax and xip of sealed_until, $4 an operator or null; with a backlog $5
     and $6 xmax and xip of backlog_until, $7 and $8 the logs and their sizes; detailed: then the
     sums to which the rows must belong; partitioned: then the bounds of started_at; the last range
-    has no end. In another cluster than the sealed one, ids of transactions say nothing.
+    has no end.
     Columns: operator_id, record (entry id and leaf hash; null if it is pending), at (of a pending
     one); detailed: operator_id, record, is_pending, at, subject.
     """
     row, leaf_hash = leaf_hash_expression(source)
     entry_id, written = source.entry_id.format(row), source.written_in.format(row)
-    pending = _NOT_SEALED.format(written=written)
-    if is_same_cluster:
-        pending = f"({pending} and {_COMPLETE.format(written=written)})"
+    pending = f"({_NOT_SEALED.format(written=written)} and {_COMPLETE.format(written=written)})"
     record = f"uuid_send({entry_id}) || {leaf_hash}"
     where = [f"{entry_id} is not null", f"($4::text is null or {row}.operator_id = $4)"]
     joined, parameters = "", 4

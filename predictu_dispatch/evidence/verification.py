@@ -72,7 +72,7 @@ class _Run:
         await self._refuse_detached_months()
         if position is None:
             raise NotVerifiableError("nothing was sealed yet")
-        if not position.is_this_cluster:
+        if not position.is_same_cluster:
             raise NotVerifiableError(
                 "this database was restored from a dump and nothing was sealed since, so it is not known which rows"
                 " are new; start a daemon that has [audit] origin, and verify then"
@@ -232,7 +232,6 @@ class _Run:
                 source,
                 is_detailed=bool(sums),
                 has_backlog=position.backlog is not None,
-                is_same_cluster=position.is_same_cluster,
                 is_last=until is None,
             )
             bounds = [bound for bound in (first, until) if bound is not None]

@@ -70,6 +70,17 @@ async def test_while_old_rows_are_sealed_the_others_are_compared_already(databas
     await owner.close()
 
 
+async def test_a_log_that_has_just_begun_with_old_rows_is_clean(database: Database) -> None:
+    """Its start was written after the last sealing, and is in the log with the first old rows."""
+    owner = await asyncpg.connect(database.owner)
+    await insert_attempts(owner, 20, "op_without_file")
+    async with open_sealer(database.dispatcher) as sealer:
+        await sealer.seal_all()
+        result, faults = await verified(database)
+    assert (result.logs["op_without_file"].size, faults) == (21, [])
+    await owner.close()
+
+
 async def test_a_verification_beside_deliveries_and_sealing_finds_nothing(database: Database) -> None:
     """Heads, tiles and rows are read at different moments, while all of them grow."""
     owner = await asyncpg.connect(database.owner)

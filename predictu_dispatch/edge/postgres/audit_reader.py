@@ -42,11 +42,9 @@ class AuditPosition(NamedTuple):
     sealed_at: datetime
     read_at: datetime
     is_same_cluster: bool
-    """False after a restore, until the sealer has noticed it."""
+    """False after a restore, until a daemon seals: the ids of transactions began again."""
     backlog: Snapshot | None
     """While rows from before the logs began, or from before a restore, are still being sealed."""
-    is_this_cluster: bool
-    """False after a restore from a dump, until a daemon seals: transaction ids began anew."""
 
 
 class AuditReader:
@@ -89,7 +87,6 @@ class AuditReader:
                 read_at=row["read_at"],
                 is_same_cluster=row["is_same_cluster"],
                 backlog=backlog,
-                is_this_cluster=row["is_this_cluster"],
             )
         return None
 
