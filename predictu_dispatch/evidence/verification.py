@@ -32,6 +32,8 @@ from predictu_dispatch.evidence.schema_check import hiding, schema_differences
 from predictu_dispatch.evidence.verification_result import LogResult, NotVerifiableError, Request, Verification
 
 UNSEALED_MAX: Final = timedelta(minutes=5)
+_REMOVED_AFTER: Final = timedelta(days=28)
+"""Retention keeps every month for a month at least."""
 _NAMED_MAX: Final = 1_000_000
 """About so many entries are compared one by one; further ones are not named."""
 _RUNS_MAX: Final = 3
@@ -118,6 +120,7 @@ class _Run:
         found: dict[str, list[tuple[int, int]]] = {}
         for row in removals:
             ranges = Ranges(map(tuple, row["leaf_ranges"]))
+            self._check_age(row, faults)
             if ranges.sha256 == row["leaf_indices_sha256"]:
                 found.setdefault(row["operator_id"], []).extend(map(tuple, row["leaf_ranges"]))
             else:
@@ -126,6 +129,17 @@ class _Run:
                     _fault(row["operator_id"], FaultKind.REMOVAL, subject, "its entries are not those that were sealed")
                 )
         self._removed = {operator: Ranges(ranges) for operator, ranges in found.items()}
+
+    def _check_age(self, row: Mapping[str, Any], faults: Faults) -> None:
+        """What somebody deletes and records as removed by retention is seldom old enough for it."""
+        detail = ""
+        if row["too_young"] is not None:
+            detail = f"every attempt in tile 0/{row['too_young']} began after its cutoff, {row['cutoff']:%Y-%m-%d}"
+        elif row["removed_at"] - row["cutoff"] < _REMOVED_AFTER:
+            detail = f"its cutoff, {row['cutoff']:%Y-%m-%d}, is younger than a month"
+        if detail:
+            subject = f"removal {row['removal_id']} of {row['part']}"
+            faults.add(_fault(row["operator_id"], FaultKind.REMOVAL, subject, detail))
 
     def _without_log(self, log: Mapping[str, Any], faults: Faults) -> None:
         operator_id = log["operator_id"]

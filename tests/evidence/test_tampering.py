@@ -111,6 +111,7 @@ async def test_each_value_of_each_sealed_row_is_protected_to_the_bit(audit: Seal
 
 PLACES = {
     ":one": "(select report_id from attempt_record where operator_id = 'op_a' order by report_id limit 1)",
+    ":newest_one": "(select report_id from attempt_record where operator_id = 'op_a' order by written_in desc limit 1)",
     ":other": "(select report_id from attempt_record where operator_id = 'op_a' order by report_id offset 1 limit 1)",
     ":newest": "(select max(tile) from audit_tile where operator_id = 'op_a' and level = 0)",
 }
@@ -153,6 +154,31 @@ async def test_a_changed_stored_function_hides_nothing(audit: SealedAudit) -> No
         )
         _, faults = await verified(database)
     assert [fault.kind for fault in faults] == [FaultKind.CHANGED]
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "named"),
+    [("now() - interval '2 years'", "began after its cutoff"), ("now()", "is younger than a month")],
+)
+async def test_a_new_attempt_that_was_deleted_and_recorded_as_removed_is_found(
+    audit: SealedAudit, cutoff: str, named: str
+) -> None:
+    """The record itself is sealed, as that of retention is."""
+    delete = sql(
+        "with gone as (delete from attempt_record where report_id = :newest_one returning report_id), place as ("
+        " select t.tile * 256 + n as i from gone, audit_tile t,"
+        "        generate_series(0, octet_length(t.report_ids) / 16 - 1) n"
+        "  where operator_id = 'op_a' and level = 0 and substr(report_ids, n * 16 + 1, 16) = uuid_send(gone.report_id))"
+        " insert into audit_removal (operator_id, part, cutoff, attempts, leaf_indices, leaf_indices_sha256)"
+        " select 'op_a', '2024_01', :cutoff, 1, int8multirange(int8range(i, i + 1)),"
+        " sha256((i || '-' || i)::bytea) from place"
+    ).replace(":cutoff", cutoff)
+    async with tampered(audit, delete) as (database, _):
+        async with open_sealer(database.dispatcher) as sealer:
+            await sealer.seal_all()
+        _, faults = await verified(database)
+    assert [fault.kind for fault in faults] == [FaultKind.REMOVAL]
+    assert named in faults[0].text
 
 
 async def test_a_database_restored_from_an_hour_before_fits_itself_and_only_what_was_kept_outside_shows_it(

@@ -97,6 +97,11 @@ async def _sealed(server: Server, template: str, folder: Path) -> AsyncIterator[
             await sealer.seal_all()
         await allow_everything(owner)
         await owner.execute(_REMOVED)
+        # As if the removed ones had been old.
+        await owner.execute(
+            "update predictu_dispatch.audit_tile set started_from = now() - interval '3 years'"
+            " where operator_id = 'op_a' and level = 0 and tile = 0"
+        )
         async with open_sealer(first.dispatcher) as sealer:
             await sealer.seal_all()
         # Checkpoints are stored once in a minute.
