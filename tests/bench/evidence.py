@@ -7,8 +7,6 @@ and ends only what it started. Takes about five minutes.
 import argparse
 import asyncio
 import random
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -183,23 +181,23 @@ async def kills(postgres: EmbeddedPostgres, figures: Figures, count: int) -> Non
             while not stop.is_set():
                 await insert_attempts(writer, chance.randint(1, 60), chance.choice(OPERATORS))
 
-        children = [start_child(database.dispatcher) for _ in range(2)]
+        children = [await start_child(database.dispatcher) for _ in range(2)]
         writing = asyncio.create_task(write())
         while killed + terminated < count:
-            await asyncio.sleep(chance.uniform(0.0, 0.4))
+            await asyncio.sleep(chance.uniform(0.0, 0.3))
             if chance.random() < 0.5:
                 terminated += await terminate_sealers(owner)
             else:
                 child = children.pop(chance.randrange(2))
-                child.send_signal(signal.SIGKILL)
-                child.wait()
+                child.kill()
+                await child.wait()
                 killed += 1
-                children.append(start_child(database.dispatcher))
+                children.append(await start_child(database.dispatcher))
         stop.set()
         await writing
         for child in children:
             child.kill()
-            child.wait()
+            await child.wait()
         async with open_sealer(database.dispatcher) as sealer:
             await sealer.seal_all()
         rows = sum((await check_logs(owner)).values())
@@ -207,14 +205,24 @@ async def kills(postgres: EmbeddedPostgres, figures: Figures, count: int) -> Non
     figures.show("rows missing or double", 0, 0, "")
 
 
-def start_child(dsn: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tests.bench.evidence", CHILD, dsn]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+async def start_child(dsn: str) -> asyncio.subprocess.Process:
+    """Starts a process that seals; returns once it has."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.evidence", CHILD, dsn),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert child.stdout is not None
+    await child.stdout.readline()
+    return child
 
 
 async def seal_for_ever(dsn: str) -> None:
     """What a killed process was doing."""
     async with open_sealer(dsn) as sealer:
+        await sealer.turn()
+        click.echo("sealing")
         while True:
             try:
                 await sealer.turn()
@@ -233,14 +241,16 @@ def main() -> int:
     if arguments.seal:
         asyncio.run(seal_for_ever(arguments.seal))
     figures = Figures()
-    parts: list[Callable[[EmbeddedPostgres], Awaitable[None]]] = [
-        lambda postgres: cost(postgres, figures, arguments.rows),
-        lambda postgres: delay(postgres, figures, arguments.load_s),
-        lambda postgres: open_transactions(postgres, figures, arguments.open_s),
-        lambda postgres: kills(postgres, figures, arguments.kills),
+    # The attempts are vacuumed with or without logs.
+    alone, beside = {"autovacuum": "off"}, {"autovacuum_naptime": "15s"}
+    parts: list[tuple[dict[str, str], Callable[[EmbeddedPostgres], Awaitable[None]]]] = [
+        (alone, lambda postgres: cost(postgres, figures, arguments.rows)),
+        (beside, lambda postgres: delay(postgres, figures, arguments.load_s)),
+        (beside, lambda postgres: open_transactions(postgres, figures, arguments.open_s)),
+        (beside, lambda postgres: kills(postgres, figures, arguments.kills)),
     ]
-    for part in parts:
-        with EmbeddedPostgres(fsync=False, settings={"max_wal_size": "4GB", "autovacuum_naptime": "15s"}) as postgres:
+    for settings, part in parts:
+        with EmbeddedPostgres(fsync=False, settings={"max_wal_size": "4GB", **settings}) as postgres:
             asyncio.run(part(postgres))  # type: ignore[arg-type]
     return 0 if figures.are_good else 1
 
