@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
@@ -43,6 +44,21 @@ _URGENT_CONNECTIONS: Final = 2
 log = structlog.get_logger()
 
 
+@dataclass(slots=True)
+class KeptSession:
+    """A session between two statements of one user. If several run at once, one session is kept."""
+
+    connection: Connection | None = None
+    used_at_s: float = 0.0
+
+    def take(self) -> Connection | None:
+        """Return the session, or None if there is none or it may be lost."""
+        connection, self.connection = self.connection, None
+        if connection is not None and time.monotonic() - self.used_at_s > _IDLE_MAX_S:
+            connection.terminate()
+        return None if connection is None or connection.is_closed() else connection
+
+
 class Database:
     """The pool. `outage` says in words why statements do not reach the database, None if they do.
 
@@ -62,6 +78,7 @@ class Database:
         self.lock_watch = LockWatch(self._hosts, self._options, through_pooler=through_pooler, is_up=lambda: self.is_up)
         self._background_permits = asyncio.Semaphore(max(1, pool_size - _URGENT_CONNECTIONS))
         self._pool: Pool | None = None
+        self._kept: list[KeptSession] = []
         self._idle: list[tuple[float, PoolConnectionProxy]] = []
         """Kept out of the pool between statements, each with the monotonic time since when: giving
         back and taking again costs 0.2 ms."""
@@ -99,6 +116,9 @@ class Database:
     async def close(self) -> None:
         """Close all connections, by force if the server does not answer."""
         self._is_closing = True
+        for kept in self._kept:
+            if (connection := kept.take()) is not None:
+                connection.terminate()
         if self._pool is not None:
             try:
                 async with asyncio.timeout(_CLOSE_TIMEOUT_S):
@@ -140,21 +160,37 @@ class Database:
         self._answered()
         return list(rows)
 
-    async def fetch_apart(self, query: str, *args: Any, timeout_s: float) -> list[Any]:  # noqa: ANN401 - as above
+    def keep_session(self) -> KeptSession:
+        """Return where fetch_apart() may keep a session for statements that follow each other."""
+        self._kept.append(kept := KeptSession())
+        return kept
+
+    async def fetch_apart(
+        self,
+        query: str,
+        *args: Any,  # noqa: ANN401 - as above
+        timeout_s: float,
+        kept: KeptSession | None = None,
+    ) -> list[Any]:
         """Execute a statement in a session of its own, so that a slow one delays no other."""
         began_at_s = time.monotonic()
         try:
             with translated_connect():
-                connection = await self._hosts.connect(**self._options)
+                connection = kept.take() if kept is not None else None
+                if connection is None:
+                    connection = await self._hosts.connect(**self._options)
             with translated_statement():
                 try:
                     self.lock_watch.running[connection] = time.monotonic()
                     async with with_settings(connection, keeps_settings=self._hosts.keeps_settings):
                         rows = await connection.fetch(query, *args, timeout=timeout_s)
+                    if kept is not None and kept.connection is None and not self._is_closing:
+                        kept.connection, kept.used_at_s = connection, time.monotonic()
                 finally:
                     self.lock_watch.running.pop(connection, None)
-                    with contextlib.suppress(*FOREIGN):
-                        await connection.close(timeout=_CLOSE_TIMEOUT_S)
+                    if kept is None or kept.connection is not connection:
+                        with contextlib.suppress(*FOREIGN):
+                            await connection.close(timeout=_CLOSE_TIMEOUT_S)
         except Exception as error:
             self._note_failure(error, began_at_s)
             raise
