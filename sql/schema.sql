@@ -962,6 +962,7 @@ declare
     ends_at bigint;
     -- Transactions that were under way when sealed_until was taken, and have ended.
     ended bigint[];
+    found bigint;
     -- The last written_in of this turn if there are more rows than `most`.
     cut bigint;
     last_xid bigint;
@@ -986,13 +987,17 @@ begin
     ended := array(select x::text::bigint + state.xid_offset from pg_snapshot_xip(state.sealed_until) x
                     where pg_visible_in_snapshot(x, current_snapshot));
 
-    select c.written_in into cut
-      from (select a.written_in from predictu_dispatch.attempt_record a
-             where a.written_in >= begins_at + state.xid_offset and a.written_in < ends_at + state.xid_offset
-            union all
-            select a.written_in from predictu_dispatch.attempt_record a
-             where a.written_in = any (ended) and cardinality(ended) > 0) c
-     order by c.written_in offset most - 1 limit 1;
+    select count(*) into found
+      from predictu_dispatch.attempt_record a
+     where a.written_in >= begins_at + state.xid_offset and a.written_in < ends_at + state.xid_offset
+        or a.written_in = any (ended);
+    if found >= most then
+        select a.written_in into cut
+          from predictu_dispatch.attempt_record a
+         where a.written_in >= begins_at + state.xid_offset and a.written_in < ends_at + state.xid_offset
+            or a.written_in = any (ended)
+         order by a.written_in offset most - 1 limit 1;
+    end if;
     last_xid := coalesce(cut - state.xid_offset, ends_at - 1);
 
     select array_agg(c.operator_id) as operator_ids, array_agg(c.written_in) as written, array_agg(c.entry_id) as entry_ids,
