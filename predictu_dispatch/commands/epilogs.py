@@ -64,7 +64,8 @@ _ENDINGS: Final = {
     "audit key": _Ending("no operator has a file", ("audit key", "audit key op_abc123"), uses_database=False),
     "audit policy": _Ending(_REFUSED, ("audit policy op_abc123",)),
     "audit export": _Ending(
-        "a log does not continue what DIR has", ("audit export /srv/audit", "audit verify --against /srv/audit")
+        "a log does not continue what DIR has, or rows do not fit their log",
+        ("audit export /srv/audit", "audit verify --against /srv/audit"),
     ),
     "dispute": _Ending(
         "the bet is unknown, or a record of it was changed",
