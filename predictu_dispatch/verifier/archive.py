@@ -101,6 +101,9 @@ def _members(file: BinaryIO, archive: str) -> dict[str, Member]:
             _CENTRAL.pack(b"PK\x01\x02", _MADE_BY, *_FIXED, *sizes, len(name), 0, 0, 0, 0, _MODE, position) + name
         )
         position, before = member.offset + member.size, member.name
+    if signature != b"PK\x01\x02":
+        where = archive if before in ("", MANIFEST) else f"{before} (the file after it)"
+        raise RefusedError(where, "neither a file nor the directory begins as it does")
     file.seek(position)
     for listed, expected in zip(members, directory, strict=True):
         if file.read(len(expected)) != expected:
