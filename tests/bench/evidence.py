@@ -8,9 +8,11 @@ import argparse
 import asyncio
 import random
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import click
 
@@ -20,6 +22,7 @@ from tests.bench.cpu_clock import CpuClock, own_s
 from tests.support.harness import Connection, connected, know_operators
 from tests.support.postgres import Database, cloned_database, create_template, server_of
 from tests.support.sealing import TestSealer, check_logs, insert_attempts, open_sealer, terminate_sealers
+from tests.verifier.test_archive import wrongly_answered_flips
 
 OPERATORS = ("op_abc123", "op_two", "op_three", "op_four")
 ROWS_PER_TRANSACTION = 20
@@ -236,6 +239,7 @@ def main() -> int:
     parser.add_argument("--load-s", type=float, default=60)
     parser.add_argument("--open-s", type=float, default=60)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--flips", type=int, default=2_000)
     parser.add_argument(CHILD, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.seal:
@@ -252,6 +256,9 @@ def main() -> int:
     for settings, part in parts:
         with EmbeddedPostgres(fsync=False, settings={"max_wal_size": "4GB", **settings}) as postgres:
             asyncio.run(part(postgres))  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        wrong = wrongly_answered_flips(Path(folder), arguments.flips)
+        figures.show(f"of {arguments.flips} flipped bits of a bundle, not refused by file name", len(wrong), 0, "")
     return 0 if figures.are_good else 1
 
 
