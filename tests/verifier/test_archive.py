@@ -320,7 +320,7 @@ def test_a_trick_of_zip_is_refused(trick: str, tmp_path: Path) -> None:
         (b'"version":1', b'"version":1.0'),
         (b'"version":1', b'"version": 1'),
         (b'"version":1', b'"version":1,"version":1'),
-        (b'"version":1', b'"more":1,"version":1'),
+        (b'"version":1', b'"ver":1,"version":1'),
         (b'"without_player":false', b'"without_player":0.0'),
         (b'"without_player":false', b'"without_player":0'),
         (b'"without_player":false', b'"without_player":NaN'),
