@@ -473,7 +473,10 @@ async def test_an_upgrade_under_traffic_ends_and_no_delivery_is_the_victim_of_a_
             changes = await migrate(empty)
         upgraded.set()
     assert changes.migrations == [one.name for one in migrations()[1:]]
-    async with connected(empty, 1) as [owner]:
+    async with connected(empty, 2) as [owner, daemon]:
+        # A claim skips rows that another claim has locked, and nobody polls after the last one.
+        for lease in await claim(daemon, instance="host-3"):
+            await settle_as_before(daemon, delivered(lease))
         stored = await owner.fetchval("select count(*) from predictu_dispatch.attempt where verdict = 'delivered'")
     assert stored == sum(task.result() for task in deliveries)
 
