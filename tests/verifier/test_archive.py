@@ -183,6 +183,15 @@ def test_a_key_cannot_be_left_out(tmp_path: Path) -> None:
     assert found.file == f"{path}/jwk.json"
 
 
+def test_a_folder_is_listed_once(tmp_path: Path) -> None:
+    forge = good_bundle()
+    files = forge.finish()
+    forge.manifest["attempts"].append(forge.manifest["attempts"][0])
+    found = refused(zipped(files, forge.manifest), tmp_path)
+    assert found is not None
+    assert (found.file, found.reason) == ("bundle.json", "it lists a folder twice")
+
+
 def test_the_start_needs_a_proof(tmp_path: Path) -> None:
     forge = good_bundle()
     files = forge.finish()
@@ -328,6 +337,10 @@ def test_a_trick_of_zip_is_refused(trick: str, tmp_path: Path) -> None:
         (b'"bet_id":"b-1"', b'"bet_id":"\\ud800"'),
         (b'"bet_id":"b-1"', b'"bet_id":null'),
         (b'"folder":"start"', b'"folder":"../start"'),
+        (b'"folder":"start"', b'"folder":"start/x"'),
+        (b'"origin":"audit.predictu.example/op_abc123"', b'"origin":"audit.predictu.example/op_xyz"'),
+        (b'"README.txt":"', b'"README.txt":1,"README2.txt":"'),
+        (b'"withheld":{}', b'"withheld":{},"z":1'),
         (b'"folder":"start"', b'"folder":"attempts/start"'),
         (b'"folder":"keys/', b'"folder":"keys/../'),
         (b'"withheld":{}', b'"withheld":{"entry.json":"a reason"}'),
