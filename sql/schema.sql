@@ -587,12 +587,23 @@ CREATE FUNCTION predictu_dispatch.audit_begin(origin text, operator_ids text[]) 
     AS $_$
 declare
     begun text[];
+    is_first boolean := not exists (select from predictu_dispatch.audit_position);
 begin
     perform predictu_dispatch.commit_durably();
+    if not is_first then
+        perform set_config('enable_seqscan', 'off', true);
+    end if;
     -- One statement, so that all of it sees one snapshot.
     with missing as materialized (
         select o.operator_id from predictu_dispatch.operator o union select unnest(audit_begin.operator_ids)
         except select l.operator_id from predictu_dispatch.audit_log l
+    ), stored as materialized (
+        select r.operator_id, count(*) as attempts from predictu_dispatch.attempt_record r
+         where is_first and r.operator_id in (select m.operator_id from missing m) group by r.operator_id
+        union all
+        select m.operator_id,
+               (select count(*) from predictu_dispatch.attempt_record r where r.operator_id = m.operator_id)
+          from missing m where not is_first
     ), inserted as (
         insert into predictu_dispatch.audit_log
             (operator_id, origin, attempts_before, interventions_before, system_identifier)
@@ -604,9 +615,7 @@ begin
                (select count(*) from predictu_dispatch.intervention i where i.operator_id = m.operator_id),
                c.system_identifier
           from missing m
-          left join (select r.operator_id, count(*) as attempts from predictu_dispatch.attempt_record r
-                      where r.operator_id in (select m.operator_id from missing m) group by r.operator_id) a
-            on a.operator_id = m.operator_id
+          left join stored a on a.operator_id = m.operator_id
          cross join pg_control_system() c
             on conflict do nothing returning audit_log.operator_id
     ), positioned as (

@@ -10,6 +10,7 @@ from predictu_dispatch.core.merkle import checkpoint
 from predictu_dispatch.core.merkle.note import VerifierKey
 from predictu_dispatch.core.sealing import LogDamagedError
 from predictu_dispatch.flow import sealer as sealer_module
+from tests.support.audit_rows import know
 from tests.support.harness import OPERATOR, Harness, connected, delivered
 from tests.support.postgres import Database
 from tests.support.sealing import (
@@ -293,3 +294,21 @@ async def test_settling_waits_for_no_lock_of_a_sealer(harness: Harness, database
         await harness.daemon.execute("set lock_timeout = '1s'")
         await harness.attempt(request_id, delivered)
         assert await harness.state(request_id) == "delivered"
+
+
+async def test_a_log_that_begins_later_does_not_read_the_whole_audit(database: Database) -> None:
+    """Nothing is sealed meanwhile, and the audit may have hundreds of millions of rows."""
+    async with connected(database.owner, 1) as [owner]:
+        await know(owner, ("op_a",))
+        await insert_attempts(owner, 2_000, "op_a")
+        async with open_sealer(database.dispatcher) as sealer:
+            await sealer.seal_all()
+        await owner.execute("analyze predictu_dispatch.attempt_record")
+        await know(owner, ("op_b",))
+        await insert_attempts(owner, 3, "op_b")
+        async with owner.transaction():
+            assert await owner.fetchval("select predictu_dispatch.audit_begin('x', '{}')") == ["op_b"]
+            read = "select sum(seq_tup_read) from pg_stat_xact_user_tables where relname like 'attempt_%'"
+            assert await owner.fetchval(read) == 0
+            begun = "select attempts_before from predictu_dispatch.audit_log where operator_id = 'op_b'"
+            assert await owner.fetchval(begun) == 3

@@ -1,16 +1,28 @@
 -- Begins the logs of all operators that have none, and of these ids: their rows of audit_log and, the
 -- first time, the position. What is stored by then is the backlog. It counts the rows of these
--- operators, which reads the whole audit the first time. Returns the operators whose logs begin.
+-- operators: the first time it reads the whole audit, later only their part of an index, because
+-- nothing is sealed meanwhile. Returns the operators whose logs begin.
 create or replace function predictu_dispatch.audit_begin(origin text, operator_ids text[]) returns text[]
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     begun text[];
+    is_first boolean := not exists (select from predictu_dispatch.audit_position);
 begin
     perform predictu_dispatch.commit_durably();
+    if not is_first then
+        perform set_config('enable_seqscan', 'off', true);
+    end if;
     -- One statement, so that all of it sees one snapshot.
     with missing as materialized (
         select o.operator_id from predictu_dispatch.operator o union select unnest(audit_begin.operator_ids)
         except select l.operator_id from predictu_dispatch.audit_log l
+    ), stored as materialized (
+        select r.operator_id, count(*) as attempts from predictu_dispatch.attempt_record r
+         where is_first and r.operator_id in (select m.operator_id from missing m) group by r.operator_id
+        union all
+        select m.operator_id,
+               (select count(*) from predictu_dispatch.attempt_record r where r.operator_id = m.operator_id)
+          from missing m where not is_first
     ), inserted as (
         insert into predictu_dispatch.audit_log
             (operator_id, origin, attempts_before, interventions_before, system_identifier)
@@ -22,9 +34,7 @@ begin
                (select count(*) from predictu_dispatch.intervention i where i.operator_id = m.operator_id),
                c.system_identifier
           from missing m
-          left join (select r.operator_id, count(*) as attempts from predictu_dispatch.attempt_record r
-                      where r.operator_id in (select m.operator_id from missing m) group by r.operator_id) a
-            on a.operator_id = m.operator_id
+          left join stored a on a.operator_id = m.operator_id
          cross join pg_control_system() c
             on conflict do nothing returning audit_log.operator_id
     ), positioned as (
