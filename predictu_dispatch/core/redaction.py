@@ -17,43 +17,36 @@ PART_CHARS_MIN: Final = 16
 def without_signature(exchange: Exchange, signature: str) -> Exchange:
     """Return the exchange with the signature's characters replaced by as many asterisks.
 
-    `signature` is in base64url, as in the token. At the end of a body or error that was cut, its
-    beginning is replaced too.
+    `signature` is in base64url, as in the token. Whoever quotes it may have cut it, at a length of
+    its own or because we stopped reading: without its last character it is worth four guesses. So
+    each beginning of it is replaced.
     """
-    octets = signature.encode()
-    is_cut = exchange.truncated or exchange.error is not None
-    if not is_cut and octets not in exchange.body and not _is_in(exchange.headers, signature):
+    octets, beginning = signature.encode(), signature[:PART_CHARS_MIN]
+    is_in_error = exchange.error is not None and beginning in exchange.error
+    if not is_in_error and octets[:PART_CHARS_MIN] not in exchange.body and not _is_in(exchange.headers, beginning):
         return exchange
-    body = exchange.body.replace(octets, b"*" * len(octets))
-    if exchange.truncated:
-        part = _cut_part(body, octets)
-        body = body[: len(body) - part] + b"*" * part
-    error = exchange.error
-    if error is not None:
-        error = error.replace(signature, "*" * len(signature))
-        part = _cut_part(error.encode(), octets)
-        error = error[: len(error) - part] + "*" * part
     return exchange._replace(
-        body=body,
-        error=error,
-        headers=tuple(
-            (name.replace(signature, "*" * len(signature)), value.replace(signature, "*" * len(signature)))
-            for name, value in exchange.headers
-        ),
+        # Each octet is a character in Latin-1.
+        body=_without(exchange.body.decode("latin-1"), signature).encode("latin-1"),
+        error=None if exchange.error is None else _without(exchange.error, signature),
+        headers=tuple((_without(name, signature), _without(value, signature)) for name, value in exchange.headers),
     )
 
 
-def _is_in(headers: tuple[tuple[str, str], ...], signature: str) -> bool:
+def _is_in(headers: tuple[tuple[str, str], ...], text: str) -> bool:
     # Without any(), which takes twice as long, and this is done for every attempt.
     for name, value in headers:  # noqa: SIM110
-        if signature in value or signature in name:
+        if text in value or text in name:
             return True
     return False
 
 
-def _cut_part(octets: bytes, signature: bytes) -> int:
-    """Return how many bytes at the end are a beginning of the signature; 0 if they are too few."""
-    for length in range(min(len(signature), len(octets)), PART_CHARS_MIN - 1, -1):
-        if octets.endswith(signature[:length]):
-            return length
-    return 0
+def _without(text: str, signature: str) -> str:
+    parts, end = [], 0
+    while (begin := text.find(signature[:PART_CHARS_MIN], end)) >= 0:
+        length = PART_CHARS_MIN
+        while length < len(signature) and text.startswith(signature[length], begin + length):
+            length += 1
+        parts += [text[end:begin], "*" * length]
+        end = begin + length
+    return "".join(parts) + text[end:]

@@ -40,21 +40,18 @@ def test_exactly_the_signature_is_replaced_wherever_it_is_quoted(
         assert without_signature(given_, signature) == expected
 
 
-@given(SIGNATURES, TEXTS, st.integers(1, 86), st.booleans())
-def test_a_beginning_at_the_end_of_what_was_cut_is_replaced_if_it_is_long_enough(
-    signature: str,
-    before: str,
-    length: int,
-    truncated: bool,  # noqa: FBT001
+@given(SIGNATURES, TEXTS, st.integers(1, 86), TEXTS)
+def test_a_beginning_that_is_long_enough_is_replaced_wherever_the_quotation_was_cut(
+    signature: str, before: str, length: int, after: str
 ) -> None:
     part = signature[:length]
     cut = without_signature(
-        exchange(f"{before}{part}".encode(), error=f"{before}{part}", truncated=truncated), signature
+        exchange(f"{before}{part}{after}".encode(), (("Location", f"{part}{after}"),), f"{before}{part}{after}"),
+        signature,
     )
-    hides = length >= PART_CHARS_MIN
-    hidden = f"{before}{'*' * length if hides else part}"
-    assert cut.error == hidden
-    assert cut.body == (hidden if truncated or length == len(signature) else f"{before}{part}").encode()
+    hidden = "*" * length if length >= PART_CHARS_MIN else part
+    assert (cut.body, cut.headers[0][1]) == (f"{before}{hidden}{after}".encode(), f"{hidden}{after}")
+    assert cut.error == f"{before}{hidden}{after}"
 
 
 @given(SIGNATURES, TEXTS)
