@@ -19,9 +19,8 @@ tree.py - RFC 6962 section 2.1
     inclusion_proof(index, size, tiles) -> list[bytes]
     consistency_proof(old_size, size, tiles) -> list[bytes]
 
-verification.py - RFC 9162 sections 2.1.3.2, 2.1.4.2; return None or raise ProofError
-    verify_inclusion(index, size, leaf_hash, root, proof)
-    verify_consistency(old_size, size, old_root, root, proof)
+verification.py - RFC 9162 section 2.1.3.2
+    verify_inclusion(index, size, leaf_hash, root, proof)      returns None or raises ProofError
 
 tiles.py - c2sp.org/tlog-tiles
     ProofError(ValueError), HASH_BYTES, TILE_WIDTH, TILE_BYTES, Tiles
