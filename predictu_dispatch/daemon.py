@@ -12,33 +12,28 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from predictu_dispatch.audit_logs import AuditLogs
 from predictu_dispatch.core.clock import DatabaseClock
 from predictu_dispatch.core.events import Event
 from predictu_dispatch.core.fleet import InstanceTakenError
 from predictu_dispatch.core.lifecycle import Attempt
-from predictu_dispatch.core.merkle.note import VerifierKey
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.core.signing import SigningKey
-from predictu_dispatch.core.witness import Witness
 from predictu_dispatch.edge.config.loader import Config, reload_config, take_back
 from predictu_dispatch.edge.config.operator_file import OperatorConfig
 from predictu_dispatch.edge.config.retirement import reload_without_retired, without_retired
 from predictu_dispatch.edge.http.server import HttpServer, ListenError
 from predictu_dispatch.edge.http.transport import Transport
-from predictu_dispatch.edge.http.witness_client import WitnessClient
-from predictu_dispatch.edge.postgres.audit_store import AuditStore
 from predictu_dispatch.edge.postgres.connections import listen
 from predictu_dispatch.edge.postgres.database import Database
 from predictu_dispatch.edge.postgres.fleet_store import FleetStore
 from predictu_dispatch.edge.postgres.outbox import Outbox
 from predictu_dispatch.edge.postgres.sql_files import read_queries
-from predictu_dispatch.edge.postgres.witness_store import WitnessStore
 from predictu_dispatch.edge.systemd import ServiceManager
 from predictu_dispatch.edge.telemetry.families import ProcessStats
 from predictu_dispatch.edge.telemetry.log import lines_lost
 from predictu_dispatch.edge.telemetry.observer import Telemetry
-from predictu_dispatch.edge.tls import client_context
 from predictu_dispatch.flow.admission import Admission
 from predictu_dispatch.flow.clock_watch import ClockWatch
 from predictu_dispatch.flow.courier import Courier, CourierPool, NewCouriers
@@ -52,9 +47,7 @@ from predictu_dispatch.flow.monitor import Monitor
 from predictu_dispatch.flow.reachability import Reachability
 from predictu_dispatch.flow.reaper import Reaper
 from predictu_dispatch.flow.recorder import Recorder
-from predictu_dispatch.flow.sealer import Sealer
 from predictu_dispatch.flow.wakeups import OPERATOR_CHANNEL, WORK_CHANNEL, Wakeups
-from predictu_dispatch.flow.witnesses import Witnesses
 
 _SETTLE_AFTER_DRAIN_S = 5.0
 """For attempts interrupted after drain_s; in an outage the leases expire and are reaped."""
@@ -131,19 +124,7 @@ class Daemon:
         self._reachability = Reachability(
             fleet_store, self._admission, self._telemetry, connect=self._couriers.connect, changed=self._reach_changed
         )
-        self._sealer = self._new_sealer() if settings.audit.origin else None
-        # Reading the system's authorities takes tens of milliseconds.
-        self._witness_client = WitnessClient(client_context() if settings.audit.witness else None)
-        self._witnesses = Witnesses(
-            [
-                Witness(name=one.name, key=VerifierKey.parse(one.vkey), url=one.url)
-                for one in settings.audit.witness
-                if settings.audit.origin
-            ],
-            WitnessStore(self._database, instance=self._instance),
-            self._witness_client,
-            self._telemetry.witnesses,
-        )
+        self._audit_logs = AuditLogs(lambda: self._config, self._database, self._telemetry, instance=self._instance)
         self._wakeups.connect(self._dispatchers, self._reaper, self._monitor)
         self._health = Health(
             self._dispatchers.values(),
@@ -160,18 +141,7 @@ class Daemon:
             refresh=self._telemetry.gauges.refresh,
             unready=self._health.unready,
             signing_keys=lambda: {name: one.published_keys for name, one in self._config.operators.items()},
-            checkpoints=lambda: self._sealer.notes if self._sealer is not None else {},
-        )
-
-    def _new_sealer(self) -> Sealer:
-        audit = self._config.dispatcher.audit
-        return Sealer(
-            AuditStore(self._database, instance=self._instance),
-            self._telemetry,
-            origin=audit.origin,
-            seal_s=audit.seal_s,
-            # A reload reads the files again.
-            seeds=lambda: self._config.audit_keys.seeds if self._config.audit_keys is not None else (),
+            checkpoints=self._audit_logs.checkpoints,
         )
 
     def _recorder(self, lane: Lane) -> Recorder:
@@ -266,7 +236,7 @@ class Daemon:
         finally:
             self._http.stop()
             await self._couriers.close()
-            await self._witness_client.close()
+            await self._audit_logs.close()
             await self._database.close()
         log.info(Event.DAEMON_STOPPED, instance=self._instance)
 
@@ -337,8 +307,7 @@ class Daemon:
                 "maintenance": self._maintenance.run,
                 "reload": self._reload_on_request,
                 "health": lambda: self._health.report(self._service_manager),
-                **({} if self._sealer is None else {"sealer": self._sealer.run}),
-                "witnesses": self._witnesses.run,
+                **self._audit_logs.loops,
             }
             background = [
                 tasks.create_task(keep_running(name, loop, self._telemetry), name=name) for name, loop in loops.items()

@@ -31,6 +31,7 @@ RSA_EXPONENT_MIN: Final = 65_537
 """FIPS 186-5, A.1.1: odd and above 2^16."""
 PUBLISHED_KEYS_AGE_MAX_S: Final = 60
 """How long caches may keep /keys/<operator_id>.json; a staged key waits this long to sign."""
+_ED25519_BYTES: Final = 32
 _PKCS8_BEGIN: Final = b"-----BEGIN PRIVATE KEY-----"
 
 
@@ -45,6 +46,15 @@ class SigningKey:
     """The first part of every token of this key."""
     secret: bytes = field(repr=False, compare=False, default=b"")
     """Ed25519: the seed followed by the public half. RSA: empty."""
+
+    @property
+    def ed25519_seed(self) -> bytes:
+        """The private key as RFC 8032 defines it; empty for RSA."""
+        return self.secret[:_ED25519_BYTES]
+
+    @property
+    def ed25519_public_key(self) -> bytes:
+        return self.secret[_ED25519_BYTES:]
 
     @classmethod
     def from_pem(cls, pem: bytes, algorithm: SigningAlgorithm) -> SigningKey:

@@ -40,7 +40,6 @@ LOGINS: Final = {
     "demo_auditor": "predictu_auditor",
     "demo_person": "predictu_support, predictu_operations, predictu_auditor",
 }
-_SEED_BYTES: Final = 32
 _READY_TIMEOUT_S: Final = 30.0
 _READY_POLL_S: Final = 0.05
 
@@ -92,7 +91,7 @@ class Environment:
         ]
         for operator_id in self.operators:
             await self._post_admin(operator_id, "players", players)
-        self.audit_key = create_key_file(self.config.with_name(AUDIT_KEY_FILE), "EdDSA").secret[_SEED_BYTES:]
+        self.audit_key = create_key_file(self.config.with_name(AUDIT_KEY_FILE), "EdDSA").ed25519_public_key
         self.config.write_text(dispatcher_toml(dsn=self.dsn("demo_daemon"), http_port=self.http_port))
 
     def _operator(self, fixture: OperatorFixture, fault_seed: int) -> Operator:

@@ -14,8 +14,6 @@ from hashlib import blake2b
 from typing import Any, Final
 
 ID_BYTES: Final = 16
-RECORD_BYTES: Final = ID_BYTES + 32
-"""An entry's id and its leaf hash."""
 SUMS: Final = 1 << 16
 _DIGEST_BYTES: Final = 16
 _MODULUS_MASK: Final = (1 << 8 * _DIGEST_BYTES) - 1

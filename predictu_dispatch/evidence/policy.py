@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from predictu_dispatch.core.merkle.note import VerifierKey
-
-
-class Witness(NamedTuple):
-    """A witness of the logs."""
-
-    name: str
-    key: VerifierKey
-    url: str
+from predictu_dispatch.core.witness import Witness
 
 
 def policy_text(log_keys: Sequence[VerifierKey], witnesses: Sequence[Witness]) -> str:

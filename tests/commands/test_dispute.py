@@ -146,11 +146,11 @@ async def test_the_policy_is_that_of_the_configuration(
     path = auditor.folder / "bundle.zip"
     code, _, _ = await auditor.run("dispute", "--bet", OPERATOR, BET, "-o", str(path))
     assert code == 0
-    vkey = VerifierKey(f"{ORIGIN}/{OPERATOR}", key.secret[32:])
+    vkey = VerifierKey(f"{ORIGIN}/{OPERATOR}", key.ed25519_public_key)
     assert content_of(path, "policy.txt").decode() == f"log {vkey}\nquorum none\n"
     # It is not the key that sealed here.
     assert verifier([str(path)]) == 1
-    assert key.secret[:32] != SEED
+    assert key.ed25519_seed != SEED
 
 
 async def test_what_is_not_sealed_yet_is_said(disputes: Disputes, auditor: CommandLine, database: Database) -> None:

@@ -425,7 +425,7 @@ async def the_check_of_the_logs_notices_a_change(summary: dict[str, Any]) -> Non
     """One microsecond of one row, by somebody with every right."""
     database, key_file = summary["inside"]["database"], Path(summary["inside"]["config"]).with_name(AUDIT_KEY_FILE)
     auditor = database.replace("demo_support", "demo_auditor")
-    public_key = SigningKey.from_pem(key_file.read_bytes(), "EdDSA").secret[32:]
+    public_key = SigningKey.from_pem(key_file.read_bytes(), "EdDSA").ed25519_public_key
     before = await logs_check(auditor, public_key, is_sealed=True)
     assert before.holds, before
     assert before.rows > len(OPERATORS)

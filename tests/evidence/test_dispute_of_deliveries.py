@@ -35,7 +35,7 @@ def vkey(tmp_path: Path) -> str:
     key = create_key_file(tmp_path / "audit.pem", "EdDSA")
     (tmp_path / "key.pem").write_bytes(KEY.as_pem(private=True))
     (tmp_path / "key.pem").chmod(0o600)
-    return str(VerifierKey(f"{ORIGIN}/{OPERATOR}", key.secret[32:]))
+    return str(VerifierKey(f"{ORIGIN}/{OPERATOR}", key.ed25519_public_key))
 
 
 @pytest.fixture

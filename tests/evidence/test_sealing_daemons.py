@@ -57,7 +57,7 @@ async def test_a_daemon_serves_logs_and_measures_the_logs(environment: Environme
     daemon = await environment.fleet.start("host-1", audit=AUDIT, http=http)
     await deliver(environment, 0, 5)
     note = await until_sealed(environment, daemon)
-    opened = checkpoint.open_checkpoint(note, [vkey(key.secret[:32])])
+    opened = checkpoint.open_checkpoint(note, [vkey(key.ed25519_seed)])
     assert opened.checkpoint.origin == LOG
     sizes = await check_logs(environment.harness.owner)
     assert opened.checkpoint.size == sizes[OPERATOR]
@@ -72,7 +72,7 @@ async def test_a_daemon_serves_logs_and_measures_the_logs(environment: Environme
     await daemon.until_logged("audit.checkpoint")
     lines = [line for line in daemon.lines("audit.checkpoint") if line["operator_id"] == OPERATOR]
     for line in lines:
-        logged = checkpoint.open_checkpoint(line["checkpoint"], [vkey(key.secret[:32])]).checkpoint
+        logged = checkpoint.open_checkpoint(line["checkpoint"], [vkey(key.ed25519_seed)]).checkpoint
         assert (line["origin"], line["size"], line["root"]) == (logged.origin, logged.size, logged.root.hex())
     stored = await environment.harness.owner.fetch(
         "select checkpoint from predictu_dispatch.audit_checkpoint where operator_id = $1 order by size", OPERATOR
@@ -99,18 +99,18 @@ async def test_a_rotated_key_signs_first_and_the_previous_one_signs_too(environm
     await deliver(environment, 1, 1)
     note = await until_sealed(environment, daemon)
     for key in (old, new):
-        checkpoint.open_checkpoint(note, [vkey(key.secret[:32])])
+        checkpoint.open_checkpoint(note, [vkey(key.ed25519_seed)])
     assert [line.split()[1] for line in note.split("\n\n")[1].splitlines()] == [LOG, LOG]
     first, _, _ = note.partition("\n\n")[2].partition("\n")
-    checkpoint.open_checkpoint(f"{note.partition(chr(10) * 2)[0]}\n\n{first}\n", [vkey(new.secret[:32])])
+    checkpoint.open_checkpoint(f"{note.partition(chr(10) * 2)[0]}\n\n{first}\n", [vkey(new.ed25519_seed)])
     (folder / "audit.previous.pem").unlink()
     daemon.process.send_signal(signal.SIGHUP)
     await daemon.until_logged("config.reloaded", times=2)
     await deliver(environment, 2, 1)
     note = await until_sealed(environment, daemon)
-    checkpoint.open_checkpoint(note, [vkey(new.secret[:32])])
+    checkpoint.open_checkpoint(note, [vkey(new.ed25519_seed)])
     with pytest.raises(NoteError):
-        checkpoint.open_checkpoint(note, [vkey(old.secret[:32])])
+        checkpoint.open_checkpoint(note, [vkey(old.ed25519_seed)])
 
 
 async def test_daemons_that_are_killed_write_one_history(environment: Environment, database: Database) -> None:
@@ -129,7 +129,7 @@ async def test_daemons_that_are_killed_write_one_history(environment: Environmen
         await placing
     note = await until_sealed(environment, daemons[0])
     sizes = await check_logs(environment.harness.owner)
-    assert checkpoint.open_checkpoint(note, [vkey(key.secret[:32])]).checkpoint.size == sizes[OPERATOR]
+    assert checkpoint.open_checkpoint(note, [vkey(key.ed25519_seed)]).checkpoint.size == sizes[OPERATOR]
 
 
 async def test_an_origin_without_its_key_does_not_start(environment: Environment) -> None:

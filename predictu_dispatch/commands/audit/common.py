@@ -19,8 +19,8 @@ from predictu_dispatch.commands.invocation import (
 from predictu_dispatch.commands.output import print_json
 
 if TYPE_CHECKING:
+    from predictu_dispatch.core.witness import Witness
     from predictu_dispatch.edge.postgres.audit_reader import AuditReader
-    from predictu_dispatch.evidence.policy import Witness
     from predictu_dispatch.evidence.trusted_keys import TrustedKeys
 
 NOTHING_SEALED: Final = (
@@ -77,15 +77,15 @@ class ConfiguredKeys:
 def configured_keys(invocation: Invocation) -> ConfiguredKeys:
     """Read [audit] of dispatcher.toml, and the public halves of its keys, the active one first."""
     from predictu_dispatch.core.merkle.note import NoteError, VerifierKey  # noqa: PLC0415
+    from predictu_dispatch.core.witness import Witness  # noqa: PLC0415
     from predictu_dispatch.edge.config.files import located  # noqa: PLC0415
     from predictu_dispatch.edge.config.keys import KeyRole, read_keys  # noqa: PLC0415
-    from predictu_dispatch.evidence.policy import Witness  # noqa: PLC0415
 
     settings = invocation.dispatcher(needs_file=False).audit
     witnesses = []
     for each in settings.witness:
         try:
-            witnesses.append(Witness(each.name, VerifierKey.parse(each.vkey), each.url))
+            witnesses.append(Witness(name=each.name, key=VerifierKey.parse(each.vkey), url=each.url))
         except NoteError as error:
             refuse(invocation, f"[[audit.witness]] {each.name}: {error}", EXIT_MISCONFIGURED)
     public_keys: list[bytes] = []
@@ -93,12 +93,6 @@ def configured_keys(invocation: Invocation) -> ConfiguredKeys:
     if settings.key_file:
         path = located(settings.key_file, invocation.config, os.environ)
         found, wrong = read_keys(path, "EdDSA")
-        public_keys = [_raw(found[role].public_jwk()["x"]) for role in KeyRole if role in found]
+        public_keys = [found[role].ed25519_public_key for role in KeyRole if role in found]
         why_none = f"{path} cannot be read: {wrong[KeyRole.ACTIVE]}" if KeyRole.ACTIVE in wrong else ""
     return ConfiguredKeys(origin=settings.origin, public_keys=public_keys, witnesses=witnesses, why_none=why_none)
-
-
-def _raw(base64url: str) -> bytes:
-    import base64  # noqa: PLC0415 - loaded only where used
-
-    return base64.urlsafe_b64decode(f"{base64url}=")

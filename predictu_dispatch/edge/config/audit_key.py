@@ -19,7 +19,6 @@ from predictu_dispatch.edge.config.files import ConfigError, Fault, located, sys
 from predictu_dispatch.edge.config.keys import KeyRole, key_file_of, read_keys
 from predictu_dispatch.edge.config.secrecy import exposures
 
-_SEED_BYTES: Final = 32
 _KEY: Final = "audit.key_file"
 _NEW: Final = "predictu-dispatch keys new --audit"
 
@@ -36,7 +35,7 @@ class AuditKeys:
     @property
     def seeds(self) -> tuple[bytes, ...]:
         """The private keys that sign now (RFC 8032), the new one first."""
-        return tuple(key.secret[:_SEED_BYTES] for key in (self.active, self.previous) if key is not None)
+        return tuple(key.ed25519_seed for key in (self.active, self.previous) if key is not None)
 
     @property
     def all(self) -> tuple[SigningKey, ...]:

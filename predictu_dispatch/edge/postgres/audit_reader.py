@@ -24,7 +24,6 @@ _COMMAND_TIMEOUT_S: Final = 3600.0
 """For the next rows of a cursor; one that skips most rows of a large month may take minutes."""
 _ROWS: Final = 5_000
 """A statement's rows that are in memory."""
-_READ_ONLY_TRANSACTION: Final = "25006"
 
 
 class Snapshot(NamedTuple):

@@ -29,12 +29,12 @@ def test_while_there_is_a_previous_key_both_sign_and_the_new_one_is_first(audite
     staged = create_key_file(audited / "audit.next.pem", "EdDSA")
     keys = load(audited).audit_keys
     assert keys is not None
-    assert (keys.seeds, keys.staged) == ((keys.active.secret[:32],), staged)
+    assert (keys.seeds, keys.staged) == ((keys.active.ed25519_seed,), staged)
     (audited / "audit.pem").rename(audited / "audit.previous.pem")
     (audited / "audit.next.pem").rename(audited / "audit.pem")
     rotated = load(audited).audit_keys
     assert rotated is not None
-    assert rotated.seeds == (staged.secret[:32], keys.active.secret[:32])
+    assert rotated.seeds == (staged.ed25519_seed, keys.active.ed25519_seed)
 
 
 def test_a_reload_takes_a_rotated_key_and_keeps_the_running_one_if_it_is_bad(audited: Path) -> None:
