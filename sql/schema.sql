@@ -660,7 +660,6 @@ CREATE TABLE predictu_dispatch.attempt_record (
     written_in bigint DEFAULT ((pg_current_xact_id())::text)::bigint,
     CONSTRAINT attempt_attempt_check CHECK ((attempt > 0)),
     CONSTRAINT attempt_evidence_check CHECK ((evidence = ANY (ARRAY['not_sent'::text, 'unanswered'::text, 'answered'::text]))),
-    CONSTRAINT attempt_repeats_an_earlier_answer CHECK ((((response_body_sha256 IS NULL) = (response_body_repeats IS NULL)) AND COALESCE((response_body_repeats < attempt), true))),
     CONSTRAINT attempt_verdict_check CHECK ((verdict = ANY (ARRAY['delivered'::text, 'rejected'::text, 'retry'::text, 'late'::text])))
 )
 PARTITION BY RANGE (started_at);
@@ -4505,7 +4504,6 @@ CREATE TABLE predictu_dispatch.attempt_default (
     written_in bigint DEFAULT ((pg_current_xact_id())::text)::bigint,
     CONSTRAINT attempt_attempt_check CHECK ((attempt > 0)),
     CONSTRAINT attempt_evidence_check CHECK ((evidence = ANY (ARRAY['not_sent'::text, 'unanswered'::text, 'answered'::text]))),
-    CONSTRAINT attempt_repeats_an_earlier_answer CHECK ((((response_body_sha256 IS NULL) = (response_body_repeats IS NULL)) AND COALESCE((response_body_repeats < attempt), true))),
     CONSTRAINT attempt_verdict_check CHECK ((verdict = ANY (ARRAY['delivered'::text, 'rejected'::text, 'retry'::text, 'late'::text])))
 );
 
@@ -4780,6 +4778,9 @@ CREATE TABLE predictu_dispatch.share (
 );
 
 ALTER TABLE ONLY predictu_dispatch.attempt_record ATTACH PARTITION predictu_dispatch.attempt_default DEFAULT;
+
+ALTER TABLE predictu_dispatch.attempt_record
+    ADD CONSTRAINT attempt_repeats_an_earlier_answer CHECK ((((response_body_sha256 IS NULL) = (response_body_repeats IS NULL)) AND COALESCE((response_body_repeats < attempt), true))) NOT VALID;
 
 ALTER TABLE ONLY predictu_dispatch.audit_checkpoint
     ADD CONSTRAINT audit_checkpoint_pkey PRIMARY KEY (operator_id, size);

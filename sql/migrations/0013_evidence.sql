@@ -23,14 +23,28 @@ alter table predictu_dispatch.attempt_record
     add column response_body_repeats integer,
     -- The transaction that wrote the row, so that the log finds what is new; see audit_position.
     add column written_in bigint,
+    -- Not valid, because validating it reads the whole audit under the lock that stops deliveries. In
+    -- the rows from before, both are null.
     add constraint attempt_repeats_an_earlier_answer
         check ((response_body_sha256 is null) = (response_body_repeats is null)
-               and coalesce(response_body_repeats < attempt, true));
+               and coalesce(response_body_repeats < attempt, true)) not valid;
 -- A default of its own, so that no row is rewritten and rows from before stay null.
 alter table predictu_dispatch.attempt_record
     alter column written_in set default pg_current_xact_id()::text::bigint;
-create index attempt_written on predictu_dispatch.attempt_record using brin (written_in)
+-- Months that have rows get theirs after the migrations, while daemons deliver; it is valid then.
+create index attempt_written on only predictu_dispatch.attempt_record using brin (written_in)
     with (pages_per_range = 32, autosummarize = on);
+do $$ declare
+    part text;
+begin
+    for part in select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                 where i.inhparent = 'predictu_dispatch.attempt_record'::regclass and pg_relation_size(c.oid) = 0 loop
+        execute format('create index %I on predictu_dispatch.%I using brin (written_in) '
+                       'with (pages_per_range = 32, autosummarize = on)', part || '_written_in_idx', part);
+        execute format('alter index predictu_dispatch.attempt_written attach partition predictu_dispatch.%I',
+                       part || '_written_in_idx');
+    end loop;
+end $$;
 
 -- A successor that an interrupted retention run left has not these columns; the next run begins anew.
 do $$ declare

@@ -1,5 +1,8 @@
 """Builds the indexes of sql/indexes after the migrations, while daemons deliver.
 
+And those of the audit's months by which the sealer finds rows: `create index concurrently` takes no
+partitioned table.
+
 `create index concurrently` cannot run in a transaction, and a run that is killed leaves an invalid
 index. So each run compares the files with the catalog, drops what is invalid and builds what is
 missing. The session of a killed run may still be building: the table's lock is waited for first.
@@ -26,6 +29,22 @@ _STATE: Final = """
       from pg_catalog.pg_index i join pg_catalog.pg_class t on t.oid = i.indrelid
      where i.indexrelid = pg_catalog.to_regclass('predictu_dispatch.' || $1)
 """
+_PARTITIONS_WITHOUT: Final = """
+    select c.relname
+      from pg_catalog.pg_inherits p join pg_catalog.pg_class c on c.oid = p.inhrelid
+     where p.inhparent = pg_catalog.to_regclass('predictu_dispatch.attempt_record')
+       and not exists (select from pg_catalog.pg_index i join pg_catalog.pg_inherits a on a.inhrelid = i.indexrelid
+                        where i.indrelid = c.oid
+                          and a.inhparent = pg_catalog.to_regclass('predictu_dispatch.attempt_written'))
+     order by c.relname desc
+"""
+_WRITTEN: Final = """
+    create index concurrently if not exists {part}_written_in_idx on predictu_dispatch.{part} using brin (written_in)
+        with (pages_per_range = 32, autosummarize = on)
+"""
+_ATTACH_TIMEOUT: Final = "200ms"
+"""Inserts wait behind an attempt to attach."""
+_ATTACH_TRIES: Final = 50
 
 
 class IndexNotBuiltError(Exception):
@@ -88,7 +107,11 @@ async def _has_lock(connection: Connection, table: str) -> bool:
 
 
 async def _wanted(connection: Connection) -> list[Index]:
-    return [index for index in indexes() if (await _state(connection, index))[0] is not _State.VALID]
+    wanted = [index for index in indexes() if (await _state(connection, index))[0] is not _State.VALID]
+    parts = [row["relname"] for row in await connection.fetch(_PARTITIONS_WITHOUT)]
+    return wanted + [
+        Index(name=f"{part}_written_in_idx", sql=_WRITTEN.format(part=part), parent="attempt_written") for part in parts
+    ]
 
 
 async def _state(connection: Connection, index: Index) -> tuple[_State, str]:
@@ -110,5 +133,22 @@ async def _build(connection: Connection, index: Index) -> None:
             await connection.execute(f"drop index concurrently if exists predictu_dispatch.{index.name}")
         if state is not _State.VALID:
             await connection.execute(index.sql)
+        if index.parent:
+            await _attach(connection, index)
     except asyncpg.PostgresError as error:
         raise IndexNotBuiltError(f"{index.name}: {error}") from error
+
+
+async def _attach(connection: Connection, index: Index) -> None:
+    statement = f"alter index predictu_dispatch.{index.parent} attach partition predictu_dispatch.{index.name}"
+    for tries in range(1, _ATTACH_TRIES + 1):
+        try:
+            async with own_transaction(connection):
+                await connection.execute(f"set local lock_timeout = '{_ATTACH_TIMEOUT}'")
+                await connection.execute(statement)
+        except asyncpg.LockNotAvailableError:
+            if tries == _ATTACH_TRIES:
+                raise
+            await asyncio.sleep(_RETRY_S)
+        else:
+            return

@@ -84,6 +84,8 @@ class Index:
 
     name: str
     sql: str
+    parent: str = ""
+    """Of a partition's index: the index to which it is attached then."""
 
 
 def _folder() -> Traversable:

@@ -424,6 +424,41 @@ async def test_an_upgrade_of_the_first_schema_keeps_every_callback_and_busy_sess
         assert [row["state"] for row in states] == ["closed"] * 6
 
 
+async def test_an_upgrade_reads_nothing_of_the_audit_under_its_locks(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deliveries wait for these locks, and it may have a terabyte. Its index comes after them."""
+    await migrate_as_the_first_release(empty, monkeypatch)
+    async with connected(empty, 2) as [owner, daemon]:
+        harness = Harness(owner=owner, producer=owner, daemon=daemon, person=owner, settles=settle_as_before)
+        await know_operators(daemon)
+        for bet_id in ("one", "two", "three"):
+            await harness.attempt(await harness.place(bet_id), delivered)
+        await owner.execute("select pg_stat_force_next_flush()")
+        read = (
+            "select sum(seq_tup_read)::integer from pg_stat_user_tables"
+            " where relid in (select inhrelid from pg_inherits where inhparent = $1::regclass)"
+        )
+        before = await owner.fetchval(read, "predictu_dispatch.attempt")
+
+        async def builds_nothing(*_: object) -> list[str]:
+            return []
+
+        with monkeypatch.context() as unbuilt:
+            unbuilt.setattr(edge, "build_indexes", builds_nothing)
+            await migrate(empty)
+        assert await owner.fetchval(read, "predictu_dispatch.attempt_record") == before
+        is_valid = "select indisvalid from pg_index where indexrelid = 'predictu_dispatch.attempt_written'::regclass"
+        assert not await owner.fetchval(is_valid)
+        built = (await migrate(empty)).indexes
+        assert [name for name in built if name.endswith("_written_in_idx")] == [
+            await owner.fetchval("select 'attempt_' || to_char(now() at time zone 'UTC', 'YYYY_MM')")
+            + "_written_in_idx"
+        ]
+        assert await owner.fetchval(is_valid)
+        assert (await migrate(empty)).indexes == []
+
+
 async def test_an_upgrade_keeps_the_views_of_others_or_names_them(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await migrate_as_the_first_release(empty, monkeypatch)
     async with connected(empty, 1) as [owner]:
