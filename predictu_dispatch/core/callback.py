@@ -92,7 +92,7 @@ class Exchange(NamedTuple):
     peer: str | None = None
     """Address and port of the connection on which the request was written."""
     peer_certificate_sha256: bytes | None = None
-    """Of the certificate (DER) that the other side presented; None without TLS."""
+    """Of the operator's certificate (DER); None without TLS."""
 
 
 _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s"{}\[\],:]+')

@@ -77,7 +77,7 @@ class Attempt(NamedTuple):
     token_signature: bytes | None = None
     """The signature that `request_headers` lacks."""
     response_body_sha256: bytes | None = None
-    """Of the whole body, if the exchange has only its beginning: it repeats an earlier answer."""
+    """Of the whole body, if the answer repeats an earlier one and `exchange` has its beginning."""
     response_body_repeats: int | None = None
     """The attempt whose audit row has the whole body."""
     reaped: bool = False

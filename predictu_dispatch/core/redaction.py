@@ -11,7 +11,7 @@ from typing import Final
 from predictu_dispatch.core.callback import Exchange
 
 PART_CHARS_MIN: Final = 16
-"""A shorter beginning of a signature says too little of it, and other text may equal it."""
+"""A shorter beginning reveals too little, and other text may be equal to it."""
 
 
 def without_signature(exchange: Exchange, signature: str) -> Exchange:

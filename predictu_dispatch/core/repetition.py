@@ -17,9 +17,9 @@ from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackSt
 BEGINNING_BYTES: Final = 4096
 """What a repetition stores of its body; a shorter body is always stored whole."""
 CALLBACKS_MAX: Final = 10_000
-"""About 5 MB; of more callbacks at once, the one that was retried last is remembered longest."""
+"""About 5 MB. Beyond it the callback that was not retried for longest is forgotten."""
 BODIES_MAX: Final = 4
-"""Of one callback."""
+"""Bodies of one callback that are remembered."""
 
 
 class Repetitions:

@@ -14,11 +14,11 @@ from predictu_dispatch.core.merkle import checkpoint, note, tree
 from predictu_dispatch.core.merkle.tiles import HASH_BYTES
 
 _TILES_PER_STEP: Final = 4
-"""A thousand hashes take a millisecond, in which the event loop serves nothing else."""
+"""A thousand hashes take a millisecond, in which the event loop does nothing else."""
 
 
 class LogDamagedError(Exception):
-    """A log's stored tiles do not give the root that its head has; nothing is appended to it."""
+    """The stored tiles of a log do not have the root of its head; nothing is appended to it."""
 
 
 class TileWrite(NamedTuple):
@@ -30,7 +30,7 @@ class TileWrite(NamedTuple):
     report_ids: bytes | None = None
     started_from: str | None = None
     started_until: str | None = None
-    """Times as the database writes them: not each of them is a datetime."""
+    """Times as the database prints them: Python's datetime cannot hold all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class GrownLog:
 
 
 class StoredCheckpoint(NamedTuple):
-    """A checkpoint that was stored, and is to leave the house."""
+    """A checkpoint that was stored; it is logged and sent to the witnesses."""
 
     operator_id: str
     origin: str
@@ -70,7 +70,7 @@ class StoredCheckpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacklogStep:
-    """Up to where the backlog is read."""
+    """How far the backlog is read."""
 
     part: str
     source: int | None
@@ -108,7 +108,7 @@ class LogHead(NamedTuple):
     @property
     def note(self) -> str:
         """The checkpoint with all signatures that are known."""
-        return self.checkpoint + "".join(f"{line}\n" for line in self.cosignatures)
+        return note.with_lines(self.checkpoint, self.cosignatures)
 
 
 class LastVerification(NamedTuple):
@@ -121,7 +121,7 @@ class LastVerification(NamedTuple):
 
 
 class LogHeads(NamedTuple):
-    """All heads, for how long nothing was sealed, and the last verifications."""
+    """All heads, the time since everything was sealed, and the last verifications."""
 
     unsealed_s: float
     heads: tuple[LogHead, ...]
@@ -129,9 +129,9 @@ class LogHeads(NamedTuple):
 
 
 def grow(log: GrowingLog, seeds: Sequence[bytes]) -> Generator[None, None, GrownLog]:
-    """Append the new entries and sign the new head with each key.
+    """Append the new entries and sign the new checkpoint with each key.
 
-    It yields between steps of a millisecond. Raises LogDamagedError.
+    It yields after each step of a millisecond. Raises LogDamagedError.
     """
     size, edge, root = log.size, log.right_edge, log.root
     try:

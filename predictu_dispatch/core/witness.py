@@ -20,7 +20,7 @@ RETRY_FIRST_S: Final = 10.0
 RETRY_MAX_S: Final = 600.0
 ANSWER_BYTES_MAX: Final = 65_536
 _TEXT_CHARS_MAX: Final = 200
-"""Of a witness's answer in a failure."""
+"""How much of an answer is kept as the reason of a failure."""
 _OK, _CONFLICT = 200, 409
 _REFUSALS: Final = {
     400: "it calls the request malformed",
@@ -32,7 +32,7 @@ _REFUSALS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Witness:
-    """A witness of our configuration."""
+    """A configured witness."""
 
     name: str
     key: VerifierKey
@@ -41,7 +41,7 @@ class Witness:
 
 
 class Submission(NamedTuple):
-    """A checkpoint that a witness has not cosigned yet, and what the database knows of both."""
+    """A checkpoint that a witness has not cosigned yet, and the witness's state for this log."""
 
     operator_id: str
     size: int
@@ -61,7 +61,7 @@ class Submission(NamedTuple):
 
 
 class WitnessFigures(NamedTuple):
-    """How a witness is doing with one log."""
+    """The state of a witness for one log, for metrics."""
 
     operator_id: str
     witness: str
@@ -90,19 +90,19 @@ class Cosigned(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """The witness has cosigned another size than we thought."""
+    """The witness has cosigned another size than the database says."""
 
     size: int
 
 
 class Refusal(NamedTuple):
-    """It answered that our log is not the one it knows."""
+    """It answered that our log does not continue the one it knows."""
 
     reason: str
 
 
 class Failure(NamedTuple):
-    """It did not answer usefully; it is asked again later."""
+    """No usable answer; the witness is asked again later."""
 
     reason: str
 
@@ -174,7 +174,7 @@ def _conflict(body: bytes, size: int, old_size: int) -> Conflict | Refusal | Fai
 
 
 def one_line(text: str) -> str:
-    """Return what others wrote, short and printable."""
+    """Return foreign text, shortened and printable."""
     return printable(" ".join(text.split()))[:_TEXT_CHARS_MAX]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from predictu_dispatch.core.merkle.checkpoint import Checkpoint
-from predictu_dispatch.core.merkle.note import NOTE_BYTES_MAX, NoteError, parse
+from predictu_dispatch.core.merkle.note import NOTE_BYTES_MAX, NoteError, parse, with_lines
 from predictu_dispatch.core.merkle.tiles import (
     HASH_BYTES,
     TILE_WIDTH,
@@ -32,7 +32,7 @@ from predictu_dispatch.core.merkle.tree import root
 from predictu_dispatch.edge.postgres.audit_reader import AuditReader
 from predictu_dispatch.evidence.entry_bundles import bundles
 from predictu_dispatch.evidence.log_check import KeptCheckpoint
-from predictu_dispatch.evidence.proofs import with_cosignatures, with_tiles
+from predictu_dispatch.evidence.proofs import with_tiles
 
 CHECKPOINT: Final = "checkpoint"
 
@@ -107,7 +107,7 @@ async def export_log(reader: AuditReader, operator_id: str, folder: Path, *, sin
     `since` is the size from which on tiles are written; by default that of the exported checkpoint.
     """
     [head, *_] = await reader.fetch("audit_newest_checkpoints", operator_id)
-    note = with_cosignatures(head["checkpoint"], head["cosignatures"])
+    note = with_lines(head["checkpoint"], head["cosignatures"])
     checkpoint = Checkpoint.parse(parse(note).text)
     size = checkpoint.size
     target = folder / folder_of(checkpoint.origin)

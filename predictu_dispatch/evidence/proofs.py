@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from predictu_dispatch.core.merkle.checkpoint import Checkpoint, LogProof
-from predictu_dispatch.core.merkle.note import parse
+from predictu_dispatch.core.merkle.note import parse, with_lines
 from predictu_dispatch.core.merkle.tiles import HASH_BYTES, Tiles, required_tiles
 from predictu_dispatch.core.merkle.tree import inclusion_proof, leaf_hash
 from predictu_dispatch.core.merkle.verification import verify_inclusion
@@ -23,6 +23,14 @@ ATTEMPTS: Final = SOURCES[0]
 
 class NotProvableError(Exception):
     """The entry is not in the log, or not as it is stored; the message says which."""
+
+
+class CoveringCheckpoint(NamedTuple):
+    """A checkpoint whose log has the entry."""
+
+    size: int
+    note: str
+    is_cosigned: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,25 +55,35 @@ async def prove(
     entry, index = entries[0]["entry"], leaves[0]["index"]
     if leaf_hash(entry) != leaves[0]["leaf_hash"]:
         raise NotProvableError("its row was changed after it was sealed; run predictu-dispatch audit verify")
-    note, size = await checkpoint_for(reader, operator_id, index)
+    checkpoint = await checkpoint_for(reader, operator_id, index)
+    proof = await log_proof(reader, operator_id, index, leaf_hash(entry), checkpoint)
+    return Proof(entry=entry, size=checkpoint.size, log_proof=proof)
+
+
+async def log_proof(
+    reader: AuditReader, operator_id: str, index: int, leaf: bytes, checkpoint: CoveringCheckpoint
+) -> LogProof:
+    """Prove that the log has the leaf at this checkpoint. Raises ProofError for a damaged log."""
+    size, note = checkpoint.size, checkpoint.note
     proof = await with_tiles(reader, operator_id, lambda tiles: inclusion_proof(index, size, tiles))
-    verify_inclusion(index, size, leaf_hash(entry), Checkpoint.parse(parse(note).text).root, proof)
-    return Proof(entry=entry, size=size, log_proof=LogProof(index=index, proof=tuple(proof), note=note))
+    verify_inclusion(index, size, leaf, Checkpoint.parse(parse(note).text).root, proof)
+    return LogProof(index=index, proof=tuple(proof), note=note)
 
 
-async def checkpoint_for(reader: AuditReader, operator_id: str, index: int) -> tuple[str, int]:
-    """The newest cosigned checkpoint that has this entry, else the newest one; and its size."""
+async def checkpoint_for(reader: AuditReader, operator_id: str, index: int) -> CoveringCheckpoint:
+    """The newest cosigned checkpoint that has this entry, else the newest one."""
     found = await reader.fetch("audit_newest_checkpoints", operator_id)
     covering = [row for row in found if row["size"] > index]
     if not covering:
         raise NotProvableError("no checkpoint has it yet")
     row = max(covering, key=lambda row: (bool(row["cosignatures"]), row["size"]))
-    return with_cosignatures(row["checkpoint"], row["cosignatures"]), row["size"]
+    return covering_checkpoint(row)
 
 
-def with_cosignatures(note: str, lines: Iterable[str]) -> str:
-    """The note with its witnesses' lines behind its own."""
-    return note + "".join(f"{line}\n" for line in lines)
+def covering_checkpoint(row: Any) -> CoveringCheckpoint:  # noqa: ANN401 - a row
+    """The checkpoint of a row with `size`, `checkpoint` and `cosignatures`."""
+    note = with_lines(row["checkpoint"], row["cosignatures"])
+    return CoveringCheckpoint(row["size"], note, is_cosigned=bool(row["cosignatures"]))
 
 
 async def with_tiles(reader: AuditReader, operator_id: str, compute: Callable[[Tiles], _Result]) -> _Result:

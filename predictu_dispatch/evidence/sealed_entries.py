@@ -8,24 +8,20 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from predictu_dispatch.core.merkle.checkpoint import Checkpoint, LogProof
-from predictu_dispatch.core.merkle.note import parse
-from predictu_dispatch.core.merkle.tree import inclusion_proof, leaf_hash
-from predictu_dispatch.core.merkle.verification import verify_inclusion
+from predictu_dispatch.core.merkle.tree import leaf_hash
 from predictu_dispatch.edge.postgres.audit_reader import AuditReader
 from predictu_dispatch.evidence.entry_sql import SOURCES, EntrySource
 from predictu_dispatch.evidence.proofs import (
     ATTEMPTS,
     NotProvableError,
     checkpoint_for,
+    covering_checkpoint,
     entry_statement,
-    with_cosignatures,
-    with_tiles,
+    log_proof,
 )
 
 _NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 """Of entries that are no attempts, which are found without a time."""
-_COSIGNATURE_BYTES = 8 + 64
 _SOURCES = {source.kind: source for source in SOURCES}
 
 
@@ -86,21 +82,17 @@ async def _sealed(reader: AuditReader, operator_id: str, content: bytes, leaves:
     if leaf != leaves[0]["leaf_hash"]:
         raise NotProvableError("the row was changed after it was sealed")
     try:
-        note, size = await checkpoint_for(reader, operator_id, index)
+        newest = await checkpoint_for(reader, operator_id, index)
     except NotProvableError:
         return SealedEntry(content=content)
-    proof = await _proof(reader, operator_id, index, leaf, (note, size))
+    proof = await log_proof(reader, operator_id, index, leaf, newest)
+    earlier = None
     for row in await reader.fetch("dispute_cosigned", operator_id, index):
-        if row["size"] < size:
-            first = with_cosignatures(row["checkpoint"], row["cosignatures"])
-            cosigned = await _proof(reader, operator_id, index, leaf, (first, row["size"]))
-            return SealedEntry(content=content, proof=proof, cosigned=cosigned, is_cosigned=True)
-    is_cosigned = any(len(each.signature) == _COSIGNATURE_BYTES for each in parse(note).signatures)
-    return SealedEntry(content=content, proof=proof, is_cosigned=is_cosigned)
-
-
-async def _proof(reader: AuditReader, operator_id: str, index: int, leaf: bytes, checkpoint: tuple[str, int]) -> bytes:
-    note, size = checkpoint
-    hashes = await with_tiles(reader, operator_id, lambda tiles: inclusion_proof(index, size, tiles))
-    verify_inclusion(index, size, leaf, Checkpoint.parse(parse(note).text).root, hashes)
-    return LogProof(index=index, proof=tuple(hashes), note=note).text().encode()
+        if row["size"] < newest.size:
+            earlier = await log_proof(reader, operator_id, index, leaf, covering_checkpoint(row))
+    return SealedEntry(
+        content=content,
+        proof=proof.text().encode(),
+        cosigned=None if earlier is None else earlier.text().encode(),
+        is_cosigned=newest.is_cosigned or earlier is not None,
+    )

@@ -119,7 +119,7 @@ class Courier:
                 connect_timeout_s=policy.connect_timeout_s,
                 send_before_s=callback.send_before_s,
             )
-            # Before anything is read from the answer, so that nothing of it can keep the signature.
+            # Before the answer is judged and stored, so the signature is in no field of either.
             exchange = without_signature(exchange, encoded_signature)
         finally:
             self._in_flight -= 1

@@ -56,7 +56,7 @@ class Maintenance:
     async def register_signing_keys(self, keys: Mapping[str, SigningKey]) -> None:
         """Store each operator's key before it signs: its tokens must be verifiable for years.
 
-        What cannot be stored now follows in `run`: a bet does not wait for it.
+        If that fails, `run` tries again: a bet does not wait for it.
         """
         self._keys = keys
         self._are_keys_stored = await run_chore("register_signing_keys", self._register_keys(), self._observer) is True

@@ -1,8 +1,8 @@
 """The sealer: appends the audit's new rows to the operators' logs, and reads the logs' heads.
 
 The database gives the turn to one daemon per interval. A turn is two statements without a lock
-between them: one reads what is not sealed in one snapshot, the other appends it if nobody else has
-appended meanwhile. So two sealers write one history, and a crash between the two costs nothing.
+between them. The first reads unsealed rows in one snapshot. The second appends their entries if no
+other daemon has appended since. So two sealers write one history, and a crash loses nothing.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from predictu_dispatch.core.sealing import GrowingLog, GrownLog, LogHeads, Store
 from predictu_dispatch.flow.loops import ChoreObserver, run_chore
 
 _ROWS_MAX: Final = 10_000
-"""In one turn, except that a transaction's rows are not parted."""
+"""In one turn; the rows of one transaction stay together, so there may be more."""
 _SPAN: Final = 50_000
 _SPAN_MAX: Final = 1 << 24
-"""How many transaction ids a turn reads on; more after turns that found few rows."""
+"""The range of transaction ids that a turn reads; it doubles while turns find few rows."""
 _BLOCKS: Final = 512
-"""Of the backlog in one step: 4 MB, at most about 25,000 rows."""
+"""Blocks of the backlog in one step: 4 MB, at most about 25,000 rows."""
 _SUMMARIZE_AFTER: Final = 2_000
-"""Rows; so many more are read again in each turn until then."""
+"""Sealed rows after which new index pages are summarized; until then each turn reads them again."""
 _CLAIM_PART: Final = 0.9
-"""The part of its interval after which the chore is due again; a turn begins up to a tick late."""
+"""The part of the interval after which the chore is due again, because a turn may begin late."""
 
 
 class AuditStore(Protocol):
@@ -77,7 +77,7 @@ class Sealer:
             await asyncio.sleep(max(0.0, began_at_s + self._seal_s - loop.time()))
 
     async def seal(self) -> None:
-        """Seal all that is visible, and then the backlog, if this daemon has the turn."""
+        """If this daemon has the turn, seal all visible rows and then a part of the backlog."""
         loop = asyncio.get_running_loop()
         if not await self._store.claim(every_s=self._seal_s * _CLAIM_PART):
             return
@@ -91,11 +91,11 @@ class Sealer:
         while turn is not None and turn.has_backlog and loop.time() < ends_at_s:
             began_at_s = loop.time()
             turn = await self._backlog()
-            # Half of the time, so that it takes no more than half of one core.
+            # Pause as long as the step took: the backlog uses at most half of a core.
             await asyncio.sleep(loop.time() - began_at_s)
 
     async def _turn(self) -> Turn | None:
-        """Append what is not sealed; returns None if another daemon has done so meanwhile."""
+        """Seal the next rows; returns None if another daemon was faster."""
         turn = await self._store.unsealed(most=_ROWS_MAX, span=self._span)
         while turn is None or turn.without_log:
             await self._store.begin(self._origin, () if turn is None else turn.without_log)

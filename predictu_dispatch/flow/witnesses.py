@@ -1,7 +1,7 @@
 """Has the logs' checkpoints cosigned by witnesses, one daemon at a time.
 
-A witness that is down costs one timeout in each turn and delays no other one. Nothing else waits
-for a witness: callbacks are delivered and sealed whatever it answers.
+A witness that is down costs one timeout in each turn and delays no other witness. Deliveries and
+sealing never wait for a witness.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from predictu_dispatch.flow.loops import ChoreObserver, run_chore
 
 _INTERVAL_S: Final = 10.0
 _TRIALS: Final = 2
-"""A conflict names the size to begin at; the second request fails only if another was faster."""
+"""A conflict names the size to start from. A second one means that another daemon was faster."""
 
 
 class WitnessStore(Protocol):
@@ -47,7 +47,7 @@ class WitnessStore(Protocol):
 
 
 class WitnessClient(Protocol):
-    """HTTP; never raises for what a witness does."""
+    """HTTP; no answer of a witness raises."""
 
     async def add_checkpoint(self, witness: Witness, body: str) -> Answer | Silence: ...
 
@@ -106,7 +106,7 @@ class Witnesses:
                 return
 
     async def _submit(self, witness: Witness, submission: Submission) -> bool:
-        """Return False if the witness does not answer usefully at the moment."""
+        """Return False if the witness gave no usable answer."""
         sent, outcome = await self._exchange(witness, submission)
         match outcome:
             case Cosigned(line):

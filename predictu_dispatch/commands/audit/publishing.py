@@ -25,8 +25,10 @@ def checkpoint(invocation: Invocation, operator: str) -> None:
     Keep it outside of this database: `audit verify --checkpoint FILE` shows later whether the log
     still continues it.
     """
+    from predictu_dispatch.core.merkle.note import with_lines  # noqa: PLC0415 - loaded only where used
+
     [newest, *_] = asyncio.run(_newest(invocation, operator))
-    note = newest["checkpoint"] + "".join(f"{line}\n" for line in newest["cosignatures"])
+    note = with_lines(newest["checkpoint"], newest["cosignatures"])
     if invocation.json:
         print_json({"operator_id": operator, "size": newest["size"], "checkpoint": note})
     else:

@@ -37,6 +37,7 @@ note.py - c2sp.org/signed-note, c2sp.org/tlog-cosignature; raise NoteError(Value
     sign(text, name, seed) -> Signature             .line is its line in the note
     cosign(text, name, seed, time_s) -> Signature
     assemble(text, signatures) -> str               the note
+    with_lines(note, lines) -> str                  the note with further signature lines
     parse(note) -> Note(text, signatures)           not verified
     parse_signatures(lines) -> tuple[Signature, ...]  a witness's answer
     verify(note, keys) -> VerifiedNote(text, (VerifiedSignature(key, time_s), ...))

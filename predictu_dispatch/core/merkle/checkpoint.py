@@ -24,10 +24,10 @@ class Checkpoint:
     size: int
     root: bytes
     extensions: tuple[str, ...] = ()
-    """Lines behind the root. We write none and keep those of others, since they are signed."""
+    """Lines after the root. We write none. They are kept when read, because they are signed."""
 
     def text(self) -> str:
-        """Return the text of the note. Raises NoteError if parse() would not give this again."""
+        """Return the note's text. Raises NoteError if parse() would not return this checkpoint."""
         text = "\n".join([self.origin, str(self.size), to_base64(self.root), *self.extensions, ""])
         if self.parse(text) != self:
             raise NoteError("the origin or an extension has a line break")
@@ -35,7 +35,7 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
-        """Read the text of a note that was verified."""
+        """Read the text of a verified note."""
         note.check_text(text)
         lines = text[:-1].split("\n")
         if len(lines) < 3 or not all(lines):  # noqa: PLR2004 - origin, size, root
@@ -55,9 +55,9 @@ class SignedCheckpoint(NamedTuple):
 def open_checkpoint(
     signed: str | bytes, log_keys: Sequence[VerifierKey], witness_keys: Sequence[VerifierKey] = ()
 ) -> SignedCheckpoint:
-    """Verify a checkpoint. A key of `log_keys` that is named as its origin must have signed it.
+    """Verify a checkpoint. A key of `log_keys` whose name is the origin must have signed it.
 
-    A signature of a known key that does not verify, also a witness's, refuses the whole note.
+    If the signature of any known key does not verify, the whole note is refused.
     """
     text, signatures = note.verify(signed, [*log_keys, *witness_keys])
     checkpoint = Checkpoint.parse(text)

@@ -32,7 +32,7 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 
 class NoteError(ValueError):
-    """A note, a key or a signature is malformed, or nobody who is trusted signed it."""
+    """A note, a key or a signature is malformed, or no trusted key signed the note."""
 
 
 class Algorithm(IntEnum):
@@ -65,7 +65,7 @@ class VerifierKey:
             raise NoteError("the key is of no known type: 1 (Ed25519) or 4 (cosignature/v1)")
         parsed = cls(name, key[1:], Algorithm(key[0]))
         if parsed.key_hash.hex() != key_hash:
-            raise NoteError(f"the key's hash is {parsed.key_hash.hex()}, and it says {key_hash!r}")
+            raise NoteError(f"the key's hash is {parsed.key_hash.hex()}, but the vkey has {key_hash!r}")
         return parsed
 
     @classmethod
@@ -89,7 +89,7 @@ class Signature(NamedTuple):
     name: str
     key_hash: bytes
     signature: bytes
-    """What follows the key hash; of a cosignature, the time comes first."""
+    """The bytes after the key hash; a cosignature begins with its time."""
 
     @property
     def line(self) -> str:
@@ -97,14 +97,14 @@ class Signature(NamedTuple):
 
 
 class VerifiedSignature(NamedTuple):
-    """A signature that was verified, and when a cosignature was made (Unix time)."""
+    """A verified signature, and the Unix time of a cosignature."""
 
     key: VerifierKey
     time_s: int | None
 
 
 class Note(NamedTuple):
-    """A note whose signatures nobody has verified."""
+    """A note whose signatures are not verified."""
 
     text: str
     signatures: tuple[Signature, ...]
@@ -128,7 +128,7 @@ def cosign(text: str, name: str, seed: bytes, time_s: int) -> Signature:
     """Sign a checkpoint's text as a witness that saw it at this time (cosignature/v1)."""
     check_text(text)
     if not 0 <= time_s <= _TIME_MAX_S:
-        raise NoteError(f"a cosignature cannot be of the time {time_s}")
+        raise NoteError(f"a cosignature cannot have the time {time_s}")
     key = VerifierKey.of_seed(name, seed, Algorithm.COSIGNATURE_V1)
     signature = _signature(_cosigned(text, time_s), seed)
     return Signature(name, key.key_hash, time_s.to_bytes(_TIME_BYTES, "big") + signature)
@@ -142,8 +142,13 @@ def assemble(text: str, signatures: Iterable[Signature]) -> str:
     return f"{text}\n{lines}"
 
 
+def with_lines(note: str, lines: Iterable[str]) -> str:
+    """Return the note with further signature lines, each without its newline."""
+    return note + "".join([f"{line}\n" for line in lines])
+
+
 def parse(note: str | bytes) -> Note:
-    """Take a note apart. Nothing is verified: the text must not be used yet."""
+    """Split a note into text and signatures. Nothing is verified: do not use the text yet."""
     if len(note) > NOTE_BYTES_MAX:
         raise NoteError(f"the note has more than {NOTE_BYTES_MAX} bytes")
     if isinstance(note, bytes):
@@ -169,7 +174,7 @@ def parse_signatures(lines: str) -> tuple[Signature, ...]:
 
 
 def verify(note: str | bytes, keys: Sequence[VerifierKey]) -> VerifiedNote:
-    """Return the note's text and who of `keys` signed it.
+    """Return the note's text and the signatures of `keys` on it.
 
     Signatures of other keys are ignored. Raises NoteError if no known key signed the note, or if a
     signature in the name of a known key does not verify.
@@ -188,14 +193,14 @@ def verify(note: str | bytes, keys: Sequence[VerifierKey]) -> VerifiedNote:
 
 
 def check_text(text: str) -> None:
-    """Refuse what cannot be the text of a note."""
+    """Raise NoteError if this cannot be the text of a note."""
     if not text.endswith("\n"):
         raise NoteError("the text of a note ends in a newline")
     _check_characters(text)
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be the name of a key."""
+    """Raise NoteError if this cannot be the name of a key."""
     _check_characters(name)
     if not name or "+" in name or any(character.isspace() for character in name):
         raise NoteError(f"{name!r} cannot name a key: it must not be empty and have neither spaces nor a plus")

@@ -21,7 +21,7 @@ Tiles: TypeAlias = Callable[[int, int, int], bytes]
 
 
 class ProofError(ValueError):
-    """A proof, a tile or an argument does not fit the tree that it is for."""
+    """A proof, a tile or an argument does not fit its tree."""
 
 
 class Tile(NamedTuple):
@@ -77,12 +77,12 @@ def tile_path(level: int, number: int, width: int = TILE_WIDTH) -> str:
 
 
 def bundle_path(number: int, width: int = TILE_WIDTH) -> str:
-    """Return the path of the entries whose leaf hashes are in this tile of level 0."""
+    """Return the path of the entry bundle of this tile of level 0."""
     return _path("entries", number, width)
 
 
 def bundle_of(entries: Sequence[bytes]) -> bytes:
-    """Return the file of these entries: each behind its length, a big-endian uint16."""
+    """Return the entry bundle: before each entry its length, a big-endian uint16."""
     if not 1 <= len(entries) <= TILE_WIDTH:
         raise ProofError(f"a bundle has 1 to {TILE_WIDTH} entries, not {len(entries)}")
     if (longest := max(map(len, entries))) > ENTRY_BYTES_MAX:
@@ -91,7 +91,7 @@ def bundle_of(entries: Sequence[bytes]) -> bytes:
 
 
 def check_size(size: int) -> None:
-    """Refuse what is no size of a tree."""
+    """Raise ProofError if no tree can have this size."""
     if not 0 <= size <= SIZE_MAX:
         raise ProofError(f"no tree has the size {size}")
 

@@ -103,7 +103,7 @@ def peer_of(transport: asyncio.BaseTransport) -> tuple[str | None, bytes | None]
     """Returns the address and port of the other side, and the SHA-256 of its certificate.
 
     An address is 192.0.2.1:443 or [2001:db8::1]:443; None if the connection is closed already. The
-    certificate is the one in DER that it presented for itself; None without TLS.
+    hash is that of the leaf certificate in DER; None without TLS.
     """
     peername, tls = transport.get_extra_info("peername"), transport.get_extra_info("ssl_object")
     address = None

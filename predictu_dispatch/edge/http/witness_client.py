@@ -23,7 +23,7 @@ class WitnessClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def add_checkpoint(self, witness: Witness, body: str) -> Answer | Silence:
-        """Returns the answer; a longer one is cut, and a missing one has its reason."""
+        """Returns the answer, truncated to ANSWER_BYTES_MAX, or the reason why there is none."""
         url = f"{witness.url.rstrip('/')}/add-checkpoint"
         headers = {"Content-Type": "text/plain; charset=utf-8", "Accept-Encoding": "identity"}
         try:

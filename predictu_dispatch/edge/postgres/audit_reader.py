@@ -1,7 +1,7 @@
 """Reads the audit's logs and rows for a verification, a proof or an export.
 
-It has its own connection, because its statements are long. None of them keeps a snapshot for longer
-than one month of rows takes, so that vacuum is not held back for the whole run.
+It has its own connection, because its statements are long. No statement reads more than one month
+of rows, so its snapshot does not hold back vacuum for the whole run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from predictu_dispatch.edge.postgres.sql_files import query
 _COMMAND_TIMEOUT_S: Final = 3600.0
 """For the next rows of a cursor; one that skips most rows of a large month may take minutes."""
 _ROWS: Final = 5_000
-"""A statement's rows that are in memory."""
+"""Rows of a cursor that are in memory at once."""
 
 
 class Snapshot(NamedTuple):
@@ -34,7 +34,7 @@ class Snapshot(NamedTuple):
 
 
 class AuditPosition(NamedTuple):
-    """Up to where rows are in the logs."""
+    """Up to which transaction rows are sealed."""
 
     xid_offset: int
     sealed: Snapshot

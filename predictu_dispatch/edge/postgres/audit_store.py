@@ -1,4 +1,4 @@
-"""The audit's logs in the database: what is not sealed, appending it, and the heads."""
+"""The audit's logs in the database: reads unsealed rows, appends entries, reads heads."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class AuditStore:
         return bool(row["is_claimed"])
 
     async def unsealed(self, *, most: int, span: int) -> Turn | None:
-        """What is not sealed, or None if logs must begin first.
+        """Read the next unsealed rows; None if logs must begin first.
 
-        In another cluster, it makes the logs continue there.
+        After a restore into another cluster it first moves the position there.
         """
         while True:
             rows = await self._fetch(query("audit_unsealed"), most, span, timeout_s=_TIMEOUT_S)
@@ -103,12 +103,12 @@ class AuditStore:
         return [StoredCheckpoint(*(row[name] for name in StoredCheckpoint._fields)) for row in rows[1:]]
 
     async def begin(self, origin: str, operator_ids: Sequence[str]) -> list[str]:
-        """Begin the logs of these operators and of all that have none; returns whose have begun."""
+        """Begin the logs of these operators and of all that have none; returns their ids."""
         [row] = await self._fetch(query("audit_begin"), origin, list(operator_ids), timeout_s=_COUNT_TIMEOUT_S)
         return list(row["begun"])
 
     async def summarize(self) -> None:
-        """Keep reading what is not sealed as cheap as it is."""
+        """Summarize new pages in the BRIN indexes, so that unsealed() reads each page once."""
         await self._fetch(query("audit_summarize"), timeout_s=_TIMEOUT_S)
 
     async def heads(self) -> LogHeads | None:

@@ -46,7 +46,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class KeptSession:
-    """A session between two statements of one user. If several run at once, one session is kept."""
+    """A session that is kept between statements; if several run at once, one session is kept."""
 
     connection: Connection | None = None
     used_at_s: float = 0.0
@@ -161,7 +161,7 @@ class Database:
         return list(rows)
 
     def keep_session(self) -> KeptSession:
-        """Return where fetch_apart() may keep a session for statements that follow each other."""
+        """Return a place in which fetch_apart() keeps its session for the next statement."""
         self._kept.append(kept := KeptSession())
         return kept
 

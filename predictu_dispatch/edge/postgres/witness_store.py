@@ -1,4 +1,4 @@
-"""What the database knows of the logs' witnesses."""
+"""The witnesses of the logs in the database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from predictu_dispatch.edge.postgres.sql_files import query
 
 
 class WitnessStore:
-    """Checkpoints to send, tiles for their proofs, and what the witnesses answered."""
+    """Checkpoints to send, tiles for their proofs, and the answers of witnesses."""
 
     def __init__(self, database: Database, *, instance: str) -> None:
         self._database = database

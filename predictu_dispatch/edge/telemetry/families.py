@@ -164,11 +164,11 @@ def operator_gauges(states: Sequence[OperatorState], *, disabled: Collection[str
 
 
 def audit_gauges(read: LogHeads, *, age_s: float) -> Iterable[Metric]:
-    """Yield what the logs were `age_s` ago; nothing before the first log has begun."""
+    """Yield the gauges of the logs, from figures that were read `age_s` ago."""
     yield gauge(
         "audit_unsealed_seconds",
-        "For how long no turn has sealed everything that was visible in the audit then. It grows while sealing fails, "
-        "or is slower than the audit grows. Absent without [audit] origin.",
+        "Time since everything in the audit was sealed last. It grows while sealing fails or is slower than the audit "
+        "grows. Absent without [audit] origin.",
         {(): read.unsealed_s + age_s},
     )
     yield gauge(
@@ -179,15 +179,15 @@ def audit_gauges(read: LogHeads, *, age_s: float) -> Iterable[Metric]:
     )
     yield gauge(
         "audit_verified_age_seconds",
-        "Since `audit verify` verified the operator's log last; if it never did, since the log began. The same in "
-        "every daemon. Absent without [audit] origin.",
+        "Time since the last `audit verify` of the operator's log, or since the log began if there was none. The same "
+        "in every daemon. Absent without [audit] origin.",
         {(one.operator_id,): one.age_s + age_s for one in read.verifications},
         "operator",
     )
     yield gauge(
         "audit_faults",
-        "What the last verification of the operator's log found: rows that were changed, removed or added, entries "
-        "and checkpoints that do not fit. The same in every daemon. Absent without [audit] origin.",
+        "Faults that the last verification of the operator's log found: rows that were changed, removed or added, "
+        "entries and checkpoints that do not fit. The same in every daemon. Absent without [audit] origin.",
         {(one.operator_id,): one.faults for one in read.verifications},
         "operator",
     )

@@ -172,7 +172,7 @@ class Telemetry:
         log.warning(Event.OPERATOR_RECOVERED, operator_id=operator_id)
 
     def checkpoint_stored(self, stored: StoredCheckpoint) -> None:
-        """Logs a checkpoint: whoever keeps the log can prove what the audit was."""
+        """Logs a checkpoint: a copy of the log lines outside the database proves later changes."""
         self._log.info(
             Event.AUDIT_CHECKPOINT,
             operator_id=stored.operator_id,

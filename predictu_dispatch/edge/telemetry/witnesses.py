@@ -70,15 +70,15 @@ class WitnessTelemetry:
         figures = self._figures if time.monotonic() - self._read_at_s <= _AGE_MAX_S else ()
         yield gauge(
             "audit_witness_behind_seconds",
-            "For how long the oldest checkpoint that this witness has not cosigned has been stored; 0 if it has "
-            "cosigned all. The same in every daemon.",
+            "Age of the oldest stored checkpoint that this witness has not cosigned; 0 if it has cosigned all. "
+            "The same in every daemon.",
             {(one.operator_id, one.witness): one.behind_s for one in figures},
             *("operator", "witness"),
         )
         yield gauge(
             "audit_witness_refused",
-            "1 from an answer of this witness that our log is not the one it knows, until it cosigns again: the "
-            "database was restored from an older state or changed, or the witness does not know our key. "
+            "1 after this witness answered that our log does not continue the one it knows, until it cosigns again: "
+            "the database was restored from an older state or changed, or the witness does not know our key. "
             "The same in every daemon.",
             {(one.operator_id, one.witness): one.is_refused for one in figures},
             *("operator", "witness"),
