@@ -20,7 +20,9 @@ select 'view', 'attempt', null, null, pg_get_viewdef('predictu_dispatch.attempt'
 union all
 select case when c.relrowsecurity then 'policy' else 'relation' end, c.relname, null, null, null
   from pg_class c
- where c.relnamespace = 'predictu_dispatch'::regnamespace
-   and (c.relname ~ '^(attempt|audit)_' or c.relname in ('intervention', 'signing_key', 'operator'))
+ where (c.relnamespace = 'predictu_dispatch'::regnamespace
+        and (c.relname ~ '^(attempt|audit)_' or c.relname in ('intervention', 'signing_key', 'operator'))
+        or c.oid in (select i.inhrelid from pg_inherits i join pg_class p on p.oid = i.inhparent
+                      where p.relnamespace = 'predictu_dispatch'::regnamespace))
    and c.relkind in ('r', 'p', 'v', 'm', 'f')
    and (c.relrowsecurity or c.relkind <> case c.relname when 'attempt_record' then 'p' else 'r' end)

@@ -266,6 +266,11 @@ async def test_a_migrated_schema_differs_in_nothing_and_each_change_of_it_is_nam
         ):
             await owner.execute(statement)
             assert any(named in one for one in await differences()), await differences()
+        await owner.execute(
+            "create foreign data wrapper elsewhere; create server elsewhere foreign data wrapper elsewhere;"
+            "create foreign table public.shown () inherits (predictu_dispatch.intervention) server elsewhere"
+        )
+        assert hiding(await reader.fetch("audit_schema")) == ["the relation shown"]
     await owner.close()
 
 
