@@ -185,8 +185,8 @@ create table predictu_dispatch.audit_tile (
     level          smallint not null check (level between 0 and 7),
     tile           bigint not null check (tile >= 0),
     hashes         bytea not null check (octet_length(hashes) between 32 and 8192 and octet_length(hashes) % 32 = 0),
-    report_ids     bytea check ((report_ids is not null) = (level = 0)
-                                and coalesce(octet_length(report_ids) * 2 = octet_length(hashes), true)),
+    -- Null on other levels.
+    report_ids     bytea check (report_ids is null or level = 0 and octet_length(report_ids) * 2 = octet_length(hashes)),
     -- started_at of its attempts; null on other levels and if it has none.
     started_from   timestamptz,
     started_until  timestamptz,

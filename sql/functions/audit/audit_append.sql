@@ -34,16 +34,25 @@ begin
     if not is_appended then
         return;
     end if;
-    insert into predictu_dispatch.audit_tile as t
-        (operator_id, level, tile, hashes, report_ids, started_from, started_until)
-    select n.operator_id, n.level, n.tile, n.hashes, n.report_ids, n.started_from, n.started_until
-      from unnest(tile_operators, levels, tiles, hashes, report_ids, started_from, started_until)
+    update predictu_dispatch.audit_tile t
+       set hashes = t.hashes || n.hashes, report_ids = t.report_ids || n.report_ids,
+           started_from = least(t.started_from, n.started_from),
+           started_until = greatest(t.started_until, n.started_until)
+      from unnest(tile_operators, levels, tiles, audit_append.hashes, audit_append.report_ids, audit_append.started_from,
+                  audit_append.started_until)
            as n (operator_id, level, tile, hashes, report_ids, started_from, started_until)
-        on conflict (operator_id, level, tile) do update
-       set hashes = case when t.level = 0 then t.hashes || excluded.hashes else excluded.hashes end,
-           report_ids = t.report_ids || excluded.report_ids,
-           started_from = least(t.started_from, excluded.started_from),
-           started_until = greatest(t.started_until, excluded.started_until);
+     where n.level = 0 and t.operator_id = n.operator_id and t.level = 0 and t.tile = n.tile;
+    -- New tiles get their ids afterwards: the two columns of one row would fill two pages of TOAST, and
+    -- apart they need one and a half.
+    insert into predictu_dispatch.audit_tile as t (operator_id, level, tile, hashes, started_from, started_until)
+    select n.operator_id, n.level, n.tile, n.hashes, n.started_from, n.started_until
+      from unnest(tile_operators, levels, tiles, hashes, started_from, started_until)
+           as n (operator_id, level, tile, hashes, started_from, started_until)
+        on conflict (operator_id, level, tile) do update set hashes = excluded.hashes where t.level > 0;
+    update predictu_dispatch.audit_tile t
+       set report_ids = n.report_ids
+      from unnest(tile_operators, levels, tiles, audit_append.report_ids) as n (operator_id, level, tile, report_ids)
+     where n.level = 0 and t.operator_id = n.operator_id and t.level = 0 and t.tile = n.tile and t.report_ids is null;
     insert into predictu_dispatch.audit_head as h (operator_id, size, root, checkpoint)
     select n.operator_id, n.size, n.root, n.checkpoint
       from unnest(head_operators, sizes, roots, checkpoints) as n (operator_id, size, root, checkpoint)
