@@ -88,7 +88,7 @@ class _Run:
         self._read_removals(removals, result.faults)
         for log in logs:
             if log["origin"] is None or log["size"] is None:
-                self._without_log(log, result.faults)
+                self._without_log(log, result)
             else:
                 self._sizes[log["operator_id"]] = log["size"]
                 result.logs[log["operator_id"]] = await self._check_log(log, result.faults)
@@ -141,8 +141,8 @@ class _Run:
             subject = f"removal {row['removal_id']} of {row['part']}"
             faults.add(_fault(row["operator_id"], FaultKind.REMOVAL, subject, detail))
 
-    def _without_log(self, log: Mapping[str, Any], faults: Faults) -> None:
-        operator_id = log["operator_id"]
+    def _without_log(self, log: Mapping[str, Any], result: Verification) -> None:
+        operator_id, faults = log["operator_id"], result.faults
         earlier = max(filter(None, (log["verified_size"], log["witnessed_size"], log["checkpoint_size"])), default=0)
         if log["origin"] is not None or log["size"] is not None or earlier or log["tiles_size"]:
             what = "its head is gone" if log["origin"] is not None else "its audit_log row is gone"
@@ -152,6 +152,8 @@ class _Run:
             faults.add(
                 _fault(operator_id, FaultKind.LOG_MISSING, "the log", "there is none, although others were sealed")
             )
+        elif log["verified_at"] is not None:
+            result.without_log.append(operator_id)
 
     def _note_lost_logs(self, result: Verification) -> None:
         found = {log.origin for log in result.logs.values()}

@@ -42,6 +42,8 @@ class Verification:
     has_backlog: bool = False
     warnings: Sequence[str] = ()
     """Differences of the schema that are no faults."""
+    without_log: list[str] = field(default_factory=list)
+    """Operators that an earlier result names and that have no log, as after a wrong --against."""
 
     @property
     def is_clean(self) -> bool:

@@ -82,8 +82,10 @@ def parse_key(vkey: str) -> Key:
     return key
 
 
-def open_checkpoint(note: str, keys: tuple[Key, ...]) -> Checkpoint:
+def open_checkpoint(note: str, keys: tuple[Key, ...], *, is_witness_enough: bool = False) -> Checkpoint:
     """Verify a checkpoint with these keys. Raises ValueError, also if its log did not sign it.
+
+    `is_witness_enough`: a known witness's cosignature stands in for the log's signature.
 
     A signature by one of the keys that is wrong refuses the note; those of other keys are ignored.
     """
@@ -105,7 +107,7 @@ def open_checkpoint(note: str, keys: tuple[Key, ...]) -> Checkpoint:
     for key, raw in by_log:
         _verify(key, text.encode(), raw[4:])
     log_keys = tuple(key for key, _ in by_log if key.name == origin)
-    if not log_keys:
+    if not log_keys and not (is_witness_enough and cosigned_at):
         raise ValueError(f"no known key of the log {origin} signed its checkpoint")
     return Checkpoint(origin, size, root, log_keys, cosigned_at)
 

@@ -79,29 +79,34 @@ class Log:
         return self._place(folder.file(f"{name}.tlog-proof"), entry)
 
     def cosigned(self, folder: Folder, name: str, entry: Entry, place: Place) -> Place:
-        """The place by the proof of the earliest cosigned checkpoint, if the bundle has one."""
+        """The place by the proof of the earliest cosigned checkpoint, if the bundle has one.
+
+        A key that the log has replaced since may have signed that checkpoint. A known witness's
+        cosignature is enough: it says what the log was, and when.
+        """
         path = folder.file(f"{name}.cosigned.tlog-proof")
         if path not in self.archive.members:
             return place
-        earlier = self._place(path, entry)
+        earlier = self._place(path, entry, is_witness_enough=True)
         if earlier.index != place.index:
             raise ValueError(f"{path} is about another index")
         return earlier
 
-    def _place(self, path: str, entry: Entry) -> Place:
+    def _place(self, path: str, entry: Entry, *, is_witness_enough: bool = False) -> Place:
         proof = parse_proof(self.archive.read(path, NOTE_BYTES_MAX))
-        checkpoint = self._open(proof.note)
+        checkpoint = self._open(proof.note, is_witness_enough=is_witness_enough)
         root = root_of(proof.index, checkpoint.size, leaf_hash(entry.content), proof.hashes)
         if root != checkpoint.root:
             raise ValueError("the inclusion proof leads to another root than the checkpoint's")
         return Place(proof.index, checkpoint)
 
-    def _open(self, note: str) -> Checkpoint:
-        if note in self._opened:
-            return self._opened[note]
+    def _open(self, note: str, *, is_witness_enough: bool) -> Checkpoint:
+        opened = self._opened.get(note)
+        if opened is not None and (opened.log_keys or is_witness_enough):
+            return opened
         if self.policy is None:
             raise UnprovedError("No key of the log is known, so nothing proves that it has this; give --policy FILE.")
-        checkpoint = open_checkpoint(note, self.policy.keys)
+        checkpoint = open_checkpoint(note, self.policy.keys, is_witness_enough=is_witness_enough)
         if checkpoint.origin != self.origin:
             raise ValueError(f"the checkpoint is of the log {checkpoint.origin}, not {self.origin}")
         if self._roots.setdefault(checkpoint.size, checkpoint.root) != checkpoint.root:

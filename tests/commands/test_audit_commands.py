@@ -181,6 +181,32 @@ async def test_a_new_key_is_private_and_its_public_half_verifies(audit: SealedAu
         assert read_given_keys([str(saved)]) == read_given_keys([vkey.strip()])
 
 
+async def test_a_replaced_key_is_trusted_from_the_file_audit_vkeys(audit: SealedAudit, tmp_path: Path) -> None:
+    async with tampered(audit) as (database, _):
+        cli = configured(tmp_path, database.auditor)
+        assert (await cli.run("keys", "new", "--audit"))[0] == 0
+        code, stdout, _ = await cli.run("audit", "verify", "--operator", "op_a")
+        assert (code, "no known key signed the note" in stdout) == (1, True)
+        assert "if the logs' key was replaced, give the earlier one too" in one_line(stdout)
+        (tmp_path / "audit.vkeys").write_text(f"{KEY}\n")
+        code, stdout, _ = await cli.run("audit", "verify", "--operator", "op_a")
+        assert code == 0, stdout
+        _, vkey, _ = await cli.run("audit", "key", "op_a")
+        _, policy, _ = await cli.run("audit", "policy", "op_a")
+        logs = [line for line in policy.splitlines() if line.startswith("log ")]
+        assert logs == [f"log {vkey.strip()}", f"log {KEY}"]
+        code, _, stderr = await cli.run("audit", "policy", "op_nobody")
+        assert (code, "unknown operator op_nobody" in stderr) == (1, True)
+        _, _, stderr = await cli.run("audit", "key", "op_nobody")
+        assert "op_nobody has no file in" in stderr
+        # `audit key >audit.vkeys`: the shell has emptied the file by then.
+        (tmp_path / "audit.vkeys").write_text("")
+        assert (await cli.run("audit", "key", "op_a"))[0] == 0
+        (tmp_path / "audit.vkeys").write_text("no key\n")
+        code, _, stderr = await cli.run("audit", "verify")
+        assert (code, "audit.vkeys, line 1: not a vkey" in stderr) == (2, True)
+
+
 def test_the_key_of_the_logs_needs_no_settings_and_takes_no_operator(dispatcher: Path) -> None:
     result = run(dispatcher, "keys", "new", "--audit", "--json")
     assert result.exit_code == 0

@@ -55,6 +55,21 @@ async def test_an_untouched_audit_is_clean_and_the_result_is_recorded(audit: Sea
         assert (code, shown["logs"][0]["faults"], shown["logs"][0]["verified_size"]) == (0, 0, 910)
 
 
+async def test_a_fault_of_a_log_that_never_was_here_ends_with_the_next_verification(
+    audit: SealedAudit, tmp_path: Path
+) -> None:
+    async with tampered(audit) as (database, owner):
+        cli = command_line_for(tmp_path, database.auditor)
+        kept = tmp_path / "kept.txt"
+        kept.write_text((audit.export / "op_a" / "checkpoint").read_text().replace("/op_a", "/op_other"))
+        code, stdout, _ = await cli.run("audit", "verify", "--checkpoint", str(kept))
+        assert (code, "op_other: 1 fault; no log" in stdout) == (1, True)
+        faults = "select faults from predictu_dispatch.audit_heads() where operator_id = 'op_other'"
+        assert await owner.fetchval(faults) == 1
+        assert (await cli.run("audit", "verify"))[0] == 0
+        assert await owner.fetchval(faults) == 0
+
+
 async def test_faults_are_named_counted_and_recorded(audit: SealedAudit, tmp_path: Path) -> None:
     async with tampered(audit, CHANGED) as (database, owner):
         cli = command_line_for(tmp_path, database.auditor)

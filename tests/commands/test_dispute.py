@@ -374,7 +374,7 @@ async def test_what_cannot_be_done_is_said(
     assert not path.exists()
     path.write_text("mine")
     await disputes.whole_bet("b-3")
-    assert f"cannot create {path}: File exists" in await refused(OPERATOR, "b-3")
+    assert f"{path} exists and is not changed; give another file: -o FILE" in await refused(OPERATOR, "b-3")
     assert path.read_text() == "mine"
 
 

@@ -563,6 +563,30 @@ def test_the_earliest_cosigned_checkpoint_gives_the_time(tmp_path: Path) -> None
     assert "size 4" in text
 
 
+def test_a_witness_proves_the_time_of_a_checkpoint_that_an_earlier_key_of_the_log_signed(tmp_path: Path) -> None:
+    forge = good_bundle()
+    log_seed, forge.log.seed = forge.log.seed, b"\x04" * 32
+    early = forge.log.note(4, time_s=IAT + 5)
+    forge.log.seed = log_seed
+    forge.finish()
+    forge.files[f"{FIRST}/entry.cosigned.tlog-proof"] = forge.log.proof(2, size=4, note=early)
+    report = verified(forge, tmp_path)
+    assert contradicted(report) == []
+    (text,) = [each.text for each in report.statements if each.about == FIRST and "has not changed" in each.text]
+    assert "2026-11-30T10:00:10Z" in text
+    # A witness that nobody trusts proves nothing, and no witness proves that the log has the entry.
+    forge.log.seed, forge.log.witnesses = b"\x04" * 32, {WITNESS: b"\x05" * 32}
+    unknown = forge.log.note(4, time_s=IAT + 5)
+    forge.files[f"{FIRST}/entry.cosigned.tlog-proof"] = forge.log.proof(2, size=4, note=unknown)
+    report = verified(forge, tmp_path)
+    [(sentence, reason)] = contradicted(report)
+    assert "has not changed" in sentence
+    assert "no known key of the log" in reason
+    forge.files[f"{FIRST}/entry.tlog-proof"] = forge.log.proof(2, size=4, note=early)
+    sentences = [sentence for sentence, _ in contradicted(verified(forge, tmp_path))]
+    assert any("is in the log" in sentence for sentence in sentences), sentences
+
+
 def test_a_body_that_is_too_large_to_be_read_is_compared_by_its_hash(tmp_path: Path) -> None:
     report = verified(with_one_attempt(body={"padding": "x" * (1 << 20)}), tmp_path)
     assert contradicted(report) == []

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.audit_reader import AuditReader
     from predictu_dispatch.evidence.trusted_keys import TrustedKeys
 
+EARLIER_KEYS_FILE: Final = "audit.vkeys"
 NOTHING_SEALED: Final = (
     "there is no log yet: no daemon that has [audit] origin and key_file in dispatcher.toml has sealed anything"
 )
@@ -64,6 +65,8 @@ class ConfiguredKeys:
 
     origin: str
     public_keys: Sequence[bytes]
+    earlier: TrustedKeys
+    """Those of the file audit.vkeys beside dispatcher.toml."""
     witnesses: Sequence[Witness]
     why_none: str
 
@@ -71,11 +74,15 @@ class ConfiguredKeys:
         from predictu_dispatch.evidence.trusted_keys import TrustedKeys  # noqa: PLC0415
 
         witnesses = tuple(each.key for each in self.witnesses)
-        return TrustedKeys(public_keys=tuple(self.public_keys), witnesses=witnesses)
+        return TrustedKeys(public_keys=tuple(self.public_keys), witnesses=witnesses).with_more(self.earlier)
 
 
 def configured_keys(invocation: Invocation) -> ConfiguredKeys:
-    """Read [audit] of dispatcher.toml, and the public halves of its keys, the active one first."""
+    """Read [audit] of dispatcher.toml, and the public halves of its keys, the active one first.
+
+    Keys that were replaced have no file any more, and the stored checkpoints of their time have
+    only their signatures. So the file audit.vkeys beside dispatcher.toml counts too.
+    """
     from predictu_dispatch.core.merkle.note import NoteError, VerifierKey  # noqa: PLC0415
     from predictu_dispatch.core.witness import Witness  # noqa: PLC0415
     from predictu_dispatch.edge.config.files import located  # noqa: PLC0415
@@ -94,5 +101,35 @@ def configured_keys(invocation: Invocation) -> ConfiguredKeys:
         path = located(settings.key_file, invocation.config, os.environ)
         found, wrong = read_keys(path, "EdDSA")
         public_keys = [found[role].ed25519_public_key for role in KeyRole if role in found]
-        why_none = f"{path} cannot be read: {wrong[KeyRole.ACTIVE]}" if KeyRole.ACTIVE in wrong else ""
-    return ConfiguredKeys(origin=settings.origin, public_keys=public_keys, witnesses=witnesses, why_none=why_none)
+        why_none = f"{path}: {_why_unreadable(wrong[KeyRole.ACTIVE])}" if KeyRole.ACTIVE in wrong else ""
+    return ConfiguredKeys(
+        origin=settings.origin,
+        public_keys=public_keys,
+        earlier=_earlier_keys(invocation),
+        witnesses=witnesses,
+        why_none=why_none,
+    )
+
+
+def _earlier_keys(invocation: Invocation) -> TrustedKeys:
+    from predictu_dispatch.core.merkle.note import NoteError  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.evidence.trusted_keys import TrustedKeys, read_given_keys  # noqa: PLC0415
+
+    path = invocation.config.parent / EARLIER_KEYS_FILE
+    try:
+        # `audit key >audit.vkeys` reads the file when the shell has emptied it.
+        return read_given_keys([str(path)]) if path.stat().st_size else TrustedKeys()
+    except FileNotFoundError:
+        return TrustedKeys()
+    except NoteError as error:
+        refuse(invocation, str(error), EXIT_MISCONFIGURED)
+    except OSError as error:
+        refuse(invocation, f"{path}: {error.strerror}", EXIT_MISCONFIGURED)
+
+
+def _why_unreadable(error: OSError | ValueError) -> str:
+    from predictu_dispatch.edge.config.files import system_message  # noqa: PLC0415 - loaded only where used
+
+    if isinstance(error, OSError):
+        return system_message(error)
+    return "must be an unencrypted Ed25519 key (PKCS#8 PEM)"

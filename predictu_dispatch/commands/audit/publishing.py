@@ -12,7 +12,13 @@ from typing import Any
 import click
 
 from predictu_dispatch.commands.audit.common import ConfiguredKeys, configured_keys, logs_of, reader, refuse
-from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_MISCONFIGURED, Invocation, common_options
+from predictu_dispatch.commands.invocation import (
+    EXIT_FAILED,
+    EXIT_MISCONFIGURED,
+    Invocation,
+    common_options,
+    unknown_operator,
+)
 from predictu_dispatch.commands.output import count, print_error, print_json, print_line, print_lines, print_wrapped
 
 
@@ -46,6 +52,8 @@ def key(invocation: Invocation, operator: str | None) -> None:
     """
     configured = _readable(invocation)
     operators = [operator] if operator is not None else _configured_operators(invocation)
+    if operator is not None and not (invocation.config.parent / "operators" / f"{operator}.toml").exists():
+        print_error(f"warning: {operator} has no file in {invocation.config.parent / 'operators'}; is its name right?")
     found = {one: _vkeys(configured, one) for one in operators}
     if invocation.json:
         print_json([{"operator_id": one, "vkeys": vkeys} for one, vkeys in found.items()])
@@ -61,17 +69,21 @@ def key(invocation: Invocation, operator: str | None) -> None:
 def policy(invocation: Invocation, operator: str) -> None:
     """Print the policy (c2sp.org/tlog-policy) of OPERATOR's log: its keys and its witnesses.
 
-    Its comments say how long the audit is kept. Save it as a file for `audit verify --key`, and
-    for whoever verifies proofs.
+    Its keys are those of [audit] key_file, and the earlier ones in audit.vkeys beside
+    dispatcher.toml. Its comments say how long the audit is kept. Save it as a file for
+    `audit verify --key`, and for whoever verifies proofs.
     """
-    from predictu_dispatch.core.merkle.note import VerifierKey  # noqa: PLC0415 - loaded only where used
-    from predictu_dispatch.evidence.policy import policy_text  # noqa: PLC0415
+    from predictu_dispatch.evidence.policy import policy_text  # noqa: PLC0415 - loaded only where used
 
-    configured = _readable(invocation)
-    keys = [VerifierKey.parse(vkey) for vkey in _vkeys(configured, operator)]
-    text = policy_text(keys, configured.witnesses)
+    configured = configured_keys(invocation)
+    if not configured.trusted():
+        configured = _readable(invocation)
     months = invocation.dispatcher(needs_file=False).daemon.audit_retention_months
-    floor, holds = asyncio.run(_retention(invocation, operator))
+    origin, floor, holds = asyncio.run(_log_and_retention(invocation, operator))
+    if origin is None and not configured.origin:
+        refuse(invocation, f"operator {operator} has no log yet, and [audit] origin is not set", EXIT_MISCONFIGURED)
+    keys = configured.trusted().of_log(origin or f"{configured.origin}/{operator}")
+    text = policy_text(keys, configured.witnesses)
     if invocation.json:
         print_json(
             {
@@ -160,10 +172,14 @@ async def _newest(invocation: Invocation, operator: str) -> Sequence[Any]:
         return await opened.fetch("audit_newest_checkpoints", operator)
 
 
-async def _retention(invocation: Invocation, operator: str) -> tuple[int, Sequence[Any]]:
+async def _log_and_retention(invocation: Invocation, operator: str) -> tuple[str | None, int, Sequence[Any]]:
+    """The name of the log, which may be older than [audit] origin, and how long rows are kept."""
     async with reader(invocation) as opened:
+        found = await opened.fetch("audit_logs", operator)
+        if not found:
+            refuse(invocation, unknown_operator(operator))
         [row] = await opened.fetch("audit_holds", operator)
-        return row["floor_months"], json.loads(row["holds"] or "[]")
+        return found[0]["origin"], row["floor_months"], json.loads(row["holds"] or "[]")
 
 
 def _readable(invocation: Invocation) -> ConfiguredKeys:
@@ -185,7 +201,10 @@ def _readable(invocation: Invocation) -> ConfiguredKeys:
 
 
 def _vkeys(configured: ConfiguredKeys, operator: str) -> list[str]:
-    return [str(each) for each in configured.trusted().of_log(f"{configured.origin}/{operator}")]
+    from predictu_dispatch.evidence.trusted_keys import TrustedKeys  # noqa: PLC0415 - loaded only where used
+
+    keys = TrustedKeys(public_keys=tuple(configured.public_keys))
+    return [str(each) for each in keys.of_log(f"{configured.origin}/{operator}")]
 
 
 def _configured_operators(invocation: Invocation) -> list[str]:

@@ -53,7 +53,7 @@ def status(invocation: Invocation, operator: str | None) -> None:
     if operator is not None:
         for key in configured.trusted().of_log(logs[0]["origin"]):
             print_line(f"key {key}")
-    for line in _problems(logs, witnesses, configured):
+    for line in _problems(logs, witnesses, configured if invocation.config.exists() else None):
         print_wrapped(line, hanging="    ")
 
 
@@ -80,7 +80,7 @@ def _row(log: Any, witnesses: Sequence[Any], now: datetime) -> tuple[str, ...]: 
     )
 
 
-def _problems(logs: Sequence[Any], witnesses: Sequence[Any], configured: ConfiguredKeys) -> Iterator[str]:
+def _problems(logs: Sequence[Any], witnesses: Sequence[Any], configured: ConfiguredKeys | None) -> Iterator[str]:
     for log in logs:
         if log["faults"]:
             yield f"{log['operator_id']}: verification found faults; to see them: predictu-dispatch audit verify"
@@ -89,7 +89,7 @@ def _problems(logs: Sequence[Any], witnesses: Sequence[Any], configured: Configu
             what = "refused to cosign" if each["is_refused"] else "could not be asked"
             at = timestamp(each["failed_at"])
             yield f"{each['operator_id']}: witness {each['witness']} {what} at {at}: {each['failure']}"
-    if not configured.origin:
+    if configured is not None and not configured.origin:
         yield "dispatcher.toml here has no [audit] origin: a daemon with this file seals nothing"
 
 

@@ -50,7 +50,8 @@ _SHOWN: Final = 10
     "keys",
     metavar="VKEY|FILE",
     multiple=True,
-    help="Trust this key of the log, or those of a file or policy, besides [audit] key_file. May be repeated.",
+    help="Trust this key of the log, or those of a file or policy, besides [audit] key_file and the file audit.vkeys"
+    " beside dispatcher.toml. May be repeated.",
 )
 @common_options
 def verify(
@@ -70,11 +71,15 @@ def verify(
     It reads the whole audit, some 40,000 rows a second, and needs no daemon. The result is stored
     for metrics and `audit status`.
     """
+    from predictu_dispatch.evidence.faults import FaultKind  # noqa: PLC0415 - loaded only where used
+
     configured = configured_keys(invocation)
     trusted = _given_keys(invocation, keys).with_more(configured.trusted())
     export, outside = _outside(invocation, checkpoints, against)
     began_at_s = time.monotonic()
     result, warnings = asyncio.run(_run(invocation, operator, trusted, export, outside))
+    if any(FaultKind.SIGNATURE in kinds for kinds in result.faults.counts.values()):
+        warnings.append("if the logs' key was replaced, give the earlier one too: --key VKEY, or in audit.vkeys")
     if not trusted:
         warnings.insert(0, f"signatures are not checked: there is no trusted key ({configured.why_none}; see --key)")
     if invocation.json:
@@ -132,7 +137,7 @@ async def _of_operator(
 
 async def _record(opened: AuditReader, result: Verification) -> Sequence[str]:
     """Store the result; say why if that is impossible, as on a standby."""
-    for operator_id in sorted({*result.logs, *result.faults.counts}):
+    for operator_id in sorted({*result.logs, *result.faults.counts, *result.without_log}):
         log = result.logs.get(operator_id)
         first = [_fault_json(fault) for fault in result.faults.first.get(operator_id, [])]
         try:

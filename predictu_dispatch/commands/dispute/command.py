@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -59,10 +60,10 @@ def dispute(
         operator_id=bet[0],
         bet_id=bet[1],
         is_without_player=without_player,
-        policy=_policy(invocation, bet[0], policy),
+        policy=b"",
         made_by=version("predictu-dispatch"),
     )
-    summary = asyncio.run(_write(invocation, request, target))
+    request, summary = asyncio.run(_write(invocation, request, target, policy))
     if invocation.json:
         print_json({"file": str(target), "has_policy": bool(request.policy), **summary.as_dict()})
         return
@@ -70,7 +71,9 @@ def dispute(
         print_wrapped(line)
 
 
-async def _write(invocation: Invocation, request: Request, target: Path) -> Summary:
+async def _write(
+    invocation: Invocation, request: Request, target: Path, policy: Path | None
+) -> tuple[Request, Summary]:
     from predictu_dispatch.commands.dispute.story import story  # noqa: PLC0415 - loads pydantic
     from predictu_dispatch.core.merkle.note import NoteError  # noqa: PLC0415
     from predictu_dispatch.core.merkle.tiles import ProofError  # noqa: PLC0415
@@ -80,16 +83,19 @@ async def _write(invocation: Invocation, request: Request, target: Path) -> Summ
 
     async with reader(invocation) as opened:
         await _require_bet(invocation, opened, request)
-        await logs_of(invocation, opened, request.operator_id)
+        [log, *_] = await logs_of(invocation, opened, request.operator_id)
+        request = replace(request, policy=_policy(invocation, log["origin"], policy))
         try:
             with _new_file(target) as file:
-                return await write_bundle(opened, StoredZip(file), request, story)
+                return request, await write_bundle(opened, StoredZip(file), request, story)
         except (NoBundleError, ZipTooLargeError) as error:
             refuse(invocation, str(error))
         except NotProvableError as error:
             refuse(invocation, f"{error}; no bundle was made: run predictu-dispatch audit verify")
         except (ProofError, NoteError) as error:
             refuse(invocation, f"the log is damaged: {error}; no bundle was made: run predictu-dispatch audit verify")
+        except FileExistsError:
+            refuse(invocation, f"{target} exists and is not changed; give another file: -o FILE")
         except OSError as error:
             refuse(invocation, f"cannot create {target}: {error.strerror}")
 
@@ -119,7 +125,7 @@ def _new_file(target: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _policy(invocation: Invocation, operator_id: str, path: Path | None) -> bytes:
+def _policy(invocation: Invocation, origin: str, path: Path | None) -> bytes:
     """The policy that is given, else the one of this host's configuration; empty without a key."""
     from predictu_dispatch.core.merkle.note import NoteError  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.evidence.policy import policy_text  # noqa: PLC0415
@@ -132,10 +138,8 @@ def _policy(invocation: Invocation, operator_id: str, path: Path | None) -> byte
         except (NoteError, OSError) as error:
             refuse(invocation, f"cannot use the policy {path}: {error}", 2)
     configured = configured_keys(invocation)
-    if not configured.public_keys or not configured.origin:
-        return b""
-    keys = configured.trusted().of_log(f"{configured.origin}/{operator_id}")
-    return policy_text(keys, configured.witnesses).encode()
+    trusted = configured.trusted()
+    return policy_text(trusted.of_log(origin), configured.witnesses).encode() if trusted else b""
 
 
 def _lines(summary: Summary, target: Path, *, has_policy: bool) -> Iterator[str]:
@@ -153,8 +157,8 @@ def _lines(summary: Summary, target: Path, *, has_policy: bool) -> Iterator[str]
         )
     if summary.young_tokens:
         yield (
-            f"{count(summary.young_tokens, 'token')} left out, because they are valid or were until less than a minute"
-            " ago; run it again in two minutes."
+            f"{count(summary.young_tokens, 'token')} left out: still valid, or valid until less than a minute ago; run"
+            " it again in two minutes."
         )
     if summary.withheld:
         yield f"{count(summary.withheld, 'file')} left out because of the player; their hashes are there."
