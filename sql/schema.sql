@@ -442,7 +442,7 @@ begin
                                 else audit_append.backlog_block end,
            backlog_until = case when audit_append.backlog_part is distinct from 'done' then p.backlog_until end
      where p.revision = expected
-       -- A position ahead of the present would leave out what comes.
+       -- With a position ahead of the present, later rows would never be sealed.
        and coalesce(pg_snapshot_xmax(audit_append.sealed_until::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot()), true);
     is_appended := found;
     return next;
@@ -719,7 +719,7 @@ CREATE FUNCTION predictu_dispatch.audit_heads() RETURNS TABLE(unsealed_s double 
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-    -- One look at the index for each operator: this is read every few seconds.
+    -- One index lookup for each operator, because this is read every few seconds.
     with recursive verified (operator_id) as (
         select min(v.operator_id) from predictu_dispatch.audit_verification v
         union all
@@ -2341,7 +2341,7 @@ begin
     end if;
     raise exception using errcode = 'PD900',
         message = format('signing_key is append-only: %s is refused', tg_op),
-        hint = 'A key is retired once, and else its row is never changed or deleted.';
+        hint = 'The only change is that a key is retired, once: retire_signing_key().';
 end $$;
 
 CREATE FUNCTION predictu_dispatch.guard_tombstone() RETURNS trigger
@@ -4071,7 +4071,7 @@ begin
           from predictu_dispatch.missing_rows(part, first_tid, end_tid, cutoff) m;
         exit when unsealed is null;
         -- A sealer may be about to seal these rows, which it read before the partition was detached.
-        -- Either it is done once this lock is granted, or it has to begin again.
+        -- Once this lock is granted, it has either finished or must start again.
         update predictu_dispatch.audit_position p set revision = p.revision + 1;
     end loop;
     insert into predictu_dispatch.audit_removal_draft as d (operator_id, part, piece, leaf_indices)
@@ -4085,7 +4085,7 @@ begin
                        'where s.ctid = any ($1)', source) using as_stored;
     end if;
     if unsealed is not null then
-        -- As rows of this transaction, or no sealer would look for them.
+        -- With the id of this transaction, because sealers read new transactions only.
         select string_agg(quote_ident(a.attname), ', ' order by a.attnum) into columns
           from pg_attribute a
          where a.attrelid = 'predictu_dispatch.attempt_record'::regclass and a.attnum > 0 and not a.attisdropped

@@ -46,7 +46,7 @@ begin
     end loop;
 end $$;
 
--- A successor that an interrupted retention run left has not these columns; the next run begins anew.
+-- A successor that an interrupted retention run left lacks these columns; the next run starts again.
 do $$ declare
     kept text;
 begin
@@ -163,7 +163,7 @@ create table predictu_dispatch.audit_position (
     backlog_part       text,
     backlog_source     bigint,
     backlog_block      bigint,
-    -- Raised with every change: whoever began from an older one has lost.
+    -- Raised with every change: a sealer that read an older one must start again.
     revision           bigint not null default 0,
     sealed_at          timestamptz not null default clock_timestamp()
 );
@@ -216,7 +216,7 @@ create table predictu_dispatch.audit_cosignature (
     cosigned_at  timestamptz not null default clock_timestamp(),
     primary key (operator_id, size, witness)
 );
--- What each witness said last.
+-- The last answer of each witness.
 create table predictu_dispatch.audit_witness (
     operator_id      text not null,
     witness          text not null,
@@ -239,7 +239,7 @@ create table predictu_dispatch.audit_removal (
     part           text not null,
     cutoff         timestamptz not null,
     attempts       bigint not null,
-    -- The entries' places in the log, and the SHA-256 of their text, such as 0-255,300-301: sorted,
+    -- The entries' indices in the log, and the SHA-256 of their text, such as 0-255,300-301: sorted,
     -- merged, both ends included.
     leaf_indices   int8multirange not null,
     leaf_indices_sha256 bytea not null,
@@ -247,12 +247,12 @@ create table predictu_dispatch.audit_removal (
     written_in     bigint default pg_current_xact_id()::text::bigint,
     primary key (operator_id, removal_id)
 );
--- The places of the entries whose rows purge_audit() has found in a detached month, until it drops
--- the month and writes audit_removal. In pieces of 4096 places, so that a step rewrites little.
+-- The indices of the entries whose rows purge_audit() has found in a detached month, until it drops
+-- the month and writes audit_removal. In pieces of 4096 indices, so that a step rewrites little.
 create table predictu_dispatch.audit_removal_draft (
     operator_id    text not null,
     part           text not null,
-    -- The first place of the piece, divided by 4096.
+    -- The first index of the piece, divided by 4096.
     piece          bigint not null,
     leaf_indices   int8multirange not null,
     primary key (operator_id, part, piece)

@@ -1,4 +1,4 @@
--- The place of an entry in its log.
+-- The index of an entry in its log.
 -- $1 operator_id, $2 the entry's id, $3 started_at of an attempt
 select t.tile * 256 + n as index, substr(t.hashes, n * 32 + 1, 32) as leaf_hash
   from predictu_dispatch.audit_tile t, generate_series(0, octet_length(t.report_ids) / 16 - 1) n

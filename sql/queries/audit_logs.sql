@@ -1,6 +1,6 @@
--- Each log with its head, what is stored of its tiles and checkpoints, and what earlier verifications
--- and witnesses saw; and each operator that must have a log. An operator must have one if the
--- transaction that wrote its row last is visible in sealed_until.
+-- Each log with its head, the sizes of its tiles and checkpoints, and the sizes that earlier
+-- verifications and witnesses saw; and each operator that must have a log. An operator must have one
+-- if the transaction that wrote its row last is visible in sealed_until.
 -- $1 operator_id, or null for all
 select known.operator_id, l.origin, l.start_id, l.started_at, l.attempts_before, l.interventions_before,
        h.size, h.root, h.checkpoint, h.updated_at, coalesce(t.size, 0) as tiles_size,

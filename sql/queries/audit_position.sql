@@ -1,4 +1,4 @@
--- Up to where rows are in the logs, as numbers: the part of a transaction's id that its row has.
+-- Up to which transaction rows are sealed. Snapshots are numbers, as in written_in without its offset.
 select p.xid_offset, p.sealed_at, clock_timestamp() as read_at,
        p.system_identifier = (select c.system_identifier from pg_control_system() c)
            and pg_snapshot_xmax(p.sealed_until) <= pg_snapshot_xmax(pg_current_snapshot()) as is_same_cluster,

@@ -1,5 +1,5 @@
--- What retention recorded as removed. `too_young`: a tile of level 0 with such an entry of which every
--- attempt began after the cutoff; null if there is none.
+-- The removals that retention recorded. `too_young`: a tile of level 0 with a removed entry in which
+-- every attempt began after the cutoff; null if there is none.
 -- $1 operator_id, or null for all
 select r.operator_id, r.removal_id, r.part, r.cutoff, r.attempts, r.leaf_indices_sha256, r.removed_at,
        array(select array[lower(i), upper(i)] from unnest(r.leaf_indices) i) as leaf_ranges,

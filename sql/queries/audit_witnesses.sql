@@ -1,4 +1,4 @@
--- What each witness said last of each log.
+-- The last answer of each witness for each log.
 -- $1 operator_id, or null for all
 select w.operator_id, w.witness, w.size, w.cosigned_at, w.failed_at, w.is_refused, w.failure, h.size as log_size
   from predictu_dispatch.audit_witness w

@@ -1,4 +1,4 @@
--- The places of entries in their log. Reads all ids of the log: for the few that are no attempts.
+-- The indices of entries that are no attempts. Reads all ids of the log.
 -- $1 operator_id, $2 the entries' ids
 select wanted.entry_id, t.tile * 256 + n as index, substr(t.hashes, n * 32 + 1, 32) as leaf_hash
   from predictu_dispatch.audit_tile t

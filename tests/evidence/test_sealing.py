@@ -204,7 +204,7 @@ async def test_a_log_whose_tiles_were_changed_is_not_continued(harness: Harness,
         await harness.owner.execute(
             "set session_replication_role = replica;"
             "alter table predictu_dispatch.audit_tile disable trigger audit_tile_only_grows;"
-            "update predictu_dispatch.audit_tile set hashes = overlay(hashes placing decode('00', 'hex') from 33)"
+            "update predictu_dispatch.audit_tile set hashes = set_byte(hashes, 32, get_byte(hashes, 32) # 1)"
             " where operator_id = 'op_abc123'"
         )
         await insert_attempts(harness.owner, 1)

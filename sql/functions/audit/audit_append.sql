@@ -1,7 +1,7 @@
--- Appends to the logs what audit_unsealed() or audit_backlog() returned, in one durable transaction,
--- if the position's revision still is the one that they read; else it changes nothing. Hashes and
--- report_ids of level 0 are the new ones only, those of higher levels the whole tile's. The backlog's
--- columns are kept if `backlog_part` is null, and cleared if it is 'done'.
+-- Appends to the logs what audit_unsealed() or audit_backlog() returned, in one durable transaction.
+-- If the position's revision is no longer the one that they read, it changes nothing. On level 0
+-- hashes and report_ids are the new ones only, on higher levels those of the whole tile. The
+-- backlog's columns are kept if `backlog_part` is null, and cleared if it is 'done'.
 -- Returns the logs whose newest checkpoint is now stored: one in each minute after which a log has
 -- grown. The first row has no operator and says whether the position was the expected one.
 create or replace function predictu_dispatch.audit_append(
@@ -27,7 +27,7 @@ begin
                                 else audit_append.backlog_block end,
            backlog_until = case when audit_append.backlog_part is distinct from 'done' then p.backlog_until end
      where p.revision = expected
-       -- A position ahead of the present would leave out what comes.
+       -- With a position ahead of the present, later rows would never be sealed.
        and coalesce(pg_snapshot_xmax(audit_append.sealed_until::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot()), true);
     is_appended := found;
     return next;

@@ -1,11 +1,11 @@
--- Returns the head of each log, the cosignatures of its checkpoint, and for how long nothing was sealed;
--- and of the log's last verification its age and the number of its faults. Of a log that was never
--- verified, the age is that of the log. A log that was verified and is gone has no size.
+-- Returns for each log its head, the cosignatures of its checkpoint, the age of its last verification
+-- and the number of faults that it found; and the time since everything was sealed. If a log was never
+-- verified, the age is that of the log. A log that was verified and no longer exists has no size.
 create or replace function predictu_dispatch.audit_heads()
 returns table (unsealed_s double precision, operator_id text, size bigint, checkpoint text, cosignatures text[],
                verified_s double precision, faults bigint)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    -- One look at the index for each operator: this is read every few seconds.
+    -- One index lookup for each operator, because this is read every few seconds.
     with recursive verified (operator_id) as (
         select min(v.operator_id) from predictu_dispatch.audit_verification v
         union all

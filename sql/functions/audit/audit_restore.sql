@@ -1,7 +1,7 @@
 -- Continues the logs in another cluster, whose transaction ids begin from the start: raises xid_offset
--- above every written_in that is stored, and makes every stored row the backlog, of which the tiles
--- say what is sealed. Returns false if the cluster has not changed. Raises 55P03 if a table is in use
--- for longer than the lock timeout; then it must be called again.
+-- above every written_in that is stored, and makes every stored row the backlog. Rows whose id is in a
+-- tile are not sealed again. Returns false if the cluster has not changed. Raises 55P03 if a table is
+-- in use for longer than the lock timeout; then it must be called again.
 create or replace function predictu_dispatch.audit_restore() returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
 set enable_seqscan = off as $$

@@ -1,6 +1,6 @@
--- Places new entries, given as arrays, behind the heads of their operators' logs: returns their hashes
--- and ids tile by tile, and the partial tiles that every log has, which an append needs. `origin` is
--- null if the operator has no log yet. Logs without entries begin with their start entry.
+-- Assigns new entries, given as arrays, to tiles after the heads of their operators' logs. Returns their
+-- hashes and ids tile by tile, and the partial tiles of each log, which an append needs. `origin` is
+-- null if the operator has no log yet. A log without entries begins with its start entry.
 create or replace function predictu_dispatch.audit_tile_growth(
     operator_ids text[], written bigint[], entry_ids uuid[], started timestamptz[], leaves bytea[]
 ) returns table (operator_id text, origin text, size bigint, root bytea, level integer, tile bigint, is_new boolean,

@@ -1,6 +1,6 @@
 -- Returns what one turn of the sealer appends: the entries of rows whose transactions were not visible
 -- in sealed_until and are now, of all operators together, and the position after them. All of it sees
--- one snapshot, so no transaction is jumped over, whenever it commits. It reads `span` transaction ids
+-- one snapshot, so no transaction is skipped, whenever it commits. It reads `span` transaction ids
 -- on from sealed_until, and about `most` rows of whole transactions; is_behind says that more follow.
 -- `needs` is begin or restore if audit_begin() or audit_restore() must run first. Every row has the
 -- position; operator_id and the columns behind it are null if there is nothing to append.

@@ -2,7 +2,7 @@
 -- then it is a credential, and the function raises PD009 with the time from which it may be read. It
 -- is the token of the attempt's deciding row, or of the row with this report_id, such as that of a
 -- late answer. Raises PD003 if there is no such row, if it has no token, or if its exp cannot be
--- read: nobody knows then when the token has expired.
+-- read: then it is unknown when the token expires.
 create or replace function predictu_dispatch.token_of(
     operator_id text, request_id uuid, attempt integer, report_id uuid default null
 ) returns text language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$

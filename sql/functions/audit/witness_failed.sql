@@ -1,4 +1,4 @@
--- Stores that a witness did not cosign, and why. A refusal stands until the witness cosigns again.
+-- Stores that a witness did not cosign, and why. A refusal is cleared when the witness cosigns again.
 create or replace function predictu_dispatch.witness_failed(
     operator_id text, witness text, failure text, is_refused boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

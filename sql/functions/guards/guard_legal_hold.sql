@@ -1,7 +1,7 @@
--- Guards legal holds, for every role including the owner: a hold names what exists, and is lifted
--- once, with the time of that, and never changed or deleted otherwise. Placing one makes a running
--- retention read again, and waits for its step to end; lifting one makes the next run read the
--- callbacks again.
+-- Guards legal holds, for every role including the owner. A hold names an existing operator or bet. It
+-- is lifted once, with the time, and never changed or deleted otherwise. Placing one waits for the
+-- current step of a running retention and makes it read its months again. Lifting one makes the next
+-- run read the callbacks again.
 create or replace function predictu_dispatch.guard_legal_hold() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

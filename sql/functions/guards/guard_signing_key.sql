@@ -1,5 +1,5 @@
--- Refuses every change of signing_key but one: a key is retired once. For every role including the
--- owner.
+-- Refuses every change of signing_key except one, for every role including the owner: a key is retired
+-- once.
 create or replace function predictu_dispatch.guard_signing_key() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -13,7 +13,7 @@ begin
     end if;
     raise exception using errcode = 'PD900',
         message = format('signing_key is append-only: %s is refused', tg_op),
-        hint = 'A key is retired once, and else its row is never changed or deleted.';
+        hint = 'The only change is that a key is retired, once: retire_signing_key().';
 end $$;
 
 revoke all on function predictu_dispatch.guard_signing_key from public;

@@ -1,5 +1,5 @@
--- Lets the logs only grow, for every role including the owner: hashes are appended to a tile, a head's
--- size rises, and nothing else is changed or deleted.
+-- Refuses every change of the logs that is no growth, for every role including the owner: hashes are
+-- appended to a tile, a head's size rises, and nothing else is changed or deleted.
 create or replace function predictu_dispatch.refuse_log_change() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -1,7 +1,7 @@
 -- Returns the rows of a detached audit partition, in some of its blocks, that the audit no longer
--- has: whether each is needed, whether its operator has a log, and its place in it. leaf_index is
--- null if the row is not sealed. A repeated report has two rows of one id, and two places in the
--- order in which they were written; no place is returned that a removal has already.
+-- has: whether each is needed, whether its operator has a log, and its index there. leaf_index is
+-- null if the row is not sealed. A repeated report has two rows of one id, and two indices in the
+-- order in which they were written. An index that a removal has already is not returned.
 create or replace function predictu_dispatch.missing_rows(
     part text, first_tid tid, end_tid tid, cutoff timestamptz)
 returns table (row_tid tid, operator_id text, is_needed boolean, has_log boolean, leaf_index bigint)

@@ -1,5 +1,5 @@
 -- Raises 55000 if an audit partition has, in some of its blocks, a row that would be removed and is
--- not in its operator's log yet: nobody could prove afterwards what it was.
+-- not sealed yet: its content could not be proved afterwards.
 create or replace function predictu_dispatch.refuse_unsealed(part text, first_tid tid, end_tid tid, cutoff timestamptz)
 returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable

@@ -1,6 +1,6 @@
--- Decides about the rows of a detached audit partition in some of its blocks. What is needed and
--- what is not sealed yet returns to the audit; the places of all others are noted in
--- audit_removal_draft. Returns how many rows returned.
+-- Decides which rows of a detached audit partition are removed, in some of its blocks. Rows that are
+-- needed or not sealed yet are inserted into the audit again. The log indices of all others are
+-- collected in audit_removal_draft. Returns how many rows were inserted again.
 create or replace function predictu_dispatch.sort_out_rows(
     part text, first_tid tid, end_tid tid, cutoff timestamptz) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -22,7 +22,7 @@ begin
           from predictu_dispatch.missing_rows(part, first_tid, end_tid, cutoff) m;
         exit when unsealed is null;
         -- A sealer may be about to seal these rows, which it read before the partition was detached.
-        -- Either it is done once this lock is granted, or it has to begin again.
+        -- Once this lock is granted, it has either finished or must start again.
         update predictu_dispatch.audit_position p set revision = p.revision + 1;
     end loop;
     insert into predictu_dispatch.audit_removal_draft as d (operator_id, part, piece, leaf_indices)
@@ -36,7 +36,7 @@ begin
                        'where s.ctid = any ($1)', source) using as_stored;
     end if;
     if unsealed is not null then
-        -- As rows of this transaction, or no sealer would look for them.
+        -- With the id of this transaction, because sealers read new transactions only.
         select string_agg(quote_ident(a.attname), ', ' order by a.attnum) into columns
           from pg_attribute a
          where a.attrelid = 'predictu_dispatch.attempt_record'::regclass and a.attnum > 0 and not a.attisdropped

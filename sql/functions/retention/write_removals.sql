@@ -1,5 +1,5 @@
--- Writes what the next DROP TABLE removes, one row for each operator with a log: the places of the
--- entries whose rows are gone.
+-- Records what the next DROP TABLE removes, one row for each operator with a log: the indices of the
+-- entries whose rows are removed.
 create or replace function predictu_dispatch.write_removals(part text, cutoff timestamptz) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
