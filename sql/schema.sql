@@ -800,6 +800,15 @@ CREATE FUNCTION predictu_dispatch.audit_removal_entry(r predictu_dispatch.audit_
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN convert_to((((((((((((('{"attempts":'::text || COALESCE(((r).attempts)::text, 'null'::text)) || ',"cutoff":'::text) || COALESCE((('"'::text || CASE WHEN (((r).cutoff >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((r).cutoff < 'infinity'::timestamp with time zone)) THEN to_char(((r).cutoff AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((r).cutoff) THEN to_char(((r).cutoff AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((r).cutoff)::text END) || '"'::text), 'null'::text)) || ',"kind":"removal","leaf_indices_sha256":'::text) || COALESCE((('"'::text || encode((r).leaf_indices_sha256, 'hex'::text)) || '"'::text), 'null'::text)) || ',"operator_id":'::text) || COALESCE((to_json((r).operator_id))::text, 'null'::text)) || ',"part":'::text) || COALESCE((to_json((r).part))::text, 'null'::text)) || ',"removal_id":'::text) || COALESCE((('"'::text || ((r).removal_id)::text) || '"'::text), 'null'::text)) || ((((',"removed_at":'::text || COALESCE((('"'::text || CASE WHEN (((r).removed_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND ((r).removed_at < 'infinity'::timestamp with time zone)) THEN to_char(((r).removed_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text) WHEN isfinite((r).removed_at) THEN to_char(((r).removed_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z BC"'::text) ELSE ((r).removed_at)::text END) || '"'::text), 'null'::text)) || ',"version":1,"written_in":'::text) || COALESCE(((r).written_in)::text, 'null'::text)) || '}'::text)), 'UTF8'::name);
 
+CREATE FUNCTION predictu_dispatch.audit_rescan() RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    update predictu_dispatch.audit_position p
+       set backlog_until = p.sealed_until, backlog_part = '', backlog_source = null, backlog_block = null,
+           revision = p.revision + 1
+$$;
+
 CREATE FUNCTION predictu_dispatch.audit_restore() RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5143,6 +5152,9 @@ GRANT SELECT ON TABLE predictu_dispatch.audit_removal TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.audit_removal TO predictu_support;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.audit_removal_entry(r predictu_dispatch.audit_removal) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.audit_rescan() FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.audit_rescan() TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.audit_restore() FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.audit_restore() TO predictu_dispatcher;

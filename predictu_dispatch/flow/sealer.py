@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
-from predictu_dispatch.core.sealing import GrowingLog, GrownLog, LogHeads, StoredCheckpoint, Turn, grow
+from predictu_dispatch.core.sealing import GrowingLog, GrownLog, LogDamagedError, LogHeads, StoredCheckpoint, Turn, grow
 from predictu_dispatch.flow.loops import ChoreObserver, run_chore
 
 _ROWS_MAX: Final = 10_000
@@ -36,6 +37,7 @@ class AuditStore(Protocol):
     async def append(self, turn: Turn, grown: Sequence[GrownLog]) -> list[StoredCheckpoint] | None: ...
     async def begin(self, origin: str, operator_ids: Sequence[str]) -> list[str]: ...
     async def summarize(self) -> None: ...
+    async def rescan(self) -> None: ...
     async def heads(self) -> LogHeads | None: ...
 
 
@@ -65,6 +67,8 @@ class Sealer:
         self._seeds = seeds
         self._span = _SPAN
         self._unsummarized = 0
+        self._damaged: set[str] = set()
+        """The operators to whose logs this sealer could append nothing, since it last could."""
         self.notes: dict[str, str] = {}
         """The newest checkpoint of each log with all known signatures, by operator_id."""
 
@@ -114,10 +118,30 @@ class Sealer:
         return turn if turn is not None and await self._append(turn) else None
 
     async def _append(self, turn: Turn) -> bool:
-        stored = await self._store.append(turn, [await self._grow(log) for log in turn.logs])
+        grown = []
+        for log in turn.logs:
+            try:
+                grown.append(await self._grow(log))
+            except LogDamagedError as error:
+                # The other logs go on, and their position with it; see _repaired().
+                self._damaged.add(log.operator_id)
+                self._observer.chore_failed("seal_log", error)
+        if self._damaged:
+            # Not everything is sealed.
+            turn = replace(turn, sealed_at=None)
+        stored = await self._store.append(turn, grown)
         for checkpoint in stored or ():
             self._observer.checkpoint_stored(checkpoint)
+        if stored is not None and (repaired := self._damaged & {log.operator_id for log in grown}):
+            await self._repaired(repaired)
         return stored is not None
+
+    async def _repaired(self, operator_ids: set[str]) -> None:
+        """Find the rows that were left out while these logs were damaged."""
+        await self._store.rescan()
+        self._damaged -= operator_ids
+        if not self._damaged:
+            self._observer.chore_succeeded("seal_log")
 
     async def _grow(self, log: GrowingLog) -> GrownLog:
         steps = grow(log, self._seeds())

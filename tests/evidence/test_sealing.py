@@ -197,19 +197,37 @@ async def test_one_checkpoint_is_stored_for_each_minute_and_the_last_one_too(
     assert [one.size for one in sealer.observer.stored if one.operator_id == OPERATOR] == await stored()
 
 
-async def test_a_log_whose_tiles_were_changed_is_not_continued(harness: Harness, database: Database) -> None:
+async def test_a_log_whose_tiles_were_changed_is_not_continued_and_the_others_are(
+    harness: Harness, database: Database
+) -> None:
+    flip = (
+        "set session_replication_role = replica;"
+        "alter table predictu_dispatch.audit_tile disable trigger audit_tile_only_grows;"
+        "update predictu_dispatch.audit_tile"
+        " set hashes = overlay(hashes placing set_byte(substr(hashes, 33, 1), 0, get_byte(hashes, 32) # 1) from 33)"
+        " where operator_id = 'op_abc123'"
+    )
     async with open_sealer(database.dispatcher) as sealer:
         await insert_attempts(harness.owner, 5)
+        await insert_attempts(harness.owner, 5, "op_other")
         await sealer.seal_all()
-        await harness.owner.execute(
-            "set session_replication_role = replica;"
-            "alter table predictu_dispatch.audit_tile disable trigger audit_tile_only_grows;"
-            "update predictu_dispatch.audit_tile set hashes = set_byte(hashes, 32, get_byte(hashes, 32) # 1)"
-            " where operator_id = 'op_abc123'"
-        )
-        await insert_attempts(harness.owner, 1)
-        with pytest.raises(LogDamagedError, match=r"audit\.predictu\.example/op_abc123"):
+        await harness.owner.execute(flip)
+        for _ in range(3):
+            await insert_attempts(harness.owner, 2)
+            await insert_attempts(harness.owner, 2, "op_other")
             await sealer.seal_all()
+        sizes = "select operator_id, size from predictu_dispatch.audit_head"
+        assert dict(await harness.owner.fetch(sizes)).items() >= {"op_abc123": 6, "op_other": 12}.items()
+        assert {type(one) for one in sealer.observer.failures} == {LogDamagedError}
+        assert "audit.predictu.example/op_abc123" in str(sealer.observer.failures[0])
+        sealed_at = await harness.owner.fetchval("select sealed_at from predictu_dispatch.audit_position")
+        # Repaired: the rows that were left out are found.
+        await harness.owner.execute(flip)
+        await insert_attempts(harness.owner, 1)
+        await sealer.seal_all()
+        await sealer.seal_all()
+        assert (await check_logs(harness.owner))["op_abc123"] == 6 + 6 + 1
+        assert await harness.owner.fetchval("select sealed_at from predictu_dispatch.audit_position") > sealed_at
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ FOR_SEALING = {
     "audit_backlog",
     "audit_begin",
     "audit_heads",
+    "audit_rescan",
     "audit_restore",
     "audit_summarize",
     "audit_unsealed",

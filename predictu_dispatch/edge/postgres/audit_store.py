@@ -107,6 +107,10 @@ class AuditStore:
         [row] = await self._fetch(query("audit_begin"), origin, list(operator_ids), timeout_s=_COUNT_TIMEOUT_S)
         return list(row["begun"])
 
+    async def rescan(self) -> None:
+        """Make every stored row the backlog again."""
+        await self._fetch(query("audit_rescan"), timeout_s=_TIMEOUT_S)
+
     async def summarize(self) -> None:
         """Summarize new pages in the BRIN indexes, so that unsealed() reads each page once."""
         await self._fetch(query("audit_summarize"), timeout_s=_TIMEOUT_S)
