@@ -217,7 +217,8 @@ async def test_a_log_whose_tiles_were_changed_is_not_continued_and_the_others_ar
             await insert_attempts(harness.owner, 2, "op_other")
             await sealer.seal_all()
         sizes = "select operator_id, size from predictu_dispatch.audit_head"
-        assert dict(await harness.owner.fetch(sizes)).items() >= {"op_abc123": 6, "op_other": 12}.items()
+        found = {row["operator_id"]: row["size"] for row in await harness.owner.fetch(sizes)}
+        assert found.items() >= {"op_abc123": 6, "op_other": 12}.items()
         assert {type(one) for one in sealer.observer.failures} == {LogDamagedError}
         assert "audit.predictu.example/op_abc123" in str(sealer.observer.failures[0])
         sealed_at = await harness.owner.fetchval("select sealed_at from predictu_dispatch.audit_position")
