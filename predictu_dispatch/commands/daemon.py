@@ -131,6 +131,7 @@ def _announce_build(names: list[str]) -> None:
 @common_options
 def check(invocation: Invocation) -> None:
     """Validate all files, keys and certificates. Exits 2 with one line per fault."""
+    configuration = invocation.load()
     rows = [
         {
             "operator_id": operator_id,
@@ -139,7 +140,7 @@ def check(invocation: Invocation) -> None:
             "key_id": operator.signing_key.kid,
             "callback_url": operator.settings.callback_url,
         }
-        for operator_id, operator in invocation.load().operators.items()
+        for operator_id, operator in configuration.operators.items()
     ]
     if invocation.json:
         print_json({"ok": True, "operators": rows, "faults": []})
@@ -147,4 +148,9 @@ def check(invocation: Invocation) -> None:
     shown = [{**row, "enabled": "enabled" if row["enabled"] else "disabled"} for row in rows]
     for line in table([list(map(str, row.values())) for row in shown]):
         print_line(line.rstrip())
+    if (audit := configuration.dispatcher.audit).origin:
+        witnesses = ", ".join(each.name for each in audit.witness) or "none"
+        print_line(f"audit: sealed as {audit.origin}/OPERATOR; witnesses: {witnesses}")
+    elif audit.key_file:
+        print_line("warning: [audit] key_file is set and origin is not, so the audit is not sealed", err=True)
     print_line(f"{count(len(rows), 'operator')}, no faults")

@@ -59,6 +59,8 @@ class Summary:
     bytes: int = 0
     files: int = 0
     attempts: int = 0
+    unfinished: int = 0
+    """Callbacks that are not final yet."""
     unsealed: list[str] = field(default_factory=list)
     """What the log does not have yet."""
     uncosigned: int = 0
@@ -103,7 +105,9 @@ class _Writer:
         self._archive = archive
         self._request = request
         self._facts = facts
-        self._summary = Summary(attempts=len(facts.attempts))
+        self._summary = Summary(
+            attempts=len(facts.attempts), unfinished=sum(row["finished_at"] is None for row in facts.callbacks)
+        )
         self._folders: dict[str, list[dict[str, object]]] = {"attempts": [], "interventions": [], "keys": []}
 
     async def write(self, story: Story) -> Summary:

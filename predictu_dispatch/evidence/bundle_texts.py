@@ -14,58 +14,68 @@ README: Final = """\
 What was sent about one bet, and what came back
 ================================================
 
-story.txt tells the bet's life in plain words. The other files are what supports it:
+story.txt tells the bet's life in plain words. The other files support it:
 
-  attempts/METHOD_REQUEST_NUMBER/   one try to send a callback
-    entry.json                      its record, as the log has it: hashes of all the rest
-    entry.tlog-proof                the proof that the log has the record
-    entry.cosigned.tlog-proof       the same for the first state of the log that a witness saw
-    request.body                    the bytes that were sent
-    request.headers.json            the headers, without the token's signature
-    token.jwt                       the token: our signature on the bytes that were sent
-    response.body                   the bytes that came back, or their beginning if it repeats
-                                    an earlier answer
-    response.headers.json           the headers that came back
-    error.txt                       what went wrong
-  interventions/ID/                 what a person of ours did
-  keys/KID/                         a public key that signed, and since when the log has it
-  start/                            the first entry of the log
-  policy.txt                        the keys of the log and of its witnesses, if they were known
-  bundle.json                       the SHA-256 of each file, and what was left out and why
+  attempts/METHOD_REQUEST_NUMBER/  one try to send a callback
+    entry.json                     its record in the log: hashes of the rest
+    entry.tlog-proof               the proof that the log has the record
+    entry.cosigned.tlog-proof      the same for the first state of the log that
+                                   a witness saw
+    request.body                   the bytes that were sent
+    request.headers.json           the headers, without the token's signature
+    token.jwt                      the token: our signature on the bytes
+    response.body                  the bytes that came back, or their beginning
+                                   if it repeats an earlier answer
+    response.headers.json          the headers that came back
+    error.txt                      what went wrong
+  interventions/ID/                what a person of ours did
+  keys/KID/                        a public key that signed, and since when the
+                                   log has it
+  start/                           the first entry of the log
+  policy.txt                       the keys of the log and of its witnesses, if
+                                   they were known
+  bundle.json                      the SHA-256 of each file, and what was left
+                                   out and why
 
 How to verify it without us
 ---------------------------
-You need Python 3.11 with PyNaCl and cryptography, and the folder `verifier` of our software. Get it
-from a copy that you made earlier, or from somebody else than us, or write your own: the file
-FORMAT.md specifies every byte.
+You need Python 3.11 with PyNaCl and cryptography, and the folder `verifier` of
+our software. Get it from a copy that you made earlier, or from somebody else
+than us, or write your own: the file FORMAT.md specifies every byte.
 
     python verifier bundle.zip --policy policy.txt
 
---policy is what you trust: the key of our log for you, which you got from us before there was a
-dispute, and the keys of witnesses. Without it the verifier uses the policy.txt in the bundle, and
-then nothing proves that this key is ours.
+--policy is what you trust: the key of our log for you, which you got from us
+before there was a dispute, and the keys of witnesses. Without it the verifier
+uses the policy.txt in the bundle, and then nothing proves that this key is
+ours.
 
-By hand: the SHA-256 of request.body is the claim `digest` of token.jwt. Any JWT library verifies
-token.jwt with keys/KID/jwk.json; ignore that it has expired. Any verifier of c2sp.org/tlog-proof
-verifies entry.tlog-proof for the bytes of entry.json.
+By hand: the SHA-256 of request.body is the claim `digest` of token.jwt. Any JWT
+library verifies token.jwt with keys/KID/jwk.json; ignore that it has expired.
+Any verifier of c2sp.org/tlog-proof verifies entry.tlog-proof for the bytes of
+entry.json.
 
 What it proves
 --------------
-- We signed the bytes of request.body, for this operator, this method and this request.
-- The records are in our log, and have not been changed since a witness saw the log.
-- request.*, response.*, token.jwt and error.txt are what the records were made of.
+- We signed the bytes of request.body, for this operator, this method and this
+  request.
+- The records are in our log, and have not been changed since a witness saw the
+  log.
+- request.*, response.*, token.jwt and error.txt are what the records were made
+  of.
 - The log had the keys before they signed.
 
 What it cannot prove
 --------------------
-- What the operator received, answered and booked. The records say what we saw of it.
+- What the operator received, answered and booked. The records say what we saw
+  of it.
 - That our clocks were right.
 - That nothing else exists about this bet. Only the whole log shows that.
 - When a record came into the log, if no witness has cosigned it.
 - What happened to a record before the log began.
 - That story.txt is right. It is our reading of the records.
 
-In a bundle without the player, the bodies and whatever else names the player are left out. Their
-hashes stay, and so do our signatures on them. Whoever knows or guesses a whole body can still
-recognise it by its hash.
+In a bundle without the player, the bodies and whatever else names the player
+are left out. Their hashes stay, and so do our signatures on them. Whoever knows
+or guesses a whole body can still recognise it by its hash.
 """

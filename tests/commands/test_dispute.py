@@ -107,7 +107,9 @@ async def test_a_whole_bet_is_proved(disputes: Disputes, auditor: CommandLine, d
         f"in {folders[0]}",
     ):
         assert phrase in told, (phrase, told)
-    assert "python verifier bundle.zip" in content_of(path, "README.txt").decode()
+    readme = content_of(path, "README.txt").decode()
+    assert "python verifier bundle.zip" in readme
+    assert max(map(len, readme.splitlines())) <= 80
 
 
 async def test_the_same_rows_give_the_same_bytes_that_only_the_owner_reads(
@@ -170,6 +172,20 @@ async def test_what_is_not_sealed_yet_is_said(disputes: Disputes, auditor: Comma
     assert sum("signed the body" in text for text in proved(report)) == 4
     await sealed(database)
     assert sum("is entry" in text for text in proved(verified(await bundle_of(auditor, "2.zip")))) == 5
+
+
+async def test_a_callback_that_is_being_sent_may_be_applied(
+    disputes: Disputes, harness: Harness, auditor: CommandLine, database: Database
+) -> None:
+    await sealed(database)
+    await harness.lease(await disputes.place())
+    path = auditor.folder / "bundle.zip"
+    code, text, _ = await auditor.run("dispute", "--bet", OPERATOR, BET, "-o", str(path))
+    assert code == 0
+    assert "1 callback is not final yet; run it again later for the rest." in one_line(text)
+    story = content_of(path, "story.txt").decode()
+    assert "it is being sent now" in story
+    assert "the operator has not applied it" not in story
 
 
 async def test_the_first_cosigned_checkpoint_gives_the_time(
@@ -390,6 +406,7 @@ async def test_json_says_what_is_in_it(disputes: Disputes, auditor: CommandLine,
         "bytes": path.stat().st_size,
         "files": len(names_in(path)),
         "attempts": 4,
+        "unfinished": 0,
         "unsealed": [],
         "uncosigned": 6,
         "young_tokens": 0,

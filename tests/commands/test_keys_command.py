@@ -142,6 +142,13 @@ def test_check_lists_the_operators(dispatcher: Path) -> None:
     lines = run(dispatcher, "check").stdout.splitlines()
     assert lines[0] == f"op_a   enabled  EdDSA  {listed['operators'][0]['key_id']}  https://h/"
     assert lines[2] == "2 operators, no faults"
+    with dispatcher.open("a") as file:
+        file.write('[audit]\nkey_file = "audit.pem"\n')
+    assert "key_file is set and origin is not, so the audit is not sealed" in run(dispatcher, "check").stderr
+    with dispatcher.open("a") as file:
+        file.write('origin = "audit.example.com"\n')
+    run(dispatcher, "keys", "new", "--audit")
+    assert "audit: sealed as audit.example.com/OPERATOR; witnesses: none\n" in run(dispatcher, "check").stdout
 
 
 def test_check_exits_2_with_every_fault_on_its_own_line(dispatcher: Path) -> None:

@@ -54,7 +54,7 @@ def prove(
             output.write_text(proof.log_proof.text(), encoding="utf-8")
             entry_file.write_bytes(proof.entry)
         except OSError as error:
-            refuse(invocation, f"{error.filename}: {error.strerror}")
+            refuse(invocation, f"{error.filename or output}: {error.strerror}")
     if invocation.json:
         print_json(
             {

@@ -162,7 +162,7 @@ async def _export(
             except (NotExportedError, NoteError) as error:
                 refused.append(str(error))
             except OSError as error:
-                refuse(invocation, f"{error.filename}: {error.strerror}")
+                refuse(invocation, f"{error.filename or folder}: {error.strerror}")
     return done, refused
 
 

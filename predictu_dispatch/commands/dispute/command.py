@@ -144,6 +144,9 @@ def _policy(invocation: Invocation, origin: str, path: Path | None) -> bytes:
 
 def _lines(summary: Summary, target: Path, *, has_policy: bool) -> Iterator[str]:
     yield f"{target}: {summary.bytes:,} bytes, {count(summary.attempts, 'attempt')}, {count(summary.files, 'file')}."
+    if summary.unfinished:
+        verb = "is" if summary.unfinished == 1 else "are"
+        yield f"{count(summary.unfinished, 'callback')} {verb} not final yet; run it again later for the rest."
     if summary.unsealed:
         more = f" and {len(summary.unsealed) - 1} more" if len(summary.unsealed) > 1 else ""
         yield (

@@ -46,7 +46,9 @@ def _callback(facts: Facts, callback: Row) -> Iterator[tuple[str, str]]:
     yield f"{callback['method']} {callback['request_id']} is {callback['state']}:", ""
     state = state_text(callback["state"], callback["reason"], callback["operator_status"], facts.bet["operator_id"])
     yield _shown(facts, state), "  "
-    if callback["reason"] != "nothing_to_reverse":
+    # An attempt that is being sent may be applied at this moment.
+    is_being_sent = callback["state"] == "in_flight" and callback["effect"] == "none"
+    if callback["reason"] != "nothing_to_reverse" and not is_being_sent:
         yield EFFECTS[callback["effect"]], "  "
     if callback["amount"] is not None:
         currency = callback["currency"] or callback["bet_currency"]
