@@ -1,6 +1,7 @@
 """Writes a bundle: everything about one bet, with proofs, in one ZIP (FORMAT.md, "Bundles").
 
-The same rows give the same bytes. One attempt at a time is in memory. All is read in one snapshot.
+The same rows give the same bytes. One attempt at a time is in memory. All rows are read in one
+snapshot.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from predictu_dispatch.evidence.stored_zip import StoredZip
 FORMAT: Final = "predictu-dispatch bundle"
 VERSION: Final = 1
 READABLE_AFTER_S: Final = 60.0
-"""After its end a token is no credential, whatever clocks say."""
+"""So long after its exp a token is no credential, even if clocks differ."""
 Row: TypeAlias = Any
 Story: TypeAlias = Callable[["Facts"], bytes]
 
@@ -54,7 +55,7 @@ class Facts:
 
 @dataclass(slots=True)
 class Summary:
-    """What a bundle has."""
+    """Figures about a bundle."""
 
     bytes: int = 0
     files: int = 0
@@ -62,7 +63,7 @@ class Summary:
     unfinished: int = 0
     """Callbacks that are not final yet."""
     unsealed: list[str] = field(default_factory=list)
-    """What the log does not have yet."""
+    """Attempts, interventions and keys that are not sealed yet."""
     uncosigned: int = 0
     young_tokens: int = 0
     withheld: int = 0
@@ -73,7 +74,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What shall be in a bundle."""
+    """Which bundle is written."""
 
     operator_id: str
     bet_id: str
@@ -218,7 +219,7 @@ class _Writer:
     def _parted(
         self, contents: Mapping[str, bytes | None], always: Sequence[str] = ()
     ) -> tuple[dict[str, bytes], dict[str, str]]:
-        """Part what may be in the bundle from what names the player."""
+        """Split the files into those to include and those to withhold, each with its reason."""
         player = self._facts.player
         present = {name: content for name, content in contents.items() if content is not None}
         if player is None:
@@ -264,7 +265,7 @@ def folder_of(row: Row) -> str:
 
 
 def _expiry_s(request_headers: str) -> float | None:
-    """When the token in these headers ends, in Unix time; None if they have no such token."""
+    """The exp of the token in these headers, in Unix time; None if they have no such token."""
     authorization = json.loads(request_headers).get("Authorization", "")
     matched = re.fullmatch(r"Bearer [\w-]+\.([\w-]+)\.\[signature withheld\]", authorization, re.ASCII)
     if matched is None:

@@ -14,13 +14,13 @@ README: Final = """\
 What was sent about one bet, and what came back
 ================================================
 
-story.txt tells the bet's life in plain words. The other files support it:
+story.txt describes the bet in plain words. The other files are the evidence:
 
   attempts/METHOD_REQUEST_NUMBER/  one try to send a callback
     entry.json                     its record in the log: hashes of the rest
     entry.tlog-proof               the proof that the log has the record
-    entry.cosigned.tlog-proof      the same for the first state of the log that
-                                   a witness saw
+    entry.cosigned.tlog-proof      the same proof with the first checkpoint that
+                                   a witness cosigned
     request.body                   the bytes that were sent
     request.headers.json           the headers, without the token's signature
     token.jwt                      the token: our signature on the bytes
@@ -28,9 +28,9 @@ story.txt tells the bet's life in plain words. The other files support it:
                                    if it repeats an earlier answer
     response.headers.json          the headers that came back
     error.txt                      what went wrong
-  interventions/ID/                what a person of ours did
-  keys/KID/                        a public key that signed, and since when the
-                                   log has it
+  interventions/ID/                a manual action of our staff
+  keys/KID/                        a public key that signed, and when the log
+                                   first had it
   start/                           the first entry of the log
   policy.txt                       the keys of the log and of its witnesses, if
                                    they were known
@@ -40,15 +40,14 @@ story.txt tells the bet's life in plain words. The other files support it:
 How to verify it without us
 ---------------------------
 You need Python 3.11 with PyNaCl and cryptography, and the folder `verifier` of
-our software. Get it from a copy that you made earlier, or from somebody else
-than us, or write your own: the file FORMAT.md specifies every byte.
+our software. Use a copy that you made earlier, get it from a third party, or
+write your own: the file FORMAT.md specifies every byte.
 
     python verifier bundle.zip --policy policy.txt
 
---policy is what you trust: the key of our log for you, which you got from us
-before there was a dispute, and the keys of witnesses. Without it the verifier
-uses the policy.txt in the bundle, and then nothing proves that this key is
-ours.
+--policy names whom you trust: the key of your log, which you got from us
+before the dispute, and the keys of witnesses. Without it the verifier uses the
+policy.txt in the bundle, and then nothing proves that this key is ours.
 
 By hand: the SHA-256 of request.body is the claim `digest` of token.jwt. Any JWT
 library verifies token.jwt with keys/KID/jwk.json; ignore that it has expired.

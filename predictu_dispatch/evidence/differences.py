@@ -1,4 +1,4 @@
-"""Names what differs between rows and leaves, among the entries of the sums that are not zero."""
+"""Names the differences between rows and leaves in the sums that are not zero."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from predictu_dispatch.evidence.ranges import Ranges
 
 
 class Leaf(NamedTuple):
-    """An entry of a log, and its place there."""
+    """An entry of a log, by its index and leaf hash."""
 
-    at: int
+    leaf_index: int
     leaf_hash: bytes
 
 
@@ -45,7 +45,7 @@ class Differences:
 
     def faults(self, removed: Mapping[str, Ranges]) -> Iterator[Fault]:
         """Yield a fault for each leaf or row without its counterpart, in the order of the logs."""
-        for key, leaves in sorted(self.leaves.items(), key=lambda item: (item[0][0], item[1][0].at)):
+        for key, leaves in sorted(self.leaves.items(), key=lambda item: (item[0][0], item[1][0].leaf_index)):
             yield from _Entry(key, leaves, self.rows.get(key, [])).faults(removed.get(key[0], Ranges()))
         for key, rows in sorted(self.rows.items(), key=lambda item: (item[0][0], item[1][0].at)):
             if key not in self.leaves:
@@ -61,21 +61,19 @@ class _Entry:
         self._rows = list(rows)
 
     def faults(self, removed: Ranges) -> Iterator[Fault]:
-        taken = [(leaf, self._take(leaf)) for leaf in self._leaves if leaf.at not in removed]
+        taken = [(leaf, self._take(leaf)) for leaf in self._leaves if leaf.leaf_index not in removed]
         for leaf, row in taken:
             # A log that begins with old rows has its start before the position has moved on.
-            if row is not None and row.is_pending and leaf.at > 0:
-                detail = "it is in the log, and audit_position says that it waits to be sealed"
+            if row is not None and row.is_pending and leaf.leaf_index > 0:
+                detail = "it is in the log, but audit_position says that it is not sealed yet"
                 yield self._fault(FaultKind.HEAD, row.subject, leaf, detail)
         for leaf in self._leaves:
-            if leaf.at in removed and (row := self._take(leaf)):
-                yield self._fault(
-                    FaultKind.REMOVAL, row.subject, leaf, "it is recorded as removed, and its row is there"
-                )
+            if leaf.leaf_index in removed and (row := self._take(leaf)):
+                yield self._fault(FaultKind.REMOVAL, row.subject, leaf, "it is recorded as removed, but its row exists")
         yield from [self._without_row(leaf) for leaf, row in taken if row is None]
         for row in self._rows:
-            if self._leaves and all(leaf.at in removed for leaf in self._leaves):
-                detail = "it is recorded as removed, and there is a row"
+            if self._leaves and all(leaf.leaf_index in removed for leaf in self._leaves):
+                detail = "it is recorded as removed, but a row with its id exists"
                 yield self._fault(FaultKind.REMOVAL, row.subject, self._leaves[0], detail)
             elif self._leaves:
                 yield self._fault(FaultKind.COPIED, row.subject, self._leaves[0])
@@ -88,7 +86,7 @@ class _Entry:
             return self._fault(FaultKind.CHANGED, self._rows.pop(0).subject, leaf)
         name = f"the entry {UUID(bytes=self._entry_id)}"
         if same is not None:
-            return self._fault(FaultKind.SEALED_TWICE, name, leaf, f"it is in the log as entry {same.at} too")
+            return self._fault(FaultKind.SEALED_TWICE, name, leaf, f"it is in the log as entry {same.leaf_index} too")
         return self._fault(FaultKind.MISSING, name, leaf)
 
     def _take(self, leaf: Leaf) -> StoredRow | None:
@@ -100,5 +98,5 @@ class _Entry:
         return None
 
     def _fault(self, kind: FaultKind, subject: str, leaf: Leaf | None = None, detail: str = "") -> Fault:
-        index = leaf.at if leaf else None
+        index = leaf.leaf_index if leaf else None
         return Fault(operator_id=self._operator_id, kind=kind, subject=subject, detail=detail, index=index)

@@ -1,7 +1,7 @@
 """The bundles of entries of a static log (c2sp.org/tlog-tiles), built from the rows as stored.
 
-Postgres sorts the entries by their places, so that memory is bounded however rows and places differ
-in order. A bundle is whole or left out: entries whose rows retention removed cannot be built.
+Postgres sorts the entries by index, so memory is bounded in whatever order the rows are stored. An
+entry bundle is whole or left out: entries whose rows retention removed cannot be built.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from predictu_dispatch.evidence.entry_sql import SOURCES, entry_expression
 from predictu_dispatch.evidence.ranges import Ranges
 
 _TILES: Final = 4_096
-"""A million entries; each statement reads the months to which they belong."""
+"""A million entries; each statement reads the months of their attempts."""
 _LEAVES: Final = """
 with leaf as materialized (
     select t.tile * 256 + n as place, encode(substr(t.report_ids, n * 16 + 1, 16), 'hex')::uuid as entry_id,
@@ -40,9 +40,9 @@ _OF_THESE_MONTHS: Final = """
 
 
 class Bundle(NamedTuple):
-    """A tile's entries as a file, or None and how many entries have no row that fits.
+    """The entries of a tile as a file; `content` is None if an entry has no row that fits.
 
-    Of those `unexplained` were not removed by retention.
+    `unexplained` counts those whose rows were not removed by retention.
     """
 
     tile: int

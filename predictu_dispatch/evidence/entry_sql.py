@@ -1,8 +1,8 @@
 """The statements that compute leaf hashes inside Postgres, from this release's own files.
 
 The expression that builds an entry is taken from sql/functions/audit/ and run inline. The function
-of that name in the database is not called: whoever changed a row could have changed it too. For the
-same reason sums are compared here and not there.
+of that name in the database is not called: an attacker who changed a row could have changed it too.
+For the same reason sums are compared here and not in the database.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class EntrySource:
     written_in: str
     at: str
     subject: str
-    """The row's name for people, as an expression."""
+    """The row's name in messages, as an SQL expression."""
     is_partitioned: bool = False
 
 

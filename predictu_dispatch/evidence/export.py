@@ -50,7 +50,7 @@ class Exported(NamedTuple):
     tiles: int
     bundles: int
     left_out: int
-    """Bundles of entries that were not written, because rows are gone."""
+    """Entry bundles that were not written, because rows are missing."""
     unexplained: int
     """Entries without a row that fits, although retention did not remove it."""
 
@@ -85,7 +85,7 @@ class EarlierExport:
 
 
 def folder_of(origin: str) -> str:
-    """The folder of a log: the last part of its name, without what leads elsewhere."""
+    """The folder of a log: the last part of its name, with a leading dot escaped."""
     name = origin.rpartition("/")[2]
     return name.replace(".", "%2e") if name.startswith(".") else name
 
@@ -128,7 +128,7 @@ async def export_log(reader: AuditReader, operator_id: str, folder: Path, *, sin
         hashes = rows[0]["hashes"][: width * HASH_BYTES] if rows else b""
         if len(hashes) != width * HASH_BYTES:
             raise NotExportedError(
-                f"tile {level}/{number} of {operator_id} is gone; run predictu-dispatch audit verify"
+                f"tile {level}/{number} of {operator_id} is missing; run predictu-dispatch audit verify"
             )
         whole = target / tile_path(level, number)
         _write(whole if width == TILE_WIDTH else target / tile_path(level, number, width), hashes)

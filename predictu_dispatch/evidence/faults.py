@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 FIRST_FAULTS: Final = 20
-"""So many are kept for each operator; the others are only counted."""
+"""Faults that are kept for each operator; further ones are only counted."""
 
 
 class FaultKind(StrEnum):
@@ -35,7 +35,7 @@ class FaultKind(StrEnum):
 
 FAULT_TEXTS: Final = {
     FaultKind.CHANGED: "the stored row is not the one that was sealed",
-    FaultKind.MISSING: "the entry's row is gone, and no removal is recorded",
+    FaultKind.MISSING: "the entry has no row, and no removal is recorded",
     FaultKind.ADDED: "the row was never sealed, although its transaction was",
     FaultKind.COPIED: "the row is there more than once",
     FaultKind.SEALED_TWICE: "the entry is in the log more than once",
@@ -43,14 +43,14 @@ FAULT_TEXTS: Final = {
     FaultKind.LOG_MISSING: "the operator has no log",
     FaultKind.START: "the log does not begin with its start entry",
     FaultKind.REMOVAL: "the recorded removal is not the one that was sealed",
-    FaultKind.TILE: "a tile of the log was edited or is gone",
+    FaultKind.TILE: "a tile of the log was edited or is missing",
     FaultKind.HEAD: "the log's head does not fit its entries",
     FaultKind.CHECKPOINT: "a stored checkpoint does not fit the log's entries",
     FaultKind.SIGNATURE: "no trusted key signed this checkpoint",
     FaultKind.COSIGNATURE: "a witness's cosignature does not fit",
     FaultKind.SHRUNK: "the log was longer before",
     FaultKind.OUTSIDE: "the log does not continue what was kept outside",
-    FaultKind.VIEW: "it is not of this release, so it may hide what was changed",
+    FaultKind.VIEW: "it is not the one of this release, so it may hide changes",
 }
 
 

@@ -71,7 +71,7 @@ class CheckpointPages:
         return sorted(taken, key=lambda each: each.size)
 
     def rest_of_outside(self) -> Sequence[KeptCheckpoint]:
-        """Those kept outside that are of a larger log than what was taken."""
+        """Those kept outside that are larger than this log."""
         return self._outside
 
     async def _read(self) -> None:

@@ -1,4 +1,4 @@
-"""A log's policy (c2sp.org/tlog-policy): whose signatures a verifier of the log should require."""
+"""A log's policy (c2sp.org/tlog-policy): the signatures that a verifier should require."""
 
 from __future__ import annotations
 

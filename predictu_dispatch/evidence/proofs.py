@@ -1,4 +1,4 @@
-"""Proves that an entry is in its log: the entry's bytes, its place, and the way to a checkpoint."""
+"""Proves that an entry is in its log: its bytes, its index, and the path to a checkpoint."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def prove(
     if not leaves:
         raise NotProvableError("it is not sealed yet" if entries else "there is no such entry")
     if not entries:
-        raise NotProvableError("its row is gone")
+        raise NotProvableError("it has no row: retention or somebody removed it; run predictu-dispatch audit verify")
     entry, index = entries[0]["entry"], leaves[0]["index"]
     if leaf_hash(entry) != leaves[0]["leaf_hash"]:
         raise NotProvableError("its row was changed after it was sealed; run predictu-dispatch audit verify")
@@ -75,7 +75,7 @@ async def checkpoint_for(reader: AuditReader, operator_id: str, index: int) -> C
     found = await reader.fetch("audit_newest_checkpoints", operator_id)
     covering = [row for row in found if row["size"] > index]
     if not covering:
-        raise NotProvableError("no checkpoint has it yet")
+        raise NotProvableError("no stored checkpoint has it yet; run it again in a minute")
     row = max(covering, key=lambda row: (bool(row["cosignatures"]), row["size"]))
     return covering_checkpoint(row)
 

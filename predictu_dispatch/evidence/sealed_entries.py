@@ -21,7 +21,7 @@ from predictu_dispatch.evidence.proofs import (
 )
 
 _NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
-"""Of entries that are no attempts, which are found without a time."""
+"""For entries that are no attempts: they are found without a time."""
 _SOURCES = {source.kind: source for source in SOURCES}
 
 
@@ -70,7 +70,7 @@ async def _content(
 ) -> bytes:
     rows = await reader.fetch_text(entry_statement(source), operator_id, entry_id, started_at)
     if not rows:
-        raise NotProvableError(f"the row {entry_id} is gone")
+        raise NotProvableError(f"there is no row {entry_id}")
     content: bytes = rows[0]["entry"]
     return content
 

@@ -35,7 +35,7 @@ UNSEALED_MAX: Final = timedelta(minutes=5)
 _REMOVED_AFTER: Final = timedelta(days=28)
 """Retention keeps every month for a month at least."""
 _NAMED_MAX: Final = 1_000_000
-"""About so many entries are compared one by one; further ones are not named."""
+"""About this many entries are compared one by one; differences of further ones are not named."""
 _RUNS_MAX: Final = 3
 """A run during which retention removed something begins again."""
 
@@ -131,7 +131,7 @@ class _Run:
         self._removed = {operator: Ranges(ranges) for operator, ranges in found.items()}
 
     def _check_age(self, row: Mapping[str, Any], faults: Faults) -> None:
-        """What somebody deletes and records as removed by retention is seldom old enough for it."""
+        """Retention removes no new rows, so such a removal is a fault: it may be forged."""
         detail = ""
         if row["too_young"] is not None:
             detail = f"every attempt in tile 0/{row['too_young']} began after its cutoff, {row['cutoff']:%Y-%m-%d}"
@@ -145,7 +145,7 @@ class _Run:
         operator_id, faults = log["operator_id"], result.faults
         earlier = max(filter(None, (log["verified_size"], log["witnessed_size"], log["checkpoint_size"])), default=0)
         if log["origin"] is not None or log["size"] is not None or earlier or log["tiles_size"]:
-            what = "its head is gone" if log["origin"] is not None else "its audit_log row is gone"
+            what = "its head is missing" if log["origin"] is not None else "its audit_log row is missing"
             seen = max(earlier, log["tiles_size"])
             faults.add(_fault(operator_id, FaultKind.LOG_MISSING, "the log", f"{what}; it had at least {seen} entries"))
         elif log["needs_log"]:
@@ -192,7 +192,7 @@ class _Run:
             check.append(page.hashes, await checkpoints.up_to(page.end))
         if check.tree.size < size:
             tile = f"tile 0/{check.tree.size // TILE_WIDTH}"
-            detail = f"the entries {check.tree.size} to {size - 1} are gone"
+            detail = f"the entries {check.tree.size} to {size - 1} are missing"
             faults.add(_fault(operator_id, FaultKind.TILE, tile, detail))
         for each in checkpoints.rest_of_outside():
             detail = f"it is of {each.size} entries, and the log has {check.tree.size}"
@@ -228,7 +228,9 @@ class _Run:
                 ]
                 index = first + (differ[0] if differ else len(now)) // HASH_BYTES
                 subject = f"the export's tile 0/{first // TILE_WIDTH}"
-                faults.add(_fault(operator_id, FaultKind.OUTSIDE, subject, "this entry was another one", index=index))
+                faults.add(
+                    _fault(operator_id, FaultKind.OUTSIDE, subject, "the exported entry is another one", index=index)
+                )
 
     async def _add_rows(self) -> None:
         for source in SOURCES:

@@ -17,7 +17,7 @@ class NotVerifiableError(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class LogResult:
-    """What was found out about one log."""
+    """The result for one log."""
 
     operator_id: str
     origin: str

@@ -1,8 +1,8 @@
 """Reads a bundle's ZIP in the only form that FORMAT.md allows, in bounded memory.
 
-There is exactly one way to write the same files: stored, one after the other, sorted by name with
-bundle.json last, every other field of the headers fixed. Each byte is compared with that form, so
-there is no room for compression, a comment, an extra field, a second directory or hidden data.
+The files are uncompressed and sorted by name with bundle.json last, and every other field of the
+headers is fixed. Each byte is compared with that form, so the archive cannot have compression, a
+comment, an extra field, a second directory or hidden data.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _members(file: BinaryIO, archive: str) -> dict[str, Member]:
         position, before = member.offset + member.size, member.name
     if signature != b"PK\x01\x02":
         where = archive if before in ("", MANIFEST) else f"{before} (the file after it)"
-        raise RefusedError(where, "neither a file nor the directory begins as it does")
+        raise RefusedError(where, "neither a file nor the directory follows")
     file.seek(position)
     for listed, expected in zip(members, directory, strict=True):
         if file.read(len(expected)) != expected:

@@ -25,7 +25,7 @@ _ANSWER: Final = {name: field for name, field in ATTEMPT_FILES.items() if name n
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What the attempts of a bundle have in common."""
+    """What all attempts of a bundle share."""
 
     log: Log
     keyring: Keyring
@@ -35,12 +35,12 @@ class Bundle:
 
 
 def check_attempt(bundle: Bundle, folder: Folder) -> Iterator[Statement]:
-    """Yield what is known of an attempt, sentence by sentence."""
+    """Yield the statements about an attempt."""
     entry = bundle.log.entry(folder, "entry", "attempt")
     name = f"{entry['method']}_{entry['request_id']}_{entry['attempt']:04}"
     allowed = (f"attempts/{name}", f"attempts/{name}_late_{entry['report_id']}")
     if folder.path != allowed[entry["verdict"] == "late"]:
-        raise RefusedError(folder.file("entry.json"), f"the record belongs into the folder {allowed[0]}")
+        raise RefusedError(folder.file("entry.json"), f"the record belongs in the folder {allowed[0]}")
     state = _Attempt(bundle, folder, entry)
     yield from state.place()
     yield from state.files()
@@ -80,7 +80,9 @@ class _Attempt:
             yield from self._proved(f"The request body was signed with the key {kid}.", self._check_signature)
             known = self._keyring.known.get(kid)
             if known is not None and known.place is None:
-                yield self._say(Verdict.RECORD, f"The log has the key {kid} since {known.first_seen_at}: not yet.")
+                yield self._say(
+                    Verdict.RECORD, f"The key {kid}, in use since {known.first_seen_at}, is not in the log yet."
+                )
             else:
                 yield from self._proved(f"The log had the key {kid} when the token was issued.", self._check_key)
 
@@ -172,7 +174,7 @@ class _Attempt:
         if known.retired_at is not None and moment(known.retired_at) < issued - leeway:
             raise ValueError(f"the token was issued at {_utc(token.iat)}, after the key was retired")
         close = "" if moment(known.first_seen_at) <= issued else f" (within {LEEWAY_S} s, as clocks differ)"
-        text = f"The log has the key {token.kid} since {known.first_seen_at}, before this token was issued{close}"
+        text = f"The log has had the key {token.kid} since {known.first_seen_at}, before this token was issued{close}"
         if self._place is not None and known.place is not None and known.place.index < self._place.index:
             text += f"; its entry {known.place.index} precedes this record's"
         return f"{text}."

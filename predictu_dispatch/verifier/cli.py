@@ -21,7 +21,7 @@ _COLUMNS: Final = 80
 _TRUSTED: Final = {
     "given": "with your policy",
     "bundle": "with the keys that the bundle names",
-    "none": "and without a key of the log nothing is proved but the signatures on requests",
+    "none": "without a key of the log: only the signatures on requests are proved",
 }
 
 

@@ -52,7 +52,7 @@ def read_keys(log: Log, folders: tuple[Folder, ...], keyring: Keyring) -> Iterat
             yield Statement(Verdict.RECORD, text, folder.path)
         else:
             at = f"entry {known.place.index}, size {known.place.checkpoint.size}"
-            text = f"By {at}, the log has the key {kid} since {known.first_seen_at}{until}."
+            text = f"By {at}, the log has had the key {kid} since {known.first_seen_at}{until}."
             yield Statement(Verdict.PROVED, text, folder.path)
 
 

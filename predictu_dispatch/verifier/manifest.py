@@ -131,7 +131,7 @@ def _check_files(archive: Archive, files: dict[str, str]) -> None:
         if name not in found:
             raise RefusedError(name, f"{MANIFEST} lists it, and it is missing")
         if files[name] != found[name]:
-            raise RefusedError(name, f"it has not the SHA-256 that {MANIFEST} lists")
+            raise RefusedError(name, f"it does not have the SHA-256 that {MANIFEST} lists")
 
 
 def _check_known(archive: Archive, manifest: Manifest) -> None:
@@ -150,4 +150,4 @@ def _check_known(archive: Archive, manifest: Manifest) -> None:
     for name in sorted(needed - archive.members.keys()):
         raise RefusedError(name, "it is missing")
     for name in sorted(archive.members.keys() - needed - allowed):
-        raise RefusedError(name, "no such file belongs into a bundle")
+        raise RefusedError(name, "no such file belongs in a bundle")

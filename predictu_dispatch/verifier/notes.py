@@ -158,7 +158,7 @@ def _checkpoint(text: str) -> tuple[str, int, bytes]:
 
 def _verified_time(key: Key, text: str, signature: bytes) -> int:
     if len(signature) != 8 + 64:
-        raise ValueError(f"the cosignature of {key.name} has not 72 bytes")
+        raise ValueError(f"the cosignature of {key.name} does not have 72 bytes")
     time_s = int.from_bytes(signature[:8], "big")
     _verify(key, f"cosignature/v1\ntime {time_s}\n{text}".encode(), signature[8:])
     return time_s

@@ -18,11 +18,11 @@ _OPENED_MAX: Final = 64
 
 
 class UnprovedError(Exception):
-    """Nothing contradicts a sentence and nothing proves it; the message is the sentence then."""
+    """Nothing proves or contradicts a statement; the message is its text then."""
 
 
 class Verdict(StrEnum):
-    """What is known of a sentence."""
+    """What the verifier concludes about a statement."""
 
     PROVED = "proved"
     CONTRADICTED = "contradicted"
@@ -31,7 +31,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A sentence, what is known of it, the files that it is about, and why it is no proof."""
+    """A sentence of the report, its verdict, the files that it is about, and the reason."""
 
     verdict: Verdict
     text: str
@@ -114,7 +114,7 @@ class Log:
         if not self.policy.is_met(set(checkpoint.cosigned_at)):
             lacks = f"the checkpoint of size {checkpoint.size} lacks cosignatures: the policy asks for"
             if self._is_own:
-                # So it is until witnesses have seen it. Who gives a policy wants no less than that.
+                # Witnesses need some time. A policy that the reader gave must be met at once.
                 raise UnprovedError(f"Not proved yet, because {lacks} {self.policy.quorum}.")
             raise ValueError(f"{lacks} {self.policy.quorum}")
         if len(self._opened) == _OPENED_MAX:
@@ -137,7 +137,7 @@ class Log:
             if member is None:
                 continue
             if member.sha256 != digest:
-                raise ValueError(f"{path} has not the SHA-256 of the record's field {field}")
+                raise ValueError(f"{path} does not have the SHA-256 of the record's field {field}")
             present.append(name)
         return present
 

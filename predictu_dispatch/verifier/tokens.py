@@ -68,7 +68,7 @@ def parse_jwk(content: bytes) -> PublicKey:
     if algorithm == "EdDSA" and (members["crv"] != "Ed25519" or len(_base64url(members["x"])) != 32):  # noqa: PLR2004
         raise ValueError("the JWK is no Ed25519 key")
     if algorithm == "RS256" and not _RSA_BITS_MIN <= _integer(members["n"]).bit_length() <= _RSA_BITS_MAX:
-        raise ValueError(f"the JWK's RSA key has not {_RSA_BITS_MIN} to {_RSA_BITS_MAX} bits")
+        raise ValueError(f"the JWK's RSA key does not have {_RSA_BITS_MIN} to {_RSA_BITS_MAX} bits")
     canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
     thumbprint = base64.urlsafe_b64encode(sha256(canonical.encode()).digest()).decode().rstrip("=")
     if jwk.get("kid") != thumbprint:

@@ -32,7 +32,7 @@ class Report:
 def verify(path: Path, policy: Policy | None = None) -> Report:
     """Verify a bundle. Without a policy its own is used, which proves less.
 
-    Raises RefusedError if the bundle has not the form of FORMAT.md, OSError if it cannot be read.
+    Raises RefusedError if the form is not that of FORMAT.md, OSError if the file cannot be read.
     """
     with open_archive(path) as archive:
         manifest = read_manifest(archive)
@@ -60,7 +60,7 @@ def _statements(log: Log, manifest: Manifest, *, is_own: bool) -> Iterator[State
         yield from _intervention(log, folder)
     if is_own and log.policy is not None:
         yield Statement(Verdict.RECORD, "The log's key is the one that the bundle itself names.", POLICY)
-    yield Statement(Verdict.RECORD, "The bet's life in plain words is what story.txt tells.", "story.txt")
+    yield Statement(Verdict.RECORD, "story.txt describes the bet in plain words.", "story.txt")
 
 
 def _start(log: Log, folder: Folder) -> Iterator[Statement]:

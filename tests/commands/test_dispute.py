@@ -163,7 +163,7 @@ async def test_what_is_not_sealed_yet_is_said(disputes: Disputes, auditor: Comma
     code, text, _ = await auditor.run("dispute", "--bet", OPERATOR, BET, *given)
     assert code == 0
     assert "Not in the log yet: attempt 1 of BET_MAKE" in one_line(text)
-    assert "run it again then" in one_line(text)
+    assert "then run it again" in one_line(text)
     report = verified(path)
     assert any(
         each.text == "The record is not in the log yet; make the bundle again later." for each in report.statements

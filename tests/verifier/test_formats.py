@@ -134,7 +134,7 @@ SMALL = SenderKey(algorithm="RS256", rsa_key=rsa.generate_private_key(public_exp
         (jwk(KEY, x=OTHER_KEY.members["x"]), "not its thumbprint"),
         (jwk(KEY, kid=OTHER_KEY.kid), "not its thumbprint"),
         (jwk(KEY, x=KEY.members["x"] + "="), "malformed base64url"),
-        (SMALL.jwk, "not 2048 to 8192 bits"),
+        (SMALL.jwk, "does not have 2048 to 8192 bits"),
         (b'{"kty":"OKP","kty":"OKP"}', "same key twice"),
     ],
 )

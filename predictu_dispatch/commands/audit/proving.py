@@ -38,9 +38,9 @@ def prove(
 ) -> None:
     """Print the proof (c2sp.org/tlog-proof) that an attempt of REQUEST_ID is in its log.
 
-    Together with the entry's bytes, which -o and --json give, and the log's policy, anybody can
-    verify it without us. evidence/FORMAT.md specifies the entry. `dispute` puts all of it, and
-    what was sent and received, into one file.
+    With the entry's bytes, which -o and --json give, and the log's policy, anybody can verify it
+    without us. evidence/FORMAT.md specifies the entry. `dispute` writes all of this, and what was
+    sent and received, into one file.
     """
     if operator is not None and request_id.is_whole:
         # Its callback may have been removed.

@@ -48,7 +48,7 @@ def key(invocation: Invocation, operator: str | None) -> None:
     """Print the vkey of OPERATOR's log, or of every operator's; the active key first.
 
     It is read from [audit] key_file: run it on a host that runs a daemon, and give the lines to
-    whoever verifies the logs.
+    everybody who verifies the logs.
     """
     configured = _readable(invocation)
     operators = [operator] if operator is not None else _configured_operators(invocation)
@@ -71,7 +71,7 @@ def policy(invocation: Invocation, operator: str) -> None:
 
     Its keys are those of [audit] key_file, and the earlier ones in audit.vkeys beside
     dispatcher.toml. Its comments say how long the audit is kept. Save it as a file for
-    `audit verify --key`, and for whoever verifies proofs.
+    `audit verify --key`, and give it to everybody who verifies proofs.
     """
     from predictu_dispatch.evidence.policy import policy_text  # noqa: PLC0415 - loaded only where used
 
@@ -116,9 +116,9 @@ def policy(invocation: Invocation, operator: str) -> None:
 def export(invocation: Invocation, folder: Path, operator: str | None, since: int | None) -> None:
     """Export the logs to DIR/OPERATOR/ as static files (c2sp.org/tlog-tiles).
 
-    Any web server can serve them, and any tlog-tiles client reads them. The entries are part of
-    it: what was sent and received is in them as hashes, and they name no player. Entries whose rows
-    retention has removed cannot be written; their bundles of 256 are left out and counted.
+    Any web server can serve them, and any tlog-tiles client reads them. The export has the entries,
+    which have hashes of what was sent and received and name no player. Entries whose rows retention
+    has removed cannot be written; their entry bundles are left out and counted.
 
     A log that does not continue what DIR has is not exported: exit 1. `audit verify --against DIR`
     compares the database with them later.
@@ -141,8 +141,8 @@ def export(invocation: Invocation, folder: Path, operator: str | None, since: in
 
 def _unexplained(done: Sequence[Any]) -> list[str]:
     return [
-        f"entries of {each.operator_id} that cannot be written: {each.unexplained:,}; their rows were changed or are"
-        " gone, and retention did not remove them; run predictu-dispatch audit verify"
+        f"entries of {each.operator_id} that cannot be written: {each.unexplained:,}; their rows were changed or"
+        " removed, but not by retention; run predictu-dispatch audit verify"
         for each in done
         if each.unexplained
     ]

@@ -86,7 +86,7 @@ def _problems(logs: Sequence[Any], witnesses: Sequence[Any], configured: Configu
             yield f"{log['operator_id']}: verification found faults; to see them: predictu-dispatch audit verify"
     for each in witnesses:
         if each["failed_at"] is not None and (each["cosigned_at"] is None or each["failed_at"] > each["cosigned_at"]):
-            what = "refused to cosign" if each["is_refused"] else "could not be asked"
+            what = "refused to cosign" if each["is_refused"] else "did not answer"
             at = timestamp(each["failed_at"])
             yield f"{each['operator_id']}: witness {each['witness']} {what} at {at}: {each['failure']}"
     if configured is not None and not configured.origin:

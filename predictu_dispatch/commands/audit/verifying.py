@@ -118,7 +118,7 @@ async def _run(
         if result.has_backlog:
             warnings.append("rows from before the logs began are still being sealed; those are not compared yet")
         if result.unnamed_sums:
-            warnings.append("too much differs to name it all: not every fault is counted")
+            warnings.append("there are too many differences to name all of them: not every fault is counted")
         return result, [*warnings, *await _record(opened, result)]
 
 

@@ -28,7 +28,7 @@ _NAME_CHARS_MAX = 60
 
 @click.command()
 @click.option("--bet", nargs=2, metavar="OPERATOR BET_ID", required=True, help="The bet.")
-@click.option("--without-player", is_flag=True, help="Leave out whatever names the player.")
+@click.option("--without-player", is_flag=True, help="Leave out everything that names the player.")
 @click.option(
     "--policy",
     metavar="FILE",
@@ -48,8 +48,8 @@ def dispute(
 ) -> None:
     """Write everything about a bet into one ZIP: what was sent, signed and answered, with proofs.
 
-    Whoever gets it can verify it offline, with predictu_dispatch/verifier or with programs of
-    others; its README.txt says how. It holds personal data unless --without-player is given.
+    Its readers can verify it offline, with predictu_dispatch/verifier or a program of their own;
+    its README.txt says how. It holds personal data unless --without-player is given.
 
     The database login needs the role predictu_auditor.
     """
@@ -151,7 +151,7 @@ def _lines(summary: Summary, target: Path, *, has_policy: bool) -> Iterator[str]
         more = f" and {len(summary.unsealed) - 1} more" if len(summary.unsealed) > 1 else ""
         yield (
             f"Not in the log yet: {summary.unsealed[0]}{more}. Daemons seal every [audit] seal_s seconds (5 by"
-            " default); run it again then, and the file will prove them too."
+            " default); then run it again, and the file proves them too."
         )
     if summary.uncosigned:
         yield (

@@ -1,4 +1,4 @@
-"""story.txt: a bet's life in plain words, as `show` tells it, without what time changes."""
+"""story.txt: a bet in plain words as in `show`, without anything that changes with time."""
 
 from __future__ import annotations
 

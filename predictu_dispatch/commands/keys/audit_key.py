@@ -42,5 +42,5 @@ def create_audit_key(invocation: Invocation) -> None:
     print_wrapped(f"The private key of the audit's logs is in {path}, readable by its owner only.")
     if not is_set:
         print_wrapped(f'Next: in {invocation.config} set [audit] origin = "audit.example.com" and key_file = "{name}".')
-    print_line("Then restart every daemon. The public half, for whoever verifies the logs:")
+    print_line("Then restart every daemon. To print the public half for those who verify the logs:")
     print_line("    predictu-dispatch audit key")
