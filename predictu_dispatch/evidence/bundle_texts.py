@@ -60,21 +60,20 @@ What it proves
   request.
 - The records are in our log, and have not been changed since a witness saw the
   log.
-- request.*, response.*, token.jwt and error.txt are what the records were made
-  of.
+- The records were made from request.*, response.*, token.jwt and error.txt.
 - The log had the keys before they signed.
 
 What it cannot prove
 --------------------
-- What the operator received, answered and booked. The records say what we saw
-  of it.
+- What the operator received, answered and booked. The records say what we sent
+  and received.
 - That our clocks were right.
 - That nothing else exists about this bet. Only the whole log shows that.
 - When a record came into the log, if no witness has cosigned it.
 - What happened to a record before the log began.
 - That story.txt is right. It is our reading of the records.
 
-In a bundle without the player, the bodies and whatever else names the player
-are left out. Their hashes stay, and so do our signatures on them. Whoever knows
-or guesses a whole body can still recognise it by its hash.
+A bundle without the player lacks the bodies and every other file that names the
+player. Their hashes stay, and so do our signatures on them. A reader who knows
+or guesses a whole body can confirm it by its hash.
 """

@@ -68,7 +68,7 @@ class Sealer:
         self._span = _SPAN
         self._unsummarized = 0
         self._damaged: set[str] = set()
-        """The operators to whose logs this sealer could append nothing, since it last could."""
+        """The operators whose logs are damaged: this sealer appends nothing to them."""
         self.notes: dict[str, str] = {}
         """The newest checkpoint of each log with all known signatures, by operator_id."""
 
@@ -137,7 +137,7 @@ class Sealer:
         return stored is not None
 
     async def _repaired(self, operator_ids: set[str]) -> None:
-        """Find the rows that were left out while these logs were damaged."""
+        """Make the rows that were left out while these logs were damaged the backlog."""
         await self._store.rescan()
         self._damaged -= operator_ids
         if not self._damaged:
