@@ -42,7 +42,10 @@ class AuditLogs:
         if audit.witness:
             # Reading the system's authorities takes tens of milliseconds.
             self._witness_client = WitnessClient(client_context())
-            witnesses = [Witness(name=one.name, key=VerifierKey.parse(one.vkey), url=one.url) for one in audit.witness]
+            witnesses = [
+                Witness(name=one.name, key=VerifierKey.parse(one.vkey), url=one.url, operators=frozenset(one.operators))
+                for one in audit.witness
+            ]
             store = WitnessStore(database, instance=instance)
             self.loops["witnesses"] = Witnesses(witnesses, store, self._witness_client, telemetry.witnesses).run
 

@@ -23,6 +23,13 @@ class WitnessSettings(Section):
         max_length=2000,
         description="the URL to which /add-checkpoint is added, https:// unless its host is loopback",
     )
+    # TOML gives a list, so the tuple is not strict; its items are.
+    operators: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=10_000,
+        description='the operators whose logs it cosigns, such as ["op_abc123"]; [] for all',
+    )
 
     @field_validator("vkey")
     @classmethod

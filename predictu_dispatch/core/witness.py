@@ -38,6 +38,12 @@ class Witness:
     key: VerifierKey
     url: str
     """`/add-checkpoint` is added to it."""
+    operators: frozenset[str] = frozenset()
+    """The operators whose logs it cosigns; empty for all."""
+
+    def knows(self, operator_id: str) -> bool:
+        """Whether it cosigns the log of this operator."""
+        return not self.operators or operator_id in self.operators
 
 
 class Submission(NamedTuple):

@@ -102,7 +102,11 @@ class Witnesses:
         for submission in await self._store.submissions(witness.name):
             if asyncio.get_running_loop().time() >= ends_at_s:
                 return
-            if submission.is_due() and not await self._submit(witness, submission):
+            if (
+                witness.knows(submission.operator_id)
+                and submission.is_due()
+                and not await self._submit(witness, submission)
+            ):
                 return
 
     async def _submit(self, witness: Witness, submission: Submission) -> bool:
@@ -145,4 +149,6 @@ class Witnesses:
         return sent, Failure(f"it has cosigned another checkpoint meanwhile, of {old_size} entries")
 
     async def _read_figures(self) -> None:
-        self._observer.witnesses_read(await self._store.figures([witness.name for witness in self._witnesses]))
+        known = {witness.name: witness for witness in self._witnesses}
+        figures = await self._store.figures(list(known))
+        self._observer.witnesses_read([one for one in figures if known[one.witness].knows(one.operator_id)])

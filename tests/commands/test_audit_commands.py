@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from predictu_dispatch.core.merkle.checkpoint import LogProof, open_checkpoint
-from predictu_dispatch.core.merkle.note import VerifierKey
+from predictu_dispatch.core.merkle.note import Algorithm, VerifierKey
 from predictu_dispatch.core.merkle.tiles import tile_path, tiles_of
 from predictu_dispatch.core.merkle.tree import append, leaf_hash
 from predictu_dispatch.evidence.trusted_keys import read_given_keys
@@ -205,6 +205,17 @@ async def test_a_replaced_key_is_trusted_from_the_file_audit_vkeys(audit: Sealed
         (tmp_path / "audit.vkeys").write_text("no key\n")
         code, _, stderr = await cli.run("audit", "verify")
         assert (code, "audit.vkeys, line 1: not a vkey" in stderr) == (2, True)
+
+
+async def test_a_witness_of_one_operator_is_in_the_policy_of_its_log_only(audit: SealedAudit, tmp_path: Path) -> None:
+    async with tampered(audit) as (database, _):
+        cli = configured(tmp_path, database.auditor)
+        assert (await cli.run("keys", "new", "--audit"))[0] == 0
+        vkey = VerifierKey.of_seed("witness/b", SEED, Algorithm.COSIGNATURE_V1)
+        with cli.config.open("a") as file:
+            file.write(f'[[audit.witness]]\nname = "b"\nvkey = "{vkey}"\nurl = "https://h"\noperators = ["op_b"]\n')
+        assert "quorum none" in (await cli.run("audit", "policy", "op_a"))[1]
+        assert f"witness b {vkey} https://h\n" in (await cli.run("audit", "policy", "op_b"))[1]
 
 
 def test_the_key_of_the_logs_needs_no_settings_and_takes_no_operator(dispatcher: Path) -> None:

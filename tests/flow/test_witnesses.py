@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,21 @@ async def test_if_another_daemon_sends_a_newer_checkpoint_meanwhile_both_succeed
     state = await harness.owner.fetchrow(STATE, OPERATOR, "one")
     assert state
     assert (state["size"], state["is_refused"], state["failures"]) == (sizes[0], False, 0)
+
+
+async def test_a_witness_of_one_operator_is_not_asked_about_the_others(
+    database: Database, harness: Harness, operator: Operator
+) -> None:
+    async with open_sealer(database.dispatcher) as sealer:
+        size = await grow(harness.owner, sealer)
+        one = replace(witness_of(operator), operators=frozenset({OPERATOR}))
+        async with open_witnesses(database.dispatcher, one) as witnesses:
+            assert await witnesses.turn() == [("cosigned", "one", size)]
+            assert witnesses.observer.reasons == []
+        async with open_witnesses(database.dispatcher, witness_of(operator, "all")) as witnesses:
+            events = {event for event, *_ in await witnesses.turn()}
+            assert events == {"cosigned", "refused"}
+            assert any("it does not know our log" in reason for reason in witnesses.observer.reasons)
 
 
 async def test_a_witness_that_hangs_or_is_down_delays_no_other_one_and_is_asked_less_often(

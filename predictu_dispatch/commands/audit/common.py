@@ -70,6 +70,12 @@ class ConfiguredKeys:
     witnesses: Sequence[Witness]
     why_none: str
 
+    def policy_of(self, origin: str, operator_id: str) -> str:
+        """The policy of a log, with those of the witnesses that cosign it."""
+        from predictu_dispatch.evidence.policy import policy_text  # noqa: PLC0415
+
+        return policy_text(self.trusted().of_log(origin), [one for one in self.witnesses if one.knows(operator_id)])
+
     def trusted(self) -> TrustedKeys:
         from predictu_dispatch.evidence.trusted_keys import TrustedKeys  # noqa: PLC0415
 
@@ -92,7 +98,8 @@ def configured_keys(invocation: Invocation) -> ConfiguredKeys:
     witnesses = []
     for each in settings.witness:
         try:
-            witnesses.append(Witness(name=each.name, key=VerifierKey.parse(each.vkey), url=each.url))
+            key, operators = VerifierKey.parse(each.vkey), frozenset(each.operators)
+            witnesses.append(Witness(name=each.name, key=key, url=each.url, operators=operators))
         except NoteError as error:
             refuse(invocation, f"[[audit.witness]] {each.name}: {error}", EXIT_MISCONFIGURED)
     public_keys: list[bytes] = []

@@ -73,8 +73,6 @@ def policy(invocation: Invocation, operator: str) -> None:
     dispatcher.toml. Its comments say how long the audit is kept. Save it as a file for
     `audit verify --key`, and give it to everybody who verifies proofs.
     """
-    from predictu_dispatch.evidence.policy import policy_text  # noqa: PLC0415 - loaded only where used
-
     configured = configured_keys(invocation)
     if not configured.trusted():
         configured = _readable(invocation)
@@ -82,8 +80,7 @@ def policy(invocation: Invocation, operator: str) -> None:
     origin, floor, holds = asyncio.run(_log_and_retention(invocation, operator))
     if origin is None and not configured.origin:
         refuse(invocation, f"operator {operator} has no log yet, and [audit] origin is not set", EXIT_MISCONFIGURED)
-    keys = configured.trusted().of_log(origin or f"{configured.origin}/{operator}")
-    text = policy_text(keys, configured.witnesses)
+    text = configured.policy_of(origin or f"{configured.origin}/{operator}", operator)
     if invocation.json:
         print_json(
             {

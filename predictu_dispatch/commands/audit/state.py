@@ -37,6 +37,10 @@ def status(invocation: Invocation, operator: str | None) -> None:
     """
     configured = configured_keys(invocation)
     position, logs, witnesses = asyncio.run(_read(invocation, operator))
+    known = {witness.name: witness for witness in configured.witnesses}
+    witnesses = [
+        row for row in witnesses if row["witness"] not in known or known[row["witness"]].knows(row["operator_id"])
+    ]
     if invocation.json:
         print_json(_as_json(position, logs, witnesses, configured))
         return

@@ -84,7 +84,7 @@ async def _write(
     async with reader(invocation) as opened:
         await _require_bet(invocation, opened, request)
         [log, *_] = await logs_of(invocation, opened, request.operator_id)
-        request = replace(request, policy=_policy(invocation, log["origin"], policy))
+        request = replace(request, policy=_policy(invocation, log["origin"], request.operator_id, policy))
         try:
             with _new_file(target) as file:
                 return request, await write_bundle(opened, StoredZip(file), request, story)
@@ -125,10 +125,9 @@ def _new_file(target: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _policy(invocation: Invocation, origin: str, path: Path | None) -> bytes:
+def _policy(invocation: Invocation, origin: str, operator_id: str, path: Path | None) -> bytes:
     """The policy that is given, else the one of this host's configuration; empty without a key."""
     from predictu_dispatch.core.merkle.note import NoteError  # noqa: PLC0415 - loaded only where used
-    from predictu_dispatch.evidence.policy import policy_text  # noqa: PLC0415
     from predictu_dispatch.evidence.trusted_keys import read_given_keys  # noqa: PLC0415
 
     if path is not None:
@@ -138,8 +137,7 @@ def _policy(invocation: Invocation, origin: str, path: Path | None) -> bytes:
         except (NoteError, OSError) as error:
             refuse(invocation, f"cannot use the policy {path}: {error}", 2)
     configured = configured_keys(invocation)
-    trusted = configured.trusted()
-    return policy_text(trusted.of_log(origin), configured.witnesses).encode() if trusted else b""
+    return configured.policy_of(origin, operator_id).encode() if configured.trusted() else b""
 
 
 def _lines(summary: Summary, target: Path, *, has_policy: bool) -> Iterator[str]:
