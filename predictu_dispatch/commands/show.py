@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import Callable
-from datetime import datetime
-from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -24,15 +20,10 @@ from predictu_dispatch.commands.invocation import (
 )
 from predictu_dispatch.commands.output import Row, duration, money, print_json, print_line, print_wrapped, timestamp
 from predictu_dispatch.commands.request_ids import REQUEST_ID, the_request
+from predictu_dispatch.commands.show_history import COLOURS, print_field, print_history
 from predictu_dispatch.commands.texts import (
     BET_STATES,
     EFFECTS,
-    INTERVENTIONS,
-    REASONS,
-    VERDICTS,
-    changes_text,
-    reason_text,
-    repeated_answer,
     state_text,
 )
 from predictu_dispatch.core.printable import printable
@@ -42,27 +33,7 @@ if TYPE_CHECKING:
     from predictu_dispatch.core.request_id import Beginning
     from predictu_dispatch.edge.postgres.database import Database
 
-_BODY_CHARS_MAX: Final = 600
-_COLOURS: Final = {
-    "delivered": "green",
-    "rejected": "red",
-    "exhausted": "red",
-    "cancelled": "yellow",
-    "closed": "green",
-}
 _WAGER: Final = (("market", "market_id"), ("outcome", "outcome"), ("odds", "odds"))
-_EQUAL_ATTEMPTS_MAX: Final = 3  # Of more in a row, the first and the last are printed.
-_ALIKE: Final = (
-    "verdict",
-    "evidence",
-    "reason",
-    "response_status",
-    "response_body",
-    "response_body_sha256",
-    "error",
-    "url",
-    "key_id",
-)
 _JSON_COLUMNS: Final = ("params", "request_headers", "response_headers", "before", "after")
 _JSON_ROWS: Final = ("audit", "interventions")
 
@@ -154,11 +125,6 @@ def _unpacked(row: Row) -> dict[str, Any]:
     return {**row, **parsed, **nested}
 
 
-def _print_field(name: str, text: str | None, *, colour: str | None = None) -> None:
-    if text:
-        print_wrapped(text, indent=f"  {name:<9} ", colour=colour)
-
-
 def _print_next_step(callbacks: list[Row], *, is_bet: bool) -> None:
     """Print which command says more: about what a person must look at, or what is not settled."""
     in_review = [one for one in callbacks if one["review_since"] is not None]
@@ -172,46 +138,46 @@ def _print_next_step(callbacks: list[Row], *, is_bet: bool) -> None:
 
 def _print_bet(bet: Row, sums: Row) -> None:
     title = f"Bet {bet['bet_id']} of operator {bet['operator_id']} is {bet['state']}: {BET_STATES[bet['state']]}."
-    print_wrapped(title, colour=_COLOURS.get(bet["state"]), bold=True)
-    _print_field("stake", f"{money(bet['amount'], bet['currency'], bet['minor_digits'])} by player {bet['player_id']}")
+    print_wrapped(title, colour=COLOURS.get(bet["state"]), bold=True)
+    print_field("stake", f"{money(bet['amount'], bet['currency'], bet['minor_digits'])} by player {bet['player_id']}")
     _print_wager(sums)
-    _print_field("placed", timestamp(bet["created_at"]))
+    print_field("placed", timestamp(bet["created_at"]))
 
 
 def _print_wager(sums: Row) -> None:
     named = [f"{name} {sums[key]}" for name, key in _WAGER if sums[key] is not None]
-    _print_field("wager", ", ".join(named))
+    print_field("wager", ", ".join(named))
 
 
 def _print_callback(callback: Row, sums: Row | None) -> None:
     title = (
         f"{callback['method']} {callback['request_id']} of operator {callback['operator_id']} is {callback['state']}:"
     )
-    print_wrapped(title, colour=_COLOURS.get(callback["state"]), bold=True)
+    print_wrapped(title, colour=COLOURS.get(callback["state"]), bold=True)
     named = (callback[name] for name in ("state", "reason", "operator_status", "operator_id"))
-    _print_field("state", state_text(*named))
+    print_field("state", state_text(*named))
     if callback["reason"] != "nothing_to_reverse":
-        _print_field("effect", EFFECTS[callback["effect"]])
+        print_field("effect", EFFECTS[callback["effect"]])
     params = json.loads(callback["params"])
     if callback["bet_id"]:
-        _print_field("bet", f"{callback['bet_id']}, {callback['bet_state']}")
+        print_field("bet", f"{callback['bet_id']}, {callback['bet_state']}")
     if sums is not None:
         _print_wager(sums)
     if "amount" in params:
-        _print_field("amount", _money_of(callback, params["amount"]))
-    _print_field("player", str(params.get("player_id", "")))
+        print_field("amount", _money_of(callback, params["amount"]))
+    print_field("player", str(params.get("player_id", "")))
     if "unreadable" in params:
-        _print_field("params", f"cannot be read, SQLSTATE {params['unreadable']}", colour="red")
-    _print_field("enqueued", timestamp(callback["created_at"]))
+        print_field("params", f"cannot be read, SQLSTATE {params['unreadable']}", colour="red")
+    print_field("enqueued", timestamp(callback["created_at"]))
     _print_next(callback)
     _print_answer(callback)
-    _print_field("anomaly", callback["anomaly"])
-    _print_field("note", callback["note"])
+    print_field("anomaly", callback["anomaly"])
+    print_field("note", callback["note"])
     if callback["review_since"] is not None:
-        _print_field("review", f"has needed manual review since {timestamp(callback['review_since'])}", colour="red")
+        print_field("review", f"has needed manual review since {timestamp(callback['review_since'])}", colour="red")
     if not callback["audit"]:
         print_line("  no attempt was made" + (" yet" if callback["finished_at"] is None else ""))
-    _print_life(callback["audit"], callback["interventions"])
+    print_history(callback["audit"], callback["interventions"])
 
 
 def _money_of(callback: Row, subunits: int) -> str:
@@ -222,17 +188,17 @@ def _money_of(callback: Row, subunits: int) -> str:
 def _print_next(callback: Row) -> None:
     if callback["finished_at"] is not None:
         took_s = (callback["finished_at"] - callback["created_at"]).total_seconds()
-        _print_field("finished", f"{timestamp(callback['finished_at'])}, {duration(took_s)} after enqueueing")
+        print_field("finished", f"{timestamp(callback['finished_at'])}, {duration(took_s)} after enqueueing")
         return
     if callback["state"] == "ready":
         wait_s = (callback["due_at"] - callback["shown_at"]).total_seconds()
-        _print_field("due", f"in {duration(wait_s)}" if wait_s > 0 else f"{duration(-wait_s)} ago")
+        print_field("due", f"in {duration(wait_s)}" if wait_s > 0 else f"{duration(-wait_s)} ago")
     elif callback["state"] == "in_flight":
         left_s = (callback["lease_until"] - callback["shown_at"]).total_seconds()
         ends = f"ends in {duration(left_s)}" if left_s > 0 else "has expired"
-        _print_field("sent by", f"daemon {callback['leased_by']}; its lease {ends}")
+        print_field("sent by", f"daemon {callback['leased_by']}; its lease {ends}")
     if callback["expires_at"] is not None:
-        _print_field("deadline", timestamp(callback["expires_at"]))
+        print_field("deadline", timestamp(callback["expires_at"]))
 
 
 def _print_answer(callback: Row) -> None:
@@ -242,73 +208,4 @@ def _print_answer(callback: Row) -> None:
             answer.append(f"transaction {callback['operator_transaction_id']}")
         if callback["balance"] is not None:
             answer.append(f"balance {_money_of(callback, callback['balance'])}")
-        _print_field("answer", ", ".join(answer))
-
-
-def _print_life(audit: list[Row], interventions: list[Row]) -> None:
-    """Print attempts and interventions in the order in which they happened."""
-    print_attempt = partial(_print_attempt, audit=audit)
-    events: list[tuple[datetime, Callable[[Row], None], Row]] = [
-        *((attempt["started_at"], print_attempt, attempt) for attempt in audit),
-        *((intervention["done_at"], _print_intervention, intervention) for intervention in interventions),
-    ]
-    in_order = [(print_event, row) for _, print_event, row in sorted(events, key=lambda event: event[0])]
-    for run in [list(events) for _, events in groupby(in_order, key=lambda event: _kind_of(event[1]))]:
-        is_short = len(run) <= _EQUAL_ATTEMPTS_MAX
-        for print_event, row in run if is_short else run[:1]:
-            print_event(row)
-        if not is_short:
-            _print_equal_attempts([row for _, row in run[1:-1]])
-            print_attempt(run[-1][1])
-
-
-def _kind_of(event: Row) -> tuple[object, ...]:
-    """Equal for attempts that failed alike; different for any two others."""
-    failed = event.get("verdict") == "retry"
-    return tuple(event[name] for name in _ALIKE) if failed else (id(event),)
-
-
-def _print_equal_attempts(attempts: list[Row]) -> None:
-    first, last = attempts[0], attempts[-1]
-    title = (
-        f"attempts {first['attempt']} to {last['attempt']} from {timestamp(first['started_at'])} to"
-        f" {timestamp(last['started_at'])}: as the one before and the one after; --json prints all"
-    )
-    print_wrapped(title, indent="  ", hanging="    ", colour="yellow")
-
-
-def _print_intervention(intervention: Row) -> None:
-    client = f" from {intervention['client_addr']}" if intervention["client_addr"] else ""
-    by = f"{intervention['done_by']} (database role {intervention['database_role']}{client})"
-    title = f"{INTERVENTIONS[intervention['action']]} by {by} at {timestamp(intervention['done_at'])}"
-    print_wrapped(title, indent="  ", hanging="    ", colour="cyan")
-    if intervention["reason"]:
-        _print_field("", f"reason: {intervention['reason']}")
-    _print_field("", changes_text(intervention["before"], intervention["after"]))
-
-
-def _print_attempt(attempt: Row, audit: list[Row]) -> None:
-    title = f"attempt {attempt['attempt']} by {attempt['instance']} at {timestamp(attempt['started_at'])}"
-    colour = _COLOURS.get(attempt["verdict"], "yellow")
-    print_wrapped(f"{title}: {VERDICTS[attempt['verdict']]}", indent="  ", hanging="    ", colour=colour)
-    # The reason of a rejection is the operator's status, which is in the answer.
-    if attempt["verdict"] != "rejected" or attempt["reason"] in REASONS:
-        _print_field("", reason_text(attempt["reason"]))
-    phases = (("connected", "connect_ms"), ("first byte", "first_byte_ms"), ("ended", "total_ms"))
-    timing = [f"{name} after {attempt[key]:.1f} ms" for name, key in phases if attempt[key] is not None]
-    _print_field("", ", ".join(timing))
-    if attempt["url"]:
-        _print_field("", f"to {attempt['url']}, signed with key {attempt['key_id']}")
-    if attempt["response_status"] is not None:
-        cut = "(cut) " if attempt["response_truncated"] else ""
-        _print_field("", f"HTTP {attempt['response_status']} {cut}{_body_text(attempt['response_body'])}")
-    if attempt["response_body_repeats"] is not None:
-        _print_field("", repeated_answer(attempt, audit))
-    _print_field("", attempt["error"])
-
-
-def _body_text(body: bytes | None) -> str:
-    text = (body or b"").decode("utf-8", "backslashreplace").strip()
-    if len(text) <= _BODY_CHARS_MAX:
-        return text
-    return f"{text[:_BODY_CHARS_MAX]}… ({len(text)} characters; --json prints all)"
+        print_field("answer", ", ".join(answer))
