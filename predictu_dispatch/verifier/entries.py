@@ -68,7 +68,7 @@ def same(value: object) -> object:
 
 _Convert = Callable[[Any], object]
 _Source = tuple[_Convert, str]
-"""How a field is made, and of which column."""
+"""The converter of a field, and the column that it converts."""
 
 _COPIED: Final = {
     "attempt": "attempt evidence instance key_id method operator_id peer reason response_body_repeats response_status"

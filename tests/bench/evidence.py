@@ -32,7 +32,7 @@ CHILD = "--seal"
 
 
 class Figures:
-    """Prints each figure; remembers whether one is not what it must be."""
+    """Prints each figure; remembers whether one exceeds its limit."""
 
     def __init__(self) -> None:
         self.are_good = True
@@ -79,7 +79,7 @@ async def cost(postgres: EmbeddedPostgres, figures: Figures, rows: int) -> None:
     total = sum(sizes.values())
     click.echo(f"{total} rows sealed in {elapsed_s:.1f} s")
     figures.show("CPU of Python", python_s / total * 1e6, 30, "µs/row")
-    figures.show("  of which the tree and signatures", grown_s() / total * 1e6, 30, "µs/row")
+    figures.show("  its part for the tree and signatures", grown_s() / total * 1e6, 30, "µs/row")
     figures.show("CPU of Postgres, its background processes included", postgres_s / total * 1e6, 30, "µs/row")
     figures.show("CPU in total", (python_s + postgres_s) / total * 1e6, 30, "µs/row")
 

@@ -113,7 +113,7 @@ async def check_logs(
 
 
 async def _verified(folder: Path, auditor_dsn: str) -> tuple[Check, int]:
-    """What `audit verify` says, as the person says it who has the auditor's login."""
+    """The output of `audit verify` with the auditor's login."""
     command = CommandLine(folder=folder)
     audit = "".join(f"{name} = {json.dumps(value)}\n" for name, value in SETTINGS.items())
     command.config.write_text(f'[database]\ndsn = "{auditor_dsn}"\n[audit]\n{audit}', encoding="utf-8")

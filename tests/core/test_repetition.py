@@ -1,4 +1,4 @@
-"""Which attempts store their whole body, and how much the daemon remembers of them."""
+"""Which attempts store their whole body, and how many of them the daemon remembers."""
 
 import hashlib
 from uuid import UUID

@@ -422,7 +422,7 @@ def act_on(summary: dict[str, Any]) -> None:
 
 
 async def the_check_of_the_logs_notices_a_change(summary: dict[str, Any]) -> None:
-    """One microsecond of one row, by somebody with every right."""
+    """A superuser changes one row by one microsecond."""
     database, key_file = summary["inside"]["database"], Path(summary["inside"]["config"]).with_name(AUDIT_KEY_FILE)
     auditor = database.replace("demo_support", "demo_auditor")
     public_key = SigningKey.from_pem(key_file.read_bytes(), "EdDSA").ed25519_public_key

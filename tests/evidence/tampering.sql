@@ -1,4 +1,4 @@
--- What somebody with every right can do to the audit: a title, then the kind of fault and the subject
+-- What a superuser can do to the audit: a title, then the kind of fault and the subject
 -- that `audit verify` must name, then the statements. `:one` and `:other` are two attempts of op_a, and
 -- `:newest` is the last tile of its log.
 

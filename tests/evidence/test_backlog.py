@@ -1,4 +1,4 @@
-"""Rows from before the logs began, and rows that another cluster has: each is sealed once."""
+"""Rows from before the logs began, and from before a restore: each is sealed once."""
 
 import asyncio
 import subprocess

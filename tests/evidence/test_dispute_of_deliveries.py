@@ -155,7 +155,7 @@ async def all_is_cosigned(harness: Harness) -> bool:
 
 
 async def let_tokens_expire(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """token_of() and the command think that it is an hour later."""
+    """token_of() and the command see a clock that is an hour ahead."""
     monkeypatch.setattr("predictu_dispatch.evidence.bundle.READABLE_AFTER_S", -3600.0)
     definition: str = await harness.owner.fetchval("select pg_get_functiondef('predictu_dispatch.token_of'::regproc)")
     later = timedelta(hours=1)

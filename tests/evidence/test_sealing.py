@@ -161,7 +161,7 @@ async def test_two_sealers_write_one_history(harness: Harness, database: Databas
 async def test_one_checkpoint_is_stored_for_each_minute_and_the_last_one_too(
     harness: Harness, database: Database
 ) -> None:
-    """Also if the log does not grow any more: the newest head leaves the house a minute later."""
+    """Also if the log does not grow any more: its last checkpoint is stored a minute later."""
 
     async def stored() -> list[int]:
         rows = await harness.owner.fetch(
@@ -287,7 +287,7 @@ async def test_a_head_and_a_tile_are_only_extended(harness: Harness, database: D
 
 
 async def test_a_position_in_the_future_is_refused(harness: Harness, database: Database) -> None:
-    """A stolen login cannot end the sealing so."""
+    """A stolen login cannot stop the sealing in this way."""
     async with open_sealer(database.dispatcher) as sealer:
         await sealer.seal_all()
     call = (

@@ -1,4 +1,4 @@
-"""Daemons that seal: what they serve, log and measure, and one history whatever kills them."""
+"""Daemons that seal: what they serve, log and measure; one history although they are killed."""
 
 import asyncio
 import random
@@ -51,7 +51,7 @@ async def until_sealed(environment: Environment, daemon: Daemon) -> str:
     return note
 
 
-async def test_a_daemon_serves_logs_and_measures_the_logs(environment: Environment) -> None:
+async def test_a_daemon_serves_prints_and_measures_checkpoints(environment: Environment) -> None:
     key = create_key_file(environment.fleet.folder / "audit.pem", "EdDSA")
     http = {"keys_listen": "127.0.0.1:0"}
     daemon = await environment.fleet.start("host-1", audit=AUDIT, http=http)

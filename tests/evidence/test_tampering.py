@@ -1,4 +1,4 @@
-"""Whoever changes the audit behind our back is found and named, whatever rights he has.
+"""Every change of the audit or its logs by a superuser is found and named.
 
 Each test changes a copy of a database whose audit is sealed, as a superuser with triggers and
 constraints switched off, and lets `audit verify` run as an auditor.
@@ -144,7 +144,7 @@ async def test_at_least_a_hundred_kinds_are_tried(audit: SealedAudit) -> None:
 
 
 async def test_a_changed_stored_function_hides_nothing(audit: SealedAudit) -> None:
-    """Somebody who changes a row can change the function that builds its entry too."""
+    """An attacker who changes a row can change the function that builds its entry too."""
     async with tampered(audit) as (database, owner):
         entry = await owner.fetchval("select predictu_dispatch.audit_entry(a) from predictu_dispatch.attempt a limit 1")
         await owner.execute(sql("update attempt_record set verdict = 'rejected' where report_id = :one"))

@@ -1,4 +1,4 @@
-"""What `audit verify` must not mistake for tampering, and what it says about the schema."""
+"""What `audit verify` must not report as tampering, and what it reports about the schema."""
 
 import asyncio
 from collections.abc import Iterator
@@ -133,7 +133,7 @@ async def test_a_repeated_report_has_two_rows_and_two_entries_of_one_id(audit: S
 async def test_rows_from_before_are_compared_although_a_transaction_was_open_when_they_were_sealed(
     database: Database,
 ) -> None:
-    """They have no written_in, and none of them waits."""
+    """They have no written_in, and none of them is pending."""
     owner, busy = await asyncpg.connect(database.owner), await asyncpg.connect(database.owner)
     await know(owner)
     await fill(owner, "op_a", 50)

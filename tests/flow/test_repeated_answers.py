@@ -1,4 +1,4 @@
-"""An operator that gives the same long answer again and again fills the audit with it once."""
+"""An operator that repeats a long answer fills the audit with it only once."""
 
 import hashlib
 import json

@@ -209,7 +209,7 @@ async def test_a_late_row_of_a_detached_month_returns_and_is_sealed_once(
     sealing: str,
     is_needed: bool,
 ) -> None:
-    """It comes between copying and replacing, when the sealer perhaps reads it already."""
+    """It arrives between copying and replacing, when the sealer may have read it already."""
     history = await histories.make("open" if is_needed else "balance", LONG_AGO)
     await histories.make("won", LONG_AGO)
     await sealer.seal_all()
@@ -319,7 +319,7 @@ async def test_the_whole_of_a_held_operator_or_bet_stays_until_the_hold_is_lifte
 async def test_a_hold_counts_at_every_moment_before_its_rows_are_dropped(
     harness: Harness, database: Database, histories: HistoryBuilder, *, steps: int
 ) -> None:
-    """The callbacks are gone already: the hold keeps what is left, the audit."""
+    """The callbacks are removed already: the hold keeps the audit."""
     history = await histories.make("won", LONG_AGO)
     await histories.make("open", LONG_AGO)
     before = await read_contents(harness.owner, [history])

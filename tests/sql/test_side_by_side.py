@@ -60,7 +60,7 @@ def test_every_migration_declares_which_releases_may_run_on_it() -> None:
 
 @pytest.mark.parametrize("is_alone", [True, False], ids=["settle_one", "settle"])
 async def test_a_daemon_from_before_the_signatures_settles_on_this_schema(harness: Harness, *, is_alone: bool) -> None:
-    """It reports 33 fields, of which settle_one() takes each as a parameter."""
+    """It reports 33 fields; settle_one() takes each of them as a parameter."""
     lease = await harness.lease(await harness.place())
     sent = delivered(lease, reason="a reason", response_body=b"whole", url="https://wallet.example.com", total_ms=3.5)
     if is_alone:

@@ -25,7 +25,7 @@ KEYS = {algorithm: SigningKey.from_pem(new_private_pem(algorithm), algorithm) fo
 
 
 def signed(expired_s_ago: float, algorithm: SigningAlgorithm = "EdDSA") -> dict[str, Any]:
-    """The fields of a report whose token has expired so long ago."""
+    """The fields of a report whose token expired this long ago."""
     key = KEYS[algorithm]
     unsigned = unsigned_token(
         key,

@@ -23,10 +23,10 @@ class ForeignClaims:
     inclusions: int = 200
     """Random entries of each log that are proved, as they are built from their rows."""
     checkpoints: dict[str, dict[int, str]] = field(default_factory=dict)
-    """For each operator the signed checkpoints that there ever were, by size."""
+    """For each operator all checkpoints that were ever signed, by size."""
 
     async def keep_checkpoints(self, owner: Connection) -> None:
-        """Keep the heads and the stored checkpoints of now; of all checkpoints few are stored."""
+        """Keep the current heads and stored checkpoints, because few checkpoints are stored."""
         rows = await owner.fetch(
             "select operator_id, size, checkpoint from predictu_dispatch.audit_head"
             " union select operator_id, size, checkpoint from predictu_dispatch.audit_checkpoint"

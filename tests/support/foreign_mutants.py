@@ -1,4 +1,4 @@
-"""Altered claims about logs, each of which the foreign verifier must refuse."""
+"""Altered claims about logs, which the foreign verifier must refuse."""
 
 import base64
 import random

@@ -1,4 +1,4 @@
-"""What retention recorded about the rows that it removed, compared with what is really gone."""
+"""Compares the removals that retention recorded with the rows that it removed."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,17 +16,17 @@ _ROWS = (
 )
 
 Leaf = tuple[str, int]
-"""An operator and a place in its log."""
+"""An operator and an index in its log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedRows:
-    """The places of all rows that are in a log, and their leaves' hashes."""
+    """The indices of all rows that are in a log, and their leaf hashes."""
 
     leaves: dict[Leaf, bytes]
 
     def of(self, rows: "SealedRows") -> set[Leaf]:
-        """The places that `rows` no longer has."""
+        """The indices that `rows` no longer has."""
         return {*self.leaves} - {*rows.leaves}
 
 
@@ -51,7 +51,7 @@ async def sealed_rows(owner: Connection) -> SealedRows:
 
 
 async def recorded(owner: Connection) -> set[Leaf]:
-    """The places in all removals; each is listed once, counted and hashed."""
+    """The indices in all removals; each is listed once, counted and hashed."""
     places: list[Leaf] = []
     for row in await owner.fetch(
         "select operator_id, attempts, leaf_indices_sha256,"

@@ -1,4 +1,4 @@
-"""A database whose audit is sealed, to be copied and changed by somebody with every right."""
+"""A database whose audit is sealed, to be copied and changed by a superuser."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -120,7 +120,7 @@ async def _sealed(server: Server, template: str, folder: Path) -> AsyncIterator[
 
 
 async def allow_everything(owner: Connection) -> None:
-    """Switch off triggers, constraints and rules, as somebody with every right can."""
+    """Switch off triggers, constraints and rules, as a superuser can."""
     for table in TABLES:
         await owner.execute(f"alter table predictu_dispatch.{table} disable trigger all")
     checks = await owner.fetch(

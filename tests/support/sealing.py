@@ -48,7 +48,7 @@ select operator_id, removal_id, predictu_dispatch.audit_removal_entry(r) from pr
 union all
 select operator_id, start_id, predictu_dispatch.audit_start_entry(l) from predictu_dispatch.audit_log l
 """
-"""Every row that belongs into a log, as its entry."""
+"""Every row that belongs in a log, as its entry."""
 
 
 async def insert_attempts(connection: Connection, count: int, operator_id: str = "op_abc123") -> None:
@@ -70,7 +70,7 @@ async def insert_others(connection: Connection) -> None:
 
 
 class Seen:
-    """An observer that keeps what it is told, and raises what a chore failed with."""
+    """An observer that keeps every event, and raises the error of a failed chore."""
 
     def __init__(self) -> None:
         self.stored: list[StoredCheckpoint] = []

@@ -21,7 +21,7 @@ LOG_VKEY = str(VerifierKey.of_seed(f"{ORIGIN}/{OPERATOR}", SEED))
 
 
 class Seen:
-    """An observer that keeps what it is told."""
+    """An observer that keeps every event."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str, int]] = []

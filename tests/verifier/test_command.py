@@ -70,7 +70,7 @@ def test_a_copy_of_the_folder_runs_without_this_project(name: str, bundle: Path)
 
 @pytest.fixture
 def away() -> Iterator[Path]:
-    """A folder that anybody can read; the parents of tmp_path are for its owner only."""
+    """A folder that every user can read; the parents of tmp_path are for its owner only."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
