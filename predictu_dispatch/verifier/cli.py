@@ -37,7 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         policy = _policy(options.policy) if options.policy else None
     except (OSError, ValueError) as error:
-        _print([f"cannot use the policy {options.policy}: {error}"], err=True)
+        why = error.strerror if isinstance(error, OSError) else error
+        _print([f"cannot use the policy {options.policy}: {why}"], err=True)
         return EXIT_USAGE
     try:
         report = verify(options.file, policy)

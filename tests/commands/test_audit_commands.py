@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from predictu_dispatch.commands.audit.state import fitting
 from predictu_dispatch.core.merkle.checkpoint import LogProof, open_checkpoint
 from predictu_dispatch.core.merkle.note import Algorithm, VerifierKey
 from predictu_dispatch.core.merkle.tiles import tile_path, tiles_of
@@ -89,6 +90,14 @@ async def test_what_cannot_be_proved_is_refused_with_the_reason(audit: SealedAud
         code, _, stderr = await cli.run("audit", "prove", young, "--operator", "op_a", "--attempt", "9")
         assert code == 1
         assert "has no attempt 9: it has " in stderr
+
+
+def test_a_table_with_long_operator_ids_fits_the_screen() -> None:
+    rows = [("operator", "entries", "newest checkpoint"), ("op_a", "7", "2026-11-30T01:20:00Z")]
+    assert list(fitting(rows))[1].split() == ["op_a", "7", "2026-11-30T01:20:00Z"]
+    lines = list(fitting([*rows, ("o" * 60, "12", "2026-11-30T01:20:00Z")]))
+    assert max(map(len, lines)) <= 80
+    assert lines[-2:] == ["o" * 60, "       12  2026-11-30T01:20:00Z"]
 
 
 async def test_checkpoint_prints_the_signed_note_and_status_its_size(audit: SealedAudit, tmp_path: Path) -> None:

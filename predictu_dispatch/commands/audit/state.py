@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -24,6 +24,8 @@ from predictu_dispatch.commands.output import (
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.audit_reader import AuditPosition
+
+_COLUMNS: Final = 80
 
 
 @click.command(short_help="Show each log: size, checkpoint, witnesses, last verification.")
@@ -52,13 +54,24 @@ def status(invocation: Invocation, operator: str | None) -> None:
     print_line()
     rows: list[tuple[str, ...]] = [("operator", "entries", "newest checkpoint", "witnesses", "verified")]
     rows += [_row(log, [each for each in witnesses if each["operator_id"] == log["operator_id"]], now) for log in logs]
-    for line in table(rows, right=(1,)):
+    for line in fitting(rows):
         print_line(line.rstrip())
     if operator is not None:
         for key in configured.trusted().of_log(logs[0]["origin"]):
             print_line(f"key {key}")
     for line in _problems(logs, witnesses, configured if invocation.config.exists() else None):
         print_wrapped(line, hanging="    ")
+
+
+def fitting(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """A table; if long operator ids make it too wide, each has a line of its own."""
+    lines = list(table(rows, right=(1,)))
+    if max(map(len, lines)) <= _COLUMNS:
+        yield from lines
+        return
+    for row, line in zip(rows, table([row[1:] for row in rows], right=(0,)), strict=True):
+        yield row[0]
+        yield f"  {line}"
 
 
 async def _read(invocation: Invocation, operator: str | None) -> tuple[AuditPosition, Sequence[Any], Sequence[Any]]:

@@ -135,7 +135,8 @@ def _policy(invocation: Invocation, origin: str, operator_id: str, path: Path | 
             read_given_keys([str(path)])
             return path.read_bytes()
         except (NoteError, OSError) as error:
-            refuse(invocation, f"cannot use the policy {path}: {error}", 2)
+            why = error.strerror if isinstance(error, OSError) else error
+            refuse(invocation, f"cannot use the policy {path}: {why}", 2)
     configured = configured_keys(invocation)
     return configured.policy_of(origin, operator_id).encode() if configured.trusted() else b""
 
