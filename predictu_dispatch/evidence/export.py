@@ -119,7 +119,9 @@ async def export_log(reader: AuditReader, operator_id: str, folder: Path, *, sin
                 f" nothing was exported; run predictu-dispatch audit verify --against {folder}"
             )
         since = earlier.size if since is None else min(since, earlier.size)
-    since = min(since or 0, size)
+    if since is not None and since > size:
+        raise NotExportedError(f"--since {since}: the log of {operator_id} has {size} entries; nothing was exported")
+    since = since or 0
     if await _root(reader, operator_id, size) != checkpoint.root:
         raise NotExportedError(f"the tiles of {operator_id} do not fit its head; run predictu-dispatch audit verify")
     count = 0

@@ -135,6 +135,10 @@ async def test_an_export_is_the_whole_tree_and_grows_and_never_replaces_another_
         assert shown["exported"][0]["tiles"] < 5
         tree_of(folder / "op_a", 1210)
         assert not (folder / "op_a" / "tile/0/003.p").exists()
+        fresh = tmp_path / "fresh"
+        code, _, stderr = await cli.run("audit", "export", str(fresh), "--operator", "op_a", "--since", "1211")
+        assert (code, "the log of op_a has 1210 entries; nothing was exported" in stderr) == (1, True)
+        assert not fresh.exists()
 
 
 def tree_of(folder: Path, size: int) -> None:
