@@ -164,8 +164,7 @@ class _Run:
                 result.faults.add(_fault(operator_id, FaultKind.LOG_MISSING, each.source, detail))
 
     async def _check_log(self, log: Mapping[str, Any], faults: Faults) -> LogResult:
-        operator_id, size = log["operator_id"], log["size"]
-        origin = log["origin"]
+        operator_id, origin, size = log["operator_id"], log["origin"], log["size"]
         check = LogCheck(
             operator_id=operator_id,
             origin=origin,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import CommandLine, command_line_for
+from tests.support.disputes import Disputes, policy, signing_key
 from tests.support.harness import Harness, connected
 from tests.support.postgres import Database
 from tests.support.scene import Scene
@@ -43,3 +44,16 @@ def scene(harness: Harness, database: Database, tmp_path: Path, monkeypatch: pyt
     """One operator and no daemon."""
     monkeypatch.setenv("COLUMNS", "80")
     return Scene(harness=harness, desk=command_line_for(tmp_path, database.support), database=database)
+
+
+@pytest.fixture
+async def disputes(harness: Harness, tmp_path: Path) -> Disputes:
+    made = Disputes(harness=harness, key=signing_key(tmp_path))
+    await made.register_key(made.key)
+    return made
+
+
+@pytest.fixture
+def auditor(tmp_path: Path, database: Database) -> CommandLine:
+    (tmp_path / "policy.txt").write_bytes(policy())
+    return command_line_for(tmp_path, database.auditor)

@@ -18,8 +18,10 @@ from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.verifier.policy import Policy, parse_policy
 from predictu_dispatch.verifier.records import Verdict
 from predictu_dispatch.verifier.verify import Report, verify
+from tests.support.command_line import CommandLine
 from tests.support.harness import OPERATOR, Harness, delivered, retried
-from tests.support.sealing import ORIGIN, SEED
+from tests.support.postgres import Database
+from tests.support.sealing import ORIGIN, SEED, open_sealer
 
 BET = "b-1"
 PLAYER = "player-4711"
@@ -181,3 +183,18 @@ def names_in(path: Path) -> list[str]:
 def content_of(path: Path, name: str) -> bytes:
     with zipfile.ZipFile(path) as archive:
         return archive.read(name)
+
+
+async def bundle_of(auditor: CommandLine, name: str = "bundle.zip", *options: str, bet_id: str = BET) -> Path:
+    """Make a bundle; its text fits the screen."""
+    path = auditor.folder / name
+    given = ("--policy", str(auditor.folder / "policy.txt"), "-o", str(path), *options)
+    code, text, stderr = await auditor.run("dispute", "--bet", OPERATOR, bet_id, *given)
+    assert (code, stderr) == (0, ""), stderr
+    assert [line for line in text.splitlines() if len(line) > 80 and len(line.split()) > 1] == []
+    return path
+
+
+async def sealed(database: Database) -> None:
+    async with open_sealer(database.dispatcher) as sealer:
+        await sealer.seal_all()
