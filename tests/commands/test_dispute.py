@@ -140,7 +140,7 @@ async def test_what_is_not_sealed_yet_is_said(disputes: Disputes, auditor: Comma
     assert any(
         each.text == "The record is not in the log yet; make the bundle again later." for each in report.statements
     )
-    # The signatures are proved all the same.
+    # The signatures are proved anyway.
     assert sum("signed the body" in text for text in proved(report)) == 4
     await sealed(database)
     assert sum("is entry" in text for text in proved(verified(await bundle_of(auditor, "2.zip")))) == 5
