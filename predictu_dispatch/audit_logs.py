@@ -18,19 +18,16 @@ from predictu_dispatch.flow.witnesses import Witnesses
 
 
 class AuditLogs:
-    """The sealer and the witness loop; without `[audit] origin` there is neither."""
+    """The sealer and the witness loop; without `[audit] origin` the first only reads the heads."""
 
     def __init__(
         self, config: Callable[[], Config], database: Database, telemetry: Telemetry, *, instance: str
     ) -> None:
         self._config = config
-        self._sealer: Sealer | None = None
         self._witness_client: WitnessClient | None = None
         self.loops: dict[str, Callable[[], Awaitable[None]]] = {}
         """What runs until the daemon stops, by name."""
         audit = config().dispatcher.audit
-        if not audit.origin:
-            return
         self._sealer = Sealer(
             AuditStore(database, instance=instance),
             telemetry,
@@ -39,7 +36,7 @@ class AuditLogs:
             seeds=self._seeds,
         )
         self.loops["sealer"] = self._sealer.run
-        if audit.witness:
+        if audit.origin and audit.witness:
             # Reading the system's authorities takes tens of milliseconds.
             self._witness_client = WitnessClient(client_context())
             witnesses = [
@@ -51,7 +48,7 @@ class AuditLogs:
 
     def checkpoints(self) -> Mapping[str, str]:
         """The newest checkpoint of each log with all known signatures, by operator_id."""
-        return {} if self._sealer is None else self._sealer.notes
+        return self._sealer.notes
 
     async def close(self) -> None:
         if self._witness_client is not None:

@@ -73,10 +73,15 @@ class Sealer:
         """The newest checkpoint of each log with all known signatures, by operator_id."""
 
     async def run(self) -> None:
+        """Seal and read the heads until cancelled. Without an origin it only reads them.
+
+        So the alerts fire if the configuration of every daemon has lost its origin.
+        """
         loop = asyncio.get_running_loop()
         while True:
             began_at_s = loop.time()
-            await run_chore("seal", self.seal(), self._observer)
+            if self._origin:
+                await run_chore("seal", self.seal(), self._observer)
             await run_chore("read_heads", self._read_heads(), self._observer)
             await asyncio.sleep(max(0.0, began_at_s + self._seal_s - loop.time()))
 

@@ -85,6 +85,21 @@ async def test_a_daemon_serves_prints_and_measures_checkpoints(environment: Envi
     assert unsealed_s < 5
 
 
+async def test_a_daemon_without_an_origin_measures_that_nobody_seals_the_logs(environment: Environment) -> None:
+    create_key_file(environment.fleet.folder / "audit.pem", "EdDSA")
+    daemon = await environment.fleet.start("host-1", audit=AUDIT)
+    await until_sealed(environment, daemon)
+    daemon.terminate()
+    assert await daemon.exited() == 0
+    daemon = await environment.fleet.start("host-2")
+
+    async def is_late() -> bool:
+        return (await daemon.metric("audit_unsealed_seconds") or 0.0) > 1.0
+
+    await until("nobody seals", is_late)
+    assert (await daemon.metric("audit_log_size", OPERATOR) or 0.0) > 0.0
+
+
 async def test_a_rotated_key_signs_first_and_the_previous_one_signs_too(environment: Environment) -> None:
     folder: Path = environment.fleet.folder
     old = create_key_file(folder / "audit.pem", "EdDSA")

@@ -168,26 +168,26 @@ def audit_gauges(read: LogHeads, *, age_s: float) -> Iterable[Metric]:
     yield gauge(
         "audit_unsealed_seconds",
         "Time since everything in the audit was sealed last. It grows while sealing fails or is slower than the audit "
-        "grows. Absent without [audit] origin.",
+        "grows. Absent before a log has begun.",
         {(): read.unsealed_s + age_s},
     )
     yield gauge(
         "audit_log_size",
-        "Entries in the operator's log. The same in every daemon. Absent without [audit] origin.",
+        "Entries in the operator's log. The same in every daemon. Absent before a log has begun.",
         {(head.operator_id,): head.size for head in read.heads},
         "operator",
     )
     yield gauge(
         "audit_verified_age_seconds",
         "Time since the last `audit verify` of the operator's log, or since the log began if there was none. The same "
-        "in every daemon. Absent without [audit] origin.",
+        "in every daemon. Absent before a log has begun.",
         {(one.operator_id,): one.age_s + age_s for one in read.verifications},
         "operator",
     )
     yield gauge(
         "audit_faults",
         "Faults that the last verification of the operator's log found: rows that were changed, removed or added, "
-        "entries and checkpoints that do not fit. The same in every daemon. Absent without [audit] origin.",
+        "entries and checkpoints that do not fit. The same in every daemon. Absent before a log has begun.",
         {(one.operator_id,): one.faults for one in read.verifications},
         "operator",
     )
