@@ -65,6 +65,9 @@ async def test_a_proof_verifies_with_the_entry_and_the_key_alone(audit: SealedAu
         assert "proves that attempt" in one_line(stdout)
         entry = output.with_name("proof.tlog-proof.entry.json").read_bytes()
         LogProof.parse(output.read_bytes()).verify(leaf_hash(entry), [KEY])
+        code, _, stderr = await cli.run("audit", "prove", request_id, "--operator", "op_a", "-o", str(output))
+        assert code == 1
+        assert f"{output} exists and is not changed" in one_line(stderr)
         code, stdout, _ = await cli.run("audit", "prove", request_id, "--operator", "op_a")
         assert stdout == output.read_text()
 

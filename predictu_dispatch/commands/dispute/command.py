@@ -18,6 +18,7 @@ import click
 from predictu_dispatch.commands.audit.common import configured_keys, logs_of, reader, refuse
 from predictu_dispatch.commands.invocation import Invocation, common_options, unknown_operator
 from predictu_dispatch.commands.output import count, print_json, print_wrapped, timestamp
+from predictu_dispatch.core.database import INSUFFICIENT_PRIVILEGE, Refused
 
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.audit_reader import AuditReader
@@ -82,6 +83,10 @@ async def _write(
     from predictu_dispatch.evidence.stored_zip import StoredZip, ZipTooLargeError  # noqa: PLC0415
 
     async with reader(invocation) as opened:
+        [login] = await opened.fetch("may_read_tokens")
+        if not login["may_read"]:
+            # Asked before, because a bundle whose tokens are all too young would not need the right.
+            raise Refused(INSUFFICIENT_PRIVILEGE, "permission denied for function token_of")
         await _require_bet(invocation, opened, request)
         [log, *_] = await logs_of(invocation, opened, request.operator_id)
         request = replace(request, policy=_policy(invocation, log["origin"], request.operator_id, policy))
