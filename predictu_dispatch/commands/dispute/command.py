@@ -85,7 +85,7 @@ async def _write(
     async with reader(invocation) as opened:
         [login] = await opened.fetch("may_read_tokens")
         if not login["may_read"]:
-            # Asked before, because a bundle whose tokens are all too young would not need the right.
+            # Asked first: a bundle whose tokens are all too young would not need the right.
             raise Refused(INSUFFICIENT_PRIVILEGE, "permission denied for function token_of")
         await _require_bet(invocation, opened, request)
         [log, *_] = await logs_of(invocation, opened, request.operator_id)
