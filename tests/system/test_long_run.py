@@ -81,7 +81,8 @@ async def partition_of(harness: Harness, leased_at: datetime) -> str:
     report = delivered(await harness.lease(await harness.place(f"b-{uuid.uuid4()}"), leased_at=leased_at))
     await harness.settle(report)
     table: str = await harness.owner.fetchval(
-        "select tableoid::regclass::text from predictu_dispatch.attempt where report_id = $1", report["report_id"]
+        "select tableoid::regclass::text from predictu_dispatch.attempt_record where report_id = $1",
+        report["report_id"],
     )
     return table
 
