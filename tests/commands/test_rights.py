@@ -22,7 +22,7 @@ VERBS = {
     "show {win}": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
     "show {unknown}": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
     "show --bet {operator} b-unknown": (READERS | {"auditor"}, "predictu_auditor"),
-    "dispute --bet {operator} b-unknown": (READERS | {"auditor"}, "predictu_auditor"),
+    "dispute --bet {operator} b-unknown": ({"auditor"}, "predictu_auditor"),
     "find --player p1": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
     "find --amount 5.00": (READERS | {"auditor"}, "predictu_auditor"),
     "find --request {unknown}": (READERS | {"auditor"}, "predictu_auditor"),

@@ -51,9 +51,10 @@ def prove(
     entry_file = output and output.with_name(f"{output.name}.entry.json")
     if output and entry_file:
         try:
-            with output.open("x", encoding="utf-8") as proof_file, entry_file.open("xb") as bytes_file:
-                proof_file.write(proof.log_proof.text())
-                bytes_file.write(proof.entry)
+            for file in (output, entry_file):
+                file.touch(exist_ok=False)
+            output.write_text(proof.log_proof.text(), encoding="utf-8")
+            entry_file.write_bytes(proof.entry)
         except FileExistsError as error:
             refuse(invocation, f"{error.filename} exists and is not changed; give another file: -o FILE")
         except OSError as error:
