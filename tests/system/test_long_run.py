@@ -211,5 +211,6 @@ async def test_memory_threads_descriptors_and_connections_do_not_grow(environmen
     # A figure that was not read yet is absent.
     assert whole.series <= first.series + 3
     assert whole.log_lines <= whole.delivered + 20
-    per_callback = [(held.log_bytes / held.delivered) for held in (first, whole)]
-    assert per_callback[1] < 1.05 * per_callback[0]
+    # For each line that is there: the log's thread writes the last ones up to 25 ms late.
+    per_line = [(held.log_bytes / held.log_lines) for held in (first, whole)]
+    assert per_line[1] < 1.05 * per_line[0]
