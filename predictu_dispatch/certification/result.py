@@ -1,0 +1,102 @@
+"""The result of a run: what the report, the command and the certificate are made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Final
+
+from predictu_dispatch.certification.observation import Observed
+from predictu_dispatch.certification.scenario import Finding, Scenario, ScenarioVerdict
+
+SUITE_VERSION: Final = 1
+"""Raised if a scenario is added, removed or judges differently."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenarioResult:
+    """The verdict on one scenario. `observed` is None if nothing was sent."""
+
+    scenario: Scenario
+    verdict: ScenarioVerdict
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+    """Why it was skipped; "" otherwise."""
+    observed: Observed | None = None
+    started_at: datetime | None = None
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayerMoney:
+    """A test player's money, in subunits; None: could not be read."""
+
+    player_id: str
+    before: int | None
+    """Before the run's first debit."""
+    after: int | None
+    """After everything was reversed."""
+
+    @property
+    def net(self) -> int | None:
+        """Return the net effect of the run on the player."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reversal:
+    """What was done after the scenarios, or by --clean, so that every player has what he had."""
+
+    rolled_back: int
+    """Bets that were rolled back."""
+    compensated: int
+    """Bets that were placed and ended to undo confirmed wins and losses."""
+    unresolved: tuple[str, ...]
+    """One sentence for each bet whose reversal the operator did not confirm."""
+    players: tuple[PlayerMoney, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """Everything about one run."""
+
+    run: str
+    operator_id: str
+    url: str
+    kid: str
+    algorithm: str
+    amount_format: str
+    currency: str
+    digits: int
+    players: tuple[str, ...]
+    started_at: datetime
+    ended_at: datetime
+    results: tuple[ScenarioResult, ...]
+    reversal: Reversal
+    requests_sent: int
+    is_whole_suite: bool
+    """False if --only chose scenarios: then there is no certificate."""
+    stopped: str = ""
+    """Why the run ended before its last scenario; "" otherwise."""
+
+    def count(self, verdict: ScenarioVerdict) -> int:
+        """Return how many scenarios have this verdict."""
+        return sum(result.verdict is verdict for result in self.results)
+
+
+def digest_of(scenarios: Sequence[Scenario]) -> str:
+    """Return the SHA-256 of all scenarios as canonical JSON, lower-case hex."""
+    described = [
+        {
+            **{key: value for key, value in asdict(scenario).items() if key not in ("steps", "expectations", "needs")},
+            "needs": sorted(scenario.needs),
+            "steps": [{"step": type(step).__name__, **asdict(step)} for step in scenario.steps],
+            "expectations": [each.text for each in scenario.expectations],
+        }
+        for scenario in scenarios
+    ]
+    canonical = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,41 @@
+"""What a run is played against: the sandbox of one operator, with its keys and test players."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import Final
+
+from predictu_dispatch.core.operator_settings import OperatorSettings
+from predictu_dispatch.core.signing import SigningKey
+from predictu_dispatch.core.verdict import Statuses
+
+REQUESTS_MAX: Final = 10_000
+"""The default of the most requests of one run, cleaning not counted."""
+REQUESTS_PER_S: Final = 200.0
+"""The default of the highest rate of a run, in requests a second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The sandbox. `settings` are the operator's own, with the sandbox's URL as `callback_url`."""
+
+    settings: OperatorSettings
+    key: SigningKey
+    next_key: SigningKey | None
+    players: tuple[str, ...]
+    """One or two test players. Nobody else may use them during a run."""
+    currency: str
+    digits: int
+    """The currency's minor digits."""
+    ssl_context: ssl.SSLContext | None = None
+    """None: the system's authorities."""
+    ledger_url: str = ""
+    requests_max: int = REQUESTS_MAX
+    requests_per_s: float = REQUESTS_PER_S
+    is_configured: bool = True
+    """False with --url: the report is unsigned, and no operator's file exists."""
+
+    @property
+    def statuses(self) -> Statuses:
+        return Statuses.of(self.settings.statuses)
