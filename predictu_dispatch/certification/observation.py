@@ -150,6 +150,11 @@ class Observed:
 
     def money(self, subunits: int) -> str:
         """Return `12.50 EUR`."""
-        sign, whole = ("-" if subunits < 0 else ""), str(abs(subunits)).rjust(self.digits + 1, "0")
-        number = f"{whole[: -self.digits]}.{whole[-self.digits :]}" if self.digits else whole
-        return f"{sign}{number} {self.currency}"
+        return money(subunits, self.currency, self.digits)
+
+
+def money(subunits: int, currency: str, digits: int) -> str:
+    """Return `12.50 EUR`."""
+    sign, whole = ("-" if subunits < 0 else ""), str(abs(subunits)).rjust(digits + 1, "0")
+    number = f"{whole[:-digits]}.{whole[-digits:]}" if digits else whole
+    return f"{sign}{number} {currency}"

@@ -1,0 +1,77 @@
+"""Decides whether a run passed: the exit code, the certificate and the reports follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import Final, Protocol
+
+from predictu_dispatch.certification.observation import money
+from predictu_dispatch.certification.result import PlayerMoney, RunResult, ScenarioResult
+from predictu_dispatch.certification.scenario import ScenarioVerdict
+
+FAILING: Final = frozenset({ScenarioVerdict.FAILED, ScenarioVerdict.REVIEW})
+"""The verdicts that fail a run, unless the failure is expected."""
+
+
+class ExpectedFailure(Protocol):
+    """A known failure from the file that --expect names."""
+
+    @property
+    def scenario(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def until(self) -> date: ...
+
+    @property
+    def problem(self) -> str:
+        """Why it fails the run, as part of a sentence; "" while the scenario fails and in time."""
+        ...
+
+
+def is_expected(result: ScenarioResult, expected: Sequence[ExpectedFailure]) -> bool:
+    """Return True if the scenario fails, and a known failure says that it may."""
+    return result.verdict in FAILING and any(
+        known.scenario == result.scenario.id and not known.problem for known in expected
+    )
+
+
+def why_not_passed(result: RunResult, expected: Sequence[ExpectedFailure] = ()) -> tuple[str, ...]:
+    """Return why the run did not pass, a sentence each; nothing if it passed."""
+    return tuple(_reasons(result, expected))
+
+
+def may_have_certificate(result: RunResult, expected: Sequence[ExpectedFailure] = ()) -> bool:
+    """Return True if every scenario was played or skipped for a need, and none failed."""
+    is_clean = not any(each.verdict in FAILING for each in result.results)
+    return result.is_whole_suite and is_clean and not why_not_passed(result, expected)
+
+
+def _reasons(result: RunResult, expected: Sequence[ExpectedFailure]) -> Iterator[str]:
+    if result.stopped:
+        yield f"The run was stopped: {result.stopped.rstrip('.')}."
+    for verdict, verb in ((ScenarioVerdict.FAILED, "failed"), (ScenarioVerdict.REVIEW, "must be reviewed")):
+        ids = [
+            each.scenario.id for each in result.results if each.verdict is verdict and not is_expected(each, expected)
+        ]
+        if ids:
+            yield f"{len(ids)} {'scenario' if len(ids) == 1 else 'scenarios'} {verb}: {', '.join(ids)}."
+    for known in expected:
+        if known.problem:
+            yield f"Expected failure {known.scenario}: {known.problem.rstrip('.')}."
+    yield from (f"Not reversed: {sentence.rstrip('.')}." for sentence in result.reversal.unresolved)
+    for player in result.reversal.players:
+        yield from _reason_of(player, result)
+
+
+def _reason_of(player: PlayerMoney, result: RunResult) -> Iterator[str]:
+    if player.net is None:
+        if not result.stopped:
+            # After a stop it is a consequence, and the first sentence has the cause.
+            yield f"The balance of player {player.player_id} could not be read, so the run's effect on it is unknown."
+    elif player.net:
+        amount = money(abs(player.net), result.currency, result.digits)
+        yield f"Player {player.player_id} has {amount} {'more' if player.net > 0 else 'less'} than before the run."
