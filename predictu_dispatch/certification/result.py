@@ -94,7 +94,10 @@ def digest_of(scenarios: Sequence[Scenario]) -> str:
             **{key: value for key, value in asdict(scenario).items() if key not in ("steps", "expectations", "needs")},
             "needs": sorted(scenario.needs),
             "steps": [{"step": type(step).__name__, **asdict(step)} for step in scenario.steps],
-            "expectations": [each.text for each in scenario.expectations],
+            "expectations": [
+                {"expectation": type(each).__name__, "text": each.text, **asdict(each)}
+                for each in scenario.expectations
+            ],
         }
         for scenario in scenarios
     ]

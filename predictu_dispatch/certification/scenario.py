@@ -8,9 +8,9 @@ digest of all scenarios, which a certificate names, is made from this data.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from predictu_dispatch.certification.observation import Observed
 from predictu_dispatch.certification.steps import Step
@@ -56,6 +56,8 @@ class Finding:
 
 class Expectation(Protocol):
     """One part of a scenario's judgement; a frozen dataclass, so that the digest covers it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def text(self) -> str:

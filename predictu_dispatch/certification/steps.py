@@ -58,7 +58,10 @@ class Delivery(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AboveBalance:
-    """An amount above the player's balance of that moment, as the newest reading says."""
+    """An amount relative to the player's balance of that moment, as the newest reading says.
+
+    `by` is what it is above the balance; a negative one is below it.
+    """
 
     by: int
 
@@ -79,6 +82,8 @@ class Send:
     is_unknown_player: bool = False
     """The player_id is one that the operator cannot know."""
     amount: int | AboveBalance | None = None
+    currency: str = ""
+    """A currency other than the run's; "" for the run's."""
     rollback_of: str = ""
     """The name of the placement whose request_id a BET_ROLLBACK names; sent later or never."""
     request_id_of: str = ""
@@ -113,8 +118,9 @@ class AtOnce:
 class Volley:
     """Many requests, `in_flight` at a time: one for each of the bets `v-1` to `v-COUNT`.
 
-    The bets alternate between the two players. A volley of another method than BET_MAKE ends the
-    bets of the BET_MAKE volley in the same scenario. `methods` are used in turn, with `amounts`.
+    The bets alternate between the scenario's players. A volley of another method than BET_MAKE ends
+    the bets of the BET_MAKE volley in the same scenario. `methods` are used in turn, with
+    `amounts`.
     """
 
     name: str
