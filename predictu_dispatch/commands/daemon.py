@@ -131,7 +131,12 @@ def _announce_build(names: list[str]) -> None:
 @common_options
 def check(invocation: Invocation) -> None:
     """Validate all files, keys and certificates. Exits 2 with one line per fault."""
+    from predictu_dispatch.certification.sandbox import certify_faults  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
+
     configuration = invocation.load()
+    if faults := certify_faults(configuration, os.environ):
+        invocation.refuse(ConfigError(faults))
     rows = [
         {
             "operator_id": operator_id,

@@ -11,7 +11,8 @@ import json
 from functools import partial
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails
 
 from predictu_dispatch.core.answer import BUILT_IN_STATUSES
 from predictu_dispatch.core.callback_url import url_fault
@@ -172,6 +173,54 @@ class TlsSettings(Section):
         return client_key_file
 
 
+PlayerId = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
+
+
+class SandboxSettings(Section):
+    """The operator's test endpoint, for `certify`. No daemon uses it."""
+
+    callback_url: str = Field(
+        default="",
+        max_length=2048,
+        description='the https:// URL of the operator\'s test endpoint, of at most 2048 characters, or "" for none',
+    )
+    key_file: str = Field(
+        default="",
+        max_length=4096,
+        description="a PKCS#8 PEM file relative to this file, another one than signing.key_file,"
+        ' or "" if callback_url is ""',
+    )
+    # TOML gives a list, so the tuple is not strict; its items are.
+    players: tuple[PlayerId, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=100,
+        description="a list of different test players, each of 1 to 200 characters, at least one if callback_url is"
+        " set; the first two are used",
+    )
+    currency: str = Field(
+        default="EUR",
+        pattern=r"^[0-9]*[A-Z][A-Z0-9]*$",
+        min_length=3,
+        max_length=10,
+        description="the players' currency, 3 to 10 capital letters and digits, such as EUR",
+    )
+
+    @field_validator("key_file")
+    @classmethod
+    def _url_and_key_come_together(cls, key_file: str, info: ValidationInfo) -> str:
+        if "callback_url" in info.data and bool(key_file) != bool(info.data["callback_url"]):
+            raise ValueError(cls.model_fields["key_file"].description)
+        return key_file
+
+    @field_validator("players")
+    @classmethod
+    def _players_are_given_and_differ(cls, players: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if len(set(players)) != len(players) or (info.data.get("callback_url") and not players):
+            raise ValueError(cls.model_fields["players"].description)
+        return players
+
+
 class OperatorSettings(Section):
     """Everything in an operator's file."""
 
@@ -190,6 +239,7 @@ class OperatorSettings(Section):
     health: HealthSettings = HealthSettings()
     statuses: StatusesSettings = StatusesSettings()
     tls: TlsSettings = TlsSettings()
+    sandbox: SandboxSettings = SandboxSettings()
 
     def lane(self, lane: Lane) -> LaneSettings:
         return self.interactive if lane is Lane.INTERACTIVE else self.settlement
@@ -212,8 +262,28 @@ class OperatorSettings(Section):
             raise ValueError(fault)
         return url
 
+    @field_validator("sandbox")
+    @classmethod
+    def _is_safe_to_certify(cls, sandbox: SandboxSettings, info: ValidationInfo) -> SandboxSettings:
+        fault = url_fault(
+            sandbox.callback_url,
+            allow_insecure_http=info.data.get("allow_insecure_http", True),
+            allow_private_addresses=info.data.get("allow_private_addresses", True),
+        )
+        if sandbox.callback_url and fault:
+            # The error of the inner key: the message names sandbox.callback_url.
+            error = InitErrorDetails(
+                type="value_error", loc=("callback_url",), input=sandbox.callback_url, ctx={"error": ValueError(fault)}
+            )
+            raise ValidationError.from_exception_data(cls.__name__, [error])
+        return sandbox
+
 
 def settings_fingerprint(settings: OperatorSettings) -> str:
-    """Return the settings' SHA-256 as lower-case hex; key files count by name, not by content."""
-    canonical = json.dumps(settings.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """Return the SHA-256, lower-case hex, of all settings that a daemon uses.
+
+    Key files count by name, not by content. `sandbox` does not count: no daemon uses it.
+    """
+    used = settings.model_dump(mode="json", exclude={"sandbox"})
+    canonical = json.dumps(used, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -113,6 +113,17 @@ class LogSettings(Section):
     format: Literal["auto", "console", "json"] = "auto"
 
 
+class CertifySettings(Section):
+    """The key that signs certificates. No daemon uses it."""
+
+    key_file: str = Field(
+        default="",
+        max_length=4096,
+        description='a file with an Ed25519 key, or "" to sign no certificate; to create one:'
+        " predictu-dispatch keys new --certify",
+    )
+
+
 class DispatcherSettings(Section):
     """Everything in `dispatcher.toml`."""
 
@@ -121,6 +132,7 @@ class DispatcherSettings(Section):
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     audit: AuditSettings = AuditSettings()
+    certify: CertifySettings = CertifySettings()
 
 
 SHOWN_CHARS_MAX: Final = 80

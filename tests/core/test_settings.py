@@ -81,6 +81,11 @@ retry = []
 ca_file = ""
 client_cert_file = ""
 client_key_file = ""
+[sandbox]
+callback_url = ""
+key_file = ""
+players = []
+currency = "EUR"
 """
 
 
@@ -115,6 +120,7 @@ def test_an_empty_dispatcher_file_has_every_default_of_the_contract() -> None:
         "http": {"listen": "127.0.0.1:9464", "keys_listen": ""},
         "log": {"level": "info", "format": "auto"},
         "audit": {"origin": "", "key_file": "", "seal_s": 5.0, "witness": ()},
+        "certify": {"key_file": ""},
     }
 
 
@@ -355,6 +361,66 @@ def test_equal_settings_have_equal_fingerprints_and_others_do_not(lane: dict[str
     again = OperatorSettings.model_validate({"settlement": dict(reversed(lane.items())), **LEAST})
     assert settings_fingerprint(settings) == settings_fingerprint(again)
     assert (settings_fingerprint(settings) == settings_fingerprint(plain)) == (settings == plain)
+
+
+SANDBOX = {"callback_url": "https://sandbox.example.com/", "key_file": "keys/s.pem", "players": ["p-1"]}
+_SANDBOX_PLAYERS = (
+    "must be a list of different test players, each of 1 to 200 characters, at least one if callback_url is set; the"
+    " first two are used"
+)
+_SANDBOX_KEY = (
+    'must be a PKCS#8 PEM file relative to this file, another one than signing.key_file, or "" if callback_url is ""'
+)
+
+
+def sandbox(**keys: object) -> dict[str, Any]:
+    return changed("sandbox", to={**SANDBOX, **keys})
+
+
+def test_a_sandbox_changes_nothing_for_a_daemon() -> None:
+    settings = OperatorSettings.model_validate(sandbox(players=["p-1", "p-2", "p-3"], currency="USDT"))
+    assert settings.sandbox.players == ("p-1", "p-2", "p-3")
+    assert settings_fingerprint(settings) == settings_fingerprint(OperatorSettings.model_validate(LEAST))
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "allowed"),
+    [
+        (
+            sandbox(callback_url="http://s.example/"),
+            "callback_url",
+            "must be an https:// URL, or allow_insecure_http = true",
+        ),
+        (
+            sandbox(callback_url="https://10.0.0.1/"),
+            "callback_url",
+            "must be a URL of a public host, or allow_private_addresses = true (10.0.0.1 is private (RFC 1918))",
+        ),
+        (sandbox(callback_url=""), "key_file", _SANDBOX_KEY),
+        (sandbox(key_file=""), "key_file", _SANDBOX_KEY),
+        (sandbox(players=[]), "players", _SANDBOX_PLAYERS),
+        (sandbox(players=["p-1", "p-1"]), "players", _SANDBOX_PLAYERS),
+        (sandbox(players=["p-1", "p\n"]), "players[1]", _SANDBOX_PLAYERS),
+        (sandbox(players="p-1"), "players", _SANDBOX_PLAYERS),
+        (
+            sandbox(currency="eur"),
+            "currency",
+            "must be the players' currency, 3 to 10 capital letters and digits, such as EUR",
+        ),
+        (sandbox(player=[]), "player", "unknown key; did you mean sandbox.players?"),
+    ],
+)
+def test_a_wrong_sandbox_is_refused(given: dict[str, Any], key: str, allowed: str) -> None:
+    assert refused(given) == {f"sandbox.{key}": allowed}
+
+
+def test_a_sandbox_follows_the_rules_of_its_operators_urls() -> None:
+    given = {
+        **sandbox(callback_url="http://127.0.0.1:8080/s"),
+        "allow_insecure_http": True,
+        "allow_private_addresses": True,
+    }
+    assert OperatorSettings.model_validate(given).sandbox.callback_url == "http://127.0.0.1:8080/s"
 
 
 def test_an_integer_for_a_float_is_the_same_setting() -> None:

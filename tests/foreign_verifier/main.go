@@ -22,9 +22,9 @@ import (
 )
 
 type claim struct {
-	Kind      string   // checkpoint, inclusion, consistency (from old_note to note), tree (in folder)
+	Kind      string   // checkpoint, inclusion, consistency (from old_note to note), tree (in folder), note
 	Note      string   // a signed checkpoint
-	Vkey      string   // of the log
+	Vkey      string   // of the log, or of the note's owner
 	Witnesses []string // vkeys; all of them must have cosigned the note
 	Index     int64
 	Entry     []byte // or its hash
@@ -58,6 +58,13 @@ func main() {
 func (made claim) check() error {
 	if made.Kind == "tree" {
 		return made.checkTree()
+	}
+	if made.Kind == "note" {
+		signer, err := note.NewVerifier(made.Vkey)
+		if err == nil {
+			_, err = note.Open([]byte(made.Note), note.VerifierList(signer))
+		}
+		return err
 	}
 	tree, err := made.open(made.Note, made.Witnesses)
 	if err != nil {

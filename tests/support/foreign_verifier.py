@@ -34,6 +34,11 @@ def checkpoint(note: str, vkey: str, *, witnesses: Sequence[str] = ()) -> Claim:
     return {"kind": "checkpoint", "note": note, "vkey": vkey, "witnesses": list(witnesses)}
 
 
+def signed_note(note: str, vkey: str) -> Claim:
+    """The owner of this key signed the note, whatever its text says."""
+    return {"kind": "note", "note": note, "vkey": vkey}
+
+
 def inclusion(note: str, vkey: str, index: int, leaf_hash: bytes, proof: Iterable[bytes]) -> Claim:
     """The leaf is at this index of the log."""
     claim = {"kind": "inclusion", "note": note, "vkey": vkey, "index": index}

@@ -10,11 +10,11 @@ import click
 
 from predictu_dispatch.commands.invocation import Invocation, common_options
 from predictu_dispatch.commands.keys.audit_key import create_audit_key
+from predictu_dispatch.commands.keys.certify_keys import create_certify_key, create_sandbox_key, print_certify_key
 from predictu_dispatch.commands.keys.common import (
     ALGORITHMS,
     default_key_file,
     listed,
-    operator_argument,
     operator_file,
     optional_operator_argument,
     print_public,
@@ -36,19 +36,34 @@ if TYPE_CHECKING:
 @click.command()
 @optional_operator_argument
 @click.option("--algorithm", type=click.Choice(ALGORITHMS), help="Default: that of the operator's file, or EdDSA.")
+@click.option("--sandbox", is_flag=True, help="Create the key of OPERATOR's [sandbox], for certify.")
 @click.option("--audit", is_flag=True, help="Create the key that signs the audit's logs, instead of an operator's.")
+@click.option("--certify", is_flag=True, help="Create the key that signs certificates, instead of an operator's.")
 @common_options
-def new(invocation: Invocation, operator: str | None, algorithm: SigningAlgorithm | None, *, audit: bool) -> None:
+def new(
+    invocation: Invocation,
+    operator: str | None,
+    algorithm: SigningAlgorithm | None,
+    *,
+    sandbox: bool,
+    audit: bool,
+    certify: bool,
+) -> None:
     """Create OPERATOR's first key pair, or with --audit that of the logs.
 
     Never overwrites a key.
     """
-    if audit and operator is None and algorithm is None:
-        create_audit_key(invocation)
-        return
-    if audit or operator is None:
-        raise click.UsageError("give either OPERATOR, or --audit alone: one Ed25519 key signs all logs")
-    _create(invocation, operator, algorithm)
+    if operator is None or audit or certify:
+        if operator is not None or algorithm is not None or sandbox or audit == certify:
+            raise click.UsageError(
+                "give either OPERATOR, or --audit or --certify alone: one Ed25519 key signs all logs, another one all"
+                " certificates"
+            )
+        create_audit_key(invocation) if audit else create_certify_key(invocation)
+    elif sandbox:
+        create_sandbox_key(invocation, operator, algorithm)
+    else:
+        _create(invocation, operator, algorithm)
 
 
 def _create(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | None) -> None:
@@ -90,11 +105,17 @@ def _create(invocation: Invocation, operator: str, algorithm: SigningAlgorithm |
 
 
 @click.command(short_help="Print OPERATOR's public keys, as PEM and as JWK.")
-@operator_argument
+@optional_operator_argument
 @click.option("--format", "form", type=click.Choice(("pem", "jwk")), help="Print this format only.")
+@click.option("--certify", is_flag=True, help="Print the vkey by which certificates are verified, instead.")
 @common_options
-def public(invocation: Invocation, operator: str, form: str | None) -> None:
+def public(invocation: Invocation, operator: str | None, form: str | None, *, certify: bool) -> None:
     """Print OPERATOR's public keys as PEM and as JWK: active, staged, previous."""
+    if certify and operator is None and form is None:
+        print_certify_key(invocation)
+        return
+    if certify or operator is None:
+        raise click.UsageError("give either OPERATOR, or --certify alone")
     found = _keys(invocation, operator)
     if invocation.json:
         print_json({"operator_id": operator, "keys": listed(found)})

@@ -41,6 +41,8 @@ VARIABLES: Final = {
     "http.keys_listen": "PREDICTU_DISPATCH_KEYS_LISTEN",
 }
 """Environment variables win over the file, so that a host's daemons can share `dispatcher.toml`."""
+_NOT_USED_BY_DAEMONS: Final = frozenset({"certify"})
+"""Sections of dispatcher.toml whose change needs no restart."""
 _DSN_FILE_PREFIX: Final = "file:"
 _IF_MISSING: Final = "; set --config or PREDICTU_DISPATCH_CONFIG to its path"
 
@@ -204,7 +206,8 @@ def reload_config(running: Config, environ: Mapping[str, str]) -> Reload:
     needs_restart: tuple[str, ...] = ()
     try:
         dispatcher = read_dispatcher(running.path, environ)
-        needs_restart = tuple(_changed_keys(running.dispatcher, dispatcher))
+        changed = _changed_keys(running.dispatcher, dispatcher)
+        needs_restart = tuple(key for key in changed if key.partition(".")[0] not in _NOT_USED_BY_DAEMONS)
     except ConfigError as error:
         faults += error.faults
     operators: Mapping[str, OperatorConfig]

@@ -49,10 +49,11 @@ _CERTIFICATES: Final = {"ca_file": "ca", "client_cert_file": "client"}
 class OperatorConfig:
     """One operator's settings, with the keys and certificates that they name.
 
-    Two are equal only if the contents of keys and certificates are equal; file names do not count.
+    Two are equal only if the contents of keys and certificates are equal. `fingerprint` stands for
+    the settings, so that a change of `[sandbox]`, which no daemon uses, is no change.
     """
 
-    settings: OperatorSettings
+    settings: OperatorSettings = field(compare=False)
     file: Path
     published_keys: tuple[SigningKey, ...]
     """The active key, then the staged and the previous one if they exist; each key once."""

@@ -140,6 +140,22 @@ CASES = [
         change=gone("dispatcher.toml"),
         faults=("dispatcher.toml: no such file or directory",),
     ),
+    # What only `certify` uses.
+    Case(
+        what="a sandbox",
+        change=lambda folder: write_operator(
+            folder,
+            "op_a",
+            tls="[sandbox]\ncallback_url = 'https://s.example/'\nkey_file = 'keys/missing.pem'\nplayers = ['p-1']",
+        ),
+    ),
+    Case(
+        what="a bad sandbox",
+        change=lambda folder: write_operator(folder, "op_a", tls="[sandbox]\nkey_file = 'x'"),
+        kept=("op_a",),
+        faults=('operators/op_a.toml: sandbox.key_file = "x": must be',),
+    ),
+    Case(what="the key of certificates", change=text("dispatcher.toml", "[certify]\nkey_file = 'missing.pem'")),
     # A key.
     Case(what="another key under the same name", change=replace_key, taken=("op_a",)),
     Case(
