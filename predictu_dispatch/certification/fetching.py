@@ -1,21 +1,19 @@
-"""Fetches the ledger that an operator serves, with the limits of production's requests."""
+"""Fetches the ledger that an operator serves, with the address guard and TLS of production."""
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
-from predictu_dispatch.certification.cutting import request_head
+from predictu_dispatch.certification.connections import exchange_on, open_connection, request_head
 from predictu_dispatch.certification.ledger import read_ledger
 from predictu_dispatch.certification.observation import Ledger
 from predictu_dispatch.certification.target import Target
 from predictu_dispatch.certification.tokens import Token
+from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.core.callback_url import url_fault
-from predictu_dispatch.edge.http.connection import Connection
 from predictu_dispatch.edge.http.connector import Connector
-from predictu_dispatch.edge.http.failure_reason import reason_not_sent, unwrapped
 from predictu_dispatch.edge.http.resolver import LookUp
 
 LEDGER_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -35,35 +33,22 @@ async def fetch_ledger(target: Target, token: Token, *, since: datetime, until: 
     settings = settings.model_copy(update={"callback_url": target.ledger_url})
     connector = Connector(settings, target.ssl_context, look_up=look_up, connecting=lambda: None)
     try:
-        async with asyncio.timeout(settings.settlement.connect_timeout_s):
-            opened = await connector.open()
-        connection = Connection(opened, response_bytes_max=LEDGER_BYTES_MAX)
-        try:
-            return await _ledger(connection, _request(target.ledger_url, token, since=since, until=until))
-        finally:
-            connection.abort()
-    except Exception as failed:  # noqa: BLE001 - the fault is what the scenario is about
-        error = unwrapped(failed)
-        return Ledger(fault=f"{reason_not_sent(error)}: {type(error).__name__}: {error}".removesuffix(": "))
+        opened = await open_connection(connector, timeout_s=settings.settlement.connect_timeout_s)
+        if isinstance(opened, Exchange):
+            return Ledger(fault=f"{opened.reason}: {opened.error}")
+        exchange = await exchange_on(
+            opened,
+            _request(target.ledger_url, token, since=since, until=until),
+            timeout_s=LEDGER_TIMEOUT_S,
+            response_bytes_max=LEDGER_BYTES_MAX,
+        )
     finally:
         await connector.close()
-
-
-async def _ledger(connection: Connection, request: bytes) -> Ledger:
-    timer = asyncio.get_running_loop().call_later(
-        LEDGER_TIMEOUT_S, connection.fail, "timeout", f"the ledger was not complete after {LEDGER_TIMEOUT_S:g} s"
-    )
-    try:
-        connection.send(request)
-        await connection.answered()
-    finally:
-        timer.cancel()
-    if connection.failure is not None:
-        reason, error = connection.failure
-        return Ledger(fault=f"{reason}: {error}")
-    if connection.status != _OK:
-        return Ledger(fault=f"the operator answered {connection.status}, not {_OK}")
-    return read_ledger(connection.body())
+    if exchange.evidence is not Evidence.ANSWERED:
+        return Ledger(fault=f"{exchange.reason}: {exchange.error}")
+    if exchange.status != _OK:
+        return Ledger(fault=f"the operator answered {exchange.status}, not {_OK}")
+    return read_ledger(exchange.body)
 
 
 def _request(url: str, token: Token, *, since: datetime, until: datetime) -> bytes:
@@ -75,8 +60,9 @@ def _request(url: str, token: Token, *, since: datetime, until: datetime) -> byt
         "User-Agent": "predictu-dispatch",
         "Connection": "close",
     }
-    return request_head("GET", f"{url}{'&' if urlsplit(url).query else '?'}{period}", headers, 0)
+    return request_head("GET", f"{url}{'&' if urlsplit(url).query else '?'}{period}", headers)
 
 
 def _rfc3339(at: datetime) -> str:
+    """Return this time in UTC, `at` being in UTC."""
     return f"{at.isoformat(timespec='milliseconds')[:-6]}Z"

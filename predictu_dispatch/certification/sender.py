@@ -7,15 +7,15 @@ are opened by edge/http.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from ssl import cert_time_to_seconds
-from typing import Final, cast
+from typing import Final
 from uuid import uuid4
 
-from predictu_dispatch.certification.cutting import cut, request_head
+from predictu_dispatch.certification.connections import Opened, cut, exchange_on, open_connection, request_head
 from predictu_dispatch.certification.fetching import fetch_ledger
 from predictu_dispatch.certification.observation import Ledger, Sent, TlsFacts
 from predictu_dispatch.certification.requests import Prepared, callback_of
@@ -28,7 +28,6 @@ from predictu_dispatch.core.methods import RULES, Lane
 from predictu_dispatch.core.redaction import without_signature
 from predictu_dispatch.core.verdict import judge
 from predictu_dispatch.edge.http.connector import Connector
-from predictu_dispatch.edge.http.failure_reason import reason_not_sent, unwrapped
 from predictu_dispatch.edge.http.resolver import LookUp, look_up
 from predictu_dispatch.edge.http.transport import Transport
 
@@ -52,8 +51,11 @@ class Sender:
         self._run = run
         self._look_up = look_up
         self._clock = clock
-        self._lanes = {lane: self._transport() for lane in Lane}
-        self._connector = Connector(target.settings, target.ssl_context, look_up=look_up, connecting=lambda: None)
+        settings, context = target.settings, target.ssl_context
+        self._lanes = {
+            lane: Transport(settings, context, look_up=look_up, connecting=_count_new_connection) for lane in Lane
+        }
+        self._connector = Connector(settings, context, look_up=look_up, connecting=lambda: None)
 
     async def close(self) -> None:
         """Close all connections; requests in flight end as interrupted."""
@@ -63,99 +65,75 @@ class Sender:
 
     async def send(self, prepared: Prepared) -> Sent:
         """Send one request and return what came of it; never raises for what the operator does."""
-        if prepared.delivery is Delivery.COMPLETE and prepared.is_on_new_connection:
-            return (await self.send_at_once([prepared]))[0]
-        if prepared.delivery is Delivery.COMPLETE:
-            return await self._post(self._lanes[RULES[prepared.method].lane], prepared)
-        return await self._cut(prepared)
+        if prepared.delivery is Delivery.COMPLETE and not prepared.is_on_new_connection:
+            return await self._post(prepared)
+        return (await self.send_at_once([prepared]))[0]
 
     async def send_at_once(self, prepared: Sequence[Prepared]) -> tuple[Sent, ...]:
-        """Open a connection for each request, then send all at the same moment."""
-        transports = [self._transport() for _ in prepared]
-        try:
-            # A connection that cannot be opened now fails again when its request is sent.
-            await asyncio.gather(
-                *(
-                    transport.connect(policy_of(one.method, self._target.settings).connect_timeout_s)
-                    for transport, one in zip(transports, prepared, strict=True)
-                    if one.delivery is Delivery.COMPLETE
-                )
-            )
-            return tuple(
-                await asyncio.gather(
-                    *(
-                        self._post(transport, one, is_own_connection=True)
-                        if one.delivery is Delivery.COMPLETE
-                        else self._cut(one)
-                        for transport, one in zip(transports, prepared, strict=True)
-                    )
-                )
-            )
-        finally:
-            for transport in transports:
-                await transport.close()
+        """Open a connection for each request; as soon as all are open, send all at once."""
+        started_at = self._clock()
+        # Signing between the first and the last request would keep them apart.
+        tokens = [self._token(one, started_at) for one in prepared]
+        timeouts_s = [policy_of(one.method, self._target.settings).connect_timeout_s for one in prepared]
+        all_opened = await asyncio.gather(
+            *(open_connection(self._connector, timeout_s=timeout_s) for timeout_s in timeouts_s)
+        )
+        exchanges = await asyncio.gather(*map(self._exchange_on, all_opened, prepared, tokens))
+        return tuple(
+            self._sent(one, token, exchange, started_at=started_at)
+            for one, token, exchange in zip(prepared, tokens, exchanges, strict=True)
+        )
 
     async def handshake(self) -> TlsFacts:
         """Open one TLS connection and return what it showed."""
-        timeout_s = self._target.settings.interactive.connect_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                opened = await self._connector.open()
-        except Exception as failed:  # noqa: BLE001 - the failure is what the scenario is about
-            error = unwrapped(failed)
-            return TlsFacts(fault=f"{reason_not_sent(error)}: {type(error).__name__}: {error}".removesuffix(": "))
-        transport = cast("asyncio.Transport", opened.transport)
-        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        certificate = transport.get_extra_info("peercert") or {}
-        transport.abort()
-        opened.close()
+        opened = await open_connection(self._connector, timeout_s=self._target.settings.interactive.connect_timeout_s)
+        if isinstance(opened, Exchange):
+            return TlsFacts(fault=f"{opened.reason}: {opened.error}")
+        tls: ssl.SSLObject | None = opened.transport.get_extra_info("ssl_object")
+        certificate = opened.transport.get_extra_info("peercert") or {}
+        opened.reset()
         if tls is None:
             return TlsFacts(fault="the URL is http://: there is no TLS")
-        ends_at = certificate.get("notAfter")
-        return TlsFacts(
-            version=tls.version() or "",
-            certificate_ends_at=None if ends_at is None else datetime.fromtimestamp(cert_time_to_seconds(ends_at), UTC),
-        )
+        ends_at_s = ssl.cert_time_to_seconds(certificate["notAfter"])
+        return TlsFacts(version=tls.version() or "", certificate_ends_at=datetime.fromtimestamp(ends_at_s, UTC))
 
     async def ledger(self, since: datetime, until: datetime) -> Ledger:
-        """Fetch the operator's ledger from `since` to before `until`."""
+        """Fetch the operator's ledger from `since` to before `until`, both in UTC."""
         token = ledger_token(self._target, jti=str(uuid4()), now_s=int(self._clock().timestamp()))
         return await fetch_ledger(self._target, token, since=since, until=until, look_up=self._look_up)
 
-    def _transport(self) -> Transport:
-        return Transport(
-            self._target.settings, self._target.ssl_context, look_up=self._look_up, connecting=_count_new_connection
-        )
-
-    async def _post(self, transport: Transport, prepared: Prepared, *, is_own_connection: bool = False) -> Sent:
+    async def _post(self, prepared: Prepared) -> Sent:
+        """Send on a connection of the lane, as production does."""
         started_at = self._clock()
-        token = token_of(prepared, self._target, run=self._run, now_s=int(started_at.timestamp()))
+        token = self._token(prepared, started_at)
         policy = policy_of(prepared.method, self._target.settings)
         new_connections: list[None] = []
         _NEW_CONNECTIONS.set(new_connections)
-        exchange = await transport.post(
+        exchange = await self._lanes[RULES[prepared.method].lane].post(
             headers=headers_of(token),
             body=prepared.body,
             timeout_s=policy.attempt_timeout_s,
             connect_timeout_s=policy.connect_timeout_s,
-            send_before_s=float("inf"),
+            send_before_s=math.inf,
         )
-        is_used = not new_connections and not is_own_connection and exchange.evidence is not Evidence.NOT_SENT
+        is_used = not new_connections and exchange.evidence is not Evidence.NOT_SENT
         return self._sent(prepared, token, exchange, started_at=started_at, is_on_used_connection=is_used)
 
-    async def _cut(self, prepared: Prepared) -> Sent:
-        started_at = self._clock()
-        token = token_of(prepared, self._target, run=self._run, now_s=int(started_at.timestamp()))
-        policy = policy_of(prepared.method, self._target.settings)
-        exchange = await cut(
-            self._connector,
-            head=request_head("POST", self._target.settings.callback_url, headers_of(token), len(prepared.body)),
-            body=prepared.body,
-            delivery=prepared.delivery,
-            timeout_s=policy.attempt_timeout_s,
-            connect_timeout_s=policy.connect_timeout_s,
-        )
-        return self._sent(prepared, token, exchange, started_at=started_at)
+    async def _exchange_on(self, opened: Opened | Exchange, prepared: Prepared, token: Token) -> Exchange:
+        """Send on this connection, if it could be opened."""
+        if isinstance(opened, Exchange):
+            return opened
+        settings, body = self._target.settings, prepared.body
+        timeout_s = policy_of(prepared.method, settings).attempt_timeout_s
+        headers = {**headers_of(token), "Content-Length": str(len(body))}
+        head = request_head("POST", settings.callback_url, headers)
+        if prepared.delivery is not Delivery.COMPLETE:
+            return await cut(opened, head=head, body=body, delivery=prepared.delivery, timeout_s=timeout_s)
+        response_bytes_max = settings.limits.max_response_bytes
+        return await exchange_on(opened, head + body, timeout_s=timeout_s, response_bytes_max=response_bytes_max)
+
+    def _token(self, prepared: Prepared, at: datetime) -> Token:
+        return token_of(prepared, self._target, run=self._run, now_s=int(at.timestamp()))
 
     def _sent(
         self,

@@ -114,7 +114,7 @@ class Transport:
             timer.cancel()
             self._busy.discard(connection)
             self._keep(connection)
-        return _exchange(connection, started_s=started_s, connected_s=now_s)
+        return exchange_of(connection, started_s=started_s, connected_s=now_s)
 
     async def connect(self, timeout_s: float) -> str | None:
         """Opens a connection for later requests; returns why it could not be opened, else None."""
@@ -217,7 +217,7 @@ def _not_sent(started_s: float, *, reason: str, error: str | None = None, connec
     )
 
 
-def _exchange(connection: Connection, *, started_s: float, connected_s: float) -> Exchange:
+def exchange_of(connection: Connection, *, started_s: float, connected_s: float) -> Exchange:
     """Returns what came of a request that was sent."""
     reason, error = connection.failure or (None, None)
     head = connection.head.decode("utf-8", "backslashreplace").split("\0")

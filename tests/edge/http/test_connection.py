@@ -20,8 +20,8 @@ from typing_extensions import override
 
 from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.core.methods import Method
+from predictu_dispatch.edge.http import transport
 from predictu_dispatch.edge.http.connection import HEAD_BYTES_MAX, Connection
-from predictu_dispatch.edge.http.transport import _exchange
 from tests.edge.http.test_hostile_answers import end_of
 from tests.hostile.bodies import CAP
 from tests.hostile.corpus import CORPUS
@@ -103,7 +103,7 @@ class Answering:
     def exchange(self) -> Exchange:
         if not self.has_ended:
             self.connection.fail("timeout", "no end")
-        exchange = _exchange(self.connection, started_s=0.0, connected_s=0.0)
+        exchange = transport.exchange_of(self.connection, started_s=0.0, connected_s=0.0)
         assert_can_be_stored(exchange, bytes_max=CAP)
         # Whatever was not kept for reuse is closed, on both sides of aiohttp's counting.
         assert self.opened.is_closed == self.opened.transport.is_aborted == (not self.connection.is_idle)
