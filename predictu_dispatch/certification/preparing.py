@@ -117,6 +117,7 @@ class _Preparing:
             player_id=unknown_player_of(self.run) if step.is_unknown_player else self.target.players[step.player],
             bet=step.bet,
             amount=self._amount(step),
+            currency=step.currency,
             rollback_of=rollback_of,
             request_id=request_id,
             further=step.further,
@@ -149,7 +150,10 @@ class _Preparing:
         balance = self.balances.get(step.player)
         if balance is None:
             raise ValueError(f"{self.scenario_id}, {step.name}: the balance of player {step.player + 1} is not known")
-        return max(0, balance) + step.amount.by
+        amount = max(0, balance) + step.amount.by
+        if amount < 1:
+            raise ValueError(f"{self.scenario_id}, {step.name}: the balance of player {step.player + 1} is too low")
+        return amount
 
     def _shot(self, step: Volley, index: int) -> Prepared:
         name = f"{step.name}-{index + 1}"

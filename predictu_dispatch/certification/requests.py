@@ -40,6 +40,7 @@ class Prepared:
     player_id: str = ""
     amount: int | None = None
     """In subunits."""
+    currency: str = ""
     rollback_of: str = ""
     """The request_id that a BET_ROLLBACK names."""
     created_at: datetime
@@ -62,6 +63,7 @@ class Prepared:
             "bet_id": self.bet_id,
             "player_id": self.player_id,
             "amount": self.amount,
+            "currency": self.currency,
             "rollback_of": self.rollback_of,
             "created_at": self.created_at.isoformat(),
             "body": self.body.decode(),
@@ -83,6 +85,7 @@ class Prepared:
             bet_id=written["bet_id"],
             player_id=written["player_id"],
             amount=written["amount"],
+            currency=written["currency"],
             rollback_of=written["rollback_of"],
             created_at=datetime.fromisoformat(written["created_at"]),
             body=written["body"].encode(),
@@ -126,6 +129,7 @@ def build(
     player_id: str = "",
     bet_id: str = "",
     amount: int | None = None,
+    currency: str = "",
     rollback_of: str = "",
     request_id: str = "",
     further: tuple[tuple[str, str], ...] = (),
@@ -136,7 +140,7 @@ def build(
 ) -> Prepared:
     """Return the first sending of a request; a request_id of "" is the name's own.
 
-    What the method's params do not have is left out. Raises ValueError if something is missing.
+    A currency of "" is the run's. What the method's params do not have is left out. Raises ValueError if something is missing.
     """
     required = RULES[method].required
     given = {
@@ -144,7 +148,7 @@ def build(
         "bet_id": bet_id,
         "amount": amount,
         "rollback_of": rollback_of,
-        "currency": target.currency,
+        "currency": currency or target.currency,
         "bet": _WAGER,
     }
     if missing := [key for key in required if given[key] in ("", None)]:
@@ -168,6 +172,7 @@ def build(
         bet_id=bet_id if "bet_id" in required else "",
         player_id=player_id if "player_id" in required else "",
         amount=amount if "amount" in required else None,
+        currency=str(known.get("currency", "")),
         rollback_of=rollback_of if "rollback_of" in required else "",
         created_at=now,
         body=body_with(known, now),

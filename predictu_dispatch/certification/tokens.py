@@ -11,16 +11,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from predictu_dispatch.certification.requests import Prepared
 from predictu_dispatch.certification.steps import TokenFault
 from predictu_dispatch.certification.target import Target
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
-from predictu_dispatch.core.signing import RSA_BITS_MIN, RSA_EXPONENT_MIN, SigningKey, base64url, jti_of, unsigned_token
+from predictu_dispatch.core.signing import SigningKey, base64url, jti_of, unsigned_token
+from predictu_dispatch.edge.config.keys import new_private_pem
 
 SHIFT_S: Final = 600
 """How long an expired token is over, and in how long one from the future begins."""
@@ -85,17 +82,9 @@ def ledger_token(target: Target, *, jti: str, now_s: int) -> Token:
 
 
 @cache
-def stranger_of(run: str, algorithm: SigningAlgorithm) -> SigningKey:
-    """Return a key that the operator does not know: one of each run."""
-    private_key: Ed25519PrivateKey | rsa.RSAPrivateKey
-    if algorithm == "EdDSA":
-        private_key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(f"stranger of {run}".encode()).digest())
-    else:
-        private_key = rsa.generate_private_key(public_exponent=RSA_EXPONENT_MIN, key_size=RSA_BITS_MIN)
-    pem = private_key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return SigningKey.from_pem(pem, algorithm)
+def stranger_of(_run: str, algorithm: SigningAlgorithm) -> SigningKey:
+    """Return a key that the operator does not know: one of each run and process."""
+    return SigningKey.from_pem(new_private_pem(algorithm), algorithm)
 
 
 def _key_of(fault: TokenFault, target: Target, run: str) -> SigningKey:
