@@ -140,7 +140,8 @@ def build(
 ) -> Prepared:
     """Return the first sending of a request; a request_id of "" is the name's own.
 
-    A currency of "" is the run's. What the method's params do not have is left out. Raises ValueError if something is missing.
+    A currency of "" is the run's. What the method's params do not have is left out. Raises
+    ValueError if something is missing.
     """
     required = RULES[method].required
     given = {
