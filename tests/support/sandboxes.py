@@ -1,0 +1,80 @@
+"""A certification target with keys of its own, and requests for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from predictu_dispatch.certification.preparing import Balances, prepare
+from predictu_dispatch.certification.requests import Prepared
+from predictu_dispatch.certification.steps import Again, AtOnce, Read, Send, Volley
+from predictu_dispatch.certification.target import Target
+from predictu_dispatch.core.operator_settings import SigningAlgorithm
+from predictu_dispatch.core.signing import SigningKey
+from predictu_dispatch.edge.config.keys import new_private_pem
+from tests.support.raw_server import settings_for, tls_context
+
+RUN = "20261130-101502-3f2a"
+SCENARIO = "repetition-at-once"
+NOW = datetime(2026, 11, 30, 10, 15, 2, 123_456, tzinfo=UTC)
+
+
+@cache
+def signing_key(algorithm: SigningAlgorithm, use: str = "active") -> SigningKey:
+    """Return the same key for the same algorithm and use."""
+    assert use in ("active", "next")
+    return SigningKey.from_pem(new_private_pem(algorithm), algorithm)
+
+
+def target_for(
+    url: str = "https://sandbox.example.com/predictu",
+    *,
+    algorithm: SigningAlgorithm = "EdDSA",
+    signing: dict[str, Any] | None = None,
+    digits: int = 2,
+    ledger_url: str = "",
+    **tables: Any,
+) -> Target:
+    """Return a target with two players; `tables` go into the operator's settings."""
+    signing = {"key_file": "op_abc123.pem", "algorithm": algorithm, **(signing or {})}
+    settings = settings_for(url, signing=signing, **tables)
+    return Target(
+        settings=settings,
+        key=signing_key(algorithm),
+        next_key=signing_key(algorithm, "next"),
+        players=("p-1", "p-2"),
+        currency="EUR",
+        digits=digits,
+        ssl_context=tls_context(settings.tls),
+        ledger_url=ledger_url,
+    )
+
+
+class Requests:
+    """Prepares the steps of one scenario one after the other, as the runner does."""
+
+    def __init__(self, target: Target, *, players: tuple[int, ...] = (0, 1), balances: Balances | None = None) -> None:
+        self.target = target
+        self.players = players
+        self.balances = balances or {}
+        self.earlier: dict[str, Prepared] = {}
+
+    def all_of(self, step: Send | Again | AtOnce | Volley | Read, *, now: datetime = NOW) -> tuple[Prepared, ...]:
+        prepared = prepare(
+            step,
+            run=RUN,
+            scenario_id=SCENARIO,
+            target=self.target,
+            players=self.players,
+            balances=self.balances,
+            earlier=self.earlier,
+            now=now,
+        )
+        self.earlier |= {one.name: one for one in prepared}
+        return prepared
+
+    def one(self, step: Send | Again, **changes: Any) -> Prepared:
+        [prepared] = self.all_of(step)
+        return replace(prepared, **changes)
