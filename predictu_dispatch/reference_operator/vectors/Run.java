@@ -2,38 +2,40 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.File;
 import java.security.PublicKey;
-import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.Iterator;
-import java.util.List;
 import java.util.Map;
 
-/** Prints the names of the vectors that the README's Java, PredictuToken.java beside this file, accepts. */
-public final class RunVectors {
+/** Runs vectors.json against PredictuToken.java; exit code 1 if a verdict is wrong. */
+public final class Run {
     public static void main(String[] arguments) throws Exception {
-        ObjectMapper json = new ObjectMapper();
-        JsonNode vectors = json.readTree(new File(arguments[0]));
+        JsonNode vectors = new ObjectMapper().readTree(new File(arguments.length > 0 ? arguments[0] : "../vectors.json"));
         Map<String, PublicKey> keys = new HashMap<>();
         for (Iterator<Map.Entry<String, JsonNode>> pems = vectors.get("pems").fields(); pems.hasNext(); ) {
             Map.Entry<String, JsonNode> pem = pems.next();
             keys.put(pem.getKey(), PredictuToken.publicKey(pem.getValue().asText()));
         }
-        List<String> accepted = new ArrayList<>();
+        int wrong = 0;
         for (JsonNode vector : vectors.get("cases")) {
-            String name = vector.get("name").asText();
+            String verdict = "accepted";
             try {
-                JsonNode callback = PredictuToken.verifiedCallback(
+                PredictuToken.verifiedCallback(
                         vector.get("authorization").asText(),
                         vector.get("body_base64").binaryValue(),
                         keys,
                         vector.get("algorithm").asText(),
                         vectors.get("operator_id").asText(),
                         vector.get("now").asLong());
-                if (callback.has("params")) accepted.add(name);
             } catch (Exception fault) {
-                System.err.println(name + ": " + fault);
+                verdict = "refused: " + fault.getMessage();
+            }
+            if (vector.get("accept").asBoolean() != verdict.equals("accepted")) {
+                wrong++;
+                System.err.println(vector.get("name").asText() + ": " + verdict);
             }
         }
-        System.out.println(json.writeValueAsString(accepted));
+        int count = vectors.get("cases").size();
+        System.out.println(count - wrong + " of " + count + " cases as expected");
+        System.exit(wrong == 0 ? 0 : 1);
     }
 }
