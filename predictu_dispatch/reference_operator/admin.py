@@ -17,7 +17,7 @@ from .callback import is_text
 from .database import WalletError, Writer
 from .faults import Fault, FaultError, check_rates
 from .money import SUBUNITS_MAX
-from .settings import Settings
+from .settings import Address, Settings
 from .wallet import NewPlayer, Wallet
 
 
@@ -30,7 +30,7 @@ class Admin:
     writer: Writer
 
     def application(self) -> web.Application:
-        application = web.Application(middlewares=[_faults_as_json])
+        application = web.Application(middlewares=[_from_this_host, _faults_as_json])
         application.router.add_get("/_admin/ledger", self.ledger)
         application.router.add_post("/_admin/faults", self.faults)
         application.router.add_post("/_admin/players", self.players)
@@ -66,6 +66,35 @@ class Admin:
         create = functools.partial(self.wallet.create_players, players)
         created = await self.writer.write(create)
         return web.json_response({"created": created}, status=201)
+
+
+@web.middleware
+async def _from_this_host(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuses web pages that a browser on this host has open.
+
+    A page may give its own name a loopback address, so that the browser sends it here (DNS
+    rebinding); then `Host` has that name. Browsers name the page in `Origin`, other programs do
+    not.
+    """
+    if "Origin" in request.headers:
+        return _forbidden("Origin: no web page may use these routes")
+    hosts = request.headers.getall("Host", [])
+    if len(hosts) != 1 or not _is_loopback(hosts[0]):
+        return _forbidden("Host: these routes have a loopback address only, such as 127.0.0.1")
+    return await handler(request)
+
+
+def _is_loopback(host: str) -> bool:
+    name, colon, port = host.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit()):
+        name = host
+    return Address(host=name.removeprefix("[").removesuffix("]").lower(), port=0).is_loopback
+
+
+def _forbidden(message: str) -> web.Response:
+    return web.json_response({"status": "FORBIDDEN", "message": message}, status=403)
 
 
 @web.middleware
@@ -114,7 +143,7 @@ def read_ledger(file: Path) -> dict[str, object]:
             "balances": _rows(sql, "select player_id, currency, balance from players order by player_id, currency"),
             "bets": _rows(sql, _BETS),
             "transactions": sql.execute("select count(*) from transactions").fetchone()[0],
-            "callbacks": _counts(sql, "select outcome, count(*) from callback_record group by outcome"),
+            "callbacks": _counts(sql, _OUTCOMES),
             "statuses": _counts(
                 sql, "select status, count(*) from callback_record where status is not null group by status"
             ),
@@ -127,6 +156,13 @@ def read_ledger(file: Path) -> dict[str, object]:
 _UNBALANCED = """
     select p.player_id from players p left join transactions t using (player_id, currency)
      group by p.player_id, p.currency having p.balance <> coalesce(sum(t.amount), 0) limit 1
+"""
+
+_OUTCOMES = """
+    select outcome, count(*) from (
+        select outcome from callback_record
+        union all select case http_status when 401 then 'unauthorized' else 'bad_request' end from unverified_arrivals
+    ) group by outcome
 """
 
 _BETS = """

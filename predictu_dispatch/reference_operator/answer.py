@@ -30,6 +30,19 @@ class Status(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
 
 
+REJECTED = (
+    Status.BET_ALREADY_PLACED,
+    Status.BET_ALREADY_SETTLED,
+    Status.BET_ROLLED_BACK,
+    Status.BET_MISMATCH,
+    Status.WALLET_LIMIT,
+    Status.REQUEST_ID_REUSED,
+)
+"""Rejections beyond those of the protocol, to declare to Predictu."""
+RETRY = (Status.BAD_REQUEST,)
+"""Temporary conditions, to declare to Predictu."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The decided answer; `balance` is in subunits and never without `currency`."""
@@ -65,4 +78,7 @@ class Reply:
 
 def shown(value: object) -> str:
     """Returns a value for a message: short, and in ASCII."""
-    return ascii(value)[:80]
+    try:
+        return ascii(value)[:80]
+    except RecursionError:
+        return "a value that is nested too deeply"

@@ -40,7 +40,7 @@ _WITHOUT_BET = frozenset({Method.PING, Method.BALANCE})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """The names in a body, for the record; not trustworthy if the signature was refused."""
+    """The names of a verified callback, for the record; without names if it is not verified."""
 
     request_id: str | None = None
     method: str | None = None
@@ -82,20 +82,6 @@ def is_text(value: object) -> TypeGuard[str]:
     if not isinstance(value, str) or not 1 <= len(value) <= TEXT_CHARS_MAX or "\0" in value:
         return False
     return not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def read_claimed_names(body: bytes) -> Names:
-    """Returns the names that can be read from an untrusted body."""
-    try:
-        envelope = _parse(body)
-    except _BadBodyError:
-        return Names()
-    params = envelope.get("params")
-    return Names(
-        request_id=_text_or_none(envelope.get("request_id")),
-        method=_text_or_none(envelope.get("method")),
-        bet_id=_text_or_none(params.get("bet_id")) if isinstance(params, dict) else None,
-    )
 
 
 def _read(envelope: dict[str, object], body: bytes, operator_id: str, money: Money) -> Callback:
@@ -151,11 +137,11 @@ def _parse(body: bytes) -> dict[str, object]:
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Builds an object. Refuses duplicate keys: parsers disagree on which value counts."""
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        keys = [key for key, _ in pairs]
-        duplicates = sorted({key for key in keys if keys.count(key) > 1})
-        raise _BadBodyError(f"body: duplicate key {shown(duplicates[0])}")
+    members: dict[str, object] = {}
+    for key, value in pairs:
+        if key in members:
+            raise _BadBodyError(f"body: duplicate key {shown(key)}")
+        members[key] = value
     return members
 
 
@@ -170,10 +156,6 @@ def _text(members: dict[str, object], key: str, *, where: str = "params") -> str
     if not is_text(value):
         raise _BadBodyError(f"{where}: {key} is {shown(value)}, not a text of 1 to {TEXT_CHARS_MAX} characters")
     return value
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if is_text(value) else None
 
 
 def _amount(value: object, method: Method, currency: str, money: Money) -> int:

@@ -108,6 +108,10 @@ class Writer:
         self._waiting: deque[tuple[Callable[[], object], asyncio.Future[object]]] = deque()
         self._requested = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     async def write(self, change: Callable[[], _T]) -> _T:
         """Returns the result after the commit. Raises BusyError, sqlite3.Error or the change's."""
         if len(self._waiting) >= WAITING_MAX:

@@ -65,3 +65,7 @@ class Money:
         if self.amount_format is AmountFormat.SUBUNITS:
             return str(subunits)
         return format(Decimal(subunits).scaleb(-self.minor_digits(currency)), "f")
+
+    def shown(self, subunits: int, currency: str) -> str:
+        """Returns an amount for a person: `1000.00 EUR`."""
+        return f"{Decimal(subunits).scaleb(-self.minor_digits(currency)):f} {currency}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import logging
 import socket
 import sqlite3
@@ -15,17 +16,19 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from .answer import Answer, Reply, Status
-from .callback import Callback, Names, read_claimed_names
+from .callback import Callback, Names
 from .database import BusyError, Writer, utc_now
 from .faults import NOT_PROCESSED, Fault, reply_to
 from .settings import Settings
 from .verify import Verification, verified_callback
-from .wallet import Arrival, Decision, Outcome, Wallet
+from .wallet import Arrival, Decision, Outcome, Unverified, Wallet
 
 BODY_BYTES_MAX = 256 * 1024
 """Predictu sends params of at most 64 KiB; JSON escapes may make them longer."""
 READ_TIMEOUT_S = 10.0
 """The longest default attempt timeout of Predictu: a slower sender has already given up."""
+UNVERIFIED_WAITING_MAX = 100
+"""With more changes waiting, unverified arrivals are only logged, so that callbacks keep room."""
 _log = logging.getLogger("reference_operator")
 
 
@@ -43,30 +46,31 @@ class Receiver:
         started = time.perf_counter()
         received_at = utc_now()
         body, verification = await self._read(request)
-        content = verification.content
-        if isinstance(content, Callback):
-            names, fault = content.names, self.settings.faults.draw()
-        else:
-            names, fault = read_claimed_names(body), None
+        fault = self.settings.faults.draw() if isinstance(verification.content, Callback) else None
         if fault is Fault.STALL_BEFORE_APPLY:
             await self._stall()
-        arrival = Arrival(received_at=received_at, body=body, signature=verification.signature, fault=fault)
-        decision = await self._decide(names, content, arrival)
-        _log_answered(names, decision, fault, total_ms=(time.perf_counter() - started) * 1000)
+        arrival = Arrival(received_at=received_at, body=body or b"", signature=verification.signature, fault=fault)
+        if isinstance(verification.content, Callback) or verification.is_verified:
+            decision = await self._decide(verification.names, verification.content, arrival)
+        else:
+            decision = await self._turn_away(verification.content, body, arrival)
+        _log_answered(verification, decision, fault, total_ms=(time.perf_counter() - started) * 1000)
         if fault is Fault.STALL_AFTER_APPLY:
             await self._stall()
         if decision.reply.http_status is None:
             _reset(request)
         return _response(decision.reply)
 
-    async def _read(self, request: web.Request) -> tuple[bytes, Verification]:
+    async def _read(self, request: web.Request) -> tuple[bytes | None, Verification]:
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
                 body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            return b"", _unread(413, f"body: longer than {BODY_BYTES_MAX} bytes")
+            return None, _unread(413, f"body: longer than {BODY_BYTES_MAX} bytes")
+        except (ConnectionError, web.RequestPayloadError):
+            return None, _unread(400, "body: it ended too early")
         except TimeoutError:
-            return b"", _unread(408, f"body: not complete within {READ_TIMEOUT_S:g} s")
+            return None, _unread(408, f"body: not complete within {READ_TIMEOUT_S:g} s")
         return body, verified_callback(
             request.headers.getall("Authorization", []),
             body,
@@ -74,7 +78,25 @@ class Receiver:
             operator_id=self.settings.operator_id,
             audience=self.settings.audience,
             money=self.settings.money,
+            token_ttl_max_s=self.settings.token_ttl_max_s,
         )
+
+    async def _turn_away(self, answer: Answer, body: bytes | None, arrival: Arrival) -> Decision:
+        """Refuses what is not verified; keeps its hash and length unless the wallet is busy."""
+        decision = _refused(answer, functools.partial(reply_to, fault=None, money=self.settings.money))
+        if self.writer.waiting < UNVERIFIED_WAITING_MAX:
+            unverified = Unverified(
+                received_at=arrival.received_at,
+                body_sha256=None if body is None else hashlib.sha256(body).hexdigest(),
+                body_bytes=None if body is None else len(body),
+                reason=arrival.signature,
+                http_status=decision.reply.http_status,
+            )
+            try:
+                await self.writer.write(functools.partial(self.wallet.record_unverified, unverified))
+            except (sqlite3.Error, BusyError):
+                _log.exception("unverified.not_recorded")
+        return decision
 
     async def _decide(self, names: Names, content: Callback | Answer, arrival: Arrival) -> Decision:
         """Returns the recorded decision; 503 if the wallet's database is unavailable."""
@@ -143,7 +165,8 @@ def _reset(request: web.Request) -> None:
     request.transport.abort()
 
 
-def _log_answered(names: Names, decision: Decision, fault: Fault | None, *, total_ms: float) -> None:
+def _log_answered(verification: Verification, decision: Decision, fault: Fault | None, *, total_ms: float) -> None:
+    names = verification.names
     fields = {
         "request_id": names.request_id,
         "method": names.method,
@@ -151,6 +174,8 @@ def _log_answered(names: Names, decision: Decision, fault: Fault | None, *, tota
         "outcome": decision.outcome,
         "status": decision.status,
         "http_status": decision.reply.http_status,
+        # It never quotes the token or the body.
+        "reason": None if verification.is_verified else verification.signature,
         "fault": fault,
         "total_ms": round(total_ms),
     }

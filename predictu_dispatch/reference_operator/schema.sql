@@ -34,6 +34,7 @@ create table if not exists transactions (
     foreign key (player_id, currency) references players (player_id, currency)
 ) without rowid;
 
+create index if not exists transactions_by_time on transactions (created_at);
 create unique index if not exists one_debit_per_bet on transactions (bet_id) where method = 'BET_MAKE';
 create unique index if not exists one_terminal_per_bet on transactions (bet_id) where method not in ('DEPOSIT', 'BET_MAKE');
 
@@ -50,8 +51,8 @@ create table if not exists answers (
     transaction_id text
 ) without rowid;
 
--- Every callback that arrived, the decision and the reply. `http_status` and `answer` are null if
--- nothing was sent.
+-- Every verified callback that arrived, the decision and the reply. `http_status` and `answer` are
+-- null if nothing was sent.
 create table if not exists callback_record (
     record_id integer primary key autoincrement,
     received_at text not null,
@@ -66,6 +67,17 @@ create table if not exists callback_record (
     http_status integer,
     answer text,
     fault text
+);
+
+-- The newest arrivals that could not be verified. Nothing in them is parsed; the hash is null if the
+-- body was not complete.
+create table if not exists unverified_arrivals (
+    arrival_id integer primary key autoincrement,
+    received_at text not null,
+    body_sha256 text,
+    body_bytes integer,
+    reason text not null,
+    http_status integer
 );
 
 -- The newest checkpoint of Predictu's audit log that was cosigned. It never becomes smaller.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import socket
 import ssl
@@ -22,8 +23,17 @@ from .witness import Witness, open_witness_key
 
 BACKLOG = 1024
 """Connections that may wait to be accepted during a burst."""
+CONNECTIONS_MAX = 800
+"""Open connections; further ones are closed at once. Most systems allow a process 1024 files."""
+IDLE_S = 75.0
+"""How long a connection may wait for its first or next complete request head."""
+TLS_HANDSHAKE_S = 10.0
 STOP_S = 5.0
 """How long a stop waits for replies that are being written."""
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +49,12 @@ class Listening:
 async def serving(settings: Settings) -> AsyncIterator[Listening]:
     """Serves callbacks in the block.
 
-    Raises OSError, sqlite3.Error, WalletError or WitnessKeyError if it cannot.
+    Raises ListenError, OSError, sqlite3.Error, WalletError or WitnessKeyError if it cannot.
     """
     async with AsyncExitStack() as stack:
+        listener = stack.enter_context(_listener(settings.listen, "--listen"))
+        admin_listen = settings.admin_listen
+        admin_listener = stack.enter_context(_listener(admin_listen, "--admin-listen")) if admin_listen else None
         thread = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="wallet"))
         in_thread = functools.partial(asyncio.get_running_loop().run_in_executor, thread)
         sql = await in_thread(open_database, settings.database)
@@ -61,26 +74,62 @@ async def serving(settings: Settings) -> AsyncIterator[Listening]:
             witness_vkey = key.vkey
             witness = Witness(key=key, log_keys=settings.log_keys, sql=sql, writer=writer)
             application.router.add_post("/add-checkpoint", witness.receive)
-        url = await stack.enter_async_context(_listening(application, settings.listen, settings.tls))
+        url = await stack.enter_async_context(_listening(application, listener, settings.listen.host, settings.tls))
         admin_url = None
-        if settings.admin_listen is not None:
-            admin = Admin(settings=settings, wallet=wallet, writer=writer)
-            admin_url = await stack.enter_async_context(_listening(admin.application(), settings.admin_listen, None))
+        if admin_listen is not None and admin_listener is not None:
+            admin = Admin(settings=settings, wallet=wallet, writer=writer).application()
+            admin_url = await stack.enter_async_context(_listening(admin, admin_listener, admin_listen.host, None))
         # Runs first at the end: stalled replies are sent at once, before the sockets wait for them.
         stack.callback(stopping.set)
         yield Listening(url=url + settings.path, admin_url=admin_url, witness_vkey=witness_vkey)
 
 
+class _Closed(asyncio.Protocol):
+    """Closes a connection at once."""
+
+    # typing.override, which mypy asks for, came with Python 3.12.
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # type: ignore[explicit-override]
+        transport.close()
+
+
 @asynccontextmanager
-async def _listening(application: web.Application, address: Address, tls: ssl.SSLContext | None) -> AsyncIterator[str]:
+async def _listening(
+    application: web.Application, listener: socket.socket, host: str, tls: ssl.SSLContext | None
+) -> AsyncIterator[str]:
     """Serves the application; yields its URL, with the port that the system chose for port 0."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=STOP_S)
-    with socket.create_server((address.host, address.port), family=family, backlog=BACKLOG) as listener:
+    # auto_decompress: the token's digest is of the bytes that were sent, and a small compressed
+    # body can be large.
+    runner = web.AppRunner(
+        application, access_log=None, shutdown_timeout=STOP_S, keepalive_timeout=IDLE_S, auto_decompress=False
+    )
+    await runner.setup()
+    requests = runner.server
+    assert requests is not None  # noqa: S101 - setup() made it
+
+    def protocol() -> asyncio.BaseProtocol:
+        return requests() if len(requests.connections) < CONNECTIONS_MAX else _Closed()
+
+    loop = asyncio.get_running_loop()
+    try:
+        accepting = await loop.create_server(
+            protocol, sock=listener, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=TLS_HANDSHAKE_S if tls else None
+        )
         try:
-            await runner.setup()
-            await web.SockSite(runner, listener, ssl_context=tls, backlog=BACKLOG).start()
-            host = f"[{address.host}]" if family == socket.AF_INET6 else address.host
-            yield f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
+            name = f"[{host}]" if ":" in host else host
+            yield f"{'https' if tls else 'http'}://{name}:{listener.getsockname()[1]}"
         finally:
-            await runner.cleanup()
+            accepting.close()
+    finally:
+        # Waits for replies that are being written, and closes every connection.
+        await runner.cleanup()
+
+
+def _listener(address: Address, option: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+    except OSError as fault:
+        why = "address in use" if fault.errno == errno.EADDRINUSE else (fault.strerror or str(fault)).lower()
+        raise ListenError(
+            f"cannot listen on {address.host}:{address.port}: {why}; choose another one with {option} HOST:PORT"
+        ) from None

@@ -15,9 +15,12 @@ from .checkpoint import LogKey
 from .faults import Fault, FaultSource, parse_rates
 from .keys import Algorithm, Keyring, read_keyring
 from .money import DIGITS_MAX, SUBUNITS_MAX, AmountFormat, Money
+from .verify import TOKEN_TTL_MAX_S
 from .wallet import NewPlayer
 
 PORT_MAX = 65535
+TOKEN_TTL_LIMIT_S = 3600
+"""The longest lifetime that Predictu can be configured to use."""
 PROGRAM = "reference-operator"
 
 LogFormat = Literal["json", "plain", "off"]
@@ -45,6 +48,7 @@ class Settings:
 
     operator_id: str
     audience: str
+    token_ttl_max_s: int
     listen: Address
     path: str
     admin_listen: Address | None
@@ -77,6 +81,8 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         )
     if not (is_text(options.seed_currency) and is_text(options.operator_id)):
         raise ValueError("--seed-currency and --operator-id must be strings of 1 to 200 characters")
+    if not 1 <= options.token_ttl_max <= TOKEN_TTL_LIMIT_S:
+        raise ValueError(f"--token-ttl-max: {options.token_ttl_max} is not between 1 and {TOKEN_TTL_LIMIT_S} seconds")
     if options.tls_key and not options.tls_cert:
         raise ValueError("--tls-key needs --tls-cert")
     witness_name: str = options.witness_name or f"reference-operator/{options.operator_id}"
@@ -85,6 +91,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
     return Settings(
         operator_id=options.operator_id,
         audience=options.audience,
+        token_ttl_max_s=options.token_ttl_max,
         listen=options.listen,
         path=options.path,
         admin_listen=admin_listen,
@@ -141,6 +148,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--jwks", action="append", default=[], type=Path, metavar="FILE", help="Predictu's keys, JWKS; repeatable")
     add(
         "--algorithm", choices=get_args(Algorithm), default="EdDSA", help="the accepted algorithm (default %(default)s)"
+    )
+    add(
+        "--token-ttl-max",
+        type=int,
+        default=TOKEN_TTL_MAX_S,
+        metavar="SECONDS",
+        help="refuse a token that is valid for longer (default %(default)s)",
     )
     add(
         "--listen",

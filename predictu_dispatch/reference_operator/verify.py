@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jwt
 
 from .answer import Answer, Status, shown
-from .callback import Callback, read_callback
+from .callback import Callback, Names, is_text, read_callback
 from .keys import Algorithm, Keyring, PublicKey
 from .money import Money
 
 ISSUER = "predictu"
 
+TOKEN_TTL_MAX_S = 300
+"""The longest accepted lifetime of a token; Predictu's own are valid for 30 s by default."""
 LEEWAY_S = 5
 """The allowed difference of the two clocks; with NTP it is less than a second."""
 VERIFIED = "verified"
@@ -27,10 +29,18 @@ VERIFIED = "verified"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """The verified callback or a refusing answer, and the result of the signature check."""
+    """The verified callback or a refusing answer, and the result of the signature check.
+
+    `names` are those of a verified token; nothing that is not verified has a name.
+    """
 
     signature: str
     content: Callback | Answer
+    names: Names = field(default_factory=Names)
+
+    @property
+    def is_verified(self) -> bool:
+        return self.signature == VERIFIED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +49,14 @@ class Claims:
 
     method: object
     jti: str
+
+    @property
+    def names(self) -> Names:
+        """The callback's names as far as the token has them."""
+        request_id = self.jti.partition(":")[0]
+        return Names(
+            request_id=request_id if is_text(request_id) else None, method=self.method if is_text(self.method) else None
+        )
 
 
 class _UnauthorizedError(Exception):
@@ -53,20 +71,36 @@ def verified_callback(
     operator_id: str,
     money: Money,
     audience: str = "",
+    token_ttl_max_s: int = TOKEN_TTL_MAX_S,
 ) -> Verification:
     """Verifies the token first and parses the body only then; `authorization` has all headers."""
-    claims = verify_token(authorization, body, keyring=keyring, operator_id=operator_id, audience=audience)
+    claims = verify_token(
+        authorization,
+        body,
+        keyring=keyring,
+        operator_id=operator_id,
+        audience=audience,
+        token_ttl_max_s=token_ttl_max_s,
+    )
     if isinstance(claims, Answer):
         return Verification(signature=claims.message, content=claims)
     callback = read_callback(body, operator_id=operator_id, money=money)
     if isinstance(callback, Answer):
-        return Verification(signature=VERIFIED, content=callback)
+        return Verification(signature=VERIFIED, content=callback, names=claims.names)
     fault = check_binding(claims, callback)
-    return Verification(signature=fault.message if fault else VERIFIED, content=fault or callback)
+    if fault is not None:
+        return Verification(signature=fault.message, content=fault)
+    return Verification(signature=VERIFIED, content=callback, names=callback.names)
 
 
 def verify_token(
-    authorization: list[str], body: bytes, *, keyring: Keyring, operator_id: str, audience: str = ""
+    authorization: list[str],
+    body: bytes,
+    *,
+    keyring: Keyring,
+    operator_id: str,
+    audience: str = "",
+    token_ttl_max_s: int = TOKEN_TTL_MAX_S,
 ) -> Claims | Answer:
     """Returns the claims of a token for this operator and body, else a 401 (RFC 8725).
 
@@ -75,6 +109,7 @@ def verify_token(
     try:
         token = _bearer(authorization)
         claims = _verified_claims(token, _signing_key(token, keyring), keyring.algorithm, operator_id, audience)
+        _check_lifetime(claims, token_ttl_max_s)
     except _UnauthorizedError as fault:
         return _unauthorized(str(fault))
     if claims["digest"] != hashlib.sha256(body).hexdigest():
@@ -127,6 +162,15 @@ def _verified_claims(
         raise _UnauthorizedError(f"token claims: {fault}; this host's clock says {int(time.time())}") from None
     except jwt.InvalidTokenError as fault:
         raise _UnauthorizedError(f"token: {fault}") from None
+
+
+def _check_lifetime(claims: dict[str, object], ttl_max_s: int) -> None:
+    """Refuses a token that would be valid for a long time after it was copied from a log."""
+    iat, exp = claims["iat"], claims["exp"]
+    if not (isinstance(iat, int) and isinstance(exp, int) and exp - iat <= ttl_max_s):
+        raise _UnauthorizedError(
+            f"token claims: iat {shown(iat)}, exp {shown(exp)}: a token may be valid for {ttl_max_s} s at most"
+        )
 
 
 def check_binding(claims: Claims, callback: Callback) -> Answer | None:

@@ -39,12 +39,30 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """A callback as it arrived, without its token, which is a credential until it expires."""
+    """A verified callback as it arrived, without its token: a credential until it expires."""
 
     received_at: str
     body: bytes
     signature: str
     fault: Fault | None = None
+
+
+UNVERIFIED_MAX = 10_000
+"""Rows of unverified arrivals; each new one replaces the oldest. Anyone can send them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unverified:
+    """What is kept of an arrival that nobody has proved to come from Predictu.
+
+    Nothing in it is parsed. Without a complete body there is no hash.
+    """
+
+    received_at: str
+    body_sha256: str | None
+    body_bytes: int | None
+    reason: str
+    http_status: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +127,16 @@ class Wallet:
                 arrival.fault,
             ),
         )
+
+    def record_unverified(self, arrival: Unverified) -> None:
+        """Adds a row to the newest unverified arrivals, and removes those beyond the limit."""
+        added = self._sql.execute(
+            "insert into unverified_arrivals (received_at, body_sha256, body_bytes, reason, http_status)"
+            " values (?, ?, ?, ?, ?)",
+            (arrival.received_at, arrival.body_sha256, arrival.body_bytes, arrival.reason, arrival.http_status),
+        )
+        oldest = (added.lastrowid or 0) - UNVERIFIED_MAX
+        self._sql.execute("delete from unverified_arrivals where arrival_id <= ?", (oldest,))
 
     def _decide(self, callback: Callback) -> tuple[Outcome, Answer]:
         row = self._sql.execute(

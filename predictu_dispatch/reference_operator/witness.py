@@ -6,6 +6,7 @@ Predictu cannot change an entry that it has shown to you. The route is `POST /ad
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import functools
 import logging
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from .checkpoint import EMPTY_ROOT, CheckpointError, LogKey, Submission, has_grown, key_id_of
 from .database import BusyError, Writer, utc_now
+from .receiver import READ_TIMEOUT_S
 
 COSIGNATURE_V1 = 4
 """The signature type of a witness's key."""
@@ -103,7 +105,12 @@ class Witness:
 
     async def receive(self, request: web.Request) -> web.Response:
         try:
-            submission = Submission.parse(await request.read())
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                submission = Submission.parse(await request.read())
+        except (ConnectionError, web.RequestPayloadError):
+            verdict = Verdict(http_status=400, text="the body ended too early\n")
+        except TimeoutError:
+            verdict = Verdict(http_status=408, text=f"the body is not complete within {READ_TIMEOUT_S:g} s\n")
         except CheckpointError as fault:
             verdict = Verdict(http_status=400, text=f"{fault}\n")
         else:

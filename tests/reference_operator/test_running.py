@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import signal
 import sqlite3
 import ssl
@@ -23,7 +22,6 @@ from tests.reference_operator.client import (
     FUNDS,
     KEY,
     OPERATOR_ID,
-    PACKAGE,
     Operator,
     bet_body,
     body_of,
@@ -156,18 +154,6 @@ async def test_rs256_with_a_jwks_and_tls(tmp_path: Path) -> None:
                 assert (reply.status, await reply.json()) == (200, {"status": "OK"})
 
 
-async def test_a_copy_of_the_folder_runs_without_this_project(tmp_path: Path) -> None:
-    shutil.copytree(PACKAGE, tmp_path / "away" / "reference_operator", ignore=shutil.ignore_patterns("__pycache__"))
-    # A module that is None in sys.modules cannot be imported, as if this project were not
-    # installed.
-    alone = (
-        "import runpy,sys; sys.modules['predictu_dispatch']=None; runpy.run_module('reference_operator','','__main__')"
-    )
-    async with running(tmp_path, start=("-c", alone.replace("'',", "None,")), cwd=tmp_path / "away") as operator:
-        assert await operator.status(bet_body("BET_MAKE", "b-1")) == "OK"
-        assert await operator.balance() == FUNDS - 2500
-
-
 def test_wrong_options_are_refused_with_the_value_and_what_is_allowed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +170,7 @@ def test_wrong_options_are_refused_with_the_value_and_what_is_allowed(
         ("--admin-listen", "0.0.0.0:0", *key): "0.0.0.0 is not loopback",
         ("--listen", "8080", *key): '"8080" is not of the form host:port',
         ("--currency-digits", "USDT=19", *key): '"USDT=19" is not of the form CODE=DIGITS with 0 to 18 digits',
+        ("--token-ttl-max", "3601", *key): "--token-ttl-max: 3601 is not between 1 and 3600 seconds",
         ("--algorithm", "HS256", *key): "invalid choice: 'HS256'",
         ("--algorithm", "RS256", *key): "this key cannot verify RS256",
         ("--algorithm", "RS256", "--public-key", str(tmp_path / "short.pem")): "an RSA key of 1024 bits",

@@ -25,6 +25,7 @@ FILE = ROOT / "predictu_dispatch" / "reference_operator" / "vectors.json"
 OPERATOR_ID = "op_abc123"
 ISSUED_AT_S = 1_773_930_600
 TTL_S = 30
+TTL_MAX_S = 300
 NOW_S = ISSUED_AT_S + 2
 REQUEST_ID = "4f1c0b1e-6f0e-4a51-9a2b-0d2f5a3f7e10"
 
@@ -92,11 +93,11 @@ PING = _body("PING", "{}")
 BET_WIN = _body("BET_WIN", '{"player_id":"p-1","currency":"EUR","amount":2312,"bet_id":"b-1"}')
 
 
-def _token(
-    key: SigningKey, body: bytes, method: str = "BET_MAKE", jti: str = REQUEST_ID, at_s: int = ISSUED_AT_S
-) -> str:
+def _token(key: SigningKey, body: bytes, method: str = "BET_MAKE", jti: str = REQUEST_ID, ttl_s: int = TTL_S) -> str:
     return key.signed(
-        unsigned_token(key, operator_id=OPERATOR_ID, method=method, jti=jti, body=body, issued_at_s=at_s, ttl_s=TTL_S)
+        unsigned_token(
+            key, operator_id=OPERATOR_ID, method=method, jti=jti, body=body, issued_at_s=ISSUED_AT_S, ttl_s=ttl_s
+        )
     )
 
 
@@ -168,6 +169,7 @@ def _accepted(key: SigningKey) -> list[dict[str, Any]]:
         ),
         _case("our clock is 3 s behind", key, good, now_s=ISSUED_AT_S - 3),
         _case("our clock is 3 s ahead at its end", key, good, now_s=ISSUED_AT_S + TTL_S + 3),
+        _case("the longest lifetime", key, _token(key, BET_MAKE, ttl_s=TTL_MAX_S)),
     ]
 
 
@@ -191,6 +193,9 @@ def _refused(key: SigningKey, algorithm: SigningAlgorithm) -> list[dict[str, Any
         ),
         _case("wrong digest: none", key, _forged(key, claims={"digest": None}), "digest is missing"),
         _case("expired", key, good, "exp is over", now_s=ISSUED_AT_S + TTL_S + 60),
+        _case(
+            "too long a lifetime", key, _token(key, BET_MAKE, ttl_s=TTL_MAX_S + 1), f"exp - iat is above {TTL_MAX_S}"
+        ),
         _case("from the future", key, good, "iat has not come", now_s=ISSUED_AT_S - 60),
         _case("without exp", key, _forged(key, claims={"exp": None}), "exp is missing"),
         _case("without iat", key, _forged(key, claims={"iat": None}), "iat is missing"),
@@ -235,6 +240,7 @@ def vectors() -> dict[str, Any]:
         "about": "Tokens of callbacks: verify each at its time `now`, as an operator that agreed on its `algorithm`.",
         "operator_id": OPERATOR_ID,
         "leeway_s": 5,
+        "token_ttl_max_s": TTL_MAX_S,
         "jwks": {"keys": [key.public_jwk() for key in PUBLISHED]},
         "pems": {key.kid: key.public_pem().decode() for key in PUBLISHED},
         "cases": [
