@@ -31,6 +31,7 @@ public static class PredictuToken
         Check(claims.GetProperty("sub").GetString() == operatorId, "sub");
         Check(claims.GetProperty("iat").GetInt64() <= now + 5, "iat");
         Check(now - 5 < claims.GetProperty("exp").GetInt64(), "exp");
+        Check(claims.GetProperty("exp").GetInt64() - claims.GetProperty("iat").GetInt64() <= 300, "exp");
         Check(claims.GetProperty("digest").GetString() == Sha256(body), "digest does not match the body");
         JsonElement callback = Parsed(body);
         Check(claims.GetProperty("method").GetString() == callback.GetProperty("method").GetString(), "method does not match the body");

@@ -37,6 +37,7 @@ public final class PredictuToken {
         check(claims.path("sub").asText().equals(operatorId), "sub");
         check(claims.path("iat").isIntegralNumber() && claims.path("iat").asLong() <= now + 5, "iat");
         check(claims.path("exp").isIntegralNumber() && now - 5 < claims.path("exp").asLong(), "exp");
+        check(claims.path("exp").asLong() - claims.path("iat").asLong() <= 300, "exp");
         String digest = HexFormat.of().formatHex(MessageDigest.getInstance("SHA-256").digest(body));
         check(claims.path("digest").asText().equals(digest), "digest does not match the body");
         JsonNode callback = JSON.readTree(body);

@@ -18,7 +18,7 @@ export function verifiedCallback(authorization, body, jwks, algorithm, operatorI
 
   const claims = JSON.parse(octets(payload));
   if (claims.iss !== "predictu" || claims.sub !== operatorId) refuse("iss or sub");
-  if (!(claims.iat <= now + 5 && now - 5 < claims.exp)) refuse("iat or exp");
+  if (!(claims.iat <= now + 5 && now - 5 < claims.exp && claims.exp - claims.iat <= 300)) refuse("iat or exp");
   if (claims.digest !== createHash("sha256").update(body).digest("hex")) refuse("digest does not match the body");
   const callback = JSON.parse(body);
   if (claims.method !== callback.method) refuse("method does not match the body");

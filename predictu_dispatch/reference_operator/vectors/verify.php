@@ -25,7 +25,7 @@ function verified_callback(
     $claims = $read($octets($payload)) + array_fill_keys(['iss', 'sub', 'iat', 'exp', 'jti', 'method', 'digest'], null);
     $claims['iss'] === 'predictu' && $claims['sub'] === $operator_id || $refuse('iss or sub');
     is_int($claims['iat']) && $claims['iat'] <= $now + 5 || $refuse('iat');
-    is_int($claims['exp']) && $now - 5 < $claims['exp'] || $refuse('exp');
+    is_int($claims['exp']) && $now - 5 < $claims['exp'] && $claims['exp'] - $claims['iat'] <= 300 || $refuse('exp');
     $claims['digest'] === hash('sha256', $body) || $refuse("digest does not match the body");
     $callback = $read($body);
     $claims['method'] === $callback['method'] || $refuse("method does not match the body");

@@ -23,6 +23,8 @@ def verified_callback(authorization, body, jwks, algorithm, operator_id):
         leeway=5,
         options={"require": ["iss", "sub", "iat", "exp", "jti", "method", "digest"]},
     )
+    if claims["exp"] - claims["iat"] > 300:
+        raise ValueError("the token is valid for too long")
     if claims["digest"] != hashlib.sha256(body).hexdigest():
         raise ValueError("digest does not match the body")
     callback = json.loads(body)

@@ -64,7 +64,7 @@ func VerifiedCallback(authorization string, body []byte, keys map[string]crypto.
 	switch {
 	case claims.Iss != "predictu" || claims.Sub != operatorID:
 		return nil, errors.New("iss or sub")
-	case claims.Iat == 0 || claims.Iat > at+5 || claims.Exp <= at-5:
+	case claims.Iat == 0 || claims.Iat > at+5 || claims.Exp <= at-5 || claims.Exp-claims.Iat > 300:
 		return nil, errors.New("iat or exp")
 	case claims.Digest != hex.EncodeToString(digest[:]):
 		return nil, errors.New("digest does not match the body")
