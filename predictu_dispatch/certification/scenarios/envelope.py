@@ -1,0 +1,116 @@
+"""Scenarios about the body: what a correct parser reads, and the digest is made from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from predictu_dispatch.certification.balance_expectations import BalanceInAnswer, Moved
+from predictu_dispatch.certification.expectations import confirmed
+from predictu_dispatch.certification.scenario import Group, Need, Scenario
+from predictu_dispatch.certification.scenarios.sends import BET, STAKE, debit
+from predictu_dispatch.certification.steps import AFTER, Send
+from predictu_dispatch.core.methods import Method
+
+_LARGE_CHARS: Final = 60_000
+_DECIMALS: Final = (10, 20, 70, 29, 57, 115)
+"""As decimals 0.10, 0.20, 0.70, 0.29, 0.57, 1.15: binary floating point has none of them."""
+
+
+def _pair(*, further: tuple[tuple[str, str], ...] = (), is_reordered: bool = False) -> tuple[Send, ...]:
+    """Return a debit and its refund with these further params."""
+    return tuple(
+        Send(name=name, method=method, bet=BET, amount=STAKE, further=further, is_reordered=is_reordered)
+        for name, method in (("debit", Method.BET_MAKE), ("refund", Method.BET_REFUND))
+    )
+
+
+def _decimal_debits() -> tuple[Send, ...]:
+    return tuple(debit(f"debit-of-{amount}", bet=f"bet-{amount}", amount=amount) for amount in _DECIMALS)
+
+
+SCENARIOS: Final = (
+    Scenario(
+        id="envelope-unknown-param",
+        group=Group.ENVELOPE,
+        title="Unknown params are ignored",
+        why="Predictu adds params without notice. If they are refused, every bet of 5.00 EUR is refused from that day.",
+        steps=_pair(
+            further=(
+                ("channel", '"web"'),
+                ("is_live", "true"),
+                ("campaign", "null"),
+                ("device", '{"os":"ios","tags":["a","b",{"deep":[1,2.5,[]]}]}'),
+            )
+        ),
+        expectations=(confirmed("debit", "refund"), Moved(by=0)),
+        fix="Read the params that you know, and ignore every other one.",
+    ),
+    Scenario(
+        id="envelope-unicode",
+        group=Group.ENVELOPE,
+        title="Any Unicode text is accepted",
+        why="A market's title has any script. If its bytes are changed ahead of the digest, the bet of 5.00 EUR is"
+        " refused.",
+        steps=_pair(
+            further=(
+                ("market_title", '"Zoë Müller 李雷 😀 e\u0301te\u0301 \u05e9\u05dc\u05d5\u05dd مرحبا"'),
+                ("escaped", r'"\u00e9\ud83d\ude00 \"quoted\" \\ \/ \n\t\u0001"'),
+                ("größe", '"L"'),
+            )
+        ),
+        expectations=(confirmed("debit", "refund"), Moved(by=0)),
+        fix="Hash the bytes as they arrived. Do not decode, normalise or write them again ahead of that.",
+    ),
+    Scenario(
+        id="envelope-large-number",
+        group=Group.ENVELOPE,
+        title="Large and long numbers are accepted",
+        why="9007199254740993 is not exact as floating point. If the body is parsed and written again for the digest,"
+        " the bet of 5.00 EUR is refused.",
+        steps=_pair(
+            further=(
+                ("sequence", "9007199254740993"),
+                ("total", "123456789012345678901234567890"),
+                ("ratio", "0.100000000000000005551115123126"),
+                ("price", "1.10"),
+            )
+        ),
+        expectations=(confirmed("debit", "refund"), Moved(by=0)),
+        fix="Hash the bytes as they arrived, and let the parser read numbers that you do not use.",
+    ),
+    Scenario(
+        id="envelope-key-order",
+        group=Group.ENVELOPE,
+        title="The order of the params does not matter",
+        why="The params come in any order. If yours is fixed, the amount of a debit of 5.00 EUR is not found, or it is"
+        " another number.",
+        steps=_pair(is_reordered=True),
+        expectations=(confirmed("debit", "refund"), Moved(by=0)),
+        fix="Parse the body with a JSON parser, and read the params by name.",
+    ),
+    Scenario(
+        id="envelope-large-body",
+        group=Group.ENVELOPE,
+        title="A body of 60 kB is accepted",
+        why="The params may have 64 KiB. Below that, a server's limit refuses some bets of 5.00 EUR and no test shows"
+        " which.",
+        steps=_pair(further=(("notes", '"' + "0123456789" * (_LARGE_CHARS // 10) + '"'),)),
+        expectations=(confirmed("debit", "refund"), Moved(by=0)),
+        fix="Allow bodies of 256 KiB in the server and in every proxy ahead of it.",
+    ),
+    Scenario(
+        id="envelope-decimal-digits",
+        group=Group.ENVELOPE,
+        title="Decimal amounts are exact",
+        why="0.10 + 0.20 as floating point is 0.30000000000000004. Rounded once in a thousand bets the wrong way, a"
+        " million bets are off by 10.00 EUR, and no report adds up.",
+        steps=_decimal_debits(),
+        expectations=(
+            confirmed(*(send.name for send in _decimal_debits())),
+            Moved(by=-sum(_DECIMALS)),
+            BalanceInAnswer(of=_decimal_debits()[-1].name, reading=AFTER),
+        ),
+        fix="Parse amounts as decimals, store whole subunits, and answer balances with exactly the currency's digits.",
+        needs=frozenset({Need.DECIMAL}),
+    ),
+)

@@ -1,0 +1,24 @@
+"""The scenario about the operator's ledger, which compares all that the run has booked."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from predictu_dispatch.certification.balance_expectations import BookedOnceInLedger
+from predictu_dispatch.certification.scenario import Group, Need, Scenario
+from predictu_dispatch.certification.steps import ReadLedger
+
+SCENARIOS: Final = (
+    Scenario(
+        id="ledger-each-booking-once",
+        group=Group.LEDGER,
+        title="The ledger has each booking of the run once",
+        why="The ledger decides a dispute. A win of 7.00 EUR that is missing from it, or there twice, is argued about"
+        " months later.",
+        steps=(ReadLedger(),),
+        expectations=(BookedOnceInLedger(),),
+        fix="Write the ledger's row in the transaction that changes the balance.",
+        needs=frozenset({Need.LEDGER}),
+        players=(),
+    ),
+)

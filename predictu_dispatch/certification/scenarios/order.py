@@ -1,0 +1,207 @@
+"""Scenarios about callbacks in an order that networks and faults make: each bet ends once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from predictu_dispatch.certification.balance_expectations import Moved, MovedAsAnswered
+from predictu_dispatch.certification.expectations import (
+    confirmed,
+    not_confirmed,
+    preferably_first_answer,
+    preferably_refused,
+    rolled_back,
+    rolled_back_or_put_off,
+)
+from predictu_dispatch.certification.repetition_expectations import AtMostOneConfirmed
+from predictu_dispatch.certification.scenario import Group, Scenario
+from predictu_dispatch.certification.scenarios.sends import STAKE, WIN, debit, loss, rollback, sale, win
+from predictu_dispatch.certification.steps import RESUMED, Again, AtOnce, Pause, Read
+
+_READ: Final = "in-between"
+_PAIRS: Final = (1, 2, 3, 4)
+_SMALL: Final = 100
+_TOMBSTONE: Final = (
+    "Answer TRANSACTION_NOT_FOUND, and store the bet as never placed in the same transaction. Refuse its debit later,"
+    " by bet_id or by the request_id in rollback_of."
+)
+_ONE_END: Final = "Store the bet's state, and end it once, in the transaction that books."
+
+SCENARIOS: Final = (
+    Scenario(
+        id="order-rollback-of-unknown",
+        group=Group.ORDER,
+        title="After the rollback of an unknown debit, the debit is not booked",
+        why="Predictu rolls back a debit that it got no answer to. If the debit arrives after that and is booked, the"
+        " player has paid 5.00 EUR for a bet that does not exist, and nobody will give it back.",
+        steps=(
+            rollback(),
+            Again(name="rollback-again", of="rollback"),
+            Read(name=_READ),
+            debit(),
+        ),
+        expectations=(
+            rolled_back("rollback", "rollback-again"),
+            Moved(by=0, until=_READ),
+            preferably_refused("debit"),
+            Moved(by=0, since=_READ),
+        ),
+        fix=_TOMBSTONE,
+    ),
+    Scenario(
+        id="order-rollback-10-s-before-debit",
+        group=Group.ORDER,
+        title="The debit is still not booked 10 s after the rollback",
+        why="A debit can wait in a queue of yours for longer than Predictu waits for its answer. Booked after its"
+        " rollback, it takes 5.00 EUR for nothing.",
+        steps=(rollback(), Read(name=_READ), Pause(seconds=10), debit()),
+        expectations=(
+            rolled_back("rollback"),
+            Moved(by=0, until=_READ),
+            preferably_refused("debit"),
+            Moved(by=0, since=RESUMED),
+        ),
+        fix=_TOMBSTONE + " Keep it for as long as bets, not in a cache that forgets.",
+    ),
+    Scenario(
+        id="order-rollback-beside-debit",
+        group=Group.ORDER,
+        title="A debit and its rollback at the same moment cancel out",
+        why="A rollback can overtake a slow debit inside your system. If it finds nothing and the debit is booked a"
+        " moment later, the player has paid 1.00 EUR for a bet that does not exist.",
+        steps=(
+            AtOnce(
+                sends=tuple(
+                    send
+                    for number in _PAIRS
+                    for send in (
+                        debit(f"debit-{number}", bet=f"bet-{number}", amount=_SMALL),
+                        rollback(f"rollback-{number}", of=f"debit-{number}", bet=f"bet-{number}", amount=_SMALL),
+                    )
+                )
+            ),
+            *(Again(name=f"rollback-{number}-again", of=f"rollback-{number}") for number in _PAIRS),
+        ),
+        expectations=(
+            rolled_back_or_put_off(*(f"rollback-{number}" for number in _PAIRS)),
+            rolled_back(*(f"rollback-{number}-again" for number in _PAIRS)),
+            Moved(by=0),
+        ),
+        fix=_TOMBSTONE + " Let a unique key or a lock on the bet order the two.",
+    ),
+    Scenario(
+        id="order-rollback-twice",
+        group=Group.ORDER,
+        title="Two rollbacks of one debit give it back once",
+        why="If each rollback credits, a debit of 5.00 EUR is given back as 10.00 EUR.",
+        steps=(debit(), rollback(), rollback("second-rollback")),
+        expectations=(confirmed("debit"), rolled_back("rollback"), Moved(by=0)),
+        fix=_ONE_END,
+    ),
+    Scenario(
+        id="order-debit-after-rollback",
+        group=Group.ORDER,
+        title="A debit that was rolled back is not booked again",
+        why="A late copy of a debit that was given back must not take 5.00 EUR for a bet that does not exist.",
+        steps=(debit(), rollback(), Again(name="debit-again", of="debit")),
+        expectations=(
+            confirmed("debit"),
+            rolled_back("rollback"),
+            preferably_first_answer("debit-again"),
+            Moved(by=0),
+        ),
+        fix="Keep the bet and the debit's answer when you roll it back; delete neither.",
+    ),
+    Scenario(
+        id="order-win-before-debit",
+        group=Group.ORDER,
+        title="A win of a bet that was never debited is not paid",
+        why="A win without a stake is 7.00 EUR of yours for nothing.",
+        steps=(win(), Read(name="won"), debit(), Read(name="debited"), Again(name="win-again", of="win")),
+        expectations=(
+            not_confirmed("win"),
+            Moved(by=0, until="won"),
+            MovedAsAnswered(of=("debit",), since="won", until="debited"),
+            MovedAsAnswered(of=("win", "win-again"), since="debited"),
+        ),
+        fix="Answer BET_NOT_FOUND to a win of a bet that you do not know, and book nothing.",
+    ),
+    Scenario(
+        id="order-win-after-rollback",
+        group=Group.ORDER,
+        title="A win after the rollback is not paid",
+        why="The stake was given back. A win on top of it is 7.00 EUR of yours for nothing.",
+        steps=(debit(), rollback(), win()),
+        expectations=(
+            confirmed("debit"),
+            rolled_back("rollback"),
+            not_confirmed("win"),
+            Moved(by=0),
+        ),
+        fix=_ONE_END,
+    ),
+    Scenario(
+        id="order-win-after-loss",
+        group=Group.ORDER,
+        title="A win after the loss is not paid",
+        why="A bet that was lost and is won by another request is 7.00 EUR of yours for a bet that was settled.",
+        steps=(debit(), loss(), win()),
+        expectations=(confirmed("debit", "loss"), not_confirmed("win"), Moved(by=-STAKE)),
+        fix=_ONE_END,
+    ),
+    Scenario(
+        id="order-two-wins",
+        group=Group.ORDER,
+        title="A second win by another request is not paid",
+        why="If only the request_id is compared, a bet that is settled twice by mistake pays 14.00 EUR instead of 7.00"
+        " EUR.",
+        steps=(debit(), win(), win("second-win")),
+        expectations=(
+            confirmed("debit", "win"),
+            preferably_refused("second-win"),
+            Moved(by=WIN - STAKE),
+        ),
+        fix=_ONE_END,
+    ),
+    Scenario(
+        id="order-two-ends-at-once",
+        group=Group.ORDER,
+        title="Of two ends at the same moment one is booked",
+        why="A win of 1.50 EUR and a sale for 1.20 EUR at the same moment: if both find the bet open, you pay 2.70"
+        " EUR.",
+        steps=(
+            *(debit(f"debit-{number}", bet=f"bet-{number}", amount=_SMALL) for number in _PAIRS),
+            Read(name=_READ),
+            AtOnce(
+                sends=tuple(
+                    send
+                    for number in _PAIRS
+                    for send in (
+                        win(f"win-{number}", bet=f"bet-{number}", amount=150),
+                        sale(f"sale-{number}", bet=f"bet-{number}", amount=120),
+                    )
+                )
+            ),
+        ),
+        expectations=(
+            confirmed(*(f"debit-{number}" for number in _PAIRS)),
+            *(AtMostOneConfirmed(of=(f"win-{number}", f"sale-{number}")) for number in _PAIRS),
+            MovedAsAnswered(of=tuple(f"{end}-{number}" for number in _PAIRS for end in ("win", "sale")), since=_READ),
+        ),
+        fix="Change the bet's state in a statement that also checks it, such as update … where state = 'open', or lock"
+        " the bet.",
+    ),
+    Scenario(
+        id="order-rollback-after-win",
+        group=Group.ORDER,
+        title="A rollback after the win gives nothing back",
+        why="The bet was played and paid. The stake of 5.00 EUR on top of the win is given away.",
+        steps=(debit(), win(), rollback()),
+        expectations=(
+            confirmed("debit", "win"),
+            preferably_refused("rollback"),
+            Moved(by=WIN - STAKE),
+        ),
+        fix=_ONE_END,
+    ),
+)

@@ -1,0 +1,183 @@
+"""Scenarios about lost answers: the connection breaks, and the request comes again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from predictu_dispatch.certification.balance_expectations import Moved
+from predictu_dispatch.certification.expectations import (
+    confirmed,
+    confirmed_or_put_off,
+    preferably_first_answer,
+    rolled_back,
+    rolled_back_or_put_off,
+)
+from predictu_dispatch.certification.scenario import Group, Scenario
+from predictu_dispatch.certification.scenarios.sends import STAKE, WIN, debit, rollback, win
+from predictu_dispatch.certification.steps import Again, Delivery, Read, Volley
+from predictu_dispatch.core.methods import Method
+
+_MANY: Final = 50
+_TINY: Final = 10
+_READ: Final = "in-between"
+_ONE_TRANSACTION: Final = (
+    "Book and store the answer in one database transaction, and finish it even if the client has gone."
+)
+
+
+def _cut_debit(scenario_id: str, title: str, why: str, delivery: Delivery) -> Scenario:
+    """Return a debit whose answer is lost, and which is asked for twice again.
+
+    The first copy may meet the request itself; the reading gives it the time to end.
+    """
+    return Scenario(
+        id=scenario_id,
+        group=Group.RECOVERY,
+        title=title,
+        why=why,
+        steps=(
+            debit(delivery=delivery),
+            Again(name="debit-again", of="debit"),
+            Read(name=_READ),
+            Again(name="debit-once-more", of="debit"),
+        ),
+        expectations=(
+            confirmed_or_put_off("debit-again"),
+            confirmed("debit-once-more"),
+            Moved(by=-STAKE),
+        ),
+        fix=_ONE_TRANSACTION,
+    )
+
+
+SCENARIOS: Final = (
+    _cut_debit(
+        "recovery-cut-after-body",
+        "A debit whose connection breaks before the answer is booked once",
+        "Connections break every day. If the debit is booked again when it is repeated, the player pays 10.00 EUR; if"
+        " it is confirmed and not booked, the bet of 5.00 EUR is free.",
+        Delivery.CUT_AFTER_BODY,
+    ),
+    Scenario(
+        id="recovery-cut-inside-body",
+        group=Group.RECOVERY,
+        title="Half a request books nothing",
+        why="A body that breaks off is no request. Booked, or remembered as refused, it makes the whole one of 5.00"
+        " EUR wrong.",
+        steps=(
+            debit(delivery=Delivery.CUT_INSIDE_BODY),
+            Read(name=_READ),
+            Again(name="debit-again", of="debit"),
+        ),
+        expectations=(
+            Moved(by=0, until=_READ),
+            confirmed("debit-again"),
+            Moved(by=-STAKE, since=_READ),
+        ),
+        fix="Read the body up to its Content-Length, verify it, and only then look anything up.",
+    ),
+    _cut_debit(
+        "recovery-answer-never-read",
+        "A debit whose answer is never read is booked once",
+        "An answer that was written has not arrived. If the debit of 5.00 EUR is stored as answered only after that,"
+        " its repetition takes 5.00 EUR again.",
+        Delivery.NEVER_READ,
+    ),
+    Scenario(
+        id="recovery-win-cut",
+        group=Group.RECOVERY,
+        title="A win whose connection breaks before the answer is paid once",
+        why="If the repetition is paid too, a win of 7.00 EUR costs you 14.00 EUR; if neither is, the player is owed"
+        " 7.00 EUR.",
+        steps=(
+            debit(),
+            Read(name="debited"),
+            win(delivery=Delivery.CUT_AFTER_BODY),
+            Again(name="win-again", of="win"),
+            Read(name=_READ),
+            Again(name="win-once-more", of="win"),
+        ),
+        expectations=(
+            confirmed("debit"),
+            confirmed_or_put_off("win-again"),
+            confirmed("win-once-more"),
+            Moved(by=WIN, since="debited"),
+        ),
+        fix=_ONE_TRANSACTION,
+    ),
+    Scenario(
+        id="recovery-rollback-cut",
+        group=Group.RECOVERY,
+        title="A rollback whose connection breaks before the answer gives back once",
+        why="If the repetition credits too, a debit of 5.00 EUR is given back as 10.00 EUR.",
+        steps=(
+            debit(),
+            rollback(delivery=Delivery.CUT_AFTER_BODY),
+            Again(name="rollback-again", of="rollback"),
+            Read(name=_READ),
+            Again(name="rollback-once-more", of="rollback"),
+        ),
+        expectations=(
+            confirmed("debit"),
+            rolled_back_or_put_off("rollback-again"),
+            rolled_back("rollback-once-more"),
+            Moved(by=0),
+        ),
+        fix=_ONE_TRANSACTION,
+    ),
+    Scenario(
+        id="recovery-cut-and-rolled-back",
+        group=Group.RECOVERY,
+        title="A debit whose answer is lost can be rolled back",
+        why="This is what Predictu does when a debit gets no answer in time. If the debit stands in the end, the"
+        " player has paid 5.00 EUR for a bet that does not exist.",
+        steps=(
+            debit(delivery=Delivery.CUT_AFTER_BODY),
+            rollback(),
+            Read(name=_READ),
+            Again(name="rollback-again", of="rollback"),
+            Again(name="debit-again", of="debit"),
+        ),
+        expectations=(
+            rolled_back_or_put_off("rollback"),
+            rolled_back("rollback-again"),
+            preferably_first_answer("debit-again"),
+            Moved(by=0),
+        ),
+        fix="Let the rollback wait for a debit that is being booked, or leave a tombstone that the debit finds.",
+    ),
+    Scenario(
+        id="recovery-fifty-cut",
+        group=Group.RECOVERY,
+        title="Fifty debits in flight that all break off are each booked once",
+        why="When a line or a proxy fails, everything in flight is repeated at once: fifty debits of 5.00 EUR that are"
+        " booked twice are 250.00 EUR.",
+        steps=(
+            Volley(
+                name="debits",
+                methods=(Method.BET_MAKE,),
+                amounts=(_TINY,),
+                count=_MANY,
+                in_flight=_MANY,
+                delivery=Delivery.CUT_AFTER_BODY,
+            ),
+            *(
+                Volley(
+                    name=name,
+                    methods=(Method.BET_MAKE,),
+                    amounts=(_TINY,),
+                    count=_MANY,
+                    in_flight=_MANY,
+                    again="debits",
+                )
+                for name in ("debits-again", "debits-once-more")
+            ),
+        ),
+        expectations=(
+            confirmed_or_put_off("debits-again"),
+            confirmed("debits-once-more"),
+            Moved(by=-_MANY * _TINY),
+        ),
+        fix=_ONE_TRANSACTION,
+    ),
+)

@@ -1,0 +1,250 @@
+"""Scenarios about repeated requests: the same request_id is booked once, however it comes again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from predictu_dispatch.certification.balance_expectations import Moved, MovedAsAnswered
+from predictu_dispatch.certification.expectations import (
+    confirmed,
+    confirmed_or_put_off,
+    preferably_first_answer,
+    preferably_refused,
+    refused,
+    rolled_back,
+)
+from predictu_dispatch.certification.repetition_expectations import SameAnswer
+from predictu_dispatch.certification.scenario import Group, Need, Scenario
+from predictu_dispatch.certification.scenarios.sends import STAKE, WIN, debit, loss, refund, rollback, sale, win
+from predictu_dispatch.certification.steps import RESUMED, AboveBalance, Again, AtOnce, Pause, Read, Send
+from predictu_dispatch.core.methods import Method
+
+_BOOKED: Final = "booked"
+_SMALL: Final = 100
+_COPIES: Final = tuple(f"copy-{number}" for number in range(2, 11))
+_ENDS: Final = ("win", "sale", "loss", "refund", "rollback")
+_ENDS_NET: Final = -len(_ENDS) * _SMALL + 150 + 50 + _SMALL + _SMALL
+"""The five debits, and what win, sale, refund and rollback credit."""
+_STORE: Final = "Store each request_id with its answer in the transaction that books, and keep it for as long as bets."
+_ATOMIC: Final = (
+    "Let a unique key on request_id decide, in the transaction that books. A look-up ahead of it is not enough."
+)
+
+
+def _after(scenario_id: str, seconds: int, why: str) -> Scenario:
+    """Return a debit and a win that are repeated after a pause."""
+    return Scenario(
+        id=scenario_id,
+        group=Group.REPETITION,
+        title=f"A repetition after {seconds} s is not booked",
+        why=why,
+        steps=(
+            debit(),
+            debit("won-debit", bet="won"),
+            win(bet="won", amount=STAKE),
+            Read(name=_BOOKED),
+            Pause(seconds=seconds),
+            Again(name="debit-again", of="debit"),
+            Again(name="win-again", of="win"),
+        ),
+        expectations=(
+            confirmed("debit", "won-debit", "win", "debit-again", "win-again"),
+            Moved(by=-STAKE, until=_BOOKED),
+            Moved(by=0, since=RESUMED),
+        ),
+        fix=_STORE,
+    )
+
+
+SCENARIOS: Final = (
+    _after(
+        "repetition-after-70-s",
+        70,
+        "Predictu repeats a win for more than a day. If you remember answers for a minute, a win of 5.00 EUR is paid"
+        " once for each longer pause.",
+    ),
+    _after(
+        "repetition-after-10-s",
+        10,
+        "Predictu repeats a debit after its timeout, seconds later. If you have forgotten it by then, 5.00 EUR are"
+        " taken twice.",
+    ),
+    Scenario(
+        id="repetition-at-once",
+        group=Group.REPETITION,
+        title="A repetition at once is not booked, and is confirmed",
+        why="Whenever an answer is lost, the debit comes again. If it is booked again, the player pays 10.00 EUR for a"
+        " bet of 5.00 EUR; if it is rejected, he has paid 5.00 EUR for none.",
+        steps=(debit(), Again(name="debit-again", of="debit")),
+        expectations=(confirmed("debit", "debit-again"), Moved(by=-STAKE)),
+        fix="Answer a repeated request_id with DUPLICATE and the first result. Any other status of yours for it must"
+        " be declared as a success.",
+    ),
+    Scenario(
+        id="repetition-after-its-end",
+        group=Group.REPETITION,
+        title="A debit that is repeated after its bet has ended is not booked",
+        why="A copy of the debit that was held up in the network must not take 5.00 EUR for a bet that was paid long"
+        " ago.",
+        steps=(debit(), win(), Again(name="debit-again", of="debit")),
+        expectations=(
+            confirmed("debit", "win"),
+            preferably_first_answer("debit-again"),
+            Moved(by=WIN - STAKE),
+        ),
+        fix="Keep the answer to a debit after its bet has ended.",
+    ),
+    Scenario(
+        id="repetition-ten-at-once",
+        group=Group.REPETITION,
+        title="Ten copies of a debit at the same moment are booked once",
+        why="When a connection hangs, two attempts of one debit can reach two of your servers at the same moment. If"
+        " both look first and book then, the player pays 10.00 EUR for a bet of 5.00 EUR.",
+        steps=(
+            AtOnce(sends=(debit(), *(Again(name=name, of="debit") for name in _COPIES))),
+            Again(name="debit-again", of="debit"),
+        ),
+        expectations=(
+            confirmed_or_put_off("debit", *_COPIES),
+            confirmed("debit-again"),
+            Moved(by=-STAKE),
+        ),
+        fix=_ATOMIC,
+    ),
+    Scenario(
+        id="repetition-ten-wins-at-once",
+        group=Group.REPETITION,
+        title="Ten copies of a win at the same moment are paid once",
+        why="A win of 7.00 EUR that is paid ten times costs you 63.00 EUR.",
+        steps=(
+            debit(),
+            Read(name=_BOOKED),
+            AtOnce(sends=(win(), *(Again(name=name, of="win") for name in _COPIES))),
+            Again(name="win-again", of="win"),
+        ),
+        expectations=(
+            confirmed("debit", "win-again"),
+            confirmed_or_put_off("win", *_COPIES),
+            Moved(by=WIN, since=_BOOKED),
+        ),
+        fix=_ATOMIC,
+    ),
+    Scenario(
+        id="repetition-of-an-end",
+        group=Group.REPETITION,
+        title="A repeated win, sale, loss, refund or rollback is confirmed, and moves nothing",
+        why="Predictu repeats a win until you confirm it. If it is paid again, each repetition costs you 1.50 EUR; if"
+        " it is rejected, a person must find out whether the player was paid.",
+        steps=(
+            *(debit(f"{end}-debit", bet=end, amount=_SMALL) for end in _ENDS),
+            win(bet="win", amount=150),
+            sale(bet="sale", amount=50),
+            loss(bet="loss"),
+            refund(bet="refund", amount=_SMALL),
+            rollback(bet="rollback", of="rollback-debit", amount=_SMALL),
+            Read(name=_BOOKED),
+            *(Again(name=f"{end}-again", of=end) for end in _ENDS),
+        ),
+        expectations=(
+            confirmed("win", "sale", "loss", "refund", "rollback"),
+            confirmed("win-again", "sale-again", "loss-again", "refund-again"),
+            rolled_back("rollback-again"),
+            Moved(by=_ENDS_NET, until=_BOOKED),
+            Moved(by=0, since=_BOOKED),
+        ),
+        fix="Look the request_id up ahead of the bet's state: answer DUPLICATE and the first result, not that the bet"
+        " has ended.",
+    ),
+    Scenario(
+        id="repetition-same-answer",
+        group=Group.REPETITION,
+        title="A repetition gets the first transaction_id and balance",
+        why="Two transaction ids for one win of 7.00 EUR look like two payments in every comparison of books, and a"
+        " new balance looks as if it was booked again.",
+        steps=(
+            debit(),
+            debit("other-debit", bet="other", amount=200),
+            Again(name="debit-again", of="debit"),
+            win(),
+            refund("other-refund", bet="other", amount=200),
+            Again(name="win-again", of="win"),
+        ),
+        expectations=(
+            confirmed("debit", "debit-again", "win", "win-again"),
+            SameAnswer(of=("debit", "debit-again", "win", "win-again")),
+            Moved(by=WIN - STAKE),
+        ),
+        fix="Store the whole answer with the request_id, and answer it again with only the status changed.",
+    ),
+    Scenario(
+        id="repetition-another-body",
+        group=Group.REPETITION,
+        title="Another body under a known request_id is not booked",
+        why="Predictu never sends it, so it is a fault or an attack: booked, it takes 7.00 EUR beside the 5.00 EUR"
+        " under one request_id.",
+        steps=(
+            debit(),
+            Send(name="changed-debit", method=Method.BET_MAKE, bet="other", amount=WIN, request_id_of="debit"),
+            Again(name="debit-again", of="debit"),
+        ),
+        expectations=(confirmed("debit", "debit-again"), Moved(by=-STAKE)),
+        fix="Take the request_id alone as the key, not a hash of the body. Refuse another body, or answer the first"
+        " result.",
+    ),
+    Scenario(
+        id="repetition-refusal-after-deposit",
+        group=Group.REPETITION,
+        title="A rejected debit stays rejected after a deposit",
+        why="The player was told that his bet failed. If a late copy of the debit is booked after his deposit, he has"
+        " paid 5.00 EUR for a bet that he does not have.",
+        steps=(
+            debit("rejected-debit", bet="rejected", amount=AboveBalance(by=100)),
+            debit("other-debit", bet="other", amount=1),
+            win("deposit", bet="other", amount=601),
+            Read(name=_BOOKED),
+            Again(name="rejected-again", of="rejected-debit"),
+        ),
+        expectations=(
+            refused("rejected-debit", "rejected-again"),
+            confirmed("other-debit", "deposit"),
+            Moved(by=600, until=_BOOKED),
+            Moved(by=0, since=_BOOKED),
+        ),
+        fix="Store the rejection of a BET_MAKE with its request_id, as you store a success.",
+    ),
+    Scenario(
+        id="repetition-same-bet",
+        group=Group.REPETITION,
+        title="A second debit with a known bet_id is not confirmed unless it is booked",
+        why="If a known bet_id alone is answered with DUPLICATE, another debit is confirmed and not taken: a stake of"
+        " 3.00 EUR for nothing.",
+        steps=(debit(), debit("second-debit", amount=300)),
+        expectations=(
+            confirmed("debit"),
+            preferably_refused("second-debit"),
+            MovedAsAnswered(of=("debit", "second-debit")),
+        ),
+        fix="Take the request_id as the key of a repetition, and reject another request for a bet_id that exists.",
+    ),
+    Scenario(
+        id="repetition-two-players",
+        group=Group.REPETITION,
+        title="Two players with one bet_id are not mixed up",
+        why="If the bet_id alone decides, the second player's debit of 3.00 EUR is confirmed and not taken, or the win"
+        " of one is paid to the other.",
+        steps=(
+            debit(),
+            debit("other-players-debit", amount=300, player=1),
+            refund(),
+        ),
+        expectations=(
+            confirmed("debit", "refund"),
+            preferably_refused("other-players-debit"),
+            Moved(by=0),
+            MovedAsAnswered(of=("other-players-debit",), player=1),
+        ),
+        fix="Compare the player of a callback with the bet's, and reject what does not match.",
+        needs=frozenset({Need.TWO_PLAYERS}),
+        players=(0, 1),
+    ),
+)

@@ -1,0 +1,176 @@
+"""Scenarios about the token: what must be accepted, and what must be refused without a booking."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from predictu_dispatch.certification.balance_expectations import Moved
+from predictu_dispatch.certification.expectations import confirmed, unauthorized
+from predictu_dispatch.certification.scenario import Group, Need, Scenario
+from predictu_dispatch.certification.scenarios.sends import STAKE, debit
+from predictu_dispatch.certification.steps import Again, Read, TokenFault
+
+_REFUSED = "refused"
+_REMEMBERED: Final = (
+    " Do not store the answer to an unverified request: the same request_id with a good token must be booked."
+)
+
+
+def _hostile(scenario_id: str, title: str, why: str, token: TokenFault, fix: str) -> Scenario:
+    """Return a debit with a faulty token, and the same debit with a good one."""
+    return Scenario(
+        id=scenario_id,
+        group=Group.SIGNATURE,
+        title=title,
+        why=why,
+        steps=(debit(token=token), Read(name=_REFUSED), Again(name="debit-with-good-token", of="debit")),
+        expectations=(
+            unauthorized("debit"),
+            Moved(by=0, until=_REFUSED),
+            confirmed("debit-with-good-token"),
+            Moved(by=-STAKE),
+        ),
+        fix=fix + _REMEMBERED,
+    )
+
+
+SCENARIOS: Final = (
+    Scenario(
+        id="signature-good",
+        group=Group.SIGNATURE,
+        title="A good token is accepted",
+        why="A debit that is refused although its token is good is a lost bet of 5.00 EUR.",
+        steps=(debit(),),
+        expectations=(confirmed("debit"), Moved(by=-STAKE)),
+        fix="Verify the token with the key of its kid, over the bytes as they arrived. vectors.json shows each rule.",
+    ),
+    _hostile(
+        "signature-missing",
+        "Without a token nothing is booked",
+        "Whoever finds the URL can credit himself: one forged win of 10,000.00 EUR is 10,000.00 EUR.",
+        TokenFault.MISSING,
+        "Refuse a request without an Authorization header with 401, before you read its body.",
+    ),
+    _hostile(
+        "signature-wrong-key",
+        "A signature by another key is refused",
+        "If signatures are not verified, anybody can forge a win of 10,000.00 EUR.",
+        TokenFault.WRONG_KEY,
+        "Verify the signature, and book only afterwards.",
+    ),
+    _hostile(
+        "signature-unknown-kid",
+        "An unknown kid is refused",
+        "If an unknown kid is trusted, or its key is fetched from an address in the token, anybody can forge a win of"
+        " 10,000.00 EUR.",
+        TokenFault.UNKNOWN_KID,
+        "Look the kid up in your list of Predictu's keys, and refuse every other one.",
+    ),
+    _hostile(
+        "signature-tampered-body",
+        "A changed body is refused",
+        "The token here is for half of the amount. Without the digest, somebody on the way turns a win of 5.00 EUR"
+        " into one of 5,000.00 EUR.",
+        TokenFault.OTHER_BODY,
+        "Compare the digest claim with the SHA-256 of the bytes that arrived.",
+    ),
+    _hostile(
+        "signature-other-operator",
+        "A token for another operator is refused",
+        "A callback of another operator could be replayed to you: its player's win of 100.00 EUR is paid by you.",
+        TokenFault.OTHER_SUB,
+        "Compare the sub claim with your operator id.",
+    ),
+    _hostile(
+        "signature-other-method",
+        "A token for another method is refused",
+        "The method claim is the second lock beside the digest. Without both, a loss can be turned into a win of"
+        " 100.00 EUR.",
+        TokenFault.OTHER_METHOD,
+        "Compare the method claim with the body's method.",
+    ),
+    _hostile(
+        "signature-other-request-id",
+        "A token for another request is refused",
+        "The jti claim ties the token to one request. Without it and the digest, one token of a win of 100.00 EUR"
+        " pays many.",
+        TokenFault.OTHER_REQUEST_ID,
+        "Compare the jti claim, up to a colon, with the body's request_id.",
+    ),
+    _hostile(
+        "signature-expired",
+        "An expired token is refused",
+        "A request from an old log could be sent again: a win of 100.00 EUR is paid again once its answer is no longer"
+        " stored.",
+        TokenFault.EXPIRED,
+        "Check exp, with at most a few seconds of leeway.",
+    ),
+    _hostile(
+        "signature-from-the-future",
+        "A token from the future is refused",
+        "A token that is made for later stays valid after a leaked key is withdrawn: a forged win of 10,000.00 EUR.",
+        TokenFault.FROM_THE_FUTURE,
+        "Check iat, with at most a few seconds of leeway, and keep your clock right with NTP.",
+    ),
+    _hostile(
+        "signature-alg-none",
+        "alg none is refused",
+        "A token without a signature can be written by anybody: a forged win of 10,000.00 EUR.",
+        TokenFault.ALG_NONE,
+        "Accept only the agreed algorithm, whatever the token's header says.",
+    ),
+    _hostile(
+        "signature-hs256",
+        "HS256 with the public key as secret is refused",
+        "The public key is no secret. Whoever has it could sign a win of 10,000.00 EUR.",
+        TokenFault.HS256_PUBLIC_KEY,
+        "Accept only the agreed algorithm, and give your JWT library exactly that one.",
+    ),
+    Scenario(
+        id="signature-checked-each-time",
+        group=Group.SIGNATURE,
+        title="A repetition needs a good token too",
+        why="If a known request_id is answered without a check, anybody who knows it reads the player's balance, such"
+        " as 1,250.00 EUR.",
+        steps=(
+            debit(),
+            Again(name="again-without-token", of="debit", token=TokenFault.MISSING),
+            Again(name="again-with-wrong-key", of="debit", token=TokenFault.WRONG_KEY),
+        ),
+        expectations=(
+            confirmed("debit"),
+            unauthorized("again-without-token", "again-with-wrong-key"),
+            Moved(by=-STAKE),
+        ),
+        fix="Verify every request ahead of looking up its request_id, and remember no token as verified.",
+    ),
+    Scenario(
+        id="signature-next-key",
+        group=Group.SIGNATURE,
+        title="Both keys are accepted during a rotation",
+        why="While Predictu changes its key, attempts with the old and the new one arrive. A debit of 5.00 EUR whose"
+        " second attempt is refused is rolled back, and the bet is lost.",
+        steps=(
+            debit(),
+            Again(name="again-with-next-key", of="debit", token=TokenFault.NEXT_KEY),
+            debit("debit-with-next-key", bet="second", token=TokenFault.NEXT_KEY),
+            Again(name="again-with-present-key", of="debit-with-next-key"),
+        ),
+        expectations=(
+            confirmed("debit", "again-with-next-key", "debit-with-next-key", "again-with-present-key"),
+            Moved(by=-2 * STAKE),
+        ),
+        fix="Keep all of Predictu's keys by kid, and remove one only when Predictu says so.",
+        needs=frozenset({Need.NEXT_KEY}),
+    ),
+    Scenario(
+        id="signature-used-jti",
+        group=Group.SIGNATURE,
+        title="A jti that was seen before is not refused",
+        why="A repeated debit has the same jti. If it gets 401, Predictu cannot know that the first attempt took 5.00"
+        " EUR: the player has neither the money nor the bet until the rollback.",
+        steps=(debit(), Again(name="debit-again", of="debit", token=TokenFault.USED_JTI)),
+        expectations=(confirmed("debit", "debit-again"), Moved(by=-STAKE)),
+        fix="Do not store jti. The request_id protects against replay: answer DUPLICATE and the first result.",
+    ),
+)
