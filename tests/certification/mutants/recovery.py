@@ -1,0 +1,207 @@
+"""Mutants that lose money if a connection breaks, or under load."""
+
+from __future__ import annotations
+
+from tests.certification.mutants.mutant import (
+    APPLY,
+    BOOKS_DEBITS_AGAIN,
+    FORGETFUL,
+    Change,
+    Mutant,
+    before,
+    reads_first,
+)
+
+_WALLET, _RECEIVER = "wallet.py", "receiver.py"
+_HELD = (
+    "            _IN_PROGRESS.add(content.request_id)\n"
+    "            try:\n"
+    "                await asyncio.sleep(0.5)\n"
+    f"    {APPLY}"
+    "            finally:\n"
+    "                _IN_PROGRESS.discard(content.request_id)\n"
+)
+"""Books after half a second, and counts what is in progress."""
+_DECIDED = "        if fault is Fault.STALL_AFTER_APPLY:\n"
+
+
+def _lock_is_never_released(condition: str) -> tuple[Change, ...]:
+    """Marks a request_id while it is booked; if the client disconnects, the mark remains."""
+    return (
+        Change(
+            file="server.py",
+            old="runner = web.AppRunner(application, access_log=None,",
+            new="runner = web.AppRunner(application, handler_cancellation=True, access_log=None,",
+        ),
+        before(
+            _RECEIVER,
+            APPLY,
+            f"            if content.request_id in _IN_PROGRESS:\n"
+            "                return self._unavailable('this request is in progress')\n"
+            f"            if {condition}:\n"
+            "                _IN_PROGRESS.add(content.request_id)\n"
+            "                await asyncio.sleep(0.5)\n"
+            "                _IN_PROGRESS.discard(content.request_id)\n",
+        ),
+        before(_RECEIVER, "def _unread(", "_IN_PROGRESS: set[str] = set()\n\n\n"),
+    )
+
+
+RECOVERY = (
+    Mutant(
+        name="disconnect-reverses",
+        wrong="If the client has disconnected before the answer, the booking is reversed, and its answer is kept.",
+        scenario="recovery-cut-after-body",
+        changes=(
+            before(
+                _RECEIVER,
+                _DECIDED,
+                "        await asyncio.sleep(0.5)\n"
+                "        if request.transport is None or request.transport.is_closing():\n"
+                "            await self.writer.write(functools.partial(self.wallet.undo, str(names.request_id)))\n",
+            ),
+            before(
+                _WALLET,
+                "    def record(self, names",
+                "    def undo(self, request_id: str) -> None:\n"
+                "        self._sql.execute(\n"
+                '            "update players set balance = balance - t.amount from transactions t"\n'
+                '            " where t.request_id = ? and t.player_id = players.player_id"\n'
+                '            " and t.currency = players.currency", (request_id,)\n'
+                "        )\n\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="credit-locked-by-a-disconnect",
+        wrong="A credit whose client disconnected stays locked for ever.",
+        scenario="recovery-win-cut",
+        changes=_lock_is_never_released('content.method in ("BET_WIN", "BET_SELL")'),
+    ),
+    Mutant(
+        name="rollback-locked-by-a-disconnect",
+        wrong="A rollback whose client disconnected stays locked for ever.",
+        scenario="recovery-rollback-cut",
+        changes=_lock_is_never_released('content.method == "BET_ROLLBACK"'),
+    ),
+    Mutant(
+        name="known-before-the-body",
+        wrong="A request counts as known once its headers were read, so half a body makes its repetition a duplicate.",
+        scenario="recovery-cut-inside-body",
+        changes=(
+            Change(
+                file=_RECEIVER,
+                old="        try:\n            async with asyncio.timeout(READ_TIMEOUT_S):\n",
+                new="        import jwt\n\n"
+                '        token = request.headers.get("Authorization", "").partition(" ")[2]\n'
+                '        jti = jwt.decode(token, options={"verify_signature": False})["jti"] if token else ""\n'
+                "        if jti in _KNOWN:\n"
+                "            duplicate = Answer(http_status=200, status=Status.DUPLICATE)\n"
+                '            return await request.read(), Verification(signature="verified", content=duplicate)\n'
+                "        _KNOWN.add(jti)\n"
+                "        try:\n            async with asyncio.timeout(READ_TIMEOUT_S):\n",
+            ),
+            before(_RECEIVER, "def _unread(", "_KNOWN: set[str] = set()\n\n\n"),
+        ),
+    ),
+    Mutant(
+        name="answer-kept-only-if-delivered",
+        wrong="An answer is stored only if the client still waits for it.",
+        scenario="recovery-answer-never-read",
+        changes=(
+            *BOOKS_DEBITS_AGAIN,
+            before(
+                _RECEIVER,
+                _DECIDED,
+                '        if names.method == "BET_MAKE":\n'
+                "            await asyncio.sleep(2.5)\n"
+                "        if request.transport is None or request.transport.is_closing():\n"
+                "            await self.writer.write(functools.partial(self.wallet.forget, str(names.request_id)))\n",
+            ),
+            before(
+                _WALLET,
+                "    def record(self, names",
+                "    def forget(self, request_id: str) -> None:\n"
+                '        self._sql.execute("delete from answers where request_id = ?", (request_id,))\n\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="rollback-of-a-debit-in-progress",
+        wrong="A rollback finds no debit, because the debit is still being booked, and the debit stands.",
+        scenario="recovery-cut-and-rolled-back",
+        changes=reads_first('content.method == "BET_MAKE"', bets=True, pause_s=1.0),
+    ),
+    Mutant(
+        name="remembers-32-answers",
+        wrong="Only the last 32 answers are remembered.",
+        scenario="recovery-fifty-cut",
+        changes=(
+            *BOOKS_DEBITS_AGAIN,
+            before(
+                _WALLET,
+                FORGETFUL,
+                "        if callback.request_id not in _RECENT:\n"
+                "            row = None\n"
+                "            _RECENT.append(callback.request_id)\n",
+            ),
+            before(_WALLET, "class Wallet:\n", "_RECENT: deque[str] = deque(maxlen=32)\n\n\n"),
+            Change(file=_WALLET, old="import sqlite3\n", new="import sqlite3\nfrom collections import deque\n"),
+        ),
+    ),
+)
+
+LOAD = (
+    Mutant(
+        name="lost-updates",
+        wrong="The balance is read before the transaction that changes it.",
+        scenario="load-sixteen",
+        changes=reads_first('content.currency and content.method != "BALANCE"', balance=True),
+    ),
+    Mutant(
+        name="errors-under-load",
+        wrong="More than 32 requests at once are answered with 500.",
+        scenario="load-sixty-four",
+        changes=(
+            Change(
+                file=_RECEIVER,
+                old=APPLY,
+                new="            if len(_IN_PROGRESS) >= 32:\n"
+                "                answer = Answer(http_status=500, status=Status.INTERNAL_ERROR)\n"
+                "                return _refused(answer, to_reply)\n" + _HELD,
+            ),
+            before(_RECEIVER, "def _unread(", "_IN_PROGRESS: set[str] = set()\n\n\n"),
+        ),
+    ),
+    Mutant(
+        name="refuses-under-load",
+        wrong="A player's row that is locked by other debits is answered INSUFFICIENT_FUNDS.",
+        scenario="load-sixty-four",
+        changes=(
+            Change(
+                file=_RECEIVER,
+                old=APPLY,
+                new="            if len(_IN_PROGRESS) >= 20:\n"
+                "                answer = Answer(http_status=200, status=Status.INSUFFICIENT_FUNDS)\n"
+                "                return _refused(answer, to_reply)\n" + _HELD,
+            ),
+            before(_RECEIVER, "def _unread(", "_IN_PROGRESS: set[str] = set()\n\n\n"),
+        ),
+    ),
+    Mutant(
+        name="credits-lost-from-a-buffer",
+        wrong="Credits go through a buffer of 200, which loses those that come on top.",
+        scenario="load-five-hundred-settlements",
+        changes=(
+            before(
+                _RECEIVER,
+                APPLY,
+                '            if content.method in ("BET_WIN", "BET_SELL"):\n'
+                "                _BUFFER.add(content.request_id)\n"
+                "                if len(_BUFFER) > 200:\n"
+                "                    return _refused(Answer(http_status=200, status=Status.OK), to_reply)\n",
+            ),
+            before(_RECEIVER, "def _unread(", "_BUFFER: set[str] = set()\n\n\n"),
+        ),
+    ),
+)

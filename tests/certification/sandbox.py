@@ -1,0 +1,158 @@
+"""Sandboxes to play against: an operator as a process, most often a copy of the reference operator.
+
+The copy may have changes: see mutants/ and operators.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from predictu_dispatch.certification.target import Target
+from predictu_dispatch.core.operator_settings import OperatorSettings, StatusesSettings
+from predictu_dispatch.core.signing import SigningKey
+from predictu_dispatch.reference_operator.admin import read_ledger
+from tests.certification.mutants.mutant import PACKAGE, Change
+from tests.reference_operator.client import OPERATOR_ID
+
+PLAYERS = ("player-1", "player-2")
+BALANCE = 10_000
+"""Enough for the whole suite, in subunits."""
+STATUSES = StatusesSettings(
+    rejected=(
+        "BET_ALREADY_PLACED",
+        "BET_ALREADY_SETTLED",
+        "BET_ROLLED_BACK",
+        "BET_MISMATCH",
+        "WALLET_LIMIT",
+        "REQUEST_ID_REUSED",
+    ),
+    retry=("BAD_REQUEST",),
+)
+"""As the reference operator's README.md says."""
+_START_S = 60.0
+_STOP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """A running operator with its keys and the two test players."""
+
+    url: str
+    folder: Path
+    key: SigningKey
+    next_key: SigningKey | None = None
+    amount_format: str = "subunits"
+    statuses: StatusesSettings = STATUSES
+
+    @property
+    def key_file(self) -> Path:
+        return self.folder / "sandbox.pem"
+
+    def balances(self) -> dict[str, int]:
+        """Return the balances by the books of a copy of the reference operator."""
+        rows = read_ledger(self.folder / "wallet.db")["balances"]
+        assert isinstance(rows, list)
+        return {row["player_id"]: row["balance"] for row in rows}
+
+    def target(self) -> Target:
+        """Return what a run is played against."""
+        settings = OperatorSettings.model_validate(
+            {
+                "operator_id": OPERATOR_ID,
+                "callback_url": self.url,
+                "amount_format": self.amount_format,
+                "allow_insecure_http": True,
+                "allow_private_addresses": True,
+                "signing": {"key_file": str(self.key_file)},
+                "statuses": self.statuses.model_dump(),
+            }
+        )
+        return Target(
+            settings=settings,
+            key=self.key,
+            next_key=self.next_key,
+            players=PLAYERS,
+            currency="EUR",
+            digits=2,
+        )
+
+
+def new_key(file: Path) -> SigningKey:
+    """Write a new private key as PEM and return it; its public half is beside it as `.pub`."""
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    key = SigningKey.from_pem(pem, "EdDSA")
+    file.write_bytes(pem)
+    file.with_suffix(".pub").write_bytes(key.public_pem())
+    return key
+
+
+@asynccontextmanager
+async def changed_operator(
+    folder: Path,
+    changes: Iterable[Change] = (),
+    *,
+    amount_format: str = "subunits",
+    statuses: StatusesSettings = STATUSES,
+    options: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> AsyncIterator[Sandbox]:
+    """Run a copy of the reference operator with these changes; it ends with the block."""
+    copy_changed(folder, changes)
+    key, next_key = new_key(folder / "sandbox.pem"), new_key(folder / "sandbox-next.pem")
+    command = (
+        *(sys.executable, "-m", PACKAGE.name, "--operator-id", OPERATOR_ID, "--listen", "127.0.0.1:0"),
+        *("--public-key", "sandbox.pub", "--public-key", "sandbox-next.pub", "--database", "wallet.db"),
+        *("--seed-players", str(len(PLAYERS)), "--seed-balance", str(BALANCE)),
+        *("--amount-format", amount_format, *options),
+    )
+    async with started(command, folder, variables or {}) as url:
+        yield Sandbox(
+            url=url, folder=folder, key=key, next_key=next_key, amount_format=amount_format, statuses=statuses
+        )
+
+
+def copy_changed(folder: Path, changes: Iterable[Change] = ()) -> None:
+    """Copy the reference operator into the folder with these changes. Raises ValueError."""
+    copy = folder / PACKAGE.name
+    copy.mkdir()
+    for file in PACKAGE.iterdir():
+        if file.suffix in (".py", ".sql"):
+            shutil.copy(file, copy)
+    for change in changes:
+        file = copy / change.file
+        file.write_text(change.applied_to(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+@asynccontextmanager
+async def started(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> AsyncIterator[str]:
+    """Run an operator in the folder; yield the URL that its first line of output has."""
+    with (folder / "operator.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=folder, env={**os.environ, **variables}, stdout=asyncio.subprocess.PIPE, stderr=log
+        )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(_START_S):
+            line = await process.stdout.readline()
+        assert line, (folder / "operator.log").read_text(encoding="utf-8")
+        yield json.loads(line)["url"]
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
