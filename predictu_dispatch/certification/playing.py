@@ -1,0 +1,199 @@
+"""Plays the steps of one scenario and observes what comes of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, assert_never
+
+from predictu_dispatch.certification.observation import Observed, Outcome, Sent
+from predictu_dispatch.certification.preparing import prepare
+from predictu_dispatch.certification.recording import RecordingSender, outcome_entry, read_balance
+from predictu_dispatch.certification.requests import Prepared
+from predictu_dispatch.certification.scenario import Finding, Scenario, ScenarioVerdict
+from predictu_dispatch.certification.sender import Sender
+from predictu_dispatch.certification.steps import (
+    AFTER,
+    BEFORE,
+    RESUMED,
+    Again,
+    AtOnce,
+    Handshake,
+    Pause,
+    Read,
+    ReadLedger,
+    Send,
+    Step,
+    Volley,
+)
+from predictu_dispatch.certification.target import Target
+from predictu_dispatch.certification.unresolved import reason_of
+
+_LEDGER_MARGIN: Final = timedelta(minutes=5)
+"""The operator's clock may differ from ours."""
+
+
+class EndedError(Exception):
+    """A scenario cannot be played to its end; `stops_run` is why the run must stop too, or ""."""
+
+    def __init__(self, finding: Finding, *, stops_run: str = "") -> None:
+        super().__init__(finding.observed)
+        self.finding = finding
+        self.stops_run = stops_run
+
+
+class Playing:
+    """One scenario in the middle. Nothing else is played during one of its methods."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        target: Target,
+        run: str,
+        run_started_at: datetime,
+        sender: Sender,
+        recording: RecordingSender,
+    ) -> None:
+        self.scenario = scenario
+        self.observed = Observed(
+            run=run,
+            currency=target.currency,
+            digits=target.digits,
+            player_ids=target.players,
+            interactive_timeout_s=target.settings.interactive.attempt_timeout_s,
+            settlement_timeout_s=target.settings.settlement.attempt_timeout_s,
+        )
+        self._target = target
+        self._run_started_at = run_started_at
+        self._sender = sender
+        self._recording = recording
+        self._prepared: dict[str, Prepared] = {}
+        self._newest: dict[int, int | None] = {}
+        self._base: dict[int, int] = {}
+        """The balances from which the scenario may move no more than it sent."""
+        self._sent: Counter[str] = Counter()
+        """By player_id, the sum of the amounts sent since then, each counted once a sending."""
+
+    async def begin(self, players: Sequence[int]) -> None:
+        """Read the balances of these players as BEFORE."""
+        self._base = await self._read(BEFORE, players)
+
+    async def resume(self) -> None:
+        """Read the balances after a pause: other scenarios moved them meanwhile."""
+        self._base = await self._read(RESUMED, self.players)
+        self._sent.clear()
+
+    async def finish(self) -> tuple[Finding, ...]:
+        """Read the balances as AFTER, and judge."""
+        await self._read_and_check(AFTER)
+        return tuple(
+            finding for expectation in self.scenario.expectations for finding in expectation.findings(self.observed)
+        )
+
+    @property
+    def players(self) -> tuple[int, ...]:
+        return tuple(player for player in self.scenario.players if player < len(self._target.players))
+
+    async def play(self, steps: Iterable[Step]) -> None:
+        """Play some steps. Raises EndedError."""
+        for step in steps:
+            await self._play(step)
+
+    async def _play(self, step: Step) -> None:
+        observed = self.observed
+        match step:
+            case Send() | Again():
+                (prepared,) = self._prepare(step)
+                observed.sent[prepared.name] = await self._recording.send(prepared)
+            case AtOnce():
+                answered = await self._recording.send_at_once(self._prepare(step))
+                observed.sent.update({sent.name: sent for sent in answered})
+            case Volley():
+                shots = self._prepare(step)
+                observed.volleys[step.name] = await self._recording.send_volley(shots, in_flight=step.in_flight)
+            case Read():
+                await self._read_and_check(step.name)
+            case Handshake():
+                observed.tls = await self._sender.handshake()
+            case ReadLedger():
+                now = datetime.now(UTC)
+                observed.ledger = await self._sender.ledger(self._run_started_at - _LEDGER_MARGIN, now + _LEDGER_MARGIN)
+                observed.confirmed_in_run = tuple(self._recording.confirmed)
+            case Pause():
+                raise AssertionError("the runner splits the steps at a pause")
+            case _:
+                assert_never(step)
+
+    def _prepare(
+        self, step: Send | Again | AtOnce | Volley | Read, players: Sequence[int] | None = None
+    ) -> tuple[Prepared, ...]:
+        prepared = prepare(
+            step,
+            run=self.observed.run,
+            scenario_id=self.scenario.id,
+            target=self._target,
+            players=self.players if players is None else tuple(players),
+            balances=self._newest,
+            earlier=self._prepared,
+            now=datetime.now(UTC),
+        )
+        self._prepared |= {one.name: one for one in prepared}
+        for one in prepared:
+            self._sent[one.player_id] += one.amount or 0
+        return prepared
+
+    async def _read(self, name: str, players: Sequence[int]) -> dict[int, int]:
+        """Read balances. Raises EndedError if one cannot be read."""
+        balances: dict[int, int | None] = {}
+        unread: list[Sent] = []
+        for player, prepared in zip(players, self._prepare(Read(name=name), players), strict=True):
+            sendings = await read_balance(self._recording, prepared)
+            self.observed.balance_reads += sendings
+            balances[player] = sendings[-1].balance
+            unread += [sendings[-1]] if sendings[-1].balance is None else []
+        self.observed.balances[name] = balances
+        self._newest |= balances
+        if unread:
+            raise EndedError(_unread_finding(unread))
+        return {player: balance for player, balance in balances.items() if balance is not None}
+
+    async def _read_and_check(self, name: str) -> None:
+        """Read balances, and stop the run if one moved by more than all that was sent."""
+        for player, balance in (await self._read(name, self.players)).items():
+            player_id = self._target.players[player]
+            moved, allowed = balance - self._base.get(player, balance), self._sent[player_id]
+            if abs(moved) > allowed:
+                raise EndedError(
+                    self._moved_too_much(player_id, moved, allowed),
+                    stops_run=f"{self.scenario.id} moved the balance of player {player_id} by more than it sent",
+                )
+
+    def _moved_too_much(self, player_id: str, moved: int, allowed: int) -> Finding:
+        shown = self.observed.money
+        return Finding(
+            verdict=ScenarioVerdict.FAILED,
+            expected=f"the scenario moves the balance of player {player_id} by at most {shown(allowed)}",
+            observed=f"player {player_id} has {shown(abs(moved))} {'more' if moved > 0 else 'less'} than before it",
+            advice="Compare amount_format with what the wallet reads: subunits or decimal numbers. Nobody else may use"
+            " the test players during a run.",
+        )
+
+
+def _unread_finding(unread: Sequence[Sent]) -> Finding:
+    whys = [
+        f"player {sent.player_id}: "
+        + (
+            f"the answer has no valid balance ({sent.judgement.anomaly or 'missing'})"
+            if sent.outcome is Outcome.CONFIRMED
+            else reason_of(outcome_entry(0, sent))
+        )
+        for sent in unread
+    ]
+    return Finding(
+        verdict=ScenarioVerdict.FAILED,
+        expected="BALANCE is answered with the player's balance",
+        observed="; ".join(whys),
+        about=tuple(sent.name for sent in unread),
+    )

@@ -1,0 +1,42 @@
+"""Decides which scenarios can be played, in which order, and its parts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from predictu_dispatch.certification.scenario import Group, Need, Scenario
+from predictu_dispatch.certification.steps import Pause, Step
+from predictu_dispatch.certification.target import Target
+
+
+def needs_of(target: Target) -> frozenset[Need]:
+    """Return the needs that this target meets."""
+    met = {
+        Need.TLS: target.settings.callback_url.lower().startswith("https://"),
+        Need.TWO_PLAYERS: len(target.players) > 1,
+        Need.NEXT_KEY: target.next_key is not None,
+        Need.DECIMAL: target.settings.amount_format == "decimal",
+        Need.LEDGER: bool(target.ledger_url),
+    }
+    return frozenset(need for need, is_met in met.items() if is_met)
+
+
+def batches(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:
+    """Return the order of playing: each batch ends, pauses included, before the next begins."""
+    connection = [each for each in scenarios if each.group is Group.CONNECTION]
+    ledger = [each for each in scenarios if each.group is Group.LEDGER]
+    others = [each for each in scenarios if each.group not in (Group.CONNECTION, Group.LEDGER)]
+    # The longest pauses begin first, so that the others are played meanwhile.
+    others.sort(key=lambda each: -sum(step.seconds for step in each.steps if isinstance(step, Pause)))
+    return [connection, others, ledger]
+
+
+def parts(steps: Sequence[Step]) -> list[tuple[float | None, list[Step], bool]]:
+    """Split the steps at the pauses: the pause before each part, its steps, whether it is last."""
+    split: list[tuple[float | None, list[Step]]] = [(None, [])]
+    for step in steps:
+        if isinstance(step, Pause):
+            split.append((step.seconds, []))
+        else:
+            split[-1][1].append(step)
+    return [(pause_s, part, index == len(split)) for index, (pause_s, part) in enumerate(split, start=1)]
