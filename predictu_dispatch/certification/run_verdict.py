@@ -61,7 +61,7 @@ def _reasons(result: RunResult, expected: Sequence[ExpectedFailure]) -> Iterator
             yield f"{len(ids)} {'scenario' if len(ids) == 1 else 'scenarios'} {verb}: {', '.join(ids)}."
     for known in expected:
         if known.problem:
-            yield f"Expected failure {known.scenario}: {known.problem.rstrip('.')}."
+            yield f"Expected failure: {known.problem.rstrip('.')}."
     yield from (f"Not reversed: {sentence.rstrip('.')}." for sentence in result.reversal.unresolved)
     for player in result.reversal.players:
         yield from _reason_of(player, result)

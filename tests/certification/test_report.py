@@ -33,7 +33,7 @@ SCHEMA = json.loads(report.schema())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
 KNOWN = made.Known(scenario="repetition-at-once", reason="fixed in our next release", until=date(2027, 1, 31))
 PASSES_NOW = made.Known(
-    scenario="money-balance", reason="old", until=date(2027, 1, 31), problem="it passes now: remove it"
+    scenario="money-balance", reason="old", until=date(2027, 1, 31), problem="money-balance no longer fails: remove it"
 )
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 """Control characters other than tab and line feed, zero width, and bidirectional controls."""
@@ -277,7 +277,7 @@ def test_an_expected_failure_is_skipped_and_an_outdated_expectation_fails(tmp_pa
     write(result, tmp_path, expected=[KNOWN, PASSES_NOW])
     outdated = cases(tmp_path)["money-balance"].find("failure")
     assert outdated is not None
-    assert outdated.attrib["message"] == "expected failure: it passes now: remove it"
+    assert outdated.attrib["message"] == "expected failure: money-balance no longer fails: remove it"
     assert not document(tmp_path)["passed"]
 
 

@@ -13,7 +13,7 @@ from tests.certification import made_results as made
 AT_ONCE = "repetition-at-once"
 KNOWN = made.Known(scenario=AT_ONCE, reason="fixed in our next release", until=date(2027, 1, 31))
 PASSES_NOW = made.Known(
-    scenario="money-balance", reason="", until=date(2027, 1, 31), problem="it passes now: remove it"
+    scenario="money-balance", reason="", until=date(2027, 1, 31), problem="money-balance no longer fails: remove it"
 )
 
 
@@ -52,6 +52,6 @@ def test_an_expected_failure_passes_without_a_certificate_until_it_has_a_problem
     assert why_not_passed(result, [KNOWN]) == ()
     assert not may_have_certificate(result, [KNOWN])
     assert why_not_passed(made.good_run(), [PASSES_NOW]) == (
-        "Expected failure money-balance: it passes now: remove it.",
+        "Expected failure: money-balance no longer fails: remove it.",
     )
     assert not may_have_certificate(made.good_run(), [PASSES_NOW])

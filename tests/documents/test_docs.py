@@ -23,8 +23,11 @@ WIDTH = 100
 PATH = r"`([\w./-]+\.(?:py|sql|md|toml|sh|json|svg|service|timer|yml)|[a-z_]+(?:/[a-z_]+)*/)`"
 SHORTENED = ("predictu_dispatch", "sql/functions", "sql/migrations", "config", "tests")
 """Folders from which a document may name a path without saying so."""
-NOT_IN_THE_TREE = {"operators/keys/", "config/operators/keys/", "deploy/containers/"}
-"""Paths of an installation."""
+NOT_IN_THE_TREE = {
+    *("operators/keys/", "config/operators/keys/", "deploy/containers/", "report.json"),
+    "share/predictu-dispatch/certification-report.schema.json",
+}
+"""Paths of an installation, and files that commands write."""
 IN_A_BUNDLE = {
     *("start/", "keys/", "bundle.json", "entry.json", "first_seen.json", "retired.json", "jwk.json", "before.json"),
     *("after.json", "request.headers.json", "response.headers.json"),

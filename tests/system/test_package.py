@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+REPORT = ROOT / "predictu_dispatch" / "certification" / "report"
 SHARE = "share/predictu-dispatch"
 """Where pip installs these files, below the environment's folder."""
 
@@ -45,6 +46,7 @@ def test_a_built_wheel_contains_what_an_installation_needs(share: Path) -> None:
     originals = {path.relative_to(DEPLOY): path for path in DEPLOY.rglob("*.*")}
     configuration = (ROOT / "config" / "dispatcher.toml", ROOT / "config" / "operators" / "op_example.toml.example")
     originals |= {Path(path.name): path for path in configuration}
+    originals[Path("certification-report.schema.json")] = REPORT / "schema.json"
     files = {path.relative_to(share) for path in share.rglob("*") if path.is_file()}
     # Containers, pictures and tests belong to the repository.
     left_out = {str(name) for name in originals.keys() - files if name.suffix != ".svg"}
@@ -66,6 +68,11 @@ def test_a_built_wheel_contains_no_package_of_the_producers(installed: Path) -> 
         "queries",
     }
     assert {path.name for path in installed.rglob("*client*")} == {"witness_client.py"}
+
+
+def test_a_built_wheel_contains_what_reports_are_made_of(installed: Path) -> None:
+    report = installed / "predictu_dispatch" / "certification" / "report"
+    assert [file.name for file in REPORT.iterdir() if file.is_file() and not (report / file.name).exists()] == []
 
 
 def test_a_built_wheel_contains_its_sql(installed: Path, tmp_path: Path) -> None:
