@@ -16,6 +16,7 @@ from aiohttp import web
 
 from .admin import Admin
 from .database import Writer, open_database
+from .ledger import LedgerRoute
 from .receiver import BODY_BYTES_MAX, Receiver
 from .settings import Address, Settings
 from .wallet import Wallet
@@ -68,6 +69,8 @@ async def serving(settings: Settings) -> AsyncIterator[Listening]:
         receiver = Receiver(settings=settings, wallet=wallet, writer=writer, stopping=stopping)
         application = web.Application(client_max_size=BODY_BYTES_MAX)
         application.router.add_post(settings.path, receiver.receive)
+        ledger = LedgerRoute(settings=settings)
+        application.router.add_get(f"{settings.path.rstrip('/')}/ledger", ledger.receive, allow_head=False)
         witness_vkey = None
         if settings.log_keys:
             key = open_witness_key(settings.witness_key_file, settings.witness_name)

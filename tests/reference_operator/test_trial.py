@@ -187,7 +187,10 @@ def installed_for(requirements: list[str]) -> Iterator[Path]:
 def copied(tmp_path: Path) -> Path:
     """A folder with a copy of the operator; beside it `packages`, with its requirements only."""
     folder, packages = tmp_path / "wallet", tmp_path / "packages"
-    shutil.copytree(PACKAGE, folder / "reference_operator", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "reference_operator").mkdir(parents=True)
+    for pattern in ("requirements.txt", "*.py", "schema.sql"):  # As the Dockerfile copies it.
+        for file in PACKAGE.glob(pattern):
+            shutil.copy(file, folder / "reference_operator")
     requirements = (folder / "reference_operator/requirements.txt").read_text(encoding="utf-8").splitlines()
     packages.mkdir()
     for installed in installed_for(requirements):
@@ -201,6 +204,10 @@ def copied(tmp_path: Path) -> Path:
         check=False,
     )
     assert "No module named 'predictu_dispatch'" in imported.stderr
+    copies = re.findall(
+        "(?m)^COPY (.*) /opt/reference_operator/$", (PACKAGE / "Dockerfile").read_text(encoding="utf-8")
+    )
+    assert copies == ["requirements.txt", "*.py schema.sql"]
     return folder
 
 
