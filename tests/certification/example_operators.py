@@ -80,7 +80,8 @@ async def started(
     return await asyncio.create_subprocess_exec(
         *command(language),
         *("--operator-id", OPERATOR_ID, "--listen", listen, "--database", str(folder / "wallet.ndjson")),
-        *("--public-key", str(key_file), "--players", "player-1=10000,player-2=10000"),
+        *("--players", "player-1=10000,player-2=10000"),
+        *(() if "--jwks" in options else ("--public-key", str(key_file))),
         *options,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc.jwk import RSAKey
 
 from predictu_dispatch.reference_operator.callback import Method
 from tests.certification.example_operators import EXAMPLES, Example, need, running, started
-from tests.reference_operator.client import bet_body, body_of, request_id_of, token_of
+from tests.reference_operator.client import KEY, bet_body, body_of, request_id_of, token_of
 
 # RFC 9864 renames EdDSA to Ed25519; the protocol says EdDSA, and the signature is the same.
 pytestmark = pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
@@ -129,6 +130,23 @@ async def test_a_bad_token_is_refused_and_forgotten(tmp_path: Path, language: st
         too_long = body_of("PING", padding="x" * 300_000)
         assert (await operator.post(too_long, ""))[0] == 413
         assert await operator.status(debit) == "OK"
+
+
+@each_language
+async def test_keys_of_a_jwks_are_accepted_for_the_agreed_algorithm_only(tmp_path: Path, language: str) -> None:
+    rsa_key = RSAKey.generate_key(2048, private=True)
+    keys = [key.as_dict(private=False) | {"kid": key.thumbprint()} for key in (rsa_key, KEY)]
+    (tmp_path / "jwks.json").write_text(json.dumps({"keys": keys}))
+    ping = body_of("PING")
+    tokens = {
+        "RS256": token_of(ping, key=rsa_key, alg="RS256", header={"kid": rsa_key.thumbprint()}),
+        "EdDSA": token_of(ping),
+    }
+    for algorithm in tokens:
+        options = ("--jwks", str(tmp_path / "jwks.json"), "--algorithm", algorithm)
+        async with running(language, tmp_path, *options) as operator:
+            codes = {name: (await operator.post(ping, token))[0] for name, token in tokens.items()}
+        assert codes == {name: 200 if name == algorithm else 401 for name in tokens}
 
 
 @each_language

@@ -236,7 +236,8 @@ async function main() {
     try {
       callback = verifiedCallback(authorization, body, jwks, options.algorithm, operatorId);
     } catch (fault) {
-      console.error(`operator: 401: ${fault.message}`);
+      // Quoted: the message may have text of a token that nobody verified.
+      console.error(`operator: 401: ${JSON.stringify(fault.message).slice(0, 200)}`);
       return refusal(401, "UNAUTHORIZED").answer;
     }
     try {
