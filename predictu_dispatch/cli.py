@@ -39,6 +39,7 @@ _VERBS: Final = {
     "keys": ("keys.command", "keys", "Create, rotate and print operators' signing keys."),
     "audit": ("audit.command", "audit", "Verify the audit against its logs, and prove what it says."),
     "dispute": ("dispute.command", "dispute", "Write everything about a bet into one file, with proofs."),
+    "certify": ("certify.command", "certify", "Test an operator's sandbox before its first bet."),
     "retain": ("retain", "retain", "Remove history older than audit_retention_months."),
     "currencies": ("currencies", "currencies", "List the currencies, and add further ones such as USDT."),
     "completion": ("standalone", "completion", "Print the completion script for a shell."),
@@ -58,6 +59,7 @@ class _LazyGroup(VerbGroup):
         "unpause": "resume",
         "withdraw": "cancel",
         "rotate": "keys stage",
+        "test": "certify",
     }
     elsewhere: ClassVar = {
         "keys": ("new", "public", "stage", "activate", "revert", "retire"),

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from predictu_dispatch.certification.live_guard import Conflict, Live, Shared, conflicts
@@ -68,27 +69,33 @@ def conflict_text(conflict: Conflict, *, new_key: str) -> str:
             return f"key {conflict.kid} is a live key of {conflict.operator_id}; {new_key}: {_RUN}"
 
 
-def certify_faults(config: Config, environ: Mapping[str, str]) -> tuple[Fault, ...]:
-    """Return everything that is wrong with the sandboxes and the key that signs certificates."""
-    faults: list[Fault] = []
-    users = {name: operator.published_keys for name, operator in config.operators.items()}
+def certify_key(config: Config, environ: Mapping[str, str]) -> SigningKey | None:
+    """Return the key that signs certificates, or None; raises ConfigError if it signs more."""
+    key = read_certify_key(config.dispatcher.certify, config.path, environ)
+    users = {operator_id: operator.published_keys for operator_id, operator in config.operators.items()}
     if config.audit_keys is not None:
         users["the audit's logs"] = config.audit_keys.all
     for operator_id, operator in config.operators.items():
+        if operator.settings.sandbox.key_file:
+            # One that cannot be read is a fault of its own.
+            with suppress(ConfigError):
+                users[f"the sandbox of {operator_id}"] = read_sandbox_keys(operator, environ).all
+    if key is not None and (shared := shared_certify_key(key, config.dispatcher.certify, users, config.path)):
+        raise ConfigError(shared)
+    return key
+
+
+def certify_faults(config: Config, environ: Mapping[str, str]) -> tuple[Fault, ...]:
+    """Return everything that is wrong with the sandboxes and the key that signs certificates."""
+    faults: list[Fault] = []
+    for operator in config.operators.values():
         if operator.settings.sandbox.callback_url:
             try:
-                users[f"the sandbox of {operator_id}"] = safe_sandbox_keys(operator, config, environ).all
+                safe_sandbox_keys(operator, config, environ)
             except ConfigError as error:
                 faults += error.faults
-    return (*faults, *_certify_key_faults(config, users, environ))
-
-
-def _certify_key_faults(
-    config: Config, users: Mapping[str, tuple[SigningKey, ...]], environ: Mapping[str, str]
-) -> Iterable[Fault]:
-    settings = config.dispatcher.certify
     try:
-        key = read_certify_key(settings, config.path, environ)
+        certify_key(config, environ)
     except ConfigError as error:
-        return error.faults
-    return () if key is None else shared_certify_key(key, settings, users, config.path)
+        faults += error.faults
+    return tuple(faults)

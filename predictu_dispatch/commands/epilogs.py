@@ -17,6 +17,10 @@ class _Ending(NamedTuple):
     uses_database: bool = True
 
 
+_CERTIFY_URL: Final = (
+    "certify --url https://sandbox.example.com/predictu \\\n"
+    "    --key test.pem --player p-1 --player p-2 --operator-id op_abc123"
+)
 _REFUSED: Final = "the database refused"
 _CHANGED: Final = "one of them was refused, and the others are changed"
 _ENDINGS: Final = {
@@ -70,6 +74,16 @@ _ENDINGS: Final = {
     "dispute": _Ending(
         "the bet is unknown, or a record of it was changed",
         ("dispute --bet op_abc123 b-1", "dispute --bet op_abc123 b-1 --without-player -o b-1.zip"),
+    ),
+    "certify": _Ending(
+        "a scenario failed or must be reviewed, or a player's money changed",
+        (
+            "certify op_abc123",
+            "certify op_abc123 --only repetition --expect known.toml",
+            _CERTIFY_URL,
+            "certify --check certificate.note --vkey VKEY",
+        ),
+        uses_database=False,
     ),
     "retain": _Ending(f"{_REFUSED}, or another run is active", ("retain --dry-run", "retain")),
     "currencies list": _Ending(_REFUSED, ("currencies", "currencies list --json")),

@@ -1,0 +1,1 @@
+"""`certify`: plays the certification against an operator's sandbox."""

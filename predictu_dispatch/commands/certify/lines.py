@@ -1,0 +1,203 @@
+"""What `certify` prints: a line for each scenario, the summary, and a run that was cleaned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from predictu_dispatch.certification.observation import money
+from predictu_dispatch.certification.result import PlayerMoney, Reversal, RunResult, ScenarioResult
+from predictu_dispatch.certification.run_verdict import ExpectedFailure, is_expected
+from predictu_dispatch.certification.scenario import Finding, Group, Scenario, ScenarioVerdict
+from predictu_dispatch.commands.certify.targets import Chosen
+from predictu_dispatch.commands.output import Styled, count, joined, print_line, print_wrapped, styled
+
+COLOURS: Final = {
+    ScenarioVerdict.PASSED: "green",
+    ScenarioVerdict.WARNING: "yellow",
+    ScenarioVerdict.REVIEW: "yellow",
+    ScenarioVerdict.FAILED: "red",
+}
+_ID_COLUMNS: Final = 42
+_COLUMNS: Final = 80
+_FAILING: Final = (ScenarioVerdict.FAILED, ScenarioVerdict.REVIEW)
+_INDENT: Final = "  "
+_NAMES: Final = {
+    ScenarioVerdict.PASSED: "passed",
+    ScenarioVerdict.FAILED: "failed",
+    ScenarioVerdict.REVIEW: "to review",
+    ScenarioVerdict.WARNING: "with a warning",
+    ScenarioVerdict.SKIPPED: "skipped",
+}
+
+
+def progress(result: ScenarioResult) -> Styled:
+    """The line of a scenario that has ended, in 80 columns."""
+    verdict = styled(f"{result.verdict:<7}", colour=COLOURS.get(result.verdict), bold=result.verdict in _FAILING)
+    if result.verdict is not ScenarioVerdict.SKIPPED:
+        return joined(verdict, f"  {result.scenario.id:<{_ID_COLUMNS}} {result.duration_s:6.1f} s")
+    text = f"  {result.scenario.id}: {result.reason}"
+    room = _COLUMNS - len(result.verdict)
+    return joined(verdict, text if len(text) <= room else f"{text[: room - 1]}…")
+
+
+def print_summary(
+    result: RunResult, chosen: Chosen, expected: Sequence[ExpectedFailure], reasons: Sequence[str]
+) -> None:
+    """Print what was found, what it costs, what to do, and what the run left at each player."""
+    print_line()
+    for one in result.results:
+        if one.verdict in _FAILING:
+            _print_failure(one, chosen, expected)
+    for one in result.results:
+        if one.verdict is ScenarioVerdict.WARNING:
+            _print_title(one)
+            _print_findings(one)
+    _print_reversal(result.reversal, result.currency, result.digits)
+    print_line()
+    took_s = (result.ended_at - result.started_at).total_seconds()
+    print_wrapped(
+        f"{count(len(result.results), 'scenario')} in {took_s:.0f} s, {count(result.requests_sent, 'request')}:"
+        f" {counts_text(result)}"
+    )
+    for reason in reasons:
+        print_wrapped(reason, indent=_INDENT)
+    verdict = "NOT PASSED" if reasons else "PASSED"
+    print_line(styled(verdict, colour="red" if reasons else "green", bold=True))
+
+
+def print_reports(written: Sequence[Path], why_no_certificate: str, notes: Sequence[str]) -> None:
+    """Print where the reports are, and the certificate or why there is none."""
+    for note in notes:
+        print_wrapped(f"Note: {note}")
+    if written:
+        print_wrapped(f"Reports in {written[0].parent}: {', '.join(file.name for file in written)}")
+    if why_no_certificate:
+        print_wrapped(f"No certificate: {why_no_certificate.rstrip('.')}.")
+
+
+def print_cleaned(run: str, reversal: Reversal, chosen: Chosen) -> None:
+    """Print what --clean did."""
+    print_line(f"Run {run} was cleaned.")
+    _print_reversal(reversal, chosen.target.currency, chosen.target.digits)
+
+
+def counts_text(result: RunResult) -> str:
+    """How many scenarios have each verdict, without those that none has."""
+    counts = {verdict: result.count(verdict) for verdict in _NAMES}
+    return ", ".join(f"{number} {_NAMES[verdict]}" for verdict, number in counts.items() if number)
+
+
+def _print_failure(result: ScenarioResult, chosen: Chosen, expected: Sequence[ExpectedFailure]) -> None:
+    _print_title(result)
+    for known in expected:
+        if is_expected(result, [known]):
+            _print_field("known", f"{known.reason} (until {known.until})")
+    _print_findings(result)
+    _print_field("cost", result.scenario.why)
+    if result.scenario.fix:
+        _print_field("do", result.scenario.fix)
+    # A line to copy is not wrapped.
+    print_line(f"{_INDENT}again:    {chosen.line('--only', result.scenario.id)}")
+    print_line()
+
+
+def _print_title(result: ScenarioResult) -> None:
+    print_wrapped(
+        f"{result.verdict} {result.scenario.id}: {result.scenario.title}",
+        hanging=_INDENT,
+        colour=COLOURS.get(result.verdict),
+        bold=True,
+    )
+
+
+def _print_findings(result: ScenarioResult) -> None:
+    for finding in result.findings:
+        _print_field("observed", finding.observed)
+        _print_field("expected", finding.expected)
+        if finding.advice:
+            _print_field("do", finding.advice)
+
+
+def _print_field(name: str, text: str) -> None:
+    head = f"{_INDENT}{name + ':':<10}"
+    print_wrapped(text, indent=head, hanging=" " * len(head))
+
+
+def _print_reversal(reversal: Reversal, currency: str, digits: int) -> None:
+    print_wrapped(
+        f"Undone: {count(reversal.rolled_back, 'bet')} rolled back,"
+        f" {count(reversal.compensated, 'bet')} placed and ended to balance wins and losses."
+    )
+    for sentence in reversal.unresolved:
+        print_wrapped(f"Not undone: {sentence}", hanging=_INDENT, colour="red")
+    for player in reversal.players:
+        text = player_text(player, currency, digits)
+        print_wrapped(text, hanging=_INDENT, colour=None if player.net == 0 else "red")
+
+
+def player_text(player: PlayerMoney, currency: str, digits: int) -> str:
+    """A player's money before and after the run, and the difference."""
+    before, after, net = (
+        "unknown" if amount is None else money(amount, currency, digits)
+        for amount in (player.before, player.after, player.net)
+    )
+    return f"Player {player.player_id}: {before} before, {after} after, net effect {net}"
+
+
+def scenario_lines(scenarios: Sequence[Scenario]) -> Iterator[Styled]:
+    """The lines of --list: each group with its scenarios."""
+    for group in Group:
+        if members := [one for one in scenarios if one.group is group]:
+            yield styled(group, bold=True)
+            for one in members:
+                yield joined(f"{_INDENT}{one.id:<{_ID_COLUMNS}} {one.title}")
+
+
+def result_json(result: RunResult, expected: Sequence[ExpectedFailure], reasons: Sequence[str]) -> dict[str, Any]:
+    """The summary for --json; report.json has all that was sent and answered."""
+    return {
+        "run": result.run,
+        "operator_id": result.operator_id,
+        "url": result.url,
+        "passed": not reasons,
+        "why_not_passed": list(reasons),
+        "counts": {verdict: result.count(verdict) for verdict in ScenarioVerdict},
+        "scenarios": [
+            {
+                "id": one.scenario.id,
+                "verdict": one.verdict,
+                "expected": is_expected(one, expected),
+                "seconds": round(one.duration_s, 3),
+                "reason": one.reason,
+                "findings": [_finding_json(finding) for finding in one.findings],
+            }
+            for one in result.results
+        ],
+        "requests": result.requests_sent,
+        "stopped": result.stopped,
+        "reversal": reversal_json(result.reversal),
+    }
+
+
+def reversal_json(reversal: Reversal) -> dict[str, Any]:
+    """What was undone, for --json; money in subunits."""
+    return {
+        "rolled_back": reversal.rolled_back,
+        "compensated": reversal.compensated,
+        "unresolved": list(reversal.unresolved),
+        "players": [
+            {"player_id": one.player_id, "before": one.before, "after": one.after, "net": one.net}
+            for one in reversal.players
+        ],
+    }
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "verdict": finding.verdict,
+        "expected": finding.expected,
+        "observed": finding.observed,
+        "advice": finding.advice,
+    }

@@ -1,0 +1,188 @@
+"""Plays a run, or cleans one: signals, progress, reports and the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NoReturn
+
+from predictu_dispatch.certification import report
+from predictu_dispatch.certification.expected import Expected, judged
+from predictu_dispatch.certification.journal import RunRefusedError
+from predictu_dispatch.certification.result import Reversal, RunResult
+from predictu_dispatch.certification.reversal import clean
+from predictu_dispatch.certification.run_verdict import why_not_passed
+from predictu_dispatch.certification.runner import play
+from predictu_dispatch.certification.scenario import Scenario
+from predictu_dispatch.commands.certify.certificates import signer_of
+from predictu_dispatch.commands.certify.lines import (
+    print_cleaned,
+    print_reports,
+    print_summary,
+    progress,
+    result_json,
+    reversal_json,
+)
+from predictu_dispatch.commands.certify.targets import Chosen
+from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_MISCONFIGURED, Invocation
+from predictu_dispatch.commands.keys.common import refuse
+from predictu_dispatch.commands.output import count, print_error, print_json, print_line
+from predictu_dispatch.edge.config.files import system_message
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALLED: Final = 128
+"""A process that a signal ended has this exit code plus the signal's number."""
+
+
+def run_id(now: datetime, random: bytes) -> str:
+    """The name of a run: its UTC time, and two random bytes as hex."""
+    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{random.hex()}"
+
+
+@dataclass(kw_only=True)
+class _Interruption:
+    """The first signal asks the run to stop and to undo; the second one ends the process."""
+
+    clean_line: str
+    can_stop: bool = True
+    """False: already the first signal ends the process."""
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    number: int = 0
+
+    def on_signal(self, number: int) -> None:
+        is_end = self.number > 0 or not self.can_stop
+        # The terminal may be gone, which must not keep the run from being undone.
+        with suppress(OSError):
+            if is_end:
+                print_error(f"ended at once; what was booked may not be undone. To undo it: {self.clean_line}")
+            else:
+                print_error("interrupted: what was booked is undone now; a second signal ends at once")
+        if is_end:
+            os._exit(_SIGNALLED + number)
+        self.number = number
+        self.stop.set()
+
+
+@contextmanager
+def _interruptible(clean_line: str, *, can_stop: bool = True) -> Iterator[_Interruption]:
+    interruption = _Interruption(clean_line=clean_line, can_stop=can_stop)
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        # Under nohup, SIGHUP stays ignored. Outside of the main thread there are no handlers.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            with suppress(RuntimeError, ValueError):
+                loop.add_signal_handler(number, interruption.on_signal, number)
+    yield interruption
+
+
+def play_run(
+    invocation: Invocation,
+    chosen: Chosen,
+    scenarios: Sequence[Scenario],
+    *,
+    expected: Sequence[Expected],
+    reports: Path,
+    is_whole_suite: bool,
+) -> NoReturn:
+    """Play the scenarios, write the reports, print the summary, and end the command."""
+    run = run_id(datetime.now(UTC), secrets.token_bytes(2))
+    folder, clean_line = reports / run, chosen.line("--clean", run)
+
+    async def played() -> tuple[RunResult, int]:
+        with _interruptible(clean_line) as interruption:
+            result = await play(
+                chosen.target,
+                scenarios,
+                folder,
+                run=run,
+                on_result=lambda one: _say(invocation, progress(one)),
+                stop=interruption.stop,
+                is_whole_suite=is_whole_suite,
+            )
+        return result, interruption.number
+
+    _say(invocation, f"Run {run}: {count(len(scenarios), 'scenario')} against {chosen.target.settings.callback_url}")
+    with _refusals(invocation, clean_line):
+        result, interrupted_by = asyncio.run(played())
+    known = judged(expected, result.results, result.ended_at.date())
+    reasons = why_not_passed(result, known)
+    sign, why_unsigned = signer_of(result, chosen, known)
+    written: Sequence[Path] = ()
+    unwritten = ""
+    try:
+        written = report.write(
+            result,
+            folder,
+            repeat_line=lambda scenario_id: chosen.line("--only", scenario_id),
+            clean_line=clean_line,
+            expected=known,
+            notes=chosen.notes,
+            certify=sign,
+        )
+    except OSError as error:
+        unwritten = f"the reports cannot be written: {error.filename or folder}: {system_message(error)}"
+    if invocation.json:
+        print_json(
+            {
+                **result_json(result, known, reasons),
+                "notes": list(chosen.notes),
+                "reports": [str(file) for file in written],
+                "why_no_certificate": why_unsigned,
+            }
+        )
+    else:
+        print_summary(result, chosen, known, reasons)
+        print_reports(written, why_unsigned, chosen.notes)
+    if unwritten:
+        print_error(unwritten)
+    if interrupted_by:
+        sys.exit(_SIGNALLED + interrupted_by)
+    sys.exit(EXIT_FAILED if reasons or unwritten else 0)
+
+
+def clean_run(invocation: Invocation, chosen: Chosen, run: str, reports: Path) -> NoReturn:
+    """Undo what an earlier run left open, print what was done, and end the command."""
+    line = chosen.line("--clean", run)
+
+    async def cleaned() -> Reversal:
+        with _interruptible(line, can_stop=False):
+            return await clean(chosen.target, reports / run, run=run)
+
+    with _refusals(invocation, line):
+        reversal = asyncio.run(cleaned())
+    is_undone = not reversal.unresolved and all(player.net == 0 for player in reversal.players)
+    if invocation.json:
+        print_json({"run": run, "clean": is_undone, **reversal_json(reversal)})
+    else:
+        print_cleaned(run, reversal, chosen)
+    sys.exit(0 if is_undone else EXIT_FAILED)
+
+
+def _say(invocation: Invocation, line: str) -> None:
+    """Print progress; where nobody reads it any more, the run goes on and is undone at its end."""
+    with suppress(OSError):
+        print_line(line, err=invocation.json)
+
+
+@contextmanager
+def _refusals(invocation: Invocation, clean_line: str) -> Iterator[None]:
+    try:
+        yield
+    except RunRefusedError as error:
+        refuse(invocation, str(error), EXIT_MISCONFIGURED)
+    except OSError as error:
+        refuse(
+            invocation,
+            f"{error.filename or 'certify'}: {system_message(error)}; to undo what was booked: {clean_line}",
+        )
+    except Exception:
+        print_error(f"the run ended by a fault of this program; to undo what was booked: {clean_line}")
+        raise
