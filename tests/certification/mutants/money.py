@@ -44,8 +44,7 @@ CONNECTION = (
             before(
                 _RECEIVER,
                 "        if fault is Fault.STALL_BEFORE_APPLY:\n",
-                '        if isinstance(content, Callback) and content.method == "BALANCE":\n'
-                "            await asyncio.sleep(5.2)\n",
+                '        if verification.names.method == "BALANCE":\n            await asyncio.sleep(5.2)\n',
             ),
         ),
     ),

@@ -25,13 +25,26 @@ _HELD = (
 _DECIDED = "        if fault is Fault.STALL_AFTER_APPLY:\n"
 
 
+def _await_disconnect(most_s: float) -> str:
+    """Waits before the answer to a debit; what follows happens if the client disconnects."""
+    return (
+        "        request_id = str(verification.names.request_id)\n"
+        "        gone = lambda: request.transport is None or request.transport.is_closing()\n"
+        f"        until_s = time.monotonic() + {most_s}\n"
+        '        is_debit = verification.names.method == "BET_MAKE"\n'
+        "        while is_debit and not gone() and time.monotonic() < until_s:\n"
+        "            await asyncio.sleep(0.001)\n"
+        "        if is_debit and gone():\n"
+    )
+
+
 def _lock_is_never_released(condition: str) -> tuple[Change, ...]:
     """Marks a request_id while it is booked; if the client disconnects, the mark remains."""
     return (
         Change(
             file="server.py",
-            old="runner = web.AppRunner(application, access_log=None,",
-            new="runner = web.AppRunner(application, handler_cancellation=True, access_log=None,",
+            old="access_log=None,",
+            new="access_log=None, handler_cancellation=True,",
         ),
         before(
             _RECEIVER,
@@ -56,9 +69,8 @@ RECOVERY = (
             before(
                 _RECEIVER,
                 _DECIDED,
-                "        await asyncio.sleep(0.5)\n"
-                "        if request.transport is None or request.transport.is_closing():\n"
-                "            await self.writer.write(functools.partial(self.wallet.undo, str(names.request_id)))\n",
+                _await_disconnect(0.5)
+                + "            await self.writer.write(functools.partial(self.wallet.undo, request_id))\n",
             ),
             before(
                 _WALLET,
@@ -113,10 +125,8 @@ RECOVERY = (
             before(
                 _RECEIVER,
                 _DECIDED,
-                '        if names.method == "BET_MAKE":\n'
-                "            await asyncio.sleep(2.5)\n"
-                "        if request.transport is None or request.transport.is_closing():\n"
-                "            await self.writer.write(functools.partial(self.wallet.forget, str(names.request_id)))\n",
+                _await_disconnect(2.5)
+                + "            await self.writer.write(functools.partial(self.wallet.forget, request_id))\n",
             ),
             before(
                 _WALLET,

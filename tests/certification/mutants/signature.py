@@ -6,6 +6,7 @@ from tests.certification.mutants.mutant import Change, Mutant, before
 
 _VERIFY, _CALLBACK, _RECEIVER = "verify.py", "callback.py", "receiver.py"
 _OPTIONS = 'options={"require": required}'
+_ARRIVED = "        body, verification = await self._read(request)\n"
 _DIGEST = "hashlib.sha256(body)"
 
 
@@ -27,6 +28,24 @@ def _digest_of(rewritten: str) -> tuple[Change, ...]:
     return (
         Change(file=_VERIFY, old=_DIGEST, new=f"hashlib.sha256({rewritten}.encode())"),
         Change(file=_VERIFY, old="import hashlib\n", new="import hashlib\nimport json\nimport unicodedata\n"),
+    )
+
+
+def _on_arrival(added: str) -> tuple[Change, ...]:
+    """Add statements that know the `unverified` callback and whether it is `unauthorized`."""
+    return (
+        Change(
+            file=_RECEIVER,
+            old=_ARRIVED,
+            new=f"{_ARRIVED}"
+            "        from .callback import read_callback\n"
+            "        unverified = read_callback(\n"
+            "            body or b'', operator_id=self.settings.operator_id, money=self.settings.money\n"
+            "        )\n"
+            "        unauthorized = getattr(verification.content, 'status', '') == Status.UNAUTHORIZED\n"
+            f"{added}",
+        ),
+        before(_RECEIVER, "def _unread(", "_SEEN: dict[str, Verification] = {}\n\n\n"),
     )
 
 
@@ -152,63 +171,31 @@ SIGNATURE = (
         name="books-before-verification",
         wrong="The callback is booked first and verified afterwards; the answer is 401.",
         scenario="signature-wrong-key",
-        changes=(
-            before(
-                _RECEIVER,
-                "        if fault is Fault.STALL_BEFORE_APPLY:\n",
-                "        if isinstance(content, Answer) and content.status is Status.UNAUTHORIZED:\n"
-                "            from .callback import read_callback\n"
-                "            unverified = read_callback(\n"
-                "                body, operator_id=self.settings.operator_id, money=self.settings.money\n"
-                "            )\n"
-                "            if isinstance(unverified, Callback):\n"
-                "                await self.writer.write(functools.partial(self.wallet._decide, unverified))\n",
-            ),
+        changes=_on_arrival(
+            "        if unauthorized and isinstance(unverified, Callback):\n"
+            "            await self.writer.write(functools.partial(self.wallet._decide, unverified))\n"
         ),
     ),
     Mutant(
         name="remembers-401",
         wrong="A refusal of a token is remembered under the request_id, so anyone can block a callback.",
         scenario="signature-missing",
-        changes=(
-            Change(
-                file=_RECEIVER,
-                old="content = verification.content\n",
-                new="content = _remembered(body, verification.content)\n",
-            ),
-            before(
-                _RECEIVER,
-                "def _unread(",
-                "_REFUSED: dict[str, Answer] = {}\n\n\n"
-                "def _remembered(body: bytes, content: Callback | Answer) -> Callback | Answer:\n"
-                "    import json\n"
-                '    request_id = str(json.loads(body)["request_id"])\n'
-                "    if isinstance(content, Answer) and content.status is Status.UNAUTHORIZED:\n"
-                "        _REFUSED.setdefault(request_id, content)\n"
-                "    return _REFUSED.get(request_id, content)\n\n\n",
-            ),
+        changes=_on_arrival(
+            "        if isinstance(unverified, Callback):\n"
+            "            if unauthorized:\n"
+            "                _SEEN.setdefault(unverified.request_id, verification)\n"
+            "            verification = _SEEN.get(unverified.request_id, verification)\n"
         ),
     ),
     Mutant(
         name="idempotency-before-verification",
         wrong="A known request_id is answered before the token is verified.",
         scenario="signature-checked-each-time",
-        changes=(
-            Change(
-                file=_RECEIVER,
-                old="content = verification.content\n",
-                new="content = verification.content\n"
-                "        if isinstance(content, Answer) and content.status is Status.UNAUTHORIZED:\n"
-                "            from .callback import read_callback\n"
-                "            unverified = read_callback(\n"
-                "                body, operator_id=self.settings.operator_id, money=self.settings.money\n"
-                "            )\n"
-                "            if isinstance(unverified, Callback) and unverified.request_id in _ANSWERED:\n"
-                "                content = unverified\n"
-                "        elif isinstance(content, Callback):\n"
-                "            _ANSWERED.add(content.request_id)\n",
-            ),
-            before(_RECEIVER, "def _unread(", "_ANSWERED: set[str] = set()\n\n\n"),
+        changes=_on_arrival(
+            "        if isinstance(unverified, Callback):\n"
+            "            if not unauthorized:\n"
+            "                _SEEN.setdefault(unverified.request_id, verification)\n"
+            "            verification = _SEEN.get(unverified.request_id, verification)\n"
         ),
     ),
 )
@@ -273,7 +260,7 @@ ENVELOPE = (
             ),
             before(
                 _CALLBACK,
-                "def _text_or_none(",
+                "def _text(",
                 "def _safe_integer(digits: str) -> int:\n"
                 "    if abs(int(digits)) > 2**53:\n"
                 '        raise _BadBodyError("body: a number is too large")\n'
