@@ -15,7 +15,7 @@ from predictu_dispatch.certification.expectations import (
 )
 from predictu_dispatch.certification.repetition_expectations import AtMostOneConfirmed
 from predictu_dispatch.certification.scenario import Group, Scenario
-from predictu_dispatch.certification.scenarios.sends import STAKE, WIN, debit, loss, rollback, sale, win
+from predictu_dispatch.certification.scenarios.sends import STAKE, WIN, debit, loss, refund, rollback, sale, win
 from predictu_dispatch.certification.steps import RESUMED, Again, AtOnce, Pause, Read
 
 _READ: Final = "in-between"
@@ -46,6 +46,16 @@ SCENARIOS: Final = (
             preferably_refused("debit"),
             Moved(by=0, since=_READ),
         ),
+        fix=_TOMBSTONE,
+    ),
+    Scenario(
+        id="order-rollback-of-unknown-twice",
+        group=Group.ORDER,
+        title="Two rollbacks of an unknown debit give nothing back",
+        why="A support tool may roll back a bet that was rolled back before. If the second one takes the note of the"
+        " first for a debit, it gives 5.00 EUR away that were never taken.",
+        steps=(rollback(), rollback("second-rollback")),
+        expectations=(rolled_back("rollback"), Moved(by=0)),
         fix=_TOMBSTONE,
     ),
     Scenario(
@@ -136,6 +146,21 @@ SCENARIOS: Final = (
             confirmed("debit"),
             rolled_back("rollback"),
             not_confirmed("win"),
+            Moved(by=0),
+        ),
+        fix=_ONE_END,
+    ),
+    Scenario(
+        id="order-refund-after-rollback",
+        group=Group.ORDER,
+        title="A refund after the rollback is not paid",
+        why="The stake was given back. If the market is cancelled later and the bet is refunded too, 5.00 EUR are given"
+        " away.",
+        steps=(debit(), rollback(), refund()),
+        expectations=(
+            confirmed("debit"),
+            rolled_back("rollback"),
+            preferably_refused("refund"),
             Moved(by=0),
         ),
         fix=_ONE_END,
