@@ -12,6 +12,8 @@ from predictu_dispatch.certification.scenario import ScenarioVerdict
 
 FAILING: Final = frozenset({ScenarioVerdict.FAILED, ScenarioVerdict.REVIEW})
 """The verdicts that fail a run, unless the failure is expected."""
+_IDS_MAX: Final = 5
+"""So many scenarios are named in a sentence."""
 
 
 class ExpectedFailure(Protocol):
@@ -58,13 +60,18 @@ def _reasons(result: RunResult, expected: Sequence[ExpectedFailure]) -> Iterator
             each.scenario.id for each in result.results if each.verdict is verdict and not is_expected(each, expected)
         ]
         if ids:
-            yield f"{len(ids)} {'scenario' if len(ids) == 1 else 'scenarios'} {verb}: {', '.join(ids)}."
+            yield f"{len(ids)} {'scenario' if len(ids) == 1 else 'scenarios'} {verb}: {_listed(ids)}."
     for known in expected:
         if known.problem:
             yield f"Expected failure: {known.problem.rstrip('.')}."
     yield from (f"Not reversed: {sentence.rstrip('.')}." for sentence in result.reversal.unresolved)
     for player in result.reversal.players:
         yield from _reason_of(player, result)
+
+
+def _listed(ids: Sequence[str]) -> str:
+    more = len(ids) - _IDS_MAX
+    return f"{', '.join(ids[:_IDS_MAX])}{f' and {more} more' if more > 0 else ''}"
 
 
 def _reason_of(player: PlayerMoney, result: RunResult) -> Iterator[str]:

@@ -55,3 +55,8 @@ def test_an_expected_failure_passes_without_a_certificate_until_it_has_a_problem
         "Expected failure: money-balance no longer fails: remove it.",
     )
     assert not may_have_certificate(made.good_run(), [PASSES_NOW])
+
+
+def test_only_the_first_of_many_failures_are_named() -> None:
+    failed = [made.failed_twice_debited()] * 7
+    assert why_not_passed(made.run(*failed))[0] == f"7 scenarios failed: {', '.join([AT_ONCE] * 5)} and 2 more."

@@ -74,7 +74,7 @@ def _case(report: Report, result: ScenarioResult) -> ET.Element:
         ET.SubElement(case, "failure", message=_xml(message), type="EXPECTED").text = text
     elif result.verdict in FAILING:
         worst = next((each for each in result.findings if each.verdict is result.verdict), None)
-        message = worst.observed if worst else scenario.title
+        message = f"{scenario.title}: {worst.observed}" if worst else scenario.title
         ET.SubElement(case, "failure", message=_xml(message), type=result.verdict.value).text = text
     elif result.verdict is ScenarioVerdict.SKIPPED:
         ET.SubElement(case, "skipped", message=_xml(result.reason))

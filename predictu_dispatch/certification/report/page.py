@@ -74,7 +74,7 @@ def _next_steps(report: Report, certificate: str | None, *, is_passed: bool) -> 
     result = report.result
     failing = [each for each in result.results if each.verdict in FAILING and not is_expected(each, report.expected)]
     if result.reversal.unresolved and report.clean_line:
-        yield joined("Return the money that is still open: ", tag("code", report.clean_line))
+        yield joined("Try to reverse what is still open: ", tag("code", report.clean_line))
     if result.stopped:
         yield "Remove the cause of the stop, then start the run again."
     if failing:
@@ -166,8 +166,8 @@ def _money(report: Report) -> Iterator[Html]:
     reversal = report.result.reversal
     yield tag(
         "p",
-        f"At its end the run rolled back {_count(reversal.rolled_back, 'bet')}. It placed and ended"
-        f" {_count(reversal.compensated, 'bet')} to undo confirmed wins and losses.",
+        f"To undo itself, the run rolled back {_count(reversal.rolled_back, 'bet')}, and placed and ended"
+        f" {_count(reversal.compensated, 'bet')} to balance confirmed wins and losses.",
     )
     head = tag("tr", *(tag("th", name, scope="col") for name in ("Player", "Before", "After", "Net effect")))
     rows = [
