@@ -98,6 +98,7 @@ def _next_steps(report: Report, certificate: str | None, *, is_passed: bool) -> 
     elif not result.is_whole_suite:
         yield "Play the whole suite, without --only."
     else:
+        yield "There is no certificate: the run was made without Predictu's configuration or without its signing key."
         yield "Run it again after each change of your wallet, for example in your CI."
 
 

@@ -89,10 +89,10 @@ def _times(sent: Sent) -> str:
     parts = [f"ended after {exchange.total_ms:.1f} ms"]
     if exchange.first_byte_ms is not None:
         parts.insert(0, f"first byte after {exchange.first_byte_ms:.1f} ms")
-    if exchange.connect_ms is not None:
-        parts.insert(0, f"connected after {exchange.connect_ms:.1f} ms")
-    elif sent.is_on_used_connection:
+    if sent.is_on_used_connection:
         parts.insert(0, "on a connection that was open before")
+    elif exchange.connect_ms is not None:
+        parts.insert(0, f"connected after {exchange.connect_ms:.1f} ms")
     if exchange.peer:
         parts.append(f"from {exchange.peer}")
     text = ", ".join(parts)
