@@ -169,21 +169,6 @@ LOAD = (
         changes=reads_first('content.currency and content.method != "BALANCE"', balance=True),
     ),
     Mutant(
-        name="errors-under-load",
-        wrong="More than 32 requests at once are answered with 500.",
-        scenario="load-sixty-four",
-        changes=(
-            Change(
-                file=_RECEIVER,
-                old=APPLY,
-                new="            if len(_IN_PROGRESS) >= 32:\n"
-                "                answer = Answer(http_status=500, status=Status.INTERNAL_ERROR)\n"
-                "                return _refused(answer, to_reply)\n" + _HELD,
-            ),
-            before(_RECEIVER, "def _unread(", "_IN_PROGRESS: set[str] = set()\n\n\n"),
-        ),
-    ),
-    Mutant(
         name="refuses-under-load",
         wrong="A player's row that is locked by other debits is answered INSUFFICIENT_FUNDS.",
         scenario="load-sixty-four",
@@ -200,7 +185,7 @@ LOAD = (
     ),
     Mutant(
         name="credits-lost-from-a-buffer",
-        wrong="Credits go through a buffer of 200, which loses those that come on top.",
+        wrong="Credits go through a buffer of 100, which loses those that come on top.",
         scenario="load-five-hundred-settlements",
         changes=(
             before(
@@ -208,7 +193,7 @@ LOAD = (
                 APPLY,
                 '            if content.method in ("BET_WIN", "BET_SELL"):\n'
                 "                _BUFFER.add(content.request_id)\n"
-                "                if len(_BUFFER) > 200:\n"
+                "                if len(_BUFFER) > 100:\n"
                 "                    return _refused(Answer(http_status=200, status=Status.OK), to_reply)\n",
             ),
             before(_RECEIVER, "def _unread(", "_BUFFER: set[str] = set()\n\n\n"),

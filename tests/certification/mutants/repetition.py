@@ -150,12 +150,15 @@ REPETITION = (
         scenario="repetition-another-body",
         changes=(
             *BOOKS_DEBITS_AGAIN,
+            Change(
+                file="schema.sql",
+                old="    debit_request_id text not null unique,",
+                new="    debit_request_id text not null,",
+            ),
             before(
                 _WALLET,
                 FORGETFUL,
-                "        if row is not None and row[0] != callback.body_sha256:\n            row = None\n".replace(
-                    "row is not None and", "row and"
-                ),
+                "        if row and row[0] != callback.body_sha256:\n            row = None\n",
             ),
         ),
     ),
