@@ -174,6 +174,7 @@ def test_the_reversal_builds_the_rollback_that_a_scenario_would_send() -> None:
         rollback_of=placed.request_id,
     )
     assert built == in_scenario
+    assert params_of(built)["currency"] == params_of(placed)["currency"] == "XTS"
     assert again(built, name="undo-2", number=2).body == built.body
 
 
