@@ -75,7 +75,7 @@ def _next_steps(report: Report, certificate: str | None, *, is_passed: bool) -> 
     failing = [each for each in result.results if each.verdict in FAILING and not is_expected(each, report.expected)]
     if result.reversal.unresolved and report.clean_line:
         yield joined("Try to reverse what is still open: ", tag("code", report.clean_line))
-    if result.stopped:
+    if result.stopped and not failing:
         yield "Remove the cause of the stop, then start the run again."
     if failing:
         first = failing[0].scenario

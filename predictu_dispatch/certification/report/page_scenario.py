@@ -73,7 +73,7 @@ def _finding(finding: Finding, verdict: ScenarioVerdict) -> Html:
     rows = [("Expected", finding.expected), ("Observed", finding.observed), ("What to do", finding.advice)]
     shown = [joined(tag("dt", name), tag("dd", text)) for name, text in rows if text]
     if finding.verdict is not verdict:
-        shown.insert(0, joined(tag("dt", "Only a"), tag("dd", badge(finding.verdict))))
+        shown.insert(0, joined(tag("dt", "Verdict"), tag("dd", badge(finding.verdict))))
     return tag("dl", *shown, class_=f"finding {finding.verdict.lower()}")
 
 
@@ -110,7 +110,7 @@ def _in_order(requests: Iterable[Sent]) -> list[Sent]:
 
 
 def _balances(report: Report, seen: Observed) -> Iterator[Html]:
-    if not seen.balances:
+    if not any(seen.balances.values()):
         return
     yield tag("h4", "Balances")
     for index in sorted({index for reading in seen.balances.values() for index in reading}):
