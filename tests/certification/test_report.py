@@ -10,18 +10,22 @@ import re
 import stat
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from predictu_dispatch.certification import report
 from predictu_dispatch.certification.observation import Outcome
 from predictu_dispatch.certification.report.words import DELIVERIES, GROUPS, HEADINGS, OUTCOMES, SIGNS, TOKENS
 from predictu_dispatch.certification.result import RunResult
-from predictu_dispatch.certification.scenario import Group, ScenarioVerdict
+from predictu_dispatch.certification.scenario import Finding, Group, ScenarioVerdict
 from predictu_dispatch.certification.steps import Delivery, TokenFault
 from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.core.methods import Method
@@ -157,6 +161,34 @@ def test_bodies_are_exact_and_long_ones_are_shortened(tmp_path: Path) -> None:
     assert base64.b64decode(requests["latin"]["answer"]["body"]["base64"]) == b"\xff\xfe"
     assert requests["no-token"]["token"] == {"fault": "missing", "header": {}, "claims": {}}
     assert requests["debit"]["sent_at"] == "2026-11-30T10:15:02.120Z"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    body=st.binary(max_size=300) | st.text(max_size=200).map(lambda text: text.encode(errors="surrogatepass")),
+    text=st.text(max_size=80),
+)
+def test_whatever_an_operator_answers_every_file_is_valid_and_exact(body: bytes, text: str) -> None:
+    exchange = Exchange(Evidence.ANSWERED, 1.0, status=200, headers=((text, text),), body=body, error=text)
+    judgement = Judgement(Verdict.REJECTED, operator_status=text, operator_transaction_id=text, anomaly=text)
+    finding = Finding(verdict=ScenarioVerdict.REVIEW, expected=text, observed=text, advice=text)
+    unanswered = exchange._replace(evidence=Evidence.UNANSWERED, status=None)
+    seen = made.observed(
+        made.sent("debit", exchange=exchange, judgement=judgement), made.sent("again", exchange=unanswered)
+    )
+    result = replace(made.passed("money-balance", "Balance", seen), verdict=ScenarioVerdict.REVIEW, findings=(finding,))
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write(made.run(result, unresolved=(text,)), folder)
+
+        assert VALIDATOR.is_valid(document(folder))
+        shown = scenario_of(folder, "money-balance")["requests"][0]["answer"]["body"]
+        content = shown["text"].encode() if "text" in shown else base64.b64decode(shown["base64"])
+        assert content == body
+        assert page(folder).faults == []
+        assert "failure" in {child.tag for child in cases(folder)["money-balance"]}
+        for file in folder.iterdir():
+            assert UNSEEN.search(file.read_text(encoding="utf-8")) is None
 
 
 def test_a_character_that_the_limit_cuts_is_left_out(tmp_path: Path) -> None:
