@@ -37,7 +37,6 @@ class Answered:
     """The named requests have one of the accepted outcomes.
 
     `warned` and `reviewed` are outcomes that are worth no more than that; every other one fails.
-    TRY_AGAIN is accepted only if the operator asks for a retry: 429, 503 or a declared status.
     """
 
     of: tuple[str, ...]
@@ -46,6 +45,8 @@ class Answered:
     accepted: tuple[Outcome, ...]
     warned: tuple[Outcome, ...] = ()
     reviewed: tuple[Outcome, ...] = ()
+    put_off: ScenarioVerdict = ScenarioVerdict.FAILED
+    """The verdict if the operator asks for a retry: by 429, 503 or a declared status."""
     declare_as: str = ""
     """The key of [statuses] that an undeclared status probably belongs to."""
     advice: str = ""
@@ -74,7 +75,9 @@ class Answered:
 
     def _verdict(self, sent: Sent) -> ScenarioVerdict:
         outcome = sent.outcome
-        if outcome in self.accepted and (outcome is not Outcome.TRY_AGAIN or is_put_off(sent)):
+        if is_put_off(sent):
+            return self.put_off
+        if outcome in self.accepted:
             return ScenarioVerdict.PASSED
         if outcome in self.warned:
             return ScenarioVerdict.WARNING
@@ -87,12 +90,15 @@ class Answered:
                 f'If "{status}" means this, declare it under [statuses] {self.declare_as}, or with'
                 f' --{self.declare_as.replace("_", "-")} "{status}"; else answer another status.'
             )
+        if is_put_off(sent) and self.put_off is ScenarioVerdict.FAILED:
+            return "If your sandbox limits the rate of requests, play with a lower --max-rate."
         return self.advice
 
 
 def is_put_off(sent: Sent) -> bool:
     """Return True if the operator asks to send the request again later."""
-    return sent.judgement.reason == OPERATOR_RETRY or sent.exchange.status in _PUT_OFF_CODES
+    is_asked = sent.judgement.reason == OPERATOR_RETRY or sent.exchange.status in _PUT_OFF_CODES
+    return sent.outcome is Outcome.TRY_AGAIN and is_asked
 
 
 def confirmed(*of: str) -> Answered:
@@ -111,8 +117,9 @@ def confirmed_or_put_off(*of: str) -> Answered:
     return Answered(
         of=of,
         meaning="confirmed, or put off with 429, 503 or a declared retry status",
-        accepted=(Outcome.CONFIRMED, Outcome.TRY_AGAIN),
+        accepted=(Outcome.CONFIRMED,),
         warned=(Outcome.TRY_AGAIN, Outcome.NO_ANSWER),
+        put_off=ScenarioVerdict.PASSED,
         reviewed=(Outcome.UNDECLARED,),
         declare_as="success",
         advice="Answer 503 with Retry-After if you cannot book it now.",
@@ -123,10 +130,10 @@ def confirmed_under_load(*of: str) -> Answered:
     """Expect a success; putting requests off is a warning, because Predictu repeats them."""
     return Answered(
         of=of,
-        meaning="confirmed",
+        meaning="confirmed, or at least put off with 429 or 503",
         accepted=(Outcome.CONFIRMED,),
-        warned=(Outcome.TRY_AGAIN, Outcome.NO_ANSWER),
         reviewed=(Outcome.UNDECLARED,),
+        put_off=ScenarioVerdict.WARNING,
         declare_as="success",
         advice="Ask Predictu to set max_in_flight and limits.max_requests_per_s for you.",
     )
@@ -161,7 +168,8 @@ def not_confirmed(*of: str) -> Answered:
     return Answered(
         of=of,
         meaning="not confirmed",
-        accepted=(Outcome.REFUSED, Outcome.NOTHING_TO_REVERSE, Outcome.TRY_AGAIN),
+        accepted=(Outcome.REFUSED, Outcome.NOTHING_TO_REVERSE),
+        put_off=ScenarioVerdict.PASSED,
         warned=_UNCLEAR,
         declare_as="rejected",
         advice="Answer a business rejection.",
@@ -173,7 +181,8 @@ def preferably_refused(*of: str) -> Answered:
     return Answered(
         of=of,
         meaning="rejected with a business status",
-        accepted=(Outcome.REFUSED, Outcome.NOTHING_TO_REVERSE, Outcome.TRY_AGAIN),
+        accepted=(Outcome.REFUSED, Outcome.NOTHING_TO_REVERSE),
+        put_off=ScenarioVerdict.PASSED,
         warned=(Outcome.CONFIRMED, *_UNCLEAR),
         declare_as="rejected",
         advice="Answer a business rejection: a success says that it was booked.",
@@ -186,7 +195,8 @@ def preferably_first_answer(*of: str) -> Answered:
         of=of,
         meaning="answered as the first time, or rejected",
         accepted=(Outcome.CONFIRMED, Outcome.REFUSED),
-        warned=(Outcome.NOTHING_TO_REVERSE, Outcome.TRY_AGAIN, *_UNCLEAR),
+        warned=(Outcome.NOTHING_TO_REVERSE, *_UNCLEAR),
+        put_off=ScenarioVerdict.WARNING,
         declare_as="success",
         advice="Answer a repeated request_id with DUPLICATE and the first result.",
     )
@@ -209,8 +219,9 @@ def rolled_back_or_put_off(*of: str) -> Answered:
     return Answered(
         of=of,
         meaning="confirmed, answered with a nothing-to-reverse status, or put off",
-        accepted=(Outcome.CONFIRMED, Outcome.NOTHING_TO_REVERSE, Outcome.TRY_AGAIN),
+        accepted=(Outcome.CONFIRMED, Outcome.NOTHING_TO_REVERSE),
         warned=(Outcome.TRY_AGAIN, Outcome.NO_ANSWER),
+        put_off=ScenarioVerdict.PASSED,
         reviewed=(Outcome.UNDECLARED,),
         declare_as="nothing_to_reverse",
         advice="Answer 503 with Retry-After while the debit is still being booked.",
@@ -223,7 +234,8 @@ def unauthorized(*of: str) -> Answered:
         of=of,
         meaning="refused with 401",
         accepted=(Outcome.UNAUTHORIZED,),
-        warned=(Outcome.REFUSED, Outcome.TRY_AGAIN, *_UNCLEAR),
+        warned=(Outcome.REFUSED, *_UNCLEAR),
+        put_off=ScenarioVerdict.WARNING,
         advice="Answer 401: Predictu then repeats the request and alerts a person. A business status ends it.",
     )
 

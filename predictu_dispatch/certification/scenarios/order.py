@@ -16,7 +16,7 @@ from predictu_dispatch.certification.expectations import (
 from predictu_dispatch.certification.repetition_expectations import AtMostOneConfirmed
 from predictu_dispatch.certification.scenario import Group, Scenario
 from predictu_dispatch.certification.scenarios.sends import STAKE, WIN, debit, loss, refund, rollback, sale, win
-from predictu_dispatch.certification.steps import RESUMED, Again, AtOnce, Pause, Read
+from predictu_dispatch.certification.steps import RESUMED, Again, AtOnce, Pause, Read, Send
 
 _READ: Final = "in-between"
 _PAIRS: Final = (1, 2, 3, 4)
@@ -26,6 +26,14 @@ _TOMBSTONE: Final = (
     " by bet_id or by the request_id in rollback_of."
 )
 _ONE_END: Final = "Store the bet's state, and end it once, in the transaction that books."
+
+
+def _debit_and_rollback(number: int) -> tuple[Send, Send]:
+    """Return the two, every second time in reverse order."""
+    placing = debit(f"debit-{number}", bet=f"bet-{number}", amount=_SMALL)
+    reversing = rollback(f"rollback-{number}", of=placing.name, bet=placing.bet, amount=_SMALL)
+    return (placing, reversing) if number % 2 else (reversing, placing)
+
 
 SCENARIOS: Final = (
     Scenario(
@@ -80,16 +88,7 @@ SCENARIOS: Final = (
         why="A rollback can overtake a slow debit inside your system. If it finds nothing and the debit is booked a"
         " moment later, the player has paid 1.00 EUR for a bet that does not exist.",
         steps=(
-            AtOnce(
-                sends=tuple(
-                    send
-                    for number in _PAIRS
-                    for send in (
-                        debit(f"debit-{number}", bet=f"bet-{number}", amount=_SMALL),
-                        rollback(f"rollback-{number}", of=f"debit-{number}", bet=f"bet-{number}", amount=_SMALL),
-                    )
-                )
-            ),
+            AtOnce(sends=tuple(send for number in _PAIRS for send in _debit_and_rollback(number))),
             *(Again(name=f"rollback-{number}-again", of=f"rollback-{number}") for number in _PAIRS),
         ),
         expectations=(

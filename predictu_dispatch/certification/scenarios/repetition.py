@@ -15,12 +15,13 @@ from predictu_dispatch.certification.expectations import (
 )
 from predictu_dispatch.certification.repetition_expectations import SameAnswer
 from predictu_dispatch.certification.scenario import Group, Need, Scenario
-from predictu_dispatch.certification.scenarios.sends import STAKE, WIN, debit, loss, refund, rollback, sale, win
+from predictu_dispatch.certification.scenarios.sends import BET, STAKE, WIN, debit, loss, refund, rollback, sale, win
 from predictu_dispatch.certification.steps import RESUMED, AboveBalance, Again, AtOnce, Pause, Read, Send
 from predictu_dispatch.core.methods import Method
 
 _BOOKED: Final = "booked"
 _SMALL: Final = 100
+_OTHERS: Final = 300
 _COPIES: Final = tuple(f"copy-{number}" for number in range(2, 11))
 _ENDS: Final = ("win", "sale", "loss", "refund", "rollback")
 _ENDS_NET: Final = -len(_ENDS) * _SMALL + 150 + 50 + _SMALL + _SMALL
@@ -184,7 +185,7 @@ SCENARIOS: Final = (
         " under one request_id.",
         steps=(
             debit(),
-            Send(name="changed-debit", method=Method.BET_MAKE, bet="other", amount=WIN, request_id_of="debit"),
+            Send(name="changed-debit", method=Method.BET_MAKE, bet=BET, amount=WIN, request_id_of="debit"),
             Again(name="debit-again", of="debit"),
         ),
         expectations=(confirmed("debit", "debit-again"), Moved(by=-STAKE)),
@@ -230,18 +231,21 @@ SCENARIOS: Final = (
         id="repetition-two-players",
         group=Group.REPETITION,
         title="Two players with one bet_id are not mixed up",
-        why="If the bet_id alone decides, the second player's debit of 3.00 EUR is confirmed and not taken, or the win"
-        " of one is paid to the other.",
+        why="If the bet_id alone decides, the second player's debit of 3.00 EUR is confirmed and not taken, or it is"
+        " taken and the end of his bet is paid to the other.",
         steps=(
             debit(),
-            debit("other-players-debit", amount=300, player=1),
+            debit("other-debit", amount=_OTHERS, player=1),
+            Read(name=_BOOKED),
+            refund("other-refund", amount=_OTHERS, player=1),
             refund(),
         ),
         expectations=(
             confirmed("debit", "refund"),
-            preferably_refused("other-players-debit"),
+            preferably_refused("other-debit"),
+            MovedAsAnswered(of=("other-debit",), until=_BOOKED, player=1),
             Moved(by=0),
-            MovedAsAnswered(of=("other-players-debit",), player=1),
+            Moved(by=0, player=1),
         ),
         fix="Compare the player of a callback with the bet's, and reject what does not match.",
         needs=frozenset({Need.TWO_PLAYERS}),
