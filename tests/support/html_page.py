@@ -19,7 +19,7 @@ class Page:
     ids: set[str] = field(default_factory=set)
     elements: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
-    """Elements that are not closed, ids that are used twice, attributes that run or load."""
+    """Elements that are not closed, ids that are used twice, attributes that run, load or do not exist."""
 
 
 class _Reader(HTMLParser):
@@ -33,7 +33,11 @@ class _Reader(HTMLParser):
         page = self.page
         page.elements.add(tag)
         for name, value in attrs:
-            if name.startswith("on") or name in {"src", "srcset", "style", "data", "action", "background"}:
+            if (
+                name.startswith("on")
+                or "_" in name
+                or name in {"src", "srcset", "style", "data", "action", "background"}
+            ):
                 page.faults.append(f"<{tag} {name}>")
             if name == "href":
                 page.links.add(value or "")

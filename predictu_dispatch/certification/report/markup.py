@@ -15,11 +15,9 @@ class Html(str):
 
 
 def tag(name: str, *children: str, **attributes: str) -> Html:
-    """Return an element. `class_` is the attribute class; an attribute with "" has no value."""
-    written = "".join(
-        f' {key.rstrip("_")}="{html.escape(printable(value))}"' if value else f" {key.rstrip('_')}"
-        for key, value in attributes.items()
-    )
+    """Return an element. `class_` is class, `aria_hidden` aria-hidden; "" is no value."""
+    names = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
+    written = "".join(f' {key}="{_escaped(value)}"' if value else f" {key}" for key, value in names.items())
     return Html(f"<{name}{written}>{joined(*children)}</{name}>")
 
 
