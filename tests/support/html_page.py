@@ -19,7 +19,7 @@ class Page:
     ids: set[str] = field(default_factory=set)
     elements: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
-    """Elements that are not closed, ids that are used twice, attributes that run, load or do not exist."""
+    """Elements that are not closed, ids used twice, attributes that run, load or do not exist."""
 
 
 class _Reader(HTMLParser):
