@@ -99,8 +99,18 @@ class Booking:
         return any(sending.request.token in _GOOD_TOKENS for sending in self.sendings)
 
     @property
+    def was_sent(self) -> bool:
+        return any(each.outcome is None or each.outcome.outcome is not Outcome.NOT_SENT for each in self.sendings)
+
+    @property
     def is_nothing_to_reverse(self) -> bool:
         return self.effect is Effect.NONE and self.last is not None and self.last.outcome is Outcome.NOTHING_TO_REVERSE
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the newest answer is a refusal, and none was a confirmation."""
+        is_applied = self.effect is Effect.APPLIED
+        return not is_applied and self.last is not None and self.last.outcome is Outcome.REFUSED
 
     @property
     def last(self) -> OutcomeEntry | None:

@@ -10,7 +10,6 @@ from typing import Final
 
 from predictu_dispatch.certification.bookings import Booking, bookings_of
 from predictu_dispatch.certification.entries import Entry, StartEntry, VerdictEntry
-from predictu_dispatch.certification.observation import Outcome
 from predictu_dispatch.certification.scenario import ScenarioVerdict
 from predictu_dispatch.core.callback import Effect
 from predictu_dispatch.core.methods import TERMINALS, Method
@@ -62,7 +61,7 @@ class Bet:
             each
             for each in self.placements
             if each.request.request_id not in closed
-            and (each.effect is not Effect.NONE or (self.is_suspect and self._was_sent(each)))
+            and (each.effect is not Effect.NONE or self._may_be_booked_all_the_same(each))
             and not self._is_nothing_left(each)
         )
 
@@ -83,17 +82,20 @@ class Bet:
         """Confirmed credits that a correct operator would not have booked; it may not have."""
         return self._accounts.doubtful
 
-    @staticmethod
-    def _was_sent(placement: Booking) -> bool:
-        return any(each.outcome is None or each.outcome.outcome is not Outcome.NOT_SENT for each in placement.sendings)
+    def _may_be_booked_all_the_same(self, placement: Booking) -> bool:
+        """Whether a refused debit is rolled back, once, because the operator showed a fault."""
+        is_asked = any(each.is_answered for each in self.rollbacks_of(placement))
+        return self.is_suspect and placement.was_sent and not is_asked
 
     def _is_nothing_left(self, placement: Booking) -> bool:
-        """Whether a later rollback found nothing of a debit that was never confirmed."""
+        """Whether the answers say that a debit, which was never confirmed, is not booked."""
         if placement.effect is Effect.APPLIED:
             return False
         last_at = placement.sendings[-1].sent_at
-        rollbacks = self.rollbacks_of(placement)
-        return any(each.is_nothing_to_reverse and each.sendings[-1].sent_at > last_at for each in rollbacks)
+        later = [each for each in self.rollbacks_of(placement) if each.sendings[-1].sent_at > last_at]
+        # A wallet may refuse the rollback of what it refused, or of what it does not trust.
+        is_refused = placement.is_refused or not placement.is_signed
+        return any(each.is_nothing_to_reverse or (is_refused and each.is_refused) for each in later)
 
     @cached_property
     def _accounts(self) -> _Accounts:

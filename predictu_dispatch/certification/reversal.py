@@ -103,6 +103,8 @@ class Reverser:
         refusals: tuple[str, ...] = ()
         for _ in range(_ROUNDS):
             await self._settle()
+            if self._is_unreachable:
+                break
             is_compensated, refusals = await self._compensate()
             if refusals or not is_compensated:
                 break

@@ -15,6 +15,8 @@ import signal
 import sys
 from pathlib import Path
 
+from typing_extensions import Buffer
+
 from predictu_dispatch.certification.reversal import clean
 from predictu_dispatch.certification.runner import play
 from predictu_dispatch.core.signing import SigningKey
@@ -28,20 +30,20 @@ def kill_at(kind: str, number: int) -> None:
     writes, requests = itertools.count(1), itertools.count(1)
     write, send = os.write, Connection.send
 
-    def write_or_die(descriptor: int, octets: bytes) -> int:
+    def write_or_die(descriptor: int, octets: Buffer) -> int:
         is_last = next(writes) == number
         if is_last and kind == "write":
             _die()
         if is_last and kind == "torn":
-            write(descriptor, octets[: len(octets) // 2])
+            write(descriptor, bytes(octets)[: len(bytes(octets)) // 2])
             _die()
         written = write(descriptor, octets)
         if is_last and kind == "written":
             _die()
         return written
 
-    def send_and_die(connection: Connection, request: bytes) -> None:
-        send(connection, request)
+    def send_and_die(self: Connection, request: bytes) -> None:
+        send(self, request)
         if kind == "sent" and next(requests) == number:
             _die()
 
@@ -53,11 +55,11 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def _main(url: str, keys: str, folder: str, what: str, kind: str, number: str) -> None:
+async def _main(url: str, keys: str, folder: str, what: str, moment: tuple[str, str]) -> None:
     key_file = Path(keys) / "sandbox.pem"
     key = SigningKey.from_pem(key_file.read_bytes(), "EdDSA")
     target = Sandbox(url=url, folder=Path(keys), key=key).target()
-    kill_at(kind, int(number))
+    kill_at(moment[0], int(moment[1]))
     run = Path(folder).name
     if what == "play":
         await play(target, SMALL, Path(folder), run=run)
@@ -66,4 +68,4 @@ async def _main(url: str, keys: str, folder: str, what: str, kind: str, number: 
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(*sys.argv[1:]))
+    asyncio.run(_main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], (sys.argv[5], sys.argv[6])))

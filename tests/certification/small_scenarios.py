@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from predictu_dispatch.certification.scenario import Group, Scenario
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from predictu_dispatch.certification.observation import Observed
+from predictu_dispatch.certification.scenario import Finding, Group, Scenario, ScenarioVerdict
 from predictu_dispatch.certification.steps import (
     AboveBalance,
     Again,
@@ -19,7 +23,17 @@ from predictu_dispatch.core.methods import Method
 STAKE = 500
 
 
-def _scenario(scenario_id: str, *steps: Step, players: tuple[int, ...] = (0, 1)) -> Scenario:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fails:
+    """An expectation that never holds."""
+
+    text: str = "never"
+
+    def findings(self, seen: Observed) -> Iterator[Finding]:
+        yield Finding(verdict=ScenarioVerdict.FAILED, expected=self.text, observed=seen.run)
+
+
+def small(scenario_id: str, *steps: Step, players: tuple[int, ...] = (0, 1)) -> Scenario:
     return Scenario(
         id=scenario_id,
         group=Group.MONEY,
@@ -32,19 +46,15 @@ def _scenario(scenario_id: str, *steps: Step, players: tuple[int, ...] = (0, 1))
 
 
 def debit(bet: str, *, player: int = 0, delivery: Delivery = Delivery.COMPLETE) -> Send:
-    return Send(
-        name=f"debit-{bet}", method=Method.BET_MAKE, bet=bet, player=player, amount=STAKE, delivery=delivery
-    )
+    return Send(name=f"debit-{bet}", method=Method.BET_MAKE, bet=bet, player=player, amount=STAKE, delivery=delivery)
 
 
 def end(bet: str, method: Method, amount: int | None = None, *, player: int = 0) -> Send:
     rollback_of = f"debit-{bet}" if method is Method.BET_ROLLBACK else ""
-    return Send(
-        name=f"end-{bet}", method=method, bet=bet, player=player, amount=amount, rollback_of=rollback_of
-    )
+    return Send(name=f"end-{bet}", method=method, bet=bet, player=player, amount=amount, rollback_of=rollback_of)
 
 
-ENDED = _scenario(
+ENDED = small(
     "small-ended",
     debit("won"),
     end("won", Method.BET_WIN, 1250),
@@ -55,7 +65,7 @@ ENDED = _scenario(
     debit("open", player=1),
 )
 """Player 1 gains 7.50, player 2 loses 5.00, and one bet is open."""
-PAUSED = _scenario(
+PAUSED = small(
     "small-paused",
     debit("long"),
     Pause(seconds=0.2),
@@ -63,7 +73,7 @@ PAUSED = _scenario(
     end("long", Method.BET_SELL, 100),
 )
 """Player 1 loses 4.00; the other scenarios are played meanwhile."""
-BROKEN = _scenario(
+BROKEN = small(
     "small-broken",
     debit("cut", delivery=Delivery.CUT_AFTER_BODY),
     debit("half", delivery=Delivery.CUT_INSIDE_BODY),
@@ -71,9 +81,7 @@ BROKEN = _scenario(
     Send(name="too-much", method=Method.BET_MAKE, bet="too-much", amount=AboveBalance(by=1)),
     AtOnce(sends=(debit("twice"), Again(name="twice-again", of="debit-twice"))),
     Volley(name="stakes", methods=(Method.BET_MAKE,), amounts=(10,), count=6, in_flight=3),
-    Volley(
-        name="ends", methods=(Method.BET_WIN, Method.BET_LOSE), amounts=(25, 0), count=6, in_flight=3
-    ),
+    Volley(name="ends", methods=(Method.BET_WIN, Method.BET_LOSE), amounts=(25, 0), count=6, in_flight=3),
 )
 """Requests without an answer, refused ones and a volley."""
 SMALL = (ENDED, PAUSED, BROKEN)

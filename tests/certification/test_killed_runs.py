@@ -4,22 +4,12 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-from predictu_dispatch.certification.journal import Journal
 from predictu_dispatch.certification.result import Reversal
 from predictu_dispatch.certification.reversal import Patience, clean
-from predictu_dispatch.certification.runner import play
-from predictu_dispatch.certification.scenario import ScenarioVerdict
 from predictu_dispatch.reference_operator.admin import read_ledger
-from tests.certification.mutants import MUTANTS
 from tests.certification.sandbox import BALANCE, PLAYERS, Sandbox, changed_operator
-from tests.certification.small_scenarios import BROKEN, ENDED, SMALL, STAKE
 
 IS_FULL = os.environ.get("TEST_SIZE") == "full"
 """TEST_SIZE=full kills at every write and at every request."""

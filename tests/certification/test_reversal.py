@@ -1,0 +1,205 @@
+"""What a run moved is given back, or said: against operators that are down, slow, or wrong."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from predictu_dispatch.certification.journal import RunRefusedError
+from predictu_dispatch.certification.result import ScenarioResult
+from predictu_dispatch.certification.reversal import Patience, clean
+from predictu_dispatch.certification.runner import INTERRUPTED, play
+from predictu_dispatch.certification.scenario import ScenarioVerdict
+from predictu_dispatch.certification.steps import Again, Pause, Send, Step, TokenFault
+from predictu_dispatch.core.methods import Method
+from tests.certification.gate import gate_to
+from tests.certification.mutants import MUTANTS
+from tests.certification.mutants.mutant import Change
+from tests.certification.sandbox import BALANCE, PLAYERS, Sandbox, changed_operator, new_key
+from tests.certification.small_scenarios import ENDED, PAUSED, SMALL, STAKE, Fails, debit, end, small
+
+SHORT = Patience(tries=2, first_delay_s=0.01, delay_max_s=0.01, limit_s=5.0)
+UNTOUCHED = dict.fromkeys(PLAYERS, BALANCE)
+
+
+def mutant(name: str) -> tuple[Change, ...]:
+    return tuple(next(each.changes for each in MUTANTS if each.name == name))
+
+
+def nets(players: object) -> dict[str, int | None]:
+    assert isinstance(players, tuple)
+    return {player.player_id: player.net for player in players}
+
+
+def differences(sandbox: Sandbox) -> dict[str, int]:
+    return {player_id: balance - BALANCE for player_id, balance in sandbox.balances().items()}
+
+
+async def test_what_an_operator_that_is_down_did_not_undo_is_listed_and_cleaned_later(tmp_path: Path) -> None:
+    async with changed_operator(tmp_path) as operator, gate_to(operator.url) as gate:
+        sandbox = replace(operator, url=gate.url)
+        folder = tmp_path / "run"
+
+        def shut(result: ScenarioResult) -> None:
+            if result.scenario is ENDED:
+                gate.shut()
+
+        result = await play(sandbox.target(), [ENDED], folder, run="run", on_result=shut, patience=SHORT)
+        assert result.results[0].verdict is ScenarioVerdict.PASSED
+        assert nets(result.reversal.players) == dict.fromkeys(PLAYERS)
+        (sentence,) = result.reversal.unresolved
+        assert "cert-run-small-ended-open of player player-2: the rollback of 5.00 EUR was not confirmed" in sentence
+        assert sandbox.balances() != UNTOUCHED
+
+        still_down = await clean(sandbox.target(), folder, run="run", patience=SHORT)
+        assert still_down.unresolved == (sentence,)
+
+        await gate.open()
+        cleaned = await clean(sandbox.target(), folder, run="run", patience=SHORT)
+        assert (cleaned.rolled_back, cleaned.compensated, cleaned.unresolved) == (1, 2, ())
+        assert nets(cleaned.players) == dict.fromkeys(PLAYERS, 0)
+        assert sandbox.balances() == UNTOUCHED
+
+
+async def test_an_operator_whose_answers_are_often_lost_is_undone_to_the_cent(tmp_path: Path) -> None:
+    faults = ("--faults", "reset=0.1,reset_after_apply=0.15,error_after_apply=0.1,not_json=0.05", "--fault-seed", "3")
+    patience = Patience(tries=12, first_delay_s=0.001, delay_max_s=0.01, limit_s=30.0)
+    async with changed_operator(tmp_path, options=faults) as sandbox:
+        await play(sandbox.target(), SMALL, tmp_path / "run", run="run", patience=patience)
+        cleaned = await clean(sandbox.target(), tmp_path / "run", run="run", patience=patience)
+        assert cleaned.unresolved == ()
+        assert sandbox.balances() == UNTOUCHED
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "lost"),
+    [
+        ("no-idempotency", (debit("a"), Again(name="again", of="debit-a")), STAKE),
+        (
+            "win-twice",
+            (debit("a"), end("a", Method.BET_WIN, 300), Again(name="again", of="end-a")),
+            -300,
+        ),
+    ],
+)
+async def test_what_an_operator_booked_twice_is_the_printed_net_effect(
+    name: str, steps: tuple[Step, ...], lost: int, tmp_path: Path
+) -> None:
+    async with changed_operator(tmp_path, mutant(name)) as sandbox:
+        result = await play(sandbox.target(), [small("small-wrong", *steps)], tmp_path / "run", run="run")
+        assert differences(sandbox) == {PLAYERS[0]: -lost, PLAYERS[1]: 0}
+        assert nets(result.reversal.players) == differences(sandbox)
+
+
+async def test_a_debit_that_was_booked_although_it_was_refused_is_rolled_back(tmp_path: Path) -> None:
+    forged = Send(name="forged", method=Method.BET_MAKE, bet="forged", amount=STAKE, token=TokenFault.WRONG_KEY)
+    books_first = mutant("books-before-verification")
+    async with changed_operator(tmp_path, books_first) as sandbox:
+        scenario = replace(small("small-forged", forged), expectations=(Fails(),))
+        result = await play(sandbox.target(), [scenario], tmp_path / "run", run="run")
+        assert nets(result.reversal.players) == dict.fromkeys(PLAYERS, 0)
+        assert sandbox.balances() == UNTOUCHED
+
+
+async def test_wins_that_a_wrong_operator_confirmed_are_taken_back(tmp_path: Path) -> None:
+    two_wins = small(
+        "small-two-wins",
+        debit("a"),
+        end("a", Method.BET_WIN, 300),
+        Send(name="second", method=Method.BET_WIN, bet="a", amount=40),
+        Send(name="rollback", method=Method.BET_ROLLBACK, bet="a", amount=STAKE, rollback_of="debit-a"),
+    )
+    async with changed_operator(tmp_path, mutant("two-wins-credited")) as sandbox:
+        result = await play(sandbox.target(), [two_wins], tmp_path / "run", run="run")
+        assert result.reversal.compensated == 1
+        assert sandbox.balances() == UNTOUCHED
+
+
+async def test_a_win_that_was_confirmed_and_not_booked_is_neither_hidden_nor_made_up_for(tmp_path: Path) -> None:
+    pays_nothing = Change(
+        file="rules.py", old="credit = callback.amount if callback.method in", new="credit = 0 if callback.method in"
+    )
+    small_win = small("small-win", debit("a"), end("a", Method.BET_WIN, 800))
+    large_win = small("large-win", debit("b"), end("b", Method.BET_WIN, 30_000))
+    async with changed_operator(tmp_path, (pays_nothing,)) as sandbox:
+        first = await play(sandbox.target(), [small_win], tmp_path / "first", run="first")
+        assert nets(first.reversal.players) == differences(sandbox) == {PLAYERS[0]: -800, PLAYERS[1]: 0}
+        second = await play(sandbox.target(), [large_win], tmp_path / "second", run="second")
+        (sentence,) = second.reversal.unresolved
+        assert "the debit of 295.00 EUR that begins its compensation was not booked" in sentence
+        assert "INSUFFICIENT_FUNDS" in sentence
+
+
+async def test_an_interrupted_run_is_undone_and_says_so(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+
+    def interrupt(_: ScenarioResult) -> None:
+        stop.set()
+
+    paused = small("small-long", debit("long"), Pause(seconds=3600))
+    async with changed_operator(tmp_path) as sandbox:
+        result = await play(
+            sandbox.target(), [paused, ENDED, PAUSED], tmp_path / "run", run="run", stop=stop, on_result=interrupt
+        )
+        assert result.stopped == INTERRUPTED
+        first, second, third = result.results
+        assert (first.verdict, first.reason) == (ScenarioVerdict.SKIPPED, f"the run was stopped: {INTERRUPTED}")
+        assert (second.verdict, third.verdict) == (ScenarioVerdict.PASSED, ScenarioVerdict.SKIPPED)
+        assert result.reversal.unresolved == ()
+        assert sandbox.balances() == UNTOUCHED
+
+
+async def test_a_cancelled_run_is_undone_before_the_cancellation_is_raised(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+    paused = small("small-paused", debit("long"), Pause(seconds=3600))
+    async with changed_operator(tmp_path) as sandbox:
+        playing = asyncio.create_task(
+            play(sandbox.target(), [paused, ENDED], tmp_path / "run", run="run", on_result=lambda _: begun.set())
+        )
+        await begun.wait()
+        playing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await playing
+        assert sandbox.balances() == UNTOUCHED
+
+
+async def test_clean_refuses_a_run_that_is_not_its_own(tmp_path: Path) -> None:
+    async with changed_operator(tmp_path) as sandbox:
+        folder = tmp_path / "run"
+        target = sandbox.target()
+        await play(target, [small("small-one", debit("a"))], folder, run="run")
+        with pytest.raises(RunRefusedError, match="there is no run other"):
+            await clean(target, tmp_path / "other", run="other")
+        other_key = replace(target, key=new_key(tmp_path / "other.pem"))
+        with pytest.raises(RunRefusedError, match="of another key"):
+            await clean(other_key, folder, run="run")
+        other_url = replace(sandbox, url=f"{sandbox.url}/other").target()
+        with pytest.raises(RunRefusedError, match="of another URL"):
+            await clean(other_url, folder, run="run")
+        with pytest.raises(RunRefusedError, match="of another players"):
+            await clean(replace(target, players=PLAYERS[:1]), folder, run="run")
+
+
+async def test_a_run_in_use_is_neither_cleaned_nor_played_beside(tmp_path: Path) -> None:
+    async with changed_operator(tmp_path) as sandbox:
+        target, refused = sandbox.target(), []
+        begun = asyncio.Event()
+        paused = small("small-paused", debit("long"), Pause(seconds=3600))
+        playing = asyncio.create_task(
+            play(target, [paused, ENDED], tmp_path / "runs" / "run", run="run", on_result=lambda _: begun.set())
+        )
+        await begun.wait()
+        for other in (
+            clean(target, tmp_path / "runs" / "run", run="run"),
+            play(target, [ENDED], tmp_path / "runs" / "second", run="second"),
+            play(target, [ENDED], tmp_path / "runs" / "run", run="run"),
+        ):
+            with pytest.raises(RunRefusedError) as error:
+                await other
+            refused.append(str(error.value))
+        playing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await playing
+    assert "run run is in use" in refused[0]
+    assert all("another run plays against" in each for each in refused[1:])
