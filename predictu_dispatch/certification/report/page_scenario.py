@@ -123,5 +123,6 @@ def _balances(report: Report, seen: Observed) -> Iterator[Html]:
             change = "" if is_base or balance is None or base is None else f" ({report.change(balance - base)})"
             # Other scenarios are played during a pause, so a reading before it is no base.
             base = balance if is_base else base
-            parts.append(f"{name} {report.money(balance)}{change}")
+            shown = "after the pause" if name == RESUMED else name
+            parts.append(f"{shown} {report.money(balance)}{change}")
         yield tag("p", tag("code", seen.player_ids[index]), ": ", ", ".join(parts))
