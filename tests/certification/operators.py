@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from predictu_dispatch.certification.result import RunResult
+from predictu_dispatch.certification.scenario import ScenarioVerdict
 from predictu_dispatch.core.operator_settings import StatusesSettings
 from tests.certification.closing_proxy import closing_proxy
 from tests.certification.example_operators import REJECTED, command
@@ -135,3 +137,13 @@ DIFFERENT = (
 """The six operators that are correct and differ."""
 EXAMPLES = (NODE, GO)
 """Operators in other languages, which share no code with the reference operator."""
+
+
+def wrongly_found(operator: CorrectOperator, result: RunResult) -> list[str]:
+    """Return what the run found in this correct operator, except allowed warnings."""
+    return [
+        f"{one.scenario.id} {one.verdict}"
+        for one in result.results
+        if one.verdict not in (ScenarioVerdict.PASSED, ScenarioVerdict.SKIPPED)
+        and not (one.verdict is ScenarioVerdict.WARNING and one.scenario.id in operator.warned)
+    ]

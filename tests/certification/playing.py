@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,11 +32,14 @@ async def played(sandbox: Sandbox, scenarios: Sequence[Scenario] = ALL) -> RunRe
     return await play(sandbox.target(), scenarios, sandbox.folder / "reports" / run, run=run, is_whole_suite=is_whole)
 
 
-def mutant_running(mutant: Mutant, folder: Path, *, speed: float = 1.0) -> AbstractAsyncContextManager[Sandbox]:
+@asynccontextmanager
+async def mutant_running(mutant: Mutant, folder: Path, *, speed: float = 1.0) -> AsyncIterator[Sandbox]:
     """Run the mutant. With a speed it forgets that much earlier: see `hastened`."""
-    return changed_operator(
-        folder, mutant.changes, amount_format=mutant.amount_format, variables={"SPEED": f"{speed:g}"}
-    )
+    variables = {"SPEED": f"{speed:g}"}
+    async with changed_operator(
+        folder, mutant.changes, amount_format=mutant.amount_format, variables=variables
+    ) as sandbox:
+        yield replace(sandbox, timeout_s=mutant.timeout_s)
 
 
 def hastened(scenario: Scenario, speed: float) -> Scenario:
@@ -45,6 +48,11 @@ def hastened(scenario: Scenario, speed: float) -> Scenario:
         replace(step, seconds=step.seconds / speed) if isinstance(step, Pause) else step for step in scenario.steps
     )
     return replace(scenario, steps=tuple(steps))
+
+
+def scenarios_for(mutant: Mutant, *, speed: float) -> list[Scenario]:
+    """Return what must be played to find the mutant, hastened."""
+    return [hastened(SCENARIOS[name], speed) for name in (*mutant.played_before, mutant.scenario)]
 
 
 def verdicts(result: RunResult) -> dict[str, ScenarioVerdict]:

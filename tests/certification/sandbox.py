@@ -54,6 +54,9 @@ class Sandbox:
     next_key: SigningKey | None = None
     amount_format: str = "subunits"
     statuses: StatusesSettings = STATUSES
+    timeout_s: float = 5.0
+    """How long an answer to a request of the interactive lane may take."""
+    has_ledger: bool = False
 
     @property
     def key_file(self) -> Path:
@@ -76,6 +79,7 @@ class Sandbox:
                 "allow_private_addresses": True,
                 "signing": {"key_file": str(self.key_file)},
                 "statuses": self.statuses.model_dump(),
+                "interactive": {"attempt_timeout_s": self.timeout_s, "connect_timeout_s": min(2.0, self.timeout_s)},
             }
         )
         return Target(
@@ -85,6 +89,7 @@ class Sandbox:
             players=PLAYERS,
             currency="EUR",
             digits=2,
+            ledger_url=f"{self.url}/ledger" if self.has_ledger else "",
         )
 
 
@@ -118,7 +123,13 @@ async def changed_operator(
     )
     async with started(command, folder, variables or {}) as url:
         yield Sandbox(
-            url=url, folder=folder, key=key, next_key=next_key, amount_format=amount_format, statuses=statuses
+            url=url,
+            folder=folder,
+            key=key,
+            next_key=next_key,
+            amount_format=amount_format,
+            statuses=statuses,
+            has_ledger=True,
         )
 
 

@@ -1,12 +1,24 @@
 """The mutants: copies of the reference operator, each with one bug that real wallets have had."""
 
-from tests.certification.mutants.money import CONNECTION, MONEY
+from tests.certification.mutants.connection import CONNECTION
+from tests.certification.mutants.envelope import ENVELOPE
+from tests.certification.mutants.money import MONEY
 from tests.certification.mutants.mutant import Change, Mutant
 from tests.certification.mutants.order import ORDER
-from tests.certification.mutants.recovery import LOAD, RECOVERY
+from tests.certification.mutants.recovery import LEDGER, LOAD, RECOVERY
 from tests.certification.mutants.repetition import REPETITION
-from tests.certification.mutants.signature import ENVELOPE, SIGNATURE
+from tests.certification.mutants.signature import SIGNATURE
 
-MUTANTS: tuple[Mutant, ...] = (*CONNECTION, *SIGNATURE, *ENVELOPE, *MONEY, *REPETITION, *ORDER, *RECOVERY, *LOAD)
+MUTANTS: tuple[Mutant, ...] = (
+    *CONNECTION,
+    *SIGNATURE,
+    *ENVELOPE,
+    *MONEY,
+    *REPETITION,
+    *ORDER,
+    *RECOVERY,
+    *LOAD,
+    *LEDGER,
+)
 
 __all__ = ["MUTANTS", "Change", "Mutant"]

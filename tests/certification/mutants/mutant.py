@@ -33,6 +33,12 @@ class Mutant:
     scenario: str
     changes: tuple[Change, ...]
     amount_format: str = "subunits"
+    played_before: tuple[str, ...] = ()
+    """Scenarios that must be played before it, because it judges what they book."""
+    timeout_s: float = 5.0
+    """How long an answer may take."""
+    hides_balances: bool = False
+    """BALANCE does not say what is in the books."""
 
 
 def before(file: str, anchor: str, added: str) -> Change:
@@ -83,7 +89,7 @@ def reads_first(
     bets: bool = False,
     balance: bool = False,
     for_the_check_of_funds: bool = False,
-    pause_s: float = 0.3,
+    pause_s: float = 0.2,
 ) -> tuple[Change, ...]:
     """Return the changes that read some of the state before the transaction that changes it.
 

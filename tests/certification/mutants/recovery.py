@@ -1,4 +1,4 @@
-"""Mutants that lose money if a connection breaks, or under load."""
+"""Mutants that lose money if a connection breaks or under load, or have a wrong ledger."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _WALLET, _RECEIVER = "wallet.py", "receiver.py"
 _HELD = (
     "            _IN_PROGRESS.add(content.request_id)\n"
     "            try:\n"
-    "                await asyncio.sleep(0.5)\n"
+    "                await asyncio.sleep(0.2)\n"
     f"    {APPLY}"
     "            finally:\n"
     "                _IN_PROGRESS.discard(content.request_id)\n"
 )
-"""Books after half a second, and counts what is in progress."""
+"""Books after 0.2 s, and counts what is in progress."""
 _DECIDED = "        if fault is Fault.STALL_AFTER_APPLY:\n"
 
 
@@ -198,5 +198,46 @@ LOAD = (
             ),
             before(_RECEIVER, "def _unread(", "_BUFFER: set[str] = set()\n\n\n"),
         ),
+    ),
+)
+
+_BOOKING = ("money-win", "repetition-at-once", "order-rollback-twice")
+_ROWS = '"select created_at, transaction_id, request_id, method, bet_id, player_id, currency, amount from transactions"'
+
+LEDGER = (
+    Mutant(
+        name="ledger-without-rollbacks",
+        wrong="The ledger has no rollbacks.",
+        scenario="ledger-each-booking-once",
+        played_before=_BOOKING,
+        changes=(
+            Change(
+                file="ledger.py",
+                old="where method <> 'DEPOSIT'",
+                new="where method not in ('DEPOSIT', 'BET_ROLLBACK')",
+            ),
+        ),
+    ),
+    Mutant(
+        name="ledger-of-arrivals",
+        wrong="The ledger has a row for each copy of a request.",
+        scenario="ledger-each-booking-once",
+        played_before=_BOOKING,
+        changes=(
+            Change(
+                file="ledger.py",
+                old=_ROWS,
+                new=_ROWS.replace(
+                    "from transactions", "from (select t.* from transactions t join callback_record using (request_id))"
+                ),
+            ),
+        ),
+    ),
+    Mutant(
+        name="ledger-without-signs",
+        wrong="The ledger's amounts have no sign.",
+        scenario="ledger-each-booking-once",
+        played_before=_BOOKING,
+        changes=(Change(file="ledger.py", old=_ROWS, new=_ROWS.replace("amount from", "abs(amount) from")),),
     ),
 )
