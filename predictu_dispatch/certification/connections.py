@@ -50,7 +50,7 @@ class Opened:
     took_s: float
 
     def reset(self) -> None:
-        """Close it at once. The socket lingers for 0 s, so this sends a reset."""
+        """Close it at once, if it is open. The socket lingers for 0 s, so this sends a reset."""
         self.transport.abort()
         self.connection.close()
 

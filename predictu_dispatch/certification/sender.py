@@ -75,10 +75,17 @@ class Sender:
         # Signing between the first and the last request would keep them apart.
         tokens = [self._token(one, started_at) for one in prepared]
         timeouts_s = [policy_of(one.method, self._target.settings).connect_timeout_s for one in prepared]
-        all_opened = await asyncio.gather(
-            *(open_connection(self._connector, timeout_s=timeout_s) for timeout_s in timeouts_s)
-        )
-        exchanges = await asyncio.gather(*map(self._exchange_on, all_opened, prepared, tokens))
+        openings: list[asyncio.Task[Opened | Exchange]] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                openings += [tasks.create_task(open_connection(self._connector, timeout_s=each)) for each in timeouts_s]
+            opened = [opening.result() for opening in openings]
+            exchanges = await asyncio.gather(*map(self._exchange_on, opened, prepared, tokens))
+        finally:
+            # Those that are open if this task is cancelled.
+            for opening in openings:
+                if not opening.cancelled() and isinstance(left := opening.result(), Opened):
+                    left.reset()
         return tuple(
             self._sent(one, token, exchange, started_at=started_at)
             for one, token, exchange in zip(prepared, tokens, exchanges, strict=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from predictu_dispatch.certification import sender as sender_module
 from predictu_dispatch.certification.connections import Opened, exchange_on, open_connection
 from predictu_dispatch.certification.observation import Outcome
 from predictu_dispatch.certification.steps import Again, AtOnce, Delivery, Send
-from predictu_dispatch.core.callback import Evidence
+from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.edge.http.connector import Connector
 from predictu_dispatch.edge.http.resolver import look_up
@@ -145,3 +146,30 @@ async def test_a_connection_that_the_operator_closed_before_the_request_has_sent
         exchange = await exchange_on(opened, b"POST / HTTP/1.1\r\n\r\n", timeout_s=BOUND_S, response_bytes_max=100)
         await connector.close()
     assert (exchange.evidence, exchange.reason) == (Evidence.NOT_SENT, "connect_failed")
+
+
+async def test_connections_of_interrupted_requests_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are open and wait for the others, on which nothing was sent."""
+    started, opened = [], asyncio.Queue[None]()
+
+    async def open_some(connector: Connector, *, timeout_s: float) -> Opened | Exchange:
+        started.append(timeout_s)
+        if len(started) == 3:
+            await asyncio.Event().wait()
+        found = await open_connection(connector, timeout_s=timeout_s)
+        opened.put_nowait(None)
+        return found
+
+    monkeypatch.setattr(sender_module, "open_connection", open_some)
+    async with Operator().running() as operator:
+        target = target_for(operator.url)
+        prepared = Requests(target).one(DEBIT)
+        async with sender_to(target) as sender:
+            sending = asyncio.create_task(sender.send_at_once([prepared] * 3))
+            await opened.get()
+            await opened.get()
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            await asyncio.gather(*(arrival.ended for arrival in operator.arrivals))
+    assert sending.cancelled()
+    assert [arrival.received for arrival in operator.arrivals] == [b"", b""]
