@@ -48,7 +48,7 @@ def check(invocation: Invocation, file: Path, vkey: str | None) -> None:
     """Verify a certificate, and the report beside it if there is one; exit 1 if it is not valid."""
     try:
         note = read_file(file)
-        # Not by read_file: the report of the whole suite is longer than a configuration file may be.
+        # Not by read_file: a report may be longer than a configuration file.
         report = file.with_name(REPORT).read_bytes() if file.with_name(REPORT).is_file() else None
     except OSError as error:
         refuse(invocation, f"{error.filename or file}: {system_message(error)}", EXIT_MISCONFIGURED)
