@@ -126,7 +126,7 @@ async def test_the_connection_of_an_unread_answer_stays_open(monkeypatch: pytest
 
 async def test_an_operator_that_never_reads_a_request_is_not_waited_for() -> None:
     async with Operator(reads=False).running() as operator:
-        target = target_for(operator.url, interactive={"attempt_timeout_s": 0.3, "connect_timeout_s": 0.3})
+        target = target_for(operator.url, interactive={"attempt_timeout_s": 0.5, "connect_timeout_s": 0.5})
         prepared = Requests(target).one(replace(HUGE, delivery=Delivery.CUT_AFTER_BODY))
         async with sender_to(target) as sender:
             sent = await sender.send(prepared)

@@ -8,6 +8,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from predictu_dispatch.certification.requests import Prepared, again, bet_id_of, build, request_id_of
 from predictu_dispatch.certification.steps import (
@@ -66,7 +68,6 @@ def test_the_reference_operator_reads_the_same_callback(method: Method, amount_f
 def test_a_decimal_amount_has_exactly_the_minor_digits(digits: int, written: str) -> None:
     prepared = Requests(target_for(amount_format="decimal", digits=digits)).one(DEBIT)
     assert f'"amount":{written},'.encode() in prepared.body
-    assert json.loads(prepared.body, parse_float=Decimal)["params"]["amount"].__class__ in (Decimal, int)
     assert prepared.amount == 1250
 
 
@@ -79,6 +80,25 @@ def test_further_params_are_copied_digit_by_digit_and_may_come_in_reverse_order(
     assert straight.body.endswith(f'"player_id":"p-1",{members}}}}}'.encode())
     assert [*params_of(reverse)] == [*params_of(straight)][::-1]
     assert params_of(reverse) == params_of(straight)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.sampled_from(["amount", "x", 'q"', "é"]), values),
+)
+
+
+@given(value=JSON, ensure_ascii=st.booleans(), amount_format=st.sampled_from(AmountFormat), is_reordered=st.booleans())
+def test_any_further_param_arrives_as_it_is_and_is_repeated_from_the_journal(
+    *, value: object, ensure_ascii: bool, amount_format: AmountFormat, is_reordered: bool
+) -> None:
+    text = json.dumps(value, ensure_ascii=ensure_ascii)
+    requests = Requests(target_for(amount_format=amount_format.value))
+    prepared = requests.one(replace(DEBIT, further=(("note", text),), is_reordered=is_reordered))
+    params = json.loads(prepared.body, parse_float=Decimal)["params"]
+    assert params["note"] == value
+    assert params["amount"] == (1250 if amount_format is AmountFormat.SUBUNITS else Decimal("12.50"))
+    assert Prepared.from_json(json.loads(json.dumps(prepared.as_json()))) == prepared
 
 
 def test_ids_follow_from_run_scenario_and_name_and_look_like_those_of_production() -> None:

@@ -57,7 +57,7 @@ async def test_a_large_answer_is_not_kept(*, is_on_new_connection: bool) -> None
 @pytest.mark.parametrize("is_on_new_connection", [False, True])
 @pytest.mark.parametrize("method", [Method.BET_MAKE, Method.BET_LOSE])
 async def test_an_attempt_ends_with_the_timeout_of_its_lane(*, is_on_new_connection: bool, method: Method) -> None:
-    short, long = ({"attempt_timeout_s": s, "connect_timeout_s": 0.2} for s in (0.2, 200.0))
+    short, long = ({"attempt_timeout_s": s, "connect_timeout_s": 0.5} for s in (0.5, 200.0))
     lanes = (short, long) if method is Method.BET_MAKE else (long, short)
     async with RawServer(never_answer).running() as server:
         target = target_for(server.url, interactive=lanes[0] | {"deadline_s": 0.0}, settlement=lanes[1])
