@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -25,7 +26,9 @@ from .witness import Witness, open_witness_key
 BACKLOG = 1024
 """Connections that may wait to be accepted during a burst."""
 CONNECTIONS_MAX = 800
-"""Open connections; further ones are closed at once. Most systems allow a process 1024 files."""
+"""Open connections; further ones are closed at once."""
+OTHER_FILES = 64
+"""Open files of this process that are no connections: the database, the log, modules."""
 IDLE_S = 75.0
 """How long a connection may wait for its first or next complete request head."""
 TLS_HANDSHAKE_S = 10.0
@@ -87,12 +90,24 @@ async def serving(settings: Settings) -> AsyncIterator[Listening]:
         yield Listening(url=url + settings.path, admin_url=admin_url, witness_vkey=witness_vkey)
 
 
-class _Closed(asyncio.Protocol):
-    """Closes a connection at once."""
+class _Admission(asyncio.Protocol):
+    """Hands a new connection over to the web server, or closes it if too many are open.
+
+    It decides when the connection is made: several are accepted before the first one counts.
+    """
+
+    def __init__(self, server: web.Server, connections_max: int) -> None:
+        self._server = server
+        self._connections_max = connections_max
 
     # typing.override, which mypy asks for, came with Python 3.12.
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # type: ignore[explicit-override]
-        transport.close()
+        if len(self._server.connections) >= self._connections_max:
+            transport.close()
+            return
+        handler = self._server()
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
 
 
 @asynccontextmanager
@@ -109,13 +124,17 @@ async def _listening(
     requests = runner.server
     assert requests is not None  # noqa: S101 - setup() made it
 
-    def protocol() -> asyncio.BaseProtocol:
-        return requests() if len(requests.connections) < CONNECTIONS_MAX else _Closed()
-
+    # Without a free file nothing could be accepted, and the database could not be opened again.
+    files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    connections_max = min(CONNECTIONS_MAX, max(1, files_max - OTHER_FILES)) if files_max > 0 else CONNECTIONS_MAX
     loop = asyncio.get_running_loop()
     try:
         accepting = await loop.create_server(
-            protocol, sock=listener, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=TLS_HANDSHAKE_S if tls else None
+            functools.partial(_Admission, requests, connections_max),
+            sock=listener,
+            ssl=tls,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=TLS_HANDSHAKE_S if tls else None,
         )
         try:
             name = f"[{host}]" if ":" in host else host

@@ -138,7 +138,10 @@ def _tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="An operator's wallet backend for Predictu's callbacks.", allow_abbrev=False
+        prog=PROGRAM,
+        description="An operator's wallet backend for Predictu's callbacks.",
+        epilog=f"`{PROGRAM} try` runs it with throwaway keys and two players, and prints how to certify it.",
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--operator-id", required=True, metavar="ID", help="your operator id at Predictu, for example op_abc123")

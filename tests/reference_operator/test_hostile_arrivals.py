@@ -267,6 +267,24 @@ async def test_a_flood_of_connections_leaves_the_open_ones(tmp_path: Path, monke
             writer.close()
 
 
+async def test_a_flood_of_connections_leaves_files_for_the_wallet(tmp_path: Path) -> None:
+    few_files = (
+        "import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100));"
+        "runpy.run_module('predictu_dispatch.reference_operator', None, '__main__')"
+    )
+    async with running(tmp_path, start=("-c", few_files)) as operator:
+        # Both ports have an open connection now.
+        assert await operator.status(body_of("PING")) == "OK"
+        assert await operator.balance() == FUNDS
+        flood = [await connect(operator.url) for _ in range(120)]
+        for reader, _ in flood[40:]:
+            assert await ended(reader) == b""
+        assert await operator.status(bet_body("BET_MAKE", "b-1")) == "OK"
+        assert await operator.balance() == FUNDS - 2500
+        for _, writer in flood:
+            writer.close()
+
+
 @pytest.mark.parametrize("start", [b"", b"POST /predictu HTTP/1.1\r\nHost:"])
 async def test_a_connection_without_a_request_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes
