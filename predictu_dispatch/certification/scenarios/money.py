@@ -119,8 +119,8 @@ SCENARIOS: Final = (
         id="money-zero-win",
         group=Group.MONEY,
         title="A win of 0 ends the bet",
-        why="A win may be 0. If it is refused, the bet stays open, is sent again for a day, and a person must end it"
-        " by hand.",
+        why="A win of 0.00 EUR is possible. If it is refused, the bet stays open in your books, and a person must"
+        " end it by hand.",
         steps=(debit(), win(amount=0)),
         expectations=(confirmed("debit", "win"), Moved(by=-STAKE)),
         fix="Accept an amount of 0 for BET_WIN and BET_SELL.",

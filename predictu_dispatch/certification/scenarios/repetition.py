@@ -147,7 +147,7 @@ SCENARIOS: Final = (
             *(Again(name=f"{end}-again", of=end) for end in _ENDS),
         ),
         expectations=(
-            confirmed("win", "sale", "loss", "refund", "rollback"),
+            confirmed(*(f"{end}-debit" for end in _ENDS), *_ENDS),
             confirmed("win-again", "sale-again", "loss-again", "refund-again"),
             rolled_back("rollback-again"),
             Moved(by=_ENDS_NET, until=_BOOKED),
@@ -171,7 +171,7 @@ SCENARIOS: Final = (
             Again(name="win-again", of="win"),
         ),
         expectations=(
-            confirmed("debit", "debit-again", "win", "win-again"),
+            confirmed("debit", "other-debit", "debit-again", "win", "other-refund", "win-again"),
             SameAnswer(of=("debit", "debit-again", "win", "win-again")),
             Moved(by=WIN - STAKE),
         ),
