@@ -54,8 +54,8 @@ def print_summary(
         if one.verdict is ScenarioVerdict.WARNING:
             _print_title(one)
             _print_findings(one)
+            print_line()
     _print_reversal(result.reversal, result.currency, result.digits)
-    print_line()
     took_s = (result.ended_at - result.started_at).total_seconds()
     print_wrapped(
         f"{count(len(result.results), 'scenario')} in {took_s:.0f} s, {count(result.requests_sent, 'request')}:"
