@@ -152,6 +152,24 @@ def test_a_balance_of_100_is_enough_for_the_whole_suite() -> None:
     assert all(amount <= BALANCE_MAX for amount in required_money(alone, 1).values())
 
 
+@each_scenario
+def test_repetitions_that_are_all_booked_cannot_cancel_out_between_two_readings(scenario: Scenario) -> None:
+    first = {step.name: step for step in flat(scenario.steps) if isinstance(step, Send)}
+    sums: dict[int, set[int]] = {}
+    for step in flat(scenario.steps):
+        if isinstance(step, Read | Pause):
+            sums.clear()
+        elif isinstance(step, Again) and (effect := _effect(first[step.of])):
+            known = sums.setdefault(first[step.of].player, {0})
+            assert -effect not in known, f"{step.name} hides a repetition before it"
+            known |= {one + effect for one in known}
+
+
+def _effect(send: Send) -> int:
+    amount = send.amount if isinstance(send.amount, int) else 0
+    return -amount if send.method is Method.BET_MAKE else amount
+
+
 def test_pauses_last_70_s_at_most_and_there_is_one_in_a_scenario() -> None:
     pauses = [[step.seconds for step in scenario.steps if isinstance(step, Pause)] for scenario in ALL]
     assert max(len(seconds) for seconds in pauses) == 1

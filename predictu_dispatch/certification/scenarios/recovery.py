@@ -19,6 +19,7 @@ from predictu_dispatch.core.methods import Method
 
 _MANY: Final = 50
 _TINY: Final = 10
+_ROLLED_BACK: Final = "rolled-back"
 _READ: Final = "in-between"
 _ONE_TRANSACTION: Final = (
     "Book and store the answer in one database transaction, and finish it even if the client has gone."
@@ -136,13 +137,16 @@ SCENARIOS: Final = (
             rollback(),
             Read(name=_READ),
             Again(name="rollback-again", of="rollback"),
+            # Between the two: if both are booked again, one must not hide the other.
+            Read(name=_ROLLED_BACK),
             Again(name="debit-again", of="debit"),
         ),
         expectations=(
             rolled_back_or_put_off("rollback"),
             rolled_back("rollback-again"),
             preferably_first_answer("debit-again"),
-            Moved(by=0),
+            Moved(by=0, until=_ROLLED_BACK),
+            Moved(by=0, since=_ROLLED_BACK),
         ),
         fix="Let the rollback wait for a debit that is being booked, or leave a tombstone that the debit finds.",
     ),
