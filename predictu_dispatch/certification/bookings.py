@@ -107,10 +107,17 @@ class Booking:
         return self.effect is Effect.NONE and self.last is not None and self.last.outcome is Outcome.NOTHING_TO_REVERSE
 
     @property
+    def may_be_booked(self) -> bool:
+        """Whether it may have changed anything at the operator, a tombstone included."""
+        return self.effect is not Effect.NONE or self.is_nothing_to_reverse
+
+    @property
     def is_refused(self) -> bool:
-        """Whether the newest answer is a refusal, and none was a confirmation."""
-        is_applied = self.effect is Effect.APPLIED
-        return not is_applied and self.last is not None and self.last.outcome is Outcome.REFUSED
+        """Whether the newest definite answer is a refusal, and none was a confirmation."""
+        if self.effect is Effect.APPLIED or not self.is_answered:
+            return False
+        newest = next(each.outcome for each in reversed(self.sendings) if _is_definite(each))
+        return newest is not None and newest.outcome is Outcome.REFUSED
 
     @property
     def last(self) -> OutcomeEntry | None:

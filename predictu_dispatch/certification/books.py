@@ -43,14 +43,14 @@ class Bet:
 
     @property
     def to_repeat(self) -> tuple[Booking, ...]:
-        """Requests whose outcome is unknown; never a debit after its rollback was sent."""
+        """Requests whose outcome is unknown; never a debit whose rollback may be booked."""
         return tuple(
             each
             for each in (*self.placements, *self.ends)
             if each.effect is Effect.UNKNOWN
             and not each.is_answered
             and each.is_signed
-            and not (each.request.method is Method.BET_MAKE and self.rollbacks_of(each))
+            and not any(rollback.is_signed and rollback.may_be_booked for rollback in self.rollbacks_of(each))
         )
 
     @property

@@ -102,11 +102,11 @@ class Reverser:
         self._begin(patience)
         refusals: tuple[str, ...] = ()
         for _ in range(_ROUNDS):
-            await self._settle()
+            was_unsettled = await self._settle()
             if self._is_unreachable:
                 break
             is_compensated, refusals = await self._compensate()
-            if refusals or not is_compensated:
+            if refusals or not (was_unsettled or is_compensated):
                 break
         starts = starts_of(self._journal.entries)
         players = [
@@ -136,8 +136,9 @@ class Reverser:
     def _money(self, subunits: int) -> str:
         return money(subunits, self._journal.head.currency, self._journal.head.digits)
 
-    async def _settle(self, scenario_id: str = "") -> None:
-        """Repeat what is unknown, the debits first, and roll back what is open."""
+    async def _settle(self, scenario_id: str = "") -> bool:
+        """Repeat what is unknown, the debits first, and roll back what is open; whether any was."""
+        was_unsettled = False
         for is_placement in (True, False):
             unknown = [
                 booking
@@ -145,9 +146,11 @@ class Reverser:
                 for booking in bet.to_repeat
                 if (booking.request.method is Method.BET_MAKE) is is_placement
             ]
+            was_unsettled |= bool(unknown)
             await run_all(partial(self._until_definite, booking.request) for booking in unknown)
         opened = [placement for bet in self._bets(scenario_id) for placement in bet.to_roll_back]
         await run_all(partial(self._until_definite, self._undoing(placement)) for placement in opened)
+        return was_unsettled or bool(opened)
 
     def _undoing(self, placement: Booking) -> Prepared:
         """Return the rollback of a placement; the bytes of the first one if it was sent before."""

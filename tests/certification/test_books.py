@@ -78,15 +78,17 @@ class Run:
             self.entries.append(outcome_entry(self.sendings, outcome))
 
     def undo(self) -> None:
-        """Do what a reversal does."""
-        for is_placement in (True, False):
-            for bet in bets_of(self.entries):
-                for booking in bet.to_repeat:
+        """Do what a reversal does, in as many rounds."""
+        for _ in range(3):
+            before = self.sendings
+            for is_placement in (True, False):
+                for booking in [booking for bet in bets_of(self.entries) for booking in bet.to_repeat]:
                     if (booking.request.method is Method.BET_MAKE) is is_placement:
                         self.send(request(booking.request.method, booking.request.bet_id, booking.request))
-        for bet in bets_of(self.entries):
-            for placement in bet.to_roll_back:
+            for placement in [placement for bet in bets_of(self.entries) for placement in bet.to_roll_back]:
                 self.send(rollback(placement.request))
+            if self.sendings == before:
+                return
 
     @property
     def net(self) -> int:
