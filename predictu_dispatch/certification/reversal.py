@@ -121,7 +121,7 @@ class Reverser:
         return Reversal(
             rolled_back=rolled_back - self._done_before[0],
             compensated=compensated - self._done_before[1],
-            unresolved=(*unresolved(self._bets(), self._money), *refusals),
+            unresolved=(*unresolved(self._bets(), players, self._money), *refusals),
             players=tuple(players),
         )
 
