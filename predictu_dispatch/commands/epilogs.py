@@ -48,8 +48,12 @@ _ENDINGS: Final = {
         "something of it is unfinished or needs review", ('operator retire op_abc123 --reason "contract ended"',)
     ),
     "ping": _Ending("a PING failed or could not be sent", ("ping op_abc123", "ping --all")),
-    "keys new": _Ending("a key exists", ("keys new op_abc123", "keys new --audit"), uses_database=False),
-    "keys public": _Ending("a key is damaged", ("keys public op_abc123 --format pem",), uses_database=False),
+    "keys new": _Ending(
+        "a key exists", ("keys new op_abc123", "keys new op_abc123 --sandbox", "keys new --audit"), uses_database=False
+    ),
+    "keys public": _Ending(
+        "a key is damaged", ("keys public op_abc123 --format pem", "keys public --certify"), uses_database=False
+    ),
     "keys stage": _Ending("a key is staged", ("keys stage op_abc123",), uses_database=False),
     "keys activate": _Ending("no key is staged", ("keys activate op_abc123",), uses_database=False),
     "keys revert": _Ending("there is no previous key", ("keys revert op_abc123",), uses_database=False),

@@ -9,7 +9,7 @@ from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.edge.config.loader import load_config
 from tests.support.key_commands import operator_file, run
 
-SANDBOX = '[sandbox]\ncallback_url = "{url}"\nkey_file = "keys/{operator}.sandbox.pem"\nplayers = ["p-1"]\n'
+SANDBOX = '[sandbox]\ncallback_url = "{url}"\nkey_file = "sandbox/{operator}.pem"\nplayers = ["p-1"]\n'
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def own_key(folder: Path, operator: str, infix: str = "") -> Path:
 
 
 def sandbox_key(folder: Path, operator: str, infix: str = "") -> Path:
-    return folder / "operators" / "keys" / f"{operator}.sandbox{infix}.pem"
+    return folder / "operators" / "sandbox" / f"{operator}{infix}.pem"
 
 
 def refusals(dispatcher: Path) -> list[str]:
@@ -56,7 +56,7 @@ def test_a_live_key_of_any_operator_is_refused(dispatcher: Path, infix: str, san
         create_key_file(live, "EdDSA")
     shutil.copy(live, sandbox_key(dispatcher.parent, "op_a", sandbox_infix))
     [line] = refusals(dispatcher)
-    assert line.startswith('operators/op_a.toml: sandbox.key_file = "keys/op_a.sandbox.pem": key ')
+    assert line.startswith('operators/op_a.toml: sandbox.key_file = "sandbox/op_a.pem": key ')
     assert line.endswith(
         " is a live key of op_b; set another file, then predictu-dispatch keys new op_a --sandbox: a run moves money,"
         " so it must never reach a live wallet"
@@ -80,8 +80,8 @@ def test_secrets_that_others_can_read_are_refused(dispatcher: Path) -> None:
         key.chmod(0o644)
     assert refusals(dispatcher) == [
         (
-            'operators/op_a.toml: sandbox.key_file = "keys/op_a.sandbox.pem": others can access'
-            " operators/keys/op_a.sandbox.pem (mode 0644); run: chmod 600 operators/keys/op_a.sandbox.pem"
+            'operators/op_a.toml: sandbox.key_file = "sandbox/op_a.pem": others can access'
+            " operators/sandbox/op_a.pem (mode 0644); run: chmod 600 operators/sandbox/op_a.pem"
         ),
         (
             'dispatcher.toml: certify.key_file = "certify/certify.pem": others can access certify/certify.pem'
@@ -95,7 +95,7 @@ def test_missing_keys_name_the_commands_that_make_them(dispatcher: Path) -> None
     (dispatcher.parent / "certify" / "certify.pem").unlink()
     assert refusals(dispatcher) == [
         (
-            'operators/op_b.toml: sandbox.key_file = "keys/op_b.sandbox.pem": no such file or directory; to create one:'
+            'operators/op_b.toml: sandbox.key_file = "sandbox/op_b.pem": no such file or directory; to create one:'
             " predictu-dispatch keys new op_b --sandbox"
         ),
         (

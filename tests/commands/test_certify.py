@@ -180,6 +180,14 @@ def test_a_failure_says_what_it_costs_and_the_line_that_repeats_it(operator: Tri
     assert "1 scenario failed: signature-next-key." in again.stdout
 
 
+def test_the_ledger_is_compared_again_with_all_that_was_played(operator: TrialOperator) -> None:
+    words = [f"{operator.url}/no-ledger" if word.endswith("/ledger") else word for word in operator.words]
+    result = certify(*words, *FAST, "--only", "ledger")
+    assert result.exit_code == 1, result.output
+    [line] = re.findall(r"^  again: +(.*)$", result.stdout, re.MULTILINE)
+    assert line.endswith(" ".join((*FAST, "--only", "ledger")))
+
+
 @pytest.mark.parametrize(
     ("scenario", "until", "expectation"),
     [

@@ -160,7 +160,7 @@ def test_each_shell_gets_its_script(shell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["--help", *(f"{verb} --help" for verb in ("status", "show", "find", "why", "ping", "keys"))]
+    "line", ["--help", *(f"{verb} --help" for verb in ("status", "show", "find", "why", "ping", "keys", "certify"))]
 )
 @pytest.mark.parametrize("variable", ["", "bash_complete"])
 def test_neither_help_nor_completion_imports_what_is_slow(variable: str, line: str) -> None:

@@ -80,7 +80,7 @@ def _run(invocation: Invocation, operator: str | None, options: Options) -> None
         scenarios,
         expected=expected,
         reports=options["reports"],
-        is_whole_suite=not options["only"],
+        only=options["only"],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,13 +43,17 @@ def progress(result: ScenarioResult) -> Styled:
 
 
 def print_summary(
-    result: RunResult, chosen: Chosen, expected: Sequence[ExpectedFailure], reasons: Sequence[str]
+    result: RunResult,
+    expected: Sequence[ExpectedFailure],
+    reasons: Sequence[str],
+    *,
+    repeat_line: Callable[[str], str],
 ) -> None:
     """Print what was found, what it costs, what to do, and what the run left at each player."""
     print_line()
     for one in result.results:
         if one.verdict in _FAILING:
-            _print_failure(one, chosen, expected)
+            _print_failure(one, expected, repeat_line(one.scenario.id))
     for one in result.results:
         if one.verdict is ScenarioVerdict.WARNING:
             _print_title(one)
@@ -89,7 +93,7 @@ def counts_text(result: RunResult) -> str:
     return ", ".join(f"{number} {_NAMES[verdict]}" for verdict, number in counts.items() if number)
 
 
-def _print_failure(result: ScenarioResult, chosen: Chosen, expected: Sequence[ExpectedFailure]) -> None:
+def _print_failure(result: ScenarioResult, expected: Sequence[ExpectedFailure], again: str) -> None:
     _print_title(result)
     for known in expected:
         if is_expected(result, [known]):
@@ -99,7 +103,7 @@ def _print_failure(result: ScenarioResult, chosen: Chosen, expected: Sequence[Ex
     if result.scenario.fix:
         _print_field("do", result.scenario.fix)
     # A line to copy is not wrapped.
-    print_line(f"{_INDENT}again:    {chosen.line('--only', result.scenario.id)}")
+    print_line(f"{_INDENT}again:    {again}")
     print_line()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -22,6 +23,7 @@ from predictu_dispatch.certification.reversal import clean
 from predictu_dispatch.certification.run_verdict import why_not_passed
 from predictu_dispatch.certification.runner import play
 from predictu_dispatch.certification.scenario import Scenario
+from predictu_dispatch.certification.steps import Pause, ReadLedger
 from predictu_dispatch.commands.certify.certificates import signer_of
 from predictu_dispatch.commands.certify.lines import (
     print_cleaned,
@@ -90,9 +92,12 @@ def play_run(
     *,
     expected: Sequence[Expected],
     reports: Path,
-    is_whole_suite: bool,
+    only: Sequence[str],
 ) -> NoReturn:
-    """Play the scenarios, write the reports, print the summary, and end the command."""
+    """Play the scenarios, write the reports, print the summary, and end the command.
+
+    `only` are the names that chose the scenarios; empty for the whole suite.
+    """
     run = run_id(datetime.now(UTC), secrets.token_bytes(2))
     folder, clean_line = reports / run, chosen.line("--clean", run)
 
@@ -105,13 +110,17 @@ def play_run(
                 run=run,
                 on_result=lambda one: _say(invocation, progress(one)),
                 stop=interruption.stop,
-                is_whole_suite=is_whole_suite,
+                is_whole_suite=not only,
             )
         return result, interruption.number
 
     _say(invocation, f"Run {run}: {count(len(scenarios), 'scenario')} against {chosen.target.settings.callback_url}")
+    pause_s = max((step.seconds for one in scenarios for step in one.steps if isinstance(step, Pause)), default=0)
+    if pause_s:
+        _say(invocation, f"One of them waits {pause_s:.0f} s, so the run lasts longer than that.")
     with _refusals(invocation, clean_line):
         result, interrupted_by = asyncio.run(played())
+    repeat_line = partial(_repeat_line, chosen, scenarios, only)
     known = judged(expected, result.results, result.ended_at.date())
     reasons = why_not_passed(result, known)
     sign, why_unsigned = signer_of(result, chosen, known)
@@ -121,7 +130,7 @@ def play_run(
         written = report.write(
             result,
             folder,
-            repeat_line=lambda scenario_id: chosen.line("--only", scenario_id),
+            repeat_line=repeat_line,
             clean_line=clean_line,
             expected=known,
             notes=chosen.notes,
@@ -139,13 +148,20 @@ def play_run(
             }
         )
     else:
-        print_summary(result, chosen, known, reasons)
+        print_summary(result, known, reasons, repeat_line=repeat_line)
         print_reports(written, why_unsigned, chosen.notes)
     if unwritten:
         print_error(unwritten)
     if interrupted_by:
         sys.exit(_SIGNALLED + interrupted_by)
     sys.exit(EXIT_FAILED if reasons or unwritten else 0)
+
+
+def _repeat_line(chosen: Chosen, scenarios: Sequence[Scenario], only: Sequence[str], scenario_id: str) -> str:
+    """The line that plays a scenario again; with the ledger, it plays all that the run played."""
+    [steps] = (one.steps for one in scenarios if one.id == scenario_id)
+    names = only if any(isinstance(step, ReadLedger) for step in steps) else [scenario_id]
+    return chosen.line(*(word for name in names for word in ("--only", name)))
 
 
 def clean_run(invocation: Invocation, chosen: Chosen, run: str, reports: Path) -> NoReturn:

@@ -58,7 +58,7 @@ def print_certify_key(invocation: Invocation) -> None:
 
 
 def create_sandbox_key(invocation: Invocation, operator: str, algorithm: SigningAlgorithm | None) -> None:
-    """Create [sandbox] key_file, or keys/OPERATOR.sandbox.pem if it is not set."""
+    """Create [sandbox] key_file, or sandbox/OPERATOR.pem if it is not set."""
     from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.edge.config.operator_file import read_operator_settings  # noqa: PLC0415
 
@@ -72,7 +72,7 @@ def create_sandbox_key(invocation: Invocation, operator: str, algorithm: Signing
         raise click.UsageError(
             f'{file} says algorithm = "{settings.signing.algorithm}", which its sandbox has too; omit --algorithm'
         )
-    name = settings.sandbox.key_file or f"keys/{operator}.sandbox.pem"
+    name = settings.sandbox.key_file or f"sandbox/{operator}.pem"
     path = file.parent / name
     key = _created(invocation, path, settings.signing.algorithm, to_print=f"openssl pkey -pubout -in {path}")
     if invocation.json:
