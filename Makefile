@@ -1,7 +1,7 @@
 # Main targets: `make demo` and `make test`. Run `make lint` before a commit.
 # ARGS is passed to the command: make test ARGS='-n0 -x tests/test_imports.py'
 
-.PHONY: demo test lint bench bench-isolation evidence chaos newest-aiohttp clean
+.PHONY: demo test lint bench bench-isolation evidence chaos certification newest-aiohttp clean
 .DEFAULT_GOAL := test
 
 VENV := .venv
@@ -37,6 +37,12 @@ evidence: $(STAMP)
 # Injects faults for two minutes and checks the money afterwards.
 chaos: $(STAMP)
 	@$(BIN)/python -m tests.chaos.chaos $(ARGS)
+
+# Plays the whole certification against every mutant and every correct operator, and 50 times on one
+# sandbox; writes the kill matrix and its table in the documents. Takes an hour on two idle cores.
+certification: $(STAMP)
+	@$(BIN)/python -m tests.certification.kill_matrix $(ARGS)
+	@$(BIN)/python -m tests.support.certification_documents
 
 # Runs the tests of the HTTP client with the newest aiohttp and httptools, whatever pyproject.toml
 # allows, in an environment of its own: whether the upper bound of aiohttp can be raised. pip prints

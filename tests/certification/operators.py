@@ -95,9 +95,9 @@ class CorrectOperator:
 
 
 @asynccontextmanager
-async def slow_behind_a_proxy(folder: Path) -> AsyncIterator[Sandbox]:
-    """Run the reference operator behind a proxy that takes 0.5 s and closes every connection."""
-    async with changed_operator(folder) as sandbox, closing_proxy(sandbox.url, delay_s=0.5) as url:
+async def slow_behind_a_proxy(folder: Path, *, delay_s: float = 0.5) -> AsyncIterator[Sandbox]:
+    """Run the reference operator behind a proxy that is slow and closes every connection."""
+    async with changed_operator(folder) as sandbox, closing_proxy(sandbox.url, delay_s=delay_s) as url:
         yield replace(sandbox, url=url)
 
 

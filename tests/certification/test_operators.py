@@ -1,0 +1,68 @@
+"""Correct operators that differ pass, and leave each player what he had by their own books."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from predictu_dispatch.certification.run_verdict import why_not_passed
+from predictu_dispatch.certification.scenario import Group
+from tests.certification.example_operators import need
+from tests.certification.operators import (
+    DIFFERENT,
+    GO,
+    NODE,
+    REFERENCE,
+    CorrectOperator,
+    slow_behind_a_proxy,
+    wrongly_found,
+)
+from tests.certification.playing import SCENARIOS, hastened, played, told
+from tests.certification.sandbox import BALANCE, PLAYERS
+
+_IS_FULL = os.environ.get("TEST_SIZE") == "full"
+_AT_ONCE = (REFERENCE, *DIFFERENT[:-1])
+_SLOW = DIFFERENT[-1]
+
+
+async def _check(operator: CorrectOperator, folder: Path) -> None:
+    """Play the whole suite in an empty folder; nothing is found and no money is gone."""
+    async with operator.start(folder) as sandbox:
+        result = await played(sandbox)
+        assert not wrongly_found(operator, result), f"{operator.name}\n{told(result)}"
+        assert not why_not_passed(result), f"{operator.name}\n{told(result)}"
+        assert all(player.net == 0 for player in result.reversal.players)
+        if operator not in (NODE, GO):
+            assert sandbox.balances() == dict.fromkeys(PLAYERS, BALANCE)
+
+
+async def test_correct_operators_that_differ_pass_the_whole_suite(tmp_path_factory: pytest.TempPathFactory) -> None:
+    # All at once, because a run mostly waits for a pause of 70 s. With TEST_SIZE=full all of them.
+    played_here = _AT_ONCE if _IS_FULL else (REFERENCE, _named("decimal"), _named("own-status-names"))
+    folders = tmp_path_factory.mktemp
+    await asyncio.gather(*(_check(operator, folders(operator.name)) for operator in played_here))
+
+
+@pytest.mark.parametrize("operator", [pytest.param(NODE, marks=need("node")), pytest.param(GO, marks=need("go"))])
+@pytest.mark.skipif(not _IS_FULL, reason="75 s each; TEST_SIZE=full, and `make certification` plays them too")
+async def test_operators_in_other_languages_pass_the_whole_suite(tmp_path: Path, operator: CorrectOperator) -> None:
+    await _check(operator, tmp_path)
+
+
+@pytest.mark.skipif(not _IS_FULL, reason="5 minutes; TEST_SIZE=full, and `make certification` plays it too")
+async def test_a_slow_operator_behind_a_proxy_that_closes_every_connection_passes(tmp_path: Path) -> None:
+    await _check(_SLOW, tmp_path)
+
+
+async def test_behind_a_proxy_that_closes_every_connection_only_its_scenario_warns(tmp_path: Path) -> None:
+    short = [hastened(each, 20.0) for each in SCENARIOS.values() if each.group not in (Group.LOAD, Group.LEDGER)]
+    async with slow_behind_a_proxy(tmp_path, delay_s=0.0) as sandbox:
+        result = await played(sandbox, short)
+    assert not wrongly_found(_SLOW, result), told(result)
+    assert not why_not_passed(result), told(result)
+    assert [one.scenario.id for one in result.results if one.findings] == ["connection-keep-alive"]
+
+
+def _named(name: str) -> CorrectOperator:
+    return next(operator for operator in DIFFERENT if operator.name == name)
