@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Final, assert_never
 
 from predictu_dispatch.certification.observation import Observed, Outcome, Sent
@@ -34,12 +35,23 @@ _LEDGER_MARGIN: Final = timedelta(minutes=5)
 """The operator's clock may differ from ours."""
 
 
+class Reach(Enum):
+    """How the operator behaved when a scenario ended early."""
+
+    ANSWERS = "answers"
+    SILENT = "silent"
+    """There was a connection, and no answer."""
+    DOWN = "down"
+    """There was no connection."""
+
+
 class EndedError(Exception):
     """A scenario cannot be played to its end; `stops_run` is why the run must stop too, or ""."""
 
-    def __init__(self, finding: Finding, *, stops_run: str = "") -> None:
+    def __init__(self, finding: Finding, *, reach: Reach = Reach.ANSWERS, stops_run: str = "") -> None:
         super().__init__(finding.observed)
         self.finding = finding
+        self.reach = reach
         self.stops_run = stops_run
 
 
@@ -156,7 +168,7 @@ class Playing:
         self.observed.balances[name] = balances
         self._newest |= balances
         if unread:
-            raise EndedError(_unread_finding(unread))
+            raise EndedError(_unread_finding(unread), reach=_reach_of(unread))
         return {player: balance for player, balance in balances.items() if balance is not None}
 
     async def _read_and_check(self, name: str) -> None:
@@ -179,6 +191,13 @@ class Playing:
             advice="Compare amount_format with what the wallet reads: subunits or decimal numbers. Nobody else may use"
             " the test players during a run.",
         )
+
+
+def _reach_of(unread: Sequence[Sent]) -> Reach:
+    outcomes = {sent.outcome for sent in unread}
+    if outcomes == {Outcome.NOT_SENT}:
+        return Reach.DOWN
+    return Reach.SILENT if outcomes <= {Outcome.NOT_SENT, Outcome.NO_ANSWER} else Reach.ANSWERS
 
 
 def _unread_finding(unread: Sequence[Sent]) -> Finding:

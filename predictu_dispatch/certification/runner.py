@@ -14,14 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from predictu_dispatch.certification.entries import JOURNAL_VERSION, RunEntry, StartEntry, VerdictEntry
+from predictu_dispatch.certification.entries import JOURNAL_VERSION, RunEntry, VerdictEntry
 from predictu_dispatch.certification.journal import Journal, RunRefusedError
 from predictu_dispatch.certification.limits import Limits, RequestCapError
-from predictu_dispatch.certification.observation import Outcome, Sent, money
-from predictu_dispatch.certification.playing import EndedError, Playing
-from predictu_dispatch.certification.recording import RecordingSender, read_balance
-from predictu_dispatch.certification.requests import build
-from predictu_dispatch.certification.required_money import required_money
+from predictu_dispatch.certification.observation import Sent
+from predictu_dispatch.certification.playing import EndedError, Playing, Reach
+from predictu_dispatch.certification.recording import RecordingSender
 from predictu_dispatch.certification.result import Reversal, RunResult, ScenarioResult
 from predictu_dispatch.certification.reversal import AFTER_RUN, Patience, Reverser
 from predictu_dispatch.certification.scenario import (
@@ -33,13 +31,12 @@ from predictu_dispatch.certification.scenario import (
 )
 from predictu_dispatch.certification.schedule import batches, needs_of, parts
 from predictu_dispatch.certification.sender import Sender
+from predictu_dispatch.certification.starts import Starts
 from predictu_dispatch.certification.steps import BEFORE, Step
 from predictu_dispatch.certification.target import Target
-from predictu_dispatch.core.methods import Method
 
+_SILENT_MAX: Final = 2
 INTERRUPTED: Final = "it was interrupted"
-START: Final = "start"
-"""The scenario id of the balances that are read before the first scenario."""
 _WORST_LAST: Final = list(ScenarioVerdict)
 
 
@@ -157,7 +154,9 @@ class _Runner:
         self._sender = sender
         self._on_result = on_result
         self._started_at = started_at
-        self._starts: dict[int, int] = {}
+        self._starts = Starts(target, journal, self._recording)
+        self._silent_in_a_row = 0
+        """Scenarios, one after the other, whose balances had no answer."""
         self._turn = asyncio.Lock()
         """Held while something is sent; fair, so a scenario whose pause is over comes next."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -172,12 +171,12 @@ class _Runner:
                 self._skip(scenario, "; ".join(NEED_TEXTS[need] for need in missing))
             else:
                 playable.append(scenario)
-        await self._read_starts()
-        self._check_money(playable)
+        await self._starts.read()
+        self._starts.check(playable)
         for batch in batches(playable):
-            if len(self._starts) < len(self._target.players):
-                await self._read_starts()
-                self._check_money(playable)
+            if self._starts.missing:
+                await self._starts.read()
+                self._starts.check(playable)
             async with asyncio.TaskGroup() as group:
                 for scenario in batch:
                     if self.stopped:
@@ -253,64 +252,30 @@ class _Runner:
             else:
                 await playing.resume()
             await playing.play(steps)
-            return await playing.finish() if is_last else None
+            findings = await playing.finish() if is_last else None
         except EndedError as ended:
+            self._silent_in_a_row += ended.reach is Reach.SILENT
             if ended.stops_run:
                 self._stop(ended.stops_run)
+            elif ended.reach is Reach.DOWN or self._silent_in_a_row >= _SILENT_MAX:
+                self._stop(f"the operator could not be reached: {ended.finding.observed}")
             return (ended.finding,)
+        self._silent_in_a_row = 0
+        return findings
 
     async def _begin(self, playing: Playing) -> None:
         """Read the balances ahead of the first step; nothing is debited from an unknown balance."""
-        missing = [player for player in range(len(self._target.players)) if player not in self._starts]
+        missing = self._starts.missing
         if not missing or playing.scenario.group is Group.CONNECTION:
             await playing.begin(playing.players)
             return
         try:
             await playing.begin(range(len(self._target.players)))
         except EndedError as ended:
-            raise EndedError(ended.finding, stops_run=f"balances cannot be read: {ended.finding.observed}") from None
+            why = f"balances cannot be read: {ended.finding.observed}"
+            raise EndedError(ended.finding, reach=ended.reach, stops_run=why) from None
         balances = playing.observed.balances[BEFORE]
-        self._add_starts({player: balances[player] or 0 for player in missing})
-
-    async def _read_starts(self) -> None:
-        """Read the players' balances. Raises RunRefusedError for a player who is unknown."""
-        found: dict[int, int] = {}
-        for player, player_id in enumerate(self._target.players):
-            request = build(
-                run=self._run,
-                scenario_id=START,
-                name=f"balance-{self._journal.next_n()}",
-                method=Method.BALANCE,
-                target=self._target,
-                now=datetime.now(UTC),
-                player_id=player_id,
-            )
-            sent = (await read_balance(self._recording, request))[-1]
-            if sent.outcome is Outcome.REFUSED:
-                raise RunRefusedError(
-                    f"player {player_id}: the operator refuses its BALANCE with status"
-                    f" {sent.judgement.operator_status}; create the player in {self._target.currency}, or name another"
-                )
-            if sent.balance is not None:
-                found[player] = sent.balance
-        self._add_starts({player: balance for player, balance in found.items() if player not in self._starts})
-
-    def _add_starts(self, balances: dict[int, int]) -> None:
-        self._starts |= balances
-        players = self._target.players
-        self._journal.append(
-            [StartEntry(player_id=players[player], balance=balance) for player, balance in balances.items()]
-        )
-
-    def _check_money(self, scenarios: Sequence[Scenario]) -> None:
-        """Raise RunRefusedError if a player cannot pay for the scenarios."""
-        required = required_money(scenarios, len(self._target.players))
-        for player, balance in self._starts.items():
-            if balance < required[player]:
-                has, needed = (
-                    money(amount, self._target.currency, self._target.digits) for amount in (balance, required[player])
-                )
-                raise RunRefusedError(f"player {self._target.players[player]} has {has}; the scenarios need {needed}")
+        self._starts.add({player: balances[player] or 0 for player in missing})
 
     def _stop(self, reason: str) -> None:
         """Stop the run: no scenario begins, and those in the middle are cut short."""

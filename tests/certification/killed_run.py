@@ -1,8 +1,8 @@
 """Plays the small scenarios, or cleans a run, in a process that kills itself at a chosen moment.
 
 Arguments: URL, folder of the keys, folder of the run, `play` or `clean`, and the moment: a
-kind and a number. `write N`: before the Nth write to the journal. `torn N`: in the middle of it.
-`written N`: after it, before its sync. `sent N`: when the Nth request is in the kernel's buffer.
+kind and a number. `torn N`: in the middle of the Nth write to the journal. `written N`: after it,
+before its sync. `sent N`: when the Nth request is in the kernel's buffer.
 `never 0`: not at all.
 """
 
@@ -32,8 +32,6 @@ def kill_at(kind: str, number: int) -> None:
 
     def write_or_die(descriptor: int, octets: Buffer) -> int:
         is_last = next(writes) == number
-        if is_last and kind == "write":
-            _die()
         if is_last and kind == "torn":
             write(descriptor, bytes(octets)[: len(bytes(octets)) // 2])
             _die()

@@ -1,10 +1,13 @@
 """Runs that are killed at any moment and then cleaned: by the operator's books, nothing moved."""
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
 from pathlib import Path
+
+import pytest
 
 from predictu_dispatch.certification.result import Reversal
 from predictu_dispatch.certification.reversal import Patience, clean
@@ -53,10 +56,16 @@ async def assert_is_undone(sandbox: Sandbox, folder: Path) -> None:
     assert bookings(sandbox) == booked
 
 
+@pytest.fixture(autouse=IS_FULL)
+def no_time_limit() -> None:
+    # The limit is for tests that hang; TEST_SIZE=full runs for minutes.
+    faulthandler.cancel_dump_traceback_later()
+
+
 async def test_a_run_that_is_killed_at_any_write_is_undone_to_the_cent(tmp_path: Path) -> None:
     numbers = range(1, 1_000) if IS_FULL else (2, 11, 24, 37, 52, 61, 75, 88, 99, 109)
     async with changed_operator(tmp_path) as sandbox:
-        for kind in ("write", "torn", "written") if IS_FULL else ("torn", "written"):
+        for kind in ("torn", "written"):
             for number in numbers if IS_FULL else numbers[kind == "torn" :: 2]:
                 folder = tmp_path / f"{kind}-{number}"
                 if not await killed(sandbox, folder, "play", kind, number):

@@ -45,8 +45,14 @@ async def test_what_an_operator_that_is_down_did_not_undo_is_listed_and_cleaned_
             if result.scenario is ENDED:
                 gate.shut()
 
-        result = await play(sandbox.target(), [ENDED], folder, run="run", on_result=shut, patience=SHORT)
-        assert result.results[0].verdict is ScenarioVerdict.PASSED
+        scenarios = [ENDED, small("small-one", debit("a")), small("small-two", debit("a"))]
+        result = await play(sandbox.target(), scenarios, folder, run="run", on_result=shut, patience=SHORT)
+        assert [each.verdict for each in result.results] == [
+            ScenarioVerdict.PASSED,
+            ScenarioVerdict.FAILED,
+            ScenarioVerdict.SKIPPED,
+        ]
+        assert result.stopped.startswith("the operator could not be reached: player player-1: not sent: ")
         assert nets(result.reversal.players) == dict.fromkeys(PLAYERS)
         (sentence,) = result.reversal.unresolved
         assert "cert-run-small-ended-open of player player-2: the rollback of 5.00 EUR was not confirmed" in sentence
