@@ -171,6 +171,7 @@ def not_confirmed(*of: str) -> Answered:
         accepted=(Outcome.REFUSED, Outcome.NOTHING_TO_REVERSE),
         put_off=ScenarioVerdict.PASSED,
         warned=_UNCLEAR,
+        reviewed=(Outcome.UNDECLARED,),
         declare_as="rejected",
         advice="Answer a business rejection.",
     )
@@ -184,6 +185,7 @@ def preferably_refused(*of: str) -> Answered:
         accepted=(Outcome.REFUSED, Outcome.NOTHING_TO_REVERSE),
         put_off=ScenarioVerdict.PASSED,
         warned=(Outcome.CONFIRMED, *_UNCLEAR),
+        reviewed=(Outcome.UNDECLARED,),
         declare_as="rejected",
         advice="Answer a business rejection: a success says that it was booked.",
     )
@@ -196,8 +198,9 @@ def preferably_first_answer(*of: str) -> Answered:
         meaning="answered as the first time, or rejected",
         accepted=(Outcome.CONFIRMED, Outcome.REFUSED),
         warned=(Outcome.NOTHING_TO_REVERSE, *_UNCLEAR),
+        reviewed=(Outcome.UNDECLARED,),
         put_off=ScenarioVerdict.WARNING,
-        declare_as="success",
+        declare_as="rejected",
         advice="Answer a repeated request_id with DUPLICATE and the first result.",
     )
 
@@ -234,14 +237,13 @@ def unauthorized(*of: str) -> Answered:
         of=of,
         meaning="refused with 401",
         accepted=(Outcome.UNAUTHORIZED,),
-        warned=(Outcome.REFUSED, *_UNCLEAR),
+        warned=(Outcome.REFUSED, Outcome.UNDECLARED, *_UNCLEAR),
         put_off=ScenarioVerdict.WARNING,
         advice="Answer 401: Predictu then repeats the request and alerts a person. A business status ends it.",
     )
 
 
 _UNCLEAR: Final = (
-    Outcome.UNDECLARED,
     Outcome.UNAUTHORIZED,
     Outcome.MISCONFIGURED,
     Outcome.TRY_AGAIN,

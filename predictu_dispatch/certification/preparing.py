@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
@@ -121,6 +121,7 @@ class _Preparing:
             rollback_of=rollback_of,
             request_id=request_id,
             further=step.further,
+            age_s=step.age_s,
             is_reordered=step.is_reordered,
             token=step.token,
             delivery=step.delivery,
@@ -131,7 +132,7 @@ class _Preparing:
     def _own_id(self, name: str) -> str:
         return str(request_id_of(self.run, self.scenario_id, name)) if name else ""
 
-    def _build(self, name: str, method: Method, *, bet: str, **rest: Any) -> Prepared:  # noqa: ANN401 - build()'s own
+    def _build(self, name: str, method: Method, *, bet: str, age_s: int = 0, **rest: Any) -> Prepared:  # noqa: ANN401 - build()'s own
         bet_id = bet_id_of(self.run, self.scenario_id, bet) if bet else ""
         return build(
             run=self.run,
@@ -139,7 +140,7 @@ class _Preparing:
             name=name,
             method=method,
             target=self.target,
-            now=self.now,
+            now=self.now - timedelta(seconds=age_s),
             bet_id=bet_id,
             **rest,
         )

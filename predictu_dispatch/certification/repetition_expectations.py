@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from predictu_dispatch.certification.expectations import listed, sent_as
@@ -49,23 +49,31 @@ class SameAnswer:
         return f"{listed(self.of)}: a repetition is answered with the transaction_id and balance of the first time."
 
     def findings(self, seen: Observed) -> Iterator[Finding]:
+        confirmed = [sent for sent in sent_as(seen, self.of) if sent.outcome is Outcome.CONFIRMED]
         first_by_id: dict[str, Sent] = {}
-        for sent in sent_as(seen, self.of):
-            if sent.outcome is not Outcome.CONFIRMED:
-                continue
+        for sent in confirmed:
             first = first_by_id.setdefault(sent.request_id, sent)
-            if sent.transaction_id is None:
-                yield self._finding(ScenarioVerdict.WARNING, f"{sent.name} has no transaction_id", first, sent)
-            elif first.transaction_id not in (None, sent.transaction_id):
-                ids = f"{first.name} has {first.transaction_id}, {sent.name} has {sent.transaction_id}"
-                yield self._finding(ScenarioVerdict.FAILED, ids, first, sent)
-            if sent.balance is None:
-                yield self._finding(ScenarioVerdict.WARNING, f"{sent.name} has no balance", first, sent)
-            elif first.balance not in (None, sent.balance):
-                balances = f"{first.name} has the balance {seen.money(first.balance or 0)}"
-                observed = f"{balances}, {sent.name} has {seen.money(sent.balance)}"
-                yield self._finding(ScenarioVerdict.FAILED, observed, first, sent)
+            if None not in (first.transaction_id, sent.transaction_id) and first.transaction_id != sent.transaction_id:
+                yield self._failed(first, sent, str(first.transaction_id), str(sent.transaction_id))
+            if first.balance is not None and sent.balance is not None and first.balance != sent.balance:
+                balances = (f"the balance {seen.money(each.balance or 0)}" for each in (first, sent))
+                yield self._failed(first, sent, *balances)
+        yield from self._missing("transaction_id", [sent.name for sent in confirmed if sent.transaction_id is None])
+        yield from self._missing("balance", [sent.name for sent in confirmed if sent.balance is None])
 
-    def _finding(self, verdict: ScenarioVerdict, observed: str, first: Sent, sent: Sent) -> Finding:
-        about = (sent.name,) if first is sent else (first.name, sent.name)
-        return Finding(verdict=verdict, expected=self.text, observed=f"{observed}.", about=about)
+    def _failed(self, first: Sent, sent: Sent, firsts: str, its: str) -> Finding:
+        return Finding(
+            verdict=ScenarioVerdict.FAILED,
+            expected=self.text,
+            observed=f"{first.name} has {firsts}, {sent.name} has {its}.",
+            about=(first.name, sent.name),
+        )
+
+    def _missing(self, field: str, names: Sequence[str]) -> Iterator[Finding]:
+        if names:
+            yield Finding(
+                verdict=ScenarioVerdict.WARNING,
+                expected=self.text,
+                observed=f"{listed(names)} {'has' if len(names) == 1 else 'have'} no valid {field}.",
+                about=tuple(names),
+            )

@@ -90,6 +90,8 @@ class Send:
     """The name of an earlier request whose request_id is used again, with another body."""
     further: tuple[tuple[str, str], ...] = ()
     """Further members of `params`: name and JSON text, as they are, after the known ones."""
+    age_s: int = 0
+    """The body's timestamp is that many seconds old, as that of a callback that had to wait."""
     is_reordered: bool = False
     """The members of `params` are in reverse order."""
     token: TokenFault = TokenFault.NONE

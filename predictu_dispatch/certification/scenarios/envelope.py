@@ -12,6 +12,7 @@ from predictu_dispatch.certification.steps import AFTER, Send
 from predictu_dispatch.core.methods import Method
 
 _LARGE_CHARS: Final = 60_000
+_DAY_S: Final = 24 * 60 * 60
 _DECIMALS: Final = (10, 20, 70, 29, 57, 115)
 """As decimals 0.10, 0.20, 0.70, 0.29, 0.57, 1.15: binary floating point has none of them."""
 
@@ -97,6 +98,16 @@ SCENARIOS: Final = (
         steps=_pair(further=(("notes", '"' + "0123456789" * (_LARGE_CHARS // 10) + '"'),)),
         expectations=(confirmed("debit", "refund"), Moved(by=0)),
         fix="Allow bodies of 256 KiB in the server and in every proxy ahead of it.",
+    ),
+    Scenario(
+        id="envelope-old-timestamp",
+        group=Group.ENVELOPE,
+        title="A callback that waited for a day is accepted",
+        why="After an outage of yours, a win arrives with the timestamp of the day before and a new token. If it is"
+        " refused as too old, the player is owed 5.00 EUR and every repetition is refused too.",
+        steps=(debit(), Send(name="win", method=Method.BET_WIN, bet=BET, amount=STAKE, age_s=_DAY_S)),
+        expectations=(confirmed("debit", "win"), Moved(by=0)),
+        fix="Check the times of the token, iat and exp. The body's timestamp is that of the event, and has no limit.",
     ),
     Scenario(
         id="envelope-decimal-digits",

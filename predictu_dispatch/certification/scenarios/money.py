@@ -81,6 +81,16 @@ SCENARIOS: Final = (
         fix="Answer INSUFFICIENT_FUNDS with an HTTP code below 500. A 500 is repeated, and counts as an outage.",
     ),
     Scenario(
+        id="money-large-amount",
+        group=Group.MONEY,
+        title="An amount of more than 32 bits is not cut off",
+        why="4,294,967,396 subunits in 32 bits are 100. A debit of 42,949,673.96 EUR is then confirmed and takes 1.00"
+        " EUR.",
+        steps=(debit(amount=AboveBalance(by=2**32)),),
+        expectations=(not_confirmed("debit"), Moved(by=0)),
+        fix="Keep amounts in 64 bits, from the parser to the database.",
+    ),
+    Scenario(
         id="money-at-once-beyond-balance",
         group=Group.MONEY,
         title="Two debits at once do not overdraw the balance",

@@ -24,6 +24,18 @@ _READ: Final = "in-between"
 _ONE_TRANSACTION: Final = (
     "Book and store the answer in one database transaction, and finish it even if the client has gone."
 )
+_WAIT_OR_TOMBSTONE: Final = (
+    "Let the rollback wait for a debit that is being booked, or leave a tombstone that the debit finds."
+)
+
+
+def _volley(
+    name: str, method: Method = Method.BET_MAKE, *, again: str = "", delivery: Delivery = Delivery.COMPLETE
+) -> Volley:
+    """Return one request for each of many bets, all in flight at once."""
+    return Volley(
+        name=name, methods=(method,), amounts=(_TINY,), count=_MANY, in_flight=_MANY, again=again, delivery=delivery
+    )
 
 
 def _cut_debit(scenario_id: str, title: str, why: str, delivery: Delivery) -> Scenario:
@@ -148,7 +160,7 @@ SCENARIOS: Final = (
             Moved(by=0, until=_ROLLED_BACK),
             Moved(by=0, since=_ROLLED_BACK),
         ),
-        fix="Let the rollback wait for a debit that is being booked, or leave a tombstone that the debit finds.",
+        fix=_WAIT_OR_TOMBSTONE,
     ),
     Scenario(
         id="recovery-fifty-cut",
@@ -157,25 +169,9 @@ SCENARIOS: Final = (
         why="When a line or a proxy fails, everything in flight is repeated at once: fifty debits of 5.00 EUR that are"
         " booked twice are 250.00 EUR.",
         steps=(
-            Volley(
-                name="debits",
-                methods=(Method.BET_MAKE,),
-                amounts=(_TINY,),
-                count=_MANY,
-                in_flight=_MANY,
-                delivery=Delivery.CUT_AFTER_BODY,
-            ),
-            *(
-                Volley(
-                    name=name,
-                    methods=(Method.BET_MAKE,),
-                    amounts=(_TINY,),
-                    count=_MANY,
-                    in_flight=_MANY,
-                    again="debits",
-                )
-                for name in ("debits-again", "debits-once-more")
-            ),
+            _volley("debits", delivery=Delivery.CUT_AFTER_BODY),
+            _volley("debits-again", again="debits"),
+            _volley("debits-once-more", again="debits"),
         ),
         expectations=(
             confirmed_or_put_off("debits-again"),
@@ -183,5 +179,25 @@ SCENARIOS: Final = (
             Moved(by=-_MANY * _TINY),
         ),
         fix=_ONE_TRANSACTION,
+    ),
+    Scenario(
+        id="recovery-fifty-rolled-back",
+        group=Group.RECOVERY,
+        title="Fifty debits in flight that all break off can be rolled back",
+        why="If the line stays broken for longer than a bet can wait, everything in flight is rolled back at once. Each"
+        " debit that overtakes its rollback takes 5.00 EUR for a bet that does not exist.",
+        steps=(
+            _volley("debits", delivery=Delivery.CUT_AFTER_BODY),
+            _volley("rollbacks", Method.BET_ROLLBACK),
+            _volley("rollbacks-again", Method.BET_ROLLBACK, again="rollbacks"),
+            _volley("debits-again", again="debits"),
+        ),
+        expectations=(
+            rolled_back_or_put_off("rollbacks"),
+            rolled_back("rollbacks-again"),
+            preferably_first_answer("debits-again"),
+            Moved(by=0),
+        ),
+        fix=_WAIT_OR_TOMBSTONE,
     ),
 )
