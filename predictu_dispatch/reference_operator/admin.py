@@ -105,7 +105,7 @@ async def _faults_as_json(
         return await handler(request)
     except WalletError as fault:
         return web.json_response({"status": "CONFLICT", "message": str(fault)}, status=409)
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         return web.json_response({"status": "BAD_REQUEST", "message": str(fault)}, status=400)
 
 

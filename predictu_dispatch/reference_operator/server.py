@@ -151,7 +151,11 @@ def _listener(address: Address, option: str) -> socket.socket:
     try:
         return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
     except OSError as fault:
-        why = "address in use" if fault.errno == errno.EADDRINUSE else (fault.strerror or str(fault)).lower()
+        why = (
+            "address in use"
+            if fault.errno == errno.EADDRINUSE
+            else (fault.strerror or str(fault)).partition(" (")[0].lower()
+        )
         raise ListenError(
             f"cannot listen on {address.host}:{address.port}: {why}; choose another one with {option} HOST:PORT"
         ) from None

@@ -107,6 +107,24 @@ async def test_the_certify_line_has_the_statuses_of_the_readme(tmp_path: Path) -
     assert option(command, "--ledger") == [f"{line['url']}/ledger"]
 
 
+@pytest.mark.parametrize("options", [(), ("--amount-format", "decimal", "--algorithm", "RS256")])
+async def test_the_certify_line_can_be_run_as_it_is_printed(tmp_path: Path, options: tuple[str, ...]) -> None:
+    async with trial(tmp_path, *options) as line:
+        program, *arguments = line["certify"]
+        assert program == "predictu-dispatch"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "predictu_dispatch", *arguments),
+            *("--only", "connection-ping", "--only", "money-debit", "--only", "signature-next-key"),
+            *("--only", "ledger-each-booking-once"),
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE.parents[1])},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        printed, _ = await process.communicate()
+    assert process.returncode == 0, printed.decode()
+    assert len(re.findall(rb"(?m)^PASSED +[a-z-]+ ", printed)) == 4
+
+
 async def test_on_a_terminal_it_says_what_to_do_next(tmp_path: Path) -> None:
     terminal, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
