@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from joserfc.jwk import OKPKey, RSAKey
 
+from predictu_dispatch.core.merkle.note import VerifierKey
 from predictu_dispatch.edge.config.keys import create_key_file
-from tests.support.key_commands import operator_file, run
+from tests.support.key_commands import one_line, operator_file, run
 
 
 def test_a_new_key_file_is_private_whatever_the_umask_and_the_public_key_is_printed(dispatcher: Path) -> None:
@@ -129,6 +130,55 @@ def test_a_name_that_a_staged_or_previous_key_has_is_nobodys_active_key(dispatch
         result = run(dispatcher, "check")
         assert result.exit_code == 2
         assert "must not end in .next or .previous" in result.stderr
+
+
+def test_the_key_of_certificates_is_made_once_and_its_vkey_printed(dispatcher: Path) -> None:
+    made = run(dispatcher, "keys", "new", "--certify")
+    file = dispatcher.parent / "certify" / "certify.pem"
+    assert (made.exit_code, stat.S_IMODE(file.stat().st_mode)) == (0, 0o600)
+    assert 'set [certify] key_file = "certify/certify.pem"' in one_line(made.stdout)
+    assert run(dispatcher, "keys", "public", "--certify").exit_code == 2
+    dispatcher.write_text('[certify]\nkey_file = "certify/certify.pem"\n')
+    printed = run(dispatcher, "keys", "public", "--certify")
+    vkey = VerifierKey.parse(printed.stdout.strip())
+    assert (vkey.name, f"    {vkey}\n" in made.stdout) == ("certify.predictu", True)
+    again = run(dispatcher, "keys", "new", "--certify")
+    assert again.exit_code == 1
+    assert again.stderr == (
+        f"{file} exists and is not changed; to print its public half: predictu-dispatch keys public --certify\n"
+    )
+
+
+def test_a_sandbox_has_a_key_of_its_own_with_the_operators_algorithm(dispatcher: Path) -> None:
+    assert run(dispatcher, "keys", "new", "op_a", "--sandbox").exit_code == 2
+    file = operator_file(dispatcher, "op_a")
+    file.write_text(file.read_text().replace("[signing]", '[signing]\nalgorithm = "RS256"'))
+    made = run(dispatcher, "keys", "new", "op_a", "--sandbox")
+    assert made.exit_code == 0
+    assert 'set [sandbox] callback_url, key_file = "sandbox/op_a.pem", players' in one_line(made.stdout)
+    private = RSAKey.import_key((dispatcher.parent / "operators" / "sandbox" / "op_a.pem").read_bytes())
+    assert f'"kid": "{private.thumbprint()}"' in made.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "new",
+        "new op_a --certify",
+        "new --certify --audit",
+        "new --certify --algorithm RS256",
+        "new --sandbox",
+        "new op_a --sandbox --algorithm RS256",
+        "public",
+        "public op_a --certify",
+        "public --certify --format pem",
+    ],
+)
+def test_options_of_keys_that_contradict_each_other_create_nothing(dispatcher: Path, words: str) -> None:
+    operator_file(dispatcher, "op_a")
+    result = run(dispatcher, "keys", *words.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert not list(dispatcher.parent.rglob("*.pem"))
 
 
 def test_check_lists_the_operators(dispatcher: Path) -> None:

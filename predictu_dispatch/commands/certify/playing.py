@@ -150,6 +150,8 @@ def play_run(
     else:
         print_summary(result, known, reasons, repeat_line=repeat_line)
         print_reports(written, why_unsigned, chosen.notes)
+    if result.reversal.unresolved:
+        print_error(f"to undo what is left: {clean_line}")
     if unwritten:
         print_error(unwritten)
     if interrupted_by:
