@@ -37,7 +37,11 @@ async def mutant_running(mutant: Mutant, folder: Path, *, speed: float = 1.0) ->
     """Run the mutant. With a speed it forgets that much earlier: see `hastened`."""
     variables = {"SPEED": f"{speed:g}"}
     async with changed_operator(
-        folder, mutant.changes, amount_format=mutant.amount_format, variables=variables
+        folder,
+        mutant.changes,
+        amount_format=mutant.amount_format,
+        certificate=mutant.certificate,
+        variables=variables,
     ) as sandbox:
         yield replace(sandbox, timeout_s=mutant.timeout_s)
 

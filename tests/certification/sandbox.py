@@ -9,12 +9,15 @@ import asyncio
 import json
 import os
 import shutil
+import ssl
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import trustme
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -22,7 +25,7 @@ from predictu_dispatch.certification.target import Target
 from predictu_dispatch.core.operator_settings import OperatorSettings, StatusesSettings
 from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.reference_operator.admin import read_ledger
-from tests.certification.mutants.mutant import PACKAGE, Change
+from tests.certification.mutants.mutant import PACKAGE, Certificate, Change
 from tests.reference_operator.client import OPERATOR_ID
 
 PLAYERS = ("player-1", "player-2")
@@ -57,6 +60,7 @@ class Sandbox:
     timeout_s: float = 5.0
     """How long an answer to a request of the interactive lane may take."""
     has_ledger: bool = False
+    ssl_context: ssl.SSLContext | None = None
 
     @property
     def key_file(self) -> Path:
@@ -89,6 +93,7 @@ class Sandbox:
             players=PLAYERS,
             currency="EUR",
             digits=2,
+            ssl_context=self.ssl_context,
             ledger_url=f"{self.url}/ledger" if self.has_ledger else "",
         )
 
@@ -109,17 +114,19 @@ async def changed_operator(
     *,
     amount_format: str = "subunits",
     statuses: StatusesSettings = STATUSES,
+    certificate: Certificate | None = None,
     options: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Sandbox]:
     """Run a copy of the reference operator with these changes; it ends with the block."""
     copy_changed(folder, changes)
     key, next_key = new_key(folder / "sandbox.pem"), new_key(folder / "sandbox-next.pem")
+    context = None if certificate is None else issued(certificate, folder / "tls.pem")
     command = (
         *(sys.executable, "-m", PACKAGE.name, "--operator-id", OPERATOR_ID, "--listen", "127.0.0.1:0"),
         *("--public-key", "sandbox.pub", "--public-key", "sandbox-next.pub", "--database", "wallet.db"),
         *("--seed-players", str(len(PLAYERS)), "--seed-balance", str(BALANCE)),
-        *("--amount-format", amount_format, *options),
+        *("--amount-format", amount_format, *(("--tls-cert", "tls.pem") if certificate else ()), *options),
     )
     async with started(command, folder, variables or {}) as url:
         yield Sandbox(
@@ -130,7 +137,19 @@ async def changed_operator(
             amount_format=amount_format,
             statuses=statuses,
             has_ledger=True,
+            ssl_context=context,
         )
+
+
+def issued(certificate: Certificate, file: Path) -> ssl.SSLContext:
+    """Write the certificate and its key; return a context that trusts their authority only."""
+    authority = trustme.CA()
+    ends_at = datetime.now(UTC) + timedelta(days=certificate.days)
+    leaf = authority.issue_cert(certificate.host, not_before=ends_at - timedelta(days=300), not_after=ends_at)
+    leaf.private_key_and_cert_chain_pem.write_to_path(file)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
 
 
 def copy_changed(folder: Path, changes: Iterable[Change] = ()) -> None:

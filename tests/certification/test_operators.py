@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from predictu_dispatch.certification.run_verdict import why_not_passed
-from predictu_dispatch.certification.scenario import Group
+from predictu_dispatch.certification.scenario import Group, ScenarioVerdict
 from tests.certification.example_operators import need
+from tests.certification.mutants.mutant import Certificate
 from tests.certification.operators import (
     DIFFERENT,
     GO,
@@ -18,8 +19,8 @@ from tests.certification.operators import (
     slow_behind_a_proxy,
     wrongly_found,
 )
-from tests.certification.playing import SCENARIOS, hastened, played, told
-from tests.certification.sandbox import BALANCE, PLAYERS
+from tests.certification.playing import SCENARIOS, hastened, played, told, verdicts
+from tests.certification.sandbox import BALANCE, PLAYERS, changed_operator
 
 _IS_FULL = os.environ.get("TEST_SIZE") == "full"
 _AT_ONCE = (REFERENCE, *DIFFERENT[:-1])
@@ -62,6 +63,19 @@ async def test_behind_a_proxy_that_closes_every_connection_only_its_scenario_war
     assert not wrongly_found(_SLOW, result), told(result)
     assert not why_not_passed(result), told(result)
     assert [one.scenario.id for one in result.results if one.findings] == ["connection-keep-alive"]
+
+
+async def test_over_tls_nothing_is_found_in_the_connection(tmp_path: Path) -> None:
+    connection = [each for each in SCENARIOS.values() if each.group is Group.CONNECTION]
+    async with changed_operator(tmp_path, certificate=Certificate()) as sandbox:
+        result = await played(sandbox, connection)
+    assert [one.verdict for one in result.results] == [ScenarioVerdict.PASSED] * len(connection), told(result)
+
+
+async def test_a_certificate_that_ends_soon_warns(tmp_path: Path) -> None:
+    async with changed_operator(tmp_path, certificate=Certificate(days=20)) as sandbox:
+        result = await played(sandbox, [SCENARIOS["connection-tls"]])
+    assert verdicts(result) == {"connection-tls": ScenarioVerdict.WARNING}, told(result)
 
 
 def _named(name: str) -> CorrectOperator:

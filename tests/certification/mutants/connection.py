@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from tests.certification.mutants.mutant import Change, Mutant, before
+from tests.certification.mutants.mutant import Certificate, Change, Mutant, before
 
 _RULES, _RECEIVER = "rules.py", "receiver.py"
 
 CONNECTION = (
+    Mutant(
+        name="certificate-of-another-host",
+        wrong="The certificate is for another host.",
+        scenario="connection-tls",
+        certificate=Certificate(host="wallet.example"),
+    ),
+    Mutant(
+        name="certificate-has-ended",
+        wrong="The certificate ended yesterday.",
+        scenario="connection-tls",
+        certificate=Certificate(days=-1),
+    ),
     Mutant(
         name="no-ping",
         wrong="PING is answered with 404.",

@@ -24,6 +24,15 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """With it the operator serves https://127.0.0.1."""
+
+    host: str = "127.0.0.1"
+    days: int = 200
+    """How long it is still valid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
     """One bug. `scenario` is the id of the scenario that was made to find it."""
 
@@ -31,8 +40,10 @@ class Mutant:
     wrong: str
     """What is wrong with it, in one sentence."""
     scenario: str
-    changes: tuple[Change, ...]
+    changes: tuple[Change, ...] = ()
     amount_format: str = "subunits"
+    certificate: Certificate | None = None
+    """None: http://."""
     played_before: tuple[str, ...] = ()
     """Scenarios that must be played before it, because it judges what they book."""
     timeout_s: float = 5.0
