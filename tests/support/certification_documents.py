@@ -59,8 +59,7 @@ def kill_matrix_table() -> str:
     if not rows:
         return IS_MADE_BY_THE_TESTS
     lines = ["| bug | found by | its verdict | other scenarios that fail |", "|---|---|---|---|"]
-    for row in rows:
-        lines.append(_row(row["bug"], f"`{row['scenario']}`", row["verdict"], _listed(row["also"])))
+    lines += [_row(row["bug"], f"`{row['scenario']}`", row["verdict"], _listed(row["also"])) for row in rows]
     return "\n".join(lines)
 
 
