@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 _PORTS: Final = {"http": 80, "https": 443}
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _DECODINGS_MAX: Final = 16
 
 
@@ -65,23 +66,31 @@ def endpoint(url: str) -> tuple[str, int, tuple[str, ...]]:
 
 
 def _host(host: str) -> str:
-    """The host in one spelling; all loopback addresses are one."""
+    """The host in one spelling; all addresses of this host are one.
+
+    0.0.0.0 and :: are as well: Linux connects them to the loopback interface.
+    """
     name = _decoded(host).rstrip(".").casefold()
     try:
         address = ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
         return "loopback" if name.rpartition(".")[2] == "localhost" else name
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return "loopback" if address.is_loopback else str(address)
+    if isinstance(address, ipaddress.IPv6Address):
+        address = _embedded(address) or address
+    return "loopback" if address.is_loopback or address.is_unspecified else str(address)
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address stands for: mapped, or by NAT64 (RFC 6052)."""
+    return ipaddress.IPv4Address(int(address) % 2**32) if address in _NAT64 else address.ipv4_mapped
 
 
 def _path(path: str) -> tuple[str, ...]:
     """The path's segments, without what a server may ignore, and in lower case."""
     segments: list[str] = []
     for written in _decoded(path).replace("\\", "/").split("/"):
-        # Some servers cut a segment's parameters off.
-        segment = written.partition(";")[0].casefold()
+        # Some servers cut a segment's parameters off, some what follows a NUL, some blanks.
+        segment = written.partition("\0")[0].partition(";")[0].strip().casefold()
         if segment == ".." and segments:
             segments.pop()
         elif segment not in ("", ".", ".."):

@@ -35,6 +35,8 @@ SAME = [
     "https://wallet.example.com/predictu%5Ccallback",
     "https://user:pw@wallet.example.com/predictu/callback",
     "https://wallet.ex%61mple.com/predictu/callback",
+    "https://wallet.example.com/predictu/callback%00",
+    "https://wallet.example.com/predictu/callback%20",
 ]
 OTHER = [
     "https://sandbox.example.com/predictu/callback",
@@ -61,7 +63,11 @@ def test_another_endpoint_is_another_one(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST.", "127.0.0.1", "127.9.9.9", "[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]"]
+    "host",
+    [
+        *("localhost", "LOCALHOST.", "127.0.0.1", "127.9.9.9", "[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]"),
+        *("0.0.0.0", "[::]", "[::ffff:0.0.0.0]", "[64:ff9b::7f00:1]"),  # noqa: S104 - an address to connect to
+    ],
 )
 def test_every_loopback_host_is_this_host(host: str) -> None:
     assert endpoint(f"http://{host}:8080/x") == endpoint("http://127.0.0.1:8080/x")
@@ -71,6 +77,7 @@ def test_every_loopback_host_is_this_host(host: str) -> None:
 def test_two_spellings_of_an_address_are_one_host() -> None:
     assert endpoint("https://[2001:DB8::1]/x") == endpoint("https://[2001:db8:0:0:0:0:0:1]/x")
     assert endpoint("https://[::ffff:192.0.2.1]/x") == endpoint("https://192.0.2.1/x")
+    assert endpoint("https://[64:ff9b::192.0.2.1]/x") == endpoint("https://192.0.2.1/x")
 
 
 def test_each_key_that_a_live_operator_has_is_found_with_its_owner() -> None:

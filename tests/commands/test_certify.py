@@ -264,6 +264,21 @@ def test_a_live_key_is_refused_and_nothing_is_sent(
     assert f" is a live key of {OPERATOR_ID}; " in result.stderr
 
 
+@pytest.mark.parametrize("mode", ["OPERATOR", "--url"])
+def test_a_ledger_at_the_live_url_is_refused_and_nothing_is_sent(
+    operator: TrialOperator, folder: Path, listening: socket.socket, mode: str
+) -> None:
+    live = f"http://127.0.0.1:{listening.getsockname()[1]}/live"
+    configuration(folder, operator, live_url=live, sandbox=operator.url)
+    words = [OPERATOR_ID, "--ledger", f"{live}/"]
+    if mode == "--url":
+        words = [f"{live}/" if word == f"{operator.url}/ledger" else word for word in operator.words]
+    result = certify(*words, *PING)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert not has_connection(listening)
+    assert f"is the live callback_url of {OPERATOR_ID}; give" in " ".join(result.stderr.split())
+
+
 def test_with_url_a_configuration_that_cannot_be_read_is_no_reason_to_send(
     operator: TrialOperator, folder: Path
 ) -> None:

@@ -34,6 +34,7 @@ from predictu_dispatch.core.settings import refusals, shown
 from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.edge.config.certify_keys import SandboxKeys, read_given_keys
 from predictu_dispatch.edge.config.files import ConfigError, Fault, system_message
+from predictu_dispatch.edge.config.loader import Config
 from predictu_dispatch.edge.tls import client_context
 
 NOT_COMPARED: Final = "No configuration was read, so URL and key were compared with no live operator."
@@ -86,6 +87,7 @@ def from_file(invocation: Invocation, operator: str, options: Options) -> Chosen
         certify_key = certify_key_of(config, os.environ)
     except ConfigError as error:
         invocation.refuse(error)
+    _refuse_live_ledger(invocation, options, config)
     settings = found.settings.model_copy(update={"callback_url": sandbox.callback_url})
     target, notes = _target(invocation, settings, options, keys=keys, ssl_context=found.ssl_context)
     words = (operator, *_config_words(invocation), *_common_words(options))
@@ -110,7 +112,7 @@ def from_url(invocation: Invocation, options: Options) -> Chosen:
     settings = settings.model_copy(update={"signing": signing})
     notes = (NOT_COMPARED,) if invocation.is_without_config else ()
     if not invocation.is_without_config:
-        _refuse_live(invocation, url, keys)
+        _refuse_live(invocation, url, keys, options)
     ssl_context = _ssl_context(invocation, options["ca_file"])
     target, more_notes = _target(invocation, settings, options, keys=keys, ssl_context=ssl_context, is_configured=False)
     words = ("--url", url, *_url_words(options), *_config_words(invocation), *_common_words(options))
@@ -200,10 +202,11 @@ def _with_options(allowed: str) -> str:
     return allowed
 
 
-def _refuse_live(invocation: Invocation, url: str, keys: SandboxKeys) -> None:
+def _refuse_live(invocation: Invocation, url: str, keys: SandboxKeys, options: Options) -> None:
     """End the command if the configuration has this URL or key, or cannot be read."""
-    live = live_operators(invocation.load())
-    found = conflicts(url, [key.kid for key in keys.all], live)
+    config = invocation.load()
+    _refuse_live_ledger(invocation, options, config)
+    found = conflicts(url, [key.kid for key in keys.all], live_operators(config))
     if found:
         options = {"url": ("--url", url), "key": ("--key", str(keys.file))}
         invocation.refuse(
@@ -218,6 +221,16 @@ def _refuse_live(invocation: Invocation, url: str, keys: SandboxKeys) -> None:
                     for one in found
                 )
             )
+        )
+
+
+def _refuse_live_ledger(invocation: Invocation, options: Options, config: Config) -> None:
+    """End the command if the ledger's URL is a live callback_url: a token goes there too."""
+    for one in conflicts(ledger := options["ledger"] or "", [], live_operators(config) if ledger else ()):
+        refuse(
+            invocation,
+            f"--ledger = {shown(ledger)}: {conflict_text(one, new_key='give another one')}",
+            EXIT_MISCONFIGURED,
         )
 
 
