@@ -86,10 +86,12 @@ def _change_findings(
         )
     elif not lowest <= last - first <= highest:
         bounds = seen.money(lowest) if lowest == highest else f"{seen.money(lowest)} to {seen.money(highest)}"
+        is_still = isinstance(expectation, Moved) and expectation.by == 0
         yield Finding(
             verdict=ScenarioVerdict.FAILED,
-            expected=f"{expectation.text[:-1]}: {bounds}.",
-            observed=f"It changes by {seen.money(last - first)}, from {seen.money(first)} to {seen.money(last)}.",
+            expected=expectation.text if is_still else f"{expectation.text[:-1]}: {bounds}.",
+            observed=f"The balance of {seen.player_ids[player]} changes by {seen.money(last - first)}, from"
+            f" {seen.money(first)} to {seen.money(last)}.",
         )
 
 

@@ -92,7 +92,10 @@ class Answered:
             )
         if is_put_off(sent) and self.put_off is ScenarioVerdict.FAILED:
             return "If your sandbox limits the rate of requests, play with a lower --max-rate."
-        return self.advice
+        # What is wrong is the booking or the rejection: the fix of the scenario is the advice.
+        is_booked = sent.outcome is Outcome.CONFIRMED
+        is_rejected = sent.outcome is Outcome.REFUSED and Outcome.NOTHING_TO_REVERSE not in self.accepted
+        return "" if self._verdict(sent) is ScenarioVerdict.FAILED and (is_booked or is_rejected) else self.advice
 
 
 def is_put_off(sent: Sent) -> bool:

@@ -31,6 +31,11 @@ from predictu_dispatch.certification.steps import (
 from predictu_dispatch.certification.target import Target
 from predictu_dispatch.certification.unresolved import reason_of
 
+_UNREACHABLE_ADVICE: Final = "Start your operator, or correct the URL: nothing was sent to it."
+_UNREAD_ADVICE: Final = (
+    "Answer BALANCE with HTTP 200, status OK and the balance as a JSON number in the agreed amount_format. If the"
+    " answer is 401, compare the key and the operator id."
+)
 _LEDGER_MARGIN: Final = timedelta(minutes=5)
 """The operator's clock may differ from ours."""
 
@@ -214,5 +219,7 @@ def _unread_finding(unread: Sequence[Sent]) -> Finding:
         verdict=ScenarioVerdict.FAILED,
         expected="BALANCE is answered with the player's balance",
         observed="; ".join(whys),
+        advice=_UNREACHABLE_ADVICE if all(sent.outcome is Outcome.NOT_SENT for sent in unread) else _UNREAD_ADVICE,
+        is_obstacle=True,
         about=tuple(sent.name for sent in unread),
     )

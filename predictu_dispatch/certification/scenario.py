@@ -52,6 +52,8 @@ class Finding:
     """What to do at the operator's side; "" if `expected` says it."""
     about: tuple[str, ...] = ()
     """The names of the requests that show it."""
+    is_obstacle: bool = False
+    """It kept the scenario from being played, so the scenario's own cost and fix do not apply."""
 
 
 class Expectation(Protocol):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from predictu_dispatch.certification.scenario import Group, Need, Scenario
-from predictu_dispatch.certification.steps import Pause, Step
+from predictu_dispatch.certification.steps import Pause, Read, Send, Step
 from predictu_dispatch.certification.target import Target
+from predictu_dispatch.core.methods import Method
 
 
 def needs_of(target: Target) -> frozenset[Need]:
@@ -26,9 +27,19 @@ def batches(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:
     connection = [each for each in scenarios if each.group is Group.CONNECTION]
     ledger = [each for each in scenarios if each.group is Group.LEDGER]
     others = [each for each in scenarios if each.group not in (Group.CONNECTION, Group.LEDGER)]
-    # The longest pauses begin first, so that the others are played meanwhile.
-    others.sort(key=lambda each: -sum(step.seconds for step in each.steps if isinstance(step, Pause)))
+    # What only reads comes first: if balances cannot be read, its text says what to correct. Then
+    # the longest pauses begin, so that the others are played meanwhile.
+    others.sort(
+        key=lambda each: (
+            not _only_reads(each.steps),
+            -sum(step.seconds for step in each.steps if isinstance(step, Pause)),
+        )
+    )
     return [connection, others, ledger]
+
+
+def _only_reads(steps: Sequence[Step]) -> bool:
+    return all(isinstance(step, Read) or (isinstance(step, Send) and step.method is Method.BALANCE) for step in steps)
 
 
 def parts(steps: Sequence[Step]) -> list[tuple[float | None, list[Step], bool]]:

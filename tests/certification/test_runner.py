@@ -13,6 +13,8 @@ from predictu_dispatch.certification.required_money import required_money
 from predictu_dispatch.certification.result import ScenarioResult
 from predictu_dispatch.certification.runner import play
 from predictu_dispatch.certification.scenario import NEED_TEXTS, Group, Need, ScenarioVerdict
+from predictu_dispatch.certification.scenarios import ALL
+from predictu_dispatch.certification.schedule import batches
 from predictu_dispatch.certification.steps import AFTER, BEFORE, RESUMED, Pause, Read, Send
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import StatusesSettings
@@ -53,6 +55,13 @@ async def test_others_are_played_during_a_pause_and_balances_are_read_around_it(
 
 def _lines(folder: Path) -> list[str]:
     return (folder / "run" / "journal.ndjson").read_text(encoding="utf-8").splitlines()
+
+
+def test_what_only_reads_is_played_ahead_of_the_first_debit() -> None:
+    connection, others, ledger = batches(ALL)
+    assert {one.group for one in connection} == {Group.CONNECTION}
+    assert [one.id for one in others[:2]] == ["money-balance", "repetition-after-70-s"]
+    assert {one.group for one in ledger} == {Group.LEDGER}
 
 
 async def test_the_journal_has_no_token_and_no_key(tmp_path: Path) -> None:
@@ -115,7 +124,10 @@ async def test_an_operator_that_refuses_every_token_stops_the_run_before_the_fir
         ScenarioVerdict.FAILED,
         ScenarioVerdict.SKIPPED,
     )
-    assert "answer: HTTP 401, status UNAUTHORIZED" in ended.findings[0].observed
+    (finding,) = ended.findings
+    assert "answer: HTTP 401, status UNAUTHORIZED" in finding.observed
+    assert finding.is_obstacle
+    assert "compare the key and the operator id" in finding.advice
     assert ended.observed is not None
     assert ended.observed.balance_reads
     assert result.stopped.startswith("balances cannot be read: player player-1: ")

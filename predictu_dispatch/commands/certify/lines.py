@@ -11,7 +11,7 @@ from predictu_dispatch.certification.result import PlayerMoney, Reversal, RunRes
 from predictu_dispatch.certification.run_verdict import ExpectedFailure, is_expected
 from predictu_dispatch.certification.scenario import Finding, Group, Scenario, ScenarioVerdict
 from predictu_dispatch.commands.certify.targets import Chosen
-from predictu_dispatch.commands.output import Styled, count, joined, print_line, print_wrapped, styled
+from predictu_dispatch.commands.output import Styled, count, joined, print_line, print_wrapped, styled, wrapped
 
 COLOURS: Final = {
     ScenarioVerdict.PASSED: "green",
@@ -20,7 +20,8 @@ COLOURS: Final = {
     ScenarioVerdict.FAILED: "red",
 }
 _ID_COLUMNS: Final = 42
-_COLUMNS: Final = 80
+_FAILURES_MAX: Final = 10
+"""So many failures are printed in full."""
 _FAILING: Final = (ScenarioVerdict.FAILED, ScenarioVerdict.REVIEW)
 _INDENT: Final = "  "
 _NAMES: Final = {
@@ -32,14 +33,34 @@ _NAMES: Final = {
 }
 
 
-def progress(result: ScenarioResult) -> Styled:
-    """The line of a scenario that has ended, in 80 columns."""
-    verdict = styled(f"{result.verdict:<7}", colour=COLOURS.get(result.verdict), bold=result.verdict in _FAILING)
-    if result.verdict is not ScenarioVerdict.SKIPPED:
-        return joined(verdict, f"  {result.scenario.id:<{_ID_COLUMNS}} {result.duration_s:6.1f} s")
-    text = f"  {result.scenario.id}: {result.reason}"
-    room = _COLUMNS - len(result.verdict)
-    return joined(verdict, text if len(text) <= room else f"{text[: room - 1]}…")
+class Progress:
+    """The lines of scenarios that have ended; those that are skipped for one reason are counted."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+        self._more = 0
+
+    def lines(self, result: ScenarioResult) -> Iterator[Styled]:
+        """Return what to print when this scenario has ended."""
+        if result.verdict is ScenarioVerdict.SKIPPED and result.reason == self._reason:
+            self._more += 1
+            return
+        yield from self.rest()
+        if result.verdict is ScenarioVerdict.SKIPPED:
+            self._reason = result.reason
+            text = f"{result.verdict:<7}  {result.scenario.id}: {result.reason}"
+            yield from map(styled, wrapped(text, hanging=" " * 9))
+        else:
+            verdict = styled(
+                f"{result.verdict:<7}", colour=COLOURS.get(result.verdict), bold=result.verdict in _FAILING
+            )
+            yield joined(verdict, f"  {result.scenario.id:<{_ID_COLUMNS}} {result.duration_s:6.1f} s")
+
+    def rest(self) -> Iterator[Styled]:
+        """Return what is left to print when another line comes, or the run has ended."""
+        if self._more:
+            yield styled(f"{ScenarioVerdict.SKIPPED:<7}  {self._more} more for the same reason")
+        self._reason, self._more = "", 0
 
 
 def print_summary(
@@ -51,13 +72,22 @@ def print_summary(
 ) -> None:
     """Print what was found, what it costs, what to do, and what the run left at each player."""
     print_line()
-    for one in result.results:
-        if one.verdict in _FAILING:
-            _print_failure(one, expected, repeat_line(one.scenario.id))
+    failing = [one for one in result.results if one.verdict in _FAILING]
+    for one in failing[:_FAILURES_MAX]:
+        _print_failure(one, expected, repeat_line(one.scenario.id))
+    if more := failing[_FAILURES_MAX:]:
+        for one in more:
+            _print_title(one)
+        print_wrapped(
+            f"{count(len(more), 'failure')} are printed without details: correct those above first, because later"
+            " failures are often their consequences. index.html has all."
+        )
+        print_line()
     for one in result.results:
         if one.verdict is ScenarioVerdict.WARNING:
             _print_title(one)
             _print_findings(one)
+            _print_field("do", one.scenario.fix)
             print_line()
     _print_reversal(result.reversal, result.currency, result.digits)
     took_s = (result.ended_at - result.started_at).total_seconds()
@@ -99,8 +129,8 @@ def _print_failure(result: ScenarioResult, expected: Sequence[ExpectedFailure], 
         if is_expected(result, [known]):
             _print_field("known", f"{known.reason} (until {known.until})")
     _print_findings(result)
-    _print_field("cost", result.scenario.why)
-    if result.scenario.fix:
+    if not any(finding.is_obstacle for finding in result.findings):
+        _print_field("cost", result.scenario.why)
         _print_field("do", result.scenario.fix)
     # A line to copy is not wrapped.
     print_line(f"{_INDENT}again:    {again}")
@@ -120,11 +150,12 @@ def _print_findings(result: ScenarioResult) -> None:
     for finding in result.findings:
         _print_field("observed", finding.observed)
         _print_field("expected", finding.expected)
-        if finding.advice:
-            _print_field("do", finding.advice)
+        _print_field("do", finding.advice)
 
 
 def _print_field(name: str, text: str) -> None:
+    if not text:
+        return
     head = f"{_INDENT}{name + ':':<10}"
     print_wrapped(text, indent=head, hanging=" " * len(head))
 

@@ -26,10 +26,10 @@ from predictu_dispatch.certification.scenario import Scenario
 from predictu_dispatch.certification.steps import Pause, ReadLedger
 from predictu_dispatch.commands.certify.certificates import signer_of
 from predictu_dispatch.commands.certify.lines import (
+    Progress,
     print_cleaned,
     print_reports,
     print_summary,
-    progress,
     result_json,
     reversal_json,
 )
@@ -99,7 +99,7 @@ def play_run(
     `only` are the names that chose the scenarios; empty for the whole suite.
     """
     run = run_id(datetime.now(UTC), secrets.token_bytes(2))
-    folder, clean_line = reports / run, chosen.line("--clean", run)
+    folder, clean_line, progress = reports / run, chosen.line("--clean", run), Progress()
 
     async def played() -> tuple[RunResult, int]:
         with _interruptible(clean_line) as interruption:
@@ -108,7 +108,7 @@ def play_run(
                 scenarios,
                 folder,
                 run=run,
-                on_result=lambda one: _say(invocation, progress(one)),
+                on_result=lambda one: _say(invocation, *progress.lines(one)),
                 stop=interruption.stop,
                 is_whole_suite=not only,
             )
@@ -120,6 +120,7 @@ def play_run(
         _say(invocation, f"One of them waits {pause_s:.0f} s, so the run lasts longer than that.")
     with _refusals(invocation, clean_line):
         result, interrupted_by = asyncio.run(played())
+    _say(invocation, *progress.rest())
     repeat_line = partial(_repeat_line, chosen, scenarios, only)
     known = judged(expected, result.results, result.ended_at.date())
     reasons = why_not_passed(result, known)
@@ -184,10 +185,11 @@ def clean_run(invocation: Invocation, chosen: Chosen, run: str, reports: Path) -
     sys.exit(0 if is_undone else EXIT_FAILED)
 
 
-def _say(invocation: Invocation, line: str) -> None:
+def _say(invocation: Invocation, *lines: str) -> None:
     """Print progress; where nobody reads it any more, the run goes on and is undone at its end."""
     with suppress(OSError):
-        print_line(line, err=invocation.json)
+        for line in lines:
+            print_line(line, err=invocation.json)
 
 
 @contextmanager
