@@ -208,14 +208,14 @@ def _refuse_live(invocation: Invocation, url: str, keys: SandboxKeys, options: O
     _refuse_live_ledger(invocation, options, config)
     found = conflicts(url, [key.kid for key in keys.all], live_operators(config))
     if found:
-        options = {"url": ("--url", url), "key": ("--key", str(keys.file))}
+        given = {"url": ("--url", url), "key": ("--key", str(keys.file))}
         invocation.refuse(
             ConfigError(
                 tuple(
                     Fault(
                         file=str(invocation.config),
-                        key=options[one.shared][0],
-                        value=shown(options[one.shared][1]),
+                        key=given[one.shared][0],
+                        value=shown(given[one.shared][1]),
                         allowed=conflict_text(one, new_key="give another one"),
                     )
                     for one in found
