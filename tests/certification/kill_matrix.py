@@ -131,7 +131,7 @@ async def _repeated(runs: int, folder: Path) -> list[str]:
 @click.command()
 @click.option("--parallel", default=3 * (os.cpu_count() or 1), show_default=True, type=click.IntRange(1, 64))
 @click.option("--runs", default=50, show_default=True, help="Runs on one sandbox; 0 for none.")
-@click.option("--only", multiple=True, help="Only mutants whose name contains this; the table is not written.")
+@click.option("--only", multiple=True, help="Only mutants whose name contains this.")
 @click.option("--operators/--no-operators", default=True, help="Also play against the correct operators.")
 def main(*, parallel: int, runs: int, only: tuple[str, ...], operators: bool) -> None:
     """Exit with 0 if every mutant is found, and nothing is found in a correct operator."""
@@ -146,9 +146,16 @@ def main(*, parallel: int, runs: int, only: tuple[str, ...], operators: bool) ->
     click.echo(f"{len(rows) - len(survivors)} of {len(rows)} mutants, {time.monotonic() - began_s:.0f} s")
     for fault in faults:
         click.echo(fault, err=True)
-    if not only:
-        FILE.write_text(json.dumps([row.as_json() for row in rows], indent=2) + "\n", encoding="utf-8")
+    _write(rows)
     sys.exit(1 if faults else 0)
+
+
+def _write(rows: Sequence[Row]) -> None:
+    """Replace these rows; keep those of other mutants that still exist."""
+    kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else []
+    by_name = {row["mutant"]: row for row in [*kept, *(row.as_json() for row in rows)]}
+    written = [by_name[mutant.name] for mutant in MUTANTS if mutant.name in by_name]
+    FILE.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
 async def _all(

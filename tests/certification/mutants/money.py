@@ -23,7 +23,7 @@ MONEY = (
     ),
     Mutant(
         name="answers-before-it-commits",
-        wrong="Debits and credits are answered at once and booked two seconds later.",
+        wrong="Debits and credits are answered at once and booked four seconds later.",
         scenario="money-debit",
         hides_balances=True,
         changes=(
@@ -40,7 +40,7 @@ MONEY = (
                 "def _unread(",
                 "_LATER: set[object] = set()\n\n\n"
                 "async def _later(writing):\n"
-                "    await asyncio.sleep(2.0)\n"
+                "    await asyncio.sleep(4.0)\n"
                 "    await writing\n\n\n",
             ),
         ),

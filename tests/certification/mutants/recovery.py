@@ -16,12 +16,12 @@ _WALLET, _RECEIVER = "wallet.py", "receiver.py"
 _HELD = (
     "            _IN_PROGRESS.add(content.request_id)\n"
     "            try:\n"
-    "                await asyncio.sleep(0.2)\n"
+    "                await asyncio.sleep(0.5)\n"
     f"    {APPLY}"
     "            finally:\n"
     "                _IN_PROGRESS.discard(content.request_id)\n"
 )
-"""Books after 0.2 s, and counts what is in progress."""
+"""Books after 0.5 s, and counts what is in progress."""
 _DECIDED = "        if fault is Fault.STALL_AFTER_APPLY:\n"
 
 
@@ -53,7 +53,7 @@ def _lock_is_never_released(condition: str) -> tuple[Change, ...]:
             "                return self._unavailable('this request is in progress')\n"
             f"            if {condition}:\n"
             "                _IN_PROGRESS.add(content.request_id)\n"
-            "                await asyncio.sleep(0.5)\n"
+            "                await asyncio.sleep(1.5)\n"
             "                _IN_PROGRESS.discard(content.request_id)\n",
         ),
         before(_RECEIVER, "def _unread(", "_IN_PROGRESS: set[str] = set()\n\n\n"),
@@ -69,7 +69,7 @@ RECOVERY = (
             before(
                 _RECEIVER,
                 _DECIDED,
-                _await_disconnect(0.5)
+                _await_disconnect(1.5)
                 + "            await self.writer.write(functools.partial(self.wallet.undo, request_id))\n",
             ),
             before(
@@ -140,7 +140,7 @@ RECOVERY = (
         name="rollback-of-a-debit-in-progress",
         wrong="A rollback finds no debit, because the debit is still being booked, and the debit stands.",
         scenario="recovery-cut-and-rolled-back",
-        changes=reads_first('content.method == "BET_MAKE"', bets=True, pause_s=1.0),
+        changes=reads_first('content.method == "BET_MAKE"', bets=True, pause_s=2.0),
     ),
     Mutant(
         name="remembers-32-answers",
