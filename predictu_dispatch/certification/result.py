@@ -9,11 +9,15 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
-from predictu_dispatch.certification.observation import Observed
+from predictu_dispatch.certification.observation import Observed, Outcome
 from predictu_dispatch.certification.scenario import Finding, Scenario, ScenarioVerdict
 
 SUITE_VERSION: Final = 1
 """Raised if a scenario is added, removed or judges differently."""
+UNREACHED: Final = (
+    "No connection to the operator could be made, so this shows nothing about the wallet. Every bet of that time is"
+    " refused, and every win paid late."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,16 @@ class ScenarioResult:
     observed: Observed | None = None
     started_at: datetime | None = None
     duration_s: float = 0.0
+
+    @property
+    def cost(self) -> str:
+        """Return what the failure costs; if no connection could be made, it shows nothing else."""
+        seen = self.observed
+        if seen is not None:
+            volleys = (one for volley in seen.volleys.values() for one in volley)
+            if any(one.outcome is Outcome.NOT_SENT for one in (*seen.sent.values(), *volleys, *seen.balance_reads)):
+                return UNREACHED
+        return self.scenario.why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

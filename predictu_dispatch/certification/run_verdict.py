@@ -13,6 +13,7 @@ from predictu_dispatch.certification.scenario import ScenarioVerdict
 FAILING: Final = frozenset({ScenarioVerdict.FAILED, ScenarioVerdict.REVIEW})
 """The verdicts that fail a run, unless the failure is expected."""
 _IDS_MAX: Final = 5
+_UNRESOLVED_MAX: Final = 10
 """So many scenarios are named in a sentence."""
 
 
@@ -64,7 +65,10 @@ def _reasons(result: RunResult, expected: Sequence[ExpectedFailure]) -> Iterator
     for known in expected:
         if known.problem:
             yield f"Expected failure: {known.problem.rstrip('.')}."
-    yield from (f"Not reversed: {sentence.rstrip('.')}." for sentence in result.reversal.unresolved)
+    unresolved = result.reversal.unresolved
+    yield from (f"Not reversed: {sentence.rstrip('.')}." for sentence in unresolved[:_UNRESOLVED_MAX])
+    if (more := len(unresolved) - _UNRESOLVED_MAX) > 0:
+        yield f"Not reversed: {more} more."
     for player in result.reversal.players:
         yield from _reason_of(player, result)
 

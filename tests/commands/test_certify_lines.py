@@ -7,9 +7,11 @@ from dataclasses import replace
 import click
 import pytest
 
-from predictu_dispatch.certification.result import ScenarioResult
+from predictu_dispatch.certification.result import UNREACHED, PlayerMoney, Reversal, ScenarioResult
 from predictu_dispatch.certification.scenario import Finding, ScenarioVerdict
-from predictu_dispatch.commands.certify.lines import Progress, print_summary
+from predictu_dispatch.commands.certify.lines import Progress, print_clean_line, print_summary
+from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.core.verdict import Judgement, Verdict
 from tests.certification import made_results as made
 
 
@@ -66,3 +68,40 @@ def test_a_scenario_that_could_not_be_played_is_printed_without_its_own_cost(
     stdout = capsys.readouterr().out
     assert "do:       Compare." in stdout
     assert failed.scenario.why[:20] not in stdout
+
+
+def test_without_a_connection_a_failure_costs_nothing_that_was_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    not_sent = made.sent(
+        "debit",
+        exchange=Exchange(Evidence.NOT_SENT, 0.0, reason="connect_refused"),
+        judgement=Judgement(Verdict.RETRY, reason="connect_refused"),
+    )
+    unreached = replace(made.passed("money-win", "A win", made.observed(not_sent)), verdict=ScenarioVerdict.FAILED)
+    print_summary(made.run(unreached), (), ["1 scenario failed."], repeat_line=lambda scenario_id: scenario_id)
+    stdout = " ".join(capsys.readouterr().out.split())
+    assert f"cost: {UNREACHED}" in stdout
+    assert unreached.scenario.why not in stdout
+
+
+@pytest.mark.parametrize(
+    ("unresolved", "before", "after", "is_printed"),
+    [
+        ((), 100, 100, False),
+        ((), 100, 90, False),
+        ((), None, None, False),
+        ((), 100, None, True),
+        (("bet b: no answer",), 100, 100, True),
+    ],
+)
+def test_the_line_that_undoes_what_is_left_is_printed_only_if_something_may_be_left(
+    capsys: pytest.CaptureFixture[str],
+    unresolved: tuple[str, ...],
+    before: int | None,
+    after: int | None,
+    *,
+    is_printed: bool,
+) -> None:
+    player = PlayerMoney(player_id="p-1", before=before, after=after)
+    reversal = Reversal(rolled_back=0, compensated=0, unresolved=unresolved, players=(player,))
+    print_clean_line(reversal, "predictu-dispatch certify op_a --clean RUN")
+    assert ("\n  predictu-dispatch certify op_a --clean RUN\n" in capsys.readouterr().out) == is_printed

@@ -88,7 +88,7 @@ def _lines(report: Report, result: ScenarioResult) -> Iterator[str]:
     yield f"{result.verdict}: {result.scenario.title}"
     is_played = not any(finding.is_obstacle for finding in result.findings)
     if is_played:
-        yield f"What it costs: {result.scenario.why}"
+        yield f"What it costs: {result.cost}"
     for finding in result.findings:
         yield f"Expected: {finding.expected}"
         yield f"Observed: {finding.observed}"

@@ -57,7 +57,7 @@ def _body(report: Report, result: ScenarioResult) -> Iterator[Html]:
         yield tag("p", f"Expected failure: {problem}", class_="known problem")
     is_played = not any(finding.is_obstacle for finding in result.findings)
     if is_played:
-        yield tag("p", tag("b", "What it costs. "), result.scenario.why, class_="why")
+        yield tag("p", tag("b", "What it costs. "), result.cost, class_="why")
     for finding in result.findings:
         yield _finding(finding, result.verdict)
     advised = {finding.advice for finding in result.findings}

@@ -23,6 +23,7 @@ _ID_COLUMNS: Final = 42
 _FAILURES_MAX: Final = 10
 """So many failures are printed in full."""
 _FAILING: Final = (ScenarioVerdict.FAILED, ScenarioVerdict.REVIEW)
+_UNRESOLVED_MAX: Final = 10
 _INDENT: Final = "  "
 _NAMES: Final = {
     ScenarioVerdict.PASSED: "passed",
@@ -115,6 +116,20 @@ def print_cleaned(run: str, reversal: Reversal, chosen: Chosen) -> None:
     """Print what --clean did."""
     print_line(f"Run {run} was cleaned.")
     _print_reversal(reversal, chosen.target.currency, chosen.target.digits)
+    for sentence in reversal.unresolved[:_UNRESOLVED_MAX]:
+        print_wrapped(f"Not undone: {sentence}", hanging=_INDENT, colour="red")
+    if (more := len(reversal.unresolved) - _UNRESOLVED_MAX) > 0:
+        print_wrapped(f"Not undone: {more} more; --json lists all.", colour="red")
+    print_clean_line(reversal, chosen.line("--clean", run))
+
+
+def print_clean_line(reversal: Reversal, line: str) -> None:
+    """Print the line that undoes what is left, or may be."""
+    # Without a balance of the beginning, nothing was booked.
+    is_unknown = any(player.net is None and player.before is not None for player in reversal.players)
+    if reversal.unresolved or is_unknown:
+        print_line("When the operator answers again, undo what is left:")
+        print_line(f"{_INDENT}{line}")
 
 
 def counts_text(result: RunResult) -> str:
@@ -130,8 +145,8 @@ def _print_failure(result: ScenarioResult, expected: Sequence[ExpectedFailure], 
             _print_field("known", f"{known.reason} (until {known.until})")
     _print_findings(result)
     if not any(finding.is_obstacle for finding in result.findings):
-        _print_field("cost", result.scenario.why)
-        _print_field("do", result.scenario.fix)
+        _print_field("cost", result.cost)
+        _print_field("do", result.scenario.fix if result.cost == result.scenario.why else "")
     # A line to copy is not wrapped.
     print_line(f"{_INDENT}again:    {again}")
     print_line()
@@ -165,8 +180,6 @@ def _print_reversal(reversal: Reversal, currency: str, digits: int) -> None:
         f"Undone: {count(reversal.rolled_back, 'bet')} rolled back,"
         f" {count(reversal.compensated, 'bet')} placed and ended to balance wins and losses."
     )
-    for sentence in reversal.unresolved:
-        print_wrapped(f"Not undone: {sentence}", hanging=_INDENT, colour="red")
     for player in reversal.players:
         text = player_text(player, currency, digits)
         print_wrapped(text, hanging=_INDENT, colour=None if player.net == 0 else "red")

@@ -27,6 +27,7 @@ from predictu_dispatch.certification.steps import Pause, ReadLedger
 from predictu_dispatch.commands.certify.certificates import signer_of
 from predictu_dispatch.commands.certify.lines import (
     Progress,
+    print_clean_line,
     print_cleaned,
     print_reports,
     print_summary,
@@ -146,13 +147,13 @@ def play_run(
                 "notes": list(chosen.notes),
                 "reports": [str(file) for file in written],
                 "why_no_certificate": why_unsigned,
+                "clean_line": clean_line,
             }
         )
     else:
         print_summary(result, known, reasons, repeat_line=repeat_line)
         print_reports(written, why_unsigned, chosen.notes)
-    if result.reversal.unresolved:
-        print_error(f"to undo what is left: {clean_line}")
+        print_clean_line(result.reversal, clean_line)
     if unwritten:
         print_error(unwritten)
     if interrupted_by:
