@@ -1,9 +1,9 @@
-"""Plays the small scenarios, or cleans a run, in a process that kills itself at a chosen moment.
+"""Plays the small scenarios, or cleans a run, in processes that kill themselves at chosen moments.
 
-Arguments: URL, folder of the keys, folder of the run, `play` or `clean`, and the moment: a
-kind and a number. `torn N`: in the middle of the Nth write to the journal. `written N`: after it,
-before its sync. `sent N`: when the Nth request is in the kernel's buffer.
-`never 0`: not at all.
+Arguments: URL and folder of the keys. Each line of the standard input starts a process, by a fork
+because imports take a second: the run's folder, `play` or `clean`, and the moment, a kind and a
+number. `torn N`: in the middle of the Nth write to the journal. `written N`: after it, before its
+sync. `sent N`: when the Nth request is in the kernel's buffer. Its exit code is the line of output.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import itertools
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from typing_extensions import Buffer
@@ -53,17 +54,31 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def _main(url: str, keys: str, folder: str, what: str, moment: tuple[str, str]) -> None:
-    key_file = Path(keys) / "sandbox.pem"
-    key = SigningKey.from_pem(key_file.read_bytes(), "EdDSA")
-    target = Sandbox(url=url, folder=Path(keys), key=key).target()
-    kill_at(moment[0], int(moment[1]))
-    run = Path(folder).name
+async def _main(url: str, keys: Path, folder: Path, what: str) -> None:
+    key = SigningKey.from_pem((keys / "sandbox.pem").read_bytes(), "EdDSA")
+    target = Sandbox(url=url, folder=keys, key=key).target()
     if what == "play":
-        await play(target, SMALL, Path(folder), run=run)
+        await play(target, SMALL, folder, run=folder.name)
     else:
-        await clean(target, Path(folder), run=run)
+        await clean(target, folder, run=folder.name)
+
+
+def _start_processes(url: str, keys: str) -> None:
+    for line in sys.stdin:
+        folder, what, kind, number = line.split()
+        child = os.fork()
+        if not child:
+            kill_at(kind, int(number))
+            try:
+                asyncio.run(_main(url, Path(keys), Path(folder), what))
+            except BaseException:  # noqa: BLE001 - the exit code says it
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], (sys.argv[5], sys.argv[6])))
+    _start_processes(*sys.argv[1:])

@@ -5,6 +5,9 @@ import faulthandler
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,17 +25,40 @@ SHORT = Patience(tries=2, first_delay_s=0.01, delay_max_s=0.01, limit_s=5.0)
 _LIMIT_S = 60.0
 
 
-async def killed(sandbox: Sandbox, folder: Path, what: str, kind: str, number: int) -> bool:
-    """Play or clean in a process; return whether it was killed, and did not end by itself."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.certification.killed_run", sandbox.url, str(sandbox.folder), str(folder)),
-        *(what, kind, str(number)),
-        cwd=ROOT,
-    )
-    async with asyncio.timeout(_LIMIT_S):
-        code = await process.wait()
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
+@dataclass(kw_only=True)
+class Processes:
+    """Processes that play or clean a run, and are killed at a chosen moment."""
+
+    server: asyncio.subprocess.Process
+
+    async def killed(self, folder: Path, what: str, kind: str, number: int) -> bool:
+        """Run one; return whether it was killed, and did not end by itself."""
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.write(f"{folder} {what} {kind} {number}\n".encode())
+        async with asyncio.timeout(_LIMIT_S):
+            code = int(await self.server.stdout.readline())
+        assert code in (0, -signal.SIGKILL)
+        return code != 0
+
+
+@asynccontextmanager
+async def processes(folder: Path) -> AsyncIterator[tuple[Sandbox, Processes]]:
+    """Run an operator and what starts the processes against it."""
+    async with changed_operator(folder) as sandbox:
+        server = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.certification.killed_run", sandbox.url, str(sandbox.folder)),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            yield sandbox, Processes(server=server)
+        finally:
+            assert server.stdin is not None
+            server.stdin.close()
+            async with asyncio.timeout(_LIMIT_S):
+                await server.wait()
 
 
 def bookings(sandbox: Sandbox) -> object:
@@ -64,11 +90,11 @@ def no_time_limit() -> None:
 
 async def test_a_run_that_is_killed_at_any_write_is_undone_to_the_cent(tmp_path: Path) -> None:
     numbers = range(1, 1_000) if IS_FULL else (2, 11, 24, 37, 52, 61, 75, 88, 99, 109)
-    async with changed_operator(tmp_path) as sandbox:
+    async with processes(tmp_path) as (sandbox, started):
         for kind in ("torn", "written"):
             for number in numbers if IS_FULL else numbers[kind == "torn" :: 2]:
                 folder = tmp_path / f"{kind}-{number}"
-                if not await killed(sandbox, folder, "play", kind, number):
+                if not await started.killed(folder, "play", kind, number):
                     assert IS_FULL, "the run has fewer writes: choose smaller numbers"
                     break
                 if (folder / "journal.ndjson").exists() and b"\n" in (folder / "journal.ndjson").read_bytes():
@@ -77,23 +103,23 @@ async def test_a_run_that_is_killed_at_any_write_is_undone_to_the_cent(tmp_path:
 
 
 async def test_a_run_that_is_killed_with_a_request_on_its_way_is_undone_to_the_cent(tmp_path: Path) -> None:
-    async with changed_operator(tmp_path) as sandbox:
+    async with processes(tmp_path) as (sandbox, started):
         for number in range(1, 1_000) if IS_FULL else (6, 17, 31, 44, 55):
             folder = tmp_path / f"sent-{number}"
-            if not await killed(sandbox, folder, "play", "sent", number):
+            if not await started.killed(folder, "play", "sent", number):
                 assert IS_FULL, "the run has fewer requests: choose smaller numbers"
                 break
             await assert_is_undone(sandbox, folder)
 
 
 async def test_a_reversal_that_is_killed_again_and_again_is_continued_and_does_nothing_twice(tmp_path: Path) -> None:
-    async with changed_operator(tmp_path) as sandbox:
+    async with processes(tmp_path) as (sandbox, started):
         for kind in ("sent", "torn", "written") if IS_FULL else ("sent",):
             folder = tmp_path / f"reversal-{kind}"
-            assert await killed(sandbox, folder, "play", "sent", 27)
+            assert await started.killed(folder, "play", "sent", 27)
             # Every process gets further than the one before it.
             number = 1
-            while await killed(sandbox, folder, "clean", kind, number):
+            while await started.killed(folder, "clean", kind, number):
                 number += 1 if IS_FULL else 4
             assert number > 1
             await assert_is_undone(sandbox, folder)
