@@ -101,7 +101,10 @@ class Parallel:
 
 async def _row(mutant: Mutant, folder: Path) -> Row:
     async with mutant_running(mutant, folder) as sandbox:
-        return Row.of(mutant, await played(sandbox))
+        row = Row.of(mutant, await played(sandbox))
+    # At once: an interrupted run keeps its rows.
+    _write([row])
+    return row
 
 
 async def _wrong_findings(operator: CorrectOperator, folder: Path) -> list[str]:
@@ -146,7 +149,6 @@ def main(*, parallel: int, runs: int, only: tuple[str, ...], operators: bool) ->
     click.echo(f"{len(rows) - len(survivors)} of {len(rows)} mutants, {time.monotonic() - began_s:.0f} s")
     for fault in faults:
         click.echo(fault, err=True)
-    _write(rows)
     sys.exit(1 if faults else 0)
 
 
