@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -36,7 +36,7 @@ from tests.certification.operators import (
     CorrectOperator,
     wrongly_found,
 )
-from tests.certification.playing import hastened, mutant_running, played, told, verdicts
+from tests.certification.playing import hastened, mutant_running, played, scenarios_for, told, verdicts
 
 FILE = Path(__file__).with_name("kill_matrix.json")
 _RUN_S = 1800.0
@@ -100,8 +100,16 @@ class Parallel:
 
 
 async def _row(mutant: Mutant, folder: Path) -> Row:
-    async with mutant_running(mutant, folder) as sandbox:
+    whole, alone = folder / "whole", folder / "alone"
+    whole.mkdir()
+    async with mutant_running(mutant, whole) as sandbox:
         row = Row.of(mutant, await played(sandbox))
+    if row.verdict == ScenarioVerdict.SKIPPED:
+        # The run was stopped before it, because an earlier scenario found the mutant.
+        alone.mkdir()
+        async with mutant_running(mutant, alone) as sandbox:
+            result = await played(sandbox, scenarios_for(mutant, speed=1.0))
+        row = replace(row, verdict=verdicts(result)[mutant.scenario])
     # At once: an interrupted run keeps its rows.
     _write([row])
     return row

@@ -98,4 +98,5 @@ async def test_a_redirect_is_not_followed(tmp_path: Path, connections: Connectio
     assert code == 1
     assert set(connections.counted()) == {tuple(sandbox)}
     report = json.loads(next((tmp_path / "reports").glob("*/report.json")).read_text(encoding="utf-8"))
-    assert report
+    found = {scenario["id"]: scenario["verdict"] for scenario in report["scenarios"]}
+    assert found["connection-no-redirect"] == "FAILED"
