@@ -214,7 +214,7 @@ SCENARIOS: Final = (
             Moved(by=600, until=_BOOKED),
             Moved(by=0, since=_BOOKED),
         ),
-        fix="Store the rejection of a BET_MAKE with its request_id, as you store a success.",
+        fix="Store the rejection of a BET_MAKE with its request_id, and answer the same status again, not DUPLICATE.",
     ),
     Scenario(
         id="repetition-same-bet",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,7 +91,8 @@ def print_summary(
             _print_findings(one)
             _print_field("do", one.scenario.fix)
             print_line()
-    _print_reversal(result.reversal, result.currency, result.digits)
+    # `reasons` has what is not undone.
+    _print_reversal(replace(result.reversal, unresolved=()), result.currency, result.digits)
     took_s = (result.ended_at - result.started_at).total_seconds()
     print_wrapped(
         f"{count(len(result.results), 'scenario')} in {took_s:.0f} s, {count(result.requests_sent, 'request')}:"
@@ -144,7 +146,9 @@ def _print_failure(result: ScenarioResult, expected: Sequence[ExpectedFailure], 
         if is_expected(result, [known]):
             _print_field("known", f"{known.reason} (until {known.until})")
     _print_findings(result)
-    if not any(finding.is_obstacle for finding in result.findings):
+    # An obstacle, or an answer that a person must decide about, says itself what to do.
+    is_obstacle = any(finding.is_obstacle for finding in result.findings)
+    if result.verdict is ScenarioVerdict.FAILED and not is_obstacle:
         _print_field("cost", result.cost)
         _print_field("do", result.scenario.fix if result.cost == result.scenario.why else "")
     # A line to copy is not wrapped.
