@@ -83,7 +83,8 @@ class ConnectionKept:
         return f"{listed(self.of)}: the connection of the request before it is used again."
 
     def findings(self, seen: Observed) -> Iterator[Finding]:
-        if not any(sent.is_on_used_connection for sent in sent_as(seen, self.of)):
+        sends = [sent for sent in sent_as(seen, self.of) if sent.exchange.evidence is not Evidence.NOT_SENT]
+        if sends and not any(sent.is_on_used_connection for sent in sends):
             yield Finding(
                 verdict=ScenarioVerdict.WARNING,
                 expected=self.text,

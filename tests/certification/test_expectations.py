@@ -209,6 +209,10 @@ def test_connections_that_are_not_kept_are_a_warning(used: tuple[bool, bool], le
     assert letters_of(ConnectionKept(of=("a", "b")), [seen]) == letter
 
 
+def test_connections_that_could_not_be_opened_say_nothing_of_being_kept() -> None:
+    assert letters_of(ConnectionKept(of=("it",)), [observed([ANSWERS["not sent"]])]) == "P"
+
+
 @pytest.mark.parametrize(
     ("method", "total_ms", "letter"),
     [

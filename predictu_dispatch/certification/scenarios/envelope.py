@@ -8,21 +8,31 @@ from predictu_dispatch.certification.balance_expectations import BalanceInAnswer
 from predictu_dispatch.certification.expectations import confirmed
 from predictu_dispatch.certification.scenario import Group, Need, Scenario
 from predictu_dispatch.certification.scenarios.sends import BET, STAKE, debit
-from predictu_dispatch.certification.steps import AFTER, Send
+from predictu_dispatch.certification.steps import AFTER, Read, Send
 from predictu_dispatch.core.methods import Method
 
 _LARGE_CHARS: Final = 60_000
+_DEBITED: Final = "debited"
 _DAY_S: Final = 24 * 60 * 60
 _DECIMALS: Final = (10, 20, 70, 29, 57, 115)
 """As decimals 0.10, 0.20, 0.70, 0.29, 0.57, 1.15: binary floating point has none of them."""
 
 
-def _pair(*, further: tuple[tuple[str, str], ...] = (), is_reordered: bool = False) -> tuple[Send, ...]:
+def _pair(*, further: tuple[tuple[str, str], ...] = (), is_reordered: bool = False) -> tuple[Send | Read, ...]:
     """Return a debit and its refund with these further params."""
-    return tuple(
+    debiting, refunding = (
         Send(name=name, method=method, bet=BET, amount=STAKE, further=further, is_reordered=is_reordered)
         for name, method in (("debit", Method.BET_MAKE), ("refund", Method.BET_REFUND))
     )
+    return debiting, Read(name=_DEBITED), refunding
+
+
+_PAIR_BOOKED: Final = (
+    confirmed("debit", "refund"),
+    Moved(by=-STAKE, until=_DEBITED),
+    Moved(by=STAKE, since=_DEBITED),
+)
+"""What each pair is expected to do."""
 
 
 def _decimal_debits() -> tuple[Send, ...]:
@@ -43,7 +53,7 @@ SCENARIOS: Final = (
                 ("device", '{"os":"ios","tags":["a","b",{"deep":[1,2.5,[]]}]}'),
             )
         ),
-        expectations=(confirmed("debit", "refund"), Moved(by=0)),
+        expectations=_PAIR_BOOKED,
         fix="Read the params that you know, and ignore every other one.",
     ),
     Scenario(
@@ -59,7 +69,7 @@ SCENARIOS: Final = (
                 ("größe", '"L"'),
             )
         ),
-        expectations=(confirmed("debit", "refund"), Moved(by=0)),
+        expectations=_PAIR_BOOKED,
         fix="Hash the bytes as they arrived. Do not decode, normalise or write them again ahead of that.",
     ),
     Scenario(
@@ -76,7 +86,7 @@ SCENARIOS: Final = (
                 ("price", "1.10"),
             )
         ),
-        expectations=(confirmed("debit", "refund"), Moved(by=0)),
+        expectations=_PAIR_BOOKED,
         fix="Hash the bytes as they arrived, and let the parser read numbers that you do not use.",
     ),
     Scenario(
@@ -86,7 +96,7 @@ SCENARIOS: Final = (
         why="The params come in any order. If yours is fixed, the amount of a debit of 5.00 EUR is not found, or it is"
         " another number.",
         steps=_pair(is_reordered=True),
-        expectations=(confirmed("debit", "refund"), Moved(by=0)),
+        expectations=_PAIR_BOOKED,
         fix="Parse the body with a JSON parser, and read the params by name.",
     ),
     Scenario(
@@ -96,7 +106,7 @@ SCENARIOS: Final = (
         why="The params may have 64 KiB. Below that, a server's limit refuses some bets of 5.00 EUR and no test shows"
         " which.",
         steps=_pair(further=(("notes", '"' + "0123456789" * (_LARGE_CHARS // 10) + '"'),)),
-        expectations=(confirmed("debit", "refund"), Moved(by=0)),
+        expectations=_PAIR_BOOKED,
         fix="Allow bodies of 256 KiB in the server and in every proxy ahead of it.",
     ),
     Scenario(

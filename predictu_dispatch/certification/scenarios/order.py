@@ -18,7 +18,8 @@ from predictu_dispatch.certification.scenario import Group, Scenario
 from predictu_dispatch.certification.scenarios.sends import STAKE, WIN, debit, loss, refund, rollback, sale, win
 from predictu_dispatch.certification.steps import RESUMED, Again, AtOnce, Pause, Read, Send
 
-_READ: Final = "in-between"
+_ROLLED_BACK: Final = "rolled-back"
+_DEBITED: Final = "debited"
 _PAIRS: Final = (1, 2, 3, 4)
 _SMALL: Final = 100
 _TOMBSTONE: Final = (
@@ -45,14 +46,14 @@ SCENARIOS: Final = (
         steps=(
             rollback(),
             Again(name="rollback-again", of="rollback"),
-            Read(name=_READ),
+            Read(name=_ROLLED_BACK),
             debit(),
         ),
         expectations=(
             rolled_back("rollback", "rollback-again"),
-            Moved(by=0, until=_READ),
+            Moved(by=0, until=_ROLLED_BACK),
             preferably_refused("debit"),
-            Moved(by=0, since=_READ),
+            Moved(by=0, since=_ROLLED_BACK),
         ),
         fix=_TOMBSTONE,
     ),
@@ -72,10 +73,10 @@ SCENARIOS: Final = (
         title="The debit is still not booked 10 s after the rollback",
         why="A debit can wait in a queue of yours for longer than Predictu waits for its answer. Booked after its"
         " rollback, it takes 5.00 EUR for nothing.",
-        steps=(rollback(), Read(name=_READ), Pause(seconds=10), debit()),
+        steps=(rollback(), Read(name=_ROLLED_BACK), Pause(seconds=10), debit()),
         expectations=(
             rolled_back("rollback"),
-            Moved(by=0, until=_READ),
+            Moved(by=0, until=_ROLLED_BACK),
             preferably_refused("debit"),
             Moved(by=0, since=RESUMED),
         ),
@@ -126,12 +127,12 @@ SCENARIOS: Final = (
         group=Group.ORDER,
         title="A win of a bet that was never debited is not paid",
         why="A win without a stake is 7.00 EUR of yours for nothing.",
-        steps=(win(), Read(name="won"), debit(), Read(name="debited"), Again(name="win-again", of="win")),
+        steps=(win(), Read(name="won"), debit(), Read(name=_DEBITED), Again(name="win-again", of="win")),
         expectations=(
             not_confirmed("win"),
             Moved(by=0, until="won"),
-            MovedAsAnswered(of=("debit",), since="won", until="debited"),
-            MovedAsAnswered(of=("win", "win-again"), since="debited"),
+            MovedAsAnswered(of=("debit",), since="won", until=_DEBITED),
+            MovedAsAnswered(of=("win", "win-again"), since=_DEBITED),
         ),
         fix="Answer BET_NOT_FOUND to a win of a bet that you do not know, and book nothing.",
     ),
@@ -195,7 +196,7 @@ SCENARIOS: Final = (
         " EUR.",
         steps=(
             *(debit(f"debit-{number}", bet=f"bet-{number}", amount=_SMALL) for number in _PAIRS),
-            Read(name=_READ),
+            Read(name=_DEBITED),
             AtOnce(
                 sends=tuple(
                     send
@@ -210,7 +211,9 @@ SCENARIOS: Final = (
         expectations=(
             confirmed(*(f"debit-{number}" for number in _PAIRS)),
             *(AtMostOneConfirmed(of=(f"win-{number}", f"sale-{number}")) for number in _PAIRS),
-            MovedAsAnswered(of=tuple(f"{end}-{number}" for number in _PAIRS for end in ("win", "sale")), since=_READ),
+            MovedAsAnswered(
+                of=tuple(f"{end}-{number}" for number in _PAIRS for end in ("win", "sale")), since=_DEBITED
+            ),
         ),
         fix="Change the bet's state in a statement that also checks it, such as update … where state = 'open', or lock"
         " the bet.",

@@ -20,7 +20,7 @@ from predictu_dispatch.core.methods import Method
 _MANY: Final = 50
 _TINY: Final = 10
 _ROLLED_BACK: Final = "rolled-back"
-_READ: Final = "in-between"
+_REPEATED: Final = "repeated"
 _ONE_TRANSACTION: Final = (
     "Book and store the answer in one database transaction, and finish it even if the client has gone."
 )
@@ -51,7 +51,7 @@ def _cut_debit(scenario_id: str, title: str, why: str, delivery: Delivery) -> Sc
         steps=(
             debit(delivery=delivery),
             Again(name="debit-again", of="debit"),
-            Read(name=_READ),
+            Read(name=_REPEATED),
             Again(name="debit-once-more", of="debit"),
         ),
         expectations=(
@@ -79,13 +79,13 @@ SCENARIOS: Final = (
         " EUR wrong.",
         steps=(
             debit(delivery=Delivery.CUT_INSIDE_BODY),
-            Read(name=_READ),
+            Read(name="cut"),
             Again(name="debit-again", of="debit"),
         ),
         expectations=(
-            Moved(by=0, until=_READ),
+            Moved(by=0, until="cut"),
             confirmed("debit-again"),
-            Moved(by=-STAKE, since=_READ),
+            Moved(by=-STAKE, since="cut"),
         ),
         fix="Read the body up to its Content-Length, verify it, and only then look anything up.",
     ),
@@ -107,7 +107,7 @@ SCENARIOS: Final = (
             Read(name="debited"),
             win(delivery=Delivery.CUT_AFTER_BODY),
             Again(name="win-again", of="win"),
-            Read(name=_READ),
+            Read(name=_REPEATED),
             Again(name="win-once-more", of="win"),
         ),
         expectations=(
@@ -127,7 +127,7 @@ SCENARIOS: Final = (
             debit(),
             rollback(delivery=Delivery.CUT_AFTER_BODY),
             Again(name="rollback-again", of="rollback"),
-            Read(name=_READ),
+            Read(name=_REPEATED),
             Again(name="rollback-once-more", of="rollback"),
         ),
         expectations=(
@@ -147,7 +147,7 @@ SCENARIOS: Final = (
         steps=(
             debit(delivery=Delivery.CUT_AFTER_BODY),
             rollback(),
-            Read(name=_READ),
+            Read(name="asked"),
             Again(name="rollback-again", of="rollback"),
             # Between the two: if both are booked again, one must not hide the other.
             Read(name=_ROLLED_BACK),
@@ -190,13 +190,15 @@ SCENARIOS: Final = (
             _volley("debits", delivery=Delivery.CUT_AFTER_BODY),
             _volley("rollbacks", Method.BET_ROLLBACK),
             _volley("rollbacks-again", Method.BET_ROLLBACK, again="rollbacks"),
+            Read(name=_ROLLED_BACK),
             _volley("debits-again", again="debits"),
         ),
         expectations=(
             rolled_back_or_put_off("rollbacks"),
             rolled_back("rollbacks-again"),
             preferably_first_answer("debits-again"),
-            Moved(by=0),
+            Moved(by=0, until=_ROLLED_BACK),
+            Moved(by=0, since=_ROLLED_BACK),
         ),
         fix=_WAIT_OR_TOMBSTONE,
     ),
