@@ -185,7 +185,7 @@ SCENARIOS: Final = (
         group=Group.RECOVERY,
         title="Fifty debits in flight that all break off can be rolled back",
         why="If the line stays broken for longer than a bet can wait, everything in flight is rolled back at once. Each"
-        " debit that overtakes its rollback takes 5.00 EUR for a bet that does not exist.",
+        " debit that its rollback overtakes takes 5.00 EUR for a bet that does not exist.",
         steps=(
             _volley("debits", delivery=Delivery.CUT_AFTER_BODY),
             _volley("rollbacks", Method.BET_ROLLBACK),
