@@ -159,15 +159,21 @@ def test_repetitions_that_are_all_booked_cannot_cancel_out_between_two_readings(
     for step in flat(scenario.steps):
         if isinstance(step, Read | Pause):
             sums.clear()
-        elif isinstance(step, Again) and (effect := _effect(first[step.of])):
-            known = sums.setdefault(first[step.of].player, {0})
-            assert -effect not in known, f"{step.name} hides a repetition before it"
+            continue
+        player, effect = 0, 0
+        if isinstance(step, Again):
+            player, effect = first[step.of].player, _effect(first[step.of].method, first[step.of].amount)
+        elif isinstance(step, Volley) and step.again:
+            effect = sum(map(_effect, step.methods, step.amounts))
+        if effect:
+            known = sums.setdefault(player, {0})
+            assert -effect not in known, f"{step} hides a repetition before it"
             known |= {one + effect for one in known}
 
 
-def _effect(send: Send) -> int:
-    amount = send.amount if isinstance(send.amount, int) else 0
-    return -amount if send.method is Method.BET_MAKE else amount
+def _effect(method: Method, amount: int | AboveBalance | None) -> int:
+    subunits = amount if isinstance(amount, int) else 0
+    return -subunits if method is Method.BET_MAKE else subunits
 
 
 def test_pauses_last_70_s_at_most_and_there_is_one_in_a_scenario() -> None:
