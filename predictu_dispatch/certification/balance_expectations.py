@@ -9,11 +9,21 @@ from typing import Final
 from predictu_dispatch.certification.expectations import listed, sent_as
 from predictu_dispatch.certification.observation import LedgerRow, Observed, Outcome, Sent
 from predictu_dispatch.certification.scenario import Finding, ScenarioVerdict
-from predictu_dispatch.certification.steps import AFTER, BEFORE
+from predictu_dispatch.certification.steps import AFTER, BEFORE, RESUMED
 from predictu_dispatch.core.methods import TERMINALS, Method
 
 _UNKNOWN_EFFECT: Final = frozenset({Outcome.NO_ANSWER, Outcome.TRY_AGAIN, Outcome.UNDECLARED})
 """The outcomes after which a request may be booked or not."""
+_MOMENTS: Final = {BEFORE: "the start", RESUMED: "the end of the pause", AFTER: "the end"}
+
+
+def _moment(reading: str) -> str:
+    return _MOMENTS.get(reading, f'the reading "{reading}"')
+
+
+def _period(since: str, until: str) -> str:
+    """Return `from the start to the reading "debited"`."""
+    return f"from {_moment(since)} to {_moment(until)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +38,7 @@ class Moved:
     @property
     def text(self) -> str:
         change = f"changes by {self.by:+d} subunits" if self.by else "does not change"
-        return f"The balance of player {self.player + 1} {change} from {self.since} to {self.until}."
+        return f"The balance of player {self.player + 1} {change} {_period(self.since, self.until)}."
 
     def findings(self, seen: Observed) -> Iterator[Finding]:
         yield from _change_findings(self, seen, lowest=self.by, highest=self.by)
@@ -49,7 +59,7 @@ class MovedAsAnswered:
     @property
     def text(self) -> str:
         return (
-            f"The balance of player {self.player + 1} changes from {self.since} to {self.until} by what was confirmed"
+            f"The balance of player {self.player + 1} changes {_period(self.since, self.until)} by what was confirmed"
             f" of {listed(self.of)}, each once."
         )
 
@@ -113,7 +123,7 @@ class BalanceInAnswer:
 
     @property
     def text(self) -> str:
-        return f"The answer to {self.of} has the balance that BALANCE says ({self.reading})."
+        return f"The answer to {self.of} has the balance that BALANCE says at {_moment(self.reading)}."
 
     def findings(self, seen: Observed) -> Iterator[Finding]:
         for sent in sent_as(seen, (self.of,)):

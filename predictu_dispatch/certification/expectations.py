@@ -17,6 +17,11 @@ from predictu_dispatch.core.verdict import OPERATOR_RETRY
 _ABOUT_MAX: Final = 5
 """The most names of one finding; a volley has hundreds."""
 _PUT_OFF_CODES: Final = frozenset({429, 503})
+_PUT_OFF_ADVICE: Final = {
+    False: "If your sandbox limits the rate of requests, play with a lower --max-rate.",
+    True: "The status is declared under [statuses] retry: Predictu sends the same bytes again, until you book them.",
+}
+"""By whether a declared status asks for the retry."""
 
 
 def sent_as(seen: Observed, names: Iterable[str]) -> tuple[Sent, ...]:
@@ -91,7 +96,7 @@ class Answered:
                 f' --{self.declare_as.replace("_", "-")} "{status}"; else answer another status.'
             )
         if is_put_off(sent) and self.put_off is ScenarioVerdict.FAILED:
-            return "If your sandbox limits the rate of requests, play with a lower --max-rate."
+            return _PUT_OFF_ADVICE[sent.judgement.reason == OPERATOR_RETRY]
         # What is wrong is the booking or the rejection: the fix of the scenario is the advice.
         is_booked = sent.outcome is Outcome.CONFIRMED
         is_rejected = sent.outcome is Outcome.REFUSED and Outcome.NOTHING_TO_REVERSE not in self.accepted

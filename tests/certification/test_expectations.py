@@ -74,6 +74,13 @@ def test_a_finding_quotes_the_answer_and_says_how_to_declare_its_status() -> Non
     assert finding.observed == "it: no complete answer (timeout) after 5.0 s."
 
 
+def test_advice_for_a_request_that_was_put_off_names_the_reason() -> None:
+    (declared,) = expect.confirmed("it").findings(observed([ANSWERS["put off"]]))
+    (limited,) = expect.confirmed("it").findings(observed([ANSWERS["503"]]))
+    assert "[statuses] retry" in declared.advice
+    assert "--max-rate" in limited.advice
+
+
 def test_equal_answers_of_a_volley_are_one_finding() -> None:
     volley = tuple(answered(f"debits-{number}", "ERROR" if number % 4 else "OK", code=500) for number in range(1, 9))
     findings = list(expect.confirmed("debits").findings(observed(volleys={"debits": volley})))
@@ -111,7 +118,7 @@ def test_a_balance_moves_by_exactly_what_is_expected(
 def test_a_wrong_balance_is_told_in_money() -> None:
     seen = observed(balances={"before": (10_000,), "after": (9_000,)})
     (finding,) = Moved(by=-500).findings(seen)
-    assert finding.expected == "The balance of player 1 changes by -500 subunits from before to after: -5.00 EUR."
+    assert finding.expected == "The balance of player 1 changes by -500 subunits from the start to the end: -5.00 EUR."
     assert finding.observed == "The balance of p-1 changes by -10.00 EUR, from 100.00 EUR to 90.00 EUR."
 
 
