@@ -143,6 +143,8 @@ class Observed:
     balances: dict[str, dict[int, int | None]] = field(default_factory=dict)
     """By the name of the reading and the player's index; None: could not be read."""
     balance_reads: list[Sent] = field(default_factory=list)
+    put_off: list[Sent] = field(default_factory=list)
+    """Answers with 429 or 503 after which the request was sent again, with the request's name."""
     tls: TlsFacts | None = None
     ledger: Ledger | None = None
     confirmed_in_run: tuple[Sent, ...] = ()

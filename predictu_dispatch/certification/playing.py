@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final, assert_never
 
+from predictu_dispatch.certification.expectations import Answered
 from predictu_dispatch.certification.observation import Observed, Outcome, Sent
 from predictu_dispatch.certification.preparing import prepare
 from predictu_dispatch.certification.recording import RecordingSender, outcome_entry, read_balance
@@ -36,6 +38,7 @@ _UNREAD_ADVICE: Final = (
     "Answer BALANCE with HTTP 200, status OK and the balance as a JSON number in the agreed amount_format. If the"
     " answer is 401, compare the key and the operator id."
 )
+_NAMED_MAX: Final = 5
 _LEDGER_MARGIN: Final = timedelta(minutes=5)
 """The operator's clock may differ from ours."""
 
@@ -86,6 +89,13 @@ class Playing:
         self._run_started_at = run_started_at
         self._sender = sender
         self._recording = recording
+        self._may_be_put_off = frozenset(
+            name
+            for expected in scenario.expectations
+            if isinstance(expected, Answered) and expected.put_off is ScenarioVerdict.PASSED
+            for name in expected.of
+        )
+        """The requests that are not sent again: 429 and 503 are right answers to them."""
         self._prepared: dict[str, Prepared] = {}
         self._newest: dict[int, int | None] = {}
         self._base: dict[int, int] = {}
@@ -105,8 +115,9 @@ class Playing:
     async def finish(self) -> tuple[Finding, ...]:
         """Read the balances as AFTER, and judge."""
         await self._read_and_check(AFTER)
-        return tuple(
-            finding for expectation in self.scenario.expectations for finding in expectation.findings(self.observed)
+        return (
+            *(finding for expected in self.scenario.expectations for finding in expected.findings(self.observed)),
+            *put_off_findings(self.observed.put_off),
         )
 
     @property
@@ -123,13 +134,16 @@ class Playing:
         match step:
             case Send() | Again():
                 (prepared,) = self._prepare(step)
-                observed.sent[prepared.name] = await self._recording.send(prepared)
+                observed.sent[prepared.name] = await self._sent_of(prepared)
             case AtOnce():
                 answered = await self._recording.send_at_once(self._prepare(step))
                 observed.sent.update({sent.name: sent for sent in answered})
             case Volley():
                 shots = self._prepare(step)
-                observed.volleys[step.name] = await self._recording.send_volley(shots, in_flight=step.in_flight)
+                on_put_off = None if step.name in self._may_be_put_off else self._note_put_off
+                observed.volleys[step.name] = await self._recording.send_volley(
+                    shots, in_flight=step.in_flight, on_put_off=on_put_off
+                )
             case Read():
                 await self._read_and_check(step.name)
             case Handshake():
@@ -142,6 +156,16 @@ class Playing:
                 raise AssertionError("the runner splits the steps at a pause")
             case _:
                 assert_never(step)
+
+    async def _sent_of(self, prepared: Prepared) -> Sent:
+        if prepared.name in self._may_be_put_off:
+            return await self._recording.send(prepared)
+        return await self._recording.send_until_taken(prepared, self._note_put_off)
+
+    def _note_put_off(self, sent: Sent) -> None:
+        self.observed.put_off.append(sent)
+        # It is sent once more, and may be booked each time.
+        self._sent[sent.player_id] += sent.amount or 0
 
     def _prepare(
         self, step: Send | Again | AtOnce | Volley | Read, players: Sequence[int] | None = None
@@ -156,6 +180,9 @@ class Playing:
             earlier=self._prepared,
             now=datetime.now(UTC),
         )
+        # Those that were put off had further sendings, each with a number of its own.
+        further = self._recording.further_sendings
+        prepared = tuple(replace(one, number=one.number + further(one.request_id)) for one in prepared)
         self._prepared |= {one.name: one for one in prepared}
         for one in prepared:
             self._sent[one.player_id] += one.amount or 0
@@ -166,7 +193,7 @@ class Playing:
         balances: dict[int, int | None] = {}
         unread: list[Sent] = []
         for player, prepared in zip(players, self._prepare(Read(name=name), players), strict=True):
-            sendings = await read_balance(self._recording, prepared)
+            sendings = await read_balance(self._recording, prepared, self._note_put_off)
             self.observed.balance_reads += sendings
             balances[player] = sendings[-1].balance
             unread += [sendings[-1]] if sendings[-1].balance is None else []
@@ -203,6 +230,29 @@ def _reach_of(unread: Sequence[Sent]) -> Reach:
     if outcomes == {Outcome.NOT_SENT}:
         return Reach.DOWN
     return Reach.SILENT if outcomes <= {Outcome.NOT_SENT, Outcome.NO_ANSWER} else Reach.ANSWERS
+
+
+def put_off_findings(put_off: Sequence[Sent]) -> tuple[Finding, ...]:
+    """Return a warning if requests were put off and sent again."""
+    if not put_off:
+        return ()
+    codes = " or ".join(sorted({str(sent.exchange.status) for sent in put_off}))
+    names = tuple(dict.fromkeys(sent.name for sent in put_off))
+    return (
+        Finding(
+            verdict=ScenarioVerdict.WARNING,
+            expected="No request is put off.",
+            observed=f"{_named(names)} got HTTP {codes} and had to be sent again later.",
+            advice="If your sandbox limits the rate of requests, play with a lower --max-rate, and ask Predictu to set"
+            " limits.max_requests_per_s for you: a player waits while his debit is put off.",
+            about=names[:_NAMED_MAX],
+        ),
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    """Return the name, or how many there are and the first one."""
+    return names[0] if len(names) == 1 else f"{len(names)} requests, such as {names[0]},"
 
 
 def _unread_finding(unread: Sequence[Sent]) -> Finding:

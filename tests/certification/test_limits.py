@@ -50,3 +50,23 @@ def test_a_run_never_has_more_requests_than_its_cap() -> None:
         limits.take(2, 0.0)
     assert limits.take(1, 0.0) == 0.0
     assert limits.taken == 10
+
+
+def test_an_operator_that_puts_requests_off_halves_the_rate_once_and_it_rises_again() -> None:
+    limits = Limits(requests_max=1000, requests_per_s=100.0)
+    for _ in range(10):
+        limits.slow_down(5.0, 1.0)
+    assert limits.take(1, 5.0) == pytest.approx(1 / 50.5)
+    limits.slow_down(6.0, 1.0)
+    assert limits.batch == 16
+    waits = [limits.take(1, 6.0) for _ in range(300)]
+    assert limits.batch == 64
+    assert waits[-1] - waits[-2] == pytest.approx(0.01)
+
+
+def test_the_rate_never_falls_below_one_request_a_second() -> None:
+    limits = Limits(requests_max=1000, requests_per_s=100.0)
+    for second in range(20):
+        limits.slow_down(float(second), 1.0)
+    assert limits.take(1, 20.0) <= 1.0
+    assert limits.batch == 1
