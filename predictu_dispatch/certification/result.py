@@ -38,8 +38,11 @@ class ScenarioResult:
         """Return what the failure costs; if no connection could be made, it shows nothing else."""
         seen = self.observed
         if seen is not None:
-            volleys = (one for volley in seen.volleys.values() for one in volley)
-            if any(one.outcome is Outcome.NOT_SENT for one in (*seen.sent.values(), *volleys, *seen.balance_reads)):
+            # One of a volley that found no connection hides nothing that the others show.
+            volleys = [volley for volley in seen.volleys.values() if volley]
+            if any(one.outcome is Outcome.NOT_SENT for one in (*seen.sent.values(), *seen.balance_reads)) or any(
+                all(one.outcome is Outcome.NOT_SENT for one in volley) for volley in volleys
+            ):
                 return UNREACHED
         return self.scenario.why
 

@@ -288,6 +288,19 @@ def test_with_url_a_configuration_that_cannot_be_read_is_no_reason_to_send(
     assert "config/dispatcher.toml: not valid TOML" in result.stderr
 
 
+def test_an_interruption_at_the_reports_says_that_they_are_not_complete(
+    operator: TrialOperator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("predictu_dispatch.certification.report.write", write)
+    result = certify(*operator.words, *PING)
+    assert result.exit_code == 130
+    assert "interrupted: the reports in certify-reports/" in result.stderr
+    assert "are not complete" in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -295,15 +308,18 @@ def test_with_url_a_configuration_that_cannot_be_read_is_no_reason_to_send(
         (["op_a", "--url", "https://h/"], "name one OPERATOR, or give --url, --list or --check"),
         (["--url", "https://h/"], "--url needs --key FILE and --player PLAYER"),
         (["--url", "https://h/", "--key", "k", "--player", "a", "--player", "a"], "or two different ones"),
-        (["op_a", "--player", "p"], "--player goes with --url; an operator's file says it with OPERATOR"),
+        (["op_a", "--player", "p"], "--player goes with --url; with OPERATOR, the operator's file has it"),
         (["op_a", "--vkey", "x"], "--vkey goes with --check"),
         (["op_a", "--clean", "x", "--only", "money"], "--clean plays nothing; omit --only and --expect"),
         (["op_a", "--only", "mony"], "--only mony: no scenario or group has this name. Did you mean 'money'?"),
         (["op_a"], "config/dispatcher.toml: no such file or directory"),
         (["--check", "missing.note", "--vkey", "x"], "missing.note: no such file or directory"),
+        (["--check", "note"], "give the signer's --vkey, which verifies the certificate"),
+        (["--check", "note", "--vkey", "certify.predictu"], "--vkey certify.predictu: the key is of no known type"),
     ],
 )
-def test_wrong_usage_is_exit_code_2(words: list[str], says: str) -> None:
+def test_wrong_usage_is_exit_code_2(words: list[str], says: str, folder: Path) -> None:
+    (folder / "note").write_text("nonsense")
     result = certify(*words)
     assert (result.exit_code, result.stdout) == (2, "")
     assert says in " ".join(result.stderr.split())

@@ -16,6 +16,7 @@ from predictu_dispatch.commands.certify.targets import Chosen
 from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_MISCONFIGURED, Invocation
 from predictu_dispatch.commands.keys.common import refuse
 from predictu_dispatch.commands.output import count, print_json, print_line, print_wrapped, timestamp
+from predictu_dispatch.core.merkle.note import NoteError, VerifierKey
 from predictu_dispatch.edge.config.certify_keys import read_certify_key
 from predictu_dispatch.edge.config.files import ConfigError, read_file, system_message
 
@@ -54,6 +55,14 @@ def check(invocation: Invocation, file: Path, vkey: str | None) -> None:
         refuse(invocation, f"{error.filename or file}: {system_message(error)}", EXIT_MISCONFIGURED)
     trusted = vkey or _own_vkey(invocation)
     try:
+        VerifierKey.parse(trusted)
+    except NoteError as error:
+        refuse(
+            invocation,
+            f"--vkey {trusted}: {error}; the signer prints it with: predictu-dispatch keys public --certify",
+            EXIT_MISCONFIGURED,
+        )
+    try:
         certificate = read(note, trusted)
     except CertificateError as error:
         refuse(invocation, f"{file} is not valid: {error}; it was verified with {trusted}", EXIT_FAILED)
@@ -69,6 +78,8 @@ def check(invocation: Invocation, file: Path, vkey: str | None) -> None:
 
 
 def _own_vkey(invocation: Invocation) -> str:
+    if invocation.is_without_config:
+        refuse(invocation, "give the signer's --vkey, which verifies the certificate", EXIT_MISCONFIGURED)
     try:
         settings = invocation.dispatcher().certify
         key = read_certify_key(settings, invocation.config, os.environ)

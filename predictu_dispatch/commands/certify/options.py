@@ -149,7 +149,7 @@ def refuse_contradictions(operator: str | None, options: Options) -> None:
     if options["url"] is None:
         given = [option for name, option in URL_ONLY.items() if options[name]]  # type: ignore[literal-required]
         if given:
-            raise click.UsageError(f"{given[0]} goes with --url; an operator's file says it with {doing[0]}")
+            raise click.UsageError(f"{given[0]} goes with --url; with OPERATOR, the operator's file has it")
     elif options["key"] is None or not options["players"]:
         raise click.UsageError("--url needs --key FILE and --player PLAYER")
     elif len(options["players"]) > 2 or len(set(options["players"])) != len(options["players"]):  # noqa: PLR2004 - the scenarios know two

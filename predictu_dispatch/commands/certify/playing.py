@@ -122,6 +122,33 @@ def play_run(
     with _refusals(invocation, clean_line):
         result, interrupted_by = asyncio.run(played())
     _say(invocation, *progress.rest())
+    with _reporting(folder, clean_line):
+        code = _reported(invocation, chosen, result, scenarios, expected=expected, only=only, folder=folder)
+    sys.exit(_SIGNALLED + interrupted_by if interrupted_by else code)
+
+
+@contextmanager
+def _reporting(folder: Path, clean_line: str) -> Iterator[None]:
+    """The run is undone by now: an interruption only leaves the reports incomplete."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_error(f"interrupted: the reports in {folder} are not complete. If a bet is still open: {clean_line}")
+        sys.exit(_SIGNALLED + signal.SIGINT)
+
+
+def _reported(
+    invocation: Invocation,
+    chosen: Chosen,
+    result: RunResult,
+    scenarios: Sequence[Scenario],
+    *,
+    expected: Sequence[Expected],
+    only: Sequence[str],
+    folder: Path,
+) -> int:
+    """Write the reports, print the summary, and return the exit code."""
+    clean_line = chosen.line("--clean", result.run)
     repeat_line = partial(_repeat_line, chosen, scenarios, only)
     known = judged(expected, result.results, result.ended_at.date())
     reasons = why_not_passed(result, known)
@@ -156,9 +183,7 @@ def play_run(
         print_clean_line(result.reversal, clean_line)
     if unwritten:
         print_error(unwritten)
-    if interrupted_by:
-        sys.exit(_SIGNALLED + interrupted_by)
-    sys.exit(EXIT_FAILED if reasons or unwritten else 0)
+    return EXIT_FAILED if reasons or unwritten else 0
 
 
 def _repeat_line(chosen: Chosen, scenarios: Sequence[Scenario], only: Sequence[str], scenario_id: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from ssl import SSLContext
+from ssl import SSLContext, SSLError
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -199,7 +199,7 @@ def _with_options(allowed: str) -> str:
     """A message about a key as one about an option."""
     for name in ("allow_insecure_http", "allow_private_addresses"):
         allowed = allowed.replace(f"{name} = true", URL_ONLY[name])
-    return allowed
+    return allowed.replace(", and the file's name", "")
 
 
 def _refuse_live(invocation: Invocation, url: str, keys: SandboxKeys, options: Options) -> None:
@@ -239,6 +239,8 @@ def _ssl_context(invocation: Invocation, ca_file: Path | None) -> SSLContext | N
         return None
     try:
         return client_context(ca_file)
+    except SSLError:
+        refuse(invocation, f"--ca-file {ca_file}: must be PEM certificates", EXIT_MISCONFIGURED)
     except OSError as error:
         refuse(
             invocation, f"--ca-file {ca_file}: {system_message(error)}; must be PEM certificates", EXIT_MISCONFIGURED

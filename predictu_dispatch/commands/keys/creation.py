@@ -53,6 +53,8 @@ def new(
 
     Never overwrites a key.
     """
+    if operator is None and sandbox:
+        raise click.UsageError("--sandbox needs OPERATOR: the key is for its [sandbox]")
     if operator is None or audit or certify:
         if operator is not None or algorithm is not None or sandbox or audit == certify:
             raise click.UsageError(
