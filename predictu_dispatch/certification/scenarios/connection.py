@@ -31,7 +31,7 @@ SCENARIOS: Final = (
         id="connection-ping",
         group=Group.CONNECTION,
         title="PING is answered",
-        why="While PING fails, your circuit stays open and every bet is refused: with 1,000 bets of 5.00 EUR an hour"
+        why="While PING fails, Predictu treats you as down and accepts no bet: with 1,000 bets of 5.00 EUR an hour"
         " that is 5,000.00 EUR of stakes an hour.",
         steps=(_ping(),),
         expectations=(confirmed("ping"),),
@@ -42,8 +42,8 @@ SCENARIOS: Final = (
         id="connection-tls",
         group=Group.CONNECTION,
         title="The certificate is valid, and TLS is 1.2 or newer",
-        why="On the day the certificate ends, no callback reaches you: every win of that time is paid late, and every"
-        " stake of 5.00 EUR is refused.",
+        why="Once the certificate has expired, no callback reaches you: wins are paid late, and every bet of 5.00 EUR"
+        " is refused.",
         steps=(Handshake(), _ping()),
         expectations=(GoodTls(ping="ping"), confirmed("ping")),
         fix="Renew the certificate automatically, and send the intermediate certificates too.",
@@ -53,9 +53,9 @@ SCENARIOS: Final = (
     Scenario(
         id="connection-no-redirect",
         group=Group.CONNECTION,
-        title="No redirect",
-        why="Predictu never follows a redirect, because it would send a signed debit to another address. Every bet of"
-        " 5.00 EUR is refused.",
+        title="No answer is a redirect",
+        why="Predictu never follows a redirect, because that would send a signed debit to another address. So every"
+        " bet of 5.00 EUR is refused.",
         steps=(_ping(), _balance()),
         expectations=(NotRedirected(of=("ping", "balance")), confirmed("ping", "balance")),
         fix="Serve the callbacks at the exact URL that Predictu has, with the same scheme, host, path and final slash.",
@@ -65,8 +65,8 @@ SCENARIOS: Final = (
         id="connection-keep-alive",
         group=Group.CONNECTION,
         title="Connections are kept",
-        why="A new TLS connection for each callback takes several round trips: a bet of 5.00 EUR is confirmed later"
-        " than the odds allow.",
+        why="A new TLS connection for each callback takes several round trips. A bet of 5.00 EUR may be confirmed after"
+        " its odds have changed.",
         steps=(_ping("ping"), _ping("second-ping"), _ping("third-ping")),
         expectations=(confirmed("ping", "second-ping", "third-ping"), ConnectionKept(of=("second-ping", "third-ping"))),
         fix="Let the server or the proxy keep idle HTTP/1.1 connections for 60 seconds or more.",
@@ -84,7 +84,7 @@ SCENARIOS: Final = (
             confirmed("balance", "second-balance", "debit", "refund"),
             Moved(by=0),
         ),
-        fix="Answer a debit within half of the timeout, and do nothing slow, such as a call to another system, ahead"
-        " of it.",
+        fix="Answer a debit within half of the timeout. Do nothing slow before the answer, such as a call to another"
+        " system.",
     ),
 )

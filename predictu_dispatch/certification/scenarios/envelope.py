@@ -60,8 +60,8 @@ SCENARIOS: Final = (
         id="envelope-unicode",
         group=Group.ENVELOPE,
         title="Any Unicode text is accepted",
-        why="A market's title has any script. If its bytes are changed ahead of the digest, the bet of 5.00 EUR is"
-        " refused.",
+        why="A market's title may be in any script. If you change its bytes before you compute the digest, the bet of"
+        " 5.00 EUR is refused.",
         steps=_pair(
             further=(
                 ("market_title", '"Zoë Müller 李雷 😀 e\u0301te\u0301 \u05e9\u05dc\u05d5\u05dd مرحبا"'),
@@ -70,14 +70,14 @@ SCENARIOS: Final = (
             )
         ),
         expectations=_PAIR_BOOKED,
-        fix="Hash the bytes as they arrived. Do not decode, normalise or write them again ahead of that.",
+        fix="Hash the bytes as they arrived, before anything decodes, normalises or rewrites them.",
     ),
     Scenario(
         id="envelope-large-number",
         group=Group.ENVELOPE,
         title="Large and long numbers are accepted",
-        why="9007199254740993 is not exact as floating point. If the body is parsed and written again for the digest,"
-        " the bet of 5.00 EUR is refused.",
+        why="Floating point cannot hold 9007199254740993 exactly. If you parse the body and write it again for the"
+        " digest, the bet of 5.00 EUR is refused.",
         steps=_pair(
             further=(
                 ("sequence", "9007199254740993"),
@@ -93,8 +93,8 @@ SCENARIOS: Final = (
         id="envelope-key-order",
         group=Group.ENVELOPE,
         title="The order of the params does not matter",
-        why="The params come in any order. If yours is fixed, the amount of a debit of 5.00 EUR is not found, or it is"
-        " another number.",
+        why="The params may come in any order. If you expect a fixed one, you do not find the amount of a debit of 5.00"
+        " EUR, or you take another number for it.",
         steps=_pair(is_reordered=True),
         expectations=_PAIR_BOOKED,
         fix="Parse the body with a JSON parser, and read the params by name.",
@@ -103,27 +103,28 @@ SCENARIOS: Final = (
         id="envelope-large-body",
         group=Group.ENVELOPE,
         title="A body of 60 kB is accepted",
-        why="The params may have 64 KiB. Below that, a server's limit refuses some bets of 5.00 EUR and no test shows"
-        " which.",
+        why="The params may have 64 KiB. If your server's limit is lower, it refuses a few bets of 5.00 EUR, and no"
+        " test with small bodies shows it.",
         steps=_pair(further=(("notes", '"' + "0123456789" * (_LARGE_CHARS // 10) + '"'),)),
         expectations=_PAIR_BOOKED,
-        fix="Allow bodies of 256 KiB in the server and in every proxy ahead of it.",
+        fix="Allow bodies of 256 KiB in the server and in every proxy before it.",
     ),
     Scenario(
         id="envelope-old-timestamp",
         group=Group.ENVELOPE,
         title="A callback that waited for a day is accepted",
-        why="After an outage of yours, a win arrives with the timestamp of the day before and a new token. If it is"
-        " refused as too old, the player is owed 5.00 EUR and every repetition is refused too.",
+        why="After an outage of yours, a win may arrive with yesterday's timestamp and a new token. If you refuse it as"
+        " too old, you refuse every repetition too, and the player never gets 5.00 EUR.",
         steps=(debit(), Send(name="win", method=Method.BET_WIN, bet=BET, amount=STAKE, age_s=_DAY_S)),
         expectations=(confirmed("debit", "win"), Moved(by=0)),
-        fix="Check the times of the token, iat and exp. The body's timestamp is that of the event, and has no limit.",
+        fix="Check iat and exp of the token. The body's timestamp says when the callback was created; do not limit its"
+        " age.",
     ),
     Scenario(
         id="envelope-decimal-digits",
         group=Group.ENVELOPE,
         title="Decimal amounts are exact",
-        why="0.10 + 0.20 as floating point is 0.30000000000000004. Rounded once in a thousand bets the wrong way, a"
+        why="0.10 + 0.20 as floating point is 0.30000000000000004. If one bet in a thousand is rounded wrongly, a"
         " million bets are off by 10.00 EUR, and no report adds up.",
         steps=_decimal_debits(),
         expectations=(

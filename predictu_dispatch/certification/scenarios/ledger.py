@@ -13,8 +13,8 @@ SCENARIOS: Final = (
         id="ledger-each-booking-once",
         group=Group.LEDGER,
         title="The ledger has each booking of the run once",
-        why="The ledger decides a dispute. A win of 7.00 EUR that is missing from it, or there twice, is argued about"
-        " months later.",
+        why="The ledger decides disputes. If a win of 7.00 EUR is missing from it or there twice, neither side can"
+        " prove months later what was paid.",
         steps=(ReadLedger(),),
         expectations=(BookedOnceInLedger(),),
         fix="Write the ledger's row in the transaction that changes the balance.",

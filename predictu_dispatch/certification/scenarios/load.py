@@ -14,8 +14,8 @@ _TINY: Final = 10
 _DEBITED: Final = "debited"
 _BETS: Final = 500
 _FIX: Final = (
-    "Change the balance in one statement, such as update … set balance = balance - amount, or lock its row. Reading,"
-    " computing and writing without a lock loses updates."
+    "Change the balance in one statement, such as update … set balance = balance - amount, or lock its row. To read,"
+    " compute and write without a lock loses updates."
 )
 _ENDS: Final = {
     Method.BET_WIN: 23,
@@ -63,15 +63,16 @@ SCENARIOS: Final = (
     _in_flight(
         "load-sixteen",
         "Sixteen debits in flight are each booked once",
-        "Two debits of 5.00 EUR that read the same balance and both write it take 5.00 EUR together: one bet is free.",
+        "If two debits of 5.00 EUR read the same balance and both write their result, they take 5.00 EUR together: one"
+        " bet is free.",
         in_flight=16,
         count=160,
     ),
     _in_flight(
         "load-sixty-four",
         "Sixty-four debits in flight are each booked once",
-        "In the last minute before a match everybody bets. If one debit in a hundred is lost or doubled then, 10,000"
-        " bets of 5.00 EUR are wrong by 500.00 EUR.",
+        "Many players bet in the last minute before a match. If one debit in a hundred is lost or doubled, 10,000 bets"
+        " of 5.00 EUR are wrong by 500.00 EUR.",
         in_flight=64,
         count=320,
     ),
@@ -79,8 +80,8 @@ SCENARIOS: Final = (
         id="load-five-hundred-settlements",
         group=Group.LOAD,
         title="Five hundred settlements to two players, each sent twice, are each booked once",
-        why="When a market ends, all its bets are settled within seconds. One update of the balance that is lost in"
-        " the rush is a player who is owed his win of 7.00 EUR, and nobody sees it.",
+        why="When a market ends, all its bets are settled within seconds. If one update of a balance is lost, a player"
+        " does not get a win of 7.00 EUR, and nobody notices.",
         steps=(
             _volley("debits", Method.BET_MAKE, _BETS, 32),
             Read(name=_DEBITED),

@@ -27,8 +27,8 @@ SCENARIOS: Final = (
         id="money-balance",
         group=Group.MONEY,
         title="BALANCE answers the balance in the agreed format",
-        why="Predictu shows this balance. If 95000 stands for 95,000.00 EUR at one side and for 950.00 EUR at the"
-        " other, every stake is a hundred times too large or too small.",
+        why="If 95000 means 95,000.00 EUR to one side and 950.00 EUR to the other, every stake is a hundred times too"
+        " large or too small.",
         steps=(
             Send(name="balance", method=Method.BALANCE),
             Send(name="second-balance", method=Method.BALANCE),
@@ -39,23 +39,23 @@ SCENARIOS: Final = (
             BalanceInAnswer(of="second-balance"),
             Moved(by=0),
         ),
-        fix="Answer balance as a JSON number in the agreed amount_format, never as a text.",
+        fix="Answer balance as a JSON number in the agreed amount_format, never as a string.",
     ),
     Scenario(
         id="money-debit",
         group=Group.MONEY,
-        title="A debit takes exactly its amount, ahead of its answer",
-        why="A bet counts as placed with your answer. If the debit of 5.00 EUR is booked later or with another amount,"
-        " the player can spend the money twice.",
+        title="A debit takes exactly its amount, before its answer",
+        why="Your answer places the bet. If the debit of 5.00 EUR is booked later or with another amount, the player"
+        " can spend the money twice.",
         steps=(debit(),),
         expectations=(confirmed("debit"), Moved(by=-STAKE), BalanceInAnswer(of="debit")),
-        fix="Book in one database transaction, commit it, and only then answer the balance after the booking.",
+        fix="Book in one database transaction and commit it. Only then answer, with the balance after the booking.",
     ),
     Scenario(
         id="money-odd-amounts",
         group=Group.MONEY,
         title="Amounts such as 0.29 and 1.15 are exact",
-        why="0.29 times 100 as floating point is 28.999999999999996. One subunit lost in each of a million bets is"
+        why="0.29 times 100 as floating point is 28.999999999999996. One cent lost in each of a million bets is"
         " 10,000.00 EUR.",
         steps=(
             *(debit(f"debit-of-{amount}", bet=f"bet-{amount}", amount=amount) for amount in _ODD),
@@ -74,8 +74,8 @@ SCENARIOS: Final = (
         id="money-insufficient-funds",
         group=Group.MONEY,
         title="A debit above the balance is rejected",
-        why="A debit of one subunit above the balance is a bet with your money: if it wins, you pay 50.00 EUR for a"
-        " stake that nobody paid.",
+        why="A debit above the balance is a bet with your money: if it wins, you pay 50.00 EUR for a stake that nobody"
+        " paid.",
         steps=(debit(amount=AboveBalance(by=1)),),
         expectations=(refused("debit"), Moved(by=0)),
         fix="Answer INSUFFICIENT_FUNDS with an HTTP code below 500. A 500 is repeated, and counts as an outage.",
@@ -83,8 +83,8 @@ SCENARIOS: Final = (
     Scenario(
         id="money-large-amount",
         group=Group.MONEY,
-        title="An amount of more than 32 bits is not cut off",
-        why="4,294,967,396 subunits in 32 bits are 100. A debit of 42,949,673.96 EUR is then confirmed and takes 1.00"
+        title="An amount above 32 bits is not truncated",
+        why="In 32 bits, 4,294,967,396 cents become 100. A debit of 42,949,673.96 EUR is then confirmed and takes 1.00"
         " EUR.",
         steps=(debit(amount=AboveBalance(by=2**32)),),
         expectations=(not_confirmed("debit"), Moved(by=0)),
@@ -129,8 +129,7 @@ SCENARIOS: Final = (
         id="money-zero-win",
         group=Group.MONEY,
         title="A win of 0 ends the bet",
-        why="A win of 0.00 EUR is possible. If it is refused, the bet stays open in your books, and a person must"
-        " end it by hand.",
+        why="A win of 0.00 EUR is possible. If you refuse it, the bet stays open in your books until a person ends it.",
         steps=(debit(), win(amount=0)),
         expectations=(confirmed("debit", "win"), Moved(by=-STAKE)),
         fix="Accept an amount of 0 for BET_WIN and BET_SELL.",
@@ -152,7 +151,7 @@ SCENARIOS: Final = (
         id="money-loss",
         group=Group.MONEY,
         title="A loss moves no money",
-        why="The stake was debited with the bet. A loss that debits again takes 5.00 EUR too much, one that credits"
+        why="The stake was debited with the bet. A loss that debits again takes 5.00 EUR too much; a loss that credits"
         " gives 5.00 EUR away.",
         steps=(debit(), Read(name=_DEBITED), loss()),
         expectations=(
@@ -166,8 +165,8 @@ SCENARIOS: Final = (
         id="money-refund",
         group=Group.MONEY,
         title="A refund gives the debit back once",
-        why="A refund of 5.00 EUR that credits twice, or adds the amount to the stake, gives 5.00 EUR away for each"
-        " cancelled market's bet.",
+        why="A refund of 5.00 EUR that credits twice, or adds the amount to the stake, gives 5.00 EUR away for each bet"
+        " of a cancelled market.",
         steps=(debit(), Read(name=_DEBITED), refund()),
         expectations=(
             confirmed("debit", "refund"),
@@ -180,21 +179,22 @@ SCENARIOS: Final = (
         id="money-unknown-player",
         group=Group.MONEY,
         title="An unknown player cannot bet",
-        why="If an unknown player is created with credit or below zero, a typing error in an id is a bet of 5.00 EUR"
-        " that nobody pays. A 500 counts as an outage, and stops the bets of all players.",
+        why="If a debit creates an unknown player with credit or a negative balance, a wrong player id is a bet of 5.00"
+        " EUR that nobody pays. An HTTP 500 counts as an outage, and outages stop the bets of all players.",
         steps=(
             Send(name="balance", method=Method.BALANCE, is_unknown_player=True),
             Send(name="debit", method=Method.BET_MAKE, bet=BET, amount=STAKE, is_unknown_player=True),
         ),
         expectations=(known_or_refused("balance"), refused("debit"), Moved(by=0)),
-        fix="Answer PLAYER_NOT_FOUND, or for a new player a balance of 0 and INSUFFICIENT_FUNDS, below HTTP 500.",
+        fix="Answer PLAYER_NOT_FOUND, or create the player with a balance of 0 and answer INSUFFICIENT_FUNDS. Use an"
+        " HTTP code below 500.",
     ),
     Scenario(
         id="money-other-currency",
         group=Group.MONEY,
-        title="A debit in a currency that the player does not have is refused",
-        why="500 subunits of one currency are not 500 of another: a debit of 500 JPY that is booked as 5.00 EUR takes"
-        " about 2.00 EUR too much.",
+        title="A debit in another currency is not booked",
+        why="500 subunits of one currency are not worth 500 of another: a debit of 500 JPY that is booked as 5.00 EUR"
+        " takes about 2.00 EUR too much.",
         steps=(Send(name="debit", method=Method.BET_MAKE, bet=BET, amount=STAKE, currency="XTS"),),
         expectations=(not_confirmed("debit"), Moved(by=0)),
         fix="Compare the currency with the wallet's. XTS is the code that ISO 4217 keeps for tests.",

@@ -23,10 +23,10 @@ _DEBITED: Final = "debited"
 _PAIRS: Final = (1, 2, 3, 4)
 _SMALL: Final = 100
 _TOMBSTONE: Final = (
-    "Answer TRANSACTION_NOT_FOUND, and store the bet as never placed in the same transaction. Refuse its debit later,"
-    " by bet_id or by the request_id in rollback_of."
+    "Answer TRANSACTION_NOT_FOUND, and store a tombstone: that the request_id in rollback_of was rolled back. Refuse"
+    " that debit if it arrives later."
 )
-_ONE_END: Final = "Store the bet's state, and end it once, in the transaction that books."
+_ONE_END: Final = "Store the bet's state. Check and change it in the transaction that books, so that a bet ends once."
 
 
 def _debit_and_rollback(number: int) -> tuple[Send, Send]:
@@ -41,8 +41,8 @@ SCENARIOS: Final = (
         id="order-rollback-of-unknown",
         group=Group.ORDER,
         title="After the rollback of an unknown debit, the debit is not booked",
-        why="Predictu rolls back a debit that it got no answer to. If the debit arrives after that and is booked, the"
-        " player has paid 5.00 EUR for a bet that does not exist, and nobody will give it back.",
+        why="If a debit gets no answer, Predictu rolls it back. If the debit arrives after that and you book it, the"
+        " player has paid 5.00 EUR for a bet that does not exist, and nothing gives it back.",
         steps=(
             rollback(),
             Again(name="rollback-again", of="rollback"),
@@ -61,8 +61,8 @@ SCENARIOS: Final = (
         id="order-rollback-of-unknown-twice",
         group=Group.ORDER,
         title="Two rollbacks of an unknown debit give nothing back",
-        why="A support tool may roll back a bet that was rolled back before. If the second one takes the note of the"
-        " first for a debit, it gives 5.00 EUR away that were never taken.",
+        why="A bet may be rolled back by two requests. If the second one treats the tombstone of the first as a debit,"
+        " you give away 5.00 EUR that you never took.",
         steps=(rollback(), rollback("second-rollback")),
         expectations=(rolled_back("rollback"), Moved(by=0)),
         fix=_TOMBSTONE,
@@ -71,8 +71,8 @@ SCENARIOS: Final = (
         id="order-rollback-10-s-before-debit",
         group=Group.ORDER,
         title="The debit is still not booked 10 s after the rollback",
-        why="A debit can wait in a queue of yours for longer than Predictu waits for its answer. Booked after its"
-        " rollback, it takes 5.00 EUR for nothing.",
+        why="A debit may wait in a queue of yours for longer than Predictu waits for its answer. If you book it after"
+        " its rollback, you take 5.00 EUR for no bet.",
         steps=(rollback(), Read(name=_ROLLED_BACK), Pause(seconds=10), debit()),
         expectations=(
             rolled_back("rollback"),
@@ -80,13 +80,13 @@ SCENARIOS: Final = (
             preferably_refused("debit"),
             Moved(by=0, since=RESUMED),
         ),
-        fix=_TOMBSTONE + " Keep it for as long as bets, not in a cache that forgets.",
+        fix=_TOMBSTONE + " Keep it in the database as long as bets, not in a cache.",
     ),
     Scenario(
         id="order-rollback-beside-debit",
         group=Group.ORDER,
         title="A debit and its rollback at the same moment cancel out",
-        why="A rollback can overtake a slow debit inside your system. If it finds nothing and the debit is booked a"
+        why="A rollback can overtake a slow debit inside your system. If it finds nothing and you book the debit a"
         " moment later, the player has paid 1.00 EUR for a bet that does not exist.",
         steps=(
             AtOnce(sends=tuple(send for number in _PAIRS for send in _debit_and_rollback(number))),
@@ -103,7 +103,7 @@ SCENARIOS: Final = (
         id="order-rollback-twice",
         group=Group.ORDER,
         title="Two rollbacks of one debit give it back once",
-        why="If each rollback credits, a debit of 5.00 EUR is given back as 10.00 EUR.",
+        why="If each rollback credits, you give 10.00 EUR back for a debit of 5.00 EUR.",
         steps=(debit(), rollback(), rollback("second-rollback")),
         expectations=(confirmed("debit"), rolled_back("rollback"), Moved(by=0)),
         fix=_ONE_END,
@@ -112,7 +112,7 @@ SCENARIOS: Final = (
         id="order-debit-after-rollback",
         group=Group.ORDER,
         title="A debit that was rolled back is not booked again",
-        why="A late copy of a debit that was given back must not take 5.00 EUR for a bet that does not exist.",
+        why="If you book a late copy of a debit that was rolled back, you take 5.00 EUR for a bet that does not exist.",
         steps=(debit(), rollback(), Again(name="debit-again", of="debit")),
         expectations=(
             confirmed("debit"),
@@ -126,7 +126,7 @@ SCENARIOS: Final = (
         id="order-win-before-debit",
         group=Group.ORDER,
         title="A win of a bet that was never debited is not paid",
-        why="A win without a stake is 7.00 EUR of yours for nothing.",
+        why="You pay 7.00 EUR for a bet without a stake.",
         steps=(win(), Read(name="won"), debit(), Read(name=_DEBITED), Again(name="win-again", of="win")),
         expectations=(
             not_confirmed("win"),
@@ -140,7 +140,7 @@ SCENARIOS: Final = (
         id="order-win-after-rollback",
         group=Group.ORDER,
         title="A win after the rollback is not paid",
-        why="The stake was given back. A win on top of it is 7.00 EUR of yours for nothing.",
+        why="The stake was given back. You pay a win of 7.00 EUR for a bet that does not exist.",
         steps=(debit(), rollback(), win()),
         expectations=(
             confirmed("debit"),
@@ -154,7 +154,7 @@ SCENARIOS: Final = (
         id="order-refund-after-rollback",
         group=Group.ORDER,
         title="A refund after the rollback is not paid",
-        why="The stake was given back. If the market is cancelled later and the bet is refunded too, 5.00 EUR are given"
+        why="The stake was given back. If the market is cancelled later and you refund the bet too, you give 5.00 EUR"
         " away.",
         steps=(debit(), rollback(), refund()),
         expectations=(
@@ -169,7 +169,7 @@ SCENARIOS: Final = (
         id="order-win-after-loss",
         group=Group.ORDER,
         title="A win after the loss is not paid",
-        why="A bet that was lost and is won by another request is 7.00 EUR of yours for a bet that was settled.",
+        why="If another request can win a bet that was lost, you pay 7.00 EUR for a bet that was settled.",
         steps=(debit(), loss(), win()),
         expectations=(confirmed("debit", "loss"), not_confirmed("win"), Moved(by=-STAKE)),
         fix=_ONE_END,
@@ -178,7 +178,7 @@ SCENARIOS: Final = (
         id="order-two-wins",
         group=Group.ORDER,
         title="A second win by another request is not paid",
-        why="If only the request_id is compared, a bet that is settled twice by mistake pays 14.00 EUR instead of 7.00"
+        why="If you compare only the request_id, a bet that is settled twice by mistake pays 14.00 EUR instead of 7.00"
         " EUR.",
         steps=(debit(), win(), win("second-win")),
         expectations=(
@@ -191,9 +191,9 @@ SCENARIOS: Final = (
     Scenario(
         id="order-two-ends-at-once",
         group=Group.ORDER,
-        title="Of two ends at the same moment one is booked",
-        why="A win of 1.50 EUR and a sale for 1.20 EUR at the same moment: if both find the bet open, you pay 2.70"
-        " EUR.",
+        title="Of a win and a sale at the same moment only one is booked",
+        why="A win of 1.50 EUR and a sale for 1.20 EUR arrive at the same moment. If both find the bet open, you pay"
+        " 2.70 EUR.",
         steps=(
             *(debit(f"debit-{number}", bet=f"bet-{number}", amount=_SMALL) for number in _PAIRS),
             Read(name=_DEBITED),
@@ -222,7 +222,7 @@ SCENARIOS: Final = (
         id="order-rollback-after-win",
         group=Group.ORDER,
         title="A rollback after the win gives nothing back",
-        why="The bet was played and paid. The stake of 5.00 EUR on top of the win is given away.",
+        why="The win was paid. If you also give the stake back, you give 5.00 EUR away.",
         steps=(debit(), win(), rollback()),
         expectations=(
             confirmed("debit", "win"),

@@ -67,16 +67,16 @@ SCENARIOS: Final = (
     _cut_debit(
         "recovery-cut-after-body",
         "A debit whose connection breaks before the answer is booked once",
-        "Connections break every day. If the debit is booked again when it is repeated, the player pays 10.00 EUR; if"
-        " it is confirmed and not booked, the bet of 5.00 EUR is free.",
+        "Connections break every day. If you book the repetition too, the player pays 10.00 EUR. If you confirm the"
+        " debit and do not book it, the bet of 5.00 EUR is free.",
         Delivery.CUT_AFTER_BODY,
     ),
     Scenario(
         id="recovery-cut-inside-body",
         group=Group.RECOVERY,
         title="Half a request books nothing",
-        why="A body that breaks off is no request. Booked, or remembered as refused, it makes the whole one of 5.00"
-        " EUR wrong.",
+        why="An incomplete body is no request. If you book it or store a refusal for it, the complete debit of 5.00 EUR"
+        " is booked wrongly or refused.",
         steps=(
             debit(delivery=Delivery.CUT_INSIDE_BODY),
             Read(name="cut"),
@@ -87,21 +87,21 @@ SCENARIOS: Final = (
             confirmed("debit-again"),
             Moved(by=-STAKE, since="cut"),
         ),
-        fix="Read the body up to its Content-Length, verify it, and only then look anything up.",
+        fix="Read the whole body, as long as Content-Length says, and verify it before you do anything else.",
     ),
     _cut_debit(
         "recovery-answer-never-read",
         "A debit whose answer is never read is booked once",
-        "An answer that was written has not arrived. If the debit of 5.00 EUR is stored as answered only after that,"
-        " its repetition takes 5.00 EUR again.",
+        "An answer that you wrote may never arrive. If you store the debit of 5.00 EUR only after it has arrived, its"
+        " repetition takes 5.00 EUR again.",
         Delivery.NEVER_READ,
     ),
     Scenario(
         id="recovery-win-cut",
         group=Group.RECOVERY,
         title="A win whose connection breaks before the answer is paid once",
-        why="If the repetition is paid too, a win of 7.00 EUR costs you 14.00 EUR; if neither is, the player is owed"
-        " 7.00 EUR.",
+        why="If you pay the repetition too, a win of 7.00 EUR costs you 14.00 EUR. If you pay neither, the player does"
+        " not get 7.00 EUR.",
         steps=(
             debit(),
             Read(name="debited"),
@@ -122,7 +122,7 @@ SCENARIOS: Final = (
         id="recovery-rollback-cut",
         group=Group.RECOVERY,
         title="A rollback whose connection breaks before the answer gives back once",
-        why="If the repetition credits too, a debit of 5.00 EUR is given back as 10.00 EUR.",
+        why="If the repetition credits too, you give 10.00 EUR back for a debit of 5.00 EUR.",
         steps=(
             debit(),
             rollback(delivery=Delivery.CUT_AFTER_BODY),
@@ -142,8 +142,8 @@ SCENARIOS: Final = (
         id="recovery-cut-and-rolled-back",
         group=Group.RECOVERY,
         title="A debit whose answer is lost can be rolled back",
-        why="This is what Predictu does when a debit gets no answer in time. If the debit stands in the end, the"
-        " player has paid 5.00 EUR for a bet that does not exist.",
+        why="Predictu rolls a debit back if it gets no answer in time. If the debit stays booked, the player has paid"
+        " 5.00 EUR for a bet that does not exist.",
         steps=(
             debit(delivery=Delivery.CUT_AFTER_BODY),
             rollback(),
@@ -165,9 +165,9 @@ SCENARIOS: Final = (
     Scenario(
         id="recovery-fifty-cut",
         group=Group.RECOVERY,
-        title="Fifty debits in flight that all break off are each booked once",
-        why="When a line or a proxy fails, everything in flight is repeated at once: fifty debits of 5.00 EUR that are"
-        " booked twice are 250.00 EUR.",
+        title="Fifty debits whose connections break at once are each booked once",
+        why="If a network or a proxy fails, Predictu repeats everything that was in flight. Fifty debits of 5.00 EUR"
+        " that are booked twice take 250.00 EUR too much.",
         steps=(
             _volley("debits", delivery=Delivery.CUT_AFTER_BODY),
             _volley("debits-again", again="debits"),
@@ -183,9 +183,9 @@ SCENARIOS: Final = (
     Scenario(
         id="recovery-fifty-rolled-back",
         group=Group.RECOVERY,
-        title="Fifty debits in flight that all break off can be rolled back",
-        why="If the line stays broken for longer than a bet can wait, everything in flight is rolled back at once. Each"
-        " debit that its rollback overtakes takes 5.00 EUR for a bet that does not exist.",
+        title="Fifty debits whose connections break at once can be rolled back",
+        why="If the network is down for longer than a bet can wait, Predictu rolls back everything that was in flight."
+        " Each debit that you book after its rollback takes 5.00 EUR for a bet that does not exist.",
         steps=(
             _volley("debits", delivery=Delivery.CUT_AFTER_BODY),
             _volley("rollbacks", Method.BET_ROLLBACK),

@@ -26,9 +26,9 @@ _COPIES: Final = tuple(f"copy-{number}" for number in range(2, 11))
 _ENDS: Final = ("win", "sale", "loss", "refund", "rollback")
 _ENDS_NET: Final = -len(_ENDS) * _SMALL + 150 + 50 + _SMALL + _SMALL
 """The five debits, and what win, sale, refund and rollback credit."""
-_STORE: Final = "Store each request_id with its answer in the transaction that books, and keep it for as long as bets."
+_STORE: Final = "Store each request_id with its answer in the transaction that books. Keep it as long as the bet."
 _ATOMIC: Final = (
-    "Let a unique key on request_id decide, in the transaction that books. A look-up ahead of it is not enough."
+    "Let a unique key on request_id decide, in the transaction that books. A look-up before it is not enough."
 )
 
 
@@ -64,32 +64,32 @@ SCENARIOS: Final = (
     _after(
         "repetition-after-70-s",
         70,
-        "Predictu repeats a win for more than a day. If you remember answers for a minute, a win of 7.00 EUR is paid"
-        " once for each longer pause.",
+        "Predictu repeats a win for more than a day. If you keep answers for a minute only, each later repetition pays"
+        " 7.00 EUR again.",
     ),
     _after(
         "repetition-after-10-s",
         10,
-        "Predictu repeats a debit after its timeout, seconds later. If you have forgotten it by then, 5.00 EUR are"
-        " taken twice.",
+        "Predictu repeats a debit after its timeout, seconds later. If you no longer know it then, you take 5.00 EUR"
+        " twice.",
     ),
     Scenario(
         id="repetition-at-once",
         group=Group.REPETITION,
         title="A repetition at once is not booked, and is confirmed",
-        why="Whenever an answer is lost, the debit comes again. If it is booked again, the player pays 10.00 EUR for a"
-        " bet of 5.00 EUR; if it is rejected, he has paid 5.00 EUR for none.",
+        why="If an answer is lost, Predictu repeats the debit. If you book it again, the player pays 10.00 EUR for a"
+        " bet of 5.00 EUR. If you reject it, the player has paid 5.00 EUR for no bet.",
         steps=(debit(), Again(name="debit-again", of="debit")),
         expectations=(confirmed("debit", "debit-again"), Moved(by=-STAKE)),
-        fix="Answer a repeated request_id with DUPLICATE and the first result. Any other status of yours for it must"
-        " be declared as a success.",
+        fix="Answer a repeated request_id with DUPLICATE and the first result. If you answer a status of your own,"
+        " declare it as a success.",
     ),
     Scenario(
         id="repetition-after-its-end",
         group=Group.REPETITION,
         title="A debit that is repeated after its bet has ended is not booked",
-        why="A copy of the debit that was held up in the network must not take 5.00 EUR for a bet that was paid long"
-        " ago.",
+        why="The network may deliver a copy of the debit late. If you book it, you take 5.00 EUR for a bet that has"
+        " ended.",
         steps=(debit(), win(), Again(name="debit-again", of="debit")),
         expectations=(
             confirmed("debit", "win"),
@@ -102,8 +102,8 @@ SCENARIOS: Final = (
         id="repetition-ten-at-once",
         group=Group.REPETITION,
         title="Ten copies of a debit at the same moment are booked once",
-        why="When a connection hangs, two attempts of one debit can reach two of your servers at the same moment. If"
-        " both look first and book then, the player pays 10.00 EUR for a bet of 5.00 EUR.",
+        why="If a connection hangs, two attempts of one debit can reach two of your servers at the same moment. If both"
+        " check first and book afterwards, the player pays 10.00 EUR for a bet of 5.00 EUR.",
         steps=(
             AtOnce(sends=(debit(), *(Again(name=name, of="debit") for name in _COPIES))),
             Again(name="debit-again", of="debit"),
@@ -137,8 +137,8 @@ SCENARIOS: Final = (
         id="repetition-of-an-end",
         group=Group.REPETITION,
         title="A repeated win, sale, loss, refund or rollback is confirmed, and moves nothing",
-        why="Predictu repeats a win until you confirm it. If it is paid again, each repetition costs you 1.50 EUR; if"
-        " it is rejected, a person must find out whether the player was paid.",
+        why="Predictu repeats a win until you confirm it. If you pay it again, each repetition costs you 1.50 EUR. If"
+        " you reject it, a person must find out whether the player was paid.",
         steps=(
             *(debit(f"{end}-debit", bet=end, amount=_SMALL) for end in _ENDS),
             win(bet="win", amount=150),
@@ -156,15 +156,15 @@ SCENARIOS: Final = (
             Moved(by=_ENDS_NET, until=_BOOKED),
             Moved(by=0, since=_BOOKED),
         ),
-        fix="Look the request_id up ahead of the bet's state: answer DUPLICATE and the first result, not that the bet"
-        " has ended.",
+        fix="Look up the request_id before you check the bet's state. Answer DUPLICATE and the first result, not that"
+        " the bet has ended.",
     ),
     Scenario(
         id="repetition-same-answer",
         group=Group.REPETITION,
         title="A repetition gets the first transaction_id and balance",
-        why="Two transaction ids for one win of 7.00 EUR look like two payments in every comparison of books, and a"
-        " new balance looks as if it was booked again.",
+        why="Two transaction ids for one win of 7.00 EUR look like two payments when books are compared. A new balance"
+        " looks as if the win was booked again.",
         steps=(
             debit(),
             debit("other-debit", bet="other", amount=200),
@@ -178,29 +178,29 @@ SCENARIOS: Final = (
             SameAnswer(of=("debit", "debit-again", "win", "win-again")),
             Moved(by=WIN - STAKE),
         ),
-        fix="Store the whole answer with the request_id, and answer it again with only the status changed.",
+        fix="Store the whole answer with the request_id. Answer it again, with the status DUPLICATE.",
     ),
     Scenario(
         id="repetition-another-body",
         group=Group.REPETITION,
         title="Another body under a known request_id is not booked",
-        why="Predictu never sends it, so it is a fault or an attack: booked, it takes 7.00 EUR beside the 5.00 EUR"
-        " under one request_id.",
+        why="Predictu never sends it, so it is a fault or an attack. If you book it, one request_id takes 12.00 EUR"
+        " instead of 5.00 EUR.",
         steps=(
             debit(),
             Send(name="changed-debit", method=Method.BET_MAKE, bet=BET, amount=WIN, request_id_of="debit"),
             Again(name="debit-again", of="debit"),
         ),
         expectations=(confirmed("debit", "debit-again"), Moved(by=-STAKE)),
-        fix="Take the request_id alone as the key, not a hash of the body. Refuse another body, or answer the first"
+        fix="Use the request_id alone as the key, not a hash of the body. Refuse another body, or answer the first"
         " result.",
     ),
     Scenario(
         id="repetition-refusal-after-deposit",
         group=Group.REPETITION,
         title="A rejected debit stays rejected after a deposit",
-        why="The player was told that his bet failed. If a late copy of the debit is booked after his deposit, he has"
-        " paid 5.00 EUR for a bet that he does not have.",
+        why="The player was told that the bet failed. If you book a late copy of the debit after a deposit, the player"
+        " has paid 5.00 EUR for no bet.",
         steps=(
             debit("rejected-debit", bet="rejected", amount=AboveBalance(by=100)),
             debit("other-debit", bet="other", amount=1),
@@ -220,22 +220,22 @@ SCENARIOS: Final = (
         id="repetition-same-bet",
         group=Group.REPETITION,
         title="A second debit with a known bet_id is not confirmed unless it is booked",
-        why="If a known bet_id alone is answered with DUPLICATE, another debit is confirmed and not taken: a stake of"
-        " 3.00 EUR for nothing.",
+        why="If you answer DUPLICATE because the bet_id is known, you confirm another debit and do not take it: a bet"
+        " of 3.00 EUR is free.",
         steps=(debit(), debit("second-debit", amount=300)),
         expectations=(
             confirmed("debit"),
             preferably_refused("second-debit"),
             MovedAsAnswered(of=("debit", "second-debit")),
         ),
-        fix="Take the request_id as the key of a repetition, and reject another request for a bet_id that exists.",
+        fix="Recognise a repetition by its request_id. Reject another request for a bet_id that exists.",
     ),
     Scenario(
         id="repetition-two-players",
         group=Group.REPETITION,
         title="Two players with one bet_id are not mixed up",
-        why="If the bet_id alone decides, the second player's debit of 3.00 EUR is confirmed and not taken, or it is"
-        " taken and the end of his bet is paid to the other.",
+        why="If the bet_id alone decides, you confirm the second player's debit of 3.00 EUR and do not take it, or you"
+        " pay the end of that bet to the first player.",
         steps=(
             debit(),
             debit("other-debit", amount=_OTHERS, player=1),

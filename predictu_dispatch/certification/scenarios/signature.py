@@ -47,7 +47,7 @@ SCENARIOS: Final = (
     _hostile(
         "signature-missing",
         "Without a token nothing is booked",
-        "Whoever finds the URL can credit himself: one forged win of 10,000.00 EUR is 10,000.00 EUR.",
+        "Anybody who finds the URL can credit an account: one forged win costs you 10,000.00 EUR.",
         TokenFault.MISSING,
         "Refuse a request without an Authorization header with 401, before you read its body.",
     ),
@@ -69,22 +69,22 @@ SCENARIOS: Final = (
     _hostile(
         "signature-tampered-body",
         "A changed body is refused",
-        "The token here is for half of the amount. Without the digest, somebody on the way turns a win of 5.00 EUR"
-        " into one of 5,000.00 EUR.",
+        "The token here is for half of the amount. If you do not check the digest, an attacker in the network can turn"
+        " a win of 5.00 EUR into one of 5,000.00 EUR.",
         TokenFault.OTHER_BODY,
         "Compare the digest claim with the SHA-256 of the bytes that arrived.",
     ),
     _hostile(
         "signature-other-operator",
         "A token for another operator is refused",
-        "A callback of another operator could be replayed to you: its player's win of 100.00 EUR is paid by you.",
+        "A callback for another operator can be replayed to you: you pay its player's win of 100.00 EUR.",
         TokenFault.OTHER_SUB,
         "Compare the sub claim with your operator id.",
     ),
     _hostile(
         "signature-other-method",
         "A token for another method is refused",
-        "The method claim is the second lock beside the digest. Without both, a loss can be turned into a win of"
+        "The method claim is a second check beside the digest. If you check neither, a loss can be turned into a win of"
         " 100.00 EUR.",
         TokenFault.OTHER_METHOD,
         "Compare the method claim with the body's method.",
@@ -92,37 +92,38 @@ SCENARIOS: Final = (
     _hostile(
         "signature-other-request-id",
         "A token for another request is refused",
-        "The jti claim ties the token to one request. Without it and the digest, one token of a win of 100.00 EUR"
-        " pays many.",
+        "The jti claim binds the token to one request. If you check neither it nor the digest, the token of one win of"
+        " 100.00 EUR can be used for many.",
         TokenFault.OTHER_REQUEST_ID,
         "Compare the jti claim, up to a colon, with the body's request_id.",
     ),
     _hostile(
         "signature-expired",
         "An expired token is refused",
-        "A request from an old log could be sent again: a win of 100.00 EUR is paid again once its answer is no longer"
-        " stored.",
+        "A request that somebody finds in an old log can be sent again: if its answer is no longer stored, a win of"
+        " 100.00 EUR is paid again.",
         TokenFault.EXPIRED,
         "Check exp, with at most a few seconds of leeway.",
     ),
     _hostile(
         "signature-from-the-future",
         "A token from the future is refused",
-        "A token that is made for later stays valid after a leaked key is withdrawn: a forged win of 10,000.00 EUR.",
+        "Whoever has a leaked key can make tokens for later times, and forge a win of 10,000.00 EUR weeks after the"
+        " leak.",
         TokenFault.FROM_THE_FUTURE,
-        "Check iat, with at most a few seconds of leeway, and keep your clock right with NTP.",
+        "Check iat, with at most a few seconds of leeway, and synchronise your clock with NTP.",
     ),
     _hostile(
         "signature-alg-none",
         "alg none is refused",
-        "A token without a signature can be written by anybody: a forged win of 10,000.00 EUR.",
+        "Anybody can write a token without a signature, and forge a win of 10,000.00 EUR.",
         TokenFault.ALG_NONE,
         "Accept only the agreed algorithm, whatever the token's header says.",
     ),
     _hostile(
         "signature-hs256",
         "HS256 with the public key as secret is refused",
-        "The public key is no secret. Whoever has it could sign a win of 10,000.00 EUR.",
+        "The public key is no secret. Anybody who has it can sign a win of 10,000.00 EUR.",
         TokenFault.HS256_PUBLIC_KEY,
         "Accept only the agreed algorithm, and give your JWT library exactly that one.",
     ),
@@ -142,14 +143,14 @@ SCENARIOS: Final = (
             unauthorized("again-without-token", "again-with-wrong-key"),
             Moved(by=-STAKE),
         ),
-        fix="Verify every request ahead of looking up its request_id, and remember no token as verified.",
+        fix="Verify the token of every request before you look up its request_id.",
     ),
     Scenario(
         id="signature-next-key",
         group=Group.SIGNATURE,
         title="Both keys are accepted during a rotation",
-        why="While Predictu changes its key, attempts with the old and the new one arrive. A debit of 5.00 EUR whose"
-        " second attempt is refused is rolled back, and the bet is lost.",
+        why="While Predictu changes its key, tokens of the old and of the new key arrive. If you accept only one of"
+        " them, debits of 5.00 EUR are refused, and their bets are lost.",
         steps=(
             debit(),
             Again(name="again-with-next-key", of="debit", token=TokenFault.NEXT_KEY),
@@ -160,15 +161,15 @@ SCENARIOS: Final = (
             confirmed("debit", "again-with-next-key", "debit-with-next-key", "again-with-present-key"),
             Moved(by=-2 * STAKE),
         ),
-        fix="Keep all of Predictu's keys by kid, and remove one only when Predictu says so.",
+        fix="Keep all of Predictu's keys by kid. Remove one only after Predictu asks you to.",
         needs=frozenset({Need.NEXT_KEY}),
     ),
     Scenario(
         id="signature-used-jti",
         group=Group.SIGNATURE,
-        title="A jti that was seen before is not refused",
-        why="A repeated debit has the same jti. If it gets 401, Predictu cannot know that the first attempt took 5.00"
-        " EUR: the player has neither the money nor the bet until the rollback.",
+        title="A jti that you have seen is not refused",
+        why="A repeated debit may have the same jti. If it gets 401, Predictu cannot know that the first attempt took"
+        " 5.00 EUR: the player has neither the money nor the bet until the rollback.",
         steps=(debit(), Again(name="debit-again", of="debit", token=TokenFault.USED_JTI)),
         expectations=(confirmed("debit", "debit-again"), Moved(by=-STAKE)),
         fix="Do not store jti. The request_id protects against replay: answer DUPLICATE and the first result.",
