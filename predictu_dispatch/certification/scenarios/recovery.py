@@ -171,6 +171,7 @@ SCENARIOS: Final = (
         steps=(
             _volley("debits", delivery=Delivery.CUT_AFTER_BODY),
             _volley("debits-again", again="debits"),
+            Read(name=_REPEATED),
             _volley("debits-once-more", again="debits"),
         ),
         expectations=(
@@ -189,6 +190,7 @@ SCENARIOS: Final = (
         steps=(
             _volley("debits", delivery=Delivery.CUT_AFTER_BODY),
             _volley("rollbacks", Method.BET_ROLLBACK),
+            Read(name="asked"),
             _volley("rollbacks-again", Method.BET_ROLLBACK, again="rollbacks"),
             Read(name=_ROLLED_BACK),
             _volley("debits-again", again="debits"),
