@@ -170,16 +170,20 @@ class Playing:
     def _prepare(
         self, step: Send | Again | AtOnce | Volley | Read, players: Sequence[int] | None = None
     ) -> tuple[Prepared, ...]:
-        prepared = prepare(
-            step,
-            run=self.observed.run,
-            scenario_id=self.scenario.id,
-            target=self._target,
-            players=self.players if players is None else tuple(players),
-            balances=self._newest,
-            earlier=self._prepared,
-            now=datetime.now(UTC),
-        )
+        try:
+            prepared = prepare(
+                step,
+                run=self.observed.run,
+                scenario_id=self.scenario.id,
+                target=self._target,
+                players=self.players if players is None else tuple(players),
+                balances=self._newest,
+                earlier=self._prepared,
+                now=datetime.now(UTC),
+            )
+        except ValueError as error:
+            # Such as an amount that depends on a balance which the wallet has emptied by a fault.
+            raise EndedError(_unprepared_finding(str(error))) from error
         # Those that were put off had further sendings, each with a number of its own.
         further = self._recording.further_sendings
         prepared = tuple(replace(one, number=one.number + further(one.request_id)) for one in prepared)
@@ -223,6 +227,15 @@ class Playing:
             advice="Compare amount_format with what the wallet reads: subunits or decimal numbers. Nobody else may use"
             " the test players during a run.",
         )
+
+
+def _unprepared_finding(why: str) -> Finding:
+    return Finding(
+        verdict=ScenarioVerdict.FAILED,
+        expected="the players have the balances that the scenario needs",
+        observed=f"the scenario could not be played to its end: {why}",
+        advice="See the scenarios that failed before: one of them took the player's money.",
+    )
 
 
 def _reach_of(unread: Sequence[Sent]) -> Reach:

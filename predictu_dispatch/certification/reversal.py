@@ -41,6 +41,7 @@ SCENARIO: Final = "reversal"
 UNDO: Final = "undo-"
 """A rollback is named after the request that it undoes."""
 _ROUNDS: Final = 3
+_REST_S: Final = 0.3
 _UNREACHED: Final = frozenset({Outcome.NOT_SENT, Outcome.NO_ANSWER})
 _NO_CAP: Final = 10**9
 """Undoing is not counted: it must not end half-way."""
@@ -113,7 +114,7 @@ class Reverser:
             PlayerMoney(
                 player_id=player_id,
                 before=starts.get(player_id),
-                after=await self._balance_of(player_id) if player_id in starts else None,
+                after=await self._last_balance_of(player_id, starts[player_id]) if player_id in starts else None,
             )
             for player_id in self._journal.head.players
         ]
@@ -246,6 +247,18 @@ class Reverser:
         win = None if net > 0 else stake - net
         await self._until_definite(prepare(name=f"{label}-end", method=end, amount=win, now=datetime.now(UTC)))
         return ()
+
+    async def _last_balance_of(self, player_id: str, start: int) -> int | None:
+        """Read the balance until it rests: a wrong wallet may answer before it books."""
+        balance = await self._balance_of(player_id)
+        for _ in range(_ROUNDS):
+            if balance in (None, start):
+                break
+            await asyncio.sleep(_REST_S)
+            earlier, balance = balance, await self._balance_of(player_id)
+            if balance == earlier:
+                break
+        return balance
 
     async def _balance_of(self, player_id: str) -> int | None:
         n = self._journal.next_n()

@@ -15,7 +15,7 @@ from predictu_dispatch.certification.runner import play
 from predictu_dispatch.certification.scenario import NEED_TEXTS, Group, Need, ScenarioVerdict
 from predictu_dispatch.certification.scenarios import ALL
 from predictu_dispatch.certification.schedule import batches
-from predictu_dispatch.certification.steps import AFTER, BEFORE, RESUMED, Pause, Read, Send
+from predictu_dispatch.certification.steps import AFTER, BEFORE, RESUMED, AboveBalance, Pause, Read, Send
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import StatusesSettings
 from tests.certification.sandbox import BALANCE, PLAYERS, changed_operator
@@ -152,4 +152,13 @@ async def test_own_status_names_that_nobody_declared_leave_nothing_open(tmp_path
         scenario = small("small-second", debit("a"), second, end("a", Method.BET_LOSE))
         result = await play(target, [scenario], tmp_path / "run", run="run")
         assert result.reversal.unresolved == ()
+        assert sandbox.balances() == UNTOUCHED
+
+
+async def test_a_balance_that_is_too_low_for_an_amount_fails_the_scenario_and_not_the_run(tmp_path: Path) -> None:
+    low = Send(name="low", method=Method.BET_MAKE, bet="low", amount=AboveBalance(by=-BALANCE - 1))
+    async with changed_operator(tmp_path) as sandbox:
+        result = await play(sandbox.target(), [small("small-low", low), ENDED], tmp_path / "run", run="run")
+        assert [each.verdict for each in result.results] == [ScenarioVerdict.FAILED, ScenarioVerdict.PASSED]
+        assert "the balance of player 1 is too low" in result.results[0].findings[0].observed
         assert sandbox.balances() == UNTOUCHED
