@@ -22,6 +22,7 @@ from predictu_dispatch.certification.entries import (
     read_entry,
 )
 from predictu_dispatch.certification.requests import Prepared
+from predictu_dispatch.certification.target import Target
 
 FILE_NAME: Final = "journal.ndjson"
 _FOLDER_MODE: Final = 0o700
@@ -102,6 +103,28 @@ class Journal:
     def requests(self) -> int:
         """How many requests the journal has, repetitions included."""
         return sum(isinstance(entry, RequestEntry) for entry in self.entries)
+
+    def check_target(self, target: Target, run: str) -> None:
+        """Raise RunRefusedError if the journal is of another run or sandbox."""
+        settings = target.settings
+        expected: dict[str, tuple[object, object]] = {
+            "run": (self.head.run, run),
+            "operator": (self.head.operator_id, settings.operator_id),
+            "URL": (self.head.url, settings.callback_url),
+            "key": (self.head.kid, target.key.kid),
+            "players": (", ".join(self.head.players), ", ".join(target.players)),
+            "currency": (
+                f"{self.head.currency}, {self.head.digits} digits",
+                f"{target.currency}, {target.digits} digits",
+            ),
+            "amount_format": (self.head.amount_format, settings.amount_format),
+        }
+        for name, (written, given) in expected.items():
+            if written != given:
+                raise RunRefusedError(
+                    f"the journal {self.file} is of another {name}: it was written for {written}, and this is {given};"
+                    " clean the run with the sandbox and the key that it was played with"
+                )
 
     def sendings_of(self, request_id: str) -> Sequence[Prepared]:
         """Return what was sent, or about to be sent, under a request_id, in this order."""

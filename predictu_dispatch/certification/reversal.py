@@ -23,8 +23,7 @@ from typing import Final
 
 from predictu_dispatch.certification.bookings import DEFINITE, Booking, bookings_of
 from predictu_dispatch.certification.books import Bet, bets_of, net_of, starts_of
-from predictu_dispatch.certification.entries import RunEntry
-from predictu_dispatch.certification.journal import Journal, RunRefusedError
+from predictu_dispatch.certification.journal import Journal
 from predictu_dispatch.certification.limits import Limits
 from predictu_dispatch.certification.observation import Outcome, Sent, money
 from predictu_dispatch.certification.recording import RecordingSender, read_balance, run_all
@@ -68,7 +67,7 @@ async def clean(target: Target, folder: Path, *, run: str, patience: Patience = 
     It may be called again at any time: what is undone stays undone.
     """
     with Journal.open(folder) as journal:
-        _check_same_target(journal.head, target, run, journal.file)
+        journal.check_target(target, run)
         sender = Sender(target, run=run)
         try:
             return await Reverser(target, journal, sender).reverse(patience)
@@ -282,23 +281,3 @@ def _done(bets: Iterable[Bet]) -> tuple[int, int]:
         rolled_back += any(name.startswith(UNDO) for name in ended_by)
         compensated += bet.scenario == SCENARIO and any(not name.startswith(UNDO) for name in ended_by)
     return rolled_back, compensated
-
-
-def _check_same_target(head: RunEntry, target: Target, run: str, file: Path) -> None:
-    """Raise RunRefusedError if the journal is of another run or sandbox."""
-    settings = target.settings
-    expected: dict[str, tuple[object, object]] = {
-        "run": (head.run, run),
-        "operator": (head.operator_id, settings.operator_id),
-        "URL": (head.url, settings.callback_url),
-        "key": (head.kid, target.key.kid),
-        "players": (", ".join(head.players), ", ".join(target.players)),
-        "currency": (f"{head.currency}, {head.digits} digits", f"{target.currency}, {target.digits} digits"),
-        "amount_format": (head.amount_format, settings.amount_format),
-    }
-    for name, (written, given) in expected.items():
-        if written != given:
-            raise RunRefusedError(
-                f"the journal {file} is of another {name}: it was written for {written}, and this is {given}; clean"
-                " the run with the sandbox and the key that it was played with"
-            )
