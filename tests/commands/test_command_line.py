@@ -12,6 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from predictu_dispatch.certification.scenario import Group
+from predictu_dispatch.certification.scenarios import ALL
 from predictu_dispatch.cli import main
 
 PROGRAM = "predictu-dispatch"
@@ -119,7 +121,15 @@ def completed(config: Path, line: str) -> list[str]:
     return [offer.partition(",")[2] for offer in ended.stdout.splitlines() if offer]
 
 
-def test_completion_knows_verbs_options_methods_and_operators(operators: Path) -> None:
+def test_completion_knows_verbs_options_methods_operators_scenarios_and_runs(
+    operators: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(operators.parent)
+    for run in ("20261129-101502-3f2a", "20261130-101502-3f2a"):
+        journal = operators.parent / "certify-reports" / run / "journal.ndjson"
+        journal.parent.mkdir(parents=True)
+        journal.touch()
+    money = [one.id for one in ALL if one.group is Group.MONEY]
     for line, offers in {
         "st": ["status"],
         "keys re": ["revert", "retire"],
@@ -132,6 +142,8 @@ def test_completion_knows_verbs_options_methods_and_operators(operators: Path) -
         "show --bet op": ["op_a", "op_b"],
         "show --bet op_a ": [],
         "completion ": ["bash", "zsh", "fish"],
+        "certify op_a --only mon": ["money", *money],
+        "certify op_a --clean 2026": ["20261130-101502-3f2a", "20261129-101502-3f2a"],
     }.items():
         assert completed(operators, f"{PROGRAM} {line}") == offers, line
     assert completed(operators.parent / "missing" / "dispatcher.toml", f"{PROGRAM} ping ") == []

@@ -130,7 +130,7 @@ def print_clean_line(reversal: Reversal, line: str) -> None:
     # Without a balance of the beginning, nothing was booked.
     is_unknown = any(player.net is None and player.before is not None for player in reversal.players)
     if reversal.unresolved or is_unknown:
-        print_line("When the operator answers again, undo what is left:")
+        print_line("To undo what is left, when the operator answers:")
         print_line(f"{_INDENT}{line}")
 
 

@@ -64,6 +64,23 @@ URL_ONLY: Final = {
 }
 """Options that say what an operator's file says otherwise."""
 
+
+def _scenarios(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from predictu_dispatch.certification.scenarios import ALL  # noqa: PLC0415 - loaded only where used
+
+    names = dict.fromkeys([str(one.group) for one in ALL] + [one.id for one in ALL])
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _runs(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The runs in the folder of the reports, the newest first."""
+    folder = Path(ctx.params.get("reports") or DEFAULT_REPORTS)
+    try:
+        return sorted((file.parent.name for file in folder.glob(f"{incomplete}*/journal.ndjson")), reverse=True)
+    except (OSError, ValueError):
+        return []
+
+
 _STATUSES: Final = {
     "success": "a success",
     "rejected": "a business rejection",
@@ -99,7 +116,13 @@ OPTIONS: Final = (
         help="The currency's minor digits. Default: those of ISO 4217.",
     ),
     click.option("--ledger", metavar="URL", help="Compare the operator's ledger, which this URL serves."),
-    click.option("--only", metavar="ID", multiple=True, help="Play this scenario or group only. May be repeated."),
+    click.option(
+        "--only",
+        metavar="ID",
+        multiple=True,
+        shell_complete=_scenarios,
+        help="Play this scenario or group only. May be repeated.",
+    ),
     click.option("--expect", metavar="FILE", type=_FILE, help="Known failures, each with a reason and a last day."),
     click.option(
         "--reports",
@@ -109,7 +132,9 @@ OPTIONS: Final = (
         show_default=True,
         help="Where each run gets a folder.",
     ),
-    click.option("--clean", metavar="RUN", help="Undo what an earlier run left open, and play nothing."),
+    click.option(
+        "--clean", metavar="RUN", shell_complete=_runs, help="Undo what an earlier run left open, and play nothing."
+    ),
     click.option(
         "--max-requests",
         type=click.IntRange(min=1),
