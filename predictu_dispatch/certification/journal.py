@@ -21,6 +21,7 @@ from predictu_dispatch.certification.entries import (
     lines_of,
     read_entry,
 )
+from predictu_dispatch.certification.live_guard import endpoint
 from predictu_dispatch.certification.requests import Prepared
 from predictu_dispatch.certification.target import Target
 
@@ -212,8 +213,8 @@ def _lock(descriptor: int, file: Path) -> None:
 
 
 def _locked_url(reports: Path, url: str) -> int:
-    """Lock the sandbox's URL for runs in this folder of reports."""
-    file = reports / f".{hashlib.sha256(url.encode()).hexdigest()[:16]}.lock"
+    """Lock the sandbox, however its URL is written, for runs in this folder of reports."""
+    file = reports / f".{hashlib.sha256(repr(endpoint(url)).encode()).hexdigest()[:16]}.lock"
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,8 @@ def test_one_process_at_a_time_has_it_and_its_url(tmp_path: Path) -> None:
             Journal.open(tmp_path / "run")
         with pytest.raises(RunRefusedError, match=r"another run plays against http://127\.0\.0\.1:1/"):
             Journal.create(tmp_path / "other", HEAD)
+        with pytest.raises(RunRefusedError, match=r"another run plays against http://localhost:1/"):
+            Journal.create(tmp_path / "another", replace(HEAD, url="http://localhost:1/"))
     Journal.open(tmp_path / "run").close()
     with pytest.raises(RunRefusedError, match="every run needs a folder of its own"):
         Journal.create(tmp_path / "run", HEAD)

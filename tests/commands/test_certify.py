@@ -438,3 +438,13 @@ def wait_for_debit(operator: TrialOperator, command: Command, before: dict[str, 
     while operator.balances() == before:
         if command.process.poll() is not None:
             raise AssertionError(command.ended())
+
+
+def test_a_run_that_was_killed_ahead_of_its_first_balance_has_nothing_to_undo(
+    operator: TrialOperator, folder: Path
+) -> None:
+    assert certify(*operator.words, *PING).exit_code == 0
+    journal = run_folder(folder) / "journal.ndjson"
+    journal.write_bytes(journal.read_bytes().partition(b"\n")[0] + b"\n")
+    cleaned = certify(*operator.words, "--clean", journal.parent.name)
+    assert (cleaned.exit_code, cleaned.stderr) == (0, "")

@@ -203,7 +203,8 @@ def clean_run(invocation: Invocation, chosen: Chosen, run: str, reports: Path) -
 
     with _refusals(invocation, line):
         reversal = asyncio.run(cleaned())
-    is_undone = not reversal.unresolved and all(player.net == 0 for player in reversal.players)
+    # Without a balance of the beginning, nothing was booked.
+    is_undone = not reversal.unresolved and all(one.net == 0 or one.before is None for one in reversal.players)
     if invocation.json:
         print_json({"run": run, "clean": is_undone, **reversal_json(reversal)})
     else:
