@@ -66,9 +66,9 @@ def _reasons(result: RunResult, expected: Sequence[ExpectedFailure]) -> Iterator
         if known.problem:
             yield f"Expected failure: {known.problem.rstrip('.')}."
     unresolved = result.reversal.unresolved
-    yield from (f"Not reversed: {sentence.rstrip('.')}." for sentence in unresolved[:_UNRESOLVED_MAX])
+    yield from (f"Not undone: {sentence.rstrip('.')}." for sentence in unresolved[:_UNRESOLVED_MAX])
     if (more := len(unresolved) - _UNRESOLVED_MAX) > 0:
-        yield f"Not reversed: {more} more."
+        yield f"Not undone: {more} more."
     for player in result.reversal.players:
         yield from _reason_of(player, result)
 

@@ -242,7 +242,7 @@ def test_the_page_says_what_failed_what_it_costs_and_what_to_do(tmp_path: Path) 
     in_order = (
         "Not passed: of 5 scenarios, 1 failed and 1 must be reviewed.",
         "Player p-1 has 5.00 EUR less than before the run.",
-        "Try to reverse what is still open: certify op_abc123 --clean RUN",
+        "When your operator answers again, undo what is left: certify op_abc123 --clean RUN",
         "Begin with repetition-at-once",
         "Failed (1)",
         "the player loses 5.00 EUR for each lost answer.",

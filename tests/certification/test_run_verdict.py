@@ -34,7 +34,7 @@ def test_a_run_without_a_failure_passes_and_may_have_a_certificate() -> None:
             made.run(made.skipped(), stopped="the request cap is reached"),
             "The run was stopped: the request cap is reached.",
         ),
-        (made.run(unresolved=("bet b: no answer",)), "Not reversed: bet b: no answer."),
+        (made.run(unresolved=("bet b: no answer",)), "Not undone: bet b: no answer."),
         (made.run(net=-500), "Player p-1 has 5.00 EUR less than before the run."),
         (made.run(net=7), "Player p-1 has 0.07 EUR more than before the run."),
         (made.run(net=None), "The balance of player p-1 could not be read, so the run's effect on it is unknown."),

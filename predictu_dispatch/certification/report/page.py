@@ -74,7 +74,7 @@ def _next_steps(report: Report, certificate: str | None, *, is_passed: bool) -> 
     result = report.result
     failing = [each for each in result.results if each.verdict in FAILING and not is_expected(each, report.expected)]
     if result.reversal.unresolved and report.clean_line:
-        yield joined("Try to reverse what is still open: ", tag("code", report.clean_line))
+        yield joined("When your operator answers again, undo what is left: ", tag("code", report.clean_line))
     if result.stopped and not failing:
         yield "Remove the cause of the stop, then start the run again."
     if failing:
@@ -86,7 +86,7 @@ def _next_steps(report: Report, certificate: str | None, *, is_passed: bool) -> 
         )
         yield "Correct it, play it again with the line below it, then play the whole suite."
     if any(each.net for each in result.reversal.players):
-        yield "Compare the money below with your own books: the difference was booked by your wallet."
+        yield "Compare the money below with your own books: your wallet booked the difference."
     if any(known.problem for known in report.expected):
         yield "Correct the file of --expect."
     if result.count(ScenarioVerdict.WARNING):
@@ -98,7 +98,7 @@ def _next_steps(report: Report, certificate: str | None, *, is_passed: bool) -> 
     elif not result.is_whole_suite:
         yield "Play the whole suite, without --only."
     else:
-        yield "There is no certificate: the run was made without Predictu's configuration or without its signing key."
+        yield "There is no certificate: the run had no operator's file, or no key for certificates."
         yield "Run it again after each change of your wallet, for example in your CI."
 
 
@@ -167,8 +167,8 @@ def _money(report: Report) -> Iterator[Html]:
     reversal = report.result.reversal
     yield tag(
         "p",
-        f"To undo itself, the run rolled back {_count(reversal.rolled_back, 'bet')}, and placed and ended"
-        f" {_count(reversal.compensated, 'bet')} to balance confirmed wins and losses.",
+        f"Undone: {_count(reversal.rolled_back, 'bet')} rolled back, {_count(reversal.compensated, 'bet')} placed and"
+        " ended to compensate wins and losses.",
     )
     head = tag("tr", *(tag("th", name, scope="col") for name in ("Player", "Before", "After", "Net effect")))
     rows = [
@@ -188,7 +188,7 @@ def _money(report: Report) -> Iterator[Html]:
     if rows:
         yield tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="money"), class_="wide")
     if reversal.unresolved:
-        yield tag("p", "Not reversed:")
+        yield tag("p", "Not undone:")
         yield tag("ul", *(tag("li", sentence) for sentence in reversal.unresolved))
 
 

@@ -97,7 +97,7 @@ def _observed(report: Report, result: ScenarioResult, seen: Observed) -> Iterato
     for name, volley in seen.volleys.items():
         summary = summary_of(volley, about)
         outcomes = ", ".join(f"{count} {OUTCOMES[outcome]}" for outcome, count in summary.outcomes.items())
-        yield tag("h4", f"Volley: {name}")
+        yield tag("h4", f"Many at a time: {name}")
         total = f"{summary.count} requests, {report.money(summary.amount)} in all: {outcomes or 'none'}."
         yield tag("p", f"{total} The slowest took {summary.slowest_ms:.0f} ms. Examples:")
         for sent in summary.examples:

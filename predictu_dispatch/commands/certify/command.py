@@ -29,11 +29,11 @@ def _with_options(command: _F) -> _F:
 def certify(invocation: Invocation, operator: str | None, **options: Unpack[Options]) -> None:
     """Play the certification against the sandbox of OPERATOR, or against --url.
 
-    It sends what a bad day sends: repetitions, cut connections, wrong tokens, rollbacks of unknown
-    bets. It judges by the balances before and after, names each fault with what it would cost, and
-    undoes what it booked. A live URL or key of the configuration is refused, and nothing is sent.
+    It sends repetitions, cut connections, wrong tokens and rollbacks of unknown bets. It judges by
+    the balances before and after, says what each fault would cost, and undoes what it booked. A
+    live URL or key of the configuration is refused, and nothing is sent.
 
-    Nobody else may use the test players meanwhile. A run takes 70 s or more.
+    Nobody else may use the test players during a run. A run takes 70 s or more.
     """
     refuse_contradictions(operator, options)
     if options["is_list"]:

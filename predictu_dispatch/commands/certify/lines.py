@@ -1,4 +1,4 @@
-"""What `certify` prints: a line for each scenario, the summary, and a run that was cleaned."""
+"""What `certify` prints: a line for each scenario, the summary, and the result of --clean."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def print_reports(written: Sequence[Path], why_no_certificate: str, notes: Seque
 
 def print_cleaned(run: str, reversal: Reversal, chosen: Chosen) -> None:
     """Print what --clean did."""
-    print_line(f"Run {run} was cleaned.")
+    print_line(f"Run {run}:")
     _print_reversal(reversal, chosen.target.currency, chosen.target.digits)
     for sentence in reversal.unresolved[:_UNRESOLVED_MAX]:
         print_wrapped(f"Not undone: {sentence}", hanging=_INDENT, colour="red")
@@ -182,7 +182,7 @@ def _print_field(name: str, text: str) -> None:
 def _print_reversal(reversal: Reversal, currency: str, digits: int) -> None:
     print_wrapped(
         f"Undone: {count(reversal.rolled_back, 'bet')} rolled back,"
-        f" {count(reversal.compensated, 'bet')} placed and ended to balance wins and losses."
+        f" {count(reversal.compensated, 'bet')} placed and ended to compensate wins and losses."
     )
     for player in reversal.players:
         text = player_text(player, currency, digits)
