@@ -15,12 +15,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
@@ -40,7 +38,7 @@ from tests.certification.playing import hastened, mutant_running, played, scenar
 
 FILE = Path(__file__).with_name("kill_matrix.json")
 _RUN_S = 1800.0
-_T = TypeVar("_T")
+CORRECT = (REFERENCE, *DIFFERENT, *EXAMPLES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,36 +68,14 @@ class Row:
         return {name: getattr(self, name) for name in names}
 
 
-@dataclass(kw_only=True)
-class Parallel:
-    """Runs at most `at_once` of the given runs, each within a time limit and in a new folder."""
-
-    at_once: int
-    faults: list[str] = field(default_factory=list)
-
-    async def all(self, runs: Iterable[tuple[str, Callable[[Path], Awaitable[_T]]]]) -> list[_T]:
-        """Return the results in the order of the runs; what cannot be played is a fault."""
-        permits = asyncio.Semaphore(self.at_once)
-
-        async def one(name: str, run: Callable[[Path], Awaitable[_T]]) -> _T | None:
-            async with permits:
-                began_s = time.monotonic()
-                with tempfile.TemporaryDirectory(prefix="certification-") as folder:
-                    try:
-                        async with asyncio.timeout(_RUN_S):
-                            result = await run(Path(folder))
-                    except Exception as error:  # noqa: BLE001 - the others are played all the same
-                        self.faults.append(f"{name}: {type(error).__name__}: {error}")
-                        click.echo(self.faults[-1])
-                        return None
-                click.echo(f"{name}: {time.monotonic() - began_s:.0f} s")
-                return result
-
-        results = await asyncio.gather(*(one(name, run) for name, run in runs))
-        return [result for result in results if result is not None]
+def _row(name: str) -> Row:
+    """Play the whole suite against a mutant; each in a process, so that none delays another."""
+    mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
+    with tempfile.TemporaryDirectory(prefix="certification-") as folder:
+        return asyncio.run(asyncio.wait_for(_row_of(mutant, Path(folder)), _RUN_S))
 
 
-async def _row(mutant: Mutant, folder: Path) -> Row:
+async def _row_of(mutant: Mutant, folder: Path) -> Row:
     whole, alone = folder / "whole", folder / "alone"
     whole.mkdir()
     async with mutant_running(mutant, whole) as sandbox:
@@ -110,19 +86,29 @@ async def _row(mutant: Mutant, folder: Path) -> Row:
         async with mutant_running(mutant, alone) as sandbox:
             result = await played(sandbox, scenarios_for(mutant, speed=1.0))
         row = replace(row, verdict=verdicts(result)[mutant.scenario])
-    # At once: an interrupted run keeps its rows.
-    _write([row])
     return row
 
 
-async def _wrong_findings(operator: CorrectOperator, folder: Path) -> list[str]:
-    async with operator.start(folder) as sandbox:
-        result = await played(sandbox)
+def _wrong_findings(name: str) -> list[str]:
+    """Play the whole suite against a correct operator."""
+    operator = next(operator for operator in CORRECT if operator.name == name)
+    with tempfile.TemporaryDirectory(prefix="certification-") as folder:
+        result = asyncio.run(asyncio.wait_for(_result_of(operator, Path(folder)), _RUN_S))
     found = [*wrongly_found(operator, result), *why_not_passed(result)]
     return [f"{operator.name}: {each}\n{told(result)}" for each in found]
 
 
-async def _repeated(runs: int, folder: Path) -> list[str]:
+async def _result_of(operator: CorrectOperator, folder: Path) -> RunResult:
+    async with operator.start(folder) as sandbox:
+        return await played(sandbox)
+
+
+def _repeated(runs: int) -> list[str]:
+    with tempfile.TemporaryDirectory(prefix="certification-") as folder:
+        return asyncio.run(_runs_that_differ(runs, Path(folder)))
+
+
+async def _runs_that_differ(runs: int, folder: Path) -> list[str]:
     """Play the suite again and again on one sandbox; return the runs that differ from the first.
 
     Only the first one has pauses of full length.
@@ -139,6 +125,15 @@ async def _repeated(runs: int, folder: Path) -> list[str]:
     return different
 
 
+def _write(row: Row) -> None:
+    """Replace this row; keep those of other mutants that still exist."""
+    new = row.as_json()
+    kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else []
+    by_name = {one["mutant"]: one for one in [*kept, new]}
+    written = [by_name[mutant.name] for mutant in MUTANTS if mutant.name in by_name]
+    FILE.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+
+
 @click.command()
 @click.option("--parallel", default=3 * (os.cpu_count() or 1), show_default=True, type=click.IntRange(1, 64))
 @click.option("--runs", default=50, show_default=True, help="Runs on one sandbox; 0 for none.")
@@ -146,38 +141,34 @@ async def _repeated(runs: int, folder: Path) -> list[str]:
 @click.option("--operators/--no-operators", default=True, help="Also play against the correct operators.")
 def main(*, parallel: int, runs: int, only: tuple[str, ...], operators: bool) -> None:
     """Exit with 0 if every mutant is found, and nothing is found in a correct operator."""
-    chosen = [mutant for mutant in MUTANTS if not only or any(word in mutant.name for word in only)]
-    correct = (REFERENCE, *DIFFERENT, *EXAMPLES) if operators else ()
+    chosen = [mutant.name for mutant in MUTANTS if not only or any(word in mutant.name for word in only)]
     began_s = time.monotonic()
-    rows, faults = asyncio.run(_all(chosen, correct, runs=runs, parallel=parallel))
-    for row in rows:
-        click.echo(f"| {row.mutant} | {row.scenario} | {row.verdict} | {len(row.also) + 1} |")
-    survivors = [row for row in rows if row.verdict != ScenarioVerdict.FAILED]
-    faults += [f"{row.mutant} is {row.verdict} in {row.scenario}, which was made for it" for row in survivors]
-    click.echo(f"{len(rows) - len(survivors)} of {len(rows)} mutants, {time.monotonic() - began_s:.0f} s")
+    faults: list[str] = []
+    found = 0
+    with ProcessPoolExecutor(parallel, mp_context=get_context("spawn")) as processes:
+        # The 50 runs take longest, so they begin first.
+        repeated = processes.submit(_repeated, runs) if runs else None
+        correct = {processes.submit(_wrong_findings, operator.name): operator.name for operator in CORRECT * operators}
+        rows = {processes.submit(_row, name): name for name in chosen}
+        for playing in as_completed(rows):
+            if error := playing.exception():
+                faults.append(f"{rows[playing]}: {type(error).__name__}: {error}")
+                continue
+            row = playing.result()
+            # At once: an interrupted run keeps its rows.
+            _write(row)
+            click.echo(f"| {row.mutant} | {row.scenario} | {row.verdict} | {len(row.also) + 1} |")
+            found += row.verdict == ScenarioVerdict.FAILED
+            if row.verdict != ScenarioVerdict.FAILED:
+                faults.append(f"{row.mutant} is {row.verdict} in {row.scenario}, which was made for it")
+        for findings in (*correct, *([repeated] if repeated else [])):
+            error = findings.exception()
+            name = correct.get(findings, "runs on one sandbox")
+            faults += [f"{name}: {type(error).__name__}: {error}"] if error else findings.result()
+    click.echo(f"{found} of {len(chosen)} mutants, {len(correct)} operators, {time.monotonic() - began_s:.0f} s")
     for fault in faults:
         click.echo(fault, err=True)
     sys.exit(1 if faults else 0)
-
-
-def _write(rows: Sequence[Row]) -> None:
-    """Replace these rows; keep those of other mutants that still exist."""
-    kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else []
-    by_name = {row["mutant"]: row for row in [*kept, *(row.as_json() for row in rows)]}
-    written = [by_name[mutant.name] for mutant in MUTANTS if mutant.name in by_name]
-    FILE.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-
-
-async def _all(
-    mutants: Sequence[Mutant], correct: Sequence[CorrectOperator], *, runs: int, parallel: int
-) -> tuple[list[Row], list[str]]:
-    playing, repeated = Parallel(at_once=parallel), Parallel(at_once=1)
-    rows, wrong, different = await asyncio.gather(
-        playing.all((mutant.name, partial(_row, mutant)) for mutant in mutants),
-        playing.all((operator.name, partial(_wrong_findings, operator)) for operator in correct),
-        repeated.all([("runs on one sandbox", partial(_repeated, runs))] if runs else []),
-    )
-    return rows, [*playing.faults, *repeated.faults, *chain(*wrong, *different)]
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def _lock_is_never_released(condition: str) -> tuple[Change, ...]:
             "                return self._unavailable('this request is in progress')\n"
             f"            if {condition}:\n"
             "                _IN_PROGRESS.add(content.request_id)\n"
-            "                await asyncio.sleep(1.5)\n"
+            "                await asyncio.sleep(3)\n"
             "                _IN_PROGRESS.discard(content.request_id)\n",
         ),
         before(_RECEIVER, "def _unread(", "_IN_PROGRESS: set[str] = set()\n\n\n"),
@@ -69,7 +69,7 @@ RECOVERY = (
             before(
                 _RECEIVER,
                 _DECIDED,
-                _await_disconnect(1.5)
+                _await_disconnect(3.0)
                 + "            await self.writer.write(functools.partial(self.wallet.undo, request_id))\n",
             ),
             before(
