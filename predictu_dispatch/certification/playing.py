@@ -11,9 +11,11 @@ from typing import Final, assert_never
 
 from predictu_dispatch.certification.expectations import Answered
 from predictu_dispatch.certification.observation import Observed, Outcome, Sent
+from predictu_dispatch.certification.obstacles import moved_too_much, too_low, unprepared, unread_balances
 from predictu_dispatch.certification.preparing import prepare
-from predictu_dispatch.certification.recording import RecordingSender, outcome_entry, read_balance
+from predictu_dispatch.certification.recording import RecordingSender, read_balance
 from predictu_dispatch.certification.requests import Prepared
+from predictu_dispatch.certification.required_money import required_money
 from predictu_dispatch.certification.scenario import Finding, Scenario, ScenarioVerdict
 from predictu_dispatch.certification.sender import Sender
 from predictu_dispatch.certification.steps import (
@@ -31,13 +33,7 @@ from predictu_dispatch.certification.steps import (
     Volley,
 )
 from predictu_dispatch.certification.target import Target
-from predictu_dispatch.certification.unresolved import reason_of
 
-_UNREACHABLE_ADVICE: Final = "Start your operator, or correct the URL: nothing was sent to it."
-_UNREAD_ADVICE: Final = (
-    "Answer BALANCE with HTTP 200, status OK and the balance as a JSON number in the agreed amount_format. If the"
-    " answer is 401, compare the key and the operator id."
-)
 _NAMED_MAX: Final = 5
 _LEDGER_MARGIN: Final = timedelta(minutes=5)
 """The operator's clock may differ from ours."""
@@ -104,8 +100,13 @@ class Playing:
         """By player_id, the sum of the amounts sent since then, each counted once a sending."""
 
     async def begin(self, players: Sequence[int]) -> None:
-        """Read the balances of these players as BEFORE."""
+        """Read the balances of these players as BEFORE. Raises EndedError if they are too low."""
         self._base = await self._read(BEFORE, players)
+        required = required_money([self.scenario], len(self._target.players))
+        for player, balance in self._base.items():
+            if balance < required[player]:
+                has, needs = (self.observed.money(amount) for amount in (balance, required[player]))
+                raise EndedError(too_low(self._target.players[player], has, needs))
 
     async def resume(self) -> None:
         """Read the balances after a pause: other scenarios moved them meanwhile."""
@@ -183,7 +184,7 @@ class Playing:
             )
         except ValueError as error:
             # Such as an amount that depends on a balance which the wallet has emptied by a fault.
-            raise EndedError(_unprepared_finding(str(error))) from error
+            raise EndedError(unprepared(str(error))) from error
         # Those that were put off had further sendings, each with a number of its own.
         further = self._recording.further_sendings
         prepared = tuple(replace(one, number=one.number + further(one.request_id)) for one in prepared)
@@ -204,7 +205,7 @@ class Playing:
         self.observed.balances[name] = balances
         self._newest |= balances
         if unread:
-            raise EndedError(_unread_finding(unread), reach=_reach_of(unread))
+            raise EndedError(unread_balances(unread), reach=_reach_of(unread))
         return {player: balance for player, balance in balances.items() if balance is not None}
 
     async def _read_and_check(self, name: str) -> None:
@@ -214,28 +215,9 @@ class Playing:
             moved, allowed = balance - self._base.get(player, balance), self._sent[player_id]
             if abs(moved) > allowed:
                 raise EndedError(
-                    self._moved_too_much(player_id, moved, allowed),
+                    moved_too_much(self.observed, player_id, moved, allowed),
                     stops_run=f"{self.scenario.id} moved the balance of player {player_id} by more than it sent",
                 )
-
-    def _moved_too_much(self, player_id: str, moved: int, allowed: int) -> Finding:
-        shown = self.observed.money
-        return Finding(
-            verdict=ScenarioVerdict.FAILED,
-            expected=f"the scenario moves the balance of player {player_id} by at most {shown(allowed)}",
-            observed=f"player {player_id} has {shown(abs(moved))} {'more' if moved > 0 else 'less'} than before it",
-            advice="Compare amount_format with what the wallet reads: subunits or decimal numbers. Nobody else may use"
-            " the test players during a run.",
-        )
-
-
-def _unprepared_finding(why: str) -> Finding:
-    return Finding(
-        verdict=ScenarioVerdict.FAILED,
-        expected="the players have the balances that the scenario needs",
-        observed=f"the scenario could not be played to its end: {why}",
-        advice="See the scenarios that failed before: one of them took the player's money.",
-    )
 
 
 def _reach_of(unread: Sequence[Sent]) -> Reach:
@@ -266,23 +248,3 @@ def put_off_findings(put_off: Sequence[Sent]) -> tuple[Finding, ...]:
 def _named(names: Sequence[str]) -> str:
     """Return the name, or how many there are and the first one."""
     return names[0] if len(names) == 1 else f"{len(names)} requests, such as {names[0]},"
-
-
-def _unread_finding(unread: Sequence[Sent]) -> Finding:
-    whys = [
-        f"player {sent.player_id}: "
-        + (
-            f"the answer has no valid balance ({sent.judgement.anomaly or 'missing'})"
-            if sent.outcome is Outcome.CONFIRMED
-            else reason_of(outcome_entry(0, sent))
-        )
-        for sent in unread
-    ]
-    return Finding(
-        verdict=ScenarioVerdict.FAILED,
-        expected="BALANCE is answered with the player's balance",
-        observed="; ".join(whys),
-        advice=_UNREACHABLE_ADVICE if all(sent.outcome is Outcome.NOT_SENT for sent in unread) else _UNREAD_ADVICE,
-        is_obstacle=True,
-        about=tuple(sent.name for sent in unread),
-    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +64,23 @@ def test_what_only_reads_is_played_ahead_of_the_first_debit() -> None:
     assert {one.group for one in connection} == {Group.CONNECTION}
     assert [one.id for one in others[:2]] == ["money-balance", "repetition-after-70-s"]
     assert {one.group for one in ledger} == {Group.LEDGER}
+
+
+async def test_a_scenario_whose_money_an_earlier_one_took_is_not_played(tmp_path: Path) -> None:
+    def take(_: ScenarioResult) -> None:
+        with closing(sqlite3.connect(tmp_path / "wallet.db")) as wallet, wallet:
+            wallet.execute("update players set balance = ? where player_id = ?", (STAKE - 1, PLAYERS[0]))
+
+    scenarios = [PING, small("small-two", debit("a"))]
+    async with changed_operator(tmp_path) as sandbox:
+        result = await play(sandbox.target(), scenarios, tmp_path / "run", run="run", on_result=take, patience=SHORT)
+    first, second = result.results
+    assert (first.verdict, second.verdict) == (ScenarioVerdict.PASSED, ScenarioVerdict.FAILED)
+    (finding,) = second.findings
+    assert finding.is_obstacle
+    assert finding.observed == f"player {PLAYERS[0]} has 4.99 EUR"
+    assert second.observed is not None
+    assert not second.observed.sent
 
 
 async def test_the_journal_has_no_token_and_no_key(tmp_path: Path) -> None:
