@@ -15,7 +15,7 @@ from predictu_dispatch.certification.scenario import Finding, ScenarioVerdict
 from predictu_dispatch.core.verdict import OPERATOR_RETRY
 
 _ABOUT_MAX: Final = 5
-"""The most names of one finding; a volley has hundreds."""
+"""The most names of one finding; a batch has hundreds."""
 _PUT_OFF_CODES: Final = frozenset({429, 503})
 _PUT_OFF_ADVICE: Final = {
     False: "If your sandbox limits the rate of requests, play with a lower --max-rate.",
@@ -25,9 +25,9 @@ _PUT_OFF_ADVICE: Final = {
 
 
 def sent_as(seen: Observed, names: Iterable[str]) -> tuple[Sent, ...]:
-    """Return the requests with these names; a volley's name stands for all of its requests."""
+    """Return the requests with these names; a batch's name stands for all of its requests."""
     return tuple(
-        sent for name in names for sent in ((seen.sent[name],) if name in seen.sent else seen.volleys.get(name, ()))
+        sent for name in names for sent in ((seen.sent[name],) if name in seen.sent else seen.batches.get(name, ()))
     )
 
 

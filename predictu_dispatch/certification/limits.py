@@ -36,7 +36,7 @@ class Limits:
     _at_s: float | None = None
 
     @property
-    def batch(self) -> int:
+    def burst(self) -> int:
         """How many requests should be taken together, so that they share a sync of the journal."""
         return max(1, int(self._share * BURST))
 

@@ -139,7 +139,7 @@ class Observed:
     settlement_timeout_s: float
     sent: dict[str, Sent] = field(default_factory=dict)
     """By the name of the step."""
-    volleys: dict[str, tuple[Sent, ...]] = field(default_factory=dict)
+    batches: dict[str, tuple[Sent, ...]] = field(default_factory=dict)
     balances: dict[str, dict[int, int | None]] = field(default_factory=dict)
     """By the name of the reading and the player's index; None: could not be read."""
     balance_reads: list[Sent] = field(default_factory=list)

@@ -24,13 +24,13 @@ from predictu_dispatch.certification.steps import (
     RESUMED,
     Again,
     AtOnce,
+    Batch,
     Handshake,
     Pause,
     Read,
     ReadLedger,
     Send,
     Step,
-    Volley,
 )
 from predictu_dispatch.certification.target import Target
 
@@ -139,10 +139,10 @@ class Playing:
             case AtOnce():
                 answered = await self._recording.send_at_once(self._prepare(step))
                 observed.sent.update({sent.name: sent for sent in answered})
-            case Volley():
+            case Batch():
                 shots = self._prepare(step)
                 on_put_off = None if step.name in self._may_be_put_off else self._note_put_off
-                observed.volleys[step.name] = await self._recording.send_volley(
+                observed.batches[step.name] = await self._recording.send_batch(
                     shots, in_flight=step.in_flight, on_put_off=on_put_off
                 )
             case Read():
@@ -169,7 +169,7 @@ class Playing:
         self._sent[sent.player_id] += sent.amount or 0
 
     def _prepare(
-        self, step: Send | Again | AtOnce | Volley | Read, players: Sequence[int] | None = None
+        self, step: Send | Again | AtOnce | Batch | Read, players: Sequence[int] | None = None
     ) -> tuple[Prepared, ...]:
         try:
             prepared = prepare(

@@ -20,10 +20,10 @@ from predictu_dispatch.certification.steps import (
     AboveBalance,
     Again,
     AtOnce,
+    Batch,
     Read,
     Send,
     TokenFault,
-    Volley,
 )
 from predictu_dispatch.certification.target import Target
 from predictu_dispatch.core.methods import Method
@@ -33,7 +33,7 @@ Balances = Mapping[int, int | None]
 
 
 def prepare(
-    step: Send | Again | AtOnce | Volley | Read,
+    step: Send | Again | AtOnce | Batch | Read,
     *,
     run: str,
     scenario_id: str,
@@ -72,7 +72,7 @@ class _Preparing:
     made: Mapping[str, Prepared]
     now: datetime
 
-    def requests_of(self, step: Send | Again | AtOnce | Volley | Read) -> Iterator[Prepared]:
+    def requests_of(self, step: Send | Again | AtOnce | Batch | Read) -> Iterator[Prepared]:
         match step:
             case Send():
                 yield self._first(step)
@@ -81,7 +81,7 @@ class _Preparing:
             case AtOnce():
                 for prepared in chain.from_iterable(map(self.requests_of, step.sends)):
                     yield replace(prepared, is_on_new_connection=True)
-            case Volley():
+            case Batch():
                 for index in range(step.count):
                     yield self._shot(step, index)
             case Read():
@@ -156,11 +156,11 @@ class _Preparing:
             raise ValueError(f"{self.scenario_id}, {step.name}: the balance of player {step.player + 1} is too low")
         return amount
 
-    def _shot(self, step: Volley, index: int) -> Prepared:
+    def _shot(self, step: Batch, index: int) -> Prepared:
         name = f"{step.name}-{index + 1}"
         if step.again:
             return replace(self._again(f"{step.again}-{index + 1}", name=name), delivery=step.delivery)
-        bet = f"v-{index + 1}"
+        bet = f"b-{index + 1}"
         method = step.methods[index % len(step.methods)]
         return self._build(
             name,
@@ -177,4 +177,4 @@ class _Preparing:
         for one in self.made.values():
             if one.bet_id == bet_id and one.method is Method.BET_MAKE:
                 return one.request_id
-        raise ValueError(f"{self.scenario_id}: no earlier volley has placed the bet {bet}")
+        raise ValueError(f"{self.scenario_id}: no earlier batch has placed the bet {bet}")

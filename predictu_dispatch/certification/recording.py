@@ -109,7 +109,7 @@ class RecordingSender:
         self._record_outcomes(list(zip(numbers, answered, strict=True)))
         return answered
 
-    async def send_volley(
+    async def send_batch(
         self, prepared: Sequence[Prepared], *, in_flight: int, on_put_off: Callable[[Sent], None] | None = None
     ) -> tuple[Sent, ...]:
         """Send all, with at most this many in flight; return what came of them in their order.
@@ -137,7 +137,7 @@ class RecordingSender:
             async with asyncio.TaskGroup() as sendings:
                 while begin < len(prepared) and not caps:
                     try:
-                        numbers = await self._recorded(prepared[begin : begin + self._limits.batch])
+                        numbers = await self._recorded(prepared[begin : begin + self._limits.burst])
                     except (RequestCapError, RunRefusedError) as error:
                         # What is in flight must end: its outcome is worth knowing.
                         refused = error

@@ -31,7 +31,7 @@ class Prepared:
 
     scenario_id: str
     name: str
-    """Unique in its scenario. Those of a volley are `NAME-1` to `NAME-COUNT`."""
+    """Unique in its scenario. Those of a batch are `NAME-1` to `NAME-COUNT`."""
     method: Method
     request_id: str
     number: int = 1

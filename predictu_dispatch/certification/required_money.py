@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from predictu_dispatch.certification.scenario import Scenario
-from predictu_dispatch.certification.steps import Again, AtOnce, Pause, Send, Step, Volley
+from predictu_dispatch.certification.steps import Again, AtOnce, Batch, Pause, Send, Step
 from predictu_dispatch.core.methods import TERMINALS, Method
 
 _PAYOUTS = frozenset({Method.BET_WIN, Method.BET_SELL})
@@ -54,11 +54,11 @@ def _requests(scenario: Scenario, players: int) -> Iterator[tuple[Method, str, i
     for step in _flat(scenario.steps):
         if isinstance(step, Send) and not step.is_unknown_player:
             yield step.method, step.bet, step.player, step.amount if isinstance(step.amount, int) else 0
-        elif isinstance(step, Volley) and not step.again:
+        elif isinstance(step, Batch) and not step.again:
             own = [player for player in scenario.players if player < players] or [0]
             for index in range(step.count):
                 turn = index % len(step.methods)
-                yield step.methods[turn], f"v-{index + 1}", own[index % len(own)], step.amounts[turn]
+                yield step.methods[turn], f"b-{index + 1}", own[index % len(own)], step.amounts[turn]
 
 
 def _flat(steps: Iterable[Step]) -> Iterator[Step | Again]:

@@ -38,10 +38,10 @@ class ScenarioResult:
         """Return what the failure costs; if no connection could be made, it shows nothing else."""
         seen = self.observed
         if seen is not None:
-            # One of a volley that found no connection hides nothing that the others show.
-            volleys = [volley for volley in seen.volleys.values() if volley]
+            # One of a batch that found no connection hides nothing that the others show.
+            batches = [batch for batch in seen.batches.values() if batch]
             if any(one.outcome is Outcome.NOT_SENT for one in (*seen.sent.values(), *seen.balance_reads)) or any(
-                all(one.outcome is Outcome.NOT_SENT for one in volley) for volley in volleys
+                all(one.outcome is Outcome.NOT_SENT for one in batch) for batch in batches
             ):
                 return UNREACHED
         return self.scenario.why

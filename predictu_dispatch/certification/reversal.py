@@ -43,7 +43,7 @@ _ROUNDS: Final = 3
 _REST_S: Final = 0.3
 _UNREACHED: Final = frozenset({Outcome.NOT_SENT, Outcome.NO_ANSWER})
 _NO_CAP: Final = 10**9
-"""Undoing is not counted: it must not end half-way."""
+"""The cap does not count requests that undo: undoing must not stop in the middle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

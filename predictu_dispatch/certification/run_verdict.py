@@ -14,7 +14,7 @@ FAILING: Final = frozenset({ScenarioVerdict.FAILED, ScenarioVerdict.REVIEW})
 """The verdicts that fail a run, unless the failure is expected."""
 _IDS_MAX: Final = 5
 _UNRESOLVED_MAX: Final = 10
-"""So many scenarios are named in a sentence."""
+"""The most scenarios that a sentence names."""
 
 
 class ExpectedFailure(Protocol):

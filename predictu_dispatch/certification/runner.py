@@ -29,7 +29,7 @@ from predictu_dispatch.certification.scenario import (
     Scenario,
     ScenarioVerdict,
 )
-from predictu_dispatch.certification.schedule import batches, needs_of, parts
+from predictu_dispatch.certification.schedule import needs_of, parts, phases
 from predictu_dispatch.certification.sender import Sender
 from predictu_dispatch.certification.starts import Starts
 from predictu_dispatch.certification.steps import BEFORE, Step
@@ -126,7 +126,7 @@ async def _until_stopped(runner: _Runner, scenarios: Sequence[Scenario], stop: a
 
 
 async def _undone(runner: _Runner, patience: Patience) -> Reversal:
-    """Undo the run in a task of its own, which a cancellation does not end half-way."""
+    """Undo the run in a task of its own, which a cancellation does not stop."""
     return await asyncio.shield(asyncio.create_task(runner.reverser.reverse(patience), name="reversal"))
 
 
@@ -173,12 +173,12 @@ class _Runner:
                 playable.append(scenario)
         await self._starts.read()
         self._starts.check(playable)
-        for batch in batches(playable):
+        for phase in phases(playable):
             if self._starts.missing:
                 await self._starts.read()
                 self._starts.check(playable)
             async with asyncio.TaskGroup() as group:
-                for scenario in batch:
+                for scenario in phase:
                     if self.stopped:
                         break
                     goes_on = asyncio.Event()

@@ -22,8 +22,8 @@ def needs_of(target: Target) -> frozenset[Need]:
     return frozenset(need for need, is_met in met.items() if is_met)
 
 
-def batches(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:
-    """Return the order of playing: each batch ends, pauses included, before the next begins."""
+def phases(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:
+    """Return the order of playing: each phase ends, pauses included, before the next begins."""
     connection = [each for each in scenarios if each.group is Group.CONNECTION]
     ledger = [each for each in scenarios if each.group is Group.LEDGER]
     others = [each for each in scenarios if each.group not in (Group.CONNECTION, Group.LEDGER)]

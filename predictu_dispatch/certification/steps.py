@@ -117,11 +117,11 @@ class AtOnce:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Volley:
-    """Many requests, `in_flight` at a time: one for each of the bets `v-1` to `v-COUNT`.
+class Batch:
+    """Many requests, `in_flight` at a time: one for each of the bets `b-1` to `b-COUNT`.
 
-    The bets alternate between the scenario's players. A volley of another method than BET_MAKE ends
-    the bets of the BET_MAKE volley in the same scenario. `methods` are used in turn, with
+    The bets alternate between the scenario's players. A batch of another method than BET_MAKE ends
+    the bets of the BET_MAKE batch in the same scenario. `methods` are used in turn, with
     `amounts`.
     """
 
@@ -132,7 +132,7 @@ class Volley:
     count: int
     in_flight: int
     again: str = ""
-    """The name of an earlier volley: its requests are repeated, the same bytes with new tokens."""
+    """The name of an earlier batch: its requests are repeated, the same bytes with new tokens."""
     delivery: Delivery = Delivery.COMPLETE
 
 
@@ -160,4 +160,4 @@ class ReadLedger:
     """Fetches the operator's ledger of this run."""
 
 
-Step = Send | Again | AtOnce | Volley | Read | Pause | Handshake | ReadLedger
+Step = Send | Again | AtOnce | Batch | Read | Pause | Handshake | ReadLedger

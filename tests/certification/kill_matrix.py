@@ -34,7 +34,7 @@ from tests.certification.operators import (
     CorrectOperator,
     wrongly_found,
 )
-from tests.certification.playing import hastened, mutant_running, played, scenarios_for, told, verdicts
+from tests.certification.playing import described, hastened, mutant_running, played, scenarios_for, verdicts
 
 FILE = Path(__file__).with_name("kill_matrix.json")
 _RUN_S = 1800.0
@@ -95,7 +95,7 @@ def _wrong_findings(name: str) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="certification-") as folder:
         result = asyncio.run(asyncio.wait_for(_result_of(operator, Path(folder)), _RUN_S))
     found = [*wrongly_found(operator, result), *why_not_passed(result)]
-    return [f"{operator.name}: {each}\n{told(result)}" for each in found]
+    return [f"{operator.name}: {each}\n{described(result)}" for each in found]
 
 
 async def _result_of(operator: CorrectOperator, folder: Path) -> RunResult:
@@ -120,7 +120,7 @@ async def _runs_that_differ(runs: int, folder: Path) -> list[str]:
         for number in range(2, runs + 1):
             result = await played(sandbox, short)
             if verdicts(result) != first or why_not_passed(result):
-                different.append(f"run {number} of {runs} differs from the first:\n{told(result)}")
+                different.append(f"run {number} of {runs} differs from the first:\n{described(result)}")
             click.echo(f"run {number} of {runs} on one sandbox: {len(different)} differ")
     return different
 

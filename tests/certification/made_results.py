@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from predictu_dispatch.certification.observation import NOTHING_TO_REVERSE, Ledger, LedgerRow, Observed, Sent, TlsFacts
 from predictu_dispatch.certification.result import PlayerMoney, Reversal, RunResult, ScenarioResult
 from predictu_dispatch.certification.scenario import Finding, Group, Need, Scenario, ScenarioVerdict
-from predictu_dispatch.certification.steps import Again, Delivery, Handshake, ReadLedger, Send, TokenFault, Volley
+from predictu_dispatch.certification.steps import Again, Batch, Delivery, Handshake, ReadLedger, Send, TokenFault
 from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.verdict import Judgement, Verdict
@@ -189,16 +189,16 @@ def review_of_hostile_answer() -> ScenarioResult:
     )
 
 
-def volley_with_a_fault() -> ScenarioResult:
+def batch_with_a_fault() -> ScenarioResult:
     lost = Exchange(Evidence.UNANSWERED, 5000.0, reason="timeout")
-    volley = tuple(
-        sent(f"v-{index}", amount=10, exchange=lost, judgement=Judgement(Verdict.RETRY, "timeout"))
+    batch = tuple(
+        sent(f"b-{index}", amount=10, exchange=lost, judgement=Judgement(Verdict.RETRY, "timeout"))
         if index in (17, 33)
-        else sent(f"v-{index}", amount=10, seconds=index / 100)
+        else sent(f"b-{index}", amount=10, seconds=index / 100)
         for index in range(50)
     )
     seen = observed()
-    seen.volleys["volley"] = volley
+    seen.batches["batch"] = batch
     made = scenario("load-fifty", "Fifty debits in flight", "A lost debit is a bet without a stake.")
     return ScenarioResult(
         scenario=Scenario(
@@ -206,7 +206,7 @@ def volley_with_a_fault() -> ScenarioResult:
             group=made.group,
             title=made.title,
             why=made.why,
-            steps=(Volley(name="volley", methods=(Method.BET_MAKE,), amounts=(10,), count=50, in_flight=50),),
+            steps=(Batch(name="batch", methods=(Method.BET_MAKE,), amounts=(10,), count=50, in_flight=50),),
             expectations=(),
         ),
         verdict=ScenarioVerdict.WARNING,
@@ -215,7 +215,7 @@ def volley_with_a_fault() -> ScenarioResult:
                 verdict=ScenarioVerdict.WARNING,
                 expected="Every request is answered.",
                 observed="2 of 50 requests were not answered.",
-                about=("v-33",),
+                about=("b-33",),
             ),
         ),
         observed=seen,
@@ -300,7 +300,7 @@ def bad_run() -> RunResult:
         passed("money-balance", "The balance is read twice"),
         failed_twice_debited(),
         review_of_hostile_answer(),
-        volley_with_a_fault(),
+        batch_with_a_fault(),
         skipped(),
         net=-500,
         unresolved=(f"bet cert-{RUN}-repetition-at-once-b: the operator answered 500 to its rollback",),

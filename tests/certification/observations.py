@@ -103,7 +103,7 @@ OUTCOMES: Final = (
 def observed(
     sent: Iterable[Sent] = (),
     *,
-    volleys: Mapping[str, tuple[Sent, ...]] | None = None,
+    batches: Mapping[str, tuple[Sent, ...]] | None = None,
     balances: Mapping[str, tuple[int | None, ...]] | None = None,
 ) -> Observed:
     """Return an observation; `balances` has those of the players in order, by reading."""
@@ -115,6 +115,6 @@ def observed(
         interactive_timeout_s=5.0,
         settlement_timeout_s=10.0,
         sent={each.name: each for each in sent},
-        volleys=dict(volleys or {}),
+        batches=dict(batches or {}),
         balances={name: dict(enumerate(each)) for name, each in (balances or {}).items()},
     )

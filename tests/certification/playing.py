@@ -64,7 +64,7 @@ def verdicts(result: RunResult) -> dict[str, ScenarioVerdict]:
     return {one.scenario.id: one.verdict for one in result.results}
 
 
-def told(result: RunResult) -> str:
+def described(result: RunResult) -> str:
     """Return every finding of the run and what it left, for a test that fails."""
     lines = [
         f"{one.scenario.id} {one.verdict}: {finding.verdict}, expected: {finding.expected}; {finding.observed}"

@@ -11,12 +11,12 @@ from predictu_dispatch.certification.steps import (
     AboveBalance,
     Again,
     AtOnce,
+    Batch,
     Delivery,
     Pause,
     Send,
     Step,
     TokenFault,
-    Volley,
 )
 from predictu_dispatch.core.methods import Method
 
@@ -80,8 +80,8 @@ BROKEN = small(
     Send(name="forged", method=Method.BET_MAKE, bet="forged", amount=STAKE, token=TokenFault.WRONG_KEY),
     Send(name="too-much", method=Method.BET_MAKE, bet="too-much", amount=AboveBalance(by=1)),
     AtOnce(sends=(debit("twice"), Again(name="twice-again", of="debit-twice"))),
-    Volley(name="stakes", methods=(Method.BET_MAKE,), amounts=(10,), count=6, in_flight=3),
-    Volley(name="ends", methods=(Method.BET_WIN, Method.BET_LOSE), amounts=(25, 0), count=6, in_flight=3),
+    Batch(name="stakes", methods=(Method.BET_MAKE,), amounts=(10,), count=6, in_flight=3),
+    Batch(name="ends", methods=(Method.BET_WIN, Method.BET_LOSE), amounts=(25, 0), count=6, in_flight=3),
 )
-"""Requests without an answer, refused ones and a volley."""
+"""Requests without an answer, refused ones and a batch."""
 SMALL = (ENDED, PAUSED, BROKEN)

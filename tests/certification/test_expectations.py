@@ -81,9 +81,9 @@ def test_advice_for_a_request_that_was_put_off_names_the_reason() -> None:
     assert "--max-rate" in limited.advice
 
 
-def test_equal_answers_of_a_volley_are_one_finding() -> None:
-    volley = tuple(answered(f"debits-{number}", "ERROR" if number % 4 else "OK", code=500) for number in range(1, 9))
-    findings = list(expect.confirmed("debits").findings(observed(volleys={"debits": volley})))
+def test_equal_answers_of_a_batch_are_one_finding() -> None:
+    batch = tuple(answered(f"debits-{number}", "ERROR" if number % 4 else "OK", code=500) for number in range(1, 9))
+    findings = list(expect.confirmed("debits").findings(observed(batches={"debits": batch})))
     assert [finding.observed for finding in findings] == [
         '6 requests, such as debits-1: HTTP 500, status "ERROR".',
         '2 requests, such as debits-4: HTTP 500, status "OK".',
@@ -144,7 +144,7 @@ def test_a_balance_moves_by_what_was_confirmed_once_each(sent: Sequence[Sent], a
     moves = range(-1500, 1501, 100)
     seen = [observed(sent, balances={"before": (10_000,), "after": (10_000 + move,)}) for move in moves]
     passed = {move for move, letter in zip(moves, letters_of(expectation, seen), strict=True) if letter == "P"}
-    # Between the least and the most of unclear answers nothing is told apart.
+    # All between the least and the most that unclear answers may have moved is accepted.
     assert passed == {move for move in moves if min(allowed) <= move <= max(allowed)}
 
 

@@ -58,9 +58,9 @@ def test_an_operator_that_puts_requests_off_halves_the_rate_once_and_it_rises_ag
         limits.slow_down(5.0, 1.0)
     assert limits.take(1, 5.0) == pytest.approx(1 / 50.5)
     limits.slow_down(6.0, 1.0)
-    assert limits.batch == 16
+    assert limits.burst == 16
     waits = [limits.take(1, 6.0) for _ in range(300)]
-    assert limits.batch == 64
+    assert limits.burst == 64
     assert waits[-1] - waits[-2] == pytest.approx(0.01)
 
 
@@ -69,4 +69,4 @@ def test_the_rate_never_falls_below_one_request_a_second() -> None:
     for second in range(20):
         limits.slow_down(float(second), 1.0)
     assert limits.take(1, 20.0) <= 1.0
-    assert limits.batch == 1
+    assert limits.burst == 1

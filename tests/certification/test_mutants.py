@@ -8,10 +8,10 @@ from predictu_dispatch.certification.scenario import ScenarioVerdict
 from tests.certification.mutants import MUTANTS, Mutant
 from tests.certification.playing import (
     SCENARIOS,
+    described,
     mutant_running,
     played,
     scenarios_for,
-    told,
     verdicts,
 )
 
@@ -30,10 +30,10 @@ async def test_a_mutant_is_failed_by_the_scenario_made_for_it(tmp_path: Path, mu
     async with mutant_running(mutant, tmp_path, speed=_SPEED) as sandbox:
         result = await played(sandbox, scenarios_for(mutant, speed=_SPEED))
         assert verdicts(result)[mutant.scenario] is ScenarioVerdict.FAILED, (
-            f"{mutant.wrong} Nothing finds it.\n{told(result)}"
+            f"{mutant.wrong} Nothing finds it.\n{described(result)}"
         )
         if not mutant.hides_balances:
             # What the report says of the money is true by the operator's own books.
             books = sandbox.balances()
             for player in result.reversal.players:
-                assert player.after in (None, books[player.player_id]), told(result)
+                assert player.after in (None, books[player.player_id]), described(result)

@@ -19,7 +19,7 @@ from tests.certification.operators import (
     slow_behind_a_proxy,
     wrongly_found,
 )
-from tests.certification.playing import SCENARIOS, hastened, played, told, verdicts
+from tests.certification.playing import SCENARIOS, described, hastened, played, verdicts
 from tests.certification.sandbox import BALANCE, PLAYERS, changed_operator
 
 _IS_FULL = os.environ.get("TEST_SIZE") == "full"
@@ -31,8 +31,8 @@ async def _check(operator: CorrectOperator, folder: Path) -> None:
     """Play the whole suite in an empty folder; nothing is found and no money is gone."""
     async with operator.start(folder) as sandbox:
         result = await played(sandbox)
-        assert not wrongly_found(operator, result), f"{operator.name}\n{told(result)}"
-        assert not why_not_passed(result), f"{operator.name}\n{told(result)}"
+        assert not wrongly_found(operator, result), f"{operator.name}\n{described(result)}"
+        assert not why_not_passed(result), f"{operator.name}\n{described(result)}"
         assert all(player.net == 0 for player in result.reversal.players)
         if operator not in (NODE, GO):
             assert sandbox.balances() == dict.fromkeys(PLAYERS, BALANCE)
@@ -60,8 +60,8 @@ async def test_behind_a_proxy_that_closes_every_connection_only_its_scenario_war
     short = [hastened(each, 20.0) for each in SCENARIOS.values() if each.group not in (Group.LOAD, Group.LEDGER)]
     async with slow_behind_a_proxy(tmp_path, delay_s=0.0) as sandbox:
         result = await played(sandbox, short)
-    assert not wrongly_found(_SLOW, result), told(result)
-    assert not why_not_passed(result), told(result)
+    assert not wrongly_found(_SLOW, result), described(result)
+    assert not why_not_passed(result), described(result)
     assert [one.scenario.id for one in result.results if one.findings] == ["connection-keep-alive"]
 
 
@@ -69,13 +69,13 @@ async def test_over_tls_nothing_is_found_in_the_connection(tmp_path: Path) -> No
     connection = [each for each in SCENARIOS.values() if each.group is Group.CONNECTION]
     async with changed_operator(tmp_path, certificate=Certificate()) as sandbox:
         result = await played(sandbox, connection)
-    assert [one.verdict for one in result.results] == [ScenarioVerdict.PASSED] * len(connection), told(result)
+    assert [one.verdict for one in result.results] == [ScenarioVerdict.PASSED] * len(connection), described(result)
 
 
 async def test_a_certificate_that_ends_soon_warns(tmp_path: Path) -> None:
     async with changed_operator(tmp_path, certificate=Certificate(days=20)) as sandbox:
         result = await played(sandbox, [SCENARIOS["connection-tls"]])
-    assert verdicts(result) == {"connection-tls": ScenarioVerdict.WARNING}, told(result)
+    assert verdicts(result) == {"connection-tls": ScenarioVerdict.WARNING}, described(result)
 
 
 def _named(name: str) -> CorrectOperator:

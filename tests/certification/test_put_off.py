@@ -9,10 +9,10 @@ from predictu_dispatch.certification.expectations import confirmed, confirmed_or
 from predictu_dispatch.certification.journal import FILE_NAME, read_entries
 from predictu_dispatch.certification.run_verdict import why_not_passed
 from predictu_dispatch.certification.scenario import ScenarioVerdict
-from predictu_dispatch.certification.steps import Again, Volley
+from predictu_dispatch.certification.steps import Again, Batch
 from predictu_dispatch.core.methods import Method
 from tests.certification.mutants.mutant import before
-from tests.certification.playing import played, told, verdicts
+from tests.certification.playing import described, played, verdicts
 from tests.certification.sandbox import BALANCE, PLAYERS, changed_operator
 from tests.certification.small_scenarios import debit, end, small
 
@@ -34,12 +34,12 @@ LIMITS_THE_RATE = (_LIMITED, _BUCKET, _TYPING)
 """At most 5 requests at once and 80 a second; others get 429 and Retry-After: 1."""
 
 
-def _stakes(name: str, again: str = "") -> Volley:
-    return Volley(name=name, methods=(Method.BET_MAKE,), amounts=(10,), count=30, in_flight=15, again=again)
+def _stakes(name: str, again: str = "") -> Batch:
+    return Batch(name=name, methods=(Method.BET_MAKE,), amounts=(10,), count=30, in_flight=15, again=again)
 
 
 VOLLEY = replace(
-    small("small-volley", _stakes("stakes"), _stakes("stakes-again", again="stakes"), players=(0,)),
+    small("small-batch", _stakes("stakes"), _stakes("stakes-again", again="stakes"), players=(0,)),
     expectations=(confirmed("stakes", "stakes-again"),),
 )
 ONE = replace(
@@ -52,8 +52,8 @@ async def test_an_operator_that_limits_the_rate_passes_with_a_warning(tmp_path: 
     async with changed_operator(tmp_path, LIMITS_THE_RATE) as sandbox:
         result = await played(sandbox, [VOLLEY, ONE])
         assert sandbox.balances() == dict.fromkeys(PLAYERS, BALANCE)
-    assert verdicts(result)["small-volley"] is ScenarioVerdict.WARNING, told(result)
-    assert not why_not_passed(result), told(result)
+    assert verdicts(result)["small-batch"] is ScenarioVerdict.WARNING, described(result)
+    assert not why_not_passed(result), described(result)
     [finding] = result.results[0].findings
     assert "got HTTP 429 and had to be sent again later" in finding.observed
     # Every sending has a number of its own, which is in its jti if the operator wants that.
@@ -75,7 +75,7 @@ async def test_a_debit_that_is_put_off_for_too_long_fails(tmp_path: Path) -> Non
     async with changed_operator(tmp_path, (busy,)) as sandbox:
         result = await played(sandbox, [VOLLEY, ONE])
         assert sandbox.balances() == dict.fromkeys(PLAYERS, BALANCE)
-    assert set(verdicts(result).values()) == {ScenarioVerdict.FAILED}, told(result)
+    assert set(verdicts(result).values()) == {ScenarioVerdict.FAILED}, described(result)
 
 
 async def test_a_request_that_may_be_put_off_is_not_sent_again(tmp_path: Path) -> None:
@@ -94,4 +94,4 @@ async def test_a_request_that_may_be_put_off_is_not_sent_again(tmp_path: Path) -
     async with changed_operator(tmp_path, (busy, seen, _TYPING)) as sandbox:
         result = await played(sandbox, [again])
         assert sandbox.balances() == dict.fromkeys(PLAYERS, BALANCE)
-    assert verdicts(result) == {"small-one": ScenarioVerdict.PASSED}, told(result)
+    assert verdicts(result) == {"small-one": ScenarioVerdict.PASSED}, described(result)

@@ -226,13 +226,13 @@ def test_no_file_has_the_signature_of_a_token(tmp_path: Path) -> None:
     assert debit["judgement"]["status"].endswith("." + "*" * len(made.SIGNATURE))
 
 
-def test_a_volley_is_a_summary_with_the_failing_requests_first(tmp_path: Path) -> None:
+def test_a_batch_is_a_summary_with_the_failing_requests_first(tmp_path: Path) -> None:
     write(made.bad_run(), tmp_path)
 
-    [volley] = scenario_of(tmp_path, "load-fifty")["volleys"]
-    assert (volley["count"], volley["amount"], volley["slowest_ms"]) == (50, 500, 5000.0)
-    assert volley["outcomes"] == [{"outcome": "confirmed", "count": 48}, {"outcome": "no_answer", "count": 2}]
-    assert [each["name"] for each in volley["examples"]] == ["v-33", "v-17", "v-0", "v-1", "v-2"]
+    [batch] = scenario_of(tmp_path, "load-fifty")["batches"]
+    assert (batch["count"], batch["amount"], batch["slowest_ms"]) == (50, 500, 5000.0)
+    assert batch["outcomes"] == [{"outcome": "confirmed", "count": 48}, {"outcome": "no_answer", "count": 2}]
+    assert [each["name"] for each in batch["examples"]] == ["b-33", "b-17", "b-0", "b-1", "b-2"]
 
 
 def test_the_page_says_what_failed_what_it_costs_and_what_to_do(tmp_path: Path) -> None:

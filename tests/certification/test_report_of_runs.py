@@ -24,7 +24,7 @@ from tests.certification.sandbox import Sandbox, changed_operator, new_key
 from tests.support.html_page import read_page
 
 FIRST_OF_A_TOKEN = 16
-"""So many characters of a signature reveal it; fewer may be part of something else."""
+"""Fewer characters of a signature may be part of something else."""
 IMPATIENT = Patience(tries=1, first_delay_s=0.0, delay_max_s=0.0, limit_s=5.0)
 VALIDATOR = jsonschema.Draft202012Validator(
     json.loads(report.schema()), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER

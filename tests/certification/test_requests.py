@@ -16,11 +16,11 @@ from predictu_dispatch.certification.steps import (
     AboveBalance,
     Again,
     AtOnce,
+    Batch,
     Delivery,
     Read,
     Send,
     TokenFault,
-    Volley,
 )
 from predictu_dispatch.core.methods import RULES, Method
 from predictu_dispatch.reference_operator import callback as reference
@@ -217,18 +217,18 @@ def test_requests_at_once_may_be_one_request_and_its_repetitions() -> None:
     assert all(one.is_on_new_connection for one in prepared)
 
 
-def test_a_volley_places_and_ends_each_bet_of_its_players() -> None:
+def test_a_batch_places_and_ends_each_bet_of_its_players() -> None:
     requests = Requests(target_for())
-    placed = requests.all_of(Volley(name="place", methods=(Method.BET_MAKE,), amounts=(10,), count=4, in_flight=2))
+    placed = requests.all_of(Batch(name="place", methods=(Method.BET_MAKE,), amounts=(10,), count=4, in_flight=2))
     ends = requests.all_of(
-        Volley(name="end", methods=(Method.BET_WIN, Method.BET_LOSE, Method.BET_ROLLBACK), amounts=(25, 0, 10), count=4,
+        Batch(name="end", methods=(Method.BET_WIN, Method.BET_LOSE, Method.BET_ROLLBACK), amounts=(25, 0, 10), count=4,
                in_flight=2)
     )  # fmt: skip
     repeated = requests.all_of(
-        Volley(name="again", methods=(), amounts=(), count=4, in_flight=4, again="end", delivery=Delivery.NEVER_READ)
+        Batch(name="again", methods=(), amounts=(), count=4, in_flight=4, again="end", delivery=Delivery.NEVER_READ)
     )
     assert [one.name for one in placed] == ["place-1", "place-2", "place-3", "place-4"]
-    assert [one.bet_id for one in placed] == [bet_id_of(RUN, SCENARIO, f"v-{n}") for n in (1, 2, 3, 4)]
+    assert [one.bet_id for one in placed] == [bet_id_of(RUN, SCENARIO, f"b-{n}") for n in (1, 2, 3, 4)]
     assert [one.player_id for one in placed] == ["p-1", "p-2", "p-1", "p-2"]
     assert [(one.bet_id, one.player_id) for one in ends] == [(one.bet_id, one.player_id) for one in placed]
     assert [(one.method.name, one.amount) for one in ends] == [
@@ -246,9 +246,9 @@ def test_a_volley_places_and_ends_each_bet_of_its_players() -> None:
     }
 
 
-def test_a_volley_of_a_scenario_with_one_player_has_no_other() -> None:
-    volley = Volley(name="place", methods=(Method.BET_MAKE,), amounts=(10,), count=3, in_flight=2)
-    assert {one.player_id for one in Requests(target_for(), players=(0,)).all_of(volley)} == {"p-1"}
+def test_a_batch_of_a_scenario_with_one_player_has_no_other() -> None:
+    batch = Batch(name="place", methods=(Method.BET_MAKE,), amounts=(10,), count=3, in_flight=2)
+    assert {one.player_id for one in Requests(target_for(), players=(0,)).all_of(batch)} == {"p-1"}
 
 
 def test_a_reading_asks_for_the_balance_of_each_player() -> None:
@@ -268,10 +268,10 @@ def test_a_reading_asks_for_the_balance_of_each_player() -> None:
         (replace(DEBIT, name="other", bet=""), "BET_MAKE needs bet_id"),
         (replace(DEBIT, name="other", amount=None), "BET_MAKE needs amount"),
         (Send(name="undo", method=Method.BET_ROLLBACK, bet="b", amount=1), "BET_ROLLBACK needs rollback_of"),
-        (Volley(name="undo", methods=(Method.BET_ROLLBACK,), amounts=(1,), count=1, in_flight=1), "no earlier volley"),
+        (Batch(name="undo", methods=(Method.BET_ROLLBACK,), amounts=(1,), count=1, in_flight=1), "no earlier batch"),
     ],
 )
-def test_a_scenario_that_contradicts_itself_is_refused(step: Send | Again | Volley, fault: str) -> None:
+def test_a_scenario_that_contradicts_itself_is_refused(step: Send | Again | Batch, fault: str) -> None:
     requests = Requests(target_for())
     requests.one(DEBIT)
     with pytest.raises(ValueError, match=fault):

@@ -18,7 +18,7 @@ PASSES_NOW = made.Known(
 
 
 def test_a_run_without_a_failure_passes_and_may_have_a_certificate() -> None:
-    warned = made.run(made.passed("money-balance", "Balance"), made.volley_with_a_fault(), made.skipped())
+    warned = made.run(made.passed("money-balance", "Balance"), made.batch_with_a_fault(), made.skipped())
 
     assert why_not_passed(warned) == ()
     assert may_have_certificate(warned)

@@ -16,7 +16,7 @@ from predictu_dispatch.certification.result import ScenarioResult
 from predictu_dispatch.certification.runner import play
 from predictu_dispatch.certification.scenario import NEED_TEXTS, Group, Need, ScenarioVerdict
 from predictu_dispatch.certification.scenarios import ALL
-from predictu_dispatch.certification.schedule import batches
+from predictu_dispatch.certification.schedule import phases
 from predictu_dispatch.certification.steps import AFTER, BEFORE, RESUMED, AboveBalance, Pause, Read, Send
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import StatusesSettings
@@ -60,7 +60,7 @@ def _lines(folder: Path) -> list[str]:
 
 
 def test_what_only_reads_is_played_ahead_of_the_first_debit() -> None:
-    connection, others, ledger = batches(ALL)
+    connection, others, ledger = phases(ALL)
     assert {one.group for one in connection} == {Group.CONNECTION}
     assert [one.id for one in others[:2]] == ["money-balance", "repetition-after-70-s"]
     assert {one.group for one in ledger} == {Group.LEDGER}

@@ -23,6 +23,7 @@ from predictu_dispatch.certification.steps import (
     AboveBalance,
     Again,
     AtOnce,
+    Batch,
     Delivery,
     Handshake,
     Pause,
@@ -31,7 +32,6 @@ from predictu_dispatch.certification.steps import (
     Send,
     Step,
     TokenFault,
-    Volley,
 )
 from predictu_dispatch.core.methods import RULES, Method
 from tests.support.sandboxes import NOW, RUN, target_for
@@ -88,7 +88,7 @@ def test_every_request_can_be_prepared(scenario: Scenario, amount_format: str) -
             placement = earlier.get(step.rollback_of)
             assert placement is None or placement.bet_id == earlier[step.name].bet_id
             assert step.player in scenario.players or not RULES[step.method].required or not scenario.players
-        elif isinstance(step, Volley):
+        elif isinstance(step, Batch):
             assert len(step.methods) == len(step.amounts)
             assert 1 <= step.in_flight <= 64
 
@@ -96,7 +96,7 @@ def test_every_request_can_be_prepared(scenario: Scenario, amount_format: str) -
 @each_scenario
 def test_every_name_in_an_expectation_is_that_of_a_request_or_a_reading(scenario: Scenario) -> None:
     steps = list(flat(scenario.steps))
-    requests = {step.name for step in steps if isinstance(step, Send | Again | Volley)}
+    requests = {step.name for step in steps if isinstance(step, Send | Again | Batch)}
     is_read = bool(scenario.players)
     pause_at = next((index for index, step in enumerate(steps) if isinstance(step, Pause)), len(steps))
     reads = [(step.name, index < pause_at) for index, step in enumerate(steps) if isinstance(step, Read)]
@@ -135,7 +135,7 @@ def test_every_answer_is_judged_and_every_balance(scenario: Scenario) -> None:
     answered = {
         step.name
         for step in flat(scenario.steps)
-        if isinstance(step, Send | Again | Volley) and step.delivery is Delivery.COMPLETE
+        if isinstance(step, Send | Again | Batch) and step.delivery is Delivery.COMPLETE
     }
     assert answered - judged == UNJUDGED.get(scenario.id, set())
     moved = {fields_of(each).get("player") for each in scenario.expectations if "since" in fields_of(each)}
@@ -163,7 +163,7 @@ def test_repetitions_that_are_all_booked_cannot_cancel_out_between_two_readings(
         player, effect = 0, 0
         if isinstance(step, Again):
             player, effect = first[step.of].player, _effect(first[step.of].method, first[step.of].amount)
-        elif isinstance(step, Volley) and step.again:
+        elif isinstance(step, Batch) and step.again:
             effect = sum(map(_effect, step.methods, step.amounts))
         if effect:
             known = sums.setdefault(player, {0})
@@ -197,7 +197,7 @@ def test_a_scenario_leaves_nothing_that_the_reversal_cannot_undo() -> None:
 def test_every_fault_of_a_token_every_delivery_and_every_method_occurs() -> None:
     steps = [step for scenario in ALL for step in flat(scenario.steps)]
     assert {step.token for step in steps if isinstance(step, Send | Again)} == set(TokenFault)
-    assert {step.delivery for step in steps if isinstance(step, Send | Again | Volley)} == set(Delivery)
+    assert {step.delivery for step in steps if isinstance(step, Send | Again | Batch)} == set(Delivery)
     assert {step.method for step in steps if isinstance(step, Send)} == set(Method)
 
 
@@ -242,7 +242,7 @@ def _changed_first(steps: tuple[Step, ...]) -> tuple[Step, ...]:
             first = replace(first, name=f"{first.name}-x")
         case AtOnce():
             first = replace(first, sends=first.sends[1:])
-        case Volley():
+        case Batch():
             first = replace(first, count=first.count + 1)
         case _:
             return (ReadLedger(), ReadLedger(), *others)

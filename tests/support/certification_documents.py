@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "predictu_dispatch" / "certification" / "README.md"
 KILL_MATRIX = ROOT / "tests" / "certification" / "kill_matrix.json"
 ALSO_MAX = 3
-"""So many of the other scenarios that fail are named."""
+"""How many of the other scenarios that fail are named."""
 NEEDS = {
     Need.TLS: "an https:// URL",
     Need.TWO_PLAYERS: "two players",

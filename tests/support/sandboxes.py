@@ -15,7 +15,7 @@ import aiohttp
 from predictu_dispatch.certification.preparing import Balances, prepare
 from predictu_dispatch.certification.requests import Prepared
 from predictu_dispatch.certification.sender import Sender
-from predictu_dispatch.certification.steps import Again, AtOnce, Read, Send, Volley
+from predictu_dispatch.certification.steps import Again, AtOnce, Batch, Read, Send
 from predictu_dispatch.certification.target import Target
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
@@ -70,7 +70,7 @@ class Requests:
         self.balances = balances or {}
         self.earlier: dict[str, Prepared] = {}
 
-    def all_of(self, step: Send | Again | AtOnce | Volley | Read, *, now: datetime = NOW) -> tuple[Prepared, ...]:
+    def all_of(self, step: Send | Again | AtOnce | Batch | Read, *, now: datetime = NOW) -> tuple[Prepared, ...]:
         prepared = prepare(
             step,
             run=RUN,

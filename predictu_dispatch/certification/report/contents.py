@@ -18,7 +18,7 @@ from predictu_dispatch.certification.run_verdict import ExpectedFailure, is_expe
 BYTES_SHOWN_MAX: Final = 4096
 """A longer body is shortened to this; its length and SHA-256 stay."""
 EXAMPLES_MAX: Final = 5
-"""So many requests of a volley are shown."""
+"""How many requests of a batch are shown."""
 _TOKEN: Final = re.compile(rb"(eyJ[\w-]+\.eyJ[\w-]+\.)([\w-]+)")
 """A signed JWT: header and claims are JSON objects, so that both begin with {" in base64url."""
 
@@ -108,8 +108,8 @@ def rfc3339(at: datetime) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VolleySummary:
-    """A volley's requests in figures, and examples: first those that findings name."""
+class BatchSummary:
+    """A batch's requests in figures, and examples: first those that findings name."""
 
     count: int
     amount: int
@@ -120,15 +120,15 @@ class VolleySummary:
     examples: tuple[Sent, ...]
 
 
-def summary_of(volley: Sequence[Sent], about: Sequence[str]) -> VolleySummary:
-    """Sum up a volley. `about` are the names of requests in findings."""
-    outcomes = Counter(each.outcome for each in volley)
+def summary_of(batch: Sequence[Sent], about: Sequence[str]) -> BatchSummary:
+    """Sum up a batch. `about` are the names of requests in findings."""
+    outcomes = Counter(each.outcome for each in batch)
     usual = outcomes.most_common(1)[0][0] if outcomes else None
-    ranked = sorted(volley, key=lambda each: (each.name not in about, each.outcome is usual))
-    return VolleySummary(
-        count=len(volley),
-        amount=sum(each.amount or 0 for each in volley),
+    ranked = sorted(batch, key=lambda each: (each.name not in about, each.outcome is usual))
+    return BatchSummary(
+        count=len(batch),
+        amount=sum(each.amount or 0 for each in batch),
         outcomes=dict(outcomes.most_common()),
-        slowest_ms=max((each.exchange.total_ms for each in volley), default=0.0),
+        slowest_ms=max((each.exchange.total_ms for each in batch), default=0.0),
         examples=tuple(ranked[:EXAMPLES_MAX]),
     )

@@ -133,7 +133,7 @@ def _observed(seen: Observed | None, about: Sequence[str]) -> Json:
         else [],
         "requests": [_request(each) for each in seen.sent.values()] if seen else [],
         "balance_requests": [_request(each) for each in seen.balance_reads] if seen else [],
-        "volleys": [_volley(name, volley, about) for name, volley in seen.volleys.items()] if seen else [],
+        "batches": [_batch(name, batch, about) for name, batch in seen.batches.items()] if seen else [],
         "tls": _tls(seen.tls) if seen and seen.tls else None,
         "ledger": _ledger(seen.ledger) if seen and seen.ledger else None,
     }
@@ -179,8 +179,8 @@ def _request(sent: Sent) -> Json:
     }
 
 
-def _volley(name: str, volley: Sequence[Sent], about: Sequence[str]) -> Json:
-    summary = summary_of(volley, about)
+def _batch(name: str, batch: Sequence[Sent], about: Sequence[str]) -> Json:
+    summary = summary_of(batch, about)
     return {
         "name": name,
         "count": summary.count,

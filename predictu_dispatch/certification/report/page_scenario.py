@@ -14,7 +14,7 @@ from predictu_dispatch.certification.scenario import Finding, ScenarioVerdict
 from predictu_dispatch.certification.steps import BEFORE, RESUMED
 
 _SHOWN_MAX = 2
-"""So many of the requests that show a fault are open."""
+"""How many of the requests that show a fault are open."""
 
 
 def scenario_article(report: Report, result: ScenarioResult) -> Html:
@@ -94,10 +94,10 @@ def _observed(report: Report, result: ScenarioResult, seen: Observed) -> Iterato
         yield tag("h4", "Sent and answered")
         for sent in _in_order(seen.sent.values()):
             yield request_details(report, sent, result.started_at, is_shown=sent.name in shown)
-    for name, volley in seen.volleys.items():
-        summary = summary_of(volley, about)
+    for name, batch in seen.batches.items():
+        summary = summary_of(batch, about)
         outcomes = ", ".join(f"{count} {OUTCOMES[outcome]}" for outcome, count in summary.outcomes.items())
-        yield tag("h4", f"Many at a time: {name}")
+        yield tag("h4", f"Batch: {name}")
         total = f"{summary.count} requests, {report.money(summary.amount)} in all: {outcomes or 'none'}."
         yield tag("p", f"{total} The slowest took {summary.slowest_ms:.0f} ms. Examples:")
         for sent in summary.examples:

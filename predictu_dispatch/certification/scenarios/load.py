@@ -7,7 +7,7 @@ from typing import Final
 from predictu_dispatch.certification.balance_expectations import MovedAsAnswered
 from predictu_dispatch.certification.expectations import confirmed_under_load
 from predictu_dispatch.certification.scenario import Group, Need, Scenario
-from predictu_dispatch.certification.steps import Read, Volley
+from predictu_dispatch.certification.steps import Batch, Read
 from predictu_dispatch.core.methods import Method
 
 _TINY: Final = 10
@@ -27,8 +27,8 @@ _ENDS: Final = {
 """The ends of five bets in turn; together they credit what five debits take."""
 
 
-def _volley(name: str, method: Method, count: int, in_flight: int, again: str = "") -> Volley:
-    return Volley(name=name, methods=(method,), amounts=(_TINY,), count=count, in_flight=in_flight, again=again)
+def _batch(name: str, method: Method, count: int, in_flight: int, again: str = "") -> Batch:
+    return Batch(name=name, methods=(method,), amounts=(_TINY,), count=count, in_flight=in_flight, again=again)
 
 
 def _in_flight(scenario_id: str, title: str, why: str, *, in_flight: int, count: int) -> Scenario:
@@ -39,10 +39,10 @@ def _in_flight(scenario_id: str, title: str, why: str, *, in_flight: int, count:
         title=title,
         why=why,
         steps=(
-            _volley("debits", Method.BET_MAKE, count, in_flight),
-            _volley("debits-again", Method.BET_MAKE, count, in_flight, again="debits"),
+            _batch("debits", Method.BET_MAKE, count, in_flight),
+            _batch("debits-again", Method.BET_MAKE, count, in_flight, again="debits"),
             Read(name=_DEBITED),
-            _volley("refunds", Method.BET_REFUND, count, in_flight),
+            _batch("refunds", Method.BET_REFUND, count, in_flight),
         ),
         expectations=(
             confirmed_under_load("debits", "debits-again", "refunds"),
@@ -53,10 +53,8 @@ def _in_flight(scenario_id: str, title: str, why: str, *, in_flight: int, count:
     )
 
 
-def _settlements(name: str, again: str = "") -> Volley:
-    return Volley(
-        name=name, methods=tuple(_ENDS), amounts=tuple(_ENDS.values()), count=_BETS, in_flight=32, again=again
-    )
+def _settlements(name: str, again: str = "") -> Batch:
+    return Batch(name=name, methods=tuple(_ENDS), amounts=tuple(_ENDS.values()), count=_BETS, in_flight=32, again=again)
 
 
 SCENARIOS: Final = (
@@ -83,7 +81,7 @@ SCENARIOS: Final = (
         why="When a market ends, all its bets are settled within seconds. If one update of a balance is lost, a player"
         " does not get a win of 7.00 EUR, and nobody notices.",
         steps=(
-            _volley("debits", Method.BET_MAKE, _BETS, 32),
+            _batch("debits", Method.BET_MAKE, _BETS, 32),
             Read(name=_DEBITED),
             _settlements("settlements"),
             _settlements("settlements-again", again="settlements"),

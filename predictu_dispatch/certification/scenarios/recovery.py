@@ -14,7 +14,7 @@ from predictu_dispatch.certification.expectations import (
 )
 from predictu_dispatch.certification.scenario import Group, Scenario
 from predictu_dispatch.certification.scenarios.sends import STAKE, WIN, debit, rollback, win
-from predictu_dispatch.certification.steps import Again, Delivery, Read, Volley
+from predictu_dispatch.certification.steps import Again, Batch, Delivery, Read
 from predictu_dispatch.core.methods import Method
 
 _MANY: Final = 50
@@ -29,11 +29,11 @@ _WAIT_OR_TOMBSTONE: Final = (
 )
 
 
-def _volley(
+def _batch(
     name: str, method: Method = Method.BET_MAKE, *, again: str = "", delivery: Delivery = Delivery.COMPLETE
-) -> Volley:
+) -> Batch:
     """Return one request for each of many bets, all in flight at once."""
-    return Volley(
+    return Batch(
         name=name, methods=(method,), amounts=(_TINY,), count=_MANY, in_flight=_MANY, again=again, delivery=delivery
     )
 
@@ -169,10 +169,10 @@ SCENARIOS: Final = (
         why="If a network or a proxy fails, Predictu repeats everything that was in flight. Fifty debits of 5.00 EUR"
         " that are booked twice take 250.00 EUR too much.",
         steps=(
-            _volley("debits", delivery=Delivery.CUT_AFTER_BODY),
-            _volley("debits-again", again="debits"),
+            _batch("debits", delivery=Delivery.CUT_AFTER_BODY),
+            _batch("debits-again", again="debits"),
             Read(name=_REPEATED),
-            _volley("debits-once-more", again="debits"),
+            _batch("debits-once-more", again="debits"),
         ),
         expectations=(
             confirmed_or_put_off("debits-again"),
@@ -188,12 +188,12 @@ SCENARIOS: Final = (
         why="If the network is down for longer than a bet can wait, Predictu rolls back everything that was in flight."
         " Each debit that you book after its rollback takes 5.00 EUR for a bet that does not exist.",
         steps=(
-            _volley("debits", delivery=Delivery.CUT_AFTER_BODY),
-            _volley("rollbacks", Method.BET_ROLLBACK),
+            _batch("debits", delivery=Delivery.CUT_AFTER_BODY),
+            _batch("rollbacks", Method.BET_ROLLBACK),
             Read(name="asked"),
-            _volley("rollbacks-again", Method.BET_ROLLBACK, again="rollbacks"),
+            _batch("rollbacks-again", Method.BET_ROLLBACK, again="rollbacks"),
             Read(name=_ROLLED_BACK),
-            _volley("debits-again", again="debits"),
+            _batch("debits-again", again="debits"),
         ),
         expectations=(
             rolled_back_or_put_off("rollbacks"),

@@ -108,7 +108,7 @@ SCENARIOS: Final = (
     _hostile(
         "signature-from-the-future",
         "A token from the future is refused",
-        "Whoever has a leaked key can make tokens for later times, and forge a win of 10,000.00 EUR weeks after the"
+        "Anybody who has a leaked key can make tokens for later times, and forge a win of 10,000.00 EUR weeks after the"
         " leak.",
         TokenFault.FROM_THE_FUTURE,
         "Check iat, with at most a few seconds of leeway, and synchronise your clock with NTP.",

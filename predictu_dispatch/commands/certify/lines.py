@@ -22,7 +22,7 @@ COLOURS: Final = {
 }
 _ID_COLUMNS: Final = 42
 _FAILURES_MAX: Final = 10
-"""So many failures are printed in full."""
+"""How many failures are printed in full."""
 _FAILING: Final = (ScenarioVerdict.FAILED, ScenarioVerdict.REVIEW)
 _UNRESOLVED_MAX: Final = 10
 _INDENT: Final = "  "

@@ -141,7 +141,7 @@ OPTIONS: Final = (
         metavar="N",
         default=REQUESTS_MAX,
         show_default=True,
-        help="Stop the run after so many requests.",
+        help="Stop the run after this many requests.",
     ),
     click.option(
         "--max-rate",

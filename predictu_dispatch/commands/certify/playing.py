@@ -213,7 +213,7 @@ def clean_run(invocation: Invocation, chosen: Chosen, run: str, reports: Path) -
 
 
 def _say(invocation: Invocation, *lines: str) -> None:
-    """Print progress; where nobody reads it any more, the run goes on and is undone at its end."""
+    """Print progress. If the output is closed, the run goes on and is undone at its end."""
     with suppress(OSError):
         for line in lines:
             print_line(line, err=invocation.json)
