@@ -9,13 +9,13 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
 from predictu_dispatch.certification.result import ScenarioResult
+from predictu_dispatch.certification.run_verdict import ExpectedFailure
 from predictu_dispatch.certification.scenario import ScenarioVerdict
 from predictu_dispatch.core.section import Section
 from predictu_dispatch.core.settings import shown
@@ -37,17 +37,6 @@ class _ExpectedFile(Section):
     expected: tuple[Expected, ...] = Field(
         default=(), strict=False, max_length=1000, description="tables [[expected]], each with another scenario"
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedExpected:
-    """An expected failure after the run."""
-
-    scenario: str
-    reason: str
-    until: dt.date
-    problem: str
-    """Why it fails the run; "" if the scenario still fails and may."""
 
 
 def read_expected(file: Path, known: Collection[str]) -> tuple[Expected, ...]:
@@ -81,11 +70,11 @@ def read_expected(file: Path, known: Collection[str]) -> tuple[Expected, ...]:
 
 def judged(
     expected: Sequence[Expected], results: Sequence[ScenarioResult], today: dt.date
-) -> tuple[JudgedExpected, ...]:
+) -> tuple[ExpectedFailure, ...]:
     """Judge the expected failures of the scenarios that were chosen; the others do not count."""
     verdicts = {one.scenario.id: one.verdict for one in results}
     return tuple(
-        JudgedExpected(
+        ExpectedFailure(
             scenario=one.scenario,
             reason=one.reason,
             until=one.until,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
-from typing import Final, Protocol
+from typing import Final
 
 from predictu_dispatch.certification.observation import money
 from predictu_dispatch.certification.result import PlayerMoney, RunResult, ScenarioResult
@@ -13,26 +14,20 @@ from predictu_dispatch.certification.scenario import ScenarioVerdict
 FAILING: Final = frozenset({ScenarioVerdict.FAILED, ScenarioVerdict.REVIEW})
 """The verdicts that fail a run, unless the failure is expected."""
 _IDS_MAX: Final = 5
-_UNRESOLVED_MAX: Final = 10
 """The most scenarios that a sentence names."""
+_UNRESOLVED_MAX: Final = 10
+"""The most bets that are named."""
 
 
-class ExpectedFailure(Protocol):
-    """A known failure from the file that --expect names."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedFailure:
+    """A known failure from the file that --expect names, judged after the run."""
 
-    @property
-    def scenario(self) -> str: ...
-
-    @property
-    def reason(self) -> str: ...
-
-    @property
-    def until(self) -> date: ...
-
-    @property
-    def problem(self) -> str:
-        """Why it fails the run, as part of a sentence; "" while the scenario fails and in time."""
-        ...
+    scenario: str
+    reason: str
+    until: date
+    problem: str = ""
+    """Why it fails the run, as part of a sentence; "" while the scenario fails and in time."""
 
 
 def is_expected(result: ScenarioResult, expected: Sequence[ExpectedFailure]) -> bool:

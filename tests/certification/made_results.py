@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 from predictu_dispatch.certification.observation import NOTHING_TO_REVERSE, Ledger, LedgerRow, Observed, Sent, TlsFacts
 from predictu_dispatch.certification.result import PlayerMoney, Reversal, RunResult, ScenarioResult
@@ -25,16 +25,6 @@ HOSTILE = (
 )
 TOKEN = "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJwcmVkaWN0dSJ9.c2lnbmF0dXJlLW9mLXRoZS10b2tlbg"
 SIGNATURE = TOKEN.rpartition(".")[2]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """An expected failure."""
-
-    scenario: str
-    reason: str
-    until: date
-    problem: str = ""
 
 
 def sent(
@@ -98,7 +88,12 @@ def observed(*requests: Sent, after: int | None = 9500) -> Observed:
 
 
 def scenario(
-    scenario_id: str, title: str, why: str, *, fix: str = "", needs: frozenset[Need] = frozenset()
+    scenario_id: str,
+    title: str = "A title",
+    why: str = "A reason.",
+    *,
+    fix: str = "",
+    needs: frozenset[Need] = frozenset(),
 ) -> Scenario:
     return Scenario(
         id=scenario_id,
@@ -259,6 +254,11 @@ def with_tls_and_ledger() -> ScenarioResult:
 def skipped(reason: str = "no ledger is given; to check it, add --ledger URL") -> ScenarioResult:
     made = scenario("ledger-once", "The ledger has each booking once", "Books that differ cost a reconciliation.")
     return ScenarioResult(scenario=made, verdict=ScenarioVerdict.SKIPPED, reason=reason)
+
+
+def results(verdicts: Mapping[str, ScenarioVerdict]) -> list[ScenarioResult]:
+    """Results of scenarios by their id, without observations."""
+    return [ScenarioResult(scenario=scenario(one), verdict=verdict) for one, verdict in verdicts.items()]
 
 
 def run(

@@ -16,20 +16,22 @@ from predictu_dispatch.certification.certificate import (
 from predictu_dispatch.certification.result import SUITE_VERSION, digest_of
 from predictu_dispatch.certification.scenario import ScenarioVerdict
 from predictu_dispatch.core.merkle.note import VerifierKey, assemble, sign
-from tests.certification.examples import RUN, run_result
+from tests.certification import made_results as made
 from tests.support.foreign_verifier import ACCEPTED, foreign_verifier, signed_note
 
 SEED = b"c" * 32
 VKEY = vkey_of(VerifierKey.of_seed(KEY_NAME, SEED).public_key)
 ISSUED_AT = datetime(2026, 11, 30, 10, 20, tzinfo=UTC)
 REPORT = b'{"run": "..."}\n'
-RESULT = run_result(
-    {
-        "connection-tls": ScenarioVerdict.SKIPPED,
-        "connection-keep-alive": ScenarioVerdict.WARNING,
-        "money-balance": ScenarioVerdict.PASSED,
-        "money-win": ScenarioVerdict.PASSED,
-    }
+RESULT = made.run(
+    *made.results(
+        {
+            "connection-tls": ScenarioVerdict.SKIPPED,
+            "connection-keep-alive": ScenarioVerdict.WARNING,
+            "money-balance": ScenarioVerdict.PASSED,
+            "money-win": ScenarioVerdict.PASSED,
+        }
+    )
 )
 TEXT = text_of(RESULT, report_digest=sha256(REPORT).hexdigest(), issued_at=ISSUED_AT)
 NOTE = signed(TEXT, SEED)
@@ -38,7 +40,7 @@ NOTE = signed(TEXT, SEED)
 def test_a_certificate_says_what_was_played_and_is_read_back() -> None:
     certificate = read(NOTE.encode(), VKEY)
     assert certificate.suite == SUITE_VERSION
-    assert (certificate.operator_id, certificate.url, certificate.run) == (RESULT.operator_id, RESULT.url, RUN)
+    assert (certificate.operator_id, certificate.url, certificate.run) == (RESULT.operator_id, RESULT.url, made.RUN)
     assert certificate.scenarios == 4
     assert certificate.scenarios_digest == digest_of([one.scenario for one in RESULT.results])
     assert (certificate.passed, certificate.warned) == (2, ("connection-keep-alive",))

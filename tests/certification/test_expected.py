@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from predictu_dispatch.certification.expected import JudgedExpected, judged, read_expected
+from predictu_dispatch.certification.expected import judged, read_expected
 from predictu_dispatch.certification.result import ScenarioResult
+from predictu_dispatch.certification.run_verdict import ExpectedFailure
 from predictu_dispatch.certification.scenario import ScenarioVerdict
 from predictu_dispatch.edge.config.files import ConfigError
-from tests.certification.examples import scenario
+from tests.certification import made_results as made
 
 KNOWN = ("money-balance", "order-rollback-of-unknown", "repetition-at-once")
 LAST_DAY = dt.date(2027, 1, 31)
@@ -42,15 +43,15 @@ def write(folder: Path, text: str) -> Path:
 def test_only_a_failure_in_time_is_expected(
     tmp_path: Path, verdict: ScenarioVerdict, today: dt.date, problem: str
 ) -> None:
-    results = [ScenarioResult(scenario=scenario("money-balance"), verdict=verdict)]
+    results = [ScenarioResult(scenario=made.scenario("money-balance"), verdict=verdict)]
     expected = read_expected(write(tmp_path, GOOD), KNOWN)
     assert judged(expected, results, today) == (
-        JudgedExpected(scenario="money-balance", reason="their ticket 7", until=LAST_DAY, problem=problem),
+        ExpectedFailure(scenario="money-balance", reason="their ticket 7", until=LAST_DAY, problem=problem),
     )
 
 
 def test_one_that_was_not_chosen_does_not_count(tmp_path: Path) -> None:
-    results = [ScenarioResult(scenario=scenario("repetition-at-once"), verdict=ScenarioVerdict.PASSED)]
+    results = [ScenarioResult(scenario=made.scenario("repetition-at-once"), verdict=ScenarioVerdict.PASSED)]
     assert judged(read_expected(write(tmp_path, GOOD), KNOWN), results, dt.date(2030, 1, 1)) == ()
 
 

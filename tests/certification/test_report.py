@@ -25,6 +25,7 @@ from predictu_dispatch.certification import report
 from predictu_dispatch.certification.observation import Outcome
 from predictu_dispatch.certification.report.words import DELIVERIES, GROUPS, HEADINGS, OUTCOMES, SIGNS, TOKENS
 from predictu_dispatch.certification.result import RunResult
+from predictu_dispatch.certification.run_verdict import ExpectedFailure
 from predictu_dispatch.certification.scenario import Finding, Group, ScenarioVerdict
 from predictu_dispatch.certification.steps import Delivery, TokenFault
 from predictu_dispatch.core.callback import Evidence, Exchange
@@ -35,8 +36,8 @@ from tests.support.html_page import Page, read_page
 
 SCHEMA = json.loads(report.schema())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
-KNOWN = made.Known(scenario="repetition-at-once", reason="fixed in our next release", until=date(2027, 1, 31))
-PASSES_NOW = made.Known(
+KNOWN = ExpectedFailure(scenario="repetition-at-once", reason="fixed in our next release", until=date(2027, 1, 31))
+PASSES_NOW = ExpectedFailure(
     scenario="money-balance", reason="old", until=date(2027, 1, 31), problem="money-balance no longer fails: remove it"
 )
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")

@@ -7,12 +7,12 @@ from datetime import date
 import pytest
 
 from predictu_dispatch.certification.result import RunResult
-from predictu_dispatch.certification.run_verdict import may_have_certificate, why_not_passed
+from predictu_dispatch.certification.run_verdict import ExpectedFailure, may_have_certificate, why_not_passed
 from tests.certification import made_results as made
 
 AT_ONCE = "repetition-at-once"
-KNOWN = made.Known(scenario=AT_ONCE, reason="fixed in our next release", until=date(2027, 1, 31))
-PASSES_NOW = made.Known(
+KNOWN = ExpectedFailure(scenario=AT_ONCE, reason="fixed in our next release", until=date(2027, 1, 31))
+PASSES_NOW = ExpectedFailure(
     scenario="money-balance", reason="", until=date(2027, 1, 31), problem="money-balance no longer fails: remove it"
 )
 
