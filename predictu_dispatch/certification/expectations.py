@@ -7,7 +7,7 @@ and those that are only worth a warning. `balance_expectations.py` judges the mo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from predictu_dispatch.certification.observation import Observed, Outcome, Sent
@@ -223,6 +223,11 @@ def rolled_back(*of: str) -> Answered:
         declare_as="nothing_to_reverse",
         advice="Answer OK if you gave the debit back, DUPLICATE if you did so before, else TRANSACTION_NOT_FOUND.",
     )
+
+
+def rolled_back_if_possible(*of: str) -> Answered:
+    """Expect a definite answer to a rollback; a rejection is a warning: a person must decide."""
+    return replace(rolled_back(*of), warned=(Outcome.REFUSED,))
 
 
 def rolled_back_or_put_off(*of: str) -> Answered:

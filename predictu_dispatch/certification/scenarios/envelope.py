@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from predictu_dispatch.certification.balance_expectations import BalanceInAnswer, Moved
 from predictu_dispatch.certification.expectations import confirmed
 from predictu_dispatch.certification.scenario import Group, Need, Scenario
-from predictu_dispatch.certification.scenarios.sends import BET, STAKE, debit
+from predictu_dispatch.certification.scenarios.sends import BET, STAKE, debit, refund
 from predictu_dispatch.certification.steps import AFTER, Read, Send
 from predictu_dispatch.core.methods import Method
 
@@ -16,6 +17,13 @@ _DEBITED: Final = "debited"
 _DAY_S: Final = 24 * 60 * 60
 _DECIMALS: Final = (10, 20, 70, 29, 57, 115)
 """As decimals 0.10, 0.20, 0.70, 0.29, 0.57, 1.15: binary floating point has none of them."""
+
+
+_LONG: Final = "long-" * 28
+_LABELS: Final = (f"{_LONG}a", f"{_LONG}b", "Case", "case")
+"""Ids of 180 characters that differ in the last one, and ids that differ by case only."""
+_AMOUNTS: Final = (10, 20, 40, 80)
+_BOOKED: Final = "booked"
 
 
 def _pair(*, further: tuple[tuple[str, str], ...] = (), is_reordered: bool = False) -> tuple[Send | Read, ...]:
@@ -37,6 +45,14 @@ _PAIR_BOOKED: Final = (
 
 def _decimal_debits() -> tuple[Send, ...]:
     return tuple(debit(f"debit-of-{amount}", bet=f"bet-{amount}", amount=amount) for amount in _DECIMALS)
+
+
+def _id_pair(kind: str, send: Callable[..., Send]) -> tuple[Send, ...]:
+    """Return one request for each of the bets whose ids are nearly equal."""
+    return tuple(
+        send(f"{kind}-{number}", bet=label, amount=amount)
+        for number, (label, amount) in enumerate(zip(_LABELS, _AMOUNTS, strict=True), start=1)
+    )
 
 
 SCENARIOS: Final = (
@@ -119,6 +135,20 @@ SCENARIOS: Final = (
         expectations=(confirmed("debit", "win"), Moved(by=0)),
         fix="Check iat and exp of the token. The body's timestamp says when the callback was created; do not limit its"
         " age.",
+    ),
+    Scenario(
+        id="envelope-ids",
+        group=Group.ENVELOPE,
+        title="Bets whose ids are nearly equal are two bets",
+        why="An id may have 200 characters, and case counts. If a column cuts ids off or ignores case, two bets are"
+        " one: the second debit of 5.00 EUR is refused, or it is confirmed and not taken.",
+        steps=(*_id_pair("debit", debit), Read(name=_BOOKED), *_id_pair("refund", refund)),
+        expectations=(
+            confirmed(*(f"{kind}-{number}" for kind in ("debit", "refund") for number in range(1, len(_LABELS) + 1))),
+            Moved(by=-sum(_AMOUNTS), until=_BOOKED),
+            Moved(by=0),
+        ),
+        fix="Store ids as text of 200 characters or more, and compare them byte by byte.",
     ),
     Scenario(
         id="envelope-decimal-digits",

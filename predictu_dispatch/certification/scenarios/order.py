@@ -10,18 +10,31 @@ from predictu_dispatch.certification.expectations import (
     not_confirmed,
     preferably_first_answer,
     preferably_refused,
+    refused,
     rolled_back,
+    rolled_back_if_possible,
     rolled_back_or_put_off,
 )
 from predictu_dispatch.certification.repetition_expectations import AtMostOneConfirmed
 from predictu_dispatch.certification.scenario import Group, Scenario
-from predictu_dispatch.certification.scenarios.sends import STAKE, WIN, debit, loss, refund, rollback, sale, win
-from predictu_dispatch.certification.steps import RESUMED, Again, AtOnce, Pause, Read, Send
+from predictu_dispatch.certification.scenarios.sends import BET, STAKE, WIN, debit, loss, refund, rollback, sale, win
+from predictu_dispatch.certification.steps import RESUMED, AboveBalance, Again, AtOnce, Pause, Read, Send
+from predictu_dispatch.core.methods import Method
 
 _ROLLED_BACK: Final = "rolled-back"
 _DEBITED: Final = "debited"
 _PAIRS: Final = (1, 2, 3, 4)
 _SMALL: Final = 100
+_TINY: Final = 10
+_CREDITS: Final = {"win": 15, "sale": 7, "loss": 0, "refund": _TINY, "rollback": _TINY}
+_SECOND_ENDS: Final = (
+    *(("win", second) for second in ("sale", "refund")),
+    *(("sale", second) for second in ("win", "sale", "refund", "rollback")),
+    *(("loss", second) for second in ("sale", "refund", "rollback")),
+    *(("refund", second) for second in ("win", "sale", "refund", "rollback")),
+    ("rollback", "sale"),
+)
+"""Two ends of one bet that move money, except the pairs that have a scenario of their own."""
 _TOMBSTONE: Final = (
     "Answer TRANSACTION_NOT_FOUND, and store a tombstone: that the request_id in rollback_of was rolled back. Refuse"
     " that debit if it arrives later."
@@ -34,6 +47,31 @@ def _debit_and_rollback(number: int) -> tuple[Send, Send]:
     placing = debit(f"debit-{number}", bet=f"bet-{number}", amount=_SMALL)
     reversing = rollback(f"rollback-{number}", of=placing.name, bet=placing.bet, amount=_SMALL)
     return (placing, reversing) if number % 2 else (reversing, placing)
+
+
+def _end(kind: str, name: str, *, bet: str, of: str) -> Send:
+    match kind:
+        case "win":
+            return win(name, bet=bet, amount=_CREDITS[kind])
+        case "sale":
+            return sale(name, bet=bet, amount=_CREDITS[kind])
+        case "loss":
+            return loss(name, bet=bet)
+        case "refund":
+            return refund(name, bet=bet, amount=_TINY)
+        case _:
+            return rollback(name, of=of, bet=bet, amount=_TINY)
+
+
+def _ended_twice(first: str, second: str) -> tuple[Send, ...]:
+    """Return a debit and two ends of its bet."""
+    bet = f"{first}-{second}"
+    placing = debit(f"debit-{bet}", bet=bet, amount=_TINY)
+    return (
+        placing,
+        _end(first, f"{first}-ahead-of-{second}", bet=bet, of=placing.name),
+        _end(second, f"{second}-after-{first}", bet=bet, of=placing.name),
+    )
 
 
 SCENARIOS: Final = (
@@ -66,6 +104,26 @@ SCENARIOS: Final = (
         steps=(rollback(), rollback("second-rollback")),
         expectations=(rolled_back("rollback"), Moved(by=0)),
         fix=_TOMBSTONE,
+    ),
+    Scenario(
+        id="order-rollback-of-rejected",
+        group=Group.ORDER,
+        title="The rollback of a rejected debit gives nothing back",
+        why="If the answer INSUFFICIENT_FUNDS is lost, Predictu rolls the debit back. If you find the request and give"
+        " back what was never taken, a player without money gets 5.00 EUR.",
+        steps=(
+            debit(amount=AboveBalance(by=100)),
+            Send(
+                name="rollback",
+                method=Method.BET_ROLLBACK,
+                bet=BET,
+                amount=AboveBalance(by=100),
+                rollback_of="debit",
+            ),
+        ),
+        expectations=(refused("debit"), rolled_back_if_possible("rollback"), Moved(by=0)),
+        fix="Give back what the bet's booking took, not what the request asked for. Answer TRANSACTION_NOT_FOUND if"
+        " there is no booking.",
     ),
     Scenario(
         id="order-rollback-10-s-before-debit",
@@ -228,6 +286,21 @@ SCENARIOS: Final = (
             confirmed("debit", "win"),
             preferably_refused("rollback"),
             Moved(by=WIN - STAKE),
+        ),
+        fix=_ONE_END,
+    ),
+    Scenario(
+        id="order-second-ends",
+        group=Group.ORDER,
+        title="A bet that has ended does not end again in any other way",
+        why="A refund after a win, or a rollback after a loss: each second end of a bet of 5.00 EUR gives 5.00 EUR or"
+        " more away.",
+        steps=tuple(step for pair in _SECOND_ENDS for step in _ended_twice(*pair)),
+        expectations=(
+            confirmed(*(f"debit-{first}-{second}" for first, second in _SECOND_ENDS)),
+            confirmed(*(f"{first}-ahead-of-{second}" for first, second in _SECOND_ENDS)),
+            preferably_refused(*(f"{second}-after-{first}" for first, second in _SECOND_ENDS)),
+            Moved(by=sum(_CREDITS[first] - _TINY for first, _ in _SECOND_ENDS)),
         ),
         fix=_ONE_END,
     ),

@@ -12,6 +12,7 @@ from predictu_dispatch.certification.expectations import (
     preferably_refused,
     refused,
     rolled_back,
+    rolled_back_or_put_off,
 )
 from predictu_dispatch.certification.repetition_expectations import SameAnswer
 from predictu_dispatch.certification.scenario import Group, Need, Scenario
@@ -23,6 +24,7 @@ _BOOKED: Final = "booked"
 _SMALL: Final = 100
 _OTHERS: Final = 300
 _COPIES: Final = tuple(f"copy-{number}" for number in range(2, 11))
+_RARE_ENDS: Final = ("sale", "refund", "rollback")
 _ENDS: Final = ("win", "sale", "loss", "refund", "rollback")
 _ENDS_NET: Final = -len(_ENDS) * _SMALL + 150 + 50 + _SMALL + _SMALL
 """The five debits, and what win, sale, refund and rollback credit."""
@@ -30,6 +32,10 @@ _STORE: Final = "Store each request_id with its answer in the transaction that b
 _ATOMIC: Final = (
     "Let a unique key on request_id decide, in the transaction that books. A look-up before it is not enough."
 )
+
+
+def _copies_of(end: str) -> tuple[str, ...]:
+    return tuple(f"{end}-copy-{number}" for number in (2, 3, 4))
 
 
 def _after(scenario_id: str, seconds: int, why: str) -> Scenario:
@@ -130,6 +136,35 @@ SCENARIOS: Final = (
             confirmed("debit", "win-again"),
             confirmed_or_put_off("win", *_COPIES),
             Moved(by=WIN, since=_BOOKED),
+        ),
+        fix=_ATOMIC,
+    ),
+    Scenario(
+        id="repetition-ends-at-once",
+        group=Group.REPETITION,
+        title="Copies of a sale, a refund or a rollback at the same moment are booked once",
+        why="A win is often well guarded, and what is rare is not. A refund of 5.00 EUR that is paid for each of four"
+        " copies costs you 15.00 EUR.",
+        steps=(
+            *(debit(f"{end}-debit", bet=end, amount=_SMALL) for end in _RARE_ENDS),
+            Read(name=_BOOKED),
+            AtOnce(
+                sends=(
+                    sale(bet="sale", amount=50),
+                    refund(bet="refund", amount=_SMALL),
+                    rollback(bet="rollback", of="rollback-debit", amount=_SMALL),
+                    *(Again(name=name, of=end) for end in _RARE_ENDS for name in _copies_of(end)),
+                )
+            ),
+            *(Again(name=f"{end}-again", of=end) for end in _RARE_ENDS),
+        ),
+        expectations=(
+            confirmed("sale-debit", "refund-debit", "rollback-debit"),
+            confirmed_or_put_off("sale", *_copies_of("sale"), "refund", *_copies_of("refund")),
+            rolled_back_or_put_off("rollback", *_copies_of("rollback")),
+            confirmed("sale-again", "refund-again"),
+            rolled_back("rollback-again"),
+            Moved(by=50 + 2 * _SMALL, since=_BOOKED),
         ),
         fix=_ATOMIC,
     ),

@@ -6,6 +6,7 @@ from tests.certification.mutants.mutant import Change, Mutant, before
 
 _VERIFY, _CALLBACK, _RECEIVER = "verify.py", "callback.py", "receiver.py"
 _DIGEST = "hashlib.sha256(body)"
+_BET_ID = '_text(params, "bet_id")'
 _PARAMS = '    currency = "" if method in _WITHOUT_CURRENCY'
 """Where the envelope has been read and `params` is an object."""
 
@@ -100,6 +101,18 @@ ENVELOPE = (
         wrong="A body above 8 kB is refused.",
         scenario="envelope-large-body",
         changes=(Change(file=_RECEIVER, old="BODY_BYTES_MAX = 256 * 1024", new="BODY_BYTES_MAX = 8 * 1024"),),
+    ),
+    Mutant(
+        name="ids-cut-off",
+        wrong="A bet_id is cut off after 100 characters, as by a column of MySQL without strict mode.",
+        scenario="envelope-ids",
+        changes=(Change(file=_CALLBACK, old=_BET_ID, new=f"{_BET_ID}[:100]"),),
+    ),
+    Mutant(
+        name="ids-without-case",
+        wrong="A bet_id is compared without case, as by the default collation of MySQL.",
+        scenario="envelope-ids",
+        changes=(Change(file=_CALLBACK, old=_BET_ID, new=f"{_BET_ID}.lower()"),),
     ),
     Mutant(
         name="decimals-as-floats",

@@ -36,6 +36,51 @@ ORDER = (
         ),
     ),
     Mutant(
+        name="rejected-debit-rolled-back",
+        wrong="A debit that is rejected is stored like a booked one, so its rollback is credited.",
+        scenario="order-rollback-of-rejected",
+        changes=(
+            Change(
+                file=_RULES,
+                old="    if balance < callback.amount:\n        return Ruling(\n",
+                new="    if balance < callback.amount:\n        return Ruling(\n            bet=_bet_of(callback),\n",
+            ),
+            Change(file=_RULES, old="    bet = Bet(\n", new="    bet = _bet_of(callback)\n    Bet(\n"),
+            before(
+                _RULES,
+                "def _never_placed(",
+                "def _bet_of(callback: Callback) -> Bet:\n"
+                "    return Bet(\n"
+                "        bet_id=callback.bet_id,\n"
+                "        debit_request_id=callback.request_id,\n"
+                "        player_id=callback.player_id,\n"
+                "        currency=callback.currency,\n"
+                "        amount=callback.amount,\n"
+                "        state=BetState.OPEN,\n"
+                "        ended_by=None,\n"
+                "    )\n\n\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="refund-after-win-credited",
+        wrong="A refund of a bet that was won gives the stake back as well.",
+        scenario="order-second-ends",
+        changes=allows_end("callback.method is Method.BET_REFUND and bet.state is BetState.WON"),
+    ),
+    Mutant(
+        name="rollback-after-loss-credited",
+        wrong="A rollback of a lost bet gives the stake back.",
+        scenario="order-second-ends",
+        changes=allows_end("callback.method is Method.BET_ROLLBACK and bet.state is BetState.LOST"),
+    ),
+    Mutant(
+        name="two-sales-credited",
+        wrong="A second sale of the same bet, by another request, is credited.",
+        scenario="order-second-ends",
+        changes=allows_end("callback.method is Method.BET_SELL and bet.state is BetState.SOLD"),
+    ),
+    Mutant(
         name="second-rollback-credited",
         wrong="A second rollback of the same debit, by another request, is credited.",
         scenario="order-rollback-twice",

@@ -118,6 +118,15 @@ REPETITION = (
         changes=(*ENDS_TWICE, *reads_first('content.method == "BET_WIN"', answer=True, bets=True)),
     ),
     Mutant(
+        name="rare-ends-not-atomic",
+        wrong="Whether a sale, refund or rollback is known is read before the transaction that books it.",
+        scenario="repetition-ends-at-once",
+        changes=(
+            *ENDS_TWICE,
+            *reads_first('content.method in ("BET_SELL", "BET_REFUND", "BET_ROLLBACK")', answer=True, bets=True),
+        ),
+    ),
+    Mutant(
         name="win-twice",
         wrong="A repeated win is credited again.",
         scenario="repetition-of-an-end",
