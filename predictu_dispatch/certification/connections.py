@@ -29,6 +29,8 @@ from predictu_dispatch.edge.http.transport import exchange_of
 
 NEVER_READ_S: Final = 2.0
 """How long a connection stays open whose answer is not read."""
+USER_AGENT: Final = "predictu-dispatch"
+"""Production's."""
 CUT: Final = "cut"
 """The reason of a request whose connection we reset on purpose."""
 _DONE: Final = {

@@ -15,8 +15,8 @@ from predictu_dispatch.certification.obstacles import moved_too_much, too_low, u
 from predictu_dispatch.certification.preparing import prepare
 from predictu_dispatch.certification.recording import RecordingSender, read_balance
 from predictu_dispatch.certification.requests import Prepared
-from predictu_dispatch.certification.required_money import required_money
 from predictu_dispatch.certification.scenario import Finding, Scenario, ScenarioVerdict
+from predictu_dispatch.certification.schedule import required_money
 from predictu_dispatch.certification.sender import Sender
 from predictu_dispatch.certification.steps import (
     AFTER,

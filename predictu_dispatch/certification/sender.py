@@ -12,11 +12,17 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Final
 from uuid import uuid4
 
-from predictu_dispatch.certification.connections import Opened, cut, exchange_on, open_connection, request_head
-from predictu_dispatch.certification.fetching import fetch_ledger
+from predictu_dispatch.certification.connections import (
+    USER_AGENT,
+    Opened,
+    cut,
+    exchange_on,
+    open_connection,
+    request_head,
+)
+from predictu_dispatch.certification.ledger import fetch_ledger
 from predictu_dispatch.certification.observation import Ledger, Sent, TlsFacts
 from predictu_dispatch.certification.requests import Prepared, callback_of
 from predictu_dispatch.certification.steps import Delivery
@@ -31,7 +37,6 @@ from predictu_dispatch.edge.http.connector import Connector
 from predictu_dispatch.edge.http.resolver import LookUp, look_up
 from predictu_dispatch.edge.http.transport import Transport
 
-USER_AGENT: Final = "predictu-dispatch"
 _NEW_CONNECTIONS: ContextVar[list[None] | None] = ContextVar("new_connections", default=None)
 """Of the request that is being sent in this context: one item for each connection attempt."""
 

@@ -11,8 +11,8 @@ from predictu_dispatch.certification.journal import Journal, RunRefusedError
 from predictu_dispatch.certification.observation import Outcome, money
 from predictu_dispatch.certification.recording import RecordingSender, read_balance
 from predictu_dispatch.certification.requests import build
-from predictu_dispatch.certification.required_money import required_money
 from predictu_dispatch.certification.scenario import Scenario
+from predictu_dispatch.certification.schedule import required_money
 from predictu_dispatch.certification.target import Target
 from predictu_dispatch.core.methods import Method
 

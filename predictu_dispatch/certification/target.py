@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,17 @@ REQUESTS_MAX: Final = 10_000
 """The default of the most requests of one run, cleaning not counted."""
 REQUESTS_PER_S: Final = 200.0
 """The default of the highest rate of a run, in requests a second."""
+_MINOR_DIGITS: Final = {
+    code: digits
+    for digits, codes in (
+        (0, "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"),
+        (3, "BHD IQD JOD KWD LYD OMR TND"),
+        (4, "CLF UYW"),
+    )
+    for code in codes.split()
+}
+"""ISO 4217, list one, without the currencies of two digits."""
+_ISO_CODE: Final = re.compile(r"[A-Z]{3}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +51,8 @@ class Target:
     @property
     def statuses(self) -> Statuses:
         return Statuses.of(self.settings.statuses)
+
+
+def minor_digits(currency: str) -> int | None:
+    """Return the minor digits; None if the code is not of ISO 4217's form, such as USDT."""
+    return _MINOR_DIGITS.get(currency, 2) if _ISO_CODE.fullmatch(currency) else None

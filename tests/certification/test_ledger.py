@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from predictu_dispatch.certification import fetching
+from predictu_dispatch.certification import ledger as ledgers
 from predictu_dispatch.certification.ledger import COLUMNS, read_ledger
 from predictu_dispatch.certification.observation import Ledger, LedgerRow
 from tests.support.raw_server import Peer, RawServer
@@ -106,8 +106,8 @@ async def test_the_ledger_of_a_period_is_fetched() -> None:
     ],
 )
 async def test_a_ledger_that_cannot_be_read_says_why(reply: bytes, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "LEDGER_BYTES_MAX", 1000)
-    monkeypatch.setattr(fetching, "LEDGER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(ledgers, "LEDGER_BYTES_MAX", 1000)
+    monkeypatch.setattr(ledgers, "LEDGER_TIMEOUT_S", 0.3)
     ledger, server = await ledger_with(reply)
     assert ledger.fault.startswith(fault)
     assert (ledger.rows, len(server.requests)) == ((), 1)

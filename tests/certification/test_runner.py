@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from predictu_dispatch.certification.journal import RunRefusedError
-from predictu_dispatch.certification.required_money import required_money
 from predictu_dispatch.certification.result import ScenarioResult
 from predictu_dispatch.certification.runner import play
 from predictu_dispatch.certification.scenario import NEED_TEXTS, Group, Need, ScenarioVerdict
 from predictu_dispatch.certification.scenarios import ALL
-from predictu_dispatch.certification.schedule import phases
+from predictu_dispatch.certification.schedule import phases, required_money
 from predictu_dispatch.certification.steps import AFTER, BEFORE, RESUMED, AboveBalance, Pause, Read, Send
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import StatusesSettings

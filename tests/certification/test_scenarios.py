@@ -12,10 +12,10 @@ import pytest
 
 from predictu_dispatch.certification.preparing import prepare
 from predictu_dispatch.certification.requests import Prepared
-from predictu_dispatch.certification.required_money import required_money
 from predictu_dispatch.certification.result import digest_of
 from predictu_dispatch.certification.scenario import Expectation, Group, Need, Scenario
 from predictu_dispatch.certification.scenarios import ALL
+from predictu_dispatch.certification.schedule import required_money
 from predictu_dispatch.certification.steps import (
     AFTER,
     BEFORE,

@@ -13,11 +13,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from predictu_dispatch.certification.currencies import minor_digits
 from predictu_dispatch.certification.live_guard import conflicts
 from predictu_dispatch.certification.sandbox import certify_key as certify_key_of
 from predictu_dispatch.certification.sandbox import conflict_text, live_operators, safe_sandbox_keys
-from predictu_dispatch.certification.target import Target
+from predictu_dispatch.certification.target import Target, minor_digits
 from predictu_dispatch.commands.certify.options import (
     DEFAULT_OPERATOR_ID,
     DEFAULT_REPORTS,
