@@ -67,18 +67,6 @@ def _after(scenario_id: str, seconds: int, why: str) -> Scenario:
 
 
 SCENARIOS: Final = (
-    _after(
-        "repetition-after-70-s",
-        70,
-        "Predictu repeats a win for more than a day. If you keep answers for a minute only, each later repetition pays"
-        " 7.00 EUR again.",
-    ),
-    _after(
-        "repetition-after-10-s",
-        10,
-        "Predictu repeats a debit after its timeout, seconds later. If you no longer know it then, you take 5.00 EUR"
-        " twice.",
-    ),
     Scenario(
         id="repetition-at-once",
         group=Group.REPETITION,
@@ -89,6 +77,18 @@ SCENARIOS: Final = (
         expectations=(confirmed("debit", "debit-again"), Moved(by=-STAKE)),
         fix="Answer a repeated request_id with DUPLICATE and the first result. If you answer a status of your own,"
         " declare it as a success.",
+    ),
+    _after(
+        "repetition-after-10-s",
+        10,
+        "Predictu repeats a debit after its timeout, seconds later. If you no longer know it then, you take 5.00 EUR"
+        " twice.",
+    ),
+    _after(
+        "repetition-after-70-s",
+        70,
+        "Predictu repeats a win for more than a day. If you keep answers for a minute only, each later repetition pays"
+        " 7.00 EUR again.",
     ),
     Scenario(
         id="repetition-after-its-end",
