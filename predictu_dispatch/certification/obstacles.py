@@ -35,8 +35,9 @@ def moved_too_much(seen: Observed, player_id: str, moved: int, allowed: int) -> 
         verdict=ScenarioVerdict.FAILED,
         expected=f"the scenario moves the balance of player {player_id} by at most {shown(allowed)}",
         observed=f"player {player_id} has {shown(abs(moved))} {'more' if moved > 0 else 'less'} than before it",
-        advice="Compare amount_format with what the wallet reads: subunits or decimal numbers. Nobody else may use"
-        " the test players during a run.",
+        advice="Compare amount_format with what the wallet reads, subunits or decimal numbers, and round no amount."
+        " Nobody else may use the test players during a run.",
+        is_obstacle=True,
     )
 
 

@@ -37,7 +37,7 @@ from predictu_dispatch.commands.certify.lines import (
 from predictu_dispatch.commands.certify.targets import Chosen
 from predictu_dispatch.commands.invocation import EXIT_FAILED, EXIT_MISCONFIGURED, Invocation
 from predictu_dispatch.commands.keys.common import refuse
-from predictu_dispatch.commands.output import count, print_error, print_json, print_line
+from predictu_dispatch.commands.output import count, print_error, print_json, print_line, wrapped
 from predictu_dispatch.edge.config.files import system_message
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -115,7 +115,12 @@ def play_run(
             )
         return result, interruption.number
 
-    _say(invocation, f"Run {run}: {count(len(scenarios), 'scenario')} against {chosen.target.settings.callback_url}")
+    settings = chosen.target.settings
+    _say(
+        invocation,
+        f"Run {run}: {count(len(scenarios), 'scenario')} against {settings.callback_url}",
+        *wrapped(f"Operator {settings.operator_id}, key {chosen.target.key.kid}"),
+    )
     pause_s = max((step.seconds for one in scenarios for step in one.steps if isinstance(step, Pause)), default=0)
     if pause_s:
         _say(invocation, f"One of them waits {pause_s:.0f} s, so the run lasts longer than that.")

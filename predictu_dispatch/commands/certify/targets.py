@@ -72,8 +72,9 @@ def from_file(invocation: Invocation, operator: str, options: Options) -> Chosen
     found = config.operators.get(operator)
     if found is None:
         near = get_close_matches(operator, list(config.operators), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"{config.path.parent / 'operators'} has its file"
-        refuse(invocation, f"no operator {operator}: {hint}", EXIT_MISCONFIGURED)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        file = config.path.parent / "operators" / f"{operator}.toml"
+        refuse(invocation, f"no operator {operator}: {file} does not exist{hint}", EXIT_MISCONFIGURED)
     sandbox = found.settings.sandbox
     if not sandbox.callback_url:
         refuse(
