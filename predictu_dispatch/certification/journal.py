@@ -16,6 +16,7 @@ from typing import Final, Self
 from predictu_dispatch.certification.entries import (
     Entry,
     EntryError,
+    OutcomeEntry,
     RequestEntry,
     RunEntry,
     lines_of,
@@ -37,14 +38,20 @@ class RunRefusedError(Exception):
 class Journal:
     """The open journal of a run, locked for this process. `entries` are all that it has."""
 
-    def __init__(self, file: Path, descriptor: int, url_lock: int, entries: list[Entry]) -> None:
+    def __init__(
+        self, file: Path, descriptor: int, url_lock: int, entries: list[Entry], *, damaged: Sequence[str] = ()
+    ) -> None:
         self.file = file
+        self.damaged = tuple(damaged)
+        """The lines that cannot be read; all others are undone."""
         self.entries: list[Entry] = []
         self._sendings: dict[str, list[Prepared]] = {}
         self._add(entries)
         self._descriptor = descriptor
         self._url_lock = url_lock
-        self._next_n = 1 + max((entry.n for entry in entries if isinstance(entry, RequestEntry)), default=0)
+        # Outcomes count too: the line of their request may be damaged.
+        numbers = [entry.n for entry in entries if isinstance(entry, RequestEntry | OutcomeEntry)]
+        self._next_n = 1 + max(numbers, default=0)
 
     @classmethod
     def create(cls, folder: Path, head: RunEntry) -> Self:
@@ -85,11 +92,11 @@ class Journal:
         url_lock = -1
         try:
             _lock(descriptor, file)
-            entries, length = _read(file)
+            entries, damaged, length = _read(file)
             # An unfinished last line was being written when its process ended; nothing was sent.
             os.ftruncate(descriptor, length)
             url_lock = _locked_url(folder.parent, _head(file, entries).url)
-            return cls(file, descriptor, url_lock, entries)
+            return cls(file, descriptor, url_lock, entries, damaged=damaged)
         except BaseException:
             for opened in (descriptor, url_lock):
                 if opened >= 0:
@@ -176,19 +183,25 @@ class Journal:
         self.close()
 
 
-def read_entries(lines: bytes) -> tuple[list[Entry], int]:
-    """Return the entries, and the length without an unfinished last line. Raises EntryError."""
+def read_entries(lines: bytes) -> tuple[list[Entry], list[str], int]:
+    """Return the entries, the lines that cannot be read, and the length without a torn last line.
+
+    Raises EntryError if the first line cannot be read: nothing else says whose the journal is.
+    """
     length = lines.rfind(b"\n") + 1
     entries: list[Entry] = []
+    damaged: list[str] = []
     for number, line in enumerate(lines[:length].split(b"\n")[:-1], start=1):
         try:
             entries.append(read_entry(line))
         except EntryError as error:
-            raise EntryError(f"line {number}: {error}") from None
-    return entries, length
+            if number == 1:
+                raise EntryError(f"line 1: {error}") from None
+            damaged.append(f"line {number}: {error}")
+    return entries, damaged, length
 
 
-def _read(file: Path) -> tuple[list[Entry], int]:
+def _read(file: Path) -> tuple[list[Entry], list[str], int]:
     try:
         return read_entries(file.read_bytes())
     except EntryError as error:

@@ -14,7 +14,7 @@ A compensating bet that was left open by a kill is rolled back like every other 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -121,9 +121,16 @@ class Reverser:
         return Reversal(
             rolled_back=rolled_back - self._done_before[0],
             compensated=compensated - self._done_before[1],
-            unresolved=(*unresolved(self._bets(), players, self._money), *refusals),
+            unresolved=(*self._damage(), *unresolved(self._bets(), players, self._money), *refusals),
             players=tuple(players),
         )
+
+    def _damage(self) -> Iterator[str]:
+        for line in self._journal.damaged:
+            yield (
+                f"the journal {self._journal.file} is damaged in {line}; if it was a request, it is not undone: compare"
+                " the players' balances, and ask the operator for bets of this run"
+            )
 
     def _begin(self, patience: Patience) -> None:
         self._patience = patience

@@ -59,7 +59,7 @@ def test_what_is_written_is_read_again_cut_anywhere_without_the_unfinished_line(
     ends = [index + 1 for index, octet in enumerate(lines) if octet == 0x0A]
     for length in range(len(lines) + 1):
         complete = sum(end <= length for end in ends)
-        assert read_entries(lines[:length]) == (ENTRIES[:complete], ends[complete - 1] if complete else 0)
+        assert read_entries(lines[:length]) == (ENTRIES[:complete], [], ends[complete - 1] if complete else 0)
 
 
 def test_an_unfinished_line_is_cut_off_before_the_next_one_is_written(tmp_path: Path) -> None:
@@ -85,12 +85,29 @@ def test_an_unfinished_line_is_cut_off_before_the_next_one_is_written(tmp_path: 
         b"[" * 100_000,
     ],
 )
-def test_a_damaged_line_is_named_and_nothing_is_cleaned(line: bytes, tmp_path: Path) -> None:
+def test_a_damaged_line_is_named_and_the_others_are_read(line: bytes, tmp_path: Path) -> None:
     file = written(tmp_path / "run")
     good = lines_of(ENTRIES[:2])
     file.write_bytes(good + line + b"\n" + lines_of(ENTRIES[2:]))
-    with pytest.raises(RunRefusedError, match=r"journal\.ndjson is damaged in line 3: .*restore the file"):
+    with Journal.open(tmp_path / "run") as journal:
+        assert journal.entries == ENTRIES
+        [damaged] = journal.damaged
+    assert damaged.startswith("line 3: ")
+
+
+def test_a_damaged_first_line_is_named_and_nothing_is_cleaned(tmp_path: Path) -> None:
+    file = written(tmp_path / "run")
+    file.write_bytes(b"\0\n" + lines_of(ENTRIES[1:]))
+    with pytest.raises(RunRefusedError, match=r"journal\.ndjson is damaged in line 1: .*restore the file"):
         Journal.open(tmp_path / "run")
+
+
+def test_a_sending_never_has_the_number_of_one_whose_line_is_damaged(tmp_path: Path) -> None:
+    file = written(tmp_path / "run")
+    outcome = OutcomeEntry(n=7, outcome=Outcome.REFUSED, reason="", status="", http_status=409)
+    file.write_bytes(file.read_bytes() + b"\0\n" + lines_of([outcome]))
+    with Journal.open(tmp_path / "run") as journal:
+        assert journal.next_n() == 8
 
 
 def test_a_journal_of_a_newer_version_is_refused(tmp_path: Path) -> None:

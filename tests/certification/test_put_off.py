@@ -57,7 +57,7 @@ async def test_an_operator_that_limits_the_rate_passes_with_a_warning(tmp_path: 
     [finding] = result.results[0].findings
     assert "got HTTP 429 and had to be sent again later" in finding.observed
     # Every sending has a number of its own, which is in its jti if the operator wants that.
-    entries, _ = read_entries((tmp_path / "reports" / result.run / FILE_NAME).read_bytes())
+    entries, _, _ = read_entries((tmp_path / "reports" / result.run / FILE_NAME).read_bytes())
     sendings = Counter(
         (entry.prepared.request_id, entry.prepared.number) for entry in entries if isinstance(entry, RequestEntry)
     )

@@ -68,6 +68,30 @@ async def test_what_an_operator_that_is_down_did_not_undo_is_listed_and_cleaned_
         assert sandbox.balances() == UNTOUCHED
 
 
+async def test_a_damaged_line_of_the_journal_is_named_and_all_others_are_undone(tmp_path: Path) -> None:
+    """A crash of the machine may leave zeros in lines that were not synced: those of outcomes."""
+    async with changed_operator(tmp_path) as operator, gate_to(operator.url) as gate:
+        sandbox = replace(operator, url=gate.url)
+        file = tmp_path / "run" / "journal.ndjson"
+        await play(sandbox.target(), [ENDED], file.parent, run="run", on_result=lambda _: gate.shut(), patience=SHORT)
+        assert sandbox.balances() != UNTOUCHED
+        lines = file.read_bytes().split(b"\n")
+        outcomes = [number for number, line in enumerate(lines) if b'"entry":"outcome"' in line and b"OK" in line]
+        for number in outcomes[-3:]:
+            lines[number] = b"\0" * len(lines[number])
+        file.write_bytes(b"\n".join(lines))
+        await gate.open()
+        for _ in range(2):
+            cleaned = await clean(sandbox.target(), file.parent, run="run")
+            named = [
+                f"is damaged in line {number + 1}: " in sentence
+                for number, sentence in zip(outcomes[-3:], cleaned.unresolved, strict=True)
+            ]
+            assert named == [True] * 3
+            assert nets(cleaned.players) == dict.fromkeys(PLAYERS, 0)
+            assert sandbox.balances() == UNTOUCHED
+
+
 async def test_an_operator_whose_answers_are_often_lost_is_undone_to_the_cent(tmp_path: Path) -> None:
     faults = ("--faults", "reset=0.1,reset_after_apply=0.15,error_after_apply=0.1,not_json=0.05", "--fault-seed", "3")
     patience = Patience(tries=12, first_delay_s=0.001, delay_max_s=0.01, limit_s=30.0)
