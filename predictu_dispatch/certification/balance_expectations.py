@@ -115,11 +115,10 @@ def effect_of(sent: Sent) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalanceInAnswer:
-    """The balance in the answer is the one that BALANCE says in this reading."""
+    """The balance of player 1 in the answer is the one that BALANCE says in this reading."""
 
     of: str
     reading: str = AFTER
-    player: int = 0
 
     @property
     def text(self) -> str:
@@ -127,7 +126,7 @@ class BalanceInAnswer:
 
     def findings(self, seen: Observed) -> Iterator[Finding]:
         for sent in sent_as(seen, (self.of,)):
-            read = seen.balances.get(self.reading, {}).get(self.player)
+            read = seen.balances.get(self.reading, {}).get(0)
             if sent.outcome is not Outcome.CONFIRMED or read is None:
                 # Other expectations report it.
                 continue

@@ -14,6 +14,8 @@ from predictu_dispatch.core.callback import Evidence
 from predictu_dispatch.core.methods import RULES, Lane
 
 _GOOD_VERSIONS: Final = frozenset({"TLSv1.2", "TLSv1.3"})
+_DAYS_MIN: Final = 30
+"""A certificate that ends sooner is worth a warning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,13 +24,12 @@ class GoodTls:
 
     ping: str
     """The name of a request of the scenario; the certificate's time is compared with it."""
-    days_min: int = 30
 
     @property
     def text(self) -> str:
         return (
             "The certificate is valid for the host and issued by a known authority, it lasts"
-            f" {self.days_min} days or more, and the protocol is TLS 1.2 or newer."
+            f" {_DAYS_MIN} days or more, and the protocol is TLS 1.2 or newer."
         )
 
     def findings(self, seen: Observed) -> Iterator[Finding]:
@@ -42,7 +43,7 @@ class GoodTls:
             yield self._finding(ScenarioVerdict.FAILED, f"The protocol is {facts.version or 'unknown'}.")
         now = next((sent.started_at for sent in sent_as(seen, (self.ping,))), None)
         ends_at = facts.certificate_ends_at
-        if now is not None and ends_at is not None and ends_at - now < timedelta(days=self.days_min):
+        if now is not None and ends_at is not None and ends_at - now < timedelta(days=_DAYS_MIN):
             yield self._finding(ScenarioVerdict.WARNING, f"The certificate ends at {ends_at:%Y-%m-%dT%H:%M:%SZ}.")
 
     def _finding(self, verdict: ScenarioVerdict, observed: str) -> Finding:

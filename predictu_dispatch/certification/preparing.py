@@ -79,8 +79,7 @@ class _Preparing:
             case Again():
                 yield self._repeated(step)
             case AtOnce():
-                for prepared in chain.from_iterable(map(self.requests_of, step.sends)):
-                    yield replace(prepared, is_on_new_connection=True)
+                yield from chain.from_iterable(map(self.requests_of, step.sends))
             case Batch():
                 for index in range(step.count):
                     yield self._shot(step, index)
@@ -99,10 +98,10 @@ class _Preparing:
     def _repeated(self, step: Again) -> Prepared:
         sending = self._again(step.of, name=step.name)
         if step.token is not TokenFault.OTHER_BODY:
-            return replace(sending, token=step.token, delivery=step.delivery)
+            return replace(sending, token=step.token)
         if not (token_body := self.made[step.of].token_body):
             raise ValueError(f"{self.scenario_id}, {step.name}: only a Send can have a token for another body")
-        return replace(sending, token=step.token, token_body=token_body, delivery=step.delivery)
+        return replace(sending, token=step.token, token_body=token_body)
 
     def _next_number(self, request_id: str) -> int:
         return 1 + max((one.number for one in self.made.values() if one.request_id == request_id), default=0)
@@ -125,7 +124,6 @@ class _Preparing:
             is_reordered=step.is_reordered,
             token=step.token,
             delivery=step.delivery,
-            is_on_new_connection=step.is_on_new_connection,
         )
         return replace(prepared, number=self._next_number(prepared.request_id))
 

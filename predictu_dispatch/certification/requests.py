@@ -50,7 +50,6 @@ class Prepared:
     """The body that the token is for if it is another one, else b""."""
     token: TokenFault = TokenFault.NONE
     delivery: Delivery = Delivery.COMPLETE
-    is_on_new_connection: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as a JSON object, from which from_json() makes the same request."""
@@ -70,7 +69,6 @@ class Prepared:
             "token_body": self.token_body.decode(),
             "token": self.token.value,
             "delivery": self.delivery.value,
-            "is_on_new_connection": self.is_on_new_connection,
         }
 
     @classmethod
@@ -92,7 +90,6 @@ class Prepared:
             token_body=written["token_body"].encode(),
             token=TokenFault(written["token"]),
             delivery=Delivery(written["delivery"]),
-            is_on_new_connection=written["is_on_new_connection"],
         )
 
 
@@ -136,7 +133,6 @@ def build(
     is_reordered: bool = False,
     token: TokenFault = TokenFault.NONE,
     delivery: Delivery = Delivery.COMPLETE,
-    is_on_new_connection: bool = False,
 ) -> Prepared:
     """Return the first sending of a request; a request_id of "" is the name's own.
 
@@ -180,7 +176,6 @@ def build(
         token_body=token_body,
         token=token,
         delivery=delivery,
-        is_on_new_connection=is_on_new_connection,
     )
 
 
@@ -220,7 +215,6 @@ def again(earlier: Prepared, *, name: str, number: int) -> Prepared:
         token=TokenFault.NONE,
         token_body=b"",
         delivery=Delivery.COMPLETE,
-        is_on_new_connection=False,
     )
 
 

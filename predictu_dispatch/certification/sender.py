@@ -70,7 +70,7 @@ class Sender:
 
     async def send(self, prepared: Prepared) -> Sent:
         """Send one request and return what came of it; never raises for what the operator does."""
-        if prepared.delivery is Delivery.COMPLETE and not prepared.is_on_new_connection:
+        if prepared.delivery is Delivery.COMPLETE:
             return await self._post(prepared)
         return (await self.send_at_once([prepared]))[0]
 

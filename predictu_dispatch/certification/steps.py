@@ -96,7 +96,6 @@ class Send:
     """The members of `params` are in reverse order."""
     token: TokenFault = TokenFault.NONE
     delivery: Delivery = Delivery.COMPLETE
-    is_on_new_connection: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +105,6 @@ class Again:
     name: str
     of: str
     token: TokenFault = TokenFault.NONE
-    delivery: Delivery = Delivery.COMPLETE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,8 +45,6 @@ class Target:
     ledger_url: str = ""
     requests_max: int = REQUESTS_MAX
     requests_per_s: float = REQUESTS_PER_S
-    is_configured: bool = True
-    """False with --url: the report is unsigned, and no operator's file exists."""
 
     @property
     def statuses(self) -> Statuses:

@@ -140,13 +140,9 @@ async def test_every_way_of_sending_writes_the_same_bytes() -> None:
         target = target_for(operator.url)
         prepared = Requests(target).one(DEBIT)
         async with sender_to(target) as sender:
-            for changes in (
-                {},
-                {"is_on_new_connection": True},
-                {"delivery": Delivery.CUT_AFTER_BODY},
-                {"delivery": Delivery.NEVER_READ},
-            ):
-                await sender.send(replace(prepared, **changes))
+            await sender.send_at_once([prepared])
+            for delivery in (Delivery.COMPLETE, Delivery.CUT_AFTER_BODY, Delivery.NEVER_READ):
+                await sender.send(replace(prepared, delivery=delivery))
             await asyncio.gather(*(arrival.ended for arrival in operator.arrivals[1:]))
         requests = {arrival.received for arrival in operator.arrivals}
     assert len(operator.arrivals) == 4

@@ -118,12 +118,12 @@ def test_ids_follow_from_run_scenario_and_name_and_look_like_those_of_production
 
 def test_a_repetition_has_the_same_bytes_later_and_counts_every_sending_of_its_id() -> None:
     requests = Requests(target_for())
-    debit = requests.one(replace(DEBIT, delivery=Delivery.CUT_AFTER_BODY, is_on_new_connection=True))
+    debit = requests.one(replace(DEBIT, delivery=Delivery.CUT_AFTER_BODY))
     [first] = requests.all_of(Again(name="first", of="debit"), now=NOW + timedelta(seconds=70))
-    second = requests.one(Again(name="second", of="debit", token=TokenFault.USED_JTI, delivery=Delivery.NEVER_READ))
+    second = requests.one(Again(name="second", of="debit", token=TokenFault.USED_JTI))
     other = requests.one(Send(name="other", method=Method.BET_MAKE, bet="bet", amount=9, request_id_of="debit"))
-    assert first == replace(debit, name="first", number=2, delivery=Delivery.COMPLETE, is_on_new_connection=False)
-    assert second == replace(first, name="second", number=3, token=TokenFault.USED_JTI, delivery=Delivery.NEVER_READ)
+    assert first == replace(debit, name="first", number=2, delivery=Delivery.COMPLETE)
+    assert second == replace(first, name="second", number=3, token=TokenFault.USED_JTI)
     assert (other.request_id, other.number, params_of(other)["amount"]) == (debit.request_id, 4, 9)
     assert other.body != debit.body
 
@@ -141,7 +141,7 @@ def test_a_repetition_of_a_hostile_request_is_a_good_one() -> None:
     "changes",
     [
         {},
-        {"delivery": Delivery.CUT_INSIDE_BODY, "is_on_new_connection": True, "currency": "XTS"},
+        {"delivery": Delivery.CUT_INSIDE_BODY, "currency": "XTS"},
         {"token": TokenFault.OTHER_BODY, "further": (("ü", '"\\u0000 \\" é"'), ("n", "1e400"))},
     ],
 )
@@ -214,7 +214,6 @@ def test_requests_at_once_may_be_one_request_and_its_repetitions() -> None:
     prepared = Requests(target_for()).all_of(step)
     assert [(one.name, one.number) for one in prepared] == [("debit", 1), ("second", 2), ("third", 3)]
     assert len({one.body for one in prepared}) == 1
-    assert all(one.is_on_new_connection for one in prepared)
 
 
 def test_a_batch_places_and_ends_each_bet_of_its_players() -> None:

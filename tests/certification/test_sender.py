@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from predictu_dispatch.certification.observation import Outcome, Sent
+from predictu_dispatch.certification.requests import Prepared
+from predictu_dispatch.certification.sender import Sender
 from predictu_dispatch.certification.steps import Again, Delivery, TokenFault
 from predictu_dispatch.core.methods import Method
 from tests.support.arrivals import Operator
@@ -32,38 +34,43 @@ async def test_an_answer_is_judged_as_production_judges_it() -> None:
     assert [one.balance for one in sent] == [8750, None, None, None, None]
 
 
-@pytest.mark.parametrize("is_on_new_connection", [False, True])
-async def test_a_redirect_is_not_followed(*, is_on_new_connection: bool) -> None:
+async def send(sender: Sender, prepared: Prepared, *, is_alone: bool) -> Sent:
+    """Send on a connection of its own, or on one of the lane."""
+    return (await sender.send_at_once([prepared]))[0] if is_alone else await sender.send(prepared)
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+async def test_a_redirect_is_not_followed(*, is_alone: bool) -> None:
     async with RawServer(answering(OK)).running() as elsewhere:
         moved = answer("", code="307 Temporary Redirect", headers=f"Location: {elsewhere.url}\r\n")
         async with RawServer(answering(moved)).running() as server:
             target = target_for(server.url)
-            prepared = Requests(target).one(DEBIT, is_on_new_connection=is_on_new_connection)
+            prepared = Requests(target).one(DEBIT)
             async with sender_to(target) as sender:
-                sent = await sender.send(prepared)
+                sent = await send(sender, prepared, is_alone=is_alone)
     assert (sent.outcome, elsewhere.connections) == (Outcome.REDIRECTED, 0)
 
 
-@pytest.mark.parametrize("is_on_new_connection", [False, True])
-async def test_a_large_answer_is_not_kept(*, is_on_new_connection: bool) -> None:
+@pytest.mark.parametrize("is_alone", [False, True])
+async def test_a_large_answer_is_not_kept(*, is_alone: bool) -> None:
     async with RawServer(answering(answer(f'{{"status":"OK","note":"{"x" * 1000}"}}'))).running() as server:
         target = target_for(server.url, limits={"max_response_bytes": 100})
-        prepared = Requests(target).one(DEBIT, is_on_new_connection=is_on_new_connection)
+        prepared = Requests(target).one(DEBIT)
         async with sender_to(target) as sender:
-            sent = await sender.send(prepared)
+            sent = await send(sender, prepared, is_alone=is_alone)
     assert (sent.outcome, sent.exchange.reason, len(sent.exchange.body)) == (Outcome.NO_ANSWER, "too_large", 100)
 
 
-@pytest.mark.parametrize("is_on_new_connection", [False, True])
+@pytest.mark.parametrize("is_alone", [False, True])
 @pytest.mark.parametrize("method", [Method.BET_MAKE, Method.BET_LOSE])
-async def test_an_attempt_ends_with_the_timeout_of_its_lane(*, is_on_new_connection: bool, method: Method) -> None:
+async def test_an_attempt_ends_with_the_timeout_of_its_lane(*, is_alone: bool, method: Method) -> None:
     short, long = ({"attempt_timeout_s": s, "connect_timeout_s": 0.5} for s in (0.5, 200.0))
     lanes = (short, long) if method is Method.BET_MAKE else (long, short)
     async with RawServer(never_answer).running() as server:
         target = target_for(server.url, interactive=lanes[0] | {"deadline_s": 0.0}, settlement=lanes[1])
-        prepared = Requests(target).one(replace(DEBIT, method=method), is_on_new_connection=is_on_new_connection)
+        prepared = Requests(target).one(replace(DEBIT, method=method))
         async with sender_to(target) as sender:
-            sent = await sender.send(prepared)
+            sent = await send(sender, prepared, is_alone=is_alone)
     assert (sent.outcome, sent.exchange.reason) == (Outcome.NO_ANSWER, "timeout")
 
 

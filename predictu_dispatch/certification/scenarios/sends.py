@@ -36,11 +36,9 @@ def debit(
     )
 
 
-def win(
-    name: str = "win", *, bet: str = BET, amount: int = WIN, player: int = 0, delivery: Delivery = Delivery.COMPLETE
-) -> Send:
+def win(name: str = "win", *, bet: str = BET, amount: int = WIN, delivery: Delivery = Delivery.COMPLETE) -> Send:
     """Return a win."""
-    return Send(name=name, method=Method.BET_WIN, bet=bet, amount=amount, player=player, delivery=delivery)
+    return Send(name=name, method=Method.BET_WIN, bet=bet, amount=amount, delivery=delivery)
 
 
 def loss(name: str = "loss", *, bet: str = BET) -> Send:

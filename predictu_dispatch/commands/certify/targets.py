@@ -155,7 +155,6 @@ def _target(
         ledger_url=ledger,
         requests_max=options["max_requests"],
         requests_per_s=options["max_rate"],
-        is_configured=is_configured,
     )
     return target, tuple(notes)
 
