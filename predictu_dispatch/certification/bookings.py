@@ -94,6 +94,11 @@ class Booking:
         return next(each.sent_at for each in self.sendings if each.effect is not Effect.NONE)
 
     @property
+    def confirmed_at(self) -> int:
+        """The place in the journal of the last confirmation; -1 without one."""
+        return max((each.known_at for each in self.sendings if each.effect is Effect.APPLIED), default=-1)
+
+    @property
     def is_signed(self) -> bool:
         """Whether it was ever sent with a good token."""
         return any(sending.request.token in _GOOD_TOKENS for sending in self.sendings)

@@ -88,13 +88,17 @@ class Bet:
         return self.is_suspect and placement.was_sent and not is_asked
 
     def _is_nothing_left(self, placement: Booking) -> bool:
-        """Whether the answers say that a debit, which was never confirmed, is not booked."""
-        if placement.effect is Effect.APPLIED:
+        """Whether the answers say that a debit is not booked, or was given back."""
+        rollbacks = self.rollbacks_of(placement)
+        is_applied = placement.effect is Effect.APPLIED
+        # A rollback that was confirmed beside a debit may have given it back: the next one knows.
+        if is_applied and not any(each.confirmed_at > placement.booked_at for each in rollbacks):
             return False
         last_at = placement.sendings[-1].sent_at
-        later = [each for each in self.rollbacks_of(placement) if each.sendings[-1].sent_at > last_at]
-        # A wallet may refuse the rollback of what it refused, or of what it does not trust.
-        is_refused = placement.is_refused or not placement.is_signed
+        later = [each for each in rollbacks if each.sendings[-1].sent_at > last_at]
+        # A wallet may refuse the rollback of what it refused, of what it does not trust, or of what
+        # it gave back.
+        is_refused = placement.is_refused or not placement.is_signed or is_applied
         return any(each.is_nothing_to_reverse or (is_refused and each.is_refused) for each in later)
 
     @cached_property

@@ -306,3 +306,21 @@ def test_an_end_of_unknown_outcome_is_listed_only_if_the_bet_has_no_confirmed_on
     )
     assert (len(open_bet.unknown_ends), ended.unknown_ends) == (1, ())
     assert all(method in TERMINALS for method in METHODS[1:])
+
+
+@pytest.mark.parametrize("answer", [Outcome.NOTHING_TO_REVERSE, Outcome.REFUSED, Outcome.CONFIRMED])
+def test_a_debit_whose_rollback_was_confirmed_beside_it_is_rolled_back_once_more(answer: Outcome) -> None:
+    """Both were in flight, so nobody knows which was booked first; the next rollback says it."""
+    debit = request(Method.BET_MAKE, "a")
+    beside, undoing = rollback(debit, name="beside"), rollback(debit)
+    entries: list[Entry] = [
+        RequestEntry(n=1, prepared=beside),
+        RequestEntry(n=2, prepared=debit),
+        outcome_entry(1, Outcome.CONFIRMED),
+        outcome_entry(2, Outcome.CONFIRMED),
+    ]
+    assert [each.request for bet in bets_of(entries) for each in bet.to_roll_back] == [debit]
+    entries += [RequestEntry(n=3, prepared=undoing), outcome_entry(3, answer)]
+    bets = bets_of(entries)
+    assert not any(bet.to_roll_back for bet in bets)
+    assert net_of(bets, PLAYER, 0) == 0
