@@ -128,9 +128,6 @@ class Booking:
     def last(self) -> OutcomeEntry | None:
         return self.sendings[-1].outcome
 
-    def is_of(self, request_id: str) -> bool:
-        return self.request.request_id == request_id
-
     @property
     def amount(self) -> int:
         return self.request.amount or 0

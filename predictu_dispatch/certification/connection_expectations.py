@@ -105,7 +105,11 @@ class AnswerTime:
         return f"{listed(self.of)}: each answer takes at most half of the timeout."
 
     def findings(self, seen: Observed) -> Iterator[Finding]:
-        shares = [(self._share(seen, sent), sent) for sent in sent_as(seen, self.of) if _is_timed(sent)]
+        shares = [
+            (self._share(seen, sent), sent)
+            for sent in sent_as(seen, self.of)
+            if sent.exchange.evidence is not Evidence.NOT_SENT
+        ]
         if not shares:
             return
         share, slowest = max(shares, key=lambda pair: pair[0])
@@ -120,10 +124,6 @@ class AnswerTime:
 
     def _share(self, seen: Observed, sent: Sent) -> float:
         return sent.exchange.total_ms / 1000 / _timeout_s(seen, sent)
-
-
-def _is_timed(sent: Sent) -> bool:
-    return sent.exchange.evidence is not Evidence.NOT_SENT
 
 
 def _timeout_s(seen: Observed, sent: Sent) -> float:

@@ -7,13 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from predictu_dispatch.certification.entries import OutcomeEntry, RequestEntry
 from predictu_dispatch.certification.journal import Journal, RunRefusedError
 from predictu_dispatch.certification.limits import Limits, RequestCapError
 from predictu_dispatch.certification.observation import Outcome, Sent
 from predictu_dispatch.certification.requests import Prepared, again
+from predictu_dispatch.certification.sender import Sender
 
 _IN_FLIGHT: Final = 16
 _PUT_OFF_CODES: Final = frozenset({429, 503})
@@ -27,18 +28,6 @@ _READ_DELAY_S: Final = 0.3
 _WORTH_REPEATING: Final = frozenset({Outcome.NOT_SENT, Outcome.NO_ANSWER, Outcome.TRY_AGAIN})
 
 
-class SendsRequests(Protocol):
-    """What is needed of `sender.Sender`."""
-
-    async def send(self, prepared: Prepared) -> Sent:
-        """Send one request."""
-        ...
-
-    async def send_at_once(self, prepared: Sequence[Prepared]) -> tuple[Sent, ...]:
-        """Send all at the same moment, each on a connection of its own."""
-        ...
-
-
 class RecordingSender:
     """A sender for runs: what it sends is in the journal, on disk, before its first byte.
 
@@ -47,7 +36,7 @@ class RecordingSender:
     """
 
     def __init__(
-        self, sender: SendsRequests, journal: Journal, limits: Limits, *, confirmed: list[Sent] | None = None
+        self, sender: Sender, journal: Journal, limits: Limits, *, confirmed: list[Sent] | None = None
     ) -> None:
         self._sender = sender
         self._journal = journal

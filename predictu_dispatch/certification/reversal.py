@@ -237,7 +237,9 @@ class Reverser:
         stake = max(net, 1)
         debit = prepare(name=label, method=Method.BET_MAKE, amount=stake, now=datetime.now(UTC))
         await self._until_definite(debit)
-        booking = next((each for each in bookings_of(self._journal.entries) if each.is_of(debit.request_id)), None)
+        booking = next(
+            (each for each in bookings_of(self._journal.entries) if each.request.request_id == debit.request_id), None
+        )
         if booking is not None and booking.effect is Effect.UNKNOWN:
             # It is rolled back in the next round.
             return ()

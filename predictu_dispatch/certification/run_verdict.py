@@ -15,7 +15,7 @@ FAILING: Final = frozenset({ScenarioVerdict.FAILED, ScenarioVerdict.REVIEW})
 """The verdicts that fail a run, unless the failure is expected."""
 _IDS_MAX: Final = 5
 """The most scenarios that a sentence names."""
-_UNRESOLVED_MAX: Final = 10
+UNRESOLVED_SHOWN_MAX: Final = 10
 """The most bets that are named."""
 
 
@@ -61,8 +61,8 @@ def _reasons(result: RunResult, expected: Sequence[ExpectedFailure]) -> Iterator
         if known.problem:
             yield f"Expected failure: {known.problem.rstrip('.')}."
     unresolved = result.reversal.unresolved
-    yield from (f"Not undone: {sentence.rstrip('.')}." for sentence in unresolved[:_UNRESOLVED_MAX])
-    if (more := len(unresolved) - _UNRESOLVED_MAX) > 0:
+    yield from (f"Not undone: {sentence.rstrip('.')}." for sentence in unresolved[:UNRESOLVED_SHOWN_MAX])
+    if (more := len(unresolved) - UNRESOLVED_SHOWN_MAX) > 0:
         yield f"Not undone: {more} more."
     for player in result.reversal.players:
         yield from _reason_of(player, result)

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from predictu_dispatch.certification.certificate import Certificate, CertificateError, read, signed, text_of, vkey_of
+from predictu_dispatch.certification.report import REPORT
 from predictu_dispatch.certification.result import RunResult
 from predictu_dispatch.certification.run_verdict import ExpectedFailure, may_have_certificate
 from predictu_dispatch.commands.certify.targets import Chosen
@@ -19,9 +19,6 @@ from predictu_dispatch.commands.output import count, print_json, print_line, pri
 from predictu_dispatch.core.merkle.note import NoteError, VerifierKey
 from predictu_dispatch.edge.config.certify_keys import read_certify_key
 from predictu_dispatch.edge.config.files import ConfigError, read_file, system_message
-
-FILE: Final = "certificate.note"
-REPORT: Final = "report.json"
 
 
 def signer_of(

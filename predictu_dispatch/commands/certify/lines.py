@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from predictu_dispatch.certification.observation import money
 from predictu_dispatch.certification.result import PlayerMoney, Reversal, RunResult, ScenarioResult
-from predictu_dispatch.certification.run_verdict import ExpectedFailure, is_expected
+from predictu_dispatch.certification.run_verdict import FAILING, UNRESOLVED_SHOWN_MAX, ExpectedFailure, is_expected
 from predictu_dispatch.certification.scenario import Finding, Group, Scenario, ScenarioVerdict
 from predictu_dispatch.commands.certify.targets import Chosen
 from predictu_dispatch.commands.output import Styled, count, joined, print_line, print_wrapped, styled, wrapped
@@ -23,8 +23,6 @@ COLOURS: Final = {
 _ID_COLUMNS: Final = 42
 _FAILURES_MAX: Final = 10
 """How many failures are printed in full."""
-_FAILING: Final = (ScenarioVerdict.FAILED, ScenarioVerdict.REVIEW)
-_UNRESOLVED_MAX: Final = 10
 _INDENT: Final = "  "
 _NAMES: Final = {
     ScenarioVerdict.PASSED: "passed",
@@ -53,9 +51,7 @@ class Progress:
             text = f"{result.verdict:<7}  {result.scenario.id}: {result.reason}"
             yield from map(styled, wrapped(text, hanging=" " * 9))
         else:
-            verdict = styled(
-                f"{result.verdict:<7}", colour=COLOURS.get(result.verdict), bold=result.verdict in _FAILING
-            )
+            verdict = styled(f"{result.verdict:<7}", colour=COLOURS.get(result.verdict), bold=result.verdict in FAILING)
             yield joined(verdict, f"  {result.scenario.id:<{_ID_COLUMNS}} {result.duration_s:6.1f} s")
 
     def rest(self) -> Iterator[Styled]:
@@ -74,7 +70,7 @@ def print_summary(
 ) -> None:
     """Print what was found, what it costs, what to do, and what the run left at each player."""
     print_line()
-    failing = [one for one in result.results if one.verdict in _FAILING]
+    failing = [one for one in result.results if one.verdict in FAILING]
     for one in failing[:_FAILURES_MAX]:
         _print_failure(one, expected, repeat_line(one.scenario.id))
     if more := failing[_FAILURES_MAX:]:
@@ -118,9 +114,9 @@ def print_cleaned(run: str, reversal: Reversal, chosen: Chosen) -> None:
     """Print what --clean did."""
     print_line(f"Run {run}:")
     _print_reversal(reversal, chosen.target.currency, chosen.target.digits)
-    for sentence in reversal.unresolved[:_UNRESOLVED_MAX]:
+    for sentence in reversal.unresolved[:UNRESOLVED_SHOWN_MAX]:
         print_wrapped(f"Not undone: {sentence}", hanging=_INDENT, colour="red")
-    if (more := len(reversal.unresolved) - _UNRESOLVED_MAX) > 0:
+    if (more := len(reversal.unresolved) - UNRESOLVED_SHOWN_MAX) > 0:
         print_wrapped(f"Not undone: {more} more; --json lists all.", colour="red")
     print_clean_line(reversal, chosen.line("--clean", run))
 
