@@ -92,7 +92,7 @@ class Reverser:
         self._is_unreachable = False
         """A request had no answer after all tries: others have one try, until one is answered."""
 
-    async def tidy(self, scenario_id: str) -> None:
+    async def undo_scenario(self, scenario_id: str) -> None:
         """Roll back what a scenario left open, so that later ones find the money."""
         self._begin(AFTER_SCENARIO)
         await self._settle(scenario_id)

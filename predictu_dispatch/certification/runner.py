@@ -239,7 +239,7 @@ class _Runner:
                     )
                 )
                 if not self.stopped:
-                    await self.reverser.tidy(scenario.id)
+                    await self.reverser.undo_scenario(scenario.id)
                 return
 
     async def _play_part(

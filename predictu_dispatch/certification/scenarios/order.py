@@ -292,9 +292,9 @@ SCENARIOS: Final = (
     Scenario(
         id="order-second-ends",
         group=Group.ORDER,
-        title="A bet that has ended does not end again in any other way",
-        why="A refund after a win, or a rollback after a loss: each second end of a bet of 5.00 EUR gives 5.00 EUR or"
-        " more away.",
+        title="A bet that has ended does not end again in another way",
+        why="If a bet of 5.00 EUR can end twice, such as by a win and a refund or by a loss and a rollback, you give"
+        " 5.00 EUR or more away.",
         steps=tuple(step for pair in _SECOND_ENDS for step in _ended_twice(*pair)),
         expectations=(
             confirmed(*(f"debit-{first}-{second}" for first, second in _SECOND_ENDS)),

@@ -143,8 +143,8 @@ SCENARIOS: Final = (
         id="repetition-ends-at-once",
         group=Group.REPETITION,
         title="Copies of a sale, a refund or a rollback at the same moment are booked once",
-        why="A win is often well guarded, and what is rare is not. A refund of 5.00 EUR that is paid for each of four"
-        " copies costs you 15.00 EUR.",
+        why="Refunds and rollbacks are often less protected than wins. A refund of 5.00 EUR that is paid for each of"
+        " four copies costs you 15.00 EUR.",
         steps=(
             *(debit(f"{end}-debit", bet=end, amount=_SMALL) for end in _RARE_ENDS),
             Read(name=_BOOKED),
