@@ -178,7 +178,7 @@ def _print_field(name: str, text: str) -> None:
 def _print_reversal(reversal: Reversal, currency: str, digits: int) -> None:
     print_wrapped(
         f"Undone: {count(reversal.rolled_back, 'bet')} rolled back,"
-        f" {count(reversal.compensated, 'bet')} placed and ended to compensate wins and losses."
+        f" {count(reversal.compensated, 'bet')} placed and ended to undo wins and losses."
     )
     for player in reversal.players:
         text = player_text(player, currency, digits)
