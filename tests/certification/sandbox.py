@@ -21,28 +21,22 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from predictu_dispatch.certification.reversal import Patience
 from predictu_dispatch.certification.target import Target
 from predictu_dispatch.core.operator_settings import OperatorSettings, StatusesSettings
 from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.reference_operator.admin import read_ledger
+from predictu_dispatch.reference_operator.answer import REJECTED, RETRY
 from tests.certification.mutants.mutant import PACKAGE, Certificate, Change
 from tests.reference_operator.client import OPERATOR_ID
 
 PLAYERS = ("player-1", "player-2")
 BALANCE = 10_000
 """Enough for the whole suite, in subunits."""
-STATUSES = StatusesSettings(
-    rejected=(
-        "BET_ALREADY_PLACED",
-        "BET_ALREADY_SETTLED",
-        "BET_ROLLED_BACK",
-        "BET_MISMATCH",
-        "WALLET_LIMIT",
-        "REQUEST_ID_REUSED",
-    ),
-    retry=("BAD_REQUEST",),
-)
-"""As the reference operator's README.md says."""
+UNTOUCHED = dict.fromkeys(PLAYERS, BALANCE)
+"""The balances of a sandbox whose runs were undone."""
+SHORT = Patience(tries=2, first_delay_s=0.01, delay_max_s=0.01, limit_s=5.0)
+STATUSES = StatusesSettings(rejected=tuple(map(str, REJECTED)), retry=tuple(map(str, RETRY)))
 _START_S = 60.0
 _STOP_S = 30.0
 

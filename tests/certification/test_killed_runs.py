@@ -13,15 +13,13 @@ from pathlib import Path
 import pytest
 
 from predictu_dispatch.certification.result import Reversal
-from predictu_dispatch.certification.reversal import Patience, clean
+from predictu_dispatch.certification.reversal import clean
 from predictu_dispatch.reference_operator.admin import read_ledger
-from tests.certification.sandbox import BALANCE, PLAYERS, Sandbox, changed_operator
+from tests.certification.sandbox import UNTOUCHED, Sandbox, changed_operator
 
 IS_FULL = os.environ.get("TEST_SIZE") == "full"
 """TEST_SIZE=full kills at every write and at every request."""
 ROOT = Path(__file__).parents[2]
-UNTOUCHED = dict.fromkeys(PLAYERS, BALANCE)
-SHORT = Patience(tries=2, first_delay_s=0.01, delay_max_s=0.01, limit_s=5.0)
 _LIMIT_S = 60.0
 
 

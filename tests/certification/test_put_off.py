@@ -13,7 +13,7 @@ from predictu_dispatch.certification.steps import Again, Batch
 from predictu_dispatch.core.methods import Method
 from tests.certification.mutants.mutant import before
 from tests.certification.playing import described, played, verdicts
-from tests.certification.sandbox import BALANCE, PLAYERS, changed_operator
+from tests.certification.sandbox import UNTOUCHED, changed_operator
 from tests.certification.small_scenarios import debit, end, small
 
 _RECEIVED = "        started = time.perf_counter()\n"
@@ -51,7 +51,7 @@ ONE = replace(
 async def test_an_operator_that_limits_the_rate_passes_with_a_warning(tmp_path: Path) -> None:
     async with changed_operator(tmp_path, LIMITS_THE_RATE) as sandbox:
         result = await played(sandbox, [VOLLEY, ONE])
-        assert sandbox.balances() == dict.fromkeys(PLAYERS, BALANCE)
+        assert sandbox.balances() == UNTOUCHED
     assert verdicts(result)["small-batch"] is ScenarioVerdict.WARNING, described(result)
     assert not why_not_passed(result), described(result)
     [finding] = result.results[0].findings
@@ -74,7 +74,7 @@ async def test_a_debit_that_is_put_off_for_too_long_fails(tmp_path: Path) -> Non
     )
     async with changed_operator(tmp_path, (busy,)) as sandbox:
         result = await played(sandbox, [VOLLEY, ONE])
-        assert sandbox.balances() == dict.fromkeys(PLAYERS, BALANCE)
+        assert sandbox.balances() == UNTOUCHED
     assert set(verdicts(result).values()) == {ScenarioVerdict.FAILED}, described(result)
 
 
@@ -93,5 +93,5 @@ async def test_a_request_that_may_be_put_off_is_not_sent_again(tmp_path: Path) -
     seen = before("receiver.py", "    async def receive(", "    SEEN: typing.ClassVar = set()\n\n")
     async with changed_operator(tmp_path, (busy, seen, _TYPING)) as sandbox:
         result = await played(sandbox, [again])
-        assert sandbox.balances() == dict.fromkeys(PLAYERS, BALANCE)
+        assert sandbox.balances() == UNTOUCHED
     assert verdicts(result) == {"small-one": ScenarioVerdict.PASSED}, described(result)

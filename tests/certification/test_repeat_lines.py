@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from predictu_dispatch.certification import report
-from tests.certification.mutants import MUTANTS
+from tests.certification.mutants import changes_of
 from tests.certification.sandbox import PLAYERS, STATUSES, Sandbox, changed_operator
 from tests.reference_operator.client import OPERATOR_ID
 
@@ -46,10 +46,9 @@ def _reports(folder: Path) -> set[Path]:
 
 
 async def test_a_line_to_repeat_gives_what_the_report_says(tmp_path: Path) -> None:
-    (mutant,) = (each for each in MUTANTS if each.name == "no-idempotency")
     folder = tmp_path / "reports of runs"
     folder.mkdir()
-    async with changed_operator(tmp_path, mutant.changes) as sandbox:
+    async with changed_operator(tmp_path, changes_of("no-idempotency")) as sandbox:
         code, document = await played(first_line(sandbox, folder), folder)
         assert (code, document["passed"]) == (1, False)
         verdicts = {each["id"]: each["verdict"] for each in document["scenarios"]}

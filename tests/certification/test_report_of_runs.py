@@ -19,7 +19,7 @@ from predictu_dispatch.certification.scenarios import ALL
 from predictu_dispatch.certification.steps import Pause
 from predictu_dispatch.certification.target import Target
 from tests.certification.made_results import RUN
-from tests.certification.mutants import MUTANTS
+from tests.certification.mutants import changes_of
 from tests.certification.sandbox import Sandbox, changed_operator, new_key
 from tests.support.html_page import read_page
 
@@ -50,9 +50,8 @@ def groups(*names: str) -> list[Scenario]:
 
 
 async def test_the_report_of_a_faulty_operator_fits_the_schema_and_tells_the_truth(tmp_path: Path) -> None:
-    (mutant,) = (each for each in MUTANTS if each.name == "no-idempotency")
     folder = tmp_path / "run"
-    async with changed_operator(tmp_path, mutant.changes) as sandbox:
+    async with changed_operator(tmp_path, changes_of("no-idempotency")) as sandbox:
         result = await played(sandbox.target(), folder, groups("connection", "signature", "repetition", "recovery"))
         balances = sandbox.balances()
 

@@ -14,17 +14,9 @@ from predictu_dispatch.certification.scenario import ScenarioVerdict
 from predictu_dispatch.certification.steps import Again, Pause, Send, Step, TokenFault
 from predictu_dispatch.core.methods import Method
 from tests.certification.gate import gate_to
-from tests.certification.mutants import MUTANTS
-from tests.certification.mutants.mutant import Change
-from tests.certification.sandbox import BALANCE, PLAYERS, Sandbox, changed_operator, new_key
+from tests.certification.mutants import Change, changes_of
+from tests.certification.sandbox import BALANCE, PLAYERS, SHORT, UNTOUCHED, Sandbox, changed_operator, new_key
 from tests.certification.small_scenarios import ENDED, PAUSED, SMALL, STAKE, Fails, debit, end, small
-
-SHORT = Patience(tries=2, first_delay_s=0.01, delay_max_s=0.01, limit_s=5.0)
-UNTOUCHED = dict.fromkeys(PLAYERS, BALANCE)
-
-
-def mutant(name: str) -> tuple[Change, ...]:
-    return tuple(next(each.changes for each in MUTANTS if each.name == name))
 
 
 def nets(players: object) -> dict[str, int | None]:
@@ -116,7 +108,7 @@ async def test_an_operator_whose_answers_are_often_lost_is_undone_to_the_cent(tm
 async def test_what_an_operator_booked_twice_is_the_printed_net_effect(
     name: str, steps: tuple[Step, ...], lost: int, tmp_path: Path
 ) -> None:
-    async with changed_operator(tmp_path, mutant(name)) as sandbox:
+    async with changed_operator(tmp_path, changes_of(name)) as sandbox:
         result = await play(sandbox.target(), [small("small-wrong", *steps)], tmp_path / "run", run="run")
         assert differences(sandbox) == {PLAYERS[0]: -lost, PLAYERS[1]: 0}
         assert nets(result.reversal.players) == differences(sandbox)
@@ -124,7 +116,7 @@ async def test_what_an_operator_booked_twice_is_the_printed_net_effect(
 
 async def test_a_debit_that_was_booked_although_it_was_refused_is_rolled_back(tmp_path: Path) -> None:
     forged = Send(name="forged", method=Method.BET_MAKE, bet="forged", amount=STAKE, token=TokenFault.WRONG_KEY)
-    books_first = mutant("books-before-verification")
+    books_first = changes_of("books-before-verification")
     async with changed_operator(tmp_path, books_first) as sandbox:
         scenario = replace(small("small-forged", forged), expectations=(Fails(),))
         result = await play(sandbox.target(), [scenario], tmp_path / "run", run="run")
@@ -140,7 +132,7 @@ async def test_wins_that_a_wrong_operator_confirmed_are_taken_back(tmp_path: Pat
         Send(name="second", method=Method.BET_WIN, bet="a", amount=40),
         Send(name="rollback", method=Method.BET_ROLLBACK, bet="a", amount=STAKE, rollback_of="debit-a"),
     )
-    async with changed_operator(tmp_path, mutant("two-wins-credited")) as sandbox:
+    async with changed_operator(tmp_path, changes_of("two-wins-credited")) as sandbox:
         result = await play(sandbox.target(), [two_wins], tmp_path / "run", run="run")
         assert result.reversal.compensated == 1
         assert sandbox.balances() == UNTOUCHED

@@ -19,9 +19,9 @@ from predictu_dispatch.certification.schedule import phases, required_money
 from predictu_dispatch.certification.steps import AFTER, BEFORE, RESUMED, AboveBalance, Pause, Read, Send
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import StatusesSettings
-from tests.certification.sandbox import BALANCE, PLAYERS, changed_operator
+from tests.certification.mutants import changes_of
+from tests.certification.sandbox import BALANCE, PLAYERS, SHORT, UNTOUCHED, changed_operator
 from tests.certification.small_scenarios import BROKEN, ENDED, PAUSED, SMALL, STAKE, debit, end, small
-from tests.certification.test_reversal import SHORT, UNTOUCHED, mutant
 
 PING = replace(small("connection-ping", Send(name="ping", method=Method.PING)), group=Group.CONNECTION, players=())
 
@@ -118,7 +118,7 @@ def test_the_required_money_is_what_is_lost_what_is_beside_and_the_largest_scena
 
 
 async def test_a_wallet_that_moves_more_than_was_sent_stops_the_run(tmp_path: Path) -> None:
-    async with changed_operator(tmp_path, mutant("subunits-taken-for-units")) as sandbox:
+    async with changed_operator(tmp_path, changes_of("subunits-taken-for-units")) as sandbox:
         one = small("small-one", replace(debit("a"), amount=20))
         result = await play(sandbox.target(), [PING, one, ENDED], tmp_path / "run", run="run")
         _, failed, skipped = result.results

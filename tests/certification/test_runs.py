@@ -12,7 +12,7 @@ import pytest
 
 from predictu_dispatch.certification.scenario import Group
 from tests.certification.playing import SCENARIOS, described, hastened, played, verdicts
-from tests.certification.sandbox import BALANCE, PLAYERS, STATUSES, changed_operator, new_key
+from tests.certification.sandbox import PLAYERS, STATUSES, UNTOUCHED, changed_operator, new_key
 from tests.reference_operator.client import OPERATOR_ID
 from tests.support.connections import Connections, count_connections
 
@@ -25,7 +25,7 @@ async def test_a_second_run_on_the_same_sandbox_gives_the_same_verdicts(tmp_path
     async with changed_operator(tmp_path) as sandbox:
         first, second = await played(sandbox, short), await played(sandbox, short)
         assert verdicts(first) == verdicts(second), described(second)
-        assert sandbox.balances() == dict.fromkeys(PLAYERS, BALANCE)
+        assert sandbox.balances() == UNTOUCHED
 
 
 @pytest.fixture

@@ -21,4 +21,11 @@ MUTANTS: tuple[Mutant, ...] = (
     *LEDGER,
 )
 
-__all__ = ["MUTANTS", "Change", "Mutant"]
+
+def changes_of(name: str) -> tuple[Change, ...]:
+    """Return the changes of the mutant with this name."""
+    (changes,) = (each.changes for each in MUTANTS if each.name == name)
+    return tuple(changes)
+
+
+__all__ = ["MUTANTS", "Change", "Mutant", "changes_of"]
