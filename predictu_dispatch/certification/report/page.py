@@ -168,7 +168,7 @@ def _money(report: Report) -> Iterator[Html]:
     yield tag(
         "p",
         f"Undone: {_count(reversal.rolled_back, 'bet')} rolled back, {_count(reversal.compensated, 'bet')} placed and"
-        " ended to compensate wins and losses.",
+        " ended to undo wins and losses.",
     )
     head = tag("tr", *(tag("th", name, scope="col") for name in ("Player", "Before", "After", "Net effect")))
     rows = [
