@@ -17,7 +17,7 @@ from predictu_dispatch.certification.steps import Step
 
 
 class Group(StrEnum):
-    """The groups of scenarios, in the order in which they are played."""
+    """The groups of scenarios, in the order of the reports."""
 
     CONNECTION = "connection"
     SIGNATURE = "signature"

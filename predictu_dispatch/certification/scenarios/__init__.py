@@ -1,4 +1,4 @@
-"""All scenarios, in the order in which they are played. An id never changes its meaning."""
+"""All scenarios, in the order of the reports. An id never changes its meaning."""
 
 from typing import Final
 
