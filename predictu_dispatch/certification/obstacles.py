@@ -15,6 +15,7 @@ _UNREAD_ADVICE: Final = (
     "Answer BALANCE with HTTP 200, status OK and the balance as a JSON number in the agreed amount_format. If the"
     " answer is 401, compare the key and the operator id."
 )
+_MONEY_ADVICE: Final = "Correct the scenarios that failed before: one of them took the player's money."
 
 
 def too_low(player_id: str, has: str, needs: str) -> Finding:
@@ -23,7 +24,7 @@ def too_low(player_id: str, has: str, needs: str) -> Finding:
         verdict=ScenarioVerdict.FAILED,
         expected=f"player {player_id} has {needs} or more, which this scenario needs",
         observed=f"player {player_id} has {has}",
-        advice="Correct the failures ahead of this one: they took the money.",
+        advice=_MONEY_ADVICE,
         is_obstacle=True,
     )
 
@@ -47,7 +48,8 @@ def unprepared(why: str) -> Finding:
         verdict=ScenarioVerdict.FAILED,
         expected="the players have the balances that the scenario needs",
         observed=f"the scenario could not be played to its end: {why}",
-        advice="See the scenarios that failed before: one of them took the player's money.",
+        advice=_MONEY_ADVICE,
+        is_obstacle=True,
     )
 
 

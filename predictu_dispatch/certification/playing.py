@@ -239,7 +239,7 @@ def put_off_findings(put_off: Sequence[Sent]) -> tuple[Finding, ...]:
             expected="No request is put off.",
             observed=f"{_named(names)} got HTTP {codes} and had to be sent again later.",
             advice="If your sandbox limits the rate of requests, play with a lower --max-rate, and ask Predictu to set"
-            " limits.max_requests_per_s for you: a player waits while his debit is put off.",
+            " limits.max_requests_per_s for you: players wait while their debits are put off.",
             about=names[:_NAMED_MAX],
         ),
     )

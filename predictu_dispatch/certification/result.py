@@ -35,7 +35,13 @@ class ScenarioResult:
 
     @property
     def cost(self) -> str:
-        """Return what the failure costs; if no connection could be made, it shows nothing else."""
+        """Return what the fault costs; "" if something else kept the scenario from showing it.
+
+        An obstacle and a REVIEW say themselves what to do. If no connection could be made, nothing
+        else was shown.
+        """
+        if self.verdict is ScenarioVerdict.REVIEW or any(finding.is_obstacle for finding in self.findings):
+            return ""
         seen = self.observed
         if seen is not None:
             # One of a batch that found no connection hides nothing that the others show.
@@ -45,6 +51,12 @@ class ScenarioResult:
             ):
                 return UNREACHED
         return self.scenario.why
+
+    @property
+    def fix(self) -> str:
+        """Return what to do beyond what the findings advise; "" if nothing."""
+        is_shown = bool(self.findings) and self.cost == self.scenario.why
+        return self.scenario.fix if is_shown and all(each.advice != self.scenario.fix for each in self.findings) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +77,7 @@ class PlayerMoney:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reversal:
-    """What was done after the scenarios, or by --clean, so that every player has what he had."""
+    """What was done after the scenarios, or by --clean, so that every balance is as before."""
 
     rolled_back: int
     """Bets that were rolled back."""

@@ -15,7 +15,7 @@ from predictu_dispatch.core.callback import Effect
 def unresolved(bets: Iterable[Bet], players: Iterable[PlayerMoney], money: Callable[[int], str]) -> tuple[str, ...]:
     """Return one sentence for each bet that may still hold or have moved money.
 
-    If a player has exactly what he had, a debit that was never confirmed is not booked.
+    If a player has exactly the balance of before, a debit that was never confirmed is not booked.
     """
     whole = {player.player_id for player in players if player.net == 0}
     return tuple(sentence for bet in bets for sentence in _sentences(bet, money, is_whole=bet.player_id in whole))

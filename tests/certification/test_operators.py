@@ -1,4 +1,4 @@
-"""Correct operators that differ pass, and leave each player what he had by their own books."""
+"""Correct operators that differ pass, and every balance is as before by their own books."""
 
 import asyncio
 import os

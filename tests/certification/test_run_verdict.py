@@ -1,4 +1,4 @@
-"""A run passes only if nothing failed unexpectedly and every player has what he had."""
+"""A run passes only if nothing failed unexpectedly and every balance is as before."""
 
 from __future__ import annotations
 

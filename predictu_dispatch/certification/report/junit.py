@@ -86,16 +86,15 @@ def _case(report: Report, result: ScenarioResult) -> ET.Element:
 
 def _lines(report: Report, result: ScenarioResult) -> Iterator[str]:
     yield f"{result.verdict}: {result.scenario.title}"
-    is_played = not any(finding.is_obstacle for finding in result.findings)
-    if is_played:
+    if result.cost:
         yield f"What it costs: {result.cost}"
     for finding in result.findings:
         yield f"Expected: {finding.expected}"
         yield f"Observed: {finding.observed}"
         if finding.advice:
             yield f"What to do: {finding.advice}"
-    if is_played and result.scenario.fix and all(finding.advice != result.scenario.fix for finding in result.findings):
-        yield f"What to do: {result.scenario.fix}"
+    if result.fix:
+        yield f"What to do: {result.fix}"
     yield f"Play it again: {report.repeat_line(result.scenario.id)}"
 
 

@@ -55,14 +55,12 @@ def _body(report: Report, result: ScenarioResult) -> Iterator[Html]:
         yield tag("p", f"Expected until {known.until.isoformat()}: {known.reason}", class_="known")
     if problem:
         yield tag("p", f"Expected failure: {problem}", class_="known problem")
-    is_played = not any(finding.is_obstacle for finding in result.findings)
-    if is_played:
+    if result.cost:
         yield tag("p", tag("b", "What it costs. "), result.cost, class_="why")
     for finding in result.findings:
         yield _finding(finding, result.verdict)
-    advised = {finding.advice for finding in result.findings}
-    if is_played and result.findings and result.scenario.fix and result.scenario.fix not in advised:
-        yield tag("p", tag("b", "What to do. "), result.scenario.fix)
+    if result.fix:
+        yield tag("p", tag("b", "What to do. "), result.fix)
     if not result.findings and result.scenario.expectations:
         yield tag("ul", *(tag("li", each.text) for each in result.scenario.expectations), class_="expectations")
     if result.observed is not None:

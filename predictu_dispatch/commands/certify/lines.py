@@ -85,7 +85,7 @@ def print_summary(
         if one.verdict is ScenarioVerdict.WARNING:
             _print_title(one)
             _print_findings(one)
-            _print_field("do", one.scenario.fix)
+            _print_field("do", one.fix)
             print_line()
     # `reasons` has what is not undone.
     _print_reversal(replace(result.reversal, unresolved=()), result.currency, result.digits)
@@ -142,11 +142,8 @@ def _print_failure(result: ScenarioResult, expected: Sequence[ExpectedFailure], 
         if is_expected(result, [known]):
             _print_field("known", f"{known.reason} (until {known.until})")
     _print_findings(result)
-    # An obstacle, or an answer that a person must decide about, says itself what to do.
-    is_obstacle = any(finding.is_obstacle for finding in result.findings)
-    if result.verdict is ScenarioVerdict.FAILED and not is_obstacle:
-        _print_field("cost", result.cost)
-        _print_field("do", result.scenario.fix if result.cost == result.scenario.why else "")
+    _print_field("cost", result.cost)
+    _print_field("do", result.fix)
     # A line to copy is not wrapped.
     print_line(f"{_INDENT}again:    {again}")
     print_line()
