@@ -80,7 +80,7 @@ _ENDINGS: Final = {
         ("dispute --bet op_abc123 b-1", "dispute --bet op_abc123 b-1 --without-player -o b-1.zip"),
     ),
     "certify": _Ending(
-        "a scenario failed or must be reviewed, or a player's money changed",
+        "a scenario failed or must be reviewed, or a balance is not as before",
         (
             "certify op_abc123",
             "certify op_abc123 --only repetition --expect known.toml",

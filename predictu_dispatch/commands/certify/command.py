@@ -33,7 +33,7 @@ def certify(invocation: Invocation, operator: str | None, **options: Unpack[Opti
     the balances before and after, says what each fault would cost, and undoes what it booked. A
     live URL or key of the configuration is refused, and nothing is sent.
 
-    Nobody else may use the test players during a run. A run takes 70 s or more.
+    Nobody else may use the test players during a run. All scenarios together take 70 s or more.
     """
     refuse_contradictions(operator, options)
     if options["is_list"]:

@@ -74,8 +74,8 @@ class _Interruption:
         self.stop.set()
 
 
-@contextmanager
-def _interruptible(clean_line: str, *, can_stop: bool = True) -> Iterator[_Interruption]:
+def _listen_for_signals(clean_line: str, *, can_stop: bool = True) -> _Interruption:
+    """React to signals from now on, until the event loop ends."""
     interruption = _Interruption(clean_line=clean_line, can_stop=can_stop)
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
@@ -83,7 +83,7 @@ def _interruptible(clean_line: str, *, can_stop: bool = True) -> Iterator[_Inter
         if signal.getsignal(number) is not signal.SIG_IGN:
             with suppress(RuntimeError, ValueError):
                 loop.add_signal_handler(number, interruption.on_signal, number)
-    yield interruption
+    return interruption
 
 
 def play_run(
@@ -103,16 +103,16 @@ def play_run(
     folder, clean_line, progress = reports / run, chosen.line("--clean", run), Progress()
 
     async def played() -> tuple[RunResult, int]:
-        with _interruptible(clean_line) as interruption:
-            result = await play(
-                chosen.target,
-                scenarios,
-                folder,
-                run=run,
-                on_result=lambda one: _say(invocation, *progress.lines(one)),
-                stop=interruption.stop,
-                is_whole_suite=not only,
-            )
+        interruption = _listen_for_signals(clean_line)
+        result = await play(
+            chosen.target,
+            scenarios,
+            folder,
+            run=run,
+            on_result=lambda one: _say(invocation, *progress.lines(one)),
+            stop=interruption.stop,
+            is_whole_suite=not only,
+        )
         return result, interruption.number
 
     settings = chosen.target.settings
@@ -203,8 +203,8 @@ def clean_run(invocation: Invocation, chosen: Chosen, run: str, reports: Path) -
     line = chosen.line("--clean", run)
 
     async def cleaned() -> Reversal:
-        with _interruptible(line, can_stop=False):
-            return await clean(chosen.target, reports / run, run=run)
+        _listen_for_signals(line, can_stop=False)
+        return await clean(chosen.target, reports / run, run=run)
 
     with _refusals(invocation, line):
         reversal = asyncio.run(cleaned())
