@@ -61,7 +61,7 @@ def _list(invocation: Invocation) -> None:
 def _run(invocation: Invocation, operator: str | None, options: Options) -> None:
     from predictu_dispatch.certification.expected import read_expected  # noqa: PLC0415 - loaded only where used
     from predictu_dispatch.certification.scenarios import ALL  # noqa: PLC0415
-    from predictu_dispatch.commands.certify.playing import clean_run, play_run  # noqa: PLC0415
+    from predictu_dispatch.commands.certify.runs import clean_run, play_run  # noqa: PLC0415
     from predictu_dispatch.commands.certify.targets import from_file, from_url  # noqa: PLC0415
     from predictu_dispatch.edge.config.files import ConfigError  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Plays a run, or cleans one: signals, progress, reports and the exit code."""
+"""A run of `certify`, or the cleaning of one: signals, progress, reports and the exit code."""
 
 from __future__ import annotations
 
