@@ -37,11 +37,15 @@ class Moved:
 
     @property
     def text(self) -> str:
-        change = f"changes by {self.by:+d} subunits" if self.by else "does not change"
+        return self._text(f"{self.by:+d} subunits")
+
+    def _text(self, by: str) -> str:
+        change = f"changes by {by}" if self.by else "does not change"
         return f"The balance of player {self.player + 1} {change} {_period(self.since, self.until)}."
 
     def findings(self, seen: Observed) -> Iterator[Finding]:
-        yield from _change_findings(self, seen, lowest=self.by, highest=self.by)
+        expected = self._text(seen.money(self.by))
+        yield from _change_findings(self, seen, expected, lowest=self.by, highest=self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +78,14 @@ class MovedAsAnswered:
         unsure = [
             effect for effect, outcomes in effects if Outcome.CONFIRMED not in outcomes and outcomes & _UNKNOWN_EFFECT
         ]
-        yield from _change_findings(
-            self,
-            seen,
-            lowest=sure + sum(effect for effect in unsure if effect < 0),
-            highest=sure + sum(effect for effect in unsure if effect > 0),
-        )
+        lowest = sure + sum(effect for effect in unsure if effect < 0)
+        highest = sure + sum(effect for effect in unsure if effect > 0)
+        bounds = seen.money(lowest) if lowest == highest else f"{seen.money(lowest)} to {seen.money(highest)}"
+        yield from _change_findings(self, seen, f"{self.text[:-1]}: {bounds}.", lowest=lowest, highest=highest)
 
 
 def _change_findings(
-    expectation: Moved | MovedAsAnswered, seen: Observed, *, lowest: int, highest: int
+    expectation: Moved | MovedAsAnswered, seen: Observed, expected: str, *, lowest: int, highest: int
 ) -> Iterator[Finding]:
     since, until, player = expectation.since, expectation.until, expectation.player
     first, last = (seen.balances.get(name, {}).get(player) for name in (since, until))
@@ -91,15 +93,13 @@ def _change_findings(
         name = since if first is None else until
         yield Finding(
             verdict=ScenarioVerdict.FAILED,
-            expected=expectation.text,
+            expected=expected,
             observed=f"The balance of player {player + 1} could not be read ({name}).",
         )
     elif not lowest <= last - first <= highest:
-        bounds = seen.money(lowest) if lowest == highest else f"{seen.money(lowest)} to {seen.money(highest)}"
-        is_still = isinstance(expectation, Moved) and expectation.by == 0
         yield Finding(
             verdict=ScenarioVerdict.FAILED,
-            expected=expectation.text if is_still else f"{expectation.text[:-1]}: {bounds}.",
+            expected=expected,
             observed=f"The balance of {seen.player_ids[player]} changes by {seen.money(last - first)}, from"
             f" {seen.money(first)} to {seen.money(last)}.",
         )

@@ -118,7 +118,7 @@ def test_a_balance_moves_by_exactly_what_is_expected(
 def test_a_wrong_balance_is_told_in_money() -> None:
     seen = observed(balances={"before": (10_000,), "after": (9_000,)})
     (finding,) = Moved(by=-500).findings(seen)
-    assert finding.expected == "The balance of player 1 changes by -500 subunits from the start to the end: -5.00 EUR."
+    assert finding.expected == "The balance of player 1 changes by -5.00 EUR from the start to the end."
     assert finding.observed == "The balance of p-1 changes by -10.00 EUR, from 100.00 EUR to 90.00 EUR."
 
 
