@@ -125,6 +125,12 @@ class Booking:
         return newest is not None and newest.outcome is Outcome.REFUSED
 
     @property
+    def is_undeclared(self) -> bool:
+        """Whether the newest answer has an undeclared status, and none was a confirmation."""
+        is_applied = self.effect is Effect.APPLIED
+        return not is_applied and self.last is not None and self.last.outcome is Outcome.UNDECLARED
+
+    @property
     def last(self) -> OutcomeEntry | None:
         return self.sendings[-1].outcome
 

@@ -73,6 +73,11 @@ class Bet:
         return tuple(each for each in self.ends if each.effect is Effect.UNKNOWN and each.is_signed)
 
     @property
+    def to_ask_again(self) -> tuple[Booking, ...]:
+        """Ends with an undeclared answer; they may keep the debit from being rolled back."""
+        return tuple(each for each in self.ends if each.is_undeclared and each.is_signed) if self.to_roll_back else ()
+
+    @property
     def net(self) -> int:
         """The confirmed effect of the ended part of the bet on the player."""
         return self._accounts.net

@@ -42,8 +42,12 @@ class Journal:
         self, file: Path, descriptor: int, url_lock: int, entries: list[Entry], *, damaged: Sequence[str] = ()
     ) -> None:
         self.file = file
-        self.damaged = tuple(damaged)
-        """The lines that cannot be read; all others are undone."""
+        self.damage = tuple(
+            f"the journal {file} is damaged in {line}; if it was a request, it is not undone: compare the players'"
+            " balances, and ask the operator for bets of this run"
+            for line in damaged
+        )
+        """A sentence for each line that cannot be read; all others are undone."""
         self.entries: list[Entry] = []
         self._sendings: dict[str, list[Prepared]] = {}
         self._add(entries)

@@ -4,7 +4,8 @@ What is to do follows from the journal alone, and every request of it has a name
 reversal that was killed is continued by the next one and nothing is done twice:
 
 1. requests of unknown outcome are repeated until the answer is definite
-2. placements without a confirmed end are rolled back
+2. placements without a confirmed end are rolled back; where that is refused, ends whose answer had
+   an undeclared status are repeated once
 3. the confirmed net effect of the ended bets is compensated by one more bet for each player
 4. the balances are read; what is left was booked wrongly by the operator
 
@@ -14,7 +15,7 @@ A compensating bet that was left open by a kill is rolled back like every other 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -101,10 +102,12 @@ class Reverser:
         """Undo the whole run; return what was undone since this object exists, and what is left."""
         self._begin(patience)
         refusals: tuple[str, ...] = ()
+        asked: set[str] = set()
         for _ in range(_ROUNDS):
             was_unsettled = await self._settle()
             if self._is_unreachable:
                 break
+            was_unsettled |= await self._ask_again(asked)
             is_compensated, refusals = await self._compensate()
             if refusals or not (was_unsettled or is_compensated):
                 break
@@ -121,16 +124,9 @@ class Reverser:
         return Reversal(
             rolled_back=rolled_back - self._done_before[0],
             compensated=compensated - self._done_before[1],
-            unresolved=(*self._damage(), *unresolved(self._bets(), players, self._money), *refusals),
+            unresolved=(*self._journal.damage, *unresolved(self._bets(), players, self._money), *refusals),
             players=tuple(players),
         )
-
-    def _damage(self) -> Iterator[str]:
-        for line in self._journal.damaged:
-            yield (
-                f"the journal {self._journal.file} is damaged in {line}; if it was a request, it is not undone: compare"
-                " the players' balances, and ask the operator for bets of this run"
-            )
 
     def _begin(self, patience: Patience) -> None:
         self._patience = patience
@@ -158,6 +154,16 @@ class Reverser:
         opened = [placement for bet in self._bets(scenario_id) for placement in bet.to_roll_back]
         await run_all(partial(self._until_definite, self._undoing(placement)) for placement in opened)
         return was_unsettled or bool(opened)
+
+    async def _ask_again(self, asked: set[str]) -> bool:
+        """Repeat each end with an undeclared answer once; return whether there was any.
+
+        Its status may be declared by now, and a repetition may have another one.
+        """
+        ends = [end.request for bet in self._bets() for end in bet.to_ask_again if end.request.request_id not in asked]
+        asked |= {end.request_id for end in ends}
+        await run_all(partial(self._until_definite, end) for end in ends)
+        return bool(ends)
 
     def _undoing(self, placement: Booking) -> Prepared:
         """Return the rollback of a placement; the bytes of the first one if it was sent before."""

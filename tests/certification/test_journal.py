@@ -91,8 +91,8 @@ def test_a_damaged_line_is_named_and_the_others_are_read(line: bytes, tmp_path: 
     file.write_bytes(good + line + b"\n" + lines_of(ENTRIES[2:]))
     with Journal.open(tmp_path / "run") as journal:
         assert journal.entries == ENTRIES
-        [damaged] = journal.damaged
-    assert damaged.startswith("line 3: ")
+        [sentence] = journal.damage
+    assert "is damaged in line 3: " in sentence
 
 
 def test_a_damaged_first_line_is_named_and_nothing_is_cleaned(tmp_path: Path) -> None:

@@ -18,6 +18,23 @@ from tests.certification.mutants import Change, changes_of
 from tests.certification.sandbox import BALANCE, PLAYERS, SHORT, UNTOUCHED, Sandbox, changed_operator, new_key
 from tests.certification.small_scenarios import ENDED, PAUSED, SMALL, STAKE, Fails, debit, end, small
 
+PAYS_WITH_A_STATUS_OF_ITS_OWN = (
+    Change(
+        file="receiver.py",
+        old="        return _response(decision.reply)\n",
+        new="        reply = decision.reply\n"
+        "        if body and b'BET_WIN' in body:\n"
+        "            text = reply.body.replace('OK', 'PAID').replace('DUPLICATE', 'PAID')\n"
+        "            reply = replace(reply, body=text)\n"
+        "        return _response(reply)\n",
+    ),
+    Change(
+        file="receiver.py",
+        old="from dataclasses import dataclass\n",
+        new="from dataclasses import dataclass, replace\n",
+    ),
+)
+
 
 def nets(players: object) -> dict[str, int | None]:
     assert isinstance(players, tuple)
@@ -82,6 +99,20 @@ async def test_a_damaged_line_of_the_journal_is_named_and_all_others_are_undone(
             assert named == [True] * 3
             assert nets(cleaned.players) == dict.fromkeys(PLAYERS, 0)
             assert sandbox.balances() == UNTOUCHED
+
+
+async def test_a_win_with_an_undeclared_status_is_undone_as_soon_as_the_status_is_declared(tmp_path: Path) -> None:
+    """Its bet cannot be rolled back: it is won. The answer to a repetition has the status again."""
+    scenario = small("small-won", debit("a"), end("a", Method.BET_WIN, 1250))
+    async with changed_operator(tmp_path, PAYS_WITH_A_STATUS_OF_ITS_OWN) as sandbox:
+        folder = tmp_path / "run"
+        result = await play(sandbox.target(), [scenario], folder, run="run", patience=SHORT)
+        assert result.reversal.unresolved
+        assert nets(result.reversal.players) == {"player-1": 750, "player-2": 0} == differences(sandbox)
+        statuses = sandbox.statuses.model_copy(update={"success": ("PAID",)})
+        cleaned = await clean(replace(sandbox, statuses=statuses).target(), folder, run="run", patience=SHORT)
+        assert cleaned.unresolved == ()
+        assert sandbox.balances() == UNTOUCHED
 
 
 async def test_an_operator_whose_answers_are_often_lost_is_undone_to_the_cent(tmp_path: Path) -> None:
