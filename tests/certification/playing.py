@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from predictu_dispatch.certification.result import RunResult
+from predictu_dispatch.certification.reversal import AFTER_RUN, Patience
 from predictu_dispatch.certification.runner import play
 from predictu_dispatch.certification.scenario import Scenario, ScenarioVerdict
 from predictu_dispatch.certification.scenarios import ALL
@@ -25,11 +26,17 @@ def new_run() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-async def played(sandbox: Sandbox, scenarios: Sequence[Scenario] = ALL) -> RunResult:
+async def played(sandbox: Sandbox, scenarios: Sequence[Scenario] = ALL, *, patience: Patience = AFTER_RUN) -> RunResult:
     """Play the scenarios; the run's folder is in the sandbox's."""
     run = new_run()
-    is_whole = len(scenarios) == len(ALL)
-    return await play(sandbox.target(), scenarios, sandbox.folder / "reports" / run, run=run, is_whole_suite=is_whole)
+    return await play(
+        sandbox.target(),
+        scenarios,
+        sandbox.folder / "reports" / run,
+        run=run,
+        is_whole_suite=len(scenarios) == len(ALL),
+        patience=patience,
+    )
 
 
 @asynccontextmanager
