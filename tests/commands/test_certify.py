@@ -362,16 +362,27 @@ def test_the_scenarios_are_listed_without_a_configuration() -> None:
     assert [one["id"] for one in as_json] == [one.id for one in scenarios.ALL]
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class Command:
     """The command as a process."""
 
     def __init__(self, *words: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "predictu_dispatch", "certify", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        # A process ignores what its parent ignores: under nohup, or in the background of a shell.
+        ignored = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN]
+        for number in ignored:
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "predictu_dispatch", "certify", *words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        finally:
+            for number in ignored:
+                signal.signal(number, signal.SIG_IGN)
 
     def read_until(self, beginning: str) -> None:
         assert self.process.stdout is not None
@@ -385,7 +396,7 @@ class Command:
         return self.process.returncode, stdout, stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_stops_the_run_and_undoes_it(operator: TrialOperator, folder: Path, number: signal.Signals) -> None:
     """The scenario pauses for 70 s with its debit booked."""
     before = operator.balances()
