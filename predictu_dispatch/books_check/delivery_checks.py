@@ -54,7 +54,7 @@ def _receipt_check(predictu: PredictuLedger, operators: Sequence[OperatorLedger]
     total = sum(map(len, received.values()))
     by_callback = predictu.attempts_by_callback()
     faults = [
-        f"{operator.operator_id}: {operator.unverified} requests had no valid signature"
+        f"{operator.operator_id}: {len(operator.unverified)} requests had no valid signature"
         for operator in operators
         if operator.unverified
     ]

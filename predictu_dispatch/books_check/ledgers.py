@@ -140,13 +140,17 @@ class LedgerEntry(NamedTuple):
 
 
 class OperatorLedger(NamedTuple):
-    """An operator's side; `received` holds the verified bodies by request_id."""
+    """An operator's side.
+
+    `received` holds the verified bodies by request_id. Of an unverified arrival the operator keeps
+    the SHA-256 only; None if the body was not complete.
+    """
 
     operator_id: str
     balances: dict[str, int]
     entries: tuple[LedgerEntry, ...]
     received: dict[str, list[bytes]]
-    unverified: int
+    unverified: tuple[str | None, ...]
 
 
 # Operators store ids as text, so both sides are compared as text.
@@ -192,12 +196,8 @@ def read_operator(operator_id: str, wallet: Path) -> OperatorLedger:
     with closing(sqlite3.connect(f"{wallet.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as sql:
         sql.execute("begin")
         received: dict[str, list[bytes]] = defaultdict(list)
-        unverified = 0
-        for request_id, body, signature in sql.execute("select request_id, body, signature from callback_record"):
-            if signature == "verified":
-                received[request_id].append(body)
-            else:
-                unverified += 1
+        for request_id, body in sql.execute("select request_id, body from callback_record"):
+            received[request_id].append(body)
         entries = sql.execute(
             "select request_id, method, bet_id, player_id, amount from transactions where method <> 'DEPOSIT'"
         )
@@ -206,5 +206,5 @@ def read_operator(operator_id: str, wallet: Path) -> OperatorLedger:
             balances=dict(sql.execute("select player_id, balance from players")),
             entries=tuple(LedgerEntry(*row) for row in entries),
             received=dict(received),
-            unverified=unverified,
+            unverified=tuple(row[0] for row in sql.execute("select body_sha256 from unverified_arrivals")),
         )

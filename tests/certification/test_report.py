@@ -45,7 +45,7 @@ UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u206
 
 
 def write(result: RunResult, folder: Path, **options: Any) -> None:
-    report.write(result, folder, repeat_line=lambda scenario: f"certify op_abc123 --only {scenario}", **options)
+    report.write_reports(result, folder, repeat_line=lambda scenario: f"certify op_abc123 --only {scenario}", **options)
 
 
 def document(folder: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ VALIDATOR = jsonschema.Draft202012Validator(
 
 async def played(target: Target, folder: Path, scenarios: Collection[Scenario]) -> RunResult:
     result = await play(target, tuple(scenarios), folder, run=RUN, is_whole_suite=False, patience=IMPATIENT)
-    report.write(result, folder, repeat_line=lambda scenario: f"certify --only {scenario}")
+    report.write_reports(result, folder, repeat_line=lambda scenario: f"certify --only {scenario}")
     return result
 
 

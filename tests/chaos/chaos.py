@@ -133,7 +133,7 @@ async def judged(
     predictu = await read_predictu(environment.postgres.dsn(DATABASE))
     verdict = judge(
         predictu,
-        [operator_ledger(operator.operator_id, operator.wallet) for operator in environment.operators],
+        [operator_ledger(operator.operator_id, operator.wallet, predictu) for operator in environment.operators],
         opening=PLAYERS,
         acknowledged=producers.acknowledged,
         answers={operator.operator_id: operator.answers for operator in environment.operators},

@@ -1,10 +1,9 @@
 """The verdict on a chaos run: the check of the books, and what was acknowledged exists."""
 
 import re
-import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,15 +108,27 @@ def _recovery_s(predictu: PredictuLedger) -> tuple[float, ...]:
     return tuple(sorted(found))
 
 
-def operator_ledger(operator_id: str, wallet: Path) -> OperatorLedger:
-    """An operator's side, with the requests of daemons whose clock was wrong."""
-    received: dict[str, list[bytes]] = defaultdict(list)
-    with closing(sqlite3.connect(f"{wallet.absolute().as_uri()}?mode=ro", uri=True)) as sql:
-        for request_id, body in sql.execute(
-            "select request_id, body from callback_record where request_id is not null"
-        ):
-            received[request_id].append(body)
-    return read_operator(operator_id, wallet)._replace(received=dict(received), unverified=0)
+def operator_ledger(operator_id: str, wallet: Path, predictu: PredictuLedger) -> OperatorLedger:
+    """An operator's side, with the requests of daemons whose clock was wrong.
+
+    The operator does not verify those and keeps their hashes. A hash of no request that we sent
+    stays unverified.
+    """
+    ledger = read_operator(operator_id, wallet)
+    sent = {
+        sha256(attempt.request_body.encode()).hexdigest(): attempt
+        for attempt in predictu.attempts
+        if attempt.operator_id == operator_id and attempt.request_body is not None
+    }
+    received = defaultdict(list, ledger.received)
+    unknown: list[str | None] = []
+    for body_sha256 in ledger.unverified:
+        attempt = sent.get(body_sha256 or "")
+        if attempt is not None and attempt.request_body is not None:
+            received[attempt.request_id].append(attempt.request_body.encode())
+        elif body_sha256 is not None:
+            unknown.append(body_sha256)
+    return ledger._replace(received=dict(received), unverified=tuple(unknown))
 
 
 def history(predictu: PredictuLedger, fault: str) -> list[str]:

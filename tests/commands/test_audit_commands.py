@@ -240,4 +240,4 @@ def test_the_key_of_the_logs_needs_no_settings_and_takes_no_operator(dispatcher:
     assert json.loads(result.stdout)["private_key_file"] == str(dispatcher.parent / "audit" / "audit.pem")
     result = run(dispatcher, "keys", "new", "op_a", "--audit")
     assert result.exit_code == 2
-    assert "give either OPERATOR, or --audit alone" in result.stderr
+    assert "give either OPERATOR, or --audit or --certify alone" in result.stderr

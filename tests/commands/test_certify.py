@@ -294,7 +294,7 @@ def test_an_interruption_at_the_reports_says_that_they_are_not_complete(
     def write(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("predictu_dispatch.certification.report.write", write)
+    monkeypatch.setattr("predictu_dispatch.certification.report.write_reports", write)
     result = certify(*operator.words, *PING)
     assert result.exit_code == 130
     assert "interrupted: the reports in certify-reports/" in result.stderr

@@ -464,7 +464,7 @@ def every_small_change(
 
 
 def test_empty_books_prove_nothing() -> None:
-    operators = [OperatorLedger(operator_id=GOOD, balances=dict(PLAYERS), entries=(), received={}, unverified=0)]
+    operators = [OperatorLedger(operator_id=GOOD, balances=dict(PLAYERS), entries=(), received={}, unverified=())]
     result = result_of(PredictuLedger(bets=(), callbacks=(), attempts=(), reviews=()), operators)
     assert [check.name for check in result.checks if check.holds] == []
 

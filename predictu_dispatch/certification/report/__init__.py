@@ -23,7 +23,7 @@ SCHEMA: Final = "schema.json"
 REPORT, PAGE, JUNIT, CERTIFICATE = "report.json", "index.html", "junit.xml", "certificate.note"
 
 
-def write(
+def write_reports(
     result: RunResult,
     folder: Path,
     *,

@@ -161,7 +161,7 @@ def _reported(
     written: Sequence[Path] = ()
     unwritten = ""
     try:
-        written = report.write(
+        written = report.write_reports(
             result,
             folder,
             repeat_line=repeat_line,
