@@ -39,7 +39,7 @@ chaos: $(STAMP)
 	@$(BIN)/python -m tests.chaos.chaos $(ARGS)
 
 # Plays the whole certification against every mutant and every correct operator, and 50 times on one
-# sandbox; writes the kill matrix and its table in the documents. Takes 40 minutes on two busy cores.
+# sandbox; writes the kill matrix and its table in the documents. Takes 26 minutes on two cores.
 certification: $(STAMP)
 	@$(BIN)/python -m tests.certification.kill_matrix $(ARGS)
 	@$(BIN)/python -m tests.support.certification_documents
