@@ -29,12 +29,15 @@ from predictu_dispatch.edge.http.transport import exchange_of
 
 NEVER_READ_S: Final = 2.0
 """How long a connection stays open whose answer is not read."""
+READ_S: Final = 0.1
+"""Time for the operator's process to read a request: a reset discards what only its kernel has."""
 USER_AGENT: Final = "predictu-dispatch"
 """Production's."""
 CUT: Final = "cut"
 """The reason of a request whose connection we reset on purpose."""
 _DONE: Final = {
     Delivery.CUT_AFTER_BODY: "the connection was reset on purpose after the whole request",
+    Delivery.CUT_AT_ONCE: "the connection was reset on purpose after the whole request",
     Delivery.CUT_INSIDE_BODY: "the connection was reset on purpose inside the body",
     Delivery.NEVER_READ: "the answer was not read on purpose",
 }
@@ -111,8 +114,9 @@ async def cut(opened: Opened, *, head: bytes, body: bytes, delivery: Delivery, t
         transport.pause_reading()
         transport.write(head + (body[: len(body) // 2] if delivery is Delivery.CUT_INSIDE_BODY else body))
         fault = await _fault_of_sending(transport, until_s=started_s + timeout_s)
-        if delivery is Delivery.NEVER_READ and not fault:
-            await asyncio.sleep(NEVER_READ_S)
+        if not fault:
+            open_s = {Delivery.CUT_AFTER_BODY: READ_S, Delivery.NEVER_READ: NEVER_READ_S}.get(delivery, 0.0)
+            await asyncio.sleep(open_s)
     finally:
         opened.reset()
     return Exchange(

@@ -49,7 +49,11 @@ class Delivery(StrEnum):
 
     COMPLETE = "complete"
     CUT_AFTER_BODY = "cut_after_body"
-    """The whole request is sent and the connection is reset before the answer."""
+    """The whole request is sent. After `READ_S`, in which the operator's process reads it, the
+    connection is reset."""
+    CUT_AT_ONCE = "cut_at_once"
+    """The connection is reset as soon as the operator's host has the whole request: its process may
+    have begun, or never read it."""
     CUT_INSIDE_BODY = "cut_inside_body"
     """Half of the body is sent, then the connection is reset."""
     NEVER_READ = "never_read"

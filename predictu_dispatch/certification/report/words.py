@@ -53,6 +53,7 @@ TOKENS: Final[dict[TokenFault, str]] = {
 DELIVERIES: Final[dict[Delivery, str]] = {
     Delivery.COMPLETE: "",
     Delivery.CUT_AFTER_BODY: "connection cut after the body",
+    Delivery.CUT_AT_ONCE: "connection cut directly after the body",
     Delivery.CUT_INSIDE_BODY: "connection cut inside the body",
     Delivery.NEVER_READ: "answer not read",
 }

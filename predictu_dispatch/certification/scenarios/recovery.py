@@ -169,7 +169,7 @@ SCENARIOS: Final = (
         why="If a network or a proxy fails, Predictu repeats everything that was in flight. Fifty debits of 5.00 EUR"
         " that are booked twice take 250.00 EUR too much.",
         steps=(
-            _batch("debits", delivery=Delivery.CUT_AFTER_BODY),
+            _batch("debits", delivery=Delivery.CUT_AT_ONCE),
             _batch("debits-again", again="debits"),
             Read(name=_REPEATED),
             _batch("debits-once-more", again="debits"),
@@ -188,7 +188,7 @@ SCENARIOS: Final = (
         why="If the network is down for longer than a bet can wait, Predictu rolls back everything that was in flight."
         " Each debit that you book after its rollback takes 5.00 EUR for a bet that does not exist.",
         steps=(
-            _batch("debits", delivery=Delivery.CUT_AFTER_BODY),
+            _batch("debits", delivery=Delivery.CUT_AT_ONCE),
             _batch("rollbacks", Method.BET_ROLLBACK),
             Read(name="asked"),
             _batch("rollbacks-again", Method.BET_ROLLBACK, again="rollbacks"),
