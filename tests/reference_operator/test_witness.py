@@ -41,7 +41,7 @@ async def test_it_cosigns_every_size_that_continues_the_last_one_also_after_a_ki
             assert signature.key.algorithm is Algorithm.COSIGNATURE_V1
             assert abs((signature.time_s or 0) - time.time()) < 60
             operator.process.kill()
-            # Otherwise the signal that ends an operator reaps it, and asyncio does not know its code.
+            # Otherwise the signal that ends an operator reaps it, and asyncio reports 255.
             await operator.process.wait()
     assert len(vkeys) == 1, "the key is kept"
     assert (tmp_path / "wallet.db-witness.pem").stat().st_mode & 0o777 == 0o600
