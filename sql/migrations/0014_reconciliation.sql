@@ -43,6 +43,9 @@ create table predictu_dispatch.reconciliation_run (
     given_from       timestamptz,
     given_until      timestamptz,
     rows_ours        bigint,
+    -- [{"currency", "day", "ours", "theirs"}]: read from `ledger` and from the lines, independently of
+    -- the items, to check them.
+    sums             jsonb not null default '[]',
     started_at       timestamptz not null default clock_timestamp(),
     -- Null for a run that has not finished: it counts for nothing.
     finished_at      timestamptz,
