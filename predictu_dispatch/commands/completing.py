@@ -48,7 +48,8 @@ def complete_operators(command: click.Command) -> None:
         elif _BET in param.opts and param.nargs > 1:
             param.type = OperatorAndBet()
     if isinstance(command, click.Group):
-        for verb in command.commands.values():
+        own = getattr(command, "without_verb", None)
+        for verb in (*command.commands.values(), *([own] if own else [])):
             complete_operators(verb)
 
 

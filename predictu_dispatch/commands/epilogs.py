@@ -89,6 +89,13 @@ _ENDINGS: Final = {
         ),
         uses_database=False,
     ),
+    "reconcile": _Ending(
+        "a difference is open, or the run is not complete",
+        (
+            "reconcile op_abc123 --day 2026-11-21 ledger-20261121.csv",
+            "reconcile op_abc123 --from 2026-11-01 --until 2026-11-07 \\\n    *.csv.gz",
+        ),
+    ),
     "retain": _Ending(f"{_REFUSED}, or another run is active", ("retain --dry-run", "retain")),
     "currencies list": _Ending(_REFUSED, ("currencies", "currencies list --json")),
     "currencies add": _Ending("the code has other digits", ("currencies add USDT 6",)),
@@ -102,7 +109,7 @@ def add_epilogs(verb: str, command: click.Command) -> None:
     if isinstance(command, click.Group):
         for name, one in command.commands.items():
             add_epilogs(f"{verb} {name}", one)
-    elif verb in _ENDINGS and command.epilog is None:
+    if verb in _ENDINGS and command.epilog is None:
         command.epilog = _epilog(_ENDINGS[verb])
 
 

@@ -68,6 +68,7 @@ _NEEDED_ROLES: Final = {
     "audit checkpoint": f"the role {_AUDITS}",
     "audit policy": f"the role {_AUDITS}",
     "audit export": f"the role {_AUDITS}",
+    "reconcile": "the role predictu_reconciler",
     "retain": "the role predictu_retention",
     "dispute": "the role predictu_auditor",
     "currencies list": "the role predictu_support, predictu_operations or predictu_auditor",

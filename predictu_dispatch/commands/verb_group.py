@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import click
 from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from click.shell_completion import CompletionItem
 
 _SUGGESTIONS_MAX: Final = 3
 _SIMILARITY_MIN: Final = 0.6
@@ -22,6 +24,45 @@ class VerbGroup(click.Group):
     """What somebody may type, and the verb that does it."""
     elsewhere: ClassVar[Mapping[str, Collection[str]]] = {}
     """The verbs of its groups, which somebody may type without the group."""
+    without_verb: ClassVar[click.Command | None] = None
+    """What the group does if its first word is none of its verbs; its help shows both."""
+
+    @override
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        own = self.without_verb
+        if own is not None and args and args[0] not in self.commands and not self._asks_for_help(args, parent):
+            return own.make_context(info_name, args, parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    @staticmethod
+    def _asks_for_help(args: list[str], parent: click.Context | None) -> bool:
+        return parent is not None and any(name in args for name in parent.help_option_names)
+
+    @override
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.without_verb is None:
+            super().format_usage(ctx, formatter)
+            return
+        self.without_verb.format_usage(ctx, formatter)
+        formatter.write_usage(ctx.command_path, " ".join(super().collect_usage_pieces(ctx)[1:]), prefix="       ")
+
+    @override
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.without_verb is None:
+            super().format_options(ctx, formatter)
+            return
+        self.without_verb.format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        own = super().shell_complete(ctx, incomplete)
+        if self.without_verb is None or incomplete.startswith("-"):
+            return own
+        arguments = (one for one in self.without_verb.params if isinstance(one, click.Argument))
+        return own + next(arguments).shell_complete(ctx, incomplete)
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

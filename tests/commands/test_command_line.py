@@ -32,6 +32,8 @@ def verbs() -> dict[str, click.Command]:
         command = main.get_command(context, name)
         assert command is not None
         found |= {f"{name} {one}": verb for one, verb in getattr(command, "commands", {}).items()} or {name: command}
+        if getattr(command, "without_verb", None):
+            found[name] = command
     return found
 
 
@@ -69,8 +71,8 @@ def test_a_group_without_a_verb_prints_its_help() -> None:
 
 def test_the_verbs_of_groups_are_suggested() -> None:
     listed = {f"{group} {verb}" for group, names in main.elsewhere.items() for verb in names}
-    # `status` alone is a verb of its own.
-    assert listed == {verb for verb in verbs() if " " in verb} - {"audit status"}
+    # `status` and `show` alone are verbs of their own.
+    assert listed == {verb for verb in verbs() if " " in verb} - {"audit status", "reconcile show"}
 
 
 @pytest.mark.parametrize("verb", [verb for verb in verbs() if verb != "reference-operator"])
@@ -141,6 +143,8 @@ def test_completion_knows_verbs_options_methods_operators_scenarios_and_runs(
         "retry --operator op_a --method BET_W": ["BET_WIN"],
         "show --bet op": ["op_a", "op_b"],
         "show --bet op_a ": [],
+        "reconcile op": ["op_a", "op_b"],
+        "reconcile op_a --unr": ["--unreadable"],
         "completion ": ["bash", "zsh", "fish"],
         "certify op_a --only mon": ["money", *money],
         "certify op_a --clean 2026": ["20261130-101502-3f2a", "20261129-101502-3f2a"],
@@ -172,7 +176,11 @@ def test_each_shell_gets_its_script(shell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["--help", *(f"{verb} --help" for verb in ("status", "show", "find", "why", "ping", "keys", "certify"))]
+    "line",
+    [
+        "--help",
+        *(f"{verb} --help" for verb in ("status", "show", "find", "why", "ping", "keys", "certify", "reconcile")),
+    ],
 )
 @pytest.mark.parametrize("variable", ["", "bash_complete"])
 def test_neither_help_nor_completion_imports_what_is_slow(variable: str, line: str) -> None:

@@ -1,0 +1,48 @@
+"""The group `reconcile`, which without one of its verbs reconciles an operator's ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Final
+
+import click
+from typing_extensions import Unpack
+
+from predictu_dispatch.commands.invocation import Invocation, common_options
+from predictu_dispatch.commands.reconcile.options import Options, period_of, reconcile_options
+from predictu_dispatch.commands.verb_group import VerbGroup
+
+
+@click.command()
+@reconcile_options
+@common_options
+def run(invocation: Invocation, operator: str, files: tuple[Path, ...], **options: Unpack[Options]) -> None:
+    """Compare our records with an operator's ledger, to the cent."""
+    period_of(options)
+    del invocation, operator, files
+
+
+class _ReconcileGroup(VerbGroup):
+    without_verb = run
+    synonyms: ClassVar = {"differences": "list", "runs": "list", "approve": "accept"}
+
+
+@click.group(cls=_ReconcileGroup)
+def reconcile() -> None:
+    """Compare our records with an operator's ledger, to the cent.
+
+    Each callback and each line of the ledger gets exactly one class, and the differences of all
+    classes add up. FILE is the ledger as the operator exports it; [reconcile] in the operator's
+    file says how it is written. Without FILE it is fetched from [reconcile] url.
+
+    A run computes everything from the start: given a file that came late, it closes the differences
+    that the file explains.
+
+    The database login needs the role predictu_reconciler.
+    """
+
+
+_VERBS: Final[tuple[click.Command, ...]] = ()
+
+for _verb in _VERBS:
+    reconcile.add_command(_verb)
