@@ -199,6 +199,60 @@ CREATE FUNCTION predictu_dispatch.abandonment_of(operator_id text, request_id uu
      where c.operator_id = abandonment_of.operator_id and c.request_id = abandonment_of.request_id
 $$;
 
+CREATE TABLE predictu_dispatch.reconciliation_item (
+    operator_id text NOT NULL,
+    run_id uuid NOT NULL,
+    item_id uuid NOT NULL,
+    key text NOT NULL,
+    class text NOT NULL,
+    request_id uuid,
+    method text,
+    bet_id text,
+    player_id text,
+    transaction_id text,
+    currency text NOT NULL,
+    day date NOT NULL,
+    confirmed_at timestamp with time zone,
+    amounts jsonb NOT NULL,
+    lines jsonb NOT NULL,
+    disputed numeric NOT NULL,
+    is_open boolean DEFAULT false NOT NULL
+);
+
+CREATE FUNCTION predictu_dispatch.accept_difference(operator_id text, item_id uuid, reason text, by text) RETURNS predictu_dispatch.reconciliation_item
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.reconciliation_item;
+    logins text[];
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('accept', reason, by);
+    locked := predictu_dispatch.lock_difference('accept', operator_id, item_id);
+    select array_agg(e.database_role) into logins from predictu_dispatch.intervention e
+     where e.operator_id = operator_id and e.action = 'explain' and e.before ->> 'item_id' = item_id::text;
+    if logins is null then
+        raise exception using errcode = 'PD005',
+            message = format('accept of difference %s is refused: nobody has explained it', item_id),
+            hint = format('To explain it: predictu-dispatch reconcile explain %s --reason TEXT', item_id);
+    elsif session_user = any (logins) then
+        raise exception using errcode = 'PD005',
+            message = format('accept of difference %s is refused: database login %s has explained it', item_id,
+                             session_user),
+            hint = 'Somebody who has not explained it must accept it, with a database login of their own.';
+    end if;
+    perform predictu_dispatch.record_intervention('accept',
+        to_jsonb(locked) || jsonb_build_object('state', 'explained'),
+        to_jsonb(locked) || jsonb_build_object('state', 'accepted'), reason, by, clock_timestamp());
+    update predictu_dispatch.reconciliation_item i set is_open = false
+     where i.operator_id = operator_id and i.item_id = item_id and i.is_open
+    returning i.* into locked;
+    return locked;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.add_currency(currency text, minor_digits integer) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -756,9 +810,7 @@ CREATE TABLE predictu_dispatch.intervention (
     before jsonb,
     after jsonb,
     written_in bigint DEFAULT ((pg_current_xact_id())::text)::bigint,
-    CONSTRAINT intervention_action_known CHECK ((action = ANY (ARRAY['pause'::text, 'resume'::text, 'retire'::text, 'retry'::text, 'cancel'::text, 'abandon'::text, 'resolve'::text]))),
-    CONSTRAINT intervention_has_a_reason CHECK (((reason IS NOT NULL) OR (action = ANY (ARRAY['resume'::text, 'retry'::text])))),
-    CONSTRAINT intervention_names_its_callback CHECK (((request_id IS NULL) = (action = ANY (ARRAY['pause'::text, 'resume'::text, 'retire'::text]))))
+    CONSTRAINT intervention_has_a_reason CHECK (((reason IS NOT NULL) OR (action = ANY (ARRAY['resume'::text, 'retry'::text]))))
 );
 
 CREATE FUNCTION predictu_dispatch.audit_intervention_entry(i predictu_dispatch.intervention) RETURNS bytea
@@ -1624,6 +1676,10 @@ CREATE FUNCTION predictu_dispatch.differ_in_one_letter(a text, b text) RETURNS b
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (SELECT ((substr(differ_in_one_letter.a, (i.i + 1)) = substr(differ_in_one_letter.b, (i.i + 1))) OR (substr(differ_in_one_letter.a, i.i) = substr(differ_in_one_letter.b, (i.i + 1))) OR (substr(differ_in_one_letter.a, (i.i + 1)) = substr(differ_in_one_letter.b, i.i)) OR ((substr(differ_in_one_letter.a, i.i, 1) = substr(differ_in_one_letter.b, (i.i + 1), 1)) AND (substr(differ_in_one_letter.a, (i.i + 1), 1) = substr(differ_in_one_letter.b, i.i, 1)) AND (substr(differ_in_one_letter.a, (i.i + 2)) = substr(differ_in_one_letter.b, (i.i + 2))))) FROM generate_series(1, (length(differ_in_one_letter.b) + 1)) i(i) WHERE ((substr(differ_in_one_letter.a, i.i, 1) <> substr(differ_in_one_letter.b, i.i, 1)) AND (abs((length(differ_in_one_letter.a) - length(differ_in_one_letter.b))) <= 1)) ORDER BY i.i LIMIT 1);
 
+CREATE FUNCTION predictu_dispatch.difference_classes() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ARRAY['ours'::text, 'booked_twice'::text, 'currency_differs'::text, 'player_differs'::text, 'amount_differs'::text, 'booked_though_rejected'::text, 'booked_though_never_sent'::text, 'debit_standing'::text, 'rolled_back_but_credited'::text, 'two_ends'::text, 'missing_there'::text, 'missing_here'::text];
+
 CREATE TABLE predictu_dispatch.operator (
     operator_id text NOT NULL,
     enabled boolean NOT NULL,
@@ -2032,6 +2088,28 @@ begin
                      and not exists (select from predictu_dispatch.attempt_default d where d.started_at >= cutoff) end
      order by named.kind desc, named.part;
 end $_$;
+
+CREATE FUNCTION predictu_dispatch.explain_difference(operator_id text, item_id uuid, reason text, by text) RETURNS predictu_dispatch.reconciliation_item
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.reconciliation_item;
+    is_explained boolean;
+begin
+    perform predictu_dispatch.commit_durably();
+    perform predictu_dispatch.check_intervention('explain', reason, by);
+    locked := predictu_dispatch.lock_difference('explain', operator_id, item_id);
+    is_explained := exists (
+        select from predictu_dispatch.intervention e
+         where e.operator_id = operator_id and e.action = 'explain' and e.before ->> 'item_id' = item_id::text);
+    perform predictu_dispatch.record_intervention('explain',
+        to_jsonb(locked) || jsonb_build_object('state', case when is_explained then 'explained' else 'open' end),
+        to_jsonb(locked) || jsonb_build_object('state', 'explained'), reason, by, clock_timestamp());
+    return locked;
+end $$;
 
 CREATE FUNCTION predictu_dispatch.fleet_figures(instance text) RETURNS TABLE(figures jsonb, age_s double precision)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2631,6 +2709,50 @@ exception when lock_not_available then
         format('callback %s of operator %s, or its bet,', request_id, quote_literal(operator_id)));
 end $$;
 
+CREATE FUNCTION predictu_dispatch.lock_difference(action text, operator_id text, item_id uuid) RETURNS predictu_dispatch.reconciliation_item
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    locked predictu_dispatch.reconciliation_item;
+    known record;
+begin
+    perform predictu_dispatch.take_lock(format('differences of %s', operator_id), waits => true);
+    -- A statement of its own sees everything that was committed before the lock was granted.
+    select i.* into locked from predictu_dispatch.reconciliation_item i
+     where i.operator_id = operator_id and i.item_id = item_id and i.is_open
+       for no key update;
+    if found then
+        return locked;
+    end if;
+    select i.class, r.finished_at into known
+      from predictu_dispatch.reconciliation_item i
+      join predictu_dispatch.reconciliation_run r on r.operator_id = i.operator_id and r.run_id = i.run_id
+     where i.operator_id = operator_id and i.item_id = item_id and r.finished_at is not null
+     order by r.finished_at desc limit 1;
+    if not found then
+        raise exception using errcode = 'PD005',
+            message = format('%s of %s is refused: operator %s has no such difference', action,
+                             coalesce(item_id::text, 'NULL'), coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
+            hint = 'To list the open differences: predictu-dispatch reconcile list';
+    elsif known.class <> all (predictu_dispatch.difference_classes()) then
+        raise exception using errcode = 'PD005',
+            message = format('%s of %s is refused: it is %s, which is no difference', action, item_id, known.class),
+            hint = format('To see it: predictu-dispatch reconcile show %s', item_id);
+    end if;
+    raise exception using errcode = 'PD005',
+        message = format('%s of difference %s is refused: %s', action, item_id, coalesce((
+            select format('%s accepted it at %s: %s', a.done_by, predictu_dispatch.format_utc(a.done_at), a.reason)
+              from predictu_dispatch.intervention a
+             where a.operator_id = operator_id and a.action = 'accept' and a.before ->> 'item_id' = item_id::text
+             order by a.done_at desc limit 1
+        ), format('it is not open, because a run after %s closed it', predictu_dispatch.format_utc(known.finished_at)))),
+        hint = format('To see it: predictu-dispatch reconcile show %s', item_id);
+exception when lock_not_available then
+    perform predictu_dispatch.refuse_locked(format('a difference of operator %s', quote_literal(operator_id)));
+end $$;
+
 CREATE FUNCTION predictu_dispatch.lock_operator(operator_id text) RETURNS predictu_dispatch.operator
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2846,6 +2968,40 @@ CREATE FUNCTION predictu_dispatch.notify_outcome() RETURNS trigger
 begin
     perform predictu_dispatch.notify('predictu_dispatch_outcome', new.operator_id || ' ' || new.request_id);
     return null;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.open_differences(operator_id text, run_id uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    run predictu_dispatch.reconciliation_run;
+    open_before uuid[];
+    open_after uuid[];
+begin
+    -- Runs and acceptances of one operator wait for each other: the newest run is the last one here.
+    perform predictu_dispatch.take_lock(format('differences of %s', operator_id), waits => true);
+    select r.* into strict run from predictu_dispatch.reconciliation_run r
+     where r.operator_id = operator_id and r.run_id = run_id;
+    select coalesce(array_agg(i.item_id), '{}') into open_before from predictu_dispatch.reconciliation_item i
+     where i.operator_id = operator_id and i.is_open;
+    update predictu_dispatch.reconciliation_item i set is_open = false
+     where i.operator_id = operator_id and i.is_open
+       and (i.day between run.first_day and run.last_day
+            or i.key in (select n.key from predictu_dispatch.reconciliation_item n
+                          where n.operator_id = operator_id and n.run_id = run_id));
+    update predictu_dispatch.reconciliation_item i set is_open = true
+     where i.operator_id = operator_id and i.run_id = run_id and i.class = any (predictu_dispatch.difference_classes())
+       and not exists (
+           select from predictu_dispatch.intervention a
+            where a.operator_id = i.operator_id and a.action = 'accept' and a.before ->> 'item_id' = i.item_id::text);
+    select coalesce(array_agg(i.item_id), '{}') into open_after from predictu_dispatch.reconciliation_item i
+     where i.operator_id = operator_id and i.is_open;
+    update predictu_dispatch.reconciliation_run r
+       set opened = (select count(*) from (select unnest(open_after) except select unnest(open_before)) as opened),
+           closed = (select count(*) from (select unnest(open_before) except select unnest(open_after)) as closed)
+     where r.operator_id = operator_id and r.run_id = run_id;
 end $$;
 
 CREATE FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) RETURNS TABLE(state text, reason text, effect text, operator_status text, operator_transaction_id text, balance bigint, finished_at timestamp with time zone)
@@ -3302,7 +3458,8 @@ CREATE FUNCTION predictu_dispatch.record_intervention(action text, before jsonb,
            (select jsonb_object_agg(b.key, b.value) from jsonb_each(before) b where b.key = any (decisive.columns)),
            (select jsonb_object_agg(a.key, a.value) from jsonb_each(after) a where a.key = any (decisive.columns))
       from (values (array['state', 'reason', 'effect', 'attempts', 'review_since', 'warning', 'paused_at',
-                          'paused_by', 'pause_reason', 'retired_at', 'retired_by', 'retire_reason'])) decisive (columns)
+                          'paused_by', 'pause_reason', 'retired_at', 'retired_by', 'retire_reason',
+                          'item_id', 'run_id', 'key', 'class', 'amounts', 'currency', 'disputed'])) decisive (columns)
 $$;
 
 CREATE FUNCTION predictu_dispatch.record_verification(operator_id text, size bigint, faults bigint, first_faults jsonb) RETURNS void
@@ -4755,6 +4912,95 @@ CREATE TABLE predictu_dispatch.purge_cursor (
 
 ALTER TABLE ONLY predictu_dispatch.purge_cursor REPLICA IDENTITY FULL;
 
+CREATE UNLOGGED TABLE predictu_dispatch.reconciliation_line (
+    operator_id text NOT NULL,
+    run_id uuid NOT NULL,
+    source integer NOT NULL,
+    line bigint NOT NULL,
+    booked_at timestamp with time zone NOT NULL,
+    day date NOT NULL,
+    transaction_id text,
+    request_id uuid,
+    method text,
+    bet_id text,
+    player_id text,
+    currency text NOT NULL,
+    amount bigint NOT NULL,
+    is_debit boolean NOT NULL
+);
+
+CREATE VIEW predictu_dispatch.reconciliation_open AS
+ SELECT operator_id,
+    item_id,
+    run_id,
+    class,
+    currency,
+    disputed,
+    day,
+    key,
+    request_id,
+    method,
+    bet_id,
+    player_id,
+    transaction_id,
+    confirmed_at,
+    amounts,
+    lines
+   FROM predictu_dispatch.reconciliation_item i
+  WHERE is_open;
+
+CREATE TABLE predictu_dispatch.reconciliation_run (
+    operator_id text NOT NULL,
+    run_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    first_day date NOT NULL,
+    last_day date NOT NULL,
+    time_zone text NOT NULL,
+    day_starts time without time zone NOT NULL,
+    day_edges timestamp with time zone[] NOT NULL,
+    settle_s double precision NOT NULL,
+    no_end_days integer NOT NULL,
+    cut_at timestamp with time zone NOT NULL,
+    sources jsonb DEFAULT '[]'::jsonb NOT NULL,
+    lines_read bigint DEFAULT 0 NOT NULL,
+    lines_ignored bigint DEFAULT 0 NOT NULL,
+    lines_unreadable bigint DEFAULT 0 NOT NULL,
+    given_from timestamp with time zone,
+    given_until timestamp with time zone,
+    rows_ours bigint,
+    sums jsonb DEFAULT '[]'::jsonb NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    finished_at timestamp with time zone,
+    is_complete boolean DEFAULT false NOT NULL,
+    opened bigint,
+    closed bigint,
+    done_by text NOT NULL,
+    database_role text DEFAULT SESSION_USER NOT NULL,
+    CONSTRAINT reconciliation_run_check CHECK ((last_day >= first_day))
+);
+
+CREATE TABLE predictu_dispatch.reconciliation_total (
+    operator_id text NOT NULL,
+    run_id uuid NOT NULL,
+    class text NOT NULL,
+    currency text NOT NULL,
+    day date NOT NULL,
+    items bigint NOT NULL,
+    rows_ours bigint NOT NULL,
+    rows_theirs bigint NOT NULL,
+    ours numeric NOT NULL,
+    theirs numeric NOT NULL,
+    disputed numeric NOT NULL
+);
+
+CREATE TABLE predictu_dispatch.reconciliation_unreadable (
+    operator_id text NOT NULL,
+    run_id uuid NOT NULL,
+    source integer NOT NULL,
+    line bigint NOT NULL,
+    column_name text NOT NULL,
+    why text NOT NULL
+);
+
 CREATE TABLE predictu_dispatch.retention_floor (
     months integer DEFAULT 24 NOT NULL,
     CONSTRAINT retention_floor_months_check CHECK (((months >= 1) AND (months <= 1200)))
@@ -4842,6 +5088,15 @@ ALTER TABLE ONLY predictu_dispatch.callback
 ALTER TABLE ONLY predictu_dispatch.currency
     ADD CONSTRAINT currency_pkey PRIMARY KEY (currency);
 
+ALTER TABLE predictu_dispatch.intervention
+    ADD CONSTRAINT intervention_action_known CHECK ((action = ANY (ARRAY['pause'::text, 'resume'::text, 'retire'::text, 'retry'::text, 'cancel'::text, 'abandon'::text, 'resolve'::text, 'explain'::text, 'accept'::text]))) NOT VALID;
+
+ALTER TABLE predictu_dispatch.intervention
+    ADD CONSTRAINT intervention_names_its_callback CHECK (((action = ANY (ARRAY['explain'::text, 'accept'::text])) OR ((request_id IS NULL) = (action = ANY (ARRAY['pause'::text, 'resume'::text, 'retire'::text]))))) NOT VALID;
+
+ALTER TABLE predictu_dispatch.intervention
+    ADD CONSTRAINT intervention_names_its_difference CHECK (((action <> ALL (ARRAY['explain'::text, 'accept'::text])) OR COALESCE((before ? 'item_id'::text), false))) NOT VALID;
+
 ALTER TABLE ONLY predictu_dispatch.intervention
     ADD CONSTRAINT intervention_pkey PRIMARY KEY (operator_id, intervention_id);
 
@@ -4856,6 +5111,21 @@ ALTER TABLE ONLY predictu_dispatch.operator
 
 ALTER TABLE ONLY predictu_dispatch.producer_scope
     ADD CONSTRAINT producer_scope_pkey PRIMARY KEY (operator_id, role_name);
+
+ALTER TABLE ONLY predictu_dispatch.reconciliation_item
+    ADD CONSTRAINT reconciliation_item_pkey PRIMARY KEY (operator_id, run_id, item_id);
+
+ALTER TABLE ONLY predictu_dispatch.reconciliation_line
+    ADD CONSTRAINT reconciliation_line_pkey PRIMARY KEY (operator_id, run_id, source, line);
+
+ALTER TABLE ONLY predictu_dispatch.reconciliation_run
+    ADD CONSTRAINT reconciliation_run_pkey PRIMARY KEY (operator_id, run_id);
+
+ALTER TABLE ONLY predictu_dispatch.reconciliation_total
+    ADD CONSTRAINT reconciliation_total_pkey PRIMARY KEY (operator_id, run_id, class, currency, day);
+
+ALTER TABLE ONLY predictu_dispatch.reconciliation_unreadable
+    ADD CONSTRAINT reconciliation_unreadable_pkey PRIMARY KEY (operator_id, run_id, source, line);
 
 ALTER TABLE ONLY predictu_dispatch.request_tombstone
     ADD CONSTRAINT request_tombstone_pkey PRIMARY KEY (operator_id, request_id);
@@ -4921,11 +5191,21 @@ CREATE INDEX intervention_by_time ON predictu_dispatch.intervention USING btree 
 
 CREATE INDEX intervention_of_callback ON predictu_dispatch.intervention USING btree (operator_id, request_id, done_at) WHERE (request_id IS NOT NULL);
 
+CREATE INDEX intervention_of_difference ON predictu_dispatch.intervention USING btree (operator_id, ((before ->> 'item_id'::text)), done_at) WHERE (action = ANY (ARRAY['explain'::text, 'accept'::text]));
+
 CREATE INDEX intervention_written ON predictu_dispatch.intervention USING btree (written_in);
 
 CREATE INDEX legal_hold_standing ON predictu_dispatch.legal_hold USING btree (operator_id, bet_id) WHERE (lifted_at IS NULL);
 
 CREATE INDEX producer_scope_of_role ON predictu_dispatch.producer_scope USING btree (role_name, operator_id);
+
+CREATE INDEX reconciliation_item_by_id ON predictu_dispatch.reconciliation_item USING btree (operator_id, item_id);
+
+CREATE INDEX reconciliation_item_of_key ON predictu_dispatch.reconciliation_item USING btree (operator_id, key);
+
+CREATE INDEX reconciliation_item_open ON predictu_dispatch.reconciliation_item USING btree (operator_id, request_id) WHERE is_open;
+
+CREATE INDEX reconciliation_run_newest ON predictu_dispatch.reconciliation_run USING btree (operator_id, last_day, finished_at);
 
 ALTER INDEX predictu_dispatch.attempt_decided ATTACH PARTITION predictu_dispatch.attempt_default_operator_id_request_id_attempt_started_at_c_idx;
 
@@ -5088,6 +5368,15 @@ ALTER TABLE predictu_dispatch.signing_key ENABLE ALWAYS TRIGGER signing_key_not_
 ALTER TABLE ONLY predictu_dispatch.callback
     ADD CONSTRAINT callback_operator_id_bet_id_fkey FOREIGN KEY (operator_id, bet_id) REFERENCES predictu_dispatch.bet(operator_id, bet_id);
 
+ALTER TABLE ONLY predictu_dispatch.reconciliation_item
+    ADD CONSTRAINT reconciliation_item_operator_id_run_id_fkey FOREIGN KEY (operator_id, run_id) REFERENCES predictu_dispatch.reconciliation_run(operator_id, run_id);
+
+ALTER TABLE ONLY predictu_dispatch.reconciliation_total
+    ADD CONSTRAINT reconciliation_total_operator_id_run_id_fkey FOREIGN KEY (operator_id, run_id) REFERENCES predictu_dispatch.reconciliation_run(operator_id, run_id);
+
+ALTER TABLE ONLY predictu_dispatch.reconciliation_unreadable
+    ADD CONSTRAINT reconciliation_unreadable_operator_id_run_id_fkey FOREIGN KEY (operator_id, run_id) REFERENCES predictu_dispatch.reconciliation_run(operator_id, run_id);
+
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_producer;
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_dispatcher;
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_support;
@@ -5095,11 +5384,20 @@ GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_retention;
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_operations;
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_importer;
 GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_auditor;
+GRANT USAGE ON SCHEMA predictu_dispatch TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.abandon_callback(operator_id text, request_id uuid, reason text, by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.abandon_callback(operator_id text, request_id uuid, reason text, by text) TO predictu_operations;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.abandonment_of(operator_id text, request_id uuid, is_repeated boolean) FROM PUBLIC;
+
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_item TO predictu_reconciler;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_item TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_item TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_item TO predictu_auditor;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.accept_difference(operator_id text, item_id uuid, reason text, by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.accept_difference(operator_id text, item_id uuid, reason text, by text) TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.add_currency(currency text, minor_digits integer) FROM PUBLIC;
 
@@ -5107,6 +5405,7 @@ GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.bet TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.add_rollback(bet predictu_dispatch.bet, bet_state text, callback_state text, cause text, note text) FROM PUBLIC;
 
@@ -5128,6 +5427,7 @@ GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.attempt TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.audit_entry(a predictu_dispatch.attempt) FROM PUBLIC;
 
@@ -5138,6 +5438,7 @@ GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.intervention TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.audit_intervention_entry(i predictu_dispatch.intervention) FROM PUBLIC;
 
@@ -5189,6 +5490,7 @@ GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.callback TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.cancel_callback(operator_id text, request_id uuid, reason text, by text) TO predictu_operations;
@@ -5231,10 +5533,13 @@ GRANT ALL ON FUNCTION predictu_dispatch.deregister(instance text, session_id uui
 
 REVOKE ALL ON FUNCTION predictu_dispatch.differ_in_one_letter(a text, b text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.difference_classes() FROM PUBLIC;
+
 GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.enabled_operator(operator_id text) FROM PUBLIC;
 
@@ -5252,6 +5557,9 @@ REVOKE ALL ON FUNCTION predictu_dispatch.expire_one(operator_id text, request_id
 REVOKE ALL ON FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_part text) TO predictu_retention;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.explain_difference(operator_id text, item_id uuid, reason text, by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.explain_difference(operator_id text, item_id uuid, reason text, by text) TO predictu_reconciler;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.fleet_figures(instance text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.fleet_figures(instance text) TO predictu_dispatcher;
 
@@ -5265,6 +5573,7 @@ GRANT SELECT ON TABLE predictu_dispatch.request_tombstone TO predictu_dispatcher
 GRANT SELECT ON TABLE predictu_dispatch.request_tombstone TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.request_tombstone TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.request_tombstone TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.request_tombstone TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.get_request_tombstone(operator_id text, request_id uuid) FROM PUBLIC;
 
@@ -5309,6 +5618,8 @@ GRANT ALL ON FUNCTION predictu_dispatch.leases_apart(from_at timestamp with time
 
 REVOKE ALL ON FUNCTION predictu_dispatch.lock_callback(action text, operator_id text, request_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.lock_difference(action text, operator_id text, item_id uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.lock_operator(operator_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.lock_retention(blocks integer) FROM PUBLIC;
@@ -5338,6 +5649,8 @@ REVOKE ALL ON FUNCTION predictu_dispatch.notify_due() FROM PUBLIC;
 REVOKE ALL ON FUNCTION predictu_dispatch.notify_operator() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.notify_outcome() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.open_differences(operator_id text, run_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.outcome(operator_id text, request_id uuid) TO predictu_producer;
@@ -5534,11 +5847,13 @@ GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.bet_tombstone TO predictu_reconciler;
 
 GRANT SELECT ON TABLE predictu_dispatch.currency TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.currency TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.currency TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.currency TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.currency TO predictu_reconciler;
 
 GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_support;
@@ -5561,6 +5876,30 @@ GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_retention;
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_reconciler;
+
+GRANT SELECT,INSERT,DELETE ON TABLE predictu_dispatch.reconciliation_line TO predictu_reconciler;
+
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_open TO predictu_dispatcher;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_open TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_open TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_open TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_open TO predictu_reconciler;
+
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_reconciler;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_auditor;
+
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_total TO predictu_reconciler;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_total TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_total TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_total TO predictu_auditor;
+
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_unreadable TO predictu_reconciler;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_unreadable TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_unreadable TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_unreadable TO predictu_auditor;
 
 GRANT SELECT ON TABLE predictu_dispatch.retention_floor TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.retention_floor TO predictu_support;
@@ -5571,6 +5910,7 @@ GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_retention;
 GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.schema_migration TO predictu_reconciler;
 
 GRANT SELECT ON TABLE predictu_dispatch.share TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.share TO predictu_support;

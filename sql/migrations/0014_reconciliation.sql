@@ -51,6 +51,10 @@ create table predictu_dispatch.reconciliation_run (
     finished_at      timestamptz,
     -- True if all lines could be read and the identity holds.
     is_complete      boolean not null default false,
+    -- The differences that are open since this run, and those that are not any more; see
+    -- open_differences().
+    opened           bigint,
+    closed           bigint,
     done_by          text not null,
     database_role    text not null default session_user,
     primary key (operator_id, run_id)
@@ -136,11 +140,15 @@ create table predictu_dispatch.reconciliation_item (
     lines          jsonb not null,
     -- Subunits of `currency`.
     disputed       numeric not null,
+    -- A difference that counts now; open_differences() and accept_difference() maintain it, so that
+    -- nobody has to read the runs of years.
+    is_open        boolean not null default false,
     primary key (operator_id, run_id, item_id),
     foreign key (operator_id, run_id) references predictu_dispatch.reconciliation_run
 );
 create index reconciliation_item_of_key on predictu_dispatch.reconciliation_item (operator_id, key);
 create index reconciliation_item_by_id on predictu_dispatch.reconciliation_item (operator_id, item_id);
+create index reconciliation_item_open on predictu_dispatch.reconciliation_item (operator_id, request_id) where is_open;
 
 revoke all on predictu_dispatch.reconciliation_run, predictu_dispatch.reconciliation_line,
     predictu_dispatch.reconciliation_unreadable, predictu_dispatch.reconciliation_total,
@@ -153,3 +161,22 @@ grant select on predictu_dispatch.reconciliation_run, predictu_dispatch.reconcil
     to predictu_support, predictu_operations, predictu_auditor;
 -- Only the functions write runs, totals and items; a login copies its lines.
 grant insert, delete on predictu_dispatch.reconciliation_line to predictu_reconciler;
+
+-- What people say about a difference is an intervention; a difference may have no callback. The rows
+-- that are there satisfy the narrower checks before, so they are not read while everybody waits.
+alter table predictu_dispatch.intervention
+    drop constraint intervention_action_known,
+    drop constraint intervention_names_its_callback,
+    add constraint intervention_action_known
+        check (action in ('pause', 'resume', 'retire', 'retry', 'cancel', 'abandon', 'resolve', 'explain', 'accept'))
+        not valid,
+    add constraint intervention_names_its_callback
+        check (action in ('explain', 'accept') or (request_id is null) = (action in ('pause', 'resume', 'retire')))
+        not valid,
+    add constraint intervention_names_its_difference
+        check (action not in ('explain', 'accept') or coalesce(before ? 'item_id', false)) not valid;
+comment on column predictu_dispatch.intervention.action is 'The action, such as retry, cancel, resolve, pause or explain.';
+comment on column predictu_dispatch.intervention.request_id is
+    'The callback; null if the action concerns the operator itself, or a difference without a callback.';
+comment on column predictu_dispatch.intervention.before is 'The callback, the operator or the difference before the action.';
+comment on column predictu_dispatch.intervention.after is 'The callback, the operator or the difference after the action.';

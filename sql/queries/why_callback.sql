@@ -55,7 +55,8 @@ select now() as at, c.request_id, c.operator_id, c.method, c.bet_id, c.lane, c.s
   left join lateral (
       select i.action, i.done_by, i.done_at, i.reason
         from predictu_dispatch.intervention i
-       where i.operator_id = c.operator_id and i.request_id = c.request_id
+       -- What is said about a difference changes no callback.
+       where i.operator_id = c.operator_id and i.request_id = c.request_id and i.action not in ('explain', 'accept')
        order by i.done_at desc limit 1
   ) done on true
   left join lateral (

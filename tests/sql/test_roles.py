@@ -70,10 +70,12 @@ MAY_EXECUTE["predictu_operations"] = FOR_PEOPLE | WITH_OWN_RIGHTS | {"currency_d
 FOR_RETENTION = {"retention_cutoff", "purge_finished", "expired_audit", "purge_audit"}
 """Only this role may remove rows, and it may do nothing else."""
 MAY_EXECUTE["predictu_retention"] = FOR_RETENTION
+MAY_EXECUTE["predictu_reconciler"] = {"explain_difference", "accept_difference"}
 READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_migration"}
 READABLE |= {"daemon", "share"}
 READABLE |= {"intervention", "currency"}
-READABLE |= {"request_tombstone", "bet_tombstone", "purge_cursor"}
+READABLE |= {"request_tombstone", "bet_tombstone", "purge_cursor", "reconciliation_open"}
+OF_RUNS = {"reconciliation_run", "reconciliation_unreadable", "reconciliation_total", "reconciliation_item"}
 OF_THE_LOG = {"signing_key", "audit_log", "audit_position", "audit_head", "audit_tile", "audit_checkpoint"}
 OF_THE_LOG |= {"audit_cosignature", "audit_witness", "audit_removal", "audit_verification", "legal_hold"}
 OF_THE_OWNER = {"producer_scope", "retention_floor"}
@@ -82,9 +84,9 @@ MAY_READ: dict[str, set[str]] = {
     "predictu_producer": set(),
     "predictu_importer": set(),
     "predictu_dispatcher": READABLE,
-    "predictu_operations": READABLE | OF_THE_OWNER | OF_THE_LOG,
-    "predictu_support": READABLE | OF_THE_OWNER | OF_THE_LOG,
-    "predictu_auditor": (READABLE | OF_THE_OWNER | OF_THE_LOG) - {"daemon", "share", "purge_cursor"},
+    "predictu_operations": READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS,
+    "predictu_support": READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS,
+    "predictu_auditor": (READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS) - {"daemon", "share", "purge_cursor"},
     "predictu_retention": {"schema_migration", "purge_cursor"},
 }
 MAY_EXECUTE_WITH_RIGHTS_OF_THE_OWNER = set[str]().union(*MAY_EXECUTE.values()) - WITH_OWN_RIGHTS

@@ -24,6 +24,8 @@ LOGINS = {
     "test_support": "predictu_support",
     "test_auditor": "predictu_auditor",
     "test_retention": "predictu_retention",
+    "test_reconciler": "predictu_reconciler",
+    "test_second_reconciler": "predictu_reconciler",
     "test_stranger": None,
 }
 """The tests' login roles and the group roles of each. The producer also adopts bets; a stranger may
@@ -65,6 +67,8 @@ class Database:
     support: str
     auditor: str
     retention: str
+    reconciler: str
+    second_reconciler: str
     stranger: str
 
 
@@ -124,6 +128,8 @@ async def cloned_database(server: Server, template: str) -> AsyncIterator[Databa
             support=server.dsn(name, "test_support"),
             auditor=server.dsn(name, "test_auditor"),
             retention=server.dsn(name, "test_retention"),
+            reconciler=server.dsn(name, "test_reconciler"),
+            second_reconciler=server.dsn(name, "test_second_reconciler"),
             stranger=server.dsn(name, "test_stranger"),
         )
     finally:

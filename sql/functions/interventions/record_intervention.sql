@@ -1,5 +1,5 @@
--- Writes a row of intervention. `before` and `after` are the row of the callback or the operator as
--- JSON; the columns on which manual actions depend are kept. The database adds login and address.
+-- Writes a row of intervention. `before` and `after` are the row of the callback, the operator or the
+-- difference as JSON; the columns on which manual actions depend are kept. The database adds login and address.
 create or replace function predictu_dispatch.record_intervention(
     action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamptz
 ) returns void language sql set search_path = pg_catalog, pg_temp as $$
@@ -9,7 +9,8 @@ create or replace function predictu_dispatch.record_intervention(
            (select jsonb_object_agg(b.key, b.value) from jsonb_each(before) b where b.key = any (decisive.columns)),
            (select jsonb_object_agg(a.key, a.value) from jsonb_each(after) a where a.key = any (decisive.columns))
       from (values (array['state', 'reason', 'effect', 'attempts', 'review_since', 'warning', 'paused_at',
-                          'paused_by', 'pause_reason', 'retired_at', 'retired_by', 'retire_reason'])) decisive (columns)
+                          'paused_by', 'pause_reason', 'retired_at', 'retired_by', 'retire_reason',
+                          'item_id', 'run_id', 'key', 'class', 'amounts', 'currency', 'disputed'])) decisive (columns)
 $$;
 
 revoke all on function predictu_dispatch.record_intervention from public;

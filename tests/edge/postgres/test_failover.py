@@ -110,7 +110,7 @@ async def database_of_both(pair: Pair) -> Database:
     server, name = pair.server, await create_template(pair.server)
     logins = {
         role: server.dsn(name, f"test_{role}")
-        for role in ("producer", "dispatcher", "operations", "support", "auditor", "retention", "stranger")
+        for role in (field.name for field in dataclasses.fields(Database) if field.name not in ("name", "owner"))
     }
     return Database(name=name, owner=server.dsn(name), **logins)
 

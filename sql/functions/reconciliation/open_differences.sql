@@ -1,0 +1,36 @@
+-- Opens the differences of a run whose items are complete, and closes the older ones that it
+-- replaces: those of its days, and those whose key it has. An accepted difference is not opened
+-- again. Writes into the run how many it opened and closed.
+create or replace function predictu_dispatch.open_differences(operator_id text, run_id uuid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_variable
+declare
+    run predictu_dispatch.reconciliation_run;
+    open_before uuid[];
+    open_after uuid[];
+begin
+    -- Runs and acceptances of one operator wait for each other: the newest run is the last one here.
+    perform predictu_dispatch.take_lock(format('differences of %s', operator_id), waits => true);
+    select r.* into strict run from predictu_dispatch.reconciliation_run r
+     where r.operator_id = operator_id and r.run_id = run_id;
+    select coalesce(array_agg(i.item_id), '{}') into open_before from predictu_dispatch.reconciliation_item i
+     where i.operator_id = operator_id and i.is_open;
+    update predictu_dispatch.reconciliation_item i set is_open = false
+     where i.operator_id = operator_id and i.is_open
+       and (i.day between run.first_day and run.last_day
+            or i.key in (select n.key from predictu_dispatch.reconciliation_item n
+                          where n.operator_id = operator_id and n.run_id = run_id));
+    update predictu_dispatch.reconciliation_item i set is_open = true
+     where i.operator_id = operator_id and i.run_id = run_id and i.class = any (predictu_dispatch.difference_classes())
+       and not exists (
+           select from predictu_dispatch.intervention a
+            where a.operator_id = i.operator_id and a.action = 'accept' and a.before ->> 'item_id' = i.item_id::text);
+    select coalesce(array_agg(i.item_id), '{}') into open_after from predictu_dispatch.reconciliation_item i
+     where i.operator_id = operator_id and i.is_open;
+    update predictu_dispatch.reconciliation_run r
+       set opened = (select count(*) from (select unnest(open_after) except select unnest(open_before)) as opened),
+           closed = (select count(*) from (select unnest(open_before) except select unnest(open_after)) as closed)
+     where r.operator_id = operator_id and r.run_id = run_id;
+end $$;
+
+revoke all on function predictu_dispatch.open_differences from public;

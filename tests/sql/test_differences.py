@@ -1,0 +1,212 @@
+"""Which differences are open, and what closes them."""
+
+import asyncio
+import json
+import random
+import uuid
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import asyncpg
+import pytest
+
+from predictu_dispatch.core.difference_classes import TABLE, Kind
+from tests.support.differences import ALICE, BOB, DAY, accept, explain, finished_run, ids, item, open_items
+from tests.support.harness import OPERATOR, Connection, Harness, connected, until_blocked
+from tests.support.interventions import refusal
+from tests.support.postgres import Database
+
+BY_DEFINITION = """
+with newest as (
+    select distinct on (r.operator_id, covered.day) r.operator_id, covered.day::date as day, r.run_id
+      from predictu_dispatch.reconciliation_run r
+     cross join generate_series(r.first_day::timestamp, r.last_day, '1 day') as covered (day)
+     where r.finished_at is not null
+     order by r.operator_id, covered.day, r.finished_at desc
+)
+select i.item_id
+  from predictu_dispatch.reconciliation_item i
+  join predictu_dispatch.reconciliation_run r using (operator_id, run_id)
+  join newest using (operator_id, run_id, day)
+ where i.class = any ($1)
+   and not exists (
+       select from predictu_dispatch.reconciliation_item other
+         join predictu_dispatch.reconciliation_run newer using (operator_id, run_id)
+        where other.operator_id = i.operator_id and other.key = i.key and newer.finished_at > r.finished_at)
+   and not exists (
+       select from predictu_dispatch.intervention a
+        where a.operator_id = i.operator_id and a.action = 'accept' and (a.before ->> 'item_id')::uuid = i.item_id)
+"""
+"""As predictu_dispatch/reconciliation/README.md says it, whatever was written before."""
+DIFFERENCES = [rule.name for rule in TABLE if rule.kind in (Kind.DIFFERENCE, Kind.CONTRADICTION)]
+
+
+class People(NamedTuple):
+    """Two reconcilers with logins of their own."""
+
+    alice: Connection
+    bob: Connection
+
+
+@pytest.fixture
+async def people(database: Database) -> AsyncIterator[People]:
+    async with connected(database.reconciler, 1) as [alice], connected(database.second_reconciler, 1) as [bob]:
+        yield People(alice, bob)
+
+
+async def test_the_classes_that_are_open_are_those_of_the_table(harness: Harness) -> None:
+    assert await harness.owner.fetchval("select predictu_dispatch.difference_classes()") == DIFFERENCES
+
+
+async def test_the_newest_run_of_a_day_counts_and_an_item_with_the_same_key_closes(harness: Harness) -> None:
+    owner = harness.owner
+    lost, kept, late = item("request:1"), item("request:2"), item("request:3", day=DAY + timedelta(days=1))
+    counted = item("request:4", "in_flight")
+    await finished_run(owner, lost, kept, counted)
+    assert await open_items(owner) == ids(lost, kept)
+    other = await finished_run(owner, late, first=DAY + timedelta(days=1))
+    assert await open_items(owner) == ids(lost, kept, late)
+    # The file of the first day came again, and is complete now.
+    first = await finished_run(owner, kept)
+    assert await open_items(owner) == ids(kept, late)
+    # Its key is counted only, in a run of other days.
+    last = await finished_run(owner, item("request:2", "day_differs"), first=DAY + timedelta(days=2))
+    assert await open_items(owner) == ids(late)
+    rows = await owner.fetch("select run_id, opened, closed from predictu_dispatch.reconciliation_run")
+    changes = {row["run_id"]: (row["opened"], row["closed"]) for row in rows}
+    assert [changes[run] for run in (other, first, last)] == [(1, 0), (0, 1), (0, 1)]
+
+
+async def test_what_is_open_is_as_defined_after_any_runs_and_acceptances(harness: Harness, people: People) -> None:
+    """In random histories of overlapping periods, in which keys and amounts come back."""
+    rng = random.Random(7)
+    for _ in range(60):
+        first = DAY + timedelta(days=rng.randrange(6))
+        length = rng.choice((1, 1, 1, 3, 7))
+        found = {
+            key: item(
+                key,
+                rng.choice(("missing_there", "missing_there", "booked_twice", "ours", "day_differs")),
+                day=first + timedelta(days=rng.randrange(length)),
+                ours=rng.choice((1, 2)),
+            )
+            for key in rng.sample([f"request:{n}" for n in range(12)], rng.randrange(8))
+        }
+        await finished_run(harness.owner, *found.values(), first=first, last=first + timedelta(days=length - 1))
+        for item_id in sorted(await open_items(harness.owner))[: rng.randrange(2)]:
+            await explain(people.alice, item_id)
+            await accept(people.bob, item_id)
+        expected = {row["item_id"] for row in await harness.owner.fetch(BY_DEFINITION, DIFFERENCES)}
+        assert await open_items(harness.owner) == expected
+
+
+async def test_two_logins_close_a_difference_until_its_amounts_change(harness: Harness, people: People) -> None:
+    request_id, difference = uuid.uuid4(), item("request:1", bet_id="b1")
+    await finished_run(harness.owner, {**difference, "request_id": request_id}, item("line:f.csv/7", "missing_here"))
+    item_id = difference["item_id"]
+    sqlstate, message = await refusal(accept(people.bob, item_id))
+    assert (sqlstate, "nobody has explained it" in message) == ("PD005", True)
+    await explain(people.alice, item_id)
+    await explain(people.alice, item_id, "their ticket 4711")
+    # The database knows who they are, whatever they say.
+    sqlstate, message = await refusal(accept(people.alice, item_id, by=BOB))
+    assert (sqlstate, "database login test_reconciler has explained it" in message) == ("PD005", True)
+    await accept(people.bob, item_id)
+    assert item_id not in await open_items(harness.owner)
+    for again in (accept(people.bob, item_id), explain(people.alice, item_id)):
+        sqlstate, message = await refusal(again)
+        assert (sqlstate, f"{BOB} accepted it at " in message) == ("PD005", True), message
+    await finished_run(harness.owner, difference)
+    assert item_id not in await open_items(harness.owner)
+    changed = item("request:1", ours=1300)
+    await finished_run(harness.owner, difference | changed)
+    assert changed["item_id"] in await open_items(harness.owner)
+
+    rows = await harness.owner.fetch("select * from predictu_dispatch.intervention order by done_at")
+    assert [(row["action"], row["done_by"], row["database_role"]) for row in rows] == [
+        ("explain", ALICE, "test_reconciler"),
+        ("explain", ALICE, "test_reconciler"),
+        ("accept", BOB, "test_second_reconciler"),
+    ]
+    assert {(row["request_id"], row["bet_id"]) for row in rows} == {(request_id, "b1")}
+    states = [(json.loads(row["before"])["state"], json.loads(row["after"])["state"]) for row in rows]
+    assert states == [("open", "explained"), ("explained", "explained"), ("explained", "accepted")]
+    for row in rows:
+        for recorded in (json.loads(row["before"]), json.loads(row["after"])):
+            assert recorded.items() >= {
+                ("item_id", str(item_id)),
+                ("key", "request:1"),
+                ("class", "missing_there"),
+                ("currency", "EUR"),
+                ("disputed", 1250),
+            }
+            assert recorded["amounts"] == [{"currency": "EUR", "day": str(DAY), "ours": 1250, "theirs": 0}]
+
+
+async def test_only_what_is_open_can_be_explained_or_accepted(harness: Harness, people: People) -> None:
+    gone, counted, still = item("request:1"), item("request:2", "in_flight"), item("request:3")
+    await finished_run(harness.owner, gone, counted, still)
+    await finished_run(harness.owner, counted, still)
+    for action in (explain, accept):
+        for item_id, phrase in (
+            (gone["item_id"], "it is not open, because a run after "),
+            (counted["item_id"], "it is in_flight, which is no difference"),
+            (uuid.uuid4(), f"operator '{OPERATOR}' has no such difference"),
+            (None, "of NULL is refused"),
+        ):
+            sqlstate, message = await refusal(action(people.alice, item_id))
+            assert (sqlstate, phrase in message) == ("PD005", True), message
+        for reason, by in ((" ", ALICE), (None, ALICE), ("x" * 501, ALICE), ("a reason", ""), ("a reason", None)):
+            assert (await refusal(action(people.alice, still["item_id"], reason, by)))[0] == "PD003"
+        for login in (harness.person, harness.daemon, harness.producer):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await action(login, still["item_id"])
+    assert await harness.owner.fetchval("select count(*) from predictu_dispatch.intervention") == 0
+
+
+async def test_a_run_does_not_open_what_is_being_accepted(harness: Harness, people: People) -> None:
+    """It waits for the acceptance, and sees it."""
+    difference = item("request:1")
+    await finished_run(harness.owner, difference)
+    await explain(people.alice, difference["item_id"])
+    async with people.bob.transaction():
+        await accept(people.bob, difference["item_id"])
+        run = asyncio.create_task(finished_run(harness.owner, difference))
+        await until_blocked(people.bob, harness.owner)
+    await run
+    assert await open_items(harness.owner) == set()
+
+
+async def test_an_open_transaction_refuses_the_next_person_instead_of_waiting_for_it(
+    harness: Harness, people: People
+) -> None:
+    difference = item("request:1")
+    await finished_run(harness.owner, difference)
+    async with people.alice.transaction():
+        await explain(people.alice, difference["item_id"])
+        sqlstate, message = await refusal(explain(people.bob, difference["item_id"]))
+    assert (sqlstate, f"a difference of operator '{OPERATOR}' is locked" in message) == ("PD006", True)
+
+
+async def test_what_is_said_of_a_difference_names_it_and_old_actions_still_name_a_callback(harness: Harness) -> None:
+    """Also in rows that no function of ours writes."""
+    for action, request_id, before in (
+        ("explain", None, None),
+        ("accept", uuid.uuid4(), {"state": "open"}),
+        ("forget", uuid.uuid4(), {"item_id": "1"}),
+        ("retry", None, {"item_id": "1"}),
+        ("pause", uuid.uuid4(), {}),
+    ):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await _insert(harness.owner, action, request_id, before)
+    await _insert(harness.owner, "explain", None, {"item_id": "1"})
+    await _insert(harness.owner, "retry", uuid.uuid4(), None)
+
+
+async def _insert(owner: Connection, action: str, request_id: uuid.UUID | None, before: Any) -> None:
+    await owner.execute(
+        "insert into predictu_dispatch.intervention (operator_id, request_id, action, reason, done_by, before)"
+        " values ($1, $2, $3, 'a reason', 'alice', $4)",
+        *(OPERATOR, request_id, action, None if before is None else json.dumps(before)),
+    )
