@@ -9,8 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _DAY: Final = timedelta(days=1)
+_NOT_A_PLACE: Final = ("right/", "posix/", "localtime", "posixrules", "Factory")
+"""Files beside the zones. Those in right/ count leap seconds and are 27 seconds off."""
+
+
+def time_zone(name: str) -> tzinfo:
+    """Return the time zone with this IANA name; raises ValueError with what is allowed."""
+    if name == "UTC":
+        return UTC  # Needs no database of time zones.
+    try:
+        if not name.startswith(_NOT_A_PLACE):
+            return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    raise ValueError('"UTC" or an IANA time zone that this host knows (package tzdata), such as "Europe/Malta"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +34,8 @@ class AccountingDays:
 
     zone: tzinfo
     day_starts: time = time(0)
-    """Local time of the first moment of a day. If the zone skips it, the day starts as much later."""
+    """Local time of the first moment of a day. If the zone skips it, the day starts as much later;
+    if it occurs twice, at the first one."""
 
     def start_of(self, day: date) -> datetime:
         """Return the first moment of the day, in UTC."""
@@ -27,8 +43,7 @@ class AccountingDays:
 
     def day_of(self, at: datetime) -> date:
         """Return the accounting day of a moment."""
-        local = at.astimezone(self.zone)
-        day = local.date()
+        day = at.astimezone(self.zone).date()
         # The local date is at most one day away, whatever the offset does.
         for candidate in (day + _DAY, day, day - _DAY):
             if self.start_of(candidate) <= at:

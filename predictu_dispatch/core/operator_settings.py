@@ -17,6 +17,7 @@ from pydantic_core import InitErrorDetails
 from predictu_dispatch.core.answer import BUILT_IN_STATUSES
 from predictu_dispatch.core.callback_url import url_fault
 from predictu_dispatch.core.methods import Lane
+from predictu_dispatch.core.reconcile_settings import ReconcileSettings
 from predictu_dispatch.core.section import Section
 from predictu_dispatch.core.settings import DAY_S, HOUR_S
 
@@ -240,6 +241,7 @@ class OperatorSettings(Section):
     statuses: StatusesSettings = StatusesSettings()
     tls: TlsSettings = TlsSettings()
     sandbox: SandboxSettings = SandboxSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
 
     def lane(self, lane: Lane) -> LaneSettings:
         return self.interactive if lane is Lane.INTERACTIVE else self.settlement
@@ -265,25 +267,34 @@ class OperatorSettings(Section):
     @field_validator("sandbox")
     @classmethod
     def _is_safe_to_certify(cls, sandbox: SandboxSettings, info: ValidationInfo) -> SandboxSettings:
-        fault = url_fault(
-            sandbox.callback_url,
-            allow_insecure_http=info.data.get("allow_insecure_http", True),
-            allow_private_addresses=info.data.get("allow_private_addresses", True),
-        )
-        if sandbox.callback_url and fault:
-            # The error of the inner key: the message names sandbox.callback_url.
-            error = InitErrorDetails(
-                type="value_error", loc=("callback_url",), input=sandbox.callback_url, ctx={"error": ValueError(fault)}
-            )
-            raise ValidationError.from_exception_data(cls.__name__, [error])
+        _check_url("callback_url", sandbox.callback_url, info)
         return sandbox
+
+    @field_validator("reconcile")
+    @classmethod
+    def _is_safe_to_pull_from(cls, reconcile: ReconcileSettings, info: ValidationInfo) -> ReconcileSettings:
+        _check_url("url", reconcile.url, info)
+        return reconcile
+
+
+def _check_url(key: str, url: str, info: ValidationInfo) -> None:
+    """Raise the error of an inner key, so that the message names it, if it is no safe URL."""
+    fault = url_fault(
+        url,
+        allow_insecure_http=info.data.get("allow_insecure_http", True),
+        allow_private_addresses=info.data.get("allow_private_addresses", True),
+    )
+    if url and fault:
+        error = InitErrorDetails(type="value_error", loc=(key,), input=url, ctx={"error": ValueError(fault)})
+        raise ValidationError.from_exception_data(OperatorSettings.__name__, [error])
 
 
 def settings_fingerprint(settings: OperatorSettings) -> str:
     """Return the SHA-256, lower-case hex, of all settings that a daemon uses.
 
-    Key files count by name, not by content. `sandbox` does not count: no daemon uses it.
+    Key files count by name, not by content. `sandbox` and `reconcile` do not count: no daemon uses
+    them.
     """
-    used = settings.model_dump(mode="json", exclude={"sandbox"})
+    used = settings.model_dump(mode="json", exclude={"sandbox", "reconcile"})
     canonical = json.dumps(used, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

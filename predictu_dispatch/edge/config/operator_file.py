@@ -50,7 +50,8 @@ class OperatorConfig:
     """One operator's settings, with the keys and certificates that they name.
 
     Two are equal only if the contents of keys and certificates are equal. `fingerprint` stands for
-    the settings, so that a change of `[sandbox]`, which no daemon uses, is no change.
+    the settings, so that a change of `[sandbox]` or `[reconcile]`, which no daemon uses, is no
+    change.
     """
 
     settings: OperatorSettings = field(compare=False)

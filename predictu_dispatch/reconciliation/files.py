@@ -1,0 +1,227 @@
+"""Opens an operator's ledger file: plain, gzip or zip, recognized by its content; UTF-8 only.
+
+Memory is bounded whatever the file holds. Every fault that makes the rest of a file unreadable is a
+LedgerFileError, so that it never looks like the end of the file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from predictu_dispatch.core.printable import printable
+
+RECORD_BYTES_MAX: Final = 1024 * 1024
+"""Limit of a line, and of a record of several lines."""
+_BUFFER_BYTES: Final = 256 * 1024
+_MEMBERS_MAX: Final = 1000
+_UNPACKED_RATIO_MAX: Final = 200
+"""Ledgers shrink to a tenth or twentieth; a zip bomb to a thousandth."""
+_UNPACKED_BYTES_MIN: Final = 64 * 1024 * 1024
+"""Less is never a bomb."""
+
+_GZIP: Final = b"\x1f\x8b"
+_ZIPS: Final = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+_REFUSED: Final = (
+    (codecs.BOM_UTF32_LE, "is UTF-32; it must be UTF-8"),
+    (codecs.BOM_UTF16_LE, "is UTF-16; it must be UTF-8"),
+    (codecs.BOM_UTF16_BE, "is UTF-16; it must be UTF-8"),
+    (codecs.BOM_UTF32_BE, "is UTF-32; it must be UTF-8"),
+    (b"BZh", "is bzip2; only gzip and zip are opened"),
+    (b"\xfd7zXZ", "is xz; only gzip and zip are opened"),
+    (b"\x28\xb5\x2f\xfd", "is zstd; only gzip and zip are opened"),
+    (b"7z\xbc\xaf", "is 7z; only gzip and zip are opened"),
+    (b"\xd0\xcf\x11\xe0", "is an Excel workbook; it must be text, such as CSV"),
+    (b"%PDF", "is a PDF; it must be text, such as CSV"),
+)
+_EXCEL_MEMBER: Final = "[Content_Types].xml"
+_MAC_FOLDER: Final = "__MACOSX/"
+"""Holds what macOS adds to a zip about its files."""
+_NEWLINE: Final = ord("\n")
+_WHOLE: Final = (b'"', b"\r")
+"""A line without a newline is complete if it ends with one of these."""
+
+
+class LedgerFileError(Exception):
+    """A file that cannot be read to its end: its name, the line if known, and why."""
+
+    def __init__(self, name: str, why: str, *, line: int | None = None) -> None:
+        super().__init__(f"{name}: {why}" if line is None else f"{name}: line {line}: {why}")
+        self.name = name
+        self.line = line
+        self.why = why
+
+
+class _Unpacked:
+    """Limits what is read of a packed file, in all its members together."""
+
+    def __init__(self, packed: int | None) -> None:
+        self._left = None if packed is None else max(_UNPACKED_BYTES_MIN, packed * _UNPACKED_RATIO_MAX)
+
+    def count(self, read: int, part: LedgerPart) -> None:
+        if self._left is not None:
+            self._left -= read
+            if self._left < 0:
+                raise part.fault(f"unpacks to more than {_UNPACKED_RATIO_MAX} times its size")
+
+
+class LedgerPart:
+    """The text of a file, or of one member of a zip; to be read once."""
+
+    def __init__(self, name: str, stream: io.BufferedReader, unpacked: _Unpacked) -> None:
+        self.name = name
+        self.line = 0
+        """Number of the line that was read last, from 1."""
+        self.is_cut = False
+        """True if that line has no end: it is the last one, and may be incomplete."""
+        self.record_bytes = 0
+        """Read since a reader of records set it to 0."""
+        self._stream = stream
+        self._unpacked = unpacked
+
+    def fault(self, why: str, *, line: int | None = None) -> LedgerFileError:
+        """Return the error that ends the reading of this part."""
+        return LedgerFileError(self.name, why, line=line)
+
+    def lines(self) -> Iterator[str]:
+        """Yield every line with its end. Lines end at a newline only."""
+        with _translated(self):
+            self._check_beginning()
+            while raw := self._stream.readline(RECORD_BYTES_MAX + 1):
+                self.line += 1
+                self._count(len(raw))
+                if raw[-1] != _NEWLINE:
+                    self.is_cut = not raw.endswith(_WHOLE)
+                line = raw.decode()
+                yield line.removeprefix("\ufeff") if self.line == 1 else line
+
+    def chunks(self) -> Iterator[str]:
+        """Yield the text in pieces of any length."""
+        decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        newlines = 0
+        with _translated(self):
+            self._check_beginning()
+            while raw := self._stream.read1(_BUFFER_BYTES):
+                self._unpacked.count(len(raw), self)
+                self.line = newlines + 1
+                newlines += raw.count(b"\n")
+                yield decoder.decode(raw)
+            decoder.decode(b"", final=True)
+
+    def _count(self, read: int) -> None:
+        self._unpacked.count(read, self)
+        self.record_bytes += read
+        if self.record_bytes > RECORD_BYTES_MAX:
+            raise self.fault(f"a record has more than {RECORD_BYTES_MAX} bytes", line=self.line)
+
+    def _check_beginning(self) -> None:
+        beginning = self._stream.peek(8)[:8]
+        if beginning.startswith((_GZIP, *_ZIPS)):
+            raise self.fault("is an archive in an archive; pack the ledger once")
+        if why := next((why for magic, why in _REFUSED if beginning.startswith(magic)), None):
+            raise self.fault(why)
+        if b"\0" in beginning[:4]:
+            raise self.fault("is UTF-16 or not text; it must be UTF-8")
+
+
+class LedgerFile:
+    """An open file."""
+
+    def __init__(self, name: str, file: io.BufferedReader) -> None:
+        self.name = name
+        self._file = file
+        self._version = _version(file)
+        self.size_bytes = self._version[0]
+        self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        """Lower-case hex, of the file as it was given."""
+
+    def parts(self) -> Iterator[LedgerPart]:
+        """Yield the file, or the members of a zip; each must be read before the next one."""
+        with _translated(self):
+            self._file.seek(0)
+            beginning = self._file.peek(4)
+            if beginning.startswith(_ZIPS):
+                yield from self._members()
+            elif beginning.startswith(_GZIP):
+                with gzip.GzipFile(fileobj=self._file) as unpacked:
+                    yield LedgerPart(self.name, _buffered(unpacked), _Unpacked(self.size_bytes))
+            else:
+                yield LedgerPart(self.name, self._file, _Unpacked(None))
+            if _version(self._file) != self._version:
+                raise LedgerFileError(self.name, "changed while it was read")
+
+    def _members(self) -> Iterator[LedgerPart]:
+        unpacked = _Unpacked(self.size_bytes)
+        with zipfile.ZipFile(self._file) as archive:
+            members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith(_MAC_FOLDER)]
+            if not 0 < len(members) <= _MEMBERS_MAX:
+                raise LedgerFileError(self.name, f"has {len(members)} files; a zip has 1 to {_MEMBERS_MAX}")
+            if any(member.filename == _EXCEL_MEMBER for member in members):
+                raise LedgerFileError(self.name, "is an Excel workbook; it must be text, such as CSV")
+            for member in members:
+                name = f"{self.name}/{printable(member.filename)}"
+                if member.flag_bits & 1:
+                    raise LedgerFileError(name, "is encrypted")
+                with archive.open(member) as content:
+                    yield LedgerPart(name, _buffered(content), unpacked)
+
+
+@contextmanager
+def open_ledger(path: Path) -> Iterator[LedgerFile]:
+    """Open a ledger file and compute its hash; raises LedgerFileError."""
+    name = printable(path.name or str(path))
+    try:
+        # A pipe has no size, cannot be read twice, and may block.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise LedgerFileError(printable(str(path)), "is not a regular file")
+        file = _buffered(io.FileIO(path))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise LedgerFileError(printable(str(path)), why.lower()) from error
+    with file:
+        try:
+            ledger = LedgerFile(name, file)
+        except OSError as error:
+            raise LedgerFileError(name, f"cannot be read: {error.strerror or error}".lower()) from error
+        yield ledger
+
+
+def _version(file: io.BufferedReader) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+def _buffered(stream: object) -> io.BufferedReader:
+    return io.BufferedReader(stream, _BUFFER_BYTES)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _translated(source: LedgerPart | LedgerFile) -> Iterator[None]:
+    """Turn what reading may raise into LedgerFileError."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        line = None
+        if isinstance(source, LedgerPart):
+            line = source.line + error.object.count(b"\n", 0, error.start)
+        raise LedgerFileError(source.name, "is not UTF-8", line=line) from error
+    except EOFError as error:
+        raise LedgerFileError(source.name, "is truncated: the archive has no end") from error
+    except (zlib.error, lzma.LZMAError, struct.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        raise LedgerFileError(source.name, f"is damaged: {error}") from error
+    except NotImplementedError as error:
+        raise LedgerFileError(source.name, f"cannot be unpacked: {error}") from error
+    except OSError as error:
+        raise LedgerFileError(source.name, f"cannot be read: {error.strerror or error}") from error

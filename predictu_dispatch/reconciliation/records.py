@@ -1,0 +1,115 @@
+"""Reads the records of a ledger's part in each format, with our names of the columns.
+
+A record that cannot be read is a RecordFault, and the next one follows. What makes the rest of the
+part unreadable raises LedgerFileError.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from predictu_dispatch.core.reconcile_settings import ReconcileColumns, ReconcileSettings
+from predictu_dispatch.core.settings import shown
+from predictu_dispatch.reconciliation.files import LedgerPart
+from predictu_dispatch.reconciliation.json_records import read_json, read_ndjson
+from predictu_dispatch.reconciliation.record import Record, RecordFault
+
+_DELIMITERS: Final = ",;\t|"
+_COLUMNS_SHOWN: Final = 20
+
+
+def read_records(part: LedgerPart, settings: ReconcileSettings) -> Iterator[Record | RecordFault]:
+    """Yield every record of a part; raises LedgerFileError."""
+    match settings.format:
+        case "csv":
+            return _read_csv(part, settings)
+        case "ndjson":
+            return read_ndjson(part, settings.columns)
+        case "json":
+            return read_json(part, settings.columns)
+
+
+class _Header(NamedTuple):
+    """The first line of a CSV file."""
+
+    delimiter: str
+    names: Sequence[str]
+
+
+def _read_csv(part: LedgerPart, settings: ReconcileSettings) -> Iterator[Record | RecordFault]:
+    lines = part.lines()
+    header = _header(next(lines, ""), part, settings)
+    ours = [(name, header.names.index(theirs)) for name, theirs in settings.columns if theirs in header.names]
+    is_last_column_used = any(index == len(header.names) - 1 for _, index in ours)
+    width = len(header.names)
+    reader = csv.reader(lines, delimiter=header.delimiter, strict=True)
+    line = 2
+    try:
+        for fields in reader:
+            part.record_bytes = 0
+            if not fields:
+                pass  # An empty line.
+            elif len(fields) != width:
+                yield RecordFault(line, "", f"has {len(fields)} fields; the header has {width}")
+            elif part.is_cut and is_last_column_used:
+                yield RecordFault(
+                    line, header.names[-1], "the file ends within this line or without a line end; it may be truncated"
+                )
+            else:
+                yield Record(line, {name: fields[index] for name, index in ours})
+            line = part.line + 1
+    except csv.Error as error:
+        # Quotes give a file its lines: after a wrong one, no later line is certain.
+        raise part.fault(f"is no valid CSV: {error}", line=line) from error
+
+
+def _header(line: str, part: LedgerPart, settings: ReconcileSettings) -> _Header:
+    """Return the header with the delimiter under which it has all required columns."""
+    if not line.strip():
+        raise part.fault("has no header: its first line must have the names of the columns")
+    headers = [header for delimiter in _DELIMITERS if (header := _split(line, delimiter)) is not None]
+    if not headers:
+        raise part.fault("is no valid CSV: its header has a wrong quote", line=1)
+    header = min(headers, key=lambda one: len(_missing(one.names, settings)))
+    if missing := _missing(header.names, settings):
+        raise part.fault(f"has no column {', '.join(missing)}; its columns are {_shown(header.names)}")
+    for name in header.names:
+        if name and header.names.count(name) > 1:
+            raise part.fault(f"has two columns {shown(name)}")
+    return header
+
+
+def _split(line: str, delimiter: str) -> _Header | None:
+    try:
+        return _Header(delimiter, next(csv.reader([line], delimiter=delimiter, strict=True)))
+    except csv.Error:
+        return None
+
+
+def _missing(names: Sequence[str], settings: ReconcileSettings) -> list[str]:
+    """Return what a header lacks, with the keys that ask for it."""
+    columns = settings.columns
+    lacking = {ours: theirs for ours, theirs in columns if theirs and theirs not in names}
+    required = [ours for ours, theirs in columns if theirs != _DEFAULTS[ours]] + ["booked_at", "amount"]
+    if "" not in settings.values.currency:
+        required.append("currency")
+    missing = [
+        f"{shown(lacking[ours])} ([reconcile.columns] {ours})" for ours in dict.fromkeys(required) if ours in lacking
+    ]
+    if not any(theirs in names for theirs in (columns.request_id, columns.transaction_id, columns.bet_id) if theirs):
+        missing.append("for request_id, transaction_id or bet_id ([reconcile.columns])")
+    has_direction = any(theirs in names for theirs in (columns.method, columns.direction) if theirs)
+    has_constant = settings.values.method.get("") or settings.values.direction.get("")
+    if settings.amount_sign == "none" and not has_direction and not has_constant:
+        missing.append('for method or direction ([reconcile] amount_sign is "none")')
+    return missing
+
+
+_DEFAULTS: Final[Mapping[str, str]] = ReconcileColumns().model_dump()
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _COLUMNS_SHOWN} more" if len(names) > _COLUMNS_SHOWN else ""
+    return ", ".join(shown(name) for name in names[:_COLUMNS_SHOWN]) + more
