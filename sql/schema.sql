@@ -1522,7 +1522,7 @@ begin
     elsif not exists (select from predictu_dispatch.maintenance_chore m where m.chore = claim_chore.chore) then
         perform predictu_dispatch.refuse_params('claim_chore',
             format('unknown chore %s', coalesce(quote_literal(left(chore, 80)), 'NULL')),
-            'The chores are partitions, reap, backlog, seal and cosign.');
+            'The chores are partitions, reap, backlog, seal, cosign and reconciliation.');
     end if;
     update predictu_dispatch.maintenance_chore m
        set due_at = clock_timestamp() + period, claimed_by = claim_chore.instance, claimed_at = clock_timestamp()
@@ -3448,6 +3448,49 @@ exception when others then
     return jsonb_build_object('unreadable', sqlstate);
 end $$;
 
+CREATE FUNCTION predictu_dispatch.reconciliation_figures(instance text) RETURNS TABLE(figures jsonb, age_s double precision)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    began_at timestamptz := clock_timestamp();
+    found jsonb;
+begin
+    if predictu_dispatch.claim_chore('reconciliation', 600, instance) then
+        found := jsonb_build_object(
+            'differences', (
+                select coalesce(jsonb_agg(d), '[]')
+                  from (select o.operator_id, o.class, o.currency, count(*) as items, sum(o.disputed) as disputed,
+                               extract(epoch from began_at - min(first_run.finished_at)) as open_for_s
+                          from predictu_dispatch.reconciliation_open o
+                          left join lateral (
+                              select min(r.finished_at) as finished_at
+                                from predictu_dispatch.reconciliation_item i
+                                join predictu_dispatch.reconciliation_run r using (operator_id, run_id)
+                               where i.operator_id = o.operator_id and i.item_id = o.item_id) first_run on true
+                         group by o.operator_id, o.class, o.currency) d),
+            'runs', (
+                select coalesce(jsonb_agg(n), '[]')
+                  from (select r.operator_id, (array_agg(r.is_complete order by r.finished_at desc))[1] as is_complete,
+                               -- The first run's, if none was complete.
+                               extract(epoch from coalesce(max(r.finished_at) filter (where r.is_complete),
+                                                           min(r.finished_at))) as complete_at_s,
+                               extract(epoch from max(r.cut_at) filter (where r.is_complete)) as covered_until_s
+                          from predictu_dispatch.reconciliation_run r
+                          join predictu_dispatch.operator o using (operator_id)
+                         where r.finished_at is not null and o.retired_at is null
+                         group by r.operator_id) n));
+        update predictu_dispatch.maintenance_chore m
+           set result = found, result_at = began_at,
+               due_at = clock_timestamp() + least(greatest(interval '1 minute', 50 * (clock_timestamp() - began_at)),
+                                                  interval '10 minutes')
+         where m.chore = 'reconciliation';
+    end if;
+    return query
+        select m.result, greatest(extract(epoch from clock_timestamp() - m.result_at), 0)::double precision
+          from predictu_dispatch.maintenance_chore m where m.chore = 'reconciliation';
+end $$;
+
 CREATE FUNCTION predictu_dispatch.record_intervention(action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamp with time zone) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4836,7 +4879,7 @@ CREATE TABLE predictu_dispatch.maintenance_chore (
     claimed_at timestamp with time zone,
     result jsonb,
     result_at timestamp with time zone,
-    CONSTRAINT maintenance_chore_chore_check CHECK ((chore = ANY (ARRAY['partitions'::text, 'reap'::text, 'backlog'::text, 'seal'::text, 'cosign'::text])))
+    CONSTRAINT maintenance_chore_chore_check CHECK ((chore = ANY (ARRAY['partitions'::text, 'reap'::text, 'backlog'::text, 'seal'::text, 'cosign'::text, 'reconciliation'::text])))
 );
 
 CREATE VIEW predictu_dispatch.needs_review AS
@@ -5695,6 +5738,9 @@ GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predict
 GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_support;
 GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_operations;
 GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_auditor;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.reconciliation_figures(instance text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.reconciliation_figures(instance text) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.record_intervention(action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamp with time zone) FROM PUBLIC;
 

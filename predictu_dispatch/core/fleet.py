@@ -109,6 +109,16 @@ class FleetFigures(NamedTuple):
     """The part of the server's notification queue that is in use."""
 
 
+class ReconciliationFigures(NamedTuple):
+    """What the last reading of reconciliation_figures() found, `age_s` seconds ago."""
+
+    differences: Sequence[Mapping[str, Any]]
+    """Open ones, for each operator, class and currency."""
+    runs: Sequence[Mapping[str, Any]]
+    """For each operator with a finished run."""
+    age_s: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitWrite:
     """A decision about an operator's row as read at `revision`; None leaves a field as it is."""

@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from predictu_dispatch.core.fleet import FleetFigures, RetiredOperator
+from predictu_dispatch.core.fleet import FleetFigures, ReconciliationFigures, RetiredOperator
 from predictu_dispatch.core.operator_settings import OperatorSettings
 from predictu_dispatch.core.signing import SigningKey
 from predictu_dispatch.flow.loops import ChoreObserver, run_chore
 
 _INTERVAL_S = 5.0
 _PARTITIONS_INTERVAL_S = 3600.0
+_RECONCILIATION_INTERVAL_S = 30.0
 
 FingerprintedOperator = tuple[OperatorSettings, str]
 
@@ -28,12 +29,14 @@ class MaintenanceStore(Protocol):
     async def retired_operators(self, operator_ids: Sequence[str]) -> list[RetiredOperator]: ...
     async def prepare_partitions(self, *, every_s: float) -> None: ...
     async def fleet_figures(self) -> FleetFigures | None: ...
+    async def reconciliation_figures(self) -> ReconciliationFigures | None: ...
 
 
 class MaintenanceObserver(ChoreObserver, Protocol):
     """Logs and metrics."""
 
     def figures_read(self, figures: FleetFigures) -> None: ...
+    def reconciliation_read(self, figures: ReconciliationFigures) -> None: ...
 
 
 class Maintenance:
@@ -80,12 +83,16 @@ class Maintenance:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         self._partitions_at_s = loop.time() + _PARTITIONS_INTERVAL_S
+        reconciliation_at_s = loop.time()
         while True:
             if not self._are_stored:
                 await run_chore("sync_operators", self.sync_operators(self._operators), self._observer)
             if not self._are_keys_stored:
                 await self.register_signing_keys(self._keys)
             await run_chore("read_figures", self._read_figures(), self._observer)
+            if loop.time() >= reconciliation_at_s:
+                reconciliation_at_s = loop.time() + _RECONCILIATION_INTERVAL_S
+                await run_chore("read_reconciliation", self._read_reconciliation(), self._observer)
             if loop.time() >= self._partitions_at_s:
                 self._partitions_at_s = loop.time() + _PARTITIONS_INTERVAL_S
                 await run_chore("prepare_partitions", self.prepare_partitions(), self._observer)
@@ -95,3 +102,8 @@ class Maintenance:
         figures = await self._store.fleet_figures()
         if figures is not None:
             self._observer.figures_read(figures)
+
+    async def _read_reconciliation(self) -> None:
+        figures = await self._store.reconciliation_figures()
+        if figures is not None:
+            self._observer.reconciliation_read(figures)

@@ -180,3 +180,10 @@ comment on column predictu_dispatch.intervention.request_id is
     'The callback; null if the action concerns the operator itself, or a difference without a callback.';
 comment on column predictu_dispatch.intervention.before is 'The callback, the operator or the difference before the action.';
 comment on column predictu_dispatch.intervention.after is 'The callback, the operator or the difference after the action.';
+
+-- A chore that reads the figures for metrics; see reconciliation_figures().
+alter table predictu_dispatch.maintenance_chore
+    drop constraint maintenance_chore_chore_check,
+    add constraint maintenance_chore_chore_check
+        check (chore in ('partitions', 'reap', 'backlog', 'seal', 'cosign', 'reconciliation'));
+insert into predictu_dispatch.maintenance_chore (chore) values ('reconciliation');

@@ -19,6 +19,7 @@ FOR_THE_FLEET = {
     "write_circuits",
     "claim_chore",
     "fleet_figures",
+    "reconciliation_figures",
     "correct_times",
     "report_reach",
     "report_signing_keys",

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from predictu_dispatch.core.breaker import Breaker
 from predictu_dispatch.core.callback import Effect, Evidence, Exchange
-from predictu_dispatch.core.fleet import FleetFigures, OperatorState
+from predictu_dispatch.core.fleet import FleetFigures, OperatorState, ReconciliationFigures
 from predictu_dispatch.core.lifecycle import Attempt, CallbackChange, CallbackState, Cause, Outcome
 from predictu_dispatch.core.methods import Lane, Method
 from predictu_dispatch.core.operator_settings import OperatorSettings
@@ -21,6 +21,16 @@ from predictu_dispatch.edge.config.operator_file import OperatorConfig
 from predictu_dispatch.edge.telemetry.families import ProcessStats
 from predictu_dispatch.edge.telemetry.observer import Telemetry
 from tests.core.test_callback_body import REQUEST_ID, a_callback
+
+DIFFERENCE = {
+    "operator_id": "op_abc123",
+    "class": "missing_there",
+    "currency": "EUR",
+    "items": 1,
+    "disputed": 1250,
+    "open_for_s": 60.0,
+}
+RUN = {"operator_id": "op_abc123", "is_complete": True, "complete_at_s": 2.0, "covered_until_s": 1.0}
 
 
 class MetricFamily(NamedTuple):
@@ -96,6 +106,7 @@ def metric_families() -> Mapping[str, MetricFamily]:
     verification = LastVerification("op_abc123", 0.0, 0)
     telemetry.heads_read(LogHeads(0.0, (LogHead("op_abc123", 1, "", ()),), (verification,)))
     telemetry.figures_read(FleetFigures(backlog=(), review=(), age_s=0.0, notification_queue_usage=0.0))
+    telemetry.reconciliation_read(ReconciliationFigures((DIFFERENCE,), (RUN,), age_s=0.0))
     telemetry.gauges.clock_read(0.0)
     telemetry.connections.labels("op_abc123").inc()
     telemetry.chore_failed("heartbeat", OSError())

@@ -13,7 +13,7 @@ import structlog
 from predictu_dispatch.core.callback import Callback
 from predictu_dispatch.core.claim import ClaimRequest, Lease, RowFailure, UnusableRows
 from predictu_dispatch.core.clock import ClockReading
-from predictu_dispatch.core.fleet import FleetFigures, LatestTimes, RetiredOperator
+from predictu_dispatch.core.fleet import FleetFigures, LatestTimes, ReconciliationFigures, RetiredOperator
 from predictu_dispatch.core.lifecycle import Attempt, CallbackChange
 from predictu_dispatch.core.methods import Lane
 from predictu_dispatch.core.operator_settings import OperatorSettings
@@ -206,3 +206,12 @@ class Outbox:
         if figures is None:
             return None
         return FleetFigures(**json.loads(figures), age_s=age_s, notification_queue_usage=usage)
+
+    async def reconciliation_figures(self) -> ReconciliationFigures | None:
+        """The figures of the last reading, which is done now if due. None before the first."""
+        ((figures, age_s),) = await self._database.fetch(query("reconciliation_figures"), self._instance)
+        if figures is None:
+            return None
+        found = json.loads(figures)
+        # By name: a later schema may have more figures.
+        return ReconciliationFigures(differences=found["differences"], runs=found["runs"], age_s=age_s)

@@ -13,7 +13,7 @@ from predictu_dispatch.core.claim import RowFailure
 from predictu_dispatch.core.clock import DatabaseClock
 from predictu_dispatch.core.database import describe_failure
 from predictu_dispatch.core.events import Event
-from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, OperatorState
+from predictu_dispatch.core.fleet import FleetFigures, InstanceTakenError, OperatorState, ReconciliationFigures
 from predictu_dispatch.core.lifecycle import FINAL, Attempt, CallbackChange, CallbackState, Cause
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.reach import Reach
@@ -27,6 +27,7 @@ from predictu_dispatch.edge.telemetry.gauges import Gauges
 from predictu_dispatch.edge.telemetry.labels import confirmed_amount, failure_reason
 from predictu_dispatch.edge.telemetry.log import without_tokens
 from predictu_dispatch.edge.telemetry.metrics import Metrics
+from predictu_dispatch.edge.telemetry.reconciliation import ReconciliationGauges
 from predictu_dispatch.edge.telemetry.witnesses import WitnessTelemetry
 
 log = structlog.get_logger()
@@ -63,6 +64,7 @@ class Telemetry:
         self.gauges = Gauges(process_stats)
         self.registry.register(self.gauges)
         self.witnesses = WitnessTelemetry(self.registry, self)
+        self.reconciliation = ReconciliationGauges(self.registry)
         self._open_circuits: dict[str, bool] = {}
         self._failing_chores: dict[str, float] = {}
         """When the failure of each was last logged."""
@@ -187,6 +189,9 @@ class Telemetry:
 
     def figures_read(self, figures: FleetFigures) -> None:
         self.gauges.figures_read(figures)
+
+    def reconciliation_read(self, figures: ReconciliationFigures) -> None:
+        self.reconciliation.figures_read(figures)
 
     def clock_read(self, clock: DatabaseClock) -> None:
         ahead_s = clock.ahead_of_host_s(time.time(), time.monotonic())

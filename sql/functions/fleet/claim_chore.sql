@@ -1,8 +1,9 @@
 -- Returns true to one daemon per interval: that daemon does the chore for all. Other daemons get
--- false, at once. The chores are partitions, reap, backlog, seal and cosign. The claim counts when it commits. If
--- the daemon is killed before the chore is done, another one gets the chore at the next interval;
--- so a chore must be safe to repeat and to skip once, and its interval is the longest delay that a
--- crash may cause. Deadlines are no chore: every daemon ends overdue callbacks. Raises PD003.
+-- false, at once. The chores are partitions, reap, backlog, seal, cosign and reconciliation. The
+-- claim counts when it commits. If the daemon is killed before the chore is done, another one gets
+-- the chore at the next interval; so a chore must be safe to repeat and to skip once, and its
+-- interval is the longest delay that a crash may cause. Deadlines are no chore: every daemon ends
+-- overdue callbacks. Raises PD003.
 create or replace function predictu_dispatch.claim_chore(chore text, every_s double precision, instance text)
 returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -14,7 +15,7 @@ begin
     elsif not exists (select from predictu_dispatch.maintenance_chore m where m.chore = claim_chore.chore) then
         perform predictu_dispatch.refuse_params('claim_chore',
             format('unknown chore %s', coalesce(quote_literal(left(chore, 80)), 'NULL')),
-            'The chores are partitions, reap, backlog, seal and cosign.');
+            'The chores are partitions, reap, backlog, seal, cosign and reconciliation.');
     end if;
     update predictu_dispatch.maintenance_chore m
        set due_at = clock_timestamp() + period, claimed_by = claim_chore.instance, claimed_at = clock_timestamp()
