@@ -1140,6 +1140,111 @@ CREATE FUNCTION predictu_dispatch.backlog() RETURNS TABLE(operator_id text, lane
      group by operator_id, lane, state
 $$;
 
+CREATE TABLE predictu_dispatch.reconciliation_run (
+    operator_id text NOT NULL,
+    run_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    first_day date NOT NULL,
+    last_day date NOT NULL,
+    time_zone text NOT NULL,
+    day_starts time without time zone NOT NULL,
+    day_edges timestamp with time zone[] NOT NULL,
+    settle_s double precision NOT NULL,
+    no_end_days integer NOT NULL,
+    cut_at timestamp with time zone NOT NULL,
+    sources jsonb DEFAULT '[]'::jsonb NOT NULL,
+    lines_read bigint DEFAULT 0 NOT NULL,
+    lines_ignored bigint DEFAULT 0 NOT NULL,
+    lines_unreadable bigint DEFAULT 0 NOT NULL,
+    given_from timestamp with time zone,
+    given_until timestamp with time zone,
+    rows_ours bigint,
+    sums jsonb DEFAULT '[]'::jsonb NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    finished_at timestamp with time zone,
+    is_complete boolean DEFAULT false NOT NULL,
+    opened bigint,
+    closed bigint,
+    done_by text NOT NULL,
+    database_role text DEFAULT SESSION_USER NOT NULL,
+    CONSTRAINT reconciliation_run_check CHECK ((last_day >= first_day))
+);
+
+CREATE FUNCTION predictu_dispatch.begin_reconciliation(operator_id text, first_day date, last_day date, time_zone text, day_starts time without time zone, day_edges timestamp with time zone[], settle_s double precision, no_end_days integer, done_by text) RETURNS predictu_dispatch.reconciliation_run
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    days integer := last_day - first_day + 1;
+    cutoff timestamptz := (select max(w.cutoff) from predictu_dispatch.purge_cursor w);
+    missing text := (
+        select string_agg(wanted, ', ' order by wanted)
+          from unnest(array['callback_finished', 'callback_of_transaction']) as wanted
+         where not exists (select from pg_index i where i.indexrelid = to_regclass('predictu_dispatch.' || wanted)
+                                                    and i.indisvalid));
+    fault text;
+    hint text := 'Give whole days of the operator''s accounting, the last one not before the first.';
+    begun predictu_dispatch.reconciliation_run;
+begin
+    if not exists (select from predictu_dispatch.operator o where o.operator_id = operator_id) then
+        raise exception using errcode = 'PD002', message = format('unknown operator %s', left(operator_id, 80)),
+            hint = 'A daemon registers an operator when it starts or reloads with the operator''s file.';
+    end if;
+    fault := case
+        when days is null or days not between 1 and 400 then 'the period must have 1 to 400 days'
+        when time_zone is null or length(time_zone) not between 1 and 100 then '"time_zone" is not a name'
+        when day_starts is null then '"day_starts" is NULL'
+        when cardinality(day_edges) is distinct from days + 1 or array_position(day_edges, null) is not null
+             or exists (select from generate_subscripts(day_edges, 1) as n
+                         where day_edges[n] >= day_edges[n + 1] or not isfinite(day_edges[n]))
+            then '"day_edges" must be the ascending beginnings of the days and the period''s end'
+        when settle_s is null or not settle_s between 0 and 86400 then '"settle_s" must be 0 to 86400'
+        when no_end_days is null or no_end_days not between 1 and 3650 then '"no_end_days" must be 1 to 3650'
+        when done_by is null or length(done_by) not between 1 and 200 then '"done_by" must have 1 to 200 characters'
+    end;
+    if fault is null and day_edges[1] >= clock_timestamp() then
+        fault := format('the period begins in the future, at %s', predictu_dispatch.format_utc(day_edges[1]));
+    elsif fault is null and day_edges[1] < cutoff then
+        fault := format('the period begins at %s, and retention has removed what ended before %s',
+                        predictu_dispatch.format_utc(day_edges[1]), predictu_dispatch.format_utc(cutoff));
+        hint := 'Choose a later first day.';
+    end if;
+    if fault is not null then
+        perform predictu_dispatch.refuse_params('reconciliation', fault, hint);
+    end if;
+    if missing is not null then
+        raise exception using errcode = 'PD005', message = format('missing index: %s', missing),
+            hint = 'Run predictu-dispatch migrate, which builds it while daemons deliver.';
+    end if;
+
+    -- A run may be under way beside this one.
+    delete from predictu_dispatch.reconciliation_line l
+     where l.operator_id = operator_id
+       and not exists (select from predictu_dispatch.reconciliation_run r
+                        where r.operator_id = operator_id and r.run_id = l.run_id and r.finished_at is null
+                          and r.started_at >= clock_timestamp() - interval '1 day');
+    insert into predictu_dispatch.reconciliation_run
+        (operator_id, first_day, last_day, time_zone, day_starts, day_edges, settle_s, no_end_days, cut_at, done_by)
+    values (operator_id, first_day, last_day, time_zone, day_starts, day_edges, settle_s, no_end_days,
+            least(day_edges[days + 1], clock_timestamp()), done_by)
+    returning * into begun;
+    return begun;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.body_money(request_body text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    body jsonb := request_body::jsonb;
+    params jsonb := body -> 'params';
+begin
+    return array[body ->> 'method', params ->> 'player_id', params ->> 'currency', (params ->> 'amount')::numeric::text,
+                 params ->> 'bet_id'];
+exception when others then
+    return null;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.callback_groups() RETURNS TABLE(operator_id text, lane text, state text, method text, reason text, callbacks bigint, unknown_effect bigint, unknown_request_id uuid, oldest_due_s double precision, oldest_s double precision)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1536,6 +1641,486 @@ begin
     return found;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.classify(run predictu_dispatch.reconciliation_run) RETURNS TABLE(rows_ours bigint, rows_theirs bigint, sums jsonb, is_consistent boolean)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET work_mem TO '32MB'
+    SET enable_nestloop TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $$
+#variable_conflict use_column
+declare
+    period_from timestamptz := run.day_edges[1];
+    period_until timestamptz := run.day_edges[cardinality(run.day_edges)];
+    settling interval := run.settle_s * interval '1 second';
+    -- An attempt may have begun this long before its callback ended.
+    clock_margin interval := interval '1 hour';
+    old_before timestamptz := run.cut_at - run.no_end_days * interval '1 day';
+    items_max constant integer := 10000; -- Of each class; reconciliation_total counts all.
+    lines_max constant integer := 100; -- Of each item.
+begin
+    return query
+    with line as not materialized (
+        select l.*, l.booked_at >= period_from and l.booked_at < period_until as is_in_period
+          from predictu_dispatch.reconciliation_line l
+         where l.operator_id = run.operator_id and l.run_id = run.run_id
+    ),
+    -- The callback, or the request_id of none, that each line names. A request_id is taken as it is.
+    target as materialized (
+        select l.*, coalesce(l.request_id, by_transaction.request_id, by_bet.request_id) as target_id
+          from line l
+          left join lateral (
+              select (array_agg(c.request_id))[1] as request_id
+                from (select c.request_id from predictu_dispatch.callback c
+                       where l.request_id is null and l.transaction_id is not null
+                         and c.operator_id = run.operator_id and c.operator_transaction_id = l.transaction_id
+                         and c.bet_id is not null
+                         and (c.method = l.method or l.method is null and (c.method = 'BET_MAKE') = l.is_debit)
+                       limit 2) c
+              having count(*) = 1 offset 0) by_transaction on true
+          left join lateral (
+              select case when l.is_debit then b.placement_request_id
+                          else (select t.request_id from predictu_dispatch.callback t
+                                 where t.operator_id = run.operator_id and t.request_id = b.terminal_request_id
+                                   and (l.method is null or t.method = l.method)) end as request_id
+                from predictu_dispatch.bet b
+               where l.request_id is null and by_transaction.request_id is null
+                 and b.operator_id = run.operator_id and b.bet_id = l.bet_id offset 0) by_bet on true
+    ),
+    line_facts as materialized (
+        select t.target_id, count(*) as lines, count(*) filter (where t.is_in_period) as lines_in_period,
+               sum(t.amount) filter (where t.is_in_period) as theirs, min(t.day) as day,
+               min(t.day) filter (where t.is_in_period) as day_in_period, min(t.booked_at) as booked_at,
+               min(t.currency collate "C") as currency, max(t.currency collate "C") as last_currency,
+               min(t.player_id collate "C") as player_id, max(t.player_id collate "C") as last_player_id,
+               min(t.amount) as amount, max(t.amount) as last_amount
+          from target t where t.target_id is not null group by t.target_id
+    ),
+    -- Callbacks that became final in the period, and those under way that were created in it.
+    period_callback as materialized (
+        select c.request_id, c.method, c.bet_id, c.state, c.reason, c.effect, c.attempts, c.budget_from, c.amount_format,
+               c.created_at, c.finished_at, c.operator_transaction_id, predictu_dispatch.params_money(c.params) as money,
+               true as is_final_in_period
+          from predictu_dispatch.callback c
+         where c.operator_id = run.operator_id and c.bet_id is not null
+           and c.finished_at >= period_from and c.finished_at < period_until
+        union all
+        select c.request_id, c.method, c.bet_id, c.state, c.reason, c.effect, c.attempts, c.budget_from, c.amount_format,
+               c.created_at, c.finished_at, c.operator_transaction_id, predictu_dispatch.params_money(c.params), false
+          from predictu_dispatch.callback c
+         where c.operator_id = run.operator_id and c.state = 'ready' and c.bet_id is not null and c.attempts > 0
+           and c.created_at >= period_from and c.created_at < period_until
+        union all
+        select c.request_id, c.method, c.bet_id, c.state, c.reason, c.effect, c.attempts, c.budget_from, c.amount_format,
+               c.created_at, c.finished_at, c.operator_transaction_id, predictu_dispatch.params_money(c.params), false
+          from predictu_dispatch.callback c
+         where c.operator_id = run.operator_id and c.state = 'in_flight' and c.bet_id is not null
+           and c.created_at >= period_from and c.created_at < period_until
+    ),
+    audited as materialized (
+        select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.request_body is not null as has_body,
+               predictu_dispatch.body_money(a.request_body) as sent
+          from predictu_dispatch.attempt_record a
+         where a.operator_id = run.operator_id and a.verdict <> 'late' and a.method not in ('PING', 'BALANCE')
+           and a.started_at >= period_from - clock_margin and a.started_at < period_until + clock_margin
+    ),
+    -- Confirmed attempts of the period whose callback is not one that it confirmed.
+    stray as materialized (
+        select a.request_id, max(a.sent[3]) as currency
+          from audited a
+          left join period_callback p on p.request_id = a.request_id
+          left join lateral (
+              select c.state, c.reason, c.effect, c.attempts from predictu_dispatch.callback c
+               where p.request_id is null and a.verdict = 'delivered'
+                 and c.operator_id = run.operator_id and c.request_id = a.request_id offset 0) c on true
+         where a.verdict = 'delivered' and a.started_at >= period_from and a.started_at < period_until
+           and case when p.request_id is not null then not p.is_final_in_period
+                    else (c.state = 'delivered' and (c.effect = 'applied' or c.reason = 'nothing_to_reverse')
+                          and c.attempts = a.attempt) is not true end
+         group by a.request_id
+    ),
+    -- What a line or a stray attempt names, and is no callback of the period.
+    other as materialized (
+        select named.request_id, c.method, c.bet_id, c.state, c.reason, c.effect, c.created_at, c.finished_at,
+               c.operator_transaction_id, c.money, c.request_id is not null as is_callback
+          from (select f.target_id as request_id from line_facts f
+                 where not exists (select from period_callback p where p.request_id = f.target_id)
+                union
+                select s.request_id from stray s
+                 where not exists (select from period_callback p where p.request_id = s.request_id)) named
+          left join lateral (
+              select c.request_id, c.method, c.bet_id, c.state, c.reason, c.effect, c.created_at, c.finished_at,
+                     c.operator_transaction_id, predictu_dispatch.params_money(c.params) as money
+                from predictu_dispatch.callback c
+               where c.operator_id = run.operator_id and c.request_id = named.request_id and c.bet_id is not null
+              offset 0) c on true
+    ),
+    -- With the bet; for a delivered rollback with the debit.
+    known as (
+        select p.request_id, p.method, p.bet_id, p.state, p.reason, p.effect, p.attempts, p.budget_from, p.amount_format,
+               p.created_at, p.finished_at, p.operator_transaction_id, p.money, p.is_final_in_period,
+               not p.is_final_in_period as is_under_way, true as is_callback,
+               false as is_adopted, b.state as bet_state, b.player_id as bet_player_id, b.currency as bet_currency,
+               b.amount as bet_amount, b.placement_request_id, b.terminal_request_id
+          from period_callback p
+         cross join lateral (
+             select b.state, b.player_id, b.currency, b.amount, b.placement_request_id, b.terminal_request_id
+               from predictu_dispatch.bet b
+              where b.operator_id = run.operator_id and b.bet_id = p.bet_id offset 0) b
+        union all
+        select o.request_id, coalesce(o.method, case when b.bet_id is not null then 'BET_MAKE' end),
+               coalesce(o.bet_id, b.bet_id), o.state, o.reason, o.effect, null, null, null, o.created_at, o.finished_at,
+               o.operator_transaction_id, o.money, false, false, o.is_callback, b.bet_id is not null and not o.is_callback,
+               b.state, b.player_id, b.currency, b.amount, b.placement_request_id, b.terminal_request_id
+          from other o
+          left join lateral (
+              select b.bet_id, b.state, b.player_id, b.currency, b.amount, b.placement_request_id, b.terminal_request_id
+                from predictu_dispatch.bet b
+               where o.is_callback and b.operator_id = run.operator_id and b.bet_id = o.bet_id
+              union all
+              select b.bet_id, b.state, b.player_id, b.currency, b.amount, b.placement_request_id, b.terminal_request_id
+                from predictu_dispatch.bet b
+               where not o.is_callback and b.operator_id = run.operator_id and b.placement_request_id = o.request_id
+              offset 0) b on true
+    ),
+    valued as (
+        select k.*, d.state as debit_state, d.finished_at as debit_finished_at,
+               coalesce(d.effect = 'applied', true) as is_debit_confirmed,
+               coalesce(k.money[1], k.bet_player_id) as player_id, coalesce(k.money[2], k.bet_currency) as currency,
+               case when k.method = 'BET_LOSE' then 0
+                    when k.money is not null and k.method = 'BET_MAKE' then -k.money[3]::bigint
+                    when k.money is not null then k.money[3]::bigint
+                    when k.method = 'BET_MAKE' then -k.bet_amount
+                    when k.method in ('BET_REFUND', 'BET_ROLLBACK') then k.bet_amount
+                    when k.is_callback then predictu_dispatch.sent_amount(run.operator_id, k.request_id) end as amount
+          from known k
+          left join lateral (
+              select c.state, c.effect, c.finished_at from predictu_dispatch.callback c
+               where k.method = 'BET_ROLLBACK' and k.state = 'delivered'
+                 and c.operator_id = run.operator_id and c.request_id = k.placement_request_id offset 0) d on true
+    ),
+    judged as materialized (
+        select l.*, case when l.is_in_ledger and l.is_final_in_period then coalesce(l.amount, 0) else 0 end as ours,
+               l.is_callback and (
+                   l.is_final_in_period and (l.is_in_ledger or l.effect = 'unknown'
+                                             or l.state = 'delivered' and l.method = 'BET_ROLLBACK')
+                   or l.is_under_way) as is_our_row,
+               run.first_day - 1 + width_bucket(l.finished_at, run.day_edges) as day
+          from (select v.*,
+               coalesce(v.state = 'delivered' and v.reason is distinct from 'nothing_to_reverse' and (v.amount <> 0) is not false
+                        and (v.method <> 'BET_ROLLBACK' or v.is_debit_confirmed), false) as is_in_ledger,
+               case when v.is_adopted then 'unknown' when not v.is_callback then 'no_callback'
+                    when v.state not in ('delivered', 'rejected', 'exhausted', 'cancelled') then 'pending'
+                    when v.state = 'delivered' and v.method = 'BET_ROLLBACK' and v.reason = 'nothing_to_reverse' then 'rejected'
+                    when v.state = 'delivered' and v.method = 'BET_ROLLBACK' and not v.is_debit_confirmed then 'unknown'
+                    when v.state = 'delivered' then 'confirmed'
+                    when v.effect <> 'none' then 'unknown'
+                    when v.state = 'rejected' then 'rejected' else 'never_sent' end as knowledge
+          from valued v) l
+    ),
+    -- All deciding attempts of the callbacks that became final in the period.
+    deciding as (
+        select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.has_body, a.sent from audited a
+        union all
+        select p.request_id, a.method, a.attempt, a.verdict, a.started_at, a.has_body, a.sent
+          from period_callback p
+         cross join lateral (
+             select a.method, a.attempt, a.verdict, a.started_at, a.request_body is not null as has_body,
+                    predictu_dispatch.body_money(a.request_body) as sent
+               from predictu_dispatch.attempt_record a
+              where a.operator_id = run.operator_id and a.request_id = p.request_id and a.verdict <> 'late'
+                and a.started_at >= p.created_at - interval '1 day' and a.started_at < period_from - clock_margin
+             offset 0) a
+         where p.is_final_in_period and p.created_at < period_from
+    ),
+    attempt_facts as materialized (
+        select p.request_id, count(*) as decided, count(distinct a.attempt) as numbers, max(a.attempt) as newest,
+               count(*) filter (where a.verdict = 'delivered') as delivered, min(a.started_at) as first_started_at,
+               max(a.attempt * 4 + case a.verdict when 'delivered' then 3 when 'rejected' then 2 else 1 end) % 4 as last_verdict,
+               bool_or(a.method <> p.method
+                       or a.has_body and (
+                           a.sent is null or a.sent[1] is distinct from p.method
+                           or a.sent[2] is distinct from p.money[1] or a.sent[3] is distinct from p.money[2]
+                           or a.sent[4]::numeric * case p.amount_format when 'decimal' then 10::numeric ^ u.minor_digits else 1 end
+                              is distinct from p.money[3]::numeric
+                           or a.sent[5] is distinct from p.bet_id)) as is_sent_otherwise
+          from deciding a
+          join period_callback p on p.request_id = a.request_id and p.is_final_in_period
+          left join predictu_dispatch.currency u on u.currency = p.money[2]
+         group by p.request_id
+    ),
+    -- Lines without a callback, and the ends of the bets that they name.
+    unmatched as materialized (
+        select t.*
+          from target t where t.target_id is null
+        union all
+        select t.*
+          from target t
+          join judged j on j.request_id = t.target_id and j.knowledge = 'no_callback'
+    ),
+    unmatched_end as materialized (
+        select u.source, u.line, u.target_id, u.booked_at, u.method, u.bet_id
+          from unmatched u
+         cross join lateral (
+             select from predictu_dispatch.bet b
+              where not u.is_debit and b.operator_id = run.operator_id and b.bet_id = u.bet_id offset 0) b
+    ),
+    known_end as materialized (
+        select c.bet_id, bool_or(c.method = 'BET_ROLLBACK') as has_rollback, bool_or(c.method <> 'BET_ROLLBACK') as has_other
+          from (select distinct e.bet_id from unmatched_end e) named
+         cross join lateral (
+             select c.bet_id, c.request_id, c.method, c.state from predictu_dispatch.callback c
+              where c.operator_id = run.operator_id and c.bet_id = named.bet_id and c.method <> 'BET_MAKE' offset 0) c
+          left join line_facts f on f.target_id = c.request_id
+         where c.state = 'delivered' or f.target_id is not null
+         group by c.bet_id
+    ),
+    other_end as materialized (
+        select e.source, e.line, e.target_id,
+               case when k.bet_id is null and row_number() over in_order = 1 then 'none'
+                    when (coalesce(k.has_rollback, false) or bool_or(e.method = 'BET_ROLLBACK') over of_bet is true)
+                     and (coalesce(k.has_other, false) or bool_or(e.method is distinct from 'BET_ROLLBACK') over of_bet)
+                        then 'rolled_back'
+                    else 'ended' end as other_end
+          from unmatched_end e
+          left join known_end k on k.bet_id = e.bet_id
+        window of_bet as (partition by e.bet_id),
+               in_order as (partition by e.bet_id order by e.booked_at, e.source, e.line)
+    ),
+    -- The bets that a credit of the ledger names, if a debit is old enough to ask for them.
+    credited_bet as materialized (
+        select distinct t.bet_id from target t
+         where not t.is_debit and t.bet_id is not null
+           and exists (select from judged j
+                        where j.method = 'BET_MAKE' and j.bet_state = 'open' and j.created_at < old_before)
+    ),
+    -- One row for each item. One without request_id is a line by itself.
+    item as materialized (
+        select j.request_id, null::integer as source, null::bigint as line, j.placement_request_id,
+               'request:' || j.request_id as key, j.is_callback::integer as rows_ours, coalesce(f.lines, 0) as rows_theirs,
+               j.method, j.bet_id, coalesce(j.player_id, f.player_id) as player_id, j.operator_transaction_id,
+               coalesce(j.currency, f.currency, s.currency, 'XXX') as currency,
+               greatest(run.first_day, least(run.last_day, case
+                   when j.is_final_in_period then j.day else coalesce(f.day_in_period, j.day, f.day, run.first_day) end)) as day,
+               j.finished_at as confirmed_at, coalesce(j.finished_at, f.booked_at, j.created_at) as at, j.bet_amount,
+               j.ours, j.day as ours_day, f.currency as theirs_currency, f.day_in_period as theirs_day,
+               case when f.lines = 1 then f.theirs end as theirs,
+               j.is_our_row, j.is_in_ledger and j.is_final_in_period as is_in_ledger,
+               predictu_dispatch.difference_class(
+                   true,
+                   j.is_final_in_period or s.request_id is not null or coalesce(f.lines_in_period > 0, false)
+                       or j.knowledge = 'pending' and j.created_at >= period_from and j.created_at < period_until,
+                   s.request_id is not null or j.is_final_in_period and (
+                       j.money is null
+                       or coalesce(a.decided, 0) <> j.attempts or coalesce(a.numbers, 0) <> j.attempts
+                       or coalesce(a.newest, 0) <> j.attempts or coalesce(a.is_sent_otherwise, false)
+                       or coalesce(a.delivered, 0) <> (j.state = 'delivered')::integer
+                       or j.attempts > j.budget_from
+                          and a.last_verdict <> case j.state when 'delivered' then 3 when 'rejected' then 2 else 1 end
+                       or j.state = 'delivered' and j.effect <> 'applied' and j.reason is distinct from 'nothing_to_reverse'
+                       or j.method = 'BET_MAKE'
+                          and (j.placement_request_id <> j.request_id or j.money[1] is distinct from j.bet_player_id
+                               or j.money[2] is distinct from j.bet_currency or j.money[3]::bigint is distinct from j.bet_amount)
+                       or j.method in ('BET_REFUND', 'BET_ROLLBACK') and j.money[3]::bigint is distinct from j.bet_amount
+                       or j.method <> 'BET_MAKE' and j.state = 'delivered'
+                          and (j.terminal_request_id is distinct from j.request_id or j.bet_state <> 'closed')),
+                   j.knowledge, coalesce(f.lines, 0),
+                   f.lines is null and j.knowledge in ('confirmed', 'unknown')
+                       and (coalesce(a.first_started_at, j.created_at) - settling < run.given_from
+                            or j.finished_at + settling > run.given_until),
+                   f.lines is null or j.knowledge = 'no_callback'
+                       or coalesce(f.currency = j.currency and f.last_currency = j.currency, false),
+                   f.player_id is null or j.knowledge = 'no_callback'
+                       or coalesce(f.player_id = j.player_id and f.last_player_id = j.player_id, false),
+                   f.lines is null or j.knowledge = 'no_callback'
+                       or coalesce(f.amount = j.amount and f.last_amount = j.amount, false),
+                   j.method = 'BET_ROLLBACK' and j.state = 'delivered' and f.lines is null
+                       and (d.lines is not null or coalesce(
+                           j.debit_state = 'delivered'
+                           and (j.debit_finished_at < run.given_from or j.debit_finished_at > run.given_until), false)),
+                   coalesce(e.other_end, 'none'),
+                   j.knowledge = 'confirmed' and j.method = 'BET_MAKE' and f.lines is not null and j.bet_state = 'open'
+                       and j.created_at < old_before and credited.bet_id is null,
+                   not (j.knowledge = 'confirmed' and j.is_in_ledger and coalesce(f.lines = 1 and f.day <> j.day, false))
+               ) as class
+          from judged j
+          left join line_facts f on f.target_id = j.request_id
+          left join line_facts d
+            on d.target_id = case when j.method = 'BET_ROLLBACK' and j.state = 'delivered' then j.placement_request_id end
+          left join attempt_facts a on a.request_id = j.request_id
+          left join stray s on s.request_id = j.request_id
+          left join (select e.target_id, max(e.other_end) as other_end from other_end e
+                      where e.target_id is not null group by e.target_id) e on e.target_id = j.request_id
+          left join credited_bet credited on credited.bet_id = j.bet_id
+        union all
+        select null, u.source, u.line, null,
+               case when u.transaction_id is not null then 'transaction:' || u.transaction_id
+                    when u.bet_id is not null
+                        then format('bet:%s/%s', u.bet_id, coalesce(u.method, case when u.is_debit then 'debit' else 'credit' end))
+                    else format('line:%s/%s', u.source, u.line) end,
+               0, 1, u.method, u.bet_id, u.player_id, u.transaction_id, u.currency,
+               greatest(run.first_day, least(run.last_day, u.day)), null, u.booked_at, null, 0, null, u.currency, u.day,
+               case when u.is_in_period then u.amount end, false, false,
+               predictu_dispatch.difference_class(true, u.is_in_period, false, 'no_callback', 1, false, true, true, true, false,
+                                                  coalesce(e.other_end, 'none'), false, true)
+          from unmatched u
+          left join other_end e on e.source = u.source and e.line = u.line
+         where u.target_id is null
+    ),
+    kept as materialized (
+        select row_number() over () as item_no, i.*
+          from item i where i.rows_theirs > 0 or i.is_our_row or i.class = 'ours'
+    ),
+    -- A standing debit is a part of its rollback's item, unless it has a difference of its own.
+    merged as materialized (
+        select r.item_no as into_no, d.item_no as from_no, r.currency, r.day
+          from kept r
+          join kept d on d.request_id = r.placement_request_id
+         where r.class = 'debit_standing' and predictu_dispatch.difference_kind(d.class) in ('agreed', 'counted')
+    ),
+    placed as materialized (
+        select coalesce(m.into_no, i.item_no) as item_no, m.into_no is null as is_item, i.request_id, i.source, i.line, i.key,
+               case when m.into_no is not null then 'debit_standing' else i.class end as class, i.rows_ours, i.rows_theirs,
+               coalesce(m.currency, i.currency) as currency, coalesce(m.day, i.day) as day, i.method, i.bet_id,
+               i.player_id, i.operator_transaction_id, i.confirmed_at, i.at, i.bet_amount, i.currency as ours_currency,
+               i.ours, i.ours_day, i.theirs_currency, i.theirs_day, i.theirs
+          from kept i
+          left join merged m on m.from_no = i.item_no
+    ),
+    posting as materialized (
+        select p.item_no, p.class, p.day as item_day, p.ours_currency as currency, p.ours_day as day,
+               p.ours::numeric as ours, 0::numeric as theirs
+          from placed p where p.ours <> 0
+        union all
+        select p.item_no, p.class, p.day, p.theirs_currency, p.theirs_day, 0, p.theirs
+          from placed p where p.theirs <> 0
+        union all
+        select p.item_no, p.class, p.day, t.currency, t.day, 0, sum(t.amount)
+          from placed p
+          join target t on t.target_id = p.request_id
+         where p.rows_theirs > 1 and t.is_in_period
+         group by p.item_no, p.class, p.day, t.currency, t.day
+    ),
+    disputed as materialized (
+        select p.item_no, p.class, p.item_day, p.currency, abs(sum(p.theirs - p.ours)) as disputed
+          from posting p
+         where predictu_dispatch.difference_kind(p.class) = 'difference' and p.class <> 'debit_standing'
+         group by p.item_no, p.class, p.item_day, p.currency
+        union all
+        select p.item_no, p.class, p.day, p.currency, p.bet_amount
+          from placed p where p.class = 'debit_standing' and p.is_item
+    ),
+    total as materialized (
+        select part.class, part.currency, part.day, sum(part.items)::bigint as items, sum(part.rows_ours)::bigint as rows_ours,
+               sum(part.rows_theirs)::bigint as rows_theirs, sum(part.ours) as ours, sum(part.theirs) as theirs,
+               sum(part.disputed) as disputed
+          from (select p.class, p.currency, p.day, count(*) filter (where p.is_item), sum(p.rows_ours), sum(p.rows_theirs),
+                       0::numeric, 0::numeric, 0::numeric
+                  from placed p group by p.class, p.currency, p.day
+                union all
+                select p.class, p.currency, p.day, 0, 0, 0, sum(p.ours), sum(p.theirs), 0
+                  from posting p group by p.class, p.currency, p.day
+                union all
+                select d.class, d.currency, d.item_day, 0, 0, 0, 0, 0, sum(d.disputed)
+                  from disputed d group by d.class, d.currency, d.item_day) part (
+                      class, currency, day, items, rows_ours, rows_theirs, ours, theirs, disputed)
+         group by part.class, part.currency, part.day
+    ),
+    listed as materialized (
+        select p.*
+          from (select p.*, row_number() over (partition by p.class order by p.at, p.key collate "C", p.source, p.line) as place
+                  from placed p where p.is_item and p.class <> 'agreed') p
+         where p.place <= items_max
+    ),
+    listed_line as (
+        select l.item_no, (array_agg(l.bet_id order by l.source, l.line))[1] as bet_id,
+               (array_agg(l.method order by l.source, l.line))[1] as method,
+               (array_agg(l.player_id order by l.source, l.line))[1] as player_id,
+               (array_agg(l.transaction_id order by l.source, l.line))[1] as transaction_id,
+               jsonb_agg(jsonb_build_object(
+                   'source', l.source, 'line', l.line, 'booked_at', l.booked_at, 'transaction_id', l.transaction_id,
+                   'request_id', l.request_id, 'method', l.method, 'bet_id', l.bet_id, 'player_id', l.player_id,
+                   'currency', l.currency, 'amount', l.amount) order by l.source, l.line) as lines
+          from (select named.*, row_number() over (partition by named.item_no order by named.source, named.line) as place
+                  from (select p.item_no, t.source, t.line, t.booked_at, t.transaction_id, t.request_id, t.method, t.bet_id,
+                               t.player_id, t.currency, t.amount
+                          from placed p
+                          join target t on t.target_id = p.request_id
+                         where p.rows_theirs > 0 and p.item_no in (select i.item_no from listed i)
+                        union all
+                        select i.item_no, t.source, t.line, t.booked_at, t.transaction_id, t.request_id, t.method, t.bet_id,
+                               t.player_id, t.currency, t.amount
+                          from listed i
+                          join target t on t.source = i.source and t.line = i.line) named) l
+         where l.place <= lines_max
+         group by l.item_no
+    ),
+    listed_amounts as (
+        select p.item_no, jsonb_agg(jsonb_build_object('currency', p.currency, 'day', p.day, 'ours', p.ours, 'theirs', p.theirs)
+                                    order by p.currency collate "C", p.day) as amounts
+          from (select p.item_no, p.currency, p.day, sum(p.ours) as ours, sum(p.theirs) as theirs
+                  from posting p where p.item_no in (select i.item_no from listed i)
+                 group by p.item_no, p.currency, p.day) p
+         group by p.item_no
+    ),
+    described as (
+        select i.*, coalesce(a.amounts, '[]') as amounts, coalesce(l.lines, '[]') as lines, l.bet_id as line_bet_id,
+               l.method as line_method, l.player_id as line_player_id, l.transaction_id as line_transaction_id,
+               coalesce(d.disputed, 0) as disputed,
+               -- Lines of other files may have the same key and amounts.
+               row_number() over (partition by i.class, i.key, a.amounts order by i.source, i.line) as copy
+          from listed i
+          left join listed_line l on l.item_no = i.item_no
+          left join listed_amounts a on a.item_no = i.item_no
+          left join disputed d on d.item_no = i.item_no and d.currency = i.currency
+    ),
+    stored_totals as (
+        insert into predictu_dispatch.reconciliation_total
+            (operator_id, run_id, class, currency, day, items, rows_ours, rows_theirs, ours, theirs, disputed)
+        select run.operator_id, run.run_id, t.class, t.currency, t.day, t.items, t.rows_ours, t.rows_theirs, t.ours, t.theirs,
+               t.disputed
+          from total t
+    ),
+    stored_items as (
+        insert into predictu_dispatch.reconciliation_item
+            (operator_id, run_id, item_id, key, class, request_id, method, bet_id, player_id, transaction_id, currency, day,
+             confirmed_at, amounts, lines, disputed)
+        select run.operator_id, run.run_id,
+               encode(substr(sha256(convert_to(jsonb_build_array(run.operator_id, d.key, d.class, d.amounts, d.copy)::text,
+                                               'UTF8')), 1, 16), 'hex')::uuid,
+               d.key, d.class, d.request_id, coalesce(d.method, d.line_method), coalesce(d.bet_id, d.line_bet_id),
+               coalesce(d.player_id, d.line_player_id), coalesce(d.operator_transaction_id, d.line_transaction_id),
+               d.currency, d.day, d.confirmed_at, d.amounts, d.lines, d.disputed
+          from described d
+    ),
+    -- Read from `ledger` and from the lines, not from the items.
+    checked as materialized (
+        select sum.currency, sum.day, sum(sum.ours) as ours, sum(sum.theirs) as theirs, sum(sum.rows_ours) as rows_ours
+          from (select l.currency, run.first_day - 1 + width_bucket(l.confirmed_at, run.day_edges),
+                       sum(case l.direction when 'debit' then -coalesce(l.amount, 0) else coalesce(l.amount, 0) end),
+                       0::numeric, count(*)
+                  from predictu_dispatch.ledger l
+                 where l.operator_id = run.operator_id and l.confirmed_at >= period_from and l.confirmed_at < period_until
+                 group by 1, 2
+                union all
+                select l.currency, l.day, 0, sum(l.amount), 0 from line l where l.is_in_period group by 1, 2
+               ) sum (currency, day, ours, theirs, rows_ours)
+         group by sum.currency, sum.day
+    )
+    select (select sum(t.rows_ours)::bigint from total t), (select sum(t.rows_theirs)::bigint from total t),
+           (select coalesce(jsonb_agg(jsonb_build_object('currency', c.currency, 'day', c.day, 'ours', c.ours, 'theirs', c.theirs)
+                                      order by c.currency collate "C", c.day), '[]') from checked c),
+           not exists (
+               select from (select t.currency, t.day, sum(t.ours) as ours, sum(t.theirs) as theirs
+                              from total t group by t.currency, t.day) t
+                 full join checked c on c.currency = t.currency and c.day = t.day
+                where coalesce(t.ours, 0) <> coalesce(c.ours, 0) or coalesce(t.theirs, 0) <> coalesce(c.theirs, 0))
+           and (select count(*) from line) = coalesce((select sum(t.rows_theirs) from total t), 0)
+           and coalesce((select sum(c.rows_ours) from checked c), 0) = (select count(*) from kept k where k.is_in_ledger);
+end $$;
+
 CREATE FUNCTION predictu_dispatch.commit_durably() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1676,9 +2261,17 @@ CREATE FUNCTION predictu_dispatch.differ_in_one_letter(a text, b text) RETURNS b
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (SELECT ((substr(differ_in_one_letter.a, (i.i + 1)) = substr(differ_in_one_letter.b, (i.i + 1))) OR (substr(differ_in_one_letter.a, i.i) = substr(differ_in_one_letter.b, (i.i + 1))) OR (substr(differ_in_one_letter.a, (i.i + 1)) = substr(differ_in_one_letter.b, i.i)) OR ((substr(differ_in_one_letter.a, i.i, 1) = substr(differ_in_one_letter.b, (i.i + 1), 1)) AND (substr(differ_in_one_letter.a, (i.i + 1), 1) = substr(differ_in_one_letter.b, i.i, 1)) AND (substr(differ_in_one_letter.a, (i.i + 2)) = substr(differ_in_one_letter.b, (i.i + 2))))) FROM generate_series(1, (length(differ_in_one_letter.b) + 1)) i(i) WHERE ((substr(differ_in_one_letter.a, i.i, 1) <> substr(differ_in_one_letter.b, i.i, 1)) AND (abs((length(differ_in_one_letter.a) - length(differ_in_one_letter.b))) <= 1)) ORDER BY i.i LIMIT 1);
 
+CREATE FUNCTION predictu_dispatch.difference_class(is_readable boolean, is_in_window boolean, contradicts boolean, knowledge text, lines bigint, may_be_elsewhere boolean, is_currency_equal boolean, is_player_equal boolean, is_amount_equal boolean, is_debit_standing boolean, other_end text, is_without_end boolean, is_day_equal boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (NOT is_readable) THEN 'unreadable'::text WHEN (NOT is_in_window) THEN 'out_of_window'::text WHEN contradicts THEN 'ours'::text WHEN ((knowledge = 'pending'::text) OR may_be_elsewhere) THEN 'in_flight'::text WHEN (lines > 1) THEN 'booked_twice'::text WHEN (NOT is_currency_equal) THEN 'currency_differs'::text WHEN (NOT is_player_equal) THEN 'player_differs'::text WHEN (NOT is_amount_equal) THEN 'amount_differs'::text WHEN ((lines > 0) AND (knowledge = 'rejected'::text)) THEN 'booked_though_rejected'::text WHEN ((lines > 0) AND (knowledge = 'never_sent'::text)) THEN 'booked_though_never_sent'::text WHEN is_debit_standing THEN 'debit_standing'::text WHEN (other_end = 'rolled_back'::text) THEN 'rolled_back_but_credited'::text WHEN (other_end = 'ended'::text) THEN 'two_ends'::text WHEN is_without_end THEN 'no_end'::text WHEN (NOT is_day_equal) THEN 'day_differs'::text WHEN (knowledge = 'unknown'::text) THEN 'agreed_resolves_unknown'::text WHEN (((knowledge = 'confirmed'::text) AND (lines > 0)) OR (knowledge = ANY (ARRAY['rejected'::text, 'never_sent'::text]))) THEN 'agreed'::text WHEN (knowledge = 'confirmed'::text) THEN 'missing_there'::text ELSE 'missing_here'::text END;
+
 CREATE FUNCTION predictu_dispatch.difference_classes() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ARRAY['ours'::text, 'booked_twice'::text, 'currency_differs'::text, 'player_differs'::text, 'amount_differs'::text, 'booked_though_rejected'::text, 'booked_though_never_sent'::text, 'debit_standing'::text, 'rolled_back_but_credited'::text, 'two_ends'::text, 'missing_there'::text, 'missing_here'::text];
+
+CREATE FUNCTION predictu_dispatch.difference_kind(class text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (class = ANY (ARRAY['agreed'::text, 'agreed_resolves_unknown'::text])) THEN 'agreed'::text WHEN (class = ANY (ARRAY['unreadable'::text, 'out_of_window'::text, 'in_flight'::text, 'no_end'::text, 'day_differs'::text])) THEN 'counted'::text WHEN (class = 'ours'::text) THEN 'contradiction'::text ELSE 'difference'::text END;
 
 CREATE TABLE predictu_dispatch.operator (
     operator_id text NOT NULL,
@@ -2109,6 +2702,57 @@ begin
         to_jsonb(locked) || jsonb_build_object('state', case when is_explained then 'explained' else 'open' end),
         to_jsonb(locked) || jsonb_build_object('state', 'explained'), reason, by, clock_timestamp());
     return locked;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.finish_reconciliation(operator_id text, run_id uuid, sources jsonb, lines_read bigint, lines_ignored bigint, lines_unreadable bigint, unreadable jsonb, given_from timestamp with time zone, given_until timestamp with time zone) RETURNS predictu_dispatch.reconciliation_run
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+declare
+    run predictu_dispatch.reconciliation_run;
+    found_rows record;
+    fault text := case
+        when jsonb_typeof(sources) is distinct from 'array' then '"sources" is not an array'
+        when jsonb_typeof(unreadable) is distinct from 'array' then '"unreadable" is not an array'
+        when lines_read is null or lines_ignored is null or lines_unreadable is null
+             or least(lines_read, lines_ignored, lines_unreadable) < 0 then 'a number of lines is missing or negative'
+        when given_from is null or given_until is null or given_from > given_until
+            then '"given_from" must be a time not after "given_until"'
+    end;
+begin
+    if fault is not null then
+        perform predictu_dispatch.refuse_params('reconciliation', fault, 'Pass what the run has read.');
+    end if;
+    select r.* into run from predictu_dispatch.reconciliation_run r
+     where r.operator_id = operator_id and r.run_id = run_id for no key update;
+    if not found or run.finished_at is not null then
+        raise exception using errcode = 'PD005',
+            message = format('run %s of operator %s %s', run_id, left(operator_id, 80),
+                             case when run.finished_at is null then 'is unknown' else 'has finished' end),
+            hint = 'Begin another run with begin_reconciliation().';
+    end if;
+    run.given_from := given_from;
+    run.given_until := given_until;
+    select * into strict found_rows from predictu_dispatch.classify(run);
+
+    insert into predictu_dispatch.reconciliation_unreadable (operator_id, run_id, source, line, column_name, why)
+    select operator_id, run_id, u.source, u.line, coalesce(u."column", ''), u.why
+      from jsonb_to_recordset(unreadable) as u (source integer, line bigint, "column" text, why text)
+    on conflict do nothing;
+    delete from predictu_dispatch.reconciliation_line l where l.operator_id = operator_id and l.run_id = run_id;
+    update predictu_dispatch.reconciliation_run r
+       set sources = finish_reconciliation.sources, lines_read = finish_reconciliation.lines_read,
+           lines_ignored = finish_reconciliation.lines_ignored, lines_unreadable = finish_reconciliation.lines_unreadable,
+           given_from = finish_reconciliation.given_from, given_until = finish_reconciliation.given_until,
+           rows_ours = coalesce(found_rows.rows_ours, 0), sums = found_rows.sums, finished_at = clock_timestamp(),
+           is_complete = finish_reconciliation.lines_unreadable = 0 and found_rows.is_consistent
+                         and finish_reconciliation.lines_read = coalesce(found_rows.rows_theirs, 0)
+     where r.operator_id = run.operator_id and r.run_id = run.run_id;
+    perform predictu_dispatch.open_differences(operator_id, run_id);
+    select r.* into run from predictu_dispatch.reconciliation_run r
+     where r.operator_id = operator_id and r.run_id = run_id;
+    return run;
 end $$;
 
 CREATE FUNCTION predictu_dispatch.fleet_figures(instance text) RETURNS TABLE(figures jsonb, age_s double precision)
@@ -3057,6 +3701,16 @@ CREATE FUNCTION predictu_dispatch.params_digest(params jsonb) RETURNS bytea
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN SUBSTRING(sha256(convert_to((params)::text, 'UTF8'::name)) FROM 1 FOR 16);
 
+CREATE FUNCTION predictu_dispatch.params_money(params jsonb) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+    return array[params ->> 'player_id', params ->> 'currency', (params ->> 'amount')::bigint::text, params ->> 'bet_id'];
+exception when others then
+    return null;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) RETURNS predictu_dispatch.operator
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3697,6 +4351,42 @@ CREATE FUNCTION predictu_dispatch.register_signing_keys(operator_ids text[], key
         on conflict do nothing;
 $$;
 
+CREATE FUNCTION predictu_dispatch.repeated_lines(operator_id text, run_id uuid) RETURNS TABLE(source integer, line bigint, first_source integer, first_line bigint)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    SET work_mem TO '32MB'
+    SET enable_nestloop TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+    with hashed as (
+        select l.source, l.line, hash_record_extended(
+                   row(l.booked_at, l.transaction_id, l.request_id, l.method, l.bet_id, l.player_id, l.currency, l.amount,
+                       l.is_debit), 0) as hash
+          from predictu_dispatch.reconciliation_line l
+         where l.operator_id = repeated_lines.operator_id and l.run_id = repeated_lines.run_id
+    ), candidate as (
+        -- Few, so that only they are compared by all columns.
+        select h.source, h.line from hashed h
+         where h.hash in (select g.hash from hashed g group by g.hash having count(*) > 1)
+    ), compared as (
+        select l.source, l.line, first_value(l.source) over same as first_source, first_value(l.line) over same as first_line
+          from candidate c
+          join predictu_dispatch.reconciliation_line l
+            on l.operator_id = repeated_lines.operator_id and l.run_id = repeated_lines.run_id
+           and l.source = c.source and l.line = c.line
+        window same as (partition by l.booked_at, l.transaction_id, l.request_id, l.method, l.bet_id, l.player_id,
+                                     l.currency, l.amount, l.is_debit order by l.source, l.line)
+    ), removed as (
+        delete from predictu_dispatch.reconciliation_line l
+         using compared c
+         where l.operator_id = repeated_lines.operator_id and l.run_id = repeated_lines.run_id
+           and l.source = c.source and l.line = c.line and (c.source, c.line) <> (c.first_source, c.first_line)
+        returning c.source, c.line, c.first_source, c.first_line
+    )
+    select r.source, r.line, r.first_source, r.first_line from removed r order by r.source, r.line;
+$$;
+
 CREATE FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) RETURNS TABLE(operator_id text, connected bigint, unconnected bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4039,6 +4729,24 @@ begin
     update predictu_dispatch.callback c set note = rollback_bet.reason
      where c.operator_id = operator_id and c.request_id = rollback_id and c.note is null;
     return rollback_id;
+end $$;
+
+CREATE FUNCTION predictu_dispatch.sent_amount(operator_id text, request_id uuid) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    format text := (select c.amount_format from predictu_dispatch.callback c
+                     where c.operator_id = sent_amount.operator_id and c.request_id = sent_amount.request_id);
+    body text := (select a.request_body from predictu_dispatch.attempt a
+                   where a.operator_id = sent_amount.operator_id and a.request_id = sent_amount.request_id
+                     and a.verdict = 'delivered' order by a.attempt desc limit 1);
+    sent text[] := predictu_dispatch.body_money(body);
+begin
+    return sent[4]::numeric
+           * case format when 'decimal' then 10::numeric ^ predictu_dispatch.currency_digits(sent[3]) else 1 end;
+exception when others then
+    return null;
 end $$;
 
 CREATE FUNCTION predictu_dispatch.serving_daemons(daemons bigint, requests_per_s double precision) RETURNS bigint
@@ -4856,6 +5564,42 @@ CREATE TABLE predictu_dispatch.daemon (
 
 ALTER TABLE ONLY predictu_dispatch.daemon REPLICA IDENTITY FULL;
 
+CREATE VIEW predictu_dispatch.ledger AS
+ SELECT c.operator_id,
+    c.request_id,
+    c.bet_id,
+    COALESCE(sent.money[1], b.player_id) AS player_id,
+    COALESCE(sent.money[2], b.currency) AS currency,
+        CASE c.method
+            WHEN 'BET_MAKE'::text THEN 'debit'::text
+            ELSE 'credit'::text
+        END AS direction,
+    sent.amount,
+    c.method,
+    c.finished_at AS confirmed_at,
+    c.operator_transaction_id
+   FROM ((predictu_dispatch.callback c
+     CROSS JOIN LATERAL ( SELECT b_1.player_id,
+            b_1.currency,
+            b_1.amount,
+            b_1.placement_request_id
+           FROM predictu_dispatch.bet b_1
+          WHERE ((b_1.operator_id = c.operator_id) AND (b_1.bet_id = c.bet_id))
+         OFFSET 0) b)
+     CROSS JOIN LATERAL ( SELECT read.money,
+                CASE
+                    WHEN (read.money IS NOT NULL) THEN (read.money[3])::bigint
+                    WHEN (c.method = ANY (ARRAY['BET_WIN'::text, 'BET_SELL'::text])) THEN predictu_dispatch.sent_amount(c.operator_id, c.request_id)
+                    ELSE b.amount
+                END AS amount
+           FROM ( SELECT predictu_dispatch.params_money(c.params) AS money
+                 OFFSET 0) read
+         OFFSET 0) sent)
+  WHERE ((c.state = 'delivered'::text) AND (c.bet_id IS NOT NULL) AND (c.finished_at IS NOT NULL) AND (c.method <> 'BET_LOSE'::text) AND (c.reason IS DISTINCT FROM 'nothing_to_reverse'::text) AND ((sent.amount > 0) IS NOT FALSE) AND ((c.method <> 'BET_ROLLBACK'::text) OR (NOT (EXISTS ( SELECT
+           FROM predictu_dispatch.callback placement
+          WHERE ((placement.operator_id = c.operator_id) AND (placement.request_id = b.placement_request_id) AND (placement.effect <> 'applied'::text))
+         OFFSET 0)))));
+
 CREATE TABLE predictu_dispatch.legal_hold (
     operator_id text NOT NULL,
     bet_id text,
@@ -4991,35 +5735,6 @@ CREATE VIEW predictu_dispatch.reconciliation_open AS
     lines
    FROM predictu_dispatch.reconciliation_item i
   WHERE is_open;
-
-CREATE TABLE predictu_dispatch.reconciliation_run (
-    operator_id text NOT NULL,
-    run_id uuid DEFAULT gen_random_uuid() NOT NULL,
-    first_day date NOT NULL,
-    last_day date NOT NULL,
-    time_zone text NOT NULL,
-    day_starts time without time zone NOT NULL,
-    day_edges timestamp with time zone[] NOT NULL,
-    settle_s double precision NOT NULL,
-    no_end_days integer NOT NULL,
-    cut_at timestamp with time zone NOT NULL,
-    sources jsonb DEFAULT '[]'::jsonb NOT NULL,
-    lines_read bigint DEFAULT 0 NOT NULL,
-    lines_ignored bigint DEFAULT 0 NOT NULL,
-    lines_unreadable bigint DEFAULT 0 NOT NULL,
-    given_from timestamp with time zone,
-    given_until timestamp with time zone,
-    rows_ours bigint,
-    sums jsonb DEFAULT '[]'::jsonb NOT NULL,
-    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    finished_at timestamp with time zone,
-    is_complete boolean DEFAULT false NOT NULL,
-    opened bigint,
-    closed bigint,
-    done_by text NOT NULL,
-    database_role text DEFAULT SESSION_USER NOT NULL,
-    CONSTRAINT reconciliation_run_check CHECK ((last_day >= first_day))
-);
 
 CREATE TABLE predictu_dispatch.reconciliation_total (
     operator_id text NOT NULL,
@@ -5211,6 +5926,8 @@ CREATE INDEX callback_due ON predictu_dispatch.callback USING btree (operator_id
 
 CREATE INDEX callback_expiring ON predictu_dispatch.callback USING btree (operator_id, expires_at) WHERE ((state = 'ready'::text) AND (expires_at IS NOT NULL) AND (bet_id IS NULL));
 
+CREATE INDEX callback_finished ON predictu_dispatch.callback USING btree (operator_id, finished_at, request_id) WHERE ((bet_id IS NOT NULL) AND (finished_at IS NOT NULL));
+
 CREATE INDEX callback_in_review ON predictu_dispatch.callback USING btree (operator_id, review_since) WHERE (review_since IS NOT NULL);
 
 CREATE INDEX callback_leased ON predictu_dispatch.callback USING btree (lease_until) WHERE (state = 'in_flight'::text);
@@ -5227,6 +5944,8 @@ CREATE INDEX callback_of_bet_expiring ON predictu_dispatch.callback USING btree 
 CREATE INDEX callback_of_payout ON predictu_dispatch.callback USING btree (operator_id, predictu_dispatch.payout_of(params), created_at) WHERE ((state = 'delivered'::text) AND (method = ANY (ARRAY['BET_WIN'::text, 'BET_SELL'::text])));
 
 CREATE INDEX callback_of_transaction ON predictu_dispatch.callback USING btree (operator_id, operator_transaction_id, created_at) WHERE (operator_transaction_id IS NOT NULL);
+
+CREATE INDEX callback_unknown ON predictu_dispatch.callback USING btree (operator_id, finished_at, request_id) WHERE ((effect = 'unknown'::text) AND (bet_id IS NOT NULL) AND (finished_at IS NOT NULL));
 
 CREATE INDEX callback_waiting ON predictu_dispatch.callback USING btree (operator_id, lane) WHERE (state = 'waiting'::text);
 
@@ -5524,6 +6243,20 @@ GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_dispatcher;
 GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_support;
 GRANT ALL ON FUNCTION predictu_dispatch.backlog() TO predictu_operations;
 
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_reconciler;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_auditor;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.begin_reconciliation(operator_id text, first_day date, last_day date, time_zone text, day_starts time without time zone, day_edges timestamp with time zone[], settle_s double precision, no_end_days integer, done_by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.begin_reconciliation(operator_id text, first_day date, last_day date, time_zone text, day_starts time without time zone, day_edges timestamp with time zone[], settle_s double precision, no_end_days integer, done_by text) TO predictu_reconciler;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.body_money(request_body text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.body_money(request_body text) TO predictu_support;
+GRANT ALL ON FUNCTION predictu_dispatch.body_money(request_body text) TO predictu_operations;
+GRANT ALL ON FUNCTION predictu_dispatch.body_money(request_body text) TO predictu_auditor;
+GRANT ALL ON FUNCTION predictu_dispatch.body_money(request_body text) TO predictu_reconciler;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.callback_groups() FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.callback_groups() TO predictu_dispatcher;
 GRANT ALL ON FUNCTION predictu_dispatch.callback_groups() TO predictu_support;
@@ -5557,6 +6290,8 @@ GRANT ALL ON FUNCTION predictu_dispatch.claim_apart(instance text, operator_ids 
 REVOKE ALL ON FUNCTION predictu_dispatch.claim_chore(chore text, every_s double precision, instance text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.claim_chore(chore text, every_s double precision, instance text) TO predictu_dispatcher;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.classify(run predictu_dispatch.reconciliation_run) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.commit_durably() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.correct_times(operator_ids text[], delays_s double precision[], interactive_backoffs_s double precision[], settlement_backoffs_s double precision[], ahead_s double precision) FROM PUBLIC;
@@ -5570,13 +6305,23 @@ GRANT ALL ON FUNCTION predictu_dispatch.currency_digits(currency text) TO predic
 GRANT ALL ON FUNCTION predictu_dispatch.currency_digits(currency text) TO predictu_support;
 GRANT ALL ON FUNCTION predictu_dispatch.currency_digits(currency text) TO predictu_operations;
 GRANT ALL ON FUNCTION predictu_dispatch.currency_digits(currency text) TO predictu_auditor;
+GRANT ALL ON FUNCTION predictu_dispatch.currency_digits(currency text) TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.deregister(instance text, session_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.deregister(instance text, session_id uuid) TO predictu_dispatcher;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.differ_in_one_letter(a text, b text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.difference_class(is_readable boolean, is_in_window boolean, contradicts boolean, knowledge text, lines bigint, may_be_elsewhere boolean, is_currency_equal boolean, is_player_equal boolean, is_amount_equal boolean, is_debit_standing boolean, other_end text, is_without_end boolean, is_day_equal boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.difference_class(is_readable boolean, is_in_window boolean, contradicts boolean, knowledge text, lines bigint, may_be_elsewhere boolean, is_currency_equal boolean, is_player_equal boolean, is_amount_equal boolean, is_debit_standing boolean, other_end text, is_without_end boolean, is_day_equal boolean) TO predictu_reconciler;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.difference_classes() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.difference_kind(class text) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.difference_kind(class text) TO predictu_support;
+GRANT ALL ON FUNCTION predictu_dispatch.difference_kind(class text) TO predictu_operations;
+GRANT ALL ON FUNCTION predictu_dispatch.difference_kind(class text) TO predictu_auditor;
+GRANT ALL ON FUNCTION predictu_dispatch.difference_kind(class text) TO predictu_reconciler;
 
 GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.operator TO predictu_support;
@@ -5602,6 +6347,9 @@ GRANT ALL ON FUNCTION predictu_dispatch.expired_audit(keep_months integer, only_
 
 REVOKE ALL ON FUNCTION predictu_dispatch.explain_difference(operator_id text, item_id uuid, reason text, by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.explain_difference(operator_id text, item_id uuid, reason text, by text) TO predictu_reconciler;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.finish_reconciliation(operator_id text, run_id uuid, sources jsonb, lines_read bigint, lines_ignored bigint, lines_unreadable bigint, unreadable jsonb, given_from timestamp with time zone, given_until timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.finish_reconciliation(operator_id text, run_id uuid, sources jsonb, lines_read bigint, lines_ignored bigint, lines_unreadable bigint, unreadable jsonb, given_from timestamp with time zone, given_until timestamp with time zone) TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.fleet_figures(instance text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.fleet_figures(instance text) TO predictu_dispatcher;
@@ -5703,6 +6451,12 @@ GRANT ALL ON FUNCTION predictu_dispatch.outcome_of_bet(operator_id text, bet_id 
 
 REVOKE ALL ON FUNCTION predictu_dispatch.params_digest(params jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.params_money(params jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.params_money(params jsonb) TO predictu_support;
+GRANT ALL ON FUNCTION predictu_dispatch.params_money(params jsonb) TO predictu_operations;
+GRANT ALL ON FUNCTION predictu_dispatch.params_money(params jsonb) TO predictu_auditor;
+GRANT ALL ON FUNCTION predictu_dispatch.params_money(params jsonb) TO predictu_reconciler;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.pause_operator(operator_id text, reason text, by text) TO predictu_operations;
 
@@ -5738,6 +6492,7 @@ GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predict
 GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_support;
 GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_operations;
 GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_auditor;
+GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.reconciliation_figures(instance text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.reconciliation_figures(instance text) TO predictu_dispatcher;
@@ -5774,6 +6529,9 @@ REVOKE ALL ON FUNCTION predictu_dispatch.refuse_unsealed(part text, first_tid ti
 REVOKE ALL ON FUNCTION predictu_dispatch.register_signing_keys(operator_ids text[], key_ids text[], algorithms text[], public_jwks text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.register_signing_keys(operator_ids text[], key_ids text[], algorithms text[], public_jwks text[]) TO predictu_dispatcher;
 
+REVOKE ALL ON FUNCTION predictu_dispatch.repeated_lines(operator_id text, run_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.repeated_lines(operator_id text, run_id uuid) TO predictu_reconciler;
+
 REVOKE ALL ON FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.report_reach(instance text, lost text[], operator_ids text[]) TO predictu_dispatcher;
 
@@ -5804,6 +6562,12 @@ GRANT ALL ON FUNCTION predictu_dispatch.retry_callback(operator_id text, request
 
 REVOKE ALL ON FUNCTION predictu_dispatch.rollback_bet(operator_id text, bet_id text, reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.rollback_bet(operator_id text, bet_id text, reason text) TO predictu_producer;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.sent_amount(operator_id text, request_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.sent_amount(operator_id text, request_id uuid) TO predictu_support;
+GRANT ALL ON FUNCTION predictu_dispatch.sent_amount(operator_id text, request_id uuid) TO predictu_operations;
+GRANT ALL ON FUNCTION predictu_dispatch.sent_amount(operator_id text, request_id uuid) TO predictu_auditor;
+GRANT ALL ON FUNCTION predictu_dispatch.sent_amount(operator_id text, request_id uuid) TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.serving_daemons(daemons bigint, requests_per_s double precision) FROM PUBLIC;
 
@@ -5905,6 +6669,11 @@ GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.daemon TO predictu_operations;
 
+GRANT SELECT ON TABLE predictu_dispatch.ledger TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.ledger TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.ledger TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.ledger TO predictu_reconciler;
+
 GRANT SELECT ON TABLE predictu_dispatch.legal_hold TO predictu_auditor;
 GRANT SELECT ON TABLE predictu_dispatch.legal_hold TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.legal_hold TO predictu_support;
@@ -5931,11 +6700,6 @@ GRANT SELECT ON TABLE predictu_dispatch.reconciliation_open TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_open TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_open TO predictu_auditor;
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_open TO predictu_reconciler;
-
-GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_reconciler;
-GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_support;
-GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_operations;
-GRANT SELECT ON TABLE predictu_dispatch.reconciliation_run TO predictu_auditor;
 
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_total TO predictu_reconciler;
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_total TO predictu_support;

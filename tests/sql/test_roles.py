@@ -71,12 +71,19 @@ MAY_EXECUTE["predictu_operations"] = FOR_PEOPLE | WITH_OWN_RIGHTS | {"currency_d
 FOR_RETENTION = {"retention_cutoff", "purge_finished", "expired_audit", "purge_audit"}
 """Only this role may remove rows, and it may do nothing else."""
 MAY_EXECUTE["predictu_retention"] = FOR_RETENTION
-MAY_EXECUTE["predictu_reconciler"] = {"explain_difference", "accept_difference"}
+FOR_RECONCILIATION = {"begin_reconciliation", "repeated_lines", "finish_reconciliation"}
+FOR_RECONCILIATION |= {"explain_difference", "accept_difference", "currency_digits"}
+OF_THE_LEDGER = {"params_money", "body_money", "sent_amount", "difference_kind"}
+"""The view `ledger` calls them with its reader's rights."""
+WITH_OWN_RIGHTS = WITH_OWN_RIGHTS | OF_THE_LEDGER | {"difference_class"}
+for readers in ("predictu_support", "predictu_operations", "predictu_auditor"):
+    MAY_EXECUTE[readers] |= OF_THE_LEDGER
+MAY_EXECUTE["predictu_reconciler"] = FOR_RECONCILIATION | OF_THE_LEDGER | {"difference_class", "readable_params"}
 READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_migration"}
 READABLE |= {"daemon", "share"}
 READABLE |= {"intervention", "currency"}
 READABLE |= {"request_tombstone", "bet_tombstone", "purge_cursor", "reconciliation_open"}
-OF_RUNS = {"reconciliation_run", "reconciliation_unreadable", "reconciliation_total", "reconciliation_item"}
+OF_RUNS = {"ledger", "reconciliation_run", "reconciliation_unreadable", "reconciliation_total", "reconciliation_item"}
 OF_THE_LOG = {"signing_key", "audit_log", "audit_position", "audit_head", "audit_tile", "audit_checkpoint"}
 OF_THE_LOG |= {"audit_cosignature", "audit_witness", "audit_removal", "audit_verification", "legal_hold"}
 OF_THE_OWNER = {"producer_scope", "retention_floor"}
@@ -89,7 +96,10 @@ MAY_READ: dict[str, set[str]] = {
     "predictu_support": READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS,
     "predictu_auditor": (READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS) - {"daemon", "share", "purge_cursor"},
     "predictu_retention": {"schema_migration", "purge_cursor"},
+    "predictu_reconciler": (READABLE | OF_RUNS | {"reconciliation_line"}) - {"daemon", "share", "needs_review"},
 }
+MAY_WRITE = {"predictu_reconciler": {"reconciliation_line"}}
+"""A run copies its lines there, and its functions remove them."""
 MAY_EXECUTE_WITH_RIGHTS_OF_THE_OWNER = set[str]().union(*MAY_EXECUTE.values()) - WITH_OWN_RIGHTS
 AT_COMMIT = {"notify_due"}
 """A deferred trigger, which would run with the rights of the session's login."""
@@ -123,10 +133,11 @@ async def test_a_role_may_execute_exactly_its_functions(database: Database, role
 
 
 @pytest.mark.parametrize("role", MAY_READ)
-async def test_a_role_reads_exactly_its_relations_and_writes_none(database: Database, role: str) -> None:
+async def test_a_role_reads_and_writes_exactly_its_relations(database: Database, role: str) -> None:
     async with connected(database.owner, 1) as [owner]:
         assert await relations(owner, role, "select") == MAY_READ[role]
-        assert await relations(owner, role, "insert", "update", "delete", "truncate", "references", "trigger") == set()
+        written = await relations(owner, role, "insert", "update", "delete", "truncate", "references", "trigger")
+        assert written == MAY_WRITE.get(role, set())
         assert not await owner.fetchval("select has_schema_privilege($1, 'predictu_dispatch', 'create')", role)
 
 

@@ -11,4 +11,4 @@ end $$;
 
 revoke all on function predictu_dispatch.readable_params from public;
 grant execute on function predictu_dispatch.readable_params
-    to predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor;
+    to predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor, predictu_reconciler;

@@ -8,4 +8,4 @@ $$;
 
 revoke all on function predictu_dispatch.currency_digits from public;
 grant execute on function predictu_dispatch.currency_digits
-    to predictu_producer, predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor;
+    to predictu_producer, predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor, predictu_reconciler;
