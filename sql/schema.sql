@@ -1236,9 +1236,12 @@ CREATE FUNCTION predictu_dispatch.body_money(request_body text) RETURNS text[]
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    body jsonb := request_body::jsonb;
-    params jsonb := body -> 'params';
+    body jsonb;
+    params jsonb;
 begin
+    -- Here, because an error in the declarations would not be caught.
+    body := request_body::jsonb;
+    params := body -> 'params';
     return array[body ->> 'method', params ->> 'player_id', params ->> 'currency', (params ->> 'amount')::numeric::text,
                  params ->> 'bet_id'];
 exception when others then
@@ -4736,13 +4739,15 @@ CREATE FUNCTION predictu_dispatch.sent_amount(operator_id text, request_id uuid)
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-    format text := (select c.amount_format from predictu_dispatch.callback c
-                     where c.operator_id = sent_amount.operator_id and c.request_id = sent_amount.request_id);
-    body text := (select a.request_body from predictu_dispatch.attempt a
-                   where a.operator_id = sent_amount.operator_id and a.request_id = sent_amount.request_id
-                     and a.verdict = 'delivered' order by a.attempt desc limit 1);
-    sent text[] := predictu_dispatch.body_money(body);
+    format text;
+    sent text[];
 begin
+    format := (select c.amount_format from predictu_dispatch.callback c
+                where c.operator_id = sent_amount.operator_id and c.request_id = sent_amount.request_id);
+    sent := predictu_dispatch.body_money((
+        select a.request_body from predictu_dispatch.attempt a
+         where a.operator_id = sent_amount.operator_id and a.request_id = sent_amount.request_id
+           and a.verdict = 'delivered' order by a.attempt desc limit 1));
     return sent[4]::numeric
            * case format when 'decimal' then 10::numeric ^ predictu_dispatch.currency_digits(sent[3]) else 1 end;
 exception when others then

@@ -20,7 +20,7 @@ class Knowledge(StrEnum):
     CONFIRMED = "confirmed"
     """Delivered. A rollback only if its debit was confirmed and the operator reversed it."""
     UNKNOWN = "unknown"
-    """Final with effect `unknown`; a delivered rollback of an unconfirmed debit; the debit of an adopted bet."""
+    """Final with effect `unknown`; a rollback of an unconfirmed debit; an adopted bet's debit."""
     REJECTED = "rejected"
     """Rejected with effect `none`, or a rollback answered `nothing_to_reverse`."""
     NEVER_SENT = "never_sent"

@@ -3,9 +3,12 @@
 create or replace function predictu_dispatch.body_money(request_body text) returns text[]
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare
-    body jsonb := request_body::jsonb;
-    params jsonb := body -> 'params';
+    body jsonb;
+    params jsonb;
 begin
+    -- Here, because an error in the declarations would not be caught.
+    body := request_body::jsonb;
+    params := body -> 'params';
     return array[body ->> 'method', params ->> 'player_id', params ->> 'currency', (params ->> 'amount')::numeric::text,
                  params ->> 'bet_id'];
 exception when others then

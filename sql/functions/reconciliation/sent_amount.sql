@@ -4,13 +4,15 @@
 create or replace function predictu_dispatch.sent_amount(operator_id text, request_id uuid) returns bigint
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    format text := (select c.amount_format from predictu_dispatch.callback c
-                     where c.operator_id = sent_amount.operator_id and c.request_id = sent_amount.request_id);
-    body text := (select a.request_body from predictu_dispatch.attempt a
-                   where a.operator_id = sent_amount.operator_id and a.request_id = sent_amount.request_id
-                     and a.verdict = 'delivered' order by a.attempt desc limit 1);
-    sent text[] := predictu_dispatch.body_money(body);
+    format text;
+    sent text[];
 begin
+    format := (select c.amount_format from predictu_dispatch.callback c
+                where c.operator_id = sent_amount.operator_id and c.request_id = sent_amount.request_id);
+    sent := predictu_dispatch.body_money((
+        select a.request_body from predictu_dispatch.attempt a
+         where a.operator_id = sent_amount.operator_id and a.request_id = sent_amount.request_id
+           and a.verdict = 'delivered' order by a.attempt desc limit 1));
     return sent[4]::numeric
            * case format when 'decimal' then 10::numeric ^ predictu_dispatch.currency_digits(sent[3]) else 1 end;
 exception when others then
