@@ -1,10 +1,14 @@
-"""Starts the operator from the command line, prints where it listens, and stops it on a signal."""
+"""Starts the operator from the command line, prints where it listens, and stops it on a signal.
+
+`ledger` exports the bookings and ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import os
 import signal
 import sqlite3
 import sys
@@ -13,6 +17,7 @@ from collections.abc import Sequence
 from aiohttp.http_exceptions import HttpProcessingError
 
 from .database import WalletError, utc_now
+from .export import export_ledger
 from .faults import FaultError
 from .keys import KeyFileError
 from .server import ListenError, Listening, serving
@@ -26,13 +31,20 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 def main(arguments: Sequence[str]) -> int:
     """Runs until SIGTERM or SIGINT; returns 0 for success, 1 for failure, 2 for wrong usage."""
     try:
+        if arguments[:1] == ["ledger"]:
+            export_ledger(arguments[1:])
+            return EXIT_OK
         trial = parse_trial(arguments[1:]) if arguments[:1] == ["try"] else None
         settings = trial.settings if trial else parse_settings(arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_USAGE
     except (KeyFileError, FaultError, ValueError) as fault:
         return _failed(fault, EXIT_USAGE)
-    except OSError as fault:
+    except BrokenPipeError:
+        # The reader of the ledger has gone; what is buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except (OSError, WalletError) as fault:
         return _failed(fault, EXIT_FAILED)
     set_up_log(settings.log)
     try:

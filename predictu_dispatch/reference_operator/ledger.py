@@ -11,10 +11,10 @@ import csv
 import io
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from aiohttp import web
@@ -55,7 +55,7 @@ class LedgerRoute:
             )
         reply = web.StreamResponse(headers={"Content-Type": "text/csv; charset=utf-8"})
         rows = 0
-        with closing(_open(self.settings.database)) as sql:
+        with closing(open_to_read(self.settings.database)) as sql:
             cursor = await asyncio.to_thread(_select, sql, period)
             await reply.prepare(request)
             try:
@@ -92,27 +92,31 @@ class LedgerRoute:
                 message=f"token claims: method {shown(claims.method)}, expected {METHOD}",
             )
         try:
-            return Period(since=_time(request.query, "from"), until=_time(request.query, "until"))
+            return Period(since=_query_time(request.query, "from"), until=_query_time(request.query, "until"))
         except ValueError as fault:
             return Answer(http_status=400, status=Status.BAD_REQUEST, message=str(fault))
 
 
-def _time(query: Mapping[str, str], name: str) -> str | None:
-    """Returns the query's time in UTC, as the database spells it. Raises ValueError."""
+def _query_time(query: Mapping[str, str], name: str) -> str | None:
     text = query.get(name)
-    if text is None:
-        return None
+    return None if text is None else parse_time(text, f"query: {name}")
+
+
+def parse_time(text: str, name: str) -> str:
+    """Returns the time in UTC, as the database spells it. Raises ValueError."""
     try:
         time = datetime.fromisoformat(text)
-        utc = time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if time.tzinfo else None
+        # Bookings have whole milliseconds: the first one from this time on.
+        utc = (time + timedelta(microseconds=-time.microsecond % 1000)).astimezone(UTC) if time.tzinfo else None
     except (ValueError, OverflowError):
         utc = None
     if utc is None:
-        raise ValueError(f"query: {name} is {shown(text)}, not RFC 3339 such as 2026-03-19T14:30:00.000Z")
-    return utc
+        raise ValueError(f"{name} is {shown(text)}, not RFC 3339 such as 2026-03-19T14:30:00.000Z")
+    return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _open(file: Path) -> sqlite3.Connection:
+def open_to_read(file: Path) -> sqlite3.Connection:
+    """Returns a connection that only reads. Raises sqlite3.Error."""
     # Calls come from several threads, one after the other.
     return sqlite3.connect(
         f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
@@ -130,6 +134,15 @@ def _select(sql: sqlite3.Connection, period: Period) -> sqlite3.Cursor:
         " order by created_at, transaction_id",
         (period.since, period.until),
     )
+
+
+def csv_pages(sql: sqlite3.Connection, period: Period) -> Iterator[bytes]:
+    """Yields the ledger of the period in pieces, from one snapshot. Raises sqlite3.Error."""
+    cursor = _select(sql, period)
+    page: list[Sequence[object]] = [COLUMNS]
+    while page:
+        yield _csv(page)
+        page = cursor.fetchmany(ROWS_AT_ONCE)
 
 
 def _csv(rows: Sequence[Sequence[object]]) -> bytes:

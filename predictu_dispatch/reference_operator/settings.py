@@ -140,7 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="An operator's wallet backend for Predictu's callbacks.",
-        epilog=f"`{PROGRAM} try` runs it with throwaway keys and two players, and prints how to certify it.",
+        epilog=f"`{PROGRAM} try` runs it with throwaway keys and two players, and prints how to certify it."
+        f" `{PROGRAM} ledger` writes the bookings of a period as CSV.",
         allow_abbrev=False,
     )
     add = parser.add_argument
