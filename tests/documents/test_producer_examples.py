@@ -11,15 +11,17 @@ import pytest
 
 from tests.support.code_blocks import ROOT, code_under, examples
 from tests.support.daemons import until
-from tests.support.harness import OPERATOR, placement_params
+from tests.support.harness import OPERATOR, connected, placement_params
 from tests.support.market import README, Market
+from tests.support.postgres import Database
 
-SQL, PYTHON, NODE, POSTGREST, ERRORS = (
+SQL, PYTHON, NODE, POSTGREST, ERRORS, LEDGER = (
     "SQL",
     "Python (asyncpg)",
     "TypeScript (node-postgres)",
     "TypeScript (PostgREST)",
     "Errors",
+    "The view ledger",
 )
 
 
@@ -35,12 +37,13 @@ def test_every_example_is_run_by_a_test() -> None:
         *[(NODE, "ts")] * 2,
         *[(POSTGREST, "ts"), (POSTGREST, "sql")],
         (ERRORS, "sql"),
+        (LEDGER, "sql"),
         # Creates a role for retention; test_retention.py has one.
         ("Retention", "sql"),
     ]
 
 
-async def test_the_sql_places_reads_ends_and_rolls_back(market: Market) -> None:
+async def test_the_sql_places_reads_ends_and_rolls_back(market: Market, database: Database) -> None:
     _, place, ask, end, place_another, take_back = code_under(README, SQL, "sql")
     harness = market.environment.harness
     assert await harness.producer.fetch(ask) == []
@@ -64,6 +67,15 @@ async def test_the_sql_places_reads_ends_and_rolls_back(market: Market) -> None:
     assert await market.callbacks("b-1") == ["BET_MAKE delivered", "BET_WIN delivered"]
     assert await market.callbacks("b-2") == ["BET_MAKE delivered", "BET_ROLLBACK delivered"]
     assert await market.trades() == {"b-1": "placing", "b-2": "failed"}
+
+    [sums] = code_under(README, LEDGER, "sql")
+    now = sums.replace("2026-11-01T00:00:00Z", "yesterday").replace("2026-12-01T00:00:00Z", "tomorrow")
+    async with connected(database.support, 1) as [support]:
+        assert [tuple(row) for row in await support.fetch(now)] == [
+            ("EUR", "BET_MAKE", 2, -1950),
+            ("EUR", "BET_ROLLBACK", 1, 700),
+            ("EUR", "BET_WIN", 1, 2312),
+        ]
 
 
 async def test_the_sql_enqueues_nothing_if_the_transaction_is_rolled_back(still_market: Market) -> None:
