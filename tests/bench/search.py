@@ -1,6 +1,7 @@
 """Measure `find`: what its indexes cost the path of a bet, and how long each search takes.
 
 python -m tests.bench.search cost --rounds 4
+python -m tests.bench.search cost --index callback_finished --index callback_unknown
 python -m tests.bench.search searches --callbacks 5000000
 """
 
@@ -8,7 +9,7 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.support.harness import Connection, claim, connected, delivered, enque
 
 _BETS = 1_000
 _AT_LEAST, _BELOW_MS = 0.97, 100.0
+_UNITS = {"server's CPU": "µs", "time": "µs", "WAL": "bytes"}
 _OPERATORS = 20
 _TIMES = 60
 """Repetitions of each search."""
@@ -60,16 +62,21 @@ def _cpu_s(server: int) -> float:
     return time.process_time() + _server_cpu_s(server)
 
 
-async def _path_of_bets(connection: Connection, name: str, batch: int) -> tuple[dict[str, float], dict[str, float]]:
-    """CPU seconds of the server's process, and seconds, by step."""
+async def _path_of_bets(connection: Connection, name: str, batch: int) -> dict[str, dict[str, float]]:
+    """CPU seconds of the server's process, seconds, and bytes of WAL, by step."""
     pid = connection.get_server_pid()
-    cpu, took = {"enqueue": 0.0, "claim, settle": 0.0}, {"enqueue": 0.0, "claim, settle": 0.0}
+    used: dict[str, dict[str, float]] = {step: dict.fromkeys(_UNITS, 0.0) for step in ("enqueue", "claim, settle")}
+
+    async def wal_bytes() -> float:
+        return float(await connection.fetchval("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
     async def measured(step: str, work: Callable[[], Awaitable[Any]]) -> None:
+        written = await wal_bytes()
         cpu_s, began_s = _server_cpu_s(pid), time.perf_counter()
         await work()
-        cpu[step] += _server_cpu_s(pid) - cpu_s
-        took[step] += time.perf_counter() - began_s
+        used[step]["server's CPU"] += (_server_cpu_s(pid) - cpu_s) * 1e6
+        used[step]["time"] += (time.perf_counter() - began_s) * 1e6
+        used[step]["WAL"] += await wal_bytes() - written
 
     async def place(numbers: range) -> None:
         for n in numbers:
@@ -91,35 +98,41 @@ async def _path_of_bets(connection: Connection, name: str, batch: int) -> tuple[
         for enqueueing in (place, end):
             await measured("enqueue", lambda e=enqueueing, n=numbers: e(n))  # type: ignore[misc]
             await measured("claim, settle", deliver)
-    return cpu, took
+    return used
 
 
-async def _cost(dsn: Callable[[str], str], owner: Connection, rounds: int, batch: int) -> None:
+async def _cost(
+    dsn: Callable[[str], str], owner: Connection, rounds: int, batch: int, measured: Collection[str]
+) -> None:
     used: dict[str, dict[str, list[float]]] = {side: {} for side in ("with", "without")}
     await owner.execute("create database bench_with encoding 'UTF8' template template0")
     await migrate(dsn("bench_with"))
     await owner.execute("create database bench_without template bench_with")
     async with connected(dsn("bench_without"), 1) as [connection]:
-        for index in indexes():
-            await connection.execute(f"drop index predictu_dispatch.{index.name}")
+        for name in measured or [index.name for index in indexes()]:
+            await connection.execute(f"drop index predictu_dispatch.{name}")
     for side in used:
         async with connected(dsn(f"bench_{side}"), 1) as [connection]:
             await know_operators(connection)
             await _path_of_bets(connection, "warm", batch)
     for number in range(rounds):
-        for side, figures in used.items():
+        # Each side is first in every other round.
+        for side, figures in list(used.items())[:: 1 if number % 2 else -1]:
             async with connected(dsn(f"bench_{side}"), 1) as [connection]:
-                cpu, took = await _path_of_bets(connection, f"round-{number}", batch)
-            for step in cpu:
-                figures.setdefault(f"{step}: server's CPU", []).append(cpu[step] / (2 * _BETS) * 1e6)
-                figures.setdefault(f"{step}: time", []).append(took[step] / (2 * _BETS) * 1e6)
+                steps = await _path_of_bets(connection, f"round-{number}", batch)
+            for step, amounts in steps.items():
+                for what, amount in amounts.items():
+                    figures.setdefault(f"{step}: {what}", []).append(amount / (2 * _BETS))
     for name, without in used["without"].items():
         ratios = [a / b for a, b in zip(without, used["with"][name], strict=True)]
         best = min(without) / min(used["with"][name])
-        with_us, without_us = statistics.median(used["with"][name]), statistics.median(without)
+        with_it, without_it = statistics.median(used["with"][name]), statistics.median(without)
+        unit = _UNITS[name.partition(": ")[2]]
+        limit = f"; at least {_AT_LEAST}" if unit == "µs" else ""
         click.echo(
-            f"{name:30} with {with_us:7.1f} µs, without {without_us:7.1f} µs a callback;"
-            f" ratio {statistics.median(ratios):.3f} (best rounds {best:.3f}; at least {_AT_LEAST})"
+            f"{name:30} with {with_it:7.1f} {unit:5}, without {without_it:7.1f} {unit:5} a callback;"
+            f" without / with {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f};"
+            f" best rounds {best:.3f}{limit})"
         )
 
 
@@ -221,14 +234,15 @@ def main() -> None:
 @main.command()
 @click.option("--rounds", default=4, show_default=True)
 @click.option("--batch", default=10, show_default=True, help="Callbacks that are claimed and settled at once.")
-def cost(rounds: int, batch: int) -> None:
-    """Compare enqueueing, claiming and settling with and without the search indexes, in turn."""
+@click.option("--index", "names", multiple=True, help="Measure only this index; repeatable.")
+def cost(rounds: int, batch: int, names: tuple[str, ...]) -> None:
+    """Compare enqueueing, claiming and settling with and without indexes, in turn."""
     # Without fsync, so that the time is that of the work and not of the disk.
     with EmbeddedPostgres(fsync=False) as postgres:
 
         async def run() -> None:
             async with connected(postgres.dsn(), 1) as [owner]:
-                await _cost(postgres.dsn, owner, rounds, batch)
+                await _cost(postgres.dsn, owner, rounds, batch, names)
 
         asyncio.run(run())
 
