@@ -31,8 +31,6 @@ NEVER_READ_S: Final = 2.0
 """How long a connection stays open whose answer is not read."""
 READ_S: Final = 0.1
 """Time for the operator's process to read a request: a reset discards what only its kernel has."""
-USER_AGENT: Final = "predictu-dispatch"
-"""Production's."""
 CUT: Final = "cut"
 """The reason of a request whose connection we reset on purpose."""
 _DONE: Final = {

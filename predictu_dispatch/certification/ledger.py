@@ -10,14 +10,14 @@ import io
 import re
 from datetime import datetime
 from typing import Final
-from urllib.parse import urlencode, urlsplit
 
-from predictu_dispatch.certification.connections import USER_AGENT, exchange_on, open_connection, request_head
+from predictu_dispatch.certification.connections import exchange_on, open_connection, request_head
 from predictu_dispatch.certification.observation import Ledger, LedgerRow
 from predictu_dispatch.certification.target import Target
 from predictu_dispatch.certification.tokens import Token
 from predictu_dispatch.core.callback import Evidence, Exchange
 from predictu_dispatch.core.callback_url import url_fault
+from predictu_dispatch.core.ledger_request import ledger_headers, ledger_url
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.edge.http.connector import Connector
 from predictu_dispatch.edge.http.resolver import LookUp
@@ -69,20 +69,8 @@ async def fetch_ledger(target: Target, token: Token, *, since: datetime, until: 
 
 
 def _request(url: str, token: Token, *, since: datetime, until: datetime) -> bytes:
-    period = urlencode({"from": _rfc3339(since), "until": _rfc3339(until)})
-    headers = {
-        "Authorization": f"Bearer {token.compact}",
-        "Accept": "text/csv",
-        "Accept-Encoding": "identity",
-        "User-Agent": USER_AGENT,
-        "Connection": "close",
-    }
-    return request_head("GET", f"{url}{'&' if urlsplit(url).query else '?'}{period}", headers)
-
-
-def _rfc3339(at: datetime) -> str:
-    """Return this time in UTC, `at` being in UTC."""
-    return f"{at.isoformat(timespec='milliseconds')[:-6]}Z"
+    headers = {**ledger_headers(token.compact, accept="text/csv"), "Connection": "close"}
+    return request_head("GET", ledger_url(url, since=since, until=until), headers)
 
 
 def read_ledger(body: bytes) -> Ledger:

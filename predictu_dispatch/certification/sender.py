@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from predictu_dispatch.certification.connections import (
-    USER_AGENT,
     Opened,
     cut,
     exchange_on,
@@ -29,6 +28,7 @@ from predictu_dispatch.certification.steps import Delivery
 from predictu_dispatch.certification.target import Target
 from predictu_dispatch.certification.tokens import Token, ledger_token, token_of
 from predictu_dispatch.core.callback import Evidence, Exchange
+from predictu_dispatch.core.ledger_request import USER_AGENT
 from predictu_dispatch.core.lifecycle import policy_of
 from predictu_dispatch.core.methods import RULES, Lane
 from predictu_dispatch.core.redaction import without_signature

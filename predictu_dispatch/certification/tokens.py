@@ -14,6 +14,7 @@ from typing import Any, Final
 from predictu_dispatch.certification.requests import Prepared
 from predictu_dispatch.certification.steps import TokenFault
 from predictu_dispatch.certification.target import Target
+from predictu_dispatch.core import ledger_request
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.operator_settings import SigningAlgorithm
 from predictu_dispatch.core.signing import SigningKey, base64url, jti_of, unsigned_token
@@ -21,8 +22,6 @@ from predictu_dispatch.edge.config.keys import new_private_pem
 
 SHIFT_S: Final = 600
 """How long an expired token is over, and in how long one from the future begins."""
-LEDGER_METHOD: Final = "LEDGER"
-"""The `method` of the token of a ledger's request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,19 +65,8 @@ def token_of(prepared: Prepared, target: Target, *, run: str, now_s: int) -> Tok
 
 
 def ledger_token(target: Target, *, jti: str, now_s: int) -> Token:
-    """Return the token of a GET of the ledger; its digest is that of the empty body."""
-    signing = target.settings.signing
-    unsigned = unsigned_token(
-        target.key,
-        operator_id=target.settings.operator_id,
-        method=LEDGER_METHOD,
-        jti=jti,
-        body=b"",
-        issued_at_s=now_s,
-        ttl_s=signing.token_ttl_s,
-        audience=signing.audience,
-    )
-    return _read(target.key.signed(unsigned))
+    """Return the token of a GET of the ledger."""
+    return _read(ledger_request.ledger_token(target.key, target.settings, jti=jti, now_s=now_s))
 
 
 @cache

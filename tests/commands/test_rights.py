@@ -14,18 +14,19 @@ from tests.support.histories import KEEP_MONTHS
 from tests.support.interventions import terminal_in_review
 from tests.support.postgres import Database
 
-LOGINS = ("producer", "dispatcher", "operations", "support", "auditor", "retention", "stranger")
+LOGINS = ("producer", "dispatcher", "operations", "support", "auditor", "retention", "reconciler", "stranger")
 READERS = {"dispatcher", "operations", "support"}
+ALL_READERS = READERS | {"auditor", "reconciler"}
 VERBS = {
     "status": (READERS, "predictu_support or predictu_operations"),
     "why {win}": (READERS, "predictu_support or predictu_operations"),
-    "show {win}": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
-    "show {unknown}": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
-    "show --bet {operator} b-unknown": (READERS | {"auditor"}, "predictu_auditor"),
+    "show {win}": (ALL_READERS, "predictu_support, predictu_operations or predictu_auditor"),
+    "show {unknown}": (ALL_READERS, "predictu_support, predictu_operations or predictu_auditor"),
+    "show --bet {operator} b-unknown": (ALL_READERS, "predictu_auditor"),
     "dispute --bet {operator} b-unknown": ({"auditor"}, "predictu_auditor"),
-    "find --player p1": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
+    "find --player p1": (ALL_READERS, "predictu_support, predictu_operations or predictu_auditor"),
     "find --amount 5.00": (READERS | {"auditor"}, "predictu_auditor"),
-    "find --request {unknown}": (READERS | {"auditor"}, "predictu_auditor"),
+    "find --request {unknown}": (ALL_READERS, "predictu_auditor"),
     "retry {win}": ({"operations"}, "predictu_operations"),
     "retry --operator {operator} --yes": ({"operations"}, "predictu_operations"),
     "cancel {ready} --reason wrong": ({"operations"}, "predictu_operations"),
@@ -33,15 +34,23 @@ VERBS = {
     "resolve {win} --reason paid": ({"operations"}, "predictu_operations"),
     "pause {operator} --reason maintenance": ({"operations"}, "predictu_operations"),
     "resume {operator}": ({"operations"}, "predictu_operations"),
-    "interventions": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
+    "interventions": (ALL_READERS, "predictu_support, predictu_operations or predictu_auditor"),
     "operator retire {operator} --reason gone": ({"operations"}, "predictu_operations"),
     "ping {operator}": ({"operations"}, "predictu_operations"),
+    "reconcile {operator} --day 2026-01-01 {ledger}": ({"reconciler"}, "predictu_reconciler"),
     "retain": ({"retention"}, "predictu_retention"),
     "migrate": (set(), "own the schema"),
-    "currencies list": (READERS | {"auditor"}, "predictu_support, predictu_operations or predictu_auditor"),
+    "currencies list": (ALL_READERS, "predictu_support, predictu_operations or predictu_auditor"),
     "currencies add USDT 6": (set(), "own the schema"),
 }
 """The logins that have each verb's right, and what the others are told."""
+
+OPERATOR_FILE = f"""
+operator_id = "{OPERATOR}"
+callback_url = "https://wallet.example.com/predictu"
+[signing]
+key_file = "none.pem"
+"""
 
 READS = ("find", "show", "status", "why", "interventions", "retain", "currencies")
 
@@ -55,13 +64,16 @@ async def test_a_login_without_the_right_is_exit_code_1_and_learns_which_role_ha
     # No daemon runs, so a PING ends at its deadline.
     await harness.owner.execute("update predictu_dispatch.operator set interactive_deadline_s = 0.01")
     ready = await harness.place("ready")
-    words = verb.format(win=win, ready=ready, unknown="00000000-0000-0000-0000-000000000009", operator=OPERATOR).split()
+    (ledger := tmp_path / "ledger.csv").write_text("booked_at,amount,currency,request_id\n")
+    unknown = "00000000-0000-0000-0000-000000000009"
+    words = verb.format(win=win, ready=ready, unknown=unknown, operator=OPERATOR, ledger=ledger).split()
     if words[0] == "resume":
         await harness.person.execute("select predictu_dispatch.pause_operator($1, 'x', 'y')", OPERATOR)
     name = " ".join(words[:2]) if words[0] in ("operator", "currencies") else words[0]
     before = await harness.everything()
     for login in sorted(set(LOGINS) - allowed) + sorted(allowed):
         cli = command_line_for(tmp_path, getattr(database, login))
+        cli.write_operator(OPERATOR, OPERATOR_FILE)
         with cli.config.open("a", encoding="utf-8") as file:
             file.write(f"[daemon]\naudit_retention_months = {KEEP_MONTHS}\n")
         if login in allowed and words[0] == "ping":
@@ -96,7 +108,7 @@ async def test_an_owner_who_may_not_create_roles_learns_what_to_run_first(
     """As on a hosted Postgres, in an upgrade: the roles of the first release exist."""
     async with connected(embedded.dsn(), 1) as [superuser]:
         await superuser.execute("create role hosted login nocreaterole")
-        for role in ("producer", "dispatcher", "support", "retention"):
+        for role in ("producer", "dispatcher", "support", "retention", "reconciler"):
             await superuser.execute(f"create role predictu_{role} nologin")
         await superuser.execute("create database hosted owner hosted encoding 'UTF8' template template0")
         cli = command_line_for(tmp_path, embedded.dsn("hosted", "hosted"))

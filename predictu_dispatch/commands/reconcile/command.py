@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from pathlib import Path
 from typing import ClassVar, Final
 
 import click
 from typing_extensions import Unpack
 
-from predictu_dispatch.commands.invocation import Invocation, common_options
+from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options
+from predictu_dispatch.commands.output import print_json
 from predictu_dispatch.commands.reconcile.options import Options, period_of, reconcile_options
 from predictu_dispatch.commands.verb_group import VerbGroup
 
@@ -18,8 +21,16 @@ from predictu_dispatch.commands.verb_group import VerbGroup
 @common_options
 def run(invocation: Invocation, operator: str, files: tuple[Path, ...], **options: Unpack[Options]) -> None:
     """Compare our records with an operator's ledger, to the cent."""
-    period_of(options)
-    del invocation, operator, files
+    from predictu_dispatch.commands.reconcile.lines import as_json, print_report  # noqa: PLC0415 - loaded only where used
+    from predictu_dispatch.commands.reconcile.running import run_reconciliation  # noqa: PLC0415
+
+    period = period_of(options)
+    result = asyncio.run(run_reconciliation(invocation, operator, files, period, by=options["by"]))
+    if invocation.json:
+        print_json(as_json(result))
+    else:
+        print_report(result, shows_unreadable=options["shows_unreadable"])
+    sys.exit(0 if result.is_settled else EXIT_FAILED)
 
 
 class _ReconcileGroup(VerbGroup):

@@ -11,6 +11,7 @@ import click
 from typing_extensions import override
 
 from predictu_dispatch.commands.interventions.batch import by_option
+from predictu_dispatch.commands.keys.common import operator_argument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -54,7 +55,7 @@ class Options(TypedDict):
 
 
 _OPTIONS: Final = (
-    click.argument("operator"),
+    operator_argument,
     click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path, dir_okay=False)),
     click.option("--day", metavar="DAY", type=DAY, help="The accounting day, such as 2026-11-21."),
     click.option("--from", "first", metavar="DAY", type=DAY, help="The first accounting day of a period."),

@@ -53,17 +53,13 @@ class Connector:
     ) -> None:
         require_aiohttp()
         parts = urlsplit(settings.callback_url)
-        self._allow_private_addresses = settings.allow_private_addresses
-        self._connecting = connecting
         # Without path and query, which yarl would change.
         self._destination = aiohttp.ClientRequest("POST", URL(f"{parts.scheme}://{parts.netloc}/"))
-        self._connector = aiohttp.TCPConnector(
-            # The lane's slots bound the connections.
-            limit=0,
-            resolver=VettingResolver(allow_private_addresses=settings.allow_private_addresses, look_up=look_up),
-            ttl_dns_cache=_DNS_TTL_S,
-            socket_factory=self._vetted_socket,
-            ssl=ssl_context or _system_context(),
+        self._connector = vetting_connector(
+            ssl_context,
+            allow_private_addresses=settings.allow_private_addresses,
+            look_up=look_up,
+            connecting=connecting,
         )
 
     async def open(self) -> OpenConnection:
@@ -87,16 +83,32 @@ class Connector:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await self._connector.close()
 
-    def _vetted_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        """Creates the socket for the next address to connect to; raises AddressRefusedError.
 
-        Only here every address is seen: aiohttp does not resolve what looks like one.
-        """
+def vetting_connector(
+    ssl_context: ssl.SSLContext | None,
+    *,
+    allow_private_addresses: bool,
+    look_up: LookUp,
+    connecting: Callable[[], None],
+) -> aiohttp.TCPConnector:
+    """Returns aiohttp's connector, which connects to permitted addresses only, as many as asked."""
+
+    def vetted_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+        # Only here every address is seen: aiohttp does not resolve what looks like one.
         host = str(address[4][0])
-        if not self._allow_private_addresses and (why := address_fault(host)):
+        if not allow_private_addresses and (why := address_fault(host)):
             raise AddressRefusedError(host, [(host, why)])
-        self._connecting()
+        connecting()
         return _reset_on_close_socket(address)
+
+    return aiohttp.TCPConnector(
+        # The lane's slots bound the connections.
+        limit=0,
+        resolver=VettingResolver(allow_private_addresses=allow_private_addresses, look_up=look_up),
+        ttl_dns_cache=_DNS_TTL_S,
+        socket_factory=vetted_socket,
+        ssl=ssl_context or _system_context(),
+    )
 
 
 def peer_of(transport: asyncio.BaseTransport) -> tuple[str | None, bytes | None]:

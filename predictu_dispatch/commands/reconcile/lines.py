@@ -1,0 +1,220 @@
+"""The report of a reconciliation: a table for each currency, the checks, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Final
+
+from predictu_dispatch.commands.output import Styled, count, money, print_line, print_wrapped, styled, table, timestamp
+from predictu_dispatch.core.difference_classes import DifferenceClass, Kind
+from predictu_dispatch.reconciliation.result import Identity, RunResult, SourceRead, Total, by_currency, identities
+
+OWED: Final = "owed"
+OVER: Final = "over"
+_MEANINGS: Final = {
+    OWED: "owed: the operator owes it; its ledger gives players less than it confirmed",
+    OVER: "over: players have more in the operator's ledger than it confirmed",
+}
+_COLOURS: Final = {Kind.DIFFERENCE: "yellow", Kind.CONTRADICTION: "red"}
+_NAME_COLUMNS: Final = 24
+"""The longest name of a class, so that the tables of all currencies are aligned."""
+_COLUMNS: Final = 80
+
+
+def print_report(result: RunResult, *, shows_unreadable: bool) -> None:
+    """Print what the run read and found."""
+    print_wrapped(_heading(result))
+    if result.cut_at < result.ends_at:
+        print_wrapped(f"The period has not ended: compared up to {timestamp(result.cut_at, timespec='seconds')}.")
+    for source in result.sources:
+        print_wrapped(_source_line(source, shows_hint=not shows_unreadable), hanging="    ")
+    if result.format_fault:
+        print_wrapped(result.format_fault)
+    else:
+        _print_tables(result)
+    for text in _closing(result):
+        print_wrapped(text)
+    if shows_unreadable:
+        _print_unreadable(result)
+    for hint in _hints(result):
+        print_wrapped(hint)
+
+
+def _print_tables(result: RunResult) -> None:
+    tags: set[str] = set()
+    for currency, totals in by_currency(result.totals).items():
+        for line in _table(currency, totals, result.digits.get(currency)):
+            print_line(line)
+        tags |= {tag for total in totals if (tag := tag_of(total))}
+    for tag, meaning in _MEANINGS.items():
+        if tag in tags:
+            print_wrapped(meaning, hanging=" " * (len(tag) + 2))
+    for one in identities(result.totals, result.sums):
+        print_wrapped(_identity_line(one, result.digits.get(one.currency)), hanging="    ")
+    print_wrapped(_rows_line(result), hanging="    ")
+
+
+def _heading(result: RunResult) -> str:
+    days = str(result.first_day)
+    if result.last_day != result.first_day:
+        days += f" to {result.last_day}"
+    utc = f"{result.starts_at:%Y-%m-%d %H:%M} to {result.ends_at:%m-%d %H:%M} UTC"
+    return f"{result.operator_id}, {days} {result.time_zone} ({utc})"
+
+
+def _source_line(source: SourceRead, *, shows_hint: bool) -> str:
+    parts = [count(source.lines, "line"), f"{source.read:,} read"]
+    if source.ignored:
+        parts.append(f"{source.ignored:,} of other products")
+    if source.unreadable:
+        parts.append(f"{source.unreadable:,} unreadable{' (--unreadable)' if shows_hint else ''}")
+    return f"{source.name}: {', '.join(parts)}"
+
+
+def _table(currency: str, totals: Sequence[Total], digits: int | None) -> Iterator[Styled]:
+    rows = [(f"{currency}, effect on players".ljust(_NAME_COLUMNS), "rows", "ours", "theirs", "difference", "")]
+    rows += [
+        (
+            total.name.replace("_", " "),
+            f"{total.items:,}",
+            _amount(total.ours, digits) if total.rows_ours else "-",
+            _amount(total.theirs, digits) if total.rows_theirs else "-",
+            _amount(total.difference, digits),
+            tag_of(total),
+        )
+        for total in totals
+    ]
+    lines = table(rows, right=(1, 2, 3, 4))
+    if max(map(len, lines)) > _COLUMNS:
+        lines = table(rows, right=(1, 2, 3, 4), gap=" ")
+    yield styled(lines[0].rstrip())
+    for total, line in zip(totals, lines[1:], strict=True):
+        yield styled(line.rstrip(), colour=_COLOURS.get(total.kind))
+
+
+def tag_of(total: Total) -> str:
+    """Return who has to pay: `owed` the operator, `over` is what players have too much there."""
+    if total.kind is not Kind.DIFFERENCE:
+        return ""
+    if total.difference:
+        return OWED if total.difference < 0 else OVER
+    # The debit is the same on both sides: it should have been reversed.
+    return OWED if total.name is DifferenceClass.DEBIT_STANDING and total.disputed else ""
+
+
+def _amount(subunits: int, digits: int | None) -> str:
+    number = Decimal(subunits).scaleb(-(digits or 0))
+    return f"{number:{'+' if subunits else ''},.{digits or 0}f}"
+
+
+def _identity_line(one: Identity, digits: int | None) -> str:
+    in_flight = f" + in flight {_amount(one.in_flight, digits)}" if one.in_flight else ""
+    holds = "holds" if not one.broken_days else f"does not hold on {', '.join(map(str, one.broken_days[:5]))}"
+    return (
+        f"{one.currency}: ours {_amount(one.ours, digits)} + differences {_amount(one.differences, digits)}{in_flight}"
+        f" = theirs {_amount(one.theirs, digits)}: {holds}"
+    )
+
+
+def _rows_line(result: RunResult) -> str:
+    rows = f"{count(result.rows_ours, 'row')} of ours and {count(result.lines_read, 'line')} of theirs"
+    if result.are_rows_complete:
+        return f"{rows}: each in exactly one class"
+    found = f"{result.rows_ours_in_items:,} and {result.rows_theirs_in_items:,}"
+    return f"{rows}, but {found} in classes: this is a fault of Predictu"
+
+
+def _closing(result: RunResult) -> Iterator[str]:
+    if not result.format_fault:
+        yield _differences_line(result)
+    if result.contradictions:
+        yield (
+            f"Our own records contradict each other in {count(result.contradictions, 'case')}: a fault of Predictu,"
+            " whatever the operator's ledger says. See PredictuRecordsContradict in deploy/runbook.md."
+        )
+    if result.lines_unreadable:
+        verb = "could not be read"
+        yield f"Not complete: {count(result.lines_unreadable, 'line')} {verb}."
+    elif not result.is_complete:
+        yield "Not complete: the amounts or the rows do not add up."
+
+
+def _differences_line(result: RunResult) -> str:
+    totals = [total for total in result.totals if total.kind is Kind.DIFFERENCE]
+    items = result.differences
+    disputed: dict[str, int] = {}
+    for total in totals:
+        disputed[total.currency] = disputed.get(total.currency, 0) + total.disputed
+    sums = [money(amount, currency, result.digits.get(currency)) for currency, amount in sorted(disputed.items())]
+    text = ", ".join([count(items, "difference") if items else "No difference", *sums])
+    if result.accepted:
+        text += f", {result.accepted:,} of them accepted"
+    changes = result.changes
+    if changes is None:
+        return f"{text}."
+    return f"{text}. New since the last run: {changes.new:,}; closed by it: {changes.closed:,}."
+
+
+def _print_unreadable(result: RunResult) -> None:
+    for one in result.unreadable:
+        column = f", column {one.column}" if one.column else ""
+        print_wrapped(f"{result.sources[one.source].name}, line {one.line:,}{column}: {one.why}", hanging="    ")
+    if left := result.lines_unreadable - len(result.unreadable):
+        print_line(f"and {left:,} more")
+
+
+def _hints(result: RunResult) -> Iterator[str]:
+    if result.format_fault:
+        return
+    if any(total.name is DifferenceClass.IN_FLIGHT for total in result.totals):
+        yield (
+            "In flight: not final here, or booked near an edge of what was given. Give the files of the day before and"
+            " of the day after too; lines of other days are only counted."
+        )
+    if result.open_count or result.contradictions:
+        yield f"Next: predictu-dispatch reconcile list {result.operator_id}"
+
+
+def as_json(result: RunResult) -> dict[str, object]:
+    """Return everything that the report has, and amounts in subunits."""
+    return {
+        "run_id": result.run_id,
+        "operator_id": result.operator_id,
+        "first_day": result.first_day,
+        "last_day": result.last_day,
+        "time_zone": result.time_zone,
+        "day_starts": f"{result.day_starts:%H:%M}",
+        "starts_at": result.starts_at,
+        "ends_at": result.ends_at,
+        "cut_at": result.cut_at,
+        "given_from": result.given_from,
+        "given_until": result.given_until,
+        "sources": [one._asdict() for one in result.sources],
+        "lines": {
+            "read": result.lines_read,
+            "ignored": sum(one.ignored for one in result.sources),
+            "unreadable": result.lines_unreadable,
+        },
+        "unreadable": [{**one._asdict(), "file": result.sources[one.source].name} for one in result.unreadable],
+        "rows_ours": result.rows_ours,
+        "totals": [_total_json(total) for total in result.totals],
+        "identity": [
+            {**one._asdict(), "broken_days": list(one.broken_days), "holds": not one.broken_days}
+            for one in identities(result.totals, result.sums)
+        ],
+        "minor_digits": {currency: result.digits.get(currency) for currency in by_currency(result.totals)},
+        "are_rows_complete": result.are_rows_complete,
+        "open_differences": result.open_count,
+        "contradictions": result.contradictions,
+        "changes": None if result.changes is None else result.changes._asdict(),
+        "format_fault": result.format_fault or None,
+        "is_complete": result.is_complete,
+        "ok": result.is_settled,
+    }
+
+
+def _total_json(total: Total) -> dict[str, object]:
+    row = total._asdict()
+    row["class"] = row.pop("name")
+    return {**row, "kind": total.kind, "difference": total.difference, "owed": tag_of(total) or None}

@@ -1,0 +1,248 @@
+"""The result of a run: what it read and found, and what follows from it. Nothing here does I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from predictu_dispatch.core.difference_classes import RULES, DifferenceClass, Kind
+
+_COUNTED_APART: Final = DifferenceClass.IN_FLIGHT
+_DECIMAL: Final = re.compile(r'"[+-]?[0-9]+\.[0-9]+" ')
+
+
+class SourceRead(NamedTuple):
+    """A file or URL, and how many of its records were read."""
+
+    name: str
+    sha256: str
+    bytes: int
+    lines: int
+    read: int
+    ignored: int
+    unreadable: int
+
+
+class UnreadableLine(NamedTuple):
+    """A record that could not be read, and why."""
+
+    source: int
+    line: int
+    column: str
+    why: str
+
+
+class Total(NamedTuple):
+    """The items of one class in one currency on one day, or on all days. Amounts in subunits."""
+
+    name: DifferenceClass
+    currency: str
+    day: date | None
+    items: int
+    rows_ours: int
+    rows_theirs: int
+    ours: int
+    theirs: int
+    disputed: int
+
+    @property
+    def difference(self) -> int:
+        return self.theirs - self.ours
+
+    @property
+    def kind(self) -> Kind:
+        return RULES[self.name].kind
+
+
+class DaySum(NamedTuple):
+    """What `ledger` and the lines add up to, read independently of the items."""
+
+    currency: str
+    day: date
+    ours: int
+    theirs: int
+
+
+class Identity(NamedTuple):
+    """Σ ours + Σ differences = Σ theirs, in one currency."""
+
+    currency: str
+    ours: int
+    differences: int
+    in_flight: int
+    theirs: int
+    broken_days: tuple[date, ...]
+    """Where it does not hold. On the others it holds."""
+
+
+class Changes(NamedTuple):
+    """What this run changed about the operator's open differences."""
+
+    new: int
+    closed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A finished run."""
+
+    operator_id: str
+    run_id: UUID
+    first_day: date
+    last_day: date
+    time_zone: str
+    day_starts: time
+    starts_at: datetime
+    ends_at: datetime
+    cut_at: datetime
+    """The period's end, or the start of the run if that is earlier."""
+    given_from: datetime
+    given_until: datetime
+    sources: tuple[SourceRead, ...]
+    unreadable: tuple[UnreadableLine, ...]
+    """The first ones; `sources` counts all."""
+    rows_ours: int
+    totals: tuple[Total, ...]
+    sums: tuple[DaySum, ...]
+    is_complete: bool
+    accepted: int
+    """Differences of this run that two people have explained and accepted."""
+    changes: Changes | None
+    """None if no earlier run covers any of these days."""
+    digits: Mapping[str, int]
+    format_fault: str = ""
+    """One sentence, if all that is wrong is how amounts are written."""
+
+    @property
+    def lines_read(self) -> int:
+        return sum(source.read for source in self.sources)
+
+    @property
+    def lines_unreadable(self) -> int:
+        return sum(source.unreadable for source in self.sources)
+
+    @property
+    def rows_theirs_in_items(self) -> int:
+        return sum(total.rows_theirs for total in self.totals)
+
+    @property
+    def rows_ours_in_items(self) -> int:
+        return sum(total.rows_ours for total in self.totals)
+
+    @property
+    def are_rows_complete(self) -> bool:
+        """Whether each row of each side is in an item."""
+        return (self.rows_ours_in_items, self.rows_theirs_in_items) == (self.rows_ours, self.lines_read)
+
+    @property
+    def differences(self) -> int:
+        return sum(total.items for total in self.totals if total.kind is Kind.DIFFERENCE)
+
+    @property
+    def open_count(self) -> int:
+        """Differences that have not been accepted."""
+        return self.differences - self.accepted
+
+    @property
+    def contradictions(self) -> int:
+        return sum(total.items for total in self.totals if total.kind is Kind.CONTRADICTION)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing has to be followed up."""
+        return self.is_complete and not self.open_count and not self.contradictions and not self.format_fault
+
+
+def by_currency(totals: Iterable[Total]) -> dict[str, list[Total]]:
+    """Return for each currency a total of each class over all days, in the table's order."""
+    summed: dict[tuple[str, DifferenceClass], Total] = {}
+    for total in totals:
+        key = (total.currency, total.name)
+        before = summed.get(key)
+        numbers = total[3:] if before is None else tuple(map(sum, zip(before[3:], total[3:], strict=True)))
+        summed[key] = Total(total.name, total.currency, None, *numbers)
+    order = [DifferenceClass.AGREED, *(name for name in RULES if name is not DifferenceClass.AGREED)]
+    found: dict[str, list[Total]] = {}
+    for currency, name in sorted(summed, key=lambda key: (key[0], order.index(key[1]))):
+        found.setdefault(currency, []).append(summed[currency, name])
+    return found
+
+
+def identities(totals: Sequence[Total], sums: Sequence[DaySum]) -> Iterator[Identity]:
+    """Check for each currency and day that the items explain the whole difference."""
+    expected = {(one.currency, one.day): one for one in sums}
+    found: dict[tuple[str, date], int] = {}
+    for total in totals:
+        assert total.day is not None  # noqa: S101 - those of a run have days
+        found[total.currency, total.day] = found.get((total.currency, total.day), 0) + total.difference
+    for currency in sorted({key[0] for key in expected | found}):
+        of_currency = [one for one in sums if one.currency == currency]
+        ours, theirs = sum(one.ours for one in of_currency), sum(one.theirs for one in of_currency)
+        apart = [one.difference for one in totals if one.currency == currency and one.name is _COUNTED_APART]
+        rest = [one.difference for one in totals if one.currency == currency and one.name is not _COUNTED_APART]
+        days = sorted({day for code, day in expected.keys() | found.keys() if code == currency})
+        broken = tuple(day for day in days if found.get((currency, day), 0) != _of_day(expected.get((currency, day))))
+        yield Identity(currency, ours, sum(rest), sum(apart), theirs, broken)
+
+
+def _of_day(one: DaySum | None) -> int:
+    return 0 if one is None else one.theirs - one.ours
+
+
+class Factor(NamedTuple):
+    """By how much every amount that was compared differs: 10^digits of its currency."""
+
+    times: tuple[int, ...]
+    """One for each number of digits."""
+    are_theirs_larger: bool
+
+
+def common_factor(
+    totals: Iterable[Total], items: Iterable[Sequence[Mapping[str, Any]]], digits: Mapping[str, int]
+) -> Factor | None:
+    """Return the factor by which all amounts differ; None if one is equal or differs otherwise.
+
+    `items` has our and their amounts of each item with another amount there.
+    """
+    if any(total.kind is Kind.AGREED and (total.ours or total.theirs) for total in totals):
+        return None
+    found: set[tuple[int, bool]] = set()
+    for amounts in items:
+        ours, theirs = sum(one["ours"] for one in amounts), sum(one["theirs"] for one in amounts)
+        times = 10 ** digits.get(amounts[0]["currency"], 0)
+        if times == 1 or not ours or (theirs != ours * times and ours != theirs * times):
+            return None
+        found.add((times, theirs == ours * times))
+    directions = {is_larger for _, is_larger in found}
+    return Factor(tuple(sorted({times for times, _ in found})), directions.pop()) if len(directions) == 1 else None
+
+
+def format_fault(factor: Factor, *, amount_format: str, file: str) -> str:
+    """Return the sentence about amounts that all differ by this factor."""
+    times = " or ".join(f"{one:,}" for one in factor.times)
+    what = f"Every amount in the ledger is {times} times {'ours' if factor.are_theirs_larger else 'smaller than ours'}"
+    wanted = "subunits" if factor.are_theirs_larger else "decimal"
+    if wanted == amount_format:
+        return (
+            f'{what}, so [reconcile] amount_format = "{amount_format}" in {file} does not fit this file: ask the'
+            " operator in which unit it writes amounts."
+        )
+    return f'{what}: set [reconcile] amount_format = "{wanted}" in {file} and run it again.'
+
+
+def unit_fault(*, whys: Sequence[str], amount_format: str, file: str) -> str:
+    """Return the sentence about a ledger without a readable line; empty if the reasons differ.
+
+    `whys` begin with the amounts that were refused.
+    """
+    if amount_format != "subunits" or not whys or not all(map(_DECIMAL.match, whys)):
+        return ""
+    example = whys[0].partition(" ")[0]
+    return (
+        f"No line could be read, because the amounts are decimal numbers such as {example}: set [reconcile]"
+        f' amount_format = "decimal" in {file} and run it again.'
+    )
