@@ -6,7 +6,7 @@ import io
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import IO, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -40,7 +40,7 @@ async def pulled_ledger(
     settings = operator.settings
     settle = timedelta(seconds=settings.reconcile.settle_s)
     since, until = starts_at - settle, min(ends_at + settle, now)
-    token = ledger_token(operator.signing_key, settings, jti=str(uuid4()), now_s=int(now.timestamp()))
+    token = ledger_token(operator.signing_key, settings, jti=str(uuid4()), now_s=int(datetime.now(UTC).timestamp()))
     with tempfile.TemporaryFile() as file:
         refusal = await pull_ledger(
             ledger_url(settings.reconcile.url, since=since, until=until),
@@ -52,7 +52,7 @@ async def pulled_ledger(
             url_key=f"{URL_KEY} in {operator.file}",
         )
         if refusal is not None:
-            yield refusal
+            yield LedgerRefusal(_without_token(refusal.why, token), refusal.todo)
             return
         with _reader(file) as reader:
             yield PulledLedger(LedgerFile(_without_query(settings.reconcile.url), reader), since, until)
@@ -61,6 +61,11 @@ async def pulled_ledger(
 def _reader(file: IO[bytes]) -> io.BufferedReader:
     file.seek(0)
     return io.BufferedReader(io.FileIO(file.fileno(), closefd=False), _BUFFER_BYTES)
+
+
+def _without_token(text: str, token: str) -> str:
+    """Return the text without what an operator may have repeated of our token."""
+    return text.replace(token, "…").replace(token.rpartition(".")[2], "…")
 
 
 def _without_query(url: str) -> str:

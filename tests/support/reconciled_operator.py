@@ -87,10 +87,8 @@ class ReconciledOperator:
 @asynccontextmanager
 async def reconciled_operator(folder: Path, database: Database) -> AsyncIterator[ReconciledOperator]:
     """Runs the operator and a daemon; both end with the block."""
-    now = datetime.now(UTC)
-    days = AccountingDays(
-        zone=UTC, day_starts=(now - timedelta(hours=12)).time().replace(minute=0, second=0, microsecond=0)
-    )
+    half_a_day_ago = datetime.now(UTC) - timedelta(hours=12)
+    days = AccountingDays(zone=UTC, day_starts=time(half_a_day_ago.hour))
     (folder / "operator").mkdir()
     async with (
         open_harness(database) as harness,
