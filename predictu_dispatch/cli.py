@@ -67,6 +67,7 @@ class _LazyGroup(VerbGroup):
         "operator": ("retire",),
         "currencies": ("list", "add"),
         "audit": ("verify", "prove", "checkpoint", "key", "policy", "export"),
+        "reconcile": ("list", "explain", "accept"),
     }
 
     @override

@@ -1,6 +1,7 @@
 """What to do next: one table, reason or problem → what helps, with the command to run.
 
-`status`, `top` and `why` take every advice from here. A name in braces is filled in by the caller.
+`status`, `top`, `why` and `reconcile show` take every advice from here. A name in braces is filled
+in by the caller.
 """
 
 from __future__ import annotations
@@ -62,6 +63,36 @@ _ON_REVIEW: Final = {
     "unknown": "ask the operator whether it applied it; for its answer: predictu-dispatch why {request_id}",
     "none": "send it again: predictu-dispatch retry {request_id}",
 }
+
+
+_ON_DIFFERENCE: Final = {
+    "ours": "Our own records contradict each other, so do not ask the operator yet. To see what was changed:"
+    " predictu-dispatch audit verify --operator {operator_id}",
+    "booked_twice": "Ask the operator to reverse all bookings of this request but one; name their transactions.",
+    "currency_differs": "Ask the operator to correct the currency of its booking to the one that we sent.",
+    "player_differs": "Ask the operator to move its booking to the player that we named.",
+    "amount_differs": "Ask the operator to correct its booking to the amount that we sent. If many amounts are wrong"
+    " by the same factor, correct amount_format under [reconcile] in operators/{operator_id}.toml and run it again.",
+    "booked_though_rejected": "The operator told us that it rejected this, and booked it: ask it to reverse the"
+    " booking, and send it its own answer.",
+    "booked_though_never_sent": "No request of ours reached the operator: ask it which request it booked, and to"
+    " reverse the booking.",
+    "debit_standing": "The operator confirmed the rollback and kept the debit: ask it to return the stake to the"
+    " player.",
+    "rolled_back_but_credited": "The bet was rolled back, so the operator must not pay it out as well: ask it to"
+    " reverse this booking.",
+    "two_ends": "The bet had ended before: ask the operator to reverse this second booking.",
+    "missing_there": "Send the operator its own confirmation, and ask it to book this. If its file came late or was"
+    " cut, reconcile the day again with the whole file.",
+    "missing_here": "Ask the operator for the request that it booked; only a token of ours proves one. Bookings of"
+    ' other products are excluded with "ignore" under [reconcile.values] in operators/{operator_id}.toml.',
+}
+"""By the class of an open difference."""
+
+
+def on_difference(name: str) -> str:
+    """The advice on an open difference, by its class."""
+    return _ON_DIFFERENCE[name]
 
 
 def after_failure(reason: str | None, status: int | None) -> str:

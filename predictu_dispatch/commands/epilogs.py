@@ -96,6 +96,19 @@ _ENDINGS: Final = {
             "reconcile op_abc123 --from 2026-11-01 --until 2026-11-07 \\\n    *.csv.gz",
         ),
     ),
+    "reconcile list": _Ending(
+        "the operator is unknown",
+        ("reconcile list", "reconcile list op_abc123 --class missing_there", "reconcile list --runs"),
+    ),
+    "reconcile show": _Ending("it is unknown or ambiguous", ("reconcile show 0190a6d1-7c3e",)),
+    "reconcile explain": _Ending(
+        "one of them was refused, and the others are explained",
+        (f'reconcile explain {_ID} \\\n    --reason "their import failed, ticket 4711"',),
+    ),
+    "reconcile accept": _Ending(
+        "one of them was refused, and the others are accepted",
+        (f'reconcile accept {_ID} \\\n    --reason "paid by bank transfer"',),
+    ),
     "retain": _Ending(f"{_REFUSED}, or another run is active", ("retain --dry-run", "retain")),
     "currencies list": _Ending(_REFUSED, ("currencies", "currencies list --json")),
     "currencies add": _Ending("the code has other digits", ("currencies add USDT 6",)),

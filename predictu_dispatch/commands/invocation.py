@@ -44,6 +44,7 @@ CONFIG_VARIABLE: Final = "PREDICTU_DISPATCH_CONFIG"
 _READS: Final = "predictu_support or predictu_operations"
 _ACTS: Final = "predictu_operations"
 _AUDITS: Final = "predictu_auditor, predictu_support or predictu_operations"
+_RECONCILES: Final = "predictu_reconciler, predictu_support, predictu_operations or predictu_auditor"
 _NEEDED_ROLES: Final = {
     "run": "the role predictu_dispatcher",
     "migrate": "to own the schema predictu_dispatch, and CREATEROLE while one of its roles is missing",
@@ -69,6 +70,10 @@ _NEEDED_ROLES: Final = {
     "audit policy": f"the role {_AUDITS}",
     "audit export": f"the role {_AUDITS}",
     "reconcile": "the role predictu_reconciler",
+    "reconcile list": f"the role {_RECONCILES}",
+    "reconcile show": f"the role {_RECONCILES}",
+    "reconcile explain": "the role predictu_reconciler",
+    "reconcile accept": "the role predictu_reconciler",
     "retain": "the role predictu_retention",
     "dispute": "the role predictu_auditor",
     "currencies list": "the role predictu_support, predictu_operations or predictu_auditor",

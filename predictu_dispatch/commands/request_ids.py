@@ -46,7 +46,7 @@ class _WholeType(click.ParamType[UUID]):
             self.fail(f"'{value}' is not a valid UUID", param, ctx)
         if not beginning.is_whole:
             self.fail(
-                f"'{value}' is the beginning of a request id; a command that changes something takes whole ids only",
+                f"'{value}' is the beginning of an id; a command that changes something takes whole ids only",
                 param,
                 ctx,
             )

@@ -24,6 +24,7 @@ from predictu_dispatch.commands.show_history import COLOURS, print_field, print_
 from predictu_dispatch.commands.texts import (
     BET_STATES,
     EFFECTS,
+    class_text,
     state_text,
 )
 from predictu_dispatch.core.printable import printable
@@ -39,11 +40,14 @@ _JSON_ROWS: Final = ("audit", "interventions")
 
 
 class _Life(NamedTuple):
-    """A bet, if one was asked for, its callbacks or the one asked for, and the bet's money."""
+    """A bet, if one was asked for, its callbacks or the one asked for, the bet's money, and the open
+    differences of what was asked for.
+    """
 
     bet: Row | None
     callbacks: list[Row]
     money: Row | None
+    differences: list[Row]
 
 
 @click.command()
@@ -62,20 +66,26 @@ def show(
 
     if (request_id is None) == (bet is None):
         raise click.UsageError("give a REQUEST_ID, or --bet OPERATOR BET_ID")
-    found, callbacks, sums = asyncio.run(_read(invocation, request_id, bet, operator))
+    found, callbacks, sums, differences = asyncio.run(_read(invocation, request_id, bet, operator))
     if invocation.json:
         summary = None if sums is None else money_json(sums)
-        print_json({"money": summary, "bet": found, "callbacks": [_unpacked(callback) for callback in callbacks]})
+        shown = [unpacked(callback) for callback in callbacks]
+        print_json(
+            {"money": summary, "bet": found, "callbacks": shown, "differences": [dict(row) for row in differences]}
+        )
         return
     if sums is not None:
         print_wrapped(money_line(sums), bold=True)
+    for row in differences:
+        step = f"predictu-dispatch reconcile show {row['item_id']}"
+        print_wrapped(f"An open difference, {class_text(row['class'])} in their ledger: {step}", colour="red")
     _print_next_step(callbacks, is_bet=found is not None)
     if found is not None and sums is not None:
         _print_bet(found, sums)
     for number, callback in enumerate(callbacks):
         if found is not None or number:
             print_line()
-        _print_callback(callback, sums if found is None else None)
+        print_callback(callback, sums if found is None else None)
 
 
 async def _read(
@@ -87,17 +97,19 @@ async def _read(
             owner, request_id = await the_request(db, beginning, operator)
             rows = await db.fetch(query("show_callbacks"), request_id, owner)
             row = await the_one(db, rows, request_id, owner)
-            return _Life(None, [await _with_life(db, row)], await _money(db, owner, row["bet_id"]))
+            differences = await db.fetch(query("reconciliation_of_callback"), owner, request_id, None)
+            return _Life(None, [await read_life(db, row)], await _money(db, owner, row["bet_id"]), differences)
         bets = await db.fetch(query("show_bet"), *bet)
         if not bets:
             fail(await _why_no_bet(db, *bet))
         callbacks = []
         for request in await db.fetch(query("show_bet_requests"), *bet):
             (row,) = await db.fetch(query("show_callbacks"), request["request_id"], bet[0])
-            callbacks.append(await _with_life(db, row))
+            callbacks.append(await read_life(db, row))
         sums = await _money(db, *bet)
         names = ("market_id", "outcome", "odds")
-        return _Life({**bets[0], **{name: sums[name] for name in names if sums}}, callbacks, sums)
+        differences = await db.fetch(query("reconciliation_of_callback"), bet[0], None, bet[1])
+        return _Life({**bets[0], **{name: sums[name] for name in names if sums}}, callbacks, sums, differences)
 
 
 async def _money(db: Database, operator: str, bet_id: str | None) -> Row | None:
@@ -112,16 +124,18 @@ async def _why_no_bet(db: Database, operator: str, bet_id: str) -> str:
     return unknown_operator(operator) if await is_unknown(db, operator) else f"operator {operator} has no bet {bet_id}"
 
 
-async def _with_life(db: Database, row: Row) -> Row:
+async def read_life(db: Database, row: Row) -> Row:
+    """The callback with its attempts and the interventions on it."""
     key = (row["operator_id"], row["request_id"])
     attempts = await db.fetch(query("show_attempts"), *key)
     interventions = await db.fetch(query("show_interventions"), *key)
     return {**row, "audit": [dict(attempt) for attempt in attempts], "interventions": [dict(i) for i in interventions]}
 
 
-def _unpacked(row: Row) -> dict[str, Any]:
+def unpacked(row: Row) -> dict[str, Any]:
+    """The row with its JSON columns as values."""
     parsed = {name: json.loads(row[name]) for name in _JSON_COLUMNS if row.get(name)}
-    nested = {name: [_unpacked(one) for one in row[name]] for name in _JSON_ROWS if name in row}
+    nested = {name: [unpacked(one) for one in row[name]] for name in _JSON_ROWS if name in row}
     return {**row, **parsed, **nested}
 
 
@@ -149,7 +163,8 @@ def _print_wager(sums: Row) -> None:
     print_field("wager", ", ".join(named))
 
 
-def _print_callback(callback: Row, sums: Row | None) -> None:
+def print_callback(callback: Row, sums: Row | None) -> None:
+    """Print a callback with its history; `sums` are its bet's, if the bet is not printed itself."""
     title = (
         f"{callback['method']} {callback['request_id']} of operator {callback['operator_id']} is {callback['state']}:"
     )

@@ -14,6 +14,7 @@ from predictu_dispatch.commands.texts import (
     REASONS,
     VERDICTS,
     changes_text,
+    difference_text,
     reason_text,
     repeated_answer,
 )
@@ -81,7 +82,9 @@ def _print_equal_attempts(attempts: list[Row]) -> None:
 def _print_intervention(intervention: Row) -> None:
     client = f" from {intervention['client_addr']}" if intervention["client_addr"] else ""
     by = f"{intervention['done_by']} (database role {intervention['database_role']}{client})"
-    title = f"{INTERVENTIONS[intervention['action']]} by {by} at {timestamp(intervention['done_at'])}"
+    of_what = difference_text(intervention["before"])
+    action = f"{INTERVENTIONS[intervention['action']]} {of_what}".rstrip()
+    title = f"{action} by {by} at {timestamp(intervention['done_at'])}"
     print_wrapped(title, indent="  ", hanging="    ", colour="cyan")
     if intervention["reason"]:
         print_field("", f"reason: {intervention['reason']}")

@@ -54,6 +54,8 @@ INTERVENTIONS: Final = {
     "pause": "paused",
     "resume": "resumed",
     "retire": "retired",
+    "explain": "explained",
+    "accept": "accepted",
 }
 
 _TLS_FAULT: Final = re.compile(r"\[SSL: \w+\] ([^(']+)")
@@ -195,6 +197,17 @@ def state_text(state: str, reason: str | None, operator_status: str | None, oper
     """A callback's state and its reason in one sentence."""
     because = reason_text(reason, operator_status, operator_id)
     return f"it {STATES[state]}" + (f" ({because})" if because else "")
+
+
+def class_text(name: str) -> str:
+    """The class of a difference as it is printed."""
+    return name.replace("_", " ")
+
+
+def difference_text(before: str | None) -> str:
+    """The difference that an intervention is about; "" if it is about something else."""
+    was = json.loads(before or "{}")
+    return f"difference {was['item_id']} ({class_text(was['class'])})" if "item_id" in was else ""
 
 
 def changes_text(before: str | None, after: str | None) -> str:

@@ -1,4 +1,4 @@
-"""A request id as people give it: whole, or its beginning."""
+"""An id as people give it: whole, or its beginning."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def parse_beginning(text: str) -> Beginning:
     if not _HEX.fullmatch(digits) or len(digits) > _DIGITS:
         raise ValueError("not a valid UUID, nor the beginning of one")
     if len(digits) < DIGITS_MIN:
-        raise ValueError(f"give at least {DIGITS_MIN} hex digits of the request id")
+        raise ValueError(f"give at least {DIGITS_MIN} hex digits of the id")
     return Beginning(UUID(digits.ljust(_DIGITS, "0")), UUID(digits.ljust(_DIGITS, "f")))

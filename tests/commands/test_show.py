@@ -151,7 +151,7 @@ async def test_attempts_that_failed_alike_are_shown_once_and_the_next_command_is
         (["why", str(PLACEMENT), "--operator", "op_x"], 1, f"no callback {PLACEMENT}: unknown operator op_x;"),
         (["show", "--bet", OPERATOR, "b9"], 1, f"operator {OPERATOR} has no bet b9"),
         (["show", "--bet", "op_x", "b9"], 1, "unknown operator op_x; predictu-dispatch status lists them"),
-        (["show", "7"], 2, "at least 4 hex digits of the request id"),
+        (["show", "7"], 2, "at least 4 hex digits of the id"),
         (["why"], 2, "Missing argument 'REQUEST_ID'"),
         (["show"], 2, "give a REQUEST_ID, or --bet OPERATOR BET_ID"),
     ],

@@ -12,6 +12,7 @@ from predictu_dispatch.commands.texts import (
     INTERVENTIONS,
     VERDICTS,
     changes_text,
+    difference_text,
     fault,
     reason_text,
     state_text,
@@ -40,6 +41,18 @@ def _paragraphs(facts: Facts) -> Iterator[tuple[str, str]]:
     for callback in facts.callbacks:
         yield "", ""
         yield from _callback(facts, callback)
+    yield from _other_interventions(facts)
+
+
+def _other_interventions(facts: Facts) -> Iterator[tuple[str, str]]:
+    """What was said about a booking of the bet that has no callback here."""
+    known = {callback["request_id"] for callback in facts.callbacks}
+    others = [row for row in facts.interventions if row["request_id"] not in known]
+    if others:
+        yield "", ""
+        yield "Bookings in the operator's ledger without a callback of ours:", ""
+    for row in others:
+        yield from _intervention(facts, row)
 
 
 def _callback(facts: Facts, callback: Row) -> Iterator[tuple[str, str]]:
@@ -101,7 +114,9 @@ def _attempt(facts: Facts, row: Row) -> Iterator[tuple[str, str]]:
 def _intervention(facts: Facts, row: Row) -> Iterator[tuple[str, str]]:
     client = f" from {row['client_addr']}" if row["client_addr"] else ""
     by = f"{row['done_by']} (database role {row['database_role']}{client})"
-    yield f"{INTERVENTIONS[row['action']]} by {by} at {timestamp(row['done_at'])}", "  "
+    of_what = difference_text(row["before"])
+    action = f"{INTERVENTIONS[row['action']]} {of_what}".rstrip()
+    yield f"{action} by {by} at {timestamp(row['done_at'])}", "  "
     if row["reason"]:
         yield f"reason: {_shown(facts, row['reason'])}", "    "
     if changes := changes_text(row["before"], row["after"]):

@@ -72,6 +72,7 @@ class Batch:
         request_id: UUID | None,
         *arguments: str | None,
         timeout_s: float | None = None,
+        id_name: str = "request_id",
     ) -> None:
         """Call a database function in its own transaction, and record what it did or refused."""
         named = () if request_id is None else (request_id,)
@@ -81,7 +82,7 @@ class Batch:
         except Refused as error:
             if not error.is_for_a_person:
                 raise
-            named_columns = {"operator_id": operator, "request_id": request_id, "sqlstate": error.sqlstate}
+            named_columns = {"operator_id": operator, id_name: request_id, "sqlstate": error.sqlstate}
             self.refuse(error.message, error.hint, **named_columns)
         else:
             self.done.append(dict(row))

@@ -19,7 +19,7 @@ from predictu_dispatch.commands.invocation import (
 )
 from predictu_dispatch.commands.output import Row, print_error, print_json, print_line, print_wrapped, timestamp
 from predictu_dispatch.commands.request_ids import REQUEST_ID
-from predictu_dispatch.commands.texts import INTERVENTIONS, changes_text
+from predictu_dispatch.commands.texts import INTERVENTIONS, changes_text, difference_text
 from predictu_dispatch.core.request_id import Beginning
 from predictu_dispatch.core.search_input import parse_time
 from predictu_dispatch.edge.postgres.sql_files import query
@@ -105,10 +105,12 @@ def _unpacked(row: Row) -> dict[str, Any]:
 
 
 def _print(row: Row) -> None:
-    if row["request_id"] is None:
+    bet = f", bet {row['bet_id']}" if row["bet_id"] is not None else ""
+    if difference := difference_text(row["before"]):
+        of_what = f"{difference} of operator {row['operator_id']}{bet}"
+    elif row["request_id"] is None:
         of_what = f"operator {row['operator_id']}"
     else:
-        bet = f", bet {row['bet_id']}" if row["bet_id"] is not None else ""
         of_what = f"{row['method'] or 'callback'} {row['request_id']} of operator {row['operator_id']}{bet}"
     title = f"{timestamp(row['done_at'])} {INTERVENTIONS[row['action']]} {of_what}"
     print_wrapped(title, hanging="  ", colour="cyan")

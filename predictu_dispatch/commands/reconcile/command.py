@@ -12,6 +12,8 @@ from typing_extensions import Unpack
 
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options
 from predictu_dispatch.commands.output import print_json
+from predictu_dispatch.commands.reconcile.difference_show import show_difference
+from predictu_dispatch.commands.reconcile.differences import accept, explain, list_differences
 from predictu_dispatch.commands.reconcile.options import Options, period_of, reconcile_options
 from predictu_dispatch.commands.verb_group import VerbGroup
 
@@ -53,7 +55,7 @@ def reconcile() -> None:
     """
 
 
-_VERBS: Final[tuple[click.Command, ...]] = ()
+_VERBS: Final[tuple[click.Command, ...]] = (list_differences, show_difference, explain, accept)
 
 for _verb in _VERBS:
     reconcile.add_command(_verb)

@@ -1,0 +1,291 @@
+"""`reconcile list`, `show`, `explain` and `accept`: what people do with differences."""
+
+import json
+import re
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from predictu_dispatch.commands.advice import on_difference
+from predictu_dispatch.core.difference_classes import TABLE, Kind
+from tests.commands.test_hostile_text import HOSTILE, obeyed
+from tests.support.command_line import CommandLine, command_line_for, one_line
+from tests.support.differences import ALICE, BOB, DAY, finished_run, item, open_items
+from tests.support.harness import DISABLED, OPERATOR, Harness, delivered, retried
+from tests.support.interventions import recorded_interventions
+from tests.support.postgres import Database
+
+BOOKED = {
+    "source": 0,
+    "line": 88,
+    "booked_at": "2026-11-21T10:00:05.123+00:00",
+    "transaction_id": "t-88",
+    "request_id": None,
+    "method": "BET_WIN",
+    "bet_id": "b-9",
+    "player_id": "p-9",
+    "currency": "EUR",
+    "amount": 2500,
+}
+SOURCES = json.dumps([{"name": "ledger-20261121.csv", "sha256": "ab" * 32}])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """A confirmed win that is missing there, and a booking that is missing here."""
+
+    alice: CommandLine
+    bob: CommandLine
+    win: uuid.UUID
+    missing_there: str
+    missing_here: str
+    run_id: str
+
+
+@pytest.fixture
+async def scene(
+    harness: Harness, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Scene]:
+    monkeypatch.setenv("COLUMNS", "80")
+    people = []
+    for name, login in (("alice", database.reconciler), ("bob", database.second_reconciler)):
+        (tmp_path / name).mkdir()
+        people.append(command_line_for(tmp_path / name, login))
+    await harness.attempt(await harness.place("b1"), delivered)
+    win = await harness.end("BET_WIN", "b1")
+    await harness.attempt(win, retried, error="reset", reason="reset")
+    await harness.attempt(
+        win, delivered, operator_transaction_id="t-7", response_body=b'{"status": "OK"}', response_status=200
+    )
+    there = item(f"request:{win}", request_id=win, bet_id="b1", player_id="p1")
+    here = item(
+        "transaction:t-88",
+        "missing_here",
+        bet_id="b-9",
+        player_id="p-9",
+        amounts=[{"currency": "EUR", "day": str(DAY), "ours": 0, "theirs": 2500}],
+        lines=[BOOKED],
+        disputed=2500,
+    )
+    run_id = await finished_run(harness.owner, there, here, sources=SOURCES, lines_read=7)
+    yield Scene(
+        alice=people[0],
+        bob=people[1],
+        win=win,
+        missing_there=str(there["item_id"]),
+        missing_here=str(here["item_id"]),
+        run_id=str(run_id),
+    )
+
+
+async def test_the_list_has_what_is_open_with_its_money_and_what_was_said(harness: Harness, scene: Scene) -> None:
+    await finished_run(harness.owner, item("line:1", "ours", currency="JPY", ours=12), operator_id=DISABLED)
+    assert (await scene.alice.run("reconcile", "explain", scene.missing_there, "--reason", "ticket 7", "--by", ALICE))[
+        0
+    ] == 0
+    code, stdout, stderr = await scene.bob.run("reconcile", "list")
+    assert (code, stderr) == (0, "")
+    assert max(map(len, stdout.splitlines())) <= 80
+    lines = stdout.splitlines()
+    assert lines[0] == f"{OPERATOR}: 2 open differences, 37.50 EUR"
+    assert lines[1].strip() == f"{scene.missing_here}  {DAY}  25.00 EUR"
+    text = one_line(stdout)
+    assert f"missing there: BET_WIN {scene.win} of bet b1, player p1 explained by {ALICE} at " in text
+    assert ": ticket 7 " in text
+    assert f"{DISABLED}: 1 open difference, 12 JPY" in text
+    code, output = await scene.bob.run_json("reconcile", "list", OPERATOR, "--class", "missing_here")
+    [row] = output["differences"]
+    assert (code, row["item_id"], row["disputed"], row["said_action"]) == (0, scene.missing_here, 2500, None)
+    assert output["open"] == [
+        {"operator_id": OPERATOR, "currency": "EUR", "minor_digits": 2, "differences": 1, "disputed": 2500}
+    ]
+    for arguments, code, phrase in (
+        (("--class", "booked_twice"), 0, "no open differences of class booked twice"),
+        (("op_new",), 1, "unknown operator op_new"),
+        (("--class", "agreed"), 2, "'agreed' is not one of"),
+        (("--runs", "--all"), 2, "--runs lists runs"),
+        (("--limit", "1"), 0, "1 of 3 are shown; to see more: a larger --limit"),
+    ):
+        given, stdout, stderr = await scene.bob.run("reconcile", "list", *arguments)
+        assert (given, phrase in stdout + stderr) == (code, True), stdout + stderr
+
+
+async def test_one_explains_and_another_login_accepts(harness: Harness, scene: Scene, database: Database) -> None:
+    async def run(person: CommandLine, verb: str, by: str, *more: str) -> tuple[int, str]:
+        code, stdout, stderr = await person.run(
+            "reconcile", verb, scene.missing_there, *more, "--reason", "their import failed", "--by", by
+        )
+        return code, one_line(stdout + stderr)
+
+    for person, verb, by, expected, phrase in (
+        (
+            scene.bob,
+            "accept",
+            BOB,
+            1,
+            f"nobody has explained it To explain it: predictu-dispatch reconcile explain {scene.missing_there}",
+        ),
+        (
+            scene.alice,
+            "explain",
+            ALICE,
+            0,
+            f"missing there, BET_WIN {scene.win} of bet b1: difference {scene.missing_there} is explained; somebody with another database login can accept it",
+        ),
+        (scene.alice, "accept", BOB, 1, "database login test_reconciler has explained it"),
+        (scene.alice, "explain", ALICE, 0, "is explained"),
+        (scene.bob, "accept", BOB, 0, f"difference {scene.missing_there} is accepted"),
+        (scene.bob, "accept", BOB, 1, f"{BOB} accepted it at "),
+        (scene.alice, "explain", ALICE, 1, f"{BOB} accepted it at "),
+    ):
+        code, text = await run(person, verb, by)
+        assert (code, phrase in text) == (expected, True), text
+    assert [row[0] for row in await recorded_interventions(harness)] == ["explain", "explain", "accept"]
+    assert {str(one) for one in await open_items(harness.owner)} == {scene.missing_here}
+    _, stdout, _ = await scene.bob.run("reconcile", "list", "--all")
+    assert f"accepted by {BOB} at " in one_line(stdout)
+    assert scene.missing_there not in (await scene.bob.run("reconcile", "list"))[1]
+    # The rest of a batch is done.
+    unknown = str(uuid.uuid4())
+    code, output = await scene.alice.run_json("reconcile", "explain", unknown, scene.missing_here, "--reason", "x")
+    assert (code, [row["item_id"] for row in output["done"]]) == (1, [scene.missing_here])
+    assert [(row["item_id"], row["message"]) for row in output["refused"]] == [(unknown, f"no difference {unknown}")]
+    code, _, stderr = await scene.alice.run("reconcile", "accept", scene.missing_here[:8], "--reason", "x")
+    assert (code, "takes whole ids only" in one_line(stderr)) == (2, True)
+    # The other commands name the difference.
+    support = command_line_for(scene.alice.folder, database.support)
+    text = one_line((await support.run("interventions"))[1])
+    named = f"difference {scene.missing_there} (missing_there)".replace("missing_there)", "missing there)")
+    assert f"accepted {named} of operator {OPERATOR}, bet b1 by {BOB} (database role test_second_reconciler" in text
+    assert "state explained → accepted" in text
+    assert f"explained {named} by {ALICE}" in one_line((await support.run("show", str(scene.win)))[1])
+    assert (await support.run("interventions", "--action", "accept", "--bet", "b1"))[1].count("accepted") == 2
+    code, stdout, _ = await support.run("why", str(scene.win))
+    assert (code, "explained" in stdout) == (0, False)
+
+
+async def test_show_has_both_sides_the_history_and_what_to_do(harness: Harness, scene: Scene) -> None:
+    code, stdout, stderr = await scene.bob.run("reconcile", "show", scene.missing_there[:13])
+    assert (code, stderr) == (0, "")
+    assert max(map(len, stdout.splitlines())) <= 80
+    text = one_line(stdout)
+    for phrase in (
+        f"missing there: BET_WIN {scene.win} of bet b1 of operator {OPERATOR}: confirmed to us, not in their ledger.",
+        "What to do: Send the operator its own confirmation",
+        f"predictu-dispatch reconcile explain {scene.missing_there} --reason TEXT",
+        "state open",
+        "disputed 12.50 EUR",
+        f"{DAY} EUR +12.50 0.00 -12.50",
+        "attempt 1 by host-1 at",
+        'HTTP 200 {"status": "OK"}',
+        "no line is about it",
+    ):
+        assert phrase in text, (phrase, text)
+    await scene.alice.run("reconcile", "explain", scene.missing_here, "--reason", "of another system", "--by", ALICE)
+    text = one_line((await scene.bob.run("reconcile", "show", scene.missing_here))[1])
+    for phrase in (
+        "ledger-20261121.csv, line 88: BET_WIN, +25.00 EUR, booked 2026-11-21T10:00:05.123Z"
+        " transaction t-88, bet b-9, player p-9",
+        "state open, explained",
+        "no callback was matched to it",
+        f"predictu-dispatch reconcile accept {scene.missing_here} --reason TEXT",
+        f"explained difference {scene.missing_here} (missing here) by {ALICE} (database role test_reconciler",
+        "reason: of another system",
+    ):
+        assert phrase in text, (phrase, text)
+    code, output = await scene.bob.run_json("reconcile", "show", scene.missing_here)
+    assert output["difference"]["lines"][0]["source"] == "ledger-20261121.csv"
+    assert [row["action"] for row in output["history"]] == ["explain"]
+    later = await finished_run(harness.owner, item("request:9", "in_flight"))
+    text = one_line((await scene.bob.run("reconcile", "show", scene.missing_here))[1])
+    assert f"state closed by run {later}" in text
+    assert "What to do: nothing, it is not open." in text
+
+
+async def test_show_takes_any_beginning_that_is_not_ambiguous(harness: Harness, scene: Scene) -> None:
+    same = [item(f"line:{n}") | {"item_id": uuid.UUID(f"abcd000{n}-0000-4000-8000-000000000000")} for n in (1, 2)]
+    await finished_run(harness.owner, *same, first=DAY + timedelta(days=1))
+    for words, code, phrase in (
+        (("abcd",), 1, "2 differences and runs begin with abcd; give more digits, or one of these ids:"),
+        (("abcd0001",), 0, "missing there"),
+        (("abcd0001", "--operator", DISABLED), 1, f"no difference or run of operator {DISABLED} begins with abcd0001"),
+        (("0123456",), 1, "no difference or run begins with 01234"),
+        (("x",), 2, "not a valid UUID"),
+        (("abc",), 2, "give at least 4 hex digits of the id"),
+    ):
+        given, stdout, stderr = await scene.bob.run("reconcile", "show", *words)
+        assert (given, phrase in stdout + stderr) == (code, True), stdout + stderr
+
+
+async def test_a_callback_and_a_bet_say_that_they_have_an_open_difference(
+    harness: Harness, scene: Scene, database: Database
+) -> None:
+    line = f"missing there in their ledger: predictu-dispatch reconcile show {scene.missing_there}"
+    for login in (database.support, database.operations, database.auditor, database.dispatcher, database.reconciler):
+        cli = command_line_for(scene.alice.folder, login)
+        for words in (("show", str(scene.win)), ("show", "--bet", OPERATOR, "b1")):
+            code, stdout, stderr = await cli.run(*words)
+            assert (code, line in one_line(stdout)) == (0, True), stdout + stderr
+    code, output = await cli.run_json("show", str(scene.win))
+    assert output["differences"] == [{"item_id": scene.missing_there, "class": "missing_there"}]
+    await finished_run(harness.owner)
+    assert line not in one_line((await cli.run("show", str(scene.win)))[1])
+
+
+async def test_hostile_text_is_shown_and_never_obeyed(harness: Harness, scene: Scene) -> None:
+    """Of a ledger, a producer and a person."""
+    named = {name: f"{name} {HOSTILE}" for name in ("transaction_id", "bet_id", "player_id", "method")}
+    difference = item(f"line:{HOSTILE}", "missing_here", **named, lines=[{**BOOKED, **named}])
+    sources = json.dumps([{"name": f"file {HOSTILE}"}])
+    await finished_run(
+        harness.owner, difference, first=DAY + timedelta(days=1), sources=sources, done_by=f"ann {HOSTILE}"
+    )
+    harmful = difference | {"day": DAY + timedelta(days=1)}
+    await finished_run(harness.owner, harmful, first=DAY + timedelta(days=1), sources=sources)
+    item_id = str(difference["item_id"])
+    shown = ""
+    for code, words in (
+        (0, ("explain", item_id, "--reason", HOSTILE, "--by", f"ann {HOSTILE}")),
+        (1, ("accept", item_id, "--reason", HOSTILE)),
+        (0, ("list",)),
+        (0, ("list", "--runs")),
+        (0, ("show", item_id)),
+        (0, ("show", item_id, "--json")),
+        (2, ("show", HOSTILE)),
+        (1, ("list", HOSTILE)),
+        (1, ("show", item_id, "--operator", HOSTILE)),
+    ):
+        given, stdout, stderr = await scene.alice.run("reconcile", *words)
+        assert given == code, stdout + stderr
+        assert obeyed(stdout + stderr) == [], words
+        shown += stdout
+    assert "\\x1b[31337m" in shown
+
+
+async def test_the_list_of_runs_says_who_ran_them_and_what_they_changed(harness: Harness, scene: Scene) -> None:
+    await finished_run(harness.owner, is_complete=False, lines_unreadable=4, first=DAY, last=DAY + timedelta(days=1))
+    code, stdout, _ = await scene.bob.run("reconcile", "list", OPERATOR, "--runs")
+    newest, oldest = re.findall(r"(?ms)^\S.*?(?=^\S)", stdout)
+    assert code == 0
+    assert f"{OPERATOR}, {DAY} to {DAY + timedelta(days=1)} UTC" in newest
+    assert (
+        "opened 0 and closed 2 differences; 0 of its differences are open; not complete: 4 unreadable lines"
+        in one_line(newest)
+    )
+    assert oldest.startswith(scene.run_id)
+    assert f"by {ALICE} (database role " in one_line(oldest)
+    assert "7 lines read, opened 2 and closed 0 differences" in one_line(oldest)
+    code, output = await scene.bob.run_json("reconcile", "list", "--runs", "--limit", "1")
+    assert [(row["opened"], row["closed"]) for row in output["runs"]] == [(0, 2)]
+
+
+@pytest.mark.parametrize(
+    "rule", [r for r in TABLE if r.kind in (Kind.DIFFERENCE, Kind.CONTRADICTION)], ids=lambda r: r.name
+)
+def test_every_class_of_difference_says_what_to_do(rule: Any) -> None:
+    assert on_difference(rule.name).endswith((".", "}"))
