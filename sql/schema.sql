@@ -2268,10 +2268,6 @@ CREATE FUNCTION predictu_dispatch.difference_class(is_readable boolean, is_in_wi
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (NOT is_readable) THEN 'unreadable'::text WHEN (NOT is_in_window) THEN 'out_of_window'::text WHEN contradicts THEN 'ours'::text WHEN ((knowledge = 'pending'::text) OR may_be_elsewhere) THEN 'in_flight'::text WHEN (lines > 1) THEN 'booked_twice'::text WHEN (NOT is_currency_equal) THEN 'currency_differs'::text WHEN (NOT is_player_equal) THEN 'player_differs'::text WHEN (NOT is_amount_equal) THEN 'amount_differs'::text WHEN ((lines > 0) AND (knowledge = 'rejected'::text)) THEN 'booked_though_rejected'::text WHEN ((lines > 0) AND (knowledge = 'never_sent'::text)) THEN 'booked_though_never_sent'::text WHEN is_debit_standing THEN 'debit_standing'::text WHEN (other_end = 'rolled_back'::text) THEN 'rolled_back_but_credited'::text WHEN (other_end = 'ended'::text) THEN 'two_ends'::text WHEN is_without_end THEN 'no_end'::text WHEN (NOT is_day_equal) THEN 'day_differs'::text WHEN (knowledge = 'unknown'::text) THEN 'agreed_resolves_unknown'::text WHEN (((knowledge = 'confirmed'::text) AND (lines > 0)) OR (knowledge = ANY (ARRAY['rejected'::text, 'never_sent'::text]))) THEN 'agreed'::text WHEN (knowledge = 'confirmed'::text) THEN 'missing_there'::text ELSE 'missing_here'::text END;
 
-CREATE FUNCTION predictu_dispatch.difference_classes() RETURNS text[]
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ARRAY['ours'::text, 'booked_twice'::text, 'currency_differs'::text, 'player_differs'::text, 'amount_differs'::text, 'booked_though_rejected'::text, 'booked_though_never_sent'::text, 'debit_standing'::text, 'rolled_back_but_credited'::text, 'two_ends'::text, 'missing_there'::text, 'missing_here'::text];
-
 CREATE FUNCTION predictu_dispatch.difference_kind(class text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (class = ANY (ARRAY['agreed'::text, 'agreed_resolves_unknown'::text])) THEN 'agreed'::text WHEN (class = ANY (ARRAY['unreadable'::text, 'out_of_window'::text, 'in_flight'::text, 'no_end'::text, 'day_differs'::text])) THEN 'counted'::text WHEN (class = 'ours'::text) THEN 'contradiction'::text ELSE 'difference'::text END;
@@ -3383,7 +3379,7 @@ begin
             message = format('%s of %s is refused: operator %s has no such difference', action,
                              coalesce(item_id::text, 'NULL'), coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
             hint = 'To list the open differences: predictu-dispatch reconcile list';
-    elsif known.class <> all (predictu_dispatch.difference_classes()) then
+    elsif predictu_dispatch.difference_kind(known.class) not in ('difference', 'contradiction') then
         raise exception using errcode = 'PD005',
             message = format('%s of %s is refused: it is %s, which is no difference', action, item_id, known.class),
             hint = format('To see it: predictu-dispatch reconcile show %s', item_id);
@@ -3639,7 +3635,8 @@ begin
             or i.key in (select n.key from predictu_dispatch.reconciliation_item n
                           where n.operator_id = operator_id and n.run_id = run_id));
     update predictu_dispatch.reconciliation_item i set is_open = true
-     where i.operator_id = operator_id and i.run_id = run_id and i.class = any (predictu_dispatch.difference_classes())
+     where i.operator_id = operator_id and i.run_id = run_id
+       and predictu_dispatch.difference_kind(i.class) in ('difference', 'contradiction')
        and not exists (
            select from predictu_dispatch.intervention a
             where a.operator_id = i.operator_id and a.action = 'accept' and a.before ->> 'item_id' = i.item_id::text);
@@ -6320,8 +6317,6 @@ REVOKE ALL ON FUNCTION predictu_dispatch.differ_in_one_letter(a text, b text) FR
 REVOKE ALL ON FUNCTION predictu_dispatch.difference_class(is_readable boolean, is_in_window boolean, contradicts boolean, knowledge text, lines bigint, may_be_elsewhere boolean, is_currency_equal boolean, is_player_equal boolean, is_amount_equal boolean, is_debit_standing boolean, other_end text, is_without_end boolean, is_day_equal boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.difference_class(is_readable boolean, is_in_window boolean, contradicts boolean, knowledge text, lines bigint, may_be_elsewhere boolean, is_currency_equal boolean, is_player_equal boolean, is_amount_equal boolean, is_debit_standing boolean, other_end text, is_without_end boolean, is_day_equal boolean) TO predictu_reconciler;
 
-REVOKE ALL ON FUNCTION predictu_dispatch.difference_classes() FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION predictu_dispatch.difference_kind(class text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.difference_kind(class text) TO predictu_support;
 GRANT ALL ON FUNCTION predictu_dispatch.difference_kind(class text) TO predictu_operations;
@@ -6470,6 +6465,7 @@ GRANT ALL ON FUNCTION predictu_dispatch.payout_of(params jsonb) TO predictu_disp
 GRANT ALL ON FUNCTION predictu_dispatch.payout_of(params jsonb) TO predictu_support;
 GRANT ALL ON FUNCTION predictu_dispatch.payout_of(params jsonb) TO predictu_operations;
 GRANT ALL ON FUNCTION predictu_dispatch.payout_of(params jsonb) TO predictu_auditor;
+GRANT ALL ON FUNCTION predictu_dispatch.payout_of(params jsonb) TO predictu_reconciler;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.ping_operator(operator_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.ping_operator(operator_id text) TO predictu_operations;

@@ -40,14 +40,13 @@ _JSON_ROWS: Final = ("audit", "interventions")
 
 
 class _Life(NamedTuple):
-    """A bet, if one was asked for, its callbacks or the one asked for, the bet's money, and the open
-    differences of what was asked for.
-    """
+    """A bet, if one was asked for, its callbacks or the one asked for, and the bet's money."""
 
     bet: Row | None
     callbacks: list[Row]
     money: Row | None
     differences: list[Row]
+    """Those that are open, of what was asked for."""
 
 
 @click.command()

@@ -3,7 +3,6 @@
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -48,9 +47,7 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(
-    harness: Harness, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Scene]:
+async def scene(harness: Harness, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setenv("COLUMNS", "80")
     people = []
     for name, login in (("alice", database.reconciler), ("bob", database.second_reconciler)):
@@ -73,7 +70,7 @@ async def scene(
         disputed=2500,
     )
     run_id = await finished_run(harness.owner, there, here, sources=SOURCES, lines_read=7)
-    yield Scene(
+    return Scene(
         alice=people[0],
         bob=people[1],
         win=win,
@@ -135,7 +132,7 @@ async def test_one_explains_and_another_login_accepts(harness: Harness, scene: S
             "explain",
             ALICE,
             0,
-            f"missing there, BET_WIN {scene.win} of bet b1: difference {scene.missing_there} is explained; somebody with another database login can accept it",
+            f"missing there, BET_WIN {scene.win} of bet b1: difference {scene.missing_there} is explained",
         ),
         (scene.alice, "accept", BOB, 1, "database login test_reconciler has explained it"),
         (scene.alice, "explain", ALICE, 0, "is explained"),
@@ -189,8 +186,7 @@ async def test_show_has_both_sides_the_history_and_what_to_do(harness: Harness, 
     await scene.alice.run("reconcile", "explain", scene.missing_here, "--reason", "of another system", "--by", ALICE)
     text = one_line((await scene.bob.run("reconcile", "show", scene.missing_here))[1])
     for phrase in (
-        "ledger-20261121.csv, line 88: BET_WIN, +25.00 EUR, booked 2026-11-21T10:00:05.123Z"
-        " transaction t-88, bet b-9, player p-9",
+        "ledger-20261121.csv, line 88: BET_WIN, +25.00 EUR, booked 2026-11-21T10:00:05.123Z transaction t-88, bet b-9,",
         "state open, explained",
         "no callback was matched to it",
         f"predictu-dispatch reconcile accept {scene.missing_here} --reason TEXT",
@@ -231,10 +227,11 @@ async def test_a_callback_and_a_bet_say_that_they_have_an_open_difference(
         for words in (("show", str(scene.win)), ("show", "--bet", OPERATOR, "b1")):
             code, stdout, stderr = await cli.run(*words)
             assert (code, line in one_line(stdout)) == (0, True), stdout + stderr
-    code, output = await cli.run_json("show", str(scene.win))
+    support = command_line_for(scene.alice.folder, database.support)
+    code, output = await support.run_json("show", str(scene.win))
     assert output["differences"] == [{"item_id": scene.missing_there, "class": "missing_there"}]
     await finished_run(harness.owner)
-    assert line not in one_line((await cli.run("show", str(scene.win)))[1])
+    assert line not in one_line((await support.run("show", str(scene.win)))[1])
 
 
 async def test_hostile_text_is_shown_and_never_obeyed(harness: Harness, scene: Scene) -> None:

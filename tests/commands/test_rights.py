@@ -8,6 +8,7 @@ import pytest
 
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.support.command_line import CommandLine, command_line_for
+from tests.support.differences import finished_run, item
 from tests.support.environment import Environment
 from tests.support.harness import OPERATOR, Harness, connected
 from tests.support.histories import KEEP_MONTHS
@@ -17,6 +18,8 @@ from tests.support.postgres import Database
 LOGINS = ("producer", "dispatcher", "operations", "support", "auditor", "retention", "reconciler", "stranger")
 READERS = {"dispatcher", "operations", "support"}
 ALL_READERS = READERS | {"auditor", "reconciler"}
+READERS_OF_RUNS = ALL_READERS - {"dispatcher"}
+_RECONCILES = "predictu_reconciler, predictu_support, predictu_operations or predictu_auditor"
 VERBS = {
     "status": (READERS, "predictu_support or predictu_operations"),
     "why {win}": (READERS, "predictu_support or predictu_operations"),
@@ -25,7 +28,7 @@ VERBS = {
     "show --bet {operator} b-unknown": (ALL_READERS, "predictu_auditor"),
     "dispute --bet {operator} b-unknown": ({"auditor"}, "predictu_auditor"),
     "find --player p1": (ALL_READERS, "predictu_support, predictu_operations or predictu_auditor"),
-    "find --amount 5.00": (READERS | {"auditor"}, "predictu_auditor"),
+    "find --amount 5.00": (ALL_READERS, "predictu_auditor"),
     "find --request {unknown}": (ALL_READERS, "predictu_auditor"),
     "retry {win}": ({"operations"}, "predictu_operations"),
     "retry --operator {operator} --yes": ({"operations"}, "predictu_operations"),
@@ -38,6 +41,11 @@ VERBS = {
     "operator retire {operator} --reason gone": ({"operations"}, "predictu_operations"),
     "ping {operator}": ({"operations"}, "predictu_operations"),
     "reconcile {operator} --day 2026-01-01 {ledger}": ({"reconciler"}, "predictu_reconciler"),
+    "reconcile list": (ALL_READERS, _RECONCILES),
+    "reconcile list --runs": (READERS_OF_RUNS, _RECONCILES),
+    "reconcile show {difference}": (READERS_OF_RUNS, _RECONCILES),
+    "reconcile explain {difference} --reason typo": ({"reconciler"}, "predictu_reconciler"),
+    "reconcile accept {difference} --reason paid": ({"reconciler"}, "predictu_reconciler"),
     "retain": ({"retention"}, "predictu_retention"),
     "migrate": (set(), "own the schema"),
     "currencies list": (ALL_READERS, "predictu_support, predictu_operations or predictu_auditor"),
@@ -52,7 +60,7 @@ callback_url = "https://wallet.example.com/predictu"
 key_file = "none.pem"
 """
 
-READS = ("find", "show", "status", "why", "interventions", "retain", "currencies")
+READS = ("find", "show", "status", "why", "interventions", "retain", "currencies", "reconcile")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -66,10 +74,14 @@ async def test_a_login_without_the_right_is_exit_code_1_and_learns_which_role_ha
     ready = await harness.place("ready")
     (ledger := tmp_path / "ledger.csv").write_text("booked_at,amount,currency,request_id\n")
     unknown = "00000000-0000-0000-0000-000000000009"
-    words = verb.format(win=win, ready=ready, unknown=unknown, operator=OPERATOR, ledger=ledger).split()
+    difference = item("request:1")
+    await finished_run(harness.owner, difference)
+    named = {"win": win, "ready": ready, "unknown": unknown, "difference": difference["item_id"]}
+    words = verb.format(operator=OPERATOR, ledger=ledger, **named).split()
     if words[0] == "resume":
         await harness.person.execute("select predictu_dispatch.pause_operator($1, 'x', 'y')", OPERATOR)
-    name = " ".join(words[:2]) if words[0] in ("operator", "currencies") else words[0]
+    is_of_group = words[0] in ("operator", "currencies") or words[1:2] in (["list"], ["explain"], ["accept"])
+    name = " ".join(words[:2]) if is_of_group or words[:2] == ["reconcile", "show"] else words[0]
     before = await harness.everything()
     for login in sorted(set(LOGINS) - allowed) + sorted(allowed):
         cli = command_line_for(tmp_path, getattr(database, login))
@@ -89,7 +101,10 @@ async def test_a_login_without_the_right_is_exit_code_1_and_learns_which_role_ha
             assert await harness.everything() == before, login
         elif login == "operations" or words[0] in READS:
             assert "the database refused" not in stderr, (login, stderr)
-            assert code == int("unknown" in verb or words[0] in ("abandon", "operator")), (login, stderr)
+            assert code == int("unknown" in verb or words[0] in ("abandon", "operator") or "accept" in words), (
+                login,
+                stderr,
+            )
 
 
 @pytest.mark.parametrize("login", [login for login in LOGINS if login != "dispatcher"])

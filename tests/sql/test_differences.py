@@ -55,8 +55,11 @@ async def people(database: Database) -> AsyncIterator[People]:
         yield People(alice, bob)
 
 
-async def test_the_classes_that_are_open_are_those_of_the_table(harness: Harness) -> None:
-    assert await harness.owner.fetchval("select predictu_dispatch.difference_classes()") == DIFFERENCES
+async def test_the_kinds_of_classes_are_those_of_the_table(harness: Harness) -> None:
+    rows = await harness.owner.fetch(
+        "select name, predictu_dispatch.difference_kind(name) from unnest($1::text[]) as name", [r.name for r in TABLE]
+    )
+    assert [tuple(row) for row in rows] == [(rule.name, rule.kind) for rule in TABLE]
 
 
 async def test_the_newest_run_of_a_day_counts_and_an_item_with_the_same_key_closes(harness: Harness) -> None:

@@ -78,7 +78,9 @@ OF_THE_LEDGER = {"params_money", "body_money", "sent_amount", "difference_kind"}
 WITH_OWN_RIGHTS = WITH_OWN_RIGHTS | OF_THE_LEDGER | {"difference_class"}
 for readers in ("predictu_support", "predictu_operations", "predictu_auditor"):
     MAY_EXECUTE[readers] |= OF_THE_LEDGER
-MAY_EXECUTE["predictu_reconciler"] = FOR_RECONCILIATION | OF_THE_LEDGER | {"difference_class", "readable_params"}
+MAY_EXECUTE["predictu_reconciler"] = (
+    FOR_RECONCILIATION | OF_THE_LEDGER | {"difference_class", "readable_params", "payout_of"}
+)
 READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_migration"}
 READABLE |= {"daemon", "share"}
 READABLE |= {"intervention", "currency"}

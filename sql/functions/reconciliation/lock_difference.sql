@@ -26,7 +26,7 @@ begin
             message = format('%s of %s is refused: operator %s has no such difference', action,
                              coalesce(item_id::text, 'NULL'), coalesce(quote_literal(left(operator_id, 80)), 'NULL')),
             hint = 'To list the open differences: predictu-dispatch reconcile list';
-    elsif known.class <> all (predictu_dispatch.difference_classes()) then
+    elsif predictu_dispatch.difference_kind(known.class) not in ('difference', 'contradiction') then
         raise exception using errcode = 'PD005',
             message = format('%s of %s is refused: it is %s, which is no difference', action, item_id, known.class),
             hint = format('To see it: predictu-dispatch reconcile show %s', item_id);

@@ -21,7 +21,8 @@ begin
             or i.key in (select n.key from predictu_dispatch.reconciliation_item n
                           where n.operator_id = operator_id and n.run_id = run_id));
     update predictu_dispatch.reconciliation_item i set is_open = true
-     where i.operator_id = operator_id and i.run_id = run_id and i.class = any (predictu_dispatch.difference_classes())
+     where i.operator_id = operator_id and i.run_id = run_id
+       and predictu_dispatch.difference_kind(i.class) in ('difference', 'contradiction')
        and not exists (
            select from predictu_dispatch.intervention a
             where a.operator_id = i.operator_id and a.action = 'accept' and a.before ->> 'item_id' = i.item_id::text);

@@ -10,4 +10,4 @@ end $$;
 
 revoke all on function predictu_dispatch.payout_of from public;
 grant execute on function predictu_dispatch.payout_of
-    to predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor;
+    to predictu_dispatcher, predictu_support, predictu_operations, predictu_auditor, predictu_reconciler;
