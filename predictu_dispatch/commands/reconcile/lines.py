@@ -73,24 +73,33 @@ def _source_line(source: SourceRead, *, shows_hint: bool) -> str:
 
 
 def _table(currency: str, totals: Sequence[Total], digits: int | None) -> Iterator[Styled]:
-    rows = [(f"{currency}, effect on players".ljust(_NAME_COLUMNS), "rows", "ours", "theirs", "difference", "")]
-    rows += [
-        (
-            total.name.replace("_", " "),
-            f"{total.items:,}",
-            _amount(total.ours, digits) if total.rows_ours else "-",
-            _amount(total.theirs, digits) if total.rows_theirs else "-",
-            _amount(total.difference, digits),
-            tag_of(total),
-        )
-        for total in totals
-    ]
-    lines = table(rows, right=(1, 2, 3, 4))
+    head = (f"{currency}, effect on players".ljust(_NAME_COLUMNS), "rows", "ours", "theirs", "difference", "")
+    rows = [_cells(total, digits) for total in totals]
+    lines = [line.rstrip() for line in table([head, *rows], right=(1, 2, 3, 4))]
     if max(map(len, lines)) > _COLUMNS:
-        lines = table(rows, right=(1, 2, 3, 4), gap=" ")
-    yield styled(lines[0].rstrip())
-    for total, line in zip(totals, lines[1:], strict=True):
-        yield styled(line.rstrip(), colour=_COLOURS.get(total.kind))
+        # Two lines for each class, because no amount may be shortened.
+        lines = [
+            head[0].rstrip(),
+            *(
+                f"{name}: {count}  {tag}\n    ours {ours}, theirs {theirs}, difference {difference}"
+                for name, count, ours, theirs, difference, tag in rows
+            ),
+        ]
+    colours = [None, *(_COLOURS.get(total.kind) for total in totals)]
+    for line, colour in zip(lines, colours, strict=True):
+        for part in line.split("\n"):
+            yield styled(part.rstrip(), colour=colour)
+
+
+def _cells(total: Total, digits: int | None) -> tuple[str, ...]:
+    return (
+        total.name.replace("_", " "),
+        f"{total.items:,}",
+        _amount(total.ours, digits) if total.rows_ours else "-",
+        _amount(total.theirs, digits) if total.rows_theirs else "-",
+        _amount(total.difference, digits),
+        tag_of(total),
+    )
 
 
 def tag_of(total: Total) -> str:

@@ -1,0 +1,157 @@
+"""What `reconcile` prints at 80 columns, and the usage that it refuses."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, time
+from uuid import UUID
+
+import pytest
+
+from predictu_dispatch.commands.reconcile.lines import as_json, print_report
+from predictu_dispatch.core.difference_classes import DifferenceClass
+from predictu_dispatch.reconciliation.result import Changes, DaySum, RunResult, SourceRead, Total, UnreadableLine
+
+DAY = date(2026, 11, 21)
+START, END = datetime(2026, 11, 20, 23, tzinfo=UTC), datetime(2026, 11, 21, 23, tzinfo=UTC)
+
+
+def total(name: str, items: int, rows: tuple[int, int], money: tuple[int, int, int], currency: str = "EUR") -> Total:
+    return Total(DifferenceClass(name), currency, DAY, items, *rows, *money)
+
+
+AGREED = total("agreed", 88_195, (88_195, 88_195), (-4_122_015, -4_122_015, 0))
+FOUND = (
+    total("missing_there", 3, (3, 0), (125_000, 0, 125_000)),
+    total("booked_twice", 1, (1, 2), (-2_500, -5_000, 2_500)),
+    total("missing_here", 1, (0, 1), (0, 1_000, 1_000)),
+    total("in_flight", 12, (12, 0), (-700, 0, 0)),
+)
+RESULT = RunResult(
+    operator_id="op_abc123",
+    run_id=UUID(int=7),
+    first_day=DAY,
+    last_day=DAY,
+    time_zone="Europe/Malta",
+    day_starts=time(0),
+    starts_at=START,
+    ends_at=END,
+    cut_at=END,
+    given_from=START,
+    given_until=END,
+    sources=(SourceRead("ledger-20261121.csv", "0" * 64, 1, 88_214, 88_198, 12, 4),),
+    unreadable=(
+        UnreadableLine(0, 17, "betrag", '"1.250,00" is no decimal number such as -12.55'),
+        UnreadableLine(0, 18, "", "has 3 fields; the header has 8"),
+    ),
+    rows_ours=88_211,
+    totals=(AGREED, *FOUND),
+    sums=(DaySum("EUR", DAY, -4_000_215, -4_126_015),),
+    is_complete=False,
+    accepted=0,
+    changes=Changes(2, 7),
+    digits={"EUR": 2, "JPY": 0},
+)
+
+
+def printed(capsys: pytest.CaptureFixture[str], result: RunResult, *, shows_unreadable: bool = False) -> str:
+    print_report(result, shows_unreadable=shows_unreadable)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    return text
+
+
+def test_a_report_has_every_row_every_sum_and_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        printed(capsys, RESULT, shows_unreadable=True)
+        == """\
+op_abc123, 2026-11-21 Europe/Malta (2026-11-20 23:00 to 11-21 23:00 UTC)
+ledger-20261121.csv: 88,214 lines, 88,198 read, 12 of other products, 4
+    unreadable
+EUR, effect on players      rows        ours      theirs  difference
+agreed                    88,195  -41,220.15  -41,220.15        0.00
+in flight                     12       -7.00           -       +7.00
+booked twice                   1      -25.00      -50.00      -25.00  owed
+missing there                  3   +1,250.00           -   -1,250.00  owed
+missing here                   1           -      +10.00      +10.00  over
+owed: the operator owes it; its ledger gives players less than it confirmed
+over: players have more in the operator's ledger than it confirmed
+EUR: ours -40,002.15 + differences -1,265.00 + in flight +7.00 = theirs
+    -41,260.15: holds
+88,211 rows of ours and 88,198 lines of theirs: each in exactly one class
+5 differences, 1,285.00 EUR. New since the last run: 2; closed by it: 7.
+Not complete: 4 lines could not be read.
+ledger-20261121.csv, line 17, column betrag: "1.250,00" is no decimal number
+    such as -12.55
+ledger-20261121.csv, line 18: has 3 fields; the header has 8
+and 2 more
+In flight: not final here, or booked near an edge of what was given. Give the
+files of the day before and of the day after too; lines of other days are only
+counted.
+Next: predictu-dispatch reconcile list op_abc123
+"""
+    )
+
+
+def test_agreement_is_short_and_the_first_run_compares_with_none(capsys: pytest.CaptureFixture[str]) -> None:
+    source = RESULT.sources[0]._replace(lines=88_195, read=88_195, ignored=0, unreadable=0)
+    result = replace(
+        RESULT,
+        sources=(source,),
+        unreadable=(),
+        totals=(AGREED,),
+        rows_ours=88_195,
+        sums=(DaySum("EUR", DAY, -4_122_015, -4_122_015),),
+        is_complete=True,
+        changes=None,
+        cut_at=END.replace(hour=15),
+    )
+    assert (
+        printed(capsys, result)
+        == """\
+op_abc123, 2026-11-21 Europe/Malta (2026-11-20 23:00 to 11-21 23:00 UTC)
+The period has not ended: compared up to 2026-11-21T15:00:00Z.
+ledger-20261121.csv: 88,195 lines, 88,195 read
+EUR, effect on players      rows        ours      theirs  difference
+agreed                    88,195  -41,220.15  -41,220.15        0.00
+EUR: ours -41,220.15 + differences 0.00 = theirs -41,220.15: holds
+88,195 rows of ours and 88,195 lines of theirs: each in exactly one class
+No difference.
+"""
+    )
+    assert result.is_settled
+
+
+def test_large_amounts_take_two_lines_and_yen_have_no_decimals(capsys: pytest.CaptureFixture[str]) -> None:
+    large = 10**15
+    totals = (
+        total("agreed", 2_000_000, (1, 1), (-large, -large, 0)),
+        total("debit_standing", 1, (1, 1), (-large, -large, 500), "JPY"),
+        total("ours", 1, (1, 1), (5, 5, 5), "JPY"),
+    )
+    text = printed(capsys, replace(RESULT, totals=totals, sums=()))
+    assert "agreed: 2,000,000\n    ours -10,000,000,000,000.00, theirs -10,000,000,000,000.00, difference 0" in text
+    assert "debit standing: 1  owed\n    ours -1,000,000,000,000,000, theirs -1,000,000,0" in text
+    assert "Our own records contradict each other in 1 case: a fault of Predictu" in text
+    assert "1 difference, 500 JPY." in text
+
+
+def test_a_broken_identity_and_lost_rows_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, replace(RESULT, rows_ours=9, sums=(DaySum("EUR", DAY, 1, 2),)))
+    assert "does not hold on 2026-11-21" in " ".join(text.split())
+    assert "9 rows of ours and 88,198 lines of theirs, but 88,211 and 88,198 in classes" in " ".join(text.split())
+
+
+def test_amounts_in_another_unit_are_a_sentence_instead_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, replace(RESULT, format_fault="Every amount is 100 times ours."))
+    assert "Every amount is 100 times ours.\nNot complete" in text
+    assert "agreed" not in text
+
+
+def test_json_has_everything() -> None:
+    found = as_json(RESULT)
+    assert found["ok"] is False
+    assert found["open_differences"] == 5
+    assert found["changes"] == {"new": 2, "closed": 7}
+    assert found["lines"] == {"read": 88_198, "ignored": 12, "unreadable": 4}
+    totals = found["totals"]
+    assert isinstance(totals, list)
+    assert (totals[1]["class"], totals[1]["difference"], totals[1]["owed"]) == ("missing_there", -125_000, "owed")
