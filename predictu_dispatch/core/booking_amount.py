@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 from predictu_dispatch.core.settings import shown
 
-_SUBUNITS: Final = re.compile(r"([+-]?)([0-9]{1,18})")
-_DECIMAL: Final = re.compile(r"([+-]?)([0-9]{1,18})(?:\.([0-9]{1,40}))?")
+_SUBUNITS: Final = re.compile(r"[+-]?[0-9]{1,18}")
+_DECIMAL: Final = re.compile(r"([+-]?[0-9]{1,18})(?:\.([0-9]{1,40}))?")
 _DIGITS_MAX: Final = 18
 _LIMIT: Final = 10**_DIGITS_MAX
 _THOUSANDS: Final = 3
 """With as many digits behind it, a point may also separate thousands."""
 
 
-class Amount(NamedTuple):
-    """An amount as it is written: its sign, or "", and its subunits without the sign."""
-
-    sign: str
-    subunits: int
-
-
-def read_subunits(text: str) -> Amount | str:
-    """Return the amount that a text of whole subunits names, or why it names none."""
-    match = _SUBUNITS.fullmatch(text)
-    if match is None:
-        return f"{shown(text)} is no whole number of at most {_DIGITS_MAX} digits, such as -1250"
-    return Amount(match[1], int(match[2]))
+def read_subunits(text: str) -> int | str:
+    """Return the subunits that a whole number names, or why it names none."""
+    if _SUBUNITS.fullmatch(text):
+        return int(text)
+    return f"{shown(text)} is no whole number of at most {_DIGITS_MAX} digits, such as -1250"
 
 
-def read_decimal(text: str, currency: str, digits: int) -> Amount | str:
-    """Return the amount that a decimal number names, or why it names none or two.
+def read_decimal(text: str, currency: str, digits: int) -> int | str:
+    """Return the subunits that a decimal number names, or why it names none or two.
 
     Zeros beyond the currency's digits are accepted, but not if there are three digits: in EUR,
     1.250 may mean 1250.
@@ -39,13 +31,13 @@ def read_decimal(text: str, currency: str, digits: int) -> Amount | str:
     match = _DECIMAL.fullmatch(text)
     if match is None:
         return f"{shown(text)} is no decimal number such as {_example(digits)}, without separators of thousands"
-    sign, whole, fraction = match.groups("")
+    whole, fraction = match.groups("")
     if len(fraction) > digits and (len(fraction) == _THOUSANDS or fraction[digits:].strip("0")):
         return f"{shown(text)} has {len(fraction)} decimals; {currency} has {digits}"
     subunits = int(whole + fraction[:digits].ljust(digits, "0"))
-    if subunits >= _LIMIT:
+    if abs(subunits) >= _LIMIT:
         return f"{shown(text)} has more than {_DIGITS_MAX} digits in subunits"
-    return Amount(sign, subunits)
+    return subunits
 
 
 def _example(digits: int) -> str:

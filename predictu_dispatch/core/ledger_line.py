@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from predictu_dispatch.core.accounting_days import AccountingDays
-from predictu_dispatch.core.booking_amount import Amount, read_decimal, read_subunits
-from predictu_dispatch.core.booking_time import Moment, read_time
+from predictu_dispatch.core.booking_amount import read_decimal, read_subunits
+from predictu_dispatch.core.booking_time import read_time
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.reconcile_settings import BOOKED_METHODS, IGNORED, ReconcileSettings
 from predictu_dispatch.core.settings import shown
@@ -24,7 +24,8 @@ _ID_CHARS_MAX: Final = 200
 """As in `bet` and `callback`."""
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UUID: Final = re.compile(
-    r"(?:urn:uuid:)?[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}", re.IGNORECASE | re.ASCII
+    r"(?:urn:uuid:|({))?([0-9a-f]{8}(-?)[0-9a-f]{4}\3[0-9a-f]{4}\3[0-9a-f]{4}\3[0-9a-f]{12})(?(1)})",
+    re.IGNORECASE | re.ASCII,
 )
 _DIRECTIONS: Final = {"debit": True, "credit": False}
 _SIGN_KEY: Final = "[reconcile] amount_sign"
@@ -99,7 +100,7 @@ def _line(
     amount, is_debit = _signed(record, settings, method, currency, digits)
     booked_at = record.get("booked_at")
     moment = read_time(booked_at, days) if booked_at else "is empty"
-    if not isinstance(moment, Moment):
+    if isinstance(moment, str):
         raise _RefusedError("booked_at", moment)
     request_id = _request_id(record, settings)
     transaction_id = _id(record, "transaction_id", settings.values.transaction_id)
@@ -107,9 +108,7 @@ def _line(
     if request_id is None and transaction_id is None and bet_id is None:
         raise _RefusedError("", "has no request_id, no transaction_id and no bet_id")
     player_id = _id(record, "player_id", settings.values.player_id)
-    return LedgerLine(
-        moment.at, moment.day, transaction_id, request_id, method, bet_id, player_id, currency, amount, is_debit
-    )
+    return LedgerLine(*moment, transaction_id, request_id, method, bet_id, player_id, currency, amount, is_debit)
 
 
 def _method(record: Mapping[str, str | None], settings: ReconcileSettings) -> str | None:
@@ -150,21 +149,23 @@ def _signed(
         text = ""
     if method == Method.BET_LOSE and not text:
         return 0, False
-    amount: Amount | str
-    if not text:
-        amount = "is empty"
-    elif settings.amount_format == "subunits":
-        amount = read_subunits(text)
-    else:
-        amount = read_decimal(text, currency, digits[currency])
-    if not isinstance(amount, Amount):
+    amount = _amount(text, settings, currency, digits)
+    if isinstance(amount, str):
         raise _RefusedError("amount", amount)
     if method == Method.BET_LOSE:
-        if amount.subunits:
+        if amount:
             raise _RefusedError("amount", f"{shown(text)} is not the 0 of a BET_LOSE")
         return 0, False
     is_debit = _is_debit(amount, text, method, record, settings)
-    return -amount.subunits if is_debit else amount.subunits, is_debit
+    return -abs(amount) if is_debit else abs(amount), is_debit
+
+
+def _amount(text: str, settings: ReconcileSettings, currency: str, digits: Mapping[str, int]) -> int | str:
+    if not text:
+        return "is empty"
+    if settings.amount_format == "subunits":
+        return read_subunits(text)
+    return read_decimal(text, currency, digits[currency])
 
 
 def _direction(record: Mapping[str, str | None], settings: ReconcileSettings) -> bool | None:
@@ -179,7 +180,7 @@ def _direction(record: Mapping[str, str | None], settings: ReconcileSettings) ->
 
 
 def _is_debit(
-    amount: Amount, text: str, method: str | None, record: Mapping[str, str | None], settings: ReconcileSettings
+    amount: int, text: str, method: str | None, record: Mapping[str, str | None], settings: ReconcileSettings
 ) -> bool:
     by_direction = _direction(record, settings)
     by_method = None if method is None else method == Method.BET_MAKE
@@ -187,14 +188,14 @@ def _is_debit(
         raise _RefusedError("direction", f"contradicts method {method}")
     stated = by_method if by_direction is None else by_direction
     if settings.amount_sign == "none":
-        if amount.sign:
+        if text[0] in "+-":
             raise _RefusedError("amount", f'{shown(text)} has a sign, but {_SIGN_KEY} is "none"')
-        if stated is None and amount.subunits:
+        if stated is None and amount:
             raise _RefusedError("", f'has neither direction nor method, and {_SIGN_KEY} is "none"')
         return bool(stated)
-    if not amount.subunits:
+    if not amount:
         return bool(stated)
-    by_sign = (amount.sign == "-") == (settings.amount_sign == "player")
+    by_sign = (amount < 0) == (settings.amount_sign == "player")
     if stated is not None and stated != by_sign:
         reason = f"direction {'debit' if stated else 'credit'}" if by_direction is not None else f"method {method}"
         raise _RefusedError("amount", f'{shown(text)} contradicts {reason}; {_SIGN_KEY} is "{settings.amount_sign}"')
@@ -205,10 +206,10 @@ def _request_id(record: Mapping[str, str | None], settings: ReconcileSettings) -
     text = record.get("request_id") or ""
     if not text or text in settings.values.request_id:
         return None
-    braceless = text[1:-1] if text[0] == "{" and text[-1] == "}" else text
-    if not _UUID.fullmatch(braceless):
+    match = _UUID.fullmatch(text)
+    if match is None:
         raise _RefusedError("request_id", f"{shown(text)} is no UUID")
-    request_id = UUID(braceless)
+    request_id = UUID(match[2])
     if not request_id.int:
         raise _RefusedError(
             "request_id", f'is the nil UUID; if it stands for none: [reconcile.values] request_id = {{ "{text}" = "" }}'

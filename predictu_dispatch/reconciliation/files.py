@@ -19,13 +19,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, Protocol
 
 from predictu_dispatch.core.printable import printable
 
-RECORD_BYTES_MAX: Final = 1024 * 1024
-"""Limit of a line, and of a record of several lines."""
-_BUFFER_BYTES: Final = 256 * 1024
+RECORD_CHARS_MAX: Final = 1024 * 1024
+"""Limit of a record, of one line or several."""
+_BLOCK_BYTES: Final = 256 * 1024
 _MEMBERS_MAX: Final = 1000
 _UNPACKED_RATIO_MAX: Final = 200
 """Ledgers shrink to a tenth or twentieth; a zip bomb to a thousandth."""
@@ -49,8 +49,7 @@ _REFUSED: Final = (
 _EXCEL_MEMBER: Final = "[Content_Types].xml"
 _MAC_FOLDER: Final = "__MACOSX/"
 """Holds what macOS adds to a zip about its files."""
-_NEWLINE: Final = ord("\n")
-_WHOLE: Final = (b'"', b"\r")
+_WHOLE: Final = ('"', "\r")
 """A line without a newline is complete if it ends with one of these."""
 
 
@@ -70,64 +69,70 @@ class _Unpacked:
     def __init__(self, packed: int | None) -> None:
         self._left = None if packed is None else max(_UNPACKED_BYTES_MIN, packed * _UNPACKED_RATIO_MAX)
 
-    def count(self, read: int, part: LedgerPart) -> None:
+    def is_too_much(self, read: int) -> bool:
         if self._left is not None:
             self._left -= read
-            if self._left < 0:
-                raise part.fault(f"unpacks to more than {_UNPACKED_RATIO_MAX} times its size")
+        return self._left is not None and self._left < 0
+
+
+class _Content(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 
 class LedgerPart:
     """The text of a file, or of one member of a zip; to be read once."""
 
-    def __init__(self, name: str, stream: io.BufferedReader, unpacked: _Unpacked) -> None:
+    def __init__(self, name: str, content: _Content, unpacked: _Unpacked) -> None:
         self.name = name
-        self.line = 0
-        """Number of the line that was read last, from 1."""
         self.is_cut = False
-        """True if that line has no end: it is the last one, and may be incomplete."""
-        self.record_bytes = 0
-        """Read since a reader of records set it to 0."""
-        self._stream = stream
+        """True if the last line that was read has no end: the file may be incomplete."""
+        self.has_record = False
+        """Set to True by the reader of the lines for each record, so that records have a limit."""
+        self._content = content
         self._unpacked = unpacked
 
     def fault(self, why: str, *, line: int | None = None) -> LedgerFileError:
         """Return the error that ends the reading of this part."""
         return LedgerFileError(self.name, why, line=line)
 
-    def lines(self) -> Iterator[str]:
-        """Yield every line with its end. Lines end at a newline only."""
-        with _translated(self):
-            self._check_beginning()
-            while raw := self._stream.readline(RECORD_BYTES_MAX + 1):
-                self.line += 1
-                self._count(len(raw))
-                if raw[-1] != _NEWLINE:
-                    self.is_cut = not raw.endswith(_WHOLE)
-                line = raw.decode()
-                yield line.removeprefix("\ufeff") if self.line == 1 else line
-
-    def chunks(self) -> Iterator[str]:
+    def texts(self) -> Iterator[str]:
         """Yield the text in pieces of any length."""
         decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        newlines = 0
-        with _translated(self):
-            self._check_beginning()
-            while raw := self._stream.read1(_BUFFER_BYTES):
-                self._unpacked.count(len(raw), self)
-                self.line = newlines + 1
-                newlines += raw.count(b"\n")
-                yield decoder.decode(raw)
-            decoder.decode(b"", final=True)
+        line = 0
+        with _translated(self.name):
+            while block := self._content.read(_BLOCK_BYTES):
+                if line == 0:
+                    self._check_beginning(block[:8])
+                    line = 1
+                if self._unpacked.is_too_much(len(block)):
+                    raise self.fault(f"unpacks to more than {_UNPACKED_RATIO_MAX} times its size")
+                try:
+                    text = decoder.decode(block)
+                except UnicodeDecodeError as error:
+                    line += error.object.count(b"\n", 0, error.start)
+                    raise self.fault("is not UTF-8", line=line) from error
+                line += block.count(b"\n")
+                yield text
+            if decoder.getstate()[0]:
+                raise self.fault("is not UTF-8", line=line)
 
-    def _count(self, read: int) -> None:
-        self._unpacked.count(read, self)
-        self.record_bytes += read
-        if self.record_bytes > RECORD_BYTES_MAX:
-            raise self.fault(f"a record has more than {RECORD_BYTES_MAX} bytes", line=self.line)
+    def lines(self) -> Iterator[str]:
+        """Yield every line with its end. Lines end at a newline only."""
+        rest, unread, lines = "", 0, 0
+        for text in self.texts():
+            unread = len(text) if self.has_record else unread + len(text)
+            self.has_record = False
+            if unread > RECORD_CHARS_MAX:
+                raise self.fault(f"a record has more than {RECORD_CHARS_MAX} characters", line=lines + 1)
+            found = io.StringIO(rest + text, newline="\n").readlines()
+            rest = "" if found[-1].endswith("\n") else found.pop()
+            lines += len(found)
+            yield from found
+        if rest:
+            self.is_cut = not rest.endswith(_WHOLE)
+            yield rest
 
-    def _check_beginning(self) -> None:
-        beginning = self._stream.peek(8)[:8]
+    def _check_beginning(self, beginning: bytes) -> None:
         if beginning.startswith((_GZIP, *_ZIPS)):
             raise self.fault("is an archive in an archive; pack the ledger once")
         if why := next((why for magic, why in _REFUSED if beginning.startswith(magic)), None):
@@ -139,24 +144,25 @@ class LedgerPart:
 class LedgerFile:
     """An open file."""
 
-    def __init__(self, name: str, file: io.BufferedReader) -> None:
+    def __init__(self, name: str, file: IO[bytes]) -> None:
         self.name = name
         self._file = file
         self._version = _version(file)
         self.size_bytes = self._version[0]
-        self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.sha256 = _sha256(file)
         """Lower-case hex, of the file as it was given."""
 
     def parts(self) -> Iterator[LedgerPart]:
         """Yield the file, or the members of a zip; each must be read before the next one."""
-        with _translated(self):
+        with _translated(self.name):
             self._file.seek(0)
-            beginning = self._file.peek(4)
+            beginning = self._file.read(4)
+            self._file.seek(0)
             if beginning.startswith(_ZIPS):
                 yield from self._members()
             elif beginning.startswith(_GZIP):
-                with gzip.GzipFile(fileobj=self._file) as unpacked:
-                    yield LedgerPart(self.name, _buffered(unpacked), _Unpacked(self.size_bytes))
+                with gzip.GzipFile(fileobj=self._file) as content:
+                    yield LedgerPart(self.name, content, _Unpacked(self.size_bytes))
             else:
                 yield LedgerPart(self.name, self._file, _Unpacked(None))
             if _version(self._file) != self._version:
@@ -175,53 +181,49 @@ class LedgerFile:
                 if member.flag_bits & 1:
                     raise LedgerFileError(name, "is encrypted")
                 with archive.open(member) as content:
-                    yield LedgerPart(name, _buffered(content), unpacked)
+                    yield LedgerPart(name, content, unpacked)
 
 
 @contextmanager
 def open_ledger(path: Path) -> Iterator[LedgerFile]:
     """Open a ledger file and compute its hash; raises LedgerFileError."""
-    name = printable(path.name or str(path))
-    try:
+    full_name = printable(str(path))
+    with _translated(full_name):
         # A pipe has no size, cannot be read twice, and may block.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise LedgerFileError(printable(str(path)), "is not a regular file")
-        file = _buffered(io.FileIO(path))
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise LedgerFileError(printable(str(path)), why.lower()) from error
+            raise LedgerFileError(full_name, "is not a regular file")
+        file = path.open("rb", buffering=_BLOCK_BYTES)
     with file:
-        try:
-            ledger = LedgerFile(name, file)
-        except OSError as error:
-            raise LedgerFileError(name, f"cannot be read: {error.strerror or error}".lower()) from error
+        with _translated(full_name):
+            ledger = LedgerFile(printable(path.name), file)
         yield ledger
 
 
-def _version(file: io.BufferedReader) -> tuple[int, int]:
+def _version(file: IO[bytes]) -> tuple[int, int]:
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns
 
 
-def _buffered(stream: object) -> io.BufferedReader:
-    return io.BufferedReader(stream, _BUFFER_BYTES)  # type: ignore[arg-type]
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK_BYTES):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager
-def _translated(source: LedgerPart | LedgerFile) -> Iterator[None]:
+def _translated(name: str) -> Iterator[None]:
     """Turn what reading may raise into LedgerFileError."""
     try:
         yield
-    except UnicodeDecodeError as error:
-        line = None
-        if isinstance(source, LedgerPart):
-            line = source.line + error.object.count(b"\n", 0, error.start)
-        raise LedgerFileError(source.name, "is not UTF-8", line=line) from error
     except EOFError as error:
-        raise LedgerFileError(source.name, "is truncated: the archive has no end") from error
+        raise LedgerFileError(name, "is truncated: the archive has no end") from error
     except (zlib.error, lzma.LZMAError, struct.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise LedgerFileError(source.name, f"is damaged: {error}") from error
+        raise LedgerFileError(name, f"is damaged: {error}") from error
     except NotImplementedError as error:
-        raise LedgerFileError(source.name, f"cannot be unpacked: {error}") from error
+        raise LedgerFileError(name, f"cannot be unpacked: {error}") from error
     except OSError as error:
-        raise LedgerFileError(source.name, f"cannot be read: {error.strerror or error}") from error
+        raise LedgerFileError(name, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:
+        # A path with a zero byte, or an archive with impossible numbers.
+        raise LedgerFileError(name, f"cannot be read: {error}") from error

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from predictu_dispatch.core.reconcile_settings import ReconcileColumns
 from predictu_dispatch.core.settings import shown
-from predictu_dispatch.reconciliation.files import RECORD_BYTES_MAX, LedgerPart
+from predictu_dispatch.reconciliation.files import RECORD_CHARS_MAX, LedgerPart
 from predictu_dispatch.reconciliation.record import Record, RecordFault
 
 _DEFAULTS: Final = ReconcileColumns()
@@ -41,16 +41,16 @@ _DECODER: Final = json.JSONDecoder(
 def read_ndjson(part: LedgerPart, columns: ReconcileColumns) -> Iterator[Record | RecordFault]:
     """Yield the record of every line."""
     fields = _Fields(part, columns)
-    for text in part.lines():
-        part.record_bytes = 0
+    for line, text in enumerate(part.lines(), 1):
+        part.has_record = True
         if text.isspace():
             continue
         try:
             value = _DECODER.decode(text)
         except (ValueError, RecursionError) as error:
-            yield RecordFault(part.line, "", f"is no JSON object on one line: {_why(error)}")
+            yield RecordFault(line, "", f"is no JSON object on one line: {_why(error)}")
         else:
-            yield fields.record(part.line, value)
+            yield fields.record(line, value)
     fields.check()
 
 
@@ -84,7 +84,7 @@ class _Text:
     def __init__(self, part: LedgerPart) -> None:
         self.line = 1
         self._part = part
-        self._chunks = part.chunks()
+        self._texts = part.texts()
         self._text = ""
         self._at = 0
 
@@ -114,8 +114,8 @@ class _Text:
                 value, end = _DECODER.raw_decode(self._text, self._at)
             except (ValueError, RecursionError) as error:
                 # The end of the object may not have been read.
-                if len(self._text) - self._at > RECORD_BYTES_MAX or not self._more():
-                    why = f"is no valid JSON, or an object has more than {RECORD_BYTES_MAX} bytes: {_why(error)}"
+                if len(self._text) - self._at > RECORD_CHARS_MAX or not self._more():
+                    why = f"is no valid JSON, or an object has more than {RECORD_CHARS_MAX} characters: {_why(error)}"
                     raise self._part.fault(why, line=line) from error
             else:
                 self._move(end)
@@ -126,7 +126,7 @@ class _Text:
         self._at = at
 
     def _more(self) -> bool:
-        chunk = next(self._chunks, None)
+        chunk = next(self._texts, None)
         if chunk is None:
             return False
         self._text = self._text[self._at :] + chunk

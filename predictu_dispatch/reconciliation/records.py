@@ -41,28 +41,28 @@ class _Header(NamedTuple):
 def _read_csv(part: LedgerPart, settings: ReconcileSettings) -> Iterator[Record | RecordFault]:
     lines = part.lines()
     header = _header(next(lines, ""), part, settings)
-    ours = [(name, header.names.index(theirs)) for name, theirs in settings.columns if theirs in header.names]
-    is_last_column_used = any(index == len(header.names) - 1 for _, index in ours)
+    columns = [(ours, header.names.index(theirs)) for ours, theirs in settings.columns if theirs in header.names]
+    is_last_used = any(index == len(header.names) - 1 for _, index in columns)
     width = len(header.names)
     reader = csv.reader(lines, delimiter=header.delimiter, strict=True)
     line = 2
     try:
         for fields in reader:
-            part.record_bytes = 0
-            if not fields:
-                pass  # An empty line.
-            elif len(fields) != width:
-                yield RecordFault(line, "", f"has {len(fields)} fields; the header has {width}")
-            elif part.is_cut and is_last_column_used:
-                yield RecordFault(
-                    line, header.names[-1], "the file ends within this line or without a line end; it may be truncated"
-                )
-            else:
-                yield Record(line, {name: fields[index] for name, index in ours})
-            line = part.line + 1
+            part.has_record = True
+            if len(fields) == width and not (part.is_cut and is_last_used):
+                yield Record(line, {ours: fields[index] for ours, index in columns})
+            elif fields:  # Else it is an empty line.
+                yield _fault(line, fields, header)
+            line = reader.line_num + 2
     except csv.Error as error:
-        # Quotes give a file its lines: after a wrong one, no later line is certain.
+        # Quotes decide where a line ends: after a wrong one, no later line is certain.
         raise part.fault(f"is no valid CSV: {error}", line=line) from error
+
+
+def _fault(line: int, fields: list[str], header: _Header) -> RecordFault:
+    if len(fields) != len(header.names):
+        return RecordFault(line, "", f"has {len(fields)} fields; the header has {len(header.names)}")
+    return RecordFault(line, header.names[-1], "has no line end, so the file may be truncated within this value")
 
 
 def _header(line: str, part: LedgerPart, settings: ReconcileSettings) -> _Header:
