@@ -125,7 +125,7 @@ class LedgerPart:
             if unread > RECORD_CHARS_MAX:
                 raise self.fault(f"a record has more than {RECORD_CHARS_MAX} characters", line=lines + 1)
             found = io.StringIO(rest + text, newline="\n").readlines()
-            rest = "" if found[-1].endswith("\n") else found.pop()
+            rest = found.pop() if found and not found[-1].endswith("\n") else ""
             lines += len(found)
             yield from found
         if rest:
@@ -192,7 +192,7 @@ def open_ledger(path: Path) -> Iterator[LedgerFile]:
         # A pipe has no size, cannot be read twice, and may block.
         if not stat.S_ISREG(path.stat().st_mode):
             raise LedgerFileError(full_name, "is not a regular file")
-        file = path.open("rb", buffering=_BLOCK_BYTES)
+        file = path.open("rb")
     with file:
         with _translated(full_name):
             ledger = LedgerFile(printable(path.name), file)

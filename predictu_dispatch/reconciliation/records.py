@@ -18,6 +18,13 @@ from predictu_dispatch.reconciliation.record import Record, RecordFault
 
 _DELIMITERS: Final = ",;\t|"
 _COLUMNS_SHOWN: Final = 20
+_CSV_FAULTS: Final = {
+    "unexpected end of data": "a quote is not closed",
+    "expected after": "a quote ends within a value; a quote in a value must be doubled",
+    "field larger than": "a value is too long; a quote may not be closed",
+    "new-line character": "a carriage return that is not followed by a newline",
+}
+"""What Python's messages mean."""
 
 
 def read_records(part: LedgerPart, settings: ReconcileSettings) -> Iterator[Record | RecordFault]:
@@ -56,7 +63,11 @@ def _read_csv(part: LedgerPart, settings: ReconcileSettings) -> Iterator[Record 
             line = reader.line_num + 2
     except csv.Error as error:
         # Quotes decide where a line ends: after a wrong one, no later line is certain.
-        raise part.fault(f"is no valid CSV: {error}", line=line) from error
+        raise part.fault(f"is no valid CSV: {_why(error)}", line=line) from error
+
+
+def _why(error: csv.Error) -> str:
+    return next((why for beginning, why in _CSV_FAULTS.items() if beginning in str(error)), str(error))
 
 
 def _fault(line: int, fields: list[str], header: _Header) -> RecordFault:

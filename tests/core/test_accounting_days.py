@@ -82,8 +82,11 @@ def test_the_edges_of_a_period_are_the_starts_of_its_days_and_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Europe", "europe/malta", "Mars/Base", "../etc/passwd", "/etc/localtime", "localtime", "a\0b", "+01:00"]
-    + ["right/Europe/Malta", "posix/Europe/Malta", "Factory", "posixrules", "x" * 5000],
+    "name",
+    [
+        *("", "Europe", "europe/malta", "Mars/Base", "../etc/passwd", "/etc/localtime", "localtime", "a\0b", "+01:00"),
+        *("right/Europe/Malta", "posix/Europe/Malta", "Factory", "posixrules", "x" * 5000),
+    ],
 )
 def test_only_names_of_places_are_time_zones(name: str) -> None:
     with pytest.raises(ValueError, match="Europe/Malta"):
@@ -135,10 +138,29 @@ def test_a_time_is_read_with_its_offset_or_in_the_operators_zone(zone: str, text
         *(
             ("Europe/Malta", text, "is no date and time")
             for text in (
-                *("2026-11-21", "1795255800", "1795255800.5", "26-11-21 10:00:00", "21/11/2026 10:00", "20261121T100000"),
-                *("2026-11-21T24:00:00", "2026-11-21T10:60:00", "2026-11-21T10:00:60", "2026-11-21T10", "TOTAL", "x" * 999),
+                *(
+                    "2026-11-21",
+                    "1795255800",
+                    "1795255800.5",
+                    "26-11-21 10:00:00",
+                    "21/11/2026 10:00",
+                    "20261121T100000",
+                ),
+                *(
+                    "2026-11-21T24:00:00",
+                    "2026-11-21T10:60:00",
+                    "2026-11-21T10:00:60",
+                    "2026-11-21T10",
+                    "TOTAL",
+                    "x" * 999,
+                ),
                 *("2026-11-21T10:00:00 ", " 2026-11-21T10:00:00", "2026-11-21T10:00:00 CET", "2026-W47-6T10:00:00"),
-                *("2026-11-21T10:00:00.", "2026-11-21T10:00:00+1", "２０２６-11-21T10:00:00", "2026-11-21T10:00:00\n"),
+                *(
+                    "2026-11-21T10:00:00.",
+                    "2026-11-21T10:00:00+1",
+                    "\uff12\uff10\uff12\uff16-11-21T10:00:00",
+                    "2026-11-21T10:00:00\n",
+                ),
                 *("2026-11-21T10:00:00+01:00[Europe/Malta]", "2026-11-21 10:00:00 AM"),
             )
         ),
@@ -163,7 +185,11 @@ def test_a_time_that_occurs_twice_on_the_edge_of_a_day_needs_an_offset() -> None
     assert read_time("2026-10-25T02:45:00", twice) == (utc("2026-10-25T00:45"), date(2026, 10, 25))
 
 
-@given(st.sampled_from(ZONES), st.datetimes(datetime(2000, 1, 2), datetime(2199, 12, 30)), st.integers(0, 2))
+@given(
+    st.sampled_from(ZONES),
+    st.datetimes(utc("2000-01-02").replace(tzinfo=None), utc("2199-12-30").replace(tzinfo=None)),
+    st.integers(0, 2),
+)
 def test_a_moment_that_is_written_in_its_zone_is_read_back(zone: str, naive: datetime, spelling: int) -> None:
     kept = days(zone)
     at = naive.replace(tzinfo=UTC)

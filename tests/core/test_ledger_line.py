@@ -1,4 +1,4 @@
-"""One record of an operator's ledger: read right, or refused with the column and the key to change."""
+"""One record of a ledger: read right, or refused with the column and the key to change."""
 
 import string
 from datetime import UTC, date, datetime
@@ -71,7 +71,8 @@ def test_a_request_id_is_read_in_every_usual_spelling(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [ID[:-1], f" {ID}", f"{ID}\n", f"{{{ID}", f"{ID}}}", ID.replace("-", "", 1), f"0x{ID}", "N/A", "0" * 31 + "g"]
+    "text",
+    [ID[:-1], f" {ID}", f"{ID}\n", f"{{{ID}", f"{ID}}}", ID.replace("-", "", 1), f"0x{ID}", "N/A", "0" * 31 + "g"],
 )
 def test_a_request_id_that_is_no_uuid_is_refused_and_not_taken_as_missing(text: str) -> None:
     column, why = fault(request_id=text)
@@ -106,7 +107,9 @@ def test_an_id_is_kept_exactly(text: str) -> None:
     assert (line.bet_id, line.transaction_id, line.player_id) == (text, text, text)
 
 
-@pytest.mark.parametrize("text", ["1e3", "1,250.00", "1.250,00", "1250.0", "1 250", "−1250", "--1", "-", "1250-", "(1250)"])
+@pytest.mark.parametrize(
+    "text", ["1e3", "1,250.00", "1.250,00", "1250.0", "1 250", "\u22121250", "--1", "-", "1250-", "(1250)"]
+)
 @pytest.mark.parametrize("amount_format", ["subunits", "decimal"])
 def test_an_amount_in_another_notation_is_refused(text: str, amount_format: str) -> None:
     if (text, amount_format) == ("1250.0", "decimal"):
@@ -115,7 +118,22 @@ def test_an_amount_in_another_notation_is_refused(text: str, amount_format: str)
         assert fault({"amount_format": amount_format}, amount=text)[0] == "amount"
 
 
-@pytest.mark.parametrize("text", ["١٢٥٠", "１２５０", "1_250", " 1", "1\n", "0x1", "NaN", "Infinity", "1" * 19, "€1", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u0661\u0662\u0665\u0660",
+        "\uff11\uff12\uff15\uff10",
+        "1_250",
+        " 1",
+        "1\n",
+        "0x1",
+        "NaN",
+        "Infinity",
+        "1" * 19,
+        "€1",
+        "",
+    ],
+)
 @pytest.mark.parametrize("amount_format", ["subunits", "decimal"])
 def test_what_only_python_takes_for_a_number_is_refused(text: str, amount_format: str) -> None:
     assert fault({"amount_format": amount_format}, amount=text)[0] == "amount"
@@ -241,7 +259,10 @@ def test_a_sign_that_contradicts_names_the_key(
 
 
 def test_a_direction_and_a_method_that_contradict_each_other_are_refused() -> None:
-    assert fault({"amount_sign": "none"}, amount="1", direction="credit") == ("direction", "contradicts method BET_MAKE")
+    assert fault({"amount_sign": "none"}, amount="1", direction="credit") == (
+        "direction",
+        "contradicts method BET_MAKE",
+    )
 
 
 @pytest.mark.parametrize("text", ["1", "-1250", "x"])
