@@ -86,8 +86,8 @@ class LedgerPart:
         self.name = name
         self.is_cut = False
         """True if the last line that was read has no end: the file may be incomplete."""
-        self.has_record = False
-        """Set to True by the reader of the lines for each record, so that records have a limit."""
+        self.record_line = 1
+        """The first line of the record that is being read; set by the reader of the lines."""
         self._content = content
         self._unpacked = unpacked
 
@@ -118,15 +118,14 @@ class LedgerPart:
 
     def lines(self) -> Iterator[str]:
         """Yield every line with its end. Lines end at a newline only."""
-        rest, unread, lines = "", 0, 0
+        rest, chars, of_line = "", 0, 0
         for text in self.texts():
-            unread = len(text) if self.has_record else unread + len(text)
-            self.has_record = False
-            if unread > RECORD_CHARS_MAX:
-                raise self.fault(f"a record has more than {RECORD_CHARS_MAX} characters", line=lines + 1)
+            chars = len(text) + (chars if self.record_line == of_line else 0)
+            of_line = self.record_line
+            if chars > RECORD_CHARS_MAX:
+                raise self.fault(f"a record has more than {RECORD_CHARS_MAX} characters", line=of_line)
             found = io.StringIO(rest + text, newline="\n").readlines()
             rest = found.pop() if found and not found[-1].endswith("\n") else ""
-            lines += len(found)
             yield from found
         if rest:
             self.is_cut = not rest.endswith(_WHOLE)

@@ -42,7 +42,7 @@ def read_ndjson(part: LedgerPart, columns: ReconcileColumns) -> Iterator[Record 
     """Yield the record of every line."""
     fields = _Fields(part, columns)
     for line, text in enumerate(part.lines(), 1):
-        part.has_record = True
+        part.record_line = line + 1
         if text.isspace():
             continue
         try:

@@ -52,15 +52,14 @@ def _read_csv(part: LedgerPart, settings: ReconcileSettings) -> Iterator[Record 
     is_last_used = any(index == len(header.names) - 1 for _, index in columns)
     width = len(header.names)
     reader = csv.reader(lines, delimiter=header.delimiter, strict=True)
-    line = 2
+    line = part.record_line = 2
     try:
         for fields in reader:
-            part.has_record = True
             if len(fields) == width and not (part.is_cut and is_last_used):
                 yield Record(line, {ours: fields[index] for ours, index in columns})
             elif fields:  # Else it is an empty line.
                 yield _fault(line, fields, header)
-            line = reader.line_num + 2
+            line = part.record_line = reader.line_num + 2
     except csv.Error as error:
         # Quotes decide where a line ends: after a wrong one, no later line is certain.
         raise part.fault(f"is no valid CSV: {_why(error)}", line=line) from error

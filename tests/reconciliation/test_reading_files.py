@@ -1,21 +1,27 @@
 """The files themselves: packed, damaged, of another kind, or made to exhaust the reader."""
 
-import errno
 import gzip
 import hashlib
 import io
+import json
 import os
 import random
-import resource
+import tempfile
+import tracemalloc
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from predictu_dispatch.reconciliation.files import LedgerFileError, LedgerPart, open_ledger
+from predictu_dispatch.core.reconcile_settings import ReconcileSettings
+from predictu_dispatch.reconciliation import files
+from predictu_dispatch.reconciliation.files import LedgerFileError, LedgerPart, _Unpacked, open_ledger
 from predictu_dispatch.reconciliation.record import Record
+from predictu_dispatch.reconciliation.records import read_records
 from tests.reconciliation.ledgers import amounts, fault_of, of, records, row, written
 
 LEDGER = written([row(number) for number in range(1, 200)])
@@ -59,7 +65,11 @@ def test_a_ledger_that_is_split_is_all_members_of_a_zip_each_with_its_lines(tmp_
     parts = [written([row(number) for number in numbers]) for numbers in ((1, 2), (3,), ())]
     (tmp_path / "l.zip").write_bytes(zipped(*zip(("b.csv", "a.csv", "c\n.csv"), parts, strict=True)))
     with open_ledger(tmp_path / "l.zip") as ledger:
-        assert [part.name for part in ledger.parts() if [*part.lines()]] == ["l.zip/b.csv", "l.zip/a.csv", r"l.zip/c\n.csv"]
+        assert [part.name for part in ledger.parts() if [*part.lines()]] == [
+            "l.zip/b.csv",
+            "l.zip/a.csv",
+            r"l.zip/c\n.csv",
+        ]
     read = records(tmp_path / "l.zip")
     assert [(record.line, amount) for record, amount in zip(read, amounts(read), strict=True)] == [
         (2, "-1"),
@@ -121,11 +131,13 @@ def test_what_is_no_readable_file_is_refused_by_name(tmp_path: Path, name: str) 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.csv"
     path.write_bytes(LEDGER)
-    with open_ledger(path) as ledger, pytest.raises(LedgerFileError, match="changed while it was read"):
-        for part in ledger.parts():
-            assert len([*part.lines()]) == 200
-            with path.open("ab") as file:
-                file.write(LEDGER)
+    with open_ledger(path) as ledger:
+        parts = ledger.parts()
+        assert len([*next(parts).lines()]) == 200
+        with path.open("ab") as file:
+            file.write(LEDGER)
+        with pytest.raises(LedgerFileError, match="changed while it was read"):
+            next(parts)
 
 
 class _Endless:
@@ -141,3 +153,83 @@ class _Endless:
 
     def read(self, _size: int, /) -> bytes:
         return next(self._blocks)
+
+
+_HEADER = b"booked_at,amount,currency,bet_id,note\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "block", "ledger_format", "why"),
+    [
+        (b"", b"x" * 100_000, "csv", "line 1: a record has more than 1048576 characters"),
+        (_HEADER, b"x" * 100_000, "csv", "line 2: a record has more than"),
+        (_HEADER + b'"', b"x" * 100_000, "csv", "line 2: a record has more than"),
+        (_HEADER + b'1,2,3,4,"', b"note\n" * 10_000, "csv", "line 2: is no valid CSV: a value is too long"),
+        (_HEADER, (b'"' + b"note" * 250 + b'\n",') * 100, "csv", "line 2: a record has more than"),
+        (b"", b"x" * 100_000, "ndjson", "line 1: a record has more than"),
+        (b"{}\n", b"x" * 100_000, "ndjson", "line 2: a record has more than"),
+        (b'[{"a":"', b"x" * 100_000, "json", "line 1: is no valid JSON, or an object has more than 1048576 characters"),
+        (
+            b"[\n{",
+            (b'"a":"' + b"note" * 250 + b'",\n') * 100,
+            "json",
+            "line 2: is no valid JSON, or an object has more than",
+        ),
+    ],
+)
+def test_a_record_without_an_end_is_refused_with_bounded_memory(
+    first: bytes, block: bytes, ledger_format: str, why: str
+) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(LedgerFileError) as raised:
+            [*read_records(LedgerPart("l", _Endless(block, first), _Unpacked(None)), _settings(ledger_format))]
+        assert tracemalloc.get_traced_memory()[1] < 32 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert why in str(raised.value)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda bomb: zipped(("a.csv", bomb), ("b.csv", bomb))])
+def test_a_bomb_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_UNPACKED_BYTES_MIN", 700 * 1024)
+    bomb = pack(_HEADER + b"\n" * (1024 if pack is gzip.compress else 512) * 1024)
+    assert len(bomb) * 200 < 700 * 1024
+    assert "unpacks to more than 200 times its size" in fault_of(bomb, tmp_path)
+
+
+@pytest.mark.parametrize("ledger_format", ["csv", "ndjson", "json"])
+def test_memory_is_flat_whatever_the_length_of_the_ledger(tmp_path: Path, ledger_format: str) -> None:
+    note = "".join(random.Random(20).choices("abcdef", k=2000))
+    if ledger_format == "csv":
+        content = written(row(number, note=note) for number in range(5000))
+    else:
+        objects = [json.dumps({"amount": number, "note": note}) for number in range(5000)]
+        content = ("\n".join(objects) if ledger_format == "ndjson" else f"[{','.join(objects)}]").encode()
+    path = tmp_path / "ledger.gz"
+    path.write_bytes(gzip.compress(content, 1))
+    count, content = 0, b""
+    tracemalloc.start()
+    try:
+        with open_ledger(path) as ledger:
+            for part in ledger.parts():
+                count += sum(isinstance(one, Record) for one in read_records(part, _settings(ledger_format)))
+        assert tracemalloc.get_traced_memory()[1] < 5 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert count == 5000
+
+
+@given(st.integers(0, 2**31), st.sampled_from([gzip.compress(LEDGER, mtime=0), zipped(("a.csv", LEDGER))]))
+def test_a_packed_file_with_flipped_bits_is_read_right_or_refused(seed: int, packed: bytes) -> None:
+    damaged = bytearray(packed)
+    for _ in range(1 + seed % 3):
+        at = random.Random(seed).randrange(len(damaged))
+        damaged[at] ^= 1 << seed % 8
+    with tempfile.TemporaryDirectory() as folder, suppress(LedgerFileError):
+        # Its name, its time and other bytes have no effect.
+        assert amounts(of(bytes(damaged), Path(folder))) == AMOUNTS
+
+
+def _settings(ledger_format: str) -> ReconcileSettings:
+    return ReconcileSettings.model_validate({"format": ledger_format})

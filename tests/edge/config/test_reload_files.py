@@ -140,6 +140,17 @@ CASES = [
         change=gone("dispatcher.toml"),
         faults=("dispatcher.toml: no such file or directory",),
     ),
+    # What only `reconcile` uses.
+    Case(
+        what="another spelling of the ledger",
+        change=lambda folder: write_operator(folder, "op_a", tls="[reconcile]\ntime_zone = 'Europe/Malta'"),
+    ),
+    Case(
+        what="a bad spelling of the ledger",
+        change=lambda folder: write_operator(folder, "op_a", tls="[reconcile]\ntime_zone = 'Malta'"),
+        kept=("op_a",),
+        faults=('operators/op_a.toml: reconcile.time_zone = "Malta": must be',),
+    ),
     # What only `certify` uses.
     Case(
         what="a sandbox",
