@@ -94,6 +94,7 @@ _ENDINGS: Final = {
         (
             "reconcile op_abc123 --day 2026-11-21 ledger-20261121.csv",
             "reconcile op_abc123 --from 2026-11-01 --until 2026-11-07 \\\n    *.csv.gz",
+            "reconcile op_abc123 --last 2",
         ),
     ),
     "reconcile list": _Ending(

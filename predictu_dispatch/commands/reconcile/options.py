@@ -50,6 +50,7 @@ class Options(TypedDict):
     day: date | None
     first: date | None
     last: date | None
+    ended_days: int | None
     shows_unreadable: bool
     by: str
 
@@ -60,6 +61,13 @@ _OPTIONS: Final = (
     click.option("--day", metavar="DAY", type=DAY, help="The accounting day, such as 2026-11-21."),
     click.option("--from", "first", metavar="DAY", type=DAY, help="The first accounting day of a period."),
     click.option("--until", "last", metavar="DAY", type=DAY, help="The last accounting day of the period."),
+    click.option(
+        "--last",
+        "ended_days",
+        metavar="N",
+        type=click.IntRange(1, DAYS_MAX),
+        help="The last N accounting days that have ended.",
+    ),
     click.option("--unreadable", "shows_unreadable", is_flag=True, help="List the lines that could not be read."),
     by_option,
 )
@@ -72,15 +80,19 @@ def reconcile_options(command: _Command) -> _Command:
     return command
 
 
-def period_of(options: Options) -> Period:
-    """Return the period; raise UsageError if the options do not name exactly one."""
+def period_of(options: Options) -> Period | int:
+    """Return the period, or the number of ended days; raise UsageError if neither is given."""
     day, first, last = options["day"], options["first"], options["last"]
+    if (ended_days := options["ended_days"]) is not None:
+        if not day is first is last is None:
+            raise click.UsageError("give --last without --day, --from and --until")
+        return ended_days
     if day is not None:
         if first is not None or last is not None:
             raise click.UsageError("give --day, or --from and --until, not both")
         return Period(day, day)
     if first is None or last is None:
-        raise click.UsageError("give --day DAY, or --from DAY and --until DAY; both days are included")
+        raise click.UsageError("give --day DAY, --last N, or --from DAY and --until DAY; both days are included")
     if last < first:
         raise click.UsageError(f"--until {last} is before --from {first}")
     if last - first >= timedelta(days=DAYS_MAX):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,11 +36,14 @@ if TYPE_CHECKING:
 
 
 async def run_reconciliation(
-    invocation: Invocation, operator: str, files: Sequence[Path], period: Period, *, by: str
+    invocation: Invocation, operator: str, files: Sequence[Path], period: Period | int, *, by: str
 ) -> RunResult:
     """Reconcile; ends the command if the files or the ledger's URL cannot be read."""
     file = operator_file(invocation, operator)
     settings = _settings(invocation, file)
+    if isinstance(period, int):
+        today = settings.reconcile.days.day_of(datetime.now(UTC))
+        period = Period(today - timedelta(days=period), today - timedelta(days=1))
     request = Request(
         operator_id=operator,
         file=str(file),
