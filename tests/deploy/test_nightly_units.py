@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).parents[2] / "deploy"
-NAMES = ("predictu-dispatch-retention", "predictu-dispatch-audit")
+NAMES = ("predictu-dispatch-retention", "predictu-dispatch-audit", "predictu-dispatch-reconcile@")
 EXPOSURE_MAX = 1.2
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd (apt install systemd)")

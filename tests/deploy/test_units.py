@@ -19,7 +19,7 @@ def values(unit: Path, key: str) -> list[str]:
 
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
 def test_a_service_leaves_no_core_dump_writes_no_tls_keys_and_knows_no_proxy(unit: Path) -> None:
-    assert len(SERVICES) == 3
+    assert len(SERVICES) == 4
     assert values(unit, "LimitCORE") == ["0"]
     [unset] = values(unit, "UnsetEnvironment")
     assert set(unset.split()) == VARIABLES | {name.upper() for name in VARIABLES}

@@ -67,7 +67,7 @@ def test_a_built_wheel_contains_no_package_of_the_producers(installed: Path) -> 
         "migrations",
         "queries",
     }
-    assert {path.name for path in installed.rglob("*client*")} == {"witness_client.py"}
+    assert {path.name for path in installed.rglob("*client*")} == {"ledger_client.py", "witness_client.py"}
 
 
 def test_a_built_wheel_contains_what_reports_are_made_of(installed: Path) -> None:
