@@ -185,7 +185,11 @@ def _is_debit(
     by_direction = _direction(record, settings)
     by_method = None if method is None else method == Method.BET_MAKE
     if by_direction is not None and by_method not in (None, by_direction):
-        raise _RefusedError("direction", f"contradicts method {method}")
+        raise _RefusedError(
+            "direction",
+            f"{'debit' if by_direction else 'credit'} contradicts method {method}; it is as the player's wallet sees"
+            " it, see [reconcile.values] direction",
+        )
     stated = by_method if by_direction is None else by_direction
     if settings.amount_sign == "none":
         if text[0] in "+-":

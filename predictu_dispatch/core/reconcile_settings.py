@@ -15,6 +15,7 @@ from pydantic_core import InitErrorDetails
 from predictu_dispatch.core.accounting_days import AccountingDays, time_zone
 from predictu_dispatch.core.methods import Method
 from predictu_dispatch.core.section import Section
+from predictu_dispatch.core.settings import shown
 
 LedgerFormat = Literal["csv", "ndjson", "json"]
 AmountSign = Literal["player", "operator", "none"]
@@ -61,14 +62,14 @@ class ReconcileColumns(Section):
 
 def _values(given: object, allowed: str, is_allowed: re.Pattern[str]) -> object:
     """Return the values as they are; raises ValueError with what is allowed."""
-    if isinstance(given, dict) and len(given) <= _VALUES_MAX:
-        texts = all(isinstance(text, str) and len(text) <= _VALUE_CHARS_MAX for pair in given.items() for text in pair)
-        if texts and all(is_allowed.fullmatch(ours) for ours in given.values()):
-            return given
-    raise ValueError(
-        f"a table of at most {_VALUES_MAX} values of the operator = {allowed}; the operator's values have at most"
-        f' {_VALUE_CHARS_MAX} characters, and "" is a missing one'
-    )
+    if not isinstance(given, dict) or len(given) > _VALUES_MAX:
+        raise ValueError(f"a table of at most {_VALUES_MAX} values of the operator = {allowed}")
+    for theirs, ours in given.items():
+        if len(theirs) > _VALUE_CHARS_MAX:
+            raise ValueError(f"a table of values of at most {_VALUE_CHARS_MAX} characters; {shown(theirs)} is longer")
+        if not isinstance(ours, str) or not is_allowed.fullmatch(ours):
+            raise ValueError(f"a table of values of the operator = {allowed}; {shown(theirs)} = {shown(ours)} is not")
+    return given
 
 
 def _checked(allowed: str, pattern: str) -> BeforeValidator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -26,8 +27,8 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object] | _Unusable:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    names = [name for name, _ in pairs]
-    return _Unusable(f"has the key {shown(next(name for name in names if names.count(name) > 1))} twice")
+    [(name, count)] = Counter(name for name, _ in pairs).most_common(1)
+    return _Unusable(f"has the key {shown(name)} {count} times")
 
 
 _DECODER: Final = json.JSONDecoder(

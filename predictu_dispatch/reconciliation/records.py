@@ -7,6 +7,7 @@ part unreadable raises LedgerFileError.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -85,9 +86,9 @@ def _header(line: str, part: LedgerPart, settings: ReconcileSettings) -> _Header
     header = min(headers, key=lambda one: len(_missing(one.names, settings)))
     if missing := _missing(header.names, settings):
         raise part.fault(f"has no column {', '.join(missing)}; its columns are {_shown(header.names)}")
-    for name in header.names:
-        if name and header.names.count(name) > 1:
-            raise part.fault(f"has two columns {shown(name)}")
+    for name, count in Counter(header.names).items():
+        if name and count > 1:
+            raise part.fault(f"has {count} columns {shown(name)}")
     return header
 
 

@@ -259,10 +259,8 @@ def test_a_sign_that_contradicts_names_the_key(
 
 
 def test_a_direction_and_a_method_that_contradict_each_other_are_refused() -> None:
-    assert fault({"amount_sign": "none"}, amount="1", direction="credit") == (
-        "direction",
-        "contradicts method BET_MAKE",
-    )
+    column, why = fault({"amount_sign": "none"}, amount="1", direction="credit")
+    assert (column, why.startswith("credit contradicts method BET_MAKE")) == ("direction", True)
 
 
 @pytest.mark.parametrize("text", ["1", "-1250", "x"])

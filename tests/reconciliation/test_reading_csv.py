@@ -75,7 +75,7 @@ def test_a_column_with_a_constant_may_be_missing(tmp_path: Path) -> None:
     [
         (b"", "has no header"),
         (b"\n\n", "has no header"),
-        (b"booked_at,amount,currency,bet_id,amount\n", 'has two columns "amount"'),
+        (b"booked_at,amount,currency,bet_id,amount\n", 'has 2 columns "amount"'),
         (b'booked_at,"amount,currency,bet_id\n', "has no column"),
         (b'"booked_at,amount,currency,bet_id\n', "line 1: is no valid CSV"),
     ],

@@ -48,8 +48,8 @@ def test_null_and_a_missing_key_are_missing_values(tmp_path: Path) -> None:
         ("true", "amount", "is neither text nor a number"),
         ('{"value":1}', "amount", "is neither text nor a number"),
         ("[1]", "amount", "is neither text nor a number"),
-        ('1,"amount":2', "", 'has the key "amount" twice'),
-        ('{"a":1,"a":1}', "amount", 'has the key "a" twice'),
+        ('1,"amount":2', "", 'has the key "amount" 2 times'),
+        ('{"a":1,"a":1}', "amount", 'has the key "a" 2 times'),
     ],
 )
 def test_a_value_that_is_no_text_is_refused_by_line_and_the_next_is_read(
