@@ -162,7 +162,7 @@ async def _result(
 ) -> RunResult:
     key = (request.operator_id, run_id)
     [row] = await store.fetch("reconciliation_result", *key, _DIFFERENCES)
-    totals = tuple(_total(one) for one in await store.fetch("reconciliation_totals", *key))
+    totals = tuple(total_of(one) for one in await store.fetch("reconciliation_totals", *key))
     edges = request.edges()
     return RunResult(
         operator_id=request.operator_id,
@@ -180,7 +180,7 @@ async def _result(
         unreadable=tuple(loaded.unreadable),
         rows_ours=row["rows_ours"],
         totals=totals,
-        sums=tuple(_sum(one) for one in json.loads(row["sums"])),
+        sums=tuple(sum_of(one) for one in json.loads(row["sums"])),
         is_complete=row["is_complete"],
         accepted=row["accepted"],
         changes=None if row["is_first"] else Changes(row["opened"], row["closed"]),
@@ -208,7 +208,8 @@ async def _factor_fault(
     return format_fault(factor, amount_format=request.settings.amount_format, file=request.file)
 
 
-def _total(row: Mapping[str, Any]) -> Total:
+def total_of(row: Mapping[str, Any]) -> Total:
+    """The row of reconciliation_total."""
     return Total(
         DifferenceClass(row["class"]),
         row["currency"],
@@ -222,5 +223,6 @@ def _total(row: Mapping[str, Any]) -> Total:
     )
 
 
-def _sum(one: Mapping[str, Any]) -> DaySum:
+def sum_of(one: Mapping[str, Any]) -> DaySum:
+    """An element of reconciliation_run.sums."""
     return DaySum(one["currency"], date.fromisoformat(one["day"]), int(one["ours"]), int(one["theirs"]))

@@ -1,5 +1,6 @@
 """`reconcile list`, `show`, `explain` and `accept`: what people do with differences."""
 
+import hashlib
 import json
 import re
 import uuid
@@ -279,6 +280,53 @@ async def test_the_list_of_runs_says_who_ran_them_and_what_they_changed(harness:
     assert "7 lines read, opened 2 and closed 0 differences" in one_line(oldest)
     code, output = await scene.bob.run_json("reconcile", "list", "--runs", "--limit", "1")
     assert [(row["opened"], row["closed"]) for row in output["runs"]] == [(0, 2)]
+
+
+OPERATOR_FILE = f"""
+operator_id = "{OPERATOR}"
+callback_url = "https://wallet.example.com/predictu"
+[signing]
+key_file = "none.pem"
+[reconcile]
+settle_s = 0
+"""
+
+
+async def test_a_run_is_shown_again_and_an_accepted_difference_fails_it_no_more(
+    harness: Harness, scene: Scene, tmp_path: Path
+) -> None:
+    """With a real run: two confirmed callbacks are missing in a ledger with one line."""
+    for person in (scene.alice, scene.bob):
+        person.write_operator(OPERATOR, OPERATOR_FILE)
+    (ledger := tmp_path / "ledger.csv").write_text("booked_at,amount,currency,request_id\nyesterday,1,EUR,\n")
+    today = await harness.owner.fetchval("select (now() at time zone 'UTC')::date")
+    period = ("--from", str(today - timedelta(days=1)), "--until", str(today))
+    run = ("reconcile", OPERATOR, *period, str(ledger))
+    code, report, stderr = await scene.alice.run(*run, "--unreadable", "--by", ALICE)
+    assert stderr == ""
+    assert (code, "missing there" in report, "Not complete: 1 line could not be read." in report) == (1, True, True)
+    _, output = await scene.bob.run_json("reconcile", "list", "--runs")
+    run_id = output["runs"][0]["run_id"]
+    code, shown, _ = await scene.bob.run("reconcile", "show", run_id[:13])
+    header, again = shown.split("\n\n", 1)
+    assert (code, again) == (0, report)
+    digest = hashlib.sha256(ledger.read_bytes()).hexdigest()
+    for phrase in (run_id, f"by {ALICE} (database role test_reconciler)", f"{digest} {ledger.name}"):
+        assert phrase in one_line(header)
+    code, output = await scene.bob.run_json("reconcile", "show", run_id)
+    assert (code, output["run"]["is_complete"], output["run"]["done_by"]) == (0, False, ALICE)
+
+    ledger.write_text("booked_at,amount,currency,request_id\n")
+    assert (await scene.alice.run(*run))[0] == 1
+    _, output = await scene.alice.run_json("reconcile", "list", "--class", "missing_there")
+    ids = [row["item_id"] for row in output["differences"] if row["day"] != str(DAY)]
+    assert len(ids) == 2
+    assert (await scene.alice.run("reconcile", "explain", *ids, "--reason", "they lost a file"))[0] == 0
+    assert (await scene.bob.run("reconcile", "accept", *ids, "--reason", "paid"))[0] == 0
+    code, report, stderr = await scene.alice.run(*run)
+    assert (code, "2 of them accepted" in report) == (0, True), report + stderr
+    await harness.owner.execute("update predictu_dispatch.reconciliation_run set finished_at = null")
+    assert "has not finished: it counts for nothing" in (await scene.bob.run("reconcile", "show", run_id))[1]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from typing_extensions import Unpack
 
 from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options
 from predictu_dispatch.commands.output import print_json
-from predictu_dispatch.commands.reconcile.difference_show import show_difference
-from predictu_dispatch.commands.reconcile.differences import accept, explain, list_differences
+from predictu_dispatch.commands.reconcile.differences import accept, explain, list_differences, show_difference
 from predictu_dispatch.commands.reconcile.options import Options, period_of, reconcile_options
 from predictu_dispatch.commands.verb_group import VerbGroup
 

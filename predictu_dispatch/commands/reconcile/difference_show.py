@@ -6,13 +6,10 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import click
-
 from predictu_dispatch.commands.advice import on_difference
-from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, common_options, database, fail
+from predictu_dispatch.commands.invocation import EXIT_FAILED, Invocation, database, fail
 from predictu_dispatch.commands.output import (
     Row,
     money,
@@ -24,7 +21,8 @@ from predictu_dispatch.commands.output import (
     timestamp,
 )
 from predictu_dispatch.commands.reconcile.difference_lines import as_json, subject
-from predictu_dispatch.commands.request_ids import REQUEST_ID
+from predictu_dispatch.commands.reconcile.lines import signed
+from predictu_dispatch.commands.reconcile.run_show import Run, print_run_again, read_run
 from predictu_dispatch.commands.show import print_callback, read_life, unpacked
 from predictu_dispatch.commands.show_history import print_field, print_history
 from predictu_dispatch.commands.texts import class_text
@@ -47,16 +45,12 @@ class _Found(NamedTuple):
     history: list[Row]
 
 
-@click.command("show")
-@click.argument("id_", metavar="ID", type=REQUEST_ID)
-@click.option("--operator", help="Only what concerns this operator.")
-@common_options
-def show_difference(invocation: Invocation, id_: Beginning, operator: str | None) -> None:
-    """Show what each side says about a difference, or the report of a run again.
-
-    Any beginning of the id that is not ambiguous is enough.
-    """
+def show(invocation: Invocation, id_: Beginning, operator: str | None) -> None:
+    """Print the difference or the run whose id begins so."""
     found = asyncio.run(_read(invocation, id_, operator))
+    if isinstance(found, Run):
+        print_run_again(found, is_json=invocation.json)
+        return
     if invocation.json:
         print_json(
             {
@@ -69,9 +63,11 @@ def show_difference(invocation: Invocation, id_: Beginning, operator: str | None
     _print(found)
 
 
-async def _read(invocation: Invocation, beginning: Beginning, operator: str | None) -> _Found:
+async def _read(invocation: Invocation, beginning: Beginning, operator: str | None) -> _Found | Run:
     async with database(invocation) as db:
-        owner, whole, _ = await _the_one(db, beginning, operator)
+        owner, whole, what = await _the_one(db, beginning, operator)
+        if what == _RUN:
+            return await read_run(db, owner, whole)
         [item] = await db.fetch(query("reconciliation_item"), owner, whole)
         callback: Row | None = None
         if item["request_id"] is not None:
@@ -163,15 +159,10 @@ def _print_amounts(amounts: list[dict[str, Any]], digits: Mapping[str, int], zon
     rows = [(f"day ({zone})", "currency", "ours", "theirs", "difference")]
     for one in sorted(amounts, key=lambda one: (one["day"], one["currency"])):
         ours, theirs = int(one["ours"]), int(one["theirs"])
-        figures = (_signed(number, digits.get(one["currency"])) for number in (ours, theirs, theirs - ours))
+        figures = (signed(number, digits.get(one["currency"])) for number in (ours, theirs, theirs - ours))
         rows.append((one["day"], one["currency"], *figures))
     for line in table(rows, right=(2, 3, 4)):
         print_line(f"  {line.rstrip()}")
-
-
-def _signed(subunits: int, digits: int | None) -> str:
-    sign = "+" if subunits else ""
-    return f"{Decimal(subunits).scaleb(-(digits or 0)):{sign},.{digits or 0}f}"
 
 
 def _print_ours(found: _Found) -> None:
@@ -192,9 +183,7 @@ def _print_theirs(item: Row, digits: Mapping[str, int]) -> None:
         print_line("  no line is about it")
     for line in lines:
         currency = line["currency"]
-        booking = (
-            f"{line.get('method') or 'a booking'}, {_signed(int(line['amount']), digits.get(currency))} {currency}"
-        )
+        booking = f"{line.get('method') or 'a booking'}, {signed(int(line['amount']), digits.get(currency))} {currency}"
         booked_at = timestamp(datetime.fromisoformat(line["booked_at"]))
         where = f"{_file(item, line)}, line {line['line']}"
         print_wrapped(f"{where}: {booking}, booked {booked_at}", indent="  ", hanging="    ")

@@ -1,4 +1,4 @@
-"""`reconcile list`, `explain` and `accept`: open differences, and what people say about them."""
+"""`reconcile list`, `show`, `explain` and `accept`: differences, and what people say about them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from predictu_dispatch.commands.reconcile.difference_lines import (
     print_run,
     subject,
 )
-from predictu_dispatch.commands.request_ids import WHOLE_REQUEST_ID
+from predictu_dispatch.commands.request_ids import REQUEST_ID, WHOLE_REQUEST_ID
 from predictu_dispatch.commands.texts import class_text
 from predictu_dispatch.core.difference_classes import TABLE, Kind
+from predictu_dispatch.core.request_id import Beginning
 from predictu_dispatch.edge.postgres.sql_files import query
 
 if TYPE_CHECKING:
@@ -118,6 +119,20 @@ def _list_runs(invocation: Invocation, operator: str | None, limit: int) -> None
     print_line("To see one: predictu-dispatch reconcile show ID" if rows else "no runs")
     if len(rows) > limit:
         print_error(f"the newest {limit} are shown; to see more: a larger --limit")
+
+
+@click.command("show")
+@click.argument("id_", metavar="ID", type=REQUEST_ID)
+@click.option("--operator", help="Only what concerns this operator.")
+@common_options
+def show_difference(invocation: Invocation, id_: Beginning, operator: str | None) -> None:
+    """Show what each side says about a difference, or the report of a run again.
+
+    Any beginning of the id that is not ambiguous is enough.
+    """
+    from predictu_dispatch.commands.reconcile.difference_show import show  # noqa: PLC0415 - loads pydantic
+
+    show(invocation, id_, operator)
 
 
 _ids = click.argument("ids", metavar="ID...", type=WHOLE_REQUEST_ID, nargs=-1, required=True)

@@ -95,9 +95,9 @@ def _cells(total: Total, digits: int | None) -> tuple[str, ...]:
     return (
         total.name.replace("_", " "),
         f"{total.items:,}",
-        _amount(total.ours, digits) if total.rows_ours else "-",
-        _amount(total.theirs, digits) if total.rows_theirs else "-",
-        _amount(total.difference, digits),
+        signed(total.ours, digits) if total.rows_ours else "-",
+        signed(total.theirs, digits) if total.rows_theirs else "-",
+        signed(total.difference, digits),
         tag_of(total),
     )
 
@@ -112,17 +112,18 @@ def tag_of(total: Total) -> str:
     return OWED if total.name is DifferenceClass.DEBIT_STANDING and total.disputed else ""
 
 
-def _amount(subunits: int, digits: int | None) -> str:
+def signed(subunits: int, digits: int | None) -> str:
+    """Return an amount as the player's wallet sees it: +12.50."""
     number = Decimal(subunits).scaleb(-(digits or 0))
     return f"{number:{'+' if subunits else ''},.{digits or 0}f}"
 
 
 def _identity_line(one: Identity, digits: int | None) -> str:
-    in_flight = f" + in flight {_amount(one.in_flight, digits)}" if one.in_flight else ""
+    in_flight = f" + in flight {signed(one.in_flight, digits)}" if one.in_flight else ""
     holds = "holds" if not one.broken_days else f"does not hold on {', '.join(map(str, one.broken_days[:5]))}"
     return (
-        f"{one.currency}: ours {_amount(one.ours, digits)} + differences {_amount(one.differences, digits)}{in_flight}"
-        f" = theirs {_amount(one.theirs, digits)}: {holds}"
+        f"{one.currency}: ours {signed(one.ours, digits)} + differences {signed(one.differences, digits)}{in_flight}"
+        f" = theirs {signed(one.theirs, digits)}: {holds}"
     )
 
 
