@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from predictu_dispatch.commands.reconcile.lines import as_json, print_report
 from predictu_dispatch.core.difference_classes import DifferenceClass
+from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.reconciliation.result import Changes, DaySum, RunResult, SourceRead, Total, UnreadableLine
+from tests.support.command_line import CommandLine, command_line_for, one_line
+from tests.support.harness import OPERATOR, Harness
+from tests.support.postgres import Database
 
 DAY = date(2026, 11, 21)
 START, END = datetime(2026, 11, 20, 23, tzinfo=UTC), datetime(2026, 11, 21, 23, tzinfo=UTC)
@@ -155,3 +160,96 @@ def test_json_has_everything() -> None:
     totals = found["totals"]
     assert isinstance(totals, list)
     assert (totals[1]["class"], totals[1]["difference"], totals[1]["owed"]) == ("missing_there", -125_000, "owed")
+
+
+OPERATOR_FILE = f"""
+operator_id = "{OPERATOR}"
+callback_url = "https://wallet.example.com/predictu"
+[signing]
+key_file = "none.pem"
+[reconcile]
+time_zone = "Pacific/Auckland"
+"""
+
+
+@pytest.fixture
+def cli(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """In the folder of the configuration."""
+    monkeypatch.chdir(tmp_path)
+    cli = command_line_for(tmp_path, database.reconciler)
+    cli.write_operator(OPERATOR, OPERATOR_FILE)
+    return cli
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("op_abc123 ledger.csv", "give --day DAY, --last N, or --from DAY and --until DAY; both days are included"),
+        ("op_abc123 --day 2026-11-21 --from 2026-11-20 ledger.csv", "give --day, or --from and --until, not both"),
+        ("op_abc123 --from 2026-11-21 ledger.csv", "give --day DAY, --last N, or --from DAY and --until DAY"),
+        ("op_abc123 --from 2026-11-21 --until 2026-11-20 ledger.csv", "--until 2026-11-20 is before --from 2026-11-21"),
+        ("op_abc123 --from 2024-01-01 --until 2026-11-20 ledger.csv", "a run covers at most 366 days"),
+        ("op_abc123 --last 2 --day 2026-11-21", "give --last without --day, --from and --until"),
+        ("op_abc123 --day 20261121 ledger.csv", "'20261121' is no date such as 2026-11-21"),
+        ("op_abc123 --day 9999-12-31 ledger.csv", "9999-12-31 has not begun: today is"),
+        ("op_abc123 --day 2026-11-21", "give the ledger as FILE, or set [reconcile] url in"),
+        ("op_abc124 --day 2026-11-21 ledger.csv", "op_abc124.toml does not exist; did you mean op_abc123?"),
+        ("../op --day 2026-11-21 ledger.csv", "an operator's id must be 1 to 64 characters"),
+        ("op_abc123 --day 2026-11-21 missing.csv", "missing.csv: cannot be read: no such file or directory"),
+        ("op_abc123 --day 2026-11-21 ledger.csv copy.csv", "has the same content as"),
+        ("op_abc123 --day 2026-11-21 other.csv", 'has no column "booked_at"'),
+        ("op_abc123 --day 2026-11-21 ledger.csv image.png", "image.png: line 1: is not UTF-8; nothing was compared"),
+        ("op_abc123 --day 2026-11-21 .", "'.' is a directory"),
+    ],
+)
+async def test_wrong_usage_is_exit_code_2_and_stores_no_result(
+    harness: Harness, cli: CommandLine, words: str, message: str
+) -> None:
+    for name in ("ledger.csv", "copy.csv"):
+        (cli.folder / name).write_text("booked_at,amount,currency,request_id,method\n")
+    (cli.folder / "other.csv").write_text("Datum;Betrag\n")
+    (cli.folder / "image.png").write_bytes(b"\x89PNG\0\0\0\0")
+    code, stdout, stderr = await cli.run("reconcile", *words.split())
+    assert (code, stdout) == (2, "")
+    assert message in one_line(stderr)
+    assert "Traceback" not in stderr
+    assert (
+        await harness.owner.fetchval(
+            "select count(*) from predictu_dispatch.reconciliation_run where finished_at is not null"
+        )
+        == 0
+    )
+
+
+async def test_what_the_database_refuses_is_exit_code_1_with_its_reason(harness: Harness, cli: CommandLine) -> None:
+    cli.write_operator("op_new", OPERATOR_FILE.replace(OPERATOR, "op_new"))
+    (ledger := cli.folder / "ledger.csv").write_text("booked_at,amount,currency,request_id\n")
+    code, _, stderr = await cli.run("reconcile", "op_new", "--day", "2026-11-21", str(ledger))
+    assert (code, stderr) == (1, "unknown operator op_new; predictu-dispatch status lists them\n")
+    await harness.owner.execute(
+        "insert into predictu_dispatch.purge_cursor (cutoff, next_block) values ('2026-01-01', 0)"
+    )
+    code, stdout, _ = await cli.run("reconcile", OPERATOR, "--day", "2025-12-31", str(ledger), "--json")
+    assert code == 1
+    assert "retention has removed what ended before 2026-01-01" in stdout
+    cli = command_line_for(cli.folder, "postgresql://x@127.0.0.1:1/none")
+    code, _, stderr = await cli.run("reconcile", OPERATOR, "--day", "2026-11-21", str(ledger))
+    assert code == 3
+    assert "the database can't be reached" in stderr
+
+
+async def test_a_pull_that_fails_is_exit_code_1_with_the_reason(harness: Harness, cli: CommandLine) -> None:
+    del harness
+    text = OPERATOR_FILE.replace("none.pem", "key.pem").replace(
+        "[reconcile]", '[reconcile]\nurl = "http://127.0.0.1:1/ledger?secret=7"'
+    )
+    text = text.replace("[signing]", "allow_insecure_http = true\nallow_private_addresses = true\n[signing]")
+    cli.write_operator(OPERATOR, text)
+    code, _, stderr = await cli.run("reconcile", OPERATOR, "--day", "2026-11-21")
+    assert code == 2
+    assert "signing.key_file" in stderr
+    create_key_file(cli.folder / "operators" / "key.pem", "EdDSA")
+    code, _, stderr = await cli.run("reconcile", OPERATOR, "--day", "2026-11-21")
+    assert code == 1
+    assert stderr.startswith("no ledger from op_abc123: connect_refused: ")
+    assert "secret" not in stderr

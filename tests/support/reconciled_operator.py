@@ -46,6 +46,10 @@ class ReconciledOperator:
             self.sandbox.url, signing={"key_file": str(self.sandbox.key_file)}, reconcile=section
         )
 
+    def use_database(self, dsn: str) -> None:
+        """Lets the commands use this DSN from now on."""
+        command_line_for(self.cli.folder, dsn)
+
     async def play(self, *bets: str) -> None:
         """Places these bets and wins every second one; returns when all is final."""
         harness = self.environment.harness
