@@ -40,6 +40,7 @@ _VERBS: Final = {
     "audit": ("audit.command", "audit", "Verify the audit against its logs, and prove what it says."),
     "dispute": ("dispute.command", "dispute", "Write everything about a bet into one file, with proofs."),
     "certify": ("certify.command", "certify", "Test an operator's sandbox before its first bet."),
+    "statement": ("statement.command", "statement", "Print an operator's debits and credits by accounting day."),
     "reconcile": ("reconcile.command", "reconcile", "Compare our records with an operator's ledger, to the cent."),
     "retain": ("retain", "retain", "Remove history older than audit_retention_months."),
     "currencies": ("currencies", "currencies", "List the currencies, and add further ones such as USDT."),

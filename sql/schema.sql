@@ -6693,6 +6693,7 @@ GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_retention;
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_reconciler;
+GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_auditor;
 
 GRANT SELECT,INSERT,DELETE ON TABLE predictu_dispatch.reconciliation_line TO predictu_reconciler;
 

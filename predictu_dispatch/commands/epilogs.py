@@ -89,6 +89,13 @@ _ENDINGS: Final = {
         ),
         uses_database=False,
     ),
+    "statement": _Ending(
+        "there can be no statement of the period, or an amount cannot be read",
+        (
+            "statement op_abc123 --currency EUR \\\n    --from 2026-11-01 --until 2026-11-30",
+            "statement op_abc123 --currency EUR \\\n    --from 2026-11-21 --until 2026-11-21 --csv",
+        ),
+    ),
     "reconcile": _Ending(
         "a difference is open, or the run is not complete",
         (

@@ -8,17 +8,19 @@ escape sequence as text. Commands print with these functions only.
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import re
 import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -104,6 +106,30 @@ def print_lines(text: str) -> None:
 def print_json(value: object) -> None:
     """Print one JSON value, indented, in ASCII. Timestamps, UUIDs and bytes in it become text."""
     print_lines(json.dumps(_json_value(value), indent=2).replace("\x7f", "\\u007f"))
+
+
+def print_csv(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows as CSV (RFC 4180, UTF-8), every value as it is: a program reads it.
+
+    A person reads what a terminal shows, so there they are escaped. If the reader has closed the
+    pipe, the command ends without a message, with exit code 1. Raises OSError if the rows cannot be
+    written for another reason.
+    """
+    text = StringIO(newline="")
+    # With \r\n as line ends, values with either character are quoted.
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    if sys.stdout.isatty():
+        for line in text.getvalue().removesuffix("\r\n").split("\r\n"):
+            print_line(line)
+        return
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.getvalue().encode())
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # What is still buffered goes nowhere; otherwise Python would report the pipe at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _json_value(value: Any) -> Any:  # noqa: ANN401 - a row holds any type

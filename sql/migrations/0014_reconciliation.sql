@@ -19,6 +19,8 @@ grant select on predictu_dispatch.schema_migration, predictu_dispatch.purge_curs
     predictu_dispatch.bet, predictu_dispatch.callback, predictu_dispatch.attempt, predictu_dispatch.intervention,
     predictu_dispatch.currency, predictu_dispatch.request_tombstone, predictu_dispatch.bet_tombstone
     to predictu_reconciler;
+-- A statement says from when on nothing was removed.
+grant select on predictu_dispatch.purge_cursor to predictu_auditor;
 
 -- One run for one operator and a period of accounting days.
 create table predictu_dispatch.reconciliation_run (

@@ -133,7 +133,7 @@ def test_completion_knows_verbs_options_methods_operators_scenarios_and_runs(
         journal.touch()
     money = [one.id for one in ALL if one.group is Group.MONEY]
     for line, offers in {
-        "st": ["status"],
+        "st": ["status", "statement"],
         "keys re": ["revert", "retire"],
         "ping ": ["op_a", "op_b", "other"],
         "ping op": ["op_a", "op_b"],

@@ -14,6 +14,7 @@ import sys
 import termios
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,18 @@ async def test_a_terminal_of_any_encoding_shows_hostile_text_and_obeys_none(scen
     assert "\\x1b[31337m" in shown
     assert "[red]x[/red]" in shown
     assert (await harness.bet(scene.bet_id))["bet_id"] == scene.bet_id
+
+
+async def test_a_statement_shows_hostile_text_on_a_terminal_also_as_csv_and_obeys_none(scene: Scene) -> None:
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    period = ("--currency", "EUR", "--from", today, "--until", today, "--zone", "UTC")
+    # The win's outcome is unknown, so it is listed.
+    for arguments in (("statement", OPERATOR, *period), ("statement", OPERATOR, *period, "--csv")):
+        code, text = await scene.on_a_terminal(*arguments)
+        assert code == 0, text
+        assert obeyed(OWN_STYLES.sub("", text)) == [], text
+        assert str(scene.win) in text
+        assert "\\x1b[31337m" in text
 
 
 async def test_top_shows_hostile_text_and_obeys_none(scene: Scene) -> None:

@@ -46,6 +46,10 @@ VERBS = {
     "reconcile show {difference}": (READERS_OF_RUNS, _RECONCILES),
     "reconcile explain {difference} --reason typo": ({"reconciler"}, "predictu_reconciler"),
     "reconcile accept {difference} --reason paid": ({"reconciler"}, "predictu_reconciler"),
+    "statement {operator} --currency EUR --from 2024-01-01 --until 2024-01-01": (
+        {"operations", "support", "auditor", "reconciler"},
+        "predictu_reconciler, predictu_support, predictu_operations or predictu_auditor",
+    ),
     "retain": ({"retention"}, "predictu_retention"),
     "migrate": (set(), "own the schema"),
     "currencies list": (ALL_READERS, "predictu_support, predictu_operations or predictu_auditor"),
@@ -60,7 +64,7 @@ callback_url = "https://wallet.example.com/predictu"
 key_file = "none.pem"
 """
 
-READS = ("find", "show", "status", "why", "interventions", "retain", "currencies", "reconcile")
+READS = ("find", "show", "status", "why", "interventions", "retain", "currencies", "reconcile", "statement")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -96,7 +96,7 @@ MAY_READ: dict[str, set[str]] = {
     "predictu_dispatcher": READABLE,
     "predictu_operations": READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS,
     "predictu_support": READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS,
-    "predictu_auditor": (READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS) - {"daemon", "share", "purge_cursor"},
+    "predictu_auditor": (READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS) - {"daemon", "share"},
     "predictu_retention": {"schema_migration", "purge_cursor"},
     "predictu_reconciler": (READABLE | OF_RUNS | {"reconciliation_line"}) - {"daemon", "share", "needs_review"},
 }

@@ -86,15 +86,21 @@ async def own_transaction(connection: Connection | PoolConnectionProxy) -> Async
     settings = {**SETTINGS, **_since_17(connection)}
     try:
         async with connection.transaction(isolation="read_committed"):
-            await connection.execute(
-                "set transaction read write, not deferrable;"
-                + "".join(f"set local {name} = {_quoted(name, value)};" for name, value in settings.items())
-            )
+            await connection.execute("set transaction read write, not deferrable;" + _set_local(settings))
             yield
     finally:
         # A rollback that failed must not leave its transaction to the next statement.
         if connection.is_in_transaction():
             connection.terminate()
+
+
+async def begin_snapshot(connection: Connection) -> None:
+    """Begin a read-only transaction with our settings in any session.
+
+    All its statements see one moment. It ends with its connection.
+    """
+    await connection.transaction(isolation="repeatable_read", readonly=True).start()
+    await connection.execute(_set_local({**SETTINGS, **_since_17(connection)}))
 
 
 def with_settings(
@@ -106,6 +112,10 @@ def with_settings(
 
 def _since_17(connection: Connection | PoolConnectionProxy) -> Mapping[str, str]:
     return _SINCE_17 if connection.get_server_version().major >= _VERSION_17 else {}
+
+
+def _set_local(settings: Mapping[str, str]) -> str:
+    return "".join(f"set local {name} = {_quoted(name, value)};" for name, value in settings.items())
 
 
 def _quoted(name: str, value: str) -> str:
