@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import csv
 import fcntl
 import json
 import os
@@ -14,7 +15,7 @@ import sys
 import termios
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ HOSTILE = (
     "\u202e\u2066\u200b\u200d\ufeff\ufe0f\u3164\U000e0041é→😀\nINJECTED ROW"
 )
 """Escape sequences in both forms, markup, bidi, zero width, tags, other encodings, a new row."""
+INVISIBLE = "\u202e\u2066\u200b\u3164\U000e0041é→😀[red]x[/red]"
+"""What an id may have."""
 OWN_STYLES = re.compile(r"\x1b\[(0|1|22|3[1236])m")
 SCREEN = re.compile(r"\x1b\[(\?1049[hl]|\?25[hl]|H|2J|[0-9]*[AK]|[0-9;]*m)")
 """What `top` sends beside text."""
@@ -178,6 +181,31 @@ async def test_a_statement_shows_hostile_text_on_a_terminal_also_as_csv_and_obey
         assert obeyed(OWN_STYLES.sub("", text)) == [], text
         assert str(scene.win) in text
         assert "\\x1b[31337m" in text
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+async def test_reconcile_shows_hostile_text_and_obeys_none(scene: Scene, database: Database, encoding: str) -> None:
+    command_line_for(scene.person.folder, database.reconciler)
+    scene.person.write_operator(
+        OPERATOR, f'operator_id = "{OPERATOR}"\ncallback_url = "https://a.example/"\n[signing]\nkey_file = "none.pem"\n'
+    )
+    ledger = scene.person.folder / f"{HOSTILE.replace('/', '|')}.csv"
+    today = datetime.now(UTC)
+    with ledger.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("booked_at", "amount", "currency", "method", "transaction_id", "bet_id"))
+        for amount, bet_id in (("-500", scene.bet_id), ("-500", f"b{INVISIBLE}"), (HOSTILE, "b")):
+            writer.writerow((today.isoformat(), amount, "EUR", "BET_MAKE", f"t{INVISIBLE}", bet_id))
+    days = ("--from", str(today.date() - timedelta(days=1)), "--until", str(today.date()))
+    shown = ""
+    for words in ((OPERATOR, *days, str(ledger), "--unreadable"), (OPERATOR, *days, str(ledger), "--json"), ("list",)):
+        code, text = await scene.on_a_terminal("reconcile", *words, encoding=encoding)
+        assert code == int(words != ("list",)), text
+        assert obeyed(OWN_STYLES.sub("", text)) == [], text
+        shown += text
+    assert "\\x1b[31337m" in shown
+    assert "3 lines, 1 read, 2 unreadable" in " ".join(shown.split())
+    assert "missing here" in shown
 
 
 async def test_top_shows_hostile_text_and_obeys_none(scene: Scene) -> None:
