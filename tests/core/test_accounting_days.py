@@ -76,6 +76,14 @@ def test_a_day_holds_its_first_and_its_last_moment_and_no_other_day_does(zone: s
     assert kept.day_of(start - timedelta(microseconds=1)) == day - timedelta(days=1)
 
 
+def test_a_day_has_begun_even_if_the_clock_goes_back_to_the_day_before() -> None:
+    # At 00:01 on 29 October the clock of St. John's went back to 23:01.
+    johns = days("America/St_Johns")
+    assert johns.start_of(date(2006, 10, 29)) == utc("2006-10-29T02:30")
+    moments = [utc(f"2006-10-29T{at}") for at in ("02:29:59", "02:30", "02:45", "03:30")]
+    assert [johns.day_of(at).day for at in moments] == [28, 29, 29, 29]
+
+
 def test_the_edges_of_a_period_are_the_starts_of_its_days_and_its_end() -> None:
     edges = days("Europe/Malta").edges(date(2026, 10, 24), date(2026, 10, 26))
     assert edges == [utc(f"2026-10-{day}") for day in ("23T22:00", "24T22:00", "25T23:00", "26T23:00")]
