@@ -4065,6 +4065,48 @@ begin
     return next;
 end $$;
 
+CREATE FUNCTION predictu_dispatch.purge_runs(keep_months integer, runs integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '200ms'
+    AS $$
+#variable_conflict use_variable
+declare
+    cutoff timestamptz := predictu_dispatch.retention_cutoff(keep_months);
+    old record;
+begin
+    perform predictu_dispatch.lock_retention(runs);
+    select array_agg(o.operator_id) as operator_ids, array_agg(o.run_id) as run_ids, count(*) as runs into old
+      from (select r.operator_id, r.run_id from predictu_dispatch.reconciliation_run r
+             where greatest(r.day_edges[cardinality(r.day_edges)], coalesce(r.finished_at, r.started_at)) < cutoff
+               and not exists (select from predictu_dispatch.reconciliation_item i
+                                where i.operator_id = r.operator_id and i.run_id = r.run_id and i.is_open)
+               and not exists (
+                   select from predictu_dispatch.legal_hold h
+                    where h.operator_id = r.operator_id and h.lifted_at is null
+                      and (h.bet_id is null
+                           or exists (select from predictu_dispatch.reconciliation_item i
+                                       where i.operator_id = r.operator_id and i.run_id = r.run_id and i.bet_id = h.bet_id)))
+             order by r.started_at limit runs
+               for update skip locked) o;
+    delete from predictu_dispatch.reconciliation_line l
+     using unnest(old.operator_ids, old.run_ids) as o (operator_id, run_id)
+     where l.operator_id = o.operator_id and l.run_id = o.run_id;
+    delete from predictu_dispatch.reconciliation_unreadable u
+     using unnest(old.operator_ids, old.run_ids) as o (operator_id, run_id)
+     where u.operator_id = o.operator_id and u.run_id = o.run_id;
+    delete from predictu_dispatch.reconciliation_total t
+     using unnest(old.operator_ids, old.run_ids) as o (operator_id, run_id)
+     where t.operator_id = o.operator_id and t.run_id = o.run_id;
+    delete from predictu_dispatch.reconciliation_item i
+     using unnest(old.operator_ids, old.run_ids) as o (operator_id, run_id)
+     where i.operator_id = o.operator_id and i.run_id = o.run_id;
+    delete from predictu_dispatch.reconciliation_run r
+     using unnest(old.operator_ids, old.run_ids) as o (operator_id, run_id)
+     where r.operator_id = o.operator_id and r.run_id = o.run_id;
+    return old.runs;
+end $$;
+
 CREATE FUNCTION predictu_dispatch.raise_outage(sqlstate text, message text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6481,6 +6523,9 @@ GRANT ALL ON FUNCTION predictu_dispatch.purge_audit(keep_months integer, part te
 
 REVOKE ALL ON FUNCTION predictu_dispatch.purge_finished(keep_months integer, blocks integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.purge_finished(keep_months integer, blocks integer) TO predictu_retention;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.purge_runs(keep_months integer, runs integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION predictu_dispatch.purge_runs(keep_months integer, runs integer) TO predictu_retention;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.raise_outage(sqlstate text, message text) FROM PUBLIC;
 

@@ -33,6 +33,8 @@ _CLOCK_AHEAD_MAX_S: Final = 86_400.0
 def retain(invocation: Invocation, *, dry_run: bool) -> None:
     """Remove bets, callbacks and audit that ended more than audit_retention_months months ago.
 
+    Runs of `reconcile` that are as old are removed too.
+
     If interrupted, run it again.
 
     Its database login needs the role predictu_retention, which no daemon has.
@@ -88,6 +90,7 @@ def _as_json(result: RetentionResult, months: int) -> dict[str, Any]:
         "bets": result.bets,
         "locked": result.locked,
         "held": result.held,
+        "runs": result.runs,
         "why_not": result.why_not,
         "audit": [{name: value for name, value in part._asdict().items() if name in columns} for part in result.parts],
     }
@@ -117,6 +120,8 @@ def _done(result: RetentionResult, months: int) -> Iterator[str]:
         yield f"The scan stopped early, and the next run continues it: {result.why_not}"
     if result.held:
         yield f"Under legal hold: {result.held:,} old callbacks stay."
+    if result.runs:
+        yield f"Removed runs of reconciliation: {result.runs:,}."
     for part in result.parts:
         yield _part_done(part)
     if result.locked:

@@ -165,9 +165,7 @@ TABLE: Final = (
         _D.AGREED,
         Kind.AGREED,
         "the same on both sides",
-        lambda f: (
-            (f.knowledge is _K.CONFIRMED and f.lines > 0) or f.knowledge in (_K.REJECTED, _K.NEVER_SENT)
-        ),
+        lambda f: (f.knowledge is _K.CONFIRMED and f.lines > 0) or f.knowledge in (_K.REJECTED, _K.NEVER_SENT),
     ),
     ClassRule(
         _D.MISSING_THERE,

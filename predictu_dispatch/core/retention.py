@@ -50,10 +50,12 @@ class RetentionResult:
     bets: int = 0
     locked: int = 0
     held: int = 0
+    runs: int = 0
+    """Of reconciliation."""
     why_not: str = ""
-    """Why not every old callback was visited."""
+    """Why not every old callback was visited, or not every old run."""
     parts: Sequence[AuditPart] = field(default_factory=tuple)
 
     @property
     def is_complete(self) -> bool:
-        return self.is_purged and not self.locked and all(part.is_done for part in self.parts)
+        return self.is_purged and not self.locked and not self.why_not and all(part.is_done for part in self.parts)

@@ -26,6 +26,7 @@ class RetentionStore(Protocol):
     async def purge_cursor(self) -> PurgeCursor: ...
     async def expired_audit(self) -> Sequence[AuditPart]: ...
     async def purge_callbacks(self) -> PurgedCallbacks: ...
+    async def purge_runs(self) -> int: ...
     async def purge_audit(self, part: AuditPart) -> AuditPart: ...
 
 
@@ -47,6 +48,7 @@ class Retention:
         """
         result = await self.preview()
         await self._purge_callbacks(result)
+        await self._purge_runs(result)
         # Callbacks first, because their audit rows are needed as long as they exist.
         result.parts = [await self._purge_audit(part) for part in await self._store.expired_audit()]
         return result
@@ -65,6 +67,15 @@ class Retention:
             result.locked += step.locked
             result.held += step.held
             result.is_purged = step.is_done
+
+    async def _purge_runs(self, result: RetentionResult) -> None:
+        try:
+            while removed := await self._step(self._store.purge_runs):
+                result.runs += removed
+        except DatabaseUnavailable as error:
+            if not error.is_locked:
+                raise
+            result.why_not = error.message
 
     async def _purge_audit(self, part: AuditPart) -> AuditPart:
         while not (part.is_done or part.why_not):

@@ -13,9 +13,10 @@ import pytest
 
 from predictu_dispatch.core.difference_classes import TABLE, Kind
 from tests.support.differences import ALICE, BOB, DAY, accept, explain, finished_run, ids, item, open_items
-from tests.support.harness import OPERATOR, Connection, Harness, connected, until_blocked
+from tests.support.harness import DISABLED, OPERATOR, Connection, Harness, connected, until_blocked
 from tests.support.interventions import refusal
 from tests.support.postgres import Database
+from tests.support.retention import LONG_AGO, RECENTLY, run_retention
 
 BY_DEFINITION = """
 with newest as (
@@ -213,3 +214,41 @@ async def _insert(owner: Connection, action: str, request_id: uuid.UUID | None, 
         " values ($1, $2, $3, 'a reason', 'alice', $4)",
         *(OPERATOR, request_id, action, None if before is None else json.dumps(before)),
     )
+
+
+async def test_retention_removes_old_runs_without_open_differences_and_keeps_what_was_said(
+    harness: Harness, database: Database, people: People
+) -> None:
+    day = LONG_AGO.date()
+    await harness.place("b-held")
+    replaced, still, held = (
+        item("request:1", day=day),
+        item("request:2", day=day + timedelta(days=1)),
+        item("request:3", bet_id="b-held"),
+    )
+    runs = {
+        "old": await finished_run(harness.owner, item("request:0", "in_flight"), first=day - timedelta(days=1)),
+        "replaced": await finished_run(harness.owner, replaced, first=day),
+        "open": await finished_run(harness.owner, still, first=day + timedelta(days=1)),
+        "held": await finished_run(harness.owner, held | {"class": "in_flight"}, first=day),
+        "other": await finished_run(harness.owner, first=day, operator_id=DISABLED),
+        "of an old period, but not old": await finished_run(harness.owner, first=day - timedelta(days=9)),
+    }
+    await explain(people.alice, still["item_id"])
+    for name, run in runs.items():
+        await harness.owner.execute(
+            "update predictu_dispatch.reconciliation_run set started_at = $2, finished_at = $3 where run_id = $1",
+            *(run, LONG_AGO, RECENTLY if name.endswith("not old") else LONG_AGO),
+        )
+    await harness.owner.execute(
+        "insert into predictu_dispatch.legal_hold (operator_id, bet_id, reason) values ($1, 'b-held', 'case 1')",
+        OPERATOR,
+    )
+    result = await run_retention(database)
+    assert (result.is_complete, result.runs) == (True, 3)
+    left = {
+        row["run_id"] for row in await harness.owner.fetch("select run_id from predictu_dispatch.reconciliation_run")
+    }
+    assert {name for name, run in runs.items() if run in left} == {"open", "held", "of an old period, but not old"}
+    assert await open_items(harness.owner) == ids(still)
+    assert await harness.owner.fetchval("select count(*) from predictu_dispatch.intervention") == 1

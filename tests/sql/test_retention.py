@@ -287,7 +287,11 @@ async def test_the_retention_role_removes_old_rows_and_can_do_nothing_else(
             *(
                 (f"select predictu_dispatch.{name}", "PD003")
                 for blocks in ("0", "-5", "10001", "null")
-                for name in (f"purge_finished(3, {blocks})", f"purge_audit(3, '{part_of(LONG_AGO)}', {blocks})")
+                for name in (
+                    f"purge_finished(3, {blocks})",
+                    f"purge_runs(3, {blocks})",
+                    f"purge_audit(3, '{part_of(LONG_AGO)}', {blocks})",
+                )
             ),
             (f"select predictu_dispatch.purge_audit({KEEP_MONTHS}, '{young}', 10)", "PD003"),
             (f"select predictu_dispatch.purge_audit({KEEP_MONTHS}, 'default', 10)", "PD003"),

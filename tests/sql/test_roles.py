@@ -68,7 +68,7 @@ FOR_PEOPLE = {
 }
 MAY_EXECUTE["predictu_operations"] = FOR_PEOPLE | WITH_OWN_RIGHTS | {"currency_digits"}
 """The daemon's role has no right of a person."""
-FOR_RETENTION = {"retention_cutoff", "purge_finished", "expired_audit", "purge_audit"}
+FOR_RETENTION = {"retention_cutoff", "purge_finished", "expired_audit", "purge_audit", "purge_runs"}
 """Only this role may remove rows, and it may do nothing else."""
 MAY_EXECUTE["predictu_retention"] = FOR_RETENTION
 FOR_RECONCILIATION = {"begin_reconciliation", "repeated_lines", "finish_reconciliation"}

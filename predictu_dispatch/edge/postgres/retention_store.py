@@ -18,6 +18,8 @@ from predictu_dispatch.edge.postgres.sql_files import query
 
 _BLOCKS: Final = 32
 """A quarter of a megabyte: some hundred callbacks, at most a tenth of a second."""
+_RUNS: Final = 5
+"""Each has up to 10,000 items of each class."""
 _COMMAND_TIMEOUT_S: Final = 120.0
 """Longer than any step; the longest drops a month of many gigabytes."""
 _NOT_IN_THIS_RUN: Final = ("55000", "PD003")
@@ -61,6 +63,11 @@ class RetentionStore:
             is_done=row["next_block"] is None,
             held=row["held"],
         )
+
+    async def purge_runs(self) -> int:
+        """Remove some old runs of reconciliation; return how many, 0 if none is left."""
+        (row,) = await self._fetch("purge_runs", _RUNS)
+        return int(row["runs"])
 
     async def purge_audit(self, part: AuditPart) -> AuditPart:
         try:
