@@ -3,7 +3,8 @@
 .venv/bin/python -m tests.bench.dashboards [--seconds 240] [--folder deploy/grafana]
 
 The scenario has six operators (one flaky, one down for a while, one slow, one disabled) and two
-daemons and kills one of them. Needs Debian's `prometheus`.
+daemons and kills one of them. It inserts runs of reconciliation that find differences. Needs
+Debian's `prometheus`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from predictu_dispatch.embedded_postgres.binaries import free_port
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.bench.dashboard_drawing import Series, drawn
 from tests.support.daemons import Daemon, Fleet, until
+from tests.support.differences import finished_run, item
 from tests.support.harness import Connection, connected, enqueue, placement_params, terminal_params
 from tests.support.operators import Operator, Request, running_operator
 from tests.support.postgres import cloned_database, create_template, server_of
@@ -95,6 +98,25 @@ async def play(producer: Connection, chance: random.Random, *, seconds: float) -
             else:
                 await enqueue(producer, method, terminal, operator_id=operator_id)
         await asyncio.sleep(chance.expovariate(_BETS_PER_S))
+
+
+async def reconcile(owner: Connection, *, seconds: float) -> None:
+    """Insert runs of yesterday: complete ones first, then some find differences, then one is left."""
+    day = datetime.now(UTC).date() - timedelta(days=1)
+    twice = item("request:1", "booked_twice", day=day, ours=-1999)
+    missing = [item(f"request:{n}", day=day, ours=1500 * n) for n in (2, 3, 4)]
+    yen = item("request:5", day=day, currency="JPY", ours=4000)
+    turns: list[dict[str, list[dict[str, Any]]]] = [
+        {name: [] for name in _OPERATORS},
+        {"op_down": [twice, *missing], "op_slow": [yen]},
+        {"op_down": missing[:1]},
+    ]
+    for turn in turns:
+        for operator_id, items in turn.items():
+            is_complete = operator_id != "op_strict"
+            await finished_run(owner, *items, first=day, operator_id=operator_id, is_complete=is_complete)
+        await owner.execute("update predictu_dispatch.maintenance_chore set due_at = now()")
+        await asyncio.sleep(seconds * 0.3)
 
 
 async def prometheus(folder: Path, targets: dict[str, str], stack: AsyncExitStack) -> str:
@@ -170,6 +192,7 @@ async def run(*, seconds: float, folder: Path) -> None:
         targets = {f"{daemon.instance}:9464": daemon.url.removeprefix("http://") for daemon in daemons}
         url = await prometheus(scratch, targets, stack)
         [producer] = await stack.enter_async_context(connected(database.producer, 1))
+        [owner] = await stack.enter_async_context(connected(database.owner, 1))
 
         async def answers() -> bool:
             try:
@@ -184,9 +207,11 @@ async def run(*, seconds: float, folder: Path) -> None:
             operator.answer = behaviour(operator.operator_id, chance, began_s=time.monotonic(), seconds=seconds)
         began_s = time.time()
         playing = asyncio.create_task(play(producer, chance, seconds=seconds))
+        reconciling = asyncio.create_task(reconcile(owner, seconds=seconds))
         await asyncio.sleep(seconds * 0.75)
         daemons[1].kill()
         await playing
+        await reconciling
         ended_s = time.time()
         for name in ("fleet", "operator"):
             board = json.loads((_DEPLOY / "grafana" / f"{name}.json").read_text(encoding="utf-8"))
