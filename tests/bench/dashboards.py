@@ -101,7 +101,7 @@ async def play(producer: Connection, chance: random.Random, *, seconds: float) -
 
 
 async def reconcile(owner: Connection, *, seconds: float) -> None:
-    """Insert runs of yesterday: complete ones first, then some find differences, then one is left."""
+    """Insert runs of yesterday: without differences, then with some, then with one left."""
     day = datetime.now(UTC).date() - timedelta(days=1)
     twice = item("request:1", "booked_twice", day=day, ours=-1999)
     missing = [item(f"request:{n}", day=day, ours=1500 * n) for n in (2, 3, 4)]
