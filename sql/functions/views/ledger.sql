@@ -7,20 +7,21 @@
 -- By operator_id and confirmed_at, ordered by confirmed_at and request_id, it streams from the index
 -- callback_finished.
 create or replace view predictu_dispatch.ledger as
-select c.operator_id, c.request_id, c.bet_id, coalesce(sent.money[1], b.player_id) as player_id,
-       coalesce(sent.money[2], b.currency) as currency, case c.method when 'BET_MAKE' then 'debit' else 'credit' end as direction,
+select c.operator_id, c.request_id, c.bet_id, coalesce(read.money[1], b.player_id) as player_id,
+       coalesce(read.money[2], b.currency) as currency, case c.method when 'BET_MAKE' then 'debit' else 'credit' end as direction,
        sent.amount, c.method, c.finished_at as confirmed_at, c.operator_transaction_id
   from predictu_dispatch.callback c
+ -- With the offsets, the params are read once, and the only plans are lookups by key.
+ cross join lateral (select predictu_dispatch.params_money(c.params) as money offset 0) read
+  left join lateral (
+      select b.player_id, b.currency, b.amount, b.placement_request_id from predictu_dispatch.bet b
+       where (read.money is null or c.method = 'BET_ROLLBACK') and b.operator_id = c.operator_id and b.bet_id = c.bet_id
+      offset 0) b on true
  cross join lateral (
-     select b.player_id, b.currency, b.amount, b.placement_request_id from predictu_dispatch.bet b
-      where b.operator_id = c.operator_id and b.bet_id = c.bet_id offset 0) b
- -- With the offsets, the params are read once, and no other plan than a lookup by key is considered.
- cross join lateral (
-     select read.money, case when read.money is not null then read.money[3]::bigint
-                             when c.method in ('BET_WIN', 'BET_SELL')
-                                 then predictu_dispatch.sent_amount(c.operator_id, c.request_id)
-                             else b.amount end as amount
-       from (select predictu_dispatch.params_money(c.params) as money offset 0) read offset 0) sent
+     select case when read.money is not null then read.money[3]::bigint
+                 when c.method in ('BET_WIN', 'BET_SELL') then predictu_dispatch.sent_amount(c.operator_id, c.request_id)
+                 else b.amount end as amount
+     offset 0) sent
  where c.state = 'delivered' and c.bet_id is not null and c.finished_at is not null and c.method <> 'BET_LOSE'
    and c.reason is distinct from 'nothing_to_reverse'
    and (sent.amount > 0) is not false
