@@ -1651,6 +1651,7 @@ CREATE FUNCTION predictu_dispatch.classify(run predictu_dispatch.reconciliation_
     SET work_mem TO '32MB'
     SET enable_nestloop TO 'off'
     SET enable_mergejoin TO 'off'
+    SET enable_sort TO 'off'
     SET max_parallel_workers_per_gather TO '0'
     AS $$
 #variable_conflict use_column
@@ -1658,96 +1659,112 @@ declare
     period_from timestamptz := run.day_edges[1];
     period_until timestamptz := run.day_edges[cardinality(run.day_edges)];
     settling interval := run.settle_s * interval '1 second';
-    -- An attempt may have begun this long before its callback ended.
+    -- The clock may have been set back between a callback's enqueueing, its attempts and its end.
     clock_margin interval := interval '1 hour';
     old_before timestamptz := run.cut_at - run.no_end_days * interval '1 day';
     items_max constant integer := 10000; -- Of each class; reconciliation_total counts all.
     lines_max constant integer := 100; -- Of each item.
 begin
     return query
-    with line as not materialized (
-        select l.*, l.booked_at >= period_from and l.booked_at < period_until as is_in_period
-          from predictu_dispatch.reconciliation_line l
-         where l.operator_id = run.operator_id and l.run_id = run.run_id
-    ),
-    -- The callback, or the request_id of none, that each line names. A request_id is taken as it is.
-    target as materialized (
-        select l.*, coalesce(l.request_id, by_transaction.request_id, by_bet.request_id) as target_id
-          from line l
-          left join lateral (
-              select (array_agg(c.request_id))[1] as request_id
-                from (select c.request_id from predictu_dispatch.callback c
-                       where l.request_id is null and l.transaction_id is not null
-                         and c.operator_id = run.operator_id and c.operator_transaction_id = l.transaction_id
-                         and c.bet_id is not null
-                         and (c.method = l.method or l.method is null and (c.method = 'BET_MAKE') = l.is_debit)
-                       limit 2) c
-              having count(*) = 1 offset 0) by_transaction on true
-          left join lateral (
-              select case when l.is_debit then b.placement_request_id
-                          else (select t.request_id from predictu_dispatch.callback t
-                                 where t.operator_id = run.operator_id and t.request_id = b.terminal_request_id
-                                   and (l.method is null or t.method = l.method)) end as request_id
-                from predictu_dispatch.bet b
-               where l.request_id is null and by_transaction.request_id is null
-                 and b.operator_id = run.operator_id and b.bet_id = l.bet_id offset 0) by_bet on true
+    with target as materialized (
+        select t.* from predictu_dispatch.reconciliation_targets(run.operator_id, run.run_id, period_from, period_until) t
     ),
     line_facts as materialized (
         select t.target_id, count(*) as lines, count(*) filter (where t.is_in_period) as lines_in_period,
-               sum(t.amount) filter (where t.is_in_period) as theirs, min(t.day) as day,
-               min(t.day) filter (where t.is_in_period) as day_in_period, min(t.booked_at) as booked_at,
+               min(t.day) as day, min(t.day) filter (where t.is_in_period) as day_in_period, min(t.booked_at) as booked_at,
                min(t.currency collate "C") as currency, max(t.currency collate "C") as last_currency,
                min(t.player_id collate "C") as player_id, max(t.player_id collate "C") as last_player_id,
-               min(t.amount) as amount, max(t.amount) as last_amount
+               min(t.amount) as amount, max(t.amount) as last_amount,
+               min(t.source) as source, min(t.line) as line
           from target t where t.target_id is not null group by t.target_id
+    ),
+    many_line as materialized (
+        select t.* from target t
+          join (select f.target_id from line_facts f where f.lines > 1) f on f.target_id = t.target_id
     ),
     -- Callbacks that became final in the period, and those under way that were created in it.
     period_callback as materialized (
         select c.request_id, c.method, c.bet_id, c.state, c.reason, c.effect, c.attempts, c.budget_from, c.amount_format,
-               c.created_at, c.finished_at, c.operator_transaction_id, predictu_dispatch.params_money(c.params) as money,
-               true as is_final_in_period
+               c.created_at, c.finished_at, predictu_dispatch.params_money(c.params) as money, true as is_final
           from predictu_dispatch.callback c
          where c.operator_id = run.operator_id and c.bet_id is not null
            and c.finished_at >= period_from and c.finished_at < period_until
         union all
         select c.request_id, c.method, c.bet_id, c.state, c.reason, c.effect, c.attempts, c.budget_from, c.amount_format,
-               c.created_at, c.finished_at, c.operator_transaction_id, predictu_dispatch.params_money(c.params), false
+               c.created_at, c.finished_at, predictu_dispatch.params_money(c.params), false
           from predictu_dispatch.callback c
          where c.operator_id = run.operator_id and c.state = 'ready' and c.bet_id is not null and c.attempts > 0
            and c.created_at >= period_from and c.created_at < period_until
         union all
         select c.request_id, c.method, c.bet_id, c.state, c.reason, c.effect, c.attempts, c.budget_from, c.amount_format,
-               c.created_at, c.finished_at, c.operator_transaction_id, predictu_dispatch.params_money(c.params), false
+               c.created_at, c.finished_at, predictu_dispatch.params_money(c.params), false
           from predictu_dispatch.callback c
          where c.operator_id = run.operator_id and c.state = 'in_flight' and c.bet_id is not null
            and c.created_at >= period_from and c.created_at < period_until
     ),
-    audited as materialized (
-        select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.request_body is not null as has_body,
-               predictu_dispatch.body_money(a.request_body) as sent
-          from predictu_dispatch.attempt_record a
-         where a.operator_id = run.operator_id and a.verdict <> 'late' and a.method not in ('PING', 'BALANCE')
-           and a.started_at >= period_from - clock_margin and a.started_at < period_until + clock_margin
-    ),
-    -- Confirmed attempts of the period whose callback is not one that it confirmed.
-    stray as materialized (
-        select a.request_id, max(a.sent[3]) as currency
-          from audited a
+    -- The deciding attempts of the period, and the earlier ones of its callbacks.
+    deciding as materialized (
+        select a.request_id, a.attempt, case a.verdict when 'delivered' then 3 when 'rejected' then 2 else 1 end as verdict,
+               a.started_at, a.started_at >= period_from and a.started_at < period_until as is_in_period,
+               p.request_id is not null as is_known, coalesce(p.is_final, false) as is_final,
+               case when p.request_id is null then a.sent[3] end as currency,
+               coalesce(p.is_final and (
+                   a.method <> p.method or a.has_body and (
+                       a.sent is null or a.sent[1] is distinct from p.method or a.sent[2] is distinct from p.money[1]
+                       or a.sent[3] is distinct from p.money[2] or a.sent[5] is distinct from p.bet_id
+                       or case p.amount_format when 'decimal' then a.sent[4]::numeric * 10::numeric ^ u.minor_digits
+                               else a.sent[4]::numeric end is distinct from p.money[3]::numeric)), false) as is_sent_otherwise
+          from (select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.request_body is not null as has_body,
+                       predictu_dispatch.body_money(a.request_body) as sent
+                  from predictu_dispatch.attempt_record a
+                 where a.operator_id = run.operator_id and a.verdict <> 'late' and a.method not in ('PING', 'BALANCE')
+                   and a.started_at >= period_from - clock_margin and a.started_at < period_until + clock_margin
+                union all
+                select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.has_body, a.sent
+                  from period_callback p
+                 cross join lateral (
+                     select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.request_body is not null as has_body,
+                            predictu_dispatch.body_money(a.request_body) as sent
+                       from predictu_dispatch.attempt_record a
+                      where a.operator_id = run.operator_id and a.request_id = p.request_id and a.verdict <> 'late'
+                        and a.started_at >= p.created_at - interval '1 day' and a.started_at < period_from - clock_margin
+                     offset 0) a
+                 where p.is_final and p.created_at < period_from
+                offset 0) a
           left join period_callback p on p.request_id = a.request_id
+          left join predictu_dispatch.currency u on u.currency = case p.amount_format when 'decimal' then p.money[2] end
+    ),
+    attempt_facts as materialized (
+        select a.request_id, count(*) as decided, max(a.attempt) as newest, max(a.attempt * 4 + a.verdict) % 4 as last_verdict,
+               count(*) filter (where a.verdict = 3) as delivered, min(a.started_at) as first_started_at,
+               max(a.attempt) filter (where a.verdict = 3 and a.is_in_period and not a.is_final) as confirmed_attempt,
+               bool_or(a.is_known) as is_known, max(a.currency) as currency, bool_or(a.is_sent_otherwise) as is_sent_otherwise
+          from deciding a group by a.request_id
+    ),
+    repeated_attempt as materialized (
+        select a.request_id
+          from deciding a
+          join (select f.request_id from attempt_facts f where f.decided > 1) f on f.request_id = a.request_id
+         group by a.request_id having count(distinct a.attempt) <> count(*)
+    ),
+    -- Confirmed attempts of the period whose callback is not one that they confirmed.
+    stray as materialized (
+        select f.request_id, f.currency
+          from attempt_facts f
           left join lateral (
               select c.state, c.reason, c.effect, c.attempts from predictu_dispatch.callback c
-               where p.request_id is null and a.verdict = 'delivered'
-                 and c.operator_id = run.operator_id and c.request_id = a.request_id offset 0) c on true
-         where a.verdict = 'delivered' and a.started_at >= period_from and a.started_at < period_until
-           and case when p.request_id is not null then not p.is_final_in_period
-                    else (c.state = 'delivered' and (c.effect = 'applied' or c.reason = 'nothing_to_reverse')
-                          and c.attempts = a.attempt) is not true end
-         group by a.request_id
+               where not f.is_known and c.operator_id = run.operator_id and c.request_id = f.request_id offset 0) c on true
+         where f.confirmed_attempt is not null
+           and (c.state = 'delivered' and (c.effect = 'applied' or c.reason = 'nothing_to_reverse')
+                and c.attempts = f.confirmed_attempt) is not true
     ),
-    -- What a line or a stray attempt names, and is no callback of the period.
+    -- What a line or a stray attempt names, and is no callback of the period; with the bet.
     other as materialized (
-        select named.request_id, c.method, c.bet_id, c.state, c.reason, c.effect, c.created_at, c.finished_at,
-               c.operator_transaction_id, c.money, c.request_id is not null as is_callback
+        select named.request_id, coalesce(c.method, case when b.bet_id is not null then 'BET_MAKE' end) as method,
+               coalesce(c.bet_id, b.bet_id) as bet_id, c.state, c.reason, c.effect, c.created_at, c.finished_at, c.money,
+               c.request_id is not null as is_callback, c.request_id is null and b.bet_id is not null as is_adopted,
+               b.state as bet_state, b.player_id as bet_player_id, b.currency as bet_currency, b.amount as bet_amount,
+               b.placement_request_id, b.terminal_request_id
           from (select f.target_id as request_id from line_facts f
                  where not exists (select from period_callback p where p.request_id = f.target_id)
                 union
@@ -1755,38 +1772,35 @@ begin
                  where not exists (select from period_callback p where p.request_id = s.request_id)) named
           left join lateral (
               select c.request_id, c.method, c.bet_id, c.state, c.reason, c.effect, c.created_at, c.finished_at,
-                     c.operator_transaction_id, predictu_dispatch.params_money(c.params) as money
+                     predictu_dispatch.params_money(c.params) as money
                 from predictu_dispatch.callback c
                where c.operator_id = run.operator_id and c.request_id = named.request_id and c.bet_id is not null
               offset 0) c on true
+          left join lateral (
+              select b.bet_id, b.state, b.player_id, b.currency, b.amount, b.placement_request_id, b.terminal_request_id
+                from predictu_dispatch.bet b
+               where c.request_id is not null and b.operator_id = run.operator_id and b.bet_id = c.bet_id
+              union all
+              select b.bet_id, b.state, b.player_id, b.currency, b.amount, b.placement_request_id, b.terminal_request_id
+                from predictu_dispatch.bet b
+               where c.request_id is null and b.operator_id = run.operator_id and b.placement_request_id = named.request_id
+              offset 0) b on true
     ),
-    -- With the bet; for a delivered rollback with the debit.
     known as (
-        select p.request_id, p.method, p.bet_id, p.state, p.reason, p.effect, p.attempts, p.budget_from, p.amount_format,
-               p.created_at, p.finished_at, p.operator_transaction_id, p.money, p.is_final_in_period,
-               not p.is_final_in_period as is_under_way, true as is_callback,
-               false as is_adopted, b.state as bet_state, b.player_id as bet_player_id, b.currency as bet_currency,
-               b.amount as bet_amount, b.placement_request_id, b.terminal_request_id
+        select p.request_id, p.method, p.bet_id, p.state, p.reason, p.effect, p.attempts, p.budget_from, p.created_at,
+               p.finished_at, p.money, p.is_final, not p.is_final as is_under_way, true as is_callback, false as is_adopted,
+               b.state as bet_state, b.player_id as bet_player_id, b.currency as bet_currency, b.amount as bet_amount,
+               b.placement_request_id, b.terminal_request_id
           from period_callback p
          cross join lateral (
              select b.state, b.player_id, b.currency, b.amount, b.placement_request_id, b.terminal_request_id
                from predictu_dispatch.bet b
               where b.operator_id = run.operator_id and b.bet_id = p.bet_id offset 0) b
         union all
-        select o.request_id, coalesce(o.method, case when b.bet_id is not null then 'BET_MAKE' end),
-               coalesce(o.bet_id, b.bet_id), o.state, o.reason, o.effect, null, null, null, o.created_at, o.finished_at,
-               o.operator_transaction_id, o.money, false, false, o.is_callback, b.bet_id is not null and not o.is_callback,
-               b.state, b.player_id, b.currency, b.amount, b.placement_request_id, b.terminal_request_id
+        select o.request_id, o.method, o.bet_id, o.state, o.reason, o.effect, null, null, o.created_at, o.finished_at, o.money,
+               false, false, o.is_callback, o.is_adopted, o.bet_state, o.bet_player_id, o.bet_currency, o.bet_amount,
+               o.placement_request_id, o.terminal_request_id
           from other o
-          left join lateral (
-              select b.bet_id, b.state, b.player_id, b.currency, b.amount, b.placement_request_id, b.terminal_request_id
-                from predictu_dispatch.bet b
-               where o.is_callback and b.operator_id = run.operator_id and b.bet_id = o.bet_id
-              union all
-              select b.bet_id, b.state, b.player_id, b.currency, b.amount, b.placement_request_id, b.terminal_request_id
-                from predictu_dispatch.bet b
-               where not o.is_callback and b.operator_id = run.operator_id and b.placement_request_id = o.request_id
-              offset 0) b on true
     ),
     valued as (
         select k.*, d.state as debit_state, d.finished_at as debit_finished_at,
@@ -1803,17 +1817,13 @@ begin
               select c.state, c.effect, c.finished_at from predictu_dispatch.callback c
                where k.method = 'BET_ROLLBACK' and k.state = 'delivered'
                  and c.operator_id = run.operator_id and c.request_id = k.placement_request_id offset 0) d on true
+        offset 0
     ),
-    judged as materialized (
-        select l.*, case when l.is_in_ledger and l.is_final_in_period then coalesce(l.amount, 0) else 0 end as ours,
-               l.is_callback and (
-                   l.is_final_in_period and (l.is_in_ledger or l.effect = 'unknown'
-                                             or l.state = 'delivered' and l.method = 'BET_ROLLBACK')
-                   or l.is_under_way) as is_our_row,
-               run.first_day - 1 + width_bucket(l.finished_at, run.day_edges) as day
-          from (select v.*,
+    judged as (
+        select v.*,
                coalesce(v.state = 'delivered' and v.reason is distinct from 'nothing_to_reverse' and (v.amount <> 0) is not false
                         and (v.method <> 'BET_ROLLBACK' or v.is_debit_confirmed), false) as is_in_ledger,
+               run.first_day - 1 + width_bucket(v.finished_at, run.day_edges) as day,
                case when v.is_adopted then 'unknown' when not v.is_callback then 'no_callback'
                     when v.state not in ('delivered', 'rejected', 'exhausted', 'cancelled') then 'pending'
                     when v.state = 'delivered' and v.method = 'BET_ROLLBACK' and v.reason = 'nothing_to_reverse' then 'rejected'
@@ -1821,47 +1831,15 @@ begin
                     when v.state = 'delivered' then 'confirmed'
                     when v.effect <> 'none' then 'unknown'
                     when v.state = 'rejected' then 'rejected' else 'never_sent' end as knowledge
-          from valued v) l
-    ),
-    -- All deciding attempts of the callbacks that became final in the period.
-    deciding as (
-        select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.has_body, a.sent from audited a
-        union all
-        select p.request_id, a.method, a.attempt, a.verdict, a.started_at, a.has_body, a.sent
-          from period_callback p
-         cross join lateral (
-             select a.method, a.attempt, a.verdict, a.started_at, a.request_body is not null as has_body,
-                    predictu_dispatch.body_money(a.request_body) as sent
-               from predictu_dispatch.attempt_record a
-              where a.operator_id = run.operator_id and a.request_id = p.request_id and a.verdict <> 'late'
-                and a.started_at >= p.created_at - interval '1 day' and a.started_at < period_from - clock_margin
-             offset 0) a
-         where p.is_final_in_period and p.created_at < period_from
-    ),
-    attempt_facts as materialized (
-        select p.request_id, count(*) as decided, count(distinct a.attempt) as numbers, max(a.attempt) as newest,
-               count(*) filter (where a.verdict = 'delivered') as delivered, min(a.started_at) as first_started_at,
-               max(a.attempt * 4 + case a.verdict when 'delivered' then 3 when 'rejected' then 2 else 1 end) % 4 as last_verdict,
-               bool_or(a.method <> p.method
-                       or a.has_body and (
-                           a.sent is null or a.sent[1] is distinct from p.method
-                           or a.sent[2] is distinct from p.money[1] or a.sent[3] is distinct from p.money[2]
-                           or a.sent[4]::numeric * case p.amount_format when 'decimal' then 10::numeric ^ u.minor_digits else 1 end
-                              is distinct from p.money[3]::numeric
-                           or a.sent[5] is distinct from p.bet_id)) as is_sent_otherwise
-          from deciding a
-          join period_callback p on p.request_id = a.request_id and p.is_final_in_period
-          left join predictu_dispatch.currency u on u.currency = p.money[2]
-         group by p.request_id
+          from valued v
+        offset 0
     ),
     -- Lines without a callback, and the ends of the bets that they name.
     unmatched as materialized (
-        select t.*
-          from target t where t.target_id is null
+        select t.* from target t where t.target_id is null
         union all
-        select t.*
-          from target t
-          join judged j on j.request_id = t.target_id and j.knowledge = 'no_callback'
+        select t.* from target t
+          join (select o.request_id from other o where not o.is_callback and not o.is_adopted) o on o.request_id = t.target_id
     ),
     unmatched_end as materialized (
         select u.source, u.line, u.target_id, u.booked_at, u.method, u.bet_id
@@ -1896,37 +1874,39 @@ begin
     credited_bet as materialized (
         select distinct t.bet_id from target t
          where not t.is_debit and t.bet_id is not null
-           and exists (select from judged j
-                        where j.method = 'BET_MAKE' and j.bet_state = 'open' and j.created_at < old_before)
+           and (exists (select from period_callback p where p.method = 'BET_MAKE' and p.created_at < old_before)
+                or exists (select from other o where o.method = 'BET_MAKE' and o.created_at < old_before))
     ),
     -- One row for each item. One without request_id is a line by itself.
     item as materialized (
-        select j.request_id, null::integer as source, null::bigint as line, j.placement_request_id,
-               'request:' || j.request_id as key, j.is_callback::integer as rows_ours, coalesce(f.lines, 0) as rows_theirs,
-               j.method, j.bet_id, coalesce(j.player_id, f.player_id) as player_id, j.operator_transaction_id,
+        select j.request_id, null::integer as source, null::bigint as line,
+               case when j.method = 'BET_ROLLBACK' then j.placement_request_id end as placement_request_id,
+               j.is_callback::integer as rows_ours, coalesce(f.lines, 0) as rows_theirs,
                coalesce(j.currency, f.currency, s.currency, 'XXX') as currency,
                greatest(run.first_day, least(run.last_day, case
-                   when j.is_final_in_period then j.day else coalesce(f.day_in_period, j.day, f.day, run.first_day) end)) as day,
-               j.finished_at as confirmed_at, coalesce(j.finished_at, f.booked_at, j.created_at) as at, j.bet_amount,
-               j.ours, j.day as ours_day, f.currency as theirs_currency, f.day_in_period as theirs_day,
-               case when f.lines = 1 then f.theirs end as theirs,
-               j.is_our_row, j.is_in_ledger and j.is_final_in_period as is_in_ledger,
+                   when j.is_final then j.day else coalesce(f.day_in_period, j.day, f.day, run.first_day) end)) as day,
+               coalesce(j.finished_at, f.booked_at, j.created_at) as at, j.bet_amount,
+               case when j.is_in_ledger and j.is_final then coalesce(j.amount, 0) else 0 end as ours, j.day as ours_day,
+               f.currency as theirs_currency, f.day_in_period as theirs_day,
+               case when f.lines = 1 and f.lines_in_period = 1 then f.amount else 0 end as theirs,
+               case when f.lines = 1 then f.source end as at_source, case when f.lines = 1 then f.line end as at_line,
+               j.is_in_ledger and j.is_final as is_in_ledger,
                predictu_dispatch.difference_class(
                    true,
-                   j.is_final_in_period or s.request_id is not null or coalesce(f.lines_in_period > 0, false)
+                   j.is_final or s.request_id is not null or coalesce(f.lines_in_period > 0, false)
                        or j.knowledge = 'pending' and j.created_at >= period_from and j.created_at < period_until,
-                   s.request_id is not null or j.is_final_in_period and (
+                   s.request_id is not null or j.is_final and (
                        j.money is null
-                       or coalesce(a.decided, 0) <> j.attempts or coalesce(a.numbers, 0) <> j.attempts
-                       or coalesce(a.newest, 0) <> j.attempts or coalesce(a.is_sent_otherwise, false)
+                       or coalesce(a.decided, 0) <> j.attempts or coalesce(a.newest, 0) <> j.attempts
+                       or twice.request_id is not null or coalesce(a.is_sent_otherwise, false)
                        or coalesce(a.delivered, 0) <> (j.state = 'delivered')::integer
                        or j.attempts > j.budget_from
                           and a.last_verdict <> case j.state when 'delivered' then 3 when 'rejected' then 2 else 1 end
                        or j.state = 'delivered' and j.effect <> 'applied' and j.reason is distinct from 'nothing_to_reverse'
                        or j.method = 'BET_MAKE'
                           and (j.placement_request_id <> j.request_id or j.money[1] is distinct from j.bet_player_id
-                               or j.money[2] is distinct from j.bet_currency or j.money[3]::bigint is distinct from j.bet_amount)
-                       or j.method in ('BET_REFUND', 'BET_ROLLBACK') and j.money[3]::bigint is distinct from j.bet_amount
+                               or j.money[2] is distinct from j.bet_currency or j.amount is distinct from -j.bet_amount)
+                       or j.method in ('BET_REFUND', 'BET_ROLLBACK') and j.amount is distinct from j.bet_amount
                        or j.method <> 'BET_MAKE' and j.state = 'delivered'
                           and (j.terminal_request_id is distinct from j.request_id or j.bet_state <> 'closed')),
                    j.knowledge, coalesce(f.lines, 0),
@@ -1947,64 +1927,75 @@ begin
                    j.knowledge = 'confirmed' and j.method = 'BET_MAKE' and f.lines is not null and j.bet_state = 'open'
                        and j.created_at < old_before and credited.bet_id is null,
                    not (j.knowledge = 'confirmed' and j.is_in_ledger and coalesce(f.lines = 1 and f.day <> j.day, false))
-               ) as class
+               ) as class,
+               j.is_callback and (j.is_final and (j.is_in_ledger or j.effect = 'unknown'
+                                                  or j.state = 'delivered' and j.method = 'BET_ROLLBACK')
+                                  or j.is_under_way) as is_our_row
           from judged j
           left join line_facts f on f.target_id = j.request_id
-          left join line_facts d
+          left join (select f.target_id, f.lines from line_facts f) d
             on d.target_id = case when j.method = 'BET_ROLLBACK' and j.state = 'delivered' then j.placement_request_id end
           left join attempt_facts a on a.request_id = j.request_id
+          left join repeated_attempt twice on twice.request_id = j.request_id
           left join stray s on s.request_id = j.request_id
           left join (select e.target_id, max(e.other_end) as other_end from other_end e
                       where e.target_id is not null group by e.target_id) e on e.target_id = j.request_id
           left join credited_bet credited on credited.bet_id = j.bet_id
         union all
-        select null, u.source, u.line, null,
-               case when u.transaction_id is not null then 'transaction:' || u.transaction_id
-                    when u.bet_id is not null
-                        then format('bet:%s/%s', u.bet_id, coalesce(u.method, case when u.is_debit then 'debit' else 'credit' end))
-                    else format('line:%s/%s', u.source, u.line) end,
-               0, 1, u.method, u.bet_id, u.player_id, u.transaction_id, u.currency,
-               greatest(run.first_day, least(run.last_day, u.day)), null, u.booked_at, null, 0, null, u.currency, u.day,
-               case when u.is_in_period then u.amount end, false, false,
+        select null, u.source, u.line, null, 0, 1, u.currency, greatest(run.first_day, least(run.last_day, u.day)), u.booked_at,
+               null, 0, null, u.currency, u.day, case when u.is_in_period then u.amount else 0 end, u.source, u.line, false,
                predictu_dispatch.difference_class(true, u.is_in_period, false, 'no_callback', 1, false, true, true, true, false,
-                                                  coalesce(e.other_end, 'none'), false, true)
+                                                  coalesce(e.other_end, 'none'), false, true), false
           from unmatched u
           left join other_end e on e.source = u.source and e.line = u.line
          where u.target_id is null
     ),
-    kept as materialized (
-        select row_number() over () as item_no, i.*
-          from item i where i.rows_theirs > 0 or i.is_our_row or i.class = 'ours'
-    ),
     -- A standing debit is a part of its rollback's item, unless it has a difference of its own.
     merged as materialized (
-        select r.item_no as into_no, d.item_no as from_no, r.currency, r.day
-          from kept r
-          join kept d on d.request_id = r.placement_request_id
-         where r.class = 'debit_standing' and predictu_dispatch.difference_kind(d.class) in ('agreed', 'counted')
+        select d.request_id, r.request_id as into_id, r.currency, r.day
+          from (select i.request_id, i.placement_request_id, i.currency, i.day from item i where i.class = 'debit_standing') r
+          join item d on d.request_id = r.placement_request_id
+         where predictu_dispatch.difference_kind(d.class) in ('agreed', 'counted')
+           and (d.rows_theirs > 0 or d.is_our_row)
+    ),
+    -- Nearly all items are agreed: they are only added up.
+    agreed as materialized (
+        select i.currency, i.day, i.ours_day, i.theirs_currency, i.theirs_day, count(*) as items,
+               sum(i.rows_ours) as rows_ours, sum(i.rows_theirs) as rows_theirs, sum(i.ours) as ours, sum(i.theirs) as theirs,
+               count(*) filter (where i.is_in_ledger) as in_ledger
+          from item i
+         where i.class = 'agreed' and (i.rows_theirs > 0 or i.is_our_row)
+           and not exists (select from merged m where m.request_id = i.request_id)
+         group by i.currency, i.day, i.ours_day, i.theirs_currency, i.theirs_day
     ),
     placed as materialized (
-        select coalesce(m.into_no, i.item_no) as item_no, m.into_no is null as is_item, i.request_id, i.source, i.line, i.key,
-               case when m.into_no is not null then 'debit_standing' else i.class end as class, i.rows_ours, i.rows_theirs,
-               coalesce(m.currency, i.currency) as currency, coalesce(m.day, i.day) as day, i.method, i.bet_id,
-               i.player_id, i.operator_transaction_id, i.confirmed_at, i.at, i.bet_amount, i.currency as ours_currency,
-               i.ours, i.ours_day, i.theirs_currency, i.theirs_day, i.theirs
-          from kept i
-          left join merged m on m.from_no = i.item_no
+        select row_number() over () as row_no, i.*, coalesce(m.into_id, i.request_id) as into_id, m.request_id is null as is_item,
+               case when m.request_id is not null then 'debit_standing' else i.class end as final_class,
+               coalesce(m.currency, i.currency) as item_currency, coalesce(m.day, i.day) as item_day
+          from item i
+          left join merged m on m.request_id = i.request_id
+         where (i.class <> 'agreed' or m.request_id is not null) and (i.rows_theirs > 0 or i.is_our_row or i.class = 'ours')
+    ),
+    -- The rows of an item have its number.
+    numbered as materialized (
+        select coalesce(into_item.row_no, p.row_no) as item_no, p.*
+          from placed p
+          left join (select i.row_no, i.request_id from placed i where i.is_item) into_item
+            on into_item.request_id = p.into_id and not p.is_item
     ),
     posting as materialized (
-        select p.item_no, p.class, p.day as item_day, p.ours_currency as currency, p.ours_day as day,
-               p.ours::numeric as ours, 0::numeric as theirs
-          from placed p where p.ours <> 0
+        select p.item_no, p.final_class as class, p.item_day, p.currency, p.ours_day as day, p.ours::numeric as ours,
+               0::numeric as theirs
+          from numbered p where p.ours <> 0
         union all
-        select p.item_no, p.class, p.day, p.theirs_currency, p.theirs_day, 0, p.theirs
-          from placed p where p.theirs <> 0
+        select p.item_no, p.final_class, p.item_day, p.theirs_currency, p.theirs_day, 0, p.theirs
+          from numbered p where p.theirs <> 0
         union all
-        select p.item_no, p.class, p.day, t.currency, t.day, 0, sum(t.amount)
-          from placed p
-          join target t on t.target_id = p.request_id
-         where p.rows_theirs > 1 and t.is_in_period
-         group by p.item_no, p.class, p.day, t.currency, t.day
+        select p.item_no, p.final_class, p.item_day, t.currency, t.day, 0, sum(t.amount)
+          from numbered p
+          join many_line t on t.target_id = p.request_id
+         where t.is_in_period
+         group by p.item_no, p.final_class, p.item_day, t.currency, t.day
     ),
     disputed as materialized (
         select p.item_no, p.class, p.item_day, p.currency, abs(sum(p.theirs - p.ours)) as disputed
@@ -2012,16 +2003,23 @@ begin
          where predictu_dispatch.difference_kind(p.class) = 'difference' and p.class <> 'debit_standing'
          group by p.item_no, p.class, p.item_day, p.currency
         union all
-        select p.item_no, p.class, p.day, p.currency, p.bet_amount
-          from placed p where p.class = 'debit_standing' and p.is_item
+        select p.item_no, p.final_class, p.item_day, p.item_currency, p.bet_amount
+          from numbered p where p.final_class = 'debit_standing' and p.is_item
     ),
     total as materialized (
         select part.class, part.currency, part.day, sum(part.items)::bigint as items, sum(part.rows_ours)::bigint as rows_ours,
                sum(part.rows_theirs)::bigint as rows_theirs, sum(part.ours) as ours, sum(part.theirs) as theirs,
                sum(part.disputed) as disputed
-          from (select p.class, p.currency, p.day, count(*) filter (where p.is_item), sum(p.rows_ours), sum(p.rows_theirs),
-                       0::numeric, 0::numeric, 0::numeric
-                  from placed p group by p.class, p.currency, p.day
+          from (select 'agreed', a.currency, a.day, a.items, a.rows_ours, a.rows_theirs, 0::numeric, 0::numeric, 0::numeric
+                  from agreed a
+                union all
+                select 'agreed', a.currency, a.ours_day, 0, 0, 0, a.ours, 0, 0 from agreed a where a.ours <> 0
+                union all
+                select 'agreed', a.theirs_currency, a.theirs_day, 0, 0, 0, 0, a.theirs, 0 from agreed a where a.theirs <> 0
+                union all
+                select p.final_class, p.item_currency, p.item_day, count(*) filter (where p.is_item), sum(p.rows_ours),
+                       sum(p.rows_theirs), 0, 0, 0
+                  from numbered p group by p.final_class, p.item_currency, p.item_day
                 union all
                 select p.class, p.currency, p.day, 0, 0, 0, sum(p.ours), sum(p.theirs), 0
                   from posting p group by p.class, p.currency, p.day
@@ -2033,30 +2031,40 @@ begin
     ),
     listed as materialized (
         select p.*
-          from (select p.*, row_number() over (partition by p.class order by p.at, p.key collate "C", p.source, p.line) as place
-                  from placed p where p.is_item and p.class <> 'agreed') p
+          from (select p.*, row_number() over (partition by p.final_class order by p.at, p.request_id, p.source, p.line) as place
+                  from numbered p where p.is_item) p
          where p.place <= items_max
+    ),
+    listed_row as materialized (
+        select p.item_no, p.request_id, p.rows_theirs, p.at_source, p.at_line
+          from numbered p
+          join (select i.item_no from listed i) i on i.item_no = p.item_no
+         where p.rows_theirs > 0
     ),
     listed_line as (
         select l.item_no, (array_agg(l.bet_id order by l.source, l.line))[1] as bet_id,
                (array_agg(l.method order by l.source, l.line))[1] as method,
                (array_agg(l.player_id order by l.source, l.line))[1] as player_id,
                (array_agg(l.transaction_id order by l.source, l.line))[1] as transaction_id,
+               bool_and(l.is_debit) as is_debit,
                jsonb_agg(jsonb_build_object(
                    'source', l.source, 'line', l.line, 'booked_at', l.booked_at, 'transaction_id', l.transaction_id,
                    'request_id', l.request_id, 'method', l.method, 'bet_id', l.bet_id, 'player_id', l.player_id,
                    'currency', l.currency, 'amount', l.amount) order by l.source, l.line) as lines
           from (select named.*, row_number() over (partition by named.item_no order by named.source, named.line) as place
                   from (select p.item_no, t.source, t.line, t.booked_at, t.transaction_id, t.request_id, t.method, t.bet_id,
-                               t.player_id, t.currency, t.amount
-                          from placed p
-                          join target t on t.target_id = p.request_id
-                         where p.rows_theirs > 0 and p.item_no in (select i.item_no from listed i)
+                               t.player_id, t.currency, t.amount, t.is_debit
+                          from listed_row p
+                         cross join lateral (
+                             select t.* from predictu_dispatch.reconciliation_line t
+                              where t.operator_id = run.operator_id and t.run_id = run.run_id
+                                and t.source = p.at_source and t.line = p.at_line offset 0) t
                         union all
-                        select i.item_no, t.source, t.line, t.booked_at, t.transaction_id, t.request_id, t.method, t.bet_id,
-                               t.player_id, t.currency, t.amount
-                          from listed i
-                          join target t on t.source = i.source and t.line = i.line) named) l
+                        select p.item_no, t.source, t.line, t.booked_at, t.transaction_id, t.request_id, t.method, t.bet_id,
+                               t.player_id, t.currency, t.amount, t.is_debit
+                          from listed_row p
+                          join many_line t on t.target_id = p.request_id
+                         where p.rows_theirs > 1) named) l
          where l.place <= lines_max
          group by l.item_no
     ),
@@ -2064,20 +2072,38 @@ begin
         select p.item_no, jsonb_agg(jsonb_build_object('currency', p.currency, 'day', p.day, 'ours', p.ours, 'theirs', p.theirs)
                                     order by p.currency collate "C", p.day) as amounts
           from (select p.item_no, p.currency, p.day, sum(p.ours) as ours, sum(p.theirs) as theirs
-                  from posting p where p.item_no in (select i.item_no from listed i)
-                 group by p.item_no, p.currency, p.day) p
+                  from posting p group by p.item_no, p.currency, p.day) p
          group by p.item_no
     ),
     described as (
-        select i.*, coalesce(a.amounts, '[]') as amounts, coalesce(l.lines, '[]') as lines, l.bet_id as line_bet_id,
-               l.method as line_method, l.player_id as line_player_id, l.transaction_id as line_transaction_id,
-               coalesce(d.disputed, 0) as disputed,
-               -- Lines of other files may have the same key and amounts.
-               row_number() over (partition by i.class, i.key, a.amounts order by i.source, i.line) as copy
+        select i.item_no, i.request_id, i.source, i.line, i.final_class as class, i.item_currency as currency,
+               i.item_day as day, coalesce(a.amounts, '[]') as amounts, coalesce(l.lines, '[]') as lines,
+               coalesce(d.disputed, 0) as disputed, c.finished_at as confirmed_at,
+               coalesce(c.method, case when b.bet_id is not null then 'BET_MAKE' end, l.method) as method,
+               coalesce(c.bet_id, b.bet_id, l.bet_id) as bet_id, coalesce(c.player_id, b.player_id, l.player_id) as player_id,
+               coalesce(c.operator_transaction_id, l.transaction_id) as transaction_id,
+               case when i.request_id is not null then 'request:' || i.request_id
+                    when l.transaction_id is not null then 'transaction:' || l.transaction_id
+                    when l.bet_id is not null
+                        then format('bet:%s/%s', l.bet_id, coalesce(l.method, case when l.is_debit then 'debit' else 'credit' end))
+                    else format('line:%s/%s', i.source, i.line) end as key
           from listed i
           left join listed_line l on l.item_no = i.item_no
           left join listed_amounts a on a.item_no = i.item_no
-          left join disputed d on d.item_no = i.item_no and d.currency = i.currency
+          left join disputed d on d.item_no = i.item_no and d.currency = i.item_currency
+          left join lateral (
+              select c.method, c.bet_id, c.finished_at, c.operator_transaction_id,
+                     (predictu_dispatch.params_money(c.params))[1] as player_id
+                from predictu_dispatch.callback c
+               where c.operator_id = run.operator_id and c.request_id = i.request_id and c.bet_id is not null
+              offset 0) c on true
+          left join lateral (
+              select b.bet_id, b.player_id from predictu_dispatch.bet b
+               where b.operator_id = run.operator_id and b.bet_id = c.bet_id
+              union all
+              select b.bet_id, b.player_id from predictu_dispatch.bet b
+               where c.method is null and b.operator_id = run.operator_id and b.placement_request_id = i.request_id
+              offset 0) b on true
     ),
     stored_totals as (
         insert into predictu_dispatch.reconciliation_total
@@ -2091,37 +2117,48 @@ begin
             (operator_id, run_id, item_id, key, class, request_id, method, bet_id, player_id, transaction_id, currency, day,
              confirmed_at, amounts, lines, disputed)
         select run.operator_id, run.run_id,
-               encode(substr(sha256(convert_to(jsonb_build_array(run.operator_id, d.key, d.class, d.amounts, d.copy)::text,
-                                               'UTF8')), 1, 16), 'hex')::uuid,
-               d.key, d.class, d.request_id, coalesce(d.method, d.line_method), coalesce(d.bet_id, d.line_bet_id),
-               coalesce(d.player_id, d.line_player_id), coalesce(d.operator_transaction_id, d.line_transaction_id),
-               d.currency, d.day, d.confirmed_at, d.amounts, d.lines, d.disputed
+               encode(substr(sha256(convert_to(jsonb_build_array(
+                   run.operator_id, d.key, d.class, d.amounts,
+                   -- Lines of other files may have the same key and amounts.
+                   row_number() over (partition by d.class, d.key, d.amounts order by d.source, d.line))::text,
+                   'UTF8')), 1, 16), 'hex')::uuid,
+               d.key, d.class, d.request_id, d.method, d.bet_id, d.player_id, d.transaction_id, d.currency, d.day,
+               d.confirmed_at, d.amounts, d.lines, d.disputed
           from described d
     ),
     -- Read from `ledger` and from the lines, not from the items.
     checked as materialized (
-        select sum.currency, sum.day, sum(sum.ours) as ours, sum(sum.theirs) as theirs, sum(sum.rows_ours) as rows_ours
+        select part.currency, part.day, sum(part.ours) as ours, sum(part.theirs) as theirs, sum(part.in_ledger) as in_ledger,
+               sum(part.lines) as lines
           from (select l.currency, run.first_day - 1 + width_bucket(l.confirmed_at, run.day_edges),
                        sum(case l.direction when 'debit' then -coalesce(l.amount, 0) else coalesce(l.amount, 0) end),
-                       0::numeric, count(*)
+                       0::numeric, count(*), 0
                   from predictu_dispatch.ledger l
                  where l.operator_id = run.operator_id and l.confirmed_at >= period_from and l.confirmed_at < period_until
                  group by 1, 2
                 union all
-                select l.currency, l.day, 0, sum(l.amount), 0 from line l where l.is_in_period group by 1, 2
-               ) sum (currency, day, ours, theirs, rows_ours)
-         group by sum.currency, sum.day
+                select l.currency, l.day, 0,
+                       coalesce(sum(l.amount) filter (where l.booked_at >= period_from and l.booked_at < period_until), 0),
+                       0, count(*)
+                  from predictu_dispatch.reconciliation_line l
+                 where l.operator_id = run.operator_id and l.run_id = run.run_id
+                 group by 1, 2
+               ) part (currency, day, ours, theirs, in_ledger, lines)
+         group by part.currency, part.day
     )
     select (select sum(t.rows_ours)::bigint from total t), (select sum(t.rows_theirs)::bigint from total t),
            (select coalesce(jsonb_agg(jsonb_build_object('currency', c.currency, 'day', c.day, 'ours', c.ours, 'theirs', c.theirs)
-                                      order by c.currency collate "C", c.day), '[]') from checked c),
+                                      order by c.currency collate "C", c.day), '[]')
+              from checked c where c.ours <> 0 or c.theirs <> 0),
            not exists (
                select from (select t.currency, t.day, sum(t.ours) as ours, sum(t.theirs) as theirs
                               from total t group by t.currency, t.day) t
                  full join checked c on c.currency = t.currency and c.day = t.day
                 where coalesce(t.ours, 0) <> coalesce(c.ours, 0) or coalesce(t.theirs, 0) <> coalesce(c.theirs, 0))
-           and (select count(*) from line) = coalesce((select sum(t.rows_theirs) from total t), 0)
-           and coalesce((select sum(c.rows_ours) from checked c), 0) = (select count(*) from kept k where k.is_in_ledger);
+           and coalesce((select sum(c.lines) from checked c), 0) = coalesce((select sum(t.rows_theirs) from total t), 0)
+           and coalesce((select sum(c.in_ledger) from checked c), 0)
+               = coalesce((select sum(a.in_ledger) from agreed a), 0)
+                 + (select count(*) from placed p where p.is_in_ledger);
 end $$;
 
 CREATE FUNCTION predictu_dispatch.commit_durably() RETURNS void
@@ -4187,6 +4224,36 @@ begin
           from predictu_dispatch.maintenance_chore m where m.chore = 'reconciliation';
 end $$;
 
+CREATE FUNCTION predictu_dispatch.reconciliation_targets(operator_id text, run_id uuid, period_from timestamp with time zone, period_until timestamp with time zone) RETURNS TABLE(source integer, line bigint, booked_at timestamp with time zone, day date, transaction_id text, request_id uuid, method text, bet_id text, player_id text, currency text, amount bigint, is_debit boolean, is_in_period boolean, target_id uuid)
+    LANGUAGE sql STABLE ROWS 1e+06
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+    select l.source, l.line, l.booked_at, l.day, l.transaction_id, l.request_id, l.method, l.bet_id, l.player_id, l.currency,
+           l.amount, l.is_debit,
+           l.booked_at >= reconciliation_targets.period_from and l.booked_at < reconciliation_targets.period_until,
+           coalesce(l.request_id, by_transaction.request_id, by_bet.request_id)
+      from predictu_dispatch.reconciliation_line l
+      left join lateral (
+          select (array_agg(c.request_id))[1] as request_id
+            from (select c.request_id from predictu_dispatch.callback c
+                   where l.request_id is null and l.transaction_id is not null
+                     and c.operator_id = l.operator_id and c.operator_transaction_id = l.transaction_id
+                     and c.bet_id is not null
+                     and (c.method = l.method or l.method is null and (c.method = 'BET_MAKE') = l.is_debit)
+                   limit 2) c
+          having count(*) = 1 offset 0) by_transaction on true
+      left join lateral (
+          select case when l.is_debit then b.placement_request_id
+                      else (select t.request_id from predictu_dispatch.callback t
+                             where t.operator_id = l.operator_id and t.request_id = b.terminal_request_id
+                               and (l.method is null or t.method = l.method)) end as request_id
+            from predictu_dispatch.bet b
+           where l.request_id is null and by_transaction.request_id is null
+             and b.operator_id = l.operator_id and b.bet_id = l.bet_id offset 0) by_bet on true
+     where l.operator_id = reconciliation_targets.operator_id and l.run_id = reconciliation_targets.run_id;
+$$;
+
 CREATE FUNCTION predictu_dispatch.record_intervention(action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamp with time zone) RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5612,8 +5679,8 @@ CREATE VIEW predictu_dispatch.ledger AS
  SELECT c.operator_id,
     c.request_id,
     c.bet_id,
-    COALESCE(sent.money[1], b.player_id) AS player_id,
-    COALESCE(sent.money[2], b.currency) AS currency,
+    COALESCE(read.money[1], b.player_id) AS player_id,
+    COALESCE(read.money[2], b.currency) AS currency,
         CASE c.method
             WHEN 'BET_MAKE'::text THEN 'debit'::text
             ELSE 'credit'::text
@@ -5622,22 +5689,22 @@ CREATE VIEW predictu_dispatch.ledger AS
     c.method,
     c.finished_at AS confirmed_at,
     c.operator_transaction_id
-   FROM ((predictu_dispatch.callback c
-     CROSS JOIN LATERAL ( SELECT b_1.player_id,
+   FROM (((predictu_dispatch.callback c
+     CROSS JOIN LATERAL ( SELECT predictu_dispatch.params_money(c.params) AS money
+         OFFSET 0) read)
+     LEFT JOIN LATERAL ( SELECT b_1.player_id,
             b_1.currency,
             b_1.amount,
             b_1.placement_request_id
            FROM predictu_dispatch.bet b_1
-          WHERE ((b_1.operator_id = c.operator_id) AND (b_1.bet_id = c.bet_id))
-         OFFSET 0) b)
-     CROSS JOIN LATERAL ( SELECT read.money,
+          WHERE (((read.money IS NULL) OR (c.method = 'BET_ROLLBACK'::text)) AND (b_1.operator_id = c.operator_id) AND (b_1.bet_id = c.bet_id))
+         OFFSET 0) b ON (true))
+     CROSS JOIN LATERAL ( SELECT
                 CASE
                     WHEN (read.money IS NOT NULL) THEN (read.money[3])::bigint
                     WHEN (c.method = ANY (ARRAY['BET_WIN'::text, 'BET_SELL'::text])) THEN predictu_dispatch.sent_amount(c.operator_id, c.request_id)
                     ELSE b.amount
                 END AS amount
-           FROM ( SELECT predictu_dispatch.params_money(c.params) AS money
-                 OFFSET 0) read
          OFFSET 0) sent)
   WHERE ((c.state = 'delivered'::text) AND (c.bet_id IS NOT NULL) AND (c.finished_at IS NOT NULL) AND (c.method <> 'BET_LOSE'::text) AND (c.reason IS DISTINCT FROM 'nothing_to_reverse'::text) AND ((sent.amount > 0) IS NOT FALSE) AND ((c.method <> 'BET_ROLLBACK'::text) OR (NOT (EXISTS ( SELECT
            FROM predictu_dispatch.callback placement
@@ -6542,6 +6609,8 @@ GRANT ALL ON FUNCTION predictu_dispatch.readable_params(params jsonb) TO predict
 
 REVOKE ALL ON FUNCTION predictu_dispatch.reconciliation_figures(instance text) FROM PUBLIC;
 GRANT ALL ON FUNCTION predictu_dispatch.reconciliation_figures(instance text) TO predictu_dispatcher;
+
+REVOKE ALL ON FUNCTION predictu_dispatch.reconciliation_targets(operator_id text, run_id uuid, period_from timestamp with time zone, period_until timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION predictu_dispatch.record_intervention(action text, before jsonb, after jsonb, reason text, done_by text, done_at timestamp with time zone) FROM PUBLIC;
 
