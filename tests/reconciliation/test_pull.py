@@ -1,6 +1,7 @@
 """A ledger is pulled whole, or not at all with a reason."""
 
 import gzip
+import hashlib
 import os
 import ssl
 import tempfile
@@ -93,9 +94,13 @@ async def resetting(peer: Peer) -> None:
     peer.reset()
 
 
+def signature_in(head: str) -> str:
+    return head.partition("Bearer ")[2].partition("\r\n")[0].rpartition(".")[2]
+
+
 async def repeating_our_token(peer: Peer) -> None:
-    token = (await asked(peer)).partition("Bearer ")[2].partition("\r\n")[0]
-    await peer.send(f"HTTP/1.1 {token}\r\n\r\n".encode())
+    signature = signature_in(await asked(peer))
+    await peer.send(f"HTTP/1.1 {signature}\r\n\r\n".encode())
 
 
 ENDED = "the connection ended before the ledger did"
@@ -133,8 +138,7 @@ async def test_whatever_is_no_whole_ledger_is_refused_with_the_reason(case: str)
         assert why in refusal.why
         # aiohttp repeats a GET if the connection is closed without an answer.
         assert server.connections == (2 if case == "nothing" else 1)
-        head = server.requests[0]
-        signature = head.decode().partition("Bearer ")[2].partition("\r\n")[0].rpartition(".")[2]
+        signature = signature_in(server.requests[0].decode())
         assert len(signature) == 86
         assert signature not in f"{refusal}"
 
@@ -180,6 +184,9 @@ async def test_a_whole_ledger_is_read_like_a_file_and_leaves_none(
         assert isinstance(pulled, PulledLedger)
         assert os.listdir(tmp_path) == []  # noqa: PTH208 - it does not block
         assert pulled.file.name == f"{server.url}/ledger"
+        assert (
+            pulled.file.sha256 == hashlib.sha256(answer.partition(b"\r\n\r\n")[2]).hexdigest() or b"chunked" in answer
+        )
         assert "".join(line for part in pulled.file.parts() for line in part.lines()) == content.decode()
         assert (pulled.since, pulled.until) == (START - timedelta(minutes=15), END + timedelta(minutes=15))
         target = server.requests[0].split(b" ")[1].decode()
