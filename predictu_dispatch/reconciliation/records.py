@@ -57,7 +57,8 @@ def _read_csv(part: LedgerPart, settings: ReconcileSettings) -> Iterator[Record 
     try:
         for fields in reader:
             if len(fields) == width and not (part.is_cut and is_last_used):
-                yield Record(line, {ours: fields[index] for ours, index in columns})
+                record = {ours: fields[index] for ours, index in columns}
+                yield Record(line, record) if '"' not in "".join(record.values()) else _quoted(line, record, settings)
             elif fields:  # Else it is an empty line.
                 yield _fault(line, fields, header)
             line = part.record_line = reader.line_num + 2
@@ -76,6 +77,12 @@ def _fault(line: int, fields: list[str], header: _Header) -> RecordFault:
     return RecordFault(line, header.names[-1], "has no line end, so the file may be truncated within this value")
 
 
+def _quoted(line: int, record: Mapping[str, str], settings: ReconcileSettings) -> RecordFault:
+    # No id has one; it may come from a quote that is missing or not doubled.
+    ours, value = next((ours, value) for ours, value in record.items() if '"' in value)
+    return RecordFault(line, getattr(settings.columns, ours), f"{shown(value)} has a quote in it")
+
+
 def _header(line: str, part: LedgerPart, settings: ReconcileSettings) -> _Header:
     """Return the header with the delimiter under which it has all required columns."""
     if not line.strip():
@@ -86,6 +93,8 @@ def _header(line: str, part: LedgerPart, settings: ReconcileSettings) -> _Header
     header = min(headers, key=lambda one: len(_missing(one.names, settings)))
     if missing := _missing(header.names, settings):
         raise part.fault(f"has no column {', '.join(missing)}; its columns are {_shown(header.names)}")
+    if any('"' in name for name in header.names):
+        raise part.fault(f"has a quote in the name of a column: {_shown(header.names)}", line=1)
     for name, count in Counter(header.names).items():
         if name and count > 1:
             raise part.fault(f"has {count} columns {shown(name)}")

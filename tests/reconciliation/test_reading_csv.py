@@ -3,6 +3,7 @@
 import csv
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -77,6 +78,7 @@ def test_a_column_with_a_constant_may_be_missing(tmp_path: Path) -> None:
         (b"\n\n", "has no header"),
         (b"booked_at,amount,currency,bet_id,amount\n", 'has 2 columns "amount"'),
         (b'booked_at,"amount,currency,bet_id\n', "has no column"),
+        (b'booked_at,amount,currency,bet_id,note"\n', "line 1: has a quote in the name of a column"),
         (b'"booked_at,amount,currency,bet_id\n', "line 1: is no valid CSV"),
     ],
 )
@@ -187,10 +189,45 @@ def test_what_a_csv_writer_writes_is_read_back(
     quoting = quoting if line_end == "\r\n" else csv.QUOTE_ALL
     content = written(rows, delimiter=delimiter, lineterminator=line_end, quoting=quoting)
     read = in_memory(content)
-    ours = HEADER[:-1]
+    # No id has a quote, but the record beside one is read.
+    assert [isinstance(record, RecordFault) for record in read] == ['"' in "".join(fields[:-1]) for fields in rows]
     assert [{**record.fields} for record in read if isinstance(record, Record)] == [
-        dict(zip(ours, fields, strict=False)) for fields in rows
+        dict(zip(HEADER[:-1], fields, strict=False)) for fields in rows if '"' not in "".join(fields[:-1])
     ]
+
+
+@given(
+    st.lists(st.sampled_from(["", "a,b", 'say "x"', "multi\nline", "plain", '"', 'x",']), min_size=6, max_size=6),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.randoms(use_true_random=False),
+    st.integers(1, 2),
+)
+def test_wrong_quotes_never_make_another_booking_nor_hide_one(
+    notes: list[str], quoting: int, line_end: str, chance: Random, changes: int
+) -> None:
+    rows = [row(number, note=note) for number, note in enumerate(notes)]
+    content = written(rows, quoting=quoting, lineterminator=line_end)
+    bookings = in_memory(content)
+    for _ in range(changes):
+        quotes = [at for at, byte in enumerate(content) if byte == ord('"')]
+        if quotes and chance.random() < 1 / 3:
+            at = chance.choice(quotes)
+            content = content[:at] + content[at + 1 :]
+        else:
+            at = chance.randrange(len(content))
+            content = content[:at] + b'"' + content[at:]
+    with suppress(LedgerFileError):
+        read = in_memory(content)
+        found = [record for record in read if isinstance(record, Record)]
+        texts = [booking.fields for booking in bookings if isinstance(booking, Record)]
+        assert all(record.fields in texts or _is_refused(record) for record in found)
+        assert len(found) == len(bookings) or len(read) > len(found)
+
+
+def _is_refused(record: Record) -> bool:
+    settings = ReconcileSettings()
+    return isinstance(read_line(record.fields, settings, settings.days, {"EUR": 2}), LineFault)
 
 
 @given(st.binary(max_size=300), st.integers(0, 200))
