@@ -53,7 +53,10 @@ select k.request_id, k.bet_id, k.player_id, k.method, case k.method when 'BET_MA
         from predictu_dispatch.attempt t
        -- Its answer may have come just before the moment; what counts is when it was settled.
        cross join lateral (
-           select t.finished_at >= $3::timestamptz or (t.attempt = k.attempts and t.verdict = k.state) as is_under_way) u
+           select t.finished_at >= $3::timestamptz
+                  or (ended.state is null
+                      and t.attempt = coalesce((retried.before ->> 'attempts')::integer, k.attempts)
+                      and t.verdict = coalesce(retried.before ->> 'state', k.state)) as is_under_way) u
        where t.operator_id = k.operator_id and t.request_id = k.request_id and t.verdict <> 'late'
          and t.started_at >= k.created_at - interval '1 day' and t.started_at < $3::timestamptz) tried
   left join predictu_dispatch.callback reversal

@@ -29,6 +29,7 @@ from tests.chaos.report import Report
 from tests.chaos.sealing import SEALED_WITHIN_S, SealedAudit, check_logs, wait_until_sealed
 from tests.chaos.traffic import PLAYERS, Producers
 from tests.chaos.verdict import Verdict, history, judge, operator_ledger
+from tests.support.statement_books import statement_check
 
 _DRAIN_S = 120.0
 """Leases of 6 s expire, retries come every second, and thousands of callbacks may be waiting."""
@@ -131,9 +132,10 @@ async def judged(
     for operator in environment.operators:
         await operator.process.stop()
     predictu = await read_predictu(environment.postgres.dsn(DATABASE))
+    ledgers = [operator_ledger(operator.operator_id, operator.wallet, predictu) for operator in environment.operators]
     verdict = judge(
         predictu,
-        [operator_ledger(operator.operator_id, operator.wallet, predictu) for operator in environment.operators],
+        ledgers,
         opening=PLAYERS,
         acknowledged=producers.acknowledged,
         answers={operator.operator_id: operator.answers for operator in environment.operators},
@@ -156,7 +158,8 @@ async def judged(
         figures=f"{audit.entries} entries",
         faults=() if sealed_s is not None else (f"not within {SEALED_WITHIN_S:g} s",),
     )
-    return predictu, verdict._replace(checks=(*verdict.checks, in_time, *audit.checks)), audit
+    statements = await statement_check(environment.postgres.dsn(DATABASE), predictu, ledgers)
+    return predictu, verdict._replace(checks=(*verdict.checks, in_time, statements, *audit.checks)), audit
 
 
 async def drain(environment: ChaosEnvironment, producers: Producers, *, within_s: float) -> None:

@@ -33,6 +33,7 @@ from predictu_dispatch.demo.fixtures import AUDIT_KEY_FILE, GOOD, OPERATORS, PLA
 from predictu_dispatch.demo.logs import logs_check
 from predictu_dispatch.demo.paths import OBSERVED
 from predictu_dispatch.demo.runner import Result, check_demo
+from tests.support.statement_books import statement_check
 
 TIMEOUT_S = 150.0
 """Five times what a demo takes, for a machine that runs other tests at the same time."""
@@ -311,6 +312,14 @@ FORGERIES = [
 ]
 
 
+FORGED_MONEY = {
+    "a win is booked with a cent too much, in wallet and ledger alike": "BET_WIN",
+    "a debit stands without its bet": "bet-forged",
+    "a delivered win was never booked": "BET_WIN",
+}
+"""Forgeries that the comparison with the statements must notice, and a word of the fault."""
+
+
 def forged(wallet: Path, statements: str, tmp_path: Path) -> Path:
     """A copy of a wallet in which the statements ran, without the triggers that guard it."""
     copy = tmp_path / wallet.name
@@ -344,6 +353,7 @@ def test_the_proof_of_a_kept_demo_notices_every_forgery(tmp_path: Path) -> None:
         for number, forgery in enumerate(FORGERIES):
             (folder := tmp_path / str(number)).mkdir()
             copies[forgery.name] = forged(wallets[GOOD], forgery.wallet, folder)
+        the_statements_have_the_money_of_the_books(summary, ledger, operators, copies)
         act_on(summary)
         asyncio.run(the_check_of_the_logs_notices_a_change(summary))
 
@@ -356,6 +366,18 @@ def test_the_proof_of_a_kept_demo_notices_every_forgery(tmp_path: Path) -> None:
     for changed_ledger, changed_operators in every_small_change(ledger, operators):
         assert not result_of(changed_ledger, changed_operators).holds
     the_last_screen_has_the_result(summary)
+
+
+def the_statements_have_the_money_of_the_books(
+    summary: dict[str, Any], ledger: PredictuLedger, operators: list[OperatorLedger], copies: dict[str, Path]
+) -> None:
+    """They do, and forged books are noticed."""
+    compared = asyncio.run(statement_check(summary["inside"]["database"], ledger, operators))
+    assert compared.holds, compared
+    for name, words in FORGED_MONEY.items():
+        forged_operators = [read_operator(GOOD, copies[name]), *operators[1:]]
+        noticed = asyncio.run(statement_check(summary["inside"]["database"], ledger, forged_operators))
+        assert any(words in fault for fault in noticed.faults), (name, noticed)
 
 
 def the_last_screen_has_the_result(summary: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from predictu_dispatch.reconciliation.statement import Scope, read_statement
 from tests.support.harness import OPERATOR, Harness, Lease, Report, claim, enqueue, report, rollback
 from tests.support.postgres import Database
 
-STEPS = 500
+STEPS = 600
 _EFFECTS = ("none", "unknown", "applied")
 # What the rows say at the moment itself. They have no history, so this is no copy of the query.
 UNKNOWN_NOW = """
@@ -61,7 +61,7 @@ class History:
         steps: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (4, self._place),
             (4, self._end),
-            (2, self._roll_back),
+            (3, self._roll_back),
             (6, self._claim),
             (9, self._settle),
             (1, self._report_late),
@@ -157,7 +157,7 @@ class History:
         rejected = {"state": "rejected", "verdict": "rejected"}
         if method == "BET_ROLLBACK":
             nothing = {"verdict": "delivered", "state_reason": "nothing_to_reverse", "reason": "nothing_to_reverse"}
-            found += [(None, {**nothing, "state": "delivered"}), (None, {**nothing, "verdict": "retry"})]
+            found += [(None, {**nothing, "state": "delivered"}), *[(None, {**nothing, "verdict": "retry"})] * 3]
         else:
             found += [(None, {**rejected, "reason": "player_blocked", "state_reason": "player_blocked"})] * 2
             found += [("unknown", {**rejected, "reason": "unknown_status", "state_reason": "unknown_status"})]
@@ -187,6 +187,7 @@ class History:
             except asyncpg.PostgresError as error:
                 if error.sqlstate != "PD005":  # Not allowed for this callback.
                     raise
+            await self._observe()
 
     async def _expire(self) -> None:
         await self._harness.owner.execute(

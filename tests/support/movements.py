@@ -31,7 +31,8 @@ _CALLBACKS = """
          ('end-', 'BET_WIN', 'settlement', '0.5', '{"amount": 900}'::jsonb)) kind (prefix, method, lane, part, params)
      cross join lateral (select $2::timestamptz + (n + kind.part::float8) * $3::interval as at) done
 """
-_AT_ONCE = 50_000
+_AT_ONCE = 20_000
+_TIMEOUT_S = 600.0
 
 
 class Movement(NamedTuple):
@@ -80,6 +81,6 @@ async def add_many(owner: Connection, rows: int, starts_at: datetime, ends_at: d
     await owner.execute(_AS_REPLICA)
     for first in range(0, bets, _AT_ONCE):
         arguments = (OPERATOR, starts_at, step, first, min(first + _AT_ONCE, bets) - 1)
-        await owner.execute(_BETS, *arguments)
-        await owner.execute(_CALLBACKS, *arguments)
+        for statement in (_BETS, _CALLBACKS):
+            await owner.execute(statement, *arguments, timeout=_TIMEOUT_S)
     await owner.execute("reset session_replication_role")
