@@ -1,4 +1,4 @@
--- The open differences, and with $3 those that were accepted: by operator, contradictions first, then
+-- The open differences, and with $3 those that were accepted last: by operator, contradictions first, then
 -- the newest and the largest.
 -- $1 operator_id; $2 class; each null for any; $3 whether accepted ones are listed; $4 limit
 with listed as (
@@ -7,13 +7,14 @@ with listed as (
       from predictu_dispatch.reconciliation_open o
      where ($1::text is null or o.operator_id = $1) and ($2::text is null or o.class = $2)
     union all
-    -- As it was when it was accepted: its run may be gone.
-    select a.operator_id, (a.before ->> 'item_id')::uuid, a.before ->> 'class', a.before ->> 'currency',
-           (a.before ->> 'disputed')::numeric, (a.before -> 'amounts' -> 0 ->> 'day')::date, a.before ->> 'key',
+    -- As it was when it was accepted: its run may be gone. Of years of them, the newest.
+    (select a.operator_id, (a.before ->> 'item_id')::uuid, a.before ->> 'class', a.before ->> 'currency',
+           (a.before ->> 'disputed')::numeric, (a.before ->> 'day')::date, a.before ->> 'key',
            a.request_id, null, a.bet_id, null, null, true
       from predictu_dispatch.intervention a
      where $3 and a.action = 'accept' and ($1::text is null or a.operator_id = $1)
        and ($2::text is null or a.before ->> 'class' = $2)
+     order by a.done_at desc limit $4 + 1)
 )
 select l.*, c.minor_digits, said.action as said_action, said.done_by as said_by, said.done_at as said_at, said.reason as said
   from (

@@ -15,10 +15,12 @@ from predictu_dispatch.commands.advice import on_difference
 from predictu_dispatch.core.difference_classes import TABLE, Kind
 from tests.commands.test_hostile_text import HOSTILE, obeyed
 from tests.support.command_line import CommandLine, command_line_for, one_line
-from tests.support.differences import ALICE, BOB, DAY, finished_run, item, open_items
-from tests.support.harness import DISABLED, OPERATOR, Harness, delivered, retried
+from tests.support.differences import ALICE, BOB, DAY, accept, explain, finished_run, item, open_items
+from tests.support.disputes import BET, Disputes, bundle_of, content_of, proved, sealed, verified
+from tests.support.harness import DISABLED, OPERATOR, Harness, connected, delivered, retried
 from tests.support.interventions import recorded_interventions
 from tests.support.postgres import Database
+from tests.support.witnesses import LOG_VKEY
 
 BOOKED = {
     "source": 0,
@@ -107,7 +109,7 @@ async def test_the_list_has_what_is_open_with_its_money_and_what_was_said(harnes
         (("op_new",), 1, "unknown operator op_new"),
         (("--class", "agreed"), 2, "'agreed' is not one of"),
         (("--runs", "--all"), 2, "--runs lists runs"),
-        (("--limit", "1"), 0, "1 of 3 are shown; to see more: a larger --limit"),
+        (("--limit", "1"), 0, "1 are shown, and there are more; give a larger --limit"),
     ):
         given, stdout, stderr = await scene.bob.run("reconcile", "list", *arguments)
         assert (given, phrase in stdout + stderr) == (code, True), stdout + stderr
@@ -334,3 +336,28 @@ async def test_a_run_is_shown_again_and_an_accepted_difference_fails_it_no_more(
 )
 def test_every_class_of_difference_says_what_to_do(rule: Any) -> None:
     assert on_difference(rule.name).endswith((".", "}"))
+
+
+async def test_a_dispute_proves_what_was_said_about_the_bets_differences(
+    harness: Harness, disputes: Disputes, auditor: CommandLine, database: Database
+) -> None:
+    """Of a callback of ours, and of a booking that has none; the audit is intact."""
+    placement, _ = await disputes.whole_bet()
+    twice = item(f"request:{placement}", "booked_twice", request_id=placement, bet_id=BET)
+    foreign = item("transaction:t-1", "missing_here", bet_id=BET)
+    await finished_run(harness.owner, twice, foreign)
+    async with connected(database.reconciler, 1) as [alice], connected(database.second_reconciler, 1) as [bob]:
+        for one in (twice, foreign):
+            await explain(alice, one["item_id"], "ticket 7")
+        await accept(bob, twice["item_id"])
+    await sealed(database)
+    path = await bundle_of(auditor)
+    texts = [text for text in proved(verified(path)) if text.startswith("The intervention ")]
+    assert sorted(re.findall("intervention ([a-z]+) by", " ".join(texts))) == ["accept", "explain", "explain", "retry"]
+    story = one_line(content_of(path, "story.txt").decode())
+    assert f"accepted difference {twice['item_id']} (booked twice) by {BOB}" in story
+    assert story.index("Bookings in the operator's ledger without a callback of ours:") < story.index(
+        f"explained difference {foreign['item_id']} (missing here) by {ALICE}"
+    )
+    code, text, _ = await auditor.run("audit", "verify", "--key", LOG_VKEY)
+    assert code == 0, text

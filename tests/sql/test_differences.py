@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from predictu_dispatch.core.difference_classes import TABLE, Kind
+from predictu_dispatch.edge.postgres.sql_files import query
 from tests.support.differences import ALICE, BOB, DAY, accept, explain, finished_run, ids, item, open_items
 from tests.support.harness import DISABLED, OPERATOR, Connection, Harness, connected, until_blocked
 from tests.support.interventions import refusal
@@ -252,3 +253,49 @@ async def test_retention_removes_old_runs_without_open_differences_and_keeps_wha
     assert {name for name, run in runs.items() if run in left} == {"open", "held", "of an old period, but not old"}
     assert await open_items(harness.owner) == ids(still)
     assert await harness.owner.fetchval("select count(*) from predictu_dispatch.intervention") == 1
+
+
+YEARS = f"""
+    set session_replication_role = replica;
+    insert into predictu_dispatch.reconciliation_run
+        (operator_id, first_day, last_day, time_zone, day_starts, day_edges, settle_s, no_end_days, cut_at, done_by,
+         finished_at)
+    select '{OPERATOR}', day, day, 'UTC', '00:00', array[day, day + interval '1 day'], 900, 90, day, 'alice', day
+      from generate_series(timestamptz '2020-01-01', '2025-06-22', interval '1 day') as day;
+    insert into predictu_dispatch.reconciliation_item
+        (operator_id, run_id, item_id, key, class, currency, day, amounts, lines, disputed)
+    select r.operator_id, r.run_id, gen_random_uuid(), 'request:' || gen_random_uuid(), 'missing_there', 'EUR',
+           r.first_day, '[]', '[]', 1
+      from predictu_dispatch.reconciliation_run r cross join generate_series(1, 5);
+    insert into predictu_dispatch.intervention (operator_id, action, reason, done_by, before)
+    select i.operator_id, 'accept', 'paid', 'bob', jsonb_build_object('item_id', i.item_id)
+      from predictu_dispatch.reconciliation_item i;
+    set session_replication_role = origin;
+    analyze;
+"""  # noqa: S608 - of a constant
+GROWING = {"reconciliation_run", "reconciliation_item", "intervention"}
+
+
+async def test_years_of_nightly_runs_are_not_read_for_what_is_open(harness: Harness) -> None:
+    """Neither for the list and a callback's line nor for a person's action."""
+    await harness.owner.execute(YEARS)
+    difference = item("request:1")
+    await finished_run(harness.owner, difference)
+    for name, arguments in (
+        ("reconciliation_list", (None, None, False, 100)),
+        ("reconciliation_sums", (None, None)),
+        ("reconciliation_of_callback", (OPERATOR, uuid.uuid4(), "b1")),
+        ("reconciliation_item", (OPERATOR, difference["item_id"])),
+        ("reconciliation_history", (OPERATOR, difference["item_id"])),
+        ("reconciliation_ids", (uuid.UUID(int=0), uuid.UUID(int=1), None, 20)),
+    ):
+        plan = await harness.owner.fetchval(f"explain (format json) {query(name)}", *arguments)
+        assert GROWING & set(_scanned(json.loads(plan)[0]["Plan"])) == set(), name
+
+
+def _scanned(node: dict[str, Any]) -> Iterator[str]:
+    """The tables that are read from beginning to end."""
+    if node["Node Type"] == "Seq Scan":
+        yield node["Relation Name"]
+    for child in node.get("Plans", ()):
+        yield from _scanned(child)

@@ -86,7 +86,7 @@ def list_differences(
                 print_listed(row)
     print_line("To see one: predictu-dispatch reconcile show ID")
     if rows[0]["found"] > len(rows):
-        print_error(f"{len(rows)} of {rows[0]['found']:,} are shown; to see more: a larger --limit")
+        print_error(f"{len(rows):,} are shown, and there are more; give a larger --limit")
 
 
 async def _read(
