@@ -246,7 +246,7 @@ async def test_a_daemon_cut_from_postgres_at_every_point_finishes_by_itself(
     armed.terminate()
     assert await armed.exited() == 0
     assert passed() == sorted(POINTS)
-    # A claim whose answer the cut took away leaves a lease that nobody knows; nothing of it was sent.
+    # A claim whose answer was cut off leaves a lease that nobody knows; nothing of it was sent.
     for row in await environment.harness.owner.fetch(
         "select request_id, attempts from predictu_dispatch.callback where state = 'in_flight'"
     ):
