@@ -44,8 +44,9 @@ def reconcile() -> None:
     """Compare our records with an operator's ledger, to the cent.
 
     Each callback and each line of the ledger gets exactly one class, and the differences of all
-    classes add up. FILE is the ledger as the operator exports it; [reconcile] in the operator's
-    file says how it is written. Without FILE it is fetched from [reconcile] url.
+    classes add up. FILE is the ledger as the operator exports it, also packed with gzip or zip;
+    [reconcile] in the operator's file says how it is written. Without FILE it is pulled from
+    [reconcile] url.
 
     A run computes everything from the start: given a file that came late, it closes the differences
     that the file explains.

@@ -76,7 +76,7 @@ async def pull_ledger(
             has_begun = True
             return await _written(answer.content, file, limits, url_key)
     except _WriteError as error:
-        return LedgerRefusal(f"cannot write the temporary file: {error}")
+        return LedgerRefusal(f"cannot write the temporary file: {error}", "Set TMPDIR to a folder with room.")
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return _refusal(error, limits, has_begun=has_begun)
 
