@@ -1,7 +1,7 @@
 # Main targets: `make demo` and `make test`. Run `make lint` before a commit.
 # ARGS is passed to the command: make test ARGS='-n0 -x tests/test_imports.py'
 
-.PHONY: demo test lint bench bench-isolation evidence chaos reconcile certification newest-aiohttp clean
+.PHONY: demo test lint bench bench-isolation evidence finance chaos reconcile certification newest-aiohttp clean
 .DEFAULT_GOAL := test
 
 VENV := .venv
@@ -33,6 +33,12 @@ bench-isolation: $(STAMP)
 # What sealing costs, and 200 kills of sealers, 2,000 flipped bits. Takes five minutes; the figures need an idle machine.
 evidence: $(STAMP)
 	@$(BIN)/python -m tests.bench.evidence $(ARGS)
+
+# Reconciles a day of a million bookings, also beside a daemon, and kills it; then a statement of two
+# million. Takes half an hour and 10 GB of disk; the figures need an idle machine.
+finance: $(STAMP)
+	@$(BIN)/python -m tests.bench.reconcile $(ARGS)
+	@$(BIN)/python -m tests.bench.statement 2000000
 
 # Injects faults for two minutes and checks the money afterwards.
 chaos: $(STAMP)

@@ -37,6 +37,11 @@ def own_s() -> float:
     return sum(os.times()[:4])
 
 
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process without its children; 0 if it has ended."""
+    return sum(_of_process(pid, fields=2))
+
+
 def _of_family(pid: int) -> float:
     """CPU seconds of a process, its children, and its ended children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()

@@ -19,6 +19,7 @@ import click
 from predictu_dispatch.core.sealing import GrownLog
 from predictu_dispatch.embedded_postgres.server import EmbeddedPostgres
 from tests.bench.cpu_clock import CpuClock, own_s
+from tests.bench.findings import Figure
 from tests.support.harness import Connection, connected, know_operators
 from tests.support.postgres import Database, cloned_database, create_template, server_of
 from tests.support.sealing import TestSealer, check_logs, insert_attempts, open_sealer, terminate_sealers
@@ -32,7 +33,7 @@ CHILD = "--seal"
 
 
 class Figures:
-    """Prints each figure; remembers whether one exceeds its limit."""
+    """Prints each figure; remembers whether one misses its limit."""
 
     def __init__(self) -> None:
         self.are_good = True
@@ -41,6 +42,10 @@ class Figures:
         is_good = value <= limit
         self.are_good &= is_good
         click.echo(f"{what:<58} {value:>10.2f} {unit:<8} (at most {limit:g}){'' if is_good else '  FAILED'}")
+
+    def add(self, figure: Figure) -> None:
+        self.are_good &= figure.is_kept
+        click.echo(figure.line())
 
 
 @asynccontextmanager
