@@ -84,7 +84,7 @@ async def migrate(dsn: str, on_build: Callable[[list[str]], None] = lambda _: No
         except IndexNotBuiltError as error:
             raise SchemaError(
                 f"the schema is up to date, but an index was not built ({error}); run `predictu-dispatch migrate`"
-                " again. Daemons may run; only `find` and sealing need the index"
+                " again. Daemons may run; only `find`, `reconcile`, `statement` and sealing need the index"
             ) from error
 
 
