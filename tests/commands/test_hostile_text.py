@@ -183,8 +183,7 @@ async def test_a_statement_shows_hostile_text_on_a_terminal_also_as_csv_and_obey
         assert "\\x1b[31337m" in text
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-async def test_reconcile_shows_hostile_text_and_obeys_none(scene: Scene, database: Database, encoding: str) -> None:
+async def test_reconcile_shows_hostile_text_and_obeys_none(scene: Scene, database: Database) -> None:
     command_line_for(scene.person.folder, database.reconciler)
     scene.person.write_operator(
         OPERATOR, f'operator_id = "{OPERATOR}"\ncallback_url = "https://a.example/"\n[signing]\nkey_file = "none.pem"\n'
@@ -199,7 +198,7 @@ async def test_reconcile_shows_hostile_text_and_obeys_none(scene: Scene, databas
     days = ("--from", str(today.date() - timedelta(days=1)), "--until", str(today.date()))
     shown = ""
     for words in ((OPERATOR, *days, str(ledger), "--unreadable"), (OPERATOR, *days, str(ledger), "--json"), ("list",)):
-        code, text = await scene.on_a_terminal("reconcile", *words, encoding=encoding)
+        code, text = await scene.on_a_terminal("reconcile", *words)
         assert code == int(words != ("list",)), text
         assert obeyed(OWN_STYLES.sub("", text)) == [], text
         shown += text

@@ -91,7 +91,7 @@ and 2 more
 In flight: not final here, or booked near an edge of what was given. Give the
 files of the day before and of the day after too; lines of other days are only
 counted.
-Next: predictu-dispatch reconcile list op_abc123
+Next: predictu-dispatch reconcile list op_abc123, then reconcile show ID
 """
     )
 

@@ -69,7 +69,7 @@ owed: the operator owes it; its ledger gives players less than it confirmed
 EUR: ours -3.09 + differences -2.02 = theirs -5.11: holds
 9 rows of ours and 7 lines of theirs: each in exactly one class
 2 differences, 2.02 EUR. New since the last run: 2; closed by it: 0.
-Next: predictu-dispatch reconcile list op_abc123
+Next: predictu-dispatch reconcile list op_abc123, then reconcile show ID
 """
 
 

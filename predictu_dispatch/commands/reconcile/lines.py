@@ -183,7 +183,7 @@ def _hints(result: RunResult) -> Iterator[str]:
             " of the day after too; lines of other days are only counted."
         )
     if result.open_count or result.contradictions:
-        yield f"Next: predictu-dispatch reconcile list {result.operator_id}"
+        yield f"Next: predictu-dispatch reconcile list {result.operator_id}, then reconcile show ID"
 
 
 def as_json(result: RunResult) -> dict[str, object]:
