@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from predictu_dispatch.edge.postgres.sql_files import query
+from predictu_dispatch.edge.postgres.statement_reader import StatementReader, open_statement_reader
 from tests.support.command_line import CommandLine, command_line_for
 from tests.support.harness import OPERATOR, WAIT_S, Harness
 from tests.support.movements import Movement, add_many, add_movements
@@ -70,7 +72,9 @@ async def test_every_value_is_exact_whatever_the_ids_are(harness: Harness, finan
     assert done.stdout.count(b"\r\n") == len(rows) + 1 + sum("\r\n" in text for text in IDS) * 3
 
 
-async def test_a_long_statement_streams_in_flat_memory_and_adds_up(harness: Harness, finance: CommandLine) -> None:
+async def test_a_long_statement_streams_in_flat_memory_and_adds_up(
+    harness: Harness, database: Database, finance: CommandLine
+) -> None:
     await add_many(harness.owner, ROWS, *MAY)
     nothing = await _read(finance, words("--csv", day="2024-06-01", last="2024-06-30"))
     everything = await _read(finance, words("--csv"))
@@ -79,6 +83,19 @@ async def test_a_long_statement_streams_in_flat_memory_and_adds_up(harness: Harn
     _, found = await finance.run_json(*words())
     assert (found["total"]["rows"], found["total"]["net_for_players"]) == everything[1:]
     assert sum(day["rows"] for day in found["days"]) == ROWS
+    await harness.owner.execute("analyze predictu_dispatch.callback, predictu_dispatch.bet")
+    async with open_statement_reader(database.reconciler, application_name="test") as reader:
+        movements = await _plan(reader, "statement_movements", *MAY)
+        unknown = await _plan(reader, "statement_unknown", MAY[1] - timedelta(hours=1))
+    assert "Index Scan using callback_finished" in movements
+    assert "Sort" not in movements
+    # It reads what was final since the moment, and of the time before it only what is unknown.
+    assert "Seq Scan on callback" not in unknown
+
+
+async def _plan(reader: StatementReader, name: str, *moments: datetime) -> str:
+    rows = await reader._connection.fetch(f"explain {query(name)}", OPERATOR, "EUR", *moments)
+    return "\n".join(row[0] for row in rows)
 
 
 async def _read(finance: CommandLine, arguments: tuple[str, ...]) -> tuple[int, int, int]:

@@ -51,6 +51,8 @@ def statement_lines(statement: Statement, accounting: Accounting) -> Iterator[st
     yield from _methods(statement)
     yield ""
     yield from _unknown(statement.opening, scope, f"at the start, {_moment(scope.starts_at)}")
+    if statement.opening.rows:
+        yield ""
     yield from _unknown(statement.closing, scope, f"at the end, {_moment(scope.closes_at)}")
     yield from _apart(statement)
 
@@ -147,6 +149,7 @@ def _apart(statement: Statement) -> Iterator[str]:
         found = statement.apart[kind]
         if found.rows:
             money = _text(found.credits, statement.scope)
+            yield ""
             title = f"Not in the totals: {count(found.rows, 'rollback')} of {money}: {_APART[kind]}"
             yield from (styled(line, bold=True) for line in wrapped(title))
             notes = [f"confirmed {timestamp(row['confirmed_at'])}" for row in found.shown]

@@ -94,13 +94,13 @@ async def own_transaction(connection: Connection | PoolConnectionProxy) -> Async
             connection.terminate()
 
 
-async def begin_snapshot(connection: Connection) -> None:
-    """Begin a read-only transaction with our settings in any session.
+async def begin_snapshot(connection: Connection, **changed: str) -> None:
+    """Begin a read-only transaction with our settings, and those changed, in any session.
 
     All its statements see one moment. It ends with its connection.
     """
     await connection.transaction(isolation="repeatable_read", readonly=True).start()
-    await connection.execute(_set_local({**SETTINGS, **_since_17(connection)}))
+    await connection.execute(_set_local({**SETTINGS, **_since_17(connection), **changed}))
 
 
 def with_settings(
