@@ -1839,7 +1839,7 @@ begin
         select t.* from target t where t.target_id is null
         union all
         select t.* from target t
-          join (select o.request_id from other o where not o.is_callback and not o.is_adopted) o on o.request_id = t.target_id
+         where t.target_id in (select o.request_id from other o where not o.is_callback and not o.is_adopted)
     ),
     unmatched_end as materialized (
         select u.source, u.line, u.target_id, u.booked_at, u.method, u.bet_id
@@ -1950,15 +1950,20 @@ begin
           left join other_end e on e.source = u.source and e.line = u.line
          where u.target_id is null
     ),
+    -- Nearly all items are agreed: they are only added up. The others have a number.
+    differing as materialized (
+        select row_number() over () as item_no, i.*
+          from item i where i.class <> 'agreed' and (i.rows_theirs > 0 or i.is_our_row or i.class = 'ours')
+    ),
     -- A standing debit is a part of its rollback's item, unless it has a difference of its own.
     merged as materialized (
-        select d.request_id, r.request_id as into_id, r.currency, r.day
-          from (select i.request_id, i.placement_request_id, i.currency, i.day from item i where i.class = 'debit_standing') r
+        select r.item_no, r.currency as item_currency, r.day as item_day, d.*
+          from (select i.placement_request_id, min(i.item_no) as item_no, min(i.currency) as currency, min(i.day) as day
+                  from differing i where i.class = 'debit_standing' group by i.placement_request_id) r
           join item d on d.request_id = r.placement_request_id
          where predictu_dispatch.difference_kind(d.class) in ('agreed', 'counted')
            and (d.rows_theirs > 0 or d.is_our_row)
     ),
-    -- Nearly all items are agreed: they are only added up.
     agreed as materialized (
         select i.currency, i.day, i.ours_day, i.theirs_currency, i.theirs_day, count(*) as items,
                sum(i.rows_ours) as rows_ours, sum(i.rows_theirs) as rows_theirs, sum(i.ours) as ours, sum(i.theirs) as theirs,
@@ -1968,43 +1973,42 @@ begin
            and not exists (select from merged m where m.request_id = i.request_id)
          group by i.currency, i.day, i.ours_day, i.theirs_currency, i.theirs_day
     ),
+    -- The rows of the other items: each has one, and a second one if a standing debit is a part of it.
     placed as materialized (
-        select row_number() over () as row_no, i.*, coalesce(m.into_id, i.request_id) as into_id, m.request_id is null as is_item,
-               case when m.request_id is not null then 'debit_standing' else i.class end as final_class,
-               coalesce(m.currency, i.currency) as item_currency, coalesce(m.day, i.day) as item_day
-          from item i
-          left join merged m on m.request_id = i.request_id
-         where (i.class <> 'agreed' or m.request_id is not null) and (i.rows_theirs > 0 or i.is_our_row or i.class = 'ours')
-    ),
-    -- The rows of an item have its number.
-    numbered as materialized (
-        select coalesce(into_item.row_no, p.row_no) as item_no, p.*
-          from placed p
-          left join (select i.row_no, i.request_id from placed i where i.is_item) into_item
-            on into_item.request_id = p.into_id and not p.is_item
+        select d.item_no, true as is_item, d.class, d.currency as item_currency, d.day as item_day, d.request_id, d.source,
+               d.line, d.at_source, d.at_line, d.rows_ours, d.rows_theirs, d.at, d.bet_amount, d.currency as ours_currency,
+               d.ours, d.ours_day, d.theirs_currency, d.theirs_day, d.theirs, d.is_in_ledger
+          from differing d where not exists (select from merged m where m.request_id = d.request_id)
+        union all
+        select m.item_no, false, 'debit_standing', m.item_currency, m.item_day, m.request_id, m.source, m.line, m.at_source,
+               m.at_line, m.rows_ours, m.rows_theirs, m.at, m.bet_amount, m.currency, m.ours, m.ours_day, m.theirs_currency,
+               m.theirs_day, m.theirs, m.is_in_ledger
+          from merged m
     ),
     posting as materialized (
-        select p.item_no, p.final_class as class, p.item_day, p.currency, p.ours_day as day, p.ours::numeric as ours,
-               0::numeric as theirs
-          from numbered p where p.ours <> 0
+        select p.item_no, p.class, p.item_currency, p.item_day, p.ours_currency as currency, p.ours_day as day,
+               p.ours::numeric as ours, 0::numeric as theirs
+          from placed p where p.ours <> 0
         union all
-        select p.item_no, p.final_class, p.item_day, p.theirs_currency, p.theirs_day, 0, p.theirs
-          from numbered p where p.theirs <> 0
+        select p.item_no, p.class, p.item_currency, p.item_day, p.theirs_currency, p.theirs_day, 0, p.theirs
+          from placed p where p.theirs <> 0
         union all
-        select p.item_no, p.final_class, p.item_day, t.currency, t.day, 0, sum(t.amount)
-          from numbered p
+        select p.item_no, p.class, p.item_currency, p.item_day, t.currency, t.day, 0, sum(t.amount)
+          from (select p.request_id, min(p.item_no) as item_no, min(p.class) as class, min(p.item_currency) as item_currency,
+                       min(p.item_day) as item_day
+                  from placed p where p.rows_theirs > 1 group by p.request_id) p
           join many_line t on t.target_id = p.request_id
          where t.is_in_period
-         group by p.item_no, p.final_class, p.item_day, t.currency, t.day
+         group by p.item_no, p.class, p.item_currency, p.item_day, t.currency, t.day
     ),
     disputed as materialized (
-        select p.item_no, p.class, p.item_day, p.currency, abs(sum(p.theirs - p.ours)) as disputed
+        select p.item_no, p.class, p.item_currency, p.item_day, p.currency, abs(sum(p.theirs - p.ours)) as disputed
           from posting p
          where predictu_dispatch.difference_kind(p.class) = 'difference' and p.class <> 'debit_standing'
-         group by p.item_no, p.class, p.item_day, p.currency
+         group by p.item_no, p.class, p.item_currency, p.item_day, p.currency
         union all
-        select p.item_no, p.final_class, p.item_day, p.item_currency, p.bet_amount
-          from numbered p where p.final_class = 'debit_standing' and p.is_item
+        select p.item_no, p.class, p.item_currency, p.item_day, p.item_currency, p.bet_amount
+          from placed p where p.class = 'debit_standing' and p.is_item
     ),
     total as materialized (
         select part.class, part.currency, part.day, sum(part.items)::bigint as items, sum(part.rows_ours)::bigint as rows_ours,
@@ -2017,9 +2021,9 @@ begin
                 union all
                 select 'agreed', a.theirs_currency, a.theirs_day, 0, 0, 0, 0, a.theirs, 0 from agreed a where a.theirs <> 0
                 union all
-                select p.final_class, p.item_currency, p.item_day, count(*) filter (where p.is_item), sum(p.rows_ours),
+                select p.class, p.item_currency, p.item_day, count(*) filter (where p.is_item), sum(p.rows_ours),
                        sum(p.rows_theirs), 0, 0, 0
-                  from numbered p group by p.final_class, p.item_currency, p.item_day
+                  from placed p group by p.class, p.item_currency, p.item_day
                 union all
                 select p.class, p.currency, p.day, 0, 0, 0, sum(p.ours), sum(p.theirs), 0
                   from posting p group by p.class, p.currency, p.day
@@ -2031,15 +2035,16 @@ begin
     ),
     listed as materialized (
         select p.*
-          from (select p.*, row_number() over (partition by p.final_class order by p.at, p.request_id, p.source, p.line) as place
-                  from numbered p where p.is_item) p
+          from (select p.*, row_number() over (partition by p.class order by p.at, p.request_id, p.source, p.line) as place
+                  from placed p where p.is_item) p
          where p.place <= items_max
+         limit 20 * items_max
     ),
     listed_row as materialized (
         select p.item_no, p.request_id, p.rows_theirs, p.at_source, p.at_line
-          from numbered p
-          join (select i.item_no from listed i) i on i.item_no = p.item_no
-         where p.rows_theirs > 0
+          from placed p
+         where p.rows_theirs > 0 and p.item_no in (select i.item_no from listed i)
+         limit 40 * items_max
     ),
     listed_line as (
         select l.item_no, (array_agg(l.bet_id order by l.source, l.line))[1] as bet_id,
@@ -2062,9 +2067,9 @@ begin
                         union all
                         select p.item_no, t.source, t.line, t.booked_at, t.transaction_id, t.request_id, t.method, t.bet_id,
                                t.player_id, t.currency, t.amount, t.is_debit
-                          from listed_row p
-                          join many_line t on t.target_id = p.request_id
-                         where p.rows_theirs > 1) named) l
+                          from (select p.request_id, min(p.item_no) as item_no
+                                  from listed_row p where p.rows_theirs > 1 group by p.request_id) p
+                          join many_line t on t.target_id = p.request_id) named) l
          where l.place <= lines_max
          group by l.item_no
     ),
@@ -2072,11 +2077,18 @@ begin
         select p.item_no, jsonb_agg(jsonb_build_object('currency', p.currency, 'day', p.day, 'ours', p.ours, 'theirs', p.theirs)
                                     order by p.currency collate "C", p.day) as amounts
           from (select p.item_no, p.currency, p.day, sum(p.ours) as ours, sum(p.theirs) as theirs
-                  from posting p group by p.item_no, p.currency, p.day) p
+                  from posting p where p.item_no in (select i.item_no from listed i)
+                 group by p.item_no, p.currency, p.day) p
          group by p.item_no
     ),
+    listed_dispute as (
+        select d.item_no, sum(d.disputed) as disputed
+          from disputed d
+         where d.currency = d.item_currency and d.item_no in (select i.item_no from listed i)
+         group by d.item_no
+    ),
     described as (
-        select i.item_no, i.request_id, i.source, i.line, i.final_class as class, i.item_currency as currency,
+        select i.item_no, i.request_id, i.source, i.line, i.class, i.item_currency as currency,
                i.item_day as day, coalesce(a.amounts, '[]') as amounts, coalesce(l.lines, '[]') as lines,
                coalesce(d.disputed, 0) as disputed, c.finished_at as confirmed_at,
                coalesce(c.method, case when b.bet_id is not null then 'BET_MAKE' end, l.method) as method,
@@ -2090,7 +2102,7 @@ begin
           from listed i
           left join listed_line l on l.item_no = i.item_no
           left join listed_amounts a on a.item_no = i.item_no
-          left join disputed d on d.item_no = i.item_no and d.currency = i.item_currency
+          left join listed_dispute d on d.item_no = i.item_no
           left join lateral (
               select c.method, c.bet_id, c.finished_at, c.operator_transaction_id,
                      (predictu_dispatch.params_money(c.params))[1] as player_id
