@@ -160,7 +160,7 @@ class History:
             found += [(None, {**nothing, "state": "delivered"}), *[(None, {**nothing, "verdict": "retry"})] * 3]
         else:
             found += [(None, {**rejected, "reason": "player_blocked", "state_reason": "player_blocked"})] * 2
-            found += [("unknown", {**rejected, "reason": "unknown_status", "state_reason": "unknown_status"})]
+            found += [("unknown", {**rejected, "reason": "unknown_status", "state_reason": "unknown_status"})] * 2
         if method == "BET_MAKE":
             found += [("unknown", {**rejected, "reason": "bet_not_found", "state_reason": "bet_not_found"})]
         return found
@@ -177,7 +177,8 @@ class History:
             " where review_since is not null or (state = 'ready' and attempts > 0) order by request_id"
         )
         if found:
-            row = self._rng.choice(found)
+            in_review = [row for row in found if row["is_in_review"]]
+            row = self._rng.choice(in_review if in_review and self._rng.random() < 0.8 else found)
             action = self._rng.choice(("retry", "retry", "resolve")) if row["is_in_review"] else "abandon"
             reason = "" if action == "retry" else "'a reason', "
             try:
