@@ -111,6 +111,7 @@ class RunResult:
     is_complete: bool
     accepted: int
     """Differences of this run that two people have explained and accepted."""
+    accepted_contradictions: int
     changes: Changes | None
     """None if no earlier run covers any of these days."""
     digits: Mapping[str, int]
@@ -152,9 +153,13 @@ class RunResult:
         return sum(total.items for total in self.totals if total.kind is Kind.CONTRADICTION)
 
     @property
+    def open_contradictions(self) -> int:
+        return self.contradictions - self.accepted_contradictions
+
+    @property
     def is_settled(self) -> bool:
         """Whether nothing has to be followed up."""
-        return self.is_complete and not self.open_count and not self.contradictions and not self.format_fault
+        return self.is_complete and not self.open_count and not self.open_contradictions and not self.format_fault
 
 
 def by_currency(totals: Iterable[Total]) -> dict[str, list[Total]]:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from predictu_dispatch.core.accounting_days import AccountingDays
 from predictu_dispatch.core.database import DatabaseUnavailable, Refused
-from predictu_dispatch.core.difference_classes import TABLE, DifferenceClass, Kind
+from predictu_dispatch.core.difference_classes import DifferenceClass
 from predictu_dispatch.core.ledger_line import Ignored, LedgerLine, LineFault, read_line
 from predictu_dispatch.core.reconcile_settings import ReconcileSettings
 from predictu_dispatch.edge.postgres.reconciliation_store import ReconciliationStore, as_json
@@ -34,7 +34,6 @@ from predictu_dispatch.reconciliation.result import (
     unit_fault,
 )
 
-_DIFFERENCES: Final = [rule.name.value for rule in TABLE if rule.kind is Kind.DIFFERENCE]
 _REMOVAL_S: Final = 10.0
 
 
@@ -161,7 +160,7 @@ async def _result(
     store: ReconciliationStore, request: Request, run_id: UUID, loaded: Loaded, digits: Mapping[str, int]
 ) -> RunResult:
     key = (request.operator_id, run_id)
-    [row] = await store.fetch("reconciliation_result", *key, _DIFFERENCES)
+    [row] = await store.fetch("reconciliation_run", *key)
     totals = tuple(total_of(one) for one in await store.fetch("reconciliation_totals", *key))
     edges = request.edges()
     return RunResult(
@@ -183,6 +182,7 @@ async def _result(
         sums=tuple(sum_of(one) for one in json.loads(row["sums"])),
         is_complete=row["is_complete"],
         accepted=row["accepted"],
+        accepted_contradictions=row["accepted_contradictions"],
         changes=None if row["is_first"] else Changes(row["opened"], row["closed"]),
         digits=digits,
         format_fault=_unit_fault(request, loaded) or await _factor_fault(store, request, run_id, totals, digits),

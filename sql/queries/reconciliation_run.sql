@@ -1,17 +1,19 @@
--- A run with what its report needs. `accepted` counts its differences that people have accepted;
--- `is_first` is true if no earlier run covers one of its days.
+-- A run with what its report needs. `accepted` and `accepted_contradictions` count the differences and
+-- the contradictions that people have accepted; `is_first` is true if no earlier run covers one of its days.
 -- $1 operator_id; $2 run_id
 select r.operator_id, r.run_id, r.first_day, r.last_day, r.time_zone, r.day_starts, r.day_edges, r.cut_at,
        r.sources::text as sources, r.given_from, r.given_until, r.rows_ours, r.sums::text as sums, r.started_at, r.finished_at,
-       r.is_complete, r.opened, r.closed, r.done_by, r.database_role,
-       (select count(*) from predictu_dispatch.reconciliation_item i
-         where i.operator_id = r.operator_id and i.run_id = r.run_id
-           and predictu_dispatch.difference_kind(i.class) = 'difference'
-           and exists (select from predictu_dispatch.intervention a
-                        where a.operator_id = i.operator_id and a.action = 'accept'
-                          and a.before ->> 'item_id' = i.item_id::text)) as accepted,
+       r.is_complete, r.opened, r.closed, r.done_by, r.database_role, a.accepted, a.accepted_contradictions,
        not exists (select from predictu_dispatch.reconciliation_run e
                     where e.operator_id = r.operator_id and e.first_day <= r.last_day and e.last_day >= r.first_day
                       and e.finished_at < r.finished_at) as is_first
-  from predictu_dispatch.reconciliation_run r
+  from predictu_dispatch.reconciliation_run r,
+       lateral (select count(*) filter (where predictu_dispatch.difference_kind(i.class) = 'difference') as accepted,
+                       count(*) filter (where predictu_dispatch.difference_kind(i.class) = 'contradiction')
+                           as accepted_contradictions
+                  from predictu_dispatch.reconciliation_item i
+                 where i.operator_id = r.operator_id and i.run_id = r.run_id
+                   and exists (select from predictu_dispatch.intervention v
+                                where v.operator_id = i.operator_id and v.action = 'accept'
+                                  and v.before ->> 'item_id' = i.item_id::text)) a
  where r.operator_id = $1 and r.run_id = $2

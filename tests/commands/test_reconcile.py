@@ -52,6 +52,7 @@ RESULT = RunResult(
     sums=(DaySum("EUR", DAY, -4_000_215, -4_126_015),),
     is_complete=False,
     accepted=0,
+    accepted_contradictions=0,
     changes=Changes(2, 7),
     digits={"EUR": 2, "JPY": 0},
 )
@@ -137,6 +138,10 @@ def test_large_amounts_take_two_lines_and_yen_have_no_decimals(capsys: pytest.Ca
     assert "debit standing: 1  owed\n    ours -1,000,000,000,000,000, theirs -1,000,000,0" in text
     assert "Our own records contradict each other in 1 case: a fault of Predictu" in text
     assert "1 difference, 500 JPY." in text
+    accepted = replace(RESULT, totals=totals[1:], sums=(), is_complete=True, accepted=1, accepted_contradictions=1)
+    assert accepted.is_settled
+    assert not replace(accepted, accepted_contradictions=0).is_settled
+    assert "1 difference, 500 JPY, 1 of them accepted." in printed(capsys, accepted)
 
 
 def test_a_broken_identity_and_lost_rows_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

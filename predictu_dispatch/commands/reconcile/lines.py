@@ -138,10 +138,10 @@ def _rows_line(result: RunResult) -> str:
 def _closing(result: RunResult) -> Iterator[str]:
     if not result.format_fault:
         yield _differences_line(result)
-    if result.contradictions:
+    if result.open_contradictions:
         yield (
-            f"Our own records contradict each other in {count(result.contradictions, 'case')}: a fault of Predictu,"
-            " whatever the operator's ledger says. See PredictuRecordsContradict in deploy/runbook.md."
+            f"Our own records contradict each other in {count(result.open_contradictions, 'case')}: a fault of"
+            " Predictu, whatever the operator's ledger says. See PredictuRecordsContradict in deploy/runbook.md."
         )
     if result.lines_unreadable:
         verb = "could not be read"
@@ -182,7 +182,7 @@ def _hints(result: RunResult) -> Iterator[str]:
             "In flight: not final here, or booked near an edge of what was given. Give the files of the day before and"
             " of the day after too; lines of other days are only counted."
         )
-    if result.open_count or result.contradictions:
+    if result.open_count or result.open_contradictions:
         yield f"Next: predictu-dispatch reconcile list {result.operator_id}, then reconcile show ID"
 
 
@@ -216,7 +216,7 @@ def as_json(result: RunResult) -> dict[str, object]:
         "minor_digits": {currency: result.digits.get(currency) for currency in by_currency(result.totals)},
         "are_rows_complete": result.are_rows_complete,
         "open_differences": result.open_count,
-        "contradictions": result.contradictions,
+        "open_contradictions": result.open_contradictions,
         "changes": None if result.changes is None else result.changes._asdict(),
         "format_fault": result.format_fault or None,
         "is_complete": result.is_complete,

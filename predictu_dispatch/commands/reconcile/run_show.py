@@ -16,6 +16,7 @@ from predictu_dispatch.reconciliation.run import sum_of, total_of
 if TYPE_CHECKING:
     from predictu_dispatch.edge.postgres.database import Database
 
+_OF_THE_RESULT: Final = ("given_until", "is_complete", "accepted", "accepted_contradictions")
 _RUN_COLUMNS: Final = ("started_at", "finished_at", "done_by", "database_role")
 
 
@@ -36,7 +37,7 @@ async def read_run(db: Database, operator: str, run_id: UUID) -> Run:
     digits = await db.fetch(query("currencies"))
     same = ("operator_id", "run_id", "first_day", "last_day", "time_zone", "day_starts", "cut_at", "given_from")
     result = RunResult(
-        **{name: row[name] for name in (*same, "given_until", "is_complete", "accepted")},
+        **{name: row[name] for name in (*same, *_OF_THE_RESULT)},
         starts_at=row["day_edges"][0],
         ends_at=row["day_edges"][-1],
         sources=tuple(SourceRead(*(one[name] for name in SourceRead._fields)) for one in json.loads(row["sources"])),
