@@ -142,48 +142,47 @@ async def test_a_day_of_any_length_has_what_was_confirmed_from_its_first_moment_
     assert named == [day["day"] for day in found["days"] for _ in range(2)]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (
-            "op_none --currency EUR --from 2024-01-01 --until 2024-01-01",
-            1,
-            "unknown operator op_none; predictu-dispatch",
-        ),
-        (
-            "{op} --currency EURO --from 2024-01-01 --until 2024-01-01",
-            1,
-            "unknown currency EURO; predictu-dispatch curr",
-        ),
-        (
-            "{op} --currency EUR --from 2024-01-02 --until 2024-01-01",
-            2,
-            "--until 2024-01-01 is before --from 2024-01-02",
-        ),
-        ("{op} --currency EUR --from 2024-02-30 --until 2024-03-01", 2, "'2024-02-30' is no date such as 2026-11-21"),
-        ("{op} --currency EUR --from 0001-01-01 --until 2024-03-01", 2, "--from 0001-01-01 is not between 2000-01-01"),
-        ("{op} --currency EUR --from 2001-01-01 --until 2024-03-01", 2, "a statement covers at most 3,660 days"),
-        (
-            "{op} --currency EUR --from 2999-01-01 --until 2999-01-01",
-            2,
-            "the period begins at 2998-12-31T23:00:00Z, in the",
-        ),
-        (
-            "{op} --currency EUR --from 2024-01-01 --until 2024-01-01 --zone Malta",
-            2,
-            "'Malta' is not \"UTC\" or an IANA",
-        ),
-        ("{op} --currency EUR --from 2024-01-01 --until 2024-01-01 --csv --json", 2, "give --json or --csv, not both"),
-        ("{op} --from 2024-01-01 --until 2024-01-01", 2, "Missing option '--currency'"),
-    ],
-)
+REFUSED = [
+    (
+        "op_none --currency EUR --from 2024-01-01 --until 2024-01-01",
+        1,
+        "unknown operator op_none; predictu-dispatch",
+    ),
+    (
+        "{op} --currency EURO --from 2024-01-01 --until 2024-01-01",
+        1,
+        "unknown currency EURO; predictu-dispatch curr",
+    ),
+    (
+        "{op} --currency EUR --from 2024-01-02 --until 2024-01-01",
+        2,
+        "--until 2024-01-01 is before --from 2024-01-02",
+    ),
+    ("{op} --currency EUR --from 2024-02-30 --until 2024-03-01", 2, "'2024-02-30' is no date such as 2026-11-21"),
+    ("{op} --currency EUR --from 0001-01-01 --until 2024-03-01", 2, "--from 0001-01-01 is not between 2000-01-01"),
+    ("{op} --currency EUR --from 2001-01-01 --until 2024-03-01", 2, "a statement covers at most 3,660 days"),
+    (
+        "{op} --currency EUR --from 2999-01-01 --until 2999-01-01",
+        2,
+        "the period begins at 2998-12-31T23:00:00Z, in the",
+    ),
+    (
+        "{op} --currency EUR --from 2024-01-01 --until 2024-01-01 --zone Malta",
+        2,
+        "'Malta' is not \"UTC\" or an IANA",
+    ),
+    ("{op} --currency EUR --from 2024-01-01 --until 2024-01-01 --csv --json", 2, "give --json or --csv, not both"),
+    ("{op} --from 2024-01-01 --until 2024-01-01", 2, "Missing option '--currency'"),
+]
+"""A command line, its exit code, and its message."""
+
+
 @pytest.mark.usefixtures("harness")
-async def test_what_can_be_no_statement_is_refused(
-    finance: CommandLine, arguments: str, code: int, message: str
-) -> None:
-    found, stdout, stderr = await finance.run("statement", *arguments.format(op=OPERATOR).split())
-    assert (found, stdout) == (code, "")
-    assert message in one_line(stderr)
+async def test_what_can_be_no_statement_is_refused(finance: CommandLine) -> None:
+    for arguments, code, message in REFUSED:
+        found, stdout, stderr = await finance.run("statement", *arguments.format(op=OPERATOR).split())
+        assert (found, stdout) == (code, ""), arguments
+        assert message in one_line(stderr), arguments
 
 
 async def test_a_period_that_retention_has_touched_is_refused_and_says_where_to_begin(

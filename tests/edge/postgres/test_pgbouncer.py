@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from tests.support.circuits import enqueue_balance, failing, others, until_final
 from tests.support.command_line import command_line_for
 from tests.support.daemons import until
 from tests.support.environment import Environment, open_environment
-from tests.support.harness import OPERATOR, enqueue, placement_params, terminal_params
+from tests.support.harness import OPERATOR, Harness, enqueue, placement_params, terminal_params
+from tests.support.movements import Movement, add_movements
 from tests.support.operators import Request
 from tests.support.pgbouncer import PgBouncer, PooledFleet, find_pgbouncer
 from tests.support.postgres import Database
@@ -167,17 +169,21 @@ async def test_commands_do_their_work_through_the_pooler(
 
 
 async def test_commands_are_not_affected_by_the_previous_users_session_state(
-    database: Database, tmp_path: Path
+    harness: Harness, database: Database, tmp_path: Path
 ) -> None:
-    """Two processes, one after the other, and a pooler with a single session."""
+    """Processes one after the other, and a pooler with a single session."""
+    await add_movements(harness.owner, [Movement("BET_WIN", datetime(2024, 5, 1, tzinfo=UTC), 500, "b-1")])
     pooler = PgBouncer(database.dispatcher, sessions=1)
     pooler.start()
     try:
         desk = command_line_for(tmp_path, pooler.through(database.operations))
-        command = [sys.executable, "-m", "predictu_dispatch", "status", "--config", str(desk.config)]
-        for _ in range(2):
+        day = ("--from", "2024-05-01", "--until", "2024-05-01")
+        statement = ("statement", OPERATOR, "--currency", "EUR", *day, "--csv")
+        for arguments in (("status",), statement, statement, ("status",)):
+            command = [sys.executable, "-m", "predictu_dispatch", *arguments, "--config", str(desk.config)]
             asked = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
             assert (asked.returncode, asked.stderr) == (0, "")
+            assert (",b-1," in asked.stdout) == (arguments == statement)
     finally:
         pooler.stop()
 
