@@ -57,8 +57,8 @@ async def open_statement_reader(dsn: str, *, application_name: str) -> AsyncIter
     try:
         with translated():
             await require_schema(connection)
-            # The planner takes a long period for a short one, and would sort it instead of following
-            # the index: ten million rows on the server's disk before the first one comes.
+            # The planner takes a long period for a short one. It would sort the rows instead of
+            # following the index: ten million on the server's disk before the first one comes.
             await begin_snapshot(connection, enable_sort="off")
         yield StatementReader(connection)
     finally:
