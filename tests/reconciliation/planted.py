@@ -248,8 +248,6 @@ def main(*, seed: int, seeds: int, faults: int, seconds: float, bets_per_s: floa
     """Exit with 0 if every planted fault is found and nothing else, 1 if not."""
     score = asyncio.run(_play(seed=seed, seeds=seeds, faults=faults, seconds=seconds, bets_per_s=bets_per_s))
     click.echo("\n".join(score.lines()))
-    for fault in score.faults[:50]:
-        click.echo(fault, err=True)
     click.echo(f"{seeds} seeds, {sum(score.kinds.values()):,} planted, {len(score.faults):,} wrong")
     sys.exit(1 if score.faults else 0)
 
@@ -264,9 +262,15 @@ async def _play(*, seed: int, seeds: int, faults: int, seconds: float, bets_per_
         ) as history:
             at_once = asyncio.Semaphore(_AT_ONCE)
 
+            printed = 0
+
             async def one_seed(one: int) -> None:
+                nonlocal printed
                 async with at_once:
                     await prove(history, one, faults, folder, score)
+                while printed < len(score.faults):
+                    click.echo(score.faults[printed], err=True)
+                    printed += 1
                 planted = sum(score.kinds.values())
                 click.echo(f"seed {one}: {planted:,} planted so far, {len(score.faults):,} wrong")
 

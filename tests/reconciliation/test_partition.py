@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.reconciliation.naive_classifier import NaiveClassifier
-from tests.reconciliation.random_books import RandomBooks, random_books
+from tests.reconciliation.random_books import random_books
+from tests.reconciliation.random_rows import RandomBooks
 from tests.reconciliation.reconciled import classify
 from tests.reconciliation.results import disagreements, identity_faults, naive_result, sql_result
 from tests.support.postgres import Server, cloned_database
