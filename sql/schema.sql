@@ -1648,7 +1648,7 @@ CREATE FUNCTION predictu_dispatch.classify(run predictu_dispatch.reconciliation_
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
-    SET work_mem TO '32MB'
+    SET work_mem TO '16MB'
     SET enable_nestloop TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_sort TO 'off'

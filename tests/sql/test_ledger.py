@@ -8,7 +8,7 @@ from tests.support.postgres import Database
 
 
 async def test_the_ledger_has_each_confirmed_movement_once(harness: Harness, database: Database) -> None:
-    expected = {}
+    expected: dict[uuid.UUID, tuple[str, int, str, str | None]] = {}
     won = await harness.place("won")
     await harness.attempt(won, delivered, operator_transaction_id="tx-1")
     expected[won] = ("debit", 500, "BET_MAKE", "tx-1")

@@ -9,7 +9,7 @@
 create or replace function predictu_dispatch.classify(run predictu_dispatch.reconciliation_run)
 returns table (rows_ours bigint, rows_theirs bigint, sums jsonb, is_consistent boolean)
 language plpgsql set search_path = pg_catalog, pg_temp
-set jit = off set work_mem = '32MB' set enable_nestloop = off set enable_mergejoin = off set enable_sort = off
+set jit = off set work_mem = '16MB' set enable_nestloop = off set enable_mergejoin = off set enable_sort = off
 set max_parallel_workers_per_gather = 0 as $$
 #variable_conflict use_column
 declare
