@@ -3681,8 +3681,10 @@ begin
     update predictu_dispatch.reconciliation_item i set is_open = false
      where i.operator_id = operator_id and i.is_open
        and (i.day between run.first_day and run.last_day
-            or i.key in (select n.key from predictu_dispatch.reconciliation_item n
-                          where n.operator_id = operator_id and n.run_id = run_id));
+            or i.class in ('missing_there', 'debit_standing')
+               and i.key in (select n.key from predictu_dispatch.reconciliation_item n
+                              where n.operator_id = operator_id and n.run_id = run_id
+                                and n.class not in ('out_of_window', 'in_flight')));
     update predictu_dispatch.reconciliation_item i set is_open = true
      where i.operator_id = operator_id and i.run_id = run_id
        and predictu_dispatch.difference_kind(i.class) in ('difference', 'contradiction')

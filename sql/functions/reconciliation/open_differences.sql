@@ -1,6 +1,7 @@
 -- Opens the differences of a run whose items are complete, and closes the older ones that it
--- replaces: those of its days, and those whose key it has. An accepted difference is not opened
--- again. Writes into the run how many it opened and closed.
+-- replaces: those of its days, and those of other days that lack a booking which this run has found.
+-- Any other difference has bookings on its own days, so a run over other days does not have it all.
+-- An accepted difference is not opened again. Writes into the run how many it opened and closed.
 create or replace function predictu_dispatch.open_differences(operator_id text, run_id uuid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
@@ -18,8 +19,10 @@ begin
     update predictu_dispatch.reconciliation_item i set is_open = false
      where i.operator_id = operator_id and i.is_open
        and (i.day between run.first_day and run.last_day
-            or i.key in (select n.key from predictu_dispatch.reconciliation_item n
-                          where n.operator_id = operator_id and n.run_id = run_id));
+            or i.class in ('missing_there', 'debit_standing')
+               and i.key in (select n.key from predictu_dispatch.reconciliation_item n
+                              where n.operator_id = operator_id and n.run_id = run_id
+                                and n.class not in ('out_of_window', 'in_flight')));
     update predictu_dispatch.reconciliation_item i set is_open = true
      where i.operator_id = operator_id and i.run_id = run_id
        and predictu_dispatch.difference_kind(i.class) in ('difference', 'contradiction')

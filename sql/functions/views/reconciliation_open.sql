@@ -1,5 +1,5 @@
 -- Lists the differences that count now: those of the newest finished run that covers their day, if no
--- newer run has the same key and nobody has accepted them. New columns come last.
+-- newer run has found the booking that they lack and nobody has accepted them. New columns come last.
 create or replace view predictu_dispatch.reconciliation_open as
 select i.operator_id, i.item_id, i.run_id, i.class, i.currency, i.disputed, i.day, i.key, i.request_id, i.method, i.bet_id,
        i.player_id, i.transaction_id, i.confirmed_at, i.amounts, i.lines

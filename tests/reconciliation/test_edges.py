@@ -1,0 +1,43 @@
+"""What crosses the edges of a run: no loss disappears between two runs."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.reconciliation.test_classify import STAKE, Books
+from tests.support.harness import Connection, Harness, connected
+from tests.support.postgres import Database
+from tests.support.reconciliations import line, reconcile, today
+
+EARLIER: dict[str, Any] = {"first": today() - timedelta(days=4), "last": today() - timedelta(days=3)}
+
+
+@pytest.fixture
+def books(harness: Harness) -> Books:
+    return Books(harness)
+
+
+async def open_classes(reconciler: Connection) -> dict[str, str]:
+    """The classes of the open differences, by key."""
+    rows = await reconciler.fetch("select key, class from predictu_dispatch.reconciliation_open")
+    return {row["key"]: row["class"] for row in rows}
+
+
+async def test_a_run_over_other_days_closes_only_what_was_missing_and_is_booked_there(
+    books: Books, database: Database
+) -> None:
+    differs, twice, late = [await books.placed(name) for name in ("differs", "twice", "late")]
+    lines = [line(-STAKE + 1, differs), line(-STAKE, twice), line(-STAKE, twice, transaction_id="tx-2")]
+    expected = {f"request:{differs}": "amount_differs", f"request:{twice}": "booked_twice"}
+    async with connected(database.reconciler, 1) as [reconciler]:
+        await reconcile(reconciler, lines)
+        assert await open_classes(reconciler) == expected | {f"request:{late}": "missing_there"}
+        # The files of the days after are given, too: their lines are only counted.
+        await reconcile(reconciler, lines, **EARLIER)
+        assert await open_classes(reconciler) == expected | {f"request:{late}": "missing_there"}
+        booked_at = datetime.now(UTC) - timedelta(days=3)
+        again = [line(-STAKE, one, booked_at=booked_at, transaction_id="tx-3") for one in (late, differs, twice)]
+        found = await reconcile(reconciler, again, **EARLIER)
+        assert set(found.classes.values()) == {"day_differs"}
+        assert await open_classes(reconciler) == expected
