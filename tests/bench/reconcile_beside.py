@@ -23,6 +23,8 @@ RATIO_AT_LEAST = 0.97
 _RATE = 500.0
 """Callbacks a second at the fixed rate: a quarter of what the daemon can."""
 _WARM_UP_S, _SEGMENT_S = 3.0, 15.0
+_NICE = 19
+"""As in deploy/predictu-dispatch-reconcile@.service."""
 _ALONE = "alone"
 SIDES = (_ALONE, "reading", "classifying")
 """What the reconciliation does meanwhile."""
@@ -43,7 +45,7 @@ class Beside:
         if phase == _ALONE:
             yield
             return
-        running = await self.bench.start()
+        running = await self.bench.start(nice=_NICE)
         async with self.environment.owner(self.bench.database) as owner:
             if not await running.reached(phase, owner):
                 raise BrokenRoundError(f"the reconciliation ended before it was {phase}")

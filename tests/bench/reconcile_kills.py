@@ -14,6 +14,8 @@ from tests.bench.reconcile_runs import ReconcileBench
 
 PHASES = ("beginning", "reading", "comparing", "classifying", "ending")
 _MEANS = ("command", "session", "server")
+_WAITING = 0.5
+"""In the other cases the next run is beside what the session of the killed command still does."""
 _CODES_OF_KILLED = (-9, 3)
 _LEFT = """
     select count(*) as lines, count(*) filter (where r.finished_at is not null) as of_finished
@@ -38,7 +40,7 @@ async def kills(bench: ReconcileBench, figures: Figures, count: int, chance: ran
     for number in range(count):
         means = _MEANS[number % len(_MEANS)]
         before = {run["run_id"] for run in await bench.finished()}
-        phase, code = await _kill(bench, means, whole, chance)
+        phase, code = await _kill(bench, means, *_moment(whole, chance), waits=chance.random() < _WAITING)
         unnoticed += phase in PHASES and code not in _CODES_OF_KILLED
         hit[f"{phase}, {means}"] += 1
         again = await bench.run()
@@ -51,6 +53,8 @@ async def kills(bench: ReconcileBench, figures: Figures, count: int, chance: ran
     click.echo(f"{count} kills: {', '.join(f'{number} {what}' for what, number in sorted(hit.items()))}")
     figures.show("kills with another result afterwards", others, 0, "")
     figures.show("commands that did not report that they had been ended", unnoticed, 0, "")
+    # A server that is killed loses the lines, and a session that goes on removes them.
+    await _kill(bench, "command", "reading", whole.reading_s / 2)
     async with owner_of(bench.postgres, bench.database) as owner:
         left = await owner.fetchrow(_LEFT, OPERATOR)
         assert left is not None
@@ -69,9 +73,10 @@ def _moment(whole: Ended, chance: random.Random) -> tuple[str, float]:
     return phase, (last_s - first_s) * chance.choice((chance.random(), chance.uniform(0.9, 1.1)))
 
 
-async def _kill(bench: ReconcileBench, means: str, whole: Ended, chance: random.Random) -> tuple[str, int]:
-    """Kill a run at a random moment; the phase that was hit, and the exit code."""
-    wanted, after_s = _moment(whole, chance)
+async def _kill(
+    bench: ReconcileBench, means: str, wanted: str, after_s: float, *, waits: bool = True
+) -> tuple[str, int]:
+    """Kill a run this long after a phase begins; the phase that was hit, and the exit code."""
     running = await bench.start()
     async with owner_of(bench.postgres, bench.database) as owner:
         await running.reached(wanted, owner)
@@ -81,8 +86,7 @@ async def _kill(bench: ReconcileBench, means: str, whole: Ended, chance: random.
         match means:
             case "command":
                 await running.killed()
-                # In every other case the next run is beside what its session still does.
-                if chance.random() < 0.5:
+                if waits:
                     await running.session_gone(owner)
                 return phase, -9
             case "session":

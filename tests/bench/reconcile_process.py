@@ -25,7 +25,7 @@ _END_S: Final = 60.0
 _SESSION: Final = """
     select pid, extract(epoch from query_start)::float8 as since_s,
            case when query ~ 'finish_reconciliation' then case state when 'active' then 'classifying' else 'ending' end
-                when query ~ 'repeated_lines' then 'comparing' when query ~* '^\\s*copy' then 'reading'
+                when query ~ 'repeated_lines' then 'comparing' when query ~ 'reconciliation_line' then 'reading'
                 else 'beginning' end as phase
       from pg_stat_activity where usename = $1 and datname = current_database() order by backend_start desc limit 1
 """
