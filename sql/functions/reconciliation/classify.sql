@@ -94,7 +94,10 @@ begin
     attempt_facts as materialized (
         select a.request_id, count(*) as decided, max(a.attempt) as newest, max(a.attempt * 4 + a.verdict) % 4 as last_verdict,
                count(*) filter (where a.verdict = 3) as delivered, min(a.started_at) as first_started_at,
-               max(a.attempt) filter (where a.verdict = 3 and a.is_in_period and not a.is_final) as confirmed_attempt,
+               -- 0 if there are several: at most one of them can be the last one.
+               case when min(a.attempt) filter (where a.verdict = 3 and a.is_in_period and not a.is_final)
+                         < max(a.attempt) filter (where a.verdict = 3 and a.is_in_period and not a.is_final) then 0
+                    else max(a.attempt) filter (where a.verdict = 3 and a.is_in_period and not a.is_final) end as confirmed_attempt,
                bool_or(a.is_known) as is_known, max(a.currency) as currency, bool_or(a.is_sent_otherwise) as is_sent_otherwise
           from deciding a group by a.request_id
     ),
