@@ -1176,7 +1176,7 @@ CREATE FUNCTION predictu_dispatch.begin_reconciliation(operator_id text, first_d
 #variable_conflict use_variable
 declare
     days integer := last_day - first_day + 1;
-    cutoff timestamptz := (select max(w.cutoff) from predictu_dispatch.purge_cursor w);
+    cutoff timestamptz := (select max(h.removed_before) from predictu_dispatch.removed_history h);
     missing text := (
         select string_agg(wanted, ', ' order by wanted)
           from unnest(array['callback_finished', 'callback_of_transaction']) as wanted
@@ -3994,6 +3994,10 @@ begin
     elsif cursor.cutoff is distinct from cutoff or cursor.next_block is null then
         delete from predictu_dispatch.purge_cursor;
         insert into predictu_dispatch.purge_cursor (cutoff, next_block) values (cutoff, 0) returning * into cursor;
+        update predictu_dispatch.removed_history h set removed_before = greatest(h.removed_before, cutoff);
+        if not found then
+            insert into predictu_dispatch.removed_history (removed_before) values (cutoff);
+        end if;
     end if;
     first_tid := format('(%s,0)', cursor.next_block)::tid;
     end_tid := format('(%s,0)', cursor.next_block + blocks)::tid;
@@ -5887,6 +5891,12 @@ CREATE TABLE predictu_dispatch.reconciliation_unreadable (
     why text NOT NULL
 );
 
+CREATE TABLE predictu_dispatch.removed_history (
+    removed_before timestamp with time zone NOT NULL
+);
+
+ALTER TABLE ONLY predictu_dispatch.removed_history REPLICA IDENTITY FULL;
+
 CREATE TABLE predictu_dispatch.retention_floor (
     months integer DEFAULT 24 NOT NULL,
     CONSTRAINT retention_floor_months_check CHECK (((months >= 1) AND (months <= 1200)))
@@ -6823,8 +6833,6 @@ GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_dispatcher;
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_retention;
 GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_operations;
-GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_reconciler;
-GRANT SELECT ON TABLE predictu_dispatch.purge_cursor TO predictu_auditor;
 
 GRANT SELECT,INSERT,DELETE ON TABLE predictu_dispatch.reconciliation_line TO predictu_reconciler;
 
@@ -6843,6 +6851,11 @@ GRANT SELECT ON TABLE predictu_dispatch.reconciliation_unreadable TO predictu_re
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_unreadable TO predictu_support;
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_unreadable TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.reconciliation_unreadable TO predictu_auditor;
+
+GRANT SELECT ON TABLE predictu_dispatch.removed_history TO predictu_support;
+GRANT SELECT ON TABLE predictu_dispatch.removed_history TO predictu_operations;
+GRANT SELECT ON TABLE predictu_dispatch.removed_history TO predictu_auditor;
+GRANT SELECT ON TABLE predictu_dispatch.removed_history TO predictu_reconciler;
 
 GRANT SELECT ON TABLE predictu_dispatch.retention_floor TO predictu_operations;
 GRANT SELECT ON TABLE predictu_dispatch.retention_floor TO predictu_support;

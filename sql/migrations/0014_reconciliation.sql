@@ -15,12 +15,21 @@ exception
             hint = 'Run this as a login with CREATEROLE, then migrate again: create role predictu_reconciler nologin;';
 end $$;
 grant usage on schema predictu_dispatch to predictu_reconciler;
-grant select on predictu_dispatch.schema_migration, predictu_dispatch.purge_cursor, predictu_dispatch.operator,
-    predictu_dispatch.bet, predictu_dispatch.callback, predictu_dispatch.attempt, predictu_dispatch.intervention,
-    predictu_dispatch.currency, predictu_dispatch.request_tombstone, predictu_dispatch.bet_tombstone
+grant select on predictu_dispatch.schema_migration, predictu_dispatch.operator, predictu_dispatch.bet,
+    predictu_dispatch.callback, predictu_dispatch.attempt, predictu_dispatch.intervention, predictu_dispatch.currency, predictu_dispatch.request_tombstone, predictu_dispatch.bet_tombstone
     to predictu_reconciler;
--- A statement says from when on nothing was removed.
-grant select on predictu_dispatch.purge_cursor to predictu_auditor;
+
+-- The time before which retention may have removed callbacks; never earlier than it was. purge_cursor
+-- forgets it, if the retention period becomes longer or a legal hold is lifted. No key: it has one row.
+create table predictu_dispatch.removed_history (
+    removed_before timestamptz not null
+);
+alter table predictu_dispatch.removed_history replica identity full;
+insert into predictu_dispatch.removed_history (removed_before)
+select max(c.cutoff) from predictu_dispatch.purge_cursor c having max(c.cutoff) is not null;
+revoke all on predictu_dispatch.removed_history from public;
+grant select on predictu_dispatch.removed_history
+    to predictu_support, predictu_operations, predictu_auditor, predictu_reconciler;
 
 -- One run for one operator and a period of accounting days.
 create table predictu_dispatch.reconciliation_run (

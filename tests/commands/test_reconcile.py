@@ -231,9 +231,7 @@ async def test_what_the_database_refuses_is_exit_code_1_with_its_reason(harness:
     (ledger := cli.folder / "ledger.csv").write_text("booked_at,amount,currency,request_id\n")
     code, _, stderr = await cli.run("reconcile", "op_new", "--day", "2026-11-21", str(ledger))
     assert (code, stderr) == (1, "unknown operator op_new; predictu-dispatch status lists them\n")
-    await harness.owner.execute(
-        "insert into predictu_dispatch.purge_cursor (cutoff, next_block) values ('2026-01-01', 0)"
-    )
+    await harness.owner.execute("insert into predictu_dispatch.removed_history values ('2026-01-01')")
     code, stdout, _ = await cli.run("reconcile", OPERATOR, "--day", "2025-12-31", str(ledger), "--json")
     assert code == 1
     assert "retention has removed what ended before 2026-01-01" in stdout

@@ -188,9 +188,7 @@ async def test_what_can_be_no_statement_is_refused(finance: CommandLine) -> None
 async def test_a_period_that_retention_has_touched_is_refused_and_says_where_to_begin(
     harness: Harness, finance: CommandLine
 ) -> None:
-    await harness.owner.execute(
-        "insert into predictu_dispatch.purge_cursor (cutoff, next_block) values ('2024-10-01T00:00Z', 7)"
-    )
+    await harness.owner.execute("insert into predictu_dispatch.removed_history values ('2024-10-01T00:00Z')")
     period = ("--currency", "EUR", "--from", "2024-10-01", "--until", "2024-10-31")
     # The day begins two hours before the cutoff.
     code, stdout, stderr = await finance.run("statement", OPERATOR, *period)

@@ -533,7 +533,7 @@ async def test_a_run_that_is_refused(
     books: Books, database: Database, settings: dict[str, Any], sqlstate: str, message: str
 ) -> None:
     await books.harness.owner.execute(
-        "insert into predictu_dispatch.purge_cursor (cutoff) values (now() - interval '30 days')"
+        "insert into predictu_dispatch.removed_history values (now() - interval '30 days')"
     )
     async with connected(database.reconciler, 1) as [reconciler]:
         with pytest.raises(asyncpg.PostgresError, match=message) as raised:

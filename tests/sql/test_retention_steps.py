@@ -109,6 +109,21 @@ async def test_an_id_shared_by_a_callback_and_an_adopted_debit_stops_nothing(
     assert gone == ([(1, 1), (0, 1)] if method == "BALANCE" else [(1, 1), (1, 2)])
 
 
+async def test_what_was_removed_stays_known_if_less_is_removed_later(harness: Harness, database: Database) -> None:
+    """Statements refuse the period, also if the months are raised or a legal hold is lifted."""
+    known = "select array_agg(removed_before) from predictu_dispatch.removed_history"
+    assert await harness.owner.fetchval(known) is None
+    await run_retention(database)
+    [removed_before] = await harness.owner.fetchval(known)
+    async with connected(database.retention, 1) as [retention]:
+        await retention.execute("select predictu_dispatch.purge_finished(240, 1)")
+    assert await harness.owner.fetchval(known) == [removed_before]
+    await harness.owner.execute("insert into predictu_dispatch.legal_hold values ($1, null, 'a case')", OPERATOR)
+    await harness.owner.execute("update predictu_dispatch.legal_hold set lifted_at = now()")
+    assert not await harness.owner.fetchval("select exists (select from predictu_dispatch.purge_cursor)")
+    assert await harness.owner.fetchval(known) == [removed_before]
+
+
 class KilledError(Exception):
     pass
 

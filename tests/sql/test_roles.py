@@ -85,7 +85,14 @@ READABLE = {"callback", "attempt", "bet", "operator", "needs_review", "schema_mi
 READABLE |= {"daemon", "share"}
 READABLE |= {"intervention", "currency"}
 READABLE |= {"request_tombstone", "bet_tombstone", "purge_cursor", "reconciliation_open"}
-OF_RUNS = {"ledger", "reconciliation_run", "reconciliation_unreadable", "reconciliation_total", "reconciliation_item"}
+OF_RUNS = {
+    "ledger",
+    "removed_history",
+    "reconciliation_run",
+    "reconciliation_unreadable",
+    "reconciliation_total",
+    "reconciliation_item",
+}
 OF_THE_LOG = {"signing_key", "audit_log", "audit_position", "audit_head", "audit_tile", "audit_checkpoint"}
 OF_THE_LOG |= {"audit_cosignature", "audit_witness", "audit_removal", "audit_verification", "legal_hold"}
 OF_THE_OWNER = {"producer_scope", "retention_floor"}
@@ -96,9 +103,10 @@ MAY_READ: dict[str, set[str]] = {
     "predictu_dispatcher": READABLE,
     "predictu_operations": READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS,
     "predictu_support": READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS,
-    "predictu_auditor": (READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS) - {"daemon", "share"},
+    "predictu_auditor": (READABLE | OF_THE_OWNER | OF_THE_LOG | OF_RUNS) - {"daemon", "share", "purge_cursor"},
     "predictu_retention": {"schema_migration", "purge_cursor"},
-    "predictu_reconciler": (READABLE | OF_RUNS | {"reconciliation_line"}) - {"daemon", "share", "needs_review"},
+    "predictu_reconciler": (READABLE | OF_RUNS | {"reconciliation_line"})
+    - {"daemon", "share", "needs_review", "purge_cursor"},
 }
 MAY_WRITE = {"predictu_reconciler": {"reconciliation_line"}}
 """A run copies its lines there, and its functions remove them."""

@@ -11,7 +11,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
 declare
     days integer := last_day - first_day + 1;
-    cutoff timestamptz := (select max(w.cutoff) from predictu_dispatch.purge_cursor w);
+    cutoff timestamptz := (select max(h.removed_before) from predictu_dispatch.removed_history h);
     missing text := (
         select string_agg(wanted, ', ' order by wanted)
           from unnest(array['callback_finished', 'callback_of_transaction']) as wanted

@@ -31,6 +31,10 @@ begin
     elsif cursor.cutoff is distinct from cutoff or cursor.next_block is null then
         delete from predictu_dispatch.purge_cursor;
         insert into predictu_dispatch.purge_cursor (cutoff, next_block) values (cutoff, 0) returning * into cursor;
+        update predictu_dispatch.removed_history h set removed_before = greatest(h.removed_before, cutoff);
+        if not found then
+            insert into predictu_dispatch.removed_history (removed_before) values (cutoff);
+        end if;
     end if;
     first_tid := format('(%s,0)', cursor.next_block)::tid;
     end_tid := format('(%s,0)', cursor.next_block + blocks)::tid;

@@ -680,7 +680,14 @@ async def test_every_primary_and_unique_key_begins_with_the_operator(database: D
     of_operators |= {"audit_log", "audit_head", "audit_tile", "audit_checkpoint", "audit_cosignature", "audit_witness"}
     of_operators |= {"audit_removal", "audit_removal_draft", "audit_verification"}
     of_operators |= {f"reconciliation_{name}" for name in ("run", "line", "unreadable", "total", "item")}
-    without_key = {"schema_migration", "schema_function", "daemon", "purge_cursor", "audit_purge_cursor"}
+    without_key = {
+        "schema_migration",
+        "schema_function",
+        "daemon",
+        "purge_cursor",
+        "audit_purge_cursor",
+        "removed_history",
+    }
     without_key |= {"retention_floor", "audit_position", "legal_hold"}
     assert {row["relname"] for row in tables} == of_operators | without_key | {
         *("currency", "lock", "maintenance_chore")
