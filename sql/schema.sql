@@ -3684,6 +3684,14 @@ begin
     update predictu_dispatch.reconciliation_item i set is_open = false
      where i.operator_id = operator_id and i.is_open
        and (i.day between run.first_day and run.last_day
+            and not exists (
+                select from jsonb_to_recordset(i.lines) as l (booked_at timestamptz)
+                 where l.booked_at < run.given_from or l.booked_at > run.given_until)
+            and i.key not in (select n.key from predictu_dispatch.reconciliation_item n
+                               where n.operator_id = operator_id and n.run_id = run_id
+                                 and n.class in ('out_of_window', 'in_flight'))
+            or i.item_id in (select n.item_id from predictu_dispatch.reconciliation_item n
+                              where n.operator_id = operator_id and n.run_id = run_id)
             or i.class in ('missing_there', 'debit_standing')
                and i.key in (select n.key from predictu_dispatch.reconciliation_item n
                               where n.operator_id = operator_id and n.run_id = run_id

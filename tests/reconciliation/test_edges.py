@@ -41,3 +41,25 @@ async def test_a_run_over_other_days_closes_only_what_was_missing_and_is_booked_
         found = await reconcile(reconciler, again, **EARLIER)
         assert set(found.classes.values()) == {"day_differs"}
         assert await open_classes(reconciler) == expected
+
+
+async def test_a_run_that_was_given_less_closes_no_difference_of_its_days(books: Books, database: Database) -> None:
+    begins_at = datetime.now(UTC) - timedelta(hours=1)
+    missing, twice = [await books.placed(name) for name in ("missing", "twice")]
+    later = datetime.now(UTC)
+    both = [line(-STAKE, twice, booked_at=begins_at), line(-STAKE, twice, booked_at=later)]
+    expected = {f"request:{missing}": "missing_there", f"request:{twice}": "booked_twice"}
+    async with connected(database.reconciler, 1) as [reconciler]:
+        everything = (begins_at, later + timedelta(hours=1))
+        await reconcile(reconciler, both, given=everything)
+        assert await open_classes(reconciler) == expected
+        # The next night's run has the same day, but its ledger begins later.
+        found = await reconcile(reconciler, both[1:], given=(later, everything[1]))
+        assert found.classes == {f"request:{missing}": "in_flight"}
+        assert await open_classes(reconciler) == expected
+        # What it was given is enough to find one of them again; it is open once.
+        found = await reconcile(reconciler, both, given=(later, everything[1]))
+        assert await open_classes(reconciler) == expected
+        assert await reconciler.fetchval("select count(*) from predictu_dispatch.reconciliation_open") == len(expected)
+        await reconcile(reconciler, both[1:], given=everything)
+        assert await open_classes(reconciler) == {f"request:{missing}": "missing_there"}

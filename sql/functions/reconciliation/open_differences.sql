@@ -1,6 +1,7 @@
 -- Opens the differences of a run whose items are complete, and closes the older ones that it
--- replaces: those of its days, and those of other days that lack a booking which this run has found.
--- Any other difference has bookings on its own days, so a run over other days does not have it all.
+-- replaces: those of its days, if it was given all that they consist of, and those of other days that
+-- lack a booking which this run has found. Any other difference has bookings on its own days, so a
+-- run over other days does not have it all.
 -- An accepted difference is not opened again. Writes into the run how many it opened and closed.
 create or replace function predictu_dispatch.open_differences(operator_id text, run_id uuid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -19,6 +20,14 @@ begin
     update predictu_dispatch.reconciliation_item i set is_open = false
      where i.operator_id = operator_id and i.is_open
        and (i.day between run.first_day and run.last_day
+            and not exists (
+                select from jsonb_to_recordset(i.lines) as l (booked_at timestamptz)
+                 where l.booked_at < run.given_from or l.booked_at > run.given_until)
+            and i.key not in (select n.key from predictu_dispatch.reconciliation_item n
+                               where n.operator_id = operator_id and n.run_id = run_id
+                                 and n.class in ('out_of_window', 'in_flight'))
+            or i.item_id in (select n.item_id from predictu_dispatch.reconciliation_item n
+                              where n.operator_id = operator_id and n.run_id = run_id)
             or i.class in ('missing_there', 'debit_standing')
                and i.key in (select n.key from predictu_dispatch.reconciliation_item n
                               where n.operator_id = operator_id and n.run_id = run_id
