@@ -45,7 +45,7 @@ chaos: $(STAMP)
 	@$(BIN)/python -m tests.chaos.chaos $(ARGS)
 
 # Reconciles ledgers with 10,000 planted faults, after two minutes of chaos; each must be found by the
-# command and by a second classifier, and nothing else. Takes ten minutes.
+# command and by a second classifier, and nothing else. Takes 20 minutes on a busy machine.
 reconcile: $(STAMP)
 	@$(BIN)/python -m tests.reconciliation.planted $(ARGS)
 

@@ -97,7 +97,7 @@ class Planter(PlantedLedger):
             return None
         for row in bet.callbacks:
             line = self._line_of(row)
-            if line is None or row["method"] == "BET_ROLLBACK" or row["effect"] != "applied":
+            if line is None or not line.amount or row["method"] == "BET_ROLLBACK" or row["effect"] != "applied":
                 continue
             ends = row["finished_at"] + timedelta(seconds=self.period.settle_s)
             if self.period.has(row["finished_at"]) and ends > self.period.cut_at:
