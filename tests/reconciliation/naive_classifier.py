@@ -49,17 +49,46 @@ class NaiveClassifier(NaiveMatcher):
 
     def _is_debit_standing(self, item: Item) -> bool:
         row = item.callback
+        if row is not None and row["method"] == "BET_MAKE":
+            return self._was_never_reversed(item, row)
         if row is None or row["method"] != "BET_ROLLBACK" or row["state"] != "delivered" or item.lines:
             return False
         bet = self.bets[row["bet_id"]]
-        placement = self.callbacks.get(bet["placement_request_id"])
-        if placement is None:
-            return ("adopted", bet["bet_id"]) in self.matched
-        debit = self.matched.get(("callback", placement["request_id"]))
-        if debit is not None and debit.lines:
+        return self._has_debit_line(bet) or (self.confirmed_debit(bet) and self._is_debit_elsewhere(bet))
+
+    def _was_never_reversed(self, item: Item, row: Row) -> bool:
+        """Return True for an unknown debit whose rollback of another period reversed nothing."""
+        rollback = self.callbacks.get(self.bets[row["bet_id"]]["terminal_request_id"])
+        if rollback is None or rollback["state"] != "delivered" or rollback["reason"] != "nothing_to_reverse":
+            return False
+        is_booked = any(self.period.has(line.booked_at) for line in item.lines)
+        reversal = self.matched.get(("callback", rollback["request_id"]))
+        is_reversed = reversal is not None and reversal.lines
+        return (
+            row["effect"] == "unknown"
+            and is_booked
+            and not is_reversed
+            and not self.period.has(rollback["finished_at"])
+        )
+
+    def _has_debit_line(self, bet: Row) -> bool:
+        keys = (("callback", bet["placement_request_id"]), ("adopted", bet["bet_id"]))
+        return any(key in self.matched and self.matched[key].lines for key in keys)
+
+    def _is_debit_elsewhere(self, bet: Row) -> bool:
+        row = self.callbacks.get(bet["placement_request_id"])
+        if row is None or row["finished_at"] is None or row["created_at"] < self.period.start:
             return True
-        at = placement["finished_at"]
-        return bool(placement["state"] == "delivered" and not self.given_from <= at <= self.given_until)
+        settle = timedelta(seconds=self.period.settle_s)
+        return bool(row["created_at"] - settle < self.given_from or row["finished_at"] + settle > self.given_until)
+
+    def _reverses_nothing(self, item: Item) -> bool:
+        """Return True for a booked rollback whose debit was neither confirmed nor booked."""
+        row = item.callback
+        if row is None or row["method"] != "BET_ROLLBACK" or not item.lines:
+            return False
+        bet = self.bets[row["bet_id"]]
+        return not (self.confirmed_debit(bet) or self._has_debit_line(bet) or self._is_debit_elsewhere(bet))
 
     def _class_of(self, item: Item) -> str:  # noqa: PLR0911, PLR0912, C901 - one return for each class, in the order of the table
         row = item.callback
@@ -79,6 +108,8 @@ class NaiveClassifier(NaiveMatcher):
         if known != "no_callback" and players - {self._expected(item)[1]}:
             return "player_differs"
         if any(line.amount != self._expected(item)[2] for line in item.lines if known != "no_callback"):
+            return "amount_differs"
+        if known == "unknown" and self._reverses_nothing(item):
             return "amount_differs"
         if item.lines and known == "rejected":
             return "booked_though_rejected"
@@ -108,7 +139,15 @@ class NaiveClassifier(NaiveMatcher):
 
     def _may_be_elsewhere(self, item: Item, known: str) -> bool:
         row = item.callback
-        if item.lines or row is None or known not in ("confirmed", "unknown"):
+        if item.lines or row is None:
+            return False
+        if row["method"] == "BET_ROLLBACK" and row["state"] == "delivered":
+            bet = self.bets[row["bet_id"]]
+            debit = self.callbacks.get(bet["placement_request_id"])
+            is_unknown = debit is not None and debit["effect"] == "unknown"
+            if is_unknown and not self._has_debit_line(bet) and self._is_debit_elsewhere(bet):
+                return True
+        if known not in ("confirmed", "unknown"):
             return False
         settle = timedelta(seconds=self.period.settle_s)
         begins = min([one["started_at"] for one in self.attempts[row["request_id"]]], default=row["created_at"])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.reconciliation.test_classify import STAKE, Books
-from tests.support.harness import Connection, Harness, connected
+from tests.support.harness import Connection, Harness, connected, exhausted
 from tests.support.postgres import Database
 from tests.support.reconciliations import line, reconcile, today
 
@@ -63,3 +63,46 @@ async def test_a_run_that_was_given_less_closes_no_difference_of_its_days(books:
         assert await reconciler.fetchval("select count(*) from predictu_dispatch.reconciliation_open") == len(expected)
         await reconcile(reconciler, both[1:], given=everything)
         assert await open_classes(reconciler) == {f"request:{missing}": "missing_there"}
+
+
+async def test_a_rollback_that_credited_a_player_without_a_debit_differs(books: Books, database: Database) -> None:
+    begins_at = await books.harness.owner.fetchval("select clock_timestamp()")
+    debit = await books.placed("b1", exhausted)
+    after_the_debit = datetime.now(UTC)
+    rollback = await books.rolled_back("b1")
+    bookings = [line(STAKE, rollback), line(-STAKE, debit)]
+    end = datetime.now(UTC) + timedelta(hours=1)
+    async with connected(database.reconciler, 1) as [reconciler]:
+        found = await reconcile(reconciler, bookings, given=(begins_at, end))
+        assert set(found.classes.values()) == {"agreed_resolves_unknown"}
+        found = await reconcile(reconciler, bookings[:1], given=(begins_at, end))
+        assert found.classes[f"request:{rollback}"] == "amount_differs"
+        assert [item["disputed"] for item in found.items if item["class"] == "amount_differs"] == [STAKE]
+        # The debit may be in a ledger that was not given.
+        found = await reconcile(reconciler, bookings[:1], given=(after_the_debit, end))
+        assert found.classes == {f"request:{rollback}": "agreed_resolves_unknown", f"request:{debit}": "in_flight"}
+
+
+async def test_a_standing_debit_in_a_ledger_that_was_not_given_is_not_agreed(books: Books, database: Database) -> None:
+    await books.placed("confirmed")
+    await books.adopted("adopted")
+    debit = await books.placed("unknown", exhausted)
+    after_the_debits = datetime.now(UTC)
+    unknown_reversal = await books.rolled_back("unknown", state_reason="nothing_to_reverse")
+    reversals = []
+    for bet_id in ("confirmed", "adopted"):
+        reversal = await books.harness.rollback(bet_id)
+        assert reversal
+        reversals.append(await books.attempt(reversal, state_reason="nothing_to_reverse"))
+    end = datetime.now(UTC) + timedelta(hours=1)
+    async with connected(database.reconciler, 1) as [reconciler]:
+        found = await reconcile(reconciler, [], given=(after_the_debits, end))
+        assert found.classes == {
+            **{f"request:{reversal}": "debit_standing" for reversal in reversals},
+            **{f"request:{one}": "in_flight" for one in (debit, unknown_reversal)},
+        }
+        # It was booked on another day than that of the rollback, which said that there was none.
+        booked_at = datetime.now(UTC) - timedelta(days=3)
+        found = await reconcile(reconciler, [line(-STAKE, debit, booked_at=booked_at)], **EARLIER)
+        assert found.classes == {f"request:{debit}": "debit_standing"}
+        assert [item["disputed"] for item in found.items] == [STAKE]

@@ -163,8 +163,12 @@ begin
           from other o
     ),
     valued as (
-        select k.*, d.state as debit_state, d.finished_at as debit_finished_at,
-               coalesce(d.effect = 'applied', true) as is_debit_confirmed,
+        select k.*, d.effect as debit_effect, coalesce(d.effect = 'applied', true) as is_debit_confirmed,
+               -- An adopted bet's debit was booked before.
+               k.method = 'BET_ROLLBACK'
+                   and (d.created_at >= period_from and d.created_at - settling >= run.given_from
+                        and d.finished_at + settling <= run.given_until) is not true as is_debit_elsewhere,
+               case when k.method = 'BET_ROLLBACK' then k.placement_request_id else r.request_id end as other_request_id,
                coalesce(k.money[1], k.bet_player_id) as player_id, coalesce(k.money[2], k.bet_currency) as currency,
                case when k.method = 'BET_LOSE' then 0
                     when k.money is not null and k.method = 'BET_MAKE' then -k.money[3]::bigint
@@ -174,9 +178,16 @@ begin
                     when k.is_callback then predictu_dispatch.sent_amount(run.operator_id, k.request_id) end as amount
           from known k
           left join lateral (
-              select c.state, c.effect, c.finished_at from predictu_dispatch.callback c
-               where k.method = 'BET_ROLLBACK' and k.state = 'delivered'
+              select c.effect, c.created_at, c.finished_at from predictu_dispatch.callback c
+               where k.method = 'BET_ROLLBACK'
                  and c.operator_id = run.operator_id and c.request_id = k.placement_request_id offset 0) d on true
+          -- The rollback of another period that reversed nothing of an unknown debit.
+          left join lateral (
+              select c.request_id from predictu_dispatch.callback c
+               where k.method = 'BET_MAKE' and k.effect = 'unknown'
+                 and c.operator_id = run.operator_id and c.request_id = k.terminal_request_id
+                 and c.method = 'BET_ROLLBACK' and c.state = 'delivered' and c.reason = 'nothing_to_reverse'
+                 and (c.finished_at < period_from or c.finished_at >= period_until) offset 0) r on true
         offset 0
     ),
     judged as (
@@ -270,19 +281,25 @@ begin
                        or j.method <> 'BET_MAKE' and j.state = 'delivered'
                           and (j.terminal_request_id is distinct from j.request_id or j.bet_state <> 'closed')),
                    j.knowledge, coalesce(f.lines, 0),
-                   f.lines is null and j.knowledge in ('confirmed', 'unknown')
-                       and (coalesce(a.first_started_at, j.created_at) - settling < run.given_from
-                            or j.finished_at + settling > run.given_until),
+                   f.lines is null and (
+                       j.knowledge in ('confirmed', 'unknown')
+                           and (coalesce(a.first_started_at, j.created_at) - settling < run.given_from
+                                or j.finished_at + settling > run.given_until)
+                       or j.state = 'delivered' and j.is_debit_elsewhere and j.debit_effect = 'unknown' and d.lines is null),
                    f.lines is null or j.knowledge = 'no_callback'
                        or coalesce(f.currency = j.currency and f.last_currency = j.currency, false),
                    f.player_id is null or j.knowledge = 'no_callback'
                        or coalesce(f.player_id = j.player_id and f.last_player_id = j.player_id, false),
                    f.lines is null or j.knowledge = 'no_callback'
-                       or coalesce(f.amount = j.amount and f.last_amount = j.amount, false),
-                   j.method = 'BET_ROLLBACK' and j.state = 'delivered' and f.lines is null
-                       and (d.lines is not null or coalesce(
-                           j.debit_state = 'delivered'
-                           and (j.debit_finished_at < run.given_from or j.debit_finished_at > run.given_until), false)),
+                       -- Without a debit, nothing was to be reversed.
+                       or coalesce(f.amount = j.amount and f.last_amount = j.amount, false)
+                          and (j.knowledge <> 'unknown' or j.is_debit_confirmed or d.lines is not null
+                               or j.is_debit_elsewhere),
+                   case when j.method = 'BET_ROLLBACK' and j.state = 'delivered'
+                            then f.lines is null and (d.lines is not null or j.is_debit_confirmed and j.is_debit_elsewhere)
+                        when j.method = 'BET_MAKE'
+                            then j.other_request_id is not null and d.lines is null and coalesce(f.lines_in_period > 0, false)
+                        else false end,
                    coalesce(e.other_end, 'none'),
                    j.knowledge = 'confirmed' and j.method = 'BET_MAKE' and f.lines is not null and j.bet_state = 'open'
                        and j.created_at < old_before and credited.bet_id is null,
@@ -294,7 +311,7 @@ begin
           from judged j
           left join line_facts f on f.target_id = j.request_id
           left join (select f.target_id, f.lines from line_facts f) d
-            on d.target_id = case when j.method = 'BET_ROLLBACK' and j.state = 'delivered' then j.placement_request_id end
+            on d.target_id = j.other_request_id
           left join attempt_facts a on a.request_id = j.request_id
           left join repeated_attempt twice on twice.request_id = j.request_id
           left join stray s on s.request_id = j.request_id
