@@ -177,7 +177,7 @@ class NaiveClassifier(NaiveMatcher):
         bet = self.bets[row["bet_id"]]
         if row["method"] != "BET_MAKE" or known != "confirmed" or not item.lines or bet["state"] != "open":
             return False
-        if row["created_at"] >= self.period.cut_at - timedelta(days=self.period.no_end_days):
+        if row["created_at"] >= self.period.run_at - timedelta(days=self.period.no_end_days):
             return False
         return not any(line.bet_id == bet["bet_id"] and not line.is_debit for line in self.lines)
 

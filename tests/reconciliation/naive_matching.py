@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -35,7 +35,14 @@ class Period:
     dialect: Dialect
     cut_at: datetime
     settle_s: float
-    no_end_days: int = 90
+    run_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    open_for_days: int = 1
+    """So long before the cut, a debit is old."""
+
+    @property
+    def no_end_days(self) -> int:
+        """The setting for it: debits are old by the time of the run."""
+        return (self.run_at - self.cut_at).days + self.open_for_days
 
     @property
     def start(self) -> datetime:

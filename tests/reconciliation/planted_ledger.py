@@ -113,7 +113,7 @@ class PlantedLedger:
         if line is None:
             return ""
         if bet.row["state"] == "open":
-            is_old = row["created_at"] < self.period.cut_at - timedelta(days=self.period.no_end_days)
+            is_old = row["created_at"] < self.period.run_at - timedelta(days=self.period.no_end_days)
             return "no_end" if is_old else ""
         day_of = self.period.dialect.day_of
         return "day_differs" if line.amount and day_of(line.booked_at) != day_of(row["finished_at"]) else ""

@@ -54,7 +54,6 @@ class _Drawn(DrawnLines):
                 dialect=dialect,
                 cut_at=dialect.start_of(last_day + timedelta(days=1)),
                 settle_s=self.rng.choice((0.0, 900.0, 30_000.0)),
-                no_end_days=1,
             ),
         )
         self.is_given_all = self.rng.random() < 0.5

@@ -18,7 +18,7 @@ declare
     settling interval := run.settle_s * interval '1 second';
     -- The clock may have been set back between a callback's enqueueing, its attempts and its end.
     clock_margin interval := interval '1 hour';
-    old_before timestamptz := run.cut_at - run.no_end_days * interval '1 day';
+    old_before timestamptz := run.started_at - run.no_end_days * interval '1 day';
     items_max constant integer := 10000; -- Of each class; reconciliation_total counts all.
     lines_max constant integer := 100; -- Of each item.
 begin
