@@ -11,9 +11,11 @@ from typing import Final, NamedTuple
 from predictu_dispatch.core.reconcile_settings import ReconcileColumns
 from predictu_dispatch.core.settings import shown
 from predictu_dispatch.reconciliation.files import RECORD_CHARS_MAX, LedgerPart
-from predictu_dispatch.reconciliation.record import Record, RecordFault
+from predictu_dispatch.reconciliation.record import Record, RecordFault, misnamed_column
 
 _DEFAULTS: Final = ReconcileColumns()
+_KEYS_MAX: Final = 1_000
+"""Different lists of keys that are remembered."""
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 
@@ -140,6 +142,8 @@ class _Fields:
 
     def __init__(self, part: LedgerPart, columns: ReconcileColumns) -> None:
         self._part = part
+        self._names = columns
+        self._well_named: set[tuple[str, ...]] = set()
         self._columns = {ours: theirs for ours, theirs in columns if theirs}
         self._unseen = {theirs: ours for ours, theirs in self._columns.items() if theirs != getattr(_DEFAULTS, ours)}
         self._is_empty = True
@@ -149,6 +153,8 @@ class _Fields:
         self._is_empty = False
         if not isinstance(value, dict):
             return RecordFault(line, "", value.why if isinstance(value, _Unusable) else "is no JSON object")
+        if why := self._misnamed(tuple(value)):
+            return RecordFault(line, "", why)
         for theirs in [*self._unseen]:
             if theirs in value:
                 del self._unseen[theirs]
@@ -158,6 +164,14 @@ class _Fields:
                 why = field.why if isinstance(field, _Unusable) else "is neither text nor a number"
                 return RecordFault(line, self._columns[ours], why)
         return Record(line, fields)
+
+    def _misnamed(self, keys: tuple[str, ...]) -> str:
+        if keys in self._well_named:
+            return ""
+        why = misnamed_column(keys, self._names)
+        if not why and len(self._well_named) < _KEYS_MAX:
+            self._well_named.add(keys)
+        return why
 
     def check(self) -> None:
         """Raise LedgerFileError if no record had a column that the operator's file names."""

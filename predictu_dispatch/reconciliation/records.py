@@ -15,7 +15,7 @@ from predictu_dispatch.core.reconcile_settings import ReconcileColumns, Reconcil
 from predictu_dispatch.core.settings import shown
 from predictu_dispatch.reconciliation.files import LedgerPart
 from predictu_dispatch.reconciliation.json_records import read_json, read_ndjson
-from predictu_dispatch.reconciliation.record import Record, RecordFault
+from predictu_dispatch.reconciliation.record import Record, RecordFault, misnamed_column
 
 _DELIMITERS: Final = ",;\t|"
 _COLUMNS_SHOWN: Final = 20
@@ -93,6 +93,8 @@ def _header(line: str, part: LedgerPart, settings: ReconcileSettings) -> _Header
     header = min(headers, key=lambda one: len(_missing(one.names, settings)))
     if missing := _missing(header.names, settings):
         raise part.fault(f"has no column {', '.join(missing)}; its columns are {_shown(header.names)}")
+    if why := misnamed_column(header.names, settings.columns):
+        raise part.fault(why, line=1)
     if any('"' in name for name in header.names):
         raise part.fault(f"has a quote in the name of a column: {_shown(header.names)}", line=1)
     for name, count in Counter(header.names).items():

@@ -80,6 +80,13 @@ def test_a_column_with_a_constant_may_be_missing(tmp_path: Path) -> None:
         (b'booked_at,"amount,currency,bet_id\n', "has no column"),
         (b'booked_at,amount,currency,bet_id,note"\n', "line 1: has a quote in the name of a column"),
         (b'"booked_at,amount,currency,bet_id\n', "line 1: is no valid CSV"),
+        # Read as missing columns, they would leave lines that match by their bet, and any player.
+        (b"booked_at,amount,currency,bet_id, request_id\n", 'has " request_id", but not "request_id"'),
+        (b"\xef\xbb\xbf\xef\xbb\xbfrequest_id,booked_at,amount,currency,bet_id\n", 'but not "request_id"'),
+        (
+            b"booked_at,amount,currency,bet_id,playerId\n",
+            '"playerId", but not "player_id" ([reconcile.columns] player_id',
+        ),
     ],
 )
 def test_a_wrong_header_is_refused(tmp_path: Path, content: bytes, why: str) -> None:

@@ -60,6 +60,12 @@ def test_a_value_that_is_no_text_is_refused_by_line_and_the_next_is_read(
     assert (record.line, amounts([record])) == (2, ["7"])
 
 
+def test_a_key_in_another_spelling_is_refused_by_line(tmp_path: Path) -> None:
+    faults = read_both(tmp_path, [(BOOKING % "7").replace("}", ',"requestId":"r"}')] * 2)
+    why = 'has "requestId", but not "request_id" ([reconcile.columns] request_id; "" to read it without)'
+    assert faults == [RecordFault(line, "", why) for line in (1, 2)]
+
+
 def test_what_is_not_read_may_be_nested(tmp_path: Path) -> None:
     assert amounts(read_both(tmp_path, ['{"amount":1,"meta":{"a":[NaN,{"b":true}]},"amounts":[]}'])) == ["1"]
 
