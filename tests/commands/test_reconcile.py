@@ -1,7 +1,7 @@
 """What `reconcile` prints at 80 columns, and the usage that it refuses."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -95,6 +95,14 @@ counted.
 Next: predictu-dispatch reconcile list op_abc123, then reconcile show ID
 """
     )
+
+
+def test_bookings_of_what_was_confirmed_on_other_days_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    hint = "Day differs: its sums do not cancel"
+    one = Total(DifferenceClass.DAY_DIFFERS, "EUR", DAY, 1, 1, 1, 0, -2500, 0)
+    assert hint in printed(capsys, replace(RESULT, totals=(*RESULT.totals, one)))
+    other = one._replace(day=DAY + timedelta(days=1), items=0, ours=-2500, theirs=0)
+    assert hint not in printed(capsys, replace(RESULT, totals=(*RESULT.totals, one, other)))
 
 
 def test_agreement_is_short_and_the_first_run_compares_with_none(capsys: pytest.CaptureFixture[str]) -> None:

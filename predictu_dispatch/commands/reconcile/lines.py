@@ -182,8 +182,22 @@ def _hints(result: RunResult) -> Iterator[str]:
             "In flight: not final here, or booked near an edge of what was given. Give the files of the day before and"
             " of the day after too; lines of other days are only counted."
         )
+    if _crosses_an_edge(result):
+        yield (
+            "Day differs: its sums do not cancel, because what was confirmed outside of these days was booked in them."
+            " Reconcile both days in one run: only there is a second booking of the same request found."
+        )
     if result.open_count or result.open_contradictions:
         yield f"Next: predictu-dispatch reconcile list {result.operator_id}, then reconcile show ID"
+
+
+def _crosses_an_edge(result: RunResult) -> bool:
+    """Return True if a callback became final outside of the period in which it was booked."""
+    sums: dict[str, int] = {}
+    for total in result.totals:
+        if total.name is DifferenceClass.DAY_DIFFERS:
+            sums[total.currency] = sums.get(total.currency, 0) + total.difference
+    return any(sums.values())
 
 
 def as_json(result: RunResult) -> dict[str, object]:
