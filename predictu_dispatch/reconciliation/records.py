@@ -7,6 +7,7 @@ part unreadable raises LedgerFileError.
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -19,6 +20,7 @@ from predictu_dispatch.reconciliation.record import Record, RecordFault, misname
 
 _DELIMITERS: Final = ",;\t|"
 _COLUMNS_SHOWN: Final = 20
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:", re.ASCII)
 _CSV_FAULTS: Final = {
     "unexpected end of data": "a quote is not closed",
     "expected after": "a quote ends within a value; a quote in a value must be doubled",
@@ -56,7 +58,9 @@ def _read_csv(part: LedgerPart, settings: ReconcileSettings) -> Iterator[Record 
     line = part.record_line = 2
     try:
         for fields in reader:
-            if len(fields) == width and not (part.is_cut and is_last_used):
+            if reader.line_num + 2 - line > 1 and (fault := _hidden_lines(line, fields, header)):
+                yield fault
+            elif len(fields) == width and not (part.is_cut and is_last_used):
                 record = {ours: fields[index] for ours, index in columns}
                 yield Record(line, record) if '"' not in "".join(record.values()) else _quoted(line, record, settings)
             elif fields:  # Else it is an empty line.
@@ -75,6 +79,18 @@ def _fault(line: int, fields: list[str], header: _Header) -> RecordFault:
     if len(fields) != len(header.names):
         return RecordFault(line, "", f"has {len(fields)} fields; the header has {len(header.names)}")
     return RecordFault(line, header.names[-1], "has no line end, so the file may be truncated within this value")
+
+
+def _hidden_lines(line: int, fields: list[str], header: _Header) -> RecordFault | None:
+    """Return why a value of several lines is not read: it looks like whole records.
+
+    A quote that was not doubled, and another one further down, make one value of all between them:
+    with the delimiters of a record and the time of a booking.
+    """
+    for name, value in zip(header.names, fields, strict=False):
+        if "\n" in value and value.count(header.delimiter) >= len(header.names) - 1 and _TIME.search(value):
+            return RecordFault(line, name, "has whole lines in it; a quote in a value must be doubled")
+    return None
 
 
 def _quoted(line: int, record: Mapping[str, str], settings: ReconcileSettings) -> RecordFault:

@@ -172,6 +172,20 @@ def test_a_last_line_without_a_line_end_is_read_if_it_is_certainly_whole(tmp_pat
     assert (fault.line, isinstance(fault, RecordFault) and fault.column) == (2, "amount")
 
 
+def test_quotes_that_are_not_doubled_hide_no_lines(tmp_path: Path) -> None:
+    notes = ('"Great', "plain", 'he said "ok"', "multi, line")
+    content = "".join(",".join([*row(number)[:-1], note]) + "\n" for number, note in enumerate(notes[:3]))
+    content = (
+        written([])
+        + content.replace('said "', "said ").encode()
+        + written([row(7, note="a\nb, c")])[len(written([])) :]
+    )
+    fault, record = of(content, tmp_path)
+    assert fault == RecordFault(2, "note", "has whole lines in it; a quote in a value must be doubled")
+    assert isinstance(record, Record)
+    assert amounts([record]) == ["-7"]
+
+
 def test_an_excel_csv_with_semicolons_and_decimal_commas_is_refused_by_line(tmp_path: Path) -> None:
     settings = ReconcileSettings(amount_format="decimal")
     content = written([row(1, amount="-1.250,00"), row(2, amount="-12,5"), row(3)], delimiter=";")
