@@ -32,8 +32,10 @@ class VerbGroup(click.Group):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         own = self.without_verb
-        if own is not None and args and args[0] not in self.commands and not self._asks_for_help(args, parent):
-            return own.make_context(info_name, args, parent, **extra)
+        if own is not None and args and args[0] not in self.commands:
+            if not self._asks_for_help(args, parent):
+                return own.make_context(info_name, args, parent, **extra)
+            args = ["--help"]
         return super().make_context(info_name, args, parent, **extra)
 
     @staticmethod

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 from predictu_dispatch.core.settings import shown
 
 _SUBUNITS: Final = re.compile(r"[+-]?[0-9]{1,18}")
-_DECIMAL: Final = re.compile(r"([+-]?[0-9]{1,18})(?:\.([0-9]{1,40}))?")
+_DECIMAL: Final = {point: re.compile(rf"([+-]?[0-9]{{1,18}})(?:{re.escape(point)}([0-9]{{1,40}}))?") for point in ".,"}
 _DIGITS_MAX: Final = 18
 _LIMIT: Final = 10**_DIGITS_MAX
 _THOUSANDS: Final = 3
@@ -22,15 +22,16 @@ def read_subunits(text: str) -> int | str:
     return f"{shown(text)} is no whole number of at most {_DIGITS_MAX} digits, such as -1250"
 
 
-def read_decimal(text: str, currency: str, digits: int) -> int | str:
+def read_decimal(text: str, currency: str, digits: int, point: Literal[".", ","] = ".") -> int | str:
     """Return the subunits that a decimal number names, or why it names none or two.
 
     Zeros beyond the currency's digits are accepted, but not if there are three digits: in EUR,
     1.250 may mean 1250.
     """
-    match = _DECIMAL.fullmatch(text)
+    match = _DECIMAL[point].fullmatch(text)
     if match is None:
-        return f"{shown(text)} is no decimal number such as {_example(digits)}, without separators of thousands"
+        example = _example(digits).replace(".", point)
+        return f"{shown(text)} is no decimal number such as {example}, without separators of thousands"
     whole, fraction = match.groups("")
     if len(fraction) > digits and (len(fraction) == _THOUSANDS or fraction[digits:].strip("0")):
         return f"{shown(text)} has {len(fraction)} decimals; {currency} has {digits}"

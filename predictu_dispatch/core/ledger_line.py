@@ -165,7 +165,7 @@ def _amount(text: str, settings: ReconcileSettings, currency: str, digits: Mappi
         return "is empty"
     if settings.amount_format == "subunits":
         return read_subunits(text)
-    return read_decimal(text, currency, digits[currency])
+    return read_decimal(text, currency, digits[currency], "," if settings.amount_format == "decimal_comma" else ".")
 
 
 def _direction(record: Mapping[str, str | None], settings: ReconcileSettings) -> bool | None:

@@ -114,7 +114,7 @@ class ReconcileSettings(Section):
         default="00:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description='a local time from "00:00" to "23:59"'
     )
     settle_s: float = Field(default=900.0, ge=0, le=86_400)
-    amount_format: Literal["subunits", "decimal"] = "subunits"
+    amount_format: Literal["subunits", "decimal", "decimal_comma"] = "subunits"
     columns: ReconcileColumns = ReconcileColumns()
     values: ReconcileValues = ReconcileValues()
     amount_sign: AmountSign = "player"

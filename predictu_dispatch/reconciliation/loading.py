@@ -41,10 +41,12 @@ class Source:
     read: int = 0
     ignored: int = 0
     unreadable: int = 0
+    without_player: int = 0
 
     def summary(self) -> SourceRead:
         """Return what has been read."""
-        return SourceRead(self.name, self.sha256, self.bytes, self.lines, self.read, self.ignored, self.unreadable)
+        numbers = (self.lines, self.read, self.ignored, self.unreadable, self.without_player)
+        return SourceRead(self.name, self.sha256, self.bytes, *numbers)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,6 +90,7 @@ class Loaded:
                 case LedgerLine():
                     lines.append((number, content))
                     source.read += 1
+                    source.without_player += content.player_id is None
                 case LineFault():
                     self.refuse(position, number, content.column, content.why)
                 case Ignored():

@@ -106,7 +106,7 @@ def _header(line: str, part: LedgerPart, settings: ReconcileSettings) -> _Header
     headers = [header for delimiter in _DELIMITERS if (header := _split(line, delimiter)) is not None]
     if not headers:
         raise part.fault("is no valid CSV: its header has a wrong quote", line=1)
-    header = min(headers, key=lambda one: len(_missing(one.names, settings)))
+    header = min(headers, key=lambda one: (len(_missing(one.names, settings)), -len(one.names)))
     if missing := _missing(header.names, settings):
         raise part.fault(f"has no column {', '.join(missing)}; its columns are {_shown(header.names)}")
     if why := misnamed_column(header.names, settings.columns):

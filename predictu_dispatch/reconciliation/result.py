@@ -12,7 +12,11 @@ from uuid import UUID
 from predictu_dispatch.core.difference_classes import RULES, DifferenceClass, Kind
 
 _COUNTED_APART: Final = DifferenceClass.IN_FLIGHT
-_DECIMAL: Final = re.compile(r'"[+-]?[0-9]+\.[0-9]+" ')
+_DECIMALS: Final = {
+    "decimal": re.compile(r'"[+-]?[0-9]+\.[0-9]+" '),
+    "decimal_comma": re.compile(r'"[+-]?[0-9]+,[0-9]+" '),
+}
+"""What a refused amount begins with, by the amount_format that reads it."""
 
 
 class SourceRead(NamedTuple):
@@ -25,6 +29,8 @@ class SourceRead(NamedTuple):
     read: int
     ignored: int
     unreadable: int
+    without_player: int = 0
+    """Those read that name no player."""
 
 
 class UnreadableLine(NamedTuple):
@@ -56,6 +62,20 @@ class Total(NamedTuple):
     @property
     def kind(self) -> Kind:
         return RULES[self.name].kind
+
+    @property
+    def owed(self) -> int:
+        """What players have too little in the operator's ledger. Of a total of all days only."""
+        if self.name is DifferenceClass.DEBIT_STANDING:
+            # The debit may be the same on both sides: it should have been reversed.
+            return self.disputed
+        return (self.disputed - self.difference) // 2 if self.kind is Kind.DIFFERENCE else 0
+
+    @property
+    def over(self) -> int:
+        """What players have too much in the operator's ledger. Of a total of all days only."""
+        is_split = self.kind is Kind.DIFFERENCE and self.name is not DifferenceClass.DEBIT_STANDING
+        return (self.disputed + self.difference) // 2 if is_split else 0
 
 
 class DaySum(NamedTuple):
@@ -125,6 +145,11 @@ class RunResult:
     @property
     def lines_unreadable(self) -> int:
         return sum(source.unreadable for source in self.sources)
+
+    @property
+    def without_player(self) -> int:
+        """Lines that name no player, so that players were not compared."""
+        return sum(source.without_player for source in self.sources)
 
     @property
     def rows_theirs_in_items(self) -> int:
@@ -231,7 +256,7 @@ def format_fault(factor: Factor, *, amount_format: str, file: str) -> str:
     times = " or ".join(f"{one:,}" for one in factor.times)
     what = f"Every amount in the ledger is {times} times {'ours' if factor.are_theirs_larger else 'smaller than ours'}"
     wanted = "subunits" if factor.are_theirs_larger else "decimal"
-    if wanted == amount_format:
+    if amount_format.startswith(wanted):
         return (
             f'{what}, so [reconcile] amount_format = "{amount_format}" in {file} does not fit this file: ask the'
             " operator in which unit it writes amounts."
@@ -244,10 +269,12 @@ def unit_fault(*, whys: Sequence[str], amount_format: str, file: str) -> str:
 
     `whys` begin with the amounts that were refused.
     """
-    if amount_format != "subunits" or not whys or not all(map(_DECIMAL.match, whys)):
-        return ""
-    example = whys[0].partition(" ")[0]
-    return (
-        f"No line could be read, because the amounts are decimal numbers such as {example}: set [reconcile]"
-        f' amount_format = "decimal" in {file} and run it again.'
-    )
+    for wanted, number in _DECIMALS.items():
+        if whys and wanted != amount_format and all(map(number.match, whys)):
+            what = "numbers with a decimal comma" if wanted == "decimal_comma" else "decimal numbers"
+            example = whys[0].partition(" ")[0]
+            return (
+                f"No line could be read, because the amounts are {what} such as {example}: set [reconcile]"
+                f' amount_format = "{wanted}" in {file} and run it again.'
+            )
+    return ""

@@ -6,6 +6,8 @@ select i.operator_id, i.item_id, i.run_id, i.class, i.key, i.request_id, i.metho
        (select min(f.finished_at) from predictu_dispatch.reconciliation_item e
           join predictu_dispatch.reconciliation_run f on f.operator_id = e.operator_id and f.run_id = e.run_id
          where e.operator_id = i.operator_id and e.item_id = i.item_id) as first_found_at,
+       exists (select from predictu_dispatch.bet b
+                where b.operator_id = i.operator_id and b.placement_request_id = i.request_id) as is_of_known_bet,
        (select n.run_id from predictu_dispatch.reconciliation_run n
          where n.operator_id = i.operator_id and n.finished_at > r.finished_at
            and (i.day between n.first_day and n.last_day

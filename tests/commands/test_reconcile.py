@@ -78,8 +78,8 @@ in flight                     12       -7.00           -       +7.00
 booked twice                   1      -25.00      -50.00      -25.00  owed
 missing there                  3   +1,250.00           -   -1,250.00  owed
 missing here                   1           -      +10.00      +10.00  over
-owed: the operator owes it; its ledger gives players less than it confirmed
-over: players have more in the operator's ledger than it confirmed
+owed 1,275.00 EUR: the operator's ledger gives players less than it confirmed
+over 10.00 EUR: the operator's ledger gives players more than it confirmed
 EUR: ours -40,002.15 + differences -1,265.00 + in flight +7.00 = theirs
     -41,260.15: holds
 88,211 rows of ours and 88,198 lines of theirs: each in exactly one class
@@ -128,7 +128,7 @@ EUR, effect on players      rows        ours      theirs  difference
 agreed                    88,195  -41,220.15  -41,220.15        0.00
 EUR: ours -41,220.15 + differences 0.00 = theirs -41,220.15: holds
 88,195 rows of ours and 88,195 lines of theirs: each in exactly one class
-No difference.
+No difference to settle.
 """
     )
     assert result.is_settled
@@ -152,6 +152,47 @@ def test_large_amounts_take_two_lines_and_yen_have_no_decimals(capsys: pytest.Ca
     assert "1 difference, 500 JPY, 1 of them accepted." in printed(capsys, accepted)
 
 
+def test_a_class_whose_items_compensate_each_other_is_both_owed_and_over(capsys: pytest.CaptureFixture[str]) -> None:
+    totals = (
+        total("missing_there", 2, (2, 0), (0, 0, 2_500)),
+        total("player_differs", 1, (1, 1), (5, 5, 0)),
+        total("debit_standing", 1, (1, 1), (-7, -7, 7)),
+        total("missing_here", 1, (0, 1), (0, 3, 3), "JPY"),
+    )
+    result = replace(RESULT, totals=totals, sums=())
+    text = printed(capsys, result)
+    assert "missing there                2   0.00       -        0.00  owed, over\n" in text
+    assert "player differs               1  +0.05   +0.05        0.00\n" in text
+    assert "\nowed 12.57 EUR: the operator's ledger" in text
+    assert "\nover 12.50 EUR, 3 JPY: the operator's ledger" in text
+    assert (as_json(result)["owed"], as_json(result)["over"]) == ({"EUR": 1_257}, {"EUR": 1_250, "JPY": 3})
+
+
+def test_what_was_not_compared_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    source = RESULT.sources[0]._replace(without_player=1)
+    assert "Not compared: the players of 1 line without a player_id." in printed(
+        capsys, replace(RESULT, sources=(source,))
+    )
+    source = source._replace(without_player=source.read)
+    text = printed(capsys, replace(RESULT, sources=(source,)))
+    assert "Not compared: players, because no line names one." in text
+    outside = total("out_of_window", 1, (0, source.read), (0, 0, 0))
+    text = printed(capsys, replace(RESULT, totals=(outside,), sources=(source,)))
+    assert "No line was booked in the period: the ledger is of other days" in text
+    foreign = total("missing_here", 1, (0, source.read), (0, 7, 7))
+    text = printed(capsys, replace(RESULT, totals=(foreign,), sources=(source,)))
+    assert "No line is about a request of ours: the ledger is another operator's" in text
+
+
+def test_a_report_has_the_first_unreadable_line_of_each_column(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [UnreadableLine(0, number, column, f"why {column}") for number in range(2, 9) for column in ("b", "a", "")]
+    text = printed(
+        capsys, replace(RESULT, sources=(RESULT.sources[0]._replace(unreadable=21),), unreadable=tuple(lines))
+    )
+    assert "could not be read.\nledger-20261121.csv, line 2: why" in text
+    assert "line 2, column a: why a\nledger-20261121.csv, line 2, column b: why b\nand 18 more\n" in text
+
+
 def test_a_broken_identity_and_lost_rows_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, replace(RESULT, rows_ours=9, sums=(DaySum("EUR", DAY, 1, 2),)))
     assert "does not hold on 2026-11-21" in " ".join(text.split())
@@ -172,7 +213,8 @@ def test_json_has_everything() -> None:
     assert found["lines"] == {"read": 88_198, "ignored": 12, "unreadable": 4}
     totals = found["totals"]
     assert isinstance(totals, list)
-    assert (totals[1]["class"], totals[1]["difference"], totals[1]["owed"]) == ("missing_there", -125_000, "owed")
+    assert (totals[1]["class"], totals[1]["difference"]) == ("missing_there", -125_000)
+    assert (found["owed"], found["over"]) == ({"EUR": 127_500}, {"EUR": 1_000})
 
 
 OPERATOR_FILE = f"""
@@ -207,6 +249,7 @@ def cli(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("op_abc123 --day 9999-12-31 ledger.csv", "9999-12-31 has not begun: today is"),
         ("op_abc123 --day 2026-11-21", "give the ledger as FILE, or set [reconcile] url in"),
         ("op_abc124 --day 2026-11-21 ledger.csv", "op_abc124.toml does not exist; did you mean op_abc123?"),
+        ("lits --day 2026-11-21", "lits.toml does not exist; did you mean `reconcile list`?"),
         ("../op --day 2026-11-21 ledger.csv", "an operator's id must be 1 to 64 characters"),
         ("op_abc123 --day 2026-11-21 missing.csv", "missing.csv: cannot be read: no such file or directory"),
         ("op_abc123 --day 2026-11-21 ledger.csv copy.csv", "has the same content as"),
@@ -232,6 +275,11 @@ async def test_wrong_usage_is_exit_code_2_and_stores_no_result(
         )
         == 0
     )
+
+
+async def test_help_after_an_operator_is_the_help_of_the_verb(cli: CommandLine) -> None:
+    assert await cli.run("reconcile", OPERATOR, "--help") == await cli.run("reconcile", "--help")
+    assert (await cli.run("reconcile", OPERATOR, "--help"))[0] == 0
 
 
 async def test_what_the_database_refuses_is_exit_code_1_with_its_reason(harness: Harness, cli: CommandLine) -> None:

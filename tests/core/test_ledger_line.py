@@ -158,6 +158,7 @@ def test_what_only_python_takes_for_a_number_is_refused(text: str, amount_format
 )
 def test_a_decimal_amount_is_read_in_the_digits_of_its_currency(currency: str, text: str, subunits: int) -> None:
     assert read_decimal(text, currency, DIGITS[currency]) == subunits
+    assert read_decimal(text.replace(".", ","), currency, DIGITS[currency], ",") == subunits
 
 
 @pytest.mark.parametrize(
@@ -179,6 +180,13 @@ def test_a_decimal_amount_is_read_in_the_digits_of_its_currency(currency: str, t
 )
 def test_a_decimal_amount_that_could_mean_another_one_is_refused(currency: str, text: str) -> None:
     assert isinstance(read_decimal(text, currency, DIGITS[currency]), str)
+    assert isinstance(read_decimal(text.replace(".", ","), currency, DIGITS[currency], ","), str)
+
+
+@pytest.mark.parametrize("text", ["12.50", "1.250,00", "1,250.00", "1,250,00"])
+def test_a_decimal_comma_is_the_only_separator(text: str) -> None:
+    assert signed({"amount_format": "decimal_comma"}, amount="-12,50") == (-1250, True)
+    assert isinstance(read_decimal(text, "EUR", 2, ","), str)
 
 
 _AMOUNTS = st.one_of(

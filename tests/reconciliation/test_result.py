@@ -112,6 +112,12 @@ def test_another_unit_is_found_only_if_every_amount_differs_by_it(
             'is 100 times ours: set [reconcile] amount_format = "subunits" in operators/op_abc123.toml',
         ),
         (LARGER, "subunits", 'times ours, so [reconcile] amount_format = "subunits" in operators/op_abc123.toml does'),
+        (LARGER, "decimal_comma", 'is 100 times ours: set [reconcile] amount_format = "subunits"'),
+        (
+            SMALLER,
+            "decimal_comma",
+            'so [reconcile] amount_format = "decimal_comma" in operators/op_abc123.toml does not',
+        ),
         (SMALLER, "subunits", "is 100 or 1,000 times smaller than ours: set [reconcile] amount_format"),
     ],
 )
@@ -124,7 +130,14 @@ def test_decimals_under_subunits_are_one_sentence_only_if_nothing_else_is_wrong(
     assert 'such as "-12.50": set [reconcile] amount_format = "decimal" in operators/op' in unit_fault(
         whys=[decimal, decimal], amount_format="subunits", file=FILE
     )
+    comma = '"49,26" is no decimal number such as -12.50, without separators of thousands'
+    for amount_format in ("subunits", "decimal"):
+        assert 'such as "49,26": set [reconcile] amount_format = "decimal_comma" in operators/op' in unit_fault(
+            whys=[comma, comma], amount_format=amount_format, file=FILE
+        )
     for whys, amount_format in (
+        ([comma, decimal], "subunits"),
+        ([comma], "decimal_comma"),
         ([decimal, '"1,250.00" is no whole number'], "subunits"),
         ([decimal], "decimal"),
         ([], "subunits"),

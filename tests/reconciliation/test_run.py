@@ -56,7 +56,7 @@ EUR, effect on players    rows   ours  theirs  difference
 agreed                       9  -3.09   -3.09        0.00
 EUR: ours -3.09 + differences 0.00 = theirs -3.09: holds
 9 rows of ours and 9 lines of theirs: each in exactly one class
-No difference.{more}
+No difference to settle.{more}
 """
 LATE = """\
 op_abc123, DAY UTC (DAY to DAY UTC)
@@ -65,7 +65,7 @@ early.csv: 7 lines, 7 read
 EUR, effect on players    rows   ours  theirs  difference
 agreed                       7  -5.11   -5.11        0.00
 missing there                2  +2.02       -       -2.02  owed
-owed: the operator owes it; its ledger gives players less than it confirmed
+owed 2.02 EUR: the operator's ledger gives players less than it confirmed
 EUR: ours -3.09 + differences -2.02 = theirs -5.11: holds
 9 rows of ours and 7 lines of theirs: each in exactly one class
 2 differences, 2.02 EUR. New since the last run: 2; closed by it: 0.
@@ -88,7 +88,7 @@ async def test_a_ledger_agrees_pulled_or_as_files_and_a_late_file_closes_the_dif
     assert (code, report_of(books, stdout)) == (1, LATE)
     code, stdout, _ = await books.reconcile(early, late)
     assert code == 0
-    assert stdout.endswith("No difference. New since the last run: 0; closed by it: 2.\n")
+    assert stdout.endswith("No difference to settle. New since the last run: 0; closed by it: 2.\n")
     # Not one line may count twice, although no file is the same.
     code, stdout, _ = await books.reconcile(books.write("all.csv", rows), late, "--unreadable")
     assert code == 1

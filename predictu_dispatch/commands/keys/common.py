@@ -65,8 +65,11 @@ def signing_settings(invocation: Invocation, file: Path) -> SigningSettings:
         invocation.refuse(error)
 
 
-def refuse_missing(invocation: Invocation, file: Path) -> None:
-    """End the command with exit 2 if the operator has no file; names the nearest one."""
+def refuse_missing(invocation: Invocation, file: Path, verbs: Mapping[str, str] | None = None) -> None:
+    """End the command with exit 2 if the operator has no file; names the nearest one.
+
+    `verbs` has words that may stand in the operator's place, and the commands that they are for.
+    """
     if not invocation.config.exists():
         refuse(
             invocation,
@@ -78,7 +81,8 @@ def refuse_missing(invocation: Invocation, file: Path) -> None:
     from difflib import get_close_matches  # noqa: PLC0415 - loaded only where used
 
     operators = [one.stem for one in file.parent.glob("*.toml")]
-    near = get_close_matches(file.stem, operators, n=3)
+    words = dict.fromkeys(operators) | {word: f"`{command}`" for word, command in (verbs or {}).items()}
+    near = dict.fromkeys(words[match] or match for match in get_close_matches(file.stem, words, n=3))
     suggestion = f"; did you mean {' or '.join(near)}?" if near else ""
     refuse(invocation, f"no operator {file.stem}: {file} does not exist{suggestion}", EXIT_MISCONFIGURED)
 

@@ -26,7 +26,11 @@ def run(invocation: Invocation, operator: str, files: tuple[Path, ...], **option
     from predictu_dispatch.commands.reconcile.running import run_reconciliation  # noqa: PLC0415
 
     period = period_of(options)
-    result = asyncio.run(run_reconciliation(invocation, operator, files, period, by=options["by"]))
+    words = {
+        word: f"reconcile {verb}"
+        for word, verb in ({verb: verb for verb in reconcile.commands} | _ReconcileGroup.synonyms).items()
+    }
+    result = asyncio.run(run_reconciliation(invocation, operator, files, period, by=options["by"], verbs=words))
     if invocation.json:
         print_json(as_json(result))
     else:

@@ -171,6 +171,12 @@ def _print_ours(found: _Found) -> None:
         deciding = [row for row in callback["audit"] if row["verdict"] != "late"]
         others = [row for row in callback["interventions"] if row["action"] not in ("explain", "accept")]
         print_callback({**callback, "audit": deciding, "interventions": others}, None)
+    elif item["is_of_known_bet"]:
+        print_wrapped(
+            f"no callback: an earlier system sent the debit of bet {item['bet_id']}, which was adopted",
+            indent="  ",
+            hanging="    ",
+        )
     elif item["request_id"] is not None:
         print_line(f"  no callback with the request_id {item['request_id']}")
     else:

@@ -8,18 +8,26 @@ from typing import Final
 
 from predictu_dispatch.commands.output import Styled, count, money, print_line, print_wrapped, styled, table, timestamp
 from predictu_dispatch.core.difference_classes import DifferenceClass, Kind
-from predictu_dispatch.reconciliation.result import Identity, RunResult, SourceRead, Total, by_currency, identities
+from predictu_dispatch.reconciliation.result import (
+    Identity,
+    RunResult,
+    SourceRead,
+    Total,
+    UnreadableLine,
+    by_currency,
+    identities,
+)
 
-OWED: Final = "owed"
-OVER: Final = "over"
 _MEANINGS: Final = {
-    OWED: "owed: the operator owes it; its ledger gives players less than it confirmed",
-    OVER: "over: players have more in the operator's ledger than it confirmed",
+    "owed": "the operator's ledger gives players less than it confirmed",
+    "over": "the operator's ledger gives players more than it confirmed",
 }
 _COLOURS: Final = {Kind.DIFFERENCE: "yellow", Kind.CONTRADICTION: "red"}
 _NAME_COLUMNS: Final = 24
 """The longest name of a class, so that the tables of all currencies are aligned."""
 _COLUMNS: Final = 80
+_EXAMPLES_MAX: Final = 3
+"""Unreadable lines in a report that does not list all: the first one of each column."""
 
 
 def print_report(result: RunResult, *, shows_unreadable: bool) -> None:
@@ -36,30 +44,39 @@ def print_report(result: RunResult, *, shows_unreadable: bool) -> None:
     for text in _closing(result):
         print_wrapped(text)
     if shows_unreadable:
-        _print_unreadable(result)
+        _print_unreadable(result, result.unreadable)
+    elif not result.format_fault:
+        first_by_column = {one.column: one for one in reversed(result.unreadable)}
+        _print_unreadable(result, sorted(first_by_column.values())[:_EXAMPLES_MAX])
     for hint in _hints(result):
         print_wrapped(hint)
 
 
 def _print_tables(result: RunResult) -> None:
-    tags: set[str] = set()
     for currency, totals in by_currency(result.totals).items():
         for line in _table(currency, totals, result.digits.get(currency)):
             print_line(line)
-        tags |= {tag for total in totals if (tag := tag_of(total))}
     for tag, meaning in _MEANINGS.items():
-        if tag in tags:
-            print_wrapped(meaning, hanging=" " * (len(tag) + 2))
+        if sums := _to_settle(result)[tag]:
+            amounts = ", ".join(money(sums[code], code, result.digits.get(code)) for code in sums)
+            print_wrapped(f"{tag} {amounts}: {meaning}", hanging="    ")
     for one in identities(result.totals, result.sums):
         print_wrapped(_identity_line(one, result.digits.get(one.currency)), hanging="    ")
     print_wrapped(_rows_line(result), hanging="    ")
+    if result.without_player:
+        every = result.without_player >= result.lines_read
+        which = (
+            "players, because no line names one" if every else f"the players of {count(result.without_player, 'line')}"
+        )
+        print_wrapped(f"Not compared: {which if every else which + ' without a player_id'}.")
 
 
 def _heading(result: RunResult) -> str:
     days = str(result.first_day)
     if result.last_day != result.first_day:
         days += f" to {result.last_day}"
-    utc = f"{result.starts_at:%Y-%m-%d %H:%M} to {result.ends_at:%m-%d %H:%M} UTC"
+    end = "%m-%d %H:%M" if result.ends_at.year == result.starts_at.year else "%Y-%m-%d %H:%M"
+    utc = f"{result.starts_at:%Y-%m-%d %H:%M} to {result.ends_at:{end}} UTC"
     return f"{result.operator_id}, {days} {result.time_zone} ({utc})"
 
 
@@ -98,18 +115,23 @@ def _cells(total: Total, digits: int | None) -> tuple[str, ...]:
         signed(total.ours, digits) if total.rows_ours else "-",
         signed(total.theirs, digits) if total.rows_theirs else "-",
         signed(total.difference, digits),
-        tag_of(total),
+        _tag(total),
     )
 
 
-def tag_of(total: Total) -> str:
-    """Return who has to pay: `owed` the operator, `over` is what players have too much there."""
-    if total.kind is not Kind.DIFFERENCE:
-        return ""
-    if total.difference:
-        return OWED if total.difference < 0 else OVER
-    # The debit is the same on both sides: it should have been reversed.
-    return OWED if total.name is DifferenceClass.DEBIT_STANDING and total.disputed else ""
+def _tag(total: Total) -> str:
+    """Return who has to pay: `owed` the operator; `over` is what players have too much there."""
+    return ", ".join(tag for tag, amount in (("owed", total.owed), ("over", total.over)) if amount)
+
+
+def _to_settle(result: RunResult) -> dict[str, dict[str, int]]:
+    """What is owed and over, in each currency that has any."""
+    found: dict[str, dict[str, int]] = {"owed": {}, "over": {}}
+    for currency, totals in by_currency(result.totals).items():
+        for tag, amount in (("owed", sum(one.owed for one in totals)), ("over", sum(one.over for one in totals))):
+            if amount:
+                found[tag][currency] = amount
+    return found
 
 
 def signed(subunits: int, digits: int | None) -> str:
@@ -157,7 +179,7 @@ def _differences_line(result: RunResult) -> str:
     for total in totals:
         disputed[total.currency] = disputed.get(total.currency, 0) + total.disputed
     sums = [money(amount, currency, result.digits.get(currency)) for currency, amount in sorted(disputed.items())]
-    text = ", ".join([count(items, "difference") if items else "No difference", *sums])
+    text = ", ".join([count(items, "difference") if items else "No difference to settle", *sums])
     if result.accepted:
         text += f", {result.accepted:,} of them accepted"
     changes = result.changes
@@ -166,11 +188,11 @@ def _differences_line(result: RunResult) -> str:
     return f"{text}. New since the last run: {changes.new:,}; closed by it: {changes.closed:,}."
 
 
-def _print_unreadable(result: RunResult) -> None:
-    for one in result.unreadable:
+def _print_unreadable(result: RunResult, lines: Sequence[UnreadableLine]) -> None:
+    for one in lines:
         column = f", column {one.column}" if one.column else ""
         print_wrapped(f"{result.sources[one.source].name}, line {one.line:,}{column}: {one.why}", hanging="    ")
-    if left := result.lines_unreadable - len(result.unreadable):
+    if left := result.lines_unreadable - len(lines):
         print_line(f"and {left:,} more")
 
 
@@ -178,14 +200,30 @@ def _hints(result: RunResult) -> Iterator[str]:
     if result.format_fault:
         return
     if any(total.name is DifferenceClass.IN_FLIGHT for total in result.totals):
+        is_over = result.cut_at == result.ends_at
         yield (
-            "In flight: not final here, or booked near an edge of what was given. Give the files of the day before and"
+            "In flight: not final here, or booked near an edge of what was given."
+            f" {'Give' if is_over else 'When the period has ended, run it again with'} the files of the day before and"
             " of the day after too; lines of other days are only counted."
         )
     if _crosses_an_edge(result):
         yield (
             "Day differs: its sums do not cancel, because what was confirmed outside of these days was booked in them."
             " Reconcile both days in one run: only there is a second booking of the same request found."
+        )
+    outside, unmatched = (
+        sum(total.rows_theirs for total in result.totals if total.name is name)
+        for name in (DifferenceClass.OUT_OF_WINDOW, DifferenceClass.MISSING_HERE)
+    )
+    if unmatched and unmatched + outside == result.lines_read:
+        yield (
+            "No line is about a request of ours: the ledger is another operator's, or request_id, transaction_id or"
+            " bet_id under [reconcile.columns] is another column."
+        )
+    if outside and outside == result.lines_read:
+        yield (
+            "No line was booked in the period: the ledger is of other days, or time_zone and day_starts under"
+            " [reconcile] are not the operator's."
         )
     if result.open_count or result.open_contradictions:
         yield f"Next: predictu-dispatch reconcile list {result.operator_id}, then reconcile show ID"
@@ -229,6 +267,7 @@ def as_json(result: RunResult) -> dict[str, object]:
         ],
         "minor_digits": {currency: result.digits.get(currency) for currency in by_currency(result.totals)},
         "are_rows_complete": result.are_rows_complete,
+        **_to_settle(result),
         "open_differences": result.open_count,
         "open_contradictions": result.open_contradictions,
         "changes": None if result.changes is None else result.changes._asdict(),
@@ -241,4 +280,4 @@ def as_json(result: RunResult) -> dict[str, object]:
 def _total_json(total: Total) -> dict[str, object]:
     row = total._asdict()
     row["class"] = row.pop("name")
-    return {**row, "kind": total.kind, "difference": total.difference, "owed": tag_of(total) or None}
+    return {**row, "kind": total.kind, "difference": total.difference}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,10 +36,20 @@ if TYPE_CHECKING:
 
 
 async def run_reconciliation(
-    invocation: Invocation, operator: str, files: Sequence[Path], period: Period | int, *, by: str
+    invocation: Invocation,
+    operator: str,
+    files: Sequence[Path],
+    period: Period | int,
+    *,
+    by: str,
+    verbs: Mapping[str, str],
 ) -> RunResult:
-    """Reconcile; ends the command if the files or the ledger's URL cannot be read."""
+    """Reconcile; ends the command if the files or the ledger's URL cannot be read.
+
+    A misspelled word of `verbs` is taken for an operator: the message names its command.
+    """
     file = operator_file(invocation, operator)
+    refuse_missing(invocation, file, verbs)
     settings = _settings(invocation, file)
     if isinstance(period, int):
         today = settings.reconcile.days.day_of(datetime.now(UTC))
@@ -73,7 +83,6 @@ async def run_reconciliation(
 
 
 def _settings(invocation: Invocation, file: Path) -> OperatorSettings:
-    refuse_missing(invocation, file)
     try:
         return read_operator_settings(file)
     except ConfigError as error:
