@@ -221,10 +221,12 @@ begin
     ),
     known_end as materialized (
         select c.bet_id, bool_or(c.method = 'BET_ROLLBACK') as has_rollback, bool_or(c.method <> 'BET_ROLLBACK') as has_other
-          from (select distinct e.bet_id from unmatched_end e) named
-         cross join lateral (
-             select c.bet_id, c.request_id, c.method, c.state from predictu_dispatch.callback c
-              where c.operator_id = run.operator_id and c.bet_id = named.bet_id and c.method <> 'BET_MAKE' offset 0) c
+          from (select c.bet_id, c.request_id, c.method, c.state
+                  from (select distinct e.bet_id from unmatched_end e) named
+                 cross join lateral (
+                     select c.bet_id, c.request_id, c.method, c.state from predictu_dispatch.callback c
+                      where c.operator_id = run.operator_id and c.bet_id = named.bet_id and c.method <> 'BET_MAKE' offset 0) c
+                offset 0) c
           left join line_facts f on f.target_id = c.request_id
          where c.state = 'delivered' or f.target_id is not null
          group by c.bet_id
