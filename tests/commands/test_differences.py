@@ -153,7 +153,7 @@ async def test_one_explains_and_another_login_accepts(harness: Harness, scene: S
     # The rest of a batch is done.
     unknown = str(uuid.uuid4())
     code, output = await scene.alice.run_json("reconcile", "explain", unknown, scene.missing_here, "--reason", "x")
-    assert (code, [row["item_id"] for row in output["done"]]) == (1, [scene.missing_here])
+    assert (code, [(row["item_id"], row["disputed"]) for row in output["done"]]) == (1, [(scene.missing_here, 2500)])
     assert [(row["item_id"], row["message"]) for row in output["refused"]] == [(unknown, f"no difference {unknown}")]
     code, _, stderr = await scene.alice.run("reconcile", "accept", scene.missing_here[:8], "--reason", "x")
     assert (code, "takes whole ids only" in one_line(stderr)) == (2, True)
@@ -198,7 +198,8 @@ async def test_show_has_both_sides_the_history_and_what_to_do(harness: Harness, 
     ):
         assert phrase in text, (phrase, text)
     code, output = await scene.bob.run_json("reconcile", "show", scene.missing_here)
-    assert output["difference"]["lines"][0]["source"] == "ledger-20261121.csv"
+    [line] = output["difference"]["lines"]
+    assert (line["source"], line["booked_at"]) == ("ledger-20261121.csv", "2026-11-21T10:00:05.123Z")
     assert [row["action"] for row in output["history"]] == ["explain"]
     later = await finished_run(harness.owner, item("request:9", "in_flight"))
     text = one_line((await scene.bob.run("reconcile", "show", scene.missing_here))[1])

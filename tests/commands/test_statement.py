@@ -81,6 +81,13 @@ async def test_a_statement_has_the_sums_of_each_accounting_day_and_method(
 ) -> None:
     await an_october(harness)
     assert await finance.run("statement", OPERATOR, *OCTOBER) == (0, PRINTED, "")
+    # A year is as long as it has days with movements.
+    year = ("--currency", "EUR", "--from", "2024-01-01", "--until", "2024-12-31")
+    _, text, _ = await finance.run("statement", OPERATOR, *year)
+    days = [f"2024-10-{day}" for day in (25, 26, 27, 28)]
+    assert re.findall(r"^(2024\S+|total) +\d", text, re.MULTILINE) == [*days, "total"]
+    assert "\n362 days without a movement are left out.\n" in text
+    assert len((await finance.run_json("statement", OPERATOR, *year))[1]["days"]) == 366
     # If the methods do not fit, the days have the sum of the credits.
     monkeypatch.setenv("COLUMNS", "72")
     _, narrow, _ = await finance.run("statement", OPERATOR, *OCTOBER)

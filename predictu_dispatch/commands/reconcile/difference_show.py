@@ -98,7 +98,10 @@ async def _the_one(db: Database, beginning: Beginning, operator: str | None) -> 
 
 def _item_json(item: Row) -> dict[str, Any]:
     parsed = {name: json.loads(item[name]) for name in ("amounts", "lines", "digits") if item[name]}
-    lines = [{**line, "source": _file(item, line)} for line in parsed["lines"]]
+    lines = [
+        {**line, "source": _file(item, line), "booked_at": datetime.fromisoformat(line["booked_at"])}
+        for line in parsed["lines"]
+    ]
     return {**{name: value for name, value in as_json(item).items() if name != "sources"}, **parsed, "lines": lines}
 
 

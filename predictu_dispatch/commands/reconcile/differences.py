@@ -179,6 +179,7 @@ async def _call_for_each(
             if owners:
                 operator = str(owners[0]["operator_id"])
                 await batch.call(db, statement, operator, item_id, *arguments, id_name="item_id")
+                batch.done[-1:] = [as_json(row) for row in batch.done[-1:]]
             else:
                 hint = "To list the open differences: predictu-dispatch reconcile list"
                 batch.refuse(f"no difference {item_id}", hint, operator_id=None, item_id=item_id)

@@ -26,6 +26,7 @@ SHOWN_MAX: Final = 10
 """Rows of each list on a terminal."""
 JSON_ROWS_MAX: Final = 1_000
 """Rows of each list in JSON."""
+_DAYS_OF_A_MONTH: Final = 31
 _NAMES: Final = {
     "BET_MAKE": "debits",
     "BET_WIN": "wins",
@@ -78,7 +79,7 @@ def _head(scope: Scope, accounting: Accounting) -> Iterator[str]:
 def _days(statement: Statement) -> Iterator[str]:
     """One line for each accounting day; with the credits by method if they fit."""
     methods = (DEBIT, *CREDITS)
-    named = [(scope_day, totals) for scope_day, totals in _named_days(statement)]
+    named = list(_named_days(statement))
     whole = [
         ["day", "rows", *(_NAMES[method] for method in methods), "net"],
         *(
@@ -105,11 +106,15 @@ def _days(statement: Statement) -> Iterator[str]:
     yield styled(lines[0], bold=True)
     yield from lines[1:-1]
     yield styled(lines[-1], bold=True)
+    if left_out := len(statement.days) + 1 - len(named):
+        yield f"{count(left_out, 'day')} without a movement {'is' if left_out == 1 else 'are'} left out."
 
 
 def _named_days(statement: Statement) -> Iterator[tuple[str, Totals]]:
+    """Every day of a month; of a longer period only those with movements."""
     for number, totals in enumerate(statement.days):
-        yield statement.scope.day(number).isoformat(), totals
+        if totals.rows or totals.unreadable or len(statement.days) <= _DAYS_OF_A_MONTH:
+            yield statement.scope.day(number).isoformat(), totals
     yield "total", statement.total
 
 
