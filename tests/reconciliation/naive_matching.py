@@ -174,7 +174,11 @@ class NaiveMatcher:
                 return "adopted", self.adopted[line.request_id]["bet_id"]
             return "request", line.request_id
         if line.transaction_id is not None:
-            found = [row for row in self.by_transaction[line.transaction_id] if _is_named(row, line)]
+            found = [
+                row
+                for row in self.by_transaction[line.transaction_id]
+                if _is_named(row, line) and (line.bet_id not in self.bets or line.bet_id == row["bet_id"])
+            ]
             if len(found) == 1:
                 return "callback", found[0]["request_id"]
         bet = self.bets.get(line.bet_id or "")

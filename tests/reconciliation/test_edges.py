@@ -106,3 +106,16 @@ async def test_a_standing_debit_in_a_ledger_that_was_not_given_is_not_agreed(boo
         found = await reconcile(reconciler, [line(-STAKE, debit, booked_at=booked_at)], **EARLIER)
         assert found.classes == {f"request:{debit}": "debit_standing"}
         assert [item["disputed"] for item in found.items] == [STAKE]
+
+
+async def test_a_transaction_id_that_is_used_again_matches_no_other_bet(books: Books, database: Database) -> None:
+    await books.placed("old", operator_transaction_id="tx-1")
+    await books.placed("third", operator_transaction_id="tx-3")
+    unanswered = await books.placed("new", exhausted)
+    bookings = [line(-STAKE, transaction_id="tx-1", bet_id="new"), line(-STAKE, transaction_id="tx-2", bet_id="old")]
+    # An id of a bet that is not ours says nothing.
+    bookings.append(line(-STAKE, transaction_id="tx-3", bet_id="their-own-number"))
+    async with connected(database.reconciler, 1) as [reconciler]:
+        found = await reconcile(reconciler, bookings)
+    assert found.classes == {f"request:{unanswered}": "agreed_resolves_unknown"}
+    assert found.counts["agreed"] == 2

@@ -19,6 +19,10 @@ create or replace function predictu_dispatch.reconciliation_targets(
                      and c.operator_id = l.operator_id and c.operator_transaction_id = l.transaction_id
                      and c.bet_id is not null
                      and (c.method = l.method or l.method is null and (c.method = 'BET_MAKE') = l.is_debit)
+                     -- An operator may use an id again, such as on every day.
+                     and (l.bet_id is null or c.bet_id = l.bet_id
+                          or not exists (select from predictu_dispatch.bet b
+                                          where b.operator_id = l.operator_id and b.bet_id = l.bet_id))
                    limit 2) c
           having count(*) = 1 offset 0) by_transaction on true
       left join lateral (
