@@ -1702,9 +1702,11 @@ begin
          where c.operator_id = run.operator_id and c.state = 'in_flight' and c.bet_id is not null
            and c.created_at >= period_from and c.created_at < period_until
     ),
-    -- The deciding attempts of the period, and the earlier ones of its callbacks.
-    deciding as materialized (
-        select a.request_id, a.attempt, case a.verdict when 'delivered' then 3 when 'rejected' then 2 else 1 end as verdict,
+    -- The attempts of the period, and the earlier ones of its callbacks. A late one (verdict 0) decided
+    -- nothing, but it has a request that was sent.
+    attempted as materialized (
+        select a.request_id, a.attempt,
+               case a.verdict when 'delivered' then 3 when 'rejected' then 2 when 'late' then 0 else 1 end as verdict,
                a.started_at, a.started_at >= period_from and a.started_at < period_until as is_in_period,
                p.request_id is not null as is_known, coalesce(p.is_final, false) as is_final,
                case when p.request_id is null then a.sent[3] end as currency,
@@ -1717,7 +1719,7 @@ begin
           from (select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.request_body is not null as has_body,
                        predictu_dispatch.body_money(a.request_body) as sent
                   from predictu_dispatch.attempt_record a
-                 where a.operator_id = run.operator_id and a.verdict <> 'late' and a.method not in ('PING', 'BALANCE')
+                 where a.operator_id = run.operator_id and a.method not in ('PING', 'BALANCE')
                    and a.started_at >= period_from - clock_margin and a.started_at < period_until + clock_margin
                 union all
                 select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.has_body, a.sent
@@ -1726,7 +1728,7 @@ begin
                      select a.request_id, a.method, a.attempt, a.verdict, a.started_at, a.request_body is not null as has_body,
                             predictu_dispatch.body_money(a.request_body) as sent
                        from predictu_dispatch.attempt_record a
-                      where a.operator_id = run.operator_id and a.request_id = p.request_id and a.verdict <> 'late'
+                      where a.operator_id = run.operator_id and a.request_id = p.request_id
                         and a.started_at >= p.created_at - interval '1 day' and a.started_at < period_from - clock_margin
                      offset 0) a
                  where p.is_final and p.created_at < period_from
@@ -1735,19 +1737,22 @@ begin
           left join predictu_dispatch.currency u on u.currency = case p.amount_format when 'decimal' then p.money[2] end
     ),
     attempt_facts as materialized (
-        select a.request_id, count(*) as decided, max(a.attempt) as newest, max(a.attempt * 4 + a.verdict) % 4 as last_verdict,
+        select a.request_id, count(*) filter (where a.verdict > 0) as decided,
+               max(a.attempt) filter (where a.verdict > 0) as newest,
+               max(a.attempt * 4 + a.verdict) filter (where a.verdict > 0) % 4 as last_verdict,
                count(*) filter (where a.verdict = 3) as delivered, min(a.started_at) as first_started_at,
                -- 0 if there are several: at most one of them can be the last one.
                case when min(a.attempt) filter (where a.verdict = 3 and a.is_in_period and not a.is_final)
                          < max(a.attempt) filter (where a.verdict = 3 and a.is_in_period and not a.is_final) then 0
                     else max(a.attempt) filter (where a.verdict = 3 and a.is_in_period and not a.is_final) end as confirmed_attempt,
                bool_or(a.is_known) as is_known, max(a.currency) as currency, bool_or(a.is_sent_otherwise) as is_sent_otherwise
-          from deciding a group by a.request_id
+          from attempted a group by a.request_id
     ),
     repeated_attempt as materialized (
         select a.request_id
-          from deciding a
+          from attempted a
           join (select f.request_id from attempt_facts f where f.decided > 1) f on f.request_id = a.request_id
+         where a.verdict > 0
          group by a.request_id having count(distinct a.attempt) <> count(*)
     ),
     -- Confirmed attempts of the period whose callback is not one that they confirmed.

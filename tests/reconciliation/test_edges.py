@@ -1,12 +1,13 @@
 """What crosses the edges of a run: no loss disappears between two runs."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.reconciliation.test_classify import STAKE, Books
-from tests.support.harness import Connection, Harness, connected, exhausted
+from tests.support.harness import Connection, Harness, connected, delivered, exhausted
 from tests.support.postgres import Database
 from tests.support.reconciliations import line, reconcile, today
 
@@ -119,3 +120,14 @@ async def test_a_transaction_id_that_is_used_again_matches_no_other_bet(books: B
         found = await reconcile(reconciler, bookings)
     assert found.classes == {f"request:{unanswered}": "agreed_resolves_unknown"}
     assert found.counts["agreed"] == 2
+
+
+async def test_a_late_attempt_that_sent_another_player_contradicts(books: Books, database: Database) -> None:
+    placement = await books.harness.place("b1")
+    lease = await books.harness.lease(placement)
+    for player_id in ("p1", "p9"):  # The second report is late.
+        body = {"method": "BET_MAKE", "params": {**json.loads(lease["params"]), "player_id": player_id}}
+        await books.harness.settle(delivered(lease, request_body=json.dumps(body)))
+    async with connected(database.reconciler, 1) as [reconciler]:
+        found = await reconcile(reconciler, [line(-STAKE, placement)])
+    assert found.classes == {f"request:{placement}": "ours"}
