@@ -236,15 +236,20 @@ def common_factor(
 ) -> Factor | None:
     """Return the factor by which all amounts differ; None if one is equal or differs otherwise.
 
-    `items` has our and their amounts of each item with another amount there.
+    `items` has our and their amounts of each item with another amount there. One without an amount
+    of ours says nothing: its outcome was unknown, or it became final on other days.
     """
-    if any(total.kind is Kind.AGREED and (total.ours or total.theirs) for total in totals):
+    # In a currency without decimals both units are the same.
+    with_decimals = [total for total in totals if digits.get(total.currency, 0)]
+    if any(total.kind is Kind.AGREED and (total.ours or total.theirs) for total in with_decimals):
         return None
     found: set[tuple[int, bool]] = set()
     for amounts in items:
         ours, theirs = sum(one["ours"] for one in amounts), sum(one["theirs"] for one in amounts)
+        if not ours:
+            continue
         times = 10 ** digits.get(amounts[0]["currency"], 0)
-        if times == 1 or not ours or (theirs != ours * times and ours != theirs * times):
+        if times == 1 or (theirs != ours * times and ours != theirs * times):
             return None
         found.add((times, theirs == ours * times))
     directions = {is_larger for _, is_larger in found}

@@ -89,6 +89,13 @@ def test_the_table_has_a_row_for_each_class_with_the_agreed_ones_first() -> None
         ([total(AMOUNT_DIFFERS, 5, 500)], amounts(("EUR", 500, 5), ("KWD", 9000, 9)), SMALLER),
         # Lost bets agree whatever the unit is.
         ([total(AMOUNT_DIFFERS, 5, 500), total()], amounts(("EUR", 5, 500)), LARGER),
+        # We did not know whether a debit was booked; yen are the same in both units.
+        ([total(AMOUNT_DIFFERS, 5, 500)], amounts(("EUR", 5, 500), ("EUR", 0, 700)), LARGER),
+        (
+            [total(AMOUNT_DIFFERS, 5, 500), total(ours=3, theirs=3, currency="JPY")],
+            amounts(("EUR", 5, 500)),
+            LARGER,
+        ),
         ([total(AMOUNT_DIFFERS, 5, 500), total(ours=3, theirs=3)], amounts(("EUR", 5, 500)), None),
         ([total(AMOUNT_DIFFERS, 5, 500)], amounts(("EUR", 5, 500), ("EUR", 7, 701)), None),
         ([total(AMOUNT_DIFFERS, 5, 500)], amounts(("EUR", 5, 500), ("EUR", 700, 7)), None),

@@ -126,7 +126,7 @@ def _list_runs(invocation: Invocation, operator: str | None, limit: int) -> None
 @click.option("--operator", help="Only what concerns this operator.")
 @common_options
 def show_difference(invocation: Invocation, id_: Beginning, operator: str | None) -> None:
-    """Show what each side says about a difference, or the report of a run again.
+    """Show both sides of a difference, or the report of a run.
 
     Any beginning of the id that is not ambiguous is enough.
     """
