@@ -64,7 +64,7 @@ def naive_result(classifier: NaiveClassifier, unreadable: Iterable[tuple[int, in
         if item.name != "agreed":
             result.items[_subject(item, label)] = Found(
                 name=item.name,
-                disputed=item.disputed[item.currency],
+                disputed=item.disputed[item.currency] or max(item.disputed.values(), default=0),
                 amounts=frozenset((*key, value[0], value[1]) for key, value in item.amounts.items() if any(value)),
             )
     result.rows += Counter()

@@ -131,3 +131,13 @@ async def test_a_late_attempt_that_sent_another_player_contradicts(books: Books,
     async with connected(database.reconciler, 1) as [reconciler]:
         found = await reconcile(reconciler, [line(-STAKE, placement)])
     assert found.classes == {f"request:{placement}": "ours"}
+
+
+async def test_a_second_booking_in_another_currency_is_listed_with_its_money(books: Books, database: Database) -> None:
+    placement = await books.placed("b1")
+    bookings = [line(-STAKE, placement), line(-7000, placement, currency="SEK")]
+    async with connected(database.reconciler, 1) as [reconciler]:
+        found = await reconcile(reconciler, bookings)
+    assert [(item["class"], item["currency"], item["disputed"]) for item in found.items] == [
+        ("booked_twice", "SEK", 7000)
+    ]

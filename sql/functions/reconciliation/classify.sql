@@ -465,14 +465,17 @@ begin
                  group by p.item_no, p.currency, p.day) p
          group by p.item_no
     ),
+    -- In the item's currency; in another one if nothing is disputed in that.
     listed_dispute as (
-        select d.item_no, sum(d.disputed) as disputed
+        select d.item_no,
+               (array_agg(d.disputed order by d.currency = d.item_currency desc, d.disputed desc, d.currency))[1] as disputed,
+               (array_agg(d.currency order by d.currency = d.item_currency desc, d.disputed desc, d.currency))[1] as currency
           from disputed d
-         where d.currency = d.item_currency and d.item_no in (select i.item_no from listed i)
+         where d.disputed > 0 and d.item_no in (select i.item_no from listed i)
          group by d.item_no
     ),
     described as (
-        select i.item_no, i.request_id, i.source, i.line, i.class, i.item_currency as currency,
+        select i.item_no, i.request_id, i.source, i.line, i.class, coalesce(d.currency, i.item_currency) as currency,
                i.item_day as day, coalesce(a.amounts, '[]') as amounts, coalesce(l.lines, '[]') as lines,
                coalesce(d.disputed, 0) as disputed, c.finished_at as confirmed_at,
                coalesce(c.method, case when b.bet_id is not null then 'BET_MAKE' end, l.method) as method,
