@@ -9,7 +9,7 @@ import pytest
 from tests.reconciliation.test_classify import STAKE, Books
 from tests.support.harness import Connection, Harness, connected, delivered, exhausted
 from tests.support.postgres import Database
-from tests.support.reconciliations import line, reconcile, today
+from tests.support.reconciliations import begin, copy, finish, line, reconcile, today
 
 EARLIER: dict[str, Any] = {"first": today() - timedelta(days=4), "last": today() - timedelta(days=3)}
 
@@ -141,3 +141,21 @@ async def test_a_second_booking_in_another_currency_is_listed_with_its_money(boo
     assert [(item["class"], item["currency"], item["disputed"]) for item in found.items] == [
         ("booked_twice", "SEK", 7000)
     ]
+
+
+async def test_a_run_that_could_not_read_all_lines_closes_no_difference_of_lines(
+    books: Books, database: Database
+) -> None:
+    twice, late = [await books.placed(name) for name in ("twice", "late")]
+    bookings = [line(-STAKE, twice), line(-STAKE, twice, transaction_id="tx-2"), line(-STAKE, late)]
+    fault = {"source": 0, "line": 9, "column": "amount", "why": '"-5,00" is no whole number'}
+    async with connected(database.reconciler, 1) as [reconciler]:
+        await reconcile(reconciler, bookings[:2])
+        assert len(await open_classes(reconciler)) == 2
+        run = await begin(reconciler)
+        await copy(reconciler, run, bookings[1:])
+        found = await finish(reconciler, run, 2, unreadable=[fault])
+        assert (found.classes, found.run["is_complete"]) == ({}, False)
+        assert await open_classes(reconciler) == {f"request:{twice}": "booked_twice"}
+        await reconcile(reconciler, bookings[1:])
+        assert await open_classes(reconciler) == {}

@@ -20,6 +20,8 @@ begin
     update predictu_dispatch.reconciliation_item i set is_open = false
      where i.operator_id = operator_id and i.is_open
        and (i.day between run.first_day and run.last_day
+            -- One of the lines that this run could not read may be one of the difference's.
+            and (run.lines_unreadable = 0 or i.lines = '[]')
             and not exists (
                 select from jsonb_to_recordset(i.lines) as l (booked_at timestamptz)
                  where l.booked_at < run.given_from or l.booked_at > run.given_until)
