@@ -4302,7 +4302,7 @@ CREATE FUNCTION predictu_dispatch.reconciliation_targets(operator_id text, run_i
                      -- An operator may use an id again, such as on every day.
                      and (l.bet_id is null or c.bet_id = l.bet_id
                           or not exists (select from predictu_dispatch.bet b
-                                          where b.operator_id = l.operator_id and b.bet_id = l.bet_id))
+                                          where b.operator_id = l.operator_id and b.bet_id = l.bet_id offset 0))
                    limit 2) c
           having count(*) = 1 offset 0) by_transaction on true
       left join lateral (
