@@ -1652,6 +1652,7 @@ CREATE FUNCTION predictu_dispatch.classify(run predictu_dispatch.reconciliation_
     SET enable_nestloop TO 'off'
     SET enable_mergejoin TO 'off'
     SET enable_sort TO 'off'
+    SET enable_memoize TO 'off'
     SET max_parallel_workers_per_gather TO '0'
     AS $$
 #variable_conflict use_column
@@ -1891,6 +1892,18 @@ begin
         window of_bet as (partition by e.bet_id),
                in_order as (partition by e.bet_id order by e.booked_at, e.source, e.line)
     ),
+    -- What only few items have: one join of all items instead of three.
+    rare_facts as materialized (
+        select rare.request_id, bool_or(rare.is_repeated) as is_repeated, bool_or(rare.is_stray) as is_stray,
+               max(rare.currency) as currency, max(rare.other_end) as other_end
+          from (select t.request_id, true, false, null, null from repeated_attempt t
+                union all
+                select s.request_id, false, true, s.currency, null from stray s
+                union all
+                select e.target_id, false, false, null, e.other_end from other_end e where e.target_id is not null) rare (
+                    request_id, is_repeated, is_stray, currency, other_end)
+         group by rare.request_id
+    ),
     -- The bets that a credit of the ledger names, if a debit is old enough to ask for them.
     credited_bet as materialized (
         select distinct t.bet_id from target t
@@ -1903,7 +1916,7 @@ begin
         select j.request_id, null::integer as source, null::bigint as line,
                case when j.method = 'BET_ROLLBACK' then j.placement_request_id end as placement_request_id,
                j.is_callback::integer as rows_ours, coalesce(f.lines, 0) as rows_theirs,
-               coalesce(j.currency, f.currency, s.currency, 'XXX') as currency,
+               coalesce(j.currency, f.currency, rare.currency, 'XXX') as currency,
                greatest(run.first_day, least(run.last_day, case
                    when j.is_final then j.day else coalesce(f.day_in_period, j.day, f.day, run.first_day) end)) as day,
                coalesce(j.finished_at, f.booked_at, j.created_at) as at, j.bet_amount,
@@ -1914,12 +1927,12 @@ begin
                j.is_in_ledger and j.is_final as is_in_ledger,
                predictu_dispatch.difference_class(
                    true,
-                   j.is_final or s.request_id is not null or coalesce(f.lines_in_period > 0, false)
+                   j.is_final or coalesce(rare.is_stray, false) or coalesce(f.lines_in_period > 0, false)
                        or j.knowledge = 'pending' and j.created_at >= period_from and j.created_at < period_until,
-                   s.request_id is not null or j.is_final and (
+                   coalesce(rare.is_stray, false) or j.is_final and (
                        j.money is null
                        or coalesce(a.decided, 0) <> j.attempts or coalesce(a.newest, 0) <> j.attempts
-                       or twice.request_id is not null or coalesce(a.is_sent_otherwise, false)
+                       or coalesce(rare.is_repeated, false) or coalesce(a.is_sent_otherwise, false)
                        or coalesce(a.delivered, 0) <> (j.state = 'delivered')::integer
                        or j.attempts > j.budget_from
                           and a.last_verdict <> case j.state when 'delivered' then 3 when 'rejected' then 2 else 1 end
@@ -1950,7 +1963,7 @@ begin
                         when j.method = 'BET_MAKE'
                             then j.other_request_id is not null and d.lines is null and coalesce(f.lines_in_period > 0, false)
                         else false end,
-                   coalesce(e.other_end, 'none'),
+                   coalesce(rare.other_end, 'none'),
                    j.knowledge = 'confirmed' and j.method = 'BET_MAKE' and f.lines is not null and j.bet_state = 'open'
                        and j.created_at < old_before and credited.bet_id is null,
                    not (j.knowledge = 'confirmed' and j.is_in_ledger and coalesce(f.lines = 1 and f.day <> j.day, false))
@@ -1963,10 +1976,7 @@ begin
           left join (select f.target_id, f.lines from line_facts f) d
             on d.target_id = j.other_request_id
           left join attempt_facts a on a.request_id = j.request_id
-          left join repeated_attempt twice on twice.request_id = j.request_id
-          left join stray s on s.request_id = j.request_id
-          left join (select e.target_id, max(e.other_end) as other_end from other_end e
-                      where e.target_id is not null group by e.target_id) e on e.target_id = j.request_id
+          left join rare_facts rare on rare.request_id = j.request_id
           left join credited_bet credited on credited.bet_id = j.bet_id
         union all
         select null, u.source, u.line, null, 0, 1, u.currency, greatest(run.first_day, least(run.last_day, u.day)), u.booked_at,
