@@ -23,6 +23,8 @@ from predictu_dispatch.core.settings import shown
 _ID_CHARS_MAX: Final = 200
 """As in `bet` and `callback`."""
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_PLAIN_UUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+"""What nearly all ids look like; it is matched in a third of the time."""
 _UUID: Final = re.compile(
     r"(?:urn:uuid:|({))?([0-9a-f]{8}(-?)[0-9a-f]{4}\3[0-9a-f]{4}\3[0-9a-f]{4}\3[0-9a-f]{12})(?(1)})",
     re.IGNORECASE | re.ASCII,
@@ -210,10 +212,12 @@ def _request_id(record: Mapping[str, str | None], settings: ReconcileSettings) -
     text = record.get("request_id") or ""
     if not text or text in settings.values.request_id:
         return None
-    match = _UUID.fullmatch(text)
-    if match is None:
+    if _PLAIN_UUID.fullmatch(text):
+        request_id = UUID(text)
+    elif match := _UUID.fullmatch(text):
+        request_id = UUID(match[2])
+    else:
         raise _RefusedError("request_id", f"{shown(text)} is no UUID")
-    request_id = UUID(match[2])
     if not request_id.int:
         raise _RefusedError(
             "request_id", f'is the nil UUID; if it stands for none: [reconcile.values] request_id = {{ "{text}" = "" }}'
