@@ -20,6 +20,7 @@ from predictu_dispatch.cli import main
 from predictu_dispatch.commands.certify import options
 from predictu_dispatch.edge.config.keys import create_key_file
 from predictu_dispatch.reference_operator.trial import OPERATOR_ID
+from tests.support.default_signals import SIGNALS, default_signals
 from tests.support.trial_operator import PLAYERS, TrialOperator, trial_operator
 
 FAST = ("--only", "connection-ping", "--only", "money-debit", "--only", "money-win")
@@ -362,27 +363,17 @@ def test_the_scenarios_are_listed_without_a_configuration() -> None:
     assert [one["id"] for one in as_json] == [one.id for one in scenarios.ALL]
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
 class Command:
     """The command as a process."""
 
     def __init__(self, *words: str) -> None:
-        # A process ignores what its parent ignores: under nohup, or in the background of a shell.
-        ignored = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN]
-        for number in ignored:
-            signal.signal(number, signal.SIG_DFL)
-        try:
+        with default_signals():
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "predictu_dispatch", "certify", *words],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
-        finally:
-            for number in ignored:
-                signal.signal(number, signal.SIG_IGN)
 
     def read_until(self, beginning: str) -> None:
         assert self.process.stdout is not None

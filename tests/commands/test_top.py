@@ -257,6 +257,10 @@ def test_the_trend_of_the_backlog_is_in_callbacks_a_second(before: int, now: int
 def test_a_shell_completes_verbs_and_options(shell: str) -> None:
     made = subprocess.run([*COMMAND, "completion", shell], capture_output=True, text=True, check=True)
     assert f"_PREDICTU_DISPATCH_COMPLETE={shell}_complete" in made.stdout
-    environment = {**os.environ, "_PREDICTU_DISPATCH_COMPLETE": "bash_complete", "COMP_WORDS": "predictu-dispatch st"}
+    environment = {
+        **os.environ,
+        "_PREDICTU_DISPATCH_COMPLETE": "bash_complete",
+        "COMP_WORDS": "predictu-dispatch statu",
+    }
     text = subprocess.run(COMMAND, env={**environment, "COMP_CWORD": "1"}, capture_output=True, text=True, check=False)
     assert text.stdout.splitlines() == ["plain,status"]

@@ -16,6 +16,7 @@ import pytest
 
 from predictu_dispatch.reconciliation.loading import BATCH_LINES
 from tests.support.daemons import WAIT_S, until
+from tests.support.default_signals import default_signals
 from tests.support.harness import Connection, connected
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Database
@@ -139,13 +140,16 @@ async def holding_the_classification(owner: Connection) -> AsyncIterator[None]:
         yield
 
 
+def _started(command: list[str]) -> subprocess.Popen[bytes]:
+    with default_signals():
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 async def killed_while_waiting(
     books: ReconciledOperator, watcher: Connection, ledger: Path, how: signal.Signals
 ) -> int:
     """Runs on the ledger until the database waits, and ends the process; returns its exit code."""
-    process = await asyncio.to_thread(
-        subprocess.Popen, books.process(ledger), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = _started(books.process(ledger))
 
     async def is_waiting() -> bool:
         waiting: bool = await watcher.fetchval(
